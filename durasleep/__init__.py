@@ -1,0 +1,59 @@
+"""Durable timers and workflows, and a task queue, on the Redis you already run.
+
+The layers, each importing only what stands below it:
+
+    cli                     the command line
+    devserver | testing     an embedded server; a whole service in one process
+    app                     Durasleep: registry, client and worker in one object
+    client | sync | worker  the verbs, async and sync; the loops that serve a group
+    runtime | store         user code made durable; everything Redis
+    telemetry               log fields and counters
+    codec | settings        values as bytes; every limit and its reason
+    model                   the words of the design as types
+    errors                  one tree
+"""
+
+from durasleep.app import Durasleep
+from durasleep.client import Handle
+from durasleep.codec import Codec
+from durasleep.errors import (
+    Canceled,
+    DurasleepError,
+    ExecutionError,
+    NotFound,
+    OtherFunction,
+    RemoteError,
+    StoreUnavailable,
+    TimedOut,
+    UsageError,
+    WaitTimeout,
+)
+from durasleep.model import Disposition, State, Target
+from durasleep.runtime.context import Context
+from durasleep.settings import Settings
+from durasleep.worker.worker import Worker
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Canceled",
+    "Codec",
+    "Context",
+    "Disposition",
+    "Durasleep",
+    "DurasleepError",
+    "ExecutionError",
+    "Handle",
+    "NotFound",
+    "OtherFunction",
+    "RemoteError",
+    "Settings",
+    "State",
+    "StoreUnavailable",
+    "Target",
+    "TimedOut",
+    "UsageError",
+    "WaitTimeout",
+    "Worker",
+    "__version__",
+]

@@ -1,0 +1,157 @@
+"""Durasleep: registry, client and worker in one object."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+
+from durasleep.client import Client
+from durasleep.codec import Codec
+from durasleep.model import check_name, parse_target
+from durasleep.runtime.context import Context
+from durasleep.runtime.definition import Registry, name_of
+from durasleep.settings import DEFAULTS, Settings
+from durasleep.store import commands
+from durasleep.store.commands import Schedule
+from durasleep.store.connection import AnyClient, Connector
+from durasleep.store.store import Store
+from durasleep.worker import cron
+from durasleep.worker.worker import Worker
+
+P = ParamSpec("P")
+T = TypeVar("T")
+WorkflowFunction = Callable[Concatenate[Context, P], Coroutine[Any, Any, T]]
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+DEFAULT_URL = "redis://localhost:6379"
+CALL_PATIENCE_S = 10.0  # a call is repeated this long while Redis does not answer
+
+
+class Durasleep(Client):
+    """The functions of an application, and its access to the Redis they run on.
+
+    ``url_or_client`` is a Redis URL or an existing redis-py client, which is taken as a description of how to
+    connect. Nothing connects before the first call.
+    """
+
+    def __init__(
+        self,
+        url_or_client: str | AnyClient | None = None,
+        *,
+        namespace: str = "durasleep",
+        group: str = "workers",
+        codec: Codec | None = None,
+        settings: Settings = DEFAULTS,
+    ) -> None:
+        self.registry = Registry()
+        self.namespace = check_name(namespace, "namespace")
+        self.group = check_name(group, "group")
+        self._source: str | AnyClient | None = url_or_client
+        codec = codec or Codec(payload_bytes_max=settings.payload_bytes_max)
+        super().__init__(self._make_store(url_or_client, settings), codec, settings, group=group)
+
+    def _make_store(self, source: str | AnyClient | None, settings: Settings) -> Store:
+        connector = Connector.of(source or DEFAULT_URL)
+        return Store(connector, namespace=self.namespace, settings=settings, patience_s=CALL_PATIENCE_S)
+
+    def connect(self, url_or_client: str | AnyClient) -> None:
+        """Use another Redis than the one named at the start; for commands, before the first call."""
+        self._source = url_or_client
+        super().__init__(self._make_store(url_or_client, self.settings), self.codec, self.settings, group=self.group)
+
+    @property
+    def is_addressed(self) -> bool:
+        """Whether the application itself says which Redis it uses."""
+        return self._source is not None
+
+    # -- registration
+
+    @overload
+    def workflow(self, fn: WorkflowFunction[P, T], /) -> WorkflowFunction[P, T]: ...
+
+    @overload
+    def workflow(self, fn: None = None, /, *, name: str) -> Callable[[WorkflowFunction[P, T]], WorkflowFunction[P, T]]: ...
+
+    def workflow(self, fn: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+        """Register ``async def f(ctx, ...)`` as a workflow, under its own name or ``name``."""
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            self.registry.workflow(function, name)
+            return function
+
+        return register if fn is None else register(fn)
+
+    @overload
+    def task(self, fn: AnyFunction, /) -> AnyFunction: ...
+
+    @overload
+    def task(self, fn: None = None, /, *, name: str) -> Callable[[AnyFunction], AnyFunction]: ...
+
+    def task(self, fn: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+        """Register a plain function, sync or async, as a task: it may do any I/O and never suspends."""
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            self.registry.task(function, name)
+            return function
+
+        return register if fn is None else register(fn)
+
+    # -- the worker
+
+    def worker(self, *, group: str | None = None, name: str | None = None, concurrency: int = 100) -> Worker:
+        """A worker for the functions registered here; ``await worker.run()`` serves until ``worker.stop()``."""
+        return Worker(
+            self._store.connector,
+            self.registry,
+            self.codec,
+            namespace=self.namespace,
+            group=group or self.group,
+            concurrency=concurrency,
+            settings=self.settings,
+            name=name,
+        )
+
+    # -- schedules
+
+    async def schedule(
+        self,
+        name: str,
+        line: str,
+        fn: Callable[..., Any] | str,
+        *args: Any,
+        zone: str = "UTC",
+        target: str | None = None,
+        **kwargs: Any,
+    ) -> datetime:
+        """Start ``fn`` at every time of a cron line in a zone, under ``<name>@<time>``; answers the first time.
+
+        Scheduling a name again replaces it.
+        """
+        due_ms = cron.next_due_ms(line, zone, datetime.now(UTC))
+        payload = self.codec.encode_args(args, kwargs, name_of(fn))
+        queue = parse_target(target or self.group).queue
+        schedule = Schedule(check_name(name, "schedule"), line, zone, name_of(fn), queue, payload, due_ms)
+        store = await self.opened()
+        await store.call(commands.put_schedule(store.keys(), schedule))
+        return datetime.fromtimestamp(due_ms / 1000, UTC)
+
+    async def unschedule(self, name: str) -> bool:
+        """Forget a schedule; false if there was none. What it has started goes on."""
+        store = await self.opened()
+        return await store.call(commands.remove_schedule(store.keys(), check_name(name, "schedule"))) == "removed"
+
+
+def run_worker(worker: Worker) -> None:
+    """Serve in this process until SIGTERM or Ctrl-C drains it; a second one leaves at once."""
+
+    async def serve() -> None:
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, worker.stop)
+        await worker.run()
+
+    asyncio.run(serve())

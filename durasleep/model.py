@@ -1,0 +1,250 @@
+"""The words of the design as types: states, kinds, ids, entries, and what a workflow asks for.
+
+Frozen records with no behaviour beyond reading and checking themselves; every layer may import this one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import NewType
+
+from durasleep.errors import InvalidDuration, InvalidId
+
+PromiseId = NewType("PromiseId", str)
+"""The id of anything awaitable: ``order-42``, ``order-42~3``, ``order-42~2.1``."""
+
+Number = NewType("Number", str)
+"""The place of an entry in its journal: ``3``, or ``2.1`` for the first entry of the second task."""
+
+Due = NewType("Due", str)
+"""When something falls due: ``+5000`` (ms from the server's now) or ``=1893456000000`` (ms since 1970)."""
+
+ID_BYTES_MAX = 512  # of the id a caller gives; ids made below it may be longer
+PAYLOAD_BYTES_MAX = 1 << 20  # unless told otherwise: a field of megabytes blocks Redis for everyone
+DUE_MS_MAX = 253_402_300_799_000  # the end of year 9999, the last instant datetime can show
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # braces would break hash tags
+CANCEL = Number("0")  # the journal entry that says: you are canceled
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class State(StrEnum):
+    """Where a promise stands; all but ``pending`` are final."""
+
+    PENDING = "pending"
+    RESOLVED = "resolved"
+    REJECTED = "rejected"
+    CANCELED = "canceled"
+    TIMEDOUT = "timedout"
+
+
+class Place(StrEnum):
+    """The one place a pending execution is in (law 2)."""
+
+    QUEUED = "queued"
+    SUSPENDED = "suspended"
+    DELAYED = "delayed"
+    HALTED = "halted"
+
+
+class Kind(StrEnum):
+    """What a promise, or an entry of a journal, is."""
+
+    EXECUTION = "execution"
+    PROMISE = "promise"
+    TIMER = "timer"
+    STEP = "step"
+    CHILD = "child"
+    TRANSACTION = "transaction"
+    CANCEL = "cancel"
+
+
+class Disposition(StrEnum):
+    """What ``create`` found under the id."""
+
+    CREATED = "created"
+    ATTACHED = "attached"
+    FINISHED = "finished"
+
+
+class Outcome(StrEnum):
+    """How an activation ends, or goes on, after its commit."""
+
+    CONTINUE = "continue"
+    SUSPEND = "suspend"
+    RESOLVE = "resolve"
+    REJECT = "reject"
+    CANCEL = "cancel"
+    RETRY = "retry"
+    DEFER = "defer"
+    HALT = "halt"
+    CONTINUE_AS_NEW = "continue_as_new"
+    DROP = "drop"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a journal: what was asked for under ``number``, and what became of it."""
+
+    number: Number
+    kind: Kind
+    state: State
+    name: str = ""
+    stamp: int = 0
+    """Order stamp of its settlement, in ms; 0 while pending, and for what the workflow itself canceled."""
+    due_ms: int = 0
+    """For a timer or a promise with a timeout: when it falls due; 0 for never."""
+    child_id: str = ""
+    """For a child with an id of its own: that id."""
+    payload: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class StartTimer:
+    number: Number
+    name: str
+    due: Due
+
+
+@dataclass(frozen=True, slots=True)
+class StartPromise:
+    number: Number
+    name: str
+    due: Due | None
+
+
+@dataclass(frozen=True, slots=True)
+class StartChild:
+    number: Number
+    function: str
+    args: bytes
+    queue: str | None
+    """Where it runs (see ``Target.queue``); None for the queue of the parent."""
+    due: Due | None
+    """Its deadline, if it has one."""
+    child_id: PromiseId | None
+    """An id of its own, or None for ``<owner>~<number>``. With its own id it outlives its parent."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    number: Number
+    name: str
+    state: State
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CancelEntry:
+    """The workflow itself no longer wants entry ``number``: a tombstone is left, nothing will be delivered.
+
+    Kind and name are those of the call: a running step has no entry yet.
+    """
+
+    number: Number
+    kind: Kind
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """Redis commands the commit script itself executes, together with their journal entry."""
+
+    number: Number
+    commands: tuple[tuple[bytes, ...], ...]
+
+
+Op = StartTimer | StartPromise | StartChild | StepResult | CancelEntry | Transaction
+"""What an activation asks of its commit; each keyed by its number, so that repeating one changes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an execution runs: any worker of a group, or one of them."""
+
+    group: str
+    worker: str | None = None
+
+    @property
+    def queue(self) -> str:
+        """The name of its stream: ``<group>`` or ``<group>/<worker>``."""
+        return self.group if self.worker is None else f"{self.group}/{self.worker}"
+
+    def __str__(self) -> str:
+        kind = "any" if self.worker is None else "uni"
+        return f"poll://{kind}@{self.queue}"
+
+
+def parse_target(text: str) -> Target:
+    """Read ``poll://any@<group>``, ``poll://uni@<group>/<worker>`` or a bare group name; InvalidId otherwise."""
+    match = re.fullmatch(r"poll://(any|uni)@([^/]*)(?:/(.*))?", text, re.DOTALL)
+    if match is None:
+        return Target(check_name(text, "group"))
+    kind, group, worker = match.groups()
+    if (kind == "uni") != (worker is not None):
+        raise InvalidId(f"target {text!r}: write poll://any@<group> or poll://uni@<group>/<worker>")
+    return Target(check_name(group, "group"), None if worker is None else check_name(worker, "worker"))
+
+
+def check_name(name: str, what: str) -> str:
+    """Pass on a namespace, group, worker or schedule name, or raise InvalidId."""
+    if not NAME_PATTERN.fullmatch(name):
+        raise InvalidId(f"{what} name {name!r}: use 1 to 64 letters, digits, '_', '.' or '-'")
+    return name
+
+
+def check_new_id(id: str) -> PromiseId:
+    """Pass on an id for something new, or raise InvalidId; ``~`` is reserved for what workflows make."""
+    if "~" in id:
+        raise InvalidId(f"id {id!r}: '~' is reserved for the promises a workflow makes")
+    return check_id(id)
+
+
+def check_id(id: str) -> PromiseId:
+    """Pass on an id of something that may exist, or raise InvalidId."""
+    try:
+        size = len(root_of(id).encode())
+    except UnicodeEncodeError:
+        raise InvalidId(f"id {id!r}: not valid Unicode") from None
+    if not 1 <= size <= ID_BYTES_MAX:
+        raise InvalidId(f"an id has 1 to {ID_BYTES_MAX} bytes, this one has {size}")
+    if _CONTROL.search(id):
+        raise InvalidId(f"id {id!r}: control characters cannot be used")
+    return PromiseId(id)
+
+
+def root_of(id: str) -> PromiseId:
+    """The execution a family began with: what stands before the first ``~``."""
+    return PromiseId(id.partition("~")[0])
+
+
+def owner_of(id: str) -> tuple[PromiseId, Number] | None:
+    """The execution whose journal holds this promise, and its number there; None for a root."""
+    owner, mark, number = id.rpartition("~")
+    return (PromiseId(owner), Number(number)) if mark else None
+
+
+def duration_ms(duration: float | timedelta, what: str = "duration") -> int:
+    """Whole milliseconds, rounded up so that nothing is early; InvalidDuration for what cannot be waited for."""
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    if type(seconds) not in (int, float):
+        raise InvalidDuration(f"{what} {duration!r}: give seconds as a number, or a timedelta")
+    if not math.isfinite(seconds) or seconds < 0:
+        raise InvalidDuration(f"{what} {duration!r}: it must be finite and not negative")
+    return min(math.ceil(round(seconds * 1000, 3)), DUE_MS_MAX)
+
+
+def due_in(duration: float | timedelta, what: str = "duration") -> Due:
+    """Due a while after the server's now."""
+    return Due(f"+{duration_ms(duration, what)}")
+
+
+def due_at(instant: datetime) -> Due:
+    """Due at an instant; InvalidDuration for a naive datetime, whose zone nobody knows."""
+    if instant.tzinfo is None or instant.utcoffset() is None:
+        raise InvalidDuration(f"{instant!r} has no time zone: use an aware datetime, such as datetime.now(UTC)")
+    return Due(f"={max(0, math.ceil(round(instant.timestamp() * 1000, 3)))}")

@@ -1,0 +1,294 @@
+"""``ctx``: what a workflow may ask for. Each durable call takes its number at once and returns a future."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import logging
+import random
+from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, ParamSpec, TypeVar, overload
+from uuid import UUID
+
+from durasleep.codec import Codec
+from durasleep.errors import DefinitionError, NotSerializable, UsageError
+from durasleep.model import (
+    Kind,
+    Number,
+    PromiseId,
+    StartChild,
+    StartPromise,
+    StartTimer,
+    Transaction,
+    check_new_id,
+    due_at,
+    due_in,
+    duration_ms,
+    parse_target,
+)
+from durasleep.runtime.definition import (
+    Definition,
+    WorkflowDefinition,
+    definition_of,
+    name_of,
+    returns_of,
+    step_name_of,
+)
+from durasleep.runtime.journal import DurableFuture, Journal, StepCall
+from durasleep.runtime.loop import WorkflowLoop
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_log = logging.getLogger("durasleep.workflow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionInfo:
+    """Which execution this is."""
+
+    id: PromiseId
+    root_id: PromiseId
+    """The execution its family began with."""
+    function: str
+    group: str
+    birth: int
+    """The birth stamp of its family: another life under the same id has another."""
+    created_ms: int
+    deaths: int = 0
+    """Workers that died with it since it last moved on. It differs between replays: show it, never branch on it."""
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was created, by the server's clock."""
+        return _instant(self.created_ms)
+
+
+class Context:
+    """The first argument of every workflow. Use it in the workflow only, never in steps or threads."""
+
+    __slots__ = ("_codec", "_journal", "_loop", "info")
+
+    def __init__(self, info: ExecutionInfo, codec: Codec, loop: WorkflowLoop, journal: Journal) -> None:
+        self.info = info
+        self._codec = codec
+        self._loop = loop
+        self._journal = journal
+
+    # -- waiting
+
+    def sleep(self, duration: float | timedelta, *, name: str = "") -> DurableFuture[None]:
+        """Pause for some seconds, or a timedelta: never shorter, and across restarts."""
+        due = due_in(duration, "sleep")
+        return self._journal.call(Kind.TIMER, name, None, lambda number: StartTimer(number, name, due))
+
+    def sleep_until(self, instant: datetime, *, name: str = "") -> DurableFuture[None]:
+        """Pause until an aware datetime; InvalidDuration for a naive one."""
+        due = due_at(instant)
+        return self._journal.call(Kind.TIMER, name, None, lambda number: StartTimer(number, name, due))
+
+    def promise(self, *, timeout: float | timedelta | None = None, name: str = "") -> DurableFuture[Any]:
+        """Something to be settled from outside, by its ``.id``; raises TimedOut once ``timeout`` has passed."""
+        due = None if timeout is None else due_in(timeout, "timeout")
+        return self._journal.call(Kind.PROMISE, name, Any, lambda number: StartPromise(number, name, due))
+
+    # -- calling
+
+    @overload
+    def run(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[T]: ...
+    @overload
+    def run(
+        self, fn: Callable[..., Awaitable[T]], /, *args: Any, timeout: float | timedelta, **kwargs: Any
+    ) -> DurableFuture[T]: ...
+    @overload
+    def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[T]: ...
+    @overload
+    def run(
+        self, fn: Callable[..., T], /, *args: Any, timeout: float | timedelta, **kwargs: Any
+    ) -> DurableFuture[T]: ...
+    def run(
+        self, fn: Callable[..., Any], /, *args: Any, timeout: float | timedelta | None = None, **kwargs: Any
+    ) -> DurableFuture[Any]:
+        """Run a plain function or a task as a step in this worker: at least once, and its result counts once."""
+        definition = definition_of(fn)
+        if isinstance(definition, WorkflowDefinition):
+            raise DefinitionError(
+                f"{definition.name!r} is a workflow, not a step: `await ctx.rpc({definition.name}, ...)`"
+            )
+        if not callable(fn):
+            raise DefinitionError(f"{fn!r} is not a function, and cannot be a step")
+        name = step_name_of(fn)
+        timeout_s = None if timeout is None else duration_ms(timeout, "timeout") / 1000
+        return self._journal.call(
+            Kind.STEP, name, returns_of(fn), lambda number: StepCall(number, name, fn, args, kwargs, timeout_s)
+        )
+
+    @overload
+    def rpc(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        id: str | None = None,
+        target: str | None = None,
+        timeout: float | timedelta | None = None,
+        **kwargs: Any,
+    ) -> DurableFuture[T]: ...
+    @overload
+    def rpc(
+        self,
+        fn: str | Definition,
+        /,
+        *args: Any,
+        id: str | None = None,
+        target: str | None = None,
+        timeout: float | timedelta | None = None,
+        **kwargs: Any,
+    ) -> DurableFuture[Any]: ...
+    @overload
+    def rpc(
+        self,
+        fn: Callable[..., T],
+        /,
+        *args: Any,
+        id: str | None = None,
+        target: str | None = None,
+        timeout: float | timedelta | None = None,
+        **kwargs: Any,
+    ) -> DurableFuture[T]: ...
+    def rpc(
+        self,
+        fn: Callable[..., Any] | Definition | str,
+        /,
+        *args: Any,
+        id: str | None = None,
+        target: str | None = None,
+        timeout: float | timedelta | None = None,
+        **kwargs: Any,
+    ) -> DurableFuture[Any]:
+        """Start a workflow or task as an execution of its own, and await its result.
+
+        With an ``id`` it attaches to what runs under it, and outlives this workflow. Raises what it raised, Canceled,
+        or TimedOut once ``timeout`` has passed.
+        """
+        function = name_of(fn)
+        child_id = None if id is None else check_new_id(id)
+        queue = None if target is None else parse_target(target).queue
+        due = None if timeout is None else due_in(timeout, "timeout")
+
+        def start(number: Number) -> StartChild:
+            payload = self._codec.encode_args(args, kwargs, f"arguments of {function}")
+            return StartChild(number, function, payload, queue, due, child_id)
+
+        return self._journal.call(Kind.CHILD, function, _result_hint(fn), start, child_id)
+
+    def transaction(self) -> TransactionBuilder:
+        """Queue Redis commands; awaiting it runs them together with their journal entry, exactly once."""
+        return TransactionBuilder(self._journal)
+
+    # -- what would differ between replays
+
+    def now(self) -> datetime:
+        """The time of the last thing that happened to this workflow, by the server's clock."""
+        return _instant(self._loop.now_ms)
+
+    def random(self) -> float:
+        """A number in [0, 1), the same in every replay."""
+        return random.Random(self._digest("random")).random()
+
+    def uuid(self) -> UUID:
+        """A version 4 UUID, the same in every replay."""
+        return UUID(bytes=self._digest("uuid")[:16], version=4)
+
+    # -- knowing
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """Logs each line once: it is silent while replaying."""
+        return _WorkflowLogger(self)
+
+    @property
+    def replaying(self) -> bool:
+        """Whether what happens now has happened before. Never branch on it."""
+        return self._loop.quiet
+
+    @property
+    def detaching(self) -> bool:
+        """Whether this workflow is being put away: ``finally`` blocks that run now are not its end."""
+        return self._loop.detaching
+
+    def _digest(self, what: str) -> bytes:
+        number = self._loop.lineage().take()
+        return hashlib.blake2b(f"{what}\n{self.info.id}\n{self.info.birth}\n{number}".encode(), digest_size=32).digest()
+
+
+class TransactionBuilder:
+    """Redis commands in the making: ``tx.incr("k")``, ``tx.execute("SET", "k", 1)``, then ``results = await tx``.
+
+    A method is the command in lower case (``tx.del_("k")`` for a word Python keeps). Answers one item a command.
+    """
+
+    __slots__ = ("_commands", "_future", "_journal")
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._commands: list[tuple[bytes, ...]] = []
+        self._future: asyncio.Future[list[Any]] | None = None
+
+    def execute(self, command: str, *args: str | bytes | float) -> TransactionBuilder:
+        """Queue one command, as redis-cli would take it."""
+        if self._future is not None:
+            raise UsageError(
+                f"this transaction has been sent, {command} was not added: begin another, ctx.transaction()"
+            )
+        self._commands.append((command.encode(), *(_argument(arg, command) for arg in args)))
+        return self
+
+    def __getattr__(self, command: str) -> Callable[..., TransactionBuilder]:
+        if command.startswith("_"):
+            raise AttributeError(command)
+        return functools.partial(self.execute, command.rstrip("_").upper())
+
+    def __await__(self) -> Generator[Any, None, list[Any]]:
+        if self._future is None:
+            commands = tuple(self._commands)
+            if not commands:
+                raise UsageError("this transaction has no commands: nothing was sent")
+            self._future = self._journal.call(Kind.TRANSACTION, "", Any, lambda number: Transaction(number, commands))
+        return self._future.__await__()
+
+
+class _WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
+    def __init__(self, ctx: Context) -> None:
+        super().__init__(_log, {"execution": ctx.info.id, "function": ctx.info.function})
+        self._ctx = ctx
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is logging's
+        return not (self._ctx.replaying or self._ctx.detaching) and super().isEnabledFor(level)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
+        return msg, kwargs
+
+
+def _argument(value: object, command: str) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return repr(value).encode()
+    raise NotSerializable(f"an argument of {command} is a {type(value).__name__}: Redis takes str, bytes, int or float")
+
+
+def _result_hint(fn: Callable[..., Any] | Definition | str) -> Any:
+    if isinstance(fn, str):
+        return Any
+    return returns_of(fn.fn if isinstance(fn, Definition) else fn)
+
+
+def _instant(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms // 1000, UTC) + timedelta(milliseconds=ms % 1000)

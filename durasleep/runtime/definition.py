@@ -1,0 +1,186 @@
+"""What may be started by name: workflows and tasks, and the registry that holds them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import typing
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, cast
+
+from durasleep.errors import DefinitionError
+
+AnyFunction = Callable[..., Any]
+
+_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,255}")
+_MARK = "__durasleep__"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowDefinition:
+    """A registered ``async def f(ctx, ...)``."""
+
+    name: str
+    fn: Callable[..., Coroutine[Any, Any, Any]]
+
+    @property
+    def returns(self) -> Any:
+        """The type hint of its result; Any if it has none that can be resolved."""
+        return returns_of(self.fn)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDefinition:
+    """A registered plain function, sync or async."""
+
+    name: str
+    fn: AnyFunction
+
+    @property
+    def returns(self) -> Any:
+        """The type hint of its result; Any if it has none that can be resolved."""
+        return returns_of(self.fn)
+
+
+Definition = WorkflowDefinition | TaskDefinition
+
+
+class Registry:
+    """The functions of one application, by name."""
+
+    __slots__ = ("_definitions",)
+
+    def __init__(self) -> None:
+        self._definitions: dict[str, Definition] = {}
+
+    def workflow(self, fn: Callable[..., Coroutine[Any, Any, Any]], name: str | None = None) -> WorkflowDefinition:
+        """Register a workflow under ``name`` or its own; DefinitionError if it could not run as one."""
+        definition = WorkflowDefinition(_usable_name(fn, name), fn)
+        if not inspect.iscoroutinefunction(fn):
+            raise DefinitionError(
+                f"workflow {definition.name!r} is a sync function, and a sync function cannot be suspended: "
+                "make it `async def`, or register it as a task"
+            )
+        _check_context_parameter(definition)
+        self._add(definition)
+        return definition
+
+    def task(self, fn: AnyFunction, name: str | None = None) -> TaskDefinition:
+        """Register a task under ``name`` or its own; DefinitionError if it cannot be called by name."""
+        definition = TaskDefinition(_usable_name(fn, name), fn)
+        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+            raise DefinitionError(f"task {definition.name!r} is a generator: a task returns one value")
+        self._add(definition)
+        return definition
+
+    def get(self, name: str) -> Definition | None:
+        """The definition under this name, if there is one."""
+        return self._definitions.get(name)
+
+    def names(self) -> tuple[str, ...]:
+        """All names, in the order of their registration."""
+        return tuple(self._definitions)
+
+    def _add(self, definition: Definition) -> None:
+        name, fn = definition.name, definition.fn
+        known = self._definitions.get(name)
+        if known is not None and known != definition:
+            raise DefinitionError(f"{name!r} is already registered, as {_where(known.fn)}; give one of them a name=")
+        marked = definition_of(fn)
+        if marked is not None and marked != definition:
+            raise DefinitionError(
+                f"{_where(fn)} is already registered, as {_described(marked)}: one function, one name"
+            )
+        try:
+            setattr(fn, _MARK, definition)
+        except AttributeError:  # a bound method takes no attributes: it is found by its own name only
+            if name != getattr(fn, "__name__", None):
+                raise DefinitionError(f"{_where(fn)} cannot carry another name: register a plain function") from None
+        self._definitions[name] = definition
+
+
+def definition_of(fn: object) -> Definition | None:
+    """The definition a function was registered with, if it was."""
+    definition = getattr(fn, _MARK, None)
+    if isinstance(definition, WorkflowDefinition | TaskDefinition) and definition.fn is fn:
+        return definition
+    return None
+
+
+def name_of(fn_or_name: AnyFunction | Definition | str) -> str:
+    """The name to call a function by: the one it was registered under, or its own; DefinitionError if it has none."""
+    if isinstance(fn_or_name, WorkflowDefinition | TaskDefinition):
+        return fn_or_name.name
+    if isinstance(fn_or_name, str):
+        return _checked_name(fn_or_name)
+    definition = definition_of(fn_or_name)
+    return _usable_name(fn_or_name, None) if definition is None else definition.name
+
+
+def step_name_of(fn: AnyFunction) -> str:
+    """The name a step is journaled under: that of the task, or the function's qualified name."""
+    definition = definition_of(fn)
+    if definition is not None:
+        return definition.name
+    while isinstance(fn, functools.partial):
+        fn = cast("AnyFunction", fn.func)
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    return str(name).replace("<locals>.", "")
+
+
+@functools.lru_cache(maxsize=1024)  # resolving hints takes longer than an activation
+def returns_of(fn: AnyFunction) -> Any:
+    """The resolved type hint of a function's result; Any if it has none, or one that cannot be resolved."""
+    while isinstance(fn, functools.partial):
+        fn = cast("AnyFunction", fn.func)
+    try:
+        return typing.get_type_hints(fn).get("return", Any)
+    except (NameError, TypeError, AttributeError):  # names that exist only for the type checker
+        return Any
+
+
+def _usable_name(fn: object, name: str | None) -> str:
+    if not callable(fn):
+        raise DefinitionError(f"{fn!r} is not a function")
+    if name is not None:
+        return _checked_name(name)
+    own = getattr(fn, "__name__", None)
+    if not isinstance(own, str) or own == "<lambda>":
+        raise DefinitionError(f"{fn!r} has no name to be called by: use `def`, or pass name=")
+    return _checked_name(own)
+
+
+def _checked_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise DefinitionError(f"function name {name[:300]!r}: use 1 to 255 characters, without control characters")
+    return name
+
+
+def _check_context_parameter(definition: WorkflowDefinition) -> None:
+    parameters = list(inspect.signature(definition.fn).parameters.values())
+    first = parameters[0] if parameters else None
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if first is None or first.kind not in positional or not _may_be_context(first.annotation):
+        raise DefinitionError(
+            f"workflow {definition.name!r} has no context: its first parameter is the Context, "
+            f"`async def {definition.name}(ctx: Context, ...)`"
+        )
+
+
+def _may_be_context(annotation: Any) -> bool:
+    if annotation is inspect.Parameter.empty or annotation is Any:
+        return True
+    if isinstance(annotation, str):  # from __future__ import annotations
+        return annotation.strip("'\"").rpartition(".")[2] in ("Context", "Any")
+    return inspect.isclass(annotation) and any(base.__name__ == "Context" for base in annotation.__mro__)
+
+
+def _described(definition: Definition) -> str:
+    kind = "workflow" if isinstance(definition, WorkflowDefinition) else "task"
+    return f"{kind} {definition.name!r}"
+
+
+def _where(fn: AnyFunction) -> str:
+    return f"{getattr(fn, '__module__', '?')}.{getattr(fn, '__qualname__', repr(fn))}"

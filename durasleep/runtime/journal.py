@@ -1,0 +1,386 @@
+"""What has happened in one execution, and what its code asks for; the difference is what a commit writes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from durasleep.codec import Codec
+from durasleep.errors import Canceled, CorruptData, RemoteError, TimedOut
+from durasleep.model import (
+    CANCEL,
+    CancelEntry,
+    Due,
+    Entry,
+    Kind,
+    Number,
+    Op,
+    PromiseId,
+    StartTimer,
+    State,
+)
+from durasleep.runtime.loop import WorkflowFuture, WorkflowLoop, WorkflowTimer
+
+T = TypeVar("T")
+
+_SHOWN_BEFORE = 3  # matching entries shown above a mismatch, to find the place
+
+
+@dataclass(frozen=True, slots=True)
+class StepCall:
+    """A function to run now, outside the workflow."""
+
+    number: Number
+    name: str
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    timeout_s: float | None
+
+
+class _Asked(Protocol):
+    """What a settlement is delivered to."""
+
+    def deliver(self, entry: Entry) -> None: ...
+
+
+class DurableFuture(WorkflowFuture[T]):
+    """The awaitable of a durable call; cancelling it takes the call back."""
+
+    __slots__ = ("_given_id", "_hint", "_journal", "_kind", "_name", "number")
+    number: Number
+    _kind: Kind
+    _name: str
+    _journal: Journal | None
+    _hint: Any
+    _given_id: PromiseId | None
+
+    @property
+    def id(self) -> PromiseId:
+        """The id to settle, steer or find it by from outside."""
+        if self._given_id is not None:
+            return self._given_id
+        owner = self._journal.owner if self._journal is not None else ""
+        return PromiseId(f"{owner}~{self.number}")
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Take the call back, unless it has settled."""
+        if not super().cancel(msg):
+            return False
+        if self._journal is not None:
+            self._journal.cancel(self.number, self._kind, self._name)
+        return True
+
+    def deliver(self, entry: Entry) -> None:
+        """Complete with what became of the entry."""
+        if self.done() or self._journal is None:
+            return
+        try:
+            value = _value_of(entry, self._journal.codec, self._hint, self)
+        except Exception as error:  # noqa: BLE001 - whatever it is belongs to the code that awaits it
+            self.set_exception(error)
+        else:
+            self.set_result(value)
+
+
+class _TimerEntry:
+    """A timer of the loop, as asyncio.sleep and timeouts make them; one canceled from outside never fires."""
+
+    __slots__ = ("_timer",)
+
+    def __init__(self, timer: WorkflowTimer) -> None:
+        self._timer = timer
+
+    def deliver(self, entry: Entry) -> None:
+        if entry.state is not State.CANCELED:
+            self._timer.fire()
+
+
+class Journal:
+    """The entries of one execution by number, and every call of its code by the same numbers."""
+
+    __slots__ = (
+        "_asked",
+        "_buried",
+        "_entries",
+        "_loop",
+        "_matched",
+        "_open",
+        "_running",
+        "_stopped",
+        "_wanted",
+        "codec",
+        "owner",
+    )
+
+    def __init__(self, owner: PromiseId, codec: Codec, loop: WorkflowLoop) -> None:
+        self.owner = owner
+        self.codec = codec
+        self._loop = loop
+        self._entries: dict[Number, Entry] = {}
+        self._asked: dict[Number, _Asked | None] = {}  # None once delivered or taken back
+        self._open = 0  # how many of them are not
+        self._matched = 0  # how many of them the loaded journal had
+        self._buried: set[Number] = set()  # asked for, though the journal says the workflow took it back
+        self._wanted: dict[Number, Op | StepCall] = {}  # the difference, in the order asked
+        self._running: dict[Number, None] = {}  # steps handed out
+        self._stopped: list[Number] = []
+
+    # -- what has happened
+
+    def load(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Take in entries in any order; answers the settled ones as they are to be fed."""
+        known = self._entries
+        settled: list[Entry] = []
+        for entry in entries:
+            known[entry.number] = entry
+            if entry.stamp:
+                settled.append(entry)
+        if len(settled) > 1:
+            settled.sort(key=_order)
+        return settled
+
+    def feed(self, entry: Entry) -> None:
+        """Deliver one settlement; one nobody asked for is a mismatch."""
+        number = entry.number
+        try:
+            asked = self._asked[number]
+        except KeyError:
+            self._loop.halt(self._unasked(entry))
+            return
+        if asked is None:
+            return
+        self._asked[number] = None
+        self._open -= 1
+        self._running.pop(number, None)
+        asked.deliver(entry)
+
+    def check_all_asked(self) -> None:
+        """Halt if the loaded journal holds what the code has not asked for, or still waits for what it took back."""
+        if self._matched < len(self._entries):
+            for entry in sorted(self._entries.values(), key=_place):
+                if not (entry.number in self._asked or entry.number == CANCEL or _is_tombstone(entry)):
+                    self._loop.halt(self._unasked(entry))
+                    return
+        for number in self._buried:
+            self._loop.halt(
+                self._difference(
+                    _line("-", number, self._entries[number], "canceled by the workflow"),
+                    _line("+", number, self._entries[number], "still awaited"),
+                )
+            )
+            return
+
+    # -- what the code asks for
+
+    def call(
+        self,
+        kind: Kind,
+        name: str,
+        hint: Any,
+        make: Callable[[Number], Op | StepCall],
+        given_id: PromiseId | None = None,
+    ) -> DurableFuture[Any]:
+        """One durable call: takes the next number; ``make`` is called only if the journal lacks it."""
+        loop = self._loop
+        lineage = loop.lineage()
+        future: DurableFuture[Any] = DurableFuture(loop=loop)
+        future.serial = loop.next_serial()
+        future._given_id = given_id  # pyright: ignore[reportPrivateUsage] - made here only; a constructor costs as much again
+        future._kind = kind  # pyright: ignore[reportPrivateUsage]
+        future._name = name  # pyright: ignore[reportPrivateUsage]
+        future._hint = hint  # pyright: ignore[reportPrivateUsage]
+        future._journal = None  # pyright: ignore[reportPrivateUsage]
+        if loop.detached(lineage):
+            future.number = Number("")
+            return future
+        number = future.number = lineage.take()
+        if number not in self._entries:
+            self._wanted[number] = make(number)
+        future._journal = self  # pyright: ignore[reportPrivateUsage]
+        self._ask(number, kind, name, future, make)
+        return future
+
+    def start_timer(self, timer: WorkflowTimer, due: Due) -> None:
+        """One durable call of the loop itself."""
+        number = timer.number
+        if number is None:
+            return
+        if number not in self._entries:
+            self._wanted[number] = StartTimer(number, "", due)
+        self._ask(number, Kind.TIMER, "", _TimerEntry(timer), None)
+
+    def _ask(
+        self, number: Number, kind: Kind, name: str, asked: _Asked, make: Callable[[Number], Op | StepCall] | None
+    ) -> None:
+        entry = self._entries.get(number)
+        if entry is not None:
+            if entry.kind is not kind or entry.name != name:
+                self._loop.halt(self._difference(_line("-", number, entry), f"  + {number:<6} {kind:<11} {name!r}"))
+                return
+            self._matched += 1
+            if entry.state is State.PENDING:
+                if kind is Kind.STEP and make is not None:  # one without a result is run again
+                    self._wanted[number] = make(number)
+            elif not entry.stamp:
+                self._buried.add(number)
+        self._asked[number] = asked
+        self._open += 1
+
+    def cancel_timer(self, number: Number) -> None:
+        """The loop no longer wants this timer."""
+        self.cancel(number, Kind.TIMER, "")
+
+    def cancel(self, number: Number, kind: Kind, name: str) -> None:
+        """The code no longer wants this; nothing will be delivered."""
+        if self._loop.detaching or self._asked.get(number) is None:
+            return
+        self._asked[number] = None
+        self._open -= 1
+        self._buried.discard(number)
+        if number in self._wanted:
+            del self._wanted[number]
+            return
+        entry = self._entries.get(number)
+        if entry is None or entry.state is State.PENDING:
+            self._wanted[number] = CancelEntry(number, kind, name)
+        if number in self._running:
+            del self._running[number]
+            self._stopped.append(number)
+
+    # -- the difference
+
+    def take_difference(self) -> tuple[tuple[Op, ...], tuple[StepCall, ...], tuple[Number, ...]]:
+        """New operations, steps to begin and steps to stop since the last time; now they count as done."""
+        steps: list[StepCall] = []
+        ops: list[Op] = []
+        for wanted in self._wanted.values():
+            if isinstance(wanted, StepCall):
+                steps.append(wanted)
+                self._running[wanted.number] = None
+            else:
+                ops.append(wanted)
+        self._wanted.clear()
+        stopped = tuple(self._stopped)
+        self._stopped.clear()
+        return tuple(ops), tuple(steps), stopped
+
+    @property
+    def running(self) -> tuple[Number, ...]:
+        """The steps handed out that have neither settled nor been stopped."""
+        return (*self._stopped, *self._running)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether any call is still open."""
+        return self._open > 0
+
+    @property
+    def size(self) -> int:
+        """How many entries there are or will be."""
+        return len(self._asked)
+
+    def forget(self) -> None:
+        """Let go of the futures, so that no cycle is left for the garbage collector."""
+        self._asked.clear()
+        self._wanted.clear()
+
+    # -- saying what differs
+
+    def _unasked(self, entry: Entry) -> str:
+        return self._difference(_line("-", entry.number, entry), f"  + {entry.number:<6} nothing")
+
+    def _difference(self, journal_line: str, code_line: str) -> str:
+        before = [number for number in self._asked if number in self._entries][-_SHOWN_BEFORE:]
+        return "\n".join(
+            [
+                f"the code of {self.owner} and its journal disagree (- the journal has, + the code asks for):",
+                *(_line("=", number, self._entries[number]) for number in before),
+                journal_line,
+                code_line,
+                "Deploy the code this execution began with and resume it, or cancel it.",
+            ]
+        )
+
+
+def _line(sign: str, number: Number, entry: Entry, state: str | None = None) -> str:
+    return f"  {sign} {number:<6} {entry.kind:<11} {entry.name!r} ({state or entry.state})"
+
+
+def _order(entry: Entry) -> tuple[int, Number]:
+    return entry.stamp, entry.number
+
+
+def _place(entry: Entry) -> list[int]:
+    return [int(part) for part in entry.number.split(".")]
+
+
+def _is_tombstone(entry: Entry) -> bool:
+    return entry.state is State.CANCELED and not entry.stamp
+
+
+# -- values
+
+
+def _value_of(entry: Entry, codec: Codec, hint: Any, future: DurableFuture[Any]) -> Any:
+    match entry.state:
+        case State.RESOLVED:
+            if entry.kind is Kind.TRANSACTION:
+                return read_reply(entry.payload)
+            return None if entry.kind is Kind.TIMER else codec.decode(entry.payload, hint)
+        case State.REJECTED:
+            raise _rejection(entry, codec)
+        case State.CANCELED:
+            raise Canceled(f"{entry.kind} {future.id} was canceled")
+        case State.TIMEDOUT:
+            raise TimedOut(f"{entry.kind} {future.id} was not settled before its deadline")
+        case State.PENDING:
+            raise CorruptData(f"{entry.kind} {future.id} has an order stamp, but is pending")
+
+
+def _rejection(entry: Entry, codec: Codec) -> Exception:
+    if entry.kind is Kind.TRANSACTION:
+        reply = read_reply(entry.payload)
+        return reply if isinstance(reply, Exception) else RemoteError("ResponseError", repr(reply))
+    error = codec.decode_error(entry.payload)
+    if isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError):
+        return error
+    # a SystemExit of somebody else must not end us, nor a CancelledError look like our own
+    return RemoteError(type(error).__qualname__, str(error))
+
+
+def read_reply(payload: bytes) -> Any:
+    """The value of a transaction as Lua wrote it: bytes, int, str, None, a list of them, or a RemoteError."""
+    value, end = _read_item(payload, 0)
+    if end != len(payload):
+        raise CorruptData(f"a transaction's reply has {len(payload) - end} bytes too many")
+    return value
+
+
+def _read_item(payload: bytes, start: int) -> tuple[Any, int]:
+    line_end = payload.find(b"\n", start)
+    if line_end < 0:
+        raise CorruptData("a transaction's reply is cut short")
+    kind, text, end = payload[start : start + 1], payload[start + 1 : line_end], line_end + 1
+    match kind:
+        case b"$":
+            size = int(text)
+            return payload[end : end + size], end + size
+        case b":":
+            return int(text), end
+        case b"+":
+            return text.decode(errors="replace"), end
+        case b"_":
+            return None, end
+        case b"-":
+            return RemoteError("ResponseError", text.decode(errors="replace")), end
+        case b"*":
+            items: list[Any] = []
+            for _ in range(int(text)):
+                item, end = _read_item(payload, end)
+                items.append(item)
+            return items, end
+        case _:
+            raise CorruptData(f"a transaction's reply holds {kind!r}, which nobody writes")

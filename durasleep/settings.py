@@ -1,0 +1,64 @@
+"""Every limit, interval and retention, units last, each with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from durasleep.model import PAYLOAD_BYTES_MAX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How durasleep behaves; the defaults suit a service with one Redis nearby."""
+
+    # -- sizes
+    payload_bytes_max: int = PAYLOAD_BYTES_MAX
+    """One argument list, result or error."""
+    journal_entries_max: int = 10_000
+    """Entries of one execution before it is halted; a longer life uses continue_as_new."""
+    commit_ops_max: int = 256
+    """Things one commit may start; more are split over several, so that no script runs long."""
+    batch_items_max: int = 64
+    """Calls joined into one script call: about a millisecond of Redis at most."""
+    batch_bytes_max: int = 1 << 20
+    """Bytes joined into one script call, for the same reason."""
+
+    # -- times
+    retention: timedelta = timedelta(days=7)
+    """How long a finished family is kept, so that a repeated call finds its result."""
+    command_timeout_s: float = 10.0
+    """No answer after this long and the connection is dropped: silent resets end most stuck queues."""
+    read_block_s: float = 5.0
+    """A blocking read returns empty after this long, so that a dead connection is noticed within 7 s."""
+    read_own_max: int = 1000
+    """Entries already ours that are read again after a reconnect; more than any worker holds."""
+    inbox_ttl_s: float = 90.0
+    """An inbox lives this long after its reader last showed itself."""
+    client_check_s: float = 30.0
+    """How often a waiting client reads the state itself; inbox entries are hints."""
+
+    # -- workers
+    heartbeat_s: float = 1.0
+    """Between two beats; takeover takes about two of them."""
+    dead_after_s: float = 3.0
+    """A worker whose beat has not changed for this long is dead."""
+    max_attempts: int = 5
+    """Workers one execution may take down with it before it is halted as poison."""
+    stall_max_s: float = 600.0
+    """An event loop blocked this long stops beating: its work is given to others."""
+    stall_warn_s: float = 60.0
+    """A blocked event loop is reported with its stack this often."""
+    grace_s: float = 30.0
+    """How long running steps may finish after SIGTERM; systemd and Kubernetes wait 90 and 30 s."""
+    fire_items_max: int = 256
+    """Due timers settled by one script call, so that other clients are served in between."""
+    rank_delay_ms: int = 50
+    """Each rank waits this much longer before it fires what a better one has not."""
+    rank_max: int = 20
+    """Beyond it, ranks wait the same second."""
+    defer_s_max: float = 60.0
+    """An unknown function is offered again after 1, 2, 4, ... seconds, at most this many."""
+
+
+DEFAULTS = Settings()

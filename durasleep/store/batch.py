@@ -1,0 +1,177 @@
+"""The calls made in one turn of the event loop, sent together: one EVALSHA per script for all its items.
+
+While an exchange is under way, new calls gather for the next: the busier, the larger the batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import redis.exceptions as redis_errors
+
+from durasleep.errors import DurasleepError, StoreError, StoreUnavailable
+from durasleep.settings import Settings
+from durasleep.store import script
+from durasleep.store.commands import Command, Item, error_of, key_list
+from durasleep.store.connection import Link, Reply, is_passing
+
+T = TypeVar("T")
+Call = Item[Any] | Command[Any]
+
+RETRY_FIRST_S = 0.05
+RETRY_MAX_S = 2.0  # a Redis that comes back is used within two seconds
+PIPELINE_MAX = 256  # commands in one write
+
+logger = logging.getLogger("durasleep")
+
+
+@dataclass(slots=True)
+class _Waiting:
+    call: Call
+    future: asyncio.Future[Any]
+
+
+def join(calls: Sequence[Call], settings: Settings) -> list[tuple[list[bytes], list[int]]]:
+    """The commands to send for some calls, each with the positions of the calls it carries."""
+    commands: list[tuple[list[bytes], list[int]]] = []
+    open_batches: dict[tuple[Any, ...], tuple[list[bytes], list[int], int]] = {}
+    for position, call in enumerate(calls):
+        if isinstance(call, Command):
+            commands.append((call.args, [position]))
+            continue
+        size = sum(map(len, call.args))
+        batch_key = (call.script.name, call.keys, call.head)
+        batch = open_batches.get(batch_key)
+        if batch is None or len(batch[1]) >= settings.batch_items_max or batch[2] + size > settings.batch_bytes_max:
+            command = script.evalsha(call.script, key_list(call.keys), call.head)
+            positions: list[int] = []
+            batch = (command, positions, 0)
+            commands.append((command, batch[1]))
+        batch[0].extend(call.args)
+        batch[1].append(position)
+        open_batches[batch_key] = (batch[0], batch[1], batch[2] + size)
+    return commands
+
+
+def script_of(call: Call) -> script.Script | None:
+    """The script a call runs, if it runs one."""
+    return call.script
+
+
+def is_unknown_script(reply: Reply) -> bool:
+    """Whether the server has forgotten a script (restart, SCRIPT FLUSH)."""
+    return isinstance(reply, redis_errors.NoScriptError) or str(reply).startswith("NOSCRIPT")
+
+
+def read(call: Call, reply: Reply, place: int) -> Any:
+    """What a call answers, given the reply to its command and its place among the items of that."""
+    if isinstance(reply, Exception):
+        raise error_of(str(reply)) from reply
+    return call.read(reply[place]) if isinstance(call, Item) else call.parse(reply)
+
+
+class Batcher:
+    """Gathers calls and runs them over one link; repeats them if the answer was lost.
+
+    Every call is safe to repeat (see the scripts). After ``patience_s`` without an answer a call raises
+    StoreUnavailable; with None it is repeated until it is cancelled.
+    """
+
+    def __init__(self, link: Link, settings: Settings, patience_s: float | None) -> None:
+        self._link = link
+        self._settings = settings
+        self._patience_s = patience_s
+        self._waiting: list[_Waiting] = []
+        self._pump: asyncio.Task[None] | None = None
+
+    async def call(self, call: Item[T] | Command[T]) -> T:
+        """The answer to one call, or the error it says."""
+        return await self.send(call)
+
+    def send(self, call: Item[T] | Command[T]) -> asyncio.Future[T]:
+        """The same as a future; the call leaves at the end of this turn of the loop."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(call, future))
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.get_running_loop().create_task(self._run(), name="durasleep-batcher")
+        return future
+
+    async def close(self) -> None:
+        """Stop; what still waits is cancelled."""
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.gather(self._pump, return_exceptions=True)
+        for waiting in self._waiting:
+            waiting.future.cancel()
+        await self._link.close()
+
+    async def _run(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[: PIPELINE_MAX * 4], self._waiting[PIPELINE_MAX * 4 :]
+            batch = [waiting for waiting in batch if not waiting.future.cancelled()]
+            try:
+                await self._exchange(batch)
+            except BaseException as error:
+                for waiting in batch:
+                    if not waiting.future.done():
+                        if isinstance(error, DurasleepError):
+                            waiting.future.set_exception(error)
+                        else:
+                            waiting.future.cancel()
+                if not isinstance(error, DurasleepError):
+                    raise
+
+    async def _exchange(self, batch: list[_Waiting]) -> None:
+        """Run a batch, repeating what got no answer."""
+        loop = asyncio.get_running_loop()
+        give_up_at = None if self._patience_s is None else loop.time() + self._patience_s
+        delay_s = RETRY_FIRST_S
+        while batch:
+            try:
+                batch = await self._once(batch)
+                problem: Exception | None = None
+            except StoreUnavailable as error:
+                problem = error
+            if batch:
+                if give_up_at is not None and loop.time() + delay_s > give_up_at:
+                    raise problem or StoreUnavailable("Redis cannot serve us now (loading, read-only or failing over)")
+                await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
+                delay_s = min(delay_s * 2, RETRY_MAX_S)
+
+    async def _once(self, batch: list[_Waiting]) -> list[_Waiting]:
+        """One exchange; answers what is left to repeat."""
+        commands = join([waiting.call for waiting in batch], self._settings)
+        replies = await self._link.exchange([command for command, _ in commands])
+        unknown = [index for index, reply in enumerate(replies) if is_unknown_script(reply)]
+        if unknown:
+            again: list[list[bytes]] = []
+            for index in unknown:
+                lua = script_of(batch[commands[index][1][0]].call)
+                if lua is None:
+                    raise StoreError(str(replies[index]))
+                again.append(script.as_eval(lua, commands[index][0]))
+            for index, reply in zip(unknown, await self._link.exchange(again), strict=True):
+                replies[index] = reply
+        left: list[_Waiting] = []
+        for (_, positions), reply in zip(commands, replies, strict=True):
+            for place, position in enumerate(positions):
+                waiting = batch[position]
+                if isinstance(reply, Exception) and is_passing(reply):
+                    left.append(waiting)
+                elif not waiting.future.done():
+                    _settle(waiting, reply, place)
+        return left
+
+
+def _settle(waiting: _Waiting, reply: Reply, place: int) -> None:
+    try:
+        waiting.future.set_result(read(waiting.call, reply, place))
+    except DurasleepError as error:
+        waiting.future.set_exception(error)
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        waiting.future.set_exception(StoreError(f"an answer of Redis cannot be read: {error!r}"))

@@ -1,0 +1,281 @@
+"""Raw connections of our own, made the way a given redis-py client or URL makes its.
+
+An application's client is taken as a description of how to connect; its connections stay its own.
+Ours speak RESP2, decode nothing, and never repeat a command by themselves: only the store repeats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import redis
+import redis.asyncio
+import redis.exceptions as redis_errors
+from redis.asyncio.connection import Connection as AsyncConnection
+from redis.asyncio.connection import ConnectionPool as AsyncPool
+from redis.asyncio.connection import SSLConnection as AsyncSSLConnection
+from redis.asyncio.connection import UnixDomainSocketConnection as AsyncUnixConnection
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.retry import Retry
+
+from durasleep.errors import StoreError, StoreUnavailable, UsageError
+
+Reply = Any
+AnyClient = redis.Redis | redis.asyncio.Redis  # type: ignore[type-arg]
+
+_TO_ASYNC: dict[type, type] = {
+    Connection: AsyncConnection,
+    SSLConnection: AsyncSSLConnection,
+    UnixDomainSocketConnection: AsyncUnixConnection,
+}
+_TO_SYNC = {there: here for here, there in _TO_ASYNC.items()}
+
+CONNECT_TIMEOUT_S = 5.0  # where the client says nothing: a host that drops packets must not hang a start
+
+# What belongs to the pool the description comes from, or would repeat, decode or time out behind our back.
+_NOT_OURS = {
+    "retry_on_timeout",
+    "retry_on_error",
+    "retry",
+    "decode_responses",
+    "protocol",
+    "socket_timeout",
+    "health_check_interval",
+    "client_name",
+    "parser_class",
+    "cache",
+    "cache_config",
+    "redis_connect_func",
+}
+
+# The server is there but cannot serve this now: waiting helps, and nothing was applied.
+_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ")
+
+
+class RawConnection(Protocol):
+    """What we use of a redis-py asyncio connection."""
+
+    async def connect(self) -> None: ...
+    async def disconnect(self, nowait: bool = False) -> None: ...
+    def pack_commands(self, commands: Sequence[Sequence[bytes]]) -> list[bytes]: ...
+    async def send_packed_command(self, command: list[bytes], check_health: bool = True) -> None: ...
+    async def read_response(self, disable_decoding: bool = False) -> Reply: ...
+
+
+class RawSyncConnection(Protocol):
+    """What we use of a redis-py connection."""
+
+    def connect(self) -> None: ...
+    def disconnect(self) -> None: ...
+    def pack_commands(self, commands: Sequence[Sequence[bytes]]) -> list[bytes]: ...
+    def send_packed_command(self, command: list[bytes], check_health: bool = True) -> None: ...
+    def read_response(self, disable_decoding: bool = False) -> Reply: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Connector:
+    """How to connect: a connection class of redis-py, sync or async, and its arguments."""
+
+    connection_class: type
+    arguments: dict[str, Any]
+    address: str
+
+    @classmethod
+    def of(cls, source: str | AnyClient) -> Connector:
+        """From a URL or an existing client; UsageError for what is neither."""
+        if isinstance(source, str):
+            try:
+                pool = AsyncPool.from_url(source)
+            except ValueError as error:
+                raise UsageError(f"{source!r} is not a Redis URL: {error}") from None
+        elif isinstance(source, redis.Redis | redis.asyncio.Redis):  # pyright: ignore[reportUnnecessaryIsInstance]
+            pool = source.connection_pool
+        else:
+            raise UsageError(f"a Redis URL or a redis-py client is needed, not {type(source).__name__}")
+        arguments = {
+            name: value
+            for name, value in pool.connection_kwargs.items()
+            if name not in _NOT_OURS and not name.startswith(("maint_", "orig_", "oss_", "_"))
+        }
+        arguments.setdefault("socket_connect_timeout", None)
+        if arguments["socket_connect_timeout"] is None:
+            arguments["socket_connect_timeout"] = CONNECT_TIMEOUT_S
+        return cls(pool.connection_class, arguments, _address(arguments))
+
+    def open_async(self, name: str) -> RawConnection:
+        """A connection for asyncio, not yet connected."""
+        connection_class = _translate(self.connection_class, _TO_ASYNC, ("FakeRedisConnection", "FakeConnection"))
+        arguments = self._arguments_for(connection_class, name)
+        # Deadlines are the link's: redis-py 8 would end a blocking read after 5 s by itself.
+        return connection_class(**arguments, socket_timeout=None, retry=AsyncRetry(NoBackoff(), 0))
+
+    def open_sync(self, name: str, timeout_s: float) -> RawSyncConnection:
+        """A blocking connection, not yet connected, whose reads end after ``timeout_s``."""
+        connection_class = _translate(self.connection_class, _TO_SYNC, ("FakeAsyncRedisConnection",))
+        arguments = self._arguments_for(connection_class, name)
+        return connection_class(**arguments, socket_timeout=timeout_s, retry=Retry(NoBackoff(), 0))
+
+    def _arguments_for(self, connection_class: type, name: str) -> dict[str, Any]:
+        arguments = self.arguments
+        if connection_class is not self.connection_class:
+            known = {
+                parameter
+                for ancestor in connection_class.__mro__
+                if ancestor is not object
+                for parameter in inspect.signature(ancestor.__init__).parameters
+            }
+            arguments = {key: value for key, value in arguments.items() if key in known}
+        return {
+            **arguments,
+            "client_name": name,
+            "decode_responses": False,
+            "protocol": 2,
+            "socket_keepalive": arguments.get("socket_keepalive", True),
+        }
+
+
+def _translate(connection_class: type, table: dict[type, type], fakes: tuple[str, ...]) -> type:
+    if connection_class in table:
+        return table[connection_class]
+    if connection_class.__name__ in fakes:  # fakeredis: the same server, the other kind of connection
+        import fakeredis._clients._async as fake_async
+        import fakeredis._clients._sync as fake_sync
+
+        is_sync = connection_class.__name__ != "FakeAsyncRedisConnection"
+        return fake_async.FakeAsyncRedisConnection if is_sync else fake_sync.FakeRedisConnection
+    return connection_class
+
+
+def _address(arguments: dict[str, Any]) -> str:
+    """Where it connects to, without secrets."""
+    if path := arguments.get("path"):
+        return f"unix:{path}"
+    return f"{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}"
+
+
+class Link:
+    """One connection: commands out in one write, answers back in order. Not shared between tasks."""
+
+    def __init__(self, connector: Connector, name: str, timeout_s: float) -> None:
+        self._connector = connector
+        self._name = name
+        self._timeout_s = timeout_s
+        self._connection: RawConnection | None = None
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None
+
+    async def exchange(self, commands: Sequence[Sequence[bytes]], *, block_s: float = 0.0) -> list[Reply]:
+        """The replies, an error reply as the exception it is.
+
+        StoreUnavailable if the connection fails or no answer comes in time (``block_s`` is added to the
+        time allowed); the connection is then dropped, the next call makes a new one.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s + block_s):
+                if self._connection is None:
+                    connection = self._connector.open_async(self._name)
+                    await connection.connect()
+                    self._connection = connection
+                connection = self._connection
+                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                return [await _read(connection) for _ in commands]
+        except (OSError, TimeoutError, redis_errors.RedisError, EOFError) as error:
+            await self.close()
+            raise unavailable(self._connector, error) from error
+        except BaseException:
+            await self.close()  # an answer that nobody waits for must not be taken for the next one's
+            raise
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                await connection.disconnect(nowait=True)
+            except (OSError, redis_errors.RedisError):
+                return  # it was broken already
+
+
+async def _read(connection: RawConnection) -> Reply:
+    try:
+        return await connection.read_response(disable_decoding=True)
+    except redis_errors.RedisError as error:
+        if is_reply(error):
+            return error
+        raise
+
+
+class SyncLink:
+    """The same over a blocking connection. Not shared between threads."""
+
+    def __init__(self, connector: Connector, name: str, timeout_s: float) -> None:
+        self._connector = connector
+        self._name = name
+        self._timeout_s = timeout_s
+        self._connection: RawSyncConnection | None = None
+
+    def exchange(self, commands: Sequence[Sequence[bytes]]) -> list[Reply]:
+        """See ``Link.exchange``."""
+        try:
+            if self._connection is None:
+                connection = self._connector.open_sync(self._name, self._timeout_s)
+                connection.connect()
+                self._connection = connection
+            connection = self._connection
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            return [_read_sync(connection) for _ in commands]
+        except (OSError, redis_errors.RedisError, EOFError) as error:
+            self.close()
+            raise unavailable(self._connector, error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.disconnect()
+            except (OSError, redis_errors.RedisError):
+                return
+
+
+def _read_sync(connection: RawSyncConnection) -> Reply:
+    try:
+        return connection.read_response(disable_decoding=True)
+    except redis_errors.RedisError as error:
+        if is_reply(error):
+            return error
+        raise
+
+
+def is_reply(error: redis_errors.RedisError) -> bool:
+    """Whether the server said so, as opposed to the connection having failed."""
+    if isinstance(error, redis_errors.BusyLoadingError):
+        return True
+    transport = (redis_errors.ConnectionError, redis_errors.TimeoutError, redis_errors.InvalidResponse)
+    return not isinstance(error, transport)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether an error reply only means: not now."""
+    return isinstance(error, redis_errors.BusyLoadingError | redis_errors.ReadOnlyError) or str(error).startswith(
+        _PASSING
+    )
+
+
+def unavailable(connector: Connector, error: BaseException) -> StoreError:
+    """The error for a connection that failed; a refused password is final, the rest may pass."""
+    if isinstance(error, redis_errors.AuthenticationError | redis_errors.NoPermissionError):
+        return StoreError(f"Redis at {connector.address} refuses us: {error}")
+    if isinstance(error, TimeoutError | redis_errors.TimeoutError | socket.timeout):
+        return StoreUnavailable(f"Redis at {connector.address} does not answer")
+    return StoreUnavailable(f"Redis at {connector.address} cannot be reached: {error}")

@@ -1,0 +1,176 @@
+"""Every name in Redis: keys, hash fields, and the one-letter codes; the Lua scripts get them from here.
+
+In a script ``F.state`` is the field name, ``STATE.pending`` the code, ``LIMIT.due_ms_max`` the number:
+the loader writes the literal in their place, so the tables below exist once and cost nothing at run time.
+"""
+
+from __future__ import annotations
+
+import binascii
+from dataclasses import dataclass
+
+from durasleep.model import DUE_MS_MAX, Kind, Place, State, check_name, root_of
+
+SCHEMA_VERSION = 1
+
+F = {
+    # what it is
+    "state": "s",
+    "kind": "k",
+    "func": "f",
+    "queue": "g",
+    "args": "a",
+    "birth": "b",
+    "created": "c",  # only where it differs from the birth stamp
+    "call": "i",  # the id its creator gave the call, so that a repeated create is recognised
+    "retention": "r",  # ms; only where it differs from the default
+    # where it is
+    "place": "p",
+    "epoch": "e",
+    "entry": "n",  # its current stream entry
+    "due": "d",  # until when it is delayed
+    "deadline": "t",
+    "reason": "y",  # why it is delayed or halted, for people
+    "deaths": "x",  # workers that died in a row while running it
+    "lone_deaths": "xl",  # those of them while it was the only suspect they held
+    # what happened
+    "order": "o",
+    "unseen": "u",  # numbers settled since the last stamp a commit named, oldest first
+    "base": "m",  # numbering of the current run begins after this one
+    "family": "h",  # it has started children
+    "waiters": "w",
+    "value": "v",
+    "settled": "z",
+    "cursor": "cc",  # how far the closing of a large family has come
+}
+"""Fields of a ``promise`` hash. All others begin with a digit: they are journal entries, named by their number."""
+
+STATE = {
+    State.PENDING: "p",
+    State.RESOLVED: "r",
+    State.REJECTED: "j",
+    State.CANCELED: "c",
+    State.TIMEDOUT: "t",
+}
+PLACE = {Place.QUEUED: "q", Place.SUSPENDED: "s", Place.DELAYED: "d", Place.HALTED: "h"}
+KIND = {
+    Kind.EXECUTION: "e",
+    Kind.PROMISE: "p",
+    Kind.TIMER: "t",
+    Kind.STEP: "s",
+    Kind.CHILD: "c",
+    Kind.TRANSACTION: "x",
+    Kind.CANCEL: "k",
+}
+S = {
+    "cron": "x",
+    "zone": "z",
+    "func": "f",
+    "queue": "g",
+    "args": "a",
+    "due": "d",
+}
+"""Fields of a ``schedule`` hash."""
+
+W = {"client": "c", "group": "g", "info": "i"}
+"""Fields of a ``worker`` hash: the id of its heartbeat connection, its group, and host and process for people."""
+
+LIMIT = {
+    "due_ms_max": DUE_MS_MAX,
+    "retention_ms": 7 * 24 * 3600 * 1000,
+    "family_max": 256,  # members of families one script closes; the rest waits in `closing`
+    "answer_entries_max": 256,  # journal entries in one answer
+    "answer_bytes_max": 1 << 20,
+    "waiters_max": 256,  # beyond it, clients look by themselves
+    "inbox_entries_max": 1000,
+    "inbox_value_bytes_max": 65_536,  # larger results are read by their reader
+    "inbox_ttl_ms": 90_000,
+    "recent_max": 1000,
+    "workers_max": 1000,
+    "pending_max": 1000,  # entries of one worker one answer looks at
+    "consumers_max": 1000,
+}
+
+KEY_NAMES = (
+    "promise_prefix",
+    "queue_prefix",
+    "inbox_prefix",
+    "worker_prefix",
+    "schedule_prefix",
+    "timers",
+    "wake",
+    "workers",
+    "closing",
+    "halted",
+    "recent",
+)
+"""KEYS of every script, in the order of ``lua/shared/keys.lua`` (which a test compares with this)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keyspace:
+    """The keys of one partition of a namespace."""
+
+    namespace: str
+    partition: int = 0
+
+    @property
+    def tag(self) -> str:
+        return f"{{{self.namespace}:{self.partition}}}:"
+
+    def named(self) -> dict[str, str]:
+        """The keys the scripts declare, by the names they use."""
+        tag = self.tag
+        return {
+            name: f"{tag}{name.removesuffix('_prefix')}" + (":" if name.endswith("_prefix") else "")
+            for name in KEY_NAMES
+        }
+
+    def promise(self, id: str) -> str:
+        return f"{self.tag}promise:{id}"
+
+    def queue(self, queue: str) -> str:
+        return f"{self.tag}queue:{queue}"
+
+    def inbox(self, who: str) -> str:
+        return f"{self.tag}inbox:{who}"
+
+    def worker(self, consumer: str) -> str:
+        return f"{self.tag}worker:{consumer}"
+
+    def schedule(self, name: str) -> str:
+        return f"{self.tag}schedule:{name}"
+
+    @property
+    def timers(self) -> str:
+        return f"{self.tag}timers"
+
+    @property
+    def wake(self) -> str:
+        return f"{self.tag}wake"
+
+    @property
+    def workers(self) -> str:
+        return f"{self.tag}workers"
+
+    @property
+    def closing(self) -> str:
+        return f"{self.tag}closing"
+
+    @property
+    def halted(self) -> str:
+        return f"{self.tag}halted"
+
+    @property
+    def recent(self) -> str:
+        return f"{self.tag}recent"
+
+
+def meta_key(namespace: str) -> str:
+    """The hash with the schema version and number of partitions of a namespace."""
+    return f"{{{check_name(namespace, 'namespace')}}}:meta"
+
+
+def partition_of(id: str, partitions: int) -> int:
+    """The partition a promise tree lives in: CRC-16/XMODEM of its root, as Redis Cluster computes slots."""
+    return binascii.crc_hqx(root_of(id).encode(), 0) % partitions

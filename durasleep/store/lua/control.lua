@@ -1,0 +1,147 @@
+-- What a person does to a promise that is still pending: wake, reschedule, cancel, force, halt, resume.
+-- Answers per item: a word for what happened, and the state.
+-- @include keys
+-- @include each_item
+-- @include due_at
+-- @include timer
+-- @include finish
+
+redis.call('ZREM', timers, '') -- steering goes on while Redis is full
+
+-- A promise with its own hash, or an entry of its owner's journal.
+local function find(id)
+  local record = load(id)
+  if record then return record end
+  local owner_id, number = owner_of(id)
+  local owner = owner_id and load(owner_id)
+  local entry = owner and read_entry(redis.call('HGET', owner.key, number))
+  if not entry then error('NOT_FOUND there is no promise ' .. id, 0) end
+  if owner.state ~= STATE.pending and entry.state == STATE.pending then entry.state = STATE.canceled end
+  return nil, owner, number, entry
+end
+
+local actions = {}
+
+function actions.wake(id)
+  local record, owner, number, entry = find(id)
+  if record and record.place == PLACE.delayed then
+    check_queue(record.queue)
+    redis.call('ZREM', timers, id .. '~start', id .. '~retry')
+    dispatch(record)
+    save(record)
+    return { 'woken', record.state }
+  elseif record and record.kind == KIND.timer then
+    if record.state ~= STATE.pending then return { 'already', record.state } end
+    finish(record, STATE.resolved, '')
+    return { 'woken', STATE.resolved }
+  elseif record then
+    if record.state ~= STATE.pending then return { 'already', record.state } end
+    error('NOT_ALLOWED ' .. id .. ' is not asleep itself: wake one of the timers it waits for', 0)
+  end
+  if entry.kind ~= KIND.timer then error('NOT_ALLOWED ' .. id .. ' is no timer', 0) end
+  if entry.state ~= STATE.pending then return { 'already', entry.state } end
+  settle_entry(owner, number, entry, STATE.resolved, '')
+  return { 'woken', STATE.resolved }
+end
+
+-- A timer, a promise with a timeout, a delayed start, or the deadline of an execution.
+function actions.reschedule(id, due)
+  local record, owner, number, entry = find(id)
+  local instant = due_at(due)
+  if (record or entry).state ~= STATE.pending then return { 'already', (record or entry).state } end
+  if record then
+    if record.place == PLACE.delayed then
+      local member = redis.call('ZSCORE', timers, id .. '~start') and id .. '~start' or id .. '~retry'
+      redis.call('ZREM', timers, member)
+      put(record, F.due, int(instant))
+      set_timer(member, instant)
+    elseif record.deadline then
+      put(record, F.deadline, int(instant))
+      set_timer(id .. '~timeout', instant)
+    else
+      error('NOT_ALLOWED ' .. id .. ' has nothing to reschedule: it is not delayed and has no deadline', 0)
+    end
+    save(record)
+    return { 'rescheduled', record.state }
+  end
+  if entry.due == '' then error('NOT_ALLOWED ' .. id .. ' has no due time', 0) end
+  local raw = redis.call('HGET', owner.key, number)
+  entry.due = int(instant)
+  put(owner, number, write_entry(entry, string.sub(raw, entry.body)))
+  set_timer(id, instant)
+  save(owner)
+  return { 'rescheduled', entry.state }
+end
+
+-- At once for what has no code to tell; else an event in its journal, delivered at its await, once.
+function actions.cancel(id)
+  local record, owner, number, entry = find(id)
+  if not record then
+    if entry.state ~= STATE.pending then return { 'already', entry.state } end
+    if entry.kind ~= KIND.promise and entry.kind ~= KIND.timer then
+      error('NOT_ALLOWED ' .. id .. ' cannot be canceled by itself', 0)
+    end
+    settle_entry(owner, number, entry, STATE.canceled, '')
+    return { 'canceled', STATE.canceled }
+  end
+  if record.state ~= STATE.pending then return { 'already', record.state } end
+  local never_ran = record.place == PLACE.queued and record.epoch == 1 and not holder(record)
+  if record.kind ~= KIND.execution or never_ran or record.place == PLACE.delayed or record.place == PLACE.halted then
+    local word = record.place == PLACE.halted and 'canceled while halted'
+      or record.place == PLACE.delayed and 'canceled while delayed' or 'canceled'
+    finish(record, STATE.canceled, '')
+    return { word, STATE.canceled }
+  end
+  if redis.call('HEXISTS', record.key, '0') == 1 then return { 'canceling', record.state } end
+  if record.place == PLACE.suspended then check_queue(record.queue) end
+  journal(record, '0', { kind = KIND.cancel }, STATE.resolved, '')
+  rouse(record)
+  save(record)
+  return { 'canceling', record.state }
+end
+
+function actions.force(id)
+  local record = find(id)
+  if not record then return actions.cancel(id) end
+  if record.state ~= STATE.pending then return { 'already', record.state } end
+  finish(record, STATE.canceled, '')
+  return { 'canceled', STATE.canceled }
+end
+
+function actions.halt(id, _, reason)
+  local record = find(id)
+  if not record or record.kind ~= KIND.execution then error('NOT_ALLOWED ' .. id .. ' is no execution', 0) end
+  if record.state ~= STATE.pending then return { 'already', record.state } end
+  if record.place == PLACE.halted then return { 'halted', record.state } end
+  leave(record)
+  put(record, F.place, PLACE.halted)
+  put(record, F.reason, reason)
+  redis.call('ZADD', halted, int(now), id)
+  save(record)
+  return { 'halted', record.state }
+end
+
+function actions.resume(id)
+  local record = find(id)
+  if not record or record.kind ~= KIND.execution then error('NOT_ALLOWED ' .. id .. ' is no execution', 0) end
+  if record.state ~= STATE.pending then return { 'already', record.state } end
+  if record.place ~= PLACE.halted then return { 'running', record.state } end
+  check_queue(record.queue)
+  leave(record)
+  drop(record, F.deaths)
+  drop(record, F.lone_deaths)
+  dispatch(record)
+  save(record)
+  return { 'resumed', record.state }
+end
+
+local function control(item)
+  local action, id, due, reason = unpack(item, 1, 4)
+  if not actions[action] then error('INVALID action ' .. action, 0) end
+  return actions[action](id, due, reason)
+end
+
+local answers = each_item(1, control)
+close_families()
+tell_firers()
+return answers

@@ -1,0 +1,49 @@
+-- Make executions and bare promises, or attach to those that exist.
+-- Answers per item: disposition, state, place, birth, function, value.
+-- @include keys
+-- @include each_item
+-- @include make
+-- @include wait_for
+
+local function answer(disposition, record)
+  local value = ''
+  if record.state ~= STATE.pending then value = redis.call('HGET', record.key, F.value) or '' end
+  return { disposition, record.state, record.place or '', record.birth, record.func or '', value }
+end
+
+local function attach(record, kind, func, call, inbox)
+  if kind ~= '' and (record.kind ~= kind or record.func ~= func) then
+    local held = record.kind == KIND.execution and 'function ' .. record.func or 'a promise'
+    local asked = kind == KIND.execution and 'function ' .. func or 'a promise'
+    error('OTHER_FUNCTION id ' .. record.id .. ' belongs to ' .. held .. ', not to ' .. asked, 0)
+  end
+  if record.state == STATE.pending and inbox ~= '' then
+    wait_for(record, 'i' .. inbox)
+    open_inbox(inbox)
+  end
+  if record.call and record.call == call then return answer('created', record) end
+  return answer(record.state == STATE.pending and 'attached' or 'finished', record)
+end
+
+-- `kind` is empty to attach only.
+local function create(item)
+  local id, kind, func, queue, args, start, deadline, call, inbox, retention = unpack(item, 1, 10)
+  local record = load(id)
+  if record then return attach(record, kind, func, call, inbox) end
+  if redis.call('EXISTS', promise_prefix .. id) == 1 then
+    error('CORRUPT ' .. promise_prefix .. id .. ' is not a promise', 0)
+  end
+  if kind == '' then error('NOT_FOUND there is no promise ' .. id, 0) end
+  local what = { kind = kind, func = func, queue = queue, args = args, call = call, retention = retention }
+  if inbox ~= '' then what.waiters = 'i' .. inbox .. '\n' end
+  local start_at = start ~= '' and due_at(start) or nil
+  local deadline_at = deadline ~= '' and due_at(deadline) or nil
+  record = make(id, int(now), what, start_at, deadline_at)
+  record.func = func
+  if inbox ~= '' then open_inbox(inbox) end
+  return answer('created', record)
+end
+
+local answers = each_item(1, create)
+tell_firers()
+return answers

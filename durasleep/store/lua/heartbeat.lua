@@ -1,0 +1,62 @@
+-- Note a worker alive. Its entries are leased to it as long as it beats; none is ever taken back.
+-- `held` follows as triples of queue, entry and id. Answers: seconds and microseconds of the server's clock,
+-- rank, last ids of `wake` and of the worker's inbox, what it lost, the order of what it holds (id and stamp),
+-- what is pending to it unnamed (queue and entry), the workers (name, beat, connection), the group's consumers.
+-- @include keys
+-- @include now
+local consumer, group, client, info, ttl_ms = unpack(ARGV, 1, 5)
+
+redis.call('ZREM', timers, '') -- a worker beats on a full Redis too
+redis.call('ZADD', workers, int(now), consumer)
+local me = worker_prefix .. consumer
+redis.call('HSET', me, W.client, client, W.group, group, W.info, info)
+redis.call('PEXPIRE', me, ttl_ms)
+local inbox = inbox_prefix .. consumer
+if redis.call('EXISTS', inbox) == 0 then redis.call('XADD', inbox, '*', 'o', '') end
+redis.call('PEXPIRE', inbox, ttl_ms)
+
+local pending = {}
+for _, queue in ipairs({ group, group .. '/' .. string.match(consumer, '^[^/]+') }) do
+  local found = redis.pcall('XPENDING', queue_prefix .. queue, group, '-', '+', LIMIT.pending_max, consumer)
+  if not found.err then
+    for _, one in ipairs(found) do pending[queue .. ' ' .. one[1]] = { queue, one[1] } end
+  end
+end
+
+local lost, orders, unnamed = {}, {}, {}
+for i = 6, #ARGV, 3 do
+  local queue, entry, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local name = queue .. ' ' .. entry
+  local current, order = unpack(redis.call('HMGET', promise_prefix .. id, F.entry, F.order))
+  if not pending[name] or current ~= entry then lost[#lost + 1] = entry end
+  orders[#orders + 1] = id
+  orders[#orders + 1] = order or '0'
+  pending[name] = nil
+end
+for _, one in pairs(pending) do
+  unnamed[#unnamed + 1] = one[1]
+  unnamed[#unnamed + 1] = one[2]
+end
+
+-- Rank by name: stable from beat to beat, and different for everyone.
+local peers, rank = {}, 0
+local alive = redis.call('ZRANGE', workers, 0, LIMIT.workers_max - 1, 'WITHSCORES')
+for i = 1, #alive, 2 do
+  if alive[i] < consumer then rank = rank + 1 end
+  peers[#peers + 1] = alive[i]
+  peers[#peers + 1] = int(tonumber(alive[i + 1]))
+  peers[#peers + 1] = redis.call('HGET', worker_prefix .. alive[i], W.client) or ''
+end
+
+local consumers = {}
+local known = redis.pcall('XINFO', 'CONSUMERS', queue_prefix .. group, group)
+if not known.err then
+  for i = 1, math.min(#known, LIMIT.consumers_max) do consumers[i] = known[i][2] end
+end
+
+local last_wake = redis.call('XREVRANGE', wake, '+', '-', 'COUNT', 1)
+local last_told = redis.call('XREVRANGE', inbox, '+', '-', 'COUNT', 1)
+return {
+  clock[1], clock[2], rank, last_wake[1] and last_wake[1][1] or '0-0', last_told[1] and last_told[1][1] or '0-0',
+  lost, orders, unnamed, peers, consumers,
+}

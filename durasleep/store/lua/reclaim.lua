@@ -1,0 +1,87 @@
+-- Give the entries of a dead worker, or those a worker gives back itself, to their stream under a new epoch.
+-- `beat` is the heartbeat the judge saw ("" for a consumer that has none); if it changed, the worker lives.
+-- `give_back` is set when the worker itself asks: "some" for the entries that follow, "all" when it leaves.
+-- Answers: "alive", "more" or "done"; how many were given back; the ids halted as poison.
+-- @include keys
+-- @include dispatch
+-- @include now
+local consumer, queue, beat, give_back, max_attempts, limit = unpack(ARGV, 1, 6)
+
+redis.call('ZREM', timers, '') -- recovery goes on while Redis is full
+local beat_now = redis.call('ZSCORE', workers, consumer)
+if give_back == '' and (beat_now and int(tonumber(beat_now)) or '') ~= beat then return { 'alive', 0, {} } end
+
+local group, stream = group_of(queue), queue_prefix .. queue
+local wanted = give_back == 'some' and {} or nil
+for i = 7, #ARGV do wanted[ARGV[i]] = true end
+
+local function take_back(entry)
+  local row = redis.call('XRANGE', stream, entry, entry)[1]
+  local fields = row and row[2] or {}
+  local id, epoch
+  for i = 1, #fields, 2 do
+    if fields[i] == 'i' then id = fields[i + 1] elseif fields[i] == 'e' then epoch = tonumber(fields[i + 1]) end
+  end
+  local record = id and load(id)
+  if record and (record.state ~= STATE.pending or record.entry ~= entry or record.epoch ~= epoch) then record = nil end
+  return record
+end
+
+-- A suspect has seen two workers die. Workers hold one at a time, so that a killer is told from its neighbours.
+local function count_death(record, alone)
+  record.deaths = record.deaths + 1
+  record.lone_deaths = alone and record.lone_deaths + 1 or 0
+  put(record, F.deaths, record.deaths)
+  put(record, F.lone_deaths, record.lone_deaths)
+  return record.deaths >= tonumber(max_attempts) and record.lone_deaths >= 2
+end
+
+local pending = redis.pcall('XPENDING', stream, group, '-', '+', limit, consumer)
+if pending.err then pending = {} end
+local records, suspects = {}, 0
+for i, one in ipairs(pending) do
+  if not wanted or wanted[one[1]] then
+    local ok, record = pcall(take_back, one[1])
+    records[i] = ok and record or nil
+    if records[i] and records[i].deaths >= 2 then suspects = suspects + 1 end
+  end
+end
+
+local given, poison = 0, {}
+for i, one in ipairs(pending) do
+  if not wanted or wanted[one[1]] then
+    redis.call('XACK', stream, group, one[1])
+    redis.call('XDEL', stream, one[1])
+    local record = records[i]
+    if record then
+      local is_poison = false
+      if give_back ~= '' then
+        drop(record, F.deaths)
+        drop(record, F.lone_deaths)
+      else
+        is_poison = count_death(record, suspects <= 1)
+      end
+      if is_poison then
+        drop(record, F.entry)
+        put(record, F.place, PLACE.halted)
+        put(record, F.reason, 'poison: ' .. record.deaths .. ' workers in a row died while running it')
+        redis.call('ZADD', halted, int(now), record.id)
+        poison[#poison + 1] = record.id
+      else
+        dispatch(record)
+        given = given + 1
+      end
+      save(record)
+    end
+  end
+end
+
+if #pending >= tonumber(limit) then return { 'more', given, poison } end
+if give_back ~= 'some' then
+  redis.pcall('XGROUP', 'DELCONSUMER', stream, group, consumer)
+  if queue == group then
+    redis.call('ZREM', workers, consumer)
+    redis.call('DEL', worker_prefix .. consumer, inbox_prefix .. consumer)
+  end
+end
+return { 'done', given, poison }

@@ -1,0 +1,51 @@
+-- Keep a cron schedule ("put"), start its next execution and move it on ("advance"), or forget it ("remove").
+-- "advance" compares the due time the worker saw, so that of many workers one starts the execution.
+-- Answers per item: "kept", "advanced", "stale", "removed" or "missing".
+-- @include keys
+-- @include each_item
+-- @include make
+local actions = {}
+
+function actions.put(name, item)
+  local due, cron, zone, func, queue, args = unpack(item, 3, 8)
+  local key, instant = schedule_prefix .. name, due_at(due)
+  redis.call('HSET', key, S.cron, cron, S.zone, zone, S.func, func, S.queue, queue, S.args, args, S.due, int(instant))
+  set_timer(name .. '~cron', instant)
+  return { 'kept' }
+end
+
+function actions.advance(name, item)
+  local due, seen_due, id = unpack(item, 3, 5)
+  local key = schedule_prefix .. name
+  local due_now, func, queue, args = unpack(redis.call('HMGET', key, S.due, S.func, S.queue, S.args))
+  if not due_now then
+    redis.call('ZREM', timers, name .. '~cron')
+    return { 'missing' }
+  end
+  if due_now ~= seen_due then return { 'stale' } end
+  local instant = due_at(due)
+  check_queue(queue)
+  redis.call('HSET', key, S.due, int(instant))
+  if redis.call('EXISTS', promise_prefix .. id) == 0 then
+    make(id, int(now), { kind = KIND.execution, func = func, queue = queue, args = args })
+  end
+  redis.call('ZREM', timers, name .. '~cron')
+  set_timer(name .. '~cron', instant)
+  return { 'advanced' }
+end
+
+function actions.remove(name)
+  local removed = redis.call('DEL', schedule_prefix .. name)
+  redis.call('ZREM', timers, name .. '~cron')
+  return { removed == 1 and 'removed' or 'missing' }
+end
+
+local function schedule(item)
+  local action, name = unpack(item, 1, 2)
+  if not actions[action] then error('INVALID action ' .. action, 0) end
+  return actions[action](name, item)
+end
+
+local answers = each_item(1, schedule)
+tell_firers()
+return answers

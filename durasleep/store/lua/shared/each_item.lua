@@ -1,0 +1,16 @@
+-- Answers `handle(item)` for every item of ARGV from `first` on. Each stands alone: Lua has no
+-- rollback, so an item checks everything before its first write, and its error is its own answer.
+local function each_item(first, handle)
+  local answers, at = {}, first
+  while at <= #ARGV do
+    local size, item = tonumber(ARGV[at]), {}
+    for i = 1, size do item[i] = ARGV[at + i] end
+    at = at + size + 1
+    local ok, answer = pcall(handle, item)
+    if not ok then
+      answer = { 'error', type(answer) == 'table' and answer.err or tostring(answer) }
+    end
+    answers[#answers + 1] = answer
+  end
+  return answers
+end

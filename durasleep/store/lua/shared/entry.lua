@@ -1,0 +1,15 @@
+-- A journal entry is one field: kind and state, then stamp, due, name and child id, then the payload.
+local ENTRY = '^(%a)(%a)\t(%d*)\t(%d*)\t([^\t\n]*)\t([^\t\n]*)\n()'
+
+-- The head of an entry, or nil for what is not one.
+local function read_entry(raw)
+  if not raw then return nil end
+  local kind, state, stamp, due, name, child_id, body = string.match(raw, ENTRY)
+  if not kind then return nil end
+  return { kind = kind, state = state, stamp = stamp, due = due, name = name, child_id = child_id, body = body }
+end
+
+local function write_entry(entry, payload)
+  return entry.kind .. entry.state .. '\t' .. (entry.stamp or '') .. '\t' .. (entry.due or '') .. '\t'
+    .. (entry.name or '') .. '\t' .. (entry.child_id or '') .. '\n' .. payload
+end

@@ -1,0 +1,41 @@
+-- @include due_at
+-- @include timer
+-- @include finish
+
+-- Room for a new promise under an id: a settled leftover of another life goes, a pending one is ended first.
+local function make_room(record)
+  if record.state == STATE.pending then finish(record, STATE.canceled, '') end
+  redis.call('DEL', record.key)
+end
+
+-- A new execution or promise. `start` and `deadline` are instants or nil.
+local function make(id, birth, what, start, deadline)
+  local record = {
+    id = id, key = promise_prefix .. id, writes = {},
+    state = STATE.pending, queue = what.queue, birth = birth, epoch = 0, order = 0, unseen = '',
+  }
+  if what.kind == KIND.execution then
+    if start then
+      record.place = PLACE.delayed
+      put(record, F.place, record.place)
+      put(record, F.due, int(start))
+    else
+      dispatch(record)
+    end
+    put(record, F.func, what.func)
+    put(record, F.queue, what.queue)
+    put(record, F.args, what.args)
+  end
+  put(record, F.state, record.state)
+  put(record, F.kind, what.kind)
+  put(record, F.birth, birth)
+  if birth ~= int(now) then put(record, F.created, int(now)) end
+  if deadline then put(record, F.deadline, int(deadline)) end
+  if what.call then put(record, F.call, what.call) end
+  if what.waiters then put(record, F.waiters, what.waiters) end
+  if what.retention and what.retention ~= '' then put(record, F.retention, what.retention) end
+  save(record)
+  if start then set_timer(id .. '~start', start) end
+  if deadline then set_timer(id .. '~timeout', deadline) end
+  return record
+end

@@ -1,0 +1,53 @@
+-- A promise as a table. Writes gather in `writes`, false for a field that goes, until `save`.
+local function load(id)
+  local key = promise_prefix .. id
+  local v = redis.call('HMGET', key, F.state, F.kind, F.func, F.queue, F.birth, F.place, F.epoch, F.entry,
+    F.due, F.deadline, F.order, F.unseen, F.family, F.waiters, F.call, F.deaths, F.lone_deaths)
+  if not v[1] then return nil end
+  return {
+    id = id, key = key, writes = {},
+    state = v[1], kind = v[2], func = v[3] or '', queue = v[4], birth = v[5], place = v[6],
+    epoch = tonumber(v[7] or '0'), entry = v[8], due = v[9], deadline = v[10], order = tonumber(v[11] or '0'),
+    unseen = v[12] or '', family = v[13], waiters = v[14], call = v[15],
+    deaths = tonumber(v[16] or '0'), lone_deaths = tonumber(v[17] or '0'),
+  }
+end
+
+local function put(record, field, value)
+  record.writes[field] = value
+end
+
+local function drop(record, field)
+  record.writes[field] = false
+end
+
+-- unpack fails near 8,000 values.
+local function in_chunks(command, key, values)
+  for first = 1, #values, 1000 do
+    redis.call(command, key, unpack(values, first, math.min(first + 999, #values)))
+  end
+end
+
+local function save(record)
+  local sets, gone = {}, {}
+  for field, value in pairs(record.writes) do
+    if value == false then
+      gone[#gone + 1] = field
+    else
+      sets[#sets + 1] = field
+      sets[#sets + 1] = value
+    end
+  end
+  in_chunks('HDEL', record.key, gone)
+  in_chunks('HSET', record.key, sets)
+  record.writes = {}
+end
+
+local function group_of(queue)
+  return string.match(queue, '^[^/]+')
+end
+
+-- What stands before the last '~', and the number after it; nil for a root.
+local function owner_of(id)
+  return string.match(id, '^(.*)~([^~]*)$')
+end

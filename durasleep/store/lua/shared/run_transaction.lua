@@ -1,0 +1,44 @@
+local tag = string.match(timers, "^{[^}]*}:")
+
+-- A reply of Redis as text that needs no library: `$<bytes>\n...`, `:<int>\n`, `+<status>\n`, `_\n`, `*<n>\n...`.
+local function write_reply(reply)
+  if type(reply) == 'string' then return '$' .. #reply .. '\n' .. reply end
+  if type(reply) == 'number' then return ':' .. string.format('%.0f', reply) .. '\n' end
+  if type(reply) ~= 'table' then return '_\n' end
+  if reply.ok then return '+' .. reply.ok .. '\n' end
+  local parts = { '*' .. #reply .. '\n' }
+  for i = 1, #reply do parts[i + 1] = write_reply(reply[i]) end
+  return table.concat(parts)
+end
+
+-- A user's command may not touch what is ours.
+local function check_transaction(op, first)
+  local at = first
+  while at <= #op do
+    local size = tonumber(op[at])
+    for i = at + 2, at + size do
+      if string.sub(op[i], 1, #tag) == tag then error('INVALID a transaction may not touch ' .. op[i], 0) end
+    end
+    at = at + size + 1
+  end
+end
+
+-- Executes the commands of `op` from `first` on, each as how many words and the words. One that fails
+-- ends the transaction; as in MULTI, those before it stay, and the text says how many.
+local function run_transaction(op, first)
+  local replies, at, done = {}, first, 0
+  while at <= #op do
+    local size, words = tonumber(op[at]), {}
+    for i = 1, size do words[i] = op[at + i] end
+    at = at + size + 1
+    local ok, reply = pcall(redis.call, unpack(words))
+    if not ok then
+      local text = type(reply) == 'table' and reply.err or tostring(reply)
+      return STATE.rejected, '-command ' .. (done + 1) .. ' (' .. words[1] .. ') failed, '
+        .. done .. ' before it were carried out: ' .. string.gsub(text, '\n', ' ') .. '\n'
+    end
+    done = done + 1
+    replies[done] = write_reply(reply)
+  end
+  return STATE.resolved, '*' .. done .. '\n' .. table.concat(replies)
+end

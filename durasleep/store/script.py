@@ -1,0 +1,141 @@
+"""Lua scripts from package data: includes joined, names of keys and fields filled in, signatures read.
+
+A script's signature is written once, in Lua: ``unpack(KEYS)``, ``unpack(ARGV, 1, n)`` for its head and
+``unpack(item, 1, n)`` for each item of a batch. Python binds keywords to those names.
+``python -m durasleep.store.script DIRECTORY`` writes what the server runs, for linters and readers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from durasleep.store.keys import KEY_NAMES, KIND, LIMIT, PLACE, STATE, F, S, W
+
+NAMES = ("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule")
+
+_INCLUDE = re.compile(r"^-- @include (\w+)\n", re.MULTILINE)
+_LITERAL = re.compile(r"\b(F|S|W|STATE|PLACE|KIND|LIMIT)\.(\w+)")
+_TABLES: dict[str, dict[str, str] | dict[str, int]] = {
+    "F": F,
+    "S": S,
+    "W": W,
+    "STATE": {state.value: code for state, code in STATE.items()},
+    "PLACE": {place.value: code for place, code in PLACE.items()},
+    "KIND": {kind.value: code for kind, code in KIND.items()},
+    "LIMIT": LIMIT,
+}
+
+Value = bytes | str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script as the server sees it, and the names it gives its arguments."""
+
+    name: str
+    source: bytes
+    sha: bytes
+    head_names: tuple[str, ...]
+    item_names: tuple[str, ...]
+
+    def head(self, **values: Value) -> list[bytes]:
+        """The arguments before the items, by name; TypeError names one missing or unknown."""
+        return _bind(f"{self.name}.lua", self.head_names, values)
+
+    def item(self, *rest: Value, **values: Value) -> list[bytes]:
+        """One item of a batch, by name; ``rest`` follows the named part. The count of values stands first."""
+        bound = _bind(f"an item of {self.name}.lua", self.item_names, values)
+        bound.extend(map(to_bytes, rest))
+        return [b"%d" % len(bound), *bound]
+
+
+def to_bytes(value: Value) -> bytes:
+    """An argument as Redis takes it."""
+    if isinstance(value, bytes):
+        return value
+    return value.encode() if isinstance(value, str) else b"%d" % value
+
+
+def _bind(what: str, names: tuple[str, ...], values: dict[str, Value]) -> list[bytes]:
+    try:
+        bound = [to_bytes(values[name]) for name in names]
+    except KeyError as missing:
+        raise TypeError(f"{what} needs {missing.args[0]!r}") from None
+    if len(values) != len(names):
+        raise TypeError(f"{what} does not know {sorted(values.keys() - set(names))}")
+    return bound
+
+
+def _read(name: str) -> str:
+    return resources.files("durasleep.store").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+
+
+def _join(text: str, seen: set[str]) -> str:
+    """Put each included file where it is first asked for, what it includes itself before it."""
+
+    def include(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in seen:
+            return ""
+        seen.add(name)
+        return _join(_read(f"shared/{name}"), seen)
+
+    return _INCLUDE.sub(include, text)
+
+
+def _fill_in(text: str) -> str:
+    def literal(match: re.Match[str]) -> str:
+        value = _TABLES[match[1]][match[2]]
+        return f"'{value}'" if isinstance(value, str) else str(value)
+
+    return _LITERAL.sub(literal, text)
+
+
+def _names(pattern: str, text: str) -> tuple[str, ...]:
+    match = re.search(r"local ([\w, ]+) = unpack\(" + pattern, text)
+    return tuple(name.strip() for name in match[1].split(",")) if match else ()
+
+
+@cache
+def load(name: str) -> Script:
+    """The script of this name, assembled; KeyError for a field name that ``keys.py`` does not have."""
+    text = _fill_in(_join(_read(name), set()))
+    if _names(r"KEYS\)", text) != KEY_NAMES:
+        raise TypeError(f"{name}.lua: its KEYS are not those of keys.KEY_NAMES")
+    source = text.encode()
+    return Script(
+        name=name,
+        source=source,
+        sha=hashlib.sha1(source, usedforsecurity=False).hexdigest().encode(),
+        head_names=_names(r"ARGV, 1, \d+\)", text),
+        item_names=_names(r"item, 1, \d+\)", text),
+    )
+
+
+def evalsha(script: Script, keys: Iterable[bytes], args: Iterable[bytes]) -> list[bytes]:
+    """The command that runs a script the server knows; it answers NOSCRIPT if it does not."""
+    keys = list(keys)
+    return [b"EVALSHA", script.sha, b"%d" % len(keys), *keys, *args]
+
+
+def as_eval(script: Script, command: list[bytes]) -> list[bytes]:
+    """The same call with its source, which also makes the server know it."""
+    return [b"EVAL", script.source, *command[2:]]
+
+
+def write_assembled(directory: Path) -> None:
+    """Write each script as the server runs it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in NAMES:
+        (directory / f"{name}.lua").write_bytes(load(name).source)
+
+
+if __name__ == "__main__":
+    write_assembled(Path(sys.argv[1]))

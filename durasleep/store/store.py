@@ -1,0 +1,245 @@
+"""The store: one namespace in one Redis, as calls that answer records. Async, and sync around the same commands."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from durasleep.errors import SchemaMismatch, StoreError, StoreUnavailable, UnsupportedServer
+from durasleep.model import Entry, Kind, PromiseId, State
+from durasleep.settings import Settings
+from durasleep.store import batch, commands, script
+from durasleep.store.batch import Batcher, Call
+from durasleep.store.commands import Command, Head, Item, Loaded
+from durasleep.store.connection import Connector, Link, SyncLink, is_passing
+from durasleep.store.keys import SCHEMA_VERSION, Keyspace, meta_key, partition_of
+
+T = TypeVar("T")
+
+SERVER_MIN = (6, 2)
+PAGES_MAX = 1_000  # of one journal: far above its cap
+
+logger = logging.getLogger("durasleep")
+
+
+def _greeting(namespace: str) -> list[list[bytes]]:
+    meta = meta_key(namespace).encode()
+    return [
+        [b"INFO", b"server"],
+        [b"HSETNX", meta, b"schema", b"%d" % SCHEMA_VERSION],
+        [b"HSETNX", meta, b"partitions", b"1"],
+        [b"HMGET", meta, b"schema", b"partitions"],
+    ]
+
+
+def _check_greeting(namespace: str, replies: list[Any]) -> None:
+    """UnsupportedServer or SchemaMismatch, if this Redis or this namespace is not for us."""
+    info, _, _, meta = replies
+    if isinstance(info, bytes):  # fakeredis has no INFO, an ACL may forbid it: the scripts will tell
+        match = re.search(rb"redis_version:(\d+)\.(\d+)", info)
+        if match and (int(match[1]), int(match[2])) < SERVER_MIN:
+            found = match[0].removeprefix(b"redis_version:").decode()
+            raise UnsupportedServer(f"this server speaks Redis {found}; durasleep needs 6.2 or newer (or Valkey)")
+    if isinstance(meta, Exception):
+        if is_passing(meta):
+            raise StoreUnavailable(f"Redis cannot serve us now: {meta}")
+        raise StoreError(f"Redis refuses us: {meta}")
+    schema, partitions = (int(value or 0) for value in meta)
+    if schema != SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"namespace {namespace!r} has schema {schema}, this version of durasleep reads schema {SCHEMA_VERSION}"
+        )
+    if partitions != 1:
+        raise SchemaMismatch(f"namespace {namespace!r} has {partitions} partitions, this version serves one")
+
+
+def _merge(loaded: Loaded, page: tuple[bytes, list[Entry]]) -> None:
+    """Add a page; what settled after the head was read is left pending: a commit's answer will bring it."""
+    loaded.cursor, entries = page
+    for entry in entries:
+        if entry.stamp <= loaded.head.order:
+            loaded.entries[entry.number] = entry
+        elif entry.kind not in (Kind.STEP, Kind.TRANSACTION, Kind.CANCEL):  # these have no pending state
+            loaded.entries[entry.number] = replace(entry, state=State.PENDING, stamp=0, payload=b"")
+
+
+class Store:
+    """One namespace, for asyncio. Every call may be repeated; see ``Batcher`` for what is gathered."""
+
+    def __init__(
+        self,
+        connector: Connector,
+        *,
+        namespace: str,
+        settings: Settings,
+        name: str = "client",
+        patience_s: float | None = None,
+    ) -> None:
+        self.connector = connector
+        self.namespace = namespace
+        self.settings = settings
+        self.name = f"durasleep/{namespace}/{name}"
+        self._link = self.link()
+        self._batcher = Batcher(self._link, settings, patience_s)
+        self._greeted = False
+        self.clock = Clock()
+
+    def link(self, timeout_s: float | None = None) -> Link:
+        """A connection of its own, for what blocks."""
+        return Link(self.connector, self.name, timeout_s or self.settings.command_timeout_s)
+
+    def keys(self, id: str = "") -> Keyspace:
+        """The partition an id lives in."""
+        return Keyspace(self.namespace, partition_of(id, 1))
+
+    async def open(self) -> None:
+        """Connect once and check server and schema; StoreUnavailable at once if nobody answers."""
+        if not self._greeted:
+            link = self.link()
+            try:
+                _check_greeting(self.namespace, await link.exchange(_greeting(self.namespace)))
+            finally:
+                await link.close()
+            self._greeted = True
+
+    async def call(self, call: Item[T] | Command[T]) -> T:
+        """Run one command or batched item; DurasleepError as the script says, StoreUnavailable after the patience."""
+        return await self._batcher.send(call)
+
+    async def load(self, id: PromiseId) -> Loaded | None:
+        """A promise and its journal as of one order stamp, in pages of bounded size; None if there is none."""
+        keys = self.keys(id)
+        head_read = self._batcher.send(commands.read_head(keys, id))
+        page_read = self._batcher.send(commands.read_journal(keys, id))
+        try:
+            head = await head_read
+        except BaseException:
+            page_read.cancel()
+            raise
+        if head is None:
+            page_read.cancel()
+            return None
+        loaded = Loaded(head)
+        _merge(loaded, await page_read)
+        for _ in range(PAGES_MAX):
+            if loaded.cursor == b"0":
+                return loaded
+            _merge(loaded, await self.call(commands.read_journal(keys, id, loaded.cursor)))
+        raise StoreError(f"the journal of {id} does not end")
+
+    async def aclose(self) -> None:
+        await self._batcher.close()
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncGenerator[Store]:
+        """Open, and close at the end."""
+        try:
+            await self.open()
+            yield self
+        finally:
+            await self.aclose()
+
+
+class Clock:
+    """The server's clock, as far as its answers told: the newest of them, carried on by our monotonic clock."""
+
+    def __init__(self) -> None:
+        self._offset_us: int | None = None
+
+    def hear(self, server_us: int) -> None:
+        """Take note of the time in an answer that has just come."""
+        self._offset_us = server_us - time.monotonic_ns() // 1000
+
+    def seconds_until(self, instant_ms: int) -> float:
+        """How long until the server's clock shows ``instant_ms``; 0 before it was ever heard."""
+        if self._offset_us is None:
+            return 0.0
+        return (instant_ms * 1000 - self._offset_us - time.monotonic_ns() // 1000) / 1e6
+
+    def now_ms(self) -> int:
+        """The server's now; the local clock before it was ever heard."""
+        if self._offset_us is None:
+            return time.time_ns() // 1_000_000
+        return (self._offset_us + time.monotonic_ns() // 1000) // 1000
+
+
+class SyncStore:
+    """One namespace, for code without asyncio. One thread at a time."""
+
+    def __init__(
+        self,
+        connector: Connector,
+        *,
+        namespace: str,
+        settings: Settings,
+        name: str = "client",
+        patience_s: float = 10.0,
+    ) -> None:
+        self.connector = connector
+        self.namespace = namespace
+        self.settings = settings
+        self.name = f"durasleep/{namespace}/{name}"
+        self._patience_s = patience_s
+        self._link = self.link(settings.command_timeout_s)
+        self._greeted = False
+
+    def link(self, timeout_s: float) -> SyncLink:
+        """A connection of its own, for what blocks."""
+        return SyncLink(self.connector, self.name, timeout_s)
+
+    def keys(self, id: str = "") -> Keyspace:
+        """The partition an id lives in."""
+        return Keyspace(self.namespace, partition_of(id, 1))
+
+    def open(self) -> None:
+        """See ``Store.open``."""
+        if not self._greeted:
+            _check_greeting(self.namespace, self._link.exchange(_greeting(self.namespace)))
+            self._greeted = True
+
+    def call(self, call: Item[T] | Command[T]) -> T:
+        """See ``Store.call``."""
+        give_up_at = time.monotonic() + self._patience_s
+        delay_s = batch.RETRY_FIRST_S
+        while True:
+            try:
+                reply = self._reply(call)
+                if not (isinstance(reply, Exception) and is_passing(reply)):
+                    return batch.read(call, reply, 0)
+                problem = StoreUnavailable(f"Redis cannot serve us now: {reply}")
+            except StoreUnavailable as error:
+                problem = error
+            if time.monotonic() + delay_s > give_up_at:
+                raise problem
+            time.sleep(delay_s)
+            delay_s = min(delay_s * 2, batch.RETRY_MAX_S)
+
+    def _reply(self, call: Call) -> Any:
+        [(command, _)] = batch.join([call], self.settings)
+        [reply] = self._link.exchange([command])
+        lua = batch.script_of(call)
+        if lua is not None and batch.is_unknown_script(reply):
+            [reply] = self._link.exchange([script.as_eval(lua, command)])
+        return reply
+
+    def load(self, id: PromiseId) -> Loaded | None:
+        """See ``Store.load``."""
+        keys = self.keys(id)
+        head: Head | None = self.call(commands.read_head(keys, id))
+        if head is None:
+            return None
+        loaded = Loaded(head)
+        _merge(loaded, self.call(commands.read_journal(keys, id)))
+        for _ in range(PAGES_MAX):
+            if loaded.cursor == b"0":
+                return loaded
+            _merge(loaded, self.call(commands.read_journal(keys, id, loaded.cursor)))
+        raise StoreError(f"the journal of {id} does not end")
+
+    def close(self) -> None:
+        self._link.close()

@@ -1,0 +1,270 @@
+"""The client without asyncio, for Django, Flask or a script: the same verbs on the same commands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+
+from durasleep.codec import Codec
+from durasleep.errors import StoreUnavailable, WaitTimeout
+from durasleep.model import Disposition, PromiseId, State, check_id, check_name, due_at, due_in, owner_of
+from durasleep.runtime.context import Context
+from durasleep.runtime.definition import name_of, returns_of
+from durasleep.settings import DEFAULTS, Settings
+from durasleep.store import calls, commands
+from durasleep.store.calls import Description, Duration, Ending
+from durasleep.store.commands import Controlled
+from durasleep.store.connection import AnyClient, Connector, SyncLink
+from durasleep.store.store import SyncStore
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+READ_MARGIN_S = 2.0  # a blocking read's connection is given up this long after the read should have ended
+
+
+class Handle(Generic[T]):
+    """An execution or promise; ``result`` waits for it."""
+
+    def __init__(
+        self, client: Client, id: PromiseId, hint: Any, disposition: Disposition | None, ending: Ending | None
+    ) -> None:
+        self.id = id
+        self.disposition = disposition
+        self._client = client
+        self._hint = hint
+        self._ending = ending
+
+    def result(self, timeout: Duration | None = None) -> T:
+        """The value; raises what the execution raised, Canceled or TimedOut, WaitTimeout after ``timeout``."""
+        if self._ending is None or not self._ending.is_final:
+            self._ending = self._client.wait(self.id, timeout)
+        return calls.result_of(self._ending, self._client.codec, self._hint)
+
+    def done(self) -> bool:
+        """Whether it has settled; NotFound if it is not kept any more."""
+        if self._ending is None or not self._ending.is_final:
+            self._ending = self._client.look(self.id)
+        return self._ending.is_final
+
+    def cancel(self, *, force: bool = False) -> str:
+        """Ask it to end; with ``force`` it ends without running its code again. Answers what happened, in words."""
+        return self._client.cancel(self.id, force=force).word
+
+
+class Promises:
+    """Promises on their own: what a person, a webhook or another program settles."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def create(self, id: str, *, timeout: Duration | datetime | None = None, timer: bool = False) -> Handle[Any]:
+        """Make a promise; after ``timeout`` it is ``timedout``, or, if it is a ``timer``, resolved."""
+        store = self._client.opened()
+        created = store.call(
+            calls.create_promise(store.keys(id), id, timeout=timeout, timer=timer, settings=self._client.settings)
+        )
+        ending = calls.ending_of_created(PromiseId(id), created)
+        return Handle(self._client, PromiseId(id), Any, created.disposition, ending)
+
+    def get(self, id: str) -> Description:
+        """How it stands; NotFound if there is none."""
+        return self._client.describe(id)
+
+    def resolve(self, id: str, value: object = None) -> bool:
+        """Resolve it; false if it had settled before, otherwise."""
+        return self._settle(id, State.RESOLVED, self._client.codec.encode(value, f"the value of {id}"))
+
+    def reject(self, id: str, error: BaseException | str) -> bool:
+        """Reject it with an error, which is raised where it is awaited; false if it had settled before."""
+        failure = RuntimeError(error) if isinstance(error, str) else error
+        return self._settle(id, State.REJECTED, self._client.codec.encode_error(failure))
+
+    def cancel(self, id: str) -> bool:
+        """Cancel it; false if it had settled before."""
+        return self._settle(id, State.CANCELED, b"")
+
+    def _settle(self, id: str, state: State, payload: bytes) -> bool:
+        store = self._client.opened()
+        return store.call(calls.settle(store.keys(id), id, state, payload)).by_us
+
+
+class Client:
+    """Starts, awaits and steers executions in one namespace. Connects at the first call; one thread at a time."""
+
+    def __init__(
+        self,
+        url_or_client: str | AnyClient,
+        *,
+        namespace: str = "durasleep",
+        group: str = "workers",
+        codec: Codec | None = None,
+        settings: Settings = DEFAULTS,
+    ) -> None:
+        self.codec = codec or Codec(payload_bytes_max=settings.payload_bytes_max)
+        self.settings = settings
+        self.promises = Promises(self)
+        self._group = check_name(group, "group")
+        self._inbox = calls.new_name("client")
+        connector = Connector.of(url_or_client)
+        self._store = SyncStore(connector, namespace=check_name(namespace, "namespace"), settings=settings)
+        self._reader: SyncLink = self._store.link(settings.read_block_s + READ_MARGIN_S)
+        self._last = b"0-0"
+
+    def opened(self) -> SyncStore:
+        """The store, connected and checked."""
+        self._store.open()
+        return self._store
+
+    def close(self) -> None:
+        self._reader.close()
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        self._store.open()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @overload
+    def rpc(
+        self,
+        id: str,
+        fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, T]],
+        *args: Any,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+        **kwargs: Any,
+    ) -> Handle[T]: ...
+
+    @overload
+    def rpc(
+        self,
+        id: str,
+        fn: Callable[..., Any] | str,
+        *args: Any,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+        **kwargs: Any,
+    ) -> Handle[Any]: ...
+
+    def rpc(
+        self,
+        id: str,
+        fn: Callable[..., Any] | str,
+        *args: Any,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+        **kwargs: Any,
+    ) -> Handle[Any]:
+        """Start ``fn`` under ``id``, or attach to what has this id: see ``durasleep.client.Client.rpc``."""
+        name = name_of(fn)
+        payload = self.codec.encode_args(args, kwargs, name)
+        store = self.opened()
+        created = store.call(
+            calls.rpc(
+                store.keys(id),
+                id,
+                name,
+                payload,
+                target=target or self._group,
+                timeout=timeout,
+                delay=delay,
+                inbox="",
+                settings=self.settings,
+            )
+        )
+        hint = Any if isinstance(fn, str) else returns_of(fn)
+        return Handle(self, PromiseId(id), hint, created.disposition, calls.ending_of_created(PromiseId(id), created))
+
+    def get(self, id: str, hint: Any = Any) -> Handle[Any]:
+        """A handle for what has this id, its result shaped by ``hint``."""
+        return Handle(self, check_id(id), hint, None, None)
+
+    def describe(self, id: str) -> Description:
+        """Everything there is to see of a promise; NotFound if there is none."""
+        checked = check_id(id)
+        store = self.opened()
+        loaded = store.load(checked)
+        if loaded is None:
+            where = owner_of(checked)
+            return calls.describe_entry(checked, store.load(where[0]) if where else None, self.codec)
+        look = calls.holder_of(store.keys(id), loaded.head)
+        return calls.describe(loaded, store.call(look) if look else None, self.codec)
+
+    def look(self, id: PromiseId) -> Ending:
+        """How a promise stands; NotFound if there is none."""
+        store = self.opened()
+        head = store.call(commands.read_head(store.keys(id), id))
+        if head is not None:
+            return Ending(id, head.state, head.value)
+        where = owner_of(id)
+        return calls.ending_of_loaded(id, None, store.load(where[0]) if where else None)
+
+    def wait(self, id: PromiseId, timeout: Duration | None = None) -> Ending:
+        """Block until a promise has settled; WaitTimeout after ``timeout``, and it goes on."""
+        limit_s = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        give_up_at = None if limit_s is None else time.monotonic() + limit_s
+        store = self.opened()
+        keys = store.keys(id)
+        tells_inbox = store.call(commands.read_head(keys, id)) is not None
+        while True:
+            if tells_inbox:  # again and again: it also keeps the inbox alive
+                created = store.call(commands.attach(keys, id, inbox=self._inbox))
+                ending = calls.ending_of_created(id, created)
+            else:
+                ending = self.look(id)  # an entry of a journal tells no inbox
+            if ending.is_final:
+                return ending
+            left_s = self.settings.read_block_s if give_up_at is None else give_up_at - time.monotonic()
+            if left_s <= 0:
+                raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on")
+            if tells_inbox:
+                self._listen(keys.inbox(self._inbox).encode(), min(left_s, self.settings.read_block_s))
+            else:
+                time.sleep(min(left_s, 1.0))
+
+    def _listen(self, inbox: bytes, block_s: float) -> None:
+        """Until something came to the inbox, or for ``block_s``; what came is a hint to look."""
+        block_ms = max(1, round(block_s * 1000))
+        try:
+            [found] = self._reader.exchange(
+                [[b"XREAD", b"BLOCK", b"%d" % block_ms, b"COUNT", b"256", b"STREAMS", inbox, self._last]]
+            )
+        except StoreUnavailable:
+            self._last = b"0-0"
+            time.sleep(min(block_s, 1.0))
+            return
+        for _, rows in found or ():
+            self._last = rows[-1][0]
+
+    def cancel(self, id: str, *, force: bool = False) -> Controlled:
+        """Ask an execution to end, or end it by ``force`` without running its code again."""
+        return self._control("force" if force else "cancel", id)
+
+    def halt(self, id: str, reason: str = "halted by hand") -> Controlled:
+        """Stop an execution where it is until ``resume``; its timers go on."""
+        return self._control("halt", id, reason=reason)
+
+    def resume(self, id: str) -> Controlled:
+        """Let a halted execution go on."""
+        return self._control("resume", id)
+
+    def wake(self, id: str) -> Controlled:
+        """A timer resolves now; a delayed execution starts now."""
+        return self._control("wake", id)
+
+    def reschedule(self, id: str, due: Duration | datetime) -> Controlled:
+        """Move a timer, a timeout or a delayed start."""
+        return self._control("reschedule", id, due=due)
+
+    def _control(self, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = "") -> Controlled:
+        store = self.opened()
+        when = None if due is None else due_at(due) if isinstance(due, datetime) else due_in(due)
+        return store.call(commands.control(store.keys(id), action, check_id(id), due=when, reason=reason))

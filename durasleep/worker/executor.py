@@ -1,0 +1,497 @@
+"""The executor: load, drive, commit. The only place where runtime and store meet.
+
+Each execution in hand is one asyncio task here, from its stream entry to the commit that lets go of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from durasleep import telemetry
+from durasleep.codec import Codec
+from durasleep.errors import CorruptData, DurasleepError, Fenced, StoreError
+from durasleep.model import CANCEL, DUE_MS_MAX, Entry, Number, Op, Outcome, StartTimer, State, StepResult, root_of
+from durasleep.runtime.context import ExecutionInfo
+from durasleep.runtime.definition import Registry, TaskDefinition, WorkflowDefinition
+from durasleep.runtime.journal import StepCall
+from durasleep.runtime.replay import Activation, CanceledOutcome, Halted, Progress, Rejected, Resolved
+from durasleep.settings import Settings
+from durasleep.store import commands
+from durasleep.store.commands import Beat, Committed, Head, Lease, Loaded
+from durasleep.store.store import Store
+
+T = TypeVar("T")
+
+SUSPECT_DEATHS = 2  # from here on an execution may be what kills its workers
+
+logger = logging.getLogger("durasleep")
+
+
+class _GiveBack(Exception):
+    """The worker is leaving: this execution goes on elsewhere."""
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """An execution in hand."""
+
+    lease: Lease
+    task: asyncio.Task[None] | None = None
+    order: int = 0
+    """The newest order stamp heard of; above what was fed, there is news."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by a finished step, by news, and when the worker starts to leave."""
+    steps: dict[Number, asyncio.Task[StepResult | None]] = field(default_factory=dict[Number, Any])
+    news: bool = False
+    is_suspect: bool = False
+
+
+class Executor:
+    """Runs what the reader takes; commits through the store; knows what it holds."""
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        codec: Codec,
+        *,
+        consumer: str,
+        concurrency: int,
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._codec = codec
+        self._consumer = consumer
+        self._concurrency = concurrency
+        self._settings = settings
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="durasleep-step")
+        self._running: dict[str, Running] = {}
+        self._freed = asyncio.Event()
+        self._leaving = False
+
+    # -- what the other loops use
+
+    @property
+    def free(self) -> int:
+        """Slots nobody uses."""
+        return max(0, self._concurrency - len(self._running))
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    async def wait_until_free(self) -> int:
+        """How many executions may be read, once that is at least one."""
+        while self.free == 0:
+            self._freed.clear()
+            await self._freed.wait()
+        return self.free
+
+    def held(self) -> list[Lease]:
+        """The leases in hand; may be called from another thread."""
+        return [running.lease for running in tuple(self._running.values())]
+
+    def submit(self, leases: Iterable[Lease]) -> None:
+        """Take executions on; one that is in hand already is left alone."""
+        for lease in leases:
+            if lease.entry not in self._running:
+                running = Running(lease)
+                self._running[lease.entry] = running
+                running.task = asyncio.get_running_loop().create_task(self._run(running), name=f"durasleep:{lease.id}")
+
+    def nudge(self, id: str) -> None:
+        """Something may have settled for this execution."""
+        for running in self._running.values():
+            if running.lease.id == id:
+                running.news = True
+                running.changed.set()
+
+    def nudge_all(self) -> None:
+        """Hints may have been missed."""
+        for running in self._running.values():
+            running.news = True
+            running.changed.set()
+
+    def hear_beat(self, beat: Beat) -> None:
+        """Drop what was lost; look at what has moved on."""
+        lost = set(beat.lost)
+        for running in tuple(self._running.values()):
+            if running.lease.entry in lost and running.task is not None:
+                logger.info("%s was taken over or has ended elsewhere", running.lease.id)
+                running.task.cancel()
+            elif beat.orders.get(running.lease.id, 0) > running.order:
+                running.news = True
+                running.changed.set()
+
+    async def drain(self, grace_s: float) -> bool:
+        """Let running steps finish, start nothing new; whether everything was let go of within ``grace_s``."""
+        self._leaving = True
+        for running in self._running.values():
+            running.changed.set()
+        tasks = [running.task for running in self._running.values() if running.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace_s)
+        return not self._running
+
+    async def abort(self) -> None:
+        """Cancel everything in hand, without another commit."""
+        tasks = [running.task for running in self._running.values() if running.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # -- one execution
+
+    async def _run(self, running: Running) -> None:
+        lease = running.lease
+        try:
+            await self._execute(running)
+        except Fenced as error:
+            logger.info("%s dropped: %s", lease.id, error)
+        except _GiveBack:
+            await self._give_back(lease)
+        except CorruptData as error:
+            await self._halt(lease, str(error))
+        except DurasleepError as error:
+            logger.exception("%s halted", lease.id)
+            await self._halt(lease, f"{type(error).__name__}: {error}")
+        except Exception as error:
+            logger.exception("%s halted by a fault in durasleep", lease.id)
+            await self._halt(lease, f"a fault in durasleep: {error!r}")
+        finally:
+            for step in running.steps.values():
+                step.cancel()
+            self._running.pop(lease.entry, None)
+            self._freed.set()
+
+    async def _execute(self, running: Running) -> None:
+        lease = running.lease
+        loaded = await self._store.load(lease.id) if lease.id else None
+        head = loaded.head if loaded else None
+        if loaded is None or head is None or head.entry != lease.entry or head.epoch != lease.epoch:
+            await self._drop(lease)
+            return
+        if head.deaths >= SUSPECT_DEATHS:
+            if any(other.is_suspect for other in self._running.values()):
+                await self._defer(lease, "waits apart: workers have died while running it", 1.0)
+                return
+            running.is_suspect = True
+        running.order = head.order
+        definition = self._registry.get(head.function)
+        if definition is None:
+            waits_s = (self._store.clock.now_ms() - head.created_ms) / 1000
+            delay_s = min(max(1.0, waits_s), self._settings.defer_s_max)
+            logger.warning("%s deferred: no function %r here; next try in %.0f s", lease.id, head.function, delay_s)
+            await self._defer(lease, f"no worker here knows the function {head.function!r}", delay_s)
+        elif isinstance(definition, TaskDefinition):
+            await self._run_task(running, head, definition)
+        else:
+            await self._run_workflow(running, loaded, definition)
+
+    async def _run_task(self, running: Running, head: Head, definition: TaskDefinition) -> None:
+        """A task as an execution of its own: one call of the function, its result the outcome."""
+        lease = running.lease
+        started = time.monotonic()
+        args, kwargs = self._codec.decode_args(head.args, definition.fn, skip_first=False)
+        task = asyncio.get_running_loop().create_task(self._call(definition.fn, args, kwargs))
+        task.add_done_callback(lambda _: running.changed.set())
+        try:
+            while not task.done():
+                await running.changed.wait()
+                running.changed.clear()
+                if running.news:
+                    running.news = False
+                    answer = await self._commit(lease, Outcome.CONTINUE)
+                    if any(entry.number == CANCEL for entry in answer.entries):
+                        task.cancel()
+        except BaseException:
+            task.cancel()
+            raise
+        outcome, payload = await self._outcome_of(task, f"the result of {definition.name}")
+        await self._commit(lease, outcome, payload=payload)
+        log = logger.warning if outcome is Outcome.REJECT else logger.info
+        word = {Outcome.RESOLVE: "resolved", Outcome.REJECT: "rejected", Outcome.CANCEL: "canceled"}[outcome]
+        log("%s %s after %s", lease.id, word, telemetry.describe_ms(_ms_since(started)))
+
+    async def _outcome_of(self, task: asyncio.Task[Any], what: str) -> tuple[Outcome, bytes]:
+        """How a call of user code went, as an outcome and its payload."""
+        try:
+            return Outcome.RESOLVE, self._codec.encode(await task, what)
+        except asyncio.CancelledError:
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr] - we run in a task
+                raise
+            return Outcome.CANCEL, b""
+        except Exception as error:  # noqa: BLE001 - whatever a user's function raises is its outcome
+            return Outcome.REJECT, self._codec.encode_error(error)
+        except BaseException as error:  # noqa: BLE001 - SystemExit in a task fails the task, not the worker
+            return Outcome.REJECT, self._codec.encode_error(
+                RuntimeError(f"{type(error).__name__} in user code: {error}")
+            )
+
+    async def _run_workflow(self, running: Running, loaded: Loaded, definition: WorkflowDefinition) -> None:
+        head = loaded.head
+        info = ExecutionInfo(
+            id=head.id,
+            root_id=root_of(head.id),
+            function=head.function,
+            group=head.queue.partition("/")[0],
+            deaths=head.deaths,
+            created_ms=head.created_ms,
+            birth=head.birth,
+        )
+        activation = Activation(definition, info, head.args, self._codec, settings=self._settings)
+        dues = {entry.number: entry.due_ms for entry in loaded.entries.values() if entry.state is State.PENDING}
+        started = time.monotonic()
+        try:
+            progress = await _plainly(activation.start, loaded.entries.values())
+            while True:
+                _note_dues(dues, progress.ops, self._store.clock.now_ms())
+                if progress.outcome is not None:
+                    await self._end_workflow(running, activation, progress)
+                    logger.info(_ending_line(running.lease.id, progress, started))
+                    return
+                entries = await self._go_on(running, activation, progress)
+                if entries is None:
+                    self._say_suspended(running.lease, dues)
+                    return
+                for entry in entries:
+                    dues.pop(entry.number, None)
+                progress = await _plainly(activation.feed, entries)
+        finally:
+            report = await _plainly(activation.close)
+            if report.stubborn:
+                logger.warning("%s: %d tasks of it refuse to end: %s", head.id, len(report.stubborn), report.stubborn)
+
+    async def _go_on(self, running: Running, activation: Activation, progress: Progress) -> list[Entry] | None:
+        """Commit what the workflow asked for and wait for news: the entries to feed, or None if it is suspended."""
+        lease = running.lease
+        for number in progress.stop_steps:
+            if step := running.steps.pop(number, None):
+                step.cancel()
+        if self._leaving and progress.steps:
+            await self._commit_ops(lease, activation, progress.ops, Outcome.CONTINUE)
+            raise _GiveBack
+        for call in progress.steps:
+            self._start_step(running, call)
+        ops: Sequence[Op] = progress.ops
+        while True:
+            if ops or running.news or not running.steps:
+                running.news = False
+                outcome = Outcome.CONTINUE if running.steps else Outcome.SUSPEND
+                answer = await self._commit_ops(lease, activation, ops, outcome)
+                if answer.entries:
+                    running.order = max(running.order, *(entry.stamp for entry in answer.entries))
+                    running.news = running.news or answer.more
+                    return answer.entries
+                if outcome is Outcome.SUSPEND:
+                    return None
+            await running.changed.wait()
+            running.changed.clear()
+            ops = [result for step in _finished(running) if (result := step.result()) is not None]
+
+    def _start_step(self, running: Running, call: StepCall) -> None:
+        task = asyncio.get_running_loop().create_task(
+            self._step(call), name=f"durasleep:{running.lease.id}~{call.number}"
+        )
+        task.add_done_callback(lambda _: running.changed.set())
+        running.steps[call.number] = task
+
+    async def _step(self, call: StepCall) -> StepResult | None:
+        """Run one step; its result or error as it will be journaled, None if it was stopped."""
+        task = asyncio.current_task()
+        try:
+            async with asyncio.timeout(call.timeout_s):
+                value = await self._call(call.fn, call.args, call.kwargs)
+            return StepResult(
+                call.number, call.name, State.RESOLVED, self._codec.encode(value, f"the result of {call.name}")
+            )
+        except asyncio.CancelledError as error:
+            if task is not None and task.cancelling():
+                return None
+            failure: BaseException = error
+        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises is its result
+            failure = error
+        logger.warning("step %s (%s) failed: %s: %s", call.number, call.name, type(failure).__name__, failure)
+        if not isinstance(failure, Exception):  # SystemExit in a step fails the step, not the worker
+            failure = RuntimeError(f"{type(failure).__name__} in step {call.name}: {failure}")
+        return StepResult(call.number, call.name, State.REJECTED, self._codec.encode_error(failure))
+
+    async def _call(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Call user code: async functions here, others in a thread."""
+        if inspect.iscoroutinefunction(fn):
+            return await fn(*args, **kwargs)
+        context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        result = await loop.run_in_executor(self._threads, lambda: context.run(fn, *args, **kwargs))
+        return await result if inspect.isawaitable(result) else result
+
+    # -- commits
+
+    async def _commit(
+        self,
+        lease: Lease,
+        outcome: Outcome,
+        *,
+        payload: bytes = b"",
+        due: str = "",
+        ops: Sequence[Op] = (),
+        activation: Activation | None = None,
+    ) -> Committed:
+        return await self._store.call(
+            commands.commit(
+                self._store.keys(lease.id),
+                self._consumer,
+                lease,
+                outcome,
+                seen=activation.seen if activation else 0,
+                seen_number=activation.seen_number if activation else "",
+                ops=ops,
+                payload=payload,
+                due=due,
+            )
+        )
+
+    async def _commit_ops(
+        self, lease: Lease, activation: Activation, ops: Sequence[Op], outcome: Outcome, payload: bytes = b""
+    ) -> Committed:
+        """One commit, or several if it asks for more than one script call may do."""
+        *parts, last = _split(ops, self._settings)
+        for part in parts:
+            await self._commit(lease, Outcome.CONTINUE, ops=part, activation=activation)
+        return await self._commit(lease, outcome, ops=last, payload=payload, activation=activation)
+
+    async def _end_workflow(self, running: Running, activation: Activation, progress: Progress) -> None:
+        match progress.outcome:
+            case Resolved(payload):
+                outcome, value = Outcome.RESOLVE, payload
+            case Rejected(payload=payload):
+                outcome, value = Outcome.REJECT, payload
+            case CanceledOutcome():
+                outcome, value = Outcome.CANCEL, b""
+            case Halted(reason):
+                logger.error("%s halted: %s", running.lease.id, reason)
+                outcome, value = Outcome.HALT, reason.encode()
+            case None:
+                raise AssertionError("called with an outcome")
+        await self._commit_ops(running.lease, activation, progress.ops, outcome, value)
+
+    async def _defer(self, lease: Lease, reason: str, delay_s: float) -> None:
+        await self._commit(lease, Outcome.DEFER, payload=reason.encode(), due=f"+{round(delay_s * 1000)}")
+
+    async def _drop(self, lease: Lease) -> None:
+        """The entry's execution is gone, has ended or was dispatched anew; garbage is put aside by name."""
+        reason = b"" if lease.id else b"not an entry of ours"
+        try:
+            await self._commit(lease, Outcome.DROP, payload=reason)
+        except Fenced:
+            return  # it was dispatched here while we looked: the next read brings it
+        if reason:
+            logger.error("entry %s of queue %s is not one of ours: put aside", lease.entry, lease.queue)
+
+    async def _halt(self, lease: Lease, reason: str) -> None:
+        try:
+            await self._commit(lease, Outcome.HALT, payload=reason.encode())
+        except StoreError as error:
+            logger.error("%s could not be halted (%s): its entry is put aside", lease.id, error)
+            try:
+                await self._commit(lease, Outcome.DROP, payload=reason.encode())
+            except StoreError:
+                return
+
+    async def _give_back(self, lease: Lease) -> None:
+        await self._store.call(
+            commands.reclaim(
+                self._store.keys(lease.id),
+                self._consumer,
+                lease.queue,
+                beat="",
+                give_back="some",
+                max_attempts=self._settings.max_attempts,
+                entries=[lease.entry],
+            )
+        )
+
+    def _say_suspended(self, lease: Lease, dues: dict[Number, int]) -> None:
+        due_ms = min((due for due in dues.values() if due), default=0)
+        if due_ms:
+            logger.info("%s suspended %s", lease.id, telemetry.describe_until(due_ms, self._store.clock.now_ms()))
+        else:
+            logger.info("%s suspended until something it waits for settles", lease.id)
+
+
+def _plainly(call: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    """Call from a plain callback, outside any task: the private loop has tasks of its own."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = call(*args)
+        except BaseException as error:  # noqa: BLE001 - it is raised where the future is awaited
+            if not future.done():
+                future.set_exception(error)
+        else:
+            if not future.done():
+                future.set_result(result)
+
+    loop.call_soon(run)
+    return future
+
+
+def _finished(running: Running) -> list[asyncio.Task[StepResult | None]]:
+    done = [number for number, task in running.steps.items() if task.done() and not task.cancelled()]
+    return [running.steps.pop(number) for number in done]
+
+
+def _split(ops: Sequence[Op], settings: Settings) -> list[list[Op]]:
+    """Ops in parts that one script call may do; at least one part."""
+    parts: list[list[Op]] = [[]]
+    size = 0
+    for op in ops:
+        op_bytes = _op_bytes(op)
+        if len(parts[-1]) >= settings.commit_ops_max or (parts[-1] and size + op_bytes > settings.batch_bytes_max):
+            parts.append([])
+            size = 0
+        parts[-1].append(op)
+        size += op_bytes
+    return parts
+
+
+def _op_bytes(op: Op) -> int:
+    payload = getattr(op, "payload", None) or getattr(op, "args", None) or b""
+    return len(payload)
+
+
+def _note_dues(dues: dict[Number, int], ops: Iterable[Op], now_ms: int) -> None:
+    """When what was just asked for falls due, for the log line only: Redis computes the real one."""
+    for op in ops:
+        if isinstance(op, StartTimer):
+            instant = int(op.due[1:]) + (now_ms if op.due[0] == "+" else 0)
+            dues[op.number] = min(instant, DUE_MS_MAX)
+
+
+def _ending_line(id: str, progress: Progress, started: float) -> str:
+    after = telemetry.describe_ms(_ms_since(started))
+    match progress.outcome:
+        case Rejected(text=text):
+            return f"{id} rejected after {after}: {text}"
+        case CanceledOutcome():
+            return f"{id} canceled"
+        case Halted():
+            return f"{id} waits for a person: durasleep get {id}"
+        case _:
+            return f"{id} resolved after {after}"
+
+
+def _ms_since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)

@@ -1,0 +1,126 @@
+"""The heartbeat: a thread with its own connection, so that a blocked event loop keeps its leases.
+
+A lease is nothing but the beat of its holder. A loop blocked for ``stall_max_s`` stops the beat,
+and what the worker holds is given to others.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+from durasleep.errors import DurasleepError
+from durasleep.settings import Settings
+from durasleep.store import commands
+from durasleep.store.commands import Beat, Command, Lease
+from durasleep.store.connection import Connector
+from durasleep.store.store import SyncStore
+
+logger = logging.getLogger("durasleep")
+
+TTL_MS = 90_000  # of the worker's own keys: long after it has been reaped, so that nothing is left of it
+
+
+class Heartbeat:
+    """Beats once in ``heartbeat_s`` and passes each answer on."""
+
+    def __init__(
+        self,
+        connector: Connector,
+        *,
+        namespace: str,
+        consumer: str,
+        group: str,
+        settings: Settings,
+        held: Callable[[], list[Lease]],
+        on_beat: Callable[[Beat], None],
+        loop_thread: int,
+    ) -> None:
+        """``held`` and ``on_beat`` are called in the heartbeat's thread; ``loop_thread`` is watched for stalls."""
+        self._store = SyncStore(
+            connector, namespace=namespace, settings=settings, name=consumer.partition("/")[0], patience_s=0.0
+        )
+        self._consumer = consumer
+        self._group = group
+        self._settings = settings
+        self._held = held
+        self._on_beat = on_beat
+        self._loop_thread = loop_thread
+        self._info = f"{socket.gethostname()}:{os.getpid()}"
+        self._client_id = 0
+        self._pulse = time.monotonic()
+        self._warned_at = 0.0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def pulse(self) -> None:
+        """The event loop shows that it is not blocked."""
+        self._pulse = time.monotonic()
+
+    @property
+    def client_id(self) -> int:
+        """The id of the heartbeat's connection, 0 before the first beat."""
+        return self._client_id
+
+    def once(self) -> Beat | None:
+        """One beat; None if the loop has been blocked for too long to be called alive."""
+        stalled_s = time.monotonic() - self._pulse
+        if stalled_s > self._settings.stall_warn_s and time.monotonic() - self._warned_at > self._settings.stall_warn_s:
+            self._warned_at = time.monotonic()
+            frame = sys._current_frames().get(self._loop_thread)  # pyright: ignore[reportPrivateUsage] - no other way
+            stack = "".join(traceback.format_stack(frame)) if frame else ""
+            logger.warning("the event loop has been blocked for %.0f s, here:\n%s", stalled_s, stack)
+        if stalled_s > self._settings.stall_max_s:
+            return None
+        try:
+            if self._client_id == 0:
+                self._client_id = self._store.call(Command([b"CLIENT", b"ID"], int))
+            beat = self._store.call(
+                commands.heartbeat(
+                    self._store.keys(),
+                    self._consumer,
+                    self._group,
+                    client_id=self._client_id,
+                    info=self._info,
+                    ttl_ms=TTL_MS,
+                    held=self._held(),
+                )
+            )
+        except DurasleepError:
+            self._client_id = 0  # the next connection has another
+            raise
+        self._on_beat(beat)
+        return beat
+
+    def start(self) -> None:
+        """Go on beating in a thread."""
+        self._thread = threading.Thread(target=self._run, name="durasleep-heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """The last beat has been."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(self._settings.heartbeat_s)
+        self._store.close()
+
+    def _run(self) -> None:
+        said_at = 0.0
+        next_at = time.monotonic() + self._settings.heartbeat_s
+        while not self._stop.wait(max(0.0, next_at - time.monotonic())):
+            next_at = time.monotonic() + self._settings.heartbeat_s
+            try:
+                self.once()
+                said_at = 0.0
+            except DurasleepError as error:
+                if time.monotonic() - said_at > 60 or said_at == 0.0:
+                    said_at = time.monotonic()
+                    logger.warning("no heartbeat: %s", error)
+            except Exception:
+                logger.exception("a heartbeat failed")

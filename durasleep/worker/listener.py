@@ -1,0 +1,85 @@
+"""The listener: one blocking read of `wake` and the worker's inbox. What it hears are hints, never the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from durasleep.errors import StoreError
+from durasleep.settings import Settings
+from durasleep.store.connection import Link
+from durasleep.store.keys import Keyspace
+
+
+class Listener:
+    """Passes on that an earlier timer was made, and that something settled for what we run."""
+
+    def __init__(
+        self,
+        link: Link,
+        keys: Keyspace,
+        *,
+        consumer: str,
+        settings: Settings,
+        on_wake: Callable[[bytes, int], None],
+        on_nudge: Callable[[str], None],
+        on_gap: Callable[[], None],
+    ) -> None:
+        """``on_gap`` is called when hints may have been missed."""
+        self._link = link
+        self._wake = keys.wake.encode()
+        self._inbox = keys.inbox(consumer).encode()
+        self._settings = settings
+        self._on_wake = on_wake
+        self._on_nudge = on_nudge
+        self._on_gap = on_gap
+        self._last = {self._wake: b"0-0", self._inbox: b"0-0"}
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    async def once(self) -> int:
+        """One blocking read; answers how many hints came."""
+        if not self._link.connected:
+            await self._begin()
+        block_s = self._settings.read_block_s
+        block = [b"BLOCK", b"%d" % (block_s * 1000), b"COUNT", b"256"]
+        [found] = await self._link.exchange(
+            [[b"XREAD", *block, b"STREAMS", *self._last.keys(), *self._last.values()]], block_s=block_s
+        )
+        if isinstance(found, Exception):
+            await self._link.close()
+            raise StoreError(f"the inbox cannot be read: {found}")
+        heard = 0
+        for stream, rows in found or ():
+            for entry, fields in rows:
+                self._hear(stream, entry, fields)
+                heard += 1
+        return heard
+
+    async def run(self) -> None:
+        while True:
+            await self.once()
+
+    async def _begin(self) -> None:
+        """On a new connection: what came before is a gap, what comes next is read from the streams' own ends.
+
+        An id from before the connection may be ahead of a server that was restored: its reader would be deaf.
+        """
+        replies = await self._link.exchange(
+            [[b"XREVRANGE", stream, b"+", b"-", b"COUNT", b"1"] for stream in self._last]
+        )
+        for stream, rows in zip(self._last, replies, strict=True):
+            if isinstance(rows, Exception):
+                raise StoreError(f"{stream.decode()} cannot be read: {rows}")
+            self._last[stream] = rows[0][0] if rows else b"0-0"
+        self._on_gap()
+
+    def _hear(self, stream: bytes, entry: bytes, fields: list[Any]) -> None:
+        self._last[stream] = entry
+        content = dict(zip(fields[::2], fields[1::2], strict=False))
+        if stream == self._wake:
+            due = content.get(b"d", b"")
+            self._on_wake(entry, int(due) if due.isdigit() else 0)
+        elif b"n" in content:
+            self._on_nudge(content[b"n"].decode(errors="replace"))

@@ -1,0 +1,92 @@
+"""The reader: takes executions from the group's stream, as many as there are free slots and never more."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import redis.exceptions as redis_errors
+
+from durasleep.errors import CorruptData, StoreError
+from durasleep.model import PromiseId
+from durasleep.settings import Settings
+from durasleep.store.commands import Lease
+from durasleep.store.connection import Link, is_passing
+from durasleep.store.keys import Keyspace
+
+logger = logging.getLogger("durasleep")
+
+BROKEN_EPOCH = -1  # of an entry that is not one of ours: nothing can have this epoch
+
+
+class Reader:
+    """Reads as one consumer of the group, from the group's stream and from the worker's own."""
+
+    def __init__(self, link: Link, keys: Keyspace, *, group: str, consumer: str, settings: Settings) -> None:
+        self._link = link
+        self._group = group
+        self._consumer = consumer
+        self._settings = settings
+        own = f"{group}/{consumer.partition('/')[0]}"
+        self._queues = {keys.queue(queue).encode(): queue for queue in (group, own)}
+
+    async def join(self) -> None:
+        """Be a consumer of the group, made at 0: acknowledging deletes, so what is in a stream is unfinished."""
+        group, consumer = self._group.encode(), self._consumer.encode()
+        for stream in self._queues:
+            replies = await self._link.exchange(
+                [
+                    [b"XGROUP", b"CREATE", stream, group, b"0", b"MKSTREAM"],
+                    [b"XGROUP", b"CREATECONSUMER", stream, group, consumer],
+                ]
+            )
+            for reply in replies:
+                if isinstance(reply, redis_errors.ResponseError) and str(reply).startswith("WRONGTYPE"):
+                    raise CorruptData(f"{stream.decode()} is not a stream: {reply}")
+                if isinstance(reply, Exception) and not str(reply).startswith("BUSYGROUP"):
+                    raise StoreError(f"the group cannot be joined: {reply}")
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    async def once(self, free: int) -> list[Lease]:
+        """At most ``free`` executions; none after ``read_block_s``. On a new connection first what is ours already."""
+        if not self._link.connected:
+            await self.join()
+            leases = await self._read(self._settings.read_own_max, b"0", 0.0)
+            if leases:
+                return leases
+        return await self._read(free, b">", self._settings.read_block_s)
+
+    async def _read(self, count: int, start: bytes, block_s: float) -> list[Lease]:
+        block = [b"BLOCK", b"%d" % (block_s * 1000)] if block_s else []
+        command = [
+            b"XREADGROUP",
+            b"GROUP",
+            self._group.encode(),
+            self._consumer.encode(),
+            b"COUNT",
+            b"%d" % count,
+            *block,
+            b"STREAMS",
+            *self._queues,
+            *([start] * len(self._queues)),
+        ]
+        [found] = await self._link.exchange([command], block_s=block_s)
+        if isinstance(found, Exception):
+            if str(found).startswith(("NOGROUP", "UNBLOCKED")) or is_passing(found):
+                await self._link.close()  # the next read joins anew
+                raise StoreError(f"the stream is gone or not served now: {found}")
+            raise StoreError(f"the stream cannot be read: {found}")
+        return [
+            self._lease(self._queues[stream], entry, fields) for stream, rows in found or () for entry, fields in rows
+        ]
+
+    def _lease(self, queue: str, entry: bytes, fields: list[Any] | None) -> Lease:
+        """What an entry says; one that is deleted or not ours comes with an epoch nothing has, to be dropped."""
+        content = dict(zip(fields[::2], fields[1::2], strict=False)) if fields else {}
+        id, epoch = content.get(b"i", b""), content.get(b"e", b"")
+        try:
+            return Lease(PromiseId(id.decode()), queue, entry.decode(), int(epoch))
+        except ValueError:
+            return Lease(PromiseId(""), queue, entry.decode(), BROKEN_EPOCH)

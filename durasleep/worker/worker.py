@@ -1,0 +1,289 @@
+"""A worker: its loops put together, from the first beat to the last entry given back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from durasleep import telemetry
+from durasleep.codec import Codec
+from durasleep.errors import DurasleepError, StoreUnavailable
+from durasleep.model import PromiseId, check_name
+from durasleep.runtime.definition import Registry
+from durasleep.settings import Settings
+from durasleep.store import commands
+from durasleep.store.commands import Beat
+from durasleep.store.connection import Connector
+from durasleep.store.store import Store
+from durasleep.worker import cron
+from durasleep.worker.executor import Executor
+from durasleep.worker.firer import Firer
+from durasleep.worker.heartbeat import Heartbeat
+from durasleep.worker.listener import Listener
+from durasleep.worker.reader import Reader
+from durasleep.worker.reaper import Reaper
+
+logger = logging.getLogger("durasleep")
+
+PULSE_S = 0.5  # how often the event loop shows the heartbeat that it is not blocked
+LOOP_RETRY_S = 1.0  # after a loop failed; a broken Redis must not be asked in a tight circle
+
+
+def default_name() -> str:
+    """A worker name that says where it runs."""
+    host = "".join(char if char.isalnum() or char in "_.-" else "-" for char in socket.gethostname())
+    return f"{host[:50]}-{os.getpid()}"
+
+
+class Worker:
+    """Serves one group of one namespace until it is told to stop."""
+
+    def __init__(
+        self,
+        connector: Connector,
+        registry: Registry,
+        codec: Codec,
+        *,
+        namespace: str,
+        group: str,
+        concurrency: int,
+        settings: Settings,
+        name: str | None = None,
+    ) -> None:
+        self.name = check_name(name or default_name(), "worker")
+        self.group = check_name(group, "group")
+        # Two processes under one name never share a consumer.
+        self._consumer = f"{self.name}/{secrets.token_hex(4)}"
+        self._settings = settings
+        self._registry = registry
+        self._store = Store(connector, namespace=namespace, settings=settings, name=self.name)
+        keys = self._store.keys()
+        self._executor = Executor(
+            self._store, registry, codec, consumer=self._consumer, concurrency=concurrency, settings=settings
+        )
+        self._firer = Firer(self._store, settings, self._start_scheduled)
+        self._reader = Reader(self._store.link(), keys, group=self.group, consumer=self._consumer, settings=settings)
+        self._listener = Listener(
+            self._store.link(),
+            keys,
+            consumer=self._consumer,
+            settings=settings,
+            on_wake=self._firer.hear_wake,
+            on_nudge=self._executor.nudge,
+            on_gap=self._hear_gap,
+        )
+        self._heartbeat: Heartbeat | None = None
+        self._reaper: Reaper | None = None
+        self._beats: asyncio.Queue[tuple[Beat, float]] = asyncio.Queue(maxsize=16)
+        self._unnamed: set[tuple[str, str]] = set()
+        self._stop_asked = asyncio.Event()
+        self._abort_asked = asyncio.Event()
+        self.ready = asyncio.Event()
+        """Set once the worker has beaten and reads."""
+
+    @property
+    def running(self) -> int:
+        """Executions in hand now; sleepers are in no hand."""
+        return self._executor.running
+
+    def stop(self) -> None:
+        """Read no more, let running steps finish within the grace time, give the rest back. Again: at once."""
+        if self._stop_asked.is_set():
+            self._abort_asked.set()
+        self._stop_asked.set()
+
+    def abort(self) -> None:
+        """Leave at once: running steps are cancelled, their executions given back."""
+        self._stop_asked.set()
+        self._abort_asked.set()
+
+    async def run(self) -> None:
+        """Serve until ``stop``; StoreUnavailable if Redis cannot be reached at the start."""
+        await self._store.open()
+        await self._reader.join()
+        loop = asyncio.get_running_loop()
+        heartbeat = self._heartbeat = Heartbeat(
+            self._store.connector,
+            namespace=self._store.namespace,
+            consumer=self._consumer,
+            group=self.group,
+            settings=self._settings,
+            held=self._executor.held,
+            on_beat=lambda beat: _post(loop, self._take_beat, beat, time.monotonic()),
+            loop_thread=threading.get_ident(),
+        )
+        self._reaper = Reaper(
+            self._store,
+            consumer=self._consumer,
+            group=self.group,
+            settings=self._settings,
+            client_id=lambda: heartbeat.client_id,
+        )
+        await asyncio.to_thread(heartbeat.once)
+        heartbeat.start()
+        loops = [
+            loop.create_task(_keep_going(name, run), name=f"durasleep-{name}")
+            for name, run in (
+                ("reader", self._read),
+                ("listener", self._listener.run),
+                ("firer", self._firer.run),
+                ("beats", self._hear_beats),
+                ("pulse", self._show_pulse),
+            )
+        ]
+        functions = ", ".join(self._registry.names()) or "no functions"
+        logger.info("worker %s of group %s is ready: %s", self.name, self.group, functions)
+        self.ready.set()
+        try:
+            await self._stop_asked.wait()
+            loops[0].cancel()
+            await asyncio.gather(loops[0], return_exceptions=True)
+            if self._executor.running:
+                logger.info("worker %s is leaving: %d in hand", self.name, self._executor.running)
+            await self._drain()
+        finally:
+            for task in loops:
+                task.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            await self._leave(heartbeat)
+
+    async def _drain(self) -> None:
+        drained = asyncio.ensure_future(self._executor.drain(self._settings.grace_s))
+        aborted = asyncio.ensure_future(self._abort_asked.wait())
+        await asyncio.wait((drained, aborted), return_when=asyncio.FIRST_COMPLETED)
+        for waiting in (drained, aborted):
+            waiting.cancel()
+        await asyncio.gather(drained, aborted, return_exceptions=True)
+
+    async def _leave(self, heartbeat: Heartbeat) -> None:
+        """Cancel what is left, give everything back, and be no consumer any more."""
+        await self._executor.abort()
+        await asyncio.to_thread(heartbeat.stop)
+        given = 0
+        try:
+            async with asyncio.timeout(self._settings.dead_after_s):
+                for queue in (f"{self.group}/{self.name}", self.group):
+                    more = True
+                    while more:
+                        answer = await self._store.call(
+                            commands.reclaim(
+                                self._store.keys(),
+                                self._consumer,
+                                queue,
+                                beat="",
+                                give_back="all",
+                                max_attempts=self._settings.max_attempts,
+                            )
+                        )
+                        given += answer.given
+                        more = answer.more
+        except (TimeoutError, DurasleepError) as error:
+            logger.warning("nothing could be given back (%s): others will take it over", error or "no answer")
+        await self._store.aclose()
+        await self._reader.close()
+        await self._listener.close()
+        logger.info("worker %s has left%s", self.name, f": {given} executions given to others" if given else "")
+
+    # -- loops
+
+    async def _read(self) -> None:
+        while True:
+            free = await self._executor.wait_until_free()
+            leases = await self._reader.once(free)
+            self._executor.submit(leases)
+
+    async def _show_pulse(self) -> None:
+        while True:
+            if self._heartbeat is not None:
+                self._heartbeat.pulse()
+            await asyncio.sleep(PULSE_S)
+
+    def _take_beat(self, beat: Beat, at: float) -> None:
+        if not self._beats.full():  # a loop this far behind judges nobody
+            self._beats.put_nowait((beat, at))
+
+    async def _hear_beats(self) -> None:
+        while True:
+            beat, at = await self._beats.get()
+            self._store.clock.hear(beat.server_us + round((time.monotonic() - at) * 1e6))
+            self._firer.set_rank(beat.rank)
+            self._firer.hear_wake(beat.last_wake)
+            self._executor.hear_beat(beat)
+            await self._give_back_unnamed(beat)
+            if self._reaper is not None:
+                await self._reaper.once(beat, at)
+
+    async def _give_back_unnamed(self, beat: Beat) -> None:
+        """An entry pending to us that two beats in a row did not name was read by an answer we never got."""
+        held = {(lease.queue, lease.entry) for lease in self._executor.held()}
+        unnamed = set(beat.unnamed) - held
+        for queue, entry in unnamed & self._unnamed:
+            logger.info("entry %s was delivered here but never arrived: given back", entry)
+            await self._store.call(
+                commands.reclaim(
+                    self._store.keys(),
+                    self._consumer,
+                    queue,
+                    beat="",
+                    give_back="some",
+                    max_attempts=self._settings.max_attempts,
+                    entries=[entry],
+                )
+            )
+        self._unnamed = unnamed
+
+    def _hear_gap(self) -> None:
+        self._firer.hint()
+        self._executor.nudge_all()
+
+    async def _start_scheduled(self, name: str) -> None:
+        """A schedule is due: start its execution and move it on, if no other worker does."""
+        keys = self._store.keys()
+        schedule = await self._store.call(commands.read_schedule(keys, name))
+        if schedule is None:
+            await self._store.call(commands.remove_schedule(keys, name))
+            return
+        due = datetime.fromtimestamp(schedule.due_ms / 1000, ZoneInfo(schedule.zone))
+        now = datetime.fromtimestamp(self._store.clock.now_ms() / 1000, UTC)
+        next_due_ms = cron.next_due_ms(schedule.cron, schedule.zone, max(due, now))
+        id = PromiseId(f"{name}@{due.isoformat()}")
+        word = await self._store.call(commands.advance_schedule(keys, schedule, next_due_ms=next_due_ms, id=id))
+        if word == "advanced":
+            logger.info(
+                "schedule %s started %s, next %s",
+                name,
+                id,
+                telemetry.describe_until(next_due_ms, self._store.clock.now_ms()),
+            )
+
+
+async def _keep_going(name: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Run a loop for ever: what fails is said, once a minute if it is Redis, and begun again."""
+    said_at = 0.0
+    while True:
+        try:
+            await run()
+        except StoreUnavailable as error:
+            if said_at == 0.0 or time.monotonic() - said_at > 60:
+                said_at = time.monotonic()
+                logger.warning("%s: %s", name, error)
+        except DurasleepError as error:
+            logger.error("%s: %s", name, error)
+        except Exception:
+            logger.exception("the %s loop failed and begins again", name)
+        await asyncio.sleep(LOOP_RETRY_S)
+
+
+def _post(loop: asyncio.AbstractEventLoop, call: Callable[[Beat, float], None], beat: Beat, at: float) -> None:
+    try:
+        loop.call_soon_threadsafe(call, beat, at)
+    except RuntimeError:
+        return  # the loop is closed: the worker has left

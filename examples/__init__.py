@@ -1,0 +1,1 @@
+"""One idea a file; each is run by a test."""

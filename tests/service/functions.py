@@ -1,0 +1,163 @@
+"""What the workers of these tests run, in the test's own process or in one of their own.
+
+What a step does is a line in a file outside Redis, so that how often it was done can be counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from durasleep import Context, Durasleep, Settings
+from durasleep.settings import DEFAULTS
+from durasleep.store.connection import AnyClient
+
+NAMESPACE_VARIABLE = "DURASLEEP_NAMESPACE"
+
+QUICK = Settings(heartbeat_s=0.25, dead_after_s=0.75, max_attempts=3)
+"""Deaths are noticed in a fraction of a second; for tests where being wrong about one does no harm."""
+
+
+# -- steps
+
+
+def note(effects: str, line: str) -> None:
+    """One effect: a line, written whole."""
+    with Path(effects).open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+
+
+def gate_of(effects: str, name: str) -> Path:
+    """The file whose coming opens a gate."""
+    return Path(f"{effects}.{name}.open")
+
+
+async def stand_at(effects: str, gate: str) -> str:
+    """A step that is running until its gate is opened; says by which process and when it began."""
+    note(effects, f"{gate} pid={os.getpid()} at={time.time()}")
+    opened = gate_of(effects, gate)
+    while not opened.exists():  # noqa: ASYNC110 - the gate is opened by another process
+        await asyncio.sleep(0.01)
+    return f"through {gate}"
+
+
+def stand_in_thread_at(effects: str, gate: str) -> str:
+    """The same as a function that blocks its thread."""
+    return block_at(effects, gate)
+
+
+async def stand_in_loop_at(effects: str, gate: str) -> str:
+    """The same, blocking the event loop of its worker: what nobody should do."""
+    return block_at(effects, gate)
+
+
+def block_at(effects: str, gate: str) -> str:
+    note(effects, f"{gate} pid={os.getpid()} at={time.time()}")
+    opened = gate_of(effects, gate)
+    while not opened.exists():
+        time.sleep(0.01)
+    return f"through {gate}"
+
+
+def server_time_us(url: str) -> int:
+    """The server's clock, asked without durasleep."""
+    with redis.Redis.from_url(url) as client:  # pyright: ignore[reportUnknownMemberType]
+        seconds, micros = client.time()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportGeneralTypeIssues]
+        return int(seconds) * 1_000_000 + int(micros)  # pyright: ignore[reportUnknownArgumentType]
+
+
+# -- workflows
+
+
+async def sleeping_workflow(ctx: Context, secs: float) -> str:
+    await ctx.sleep(secs)
+    return f"Slept for {secs:g} seconds"
+
+
+async def nap(ctx: Context, effects: str, secs: float) -> str:
+    """A sleep between two steps."""
+    await ctx.run(note, effects, f"{ctx.info.id} lies down")
+    await ctx.sleep(secs)
+    await ctx.run(note, effects, f"{ctx.info.id} gets up")
+    return f"{ctx.info.id} slept for {secs:g} seconds"
+
+
+async def passage(ctx: Context, effects: str, gate: str = "gate") -> str:
+    """A step at a gate between two others."""
+    await ctx.run(note, effects, f"{ctx.info.id} comes")
+    passed = await ctx.run(stand_at, effects, gate)
+    await ctx.run(note, effects, f"{ctx.info.id} goes")
+    return passed
+
+
+async def thread_passage(ctx: Context, effects: str, gate: str = "gate") -> str:
+    return await ctx.run(stand_in_thread_at, effects, gate)
+
+
+async def loop_passage(ctx: Context, effects: str, gate: str = "gate") -> str:
+    return await ctx.run(stand_in_loop_at, effects, gate)
+
+
+async def measured_sleep(ctx: Context, url: str, secs: float) -> int:
+    """How many microseconds passed on the server's clock, around a sleep."""
+    before = await ctx.run(server_time_us, url)
+    await ctx.sleep(secs)
+    return await ctx.run(server_time_us, url) - before
+
+
+async def waiting(ctx: Context, secs: float | None = None) -> Any:
+    """Waits for its promise ``~1`` to be settled from outside."""
+    return await ctx.promise(timeout=secs)
+
+
+async def failing(ctx: Context, message: str) -> None:
+    raise ValueError(message)
+
+
+# -- tasks
+
+
+async def double(number: int) -> int:
+    return 2 * number
+
+
+async def kill_own_process(effects: str) -> None:
+    note(effects, "poison taken")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+WORKFLOWS: tuple[Callable[..., Coroutine[Any, Any, Any]], ...] = (
+    sleeping_workflow,
+    nap,
+    passage,
+    thread_passage,
+    loop_passage,
+    measured_sleep,
+    waiting,
+    failing,
+)
+TASKS: tuple[Callable[..., Any], ...] = (double, kill_own_process, note)
+
+
+def make_app(
+    source: str | AnyClient | None, namespace: str, *, settings: Settings = DEFAULTS, group: str = "workers"
+) -> Durasleep:
+    """An application with all functions of this file."""
+    app = Durasleep(source, namespace=namespace, settings=settings, group=group)
+    for workflow in WORKFLOWS:
+        app.workflow(workflow)
+    for task in TASKS:
+        app.task(task)
+    return app
+
+
+# What `durasleep worker tests.service.functions:app` serves.
+app = make_app(None, os.environ.get(NAMESPACE_VARIABLE, "durasleep"))
+quick_app = make_app(None, os.environ.get(NAMESPACE_VARIABLE, "durasleep"), settings=QUICK)

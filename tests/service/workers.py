@@ -1,0 +1,191 @@
+"""Workers to kill, stop and drain: real processes, or a worker in the test's own loop; and how to wait for them.
+
+Nothing here waits for a while: each wait is for a line, a state or a file, and fails after ``PATIENCE_S``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from durasleep import Durasleep, Worker
+from durasleep.store.calls import Description
+from tests.service.functions import NAMESPACE_VARIABLE, gate_of
+
+T = TypeVar("T")
+
+PATIENCE_S = 40.0  # below the timeout of a test, so that it fails with a sentence
+LOOK_S = 0.01
+ROOT = Path(__file__).parents[2]
+
+
+async def eventually(look: Callable[[], T | Awaitable[T]], what: str) -> T:
+    """What ``look`` answers, once that is true; fails naming ``what`` was waited for."""
+    give_up_at = time.monotonic() + PATIENCE_S
+    while True:
+        seen = look()
+        found: T = await seen if isinstance(seen, Awaitable) else seen
+        if found:
+            return found
+        assert time.monotonic() < give_up_at, f"waited in vain for {what}; last seen: {found!r}"
+        await asyncio.sleep(LOOK_S)
+
+
+async def until(app: Durasleep, id: str, status: str) -> Description:
+    """The description of an execution, once it has this status."""
+
+    async def look() -> Description | None:
+        nonlocal last
+        last = await app.describe(id)
+        return last if last.status == status else None
+
+    last: Description | None = None
+    try:
+        return await eventually(look, f"{id} to be {status}")
+    except AssertionError as error:
+        raise AssertionError(f"{error}; it is {last}") from None
+
+
+class Effects:
+    """The lines steps have written, and the gates they stand at."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self._path = path
+
+    def lines(self) -> list[str]:
+        return self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+
+    def count(self, start: str) -> int:
+        """How many lines begin so."""
+        return sum(line.startswith(start) for line in self.lines())
+
+    async def standing(self, gate: str, times: int = 1) -> list[tuple[int, float]]:
+        """Who came to a gate and when, as pid and time, once that were ``times``."""
+
+        def look() -> list[tuple[int, float]] | None:
+            found = re.findall(rf"^{re.escape(gate)} pid=(\d+) at=([\d.]+)$", "\n".join(self.lines()), re.MULTILINE)
+            return [(int(pid), float(at)) for pid, at in found] if len(found) >= times else None
+
+        return await eventually(look, f"{times} at gate {gate}") or []
+
+    def open(self, gate: str) -> None:
+        gate_of(self.path, gate).touch()
+
+
+class WorkerProcess:
+    """``durasleep worker`` in a process of its own, its log in a file."""
+
+    def __init__(self, url: str, namespace: str, name: str, log: Path, *, app: str, options: tuple[str, ...]) -> None:
+        self.name = name
+        self._log = log
+        command = [sys.executable, "-m", "durasleep", "worker", f"tests.service.functions:{app}"]
+        with log.open("ab") as stderr:
+            self._process = subprocess.Popen(
+                [*command, "--url", url, "--name", name, *options],
+                cwd=ROOT,
+                env={**os.environ, NAMESPACE_VARIABLE: namespace, "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def log(self) -> str:
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    async def line(self, pattern: str) -> str:
+        """The first line of its log that matches, once there is one."""
+
+        def look() -> str | None:
+            found = re.search(f"^.*(?:{pattern}).*$", self.log(), re.MULTILINE)
+            return found[0] if found else None
+
+        try:
+            return await eventually(look, f"{pattern!r} in the log of {self.name}") or ""
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log()}") from None
+
+    async def ready(self) -> WorkerProcess:
+        await self.line("is ready")
+        return self
+
+    async def exited(self) -> int:
+        """Its exit code, once it has one; negative for the signal that ended it."""
+        await eventually(lambda: not self.alive, f"{self.name} to exit")
+        return self._process.wait()
+
+    async def kill(self) -> None:
+        """kill -9, and gone."""
+        self.signal(signal.SIGKILL)
+        await self.exited()
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def clean_up(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        self._process.wait()
+
+
+class Workers:
+    """Starts worker processes for one test; ``clean_up`` ends them all."""
+
+    def __init__(self, url: str, namespace: str, directory: Path) -> None:
+        self._url = url
+        self._namespace = namespace
+        self._directory = directory
+        self._started: list[WorkerProcess] = []
+
+    def begin(self, name: str, *options: str, app: str = "app") -> WorkerProcess:
+        """Start a worker; await its ``ready()``."""
+        log = self._directory / f"{name}-{len(self._started)}.log"
+        worker = WorkerProcess(self._url, self._namespace, name, log, app=app, options=options)
+        self._started.append(worker)
+        return worker
+
+    async def start(self, *names: str, app: str = "app") -> list[WorkerProcess]:
+        """Start workers at the same time, and wait until all are ready."""
+        started = [self.begin(name, app=app) for name in names]
+        return [await worker.ready() for worker in started]
+
+    def of_pid(self, pid: int) -> WorkerProcess:
+        return next(worker for worker in self._started if worker.pid == pid)
+
+    def clean_up(self) -> None:
+        for worker in self._started:
+            worker.clean_up()
+
+
+@asynccontextmanager
+async def serving(app: Durasleep, name: str = "w1", *, concurrency: int = 100) -> AsyncIterator[Worker]:
+    """A worker in this loop; it leaves at once at the end."""
+    worker = app.worker(name=name, concurrency=concurrency)
+    running = asyncio.create_task(worker.run())
+    ready = asyncio.create_task(worker.ready.wait())
+    try:
+        await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if not running.done():
+            yield worker
+    finally:
+        worker.abort()
+        await running

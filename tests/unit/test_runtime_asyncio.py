@@ -1,0 +1,371 @@
+"""What asyncio itself does on the private loop: it works, it is durable, and it replays."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import as_completed as as_completed_by_name
+from typing import Any
+
+import pytest
+
+from durasleep.model import Kind, Number, State
+from durasleep.runtime.context import Context
+from durasleep.runtime.replay import Halted, Rejected
+from tests.unit.test_runtime_support import World, play, value_of
+
+
+async def napping(ctx: Context, seconds: float, value: Any) -> Any:
+    await ctx.sleep(seconds)
+    return value
+
+
+def test_asyncio_sleep_is_a_durable_timer() -> None:
+    async def sleeper(ctx: Context) -> str:
+        await asyncio.sleep(30)
+        return "slept"
+
+    world = World(sleeper)
+    assert value_of(world.play()) == "slept"
+    assert world.journal[Number("1")].kind is Kind.TIMER
+    assert world.now_ms - world.info.created_ms == 30_000
+
+
+def test_gather_returns_results_in_the_order_asked() -> None:
+    async def gathering(ctx: Context) -> list[int]:
+        return await asyncio.gather(napping(ctx, 3, 1), napping(ctx, 1, 2), napping(ctx, 2, 3))
+
+    assert play(gathering) == [1, 2, 3]
+
+
+def test_gather_keeps_exceptions_as_results_when_told_to() -> None:
+    async def failing(ctx: Context) -> None:
+        await ctx.sleep(1)
+        raise ValueError("no")
+
+    async def gathering(ctx: Context) -> list[str]:
+        return [repr(result) for result in await asyncio.gather(failing(ctx), napping(ctx, 2, 1), return_exceptions=True)]
+
+    assert play(gathering) == ["ValueError('no')", "1"]
+
+
+def test_a_task_group_waits_for_all_and_cancels_the_rest_when_one_fails() -> None:
+    async def failing(ctx: Context) -> None:
+        await ctx.sleep(1)
+        raise ValueError("no")
+
+    async def grouping(ctx: Context) -> list[str]:
+        log: list[str] = []
+
+        async def other() -> None:
+            try:
+                await ctx.sleep(1000)
+            except asyncio.CancelledError:
+                log.append("canceled")
+                raise
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(failing(ctx))
+                group.create_task(other())
+        except* ValueError as errors:
+            log.append(str(errors.exceptions[0]))
+        return log
+
+    assert play(grouping) == ["canceled", "no"]
+
+
+def test_wait_for_cancels_the_entry_it_gave_up_on() -> None:
+    async def waiting(ctx: Context) -> str:
+        try:
+            await asyncio.wait_for(ctx.promise(), timeout=5)
+        except TimeoutError:
+            await ctx.sleep(1)
+            return "too late"
+        return "in time"
+
+    world = World(waiting)
+    assert value_of(world.play()) == "too late"
+    assert world.journal[Number("1")].state is State.CANCELED
+    assert world.journal[Number("1")].stamp == 0
+    assert play(waiting) == "too late"
+    assert play(waiting, script={"1": (3000, State.RESOLVED, 1)}) == "in time"
+
+
+def test_a_timeout_block_that_is_left_in_time_takes_its_timer_back() -> None:
+    async def waiting(ctx: Context) -> str:
+        async with asyncio.timeout(60):
+            await ctx.sleep(1)
+        await ctx.sleep(1)
+        return "done"
+
+    world = World(waiting)
+    assert value_of(world.play()) == "done"
+    assert world.journal[Number("1")].state is State.CANCELED
+    assert world.now_ms - world.info.created_ms == 2000
+
+
+def test_a_timer_made_and_canceled_in_one_go_writes_nothing_but_takes_its_number() -> None:
+    async def waiting(ctx: Context) -> str:
+        async with asyncio.timeout(60):
+            pass
+        await ctx.sleep(1)
+        return "done"
+
+    world = World(waiting)
+    world.play()
+    assert list(world.journal) == ["2"]
+
+
+def test_a_timeout_of_zero_never_reaches_the_journal() -> None:
+    async def waiting(ctx: Context) -> str:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), 0)
+        await asyncio.sleep(0)
+        return "done"
+
+    world = World(waiting)
+    assert value_of(world.play()) == "done"
+    assert world.journal == {}
+
+
+def test_waiting_for_the_first_completed_has_the_same_winner_live_and_in_replay() -> None:
+    async def racing(ctx: Context) -> list[int]:
+        naps = {asyncio.create_task(napping(ctx, 3 - n, n)) for n in range(3)}
+        order: list[int] = []
+        while naps:
+            done, naps = await asyncio.wait(naps, return_when=asyncio.FIRST_COMPLETED)
+            order.extend(task.result() for task in done)
+            if len(order) == 2:
+                await ctx.sleep(1, name="pause")
+        return order
+
+    assert play(racing) == [2, 1, 0]
+
+
+def test_two_settlements_found_together_are_still_delivered_one_at_a_time() -> None:
+    async def racing(ctx: Context) -> list[int]:
+        waits = [asyncio.create_task(napping(ctx, 1, n)) for n in range(2)]
+        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        return [task.result() for task in done]
+
+    world = World(racing)
+    world.activate()
+    world.close()
+    world.step_time()
+    world.step_time()  # both timers have fired before anybody looks
+    assert value_of(world.activate()) == [0]
+    world.close()
+
+
+def test_as_completed_over_bare_coroutines_starts_them_in_the_order_given() -> None:
+    async def completing(ctx: Context) -> list[int]:
+        coros = [napping(ctx, 20 - n, n) for n in range(20)]
+        return [await first for first in asyncio.as_completed(coros)]
+
+    world = World(completing)
+    world.activate()
+    assert [world.journal[Number(f"{n + 1}.1")].due_ms - world.now_ms for n in range(20)] == [
+        (20 - n) * 1000 for n in range(20)
+    ]
+    world.close()
+    assert play(completing) == list(reversed(range(20)))
+
+
+def test_as_completed_is_ordered_however_it_was_imported() -> None:
+    async def completing(ctx: Context) -> list[int]:
+        return [await first for first in as_completed_by_name([napping(ctx, 20 - n, n) for n in range(20)])]
+
+    world = World(completing)
+    world.activate()
+    assert world.journal[Number("1.1")].due_ms - world.now_ms == 20_000
+    world.close()
+    assert play(completing) == list(reversed(range(20)))
+
+
+async def test_as_completed_is_as_ever_outside_of_workflows() -> None:
+    async def value(n: int) -> int:
+        await asyncio.sleep(0)
+        return n
+
+    assert sorted([await first for first in asyncio.as_completed([value(n) for n in range(3)])]) == [0, 1, 2]
+    with pytest.raises(TypeError):
+        list(asyncio.as_completed(asyncio.ensure_future(value(1))))  # pyright: ignore[reportArgumentType, reportUnknownArgumentType]
+
+
+def test_sets_of_tasks_futures_and_gathers_are_iterated_in_the_order_of_the_program() -> None:
+    async def setting(ctx: Context) -> list[list[int]]:
+        async def nothing() -> None:
+            return
+
+        tasks = [asyncio.create_task(nothing()) for _ in range(30)]
+        futures = [asyncio.get_running_loop().create_future() for _ in range(30)]
+        gathers = [asyncio.gather(nothing()) for _ in range(30)]
+        shuffled = [set(tasks), set(futures), set(gathers)]
+        await asyncio.wait(gathers)
+        return [
+            [tasks.index(task) for task in shuffled[0]],
+            [futures.index(future) for future in shuffled[1]],
+            [gathers.index(gather) for gather in shuffled[2]],
+        ]
+
+    orders = [value_of(World(setting).play()) for _ in range(5)]
+    assert all(order == orders[0] for order in orders)
+
+
+def test_queue_event_lock_semaphore_and_condition_work() -> None:
+    async def building(ctx: Context) -> list[Any]:
+        queue: asyncio.Queue[int] = asyncio.Queue(maxsize=1)
+        event, lock, places = asyncio.Event(), asyncio.Lock(), asyncio.Semaphore(2)
+        condition = asyncio.Condition()
+        log: list[Any] = []
+
+        async def producer() -> None:
+            for n in range(3):
+                await ctx.sleep(1)
+                await queue.put(n)
+            event.set()
+            async with condition:
+                condition.notify_all()
+
+        async def holder(n: int) -> None:
+            async with places, lock:
+                await ctx.sleep(1)
+                log.append(f"held {n}")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(producer())
+            for n in range(3):
+                group.create_task(holder(n))
+            for _ in range(3):
+                log.append(await queue.get())
+            await event.wait()
+            async with condition:
+                await condition.wait_for(event.is_set)
+        return log
+
+    log = play(building)
+    assert [entry for entry in log if isinstance(entry, int)] == [0, 1, 2]
+    assert [entry for entry in log if isinstance(entry, str)] == ["held 0", "held 1", "held 2"]
+
+
+def test_a_shielded_call_is_not_taken_back() -> None:
+    async def shielding(ctx: Context) -> str:
+        promise = ctx.promise()
+        try:
+            await asyncio.wait_for(asyncio.shield(promise), 5)
+        except TimeoutError:
+            return await promise
+        return "early"
+
+    assert play(shielding, script={"1": (9000, State.RESOLVED, "late")}) == "late"
+
+
+def test_async_generators_left_open_are_closed_on_the_private_loop() -> None:
+    closed: list[str] = []
+
+    async def generating(ctx: Context) -> str:
+        async def numbers() -> Any:
+            try:
+                for n in range(10):
+                    await ctx.sleep(1)
+                    yield n
+            finally:
+                closed.append("early" if ctx.detaching else "in order")
+
+        async for n in numbers():
+            if n == 1:
+                break
+        await ctx.sleep(1)
+        return "done"
+
+    world = World(generating, keep=True)
+    assert value_of(world.play()) == "done"
+    assert closed == ["in order"]
+    closed.clear()
+    world = World(generating)
+    world.activate()
+    world.close()
+    assert closed == ["early"]
+    assert play(generating) == "done"
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        lambda: asyncio.open_connection("127.0.0.1", 1),
+        lambda: asyncio.to_thread(print),
+        lambda: asyncio.create_subprocess_exec("true"),
+        lambda: asyncio.get_running_loop().getaddrinfo("localhost", 80),
+        lambda: asyncio.get_running_loop().add_signal_handler(1, print),
+        lambda: asyncio.get_running_loop().call_soon_threadsafe(print),
+    ],
+)
+def test_io_threads_processes_and_signals_are_refused_with_the_way_out(attempt: Any) -> None:
+    async def reaching_out(ctx: Context) -> None:
+        await attempt()
+
+    outcome = World(reaching_out).play().outcome
+    assert isinstance(outcome, Rejected)
+    assert outcome.text.startswith("NotDurable")
+    assert "await ctx.run(" in outcome.text
+
+
+def test_a_lock_shared_by_two_workflows_is_explained() -> None:
+    shared = asyncio.Queue[int]()
+
+    async def sharing(ctx: Context) -> int:
+        return await shared.get()
+
+    first, second = World(sharing), World(sharing)
+    assert isinstance(first.activate().outcome, Halted)  # nobody can fill it
+    outcome = second.activate().outcome
+    assert isinstance(outcome, Rejected)
+    assert "make it inside" in outcome.text
+    first.close()
+    second.close()
+
+
+def test_a_drain_that_never_blocks_is_halted() -> None:
+    async def spinning(ctx: Context) -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    world = World(spinning)
+    outcome = world.activate().outcome
+    assert isinstance(outcome, Halted)
+    assert "100,000 callbacks" in outcome.reason
+    assert "in test_a_drain_that_never_blocks_is_halted.<locals>.spinning" in outcome.reason
+    world.close()
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("where", ["root", "child"])
+def test_an_exit_in_user_code_fails_the_execution_and_nothing_else(error: type[BaseException], where: str) -> None:
+    async def leaving(ctx: Context) -> None:
+        async def leave() -> None:
+            raise error(3)
+
+        if where == "root":
+            await leave()
+        await asyncio.gather(leave(), ctx.sleep(1))
+
+    outcome = World(leaving).play().outcome
+    assert isinstance(outcome, Rejected)
+    assert outcome.text == f"{error.__name__}: 3"
+
+
+async def test_the_running_loop_of_the_worker_is_restored() -> None:
+    async def sleeper(ctx: Context) -> str:
+        await ctx.sleep(1)
+        return "slept"
+
+    results: list[Any] = []
+    loop = asyncio.get_running_loop()
+
+    def drive() -> None:
+        results.append(play(sleeper))
+        results.append(asyncio.get_running_loop() is loop)
+
+    loop.call_soon(drive)
+    await asyncio.sleep(0.01)
+    assert results == ["slept", True]
