@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
@@ -73,7 +76,9 @@ class Durasleep(Client):
     def workflow(self, fn: WorkflowFunction[P, T], /) -> WorkflowFunction[P, T]: ...
 
     @overload
-    def workflow(self, fn: None = None, /, *, name: str) -> Callable[[WorkflowFunction[P, T]], WorkflowFunction[P, T]]: ...
+    def workflow(
+        self, fn: None = None, /, *, name: str
+    ) -> Callable[[WorkflowFunction[P, T]], WorkflowFunction[P, T]]: ...
 
     def workflow(self, fn: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
         """Register ``async def f(ctx, ...)`` as a workflow, under its own name or ``name``."""
@@ -148,10 +153,13 @@ def run_worker(worker: Worker) -> None:
     """Serve in this process until SIGTERM or Ctrl-C drains it; a second one leaves at once."""
 
     async def serve() -> None:
-
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stop)
         await worker.run()
 
     asyncio.run(serve())
+    if worker.in_threads:  # Python would wait for threads that nothing can stop
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import ctypes
 import logging
 import math
 import os
@@ -172,8 +173,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if self.halted is None:
             self.halted = reason
 
+    def speak(self) -> None:
+        """Replaying is over: from here on, what goes wrong is logged."""
+        if self.quiet:
+            self._prune()
+            self.quiet = False
+
     def detach(self) -> list[WorkflowTask[Any]]:
         """Cancel what is left, bounded; answers the tasks that would not end."""
+        self._prune()
         self.detaching = True
         self.halted = None
         left = CLOSE_CALLBACKS_MAX
@@ -315,9 +323,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         task.serial = self._serial
         self._tasks.append(task)
         if len(self._tasks) >= self._prune_at:
-            self._tasks = self.unfinished()
+            self._prune()
             self._prune_at = 64 + 2 * len(self._tasks)
         return task
+
+    def _prune(self) -> None:
+        # a failed task nobody asks about is logged when it goes: its __del__ calls our exception handler
+        self._tasks = self.unfinished()
 
     def _first_iteration(self, generator: AsyncGenerator[Any, Any]) -> None:
         # its number is taken now, in program order, because the garbage collector may end it at any time
@@ -380,3 +392,12 @@ def position_of(task: asyncio.Task[Any]) -> str:
         if awaited is None:
             break
     return found
+
+
+def keep_for_ever(task: asyncio.Task[Any]) -> None:
+    """Leak the coroutine of a task that would not end.
+
+    To collect it, even at exit, throws GeneratorExit into it; code that swallows every exception in a loop then spins,
+    with nothing to bound it.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(task.get_coro()))

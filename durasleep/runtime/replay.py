@@ -14,7 +14,7 @@ from durasleep.runtime import ordering
 from durasleep.runtime.context import Context, ExecutionInfo
 from durasleep.runtime.definition import WorkflowDefinition
 from durasleep.runtime.journal import Journal, StepCall
-from durasleep.runtime.loop import DRAIN_CALLBACKS_MAX, WorkflowLoop, position_of
+from durasleep.runtime.loop import DRAIN_CALLBACKS_MAX, WorkflowLoop, keep_for_ever, position_of
 from durasleep.settings import Settings
 
 ordering.install()
@@ -71,7 +71,7 @@ class CloseReport:
     """How putting a workflow away went."""
 
     stubborn: tuple[str, ...]
-    """Positions of the tasks that refused to end. Keep the Activation if there are any: it owns them."""
+    """Positions of the tasks that refused to end. They stay in memory until the process ends."""
 
 
 _CLEAN = CloseReport(())
@@ -130,7 +130,7 @@ class Activation:
         loop.quiet = bool(settled)
         self._drain()
         self._feed(settled)
-        loop.quiet = False
+        loop.speak()
         self._journal.check_all_asked()
         return self._progress()
 
@@ -144,6 +144,8 @@ class Activation:
         loop = self._loop
         stubborn = loop.detach()
         if stubborn:
+            for task in stubborn:
+                keep_for_ever(task)
             return CloseReport(tuple(map(position_of, stubborn)))
         loop.forget()
         self._journal.forget()
@@ -167,7 +169,7 @@ class Activation:
             self.seen = loop.now_ms = entry.stamp
             self.seen_number = entry.number
             if entry is last:
-                loop.quiet = False
+                loop.speak()
             if entry.number != CANCEL:
                 self._journal.feed(entry)
             elif loop.root is not None and not self._canceled:

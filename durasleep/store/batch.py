@@ -68,6 +68,15 @@ def is_unknown_script(reply: Reply) -> bool:
     return isinstance(reply, redis_errors.NoScriptError) or str(reply).startswith("NOSCRIPT")
 
 
+def must_repeat(call: Call, reply: Reply, place: int) -> bool:
+    """Whether the server could not serve a call just now; nothing of it was applied."""
+    if isinstance(reply, Exception):
+        return is_passing(reply)
+    if isinstance(call, Item) and reply[place][0] == b"error":
+        return is_passing(reply[place][1].decode(errors="replace"))
+    return False
+
+
 def read(call: Call, reply: Reply, place: int) -> Any:
     """What a call answers, given the reply to its command and its place among the items of that."""
     if isinstance(reply, Exception):
@@ -161,7 +170,7 @@ class Batcher:
         for (_, positions), reply in zip(commands, replies, strict=True):
             for place, position in enumerate(positions):
                 waiting = batch[position]
-                if isinstance(reply, Exception) and is_passing(reply):
+                if must_repeat(waiting.call, reply, place):
                     left.append(waiting)
                 elif not waiting.future.done():
                     _settle(waiting, reply, place)

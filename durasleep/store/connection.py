@@ -265,11 +265,10 @@ def is_reply(error: redis_errors.RedisError) -> bool:
     return not isinstance(error, transport)
 
 
-def is_passing(error: BaseException) -> bool:
-    """Whether an error reply only means: not now."""
-    return isinstance(error, redis_errors.BusyLoadingError | redis_errors.ReadOnlyError) or str(error).startswith(
-        _PASSING
-    )
+def is_passing(error: BaseException | str) -> bool:
+    """Whether an error reply, or the text of one, only means: not now."""
+    passing = (redis_errors.BusyLoadingError, redis_errors.ReadOnlyError)
+    return isinstance(error, passing) or str(error).startswith(_PASSING)
 
 
 def unavailable(connector: Connector, error: BaseException) -> StoreError:

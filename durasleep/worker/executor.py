@@ -74,6 +74,7 @@ class Executor:
         self._concurrency = concurrency
         self._settings = settings
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="durasleep-step")
+        self._in_threads: set[object] = set()
         self._running: dict[str, Running] = {}
         self._freed = asyncio.Event()
         self._leaving = False
@@ -88,6 +89,11 @@ class Executor:
     @property
     def running(self) -> int:
         return len(self._running)
+
+    @property
+    def in_threads(self) -> int:
+        """Calls of sync functions that have not returned; nothing can stop them."""
+        return len(self._in_threads)
 
     async def wait_until_free(self) -> int:
         """How many executions may be read, once that is at least one."""
@@ -331,8 +337,18 @@ class Executor:
         if inspect.iscoroutinefunction(fn):
             return await fn(*args, **kwargs)
         context = contextvars.copy_context()
-        loop = asyncio.get_running_loop()
-        result = await loop.run_in_executor(self._threads, lambda: context.run(fn, *args, **kwargs))
+        mark = object()
+
+        def work() -> Any:
+            self._in_threads.add(mark)
+            try:
+                return context.run(fn, *args, **kwargs)
+            except StopIteration as error:  # a future of Python 3.11 does not take it, and would wait for ever
+                raise RuntimeError(f"StopIteration in user code: {error}") from error
+            finally:
+                self._in_threads.discard(mark)
+
+        result = await asyncio.get_running_loop().run_in_executor(self._threads, work)
         return await result if inspect.isawaitable(result) else result
 
     # -- commits

@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable
 from durasleep.settings import Settings
 from durasleep.store import commands
 from durasleep.store.commands import Fired
-from durasleep.store.store import Store
+from durasleep.store.store import Store, monotonic_us
 
 logger = logging.getLogger("durasleep")
 
+AIM_EARLY_S = 0.0005  # epoll wakes up to 1 ms late and the call takes a while to arrive; too early is asked again
 LOOK_AGAIN_S = 60.0  # with no timer known; wake-ups are hints and a hint may be lost
 
 
@@ -49,8 +50,9 @@ class Firer:
     async def once(self) -> Fired:
         """Settle at most one batch of due timers."""
         self._hinted_ms = None  # a hint that comes while we ask may be news to the answer
+        sent_us = monotonic_us()
         fired = await self._store.call(commands.fire(self._store.keys(), limit=self._settings.fire_items_max))
-        self._store.clock.hear(fired.server_us)
+        self._store.clock.hear(fired.server_us, sent_us, monotonic_us())
         self._next_due_ms = fired.next_due_ms
         self._last_wake = fired.last_wake
         for line in fired.put_aside:
@@ -80,4 +82,4 @@ class Firer:
         if not known:
             return LOOK_AGAIN_S
         delay_ms = min(self._rank, self._settings.rank_max) * self._settings.rank_delay_ms
-        return min(self._store.clock.seconds_until(min(known) + delay_ms), LOOK_AGAIN_S)
+        return min(self._store.clock.seconds_until(min(known) + delay_ms) - AIM_EARLY_S, LOOK_AGAIN_S)

@@ -20,7 +20,7 @@ from durasleep.settings import Settings
 from durasleep.store import commands
 from durasleep.store.commands import Beat, Command, Lease
 from durasleep.store.connection import Connector
-from durasleep.store.store import SyncStore
+from durasleep.store.store import SyncStore, monotonic_us
 
 logger = logging.getLogger("durasleep")
 
@@ -39,10 +39,11 @@ class Heartbeat:
         group: str,
         settings: Settings,
         held: Callable[[], list[Lease]],
-        on_beat: Callable[[Beat], None],
+        on_beat: Callable[[Beat, int, int], None],
         loop_thread: int,
     ) -> None:
-        """``held`` and ``on_beat`` are called in the heartbeat's thread; ``loop_thread`` is watched for stalls."""
+        """``held`` and ``on_beat`` (with the monotonic times it was sent and received, in us) are called in the
+        heartbeat's thread; ``loop_thread`` is watched for stalls."""
         self._store = SyncStore(
             connector, namespace=namespace, settings=settings, name=consumer.partition("/")[0], patience_s=0.0
         )
@@ -81,6 +82,7 @@ class Heartbeat:
         try:
             if self._client_id == 0:
                 self._client_id = self._store.call(Command([b"CLIENT", b"ID"], int))
+            sent_us = monotonic_us()
             beat = self._store.call(
                 commands.heartbeat(
                     self._store.keys(),
@@ -95,7 +97,7 @@ class Heartbeat:
         except DurasleepError:
             self._client_id = 0  # the next connection has another
             raise
-        self._on_beat(beat)
+        self._on_beat(beat, sent_us, monotonic_us())
         return beat
 
     def start(self) -> None:

@@ -82,7 +82,7 @@ class Worker:
         )
         self._heartbeat: Heartbeat | None = None
         self._reaper: Reaper | None = None
-        self._beats: asyncio.Queue[tuple[Beat, float]] = asyncio.Queue(maxsize=16)
+        self._beats: asyncio.Queue[tuple[Beat, int, int]] = asyncio.Queue(maxsize=16)
         self._unnamed: set[tuple[str, str]] = set()
         self._stop_asked = asyncio.Event()
         self._abort_asked = asyncio.Event()
@@ -93,6 +93,11 @@ class Worker:
     def running(self) -> int:
         """Executions in hand now; sleepers are in no hand."""
         return self._executor.running
+
+    @property
+    def in_threads(self) -> int:
+        """Calls of sync functions that still run; after ``run`` has ended they are left to themselves."""
+        return self._executor.in_threads
 
     def stop(self) -> None:
         """Read no more, let running steps finish within the grace time, give the rest back. Again: at once."""
@@ -117,7 +122,7 @@ class Worker:
             group=self.group,
             settings=self._settings,
             held=self._executor.held,
-            on_beat=lambda beat: _post(loop, self._take_beat, beat, time.monotonic()),
+            on_beat=lambda beat, sent_us, received_us: _post(loop, self._take_beat, beat, sent_us, received_us),
             loop_thread=threading.get_ident(),
         )
         self._reaper = Reaper(
@@ -206,20 +211,20 @@ class Worker:
                 self._heartbeat.pulse()
             await asyncio.sleep(PULSE_S)
 
-    def _take_beat(self, beat: Beat, at: float) -> None:
+    def _take_beat(self, beat: Beat, sent_us: int, received_us: int) -> None:
         if not self._beats.full():  # a loop this far behind judges nobody
-            self._beats.put_nowait((beat, at))
+            self._beats.put_nowait((beat, sent_us, received_us))
 
     async def _hear_beats(self) -> None:
         while True:
-            beat, at = await self._beats.get()
-            self._store.clock.hear(beat.server_us + round((time.monotonic() - at) * 1e6))
+            beat, sent_us, received_us = await self._beats.get()
+            self._store.clock.hear(beat.server_us, sent_us, received_us)
             self._firer.set_rank(beat.rank)
             self._firer.hear_wake(beat.last_wake)
             self._executor.hear_beat(beat)
             await self._give_back_unnamed(beat)
             if self._reaper is not None:
-                await self._reaper.once(beat, at)
+                await self._reaper.once(beat, received_us / 1e6)
 
     async def _give_back_unnamed(self, beat: Beat) -> None:
         """An entry pending to us that two beats in a row did not name was read by an answer we never got."""
@@ -282,8 +287,10 @@ async def _keep_going(name: str, run: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(LOOP_RETRY_S)
 
 
-def _post(loop: asyncio.AbstractEventLoop, call: Callable[[Beat, float], None], beat: Beat, at: float) -> None:
+def _post(
+    loop: asyncio.AbstractEventLoop, call: Callable[[Beat, int, int], None], beat: Beat, sent_us: int, received_us: int
+) -> None:
     try:
-        loop.call_soon_threadsafe(call, beat, at)
+        loop.call_soon_threadsafe(call, beat, sent_us, received_us)
     except RuntimeError:
         return  # the loop is closed: the worker has left

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import time
 
@@ -21,6 +20,7 @@ from tests.service.workers import Effects, Workers, eventually, until
 
 TAKEOVER_S = 2.5  # the figure
 ROUNDS = 5
+LAG_STEP_S = 0.05
 
 
 async def test_a_sleeper_outlives_its_worker_and_finishes_once(
@@ -28,10 +28,10 @@ async def test_a_sleeper_outlives_its_worker_and_finishes_once(
 ) -> None:
     client = real_server.client()
     [first] = await workers.start("first")
-    handle = await app.rpc("nap", nap, effects.path, 1.0)
+    handle = await app.rpc("nap", nap, effects.path, 1.5)
     due_ms = (await until(app, "nap", "suspended")).waiting_on[0].due_ms
     assert due_ms
-    await first.line(r"nap suspended until .* \(1 s\)|nap suspended until .* \(0\.\d+ s\)")
+    await first.line("nap suspended until")
     await first.kill()
 
     async def is_due() -> bool:
@@ -43,7 +43,7 @@ async def test_a_sleeper_outlives_its_worker_and_finishes_once(
     assert effects.lines() == ["nap lies down"]
 
     await workers.start("second")
-    assert await handle == "nap slept for 1 seconds"
+    assert await handle == "nap slept for 1.5 seconds"
     assert effects.lines() == ["nap lies down", "nap gets up"]
 
 
@@ -102,7 +102,7 @@ async def test_a_step_goes_on_soon_after_its_worker_was_killed(
         await handle
         await workers.start(f"d{number}")
     lag.cancel()
-    lag_s = max(await asyncio.gather(lag, return_exceptions=False), 0.0)
+    lag_s = await lag
     median_s = statistics.median(took_s)
     with capsys.disabled():
         print(f"\ntakeover after kill -9: median {median_s:.2f} s, of {', '.join(f'{s:.2f}' for s in took_s)}")  # noqa: T201
@@ -120,8 +120,6 @@ async def _largest_lag() -> float:
     except asyncio.CancelledError:
         return worst
 
-
-LAG_STEP_S = 0.05
 
 
 async def test_what_kills_its_workers_is_halted_and_its_neighbours_finish(
@@ -149,5 +147,4 @@ async def test_what_kills_its_workers_is_halted_and_its_neighbours_finish(
     assert effects.count("poison taken") == QUICK.max_attempts
     await asyncio.gather(*neighbours)
     assert not await poison.done()
-    assert all(worker.pid != os.getpid() for worker in alive)
     await app.cancel("poison")

@@ -43,7 +43,9 @@ def test_gather_keeps_exceptions_as_results_when_told_to() -> None:
         raise ValueError("no")
 
     async def gathering(ctx: Context) -> list[str]:
-        return [repr(result) for result in await asyncio.gather(failing(ctx), napping(ctx, 2, 1), return_exceptions=True)]
+        return [
+            repr(result) for result in await asyncio.gather(failing(ctx), napping(ctx, 2, 1), return_exceptions=True)
+        ]
 
     assert play(gathering) == ["ValueError('no')", "1"]
 

@@ -1,0 +1,115 @@
+"""Workers that are told to leave, paused, or kept busy: SIGTERM once and twice, SIGSTOP, a blocked event loop."""
+
+from __future__ import annotations
+
+import signal
+
+from durasleep import Durasleep
+from durasleep.model import PromiseId
+from durasleep.settings import DEFAULTS
+from tests.servers import Server
+from tests.service.functions import loop_passage, nap, passage, sleeping_workflow, thread_passage
+from tests.service.workers import Effects, Workers, eventually, until
+
+
+async def test_sigterm_lets_running_steps_finish_and_leaves_sleepers_alone(
+    app: Durasleep, workers: Workers, effects: Effects, real_server: Server
+) -> None:
+    [leaving] = await workers.start("leaving")
+    store = await app.opened()
+    await app.rpc("sleeper", sleeping_workflow, 3600)
+    await until(app, "sleeper", "suspended")
+    asleep = await store.load(PromiseId("sleeper"))
+    handle = await app.rpc("passage", passage, effects.path)
+    await effects.standing("gate")
+
+    leaving.signal(signal.SIGTERM)
+    await leaving.line("is leaving: 1 in hand")
+    late = await app.rpc("late", nap, effects.path, 0)
+    effects.open("gate")
+    assert await leaving.exited() == 0
+    assert (await app.describe("late")).status == "queued"
+    assert (await app.describe("passage")).status == "queued"
+    assert await app.workers() == []
+    assert await store.load(PromiseId("sleeper")) == asleep
+
+    await workers.start("next")
+    assert await handle == "through gate"
+    await late
+    assert effects.count("gate") == effects.count("passage comes") == effects.count("passage goes") == 1
+    assert await store.load(PromiseId("sleeper")) == asleep
+
+
+async def test_a_second_sigterm_leaves_at_once_and_another_worker_takes_over(
+    app: Durasleep, workers: Workers, effects: Effects
+) -> None:
+    """Steps that will not end, as a coroutine and as a thread, keep nobody: their executions are given back."""
+    [leaving] = await workers.start("leaving")
+    handles = [
+        await app.rpc("in-loop", passage, effects.path, "loop-gate"),
+        await app.rpc("in-thread", thread_passage, effects.path, "thread-gate"),
+    ]
+    await effects.standing("loop-gate")
+    await effects.standing("thread-gate")
+    leaving.signal(signal.SIGTERM)
+    await leaving.line("is leaving: 2 in hand")
+    leaving.signal(signal.SIGTERM)
+    await leaving.exited()
+    store = await app.opened()
+    for id in ("in-loop", "in-thread"):
+        assert (await app.describe(id)).status == "queued"
+        loaded = await store.load(PromiseId(id))
+        assert loaded
+        assert loaded.head.deaths == 0, "leaving is not dying"
+
+    await workers.start("next")
+    for gate in ("loop-gate", "thread-gate"):
+        (first, _), (second, _) = await effects.standing(gate, times=2)
+        assert first == leaving.pid != second
+        effects.open(gate)
+    assert [await handle for handle in handles] == ["through loop-gate", "through thread-gate"]
+
+
+async def test_a_paused_worker_finds_itself_fenced(app: Durasleep, workers: Workers, effects: Effects) -> None:
+    paused, other = await workers.start("one", "two")
+    handle = await app.rpc("passage", passage, effects.path)
+    [(pid, _)] = await effects.standing("gate")
+    if pid == other.pid:
+        paused, other = other, paused
+    paused.signal(signal.SIGSTOP)
+    await effects.standing("gate", times=2)
+    effects.open("gate")
+    assert await handle == "through gate"
+    assert effects.count("passage goes") == 1
+
+    paused.signal(signal.SIGCONT)  # its step ends now, and what it commits comes too late
+    await paused.line("passage (was taken over|dropped)")
+    assert await handle == "through gate"
+    assert effects.count("passage goes") == 1
+    # It is a worker like any other again.
+    await other.kill()
+    assert await (await app.rpc("nap", nap, effects.path, 0)) == "nap slept for 0 seconds"
+
+
+async def test_a_blocked_event_loop_keeps_its_lease(
+    app: Durasleep, workers: Workers, effects: Effects, real_server: Server, namespace: str
+) -> None:
+    """Longer than a worker may be silent: the heartbeat has a thread of its own."""
+    client = real_server.sync_client()
+    beats = (await app.opened()).keys().workers
+    await workers.start("one", "two")
+    handle = await app.rpc("passage", loop_passage, effects.path)
+    [(pid, _)] = await effects.standing("gate")
+    holder = workers.of_pid(pid).name
+
+    def beat_ms() -> float:
+        rows = client.zrange(beats, 0, -1, withscores=True)
+        return max(score for consumer, score in rows if consumer.decode().partition("/")[0] == holder)
+
+    first_ms = beat_ms()
+    silent_ms = (DEFAULTS.dead_after_s + DEFAULTS.heartbeat_s) * 1000
+    await eventually(lambda: beat_ms() - first_ms > silent_ms, "beats of the blocked worker")
+    assert (await app.describe("passage")).worker == holder
+    effects.open("gate")
+    assert await handle == "through gate"
+    assert effects.count("gate") == 1
