@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -342,13 +341,8 @@ def _value_of(entry: Entry, codec: Codec, hint: Any, future: DurableFuture[Any])
 
 def _rejection(entry: Entry, codec: Codec) -> Exception:
     if entry.kind is Kind.TRANSACTION:
-        reply = read_reply(entry.payload)
-        return reply if isinstance(reply, Exception) else RemoteError("ResponseError", repr(reply))
-    error = codec.decode_error(entry.payload)
-    if isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError):
-        return error
-    # a SystemExit of somebody else must not end us, nor a CancelledError look like our own
-    return RemoteError(type(error).__qualname__, str(error))
+        return RemoteError("ResponseError", entry.payload[1:].decode(errors="replace").strip())
+    return codec.decode_error(entry.payload)
 
 
 def read_reply(payload: bytes) -> Any:

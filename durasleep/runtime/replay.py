@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Collection, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +91,7 @@ class Activation:
         "_info",
         "_journal",
         "_loop",
+        "_news",
         "_settings",
         "seen",
         "seen_number",
@@ -110,14 +111,20 @@ class Activation:
         self._codec = codec
         self._settings = settings
         self._canceled = False
+        self._news: Collection[str] = ()
         self._loop = WorkflowLoop(info.created_ms)
         self._journal = self._loop.timers = Journal(info.id, codec, self._loop)
         self.seen = 0
         self.seen_number = Number("")
 
-    def start(self, entries: Iterable[Entry]) -> Progress:
-        """Replay the whole journal, given in any order."""
+    def start(self, entries: Iterable[Entry], unseen: Collection[str] | None = None) -> Progress:
+        """Replay the whole journal, given in any order.
+
+        ``unseen`` are the numbers no commit has named as seen: from the first of them on it is no replay, and what
+        is logged is new. Without them, only the newest settlement is.
+        """
         settled = self._journal.load(entries)
+        self._news = unseen if unseen is not None else [entry.number for entry in settled[-1:]]
         loop = self._loop
         try:
             coro = self._call()
@@ -142,7 +149,7 @@ class Activation:
     def close(self) -> CloseReport:
         """Put the workflow away: cancel its tasks, within bounds, while durable calls raise Detached."""
         loop = self._loop
-        stubborn = loop.detach()
+        stubborn = loop.detach(self._journal.size)
         if stubborn:
             for task in stubborn:
                 keep_for_ever(task)
@@ -160,7 +167,6 @@ class Activation:
 
     def _feed(self, settled: list[Entry]) -> None:
         loop = self._loop
-        last = settled[-1] if settled else None
         for entry in settled:
             if entry.stamp <= self.seen:
                 continue
@@ -168,7 +174,7 @@ class Activation:
                 return
             self.seen = loop.now_ms = entry.stamp
             self.seen_number = entry.number
-            if entry is last:
+            if entry.number in self._news:
                 loop.speak()
             if entry.number != CANCEL:
                 self._journal.feed(entry)
@@ -203,8 +209,8 @@ class Activation:
         if journal.size > self._settings.journal_entries_max:
             return self._ended(
                 Halted(
-                    f"{self._info.id} has asked for {journal.size} journal entries, and {self._settings.journal_entries_max} "
-                    "is the limit: let children do a part of the work"
+                    f"{self._info.id} has asked for {journal.size} journal entries, and "
+                    f"{self._settings.journal_entries_max} is the limit: let children do a part of the work"
                 )
             )
         if not journal.waiting:
@@ -258,8 +264,8 @@ def _explained(error: BaseException) -> BaseException:
         "bound to a different event loop" in text or "attached to a different loop" in text
     ):
         explained = NotDurable(
-            f"{text}: a Queue, Lock, Event or future made outside of this workflow cannot be awaited in it; make it inside, and "
-            "use ctx.promise() to wait for others"
+            f"{text}: a Queue, Lock, Event or future made outside of this workflow cannot be awaited in it; "
+            "make it inside, and use ctx.promise() to wait for others"
         )
         explained.__cause__ = error
         return explained

@@ -18,7 +18,7 @@ from durasleep.errors import DurasleepError, StoreError, StoreUnavailable
 from durasleep.settings import Settings
 from durasleep.store import script
 from durasleep.store.commands import Command, Item, error_of, key_list
-from durasleep.store.connection import Link, Reply, is_passing
+from durasleep.store.connection import Link, Reply, error_text, is_passing
 
 T = TypeVar("T")
 Call = Item[Any] | Command[Any]
@@ -80,7 +80,7 @@ def must_repeat(call: Call, reply: Reply, place: int) -> bool:
 def read(call: Call, reply: Reply, place: int) -> Any:
     """What a call answers, given the reply to its command and its place among the items of that."""
     if isinstance(reply, Exception):
-        raise error_of(str(reply)) from reply
+        raise error_of(error_text(reply)) from reply
     return call.read(reply[place]) if isinstance(call, Item) else call.parse(reply)
 
 
@@ -125,15 +125,14 @@ class Batcher:
             batch = [waiting for waiting in batch if not waiting.future.cancelled()]
             try:
                 await self._exchange(batch)
-            except BaseException as error:
+            except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, and the others go on
                 for waiting in batch:
                     if not waiting.future.done():
-                        if isinstance(error, DurasleepError):
-                            waiting.future.set_exception(error)
-                        else:
-                            waiting.future.cancel()
-                if not isinstance(error, DurasleepError):
-                    raise
+                        waiting.future.set_exception(error)
+            except BaseException:
+                for waiting in batch:
+                    waiting.future.cancel()
+                raise
 
     async def _exchange(self, batch: list[_Waiting]) -> None:
         """Run a batch, repeating what got no answer."""

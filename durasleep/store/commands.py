@@ -73,7 +73,9 @@ def error_of(text: bytes | str) -> errors.DurasleepError:
     """The exception for an error text of a script, ``CODE what happened``."""
     message = text.decode(errors="replace") if isinstance(text, bytes) else text
     match = _CODE.match(message)
-    return errors.from_code(match[1], match[2]) if match else errors.StoreError(message)
+    if match is None:
+        return errors.StoreError(message)
+    return errors.from_code("CORRUPT" if match[1] == "WRONGTYPE" else match[1], match[2])
 
 
 def key_list(keys: Keyspace) -> list[bytes]:
@@ -501,6 +503,7 @@ _HEAD = (
     "deaths",
     "order",
     "base",
+    "unseen",
     "value",
     "settled",
 )
@@ -527,6 +530,8 @@ class Head:
     deaths: int
     order: int
     base: str
+    unseen: frozenset[str]
+    """Numbers of what has settled since the last commit."""
     value: bytes
     settled_ms: int
 
@@ -566,6 +571,7 @@ def read_head(keys: Keyspace, id: PromiseId) -> Command[Head | None]:
                 deaths=_number(v["deaths"]),
                 order=_number(v["order"]),
                 base=_text(v["base"]),
+                unseen=frozenset(_text(v["unseen"]).split()),
                 value=v["value"] or b"",
                 settled_ms=_number(v["settled"]),
             )

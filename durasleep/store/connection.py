@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +57,15 @@ _NOT_OURS = {
 }
 
 # The server is there but cannot serve this now: waiting helps, and nothing was applied.
-_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ")
+_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "NOREPLICAS", "MISCONF")
+_PASSING_ERRORS = (  # those of them whose code redis-py takes out of the text
+    redis_errors.BusyLoadingError,
+    redis_errors.ReadOnlyError,
+    redis_errors.ClusterDownError,
+    redis_errors.TryAgainError,
+)
+# Redis 6.2 puts the place in front of what failed in a script.
+_PLACE = re.compile(r"(?:ERR )?Error running script .*?(?:@user_script: ?\d+: -?)+(?=[A-Z]{2})", re.DOTALL)
 
 
 class RawConnection(Protocol):
@@ -267,8 +276,12 @@ def is_reply(error: redis_errors.RedisError) -> bool:
 
 def is_passing(error: BaseException | str) -> bool:
     """Whether an error reply, or the text of one, only means: not now."""
-    passing = (redis_errors.BusyLoadingError, redis_errors.ReadOnlyError)
-    return isinstance(error, passing) or str(error).startswith(_PASSING)
+    return isinstance(error, _PASSING_ERRORS) or error_text(error).startswith(_PASSING)
+
+
+def error_text(error: BaseException | str) -> str:
+    """The text of an error reply, its code first, as every server says it."""
+    return _PLACE.sub("", str(error), count=1)
 
 
 def unavailable(connector: Connector, error: BaseException) -> StoreError:

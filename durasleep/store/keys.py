@@ -81,7 +81,9 @@ LIMIT = {
     "family_max": 256,  # members of families one script closes; the rest waits in `closing`
     "answer_entries_max": 256,  # journal entries in one answer
     "answer_bytes_max": 1 << 20,
+    "closing_max": 32,  # ended promises one script goes on closing
     "waiters_max": 256,  # beyond it, clients look by themselves
+    "promise_waiters_max": 10_000,  # executions that wait for one: each new one rewrites the list of them
     "inbox_entries_max": 1000,
     "inbox_value_bytes_max": 65_536,  # larger results are read by their reader
     "inbox_ttl_ms": 90_000,

@@ -24,32 +24,37 @@ T = TypeVar("T")
 SERVER_MIN = (6, 2)
 PAGES_MAX = 1_000  # of one journal: far above its cap
 
+_INFO = [b"INFO", b"server"]
+
 logger = logging.getLogger("durasleep")
 
 
 def _greeting(namespace: str) -> list[list[bytes]]:
     meta = meta_key(namespace).encode()
     return [
-        [b"INFO", b"server"],
         [b"HSETNX", meta, b"schema", b"%d" % SCHEMA_VERSION],
         [b"HSETNX", meta, b"partitions", b"1"],
         [b"HMGET", meta, b"schema", b"partitions"],
     ]
 
 
-def _check_greeting(namespace: str, replies: list[Any]) -> None:
-    """UnsupportedServer or SchemaMismatch, if this Redis or this namespace is not for us."""
-    info, _, _, meta = replies
+def _check_server(info: Any) -> None:
+    """UnsupportedServer if this Redis is not for us; asked before anything is written."""
     if isinstance(info, bytes):  # fakeredis has no INFO, an ACL may forbid it: the scripts will tell
         match = re.search(rb"redis_version:(\d+)\.(\d+)", info)
         if match and (int(match[1]), int(match[2])) < SERVER_MIN:
             found = match[0].removeprefix(b"redis_version:").decode()
             raise UnsupportedServer(f"this server speaks Redis {found}; durasleep needs 6.2 or newer (or Valkey)")
+
+
+def _check_greeting(namespace: str, replies: list[Any]) -> None:
+    """SchemaMismatch if this namespace is not for us, StoreError if we may not use it at all."""
+    meta = replies[-1]
     if isinstance(meta, Exception):
         if is_passing(meta):
             raise StoreUnavailable(f"Redis cannot serve us now: {meta}")
         raise StoreError(f"Redis refuses us: {meta}")
-    schema, partitions = (int(value or 0) for value in meta)
+    schema, partitions = (int(value) if value and value.isdigit() else 0 for value in meta)
     if schema != SCHEMA_VERSION:
         raise SchemaMismatch(
             f"namespace {namespace!r} has schema {schema}, this version of durasleep reads schema {SCHEMA_VERSION}"
@@ -102,6 +107,7 @@ class Store:
         if not self._greeted:
             link = self.link()
             try:
+                _check_server(*await link.exchange([_INFO]))
                 _check_greeting(self.namespace, await link.exchange(_greeting(self.namespace)))
             finally:
                 await link.close()
@@ -220,6 +226,7 @@ class SyncStore:
     def open(self) -> None:
         """See ``Store.open``."""
         if not self._greeted:
+            _check_server(*self._link.exchange([_INFO]))
             _check_greeting(self.namespace, self._link.exchange(_greeting(self.namespace)))
             self._greeted = True
 

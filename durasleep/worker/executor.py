@@ -30,6 +30,7 @@ from durasleep.store.store import Store
 
 T = TypeVar("T")
 
+STUBBORN_MAX = 100  # tasks that would not end, kept for good; beyond it the process needs a new start
 SUSPECT_DEATHS = 2  # from here on an execution may be what kills its workers
 
 logger = logging.getLogger("durasleep")
@@ -76,6 +77,7 @@ class Executor:
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="durasleep-step")
         self._in_threads: set[object] = set()
         self._running: dict[str, Running] = {}
+        self._stubborn = 0
         self._freed = asyncio.Event()
         self._leaving = False
 
@@ -106,10 +108,14 @@ class Executor:
         """The leases in hand; may be called from another thread."""
         return [running.lease for running in tuple(self._running.values())]
 
-    def submit(self, leases: Iterable[Lease]) -> None:
-        """Take executions on; one that is in hand already is left alone."""
+    async def submit(self, leases: Iterable[Lease]) -> None:
+        """Take executions on; one that is in hand already is left alone, one for which there is no slot given back."""
         for lease in leases:
-            if lease.entry not in self._running:
+            if lease.entry in self._running:
+                continue
+            if self.free == 0:  # two streams were read at once
+                await self.give_back(lease.queue, [lease.entry])
+            else:
                 running = Running(lease)
                 self._running[lease.entry] = running
                 running.task = asyncio.get_running_loop().create_task(self._run(running), name=f"durasleep:{lease.id}")
@@ -138,6 +144,20 @@ class Executor:
                 running.news = True
                 running.changed.set()
 
+    async def give_back(self, queue: str, entries: Sequence[str]) -> None:
+        """Let others have entries that were read here; no attempt is counted."""
+        await self._store.call(
+            commands.reclaim(
+                self._store.keys(),
+                self._consumer,
+                queue,
+                beat="",
+                give_back="some",
+                max_attempts=self._settings.max_attempts,
+                entries=entries,
+            )
+        )
+
     async def drain(self, grace_s: float) -> bool:
         """Let running steps finish, start nothing new; whether everything was let go of within ``grace_s``."""
         self._leaving = True
@@ -165,7 +185,7 @@ class Executor:
         except Fenced as error:
             logger.info("%s dropped: %s", lease.id, error)
         except _GiveBack:
-            await self._give_back(lease)
+            await self.give_back(lease.queue, [lease.entry])
         except CorruptData as error:
             await self._halt(lease, str(error))
         except DurasleepError as error:
@@ -239,10 +259,6 @@ class Executor:
             return Outcome.CANCEL, b""
         except Exception as error:  # noqa: BLE001 - whatever a user's function raises is its outcome
             return Outcome.REJECT, self._codec.encode_error(error)
-        except BaseException as error:  # noqa: BLE001 - SystemExit in a task fails the task, not the worker
-            return Outcome.REJECT, self._codec.encode_error(
-                RuntimeError(f"{type(error).__name__} in user code: {error}")
-            )
 
     async def _run_workflow(self, running: Running, loaded: Loaded, definition: WorkflowDefinition) -> None:
         head = loaded.head
@@ -259,7 +275,7 @@ class Executor:
         dues = {entry.number: entry.due_ms for entry in loaded.entries.values() if entry.state is State.PENDING}
         started = time.monotonic()
         try:
-            progress = await _plainly(activation.start, loaded.entries.values())
+            progress = await _plainly(activation.start, loaded.entries.values(), head.unseen)
             while True:
                 _note_dues(dues, progress.ops, self._store.clock.now_ms())
                 if progress.outcome is not None:
@@ -276,7 +292,7 @@ class Executor:
         finally:
             report = await _plainly(activation.close)
             if report.stubborn:
-                logger.warning("%s: %d tasks of it refuse to end: %s", head.id, len(report.stubborn), report.stubborn)
+                self._say_stubborn(head.id, report.stubborn)
 
     async def _go_on(self, running: Running, activation: Activation, progress: Progress) -> list[Entry] | None:
         """Commit what the workflow asked for and wait for news: the entries to feed, or None if it is suspended."""
@@ -305,6 +321,13 @@ class Executor:
             running.changed.clear()
             ops = [result for step in _finished(running) if (result := step.result()) is not None]
 
+    def _say_stubborn(self, id: str, positions: Sequence[str]) -> None:
+        """Code that swallows its own cancellation stays in memory for good: it is named and counted."""
+        self._stubborn += len(positions)
+        logger.warning("%s was put away, but would not end at %s", id, ", ".join(positions))
+        if self._stubborn > STUBBORN_MAX:
+            logger.error("%d tasks of workflows would not end: restart this worker", self._stubborn)
+
     def _start_step(self, running: Running, call: StepCall) -> None:
         task = asyncio.get_running_loop().create_task(
             self._step(call), name=f"durasleep:{running.lease.id}~{call.number}"
@@ -325,15 +348,21 @@ class Executor:
             if task is not None and task.cancelling():
                 return None
             failure: BaseException = error
-        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises is its result
+        except Exception as error:  # noqa: BLE001 - whatever a user's function raises is its result
             failure = error
         logger.warning("step %s (%s) failed: %s: %s", call.number, call.name, type(failure).__name__, failure)
-        if not isinstance(failure, Exception):  # SystemExit in a step fails the step, not the worker
+        if not isinstance(failure, Exception):  # a CancelledError of its own: for the workflow, nobody canceled it
             failure = RuntimeError(f"{type(failure).__name__} in step {call.name}: {failure}")
         return StepResult(call.number, call.name, State.REJECTED, self._codec.encode_error(failure))
 
     async def _call(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Call user code: async functions here, others in a thread."""
+        """Call user code: async functions here, others in a thread. SystemExit ends the call, not the worker."""
+        try:
+            return await self._call_plainly(fn, args, kwargs)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise RuntimeError(f"{type(error).__name__} in user code: {error}") from error
+
+    async def _call_plainly(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if inspect.iscoroutinefunction(fn):
             return await fn(*args, **kwargs)
         context = contextvars.copy_context()
@@ -423,19 +452,6 @@ class Executor:
                 await self._commit(lease, Outcome.DROP, payload=reason.encode())
             except StoreError:
                 return
-
-    async def _give_back(self, lease: Lease) -> None:
-        await self._store.call(
-            commands.reclaim(
-                self._store.keys(lease.id),
-                self._consumer,
-                lease.queue,
-                beat="",
-                give_back="some",
-                max_attempts=self._settings.max_attempts,
-                entries=[lease.entry],
-            )
-        )
 
     def _say_suspended(self, lease: Lease, dues: dict[Number, int]) -> None:
         due_ms = min((due for due in dues.values() if due), default=0)

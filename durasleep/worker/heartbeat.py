@@ -43,7 +43,8 @@ class Heartbeat:
         loop_thread: int,
     ) -> None:
         """``held`` and ``on_beat`` (with the monotonic times it was sent and received, in us) are called in the
-        heartbeat's thread; ``loop_thread`` is watched for stalls."""
+        heartbeat's thread; ``loop_thread`` is watched for stalls.
+        """
         self._store = SyncStore(
             connector, namespace=namespace, settings=settings, name=consumer.partition("/")[0], patience_s=0.0
         )

@@ -203,7 +203,7 @@ class Worker:
         while True:
             free = await self._executor.wait_until_free()
             leases = await self._reader.once(free)
-            self._executor.submit(leases)
+            await self._executor.submit(leases)
 
     async def _show_pulse(self) -> None:
         while True:
@@ -232,17 +232,7 @@ class Worker:
         unnamed = set(beat.unnamed) - held
         for queue, entry in unnamed & self._unnamed:
             logger.info("entry %s was delivered here but never arrived: given back", entry)
-            await self._store.call(
-                commands.reclaim(
-                    self._store.keys(),
-                    self._consumer,
-                    queue,
-                    beat="",
-                    give_back="some",
-                    max_attempts=self._settings.max_attempts,
-                    entries=[entry],
-                )
-            )
+            await self._executor.give_back(queue, [entry])
         self._unnamed = unnamed
 
     def _hear_gap(self) -> None:

@@ -6,6 +6,7 @@ A workflow has one history: kept in memory, replayed at every event or cut off a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from durasleep.model import Number, State
 from durasleep.runtime.context import Context
 from durasleep.runtime.replay import Halted
-from tests.unit.test_runtime_support import World, WorkflowFn, value_of
+from tests.unit.runtime_world import WorkflowFn, World, value_of
 
 
 def add(a: int, b: int) -> int:
@@ -71,9 +72,8 @@ async def race(ctx: Context) -> list[Any]:
     numbers = {future: n for n, future in enumerate(waits)}
     while waits:
         done, waits = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for future in done:
-            order.append((numbers[future], repr(future.exception() or future.result())))
-    return [list(item) for item in order]
+        order.extend([numbers[future], repr(future.exception() or future.result())] for future in done)
+    return order
 
 
 async def timeouts(ctx: Context) -> list[str]:
@@ -119,7 +119,7 @@ async def completing(ctx: Context) -> list[Any]:
     order: list[Any] = [await first for first in asyncio.as_completed([branch(n) for n in range(8)])]
     try:
         for first in asyncio.as_completed([branch(n) for n in range(3)], timeout=1):
-            order.append(await first)
+            order.append(await first)  # noqa: PERF401 - a comprehension would lose what came in time
     except TimeoutError:
         order.append("time is up")
     return order
@@ -134,7 +134,7 @@ async def children(ctx: Context) -> list[Any]:
 
 
 async def streaming(ctx: Context) -> list[int]:
-    async def ticks(count: int) -> Any:
+    async def ticks(count: int) -> AsyncIterator[int]:
         try:
             for n in range(count):
                 await ctx.sleep(1)

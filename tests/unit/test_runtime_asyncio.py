@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from asyncio import as_completed as as_completed_by_name
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from durasleep.model import Kind, Number, State
 from durasleep.runtime.context import Context
 from durasleep.runtime.replay import Halted, Rejected
-from tests.unit.test_runtime_support import World, play, value_of
+from tests.unit.runtime_world import World, play, value_of
 
 
 async def napping(ctx: Context, seconds: float, value: Any) -> Any:
@@ -32,7 +34,7 @@ def test_asyncio_sleep_is_a_durable_timer() -> None:
 
 def test_gather_returns_results_in_the_order_asked() -> None:
     async def gathering(ctx: Context) -> list[int]:
-        return await asyncio.gather(napping(ctx, 3, 1), napping(ctx, 1, 2), napping(ctx, 2, 3))
+        return list(await asyncio.gather(napping(ctx, 3, 1), napping(ctx, 1, 2), napping(ctx, 2, 3)))
 
     assert play(gathering) == [1, 2, 3]
 
@@ -108,7 +110,7 @@ def test_a_timeout_block_that_is_left_in_time_takes_its_timer_back() -> None:
 
 def test_a_timer_made_and_canceled_in_one_go_writes_nothing_but_takes_its_number() -> None:
     async def waiting(ctx: Context) -> str:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(60):  # noqa: ASYNC100 - that is the point
             pass
         await ctx.sleep(1)
         return "done"
@@ -202,12 +204,12 @@ def test_sets_of_tasks_futures_and_gathers_are_iterated_in_the_order_of_the_prog
         tasks = [asyncio.create_task(nothing()) for _ in range(30)]
         futures = [asyncio.get_running_loop().create_future() for _ in range(30)]
         gathers = [asyncio.gather(nothing()) for _ in range(30)]
-        shuffled = [set(tasks), set(futures), set(gathers)]
+        task_set, future_set, gather_set = set(tasks), set(futures), set(gathers)
         await asyncio.wait(gathers)
         return [
-            [tasks.index(task) for task in shuffled[0]],
-            [futures.index(future) for future in shuffled[1]],
-            [gathers.index(gather) for gather in shuffled[2]],
+            [tasks.index(task) for task in task_set],
+            [futures.index(future) for future in future_set],
+            [gathers.index(gather) for gather in gather_set],
         ]
 
     orders = [value_of(World(setting).play()) for _ in range(5)]
@@ -239,7 +241,7 @@ def test_queue_event_lock_semaphore_and_condition_work() -> None:
             for n in range(3):
                 group.create_task(holder(n))
             for _ in range(3):
-                log.append(await queue.get())
+                log.append(await queue.get())  # noqa: PERF401 - others append meanwhile
             await event.wait()
             async with condition:
                 await condition.wait_for(event.is_set)
@@ -266,7 +268,7 @@ def test_async_generators_left_open_are_closed_on_the_private_loop() -> None:
     closed: list[str] = []
 
     async def generating(ctx: Context) -> str:
-        async def numbers() -> Any:
+        async def numbers() -> AsyncIterator[int]:
             try:
                 for n in range(10):
                     await ctx.sleep(1)
@@ -329,7 +331,7 @@ def test_a_lock_shared_by_two_workflows_is_explained() -> None:
 
 def test_a_drain_that_never_blocks_is_halted() -> None:
     async def spinning(ctx: Context) -> None:
-        while True:
+        while True:  # noqa: ASYNC110 - the mistake
             await asyncio.sleep(0)
 
     world = World(spinning)
@@ -361,13 +363,13 @@ async def test_the_running_loop_of_the_worker_is_restored() -> None:
         await ctx.sleep(1)
         return "slept"
 
-    results: list[Any] = []
     loop = asyncio.get_running_loop()
+    driven: asyncio.Future[Any] = loop.create_future()
 
     def drive() -> None:
-        results.append(play(sleeper))
-        results.append(asyncio.get_running_loop() is loop)
+        driven.set_result((play(sleeper), asyncio.get_running_loop() is loop))
 
+    hooks = sys.get_asyncgen_hooks()
     loop.call_soon(drive)
-    await asyncio.sleep(0.01)
-    assert results == ["slept", True]
+    assert await driven == ("slept", True)
+    assert sys.get_asyncgen_hooks() == hooks

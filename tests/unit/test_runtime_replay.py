@@ -11,13 +11,25 @@ from typing import Any
 import pytest
 
 from durasleep.errors import Canceled, InvalidDuration, NotSerializable, RemoteError, TimedOut
-from durasleep.model import CancelEntry, Entry, Kind, Number, StartChild, StartPromise, StartTimer, State, Transaction
+from durasleep.model import (
+    CancelEntry,
+    Due,
+    Entry,
+    Kind,
+    Number,
+    PromiseId,
+    StartChild,
+    StartPromise,
+    StartTimer,
+    State,
+    Transaction,
+)
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry
 from durasleep.runtime.journal import read_reply
-from durasleep.runtime.replay import CanceledOutcome, Halted, Rejected, Resolved
+from durasleep.runtime.replay import Halted, Rejected, Resolved
 from durasleep.settings import Settings
-from tests.unit.test_runtime_support import CODEC, CREATED_MS, World, play, value_of
+from tests.unit.runtime_world import CODEC, CREATED_MS, World, play, value_of
 
 
 def double(n: int) -> int:
@@ -42,7 +54,7 @@ def test_a_fresh_activation_asks_for_its_timer_and_waits() -> None:
 
     world = World(sleeper, 5)
     progress = world.activate()
-    assert progress.ops == (StartTimer(Number("1"), "pause", "+5000"),)
+    assert progress.ops == (StartTimer(Number("1"), "pause", Due("+5000")),)
     assert (progress.steps, progress.stop_steps, progress.waiting, progress.outcome) == ((), (), True, None)
     world.close()
     assert value_of(world.play()) == "slept 5"
@@ -72,12 +84,13 @@ def test_every_durable_call_has_its_operation() -> None:
         await ctx.promise()
 
     progress = World(asking).activate()
+    args = CODEC.encode_args((1,), {"x": 2}, "")
     assert progress.ops == (
-        StartTimer(Number("1"), "", "+1000"),
-        StartTimer(Number("2"), "", "=1893456000000"),
-        StartTimer(Number("3"), "", "+60000"),
-        StartPromise(Number("4"), "approval", "+2000"),
-        StartChild(Number("5"), "child", CODEC.encode_args((1,), {"x": 2}, ""), "gpu/w1", "+3000", "other"),
+        StartTimer(Number("1"), "", Due("+1000")),
+        StartTimer(Number("2"), "", Due("=1893456000000")),
+        StartTimer(Number("3"), "", Due("+60000")),
+        StartPromise(Number("4"), "approval", Due("+2000")),
+        StartChild(Number("5"), "child", args, "gpu/w1", Due("+3000"), PromiseId("other")),
         StartChild(Number("6"), "double", CODEC.encode_args((1,), {}, ""), None, None, None),
         StartPromise(Number("7"), "", None),
     )
@@ -405,6 +418,29 @@ def test_the_logger_says_each_line_once(caplog: pytest.LogCaptureFixture) -> Non
     assert caplog.records[0].execution == "order-1"  # type: ignore[attr-defined]
 
 
+def test_several_settlements_in_one_wake_up_lose_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    async def talking(ctx: Context) -> None:
+        for _ in range(3):
+            await ctx.sleep(1)
+            ctx.logger.warning("woken at %d", ctx.now().timestamp() * 1000 - CREATED_MS)
+
+    def settled(number: int) -> Entry:
+        return Entry(Number(str(number)), Kind.TIMER, State.RESOLVED, stamp=CREATED_MS + number)
+
+    activation = World(talking).new_activation()
+    activation.start([settled(1), settled(2), settled(3)], frozenset({"2", "3"}))
+    assert [record.message for record in caplog.records] == ["woken at 2", "woken at 3"]
+
+
+def test_a_fan_out_of_thousands_is_put_away_in_order() -> None:
+    async def fan(ctx: Context) -> None:
+        await asyncio.gather(*(ctx.rpc("child") for _ in range(5_000)))
+
+    activation = World(fan).new_activation()
+    assert len(activation.start([]).ops) == 5_000
+    assert activation.close().stubborn == ()
+
+
 def test_info_says_who_it_is() -> None:
     async def asking(ctx: Context) -> list[Any]:
         return [ctx.info.id, ctx.info.root_id, ctx.info.function, ctx.info.group, ctx.info.created_at.isoformat()]
@@ -482,22 +518,9 @@ def test_with_a_result_only_what_outlives_the_workflow_is_committed() -> None:
         ctx.rpc("child")
         ctx.rpc("audit", id="audit-1")
         ctx.run(double, 1)
-        asyncio.create_task(ctx.promise())  # type: ignore[arg-type]  # noqa: RUF006  # pyright: ignore
         return "done"
 
-    world = World(leaving)
-    progress = world.new_activation().start(())
-    assert isinstance(progress.outcome, Rejected)  # create_task wants a coroutine
-
-    async def leaving_well(ctx: Context) -> str:
-        ctx.sleep(1)
-        ctx.promise()
-        ctx.rpc("child")
-        ctx.rpc("audit", id="audit-1")
-        ctx.run(double, 1)
-        return "done"
-
-    progress = World(leaving_well).new_activation().start(())
+    progress = World(leaving).new_activation().start(())
     assert isinstance(progress.outcome, Resolved)
     assert [op.number for op in progress.ops] == ["4"]
     assert progress.steps == ()
@@ -687,9 +710,9 @@ def test_suspension_runs_finally_blocks_with_detaching_set() -> None:
 def test_stubborn_code_is_given_up_in_bounded_work_and_named() -> None:
     async def stubborn(ctx: Context) -> None:
         while True:
-            try:
+            try:  # noqa: SIM105 - as people write it
                 await ctx.sleep(60)
-            except BaseException:  # noqa: BLE001, S110, PERF203 - the worst code there is
+            except BaseException:  # noqa: BLE001 - the worst code there is
                 pass
 
     world = World(stubborn)
@@ -708,9 +731,9 @@ def test_code_that_spins_when_canceled_is_given_up_too() -> None:
             await ctx.sleep(60)
         except asyncio.CancelledError:
             while True:
-                try:
+                try:  # noqa: SIM105 - as people write it
                     await asyncio.sleep(0)
-                except BaseException:  # noqa: BLE001, S110 - the worst code there is
+                except BaseException:  # noqa: BLE001 - the worst code there is
                     pass
 
     world = World(spinning)

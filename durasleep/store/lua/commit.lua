@@ -29,6 +29,13 @@ local function check_history(record, seen, seen_number)
   end
 end
 
+-- A child that outlived its parent is told so: nobody waits for what it does.
+local function check_parent(record)
+  if not is_orphan(record) then return end
+  finish(record, STATE.canceled, '')
+  error('FENCED the parent of ' .. record.id .. ' has ended: it is canceled', 0)
+end
+
 -- Ops follow the item's fixed part: how many values, then type, number and the rest.
 local function read_ops(item, at)
   local ops = {}
@@ -136,18 +143,44 @@ function apply.transaction(record, fresh, op)
   journal(record, number, fresh[number], state, reply)
 end
 
+-- Names stand in the heads of entries, between tabs.
+local function check_text(text)
+  if string.find(text, '[\t\n]') then error('INVALID a name with a tab or line end: ' .. text, 0) end
+end
+
+local checks = {}
+
+function checks.timer(_, op)
+  check_text(op[3])
+  if op[1] == 'timer' or op[4] ~= '' then due_at(op[4]) end
+end
+
+checks.promise = checks.timer
+
+function checks.child(record, op)
+  local func, queue, deadline, child_id = op[3], op[4], op[6], op[7]
+  check_text(func .. child_id)
+  check_queue(queue ~= '' and queue or record.queue)
+  if deadline ~= '' then due_at(deadline) end
+  local child = load(child_id ~= '' and child_id or record.id .. '~' .. op[2])
+  if child and child_id ~= '' and count_waiters(child) >= LIMIT.promise_waiters_max then
+    error('NOT_ALLOWED ' .. LIMIT.promise_waiters_max .. ' executions wait for ' .. child_id .. ' already', 0)
+  end
+end
+
+function checks.step(_, op) check_text(op[3]) end
+
+function checks.cancel(record, op)
+  check_text(op[4])
+  if op[3] == KIND.child then load(record.id .. '~' .. op[2]) end
+end
+
+function checks.transaction(_, op) check_transaction(op, 3) end
+
 -- What could make an op fail is looked at before the first write.
 local function check_op(record, op)
-  if not apply[op[1]] then error('INVALID op ' .. op[1], 0) end
-  if op[1] == 'child' then
-    check_queue(op[4] ~= '' and op[4] or record.queue)
-    load(op[7] ~= '' and op[7] or record.id .. '~' .. op[2])
-    if op[6] ~= '' then due_at(op[6]) end
-  elseif (op[1] == 'timer' or op[1] == 'promise') and op[4] ~= '' then
-    due_at(op[4])
-  elseif op[1] == 'transaction' then
-    check_transaction(op, 3)
-  end
+  if not checks[op[1]] then error('INVALID op ' .. op[1], 0) end
+  checks[op[1]](record, op)
 end
 
 local ending = { resolve = STATE.resolved, reject = STATE.rejected, cancel = STATE.canceled }
@@ -175,26 +208,48 @@ function outcomes.defer(record, payload, due) delay(record, due, payload) end
 
 function outcomes.halt(record, payload)
   leave(record)
-  put(record, F.place, PLACE.halted)
-  put(record, F.reason, payload)
-  redis.call('ZADD', halted, int(now), record.id)
+  halt(record, payload)
+end
+
+-- What was pending in the old run ends with it; children beyond `LIMIT.family_max` a little later.
+local function close_run(record, fields)
+  local room = LIMIT.family_max
+  for i = 1, #fields, 2 do
+    local entry = string.find(fields[i], '^%d') and read_entry(fields[i + 1])
+    local is_child = entry and entry.kind == KIND.child and entry.state == STATE.pending and entry.child_id == ''
+    if is_child and room == 0 then
+      close_later(record.id .. '~' .. fields[i])
+    elseif entry then
+      if is_child then room = room - 1 end
+      close_members(record, { fields[i], fields[i + 1] }, 0)
+    end
+  end
 end
 
 -- The next run under the same id: the journal begins anew behind `base`, so that no number is used twice.
+-- Only a cancel that the old run has not heard of is the new one's.
 function outcomes.continue_as_new(record, payload, base)
-  leave(record)
-  save(record)
+  local is_canceled = string.find(' ' .. record.unseen, ' 0 ', 1, true)
   local fields = redis.call('HGETALL', record.key)
+  leave(record)
   for i = 1, #fields, 2 do
-    if string.find(fields[i], '^%d') then
-      close_member(record, fields[i], fields[i + 1], 0)
-      drop(record, fields[i])
-    end
+    if string.find(fields[i], '^%d') and not (is_canceled and fields[i] == '0') then drop(record, fields[i]) end
   end
-  drop(record, F.unseen)
+  if is_canceled then put(record, F.unseen, '0 ') else drop(record, F.unseen) end
   put(record, F.args, payload)
   put(record, F.base, base)
   dispatch(record)
+  save(record)
+  close_run(record, fields)
+end
+
+-- What the outcome needs, looked at before the first write.
+local function check_outcome(outcome, due)
+  if outcome == 'retry' or outcome == 'defer' then due_at(due) end
+  if outcome == 'halt' then check_type(halted, 'zset') end
+  if outcome ~= 'continue' and not ending[outcome] and not outcomes[outcome] then
+    error('INVALID outcome ' .. outcome, 0)
+  end
 end
 
 -- The oldest unseen settlements, as many as one answer may carry.
@@ -226,13 +281,15 @@ end
 
 -- An entry whose execution is gone, has ended or was dispatched anew leaves its stream; nothing else is written.
 local function drop_entry(queue, entry, id, reason)
-  local record = id ~= '' and load(id) or nil
-  if record and record.state == STATE.pending and record.entry == entry then
+  local ok, record = pcall(load, id)
+  if not ok then
+    reason = reason ~= '' and reason or text_of(record)
+  elseif record and record.state == STATE.pending and record.entry == entry then
     error('FENCED ' .. id .. ' lives in this entry', 0)
   end
   redis.call('XACK', queue_prefix .. queue, group_of(queue), entry)
   redis.call('XDEL', queue_prefix .. queue, entry)
-  if reason ~= '' then redis.call('ZADD', halted, int(now), 'queue:' .. queue .. ':' .. entry .. ': ' .. reason) end
+  if reason ~= '' then put_aside('queue:' .. queue .. ':' .. entry .. ': ' .. reason) end
   return { 'dropped', '' }
 end
 
@@ -244,6 +301,8 @@ local function commit(item)
   check_history(record, seen, seen_number)
   local ops = read_ops(item, 10)
   for _, op in ipairs(ops) do check_op(record, op) end
+  check_outcome(outcome, due)
+  check_parent(record)
 
   trim_unseen(record, seen_number)
   local fresh = {}
@@ -260,9 +319,9 @@ local function commit(item)
     return unseen_entries(record, 'ok')
   elseif outcome == 'suspend' and record.unseen ~= '' then
     save(record)
-    return unseen_entries(record, 'redrive')
-  elseif not outcomes[outcome] then
-    error('INVALID outcome ' .. outcome, 0)
+    local news = unseen_entries(record, 'redrive')
+    if #news > 2 then return news end
+    drop(record, F.unseen) -- numbers without entries: nothing would ever be seen
   end
   outcomes[outcome](record, payload, due)
   save(record)

@@ -3,22 +3,9 @@
 -- @include keys
 -- @include each_item
 -- @include due_at
--- @include timer
--- @include finish
+-- @include find
 
 redis.call('ZREM', timers, '') -- steering goes on while Redis is full
-
--- A promise with its own hash, or an entry of its owner's journal.
-local function find(id)
-  local record = load(id)
-  if record then return record end
-  local owner_id, number = owner_of(id)
-  local owner = owner_id and load(owner_id)
-  local entry = owner and read_entry(redis.call('HGET', owner.key, number))
-  if not entry then error('NOT_FOUND there is no promise ' .. id, 0) end
-  if owner.state ~= STATE.pending and entry.state == STATE.pending then entry.state = STATE.canceled end
-  return nil, owner, number, entry
-end
 
 local actions = {}
 
@@ -26,7 +13,7 @@ function actions.wake(id)
   local record, owner, number, entry = find(id)
   if record and record.place == PLACE.delayed then
     check_queue(record.queue)
-    redis.call('ZREM', timers, id .. '~start', id .. '~retry')
+    leave(record)
     dispatch(record)
     save(record)
     return { 'woken', record.state }
@@ -35,7 +22,8 @@ function actions.wake(id)
     finish(record, STATE.resolved, '')
     return { 'woken', STATE.resolved }
   elseif record then
-    if record.state ~= STATE.pending then return { 'already', record.state } end
+    -- Queued: it was woken before, by this very call if its answer was lost.
+    if record.state ~= STATE.pending or record.place == PLACE.queued then return { 'already', record.state } end
     error('NOT_ALLOWED ' .. id .. ' is not asleep itself: wake one of the timers it waits for', 0)
   end
   if entry.kind ~= KIND.timer then error('NOT_ALLOWED ' .. id .. ' is no timer', 0) end
@@ -65,9 +53,8 @@ function actions.reschedule(id, due)
     return { 'rescheduled', record.state }
   end
   if entry.due == '' then error('NOT_ALLOWED ' .. id .. ' has no due time', 0) end
-  local raw = redis.call('HGET', owner.key, number)
   entry.due = int(instant)
-  put(owner, number, write_entry(entry, string.sub(raw, entry.body)))
+  put(owner, number, write_entry(entry, entry.payload))
   set_timer(id, instant)
   save(owner)
   return { 'rescheduled', entry.state }
@@ -93,7 +80,6 @@ function actions.cancel(id)
     return { word, STATE.canceled }
   end
   if redis.call('HEXISTS', record.key, '0') == 1 then return { 'canceling', record.state } end
-  if record.place == PLACE.suspended then check_queue(record.queue) end
   journal(record, '0', { kind = KIND.cancel }, STATE.resolved, '')
   rouse(record)
   save(record)
@@ -113,10 +99,9 @@ function actions.halt(id, _, reason)
   if not record or record.kind ~= KIND.execution then error('NOT_ALLOWED ' .. id .. ' is no execution', 0) end
   if record.state ~= STATE.pending then return { 'already', record.state } end
   if record.place == PLACE.halted then return { 'halted', record.state } end
+  check_type(halted, 'zset')
   leave(record)
-  put(record, F.place, PLACE.halted)
-  put(record, F.reason, reason)
-  redis.call('ZADD', halted, int(now), id)
+  halt(record, reason)
   save(record)
   return { 'halted', record.state }
 end

@@ -38,6 +38,8 @@ local function create(item)
   if inbox ~= '' then what.waiters = 'i' .. inbox .. '\n' end
   local start_at = start ~= '' and due_at(start) or nil
   local deadline_at = deadline ~= '' and due_at(deadline) or nil
+  if kind == KIND.execution then check_queue(queue) end
+  if start_at or deadline_at then check_type(timers, 'zset') end
   record = make(id, int(now), what, start_at, deadline_at)
   record.func = func
   if inbox ~= '' then open_inbox(inbox) end

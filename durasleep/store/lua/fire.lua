@@ -1,9 +1,10 @@
 -- Settle at most `limit` timers that are due, oldest first, and close a part of what is left to close.
 -- Answers: seconds and microseconds of the server's clock, how many were due, when the next is,
--- the last id of `wake`, how many were dropped as stale, schedules that are due, and what was put aside.
+-- the last id of `wake`, how many were dropped as stale, schedules that are due, what was put aside,
+-- and how many families are still to be closed.
 -- @include keys
 -- @include finish
--- @include timer
+-- @include last_id
 local limit = unpack(ARGV, 1, 1)
 
 -- Firing goes on while Redis is full: a first write that frees lets the rest pass.
@@ -11,96 +12,128 @@ redis.call('ZREM', timers, '')
 
 local stale, crons, aside = 0, {}, {}
 
--- A deadline: force with state timedout. A timer on its own resolves.
-local function fire_deadline(id, score)
-  local record = load(id)
-  if not record or record.state ~= STATE.pending or record.deadline ~= score then return false end
-  if record.place == PLACE.queued then check_queue(record.queue) end
-  redis.call('ZREM', timers, id .. '~timeout')
-  finish(record, record.kind == KIND.timer and STATE.resolved or STATE.timedout, '')
+-- Settled, gone, or of another life: nobody waits for it.
+local function forget(member)
+  redis.call('ZREM', timers, member)
+  stale = stale + 1
+end
+
+-- Somebody else moved the member: what the promise says holds.
+local function is_moved(member, score, due)
+  if not tonumber(due) then error('CORRUPT due time ' .. due, 0) end
+  if tonumber(due) == tonumber(score) then return false end
+  redis.call('ZADD', timers, due, member)
+  stale = stale + 1
   return true
+end
+
+-- A deadline: force with state timedout. A timer on its own resolves.
+local function fire_deadline(id, score, member)
+  local record = load(id)
+  if not record or record.state ~= STATE.pending or not record.deadline then return forget(member) end
+  if is_moved(member, score, record.deadline) then return end
+  finish(record, record.kind == KIND.timer and STATE.resolved or STATE.timedout, '')
 end
 
 -- A delayed start or the next attempt.
 local function fire_delayed(id, score, member)
   local record = load(id)
-  if not record or record.state ~= STATE.pending then return false end
-  if record.place ~= PLACE.delayed or record.due ~= score then return false end
-  check_queue(record.queue)
-  redis.call('ZREM', timers, member)
+  if not record or record.state ~= STATE.pending or record.place ~= PLACE.delayed or not record.due then
+    return forget(member)
+  end
+  if is_moved(member, score, record.due) then return end
+  leave(record)
   dispatch(record)
   save(record)
-  return true
 end
 
-local function fire_entry(owner_id, number, score)
+local function fire_entry(owner_id, number, score, member)
   local record = load(owner_id)
-  if not record or record.state ~= STATE.pending then return false end
-  local entry = read_entry(redis.call('HGET', record.key, number))
-  if not entry or entry.state ~= STATE.pending or entry.due ~= score then return false end
+  if not record or record.state ~= STATE.pending then return forget(member) end
+  local raw = redis.call('HGET', record.key, number)
+  local entry = read_entry(raw)
+  if raw and not entry then error('CORRUPT journal entry ' .. member, 0) end
+  if not entry or entry.state ~= STATE.pending or entry.due == '' then return forget(member) end
+  if is_moved(member, score, entry.due) then return end
   settle_entry(record, number, entry, entry.kind == KIND.timer and STATE.resolved or STATE.timedout, '')
-  return true
 end
 
 local function fire_one(member, score)
   local id, what = owner_of(member)
   if not id then error('INVALID member', 0) end
   if what == 'cron' then
+    if redis.call('EXISTS', schedule_prefix .. id) == 0 then return forget(member) end
     -- Only a worker can read a cron line; until one has moved it on it is offered again every second.
     redis.call('ZADD', timers, int(now + 1000), member)
     crons[#crons + 1] = id
-    return true
+  elseif what == 'timeout' then
+    fire_deadline(id, score, member)
+  elseif what == 'start' or what == 'retry' then
+    fire_delayed(id, score, member)
+  elseif string.find(what, '^%d') then
+    fire_entry(id, what, score, member)
+  else
+    error('INVALID member', 0)
   end
-  if what == 'timeout' then return fire_deadline(id, score) end
-  if what == 'start' or what == 'retry' then return fire_delayed(id, score, member) end
-  if string.find(what, '^%d') then return fire_entry(id, what, score) end
-  error('INVALID member', 0)
 end
 
--- The next part of the oldest family too large for one script.
-local function drain_closing()
-  local id = redis.call('ZRANGE', closing, 0, 0)[1]
-  if not id then return end
+-- The next part of what one ending left to do: first those who wait, then the family, last the time it is kept.
+-- Answers whether that was all of it, and how many members it took.
+local function close_part(id)
   local record = load(id)
-  local keep_ms = record and time_to_keep(record)
-  if not keep_ms then
-    redis.call('ZREM', closing, id)
-    return
+  if not record then return true, 1 end
+  if record.state == STATE.pending then
+    if is_orphan(record) then finish(record, STATE.canceled, '') end
+    return true, 1
+  end
+  local keep_ms = time_to_keep(record)
+  if record.waiters and record.waiters ~= '' then
+    local value = redis.call('HGET', record.key, F.value) or ''
+    put(record, F.waiters, tell_waiters(record, record.waiters, record.state, value))
+    save(record)
+    return false, LIMIT.family_max
   end
   local cursor = redis.call('HGET', record.key, F.cursor) or '0'
   local part = redis.call('HSCAN', record.key, cursor, 'COUNT', LIMIT.family_max)
-  for i = 1, #part[2], 2 do
-    if string.find(part[2][i], '^%d') then close_member(record, part[2][i], part[2][i + 1], keep_ms) end
-  end
-  if part[1] == '0' then
-    redis.call('ZREM', closing, id)
-    redis.call('HDEL', record.key, F.cursor)
-  else
+  close_members(record, part[2], keep_ms)
+  if part[1] ~= '0' then
     redis.call('HSET', record.key, F.cursor, part[1])
+    return false, #part[2] / 2
+  end
+  redis.call('HDEL', record.key, F.cursor, F.waiters)
+  keep_for(record.key, keep_ms)
+  return true, #part[2] / 2
+end
+
+-- Oldest first, small ones several at a time.
+local function drain_closing()
+  if not is_a(closing, 'zset') then return end
+  local room = LIMIT.family_max
+  for _, id in ipairs(redis.call('ZRANGE', closing, 0, LIMIT.closing_max - 1)) do
+    if room <= 0 then return end
+    local ok, done, size = pcall(close_part, id)
+    if not ok then put_aside('closing:' .. id .. ': ' .. text_of(done)) end
+    if not ok or done then redis.call('ZREM', closing, id) end
+    room = room - (ok and size or 1)
   end
 end
 
 local due = redis.call('ZRANGEBYSCORE', timers, '-inf', int(now), 'WITHSCORES', 'LIMIT', 0, limit)
 for i = 1, #due, 2 do
   local member = due[i]
-  local ok, fired = pcall(fire_one, member, int(tonumber(due[i + 1])))
+  local ok, problem = pcall(fire_one, member, int(tonumber(due[i + 1])))
   if not ok then
-    local text = type(fired) == 'table' and fired.err or tostring(fired)
-    aside[#aside + 1] = member .. ': ' .. text
+    local line = member .. ': ' .. text_of(problem)
+    aside[#aside + 1] = line
     redis.call('ZREM', timers, member)
-    redis.call('ZADD', halted, int(now), 'timers:' .. member .. ': ' .. text)
-  elseif not fired then
-    redis.call('ZREM', timers, member)
-    stale = stale + 1
+    put_aside('timers:' .. line)
   end
 end
 drain_closing()
 close_families()
-tell_firers()
 
-local first = redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')
-local last_wake = redis.call('XREVRANGE', wake, '+', '-', 'COUNT', 1)
+local first = redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')[2]
 return {
-  clock[1], clock[2], #due / 2, first[2] and int(tonumber(first[2])) or '', last_wake[1] and last_wake[1][1] or '0-0',
-  stale, crons, aside, redis.call('ZCARD', closing),
+  clock[1], clock[2], #due / 2, first and int(math.min(tonumber(first), LIMIT.due_ms_max)) or '', last_id(wake),
+  stale, crons, aside, is_a(closing, 'zset') and redis.call('ZCARD', closing) or 0,
 }

@@ -3,6 +3,9 @@
 -- rank, last ids of `wake` and of the worker's inbox, what it lost, the order of what it holds (id and stamp),
 -- what is pending to it unnamed (queue and entry), the workers (name, beat, connection), the group's consumers.
 -- @include keys
+-- @include record
+-- @include holder
+-- @include last_id
 -- @include now
 local consumer, group, client, info, ttl_ms = unpack(ARGV, 1, 5)
 
@@ -27,10 +30,11 @@ local lost, orders, unnamed = {}, {}, {}
 for i = 6, #ARGV, 3 do
   local queue, entry, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local name = queue .. ' ' .. entry
-  local current, order = unpack(redis.call('HMGET', promise_prefix .. id, F.entry, F.order))
-  if not pending[name] or current ~= entry then lost[#lost + 1] = entry end
+  local found = redis.pcall('HMGET', promise_prefix .. id, F.entry, F.order) -- one broken hash loses one entry
+  local is_ours = pending[name] or holder({ queue = queue, entry = entry }) == consumer -- beyond `pending_max`
+  if found.err or found[1] ~= entry or not is_ours then lost[#lost + 1] = entry end
   orders[#orders + 1] = id
-  orders[#orders + 1] = order or '0'
+  orders[#orders + 1] = not found.err and found[2] or '0'
   pending[name] = nil
 end
 for _, one in pairs(pending) do
@@ -54,9 +58,6 @@ if not known.err then
   for i = 1, math.min(#known, LIMIT.consumers_max) do consumers[i] = known[i][2] end
 end
 
-local last_wake = redis.call('XREVRANGE', wake, '+', '-', 'COUNT', 1)
-local last_told = redis.call('XREVRANGE', inbox, '+', '-', 'COUNT', 1)
 return {
-  clock[1], clock[2], rank, last_wake[1] and last_wake[1][1] or '0-0', last_told[1] and last_told[1][1] or '0-0',
-  lost, orders, unnamed, peers, consumers,
+  clock[1], clock[2], rank, last_id(wake), last_id(inbox), lost, orders, unnamed, peers, consumers,
 }

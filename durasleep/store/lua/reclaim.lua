@@ -4,7 +4,8 @@
 -- Answers: "alive", "more" or "done"; how many were given back; the ids halted as poison.
 -- @include keys
 -- @include dispatch
--- @include now
+-- @include holder
+-- @include text_of
 local consumer, queue, beat, give_back, max_attempts, limit = unpack(ARGV, 1, 6)
 
 redis.call('ZREM', timers, '') -- recovery goes on while Redis is full
@@ -12,22 +13,23 @@ local beat_now = redis.call('ZSCORE', workers, consumer)
 if give_back == '' and (beat_now and int(tonumber(beat_now)) or '') ~= beat then return { 'alive', 0, {} } end
 
 local group, stream = group_of(queue), queue_prefix .. queue
-local wanted = give_back == 'some' and {} or nil
-for i = 7, #ARGV do wanted[ARGV[i]] = true end
 
-local function take_back(entry)
+-- The execution that lives in an entry; nil for an entry nobody needs.
+local function read_execution(entry)
   local row = redis.call('XRANGE', stream, entry, entry)[1]
   local fields = row and row[2] or {}
   local id, epoch
   for i = 1, #fields, 2 do
     if fields[i] == 'i' then id = fields[i + 1] elseif fields[i] == 'e' then epoch = tonumber(fields[i + 1]) end
   end
+  if row and not id then error('CORRUPT an entry that is not one of ours', 0) end
   local record = id and load(id)
   if record and (record.state ~= STATE.pending or record.entry ~= entry or record.epoch ~= epoch) then record = nil end
   return record
 end
 
--- A suspect has seen two workers die. Workers hold one at a time, so that a killer is told from its neighbours.
+-- A suspect has seen two workers die. Workers hold one at a time, so that a killer is told from its neighbours:
+-- a death counts as lonely only for the one suspect, or for what was held all alone.
 local function count_death(record, alone)
   record.deaths = record.deaths + 1
   record.lone_deaths = alone and record.lone_deaths + 1 or 0
@@ -36,49 +38,57 @@ local function count_death(record, alone)
   return record.deaths >= tonumber(max_attempts) and record.lone_deaths >= 2
 end
 
-local pending = redis.pcall('XPENDING', stream, group, '-', '+', limit, consumer)
-if pending.err then pending = {} end
+-- What is to be given back: the entries asked for that are the worker's, or the oldest of all it holds.
+local entries, has_group = {}, true
+if give_back == 'some' then
+  for i = 7, #ARGV do
+    if holder({ queue = queue, entry = ARGV[i] }) == consumer then entries[#entries + 1] = ARGV[i] end
+  end
+else
+  local pending = redis.pcall('XPENDING', stream, group, '-', '+', limit, consumer)
+  has_group = not pending.err
+  for _, one in ipairs(has_group and pending or {}) do entries[#entries + 1] = one[1] end
+end
+
 local records, suspects = {}, 0
-for i, one in ipairs(pending) do
-  if not wanted or wanted[one[1]] then
-    local ok, record = pcall(take_back, one[1])
-    records[i] = ok and record or nil
-    if records[i] and records[i].deaths >= 2 then suspects = suspects + 1 end
+for _, entry in ipairs(entries) do
+  local ok, record = pcall(read_execution, entry)
+  if not ok then
+    put_aside('queue:' .. queue .. ':' .. entry .. ': ' .. text_of(record))
+  elseif record then
+    records[entry] = record
+    if record.deaths >= 2 then suspects = suspects + 1 end
   end
 end
 
 local given, poison = 0, {}
-for i, one in ipairs(pending) do
-  if not wanted or wanted[one[1]] then
-    redis.call('XACK', stream, group, one[1])
-    redis.call('XDEL', stream, one[1])
-    local record = records[i]
-    if record then
-      local is_poison = false
-      if give_back ~= '' then
-        drop(record, F.deaths)
-        drop(record, F.lone_deaths)
-      else
-        is_poison = count_death(record, suspects <= 1)
-      end
-      if is_poison then
-        drop(record, F.entry)
-        put(record, F.place, PLACE.halted)
-        put(record, F.reason, 'poison: ' .. record.deaths .. ' workers in a row died while running it')
-        redis.call('ZADD', halted, int(now), record.id)
-        poison[#poison + 1] = record.id
-      else
-        dispatch(record)
-        given = given + 1
-      end
-      save(record)
+for _, entry in ipairs(entries) do
+  redis.call('XACK', stream, group, entry)
+  redis.call('XDEL', stream, entry)
+  local record = records[entry]
+  if record then
+    local is_poison = false
+    if give_back ~= '' then
+      drop(record, F.deaths)
+      drop(record, F.lone_deaths)
+    else
+      is_poison = count_death(record, (suspects == 1 and record.deaths >= 2) or #entries == 1)
     end
+    if is_poison then
+      drop(record, F.entry)
+      halt(record, 'poison: ' .. record.deaths .. ' workers in a row died while running it')
+      poison[#poison + 1] = record.id
+    else
+      dispatch(record)
+      given = given + 1
+    end
+    save(record)
   end
 end
 
-if #pending >= tonumber(limit) then return { 'more', given, poison } end
+if give_back ~= 'some' and #entries >= tonumber(limit) then return { 'more', given, poison } end
 if give_back ~= 'some' then
-  redis.pcall('XGROUP', 'DELCONSUMER', stream, group, consumer)
+  if has_group then redis.call('XGROUP', 'DELCONSUMER', stream, group, consumer) end
   if queue == group then
     redis.call('ZREM', workers, consumer)
     redis.call('DEL', worker_prefix .. consumer, inbox_prefix .. consumer)

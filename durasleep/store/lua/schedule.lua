@@ -9,6 +9,7 @@ local actions = {}
 function actions.put(name, item)
   local due, cron, zone, func, queue, args = unpack(item, 3, 8)
   local key, instant = schedule_prefix .. name, due_at(due)
+  check_type(timers, 'zset')
   redis.call('HSET', key, S.cron, cron, S.zone, zone, S.func, func, S.queue, queue, S.args, args, S.due, int(instant))
   set_timer(name .. '~cron', instant)
   return { 'kept' }

@@ -2,10 +2,12 @@
 -- Answers per item: "settled" or "already", the state, the value.
 -- @include keys
 -- @include each_item
--- @include finish
+-- @include find
 
 -- A settlement is let through on a full Redis: it is what frees memory.
 redis.call('ZREM', timers, '')
+
+local settling = { [STATE.resolved] = true, [STATE.rejected] = true, [STATE.canceled] = true }
 
 local function outcome(state, value, asked_state, asked_value)
   -- The same outcome again is a repeated call whose answer was lost.
@@ -13,25 +15,20 @@ local function outcome(state, value, asked_state, asked_value)
   return { word, state, value }
 end
 
-local function settle_in_journal(id, state, payload)
-  local owner_id, number = owner_of(id)
-  local record = owner_id and load(owner_id)
-  local raw = record and redis.call('HGET', record.key, number)
-  local entry = read_entry(raw or nil)
-  if not entry then error('NOT_FOUND there is no promise ' .. id, 0) end
+local function settle_in_journal(id, state, payload, owner, number, entry)
   if entry.kind ~= KIND.promise and entry.kind ~= KIND.timer then
     error('NOT_ALLOWED ' .. id .. ' is not a promise to settle from outside', 0)
   end
-  if entry.state ~= STATE.pending then return outcome(entry.state, string.sub(raw, entry.body), state, payload) end
-  if record.state ~= STATE.pending then return outcome(STATE.canceled, '', state, payload) end
-  settle_entry(record, number, entry, state, payload)
+  if entry.state ~= STATE.pending then return outcome(entry.state, entry.payload, state, payload) end
+  settle_entry(owner, number, entry, state, payload)
   return { 'settled', state, payload }
 end
 
 local function settle(item)
   local id, state, payload = unpack(item, 1, 3)
-  local record = load(id)
-  if not record then return settle_in_journal(id, state, payload) end
+  if not settling[state] then error('INVALID state ' .. state, 0) end
+  local record, owner, number, entry = find(id)
+  if not record then return settle_in_journal(id, state, payload, owner, number, entry) end
   if record.kind == KIND.execution then
     error('NOT_ALLOWED ' .. id .. ' is an execution: only it can settle itself', 0)
   end
@@ -44,4 +41,5 @@ end
 
 local answers = each_item(1, settle)
 close_families()
+tell_firers()
 return answers

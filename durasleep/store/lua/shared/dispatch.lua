@@ -1,39 +1,41 @@
 -- @include record
-local queues_checked = {}
+-- @include put_aside
 
 -- Refuses a queue that is no stream, before anything is written.
 local function check_queue(queue)
-  if queues_checked[queue] then return end
-  local found = redis.call('TYPE', queue_prefix .. queue)
-  found = type(found) == 'table' and found.ok or found
-  if found ~= 'none' and found ~= 'stream' then
-    error('CORRUPT ' .. queue_prefix .. queue .. ' holds a ' .. found .. ', not a stream', 0)
-  end
-  queues_checked[queue] = true
+  check_type(queue_prefix .. queue, 'stream')
 end
 
--- To its stream, under a new epoch. The caller saves.
+-- Where a person will look after it. The caller saves.
+local function halt(record, reason)
+  record.place = PLACE.halted
+  put(record, F.place, record.place)
+  put(record, F.reason, reason)
+  put_aside(record.id)
+end
+
+-- To its stream, under a new epoch. The caller saves. It never fails: what was settled must reach its owner,
+-- so an execution whose queue is no stream is halted, to be resumed when somebody has mended that.
 local function dispatch(record)
-  check_queue(record.queue)
+  local queue = queue_prefix .. record.queue
+  local fits, found = is_a(queue, 'stream')
+  if not fits then return halt(record, queue .. ' holds a ' .. found .. ', not a stream') end
   record.epoch = record.epoch + 1
-  record.entry = redis.call('XADD', queue_prefix .. record.queue, '*', 'i', record.id, 'e', record.epoch)
+  record.entry = redis.call('XADD', queue, '*', 'i', record.id, 'e', record.epoch)
   record.place = PLACE.queued
   put(record, F.place, record.place)
   put(record, F.epoch, record.epoch)
   put(record, F.entry, record.entry)
-  if record.due then
-    drop(record, F.due)
-    drop(record, F.reason)
-    record.due = nil
-  end
 end
 
 -- Out of the place it is in, whichever that is. The caller saves and puts it elsewhere.
 local function leave(record)
   if record.entry then
     local queue = queue_prefix .. record.queue
-    redis.call('XACK', queue, group_of(record.queue), record.entry)
-    redis.call('XDEL', queue, record.entry)
+    if is_a(queue, 'stream') then
+      redis.call('XACK', queue, group_of(record.queue), record.entry)
+      redis.call('XDEL', queue, record.entry)
+    end
     drop(record, F.entry)
     record.entry = nil
   end
@@ -43,7 +45,7 @@ local function leave(record)
     drop(record, F.reason)
     record.due = nil
   elseif record.place == PLACE.halted then
-    redis.call('ZREM', halted, record.id)
+    if is_a(halted, 'zset') then redis.call('ZREM', halted, record.id) end
     drop(record, F.reason)
   end
 end

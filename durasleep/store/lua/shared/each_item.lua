@@ -1,3 +1,4 @@
+-- @include text_of
 -- Answers `handle(item)` for every item of ARGV from `first` on. Each stands alone: Lua has no
 -- rollback, so an item checks everything before its first write, and its error is its own answer.
 local function each_item(first, handle)
@@ -7,9 +8,7 @@ local function each_item(first, handle)
     for i = 1, size do item[i] = ARGV[at + i] end
     at = at + size + 1
     local ok, answer = pcall(handle, item)
-    if not ok then
-      answer = { 'error', type(answer) == 'table' and answer.err or tostring(answer) }
-    end
+    if not ok then answer = { 'error', text_of(answer) } end
     answers[#answers + 1] = answer
   end
   return answers

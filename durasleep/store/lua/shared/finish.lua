@@ -1,35 +1,48 @@
 -- @include settle_entry
+-- @include text_of
+-- @include timer
 local families = {}
+
+-- Left for the firer: more than one script may do.
+local function close_later(id)
+  if not is_a(closing, 'zset') then return end
+  redis.call('ZADD', closing, int(now), id)
+  earliest_made = now
+end
 
 -- The owner of a child hears of its ending, if it is still the one that asked for it.
 local function tell_owner(owner_id, number, birth, state, payload)
-  local owner = load(owner_id)
+  local ok, owner = pcall(load, owner_id)
+  if not ok then return put_aside('promise:' .. owner_id .. ': ' .. text_of(owner)) end
   if not owner or owner.state ~= STATE.pending or owner.birth ~= birth then return end
   local entry = read_entry(redis.call('HGET', owner.key, number))
   if not entry or entry.state ~= STATE.pending or entry.kind ~= KIND.child then return end
   settle_entry(owner, number, entry, state, payload)
 end
 
--- An entry for each inbox that waits; a waiter that is a promise settles with it.
-local function tell_waiters(record, state, payload)
-  if record.waiters then
-    for line in string.gmatch(record.waiters, '[^\n]+') do
-      local kind, rest = string.sub(line, 1, 1), string.sub(line, 2)
-      if kind == 'i' then
-        local told = { 'i', record.id, 'b', record.birth, 's', state }
-        if #payload <= LIMIT.inbox_value_bytes_max then
-          told[7], told[8] = 'v', payload
-        end
-        redis.call('XADD', inbox_prefix .. rest, 'NOMKSTREAM', 'MAXLEN', '~', LIMIT.inbox_entries_max, '*', unpack(told))
-      else
-        local birth, promise = string.match(rest, '^(%d+) (.*)$')
-        local owner_id, number = owner_of(promise)
-        tell_owner(owner_id, number, birth, state, payload)
-      end
-    end
+-- An entry for the inbox that waits; or the waiter is a promise that settles with it.
+local function tell_waiter(record, line, state, payload)
+  local kind, rest = string.sub(line, 1, 1), string.sub(line, 2)
+  if kind == 'p' then
+    local birth, promise = string.match(rest, '^(%d+) (.*)$')
+    local owner_id, number = owner_of(promise or '')
+    if owner_id then tell_owner(owner_id, number, birth, state, payload) end
+  elseif #payload <= LIMIT.inbox_value_bytes_max then
+    tell_inbox(rest, 'i', record.id, 'b', record.birth, 's', state, 'v', payload)
+  else
+    tell_inbox(rest, 'i', record.id, 'b', record.birth, 's', state)
   end
-  local owner_id, number = owner_of(record.id)
-  if owner_id then tell_owner(owner_id, number, record.birth, state, payload) end
+end
+
+-- Those who wait hear of it, at most `LIMIT.family_max`; answers the lines of the others.
+local function tell_waiters(record, waiters, state, payload)
+  local told, at = 0, 1
+  for line, after in string.gmatch(waiters, '([^\n]+)\n()') do
+    if told == LIMIT.family_max then break end
+    tell_waiter(record, line, state, payload)
+    told, at = told + 1, after
+  end
+  return string.sub(waiters, at)
 end
 
 -- Ends a pending promise: out of its place, settled, those who wait told, its family to be closed.
@@ -40,10 +53,18 @@ local function finish(record, state, payload)
   put(record, F.state, state)
   put(record, F.settled, int(now))
   put(record, F.value, payload)
-  for _, field in ipairs({ F.place, F.unseen, F.reason, F.waiters, F.deaths, F.lone_deaths }) do drop(record, field) end
+  for _, field in ipairs({ F.place, F.unseen, F.reason, F.deaths, F.lone_deaths }) do drop(record, field) end
   save(record)
-  tell_waiters(record, state, payload)
-  redis.call('XADD', recent, 'MAXLEN', '~', LIMIT.recent_max, '*', 'i', record.id, 's', state)
+  if record.waiters then
+    record.waiters = tell_waiters(record, record.waiters, state, payload)
+    if record.waiters == '' then drop(record, F.waiters) else put(record, F.waiters, record.waiters) end
+    save(record)
+  end
+  local owner_id, number = owner_of(record.id)
+  if owner_id then tell_owner(owner_id, number, record.birth, state, payload) end
+  if is_a(recent, 'stream') then
+    redis.call('XADD', recent, 'MAXLEN', '~', LIMIT.recent_max, '*', 'i', record.id, 's', state)
+  end
   families[#families + 1] = record
 end
 
@@ -53,11 +74,18 @@ local function time_to_keep(record)
   local state, birth, retention = unpack(redis.call('HMGET', record.key, F.state, F.birth, F.retention))
   if not state or state == STATE.pending or birth ~= record.birth then return nil end
   local root = string.match(record.id, '^[^~]*')
-  if root == record.id then return tonumber(retention or LIMIT.retention_ms) end
-  local root_state, root_birth = unpack(redis.call('HMGET', promise_prefix .. root, F.state, F.birth))
-  if not root_state or root_birth ~= birth then return 1 end
-  if root_state == STATE.pending then return 0 end
-  return math.max(redis.call('PTTL', promise_prefix .. root), 1)
+  if root ~= record.id then
+    state, birth, retention = unpack(redis.call('HMGET', promise_prefix .. root, F.state, F.birth, F.retention))
+    if not state or birth ~= record.birth then return 1 end
+    if state == STATE.pending then return 0 end
+    local left = redis.call('PTTL', promise_prefix .. root)
+    if left >= 0 then return math.max(left, 1) end
+  end
+  return math.max(tonumber(retention or '') or LIMIT.retention_ms, 1)
+end
+
+local function keep_for(key, keep_ms)
+  if keep_ms > 0 then redis.call('PEXPIRE', key, int(keep_ms)) end
 end
 
 -- One member of the journal of an ended promise: what is pending ends with it, what is kept goes with it.
@@ -74,8 +102,34 @@ local function close_member(record, number, raw, keep_ms)
     finish(child, STATE.canceled, '')
   elseif child.family then
     families[#families + 1] = child
+  else
+    keep_for(child.key, keep_ms)
   end
-  if keep_ms > 0 then redis.call('PEXPIRE', child.key, int(keep_ms)) end
+end
+
+-- A broken member never keeps its family open.
+local function close_members(record, fields, keep_ms)
+  for i = 1, #fields, 2 do
+    if string.find(fields[i], '^%d') then
+      local ok, problem = pcall(close_member, record, fields[i], fields[i + 1], keep_ms)
+      if not ok then put_aside('closing:' .. record.id .. '~' .. fields[i] .. ': ' .. text_of(problem)) end
+    end
+  end
+end
+
+-- All of one family if there is `room`, else none of it yet. Until it is closed, its head is kept:
+-- whoever closes the rest must find it. Answers how many members it took.
+local function close_family(record, room)
+  local keep_ms = time_to_keep(record)
+  if not keep_ms then return 0 end
+  local size = redis.call('HLEN', record.key)
+  if size > room or (record.waiters or '') ~= '' then
+    close_later(record.id)
+    return 0
+  end
+  close_members(record, redis.call('HGETALL', record.key), keep_ms)
+  keep_for(record.key, keep_ms)
+  return size
 end
 
 -- Close what has ended in this script, at most `LIMIT.family_max` members; the rest waits in `closing`.
@@ -83,19 +137,19 @@ local function close_families()
   local room = LIMIT.family_max
   while #families > 0 do
     local record = table.remove(families)
-    local keep_ms = time_to_keep(record)
-    if keep_ms then
-      if keep_ms > 0 then redis.call('PEXPIRE', record.key, int(keep_ms)) end
-      local size = redis.call('HLEN', record.key)
-      if size > room then
-        redis.call('ZADD', closing, int(now), record.id)
-      else
-        room = room - size
-        local fields = redis.call('HGETALL', record.key)
-        for i = 1, #fields, 2 do
-          if string.find(fields[i], '^%d') then close_member(record, fields[i], fields[i + 1], keep_ms) end
-        end
-      end
+    local ok, size = pcall(close_family, record, room)
+    if ok then
+      room = room - size
+    else
+      put_aside('closing:' .. record.id .. ': ' .. text_of(size))
     end
   end
+end
+
+-- Whether a child has lost the execution that asked for it: ended, gone, or begun anew.
+local function is_orphan(record)
+  local owner_id, number = owner_of(record.id)
+  if not owner_id then return false end
+  local state, birth, entry = unpack(redis.call('HMGET', promise_prefix .. owner_id, F.state, F.birth, number))
+  return state ~= STATE.pending or birth ~= record.birth or not entry
 end

@@ -5,6 +5,10 @@
 -- Room for a new promise under an id: a settled leftover of another life goes, a pending one is ended first.
 local function make_room(record)
   if record.state == STATE.pending then finish(record, STATE.canceled, '') end
+  -- What it left behind would never be found again. Beyond one page it runs to its end by itself.
+  if record.family then
+    close_members(record, redis.call('HSCAN', record.key, '0', 'COUNT', LIMIT.family_max)[2], 1)
+  end
   redis.call('DEL', record.key)
 end
 
@@ -35,7 +39,7 @@ local function make(id, birth, what, start, deadline)
   if what.waiters then put(record, F.waiters, what.waiters) end
   if what.retention and what.retention ~= '' then put(record, F.retention, what.retention) end
   save(record)
-  if start then set_timer(id .. '~start', start) end
+  if record.place == PLACE.delayed then set_timer(id .. '~start', start) end
   if deadline then set_timer(id .. '~timeout', deadline) end
   return record
 end

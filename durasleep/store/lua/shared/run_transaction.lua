@@ -1,4 +1,8 @@
-local tag = string.match(timers, "^{[^}]*}:")
+-- @include text_of
+-- What would move the rest of this script to another database, or wipe it away under it.
+local FORBIDDEN = { SELECT = true, SWAPDB = true, FLUSHALL = true, FLUSHDB = true }
+local WORDS_MAX = 7000 -- unpack fails near 8,000 values
+local namespace = string.match(timers, '^{([^:}]*)')
 
 -- A reply of Redis as text that needs no library: `$<bytes>\n...`, `:<int>\n`, `+<status>\n`, `_\n`, `*<n>\n...`.
 local function write_reply(reply)
@@ -16,8 +20,15 @@ local function check_transaction(op, first)
   local at = first
   while at <= #op do
     local size = tonumber(op[at])
+    if size < 1 or size > WORDS_MAX then error('INVALID a command has 1 to ' .. WORDS_MAX .. ' words', 0) end
+    if FORBIDDEN[string.upper(op[at + 1])] then
+      error('INVALID a transaction may not use ' .. op[at + 1], 0)
+    end
     for i = at + 2, at + size do
-      if string.sub(op[i], 1, #tag) == tag then error('INVALID a transaction may not touch ' .. op[i], 0) end
+      local owner = string.match(op[i], '^{([^}]*)}:')
+      if owner and (owner == namespace or string.match(owner, '^(.*):%d+$') == namespace) then
+        error('INVALID a transaction may not touch ' .. op[i], 0)
+      end
     end
     at = at + size + 1
   end
@@ -33,9 +44,8 @@ local function run_transaction(op, first)
     at = at + size + 1
     local ok, reply = pcall(redis.call, unpack(words))
     if not ok then
-      local text = type(reply) == 'table' and reply.err or tostring(reply)
       return STATE.rejected, '-command ' .. (done + 1) .. ' (' .. words[1] .. ') failed, '
-        .. done .. ' before it were carried out: ' .. string.gsub(text, '\n', ' ') .. '\n'
+        .. done .. ' before it were carried out: ' .. text_of(reply) .. '\n'
     end
     done = done + 1
     replies[done] = write_reply(reply)

@@ -1,7 +1,7 @@
--- @include now
 -- @include entry
 -- @include dispatch
 -- @include holder
+-- @include tell_inbox
 
 -- A new order stamp: two histories of one execution never share one.
 local function stamp(record)
@@ -25,15 +25,13 @@ local function rouse(record)
   elseif record.place == PLACE.queued then
     local consumer = holder(record)
     if consumer then
-      redis.call('XADD', inbox_prefix .. consumer, 'NOMKSTREAM', 'MAXLEN', '~', LIMIT.inbox_entries_max, '*',
-        'n', record.id)
+      tell_inbox(consumer, 'n', record.id)
     end
   end
 end
 
 -- Entry `number` of a pending execution settles, and its owner hears of it.
 local function settle_entry(record, number, entry, state, payload)
-  if record.place == PLACE.suspended then check_queue(record.queue) end
   if entry.due ~= '' then redis.call('ZREM', timers, record.id .. '~' .. number) end
   journal(record, number, entry, state, payload)
   rouse(record)

@@ -1,11 +1,17 @@
 -- @include record
 
--- The one more that waits for a pending promise, unless it does already or too many do.
+-- How many wait for a promise.
+local function count_waiters(record)
+  local _, count = string.gsub(record.waiters or '', '\n', '')
+  return count
+end
+
+-- One more waits for a pending promise, unless it does already. An inbox is only a hint, so that it may be
+-- turned away; an execution that waits is not (see `check_op` in commit).
 local function wait_for(record, waiter)
   local waiters = record.waiters or ''
   if string.find('\n' .. waiters, '\n' .. waiter .. '\n', 1, true) then return end
-  local _, count = string.gsub(waiters, '\n', '')
-  if count >= LIMIT.waiters_max then return end
+  if string.sub(waiter, 1, 1) == 'i' and count_waiters(record) >= LIMIT.waiters_max then return end
   record.waiters = waiters .. waiter .. '\n'
   put(record, F.waiters, record.waiters)
   save(record)

@@ -39,7 +39,7 @@ class World:
     """One execution and its journal; ``play`` drives it to its end, as a worker and a server would.
 
     ``keep`` keeps one activation in memory for as long as it lives; otherwise each event finds a fresh one.
-    ``script`` settles entries from outside: number → (ms after the start, state, value). An error class is rejected with.
+    ``script`` settles entries from outside: number → (ms after the start, state, value).
     """
 
     def __init__(

@@ -1,0 +1,93 @@
+"""Redis killed and restarted, its scripts flushed, its connections cut: everything still finishes, once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from durasleep import Durasleep, StoreUnavailable
+from durasleep.model import PromiseId
+from durasleep.sync import Client as SyncClient
+from tests.servers import MakeServer, Server
+from tests.service.fixtures import NewApp
+from tests.service.functions import nap, passage
+from tests.service.workers import Effects, eventually, serving, until
+
+NAPS = 20
+
+
+async def test_all_finish_once_after_redis_was_killed_and_restarted(
+    make_server: MakeServer, real_server: Server, new_app: NewApp, effects: Effects
+) -> None:
+    """Sleepers due while it is down, sleepers due later, and steps that end while it is down."""
+    server = make_server()
+    app = new_app(server.url)
+    async with serving(app):
+        running = [await app.rpc(f"passage-{number}", passage, effects.path) for number in range(NAPS)]
+        late = [await app.rpc(f"late-{number}", nap, effects.path, 4) for number in range(NAPS)]
+        soon = [await app.rpc(f"soon-{number}", nap, effects.path, 2) for number in range(NAPS)]
+        await effects.standing("gate", times=NAPS)
+        dues_ms = [(await until(app, handle.id, "suspended")).waiting_on[0].due_ms or 0 for handle in soon + late]
+        server.kill()
+        effects.open("gate")
+        await eventually(lambda: time.time() * 1000 > max(dues_ms[:NAPS]), "the first half to be due")
+        assert not [line for line in effects.lines() if "gets up" in line or "goes" in line]
+        server.start()
+        results = await asyncio.gather(*soon, *late, *running)
+    assert set(results[2 * NAPS :]) == {"through gate"}
+    for number in range(NAPS):
+        for name in ("soon", "late"):
+            assert effects.count(f"{name}-{number} lies down") == effects.count(f"{name}-{number} gets up") == 1
+        assert effects.count(f"passage-{number} comes") == effects.count(f"passage-{number} goes") == 1
+    assert effects.count("gate") == NAPS
+
+
+async def test_forgotten_scripts_and_cut_connections_are_not_noticed(
+    app: Durasleep, real_server: Server, effects: Effects
+) -> None:
+    client = real_server.sync_client()
+    rounds = 5
+    async with serving(app):
+        handles = [await app.rpc(f"passage-{number}", passage, effects.path, "gate-0") for number in range(NAPS)]
+        for number in range(rounds):
+            handles += [
+                await app.rpc(f"nap-{number}-{which}", nap, effects.path, 0.05 * which) for which in range(NAPS)
+            ]
+            await effects.standing("gate-0", times=NAPS)
+            client.script_flush()
+            client.client_kill_filter(_type="normal", skipme=True)
+        effects.open("gate-0")
+        await asyncio.gather(*handles)
+    assert effects.count("gate-0") == NAPS
+    for handle in handles:
+        lines = ("comes", "goes") if handle.id.startswith("passage") else ("lies down", "gets up")
+        assert [effects.count(f"{handle.id} {line}") for line in lines] == [1, 1]
+
+
+async def test_an_emptied_redis_loses_its_executions_and_nothing_else(
+    app: Durasleep, real_server: Server, effects: Effects
+) -> None:
+    """FLUSHALL under a worker: what ran is dropped, the stream and group are made anew, new calls are served."""
+    async with serving(app) as worker:
+        await app.rpc("lost", passage, effects.path)
+        await effects.standing("gate")
+        real_server.flush()
+        effects.open("gate")
+        await eventually(lambda: worker.running == 0, "the lost execution to be dropped")
+        assert effects.count("lost goes") == 0
+        assert await (await app.rpc("new", nap, effects.path, 0.05)).result(timeout=30) == "new slept for 0.05 seconds"
+        assert await (await app.opened()).load(PromiseId("lost")) is None
+
+
+async def test_an_unreachable_redis_is_said_at_once(make_server: MakeServer, real_server: Server, new_app: NewApp) -> None:
+    server = make_server()
+    server.kill()
+    app = new_app(server.url)
+    with pytest.raises(StoreUnavailable, match=f"127.0.0.1:{server.port} cannot be reached"):
+        await app.rpc("nap", "nap", "", 1)
+    with pytest.raises(StoreUnavailable, match=f"127.0.0.1:{server.port}"):
+        await app.worker().run()
+    with pytest.raises(StoreUnavailable, match=f"127.0.0.1:{server.port}"):
+        SyncClient(server.url).rpc("nap", "nap", "", 1)

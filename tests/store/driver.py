@@ -1,0 +1,227 @@
+"""A worker, a client and a person by hand: one store call a line, and looks at what Redis holds afterwards."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from durasleep.model import Due, Entry, Kind, Number, Op, Outcome, Place, PromiseId, State
+from durasleep.settings import DEFAULTS, Settings
+from durasleep.store import commands
+from durasleep.store.commands import Beat, Committed, Controlled, Created, Fired, Head, Lease, Loaded, Reclaimed, Settled
+from durasleep.store.connection import Connector
+from durasleep.store.store import Store
+
+WORKER = "w1/aaaaaaaa"
+OTHER = "w2/bbbbbbbb"
+PAST = Due("=1")
+"""Due at the beginning of 1970: it fires at once, whatever the server's clock shows."""
+FAR = Due("+3600000")
+
+
+class Driver:
+    """One namespace on one server, driven call by call."""
+
+    def __init__(self, client: Any, namespace: str, settings: Settings = DEFAULTS) -> None:
+        self.redis: Any = client
+        self.namespace = namespace
+        self.store = Store(Connector.of(client), namespace=namespace, settings=settings, patience_s=5.0)
+        self.keys = self.store.keys()
+        self._calls = 0
+
+    # -- what clients do
+
+    async def create(
+        self,
+        id: str,
+        function: str = "f",
+        *,
+        kind: Kind = Kind.EXECUTION,
+        queue: str = "workers",
+        args: bytes = b"",
+        start: Due | None = None,
+        deadline: Due | None = None,
+        call: str = "",
+        inbox: str = "",
+        retention_ms: int | None = None,
+    ) -> Created:
+        self._calls += 1
+        execution = kind is Kind.EXECUTION
+        return await self.store.call(
+            commands.create(
+                self.keys,
+                PromiseId(id),
+                kind=kind,
+                function=function if execution else "",
+                queue=queue if execution else "",
+                args=args,
+                start=start,
+                deadline=deadline,
+                call=call or f"call-{self._calls}",
+                inbox=inbox,
+                retention_ms=retention_ms,
+            )
+        )
+
+    async def settle(self, id: str, state: State = State.RESOLVED, value: bytes = b"") -> Settled:
+        return await self.store.call(commands.settle(self.keys, PromiseId(id), state, value))
+
+    async def control(self, action: str, id: str, *, due: Due | None = None, reason: str = "") -> Controlled:
+        return await self.store.call(commands.control(self.keys, action, PromiseId(id), due=due, reason=reason))
+
+    # -- what workers do
+
+    async def join(self, queue: str = "workers") -> None:
+        group = queue.partition("/")[0]
+        await self.redis.execute_command("XGROUP", "CREATE", self.keys.queue(queue), group, "0", "MKSTREAM")
+
+    async def read(self, count: int = 1, *, consumer: str = WORKER, queue: str = "workers") -> list[Lease]:
+        """What XREADGROUP gives a worker, as leases."""
+        stream, group = self.keys.queue(queue), queue.partition("/")[0]
+        if not await self.redis.exists(stream) or not await self.redis.xinfo_groups(stream):
+            await self.join(queue)
+        found = await self.redis.xreadgroup(group, consumer, {stream: ">"}, count=count)
+        rows = [row for _, rows in found for row in rows]
+        return [
+            Lease(PromiseId(fields[b"i"].decode()), queue, entry.decode(), int(fields[b"e"])) for entry, fields in rows
+        ]
+
+    async def take(self, *, consumer: str = WORKER, queue: str = "workers") -> Lease:
+        """The next execution; there must be one."""
+        [lease] = await self.read(consumer=consumer, queue=queue)
+        return lease
+
+    async def start(self, id: str, *, consumer: str = WORKER, **options: Any) -> Lease:
+        """Create an execution and take it; nothing else may be waiting in its queue."""
+        await self.create(id, **options)
+        lease = await self.take(consumer=consumer)
+        assert lease.id == id
+        return lease
+
+    async def commit(
+        self,
+        lease: Lease,
+        outcome: Outcome = Outcome.CONTINUE,
+        *ops: Op,
+        seen: Entry | None = None,
+        payload: bytes = b"",
+        due: str = "",
+        consumer: str = WORKER,
+    ) -> Committed:
+        return await self.store.call(
+            commands.commit(
+                self.keys,
+                consumer,
+                lease,
+                outcome,
+                seen=seen.stamp if seen else 0,
+                seen_number=seen.number if seen else "",
+                ops=ops,
+                payload=payload,
+                due=due,
+            )
+        )
+
+    async def suspended(self, id: str, *ops: Op, **options: Any) -> None:
+        """Make an execution that waits for what ``ops`` started."""
+        await self.commit(await self.start(id, **options), Outcome.SUSPEND, *ops)
+
+    async def fire(self, limit: int = 256) -> Fired:
+        return await self.store.call(commands.fire(self.keys, limit=limit))
+
+    async def fire_all(self) -> None:
+        """Until nothing is due and no family is left to close."""
+        for _ in range(1000):
+            fired = await self.fire()
+            if fired.due == 0 and fired.closing == 0:
+                return
+        raise AssertionError("the firer does not come to an end")
+
+    async def beat(self, *held: Lease, consumer: str = WORKER, group: str = "workers") -> Beat:
+        return await self.store.call(
+            commands.heartbeat(self.keys, consumer, group, client_id=1, info="here", ttl_ms=60_000, held=held)
+        )
+
+    async def reclaim(
+        self,
+        *entries: str,
+        consumer: str = WORKER,
+        queue: str = "workers",
+        beat: str | None = None,
+        give_back: Literal["", "some", "all"] = "",
+        max_attempts: int = 5,
+        limit: int = 256,
+    ) -> Reclaimed:
+        """With the beat the worker shows now, unless one is given."""
+        if beat is None:
+            score = await self.redis.zscore(self.keys.workers, consumer)
+            beat = "" if score is None else f"{score:.0f}"
+        return await self.store.call(
+            commands.reclaim(
+                self.keys,
+                consumer,
+                queue,
+                beat=beat,
+                give_back=give_back,
+                max_attempts=max_attempts,
+                limit=limit,
+                entries=entries,
+            )
+        )
+
+    # -- what is there now
+
+    async def load(self, id: str) -> Loaded:
+        loaded = await self.store.load(PromiseId(id))
+        assert loaded is not None, f"there is no {id}"
+        return loaded
+
+    async def head(self, id: str) -> Head:
+        return (await self.load(id)).head
+
+    async def entry(self, id: str, number: str) -> Entry:
+        return (await self.load(id)).entries[Number(number)]
+
+    async def ttl_ms(self, id: str) -> int:
+        return await self.redis.pttl(self.keys.promise(id))
+
+    async def timers(self) -> dict[str, int]:
+        found = await self.redis.zrange(self.keys.timers, 0, -1, withscores=True)
+        return {member.decode(errors="replace"): int(score) for member, score in found}
+
+    async def inbox(self, who: str) -> list[dict[bytes, bytes]]:
+        """What an inbox was told, its opening aside."""
+        told = await self.redis.xrange(self.keys.inbox(who))
+        return [fields for _, fields in told if b"o" not in fields]
+
+    async def halted(self) -> list[str]:
+        return [name.decode(errors="replace") for name in await self.redis.zrange(self.keys.halted, 0, -1)]
+
+    async def queued(self, queue: str = "workers") -> list[str]:
+        return [fields[b"i"].decode() for _, fields in await self.redis.xrange(self.keys.queue(queue))]
+
+    async def place(self, id: str) -> Place | None:
+        """The place of an execution, after checking that it is there and nowhere else (law 2)."""
+        head = await self.head(id)
+        stream = await self.redis.xrange(self.keys.queue(head.queue))
+        entries = [(entry.decode(), int(fields[b"e"])) for entry, fields in stream if fields[b"i"].decode() == id]
+        delays = {f"{id}~start", f"{id}~retry"} & (await self.timers()).keys()
+        assert entries == ([(head.entry, head.epoch)] if head.place is Place.QUEUED else [])
+        assert len(delays) == (head.place is Place.DELAYED)
+        assert (id in await self.halted()) == (head.place is Place.HALTED)
+        assert (head.place is None) == (head.state is not State.PENDING)
+        return head.place
+
+    async def snapshot(self) -> dict[str, Any]:
+        """Everything the namespace holds, to be compared."""
+        found: dict[str, Any] = {}
+        async for key in self.redis.scan_iter(match=f"{{{self.namespace}:*", count=1000):
+            match await self.redis.type(key):
+                case b"hash":
+                    found[key] = await self.redis.hgetall(key)
+                case b"zset":
+                    found[key] = await self.redis.zrange(key, 0, -1, withscores=True)
+                case b"stream":
+                    found[key] = await self.redis.xrange(key)
+                case _:
+                    found[key] = await self.redis.get(key)
+        return found

@@ -1,0 +1,187 @@
+"""create.lua: executions and bare promises are made once, whoever asks, however often."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from durasleep.errors import CorruptData, NotFound, OtherFunction, StoreError, UsageError
+from durasleep.model import DUE_MS_MAX, Disposition, Due, Kind, Outcome, Place, PromiseId, State
+from durasleep.store import commands
+from tests.servers import MakeServer, Server
+from tests.store.driver import FAR, PAST, Driver
+
+EVERY_BYTE = bytes(range(256))
+
+
+async def test_a_new_execution_is_queued_under_its_first_epoch(driver: Driver) -> None:
+    created = await driver.create("a", args=EVERY_BYTE)
+    assert (created.disposition, created.state, created.place) == (
+        Disposition.CREATED,
+        State.PENDING,
+        Place.QUEUED,
+    )
+    assert await driver.place("a") is Place.QUEUED
+    head = await driver.head("a")
+    assert (head.epoch, head.args, head.function, head.birth) == (1, EVERY_BYTE, "f", created.birth)
+
+
+async def test_a_repeated_create_changes_nothing_and_answers_the_same(driver: Driver) -> None:
+    first = await driver.create("a", call="mine", inbox="client-1", deadline=FAR, start=FAR)
+    before = await driver.snapshot()
+    assert await driver.create("a", call="mine", inbox="client-1", deadline=FAR, start=FAR) == first
+    assert await driver.snapshot() == before
+    assert (await driver.create("a", call="other")).disposition is Disposition.ATTACHED
+
+
+async def test_a_create_repeated_after_the_end_answers_created_with_the_outcome(driver: Driver) -> None:
+    lease = await driver.start("a", call="mine")
+    await driver.commit(lease, Outcome.RESOLVE, payload=EVERY_BYTE)
+    repeated = await driver.create("a", call="mine")
+    assert (repeated.disposition, repeated.state, repeated.value) == (Disposition.CREATED, State.RESOLVED, EVERY_BYTE)
+    assert (await driver.create("a", call="other")).disposition is Disposition.FINISHED
+
+
+async def test_a_used_id_with_another_function_is_refused_and_nothing_is_written(driver: Driver) -> None:
+    await driver.create("a", "f")
+    before = await driver.snapshot()
+    with pytest.raises(OtherFunction, match=r"id a belongs to function f, not to function g"):
+        await driver.create("a", "g")
+    with pytest.raises(OtherFunction, match="not to a promise"):
+        await driver.create("a", kind=Kind.PROMISE)
+    assert await driver.snapshot() == before
+
+
+async def test_a_delayed_execution_starts_when_it_is_due_and_not_before(driver: Driver) -> None:
+    await driver.create("later", start=FAR)
+    await driver.create("now", start=PAST)
+    assert await driver.place("later") is Place.DELAYED
+    fired = await driver.fire()
+    assert (fired.due, fired.next_due_ms) == (1, (await driver.head("later")).due_ms)
+    assert await driver.place("later") is Place.DELAYED
+    assert await driver.place("now") is Place.QUEUED
+
+
+async def test_dues_are_computed_by_the_server_and_end_with_the_year_9999(driver: Driver) -> None:
+    before_ms = (await driver.fire()).server_us // 1000
+    await driver.create("soon", kind=Kind.TIMER, deadline=Due("+5000"))
+    after_ms = (await driver.fire()).server_us // 1000 + 1
+    await driver.create("never", kind=Kind.TIMER, deadline=Due(f"+{10**18}"))
+    timers = await driver.timers()
+    assert before_ms + 5000 <= timers["soon~timeout"] <= after_ms + 5000
+    assert timers["never~timeout"] == DUE_MS_MAX
+    with pytest.raises(UsageError, match="due soon"):
+        await driver.create("wrong", start=Due("soon"))
+    with pytest.raises(AssertionError):
+        await driver.load("wrong")
+
+
+async def test_a_promise_settles_by_its_deadline_timers_resolve_others_time_out(driver: Driver) -> None:
+    await driver.create("timer", kind=Kind.TIMER, deadline=PAST)
+    await driver.create("promise", kind=Kind.PROMISE, deadline=PAST)
+    assert (await driver.fire()).due == 2
+    assert (await driver.head("timer")).state is State.RESOLVED
+    assert (await driver.head("promise")).state is State.TIMEDOUT
+    assert await driver.timers() == {}
+
+
+async def test_each_waiting_inbox_is_told_once_with_the_value(driver: Driver) -> None:
+    await driver.create("p", kind=Kind.PROMISE, inbox="one")
+    for who in ("two", "two", "one"):
+        await driver.store.call(commands.attach(driver.keys, PromiseId("p"), inbox=who))
+    await driver.settle("p", value=EVERY_BYTE)
+    birth = str((await driver.head("p")).birth).encode()
+    for who in ("one", "two"):
+        assert await driver.inbox(who) == [{b"i": b"p", b"b": birth, b"s": b"r", b"v": EVERY_BYTE}]
+    assert (await driver.head("p")).value == EVERY_BYTE
+
+
+async def test_a_large_value_is_left_for_its_reader_to_fetch(driver: Driver) -> None:
+    await driver.create("p", kind=Kind.PROMISE, inbox="one")
+    await driver.settle("p", value=b"x" * 65_537)
+    [told] = await driver.inbox("one")
+    assert b"v" not in told
+    assert len((await driver.head("p")).value) == 65_537
+
+
+async def test_an_inbox_that_is_gone_is_not_made_again(driver: Driver) -> None:
+    await driver.create("p", kind=Kind.PROMISE, inbox="one")
+    await driver.redis.delete(driver.keys.inbox("one"))
+    await driver.settle("p")
+    assert not await driver.redis.exists(driver.keys.inbox("one"))
+
+
+async def test_attaching_to_nothing_is_not_found(driver: Driver) -> None:
+    with pytest.raises(NotFound, match="no promise nobody"):
+        await driver.store.call(commands.attach(driver.keys, PromiseId("nobody"), inbox="one"))
+    assert await driver.snapshot() == {}
+
+
+async def test_only_a_timer_that_is_now_the_earliest_wakes_the_firers(driver: Driver) -> None:
+    last_wakes: list[bytes] = []
+    for id, due in (("a", "+60000"), ("b", "+70000"), ("c", "+50000")):
+        await driver.create(id, kind=Kind.TIMER, deadline=Due(due))
+        last_wakes.append((await driver.fire()).last_wake)
+    assert last_wakes[0] == last_wakes[1] != last_wakes[2]
+    [(_, hint)] = await driver.redis.xrange(driver.keys.wake)
+    assert int(hint[b"d"]) == (await driver.timers())["c~timeout"]
+
+
+@pytest.mark.leaves_keys("keys of a wrong type are left as they are")
+@pytest.mark.parametrize("kind", ["promise", "queue", "timers"])
+async def test_a_key_that_holds_something_else_refuses_the_create_and_is_left_alone(driver: Driver, kind: str) -> None:
+    key = {"promise": driver.keys.promise("a"), "queue": driver.keys.queue("workers"), "timers": driver.keys.timers}[
+        kind
+    ]
+    await driver.redis.set(key, "garbage")
+    before = await driver.snapshot()
+    with pytest.raises(CorruptData, match=kind):
+        await driver.create("a", deadline=FAR)
+    assert await driver.snapshot() == before
+
+
+@pytest.mark.leaves_keys("a hash of somebody else")
+@pytest.mark.parametrize("fields", [{"x": "1"}, {"s": "p"}, {"s": "p", "k": "e", "b": "birth", "g": "workers"}])
+async def test_a_hash_that_is_not_a_promise_is_named(driver: Driver, fields: dict[str, str]) -> None:
+    await driver.redis.hset(driver.keys.promise("a"), mapping=fields)
+    with pytest.raises(CorruptData, match="promise:a"):
+        await driver.create("a")
+    with pytest.raises(CorruptData, match="promise:a"):
+        await driver.create("a", inbox="one", call="again")
+
+
+async def test_a_full_server_refuses_creates_whole_and_lets_what_runs_finish(
+    real_server: Server, make_server: MakeServer, namespace: str
+) -> None:
+    own = make_server(extra_args=("--maxmemory-policy", "noeviction"))
+    import redis.asyncio
+
+    client: Any = redis.asyncio.Redis.from_url(own.url)
+    driver = Driver(client, namespace)
+    async with driver.store.opened():
+        await driver.suspended("sleeper")
+        lease = await driver.start("runs", inbox="one", deadline=FAR)
+        await driver.create("waits", kind=Kind.PROMISE)
+        await driver.create("timer", kind=Kind.TIMER, deadline=PAST)
+        await driver.create("halts")
+        await client.config_set("maxmemory", 1)
+        before = await driver.snapshot()
+        for options in ({}, {"start": FAR}, {"kind": Kind.PROMISE}, {"kind": Kind.TIMER, "deadline": FAR}):
+            with pytest.raises(StoreError, match="maxmemory"):
+                await driver.create("new", inbox="one", **options)
+        assert await driver.snapshot() == before
+        # Each of the others is let through.
+        await driver.beat(lease)
+        assert (await driver.fire()).due == 1
+        await driver.settle("waits", value=b"v")
+        await driver.control("halt", "halts", reason="a person")
+        await driver.commit(lease, Outcome.RESOLVE, payload=b"done")
+        await driver.control("force", "sleeper")
+        assert not (await driver.reclaim()).alive
+        assert (await driver.head("runs")).value == b"done"
+        assert (await driver.head("timer")).state is State.RESOLVED
+        assert await driver.place("halts") is Place.HALTED
+        await client.config_set("maxmemory", 0)
+        await driver.create("new")
+    await client.aclose()
