@@ -1,0 +1,103 @@
+"""Ids, targets, durations: what is accepted, and what is refused before anything is written."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from durasleep.errors import InvalidDuration, InvalidId
+from durasleep.model import (
+    DUE_MS_MAX,
+    Target,
+    check_id,
+    check_name,
+    check_new_id,
+    due_at,
+    due_in,
+    duration_ms,
+    owner_of,
+    parse_target,
+    root_of,
+)
+
+
+@pytest.mark.parametrize("id", ["order-42", "a", "ü" * 256, "x" * 512, "with spaces: and/more"])
+def test_an_id_of_1_to_512_bytes_is_accepted(id: str) -> None:
+    assert check_new_id(id) == id
+
+
+@pytest.mark.parametrize("id", ["", "x" * 513, "ü" * 257, "a\nb", "a\x00", "a\x7f", "a\x85", "\ud800"])
+def test_an_id_that_is_empty_too_long_or_has_control_characters_is_refused(id: str) -> None:
+    with pytest.raises(InvalidId):
+        check_id(id)
+
+
+def test_a_tilde_is_ours() -> None:
+    with pytest.raises(InvalidId, match="reserved"):
+        check_new_id("order~3")
+    assert check_id("order~3") == "order~3"
+
+
+def test_root_and_owner_are_read_off_an_id() -> None:
+    assert root_of("order-42~3~1") == "order-42"
+    assert owner_of("order-42~3~1") == ("order-42~3", "1")
+    assert owner_of("order-42~2.1") == ("order-42", "2.1")
+    assert owner_of("order-42") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "queue"),
+    [
+        ("poll://any@workers", Target("workers"), "workers"),
+        ("poll://uni@workers/w-1", Target("workers", "w-1"), "workers/w-1"),
+        ("gpu", Target("gpu"), "gpu"),
+    ],
+)
+def test_a_target_names_a_queue(text: str, target: Target, queue: str) -> None:
+    assert parse_target(text) == target
+    assert target.queue == queue
+    assert parse_target(str(target)) == target
+
+
+@pytest.mark.parametrize(
+    "text", ["", "poll://any@", "poll://any@a/b", "poll://uni@a", "poll://all@a", "a b", "{a}", "http://x", "a/b"]
+)
+def test_what_is_no_target_is_refused(text: str) -> None:
+    with pytest.raises(InvalidId):
+        parse_target(text)
+
+
+@pytest.mark.parametrize("name", ["", "a" * 65, "a{b}", "a:b", "a b", "a/b", "ä"])
+def test_a_name_that_would_break_a_hash_tag_or_a_key_is_refused(name: str) -> None:
+    with pytest.raises(InvalidId):
+        check_name(name, "group")
+
+
+@pytest.mark.parametrize(
+    "duration", [-1, -0.001, math.nan, math.inf, -math.inf, True, "5", None, timedelta(seconds=-1)]
+)
+def test_what_cannot_be_waited_for_is_refused(duration: Any) -> None:
+    with pytest.raises(InvalidDuration):
+        duration_ms(duration)
+
+
+@given(st.floats(min_value=0, max_value=1e12) | st.timedeltas(min_value=timedelta(0)))
+def test_a_duration_is_rounded_up_so_that_nothing_is_early(duration: float | timedelta) -> None:
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    assert duration_ms(duration) >= min(seconds * 1000 - 0.0006, DUE_MS_MAX)
+    assert duration_ms(duration) <= seconds * 1000 + 1
+
+
+def test_a_tenth_of_a_second_is_a_hundred_milliseconds() -> None:
+    assert [due_in(0.1), due_in(0), due_in(0.0001), due_in(1e300)] == ["+100", "+0", "+1", f"+{DUE_MS_MAX}"]
+
+
+def test_an_instant_needs_a_zone() -> None:
+    assert due_at(datetime(2026, 1, 1, tzinfo=UTC)) == "=1767225600000"
+    with pytest.raises(InvalidDuration, match="no time zone"):
+        due_at(datetime(2026, 1, 1))  # noqa: DTZ001 - that is the point
