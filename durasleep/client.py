@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from durasleep.codec import Codec
-from durasleep.errors import DurasleepError, StoreError, WaitTimeout
+from durasleep.errors import DurasleepError, NotFound, StoreError, WaitTimeout
 from durasleep.model import Disposition, PromiseId, State, check_id, due_at, due_in, owner_of
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import Settings
 from durasleep.store import calls, commands
-from durasleep.store.calls import Description, Duration, Ending
+from durasleep.store.calls import Description, Duration, Ending, Pipeline
 from durasleep.store.commands import Controlled
 from durasleep.store.connection import Link
 from durasleep.store.store import Store
@@ -36,7 +37,7 @@ class Handle(Generic[T]):
     ) -> None:
         self.id = id
         self.disposition = disposition
-        """What ``rpc`` found: ``created``, ``attached`` or ``finished``; None for a handle made by ``get``."""
+        """What ``rpc`` found: ``created``, ``attached`` or ``finished``; None from ``get`` or in a pipeline."""
         self._client = client
         self._hint = hint
         self._ending = ending
@@ -240,6 +241,7 @@ class Client:
         target: str | None = None,
         timeout: Duration | None = None,
         delay: Duration | datetime | None = None,
+        pipeline: Pipeline | None = None,
         **kwargs: Any,
     ) -> Handle[T]: ...
 
@@ -252,6 +254,7 @@ class Client:
         target: str | None = None,
         timeout: Duration | None = None,
         delay: Duration | datetime | None = None,
+        pipeline: Pipeline | None = None,
         **kwargs: Any,
     ) -> Handle[Any]: ...
 
@@ -263,30 +266,34 @@ class Client:
         target: str | None = None,
         timeout: Duration | None = None,
         delay: Duration | datetime | None = None,
+        pipeline: Pipeline | None = None,
         **kwargs: Any,
     ) -> Handle[Any]:
         """Start ``fn`` under ``id``, or attach to the execution that has this id, and give its handle at once.
 
         ``timeout`` is the deadline of the execution itself; ``delay`` starts it later. OtherFunction if the id is
-        used by another function; nothing is written for arguments that cannot be sent.
+        used by another function; nothing is written for arguments that cannot be sent. With ``pipeline`` it becomes a
+        part of the caller's own MULTI and exists once that was executed; the answer is the pipeline's.
         """
         name = name_of(fn)
         payload = self.codec.encode_args(args, kwargs, name)
         store = await self.opened()
-        created = await store.call(
-            calls.rpc(
-                store.keys(id),
-                id,
-                name,
-                payload,
-                target=target or self._group,
-                timeout=timeout,
-                delay=delay,
-                inbox=self._inbox.name,
-                settings=self.settings,
-            )
+        call = calls.rpc(
+            store.keys(id),
+            id,
+            name,
+            payload,
+            target=target or self._group,
+            timeout=timeout,
+            delay=delay,
+            inbox=self._inbox.name,
+            settings=self.settings,
         )
         hint = Any if isinstance(fn, str) else returns_of(fn)
+        if pipeline is not None:
+            calls.enqueue(pipeline, call, self.settings)
+            return Handle(self, PromiseId(id), hint, None, None)
+        created = await store.call(call)
         ending = calls.ending_of_created(PromiseId(id), created)
         return Handle(self, PromiseId(id), hint, created.disposition, ending)
 
@@ -303,7 +310,11 @@ class Client:
             where = owner_of(checked)
             return calls.describe_entry(checked, await store.load(where[0]) if where else None, self.codec)
         look = calls.holder_of(store.keys(id), loaded.head)
-        return calls.describe(loaded, await _or_none(store, look) if look else None, self.codec)
+        holder = None
+        if look is not None:
+            with suppress(NotFound):
+                holder = await store.call(look)
+        return calls.describe(loaded, holder, self.codec)
 
     async def look(self, id: PromiseId) -> Ending:
         """How a promise stands; NotFound if there is none."""
@@ -370,7 +381,7 @@ class Client:
         keys = store.keys()
         try:
             consumers = await store.call(commands.read_consumers(keys, group or self._group))
-        except DurasleepError:  # no stream or no group: nobody has ever served it
+        except NotFound:
             return []
         beats = await asyncio.gather(*(store.call(commands.read_beat(keys, consumer)) for consumer in consumers))
         return [name.partition("/")[0] for name, beat in zip(consumers, beats, strict=True) if beat is not None]
@@ -381,10 +392,3 @@ class Client:
         store = await self.opened()
         when = None if due is None else due_at(due) if isinstance(due, datetime) else due_in(due)
         return await store.call(commands.control(store.keys(id), action, check_id(id), due=when, reason=reason))
-
-
-async def _or_none(store: Store, look: commands.Command[str | None]) -> str | None:
-    try:
-        return await store.call(look)
-    except StoreError:  # NOGROUP: nobody has ever read there
-        return None

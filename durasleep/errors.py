@@ -146,9 +146,11 @@ class Detached(BaseException):
 _BY_CODE: dict[str, type[DurasleepError]] = {
     "FENCED": Fenced,
     "NOT_FOUND": NotFound,
+    "NOGROUP": NotFound,  # of Redis: nobody has ever served this group
     "NOT_ALLOWED": NotAllowed,
     "OTHER_FUNCTION": OtherFunction,
     "CORRUPT": CorruptData,
+    "WRONGTYPE": CorruptData,  # of Redis: the key holds another type
     "INVALID": UsageError,
 }
 

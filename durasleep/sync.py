@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from durasleep.codec import Codec
-from durasleep.errors import StoreUnavailable, WaitTimeout
+from durasleep.errors import NotFound, StoreUnavailable, WaitTimeout
 from durasleep.model import Disposition, PromiseId, State, check_id, check_name, due_at, due_in, owner_of
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.store import calls, commands
-from durasleep.store.calls import Description, Duration, Ending
+from durasleep.store.calls import Description, Duration, Ending, Pipeline
 from durasleep.store.commands import Controlled
 from durasleep.store.connection import AnyClient, Connector, SyncLink
 from durasleep.store.store import SyncStore
@@ -138,6 +139,7 @@ class Client:
         target: str | None = None,
         timeout: Duration | None = None,
         delay: Duration | datetime | None = None,
+        pipeline: Pipeline | None = None,
         **kwargs: Any,
     ) -> Handle[T]: ...
 
@@ -150,6 +152,7 @@ class Client:
         target: str | None = None,
         timeout: Duration | None = None,
         delay: Duration | datetime | None = None,
+        pipeline: Pipeline | None = None,
         **kwargs: Any,
     ) -> Handle[Any]: ...
 
@@ -161,26 +164,29 @@ class Client:
         target: str | None = None,
         timeout: Duration | None = None,
         delay: Duration | datetime | None = None,
+        pipeline: Pipeline | None = None,
         **kwargs: Any,
     ) -> Handle[Any]:
         """Start ``fn`` under ``id``, or attach to what has this id: see ``durasleep.client.Client.rpc``."""
         name = name_of(fn)
         payload = self.codec.encode_args(args, kwargs, name)
         store = self.opened()
-        created = store.call(
-            calls.rpc(
-                store.keys(id),
-                id,
-                name,
-                payload,
-                target=target or self._group,
-                timeout=timeout,
-                delay=delay,
-                inbox="",
-                settings=self.settings,
-            )
+        call = calls.rpc(
+            store.keys(id),
+            id,
+            name,
+            payload,
+            target=target or self._group,
+            timeout=timeout,
+            delay=delay,
+            inbox="",
+            settings=self.settings,
         )
         hint = Any if isinstance(fn, str) else returns_of(fn)
+        if pipeline is not None:
+            calls.enqueue(pipeline, call, self.settings)
+            return Handle(self, PromiseId(id), hint, None, None)
+        created = store.call(call)
         return Handle(self, PromiseId(id), hint, created.disposition, calls.ending_of_created(PromiseId(id), created))
 
     def get(self, id: str, hint: Any = Any) -> Handle[Any]:
@@ -196,7 +202,11 @@ class Client:
             where = owner_of(checked)
             return calls.describe_entry(checked, store.load(where[0]) if where else None, self.codec)
         look = calls.holder_of(store.keys(id), loaded.head)
-        return calls.describe(loaded, store.call(look) if look else None, self.codec)
+        holder = None
+        if look is not None:
+            with suppress(NotFound):
+                holder = store.call(look)
+        return calls.describe(loaded, holder, self.codec)
 
     def look(self, id: PromiseId) -> Ending:
         """How a promise stands; NotFound if there is none."""

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+
+from durasleep.model import DUE_MS_MAX
 
 _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def local(ms: int) -> datetime:
+    """An instant in the local zone; beyond the calendar, its nearest end in UTC."""
+    instant = _EPOCH + timedelta(milliseconds=min(max(ms, 0), DUE_MS_MAX))
+    try:
+        return instant.astimezone()
+    except (OverflowError, ValueError):  # the last hours of year 9999 are in year 10000 east of Greenwich
+        return instant
 
 
 def describe_ms(ms: int) -> str:
@@ -25,13 +37,9 @@ def describe_ms(ms: int) -> str:
 
 def describe_until(due_ms: int, now_ms: int) -> str:
     """When something is due, in the local zone, and in how long: ``until 12:00:05.000 (5 s)``."""
-    due = datetime.fromtimestamp(due_ms / 1000).astimezone()
-    today = datetime.fromtimestamp(now_ms / 1000).astimezone().date()
-    text = (
-        due.isoformat(" ", "milliseconds").partition("+")[0]
-        if due.date() != today
-        else f"{due:%H:%M:%S}.{due_ms % 1000:03}"
-    )
+    due = local(due_ms)
+    is_today = due.date() == local(now_ms).date()
+    text = f"{due:%H:%M:%S}.{due_ms % 1000:03}" if is_today else due.replace(tzinfo=None).isoformat(" ", "milliseconds")
     left_ms = due_ms - now_ms
     if left_ms < 0:
         return f"until {text} ({describe_ms(-left_ms)} ago)"

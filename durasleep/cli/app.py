@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import os
+import io
 import sys
+from typing import Any, cast
 
-import click
 import typer
 
 from durasleep import __version__
-from durasleep.cli import demo, promise, rpc, view, worker
+from durasleep.cli import demo, promise, rpc, values, view, worker
 from durasleep.errors import DurasleepError, StoreError, StoreUnavailable, UsageError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_NO_REDIS = 4
 EXIT_INTERRUPTED = 130
+
+# Typer has brought click along as a part of itself since 0.26, and used the package before.
+_Refused = cast(
+    "type[Exception]", next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+)
 
 app = typer.Typer(
     name="durasleep",
@@ -34,7 +39,7 @@ app.command("demo")(demo.demo)
 
 def _show_version(asked: bool) -> None:
     if asked:
-        view.data(__version__)
+        values.data(__version__)
         raise typer.Exit
 
 
@@ -47,19 +52,18 @@ def _options(
 
 def main() -> None:
     """Run the command line; never shows a traceback for a mistake of its user."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: no text breaks a terminal of a small charset
     sys.exit(_run())
 
 
 def _run() -> int:
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except click.ClickException as error:
-        error.show()
-        return EXIT_USAGE
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    except _Refused as error:
+        return _say_refused(error)
     except UsageError as error:
         view.error(str(error))
         return EXIT_USAGE
@@ -72,7 +76,16 @@ def _run() -> int:
     except DurasleepError as error:
         view.error(str(error))
         return EXIT_FAILED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has enough
-        return 0
     return code if isinstance(code, int) else 0
+
+
+def _say_refused(error: Any) -> int:
+    """What typer would not take, as one sentence; a command without arguments has shown its help already."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return EXIT_USAGE
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "durasleep"
+    text = error.format_message().rstrip(".")
+    if type(error).__name__ == "NoSuchOption" and command.endswith(" rpc"):
+        text += ", and what is meant for FUNC comes after -- if it begins with a dash"
+    view.error(f"{text}; see `{command} --help`.")
+    return EXIT_USAGE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -11,11 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from durasleep import telemetry
 from durasleep.app import Durasleep
 from durasleep.cli import view
 from durasleep.devserver import DevServer
+from durasleep.errors import DurasleepError
 from durasleep.runtime.context import Context
+from durasleep.telemetry import describe_ms, describe_until
 
 ID = "sleep-workflow-1"
 SLEEP_S = 5
@@ -29,14 +31,14 @@ app = Durasleep()
 
 @app.workflow
 async def sleeping_workflow(ctx: Context, secs: int) -> str:
-    print(f"Sleeping for {secs} seconds...", flush=True)  # noqa: T201 - it is what the story shows
+    print(f"          worker {os.getpid()} runs it: Sleeping for {secs} seconds...", flush=True)  # noqa: T201 - the story
     await ctx.sleep(secs)
     return f"Slept for {secs} seconds"
 
 
 def demo() -> int:
     """The story in one command: a sleep outlives the worker that began it. Exits 0 only if it truly went so."""
-    logging.getLogger("durasleep").setLevel(logging.ERROR)
+    view.log_to_stderr(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="durasleep-demo-") as directory, DevServer(Path(directory)) as server:
         view.story(f"a {server.binary.kind} server of its own is up at {server.url}")
         return asyncio.run(_tell(server.url))
@@ -51,7 +53,7 @@ class _Workers:
 
     def start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "durasleep", "worker", "durasleep.cli.demo:app", "--url", self._url]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=None)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._processes.append(process)
         return process
 
@@ -64,44 +66,56 @@ class _Workers:
                 process.wait(5)
             except subprocess.TimeoutExpired:
                 process.kill()
+                process.wait()
 
 
 async def _tell(url: str) -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    with contextlib.suppress(NotImplementedError):  # where there are no such signals
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     workers = _Workers(url)
-    client = Durasleep(url)
     try:
-        async with client:
-            first = workers.start()
-            view.story(f"worker {first.pid} starts")
-            handle = await client.rpc(ID, sleeping_workflow, SLEEP_S)
-            due_ms = await _until_asleep(client)
-            started_ms = due_ms - SLEEP_S * 1000
-            view.story(
-                f"{ID} sleeps {telemetry.describe_until(due_ms, started_ms)}: a timer in Redis, nothing in the worker"
-            )
-            await asyncio.sleep(KILL_AFTER_S)
-            os.kill(first.pid, signal.SIGKILL)
-            first.wait()
-            view.story(f"kill -9 {first.pid}: no worker is left")
-            second = workers.start()
-            view.story(f"worker {second.pid} starts, and knows nothing of the first")
-            result = await handle.result(RESULT_LIMIT_S)
-            settled_ms = (await client.describe(ID)).settled_at_ms or 0
-            late_ms = settled_ms - due_ms
-            view.story(f"{ID} resolved: {result!r}, {late_ms} ms after its timer was due")
-            return 0 if _went_so(result, late_ms, first, second) else 1
+        async with Durasleep(url) as client:
+            return await _tell_of(client, workers)
     finally:
         workers.end()
 
 
+async def _tell_of(client: Durasleep, workers: _Workers) -> int:
+    first = workers.start()
+    view.story(f"worker {first.pid} starts")
+    handle = await client.rpc(ID, sleeping_workflow, SLEEP_S)
+    view.story(f'rpc("{ID}", sleeping_workflow, {SLEEP_S})')
+    due_ms = await _until_asleep(client)
+    view.story(
+        f"{ID} sleeps {describe_until(due_ms, due_ms - SLEEP_S * 1000)}: "
+        f"a timer in Redis, and nothing at all in worker {first.pid}"
+    )
+    await asyncio.sleep(KILL_AFTER_S)
+    first.kill()
+    first.wait()
+    view.story(f"kill -9 {first.pid}: no worker is left, in the middle of the sleep")
+    second = workers.start()
+    view.story(f"worker {second.pid} starts, and knows nothing of the first")
+    result = await handle.result(RESULT_LIMIT_S)
+    late_ms = ((await client.describe(ID)).settled_at_ms or 0) - due_ms
+    view.story(f"{ID} resolved: {result!r}, {describe_ms(late_ms)} after its timer was due")
+    return 0 if _went_so(result, late_ms, first, second) else 1
+
+
 async def _until_asleep(client: Durasleep) -> int:
     """When the sleep is due, once it has begun."""
-    async with asyncio.timeout(START_LIMIT_S):
-        while True:
-            description = await client.describe(ID)
-            if description.status == "suspended" and description.waiting_on and description.waiting_on[0].due_ms:
-                return description.waiting_on[0].due_ms
-            await asyncio.sleep(0.05)
+    try:
+        async with asyncio.timeout(START_LIMIT_S):
+            while True:
+                description = await client.describe(ID)
+                if description.status == "suspended" and description.waiting_on and description.waiting_on[0].due_ms:
+                    return description.waiting_on[0].due_ms
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise DurasleepError(f"the worker did not begin within {START_LIMIT_S:.0f} s: this is not the story") from None
 
 
 def _went_so(result: str, late_ms: int, first: subprocess.Popen[bytes], second: subprocess.Popen[bytes]) -> bool:

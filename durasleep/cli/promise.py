@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable
+from typing import Annotated
 
 import typer
 
 from durasleep.app import Durasleep
-from durasleep.cli import view
+from durasleep.cli import address, values, view
 from durasleep.cli.durations import parse_duration
-from durasleep.cli.rpc import JsonOption, open_app, read_argument
-from durasleep.cli.worker import NamespaceOption, UrlOption
+from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
+from durasleep.model import State
+
+EXIT_OTHERWISE = 1
 
 app = typer.Typer(help="Create, resolve, reject or cancel a promise.", no_args_is_help=True)
 
@@ -31,14 +34,16 @@ def create(
     namespace: NamespaceOption = None,
 ) -> None:
     """Make a promise, and print its id."""
-    limit = parse_duration(timeout) if timeout else None
+    limit = None if timeout is None else parse_duration(timeout)
+    client = address.open_client(url, namespace)
 
-    async def act(client: Durasleep) -> None:
-        handle = await client.promises.create(id, timeout=limit, timer=timer)
+    async def make() -> None:
+        async with client:
+            handle = await client.promises.create(id, timeout=limit, timer=timer)
         found = {"id": id, "disposition": str(handle.disposition)}
-        view.data(view.as_json(found) if as_json else id)
+        values.data(values.as_json(found) if as_json else id)
 
-    asyncio.run(_with(open_app(url, namespace), act))
+    asyncio.run(make())
 
 
 @app.command("resolve")
@@ -48,14 +53,11 @@ def resolve(
     as_json: JsonOption = False,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
-) -> None:
-    """Resolve a promise with a value."""
-    result = read_argument(value) if value is not None else None
-
-    async def act(client: Durasleep) -> None:
-        await _say(client, id, await client.promises.resolve(id, result), as_json)
-
-    asyncio.run(_with(open_app(url, namespace), act))
+) -> int:
+    """Resolve a promise with a value, and print the state it has then."""
+    result = None if value is None else values.read_argument(value)
+    client = address.open_client(url, namespace)
+    return asyncio.run(_settle(client, id, State.RESOLVED, lambda: client.promises.resolve(id, result), as_json))
 
 
 @app.command("reject")
@@ -65,36 +67,30 @@ def reject(
     as_json: JsonOption = False,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
-) -> None:
-    """Reject a promise; the value is the text of the error."""
-    text = view.as_text(read_argument(value)) if value is not None else "rejected"
-
-    async def act(client: Durasleep) -> None:
-        await _say(client, id, await client.promises.reject(id, text), as_json)
-
-    asyncio.run(_with(open_app(url, namespace), act))
+) -> int:
+    """Reject a promise; the value is the text of the error that is raised where it is awaited."""
+    text = "rejected" if value is None else values.as_text(values.read_argument(value))
+    client = address.open_client(url, namespace)
+    return asyncio.run(_settle(client, id, State.REJECTED, lambda: client.promises.reject(id, text), as_json))
 
 
 @app.command("cancel")
 def cancel(
     id: IdArgument, as_json: JsonOption = False, url: UrlOption = None, namespace: NamespaceOption = None
-) -> None:
+) -> int:
     """Cancel a promise."""
-
-    async def act(client: Durasleep) -> None:
-        await _say(client, id, await client.promises.cancel(id), as_json)
-
-    asyncio.run(_with(open_app(url, namespace), act))
+    client = address.open_client(url, namespace)
+    return asyncio.run(_settle(client, id, State.CANCELED, lambda: client.promises.cancel(id), as_json))
 
 
-async def _with(client: Durasleep, act: Any) -> None:
+async def _settle(
+    client: Durasleep, id: str, wanted: State, settle: Callable[[], Awaitable[bool]], as_json: bool
+) -> int:
+    """Print the state it has now; a promise settles once, so if it is another than was wanted, that is exit 1."""
     async with client:
-        await act(client)
-
-
-async def _say(client: Durasleep, id: str, by_us: bool, as_json: bool) -> None:
-    """The state it has now; the first settlement stays, so it may not be the one asked for."""
-    state = (await client.describe(id)).state
-    view.data(view.as_json({"id": id, "state": state, "settled_by_this": by_us}) if as_json else state)
+        by_us = await settle()
+        state = wanted if by_us else (await client.describe(id)).state
+    values.data(values.as_json({"id": id, "state": str(state), "settled_by_this": by_us}) if as_json else str(state))
     if not by_us:
         view.note(f"{id} had settled before: it is {state}, and stays so.")
+    return 0 if state == wanted else EXIT_OTHERWISE

@@ -1,177 +1,185 @@
-"""Everything the command line shows: data on stdout, all else on stderr. The only importer of rich."""
+"""Everything the command line shows to people: notes and errors on stderr, tables on stdout.
+
+The only importer of rich, and only when there is something to show: it takes as long to import as asyncio.
+"""
 
 from __future__ import annotations
 
-import base64
-import dataclasses
-import json
 import logging
 import sys
-from collections.abc import Generator, Iterable, Mapping
+import time
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from datetime import datetime
-from enum import Enum
-from typing import Any, cast
-
-from rich.console import Console
-from rich.logging import RichHandler
-from rich.markup import escape
-from rich.status import Status
-from rich.table import Table
+from functools import cache
 
 from durasleep import telemetry
+from durasleep.cli import values
 from durasleep.store.calls import Description
-
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 STATUS_STYLE = {
     "queued": "cyan",
     "running": "bold cyan",
     "suspended": "blue",
-    "delayed": "blue",
+    "delayed": "yellow",
     "halted": "bold red",
-    "done": "green",
 }
+STATE_STYLE = {"resolved": "green", "rejected": "bold red", "canceled": "yellow", "timedout": "yellow"}
+
+SHOWN_VALUE_MAX = 2_000  # characters of a value in a table; --json prints it all
 
 
-def data(text: str) -> None:
-    """A result on stdout, as it is."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+@cache
+def _out():  # noqa: ANN202 - a rich Console; naming its type would import it
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
 
 
-def as_json(value: object) -> str:
-    """JSON for people and programs; what JSON lacks becomes text."""
-    return json.dumps(_plain(value), ensure_ascii=False, default=str)
+@cache
+def _err():  # noqa: ANN202 - as above
+    from rich.console import Console
 
-
-def as_text(value: object) -> str:
-    """A result: text raw, anything else as JSON."""
-    return value if isinstance(value, str) else as_json(value)
-
-
-def _plain(value: object) -> Any:
-    match value:
-        case Enum():
-            return _plain(value.value)
-        case str() | int() | float() | None:
-            return value
-        case bytes():
-            try:
-                return value.decode()
-            except UnicodeDecodeError:
-                return base64.b64encode(value).decode()
-        case datetime():
-            return value.isoformat()
-        case dict():
-            return {str(key): _plain(item) for key, item in cast("Mapping[object, object]", value).items()}
-        case list() | tuple() | set() | frozenset():
-            return [_plain(item) for item in cast("Iterable[object]", value)]
-        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        case _:
-            return str(value)
+    return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def note(text: str) -> None:
     """A line for the person at the terminal."""
-    _err.print(escape(text))
+    _err().print(text, markup=False)
 
 
 def error(text: str) -> None:
-    """What went wrong, in one sentence."""
-    _err.print(f"[bold red]error:[/] {escape(text)}")
+    """What went wrong, in one sentence, and what to do next."""
+    _say("error:", "bold red", text)
 
 
 def warning(text: str) -> None:
     """What must not be overlooked."""
-    _err.print(f"[bold yellow]warning:[/] {escape(text)}")
+    _say("warning:", "bold yellow", text)
+
+
+def _say(word: str, style: str, text: str) -> None:
+    from rich.text import Text
+
+    _err().print(Text.assemble((word, style), " ", text))
 
 
 def story(text: str) -> None:
     """One line of a story told as it happens."""
-    _out.print(f"[dim]{datetime.now().astimezone():%H:%M:%S}[/] {escape(text)}")
+    from rich.text import Text
+
+    _out().print(Text.assemble((f"{telemetry.local(time.time_ns() // 1_000_000):%H:%M:%S}", "dim"), "  ", text))
 
 
 @contextmanager
-def waiting(text: str) -> Generator[Status | None]:
-    """A spinner on a terminal, nothing elsewhere."""
-    if not _err.is_terminal:
-        yield None
+def waiting(text: str) -> Generator[Callable[[str], None]]:
+    """A spinner on a terminal, nothing elsewhere; what it yields changes its text."""
+    if not sys.stderr.isatty():
+        yield _ignore
         return
-    with _err.status(escape(text)) as status:
-        yield status
+    from rich.markup import escape
+
+    with _err().status(escape(text)) as status:
+        yield lambda text: status.update(escape(text))
 
 
-def update(status: Status, text: str) -> None:
-    status.update(escape(text))
+def _ignore(text: str) -> None:
+    pass
 
 
-def log_to_stderr(verbose: bool) -> None:
+def log_to_stderr(level: int) -> None:
     """Log lines of durasleep on stderr: short on a terminal, dated elsewhere."""
-    if _err.is_terminal:
-        handler: logging.Handler = RichHandler(console=_err, show_path=False, log_time_format="%H:%M:%S", markup=False)
+    if sys.stderr.isatty():
+        from rich.logging import RichHandler
+
+        handler: logging.Handler = RichHandler(console=_err(), show_path=False, log_time_format="%H:%M:%S")
         handler.setFormatter(logging.Formatter("%(message)s"))
     else:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("durasleep")
     logger.handlers[:] = [handler]
-    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.setLevel(level)
     logger.propagate = False
 
 
-def instant(ms: int | None) -> str:
-    """An instant in the local zone; a dash for never."""
-    return "-" if ms is None else datetime.fromtimestamp(ms / 1000).astimezone().isoformat(" ", "milliseconds")
+def instant(ms: int) -> str:
+    """An instant in the local zone."""
+    return telemetry.local(ms).isoformat(" ", "milliseconds")
 
 
 def describe_waiting(description: Description, now_ms: int) -> str:
     """What an execution waits for, in a few words."""
-    if description.status == "halted":
-        return f"halted: {description.reason}"
-    if description.status == "running":
-        return f"running on {description.worker}"
-    if not description.waiting_on:
-        return description.status
-    first = description.waiting_on[0]
-    more = f" and {len(description.waiting_on) - 1} more" if len(description.waiting_on) > 1 else ""
-    if first.due_ms is not None and first.kind == "timer":
-        what = "asleep" if description.status == "suspended" else description.status
-        return f"{what} {telemetry.describe_until(first.due_ms, now_ms)}{more}"
-    return f"waiting for {first.kind} {first.id}{more}"
+    first = description.waiting_on[0] if description.waiting_on else None
+    due = telemetry.describe_until(first.due_ms, now_ms) if first and first.due_ms else ""
+    match description.status:
+        case "halted":
+            return f"halted: {_first_line(description.reason)}"
+        case "running":
+            return f"running on {description.worker}"
+        case "delayed":
+            why = f": {_first_line(description.reason)}" if description.reason else ""
+            return f"delayed {due}{why}".replace("  ", " ")
+        case "suspended" if first:
+            more = f" and {len(description.waiting_on) - 1} more" if len(description.waiting_on) > 1 else ""
+            if first.kind == "timer" and due:
+                return f"asleep {due}{more}"
+            name = f" ({first.name})" if first.name else ""
+            return f"waiting for {first.kind} {first.id}{name}{f', {due}' if due else ''}{more}"
+        case "suspended" if description.kind == "timer" and description.timeout_at_ms:
+            return f"asleep {telemetry.describe_until(description.timeout_at_ms, now_ms)}"
+        case status:
+            return status
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").partition("\n")[0]
 
 
 def show(description: Description, now_ms: int) -> None:
-    """A promise as a small table."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    style = STATUS_STYLE.get(description.status, "")
-    table.add_row("id", f"[bold]{escape(description.id)}[/]")
-    table.add_row("state", f"[{style}]{escape(_state_text(description, now_ms))}[/]")
-    for name, value in (
-        ("function", description.func),
-        ("group", description.group),
-        ("worker", description.worker),
-        ("created", instant(description.created_at_ms)),
-        ("timeout", instant(description.timeout_at_ms) if description.timeout_at_ms else None),
-        ("settled", instant(description.settled_at_ms) if description.settled_at_ms else None),
-        ("value", as_text(description.value) if description.state == "resolved" else None),
-        ("error", description.error),
-        ("reason", description.reason),
-    ):
-        if value is not None:
-            table.add_row(name, escape(value))
+    """A promise as a list of what is known of it; a line with no end is cut by nobody, so it can be copied."""
+    from rich.text import Text
+
+    rows = _rows(description, now_ms)
+    width = max(len(name) for name, _, _ in rows) + 2
+    for name, value, style in rows:
+        for index, line in enumerate(value.splitlines() or [""]):
+            label = name if index == 0 else ""
+            _out().print(Text.assemble((f"{label:<{width}}", "dim"), (line, style)))
+
+
+def _rows(description: Description, now_ms: int) -> list[tuple[str, str, str]]:
+    """Name, value and style of every line that has something to say."""
+    state = description.state
+    if description.status == "halted":  # the reason has lines of its own
+        state = f"{state}, halted"
+    elif description.status != "done":
+        state = f"{state}, {describe_waiting(description, now_ms)}"
+    is_execution = description.kind == "execution"
+    rows: list[tuple[str, str | None, str]] = [
+        ("id", description.id, "bold"),
+        ("state", state, STATE_STYLE.get(description.state) or STATUS_STYLE.get(description.status, "")),
+        ("function" if is_execution else "name", description.func, ""),
+        ("kind", None if is_execution else description.kind, ""),
+        ("group", description.group, ""),
+        ("worker", description.worker, ""),
+        ("created", instant(description.created_at_ms), ""),
+        ("due" if description.kind == "timer" else "timeout", _instant_or_none(description.timeout_at_ms), ""),
+        ("settled", _instant_or_none(description.settled_at_ms), ""),
+        ("value", _shown(values.as_text(description.value)) if description.state == "resolved" else None, ""),
+        ("error", description.error if description.state == "rejected" else None, ""),
+        ("reason", description.reason, ""),
+    ]
     for index, pending in enumerate(description.waiting_on):
-        due = f", due {telemetry.describe_until(pending.due_ms, now_ms)}" if pending.due_ms else ""
         name = f" ({pending.name})" if pending.name else ""
-        table.add_row("waits for" if index == 0 else "", escape(f"{pending.kind} {pending.id}{name}{due}"))
-    _out.print(table)
+        due = f", {telemetry.describe_until(pending.due_ms, now_ms)}" if pending.due_ms else ""
+        rows.append(("waits for" if index == 0 else "", f"{pending.kind} {pending.id}{name}{due}", ""))
+    return [(name, value, style) for name, value, style in rows if value is not None]
 
 
-def _state_text(description: Description, now_ms: int) -> str:
-    if description.status == "done":
-        return description.state
-    return f"{description.state}, {describe_waiting(description, now_ms)}"
+def _instant_or_none(ms: int | None) -> str | None:
+    return None if ms is None else instant(ms)
+
+
+def _shown(text: str) -> str:
+    more = len(text) - SHOWN_VALUE_MAX
+    return text if more <= 0 else f"{text[:SHOWN_VALUE_MAX]}... ({more} more characters: --json shows all)"

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+import signal
+import threading
 from typing import Annotated
 
 import typer
 
 from durasleep import devserver
-from durasleep.app import Durasleep, run_worker
+from durasleep.app import run_worker
 from durasleep.cli import address, view
-from durasleep.errors import UsageError
+from durasleep.cli.options import UrlOption
+from durasleep.errors import StoreError
+
+LOOK_S = 1.0  # whether a server without a worker is still there
 
 ModuleArgument = Annotated[
-    str | None, typer.Argument(metavar="[MODULE[:ATTR]]", help="The application; else pyproject.toml, DURASLEEP_APP.")
+    str | None,
+    typer.Argument(metavar="[MODULE[:ATTR]]", help="The application; else DURASLEEP_APP, else pyproject.toml."),
 ]
-UrlOption = Annotated[str | None, typer.Option("--url", metavar="URL", help="The Redis to use.")]
-NamespaceOption = Annotated[str | None, typer.Option("--namespace", metavar="NAME", help="The namespace to use.")]
 GroupOption = Annotated[str | None, typer.Option("--group", metavar="NAME", help="The group to serve.")]
-ConcurrencyOption = Annotated[int, typer.Option("--concurrency", min=1, max=10_000, help="Executions at a time.")]
+ConcurrencyOption = Annotated[
+    int, typer.Option("--concurrency", metavar="N", min=1, max=10_000, help="Executions in hand at a time.")
+]
 NameOption = Annotated[str | None, typer.Option("--name", metavar="NAME", help="The worker's name; else host and pid.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
 
@@ -30,12 +37,14 @@ def worker(
     url: UrlOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Serve a group: run its workflows and tasks until SIGTERM or Ctrl-C."""
-    view.log_to_stderr(verbose)
+    """Serve a group: run its workflows and tasks until SIGTERM or Ctrl-C.
+
+    An application that names its own Redis keeps it, unless --url is given.
+    """
+    view.log_to_stderr(logging.DEBUG if verbose else logging.INFO)
     app = address.load_app(address.find_app(module))
-    named = address.named_url(url)
     if url or not app.is_addressed:
-        app.connect(named or address.find_url(None))
+        app.connect(address.find_url(url))
     run_worker(app.worker(group=group, name=name, concurrency=concurrency))
 
 
@@ -46,22 +55,29 @@ def dev(
     verbose: VerboseOption = False,
 ) -> None:
     """A Redis of this directory, kept in ./.durasleep/, and a worker; other commands here find it."""
-    view.log_to_stderr(verbose)
-    app = _app_or_none(module)
+    view.log_to_stderr(logging.DEBUG if verbose else logging.INFO)
+    named = address.named_app(module)
+    app = None if named is None else address.load_app(named)
     with devserver.DevServer(devserver.DIRECTORY) as server:
-        kept = f"keeps its data in {devserver.DIRECTORY}/" if server.keeps else "keeps nothing"
-        view.note(f"{server.binary.kind} at {server.url} {kept}")
+        kept = f"keeps its data in ./{devserver.DIRECTORY}/" if server.keeps else "keeps nothing"
+        view.note(f"{server.binary.kind} at {server.url} {kept}; Ctrl-C ends it")
         if app is None:
-            view.note("no application is named: this is only the server (Ctrl-C ends it)")
-            app = Durasleep()
-        app.connect(server.url)
-        run_worker(app.worker(group=group, concurrency=concurrency))
+            view.note("no application is named, so there is no worker: durasleep worker MODULE starts one here")
+            _until_told_to_stop(server)
+        else:
+            app.connect(server.url)
+            run_worker(app.worker(group=group, concurrency=concurrency))
 
 
-def _app_or_none(module: str | None) -> Durasleep | None:
-    """The application, or None if nobody named one."""
-    try:
-        name = address.find_app(module)
-    except UsageError:
-        return None
-    return address.load_app(name)
+def _until_told_to_stop(server: devserver.DevServer) -> None:
+    """Until SIGTERM or Ctrl-C, or until the server has gone by itself."""
+    told = threading.Event()
+
+    def tell(_number: int, _frame: object) -> None:
+        told.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, tell)
+    while not told.wait(LOOK_S):
+        if not server.running:
+            raise StoreError(f"the server has ended; {server.directory}/server.log says why")

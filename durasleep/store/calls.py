@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from durasleep.codec import Codec
-from durasleep.errors import Canceled, NotFound, TimedOut, UsageError
+from durasleep.errors import Canceled, NotFound, RemoteError, TimedOut, UsageError
 from durasleep.model import (
     Due,
     Kind,
@@ -23,7 +23,7 @@ from durasleep.model import (
     parse_target,
 )
 from durasleep.settings import Settings
-from durasleep.store import commands
+from durasleep.store import batch, commands
 from durasleep.store.commands import Command, Created, Head, Item, Loaded, Settled
 from durasleep.store.keys import Keyspace
 
@@ -104,6 +104,19 @@ def rpc(
         inbox=inbox,
         retention_ms=round(settings.retention.total_seconds() * 1000),
     )
+
+
+class Pipeline(Protocol):
+    """What we use of a redis-py pipeline, async or sync."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any: ...
+
+
+def enqueue(pipeline: Pipeline, call: Item[Any], settings: Settings) -> None:
+    """Put a call into a caller's own MULTI, with the script before it: NOSCRIPT there would drop just our part."""
+    [(command, _)] = batch.join([call], settings)
+    pipeline.execute_command("SCRIPT LOAD", call.script.source)
+    pipeline.execute_command("EVALSHA", *command[1:])
 
 
 def create_promise(
@@ -225,7 +238,7 @@ def _error_text(state: State, payload: bytes, codec: Codec) -> str | None:
     match state:
         case State.REJECTED:
             error = codec.decode_error(payload)
-            return f"{type(error).__name__}: {error}"
+            return str(error) if isinstance(error, RemoteError) else f"{type(error).__name__}: {error}"
         case State.CANCELED:
             return "canceled"
         case State.TIMEDOUT:

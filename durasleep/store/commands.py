@@ -72,10 +72,10 @@ class Command(Generic[T]):
 def error_of(text: bytes | str) -> errors.DurasleepError:
     """The exception for an error text of a script, ``CODE what happened``."""
     message = text.decode(errors="replace") if isinstance(text, bytes) else text
+    if message.endswith("no such key"):  # XINFO of a stream that is not there
+        return errors.NotFound(message)
     match = _CODE.match(message)
-    if match is None:
-        return errors.StoreError(message)
-    return errors.from_code("CORRUPT" if match[1] == "WRONGTYPE" else match[1], match[2])
+    return errors.from_code(match[1], match[2]) if match else errors.StoreError(message)
 
 
 def key_list(keys: Keyspace) -> list[bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import re
 import socket
 from collections.abc import Sequence
@@ -103,7 +104,7 @@ class Connector:
             try:
                 pool = AsyncPool.from_url(source)
             except ValueError as error:
-                raise UsageError(f"{source!r} is not a Redis URL: {error}") from None
+                raise UsageError(f"{_without_secret(source)!r} is not a Redis URL: {error}") from None
         elif isinstance(source, redis.Redis | redis.asyncio.Redis):  # pyright: ignore[reportUnnecessaryIsInstance]
             pool = source.connection_pool
         else:
@@ -146,7 +147,8 @@ class Connector:
             "client_name": name,
             "decode_responses": False,
             "protocol": 2,
-            "socket_keepalive": arguments.get("socket_keepalive", True),
+            # A socket of this machine knows no keep-alive.
+            **({} if "path" in arguments else {"socket_keepalive": arguments.get("socket_keepalive", True)}),
         }
 
 
@@ -160,6 +162,11 @@ def _translate(connection_class: type, table: dict[type, type], fakes: tuple[str
         is_sync = connection_class.__name__ != "FakeAsyncRedisConnection"
         return fake_async.FakeAsyncRedisConnection if is_sync else fake_sync.FakeRedisConnection
     return connection_class
+
+
+def _without_secret(url: str) -> str:
+    """A URL, right or wrong, to show."""
+    return re.sub(r"[^/]*@", "***@", url)
 
 
 def _address(arguments: dict[str, Any]) -> str:
@@ -290,4 +297,14 @@ def unavailable(connector: Connector, error: BaseException) -> StoreError:
         return StoreError(f"Redis at {connector.address} refuses us: {error}")
     if isinstance(error, TimeoutError | redis_errors.TimeoutError | socket.timeout):
         return StoreUnavailable(f"Redis at {connector.address} does not answer")
-    return StoreUnavailable(f"Redis at {connector.address} cannot be reached: {error}")
+    return StoreUnavailable(f"Redis at {connector.address} cannot be reached: {_reason(error)}")
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, without what redis-py and asyncio wrap around it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno:
+            return (isinstance(cause, socket.gaierror) and cause.strerror) or os.strerror(cause.errno)
+        cause = cause.__cause__ or cause.__context__
+    return str(error).rstrip(".") or type(error).__name__

@@ -175,4 +175,5 @@ def meta_key(namespace: str) -> str:
 
 def partition_of(id: str, partitions: int) -> int:
     """The partition a promise tree lives in: CRC-16/XMODEM of its root, as Redis Cluster computes slots."""
-    return binascii.crc_hqx(root_of(id).encode(), 0) % partitions
+    root = root_of(id).encode(errors="surrogatepass")  # an id that is no Unicode is refused where it is checked
+    return binascii.crc_hqx(root, 0) % partitions

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from durasleep import telemetry
 from durasleep.codec import Codec
-from durasleep.errors import CorruptData, DurasleepError, Fenced, StoreError
+from durasleep.errors import CorruptData, DurasleepError, Fenced, StoreError, UsageError
 from durasleep.model import CANCEL, DUE_MS_MAX, Entry, Number, Op, Outcome, StartTimer, State, StepResult, root_of
 from durasleep.runtime.context import ExecutionInfo
 from durasleep.runtime.definition import Registry, TaskDefinition, WorkflowDefinition
@@ -187,6 +187,7 @@ class Executor:
         except _GiveBack:
             await self.give_back(lease.queue, [lease.entry])
         except CorruptData as error:
+            logger.error("%s halted: %s", lease.id, error)
             await self._halt(lease, str(error))
         except DurasleepError as error:
             logger.exception("%s halted", lease.id)
@@ -228,7 +229,12 @@ class Executor:
         """A task as an execution of its own: one call of the function, its result the outcome."""
         lease = running.lease
         started = time.monotonic()
-        args, kwargs = self._codec.decode_args(head.args, definition.fn, skip_first=False)
+        try:
+            args, kwargs = self._codec.decode_args(head.args, definition.fn, skip_first=False)
+        except UsageError as error:  # arguments that do not fit are the caller's error, and end it
+            logger.warning("%s rejected: %s", lease.id, error)
+            await self._commit(lease, Outcome.REJECT, payload=self._codec.encode_error(error))
+            return
         task = asyncio.get_running_loop().create_task(self._call(definition.fn, args, kwargs))
         task.add_done_callback(lambda _: running.changed.set())
         try:

@@ -112,8 +112,6 @@ class Worker:
 
     async def run(self) -> None:
         """Serve until ``stop``; StoreUnavailable if Redis cannot be reached at the start."""
-        await self._store.open()
-        await self._reader.join()
         loop = asyncio.get_running_loop()
         heartbeat = self._heartbeat = Heartbeat(
             self._store.connector,
@@ -132,7 +130,14 @@ class Worker:
             settings=self._settings,
             client_id=lambda: heartbeat.client_id,
         )
-        await asyncio.to_thread(heartbeat.once)
+        try:
+            await self._store.open()
+            await self._reader.join()
+            await asyncio.to_thread(heartbeat.once)
+        except BaseException:
+            heartbeat.stop()
+            await self._close()
+            raise
         heartbeat.start()
         loops = [
             loop.create_task(_keep_going(name, run), name=f"durasleep-{name}")
@@ -192,10 +197,13 @@ class Worker:
                         more = answer.more
         except (TimeoutError, DurasleepError) as error:
             logger.warning("nothing could be given back (%s): others will take it over", error or "no answer")
+        await self._close()
+        logger.info("worker %s has left%s", self.name, f": {given} executions given to others" if given else "")
+
+    async def _close(self) -> None:
         await self._store.aclose()
         await self._reader.close()
         await self._listener.close()
-        logger.info("worker %s has left%s", self.name, f": {given} executions given to others" if given else "")
 
     # -- loops
 

@@ -39,11 +39,11 @@ async def test_the_same_id_attaches_while_pending_and_returns_the_kept_result_af
 async def test_another_function_under_a_used_id_is_an_error_that_names_both(app: Durasleep, effects: Effects) -> None:
     async with serving(app):
         await app.rpc("order", passage, effects.path)
-        with pytest.raises(OtherFunction, match="id order .*function passage.*function double"):
+        with pytest.raises(OtherFunction, match=r"id order .*function passage.*function double"):
             await app.rpc("order", double, 1)
         effects.open("gate")
         assert await app.get("order") == "through gate"
-        with pytest.raises(OtherFunction, match="id order .*function passage.*function double"):
+        with pytest.raises(OtherFunction, match=r"id order .*function passage.*function double"):
             await app.rpc("order", "double", 1)
         with pytest.raises(OtherFunction, match="order"):
             await app.promises.create("order")
@@ -67,7 +67,7 @@ async def test_many_waiters_in_many_places_all_hear_of_the_end(
 async def test_giving_up_waiting_does_not_end_what_is_waited_for(app: Durasleep, effects: Effects) -> None:
     async with serving(app):
         handle = await app.rpc("passage", passage, effects.path)
-        with pytest.raises(WaitTimeout, match="passage.*goes on"):
+        with pytest.raises(WaitTimeout, match=r"passage.*goes on"):
             await handle.result(timeout=0.05)
         effects.open("gate")
         assert await handle.result(timeout=30) == "through gate"
@@ -149,9 +149,9 @@ async def test_the_sync_client_says_the_same_things(
     def use() -> None:
         with SyncClient(real_server.url, namespace=namespace) as client:
             handle = client.rpc("passage", "passage", effects.path)
-            with pytest.raises(WaitTimeout, match="passage"):
+            with pytest.raises(WaitTimeout, match=r"passage"):
                 handle.result(timeout=0.05)
-            with pytest.raises(OtherFunction, match="passage"):
+            with pytest.raises(OtherFunction, match=r"passage"):
                 client.rpc("passage", double, 1)
             with pytest.raises(NotFound, match="nobody"):
                 client.get("nobody").result(timeout=5)

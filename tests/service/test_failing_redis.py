@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ async def test_all_finish_once_after_redis_was_killed_and_restarted(
 async def test_forgotten_scripts_and_cut_connections_are_not_noticed(
     app: Durasleep, real_server: Server, effects: Effects
 ) -> None:
-    client = real_server.sync_client()
+    client: Any = real_server.sync_client()
     rounds = 5
     async with serving(app):
         handles = [await app.rpc(f"passage-{number}", passage, effects.path, "gate-0") for number in range(NAPS)]
@@ -81,7 +82,9 @@ async def test_an_emptied_redis_loses_its_executions_and_nothing_else(
         assert await (await app.opened()).load(PromiseId("lost")) is None
 
 
-async def test_an_unreachable_redis_is_said_at_once(make_server: MakeServer, real_server: Server, new_app: NewApp) -> None:
+async def test_an_unreachable_redis_is_said_at_once(
+    make_server: MakeServer, real_server: Server, new_app: NewApp
+) -> None:
     server = make_server()
     server.kill()
     app = new_app(server.url)

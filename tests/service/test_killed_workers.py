@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ LAG_STEP_S = 0.05
 async def test_a_sleeper_outlives_its_worker_and_finishes_once(
     app: Durasleep, workers: Workers, effects: Effects, real_server: Server, namespace: str
 ) -> None:
-    client = real_server.client()
+    client: Any = real_server.client()
     [first] = await workers.start("first")
     handle = await app.rpc("nap", nap, effects.path, 1.5)
     due_ms = (await until(app, "nap", "suspended")).waiting_on[0].due_ms
@@ -35,7 +36,7 @@ async def test_a_sleeper_outlives_its_worker_and_finishes_once(
     await first.kill()
 
     async def is_due() -> bool:
-        seconds, _ = await client.time()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType, reportGeneralTypeIssues]
+        seconds, _ = await client.time()
         return int(seconds) * 1000 > due_ms
 
     await eventually(is_due, "the timer to be due")
@@ -121,7 +122,6 @@ async def _largest_lag() -> float:
         return worst
 
 
-
 async def test_what_kills_its_workers_is_halted_and_its_neighbours_finish(
     new_app: NewApp, workers: Workers, effects: Effects
 ) -> None:
@@ -142,9 +142,11 @@ async def test_what_kills_its_workers_is_halted_and_its_neighbours_finish(
         return (await app.describe("poison")).status == "halted"
 
     await eventually(is_halted, "the poison to be halted")
-    described = await app.describe("poison")
-    assert described.reason == f"poison: {QUICK.max_attempts} workers in a row died while running it"
-    assert effects.count("poison taken") == QUICK.max_attempts
+    # The last two deaths must have been of workers that held no other suspect: a few more may be needed.
+    deaths = effects.count("poison taken")
+    assert deaths >= QUICK.max_attempts
+    reason = f"poison: {deaths} workers in a row died while running it"
+    assert (await app.describe("poison")).reason == reason
     await asyncio.gather(*neighbours)
     assert not await poison.done()
     await app.cancel("poison")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 from durasleep import Durasleep
 from durasleep.model import PromiseId
@@ -95,7 +96,7 @@ async def test_a_blocked_event_loop_keeps_its_lease(
     app: Durasleep, workers: Workers, effects: Effects, real_server: Server, namespace: str
 ) -> None:
     """Longer than a worker may be silent: the heartbeat has a thread of its own."""
-    client = real_server.sync_client()
+    client: Any = real_server.sync_client()
     beats = (await app.opened()).keys().workers
     await workers.start("one", "two")
     handle = await app.rpc("passage", loop_passage, effects.path)

@@ -50,7 +50,7 @@ def _versions(effects: Effects) -> tuple[Workflow, Workflow, Workflow]:
 async def test_code_that_left_its_journal_halts_with_a_diff_and_resumes_when_fixed(
     new_app: NewApp, effects: Effects, real_server: Server
 ) -> None:
-    client = real_server.sync_client()
+    client: Any = real_server.sync_client()
     apps: list[Durasleep] = []
     for version in _versions(effects):
         app = new_app()

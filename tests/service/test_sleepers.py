@@ -7,6 +7,7 @@ import gc
 import random
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ STOP_S = 1.0  # the issue's figure
 async def test_ten_thousand_sleepers_hold_nothing_in_the_worker(
     app: Durasleep, real_server: Server, namespace: str
 ) -> None:
-    client = real_server.sync_client()
+    client: Any = real_server.sync_client()
     keys = (await app.opened()).keys()
     async with serving(app) as worker:
         await (await app.rpc("first", sleeping_workflow, 0))
@@ -67,7 +68,7 @@ def _worker_tasks() -> list[str]:
 
 async def test_no_sleep_is_early_by_the_servers_clock(app: Durasleep, real_server: Server) -> None:
     """Asked of the server itself before and after: lengths of whole and of broken milliseconds, some at once."""
-    chance = random.Random(7)  # noqa: S311
+    chance = random.Random(7)
     lengths_s = [0, 0.001, 0.0005, 0.0101, *(round(chance.uniform(0, 1.2), 4) for _ in range(300))]
     async with serving(app):
         handles = [
@@ -103,7 +104,9 @@ async def test_a_running_sleep_can_be_seen_moved_and_woken(app: Durasleep) -> No
         assert 3_590_000 < moved.due_ms - timer.due_ms < 3_660_000
         await app.wake("sleep~1")
         assert await handle == "Slept for 3600 seconds"
-        assert (await (await app.opened()).call(commands.fire((await app.opened()).keys(), limit=10))).next_due_ms is None
+        assert (
+            await (await app.opened()).call(commands.fire((await app.opened()).keys(), limit=10))
+        ).next_due_ms is None
 
 
 async def _waits(app: Durasleep, id: str) -> bool:

@@ -7,34 +7,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from durasleep import Durasleep, Worker
 from durasleep.store.calls import Description
 from tests.service.functions import NAMESPACE_VARIABLE, gate_of
 
-T = TypeVar("T")
-
-PATIENCE_S = 40.0  # below the timeout of a test, so that it fails with a sentence
+PATIENCE_S = 30.0  # below the timeout of a test, so that it fails with a sentence
 LOOK_S = 0.01
 ROOT = Path(__file__).parents[2]
 
 
-async def eventually(look: Callable[[], T | Awaitable[T]], what: str) -> T:
-    """What ``look`` answers, once that is true; fails naming ``what`` was waited for."""
+async def eventually(look: Callable[[], Any], what: str) -> Any:
+    """What ``look`` answers, at once or awaited, when that is true; fails naming ``what`` was waited for."""
     give_up_at = time.monotonic() + PATIENCE_S
     while True:
-        seen = look()
-        found: T = await seen if isinstance(seen, Awaitable) else seen
+        found = look()
+        if inspect.isawaitable(found):
+            found = await found
         if found:
             return found
         assert time.monotonic() < give_up_at, f"waited in vain for {what}; last seen: {found!r}"
@@ -43,17 +43,18 @@ async def eventually(look: Callable[[], T | Awaitable[T]], what: str) -> T:
 
 async def until(app: Durasleep, id: str, status: str) -> Description:
     """The description of an execution, once it has this status."""
+    last = await app.describe(id)
 
-    async def look() -> Description | None:
+    async def is_so() -> bool:
         nonlocal last
         last = await app.describe(id)
-        return last if last.status == status else None
+        return last.status == status
 
-    last: Description | None = None
     try:
-        return await eventually(look, f"{id} to be {status}")
+        await eventually(is_so, f"{id} to be {status}")
     except AssertionError as error:
         raise AssertionError(f"{error}; it is {last}") from None
+    return last
 
 
 class Effects:
@@ -77,7 +78,7 @@ class Effects:
             found = re.findall(rf"^{re.escape(gate)} pid=(\d+) at=([\d.]+)$", "\n".join(self.lines()), re.MULTILINE)
             return [(int(pid), float(at)) for pid, at in found] if len(found) >= times else None
 
-        return await eventually(look, f"{times} at gate {gate}") or []
+        return await eventually(look, f"{times} at gate {gate}")
 
     def open(self, gate: str) -> None:
         gate_of(self.path, gate).touch()
@@ -119,7 +120,7 @@ class WorkerProcess:
             return found[0] if found else None
 
         try:
-            return await eventually(look, f"{pattern!r} in the log of {self.name}") or ""
+            return await eventually(look, f"{pattern!r} in the log of {self.name}")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log()}") from None
 
@@ -176,7 +177,7 @@ class Workers:
 
 
 @asynccontextmanager
-async def serving(app: Durasleep, name: str = "w1", *, concurrency: int = 100) -> AsyncIterator[Worker]:
+async def serving(app: Durasleep, name: str = "w1", *, concurrency: int = 100) -> AsyncGenerator[Worker]:
     """A worker in this loop; it leaves at once at the end."""
     worker = app.worker(name=name, concurrency=concurrency)
     running = asyncio.create_task(worker.run())

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from durasleep.model import Due, Entry, Kind, Number, Op, Outcome, Place, PromiseId, State
+from durasleep.model import Due, Entry, Kind, Number, Op, Outcome, Place, PromiseId, StartChild, State
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.store import commands
-from durasleep.store.commands import Beat, Committed, Controlled, Created, Fired, Head, Lease, Loaded, Reclaimed, Settled
+from durasleep.store.commands import (
+    Beat,
+    Committed,
+    Controlled,
+    Created,
+    Fired,
+    Head,
+    Lease,
+    Loaded,
+    Reclaimed,
+    Settled,
+)
 from durasleep.store.connection import Connector
+from durasleep.store.keys import LIMIT
 from durasleep.store.store import Store
 
 WORKER = "w1/aaaaaaaa"
@@ -16,6 +28,11 @@ OTHER = "w2/bbbbbbbb"
 PAST = Due("=1")
 """Due at the beginning of 1970: it fires at once, whatever the server's clock shows."""
 FAR = Due("+3600000")
+
+
+def child(number: str, id: str | None = None, *, function: str = "g", due: Due | None = None) -> StartChild:
+    """Another execution, as a workflow asks for it; with an id of its own if one is given."""
+    return StartChild(Number(number), function, b"args", None, due, PromiseId(id) if id else None)
 
 
 class Driver:
@@ -183,6 +200,11 @@ class Driver:
 
     async def ttl_ms(self, id: str) -> int:
         return await self.redis.pttl(self.keys.promise(id))
+
+    async def assert_kept_together(self, *ids: str, retention_ms: int = LIMIT["retention_ms"]) -> None:
+        """Every one of a family expires, after its retention and all at about the same time."""
+        for id in ids:
+            assert retention_ms - 10_000 < await self.ttl_ms(id) <= retention_ms, id
 
     async def timers(self) -> dict[str, int]:
         found = await self.redis.zrange(self.keys.timers, 0, -1, withscores=True)

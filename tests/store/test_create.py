@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import redis.asyncio
 
 from durasleep.errors import CorruptData, NotFound, OtherFunction, StoreError, UsageError
 from durasleep.model import DUE_MS_MAX, Disposition, Due, Kind, Outcome, Place, PromiseId, State
 from durasleep.store import commands
-from tests.servers import MakeServer, Server
+from tests.servers import FAKE, MakeServer, Server
 from tests.store.driver import FAR, PAST, Driver
 
 EVERY_BYTE = bytes(range(256))
@@ -152,12 +153,11 @@ async def test_a_hash_that_is_not_a_promise_is_named(driver: Driver, fields: dic
 
 
 async def test_a_full_server_refuses_creates_whole_and_lets_what_runs_finish(
-    real_server: Server, make_server: MakeServer, namespace: str
+    server: Server, make_server: MakeServer, namespace: str
 ) -> None:
-    own = make_server(extra_args=("--maxmemory-policy", "noeviction"))
-    import redis.asyncio
-
-    client: Any = redis.asyncio.Redis.from_url(own.url)
+    if server.kind == FAKE:
+        pytest.skip("fakeredis has no memory limit")
+    client: Any = redis.asyncio.Redis.from_url(make_server().url)
     driver = Driver(client, namespace)
     async with driver.store.opened():
         await driver.suspended("sleeper")
@@ -167,7 +167,13 @@ async def test_a_full_server_refuses_creates_whole_and_lets_what_runs_finish(
         await driver.create("halts")
         await client.config_set("maxmemory", 1)
         before = await driver.snapshot()
-        for options in ({}, {"start": FAR}, {"kind": Kind.PROMISE}, {"kind": Kind.TIMER, "deadline": FAR}):
+        refused: list[dict[str, Any]] = [
+            {},
+            {"start": FAR},
+            {"kind": Kind.PROMISE},
+            {"kind": Kind.TIMER, "deadline": FAR},
+        ]
+        for options in refused:
             with pytest.raises(StoreError, match="maxmemory"):
                 await driver.create("new", inbox="one", **options)
         assert await driver.snapshot() == before

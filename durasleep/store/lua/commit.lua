@@ -211,9 +211,11 @@ function outcomes.halt(record, payload)
   halt(record, payload)
 end
 
--- What was pending in the old run ends with it; children beyond `LIMIT.family_max` a little later.
+-- What was pending in the old run ends with it, children beyond `LIMIT.family_max` a little later; what has
+-- ended before is kept no longer than they are.
 local function close_run(record, fields)
   local room = LIMIT.family_max
+  local keep_ms = retention_of(redis.call('HGET', promise_prefix .. string.match(record.id, '^[^~]*'), F.retention))
   for i = 1, #fields, 2 do
     local entry = string.find(fields[i], '^%d') and read_entry(fields[i + 1])
     local is_child = entry and entry.kind == KIND.child and entry.state == STATE.pending and entry.child_id == ''
@@ -221,7 +223,7 @@ local function close_run(record, fields)
       close_later(record.id .. '~' .. fields[i])
     elseif entry then
       if is_child then room = room - 1 end
-      close_members(record, { fields[i], fields[i + 1] }, 0)
+      close_members(record, { fields[i], fields[i + 1] }, keep_ms)
     end
   end
 end

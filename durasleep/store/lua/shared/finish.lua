@@ -68,6 +68,20 @@ local function finish(record, state, payload)
   families[#families + 1] = record
 end
 
+-- Whether each journal up to the root has an entry for it: those of an old run are gone (continue_as_new).
+local function is_remembered(id)
+  local owner_id, number = owner_of(id)
+  while owner_id do
+    if redis.call('HEXISTS', promise_prefix .. owner_id, number) == 0 then return false end
+    owner_id, number = owner_of(owner_id)
+  end
+  return true
+end
+
+local function retention_of(text)
+  return math.max(tonumber(text or '') or LIMIT.retention_ms, 1)
+end
+
 -- How long a settled promise is kept: as its root. 0: the root is still pending; 1: it is gone already.
 -- nil: under this id there is another promise by now.
 local function time_to_keep(record)
@@ -77,11 +91,11 @@ local function time_to_keep(record)
   if root ~= record.id then
     state, birth, retention = unpack(redis.call('HMGET', promise_prefix .. root, F.state, F.birth, F.retention))
     if not state or birth ~= record.birth then return 1 end
-    if state == STATE.pending then return 0 end
+    if state == STATE.pending then return is_remembered(record.id) and 0 or retention_of(retention) end
     local left = redis.call('PTTL', promise_prefix .. root)
     if left >= 0 then return math.max(left, 1) end
   end
-  return math.max(tonumber(retention or '') or LIMIT.retention_ms, 1)
+  return retention_of(retention)
 end
 
 local function keep_for(key, keep_ms)

@@ -1,0 +1,694 @@
+"""commit.lua: all of what an activation asked for or, without the fence, nothing; repeated, it changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from durasleep.errors import CorruptData, Fenced, NotAllowed, UsageError
+from durasleep.model import (
+    CANCEL,
+    CancelEntry,
+    Disposition,
+    Due,
+    Entry,
+    Kind,
+    Number,
+    Op,
+    Outcome,
+    Place,
+    PromiseId,
+    StartChild,
+    StartPromise,
+    StartTimer,
+    State,
+    StepResult,
+    Transaction,
+)
+from durasleep.store.commands import Lease
+from durasleep.store.keys import LIMIT, F
+from tests.servers import Server
+from tests.store.driver import FAR, OTHER, PAST, WORKER, Driver, child
+
+EVERY_BYTE = bytes(range(256))
+
+
+def timer(number: str, due: Due = FAR) -> StartTimer:
+    return StartTimer(Number(number), f"nap-{number}", due)
+
+
+def step(number: str, payload: bytes = b"") -> StepResult:
+    return StepResult(Number(number), f"step-{number}", State.RESOLVED, payload)
+
+
+def transaction(number: str, *commands: tuple[str | bytes, ...]) -> Transaction:
+    words = tuple(tuple(w.encode() if isinstance(w, str) else w for w in command) for command in commands)
+    return Transaction(Number(number), words)
+
+
+def drop_kind(kind: Kind, number: str) -> CancelEntry:
+    return CancelEntry(Number(number), kind, "g" if kind is Kind.CHILD else f"nap-{number}")
+
+
+# -- the fence
+
+
+@pytest.mark.parametrize("outcome", [one for one in Outcome if one is not Outcome.DROP])
+async def test_a_late_worker_writes_nothing_whatever_the_outcome(driver: Driver, outcome: Outcome) -> None:
+    lease = await driver.start("a")
+    await driver.reclaim(give_back="all")
+    current = await driver.take(consumer=OTHER)
+    before = await driver.snapshot()
+    strangers: list[tuple[Lease, str]] = [
+        (lease, WORKER),  # its own entry is gone
+        (current, WORKER),  # it is somebody else's
+        (replace(current, epoch=current.epoch + 1), OTHER),
+        (replace(current, entry=lease.entry), OTHER),
+        (replace(current, id=PromiseId("nobody")), OTHER),
+    ]
+    for stranger, consumer in strangers:
+        with pytest.raises(Fenced):
+            await driver.commit(
+                stranger, outcome, timer("1"), child("2"), step("3"), due="+1000", consumer=consumer, payload=b"x"
+            )
+    assert await driver.snapshot() == before
+
+
+async def test_an_entry_nobody_has_read_yet_is_no_lease(driver: Driver) -> None:
+    await driver.create("a")
+    head = await driver.head("a")
+    await driver.join()
+    with pytest.raises(Fenced, match="not held by"):
+        await driver.commit(Lease(PromiseId("a"), "workers", head.entry, 1), Outcome.RESOLVE)
+
+
+async def test_after_a_rollback_of_the_server_a_worker_that_remembers_more_is_fenced(driver: Driver) -> None:
+    lease = await driver.start("a")
+    keys = [driver.keys.promise("a"), driver.keys.queue("workers")]
+    dumps = [await driver.redis.dump(key) for key in keys]
+    [seen] = (await driver.commit(lease, Outcome.CONTINUE, step("1"))).entries
+    for key, dump in zip(keys, dumps, strict=True):
+        await driver.redis.restore(key, 0, dump, replace=True)
+    before = await driver.snapshot()
+    with pytest.raises(Fenced, match=f"no stamp {seen.stamp}"):
+        await driver.commit(lease, Outcome.SUSPEND, timer("2"), seen=seen)
+    assert await driver.snapshot() == before
+    # The same number settles again there, under another stamp: two histories are never taken for one.
+    [again] = (await driver.commit(lease, Outcome.CONTINUE, step("1"))).entries
+    assert again.stamp > seen.stamp
+    with pytest.raises(Fenced):
+        await driver.commit(lease, Outcome.RESOLVE, seen=seen)
+
+
+# -- repeats
+
+
+async def test_a_repeated_commit_changes_nothing_and_answers_the_same(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await driver.create("free", "g")
+    other = await driver.take(consumer=OTHER)
+    await driver.commit(other, Outcome.RESOLVE, payload=b"r", consumer=OTHER)
+    ops: list[Op] = [
+        timer("1"),
+        StartPromise(Number("2"), "p", Due("+5000")),
+        StartPromise(Number("3"), "p", None),
+        child("4"),
+        child("5", "own"),
+        child("6", "free"),
+        step("7", EVERY_BYTE),
+        transaction("8", ("INCR", "counter-a")),
+        drop_kind(Kind.TIMER, "1"),
+    ]
+    first = await driver.commit(lease, Outcome.CONTINUE, *ops)
+    assert [(entry.number, entry.state) for entry in first.entries] == [
+        ("6", State.RESOLVED),
+        ("7", State.RESOLVED),
+        ("8", State.RESOLVED),
+    ]
+    before = await driver.snapshot()
+    assert await driver.commit(lease, Outcome.CONTINUE, *ops) == first
+    assert await driver.snapshot() == before
+    # Late: others have settled meanwhile, and more has been seen.
+    await driver.settle("a~3", value=b"v")
+    later = await driver.commit(lease, Outcome.CONTINUE, seen=first.entries[-1])
+    assert [entry.number for entry in later.entries] == ["3"]
+    before = await driver.snapshot()
+    assert (await driver.commit(lease, Outcome.CONTINUE, *ops)).entries == later.entries
+    assert await driver.snapshot() == before
+    assert await driver.redis.get("counter-a") == b"1"
+    await driver.redis.delete("counter-a")
+
+
+async def test_a_tombstone_keeps_a_late_duplicate_from_starting_what_was_canceled(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await driver.commit(lease, Outcome.CONTINUE, timer("1"))
+    await driver.commit(lease, Outcome.CONTINUE, drop_kind(Kind.TIMER, "1"), drop_kind(Kind.STEP, "2"))
+    await driver.commit(lease, Outcome.CONTINUE, timer("1"), step("2", b"late"))
+    assert await driver.timers() == {}
+    entries = (await driver.load("a")).entries
+    assert [(entry.number, entry.state, entry.stamp) for entry in entries.values()] == [
+        ("1", State.CANCELED, 0),
+        ("2", State.CANCELED, 0),
+    ]
+    assert not (await driver.commit(lease, Outcome.CONTINUE)).entries
+
+
+# -- suspend and redrive
+
+
+async def test_a_suspended_execution_is_one_hash_and_one_member_and_in_no_stream(driver: Driver) -> None:
+    await driver.suspended("a", timer("1"))
+    assert await driver.place("a") is Place.SUSPENDED
+    assert await driver.queued() == []
+    assert (await driver.redis.xpending(driver.keys.queue("workers"), "workers"))["pending"] == 0
+    head = await driver.head("a")
+    assert (head.entry, await driver.ttl_ms("a")) == ("", -1)
+    assert await driver.timers() == {"a~1": (await driver.entry("a", "1")).due_ms}
+
+
+async def test_a_settlement_between_load_and_suspend_is_answered_with_redrive(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await driver.commit(lease, Outcome.CONTINUE, StartPromise(Number("1"), "p", None))
+    await driver.settle("a~1", value=EVERY_BYTE)
+    answer = await driver.commit(lease, Outcome.SUSPEND, timer("2"))
+    assert answer.redrive
+    assert [(entry.number, entry.payload) for entry in answer.entries] == [("1", EVERY_BYTE)]
+    assert await driver.place("a") is Place.QUEUED
+    # The worker still holds it, and suspends once it says that it has seen this.
+    assert not (await driver.commit(lease, Outcome.SUSPEND, seen=answer.entries[0])).redrive
+    assert await driver.place("a") is Place.SUSPENDED
+
+
+async def test_a_commit_whose_own_step_is_unseen_is_not_suspended(driver: Driver) -> None:
+    lease = await driver.start("a")
+    answer = await driver.commit(lease, Outcome.SUSPEND, step("1", EVERY_BYTE), step("2"))
+    assert answer.redrive
+    assert [entry.payload for entry in answer.entries] == [EVERY_BYTE, b""]
+    # Seen to the first only: the second is answered again.
+    again = await driver.commit(lease, Outcome.SUSPEND, seen=answer.entries[0])
+    assert again.redrive
+    assert again.entries == answer.entries[1:]
+
+
+async def test_stamps_grow_and_order_everything_that_settles_in_one_millisecond(driver: Driver) -> None:
+    lease = await driver.start("a")
+    answer = await driver.commit(lease, Outcome.CONTINUE, *(step(str(n)) for n in range(1, 51)))
+    stamps = [entry.stamp for entry in answer.entries]
+    assert stamps == sorted(set(stamps))
+    assert [entry.number for entry in answer.entries] == [str(n) for n in range(1, 51)]
+    assert (await driver.head("a")).order == stamps[-1]
+
+
+async def test_an_answer_carries_at_most_256_entries_and_says_that_there_is_more(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await driver.commit(lease, Outcome.CONTINUE, *(step(str(n)) for n in range(1, 251)))
+    answer = await driver.commit(lease, Outcome.CONTINUE, *(step(str(n)) for n in range(251, 301)))
+    assert (len(answer.entries), answer.more) == (256, True)
+    rest = await driver.commit(lease, Outcome.SUSPEND, seen=answer.entries[-1])
+    assert (rest.redrive, rest.more) == (True, False)
+    assert [entry.number for entry in rest.entries] == [str(n) for n in range(257, 301)]
+    # What was seen is not kept as unseen.
+    assert not (await driver.commit(lease, Outcome.SUSPEND, seen=rest.entries[-1])).redrive
+    assert await driver.redis.hget(driver.keys.promise("a"), F["unseen"]) is None
+
+
+async def test_an_answer_carries_at_most_a_megabyte_or_one_entry(driver: Driver) -> None:
+    lease = await driver.start("a")
+    big = b"x" * 700_000
+    for number in ("1", "2", "3"):
+        await driver.commit(lease, Outcome.CONTINUE, step(number, big * 2 if number == "3" else big))
+    answer = await driver.commit(lease)
+    numbers: list[str] = []
+    while True:
+        assert len(answer.entries) == 1
+        numbers.append(answer.entries[0].number)
+        if not answer.more:
+            break
+        answer = await driver.commit(lease, seen=answer.entries[-1])
+    assert numbers == ["1", "2", "3"]
+
+
+async def test_numbers_without_entries_do_not_keep_an_execution_awake_forever(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await driver.redis.hset(driver.keys.promise("a"), F["unseen"], "7 8 ")
+    assert not (await driver.commit(lease, Outcome.SUSPEND, timer("1"))).redrive
+    assert await driver.place("a") is Place.SUSPENDED
+
+
+# -- outcomes
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [(Outcome.RESOLVE, State.RESOLVED), (Outcome.REJECT, State.REJECTED), (Outcome.CANCEL, State.CANCELED)],
+)
+async def test_an_ending_leaves_no_entry_no_timer_and_no_member(driver: Driver, outcome: Outcome, state: State) -> None:
+    lease = await driver.start("a", deadline=FAR, inbox="one")
+    await driver.commit(lease, Outcome.CONTINUE, timer("1"), StartPromise(Number("2"), "p", FAR), child("3"))
+    await driver.commit(lease, outcome, timer("4"), payload=EVERY_BYTE)
+    head = await driver.head("a")
+    assert (head.state, head.value, head.place, head.entry) == (state, EVERY_BYTE, None, "")
+    assert await driver.timers() == {}
+    assert await driver.queued() == []
+    assert (await driver.head("a~3")).state is State.CANCELED
+    assert [told[b"v"] for told in await driver.inbox("one")] == [EVERY_BYTE]
+    await driver.assert_kept_together("a", "a~3")
+    with pytest.raises(Fenced, match="has ended"):
+        await driver.commit(lease, outcome, payload=b"other")
+    assert (await driver.head("a")).value == EVERY_BYTE
+
+
+@pytest.mark.parametrize("outcome", [Outcome.RETRY, Outcome.DEFER])
+async def test_a_delayed_execution_comes_back_when_it_is_due(driver: Driver, outcome: Outcome) -> None:
+    lease = await driver.start("a")
+    await driver.commit(lease, outcome, payload=b"why", due="+3600000")
+    head = await driver.head("a")
+    assert (await driver.place("a"), head.reason, head.due_ms) == (
+        Place.DELAYED,
+        "why",
+        (await driver.timers())["a~retry"],
+    )
+    await driver.control("reschedule", "a", due=PAST)
+    await driver.fire()
+    assert await driver.place("a") is Place.QUEUED
+    again = await driver.take()
+    assert (again.epoch, (await driver.head("a")).reason) == (lease.epoch + 1, "")
+
+
+async def test_a_settlement_of_a_delayed_or_halted_execution_is_journaled_and_wakes_nobody(driver: Driver) -> None:
+    for id, outcome in (("d", Outcome.DEFER), ("h", Outcome.HALT)):
+        lease = await driver.start(id)
+        await driver.commit(lease, Outcome.CONTINUE, StartPromise(Number("1"), "p", PAST))
+        await driver.commit(lease, outcome, payload=b"why", due="+3600000")
+        place, order = await driver.place(id), (await driver.head(id)).order
+        assert (await driver.fire()).due == 1
+        assert await driver.place(id) is place
+        assert (await driver.head(id)).order > order
+        assert (await driver.entry(id, "1")).state is State.TIMEDOUT
+
+
+async def test_a_delay_without_a_due_time_or_an_unknown_outcome_writes_nothing(driver: Driver) -> None:
+    lease = await driver.start("a")
+    before = await driver.snapshot()
+    for outcome in (Outcome.RETRY, Outcome.DEFER):
+        with pytest.raises(UsageError):
+            await driver.commit(lease, outcome, step("1"), due="")
+    with pytest.raises(UsageError):
+        await driver.commit(lease, Outcome.SUSPEND, step("1"), timer("2", Due("soon")))
+    with pytest.raises(UsageError, match="tab"):
+        await driver.commit(lease, Outcome.SUSPEND, step("1"), StartTimer(Number("2"), "a\tb", FAR))
+    assert await driver.snapshot() == before
+
+
+async def test_drop_removes_an_entry_nobody_lives_in_and_never_a_living_one(driver: Driver) -> None:
+    lease = await driver.start("a")
+    with pytest.raises(Fenced, match="lives in this entry"):
+        await driver.commit(lease, Outcome.DROP)
+    await driver.commit(lease, Outcome.RESOLVE)
+    stream = driver.keys.queue("workers")
+    entry = (await driver.redis.xadd(stream, {"i": "a", "e": "1"})).decode()
+    stale = (await driver.read())[0]
+    assert stale.entry == entry
+    before = await driver.head("a")
+    for _ in range(2):  # a repeat finds it gone
+        await driver.commit(stale, Outcome.DROP)
+    assert await driver.queued() == []
+    assert await driver.head("a") == before
+    assert await driver.halted() == []
+
+
+@pytest.mark.leaves_keys("a broken hash, and the name of its entry")
+async def test_the_entry_of_a_broken_hash_is_dropped_by_name(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await driver.redis.set(driver.keys.promise("a"), "garbage")
+    with pytest.raises(CorruptData, match="promise:a"):
+        await driver.commit(lease, Outcome.HALT, payload=b"cannot be read")
+    await driver.commit(lease, Outcome.DROP)
+    [name] = await driver.halted()
+    assert name.startswith(f"queue:workers:{lease.entry}: CORRUPT")
+    assert "promise:a" in name
+    assert await driver.redis.xlen(driver.keys.queue("workers")) == 0
+
+
+async def test_continue_as_new_ends_what_was_pending_and_keeps_the_rest(driver: Driver) -> None:
+    lease = await driver.start("a", deadline=FAR, inbox="one", args=b"first")
+    await driver.commit(lease, Outcome.CONTINUE, timer("1"), child("2"), child("3", "own"), step("4"))
+    old = await driver.head("a")
+    deadline = (await driver.timers())["a~timeout"]
+    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, payload=EVERY_BYTE, due="4")
+    loaded = await driver.load("a")
+    assert (loaded.head.args, loaded.head.base, loaded.head.birth, loaded.entries) == (EVERY_BYTE, "4", old.birth, {})
+    assert loaded.head.order >= old.order
+    assert await driver.timers() == {"a~timeout": deadline}
+    assert (await driver.head("a~2")).state is State.CANCELED
+    assert (await driver.head("own")).state is State.PENDING
+    assert await driver.place("a") is Place.QUEUED
+    with pytest.raises(Fenced):
+        await driver.commit(lease, Outcome.CONTINUE_AS_NEW, payload=b"again", due="4")
+    # `own` ends: the new run never asked for it.
+    again = next(one for one in await driver.read(2) if one.id == "a")
+    await driver.control("force", "own")
+    assert not (await driver.commit(again, Outcome.SUSPEND, timer("5"))).redrive
+    # Who waited for the first run hears of the last.
+    await driver.fire()
+    await driver.control("force", "a")
+    assert [told[b"s"] for told in await driver.inbox("one")] == [b"c"]
+
+
+async def test_a_cancel_the_old_run_has_not_heard_of_is_told_the_new_one_and_no_other(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await driver.control("cancel", "a")
+    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, payload=b"", due="1")
+    lease = await driver.take()
+    answer = await driver.commit(lease, Outcome.SUSPEND, timer("2"))
+    assert [entry.number for entry in answer.entries] == [CANCEL]
+    # It has heard of it, and goes on all the same: that is its right, once.
+    await driver.commit(lease, Outcome.CONTINUE, seen=answer.entries[0])
+    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, payload=b"", due="2", seen=answer.entries[0])
+    assert (await driver.load("a")).entries == {}
+
+
+# -- children
+
+
+async def test_a_child_runs_for_its_parent_and_its_result_wakes_it(driver: Driver) -> None:
+    await driver.suspended("a", child("1", due=FAR))
+    lease = await driver.take()
+    assert (lease.id, (await driver.head("a~1")).args) == ("a~1", b"args")
+    await driver.commit(lease, Outcome.REJECT, payload=EVERY_BYTE)
+    assert await driver.place("a") is Place.QUEUED
+    entry = await driver.entry("a", "1")
+    assert (entry.state, entry.payload) == (State.REJECTED, EVERY_BYTE)
+    assert await driver.timers() == {}
+    # It is kept as long as the root lives, then as long as the root is kept.
+    assert await driver.ttl_ms("a~1") == -1
+    await driver.commit(await driver.take(), Outcome.RESOLVE)
+    await driver.assert_kept_together("a", "a~1")
+
+
+async def test_children_with_an_id_of_their_own_are_shared_and_outlive_their_parents(driver: Driver) -> None:
+    await driver.suspended("a", child("1", "own"))
+    lease = await driver.take()
+    await driver.suspended("b", child("1", "own"))
+    await driver.suspended("wrong", child("1", "own", function="other"), timer("2"))
+    await driver.control("force", "b")
+    assert (await driver.head("own")).state is State.PENDING
+    await driver.commit(lease, Outcome.RESOLVE, payload=b"r")
+    assert (await driver.entry("a", "1")).payload == b"r"
+    assert await driver.place("a") is Place.QUEUED
+    # Under a used id another function is refused; a finished one answers at once.
+    assert (await driver.entry("wrong", "1")).state is State.REJECTED
+    await driver.read(10)
+    assert (await driver.create("own", "g")).disposition is Disposition.FINISHED
+    late = await driver.start("late")
+    answer = await driver.commit(late, Outcome.SUSPEND, child("1", "own"))
+    assert [(entry.state, entry.payload) for entry in answer.entries] == [(State.RESOLVED, b"r")]
+
+
+async def test_every_one_of_many_parents_that_share_a_child_is_woken(driver: Driver) -> None:
+    parents = [f"p{n}" for n in range(LIMIT["family_max"] + 10)]
+    await driver.create("first", inbox="one")
+    await driver.commit(await driver.take(), Outcome.SUSPEND, child("1", "own"))
+    lease = await driver.take()
+    for id in parents:
+        await driver.suspended(id, child("1", "own"))
+    await driver.commit(lease, Outcome.RESOLVE, payload=b"r")
+    await driver.fire_all()
+    assert sorted(await driver.queued()) == sorted(["first", *parents])
+    assert (await driver.entry(parents[-1], "1")).payload == b"r"
+    assert await driver.ttl_ms("own") > 0
+
+
+async def test_a_canceled_child_ends_at_once_and_tells_its_parent_nothing(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await driver.commit(lease, Outcome.CONTINUE, child("1"), child("2", "own"))
+    order = (await driver.head("a")).order
+    answer = await driver.commit(
+        lease, Outcome.SUSPEND, drop_kind(Kind.CHILD, "1"), drop_kind(Kind.CHILD, "2"), timer("3")
+    )
+    assert not answer.redrive
+    assert (await driver.head("a~1")).state is State.CANCELED
+    await driver.control("force", "own")
+    assert await driver.place("a") is Place.SUSPENDED
+    assert (await driver.head("a")).order == order
+
+
+async def test_a_child_whose_parent_has_ended_is_told_so_when_it_commits(driver: Driver) -> None:
+    await driver.suspended("a", child("1"))
+    lease = await driver.take()
+    # As if the family had not been closed yet.
+    await driver.redis.hset(driver.keys.promise("a"), mapping={F["state"]: "r"})
+    await driver.redis.hdel(driver.keys.promise("a"), F["place"])
+    with pytest.raises(Fenced, match="parent of a~1 has ended"):
+        await driver.commit(lease, Outcome.SUSPEND, timer("1"))
+    assert (await driver.head("a~1")).state is State.CANCELED
+    assert await driver.timers() == {}
+    await driver.redis.delete(driver.keys.promise("a"))
+
+
+async def test_a_family_larger_than_one_ending_is_closed_in_parts_and_kept_together(driver: Driver) -> None:
+    lease = await driver.start("a", retention_ms=60_000)
+    for first in (1, 151):
+        await driver.commit(lease, Outcome.CONTINUE, *(child(str(n)) for n in range(first, first + 150)))
+    inner = next(one for one in await driver.read(300) if one.id == "a~7")
+    await driver.commit(inner, Outcome.SUSPEND, timer("1"), child("2"))
+    last_wake = (await driver.fire()).last_wake
+    await driver.commit(lease, Outcome.RESOLVE)
+    # Until all is closed its head is kept: whoever goes on closing has to find it.
+    assert await driver.ttl_ms("a") == -1
+    fired = await driver.fire()
+    assert fired.closing > 0
+    assert fired.last_wake > last_wake
+    await driver.fire_all()
+    states = {(await driver.head(f"a~{n}")).state for n in range(1, 301)}
+    assert states == {State.CANCELED}
+    assert (await driver.head("a~7~2")).state is State.CANCELED
+    assert await driver.timers() == {}
+    assert await driver.queued() == []
+    await driver.assert_kept_together("a", "a~1", "a~300", "a~7~2", retention_ms=60_000)
+
+
+async def test_a_family_kept_for_no_time_at_all_goes_whole(driver: Driver) -> None:
+    lease = await driver.start("a", retention_ms=0)
+    await driver.commit(lease, Outcome.CONTINUE, child("1"), child("2"))
+    await driver.commit(lease, Outcome.RESOLVE)
+    await driver.fire_all()
+    for id in ("a", "a~1", "a~2"):
+        assert await driver.ttl_ms(id) in (-2, 0, 1)
+
+
+async def test_a_finished_subtree_expires_with_the_root_not_before(driver: Driver) -> None:
+    root = await driver.start("a")
+    await driver.commit(root, Outcome.CONTINUE, child("1"))
+    inner = await driver.take()
+    await driver.commit(inner, Outcome.CONTINUE, child("1"), child("2"))
+    first, second = await driver.read(2)
+    await driver.commit(first, Outcome.RESOLVE)
+    assert await driver.ttl_ms("a~1~1") == -1
+    # The root and a grandchild end in one script.
+    await asyncio.gather(
+        driver.commit(root, Outcome.RESOLVE),
+        driver.commit(second, Outcome.RESOLVE, payload=b"r"),
+    )
+    assert (await driver.head("a~1~2")).value == b"r"
+    await driver.assert_kept_together("a", "a~1", "a~1~1", "a~1~2")
+
+
+# -- ids used again
+
+
+async def test_a_child_id_left_over_from_another_life_is_made_room_for(driver: Driver) -> None:
+    await driver.suspended("a", child("1"), child("2"))
+    first, second = await driver.read(2)
+    await driver.commit(first, Outcome.RESOLVE, payload=b"old")
+    await driver.commit(second, Outcome.SUSPEND, timer("1"), child("2"))
+    await driver.read(10)
+    # The root vanishes (expired, or lost in a failover) and is made again.
+    await driver.redis.delete(driver.keys.promise("a"))
+    await driver.redis.delete(driver.keys.queue("workers"))
+    await driver.join()
+    lease = await driver.start("a")
+    await driver.commit(lease, Outcome.SUSPEND, child("1"), child("2"), timer("3"))
+    assert [(await driver.head(f"a~{n}")).state for n in (1, 2)] == [State.PENDING] * 2
+    assert (await driver.entry("a", "1")).state is State.PENDING
+    births = {(await driver.head(id)).birth for id in ("a", "a~1", "a~2")}
+    assert len(births) == 1
+    # The old life's timer and grandchild are nobody's.
+    await driver.fire_all()
+    assert "a~2~1" not in await driver.timers()
+    assert await driver.redis.exists(driver.keys.promise("a~2~2")) in (0, 1)
+    with pytest.raises(Fenced):
+        await driver.commit(second, Outcome.RESOLVE)
+
+
+async def test_an_outcome_of_another_life_reaches_nobody(driver: Driver) -> None:
+    await driver.suspended("a", child("1", "own"))
+    lease = await driver.take()
+    await driver.redis.delete(driver.keys.promise("a"))
+    await driver.suspended("a", StartPromise(Number("1"), "p", None))
+    await driver.commit(lease, Outcome.RESOLVE, payload=b"old")
+    assert (await driver.entry("a", "1")).state is State.PENDING
+    assert await driver.place("a") is Place.SUSPENDED
+
+
+# -- transactions
+
+
+async def test_a_transaction_happens_with_its_journal_entry_and_its_replies_keep_every_byte(driver: Driver) -> None:
+    lease = await driver.start("a")
+    key = f"user-{driver.namespace}"
+    answer = await driver.commit(
+        lease,
+        Outcome.CONTINUE,
+        transaction(
+            "1",
+            ("SET", key, EVERY_BYTE),
+            ("GET", key),
+            ("STRLEN", key),
+            ("GET", f"{key}-none"),
+            ("HSET", f"{key}-h", "f", EVERY_BYTE),
+            ("HGETALL", f"{key}-h"),
+        ),
+    )
+    [entry] = answer.entries
+    value = b"$256\n" + EVERY_BYTE
+    assert entry.state is State.RESOLVED
+    assert entry.payload == b"*6\n+OK\n" + value + b":256\n_\n:1\n*2\n$1\nf" + value
+    await driver.redis.delete(key, f"{key}-h")
+
+
+async def test_a_failing_command_ends_its_transaction_and_says_how_far_it_came(driver: Driver) -> None:
+    lease = await driver.start("a")
+    key = f"user-{driver.namespace}"
+    answer = await driver.commit(
+        lease, Outcome.SUSPEND, transaction("1", ("SET", key, "v"), ("INCR", key), ("SET", key, "w")), timer("2")
+    )
+    [entry] = answer.entries
+    assert entry.state is State.REJECTED
+    assert b"command 2 (INCR) failed, 1 before it were carried out" in entry.payload
+    assert await driver.redis.get(key) == b"v"
+    assert "a~2" in await driver.timers()
+    await driver.redis.delete(key)
+
+
+async def test_a_transaction_cannot_touch_what_is_ours_nor_leave_the_database(driver: Driver) -> None:
+    lease = await driver.start("a")
+    before = await driver.snapshot()
+    key = f"user-{driver.namespace}"
+    refused: list[tuple[str, ...]] = [
+        ("DEL", driver.keys.promise("a")),
+        ("RENAME", key, driver.keys.timers),
+        ("HSET", f"{{{driver.namespace}}}:meta", "schema", "9"),
+        ("HSET", f"{{{driver.namespace}:7}}:promise:x", "s", "p"),
+        ("FLUSHDB",),
+        ("flushall",),
+        ("SELECT", "1"),
+        ("SWAPDB", "0", "1"),
+        ("SADD", key, *(str(n) for n in range(8000))),
+        (),
+    ]
+    for command in refused:
+        with pytest.raises(UsageError):
+            await driver.commit(lease, Outcome.CONTINUE, step("1"), transaction("2", ("SET", key, "v"), command))
+    assert await driver.snapshot() == before
+    assert not await driver.redis.exists(key)
+
+
+# -- garbage
+
+
+@pytest.mark.leaves_keys("a queue of a wrong type")
+async def test_a_parent_whose_queue_is_broken_is_halted_with_what_it_waited_for(driver: Driver) -> None:
+    await driver.create("a", queue="broken")
+    lease = await driver.take(queue="broken")
+    away = StartChild(Number("1"), "g", b"", "workers", None, None)
+    await driver.commit(lease, Outcome.SUSPEND, away, child("2", "own"))
+    await driver.redis.delete(driver.keys.queue("broken"))
+    await driver.redis.set(driver.keys.queue("broken"), "garbage")
+    result = await driver.take()
+    await driver.commit(result, Outcome.RESOLVE, payload=b"r")  # the child itself is well
+    head = await driver.head("a")
+    assert (await driver.halted(), head.place) == (["a"], Place.HALTED)
+    assert "queue:broken holds a string, not a stream" in head.reason
+    assert (await driver.entry("a", "1")).payload == b"r"
+    # Mended and resumed, it goes on.
+    await driver.redis.delete(driver.keys.queue("broken"))
+    assert (await driver.control("resume", "a")).word == "resumed"
+    await driver.join("broken")
+    again = await driver.take(queue="broken")
+    assert [one.number for one in (await driver.commit(again, Outcome.SUSPEND)).entries] == ["1"]
+
+
+@pytest.mark.leaves_keys("keys of a wrong type")
+async def test_a_broken_relative_is_named_and_keeps_nobody_from_ending(driver: Driver) -> None:
+    lease = await driver.start("a", inbox="one")
+    await driver.commit(lease, Outcome.CONTINUE, child("1"), child("2"))
+    await driver.redis.set(driver.keys.promise("a~1"), "garbage")
+    await driver.redis.delete(driver.keys.inbox("one"))
+    await driver.redis.set(driver.keys.inbox("one"), "garbage")
+    await driver.redis.set(driver.keys.wake, "garbage")
+    await driver.redis.delete(driver.keys.recent)
+    await driver.redis.set(driver.keys.recent, "garbage")
+    await driver.commit(lease, Outcome.RESOLVE, payload=b"done")
+    assert (await driver.head("a")).value == b"done"
+    assert (await driver.head("a~2")).state is State.CANCELED
+    assert await driver.ttl_ms("a") > 0
+    [name] = await driver.halted()
+    assert name.startswith("closing:a~1: CORRUPT")
+
+
+@pytest.mark.leaves_keys("keys of a wrong type")
+async def test_what_an_op_would_break_on_is_found_before_the_first_write(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await driver.redis.set(driver.keys.queue("broken"), "garbage")
+    await driver.redis.set(driver.keys.promise("own"), "garbage")
+    before = await driver.snapshot()
+    for op in (StartChild(Number("2"), "g", b"", "broken", None, None), child("2", "own")):
+        with pytest.raises(CorruptData):
+            await driver.commit(lease, Outcome.SUSPEND, step("1"), op)
+    assert await driver.snapshot() == before
+
+
+async def test_too_many_executions_that_wait_for_one_are_refused_before_they_are_lost(driver: Driver) -> None:
+    await driver.create("own", "g")
+    waiters = "".join(f"p1 x~{n}\n" for n in range(LIMIT["promise_waiters_max"]))
+    await driver.redis.hset(driver.keys.promise("own"), F["waiters"], waiters)
+    await driver.take()
+    lease = await driver.start("a")
+    with pytest.raises(NotAllowed, match="wait for own already"):
+        await driver.commit(lease, Outcome.SUSPEND, child("1", "own"))
+    assert await driver.place("a") is Place.QUEUED
+
+
+# -- hints
+
+
+async def test_a_running_execution_is_nudged_through_the_inbox_of_its_holder(driver: Driver) -> None:
+    lease = await driver.start("a", consumer=OTHER)
+    await driver.beat(lease, consumer=OTHER)
+    await driver.commit(lease, Outcome.CONTINUE, StartPromise(Number("1"), "p", None), consumer=OTHER)
+    await driver.settle("a~1")
+    assert await driver.inbox(OTHER) == [{b"n": b"a"}]
+    assert await driver.queued() == ["a"]  # in one place still
+
+
+async def test_a_journal_is_loaded_as_of_its_order_in_pages(driver: Driver) -> None:
+    lease = await driver.start("a")
+    seen: Entry | None = None
+    for first in range(1, 1000, 250):
+        answer: Any = await driver.commit(
+            lease, Outcome.CONTINUE, *(step(str(n), b"x" * 20) for n in range(first, first + 250)), seen=seen
+        )
+        seen = answer.entries[-1]
+    loaded = await driver.load("a")
+    assert len(loaded.entries) == 1000
+    assert max(entry.stamp for entry in loaded.entries.values()) == loaded.head.order
+
+
+async def test_other_servers_are_asked_nothing_newer_than_they_know(server: Server, driver: Driver) -> None:
+    assert server.version >= (6, 2)
+    await driver.suspended("a", timer("1", PAST))
+    assert (await driver.fire()).due == 1

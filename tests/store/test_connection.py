@@ -1,0 +1,218 @@
+"""Connections of our own, made the way a client or a URL makes its; errors that say what to do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+
+from durasleep.errors import SchemaMismatch, StoreError, StoreUnavailable, UnsupportedServer, UsageError
+from durasleep.model import Kind, PromiseId, State
+from durasleep.settings import DEFAULTS
+from durasleep.store import commands
+from durasleep.store.connection import AnyClient, Connector, Link, Reply, SyncLink
+from durasleep.store.keys import Keyspace, meta_key
+from durasleep.store.store import Store, SyncStore
+from tests.servers import MakeServer, Server
+
+EVERY_BYTE = bytes(range(256))
+NOT_UTF8 = b"\xff\xfe\x00\n\t\x93"
+
+
+def store_of(source: str | AnyClient, namespace: str) -> Store:
+    return Store(Connector.of(source), namespace=namespace, settings=DEFAULTS, patience_s=2.0)
+
+
+async def exercise(source: str | AnyClient, namespace: str) -> None:
+    """Bytes go in and come out, by the async store and by the sync one."""
+    keys = Keyspace(namespace)
+    sync = SyncStore(Connector.of(source), namespace=namespace, settings=DEFAULTS)
+    async with store_of(source, namespace).opened() as store:
+        for id, value in (("p", NOT_UTF8), ("q", EVERY_BYTE)):
+            await store.call(commands.create(keys, PromiseId(id), kind=Kind.PROMISE, inbox="one"))
+            settled = await store.call(commands.settle(keys, PromiseId(id), State.RESOLVED, value))
+            assert (settled.by_us, settled.value) == (True, value)
+        sync.open()
+        head = sync.call(commands.read_head(keys, PromiseId("q")))
+        assert head is not None
+        assert head.value == EVERY_BYTE
+        loaded = await store.load(PromiseId("p"))
+        assert loaded is not None
+        assert loaded.head.value == NOT_UTF8
+    sync.close()
+
+
+@pytest.mark.parametrize("decode_responses", [False, True])
+@pytest.mark.parametrize("protocol", [2, 3])
+async def test_an_existing_client_is_taken_as_it_is_and_bytes_survive(
+    server: Server, namespace: str, decode_responses: bool, protocol: int
+) -> None:
+    for client in (
+        server.client(decode_responses=decode_responses, protocol=protocol),
+        server.sync_client(decode_responses=decode_responses, protocol=protocol),
+    ):
+        await exercise(client, namespace)
+
+
+async def test_an_applications_own_connections_are_not_used(real_server: Server, namespace: str) -> None:
+    client: Any = real_server.client(max_connections=1, socket_timeout=0.01, health_check_interval=1)
+    async with client.client() as taken:  # the only one its pool has
+        await taken.ping()
+        await exercise(client, namespace)
+
+
+async def test_a_url_is_enough(real_server: Server, namespace: str) -> None:
+    await exercise(f"{real_server.url}/0?health_check_interval=5&socket_timeout=1", namespace)
+
+
+async def test_our_connections_can_be_told_by_name(real_server: Server, namespace: str) -> None:
+    async with store_of(real_server.url, namespace).opened() as store:
+        await store.load(PromiseId("nobody"))
+        client: Any = real_server.client()
+        names = [one["name"] for one in await client.client_list()]
+        assert f"durasleep/{namespace}/client" in names
+
+
+async def test_a_unix_socket_and_a_password_are_taken_from_the_client(
+    real_server: Server, make_server: MakeServer, namespace: str, tmp_path: Path
+) -> None:
+    socket = tmp_path / "s"
+    own = make_server(extra_args=("--unixsocket", str(socket)))
+    async with redis.asyncio.Redis(unix_socket_path=str(socket)) as client:
+        await exercise(client, namespace)
+        await exercise(f"unix://{socket}", namespace)
+        await client.config_set("requirepass", "secret")
+    await exercise(f"unix://:secret@{socket}", namespace)
+    await exercise(own.url.replace("redis://", "redis://:secret@"), namespace)
+    with redis.Redis(unix_socket_path=str(socket), password="secret") as sync_client:
+        await exercise(sync_client, namespace)
+
+
+async def test_a_refused_password_is_final_and_is_not_shown(
+    real_server: Server, make_server: MakeServer, namespace: str
+) -> None:
+    own = make_server()
+    async with redis.asyncio.Redis.from_url(own.url) as client:
+        await client.config_set("requirepass", "secret")
+    for source in (own.url, own.url.replace("redis://", "redis://:wr0ng@")):
+        with pytest.raises(StoreError, match="refuses us") as refused:
+            await store_of(source, namespace).open()
+        assert not isinstance(refused.value, StoreUnavailable)
+        assert "wr0ng" not in str(refused.value)
+        with pytest.raises(StoreError, match="refuses us"):
+            SyncStore(Connector.of(source), namespace=namespace, settings=DEFAULTS).open()
+
+
+class ToldLink(Link):
+    """Answers from a list; notes what it was asked."""
+
+    def __init__(self, connector: Connector, answers: list[list[Reply]]) -> None:
+        super().__init__(connector, "told", 1.0)
+        self.answers = answers
+        self.asked: list[bytes] = []
+
+    async def exchange(self, commands: Sequence[Sequence[bytes]], *, block_s: float = 0.0) -> list[Reply]:
+        del block_s
+        self.asked += [bytes(command[0]) for command in commands]
+        return self.answers.pop(0)
+
+
+@pytest.mark.parametrize(("version", "ok"), [("6.0.20", False), ("5.0.7", False), ("6.2.0", True), ("8.2.3", True)])
+async def test_a_server_older_than_6_2_is_refused_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch, version: str, ok: bool
+) -> None:
+    store = store_of("redis://127.0.0.1:1", "n")
+    info = f"# Server\r\nredis_version:{version}\r\nredis_mode:standalone\r\n".encode()
+    link = ToldLink(store.connector, [[info], [1, 1, [b"1", b"1"]]])
+    monkeypatch.setattr(store, "link", lambda: link)
+    if ok:
+        await store.open()
+        assert b"HSETNX" in link.asked
+    else:
+        with pytest.raises(UnsupportedServer, match=rf"speaks Redis {version[:3]}; durasleep needs 6.2"):
+            await store.open()
+        assert link.asked == [b"INFO"]
+
+
+@pytest.mark.leaves_keys("a namespace of another version")
+async def test_a_namespace_of_another_version_or_with_partitions_is_refused(server: Server, namespace: str) -> None:
+    client: Any = server.client()
+    for fields, message in (
+        ({"schema": "2", "partitions": "1"}, "has schema 2"),
+        ({"schema": "1", "partitions": "4"}, "has 4 partitions"),
+        ({"schema": "garbage", "partitions": "1"}, "schema"),
+    ):
+        await client.hset(meta_key(namespace), mapping=fields)
+        with pytest.raises(SchemaMismatch, match=message):
+            await store_of(server.client(), namespace).open()
+        assert await client.hgetall(meta_key(namespace)) == {
+            name.encode(): value.encode() for name, value in fields.items()
+        }
+    await client.set(meta_key(namespace), "garbage")
+    with pytest.raises(StoreError, match="refuses us"):
+        await store_of(server.client(), namespace).open()
+
+
+async def test_nobody_there_is_said_at_once_with_the_address() -> None:
+    with pytest.raises(StoreUnavailable, match=r"Redis at 127.0.0.1:1 cannot be reached"):
+        await store_of("redis://:secret@127.0.0.1:1", "n").open()
+    for wrong in ("localhost:6379", "http://localhost"):
+        with pytest.raises(UsageError, match="is not a Redis URL"):
+            Connector.of(wrong)
+    with pytest.raises(UsageError, match="not int"):
+        Connector.of(7)  # type: ignore[arg-type]
+
+
+async def test_a_server_that_does_not_answer_is_given_up_after_the_time_allowed() -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()  # never a word
+        writer.close()
+
+    silent = await asyncio.start_server(accept, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    connector = Connector.of(f"redis://127.0.0.1:{port}")
+    link = Link(connector, "test", 0.05)
+    with pytest.raises(StoreUnavailable, match="does not answer"):
+        await link.exchange([[b"PING"]])
+    assert not link.connected
+    sync = SyncLink(connector, "test", 0.05)
+    with pytest.raises(StoreUnavailable, match="does not answer"):
+        await asyncio.to_thread(sync.exchange, [[b"PING"]])
+    silent.close()
+    await silent.wait_closed()
+
+
+async def test_a_blocking_read_is_given_its_time_and_no_more(real_server: Server) -> None:
+    link = Link(Connector.of(real_server.url), "test", 0.2)
+    assert await link.exchange([[b"XREAD", b"BLOCK", b"300", b"STREAMS", b"nothing", b"$"]], block_s=0.3) == [None]
+    with pytest.raises(StoreUnavailable, match="does not answer"):
+        await link.exchange([[b"XREAD", b"BLOCK", b"5000", b"STREAMS", b"nothing", b"$"]])
+    await link.close()
+
+
+async def test_an_answer_nobody_waits_for_is_never_taken_for_the_next_ones(real_server: Server) -> None:
+    link = Link(Connector.of(real_server.url), "test", 5.0)
+    await link.exchange([[b"PING"]])
+    blocked = asyncio.ensure_future(
+        link.exchange([[b"XREAD", b"BLOCK", b"100", b"STREAMS", b"nothing", b"$"]], block_s=1.0)
+    )
+    await asyncio.sleep(0.01)
+    blocked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await blocked
+    assert await link.exchange([[b"ECHO", b"mine"]]) == [b"mine"]
+    await link.close()
+
+
+async def test_an_error_is_the_answer_to_its_command_and_to_no_other(server: Server) -> None:
+    link = Link(Connector.of(server.client()), "test", 5.0)
+    first, second, third = await link.exchange([[b"ECHO", b"a"], [b"HGET", b"too few"], [b"ECHO", b"b"]])
+    assert (first, third) == (b"a", b"b")
+    assert isinstance(second, redis.ResponseError)
+    assert link.connected
+    await link.close()

@@ -1,0 +1,231 @@
+"""control.lua: what a person does to what is pending, in each place it may be in."""
+
+from __future__ import annotations
+
+import pytest
+
+from durasleep.errors import CorruptData, NotAllowed, NotFound
+from durasleep.model import CANCEL, Due, Kind, Number, Outcome, Place, StartPromise, StartTimer, State
+from durasleep.store.commands import Lease
+from durasleep.store.keys import F
+from tests.store.driver import FAR, OTHER, PAST, Driver, child
+
+
+async def put(driver: Driver, place: str) -> Lease | None:
+    """Bring execution ``a`` into a place."""
+    match place:
+        case "queued":
+            await driver.create("a")
+        case "delayed":
+            await driver.create("a", start=FAR)
+        case _:
+            lease = await driver.start("a")
+            await driver.beat(lease)
+            ops = [StartTimer(Number("1"), "nap", FAR), StartPromise(Number("2"), "p", None)]
+            if place == "running":
+                await driver.commit(lease, Outcome.CONTINUE, *ops)
+                return lease
+            outcome = {"suspended": Outcome.SUSPEND, "retrying": Outcome.RETRY, "halted": Outcome.HALT}[place]
+            await driver.commit(lease, outcome, *ops, payload=b"why", due="+3600000")
+    return None
+
+
+PLACES = ("queued", "running", "suspended", "delayed", "retrying", "halted")
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_cancel_ends_at_once_what_has_no_code_to_tell(driver: Driver, place: str) -> None:
+    lease = await put(driver, place)
+    answer = await driver.control("cancel", "a")
+    if place in ("running", "suspended"):
+        assert (answer.word, answer.state) == ("canceling", State.PENDING)
+        assert await driver.place("a") is Place.QUEUED
+        before = await driver.snapshot()
+        assert (await driver.control("cancel", "a")).word == "canceling"  # told once
+        assert await driver.snapshot() == before
+        lease = lease or await driver.take()
+        answered = await driver.commit(lease, Outcome.SUSPEND)
+        assert [entry.number for entry in answered.entries] == [CANCEL]
+        # It may go on to clean up, and then says so.
+        await driver.commit(lease, Outcome.CANCEL, seen=answered.entries[0])
+    else:
+        words = {"queued": "canceled", "halted": "canceled while halted"}
+        assert answer.word == words.get(place, "canceled while delayed")
+    assert (await driver.head("a")).state is State.CANCELED
+    assert await driver.place("a") is None
+    assert await driver.timers() == {}
+    assert (await driver.control("cancel", "a")).word == "already"
+
+
+async def test_cancel_nudges_the_worker_that_runs_it(driver: Driver) -> None:
+    lease = await put(driver, "running")
+    await driver.control("cancel", "a")
+    [told] = await driver.inbox("w1/aaaaaaaa")
+    assert told == {b"n": b"a"}
+    assert lease is not None
+    beat = await driver.beat(lease)
+    assert beat.orders["a"] == (await driver.entry("a", CANCEL)).stamp
+
+
+async def test_a_cancel_that_meets_an_ending_changes_nothing(driver: Driver) -> None:
+    lease = await put(driver, "running")
+    await driver.control("cancel", "a")
+    assert lease is not None
+    await driver.commit(lease, Outcome.RESOLVE, payload=b"done")
+    head = await driver.head("a")
+    assert (head.state, head.value) == (State.RESOLVED, b"done")
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_force_settles_in_any_place_and_takes_the_family_along(driver: Driver, place: str) -> None:
+    lease = await put(driver, place)
+    if lease:
+        await driver.commit(lease, Outcome.CONTINUE, child("3"))
+    assert (await driver.control("force", "a")).word == "canceled"
+    assert await driver.place("a") is None
+    assert await driver.timers() == {}
+    assert await driver.queued() == []
+    assert await driver.halted() == []
+    await driver.assert_kept_together("a", *(["a~3"] if lease else []))
+    before = await driver.snapshot()
+    assert (await driver.control("force", "a")).word == "already"
+    assert await driver.snapshot() == before
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_halt_and_resume_from_any_place(driver: Driver, place: str) -> None:
+    await put(driver, place)
+    assert (await driver.control("halt", "a", reason="look at this")).word == "halted"
+    assert await driver.place("a") is Place.HALTED
+    before = await driver.snapshot()
+    assert (await driver.control("halt", "a", reason="again")).word == "halted"
+    assert await driver.snapshot() == before
+    reason = (await driver.head("a")).reason
+    assert reason == ("why" if place == "halted" else "look at this")
+    assert (await driver.control("resume", "a")).word == "resumed"
+    assert await driver.place("a") is Place.QUEUED
+    head = await driver.head("a")
+    assert (head.reason, head.due_ms) == ("", 0)
+    before = await driver.snapshot()
+    assert (await driver.control("resume", "a")).word == "running"
+    assert await driver.snapshot() == before
+
+
+async def test_a_halted_execution_hears_after_resume_what_happened_meanwhile(driver: Driver) -> None:
+    await put(driver, "halted")
+    await driver.settle("a~2", value=b"v")
+    await driver.control("resume", "a")
+    answer = await driver.commit(await driver.take(), Outcome.SUSPEND)
+    assert [(entry.number, entry.payload) for entry in answer.entries] == [("2", b"v")]
+
+
+@pytest.mark.parametrize("place", ["delayed", "retrying"])
+async def test_wake_starts_what_is_delayed_and_can_be_repeated(driver: Driver, place: str) -> None:
+    await put(driver, place)
+    assert (await driver.control("wake", "a")).word == "woken"
+    assert await driver.place("a") is Place.QUEUED
+    before = await driver.snapshot()
+    assert (await driver.control("wake", "a")).word == "already"
+    assert await driver.snapshot() == before
+
+
+async def test_wake_resolves_a_running_sleep_early(driver: Driver) -> None:
+    await put(driver, "suspended")
+    assert (await driver.control("wake", "a~1")).word == "woken"
+    assert (await driver.entry("a", "1")).state is State.RESOLVED
+    assert await driver.place("a") is Place.QUEUED
+    assert await driver.timers() == {}
+    assert (await driver.control("wake", "a~1")).word == "already"
+    await driver.create("t", kind=Kind.TIMER, deadline=FAR)
+    assert [(await driver.control("wake", "t")).word for _ in range(2)] == ["woken", "already"]
+
+
+async def test_reschedule_moves_a_sleep_a_start_and_a_deadline(driver: Driver) -> None:
+    await put(driver, "suspended")
+    await driver.create("d", start=FAR)
+    await driver.create("e", deadline=FAR)
+    await driver.create("t", kind=Kind.TIMER, deadline=FAR)
+    members = {"a~1": "a~1", "d": "d~start", "e": "e~timeout", "t": "t~timeout"}
+    for id, member in members.items():
+        last_wake = (await driver.fire()).last_wake
+        for _ in range(2):
+            await driver.control("reschedule", id, due=Due("=9000000000000"))
+        assert (await driver.timers())[member] == 9_000_000_000_000
+        await driver.control("reschedule", id, due=PAST)
+        fired = await driver.fire()
+        assert fired.due == 1, id
+        assert fired.last_wake > last_wake
+    assert await driver.queued() == ["a", "d"]
+    assert (await driver.head("e")).state is State.TIMEDOUT
+    assert (await driver.head("t")).state is State.RESOLVED
+    for id in ("a~1", "e", "t"):
+        assert (await driver.control("reschedule", id, due=FAR)).word == "already"
+
+
+async def test_cancel_of_a_sleep_wakes_its_workflow_with_that(driver: Driver) -> None:
+    await put(driver, "suspended")
+    for id in ("a~1", "a~2"):
+        assert (await driver.control("cancel", id)).word == "canceled"
+        assert (await driver.control("cancel", id)).word == "already"
+    assert await driver.timers() == {}
+    assert await driver.place("a") is Place.QUEUED
+    answer = await driver.commit(await driver.take(), Outcome.SUSPEND)
+    assert [entry.state for entry in answer.entries] == [State.CANCELED] * 2
+
+
+async def test_what_does_not_apply_is_refused_with_a_reason_and_nothing_is_written(driver: Driver) -> None:
+    await put(driver, "suspended")
+    await driver.create("p", kind=Kind.PROMISE)
+    before = await driver.snapshot()
+    for action, id, error in (
+        ("wake", "a", "wake one of the timers"),
+        ("wake", "a~2", "is no timer"),
+        ("wake", "p", "not asleep"),
+        ("reschedule", "a", "nothing to reschedule"),
+        ("reschedule", "a~2", "has no due time"),
+        ("halt", "p", "is no execution"),
+        ("halt", "a~1", "is no execution"),
+        ("resume", "p", "is no execution"),
+    ):
+        with pytest.raises(NotAllowed, match=error):
+            await driver.control(action, id, due=FAR)
+    for action in ("wake", "reschedule", "cancel", "force", "halt", "resume"):
+        for id in ("nobody", "a~9", "nobody~1"):
+            with pytest.raises(NotFound, match=id):
+                await driver.control(action, id, due=FAR)
+    assert await driver.snapshot() == before
+
+
+@pytest.mark.leaves_keys("a queue of a wrong type")
+async def test_a_broken_queue_refuses_to_resume_but_not_to_end(driver: Driver) -> None:
+    await driver.create("a", queue="other")
+    await driver.control("halt", "a")
+    await driver.redis.set(driver.keys.queue("other"), "garbage")
+    before = await driver.snapshot()
+    with pytest.raises(CorruptData, match="queue:other"):
+        await driver.control("resume", "a")
+    assert await driver.snapshot() == before
+    assert (await driver.control("cancel", "a")).word == "canceled while halted"
+
+
+async def test_the_worker_of_a_halted_execution_is_fenced_and_the_next_one_is_not(driver: Driver) -> None:
+    lease = await put(driver, "running")
+    await driver.control("halt", "a")
+    await driver.control("resume", "a")
+    again = await driver.take(consumer=OTHER)
+    assert lease is not None
+    assert again.epoch == lease.epoch + 1
+    assert (await driver.beat(lease)).lost == [lease.entry]
+    await driver.commit(again, Outcome.RESOLVE, consumer=OTHER)
+
+
+async def test_an_execution_may_be_canceled_by_its_own_child(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await driver.commit(lease, Outcome.SUSPEND, child("1"))
+    inner = await driver.take()
+    await driver.control("cancel", "a~1")
+    assert (await driver.head("a")).state is State.PENDING
+    answer = await driver.commit(inner, Outcome.SUSPEND)
+    await driver.commit(inner, Outcome.CANCEL, seen=answer.entries[0])
+    assert (await driver.entry("a", "1")).state is State.CANCELED
+    assert await driver.redis.hget(driver.keys.promise("a"), F["place"]) == b"q"

@@ -1,0 +1,181 @@
+"""fire.lua: what is due is settled, oldest first and never early; what is broken is put aside by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from durasleep.model import DUE_MS_MAX, Due, Kind, Number, Outcome, Place, StartPromise, StartTimer, State
+from durasleep.store.keys import F
+from tests.store.driver import FAR, PAST, Driver, child
+
+
+def timer(number: str, due: Due = PAST) -> StartTimer:
+    return StartTimer(Number(number), "nap", due)
+
+
+async def test_a_due_timer_wakes_its_sleeper_once(driver: Driver) -> None:
+    await driver.suspended("a", timer("1"), timer("2", FAR))
+    fired = await driver.fire()
+    assert (fired.due, fired.stale, fired.next_due_ms) == (1, 0, (await driver.entry("a", "2")).due_ms)
+    assert await driver.place("a") is Place.QUEUED
+    entry = await driver.entry("a", "1")
+    assert (entry.state, entry.stamp) == (State.RESOLVED, (await driver.head("a")).order)
+    before = await driver.snapshot()
+    assert (await driver.fire()).due == 0
+    assert await driver.snapshot() == before
+
+
+async def test_no_timer_fires_before_the_servers_clock_shows_its_due_time(driver: Driver) -> None:
+    await driver.create("soon", kind=Kind.TIMER, deadline=Due("+30"))
+    lease = await driver.start("a")
+    await driver.commit(lease, Outcome.SUSPEND, timer("1", Due("+40")))
+    dues = await driver.timers()
+    while dues:
+        fired = await driver.fire()
+        left = await driver.timers()
+        for member in dues.keys() - left.keys():
+            assert fired.server_us >= dues[member] * 1000
+        assert fired.due == len(dues) - len(left)
+        dues = left
+
+
+async def test_a_sleep_counts_from_the_first_instant_after_the_call(driver: Driver) -> None:
+    """Milliseconds are rounded up: half of one is not slept too little."""
+    lease = await driver.start("a")
+    before_us = (await driver.fire()).server_us
+    await driver.commit(lease, Outcome.SUSPEND, timer("1", Due("+0")))
+    assert (await driver.entry("a", "1")).due_ms * 1000 >= before_us
+
+
+async def test_a_batch_is_bounded_oldest_first_and_says_what_is_next(driver: Driver) -> None:
+    await driver.suspended("a", *(timer(str(n), Due(f"={n}")) for n in range(1, 8)))
+    fired = await driver.fire(limit=3)
+    assert (fired.due, fired.next_due_ms) == (3, 4)
+    assert list(await driver.timers()) == ["a~4", "a~5", "a~6", "a~7"]
+    entries = (await driver.load("a")).entries
+    stamps = [entries[Number(str(n))].stamp for n in (1, 2, 3)]
+    assert stamps == sorted(set(stamps))
+    assert await driver.queued() == ["a"]  # many settlements, one dispatch
+    await driver.fire_all()
+    assert await driver.queued() == ["a"]
+
+
+async def test_a_promise_with_a_timeout_times_out_and_a_settled_one_does_not(driver: Driver) -> None:
+    await driver.suspended("a", StartPromise(Number("1"), "p", PAST), StartPromise(Number("2"), "p", PAST))
+    await driver.settle("a~2", value=b"v")
+    assert (await driver.fire()).due == 1
+    assert (await driver.entry("a", "1")).state is State.TIMEDOUT
+    assert (await driver.entry("a", "2")).state is State.RESOLVED
+
+
+@pytest.mark.parametrize("place", [Place.QUEUED, Place.SUSPENDED, Place.DELAYED, Place.HALTED])
+async def test_a_deadline_ends_an_execution_wherever_it_is(driver: Driver, place: Place) -> None:
+    await driver.create("a", deadline=FAR, inbox="one", start=FAR if place is Place.DELAYED else None)
+    if place is Place.SUSPENDED:
+        await driver.commit(await driver.take(), Outcome.SUSPEND, timer("1", FAR))
+    elif place is Place.HALTED:
+        await driver.control("halt", "a", reason="why")
+    assert await driver.place("a") is place
+    due_ms = (await driver.timers())["a~timeout"]
+    await driver.redis.hset(driver.keys.promise("a"), F["deadline"], "1")
+    await driver.redis.zadd(driver.keys.timers, {"a~timeout": 1})
+    assert due_ms > 1
+    assert (await driver.fire()).due == 1
+    assert (await driver.head("a")).state is State.TIMEDOUT
+    assert await driver.place("a") is None
+    assert await driver.timers() == {}
+    assert await driver.halted() == []
+    assert [told[b"s"] for told in await driver.inbox("one")] == [b"t"]
+
+
+async def test_members_nobody_waits_for_are_forgotten_and_counted(driver: Driver) -> None:
+    await driver.suspended("a", timer("1", FAR), StartPromise(Number("2"), "p", None))
+    await driver.create("p", kind=Kind.PROMISE)
+    stale = ["a~9", "a~2", "nobody~1", "a~start", "a~retry", "a~timeout", "p~timeout", "nobody~cron"]
+    await driver.redis.zadd(driver.keys.timers, dict.fromkeys(stale, 1))
+    fired = await driver.fire()
+    assert (fired.due, fired.stale, fired.put_aside, fired.schedules) == (len(stale), len(stale), [], [])
+    assert list(await driver.timers()) == ["a~1"]
+    assert await driver.place("a") is Place.SUSPENDED
+
+
+async def test_a_score_that_was_tampered_with_neither_fires_early_nor_loses_the_timer(driver: Driver) -> None:
+    await driver.suspended("a", timer("1", FAR))
+    await driver.create("d", start=FAR, deadline=FAR)
+    dues = await driver.timers()
+    await driver.redis.zadd(driver.keys.timers, dict.fromkeys(dues, 1))
+    fired = await driver.fire()
+    assert (fired.due, fired.stale) == (3, 3)
+    assert await driver.timers() == dues
+    assert await driver.place("a") is Place.SUSPENDED
+    assert await driver.place("d") is Place.DELAYED
+
+
+@pytest.mark.leaves_keys("garbage that was put aside, and broken hashes")
+async def test_garbage_in_the_timers_is_put_aside_by_name_and_the_rest_fires(driver: Driver) -> None:
+    await driver.suspended("a", timer("1"))
+    await driver.suspended("odd", timer("1", FAR))
+    await driver.redis.hset(driver.keys.promise("odd"), "1", "no entry")
+    await driver.redis.set(driver.keys.promise("broken"), "garbage")
+    garbage = [b"garbage", b"\xff\xfe~x", b"broken~1", b"broken~timeout", b"odd~1"]
+    await driver.redis.zadd(driver.keys.timers, dict.fromkeys(garbage, 0) | {b"at no time": "-inf"})
+    fired = await driver.fire()
+    assert await driver.place("a") is Place.QUEUED
+    assert await driver.timers() == {}
+    halted = await driver.halted()
+    assert len(halted) == len(fired.put_aside) == len(garbage) + 1
+    for name in ("garbage: INVALID member", "broken~1: CORRUPT", "odd~1: CORRUPT", "at no time: INVALID"):
+        assert any(line.startswith(f"timers:{name}") for line in halted), name
+
+
+@pytest.mark.leaves_keys("keys of a wrong type")
+async def test_broken_hints_and_a_broken_queue_stop_no_timer(driver: Driver) -> None:
+    await driver.suspended("b", timer("1"), queue="workers")
+    await driver.create("a", queue="other", start=PAST)
+    for key in (driver.keys.wake, driver.keys.recent, driver.keys.closing, driver.keys.queue("other")):
+        await driver.redis.delete(key)
+        await driver.redis.set(key, "garbage")
+    await driver.create("c", kind=Kind.TIMER, deadline=PAST)
+    fired = await driver.fire()
+    assert (fired.due, fired.last_wake, fired.closing) == (3, b"0-0", 0)
+    assert await driver.queued() == ["b"]
+    assert (await driver.head("c")).state is State.RESOLVED
+    assert (await driver.head("a")).place is Place.HALTED
+    assert "not a stream" in (await driver.head("a")).reason
+
+
+async def test_an_endless_due_time_is_shown_as_the_end_of_the_calendar(driver: Driver) -> None:
+    await driver.redis.zadd(driver.keys.timers, {"x~1": "+inf"})
+    assert (await driver.fire()).next_due_ms == DUE_MS_MAX
+    await driver.redis.delete(driver.keys.timers)
+
+
+@pytest.mark.leaves_keys("names that were put aside")
+async def test_what_is_left_to_close_and_cannot_be_is_put_aside(driver: Driver) -> None:
+    await driver.redis.set(driver.keys.promise("broken"), "garbage")
+    await driver.redis.zadd(driver.keys.closing, {"broken": 1, "nobody": 2})
+    assert (await driver.fire()).closing == 0
+    assert [line.startswith("closing:broken: CORRUPT") for line in await driver.halted()] == [True]
+
+
+async def test_children_left_behind_by_a_new_run_are_ended_a_little_later(driver: Driver) -> None:
+    lease = await driver.start("a")
+    for first in (1, 151):
+        await driver.commit(lease, Outcome.CONTINUE, *(child(str(n)) for n in range(first, first + 150)))
+    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, payload=b"", due="300")
+    assert await driver.redis.zcard(driver.keys.closing) > 0
+    await driver.fire_all()
+    assert await driver.queued() == ["a"]
+    states = {(await driver.head(f"a~{n}")).state for n in range(1, 301)}
+    assert states == {State.CANCELED}
+    assert await driver.ttl_ms("a~300") > 0
+    assert await driver.place("a") is Place.QUEUED
+
+
+async def test_a_schedule_that_is_due_is_offered_again_until_somebody_moves_it_on(driver: Driver) -> None:
+    await driver.redis.hset(driver.keys.schedule("nightly"), "x", "0 0 * * *")
+    await driver.redis.zadd(driver.keys.timers, {"nightly~cron": 1})
+    fired = await driver.fire()
+    assert (fired.schedules, fired.stale) == (["nightly"], 0)
+    again_ms = (await driver.timers())["nightly~cron"]
+    assert again_ms == fired.server_us // 1000 + 1000

@@ -1,0 +1,95 @@
+"""schedule.lua: of many workers that see a schedule due, one starts its execution."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from durasleep.errors import CorruptData
+from durasleep.model import Place, PromiseId
+from durasleep.store import commands
+from durasleep.store.commands import Schedule
+from tests.store.driver import Driver
+
+NIGHTLY = Schedule("nightly", "0 0 * * *", "Europe/Berlin", "f", "workers", bytes(range(256)), 1000)
+
+
+async def keep(driver: Driver, schedule: Schedule = NIGHTLY) -> str:
+    return await driver.store.call(commands.put_schedule(driver.keys, schedule))
+
+
+async def advance(driver: Driver, seen: Schedule = NIGHTLY, *, next_due_ms: int = 9_000_000_000_000) -> str:
+    id = PromiseId(f"{seen.name}@{seen.due_ms}")
+    return await driver.store.call(commands.advance_schedule(driver.keys, seen, next_due_ms=next_due_ms, id=id))
+
+
+async def read(driver: Driver) -> Schedule | None:
+    return await driver.store.call(commands.read_schedule(driver.keys, "nightly"))
+
+
+async def test_a_schedule_is_kept_and_offered_when_it_is_due(driver: Driver) -> None:
+    assert await keep(driver) == "kept"
+    assert await read(driver) == NIGHTLY
+    assert await driver.timers() == {"nightly~cron": 1000}
+    before = await driver.snapshot()
+    assert await keep(driver) == "kept"
+    assert await driver.snapshot() == before
+    assert (await driver.fire()).schedules == ["nightly"]
+
+
+async def test_of_many_workers_one_starts_the_execution(driver: Driver) -> None:
+    await keep(driver)
+    await driver.fire()
+    words = await asyncio.gather(*(advance(driver) for _ in range(20)))
+    assert sorted(words) == ["advanced", *["stale"] * 19]
+    assert await driver.place("nightly@1000") is Place.QUEUED
+    assert (await driver.head("nightly@1000")).args == NIGHTLY.args
+    assert await driver.queued() == ["nightly@1000"]
+    assert await driver.timers() == {"nightly~cron": 9_000_000_000_000}
+    assert (await read(driver)) == replace(NIGHTLY, due_ms=9_000_000_000_000)
+
+
+async def test_a_worker_with_an_old_memory_of_the_schedule_starts_nothing(driver: Driver) -> None:
+    await keep(driver)
+    changed = replace(NIGHTLY, due_ms=2000, function="g")
+    await keep(driver, changed)
+    before = await driver.snapshot()
+    assert await advance(driver) == "stale"
+    assert await driver.snapshot() == before
+
+
+async def test_an_id_that_is_in_use_already_does_not_stop_the_schedule(driver: Driver) -> None:
+    await keep(driver)
+    await driver.create("nightly@1000")
+    assert await advance(driver) == "advanced"
+    assert await driver.queued() == ["nightly@1000"]
+
+
+async def test_a_removed_schedule_is_gone_with_its_timer(driver: Driver) -> None:
+    await keep(driver)
+    remove = commands.remove_schedule(driver.keys, "nightly")
+    assert [await driver.store.call(remove) for _ in range(2)] == ["removed", "missing"]
+    assert await advance(driver) == "missing"
+    assert set(await driver.snapshot()) == {driver.keys.wake.encode()}
+    assert await read(driver) is None
+
+
+async def test_an_earlier_due_time_wakes_the_firers(driver: Driver) -> None:
+    await keep(driver, replace(NIGHTLY, due_ms=9_000_000_000_000))
+    last_wake = (await driver.fire()).last_wake
+    await keep(driver, replace(NIGHTLY, due_ms=8_000_000_000_000))
+    fired = await driver.fire()
+    assert fired.last_wake > last_wake
+    assert fired.next_due_ms == 8_000_000_000_000
+
+
+@pytest.mark.leaves_keys("a queue of a wrong type")
+async def test_a_broken_queue_is_named_and_the_schedule_stays_due(driver: Driver) -> None:
+    await keep(driver)
+    await driver.redis.set(driver.keys.queue("workers"), "garbage")
+    before = await driver.snapshot()
+    with pytest.raises(CorruptData, match="queue:workers"):
+        await advance(driver)
+    assert await driver.snapshot() == before
