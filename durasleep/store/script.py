@@ -99,7 +99,7 @@ def _fill_in(text: str) -> str:
 
 
 def _names(pattern: str, text: str) -> tuple[str, ...]:
-    match = re.search(r"local ([\w, ]+) = unpack\(" + pattern, text)
+    match = re.search(r"local ([\w,\s]+?) =\s+unpack\(" + pattern, text)
     return tuple(name.strip() for name in match[1].split(",")) if match else ()
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import redis
 import redis.exceptions as redis_errors
+from redis.asyncio import Redis
 
 from durasleep.errors import NotFound, OtherFunction, StoreError, StoreUnavailable
 from durasleep.model import Disposition, Kind, Number, Outcome, PromiseId, State, StepResult
@@ -57,7 +57,7 @@ class SpyLink(Link):
 @asynccontextmanager
 async def batching(
     server: Server, settings: Settings = DEFAULTS, patience_s: float | None = 5.0
-) -> AsyncIterator[tuple[Batcher, SpyLink]]:
+) -> AsyncGenerator[tuple[Batcher, SpyLink]]:
     link = SpyLink(Connector.of(server.client()))
     batcher = Batcher(link, settings, patience_s)
     yield batcher, link
@@ -190,20 +190,20 @@ async def test_a_demoted_server_is_waited_for_until_it_may_be_written(
     if server.kind == FAKE:
         pytest.skip("fakeredis has no replicas")
     own = make_server()
-    client: Any = redis.asyncio.Redis.from_url(own.url)
+    client: Any = Redis.from_url(own.url)
     driver = Driver(client, namespace)
     async with driver.store.opened():
         await driver.create("p", kind=Kind.PROMISE)
         await client.execute_command("REPLICAOF", "127.0.0.1", "1")
-        asked = [
-            asyncio.ensure_future(one) for one in (driver.create("a"), driver.settle("p", value=b"v"), driver.fire())
-        ]
-        done, _ = await asyncio.wait(asked, timeout=0.2)
+        creating = asyncio.ensure_future(driver.create("a"))
+        settling = asyncio.ensure_future(driver.settle("p", value=b"v"))
+        firing = asyncio.ensure_future(driver.fire())
+        done, _ = await asyncio.wait([creating, settling, firing], timeout=0.2)
         assert not done
         await client.execute_command("REPLICAOF", "NO", "ONE")
-        created, settled, _ = await asyncio.gather(*asked)
-        assert created.disposition is Disposition.CREATED
-        assert settled.by_us
+        assert (await creating).disposition is Disposition.CREATED
+        assert (await settling).by_us
+        await firing
     await client.aclose()
 
 

@@ -41,7 +41,9 @@ local function read_ops(item, at)
   local ops = {}
   while at <= #item do
     local size, op = tonumber(item[at]), {}
-    for i = 1, size do op[i] = item[at + i] end
+    for i = 1, size do
+      op[i] = item[at + i]
+    end
     if not string.find(op[2], '^%d[%d.]*$') then error('INVALID entry number ' .. op[2], 0) end
     ops[#ops + 1] = op
     at = at + size + 1
@@ -129,7 +131,10 @@ function apply.child(record, fresh, op)
     put(record, F.family, record.family)
   end
   local what = {
-    kind = KIND.execution, func = func, queue = queue ~= '' and queue or record.queue, args = args,
+    kind = KIND.execution,
+    func = func,
+    queue = queue ~= '' and queue or record.queue,
+    args = args,
     waiters = waiter and waiter .. '\n',
   }
   make(id, waiter and int(now) or record.birth, what, nil, deadline ~= '' and due_at(deadline) or nil)
@@ -168,14 +173,18 @@ function checks.child(record, op)
   end
 end
 
-function checks.step(_, op) check_text(op[3]) end
+function checks.step(_, op)
+  check_text(op[3])
+end
 
 function checks.cancel(record, op)
   check_text(op[4])
   if op[3] == KIND.child then load(record.id .. '~' .. op[2]) end
 end
 
-function checks.transaction(_, op) check_transaction(op, 3) end
+function checks.transaction(_, op)
+  check_transaction(op, 3)
+end
 
 -- What could make an op fail is looked at before the first write.
 local function check_op(record, op)
@@ -202,9 +211,13 @@ local function delay(record, due, reason)
   set_timer(record.id .. '~retry', instant)
 end
 
-function outcomes.retry(record, payload, due) delay(record, due, payload) end
+function outcomes.retry(record, payload, due)
+  delay(record, due, payload)
+end
 
-function outcomes.defer(record, payload, due) delay(record, due, payload) end
+function outcomes.defer(record, payload, due)
+  delay(record, due, payload)
+end
 
 function outcomes.halt(record, payload)
   leave(record)
@@ -237,7 +250,11 @@ function outcomes.continue_as_new(record, payload, base)
   for i = 1, #fields, 2 do
     if string.find(fields[i], '^%d') and not (is_canceled and fields[i] == '0') then drop(record, fields[i]) end
   end
-  if is_canceled then put(record, F.unseen, '0 ') else drop(record, F.unseen) end
+  if is_canceled then
+    put(record, F.unseen, '0 ')
+  else
+    drop(record, F.unseen)
+  end
   put(record, F.args, payload)
   put(record, F.base, base)
   dispatch(record)
@@ -278,7 +295,11 @@ local function trim_unseen(record, seen_number)
   local _, last = string.find(' ' .. record.unseen, ' ' .. seen_number .. ' ', 1, true)
   if not last then return end
   record.unseen = string.sub(record.unseen, last)
-  if record.unseen == '' then drop(record, F.unseen) else put(record, F.unseen, record.unseen) end
+  if record.unseen == '' then
+    drop(record, F.unseen)
+  else
+    put(record, F.unseen, record.unseen)
+  end
 end
 
 -- An entry whose execution is gone, has ended or was dispatched anew leaves its stream; nothing else is written.
@@ -302,13 +323,17 @@ local function commit(item)
   check_fence(record, entry, epoch)
   check_history(record, seen, seen_number)
   local ops = read_ops(item, 10)
-  for _, op in ipairs(ops) do check_op(record, op) end
+  for _, op in ipairs(ops) do
+    check_op(record, op)
+  end
   check_outcome(outcome, due)
   check_parent(record)
 
   trim_unseen(record, seen_number)
   local fresh = {}
-  for _, op in ipairs(ops) do apply[op[1]](record, fresh, op) end
+  for _, op in ipairs(ops) do
+    apply[op[1]](record, fresh, op)
+  end
   if record.deaths > 0 and outcome ~= 'defer' then -- deferred, it has not run
     drop(record, F.deaths)
     drop(record, F.lone_deaths)

@@ -75,7 +75,8 @@ function actions.cancel(id)
   local never_ran = record.place == PLACE.queued and record.epoch == 1 and not holder(record)
   if record.kind ~= KIND.execution or never_ran or record.place == PLACE.delayed or record.place == PLACE.halted then
     local word = record.place == PLACE.halted and 'canceled while halted'
-      or record.place == PLACE.delayed and 'canceled while delayed' or 'canceled'
+      or record.place == PLACE.delayed and 'canceled while delayed'
+      or 'canceled'
     finish(record, STATE.canceled, '')
     return { word, STATE.canceled }
   end

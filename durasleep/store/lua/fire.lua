@@ -134,6 +134,13 @@ close_families()
 
 local first = redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')[2]
 return {
-  clock[1], clock[2], #due / 2, first and int(math.min(tonumber(first), LIMIT.due_ms_max)) or '', last_id(wake),
-  stale, crons, aside, is_a(closing, 'zset') and redis.call('ZCARD', closing) or 0,
+  clock[1],
+  clock[2],
+  #due / 2,
+  first and int(math.min(tonumber(first), LIMIT.due_ms_max)) or '',
+  last_id(wake),
+  stale,
+  crons,
+  aside,
+  is_a(closing, 'zset') and redis.call('ZCARD', closing) or 0,
 }

@@ -22,7 +22,9 @@ local pending = {}
 for _, queue in ipairs({ group, group .. '/' .. string.match(consumer, '^[^/]+') }) do
   local found = redis.pcall('XPENDING', queue_prefix .. queue, group, '-', '+', LIMIT.pending_max, consumer)
   if not found.err then
-    for _, one in ipairs(found) do pending[queue .. ' ' .. one[1]] = { queue, one[1] } end
+    for _, one in ipairs(found) do
+      pending[queue .. ' ' .. one[1]] = { queue, one[1] }
+    end
   end
 end
 
@@ -55,9 +57,20 @@ end
 local consumers = {}
 local known = redis.pcall('XINFO', 'CONSUMERS', queue_prefix .. group, group)
 if not known.err then
-  for i = 1, math.min(#known, LIMIT.consumers_max) do consumers[i] = known[i][2] end
+  for i = 1, math.min(#known, LIMIT.consumers_max) do
+    consumers[i] = known[i][2]
+  end
 end
 
 return {
-  clock[1], clock[2], rank, last_id(wake), last_id(inbox), lost, orders, unnamed, peers, consumers,
+  clock[1],
+  clock[2],
+  rank,
+  last_id(wake),
+  last_id(inbox),
+  lost,
+  orders,
+  unnamed,
+  peers,
+  consumers,
 }

@@ -20,7 +20,11 @@ local function read_execution(entry)
   local fields = row and row[2] or {}
   local id, epoch
   for i = 1, #fields, 2 do
-    if fields[i] == 'i' then id = fields[i + 1] elseif fields[i] == 'e' then epoch = tonumber(fields[i + 1]) end
+    if fields[i] == 'i' then
+      id = fields[i + 1]
+    elseif fields[i] == 'e' then
+      epoch = tonumber(fields[i + 1])
+    end
   end
   if row and not id then error('CORRUPT an entry that is not one of ours', 0) end
   local record = id and load(id)
@@ -47,7 +51,9 @@ if give_back == 'some' then
 else
   local pending = redis.pcall('XPENDING', stream, group, '-', '+', limit, consumer)
   has_group = not pending.err
-  for _, one in ipairs(has_group and pending or {}) do entries[#entries + 1] = one[1] end
+  for _, one in ipairs(has_group and pending or {}) do
+    entries[#entries + 1] = one[1]
+  end
 end
 
 local records, suspects = {}, 0

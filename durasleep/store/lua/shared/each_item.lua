@@ -5,7 +5,9 @@ local function each_item(first, handle)
   local answers, at = {}, first
   while at <= #ARGV do
     local size, item = tonumber(ARGV[at]), {}
-    for i = 1, size do item[i] = ARGV[at + i] end
+    for i = 1, size do
+      item[i] = ARGV[at + i]
+    end
     at = at + size + 1
     local ok, answer = pcall(handle, item)
     if not ok then answer = { 'error', text_of(answer) } end

@@ -10,6 +10,16 @@ local function read_entry(raw)
 end
 
 local function write_entry(entry, payload)
-  return entry.kind .. entry.state .. '\t' .. (entry.stamp or '') .. '\t' .. (entry.due or '') .. '\t'
-    .. (entry.name or '') .. '\t' .. (entry.child_id or '') .. '\n' .. payload
+  return entry.kind
+    .. entry.state
+    .. '\t'
+    .. (entry.stamp or '')
+    .. '\t'
+    .. (entry.due or '')
+    .. '\t'
+    .. (entry.name or '')
+    .. '\t'
+    .. (entry.child_id or '')
+    .. '\n'
+    .. payload
 end

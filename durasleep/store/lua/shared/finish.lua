@@ -53,11 +53,17 @@ local function finish(record, state, payload)
   put(record, F.state, state)
   put(record, F.settled, int(now))
   put(record, F.value, payload)
-  for _, field in ipairs({ F.place, F.unseen, F.reason, F.deaths, F.lone_deaths }) do drop(record, field) end
+  for _, field in ipairs({ F.place, F.unseen, F.reason, F.deaths, F.lone_deaths }) do
+    drop(record, field)
+  end
   save(record)
   if record.waiters then
     record.waiters = tell_waiters(record, record.waiters, state, payload)
-    if record.waiters == '' then drop(record, F.waiters) else put(record, F.waiters, record.waiters) end
+    if record.waiters == '' then
+      drop(record, F.waiters)
+    else
+      put(record, F.waiters, record.waiters)
+    end
     save(record)
   end
   local owner_id, number = owner_of(record.id)
@@ -106,9 +112,7 @@ end
 local function close_member(record, number, raw, keep_ms)
   local entry = read_entry(raw)
   if not entry then return end
-  if entry.due ~= '' and entry.state == STATE.pending then
-    redis.call('ZREM', timers, record.id .. '~' .. number)
-  end
+  if entry.due ~= '' and entry.state == STATE.pending then redis.call('ZREM', timers, record.id .. '~' .. number) end
   if entry.kind ~= KIND.child or entry.child_id ~= '' then return end
   local child = load(record.id .. '~' .. number)
   if not child or child.birth ~= record.birth then return end

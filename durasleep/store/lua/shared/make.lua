@@ -6,17 +6,22 @@
 local function make_room(record)
   if record.state == STATE.pending then finish(record, STATE.canceled, '') end
   -- What it left behind would never be found again. Beyond one page it runs to its end by itself.
-  if record.family then
-    close_members(record, redis.call('HSCAN', record.key, '0', 'COUNT', LIMIT.family_max)[2], 1)
-  end
+  if record.family then close_members(record, redis.call('HSCAN', record.key, '0', 'COUNT', LIMIT.family_max)[2], 1) end
   redis.call('DEL', record.key)
 end
 
 -- A new execution or promise. `start` and `deadline` are instants or nil.
 local function make(id, birth, what, start, deadline)
   local record = {
-    id = id, key = promise_prefix .. id, writes = {},
-    state = STATE.pending, queue = what.queue, birth = birth, epoch = 0, order = 0, unseen = '',
+    id = id,
+    key = promise_prefix .. id,
+    writes = {},
+    state = STATE.pending,
+    queue = what.queue,
+    birth = birth,
+    epoch = 0,
+    order = 0,
+    unseen = '',
   }
   if what.kind == KIND.execution then
     if start then

@@ -2,8 +2,28 @@
 -- A promise as a table, nil if there is none. Writes gather in `writes`, false for a field that goes, until `save`.
 local function load(id)
   local key = promise_prefix .. id
-  local ok, v = pcall(redis.call, 'HMGET', key, F.state, F.kind, F.func, F.queue, F.birth, F.place, F.epoch, F.entry,
-    F.due, F.deadline, F.order, F.unseen, F.family, F.waiters, F.call, F.deaths, F.lone_deaths)
+  local ok, v = pcall(
+    redis.call,
+    'HMGET',
+    key,
+    F.state,
+    F.kind,
+    F.func,
+    F.queue,
+    F.birth,
+    F.place,
+    F.epoch,
+    F.entry,
+    F.due,
+    F.deadline,
+    F.order,
+    F.unseen,
+    F.family,
+    F.waiters,
+    F.call,
+    F.deaths,
+    F.lone_deaths
+  )
   if not ok then
     local text = text_of(v)
     error(string.find(text, '^WRONGTYPE') and 'CORRUPT ' .. key .. ' is not a promise' or text, 0)
@@ -14,11 +34,26 @@ local function load(id)
     error('CORRUPT ' .. key .. ' is not a promise of ours', 0)
   end
   return {
-    id = id, key = key, writes = {},
-    state = v[1], kind = v[2], func = v[3] or '', queue = v[4], birth = v[5], place = v[6],
-    epoch = epoch, entry = v[8], due = v[9], deadline = v[10], order = order,
-    unseen = v[12] or '', family = v[13], waiters = v[14], call = v[15],
-    deaths = tonumber(v[16] or '0') or 0, lone_deaths = tonumber(v[17] or '0') or 0,
+    id = id,
+    key = key,
+    writes = {},
+    state = v[1],
+    kind = v[2],
+    func = v[3] or '',
+    queue = v[4],
+    birth = v[5],
+    place = v[6],
+    epoch = epoch,
+    entry = v[8],
+    due = v[9],
+    deadline = v[10],
+    order = order,
+    unseen = v[12] or '',
+    family = v[13],
+    waiters = v[14],
+    call = v[15],
+    deaths = tonumber(v[16] or '0') or 0,
+    lone_deaths = tonumber(v[17] or '0') or 0,
   }
 end
 

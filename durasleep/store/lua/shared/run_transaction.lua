@@ -11,7 +11,9 @@ local function write_reply(reply)
   if type(reply) ~= 'table' then return '_\n' end
   if reply.ok then return '+' .. reply.ok .. '\n' end
   local parts = { '*' .. #reply .. '\n' }
-  for i = 1, #reply do parts[i + 1] = write_reply(reply[i]) end
+  for i = 1, #reply do
+    parts[i + 1] = write_reply(reply[i])
+  end
   return table.concat(parts)
 end
 
@@ -21,9 +23,7 @@ local function check_transaction(op, first)
   while at <= #op do
     local size = tonumber(op[at])
     if size < 1 or size > WORDS_MAX then error('INVALID a command has 1 to ' .. WORDS_MAX .. ' words', 0) end
-    if FORBIDDEN[string.upper(op[at + 1])] then
-      error('INVALID a transaction may not use ' .. op[at + 1], 0)
-    end
+    if FORBIDDEN[string.upper(op[at + 1])] then error('INVALID a transaction may not use ' .. op[at + 1], 0) end
     for i = at + 2, at + size do
       local owner = string.match(op[i], '^{([^}]*)}:')
       if owner and (owner == namespace or string.match(owner, '^(.*):%d+$') == namespace) then
@@ -40,12 +40,22 @@ local function run_transaction(op, first)
   local replies, at, done = {}, first, 0
   while at <= #op do
     local size, words = tonumber(op[at]), {}
-    for i = 1, size do words[i] = op[at + i] end
+    for i = 1, size do
+      words[i] = op[at + i]
+    end
     at = at + size + 1
     local ok, reply = pcall(redis.call, unpack(words))
     if not ok then
-      return STATE.rejected, '-command ' .. (done + 1) .. ' (' .. words[1] .. ') failed, '
-        .. done .. ' before it were carried out: ' .. text_of(reply) .. '\n'
+      return STATE.rejected,
+        '-command '
+          .. (done + 1)
+          .. ' ('
+          .. words[1]
+          .. ') failed, '
+          .. done
+          .. ' before it were carried out: '
+          .. text_of(reply)
+          .. '\n'
     end
     done = done + 1
     replies[done] = write_reply(reply)

@@ -24,9 +24,7 @@ local function rouse(record)
     dispatch(record)
   elseif record.place == PLACE.queued then
     local consumer = holder(record)
-    if consumer then
-      tell_inbox(consumer, 'n', record.id)
-    end
+    if consumer then tell_inbox(consumer, 'n', record.id) end
   end
 end
 

@@ -13,5 +13,7 @@ end
 
 -- Once, at the end of a script: the firers wait for an earlier instant now. Only a hint.
 local function tell_firers()
-  if earliest_made and is_a(wake, 'stream') then redis.call('XADD', wake, 'MAXLEN', '1', '*', 'd', int(earliest_made)) end
+  if earliest_made and is_a(wake, 'stream') then
+    redis.call('XADD', wake, 'MAXLEN', '1', '*', 'd', int(earliest_made))
+  end
 end
