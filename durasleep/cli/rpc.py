@@ -32,7 +32,7 @@ def rpc(
     id: Annotated[str, typer.Argument(metavar="ID", help="What to call it; the same id is the same execution.")],
     function: Annotated[str, typer.Argument(metavar="FUNC", help="The name of a workflow or task.")],
     args: Annotated[
-        list[str] | None, typer.Argument(metavar="[ARG]...", help="JSON, or else text; after -- if it begins with -.")
+        list[str] | None, typer.Argument(metavar="ARG", help="JSON, or else text; after -- if it begins with -.")
     ] = None,
     target: Annotated[str, typer.Option("--target", metavar="TARGET", help="Who runs it.")] = "poll://any@workers",
     timeout: Annotated[str | None, typer.Option("--timeout", metavar="30s", help="Wait no longer than this.")] = None,

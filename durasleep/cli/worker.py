@@ -19,7 +19,7 @@ LOOK_S = 1.0  # whether a server without a worker is still there
 
 ModuleArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[MODULE[:ATTR]]", help="The application; else DURASLEEP_APP, else pyproject.toml."),
+    typer.Argument(metavar="MODULE[:ATTR]", help="The application; else DURASLEEP_APP, else pyproject.toml."),
 ]
 GroupOption = Annotated[str | None, typer.Option("--group", metavar="NAME", help="The group to serve.")]
 ConcurrencyOption = Annotated[

@@ -1,0 +1,80 @@
+"""Runs the real command, and workers of it, as a user would."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+COMMAND = (sys.executable, "-m", "durasleep")
+PATIENCE_S = 30.0
+LOOK_S = 0.02
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Terminal:
+    """A directory to run commands in, and the environment they see."""
+
+    def __init__(self, directory: Path, **environment: str) -> None:
+        self.directory = directory
+        kept = {name: value for name, value in os.environ.items() if "REDIS" not in name and "DURASLEEP" not in name}
+        self.environment = {**kept, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **environment}
+
+    def run(self, *args: str, **environment: str) -> Done:
+        """Run ``durasleep`` to its end."""
+        done = subprocess.run(
+            [*COMMAND, *args],
+            cwd=self.directory,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    @contextmanager
+    def running(self, *args: str, until: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run ``durasleep`` beside the test, once its log says ``until``; SIGTERM at the end."""
+        log = self.directory / f"log-{time.monotonic_ns()}"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [*COMMAND, *args], cwd=self.directory, env=self.environment, stdout=out, stderr=subprocess.STDOUT
+            )
+        try:
+            wait_for(lambda: until in log.read_text() or process.poll() is not None, until)
+            assert until in log.read_text(), log.read_text()
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            process.wait(PATIENCE_S)
+
+
+def wait_for(look: object, what: str) -> None:
+    """Until ``look()`` is true; fails naming ``what``."""
+    assert callable(look)
+    give_up_at = time.monotonic() + PATIENCE_S
+    while not look():
+        assert time.monotonic() < give_up_at, f"waited in vain for {what}"
+        time.sleep(LOOK_S)
+
+
+def lines(text: str) -> Sequence[str]:
+    return [line for line in text.splitlines() if line.strip()]
