@@ -182,10 +182,10 @@ class Target:
 def parse_target(text: str) -> Target:
     """Read ``poll://any@<group>``, ``poll://uni@<group>/<worker>`` or a bare group name; InvalidId otherwise."""
     match = re.fullmatch(r"poll://(any|uni)@([^/]*)(?:/(.*))?", text, re.DOTALL)
-    if match is None:
+    if match is None and "://" not in text:
         return Target(check_name(text, "group"))
-    kind, group, worker = match.groups()
-    if (kind == "uni") != (worker is not None):
+    kind, group, worker = match.groups() if match else ("", "", None)
+    if not kind or (kind == "uni") != (worker is not None):
         raise InvalidId(f"target {text!r}: write poll://any@<group> or poll://uni@<group>/<worker>")
     return Target(check_name(group, "group"), None if worker is None else check_name(worker, "worker"))
 

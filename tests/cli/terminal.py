@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ class Terminal:
         return Done(done.returncode, done.stdout, done.stderr)
 
     @contextmanager
-    def running(self, *args: str, until: str) -> Iterator[subprocess.Popen[bytes]]:
+    def running(self, *args: str, until: str) -> Generator[subprocess.Popen[bytes]]:
         """Run ``durasleep`` beside the test, once its log says ``until``; SIGTERM at the end."""
         log = self.directory / f"log-{time.monotonic_ns()}"
         with log.open("wb") as out:
