@@ -174,6 +174,16 @@ async def test_what_was_meant_for_one_worker_waits_for_it_in_its_own_stream(driv
     assert WORKER in [peer.consumer for peer in (await driver.beat(consumer=OTHER)).peers]
 
 
+async def test_a_worker_that_leaves_takes_its_own_empty_stream_along(driver: Driver) -> None:
+    await driver.join("workers/w1")
+    await driver.read(queue="workers/w1")
+    assert await driver.redis.exists(driver.keys.queue("workers/w1"))
+    await driver.reclaim(queue="workers/w1", beat="", give_back="all")
+    assert not await driver.redis.exists(driver.keys.queue("workers/w1"))
+    await driver.create("a", queue="workers/w1")
+    assert (await driver.take(queue="workers/w1")).id == "a"
+
+
 async def test_reclaiming_from_a_queue_nobody_made_does_nothing(driver: Driver) -> None:
     for give_back in ("", "all"):
         answer = await driver.reclaim(queue="nobody", beat="", give_back=give_back)  # type: ignore[arg-type]

@@ -27,6 +27,7 @@ READS = {
     "TIME",
     "TYPE",
     "XINFO",
+    "XLEN",
     "XPENDING",
     "XRANGE",
     "XREVRANGE",
