@@ -201,6 +201,12 @@ class Driver:
     async def ttl_ms(self, id: str) -> int:
         return await self.redis.pttl(self.keys.promise(id))
 
+    async def another_life(self) -> None:
+        """Until the server's clock shows another millisecond: what is made now has another birth stamp."""
+        before_ms = (await self.fire()).server_us // 1000
+        while (await self.fire()).server_us // 1000 == before_ms:
+            pass
+
     async def assert_kept_together(self, *ids: str, retention_ms: int = LIMIT["retention_ms"]) -> None:
         """Every one of a family expires, after its retention and all at about the same time."""
         for id in ids:
@@ -220,6 +226,11 @@ class Driver:
 
     async def queued(self, queue: str = "workers") -> list[str]:
         return [fields[b"i"].decode() for _, fields in await self.redis.xrange(self.keys.queue(queue))]
+
+    async def pending(self, consumer: str, *, but: Lease) -> list[str]:
+        """The entries a worker holds, save one."""
+        rows = await self.redis.xpending_range(self.keys.queue(but.queue), but.queue, "-", "+", 100, consumer)
+        return [entry for row in rows if (entry := row["message_id"].decode()) != but.entry]
 
     async def place(self, id: str) -> Place | None:
         """The place of an execution, after checking that it is there and nowhere else (law 2)."""

@@ -82,7 +82,7 @@ async def test_the_promise_of_this_life_is_settled_not_the_child_left_over_from_
     await driver.suspended("a", child("1"))
     await driver.take()
     await driver.redis.delete(driver.keys.promise("a"), driver.keys.queue("workers"))
-    await asyncio.sleep(0.002)  # another life has another birth stamp, in ms
+    await driver.another_life()
     await driver.suspended("a", promise("1"))
     assert (await driver.settle("a~1", value=b"v")).by_us
     assert (await driver.entry("a", "1")).payload == b"v"
