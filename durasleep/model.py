@@ -26,6 +26,7 @@ Due = NewType("Due", str)
 ID_BYTES_MAX = 512  # of the id a caller gives; ids made below it may be longer
 PAYLOAD_BYTES_MAX = 1 << 20  # unless told otherwise: a field of megabytes blocks Redis for everyone
 DUE_MS_MAX = 253_402_300_799_000  # the end of year 9999, the last instant datetime can show
+LABEL_MAX = 255  # characters of a name that is only shown
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # braces would break hash tags
 CANCEL = Number("0")  # the journal entry that says: you are canceled
 
@@ -195,6 +196,13 @@ def check_name(name: str, what: str) -> str:
     if not NAME_PATTERN.fullmatch(name):
         raise InvalidId(f"{what} name {name!r}: use 1 to 64 letters, digits, '_', '.' or '-'")
     return name
+
+
+def check_label(label: str) -> str:
+    """Pass on the name of a timer or promise, which people read, or raise InvalidId."""
+    if len(label) > LABEL_MAX or _CONTROL.search(label):
+        raise InvalidId(f"name {label!r}: use at most {LABEL_MAX} characters, none of them a control character")
+    return label
 
 
 def check_new_id(id: str) -> PromiseId:

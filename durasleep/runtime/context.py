@@ -23,6 +23,7 @@ from durasleep.model import (
     StartPromise,
     StartTimer,
     Transaction,
+    check_label,
     check_new_id,
     due_at,
     due_in,
@@ -83,17 +84,17 @@ class Context:
     def sleep(self, duration: float | timedelta, *, name: str = "") -> DurableFuture[None]:
         """Pause for some seconds, or a timedelta: never shorter, and across restarts."""
         due = due_in(duration, "sleep")
-        return self._journal.call(Kind.TIMER, name, None, lambda number: StartTimer(number, name, due))
+        return self._journal.call(Kind.TIMER, check_label(name), None, lambda number: StartTimer(number, name, due))
 
     def sleep_until(self, instant: datetime, *, name: str = "") -> DurableFuture[None]:
         """Pause until an aware datetime; InvalidDuration for a naive one."""
         due = due_at(instant)
-        return self._journal.call(Kind.TIMER, name, None, lambda number: StartTimer(number, name, due))
+        return self._journal.call(Kind.TIMER, check_label(name), None, lambda number: StartTimer(number, name, due))
 
     def promise(self, *, timeout: float | timedelta | None = None, name: str = "") -> DurableFuture[Any]:
         """Something to be settled from outside, by its ``.id``; raises TimedOut once ``timeout`` has passed."""
         due = None if timeout is None else due_in(timeout, "timeout")
-        return self._journal.call(Kind.PROMISE, name, Any, lambda number: StartPromise(number, name, due))
+        return self._journal.call(Kind.PROMISE, check_label(name), Any, lambda number: StartPromise(number, name, due))
 
     # -- calling
 

@@ -15,6 +15,7 @@ from durasleep.model import (
     DUE_MS_MAX,
     Target,
     check_id,
+    check_label,
     check_name,
     check_new_id,
     due_at,
@@ -101,3 +102,10 @@ def test_an_instant_needs_a_zone() -> None:
     assert due_at(datetime(2026, 1, 1, tzinfo=UTC)) == "=1767225600000"
     with pytest.raises(InvalidDuration, match="no time zone"):
         due_at(datetime(2026, 1, 1))  # noqa: DTZ001 - that is the point
+
+
+@pytest.mark.parametrize("label", ["a\tb", "a\nb", "\x00", "x" * 256])
+def test_a_label_that_would_break_a_line_is_refused(label: str) -> None:
+    with pytest.raises(InvalidId):
+        check_label(label)
+    assert check_label("until the invoice is due") == "until the invoice is due"
