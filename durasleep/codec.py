@@ -247,8 +247,7 @@ def _restore(code: int, data: bytes) -> Any:
     match code:
         case 1:
             text, _, zone = data.decode().rpartition("|")
-            found = datetime.fromisoformat(text)
-            return found.astimezone(ZoneInfo(zone)) if zone else found
+            return _in_zone(datetime.fromisoformat(text), zone)
         case 2:
             return date.fromisoformat(data.decode())
         case 3:
@@ -273,6 +272,17 @@ def _restore(code: int, data: bytes) -> Any:
             return complex(data.decode())
         case _:
             raise ValueError(f"extension type {code} is unknown")
+
+
+def _in_zone(found: datetime, zone: str) -> datetime:
+    """The same instant in its zone, and the same reading of the clock too if the zone still has it."""
+    if not zone:
+        return found
+    for fold in (0, 1):
+        reading = found.replace(tzinfo=ZoneInfo(zone), fold=fold)
+        if reading.utcoffset() == found.utcoffset():
+            return reading
+    return found.astimezone(ZoneInfo(zone))
 
 
 def _decimal(text: str) -> Decimal:

@@ -111,6 +111,15 @@ def test_a_value_comes_back_equal_and_of_its_type(value: Any) -> None:
     assert type(back) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("hour", "fold"), [((3, 29, 2, 30), 0), ((3, 29, 2, 30), 1), ((10, 25, 2, 30), 0), ((10, 25, 2, 30), 1)]
+)
+def test_a_clock_that_is_changed_keeps_both_instant_and_reading(hour: tuple[int, int, int, int], fold: int) -> None:
+    value = datetime(2026, *hour, fold=fold, tzinfo=ZoneInfo("Europe/Berlin"))
+    back = codec.decode(codec.encode(value, "it"))
+    assert (back, back.astimezone(UTC)) == (value, value.astimezone(UTC))
+
+
 def test_an_aware_datetime_keeps_its_zone() -> None:
     noon = datetime(2026, 7, 1, 12, tzinfo=ZoneInfo("Europe/Berlin"))
     assert str(codec.decode(codec.encode(noon, "it")).tzinfo) == "Europe/Berlin"
