@@ -240,7 +240,7 @@ def _unpack(payload: bytes) -> Any:
         ZoneInfoNotFoundError,
         msgpack.UnpackException,
     ) as error:
-        raise CorruptData(f"a payload is not one of ours: {error or type(error).__name__}") from None
+        raise CorruptData(f"a payload is not one of ours: {str(error) or type(error).__name__}") from None
 
 
 def _restore(code: int, data: bytes) -> Any:

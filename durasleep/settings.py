@@ -44,7 +44,7 @@ class Settings:
     dead_after_s: float = 3.0
     """A worker whose beat has not changed for this long is dead."""
     max_attempts: int = 5
-    """Workers one execution may take down with it before it is halted as poison."""
+    """Workers in a row one execution may take down before it is halted as poison; more, if others were suspect too."""
     stall_max_s: float = 600.0
     """An event loop blocked this long stops beating: its work is given to others."""
     stall_warn_s: float = 60.0

@@ -24,6 +24,7 @@ SLEEP_S = 5
 KILL_AFTER_S = 2.0
 START_LIMIT_S = 20.0
 RESULT_LIMIT_S = 30.0
+EXIT_TOLD_TO_STOP = 128 + signal.SIGTERM
 LATE_MAX_MS = 1_000  # more than this is not the story we tell
 
 app = Durasleep()
@@ -41,7 +42,10 @@ def demo() -> int:
     view.log_to_stderr(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="durasleep-demo-") as directory, DevServer(Path(directory)) as server:
         view.story(f"a {server.binary.kind} server of its own is up at {server.url}")
-        return asyncio.run(_tell(server.url))
+        try:
+            return asyncio.run(_tell(server.url))
+        except asyncio.CancelledError:
+            return EXIT_TOLD_TO_STOP
 
 
 class _Workers:

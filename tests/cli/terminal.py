@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -37,23 +38,37 @@ class Terminal:
 
     def run(self, *args: str, **environment: str) -> Done:
         """Run ``durasleep`` to its end."""
-        done = subprocess.run(
-            [*COMMAND, *args],
-            cwd=self.directory,
-            env={**self.environment, **environment},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Done(done.returncode, done.stdout, done.stderr)
+        [done] = self.run_all([args], **environment)
+        return done
+
+    def run_all(self, commands: Sequence[Sequence[str]], **environment: str) -> list[Done]:
+        """Run several at the same time, each to its end: most of a command's time is Python's start."""
+        processes = [
+            subprocess.Popen(
+                [*COMMAND, *args],
+                cwd=self.directory,
+                env={**self.environment, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for args in commands
+        ]
+        ended: list[Done] = []
+        for process in processes:
+            with process:
+                out, err = process.communicate(timeout=PATIENCE_S)
+            assert "Traceback" not in err, err
+            ended.append(Done(process.returncode, out, err))
+        return ended
 
     @contextmanager
     def running(self, *args: str, until: str) -> Generator[subprocess.Popen[bytes]]:
         """Run ``durasleep`` beside the test, once its log says ``until``; SIGTERM at the end."""
-        log = self.directory / f"log-{time.monotonic_ns()}"
-        with log.open("wb") as out:
+        descriptor, name = tempfile.mkstemp(prefix="durasleep-test-", suffix=".log")
+        log = Path(name)
+        with os.fdopen(descriptor, "wb") as out:
             process = subprocess.Popen(
                 [*COMMAND, *args], cwd=self.directory, env=self.environment, stdout=out, stderr=subprocess.STDOUT
             )
@@ -65,6 +80,7 @@ class Terminal:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             process.wait(PATIENCE_S)
+            log.unlink()
 
 
 def wait_for(look: object, what: str) -> None:

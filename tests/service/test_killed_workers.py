@@ -20,7 +20,7 @@ from tests.service.functions import QUICK, kill_own_process, nap, passage
 from tests.service.workers import Effects, Workers, eventually, until
 
 TAKEOVER_S = 2.5  # the figure
-ROUNDS = 5
+ROUNDS = 10
 LAG_STEP_S = 0.05
 
 
