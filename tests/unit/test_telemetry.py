@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -19,11 +19,11 @@ Zone = Callable[[str], None]
 
 
 @pytest.fixture
-def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Zone]:
+def zone(monkeypatch: pytest.MonkeyPatch) -> Generator[Zone]:
     """Sets the zone of this machine for one test."""
 
     @contextmanager
-    def restored() -> Iterator[Zone]:
+    def restored() -> Generator[Zone]:
         with monkeypatch.context() as patch:
 
             def use(name: str) -> None:
