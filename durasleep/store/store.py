@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from durasleep.errors import SchemaMismatch, StoreError, StoreUnavailable, UnsupportedServer
 from durasleep.model import Entry, Kind, PromiseId, State
@@ -54,7 +54,9 @@ def _check_greeting(namespace: str, replies: list[Any]) -> None:
         if is_passing(meta):
             raise StoreUnavailable(f"Redis cannot serve us now: {meta}")
         raise StoreError(f"Redis refuses us: {meta}")
-    schema, partitions = (int(value) if value and value.isdigit() else 0 for value in meta)
+    if not isinstance(meta, list):
+        raise StoreError("what answers there does not behave like Redis")
+    schema, partitions = (int(value) if value and value.isdigit() else 0 for value in cast("list[bytes | None]", meta))
     if schema != SCHEMA_VERSION:
         raise SchemaMismatch(
             f"namespace {namespace!r} has schema {schema}, this version of durasleep reads schema {SCHEMA_VERSION}"
