@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import signal
+import sys
 import threading
 from typing import Annotated
 
@@ -41,7 +43,7 @@ def worker(
 
     An application that names its own Redis keeps it, unless --url is given.
     """
-    view.log_to_stderr(logging.DEBUG if verbose else logging.INFO)
+    _prepare_output(verbose)
     app = address.load_app(address.find_app(module))
     if url or not app.is_addressed:
         app.connect(address.find_url(url))
@@ -55,7 +57,7 @@ def dev(
     verbose: VerboseOption = False,
 ) -> None:
     """A Redis of this directory, kept in ./.durasleep/, and a worker; other commands here find it."""
-    view.log_to_stderr(logging.DEBUG if verbose else logging.INFO)
+    _prepare_output(verbose)
     named = address.named_app(module)
     app = None if named is None else address.load_app(named)
     with devserver.DevServer(devserver.DIRECTORY) as server:
@@ -67,6 +69,13 @@ def dev(
         else:
             app.connect(server.url)
             run_worker(app.worker(group=group, concurrency=concurrency))
+
+
+def _prepare_output(verbose: bool) -> None:
+    """Log lines to stderr; what workflows print is seen as it happens, in a file or a pipe too."""
+    view.log_to_stderr(logging.DEBUG if verbose else logging.INFO)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
 
 
 def _until_told_to_stop(server: devserver.DevServer) -> None:

@@ -12,6 +12,7 @@ from durasleep import Durasleep
 from durasleep.cli import address
 from durasleep.devserver import DIRECTORY
 from durasleep.errors import UsageError
+from tests.cli.conftest import forget_modules_in
 from tests.servers import MakeServer
 
 VARIABLES = ("DURASLEEP_REDIS_URL", "REDIS_URL", "DURASLEEP_APP", "DURASLEEP_NAMESPACE")
@@ -24,10 +25,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path.copy())
-    known = set(sys.modules)
     yield tmp_path
-    for name in set(sys.modules) - known:
-        del sys.modules[name]
+    forget_modules_in(tmp_path)
 
 
 def test_the_first_of_option_environment_pyproject_and_dev_server_wins(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import os
 import re
 import signal
@@ -13,21 +12,22 @@ import socketserver
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 import pytest
 import redis
 
-from durasleep.cli.app import main
 from durasleep.errors import DurasleepError
-from tests.cli.terminal import COMMAND, PATIENCE_S, ROOT, Done, Terminal, lines, wait_for
+from tests.cli.conftest import Quick
+from tests.cli.terminal import COMMAND, PATIENCE_S, ROOT, Terminal, lines, wait_for
 from tests.servers import MakeServer
 
 APP = """
 import datetime
 from dataclasses import dataclass
+from pathlib import Path
 
 from durasleep import Context, Durasleep
 
@@ -40,6 +40,7 @@ class Receipt:
 
 @app.workflow
 async def greet(ctx: Context, name: str, times: int = 1) -> str:
+    print(f"greeting {name}")
     return "\\n".join([f"hello {name}"] * times)
 
 @app.workflow
@@ -54,6 +55,12 @@ async def fail(ctx: Context) -> None:
 async def sleep(ctx: Context, seconds: float) -> str:
     await ctx.sleep(seconds, name="nap")
     return f"slept {seconds}"
+
+@app.workflow
+async def changing(ctx: Context) -> None:
+    if Path("changed").exists():
+        await ctx.run(noon, datetime.date.today())
+    await ctx.sleep(600, name="nap")
 
 @app.task
 def noon(day: datetime.date) -> bytes:
@@ -118,32 +125,7 @@ def test_exit_codes_say_how_it_went(here: Terminal, worker: subprocess.Popen[byt
     assert "cannot be reached" in unreachable.err
 
 
-Mistake = Callable[..., Done]
-
-
-@pytest.fixture
-def mistake(here: Terminal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Mistake]:
-    """Runs the command in this process, which Python's start for each would make ten times as slow."""
-    logger = logging.getLogger("durasleep")
-    kept = (logger.handlers[:], logger.level, logger.propagate)
-    monkeypatch.setattr(os, "environ", here.environment.copy())
-    monkeypatch.setattr(sys, "path", sys.path.copy())
-    monkeypatch.chdir(here.directory)
-
-    def run(*args: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["durasleep", *args])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Done(ended.value.code, out, err)
-
-    yield run
-    logger.handlers[:], logger.level, logger.propagate = kept
-    sys.modules.pop("shop", None)
-
-
-def test_wrong_usage_is_one_sentence_and_exit_2(here: Terminal, mistake: Mistake) -> None:
+def test_wrong_usage_is_one_sentence_and_exit_2(here: Terminal, quick: Quick) -> None:
     wrong = {
         ("rpc", "a~b", "greet"): "reserved",
         ("rpc", "", "greet"): "1 to 512 bytes",
@@ -168,36 +150,41 @@ def test_wrong_usage_is_one_sentence_and_exit_2(here: Terminal, mistake: Mistake
         ("nope",): "'nope'",
     }
     for args, says in wrong.items():
-        done = mistake(*args)
+        done = quick(here, *args)
         assert (done.code, done.out) == (2, ""), args
         assert says in done.err, args
         assert len(lines(done.err)) == 1, done.err
-    assert mistake("get", "a").code == 1  # nothing was written for any of them
+    assert quick(here, "get", "a").code == 1  # nothing was written for any of them
 
 
 def test_a_redis_that_cannot_be_used_is_one_sentence_and_exit_4(
-    here: Terminal, mistake: Mistake, make_server: MakeServer
+    here: Terminal, quick: Quick, make_server: MakeServer
 ) -> None:
     locked = make_server(persist=False)
     with redis.Redis.from_url(locked.url) as client:
         client.config_set("requirepass", "right")
-    with SpeaksOnly(b"+PONG\r\n") as puzzling, SpeaksOnly(OLD_INFO) as old:
+    with (
+        SpeaksOnly(b"+PONG\r\n") as puzzling,
+        SpeaksOnly(b"HTTP/1.1 400 Bad Request\r\n") as website,
+        SpeaksOnly(OLD_INFO) as old,
+    ):
         refused = {
             "redis://127.0.0.1:1": "127.0.0.1:1 cannot be reached: Connection refused. Start one with `durasleep dev`",
             "redis://nobody.invalid": "nobody.invalid:6379 cannot be reached",
             "unix:///nowhere.sock": "unix:/nowhere.sock cannot be reached: No such file",
             locked.url: "refuses us: Authentication required",
             f"redis://:wrong@127.0.0.1:{locked.port}": "refuses us: ",
+            website.url: "cannot be reached: Protocol",
             old.url: "this server speaks Redis 6.0; durasleep needs 6.2 or newer",
         }
         for url, says in refused.items():
             for command in (("get", "a"), ("rpc", "a", "greet", "Ada"), ("worker", "shop")):
-                done = mistake(*command, "--url", url)
+                done = quick(here, *command, "--url", url)
                 assert (done.code, done.out) == (4, ""), done.err
                 assert says in done.err
                 assert len(lines(done.err)) == 1, done.err
-        assert mistake("get", "a", "--url", puzzling.url).code == 4
-    assert mistake("get", "a", "--url", f"redis://:right@127.0.0.1:{locked.port}").code == 1
+        assert quick(here, "get", "a", "--url", puzzling.url).code == 4
+    assert quick(here, "get", "a", "--url", f"redis://:right@127.0.0.1:{locked.port}").code == 1
 
 
 INFO = b"# Server\r\nredis_version:6.0.16\r\nredis_mode:standalone\r\n"
@@ -228,21 +215,23 @@ class SpeaksOnly:
         self._server.server_close()
 
 
-def test_no_wait_prints_the_id_and_get_shows_what_it_waits_for(here: Terminal, worker: subprocess.Popen[bytes]) -> None:
-    assert here.run("rpc", "s-1", "sleep", "600", "--no-wait").out == "s-1\n"
-    wait_for(lambda: json.loads(here.run("get", "s-1", "--json").out)["status"] == "suspended", "the sleep")
-    found = json.loads(here.run("get", "s-1", "--json").out)
+def test_no_wait_prints_the_id_and_get_shows_what_it_waits_for(
+    here: Terminal, quick: Quick, worker: subprocess.Popen[bytes]
+) -> None:
+    assert quick(here, "rpc", "s-1", "sleep", "600", "--no-wait").out == "s-1\n"
+    wait_for(lambda: json.loads(quick(here, "get", "s-1", "--json").out)["status"] == "suspended", "the sleep")
+    found = json.loads(quick(here, "get", "s-1", "--json").out)
     assert {"id", "state", "func", "group", "created_at_ms", "timeout_at_ms", "settled_at_ms"} <= found.keys()
     assert {"value", "error", "status", "waiting_on"} <= found.keys()
     assert (found["state"], found["func"], found["group"], found["value"]) == ("pending", "sleep", "workers", None)
     [timer] = found["waiting_on"]
     assert (timer["id"], timer["kind"], timer["name"]) == ("s-1~1", "timer", "nap")
     assert abs(timer["due_ms"] - found["created_at_ms"] - 600_000) < 60_000
-    shown = here.run("get", "s-1").out
+    shown = quick(here, "get", "s-1").out
     assert "asleep" in shown
     assert "s-1~1" in shown
-    assert json.loads(here.run("get", "s-1~1", "--json").out)["kind"] == "timer"
-    assert here.run("get", "nobody").code == 1
+    assert json.loads(quick(here, "get", "s-1~1", "--json").out)["kind"] == "timer"
+    assert quick(here, "get", "nobody").code == 1
 
 
 def test_a_group_without_workers_is_named_while_it_waits(here: Terminal) -> None:
@@ -251,20 +240,60 @@ def test_a_group_without_workers_is_named_while_it_waits(here: Terminal) -> None
     assert "group 'gpu' has no worker alive" in done.err
 
 
-def test_promises_are_settled_once_from_the_command_line(here: Terminal) -> None:
-    assert here.run("promise", "create", "p", "--timeout", "1h").out == "p\n"
-    assert here.run("promise", "resolve", "p", "--value", '{"by": "Ada"}').out == "resolved\n"
-    late = here.run("promise", "reject", "p", "--value", "too late", "--json")
+def test_promises_are_settled_once_from_the_command_line(here: Terminal, quick: Quick) -> None:
+    assert quick(here, "promise", "create", "p", "--timeout", "1h").out == "p\n"
+    assert quick(here, "promise", "resolve", "p", "--value", '{"by": "Ada"}').out == "resolved\n"
+    late = quick(here, "promise", "reject", "p", "--value", "too late", "--json")
     assert json.loads(late.out) == {"id": "p", "state": "resolved", "settled_by_this": False}
-    assert json.loads(here.run("get", "p", "--json").out)["value"] == {"by": "Ada"}
-    here.run("promise", "create", "q")
-    assert here.run("promise", "cancel", "q").out == "canceled\n"
-    assert here.run("promise", "resolve", "nobody").code == 1
+    assert json.loads(quick(here, "get", "p", "--json").out)["value"] == {"by": "Ada"}
+    quick(here, "promise", "create", "q")
+    assert quick(here, "promise", "cancel", "q").out == "canceled\n"
+    assert quick(here, "promise", "resolve", "nobody").code == 1
+
+
+def test_what_a_workflow_prints_is_seen_as_it_happens_in_a_pipe_too(here: Terminal) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "worker", "shop"],
+        cwd=here.directory,
+        env=here.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as worker:
+        assert worker.stdout is not None
+        here.run("rpc", "g", "greet", "Ada", "--no-wait")
+        assert worker.stdout.readline() == "greeting Ada\n"
+        worker.terminate()
+        assert worker.stdout.read() == ""
 
 
 def test_sigterm_ends_a_worker_in_order(here: Terminal, worker: subprocess.Popen[bytes]) -> None:
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(20) == 0
+
+
+def test_an_application_that_names_its_redis_keeps_it_unless_told_otherwise(here: Terminal, quick: Quick) -> None:
+    (here.directory / "own.py").write_text("from durasleep import Durasleep\napp = Durasleep('redis://127.0.0.1:1')\n")
+    assert "127.0.0.1:1 cannot be reached" in quick(here, "worker", "own").err
+    assert "127.0.0.1:2 cannot be reached" in quick(here, "worker", "own", "--url", "redis://127.0.0.1:2").err
+    here.environment["DURASLEEP_REDIS_URL"] = "redis://127.0.0.1:3"
+    assert "127.0.0.1:3 cannot be reached" in quick(here, "worker", "shop").err
+
+
+def test_what_halted_shows_the_difference_line_by_line(
+    here: Terminal, quick: Quick, worker: subprocess.Popen[bytes]
+) -> None:
+    quick(here, "rpc", "c", "changing", "--no-wait")
+    wait_for(lambda: '"suspended"' in quick(here, "get", "c", "--json").out, "the sleep")
+    (here.directory / "changed").touch()
+    quick(here, "promise", "resolve", "c~1")
+    waited = quick(here, "rpc", "c", "changing", "--timeout", "1s")
+    assert waited.code == 3
+    assert waited.err.startswith("c is halted: ")
+    shown = quick(here, "get", "c").out
+    assert "state     pending, halted\n" in shown
+    assert re.search(r"^ +- 1 +timer +'nap'.*\n +\+ 1 +step +'noon'", shown, re.MULTILINE), shown
+    assert json.loads(quick(here, "get", "c", "--json").out)["status"] == "halted"
 
 
 def test_a_dev_server_keeps_sleepers_and_is_found_by_other_commands(tmp_path: Path) -> None:
@@ -281,6 +310,16 @@ def test_a_dev_server_keeps_sleepers_and_is_found_by_other_commands(tmp_path: Pa
     assert (tmp_path / ".durasleep").is_dir()
     with terminal.running("dev", "shop", until="is ready"):
         assert terminal.run("rpc", "s-1", "sleep", "2").out == "slept 2.0\n"
+
+
+def test_a_dev_server_without_an_application_runs_nothing(tmp_path: Path, quick: Quick) -> None:
+    terminal = Terminal(tmp_path)
+    with terminal.running("dev", until="there is no worker") as dev:
+        waited = quick(terminal, "rpc", "a", "greet", "--timeout", "500ms")
+        assert waited.code == 3
+        assert "group 'workers' has no worker alive" in waited.err
+        dev.send_signal(signal.SIGTERM)
+        assert dev.wait(20) == 0
 
 
 def test_the_demo_tells_its_story_and_leaves_nothing_behind(tmp_path: Path) -> None:

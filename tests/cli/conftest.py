@@ -1,0 +1,50 @@
+"""Fixtures of the command line's tests."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from durasleep.cli.app import main
+from tests.cli.terminal import Done, Terminal
+
+Quick = Callable[..., Done]
+"""What the fixture ``quick`` is: ``quick(terminal, *args)``."""
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Quick]:
+    """Runs the command in this process, for what ends at once: most of a command's time is Python's start."""
+    logger = logging.getLogger("durasleep")
+    kept = (logger.handlers[:], logger.level, logger.propagate)
+    directories: set[Path] = set()
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+
+    def run(terminal: Terminal, *args: str) -> Done:
+        directories.add(terminal.directory)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "environ", terminal.environment.copy())
+            patch.chdir(terminal.directory)
+            patch.setattr(sys, "argv", ["durasleep", *args])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        assert isinstance(ended.value.code, int)
+        out, err = capsys.readouterr()
+        return Done(ended.value.code, out, err)
+
+    yield run
+    logger.handlers[:], logger.level, logger.propagate = kept
+    for directory in directories:
+        forget_modules_in(directory)
+
+
+def forget_modules_in(directory: Path) -> None:
+    """Let the modules of a test's own directory, and no others, be imported anew by the next one."""
+    for name, module in tuple(sys.modules.items()):
+        if directory in Path(getattr(module, "__file__", None) or "/").parents:
+            del sys.modules[name]

@@ -1,0 +1,104 @@
+"""What a person at a terminal sees, and that it never mixes with the data."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.terminal import COMMAND, PATIENCE_S, Terminal, wait_for
+from tests.servers import MakeServer
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*3[0-7]")
+
+APP = """
+from durasleep import Context, Durasleep
+
+app = Durasleep()
+
+@app.workflow
+async def sleep(ctx: Context, seconds: float) -> str:
+    await ctx.sleep(seconds)
+    return f"slept {seconds}"
+"""
+
+
+class OnScreen:
+    """A command whose stderr is a terminal and whose stdout is read by a program."""
+
+    def __init__(self, terminal: Terminal, *args: str, **environment: str) -> None:
+        self._screen, theirs = pty.openpty()
+        os.set_blocking(self._screen, False)
+        self._seen = b""
+        kept = {name: value for name, value in terminal.environment.items() if name != "NO_COLOR"}
+        self.process = subprocess.Popen(
+            [*COMMAND, *args],
+            cwd=terminal.directory,
+            env={**kept, "TERM": "xterm", "COLUMNS": "120", **environment},
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+        )
+        os.close(theirs)
+
+    @property
+    def raw(self) -> str:
+        """All that was ever written to the screen."""
+        try:
+            while chunk := os.read(self._screen, 65536):
+                self._seen += chunk
+        except (BlockingIOError, OSError):  # nothing new, or nobody writes to it any more
+            pass
+        return self._seen.decode()
+
+    def wait_for(self, text: str) -> None:
+        wait_for(lambda: text in ESCAPES.sub("", self.raw), f"{text!r} on the screen")
+
+    def end(self) -> tuple[int, str, str]:
+        """Its exit code, what it wrote to stdout, and the screen."""
+        out, _ = self.process.communicate(timeout=PATIENCE_S)
+        screen = self.raw
+        os.close(self._screen)
+        return self.process.returncode, out.decode(), screen
+
+
+@pytest.fixture
+def here(tmp_path: Path, make_server: MakeServer) -> Iterator[Terminal]:
+    """A directory with an application and a worker of it."""
+    (tmp_path / "shop.py").write_text(APP)
+    terminal = Terminal(tmp_path, DURASLEEP_REDIS_URL=make_server(directory=tmp_path / "server").url)
+    with terminal.running("worker", "shop", until="is ready"):
+        yield terminal
+
+
+def test_a_spinner_says_what_it_waits_for_and_leaves_the_data_alone(here: Terminal) -> None:
+    waiting = OnScreen(here, "rpc", "s", "sleep", "600")
+    waiting.wait_for("s: asleep until ")
+    waiting.process.send_signal(signal.SIGINT)
+    code, out, screen = waiting.end()
+    assert (code, out) == (130, "")
+    assert "s goes on; the same command attaches to it again." in screen
+    assert "Traceback" not in screen
+
+    attached = OnScreen(here, "rpc", "s", "sleep", "600")
+    attached.wait_for("s: asleep until ")
+    assert here.run("promise", "resolve", "s~1").out == "resolved\n"
+    code, out, _ = attached.end()
+    assert (code, out) == (0, "slept 600.0\n")
+
+
+def test_no_color_is_honoured_where_there_would_be_some(here: Terminal) -> None:
+    code, out, screen = OnScreen(here, "get", "nobody").end()
+    assert (code, out) == (1, "")
+    assert COLOUR.search(screen)
+    code, out, screen = OnScreen(here, "get", "nobody", NO_COLOR="1").end()
+    assert (code, out) == (1, "")
+    assert "error:" in screen
+    assert not COLOUR.search(screen)
