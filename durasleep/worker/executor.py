@@ -6,12 +6,9 @@ Each execution in hand is one asyncio task here, from its stream entry to the co
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import inspect
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -27,6 +24,7 @@ from durasleep.settings import Settings
 from durasleep.store import commands
 from durasleep.store.commands import Beat, Committed, Head, Lease, Loaded
 from durasleep.store.store import Store
+from durasleep.worker.usercode import UserCode
 
 T = TypeVar("T")
 
@@ -74,8 +72,7 @@ class Executor:
         self._consumer = consumer
         self._concurrency = concurrency
         self._settings = settings
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="durasleep-step")
-        self._in_threads: set[object] = set()
+        self._code = UserCode(concurrency)
         self._running: dict[str, Running] = {}
         self._stubborn = 0
         self._freed = asyncio.Event()
@@ -95,7 +92,7 @@ class Executor:
     @property
     def in_threads(self) -> int:
         """Calls of sync functions that have not returned; nothing can stop them."""
-        return len(self._in_threads)
+        return self._code.in_threads
 
     async def wait_until_free(self) -> int:
         """How many executions may be read, once that is at least one."""
@@ -174,7 +171,7 @@ class Executor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._code.close()
 
     # -- one execution
 
@@ -235,7 +232,7 @@ class Executor:
             logger.warning("%s rejected: %s", lease.id, error)
             await self._commit(lease, Outcome.REJECT, payload=self._codec.encode_error(error))
             return
-        task = asyncio.get_running_loop().create_task(self._call(definition.fn, args, kwargs))
+        task = asyncio.get_running_loop().create_task(self._code.call(definition.fn, args, kwargs))
         task.add_done_callback(lambda _: running.changed.set())
         try:
             while not task.done():
@@ -346,7 +343,7 @@ class Executor:
         task = asyncio.current_task()
         try:
             async with asyncio.timeout(call.timeout_s):
-                value = await self._call(call.fn, call.args, call.kwargs)
+                value = await self._code.call(call.fn, call.args, call.kwargs)
             return StepResult(
                 call.number, call.name, State.RESOLVED, self._codec.encode(value, f"the result of {call.name}")
             )
@@ -360,31 +357,6 @@ class Executor:
         if not isinstance(failure, Exception):  # a CancelledError of its own: for the workflow, nobody canceled it
             failure = RuntimeError(f"{type(failure).__name__} in step {call.name}: {failure}")
         return StepResult(call.number, call.name, State.REJECTED, self._codec.encode_error(failure))
-
-    async def _call(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Call user code: async functions here, others in a thread. SystemExit ends the call, not the worker."""
-        try:
-            return await self._call_plainly(fn, args, kwargs)
-        except (SystemExit, KeyboardInterrupt) as error:
-            raise RuntimeError(f"{type(error).__name__} in user code: {error}") from error
-
-    async def _call_plainly(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        if inspect.iscoroutinefunction(fn):
-            return await fn(*args, **kwargs)
-        context = contextvars.copy_context()
-        mark = object()
-
-        def work() -> Any:
-            self._in_threads.add(mark)
-            try:
-                return context.run(fn, *args, **kwargs)
-            except StopIteration as error:  # a future of Python 3.11 does not take it, and would wait for ever
-                raise RuntimeError(f"StopIteration in user code: {error}") from error
-            finally:
-                self._in_threads.discard(mark)
-
-        result = await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        return await result if inspect.isawaitable(result) else result
 
     # -- commits
 
