@@ -29,7 +29,8 @@ from durasleep.errors import (
     WaitTimeout,
 )
 from durasleep.model import Disposition, State, Target
-from durasleep.runtime.context import Context
+from durasleep.runtime.context import Context, Winner
+from durasleep.runtime.retry import Retry
 from durasleep.settings import Settings
 from durasleep.worker.worker import Worker
 
@@ -47,6 +48,7 @@ __all__ = [
     "NotFound",
     "OtherFunction",
     "RemoteError",
+    "Retry",
     "Settings",
     "State",
     "StoreUnavailable",
@@ -54,6 +56,7 @@ __all__ = [
     "TimedOut",
     "UsageError",
     "WaitTimeout",
+    "Winner",
     "Worker",
     "__version__",
 ]

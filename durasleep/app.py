@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import inspect
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from durasleep.client import Client
 from durasleep.codec import Codec
+from durasleep.errors import DefinitionError, UsageError
 from durasleep.model import check_name, parse_target
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry, name_of
+from durasleep.runtime.retry import Retry
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.store import commands
 from durasleep.store.commands import Schedule
@@ -53,6 +58,8 @@ class Durasleep(Client):
         self.namespace = check_name(namespace, "namespace")
         self.group = check_name(group, "group")
         self._source: str | AnyClient | None = url_or_client
+        self._lifespan: Callable[[], AsyncGenerator[Any]] | None = None
+        self._resources: contextvars.ContextVar[Any] = contextvars.ContextVar("durasleep_resources")
         codec = codec or Codec(payload_bytes_max=settings.payload_bytes_max)
         super().__init__(self._make_store(url_or_client, settings), codec, settings, group=group)
 
@@ -77,14 +84,17 @@ class Durasleep(Client):
 
     @overload
     def workflow(
-        self, fn: None = None, /, *, name: str
+        self, fn: None = None, /, *, name: str | None = None, version: int = 1
     ) -> Callable[[WorkflowFunction[P, T]], WorkflowFunction[P, T]]: ...
 
-    def workflow(self, fn: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
-        """Register ``async def f(ctx, ...)`` as a workflow, under its own name or ``name``."""
+    def workflow(self, fn: Callable[..., Any] | None = None, /, *, name: str | None = None, version: int = 1) -> Any:
+        """Register ``async def f(ctx, ...)`` as a workflow, under its own name or ``name``.
+
+        Of several versions the newest one begins; what has begun with another stays on it, while a worker has it.
+        """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            self.registry.workflow(function, name)
+            self.registry.workflow(function, name, version)
             return function
 
         return register if fn is None else register(fn)
@@ -93,16 +103,72 @@ class Durasleep(Client):
     def task(self, fn: AnyFunction, /) -> AnyFunction: ...
 
     @overload
-    def task(self, fn: None = None, /, *, name: str) -> Callable[[AnyFunction], AnyFunction]: ...
+    def task(
+        self,
+        fn: None = None,
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> Callable[[AnyFunction], AnyFunction]: ...
 
-    def task(self, fn: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
-        """Register a plain function, sync or async, as a task: it may do any I/O and never suspends."""
+    def task(
+        self,
+        fn: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> Any:
+        """Register a plain function, sync or async, as a task: it may do any I/O and never suspends.
+
+        It is tried once unless ``retry`` says otherwise; ``timeout`` is for each attempt. Both hold where it is a
+        step, too. A sync function runs in a thread, which no timeout can stop.
+        """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            self.registry.task(function, name)
+            self.registry.task(function, name, retry=retry, timeout=timeout)
             return function
 
         return register if fn is None else register(fn)
+
+    def lifespan(self, fn: Callable[[], AsyncGenerator[Any]]) -> Callable[[], AsyncGenerator[Any]]:
+        """Register an async generator that opens what tasks and steps share, yields it once, and closes it.
+
+        Each worker runs it around its life; what it yields is ``app.resources`` in tasks and steps.
+        """
+        if self._lifespan is not None:
+            raise DefinitionError(f"this application has a lifespan already, {self._lifespan.__qualname__}")
+        if not inspect.isasyncgenfunction(fn):
+            raise DefinitionError(f"a lifespan is an `async def` that yields once, and {fn!r} is not")
+        self._lifespan = fn
+        return fn
+
+    @property
+    def resources(self) -> Any:
+        """What the lifespan of this worker has yielded; UsageError anywhere but in its tasks and steps."""
+        try:
+            return self._resources.get()
+        except LookupError:
+            raise UsageError(
+                "app.resources belongs to the tasks and steps of a worker whose application has a @app.lifespan; "
+                "a workflow reaches it through `await ctx.run(...)`"
+            ) from None
+
+    @asynccontextmanager
+    async def _alive(self) -> AsyncGenerator[None]:
+        """Around the life of a worker, in the context its loops inherit."""
+        if self._lifespan is None:
+            yield
+            return
+        async with asynccontextmanager(self._lifespan)() as resources:
+            token = self._resources.set(resources)
+            try:
+                yield
+            finally:
+                self._resources.reset(token)
 
     # -- the worker
 
@@ -117,6 +183,7 @@ class Durasleep(Client):
             concurrency=concurrency,
             settings=self.settings,
             name=name,
+            lifespan=self._alive,
         )
 
     # -- schedules

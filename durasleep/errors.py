@@ -25,7 +25,7 @@ DurasleepError
 ├── NotDurable (also a RuntimeError)     a workflow asked its loop for I/O
 └── Stuck                                a workflow waits for what only itself could produce
 
-Detached (a BaseException) is raised inside a workflow that is being put away.
+Detached (a BaseException) is raised inside a workflow that is being put away, or that goes on as a new run.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Stuck(DurasleepError):
 
 
 class Detached(BaseException):
-    """Raised by durable calls inside a workflow that is being put away; never catch it."""
+    """Ends the code of a workflow that is being put away, or goes on as a new run; never catch it."""
 
 
 _BY_CODE: dict[str, type[DurasleepError]] = {

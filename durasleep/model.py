@@ -62,6 +62,14 @@ class Kind(StrEnum):
     CHILD = "child"
     TRANSACTION = "transaction"
     CANCEL = "cancel"
+    DETACHED = "detached"
+    PATCH = "patch"
+    VERSION = "version"
+
+    @property
+    def is_mark(self) -> bool:
+        """Whether such an entry only notes which code an execution runs: it is never awaited, and settles nothing."""
+        return self in (Kind.PATCH, Kind.VERSION)
 
 
 class Disposition(StrEnum):
@@ -129,6 +137,8 @@ class StartChild:
     """Its deadline, if it has one."""
     child_id: PromiseId | None
     """An id of its own, or None for ``<owner>~<number>``. With its own id it outlives its parent."""
+    detached: bool = False
+    """Nobody waits for it: its entry settles when it has been started. It needs an id of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +169,16 @@ class Transaction:
     commands: tuple[tuple[bytes, ...], ...]
 
 
-Op = StartTimer | StartPromise | StartChild | StepResult | CancelEntry | Transaction
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A note in the journal on which code this execution runs: a change it knows, or the version it began with."""
+
+    number: Number
+    kind: Kind
+    name: str
+
+
+Op = StartTimer | StartPromise | StartChild | StepResult | CancelEntry | Transaction | Mark
 """What an activation asks of its commit; each keyed by its number, so that repeating one changes nothing."""
 
 

@@ -16,7 +16,9 @@ class Settings:
     payload_bytes_max: int = PAYLOAD_BYTES_MAX
     """One argument list, result or error."""
     journal_entries_max: int = 10_000
-    """Entries of one execution before it is halted; a longer life uses continue_as_new."""
+    """Entries of one execution before it is halted; a longer life uses continue_as_new. Half of it is warned of."""
+    journal_bytes_max: int = 16 << 20
+    """What these entries carry, for every activation loads it all; likewise halted, and warned of at half."""
     commit_ops_max: int = 256
     """Things one commit may start; more are split over several, so that no script runs long."""
     batch_items_max: int = 64
@@ -59,6 +61,14 @@ class Settings:
     """Beyond it, ranks wait the same second."""
     defer_s_max: float = 60.0
     """An unknown function is offered again after 1, 2, 4, ... seconds, at most this many."""
+    slow_drain_s: float = 1.0
+    """A workflow's own code that holds up its worker for longer is named in the log."""
+
+    # -- finding mistakes
+    debug: bool = False
+    """Replays every activation twice and compares; warns of calls that differ from run to run. It costs double."""
+    always_suspend: bool = False
+    """Puts a workflow away at every await and replays it from its journal: for tests."""
 
 
 DEFAULTS = Settings()

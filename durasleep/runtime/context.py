@@ -10,11 +10,11 @@ import random
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 from durasleep.codec import Codec
-from durasleep.errors import DefinitionError, NotSerializable, UsageError
+from durasleep.errors import DefinitionError, Detached, NotSerializable, UsageError
 from durasleep.model import (
     Kind,
     Number,
@@ -32,14 +32,16 @@ from durasleep.model import (
 )
 from durasleep.runtime.definition import (
     Definition,
+    TaskDefinition,
     WorkflowDefinition,
     definition_of,
     name_of,
     returns_of,
     step_name_of,
 )
-from durasleep.runtime.journal import DurableFuture, Journal, StepCall
+from durasleep.runtime.journal import DurableFuture, Journal, RetriedStep, StepCall
 from durasleep.runtime.loop import WorkflowLoop
+from durasleep.runtime.retry import Retry
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,6 +61,10 @@ class ExecutionInfo:
     birth: int
     """The birth stamp of its family: another life under the same id has another."""
     created_ms: int
+    begun_ms: int = 0
+    """When its present run began, if ``continue_as_new`` has begun it."""
+    version: int = 1
+    """Of its workflow, see ``@app.workflow(version=...)``."""
     deaths: int = 0
     """Workers that died with it since it last moved on. It differs between replays: show it, never branch on it."""
 
@@ -71,13 +77,14 @@ class ExecutionInfo:
 class Context:
     """The first argument of every workflow. Use it in the workflow only, never in steps or threads."""
 
-    __slots__ = ("_codec", "_journal", "_loop", "info")
+    __slots__ = ("_cleanups", "_codec", "_journal", "_loop", "info")
 
     def __init__(self, info: ExecutionInfo, codec: Codec, loop: WorkflowLoop, journal: Journal) -> None:
         self.info = info
         self._codec = codec
         self._loop = loop
         self._journal = journal
+        self._cleanups: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
 
     # -- waiting
 
@@ -96,36 +103,103 @@ class Context:
         due = None if timeout is None else due_in(timeout, "timeout")
         return self._journal.call(Kind.PROMISE, check_label(name), Any, lambda number: StartPromise(number, name, due))
 
+    async def race(self, *awaitables: Awaitable[T]) -> Winner[T]:
+        """Wait for the first of several and take the others back, in one commit; raises what the first one raised.
+
+        ``approval or three days``: ``winner = await ctx.race(ctx.promise(name="approval"), ctx.sleep(...))``, and
+        ``winner.index`` says which it was.
+        """
+        if not awaitables:
+            raise UsageError("a race needs something to wait for")
+        futures = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+        try:
+            await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+            first = next(index for index, future in enumerate(futures) if future.done())
+        finally:
+            losers = [future for future in futures if future.cancel()]
+        if losers:
+            await asyncio.wait(losers)  # a task may have something to put in order first
+        return Winner(first, futures[first].result())
+
     # -- calling
 
     @overload
     def run(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[T]: ...
     @overload
     def run(
-        self, fn: Callable[..., Awaitable[T]], /, *args: Any, timeout: float | timedelta, **kwargs: Any
+        self, fn: Callable[..., Awaitable[T]], /, *args: Any, retry: Retry | None, **kwargs: Any
+    ) -> DurableFuture[T]: ...
+    @overload
+    def run(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        timeout: float | timedelta,
+        retry: Retry | None = None,
+        **kwargs: Any,
     ) -> DurableFuture[T]: ...
     @overload
     def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[T]: ...
     @overload
+    def run(self, fn: Callable[..., T], /, *args: Any, retry: Retry | None, **kwargs: Any) -> DurableFuture[T]: ...
+    @overload
     def run(
-        self, fn: Callable[..., T], /, *args: Any, timeout: float | timedelta, **kwargs: Any
+        self,
+        fn: Callable[..., T],
+        /,
+        *args: Any,
+        timeout: float | timedelta,
+        retry: Retry | None = None,
+        **kwargs: Any,
     ) -> DurableFuture[T]: ...
     def run(
-        self, fn: Callable[..., Any], /, *args: Any, timeout: float | timedelta | None = None, **kwargs: Any
+        self,
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        timeout: float | timedelta | None = None,
+        retry: Retry | None = None,
+        **kwargs: Any,
     ) -> DurableFuture[Any]:
-        """Run a plain function or a task as a step in this worker: at least once, and its result counts once."""
-        definition = definition_of(fn)
-        if isinstance(definition, WorkflowDefinition):
-            raise DefinitionError(
-                f"{definition.name!r} is a workflow, not a step: `await ctx.rpc({definition.name}, ...)`"
-            )
-        if not callable(fn):
-            raise DefinitionError(f"{fn!r} is not a function, and cannot be a step")
+        """Run a plain function or a task as a step in this worker: at least once, and its result counts once.
+
+        ``timeout`` is for each attempt; a task's own timeout and retry hold where none is given.
+        """
+        definition = _step_of(fn)
+        if definition is not None:
+            timeout = definition.timeout if timeout is None else timeout
+            retry = retry or definition.retry
         name = step_name_of(fn)
         timeout_s = None if timeout is None else duration_ms(timeout, "timeout") / 1000
+        if retry is not None and retry.attempts > 1:
+            call = StepCall(Number(""), name, fn, args, kwargs, timeout_s)
+            return RetriedStep.begin(self._journal, call, returns_of(fn), retry)
         return self._journal.call(
             Kind.STEP, name, returns_of(fn), lambda number: StepCall(number, name, fn, args, kwargs, timeout_s)
         )
+
+    def on_cancel(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        """Run this as a step if a cancel ends the workflow; the last one registered first.
+
+        What it raises is what the execution then ends with. ``cancel(force=True)`` and a deadline run no code.
+        """
+        _step_of(fn)
+        self._cleanups.append((fn, args, kwargs))
+
+    async def clean_up(self) -> None:
+        """What ``on_cancel`` has asked for, if the workflow was canceled; called for you."""
+        errors: list[Exception] = []
+        while self._loop.canceled and self._cleanups:
+            fn, args, kwargs = self._cleanups.pop()
+            try:
+                await self.run(fn, *args, **kwargs)
+            except Exception as error:  # noqa: BLE001 - the others run all the same
+                errors.append(error)
+        if len(errors) > 1:
+            raise ExceptionGroup("several failed that ran after a cancel", errors)
+        if errors:
+            raise errors[0]
 
     @overload
     def rpc(
@@ -186,6 +260,42 @@ class Context:
 
         return self._journal.call(Kind.CHILD, function, _result_hint(fn), start, child_id)
 
+    def detached(
+        self,
+        fn: Callable[..., Any] | Definition | str,
+        /,
+        *args: Any,
+        id: str | None = None,
+        target: str | None = None,
+        timeout: float | timedelta | None = None,
+        **kwargs: Any,
+    ) -> DurableFuture[str]:
+        """Start an execution that goes its own way: not awaited, not canceled with this one.
+
+        Awaiting it gives its id, once it has been started; one that exists under ``id`` is left as it is.
+        """
+        function = name_of(fn)
+        if self._loop.detaching:
+            return self._journal.call(Kind.DETACHED, function, str, _never)
+        child_id = check_new_id(id) if id is not None else self._free_id()
+        queue = None if target is None else parse_target(target).queue
+        due = None if timeout is None else due_in(timeout, "timeout")
+
+        def start(number: Number) -> StartChild:
+            payload = self._codec.encode_args(args, kwargs, f"arguments of {function}")
+            return StartChild(number, function, payload, queue, due, child_id, detached=True)
+
+        return self._journal.call(Kind.DETACHED, function, str, start, child_id)
+
+    def continue_as_new(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Go on as a new run of the same execution: other arguments, an empty journal, the newest version.
+
+        The id, whoever waits for it and the deadline stay; what is pending ends. It does not return.
+        """
+        self._loop.lineage()
+        self._loop.continued = (args, kwargs)
+        raise Detached("this workflow goes on as a new run")
+
     def transaction(self) -> TransactionBuilder:
         """Queue Redis commands; awaiting it runs them together with their journal entry, exactly once."""
         return TransactionBuilder(self._journal)
@@ -204,6 +314,14 @@ class Context:
         """A version 4 UUID, the same in every replay."""
         return UUID(bytes=self._digest("uuid")[:16], version=4)
 
+    def patched(self, change: str) -> bool:
+        """Whether this execution takes the new way: false if it came by here before the change was deployed.
+
+        ``if ctx.patched("two-reminders"): ... else: ...`` keeps both ways until no execution takes the old one.
+        """
+        self._loop.lineage()
+        return self._journal.patched(check_label(change))
+
     # -- knowing
 
     @property
@@ -221,9 +339,25 @@ class Context:
         """Whether this workflow is being put away: ``finally`` blocks that run now are not its end."""
         return self._loop.detaching
 
+    def _free_id(self) -> PromiseId:
+        """An id that only this call makes, in every replay the same."""
+        name = hashlib.blake2b(
+            f"{self.info.id}\n{self.info.birth}\n{self._loop.lineage().next}".encode(), digest_size=8
+        ).hexdigest()
+        return PromiseId(f"{self.info.root_id[:100]}-{name}")
+
     def _digest(self, what: str) -> bytes:
         number = self._loop.lineage().take()
         return hashlib.blake2b(f"{what}\n{self.info.id}\n{self.info.birth}\n{number}".encode(), digest_size=32).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Winner(Generic[T]):
+    """The first of a race."""
+
+    index: int
+    """Its place among the arguments."""
+    value: T
 
 
 class TransactionBuilder:
@@ -283,6 +417,20 @@ def _argument(value: object, command: str) -> bytes:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return repr(value).encode()
     raise NotSerializable(f"an argument of {command} is a {type(value).__name__}: Redis takes str, bytes, int or float")
+
+
+def _step_of(fn: Callable[..., Any]) -> TaskDefinition | None:
+    """The task a step is, if it is one; DefinitionError for what cannot be a step."""
+    definition = definition_of(fn)
+    if isinstance(definition, WorkflowDefinition):
+        raise DefinitionError(f"{definition.name!r} is a workflow, not a step: `await ctx.rpc({definition.name}, ...)`")
+    if not callable(fn):
+        raise DefinitionError(f"{fn!r} is not a function, and cannot be a step")
+    return definition
+
+
+def _never(number: Number) -> StepCall:
+    raise AssertionError(f"entry {number} of a workflow that is being put away")
 
 
 def _result_hint(fn: Callable[..., Any] | Definition | str) -> Any:

@@ -8,14 +8,19 @@ import re
 import typing
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, cast
 
 from durasleep.errors import DefinitionError
+from durasleep.model import duration_ms
+from durasleep.runtime.retry import Retry
 
 AnyFunction = Callable[..., Any]
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,255}")
 _MARK = "__durasleep__"
+
+VERSION_MAX = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,7 @@ class WorkflowDefinition:
 
     name: str
     fn: Callable[..., Coroutine[Any, Any, Any]]
+    version: int = 1
 
     @property
     def returns(self) -> Any:
@@ -37,6 +43,9 @@ class TaskDefinition:
 
     name: str
     fn: AnyFunction
+    retry: Retry | None = None
+    timeout: float | timedelta | None = None
+    """For each attempt."""
 
     @property
     def returns(self) -> Any:
@@ -50,14 +59,22 @@ Definition = WorkflowDefinition | TaskDefinition
 class Registry:
     """The functions of one application, by name."""
 
-    __slots__ = ("_definitions",)
+    __slots__ = ("_definitions", "_versions")
 
     def __init__(self) -> None:
         self._definitions: dict[str, Definition] = {}
+        self._versions: dict[tuple[str, int], WorkflowDefinition] = {}
 
-    def workflow(self, fn: Callable[..., Coroutine[Any, Any, Any]], name: str | None = None) -> WorkflowDefinition:
-        """Register a workflow under ``name`` or its own; DefinitionError if it could not run as one."""
-        definition = WorkflowDefinition(_usable_name(fn, name), fn)
+    def workflow(
+        self, fn: Callable[..., Coroutine[Any, Any, Any]], name: str | None = None, version: int = 1
+    ) -> WorkflowDefinition:
+        """Register a workflow under ``name`` or its own; DefinitionError if it could not run as one.
+
+        Several versions may stand side by side: the newest begins, what has begun stays on its own.
+        """
+        if not 1 <= version <= VERSION_MAX:
+            raise DefinitionError(f"version {version} of {fn!r}: use 1 to {VERSION_MAX:,}")
+        definition = WorkflowDefinition(_usable_name(fn, name), fn, version)
         if not inspect.iscoroutinefunction(fn):
             raise DefinitionError(
                 f"workflow {definition.name!r} is a sync function, and a sync function cannot be suspended: "
@@ -67,17 +84,30 @@ class Registry:
         self._add(definition)
         return definition
 
-    def task(self, fn: AnyFunction, name: str | None = None) -> TaskDefinition:
+    def task(
+        self,
+        fn: AnyFunction,
+        name: str | None = None,
+        *,
+        retry: Retry | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> TaskDefinition:
         """Register a task under ``name`` or its own; DefinitionError if it cannot be called by name."""
-        definition = TaskDefinition(_usable_name(fn, name), fn)
+        if timeout is not None:
+            duration_ms(timeout, "timeout")
+        definition = TaskDefinition(_usable_name(fn, name), fn, retry, timeout)
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
             raise DefinitionError(f"task {definition.name!r} is a generator: a task returns one value")
         self._add(definition)
         return definition
 
     def get(self, name: str) -> Definition | None:
-        """The definition under this name, if there is one."""
+        """The definition under this name, the newest of several versions, if there is one."""
         return self._definitions.get(name)
+
+    def get_version(self, name: str, version: int) -> WorkflowDefinition | None:
+        """One version of a workflow, if it is here."""
+        return self._versions.get((name, version))
 
     def names(self) -> tuple[str, ...]:
         """All names, in the order of their registration."""
@@ -86,6 +116,10 @@ class Registry:
     def _add(self, definition: Definition) -> None:
         name, fn = definition.name, definition.fn
         known = self._definitions.get(name)
+        if isinstance(definition, WorkflowDefinition) and (known is None or isinstance(known, WorkflowDefinition)):
+            newest, known = known, self._versions.get((name, definition.version))
+        else:
+            newest = None
         if known is not None and known != definition:
             raise DefinitionError(f"{name!r} is already registered, as {_where(known.fn)}; give one of them a name=")
         marked = definition_of(fn)
@@ -98,6 +132,10 @@ class Registry:
         except AttributeError:  # a bound method takes no attributes: it is found by its own name only
             if name != getattr(fn, "__name__", None):
                 raise DefinitionError(f"{_where(fn)} cannot carry another name: register a plain function") from None
+        if isinstance(definition, WorkflowDefinition):
+            self._versions[name, definition.version] = definition
+            if isinstance(newest, WorkflowDefinition) and newest.version > definition.version:
+                return
         self._definitions[name] = definition
 
 

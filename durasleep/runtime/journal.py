@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import functools
+import random
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from durasleep.codec import Codec
-from durasleep.errors import Canceled, CorruptData, RemoteError, TimedOut
+from durasleep.errors import Canceled, CorruptData, OtherFunction, RemoteError, TimedOut
 from durasleep.model import (
     CANCEL,
     CancelEntry,
     Due,
     Entry,
     Kind,
+    Mark,
     Number,
     Op,
     PromiseId,
     StartTimer,
     State,
 )
-from durasleep.runtime.loop import WorkflowFuture, WorkflowLoop, WorkflowTimer
+from durasleep.runtime.loop import Lineage, WorkflowFuture, WorkflowLoop, WorkflowTimer
+from durasleep.runtime.retry import Retry
 
 T = TypeVar("T")
 
+TIMER_MS_MIN = 1_000  # a shorter wait between two attempts is cheaper in the worker than in Redis
 _SHOWN_BEFORE = 3  # matching entries shown above a mismatch, to find the place
 
 
@@ -37,6 +42,8 @@ class StepCall:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     timeout_s: float | None
+    delay_s: float = 0.0
+    """How long the worker waits before it begins: between two attempts, if it is not worth a timer."""
 
 
 class _Asked(Protocol):
@@ -69,8 +76,11 @@ class DurableFuture(WorkflowFuture[T]):
         if not super().cancel(msg):
             return False
         if self._journal is not None:
-            self._journal.cancel(self.number, self._kind, self._name)
+            self._take_back(self._journal)
         return True
+
+    def _take_back(self, journal: Journal) -> None:
+        journal.cancel(self.number, self._kind, self._name)
 
     def deliver(self, entry: Entry) -> None:
         """Complete with what became of the entry."""
@@ -82,6 +92,68 @@ class DurableFuture(WorkflowFuture[T]):
             self.set_exception(error)
         else:
             self.set_result(value)
+
+
+class RetriedStep(DurableFuture[T]):
+    """A step with further attempts: the first is entry n; the waits and attempts after it are n.1, n.2, and so on."""
+
+    __slots__ = ("_attempt", "_call", "_current", "_lineage", "_retry")
+    _attempt: int
+    _call: StepCall
+    _current: tuple[Number, Kind, str]
+    """What it waits for now."""
+    _lineage: Lineage
+    _retry: Retry
+
+    @classmethod
+    def begin(cls, journal: Journal, call: StepCall, hint: Any, retry: Retry) -> RetriedStep[Any]:
+        """Ask for the first attempt."""
+        future: RetriedStep[Any] = cls(loop=journal.loop)
+        future._retry = retry
+        future._call = call
+        future._attempt = 0
+        number = journal.enter(future, Kind.STEP, call.name, hint, lambda number: replace(call, number=number))
+        future._current = (number, Kind.STEP, call.name)
+        future._lineage = Lineage(f"{number}.")
+        future._attempt = 1
+        return future
+
+    def deliver(self, entry: Entry) -> None:
+        """Complete, or wait for and begin the next attempt."""
+        journal = self._journal
+        if self.done() or journal is None:
+            return
+        if entry.kind is Kind.TIMER and entry.state is State.RESOLVED:
+            self._try_again(journal, 0.0)
+            return
+        if entry.kind is Kind.STEP and entry.state is State.REJECTED:
+            error = journal.codec.decode_error(entry.payload)
+            if self._retry.wants(error, self._attempt):
+                self._wait(journal)
+                return
+        super().deliver(entry)
+
+    def _wait(self, journal: Journal) -> None:
+        chance = random.Random(f"{journal.owner} {self.number} {self._attempt}").random()
+        delay_ms = self._retry.delay_ms(self._attempt, chance)
+        self._attempt += 1
+        if delay_ms < TIMER_MS_MIN:
+            self._try_again(journal, delay_ms / 1000)
+            return
+        name = f"{self._name}, attempt {self._attempt}"
+        self._ask(journal, Kind.TIMER, name, lambda number: StartTimer(number, name, Due(f"+{delay_ms}")))
+
+    def _try_again(self, journal: Journal, delay_s: float) -> None:
+        call = self._call
+        self._ask(journal, Kind.STEP, call.name, lambda number: replace(call, number=number, delay_s=delay_s))
+
+    def _ask(self, journal: Journal, kind: Kind, name: str, make: Callable[[Number], Op | StepCall]) -> None:
+        number = self._lineage.take()
+        self._current = (number, kind, name)
+        journal.ask(number, kind, name, self, make)
+
+    def _take_back(self, journal: Journal) -> None:
+        journal.cancel(*self._current)
 
 
 class _TimerEntry:
@@ -104,20 +176,30 @@ class Journal:
         "_asked",
         "_buried",
         "_entries",
-        "_loop",
+        "_marks",
         "_matched",
         "_open",
+        "_patches",
         "_running",
         "_stopped",
         "_wanted",
         "codec",
+        "handed_out",
+        "loop",
         "owner",
+        "payload_bytes",
     )
 
     def __init__(self, owner: PromiseId, codec: Codec, loop: WorkflowLoop) -> None:
         self.owner = owner
         self.codec = codec
-        self._loop = loop
+        self.loop = loop
+        self.payload_bytes = 0
+        """What the entries carry; their own few bytes are bounded by their number."""
+        self.handed_out: Collection[Number] = ()
+        """Steps that run already, begun by an activation before this one."""
+        self._marks: dict[tuple[Kind, str], Number] = {}
+        self._patches: dict[str, bool] = {}
         self._entries: dict[Number, Entry] = {}
         self._asked: dict[Number, _Asked | None] = {}  # None once delivered or taken back
         self._open = 0  # how many of them are not
@@ -134,8 +216,12 @@ class Journal:
         known = self._entries
         settled: list[Entry] = []
         for entry in entries:
+            if entry.kind.is_mark:
+                self._marks[entry.kind, entry.name] = entry.number
+                continue
             known[entry.number] = entry
             if entry.stamp:
+                self.payload_bytes += len(entry.payload)
                 settled.append(entry)
         if len(settled) > 1:
             settled.sort(key=_order)
@@ -147,7 +233,7 @@ class Journal:
         try:
             asked = self._asked[number]
         except KeyError:
-            self._loop.halt(self._unasked(entry))
+            self.loop.halt(self._unasked(entry))
             return
         if asked is None:
             return
@@ -161,10 +247,10 @@ class Journal:
         if self._matched < len(self._entries):
             for entry in sorted(self._entries.values(), key=_place):
                 if not (entry.number in self._asked or entry.number == CANCEL or _is_tombstone(entry)):
-                    self._loop.halt(self._unasked(entry))
+                    self.loop.halt(self._unasked(entry))
                     return
         for number in self._buried:
-            self._loop.halt(
+            self.loop.halt(
                 self._difference(
                     _line("-", number, self._entries[number], "canceled by the workflow"),
                     _line("+", number, self._entries[number], "still awaited"),
@@ -183,50 +269,67 @@ class Journal:
         given_id: PromiseId | None = None,
     ) -> DurableFuture[Any]:
         """One durable call: takes the next number; ``make`` is called only if the journal lacks it."""
-        loop = self._loop
+        future: DurableFuture[Any] = DurableFuture(loop=self.loop)
+        self.enter(future, kind, name, hint, make, given_id)
+        return future
+
+    def enter(
+        self,
+        future: DurableFuture[Any],
+        kind: Kind,
+        name: str,
+        hint: Any,
+        make: Callable[[Number], Op | StepCall],
+        given_id: PromiseId | None = None,
+    ) -> Number:
+        """Give a new future its number and ask for what it awaits."""
+        loop = self.loop
         lineage = loop.lineage()
-        future: DurableFuture[Any] = DurableFuture(loop=loop)
         future.serial = loop.next_serial()
-        future._given_id = given_id  # pyright: ignore[reportPrivateUsage] - made here only; a constructor costs as much again
+        future._given_id = given_id  # pyright: ignore[reportPrivateUsage] - set here only; a constructor costs as much again
         future._kind = kind  # pyright: ignore[reportPrivateUsage]
         future._name = name  # pyright: ignore[reportPrivateUsage]
         future._hint = hint  # pyright: ignore[reportPrivateUsage]
         future._journal = None  # pyright: ignore[reportPrivateUsage]
         if loop.detached(lineage):
             future.number = Number("")
-            return future
+            return future.number
         number = future.number = lineage.take()
-        if number not in self._entries:
-            self._wanted[number] = make(number)
+        self.ask(number, kind, name, future, make)
         future._journal = self  # pyright: ignore[reportPrivateUsage]
-        self._ask(number, kind, name, future, make)
-        return future
+        return number
 
     def start_timer(self, timer: WorkflowTimer, due: Due) -> None:
         """One durable call of the loop itself."""
-        number = timer.number
-        if number is None:
-            return
-        if number not in self._entries:
-            self._wanted[number] = StartTimer(number, "", due)
-        self._ask(number, Kind.TIMER, "", _TimerEntry(timer), None)
+        if timer.number is not None:
+            make = functools.partial(StartTimer, name="", due=due)
+            self.ask(timer.number, Kind.TIMER, "", _TimerEntry(timer), make)
 
-    def _ask(
-        self, number: Number, kind: Kind, name: str, asked: _Asked, make: Callable[[Number], Op | StepCall] | None
+    def ask(
+        self, number: Number, kind: Kind, name: str, asked: _Asked, make: Callable[[Number], Op | StepCall]
     ) -> None:
+        """Wait for entry ``number``; what the journal lacks is made with the next commit."""
         entry = self._entries.get(number)
-        if entry is not None:
+        if entry is None:
+            self._want(number, make)
+        else:
             if entry.kind is not kind or entry.name != name:
-                self._loop.halt(self._difference(_line("-", number, entry), f"  + {number:<6} {kind:<11} {name!r}"))
+                self.loop.halt(self._difference(_line("-", number, entry), f"  + {number:<6} {kind:<11} {name!r}"))
                 return
             self._matched += 1
             if entry.state is State.PENDING:
-                if kind is Kind.STEP and make is not None:  # one without a result is run again
-                    self._wanted[number] = make(number)
+                if kind is Kind.STEP:  # one without a result is run again
+                    self._want(number, make)
             elif not entry.stamp:
                 self._buried.add(number)
         self._asked[number] = asked
         self._open += 1
+
+    def _want(self, number: Number, make: Callable[[Number], Op | StepCall]) -> None:
+        if number in self.handed_out:
+            self._running[number] = None
+        else:
+            self._wanted[number] = make(number)
 
     def cancel_timer(self, number: Number) -> None:
         """The loop no longer wants this timer."""
@@ -234,7 +337,7 @@ class Journal:
 
     def cancel(self, number: Number, kind: Kind, name: str) -> None:
         """The code no longer wants this; nothing will be delivered."""
-        if self._loop.detaching or self._asked.get(number) is None:
+        if self.loop.detaching or self._asked.get(number) is None:
             return
         self._asked[number] = None
         self._open -= 1
@@ -248,6 +351,23 @@ class Journal:
         if number in self._running:
             del self._running[number]
             self._stopped.append(number)
+
+    def patched(self, change: str) -> bool:
+        """Whether this execution runs the code that knows ``change``; noted when that code is first reached."""
+        known = self._patches.get(change)
+        if known is None:
+            known = (Kind.PATCH, change) in self._marks
+            if not known and not self.loop.passed:
+                self.mark(Kind.PATCH, change)
+                known = True
+            self._patches[change] = known
+        return known
+
+    def mark(self, kind: Kind, name: str) -> None:
+        """Note which code runs, with the next commit."""
+        number = Number(f"{CANCEL}.{len(self._marks) + 1}")  # no call of the code has a number below that of the cancel
+        self._marks[kind, name] = number
+        self._wanted[number] = Mark(number, kind, name)
 
     # -- the difference
 
@@ -279,7 +399,7 @@ class Journal:
     @property
     def size(self) -> int:
         """How many entries there are or will be."""
-        return len(self._asked)
+        return max(len(self._asked), len(self._entries)) + len(self._marks)
 
     def forget(self) -> None:
         """Let go of the futures, so that no cycle is left for the garbage collector."""
@@ -328,9 +448,11 @@ def _value_of(entry: Entry, codec: Codec, hint: Any, future: DurableFuture[Any])
         case State.RESOLVED:
             if entry.kind is Kind.TRANSACTION:
                 return read_reply(entry.payload)
+            if entry.kind is Kind.DETACHED:
+                return future.id
             return None if entry.kind is Kind.TIMER else codec.decode(entry.payload, hint)
         case State.REJECTED:
-            raise _rejection(entry, codec)
+            raise _rejection(entry, codec, future.id)
         case State.CANCELED:
             raise Canceled(f"{entry.kind} {future.id} was canceled")
         case State.TIMEDOUT:
@@ -339,7 +461,9 @@ def _value_of(entry: Entry, codec: Codec, hint: Any, future: DurableFuture[Any])
             raise CorruptData(f"{entry.kind} {future.id} has an order stamp, but is pending")
 
 
-def _rejection(entry: Entry, codec: Codec) -> Exception:
+def _rejection(entry: Entry, codec: Codec, id: PromiseId) -> Exception:
+    if not entry.payload and entry.kind in (Kind.CHILD, Kind.DETACHED):
+        return OtherFunction(f"id {id} belongs to another function than {entry.name}; nothing was started")
     if entry.kind is Kind.TRANSACTION:
         return RemoteError("ResponseError", entry.payload[1:].decode(errors="replace").strip())
     return codec.decode_error(entry.payload)

@@ -17,7 +17,7 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, Protocol, TypeVar
 
 from durasleep.errors import Detached, NotDurable
@@ -46,6 +46,11 @@ class Lineage:
         self.prefix = prefix
         self.taken = 0
         self.detached = False
+
+    @property
+    def next(self) -> Number:
+        """What ``take`` will answer."""
+        return Number(f"{self.prefix}{self.taken + 1}")
 
     def take(self) -> Number:
         """The next number: ``3`` in the root task, ``2.3`` in the task that took number 2."""
@@ -127,6 +132,14 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.root_lineage = Lineage("")
         self.quiet = False
         """While replaying: what goes wrong has been logged before."""
+        self.canceled = False
+        """Whether a cancel from outside has been delivered."""
+        self.passed = False
+        """Whether an earlier activation came by here and committed what it asked for."""
+        self.continued: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        """The arguments of the next run, once the code has asked for one."""
+        self.watch: Callable[[FrameType, str, Any], None] | None = None
+        """Sees every call of user code: the guard of debug mode."""
         self.detaching = False
         self.halted: str | None = None
         self.fatal: BaseException | None = None
@@ -150,6 +163,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         hooks = sys.get_asyncgen_hooks()
         _set_running_loop(self)
         sys.set_asyncgen_hooks(self._first_iteration, self._finalize)
+        if self.watch is not None:
+            sys.setprofile(self.watch)
         try:
             while callbacks_max and ready:
                 callbacks_max -= 1
@@ -163,9 +178,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                     break
                 except BaseException as error:  # noqa: BLE001 - as asyncio does: one callback fails alone
                     self.call_exception_handler({"message": f"error in callback {handle!r}", "exception": error})
-                if self.halted is not None or (watched is not None and watched.done()):
+                if self.halted is not None or (watched is not None and watched.done()) or self.continued is not None:
                     break
         finally:
+            if self.watch is not None:
+                sys.setprofile(None)
             handle = watched = None  # this frame is in tracebacks that they hold
             sys.set_asyncgen_hooks(*hooks)
             _set_running_loop(previous)
@@ -177,7 +194,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             self.halted = reason
 
     def speak(self) -> None:
-        """Replaying is over: from here on, what goes wrong is logged."""
+        """Replaying is over: what happens from here on is new, and what goes wrong is logged."""
+        self.passed = False
         if self.quiet:
             self._prune()
             self.quiet = False
@@ -187,6 +205,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._prune()
         self.detaching = True
         self.halted = None
+        self.continued = None
+        self.watch = None
         left = CLOSE_CALLBACKS_MAX + CLOSE_CALLBACKS_EACH * (awaited + len(self._tasks))
         for _ in range(CLOSE_ROUNDS_MAX):
             if not left or not (self._cancel_tasks() or self._close_generators()):

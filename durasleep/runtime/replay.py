@@ -9,13 +9,15 @@ from typing import Any
 
 from durasleep.codec import Codec
 from durasleep.errors import CorruptData, NotDurable
-from durasleep.model import CANCEL, Entry, Number, Op, StartChild, StartPromise, StartTimer
+from durasleep.model import CANCEL, Entry, Kind, Mark, Number, Op, PromiseId, StartChild, StartPromise, StartTimer
 from durasleep.runtime import ordering
 from durasleep.runtime.context import Context, ExecutionInfo
 from durasleep.runtime.definition import WorkflowDefinition
 from durasleep.runtime.journal import Journal, StepCall
 from durasleep.runtime.loop import DRAIN_CALLBACKS_MAX, WorkflowLoop, keep_for_ever, position_of
 from durasleep.settings import Settings
+
+JOURNAL_WARNED = 0.5  # of what a journal may hold
 
 ordering.install()
 
@@ -48,7 +50,16 @@ class Halted:
     reason: str
 
 
-Ending = Resolved | Rejected | CanceledOutcome | Halted
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """The workflow goes on as a new run with other arguments and an empty journal."""
+
+    payload: bytes
+    base: int
+    """The last number this run has taken, so that no number is used twice."""
+
+
+Ending = Resolved | Rejected | CanceledOutcome | Halted | Continued
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,8 @@ class Progress:
     waiting: bool
     """Whether something pending, an op or a step can still wake it."""
     outcome: Ending | None
+    warning: str = ""
+    """What a person should know before it is too late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +98,9 @@ class Activation:
 
     __slots__ = (
         "_args",
-        "_canceled",
         "_codec",
         "_definition",
+        "_halves",
         "_info",
         "_journal",
         "_loop",
@@ -103,27 +116,44 @@ class Activation:
     """The number of the entry that has it."""
 
     def __init__(
-        self, definition: WorkflowDefinition, info: ExecutionInfo, args: bytes, codec: Codec, *, settings: Settings
+        self,
+        definition: WorkflowDefinition,
+        info: ExecutionInfo,
+        args: bytes,
+        codec: Codec,
+        *,
+        settings: Settings,
+        base: int = 0,
     ) -> None:
+        """``base`` is the last number that the runs before this one have taken."""
         self._definition = definition
         self._info = info
         self._args = args
         self._codec = codec
         self._settings = settings
-        self._canceled = False
         self._news: Collection[str] = ()
-        self._loop = WorkflowLoop(info.created_ms)
+        self._halves = 0.0
+        self._loop = WorkflowLoop(info.begun_ms or info.created_ms)
+        self._loop.root_lineage.taken = base
         self._journal = self._loop.timers = Journal(info.id, codec, self._loop)
         self.seen = 0
         self.seen_number = Number("")
 
-    def start(self, entries: Iterable[Entry], unseen: Collection[str] | None = None) -> Progress:
+    def start(
+        self, entries: Iterable[Entry], unseen: Collection[str] | None = None, handed_out: Collection[Number] = ()
+    ) -> Progress:
         """Replay the whole journal, given in any order.
 
         ``unseen`` are the numbers no commit has named as seen: from the first of them on it is no replay, and what
-        is logged is new. Without them, only the newest settlement is.
+        is logged is new. Without them, only the newest settlement is. Steps ``handed_out`` run already.
         """
+        entries = list(entries)
+        self._journal.handed_out = handed_out
         settled = self._journal.load(entries)
+        self._loop.passed = _has_begun(entries)
+        if not self._loop.passed and self._definition.version > 1:
+            self._journal.mark(Kind.VERSION, str(self._definition.version))
+        self._halves = self._filled()
         self._news = unseen if unseen is not None else [entry.number for entry in settled[-1:]]
         loop = self._loop
         try:
@@ -158,12 +188,18 @@ class Activation:
         self._journal.forget()
         return _CLEAN
 
+    @property
+    def id(self) -> PromiseId:
+        """Of the execution."""
+        return self._info.id
+
     # -- driving
 
     def _call(self) -> Coroutine[Any, Any, Any]:
         definition = self._definition
         args, kwargs = self._codec.decode_args(self._args, definition.fn, skip_first=True)
-        return definition.fn(Context(self._info, self._codec, self._loop, self._journal), *args, **kwargs)
+        context = Context(self._info, self._codec, self._loop, self._journal)
+        return _to_its_end(context, definition.fn(context, *args, **kwargs))
 
     def _feed(self, settled: list[Entry]) -> None:
         loop = self._loop
@@ -178,8 +214,8 @@ class Activation:
                 loop.speak()
             if entry.number != CANCEL:
                 self._journal.feed(entry)
-            elif loop.root is not None and not self._canceled:
-                self._canceled = True
+            elif loop.root is not None and not loop.canceled:
+                loop.canceled = True
                 loop.root.cancel()
             self._drain()
 
@@ -193,7 +229,12 @@ class Activation:
 
     def _is_over(self) -> bool:
         loop = self._loop
-        return loop.halted is not None or loop.fatal is not None or (loop.root is not None and loop.root.done())
+        return (
+            loop.halted is not None
+            or loop.fatal is not None
+            or loop.continued is not None
+            or (loop.root is not None and loop.root.done())
+        )
 
     # -- what came of it
 
@@ -203,14 +244,17 @@ class Activation:
             return self._ended(Halted(loop.halted))
         if loop.fatal is not None:
             return self._ended(self._rejected(loop.fatal))
+        if loop.continued is not None:
+            return self._ended(self._next_run(*loop.continued))
         root = loop.root
         if root is None or root.done():
             return self._ended(self._result())
-        if journal.size > self._settings.journal_entries_max:
+        filled = self._filled()
+        if filled > 1:
             return self._ended(
                 Halted(
-                    f"{self._info.id} has asked for {journal.size} journal entries, and "
-                    f"{self._settings.journal_entries_max} is the limit: let children do a part of the work"
+                    f"{self._info.id} {self._amount()}: let children do a part of the work, "
+                    "or begin anew now and then, ctx.continue_as_new(...)"
                 )
             )
         if not journal.waiting:
@@ -218,7 +262,30 @@ class Activation:
                 Halted(f"{self._info.id} waits for something that only itself could produce{_positions(loop)}")
             )
         ops, steps, stop_steps = journal.take_difference()
-        return Progress(ops, steps, stop_steps, True, None)
+        warning = ""
+        if self._halves < JOURNAL_WARNED <= filled:
+            warning = f"{self._info.id} {self._amount()}: beyond it, it will be halted; see ctx.continue_as_new"
+        self._halves = filled
+        return Progress(ops, steps, stop_steps, True, None, warning)
+
+    def _filled(self) -> float:
+        """How much of what a journal may hold is used: 1 is all of it."""
+        journal, settings = self._journal, self._settings
+        return max(journal.size / settings.journal_entries_max, journal.payload_bytes / settings.journal_bytes_max)
+
+    def _amount(self) -> str:
+        journal, settings = self._journal, self._settings
+        return (
+            f"has {journal.size:,} journal entries of at most {settings.journal_entries_max:,}, "
+            f"with {journal.payload_bytes:,} bytes of at most {settings.journal_bytes_max:,}"
+        )
+
+    def _next_run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ending:
+        try:
+            payload = self._codec.encode_args(args, kwargs, self._info.function)
+        except Exception as unencodable:  # noqa: BLE001 - whatever an argument does when looked at, it ends the execution
+            return self._rejected(unencodable)
+        return Continued(payload, self._loop.root_lineage.taken)
 
     def _ended(self, outcome: Ending) -> Progress:
         running = self._journal.running
@@ -227,11 +294,12 @@ class Activation:
         return Progress(ops, (), running, False, outcome)
 
     def _result(self) -> Ending:
-        root = self._loop.root
+        loop = self._loop
+        root = loop.root
         if root is None:
             return Halted(f"{self._info.id} was fed after it was closed")
         if root.cancelled():
-            if self._canceled:
+            if loop.canceled:
                 return CanceledOutcome()
             return self._rejected(asyncio.CancelledError("the workflow ended by a CancelledError of its own"))
         error = root.exception()
@@ -247,10 +315,34 @@ class Activation:
         return Rejected(self._codec.encode_error(error), f"{type(error).__name__}: {error}")
 
 
+async def _to_its_end(context: Context, coro: Coroutine[Any, Any, Any]) -> Any:
+    """The workflow and, if a cancel has ended it, what it wanted done then."""
+    try:
+        return await coro
+    except asyncio.CancelledError:
+        if not context.detaching:
+            await context.clean_up()
+        raise
+
+
+def _has_begun(entries: Iterable[Entry]) -> bool:
+    return any(entry.number != CANCEL for entry in entries)
+
+
+def version_of(entries: Iterable[Entry]) -> int | None:
+    """The version of its workflow an execution began with, as its journal tells; None if it has not begun."""
+    begun = False
+    for entry in entries:
+        if entry.kind is Kind.VERSION:
+            return int(entry.name)
+        begun = begun or entry.number != CANCEL
+    return 1 if begun else None
+
+
 def _outlives(op: Op) -> bool:
     """Whether it matters once its workflow has ended; the rest would be made and taken back in one commit."""
     match op:
-        case StartTimer() | StartPromise():
+        case StartTimer() | StartPromise() | Mark():
             return False
         case StartChild():
             return op.child_id is not None

@@ -17,6 +17,7 @@ from durasleep.model import (
     Due,
     Entry,
     Kind,
+    Mark,
     Number,
     Op,
     Outcome,
@@ -208,12 +209,15 @@ def _op_values(op: Op) -> list[Value]:
             return ["timer", number, name, due]
         case StartPromise(number, name, due):
             return ["promise", number, name, due or ""]
-        case StartChild(number, function, args, queue, due, child_id):
-            return ["child", number, function, queue or "", args, due or "", child_id or ""]
+        case StartChild(number, function, args, queue, due, child_id, detached):
+            op_name = "detached" if detached else "child"
+            return [op_name, number, function, queue or "", args, due or "", child_id or ""]
         case StepResult(number, name, state, payload):
             return ["step", number, name, STATE[state], payload]
         case CancelEntry(number, kind, name):
             return ["cancel", number, KIND[kind], name]
+        case Mark(number, kind, name):
+            return ["mark", number, KIND[kind], name]
         case Transaction(number, commands):
             words: list[Value] = ["transaction", number]
             for command in commands:
@@ -503,6 +507,7 @@ _HEAD = (
     "deaths",
     "order",
     "base",
+    "begun",
     "unseen",
     "value",
     "settled",
@@ -529,7 +534,10 @@ class Head:
     reason: str
     deaths: int
     order: int
-    base: str
+    base: int
+    """The last root number of the runs before this one."""
+    begun_ms: int
+    """When this run began: at its creation, or at the last continue_as_new."""
     unseen: frozenset[str]
     """Numbers of what has settled since the last commit."""
     value: bytes
@@ -570,7 +578,8 @@ def read_head(keys: Keyspace, id: PromiseId) -> Command[Head | None]:
                 reason=_text(v["reason"]),
                 deaths=_number(v["deaths"]),
                 order=_number(v["order"]),
-                base=_text(v["base"]),
+                base=_number(v["base"]),
+                begun_ms=_number(v["begun"] or v["created"] or v["birth"]),
                 unseen=frozenset(_text(v["unseen"]).split()),
                 value=v["value"] or b"",
                 settled_ms=_number(v["settled"]),

@@ -37,6 +37,7 @@ F = {
     "order": "o",
     "unseen": "u",  # numbers settled since the last stamp a commit named, oldest first
     "base": "m",  # numbering of the current run begins after this one
+    "begun": "mb",  # ms; when the current run began, if it is not the first
     "family": "h",  # it has started children
     "waiters": "w",
     "value": "v",
@@ -61,6 +62,9 @@ KIND = {
     Kind.CHILD: "c",
     Kind.TRANSACTION: "x",
     Kind.CANCEL: "k",
+    Kind.DETACHED: "d",
+    Kind.PATCH: "h",
+    Kind.VERSION: "v",
 }
 S = {
     "cron": "x",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,33 @@ from typing import Any, TypeVar
 from durasleep import telemetry
 from durasleep.codec import Codec
 from durasleep.errors import CorruptData, DurasleepError, Fenced, StoreError, UsageError
-from durasleep.model import CANCEL, DUE_MS_MAX, Entry, Number, Op, Outcome, StartTimer, State, StepResult, root_of
+from durasleep.model import (
+    CANCEL,
+    DUE_MS_MAX,
+    Entry,
+    Kind,
+    Number,
+    Op,
+    Outcome,
+    StartTimer,
+    State,
+    StepResult,
+    duration_ms,
+    root_of,
+)
 from durasleep.runtime.context import ExecutionInfo
-from durasleep.runtime.definition import Registry, TaskDefinition, WorkflowDefinition
-from durasleep.runtime.journal import StepCall
-from durasleep.runtime.replay import Activation, CanceledOutcome, Halted, Progress, Rejected, Resolved
+from durasleep.runtime.definition import Registry, TaskDefinition, WorkflowDefinition, step_name_of
+from durasleep.runtime.journal import TIMER_MS_MIN, StepCall
+from durasleep.runtime.replay import (
+    Activation,
+    CanceledOutcome,
+    Continued,
+    Halted,
+    Progress,
+    Rejected,
+    Resolved,
+    version_of,
+)
 from durasleep.settings import Settings
 from durasleep.store import commands
 from durasleep.store.commands import Beat, Committed, Head, Lease, Loaded
@@ -213,18 +236,21 @@ class Executor:
         running.order = head.order
         definition = self._registry.get(head.function)
         if definition is None:
-            waits_s = (self._store.clock.now_ms() - head.created_ms) / 1000
-            delay_s = min(max(1.0, waits_s), self._settings.defer_s_max)
-            logger.warning("%s deferred: no function %r here; next try in %.0f s", lease.id, head.function, delay_s)
-            await self._defer(lease, f"no worker here knows the function {head.function!r}", delay_s)
+            await self._defer_unknown(lease, head, f"the function {head.function!r}")
         elif isinstance(definition, TaskDefinition):
-            await self._run_task(running, head, definition)
+            await self._run_task(running, loaded, definition)
         else:
-            await self._run_workflow(running, loaded, definition)
+            version = version_of(loaded.entries.values())
+            pinned = definition if version is None else self._registry.get_version(head.function, version)
+            if pinned is None:
+                await self._defer_unknown(lease, head, f"version {version} of {head.function}, with which it began")
+            else:
+                await self._run_workflow(running, loaded, pinned)
 
-    async def _run_task(self, running: Running, head: Head, definition: TaskDefinition) -> None:
-        """A task as an execution of its own: one call of the function, its result the outcome."""
-        lease = running.lease
+    async def _run_task(self, running: Running, loaded: Loaded, definition: TaskDefinition) -> None:
+        """A task as an execution of its own: its journal holds the attempts that failed, its outcome is the last."""
+        lease, head = running.lease, loaded.head
+        attempt = 1 + sum(entry.kind is Kind.STEP for entry in loaded.entries.values())
         started = time.monotonic()
         try:
             args, kwargs = self._codec.decode_args(head.args, definition.fn, skip_first=False)
@@ -232,7 +258,33 @@ class Executor:
             logger.warning("%s rejected: %s", lease.id, error)
             await self._commit(lease, Outcome.REJECT, payload=self._codec.encode_error(error))
             return
-        task = asyncio.get_running_loop().create_task(self._code.call(definition.fn, args, kwargs))
+        while True:
+            outcome, value = await self._attempt(running, definition, args, kwargs)
+            retry = definition.retry
+            if outcome is not Outcome.REJECT or retry is None or not retry.wants(value, attempt):
+                break
+            delay_ms = retry.delay_ms(attempt, random.random())
+            failed = StepResult(Number(str(attempt)), definition.name, State.REJECTED, self._codec.encode_error(value))
+            said = f"attempt {attempt} of {retry.attempts} failed: {type(value).__name__}: {value}"
+            logger.warning("%s: %s; next in %s", lease.id, said, telemetry.describe_ms(delay_ms))
+            if delay_ms >= TIMER_MS_MIN:
+                await self._commit(lease, Outcome.RETRY, ops=[failed], payload=said.encode(), due=f"+{delay_ms}")
+                return
+            await self._commit(lease, Outcome.CONTINUE, ops=[failed])
+            await asyncio.sleep(delay_ms / 1000)
+            attempt += 1
+        payload = self._codec.encode_error(value) if outcome is Outcome.REJECT else value
+        await self._commit(lease, outcome, payload=payload)
+        log = logger.warning if outcome is Outcome.REJECT else logger.info
+        word = {Outcome.RESOLVE: "resolved", Outcome.REJECT: "rejected", Outcome.CANCEL: "canceled"}[outcome]
+        log("%s %s after %s", lease.id, word, telemetry.describe_ms(_ms_since(started)))
+
+    async def _attempt(
+        self, running: Running, definition: TaskDefinition, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> tuple[Outcome, Any]:
+        """One call of a task: its outcome, and the encoded result or the error. A cancel is passed on to it."""
+        timeout_s = None if definition.timeout is None else duration_ms(definition.timeout) / 1000
+        task = asyncio.get_running_loop().create_task(self._call(definition.fn, args, kwargs, timeout_s))
         task.add_done_callback(lambda _: running.changed.set())
         try:
             while not task.done():
@@ -240,28 +292,33 @@ class Executor:
                 running.changed.clear()
                 if running.news:
                     running.news = False
-                    answer = await self._commit(lease, Outcome.CONTINUE)
+                    answer = await self._commit(running.lease, Outcome.CONTINUE)
                     if any(entry.number == CANCEL for entry in answer.entries):
                         task.cancel()
         except BaseException:
             task.cancel()
             raise
-        outcome, payload = await self._outcome_of(task, f"the result of {definition.name}")
-        await self._commit(lease, outcome, payload=payload)
-        log = logger.warning if outcome is Outcome.REJECT else logger.info
-        word = {Outcome.RESOLVE: "resolved", Outcome.REJECT: "rejected", Outcome.CANCEL: "canceled"}[outcome]
-        log("%s %s after %s", lease.id, word, telemetry.describe_ms(_ms_since(started)))
-
-    async def _outcome_of(self, task: asyncio.Task[Any], what: str) -> tuple[Outcome, bytes]:
-        """How a call of user code went, as an outcome and its payload."""
         try:
-            return Outcome.RESOLVE, self._codec.encode(await task, what)
+            return Outcome.RESOLVE, self._codec.encode(await task, f"the result of {definition.name}")
         except asyncio.CancelledError:
             if asyncio.current_task().cancelling():  # type: ignore[union-attr] - we run in a task
                 raise
             return Outcome.CANCEL, b""
         except Exception as error:  # noqa: BLE001 - whatever a user's function raises is its outcome
-            return Outcome.REJECT, self._codec.encode_error(error)
+            return Outcome.REJECT, error
+
+    async def _call(
+        self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], timeout_s: float | None
+    ) -> Any:
+        """Call user code; TimeoutError, saying so, if it takes longer than ``timeout_s``."""
+        deadline = asyncio.timeout(timeout_s)
+        try:
+            async with deadline:
+                return await self._code.call(fn, args, kwargs)
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise TimeoutError(f"{step_name_of(fn)} took longer than {timeout_s:g} s") from error
 
     async def _run_workflow(self, running: Running, loaded: Loaded, definition: WorkflowDefinition) -> None:
         head = loaded.head
@@ -272,14 +329,18 @@ class Executor:
             group=head.queue.partition("/")[0],
             deaths=head.deaths,
             created_ms=head.created_ms,
+            begun_ms=head.begun_ms,
+            version=definition.version,
             birth=head.birth,
         )
-        activation = Activation(definition, info, head.args, self._codec, settings=self._settings)
+        activation = self._activation(definition, info, head)
         dues = {entry.number: entry.due_ms for entry in loaded.entries.values() if entry.state is State.PENDING}
         started = time.monotonic()
         try:
-            progress = await _plainly(activation.start, loaded.entries.values(), head.unseen)
+            progress = await self._drive(info, activation.start, loaded.entries.values(), head.unseen)
             while True:
+                if progress.warning:
+                    logger.warning(progress.warning)
                 _note_dues(dues, progress.ops, self._store.clock.now_ms())
                 if progress.outcome is not None:
                     await self._end_workflow(running, activation, progress)
@@ -291,11 +352,45 @@ class Executor:
                     return
                 for entry in entries:
                     dues.pop(entry.number, None)
-                progress = await _plainly(activation.feed, entries)
+                if self._settings.always_suspend:
+                    await self._close(activation)
+                    again = await self._load_again(running.lease)
+                    activation = self._activation(definition, info, head)
+                    known = (again.entries.values(), again.head.unseen, tuple(running.steps))
+                    progress = await self._drive(info, activation.start, *known)
+                else:
+                    progress = await self._drive(info, activation.feed, entries)
         finally:
-            report = await _plainly(activation.close)
-            if report.stubborn:
-                self._say_stubborn(head.id, report.stubborn)
+            await self._close(activation)
+
+    def _activation(self, definition: WorkflowDefinition, info: ExecutionInfo, head: Head) -> Activation:
+        return Activation(definition, info, head.args, self._codec, settings=self._settings, base=head.base)
+
+    async def _drive(self, info: ExecutionInfo, go_on: Callable[..., Progress], *news: Any) -> Progress:
+        """Let the workflow's code run until it waits; said if that takes long, for nothing else runs meanwhile."""
+        began = time.monotonic()
+        progress = await _plainly(go_on, *news)
+        took_s = time.monotonic() - began
+        if took_s > self._settings.slow_drain_s:
+            logger.warning(
+                "the code of %s (%s) held up this worker for %.1f s: what takes time or blocks belongs in a step, "
+                "`await ctx.run(...)`",
+                info.id,
+                info.function,
+                took_s,
+            )
+        return progress
+
+    async def _close(self, activation: Activation) -> None:
+        report = await _plainly(activation.close)
+        if report.stubborn:
+            self._say_stubborn(activation.id, report.stubborn)
+
+    async def _load_again(self, lease: Lease) -> Loaded:
+        loaded = await self._store.load(lease.id)
+        if loaded is None or loaded.head.entry != lease.entry or loaded.head.epoch != lease.epoch:
+            raise Fenced(f"{lease.id} is not ours any more")
+        return loaded
 
     async def _go_on(self, running: Running, activation: Activation, progress: Progress) -> list[Entry] | None:
         """Commit what the workflow asked for and wait for news: the entries to feed, or None if it is suspended."""
@@ -342,8 +437,9 @@ class Executor:
         """Run one step; its result or error as it will be journaled, None if it was stopped."""
         task = asyncio.current_task()
         try:
-            async with asyncio.timeout(call.timeout_s):
-                value = await self._code.call(call.fn, call.args, call.kwargs)
+            if call.delay_s:
+                await asyncio.sleep(call.delay_s)
+            value = await self._call(call.fn, call.args, call.kwargs, call.timeout_s)
             return StepResult(
                 call.number, call.name, State.RESOLVED, self._codec.encode(value, f"the result of {call.name}")
             )
@@ -385,15 +481,22 @@ class Executor:
         )
 
     async def _commit_ops(
-        self, lease: Lease, activation: Activation, ops: Sequence[Op], outcome: Outcome, payload: bytes = b""
+        self,
+        lease: Lease,
+        activation: Activation,
+        ops: Sequence[Op],
+        outcome: Outcome,
+        payload: bytes = b"",
+        due: str = "",
     ) -> Committed:
         """One commit, or several if it asks for more than one script call may do."""
         *parts, last = _split(ops, self._settings)
         for part in parts:
             await self._commit(lease, Outcome.CONTINUE, ops=part, activation=activation)
-        return await self._commit(lease, outcome, ops=last, payload=payload, activation=activation)
+        return await self._commit(lease, outcome, ops=last, payload=payload, due=due, activation=activation)
 
     async def _end_workflow(self, running: Running, activation: Activation, progress: Progress) -> None:
+        due = ""
         match progress.outcome:
             case Resolved(payload):
                 outcome, value = Outcome.RESOLVE, payload
@@ -401,15 +504,25 @@ class Executor:
                 outcome, value = Outcome.REJECT, payload
             case CanceledOutcome():
                 outcome, value = Outcome.CANCEL, b""
+            case Continued(payload, base):
+                due = str(base)
+                outcome, value = Outcome.CONTINUE_AS_NEW, payload
             case Halted(reason):
                 logger.error("%s halted: %s", running.lease.id, reason)
                 outcome, value = Outcome.HALT, reason.encode()
             case None:
                 raise AssertionError("called with an outcome")
-        await self._commit_ops(running.lease, activation, progress.ops, outcome, value)
+        await self._commit_ops(running.lease, activation, progress.ops, outcome, value, due)
 
     async def _defer(self, lease: Lease, reason: str, delay_s: float) -> None:
         await self._commit(lease, Outcome.DEFER, payload=reason.encode(), due=f"+{round(delay_s * 1000)}")
+
+    async def _defer_unknown(self, lease: Lease, head: Head, what: str) -> None:
+        """A newer worker may know it: offered again after 1, 2, 4, ... seconds, as long again as it has waited."""
+        waits_s = (self._store.clock.now_ms() - head.created_ms) / 1000
+        delay_s = min(max(1.0, waits_s), self._settings.defer_s_max)
+        logger.warning("%s deferred: no worker here knows %s; next try in %.0f s", lease.id, what, delay_s)
+        await self._defer(lease, f"no worker here knows {what}", delay_s)
 
     async def _drop(self, lease: Lease) -> None:
         """The entry's execution is gone, has ended or was dispatched anew; garbage is put aside by name."""
@@ -497,6 +610,8 @@ def _ending_line(id: str, progress: Progress, started: float) -> str:
             return f"{id} rejected after {after}: {text}"
         case CanceledOutcome():
             return f"{id} canceled"
+        case Continued():
+            return f"{id} goes on as a new run after {after}"
         case Halted():
             return f"{id} waits for a person: durasleep get {id}"
         case _:

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -57,12 +58,14 @@ class Worker:
         concurrency: int,
         settings: Settings,
         name: str | None = None,
+        lifespan: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> None:
         self.name = check_name(name or default_name(), "worker")
         self.group = check_name(group, "group")
         # Two processes under one name never share a consumer.
         self._consumer = f"{self.name}/{secrets.token_hex(4)}"
         self._settings = settings
+        self._lifespan = lifespan
         self._registry = registry
         self._store = Store(connector, namespace=namespace, settings=settings, name=self.name)
         keys = self._store.keys()
@@ -112,6 +115,10 @@ class Worker:
 
     async def run(self) -> None:
         """Serve until ``stop``; StoreUnavailable if Redis cannot be reached at the start."""
+        async with self._lifespan():
+            await self._serve()
+
+    async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         heartbeat = self._heartbeat = Heartbeat(
             self._store.connector,

@@ -350,7 +350,7 @@ async def test_law_10_nothing_is_dropped_in_silence(
         "bad-payload halted: ",
     ):
         assert re.search(line, caplog.text)
-    assert "unknown deferred: no function 'no_such_function' here" in caplog.text
+    assert "unknown deferred: no worker here knows the function 'no_such_function'" in caplog.text
     client.delete(keys.halted)
 
 
@@ -361,6 +361,8 @@ async def test_law_11_everything_has_a_bound(new_app: NewApp, real_server: Serve
     client: Any = real_server.sync_client()
     for name, value in [*dataclasses.asdict(DEFAULTS).items(), *LIMIT.items()]:
         number = value.total_seconds() if isinstance(value, timedelta) else value
+        if isinstance(value, bool):
+            continue
         assert math.isfinite(number), name
         assert number > 0, name
     app = new_app(settings=Settings(payload_bytes_max=1000))

@@ -340,7 +340,7 @@ async def test_continue_as_new_ends_what_was_pending_and_keeps_the_rest(driver: 
     deadline = (await driver.timers())["a~timeout"]
     await driver.commit(lease, Outcome.CONTINUE_AS_NEW, payload=EVERY_BYTE, due="4")
     loaded = await driver.load("a")
-    assert (loaded.head.args, loaded.head.base, loaded.head.birth, loaded.entries) == (EVERY_BYTE, "4", old.birth, {})
+    assert (loaded.head.args, loaded.head.base, loaded.head.birth, loaded.entries) == (EVERY_BYTE, 4, old.birth, {})
     assert loaded.head.order >= old.order
     assert await driver.timers() == {"a~timeout": deadline}
     assert (await driver.head("a~2")).state is State.CANCELED

@@ -21,6 +21,7 @@ def test_the_public_names_are_these_and_no_others() -> None:
         "NotFound",
         "OtherFunction",
         "RemoteError",
+        "Retry",
         "Settings",
         "State",
         "StoreUnavailable",
@@ -28,6 +29,7 @@ def test_the_public_names_are_these_and_no_others() -> None:
         "TimedOut",
         "UsageError",
         "WaitTimeout",
+        "Winner",
         "Worker",
         "__version__",
     ]

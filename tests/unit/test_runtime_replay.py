@@ -534,7 +534,7 @@ def test_too_many_entries_halt() -> None:
 
     outcome = World(asking, settings=Settings(journal_entries_max=10)).activate().outcome
     assert isinstance(outcome, Halted)
-    assert "10 is the limit" in outcome.reason
+    assert "11 journal entries of at most 10" in outcome.reason
 
 
 def test_what_waits_for_itself_is_halted_with_its_positions() -> None:

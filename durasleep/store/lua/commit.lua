@@ -140,6 +140,31 @@ function apply.child(record, fresh, op)
   make(id, waiter and int(now) or record.birth, what, nil, deadline ~= '' and due_at(deadline) or nil)
 end
 
+-- An execution nobody waits for: its entry settles as soon as it has been started, or exists already.
+function apply.detached(record, fresh, op)
+  local number, func, queue, args, deadline, id = op[2], op[3], op[4], op[5], op[6], op[7]
+  if current(record, fresh, number) then return end
+  fresh[number] = { kind = KIND.detached, name = func, child_id = id }
+  local child = load(id)
+  if child and child.func ~= func then
+    journal(record, number, fresh[number], STATE.rejected, '') -- empty: the id belongs to another function
+    return
+  end
+  if not child then
+    local what = { kind = KIND.execution, func = func, queue = queue ~= '' and queue or record.queue, args = args }
+    make(id, int(now), what, nil, deadline ~= '' and due_at(deadline) or nil)
+  end
+  journal(record, number, fresh[number], STATE.resolved, '')
+end
+
+-- Which code this execution runs. It settles nothing, so that nobody is woken for it.
+function apply.mark(record, fresh, op)
+  local number, kind, name = op[2], op[3], op[4]
+  if current(record, fresh, number) then return end
+  fresh[number] = { kind = kind, state = STATE.resolved, name = name }
+  put(record, number, write_entry(fresh[number], ''))
+end
+
 function apply.transaction(record, fresh, op)
   local number = op[2]
   if current(record, fresh, number) then return end
@@ -168,13 +193,22 @@ function checks.child(record, op)
   check_queue(queue ~= '' and queue or record.queue)
   if deadline ~= '' then due_at(deadline) end
   local child = load(child_id ~= '' and child_id or record.id .. '~' .. op[2])
-  if child and child_id ~= '' and count_waiters(child) >= LIMIT.promise_waiters_max then
+  if child and child_id ~= '' and op[1] == 'child' and count_waiters(child) >= LIMIT.promise_waiters_max then
     error('NOT_ALLOWED ' .. LIMIT.promise_waiters_max .. ' executions wait for ' .. child_id .. ' already', 0)
   end
 end
 
+function checks.detached(record, op)
+  if op[7] == '' then error('INVALID a detached execution needs an id of its own', 0) end
+  checks.child(record, op)
+end
+
 function checks.step(_, op)
   check_text(op[3])
+end
+
+function checks.mark(_, op)
+  check_text(op[4])
 end
 
 function checks.cancel(record, op)
@@ -257,6 +291,7 @@ function outcomes.continue_as_new(record, payload, base)
   end
   put(record, F.args, payload)
   put(record, F.base, base)
+  put(record, F.begun, int(now))
   dispatch(record)
   save(record)
   close_run(record, fields)

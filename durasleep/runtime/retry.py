@@ -1,0 +1,68 @@
+"""When a failed step or task is tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from durasleep.errors import Canceled, NotSerializable, PayloadTooLarge, RemoteError, UsageError
+from durasleep.model import duration_ms
+
+ATTEMPTS_MAX = 1_000  # each takes entries of the journal, which has a cap
+
+ErrorKind = type[BaseException] | str
+"""An exception class, or its name: ``ValueError``, ``billing.errors.Declined``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """Try up to ``attempts`` times, waiting ``delay`` after the first failure and ``backoff`` times longer each time.
+
+    ``delay`` and ``delay_max`` are seconds or timedeltas. A wait of a second or more is a timer, which holds no
+    worker. ``retry_on`` names the errors worth another try, ``give_up_on`` those that are not, which wins.
+    """
+
+    attempts: int = 5
+    delay: float | timedelta = 1.0
+    backoff: float = 2.0
+    delay_max: float | timedelta = timedelta(hours=1)
+    jitter: float = 0.2
+    """Each wait is longer by a random part of it, at most this one, so that what failed together is not retried so."""
+    retry_on: tuple[ErrorKind, ...] = (Exception,)
+    give_up_on: tuple[ErrorKind, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.attempts <= ATTEMPTS_MAX:
+            raise UsageError(f"a retry has 1 to {ATTEMPTS_MAX} attempts, not {self.attempts}")
+        if not (self.backoff >= 1 and 0 <= self.jitter <= 1):
+            raise UsageError(f"a retry's backoff is at least 1 and its jitter between 0 and 1: {self}")
+        duration_ms(self.delay, "delay")
+        duration_ms(self.delay_max, "delay_max")
+
+    def wants(self, error: BaseException, attempt: int) -> bool:
+        """Whether another attempt follows the failure of this one, the first being 1."""
+        if attempt >= self.attempts or isinstance(error, Canceled | NotSerializable | PayloadTooLarge):
+            return False
+        return _is_one_of(error, self.retry_on) and not _is_one_of(error, self.give_up_on)
+
+    def delay_ms(self, attempt: int, chance: float) -> int:
+        """How long to wait after this attempt; ``chance`` is a random number in [0, 1)."""
+        delay_max_ms = duration_ms(self.delay_max)
+        try:
+            delay_ms = duration_ms(self.delay) * self.backoff ** (attempt - 1)
+        except OverflowError:
+            return delay_max_ms
+        return round(min(delay_ms * (1 + self.jitter * chance), delay_max_ms))
+
+
+def _is_one_of(error: BaseException, kinds: Iterable[ErrorKind]) -> bool:
+    return any(kind in _names(error) if isinstance(kind, str) else isinstance(error, kind) for kind in kinds)
+
+
+def _names(error: BaseException) -> set[str]:
+    """The names an error goes by: those of its classes, or of the class it had elsewhere."""
+    if isinstance(error, RemoteError):
+        return {error.type, error.type.rpartition(".")[2]}
+    named = [cls for cls in type(error).__mro__ if cls is not object]
+    return {name for cls in named for name in (cls.__name__, f"{cls.__module__}.{cls.__qualname__}")}
