@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from durasleep.model import PAYLOAD_BYTES_MAX
@@ -65,10 +66,14 @@ class Settings:
     """A workflow's own code that holds up its worker for longer is named in the log."""
 
     # -- finding mistakes
-    debug: bool = False
+    debug: bool = field(default_factory=lambda: _is_asked("DURASLEEP_DEBUG"))
     """Replays every activation twice and compares; warns of calls that differ from run to run. It costs double."""
-    always_suspend: bool = False
+    always_suspend: bool = field(default_factory=lambda: _is_asked("DURASLEEP_ALWAYS_SUSPEND"))
     """Puts a workflow away at every await and replays it from its journal: for tests."""
+
+
+def _is_asked(variable: str) -> bool:
+    return os.environ.get(variable, "") not in ("", "0")
 
 
 DEFAULTS = Settings()

@@ -173,6 +173,9 @@ def _rows(description: Description, now_ms: int) -> list[tuple[str, str, str]]:
         name = f" ({pending.name})" if pending.name else ""
         due = f", {telemetry.describe_until(pending.due_ms, now_ms)}" if pending.due_ms else ""
         rows.append(("waits for" if index == 0 else "", f"{pending.kind} {pending.id}{name}{due}", ""))
+    for index, failed in enumerate(description.failed_attempts):
+        line = f"{failed.name} at {instant(failed.at_ms)}, {_first_line(failed.error)} ({failed.id})"
+        rows.append(("failed" if index == 0 else "", line, ""))
     return [(name, value, style) for name, value, style in rows if value is not None]
 
 

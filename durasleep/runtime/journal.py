@@ -46,7 +46,17 @@ class StepCall:
     """How long the worker waits before it begins: between two attempts, if it is not worth a timer."""
 
 
-class _Asked(Protocol):
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One durable call as debug mode compares it."""
+
+    kind: Kind
+    name: str
+    wanted: Op | StepCall | None
+    """What it asked to be made; None if the journal had it."""
+
+
+class _Awaiting(Protocol):
     """What a settlement is delivered to."""
 
     def deliver(self, entry: Entry) -> None: ...
@@ -188,12 +198,15 @@ class Journal:
         "loop",
         "owner",
         "payload_bytes",
+        "trace",
     )
 
     def __init__(self, owner: PromiseId, codec: Codec, loop: WorkflowLoop) -> None:
         self.owner = owner
         self.codec = codec
         self.loop = loop
+        self.trace: dict[Number, Asked] | None = None
+        """Everything asked for, in debug mode."""
         self.payload_bytes = 0
         """What the entries carry; their own few bytes are bounded by their number."""
         self.handed_out: Collection[Number] = ()
@@ -201,7 +214,7 @@ class Journal:
         self._marks: dict[tuple[Kind, str], Number] = {}
         self._patches: dict[str, bool] = {}
         self._entries: dict[Number, Entry] = {}
-        self._asked: dict[Number, _Asked | None] = {}  # None once delivered or taken back
+        self._asked: dict[Number, _Awaiting | None] = {}  # None once delivered or taken back
         self._open = 0  # how many of them are not
         self._matched = 0  # how many of them the loaded journal had
         self._buried: set[Number] = set()  # asked for, though the journal says the workflow took it back
@@ -306,10 +319,12 @@ class Journal:
             self.ask(timer.number, Kind.TIMER, "", _TimerEntry(timer), make)
 
     def ask(
-        self, number: Number, kind: Kind, name: str, asked: _Asked, make: Callable[[Number], Op | StepCall]
+        self, number: Number, kind: Kind, name: str, asked: _Awaiting, make: Callable[[Number], Op | StepCall]
     ) -> None:
         """Wait for entry ``number``; what the journal lacks is made with the next commit."""
         entry = self._entries.get(number)
+        if self.trace is not None:
+            self.trace[number] = Asked(kind, name, make(number) if entry is None else None)
         if entry is None:
             self._want(number, make)
         else:
@@ -405,6 +420,11 @@ class Journal:
         """Let go of the futures, so that no cycle is left for the garbage collector."""
         self._asked.clear()
         self._wanted.clear()
+
+    def entries(self) -> list[Entry]:
+        """All that is known to have been written, marks included."""
+        marks = [Entry(number, kind, State.RESOLVED, name) for (kind, name), number in self._marks.items()]
+        return [*self._entries.values(), *marks]
 
     # -- saying what differs
 

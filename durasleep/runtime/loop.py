@@ -37,6 +37,10 @@ _current_task = asyncio.current_task
 _ASYNCIO = asyncio.__file__.removesuffix("__init__.py")
 
 
+Watch = Callable[[FrameType, str, Any], None]
+"""A profile function, see ``sys.setprofile``."""
+
+
 class Lineage:
     """Numbers what one asyncio task asks for, so that other tasks do not renumber it."""
 
@@ -132,13 +136,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.root_lineage = Lineage("")
         self.quiet = False
         """While replaying: what goes wrong has been logged before."""
+        self.silent = False
+        """Whether it is only a run to compare with: it stays quiet for ever."""
         self.canceled = False
         """Whether a cancel from outside has been delivered."""
         self.passed = False
         """Whether an earlier activation came by here and committed what it asked for."""
         self.continued: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         """The arguments of the next run, once the code has asked for one."""
-        self.watch: Callable[[FrameType, str, Any], None] | None = None
+        self.watch: Watch | None = None
         """Sees every call of user code: the guard of debug mode."""
         self.detaching = False
         self.halted: str | None = None
@@ -163,6 +169,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         hooks = sys.get_asyncgen_hooks()
         _set_running_loop(self)
         sys.set_asyncgen_hooks(self._first_iteration, self._finalize)
+        profile = sys.getprofile()
         if self.watch is not None:
             sys.setprofile(self.watch)
         try:
@@ -182,7 +189,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                     break
         finally:
             if self.watch is not None:
-                sys.setprofile(None)
+                sys.setprofile(profile)
             handle = watched = None  # this frame is in tracebacks that they hold
             sys.set_asyncgen_hooks(*hooks)
             _set_running_loop(previous)
@@ -196,7 +203,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def speak(self) -> None:
         """Replaying is over: what happens from here on is new, and what goes wrong is logged."""
         self.passed = False
-        if self.quiet:
+        if self.quiet and not self.silent:
             self._prune()
             self.quiet = False
 

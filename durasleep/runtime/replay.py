@@ -13,8 +13,8 @@ from durasleep.model import CANCEL, Entry, Kind, Mark, Number, Op, PromiseId, St
 from durasleep.runtime import ordering
 from durasleep.runtime.context import Context, ExecutionInfo
 from durasleep.runtime.definition import WorkflowDefinition
-from durasleep.runtime.journal import Journal, StepCall
-from durasleep.runtime.loop import DRAIN_CALLBACKS_MAX, WorkflowLoop, keep_for_ever, position_of
+from durasleep.runtime.journal import Asked, Journal, StepCall
+from durasleep.runtime.loop import DRAIN_CALLBACKS_MAX, Watch, WorkflowLoop, keep_for_ever, position_of
 from durasleep.settings import Settings
 
 JOURNAL_WARNED = 0.5  # of what a journal may hold
@@ -98,7 +98,7 @@ class Activation:
 
     __slots__ = (
         "_args",
-        "_codec",
+        "_base",
         "_definition",
         "_halves",
         "_info",
@@ -106,6 +106,7 @@ class Activation:
         "_loop",
         "_news",
         "_settings",
+        "codec",
         "seen",
         "seen_number",
     )
@@ -124,18 +125,22 @@ class Activation:
         *,
         settings: Settings,
         base: int = 0,
+        watch: Watch | None = None,
     ) -> None:
-        """``base`` is the last number that the runs before this one have taken."""
+        """``base`` is the last number that the runs before this one have taken; ``watch`` sees the code's calls."""
         self._definition = definition
         self._info = info
         self._args = args
-        self._codec = codec
+        self.codec = codec
         self._settings = settings
         self._news: Collection[str] = ()
         self._halves = 0.0
         self._loop = WorkflowLoop(info.begun_ms or info.created_ms)
-        self._loop.root_lineage.taken = base
+        self._loop.root_lineage.taken = self._base = base
+        self._loop.watch = watch
         self._journal = self._loop.timers = Journal(info.id, codec, self._loop)
+        if settings.debug:
+            self._journal.trace = {}
         self.seen = 0
         self.seen_number = Number("")
 
@@ -164,7 +169,7 @@ class Activation:
         except Exception as error:  # noqa: BLE001 - arguments that do not fit are the caller's error, and end it
             return self._ended(self._rejected(error))
         loop.begin(coro)
-        loop.quiet = bool(settled)
+        loop.quiet = bool(settled) or loop.silent
         self._drain()
         self._feed(settled)
         loop.speak()
@@ -173,8 +178,24 @@ class Activation:
 
     def feed(self, entries: Iterable[Entry]) -> Progress:
         """Go on with what a commit answered, all of it; what was fed before is skipped."""
-        self._feed(self._journal.load(entries))
+        settled = self._journal.load(entries)
+        if self._settings.debug:
+            self._news = {*self._news, *(entry.number for entry in settled)}
+        self._feed(settled)
         return self._progress()
+
+    @property
+    def asked(self) -> dict[Number, Asked]:
+        """Everything the code has asked for so far; kept in debug mode only."""
+        return self._journal.trace or {}
+
+    def run_again(self) -> tuple[Activation, Progress]:
+        """Another run of the same code over the same journal, which says nothing in the log."""
+        twin = Activation(
+            self._definition, self._info, self._args, self.codec, settings=self._settings, base=self._base
+        )
+        twin._loop.silent = True
+        return twin, twin.start(self._journal.entries(), self._news)
 
     def close(self) -> CloseReport:
         """Put the workflow away: cancel its tasks, within bounds, while durable calls raise Detached."""
@@ -193,12 +214,17 @@ class Activation:
         """Of the execution."""
         return self._info.id
 
+    @property
+    def function(self) -> str:
+        """The name of its workflow."""
+        return self._info.function
+
     # -- driving
 
     def _call(self) -> Coroutine[Any, Any, Any]:
         definition = self._definition
-        args, kwargs = self._codec.decode_args(self._args, definition.fn, skip_first=True)
-        context = Context(self._info, self._codec, self._loop, self._journal)
+        args, kwargs = self.codec.decode_args(self._args, definition.fn, skip_first=True)
+        context = Context(self._info, self.codec, self._loop, self._journal)
         return _to_its_end(context, definition.fn(context, *args, **kwargs))
 
     def _feed(self, settled: list[Entry]) -> None:
@@ -282,7 +308,7 @@ class Activation:
 
     def _next_run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ending:
         try:
-            payload = self._codec.encode_args(args, kwargs, self._info.function)
+            payload = self.codec.encode_args(args, kwargs, self._info.function)
         except Exception as unencodable:  # noqa: BLE001 - whatever an argument does when looked at, it ends the execution
             return self._rejected(unencodable)
         return Continued(payload, self._loop.root_lineage.taken)
@@ -306,13 +332,13 @@ class Activation:
         if error is not None:
             return self._rejected(error)
         try:
-            return Resolved(self._codec.encode(root.result(), f"result of {self._info.function}"))
+            return Resolved(self.codec.encode(root.result(), f"result of {self._info.function}"))
         except Exception as unencodable:  # noqa: BLE001 - whatever the result does when looked at, it ends the execution
             return self._rejected(unencodable)
 
     def _rejected(self, error: BaseException) -> Rejected:
         error = _explained(error)
-        return Rejected(self._codec.encode_error(error), f"{type(error).__name__}: {error}")
+        return Rejected(self.codec.encode_error(error), f"{type(error).__name__}: {error}")
 
 
 async def _to_its_end(context: Context, coro: Coroutine[Any, Any, Any]) -> Any:

@@ -29,6 +29,8 @@ from durasleep.store.keys import Keyspace
 
 Duration = float | timedelta
 
+SHOWN_ATTEMPTS_MAX = 20  # of those that failed: the last ones tell what is wrong
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -54,6 +56,16 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """A call of a step or task that raised; ``at_ms`` is when that was journaled."""
+
+    id: str
+    name: str
+    error: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Description:
     """One promise as people and programs see it; instants in ms since 1970, None for never."""
 
@@ -71,6 +83,8 @@ class Description:
     reason: str | None
     worker: str | None
     waiting_on: list[Pending]
+    failed_attempts: list[FailedAttempt]
+    """The latest, at most ``SHOWN_ATTEMPTS_MAX``, oldest first."""
 
 
 def new_name(what: str) -> str:
@@ -206,6 +220,7 @@ def describe(loaded: Loaded, holder: str | None, codec: Codec) -> Description:
         reason=head.reason or None,
         worker=holder.partition("/")[0] if holder else None,
         waiting_on=_waiting_on(loaded),
+        failed_attempts=_failed_attempts(loaded, codec),
     )
 
 
@@ -231,6 +246,7 @@ def describe_entry(id: PromiseId, owner: Loaded | None, codec: Codec) -> Descrip
         reason=None,
         worker=None,
         waiting_on=[],
+        failed_attempts=[],
     )
 
 
@@ -245,6 +261,20 @@ def _error_text(state: State, payload: bytes, codec: Codec) -> str | None:
             return "timed out"
         case State.PENDING | State.RESOLVED:
             return None
+
+
+def _failed_attempts(loaded: Loaded, codec: Codec) -> list[FailedAttempt]:
+    failed = [entry for entry in loaded.entries.values() if entry.kind is Kind.STEP and entry.state is State.REJECTED]
+    failed.sort(key=lambda entry: entry.stamp)
+    return [
+        FailedAttempt(
+            f"{loaded.head.id}~{entry.number}",
+            entry.name,
+            _error_text(entry.state, entry.payload, codec) or "",
+            entry.stamp,
+        )
+        for entry in failed[-SHOWN_ATTEMPTS_MAX:]
+    ]
 
 
 def _waiting_on(loaded: Loaded) -> list[Pending]:

@@ -30,6 +30,7 @@ from durasleep.model import (
     duration_ms,
     root_of,
 )
+from durasleep.runtime import debug
 from durasleep.runtime.context import ExecutionInfo
 from durasleep.runtime.definition import Registry, TaskDefinition, WorkflowDefinition, step_name_of
 from durasleep.runtime.journal import TIMER_MS_MIN, StepCall
@@ -337,7 +338,7 @@ class Executor:
         dues = {entry.number: entry.due_ms for entry in loaded.entries.values() if entry.state is State.PENDING}
         started = time.monotonic()
         try:
-            progress = await self._drive(info, activation.start, loaded.entries.values(), head.unseen)
+            progress = await self._drive(activation, activation.start, loaded.entries.values(), head.unseen)
             while True:
                 if progress.warning:
                     logger.warning(progress.warning)
@@ -357,16 +358,19 @@ class Executor:
                     again = await self._load_again(running.lease)
                     activation = self._activation(definition, info, head)
                     known = (again.entries.values(), again.head.unseen, tuple(running.steps))
-                    progress = await self._drive(info, activation.start, *known)
+                    progress = await self._drive(activation, activation.start, *known)
                 else:
-                    progress = await self._drive(info, activation.feed, entries)
+                    progress = await self._drive(activation, activation.feed, entries)
         finally:
             await self._close(activation)
 
     def _activation(self, definition: WorkflowDefinition, info: ExecutionInfo, head: Head) -> Activation:
-        return Activation(definition, info, head.args, self._codec, settings=self._settings, base=head.base)
+        watch = debug.watch if self._settings.debug else None
+        return Activation(
+            definition, info, head.args, self._codec, settings=self._settings, base=head.base, watch=watch
+        )
 
-    async def _drive(self, info: ExecutionInfo, go_on: Callable[..., Progress], *news: Any) -> Progress:
+    async def _drive(self, activation: Activation, go_on: Callable[..., Progress], *news: Any) -> Progress:
         """Let the workflow's code run until it waits; said if that takes long, for nothing else runs meanwhile."""
         began = time.monotonic()
         progress = await _plainly(go_on, *news)
@@ -375,10 +379,12 @@ class Executor:
             logger.warning(
                 "the code of %s (%s) held up this worker for %.1f s: what takes time or blocks belongs in a step, "
                 "`await ctx.run(...)`",
-                info.id,
-                info.function,
+                activation.id,
+                activation.function,
                 took_s,
             )
+        if self._settings.debug:
+            progress = await _plainly(debug.checked, activation, progress)
         return progress
 
     async def _close(self, activation: Activation) -> None:

@@ -152,5 +152,5 @@ async def test_a_journal_over_its_limit_is_halted(app: Durasleep, new_app: NewAp
     async with serving(small):
         await small.rpc("endless", endless)
         reason = (await until(app, "endless", "halted")).reason or ""
-        assert "50 is the limit" in reason
+        assert "51 journal entries of at most 50" in reason
         await app.cancel("endless")

@@ -15,6 +15,7 @@ from durasleep.model import (
     Due,
     Entry,
     Kind,
+    Mark,
     Number,
     PromiseId,
     StartChild,
@@ -27,7 +28,7 @@ from durasleep.model import (
 from durasleep.runtime.context import ExecutionInfo
 from durasleep.runtime.definition import Registry, WorkflowDefinition
 from durasleep.runtime.journal import StepCall
-from durasleep.runtime.replay import Activation, CanceledOutcome, Halted, Progress, Rejected, Resolved
+from durasleep.runtime.replay import Activation, CanceledOutcome, Continued, Halted, Progress, Rejected, Resolved
 from durasleep.settings import Settings
 
 CODEC = Codec()
@@ -49,8 +50,9 @@ class World:
         keep: bool = False,
         script: dict[str, tuple[int, State, Any]] | None = None,
         settings: Settings | None = None,
+        version: int = 1,
     ) -> None:
-        self.definition: WorkflowDefinition = Registry().workflow(fn)
+        self.definition: WorkflowDefinition = Registry().workflow(fn, version=version)
         self.args = CODEC.encode_args(args, {}, "arguments")
         self.keep = keep
         self.script = script or {}
@@ -130,6 +132,12 @@ class World:
                     self._put(Entry(number, Kind.TIMER, State.PENDING, name, due_ms=self._due_ms(due)))
                 case StartPromise(number, name, due):
                     self._put(Entry(number, Kind.PROMISE, State.PENDING, name, due_ms=self._due_ms(due) if due else 0))
+                case Mark(number, kind, name):
+                    self._put(Entry(number, kind, State.RESOLVED, name))
+                case StartChild(number, function, _, _, _, child_id, detached=True):
+                    self._put(
+                        Entry(number, Kind.DETACHED, State.RESOLVED, function, self._stamp(), child_id=child_id or "")
+                    )
                 case StartChild(number, function, _, _, due, child_id):
                     due_ms = self._due_ms(due) if due else 0
                     self._put(
@@ -244,6 +252,8 @@ def value_of(progress: Progress) -> Any:
             return ("rejected", text)
         case CanceledOutcome():
             return "canceled"
+        case Continued(payload, base):
+            return ("continued", CODEC.decode(payload), base)
         case Halted(reason):
             return ("halted", reason)
         case None:

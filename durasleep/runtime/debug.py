@@ -1,0 +1,186 @@
+"""Debug mode: finds what differs from run to run, where it is called and by driving each journal twice."""
+
+from __future__ import annotations
+
+import builtins
+import logging
+import os
+import random
+import secrets
+import socket
+import subprocess
+import sysconfig
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from datetime import date, datetime
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, cast
+
+from durasleep.model import Number
+from durasleep.runtime.journal import Asked, StepCall
+from durasleep.runtime.replay import Activation, Halted, Progress, Rejected, Resolved
+
+_log = logging.getLogger("durasleep.runtime")
+
+_NOW, _CHANCE, _SLEEP = "ctx.now()", "ctx.random()", "await ctx.sleep(...)"
+_UUID, _STEP = "ctx.uuid()", "a step, await ctx.run(...)"
+_WHY = {
+    _NOW: "which another run over the same journal answers otherwise",
+    _CHANCE: "which another run over the same journal answers otherwise",
+    _UUID: "which another run over the same journal answers otherwise",
+    _SLEEP: "which holds up its worker",
+    _STEP: "which every run over its journal does again",
+}
+
+_BUILT_IN: dict[Callable[..., Any], tuple[str, str]] = {
+    time.time: ("time.time", _NOW),
+    time.time_ns: ("time.time_ns", _NOW),
+    time.monotonic: ("time.monotonic", _NOW),
+    time.perf_counter: ("time.perf_counter", _NOW),
+    datetime.now: ("datetime.now", _NOW),
+    datetime.utcnow: ("datetime.utcnow", _NOW),  # pyright: ignore[reportDeprecated] - it is looked out for
+    datetime.today: ("datetime.today", _NOW),
+    date.today: ("date.today", _NOW),
+    random.random: ("random.random", _CHANCE),
+    random.getrandbits: ("random.getrandbits", _CHANCE),
+    os.urandom: ("os.urandom", _CHANCE),
+    time.sleep: ("time.sleep", _SLEEP),
+    builtins.open: ("open", _STEP),
+    os.system: ("os.system", _STEP),  # pyright: ignore[reportDeprecated] - likewise
+}
+_IN_PYTHON: dict[CodeType, tuple[str, str]] = {
+    uuid.uuid1.__code__: ("uuid.uuid1", _UUID),
+    uuid.uuid4.__code__: ("uuid.uuid4", _UUID),
+    secrets.token_bytes.__code__: ("secrets.token_bytes", _CHANCE),
+    secrets.token_hex.__code__: ("secrets.token_hex", _CHANCE),
+    secrets.token_urlsafe.__code__: ("secrets.token_urlsafe", _CHANCE),
+    cast("Any", socket.socket.__init__).__code__: ("socket.socket", _STEP),
+    subprocess.Popen.__init__.__code__: ("subprocess.Popen", _STEP),
+    threading.Thread.start.__code__: ("threading.Thread.start", _STEP),
+    Path.open.__code__: ("Path.open", _STEP),
+}
+_SHARED_RANDOM: Any = cast("Any", random.random).__self__
+"""The generator behind the functions of ``random``; one that a workflow has seeded itself replays."""
+
+for _name in random.__all__:
+    _method: Any = getattr(random, _name)
+    if getattr(_method, "__self__", None) is _SHARED_RANDOM and hasattr(_method, "__code__"):
+        _IN_PYTHON[_method.__code__] = (f"random.{_name}", _CHANCE)
+
+_NOT_THEIRS = tuple(
+    {
+        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+        str(Path(__file__).parents[1]),
+        "<frozen",
+    }
+)
+_said: set[tuple[str, int, str]] = set()
+
+
+def watch(frame: FrameType, event: str, arg: Any) -> None:
+    """A profile function that names calls which differ from run to run, or block; each place once.
+
+    Only those of the user's own code: what libraries do inside is their business.
+    """
+    if event == "c_call":
+        found, caller = _BUILT_IN.get(arg) if arg.__hash__ else None, frame
+    elif event == "call":
+        found, caller = _IN_PYTHON.get(frame.f_code), frame.f_back
+        if found and found[1] is _CHANCE and frame.f_locals.get("self", _SHARED_RANDOM) is not _SHARED_RANDOM:
+            return
+    else:
+        return
+    if found is None or caller is None or caller.f_code.co_filename.startswith(_NOT_THEIRS):
+        return
+    name, instead = found
+    place = (caller.f_code.co_filename, caller.f_lineno, name)
+    if place not in _said:
+        _said.add(place)
+        _log.warning(
+            "%s:%d in %s: a workflow calls %s(), %s: use %s",
+            place[0],
+            place[1],
+            caller.f_code.co_qualname,
+            name,
+            _WHY[instead],
+            instead,
+        )
+
+
+def checked(activation: Activation, progress: Progress) -> Progress:
+    """The progress itself or, if another run over the same journal differs, a halt that shows how."""
+    if isinstance(progress.outcome, Halted):
+        return progress
+    twin, again = activation.run_again()
+    try:
+        found = _difference(activation, twin, progress, again)
+    finally:
+        twin.close()
+    if found is None:
+        return progress
+    reason = "\n".join(
+        [
+            f"{activation.id} is not deterministic: driven twice over one journal, it differs (- first, + again):",
+            *found,
+            "What differs from run to run comes from ctx (now, random, uuid) or from a step.",
+        ]
+    )
+    return Progress((), (), progress.stop_steps, False, Halted(reason))
+
+
+def _difference(first: Activation, again: Activation, progress: Progress, repeated: Progress) -> list[str] | None:
+    asked, asked_again = first.asked, again.asked
+    for number in sorted(asked.keys() | asked_again.keys(), key=_place):
+        one, other = asked.get(number), asked_again.get(number)
+        if one is None or other is None or not _same(first, one, other):
+            return [f"  - {number:<6} {_shown(one)}", f"  + {number:<6} {_shown(other)}"]
+    outcome, outcome_again = _plain(first, progress), _plain(first, repeated)
+    if outcome != outcome_again:
+        return [f"  - outcome {outcome}", f"  + outcome {outcome_again}"]
+    return None
+
+
+def _same(activation: Activation, one: Asked, other: Asked) -> bool:
+    if (one.kind, one.name) != (other.kind, other.name):
+        return False
+    if one.wanted is None or other.wanted is None:  # the journal has it
+        return True
+    if isinstance(one.wanted, StepCall) and isinstance(other.wanted, StepCall):
+        return _arguments(activation, one.wanted) == _arguments(activation, other.wanted)
+    return one.wanted == other.wanted
+
+
+def _arguments(activation: Activation, call: StepCall) -> bytes:
+    try:
+        return activation.codec.encode_args(call.args, call.kwargs, call.name)
+    except Exception:  # noqa: BLE001 - a step takes whatever it likes: what cannot be written cannot be compared
+        return b""
+
+
+def _shown(asked: Asked | None) -> str:
+    if asked is None:
+        return "nothing"
+    match asked.wanted:
+        case StepCall(name=name, args=args, kwargs=kwargs):
+            return f"step {name!r} {args!r} {kwargs!r}"
+        case None:
+            return f"{asked.kind} {asked.name!r}"
+        case wanted:
+            return repr(wanted)
+
+
+def _plain(activation: Activation, progress: Progress) -> str:
+    match progress.outcome:
+        case Rejected(text=text):
+            return f"rejected: {text}"
+        case Resolved(payload):
+            return f"resolved: {activation.codec.decode(payload)!r}"
+        case other:
+            return "not yet" if other is None else repr(other)
+
+
+def _place(number: Number) -> list[int]:
+    return [int(part) for part in number.split(".")]
