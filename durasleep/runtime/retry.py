@@ -50,7 +50,7 @@ class Retry:
         """How long to wait after this attempt; ``chance`` is a random number in [0, 1)."""
         delay_max_ms = duration_ms(self.delay_max)
         try:
-            delay_ms = duration_ms(self.delay) * self.backoff ** (attempt - 1)
+            delay_ms = duration_ms(self.delay) * float(self.backoff) ** (attempt - 1)
         except OverflowError:
             return delay_max_ms
         return round(min(delay_ms * (1 + self.jitter * chance), delay_max_ms))

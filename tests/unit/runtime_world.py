@@ -65,6 +65,7 @@ class World:
             birth=7,
             created_ms=CREATED_MS,
         )
+        self.base = 0
         self.now_ms = CREATED_MS
         self.order = CREATED_MS
         self.journal: dict[Number, Entry] = {}
@@ -78,7 +79,7 @@ class World:
     # -- what a worker does
 
     def new_activation(self) -> Activation:
-        return Activation(self.definition, self.info, self.args, CODEC, settings=self.settings)
+        return Activation(self.definition, self.info, self.args, CODEC, settings=self.settings, base=self.base)
 
     def activate(self) -> Progress:
         """Load the journal and drive until suspended, running steps as they are asked for."""

@@ -1,0 +1,405 @@
+"""What long-lived workflows need: races, clean-up after a cancel, changes of their code, new runs, and a bound."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from durasleep.errors import DefinitionError, UsageError
+from durasleep.model import Entry, Kind, Number, StartChild, State
+from durasleep.runtime.context import Context
+from durasleep.runtime.definition import Registry
+from durasleep.runtime.replay import Continued, Halted, Progress, version_of
+from durasleep.settings import Settings
+from tests.unit.runtime_world import CREATED_MS, World, play, value_of
+
+DAY_MS = 86_400_000
+
+
+def done(what: str = "done") -> str:
+    return what
+
+
+# -- races
+
+
+async def approved(ctx: Context) -> list[Any]:
+    winner = await ctx.race(ctx.promise(name="approval"), ctx.sleep(timedelta(days=3)))
+    return [winner.index, winner.value]
+
+
+def test_the_first_wins_and_the_others_are_taken_back_in_the_same_commit() -> None:
+    world = World(approved, script={"1": (DAY_MS, State.RESOLVED, "yes")})
+    assert value_of(world.play()) == [0, "yes"]
+    late = World(approved)
+    assert value_of(late.play()) == [1, None]
+    assert play(approved, script={"1": (DAY_MS, State.RESOLVED, "yes")}) == [0, "yes"]
+
+    async def going_on(ctx: Context) -> Any:
+        return [await approved(ctx), await ctx.promise()]
+
+    world = World(going_on)
+    world.activate()
+    world.settle("1", State.RESOLVED, "yes")
+    world.activate()
+    assert world.journal[Number("2")].state is State.CANCELED
+    assert world.journal[Number("3")].state is State.PENDING
+
+
+def test_what_the_first_one_raised_is_raised() -> None:
+    assert play(approved, script={"1": (5, State.REJECTED, ValueError("no"))}) == ("rejected", "ValueError: no")
+
+
+def test_a_branch_that_loses_cleans_up_before_the_race_is_over() -> None:
+    async def slow(ctx: Context) -> str:
+        try:
+            await ctx.sleep(60)
+        finally:
+            if not ctx.detaching:
+                await ctx.run(done, "put away")
+        return "slow"
+
+    async def racing(ctx: Context) -> Any:
+        winner = await ctx.race(slow(ctx), ctx.sleep(1, name="quick"))
+        return [winner.index, await ctx.run(done, "after")]
+
+    world = World(racing)
+    assert value_of(world.play()) == [1, "after"]
+    assert world.journal[Number("2.2")].stamp < world.journal[Number("3")].stamp
+
+
+def test_a_race_of_nobody_is_refused() -> None:
+    async def racing(ctx: Context) -> None:
+        await ctx.race()
+
+    assert play(racing)[0] == "rejected"
+
+
+# -- after a cancel
+
+
+def test_a_cancel_runs_what_was_registered_the_last_one_first() -> None:
+    async def ordering(ctx: Context) -> None:
+        ctx.on_cancel(noted.append, "refund")
+        ctx.on_cancel(noted.append, "restock")
+        await ctx.sleep(60)
+
+    noted: list[str] = []
+    world = World(ordering, script={"0": (5, State.RESOLVED, None)})
+    assert value_of(world.play()) == "canceled"
+    assert noted == ["restock", "refund"]
+    assert [world.journal[Number(number)].kind for number in ("1", "2", "3")] == [Kind.TIMER, Kind.STEP, Kind.STEP]
+
+
+def test_a_workflow_that_ends_otherwise_or_survives_its_cancel_runs_none_of_it() -> None:
+    async def ordering(ctx: Context) -> str:
+        ctx.on_cancel(noted.append, "refund")
+        try:
+            await ctx.sleep(60)
+        except asyncio.CancelledError:
+            return "went on"
+        return "slept"
+
+    noted: list[str] = []
+    assert value_of(World(ordering).play()) == "slept"
+    assert value_of(World(ordering, script={"0": (5, State.RESOLVED, None)}).play()) == "went on"
+    assert noted == []
+
+
+def test_what_fails_after_a_cancel_is_how_it_ends_and_the_rest_runs() -> None:
+    async def ordering(ctx: Context) -> None:
+        ctx.on_cancel(noted.append, "refund")
+        ctx.on_cancel(int, "x")
+        await ctx.sleep(60)
+
+    noted: list[str] = []
+    state, text = value_of(World(ordering, script={"0": (5, State.RESOLVED, None)}).play())
+    assert (state, text[:10]) == ("rejected", "ValueError")
+    assert noted == ["refund"]
+
+
+def test_being_put_away_is_no_cancel() -> None:
+    async def ordering(ctx: Context) -> None:
+        ctx.on_cancel(noted.append, "refund")
+        await ctx.sleep(60)
+
+    noted: list[str] = []
+    world = World(ordering)
+    world.activate()
+    world.close()
+    assert noted == []
+
+
+# -- executions of their own
+
+
+def test_a_detached_execution_is_started_and_not_awaited() -> None:
+    async def starting(ctx: Context) -> list[str]:
+        return [await ctx.detached("audit", 1), await ctx.detached("audit", 2, id="mine")]
+
+    ops: list[StartChild] = []
+    world = World(starting)
+    commit = world.commit
+
+    def noting(progress: Progress) -> None:
+        ops.extend(op for op in progress.ops if isinstance(op, StartChild))
+        commit(progress)
+
+    world.commit = noting  # type: ignore[method-assign]
+    first, second = value_of(world.play())
+    assert [(op.child_id, op.detached) for op in ops] == [(first, True), ("mine", True)]
+    assert first.startswith("order-1-")
+    assert second == "mine"
+    assert value_of(World(starting).play())[0] == first
+
+
+def test_with_the_end_of_its_workflow_it_is_still_started() -> None:
+    async def starting(ctx: Context) -> str:
+        ctx.detached("audit", id="mine")
+        return "done"
+
+    progress = World(starting).activate()
+    [op] = progress.ops
+    assert isinstance(op, StartChild)
+    assert (op.child_id, op.function) == ("mine", "audit")
+
+
+# -- changes of the code
+
+
+def renewing(new: bool) -> Any:
+    async def before(ctx: Context) -> list[str]:
+        await ctx.sleep(1)
+        return [await ctx.run(done, "old way"), await ctx.run(done, "end")]
+
+    async def after(ctx: Context) -> list[str]:
+        await ctx.sleep(1)
+        if ctx.patched("two-steps"):
+            ways = [await ctx.run(done, "new way"), await ctx.run(done, "newer way")]
+        else:
+            ways = [await ctx.run(done, "old way")]
+        return [*ways, await ctx.run(done, "end")]
+
+    return after if new else before
+
+
+def with_new_code(world: World) -> World:
+    world.definition = World(renewing(new=True)).definition
+    return world
+
+
+def test_one_that_has_come_by_takes_the_old_way_one_that_has_not_the_new() -> None:
+    world = World(renewing(new=False))
+    old_result = value_of(world.play())
+    assert old_result == ["old way", "end"]
+    ways: list[Any] = []
+    for cut in world.cuts[:-1]:
+        other = with_new_code(cut.copied())
+        ways.append(value_of(other.play()))
+        assert value_of(other.play()) == ways[-1]  # and ever after
+    # up to the end of the sleep nobody has come by
+    assert ways == [["new way", "newer way", "end"]] * 2 + [["old way", "end"]]
+
+
+def test_a_change_is_noted_once_and_holds_for_the_whole_run() -> None:
+    async def looping(ctx: Context) -> list[bool]:
+        ways: list[bool] = []
+        for _ in range(3):
+            await ctx.sleep(1)
+            ways.append(ctx.patched("loop"))
+        return ways
+
+    async def looping_before(ctx: Context) -> list[bool]:
+        for _ in range(3):
+            await ctx.sleep(1)
+        return []
+
+    looping_before.__name__ = looping_before.__qualname__ = "looping"
+    fresh = World(looping)
+    assert value_of(fresh.play()) == [True] * 3
+    assert [entry.name for entry in fresh.journal.values() if entry.kind is Kind.PATCH] == ["loop"]
+    old = World(looping_before)
+    old.activate()
+    old.step_time()
+    old.activate()
+    old.definition = fresh.definition
+    old.step_time()
+    assert value_of(old.play()) == [False] * 3
+
+
+def test_a_note_nobody_asks_about_any_more_is_no_mismatch() -> None:
+    world = World(renewing(new=True))
+    world.play()
+
+    async def renewed(ctx: Context) -> list[str]:
+        await ctx.sleep(1)
+        return [await ctx.run(done, way) for way in ("new way", "newer way", "end")]
+
+    world.definition = World(renewed).definition
+    assert value_of(world.play()) == ["new way", "newer way", "end"]
+
+
+def test_the_newest_version_begins_and_what_has_begun_stays() -> None:
+    async def first(ctx: Context) -> int:
+        await ctx.sleep(1)
+        return 1
+
+    async def second(ctx: Context) -> int:
+        await ctx.sleep(1)
+        return 2
+
+    world = World(second, version=2)
+    world.activate()
+    assert version_of(world.journal.values()) == 2
+    old = World(first)
+    old.activate()
+    assert version_of(old.journal.values()) == 1
+    assert version_of([Entry(Number("0"), Kind.CANCEL, State.RESOLVED, stamp=1)]) is None
+    assert version_of([]) is None
+
+
+def test_versions_of_one_name_stand_side_by_side() -> None:
+    async def first(ctx: Context) -> None: ...
+
+    async def second(ctx: Context) -> None: ...
+
+    registry = Registry()
+    registry.workflow(second, "renew", 2)
+    registry.workflow(first, "renew")
+    newest, one = registry.get("renew"), registry.get_version("renew", 1)
+    assert newest is not None
+    assert newest.fn is second
+    assert one is not None
+    assert one.fn is first
+    assert registry.get_version("renew", 3) is None
+    assert registry.names() == ("renew",)
+
+
+def test_two_functions_of_one_version_are_refused() -> None:
+    async def one(ctx: Context) -> None: ...
+
+    async def other(ctx: Context) -> None: ...
+
+    registry = Registry()
+    registry.workflow(one, "renew", 2)
+    with pytest.raises(DefinitionError, match="already registered"):
+        registry.workflow(other, "renew", 2)
+    with pytest.raises(DefinitionError, match="already registered"):
+        registry.task(done, "renew")
+    with pytest.raises(DefinitionError, match="version 0"):
+        registry.workflow(other, "zero", 0)
+
+
+# -- new runs
+
+
+async def counting(ctx: Context, count: int, upto: int = 3) -> int:
+    await ctx.sleep(1)
+    if count < upto:
+        ctx.continue_as_new(count + 1, upto=upto)
+    return count
+
+
+def test_it_goes_on_as_a_new_run_with_other_arguments_and_numbers() -> None:
+    world = World(counting, 1)
+    progress = world.play()
+    assert value_of(progress) == ("continued", [[2], {"upto": 3}], 1)
+    assert isinstance(progress.outcome, Continued)
+    world.args, world.journal = progress.outcome.payload, {}
+    world.base = progress.outcome.base
+    assert value_of(world.play()) == ("continued", [[3], {"upto": 3}], 2)
+    assert set(world.journal) == {"2"}
+
+
+def test_it_ends_the_run_wherever_it_is_called_and_whatever_is_caught() -> None:
+    async def nested(ctx: Context) -> str:
+        async def inner() -> None:
+            ctx.continue_as_new(7)
+
+        try:
+            await asyncio.gather(inner(), ctx.sleep(5))
+        except BaseException:  # noqa: BLE001 - what nobody should do
+            return "swallowed"
+        return "never"
+
+    progress = World(nested).activate()
+    assert value_of(progress) == ("continued", [[7], {}], 2)
+    assert progress.ops == ()
+
+
+def test_arguments_that_cannot_be_kept_reject() -> None:
+    async def nested(ctx: Context) -> None:
+        ctx.continue_as_new(object())
+
+    assert value_of(World(nested).activate())[0] == "rejected"
+
+
+def test_time_in_a_new_run_begins_with_it() -> None:
+    async def asking(ctx: Context) -> str:
+        return ctx.now().isoformat()
+
+    world = World(asking)
+    world.info = replace(world.info, begun_ms=CREATED_MS + DAY_MS)
+    assert value_of(world.play()) == "2023-11-15T22:13:20+00:00"
+
+
+# -- the bound of a journal
+
+
+async def growing(ctx: Context) -> None:
+    while True:
+        await ctx.run(bytes, 1000)
+
+
+def warnings_and_end(world: World) -> tuple[list[str], str]:
+    warnings: list[str] = []
+    commit = world.commit
+
+    def noting(progress: Progress) -> None:
+        if progress.warning:
+            warnings.append(progress.warning)
+        commit(progress)
+
+    world.commit = noting  # type: ignore[method-assign]
+    outcome = world.play().outcome
+    assert isinstance(outcome, Halted)
+    return warnings, outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("limit", "told", "ended"),
+    [
+        (Settings(journal_entries_max=100), "50 journal entries of at most 100", "101 journal entries of at most 100"),
+        (Settings(journal_bytes_max=100_000), "with 50,150 bytes of at most", "with 100,300 bytes of at most 100,000"),
+    ],
+)
+def test_half_a_journal_is_warned_of_once_and_more_than_a_whole_one_halts(
+    limit: Settings, told: str, ended: str
+) -> None:
+    warnings, reason = warnings_and_end(World(growing, settings=limit))
+    [warning] = warnings
+    assert told in warning
+    assert "continue_as_new" in warning
+    assert ended in reason
+    assert "continue_as_new" in reason
+
+
+def test_clean_up_takes_steps_only() -> None:
+    async def child(ctx: Context) -> None: ...
+
+    Registry().workflow(child)
+
+    async def registering(ctx: Context) -> str:
+        for wrong in (child, "name"):
+            try:
+                ctx.on_cancel(wrong)  # type: ignore[arg-type]
+            except UsageError:
+                continue
+            return "accepted"
+        return "refused"
+
+    assert play(registering) == "refused"

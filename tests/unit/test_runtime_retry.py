@@ -1,0 +1,164 @@
+"""Retries: when a failed attempt is followed by another, and how a step's attempts stand in the journal."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from durasleep.errors import Canceled, NotSerializable, RemoteError, UsageError
+from durasleep.model import Kind, State
+from durasleep.runtime.context import Context
+from durasleep.runtime.definition import Registry
+from durasleep.runtime.retry import Retry
+from tests.unit.runtime_world import World, value_of
+
+
+class DeclinedError(Exception):
+    pass
+
+
+def test_it_gives_up_after_its_attempts() -> None:
+    retry = Retry(attempts=3)
+    assert [retry.wants(OSError(), attempt) for attempt in (1, 2, 3)] == [True, True, False]
+
+
+def test_what_to_give_up_on_wins_over_what_to_retry_on() -> None:
+    retry = Retry(retry_on=(OSError, "DeclinedError"), give_up_on=(FileNotFoundError, "elsewhere.Final"))
+    assert retry.wants(ConnectionError(), 1)
+    assert not retry.wants(FileNotFoundError(), 1)
+    assert not retry.wants(ValueError(), 1)
+    assert retry.wants(DeclinedError(), 1)
+    assert retry.wants(RemoteError("billing.errors.DeclinedError", "of another process"), 1)
+    assert not Retry(give_up_on=("elsewhere.Final",)).wants(RemoteError("elsewhere.Final", ""), 1)
+
+
+@pytest.mark.parametrize("error", [Canceled("by hand"), NotSerializable("the result")])
+def test_what_another_attempt_cannot_mend_is_not_tried_again(error: Exception) -> None:
+    assert not Retry().wants(error, 1)
+
+
+def test_waits_grow_up_to_their_longest_and_are_spread() -> None:
+    retry = Retry(attempts=1000, delay=0.5, backoff=3, delay_max=timedelta(seconds=20), jitter=0.1)
+    waits_ms = [retry.delay_ms(attempt, 0.0) for attempt in (1, 2, 3, 4, 5, 999)]
+    assert waits_ms == [500, 1500, 4500, 13_500, 20_000, 20_000]
+    assert retry.delay_ms(2, 0.999) in range(1640, 1651)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"attempts": 0}, {"attempts": 5000}, {"backoff": 0.5}, {"jitter": 2}, {"delay": -1}, {"delay_max": -1}]
+)
+def test_a_policy_that_cannot_work_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Retry(**wrong)
+
+
+class Flaky:
+    """Fails the first ``failures`` calls."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise ConnectionError(f"attempt {self.calls}")
+        return f"attempt {self.calls}"
+
+
+def test_waits_and_attempts_are_entries_below_the_first_one() -> None:
+    async def paying(ctx: Context) -> list[str]:
+        return [await ctx.run(charge, retry=Retry(attempts=4, delay=5, jitter=0)), await ctx.run(Flaky(0))]
+
+    charge = Flaky(2)
+    world = World(paying)
+    assert value_of(world.play()) == ["attempt 3", "attempt 1"]
+    assert world.shape() == {
+        "1": (Kind.STEP, "Flaky", State.REJECTED),
+        "1.1": (Kind.TIMER, "Flaky, attempt 2", State.RESOLVED),
+        "1.2": (Kind.STEP, "Flaky", State.REJECTED),
+        "1.3": (Kind.TIMER, "Flaky, attempt 3", State.RESOLVED),
+        "1.4": (Kind.STEP, "Flaky", State.RESOLVED),
+        "2": (Kind.STEP, "Flaky", State.RESOLVED),
+    }
+    assert world.now_ms - world.info.created_ms == 15_000
+
+
+def test_a_wait_below_a_second_is_the_workers() -> None:
+    async def paying(ctx: Context) -> str:
+        return await ctx.run(charge, retry=Retry(attempts=3, delay=0.2, jitter=0))
+
+    charge = Flaky(1)
+    world = World(paying)
+    world.activation = world.new_activation()
+    first = world.activation.start([])
+    assert [call.delay_s for call in first.steps] == [0.0]
+    world.run_step(first.steps[0])
+    [again] = world.activation.feed(world.journal.values()).steps
+    assert (again.number, again.delay_s) == ("1.1", 0.2)
+    world.close()
+
+
+def test_the_last_error_is_the_outcome() -> None:
+    async def paying(ctx: Context) -> str:
+        return await ctx.run(charge, retry=Retry(attempts=2, delay=1))
+
+    charge = Flaky(9)
+    assert value_of(World(paying).play()) == ("rejected", "ConnectionError: attempt 2")
+
+
+def test_an_error_to_give_up_on_is_raised_at_once() -> None:
+    async def paying(ctx: Context) -> int:
+        try:
+            await ctx.run(charge, retry=Retry(give_up_on=(ConnectionError,)))
+        except ConnectionError:
+            return charge.calls
+        return 0
+
+    charge = Flaky(9)
+    world = World(paying)
+    assert value_of(world.play()) == 1
+
+
+def test_a_tasks_own_retry_holds_where_it_is_a_step() -> None:
+    def charge() -> str:
+        return attempts()
+
+    attempts = Flaky(1)
+    Registry().task(charge, retry=Retry(attempts=2, delay=1), timeout=7)
+
+    async def paying(ctx: Context) -> str:
+        return await ctx.run(charge)
+
+    world = World(paying)
+    world.activate()
+    assert (world.journal["1.1"].kind, world.journal["1.1"].state) == (Kind.TIMER, State.PENDING)  # type: ignore[index]
+    assert value_of(world.play()) == "attempt 2"
+
+
+def test_taking_the_call_back_takes_back_the_wait_it_is_in() -> None:
+    async def paying(ctx: Context) -> str:
+        try:
+            async with asyncio.timeout(3):
+                return await ctx.run(Flaky(9), retry=Retry(delay=60))
+        except TimeoutError:
+            return "gave up"
+
+    world = World(paying)
+    assert value_of(world.play()) == "gave up"
+    assert world.journal["2.1"].state is State.CANCELED  # type: ignore[index]
+
+
+def test_attempts_in_one_branch_do_not_renumber_another() -> None:
+    async def paying(ctx: Context) -> list[str]:
+        retry = Retry(attempts=3, delay=2)
+        return list(await asyncio.gather(*(ctx.run(call, retry=retry) for call in calls)))
+
+    for failures in (0, 2):
+        calls = [Flaky(failures), Flaky(0), Flaky(1)]
+        world = World(paying)
+        assert value_of(world.play())[1:] == ["attempt 1", "attempt 2"]
+        assert {number for number in world.journal if number.startswith("3")} == {"3", "3.1", "3.2"}
