@@ -59,8 +59,13 @@ _IN_PYTHON: dict[CodeType, tuple[str, str]] = {
     secrets.token_urlsafe.__code__: ("secrets.token_urlsafe", _CHANCE),
     cast("Any", socket.socket.__init__).__code__: ("socket.socket", _STEP),
     subprocess.Popen.__init__.__code__: ("subprocess.Popen", _STEP),
+    subprocess.run.__code__: ("subprocess.run", _STEP),
+    subprocess.check_output.__code__: ("subprocess.check_output", _STEP),
     threading.Thread.start.__code__: ("threading.Thread.start", _STEP),
-    Path.open.__code__: ("Path.open", _STEP),
+    **{
+        method.__code__: (f"Path.{method.__name__}", _STEP)
+        for method in (Path.open, Path.read_text, Path.read_bytes, Path.write_text, Path.write_bytes)
+    },
 }
 _SHARED_RANDOM: Any = cast("Any", random.random).__self__
 """The generator behind the functions of ``random``; one that a workflow has seeded itself replays."""

@@ -1,0 +1,193 @@
+"""Debug mode: calls that do not replay are named where they stand, and two runs over one journal are compared."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import random
+import secrets
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from durasleep.runtime import debug
+from durasleep.runtime.context import Context
+from durasleep.runtime.replay import Activation, Halted, Progress
+from durasleep.settings import Settings
+from tests.unit.runtime_world import CODEC, WorkflowFn, World, value_of
+
+DEBUG = Settings(debug=True)
+
+
+class DebugWorld(World):
+    """A world in debug mode: every activation is watched, and checked after each time it was driven."""
+
+    def __init__(self, fn: WorkflowFn, *args: Any, **options: Any) -> None:
+        super().__init__(fn, *args, settings=DEBUG, **options)
+        self.halts: list[Progress] = []
+
+    def new_activation(self) -> Activation:
+        return Activation(self.definition, self.info, self.args, CODEC, settings=DEBUG, watch=debug.watch)
+
+    def commit(self, progress: Progress) -> None:
+        assert self.activation is not None
+        self.checked = debug.checked(self.activation, progress)
+        if self.checked is not progress:
+            self.halts.append(self.checked)
+        super().commit(progress)
+
+
+def reason_of(fn: WorkflowFn) -> str:
+    world = DebugWorld(fn)
+    world.activate()
+    outcome = world.halts[0].outcome
+    assert isinstance(outcome, Halted)
+    return outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "instead"),
+    [
+        (time.time, "time.time()", "ctx.now()"),
+        (lambda: datetime.now(UTC), "datetime.now()", "ctx.now()"),
+        (lambda: date.today(), "date.today()", "ctx.now()"),  # noqa: DTZ011, PLW0108 - what is looked out for
+        (random.random, "random.random()", "ctx.random()"),
+        (lambda: random.choice([1, 2]), "random.choice()", "ctx.random()"),
+        (lambda: random.shuffle([1, 2]), "random.shuffle()", "ctx.random()"),
+        (uuid.uuid4, "uuid.uuid4()", "ctx.uuid()"),
+        (lambda: os.urandom(4), "os.urandom()", "ctx.random()"),
+        (lambda: secrets.token_hex(4), "secrets.token_hex()", "ctx.random()"),
+        (lambda: time.sleep(0), "time.sleep()", "await ctx.sleep(...)"),
+        (lambda: Path(__file__).open().close(), "Path.open()", "await ctx.run(...)"),
+        (lambda: open(__file__).close(), "open()", "await ctx.run(...)"),  # noqa: PTH123 - likewise
+        (lambda: Path(__file__).read_bytes(), "Path.read_bytes()", "await ctx.run(...)"),
+        (lambda: subprocess.run(["true"], check=True), "subprocess.run()", "await ctx.run(...)"),
+        (lambda: linecache.getline(__file__, 1), "", ""),
+    ],
+)
+def test_what_does_not_replay_is_named_once_with_what_to_use(
+    call: Callable[[], Any], name: str, instead: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def calling(ctx: Context) -> str:
+        call()
+        return "done"
+
+    for _ in range(2):
+        DebugWorld(calling).play()
+    warnings = [record.getMessage() for record in caplog.records]
+    if not name:  # what a library does inside is its own business
+        assert warnings == []
+        return
+    [warning] = warnings
+    assert Path(__file__).name in warning
+    assert name in warning
+    assert instead in warning
+
+
+def test_a_generator_of_its_own_and_the_context_are_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    async def choosing(ctx: Context) -> list[Any]:
+        return [random.Random(7).randint(1, 6), ctx.now().isoformat(), ctx.random(), str(ctx.uuid())]
+
+    world = DebugWorld(choosing)
+    world.play()
+    assert caplog.records == []
+    assert world.checked.outcome == world.progress.outcome if world.progress else False
+
+
+def test_without_it_nothing_is_watched(caplog: pytest.LogCaptureFixture) -> None:
+    async def calling(ctx: Context) -> str:
+        return str(uuid.uuid1())[:0]
+
+    World(calling).play()
+    assert caplog.records == []
+
+
+def test_another_profiler_is_put_back() -> None:
+    def mine(*_: Any) -> None: ...
+
+    async def calling(ctx: Context) -> None: ...
+
+    sys.setprofile(mine)
+    try:
+        DebugWorld(calling).play()
+        assert sys.getprofile() is mine
+    finally:
+        sys.setprofile(None)
+
+
+class Restless:
+    """Another number at each call, as a clock or a die would give."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> int:
+        self.calls += 1
+        return self.calls
+
+
+def test_another_duration_argument_name_result_or_way_halts_with_both_runs() -> None:
+    number = Restless()
+
+    async def sleeping(ctx: Context) -> None:
+        await ctx.sleep(number())
+
+    async def passing(ctx: Context) -> None:
+        await ctx.run(abs, number())
+
+    async def naming(ctx: Context) -> None:
+        await ctx.promise(name=f"p{number()}")
+
+    async def answering(ctx: Context) -> int:
+        return number()
+
+    async def failing(ctx: Context) -> None:
+        raise ValueError(number())
+
+    async def turning(ctx: Context) -> None:
+        if number() % 2:
+            await ctx.sleep(1)
+        await ctx.promise()
+
+    for fn in (sleeping, passing, naming, answering, failing, turning):
+        reason = reason_of(fn)
+        assert "not deterministic" in reason, fn
+        signs = [line[2] for line in reason.splitlines() if line.startswith("  ")]
+        assert signs == ["-", "+"], reason
+
+
+def test_what_agrees_goes_on_as_it_was() -> None:
+    async def ordering(ctx: Context, count: int) -> list[Any]:
+        results: list[Any] = []
+        for index in range(count):
+            results.append(await ctx.run(abs, -index))
+            await ctx.sleep(1)
+            winner = await ctx.race(ctx.promise(timeout=3), ctx.sleep(2))
+            results.append([winner.index, ctx.patched("change"), ctx.now().isoformat()])
+        return results
+
+    for keep in (True, False):
+        world = DebugWorld(ordering, 4, keep=keep)
+        plain = World(ordering, 4, keep=keep)
+        assert value_of(world.play()) == value_of(plain.play())
+        assert world.shape() == plain.shape()
+        assert world.checked is world.progress
+
+
+def test_arguments_that_cannot_be_written_are_not_compared() -> None:
+    def done(_: object) -> str:
+        return "done"
+
+    async def passing(ctx: Context) -> str:
+        return await ctx.run(done, object())
+
+    world = DebugWorld(passing)
+    assert value_of(world.play()) == "done"
+    assert world.checked is world.progress
