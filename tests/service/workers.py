@@ -64,6 +64,11 @@ class Effects:
         self.path = str(path)
         self._path = path
 
+    @classmethod
+    def of(cls, path: str) -> Effects:
+        """Those in a file of this name."""
+        return cls(Path(path))
+
     def lines(self) -> list[str]:
         return self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
 
