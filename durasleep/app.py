@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
@@ -172,8 +173,13 @@ class Durasleep(Client):
 
     # -- the worker
 
-    def worker(self, *, group: str | None = None, name: str | None = None, concurrency: int = 100) -> Worker:
-        """A worker for the functions registered here; ``await worker.run()`` serves until ``worker.stop()``."""
+    def worker(
+        self, *, group: str | None = None, name: str | None = None, concurrency: int = 100, debug: bool = False
+    ) -> Worker:
+        """A worker for the functions registered here; ``await worker.run()`` serves until ``worker.stop()``.
+
+        ``debug`` is ``Settings.debug`` for this worker alone.
+        """
         return Worker(
             self._store.connector,
             self.registry,
@@ -181,7 +187,7 @@ class Durasleep(Client):
             namespace=self.namespace,
             group=group or self.group,
             concurrency=concurrency,
-            settings=self.settings,
+            settings=replace(self.settings, debug=True) if debug else self.settings,
             name=name,
             lifespan=self._alive,
         )

@@ -28,6 +28,9 @@ ConcurrencyOption = Annotated[
     int, typer.Option("--concurrency", metavar="N", min=1, max=10_000, help="Executions in hand at a time.")
 ]
 NameOption = Annotated[str | None, typer.Option("--name", metavar="NAME", help="The worker's name; else host and pid.")]
+DebugOption = Annotated[
+    bool, typer.Option("--debug", help="Run every activation twice and compare; name calls that do not replay.")
+]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
 
 
@@ -37,6 +40,7 @@ def worker(
     concurrency: ConcurrencyOption = 100,
     name: NameOption = None,
     url: UrlOption = None,
+    debug: DebugOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Serve a group: run its workflows and tasks until SIGTERM or Ctrl-C.
@@ -47,13 +51,14 @@ def worker(
     app = address.load_app(address.find_app(module))
     if url or not app.is_addressed:
         app.connect(address.find_url(url))
-    run_worker(app.worker(group=group, name=name, concurrency=concurrency))
+    run_worker(app.worker(group=group, name=name, concurrency=concurrency, debug=debug))
 
 
 def dev(
     module: ModuleArgument = None,
     group: GroupOption = None,
     concurrency: ConcurrencyOption = 100,
+    debug: DebugOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """A Redis of this directory, kept in ./.durasleep/, and a worker; other commands here find it."""
@@ -68,7 +73,7 @@ def dev(
             _until_told_to_stop(server)
         else:
             app.connect(server.url)
-            run_worker(app.worker(group=group, concurrency=concurrency))
+            run_worker(app.worker(group=group, concurrency=concurrency, debug=debug))
 
 
 def _prepare_output(verbose: bool) -> None:

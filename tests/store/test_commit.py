@@ -16,6 +16,7 @@ from durasleep.model import (
     Due,
     Entry,
     Kind,
+    Mark,
     Number,
     Op,
     Outcome,
@@ -358,6 +359,28 @@ async def test_continue_as_new_ends_what_was_pending_and_keeps_the_rest(driver: 
     assert [told[b"s"] for told in await driver.inbox("one")] == [b"c"]
 
 
+async def test_a_new_run_knows_when_it_began_and_its_new_marks_are_kept(driver: Driver) -> None:
+    lease = await driver.start("a")
+    old = await driver.head("a")
+    assert old.begun_ms == old.created_ms
+    await driver.commit(lease, Outcome.CONTINUE, Mark(Number("0.1"), Kind.VERSION, "2"))
+    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, due="1")
+    new = await driver.load("a")
+    assert (new.head.begun_ms >= old.created_ms, new.entries) == (True, {})
+    await driver.commit(await driver.take(), Outcome.CONTINUE, Mark(Number("0.1"), Kind.VERSION, "3"))
+    assert (await driver.entry("a", "0.1")).name == "3"
+
+
+async def test_a_mark_is_written_once_and_wakes_nobody(driver: Driver) -> None:
+    lease = await driver.start("a")
+    mark = Mark(Number("0.1"), Kind.PATCH, "two steps")
+    for again in (mark, replace(mark, name="other")):
+        assert not (await driver.commit(lease, Outcome.CONTINUE, again)).entries
+    assert await driver.entry("a", "0.1") == Entry(Number("0.1"), Kind.PATCH, State.RESOLVED, "two steps")
+    assert not (await driver.commit(lease, Outcome.SUSPEND, timer("1"))).redrive
+    assert await driver.place("a") is Place.SUSPENDED
+
+
 async def test_a_cancel_the_old_run_has_not_heard_of_is_told_the_new_one_and_no_other(driver: Driver) -> None:
     lease = await driver.start("a")
     await driver.control("cancel", "a")
@@ -369,6 +392,39 @@ async def test_a_cancel_the_old_run_has_not_heard_of_is_told_the_new_one_and_no_
     await driver.commit(lease, Outcome.CONTINUE, seen=answer.entries[0])
     await driver.commit(lease, Outcome.CONTINUE_AS_NEW, payload=b"", due="2", seen=answer.entries[0])
     assert (await driver.load("a")).entries == {}
+
+
+# -- detached executions
+
+
+async def test_a_detached_execution_settles_when_started_and_outlives_who_started_it(driver: Driver) -> None:
+    lease = await driver.start("a")
+    detached = replace(child("1", "own"), detached=True)
+    answer = await driver.commit(lease, Outcome.SUSPEND, detached, timer("2"))
+    assert answer.redrive
+    [entry] = answer.entries
+    assert (entry.kind, entry.state, entry.child_id) == (Kind.DETACHED, State.RESOLVED, "own")
+    again = await driver.commit(lease, Outcome.SUSPEND, detached, seen=entry)  # the answer was lost
+    assert not again.redrive
+    own = await driver.take()
+    assert (own.id, own.epoch) == ("own", 1)
+    await driver.commit(own, Outcome.RESOLVE, payload=b"r")
+    assert await driver.place("a") is Place.SUSPENDED  # nobody waits for it
+    await driver.control("force", "a")
+    assert (await driver.head("own")).value == b"r"
+
+
+async def test_a_detached_execution_under_a_used_id_is_left_alone_or_refused(driver: Driver) -> None:
+    await driver.start("own", function="g")
+    await driver.start("other", function="h")
+    before = await driver.head("own")
+    lease = await driver.start("a")
+    same, wrong = (replace(child(number, id), detached=True) for number, id in (("1", "own"), ("2", "other")))
+    answer = await driver.commit(lease, Outcome.CONTINUE, same, wrong)
+    assert [(entry.number, entry.state) for entry in answer.entries] == [("1", State.RESOLVED), ("2", State.REJECTED)]
+    assert await driver.head("own") == before
+    with pytest.raises(UsageError, match="id of its own"):
+        await driver.commit(lease, Outcome.CONTINUE, replace(child("3"), detached=True))
 
 
 # -- children
