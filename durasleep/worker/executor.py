@@ -25,7 +25,8 @@ from durasleep.runtime.journal import StepCall
 from durasleep.runtime.replay import Activation, CanceledOutcome, Halted, Progress, Rejected, Resolved
 from durasleep.settings import Settings
 from durasleep.store import commands
-from durasleep.store.commands import Beat, Committed, Head, Lease, Loaded
+from durasleep.store.commands import Beat, Committed, Lease
+from durasleep.store.reads import Head, Loaded
 from durasleep.store.store import Store
 
 T = TypeVar("T")
