@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
@@ -15,7 +14,7 @@ from durasleep.model import Disposition, PromiseId, State, check_id, due_at, due
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import Settings
-from durasleep.store import calls, commands
+from durasleep.store import calls, commands, reads
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
 from durasleep.store.commands import Controlled
 from durasleep.store.connection import Link
@@ -303,27 +302,13 @@ class Client:
 
     async def describe(self, id: str) -> Description:
         """Everything there is to see of a promise; NotFound if there is none."""
-        checked = check_id(id)
         store = await self.opened()
-        loaded = await store.load(checked)
-        if loaded is None:
-            where = owner_of(checked)
-            return calls.describe_entry(checked, await store.load(where[0]) if where else None, self.codec)
-        look = calls.holder_of(store.keys(id), loaded.head)
-        holder = None
-        if look is not None:
-            with suppress(NotFound):
-                holder = await store.call(look)
-        return calls.describe(loaded, holder, self.codec)
+        return await store.run(calls.describe(store.keys(id), check_id(id), self.codec))
 
     async def look(self, id: PromiseId) -> Ending:
         """How a promise stands; NotFound if there is none."""
         store = await self.opened()
-        head = await store.call(commands.read_head(store.keys(id), id))
-        if head is not None:
-            return Ending(id, head.state, head.value)
-        where = owner_of(id)
-        return calls.ending_of_loaded(id, None, await store.load(where[0]) if where else None)
+        return await store.run(calls.look(store.keys(id), id))
 
     async def wait(self, id: PromiseId, timeout: Duration | None = None) -> Ending:
         """Wait until a promise has settled; WaitTimeout after ``timeout``, and it goes on."""
@@ -338,7 +323,7 @@ class Client:
         store = await self.opened()
         expected = self._inbox.expect(id)
         try:
-            if owner_of(id) is None or await store.call(commands.read_head(store.keys(id), id)) is not None:
+            if owner_of(id) is None or await store.call(reads.read_head(store.keys(id), id)) is not None:
                 created = await store.call(commands.attach(store.keys(id), id, inbox=self._inbox.name))
                 ending = calls.ending_of_created(id, created)
                 check_s = self.settings.client_check_s
@@ -380,10 +365,10 @@ class Client:
         store = await self.opened()
         keys = store.keys()
         try:
-            consumers = await store.call(commands.read_consumers(keys, group or self._group))
+            consumers = await store.call(reads.read_consumers(keys, group or self._group))
         except NotFound:
             return []
-        beats = await asyncio.gather(*(store.call(commands.read_beat(keys, consumer)) for consumer in consumers))
+        beats = await asyncio.gather(*(store.call(reads.read_beat(keys, consumer)) for consumer in consumers))
         return [name.partition("/")[0] for name, beat in zip(consumers, beats, strict=True) if beat is not None]
 
     async def _control(

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from durasleep.codec import Codec
-from durasleep.errors import NotFound, StoreUnavailable, WaitTimeout
-from durasleep.model import Disposition, PromiseId, State, check_id, check_name, due_at, due_in, owner_of
+from durasleep.errors import StoreUnavailable, WaitTimeout
+from durasleep.model import Disposition, PromiseId, State, check_id, check_name, due_at, due_in
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import DEFAULTS, Settings
-from durasleep.store import calls, commands
+from durasleep.store import calls, commands, reads
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
 from durasleep.store.commands import Controlled
 from durasleep.store.connection import AnyClient, Connector, SyncLink
@@ -195,27 +194,13 @@ class Client:
 
     def describe(self, id: str) -> Description:
         """Everything there is to see of a promise; NotFound if there is none."""
-        checked = check_id(id)
         store = self.opened()
-        loaded = store.load(checked)
-        if loaded is None:
-            where = owner_of(checked)
-            return calls.describe_entry(checked, store.load(where[0]) if where else None, self.codec)
-        look = calls.holder_of(store.keys(id), loaded.head)
-        holder = None
-        if look is not None:
-            with suppress(NotFound):
-                holder = store.call(look)
-        return calls.describe(loaded, holder, self.codec)
+        return store.run(calls.describe(store.keys(id), check_id(id), self.codec))
 
     def look(self, id: PromiseId) -> Ending:
         """How a promise stands; NotFound if there is none."""
         store = self.opened()
-        head = store.call(commands.read_head(store.keys(id), id))
-        if head is not None:
-            return Ending(id, head.state, head.value)
-        where = owner_of(id)
-        return calls.ending_of_loaded(id, None, store.load(where[0]) if where else None)
+        return store.run(calls.look(store.keys(id), id))
 
     def wait(self, id: PromiseId, timeout: Duration | None = None) -> Ending:
         """Block until a promise has settled; WaitTimeout after ``timeout``, and it goes on."""
@@ -223,7 +208,7 @@ class Client:
         give_up_at = None if limit_s is None else time.monotonic() + limit_s
         store = self.opened()
         keys = store.keys(id)
-        tells_inbox = store.call(commands.read_head(keys, id)) is not None
+        tells_inbox = store.call(reads.read_head(keys, id)) is not None
         while True:
             if tells_inbox:  # again and again: it also keeps the inbox alive
                 created = store.call(commands.attach(keys, id, inbox=self._inbox))

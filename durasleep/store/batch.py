@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,11 +17,10 @@ import redis.exceptions as redis_errors
 from durasleep.errors import DurasleepError, StoreError, StoreUnavailable
 from durasleep.settings import Settings
 from durasleep.store import script
-from durasleep.store.commands import Command, Item, error_of, key_list
+from durasleep.store.commands import Call, Command, Item, error_of, key_list
 from durasleep.store.connection import Link, Reply, error_text, is_passing
 
 T = TypeVar("T")
-Call = Item[Any] | Command[Any]
 
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0  # a Redis that comes back is used within two seconds
@@ -66,6 +65,32 @@ def script_of(call: Call) -> script.Script | None:
 def is_unknown_script(reply: Reply) -> bool:
     """Whether the server has forgotten a script (restart, SCRIPT FLUSH)."""
     return isinstance(reply, redis_errors.NoScriptError) or str(reply).startswith("NOSCRIPT")
+
+
+def talk(
+    calls: Sequence[Call], settings: Settings
+) -> Generator[list[list[bytes]], list[Reply], list[tuple[Reply, int]]]:
+    """What to send for some calls, and, if the server has forgotten scripts, what to send then.
+
+    It is sent the replies, and ends with the reply to each call and the call's place in it.
+    """
+    commands = join(calls, settings)
+    replies = yield [command for command, _ in commands]
+    unknown = [index for index, reply in enumerate(replies) if is_unknown_script(reply)]
+    if unknown:
+        again: list[list[bytes]] = []
+        for index in unknown:
+            lua = script_of(calls[commands[index][1][0]])
+            if lua is None:
+                raise StoreError(str(replies[index]))
+            again.append(script.as_eval(lua, commands[index][0]))
+        for index, reply in zip(unknown, (yield again), strict=True):
+            replies[index] = reply
+    found: list[tuple[Reply, int]] = [(None, 0)] * len(calls)
+    for (_, positions), reply in zip(commands, replies, strict=True):
+        for place, position in enumerate(positions):
+            found[position] = (reply, place)
+    return found
 
 
 def must_repeat(call: Call, reply: Reply, place: int) -> bool:
@@ -153,26 +178,19 @@ class Batcher:
 
     async def _once(self, batch: list[_Waiting]) -> list[_Waiting]:
         """One exchange; answers what is left to repeat."""
-        commands = join([waiting.call for waiting in batch], self._settings)
-        replies = await self._link.exchange([command for command, _ in commands])
-        unknown = [index for index, reply in enumerate(replies) if is_unknown_script(reply)]
-        if unknown:
-            again: list[list[bytes]] = []
-            for index in unknown:
-                lua = script_of(batch[commands[index][1][0]].call)
-                if lua is None:
-                    raise StoreError(str(replies[index]))
-                again.append(script.as_eval(lua, commands[index][0]))
-            for index, reply in zip(unknown, await self._link.exchange(again), strict=True):
-                replies[index] = reply
+        talk_of_batch = talk([waiting.call for waiting in batch], self._settings)
+        try:
+            commands = next(talk_of_batch)
+            while True:
+                commands = talk_of_batch.send(await self._link.exchange(commands))
+        except StopIteration as end:
+            found: list[tuple[Reply, int]] = end.value
         left: list[_Waiting] = []
-        for (_, positions), reply in zip(commands, replies, strict=True):
-            for place, position in enumerate(positions):
-                waiting = batch[position]
-                if must_repeat(waiting.call, reply, place):
-                    left.append(waiting)
-                elif not waiting.future.done():
-                    _settle(waiting, reply, place)
+        for waiting, (reply, place) in zip(batch, found, strict=True):
+            if must_repeat(waiting.call, reply, place):
+                left.append(waiting)
+            elif not waiting.future.done():
+                _settle(waiting, reply, place)
         return left
 
 

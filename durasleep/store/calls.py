@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from durasleep.codec import Codec
 from durasleep.errors import Canceled, NotFound, RemoteError, TimedOut, UsageError
 from durasleep.model import (
     Due,
+    Entry,
     Kind,
     Place,
     PromiseId,
@@ -23,9 +25,10 @@ from durasleep.model import (
     parse_target,
 )
 from durasleep.settings import Settings
-from durasleep.store import batch, commands
-from durasleep.store.commands import Command, Created, Head, Item, Loaded, Settled
+from durasleep.store import batch, commands, reads
+from durasleep.store.commands import Created, Item, Settled
 from durasleep.store.keys import Keyspace
+from durasleep.store.reads import Head, Loaded, Plan
 
 Duration = float | timedelta
 
@@ -161,16 +164,29 @@ def ending_of_created(id: PromiseId, created: Created) -> Ending:
     return Ending(id, created.state, created.value)
 
 
-def ending_of_loaded(id: PromiseId, loaded: Loaded | None, owner: Loaded | None) -> Ending:
-    """How a promise stands, given its own hash or its owner's; NotFound if neither has it."""
-    if loaded is not None:
-        return Ending(id, loaded.head.state, loaded.head.value)
+def look(keys: Keyspace, id: PromiseId) -> Plan[Ending]:
+    """How a promise stands; NotFound if there is none."""
+    [head] = yield [reads.read_head(keys, id)]
+    if reads.value_of(head) is not None:
+        return Ending(id, head.state, head.value)
+    owner, entry = yield from _entry(keys, id)
+    return Ending(id, _state_of(entry, owner), entry.payload)
+
+
+def _entry(keys: Keyspace, id: PromiseId) -> Plan[tuple[Loaded, Entry]]:
+    """The journal entry a promise is, and whose; NotFound if there is none."""
     where = owner_of(id)
-    entry = owner.entries.get(where[1]) if owner is not None and where is not None else None
+    owner = (yield from reads.load(keys, where[0])) if where else None
+    entry = owner.entries.get(where[1]) if where and owner else None
     if owner is None or entry is None:
         raise NotFound(f"there is no promise {id}")
-    state = State.CANCELED if entry.state is State.PENDING and owner.head.state is not State.PENDING else entry.state
-    return Ending(id, state, entry.payload)
+    return owner, entry
+
+
+def _state_of(entry: Entry, owner: Loaded) -> State:
+    """What was pending when its owner ended has ended with it."""
+    is_left = entry.state is State.PENDING and owner.head.state is not State.PENDING
+    return State.CANCELED if is_left else entry.state
 
 
 def result_of(ending: Ending, codec: Codec, hint: Any = Any) -> Any:
@@ -188,28 +204,46 @@ def result_of(ending: Ending, codec: Codec, hint: Any = Any) -> Any:
             raise UsageError(f"{ending.id} has not settled")
 
 
-def holder_of(keys: Keyspace, head: Head) -> Command[str | None] | None:
-    """The command that tells which worker runs it, if it may be running."""
-    if head.place is not Place.QUEUED or not head.entry:
-        return None
-    return commands.read_holder(keys, head.queue, head.entry)
+def holders(keys: Keyspace, heads: Sequence[Head]) -> Plan[list[str | None]]:
+    """Which worker runs each, None for those that run nowhere."""
+    queued = [head for head in heads if head.place is Place.QUEUED and head.entry]
+    answers = (yield [reads.read_holder(keys, head.queue, head.entry) for head in queued]) if queued else []
+    found = {
+        head.id: holder.partition("/")[0]
+        for head, holder in zip(queued, answers, strict=True)
+        if isinstance(holder, str)  # else nobody has ever served its group
+    }
+    return [found.get(head.id) for head in heads]
 
 
-def describe(loaded: Loaded, holder: str | None, codec: Codec) -> Description:
+def status_of(head: Head, worker: str | None) -> str:
+    """Where it is, in one word: its place, or ``running`` on a worker, or ``done``."""
+    if head.state is not State.PENDING:
+        return "done"
+    if head.place is Place.QUEUED:
+        return "running" if worker else "queued"
+    return head.place.value if head.place else "suspended"
+
+
+def describe(keys: Keyspace, id: PromiseId, codec: Codec) -> Plan[Description]:
+    """Everything there is to see of a promise; NotFound if there is none."""
+    loaded = yield from reads.load(keys, id)
+    if loaded is None:
+        owner, entry = yield from _entry(keys, id)
+        return _describe_entry(id, entry, owner, codec)
+    [worker] = yield from holders(keys, [loaded.head])
+    return _describe(loaded, worker, codec)
+
+
+def _describe(loaded: Loaded, worker: str | None, codec: Codec) -> Description:
     """An execution or a bare promise, as it is kept."""
     head = loaded.head
-    if head.state is not State.PENDING:
-        status = "done"
-    elif head.place is Place.QUEUED:
-        status = "running" if holder else "queued"
-    else:
-        status = head.place.value if head.place else "suspended"
     is_execution = head.kind is Kind.EXECUTION
     return Description(
         id=head.id,
         kind=head.kind.value,
         state=head.state.value,
-        status=status,
+        status=status_of(head, worker),
         func=head.function if is_execution else None,
         group=head.queue.partition("/")[0] if is_execution else None,
         created_at_ms=head.created_ms,
@@ -218,31 +252,27 @@ def describe(loaded: Loaded, holder: str | None, codec: Codec) -> Description:
         value=codec.decode(head.value) if head.state is State.RESOLVED else None,
         error=_error_text(head.state, head.value, codec),
         reason=head.reason or None,
-        worker=holder.partition("/")[0] if holder else None,
+        worker=worker,
         waiting_on=_waiting_on(loaded),
         failed_attempts=_failed_attempts(loaded, codec),
     )
 
 
-def describe_entry(id: PromiseId, owner: Loaded | None, codec: Codec) -> Description:
-    """A promise that is an entry of its owner's journal; NotFound if there is none."""
-    ending = ending_of_loaded(id, None, owner)
-    where = owner_of(id)
-    if owner is None or where is None:
-        raise NotFound(f"there is no promise {id}")
-    entry = owner.entries[where[1]]
+def _describe_entry(id: PromiseId, entry: Entry, owner: Loaded, codec: Codec) -> Description:
+    """A promise that is an entry of its owner's journal."""
+    state = _state_of(entry, owner)
     return Description(
         id=id,
         kind=entry.kind.value,
-        state=ending.state.value,
-        status="suspended" if ending.state is State.PENDING else "done",
+        state=state.value,
+        status="suspended" if state is State.PENDING else "done",
         func=entry.name or None,
         group=None,
         created_at_ms=owner.head.created_ms,
         timeout_at_ms=entry.due_ms or None,
         settled_at_ms=entry.stamp or None,
-        value=codec.decode(entry.payload) if ending.state is State.RESOLVED and entry.payload else None,
-        error=_error_text(ending.state, entry.payload, codec),
+        value=codec.decode(entry.payload) if state is State.RESOLVED and entry.payload else None,
+        error=_error_text(state, entry.payload, codec),
         reason=None,
         worker=None,
         waiting_on=[],

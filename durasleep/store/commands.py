@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from durasleep import errors
@@ -31,7 +31,7 @@ from durasleep.model import (
     Transaction,
 )
 from durasleep.store import script
-from durasleep.store.keys import KIND, LIMIT, PLACE, STATE, F, Keyspace, S
+from durasleep.store.keys import KIND, LIMIT, PLACE, STATE, Keyspace, S
 from durasleep.store.script import Script, Value, to_bytes
 
 T = TypeVar("T")
@@ -70,6 +70,9 @@ class Command(Generic[T]):
     script: Script | None = None
 
 
+Call = Item[Any] | Command[Any]
+
+
 def error_of(text: bytes | str) -> errors.DurasleepError:
     """The exception for an error text of a script, ``CODE what happened``."""
     message = text.decode(errors="replace") if isinstance(text, bytes) else text
@@ -84,12 +87,19 @@ def key_list(keys: Keyspace) -> list[bytes]:
     return [key.encode() for key in keys.named().values()]
 
 
-def _text(value: bytes | None) -> str:
+def to_text(value: bytes | None) -> str:
+    """A field that holds text, or nothing."""
     return value.decode(errors="replace") if value else ""
 
 
-def _number(value: bytes | None) -> int:
+def to_number(value: bytes | None) -> int:
+    """A field that holds a whole number, or nothing."""
     return int(value) if value else 0
+
+
+def pairs(flat: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """What Redis answers flat: names and values in turn."""
+    return list(zip(flat[::2], flat[1::2], strict=True))
 
 
 # -- entries -----------------------------------------------------------------
@@ -102,13 +112,13 @@ def parse_entry(number: bytes, raw: bytes) -> Entry:
         raise errors.CorruptData(f"journal entry {number!r} is not one of ours: {raw[:60]!r}")
     kind, state, stamp, due, name, child_id = match.groups()
     return Entry(
-        number=Number(_text(number)),
+        number=Number(to_text(number)),
         kind=KIND_OF[kind],
         state=STATE_OF[state],
-        stamp=_number(stamp),
-        due_ms=_number(due),
-        name=_text(name),
-        child_id=_text(child_id),
+        stamp=to_number(stamp),
+        due_ms=to_number(due),
+        name=to_text(name),
+        child_id=to_text(child_id),
         payload=raw[match.end() :],
     )
 
@@ -131,7 +141,7 @@ class Created:
 def _parse_created(answer: list[Any]) -> Created:
     disposition, state, place, birth, function, value = answer
     return Created(
-        Disposition(_text(disposition)), STATE_OF[state], PLACE_OF.get(place), int(birth), _text(function), value
+        Disposition(to_text(disposition)), STATE_OF[state], PLACE_OF.get(place), int(birth), to_text(function), value
     )
 
 
@@ -285,8 +295,8 @@ def _parse_fired(answer: list[Any]) -> Fired:
         next_due_ms=int(next_due) if next_due else None,
         last_wake=last_wake,
         stale=int(stale),
-        schedules=[_text(name) for name in crons],
-        put_aside=[_text(name) for name in aside],
+        schedules=[to_text(name) for name in crons],
+        put_aside=[to_text(name) for name in aside],
         closing=int(closing),
     )
 
@@ -343,10 +353,6 @@ class Beat:
     consumers: list[str]
 
 
-def _pairs(flat: Sequence[Any]) -> list[tuple[Any, Any]]:
-    return list(zip(flat[::2], flat[1::2], strict=True))
-
-
 def _parse_beat(answer: list[Any]) -> Beat:
     seconds, micros, rank, last_wake, last_told, lost, orders, unnamed, peers, consumers = answer
     return Beat(
@@ -354,14 +360,14 @@ def _parse_beat(answer: list[Any]) -> Beat:
         rank=int(rank),
         last_wake=last_wake,
         last_told=last_told,
-        lost=[_text(entry) for entry in lost],
-        orders={_text(id): int(order) for id, order in _pairs(orders)},
-        unnamed=[(_text(queue), _text(entry)) for queue, entry in _pairs(unnamed)],
+        lost=[to_text(entry) for entry in lost],
+        orders={to_text(id): int(order) for id, order in pairs(orders)},
+        unnamed=[(to_text(queue), to_text(entry)) for queue, entry in pairs(unnamed)],
         peers=[
-            Peer(_text(name), _text(beat), _text(client))
+            Peer(to_text(name), to_text(beat), to_text(client))
             for name, beat, client in zip(peers[::3], peers[1::3], peers[2::3], strict=True)
         ],
-        consumers=[_text(name) for name in consumers],
+        consumers=[to_text(name) for name in consumers],
     )
 
 
@@ -387,7 +393,7 @@ class Reclaimed:
 
 def _parse_reclaimed(answer: list[Any]) -> Reclaimed:
     word, given, poison = answer
-    return Reclaimed(word == b"alive", word == b"more", int(given), [_text(id) for id in poison])
+    return Reclaimed(word == b"alive", word == b"more", int(given), [to_text(id) for id in poison])
 
 
 def reclaim(
@@ -434,7 +440,7 @@ def control(
     """``wake``, ``reschedule``, ``cancel``, ``force``, ``halt`` or ``resume``."""
     lua = script.load("control")
     item = lua.item(action=action, id=id, due=due or "", reason=reason)
-    return Item(lua, keys, (), item, lambda answer: Controlled(_text(answer[0]), STATE_OF[answer[1]]))
+    return Item(lua, keys, (), item, lambda answer: Controlled(to_text(answer[0]), STATE_OF[answer[1]]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,7 +457,7 @@ class Schedule:
 
 
 def _word(answer: list[Any]) -> str:
-    return _text(answer[0])
+    return to_text(answer[0])
 
 
 def put_schedule(keys: Keyspace, schedule: Schedule) -> Item[str]:
@@ -483,146 +489,6 @@ def read_schedule(keys: Keyspace, name: str) -> Command[Schedule | None]:
         cron, zone, function, queue, args, due = values
         if due is None:
             return None
-        return Schedule(name, _text(cron), _text(zone), _text(function), _text(queue), args or b"", int(due))
+        return Schedule(name, to_text(cron), to_text(zone), to_text(function), to_text(queue), args or b"", int(due))
 
     return Command([b"HMGET", keys.schedule(name).encode(), *(name.encode() for name in fields)], parse)
-
-
-# -- reading -----------------------------------------------------------------
-
-_HEAD = (
-    "state",
-    "kind",
-    "func",
-    "queue",
-    "args",
-    "birth",
-    "created",
-    "place",
-    "epoch",
-    "entry",
-    "due",
-    "deadline",
-    "reason",
-    "deaths",
-    "order",
-    "base",
-    "begun",
-    "unseen",
-    "value",
-    "settled",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A promise hash without its journal."""
-
-    id: PromiseId
-    state: State
-    kind: Kind
-    function: str
-    queue: str
-    args: bytes
-    birth: int
-    created_ms: int
-    place: Place | None
-    epoch: int
-    entry: str
-    due_ms: int
-    deadline_ms: int
-    reason: str
-    deaths: int
-    order: int
-    base: int
-    """The last root number of the runs before this one."""
-    begun_ms: int
-    """When this run began: at its creation, or at the last continue_as_new."""
-    unseen: frozenset[str]
-    """Numbers of what has settled since the last commit."""
-    value: bytes
-    settled_ms: int
-
-
-@dataclass(slots=True)
-class Loaded:
-    """A promise with its journal, read in pages: ``cursor`` is where the next page begins, b"0" at the end."""
-
-    head: Head
-    entries: dict[Number, Entry] = field(default_factory=dict[Number, Entry])
-    cursor: bytes = b"0"
-
-
-def read_head(keys: Keyspace, id: PromiseId) -> Command[Head | None]:
-    """A promise without its journal; None if there is none, CorruptData if the hash is not one of ours."""
-
-    def parse(values: list[Any]) -> Head | None:
-        v: dict[str, bytes | None] = dict(zip(_HEAD, values, strict=True))
-        if v["state"] is None:
-            return None
-        try:
-            return Head(
-                id=id,
-                state=STATE_OF[v["state"]],
-                kind=KIND_OF[v["kind"] or b""],
-                function=_text(v["func"]),
-                queue=_text(v["queue"]),
-                args=v["args"] or b"",
-                birth=_number(v["birth"]),
-                created_ms=_number(v["created"] or v["birth"]),
-                place=PLACE_OF.get(v["place"] or b""),
-                epoch=_number(v["epoch"]),
-                entry=_text(v["entry"]),
-                due_ms=_number(v["due"]),
-                deadline_ms=_number(v["deadline"]),
-                reason=_text(v["reason"]),
-                deaths=_number(v["deaths"]),
-                order=_number(v["order"]),
-                base=_number(v["base"]),
-                begun_ms=_number(v["begun"] or v["created"] or v["birth"]),
-                unseen=frozenset(_text(v["unseen"]).split()),
-                value=v["value"] or b"",
-                settled_ms=_number(v["settled"]),
-            )
-        except (KeyError, ValueError) as error:
-            raise errors.CorruptData(f"the hash of {id} is not one of ours: {error}") from None
-
-    return Command([b"HMGET", keys.promise(id).encode(), *(F[name].encode() for name in _HEAD)], parse)
-
-
-def read_journal(keys: Keyspace, id: PromiseId, cursor: bytes = b"0") -> Command[tuple[bytes, list[Entry]]]:
-    """One page of a journal and the cursor of the next. What settles between pages is sorted out by its stamp."""
-
-    def parse(page: list[Any]) -> tuple[bytes, list[Entry]]:
-        after, fields = page
-        return after, [parse_entry(name, raw) for name, raw in _pairs(fields) if name[:1].isdigit()]
-
-    count = b"%d" % LIMIT["answer_entries_max"]
-    return Command([b"HSCAN", keys.promise(id).encode(), cursor, b"COUNT", count], parse)
-
-
-def read_holder(keys: Keyspace, queue: str, entry: str) -> Command[str | None]:
-    """The consumer a stream entry is pending to, or None."""
-    group = queue.partition("/")[0].encode()
-    where = entry.encode()
-    return Command(
-        [b"XPENDING", keys.queue(queue).encode(), group, where, where, b"1"],
-        lambda rows: _text(rows[0][1]) if rows else None,
-    )
-
-
-def read_consumers(keys: Keyspace, group: str) -> Command[list[str]]:
-    """The consumers of a group, dead ones not yet reaped included; empty if nobody ever served it."""
-
-    def parse(rows: list[Any]) -> list[str]:
-        return [_text(dict(_pairs(row))[b"name"]) for row in rows]
-
-    return Command([b"XINFO", b"CONSUMERS", keys.queue(group).encode(), group.encode()], parse)
-
-
-def read_beat(keys: Keyspace, consumer: str) -> Command[int | None]:
-    """When a worker last beat, in ms of the server's clock; None for one that has left."""
-    return Command(
-        [b"ZSCORE", keys.workers.encode(), consumer.encode()],
-        lambda score: None if score is None else int(float(score)),
-    )

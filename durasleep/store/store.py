@@ -5,24 +5,23 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any, TypeVar, cast
 
-from durasleep.errors import SchemaMismatch, StoreError, StoreUnavailable, UnsupportedServer
-from durasleep.model import Entry, Kind, PromiseId, State
+from durasleep.errors import DurasleepError, SchemaMismatch, StoreError, StoreUnavailable, UnsupportedServer
+from durasleep.model import PromiseId
 from durasleep.settings import Settings
-from durasleep.store import batch, commands, script
-from durasleep.store.batch import Batcher, Call
-from durasleep.store.commands import Command, Head, Item, Loaded
-from durasleep.store.connection import Connector, Link, SyncLink, is_passing
+from durasleep.store import batch, reads
+from durasleep.store.batch import Batcher
+from durasleep.store.commands import Call, Command, Item
+from durasleep.store.connection import Connector, Link, Reply, SyncLink, is_passing
 from durasleep.store.keys import SCHEMA_VERSION, Keyspace, meta_key, partition_of
+from durasleep.store.reads import Loaded, Plan
 
 T = TypeVar("T")
 
 SERVER_MIN = (6, 2)
-PAGES_MAX = 1_000  # of one journal: far above its cap
 
 _INFO = [b"INFO", b"server"]
 
@@ -63,16 +62,6 @@ def _check_greeting(namespace: str, replies: list[Any]) -> None:
         )
     if partitions != 1:
         raise SchemaMismatch(f"namespace {namespace!r} has {partitions} partitions, this version serves one")
-
-
-def _merge(loaded: Loaded, page: tuple[bytes, list[Entry]]) -> None:
-    """Add a page; what settled after the head was read is left pending: a commit's answer will bring it."""
-    loaded.cursor, entries = page
-    for entry in entries:
-        if entry.stamp <= loaded.head.order:
-            loaded.entries[entry.number] = entry
-        elif entry.kind not in (Kind.STEP, Kind.TRANSACTION, Kind.CANCEL):  # these have no pending state
-            loaded.entries[entry.number] = replace(entry, state=State.PENDING, stamp=0, payload=b"")
 
 
 class Store:
@@ -119,26 +108,37 @@ class Store:
         """Run one command or batched item; DurasleepError as the script says, StoreUnavailable after the patience."""
         return await self._batcher.send(call)
 
-    async def load(self, id: PromiseId) -> Loaded | None:
-        """A promise and its journal as of one order stamp, in pages of bounded size; None if there is none."""
-        keys = self.keys(id)
-        head_read = self._batcher.send(commands.read_head(keys, id))
-        page_read = self._batcher.send(commands.read_journal(keys, id))
+    async def run(self, plan: Plan[T]) -> T:
+        """Carry out a plan of calls, those of each step in one round trip."""
         try:
-            head = await head_read
-        except BaseException:
-            page_read.cancel()
-            raise
-        if head is None:
-            page_read.cancel()
-            return None
-        loaded = Loaded(head)
-        _merge(loaded, await page_read)
-        for _ in range(PAGES_MAX):
-            if loaded.cursor == b"0":
-                return loaded
-            _merge(loaded, await self.call(commands.read_journal(keys, id, loaded.cursor)))
-        raise StoreError(f"the journal of {id} does not end")
+            calls = next(plan)
+            while True:
+                calls = plan.send(await self._answers(calls))
+        except StopIteration as end:
+            return end.value
+
+    async def _answers(self, calls: Sequence[Call]) -> list[Any]:
+        futures = [self._batcher.send(call) for call in calls]
+        answers: list[Any] = []
+        try:
+            for future in futures:
+                try:
+                    answers.append(await future)
+                except StoreUnavailable:
+                    raise
+                except DurasleepError as error:
+                    answers.append(error)
+        finally:
+            for future in futures:
+                if future.done() and not future.cancelled():
+                    future.exception()  # it has been heard: asyncio need not complain
+                else:
+                    future.cancel()
+        return answers
+
+    async def load(self, id: PromiseId) -> Loaded | None:
+        """See ``reads.load``."""
+        return await self.run(reads.load(self.keys(id), id))
 
     async def aclose(self) -> None:
         await self._batcher.close()
@@ -234,14 +234,33 @@ class SyncStore:
 
     def call(self, call: Item[T] | Command[T]) -> T:
         """See ``Store.call``."""
+        [answer] = self._answers([call])
+        return reads.value_of(answer)
+
+    def run(self, plan: Plan[T]) -> T:
+        """See ``Store.run``."""
+        try:
+            calls = next(plan)
+            while True:
+                calls = plan.send(self._answers(calls))
+        except StopIteration as end:
+            return end.value
+
+    def load(self, id: PromiseId) -> Loaded | None:
+        """See ``reads.load``."""
+        return self.run(reads.load(self.keys(id), id))
+
+    def _answers(self, calls: Sequence[Call]) -> list[Any]:
         give_up_at = time.monotonic() + self._patience_s
         delay_s = batch.RETRY_FIRST_S
+        answers: list[Any] = [None] * len(calls)
+        left = list(range(len(calls)))
         while True:
             try:
-                reply = self._reply(call)
-                if not batch.must_repeat(call, reply, 0):
-                    return batch.read(call, reply, 0)
-                problem = StoreUnavailable(f"Redis cannot serve us now: {reply}")
+                left = self._once(calls, left, answers)
+                if not left:
+                    return answers
+                problem = StoreUnavailable("Redis cannot serve us now (loading, read-only or failing over)")
             except StoreUnavailable as error:
                 problem = error
             if time.monotonic() + delay_s > give_up_at:
@@ -249,27 +268,25 @@ class SyncStore:
             time.sleep(delay_s)
             delay_s = min(delay_s * 2, batch.RETRY_MAX_S)
 
-    def _reply(self, call: Call) -> Any:
-        [(command, _)] = batch.join([call], self.settings)
-        [reply] = self._link.exchange([command])
-        lua = batch.script_of(call)
-        if lua is not None and batch.is_unknown_script(reply):
-            [reply] = self._link.exchange([script.as_eval(lua, command)])
-        return reply
-
-    def load(self, id: PromiseId) -> Loaded | None:
-        """See ``Store.load``."""
-        keys = self.keys(id)
-        head: Head | None = self.call(commands.read_head(keys, id))
-        if head is None:
-            return None
-        loaded = Loaded(head)
-        _merge(loaded, self.call(commands.read_journal(keys, id)))
-        for _ in range(PAGES_MAX):
-            if loaded.cursor == b"0":
-                return loaded
-            _merge(loaded, self.call(commands.read_journal(keys, id, loaded.cursor)))
-        raise StoreError(f"the journal of {id} does not end")
+    def _once(self, calls: Sequence[Call], left: list[int], answers: list[Any]) -> list[int]:
+        """One exchange; answers the positions of what is left to repeat."""
+        talk = batch.talk([calls[position] for position in left], self.settings)
+        try:
+            commands = next(talk)
+            while True:
+                commands = talk.send(self._link.exchange(commands))
+        except StopIteration as end:
+            found: list[tuple[Reply, int]] = end.value
+        again: list[int] = []
+        for position, (reply, place) in zip(left, found, strict=True):
+            if batch.must_repeat(calls[position], reply, place):
+                again.append(position)
+                continue
+            try:
+                answers[position] = batch.read(calls[position], reply, place)
+            except DurasleepError as error:
+                answers[position] = error
+        return again
 
     def close(self) -> None:
         self._link.close()

@@ -46,7 +46,8 @@ from durasleep.runtime.replay import (
 )
 from durasleep.settings import Settings
 from durasleep.store import commands
-from durasleep.store.commands import Beat, Committed, Head, Lease, Loaded
+from durasleep.store.commands import Beat, Committed, Lease
+from durasleep.store.reads import Head, Loaded
 from durasleep.store.store import Store
 from durasleep.worker.usercode import UserCode
 

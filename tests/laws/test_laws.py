@@ -21,7 +21,7 @@ from durasleep.errors import Fenced, InvalidId, PayloadTooLarge
 from durasleep.model import Due, Number, Outcome, Place, PromiseId, StartPromise, StartTimer, State, StepResult
 from durasleep.runtime.definition import step_name_of
 from durasleep.settings import DEFAULTS
-from durasleep.store import commands
+from durasleep.store import commands, reads
 from durasleep.store.commands import Lease
 from durasleep.store.keys import LIMIT, Keyspace
 from durasleep.store.store import Store
@@ -118,7 +118,7 @@ async def test_law_02_a_pending_execution_is_in_exactly_one_place(
         found = ["queued"] * len(stream)
         found += ["delayed" for what in ("start", "retry") if client.zscore(keys.timers, f"{id}~{what}") is not None]
         found += ["halted"] * (client.zscore(keys.halted, id) is not None)
-        head = await (await app.opened()).call(commands.read_head(keys, PromiseId(id)))
+        head = await (await app.opened()).call(reads.read_head(keys, PromiseId(id)))
         assert head
         assert bool(head.entry) == bool(stream)
         if not found and head.place is Place.SUSPENDED:

@@ -12,7 +12,7 @@ import pytest
 from durasleep import Durasleep
 from durasleep.errors import Fenced
 from durasleep.model import Outcome, PromiseId
-from durasleep.store import commands
+from durasleep.store import commands, reads
 from durasleep.store.commands import Lease
 from tests.servers import Server
 from tests.service.fixtures import NewApp
@@ -59,9 +59,9 @@ async def test_of_three_workers_one_dies_in_a_step_and_another_finishes(
     [(pid, _)] = await effects.standing("gate")
     store = await app.opened()
     keys = store.keys()
-    head = await store.call(commands.read_head(keys, PromiseId("passage")))
+    head = await store.call(reads.read_head(keys, PromiseId("passage")))
     assert head
-    holder = await store.call(commands.read_holder(keys, head.queue, head.entry))
+    holder = await store.call(reads.read_holder(keys, head.queue, head.entry))
     assert holder
     await workers.of_pid(pid).kill()
 

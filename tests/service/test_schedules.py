@@ -9,7 +9,7 @@ import pytest
 
 from durasleep import Durasleep, UsageError
 from durasleep.model import PromiseId
-from durasleep.store import commands
+from durasleep.store import commands, reads
 from durasleep.store.commands import Schedule
 from tests.servers import Server
 from tests.service.fixtures import NewApp
@@ -37,7 +37,7 @@ async def test_a_schedule_due_in_the_past_starts_once_with_two_workers(
         # A worker that saw it due as well, and is late.
         late = commands.advance_schedule(keys, schedule, next_due_ms=due_ms + 1, id=PromiseId("hourly@late"))
         assert await store.call(late) == "stale"
-        assert await store.call(commands.read_head(keys, PromiseId("hourly@late"))) is None
+        assert await store.call(reads.read_head(keys, PromiseId("hourly@late"))) is None
     assert effects.lines() == ["hourly"]
     assert await app.unschedule("hourly")
     assert not await app.unschedule("hourly")

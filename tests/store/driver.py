@@ -13,14 +13,13 @@ from durasleep.store.commands import (
     Controlled,
     Created,
     Fired,
-    Head,
     Lease,
-    Loaded,
     Reclaimed,
     Settled,
 )
 from durasleep.store.connection import Connector
 from durasleep.store.keys import LIMIT
+from durasleep.store.reads import Head, Loaded
 from durasleep.store.store import Store
 
 WORKER = "w1/aaaaaaaa"

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from durasleep.errors import NotFound, OtherFunction, StoreError, StoreUnavailable
 from durasleep.model import Disposition, Kind, Number, Outcome, PromiseId, State, StepResult
 from durasleep.settings import DEFAULTS, Settings
-from durasleep.store import commands
+from durasleep.store import commands, reads
 from durasleep.store.batch import Batcher
 from durasleep.store.commands import Command, Created, Item
 from durasleep.store.connection import Connector, Link, Reply
@@ -109,8 +109,8 @@ async def test_answers_come_back_to_whom_they_belong(server: Server, namespace: 
                 commands.create(keys, PromiseId(f"p{n}"), kind=Kind.PROMISE, call=f"p{n}"),
             ]
         await asyncio.gather(*map(batcher.call, calls))
-        reads = [commands.read_head(keys, PromiseId(f"x{n}")) for n in range(100)]
-        heads = await asyncio.gather(*map(batcher.call, reads))
+        looks = [reads.read_head(keys, PromiseId(f"x{n}")) for n in range(100)]
+        heads = await asyncio.gather(*map(batcher.call, looks))
         assert [head.args for head in heads if head] == [b"%d" % n for n in range(100)]
         settles = [commands.settle(keys, PromiseId(f"p{n}"), State.RESOLVED, b"%d" % n) for n in range(100)]
         assert [one.value for one in await asyncio.gather(*map(batcher.call, settles))] == [

@@ -14,7 +14,7 @@ import redis.asyncio
 from durasleep.errors import SchemaMismatch, StoreError, StoreUnavailable, UnsupportedServer, UsageError
 from durasleep.model import Kind, PromiseId, State
 from durasleep.settings import DEFAULTS
-from durasleep.store import commands
+from durasleep.store import commands, reads
 from durasleep.store.connection import AnyClient, Connector, Link, Reply, SyncLink
 from durasleep.store.keys import Keyspace, meta_key
 from durasleep.store.store import Store, SyncStore
@@ -38,7 +38,7 @@ async def exercise(source: str | AnyClient, namespace: str) -> None:
             settled = await store.call(commands.settle(keys, PromiseId(id), State.RESOLVED, value))
             assert (settled.by_us, settled.value) == (True, value)
         sync.open()
-        head = sync.call(commands.read_head(keys, PromiseId("q")))
+        head = sync.call(reads.read_head(keys, PromiseId("q")))
         assert head is not None
         assert head.value == EVERY_BYTE
         loaded = await store.load(PromiseId("p"))
