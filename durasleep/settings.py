@@ -67,7 +67,8 @@ class Settings:
 
     # -- finding mistakes
     debug: bool = field(default_factory=lambda: _is_asked("DURASLEEP_DEBUG"))
-    """Replays every activation twice and compares; warns of calls that differ from run to run. It costs double."""
+    """Replays every activation twice and compares; watches all of them for calls that differ from run to run, not
+    only the first few of each function. It costs double."""
     always_suspend: bool = field(default_factory=lambda: _is_asked("DURASLEEP_ALWAYS_SUSPEND"))
     """Puts a workflow away at every await and replays it from its journal: for tests."""
 

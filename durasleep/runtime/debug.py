@@ -1,4 +1,4 @@
-"""Debug mode: finds what differs from run to run, where it is called and by driving each journal twice."""
+"""Finds what differs from run to run: where it is called and, in debug mode, by driving each journal twice."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.continued: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         """The arguments of the next run, once the code has asked for one."""
         self.watch: Watch | None = None
-        """Sees every call of user code: the guard of debug mode."""
+        """Sees every call of user code."""
         self.detaching = False
         self.halted: str | None = None
         self.fatal: BaseException | None = None
@@ -169,8 +169,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         hooks = sys.get_asyncgen_hooks()
         _set_running_loop(self)
         sys.set_asyncgen_hooks(self._first_iteration, self._finalize)
-        profile = sys.getprofile()
-        if self.watch is not None:
+        watching = self.watch is not None and sys.getprofile() is None  # a profiler of the user's goes first
+        if watching:
             sys.setprofile(self.watch)
         try:
             while callbacks_max and ready:
@@ -188,8 +188,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 if self.halted is not None or (watched is not None and watched.done()) or self.continued is not None:
                     break
         finally:
-            if self.watch is not None:
-                sys.setprofile(profile)
+            if watching:
+                sys.setprofile(None)
             handle = watched = None  # this frame is in tracebacks that they hold
             sys.set_asyncgen_hooks(*hooks)
             _set_running_loop(previous)

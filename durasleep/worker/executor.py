@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -54,6 +55,7 @@ from durasleep.worker.usercode import UserCode
 T = TypeVar("T")
 
 STUBBORN_MAX = 100  # tasks that would not end, kept for good; beyond it the process needs a new start
+WATCHED_FIRST = 10  # activations of each function: what does not replay mostly shows early, and watching costs
 SUSPECT_DEATHS = 2  # from here on an execution may be what kills its workers
 
 logger = logging.getLogger("durasleep")
@@ -100,6 +102,7 @@ class Executor:
         self._code = UserCode(concurrency)
         self._running: dict[str, Running] = {}
         self._stubborn = 0
+        self._watched: Counter[str] = Counter()
         self._freed = asyncio.Event()
         self._leaving = False
 
@@ -366,7 +369,9 @@ class Executor:
             await self._close(activation)
 
     def _activation(self, definition: WorkflowDefinition, info: ExecutionInfo, head: Head) -> Activation:
-        watch = debug.watch if self._settings.debug else None
+        self._watched[info.function] += 1
+        is_watched = self._settings.debug or self._watched[info.function] <= WATCHED_FIRST
+        watch = debug.watch if is_watched else None
         return Activation(
             definition, info, head.args, self._codec, settings=self._settings, base=head.base, watch=watch
         )

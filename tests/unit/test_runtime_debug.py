@@ -113,17 +113,20 @@ def test_without_it_nothing_is_watched(caplog: pytest.LogCaptureFixture) -> None
     assert warned(caplog) == []
 
 
-def test_another_profiler_is_put_back() -> None:
+def test_another_profiler_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
     def mine(*_: Any) -> None: ...
 
-    async def calling(ctx: Context) -> None: ...
+    async def calling(ctx: Context) -> str:
+        uuid.uuid4()
+        return "watched" if sys.getprofile() is mine else "taken away"
 
     sys.setprofile(mine)
     try:
-        DebugWorld(calling).play()
+        assert value_of(DebugWorld(calling).play()) == "watched"
         assert sys.getprofile() is mine
     finally:
         sys.setprofile(None)
+    assert warned(caplog) == []
 
 
 class Restless:
