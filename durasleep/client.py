@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Collection, Coroutine, Generator
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from durasleep.codec import Codec
 from durasleep.errors import DurasleepError, NotFound, StoreError, WaitTimeout
-from durasleep.model import Disposition, PromiseId, State, check_id, due_at, due_in, owner_of
+from durasleep.model import Disposition, PromiseId, State, check_id, owner_of
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import Settings
-from durasleep.store import calls, commands, reads
+from durasleep.store import calls, commands, reads, search
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
 from durasleep.store.commands import Controlled
 from durasleep.store.connection import Link
+from durasleep.store.search import Found, Timer, Tree
 from durasleep.store.store import Store
 
 T = TypeVar("T")
@@ -340,6 +341,32 @@ class Client:
         finally:
             expected.cancel()
 
+    async def search(
+        self,
+        *,
+        status: str | Collection[str] | None = None,
+        group: str | None = None,
+        function: str | None = None,
+        limit: int = 1_000,
+    ) -> Found:
+        """Executions that are ``queued``, ``running``, ``suspended``, ``delayed``, ``halted`` or ``done``.
+
+        All but ``done`` by default; of those the latest thousand. ``Found.is_all`` tells whether a limit cut it.
+        """
+        store = await self.opened()
+        plan = search.search(store.keys(), status=status, group=group, function=function, limit=limit)
+        return await store.run(plan)
+
+    async def timers(self, limit: int = 20) -> list[Timer]:
+        """What falls due next, soonest first."""
+        store = await self.opened()
+        return await store.run(search.timers(store.keys(), limit))
+
+    async def tree(self, id: str) -> Tree:
+        """An execution and all it has called, as one tree; NotFound if there is none."""
+        store = await self.opened()
+        return await store.run(search.tree(store.keys, id))
+
     async def cancel(self, id: str, *, force: bool = False) -> Controlled:
         """Ask an execution to end, or end it by ``force`` without running its code again."""
         return await self._control("force" if force else "cancel", id)
@@ -353,11 +380,14 @@ class Client:
         return await self._control("resume", id)
 
     async def wake(self, id: str) -> Controlled:
-        """A timer resolves now; a delayed execution starts now."""
+        """A sleep ends now; a delayed execution starts now.
+
+        The id is that of a timer, or of an execution that waits for exactly one.
+        """
         return await self._control("wake", id)
 
     async def reschedule(self, id: str, due: Duration | datetime) -> Controlled:
-        """Move a timer, a timeout or a delayed start."""
+        """Move a delayed start, a deadline, a timeout, or a timer, which may be the only one an execution waits for."""
         return await self._control("reschedule", id, due=due)
 
     async def workers(self, group: str | None = None) -> list[str]:
@@ -375,5 +405,4 @@ class Client:
         self, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = ""
     ) -> Controlled:
         store = await self.opened()
-        when = None if due is None else due_at(due) if isinstance(due, datetime) else due_in(due)
-        return await store.call(commands.control(store.keys(id), action, check_id(id), due=when, reason=reason))
+        return await store.run(calls.steer(store.keys(id), action, id, due=due, reason=reason))

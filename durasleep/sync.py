@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from durasleep.codec import Codec
 from durasleep.errors import StoreUnavailable, WaitTimeout
-from durasleep.model import Disposition, PromiseId, State, check_id, check_name, due_at, due_in
+from durasleep.model import Disposition, PromiseId, State, check_id, check_name
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import DEFAULTS, Settings
-from durasleep.store import calls, commands, reads
+from durasleep.store import calls, commands, reads, search
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
 from durasleep.store.commands import Controlled
 from durasleep.store.connection import AnyClient, Connector, SyncLink
+from durasleep.store.search import Found, Timer, Tree
 from durasleep.store.store import SyncStore
 
 T = TypeVar("T")
@@ -239,6 +240,32 @@ class Client:
         for _, rows in found or ():
             self._last = rows[-1][0]
 
+    def search(
+        self,
+        *,
+        status: str | Collection[str] | None = None,
+        group: str | None = None,
+        function: str | None = None,
+        limit: int = 1_000,
+    ) -> Found:
+        """Executions that are ``queued``, ``running``, ``suspended``, ``delayed``, ``halted`` or ``done``.
+
+        All but ``done`` by default; of those the latest thousand. ``Found.is_all`` tells whether a limit cut it.
+        """
+        store = self.opened()
+        plan = search.search(store.keys(), status=status, group=group, function=function, limit=limit)
+        return store.run(plan)
+
+    def timers(self, limit: int = 20) -> list[Timer]:
+        """What falls due next, soonest first."""
+        store = self.opened()
+        return store.run(search.timers(store.keys(), limit))
+
+    def tree(self, id: str) -> Tree:
+        """An execution and all it has called, as one tree; NotFound if there is none."""
+        store = self.opened()
+        return store.run(search.tree(store.keys, id))
+
     def cancel(self, id: str, *, force: bool = False) -> Controlled:
         """Ask an execution to end, or end it by ``force`` without running its code again."""
         return self._control("force" if force else "cancel", id)
@@ -252,14 +279,16 @@ class Client:
         return self._control("resume", id)
 
     def wake(self, id: str) -> Controlled:
-        """A timer resolves now; a delayed execution starts now."""
+        """A sleep ends now; a delayed execution starts now.
+
+        The id is that of a timer, or of an execution that waits for exactly one.
+        """
         return self._control("wake", id)
 
     def reschedule(self, id: str, due: Duration | datetime) -> Controlled:
-        """Move a timer, a timeout or a delayed start."""
+        """Move a delayed start, a deadline, a timeout, or a timer, which may be the only one an execution waits for."""
         return self._control("reschedule", id, due=due)
 
     def _control(self, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = "") -> Controlled:
         store = self.opened()
-        when = None if due is None else due_at(due) if isinstance(due, datetime) else due_in(due)
-        return store.call(commands.control(store.keys(id), action, check_id(id), due=when, reason=reason))
+        return store.run(calls.steer(store.keys(id), action, id, due=due, reason=reason))

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import redis.exceptions as redis_errors
 
 from durasleep.errors import DurasleepError, StoreError, StoreUnavailable
+from durasleep.model import Op
 from durasleep.settings import Settings
 from durasleep.store import script
 from durasleep.store.commands import Call, Command, Item, error_of, key_list
@@ -55,6 +56,20 @@ def join(calls: Sequence[Call], settings: Settings) -> list[tuple[list[bytes], l
         batch[1].append(position)
         open_batches[batch_key] = (batch[0], batch[1], batch[2] + size)
     return commands
+
+
+def split_ops(ops: Sequence[Op], settings: Settings) -> list[list[Op]]:
+    """What one commit asks for, in parts that one script call may do; at least one part."""
+    parts: list[list[Op]] = [[]]
+    size = 0
+    for op in ops:
+        op_bytes = len(getattr(op, "payload", None) or getattr(op, "args", None) or b"")
+        if len(parts[-1]) >= settings.commit_ops_max or (parts[-1] and size + op_bytes > settings.batch_bytes_max):
+            parts.append([])
+            size = 0
+        parts[-1].append(op)
+        size += op_bytes
+    return parts
 
 
 def script_of(call: Call) -> script.Script | None:

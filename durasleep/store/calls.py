@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from durasleep.codec import Codec
-from durasleep.errors import Canceled, NotFound, RemoteError, TimedOut, UsageError
+from durasleep.errors import Canceled, NotAllowed, NotFound, RemoteError, TimedOut, UsageError
 from durasleep.model import (
     Due,
     Entry,
@@ -26,13 +26,14 @@ from durasleep.model import (
 )
 from durasleep.settings import Settings
 from durasleep.store import batch, commands, reads
-from durasleep.store.commands import Created, Item, Settled
+from durasleep.store.commands import Controlled, Created, Item, Settled
 from durasleep.store.keys import Keyspace
 from durasleep.store.reads import Head, Loaded, Plan
 
 Duration = float | timedelta
 
 SHOWN_ATTEMPTS_MAX = 20  # of those that failed: the last ones tell what is wrong
+NAMED_MAX = 5  # timers in one sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,37 @@ def create_promise(
 def settle(keys: Keyspace, id: str, state: State, payload: bytes) -> Item[Settled]:
     """Resolve, reject or cancel a promise."""
     return commands.settle(keys, check_id(id), state, payload)
+
+
+def steer(
+    keys: Keyspace, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = ""
+) -> Plan[Controlled]:
+    """``wake``, ``reschedule``, ``cancel``, ``force``, ``halt`` or ``resume``.
+
+    An execution that sleeps stands for the only timer it waits for. That timer is then steered by its own id,
+    so that a call repeated after a lost answer never ends the next sleep as well.
+    """
+    when = None if due is None else due_at(due) if isinstance(due, datetime) else due_in(due)
+    [answer] = yield [commands.control(keys, action, check_id(id), due=when, reason=reason)]
+    controlled = reads.value_of(answer)
+    if controlled.word != "asleep":
+        return controlled
+    loaded = yield from reads.load(keys, PromiseId(id))
+    if loaded is None or loaded.head.place is not Place.SUSPENDED:
+        return Controlled("already", loaded.head.state if loaded else controlled.state)
+    sleeps = [one for one in _waiting_on(loaded) if one.kind == Kind.TIMER]
+    if len(sleeps) != 1:
+        raise NotAllowed(f"{id} {_describe_sleeps(sleeps)}")
+    [answer] = yield [commands.control(keys, action, PromiseId(sleeps[0].id), due=when, reason=reason)]
+    return reads.value_of(answer)
+
+
+def _describe_sleeps(sleeps: list[Pending]) -> str:
+    if not sleeps:
+        return "waits for no timer of its own"
+    names = [f"{one.id} ({one.name})" if one.name else one.id for one in sleeps[:NAMED_MAX]]
+    more = len(sleeps) - len(names)
+    return f"waits for {len(sleeps)} timers, name one: {', '.join(names)}{f' and {more} more' if more else ''}"
 
 
 def ending_of_created(id: PromiseId, created: Created) -> Ending:

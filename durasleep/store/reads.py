@@ -155,6 +155,14 @@ def read_journal(keys: Keyspace, id: PromiseId, cursor: bytes = b"0") -> Command
     return Command([b"HSCAN", keys.promise(id).encode(), cursor, b"COUNT", count], parse)
 
 
+def read_entry(keys: Keyspace, owner: PromiseId, number: str) -> Command[Entry | None]:
+    """One entry of a journal; None if there is none."""
+    field = number.encode()
+    return Command(
+        [b"HGET", keys.promise(owner).encode(), field], lambda raw: None if raw is None else parse_entry(field, raw)
+    )
+
+
 def read_holder(keys: Keyspace, queue: str, entry: str) -> Command[str | None]:
     """The consumer a stream entry is pending to, or None."""
     group = queue.partition("/")[0].encode()

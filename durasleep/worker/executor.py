@@ -19,13 +19,11 @@ from durasleep.codec import Codec
 from durasleep.errors import CorruptData, DurasleepError, Fenced, StoreError, UsageError
 from durasleep.model import (
     CANCEL,
-    DUE_MS_MAX,
     Entry,
     Kind,
     Number,
     Op,
     Outcome,
-    StartTimer,
     State,
     StepResult,
     duration_ms,
@@ -33,7 +31,7 @@ from durasleep.model import (
 )
 from durasleep.runtime import debug
 from durasleep.runtime.context import ExecutionInfo
-from durasleep.runtime.definition import Registry, TaskDefinition, WorkflowDefinition, step_name_of
+from durasleep.runtime.definition import Registry, TaskDefinition, WorkflowDefinition
 from durasleep.runtime.journal import TIMER_MS_MIN, StepCall
 from durasleep.runtime.replay import (
     Activation,
@@ -46,10 +44,11 @@ from durasleep.runtime.replay import (
     version_of,
 )
 from durasleep.settings import Settings
-from durasleep.store import commands
+from durasleep.store import batch, commands
 from durasleep.store.commands import Beat, Committed, Lease
 from durasleep.store.reads import Head, Loaded
 from durasleep.store.store import Store
+from durasleep.worker.story import Story, describe_since
 from durasleep.worker.usercode import UserCode
 
 T = TypeVar("T")
@@ -99,7 +98,7 @@ class Executor:
         self._consumer = consumer
         self._concurrency = concurrency
         self._settings = settings
-        self._code = UserCode(concurrency)
+        self._code = UserCode(concurrency, codec)
         self._running: dict[str, Running] = {}
         self._stubborn = 0
         self._watched: Counter[str] = Counter()
@@ -256,7 +255,7 @@ class Executor:
         """A task as an execution of its own: its journal holds the attempts that failed, its outcome is the last."""
         lease, head = running.lease, loaded.head
         attempt = 1 + sum(entry.kind is Kind.STEP for entry in loaded.entries.values())
-        started = time.monotonic()
+        began = time.monotonic()
         try:
             args, kwargs = self._codec.decode_args(head.args, definition.fn, skip_first=False)
         except UsageError as error:  # arguments that do not fit are the caller's error, and end it
@@ -282,14 +281,14 @@ class Executor:
         await self._commit(lease, outcome, payload=payload)
         log = logger.warning if outcome is Outcome.REJECT else logger.info
         word = {Outcome.RESOLVE: "resolved", Outcome.REJECT: "rejected", Outcome.CANCEL: "canceled"}[outcome]
-        log("%s %s after %s", lease.id, word, telemetry.describe_ms(_ms_since(started)))
+        log("%s %s after %s", lease.id, word, describe_since(began))
 
     async def _attempt(
         self, running: Running, definition: TaskDefinition, args: Sequence[Any], kwargs: dict[str, Any]
     ) -> tuple[Outcome, Any]:
         """One call of a task: its outcome, and the encoded result or the error. A cancel is passed on to it."""
         timeout_s = None if definition.timeout is None else duration_ms(definition.timeout) / 1000
-        task = asyncio.get_running_loop().create_task(self._call(definition.fn, args, kwargs, timeout_s))
+        task = asyncio.get_running_loop().create_task(self._code.call(definition.fn, args, kwargs, timeout_s))
         task.add_done_callback(lambda _: running.changed.set())
         try:
             while not task.done():
@@ -312,19 +311,6 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - whatever a user's function raises is its outcome
             return Outcome.REJECT, error
 
-    async def _call(
-        self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], timeout_s: float | None
-    ) -> Any:
-        """Call user code; TimeoutError, saying so, if it takes longer than ``timeout_s``."""
-        deadline = asyncio.timeout(timeout_s)
-        try:
-            async with deadline:
-                return await self._code.call(fn, args, kwargs)
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise
-            raise TimeoutError(f"{step_name_of(fn)} took longer than {timeout_s:g} s") from error
-
     async def _run_workflow(self, running: Running, loaded: Loaded, definition: WorkflowDefinition) -> None:
         head = loaded.head
         info = ExecutionInfo(
@@ -339,24 +325,22 @@ class Executor:
             birth=head.birth,
         )
         activation = self._activation(definition, info, head)
-        dues = {entry.number: entry.due_ms for entry in loaded.entries.values() if entry.state is State.PENDING}
-        started = time.monotonic()
+        story = Story(head.id, loaded.entries.values())
         try:
             progress = await self._drive(activation, activation.start, loaded.entries.values(), head.unseen)
             while True:
                 if progress.warning:
                     logger.warning(progress.warning)
-                _note_dues(dues, progress.ops, self._store.clock.now_ms())
+                story.ask(progress.ops, self._store.clock.now_ms())
                 if progress.outcome is not None:
                     await self._end_workflow(running, activation, progress)
-                    logger.info(_ending_line(running.lease.id, progress, started))
+                    logger.info(story.ended(progress))
                     return
                 entries = await self._go_on(running, activation, progress)
                 if entries is None:
-                    self._say_suspended(running.lease, dues)
+                    logger.info(story.suspended(self._store.clock.now_ms()))
                     return
-                for entry in entries:
-                    dues.pop(entry.number, None)
+                story.settle(entry.number for entry in entries)
                 if self._settings.always_suspend:
                     await self._close(activation)
                     again = await self._load_again(running.lease)
@@ -440,31 +424,10 @@ class Executor:
 
     def _start_step(self, running: Running, call: StepCall) -> None:
         task = asyncio.get_running_loop().create_task(
-            self._step(call), name=f"durasleep:{running.lease.id}~{call.number}"
+            self._code.step(call), name=f"durasleep:{running.lease.id}~{call.number}"
         )
         task.add_done_callback(lambda _: running.changed.set())
         running.steps[call.number] = task
-
-    async def _step(self, call: StepCall) -> StepResult | None:
-        """Run one step; its result or error as it will be journaled, None if it was stopped."""
-        task = asyncio.current_task()
-        try:
-            if call.delay_s:
-                await asyncio.sleep(call.delay_s)
-            value = await self._call(call.fn, call.args, call.kwargs, call.timeout_s)
-            return StepResult(
-                call.number, call.name, State.RESOLVED, self._codec.encode(value, f"the result of {call.name}")
-            )
-        except asyncio.CancelledError as error:
-            if task is not None and task.cancelling():
-                return None
-            failure: BaseException = error
-        except Exception as error:  # noqa: BLE001 - whatever a user's function raises is its result
-            failure = error
-        logger.warning("step %s (%s) failed: %s: %s", call.number, call.name, type(failure).__name__, failure)
-        if not isinstance(failure, Exception):  # a CancelledError of its own: for the workflow, nobody canceled it
-            failure = RuntimeError(f"{type(failure).__name__} in step {call.name}: {failure}")
-        return StepResult(call.number, call.name, State.REJECTED, self._codec.encode_error(failure))
 
     # -- commits
 
@@ -502,7 +465,7 @@ class Executor:
         due: str = "",
     ) -> Committed:
         """One commit, or several if it asks for more than one script call may do."""
-        *parts, last = _split(ops, self._settings)
+        *parts, last = batch.split_ops(ops, self._settings)
         for part in parts:
             await self._commit(lease, Outcome.CONTINUE, ops=part, activation=activation)
         return await self._commit(lease, outcome, ops=last, payload=payload, due=due, activation=activation)
@@ -556,13 +519,6 @@ class Executor:
             except StoreError:
                 return
 
-    def _say_suspended(self, lease: Lease, dues: dict[Number, int]) -> None:
-        due_ms = min((due for due in dues.values() if due), default=0)
-        if due_ms:
-            logger.info("%s suspended %s", lease.id, telemetry.describe_until(due_ms, self._store.clock.now_ms()))
-        else:
-            logger.info("%s suspended until something it waits for settles", lease.id)
-
 
 def _plainly(call: Callable[..., T], *args: Any) -> asyncio.Future[T]:
     """Call from a plain callback, outside any task: the private loop has tasks of its own."""
@@ -586,49 +542,3 @@ def _plainly(call: Callable[..., T], *args: Any) -> asyncio.Future[T]:
 def _finished(running: Running) -> list[asyncio.Task[StepResult | None]]:
     done = [number for number, task in running.steps.items() if task.done() and not task.cancelled()]
     return [running.steps.pop(number) for number in done]
-
-
-def _split(ops: Sequence[Op], settings: Settings) -> list[list[Op]]:
-    """Ops in parts that one script call may do; at least one part."""
-    parts: list[list[Op]] = [[]]
-    size = 0
-    for op in ops:
-        op_bytes = _op_bytes(op)
-        if len(parts[-1]) >= settings.commit_ops_max or (parts[-1] and size + op_bytes > settings.batch_bytes_max):
-            parts.append([])
-            size = 0
-        parts[-1].append(op)
-        size += op_bytes
-    return parts
-
-
-def _op_bytes(op: Op) -> int:
-    payload = getattr(op, "payload", None) or getattr(op, "args", None) or b""
-    return len(payload)
-
-
-def _note_dues(dues: dict[Number, int], ops: Iterable[Op], now_ms: int) -> None:
-    """When what was just asked for falls due, for the log line only: Redis computes the real one."""
-    for op in ops:
-        if isinstance(op, StartTimer):
-            instant = int(op.due[1:]) + (now_ms if op.due[0] == "+" else 0)
-            dues[op.number] = min(instant, DUE_MS_MAX)
-
-
-def _ending_line(id: str, progress: Progress, started: float) -> str:
-    after = telemetry.describe_ms(_ms_since(started))
-    match progress.outcome:
-        case Rejected(text=text):
-            return f"{id} rejected after {after}: {text}"
-        case CanceledOutcome():
-            return f"{id} canceled"
-        case Continued():
-            return f"{id} goes on as a new run after {after}"
-        case Halted():
-            return f"{id} waits for a person: durasleep get {id}"
-        case _:
-            return f"{id} resolved after {after}"
-
-
-def _ms_since(started: float) -> int:
-    return round((time.monotonic() - started) * 1000)

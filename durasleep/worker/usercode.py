@@ -5,15 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+from durasleep.codec import Codec
+from durasleep.model import State, StepResult
+from durasleep.runtime.definition import step_name_of
+from durasleep.runtime.journal import StepCall
+
+logger = logging.getLogger("durasleep")
 
 
 class UserCode:
     """Where steps and tasks run; at most ``threads_max`` sync ones at a time."""
 
-    def __init__(self, threads_max: int) -> None:
+    def __init__(self, threads_max: int, codec: Codec) -> None:
+        self._codec = codec
         self._threads = ThreadPoolExecutor(threads_max, thread_name_prefix="durasleep-step")
         self._in_threads: set[object] = set()
 
@@ -26,8 +35,44 @@ class UserCode:
         """Begin nothing new in threads; what runs there is left to itself."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def call(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """The result of ``fn``, or what it raises; SystemExit and KeyboardInterrupt become a RuntimeError."""
+    async def step(self, call: StepCall) -> StepResult | None:
+        """Run one step; its result or error as it will be journaled, None if it was stopped."""
+        task = asyncio.current_task()
+        try:
+            if call.delay_s:
+                await asyncio.sleep(call.delay_s)
+            value = await self.call(call.fn, call.args, call.kwargs, call.timeout_s)
+            return StepResult(
+                call.number, call.name, State.RESOLVED, self._codec.encode(value, f"the result of {call.name}")
+            )
+        except asyncio.CancelledError as error:
+            if task is not None and task.cancelling():
+                return None
+            failure: BaseException = error
+        except Exception as error:  # noqa: BLE001 - whatever a user's function raises is its result
+            failure = error
+        logger.warning("step %s (%s) failed: %s: %s", call.number, call.name, type(failure).__name__, failure)
+        if not isinstance(failure, Exception):  # a CancelledError of its own: for the workflow, nobody canceled it
+            failure = RuntimeError(f"{type(failure).__name__} in step {call.name}: {failure}")
+        return StepResult(call.number, call.name, State.REJECTED, self._codec.encode_error(failure))
+
+    async def call(
+        self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], timeout_s: float | None
+    ) -> Any:
+        """The result of ``fn``, or what it raises; TimeoutError, saying so, if it takes longer than ``timeout_s``.
+
+        SystemExit and KeyboardInterrupt become a RuntimeError.
+        """
+        deadline = asyncio.timeout(timeout_s)
+        try:
+            async with deadline:
+                return await self._call(fn, args, kwargs)
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise TimeoutError(f"{step_name_of(fn)} took longer than {timeout_s:g} s") from error
+
+    async def _call(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         try:
             if inspect.iscoroutinefunction(fn):
                 return await fn(*args, **kwargs)

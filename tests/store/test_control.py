@@ -6,6 +6,7 @@ import pytest
 
 from durasleep.errors import CorruptData, NotAllowed, NotFound
 from durasleep.model import CANCEL, Due, Kind, Number, Outcome, Place, StartPromise, StartTimer, State
+from durasleep.store import calls
 from durasleep.store.commands import Lease
 from durasleep.store.keys import F
 from tests.store.driver import FAR, OTHER, PAST, Driver, child
@@ -178,10 +179,8 @@ async def test_what_does_not_apply_is_refused_with_a_reason_and_nothing_is_writt
     await driver.create("p", kind=Kind.PROMISE)
     before = await driver.snapshot()
     for action, id, error in (
-        ("wake", "a", "wake one of the timers"),
         ("wake", "a~2", "is no timer"),
         ("wake", "p", "not asleep"),
-        ("reschedule", "a", "nothing to reschedule"),
         ("reschedule", "a~2", "has no due time"),
         ("halt", "p", "is no execution"),
         ("halt", "a~1", "is no execution"),
@@ -229,3 +228,38 @@ async def test_an_execution_may_be_canceled_by_its_own_child(driver: Driver) -> 
     await driver.commit(inner, Outcome.CANCEL, seen=answer.entries[0])
     assert (await driver.entry("a", "1")).state is State.CANCELED
     assert await driver.redis.hget(driver.keys.promise("a"), F["place"]) == b"q"
+
+
+async def test_an_execution_that_sleeps_is_left_alone_and_said_to_be_asleep(driver: Driver) -> None:
+    """Its timers are steered under their own ids, so that a repeated call never ends the next sleep."""
+    await put(driver, "suspended")
+    before = await driver.snapshot()
+    for action in ("wake", "reschedule"):
+        answer = await driver.control(action, "a", due=PAST)
+        assert (answer.word, answer.state) == ("asleep", State.PENDING)
+    assert await driver.snapshot() == before
+
+
+@pytest.mark.parametrize("place", ["running", "queued", "halted"])
+async def test_what_is_not_asleep_has_no_sleep_to_move(driver: Driver, place: str) -> None:
+    await put(driver, place)
+    before = await driver.snapshot()
+    with pytest.raises(NotAllowed, match="a has nothing to reschedule"):
+        await driver.control("reschedule", "a", due=FAR)
+    if place == "halted":
+        with pytest.raises(NotAllowed, match="a is not asleep"):
+            await driver.control("wake", "a")
+    else:
+        assert (await driver.control("wake", "a")).word == "already"
+    assert await driver.snapshot() == before
+
+
+async def test_the_only_timer_of_a_sleeper_is_steered_by_a_plan(driver: Driver) -> None:
+    await put(driver, "suspended")
+    moved = await driver.store.run(calls.steer(driver.keys, "reschedule", "a", due=7200))
+    assert moved.word == "rescheduled"
+    assert (await driver.entry("a", "1")).due_ms == (await driver.timers())["a~1"]
+    assert (await driver.store.run(calls.steer(driver.keys, "wake", "a"))).word == "woken"
+    assert await driver.place("a") is Place.QUEUED
+    assert await driver.timers() == {}
+    assert (await driver.store.run(calls.steer(driver.keys, "wake", "a"))).word == "already"

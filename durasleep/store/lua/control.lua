@@ -1,5 +1,6 @@
 -- What a person does to a promise that is still pending: wake, reschedule, cancel, force, halt, resume.
--- Answers per item: a word for what happened, and the state.
+-- Answers per item: a word for what happened, and the state. "asleep": nothing did, for an execution is woken or
+-- moved by the timers it waits for, each under its own id, so that a repeat never touches the next one.
 -- @include keys
 -- @include each_item
 -- @include due_at
@@ -24,7 +25,8 @@ function actions.wake(id)
   elseif record then
     -- Queued: it was woken before, by this very call if its answer was lost.
     if record.state ~= STATE.pending or record.place == PLACE.queued then return { 'already', record.state } end
-    error('NOT_ALLOWED ' .. id .. ' is not asleep itself: wake one of the timers it waits for', 0)
+    if record.place == PLACE.suspended then return { 'asleep', record.state } end
+    error('NOT_ALLOWED ' .. id .. ' is not asleep', 0)
   end
   if entry.kind ~= KIND.timer then error('NOT_ALLOWED ' .. id .. ' is no timer', 0) end
   if entry.state ~= STATE.pending then return { 'already', entry.state } end
@@ -46,8 +48,10 @@ function actions.reschedule(id, due)
     elseif record.deadline then
       put(record, F.deadline, int(instant))
       set_timer(id .. '~timeout', instant)
+    elseif record.place == PLACE.suspended then
+      return { 'asleep', record.state }
     else
-      error('NOT_ALLOWED ' .. id .. ' has nothing to reschedule: it is not delayed and has no deadline', 0)
+      error('NOT_ALLOWED ' .. id .. ' has nothing to reschedule: it is not asleep, not delayed, has no deadline', 0)
     end
     save(record)
     return { 'rescheduled', record.state }

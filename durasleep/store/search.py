@@ -1,0 +1,453 @@
+"""What runs, as lists and trees, with no I/O: plans of bounded reads.
+
+No index is kept per execution: they are found by the halted set, the streams and the timers; what waits only for
+a promise that nobody has given a timeout is in none of these, and is found among the keys themselves, last.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from durasleep.errors import DurasleepError, NotFound, UsageError
+from durasleep.model import CANCEL, Entry, Kind, PromiseId, State, check_id, owner_of
+from durasleep.store import calls, commands, reads
+from durasleep.store.commands import Call, Command, pairs, to_text
+from durasleep.store.keys import Keyspace
+from durasleep.store.reads import Head, Plan, value_of
+
+PENDING_STATUSES = ("halted", "running", "queued", "delayed", "suspended")
+STATUSES = (*PENDING_STATUSES, "done")
+
+FOUND_MAX = 10_000  # executions in one answer: more than anybody reads, few enough to steer in one go
+LOOKED_MAX = 50_000  # promises looked at for one answer, so that a search ends after a second or two
+PAGE = 256  # ids in one read
+SCAN_COUNT = 5_000  # keys in one step of a scan: a millisecond of Redis
+SCAN_STEPS_MAX = 200
+TIMERS_MAX = 1_000
+NODES_MAX = 1_000  # in one tree: more than a screen can show
+DEPTH_MAX = 50
+
+_Cursor = bytes | None
+_Ids = list[tuple[str, int | None]]
+_Page = tuple[_Ids, _Cursor]
+_Source = Callable[[bytes], Command[_Page]]
+"""A page of ids from a cursor on, b"" at first, each with the time it is due; and the next cursor, None at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One execution in a list; instants in ms since 1970, None for never."""
+
+    id: str
+    func: str
+    group: str
+    state: str
+    status: str
+    created_at_ms: int
+    due_at_ms: int | None
+    """When its earliest timer ends, as far as the search came across one."""
+    timeout_at_ms: int | None
+    settled_at_ms: int | None
+    reason: str | None
+    worker: str | None
+
+
+class Found(list[Summary]):
+    """What a search has found, each execution once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_all = True
+        """Whether nothing was left out because of a limit."""
+        self.notes: list[str] = []
+        """What a person should know beside it: what was put aside by name, what could not be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """Something that falls due."""
+
+    id: str
+    """What ``wake``, ``reschedule`` and ``cancel`` take; of a schedule its name."""
+    kind: str
+    """``timer`` or ``promise``; the ``deadline`` of an execution, its delayed ``start`` or ``retry``; or ``cron``."""
+    name: str
+    func: str | None
+    """The function that waits for it, or that it starts."""
+    due_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An execution in its call tree, or an entry of a journal; instants in ms since 1970, None for unknown or never."""
+
+    id: str
+    kind: str
+    name: str
+    state: str
+    status: str
+    created_at_ms: int | None
+    due_at_ms: int | None
+    settled_at_ms: int | None
+    reason: str | None
+    worker: str | None
+    children: list[Node] = field(default_factory=list["Node"])
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The call tree of an execution; ``is_all`` is false if it is larger than what is shown."""
+
+    root: Node
+    is_all: bool
+
+
+# -- search ------------------------------------------------------------------
+
+
+def search(
+    keys: Keyspace,
+    *,
+    status: str | Collection[str] | None = None,
+    group: str | None = None,
+    function: str | None = None,
+    limit: int = 1_000,
+) -> Plan[Found]:
+    """Executions that are in one of these statuses (any but ``done`` by default), of a group, of a function."""
+    statuses = _statuses(status)
+    if not 1 <= limit <= FOUND_MAX:
+        raise UsageError(f"limit {limit}: a search finds 1 to {FOUND_MAX} executions")
+    found = Found()
+    sources: list[_Source] = []
+    if "halted" in statuses:
+        sources.append(partial(_read_halted, keys))
+    if statuses & {"queued", "running"}:
+        queues = yield from _queues(keys, group, found)
+        sources += (partial(_read_queue, keys, queue) for queue in queues)
+    if statuses & {"delayed", "suspended"}:
+        sources.append(partial(_read_timers, keys))
+    if "suspended" in statuses:
+        sources.append(partial(_read_promises, keys))
+    if "done" in statuses:
+        sources.append(partial(_read_recent, keys))
+
+    def is_wanted(one: Summary) -> bool:
+        return one.status in statuses and group in (None, one.group) and function in (None, one.func)
+
+    dues: dict[str, int | None] = {}  # of all that were seen, found or not
+    for source in sources:
+        cursor: _Cursor = b""
+        while cursor is not None:
+            if len(found) > limit or len(dues) > LOOKED_MAX:
+                found.is_all = False
+                break
+            read = source(cursor)
+            [page] = yield [read]
+            if isinstance(page, DurasleepError):
+                found.notes.append(f"{to_text(read.args[1])} cannot be read: {page}")
+                break
+            ids, cursor = page
+            yield from _look(keys, _fresh(ids, dues), is_wanted, found)
+    if len(found) > limit:
+        found.is_all = False
+    found[:] = [_with_due(one, dues[one.id]) for one in found[:limit]]
+    return found
+
+
+def _with_due(one: Summary, due_ms: int | None) -> Summary:
+    is_asleep = one.status == "suspended" and due_ms is not None
+    return replace(one, due_at_ms=due_ms) if is_asleep else one
+
+
+def _statuses(status: str | Collection[str] | None) -> set[str]:
+    asked = set(PENDING_STATUSES if status is None else [status] if isinstance(status, str) else status)
+    if unknown := asked.difference(STATUSES):
+        raise UsageError(f"status {unknown.pop()!r}: there are {', '.join(STATUSES)}")
+    return asked
+
+
+def _fresh(ids: _Ids, dues: dict[str, int | None]) -> list[str]:
+    """Those not seen before, and the executions above them: these wait for them."""
+    fresh: list[str] = []
+    for id, due_ms in ids:
+        above = id
+        while above not in dues:
+            fresh.append(above)
+            dues[above] = None
+            owner = owner_of(above)
+            above = owner[0] if owner else above
+        if dues[id] is None:  # they come by due time
+            dues[id] = due_ms
+    return fresh
+
+
+def _look(keys: Keyspace, ids: list[str], is_wanted: Callable[[Summary], bool], found: Found) -> Plan[None]:
+    """Find out what these are, and keep what is wanted."""
+    for start in range(0, len(ids), PAGE):
+        part = ids[start : start + PAGE]
+        answers = yield [reads.read_head(keys, PromiseId(id), payloads=False) for id in part]
+        heads: list[Head] = []
+        for id, head in zip(part, answers, strict=True):
+            if isinstance(head, Head):
+                if head.kind is Kind.EXECUTION:
+                    heads.append(head)
+            elif head is not None:
+                found.notes.append(str(head))
+            elif id.startswith(_ASIDE) and ": " in id:
+                found.notes.append(f"put aside: {id}")
+        workers = yield from calls.holders(keys, heads)
+        summaries = [_summary(head, worker) for head, worker in zip(heads, workers, strict=True)]
+        found += (one for one in summaries if is_wanted(one))
+
+
+_ASIDE = ("timers:", "closing:", "promise:", "queue:")
+"""How the names in the halted set begin that are no executions: what was broken, and how."""
+
+
+def _summary(head: Head, worker: str | None) -> Summary:
+    status = calls.status_of(head, worker)
+    return Summary(
+        id=head.id,
+        func=head.function,
+        group=head.queue.partition("/")[0],
+        state=head.state.value,
+        status=status,
+        created_at_ms=head.created_ms,
+        due_at_ms=head.due_ms or None,
+        timeout_at_ms=head.deadline_ms or None,
+        settled_at_ms=head.settled_ms or None,
+        reason=head.reason or None,
+        worker=worker,
+    )
+
+
+def _queues(keys: Keyspace, group: str | None, found: Found) -> Plan[list[str]]:
+    """The streams of a group, or of all, that exist."""
+    prefix = keys.queue("")
+    names: set[str] = set()
+    cursor: _Cursor = b""
+    for _ in range(SCAN_STEPS_MAX):
+        [page] = yield [_scan(prefix, cursor)]
+        queues, cursor = value_of(page)
+        names.update(queue for queue, _ in queues if group in (None, queue.partition("/")[0]))
+        if cursor is None:
+            return sorted(names)
+    found.is_all = False
+    return sorted(names)
+
+
+# -- sources -----------------------------------------------------------------
+
+
+def _scan(prefix: str, cursor: bytes) -> Command[_Page]:
+    def parse(reply: list[Any]) -> _Page:
+        after, names = reply
+        return [(to_text(name).removeprefix(prefix), None) for name in names], after if after != b"0" else None
+
+    match = f"{prefix}*".encode()
+    return Command([b"SCAN", cursor or b"0", b"MATCH", match, b"COUNT", b"%d" % SCAN_COUNT], parse)
+
+
+def _read_promises(keys: Keyspace, cursor: bytes) -> Command[_Page]:
+    return _scan(keys.promise(""), cursor)
+
+
+def _read_halted(keys: Keyspace, cursor: bytes) -> Command[_Page]:
+    return _by_score(keys.halted, cursor, lambda members: [(member, None) for member, _ in members])
+
+
+def _read_timers(keys: Keyspace, cursor: bytes) -> Command[_Page]:
+    def owners(members: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int | None]]:
+        for member, due_ms in members:
+            id, _, what = member.rpartition("~")
+            if id and what != "cron":
+                yield id, None if what == "timeout" else due_ms
+
+    return _by_score(keys.timers, cursor, owners)
+
+
+def _by_score(
+    key: str, cursor: bytes, ids: Callable[[list[tuple[str, int]]], Iterable[tuple[str, int | None]]]
+) -> Command[_Page]:
+    """A page of a sorted set. The cursor is a score and how many of it were read: what leaves meanwhile moves none."""
+    score, _, offset = (cursor or b"-inf 0").partition(b" ")
+
+    def parse(flat: list[Any]) -> _Page:
+        rows = pairs(flat)
+        members = [(to_text(member), int(float(value))) for member, value in rows]
+        if len(rows) < PAGE:
+            return list(ids(members)), None
+        last = rows[-1][1]
+        same = sum(value == last for _, value in rows)
+        return list(ids(members)), b"%b %d" % (last, same + (int(offset) if last == score else 0))
+
+    command = [b"ZRANGEBYSCORE", key.encode(), score, b"+inf", b"WITHSCORES", b"LIMIT", offset, b"%d" % PAGE]
+    return Command(command, parse)
+
+
+def _read_queue(keys: Keyspace, queue: str, cursor: bytes) -> Command[_Page]:
+    start = b"(" + cursor if cursor else b"-"
+    return _stream(b"XRANGE", keys.queue(queue), start, b"+")
+
+
+def _read_recent(keys: Keyspace, cursor: bytes) -> Command[_Page]:
+    """The latest endings first."""
+    start = b"(" + cursor if cursor else b"+"
+    return _stream(b"XREVRANGE", keys.recent, start, b"-")
+
+
+def _stream(command: bytes, key: str, start: bytes, end: bytes) -> Command[_Page]:
+    def parse(rows: list[Any]) -> _Page:
+        found = [to_text(dict(pairs(fields)).get(b"i")) for _, fields in rows]
+        return [(id, None) for id in found if id], rows[-1][0] if len(rows) == PAGE else None
+
+    return Command([command, key.encode(), start, end, b"COUNT", b"%d" % PAGE], parse)
+
+
+# -- timers ------------------------------------------------------------------
+
+
+def timers(keys: Keyspace, limit: int = 20) -> Plan[list[Timer]]:
+    """What falls due next, soonest first."""
+    if not 1 <= limit <= TIMERS_MAX:
+        raise UsageError(f"limit {limit}: 1 to {TIMERS_MAX} timers can be shown")
+
+    def parse(flat: list[Any]) -> list[tuple[str, int]]:
+        return [(to_text(member), int(float(score))) for member, score in pairs(flat)]
+
+    [answer] = yield [Command([b"ZRANGE", keys.timers.encode(), b"0", b"%d" % (limit - 1), b"WITHSCORES"], parse)]
+    members: list[tuple[str, int]] = value_of(answer)
+    wanted: list[Call] = []
+    for member, _ in members:
+        wanted += _about(keys, member)
+    answers = iter((yield wanted) if wanted else ())
+    return [_timer(member, due_ms, next(answers), next(answers)) for member, due_ms in members]
+
+
+def _about(keys: Keyspace, member: str) -> tuple[Call, Call]:
+    """What tells what a member of the timers is: its owner or schedule, and its entry if it has one."""
+    id, _, what = member.rpartition("~")
+    entry = reads.read_entry(keys, PromiseId(id), what)
+    if what == "cron":
+        return commands.read_schedule(keys, id), entry
+    return reads.read_head(keys, PromiseId(id), payloads=False), entry
+
+
+def _timer(member: str, due_ms: int, owner: Any, entry: Any) -> Timer:
+    id, _, what = member.rpartition("~")
+    if what[:1].isdigit():
+        kind, name = (entry.kind.value, entry.name) if isinstance(entry, Entry) else ("timer", "")
+        return Timer(member, kind, name, owner.function if isinstance(owner, Head) else None, due_ms)
+    if isinstance(owner, Head) and owner.kind is not Kind.EXECUTION:
+        return Timer(id, owner.kind.value, "", None, due_ms)
+    kind = "deadline" if what == "timeout" else what
+    if isinstance(owner, commands.Schedule):
+        return Timer(id, kind, f"{owner.cron} {owner.zone}", owner.function, due_ms)
+    return Timer(id, kind, "", owner.function if isinstance(owner, Head) else None, due_ms)
+
+
+# -- tree --------------------------------------------------------------------
+
+
+def tree(keys_of: Callable[[str], Keyspace], id: str) -> Plan[Tree]:
+    """An execution with all it has called, breadth first up to ``NODES_MAX``; NotFound if there is none."""
+    top = check_id(id)
+    [head] = yield [reads.read_head(keys_of(top), top, payloads=False)]
+    if value_of(head) is None:
+        raise NotFound(f"there is no execution {id}")
+    [worker] = yield from calls.holders(keys_of(top), [head])
+    root = _node(head, worker)
+    is_all, count, shown = True, 1, {top}
+    below = deque([(root, head, 1)])
+    while below:
+        node, owner, depth = below.popleft()
+        entries, is_whole = yield from _entries(keys_of(owner.id), owner.id, NODES_MAX - count)
+        is_all = is_all and is_whole
+        count += len(entries)
+        child_ids = [_child_id(owner, entry) for entry in entries if entry.kind is Kind.CHILD]
+        heads = yield from _heads(keys_of, child_ids)
+        for entry in entries:
+            child = heads.get(_child_id(owner, entry)) if entry.kind is Kind.CHILD else None
+            if child is None or (not entry.child_id and child[0].birth != owner.birth):
+                node.children.append(_leaf(owner, entry))
+                continue
+            node.children.append(_node(*child))
+            if child[0].id in shown:
+                continue  # executions with ids of their own may wait for one another
+            shown.add(child[0].id)
+            if depth < DEPTH_MAX:
+                below.append((node.children[-1], child[0], depth + 1))
+            else:
+                is_all = False
+    return Tree(root, is_all)
+
+
+def _entries(keys: Keyspace, id: PromiseId, room: int) -> Plan[tuple[list[Entry], bool]]:
+    """The first ``room`` entries of a journal without their payloads, and whether these are all."""
+    found: dict[str, Entry] = {}
+    cursor = b"0"
+    for _ in range(reads.PAGES_MAX):
+        [page] = yield [reads.read_journal(keys, id, cursor)]
+        cursor, entries = value_of(page)
+        found.update((entry.number, replace(entry, payload=b"")) for entry in entries)
+        if cursor == b"0" or len(found) > room:
+            break
+    ordered = sorted(found.values(), key=_order)
+    return ordered[:room], cursor == b"0" and len(ordered) <= room
+
+
+def _order(entry: Entry) -> tuple[bool, list[int]]:
+    """As the code asked for them; that it is canceled comes last."""
+    return entry.number == CANCEL, [int(part) for part in entry.number.split(".") if part]
+
+
+def _heads(keys_of: Callable[[str], Keyspace], ids: list[PromiseId]) -> Plan[dict[PromiseId, tuple[Head, str | None]]]:
+    found: dict[PromiseId, tuple[Head, str | None]] = {}
+    for start in range(0, len(ids), PAGE):
+        part = ids[start : start + PAGE]
+        answers = yield [reads.read_head(keys_of(id), id, payloads=False) for id in part]
+        heads = [head for head in answers if isinstance(head, Head)]
+        for head in heads:
+            [worker] = yield from calls.holders(keys_of(head.id), [head])
+            found[head.id] = (head, worker)
+    return found
+
+
+def _child_id(owner: Head, entry: Entry) -> PromiseId:
+    return PromiseId(entry.child_id or f"{owner.id}~{entry.number}")
+
+
+def _node(head: Head, worker: str | None) -> Node:
+    return Node(
+        id=head.id,
+        kind=head.kind.value,
+        name=head.function,
+        state=head.state.value,
+        status=calls.status_of(head, worker),
+        created_at_ms=head.created_ms,
+        due_at_ms=head.due_ms or head.deadline_ms or None,
+        settled_at_ms=head.settled_ms or None,
+        reason=head.reason or None,
+        worker=worker,
+    )
+
+
+def _leaf(owner: Head, entry: Entry) -> Node:
+    is_left = entry.state is State.PENDING and owner.state is not State.PENDING
+    state = State.CANCELED if is_left else entry.state
+    return Node(
+        id=_child_id(owner, entry),
+        kind=entry.kind.value,
+        name=entry.name,
+        state=state.value,
+        status="suspended" if state is State.PENDING else "done",
+        created_at_ms=None,
+        due_at_ms=entry.due_ms or None,
+        settled_at_ms=entry.stamp or (owner.settled_ms if is_left else 0) or None,
+        reason=None,
+        worker=None,
+    )
