@@ -9,8 +9,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
@@ -28,6 +28,7 @@ from durasleep.store.commands import Schedule
 from durasleep.store.connection import AnyClient, Connector
 from durasleep.store.store import Store
 from durasleep.worker import cron
+from durasleep.worker.usercode import StandIns
 from durasleep.worker.worker import Worker
 
 P = ParamSpec("P")
@@ -72,6 +73,17 @@ class Durasleep(Client):
         """Use another Redis than the one named at the start; for commands, before the first call."""
         self._source = url_or_client
         super().__init__(self._make_store(url_or_client, self.settings), self.codec, self.settings, group=self.group)
+
+    @contextmanager
+    def pointed_at(self, source: str | AnyClient, *, namespace: str, settings: Settings) -> Generator[None]:
+        """Use another Redis, namespace and settings for a while: for tests."""
+        kept = {name: value for name, value in vars(self).items() if name != "registry"}
+        self._source, self.namespace = source, check_name(namespace, "namespace")
+        Client.__init__(self, self._make_store(source, settings), self.codec, settings, group=self.group)
+        try:
+            yield
+        finally:
+            vars(self).update(kept)
 
     @property
     def is_addressed(self) -> bool:
@@ -174,11 +186,17 @@ class Durasleep(Client):
     # -- the worker
 
     def worker(
-        self, *, group: str | None = None, name: str | None = None, concurrency: int = 100, debug: bool = False
+        self,
+        *,
+        group: str | None = None,
+        name: str | None = None,
+        concurrency: int = 100,
+        debug: bool = False,
+        stand_ins: StandIns | None = None,
     ) -> Worker:
         """A worker for the functions registered here; ``await worker.run()`` serves until ``worker.stop()``.
 
-        ``debug`` is ``Settings.debug`` for this worker alone.
+        ``debug`` is ``Settings.debug`` for this worker alone; ``stand_ins`` are functions to call in place of others.
         """
         return Worker(
             self._store.connector,
@@ -190,6 +208,7 @@ class Durasleep(Client):
             settings=replace(self.settings, debug=True) if debug else self.settings,
             name=name,
             lifespan=self._alive,
+            stand_ins=stand_ins or {},
         )
 
     # -- schedules

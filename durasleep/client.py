@@ -10,7 +10,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from durasleep.codec import Codec
 from durasleep.errors import DurasleepError, NotFound, StoreError, WaitTimeout
-from durasleep.model import Disposition, PromiseId, State, check_id, owner_of
+from durasleep.model import Disposition, PromiseId, Recording, State, check_id, owner_of
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import Settings
@@ -305,6 +305,11 @@ class Client:
         """Everything there is to see of a promise; NotFound if there is none."""
         store = await self.opened()
         return await store.run(calls.describe(store.keys(id), check_id(id), self.codec))
+
+    async def export(self, id: str) -> Recording:
+        """An execution with its journal, see ``durasleep.runtime.recording``; NotFound if there is none."""
+        store = await self.opened()
+        return await store.run(calls.export(store.keys(id), check_id(id)))
 
     async def look(self, id: PromiseId) -> Ending:
         """How a promise stands; NotFound if there is none."""

@@ -23,7 +23,8 @@ DurasleepError
 ├── WaitTimeout (also a TimeoutError)    we stopped waiting; the execution goes on
 ├── Mismatch                             code and journal disagree; the execution is halted
 ├── NotDurable (also a RuntimeError)     a workflow asked its loop for I/O
-└── Stuck                                a workflow waits for what only itself could produce
+├── Stuck                                a workflow waits for what only itself could produce
+└── Stalled (also an AssertionError)     a test waits for what nothing in it will bring about
 
 Detached (a BaseException) is raised inside a workflow that is being put away, or that goes on as a new run.
 """
@@ -137,6 +138,10 @@ class NotDurable(DurasleepError, RuntimeError):
 
 class Stuck(DurasleepError):
     """A workflow is blocked on something only it could produce; the execution is halted."""
+
+
+class Stalled(DurasleepError, AssertionError):
+    """A test waits for what nothing in it will bring about; the message says where its executions stand."""
 
 
 class Detached(BaseException):

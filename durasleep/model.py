@@ -113,6 +113,24 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Recording:
+    """An execution with its journal, as it was when it was read."""
+
+    id: PromiseId
+    function: str
+    group: str
+    state: State
+    birth: int
+    created_ms: int
+    begun_ms: int
+    base: int
+    args: bytes
+    value: bytes
+    unseen: frozenset[str]
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StartTimer:
     number: Number
     name: str

@@ -71,6 +71,8 @@ class Settings:
     only the first few of each function. It costs double."""
     always_suspend: bool = field(default_factory=lambda: _is_asked("DURASLEEP_ALWAYS_SUSPEND"))
     """Puts a workflow away at every await and replays it from its journal: for tests."""
+    movable_clock: bool = False
+    """The scripts go by a clock that can be moved, see ``durasleep.testing``; all who share a namespace must agree."""
 
 
 def _is_asked(variable: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from durasleep.codec import Codec
 from durasleep.errors import StoreUnavailable, WaitTimeout
-from durasleep.model import Disposition, PromiseId, State, check_id, check_name
+from durasleep.model import Disposition, PromiseId, Recording, State, check_id, check_name
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import DEFAULTS, Settings
@@ -197,6 +197,11 @@ class Client:
         """Everything there is to see of a promise; NotFound if there is none."""
         store = self.opened()
         return store.run(calls.describe(store.keys(id), check_id(id), self.codec))
+
+    def export(self, id: str) -> Recording:
+        """An execution with its journal; NotFound if there is none."""
+        store = self.opened()
+        return store.run(calls.export(store.keys(id), check_id(id)))
 
     def look(self, id: PromiseId) -> Ending:
         """How a promise stands; NotFound if there is none."""

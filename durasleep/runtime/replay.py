@@ -17,6 +17,7 @@ from durasleep.runtime.journal import Asked, Journal, StepCall
 from durasleep.runtime.loop import DRAIN_CALLBACKS_MAX, Watch, WorkflowLoop, keep_for_ever, position_of
 from durasleep.settings import Settings
 
+POSITIONS_MAX = 20  # tasks whose places are named: a fan-out of thousands waits in one line
 JOURNAL_WARNED = 0.5  # of what a journal may hold
 
 ordering.install()
@@ -183,6 +184,11 @@ class Activation:
             self._news = {*self._news, *(entry.number for entry in settled)}
         self._feed(settled)
         return self._progress()
+
+    def positions(self) -> str:
+        """Where the code waits, for people."""
+        shown = [f"at {position_of(task)}" for task in self._loop.unfinished()[:POSITIONS_MAX]]
+        return ", ".join(shown)
 
     @property
     def asked(self) -> dict[Number, Asked]:
@@ -391,5 +397,5 @@ def _explained(error: BaseException) -> BaseException:
 
 
 def _positions(loop: WorkflowLoop) -> str:
-    shown = [f"  {task.get_name()}: {position_of(task)}" for task in loop.unfinished()[:20]]
+    shown = [f"  {task.get_name()}: {position_of(task)}" for task in loop.unfinished()[:POSITIONS_MAX]]
     return "\n".join(["; its tasks are at", *shown]) if shown else ""

@@ -16,6 +16,7 @@ from durasleep.model import (
     Kind,
     Place,
     PromiseId,
+    Recording,
     State,
     check_id,
     check_new_id,
@@ -265,6 +266,28 @@ def describe(keys: Keyspace, id: PromiseId, codec: Codec) -> Plan[Description]:
         return _describe_entry(id, entry, owner, codec)
     [worker] = yield from holders(keys, [loaded.head])
     return _describe(loaded, worker, codec)
+
+
+def export(keys: Keyspace, id: PromiseId) -> Plan[Recording]:
+    """An execution with its journal, to be kept in a file or replayed; NotFound if there is none."""
+    loaded = yield from reads.load(keys, id)
+    if loaded is None or loaded.head.kind is not Kind.EXECUTION:
+        raise NotFound(f"there is no execution {id}")
+    head = loaded.head
+    return Recording(
+        id=head.id,
+        function=head.function,
+        group=head.queue.partition("/")[0],
+        state=head.state,
+        birth=head.birth,
+        created_ms=head.created_ms,
+        begun_ms=head.begun_ms,
+        base=head.base,
+        args=head.args,
+        value=head.value,
+        unseen=head.unseen,
+        entries=tuple(loaded.entries.values()),
+    )
 
 
 def _describe(loaded: Loaded, worker: str | None, codec: Codec) -> Description:

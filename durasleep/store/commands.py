@@ -160,7 +160,7 @@ def create(
     retention_ms: int | None = None,
 ) -> Item[Created]:
     """Make an execution or a bare promise, or attach to what has this id."""
-    lua = script.load("create")
+    lua = script.load("create", keys.movable_clock)
     item = lua.item(
         id=id,
         kind=KIND[kind],
@@ -178,7 +178,7 @@ def create(
 
 def attach(keys: Keyspace, id: PromiseId, *, inbox: str = "") -> Item[Created]:
     """Wait for what has this id, whatever it is; NotFound if nothing has."""
-    lua = script.load("create")
+    lua = script.load("create", keys.movable_clock)
     item = lua.item(
         id=id, kind="", func="", queue="", args="", start="", deadline="", call="", inbox=inbox, retention=""
     )
@@ -250,7 +250,7 @@ def commit(
     """What one activation asks for. ``payload`` is the result, the error, or the reason of a delay or halt;
     ``due`` the delay of ``retry`` and ``defer``, or the base of ``continue_as_new``. Fenced if the lease is lost.
     """
-    lua = script.load("commit")
+    lua = script.load("commit", keys.movable_clock)
     rest: list[Value] = []
     for op in ops:
         values = _op_values(op)
@@ -303,7 +303,7 @@ def _parse_fired(answer: list[Any]) -> Fired:
 
 def fire(keys: Keyspace, *, limit: int) -> Command[Fired]:
     """Settle at most ``limit`` timers that are due."""
-    lua = script.load("fire")
+    lua = script.load("fire", keys.movable_clock)
     return Command(script.evalsha(lua, key_list(keys), lua.head(limit=limit)), _parse_fired, lua)
 
 
@@ -321,7 +321,7 @@ class Settled:
 
 def settle(keys: Keyspace, id: PromiseId, state: State, value: bytes) -> Item[Settled]:
     """Resolve, reject or cancel a promise from outside."""
-    lua = script.load("settle")
+    lua = script.load("settle", keys.movable_clock)
     item = lua.item(id=id, state=STATE[state], payload=value)
     return Item(lua, keys, (), item, lambda answer: Settled(answer[0] == b"settled", STATE_OF[answer[1]], answer[2]))
 
@@ -375,7 +375,7 @@ def heartbeat(
     keys: Keyspace, consumer: str, group: str, *, client_id: int, info: str, ttl_ms: int, held: Iterable[Lease]
 ) -> Command[Beat]:
     """Note a worker alive and hear what became of what it holds."""
-    lua = script.load("heartbeat")
+    lua = script.load("heartbeat", keys.movable_clock)
     head = lua.head(consumer=consumer, group=group, client=client_id, info=info, ttl_ms=ttl_ms)
     named = [to_bytes(value) for lease in held for value in (lease.queue, lease.entry, lease.id)]
     return Command(script.evalsha(lua, key_list(keys), [*head, *named]), _parse_beat, lua)
@@ -411,7 +411,7 @@ def reclaim(
 
     ``beat`` is its heartbeat as the judge saw it. A worker gives back ``some`` entries, or ``all`` as it leaves.
     """
-    lua = script.load("reclaim")
+    lua = script.load("reclaim", keys.movable_clock)
     head = lua.head(
         consumer=consumer,
         queue=queue,
@@ -438,7 +438,7 @@ def control(
     keys: Keyspace, action: str, id: PromiseId, *, due: Due | None = None, reason: str = ""
 ) -> Item[Controlled]:
     """``wake``, ``reschedule``, ``cancel``, ``force``, ``halt`` or ``resume``."""
-    lua = script.load("control")
+    lua = script.load("control", keys.movable_clock)
     item = lua.item(action=action, id=id, due=due or "", reason=reason)
     return Item(lua, keys, (), item, lambda answer: Controlled(to_text(answer[0]), STATE_OF[answer[1]]))
 
@@ -462,7 +462,7 @@ def _word(answer: list[Any]) -> str:
 
 def put_schedule(keys: Keyspace, schedule: Schedule) -> Item[str]:
     """Keep a schedule, new or changed; its next execution is due at ``due_ms``."""
-    lua = script.load("schedule")
+    lua = script.load("schedule", keys.movable_clock)
     values = (schedule.cron, schedule.zone, schedule.function, schedule.queue, schedule.args)
     item = lua.item(f"={schedule.due_ms}", *values, action="put", name=schedule.name)
     return Item(lua, keys, (), item, _word)
@@ -470,14 +470,14 @@ def put_schedule(keys: Keyspace, schedule: Schedule) -> Item[str]:
 
 def advance_schedule(keys: Keyspace, schedule: Schedule, *, next_due_ms: int, id: PromiseId) -> Item[str]:
     """Start the execution that is due, under ``id``, and move on; ``stale`` if another worker did."""
-    lua = script.load("schedule")
+    lua = script.load("schedule", keys.movable_clock)
     item = lua.item(f"={next_due_ms}", schedule.due_ms, id, action="advance", name=schedule.name)
     return Item(lua, keys, (), item, _word)
 
 
 def remove_schedule(keys: Keyspace, name: str) -> Item[str]:
     """Forget a schedule; ``missing`` if there is none."""
-    lua = script.load("schedule")
+    lua = script.load("schedule", keys.movable_clock)
     return Item(lua, keys, (), lua.item(action="remove", name=name), _word)
 
 

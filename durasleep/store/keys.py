@@ -119,6 +119,8 @@ class Keyspace:
 
     namespace: str
     partition: int = 0
+    movable_clock: bool = False
+    """For tests: the scripts go by a clock that ``clock`` moves."""
 
     @property
     def tag(self) -> str:
@@ -166,6 +168,11 @@ class Keyspace:
     @property
     def halted(self) -> str:
         return f"{self.tag}halted"
+
+    @property
+    def clock(self) -> str:
+        """By how many ms the clock of a test has been moved."""
+        return f"{self.tag}clock"
 
     @property
     def recent(self) -> str:

@@ -77,7 +77,7 @@ def _read(name: str) -> str:
     return resources.files("durasleep.store").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
 
 
-def _join(text: str, seen: set[str]) -> str:
+def _join(text: str, seen: set[str], instead: dict[str, str]) -> str:
     """Put each included file where it is first asked for, what it includes itself before it."""
 
     def include(match: re.Match[str]) -> str:
@@ -85,7 +85,7 @@ def _join(text: str, seen: set[str]) -> str:
         if name in seen:
             return ""
         seen.add(name)
-        return _join(_read(f"shared/{name}"), seen)
+        return _join(_read(f"shared/{instead.get(name, name)}"), seen, instead)
 
     return _INCLUDE.sub(include, text)
 
@@ -104,9 +104,12 @@ def _names(pattern: str, text: str) -> tuple[str, ...]:
 
 
 @cache
-def load(name: str) -> Script:
-    """The script of this name, assembled; KeyError for a field name that ``keys.py`` does not have."""
-    text = _fill_in(_join(_read(name), set()))
+def load(name: str, movable_clock: bool = False) -> Script:
+    """The script of this name, assembled; KeyError for a field name that ``keys.py`` does not have.
+
+    With a ``movable_clock`` its time is the server's, moved by what the key ``clock`` holds.
+    """
+    text = _fill_in(_join(_read(name), set(), {"now": "movable_now"} if movable_clock else {}))
     if _names(r"KEYS\)", text) != KEY_NAMES:
         raise TypeError(f"{name}.lua: its KEYS are not those of keys.KEY_NAMES")
     source = text.encode()
@@ -135,6 +138,7 @@ def write_assembled(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for name in NAMES:
         (directory / f"{name}.lua").write_bytes(load(name).source)
+        (directory / f"{name}_movable.lua").write_bytes(load(name, movable_clock=True).source)
 
 
 if __name__ == "__main__":

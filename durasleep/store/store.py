@@ -91,7 +91,7 @@ class Store:
 
     def keys(self, id: str = "") -> Keyspace:
         """The partition an id lives in."""
-        return Keyspace(self.namespace, partition_of(id, 1))
+        return Keyspace(self.namespace, partition_of(id, 1), self.settings.movable_clock)
 
     async def open(self) -> None:
         """Connect once and check server and schema; StoreUnavailable at once if nobody answers."""
@@ -223,7 +223,7 @@ class SyncStore:
 
     def keys(self, id: str = "") -> Keyspace:
         """The partition an id lives in."""
-        return Keyspace(self.namespace, partition_of(id, 1))
+        return Keyspace(self.namespace, partition_of(id, 1), self.settings.movable_clock)
 
     def open(self) -> None:
         """See ``Store.open``."""

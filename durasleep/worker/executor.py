@@ -49,7 +49,7 @@ from durasleep.store.commands import Beat, Committed, Lease
 from durasleep.store.reads import Head, Loaded
 from durasleep.store.store import Store
 from durasleep.worker.story import Story, describe_since
-from durasleep.worker.usercode import UserCode
+from durasleep.worker.usercode import StandIns, UserCode
 
 T = TypeVar("T")
 
@@ -91,14 +91,16 @@ class Executor:
         consumer: str,
         concurrency: int,
         settings: Settings,
+        stand_ins: StandIns,
     ) -> None:
         self._store = store
         self._registry = registry
         self._codec = codec
         self._consumer = consumer
         self._concurrency = concurrency
+        self._stand_ins = stand_ins
         self._settings = settings
-        self._code = UserCode(concurrency, codec)
+        self._code = UserCode(concurrency, codec, stand_ins)
         self._running: dict[str, Running] = {}
         self._stubborn = 0
         self._watched: Counter[str] = Counter()
@@ -239,6 +241,8 @@ class Executor:
             running.is_suspect = True
         running.order = head.order
         definition = self._registry.get(head.function)
+        if isinstance(definition, WorkflowDefinition) and definition.fn in self._stand_ins:
+            definition = TaskDefinition(definition.name, self._stand_ins[definition.fn])
         if definition is None:
             await self._defer_unknown(lease, head, f"the function {head.function!r}")
         elif isinstance(definition, TaskDefinition):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from typing import Any
 
 import redis.exceptions as redis_errors
@@ -16,6 +18,7 @@ from durasleep.store.keys import Keyspace
 
 logger = logging.getLogger("durasleep")
 
+UNBLOCKED_PAUSE_S = 0.002  # fakeredis answers this blocking read at once: it must not be asked in a circle
 BROKEN_EPOCH = -1  # of an entry that is not one of ours: nothing can have this epoch
 
 
@@ -56,7 +59,11 @@ class Reader:
             leases = await self._read(self._settings.read_own_max, b"0", 0.0)
             if leases:
                 return leases
-        return await self._read(free, b">", self._settings.read_block_s)
+        began = time.monotonic()
+        leases = await self._read(free, b">", self._settings.read_block_s)
+        if not leases and time.monotonic() - began < UNBLOCKED_PAUSE_S:
+            await asyncio.sleep(UNBLOCKED_PAUSE_S)
+        return leases
 
     async def _read(self, count: int, start: bytes, block_s: float) -> list[Lease]:
         block = [b"BLOCK", b"%d" % (block_s * 1000)] if block_s else []

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
+from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
 from durasleep import telemetry
@@ -21,7 +22,7 @@ from durasleep.model import PromiseId, check_name
 from durasleep.runtime.definition import Registry
 from durasleep.settings import Settings
 from durasleep.store import commands
-from durasleep.store.commands import Beat
+from durasleep.store.commands import Beat, Fired, Lease
 from durasleep.store.connection import Connector
 from durasleep.store.store import Store
 from durasleep.worker import cron
@@ -31,6 +32,7 @@ from durasleep.worker.heartbeat import Heartbeat
 from durasleep.worker.listener import Listener
 from durasleep.worker.reader import Reader
 from durasleep.worker.reaper import Reaper
+from durasleep.worker.usercode import StandIns
 
 logger = logging.getLogger("durasleep")
 
@@ -59,6 +61,7 @@ class Worker:
         settings: Settings,
         name: str | None = None,
         lifespan: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+        stand_ins: StandIns = MappingProxyType({}),
     ) -> None:
         self.name = check_name(name or default_name(), "worker")
         self.group = check_name(group, "group")
@@ -70,7 +73,13 @@ class Worker:
         self._store = Store(connector, namespace=namespace, settings=settings, name=self.name)
         keys = self._store.keys()
         self._executor = Executor(
-            self._store, registry, codec, consumer=self._consumer, concurrency=concurrency, settings=settings
+            self._store,
+            registry,
+            codec,
+            consumer=self._consumer,
+            concurrency=concurrency,
+            settings=settings,
+            stand_ins=stand_ins,
         )
         self._firer = Firer(self._store, settings, self._start_scheduled)
         self._reader = Reader(self._store.link(), keys, group=self.group, consumer=self._consumer, settings=settings)
@@ -87,6 +96,7 @@ class Worker:
         self._reaper: Reaper | None = None
         self._beats: asyncio.Queue[tuple[Beat, int, int]] = asyncio.Queue(maxsize=16)
         self._unnamed: set[tuple[str, str]] = set()
+        self._crashed = False
         self._stop_asked = asyncio.Event()
         self._abort_asked = asyncio.Event()
         self.ready = asyncio.Event()
@@ -96,6 +106,10 @@ class Worker:
     def running(self) -> int:
         """Executions in hand now; sleepers are in no hand."""
         return self._executor.running
+
+    def held(self) -> list[Lease]:
+        """What it has in hand."""
+        return self._executor.held()
 
     @property
     def in_threads(self) -> int:
@@ -107,6 +121,23 @@ class Worker:
         if self._stop_asked.is_set():
             self._abort_asked.set()
         self._stop_asked.set()
+
+    def crash(self) -> None:
+        """End as by kill -9: nothing is finished, committed or given back. For tests."""
+        self._crashed = True
+        self.abort()
+
+    async def fire(self) -> Fired:
+        """Settle one batch of what is due now; the firer does so by itself."""
+        fired = await self._firer.once()
+        if fired.next_due_ms is not None:
+            self._firer.hint(fired.next_due_ms)  # its wait began by an older clock
+        return fired
+
+    @property
+    def consumer(self) -> str:
+        """What the server knows it by: its name, and which start of it this is."""
+        return self._consumer
 
     def abort(self) -> None:
         """Leave at once: running steps are cancelled, their executions given back."""
@@ -184,6 +215,9 @@ class Worker:
         """Cancel what is left, give everything back, and be no consumer any more."""
         await self._executor.abort()
         await asyncio.to_thread(heartbeat.stop)
+        if self._crashed:
+            await self._close()
+            return
         given = 0
         try:
             async with asyncio.timeout(self._settings.dead_after_s):

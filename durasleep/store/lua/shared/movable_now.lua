@@ -1,0 +1,8 @@
+-- @include int
+-- For tests: the server's time, moved by the milliseconds kept in `clock`.
+local clock = redis.call('TIME')
+local moved = tonumber(redis.call('GET', (string.gsub(timers, 'timers$', 'clock'))) or '0')
+local micros = tonumber(clock[2]) + (moved % 1000) * 1000
+clock[1] = int(tonumber(clock[1]) + math.floor(moved / 1000) + math.floor(micros / 1000000))
+clock[2] = int(micros % 1000000)
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
