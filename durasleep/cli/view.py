@@ -1,6 +1,6 @@
-"""Everything the command line shows to people: notes and errors on stderr, tables on stdout.
+"""Everything the command line shows to people: notes and errors on stderr, results on stdout; lists are in tables.
 
-The only importer of rich, and only when there is something to show: it takes as long to import as asyncio.
+The only importers of rich, and only when there is something to show: it takes as long to import as asyncio.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ def _err():  # noqa: ANN202 - as above
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def console(*, on_stderr: bool = False):  # noqa: ANN201 - as above
+    """Where people read results, or what is said beside them."""
+    return _err() if on_stderr else _out()
 
 
 def note(text: str) -> None:
