@@ -143,23 +143,24 @@ def resume(
 def _steer(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | None) -> int:
     """Do it, and say of each what happened. Exit 1 if it could not be done to one of them."""
     chosen.check(verb)
-    client = address.open_client(url, namespace)
+    ids: Sequence[str] = chosen.ids or ()
+    if not ids:
+        found = asyncio.run(_find(address.open_client(url, namespace), verb, chosen))
+        if not found:
+            view.note(f"There is nothing to {verb.name}.")
+            return 0
+        if not _is_meant(verb, found, chosen.yes):
+            view.note("Nothing was done.")
+            return EXIT_FAILED
+        ids = [one.id for one in found]
+    return asyncio.run(_steer_all(address.open_client(url, namespace), verb, ids))
 
-    async def steer() -> int:
-        async with client:
-            if chosen.ids:
-                return await _steer_all(client, verb, chosen.ids)
-            found = await client.search(
-                status=chosen.status or verb.statuses, group=chosen.group, function=chosen.function, limit=FOUND_MAX
-            )
-            if not found:
-                view.note(f"There is nothing to {verb.name}.")
-                return 0
-            if not _is_meant(verb, found, chosen.yes):
-                return EXIT_FAILED
-            return await _steer_all(client, verb, [one.id for one in found])
 
-    return asyncio.run(steer())
+async def _find(client: Durasleep, verb: _Verb, chosen: _Chosen) -> Found:
+    async with client:
+        return await client.search(
+            status=chosen.status or verb.statuses, group=chosen.group, function=chosen.function, limit=FOUND_MAX
+        )
 
 
 def _is_meant(verb: _Verb, found: Found, yes: bool) -> bool:
@@ -175,23 +176,21 @@ def _is_meant(verb: _Verb, found: Found, yes: bool) -> bool:
     what = f"{verb.name} {'this one' if len(found) == 1 else f'these {len(found)}'}"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"nothing was done; to {what}, add --yes")
-    if typer.confirm(what.capitalize() + "?", err=True):
-        return True
-    view.note("Nothing was done.")
-    return False
+    return view.ask(what.capitalize() + "?")
 
 
 async def _steer_all(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> int:
     code = 0
-    for start in range(0, len(ids), AT_ONCE):
-        part = ids[start : start + AT_ONCE]
-        answers = await asyncio.gather(*(_steer_one(client, verb, id) for id in part))
-        for id, answer in zip(part, answers, strict=True):
-            if isinstance(answer, DurasleepError):
-                view.error(str(answer))
-                code = EXIT_FAILED
-            else:
-                values.data(f"{id}: {_describe(answer)}")
+    async with client:
+        for start in range(0, len(ids), AT_ONCE):
+            part = ids[start : start + AT_ONCE]
+            answers = await asyncio.gather(*(_steer_one(client, verb, id) for id in part))
+            for id, answer in zip(part, answers, strict=True):
+                if isinstance(answer, DurasleepError):
+                    view.error(str(answer))
+                    code = EXIT_FAILED
+                else:
+                    values.data(f"{id}: {_describe(answer)}")
     return code
 
 

@@ -68,6 +68,12 @@ def _say(word: str, style: str, text: str) -> None:
     _err().print(Text.assemble((word, style), " ", text))
 
 
+def ask(question: str) -> bool:
+    """Whether the person at the terminal says yes; stdout stays for the results."""
+    _err().print(f"{question} [y/N]:", end=" ", markup=False)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def story(text: str) -> None:
     """One line of a story told as it happens."""
     from rich.text import Text
