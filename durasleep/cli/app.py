@@ -9,7 +9,7 @@ from typing import Any, cast
 import typer
 
 from durasleep import __version__
-from durasleep.cli import demo, promise, rpc, values, view, worker
+from durasleep.cli import demo, listing, promise, rpc, steering, values, view, worker
 from durasleep.errors import DurasleepError, StoreError, StoreUnavailable, UsageError
 
 EXIT_FAILED = 1
@@ -33,6 +33,14 @@ app.command("worker")(worker.worker)
 app.command("dev")(worker.dev)
 app.command("rpc")(rpc.rpc)
 app.command("get")(rpc.get)
+app.command("ls")(listing.ls)
+app.command("tree")(listing.tree)
+app.command("timers")(listing.timers)
+app.command("wake")(steering.wake)
+app.command("reschedule")(steering.reschedule)
+app.command("cancel")(steering.cancel)
+app.command("halt")(steering.halt)
+app.command("resume")(steering.resume)
 app.add_typer(promise.app, name="promise")
 app.command("demo")(demo.demo)
 

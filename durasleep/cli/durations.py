@@ -1,9 +1,9 @@
-"""Durations as people type them: ``30s``, ``1h30m``, ``500ms``, ``2d``, or plain seconds."""
+"""Durations and instants as people type them: ``30s``, ``1h30m``, ``2d``, plain seconds; ``2026-12-24T18:00+01:00``."""
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from durasleep.errors import UsageError
 
@@ -23,3 +23,14 @@ def parse_duration(text: str) -> timedelta:
         return timedelta(seconds=seconds)
     except OverflowError:
         raise UsageError(f"{text!r} is longer than any calendar") from None
+
+
+def parse_instant(text: str) -> datetime:
+    """The instant a text means; UsageError if it means none, or has no zone."""
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is not a time: write 2026-12-24T18:00+01:00") from None
+    if instant.utcoffset() is None:
+        raise UsageError(f"{text!r} has no zone: write {text}Z for UTC, or {text}+01:00")
+    return instant

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from durasleep.store.search import STATUSES
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 UrlOption = Annotated[
     str | None, typer.Option("--url", metavar="URL", help="The Redis to use; else DURASLEEP_REDIS_URL, and so on.")
@@ -13,3 +15,9 @@ UrlOption = Annotated[
 NamespaceOption = Annotated[
     str | None, typer.Option("--namespace", metavar="NAME", help="The namespace to use; else DURASLEEP_NAMESPACE.")
 ]
+StatusOption = Annotated[
+    list[str] | None,
+    typer.Option("--status", metavar="STATUS", help=f"One of {', '.join(STATUSES)}; may be repeated."),
+]
+GroupFilter = Annotated[str | None, typer.Option("--group", metavar="NAME", help="Only those of this group.")]
+FunctionOption = Annotated[str | None, typer.Option("--func", metavar="NAME", help="Only those of this function.")]

@@ -1,6 +1,6 @@
-"""Everything the command line shows to people: notes and errors on stderr, tables on stdout.
+"""Everything the command line shows to people: notes and errors on stderr, results on stdout; lists are in tables.
 
-The only importer of rich, and only when there is something to show: it takes as long to import as asyncio.
+The only importers of rich, and only when there is something to show: it takes as long to import as asyncio.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ def _err():  # noqa: ANN202 - as above
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def console(*, on_stderr: bool = False):  # noqa: ANN201 - as above
+    """Where people read results, or what is said beside them."""
+    return _err() if on_stderr else _out()
+
+
 def note(text: str) -> None:
     """A line for the person at the terminal."""
     _err().print(text, markup=False)
@@ -61,6 +66,12 @@ def _say(word: str, style: str, text: str) -> None:
     from rich.text import Text
 
     _err().print(Text.assemble((word, style), " ", text))
+
+
+def ask(question: str) -> bool:
+    """Whether the person at the terminal says yes; stdout stays for the results."""
+    _err().print(f"{question} [y/N]:", end=" ", markup=False)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def story(text: str) -> None:

@@ -61,6 +61,9 @@ class OnScreen:
     def wait_for(self, text: str) -> None:
         wait_for(lambda: text in ESCAPES.sub("", self.raw), f"{text!r} on the screen")
 
+    def write(self, text: str) -> None:
+        os.write(self._screen, text.encode())
+
     def end(self) -> tuple[int, str, str]:
         """Its exit code, what it wrote to stdout, and the screen."""
         out, _ = self.process.communicate(timeout=PATIENCE_S)
@@ -102,3 +105,17 @@ def test_no_color_is_honoured_where_there_would_be_some(here: Terminal) -> None:
     assert (code, out) == (1, "")
     assert "error:" in screen
     assert not COLOUR.search(screen)
+
+
+@pytest.mark.parametrize(("answer", "said", "code"), [("y", "s: woken\n", 0), ("", "", 1)])
+def test_what_a_filter_finds_is_asked_about_first(here: Terminal, answer: str, said: str, code: int) -> None:
+    here.run("rpc", "s", "sleep", "600", "--no-wait")
+    wait_for(lambda: '"suspended"' in here.run("get", "s", "--json").out, "the sleep")
+    asking = OnScreen(here, "wake", "--func", "sleep", COLUMNS="60")
+    asking.wait_for("Wake this one? [y/N]:")
+    asking.write(f"{answer}\n")
+    ended, out, screen = asking.end()
+    assert (ended, out) == (code, said)
+    assert ("Nothing was done." in screen) == (code == 1)
+    [row] = re.findall(r"^s .*?$", ESCAPES.sub("", screen.replace("\r", "")), re.MULTILINE)
+    assert re.fullmatch(r"s   suspended  sleep     until .* \(.*\)", row), "what does not fit is the age"

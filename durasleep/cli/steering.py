@@ -1,0 +1,215 @@
+"""``durasleep wake``, ``reschedule``, ``cancel``, ``halt`` and ``resume``, on ids or on what a filter finds."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from durasleep.app import Durasleep
+from durasleep.cli import address, tables, values, view
+from durasleep.cli.durations import parse_duration, parse_instant
+from durasleep.cli.options import FunctionOption, GroupFilter, NamespaceOption, StatusOption, UrlOption
+from durasleep.errors import DurasleepError, StoreUnavailable, UsageError
+from durasleep.model import State
+from durasleep.store.commands import Controlled
+from durasleep.store.search import FOUND_MAX, PENDING_STATUSES, Found
+
+EXIT_FAILED = 1
+
+AT_ONCE = 1_000  # calls under way at a time
+PREVIEW_MAX = 20  # of what a filter found: a screen
+
+ASLEEP = ("suspended", "delayed")
+
+IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Executions or timers.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it to all that a filter finds, unasked.")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Verb:
+    """What to do, and to what if a filter names no status."""
+
+    name: str
+    statuses: Sequence[str]
+    act: Callable[[Durasleep, str], Awaitable[Controlled]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What to do it to: ids, or what a filter finds."""
+
+    ids: list[str] | None
+    status: list[str] | None
+    group: str | None
+    function: str | None
+    yes: bool
+
+    def check(self, verb: _Verb) -> None:
+        """UsageError unless it is one of the two."""
+        is_filter = bool(self.status or self.group or self.function)
+        if self.ids and is_filter:
+            raise UsageError(f"give IDs or a filter to {verb.name}, not both")
+        if not self.ids and not is_filter:
+            raise UsageError(f"what to {verb.name}? Give IDs, or find it by --status, --group or --func")
+
+
+def wake(
+    ids: IdsArgument = None,
+    status: StatusOption = None,
+    group: GroupFilter = None,
+    function: FunctionOption = None,
+    yes: YesOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> int:
+    """End a sleep now, or start now what is delayed.
+
+    An ID is that of a timer, or of an execution that waits for one timer only.
+    """
+    verb = _Verb("wake", ASLEEP, lambda client, which: client.wake(which))
+    return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+
+
+def reschedule(
+    ids: IdsArgument = None,
+    at: Annotated[str | None, typer.Option("--at", metavar="TIME", help="As 2026-12-24T18:00+01:00.")] = None,
+    within: Annotated[str | None, typer.Option("--in", metavar="2h", help="So long from now.")] = None,
+    status: StatusOption = None,
+    group: GroupFilter = None,
+    function: FunctionOption = None,
+    yes: YesOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> int:
+    """Move a sleep, a delayed start, a timeout or a deadline."""
+    if (at is None) == (within is None):
+        raise UsageError("until when? Give either --at with a time or --in with a duration")
+    due = parse_duration(within or "") if at is None else parse_instant(at)
+    verb = _Verb("reschedule", ASLEEP, lambda client, which: client.reschedule(which, due))
+    return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+
+
+def cancel(
+    ids: IdsArgument = None,
+    force: Annotated[bool, typer.Option("--force", help="End it at once; its code hears nothing.")] = False,
+    status: StatusOption = None,
+    group: GroupFilter = None,
+    function: FunctionOption = None,
+    yes: YesOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> int:
+    """Ask an execution to end: it hears of it where it waits, and may clean up."""
+    verb = _Verb("cancel", PENDING_STATUSES, lambda client, which: client.cancel(which, force=force))
+    return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+
+
+def halt(
+    ids: IdsArgument = None,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Shown with it.")] = "halted by hand",
+    status: StatusOption = None,
+    group: GroupFilter = None,
+    function: FunctionOption = None,
+    yes: YesOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> int:
+    """Stop an execution where it is until it is resumed; its timers go on."""
+    statuses = [status for status in PENDING_STATUSES if status != "halted"]
+    verb = _Verb("halt", statuses, lambda client, which: client.halt(which, reason))
+    return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+
+
+def resume(
+    ids: IdsArgument = None,
+    status: StatusOption = None,
+    group: GroupFilter = None,
+    function: FunctionOption = None,
+    yes: YesOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> int:
+    """Let a halted execution go on."""
+    verb = _Verb("resume", ["halted"], lambda client, which: client.resume(which))
+    return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+
+
+def _steer(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | None) -> int:
+    """Do it, and say of each what happened. Exit 1 if it could not be done to one of them."""
+    chosen.check(verb)
+    ids: Sequence[str] = chosen.ids or ()
+    if not ids:
+        found = asyncio.run(_find(address.open_client(url, namespace), verb, chosen))
+        if not found:
+            view.note(f"There is nothing to {verb.name}.")
+            return 0
+        if not _is_meant(verb, found, chosen.yes):
+            view.note("Nothing was done.")
+            return EXIT_FAILED
+        ids = [one.id for one in found]
+    return asyncio.run(_steer_all(address.open_client(url, namespace), verb, ids))
+
+
+async def _find(client: Durasleep, verb: _Verb, chosen: _Chosen) -> Found:
+    async with client:
+        return await client.search(
+            status=chosen.status or verb.statuses, group=chosen.group, function=chosen.function, limit=FOUND_MAX
+        )
+
+
+def _is_meant(verb: _Verb, found: Found, yes: bool) -> bool:
+    """Show what was found; on a terminal ask, elsewhere UsageError without --yes."""
+    tables.executions(found[:PREVIEW_MAX], time.time_ns() // 1_000_000, on_stderr=True)
+    more = len(found) - PREVIEW_MAX
+    if more > 0:
+        view.note(f"and {more} more")
+    if not found.is_all:
+        view.note(f"These {len(found)} may not be all: the same command again takes the next.")
+    if yes:
+        return True
+    what = f"{verb.name} {'this one' if len(found) == 1 else f'these {len(found)}'}"
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"nothing was done; to {what}, add --yes")
+    return view.ask(what.capitalize() + "?")
+
+
+async def _steer_all(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> int:
+    code = 0
+    async with client:
+        for start in range(0, len(ids), AT_ONCE):
+            part = ids[start : start + AT_ONCE]
+            answers = await asyncio.gather(*(_steer_one(client, verb, id) for id in part))
+            for id, answer in zip(part, answers, strict=True):
+                if isinstance(answer, DurasleepError):
+                    view.error(str(answer))
+                    code = EXIT_FAILED
+                else:
+                    values.data(f"{id}: {_describe(answer)}")
+    return code
+
+
+async def _steer_one(client: Durasleep, verb: _Verb, id: str) -> Controlled | DurasleepError:
+    try:
+        return await verb.act(client, id)
+    except StoreUnavailable:
+        raise
+    except DurasleepError as error:
+        return error
+
+
+def _describe(answer: Controlled) -> str:
+    match answer.word, answer.state:
+        case "already", State.PENDING:
+            return "awake already"
+        case "already", state:
+            return f"{state} already"
+        case "running", _:
+            return "not halted"
+        case word, _:
+            return word

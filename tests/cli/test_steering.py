@@ -1,0 +1,197 @@
+"""Lists, trees and steering from the command line, on a real worker."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Quick
+from tests.cli.terminal import Terminal, lines, wait_for
+from tests.servers import MakeServer
+
+APP = """
+import asyncio
+
+from durasleep import Context, Durasleep
+
+app = Durasleep()
+
+@app.task
+def charge(cents: int) -> str:
+    return "paid"
+
+@app.workflow
+async def sleep(ctx: Context, seconds: float) -> str:
+    await ctx.sleep(seconds, name="nap")
+    return "awake"
+
+@app.workflow
+async def order(ctx: Context) -> None:
+    await ctx.run(charge, 5)
+    await asyncio.gather(
+        ctx.rpc(sleep, 180_000), ctx.promise(name="approval"), ctx.sleep(3600, name="grace"), ctx.sleep(60)
+    )
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, make_server: MakeServer) -> Iterator[Terminal]:
+    """A directory with an application and a worker of it."""
+    (tmp_path / "shop.py").write_text(APP)
+    terminal = Terminal(tmp_path, DURASLEEP_REDIS_URL=make_server(directory=tmp_path / "server", persist=False).url)
+    with terminal.running("worker", "shop", "--name", "w1", until="is ready"):
+        yield terminal
+
+
+def start(here: Terminal, quick: Quick, *ids: str, function: str = "sleep", args: tuple[str, ...] = ("600",)) -> None:
+    """Start executions, and wait until all are asleep."""
+    for id in ids:
+        assert quick(here, "rpc", id, function, *args, "--no-wait").code == 0
+    for each in ids:
+        wait_for(lambda each=each: status(here, quick, each) == "suspended", f"{each} to sleep")
+
+
+def status(here: Terminal, quick: Quick, id: str) -> str:
+    return json.loads(quick(here, "get", id, "--json").out)["status"]
+
+
+def listed(here: Terminal, quick: Quick, *args: str) -> dict[str, Any]:
+    """What `ls --json` finds, by id."""
+    found = json.loads(quick(here, "ls", "--json", *args).out)
+    assert found["is_all"]
+    assert found["notes"] == []
+    return {one["id"]: one for one in found["executions"]}
+
+
+def test_lists_say_what_runs_and_what_falls_due(here: Terminal, quick: Quick) -> None:
+    assert quick(here, "ls").err == "There is none.\n"
+    assert quick(here, "timers").err == "There is none.\n"
+    start(here, quick, "s-1")
+    start(here, quick, "o-1", function="order", args=())
+    quick(here, "rpc", "lonely", "sleep", "5", "--target", "gpu", "--no-wait")
+    found = listed(here, quick)
+    assert {id: one["status"] for id, one in found.items()} == {
+        "lonely": "queued",
+        "s-1": "suspended",
+        "o-1": "suspended",
+        "o-1~2": "suspended",
+    }
+    assert listed(here, quick, "--group", "gpu").keys() == {"lonely"}
+    assert listed(here, quick, "--func", "order").keys() == {"o-1"}
+    assert listed(here, quick, "--status", "queued", "--status", "running").keys() == {"lonely"}
+    assert listed(here, quick, "--status", "done") == {}
+    shown = quick(here, "ls").out
+    assert re.search(r"^ID +STATUS +FUNCTION +GROUP +AGE +DETAILS$", shown, re.MULTILINE), shown
+    assert re.search(r"^s-1 +suspended +sleep +workers +\d+ m?s +until .* \(\d+ min( \d+ s)?\)$", shown, re.MULTILINE)
+    assert re.search(r"^lonely +queued +sleep +gpu .*for a worker of group gpu$", shown, re.MULTILINE), shown
+    cut = quick(here, "ls", "--limit", "1")
+    assert (len(lines(cut.out)), cut.code) == (2, 0)
+    assert "Not all are shown" in cut.err
+
+    timers = json.loads(quick(here, "timers", "--next", "2", "--json").out)
+    assert [(one["id"], one["kind"], one["func"], one["name"]) for one in timers] == [
+        ("o-1~5", "timer", "order", ""),
+        ("s-1~1", "timer", "sleep", "nap"),
+    ]
+    assert re.search(r"^o-1~4 +timer +order +grace +until ", quick(here, "timers").out, re.MULTILINE)
+
+
+def test_a_tree_is_drawn_whole_where_there_is_no_screen(here: Terminal, quick: Quick) -> None:
+    start(here, quick, "o-1", function="order", args=())
+    drawn = [
+        r"o-1  order  suspended  for \d+ m?s",
+        r"├── o-1~1  step charge  resolved  at [\d:]{8}",
+        r"├── o-1~2  sleep  (suspended|queued|running on w1)  for \d+ m?s",
+        r"│   └── o-1~2~1  timer nap  until [-\d]{10} [\d:.]{12} \(2 d \d h\)",
+        r"├── o-1~3  promise approval  pending",
+        r"├── o-1~4  timer grace  until .* \(59 min( \d+ s)?\)",
+        r"└── o-1~5  timer  until .* \(\d+ s\)",
+    ]
+    wait_for(lambda: status(here, quick, "o-1~2") == "suspended", "the child to sleep")
+    shown = quick(here, "tree", "o-1").out.splitlines()
+    root = json.loads(quick(here, "tree", "o-1", "--json").out)["root"]
+    assert [child["kind"] for child in root["children"]] == ["step", "execution", "promise", "timer", "timer"]
+    assert root["children"][1]["children"][0]["due_at_ms"]
+    for line, pattern in zip(shown, drawn, strict=True):
+        assert re.fullmatch(pattern, line), line
+    assert quick(here, "tree", "nobody").code == 1
+
+
+def test_ids_are_steered_each_and_a_failure_stops_none(here: Terminal, quick: Quick) -> None:
+    start(here, quick, "a", "b", "c", "d")
+    start(here, quick, "o", function="order", args=())
+    done = quick(here, "wake", "a", "nobody", "o", "b~1")
+    assert (done.code, done.out) == (1, "a: woken\nb~1: woken\n")
+    assert lines(done.err) == [
+        "error: there is no promise nobody",
+        "error: o waits for 2 timers, name one: o~5, o~4 (grace)",
+    ]
+    wait_for(lambda: status(here, quick, "a") == "done", "a to end")
+    assert quick(here, "wake", "a").out == "a: resolved already\n"
+
+    at = (datetime.now(UTC) + timedelta(days=2)).isoformat(timespec="seconds")
+    assert quick(here, "reschedule", "c", "--at", at).out == "c: rescheduled\n"
+    [timer] = json.loads(quick(here, "get", "c", "--json").out)["waiting_on"]
+    assert timer["due_ms"] == datetime.fromisoformat(at).timestamp() * 1000
+    assert quick(here, "reschedule", "c", "--in", "10ms").code == 0
+    wait_for(lambda: status(here, quick, "c") == "done", "c to end")
+
+    assert quick(here, "halt", "d", "--reason", "let me look").out == "d: halted\n"
+    assert listed(here, quick, "--status", "halted")["d"]["reason"] == "let me look"
+    assert quick(here, "resume", "d").out == "d: resumed\n"
+    wait_for(lambda: status(here, quick, "d") == "suspended", "d to sleep again")
+    assert quick(here, "resume", "d").out == "d: not halted\n"
+    assert quick(here, "cancel", "d").out == "d: canceling\n"
+    wait_for(lambda: status(here, quick, "d") == "done", "d to end")
+    assert quick(here, "cancel", "o", "d", "--force").out == "o: canceled\nd: canceled already\n"
+    assert listed(here, quick) == {}
+
+
+def test_wrong_use_is_said_in_a_sentence_and_nothing_is_done(here: Terminal, quick: Quick) -> None:
+    start(here, quick, "a")
+    wrong = {
+        ("wake",): "what to wake? Give IDs",
+        ("wake", "a", "--func", "sleep"): "not both",
+        ("reschedule", "a"): "until when?",
+        ("reschedule", "a", "--in", "1h", "--at", "2030-01-01T00:00Z"): "until when?",
+        ("reschedule", "a", "--at", "2030-01-01T00:00"): "has no zone: write 2030-01-01T00:00Z",
+        ("reschedule", "a", "--at", "tomorrow"): "not a time",
+        ("reschedule", "a", "--in", "soon"): "not a duration",
+        ("cancel", "--status", "asleep"): "status 'asleep': there are ",
+        ("ls", "--status", "asleep"): "status 'asleep': there are ",
+        ("ls", "--limit", "0"): "--limit",
+        ("timers", "--next", "1001"): "--next",
+    }
+    for args, says in wrong.items():
+        done = quick(here, *args)
+        assert (done.code, done.out) == (2, ""), args
+        assert says in done.err, args
+        assert len(lines(done.err)) == 1, done.err
+    unasked = here.run("cancel", "--func", "sleep")
+    assert (unasked.code, unasked.out) == (2, "")
+    assert re.search(r"^a +suspended +sleep", unasked.err, re.MULTILINE)
+    assert lines(unasked.err)[-1] == "error: nothing was done; to cancel this one, add --yes"
+    assert status(here, quick, "a") == "suspended"
+    assert quick(here, "wake", "--group", "nowhere").err == "There is nothing to wake.\n"
+
+
+def test_what_a_filter_finds_is_shown_and_done_with_yes(here: Terminal, quick: Quick) -> None:
+    ids = [f"s-{number}" for number in range(25)]
+    start(here, quick, *ids)
+    start(here, quick, "o", function="order", args=())
+    done = quick(here, "halt", "--func", "sleep", "--yes")
+    assert sorted(lines(done.out)) == sorted(f"{id}: halted" for id in [*ids, "o~2"])
+    assert "and 6 more" in done.err
+    assert len(lines(done.err)) == 22
+    assert listed(here, quick, "--status", "halted").keys() == {*ids, "o~2"}
+    done = quick(here, "resume", "--group", "workers", "--yes")
+    assert sorted(lines(done.out)) == sorted(f"{id}: resumed" for id in [*ids, "o~2"])
+    wait_for(lambda: len(listed(here, quick, "--status", "suspended")) == 27, "all to sleep again")
+    assert len(lines(quick(here, "cancel", "--group", "workers", "--force", "--yes").out)) == 27
+    assert listed(here, quick) == {}

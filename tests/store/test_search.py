@@ -1,0 +1,142 @@
+"""search.py on every server: what the pages of its sources find, and what their bounds leave out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from durasleep.errors import NotFound
+from durasleep.model import Due, Kind, Number, Outcome, StartPromise, StartTimer, due_at
+from durasleep.store import search
+from durasleep.store.search import Found
+from tests.store.driver import FAR, Driver, child
+
+
+async def find(driver: Driver, *statuses: str, limit: int = 1_000) -> Found:
+    return await driver.store.run(search.search(driver.keys, status=statuses or None, limit=limit))
+
+
+@pytest.mark.parametrize("page", [1, 3, 256])
+async def test_every_execution_is_found_once_whatever_the_size_of_a_page(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    monkeypatch.setattr(search, "PAGE", page)
+    monkeypatch.setattr(search, "SCAN_COUNT", page)
+    due = due_at(datetime.now(UTC) + timedelta(hours=2))
+    await driver.suspended("family", child("1"), StartTimer(Number("2"), "", FAR), StartTimer(Number("3"), "", due))
+    await driver.commit(await driver.take(), Outcome.SUSPEND, StartTimer(Number("1"), "", Due("+1000000")))
+    await driver.suspended("promised", StartPromise(Number("1"), "", None), deadline=FAR)
+    await driver.suspended("nowhere", StartPromise(Number("1"), "", None))
+    for number in range(5):
+        await driver.create(f"delayed-{number}", start=due)
+        await driver.create(f"halted-{number}")
+        await driver.control("halt", f"halted-{number}")
+    await driver.create("bare", kind=Kind.PROMISE, deadline=FAR)
+    running = await driver.start("running")
+    for number in range(5):
+        await driver.create(f"queued-{number}", queue="workers" if number else "workers/w7")
+    found = await find(driver)
+    assert {one.id: one.status for one in found} == {
+        "family": "suspended",
+        "family~1": "suspended",
+        "promised": "suspended",
+        "nowhere": "suspended",
+        "running": "running",
+        **{f"{status}-{number}": status for status in ("delayed", "halted", "queued") for number in range(5)},
+    }
+    assert len(found) == 20
+    assert found.is_all
+    assert [one.status for one in found[:11]] == ["halted"] * 5 + [one.status for one in found[5:11]]
+    dues = {one.id: one.due_at_ms for one in found}
+    timers = await driver.timers()
+    assert (dues["family"], dues["family~1"]) == (timers["family~2"], timers["family~1~1"])
+    assert dues["delayed-3"] == timers["delayed-3~start"]
+    assert dues["nowhere"] is None
+    [running_one] = await find(driver, "running")
+    assert (running_one.id, running_one.worker) == ("running", "w1")
+    assert await find(driver, "done") == []
+    await driver.commit(running, Outcome.RESOLVE)
+    assert [one.id for one in await find(driver, "done")] == ["running"]
+
+
+async def test_a_limit_that_is_met_exactly_left_nothing_out(driver: Driver) -> None:
+    for number in range(4):
+        await driver.create(f"a{number}", start=FAR)
+    for limit, is_all in ((3, False), (4, True), (5, True)):
+        found = await find(driver, "delayed", limit=limit)
+        assert (len(found), found.is_all) == (min(limit, 4), is_all)
+
+
+async def test_a_search_gives_up_where_too_much_was_looked_at(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "PAGE", 2)
+    monkeypatch.setattr(search, "LOOKED_MAX", 5)
+    for number in range(20):
+        await driver.create(f"a{number}", start=FAR)
+    found = await driver.store.run(search.search(driver.keys, function="nobody"))
+    assert (len(found), found.is_all) == (0, False)
+    monkeypatch.setattr(search, "SCAN_STEPS_MAX", 0)
+    assert not (await find(driver, "queued")).is_all
+
+
+async def test_what_is_in_a_stream_and_the_hash_disagree_is_shown_where_the_hash_says(driver: Driver) -> None:
+    """An entry that nobody has dropped yet is not a second place."""
+    lease = await driver.start("a")
+    await driver.redis.xadd(driver.keys.queue("workers"), {"i": "a", "e": "7"})
+    await driver.redis.xadd(driver.keys.queue("workers"), {"i": "gone", "e": "1"})
+    assert [(one.id, one.status) for one in await find(driver)] == [("a", "running")]
+    await driver.control("halt", "a")
+    assert [(one.id, one.status) for one in await find(driver)] == [("a", "halted")]
+    await driver.control("force", "a")
+    assert await find(driver) == []
+    await driver.commit(lease, Outcome.DROP)
+    for stale in await driver.read(count=2):
+        await driver.commit(stale, Outcome.DROP)
+
+
+async def test_timers_of_every_kind_are_named_by_what_steers_them(driver: Driver) -> None:
+    lease = await driver.start("a", function="order", deadline=Due("+9000000"))
+    ops = [StartTimer(Number("1"), "nap", Due("+1000")), StartPromise(Number("2"), "yes", Due("+2000"))]
+    await driver.commit(lease, Outcome.RETRY, *ops, payload=b"why", due="+3000")
+    await driver.create("b", start=Due("+4000"))
+    await driver.create("p", kind=Kind.PROMISE, deadline=Due("+5000"))
+    await driver.create("t", kind=Kind.TIMER, deadline=Due("+6000"))
+    found = await driver.store.run(search.timers(driver.keys))
+    assert [(one.id, one.kind, one.name, one.func) for one in found] == [
+        ("a~1", "timer", "nap", "order"),
+        ("a~2", "promise", "yes", "order"),
+        ("a", "retry", "", "order"),
+        ("b", "start", "", "f"),
+        ("p", "promise", "", None),
+        ("t", "timer", "", None),
+        ("a", "deadline", "", "order"),
+    ]
+    assert [one.due_at_ms for one in found] == list((await driver.timers()).values())
+    assert await driver.store.run(search.timers(driver.keys, 1)) == found[:1]
+
+
+async def test_a_tree_is_cut_where_it_grows_too_large_or_too_deep(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await driver.create("a")
+    for _ in range(6):
+        ops = [child("10"), StartTimer(Number("2"), "", FAR), StartPromise(Number("2.1"), "", None)]
+        await driver.commit(await driver.take(), Outcome.SUSPEND, *ops)
+
+    async def tree() -> search.Tree:
+        return await driver.store.run(search.tree(lambda _: driver.keys, "a"))
+
+    whole = await tree()
+    assert whole.is_all
+    assert [child.id for child in whole.root.children] == ["a~2", "a~2.1", "a~10"]
+    monkeypatch.setattr(search, "DEPTH_MAX", 3)
+    cut = await tree()
+    assert not cut.is_all
+    assert cut.root.children[2].children[2].children[2].children == []
+    monkeypatch.setattr(search, "NODES_MAX", 2)
+    cut = await tree()
+    assert (len(cut.root.children), cut.is_all) == (1, False)
+    with pytest.raises(NotFound):
+        await driver.store.run(search.tree(lambda _: driver.keys, "a~2"))
+    await driver.control("force", "a")
+    assert {child.state for child in (await tree()).root.children} == {"canceled"}
