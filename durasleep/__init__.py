@@ -2,7 +2,7 @@
 
 The layers, each importing only what stands below it:
 
-    cli                     the command line
+    cli | pytest_plugin     the command line; fixtures for users' tests
     devserver | testing     an embedded server; a whole service in one process
     app                     Durasleep: registry, client and worker in one object
     client | sync | worker  the verbs, async and sync; the loops that serve a group

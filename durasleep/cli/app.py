@@ -9,7 +9,7 @@ from typing import Any, cast
 import typer
 
 from durasleep import __version__
-from durasleep.cli import demo, listing, promise, rpc, steering, values, view, worker
+from durasleep.cli import demo, listing, promise, replay, rpc, steering, values, view, worker
 from durasleep.errors import DurasleepError, StoreError, StoreUnavailable, UsageError
 
 EXIT_FAILED = 1
@@ -35,6 +35,8 @@ app.command("rpc")(rpc.rpc)
 app.command("get")(rpc.get)
 app.command("ls")(listing.ls)
 app.command("tree")(listing.tree)
+app.command("export")(replay.export)
+app.command("replay")(replay.replay)
 app.command("timers")(listing.timers)
 app.command("wake")(steering.wake)
 app.command("reschedule")(steering.reschedule)

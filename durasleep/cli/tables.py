@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from durasleep import telemetry
 from durasleep.cli import view
+from durasleep.runtime.recording import Verdict
 from durasleep.store.search import Node, Summary, Timer, Tree
 
 Cell = tuple[str, str]
@@ -52,6 +53,16 @@ def _details(one: Summary, now_ms: int) -> str:
             return f"{_age(now_ms - one.settled_at_ms)} ago"
         case _:
             return ": ".join(part for part in (due, reason) if part)
+
+
+def verdicts(found: Sequence[Verdict]) -> None:
+    """What came of replays, one a line, the difference below it."""
+    for one in found:
+        word, style = ("ok", "green") if one.ok else ("differs", "red")
+        first, *more = one.text.splitlines() or [""]
+        view.line((f"{word:<8}", style), (f"{one.id}  ", "bold"), (f"{one.function}  ", ""), (first, ""))
+        for line in more:
+            view.line((f"  {line}", {"  -": "red", "  +": "green"}.get(line[:3], "dim")))
 
 
 def timers(found: Sequence[Timer], now_ms: int) -> None:

@@ -74,6 +74,13 @@ def ask(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
+def line(*parts: tuple[str, str]) -> None:
+    """One line on stdout, of texts and their styles."""
+    from rich.text import Text
+
+    _out().print(Text.assemble(*parts))
+
+
 def story(text: str) -> None:
     """One line of a story told as it happens."""
     from rich.text import Text

@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "durasleep")
+MODES = ("DURASLEEP_ALWAYS_SUSPEND", "DURASLEEP_DEBUG")
 PATIENCE_S = 30.0
 LOOK_S = 0.02
 
@@ -33,7 +34,11 @@ class Terminal:
 
     def __init__(self, directory: Path, **environment: str) -> None:
         self.directory = directory
-        kept = {name: value for name, value in os.environ.items() if "REDIS" not in name and "DURASLEEP" not in name}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name in MODES or ("REDIS" not in name and "DURASLEEP" not in name)
+        }
         self.environment = {**kept, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **environment}
 
     def run(self, *args: str, **environment: str) -> Done:

@@ -1,0 +1,37 @@
+"""Fixtures for pytest, which finds them by itself once durasleep is installed. See ``durasleep.testing``.
+
+async def test_it_reminds_daily(durasleep_env):
+async with durasleep_env(app) as env:
+...
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--durasleep-redis",
+        metavar="URL",
+        default=os.environ.get("DURASLEEP_TEST_REDIS_URL") or None,
+        help="the server durasleep_env runs on; else DURASLEEP_TEST_REDIS_URL, else fakeredis in this process",
+    )
+
+
+@pytest.fixture
+def durasleep_redis(request: pytest.FixtureRequest) -> Any:
+    """The URL or client ``durasleep_env`` runs on, None for fakeredis; override it to choose another."""
+    return request.config.getoption("--durasleep-redis")
+
+
+@pytest.fixture
+def durasleep_env(durasleep_redis: Any) -> Any:
+    """Takes what ``durasleep.testing.env`` takes, and runs on ``durasleep_redis``."""
+    from durasleep import testing
+
+    return functools.partial(testing.env, redis=durasleep_redis)
