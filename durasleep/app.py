@@ -23,7 +23,7 @@ from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry, name_of
 from durasleep.runtime.retry import Retry
 from durasleep.settings import DEFAULTS, Settings
-from durasleep.store import commands
+from durasleep.store import commands, reads
 from durasleep.store.commands import Schedule
 from durasleep.store.connection import AnyClient, Connector
 from durasleep.store.store import Store
@@ -208,7 +208,7 @@ class Durasleep(Client):
             settings=replace(self.settings, debug=True) if debug else self.settings,
             name=name,
             lifespan=self._alive,
-            stand_ins=stand_ins or {},
+            stand_ins={} if stand_ins is None else stand_ins,
         )
 
     # -- schedules
@@ -227,11 +227,12 @@ class Durasleep(Client):
 
         Scheduling a name again replaces it.
         """
-        due_ms = cron.next_due_ms(line, zone, datetime.now(UTC))
+        store = await self.opened()
+        now_ms = await store.run(reads.now_ms(store.keys()))
+        due_ms = cron.next_due_ms(line, zone, datetime.fromtimestamp(now_ms / 1000, UTC))
         payload = self.codec.encode_args(args, kwargs, name_of(fn))
         queue = parse_target(target or self.group).queue
         schedule = Schedule(check_name(name, "schedule"), line, zone, name_of(fn), queue, payload, due_ms)
-        store = await self.opened()
         await store.call(commands.put_schedule(store.keys(), schedule))
         return datetime.fromtimestamp(due_ms / 1000, UTC)
 

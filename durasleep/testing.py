@@ -15,11 +15,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from durasleep.app import Durasleep
 from durasleep.client import Handle
@@ -37,6 +37,8 @@ LOOK_S = 0.001  # between two looks at whether anything still runs
 STEPS_MAX = 100_000  # due times in one skip: a loop of tiny sleeps is a mistake in a test
 TIMERS_MAX = 1_000
 
+Function = Callable[..., Any]
+
 
 @dataclass(frozen=True, slots=True)
 class Timer:
@@ -50,6 +52,25 @@ class Timer:
     due_at: datetime
 
 
+class Mocked:
+    """A stand-in at work; as a context manager it puts back what was there before."""
+
+    def __init__(self, stand_ins: dict[Function, Function], real: Function, stand_in: Function) -> None:
+        self._stand_ins = stand_ins
+        self._real = real
+        self._before = stand_ins.get(real)
+        stand_ins[real] = stand_in
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._before is None:
+            self._stand_ins.pop(self._real, None)
+        else:
+            self._stand_ins[self._real] = self._before
+
+
 class Env:
     """What ``env`` gives; the application itself is pointed at it, so its own verbs work, too."""
 
@@ -57,20 +78,18 @@ class Env:
         self.app = app
         self.groups = groups
         self._concurrency = concurrency
-        self._stand_ins: dict[Callable[..., Any], Callable[..., Any]] = {}
+        self._stand_ins: dict[Function, Function] = {}
         self._workers: dict[str, tuple[Worker, asyncio.Task[None]]] = {}
         self._names = 0
 
     # -- running
 
-    async def start(
-        self, fn: Callable[..., Any] | str, *args: Any, id: str | None = None, **kwargs: Any
-    ) -> Handle[Any]:
+    async def start(self, fn: Function | str, *args: Any, id: str | None = None, **kwargs: Any) -> Handle[Any]:
         """Start an execution, under an id of its own unless one is given; await its handle for the result."""
         self._names += 1
         return await self.app.rpc(id or f"test-{self._names}", fn, *args, **kwargs)
 
-    async def run(self, fn: Callable[..., Any] | str, *args: Any, id: str | None = None, **kwargs: Any) -> Any:
+    async def run(self, fn: Function | str, *args: Any, id: str | None = None, **kwargs: Any) -> Any:
         """Start an execution and move the clock from due time to due time until it has ended; its result.
 
         Raises what it raised, or Stalled if it waits for what no clock brings: a promise, a person, another group.
@@ -149,22 +168,13 @@ class Env:
 
     # -- interfering
 
-    @contextmanager
-    def mock(self, fn: Callable[..., Any] | str, stand_in: Callable[..., Any]) -> Generator[Callable[..., Any]]:
-        """Call ``stand_in`` in place of a step, task or workflow, given itself or by its name, inside the block.
+    def mock(self, fn: Function | str, stand_in: Function) -> Mocked:
+        """Call ``stand_in`` in place of a step, task or workflow, given itself or by its name.
 
-        It takes the arguments without the context; a Mock or AsyncMock will do.
+        It takes the arguments without the context; a Mock or AsyncMock will do. It stays until the end of the env or,
+        used as a context manager, of its block.
         """
-        real = self._function(fn)
-        before = self._stand_ins.get(real)
-        self._stand_ins[real] = stand_in
-        try:
-            yield stand_in
-        finally:
-            if before is None:
-                del self._stand_ins[real]
-            else:
-                self._stand_ins[real] = before
+        return Mocked(self._stand_ins, self._function(fn), stand_in)
 
     async def crash_worker(self) -> None:
         """The workers die as by kill -9, and others take over at once what they held."""
@@ -243,7 +253,7 @@ class Env:
             store = await self.app.opened()
             await store.call(Command([b"INCRBY", store.keys().clock.encode(), b"%d" % step_ms], int))
 
-    def _function(self, fn: Callable[..., Any] | str) -> Callable[..., Any]:
+    def _function(self, fn: Function | str) -> Function:
         if not isinstance(fn, str):
             known = definition_of(fn)
             return fn if known is None else known.fn

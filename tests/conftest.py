@@ -17,6 +17,8 @@ from durasleep.devserver import DevServer
 from tests import leaks
 from tests.servers import FAKE, KINDS, REAL, MakeServer, Server, Servers, debug, find, found_kinds
 
+pytest_plugins = ("pytester",)  # runs a pytest of its own, for the fixtures we give to others
+
 _KINDS = pytest.StashKey[list[str]]()
 _SERVER_FIXTURES = ("server", "real_server")
 

@@ -19,8 +19,9 @@ ErrorKind = type[BaseException] | str
 class Retry:
     """Try up to ``attempts`` times, waiting ``delay`` after the first failure and ``backoff`` times longer each time.
 
-    ``delay`` and ``delay_max`` are seconds or timedeltas. A wait of a second or more is a timer, which holds no
-    worker. ``retry_on`` names the errors worth another try, ``give_up_on`` those that are not, which wins.
+    ``delay`` and ``delay_max``, which no wait but the first exceeds, are seconds or timedeltas. A wait of a second or
+    more is a timer, which holds no worker. ``retry_on`` names the errors worth another try, ``give_up_on`` those that
+    are not, which wins.
     """
 
     attempts: int = 5
@@ -48,9 +49,10 @@ class Retry:
 
     def delay_ms(self, attempt: int, chance: float) -> int:
         """How long to wait after this attempt; ``chance`` is a random number in [0, 1)."""
-        delay_max_ms = duration_ms(self.delay_max)
+        first_ms = duration_ms(self.delay)
+        delay_max_ms = max(first_ms, duration_ms(self.delay_max))
         try:
-            delay_ms = duration_ms(self.delay) * float(self.backoff) ** (attempt - 1)
+            delay_ms = first_ms * float(self.backoff) ** (attempt - 1)
         except OverflowError:
             return delay_max_ms
         return round(min(delay_ms * (1 + self.jitter * chance), delay_max_ms))

@@ -190,6 +190,15 @@ def read_beat(keys: Keyspace, consumer: str) -> Command[int | None]:
     )
 
 
+def now_ms(keys: Keyspace) -> Plan[int]:
+    """The server's clock, as the scripts see it."""
+    ask: list[Call] = [Command([b"TIME"], lambda time: int(time[0]) * 1000 + int(time[1]) // 1000)]
+    if keys.movable_clock:
+        ask.append(Command([b"GET", keys.clock.encode()], lambda moved: int(moved or 0)))
+    answers = yield ask
+    return sum(map(value_of, answers))
+
+
 def load(keys: Keyspace, id: PromiseId) -> Plan[Loaded | None]:
     """A promise and its journal as of one order stamp, in pages of bounded size; None if there is none."""
     head, page = yield [read_head(keys, id), read_journal(keys, id)]

@@ -171,7 +171,7 @@ def test_a_line_of_a_file_is_the_recording_again() -> None:
     "wrong",
     [
         {"durasleep": 99},
-        {"entries": [{}]},
+        {"entries": ["entry"]},
         {"entries": 7},
         {"state": "sleepy"},
         {"args": "no base64"},

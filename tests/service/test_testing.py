@@ -1,0 +1,438 @@
+"""The test kit: a whole service in one process, whose clock can be moved."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import AsyncMock, Mock
+
+import pytest
+
+from durasleep import Canceled, Context, Durasleep, Retry, TimedOut, UsageError, testing
+from durasleep.errors import Mismatch, Stalled
+from durasleep.testing import Env
+from tests.servers import FAKE, Server
+
+Kit = Callable[..., AbstractAsyncContextManager[Env]]
+
+
+@pytest.fixture
+async def kit(server: Server) -> AsyncIterator[Kit]:
+    """``testing.env`` on each server there is; nothing of it may be left."""
+
+    def make(app: Durasleep, **options: Any) -> AbstractAsyncContextManager[Env]:
+        return testing.env(app, redis=None if server.kind == FAKE else server.url, **options)
+
+    threads = threading.active_count()
+    yield make
+    client: Any = server.sync_client()
+    assert list(client.scan_iter("{test-*")) == []
+    assert threading.active_count() <= threads + 1  # the pool of to_thread
+
+
+@pytest.fixture
+def app() -> Durasleep:
+    return Durasleep()
+
+
+def send(log: str) -> None:
+    raise AssertionError(f"{log} was really sent")
+
+
+def daily(days: int) -> Callable[..., Any]:
+    async def reminding(ctx: Context) -> list[str]:
+        seen: list[str] = []
+        for day in range(days):
+            await ctx.sleep(timedelta(days=1))
+            await ctx.run(send, f"day {day + 1}")
+            seen.append(f"{ctx.now():%m-%d}")
+        return seen
+
+    return reminding
+
+
+async def test_thirty_days_pass_one_by_one_in_a_moment(kit: Kit, app: Durasleep) -> None:
+    reminding = app.workflow(daily(30))
+    sent: list[str] = []
+    async with kit(app) as env:
+        env.mock(send, sent.append)
+        began = await env.now()
+        handle = await env.start(reminding)
+        await env.skip(days=29.5)
+        assert len(sent) == 29
+        assert not await handle.done()
+        await env.skip(hours=12)
+        days = [f"{began + timedelta(days=day):%m-%d}" for day in range(1, 31)]
+        assert await handle == days
+        assert timedelta(days=30) <= await env.now() - began < timedelta(days=30, minutes=1)
+    assert sent == [f"day {day}" for day in range(1, 31)]
+
+
+async def test_thirty_days_take_less_than_a_second() -> None:
+    took: list[float] = []
+    app = Durasleep()
+    reminding = app.workflow(daily(30))
+    async with testing.env(app) as env:
+        env.mock(send, Mock(return_value=None))
+        for _ in range(3):  # the machine may be busy with something else
+            began = time.perf_counter()
+            await env.run(reminding)
+            took.append(time.perf_counter() - began)
+    assert min(took) < 1.0
+
+
+async def test_run_moves_the_clock_until_the_end_and_raises_what_was_raised(kit: Kit, app: Durasleep) -> None:
+    @app.workflow
+    async def waiting(ctx: Context, days: int) -> str:
+        try:
+            async with asyncio.timeout(timedelta(days=7).total_seconds()):
+                await ctx.sleep(timedelta(days=days))
+        except TimeoutError:
+            raise ValueError(f"{days} days are too many") from None
+        return f"{days} days"
+
+    async with kit(app) as env:
+        assert await env.run(waiting, 3) == "3 days"
+        assert await env.run("waiting", days=5, id="named") == "5 days"
+        with pytest.raises(ValueError, match="9 days are too many"):
+            await env.run(waiting, 9)
+
+
+async def test_what_no_clock_brings_is_said(kit: Kit, app: Durasleep) -> None:
+    @app.workflow
+    async def approving(ctx: Context) -> str:
+        await ctx.sleep(60)
+        return await ctx.promise(name="approval")
+
+    @app.workflow
+    async def elsewhere(ctx: Context) -> str:
+        return await ctx.rpc(approving, target="billing")
+
+    @app.workflow
+    async def stuck(ctx: Context) -> None:
+        await asyncio.Event().wait()
+
+    async with kit(app) as env:
+        with pytest.raises(Stalled, match="a-1 is suspended: it waits for promise a-1~2 approval"):
+            await env.run(approving, id="a-1")
+        assert await app.promises.resolve("a-1~2", "yes")
+        assert await app.get("a-1") == "yes"
+        with pytest.raises(Stalled, match="e-1 is suspended: it waits for child e-1~1"):
+            await env.run(elsewhere, id="e-1")
+        with pytest.raises(Stalled, match="s-1 is halted: s-1 waits for something that only itself"):
+            await env.run(stuck, id="s-1")
+        await app.cancel("e-1", force=True)
+
+
+async def test_other_groups_are_served_when_named(kit: Kit, app: Durasleep) -> None:
+    @app.workflow
+    async def child(ctx: Context) -> str:
+        await ctx.sleep(60)
+        return ctx.info.group
+
+    @app.workflow
+    async def parent(ctx: Context) -> str:
+        return await ctx.rpc(child, target="billing")
+
+    async with kit(app, groups=("workers", "billing")) as env:
+        assert await env.run(parent) == "billing"
+
+
+async def test_timers_are_listed_and_can_be_steered(kit: Kit, app: Durasleep) -> None:
+    @app.workflow
+    async def sleeping(ctx: Context) -> str:
+        await ctx.sleep(timedelta(days=2), name="nap")
+        return f"{ctx.now():%d}"
+
+    async with kit(app) as env:
+        began = await env.now()
+        handle = await env.start(sleeping)
+        [timer] = await env.timers()
+        assert (timer.id, timer.kind, timer.name, timer.function) == (f"{handle.id}~1", "timer", "nap", "sleeping")
+        assert abs(timer.due_at - began - timedelta(days=2)) < timedelta(minutes=1)
+        await app.reschedule(timer.id, timedelta(days=20))
+        await env.skip(timedelta(days=19))
+        assert not await handle.done()
+        await app.wake(timer.id)
+        assert await handle == f"{began + timedelta(days=19):%d}"
+        assert await env.timers() == []
+        assert await env.settle() is None
+
+
+async def test_retries_deadlines_delays_and_schedules_go_by_the_moved_clock(kit: Kit, app: Durasleep) -> None:
+    calls: list[str] = []
+
+    @app.task(retry=Retry(attempts=3, delay=timedelta(hours=6), delay_max=timedelta(days=1), jitter=0))
+    def charge() -> str:
+        calls.append("charge")
+        if len(calls) < 3:
+            raise ConnectionError
+        return "paid"
+
+    @app.workflow
+    async def waiting(ctx: Context) -> None:
+        await ctx.promise()
+
+    @app.task
+    def tick() -> None:
+        calls.append("tick")
+
+    async with kit(app) as env:
+        began = await env.now()
+        assert await env.run(charge) == "paid"
+        assert timedelta(hours=18) <= await env.now() - began < timedelta(hours=19)
+        with pytest.raises(TimedOut):
+            await env.run(waiting, timeout=timedelta(days=400))
+        later = await app.rpc("later", tick, delay=timedelta(days=5))
+        await env.skip(days=4)
+        assert not await later.done()
+        await env.skip(days=1)
+        assert await later.done()
+        calls.clear()
+        midnight = (await env.now()).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+        await app.schedule("daily", "0 0 * * *", tick)
+        await env.skip(midnight - await env.now() + timedelta(days=2, minutes=1))
+        assert calls == ["tick"] * 3
+        assert await app.unschedule("daily")
+
+
+async def test_a_crashed_worker_is_taken_over_at_once_and_its_step_runs_again(kit: Kit, app: Durasleep) -> None:
+    began, go_on = asyncio.Event(), asyncio.Event()
+    runs: list[int] = []
+
+    async def working() -> int:
+        runs.append(len(runs) + 1)
+        began.set()
+        await go_on.wait()
+        return runs[-1]
+
+    @app.workflow
+    async def relying(ctx: Context) -> list[int]:
+        before = await ctx.run(len, [1])
+        return [before, await ctx.run(working), ctx.info.deaths]
+
+    async with kit(app) as env:
+        handle = await env.start(relying)
+        await began.wait()
+        began.clear()
+        await env.crash_worker()
+        await began.wait()
+        go_on.set()
+        assert await handle == [1, 2, 1]
+        assert runs == [1, 2]
+
+
+async def test_steps_tasks_and_workflows_are_replaced_by_what_a_test_gives(kit: Kit, app: Durasleep) -> None:
+    @app.task
+    def charge(cents: int) -> str:
+        raise AssertionError(cents)
+
+    @app.workflow
+    async def shipping(ctx: Context, address: str) -> str:
+        raise AssertionError(address)
+
+    @app.workflow
+    async def ordering(ctx: Context) -> list[Any]:
+        return [
+            await ctx.run(charge, 1),
+            await ctx.rpc(charge, 2),
+            await ctx.rpc(shipping, "Oslo"),
+            await ctx.run(send, "mail"),
+        ]
+
+    async with kit(app) as env:
+        charged, shipped = AsyncMock(side_effect="charged {}".format), Mock(return_value="shipped")
+        sent = Mock(return_value=None)
+        with env.mock("charge", charged), env.mock(shipping, shipped), env.mock(send, sent):
+            assert await env.run(ordering) == ["charged 1", "charged 2", "shipped", None]
+            with (
+                env.mock(charge, Mock(side_effect=ValueError("declined"))),
+                pytest.raises(ValueError, match="declined"),
+            ):
+                await env.run(ordering)
+            assert (await env.run(ordering))[0] == "charged 1"
+        assert [call.args for call in charged.await_args_list] == [(1,), (2,), (1,), (2,)]
+        shipped.assert_called_with("Oslo")
+        with pytest.raises(AssertionError, match="1"):
+            await env.run(ordering)
+        with pytest.raises(UsageError, match="no function 'chrage'"), env.mock("chrage", charged):
+            pass
+
+
+async def test_replay_tells_whether_todays_code_goes_on(kit: Kit, app: Durasleep) -> None:
+    def workflow(*steps: str) -> Callable[..., Any]:
+        async def ordering(ctx: Context) -> None:
+            for step in steps:
+                await ctx.run({"charge": charge, "ship": ship}[step])
+            await ctx.promise(name="signed")
+
+        return ordering
+
+    def charge() -> None: ...
+
+    def ship() -> None: ...
+
+    app.workflow(workflow("charge"))
+    async with kit(app) as env:
+        await env.start("ordering", id="order-1")
+        assert "ordering" in (await env.replay("order-1")).text
+        app.registry = app.registry.__class__()
+        app.workflow(workflow("ship"))
+        with pytest.raises(Mismatch, match=r"order-1: (?s:.)*\+ 1      step        '.*ship'"):
+            await env.replay("order-1")
+
+
+@pytest.mark.parametrize("always_suspend", [False, True])
+async def test_always_suspended_or_not_the_results_are_the_same(kit: Kit, app: Durasleep, always_suspend: bool) -> None:
+    starts: list[int] = []
+
+    @app.workflow
+    async def ordering(ctx: Context) -> list[Any]:
+        starts.append(1)
+        both = await asyncio.gather(ctx.run(len, "ab"), ctx.run(len, "abc"))
+        winner = await ctx.race(ctx.promise(timeout=90), ctx.sleep(60))
+        return [*both, winner.index, await ctx.run(len, "abcd")]
+
+    async with kit(app, always_suspend=always_suspend, debug=False) as env:
+        assert await env.run(ordering) == [2, 3, 1, 4]
+    # at its start and at its wake-up, or once more for each commit that had news
+    assert len(starts) == 2 if not always_suspend else len(starts) >= 4
+
+
+async def test_debug_is_on_and_can_be_turned_off(kit: Kit, app: Durasleep) -> None:
+    numbers = iter(range(1, 100))
+
+    @app.workflow
+    async def restless(ctx: Context) -> None:
+        await ctx.sleep(next(numbers))
+
+    async with kit(app) as env:
+        with pytest.raises(Stalled, match="not deterministic"):
+            await env.run(restless)
+
+
+async def test_the_application_is_pointed_back_and_its_lifespan_is_run(kit: Kit, app: Durasleep) -> None:
+    lived: list[str] = []
+
+    @app.lifespan
+    async def shared() -> AsyncGenerator[str]:
+        lived.append("opened")
+        yield "pool"
+        lived.append("closed")
+
+    @app.task
+    def using() -> str:
+        return app.resources
+
+    settings, namespace = app.settings, app.namespace
+    async with kit(app) as env:
+        assert app.settings.movable_clock
+        assert await env.run(using) == "pool"
+    assert (app.settings, app.namespace, app.is_addressed) == (settings, namespace, False)
+    assert lived == ["opened", "closed"]
+
+
+async def test_what_a_task_starts_by_the_application_is_served_too(kit: Kit, app: Durasleep) -> None:
+    @app.task
+    async def starting() -> str:
+        return (await app.rpc("other", other)).id
+
+    @app.workflow
+    async def other(ctx: Context) -> str:
+        await ctx.sleep(timedelta(days=1))
+        return "served"
+
+    async with kit(app) as env:
+        assert await env.run(starting) == "other"
+        await env.skip(days=1)
+        assert await app.get("other") == "served"
+
+
+async def test_a_cancel_in_a_test_runs_its_clean_up(kit: Kit, app: Durasleep) -> None:
+    undone: list[str] = []
+
+    @app.workflow
+    async def ordering(ctx: Context) -> None:
+        ctx.on_cancel(undone.append, "refund")
+        await ctx.sleep(timedelta(days=30))
+
+    async with kit(app) as env:
+        handle = await env.start(ordering)
+        await env.skip(days=3)
+        await handle.cancel()
+        with pytest.raises(Canceled):
+            await handle
+        assert undone == ["refund"]
+
+
+async def test_a_loop_without_end_is_told_from_a_long_life(
+    kit: Kit, app: Durasleep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(testing, "STEPS_MAX", 20)
+
+    @app.workflow
+    async def polling(ctx: Context) -> None:
+        while True:
+            await ctx.sleep(0.5)
+
+    async with kit(app) as env:
+        await env.start(polling)
+        with pytest.raises(Stalled, match="20 due times passed"):
+            await env.skip(days=30)
+        with pytest.raises(Stalled, match="has not ended after 20 due times"):
+            await env.run(polling)
+
+
+async def test_a_step_that_hangs_is_named(kit: Kit, app: Durasleep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(testing, "PATIENCE_S", 0.2)
+
+    @app.workflow
+    async def hanging(ctx: Context) -> None:
+        await ctx.run(asyncio.Event().wait)
+
+    async with kit(app) as env:
+        with pytest.raises(Stalled, match="there still runs hung"):
+            await env.run(hanging, id="hung")
+
+
+async def test_the_moved_clock_is_told_to_workflows_only(kit: Kit, app: Durasleep) -> None:
+    @app.workflow
+    async def looking(ctx: Context) -> str:
+        return ctx.now().isoformat()
+
+    async with kit(app) as env:
+        await env.skip(days=3650)
+        told = datetime.fromisoformat(await env.run(looking))
+        assert timedelta(days=3649) < told - datetime.now(UTC) < timedelta(days=3651)
+
+
+PLUGIN_TEST = """
+from datetime import timedelta
+from durasleep import Context, Durasleep
+
+app = Durasleep()
+
+@app.workflow
+async def napping(ctx: Context) -> str:
+    await ctx.sleep(timedelta(days=30))
+    return "rested"
+
+async def test_a_nap(durasleep_env, durasleep_redis):
+    async with durasleep_env(app) as env:
+        assert await env.run(napping) == "rested"
+        print("on", durasleep_redis, app.is_addressed)
+"""
+
+
+def test_pytest_finds_the_fixtures_by_itself(pytester: pytest.Pytester, server: Server) -> None:
+    pytester.makepyfile(PLUGIN_TEST)
+    pytester.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
+    options = [] if server.kind == FAKE else ["--durasleep-redis", server.url]
+    done = pytester.runpytest_subprocess("-s", *options)
+    done.assert_outcomes(passed=1)
+    done.stdout.fnmatch_lines([f"*on {None if server.kind == FAKE else server.url} True*"])
