@@ -45,6 +45,8 @@ class Watch:
         self._seen = seen = await self._client.describe(self._id)
         if seen.status in ("halted", "delayed") and seen.reason:
             self._say(f"{self._id} is {seen.status}: {seen.reason}")
+        if seen.status == "halted":
+            self._say(f"Once that is mended: durasleep resume {self._id}")
         group = seen.group or self._target.group
         alive = await self._client.workers(group)
         worker = self._target.worker if group == self._target.group else None

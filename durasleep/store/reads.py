@@ -60,8 +60,8 @@ _HEAD = (
     "value",
     "settled",
 )
-_PAYLOADS = ("args", "value")
-_OUTLINE = tuple(name for name in _HEAD if name not in _PAYLOADS)
+_INNER = ("args", "epoch", "deaths", "order", "base", "unseen", "value")
+_OUTLINE = tuple(name for name in _HEAD if name not in _INNER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +103,15 @@ class Loaded:
     cursor: bytes = b"0"
 
 
-def read_head(keys: Keyspace, id: PromiseId, *, payloads: bool = True) -> Command[Head | None]:
+def read_head(keys: Keyspace, id: PromiseId, *, outline: bool = False) -> Command[Head | None]:
     """A promise without its journal; None if there is none, CorruptData if the hash is not one of ours.
 
-    Without ``payloads`` its arguments and value are left out, however large they are.
+    An ``outline`` is without arguments and value, which may be large, and without what only a worker needs.
     """
-    names = _HEAD if payloads else _OUTLINE
+    names = _OUTLINE if outline else _HEAD
 
     def parse(values: list[Any]) -> Head | None:
-        v: dict[str, bytes | None] = dict.fromkeys(_PAYLOADS) | dict(zip(names, values, strict=True))
+        v: dict[str, bytes | None] = dict.fromkeys(_INNER) | dict(zip(names, values, strict=True))
         if v["state"] is None:
             return None
         try:

@@ -23,10 +23,10 @@ PENDING_STATUSES = ("halted", "running", "queued", "delayed", "suspended")
 STATUSES = (*PENDING_STATUSES, "done")
 
 FOUND_MAX = 10_000  # executions in one answer: more than anybody reads, few enough to steer in one go
-LOOKED_MAX = 50_000  # promises looked at for one answer, so that a search ends after a second or two
-PAGE = 256  # ids in one read
+LOOKED_MAX = 50_000  # promises looked at for one answer, so that a search ends after a few seconds
+PAGE = 1_000  # ids in one read, heads in one round trip
 SCAN_COUNT = 5_000  # keys in one step of a scan: a millisecond of Redis
-SCAN_STEPS_MAX = 200
+STEPS_MAX = 500  # pages of one source: half a million timers, or two million keys, whoever's they are
 TIMERS_MAX = 1_000
 NODES_MAX = 1_000  # in one tree: more than a screen can show
 DEPTH_MAX = 50
@@ -129,7 +129,7 @@ def search(
         queues = yield from _queues(keys, group, found)
         sources += (partial(_read_queue, keys, queue) for queue in queues)
     if statuses & {"delayed", "suspended"}:
-        sources.append(partial(_read_timers, keys))
+        sources.append(partial(_read_timers, keys, statuses))
     if "suspended" in statuses:
         sources.append(partial(_read_promises, keys))
     if "done" in statuses:
@@ -141,8 +141,10 @@ def search(
     dues: dict[str, int | None] = {}  # of all that were seen, found or not
     for source in sources:
         cursor: _Cursor = b""
+        steps = 0
         while cursor is not None:
-            if len(found) > limit or len(dues) > LOOKED_MAX:
+            steps += 1
+            if len(found) > limit or len(dues) > LOOKED_MAX or steps > STEPS_MAX:
                 found.is_all = False
                 break
             read = source(cursor)
@@ -189,7 +191,7 @@ def _look(keys: Keyspace, ids: list[str], is_wanted: Callable[[Summary], bool], 
     """Find out what these are, and keep what is wanted."""
     for start in range(0, len(ids), PAGE):
         part = ids[start : start + PAGE]
-        answers = yield [reads.read_head(keys, PromiseId(id), payloads=False) for id in part]
+        answers = yield [reads.read_head(keys, PromiseId(id), outline=True) for id in part]
         heads: list[Head] = []
         for id, head in zip(part, answers, strict=True):
             if isinstance(head, Head):
@@ -230,7 +232,7 @@ def _queues(keys: Keyspace, group: str | None, found: Found) -> Plan[list[str]]:
     prefix = keys.queue("")
     names: set[str] = set()
     cursor: _Cursor = b""
-    for _ in range(SCAN_STEPS_MAX):
+    for _ in range(STEPS_MAX):
         [page] = yield [_scan(prefix, cursor)]
         queues, cursor = value_of(page)
         names.update(queue for queue, _ in queues if group in (None, queue.partition("/")[0]))
@@ -260,11 +262,12 @@ def _read_halted(keys: Keyspace, cursor: bytes) -> Command[_Page]:
     return _by_score(keys.halted, cursor, lambda members: [(member, None) for member, _ in members])
 
 
-def _read_timers(keys: Keyspace, cursor: bytes) -> Command[_Page]:
+def _read_timers(keys: Keyspace, statuses: Collection[str], cursor: bytes) -> Command[_Page]:
     def owners(members: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int | None]]:
         for member, due_ms in members:
             id, _, what = member.rpartition("~")
-            if id and what != "cron":
+            status = "delayed" if what in ("start", "retry") else "suspended"
+            if id and what != "cron" and status in statuses:
                 yield id, None if what == "timeout" else due_ms
 
     return _by_score(keys.timers, cursor, owners)
@@ -334,7 +337,7 @@ def _about(keys: Keyspace, member: str) -> tuple[Call, Call]:
     entry = reads.read_entry(keys, PromiseId(id), what)
     if what == "cron":
         return commands.read_schedule(keys, id), entry
-    return reads.read_head(keys, PromiseId(id), payloads=False), entry
+    return reads.read_head(keys, PromiseId(id), outline=True), entry
 
 
 def _timer(member: str, due_ms: int, owner: Any, entry: Any) -> Timer:
@@ -356,7 +359,7 @@ def _timer(member: str, due_ms: int, owner: Any, entry: Any) -> Timer:
 def tree(keys_of: Callable[[str], Keyspace], id: str) -> Plan[Tree]:
     """An execution with all it has called, breadth first up to ``NODES_MAX``; NotFound if there is none."""
     top = check_id(id)
-    [head] = yield [reads.read_head(keys_of(top), top, payloads=False)]
+    [head] = yield [reads.read_head(keys_of(top), top, outline=True)]
     if value_of(head) is None:
         raise NotFound(f"there is no execution {id}")
     [worker] = yield from calls.holders(keys_of(top), [head])
@@ -409,7 +412,7 @@ def _heads(keys_of: Callable[[str], Keyspace], ids: list[PromiseId]) -> Plan[dic
     found: dict[PromiseId, tuple[Head, str | None]] = {}
     for start in range(0, len(ids), PAGE):
         part = ids[start : start + PAGE]
-        answers = yield [reads.read_head(keys_of(id), id, payloads=False) for id in part]
+        answers = yield [reads.read_head(keys_of(id), id, outline=True) for id in part]
         heads = [head for head in answers if isinstance(head, Head)]
         for head in heads:
             [worker] = yield from calls.holders(keys_of(head.id), [head])

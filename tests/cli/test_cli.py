@@ -290,6 +290,7 @@ def test_what_halted_shows_the_difference_line_by_line(
     waited = quick(here, "rpc", "c", "changing", "--timeout", "1s")
     assert waited.code == 3
     assert waited.err.startswith("c is halted: ")
+    assert "\nOnce that is mended: durasleep resume c\n" in waited.err
     shown = quick(here, "get", "c").out
     assert "state     pending, halted\n" in shown
     assert re.search(r"^ +- 1 +timer +'nap'.*\n +\+ 1 +step +'noon'", shown, re.MULTILINE), shown

@@ -75,7 +75,7 @@ async def test_a_search_gives_up_where_too_much_was_looked_at(driver: Driver, mo
         await driver.create(f"a{number}", start=FAR)
     found = await driver.store.run(search.search(driver.keys, function="nobody"))
     assert (len(found), found.is_all) == (0, False)
-    monkeypatch.setattr(search, "SCAN_STEPS_MAX", 0)
+    monkeypatch.setattr(search, "STEPS_MAX", 0)
     assert not (await find(driver, "queued")).is_all
 
 
