@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from durasleep.codec import Codec
-from durasleep.errors import CorruptData
+from durasleep.errors import UsageError
 from durasleep.model import Entry, Kind, Number, PromiseId, Recording, State, root_of
 from durasleep.runtime.context import ExecutionInfo
 from durasleep.runtime.definition import Registry, TaskDefinition, WorkflowDefinition
@@ -150,11 +150,11 @@ def dumps(recording: Recording) -> str:
 
 
 def loads(line: str) -> Recording:
-    """What ``dumps`` wrote; CorruptData for anything else."""
+    """What ``dumps`` wrote; UsageError for anything else."""
     try:
         document: Any = json.loads(line)
         if document["durasleep"] != FORMAT:
-            raise CorruptData(f"this recording has format {document['durasleep']!r}; here format {FORMAT} is read")
+            raise ValueError(f"format {document['durasleep']!r}, where format {FORMAT} is read")
         return Recording(
             id=PromiseId(_text(document, "id")),
             function=_text(document, "function"),
@@ -170,7 +170,7 @@ def loads(line: str) -> Recording:
             entries=tuple(_entry(entry) for entry in document["entries"]),
         )
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CorruptData(f"this is no recording of an execution: {error!r}") from None
+        raise UsageError(f"this is no recording of an execution: {error!r}") from None
 
 
 def _entry(document: Mapping[str, Any]) -> Entry:

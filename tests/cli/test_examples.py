@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from durasleep import testing
+from examples import reminders
 from tests.cli.terminal import ROOT, Terminal, wait_for
 from tests.servers import MakeServer
 
@@ -55,3 +57,20 @@ def test_steps_charge_wait_and_ship(terminal: Terminal) -> None:
     with terminal.running("worker", "examples.steps:app", until="is ready"):
         done = terminal.run("rpc", "order-42", "fulfil_order", '{"sku": "tea", "cents": 1250}', "0.5")
     assert json.loads(done.out) == {"payment": "payment-of-order-42", "parcel": "parcel-with-tea"}
+
+
+async def test_a_month_of_reminders_passes_in_a_moment() -> None:
+    mails: list[str] = []
+
+    def send(email: str, text: str) -> None:
+        mails.append(text)
+
+    async with testing.env(reminders.app) as env:
+        env.mock(reminders.send, send)
+        handle = await env.start(reminders.collect, "ada@example.org", id="invoice-7")
+        await env.skip(days=7)
+        await reminders.app.promises.resolve("invoice-7~1")
+        assert await handle == "paid after 2 reminders"
+        assert mails == ["Please pay by resolving invoice-7~1", "Reminder 1", "Reminder 2"]
+        assert await env.run(reminders.collect, "bob@example.org") == "given to a lawyer"
+        assert len(mails) == 3 + 11

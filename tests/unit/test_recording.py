@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from durasleep.errors import CorruptData
+from durasleep.errors import UsageError
 from durasleep.model import CANCEL, Entry, Kind, Number, Recording, State
 from durasleep.runtime import recording
 from durasleep.runtime.context import Context
@@ -182,5 +182,5 @@ def test_a_line_of_a_file_is_the_recording_again() -> None:
 def test_what_is_no_recording_is_refused(wrong: dict[str, Any]) -> None:
     document = json.loads(recording.dumps(suspended()))
     for line in (json.dumps(document | wrong), "not JSON", "[]", "{}"):
-        with pytest.raises(CorruptData, match="recording"):
+        with pytest.raises(UsageError, match="recording"):
             recording.loads(line)
