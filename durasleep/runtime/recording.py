@@ -153,8 +153,7 @@ def loads(line: str) -> Recording:
     """What ``dumps`` wrote; UsageError for anything else."""
     try:
         document: Any = json.loads(line)
-        if document["durasleep"] != FORMAT:
-            raise ValueError(f"format {document['durasleep']!r}, where format {FORMAT} is read")
+        _check_format(document["durasleep"])
         return Recording(
             id=PromiseId(_text(document, "id")),
             function=_text(document, "function"),
@@ -171,6 +170,11 @@ def loads(line: str) -> Recording:
         )
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"this is no recording of an execution: {error!r}") from None
+
+
+def _check_format(found: object) -> None:
+    if found != FORMAT:
+        raise ValueError(f"it has format {found!r}, where format {FORMAT} is read")
 
 
 def _entry(document: Mapping[str, Any]) -> Entry:
