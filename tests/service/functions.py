@@ -117,6 +117,21 @@ async def waiting(ctx: Context, secs: float | None = None) -> Any:
     return await ctx.promise(timeout=secs)
 
 
+async def counting(ctx: Context, key: str, times: int) -> list[int]:
+    """Increments a counter so often, with short sleeps; what each increment answered."""
+    values: list[int] = []
+    for _ in range(times):
+        [value] = await ctx.transaction().incr(key)
+        values.append(value)
+        await ctx.sleep(0.02 * ctx.random())
+    return values
+
+
+async def gathering(ctx: Context, count: int) -> list[int]:
+    """The results of so many children, in order."""
+    return await asyncio.gather(*(ctx.rpc(double, number) for number in range(count)))
+
+
 async def failing(ctx: Context, message: str) -> None:
     raise ValueError(message)
 
@@ -141,6 +156,8 @@ WORKFLOWS: tuple[Callable[..., Coroutine[Any, Any, Any]], ...] = (
     loop_passage,
     measured_sleep,
     waiting,
+    counting,
+    gathering,
     failing,
 )
 TASKS: tuple[Callable[..., Any], ...] = (double, kill_own_process, note)
@@ -160,4 +177,9 @@ def make_app(
 
 # What `durasleep worker tests.service.functions:app` serves.
 app = make_app(None, os.environ.get(NAMESPACE_VARIABLE, "durasleep"))
+sturdy_app = make_app(
+    None,
+    os.environ.get(NAMESPACE_VARIABLE, "durasleep"),
+    settings=Settings(heartbeat_s=0.25, dead_after_s=0.75, max_attempts=1000),
+)
 quick_app = make_app(None, os.environ.get(NAMESPACE_VARIABLE, "durasleep"), settings=QUICK)

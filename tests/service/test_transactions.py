@@ -1,0 +1,65 @@
+"""Transactions happen exactly once, whenever the worker that asked for them dies."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+
+from durasleep import Durasleep
+from tests.servers import Server
+from tests.service.functions import counting
+from tests.service.workers import Workers, eventually
+
+WORKFLOWS, TIMES = 50, 20
+KILL_EACH = (20, 60)  # increments between two kills
+
+
+@pytest.mark.timeout(180)
+async def test_a_thousand_increments_under_kills_are_a_thousand(
+    app: Durasleep, workers: Workers, real_server: Server, namespace: str
+) -> None:
+    client: Any = real_server.client()
+    key, chance = f"{namespace}-counter", random.Random(7)
+    crew = await workers.start("w1", "w2", "w3", app="sturdy_app")
+    handles = [await app.rpc(f"count-{number}", counting, key, TIMES) for number in range(WORKFLOWS)]
+    results = asyncio.gather(*handles)
+    kills, target = 0, 0
+    try:
+        while target < WORKFLOWS * TIMES:
+            target += chance.randint(*KILL_EACH)
+
+            async def is_reached(target: int = target) -> bool:
+                return results.done() or int(await client.get(key) or 0) >= target
+
+            await eventually(is_reached, f"{target} increments")
+            await asyncio.sleep(chance.random() * 0.02)  # wherever the others are just then
+            victim = crew.pop(0)
+            crew.append(workers.begin(f"r{kills}", app="sturdy_app"))
+            await victim.kill()
+            kills += 1
+        values = [value for result in await results for value in result]
+        assert int(await client.get(key)) == WORKFLOWS * TIMES
+        assert sorted(values) == list(range(1, WORKFLOWS * TIMES + 1))  # each answer was journaled once, too
+        assert kills > 10
+    finally:
+        results.cancel()
+        await client.delete(key)
+
+
+async def test_a_transaction_is_not_repeated_when_its_workflow_is_replayed(
+    app: Durasleep, workers: Workers, real_server: Server, namespace: str
+) -> None:
+    client: Any = real_server.client()
+    key = f"{namespace}-counter"
+    try:
+        for name in ("first", "second", "third"):
+            [worker] = await workers.start(name)
+            handle = await app.rpc("count", counting, key, 3)
+            assert await handle == [1, 2, 3]
+            await worker.kill()
+        assert await client.get(key) == b"3"
+    finally:
+        await client.delete(key)
