@@ -14,12 +14,13 @@ from durasleep.model import Disposition, PromiseId, Recording, State, check_id, 
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import Settings
-from durasleep.store import calls, commands, reads, search
+from durasleep.store import calls, commands, reads, search, tree
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
 from durasleep.store.commands import Controlled
 from durasleep.store.connection import Link
-from durasleep.store.search import Found, Timer, Tree
+from durasleep.store.search import Found, Timer
 from durasleep.store.store import Store
+from durasleep.store.tree import Tree
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -370,7 +371,7 @@ class Client:
     async def tree(self, id: str) -> Tree:
         """An execution and all it has called, as one tree; NotFound if there is none."""
         store = await self.opened()
-        return await store.run(search.tree(store.keys, id))
+        return await store.run(tree.tree(store.keys, id))
 
     async def cancel(self, id: str, *, force: bool = False) -> Controlled:
         """Ask an execution to end, or end it by ``force`` without running its code again."""

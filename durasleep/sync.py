@@ -13,12 +13,13 @@ from durasleep.model import Disposition, PromiseId, Recording, State, check_id, 
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import DEFAULTS, Settings
-from durasleep.store import calls, commands, reads, search
+from durasleep.store import calls, commands, reads, search, tree
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
 from durasleep.store.commands import Controlled
 from durasleep.store.connection import AnyClient, Connector, SyncLink
-from durasleep.store.search import Found, Timer, Tree
+from durasleep.store.search import Found, Timer
 from durasleep.store.store import SyncStore
+from durasleep.store.tree import Tree
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -269,7 +270,7 @@ class Client:
     def tree(self, id: str) -> Tree:
         """An execution and all it has called, as one tree; NotFound if there is none."""
         store = self.opened()
-        return store.run(search.tree(store.keys, id))
+        return store.run(tree.tree(store.keys, id))
 
     def cancel(self, id: str, *, force: bool = False) -> Controlled:
         """Ask an execution to end, or end it by ``force`` without running its code again."""

@@ -27,7 +27,7 @@ PREVIEW_MAX = 20  # of what a filter found: a screen
 
 ASLEEP = ("suspended", "delayed")
 
-IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Executions or timers.")]
+IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Executions or timers.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it to all that a filter finds, unasked.")]
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from durasleep import telemetry
 from durasleep.cli import view
 from durasleep.runtime.recording import Verdict
-from durasleep.store.search import Node, Summary, Timer, Tree
+from durasleep.store.search import Summary, Timer
+from durasleep.store.tree import Node, Tree
 
 Cell = tuple[str, str]
 """A text and its style."""

@@ -1,4 +1,4 @@
-"""What runs, as lists and trees, with no I/O: plans of bounded reads.
+"""What runs and what falls due, as lists, with no I/O: plans of bounded reads.
 
 No index is kept per execution: they are found by the halted set, the streams and the timers; what waits only for
 a promise that nobody has given a timeout is in none of these, and is found among the keys themselves, last.
@@ -6,14 +6,13 @@ a promise that nobody has given a timeout is in none of these, and is found amon
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from durasleep.errors import DurasleepError, NotFound, UsageError
-from durasleep.model import CANCEL, Entry, Kind, PromiseId, State, check_id, owner_of
+from durasleep.errors import DurasleepError, UsageError
+from durasleep.model import Entry, Kind, PromiseId, owner_of
 from durasleep.store import calls, commands, reads
 from durasleep.store.commands import Call, Command, pairs, to_text
 from durasleep.store.keys import Keyspace
@@ -28,8 +27,9 @@ PAGE = 1_000  # ids in one read, heads in one round trip
 SCAN_COUNT = 5_000  # keys in one step of a scan: a millisecond of Redis
 STEPS_MAX = 500  # pages of one source: half a million timers, or two million keys, whoever's they are
 TIMERS_MAX = 1_000
-NODES_MAX = 1_000  # in one tree: more than a screen can show
-DEPTH_MAX = 50
+
+_ASIDE = ("timers:", "closing:", "promise:", "queue:")
+"""How the names in the halted set begin that are no executions but something broken, and how."""
 
 _Cursor = bytes | None
 _Ids = list[tuple[str, int | None]]
@@ -81,31 +81,6 @@ class Timer:
     due_at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """An execution in its call tree, or an entry of a journal; instants in ms since 1970, None for unknown or never."""
-
-    id: str
-    kind: str
-    name: str
-    state: str
-    status: str
-    created_at_ms: int | None
-    due_at_ms: int | None
-    settled_at_ms: int | None
-    reason: str | None
-    worker: str | None
-    children: list[Node] = field(default_factory=list["Node"])
-
-
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """The call tree of an execution; ``is_all`` is false if it is larger than what is shown."""
-
-    root: Node
-    is_all: bool
-
-
 # -- search ------------------------------------------------------------------
 
 
@@ -122,18 +97,7 @@ def search(
     if not 1 <= limit <= FOUND_MAX:
         raise UsageError(f"limit {limit}: a search finds 1 to {FOUND_MAX} executions")
     found = Found()
-    sources: list[_Source] = []
-    if "halted" in statuses:
-        sources.append(partial(_read_halted, keys))
-    if statuses & {"queued", "running"}:
-        queues = yield from _queues(keys, group, found)
-        sources += (partial(_read_queue, keys, queue) for queue in queues)
-    if statuses & {"delayed", "suspended"}:
-        sources.append(partial(_read_timers, keys, statuses))
-    if "suspended" in statuses:
-        sources.append(partial(_read_promises, keys))
-    if "done" in statuses:
-        sources.append(partial(_read_recent, keys))
+    sources = yield from _sources(keys, statuses, group, found)
 
     def is_wanted(one: Summary) -> bool:
         return one.status in statuses and group in (None, one.group) and function in (None, one.func)
@@ -172,6 +136,23 @@ def _statuses(status: str | Collection[str] | None) -> set[str]:
     return asked
 
 
+def _sources(keys: Keyspace, statuses: set[str], group: str | None, found: Found) -> Plan[list[_Source]]:
+    """Where to look, in the order to show it. The keys come last: what moved meanwhile is among them, too."""
+    sources: list[_Source] = []
+    if "halted" in statuses:
+        sources.append(partial(_read_halted, keys))
+    if statuses & {"queued", "running"}:
+        queues = yield from _queues(keys, group, found)
+        sources += (partial(_read_queue, keys, queue) for queue in queues)
+    if statuses & {"delayed", "suspended"}:
+        sources.append(partial(_read_timers, keys, statuses))
+    if "suspended" in statuses:
+        sources.append(partial(_read_promises, keys))
+    if "done" in statuses:
+        sources.append(partial(_read_recent, keys))
+    return sources
+
+
 def _fresh(ids: _Ids, dues: dict[str, int | None]) -> list[str]:
     """Those not seen before, and the executions above them: these wait for them."""
     fresh: list[str] = []
@@ -204,10 +185,6 @@ def _look(keys: Keyspace, ids: list[str], is_wanted: Callable[[Summary], bool], 
         workers = yield from calls.holders(keys, heads)
         summaries = [_summary(head, worker) for head, worker in zip(heads, workers, strict=True)]
         found += (one for one in summaries if is_wanted(one))
-
-
-_ASIDE = ("timers:", "closing:", "promise:", "queue:")
-"""How the names in the halted set begin that are no executions: what was broken, and how."""
 
 
 def _summary(head: Head, worker: str | None) -> Summary:
@@ -351,106 +328,3 @@ def _timer(member: str, due_ms: int, owner: Any, entry: Any) -> Timer:
     if isinstance(owner, commands.Schedule):
         return Timer(id, kind, f"{owner.cron} {owner.zone}", owner.function, due_ms)
     return Timer(id, kind, "", owner.function if isinstance(owner, Head) else None, due_ms)
-
-
-# -- tree --------------------------------------------------------------------
-
-
-def tree(keys_of: Callable[[str], Keyspace], id: str) -> Plan[Tree]:
-    """An execution with all it has called, breadth first up to ``NODES_MAX``; NotFound if there is none."""
-    top = check_id(id)
-    [head] = yield [reads.read_head(keys_of(top), top, outline=True)]
-    if value_of(head) is None:
-        raise NotFound(f"there is no execution {id}")
-    [worker] = yield from calls.holders(keys_of(top), [head])
-    root = _node(head, worker)
-    is_all, count, shown = True, 1, {top}
-    below = deque([(root, head, 1)])
-    while below:
-        node, owner, depth = below.popleft()
-        entries, is_whole = yield from _entries(keys_of(owner.id), owner.id, NODES_MAX - count)
-        is_all = is_all and is_whole
-        count += len(entries)
-        child_ids = [_child_id(owner, entry) for entry in entries if entry.kind is Kind.CHILD]
-        heads = yield from _heads(keys_of, child_ids)
-        for entry in entries:
-            child = heads.get(_child_id(owner, entry)) if entry.kind is Kind.CHILD else None
-            if child is None or (not entry.child_id and child[0].birth != owner.birth):
-                node.children.append(_leaf(owner, entry))
-                continue
-            node.children.append(_node(*child))
-            if child[0].id in shown:
-                continue  # executions with ids of their own may wait for one another
-            shown.add(child[0].id)
-            if depth < DEPTH_MAX:
-                below.append((node.children[-1], child[0], depth + 1))
-            else:
-                is_all = False
-    return Tree(root, is_all)
-
-
-def _entries(keys: Keyspace, id: PromiseId, room: int) -> Plan[tuple[list[Entry], bool]]:
-    """The first ``room`` entries of a journal without their payloads, and whether these are all."""
-    found: dict[str, Entry] = {}
-    cursor = b"0"
-    for _ in range(reads.PAGES_MAX):
-        [page] = yield [reads.read_journal(keys, id, cursor)]
-        cursor, entries = value_of(page)
-        found.update((entry.number, replace(entry, payload=b"")) for entry in entries)
-        if cursor == b"0" or len(found) > room:
-            break
-    ordered = sorted(found.values(), key=_order)
-    return ordered[:room], cursor == b"0" and len(ordered) <= room
-
-
-def _order(entry: Entry) -> tuple[bool, list[int]]:
-    """As the code asked for them; that it is canceled comes last."""
-    return entry.number == CANCEL, [int(part) for part in entry.number.split(".") if part]
-
-
-def _heads(keys_of: Callable[[str], Keyspace], ids: list[PromiseId]) -> Plan[dict[PromiseId, tuple[Head, str | None]]]:
-    found: dict[PromiseId, tuple[Head, str | None]] = {}
-    for start in range(0, len(ids), PAGE):
-        part = ids[start : start + PAGE]
-        answers = yield [reads.read_head(keys_of(id), id, outline=True) for id in part]
-        heads = [head for head in answers if isinstance(head, Head)]
-        for head in heads:
-            [worker] = yield from calls.holders(keys_of(head.id), [head])
-            found[head.id] = (head, worker)
-    return found
-
-
-def _child_id(owner: Head, entry: Entry) -> PromiseId:
-    return PromiseId(entry.child_id or f"{owner.id}~{entry.number}")
-
-
-def _node(head: Head, worker: str | None) -> Node:
-    return Node(
-        id=head.id,
-        kind=head.kind.value,
-        name=head.function,
-        state=head.state.value,
-        status=calls.status_of(head, worker),
-        created_at_ms=head.created_ms,
-        due_at_ms=head.due_ms or head.deadline_ms or None,
-        settled_at_ms=head.settled_ms or None,
-        reason=head.reason or None,
-        worker=worker,
-    )
-
-
-def _leaf(owner: Head, entry: Entry) -> Node:
-    is_left = entry.state is State.PENDING and owner.state is not State.PENDING
-    state = State.CANCELED if is_left else entry.state
-    return Node(
-        id=_child_id(owner, entry),
-        kind=entry.kind.value,
-        name=entry.name,
-        state=state.value,
-        status="suspended" if state is State.PENDING else "done",
-        created_at_ms=None,
-        due_at_ms=entry.due_ms or None,
-        settled_at_ms=entry.stamp or (owner.settled_ms if is_left else 0) or None,
-        reason=None,
-        worker=None,
-    )

@@ -16,7 +16,8 @@ import pytest
 from durasleep import Canceled, Context, Durasleep, NotFound, UsageError, sync
 from durasleep.errors import InvalidDuration, NotAllowed, StoreUnavailable
 from durasleep.model import CANCEL, Number, PromiseId, State
-from durasleep.store.search import Found, Node, Tree
+from durasleep.store.search import Found
+from durasleep.store.tree import Node, Tree
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, nap, note, sleeping_workflow, stand_at, waiting
@@ -242,7 +243,7 @@ async def test_a_tree_is_bounded_and_ends_where_executions_wait_for_one_another(
         assert shape(tree.root)[4] == [
             ("b", "execution", "ping", "pending", [("a", "execution", "ping", "pending", [])]),
         ]
-        monkeypatch.setattr("durasleep.store.search.NODES_MAX", 20)
+        monkeypatch.setattr("durasleep.store.tree.NODES_MAX", 20)
         await app.rpc("steps", steps)
         await until(app, "steps", "suspended")
         tree = await app.tree("steps")

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from durasleep.errors import NotFound
 from durasleep.model import Due, Kind, Number, Outcome, StartPromise, StartTimer, due_at
 from durasleep.store import search
 from durasleep.store.search import Found
@@ -113,30 +112,3 @@ async def test_timers_of_every_kind_are_named_by_what_steers_them(driver: Driver
     ]
     assert [one.due_at_ms for one in found] == list((await driver.timers()).values())
     assert await driver.store.run(search.timers(driver.keys, 1)) == found[:1]
-
-
-async def test_a_tree_is_cut_where_it_grows_too_large_or_too_deep(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await driver.create("a")
-    for _ in range(6):
-        ops = [child("10"), StartTimer(Number("2"), "", FAR), StartPromise(Number("2.1"), "", None)]
-        await driver.commit(await driver.take(), Outcome.SUSPEND, *ops)
-
-    async def tree() -> search.Tree:
-        return await driver.store.run(search.tree(lambda _: driver.keys, "a"))
-
-    whole = await tree()
-    assert whole.is_all
-    assert [child.id for child in whole.root.children] == ["a~2", "a~2.1", "a~10"]
-    monkeypatch.setattr(search, "DEPTH_MAX", 3)
-    cut = await tree()
-    assert not cut.is_all
-    assert cut.root.children[2].children[2].children[2].children == []
-    monkeypatch.setattr(search, "NODES_MAX", 2)
-    cut = await tree()
-    assert (len(cut.root.children), cut.is_all) == (1, False)
-    with pytest.raises(NotFound):
-        await driver.store.run(search.tree(lambda _: driver.keys, "a~2"))
-    await driver.control("force", "a")
-    assert {child.state for child in (await tree()).root.children} == {"canceled"}

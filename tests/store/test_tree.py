@@ -1,0 +1,38 @@
+"""tree.py on every server: the calls of an execution in order, and where a tree is cut."""
+
+from __future__ import annotations
+
+import pytest
+
+from durasleep.errors import NotFound
+from durasleep.model import Number, Outcome, StartPromise, StartTimer
+from durasleep.store import tree
+from durasleep.store.tree import Tree
+from tests.store.driver import FAR, Driver, child
+
+
+async def test_a_tree_is_cut_where_it_grows_too_large_or_too_deep(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await driver.create("a")
+    for _ in range(6):
+        ops = [child("10"), StartTimer(Number("2"), "", FAR), StartPromise(Number("2.1"), "", None)]
+        await driver.commit(await driver.take(), Outcome.SUSPEND, *ops)
+
+    async def look() -> Tree:
+        return await driver.store.run(tree.tree(lambda _: driver.keys, "a"))
+
+    whole = await look()
+    assert whole.is_all
+    assert [child.id for child in whole.root.children] == ["a~2", "a~2.1", "a~10"]
+    monkeypatch.setattr(tree, "DEPTH_MAX", 3)
+    cut = await look()
+    assert not cut.is_all
+    assert cut.root.children[2].children[2].children[2].children == []
+    monkeypatch.setattr(tree, "NODES_MAX", 2)
+    cut = await look()
+    assert (len(cut.root.children), cut.is_all) == (1, False)
+    with pytest.raises(NotFound):
+        await driver.store.run(tree.tree(lambda _: driver.keys, "a~2"))
+    await driver.control("force", "a")
+    assert {child.state for child in (await look()).root.children} == {"canceled"}
