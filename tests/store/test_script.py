@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
 import pytest
 
-from durasleep.store import script
+from durasleep.store import commands, script
 from durasleep.store.keys import KEY_NAMES
 from durasleep.store.script import NAMES, load
 from tests.store.driver import Driver
@@ -123,9 +124,20 @@ def test_an_item_says_how_many_values_it_has_so_that_more_may_follow() -> None:
 
 def test_the_assembled_scripts_can_be_written_for_linters(tmp_path: Any) -> None:
     script.write_assembled(tmp_path / "scripts")
-    assert sorted(path.name for path in (tmp_path / "scripts").iterdir()) == sorted(f"{name}.lua" for name in NAMES)
+    written = [f"{name}{kind}.lua" for name in NAMES for kind in ("", "_movable")]
+    assert sorted(path.name for path in (tmp_path / "scripts").iterdir()) == sorted(written)
 
 
+@pytest.mark.parametrize("movable_clock", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-async def test_every_server_takes_every_script(driver: Driver, name: str) -> None:
-    assert await driver.redis.script_load(load(name).source.decode()) in (load(name).sha, load(name).sha.decode())
+async def test_every_server_takes_every_script(driver: Driver, name: str, movable_clock: bool) -> None:
+    lua = load(name, movable_clock)
+    assert await driver.redis.script_load(lua.source.decode()) in (lua.sha, lua.sha.decode())
+
+
+async def test_a_movable_clock_goes_by_its_key_and_the_usual_one_does_not(driver: Driver) -> None:
+    await driver.redis.set(driver.keys.clock, 86_400_250)
+    usual = await driver.fire()
+    moved = await driver.store.call(commands.fire(replace(driver.keys, movable_clock=True), limit=1))
+    assert 86_400_000_000 < moved.server_us - usual.server_us < 86_460_000_000
+    await driver.redis.delete(driver.keys.clock)
