@@ -55,7 +55,8 @@ class Timer:
 class Mocked:
     """A stand-in at work; as a context manager it puts back what was there before."""
 
-    def __init__(self, stand_ins: dict[Function, Function], real: Function, stand_in: Function) -> None:
+    def __init__(self, stand_ins: dict[Function, Function], real: Function, stand_in: Any) -> None:
+        self.stand_in = stand_in
         self._stand_ins = stand_ins
         self._real = real
         self._before = stand_ins.get(real)
@@ -168,7 +169,7 @@ class Env:
 
     # -- interfering
 
-    def mock(self, fn: Function | str, stand_in: Function) -> Mocked:
+    def mock(self, fn: Function | str, stand_in: Any) -> Mocked:
         """Call ``stand_in`` in place of a step, task or workflow, given itself or by its name.
 
         It takes the arguments without the context; a Mock or AsyncMock will do. It stays until the end of the env or,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+import redis
+from cryptography.fernet import Fernet
 
 from durasleep import testing
 from examples import reminders
@@ -26,16 +29,40 @@ def waits_for(terminal: Terminal, id: str) -> list[dict[str, object]]:
 def test_durable_sleep_is_worker_and_client(terminal: Terminal) -> None:
     with terminal.running("worker", "examples.durable_sleep:app", until="is ready"):
         # As a program it takes the Redis on the default port, which may be somebody else's.
-        client = "import asyncio, examples.durable_sleep as e; e.app.connect({!r}); asyncio.run(e.main())"
-        done = subprocess.run(
-            [sys.executable, "-c", client.format(terminal.environment["REDIS_URL"])],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+        done = run_as_program("durable_sleep", terminal)
     assert (done.returncode, done.stdout) == (0, "Slept for 5 seconds\n"), done.stderr
+
+
+def run_as_program(name: str, terminal: Terminal) -> subprocess.CompletedProcess[str]:
+    client = f"import asyncio, examples.{name} as e; e.app.connect({terminal.environment['REDIS_URL']!r})"
+    return subprocess.run(
+        [sys.executable, "-c", f"{client}; asyncio.run(e.main())"],
+        cwd=ROOT,
+        env=terminal.environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_what_is_encrypted_is_plain_text_nowhere_in_redis(terminal: Terminal) -> None:
+    terminal.environment["PAYLOAD_KEY"] = Fernet.generate_key().decode()
+    with terminal.running("worker", "examples.encrypted:app", until="is ready"):
+        done = run_as_program("encrypted", terminal)
+    assert (done.returncode, done.stdout) == (0, "Ada Lovelace: 12 letters and in good health\n"), done.stderr
+    client: Any = redis.Redis.from_url(terminal.environment["REDIS_URL"])
+    with client:
+        dumps = [client.dump(key) for key in client.scan_iter("*")]
+        fields = client.hgetall("{durasleep:0}:promise:diagnosis-1")
+    assert b"diagnose" in fields.values()
+    assert fields[b"1"].startswith(b"sr")  # the step is there
+    for plain in (b"Ada", b"Lovelace", b"letters"):
+        assert not any(plain in dump for dump in (*dumps, *fields.values()))
+    without_key = terminal.run("rpc", "diagnosis-1", "diagnose", "Ada Lovelace")
+    assert without_key.code != 0
+    assert "Traceback" not in without_key.err
+    assert len(without_key.err.splitlines()) == 1
 
 
 def test_an_approval_is_given_through_the_command_line(terminal: Terminal) -> None:

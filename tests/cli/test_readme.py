@@ -5,12 +5,23 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from textwrap import indent
+from typing import Any
 
+import pytest
+
+from durasleep import Canceled, Context, Durasleep, Retry, testing
+from durasleep.cli.app import app
+from durasleep.store.commands import Command
 from tests.cli.conftest import Quick
 from tests.cli.terminal import ROOT, Terminal, wait_for
 from tests.servers import MakeServer
+
+GIVEN = (timedelta, Retry)  # what the code of the README has imported
 
 README = (ROOT / "README.md").read_text()
 
@@ -33,6 +44,59 @@ def test_the_first_workflow_runs_as_shown_and_outlives_its_server(tmp_path: Path
         wait_for(lambda: "asleep" in terminal.run(*commands[1]).out, "the sleep")
     with terminal.running("dev", "welcome", until="is ready"):
         assert terminal.run(*rpc).out == "ada@example.org was welcomed\n"
+
+
+async def test_what_a_workflow_can_say_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    [code] = python_blocks("## What a workflow can say")
+    done: list[str] = []
+
+    class Payments:
+        async def charge(self, order_id: str, cents: int) -> str:
+            done.append(f"charge {order_id} {cents}")
+            if len(done) == 1:
+                raise ConnectionError
+            return "payment-1"
+
+    @asynccontextmanager
+    async def connect_payments() -> AsyncGenerator[Payments]:
+        yield Payments()
+
+    def refund(payment: str) -> None:
+        done.append(f"refund {payment}")
+
+    async def send_survey(ctx: Context, order_id: str) -> None:
+        await ctx.run(done.append, f"survey {order_id}")
+
+    app = Durasleep()
+    app.workflow(send_survey)
+    names: dict[str, Any] = globals() | {"app": app, "refund": refund, "send_survey": send_survey}
+    names["connect_payments"] = connect_payments
+    exec(compile("from __future__ import annotations\n" + code, "README.md", "exec"), names)
+    async with testing.env(app) as env:
+        approved = await env.start(names["order"], 250, id="o-1")
+        await env.skip(hours=1)
+        await app.promises.resolve("o-1~2")
+        assert await approved == "shipped as number 1"
+        await env.settle()
+        assert done == ["charge o-1 250", "charge o-1 250", "survey o-1"]
+        assert await env.run(names["order"], 100, id="o-2") == "nobody approved"
+        canceled = await env.start(names["order"], 50, id="o-3")
+        await env.settle()
+        await canceled.cancel()
+        with pytest.raises(Canceled):
+            await canceled
+        assert done[3:] == ["charge o-2 100", "refund payment-1", "charge o-3 50", "refund payment-1"]
+        store = await app.opened()
+        await store.call(Command([b"DEL", b"orders-shipped"], int))
+
+
+def test_a_month_is_tested_as_shown(pytester: pytest.Pytester) -> None:
+    [code] = python_blocks("## Test a month in a moment")
+    welcome = block_after("`welcome.py`:")
+    pytester.makepyfile(welcome=welcome)
+    pytester.makepyfile(f"from unittest.mock import Mock\n\nfrom welcome import app, send, welcome\n\n\n{code}")
+    pytester.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 
 def test_an_application_with_a_client_of_its_own_is_embedded_as_shown(make_server: MakeServer) -> None:
@@ -103,11 +167,15 @@ def test_every_command_it_shows_is_known_with_its_options(tmp_path: Path, quick:
     terminal = Terminal(tmp_path, COLUMNS="200")
     for line in block_after("## The command line").splitlines():
         words = line.split()[1:]
-        commands = [[words[0], sub] for sub in words[1].split("|")] if "|" in line else [[words[0]]]
+        commands = [[name] for name in words[0].split("|")]
+        if words[0] == "promise":
+            commands = [["promise", name] for name in words[1].split("|")]
         helps = [quick(terminal, *command, "--help") for command in commands]
         assert all(help.code == 0 for help in helps)
         for option in re.findall(r"--[a-z-]+", line):
             assert any(option in help.out for help in helps), f"{commands} {option}"
+    shown = {name for line in block_after("## The command line").splitlines() for name in line.split()[1].split("|")}
+    assert shown == {command.name for command in app.registered_commands} | {"promise"}
 
 
 def test_every_file_it_links_to_exists() -> None:
