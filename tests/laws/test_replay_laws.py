@@ -1,4 +1,4 @@
-"""Replay, as laws over a set of workflow shapes.
+"""Replay, as laws over a corpus of workflow shapes and over programs that hypothesis makes up.
 
 A workflow has one history: kept in memory, replayed at every event or cut off anywhere, it ends the same way.
 """
@@ -6,208 +6,21 @@ A workflow has one history: kept in memory, replayed at every event or cut off a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from durasleep.model import Number, State
+from durasleep.model import Kind, Number, State
 from durasleep.runtime.context import Context
 from durasleep.runtime.replay import Halted
-from tests.unit.runtime_world import WorkflowFn, World, value_of
+from tests.laws.programs import Program, interpret, programs
+from tests.laws.shapes import SHAPES, Shape
+from tests.unit.runtime_world import World, value_of
+from tests.unit.test_runtime_debug import DebugWorld
 
-
-def add(a: int, b: int) -> int:
-    return a + b
-
-
-def fail(text: str) -> int:
-    raise ValueError(text)
-
-
-async def sequence(ctx: Context) -> list[Any]:
-    await ctx.sleep(5)
-    total = await ctx.run(add, 1, 2)
-    await asyncio.sleep(1)
-    return [total, ctx.random(), str(ctx.uuid()), ctx.now().isoformat()]
-
-
-async def fan_out(ctx: Context) -> list[int]:
-    async def branch(n: int) -> int:
-        await ctx.sleep(10 - n)
-        return await ctx.run(add, n, await ctx.run(add, n, n))
-
-    return await asyncio.gather(*(branch(n) for n in range(5)))
-
-
-async def group(ctx: Context) -> list[str]:
-    log: list[str] = []
-
-    async def branch(n: int) -> None:
-        try:
-            await ctx.sleep(n)
-            log.append(f"{n} done")
-            if n == 3:
-                await ctx.run(fail, "three")
-        except asyncio.CancelledError:
-            log.append(f"{n} canceled")
-            raise
-
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for n in range(6):
-                tasks.create_task(branch(n))
-    except* ValueError as errors:
-        log.append(str(errors.exceptions[0]))
-    await ctx.sleep(1)
-    return log
-
-
-async def race(ctx: Context) -> list[Any]:
-    order: list[Any] = []
-    waits: set[asyncio.Future[Any]] = {ctx.promise(), ctx.promise(timeout=4), asyncio.ensure_future(fan_out(ctx))}
-    numbers = {future: n for n, future in enumerate(waits)}
-    while waits:
-        done, waits = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        order.extend([numbers[future], repr(future.exception() or future.result())] for future in done)
-    return order
-
-
-async def timeouts(ctx: Context) -> list[str]:
-    log: list[str] = []
-    for n in range(4):
-        try:
-            async with asyncio.timeout(2):
-                await asyncio.gather(ctx.sleep(n), ctx.run(add, n, 1))
-            log.append(f"{n} in time")
-        except TimeoutError:
-            log.append(f"{n} too late")
-    try:
-        await asyncio.wait_for(asyncio.shield(ctx.promise(name="approval")), 3)
-    except TimeoutError:
-        log.append("no approval")
-    return log
-
-
-async def producing(ctx: Context) -> list[int]:
-    queue: asyncio.Queue[int | None] = asyncio.Queue(2)
-
-    async def produce() -> None:
-        for n in range(6):
-            await ctx.sleep(1)
-            await queue.put(await ctx.run(add, n, n))
-        await queue.put(None)
-
-    producer = asyncio.create_task(produce())
-    items: list[int] = []
-    while (item := await queue.get()) is not None:
-        items.append(item)
-        if item % 4:
-            await ctx.sleep(2, name="digest")
-    await producer
-    return items
-
-
-async def completing(ctx: Context) -> list[Any]:
-    async def branch(n: int) -> int:
-        await ctx.sleep((7 * n) % 5)
-        return n
-
-    order: list[Any] = [await first for first in asyncio.as_completed([branch(n) for n in range(8)])]
-    try:
-        for first in asyncio.as_completed([branch(n) for n in range(3)], timeout=1):
-            order.append(await first)  # noqa: PERF401 - a comprehension would lose what came in time
-    except TimeoutError:
-        order.append("time is up")
-    return order
-
-
-async def children(ctx: Context) -> list[Any]:
-    first, second, third = ctx.rpc("ship", 1), ctx.rpc("ship", 2, id="own"), ctx.rpc("ship", 3, timeout=3)
-    results: list[Any] = [repr(result) for result in await asyncio.gather(first, second, third, return_exceptions=True)]
-    tx = ctx.transaction()
-    tx.incr("shipped")
-    return [*results, await tx]
-
-
-async def streaming(ctx: Context) -> list[int]:
-    async def ticks(count: int) -> AsyncIterator[int]:
-        try:
-            for n in range(count):
-                await ctx.sleep(1)
-                yield n
-        finally:
-            await ctx.run(add, count, count)
-
-    seen = [n async for n in ticks(3)]
-    async for n in ticks(10):
-        seen.append(n)
-        if n == 1:
-            break
-    await ctx.sleep(1)
-    return seen
-
-
-async def canceled(ctx: Context) -> str:
-    try:
-        await asyncio.gather(ctx.sleep(100), ctx.promise())
-    except asyncio.CancelledError:
-        await ctx.run(add, 1, 1)
-        await ctx.sleep(1)
-        raise
-    return "?"
-
-
-async def unmoved(ctx: Context) -> list[str]:
-    log: list[str] = []
-    while len(log) < 3:
-        try:
-            await ctx.sleep(2)
-            log.append("slept")
-        except asyncio.CancelledError:
-            log.append("canceled")
-    return log
-
-
-async def failing(ctx: Context) -> None:
-    await ctx.sleep(1)
-    await ctx.run(fail, "in the end")
-
-
-async def stuck(ctx: Context) -> None:
-    await ctx.sleep(1)
-    await asyncio.Event().wait()
-
-
-@dataclass(frozen=True)
-class Shape:
-    fn: WorkflowFn
-    script: dict[str, tuple[int, State, Any]] = field(default_factory=dict[str, tuple[int, State, Any]])
-
-
-R = State.RESOLVED
-SHAPES = [
-    Shape(sequence),
-    Shape(fan_out),
-    Shape(group),
-    Shape(race, {"1": (9500, R, "a")}),
-    Shape(race, {"1": (1, R, "a"), "2": (2, State.REJECTED, ValueError("b"))}),
-    Shape(race, {"1": (7000, State.CANCELED, None), "2": (3999, R, "b")}),
-    Shape(timeouts),
-    Shape(producing),
-    Shape(completing),
-    Shape(children, {"1": (1, R, 10), "2": (1, State.REJECTED, ValueError("lost"))}),
-    Shape(children, {"1": (5000, State.CANCELED, None), "2": (1, R, 2), "3": (2, R, 3)}),
-    Shape(streaming),
-    Shape(canceled, {"0": (50, R, None)}),
-    Shape(unmoved, {"0": (3000, R, None)}),
-    Shape(sequence, {"0": (5500, R, None)}),
-    Shape(failing),
-    Shape(stuck),
-]
 SHAPE_IDS = [f"{shape.fn.__name__}-{n}" for n, shape in enumerate(SHAPES)]
 
 each_shape = pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
@@ -217,30 +30,55 @@ def world_of(shape: Shape, *, keep: bool = False) -> World:
     return World(shape.fn, keep=keep, script=shape.script)
 
 
-@each_shape
-def test_kept_in_memory_or_replayed_at_every_event_it_has_one_history(shape: Shape) -> None:
-    kept, replayed = world_of(shape, keep=True), world_of(shape)
-    assert value_of(kept.play()) == value_of(replayed.play())
-    assert kept.journal == replayed.journal
-    assert kept.commands == replayed.commands
+def test_the_corpus_has_thirty_shapes_and_more() -> None:
+    assert len({shape.fn for shape in SHAPES}) >= 30
 
 
-@each_shape
-def test_cut_off_after_any_write_it_ends_the_same_way(shape: Shape) -> None:
-    whole = world_of(shape)
+# -- the laws, each over whatever world it is given
+
+
+def check_one_history(kept: World, replayed: World, watched: World) -> None:
+    """Kept in memory, suspended and replayed at every event, or driven twice in debug mode: it is the same."""
+    results = [value_of(world.play()) for world in (kept, replayed, watched)]
+    assert results[0] == results[1] == results[2]
+    assert kept.journal == replayed.journal == watched.journal
+    assert kept.commands == replayed.commands == watched.commands
+    assert Counter(kept.steps_run) == Counter(replayed.steps_run) == Counter(watched.steps_run)
+
+
+def check_cuts(whole: World) -> None:
+    """Cut off after any write and resumed, it ends the same way; what was done before the cut is not done again."""
     result = value_of(whole.play())
     for cut in whole.cuts:
+        committed = {number for number, entry in cut.journal.items() if entry.kind is Kind.STEP and entry.stamp}
         for keep in (False, True):
             rest = cut.copied()
             rest.keep = keep
             assert value_of(rest.play()) == result
-            assert rest.shape() == whole.shape()
+            assert not differing(rest, whole)
             assert rest.commands == whole.commands
+            assert not committed & set(rest.steps_run)
+            assert len(set(rest.steps_run)) == len(rest.steps_run)
 
 
-@each_shape
-def test_a_finished_journal_is_a_fixed_point(shape: Shape) -> None:
-    world = world_of(shape)
+def differing(one: World, other: World) -> set[str]:
+    """Numbers under which two journals differ, but for what lost a race: a step may never have begun, and a call that
+    is taken back before it was ever committed leaves no tombstone.
+    """
+    first, second = one.shape(), other.shape()
+    return {
+        number
+        for number in first.keys() | second.keys()
+        if first.get(number) != second.get(number)
+        and not any(
+            entry is not None and (entry[0] is Kind.STEP or entry[2] is State.CANCELED)
+            for entry in (first.get(number), second.get(number))
+        )
+    }
+
+
+def check_fixed_point(world: World) -> None:
+    """A finished journal, replayed, gives the same ending and asks for nothing."""
     progress = world.play()
     again = world.copied()
     activation = again.new_activation()
@@ -249,6 +87,30 @@ def test_a_finished_journal_is_a_fixed_point(shape: Shape) -> None:
     assert value_of(repeated) == value_of(progress)
     assert repeated.steps == ()
     assert [op for op in repeated.ops if op.number not in world.journal] == []
+
+
+# -- over the corpus
+
+
+@each_shape
+def test_always_suspended_or_straight_it_has_one_history(shape: Shape) -> None:
+    check_one_history(world_of(shape, keep=True), world_of(shape), DebugWorld(shape.fn, keep=True, script=shape.script))
+
+
+@each_shape
+def test_cut_off_after_any_write_it_ends_the_same_way(shape: Shape) -> None:
+    whole = world_of(shape)
+    check_cuts(whole)
+    for cut in whole.cuts:
+        committed = {number for number, entry in cut.journal.items() if entry.kind is Kind.STEP and entry.stamp}
+        rest = cut.copied()
+        rest.play()
+        assert committed | set(rest.steps_run) == set(whole.steps_run)  # each effect, and each once
+
+
+@each_shape
+def test_a_finished_journal_is_a_fixed_point(shape: Shape) -> None:
+    check_fixed_point(world_of(shape))
 
 
 @each_shape
@@ -278,7 +140,7 @@ def test_any_entry_taken_from_the_middle_is_noticed(shape: Shape) -> None:
     world = world_of(shape)
     world.play()
     for number in world.journal:
-        if number == "0":
+        if number == "0" or world.journal[number].kind.is_mark:
             continue
         changed = world.copied()
         entry = changed.journal[number]
@@ -340,3 +202,49 @@ def _pending(world: World, progress: Any) -> list[Any]:
         world.cuts = []
         world.commit(type(progress)((op,), (), (), True, None))
     return list(world.journal.values())
+
+
+# -- over programs
+
+seldom = settings(max_examples=100, deadline=None)
+
+
+@seldom
+@given(programs)
+def test_every_program_has_one_history(program: Program) -> None:
+    check_one_history(World(interpret, program, keep=True), World(interpret, program), DebugWorld(interpret, program))
+
+
+@seldom
+@given(programs)
+def test_every_program_may_be_cut_off_anywhere(program: Program) -> None:
+    world = World(interpret, program)
+    check_cuts(world)
+
+
+@seldom
+@given(programs)
+def test_every_finished_program_is_a_fixed_point(program: Program) -> None:
+    check_fixed_point(World(interpret, program))
+
+
+@seldom
+@given(st.lists(programs, min_size=2, max_size=4), programs, st.data())
+def test_a_call_more_in_one_branch_renumbers_no_other(
+    branches: list[Program], more: Program, data: st.DataObject
+) -> None:
+    changed = data.draw(st.integers(0, len(branches) - 1))
+    longer = [["seq", more, branch] if index == changed else branch for index, branch in enumerate(branches)]
+    before, after = World(interpret, ["gather", *branches]), World(interpret, ["gather", *longer])
+    results, longer_results = value_of(before.play()), value_of(after.play())
+    for index in range(len(branches)):
+        if index != changed:
+            assert longer_results[index] == results[index]
+            asked, asked_later = _asked_in(before, index + 1), _asked_in(after, index + 1)
+            for number in asked.keys() & asked_later.keys():  # what a branch leaves behind goes on while others do
+                assert asked_later[number] == asked[number]
+
+
+def _asked_in(world: World, branch: int) -> dict[str, tuple[Kind, str]]:
+    entries = world.journal.items()
+    return {number: (entry.kind, entry.name) for number, entry in entries if number.startswith(f"{branch}.")}
