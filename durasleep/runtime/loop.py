@@ -34,7 +34,7 @@ _log = logging.getLogger("durasleep.runtime")
 _get_running_loop = asyncio._get_running_loop  # bound once: these are called several times in every activation
 _set_running_loop = asyncio._set_running_loop
 _current_task = asyncio.current_task
-_ASYNCIO = asyncio.__file__.removesuffix("__init__.py")
+_NOT_USERS = (asyncio.__file__.removesuffix("__init__.py"), __file__.removesuffix("loop.py"))
 
 
 Watch = Callable[[FrameType, str, Any], None]
@@ -416,7 +416,7 @@ def position_of(task: asyncio.Task[Any]) -> str:
         )
         if frame is not None:
             code: CodeType = frame.f_code
-            if found == "not started" or not code.co_filename.startswith(_ASYNCIO):
+            if found == "not started" or not code.co_filename.startswith(_NOT_USERS):
                 found = f"{code.co_filename}:{frame.f_lineno} in {code.co_qualname}"
         awaited = (
             getattr(awaited, "cr_await", None)

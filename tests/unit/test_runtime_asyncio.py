@@ -373,3 +373,84 @@ async def test_the_running_loop_of_the_worker_is_restored() -> None:
     loop.call_soon(drive)
     assert await driven == ("slept", True)
     assert sys.get_asyncgen_hooks() == hooks
+
+
+def test_wait_for_takes_the_same_numbers_on_every_python() -> None:
+    async def answering(ctx: Context, secs: float) -> str:
+        await ctx.sleep(secs)
+        return "in time"
+
+    async def waiting(ctx: Context) -> list[str]:
+        answers = [await asyncio.wait_for(answering(ctx, 1), 5)]
+        try:
+            await asyncio.wait_for(answering(ctx, 9), 5)
+        except TimeoutError:
+            answers.append("too late")
+        return answers
+
+    world = World(waiting)
+    assert value_of(world.play()) == ["in time", "too late"]
+    assert list(world.journal) == ["1", "2", "3", "4"]  # a timeout and a sleep each, in no task of their own
+
+
+async def test_wait_for_is_as_ever_outside_of_workflows() -> None:
+    assert await asyncio.wait_for(asyncio.sleep(0, "done"), 5) == "done"
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.Event().wait(), 0.001)
+
+
+def test_a_timeout_may_be_an_instant() -> None:
+    async def waiting(ctx: Context) -> str:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(loop.time() + 60):
+                await ctx.promise()
+        except TimeoutError:
+            return f"{ctx.now():%M:%S}"
+        return "?"
+
+    world = World(waiting)
+    expected = value_of(world.play())
+    assert world.now_ms - world.info.created_ms == 60_000
+    assert expected == play(waiting)
+
+
+def test_a_task_is_canceled_and_awaited_like_any_other() -> None:
+    async def working(ctx: Context) -> None:
+        try:
+            await ctx.sleep(60)
+        except asyncio.CancelledError as error:
+            noted.append(str(error))
+            raise
+
+    async def stopping(ctx: Context) -> bool:
+        task = asyncio.create_task(working(ctx), name="worker")
+        await ctx.sleep(1)
+        task.cancel("enough")
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    noted: list[str] = []
+    world = World(stopping, keep=True)
+    assert value_of(world.play()) is True
+    assert noted == ["enough"]
+    assert world.journal[Number("1.1")].state is State.CANCELED
+
+
+@pytest.mark.parametrize(
+    "leaving",
+    [
+        lambda: asyncio.to_thread(len, ""),
+        lambda: asyncio.open_connection("localhost", 6379),
+        lambda: asyncio.create_subprocess_exec("true"),
+        lambda: asyncio.get_running_loop().run_in_executor(None, len, ""),
+        lambda: asyncio.get_running_loop().getaddrinfo("localhost", 80),
+    ],
+)
+def test_what_would_leave_the_loop_says_to_use_a_step(leaving: Any) -> None:
+    async def calling(ctx: Context) -> None:
+        await leaving()
+
+    state, text = play(calling)
+    assert state == "rejected"
+    assert "await ctx.run(...)" in text
