@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from typing import Any, Self
 
 from durasleep.app import Durasleep
@@ -294,15 +295,12 @@ async def env(
 
 
 def _fake() -> AnyClient:
-    try:
-        import fakeredis
-        import lupa
-
-        _ = lupa  # fakeredis runs the scripts with it
-    except ImportError:
+    if not all(map(find_spec, ("fakeredis", "lupa"))):  # it runs the scripts with lupa
         raise UsageError(
             'without redis=... the tests run on fakeredis: pip install "durasleep[testing]", or name a server'
-        ) from None
+        )
+    import fakeredis
+
     return fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7, 4)))
 
 
