@@ -1,6 +1,7 @@
 """Measures durasleep on a server of its own: figures to compare within one run, never a test.
 
 scripts/bench lateness [--timers 200] [--json]
+scripts/bench month [--json]
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import json
 import statistics
 import tempfile
 import time
+from datetime import timedelta
 from pathlib import Path
 
-from durasleep import Context, Durasleep
+from durasleep import Context, Durasleep, testing
 from durasleep.devserver import DevServer
 
 WOKEN_US: dict[str, int] = {}
@@ -61,19 +63,41 @@ async def lateness(url: str, timers: int) -> dict[str, float]:
     }
 
 
+@app.workflow
+async def daily(ctx: Context, days: int) -> int:
+    for day in range(days):
+        await ctx.sleep(timedelta(days=1))
+        await ctx.run(abs, day)
+    return days
+
+
+async def month(url: str) -> dict[str, float]:
+    """Thirty days with a daily step in the test kit, in seconds of real time: the best and the median of seven."""
+    found: dict[str, float] = {}
+    for name, source in (("fakeredis", None), ("server", url)):
+        took: list[float] = []
+        async with testing.env(app, redis=source) as env:
+            for _ in range(7):
+                began = time.perf_counter()
+                await env.run(daily, 30)
+                took.append(time.perf_counter() - began)
+        found[f"{name}_best_s"], found[f"{name}_p50_s"] = round(min(took), 3), round(statistics.median(took), 3)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("what", choices=["lateness"])
+    parser.add_argument("what", choices=["lateness", "month"])
     parser.add_argument("--timers", type=int, default=200)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="durasleep-bench-") as directory, DevServer(Path(directory)) as server:
-        found = asyncio.run(lateness(server.url, options.timers))
+        found = asyncio.run(month(server.url) if options.what == "month" else lateness(server.url, options.timers))
     if options.json:
         print(json.dumps(found))
     else:
         for name, value in found.items():
-            print(f"{name:>8}  {value}")
+            print(f"{name:>16}  {value}")
 
 
 if __name__ == "__main__":
