@@ -1,4 +1,4 @@
-"""Replay, as laws over a set of workflow shapes.
+"""Replay, as laws over a corpus of workflow shapes and over programs made by chance.
 
 A workflow has one history: kept in memory, replayed at every event or cut off anywhere, it ends the same way.
 """
@@ -6,255 +6,129 @@ A workflow has one history: kept in memory, replayed at every event or cut off a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from durasleep.model import Number, State
+from durasleep.model import Kind, Number, State
 from durasleep.runtime.context import Context
-from durasleep.runtime.replay import Halted
-from tests.unit.runtime_world import WorkflowFn, World, value_of
-
-
-def add(a: int, b: int) -> int:
-    return a + b
-
-
-def fail(text: str) -> int:
-    raise ValueError(text)
-
-
-async def sequence(ctx: Context) -> list[Any]:
-    await ctx.sleep(5)
-    total = await ctx.run(add, 1, 2)
-    await asyncio.sleep(1)
-    return [total, ctx.random(), str(ctx.uuid()), ctx.now().isoformat()]
-
-
-async def fan_out(ctx: Context) -> list[int]:
-    async def branch(n: int) -> int:
-        await ctx.sleep(10 - n)
-        return await ctx.run(add, n, await ctx.run(add, n, n))
-
-    return await asyncio.gather(*(branch(n) for n in range(5)))
-
-
-async def group(ctx: Context) -> list[str]:
-    log: list[str] = []
-
-    async def branch(n: int) -> None:
-        try:
-            await ctx.sleep(n)
-            log.append(f"{n} done")
-            if n == 3:
-                await ctx.run(fail, "three")
-        except asyncio.CancelledError:
-            log.append(f"{n} canceled")
-            raise
-
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for n in range(6):
-                tasks.create_task(branch(n))
-    except* ValueError as errors:
-        log.append(str(errors.exceptions[0]))
-    await ctx.sleep(1)
-    return log
-
-
-async def race(ctx: Context) -> list[Any]:
-    order: list[Any] = []
-    waits: set[asyncio.Future[Any]] = {ctx.promise(), ctx.promise(timeout=4), asyncio.ensure_future(fan_out(ctx))}
-    numbers = {future: n for n, future in enumerate(waits)}
-    while waits:
-        done, waits = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        order.extend([numbers[future], repr(future.exception() or future.result())] for future in done)
-    return order
-
-
-async def timeouts(ctx: Context) -> list[str]:
-    log: list[str] = []
-    for n in range(4):
-        try:
-            async with asyncio.timeout(2):
-                await asyncio.gather(ctx.sleep(n), ctx.run(add, n, 1))
-            log.append(f"{n} in time")
-        except TimeoutError:
-            log.append(f"{n} too late")
-    try:
-        await asyncio.wait_for(asyncio.shield(ctx.promise(name="approval")), 3)
-    except TimeoutError:
-        log.append("no approval")
-    return log
-
-
-async def producing(ctx: Context) -> list[int]:
-    queue: asyncio.Queue[int | None] = asyncio.Queue(2)
-
-    async def produce() -> None:
-        for n in range(6):
-            await ctx.sleep(1)
-            await queue.put(await ctx.run(add, n, n))
-        await queue.put(None)
-
-    producer = asyncio.create_task(produce())
-    items: list[int] = []
-    while (item := await queue.get()) is not None:
-        items.append(item)
-        if item % 4:
-            await ctx.sleep(2, name="digest")
-    await producer
-    return items
-
-
-async def completing(ctx: Context) -> list[Any]:
-    async def branch(n: int) -> int:
-        await ctx.sleep((7 * n) % 5)
-        return n
-
-    order: list[Any] = [await first for first in asyncio.as_completed([branch(n) for n in range(8)])]
-    try:
-        for first in asyncio.as_completed([branch(n) for n in range(3)], timeout=1):
-            order.append(await first)  # noqa: PERF401 - a comprehension would lose what came in time
-    except TimeoutError:
-        order.append("time is up")
-    return order
-
-
-async def children(ctx: Context) -> list[Any]:
-    first, second, third = ctx.rpc("ship", 1), ctx.rpc("ship", 2, id="own"), ctx.rpc("ship", 3, timeout=3)
-    results: list[Any] = [repr(result) for result in await asyncio.gather(first, second, third, return_exceptions=True)]
-    tx = ctx.transaction()
-    tx.incr("shipped")
-    return [*results, await tx]
-
-
-async def streaming(ctx: Context) -> list[int]:
-    async def ticks(count: int) -> AsyncIterator[int]:
-        try:
-            for n in range(count):
-                await ctx.sleep(1)
-                yield n
-        finally:
-            await ctx.run(add, count, count)
-
-    seen = [n async for n in ticks(3)]
-    async for n in ticks(10):
-        seen.append(n)
-        if n == 1:
-            break
-    await ctx.sleep(1)
-    return seen
-
-
-async def canceled(ctx: Context) -> str:
-    try:
-        await asyncio.gather(ctx.sleep(100), ctx.promise())
-    except asyncio.CancelledError:
-        await ctx.run(add, 1, 1)
-        await ctx.sleep(1)
-        raise
-    return "?"
-
-
-async def unmoved(ctx: Context) -> list[str]:
-    log: list[str] = []
-    while len(log) < 3:
-        try:
-            await ctx.sleep(2)
-            log.append("slept")
-        except asyncio.CancelledError:
-            log.append("canceled")
-    return log
-
-
-async def failing(ctx: Context) -> None:
-    await ctx.sleep(1)
-    await ctx.run(fail, "in the end")
-
-
-async def stuck(ctx: Context) -> None:
-    await ctx.sleep(1)
-    await asyncio.Event().wait()
-
-
-@dataclass(frozen=True)
-class Shape:
-    fn: WorkflowFn
-    script: dict[str, tuple[int, State, Any]] = field(default_factory=dict[str, tuple[int, State, Any]])
-
-
-R = State.RESOLVED
-SHAPES = [
-    Shape(sequence),
-    Shape(fan_out),
-    Shape(group),
-    Shape(race, {"1": (9500, R, "a")}),
-    Shape(race, {"1": (1, R, "a"), "2": (2, State.REJECTED, ValueError("b"))}),
-    Shape(race, {"1": (7000, State.CANCELED, None), "2": (3999, R, "b")}),
-    Shape(timeouts),
-    Shape(producing),
-    Shape(completing),
-    Shape(children, {"1": (1, R, 10), "2": (1, State.REJECTED, ValueError("lost"))}),
-    Shape(children, {"1": (5000, State.CANCELED, None), "2": (1, R, 2), "3": (2, R, 3)}),
-    Shape(streaming),
-    Shape(canceled, {"0": (50, R, None)}),
-    Shape(unmoved, {"0": (3000, R, None)}),
-    Shape(sequence, {"0": (5500, R, None)}),
-    Shape(failing),
-    Shape(stuck),
-]
-SHAPE_IDS = [f"{shape.fn.__name__}-{n}" for n, shape in enumerate(SHAPES)]
+from durasleep.runtime.replay import Halted, Resolved
+from tests.laws.programs import BRANCHES, LEAVES, Node, answer, program, programs
+from tests.laws.shapes import SHAPE_IDS, SHAPES, Shape
+from tests.unit.runtime_world import World, value_of
 
 each_shape = pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
 
 
-def world_of(shape: Shape, *, keep: bool = False) -> World:
-    return World(shape.fn, keep=keep, script=shape.script)
+def some(examples: int) -> Any:
+    """So many programs: each of them is many runs, and all of this file stays within a minute."""
+    return settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def test_the_corpus_has_many_shapes() -> None:
+    assert len({shape.fn for shape in SHAPES}) >= 30
+
+
+# -- the same history however it is driven
+
+
+def check_one_history(shape: Shape) -> None:
+    kept, replayed = shape.world(keep=True), shape.world()
+    assert value_of(kept.play()) == value_of(replayed.play())
+    assert kept.history() == replayed.history()
+    assert kept.commands == replayed.commands
+    assert kept.committed == replayed.committed
+    assert kept.calls.items() >= replayed.calls.items()
 
 
 @each_shape
 def test_kept_in_memory_or_replayed_at_every_event_it_has_one_history(shape: Shape) -> None:
-    kept, replayed = world_of(shape, keep=True), world_of(shape)
-    assert value_of(kept.play()) == value_of(replayed.play())
-    assert kept.journal == replayed.journal
-    assert kept.commands == replayed.commands
+    check_one_history(shape)
 
 
-@each_shape
-def test_cut_off_after_any_write_it_ends_the_same_way(shape: Shape) -> None:
-    whole = world_of(shape)
+@given(shape=programs())
+@some(150)
+def test_any_program_kept_in_memory_or_replayed_at_every_event_has_one_history(shape: Shape) -> None:
+    check_one_history(shape)
+
+
+# -- cut off anywhere
+
+
+def check_cuts(shape: Shape, *, torn: bool) -> None:
+    """Steps are run again only if their result was not journaled, and each result counts once.
+
+    With ``torn``, commits too large for one script call are cut off in the middle as well.
+    """
+    whole = shape.world(keep=True)
     result = value_of(whole.play())
+    assert len(whole.committed) == len(set(whole.committed))
     for cut in whole.cuts:
+        if cut.torn and not torn:
+            continue
         for keep in (False, True):
             rest = cut.copied()
             rest.keep = keep
             assert value_of(rest.play()) == result
-            assert rest.shape() == whole.shape()
+            assert outline(rest) == outline(whole)
             assert rest.commands == whole.commands
+            assert sorted(rest.committed) == sorted(whole.committed)
+            assert not rest.calls.keys() & set(cut.committed)
+            assert rest.calls.items() <= whole.calls.items()
+
+
+def outline(world: World) -> list[tuple[Number, Kind, str, State, bytes]]:
+    """All of a journal but its times: a worker that comes back late asks for its next timer late."""
+    return [(entry.number, entry.kind, entry.name, entry.state, entry.payload) for entry in world.history()]
+
+
+@each_shape
+def test_cut_off_after_any_write_it_ends_the_same_way_with_the_same_effects(shape: Shape) -> None:
+    check_cuts(shape, torn=True)
+
+
+@given(shape=programs())
+@some(60)
+def test_any_program_cut_off_after_any_write_ends_the_same_way_with_the_same_effects(shape: Shape) -> None:
+    """But for what is torn: of two transactions in a race, the one that was not made yet need not be made any more."""
+    check_cuts(shape, torn=False)
+
+
+# -- a finished journal
+
+
+def check_fixed_point(shape: Shape) -> None:
+    world = shape.world()
+    progress = world.play()
+    again = world.copied()
+    for entries in (again.journal.values(), reversed(list(again.journal.values()))):
+        activation = again.new_activation()
+        repeated = activation.start(entries)
+        activation.close()
+        assert repeated.outcome == progress.outcome
+        assert repeated.steps == ()
+        assert [op for op in repeated.ops if op.number not in world.journal] == []
 
 
 @each_shape
 def test_a_finished_journal_is_a_fixed_point(shape: Shape) -> None:
-    world = world_of(shape)
-    progress = world.play()
-    again = world.copied()
-    activation = again.new_activation()
-    repeated = activation.start(again.journal.values())
-    activation.close()
-    assert value_of(repeated) == value_of(progress)
-    assert repeated.steps == ()
-    assert [op for op in repeated.ops if op.number not in world.journal] == []
+    check_fixed_point(shape)
 
 
-@each_shape
-def test_replay_asks_for_nothing_new(shape: Shape) -> None:
+@given(shape=programs())
+@some(150)
+def test_the_finished_journal_of_any_program_is_a_fixed_point(shape: Shape) -> None:
+    check_fixed_point(shape)
+
+
+# -- a journal in the making
+
+
+def check_nothing_new(shape: Shape) -> None:
     """Every journal that was written is one whose code, replayed, wants exactly what was asked for live."""
-    world = world_of(shape)
+    world = shape.world()
     world.play()
     for cut in world.cuts:
         first, second = cut.copied(), cut.copied()
@@ -273,12 +147,23 @@ def test_replay_asks_for_nothing_new(shape: Shape) -> None:
 
 
 @each_shape
+def test_replay_asks_for_nothing_new(shape: Shape) -> None:
+    check_nothing_new(shape)
+
+
+@given(shape=programs())
+@some(60)
+def test_replay_of_any_program_asks_for_nothing_new(shape: Shape) -> None:
+    check_nothing_new(shape)
+
+
+@each_shape
 def test_any_entry_taken_from_the_middle_is_noticed(shape: Shape) -> None:
     """A journal with another entry under a number than the code asks for is halted, wherever that is."""
-    world = world_of(shape)
+    world = shape.world()
     world.play()
     for number in world.journal:
-        if number == "0":
+        if number == "0" or world.journal[number].kind.is_mark:
             continue
         changed = world.copied()
         entry = changed.journal[number]
@@ -290,11 +175,77 @@ def test_any_entry_taken_from_the_middle_is_noticed(shape: Shape) -> None:
         assert f" {number} " in outcome.reason
 
 
+# -- changing one branch
+
+
+def check_branches(branches: list[Node], changed: int, part: Node, *, first: bool) -> None:
+    """With ``part`` added to one branch, nothing of the others has another number, name or result."""
+    others = [*branches]
+    others[changed] = ["seq", part, *branches[changed][1:]] if first else [*branches[changed], part]
+    before, after = (
+        Shape(program, args=(["gather all", *parts],), answer=answer).world() for parts in (branches, others)
+    )
+    results = [value_of(world.play()) for world in (before, after)]
+    assert [r for n, r in enumerate(results[0]) if n != changed] == [
+        r for n, r in enumerate(results[1]) if n != changed
+    ]
+    prefix = f"{changed + 1}."
+    assert [line for line in outline(before) if not line[0].startswith(prefix)] == [
+        line for line in outline(after) if not line[0].startswith(prefix)
+    ]
+    if first:
+        return
+    # What was begun with the old code goes on with the new one: the call that was added is the last of its branch.
+    for cut in before.cuts:
+        rest = cut.copied()
+        rest.args = after.args
+        progress = rest.play()
+        assert isinstance(progress.outcome, Resolved)
+        assert value_of(progress) == results[1]
+
+
+@given(branches=BRANCHES, data=st.data(), part=LEAVES, first=st.booleans())
+@some(80)
+def test_a_call_added_to_one_branch_renumbers_no_other(
+    branches: list[Node], data: st.DataObject, part: Node, first: bool
+) -> None:
+    check_branches(branches, data.draw(st.integers(0, len(branches) - 1)), part, first=first)
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("changed", range(3))
+def test_a_call_added_to_one_branch_of_a_group_renumbers_no_other(changed: int, first: bool) -> None:
+    async def grouped(ctx: Context, extra: int) -> list[Any]:
+        async def branch(n: int) -> list[Any]:
+            if first and n == extra:
+                await ctx.sleep(1, name="added")
+            found = [await ctx.run(int, n), await asyncio.gather(ctx.sleep(n, name=f"{n}"), ctx.run(int, 10 * n))]
+            if n == extra:
+                await ctx.sleep(1, name="added")
+            return found
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(branch(n)) for n in range(3)]
+        return [task.result() for task in tasks]
+
+    before, after = World(grouped, -1), World(grouped, changed)
+    assert value_of(before.play()) == value_of(after.play())
+    mine = f"{changed + 1}."
+    assert before.shape().items() - after.shape().items() <= {
+        item for item in before.shape().items() if item[0].startswith(mine)
+    }
+    assert {number for number in after.shape().keys() - before.shape().keys() if not number.startswith(mine)} == set()
+
+
+# -- what settles together
+
+
 @each_shape
 @given(data=st.data())
+@some(15)
 def test_settlements_found_together_or_one_by_one_make_no_difference(shape: Shape, data: st.DataObject) -> None:
     """A worker may look after each settlement or after several: what settled is delivered in its order all the same."""
-    world = world_of(shape)
+    world = shape.world()
     progress = world.activate()
     world.close()
     while progress.outcome is None:
@@ -313,6 +264,9 @@ def test_settlements_found_together_or_one_by_one_make_no_difference(shape: Shap
             fed = one_by_one.feed([entry])
     one_by_one.close()
     assert value_of(fed) == value_of(progress)
+
+
+# -- size
 
 
 def test_ten_thousand_timers_replay_within_a_second_or_two() -> None:
