@@ -125,31 +125,45 @@ class World:
             for number in progress.stop_steps:
                 self.in_flight.pop(number, None)
             for call in progress.steps:
-                self.run_step(call)
+                self.begin_step(call)
+            if self.order == seen:  # else what the commit itself has settled is heard of before any step ends
+                self._end_steps()
             entries = [entry for entry in self.journal.values() if entry.stamp > seen]
             if not entries:
                 return progress
             progress = self.activation.feed(entries)
 
     def run_step(self, call: StepCall) -> None:
+        """From its begin to its end."""
+        self.begin_step(call)
+        self.end_step(self.in_flight[call.number][1])
+
+    def begin_step(self, call: StepCall) -> None:
         self.steps_run.append(call.number)
         self.calls[call.number] = f"{call.name}{call.args}{call.kwargs or ''}"
-        seconds = 0.0
+        seconds, payload = 0.0, b""
+        value: Any
         try:
-            value: Any = call.fn(*call.args, **call.kwargs)
+            value = call.fn(*call.args, **call.kwargs)
             if asyncio.iscoroutine(value):
                 value = finish(value)
             if isinstance(value, Slow):
                 seconds, value = value.seconds, value.value
-            if isinstance(value, Exception):
-                raise value
-            result = StepResult(call.number, call.name, State.RESOLVED, CODEC.encode(value, "result"))
+            if not isinstance(value, Exception):
+                payload = CODEC.encode(value, "result")
         except Exception as error:  # noqa: BLE001 - steps may raise anything
-            result = StepResult(call.number, call.name, State.REJECTED, CODEC.encode_error(error))
-        if seconds:  # one that is begun again ends when it would have ended: what is outside has one history, too
-            self.in_flight.setdefault(call.number, (self.now_ms + round(1000 * seconds), result))
+            value = error
+        if isinstance(value, Exception):
+            result = StepResult(call.number, call.name, State.REJECTED, CODEC.encode_error(value))
         else:
-            self.end_step(result)
+            result = StepResult(call.number, call.name, State.RESOLVED, payload)
+        # One that is begun again ends when it would have ended: what is outside has one history, too.
+        self.in_flight.setdefault(call.number, (self.now_ms + round(1000 * seconds), result))
+
+    def _end_steps(self) -> None:
+        for at_ms, result in list(self.in_flight.values()):
+            if at_ms <= self.now_ms:
+                self.end_step(result)
 
     def end_step(self, result: StepResult) -> Entry | None:
         """Journal the result of a step, or drop it if the step was canceled meanwhile."""
