@@ -92,7 +92,7 @@ def test_cut_off_after_any_write_it_ends_the_same_way_with_the_same_effects(shap
 @given(shape=programs())
 @some(60)
 def test_any_program_cut_off_after_any_write_ends_the_same_way_with_the_same_effects(shape: Shape) -> None:
-    """But for what is torn: of two transactions in a race, the one that was not made yet need not be made any more."""
+    """But for what is torn: of two transactions in a race, the one not made yet will not be made any more."""
     check_cuts(shape, torn=False)
 
 
@@ -187,10 +187,10 @@ def check_branches(branches: list[Node], changed: int, part: Node, *, first: boo
     )
     expected = [found for n, found in enumerate(value_of(before.play())) if n != changed]
     assert [found for n, found in enumerate(value_of(after.play())) if n != changed] == expected
-    prefix = f"{changed + 1}."
-    assert [line for line in outline(before) if not line[0].startswith(prefix)] == [
-        line for line in outline(after) if not line[0].startswith(prefix)
-    ]
+    # What a branch has left running may come less far, or farther, before the workflow ends.
+    lines = [{line[0]: line[1:3] for line in outline(world)} for world in (before, after)]
+    for number in lines[0].keys() & lines[1].keys():
+        assert lines[0][number] == lines[1][number] or number.startswith(f"{changed + 1}.")
     if first:
         return
     # What was begun with the old code goes on with the new one: the call that was added is the last of its branch.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,7 +87,7 @@ class World:
         self.cuts: list[World] = []
         """A copy of this world after every change of its journal."""
         self.torn = False
-        """Whether it was copied in the middle of a commit, as only one that takes several script calls can be torn."""
+        """Whether it was copied in the middle of a commit: only one that takes several script calls can be torn."""
         self.steps_run: list[str] = []
         self.calls: dict[str, str] = {}
         """What this world has called as steps, however often: number → function and arguments."""
@@ -161,9 +162,10 @@ class World:
         self.in_flight.setdefault(call.number, (self.now_ms + round(1000 * seconds), result))
 
     def _end_steps(self) -> None:
-        for at_ms, result in list(self.in_flight.values()):
-            if at_ms <= self.now_ms:
-                self.end_step(result)
+        with self._one_commit():
+            for at_ms, result in list(self.in_flight.values()):
+                if at_ms <= self.now_ms:
+                    self.end_step(result)
 
     def end_step(self, result: StepResult) -> Entry | None:
         """Journal the result of a step, or drop it if the step was canceled meanwhile."""
@@ -178,10 +180,15 @@ class World:
     # -- what a server does
 
     def commit(self, progress: Progress) -> None:
+        with self._one_commit():
+            for op in progress.ops:
+                self._do(op)
+
+    @contextmanager
+    def _one_commit(self) -> Generator[None, None, None]:
         cuts = len(self.cuts)
         self.torn = True
-        for op in progress.ops:
-            self._do(op)
+        yield
         self.torn = False
         for cut in self.cuts[cuts:][-1:]:
             cut.torn = False
