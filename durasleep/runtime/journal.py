@@ -298,7 +298,7 @@ class Journal:
         """Give a new future its number and ask for what it awaits."""
         loop = self.loop
         lineage = loop.lineage()
-        future.serial = loop.next_serial()
+        future.serial = lineage.next_serial()
         future._given_id = given_id  # pyright: ignore[reportPrivateUsage] - set here only; a constructor costs as much again
         future._kind = kind  # pyright: ignore[reportPrivateUsage]
         future._name = name  # pyright: ignore[reportPrivateUsage]

@@ -1,8 +1,8 @@
-"""Gives ``as_completed`` and sets of ``gather`` the order of the program, and ``wait_for`` one way, in workflows.
+"""Gives ``as_completed``, ``all_tasks`` and sets of ``gather`` one order in workflows, and ``wait_for`` one way.
 
-asyncio keeps what it is given in sets ordered by address. Our own tasks and futures hash by creation number; two things
-in asyncio are neither. ``wait_for`` makes a task of a coroutine on Python 3.11 only, and tasks take numbers: a journal
-begun there must replay on later ones. Outside of workflows nothing changes.
+asyncio keeps what it is given in sets ordered by address. Our own tasks and futures hash by creation number; three
+things in asyncio do not. ``wait_for`` makes a task of a coroutine on Python 3.11 only, and tasks take numbers: a
+journal begun there must replay on later ones. Outside of workflows nothing changes.
 """
 
 # pyright: reportPrivateUsage=false
@@ -17,11 +17,18 @@ from typing import Any, cast
 
 from durasleep.runtime.loop import WorkflowLoop
 
-_original = cast("types.FunctionType", asyncio.as_completed)
-_plain_as_completed = types.FunctionType(_original.__code__, _original.__globals__, "as_completed", None, None)
-_plain_as_completed.__kwdefaults__ = _original.__kwdefaults__
-_original_wait_for = cast("types.FunctionType", asyncio.wait_for)
-_plain_wait_for = types.FunctionType(_original_wait_for.__code__, _original_wait_for.__globals__, "wait_for")
+
+def _copy(function: Any) -> Callable[..., Any]:
+    if not isinstance(function, types.FunctionType):
+        return function  # built in, and left as it is
+    copied = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    copied.__kwdefaults__ = function.__kwdefaults__
+    return copied
+
+
+_plain_as_completed = _copy(asyncio.as_completed)
+_plain_all_tasks = _copy(asyncio.all_tasks)
+_plain_wait_for = _copy(asyncio.wait_for)
 
 
 def _as_completed(fs: Any, *, timeout: float | None = None) -> Any:  # pyright: ignore[reportUnusedFunction] - its code is used
@@ -35,7 +42,21 @@ def ordered_as_completed(fs: Iterable[Any], *, timeout: float | None = None) -> 
     loop = asyncio._get_running_loop()
     if isinstance(loop, WorkflowLoop) and not (asyncio.isfuture(fs) or asyncio.iscoroutine(fs)):
         fs = [asyncio.ensure_future(awaitable, loop=loop) for awaitable in dict.fromkeys(fs)]
-    return cast("Callable[..., Any]", _plain_as_completed)(fs, timeout=timeout)
+    return _plain_as_completed(fs, timeout=timeout)
+
+
+def _all_tasks(loop: Any = None) -> Any:  # pyright: ignore[reportUnusedFunction] - its code is used
+    from durasleep.runtime.ordering import ordered_all_tasks
+
+    return ordered_all_tasks(loop)
+
+
+def ordered_all_tasks(loop: Any = None) -> Any:
+    """``asyncio.all_tasks``, in a workflow always in the same order."""
+    running = asyncio._get_running_loop()
+    if isinstance(running, WorkflowLoop) and loop in (None, running):
+        return set(running.unfinished())
+    return _plain_all_tasks(loop)
 
 
 async def _wait_for(fut: Any, timeout: float | None) -> Any:  # pyright: ignore[reportUnusedFunction] - its code is used
@@ -47,7 +68,7 @@ async def _wait_for(fut: Any, timeout: float | None) -> Any:  # pyright: ignore[
 async def wait_without_a_task(fut: Any, timeout: float | None) -> Any:
     """``asyncio.wait_for`` as Python 3.12 does it, if a workflow is running."""
     if timeout is None or timeout <= 0 or not isinstance(asyncio._get_running_loop(), WorkflowLoop):
-        return await cast("Callable[..., Any]", _plain_wait_for)(fut, timeout)
+        return await _plain_wait_for(fut, timeout)
     async with asyncio.timeout(timeout):
         return await fut
 
@@ -67,8 +88,11 @@ def install() -> None:
 
     The code of a function is exchanged, not its name, since ``from asyncio import as_completed`` copies names.
     """
-    _original.__code__ = _as_completed.__code__
+    exchanged: dict[Any, Any] = {asyncio.as_completed: _as_completed, asyncio.all_tasks: _all_tasks}
     if sys.version_info < (3, 12):
-        _original_wait_for.__code__ = _wait_for.__code__
+        exchanged[asyncio.wait_for] = _wait_for
+    for function, ours in exchanged.items():
+        if isinstance(function, types.FunctionType):
+            function.__code__ = ours.__code__
     gathering = cast("Any", asyncio.tasks)._GatheringFuture
     gathering.__hash__ = _hash_of_gather

@@ -1,113 +1,179 @@
-"""Workflows as data: small programs of waits and calls, which one workflow interprets."""
+"""Workflows made by chance: a small grammar of programs, and the workflow that runs them."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import zlib
+from collections.abc import Iterable
+from typing import Any, cast
 
 from hypothesis import strategies as st
 
-from durasleep.errors import Canceled, RemoteError, TimedOut
+from durasleep.model import Entry, Kind, State
 from durasleep.runtime.context import Context
-from durasleep.runtime.retry import Retry
+from tests.laws.shapes import Shape, add, canceled_at, fail_slowly, slowly
+from tests.unit.runtime_world import Line
 
-Program = list[Any]
-"""A word and what it takes: seconds, a number, or programs."""
+Node = list[Any]
+"""A word and what belongs to it, such as ``["gather", ["sleep", 1], ["step", 2]]``."""
 
-FAILURES = (ValueError, TimedOut, TimeoutError, Canceled, RemoteError)
-
-
-def square(number: int) -> int:
-    return number * number
-
-
-def refuse(number: int) -> int:
-    raise ValueError(f"not {number}")
-
-
-async def interpret(ctx: Context, program: Program) -> Any:
-    """What a program comes to: numbers, lists of them, and the names of errors."""
-    word, *rest = program
-    match word:
-        case "sleep":
-            await ctx.sleep(rest[0])
-            return 0
-        case "step":
-            return await ctx.run(square, rest[0])
-        case "retry":
-            return await ctx.run(refuse, rest[0], retry=Retry(attempts=3, delay=rest[0]))
-        case "promise":
-            return await ctx.promise(timeout=rest[0])
-        case "child":
-            return await ctx.rpc("child", timeout=rest[0])
-        case "chance":
-            return round(ctx.random(), 6)
-        case "seq":
-            return [await interpret(ctx, part) for part in rest]
-        case "try":
-            try:
-                return await interpret(ctx, rest[0])
-            except FAILURES as error:
-                return type(error).__name__
-        case "gather":
-            results = await asyncio.gather(*(interpret(ctx, part) for part in rest), return_exceptions=True)
-            return [type(result).__name__ if isinstance(result, BaseException) else result for result in results]
-        case "group":
-            made: list[asyncio.Task[Any]] = []
-            failed = 0
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    made = [tasks.create_task(interpret(ctx, part)) for part in rest]
-            except* FAILURES as errors:
-                failed = len(errors.exceptions)
-            return [f"failed {failed}"] if failed else [task.result() for task in made]
-        case "race":
-            winner = await ctx.race(*(interpret(ctx, part) for part in rest))
-            return [winner.index, winner.value]
-        case "wait":
-            made = [asyncio.create_task(interpret(ctx, part)) for part in rest]
-            done, left = await asyncio.wait(made, return_when=asyncio.FIRST_COMPLETED)
-            for task in left:
-                task.cancel()
-            return sorted([made.index(task), task.exception() is None] for task in done)
-        case "ordered":
-            return [await first for first in asyncio.as_completed([interpret(ctx, part) for part in rest])]
-        case "timeout":
-            async with asyncio.timeout(rest[0]):
-                return await interpret(ctx, rest[1])
-        case _:
-            raise AssertionError(word)
-
-
-def _program(parts: tuple[Any, ...]) -> Program:
-    return list(parts)
-
-
-def _flat(word_and_parts: tuple[str, list[Program]]) -> Program:
-    word, parts = word_and_parts
-    return [word, *parts]
-
-
-def _tried(program: Program) -> Program:
-    return ["try", program]
-
-
-_SECONDS = st.sampled_from([0.25, 1, 1, 2, 3, 5])
-_LEAVES: st.SearchStrategy[Program] = st.one_of(
-    st.tuples(st.sampled_from(["sleep", "promise", "child"]), _SECONDS).map(_program),
-    st.tuples(st.sampled_from(["step", "retry"]), st.integers(0, 3)).map(_program),
-    st.tuples(st.just("chance")).map(_program),
+LEAVES = cast(
+    "st.SearchStrategy[Node]",
+    st.tuples(st.sampled_from(["sleep", "nap", "step", "slow", "fail"]), st.integers(0, 4)).map(list)
+    | st.tuples(st.sampled_from(["promise", "child"]), st.sampled_from([0, 1, 3])).map(list)
+    | st.sampled_from([["transaction"], ["chance"]]),
 )
+MANY = ("seq", "gather", "gather all", "group", "first", "race", "completed", "queue", "limited")
+LIMITS = ("timeout", "wait for", "wait", "shield")
 
 
-def _larger(parts: st.SearchStrategy[Program]) -> st.SearchStrategy[Program]:
-    many = st.sampled_from(["seq", "gather", "group", "race", "wait", "ordered"])
-    return st.one_of(
-        st.tuples(many, st.lists(parts, min_size=1, max_size=4)).map(_flat),
-        st.tuples(st.just("timeout"), _SECONDS, parts).map(_program).map(_tried),
-        parts.map(_tried),
-    )
+def _inner(nodes: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
+    parts = st.lists(nodes, min_size=1, max_size=3)
+    many = st.tuples(st.sampled_from(MANY), parts).map(lambda found: [found[0], *found[1]])
+    limit = st.tuples(st.sampled_from(LIMITS), st.integers(0, 4), nodes).map(list)
+    caught = nodes.map(lambda node: ["catch", node])
+    ended = st.tuples(nodes, LEAVES).map(lambda found: ["finally", *found])
+    return many | limit | caught | ended
 
 
-programs: st.SearchStrategy[Program] = st.recursive(_LEAVES, _larger, max_leaves=12)
-"""Programs of up to a dozen calls, nested in any way."""
+NODES = st.recursive(LEAVES, _inner, max_leaves=10)
+BRANCHES = st.lists(NODES.map(lambda node: ["seq", node]), min_size=2, max_size=4)
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> Shape:
+    """A program and its outside world, which may cancel it."""
+    canceled_ms = draw(st.none() | st.integers(0, 8).map(lambda halves: 500 * halves + 1))
+    script = canceled_at(canceled_ms) if canceled_ms else {}
+    return Shape(program, script, (["seq", draw(NODES), draw(NODES)],), answer)
+
+
+def answer(entry: Entry) -> Line | None:
+    """What becomes of a promise or child: anything, but by its number always the same."""
+    if entry.kind not in (Kind.PROMISE, Kind.CHILD):
+        return None
+    chance = zlib.crc32(entry.number.encode())
+    after_ms = chance // 8 % 10 * 500
+    match chance % 8:
+        case 0:
+            return after_ms, State.CANCELED, None
+        case 1 | 2:
+            return after_ms, State.REJECTED, ValueError("rejected")
+        case _:
+            return after_ms, State.RESOLVED, after_ms
+
+
+async def program(ctx: Context, node: Node) -> Any:
+    """Run a program; what its parts answered."""
+
+    async def run(node: Node) -> Any:
+        match node:
+            case ["sleep", seconds]:
+                return await ctx.sleep(seconds)
+            case ["nap", seconds]:
+                return await asyncio.sleep(seconds, "napped")
+            case ["step", n]:
+                return await ctx.run(add, n, 1)
+            case ["slow", seconds]:
+                return await ctx.run(slowly, seconds, "slow")
+            case ["fail", seconds]:
+                return await ctx.run(fail_slowly, seconds, "failed")
+            case ["promise", seconds]:
+                return await ctx.promise(timeout=seconds or None)
+            case ["child", seconds]:
+                return await ctx.rpc("ship", seconds, timeout=seconds or None)
+            case ["transaction"]:
+                return await ctx.transaction().incr("n")
+            case ["chance"]:
+                return [ctx.random(), str(ctx.uuid())]
+            case ["seq", *parts]:
+                return [await run(part) for part in parts]
+            case ["gather", *parts]:
+                return await asyncio.gather(*map(run, parts))
+            case ["gather all", *parts]:
+                return [_shown(found) for found in await asyncio.gather(*map(run, parts), return_exceptions=True)]
+            case ["group", *parts]:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(run(part)) for part in parts]
+                return [task.result() for task in tasks]
+            case ["first", *parts]:
+                return await first_of(tasks_of(parts))
+            case ["race", *parts]:
+                winner = await ctx.race(*map(run, parts))
+                return [winner.index, winner.value]
+            case ["completed", *parts]:
+                return [await first for first in asyncio.as_completed([run(part) for part in parts])]
+            case ["queue", *parts]:
+                return await queued(parts)
+            case ["limited", *parts]:
+                return await limited(parts)
+            case ["timeout", seconds, part]:
+                async with asyncio.timeout(seconds):
+                    return await run(part)
+            case ["wait for", seconds, part]:
+                return await asyncio.wait_for(run(part), seconds)
+            case ["wait", seconds, part]:
+                done, late = await asyncio.wait(tasks_of([part, ["sleep", 2]]), timeout=seconds)
+                return [len(done), len(late), [await _outcome(task) for task in late]]
+            case ["shield", seconds, part]:
+                task = asyncio.create_task(run(part))
+                try:
+                    return await asyncio.wait_for(asyncio.shield(task), seconds)
+                except TimeoutError:
+                    return ["late", await task]
+            case ["catch", part]:
+                try:
+                    return await run(part)
+                except Exception as error:  # noqa: BLE001 - a program may fail in any way
+                    return _shown(error)
+            case ["finally", part, last]:
+                try:
+                    return await run(part)
+                finally:
+                    if not ctx.detaching:
+                        await run(last)
+            case _:
+                raise AssertionError(node)
+
+    def tasks_of(parts: Iterable[Node]) -> list[asyncio.Task[Any]]:
+        return [asyncio.create_task(run(part)) for part in parts]
+
+    async def first_of(tasks: list[asyncio.Task[Any]]) -> Any:
+        done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in others:
+            task.cancel()
+        return [[tasks.index(task), await _outcome(task)] for task in (*done, *others)]
+
+    async def queued(parts: list[Node]) -> list[Any]:
+        queue: asyncio.Queue[Any] = asyncio.Queue(1)
+
+        async def produce(part: Node) -> None:
+            await queue.put([_shown(await _outcome(asyncio.create_task(run(part))))])
+
+        producers = [asyncio.create_task(produce(part)) for part in parts]
+        found = [await queue.get() for _ in producers]
+        await asyncio.gather(*producers)
+        return found
+
+    async def limited(parts: list[Node]) -> list[Any]:
+        places = asyncio.Semaphore(1)
+
+        async def visit(part: Node) -> Any:
+            async with places:
+                return await run(part)
+
+        return await asyncio.gather(*map(visit, parts))
+
+    return await run(node)
+
+
+async def _outcome(task: asyncio.Task[Any]) -> Any:
+    """What came of a task, as something to send."""
+    await asyncio.wait([task])
+    return "canceled" if task.cancelled() else _shown(task.exception() or task.result())
+
+
+def _shown(found: Any) -> Any:
+    if isinstance(found, BaseExceptionGroup):
+        return [_shown(error) for error in cast("BaseExceptionGroup[BaseException]", found).exceptions]
+    return f"{type(found).__name__}: {found}" if isinstance(found, BaseException) else found

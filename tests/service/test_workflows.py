@@ -242,6 +242,72 @@ async def test_cancel_reaches_a_running_step_and_a_running_task(app: Durasleep, 
             await eventually(lambda what=what: effects.count(f"{what} is canceled"), f"the {what} to end")
 
 
+async def test_a_cancel_is_delivered_once_however_often_it_is_asked_for(app: Durasleep, effects: Effects) -> None:
+    """The second one finds the workflow cleaning up, on another worker than the first: it changes nothing."""
+
+    async def slow_to_go(ctx: Context) -> None:
+        try:
+            await ctx.sleep(3600)
+        except asyncio.CancelledError:
+            if not ctx.detaching:
+                await ctx.run(note, effects.path, "cleans up")
+                await ctx.promise(name="cleaned")
+                await ctx.run(note, effects.path, "has cleaned up")
+            raise
+
+    app.workflow(slow_to_go)
+    async with serving(app, "w1"):
+        handle = await app.rpc("slow", slow_to_go)
+        await until(app, "slow", "suspended")
+        assert await handle.cancel() == "canceling"
+        await eventually(lambda: _pending(app, "slow", "promise"), "it to clean up")
+    async with serving(app, "w2"):
+        again = [await handle.cancel() for _ in range(3)]
+        await app.promises.resolve(next(iter(await _pending(app, "slow", "promise"))))
+        with pytest.raises(Canceled, match="slow"):
+            await handle
+    assert again == ["canceling"] * 3
+    assert effects.lines() == ["cleans up", "has cleaned up"]
+
+
+@pytest.mark.parametrize("how", ["cancel", "force", "deadline"])
+async def test_what_ends_a_parent_ends_its_children_and_theirs_in_the_middle_of_a_step(
+    app: Durasleep, effects: Effects, how: str
+) -> None:
+    """All but the one that has an id of its own."""
+
+    async def hangs(what: str) -> None:
+        note(effects.path, f"{what} begins")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            note(effects.path, f"{what} ends")
+
+    async def child(ctx: Context) -> None:
+        await asyncio.gather(ctx.run(hangs, "step"), ctx.rpc(hangs, "task"), ctx.rpc(sleeping_workflow, 3600))
+
+    async def parent(ctx: Context) -> None:
+        await asyncio.gather(ctx.rpc(child), ctx.rpc(sleeping_workflow, 3600, id="own"))
+
+    app.workflow(child)
+    app.workflow(parent)
+    app.task(hangs)
+    begin, end = ["step begins", "task begins"], ["step ends", "task ends"]
+    async with serving(app):
+        handle = await app.rpc("parent", parent, timeout=2 if how == "deadline" else None)
+        await eventually(lambda: sorted(effects.lines()) == begin, "all to begin")
+        await until(app, "own", "suspended")
+        if how != "deadline":
+            await handle.cancel(force=how == "force")
+        with pytest.raises(TimedOut if how == "deadline" else Canceled, match="parent"):
+            await handle
+        await eventually(lambda: sorted(effects.lines()[2:]) == end, "the steps to be told")
+        family = ["parent", "parent~1", "parent~1~2", "parent~1~3", "own"]
+        ends = [(await app.describe(id)).state for id in family]
+        assert ends == ["timedout" if how == "deadline" else "canceled", *["canceled"] * 3, "pending"]
+        await app.cancel("own", force=True)
+
+
 async def test_force_cancels_without_running_the_code_again(app: Durasleep, effects: Effects) -> None:
     async def tidy(ctx: Context) -> None:
         try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from durasleep.codec import Codec
@@ -17,6 +18,7 @@ from durasleep.model import (
     Kind,
     Mark,
     Number,
+    Op,
     PromiseId,
     StartChild,
     StartPromise,
@@ -34,13 +36,23 @@ from durasleep.settings import Settings
 CODEC = Codec()
 CREATED_MS = 1_700_000_000_000
 WorkflowFn = Callable[..., Coroutine[Any, Any, Any]]
+Line = tuple[int, State, Any]
+"""What happens from outside: so many ms after the start, with this state and value."""
+
+
+@dataclass(frozen=True)
+class Slow:
+    """What a step answers that takes a while: its result, or an exception, comes that much later."""
+
+    seconds: float
+    value: Any
 
 
 class World:
     """One execution and its journal; ``play`` drives it to its end, as a worker and a server would.
 
-    ``keep`` keeps one activation in memory for as long as it lives; otherwise each event finds a fresh one.
-    ``script`` settles entries from outside: number → (ms after the start, state, value).
+    ``keep`` keeps one activation in memory for as long as it lives; otherwise each event finds a fresh one, as if its
+    worker had died. ``script`` settles entries from outside, by number; ``answer`` settles those it does not name.
     """
 
     def __init__(
@@ -48,7 +60,8 @@ class World:
         fn: WorkflowFn,
         *args: Any,
         keep: bool = False,
-        script: dict[str, tuple[int, State, Any]] | None = None,
+        script: Mapping[str, Line] | None = None,
+        answer: Callable[[Entry], Line | None] | None = None,
         settings: Settings | None = None,
         version: int = 1,
     ) -> None:
@@ -56,6 +69,7 @@ class World:
         self.args = CODEC.encode_args(args, {}, "arguments")
         self.keep = keep
         self.script = script or {}
+        self.answer = answer
         self.settings = settings or Settings()
         self.info = ExecutionInfo(
             id=PromiseId("order-1"),
@@ -72,7 +86,15 @@ class World:
         self.commands: list[tuple[bytes, ...]] = []
         self.cuts: list[World] = []
         """A copy of this world after every change of its journal."""
+        self.torn = False
+        """Whether it was copied in the middle of a commit: only one that takes several script calls can be torn."""
         self.steps_run: list[str] = []
+        self.calls: dict[str, str] = {}
+        """What this world has called as steps, however often: number → function and arguments."""
+        self.committed: list[str] = []
+        """The steps whose result was journaled, here or in the world this one is a copy of."""
+        self.in_flight: dict[Number, tuple[int, StepResult]] = {}
+        """Steps that take a while: when their result comes, in ms, and what it is."""
         self.activation: Activation | None = None
         self.progress: Progress | None = None
 
@@ -84,7 +106,10 @@ class World:
     def activate(self) -> Progress:
         """Load the journal and drive until suspended, running steps as they are asked for."""
         self.activation = self.new_activation()
-        return self._go_on(self.activation.start(list(reversed(self.journal.values()))))
+        progress = self.activation.start(list(reversed(self.journal.values())))
+        again = {call.number for call in progress.steps}  # what the last worker ran beyond these is fenced off
+        self.in_flight = {number: ends for number, ends in self.in_flight.items() if number in again}
+        return self._go_on(progress)
 
     def feed(self, *entries: Entry) -> Progress:
         assert self.activation is not None
@@ -98,58 +123,103 @@ class World:
             self.commit(progress)
             if progress.outcome is not None:
                 return progress
+            for number in progress.stop_steps:
+                self.in_flight.pop(number, None)
             for call in progress.steps:
-                self.run_step(call)
+                self.begin_step(call)
+            if self.order == seen:  # else what the commit itself has settled is heard of before any step ends
+                self._end_steps()
             entries = [entry for entry in self.journal.values() if entry.stamp > seen]
             if not entries:
                 return progress
             progress = self.activation.feed(entries)
 
     def run_step(self, call: StepCall) -> None:
+        """From its begin to its end."""
+        self.begin_step(call)
+        self.end_step(self.in_flight[call.number][1])
+
+    def begin_step(self, call: StepCall) -> None:
         self.steps_run.append(call.number)
+        self.calls[call.number] = f"{call.name}{call.args}{call.kwargs or ''}"
+        seconds, payload = 0.0, b""
+        value: Any
         try:
             value = call.fn(*call.args, **call.kwargs)
             if asyncio.iscoroutine(value):
                 value = finish(value)
-            result = StepResult(call.number, call.name, State.RESOLVED, CODEC.encode(value, "result"))
+            if isinstance(value, Slow):
+                seconds, value = value.seconds, value.value
+            if not isinstance(value, Exception):
+                payload = CODEC.encode(value, "result")
         except Exception as error:  # noqa: BLE001 - steps may raise anything
-            result = StepResult(call.number, call.name, State.REJECTED, CODEC.encode_error(error))
-        known = self.journal.get(call.number)
-        if known is None:  # else it was canceled meanwhile, and its result is dropped
-            self._put(Entry(call.number, Kind.STEP, result.state, call.name, self._stamp(), payload=result.payload))
+            value = error
+        if isinstance(value, Exception):
+            result = StepResult(call.number, call.name, State.REJECTED, CODEC.encode_error(value))
+        else:
+            result = StepResult(call.number, call.name, State.RESOLVED, payload)
+        # One that is begun again ends when it would have ended: what is outside has one history, too.
+        self.in_flight.setdefault(call.number, (self.now_ms + round(1000 * seconds), result))
+
+    def _end_steps(self) -> None:
+        with self._one_commit():
+            for at_ms, result in list(self.in_flight.values()):
+                if at_ms <= self.now_ms:
+                    self.end_step(result)
+
+    def end_step(self, result: StepResult) -> Entry | None:
+        """Journal the result of a step, or drop it if the step was canceled meanwhile."""
+        self.in_flight.pop(result.number, None)
+        if result.number in self.journal:
+            return None
+        self.committed.append(result.number)
+        return self._put(
+            Entry(result.number, Kind.STEP, result.state, result.name, self._stamp(), payload=result.payload)
+        )
 
     # -- what a server does
 
     def commit(self, progress: Progress) -> None:
-        for op in progress.ops:
-            known = self.journal.get(op.number)
-            match op:
-                case CancelEntry(number, kind, name):
-                    if known is None or known.state is State.PENDING:
-                        self._put(Entry(number, kind, State.CANCELED, name))
-                case _ if known is not None:
-                    pass
-                case StartTimer(number, name, due):
-                    self._put(Entry(number, Kind.TIMER, State.PENDING, name, due_ms=self._due_ms(due)))
-                case StartPromise(number, name, due):
-                    self._put(Entry(number, Kind.PROMISE, State.PENDING, name, due_ms=self._due_ms(due) if due else 0))
-                case Mark(number, kind, name):
-                    self._put(Entry(number, kind, State.RESOLVED, name))
-                case StartChild(number, function, _, _, _, child_id, detached=True):
-                    self._put(
-                        Entry(number, Kind.DETACHED, State.RESOLVED, function, self._stamp(), child_id=child_id or "")
-                    )
-                case StartChild(number, function, _, _, due, child_id):
-                    due_ms = self._due_ms(due) if due else 0
-                    self._put(
-                        Entry(number, Kind.CHILD, State.PENDING, function, due_ms=due_ms, child_id=child_id or "")
-                    )
-                case Transaction(number, commands):
-                    self.commands.extend(commands)
-                    payload = b"*%d\n" % len(commands) + b":1\n" * len(commands)
-                    self._put(Entry(number, Kind.TRANSACTION, State.RESOLVED, "", self._stamp(), payload=payload))
-                case StepResult():
-                    raise AssertionError("the runtime makes no step results")
+        with self._one_commit():
+            for op in progress.ops:
+                self._do(op)
+
+    @contextmanager
+    def _one_commit(self) -> Generator[None, None, None]:
+        cuts = len(self.cuts)
+        self.torn = True
+        yield
+        self.torn = False
+        for cut in self.cuts[cuts:][-1:]:
+            cut.torn = False
+
+    def _do(self, op: Op) -> None:
+        known = self.journal.get(op.number)
+        match op:
+            case CancelEntry(number, kind, name):
+                if known is None or known.state is State.PENDING:
+                    self._put(Entry(number, kind, State.CANCELED, name))
+            case _ if known is not None:
+                pass
+            case StartTimer(number, name, due):
+                self._put(Entry(number, Kind.TIMER, State.PENDING, name, due_ms=self._due_ms(due)))
+            case StartPromise(number, name, due):
+                self._put(Entry(number, Kind.PROMISE, State.PENDING, name, due_ms=self._due_ms(due) if due else 0))
+            case Mark(number, kind, name):
+                self._put(Entry(number, kind, State.RESOLVED, name))
+            case StartChild(number, function, _, _, _, child_id, detached=True):
+                self._put(
+                    Entry(number, Kind.DETACHED, State.RESOLVED, function, self._stamp(), child_id=child_id or "")
+                )
+            case StartChild(number, function, _, _, due, child_id):
+                due_ms = self._due_ms(due) if due else 0
+                self._put(Entry(number, Kind.CHILD, State.PENDING, function, due_ms=due_ms, child_id=child_id or ""))
+            case Transaction(number, commands):
+                self.commands.extend(commands)
+                payload = b"*%d\n" % len(commands) + b":1\n" * len(commands)
+                self._put(Entry(number, Kind.TRANSACTION, State.RESOLVED, "", self._stamp(), payload=payload))
+            case StepResult():
+                raise AssertionError("the runtime makes no step results")
 
     def settle(self, number: str, state: State, value: Any = None) -> Entry:
         known = self.journal[Number(number)]
@@ -164,21 +234,33 @@ class World:
         return self._put(Entry(CANCEL, Kind.CANCEL, State.RESOLVED, "", self._stamp()))
 
     def step_time(self) -> Entry | None:
-        """Let the next thing happen: the earliest timer, deadline or line of the script."""
-        events: list[tuple[int, str, State, Any]] = []
-        for number, (after_ms, state, value) in self.script.items():
-            known = self.journal.get(Number(number))
-            if (known is None and number == CANCEL) or (known is not None and known.state is State.PENDING):
-                events.append((max(self.now_ms, CREATED_MS + after_ms), number, state, value))
+        """Let the next thing happen: the earliest timer, deadline, line of the script or end of a slow step."""
+        events: list[tuple[int, Number, State, Any]] = []
+        if CANCEL in self.script and CANCEL not in self.journal:
+            events.append(self._at(CANCEL, self.script[CANCEL]))
         for entry in self.journal.values():
-            if entry.state is State.PENDING and entry.due_ms:
+            if entry.state is not State.PENDING:
+                continue
+            if entry.due_ms:
                 state = State.RESOLVED if entry.kind is Kind.TIMER else State.TIMEDOUT
                 events.append((entry.due_ms, entry.number, state, None))
+            line = self.script.get(entry.number) or (self.answer(entry) if self.answer else None)
+            if line:
+                events.append(self._at(entry.number, line))
+        for number, (at_ms, result) in self.in_flight.items():
+            if number not in self.journal:
+                events.append((at_ms, number, result.state, result))
         if not events:
             return None
         at_ms, number, state, value = min(events, key=lambda event: event[:2])
         self.now_ms = max(self.now_ms, at_ms)
+        if isinstance(value, StepResult):
+            return self.end_step(value)
         return self.cancel() if number == CANCEL else self.settle(number, state, value)
+
+    def _at(self, number: Number, line: Line) -> tuple[int, Number, State, Any]:
+        after_ms, state, value = line
+        return max(self.now_ms, CREATED_MS + after_ms), number, state, value
 
     # -- both
 
@@ -206,8 +288,19 @@ class World:
         other.commands = list(self.commands)
         other.cuts = []
         other.steps_run = []
+        other.calls = {}
+        other.committed = list(self.committed)
+        other.in_flight = dict(self.in_flight)
         other.activation = other.progress = None
         return other
+
+    def history(self) -> list[Entry]:
+        """The journal, but for steps taken back: one whose worker died while it ran leaves nothing to bury."""
+        return [
+            entry
+            for _, entry in sorted(self.journal.items())
+            if not (entry.kind is Kind.STEP and entry.state is State.CANCELED)
+        ]
 
     def shape(self) -> dict[str, tuple[Kind, str, State]]:
         return {number: (entry.kind, entry.name, entry.state) for number, entry in sorted(self.journal.items())}

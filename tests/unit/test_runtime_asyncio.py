@@ -132,6 +132,133 @@ def test_a_timeout_of_zero_never_reaches_the_journal() -> None:
     assert world.journal == {}
 
 
+def test_a_timeout_block_that_expires_cancels_what_is_in_it_and_says_so() -> None:
+    async def waiting(ctx: Context) -> list[Any]:
+        log: list[Any] = []
+        limit = asyncio.timeout(5)
+        try:
+            async with limit:
+                try:
+                    await ctx.promise()
+                except asyncio.CancelledError:
+                    log.append("canceled")
+                    raise
+        except TimeoutError:
+            log.append(limit.expired())
+        return log
+
+    assert play(waiting) == ["canceled", True]
+
+
+def test_timeout_at_is_an_instant_of_the_workflows_own_clock() -> None:
+    async def waiting(ctx: Context) -> list[int]:
+        deadline = asyncio.get_running_loop().time() + 5
+        passed = list[int]()
+        try:
+            async with asyncio.timeout_at(deadline):
+                for n in range(10):
+                    await ctx.sleep(2)
+                    passed.append(n)
+        except TimeoutError:
+            return passed
+        return []
+
+    world = World(waiting)
+    assert value_of(world.play()) == [0, 1]
+    assert world.now_ms - world.info.created_ms == 5000
+    assert play(waiting) == [0, 1]
+
+
+def test_a_timeout_can_be_moved_and_the_timer_it_had_is_taken_back() -> None:
+    async def waiting(ctx: Context) -> str:
+        async with asyncio.timeout(2) as limit:
+            await ctx.sleep(1)
+            limit.reschedule(asyncio.get_running_loop().time() + 9)
+            await ctx.sleep(5)
+        return "in time"
+
+    world = World(waiting)
+    assert value_of(world.play()) == "in time"
+    assert world.journal[Number("1")].state is State.CANCELED
+    assert play(waiting) == "in time"
+
+
+@pytest.mark.parametrize(("outer", "inner", "ends"), [(5, 1, ["inner"]), (1, 5, ["outer"]), (2, 2, ["outer"])])
+def test_of_nested_timeouts_the_earlier_one_ends_its_own_block(outer: int, inner: int, ends: list[str]) -> None:
+    async def waiting(ctx: Context) -> list[str]:
+        log: list[str] = []
+        try:
+            async with asyncio.timeout(outer):
+                try:
+                    async with asyncio.timeout(inner):
+                        await ctx.promise()
+                except TimeoutError:
+                    log.append("inner")
+        except TimeoutError:
+            log.append("outer")
+        return log
+
+    assert play(waiting) == ends
+
+
+def test_wait_for_a_coroutine_takes_the_same_numbers_on_every_python() -> None:
+    async def waiting(ctx: Context) -> list[Any]:
+        values = [await asyncio.wait_for(napping(ctx, 1, "in time"), 5)]
+        try:
+            await asyncio.wait_for(napping(ctx, 5, "too late"), 1)
+        except TimeoutError:
+            values.append(await asyncio.wait_for(napping(ctx, 2, "no limit"), None))
+        return values
+
+    world = World(waiting)
+    assert value_of(world.play()) == ["in time", "no limit"]
+    assert sorted(world.journal) == ["1", "2", "3", "4", "5"]  # a timer and a nap, twice, and a nap
+    assert play(waiting) == ["in time", "no limit"]
+
+
+async def test_wait_for_is_as_ever_outside_of_workflows() -> None:
+    async def value() -> int:
+        await asyncio.sleep(0)
+        return 1
+
+    assert await asyncio.wait_for(value(), 5) == 1
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.Event().wait(), 0.001)
+
+
+def test_wait_with_a_timeout_leaves_what_is_late_running() -> None:
+    async def waiting(ctx: Context) -> list[Any]:
+        tasks = [asyncio.create_task(napping(ctx, n, n)) for n in (1, 2, 30)]
+        done, late = await asyncio.wait(tasks, timeout=5)
+        return [len(done), len(late), await tasks[2]]
+
+    world = World(waiting)
+    assert value_of(world.play()) == [2, 1, 30]
+    assert world.now_ms - world.info.created_ms == 30_000
+    assert play(waiting) == [2, 1, 30]
+
+
+@pytest.mark.parametrize(
+    ("return_when", "expected"),
+    [
+        (asyncio.FIRST_COMPLETED, [[0], [1, 2]]),
+        (asyncio.FIRST_EXCEPTION, [[0, 1], [2]]),
+        (asyncio.ALL_COMPLETED, [[0, 1, 2], []]),
+    ],
+)
+def test_wait_returns_when_it_is_told_to(return_when: Any, expected: list[list[int]]) -> None:
+    async def failing(ctx: Context) -> None:
+        await ctx.sleep(2)
+        raise ValueError("no")
+
+    async def waiting(ctx: Context) -> list[list[int]]:
+        tasks = [asyncio.create_task(coro) for coro in (napping(ctx, 1, 0), failing(ctx), napping(ctx, 3, 2))]
+        found = await asyncio.wait(tasks, return_when=return_when)
+        return [sorted(tasks.index(task) for task in part) for part in found]
+
+    assert play(waiting) == expected
+
+
 def test_waiting_for_the_first_completed_has_the_same_winner_live_and_in_replay() -> None:
     async def racing(ctx: Context) -> list[int]:
         naps = {asyncio.create_task(napping(ctx, 3 - n, n)) for n in range(3)}
@@ -252,6 +379,149 @@ def test_queue_event_lock_semaphore_and_condition_work() -> None:
     assert [entry for entry in log if isinstance(entry, str)] == ["held 0", "held 1", "held 2"]
 
 
+def test_sets_of_one_branch_keep_their_order_when_another_branch_makes_more() -> None:
+    async def branching(ctx: Context, more: int) -> list[int]:
+        async def other() -> None:
+            await asyncio.gather(*(napping(ctx, 1, n) for n in range(more)))
+
+        async def branch() -> list[int]:
+            await ctx.sleep(1)
+            tasks = [asyncio.create_task(napping(ctx, 1, n)) for n in range(20)]
+            done, _ = await asyncio.wait(tasks)
+            return [tasks.index(task) for task in done]
+
+        return (await asyncio.gather(other(), branch()))[1]
+
+    orders = [value_of(World(branching, more).play()) for more in range(6)]
+    assert all(order == orders[0] for order in orders)
+
+
+def test_all_tasks_are_those_of_the_workflow_in_one_order() -> None:
+    async def looking(ctx: Context) -> list[int]:
+        async def branch(n: int) -> None:
+            await asyncio.gather(ctx.sleep(1), napping(ctx, 1, n))
+
+        tasks = [asyncio.create_task(branch(n)) for n in range(20)]
+        await ctx.sleep(0)
+        me = asyncio.current_task()
+        found = asyncio.all_tasks()
+        assert me in found
+        assert len(found) == 41
+        return [tasks.index(task) for task in found if task in tasks]
+
+    orders = [value_of(World(looking).play()) for _ in range(5)]
+    assert sorted(orders[0]) == list(range(20))
+    assert all(order == orders[0] for order in orders)
+
+
+async def test_all_tasks_is_as_ever_outside_of_workflows() -> None:
+    assert asyncio.current_task() in asyncio.all_tasks()
+
+
+def test_queues_of_every_kind_keep_their_order_and_can_be_joined() -> None:
+    async def queueing(ctx: Context, kind: int) -> list[int]:
+        queue: asyncio.Queue[int] = [asyncio.Queue, asyncio.LifoQueue, asyncio.PriorityQueue][kind]()
+        log: list[int] = []
+
+        async def work() -> None:
+            while True:
+                log.append(await queue.get())
+                await ctx.sleep(1)
+                queue.task_done()
+
+        for n in (2, 1, 3):
+            queue.put_nowait(n)
+        worker = asyncio.create_task(work())
+        await queue.join()
+        worker.cancel()
+        return log
+
+    assert [play(queueing, kind) for kind in range(3)] == [[2, 1, 3], [3, 1, 2], [1, 2, 3]]
+
+
+def test_a_barrier_opens_when_all_have_come() -> None:
+    async def meeting(ctx: Context) -> list[str]:
+        barrier = asyncio.Barrier(3)
+        log: list[str] = []
+
+        async def come(n: int) -> None:
+            await ctx.sleep(n)
+            log.append(f"{n} comes")
+            async with barrier:
+                log.append(f"{n} goes")
+
+        await asyncio.gather(*map(come, (2, 1, 3)))
+        return log
+
+    assert play(meeting) == ["1 comes", "2 comes", "3 comes", "3 goes", "1 goes", "2 goes"]
+
+
+def test_a_semaphore_lets_in_as_many_as_it_has_places() -> None:
+    async def limiting(ctx: Context) -> list[int]:
+        places, inside, seen = asyncio.BoundedSemaphore(2), list[int](), list[int]()
+
+        async def visit(n: int) -> None:
+            async with places:
+                inside.append(n)
+                seen.append(len(inside))
+                await ctx.sleep(1 + n % 2)
+                inside.remove(n)
+
+        await asyncio.gather(*map(visit, range(6)))
+        with pytest.raises(ValueError, match="released too many times"):
+            places.release()
+        return seen
+
+    assert max(play(limiting)) == 2
+
+
+def test_a_task_is_canceled_at_its_await_with_its_message_and_may_take_it_back() -> None:
+    async def canceling(ctx: Context) -> list[Any]:
+        log: list[Any] = []
+
+        async def survivor() -> str:
+            try:
+                await ctx.promise()
+            except asyncio.CancelledError as error:
+                me = asyncio.current_task()
+                assert me
+                log.extend([str(error), me.cancelling(), me.uncancel()])
+            await ctx.sleep(1)
+            return "alive"
+
+        task = asyncio.create_task(survivor(), name="survivor")
+        await ctx.sleep(1)
+        assert task.cancel("enough")
+        log.extend([await task, task.cancelled(), task.get_name()])
+        unborn = asyncio.create_task(survivor())
+        unborn.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await unborn
+        return log
+
+    world = World(canceling)
+    assert value_of(world.play()) == ["enough", 1, 0, "alive", False, "survivor"]
+    assert world.journal[Number("1.1")].state is State.CANCELED
+    assert play(canceling) == ["enough", 1, 0, "alive", False, "survivor"]
+
+
+def test_canceling_a_gather_cancels_what_it_gathers() -> None:
+    async def canceling(ctx: Context) -> str:
+        gathered = asyncio.gather(ctx.sleep(100), ctx.rpc("ship"), napping(ctx, 100, 1))
+        await ctx.sleep(1)
+        gathered.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gathered
+        await ctx.sleep(1)
+        return "done"
+
+    world = World(canceling)
+    assert value_of(world.play()) == "done"
+    states = {number: entry.state for number, entry in world.journal.items()}
+    assert [states[Number(number)] for number in ("1", "2", "3.1")] == [State.CANCELED] * 3
+    assert play(canceling) == "done"
+
+
 def test_a_shielded_call_is_not_taken_back() -> None:
     async def shielding(ctx: Context) -> str:
         promise = ctx.promise()
@@ -293,15 +563,34 @@ def test_async_generators_left_open_are_closed_on_the_private_loop() -> None:
     assert play(generating) == "done"
 
 
+NO_SOCKET: Any = None
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
 @pytest.mark.parametrize(
     "attempt",
     [
         lambda: asyncio.open_connection("127.0.0.1", 1),
+        lambda: asyncio.start_server(print, "127.0.0.1", 0),
+        lambda: asyncio.open_unix_connection("/nowhere"),
         lambda: asyncio.to_thread(print),
         lambda: asyncio.create_subprocess_exec("true"),
-        lambda: asyncio.get_running_loop().getaddrinfo("localhost", 80),
-        lambda: asyncio.get_running_loop().add_signal_handler(1, print),
-        lambda: asyncio.get_running_loop().call_soon_threadsafe(print),
+        lambda: asyncio.create_subprocess_shell("true"),
+        lambda: _loop().run_in_executor(None, print),
+        lambda: _loop().getaddrinfo("localhost", 80),
+        lambda: _loop().add_reader(0, print),
+        lambda: _loop().add_writer(1, print),
+        lambda: _loop().sock_recv(NO_SOCKET, 1),
+        lambda: _loop().create_datagram_endpoint(asyncio.DatagramProtocol),
+        lambda: _loop().connect_read_pipe(asyncio.Protocol, sys.stdin),
+        lambda: _loop().add_signal_handler(1, print),
+        lambda: _loop().call_soon_threadsafe(print),
+        lambda: _loop().run_until_complete(_loop().create_future()),
+        lambda: _loop().run_forever(),
+        lambda: _loop().stop(),
     ],
 )
 def test_io_threads_processes_and_signals_are_refused_with_the_way_out(attempt: Any) -> None:
@@ -312,6 +601,20 @@ def test_io_threads_processes_and_signals_are_refused_with_the_way_out(attempt: 
     assert isinstance(outcome, Rejected)
     assert outcome.text.startswith("NotDurable")
     assert "await ctx.run(" in outcome.text
+
+
+@pytest.mark.parametrize("run", [asyncio.run, lambda main: asyncio.Runner().run(main)])  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+def test_a_loop_of_its_own_is_refused_by_asyncio_itself(run: Any) -> None:
+    async def nesting(ctx: Context) -> None:
+        nested = asyncio.sleep(0)
+        try:
+            run(nested)
+        finally:
+            nested.close()
+
+    outcome = World(nesting).play().outcome
+    assert isinstance(outcome, Rejected)
+    assert "cannot be called from a running event loop" in outcome.text
 
 
 def test_a_lock_shared_by_two_workflows_is_explained() -> None:
@@ -373,84 +676,3 @@ async def test_the_running_loop_of_the_worker_is_restored() -> None:
     loop.call_soon(drive)
     assert await driven == ("slept", True)
     assert sys.get_asyncgen_hooks() == hooks
-
-
-def test_wait_for_takes_the_same_numbers_on_every_python() -> None:
-    async def answering(ctx: Context, secs: float) -> str:
-        await ctx.sleep(secs)
-        return "in time"
-
-    async def waiting(ctx: Context) -> list[str]:
-        answers = [await asyncio.wait_for(answering(ctx, 1), 5)]
-        try:
-            await asyncio.wait_for(answering(ctx, 9), 5)
-        except TimeoutError:
-            answers.append("too late")
-        return answers
-
-    world = World(waiting)
-    assert value_of(world.play()) == ["in time", "too late"]
-    assert list(world.journal) == ["1", "2", "3", "4"]  # a timeout and a sleep each, in no task of their own
-
-
-async def test_wait_for_is_as_ever_outside_of_workflows() -> None:
-    assert await asyncio.wait_for(asyncio.sleep(0, "done"), 5) == "done"
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(asyncio.Event().wait(), 0.001)
-
-
-def test_a_timeout_may_be_an_instant() -> None:
-    async def waiting(ctx: Context) -> str:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout_at(loop.time() + 60):
-                await ctx.promise()
-        except TimeoutError:
-            return f"{ctx.now():%M:%S}"
-        return "?"
-
-    world = World(waiting)
-    expected = value_of(world.play())
-    assert world.now_ms - world.info.created_ms == 60_000
-    assert expected == play(waiting)
-
-
-def test_a_task_is_canceled_and_awaited_like_any_other() -> None:
-    async def working(ctx: Context) -> None:
-        try:
-            await ctx.sleep(60)
-        except asyncio.CancelledError as error:
-            noted.append(str(error))
-            raise
-
-    async def stopping(ctx: Context) -> bool:
-        task = asyncio.create_task(working(ctx), name="worker")
-        await ctx.sleep(1)
-        task.cancel("enough")
-        await asyncio.wait([task])
-        return task.cancelled()
-
-    noted: list[str] = []
-    world = World(stopping, keep=True)
-    assert value_of(world.play()) is True
-    assert noted == ["enough"]
-    assert world.journal[Number("1.1")].state is State.CANCELED
-
-
-@pytest.mark.parametrize(
-    "leaving",
-    [
-        lambda: asyncio.to_thread(len, ""),
-        lambda: asyncio.open_connection("localhost", 6379),
-        lambda: asyncio.create_subprocess_exec("true"),
-        lambda: asyncio.get_running_loop().run_in_executor(None, len, ""),
-        lambda: asyncio.get_running_loop().getaddrinfo("localhost", 80),
-    ],
-)
-def test_what_would_leave_the_loop_says_to_use_a_step(leaving: Any) -> None:
-    async def calling(ctx: Context) -> None:
-        await leaving()
-
-    state, text = play(calling)
-    assert state == "rejected"
-    assert "await ctx.run(...)" in text
