@@ -440,9 +440,13 @@ def _reader(hint: Any, read: Callable[[Any], Any]) -> _Reader:
     return _Reader(_show_hint(hint), (), {"read": staticmethod(read)})
 
 
-@lru_cache(maxsize=256)
 def _known(hint: Any) -> Any:
     """A hint as msgspec knows it; Any for one that nobody does: it says nothing about bytes."""
+    return _find_known(hint, str(hint))
+
+
+@lru_cache(maxsize=256)
+def _find_known(hint: Any, _shown: str) -> Any:  # as it is shown: unions are equal whatever their order
     with contextlib.suppress(TypeError, NameError):
         msgspec.msgpack.Decoder(hint)
         return hint
