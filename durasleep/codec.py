@@ -15,6 +15,7 @@ import inspect
 import sys
 import threading
 import traceback
+import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date, datetime, time, timedelta
@@ -402,12 +403,9 @@ def _shape(value: Any, hint: Any, what: str) -> Any:
             return msgspec.convert(value, hint, strict=strict, dec_hook=_convert)
         except msgspec.ValidationError as error:
             misfit = misfit or error
-        except (TypeError, NameError) as error:
-            if not isinstance(hint, EnumType):
-                return value  # a hint msgspec does not know says nothing about bytes: the value as it came
-            misfit = error  # it knows only those of names and numbers
-            with contextlib.suppress(ValueError):
-                return hint(value)
+        except (TypeError, NameError):
+            known = _known(hint)
+            return value if known is hint or known is Any else _shape(value, known, what)
         except Exception as error:  # noqa: BLE001 - a class may check itself and raise anything
             misfit = misfit or error
     raise UsageError(f"{what} does not fit {_show_hint(hint)}: {' '.join(str(misfit).split())}") from misfit
@@ -415,6 +413,8 @@ def _shape(value: Any, hint: Any, what: str) -> Any:
 
 def _convert(kind: Any, value: Any) -> Any:
     """What msgspec leaves to us: models, paths, complex numbers, and classes of the user's own."""
+    if isinstance(kind, _Reader):
+        return kind.read(value)
     if getattr(kind, "_is_protocol", False) or isinstance(value, kind):
         return value
     if _is_model(kind):
@@ -425,6 +425,74 @@ def _convert(kind: Any, value: Any) -> Any:
     if issubclass(kind, PurePath | complex):
         return cast("Any", kind)(value)
     raise ValueError(f"expected a {kind.__qualname__}, got {type(value).__qualname__}")
+
+
+class _Reader(type):
+    """The class of a hint that we read ourselves; whatever it has read is an instance of it."""
+
+    read: Callable[[Any], Any]
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return True
+
+
+def _reader(hint: Any, read: Callable[[Any], Any]) -> _Reader:
+    return _Reader(_show_hint(hint), (), {"read": staticmethod(read)})
+
+
+def _known(hint: Any) -> Any:
+    """A hint as msgspec knows it; Any for one that nobody does: it says nothing about bytes."""
+    return _find_known(hint, str(hint))
+
+
+@lru_cache(maxsize=256)
+def _find_known(hint: Any, _shown: str) -> Any:  # as it is shown: unions are equal whatever their order
+    with contextlib.suppress(TypeError, NameError):
+        msgspec.msgpack.Decoder(hint)
+        return hint
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(hint, EnumType):  # it knows only those of names and numbers
+        return _reader(hint, hint)
+    if origin in (typing.Union, types.UnionType):  # and no union of two that travel as maps
+        return _reader(hint, partial(_read_one_of, parts))
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _reader(hint, partial(_read_fields, hint))
+    if origin is typing.Annotated:
+        return _known(parts[0])
+    if origin in (list, set, frozenset, tuple, dict):
+        return cast("Any", origin)[tuple(part if part is ... else _known(part) for part in parts)]
+    return Any
+
+
+def _read_one_of(kinds: tuple[Any, ...], value: Any) -> Any:
+    for kind in sorted(kinds, key=lambda kind: _distance(value, kind)):
+        with contextlib.suppress(UsageError):
+            return _shape(value, kind, "the value")
+    raise ValueError(f"it fits none of {', '.join(map(_show_hint, kinds))}")
+
+
+def _distance(value: Any, kind: Any) -> int:
+    """How far a value is from a kind: the nearest of a union is tried first."""
+    if _known(kind) is Any:
+        return 2
+    if isinstance(value, dict):
+        return 0 if _fields_of(kind) == set(cast("dict[object, object]", value)) else 1
+    return 0 if type(value) is (typing.get_origin(kind) or kind) else 1
+
+
+def _fields_of(kind: Any) -> set[str]:
+    kind = typing.get_origin(kind) or kind
+    if dataclasses.is_dataclass(kind):
+        return {field.name for field in dataclasses.fields(kind)}
+    return set(getattr(kind, "model_fields", None) or getattr(kind, "__struct_encode_fields__", ()))
+
+
+def _read_fields(kind: type[Any], value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a {kind.__qualname__}, got {type(value).__qualname__}")  # noqa: TRY004 - for msgspec
+    found, hints = cast("dict[str, Any]", value), _hints_of(kind)
+    names = [field.name for field in dataclasses.fields(kind) if field.init and field.name in found]
+    return kind(**{name: _shape(found[name], hints.get(name, Any), f"field {name!r}") for name in names})
 
 
 def _show_hint(hint: Any) -> str:

@@ -7,11 +7,11 @@ import contextlib
 import enum
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypedDict, cast
+from typing import Any, Generic, Literal, NamedTuple, NewType, NotRequired, TypedDict, TypeVar, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -55,6 +55,9 @@ VALUES = st.recursive(
     ),
     max_leaves=15,
 )
+
+
+T = TypeVar("T")
 
 
 def pack(value: object) -> bytes:
@@ -126,6 +129,42 @@ class Refused(Exception):
         self.code = code
 
 
+@dataclass
+class Page(Generic[T]):
+    items: list[T]
+    next: Page[T] | None = None
+
+
+class Box(msgspec.Struct, Generic[T]):
+    value: T
+
+
+class Tagged(TypedDict, Generic[T]):
+    tag: T
+
+
+class Part(TypedDict):
+    order: Order
+    extra: NotRequired[bytes]
+
+
+@dataclass
+class DearLine(Line):
+    dearer_by: int
+
+
+@dataclass
+class Choice:
+    one: Line | Order
+    many: list[Line | Order]
+    none: Order | Line | None = None
+
+
+OrderId = NewType("OrderId", int)
+LINE = Line("tea", Decimal("1.10"), Color.RED)
+ORDER = Order(UUID(int=7), [LINE], datetime(2026, 1, 1, tzinfo=UTC), frozenset("ab"))
+
+
 @given(VALUES)
 def test_a_value_comes_back_equal_and_of_its_type(value: Any) -> None:
     back = codec.decode(codec.encode(value, "it"))
@@ -176,6 +215,37 @@ def test_an_aware_datetime_keeps_its_zone() -> None:
         ([Cat(9), Dog("Rex")], list[Cat | Dog]),
         (Pair(1, 2), Pair),
         ("2026-01-01", date | str),
+        (Page([LINE], Page([])), Page[Line]),
+        (Box(LINE), Box[Line]),
+        ({"tag": Color.RED}, Tagged[Color]),
+        ({"order": ORDER, "extra": b"\xff"}, Part),
+        ((1, LINE), tuple[int, Line]),
+        ((LINE, LINE), tuple[Line, ...]),
+        ({"a": [ORDER, None]}, dict[str, list[Order | None]]),
+        ({Color.RED: UUID(int=1)}, dict[Color, UUID]),
+        ([Color.RED, 3], list[Color | int]),
+        (OrderId(3), OrderId),
+        ("b", Literal["a", "b"]),
+        (b"\xff", bytes | str),
+        ("bytes", bytes | str),
+        (b"\xff", Any),
+        (frozenset({Color.RED}), frozenset[Color] | None),
+        ({1, 2}, set[int] | None),
+        (timedelta(days=1), timedelta | int),
+        (Decimal("1.50"), Decimal | str),
+        (UUID(int=1), UUID | str),
+        (str(UUID(int=1)), UUID | str),
+        (complex(1, 2), complex),
+        # unions of what travels as maps
+        (LINE, Order | Line),
+        (ORDER, Line | Order),
+        ([LINE, ORDER, None], list[Order | Line | None]),
+        ({"a": (LINE, ORDER)}, dict[str, tuple[Line | Order, ...]]),
+        (Choice(LINE, [ORDER, LINE]), Choice),
+        (LINE, Line | DearLine),
+        (DearLine("tea", Decimal(1), Color.RED, 3), Line | DearLine),
+        (Struct(1, b""), Line | Struct),
+        ([Size.LARGE], list[Size]),
     ],
 )
 def test_a_hint_gives_a_value_its_shape_back(value: Any, hint: Any) -> None:
@@ -199,6 +269,35 @@ def test_a_model_travels_under_its_names_whatever_its_aliases() -> None:
         codec.decode(codec.encode({"B": 1}, "it"), model)
     pair = pydantic.RootModel[tuple[int, int]]
     assert codec.decode(codec.encode(pair((1, 2)), "it"), pair) == pair((1, 2))
+
+
+def test_models_dataclasses_and_their_unions_travel_in_one_another() -> None:
+    pydantic = pytest.importorskip("pydantic")
+    model = pydantic.create_model("Model", id=(UUID, ...), line=(Line, ...), raw=(bytes, ...), tags=(set[Color], ...))
+    outer = pydantic.create_model("Outer", inner=(list[model], ...))
+    holder = make_dataclass("Holder", [("model", model), ("data", bytes)])
+    one = model(id=UUID(int=1), line=LINE, raw=b"\xff", tags={Color.RED})
+    for value, hint in (
+        (outer(inner=[one]), outer),
+        ([one, None], list[model | None]),
+        (holder(one, b"\xff"), holder),
+        (one, Line | model),
+        (LINE, model | Line),
+        ({"a": one}, dict[str, model]),
+    ):
+        back = codec.decode(codec.encode(value, "it"), hint)
+        assert back == value
+        assert type(back) is type(value)
+
+
+def test_what_fits_no_part_of_a_union_is_an_error_that_names_it() -> None:
+    def f(what: Order | Line) -> None: ...
+
+    payload = codec.encode_args(({"x": 1},), {}, "f")
+    with pytest.raises(UsageError, match=r"argument 'what' of .*f does not fit .*Order \| .*Line: it fits none of"):
+        codec.decode_args(payload, f, skip_first=False)
+    with pytest.raises(UsageError, match="does not fit Choice"):
+        codec.decode(codec.encode({"one": 1, "many": []}, "it"), Choice)
 
 
 def test_a_class_that_refuses_its_values_is_an_error_that_says_so() -> None:
@@ -437,6 +536,61 @@ def test_groups_come_back_as_groups() -> None:
     group = ExceptionGroup("both", [ValueError("a"), ExceptionGroup("inner", [KeyError("k")])])
     back = codec.decode_error(codec.encode_error(group))
     assert repr(back) == repr(group)
+
+
+class Refusals(ExceptionGroup[Exception]):
+    """A group of the user's own."""
+
+
+def test_a_group_keeps_its_class_its_notes_and_what_caused_its_members() -> None:
+    cause = KeyError("k")
+    member = Refused("no money", code=402)
+    member.__cause__ = cause
+    member.add_note("asked twice")
+    group = Refusals("both", [member, ValueError("other")])
+    group.add_note("on Monday")
+    back = codec.decode_error(codec.encode_error(group))
+    assert isinstance(back, Refusals)
+    assert "on Monday" in back.__notes__
+    first, second = back.exceptions
+    assert isinstance(first, Refused)
+    assert (first.code, first.__notes__, repr(first.__cause__)) == (402, ["asked twice"], "KeyError('k')")
+    assert repr(second) == "ValueError('other')"
+    refused, rest = back.split(Refused)
+    assert (refused and refused.exceptions, rest and rest.exceptions) == ((first,), (second,))
+
+
+def test_a_chain_of_causes_and_of_contexts_comes_back_in_its_order() -> None:
+    def fail() -> None:
+        try:
+            {}["first"]
+        except KeyError:
+            int("second")
+
+    def fail_because() -> None:
+        try:
+            fail()
+        except ValueError as error:
+            raise OSError("third") from error
+
+    with pytest.raises(OSError, match="third") as raised:
+        fail_because()
+    back = codec.decode_error(codec.encode_error(raised.value))
+    chain = [back, back.__cause__, back.__cause__ and back.__cause__.__cause__]
+    assert [type(error) for error in chain] == [OSError, ValueError, KeyError]
+
+
+def test_a_traceback_is_trimmed_to_where_it_happened() -> None:
+    def fail(depth: int) -> None:
+        if depth == 0:
+            raise ValueError("deep")
+        fail(depth - 1)
+
+    with pytest.raises(ValueError, match="deep") as raised:
+        fail(200)
+    [note] = codec.decode_error(codec.encode_error(raised.value)).__notes__
+    assert 'raise ValueError("deep")' in note
+    assert note.count("in fail") <= 20
 
 
 def test_errors_that_lead_to_one_another_are_told_once_around() -> None:
