@@ -14,10 +14,10 @@ import redis.exceptions as redis_errors
 from redis.asyncio import Redis
 
 from durasleep.errors import NotFound, OtherFunction, StoreError, StoreUnavailable
-from durasleep.model import Disposition, Kind, Number, Outcome, PromiseId, State, StepResult
+from durasleep.model import Disposition, Kind, Number, Outcome, PromiseId, State, StepResult, Transaction
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.store import commands, reads
-from durasleep.store.batch import Batcher
+from durasleep.store.batch import Batcher, split_ops
 from durasleep.store.commands import Command, Created, Item
 from durasleep.store.connection import Connector, Link, Reply
 from durasleep.store.keys import Keyspace
@@ -301,3 +301,12 @@ async def test_a_worker_without_a_limit_of_patience_goes_on_when_the_server_is_b
 
 def _step(number: int) -> StepResult:
     return StepResult(Number(str(number)), "step", State.RESOLVED, b"x" * 20)
+
+
+def test_a_commit_is_split_by_what_its_steps_and_transactions_carry() -> None:
+    tight = replace(DEFAULTS, batch_bytes_max=1000)
+    step = StepResult(Number("1"), "step", State.RESOLVED, b"x" * 600)
+    transaction = Transaction(Number("2"), ((b"SET", b"k", b"x" * 300), (b"SET", b"k", b"x" * 300)))
+    small = Transaction(Number("3"), ((b"INCR", b"k"),))
+    assert split_ops([step, transaction, small, transaction], tight) == [[step], [transaction, small], [transaction]]
+    assert split_ops([], tight) == [[]]
