@@ -1,8 +1,10 @@
 """Fixtures for pytest, which finds them by itself once durasleep is installed. See ``durasleep.testing``.
 
-async def test_it_reminds_daily(durasleep_env):
-async with durasleep_env(app) as env:
-...
+    async def test_it_reminds_daily(durasleep_env):
+        async with durasleep_env(app) as env:
+            ...
+
+It is installed beside the package, and imports nothing of it before a fixture is used.
 """
 
 from __future__ import annotations
