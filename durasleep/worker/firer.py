@@ -32,6 +32,7 @@ class Firer:
         self._hinted_ms: int | None = None
         self._hint = asyncio.Event()
         self._last_wake = b""
+        self._firing = asyncio.Lock()
 
     def set_rank(self, rank: int) -> None:
         self._rank = rank
@@ -48,7 +49,11 @@ class Firer:
             self.hint(due_ms)
 
     async def once(self) -> Fired:
-        """Settle at most one batch of due timers."""
+        """Settle at most one batch of due timers, after a batch that is under way with its schedules."""
+        async with self._firing:
+            return await self._once()
+
+    async def _once(self) -> Fired:
         self._hinted_ms = None  # a hint that comes while we ask may be news to the answer
         sent_us = monotonic_us()
         fired = await self._store.call(commands.fire(self._store.keys(), limit=self._settings.fire_items_max))

@@ -95,27 +95,28 @@ class Reaper:
 
     async def _reap(self, consumer: str, seen: _Seen) -> bool:
         """Give back what a dead worker held; false if it has beaten after all."""
-        own_queue = f"{self._group}/{consumer.partition('/')[0]}"
-        given = 0
-        for queue in (own_queue, self._group):
-            more = True
-            while more:
-                answer = await self._store.call(
-                    commands.reclaim(
-                        self._store.keys(),
-                        consumer,
-                        queue,
-                        beat=seen.beat,
-                        max_attempts=self._settings.max_attempts,
-                    )
-                )
-                if answer.alive:
-                    return False
-                given += answer.given
-                for id in answer.poison:
-                    logger.error(
-                        "%s halted: %d workers in a row died while running it", id, self._settings.max_attempts
-                    )
-                more = answer.more
+        given = await take_over(
+            self._store, consumer, self._group, beat=seen.beat, max_attempts=self._settings.max_attempts
+        )
+        if given is None:
+            return False
         logger.warning("worker %s is dead: %d executions given to others", consumer.partition("/")[0], given)
         return True
+
+
+async def take_over(store: Store, consumer: str, group: str, *, beat: str, max_attempts: int) -> int | None:
+    """Give to others what a dead worker held: how much that was, or None if it has beaten since ``beat``."""
+    given = 0
+    for queue in (f"{group}/{consumer.partition('/')[0]}", group):
+        more = True
+        while more:
+            answer = await store.call(
+                commands.reclaim(store.keys(), consumer, queue, beat=beat, max_attempts=max_attempts)
+            )
+            if answer.alive:
+                return None
+            given += answer.given
+            for id in answer.poison:
+                logger.error("%s halted: %d workers in a row died while running it", id, max_attempts)
+            more = answer.more
+    return given

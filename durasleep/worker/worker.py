@@ -194,9 +194,10 @@ class Worker:
             await self._stop_asked.wait()
             loops[0].cancel()
             await asyncio.gather(loops[0], return_exceptions=True)
-            if self._executor.running:
+            if self._executor.running and not self._crashed:
                 logger.info("worker %s is leaving: %d in hand", self.name, self._executor.running)
-            await self._drain()
+            if not self._crashed:
+                await self._drain()
         finally:
             for task in loops:
                 task.cancel()
