@@ -28,14 +28,14 @@ from durasleep.errors import Mismatch, Stalled, UsageError
 from durasleep.model import check_id, duration_ms
 from durasleep.runtime.definition import definition_of
 from durasleep.runtime.recording import Verdict, check
-from durasleep.store import commands, reads
+from durasleep.store import reads
 from durasleep.store.commands import Command, Fired
 from durasleep.store.connection import AnyClient
+from durasleep.worker.reaper import take_over
 from durasleep.worker.worker import Worker
 
-PATIENCE_S = 30.0  # of real time: longer than a step of a test should take
+PATIENCE_S = 30.0  # of real time, for one call: longer than a year of days takes, or a step of a test should
 LOOK_S = 0.001  # between two looks at whether anything still runs
-STEPS_MAX = 100_000  # due times in one skip: a loop of tiny sleeps is a mistake in a test
 TIMERS_MAX = 1_000
 
 Function = Callable[..., Any]
@@ -76,9 +76,10 @@ class Mocked:
 class Env:
     """What ``env`` gives; the application itself is pointed at it, so its own verbs work, too."""
 
-    def __init__(self, app: Durasleep, groups: Sequence[str], concurrency: int) -> None:
+    def __init__(self, app: Durasleep, groups: Sequence[str], *, concurrency: int, patience_s: float) -> None:
         self.app = app
         self.groups = groups
+        self._patience_s = patience_s
         self._concurrency = concurrency
         self._stand_ins: dict[Function, Function] = {}
         self._workers: dict[str, tuple[Worker, asyncio.Task[None]]] = {}
@@ -97,7 +98,8 @@ class Env:
         Raises what it raised, or Stalled if it waits for what no clock brings: a promise, a person, another group.
         """
         handle = await self.start(fn, *args, id=id, **kwargs)
-        for _ in range(STEPS_MAX):
+        deadline = self._deadline()
+        while True:
             fired = await self._settle()
             if await handle.done():
                 return await handle.result()
@@ -106,25 +108,38 @@ class Env:
                 waits = ", ".join(f"{one.kind} {one.id} {one.name}".rstrip() for one in description.waiting_on)
                 reason = description.reason or (f"it waits for {waits}" if waits else "nobody serves its group")
                 raise Stalled(f"{handle.id} is {description.status}: {reason}")
+            await self._check(deadline, fired, f"{handle.id} has not ended")
             await self._move(fired, fired.next_due_ms)
-        raise Stalled(f"{handle.id} has not ended after {STEPS_MAX:,} due times")
 
     async def settle(self) -> datetime | None:
         """Let everything run that can run now; answers when the next timer is due."""
         fired = await self._settle()
         return None if fired.next_due_ms is None else _instant(fired.next_due_ms)
 
+    def _deadline(self) -> float:
+        return time.monotonic() + self._patience_s
+
     async def _settle(self) -> Fired:
-        give_up_at = time.monotonic() + PATIENCE_S
+        deadline = self._deadline()
         while True:
             if not await self._is_busy():
                 fired = await self._any_worker().fire()
                 if not (fired.due or fired.closing or await self._is_busy()):
                     return fired
-            if time.monotonic() > give_up_at:
+            if time.monotonic() > deadline:
                 running = sorted(lease.id for worker, _ in self._workers.values() for lease in worker.held())
-                raise Stalled(f"after {PATIENCE_S:g} s there still runs {', '.join(running) or 'something'}")
+                raise Stalled(f"after {self._patience_s:g} s there still runs {', '.join(running) or 'something'}")
             await asyncio.sleep(LOOK_S)
+
+    async def _check(self, deadline: float, fired: Fired, what: str) -> None:
+        """Stalled, saying ``what`` is not done yet, for a way that is too long for a test."""
+        if time.monotonic() > deadline:
+            next_due = ", ".join([f"{one.id} at {_shown(one.due_at_ms)}" for one in await self.app.timers(3)])
+            stands = f"the clock stands at {_shown(_ms(fired))} and {what}"
+            raise Stalled(
+                f"after {self._patience_s:g} s {stands}; next is {next_due}: "
+                "if that is no endless loop, give env a larger patience_s"
+            )
 
     async def skip(
         self,
@@ -137,16 +152,15 @@ class Env:
     ) -> None:
         """Move the clock on, stopping at each due time on the way to let everything run that it brings."""
         total = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        deadline = self._deadline()
         fired = await self._settle()
         target_ms = _ms(fired) + duration_ms(duration) + duration_ms(total)
-        for _ in range(STEPS_MAX):
-            if fired.next_due_ms is None or fired.next_due_ms > target_ms:
-                await self._move(fired, target_ms)
-                await self._settle()
-                return
+        while fired.next_due_ms is not None and fired.next_due_ms <= target_ms:
+            await self._check(deadline, fired, f"has not reached {_shown(target_ms)}")
             await self._move(fired, fired.next_due_ms)
             fired = await self._settle()
-        raise Stalled(f"{STEPS_MAX:,} due times passed without reaching the end of the skip")
+        await self._move(fired, target_ms)
+        await self._settle()
 
     # -- looking
 
@@ -185,17 +199,14 @@ class Env:
             await self.begin(group)
         store = await self.app.opened()
         for worker in dead:
-            for queue in (worker.group, f"{worker.group}/{worker.name}"):
-                beat = await store.call(reads.read_beat(store.keys(), worker.consumer))
-                await store.call(
-                    commands.reclaim(
-                        store.keys(),
-                        worker.consumer,
-                        queue,
-                        beat="" if beat is None else str(beat),
-                        max_attempts=self.app.settings.max_attempts,
-                    )
-                )
+            beat = await store.call(reads.read_beat(store.keys(), worker.consumer))
+            await take_over(
+                store,
+                worker.consumer,
+                worker.group,
+                beat="" if beat is None else str(beat),
+                max_attempts=self.app.settings.max_attempts,
+            )
 
     # -- its parts
 
@@ -274,19 +285,21 @@ async def env(
     debug: bool = True,
     always_suspend: bool = False,
     concurrency: int = 100,
+    patience_s: float = PATIENCE_S,
 ) -> AsyncGenerator[Env]:
     """A worker of ``app`` for each of its ``groups`` (by default its own), and a clock to move.
 
     ``redis`` is a URL or client of a real server, where a namespace of its own is used and removed; else it is
     fakeredis. In ``debug`` every activation is run twice and compared. ``always_suspend`` puts every workflow away at
-    each of its awaits, so that nothing is right only because it stayed in memory.
+    each of its awaits, so that nothing is right only because it stayed in memory. A call that takes longer than
+    ``patience_s`` of real time raises Stalled and says what keeps it.
     """
     settings = replace(app.settings, movable_clock=True, debug=debug, always_suspend=always_suspend)
-    source = _fake() if redis is None else redis
+    source = _source(redis)
     async with AsyncExitStack() as stack:
         stack.enter_context(app.pointed_at(source, namespace=f"test-{secrets.token_hex(6)}", settings=settings))
         stack.push_async_callback(app.aclose)
-        made = Env(app, groups or (app.group,), concurrency)
+        made = Env(app, groups or (app.group,), concurrency=concurrency, patience_s=patience_s)
         await app.opened()
         stack.push_async_callback(made.close)
         for group in made.groups:
@@ -294,18 +307,28 @@ async def env(
         yield made
 
 
-def _fake() -> AnyClient:
+def _source(redis: str | AnyClient | None) -> str | AnyClient:
+    if isinstance(redis, str):
+        return redis
     if not all(map(find_spec, ("fakeredis", "lupa"))):  # it runs the scripts with lupa
+        if redis is not None:
+            return redis
         raise UsageError(
             'without redis=... the tests run on fakeredis: pip install "durasleep[testing]", or name a server'
         )
-    import fakeredis
+    from durasleep import fakes
 
-    return fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7, 4)))
+    if redis is None:
+        return fakes.in_memory()
+    return fakes.mended(redis) if fakes.is_fake(redis) else redis
 
 
 def _ms(fired: Fired) -> int:
     return fired.server_us // 1000
+
+
+def _shown(ms: int) -> str:
+    return f"{_instant(ms):%Y-%m-%d %H:%M:%S}"
 
 
 def _instant(ms: int) -> datetime:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -32,6 +35,7 @@ async def kit(server: Server) -> AsyncIterator[Kit]:
     client: Any = server.sync_client()
     assert list(client.scan_iter("{test-*")) == []
     assert [thread for thread in threading.enumerate() if thread.name.startswith("durasleep-heart")] == []
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @pytest.fixture
@@ -374,32 +378,28 @@ async def test_a_cancel_in_a_test_runs_its_clean_up(kit: Kit, app: Durasleep) ->
         assert undone == ["refund"]
 
 
-async def test_a_loop_without_end_is_told_from_a_long_life(
-    kit: Kit, app: Durasleep, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(testing, "STEPS_MAX", 20)
-
+async def test_a_loop_without_end_ends_a_test_with_what_loops(kit: Kit, app: Durasleep) -> None:
     @app.workflow
     async def polling(ctx: Context) -> None:
         while True:
             await ctx.sleep(0.5)
 
-    async with kit(app) as env:
-        await env.start(polling)
-        with pytest.raises(Stalled, match="20 due times passed"):
+    async with kit(app, patience_s=0.5) as env:
+        await env.start(polling, id="p-1")
+        with pytest.raises(
+            Stalled, match=r"after 0.5 s the clock .* has not reached .* next is p-1~\d+ at .* patience_s"
+        ):
             await env.skip(days=30)
-        with pytest.raises(Stalled, match="has not ended after 20 due times"):
-            await env.run(polling)
+        with pytest.raises(Stalled, match="and p-1 has not ended"):
+            await env.run(polling, id="p-1")
 
 
-async def test_a_step_that_hangs_is_named(kit: Kit, app: Durasleep, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(testing, "PATIENCE_S", 0.2)
-
+async def test_a_step_that_hangs_is_named(kit: Kit, app: Durasleep) -> None:
     @app.workflow
     async def hanging(ctx: Context) -> None:
         await ctx.run(asyncio.Event().wait)
 
-    async with kit(app) as env:
+    async with kit(app, patience_s=0.2) as env:
         with pytest.raises(Stalled, match="there still runs hung"):
             await env.run(hanging, id="hung")
 
@@ -413,6 +413,20 @@ async def test_the_moved_clock_is_told_to_workflows_only(kit: Kit, app: Duraslee
         await env.skip(days=3650)
         told = datetime.fromisoformat(await env.run(looking))
         assert timedelta(days=3649) < told - datetime.now(UTC) < timedelta(days=3651)
+
+
+async def test_a_client_of_the_tests_own_is_taken(server: Server, app: Durasleep) -> None:
+    @app.workflow
+    async def sleeping(ctx: Context) -> str:
+        await ctx.sleep(timedelta(days=1))
+        return "rested"
+
+    for client in (server.client(decode_responses=True), server.sync_client()):
+        async with testing.env(app, redis=client) as env:
+            assert await env.run(sleeping) == "rested"
+        looking: Any = server.sync_client()
+        assert list(looking.scan_iter("{test-*")) == []
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 PLUGIN_TEST = """
@@ -440,3 +454,18 @@ def test_pytest_finds_the_fixtures_by_itself(pytester: pytest.Pytester, server: 
     done = pytester.runpytest_subprocess("-s", *options)
     done.assert_outcomes(passed=1)
     done.stdout.fnmatch_lines([f"*on {None if server.kind == FAKE else server.url} True*"])
+
+
+LOAD_PLUGIN = """
+import runpy, sys
+runpy.run_path(sys.argv[1])
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"durasleep", "redis", "fakeredis"}))
+"""
+
+
+def test_the_plugin_costs_those_nothing_who_do_not_use_it() -> None:
+    plugin = importlib.util.find_spec("durasleep.pytest_plugin")
+    assert plugin
+    assert plugin.origin
+    command = [sys.executable, "-I", "-c", LOAD_PLUGIN, plugin.origin]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout == "[]\n"
