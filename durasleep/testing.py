@@ -25,7 +25,7 @@ from typing import Any, Self
 from durasleep.app import Durasleep
 from durasleep.client import Handle
 from durasleep.errors import Mismatch, Stalled, UsageError
-from durasleep.model import check_id, duration_ms
+from durasleep.model import Place, PromiseId, State, check_id, duration_ms
 from durasleep.runtime.definition import definition_of
 from durasleep.runtime.recording import Verdict, check
 from durasleep.store import reads
@@ -101,15 +101,20 @@ class Env:
         deadline = self._deadline()
         while True:
             fired = await self._settle()
-            if await handle.done():
+            store = await self.app.opened()
+            head = await store.call(reads.read_head(store.keys(handle.id), handle.id))
+            if head is None or head.state is not State.PENDING:
                 return await handle.result()
-            description = await self.app.describe(handle.id)
-            if fired.next_due_ms is None or description.status == "halted":
-                waits = ", ".join(f"{one.kind} {one.id} {one.name}".rstrip() for one in description.waiting_on)
-                reason = description.reason or (f"it waits for {waits}" if waits else "nobody serves its group")
-                raise Stalled(f"{handle.id} is {description.status}: {reason}")
+            if fired.next_due_ms is None or head.place is Place.HALTED:
+                raise Stalled(await self._what_keeps(handle.id))
             await self._check(deadline, fired, f"{handle.id} has not ended")
             await self._move(fired, fired.next_due_ms)
+
+    async def _what_keeps(self, id: PromiseId) -> str:
+        description = await self.app.describe(id)
+        waits = ", ".join(f"{one.kind} {one.id} {one.name}".rstrip() for one in description.waiting_on)
+        reason = description.reason or (f"it waits for {waits}" if waits else "nobody serves its group")
+        return f"{id} is {description.status}: {reason}"
 
     async def settle(self) -> datetime | None:
         """Let everything run that can run now; answers when the next timer is due."""
