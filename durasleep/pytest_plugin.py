@@ -1,10 +1,6 @@
-"""Fixtures for pytest, which finds them by itself once durasleep is installed. See ``durasleep.testing``.
+"""Fixtures for pytest, which finds them by itself once durasleep is installed.
 
-    async def test_it_reminds_daily(durasleep_env):
-        async with durasleep_env(app) as env:
-            ...
-
-It is installed beside the package, and imports nothing of it before a fixture is used.
+``async with durasleep_env(app) as env`` is ``durasleep.testing.env`` on the server that ``durasleep_redis`` names.
 """
 
 from __future__ import annotations

@@ -300,7 +300,7 @@ async def env(
     ``patience_s`` of real time raises Stalled and says what keeps it.
     """
     settings = replace(app.settings, movable_clock=True, debug=debug, always_suspend=always_suspend)
-    source = _source(redis)
+    source = _fake() if redis is None else redis
     async with AsyncExitStack() as stack:
         stack.enter_context(app.pointed_at(source, namespace=f"test-{secrets.token_hex(6)}", settings=settings))
         stack.push_async_callback(app.aclose)
@@ -312,20 +312,14 @@ async def env(
         yield made
 
 
-def _source(redis: str | AnyClient | None) -> str | AnyClient:
-    if isinstance(redis, str):
-        return redis
+def _fake() -> AnyClient:
     if not all(map(find_spec, ("fakeredis", "lupa"))):  # it runs the scripts with lupa
-        if redis is not None:
-            return redis
         raise UsageError(
             'without redis=... the tests run on fakeredis: pip install "durasleep[testing]", or name a server'
         )
-    from durasleep import fakes
+    import fakeredis
 
-    if redis is None:
-        return fakes.in_memory()
-    return fakes.mended(redis) if fakes.is_fake(redis) else redis
+    return fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7, 4)))
 
 
 def _ms(fired: Fired) -> int:

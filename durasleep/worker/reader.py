@@ -13,7 +13,7 @@ from durasleep.errors import CorruptData, StoreError
 from durasleep.model import PromiseId
 from durasleep.settings import Settings
 from durasleep.store.commands import Lease
-from durasleep.store.connection import Link, is_passing
+from durasleep.store.connection import Link
 from durasleep.store.keys import Keyspace
 
 logger = logging.getLogger("durasleep")
@@ -81,10 +81,8 @@ class Reader:
         ]
         [found] = await self._link.exchange([command], block_s=block_s)
         if isinstance(found, Exception):
-            if str(found).startswith(("NOGROUP", "UNBLOCKED")) or is_passing(found):
-                await self._link.close()  # the next read joins anew
-                raise StoreError(f"the stream is gone or not served now: {found}")
-            raise StoreError(f"the stream cannot be read: {found}")
+            await self._link.close()  # the next read joins anew: most likely the stream or the group is gone
+            raise StoreError(f"the stream is gone or not served now: {found}")
         return [
             self._lease(self._queues[stream], entry, fields) for stream, rows in found or () for entry, fields in rows
         ]

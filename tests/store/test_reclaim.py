@@ -188,6 +188,17 @@ async def test_a_worker_that_leaves_takes_its_own_empty_stream_along(driver: Dri
     assert (await driver.take(queue="workers/w1")).id == "a"
 
 
+async def test_a_dead_worker_leaves_its_stream_to_the_next_of_its_name(driver: Driver) -> None:
+    stream, successor = driver.keys.queue("workers/w1"), "w1/cccccccc"
+    await driver.join("workers/w1")
+    for consumer in (WORKER, successor):
+        await driver.redis.xgroup_createconsumer(stream, "workers", consumer)
+    await driver.reclaim(queue="workers/w1", beat="")
+    assert await driver.redis.exists(stream)
+    await driver.reclaim(queue="workers/w1", consumer=successor, beat="")
+    assert not await driver.redis.exists(driver.keys.queue("workers/w1"))
+
+
 async def test_reclaiming_from_a_queue_nobody_made_does_nothing(driver: Driver) -> None:
     for give_back in ("", "all"):
         answer = await driver.reclaim(queue="nobody", beat="", give_back=give_back)  # type: ignore[arg-type]

@@ -98,7 +98,7 @@ if give_back ~= 'some' then
   if queue == group then
     redis.call('ZREM', workers, consumer)
     redis.call('DEL', worker_prefix .. consumer, inbox_prefix .. consumer)
-  elseif has_group and redis.call('XLEN', stream) == 0 then
+  elseif has_group and redis.call('XLEN', stream) == 0 and #redis.call('XINFO', 'CONSUMERS', stream, group) == 0 then
     redis.call('DEL', stream) -- its own stream: names come and go, and what is sent to one makes it anew
   end
 end
