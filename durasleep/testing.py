@@ -236,6 +236,7 @@ class Env:
         """End the workers and remove everything that was kept; called for you."""
         for group in tuple(self._workers):
             await self._stop(group)
+        await self.app.aclose()  # its inbox would come back while the rest is removed
         store = await self.app.opened()
         for pattern in (f"{store.keys().tag}*", f"{{{self.app.namespace}}}:*"):
             cursor = b"0"

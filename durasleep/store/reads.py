@@ -6,24 +6,26 @@ of that call alone (see ``value_of``). The async and the sync store each carry p
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from durasleep.errors import CorruptData, DurasleepError, StoreError
 from durasleep.model import Entry, Kind, Number, Place, PromiseId, State
+from durasleep.store import script
 from durasleep.store.commands import (
     KIND_OF,
     PLACE_OF,
     STATE_OF,
     Call,
     Command,
+    Item,
     pairs,
     parse_entry,
     to_number,
     to_text,
 )
-from durasleep.store.keys import LIMIT, F, Keyspace
+from durasleep.store.keys import F, Keyspace
 
 T = TypeVar("T")
 Plan = Generator[Sequence[Call], list[Any], T]
@@ -39,28 +41,52 @@ def value_of(answer: T | DurasleepError) -> T:
 
 
 _HEAD = (
-    "state",
-    "kind",
-    "func",
-    "queue",
-    "args",
-    "birth",
-    "created",
-    "place",
-    "epoch",
-    "entry",
-    "due",
-    "deadline",
-    "reason",
-    "deaths",
-    "order",
-    "base",
-    "begun",
-    "unseen",
-    "value",
-    "settled",
+    _STATE,
+    _KIND,
+    _FUNC,
+    _QUEUE,
+    _ARGS,
+    _BIRTH,
+    _CREATED,
+    _PLACE,
+    _EPOCH,
+    _ENTRY,
+    _DUE,
+    _DEADLINE,
+    _REASON,
+    _DEATHS,
+    _ORDER,
+    _BASE,
+    _BEGUN,
+    _UNSEEN,
+    _VALUE,
+    _SETTLED,
+) = tuple(
+    F[name].encode()
+    for name in (
+        "state",
+        "kind",
+        "func",
+        "queue",
+        "args",
+        "birth",
+        "created",
+        "place",
+        "epoch",
+        "entry",
+        "due",
+        "deadline",
+        "reason",
+        "deaths",
+        "order",
+        "base",
+        "begun",
+        "unseen",
+        "value",
+        "settled",
+    )
 )
-_INNER = ("args", "epoch", "deaths", "order", "base", "unseen", "value")
+_INNER = (_ARGS, _EPOCH, _DEATHS, _ORDER, _BASE, _UNSEEN, _VALUE)
 _OUTLINE = tuple(name for name in _HEAD if name not in _INNER)
 
 
@@ -96,11 +122,19 @@ class Head:
 
 @dataclass(slots=True)
 class Loaded:
-    """A promise with its journal, read in pages: ``cursor`` is where the next page begins, b"0" at the end."""
+    """A promise with its journal."""
 
     head: Head
     entries: dict[Number, Entry] = field(default_factory=dict[Number, Entry])
-    cursor: bytes = b"0"
+
+
+@dataclass(slots=True)
+class Page:
+    """A part of a promise: in the first one the head, None if there is no promise; ``cursor`` is b"" at the end."""
+
+    head: Head | None
+    entries: list[Entry]
+    cursor: bytes
 
 
 def read_head(keys: Keyspace, id: PromiseId, *, outline: bool = False) -> Command[Head | None]:
@@ -110,49 +144,64 @@ def read_head(keys: Keyspace, id: PromiseId, *, outline: bool = False) -> Comman
     """
     names = _OUTLINE if outline else _HEAD
 
-    def parse(values: list[Any]) -> Head | None:
-        v: dict[str, bytes | None] = dict.fromkeys(_INNER) | dict(zip(names, values, strict=True))
-        if v["state"] is None:
-            return None
-        try:
-            return Head(
-                id=id,
-                state=STATE_OF[v["state"]],
-                kind=KIND_OF[v["kind"] or b""],
-                function=to_text(v["func"]),
-                queue=to_text(v["queue"]),
-                args=v["args"] or b"",
-                birth=to_number(v["birth"]),
-                created_ms=to_number(v["created"] or v["birth"]),
-                place=PLACE_OF.get(v["place"] or b""),
-                epoch=to_number(v["epoch"]),
-                entry=to_text(v["entry"]),
-                due_ms=to_number(v["due"]),
-                deadline_ms=to_number(v["deadline"]),
-                reason=to_text(v["reason"]),
-                deaths=to_number(v["deaths"]),
-                order=to_number(v["order"]),
-                base=to_number(v["base"]),
-                begun_ms=to_number(v["begun"] or v["created"] or v["birth"]),
-                unseen=frozenset(to_text(v["unseen"]).split()),
-                value=v["value"] or b"",
-                settled_ms=to_number(v["settled"]),
-            )
-        except (KeyError, ValueError) as error:
-            raise CorruptData(f"the hash of {id} is not one of ours: {error}") from None
+    def parse(values: list[bytes | None]) -> Head | None:
+        known = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        return _head_of(id, known)
 
-    return Command([b"HMGET", keys.promise(id).encode(), *(F[name].encode() for name in names)], parse)
+    return Command([b"HMGET", keys.promise(id).encode(), *names], parse)
 
 
-def read_journal(keys: Keyspace, id: PromiseId, cursor: bytes = b"0") -> Command[tuple[bytes, list[Entry]]]:
-    """One page of a journal and the cursor of the next. What settles between pages is sorted out by its stamp."""
+def _head_of(id: PromiseId, known: Mapping[bytes, bytes]) -> Head | None:
+    """A head from the fields of its hash, those there are."""
+    get = known.get
+    state = get(_STATE)
+    if state is None:
+        return None
+    try:
+        created = get(_CREATED) or get(_BIRTH)
+        return Head(
+            id=id,
+            state=STATE_OF[state],
+            kind=KIND_OF[get(_KIND, b"")],
+            function=to_text(get(_FUNC)),
+            queue=to_text(get(_QUEUE)),
+            args=get(_ARGS, b""),
+            birth=to_number(get(_BIRTH)),
+            created_ms=to_number(created),
+            place=PLACE_OF.get(get(_PLACE, b"")),
+            epoch=to_number(get(_EPOCH)),
+            entry=to_text(get(_ENTRY)),
+            due_ms=to_number(get(_DUE)),
+            deadline_ms=to_number(get(_DEADLINE)),
+            reason=to_text(get(_REASON)),
+            deaths=to_number(get(_DEATHS)),
+            order=to_number(get(_ORDER)),
+            base=to_number(get(_BASE)),
+            begun_ms=to_number(get(_BEGUN) or created),
+            unseen=frozenset(to_text(get(_UNSEEN)).split()),
+            value=get(_VALUE, b""),
+            settled_ms=to_number(get(_SETTLED)),
+        )
+    except (KeyError, ValueError) as error:
+        raise CorruptData(f"the hash of {id} is not one of ours: {error}") from None
 
-    def parse(page: list[Any]) -> tuple[bytes, list[Entry]]:
-        after, fields = page
-        return after, [parse_entry(name, raw) for name, raw in pairs(fields) if name[:1].isdigit()]
 
-    count = b"%d" % LIMIT["answer_entries_max"]
-    return Command([b"HSCAN", keys.promise(id).encode(), cursor, b"COUNT", count], parse)
+def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0") -> Item[Page]:
+    """One page of a promise, of bounded size. What settles between pages is sorted out by its stamp."""
+    lua = script.load("load", keys.movable_clock)
+
+    def parse(answer: list[bytes]) -> Page:
+        after, *fields = answer
+        known: dict[bytes, bytes] = {}
+        entries: list[Entry] = []
+        for name, value in zip(fields[::2], fields[1::2], strict=True):
+            if name[:1].isdigit():
+                entries.append(parse_entry(name, value))
+            else:
+                known[name] = value
+        return Page(_head_of(id, known) if cursor == b"0" else None, entries, after)
+
+    return Item(lua, keys, (), lua.item(id=id, cursor=cursor), parse)
 
 
 def read_entry(keys: Keyspace, owner: PromiseId, number: str) -> Command[Entry | None]:
@@ -201,22 +250,23 @@ def now_ms(keys: Keyspace) -> Plan[int]:
 
 def load(keys: Keyspace, id: PromiseId) -> Plan[Loaded | None]:
     """A promise and its journal as of one order stamp, in pages of bounded size; None if there is none."""
-    head, page = yield [read_head(keys, id), read_journal(keys, id)]
-    if value_of(head) is None:
-        return None
-    loaded = Loaded(head)
-    _merge(loaded, value_of(page))
+    loaded: Loaded | None = None
+    cursor = b"0"
     for _ in range(PAGES_MAX):
-        if loaded.cursor == b"0":
+        [answer] = yield [read_page(keys, id, cursor)]
+        page = value_of(answer)
+        if loaded is None and page.head is not None:
+            loaded = Loaded(page.head)
+        if loaded is not None:
+            _merge(loaded, page.entries)
+        cursor = page.cursor
+        if not cursor:
             return loaded
-        [page] = yield [read_journal(keys, id, loaded.cursor)]
-        _merge(loaded, value_of(page))
     raise StoreError(f"the journal of {id} does not end")
 
 
-def _merge(loaded: Loaded, page: tuple[bytes, list[Entry]]) -> None:
+def _merge(loaded: Loaded, entries: Sequence[Entry]) -> None:
     """Add a page; what settled after the head was read is left pending: a commit's answer will bring it."""
-    loaded.cursor, entries = page
     for entry in entries:
         if entry.stamp <= loaded.head.order:
             loaded.entries[entry.number] = entry

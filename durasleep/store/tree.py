@@ -80,13 +80,14 @@ def _entries(keys: Keyspace, id: PromiseId, room: int) -> Plan[tuple[list[Entry]
     found: dict[str, Entry] = {}
     cursor = b"0"
     for _ in range(reads.PAGES_MAX):
-        [page] = yield [reads.read_journal(keys, id, cursor)]
-        cursor, entries = value_of(page)
-        found.update((entry.number, replace(entry, payload=b"")) for entry in entries)
-        if cursor == b"0" or len(found) > room:
+        [answer] = yield [reads.read_page(keys, id, cursor)]
+        page = value_of(answer)
+        found.update((entry.number, replace(entry, payload=b"")) for entry in page.entries)
+        cursor = page.cursor
+        if not cursor or len(found) > room:
             break
     ordered = sorted(found.values(), key=_order)
-    return ordered[:room], cursor == b"0" and len(ordered) <= room
+    return ordered[:room], not cursor and len(ordered) <= room
 
 
 def _order(entry: Entry) -> tuple[bool, list[int]]:

@@ -1,0 +1,78 @@
+-- A promise with its journal, one page an item: all of them together carry at most `LIMIT.answer_bytes_max`, or one
+-- entry that is larger, and each at most about `LIMIT.answer_entries_max` entries. `cursor` is "0" for the first page.
+-- Answers per item: the cursor of the next page, "" at the end; then names and values in turn. The first page has all
+-- of the promise but its waiters. A page for which there was no room has nothing, and the cursor that was asked for.
+-- @include keys
+-- @include each_item
+local STEP = 16 -- entries looked at a time; what is small and has no large value comes at once, whatever the step
+
+local room, has_any = LIMIT.answer_bytes_max, false
+
+-- From `cursor` on: the next cursor, the names and values, and how many bytes these are.
+local function scan(key, cursor, step)
+  local found = redis.call('HSCAN', key, cursor, 'COUNT', step)
+  local fields, bytes = {}, 0
+  for i = 1, #found[2], 2 do
+    local name, value = found[2][i], found[2][i + 1]
+    if name ~= F.waiters then
+      fields[#fields + 1], fields[#fields + 2] = name, value
+      bytes = bytes + #name + #value
+    end
+  end
+  return found[1], fields, bytes
+end
+
+-- All that is not an entry, where the journal has several pages.
+local function add_head(answer, key)
+  local names = {
+    F.state,
+    F.kind,
+    F.func,
+    F.queue,
+    F.args,
+    F.birth,
+    F.created,
+    F.place,
+    F.epoch,
+    F.entry,
+    F.due,
+    F.deadline,
+    F.reason,
+    F.deaths,
+    F.order,
+    F.unseen,
+    F.base,
+    F.begun,
+    F.value,
+    F.settled,
+  }
+  local values = redis.call('HMGET', key, unpack(names))
+  for i, name in ipairs(names) do
+    if values[i] then
+      answer[#answer + 1], answer[#answer + 2] = name, values[i]
+      room = room - #values[i]
+    end
+  end
+end
+
+local function load_page(item)
+  local id, cursor = unpack(item, 1, 2)
+  local key, first, answer, is_done = promise_prefix .. id, cursor, { '' }, false
+  repeat
+    local after, fields, bytes = scan(key, cursor, STEP)
+    if bytes > room then
+      if has_any then break end
+      after, fields, bytes = scan(key, cursor, 1)
+    end
+    for i = 1, #fields do
+      answer[#answer + 1] = fields[i]
+    end
+    room, has_any = room - bytes, has_any or bytes > 0
+    cursor, is_done = after, after == '0'
+  until is_done or room <= 0 or #answer > 2 * LIMIT.answer_entries_max
+  if not is_done then answer[1] = cursor end
+  if first == '0' and cursor ~= '0' then add_head(answer, key) end
+  return answer
+end
+
+return each_item(1, load_page)

@@ -1,0 +1,103 @@
+"""load.lua on every server: pages of bounded size, from which all of a promise comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+
+import pytest
+
+from durasleep.errors import CorruptData
+from durasleep.model import Number, Outcome, PromiseId, State, StepResult
+from durasleep.store.connection import Link, Reply
+from durasleep.store.keys import LIMIT
+from durasleep.store.reads import Page, read_page
+from tests.store.driver import Driver
+
+ROOM_BYTES = 4096  # what is not payload: the head, and the names of entries
+
+
+async def fill(driver: Driver, id: str, count: int, payload: bytes) -> None:
+    """An execution with the results of some steps."""
+    lease = await driver.start(id)
+    seen = None
+    each = 4 if payload else 100
+    for first in range(1, count + 1, each):
+        numbers = map(str, range(first, min(first + each, count + 1)))
+        steps = [StepResult(Number(number), "step", State.RESOLVED, payload) for number in numbers]
+        while (answer := await driver.commit(lease, Outcome.CONTINUE, *steps, seen=seen)).more:
+            steps, seen = [], answer.entries[-1]
+        seen = answer.entries[-1]
+
+
+async def pages(driver: Driver, id: str) -> list[Page]:
+    found = [await driver.store.call(read_page(driver.keys, PromiseId(id)))]
+    while found[-1].cursor:
+        found.append(await driver.store.call(read_page(driver.keys, PromiseId(id), found[-1].cursor)))
+    return found
+
+
+def size_of(page: Page) -> int:
+    return sum(len(entry.payload) for entry in page.entries)
+
+
+async def test_large_results_come_in_pages_that_are_bounded_in_bytes(driver: Driver) -> None:
+    await fill(driver, "a", 60, b"x" * 100_000)
+    found = await pages(driver, "a")
+    assert max(map(size_of, found)) <= LIMIT["answer_bytes_max"]
+    assert len(found) >= 6
+    assert found[0].head is not None
+    assert found[0].head.function == "f"
+    assert len((await driver.load("a")).entries) == 60
+
+
+async def test_small_results_come_in_pages_that_are_bounded_in_entries(driver: Driver) -> None:
+    await fill(driver, "a", 700, b"")
+    found = await pages(driver, "a")
+    assert max(len(page.entries) for page in found) < 2 * LIMIT["answer_entries_max"]
+    assert len((await driver.load("a")).entries) == 700
+
+
+async def test_one_result_larger_than_a_page_comes_alone(driver: Driver) -> None:
+    await fill(driver, "a", 3, b"x" * (LIMIT["answer_bytes_max"] + 1))
+    assert [entry.number for page in await pages(driver, "a") for entry in page.entries if len(page.entries) > 1] == []
+    assert sorted((await driver.load("a")).entries) == ["1", "2", "3"]
+
+
+def bytes_of(reply: Reply) -> int:
+    if isinstance(reply, list):
+        return sum(map(bytes_of, cast("list[Reply]", reply)))
+    return len(reply) if isinstance(reply, bytes) else 0
+
+
+async def test_several_that_are_loaded_together_share_the_bound_and_all_arrive(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(6):
+        await fill(driver, f"e-{n}", 4, bytes([n]) * 150_000)
+    store = driver.store
+    answers: list[int] = []
+    exchange = Link.exchange
+
+    async def noted(self: Link, commands: Sequence[Sequence[bytes]], *, block_s: float = 0.0) -> list[Reply]:
+        replies = await exchange(self, commands, block_s=block_s)
+        answers.extend(map(bytes_of, replies))
+        return replies
+
+    monkeypatch.setattr(Link, "exchange", noted)
+    loaded = await asyncio.gather(*(store.load(PromiseId(f"e-{n}")) for n in range(6)), store.load(PromiseId("none")))
+    assert loaded.pop() is None
+    for n, one in enumerate(loaded):
+        assert one is not None
+        assert [entry.payload for entry in one.entries.values()] == [bytes([n]) * 150_000] * 4
+    assert 500_000 < max(answers) <= LIMIT["answer_bytes_max"] + ROOM_BYTES
+
+
+async def test_a_key_that_is_no_promise_is_said_to_be_none(driver: Driver) -> None:
+    await driver.redis.set(driver.keys.promise("odd"), "text")
+    await driver.redis.hset(driver.keys.promise("torn"), mapping={"s": "p", "k": "e", "b": "x"})
+    for id in ("odd", "torn"):
+        with pytest.raises(CorruptData):
+            await driver.store.load(PromiseId(id))
+    await driver.redis.delete(driver.keys.promise("odd"), driver.keys.promise("torn"))
