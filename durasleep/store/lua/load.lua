@@ -1,5 +1,5 @@
--- A promise with its journal, one page an item: all of them together carry at most `LIMIT.answer_bytes_max`, or one
--- entry that is larger, and each at most about `LIMIT.answer_entries_max` entries. `cursor` is "0" for the first page.
+-- A promise with its journal, one page an item: all of them together carry at most `LIMIT.answer_bytes_max`, or the
+-- least that HSCAN gives, and each at most about `LIMIT.answer_entries_max` entries. `cursor` is "0" for the first page.
 -- Answers per item: the cursor of the next page, "" at the end; then names and values in turn. The first page has all
 -- of the promise but its waiters. A page for which there was no room has nothing, and the cursor that was asked for.
 -- @include keys
