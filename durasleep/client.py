@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Generator
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterator
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
@@ -141,7 +141,8 @@ class Inbox:
         for _, rows in found or ():
             for entry, fields in rows:
                 self._last = entry
-                self._hear(dict(zip(fields[::2], fields[1::2], strict=False)))
+                for told in _split(fields):
+                    self._hear(told)
 
     async def _begin_again(self, exists: bool) -> None:
         """After a gap everyone looks for himself, and the stream is read from its own end."""
@@ -166,6 +167,17 @@ class Inbox:
             return
         value = content.get(b"v")
         self._tell(id, Ending(PromiseId(id), state, value) if state and value is not None else None)
+
+
+def _split(fields: list[bytes]) -> Iterator[dict[bytes, bytes]]:
+    """The endings one entry tells of; each begins with its id."""
+    told: dict[bytes, bytes] = {}
+    for name, value in zip(fields[::2], fields[1::2], strict=False):
+        if name == b"i" and told:
+            yield told
+            told = {}
+        told[name] = value
+    yield told
 
 
 class Promises:

@@ -216,6 +216,11 @@ class Activation:
         return _CLEAN
 
     @property
+    def is_open(self) -> bool:
+        """Whether something it has asked for has neither settled nor been taken back."""
+        return self._journal.waiting
+
+    @property
     def id(self) -> PromiseId:
         """Of the execution."""
         return self._info.id

@@ -246,9 +246,11 @@ def commit(
     ops: Iterable[Op] = (),
     payload: bytes = b"",
     due: Value = "",
+    open: bool = True,
 ) -> Item[Committed]:
     """What one activation asks for. ``payload`` is the result, the error, or the reason of a delay or halt;
-    ``due`` the delay of ``retry`` and ``defer``, or the base of ``continue_as_new``. Fenced if the lease is lost.
+    ``due`` the delay of ``retry`` and ``defer``, or the base of ``continue_as_new``. It is ``open`` unless all it has
+    ever asked for has settled. Fenced if the lease is lost.
     """
     lua = script.load("commit", keys.movable_clock)
     rest: list[Value] = []
@@ -266,6 +268,7 @@ def commit(
         outcome=outcome.value,
         payload=payload,
         due=due,
+        open="1" if open else "",
     )
     return Item(lua, keys, tuple(lua.head(consumer=consumer)), item, _parse_committed)
 

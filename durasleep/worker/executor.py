@@ -282,7 +282,8 @@ class Executor:
             await asyncio.sleep(delay_ms / 1000)
             attempt += 1
         payload = self._codec.encode_error(value) if outcome is Outcome.REJECT else value
-        await self._commit(lease, outcome, payload=payload)
+        is_open = any(entry.state is State.PENDING for entry in loaded.entries.values())
+        await self._commit(lease, outcome, payload=payload, open=is_open)
         log = logger.warning if outcome is Outcome.REJECT else logger.info
         word = {Outcome.RESOLVE: "resolved", Outcome.REJECT: "rejected", Outcome.CANCEL: "canceled"}[outcome]
         log("%s %s after %s", lease.id, word, describe_since(began))
@@ -444,6 +445,7 @@ class Executor:
         due: str = "",
         ops: Sequence[Op] = (),
         activation: Activation | None = None,
+        open: bool = True,
     ) -> Committed:
         return await self._store.call(
             commands.commit(
@@ -456,6 +458,7 @@ class Executor:
                 ops=ops,
                 payload=payload,
                 due=due,
+                open=activation.is_open if activation else open,
             )
         )
 

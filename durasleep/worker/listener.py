@@ -77,9 +77,8 @@ class Listener:
 
     def _hear(self, stream: bytes, entry: bytes, fields: list[Any]) -> None:
         self._last[stream] = entry
-        content = dict(zip(fields[::2], fields[1::2], strict=False))
-        if stream == self._wake:
-            due = content.get(b"d", b"")
-            self._on_wake(entry, int(due) if due.isdigit() else 0)
-        elif b"n" in content:
-            self._on_nudge(content[b"n"].decode(errors="replace"))
+        for name, value in zip(fields[::2], fields[1::2], strict=False):
+            if stream == self._wake:
+                self._on_wake(entry, int(value) if value.isdigit() else 0)
+            elif name == b"n":
+                self._on_nudge(value.decode(errors="replace"))

@@ -1,4 +1,5 @@
 -- Everything one activation asked for, and its outcome: all of it or, with FENCED, nothing.
+-- `open` is empty if all it ever asked for has settled: whoever holds the lease knows, for nobody else can ask.
 -- Answers per item: a word ("ok", "redrive", "dropped"), "1" if there is more, then the entries
 -- settled after `seen`, as number and raw entry.
 -- @include keys
@@ -23,7 +24,7 @@ end
 -- The worker's memory must be this server's history: after a rollback it may know what never happened here.
 local function check_history(record, seen, seen_number)
   if seen == '0' then return end
-  local entry = read_entry(redis.call('HGET', record.key, seen_number))
+  local entry = read_entry(raw_of(record, seen_number))
   if not entry or entry.stamp ~= seen then
     error('FENCED the journal of ' .. record.id .. ' has no stamp ' .. seen, 0)
   end
@@ -51,9 +52,18 @@ local function read_ops(item, at)
   return ops
 end
 
+-- The entries a commit speaks of.
+local function numbers_of(ops, seen_number)
+  local numbers = { seen_number ~= '' and seen_number or nil }
+  for _, op in ipairs(ops) do
+    numbers[#numbers + 1] = op[2]
+  end
+  return numbers
+end
+
 -- Entry `number` as this commit finds it, its own writes included.
 local function current(record, fresh, number)
-  return fresh[number] or read_entry(redis.call('HGET', record.key, number))
+  return fresh[number] or read_entry(raw_of(record, number))
 end
 
 local apply = {}
@@ -89,7 +99,7 @@ function apply.cancel(record, fresh, op)
   local entry = current(record, fresh, number)
   if entry and entry.state ~= STATE.pending then return end
   entry = entry or { kind = kind, name = name }
-  if entry.due and entry.due ~= '' then redis.call('ZREM', timers, record.id .. '~' .. number) end
+  if entry.due and entry.due ~= '' then unset_timer(record.id .. '~' .. number) end
   entry.state, entry.stamp, entry.due = STATE.canceled, '', ''
   fresh[number] = entry
   put(record, number, write_entry(entry, ''))
@@ -310,7 +320,7 @@ end
 local function unseen_entries(record, word)
   local answer, bytes = { word, '' }, 0
   for number in string.gmatch(record.unseen, '[^ ]+') do
-    local raw = redis.call('HGET', record.key, number)
+    local raw = raw_of(record, number)
     if raw then
       bytes = bytes + #raw
       if #answer > 2 * LIMIT.answer_entries_max or (bytes > LIMIT.answer_bytes_max and #answer > 2) then
@@ -352,12 +362,12 @@ local function drop_entry(queue, entry, id, reason)
 end
 
 local function commit(item)
-  local id, queue, entry, epoch, seen, seen_number, outcome, payload, due = unpack(item, 1, 9)
+  local id, queue, entry, epoch, seen, seen_number, outcome, payload, due, open = unpack(item, 1, 10)
   if outcome == 'drop' then return drop_entry(queue, entry, id, payload) end
-  local record = load(id)
+  local ops = read_ops(item, 11)
+  local record = load(id, numbers_of(ops, seen_number))
   check_fence(record, entry, epoch)
   check_history(record, seen, seen_number)
-  local ops = read_ops(item, 10)
   for _, op in ipairs(ops) do
     check_op(record, op)
   end
@@ -374,6 +384,7 @@ local function commit(item)
     drop(record, F.lone_deaths)
   end
   if ending[outcome] then
+    record.is_quiet = open == ''
     finish(record, ending[outcome], payload)
     return { 'ok', '' }
   elseif outcome == 'continue' then
@@ -392,5 +403,5 @@ end
 
 local answers = each_item(2, commit)
 close_families()
-tell_firers()
+at_end()
 return answers

@@ -42,7 +42,6 @@ function actions.reschedule(id, due)
   if record then
     if record.place == PLACE.delayed then
       local member = redis.call('ZSCORE', timers, id .. '~start') and id .. '~start' or id .. '~retry'
-      redis.call('ZREM', timers, member)
       put(record, F.due, int(instant))
       set_timer(member, instant)
     elseif record.deadline then
@@ -133,5 +132,5 @@ end
 
 local answers = each_item(1, control)
 close_families()
-tell_firers()
+at_end()
 return answers

@@ -47,5 +47,5 @@ local function create(item)
 end
 
 local answers = each_item(1, create)
-tell_firers()
+at_end()
 return answers

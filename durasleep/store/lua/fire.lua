@@ -14,7 +14,7 @@ local stale, crons, aside = 0, {}, {}
 
 -- Settled, gone, or of another life: nobody waits for it.
 local function forget(member)
-  redis.call('ZREM', timers, member)
+  unset_timer(member)
   stale = stale + 1
 end
 
@@ -22,7 +22,7 @@ end
 local function is_moved(member, score, due)
   if not tonumber(due) then error('CORRUPT due time ' .. due, 0) end
   if tonumber(due) == tonumber(score) then return false end
-  redis.call('ZADD', timers, due, member)
+  set_timer(member, tonumber(due))
   stale = stale + 1
   return true
 end
@@ -48,9 +48,9 @@ local function fire_delayed(id, score, member)
 end
 
 local function fire_entry(owner_id, number, score, member)
-  local record = load(owner_id)
+  local record = load(owner_id, { number })
   if not record or record.state ~= STATE.pending then return forget(member) end
-  local raw = redis.call('HGET', record.key, number)
+  local raw = raw_of(record, number)
   local entry = read_entry(raw)
   if raw and not entry then error('CORRUPT journal entry ' .. member, 0) end
   if not entry or entry.state ~= STATE.pending or entry.due == '' then return forget(member) end
@@ -64,7 +64,7 @@ local function fire_one(member, score)
   if what == 'cron' then
     if redis.call('EXISTS', schedule_prefix .. id) == 0 then return forget(member) end
     -- Only a worker can read a cron line; until one has moved it on it is offered again every second.
-    redis.call('ZADD', timers, int(now + 1000), member)
+    set_timer(member, now + 1000)
     crons[#crons + 1] = id
   elseif what == 'timeout' then
     fire_deadline(id, score, member)
@@ -125,12 +125,13 @@ for i = 1, #due, 2 do
   if not ok then
     local line = member .. ': ' .. text_of(problem)
     aside[#aside + 1] = line
-    redis.call('ZREM', timers, member)
+    unset_timer(member)
     put_aside('timers:' .. line)
   end
 end
 drain_closing()
 close_families()
+write_gathered() -- no firer is told: the one that asks hears when the next is due
 
 local first = redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')[2]
 return {

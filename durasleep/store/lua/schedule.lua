@@ -20,7 +20,7 @@ function actions.advance(name, item)
   local key = schedule_prefix .. name
   local due_now, func, queue, args = unpack(redis.call('HMGET', key, S.due, S.func, S.queue, S.args))
   if not due_now then
-    redis.call('ZREM', timers, name .. '~cron')
+    unset_timer(name .. '~cron')
     return { 'missing' }
   end
   if due_now ~= seen_due then return { 'stale' } end
@@ -30,14 +30,13 @@ function actions.advance(name, item)
   if redis.call('EXISTS', promise_prefix .. id) == 0 then
     make(id, int(now), { kind = KIND.execution, func = func, queue = queue, args = args })
   end
-  redis.call('ZREM', timers, name .. '~cron')
   set_timer(name .. '~cron', instant)
   return { 'advanced' }
 end
 
 function actions.remove(name)
   local removed = redis.call('DEL', schedule_prefix .. name)
-  redis.call('ZREM', timers, name .. '~cron')
+  unset_timer(name .. '~cron')
   return { removed == 1 and 'removed' or 'missing' }
 end
 
@@ -48,5 +47,5 @@ local function schedule(item)
 end
 
 local answers = each_item(1, schedule)
-tell_firers()
+at_end()
 return answers

@@ -41,5 +41,5 @@ end
 
 local answers = each_item(1, settle)
 close_families()
-tell_firers()
+at_end()
 return answers

@@ -1,5 +1,7 @@
 -- @include record
 -- @include put_aside
+-- @include timer
+local cleared = {} -- queue -> the entries that leave it, acknowledged at the end in one command
 
 -- Refuses a queue that is no stream, before anything is written.
 local function check_queue(queue)
@@ -31,21 +33,30 @@ end
 -- Out of the place it is in, whichever that is. The caller saves and puts it elsewhere.
 local function leave(record)
   if record.entry then
-    local queue = queue_prefix .. record.queue
-    if is_a(queue, 'stream') then
-      redis.call('XACK', queue, group_of(record.queue), record.entry)
-      redis.call('XDEL', queue, record.entry)
-    end
+    cleared[record.queue] = cleared[record.queue] or {}
+    table.insert(cleared[record.queue], record.entry)
     drop(record, F.entry)
     record.entry = nil
   end
   if record.place == PLACE.delayed then
-    redis.call('ZREM', timers, record.id .. '~start', record.id .. '~retry')
+    unset_timer(record.id .. '~start')
+    unset_timer(record.id .. '~retry')
     drop(record, F.due)
     drop(record, F.reason)
     record.due = nil
   elseif record.place == PLACE.halted then
     if is_a(halted, 'zset') then redis.call('ZREM', halted, record.id) end
     drop(record, F.reason)
+  end
+end
+
+-- Once, at the end of a script.
+local function clear_queues()
+  for queue, entries in pairs(cleared) do
+    local stream = queue_prefix .. queue
+    if is_a(stream, 'stream') then
+      in_chunks(entries, 'XACK', stream, group_of(queue))
+      in_chunks(entries, 'XDEL', stream)
+    end
   end
 end

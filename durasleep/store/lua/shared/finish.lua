@@ -1,4 +1,5 @@
 -- @include settle_entry
+-- @include at_end
 -- @include text_of
 -- @include timer
 local families = {}
@@ -12,10 +13,10 @@ end
 
 -- The owner of a child hears of its ending, if it is still the one that asked for it.
 local function tell_owner(owner_id, number, birth, state, payload)
-  local ok, owner = pcall(load, owner_id)
+  local ok, owner = pcall(load, owner_id, { number })
   if not ok then return put_aside('promise:' .. owner_id .. ': ' .. text_of(owner)) end
   if not owner or owner.state ~= STATE.pending or owner.birth ~= birth then return end
-  local entry = read_entry(redis.call('HGET', owner.key, number))
+  local entry = read_entry(raw_of(owner, number))
   if not entry or entry.state ~= STATE.pending or entry.kind ~= KIND.child then return end
   settle_entry(owner, number, entry, state, payload)
 end
@@ -48,8 +49,8 @@ end
 -- Ends a pending promise: out of its place, settled, those who wait told, its family to be closed.
 local function finish(record, state, payload)
   leave(record)
-  if record.deadline then redis.call('ZREM', timers, record.id .. '~timeout') end
-  record.state, record.place = state, nil
+  if record.deadline then unset_timer(record.id .. '~timeout') end
+  record.state, record.place, record.ended_now = state, nil, true
   put(record, F.state, state)
   put(record, F.settled, int(now))
   put(record, F.value, payload)
@@ -91,6 +92,8 @@ end
 -- How long a settled promise is kept: as its root. 0: the root is still pending; 1: it is gone already.
 -- nil: under this id there is another promise by now.
 local function time_to_keep(record)
+  -- A root that has ended in this script: what is loaded holds.
+  if record.ended_now and not owner_of(record.id) then return retention_of(record.retention) end
   local state, birth, retention = unpack(redis.call('HMGET', record.key, F.state, F.birth, F.retention))
   if not state or state == STATE.pending or birth ~= record.birth then return nil end
   local root = string.match(record.id, '^[^~]*')
@@ -112,7 +115,7 @@ end
 local function close_member(record, number, raw, keep_ms)
   local entry = read_entry(raw)
   if not entry then return end
-  if entry.due ~= '' and entry.state == STATE.pending then redis.call('ZREM', timers, record.id .. '~' .. number) end
+  if entry.due ~= '' and entry.state == STATE.pending then unset_timer(record.id .. '~' .. number) end
   if entry.kind ~= KIND.child or entry.child_id ~= '' then return end
   local child = load(record.id .. '~' .. number)
   if not child or child.birth ~= record.birth then return end
@@ -136,10 +139,14 @@ local function close_members(record, fields, keep_ms)
 end
 
 -- All of one family if there is `room`, else none of it yet. Until it is closed, its head is kept:
--- whoever closes the rest must find it. Answers how many members it took.
+-- whoever closes the rest must find it. Answers how many members it took. A quiet one has nothing to close.
 local function close_family(record, room)
   local keep_ms = time_to_keep(record)
   if not keep_ms then return 0 end
+  if record.is_quiet and not record.family and (record.waiters or '') == '' then
+    keep_for(record.key, keep_ms)
+    return 1
+  end
   local size = redis.call('HLEN', record.key)
   if size > room or (record.waiters or '') ~= '' then
     close_later(record.id)

@@ -16,6 +16,7 @@ local function make(id, birth, what, start, deadline)
     id = id,
     key = promise_prefix .. id,
     writes = {},
+    known = {},
     state = STATE.pending,
     queue = what.queue,
     birth = birth,

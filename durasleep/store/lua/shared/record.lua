@@ -1,6 +1,9 @@
 -- @include text_of
--- A promise as a table, nil if there is none. Writes gather in `writes`, false for a field that goes, until `save`.
-local function load(id)
+-- @include in_chunks
+-- A promise as a table, nil if there is none. Writes gather in `writes`, false for a field that goes, until `save`;
+-- the entries in `numbers` are read along, see `raw_of`.
+local function load(id, numbers)
+  numbers = numbers or {}
   local key = promise_prefix .. id
   local ok, v = pcall(
     redis.call,
@@ -22,7 +25,9 @@ local function load(id)
     F.waiters,
     F.call,
     F.deaths,
-    F.lone_deaths
+    F.lone_deaths,
+    F.retention,
+    unpack(numbers)
   )
   if not ok then
     local text = text_of(v)
@@ -32,6 +37,10 @@ local function load(id)
   local epoch, order = tonumber(v[7] or '0'), tonumber(v[11] or '0')
   if not (v[2] and tonumber(v[5] or '') and epoch and order) or (v[2] == KIND.execution and not v[4]) then
     error('CORRUPT ' .. key .. ' is not a promise of ours', 0)
+  end
+  local known = {}
+  for i, number in ipairs(numbers) do
+    known[number] = v[18 + i]
   end
   return {
     id = id,
@@ -54,22 +63,26 @@ local function load(id)
     call = v[15],
     deaths = tonumber(v[16] or '0') or 0,
     lone_deaths = tonumber(v[17] or '0') or 0,
+    retention = v[18],
+    known = known,
   }
 end
 
 local function put(record, field, value)
   record.writes[field] = value
+  record.known[field] = value
+end
+
+-- A journal entry as it is kept, false if there is none.
+local function raw_of(record, number)
+  local raw = record.known[number]
+  if raw == nil then return redis.call('HGET', record.key, number) end
+  return raw
 end
 
 local function drop(record, field)
   record.writes[field] = false
-end
-
--- unpack fails near 8,000 values.
-local function in_chunks(command, key, values)
-  for first = 1, #values, 1000 do
-    redis.call(command, key, unpack(values, first, math.min(first + 999, #values)))
-  end
+  record.known[field] = false
 end
 
 local function save(record)
@@ -82,8 +95,8 @@ local function save(record)
       sets[#sets + 1] = value
     end
   end
-  in_chunks('HDEL', record.key, gone)
-  in_chunks('HSET', record.key, sets)
+  in_chunks(gone, 'HDEL', record.key)
+  in_chunks(sets, 'HSET', record.key)
   record.writes = {}
 end
 

@@ -30,7 +30,7 @@ end
 
 -- Entry `number` of a pending execution settles, and its owner hears of it.
 local function settle_entry(record, number, entry, state, payload)
-  if entry.due ~= '' then redis.call('ZREM', timers, record.id .. '~' .. number) end
+  if entry.due ~= '' then unset_timer(record.id .. '~' .. number) end
   journal(record, number, entry, state, payload)
   rouse(record)
   save(record)

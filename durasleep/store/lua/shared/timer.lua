@@ -1,17 +1,41 @@
 -- @include int
 -- @include check_type
+-- @include in_chunks
+local timer_changes = {} -- member -> its due time, or false for one that goes: written at the end, in two commands
 local earliest_made
 
--- Keep a timer, and remember whether it is now the earliest.
 local function set_timer(member, due)
-  if not earliest_made or due < earliest_made then
-    local first = redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')
-    if not first[2] or due < tonumber(first[2]) then earliest_made = due end
-  end
-  redis.call('ZADD', timers, int(due), member)
+  timer_changes[member] = due
 end
 
--- Once, at the end of a script: the firers wait for an earlier instant now. Only a hint.
+local function unset_timer(member)
+  timer_changes[member] = false
+end
+
+-- Once, at the end of a script. Answers nothing; whether the earliest of all was made is kept for `tell_firers`.
+local function write_timers()
+  local gone, made, earliest = {}, {}, nil
+  for member, due in pairs(timer_changes) do
+    if due then
+      made[#made + 1] = int(due)
+      made[#made + 1] = member
+      earliest = math.min(earliest or due, due)
+    else
+      gone[#gone + 1] = member
+    end
+  end
+  timer_changes = {}
+  in_chunks(gone, 'ZREM', timers)
+  if earliest then
+    local first = redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')
+    if not first[2] or earliest < tonumber(first[2]) then
+      earliest_made = math.min(earliest_made or earliest, earliest)
+    end
+  end
+  in_chunks(made, 'ZADD', timers)
+end
+
+-- The firers wait for an earlier instant now. Only a hint.
 local function tell_firers()
   if earliest_made and is_a(wake, 'stream') then
     redis.call('XADD', wake, 'MAXLEN', '1', '*', 'd', int(earliest_made))

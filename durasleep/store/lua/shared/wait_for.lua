@@ -17,8 +17,12 @@ local function wait_for(record, waiter)
   save(record)
 end
 
+local opened = {}
+
 -- An inbox exists as long as its reader shows itself; results go only to inboxes that exist.
 local function open_inbox(inbox)
+  if opened[inbox] then return end
+  opened[inbox] = true
   local key = inbox_prefix .. inbox
   if redis.call('EXISTS', key) == 0 then redis.call('XADD', key, '*', 'o', '') end
   redis.call('PEXPIRE', key, LIMIT.inbox_ttl_ms)
