@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NewType
 
+import msgspec
+
 from durasleep.errors import InvalidDuration, InvalidId
 
 PromiseId = NewType("PromiseId", str)
@@ -95,8 +97,7 @@ class Outcome(StrEnum):
     DROP = "drop"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One entry of a journal: what was asked for under ``number``, and what became of it."""
 
     number: Number
@@ -130,22 +131,19 @@ class Recording:
     entries: tuple[Entry, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StartTimer:
+class StartTimer(msgspec.Struct, frozen=True):
     number: Number
     name: str
     due: Due
 
 
-@dataclass(frozen=True, slots=True)
-class StartPromise:
+class StartPromise(msgspec.Struct, frozen=True):
     number: Number
     name: str
     due: Due | None
 
 
-@dataclass(frozen=True, slots=True)
-class StartChild:
+class StartChild(msgspec.Struct, frozen=True):
     number: Number
     function: str
     args: bytes
@@ -159,16 +157,14 @@ class StartChild:
     """Nobody waits for it: its entry settles when it has been started. It needs an id of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class StepResult:
+class StepResult(msgspec.Struct, frozen=True):
     number: Number
     name: str
     state: State
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class CancelEntry:
+class CancelEntry(msgspec.Struct, frozen=True):
     """The workflow itself no longer wants entry ``number``: a tombstone is left, nothing will be delivered.
 
     Kind and name are those of the call: a running step has no entry yet.
@@ -179,16 +175,14 @@ class CancelEntry:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(msgspec.Struct, frozen=True):
     """Redis commands the commit script itself executes, together with their journal entry."""
 
     number: Number
     commands: tuple[tuple[bytes, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True):
     """A note in the journal on which code this execution runs: a change it knows, or the version it began with."""
 
     number: Number

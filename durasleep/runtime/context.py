@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, overload
 from uuid import UUID
 
+import msgspec
+
 from durasleep.codec import Codec
 from durasleep.errors import DefinitionError, Detached, NotSerializable, UsageError
 from durasleep.model import (
@@ -49,8 +51,7 @@ T = TypeVar("T")
 _log = logging.getLogger("durasleep.workflow")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutionInfo:
+class ExecutionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Which execution this is."""
 
     id: PromiseId

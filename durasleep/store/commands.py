@@ -8,7 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
 
 from durasleep import errors
 from durasleep.model import (
@@ -44,8 +47,7 @@ _ENTRY = re.compile(rb"([a-z])([a-z])\t(\d*)\t(\d*)\t([^\t\n]*)\t([^\t\n]*)\n")
 _CODE = re.compile(r"(?:ERR )?(?:user_script:\d+: )?([A-Z][A-Z_]+) ?(.*)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Item(Generic[T]):
+class Item(msgspec.Struct, Generic[T], frozen=True):
     """One call of a batching script: its answer is its own, whatever the others' are."""
 
     script: Script
@@ -61,8 +63,7 @@ class Item(Generic[T]):
         return self.parse(answer)
 
 
-@dataclass(frozen=True, slots=True)
-class Command(Generic[T]):
+class Command(msgspec.Struct, Generic[T], frozen=True):
     """One command of Redis, or a script that takes no batch."""
 
     args: list[bytes]
@@ -82,9 +83,10 @@ def error_of(text: bytes | str) -> errors.DurasleepError:
     return errors.from_code(match[1], match[2]) if match else errors.StoreError(message)
 
 
-def key_list(keys: Keyspace) -> list[bytes]:
+@lru_cache(maxsize=64)
+def key_list(keys: Keyspace) -> tuple[bytes, ...]:
     """KEYS of every script."""
-    return [key.encode() for key in keys.named().values()]
+    return tuple(key.encode() for key in keys.named().values())
 
 
 def to_text(value: bytes | None) -> str:
@@ -126,8 +128,7 @@ def parse_entry(number: bytes, raw: bytes) -> Entry:
 # -- create ------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Created:
+class Created(msgspec.Struct, frozen=True):
     """What ``create`` found or made."""
 
     disposition: Disposition
@@ -188,8 +189,7 @@ def attach(keys: Keyspace, id: PromiseId, *, inbox: str = "") -> Item[Created]:
 # -- commit ------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True):
     """An execution as a worker holds it: the stream entry and the epoch it read there are its fence."""
 
     id: PromiseId
@@ -198,8 +198,7 @@ class Lease:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(msgspec.Struct, frozen=True):
     """The answer to a commit: ``redrive`` means it is still running, with news."""
 
     redrive: bool

@@ -6,10 +6,9 @@ the loader writes the literal in their place, so the tables below exist once and
 
 from __future__ import annotations
 
-import binascii
 from dataclasses import dataclass
 
-from durasleep.model import DUE_MS_MAX, Kind, Place, State, check_name, root_of
+from durasleep.model import DUE_MS_MAX, Kind, Place, State, check_name
 
 SCHEMA_VERSION = 1
 
@@ -113,9 +112,9 @@ KEY_NAMES = (
 """KEYS of every script, in the order of ``lua/shared/keys.lua`` (which a test compares with this)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Keyspace:
-    """The keys of one partition of a namespace."""
+    """The keys of one partition of a namespace; its owner makes it once, so that it can stand for its batches."""
 
     namespace: str
     partition: int = 0
@@ -182,9 +181,3 @@ class Keyspace:
 def meta_key(namespace: str) -> str:
     """The hash with the schema version and number of partitions of a namespace."""
     return f"{{{check_name(namespace, 'namespace')}}}:meta"
-
-
-def partition_of(id: str, partitions: int) -> int:
-    """The partition a promise tree lives in: CRC-16/XMODEM of its root, as Redis Cluster computes slots."""
-    root = root_of(id).encode(errors="surrogatepass")  # an id that is no Unicode is refused where it is checked
-    return binascii.crc_hqx(root, 0) % partitions

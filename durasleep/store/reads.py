@@ -7,8 +7,10 @@ of that call alone (see ``value_of``). The async and the sync store each carry p
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+import msgspec
 
 from durasleep.errors import CorruptData, DurasleepError, StoreError
 from durasleep.model import Entry, Kind, Number, Place, PromiseId, State
@@ -90,8 +92,7 @@ _INNER = (_ARGS, _EPOCH, _DEATHS, _ORDER, _BASE, _UNSEEN, _VALUE)
 _OUTLINE = tuple(name for name in _HEAD if name not in _INNER)
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """A promise hash without its journal."""
 
     id: PromiseId
@@ -271,4 +272,4 @@ def _merge(loaded: Loaded, entries: Sequence[Entry]) -> None:
         if entry.stamp <= loaded.head.order:
             loaded.entries[entry.number] = entry
         elif entry.kind not in (Kind.STEP, Kind.TRANSACTION, Kind.CANCEL):  # these have no pending state
-            loaded.entries[entry.number] = replace(entry, state=State.PENDING, stamp=0, payload=b"")
+            loaded.entries[entry.number] = msgspec.structs.replace(entry, state=State.PENDING, stamp=0, payload=b"")

@@ -16,7 +16,7 @@ from durasleep.store import batch, reads
 from durasleep.store.batch import Batcher
 from durasleep.store.commands import Call, Command, Item
 from durasleep.store.connection import Connector, Link, Reply, SyncLink, is_passing
-from durasleep.store.keys import SCHEMA_VERSION, Keyspace, meta_key, partition_of
+from durasleep.store.keys import SCHEMA_VERSION, Keyspace, meta_key
 from durasleep.store.reads import Loaded, Plan
 
 T = TypeVar("T")
@@ -83,15 +83,16 @@ class Store:
         self._link = self.link()
         self._batcher = Batcher(self._link, settings, patience_s)
         self._greeted = False
+        self._keys = Keyspace(namespace, 0, settings.movable_clock)
         self.clock = Clock()
 
     def link(self, timeout_s: float | None = None) -> Link:
         """A connection of its own, for what blocks."""
         return Link(self.connector, self.name, timeout_s or self.settings.command_timeout_s)
 
-    def keys(self, id: str = "") -> Keyspace:
-        """The partition an id lives in."""
-        return Keyspace(self.namespace, partition_of(id, 1), self.settings.movable_clock)
+    def keys(self, _id: str = "") -> Keyspace:
+        """The partition an id lives in: the only one there is so far."""
+        return self._keys
 
     async def open(self) -> None:
         """Connect once and check server and schema; StoreUnavailable at once if nobody answers."""
@@ -215,15 +216,16 @@ class SyncStore:
         self.name = f"durasleep/{namespace}/{name}"
         self._patience_s = patience_s
         self._link = self.link(settings.command_timeout_s)
+        self._keys = Keyspace(namespace, 0, settings.movable_clock)
         self._greeted = False
 
     def link(self, timeout_s: float) -> SyncLink:
         """A connection of its own, for what blocks."""
         return SyncLink(self.connector, self.name, timeout_s)
 
-    def keys(self, id: str = "") -> Keyspace:
-        """The partition an id lives in."""
-        return Keyspace(self.namespace, partition_of(id, 1), self.settings.movable_clock)
+    def keys(self, _id: str = "") -> Keyspace:
+        """See ``Store.keys``."""
+        return self._keys
 
     def open(self) -> None:
         """See ``Store.open``."""

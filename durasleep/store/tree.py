@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+import msgspec
 
 from durasleep.errors import NotFound
 from durasleep.model import CANCEL, Entry, Kind, PromiseId, State, check_id
@@ -82,7 +84,7 @@ def _entries(keys: Keyspace, id: PromiseId, room: int) -> Plan[tuple[list[Entry]
     for _ in range(reads.PAGES_MAX):
         [answer] = yield [reads.read_page(keys, id, cursor)]
         page = value_of(answer)
-        found.update((entry.number, replace(entry, payload=b"")) for entry in page.entries)
+        found.update((entry.number, msgspec.structs.replace(entry, payload=b"")) for entry in page.entries)
         cursor = page.cursor
         if not cursor or len(found) > room:
             break

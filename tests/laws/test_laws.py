@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import math
 import re
 import socket
@@ -14,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from durasleep import Context, Disposition, Durasleep, Handle, OtherFunction, Settings, TimedOut
@@ -172,8 +172,8 @@ async def test_law_04_a_stale_fence_writes_nothing(app: Durasleep, real_server: 
     await app.rpc("order", nap, "", 1)
     lease = await taken(real_server, store, "order")
     stale = {
-        "an earlier entry": (CONSUMER, dataclasses.replace(lease, entry="1-1")),
-        "an earlier epoch": (CONSUMER, dataclasses.replace(lease, epoch=lease.epoch - 1)),
+        "an earlier entry": (CONSUMER, msgspec.structs.replace(lease, entry="1-1")),
+        "an earlier epoch": (CONSUMER, msgspec.structs.replace(lease, epoch=lease.epoch - 1)),
         "another consumer": ("by-hand/11111111", lease),
         "the same worker, started anew": ("by-hand/00000001", lease),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -64,9 +65,12 @@ async def batching(
     await batcher.close()
 
 
+keyspace = functools.cache(Keyspace)
+
+
 def create(namespace: str, id: str, function: str = "f", args: bytes = b"") -> Item[Created]:
     return commands.create(
-        Keyspace(namespace),
+        keyspace(namespace),
         PromiseId(id),
         kind=Kind.EXECUTION,
         function=function,
@@ -100,7 +104,7 @@ async def test_a_batch_is_bounded_in_items_and_bytes(server: Server, namespace: 
 
 
 async def test_answers_come_back_to_whom_they_belong(server: Server, namespace: str) -> None:
-    keys = Keyspace(namespace)
+    keys = keyspace(namespace)
     async with batching(server) as (batcher, _):
         calls: list[Item[Any] | Command[Any]] = []
         for n in range(100):
@@ -121,7 +125,7 @@ async def test_answers_come_back_to_whom_they_belong(server: Server, namespace: 
 async def test_one_bad_item_does_not_harm_its_neighbours(server: Server, namespace: str) -> None:
     async with batching(server) as (batcher, _):
         await batcher.call(create(namespace, "used", "other"))
-        keys = Keyspace(namespace)
+        keys = keyspace(namespace)
         answers = await asyncio.gather(
             batcher.call(create(namespace, "a")),
             batcher.call(create(namespace, "used")),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from durasleep.model import Number, Outcome, PromiseId, StartPromise
 from durasleep.store.keys import LIMIT

@@ -6,8 +6,10 @@ import asyncio
 import copy
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+from msgspec.structs import replace
 
 from durasleep.codec import Codec
 from durasleep.model import (

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from durasleep.errors import DefinitionError, UsageError
 from durasleep.model import Entry, Kind, Number, StartChild, State

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from durasleep.errors import Canceled, InvalidDuration, NotSerializable, RemoteError, TimedOut
 from durasleep.model import (
