@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Generator, Iterator
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from durasleep.codec import Codec
-from durasleep.errors import DurasleepError, NotFound, StoreError, WaitTimeout
+from durasleep.errors import NotFound, WaitTimeout
+from durasleep.inbox import Expected, Inbox
 from durasleep.model import Disposition, PromiseId, Recording, State, check_id, owner_of
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import Settings
 from durasleep.store import calls, commands, reads, search, tree
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
-from durasleep.store.commands import Controlled
-from durasleep.store.connection import Link
+from durasleep.store.commands import Controlled, Created
 from durasleep.store.search import Found, Timer
 from durasleep.store.store import Store
 from durasleep.store.tree import Tree
@@ -27,14 +27,20 @@ P = ParamSpec("P")
 
 logger = logging.getLogger("durasleep")
 
-TTL_REFRESH_S = 20.0  # of the inbox: well within its life
+POLL_S = 1.0  # what tells no inbox is looked at this often
 
 
 class Handle(Generic[T]):
     """An execution or promise and, once awaited, its result."""
 
     def __init__(
-        self, client: Client, id: PromiseId, hint: Any, disposition: Disposition | None, ending: Ending | None
+        self,
+        client: Client,
+        id: PromiseId,
+        hint: Any,
+        disposition: Disposition | None,
+        ending: Ending | None,
+        expected: Expected | None = None,
     ) -> None:
         self.id = id
         self.disposition = disposition
@@ -42,6 +48,7 @@ class Handle(Generic[T]):
         self._client = client
         self._hint = hint
         self._ending = ending
+        self._expected = expected
 
     def __await__(self) -> Generator[Any, None, T]:
         return self.result().__await__()
@@ -49,7 +56,8 @@ class Handle(Generic[T]):
     async def result(self, timeout: Duration | None = None) -> T:
         """The value; raises what the execution raised, Canceled or TimedOut, WaitTimeout after ``timeout``."""
         if self._ending is None or not self._ending.is_final:
-            self._ending = await self._client.wait(self.id, timeout)
+            expected, self._expected = self._expected, None
+            self._ending = await self._client.wait(self.id, timeout, expected)
         return calls.result_of(self._ending, self._client.codec, self._hint)
 
     async def done(self) -> bool:
@@ -62,122 +70,26 @@ class Handle(Generic[T]):
         """Ask it to end; with ``force`` it ends without running its code again. Answers what happened, in words."""
         return (await self._client.cancel(self.id, force=force)).word
 
+    def begin(self, created: Created) -> None:
+        """Note how it was found; called for you."""
+        self.disposition = created.disposition
+        self._ending = calls.ending_of_created(self.id, created)
+        if self._ending.is_final and self._expected is not None:
+            self._expected.forget()
+
+    def attach(self) -> None:
+        """Be told of its ending, together with others that attach in this turn of the loop; called for you."""
+        is_known = self._ending is not None and self._ending.is_final
+        if not is_known and self._expected is None and owner_of(self.id) is None:
+            self._expected = self._client.expect(self.id)
+
+    def __del__(self) -> None:
+        if self._expected is not None:  # nobody will ask for it any more
+            self._expected.forget()
+
     def __repr__(self) -> str:
         state = self._ending.state.value if self._ending else "unknown"
         return f"<Handle {self.id} {self.disposition or 'of get'}, {state}>"
-
-
-class Inbox:
-    """Reads what settles for this client from one stream, in the background, while anybody waits."""
-
-    def __init__(self, store: Store, name: str, settings: Settings) -> None:
-        self.name = name
-        self._store = store
-        self._settings = settings
-        self._key = store.keys().inbox(name).encode()
-        self._link: Link = store.link()
-        self._last = b"0-0"
-        self._waiting: dict[str, set[asyncio.Future[Ending | None]]] = {}
-        self._task: asyncio.Task[None] | None = None
-        self._fresh_until = 0.0
-
-    def expect(self, id: str) -> asyncio.Future[Ending | None]:
-        """A future for the ending of a promise; None in it means: look yourself."""
-        future: asyncio.Future[Ending | None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(id, set()).add(future)
-        future.add_done_callback(lambda done: self._forget(id, done))
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="durasleep-inbox")
-        return future
-
-    async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        for futures in tuple(self._waiting.values()):
-            for future in tuple(futures):
-                future.cancel()
-        await self._link.close()
-
-    def _forget(self, id: str, future: asyncio.Future[Ending | None]) -> None:
-        futures = self._waiting.get(id, set())
-        futures.discard(future)
-        if not futures:
-            self._waiting.pop(id, None)
-
-    def _tell(self, id: str, ending: Ending | None) -> None:
-        for future in tuple(self._waiting.get(id, ())):
-            if not future.done():
-                future.set_result(ending)
-
-    async def _run(self) -> None:
-        while self._waiting:
-            try:
-                await self._once()
-            except DurasleepError as error:
-                logger.warning("results are looked up one by one: the inbox cannot be read (%s)", error)
-                for id in tuple(self._waiting):
-                    self._tell(id, None)
-                await asyncio.sleep(1.0)
-
-    async def _once(self) -> None:
-        loop = asyncio.get_running_loop()
-        reads: list[list[bytes]] = []
-        if not self._link.connected or loop.time() > self._fresh_until:
-            reads.append([b"PEXPIRE", self._key, b"%d" % (self._settings.inbox_ttl_s * 1000)])
-        if reads:
-            is_new = not self._link.connected
-            [kept] = await self._link.exchange(reads)
-            if kept != 1 or is_new:
-                await self._begin_again(kept == 1)
-            self._fresh_until = loop.time() + TTL_REFRESH_S
-        block_s = self._settings.read_block_s
-        [found] = await self._link.exchange(
-            [[b"XREAD", b"BLOCK", b"%d" % (block_s * 1000), b"COUNT", b"256", b"STREAMS", self._key, self._last]],
-            block_s=block_s,
-        )
-        if isinstance(found, Exception):
-            raise StoreError(f"{found}")
-        for _, rows in found or ():
-            for entry, fields in rows:
-                self._last = entry
-                for told in _split(fields):
-                    self._hear(told)
-
-    async def _begin_again(self, exists: bool) -> None:
-        """After a gap everyone looks for himself, and the stream is read from its own end."""
-        if not exists:
-            await self._link.exchange(
-                [
-                    [b"XADD", self._key, b"*", b"o", b""],
-                    [b"PEXPIRE", self._key, b"%d" % (self._settings.inbox_ttl_s * 1000)],
-                ]
-            )
-        [rows] = await self._link.exchange([[b"XREVRANGE", self._key, b"+", b"-", b"COUNT", b"1"]])
-        if isinstance(rows, Exception):
-            raise StoreError(f"{rows}")
-        self._last = rows[0][0] if rows else b"0-0"
-        for id in tuple(self._waiting):
-            self._tell(id, None)
-
-    def _hear(self, content: dict[bytes, bytes]) -> None:
-        id = content.get(b"i", b"").decode(errors="replace")
-        state = commands.STATE_OF.get(content.get(b"s", b""))
-        if not id:
-            return
-        value = content.get(b"v")
-        self._tell(id, Ending(PromiseId(id), state, value) if state and value is not None else None)
-
-
-def _split(fields: list[bytes]) -> Iterator[dict[bytes, bytes]]:
-    """The endings one entry tells of; each begins with its id."""
-    told: dict[bytes, bytes] = {}
-    for name, value in zip(fields[::2], fields[1::2], strict=False):
-        if name == b"i" and told:
-            yield told
-            told = {}
-        told[name] = value
-    yield told
 
 
 class Promises:
@@ -190,7 +102,14 @@ class Promises:
         """Make a promise; after ``timeout`` it is ``timedout``, or, if it is a ``timer``, resolved."""
         store = await self._client.opened()
         created = await store.call(
-            calls.create_promise(store.keys(id), id, timeout=timeout, timer=timer, settings=self._client.settings)
+            calls.create_promise(
+                store.keys(id),
+                id,
+                timeout=timeout,
+                timer=timer,
+                call=self._client.new_call(),
+                settings=self._client.settings,
+            )
         )
         return Handle(
             self._client, PromiseId(id), Any, created.disposition, Ending(PromiseId(id), created.state, created.value)
@@ -227,7 +146,12 @@ class Client:
         self.promises = Promises(self)
         self._store = store
         self._group = group
-        self._inbox = Inbox(store, calls.new_name("client"), settings)
+        self._names = calls.Names()
+        self._inbox = Inbox(store, self._names.inbox, settings)
+
+    def new_call(self) -> str:
+        """A name for one call, under which it may be repeated."""
+        return self._names.call()
 
     async def opened(self) -> Store:
         """The store, connected and checked."""
@@ -299,6 +223,7 @@ class Client:
             target=target or self._group,
             timeout=timeout,
             delay=delay,
+            call=self.new_call(),
             inbox=self._inbox.name,
             settings=self.settings,
         )
@@ -306,9 +231,78 @@ class Client:
         if pipeline is not None:
             calls.enqueue(pipeline, call, self.settings)
             return Handle(self, PromiseId(id), hint, None, None)
-        created = await store.call(call)
-        ending = calls.ending_of_created(PromiseId(id), created)
-        return Handle(self, PromiseId(id), hint, created.disposition, ending)
+        handle = self._handle(PromiseId(id), hint)
+        handle.begin(await store.call(call))
+        return handle
+
+    async def rpc_many(
+        self,
+        fn: Callable[..., Any] | str,
+        many: Iterable[tuple[Any, ...]],
+        *,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+    ) -> list[Handle[Any]]:
+        """Start ``fn`` many times, each with an id and its arguments: ``app.rpc_many(pay, [("order-1", 5), ...])``.
+
+        As ``rpc`` for each of them, in the order given, but hundreds travel together. Of those that travel with one
+        that is refused, such as OtherFunction, the others have begun when its error is raised; what follows has not.
+        """
+        name = name_of(fn)
+        store = await self.opened()
+        hint = Any if isinstance(fn, str) else returns_of(fn)
+        handles: list[Handle[Any]] = []
+        for part in calls.in_parts(many):
+            made = [
+                calls.rpc(
+                    store.keys(id),
+                    id,
+                    name,
+                    self.codec.encode_args(tuple(args), {}, name),
+                    target=target or self._group,
+                    timeout=timeout,
+                    delay=delay,
+                    call=self.new_call(),
+                    inbox=self._inbox.name,
+                    settings=self.settings,
+                )
+                for id, *args in part
+            ]
+            begun = [self._handle(PromiseId(id), hint) for id, *_ in part]
+            for handle, created in zip(begun, await store.run(calls.all_of(made)), strict=True):
+                handle.begin(created)
+            handles += begun
+        return handles
+
+    def _handle(self, id: PromiseId, hint: Any) -> Handle[Any]:
+        """For what is about to be created: while the inbox is read anyway, a result that comes early is not missed."""
+        expected = self._inbox.expect(id) if self._inbox.is_listening else None
+        return Handle(self, id, hint, None, None, expected)
+
+    async def gather(self, handles: Sequence[Handle[Any]], *, return_exceptions: bool = False) -> list[Any]:
+        """The results of many, in order; what one raised is raised, or with ``return_exceptions`` stands in its place.
+
+        Cheaper than ``asyncio.gather``: no task is made for each, and all of them are asked for together.
+        """
+        for handle in handles:
+            handle.attach()
+        results: list[Any] = []
+        for handle in handles:
+            try:
+                results.append(await handle.result())
+            except Exception as error:
+                if not return_exceptions:
+                    raise
+                results.append(error)
+        return results
+
+    def expect(self, id: PromiseId) -> Expected:
+        """What the inbox will tell of a promise; asks to be told of it."""
+        expected = self._inbox.expect(id)
+        asked = self._store.send(commands.attach(self._store.keys(id), id, inbox=self._inbox.name))
+        asked.add_done_callback(expected.hear)
+        return expected
 
     def get(self, id: str, hint: Any = Any) -> Handle[Any]:
         """A handle for what has this id, its result shaped by ``hint``; whether it exists shows when it is awaited."""
@@ -329,35 +323,54 @@ class Client:
         store = await self.opened()
         return await store.run(calls.look(store.keys(id), id))
 
-    async def wait(self, id: PromiseId, timeout: Duration | None = None) -> Ending:
-        """Wait until a promise has settled; WaitTimeout after ``timeout``, and it goes on."""
+    async def wait(self, id: PromiseId, timeout: Duration | None = None, expected: Expected | None = None) -> Ending:
+        """Wait until a promise has settled; WaitTimeout after ``timeout``, and it goes on.
+
+        ``expected`` is what the inbox has been told to tell of it since it was created.
+        """
+        if timeout is None:
+            return await self._wait(id, expected)
         limit_s = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         try:
             async with asyncio.timeout(limit_s):
-                return await self._wait(id)
+                return await self._wait(id, expected)
         except TimeoutError:
             raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on") from None
 
-    async def _wait(self, id: PromiseId) -> Ending:
+    async def _wait(self, id: PromiseId, expected: Expected | None) -> Ending:
         store = await self.opened()
-        expected = self._inbox.expect(id)
+        while True:
+            if expected is None:
+                expected = self._inbox.expect(id)
+                ending = await self._attach(store, id, expected)
+                if ending is None or ending.is_final:
+                    expected.forget()
+                    return ending or await self._poll(id)
+            try:
+                told = await expected.future
+            finally:
+                expected.forget()
+            if told is not None:
+                return told
+            expected = None  # something may have been missed
+
+    async def _attach(self, store: Store, id: PromiseId, expected: Expected) -> Ending | None:
+        """How it stands, and our inbox will be told; None for an entry of a journal, which tells no inbox."""
         try:
-            if owner_of(id) is None or await store.call(reads.read_head(store.keys(id), id)) is not None:
-                created = await store.call(commands.attach(store.keys(id), id, inbox=self._inbox.name))
-                ending = calls.ending_of_created(id, created)
-                check_s = self.settings.client_check_s
-            else:
-                ending = await self.look(id)  # an entry of a journal tells no inbox
-                check_s = 1.0
-            while not ending.is_final:
-                done, _ = await asyncio.wait({expected}, timeout=check_s)
-                heard = expected.result() if done else None
-                if done and heard is None:
-                    expected = self._inbox.expect(id)
-                ending = heard or await self.look(id)
-            return ending
-        finally:
-            expected.cancel()
+            if owner_of(id) is not None and await store.call(reads.read_head(store.keys(id), id)) is None:
+                return None
+            created = await store.call(commands.attach(store.keys(id), id, inbox=self._inbox.name))
+        except BaseException:
+            expected.forget()
+            raise
+        return calls.ending_of_created(id, created)
+
+    async def _poll(self, id: PromiseId) -> Ending:
+        ending = await self.look(id)
+        while not ending.is_final:
+            await asyncio.sleep(POLL_S)
+            ending = await self.look(id)
+        return ending
 
     async def search(
         self,

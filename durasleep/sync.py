@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
@@ -66,7 +66,14 @@ class Promises:
         """Make a promise; after ``timeout`` it is ``timedout``, or, if it is a ``timer``, resolved."""
         store = self._client.opened()
         created = store.call(
-            calls.create_promise(store.keys(id), id, timeout=timeout, timer=timer, settings=self._client.settings)
+            calls.create_promise(
+                store.keys(id),
+                id,
+                timeout=timeout,
+                timer=timer,
+                call=self._client.new_call(),
+                settings=self._client.settings,
+            )
         )
         ending = calls.ending_of_created(PromiseId(id), created)
         return Handle(self._client, PromiseId(id), Any, created.disposition, ending)
@@ -109,11 +116,16 @@ class Client:
         self.settings = settings
         self.promises = Promises(self)
         self._group = check_name(group, "group")
-        self._inbox = calls.new_name("client")
+        self._names = calls.Names()
+        self._inbox = self._names.inbox
         connector = Connector.of(url_or_client)
         self._store = SyncStore(connector, namespace=check_name(namespace, "namespace"), settings=settings)
         self._reader: SyncLink = self._store.link(settings.read_block_s + READ_MARGIN_S)
         self._last = b"0-0"
+
+    def new_call(self) -> str:
+        """A name for one call, under which it may be repeated."""
+        return self._names.call()
 
     def opened(self) -> SyncStore:
         """The store, connected and checked."""
@@ -180,6 +192,7 @@ class Client:
             target=target or self._group,
             timeout=timeout,
             delay=delay,
+            call=self.new_call(),
             inbox="",
             settings=self.settings,
         )
@@ -189,6 +202,41 @@ class Client:
             return Handle(self, PromiseId(id), hint, None, None)
         created = store.call(call)
         return Handle(self, PromiseId(id), hint, created.disposition, calls.ending_of_created(PromiseId(id), created))
+
+    def rpc_many(
+        self,
+        fn: Callable[..., Any] | str,
+        many: Iterable[tuple[Any, ...]],
+        *,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+    ) -> list[Handle[Any]]:
+        """Start ``fn`` many times: see ``durasleep.client.Client.rpc_many``."""
+        name = name_of(fn)
+        store = self.opened()
+        hint = Any if isinstance(fn, str) else returns_of(fn)
+        handles: list[Handle[Any]] = []
+        for part in calls.in_parts(many):
+            made = [
+                calls.rpc(
+                    store.keys(id),
+                    id,
+                    name,
+                    self.codec.encode_args(tuple(args), {}, name),
+                    target=target or self._group,
+                    timeout=timeout,
+                    delay=delay,
+                    call=self.new_call(),
+                    inbox="",
+                    settings=self.settings,
+                )
+                for id, *args in part
+            ]
+            for (id, *_), created in zip(part, store.run(calls.all_of(made)), strict=True):
+                ending = calls.ending_of_created(PromiseId(id), created)
+                handles.append(Handle(self, PromiseId(id), hint, created.disposition, ending))
+        return handles
 
     def get(self, id: str, hint: Any = Any) -> Handle[Any]:
         """A handle for what has this id, its result shaped by ``hint``."""

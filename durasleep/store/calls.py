@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from durasleep.codec import Codec
 from durasleep.errors import Canceled, NotAllowed, NotFound, RemoteError, TimedOut, UsageError
@@ -33,7 +34,10 @@ from durasleep.store.reads import Head, Loaded, Plan
 
 Duration = float | timedelta
 
+T = TypeVar("T")
+
 SHOWN_ATTEMPTS_MAX = 20  # of those that failed: the last ones tell what is wrong
+MANY_MAX = 1_024  # calls on their way at a time
 NAMED_MAX = 5  # timers in one sentence
 
 
@@ -92,9 +96,23 @@ class Description:
     """The latest, at most ``SHOWN_ATTEMPTS_MAX``, oldest first."""
 
 
-def new_name(what: str) -> str:
-    """A name nobody else has: for a client's inbox, or for one call that may be repeated."""
-    return f"{what}-{secrets.token_hex(8)}"
+class Names:
+    """Names nobody else has: of a client's inbox, and of its calls, which may be repeated.
+
+    They are short, because every promise keeps the name of the call that made it and of the inbox that waits.
+    """
+
+    def __init__(self) -> None:
+        self._own = secrets.token_urlsafe(6)
+        self._calls = itertools.count(1)
+
+    @property
+    def inbox(self) -> str:
+        return f"c-{self._own}"
+
+    def call(self) -> str:
+        """The name of one more call."""
+        return f"{self._own}.{next(self._calls)}"
 
 
 def rpc(
@@ -106,6 +124,7 @@ def rpc(
     target: str,
     timeout: Duration | None,
     delay: Duration | datetime | None,
+    call: str,
     inbox: str,
     settings: Settings,
 ) -> Item[Created]:
@@ -119,10 +138,23 @@ def rpc(
         args=args,
         start=None if delay is None else due_at(delay) if isinstance(delay, datetime) else due_in(delay, "delay"),
         deadline=None if timeout is None else due_in(timeout, "timeout"),
-        call=new_name("call"),
+        call=call,
         inbox=inbox,
         retention_ms=round(settings.retention.total_seconds() * 1000),
     )
+
+
+def in_parts(many: Iterable[T]) -> Iterator[list[T]]:
+    """As many as may travel together, again and again."""
+    rest = iter(many)
+    while part := list(itertools.islice(rest, MANY_MAX)):
+        yield part
+
+
+def all_of(made: Sequence[Item[T]]) -> Plan[list[T]]:
+    """The answers to all of some calls, or the first error, once all have been answered."""
+    answers = yield made
+    return [reads.value_of(answer) for answer in answers]
 
 
 class Pipeline(Protocol):
@@ -139,7 +171,7 @@ def enqueue(pipeline: Pipeline, call: Item[Any], settings: Settings) -> None:
 
 
 def create_promise(
-    keys: Keyspace, id: str, *, timeout: Duration | datetime | None, timer: bool, settings: Settings
+    keys: Keyspace, id: str, *, timeout: Duration | datetime | None, timer: bool, call: str, settings: Settings
 ) -> Item[Created]:
     """Make a bare promise; its timeout rejects it (``timedout``), or resolves it if it is a timer."""
     if timer and timeout is None:
@@ -152,7 +184,7 @@ def create_promise(
         check_new_id(id),
         kind=Kind.TIMER if timer else Kind.PROMISE,
         deadline=deadline,
-        call=new_name("call"),
+        call=call,
         retention_ms=round(settings.retention.total_seconds() * 1000),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -108,6 +109,10 @@ class Store:
     async def call(self, call: Item[T] | Command[T]) -> T:
         """Run one command or batched item; DurasleepError as the script says, StoreUnavailable after the patience."""
         return await self._batcher.send(call)
+
+    def send(self, call: Item[T] | Command[T]) -> asyncio.Future[T]:
+        """The same as a future; what is sent in one turn of the loop travels together."""
+        return self._batcher.send(call)
 
     async def run(self, plan: Plan[T]) -> T:
         """Carry out a plan of calls, those of each step in one round trip."""
