@@ -62,6 +62,9 @@ class Settings:
     """Beyond it, ranks wait the same second."""
     defer_s_max: float = 60.0
     """An unknown function is offered again after 1, 2, 4, ... seconds, at most this many."""
+    log_lines_max: int = 100
+    """Lines a second about executions that go well; beyond it they are counted, for writing them would cost as much
+    as running them."""
     slow_drain_s: float = 1.0
     """A workflow's own code that holds up its worker for longer is named in the log."""
 

@@ -20,6 +20,7 @@ from durasleep.settings import Settings
 from durasleep.store import script
 from durasleep.store.commands import Call, Command, Item, error_of, key_list
 from durasleep.store.connection import Link, Reply, error_text, is_passing
+from durasleep.store.script import Value
 
 T = TypeVar("T")
 
@@ -36,26 +37,39 @@ class _Waiting:
     future: asyncio.Future[Any]
 
 
-def join(calls: Sequence[Call], settings: Settings) -> list[tuple[list[bytes], list[int]]]:
-    """The commands to send for some calls, each with the positions of the calls it carries."""
-    commands: list[tuple[list[bytes], list[int]]] = []
-    open_batches: dict[tuple[Any, ...], tuple[list[bytes], list[int], int]] = {}
+@dataclass(slots=True)
+class _Joined:
+    """One command, and the positions of the calls it carries."""
+
+    command: list[Value]
+    positions: list[int]
+    size: int = 0
+    """Bytes of the user's."""
+
+
+def join(calls: Sequence[Call], settings: Settings) -> list[_Joined]:
+    """The commands to send for some calls."""
+    joined: list[_Joined] = []
+    open_batches: dict[tuple[Any, ...], _Joined] = {}
     for position, call in enumerate(calls):
         if isinstance(call, Command):
-            commands.append((call.args, [position]))
+            joined.append(_Joined([*call.args], [position]))
             continue
-        size = sum(map(len, call.args))
+        size = sum([len(value) for value in call.args if type(value) is bytes])
         batch_key = (call.script.name, call.keys, call.head)
         batch = open_batches.get(batch_key)
-        if batch is None or len(batch[1]) >= settings.batch_items_max or batch[2] + size > settings.batch_bytes_max:
-            command = script.evalsha(call.script, key_list(call.keys), call.head)
-            positions: list[int] = []
-            batch = (command, positions, 0)
-            commands.append((command, batch[1]))
-        batch[0].extend(call.args)
-        batch[1].append(position)
-        open_batches[batch_key] = (batch[0], batch[1], batch[2] + size)
-    return commands
+        if (
+            batch is None
+            or len(batch.positions) >= settings.batch_items_max
+            or batch.size + size > settings.batch_bytes_max
+        ):
+            batch = _Joined(script.evalsha(call.script, key_list(call.keys), call.head), [])
+            joined.append(batch)
+            open_batches[batch_key] = batch
+        batch.command.extend(call.args)
+        batch.positions.append(position)
+        batch.size += size
+    return joined
 
 
 def split_ops(ops: Sequence[Op], settings: Settings) -> list[list[Op]]:
@@ -92,31 +106,33 @@ def script_of(call: Call) -> script.Script | None:
 
 def is_unknown_script(reply: Reply) -> bool:
     """Whether the server has forgotten a script (restart, SCRIPT FLUSH)."""
+    if not isinstance(reply, Exception):
+        return False
     return isinstance(reply, redis_errors.NoScriptError) or str(reply).startswith("NOSCRIPT")
 
 
 def talk(
     calls: Sequence[Call], settings: Settings
-) -> Generator[list[list[bytes]], list[Reply], list[tuple[Reply, int]]]:
+) -> Generator[list[list[Value]], list[Reply], list[tuple[Reply, int]]]:
     """What to send for some calls, and, if the server has forgotten scripts, what to send then.
 
     It is sent the replies, and ends with the reply to each call and the call's place in it.
     """
-    commands = join(calls, settings)
-    replies = yield [command for command, _ in commands]
+    joined = join(calls, settings)
+    replies = yield [one.command for one in joined]
     unknown = [index for index, reply in enumerate(replies) if is_unknown_script(reply)]
     if unknown:
-        again: list[list[bytes]] = []
+        again: list[list[Value]] = []
         for index in unknown:
-            lua = script_of(calls[commands[index][1][0]])
+            lua = script_of(calls[joined[index].positions[0]])
             if lua is None:
                 raise StoreError(str(replies[index]))
-            again.append(script.as_eval(lua, commands[index][0]))
+            again.append(script.as_eval(lua, joined[index].command))
         for index, reply in zip(unknown, (yield again), strict=True):
             replies[index] = reply
     found: list[tuple[Reply, int]] = [(None, 0)] * len(calls)
-    for (_, positions), reply in zip(commands, replies, strict=True):
-        for place, position in enumerate(positions):
+    for one, reply in zip(joined, replies, strict=True):
+        for place, position in enumerate(one.positions):
             found[position] = (reply, place)
     return found
 

@@ -31,6 +31,7 @@ from durasleep.store import batch, commands, reads
 from durasleep.store.commands import Controlled, Created, Item, Settled
 from durasleep.store.keys import Keyspace
 from durasleep.store.reads import Head, Loaded, Plan
+from durasleep.store.script import to_bytes
 
 Duration = float | timedelta
 
@@ -165,9 +166,9 @@ class Pipeline(Protocol):
 
 def enqueue(pipeline: Pipeline, call: Item[Any], settings: Settings) -> None:
     """Put a call into a caller's own MULTI, with the script before it: NOSCRIPT there would drop just our part."""
-    [(command, _)] = batch.join([call], settings)
+    [joined] = batch.join([call], settings)
     pipeline.execute_command("SCRIPT LOAD", call.script.source)
-    pipeline.execute_command("EVALSHA", *command[1:])
+    pipeline.execute_command("EVALSHA", *map(to_bytes, joined.command[1:]))
 
 
 def create_promise(

@@ -35,7 +35,7 @@ from durasleep.model import (
 )
 from durasleep.store import script
 from durasleep.store.keys import KIND, LIMIT, PLACE, STATE, Keyspace, S
-from durasleep.store.script import Script, Value, to_bytes
+from durasleep.store.script import Script, Value
 
 T = TypeVar("T")
 
@@ -52,8 +52,8 @@ class Item(msgspec.Struct, Generic[T], frozen=True):
 
     script: Script
     keys: Keyspace
-    head: tuple[bytes, ...]
-    args: list[bytes]
+    head: tuple[Value, ...]
+    args: list[Value]
     parse: Callable[[list[Any]], T]
 
     def read(self, answer: list[Any]) -> T:
@@ -66,7 +66,7 @@ class Item(msgspec.Struct, Generic[T], frozen=True):
 class Command(msgspec.Struct, Generic[T], frozen=True):
     """One command of Redis, or a script that takes no batch."""
 
-    args: list[bytes]
+    args: Sequence[Value]
     parse: Callable[[Any], T]
     script: Script | None = None
 
@@ -379,7 +379,7 @@ def heartbeat(
     """Note a worker alive and hear what became of what it holds."""
     lua = script.load("heartbeat", keys.movable_clock)
     head = lua.head(consumer=consumer, group=group, client=client_id, info=info, ttl_ms=ttl_ms)
-    named = [to_bytes(value) for lease in held for value in (lease.queue, lease.entry, lease.id)]
+    named = [value for lease in held for value in (lease.queue, lease.entry, lease.id)]
     return Command(script.evalsha(lua, key_list(keys), [*head, *named]), _parse_beat, lua)
 
 
@@ -422,7 +422,7 @@ def reclaim(
         max_attempts=max_attempts,
         limit=limit,
     )
-    return Command(script.evalsha(lua, key_list(keys), [*head, *map(to_bytes, entries)]), _parse_reclaimed, lua)
+    return Command(script.evalsha(lua, key_list(keys), [*head, *entries]), _parse_reclaimed, lua)
 
 
 # -- control and schedule ----------------------------------------------------

@@ -29,6 +29,7 @@ from redis.connection import Connection, SSLConnection, UnixDomainSocketConnecti
 from redis.retry import Retry
 
 from durasleep.errors import StoreError, StoreUnavailable, UsageError
+from durasleep.store.script import Value
 
 Reply = Any
 AnyClient = redis.Redis | redis.asyncio.Redis  # type: ignore[type-arg]
@@ -58,7 +59,7 @@ _NOT_OURS = {
     "redis_connect_func",
 }
 
-_pack_one = cast("Callable[[tuple[bytes, ...]], bytes]", hiredis.pack_command)  # its stub says a tuple of one
+_pack_one = cast("Callable[[tuple[Value, ...]], bytes]", hiredis.pack_command)  # its stub says a tuple of one
 
 # The server is there but cannot serve this now: waiting helps, and nothing was applied.
 _PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "NOREPLICAS", "MISCONF")
@@ -190,7 +191,7 @@ class Link:
     def connected(self) -> bool:
         return self._connection is not None
 
-    async def exchange(self, commands: Sequence[Sequence[bytes]], *, block_s: float = 0.0) -> list[Reply]:
+    async def exchange(self, commands: Sequence[Sequence[Value]], *, block_s: float = 0.0) -> list[Reply]:
         """The replies, an error reply as the exception it is.
 
         StoreUnavailable if the connection fails or no answer comes in time (``block_s`` is added to the
@@ -221,7 +222,7 @@ class Link:
                 return  # it was broken already
 
 
-def pack(commands: Sequence[Sequence[bytes]]) -> bytes:
+def pack(commands: Sequence[Sequence[Value]]) -> bytes:
     """Commands as Redis reads them. By hiredis: redis-py's own packing, in Python, took a tenth of a worker's time."""
     return b"".join([_pack_one(tuple(command)) for command in commands])
 
@@ -244,7 +245,7 @@ class SyncLink:
         self._timeout_s = timeout_s
         self._connection: RawSyncConnection | None = None
 
-    def exchange(self, commands: Sequence[Sequence[bytes]]) -> list[Reply]:
+    def exchange(self, commands: Sequence[Sequence[Value]]) -> list[Reply]:
         """See ``Link.exchange``."""
         try:
             if self._connection is None:

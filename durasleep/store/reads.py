@@ -6,7 +6,7 @@ of that call alone (see ``value_of``). The async and the sync store each carry p
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -42,83 +42,70 @@ def value_of(answer: T | DurasleepError) -> T:
     return answer
 
 
-_HEAD = (
-    _STATE,
-    _KIND,
-    _FUNC,
-    _QUEUE,
-    _ARGS,
-    _BIRTH,
-    _CREATED,
-    _PLACE,
-    _EPOCH,
-    _ENTRY,
-    _DUE,
-    _DEADLINE,
-    _REASON,
-    _DEATHS,
-    _ORDER,
-    _BASE,
-    _BEGUN,
-    _UNSEEN,
-    _VALUE,
-    _SETTLED,
-) = tuple(
-    F[name].encode()
-    for name in (
-        "state",
-        "kind",
-        "func",
-        "queue",
-        "args",
-        "birth",
-        "created",
-        "place",
-        "epoch",
-        "entry",
-        "due",
-        "deadline",
-        "reason",
-        "deaths",
-        "order",
-        "base",
-        "begun",
-        "unseen",
-        "value",
-        "settled",
-    )
-)
-_INNER = (_ARGS, _EPOCH, _DEATHS, _ORDER, _BASE, _UNSEEN, _VALUE)
-_OUTLINE = tuple(name for name in _HEAD if name not in _INNER)
-
-
-class Head(msgspec.Struct, frozen=True):
-    """A promise hash without its journal."""
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """A promise hash without its journal; what is not there has its default."""
 
     id: PromiseId
     state: State
     kind: Kind
-    function: str
-    queue: str
-    args: bytes
     birth: int
     created_ms: int
-    place: Place | None
-    epoch: int
-    entry: str
-    due_ms: int
-    deadline_ms: int
-    reason: str
-    deaths: int
-    order: int
-    base: int
-    """The last root number of the runs before this one."""
     begun_ms: int
     """When this run began: at its creation, or at the last continue_as_new."""
-    unseen: frozenset[str]
+    function: str = ""
+    queue: str = ""
+    args: bytes = b""
+    place: Place | None = None
+    epoch: int = 0
+    entry: str = ""
+    due_ms: int = 0
+    deadline_ms: int = 0
+    reason: str = ""
+    deaths: int = 0
+    order: int = 0
+    base: int = 0
+    """The last root number of the runs before this one."""
+    unseen: frozenset[str] = frozenset()
     """Numbers of what has settled since the last commit."""
-    value: bytes
-    settled_ms: int
+    value: bytes = b""
+    settled_ms: int = 0
+
+
+def _numbers(text: bytes) -> frozenset[str]:
+    return frozenset(to_text(text).split())
+
+
+_FIELDS: tuple[tuple[str, str, Callable[[bytes], Any]], ...] = (
+    ("state", "state", STATE_OF.__getitem__),
+    ("kind", "kind", KIND_OF.__getitem__),
+    ("func", "function", to_text),
+    ("queue", "queue", to_text),
+    ("args", "args", bytes),
+    ("birth", "birth", int),
+    ("created", "created_ms", int),
+    ("place", "place", PLACE_OF.__getitem__),
+    ("epoch", "epoch", int),
+    ("entry", "entry", to_text),
+    ("due", "due_ms", to_number),
+    ("deadline", "deadline_ms", to_number),
+    ("reason", "reason", to_text),
+    ("deaths", "deaths", int),
+    ("order", "order", int),
+    ("base", "base", int),
+    ("begun", "begun_ms", int),
+    ("unseen", "unseen", _numbers),
+    ("value", "value", bytes),
+    ("settled", "settled_ms", int),
+)
+_READ: dict[bytes, tuple[str, Callable[[bytes], Any]]] = {
+    F[name].encode(): (attribute, read) for name, attribute, read in _FIELDS
+}
+"""Of a hash field: which attribute of the head it is, and how it is read."""
+
+_HEAD = tuple(_READ)
+_INNER = {F[name].encode() for name in ("args", "epoch", "deaths", "order", "base", "unseen", "value")}
+_OUTLINE = tuple(name for name in _HEAD if name not in _INNER)
+_STATE = F["state"].encode()
 
 
 @dataclass(slots=True)
@@ -153,37 +140,19 @@ def read_head(keys: Keyspace, id: PromiseId, *, outline: bool = False) -> Comman
 
 
 def _head_of(id: PromiseId, known: Mapping[bytes, bytes]) -> Head | None:
-    """A head from the fields of its hash, those there are."""
-    get = known.get
-    state = get(_STATE)
-    if state is None:
+    """A head from those fields of its hash there are."""
+    if _STATE not in known:
         return None
     try:
-        created = get(_CREATED) or get(_BIRTH)
-        return Head(
-            id=id,
-            state=STATE_OF[state],
-            kind=KIND_OF[get(_KIND, b"")],
-            function=to_text(get(_FUNC)),
-            queue=to_text(get(_QUEUE)),
-            args=get(_ARGS, b""),
-            birth=to_number(get(_BIRTH)),
-            created_ms=to_number(created),
-            place=PLACE_OF.get(get(_PLACE, b"")),
-            epoch=to_number(get(_EPOCH)),
-            entry=to_text(get(_ENTRY)),
-            due_ms=to_number(get(_DUE)),
-            deadline_ms=to_number(get(_DEADLINE)),
-            reason=to_text(get(_REASON)),
-            deaths=to_number(get(_DEATHS)),
-            order=to_number(get(_ORDER)),
-            base=to_number(get(_BASE)),
-            begun_ms=to_number(get(_BEGUN) or created),
-            unseen=frozenset(to_text(get(_UNSEEN)).split()),
-            value=get(_VALUE, b""),
-            settled_ms=to_number(get(_SETTLED)),
-        )
-    except (KeyError, ValueError) as error:
+        values: dict[str, Any] = {}
+        for name, raw in known.items():
+            if name in _READ:
+                attribute, read = _READ[name]
+                values[attribute] = read(raw)
+        created_ms = values.setdefault("created_ms", values["birth"])
+        values.setdefault("begun_ms", created_ms)
+        return Head(id=id, **values)
+    except (KeyError, ValueError, TypeError) as error:
         raise CorruptData(f"the hash of {id} is not one of ours: {error}") from None
 
 
@@ -251,18 +220,22 @@ def now_ms(keys: Keyspace) -> Plan[int]:
 
 def load(keys: Keyspace, id: PromiseId) -> Plan[Loaded | None]:
     """A promise and its journal as of one order stamp, in pages of bounded size; None if there is none."""
+    [answer] = yield [read_page(keys, id)]
+    return (yield from load_rest(keys, id, value_of(answer)))
+
+
+def load_rest(keys: Keyspace, id: PromiseId, page: Page) -> Plan[Loaded | None]:
+    """The same, from the first page on."""
     loaded: Loaded | None = None
-    cursor = b"0"
     for _ in range(PAGES_MAX):
-        [answer] = yield [read_page(keys, id, cursor)]
-        page = value_of(answer)
         if loaded is None and page.head is not None:
             loaded = Loaded(page.head)
         if loaded is not None:
             _merge(loaded, page.entries)
-        cursor = page.cursor
-        if not cursor:
+        if not page.cursor:
             return loaded
+        [answer] = yield [read_page(keys, id, page.cursor)]
+        page = value_of(answer)
     raise StoreError(f"the journal of {id} does not end")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -45,27 +45,26 @@ class Script:
     head_names: tuple[str, ...]
     item_names: tuple[str, ...]
 
-    def head(self, **values: Value) -> list[bytes]:
+    def head(self, **values: Value) -> list[Value]:
         """The arguments before the items, by name; TypeError names one missing or unknown."""
         return _bind(f"{self.name}.lua", self.head_names, values)
 
-    def item(self, *rest: Value, **values: Value) -> list[bytes]:
+    def item(self, *rest: Value, **values: Value) -> list[Value]:
         """One item of a batch, by name; ``rest`` follows the named part. The count of values stands first."""
         bound = _bind(f"an item of {self.name}.lua", self.item_names, values)
-        bound.extend(map(to_bytes, rest))
-        return [b"%d" % len(bound), *bound]
+        return [len(bound) + len(rest), *bound, *rest]
 
 
 def to_bytes(value: Value) -> bytes:
-    """An argument as Redis takes it."""
+    """An argument as Redis takes it; our own connections do that as they pack it."""
     if isinstance(value, bytes):
         return value
     return value.encode() if isinstance(value, str) else b"%d" % value
 
 
-def _bind(what: str, names: tuple[str, ...], values: dict[str, Value]) -> list[bytes]:
+def _bind(what: str, names: tuple[str, ...], values: dict[str, Value]) -> list[Value]:
     try:
-        bound = [to_bytes(values[name]) for name in names]
+        bound = [values[name] for name in names]
     except KeyError as missing:
         raise TypeError(f"{what} needs {missing.args[0]!r}") from None
     if len(values) != len(names):
@@ -122,13 +121,12 @@ def load(name: str, movable_clock: bool = False) -> Script:
     )
 
 
-def evalsha(script: Script, keys: Iterable[bytes], args: Iterable[bytes]) -> list[bytes]:
+def evalsha(script: Script, keys: Sequence[Value], args: Iterable[Value]) -> list[Value]:
     """The command that runs a script the server knows; it answers NOSCRIPT if it does not."""
-    keys = list(keys)
-    return [b"EVALSHA", script.sha, b"%d" % len(keys), *keys, *args]
+    return [b"EVALSHA", script.sha, len(keys), *keys, *args]
 
 
-def as_eval(script: Script, command: list[bytes]) -> list[bytes]:
+def as_eval(script: Script, command: list[Value]) -> list[Value]:
     """The same call with its source, which also makes the server know it."""
     return [b"EVAL", script.source, *command[2:]]
 

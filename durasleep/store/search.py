@@ -17,6 +17,7 @@ from durasleep.store import calls, commands, reads
 from durasleep.store.commands import Call, Command, pairs, to_text
 from durasleep.store.keys import Keyspace
 from durasleep.store.reads import Head, Plan, value_of
+from durasleep.store.script import to_bytes
 
 PENDING_STATUSES = ("halted", "running", "queued", "delayed", "suspended")
 STATUSES = (*PENDING_STATUSES, "done")
@@ -114,7 +115,7 @@ def search(
             read = source(cursor)
             [page] = yield [read]
             if isinstance(page, DurasleepError):
-                found.notes.append(f"{to_text(read.args[1])} cannot be read: {page}")
+                found.notes.append(f"{to_bytes(read.args[1]).decode()} cannot be read: {page}")
                 break
             ids, cursor = page
             yield from _look(keys, _fresh(ids, dues), is_wanted, found)

@@ -144,7 +144,8 @@ class Store:
 
     async def load(self, id: PromiseId) -> Loaded | None:
         """See ``reads.load``."""
-        return await self.run(reads.load(self.keys(id), id))
+        keys = self.keys(id)
+        return await self.run(reads.load_rest(keys, id, await self.send(reads.read_page(keys, id))))
 
     async def aclose(self) -> None:
         await self._batcher.close()

@@ -48,6 +48,7 @@ from durasleep.store import batch, commands
 from durasleep.store.commands import Beat, Committed, Lease
 from durasleep.store.reads import Head, Loaded
 from durasleep.store.store import Store
+from durasleep.worker.lines import Lines
 from durasleep.worker.story import Story, describe_since
 from durasleep.worker.usercode import StandIns, UserCode
 
@@ -102,6 +103,7 @@ class Executor:
         self._settings = settings
         self._code = UserCode(concurrency, codec, stand_ins)
         self._running: dict[str, Running] = {}
+        self._lines = Lines(settings.log_lines_max)
         self._stubborn = 0
         self._watched: Counter[str] = Counter()
         self._freed = asyncio.Event()
@@ -284,9 +286,10 @@ class Executor:
         payload = self._codec.encode_error(value) if outcome is Outcome.REJECT else value
         is_open = any(entry.state is State.PENDING for entry in loaded.entries.values())
         await self._commit(lease, outcome, payload=payload, open=is_open)
-        log = logger.warning if outcome is Outcome.REJECT else logger.info
         word = {Outcome.RESOLVE: "resolved", Outcome.REJECT: "rejected", Outcome.CANCEL: "canceled"}[outcome]
-        log("%s %s after %s", lease.id, word, describe_since(began))
+        if outcome is Outcome.REJECT or self._lines.has_room(word):
+            level = logging.WARNING if outcome is Outcome.REJECT else logging.INFO
+            logger.log(level, "%s %s after %s", lease.id, word, describe_since(began))
 
     async def _attempt(
         self, running: Running, definition: TaskDefinition, args: Sequence[Any], kwargs: dict[str, Any]
@@ -339,15 +342,17 @@ class Executor:
                 story.ask(progress.ops, self._store.clock.now_ms())
                 if progress.outcome is not None:
                     await self._end_workflow(running, activation, progress)
-                    logger.info(story.ended(progress))
+                    if not isinstance(progress.outcome, Resolved) or self._lines.has_room("resolved"):
+                        logger.info(story.ended(progress))
                     return
                 entries = await self._go_on(running, activation, progress)
                 if entries is None:
-                    logger.info(story.suspended(self._store.clock.now_ms()))
+                    if self._lines.has_room("suspended"):
+                        logger.info(story.suspended(self._store.clock.now_ms()))
                     return
                 story.settle(entry.number for entry in entries)
                 if self._settings.always_suspend:
-                    await self._close(activation)
+                    asyncio.get_running_loop().call_soon(self._close, activation)
                     again = await self._load_again(running.lease)
                     activation = self._activation(definition, info, head)
                     known = (again.entries.values(), again.head.unseen, tuple(running.steps))
@@ -355,7 +360,7 @@ class Executor:
                 else:
                     progress = await self._drive(activation, activation.feed, entries)
         finally:
-            await self._close(activation)
+            asyncio.get_running_loop().call_soon(self._close, activation)
 
     def _activation(self, definition: WorkflowDefinition, info: ExecutionInfo, head: Head) -> Activation:
         self._watched[info.function] += 1
@@ -382,8 +387,9 @@ class Executor:
             progress = await _plainly(debug.checked, activation, progress)
         return progress
 
-    async def _close(self, activation: Activation) -> None:
-        report = await _plainly(activation.close)
+    def _close(self, activation: Activation) -> None:
+        """Put a workflow away. A plain callback, outside any task: its loop has tasks of its own."""
+        report = activation.close()
         if report.stubborn:
             self._say_stubborn(activation.id, report.stubborn)
 
@@ -436,7 +442,7 @@ class Executor:
 
     # -- commits
 
-    async def _commit(
+    def _commit(
         self,
         lease: Lease,
         outcome: Outcome,
@@ -446,8 +452,8 @@ class Executor:
         ops: Sequence[Op] = (),
         activation: Activation | None = None,
         open: bool = True,
-    ) -> Committed:
-        return await self._store.call(
+    ) -> asyncio.Future[Committed]:
+        return self._store.send(
             commands.commit(
                 self._store.keys(lease.id),
                 self._consumer,
@@ -472,7 +478,7 @@ class Executor:
         due: str = "",
     ) -> Committed:
         """One commit, or several if it asks for more than one script call may do."""
-        *parts, last = batch.split_ops(ops, self._settings)
+        *parts, last = batch.split_ops(ops, self._settings) if len(ops) > 1 else (ops,)
         for part in parts:
             await self._commit(lease, Outcome.CONTINUE, ops=part, activation=activation)
         return await self._commit(lease, outcome, ops=last, payload=payload, due=due, activation=activation)

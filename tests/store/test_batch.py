@@ -22,6 +22,7 @@ from durasleep.store.batch import Batcher, split_ops
 from durasleep.store.commands import Command, Created, Item
 from durasleep.store.connection import Connector, Link, Reply
 from durasleep.store.keys import Keyspace
+from durasleep.store.script import Value, to_bytes
 from durasleep.store.store import Store, SyncStore
 from tests.servers import FAKE, MakeServer, Server
 from tests.store.driver import Driver
@@ -39,8 +40,8 @@ class SpyLink(Link):
         self.answers: list[Callable[[], list[Reply]]] = []
         """Given instead of the server's."""
 
-    async def exchange(self, commands: Sequence[Sequence[bytes]], *, block_s: float = 0.0) -> list[Reply]:
-        self.sent += [[bytes(word) for word in command] for command in commands]
+    async def exchange(self, commands: Sequence[Sequence[Value]], *, block_s: float = 0.0) -> list[Reply]:
+        self.sent += [[to_bytes(word) for word in command] for command in commands]
         self.asked.set()
         if self.answers:
             return self.answers.pop(0)()

@@ -17,6 +17,7 @@ from durasleep.settings import DEFAULTS
 from durasleep.store import commands, reads
 from durasleep.store.connection import AnyClient, Connector, Link, Reply, SyncLink
 from durasleep.store.keys import Keyspace, meta_key
+from durasleep.store.script import Value, to_bytes
 from durasleep.store.store import Store, SyncStore
 from tests.servers import MakeServer, Server
 
@@ -116,9 +117,9 @@ class ToldLink(Link):
         self.answers = answers
         self.asked: list[bytes] = []
 
-    async def exchange(self, commands: Sequence[Sequence[bytes]], *, block_s: float = 0.0) -> list[Reply]:
+    async def exchange(self, commands: Sequence[Sequence[Value]], *, block_s: float = 0.0) -> list[Reply]:
         del block_s
-        self.asked += [bytes(command[0]) for command in commands]
+        self.asked += [to_bytes(command[0]) for command in commands]
         return self.answers.pop(0)
 
 

@@ -13,6 +13,7 @@ from durasleep.model import Number, Outcome, PromiseId, State, StepResult
 from durasleep.store.connection import Link, Reply
 from durasleep.store.keys import LIMIT
 from durasleep.store.reads import Page, read_page
+from durasleep.store.script import Value
 from tests.store.driver import Driver
 
 ROOM_BYTES = 4096  # what is not payload: the head, and the names of entries
@@ -80,7 +81,7 @@ async def test_several_that_are_loaded_together_share_the_bound_and_all_arrive(
     answers: list[int] = []
     exchange = Link.exchange
 
-    async def noted(self: Link, commands: Sequence[Sequence[bytes]], *, block_s: float = 0.0) -> list[Reply]:
+    async def noted(self: Link, commands: Sequence[Sequence[Value]], *, block_s: float = 0.0) -> list[Reply]:
         replies = await exchange(self, commands, block_s=block_s)
         answers.extend(map(bytes_of, replies))
         return replies

@@ -1,0 +1,40 @@
+"""Log lines about executions that go well: so many a second, and the rest counted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+
+logger = logging.getLogger("durasleep")
+
+
+class Lines:
+    """At most ``each_second`` lines; what else went well is one line when the second is over."""
+
+    def __init__(self, each_second: int) -> None:
+        self._each_second = each_second
+        self._left = 0
+        self._until = 0.0
+        self._more: Counter[str] = Counter()
+
+    def has_room(self, word: str) -> bool:
+        """Whether to write a line now; else it is counted under ``word``."""
+        if not logger.isEnabledFor(logging.INFO):
+            return False
+        now = time.monotonic()
+        if now >= self._until:
+            self._left, self._until = self._each_second, now + 1.0
+        if self._left:
+            self._left -= 1
+            return True
+        if not self._more:
+            asyncio.get_running_loop().call_later(self._until - now, self._say_more)
+        self._more[word] += 1
+        return False
+
+    def _say_more(self) -> None:
+        words = ", ".join(f"{count:,} {word}" for word, count in sorted(self._more.items()))
+        self._more.clear()
+        logger.info("and in the same second: %s", words)
