@@ -6,6 +6,7 @@ The layers, each importing only what stands below it:
     devserver | testing     an embedded server; a whole service in one process
     app                     Durasleep: registry, client and worker in one object
     client | sync | worker  the verbs, async and sync; the loops that serve a group
+    inbox                   what settles for one client
     runtime | store         user code made durable; everything Redis
     telemetry               log fields and counters
     codec | settings        values as bytes; every limit and its reason

@@ -23,7 +23,7 @@ async def fill(driver: Driver, id: str, count: int, payload: bytes) -> None:
     """An execution with the results of some steps."""
     lease = await driver.start(id)
     seen = None
-    each = 4 if payload else 100
+    each = 20 if payload else 100
     for first in range(1, count + 1, each):
         numbers = map(str, range(first, min(first + each, count + 1)))
         steps = [StepResult(Number(number), "step", State.RESOLVED, payload) for number in numbers]
@@ -44,13 +44,13 @@ def size_of(page: Page) -> int:
 
 
 async def test_large_results_come_in_pages_that_are_bounded_in_bytes(driver: Driver) -> None:
-    await fill(driver, "a", 60, b"x" * 100_000)
+    await fill(driver, "a", 240, b"x" * 25_000)
     found = await pages(driver, "a")
     assert max(map(size_of, found)) <= LIMIT["answer_bytes_max"]
     assert len(found) >= 6
     assert found[0].head is not None
     assert found[0].head.function == "f"
-    assert len((await driver.load("a")).entries) == 60
+    assert len((await driver.load("a")).entries) == 240
 
 
 async def test_small_results_come_in_pages_that_are_bounded_in_entries(driver: Driver) -> None:

@@ -73,7 +73,7 @@ function apply.timer(record, fresh, op)
   if current(record, fresh, number) then return end
   local instant = due_at(due)
   fresh[number] = { kind = KIND.timer, state = STATE.pending, due = int(instant), name = name }
-  put(record, number, write_entry(fresh[number], ''))
+  put_entry(record, number, write_entry(fresh[number], ''))
   set_timer(record.id .. '~' .. number, instant)
 end
 
@@ -82,7 +82,7 @@ function apply.promise(record, fresh, op)
   if current(record, fresh, number) then return end
   local instant = due ~= '' and due_at(due) or nil
   fresh[number] = { kind = KIND.promise, state = STATE.pending, due = instant and int(instant) or '', name = name }
-  put(record, number, write_entry(fresh[number], ''))
+  put_entry(record, number, write_entry(fresh[number], ''))
   if instant then set_timer(record.id .. '~' .. number, instant) end
 end
 
@@ -102,7 +102,7 @@ function apply.cancel(record, fresh, op)
   if entry.due and entry.due ~= '' then unset_timer(record.id .. '~' .. number) end
   entry.state, entry.stamp, entry.due = STATE.canceled, '', ''
   fresh[number] = entry
-  put(record, number, write_entry(entry, ''))
+  put_entry(record, number, write_entry(entry, ''))
   save(record)
   if entry.kind == KIND.child and (entry.child_id or '') == '' then
     local child = load(record.id .. '~' .. number)
@@ -130,7 +130,7 @@ function apply.child(record, fresh, op)
     journal(record, number, entry, child.state, redis.call('HGET', child.key, F.value) or '')
     return
   end
-  put(record, number, write_entry(entry, ''))
+  put_entry(record, number, write_entry(entry, ''))
   local waiter = child_id ~= '' and 'p' .. record.birth .. ' ' .. record.id .. '~' .. number or nil
   if child then
     if waiter then wait_for(child, waiter) end
@@ -172,7 +172,7 @@ function apply.mark(record, fresh, op)
   local number, kind, name = op[2], op[3], op[4]
   if current(record, fresh, number) then return end
   fresh[number] = { kind = kind, state = STATE.resolved, name = name }
-  put(record, number, write_entry(fresh[number], ''))
+  put_entry(record, number, write_entry(fresh[number], ''))
 end
 
 function apply.transaction(record, fresh, op)

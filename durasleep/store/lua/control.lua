@@ -57,7 +57,7 @@ function actions.reschedule(id, due)
   end
   if entry.due == '' then error('NOT_ALLOWED ' .. id .. ' has no due time', 0) end
   entry.due = int(instant)
-  put(owner, number, write_entry(entry, entry.payload))
+  put_entry(owner, number, write_entry(entry, entry.payload))
   set_timer(id, instant)
   save(owner)
   return { 'rescheduled', entry.state }

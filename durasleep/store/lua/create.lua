@@ -28,9 +28,9 @@ end
 -- `kind` is empty to attach only.
 local function create(item)
   local id, kind, func, queue, args, start, deadline, call, inbox, retention = unpack(item, 1, 10)
-  local record = load(id)
-  if record then return attach(record, kind, func, call, inbox) end
   if redis.call('EXISTS', promise_prefix .. id) == 1 then
+    local found = load(id)
+    if found then return attach(found, kind, func, call, inbox) end
     error('CORRUPT ' .. promise_prefix .. id .. ' is not a promise', 0)
   end
   if kind == '' then error('NOT_FOUND there is no promise ' .. id, 0) end
@@ -40,7 +40,7 @@ local function create(item)
   local deadline_at = deadline ~= '' and due_at(deadline) or nil
   if kind == KIND.execution then check_queue(queue) end
   if start_at or deadline_at then check_type(timers, 'zset') end
-  record = make(id, int(now), what, start_at, deadline_at)
+  local record = make(id, int(now), what, start_at, deadline_at)
   record.func = func
   if inbox ~= '' then open_inbox(inbox) end
   return answer('created', record)

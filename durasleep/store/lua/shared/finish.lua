@@ -57,14 +57,13 @@ local function finish(record, state, payload)
   for _, field in ipairs({ F.place, F.unseen, F.reason, F.deaths, F.lone_deaths }) do
     drop(record, field)
   end
+  local waiters = record.waiters or ''
+  local is_last = count_waiters(record) <= LIMIT.family_max
+  if waiters ~= '' and is_last then drop(record, F.waiters) end
   save(record)
-  if record.waiters then
-    record.waiters = tell_waiters(record, record.waiters, state, payload)
-    if record.waiters == '' then
-      drop(record, F.waiters)
-    else
-      put(record, F.waiters, record.waiters)
-    end
+  record.waiters = tell_waiters(record, waiters, state, payload)
+  if not is_last then
+    put(record, F.waiters, record.waiters)
     save(record)
   end
   local owner_id, number = owner_of(record.id)

@@ -1,5 +1,6 @@
 -- @include text_of
--- @include in_chunks
+local CHUNK_MAX = 1000 -- unpack fails near 8,000 values
+
 -- A promise as a table, nil if there is none. Writes gather in `writes`, false for a field that goes, until `save`;
 -- the entries in `numbers` are read along, see `raw_of`.
 local function load(id, numbers)
@@ -70,7 +71,12 @@ end
 
 local function put(record, field, value)
   record.writes[field] = value
-  record.known[field] = value
+end
+
+-- A journal entry, which may be read again before it is saved.
+local function put_entry(record, number, raw)
+  record.writes[number] = raw
+  record.known[number] = raw
 end
 
 -- A journal entry as it is kept, false if there is none.
@@ -82,22 +88,33 @@ end
 
 local function drop(record, field)
   record.writes[field] = false
-  record.known[field] = false
 end
 
 local function save(record)
-  local sets, gone = {}, {}
+  local sets, gone, set_count, gone_count = { 'HSET', record.key }, { 'HDEL', record.key }, 2, 2
   for field, value in pairs(record.writes) do
     if value == false then
-      gone[#gone + 1] = field
+      gone_count = gone_count + 1
+      gone[gone_count] = field
     else
-      sets[#sets + 1] = field
-      sets[#sets + 1] = value
+      sets[set_count + 1], sets[set_count + 2] = field, value
+      set_count = set_count + 2
+    end
+    if set_count > CHUNK_MAX or gone_count > CHUNK_MAX then
+      if set_count > 2 then redis.call(unpack(sets)) end
+      if gone_count > 2 then redis.call(unpack(gone)) end
+      sets, gone, set_count, gone_count = { 'HSET', record.key }, { 'HDEL', record.key }, 2, 2
     end
   end
-  in_chunks(gone, 'HDEL', record.key)
-  in_chunks(sets, 'HSET', record.key)
+  if gone_count > 2 then redis.call(unpack(gone)) end
+  if set_count > 2 then redis.call(unpack(sets)) end
   record.writes = {}
+end
+
+-- How many wait for a promise.
+local function count_waiters(record)
+  local _, count = string.gsub(record.waiters or '', '\n', '')
+  return count
 end
 
 local function group_of(queue)

@@ -13,7 +13,7 @@ end
 -- Note that entry `number` has settled: its execution has not seen it yet.
 local function journal(record, number, entry, state, payload)
   entry.state, entry.stamp = state, stamp(record)
-  put(record, number, write_entry(entry, payload))
+  put_entry(record, number, write_entry(entry, payload))
   record.unseen = record.unseen .. number .. ' '
   put(record, F.unseen, record.unseen)
 end

@@ -1,11 +1,5 @@
 -- @include record
 
--- How many wait for a promise.
-local function count_waiters(record)
-  local _, count = string.gsub(record.waiters or '', '\n', '')
-  return count
-end
-
 -- One more waits for a pending promise, unless it does already. An inbox is only a hint, so that it may be
 -- turned away; an execution that waits is not (see `check_op` in commit).
 local function wait_for(record, waiter)
