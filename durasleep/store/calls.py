@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -104,16 +105,11 @@ class Names:
     """
 
     def __init__(self) -> None:
-        self._own = secrets.token_urlsafe(6)
-        self._calls = itertools.count(1)
-
-    @property
-    def inbox(self) -> str:
-        return f"c-{self._own}"
+        self.inbox = secrets.token_urlsafe(6)
 
     def call(self) -> str:
-        """The name of one more call."""
-        return f"{self._own}.{next(self._calls)}"
+        """The name of one more call: it is only compared with that of another call for the same id."""
+        return str(random.getrandbits(31))
 
 
 def rpc(

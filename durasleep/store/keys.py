@@ -15,10 +15,10 @@ SCHEMA_VERSION = 1
 F = {
     # what it is
     "state": "s",
-    "kind": "k",
+    "kind": "k",  # only where it is no execution
     "func": "f",
-    "queue": "g",
-    "args": "a",
+    "queue": "g",  # only where it is not the default
+    "args": "a",  # the rest of longer ones is in a1, a2, ...
     "birth": "b",
     "created": "c",  # only where it differs from the birth stamp
     "call": "i",  # the id its creator gave the call, so that a repeated create is recognised
@@ -78,6 +78,9 @@ S = {
 W = {"client": "c", "group": "g", "info": "i"}
 """Fields of a ``worker`` hash: the id of its heartbeat connection, its group, and host and process for people."""
 
+DEFAULT = {"queue": "workers"}
+"""What is not written, because it is nearly always the same."""
+
 LIMIT = {
     "due_ms_max": DUE_MS_MAX,
     "retention_ms": 7 * 24 * 3600 * 1000,
@@ -91,6 +94,8 @@ LIMIT = {
     "inbox_value_bytes_max": 65_536,  # larger results are read by their reader
     "inbox_ttl_ms": 90_000,
     "recent_max": 1000,
+    "args_part_bytes": 64,  # the default of hash-max-listpack-value
+    "args_parts_max": 16,
     "workers_max": 1000,
     "pending_max": 1000,  # entries of one worker one answer looks at
     "consumers_max": 1000,

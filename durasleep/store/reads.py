@@ -27,7 +27,7 @@ from durasleep.store.commands import (
     to_number,
     to_text,
 )
-from durasleep.store.keys import F, Keyspace
+from durasleep.store.keys import DEFAULT, LIMIT, F, Keyspace
 
 T = TypeVar("T")
 Plan = Generator[Sequence[Call], list[Any], T]
@@ -102,9 +102,10 @@ _READ: dict[bytes, tuple[str, Callable[[bytes], Any]]] = {
 }
 """Of a hash field: which attribute of the head it is, and how it is read."""
 
-_HEAD = tuple(_READ)
+_PARTS = tuple(f"{F['args']}{n}".encode() for n in range(1, LIMIT["args_parts_max"]))
+_HEAD = (*_READ, *_PARTS)
 _INNER = {F[name].encode() for name in ("args", "epoch", "deaths", "order", "base", "unseen", "value")}
-_OUTLINE = tuple(name for name in _HEAD if name not in _INNER)
+_OUTLINE = tuple(name for name in _READ if name not in _INNER)
 _STATE = F["state"].encode()
 
 
@@ -149,6 +150,10 @@ def _head_of(id: PromiseId, known: Mapping[bytes, bytes]) -> Head | None:
             if name in _READ:
                 attribute, read = _READ[name]
                 values[attribute] = read(raw)
+        if _PARTS[0] in known:
+            values["args"] += b"".join([known[name] for name in _PARTS if name in known])
+        if values.setdefault("kind", Kind.EXECUTION) is Kind.EXECUTION:
+            values.setdefault("queue", DEFAULT["queue"])
         created_ms = values.setdefault("created_ms", values["birth"])
         values.setdefault("begun_ms", created_ms)
         return Head(id=id, **values)

@@ -16,12 +16,12 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from durasleep.store.keys import KEY_NAMES, KIND, LIMIT, PLACE, STATE, F, S, W
+from durasleep.store.keys import DEFAULT, KEY_NAMES, KIND, LIMIT, PLACE, STATE, F, S, W
 
 NAMES = ("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule", "load")
 
 _INCLUDE = re.compile(r"^-- @include (\w+)\n", re.MULTILINE)
-_LITERAL = re.compile(r"\b(F|S|W|STATE|PLACE|KIND|LIMIT)\.(\w+)")
+_LITERAL = re.compile(r"\b(F|S|W|STATE|PLACE|KIND|LIMIT|DEFAULT)\.(\w+)")
 _TABLES: dict[str, dict[str, str] | dict[str, int]] = {
     "F": F,
     "S": S,
@@ -30,6 +30,7 @@ _TABLES: dict[str, dict[str, str] | dict[str, int]] = {
     "PLACE": {place.value: code for place, code in PLACE.items()},
     "KIND": {kind.value: code for kind, code in KIND.items()},
     "LIMIT": LIMIT,
+    "DEFAULT": DEFAULT,
 }
 
 Value = bytes | str | int

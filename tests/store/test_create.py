@@ -191,3 +191,25 @@ async def test_a_full_server_refuses_creates_whole_and_lets_what_runs_finish(
         await client.config_set("maxmemory", 0)
         await driver.create("new")
     await client.aclose()
+
+
+async def test_arguments_come_back_whole_whatever_their_size(driver: Driver) -> None:
+    for size in (0, 1, 64, 65, 128, 1000, 1024, 1025, 5000):
+        args = bytes(n % 251 for n in range(size))
+        await driver.create(f"a-{size}", args=args)
+        assert (await driver.head(f"a-{size}")).args == args
+
+
+async def test_a_hash_with_some_arguments_stays_in_one_piece(server: Server, driver: Driver) -> None:
+    if server.kind == FAKE:
+        pytest.skip("fakeredis has no encodings")
+    await driver.create("a", args=b"x" * 1000)
+    assert await driver.redis.object("ENCODING", driver.keys.promise("a")) in (b"listpack", b"ziplist")
+
+
+async def test_the_next_run_has_only_its_own_arguments(driver: Driver) -> None:
+    lease = await driver.start("a", args=b"x" * 500)
+    for args in (b"y" * 100, b"z" * 900, b"w"):
+        await driver.commit(lease, Outcome.CONTINUE_AS_NEW, payload=args, due="7")
+        assert (await driver.head("a")).args == args
+        lease = await driver.take()

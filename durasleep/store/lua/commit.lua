@@ -299,11 +299,15 @@ function outcomes.continue_as_new(record, payload, base)
   else
     drop(record, F.unseen)
   end
-  put(record, F.args, payload)
+  for i = 1, LIMIT.args_parts_max - 1 do
+    drop(record, F.args .. i)
+  end
+  put(record, F.args, first_part(payload))
   put(record, F.base, base)
   put(record, F.begun, int(now))
   dispatch(record)
   save(record)
+  add_parts(record, payload)
   close_run(record, fields)
 end
 

@@ -46,6 +46,9 @@ local function add_head(answer, key)
     F.value,
     F.settled,
   }
+  for i = 1, LIMIT.args_parts_max - 1 do
+    names[#names + 1] = F.args .. i
+  end
   local values = redis.call('HMGET', key, unpack(names))
   for i, name in ipairs(names) do
     if values[i] then

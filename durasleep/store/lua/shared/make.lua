@@ -1,6 +1,7 @@
 -- @include due_at
 -- @include timer
 -- @include finish
+-- @include args
 
 -- Room for a new promise under an id: a settled leftover of another life goes, a pending one is ended first.
 local function make_room(record)
@@ -33,11 +34,11 @@ local function make(id, birth, what, start, deadline)
       dispatch(record)
     end
     put(record, F.func, what.func)
-    put(record, F.queue, what.queue)
-    put(record, F.args, what.args)
+    if what.queue ~= DEFAULT.queue then put(record, F.queue, what.queue) end
+    put(record, F.args, first_part(what.args))
   end
   put(record, F.state, record.state)
-  put(record, F.kind, what.kind)
+  if what.kind ~= KIND.execution then put(record, F.kind, what.kind) end
   put(record, F.birth, birth)
   if birth ~= int(now) then put(record, F.created, int(now)) end
   if deadline then put(record, F.deadline, int(deadline)) end
@@ -45,6 +46,7 @@ local function make(id, birth, what, start, deadline)
   if what.waiters then put(record, F.waiters, what.waiters) end
   if what.retention and what.retention ~= '' then put(record, F.retention, what.retention) end
   save(record)
+  if what.args then add_parts(record, what.args) end
   if record.place == PLACE.delayed then set_timer(id .. '~start', start) end
   if deadline then set_timer(id .. '~timeout', deadline) end
   return record

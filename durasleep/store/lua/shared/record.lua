@@ -36,7 +36,8 @@ local function load(id, numbers)
   end
   if not v[1] then return nil end
   local epoch, order = tonumber(v[7] or '0'), tonumber(v[11] or '0')
-  if not (v[2] and tonumber(v[5] or '') and epoch and order) or (v[2] == KIND.execution and not v[4]) then
+  local kind = v[2] or KIND.execution
+  if not (tonumber(v[5] or '') and epoch and order) or (kind == KIND.execution and not v[3]) then
     error('CORRUPT ' .. key .. ' is not a promise of ours', 0)
   end
   local known = {}
@@ -48,9 +49,9 @@ local function load(id, numbers)
     key = key,
     writes = {},
     state = v[1],
-    kind = v[2],
+    kind = kind,
     func = v[3] or '',
-    queue = v[4],
+    queue = v[4] or v[3] and DEFAULT.queue or nil,
     birth = v[5],
     place = v[6],
     epoch = epoch,
