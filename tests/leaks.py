@@ -8,10 +8,9 @@ from typing import Any, cast
 
 import redis
 
-from durasleep.model import State, owner_of, root_of
-from durasleep.store.keys import LIMIT, STATE, F
+from durasleep.model import owner_of, root_of
+from durasleep.store.keys import LIMIT, F
 
-PENDING = STATE[State.PENDING]
 _SCAN_COUNT = 1000
 
 
@@ -44,7 +43,7 @@ class Partition:
 
     def is_pending(self, id: str) -> bool:
         key = self.keys.get(("promise", id))
-        return key is not None and key.fields.get(F["state"]) == PENDING
+        return key is not None and F["birth"] in key.fields and F["state"] not in key.fields
 
     def is_closing(self, id: str) -> bool:
         """Whether the firer will come by: this promise or one above it waits in ``closing``."""
@@ -69,8 +68,8 @@ def leaks(partition: Partition) -> list[str]:
 
 
 def _promise(all: Partition, name: str, key: Key) -> str:
-    if F["state"] not in key.fields:
-        return "no state, so not a promise"
+    if F["birth"] not in key.fields:
+        return "no birth, so not a promise"
     if all.is_pending(name):
         return "" if key.ttl_ms is None else "pending, but expires"
     if key.ttl_ms is not None or all.is_pending(root_of(name)) or all.is_closing(name):

@@ -14,7 +14,7 @@ SCHEMA_VERSION = 1
 
 F = {
     # what it is
-    "state": "s",
+    "state": "s",  # only once it has settled
     "kind": "k",  # only where it is no execution
     "func": "f",
     "queue": "g",  # only where it is not the default

@@ -46,12 +46,12 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """A promise hash without its journal; what is not there has its default."""
 
     id: PromiseId
-    state: State
     kind: Kind
     birth: int
     created_ms: int
     begun_ms: int
     """When this run began: at its creation, or at the last continue_as_new."""
+    state: State = State.PENDING
     function: str = ""
     queue: str = ""
     args: bytes = b""
@@ -107,6 +107,7 @@ _HEAD = (*_READ, *_PARTS)
 _INNER = {F[name].encode() for name in ("args", "epoch", "deaths", "order", "base", "unseen", "value")}
 _OUTLINE = tuple(name for name in _READ if name not in _INNER)
 _STATE = F["state"].encode()
+_BIRTH = F["birth"].encode()
 
 
 @dataclass(slots=True)
@@ -142,7 +143,7 @@ def read_head(keys: Keyspace, id: PromiseId, *, outline: bool = False) -> Comman
 
 def _head_of(id: PromiseId, known: Mapping[bytes, bytes]) -> Head | None:
     """A head from those fields of its hash there are."""
-    if _STATE not in known:
+    if _BIRTH not in known and _STATE not in known:
         return None
     try:
         values: dict[str, Any] = {}

@@ -16,6 +16,7 @@ import pytest
 from durasleep import Canceled, Context, Durasleep, NotFound, UsageError, sync
 from durasleep.errors import InvalidDuration, NotAllowed, StoreUnavailable
 from durasleep.model import CANCEL, Number, PromiseId, State
+from durasleep.store.script import Value
 from durasleep.store.search import Found
 from durasleep.store.tree import Node, Tree
 from tests.servers import Server
@@ -327,14 +328,14 @@ async def test_a_wake_repeated_after_its_answers_were_lost_ends_one_sleep_only(
     app.workflow(two_sleeps)
     link = (await app.opened())._link  # pyright: ignore[reportPrivateUsage]
     exchange = link.exchange
-    sent: Counter[bytes] = Counter()
+    sent: Counter[Value] = Counter()
 
-    async def lose_each_first_answer(calls: Sequence[Sequence[bytes]], **options: Any) -> list[Any]:
+    async def lose_each_first_answer(calls: Sequence[Sequence[Value]], **options: Any) -> list[Any]:
         replies = await exchange(calls, **options)
         for call in calls:
-            if b"wake" in call:
+            if "wake" in call:
                 sent[id := call[-3]] += 1
-                if id == b"twice~1":
+                if id == "twice~1":
                     await eventually(sleeps_again, "the next sleep")
                 if sent[id] == 1:
                     raise StoreUnavailable("the answer is lost")
@@ -430,9 +431,9 @@ async def _race(app: Durasleep, id: str, verb: str, due_ms: int, aim: Aim) -> No
         timer = loaded.entries[Number("2")]
         assert (ending.state, timer.state) == (State.RESOLVED, State.RESOLVED), id
     if outcome == "fired":
-        assert timer.stamp >= timer.due_ms == due_ms, id
+        assert timer.stamp >= due_ms, id
     elif verb == "reschedule":
-        assert timer.stamp >= timer.due_ms > due_ms, id
+        assert timer.stamp > due_ms, id
 
 
 async def _act(app: Durasleep, id: str, verb: str) -> str:

@@ -94,12 +94,12 @@ local function time_to_keep(record)
   -- A root that has ended in this script: what is loaded holds.
   if record.ended_now and not owner_of(record.id) then return retention_of(record.retention) end
   local state, birth, retention = unpack(redis.call('HMGET', record.key, F.state, F.birth, F.retention))
-  if not state or state == STATE.pending or birth ~= record.birth then return nil end
+  if not state or birth ~= record.birth then return nil end
   local root = string.match(record.id, '^[^~]*')
   if root ~= record.id then
     state, birth, retention = unpack(redis.call('HMGET', promise_prefix .. root, F.state, F.birth, F.retention))
-    if not state or birth ~= record.birth then return 1 end
-    if state == STATE.pending then return is_remembered(record.id) and 0 or retention_of(retention) end
+    if birth ~= record.birth then return 1 end
+    if not state then return is_remembered(record.id) and 0 or retention_of(retention) end
     local left = redis.call('PTTL', promise_prefix .. root)
     if left >= 0 then return math.max(left, 1) end
   end
@@ -175,5 +175,5 @@ local function is_orphan(record)
   local owner_id, number = owner_of(record.id)
   if not owner_id then return false end
   local state, birth, entry = unpack(redis.call('HMGET', promise_prefix .. owner_id, F.state, F.birth, number))
-  return state ~= STATE.pending or birth ~= record.birth or not entry
+  return state or birth ~= record.birth or not entry
 end

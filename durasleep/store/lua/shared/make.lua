@@ -37,7 +37,6 @@ local function make(id, birth, what, start, deadline)
     if what.queue ~= DEFAULT.queue then put(record, F.queue, what.queue) end
     put(record, F.args, first_part(what.args))
   end
-  put(record, F.state, record.state)
   if what.kind ~= KIND.execution then put(record, F.kind, what.kind) end
   put(record, F.birth, birth)
   if birth ~= int(now) then put(record, F.created, int(now)) end

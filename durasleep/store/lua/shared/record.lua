@@ -34,7 +34,7 @@ local function load(id, numbers)
     local text = text_of(v)
     error(string.find(text, '^WRONGTYPE') and 'CORRUPT ' .. key .. ' is not a promise' or text, 0)
   end
-  if not v[1] then return nil end
+  if not (v[1] or v[5]) then return nil end
   local epoch, order = tonumber(v[7] or '0'), tonumber(v[11] or '0')
   local kind = v[2] or KIND.execution
   if not (tonumber(v[5] or '') and epoch and order) or (kind == KIND.execution and not v[3]) then
@@ -48,7 +48,7 @@ local function load(id, numbers)
     id = id,
     key = key,
     writes = {},
-    state = v[1],
+    state = v[1] or STATE.pending,
     kind = kind,
     func = v[3] or '',
     queue = v[4] or v[3] and DEFAULT.queue or nil,

@@ -31,6 +31,7 @@ end
 -- Entry `number` of a pending execution settles, and its owner hears of it.
 local function settle_entry(record, number, entry, state, payload)
   if entry.due ~= '' then unset_timer(record.id .. '~' .. number) end
+  if entry.kind == KIND.timer then entry.due = '' end -- its stamp says as much
   journal(record, number, entry, state, payload)
   rouse(record)
   save(record)
