@@ -68,6 +68,16 @@ class Settings:
     slow_drain_s: float = 1.0
     """A workflow's own code that holds up its worker for longer is named in the log."""
 
+    # -- workflows kept in memory between two wake-ups, see worker/kept.py
+    kept_entries_min: int = 32
+    """Journal entries from which on a suspended workflow is kept; to replay fewer takes less than a millisecond."""
+    kept_max: int = 256
+    """So many of them."""
+    kept_bytes_max: int = 64 << 20
+    """And what they take, as far as their journals tell."""
+    kept_s: float = 60.0
+    """Longer sleeps are worth a replay."""
+
     # -- finding mistakes
     debug: bool = field(default_factory=lambda: _is_asked("DURASLEEP_DEBUG"))
     """Replays every activation twice and compares; watches all of them for calls that differ from run to run, not

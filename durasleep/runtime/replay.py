@@ -216,6 +216,24 @@ class Activation:
         return _CLEAN
 
     @property
+    def definition(self) -> WorkflowDefinition:
+        return self._definition
+
+    @property
+    def info(self) -> ExecutionInfo:
+        return self._info
+
+    @property
+    def size(self) -> int:
+        """How many entries its journal has or will have."""
+        return self._journal.size
+
+    @property
+    def payload_bytes(self) -> int:
+        """What they carry."""
+        return self._journal.payload_bytes
+
+    @property
     def is_open(self) -> bool:
         """Whether something it has asked for has neither settled nor been taken back."""
         return self._journal.waiting

@@ -162,8 +162,12 @@ def _head_of(id: PromiseId, known: Mapping[bytes, bytes]) -> Head | None:
         raise CorruptData(f"the hash of {id} is not one of ours: {error}") from None
 
 
-def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0") -> Item[Page]:
-    """One page of a promise, of bounded size. What settles between pages is sorted out by its stamp."""
+def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, news: bool = False) -> Item[Page]:
+    """One page of a promise, of bounded size. What settles between pages is sorted out by its stamp.
+
+    With ``news`` it has only those entries that have settled since the last commit, and a cursor that is not b"" if
+    these are too many for one page.
+    """
     lua = script.load("load", keys.movable_clock)
 
     def parse(answer: list[bytes]) -> Page:
@@ -177,7 +181,7 @@ def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0") -> Item[Page]
                 known[name] = value
         return Page(_head_of(id, known) if cursor == b"0" else None, entries, after)
 
-    return Item(lua, keys, (), lua.item(id=id, cursor=cursor), parse)
+    return Item(lua, keys, (), lua.item(id=id, cursor=cursor, news="1" if news else ""), parse)
 
 
 def read_entry(keys: Keyspace, owner: PromiseId, number: str) -> Command[Entry | None]:

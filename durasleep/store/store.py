@@ -147,6 +147,12 @@ class Store:
         keys = self.keys(id)
         return await self.run(reads.load_rest(keys, id, await self.send(reads.read_page(keys, id))))
 
+    async def load_news(self, id: PromiseId) -> Loaded | None:
+        """A promise and only what has settled since its last commit; None if that cannot be told in one answer."""
+        keys = self.keys(id)
+        page = await self.send(reads.read_page(keys, id, news=True))
+        return None if page.cursor else await self.run(reads.load_rest(keys, id, page))
+
     async def aclose(self) -> None:
         await self._batcher.close()
 

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from durasleep import telemetry
@@ -48,6 +49,7 @@ from durasleep.store import batch, commands
 from durasleep.store.commands import Beat, Committed, Lease
 from durasleep.store.reads import Head, Loaded
 from durasleep.store.store import Store
+from durasleep.worker.kept import Kept, KeptWorkflows
 from durasleep.worker.lines import Lines
 from durasleep.worker.story import Story, describe_since
 from durasleep.worker.usercode import StandIns, UserCode
@@ -103,6 +105,7 @@ class Executor:
         self._settings = settings
         self._code = UserCode(concurrency, codec, stand_ins)
         self._running: dict[str, Running] = {}
+        self._kept = KeptWorkflows(settings, self._close_soon)
         self._lines = Lines(settings.log_lines_max)
         self._stubborn = 0
         self._watched: Counter[str] = Counter()
@@ -163,6 +166,7 @@ class Executor:
 
     def hear_beat(self, beat: Beat) -> None:
         """Drop what was lost; look at what has moved on."""
+        self._kept.drop_old(time.monotonic())
         lost = set(beat.lost)
         for running in tuple(self._running.values()):
             if running.lease.entry in lost and running.task is not None:
@@ -202,6 +206,8 @@ class Executor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._kept.drop_all()
+        await asyncio.sleep(0)  # they are put away in plain callbacks
         self._code.close()
 
     # -- one execution
@@ -231,7 +237,9 @@ class Executor:
 
     async def _execute(self, running: Running) -> None:
         lease = running.lease
-        loaded = await self._store.load(lease.id) if lease.id else None
+        kept, loaded = await self._load_kept(lease)
+        if kept is None:
+            loaded = await self._store.load(lease.id) if lease.id else None
         head = loaded.head if loaded else None
         if loaded is None or head is None or head.entry != lease.entry or head.epoch != lease.epoch:
             await self._drop(lease)
@@ -242,6 +250,11 @@ class Executor:
                 return
             running.is_suspect = True
         running.order = head.order
+        if kept is not None:
+            kept.story.wake(loaded.entries)
+            feed = partial(kept.activation.feed, loaded.entries.values())
+            await self._run_workflow(running, head, kept.activation, kept.story, feed)
+            return
         definition = self._registry.get(head.function)
         if isinstance(definition, WorkflowDefinition) and definition.fn in self._stand_ins:
             definition = TaskDefinition(definition.name, self._stand_ins[definition.fn])
@@ -255,7 +268,7 @@ class Executor:
             if pinned is None:
                 await self._defer_unknown(lease, head, f"version {version} of {head.function}, with which it began")
             else:
-                await self._run_workflow(running, loaded, pinned)
+                await self._begin_workflow(running, loaded, pinned)
 
     async def _run_task(self, running: Running, loaded: Loaded, definition: TaskDefinition) -> None:
         """A task as an execution of its own: its journal holds the attempts that failed, its outcome is the last."""
@@ -319,7 +332,21 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - whatever a user's function raises is its outcome
             return Outcome.REJECT, error
 
-    async def _run_workflow(self, running: Running, loaded: Loaded, definition: WorkflowDefinition) -> None:
+    async def _load_kept(self, lease: Lease) -> tuple[Kept | None, Loaded | None]:
+        """The workflow of a lease as it was left here, and what has settled since; None if somebody else had it."""
+        kept = self._kept.take(lease.id, lease.epoch)
+        if kept is None:
+            return None, None
+        loaded: Loaded | None = None
+        try:
+            loaded = await self._store.load_news(lease.id)
+        finally:
+            is_same = loaded is not None and loaded.head.birth == kept.birth and loaded.head.epoch == lease.epoch
+            if not is_same:
+                self._close_soon(kept.activation)
+        return (kept, loaded) if is_same else (None, None)
+
+    async def _begin_workflow(self, running: Running, loaded: Loaded, definition: WorkflowDefinition) -> None:
         head = loaded.head
         info = ExecutionInfo(
             id=head.id,
@@ -333,9 +360,18 @@ class Executor:
             birth=head.birth,
         )
         activation = self._activation(definition, info, head)
-        story = Story(head.id, loaded.entries.values())
+        entries = loaded.entries.values()
+        start = partial(activation.start, entries, head.unseen)
+        await self._run_workflow(running, head, activation, Story(head.id, entries), start)
+
+    async def _run_workflow(
+        self, running: Running, head: Head, activation: Activation, story: Story, go_on: Callable[[], Progress]
+    ) -> None:
+        """Drive a workflow, first by ``go_on``, until it is suspended or has ended."""
+        lease = running.lease
+        is_kept = False
         try:
-            progress = await self._drive(activation, activation.start, loaded.entries.values(), head.unseen)
+            progress = await self._drive(activation, go_on)
             while True:
                 if progress.warning:
                     logger.warning(progress.warning)
@@ -347,20 +383,22 @@ class Executor:
                     return
                 entries = await self._go_on(running, activation, progress)
                 if entries is None:
+                    is_kept = self._kept.put(head.id, activation, story, epoch=lease.epoch, birth=head.birth)
                     if self._lines.has_room("suspended"):
                         logger.info(story.suspended(self._store.clock.now_ms()))
                     return
                 story.settle(entry.number for entry in entries)
                 if self._settings.always_suspend:
-                    asyncio.get_running_loop().call_soon(self._close, activation)
-                    again = await self._load_again(running.lease)
-                    activation = self._activation(definition, info, head)
+                    self._close_soon(activation)
+                    again = await self._load_again(lease)
+                    activation = self._activation(activation.definition, activation.info, head)
                     known = (again.entries.values(), again.head.unseen, tuple(running.steps))
-                    progress = await self._drive(activation, activation.start, *known)
+                    progress = await self._drive(activation, partial(activation.start, *known))
                 else:
-                    progress = await self._drive(activation, activation.feed, entries)
+                    progress = await self._drive(activation, partial(activation.feed, entries))
         finally:
-            asyncio.get_running_loop().call_soon(self._close, activation)
+            if not is_kept:
+                self._close_soon(activation)
 
     def _activation(self, definition: WorkflowDefinition, info: ExecutionInfo, head: Head) -> Activation:
         self._watched[info.function] += 1
@@ -370,10 +408,10 @@ class Executor:
             definition, info, head.args, self._codec, settings=self._settings, base=head.base, watch=watch
         )
 
-    async def _drive(self, activation: Activation, go_on: Callable[..., Progress], *news: Any) -> Progress:
+    async def _drive(self, activation: Activation, go_on: Callable[[], Progress]) -> Progress:
         """Let the workflow's code run until it waits; said if that takes long, for nothing else runs meanwhile."""
         began = time.monotonic()
-        progress = await _plainly(go_on, *news)
+        progress = await _plainly(go_on)
         took_s = time.monotonic() - began
         if took_s > self._settings.slow_drain_s:
             logger.warning(
@@ -387,8 +425,11 @@ class Executor:
             progress = await _plainly(debug.checked, activation, progress)
         return progress
 
+    def _close_soon(self, activation: Activation) -> None:
+        """Put a workflow away, in a plain callback, outside any task: its loop has tasks of its own."""
+        asyncio.get_running_loop().call_soon(self._close, activation)
+
     def _close(self, activation: Activation) -> None:
-        """Put a workflow away. A plain callback, outside any task: its loop has tasks of its own."""
         report = activation.close()
         if report.stubborn:
             self._say_stubborn(activation.id, report.stubborn)

@@ -18,6 +18,11 @@ class Story:
         self._began = time.monotonic()
         self._dues = {entry.number: entry.due_ms for entry in entries if entry.state is State.PENDING}
 
+    def wake(self, numbers: Iterable[Number]) -> None:
+        """It goes on, for these have settled."""
+        self._began = time.monotonic()
+        self.settle(numbers)
+
     def ask(self, ops: Iterable[Op], now_ms: int) -> None:
         """Timers were just asked for."""
         for op in ops:

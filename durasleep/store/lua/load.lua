@@ -1,7 +1,7 @@
 -- A promise with its journal, one page an item: all of them together carry at most `LIMIT.answer_bytes_max`, or the
 -- least that HSCAN gives, and each at most about `LIMIT.answer_entries_max` entries. `cursor` is "0" for the first page.
 -- Answers per item: the cursor of the next page, "" at the end; then names and values in turn. The first page has all
--- of the promise but its waiters. A page for which there was no room has nothing, and the cursor that was asked for.
+-- of the promise but its waiters. With `news` it is only what has settled since the last commit. A page for which there was no room has nothing, and the cursor that was asked for.
 -- @include keys
 -- @include each_item
 local STEP = 16 -- entries looked at a time; what is small and has no large value comes at once, whatever the step
@@ -58,9 +58,26 @@ local function add_head(answer, key)
   end
 end
 
+-- Only what has settled since the last commit, beside the head; nothing and "0" if that is more than one answer.
+local function load_news(key)
+  local answer = { '' }
+  add_head(answer, key)
+  local unseen = redis.call('HGET', key, F.unseen) or ''
+  for number in string.gmatch(unseen, '[^ ]+') do
+    local raw = redis.call('HGET', key, number)
+    if raw then
+      room = room - #raw
+      answer[#answer + 1], answer[#answer + 2] = number, raw
+    end
+    if room <= 0 or #answer > 2 * LIMIT.answer_entries_max then return { '0' } end
+  end
+  return answer
+end
+
 local function load_page(item)
-  local id, cursor = unpack(item, 1, 2)
+  local id, cursor, news = unpack(item, 1, 3)
   local key, first, answer, is_done = promise_prefix .. id, cursor, { '' }, false
+  if news ~= '' then return load_news(key) end
   repeat
     local after, fields, bytes = scan(key, cursor, STEP)
     if bytes > room then
