@@ -14,7 +14,7 @@ from durasleep.settings import DEFAULTS, Settings
 from durasleep.worker.kept import ENTRY_BYTES, KeptWorkflows
 from durasleep.worker.story import Story
 from tests.service.fixtures import NewApp
-from tests.service.workers import serving
+from tests.service.workers import eventually, serving
 
 ROUNDS = 60
 
@@ -85,11 +85,13 @@ async def test_a_cancel_reaches_what_is_kept(new_app: NewApp) -> None:
 
     async with serving(app) as worker:
         handle = await app.rpc("c", patient)
-        while (await app.describe("c")).status != "suspended" or worker.running:
-            await app.describe("c")
+
+        async def sleeps_long() -> bool:
+            return [one.id for one in (await app.describe("c")).waiting_on] == ["c~2"] and not worker.running
+
+        await eventually(sleeps_long, "the second sleep")
         await handle.cancel()
-        while not await handle.done():
-            await app.describe("c")
+        await eventually(handle.done, "the end")
     assert heard[-1] == "canceled"
 
 
