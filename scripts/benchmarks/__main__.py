@@ -12,7 +12,20 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from durasleep.errors import DurasleepError
-from scripts.benchmarks import lateness, month, throughput
+from scripts.benchmarks import (
+    fanout,
+    growth,
+    idle,
+    lateness,
+    loop,
+    memory,
+    month,
+    recover,
+    rpc,
+    steps,
+    storm,
+    throughput,
+)
 from scripts.benchmarks.bench import KINDS, found_kinds
 from scripts.benchmarks.report import Report
 
@@ -30,8 +43,17 @@ class Benchmark(Protocol):
 
 
 BENCHMARKS: dict[str, Benchmark] = {
-    "lateness": lateness,
     "throughput": throughput,
+    "lateness": lateness,
+    "rpc": rpc,
+    "steps": steps,
+    "loop": loop,
+    "fanout": fanout,
+    "memory": memory,
+    "storm": storm,
+    "idle": idle,
+    "recover": recover,
+    "growth": growth,
     "month": month,
 }
 

@@ -29,11 +29,6 @@ async def waking(ctx: Context, due_ms: int) -> int:
     return time.time_ns() // 1000 - due_ms * 1000
 
 
-@app.workflow
-async def holding(ctx: Context, arg: int | str) -> None:
-    await ctx.promise()
-
-
 async def same(value: int) -> int:
     return value
 
