@@ -135,7 +135,10 @@ async def bench_on(kind: str, *, extra_args: Sequence[str] = ()) -> AsyncGenerat
         tempfile.TemporaryDirectory(prefix="durasleep-bench-") as directory,
         DevServer(Path(directory), persist=False, binary=binary, extra_args=extra_args) as server,
     ):
-        async with redis.asyncio.Redis.from_url(server.url) as beside, Durasleep(server.url) as client:
+        async with (
+            redis.asyncio.Redis.from_url(server.url, socket_timeout=None) as beside,
+            Durasleep(server.url) as client,
+        ):
             yield Bench(
                 server=server,
                 name=f"{binary.kind} {'.'.join(map(str, version))}",

@@ -52,7 +52,7 @@ async def measure_floor(bench: Bench, calls: int) -> float | None:
 def add_floor(report: Report, floor: float | None, transitions_per_s: float, *, at_least: float | None) -> None:
     """The floor beside what was done of it, or why it is missing."""
     if floor is None:
-        report.notes.append("no floor: redis-benchmark, of the package redis-tools, was not run")
+        report.notes.append("no floor: redis-benchmark, of the package redis-tools, is not here, or --floor-calls is 0")
         return
     report.add("floor_per_s", floor)
     report.add("transitions_per_s", transitions_per_s)
