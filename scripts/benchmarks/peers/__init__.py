@@ -10,7 +10,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 from durasleep.errors import DurasleepError
-from scripts.benchmarks.peers import arq, bullmq, docket
+from scripts.benchmarks.peers import arq, bullmq, dbos, docket
 from scripts.benchmarks.peers.running import Measured, Peer, run
 from scripts.benchmarks.report import Report, percentile
 
@@ -18,6 +18,7 @@ PEERS: dict[str, Peer] = {
     "docket": docket.PEER,
     "arq": arq.PEER,
     "bullmq": bullmq.PEER,
+    "dbos": dbos.PEER,
 }
 
 
