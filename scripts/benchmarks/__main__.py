@@ -74,6 +74,8 @@ def main() -> int:
     options = parser.parse_args()
     try:
         report = asyncio.run(BENCHMARKS[options.name].measure(options))
+    except KeyboardInterrupt:
+        return 130
     except DurasleepError as error:
         print(error, file=sys.stderr)
         return 1

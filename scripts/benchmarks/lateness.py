@@ -49,8 +49,7 @@ async def measure(options: Namespace) -> Report:
     report.add("early", sum(ms < 0 for ms in late_ms))
     add_spread(report, late_ms, **budgets)
     samples = {"durasleep": late_ms}
-    if not options.rate:
-        samples |= await peers.add_lateness(report, options, every_ms=every_ms, lead_ms=lead_ms)
+    samples |= await peers.add_lateness(report, options, timers=timers, every_ms=every_ms, lead_ms=lead_ms)
     if options.plot:
         plot.distribution(options.plot, f"Lateness: {what}", samples)
     return report

@@ -13,6 +13,7 @@ from scripts.benchmarks import filling
 from scripts.benchmarks.bench import Bench, bench_on, found_kinds
 from scripts.benchmarks.report import Report
 
+ALL = "all that are found"
 SIZES = (0, 50, 200, 1_000)
 NO_SLOWLOG = ("--slowlog-log-slower-than", "-1")  # it would keep copies of our arguments
 ONE_INT_MAX = {"redis7": 340.0, "valkey8": 280.0}
@@ -20,11 +21,11 @@ ONE_INT_MAX = {"redis7": 340.0, "valkey8": 280.0}
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=20_000, help="sleepers (%(default)s)")
-    parser.add_argument("--only", action="store_true", help="on the server of --server alone")
+    parser.set_defaults(server=ALL)
 
 
 async def measure(options: Namespace) -> Report:
-    kinds = [options.server] if options.only else found_kinds()
+    kinds = found_kinds() if options.server == ALL else [options.server]
     report = Report(
         "memory", ", ".join(kinds), f"bytes for each of {options.count} sleepers, by the bytes of its arguments"
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from argparse import ArgumentParser, Namespace
 
 from scripts.benchmarks import workflows
-from scripts.benchmarks.bench import bench_on, cpu_s
+from scripts.benchmarks.bench import bench_on
 from scripts.benchmarks.report import Report
+from scripts.benchmarks.stopwatch import Stopwatch
 
 WARM_UP = 20
 
@@ -22,12 +22,10 @@ async def measure(options: Namespace) -> Report:
     async with bench_on(options.server) as bench, bench.worker() as worker:
         report = Report("steps", bench.name, f"{count} workflows of three steps, all started at once")
         await asyncio.gather(*[await bench.client.rpc(f"w{n}", workflows.three_steps, n) for n in range(WARM_UP)])
-        began, used_s = time.perf_counter(), cpu_s(worker)
+        watch = Stopwatch(bench, worker)
         started = [bench.client.rpc(f"s{number}", workflows.three_steps, number) for number in range(count)]
         results = await asyncio.gather(*await asyncio.gather(*started))
-        took_s, used_s = time.perf_counter() - began, cpu_s(worker) - used_s
+        watch.stop()
     report.add("finished", sum(result == number for number, result in enumerate(results)))
-    report.add("seconds", took_s)
-    report.add("finished_per_s", count / took_s, at_least=3_000)
-    report.add("worker_cpu_us", used_s * 1e6 / count)
+    watch.add_to(report, "finished_per_s", count, at_least=3_000)
     return report

@@ -1,7 +1,8 @@
-"""Many timers due at once: how fast they are drained, and what everybody else feels meanwhile.
+"""Many timers due at once: how fast one worker drains them, and what everybody else feels meanwhile.
 
 The store's own calls put all to sleep until one instant (``filling.put_to_sleep``); when it has passed, a worker
-starts. Meanwhile another connection sends a PING every few milliseconds; slow script calls are in the server's SLOWLOG.
+starts. From the first that is gone, another connection sends a PING every few milliseconds; slow script calls are in
+the server's SLOWLOG.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import asyncio
 import threading
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import redis
 
 from durasleep.model import PromiseId, State
 from durasleep.store import reads, script
 from scripts.benchmarks import filling
-from scripts.benchmarks.bench import LOOK_S, Bench, bench_on, cpu_s
+from scripts.benchmarks.bench import LOOK_S, Bench, bench_on
 from scripts.benchmarks.report import Report, percentile
+from scripts.benchmarks.stopwatch import Stopwatch
 
 PING_EVERY_S = 0.002
 SLOW_US = 500  # what the SLOWLOG keeps
@@ -37,19 +41,17 @@ async def measure(options: Namespace) -> Report:
         due_ms = time.time_ns() // 1_000_000
         await filling.put_to_sleep(bench, count, lambda _: due_ms)
         await bench.redis.slowlog_reset()
-        pings = Pings(bench.url)
-        async with bench.worker() as worker:
-            began, used_s = time.perf_counter(), cpu_s(worker)
-            at_first = await bench.in_timers() + await bench.in_queue()
-            while await bench.in_timers() or await bench.in_queue():
+        async with bench.worker(wait=False) as worker:
+            while await bench.in_timers() == count:
                 await asyncio.sleep(LOOK_S)
-            took_s, used_s = time.perf_counter() - began, cpu_s(worker) - used_s
-        pings_ms = pings.stop()
+            with pinging(bench.url) as pings_ms:
+                watch = Stopwatch(bench, worker)
+                while await bench.in_timers() or await bench.in_queue():
+                    await asyncio.sleep(LOOK_S)
+                watch.stop()
         report.add("finished_of_sample", await _finished(bench, count))
         report.add("sample", min(count, SAMPLE))
-        report.add("seconds", took_s)
-        report.add("drained_per_s", at_first / took_s, at_least=5_000)
-        report.add("worker_cpu_us", used_s * 1e6 / max(1, at_first))
+        watch.add_to(report, "drained_per_s", count, at_least=5_000)
         report.add("ping_p50_ms", percentile(pings_ms, 0.5))
         report.add("ping_p99_ms", percentile(pings_ms, 0.99), at_most=10)
         report.add("ping_max_ms", max(pings_ms))
@@ -59,29 +61,28 @@ async def measure(options: Namespace) -> Report:
     return report
 
 
-class Pings:
-    """A thread with a connection of its own that sends a PING every few milliseconds."""
+@contextmanager
+def pinging(url: str) -> Generator[list[float]]:
+    """A thread with a connection of its own sends a PING every few milliseconds; what each took, in ms."""
+    took_ms: list[float] = []
+    stopping = threading.Event()
 
-    def __init__(self, url: str) -> None:
-        self._redis = redis.Redis.from_url(url)
-        self._redis.ping()
-        self._stopping = threading.Event()
-        self._took_ms: list[float] = []
-        self._thread = threading.Thread(target=self._run, name="pings")
-        self._thread.start()
+    def run() -> None:
+        with redis.Redis.from_url(url) as connection:
+            while True:
+                began = time.perf_counter()
+                connection.ping()
+                took_ms.append((time.perf_counter() - began) * 1000)
+                if stopping.wait(PING_EVERY_S):
+                    return
 
-    def stop(self) -> list[float]:
-        """What each has taken, in ms."""
-        self._stopping.set()
-        self._thread.join()
-        self._redis.close()
-        return self._took_ms
-
-    def _run(self) -> None:
-        while not self._stopping.wait(PING_EVERY_S):
-            began = time.perf_counter()
-            self._redis.ping()
-            self._took_ms.append((time.perf_counter() - began) * 1000)
+    thread = threading.Thread(target=run, name="pings")
+    thread.start()
+    try:
+        yield took_ms
+    finally:
+        stopping.set()
+        thread.join()
 
 
 async def _longest_script(bench: Bench) -> tuple[int, str]:

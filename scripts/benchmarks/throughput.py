@@ -7,12 +7,12 @@ three processes used meanwhile. Each workflow is four transitions: created, asle
 from __future__ import annotations
 
 import asyncio
-import time
 from argparse import ArgumentParser, Namespace
 
 from scripts.benchmarks import floor, peers, workflows
-from scripts.benchmarks.bench import bench_on, cpu_s
+from scripts.benchmarks.bench import bench_on
 from scripts.benchmarks.report import Report
+from scripts.benchmarks.stopwatch import Stopwatch
 
 TRANSITIONS = 4
 WARM_UP = 20
@@ -34,20 +34,14 @@ async def measure(options: Namespace) -> Report:
         bare = await floor.measure_floor(bench, options.floor_calls)
         async with bench.worker() as worker:
             await asyncio.gather(*[await bench.client.rpc(f"w{n}", workflows.sleeper, 1) for n in range(WARM_UP)])
-            processes = {"worker": worker, "client": bench.client_process, "redis": bench.server_process}
-            before = {name: cpu_s(process) for name, process in processes.items()}
-            began = time.perf_counter()
+            watch = Stopwatch(bench, worker)
             handles = await asyncio.gather(
                 *(bench.client.rpc(f"s{number}", workflows.sleeper, sleep_ms) for number in range(count))
             )
             results = await asyncio.gather(*handles)
-            took_s = time.perf_counter() - began
-            used_us = {name: (cpu_s(process) - before[name]) * 1e6 for name, process in processes.items()}
+            watch.stop()
     report.add("finished", sum(result == sleep_ms for result in results))
-    report.add("seconds", took_s)
-    report.add("finished_per_s", count / took_s, at_least=10_000)
-    for name, us in used_us.items():
-        report.add(f"{name}_cpu_us", us / count)
-    floor.add_floor(report, bare, TRANSITIONS * count / took_s, at_least=0.5)
-    await peers.add_throughput(report, options, count=count, sleep_ms=sleep_ms, ours_per_s=count / took_s)
+    watch.add_to(report, "finished_per_s", count, at_least=10_000)
+    floor.add_floor(report, bare, TRANSITIONS * count / watch.seconds, at_least=0.5)
+    await peers.add_throughput(report, options, count=count, sleep_ms=sleep_ms, ours_per_s=count / watch.seconds)
     return report

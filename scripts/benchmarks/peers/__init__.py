@@ -36,11 +36,13 @@ def _names(text: str) -> tuple[str, ...]:
     return names
 
 
-async def add_lateness(report: Report, options: Namespace, *, every_ms: float, lead_ms: int) -> dict[str, list[float]]:
+async def add_lateness(
+    report: Report, options: Namespace, *, timers: int, every_ms: float, lead_ms: int
+) -> dict[str, list[float]]:
     """The lateness of the peers that were asked for; answers all of their delays in ms."""
     samples: dict[str, list[float]] = {}
     for name in options.vs:
-        found = await _measure(report, name, options.server, options.timers, delay_ms=lead_ms, every_ms=every_ms)
+        found = await _measure(report, name, options.server, timers, delay_ms=lead_ms, every_ms=every_ms)
         if found is not None:
             samples[name] = found.late_ms
             report.add(f"{name}_early", sum(ms < 0 for ms in found.late_ms))
