@@ -1,0 +1,5 @@
+"""Measures durasleep, each figure on a server of its own: to compare within one run, never a test.
+
+One module a benchmark, each with ``add_arguments`` and ``measure``; what they share is in ``bench`` (the server and
+the processes), ``workflows`` (what the worker serves), ``filling``, ``floor``, ``report`` and ``plot``.
+"""

@@ -1,0 +1,90 @@
+"""The command: ``scripts/bench NAME [options]``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from rich.console import Console
+
+from durasleep.errors import DurasleepError
+from scripts.benchmarks import (
+    fanout,
+    growth,
+    idle,
+    lateness,
+    loop,
+    memory,
+    month,
+    recover,
+    rpc,
+    steps,
+    storm,
+    throughput,
+)
+from scripts.benchmarks.bench import KINDS, found_kinds
+from scripts.benchmarks.report import Report
+
+
+class Benchmark(Protocol):
+    """What a module of a benchmark offers."""
+
+    __doc__: str | None
+
+    @property
+    def add_arguments(self) -> Callable[[argparse.ArgumentParser], None]: ...
+
+    @property
+    def measure(self) -> Callable[[argparse.Namespace], Coroutine[Any, Any, Report]]: ...
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "throughput": throughput,
+    "lateness": lateness,
+    "rpc": rpc,
+    "steps": steps,
+    "loop": loop,
+    "fanout": fanout,
+    "memory": memory,
+    "storm": storm,
+    "idle": idle,
+    "recover": recover,
+    "growth": growth,
+    "month": month,
+}
+
+
+def main() -> int:
+    kinds = found_kinds()
+    if not kinds:
+        print("there is no Redis or Valkey to measure on: apt-get install redis-server", file=sys.stderr)
+        return 1
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures durasleep on a server of its own.")
+    names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
+    for name, benchmark in BENCHMARKS.items():
+        said = (benchmark.__doc__ or "").strip()
+        sub = names.add_parser(name, help=said.splitlines()[0], description=said)
+        sub.add_argument("--server", choices=KINDS, default=kinds[0], help="the kind of server (%(default)s)")
+        sub.add_argument("--json", action="store_true", help="print one JSON object")
+        benchmark.add_arguments(sub)
+    options = parser.parse_args()
+    try:
+        report = asyncio.run(BENCHMARKS[options.name].measure(options))
+    except KeyboardInterrupt:
+        return 130
+    except DurasleepError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if options.json:
+        print(json.dumps(report.to_json()))
+    else:
+        report.show(Console())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

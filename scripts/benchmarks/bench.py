@@ -1,0 +1,149 @@
+"""A server of its own, a client on it, and worker processes: what every benchmark runs on."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import redis.asyncio
+
+from durasleep import Durasleep
+from durasleep.devserver import DevServer
+from durasleep.errors import DurasleepError
+from durasleep.store.keys import Keyspace
+from tests import servers
+
+ROOT = Path(__file__).parents[2]
+APP = "scripts.benchmarks.workflows:app"
+GROUP = "workers"
+START_S = 30.0  # for a worker to be there on a loaded machine
+STOP_S = 40.0  # a worker that is told to stop may take its grace of 30 s
+LOOK_S = 0.02
+LOG_LINES = 5  # of a worker that did not start
+
+KINDS = tuple(kind for kind in servers.KINDS if kind != servers.FAKE)
+
+
+def found_kinds() -> list[str]:
+    """The kinds of servers this machine has, Debian's Redis first."""
+    return sorted((kind for kind in KINDS if servers.find(kind)), key=lambda kind: kind != "redis7")
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """What a process has used of the processor, in seconds."""
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What one measurement runs on."""
+
+    server: DevServer
+    name: str
+    """The server's kind and version, to show."""
+    redis: redis.asyncio.Redis
+    """A connection beside the client's, to look at the server."""
+    client: Durasleep
+    client_process: psutil.Process
+    server_process: psutil.Process
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
+    def directory(self) -> Path:
+        """For files of this measurement; gone with it."""
+        return self.server.directory
+
+    @property
+    def keys(self) -> Keyspace:
+        return Keyspace(self.client.namespace)
+
+    async def info(self, section: str) -> dict[str, Any]:
+        return await self.redis.info(section)
+
+    async def script_us(self) -> int:
+        """Microseconds the server has spent in scripts so far."""
+        stats = await self.info("commandstats")
+        return sum(int(stats[name]["usec"]) for name in ("cmdstat_evalsha", "cmdstat_eval") if name in stats)
+
+    async def in_queue(self) -> int:
+        """Executions that wait for a worker or are in the hands of one."""
+        return int(await self.redis.xlen(self.keys.queue(GROUP)))
+
+    async def in_timers(self) -> int:
+        return int(await self.redis.zcard(self.keys.timers))
+
+    async def until_asleep(self, sleepers: int) -> None:
+        """Until that many timers are set and no execution is in anybody's hands."""
+        while await self.in_timers() < sleepers or await self.in_queue():
+            await asyncio.sleep(LOOK_S)
+
+    @asynccontextmanager
+    async def worker(self, *, wait: bool = True) -> AsyncGenerator[psutil.Process]:
+        """A worker process as the command line starts it, ready if one waits for it; told to stop at the end."""
+        log = self.directory / "worker.log"
+        before = set(await self.client.workers())
+        with log.open("ab") as output:
+            command = [sys.executable, "-m", "durasleep", "worker", APP, "--url", self.url]
+            process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        try:
+            if wait:
+                await self._until_ready(process, before, log)
+            yield psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            try:
+                await asyncio.to_thread(process.wait, STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    async def _until_ready(self, process: subprocess.Popen[bytes], before: set[str], log: Path) -> None:
+        try:
+            async with asyncio.timeout(START_S):
+                while not set(await self.client.workers()) - before:
+                    if process.poll() is not None:
+                        break
+                    await asyncio.sleep(LOOK_S)
+                else:
+                    return
+        except TimeoutError:
+            pass
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+        raise DurasleepError(f"the worker did not start; it says:\n{tail}")
+
+
+@asynccontextmanager
+async def bench_on(kind: str, *, extra_args: Sequence[str] = ()) -> AsyncGenerator[Bench]:
+    """A server of a kind that keeps nothing, and a client on it."""
+    found = servers.find(kind)
+    if found is None:
+        raise DurasleepError(f"there is no {kind} on this machine, only {', '.join(found_kinds()) or 'none at all'}")
+    binary, version = found
+    with (
+        tempfile.TemporaryDirectory(prefix="durasleep-bench-") as directory,
+        DevServer(Path(directory), persist=False, binary=binary, extra_args=extra_args) as server,
+    ):
+        async with (
+            redis.asyncio.Redis.from_url(server.url, socket_timeout=None) as beside,
+            Durasleep(server.url) as client,
+        ):
+            yield Bench(
+                server=server,
+                name=f"{binary.kind} {'.'.join(map(str, version))}",
+                redis=beside,
+                client=client,
+                client_process=psutil.Process(),
+                server_process=psutil.Process(server.pid),
+            )

@@ -1,0 +1,84 @@
+"""Many executions that sleep, made fast: by the store's own calls, 64 to a script, without running any workflow.
+
+``put_to_sleep`` does what a client and a worker do: create, read from the stream, commit a timer and suspend. What it
+leaves is what they leave, to be woken by a worker. ``delay`` only creates, each with a delayed start: also a timer
+each, for less than half of the work, where it only counts how many timers there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from typing import Any
+
+from durasleep.model import Due, Number, Outcome, StartTimer
+from durasleep.runtime.definition import name_of
+from durasleep.settings import DEFAULTS
+from durasleep.store import calls, commands
+from durasleep.store.store import Store
+from durasleep.worker.reader import Reader
+from scripts.benchmarks import workflows
+from scripts.benchmarks.bench import GROUP, Bench
+
+FAR = timedelta(days=3_650)  # never due while we look
+CONSUMER = "filler/1"
+BATCH = 4_096  # calls in flight
+WAKING = name_of(workflows.waking)
+
+
+async def put_to_sleep(
+    bench: Bench, count: int, due_ms_of: Callable[[int], int], *, prefix: str = "s", args: bytes | None = None
+) -> None:
+    """So many ``waking`` workflows, asleep until the instants ``due_ms_of`` tells; ``args`` in place of their own."""
+    store = await bench.client.opened()
+    keys, inbox = store.keys(), calls.new_name("client")
+    reader = Reader(store.link(), keys, group=GROUP, consumer=CONSUMER, settings=DEFAULTS)
+    await reader.join()
+    for numbers in _batches(count):
+        dues = {f"{prefix}{number}": due_ms_of(number) for number in numbers}
+        payloads = {id: args or bench.client.codec.encode_args((due_ms,), {}, WAKING) for id, due_ms in dues.items()}
+        await _gather(store, (_rpc(store, id, WAKING, payload, inbox) for id, payload in payloads.items()))
+        await _suspend(store, reader, dues)
+    await reader.close()
+    await bench.redis.xgroup_delconsumer(keys.queue(GROUP), GROUP, CONSUMER)
+    await bench.redis.delete(keys.queue(f"{GROUP}/{CONSUMER.partition('/')[0]}"))
+
+
+async def delay(bench: Bench, count: int, *, prefix: str = "d") -> None:
+    """So many executions whose start is delayed for years."""
+    store = await bench.client.opened()
+    name, inbox = name_of(workflows.leaf), calls.new_name("client")
+    payload = bench.client.codec.encode_args((0,), {}, name)
+    for numbers in _batches(count):
+        await _gather(store, (_rpc(store, f"{prefix}{n}", name, payload, inbox, FAR) for n in numbers))
+
+
+def _rpc(
+    store: Store, id: str, function: str, payload: bytes, inbox: str, delay: timedelta | None = None
+) -> commands.Item[Any]:
+    return calls.rpc(
+        store.keys(), id, function, payload, target=GROUP, timeout=None, delay=delay, inbox=inbox, settings=DEFAULTS
+    )
+
+
+async def _suspend(store: Store, reader: Reader, dues: dict[str, int]) -> None:
+    """Take all of them from the stream, and let go of each with its timer set."""
+    left = len(dues)
+    while left:
+        leases = await reader.once(left)
+        commits: list[commands.Item[Any]] = []
+        for lease in leases:
+            timer = StartTimer(Number("1"), "", Due(f"={dues[lease.id]}"))
+            commits.append(commands.commit(store.keys(), CONSUMER, lease, Outcome.SUSPEND, ops=[timer]))
+        await _gather(store, commits)
+        left -= len(leases)
+
+
+async def _gather(store: Store, items: Iterable[commands.Item[Any]]) -> None:
+    await asyncio.gather(*map(store.call, items))
+
+
+def _batches(count: int) -> Iterator[range]:
+    for first in range(0, count, BATCH):
+        yield range(first, min(first + BATCH, count))

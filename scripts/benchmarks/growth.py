@@ -1,0 +1,78 @@
+"""What one wake-up costs beside ever more timers: Redis's time in scripts, and lateness.
+
+Executions with a delayed start stand in for other sleepers (``filling.delay``): a timer each. Beside them, workflows
+put to sleep by the store's own calls wake one by one, a few milliseconds apart, on one worker. The cost is that of
+firing, of the commit that ends the workflow, and of what the worker does anyway meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from scripts.benchmarks import filling, plot
+from scripts.benchmarks.bench import Bench, bench_on
+from scripts.benchmarks.report import Report
+
+EVERY_MS = 5
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--timers", type=int, default=1_000_000, help="beside how many, at most (%(default)s)")
+    parser.add_argument("--base", type=int, default=10_000, help="beside how many, at least (%(default)s)")
+    parser.add_argument("--wake-ups", type=int, default=1_000, help="how many each time (%(default)s)")
+    parser.add_argument("--lead", type=float, default=5.0, metavar="S", help="to set these and start a worker")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw cost against number; measures between, too")
+
+
+async def measure(options: Namespace) -> Report:
+    points: list[tuple[int, float, float]] = []
+    async with bench_on(options.server) as bench:
+        what = f"{options.wake_ups} wake-ups, {EVERY_MS} ms apart, beside so many timers"
+        report = Report("growth", bench.name, what)
+        beside = 0
+        for timers in _numbers(options.base, options.timers, between=options.plot is not None):
+            await filling.delay(bench, timers - beside, prefix=f"d{timers}-")
+            beside = timers
+            redis_us, p50_ms = await _wake(bench, options.wake_ups, options.lead, prefix=f"s{timers}-")
+            report.add(f"redis_us_at_{timers}", redis_us)
+            report.add(f"p50_ms_at_{timers}", p50_ms)
+            points.append((timers, redis_us, p50_ms))
+        report.add("timers", await bench.in_timers())
+    (_, first_us, first_ms), (_, last_us, last_ms) = points[0], points[-1]
+    report.add("redis_ratio", last_us / first_us, at_most=1.5)
+    report.add("p50_ratio", last_ms / first_ms, at_most=1.5)
+    if options.plot:
+        lines = {
+            "µs of Redis a wake-up": [(timers, us) for timers, us, _ in points],
+            "lateness p50, µs": [(timers, ms * 1000) for timers, _, ms in points],
+        }
+        plot.curves(options.plot, f"One wake-up on {report.server}", "timers", lines)
+    return report
+
+
+def _numbers(base: int, most: int, *, between: bool) -> list[int]:
+    """The least and the most; with what is between, a point each ten times as many."""
+    numbers = [base]
+    while between and numbers[-1] * 10 < most:
+        numbers.append(numbers[-1] * 10)
+    return [*numbers, most]
+
+
+async def _wake(bench: Bench, wake_ups: int, lead_s: float, *, prefix: str) -> tuple[float, float]:
+    """Microseconds of scripts for each, and the median of lateness in ms."""
+    first_ms = time.time_ns() // 1_000_000 + round(lead_s * 1000)
+    await filling.put_to_sleep(bench, wake_ups, lambda number: first_ms + number * EVERY_MS, prefix=prefix)
+    async with bench.worker():
+        await asyncio.sleep(max(0, first_ms - 100 - time.time_ns() // 1_000_000) / 1000)
+        before_us = await bench.script_us()
+        last_ms = first_ms + wake_ups * EVERY_MS
+        await asyncio.sleep(max(0, last_ms - time.time_ns() // 1_000_000) / 1000)
+        while await bench.in_queue():
+            await asyncio.sleep(0.05)
+        spent_us = await bench.script_us() - before_us
+        late_us = await asyncio.gather(*(bench.client.get(f"{prefix}{n}") for n in range(wake_ups)))
+    return spent_us / wake_ups, statistics.median(late_us) / 1000

@@ -1,0 +1,52 @@
+"""What a sleeper costs in Redis: the growth of used_memory by each workflow that sleeps, on each kind of server.
+
+The store's own calls put them to sleep, as a client and a worker would (``filling.put_to_sleep``). Each has a short id
+and its client waits for it; its arguments are one int, nothing, or a text of so many bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser, Namespace
+
+from scripts.benchmarks import filling
+from scripts.benchmarks.bench import Bench, bench_on, found_kinds
+from scripts.benchmarks.report import Report
+
+ALL = "all that are found"
+SIZES = (0, 50, 200, 1_000)
+NO_SLOWLOG = ("--slowlog-log-slower-than", "-1")  # it would keep copies of our arguments
+ONE_INT_MAX = {"redis7": 340.0, "valkey8": 280.0}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--count", type=int, default=20_000, help="sleepers (%(default)s)")
+    parser.set_defaults(server=ALL)
+
+
+async def measure(options: Namespace) -> Report:
+    kinds = found_kinds() if options.server == ALL else [options.server]
+    report = Report(
+        "memory", ", ".join(kinds), f"bytes for each of {options.count} sleepers, by the bytes of its arguments"
+    )
+    for kind in kinds:
+        report.add(f"{kind}_int", await _bytes_each(kind, options.count, (7,)), at_most=ONE_INT_MAX.get(kind))
+        for size in SIZES:
+            report.add(f"{kind}_{size}", await _bytes_each(kind, options.count, ("x" * size,) if size else ()))
+    return report
+
+
+async def _bytes_each(kind: str, count: int, args: tuple[object, ...]) -> float:
+    far_ms = (time.time_ns() // 1_000_000) + round(filling.FAR.total_seconds() * 1000)
+    async with bench_on(kind, extra_args=NO_SLOWLOG) as bench:
+        payload = bench.client.codec.encode_args(args, {}, filling.WAKING)
+        await filling.put_to_sleep(bench, 1, lambda _: far_ms, prefix="first", args=payload)
+        before = await _used(bench)
+        await filling.put_to_sleep(bench, count, lambda number: far_ms + number, args=payload)
+        return (await _used(bench) - before) / count
+
+
+async def _used(bench: Bench) -> int:
+    """What the server holds, without the buffers of connections, which come and go."""
+    info = await bench.info("memory")
+    return int(info["used_memory"]) - int(info["mem_clients_normal"])

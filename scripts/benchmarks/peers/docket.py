@@ -1,0 +1,18 @@
+"""docket: a delayed task on Redis streams, in Python."""
+
+from __future__ import annotations
+
+from scripts.benchmarks.peers.running import WORK, Peer, python_with, version_in
+
+
+def prepare() -> tuple[list[str], str]:
+    python = python_with("docket", "pydocket")
+    return [str(python), str(WORK / "docket_work.py")], version_in(python, "pydocket")
+
+
+PEER = Peer(
+    "docket",
+    "docket.add(..., when=...), 100 at a time; a worker with concurrency=100 and 1,000 connections, else as it comes",
+    prepare,
+    times_min=25,
+)

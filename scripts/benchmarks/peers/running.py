@@ -1,0 +1,121 @@
+"""Runs a peer: its environment, made once and kept, then a worker and a client of it on a fresh server.
+
+The processes speak through two lists on that server: ``bench:ready`` from the worker when it serves, ``bench:done``
+when all jobs have run, with how late each was. The client prints what it took as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from durasleep.errors import DurasleepError
+from scripts.benchmarks.bench import bench_on, cpu_s
+
+WORK = Path(__file__).parent / "work"
+ENVIRONMENTS = Path(tempfile.gettempdir()) / "durasleep-bench-peers"
+READY_S = 30
+JOBS_PER_S_MIN = 50  # slower is given up
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How to run one."""
+
+    name: str
+    what: str
+    """What its client and its worker do, to be said beside the figures."""
+    prepare: Callable[[], tuple[list[str], str]]
+    """Makes its environment; answers the command that takes the role and its arguments, and the version."""
+    times_min: float | None = None
+    """How many times its throughput ours should be."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a peer has done."""
+
+    version: str
+    seconds: float
+    """From the first job sent to the last one run."""
+    late_ms: list[float]
+    worker_cpu_s: float
+    client_cpu_s: float
+    server_cpu_s: float
+
+
+async def run(peer: Peer, kind: str, count: int, *, delay_ms: int, every_ms: float) -> Measured:
+    """So many jobs, the first due after ``delay_ms``, each next one ``every_ms`` later."""
+    command, version = await asyncio.to_thread(peer.prepare)
+    async with bench_on(kind) as bench:
+        log = bench.directory / "peer.log"
+        with log.open("ab") as output:
+            worker = await asyncio.create_subprocess_exec(
+                *command, "worker", bench.url, str(count), stdout=output, stderr=output
+            )
+        try:
+            ready = bench.redis.blpop(["bench:ready"], READY_S)
+            if await ready is None:
+                raise DurasleepError(f"its worker did not start: {_tail(log)}")
+            processes = psutil.Process(worker.pid), bench.server_process
+            before = [cpu_s(process) for process in processes]
+            given_s = round((delay_ms + every_ms * count) / 1000 + READY_S + count / JOBS_PER_S_MIN)
+            client = await asyncio.create_subprocess_exec(
+                *command,
+                "client",
+                *(bench.url, str(count), str(delay_ms), str(every_ms), str(given_s)),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            out, err = await client.communicate()
+            worker_cpu_s, server_cpu_s = (
+                cpu_s(process) - used for process, used in zip(processes, before, strict=True)
+            )
+        finally:
+            if worker.returncode is None:
+                worker.kill()
+            await worker.wait()
+        if client.returncode != 0:
+            raise DurasleepError(
+                f"its client failed: {err.decode(errors='replace').strip().splitlines()[-1:]}; {_tail(log)}"
+            )
+        found = json.loads(out)
+    late_ms = [late_us / 1000 for late_us in found["late_us"]]
+    return Measured(version, found["seconds"], late_ms, worker_cpu_s, found["cpu_s"], server_cpu_s)
+
+
+def python_with(name: str, *requirements: str) -> Path:
+    """The Python of a virtual environment that has these packages; made at the first call, with this Python."""
+    folder = ENVIRONMENTS / f"{name}-py{sys.version_info.major}{sys.version_info.minor}"
+    python, done = folder / "bin" / "python", folder / "installed"
+    if not done.exists():
+        venv.create(folder, with_pip=True, clear=True)
+        install([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements])
+        done.touch()
+    return python
+
+
+def version_in(python: Path, package: str) -> str:
+    """The version of a package in an environment."""
+    question = f"from importlib.metadata import version; print(version({package!r}))"
+    return subprocess.run([python, "-c", question], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def install(command: list[str], folder: Path | None = None) -> None:
+    """Run an installer; DurasleepError with what it says if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    if done.returncode != 0:
+        raise DurasleepError(f"it cannot be installed: {(done.stderr or done.stdout).strip()[-500:]}")
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-5:])

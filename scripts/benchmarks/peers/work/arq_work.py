@@ -1,0 +1,37 @@
+"""arq's worker and client."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from arq import create_pool
+from arq.connections import RedisSettings
+from arq.worker import Worker
+from common import Tally, arguments, send_all
+
+role, url, count, delay_ms, every_ms, given_s = arguments()
+tally = Tally(url, count)
+
+
+async def job(ctx: dict[str, Any], due_ms: int) -> None:
+    await tally.note(due_ms)
+
+
+async def main() -> None:
+    settings = RedisSettings.from_dsn(url)
+    if role == "worker":
+        worker = Worker([job], redis_settings=settings, max_jobs=100, on_startup=lambda _: tally.ready())
+        await worker.async_run()
+    else:
+        pool = await create_pool(settings)
+
+        def send(due_ms: int) -> object:
+            return pool.enqueue_job("job", due_ms, _defer_until=datetime.fromtimestamp(due_ms / 1000, UTC))
+
+        await send_all(send, url, count, delay_ms, every_ms, given_s)
+        await pool.aclose()
+
+
+asyncio.run(main())

@@ -1,0 +1,35 @@
+"""Pictures, for ``--plot``; matplotlib takes long to import, so only then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def distribution(path: Path, title: str, samples_ms: Mapping[str, Sequence[float]]) -> None:
+    """The share of samples that took at most so long, a line for each name."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, values in samples_ms.items():
+        shares = [(place + 1) / len(values) for place in range(len(values))]
+        axes.step(sorted(values), shares, where="post", label=name)
+    axes.set(title=title, xlabel="ms", ylabel="share", xscale="symlog", xlim=(0, None), ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def curves(path: Path, title: str, xlabel: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    """A line of points for each name, its number on a logarithmic axis."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, points in lines.items():
+        axes.plot(*zip(*points, strict=True), marker="o", label=name)
+    axes.set(title=title, xlabel=xlabel, xscale="log", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)

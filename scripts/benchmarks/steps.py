@@ -1,0 +1,31 @@
+"""Three-step workflows a second: each step trivial, and durable before the next begins."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import ArgumentParser, Namespace
+
+from scripts.benchmarks import workflows
+from scripts.benchmarks.bench import bench_on
+from scripts.benchmarks.report import Report
+from scripts.benchmarks.stopwatch import Stopwatch
+
+WARM_UP = 20
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--count", type=int, default=5_000, help="workflows (%(default)s)")
+
+
+async def measure(options: Namespace) -> Report:
+    count: int = options.count
+    async with bench_on(options.server) as bench, bench.worker() as worker:
+        report = Report("steps", bench.name, f"{count} workflows of three steps, all started at once")
+        await asyncio.gather(*[await bench.client.rpc(f"w{n}", workflows.three_steps, n) for n in range(WARM_UP)])
+        watch = Stopwatch(bench, worker)
+        started = [bench.client.rpc(f"s{number}", workflows.three_steps, number) for number in range(count)]
+        results = await asyncio.gather(*await asyncio.gather(*started))
+        watch.stop()
+    report.add("finished", sum(result == number for number, result in enumerate(results)))
+    watch.add_to(report, "finished_per_s", count, at_least=3_000)
+    return report
