@@ -32,13 +32,13 @@ async def put_to_sleep(
 ) -> None:
     """So many ``waking`` workflows, asleep until the instants ``due_ms_of`` tells; ``args`` in place of their own."""
     store = await bench.client.opened()
-    keys, inbox = store.keys(), calls.new_name("client")
+    keys, names = store.keys(), calls.Names()
     reader = Reader(store.link(), keys, group=GROUP, consumer=CONSUMER, settings=DEFAULTS)
     await reader.join()
     for numbers in _batches(count):
         dues = {f"{prefix}{number}": due_ms_of(number) for number in numbers}
         payloads = {id: args or bench.client.codec.encode_args((due_ms,), {}, WAKING) for id, due_ms in dues.items()}
-        await _gather(store, (_rpc(store, id, WAKING, payload, inbox) for id, payload in payloads.items()))
+        await _gather(store, (_rpc(store, id, WAKING, payload, names) for id, payload in payloads.items()))
         await _suspend(store, reader, dues)
     await reader.close()
     await bench.redis.xgroup_delconsumer(keys.queue(GROUP), GROUP, CONSUMER)
@@ -48,17 +48,26 @@ async def put_to_sleep(
 async def delay(bench: Bench, count: int, *, prefix: str = "d") -> None:
     """So many executions whose start is delayed for years."""
     store = await bench.client.opened()
-    name, inbox = name_of(workflows.leaf), calls.new_name("client")
+    name, names = name_of(workflows.leaf), calls.Names()
     payload = bench.client.codec.encode_args((0,), {}, name)
     for numbers in _batches(count):
-        await _gather(store, (_rpc(store, f"{prefix}{n}", name, payload, inbox, FAR) for n in numbers))
+        await _gather(store, (_rpc(store, f"{prefix}{n}", name, payload, names, FAR) for n in numbers))
 
 
 def _rpc(
-    store: Store, id: str, function: str, payload: bytes, inbox: str, delay: timedelta | None = None
+    store: Store, id: str, function: str, payload: bytes, names: calls.Names, delay: timedelta | None = None
 ) -> commands.Item[Any]:
     return calls.rpc(
-        store.keys(), id, function, payload, target=GROUP, timeout=None, delay=delay, inbox=inbox, settings=DEFAULTS
+        store.keys(),
+        id,
+        function,
+        payload,
+        target=GROUP,
+        timeout=None,
+        delay=delay,
+        call=names.call(),
+        inbox=names.inbox,
+        settings=DEFAULTS,
     )
 
 

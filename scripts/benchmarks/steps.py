@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from argparse import ArgumentParser, Namespace
 
 from scripts.benchmarks import workflows
@@ -21,10 +20,12 @@ async def measure(options: Namespace) -> Report:
     count: int = options.count
     async with bench_on(options.server) as bench, bench.worker() as worker:
         report = Report("steps", bench.name, f"{count} workflows of three steps, all started at once")
-        await asyncio.gather(*[await bench.client.rpc(f"w{n}", workflows.three_steps, n) for n in range(WARM_UP)])
+        client = bench.client
+        await client.gather(await client.rpc_many(workflows.three_steps, [(f"w{n}", n) for n in range(WARM_UP)]))
         watch = Stopwatch(bench, worker)
-        started = [bench.client.rpc(f"s{number}", workflows.three_steps, number) for number in range(count)]
-        results = await asyncio.gather(*await asyncio.gather(*started))
+        results = await client.gather(
+            await client.rpc_many(workflows.three_steps, [(f"s{n}", n) for n in range(count)])
+        )
         watch.stop()
     report.add("finished", sum(result == number for number, result in enumerate(results)))
     watch.add_to(report, "finished_per_s", count, at_least=3_000)

@@ -6,7 +6,6 @@ three processes used meanwhile. Each workflow is four transitions: created, asle
 
 from __future__ import annotations
 
-import asyncio
 from argparse import ArgumentParser, Namespace
 
 from scripts.benchmarks import floor, peers, workflows
@@ -33,12 +32,11 @@ async def measure(options: Namespace) -> Report:
         )
         bare = await floor.measure_floor(bench, options.floor_calls)
         async with bench.worker() as worker:
-            await asyncio.gather(*[await bench.client.rpc(f"w{n}", workflows.sleeper, 1) for n in range(WARM_UP)])
+            client = bench.client
+            await client.gather(await client.rpc_many(workflows.sleeper, [(f"w{n}", 1) for n in range(WARM_UP)]))
             watch = Stopwatch(bench, worker)
-            handles = await asyncio.gather(
-                *(bench.client.rpc(f"s{number}", workflows.sleeper, sleep_ms) for number in range(count))
-            )
-            results = await asyncio.gather(*handles)
+            handles = await client.rpc_many(workflows.sleeper, [(f"s{n}", sleep_ms) for n in range(count)])
+            results = await client.gather(handles)
             watch.stop()
     report.add("finished", sum(result == sleep_ms for result in results))
     watch.add_to(report, "finished_per_s", count, at_least=10_000)
