@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import tempfile
@@ -87,12 +88,15 @@ class Bench:
 
     @asynccontextmanager
     async def worker(self, *, wait: bool = True) -> AsyncGenerator[psutil.Process]:
-        """A worker process as the command line starts it, ready if one waits for it; told to stop at the end."""
+        """A worker process with the default settings, ready if one waits for it; told to stop at the end."""
         log = self.directory / "worker.log"
         before = set(await self.client.workers())
         with log.open("ab") as output:
             command = [sys.executable, "-m", "durasleep", "worker", APP, "--url", self.url]
-            process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            environment = {name: value for name, value in os.environ.items() if not name.startswith("DURASLEEP_")}
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
         try:
             if wait:
                 await self._until_ready(process, before, log)
