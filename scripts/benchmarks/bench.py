@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -84,19 +86,17 @@ class Bench:
     async def in_timers(self) -> int:
         return int(await self.redis.zcard(self.keys.timers))
 
-    async def until_asleep(self, sleepers: int) -> None:
-        """Until that many timers are set and no execution is in anybody's hands."""
-        while await self.in_timers() < sleepers or await self.in_queue():
-            await asyncio.sleep(LOOK_S)
-
     @asynccontextmanager
     async def worker(self, *, wait: bool = True) -> AsyncGenerator[psutil.Process]:
-        """A worker process as the command line starts it, ready if one waits for it; told to stop at the end."""
+        """A worker process with the default settings, ready if one waits for it; told to stop at the end."""
         log = self.directory / "worker.log"
         before = set(await self.client.workers())
         with log.open("ab") as output:
             command = [sys.executable, "-m", "durasleep", "worker", APP, "--url", self.url]
-            process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            environment = {name: value for name, value in os.environ.items() if not name.startswith("DURASLEEP_")}
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
         try:
             if wait:
                 await self._until_ready(process, before, log)
@@ -110,16 +110,11 @@ class Bench:
                 process.wait()
 
     async def _until_ready(self, process: subprocess.Popen[bytes], before: set[str], log: Path) -> None:
-        try:
-            async with asyncio.timeout(START_S):
-                while not set(await self.client.workers()) - before:
-                    if process.poll() is not None:
-                        break
-                    await asyncio.sleep(LOOK_S)
-                else:
-                    return
-        except TimeoutError:
-            pass
+        give_up_at = time.monotonic() + START_S
+        while time.monotonic() < give_up_at and process.poll() is None:
+            if set(await self.client.workers()) - before:
+                return
+            await asyncio.sleep(LOOK_S)
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
         raise DurasleepError(f"the worker did not start; it says:\n{tail}")
 

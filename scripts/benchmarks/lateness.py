@@ -13,7 +13,7 @@ from pathlib import Path
 
 from durasleep.errors import DurasleepError
 from scripts.benchmarks import peers, plot, workflows
-from scripts.benchmarks.bench import Bench, bench_on
+from scripts.benchmarks.bench import LOOK_S, Bench, bench_on
 from scripts.benchmarks.report import Report, add_spread
 
 SPREAD_MS = 20  # between two timers of an idle worker
@@ -62,11 +62,10 @@ async def _wake(bench: Bench, timers: int, every_ms: float, lead_ms: int, *, str
     started = [bench.client.rpc(f"s{number}", workflows.waking, due) for number, due in enumerate(dues)]
     handles = await asyncio.gather(*started)
     if strict:
-        await bench.until_asleep(timers)
-        if now_ms() > first_ms:
-            raise DurasleepError(
-                f"it took {now_ms() - first_ms} ms too long to put all to sleep: a longer --lead helps"
-            )
+        while await bench.in_timers() < timers:
+            if now_ms() >= first_ms:
+                raise DurasleepError("the first fell due before all were asleep: a longer --lead helps")
+            await asyncio.sleep(LOOK_S)
     return [late_us / 1000 for late_us in await asyncio.gather(*handles)]
 
 

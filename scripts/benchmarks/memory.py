@@ -6,15 +6,19 @@ and its client waits for it; its arguments are one int, nothing, or a text of so
 
 from __future__ import annotations
 
+import asyncio
 import time
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 
+from durasleep import Durasleep
 from scripts.benchmarks import filling
-from scripts.benchmarks.bench import Bench, bench_on, found_kinds
+from scripts.benchmarks.bench import LOOK_S, Bench, bench_on, found_kinds
 from scripts.benchmarks.report import Report
 
 ALL = "all that are found"
 SIZES = (0, 50, 200, 1_000)
+FIRST = 512  # fill whole batches, so that the server has all the buffers it ever needs
 NO_SLOWLOG = ("--slowlog-log-slower-than", "-1")  # it would keep copies of our arguments
 ONE_INT_MAX = {"redis7": 340.0, "valkey8": 280.0}
 
@@ -37,16 +41,19 @@ async def measure(options: Namespace) -> Report:
 
 
 async def _bytes_each(kind: str, count: int, args: tuple[object, ...]) -> float:
-    far_ms = (time.time_ns() // 1_000_000) + round(filling.FAR.total_seconds() * 1000)
     async with bench_on(kind, extra_args=NO_SLOWLOG) as bench:
         payload = bench.client.codec.encode_args(args, {}, filling.WAKING)
-        await filling.put_to_sleep(bench, 1, lambda _: far_ms, prefix="first", args=payload)
-        before = await _used(bench)
-        await filling.put_to_sleep(bench, count, lambda number: far_ms + number, args=payload)
-        return (await _used(bench) - before) / count
+        before = await _used_after(bench, FIRST, "first", payload)
+        return (await _used_after(bench, count, "s", payload) - before) / count
 
 
-async def _used(bench: Bench) -> int:
-    """What the server holds, without the buffers of connections, which come and go."""
-    info = await bench.info("memory")
-    return int(info["used_memory"]) - int(info["mem_clients_normal"])
+async def _used_after(bench: Bench, count: int, prefix: str, payload: bytes) -> int:
+    """Put some to sleep, and answer what the server holds when the connection of who did it is gone."""
+    far_ms = (time.time_ns() // 1_000_000) + round(filling.FAR.total_seconds() * 1000)
+    async with Durasleep(bench.url) as client:
+        filler = replace(bench, client=client)
+        await filling.put_to_sleep(filler, count, lambda number: far_ms + number, prefix=prefix, args=payload)
+    while int((await bench.info("clients"))["connected_clients"]) > 1:
+        await asyncio.sleep(LOOK_S)
+    await bench.redis.script_flush("SYNC")  # the garbage of its Lua comes and goes
+    return int((await bench.info("memory"))["used_memory"])
