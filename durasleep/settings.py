@@ -22,8 +22,9 @@ class Settings:
     """What these entries carry, for every activation loads it all; likewise halted, and warned of at half."""
     commit_ops_max: int = 256
     """Things one commit may start; more are split over several, so that no script runs long."""
-    batch_items_max: int = 64
-    """Calls joined into one script call: about a millisecond of Redis at most."""
+    batch_items_max: int = 32
+    """Calls joined into one script call: one or two milliseconds of Redis. 64 cost it as much for each, and twice as
+    long for everybody else."""
     batch_bytes_max: int = 1 << 20
     """Bytes joined into one script call, for the same reason."""
 
@@ -54,7 +55,7 @@ class Settings:
     """A blocked event loop is reported with its stack this often."""
     grace_s: float = 30.0
     """How long running steps may finish after SIGTERM; systemd and Kubernetes wait 90 and 30 s."""
-    fire_items_max: int = 256
+    fire_items_max: int = 64
     """Due timers settled by one script call, so that other clients are served in between."""
     rank_delay_ms: int = 50
     """Each rank waits this much longer before it fires what a better one has not."""

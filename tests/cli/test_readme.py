@@ -126,7 +126,7 @@ async def sleeping_workflow(ctx: Context, secs: int) -> str:
 
 async def main(existing_client, order):
 {indent(asynchronous.replace("handle = await", REGISTER + "handle = await"), "    ")}
-    print(receipt)
+    print(receipt, len(receipts))
     await asyncio.to_thread(blocking)
     worker.stop()
     await serving
@@ -145,7 +145,7 @@ for client in (redis.asyncio.Redis.from_url({url!r}), redis.Redis.from_url({url!
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["tea sent", "Slept for 5 seconds"] * 2
+    assert done.stdout.splitlines() == ["tea sent 2", "Slept for 5 seconds"] * 2
 
 
 REGISTER = """

@@ -86,7 +86,7 @@ async def test_the_calls_of_one_turn_are_one_command_of_the_server(real_server: 
         await batcher.call(create(namespace, "warm"))
         client: Any = real_server.client()
         await client.config_resetstat()
-        await asyncio.gather(*(batcher.call(create(namespace, f"x{n}")) for n in range(64)))
+        await asyncio.gather(*(batcher.call(create(namespace, f"x{n}")) for n in range(DEFAULTS.batch_items_max)))
         stats = await client.info("commandstats")
         assert stats["cmdstat_evalsha"]["calls"] == 1
 
