@@ -14,6 +14,7 @@ import typer
 from durasleep import devserver
 from durasleep.app import run_worker
 from durasleep.cli import address, view
+from durasleep.cli import processes as several
 from durasleep.cli.options import UrlOption
 from durasleep.errors import StoreError
 
@@ -28,6 +29,9 @@ ConcurrencyOption = Annotated[
     int, typer.Option("--concurrency", metavar="N", min=1, max=10_000, help="Executions in hand at a time.")
 ]
 NameOption = Annotated[str | None, typer.Option("--name", metavar="NAME", help="The worker's name; else host and pid.")]
+ProcessesOption = Annotated[
+    int, typer.Option("--processes", metavar="N", min=1, max=256, help="Worker processes, for tasks that compute.")
+]
 DebugOption = Annotated[
     bool, typer.Option("--debug", help="Run every activation twice and compare; name calls that do not replay.")
 ]
@@ -39,6 +43,7 @@ def worker(
     group: GroupOption = None,
     concurrency: ConcurrencyOption = 100,
     name: NameOption = None,
+    processes: ProcessesOption = 1,
     url: UrlOption = None,
     debug: DebugOption = False,
     verbose: VerboseOption = False,
@@ -49,6 +54,14 @@ def worker(
     """
     _prepare_output(verbose)
     app = address.load_app(address.find_app(module))
+    if processes > 1:
+        given = [*([module] if module else []), "--concurrency", str(concurrency)]
+        for option, value in (("--group", group), ("--url", url)):
+            given += [option, value] if value else []
+        given += [option for option, is_set in (("--debug", debug), ("--verbose", verbose)) if is_set]
+        names = [["--name", f"{name}-{number}"] if name else [] for number in range(1, processes + 1)]
+        raise typer.Exit(several.serve([["worker", *given, *own] for own in names]))
+    several.end_with_parent()
     if url or not app.is_addressed:
         app.connect(address.find_url(url))
     run_worker(app.worker(group=group, name=name, concurrency=concurrency, debug=debug))

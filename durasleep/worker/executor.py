@@ -80,6 +80,14 @@ class Running:
     steps: dict[Number, asyncio.Task[StepResult | None]] = field(default_factory=dict[Number, Any])
     news: bool = False
     is_suspect: bool = False
+    kept: Kept | None = None
+    """Its workflow from the time before, until that goes on."""
+
+    def drop_kept(self, close: Callable[[Activation], None]) -> None:
+        """It will not go on here."""
+        kept, self.kept = self.kept, None
+        if kept is not None:
+            close(kept.activation)
 
 
 class Executor:
@@ -230,6 +238,7 @@ class Executor:
             logger.exception("%s halted by a fault in durasleep", lease.id)
             await self._halt(lease, f"a fault in durasleep: {error!r}")
         finally:
+            running.drop_kept(self._close_soon)
             for step in running.steps.values():
                 step.cancel()
             self._running.pop(lease.entry, None)
@@ -237,9 +246,7 @@ class Executor:
 
     async def _execute(self, running: Running) -> None:
         lease = running.lease
-        kept, loaded = await self._load_kept(lease)
-        if kept is None:
-            loaded = await self._store.load(lease.id) if lease.id else None
+        loaded = await self._load(running)
         head = loaded.head if loaded else None
         if loaded is None or head is None or head.entry != lease.entry or head.epoch != lease.epoch:
             await self._drop(lease)
@@ -250,7 +257,8 @@ class Executor:
                 return
             running.is_suspect = True
         running.order = head.order
-        if kept is not None:
+        if running.kept is not None:
+            kept, running.kept = running.kept, None
             kept.story.wake(loaded.entries)
             feed = partial(kept.activation.feed, loaded.entries.values())
             await self._run_workflow(running, head, kept.activation, kept.story, feed)
@@ -332,19 +340,16 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - whatever a user's function raises is its outcome
             return Outcome.REJECT, error
 
-    async def _load_kept(self, lease: Lease) -> tuple[Kept | None, Loaded | None]:
-        """The workflow of a lease as it was left here, and what has settled since; None if somebody else had it."""
-        kept = self._kept.take(lease.id, lease.epoch)
-        if kept is None:
-            return None, None
-        loaded: Loaded | None = None
-        try:
+    async def _load(self, running: Running) -> Loaded | None:
+        """What the lease is for: all of it, or for a workflow that is kept here only what has settled since."""
+        lease = running.lease
+        kept = running.kept = self._kept.take(lease.id, lease.epoch)
+        if kept is not None:
             loaded = await self._store.load_news(lease.id)
-        finally:
-            is_same = loaded is not None and loaded.head.birth == kept.birth and loaded.head.epoch == lease.epoch
-            if not is_same:
-                self._close_soon(kept.activation)
-        return (kept, loaded) if is_same else (None, None)
+            if loaded is not None and loaded.head.birth == kept.birth:
+                return loaded
+            running.drop_kept(self._close_soon)
+        return await self._store.load(lease.id) if lease.id else None
 
     async def _begin_workflow(self, running: Running, loaded: Loaded, definition: WorkflowDefinition) -> None:
         head = loaded.head

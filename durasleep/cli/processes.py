@@ -1,0 +1,89 @@
+"""Several worker processes under one command: for tasks that need more than one core, as Python has one a process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+PARENT = "DURASLEEP_PARENT"
+"""The environment variable that tells a child whose death is its end, too."""
+
+LOOK_S = 0.2
+RESTART_S = 1.0  # what dies at once would die again
+
+logger = logging.getLogger("durasleep")
+
+
+def serve(commands: Sequence[Sequence[str]]) -> int:
+    """Run each command until SIGTERM or Ctrl-C, which all of them are told; answers the exit code.
+
+    One that a signal has killed is started again. One that ends by itself has a reason, and ends the others.
+    """
+    told: list[int] = []
+    wake = threading.Event()
+
+    def tell(number: int, _frame: object) -> None:
+        told.append(number)
+        wake.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, tell)
+    children = [_start(command) for command in commands]
+    code, passed_on = 0, 0
+    while any(child.poll() is None for child in children):
+        wake.wait(LOOK_S)
+        wake.clear()
+        while passed_on < len(told):
+            _tell_all(children, signal.SIGTERM)  # Ctrl-C twice is SIGTERM twice: the second one leaves at once
+            passed_on += 1
+        for place, child in enumerate(children):
+            ended = child.poll()
+            if ended is None or told:
+                continue
+            if ended < 0:
+                logger.warning("worker process %d was killed by %s: started again", child.pid, _name_of(-ended))
+                time.sleep(RESTART_S)
+                children[place] = _start(commands[place])
+            else:
+                code = ended
+                told.append(signal.SIGTERM)
+    return code
+
+
+def end_with_parent() -> None:
+    """In a child: SIGTERM to ourselves once the parent is gone, however it went."""
+    parent = int(os.environ.get(PARENT, "0"))
+    if not parent:
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(RESTART_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="durasleep-parent", daemon=True).start()
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    # In a session of its own: Ctrl-C is for the parent, which passes it on once.
+    environment = {**os.environ, PARENT: str(os.getpid())}
+    return subprocess.Popen([sys.executable, "-m", "durasleep", *command], env=environment, start_new_session=True)
+
+
+def _tell_all(children: Sequence[subprocess.Popen[bytes]], number: int) -> None:
+    for child in children:
+        if child.poll() is None:
+            child.send_signal(number)
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

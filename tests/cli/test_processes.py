@@ -1,0 +1,71 @@
+"""``durasleep worker --processes``: one command, several workers, which live and die with it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.cli.terminal import Terminal, wait_for
+from tests.servers import MakeServer
+
+APP = """
+import os
+from durasleep import Durasleep
+app = Durasleep()
+
+@app.task
+def where() -> int:
+    return os.getpid()
+"""
+
+
+@pytest.fixture
+def here(make_server: MakeServer, tmp_path: Path) -> Terminal:
+    (tmp_path / "computing.py").write_text(APP)
+    return Terminal(tmp_path, DURASLEEP_REDIS_URL=make_server().url)
+
+
+@pytest.fixture
+def parent(here: Terminal) -> Iterator[subprocess.Popen[bytes]]:
+    command = ("worker", "computing", "--name", "w", "--processes", "2")
+    with here.running(*command, until="is ready") as process:
+        wait_for(lambda: len(children_of(process)) == 2, "both workers")
+        yield process
+
+
+def children_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children()
+
+
+def test_one_that_is_killed_is_started_again_and_all_leave_together(
+    here: Terminal, parent: subprocess.Popen[bytes]
+) -> None:
+    first, second = children_of(parent)
+    pid = int(here.run("rpc", "a", "where").out)
+    assert pid in (first.pid, second.pid)
+    first.kill()
+    wait_for(lambda: first.pid not in [child.pid for child in children_of(parent)], "the end of it")
+    wait_for(lambda: len(children_of(parent)) == 2, "another one")
+    replaced = children_of(parent)
+    assert second in replaced
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait(30) == 0
+    assert not any(child.is_running() for child in replaced)
+
+
+def test_they_leave_when_the_command_was_killed(parent: subprocess.Popen[bytes]) -> None:
+    children = children_of(parent)
+    parent.kill()
+    _, left = psutil.wait_procs(children, timeout=30)
+    assert left == []
+
+
+def test_what_keeps_one_from_beginning_is_said_once_and_ends_the_command(here: Terminal) -> None:
+    done = here.run("worker", "nowhere", "--processes", "2")
+    assert done.code == 2
+    assert done.err.count("there is no module 'nowhere'") == 1
