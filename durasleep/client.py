@@ -285,6 +285,7 @@ class Client:
 
         Cheaper than ``asyncio.gather``: no task is made for each, and all of them are asked for together.
         """
+        await self.opened()
         for handle in handles:
             handle.attach()
         results: list[Any] = []

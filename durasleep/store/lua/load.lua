@@ -1,7 +1,8 @@
 -- A promise with its journal, one page an item: all of them together carry at most `LIMIT.answer_bytes_max`, or the
 -- least that HSCAN gives, and each at most about `LIMIT.answer_entries_max` entries. `cursor` is "0" for the first page.
+-- With `news` it is only the head and what has settled since the last commit.
 -- Answers per item: the cursor of the next page, "" at the end; then names and values in turn. The first page has all
--- of the promise but its waiters. With `news` it is only what has settled since the last commit. A page for which there was no room has nothing, and the cursor that was asked for.
+-- of the promise but its waiters. A page for which there was no room has nothing, and the cursor that was asked for.
 -- @include keys
 -- @include each_item
 local STEP = 16 -- entries looked at a time; what is small and has no large value comes at once, whatever the step
