@@ -9,12 +9,12 @@ from typing import cast
 import pytest
 
 from durasleep.errors import CorruptData
-from durasleep.model import Number, Outcome, PromiseId, State, StepResult
+from durasleep.model import Number, Outcome, PromiseId, StartPromise, StartTimer, State, StepResult
 from durasleep.store.connection import Link, Reply
 from durasleep.store.keys import LIMIT
 from durasleep.store.reads import Page, read_page
 from durasleep.store.script import Value
-from tests.store.driver import Driver
+from tests.store.driver import FAR, PAST, Driver
 
 ROOM_BYTES = 4096  # what is not payload: the head, and the names of entries
 
@@ -102,3 +102,23 @@ async def test_a_key_that_is_no_promise_is_said_to_be_none(driver: Driver) -> No
         with pytest.raises(CorruptData):
             await driver.store.load(PromiseId(id))
     await driver.redis.delete(driver.keys.promise("odd"), driver.keys.promise("torn"))
+
+
+async def test_news_are_the_head_and_what_has_settled_since_the_last_commit(driver: Driver) -> None:
+    timers = [StartTimer(Number("1"), "", PAST), StartTimer(Number("2"), "", FAR)]
+    await driver.suspended("a", *timers)
+    await driver.fire()
+    news = await driver.store.load_news(PromiseId("a"))
+    assert news is not None
+    assert news.head == await driver.head("a")
+    assert news.entries == {Number("1"): await driver.entry("a", "1")}
+    assert await driver.store.load_news(PromiseId("nobody")) is None
+
+
+async def test_more_news_than_one_answer_may_carry_are_not_told(driver: Driver) -> None:
+    numbers = [Number(str(n)) for n in range(1, 301)]
+    await driver.suspended("a", *(StartPromise(number, "", None) for number in numbers))
+    for number in numbers:
+        await driver.settle(f"a~{number}", value=b"v")
+    assert await driver.store.load_news(PromiseId("a")) is None
+    assert len((await driver.load("a")).entries) == 300
