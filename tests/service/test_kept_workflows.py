@@ -17,6 +17,7 @@ from tests.service.fixtures import NewApp
 from tests.service.workers import eventually, serving
 
 ROUNDS = 60
+SETTINGS = replace(DEFAULTS, always_suspend=False)  # what is always put away is never kept
 
 
 class Body:
@@ -45,12 +46,12 @@ class Body:
 
 
 async def test_a_loop_that_is_kept_is_not_replayed_at_each_wake_up(new_app: NewApp) -> None:
-    app = new_app()
+    app = new_app(settings=SETTINGS)
     taken: list[tuple[int, str]] = []
     body = Body(app, "w", taken)
     async with serving(app):
         assert await (await app.rpc("loop", body.looping, ROUNDS)).result(timeout=30) == sum(range(ROUNDS))
-        assert body.begun <= DEFAULTS.kept_entries_min < ROUNDS
+        assert body.begun <= SETTINGS.kept_entries_min < ROUNDS
         assert [number for number, _ in taken] == list(range(ROUNDS))
         verdict = check(await app.export("loop"), app.registry, app.codec, app.settings)
         assert verdict.ok, verdict.text
@@ -59,7 +60,7 @@ async def test_a_loop_that_is_kept_is_not_replayed_at_each_wake_up(new_app: NewA
 
 async def test_what_another_worker_did_meanwhile_is_not_missed(new_app: NewApp) -> None:
     """Two workers take turns by chance; each has an older state of the same executions in memory."""
-    apps = [new_app(settings=replace(DEFAULTS, kept_entries_min=1)) for _ in range(2)]
+    apps = [new_app(settings=replace(SETTINGS, kept_entries_min=1)) for _ in range(2)]
     taken: list[tuple[int, str]] = []
     bodies = [Body(app, name, taken) for app, name in zip(apps, "ab", strict=True)]
     async with serving(apps[0], name="a"), serving(apps[1], name="b"):
@@ -71,7 +72,7 @@ async def test_what_another_worker_did_meanwhile_is_not_missed(new_app: NewApp) 
 
 
 async def test_a_cancel_reaches_what_is_kept(new_app: NewApp) -> None:
-    app = new_app(settings=replace(DEFAULTS, kept_entries_min=1))
+    app = new_app(settings=replace(SETTINGS, kept_entries_min=1))
     heard: list[str] = []
 
     @app.workflow
@@ -106,10 +107,10 @@ class Suspended:
 @pytest.mark.parametrize(
     ("settings", "kept"),
     [
-        (replace(DEFAULTS, kept_max=3), ["2", "3", "4"]),
-        (replace(DEFAULTS, kept_bytes_max=2 * 100 * ENTRY_BYTES), ["3", "4"]),
-        (replace(DEFAULTS, kept_entries_min=101), []),
-        (replace(DEFAULTS, always_suspend=True), []),
+        (replace(SETTINGS, kept_max=3), ["2", "3", "4"]),
+        (replace(SETTINGS, kept_bytes_max=2 * 100 * ENTRY_BYTES), ["3", "4"]),
+        (replace(SETTINGS, kept_entries_min=101), []),
+        (replace(SETTINGS, always_suspend=True), []),
     ],
     ids=["number", "bytes", "short", "always suspended"],
 )
@@ -127,7 +128,7 @@ def test_what_is_kept_is_bounded_and_the_oldest_goes_first(settings: Settings, k
 
 def test_one_that_somebody_else_has_had_since_is_put_away() -> None:
     closed: list[Suspended] = []
-    workflows = KeptWorkflows(DEFAULTS, closed.append)  # type: ignore[arg-type]
+    workflows = KeptWorkflows(SETTINGS, closed.append)  # type: ignore[arg-type]
     put: Callable[..., bool] = workflows.put
     put(PromiseId("a"), Suspended(100), Story("a", ()), epoch=1, birth=7)
     assert workflows.take(PromiseId("a"), 3) is None
