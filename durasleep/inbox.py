@@ -100,15 +100,18 @@ class Inbox:
             self._tell(id, None)
 
     async def _run(self) -> None:
-        while self._waiting:
+        heard = False
+        while self._waiting or heard:  # who was just told something often asks again: not to be missed
             try:
-                await self._once()
+                heard = await self._once()
             except DurasleepError as error:
+                heard = False
                 logger.warning("results are looked up one by one: the inbox cannot be read (%s)", error)
                 self._tell_to_look()
                 await asyncio.sleep(1.0)
 
-    async def _once(self) -> None:
+    async def _once(self) -> bool:
+        """Waits until something is told, a while at most; whether anything was."""
         now = asyncio.get_running_loop().time()
         if not self._link.connected or now > self._fresh_until:
             is_new = not self._link.connected
@@ -120,7 +123,7 @@ class Inbox:
         if now > self._look_at:  # what an inbox is told are hints
             self._tell_to_look()
             self._look_at = now + self._settings.client_check_s
-            return
+            return False
         block_s = self._settings.read_block_s
         read = [b"XREAD", b"BLOCK", b"%d" % (block_s * 1000), b"COUNT", b"%d" % READ_MAX]
         [found] = await self._link.exchange([[*read, b"STREAMS", self._key, self._last]], block_s=block_s)
@@ -134,6 +137,7 @@ class Inbox:
                     self._hear(told)
             if len(rows) == READ_MAX:
                 await self._check_gap(before)
+        return bool(found)
 
     async def _check_gap(self, last: bytes) -> None:
         """A reader far behind may have missed what the cap of the stream has cut."""

@@ -104,6 +104,10 @@ async def test_handles_that_nobody_keeps_are_forgotten(app: Durasleep) -> None:
     inbox = app._inbox  # pyright: ignore[reportPrivateUsage]
     async with serving(app):
         await (await app.rpc("warm", double, 1))
+        await eventually(
+            lambda: inbox.is_listening and inbox._last != b"0-0",  # pyright: ignore[reportPrivateUsage]
+            "the inbox to listen from where it stands",
+        )
         kept = await app.rpc_many(sleeping_workflow, [(f"s-{n}", 3600) for n in range(10)])
         assert len(inbox._waiting) == 10  # pyright: ignore[reportPrivateUsage]
         del kept[1:]
