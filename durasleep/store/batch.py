@@ -33,8 +33,67 @@ logger = logging.getLogger("durasleep")
 
 @dataclass(slots=True)
 class _Waiting:
+    """A call on its way, and who hears of its answer."""
+
     call: Call
     future: asyncio.Future[Any]
+
+    @property
+    def is_off(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.future.cancelled()
+
+    def answer(self, value: Any) -> None:
+        if not self.future.done():
+            self.future.set_result(value)
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def cancel(self) -> None:
+        self.future.cancel()
+
+
+@dataclass(slots=True)
+class _Several:
+    """The answers to calls that were asked for together: one future for all of them."""
+
+    future: asyncio.Future[list[Any]]
+    answers: list[Any]
+    left: int
+
+
+@dataclass(slots=True)
+class _OneOfSeveral:
+    """The same as ``_Waiting`` for one of them; the error of a script is an answer like others."""
+
+    call: Call
+    several: _Several
+    place: int
+
+    @property
+    def is_off(self) -> bool:
+        return self.several.future.done()
+
+    def answer(self, value: Any) -> None:
+        several = self.several
+        several.answers[self.place] = value
+        several.left -= 1
+        if not several.left and not several.future.done():
+            several.future.set_result(several.answers)
+
+    def fail(self, error: Exception) -> None:
+        if isinstance(error, DurasleepError) and not isinstance(error, StoreUnavailable):
+            self.answer(error)
+        elif not self.several.future.done():
+            self.several.future.set_exception(error)
+
+    def cancel(self) -> None:
+        self.several.future.cancel()
+
+
+_Asked = _Waiting | _OneOfSeveral
 
 
 @dataclass(slots=True)
@@ -164,7 +223,7 @@ class Batcher:
         self._link = link
         self._settings = settings
         self._patience_s = patience_s
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[_Asked] = []
         self._pump: asyncio.Task[None] | None = None
 
     async def call(self, call: Item[T] | Command[T]) -> T:
@@ -175,9 +234,23 @@ class Batcher:
         """The same as a future; the call leaves at the end of this turn of the loop."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(call, future))
+        self._wake()
+        return future
+
+    def ask(self, calls: Sequence[Call]) -> asyncio.Future[list[Any]]:
+        """The answers to several, in order; what one says is wrong stands in its place, as the error it is."""
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        if not calls:
+            future.set_result([])
+            return future
+        several = _Several(future, [None] * len(calls), len(calls))
+        self._waiting += [_OneOfSeveral(call, several, place) for place, call in enumerate(calls)]
+        self._wake()
+        return future
+
+    def _wake(self) -> None:
         if self._pump is None or self._pump.done():
             self._pump = asyncio.get_running_loop().create_task(self._run(), name="durasleep-batcher")
-        return future
 
     async def close(self) -> None:
         """Stop; what still waits is cancelled."""
@@ -185,25 +258,24 @@ class Batcher:
             self._pump.cancel()
             await asyncio.gather(self._pump, return_exceptions=True)
         for waiting in self._waiting:
-            waiting.future.cancel()
+            waiting.cancel()
         await self._link.close()
 
     async def _run(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[: PIPELINE_MAX * 4], self._waiting[PIPELINE_MAX * 4 :]
-            batch = [waiting for waiting in batch if not waiting.future.cancelled()]
+            batch = [waiting for waiting in batch if not waiting.is_off]
             try:
                 await self._exchange(batch)
             except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, and the others go on
                 for waiting in batch:
-                    if not waiting.future.done():
-                        waiting.future.set_exception(error)
+                    waiting.fail(error)
             except BaseException:
                 for waiting in batch:
-                    waiting.future.cancel()
+                    waiting.cancel()
                 raise
 
-    async def _exchange(self, batch: list[_Waiting]) -> None:
+    async def _exchange(self, batch: list[_Asked]) -> None:
         """Run a batch, repeating what got no answer."""
         loop = asyncio.get_running_loop()
         give_up_at = None if self._patience_s is None else loop.time() + self._patience_s
@@ -220,7 +292,7 @@ class Batcher:
                 await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
                 delay_s = min(delay_s * 2, RETRY_MAX_S)
 
-    async def _once(self, batch: list[_Waiting]) -> list[_Waiting]:
+    async def _once(self, batch: list[_Asked]) -> list[_Asked]:
         """One exchange; answers what is left to repeat."""
         talk_of_batch = talk([waiting.call for waiting in batch], self._settings)
         try:
@@ -229,19 +301,21 @@ class Batcher:
                 commands = talk_of_batch.send(await self._link.exchange(commands))
         except StopIteration as end:
             found: list[tuple[Reply, int]] = end.value
-        left: list[_Waiting] = []
+        left: list[_Asked] = []
         for waiting, (reply, place) in zip(batch, found, strict=True):
             if must_repeat(waiting.call, reply, place):
                 left.append(waiting)
-            elif not waiting.future.done():
+            elif not waiting.is_off:
                 _settle(waiting, reply, place)
         return left
 
 
-def _settle(waiting: _Waiting, reply: Reply, place: int) -> None:
+def _settle(waiting: _Asked, reply: Reply, place: int) -> None:
     try:
-        waiting.future.set_result(read(waiting.call, reply, place))
+        answer = read(waiting.call, reply, place)
     except DurasleepError as error:
-        waiting.future.set_exception(error)
+        waiting.fail(error)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
-        waiting.future.set_exception(StoreError(f"an answer of Redis cannot be read: {error!r}"))
+        waiting.fail(StoreError(f"an answer of Redis cannot be read: {error!r}"))
+    else:
+        waiting.answer(answer)

@@ -249,6 +249,13 @@ def load_rest(keys: Keyspace, id: PromiseId, page: Page) -> Plan[Loaded | None]:
     raise StoreError(f"the journal of {id} does not end")
 
 
+def loaded_of(head: Head, entries: Sequence[Entry]) -> Loaded:
+    """The same, if all of it came in one page."""
+    loaded = Loaded(head)
+    _merge(loaded, entries)
+    return loaded
+
+
 def _merge(loaded: Loaded, entries: Sequence[Entry]) -> None:
     """Add a page; what settled after the head was read is left pending: a commit's answer will bring it."""
     for entry in entries:

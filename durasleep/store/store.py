@@ -119,28 +119,13 @@ class Store:
         try:
             calls = next(plan)
             while True:
-                calls = plan.send(await self._answers(calls))
+                calls = plan.send(await self._batcher.ask(calls))
         except StopIteration as end:
             return end.value
 
-    async def _answers(self, calls: Sequence[Call]) -> list[Any]:
-        futures = [self._batcher.send(call) for call in calls]
-        answers: list[Any] = []
-        try:
-            for future in futures:
-                try:
-                    answers.append(await future)
-                except StoreUnavailable:
-                    raise
-                except DurasleepError as error:
-                    answers.append(error)
-        finally:
-            for future in futures:
-                if future.done() and not future.cancelled():
-                    future.exception()  # it has been heard: asyncio need not complain
-                else:
-                    future.cancel()
-        return answers
+    def ask(self, calls: Sequence[Call]) -> asyncio.Future[list[Any]]:
+        """The answers to several calls, in order; see ``Batcher.ask``."""
+        return self._batcher.ask(calls)
 
     async def load(self, id: PromiseId) -> Loaded | None:
         """See ``reads.load``."""

@@ -57,6 +57,9 @@ class KeptWorkflows:
             self.drop(next(iter(self._kept)))
         return True
 
+    def __contains__(self, id: PromiseId) -> bool:
+        return id in self._kept
+
     def take(self, id: PromiseId, epoch: int) -> Kept | None:
         """The workflow that was suspended under the dispatch before ``epoch``, if it is kept."""
         kept = self._kept.pop(id, None)
