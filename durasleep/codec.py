@@ -545,10 +545,10 @@ def _shape_args(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     call = _call_of(fn)
     if not kwargs and call.required <= len(args) + skip_first <= len(call.by_position):  # binding costs 5 us
-        shaped = (
+        shaped = [
             value if hint is Any or type(value) is hint else _shape(value, hint, f"argument {name!r} of {_name(fn)}")
             for value, (name, hint) in zip(args, call.by_position[skip_first:], strict=False)
-        )
+        ]
         return tuple(shaped), {}
     try:
         bound = call.signature.bind(*([None] if skip_first else []), *args, **kwargs)

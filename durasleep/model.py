@@ -231,7 +231,7 @@ def check_name(name: str, what: str) -> str:
 
 def check_label(label: str) -> str:
     """Pass on the name of a timer or promise, which people read, or raise InvalidId."""
-    if len(label) > LABEL_MAX or _CONTROL.search(label):
+    if label and (len(label) > LABEL_MAX or _CONTROL.search(label)):
         raise InvalidId(f"name {label!r}: use at most {LABEL_MAX} characters, none of them a control character")
     return label
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Coroutine, Iterable, Sequence
 from typing import Any
+
+import msgspec
 
 from durasleep.codec import Codec
 from durasleep.errors import CorruptData, NotDurable
@@ -23,15 +24,13 @@ JOURNAL_WARNED = 0.5  # of what a journal may hold
 ordering.install()
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(msgspec.Struct, frozen=True):
     """The workflow returned."""
 
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(msgspec.Struct, frozen=True):
     """The workflow raised."""
 
     payload: bytes
@@ -39,20 +38,17 @@ class Rejected:
     """For logs: type and message."""
 
 
-@dataclass(frozen=True, slots=True)
-class CanceledOutcome:
+class CanceledOutcome(msgspec.Struct, frozen=True):
     """The workflow was canceled from outside, and let it happen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Halted:
+class Halted(msgspec.Struct, frozen=True):
     """It needs a person; ``reason`` says what for, in one or more lines."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Continued:
+class Continued(msgspec.Struct, frozen=True):
     """The workflow goes on as a new run with other arguments and an empty journal."""
 
     payload: bytes
@@ -63,8 +59,7 @@ class Continued:
 Ending = Resolved | Rejected | CanceledOutcome | Halted | Continued
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """What an activation asks for, now that its code is blocked, finished or halted."""
 
     ops: tuple[Op, ...]
@@ -80,8 +75,7 @@ class Progress:
     """What a person should know before it is too late."""
 
 
-@dataclass(frozen=True, slots=True)
-class CloseReport:
+class CloseReport(msgspec.Struct, frozen=True):
     """How putting a workflow away went."""
 
     stubborn: tuple[str, ...]
@@ -159,7 +153,7 @@ class Activation:
         self._loop.passed = _has_begun(entries)
         if not self._loop.passed and self._definition.version > 1:
             self._journal.mark(Kind.VERSION, str(self._definition.version))
-        self._halves = self._filled()
+        self._halves = self._filled() if entries else 0.0
         self._news = unseen if unseen is not None else [entry.number for entry in settled[-1:]]
         loop = self._loop
         try:
@@ -380,8 +374,8 @@ async def _to_its_end(context: Context, coro: Coroutine[Any, Any, Any]) -> Any:
         raise
 
 
-def _has_begun(entries: Iterable[Entry]) -> bool:
-    return any(entry.number != CANCEL for entry in entries)
+def _has_begun(entries: Sequence[Entry]) -> bool:
+    return len(entries) > 1 or (len(entries) == 1 and entries[0].number != CANCEL)
 
 
 def version_of(entries: Iterable[Entry]) -> int | None:

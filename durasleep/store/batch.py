@@ -9,9 +9,9 @@ import asyncio
 import logging
 import random
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
 import redis.exceptions as redis_errors
 
 from durasleep.errors import DurasleepError, StoreError, StoreUnavailable
@@ -31,8 +31,7 @@ PIPELINE_MAX = 256  # commands in one write
 logger = logging.getLogger("durasleep")
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(msgspec.Struct, eq=False):
     """A call on its way, and who hears of its answer."""
 
     call: Call
@@ -55,8 +54,7 @@ class _Waiting:
         self.future.cancel()
 
 
-@dataclass(slots=True)
-class _Several:
+class _Several(msgspec.Struct, eq=False):
     """The answers to calls that were asked for together: one future for all of them."""
 
     future: asyncio.Future[list[Any]]
@@ -64,8 +62,7 @@ class _Several:
     left: int
 
 
-@dataclass(slots=True)
-class _OneOfSeveral:
+class _OneOfSeveral(msgspec.Struct, eq=False):
     """The same as ``_Waiting`` for one of them; the error of a script is an answer like others."""
 
     call: Call
@@ -96,8 +93,7 @@ class _OneOfSeveral:
 _Asked = _Waiting | _OneOfSeveral
 
 
-@dataclass(slots=True)
-class _Joined:
+class _Joined(msgspec.Struct, eq=False):
     """One command, and the positions of the calls it carries."""
 
     command: list[Value]

@@ -7,7 +7,6 @@ of that call alone (see ``value_of``). The async and the sync store each carry p
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
@@ -110,16 +109,14 @@ _STATE = F["state"].encode()
 _BIRTH = F["birth"].encode()
 
 
-@dataclass(slots=True)
-class Loaded:
+class Loaded(msgspec.Struct):
     """A promise with its journal."""
 
     head: Head
-    entries: dict[Number, Entry] = field(default_factory=dict[Number, Entry])
+    entries: dict[Number, Entry] = msgspec.field(default_factory=dict[Number, Entry])
 
 
-@dataclass(slots=True)
-class Page:
+class Page(msgspec.Struct):
     """A part of a promise: in the first one the head, None if there is no promise; ``cursor`` is b"" at the end."""
 
     head: Head | None

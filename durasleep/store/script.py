@@ -8,9 +8,10 @@ A script's signature is written once, in Lua: ``unpack(KEYS)``, ``unpack(ARGV, 1
 from __future__ import annotations
 
 import hashlib
+import operator
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -45,14 +46,23 @@ class Script:
     sha: bytes
     head_names: tuple[str, ...]
     item_names: tuple[str, ...]
+    in_order: Callable[[dict[str, Value]], tuple[Value, ...]]
+    """The values of an item in the order of its names; KeyError for one missing."""
 
     def head(self, **values: Value) -> list[Value]:
         """The arguments before the items, by name; TypeError names one missing or unknown."""
-        return _bind(f"{self.name}.lua", self.head_names, values)
+        if len(values) != len(self.head_names) or not all(map(values.__contains__, self.head_names)):
+            raise _misnamed(f"{self.name}.lua", self.head_names, values)
+        return [values[name] for name in self.head_names]
 
     def item(self, *rest: Value, **values: Value) -> list[Value]:
         """One item of a batch, by name; ``rest`` follows the named part. The count of values stands first."""
-        bound = _bind(f"an item of {self.name}.lua", self.item_names, values)
+        try:
+            bound = self.in_order(values)
+        except KeyError:
+            raise _misnamed(f"an item of {self.name}.lua", self.item_names, values) from None
+        if len(values) != len(bound):
+            raise _misnamed(f"an item of {self.name}.lua", self.item_names, values)
         return [len(bound) + len(rest), *bound, *rest]
 
 
@@ -63,14 +73,10 @@ def to_bytes(value: Value) -> bytes:
     return value.encode() if isinstance(value, str) else b"%d" % value
 
 
-def _bind(what: str, names: tuple[str, ...], values: dict[str, Value]) -> list[Value]:
-    try:
-        bound = [values[name] for name in names]
-    except KeyError as missing:
-        raise TypeError(f"{what} needs {missing.args[0]!r}") from None
-    if len(values) != len(names):
-        raise TypeError(f"{what} does not know {sorted(values.keys() - set(names))}")
-    return bound
+def _misnamed(what: str, names: tuple[str, ...], values: dict[str, Value]) -> TypeError:
+    if missing := [name for name in names if name not in values]:
+        return TypeError(f"{what} needs {missing[0]!r}")
+    return TypeError(f"{what} does not know {sorted(values.keys() - set(names))}")
 
 
 def _read(name: str) -> str:
@@ -113,12 +119,16 @@ def load(name: str, movable_clock: bool = False) -> Script:
     if _names(r"KEYS\)", text) != KEY_NAMES:
         raise TypeError(f"{name}.lua: its KEYS are not those of keys.KEY_NAMES")
     source = text.encode()
+    item_names = _names(r"item, 1, \d+\)", text)
     return Script(
         name=name,
         source=source,
         sha=hashlib.sha1(source, usedforsecurity=False).hexdigest().encode(),
         head_names=_names(r"ARGV, 1, \d+\)", text),
-        item_names=_names(r"item, 1, \d+\)", text),
+        item_names=item_names,
+        in_order=operator.itemgetter(*item_names)
+        if len(item_names) > 1
+        else lambda values: tuple([values[name] for name in item_names]),
     )
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from durasleep.model import Number, StepResult
 from durasleep.runtime.replay import Activation
 from durasleep.store.commands import Lease
 
 
-@dataclass(slots=True, eq=False)
-class Running:
+class Running(msgspec.Struct, eq=False):
     """What a worker knows of an execution it holds."""
 
     lease: Lease
@@ -20,9 +20,9 @@ class Running:
     """Its own; None as long as it is driven together with others."""
     order: int = 0
     """The newest order stamp heard of; above what was fed, there is news."""
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    changed: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     """Set by a finished step, by news, and when the worker starts to leave."""
-    steps: dict[Number, asyncio.Task[StepResult | None]] = field(default_factory=dict[Number, Any])
+    steps: dict[Number, asyncio.Task[StepResult | None]] = msgspec.field(default_factory=dict[Number, Any])
     news: bool = False
     is_suspect: bool = False
     activation: Activation | None = None

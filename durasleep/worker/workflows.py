@@ -7,9 +7,10 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
+
+import msgspec
 
 from durasleep.codec import Codec
 from durasleep.errors import Fenced
@@ -52,8 +53,7 @@ class GiveBack(Exception):
     """The worker is leaving: this execution goes on elsewhere."""
 
 
-@dataclass(slots=True)
-class Driven:
+class Driven(msgspec.Struct, eq=False):
     """A workflow in hand, and what its code last asked for."""
 
     running: Running
