@@ -1,0 +1,327 @@
+"""Workflows for the crash points, and the crash: a worker that dies just before or just after its k-th exchange."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from durasleep import Canceled, Context, Durasleep, Retry, TimedOut
+from durasleep.store import script
+from durasleep.store.connection import Link
+from durasleep.store.script import Value
+
+app = Durasleep(group="crashing")
+effects: Counter[str] = Counter()
+"""How often each step was run, by its label; as far as the world outside can tell."""
+
+MANY = 300  # timers: more than one script call may start
+
+
+class Crash:
+    """Where the worker dies. Without a point it only counts them.
+
+    A point is an exchange that changes something: a commit, just before it is sent or just after, its answer lost;
+    and after it, a read that brought entries, or a firing that settled timers.
+    """
+
+    def __init__(self) -> None:
+        self.happened = asyncio.Event()
+        self.passed: list[str] = []
+        """The points passed so far."""
+        self.at: int | None = None
+        self._commit, self._fire = script.load("commit", True).sha, script.load("fire", True).sha
+        self._seen: set[Link] = set()
+        self._dead: set[Link] = set()
+
+    def arm(self, at: int | None) -> None:
+        """Begin to count anew, and die at a point."""
+        self.at = at
+        self.passed.clear()
+        self.happened.clear()
+
+    def install(self, patch: pytest.MonkeyPatch, worker_name: str) -> None:
+        """Stand between every worker of this name and its server."""
+        exchange = Link.exchange
+
+        async def watched(link: Link, commands: Sequence[Sequence[Value]], *, block_s: float = 0.0) -> list[Any]:
+            if not link._name.endswith(f"/{worker_name}"):  # pyright: ignore[reportPrivateUsage]
+                return await exchange(link, commands, block_s=block_s)
+            self._seen.add(link)
+            if any(self._commit in command[:2] for command in commands):
+                await self._pass("before a commit", link)
+            await self._wait_if_dead(link)
+            replies = await exchange(link, commands, block_s=block_s)
+            await self._wait_if_dead(link)
+            for command, reply in zip(commands, replies, strict=True):
+                if self._commit in command[:2]:
+                    await self._pass("after a commit", link)
+                    break
+                if self._fire in command[:2] and isinstance(reply, list) and reply[2]:
+                    await self._pass("after a firing", link)
+                if command[0] == b"XREADGROUP" and reply:
+                    await self._pass("after a read", link)
+            return replies
+
+        patch.setattr(Link, "exchange", watched)
+
+    async def _pass(self, point: str, link: Link) -> None:
+        if self.at == len(self.passed):
+            self._dead |= self._seen
+            self.happened.set()
+        self.passed.append(point)
+        await self._wait_if_dead(link)
+
+    async def _wait_if_dead(self, link: Link) -> None:
+        if link in self._dead:
+            await asyncio.Event().wait()
+
+
+# -- steps
+
+
+async def note(label: str) -> str:
+    effects[label] += 1
+    return label
+
+
+def note_in_thread(label: str) -> str:
+    effects[label] += 1
+    return label
+
+
+async def fail_twice(label: str) -> str:
+    effects[label] += 1
+    if effects[label] < 3:
+        raise ConnectionError("not yet")
+    return label
+
+
+async def fail(label: str) -> str:
+    effects[label] += 1
+    raise ValueError(label)
+
+
+async def resolve(id: str, value: int) -> None:
+    await app.promises.resolve(id, value)
+
+
+async def cancel(id: str) -> None:
+    await app.cancel(id)
+
+
+async def wake(id: str) -> None:
+    await app.wake(id)
+
+
+async def put_off(id: str) -> None:
+    await app.reschedule(id, timedelta(hours=5))
+
+
+# -- workflows
+
+
+@app.workflow
+async def sequence(ctx: Context) -> list[str]:
+    first = await ctx.run(note, "first")
+    await ctx.sleep(timedelta(days=1))
+    second = await ctx.run(note_in_thread, "second")
+    await asyncio.sleep(5)
+    return [first, second]
+
+
+@app.workflow
+async def together(ctx: Context) -> list[Any]:
+    async def branch(label: str, seconds: float) -> str:
+        await ctx.sleep(seconds)
+        return await ctx.run(note, label)
+
+    return await asyncio.gather(ctx.run(note, "a"), ctx.run(note, "b"), branch("c", 1), branch("d", 2), branch("e", 2))
+
+
+@app.workflow
+async def child(ctx: Context, n: int) -> int:
+    await ctx.run(note, f"child {n}")
+    await ctx.sleep(n)
+    return n
+
+
+@app.workflow
+async def children(ctx: Context) -> list[int]:
+    return await asyncio.gather(*(ctx.rpc(child, n) for n in range(1, 6)))
+
+
+@app.workflow
+async def generations(ctx: Context, deep: int = 4) -> int:
+    await ctx.sleep(1)
+    below = await ctx.rpc(generations, deep - 1) if deep else 0
+    await ctx.run(note, f"generation {deep}")
+    return below + 1
+
+
+@app.workflow
+async def named_child(ctx: Context) -> list[Any]:
+    name = f"{ctx.info.id}-child"
+    started = await ctx.detached(child, 7, id=name)
+    return [started == name, await ctx.rpc(child, 7, id=name)]
+
+
+@app.workflow
+async def trying_again(ctx: Context) -> str:
+    return await ctx.run(fail_twice, "third time", retry=Retry(attempts=5, delay=10))
+
+
+@app.task(retry=Retry(attempts=5, delay=10))
+async def task_trying_again() -> str:
+    return await fail_twice("third time")
+
+
+@app.workflow
+async def counting(ctx: Context) -> list[int]:
+    counter = f"{ctx.info.id}-counter"
+    found: list[int] = []
+    for _ in range(3):
+        found += await ctx.transaction().incr(counter)
+        await ctx.sleep(1)
+    both = await asyncio.gather(ctx.transaction().incr(counter), ctx.transaction().incr(counter))
+    return [*found, *sorted(count for [count] in both)]
+
+
+@app.workflow
+async def racing(ctx: Context) -> list[Any]:
+    slow = await ctx.race(ctx.promise(name="approval"), ctx.sleep(10))
+    promise = ctx.promise(name="approval")
+    await ctx.run(resolve, promise.id, 5)
+    fast = await ctx.race(promise, ctx.sleep(3600))
+    return [slow.index, fast.index, fast.value]
+
+
+@app.workflow
+async def waiting_long(ctx: Context) -> str:
+    ctx.on_cancel(note, "undone")
+    await ctx.sleep(timedelta(days=30))
+    return "never"
+
+
+@app.workflow
+async def canceling_a_child(ctx: Context) -> str:
+    running = ctx.rpc(waiting_long)
+    await ctx.sleep(1)
+    await ctx.run(cancel, running.id)
+    try:
+        return await running
+    except Canceled:
+        return await ctx.run(note, "was canceled")
+
+
+@app.workflow
+async def taking_back(ctx: Context) -> str:
+    running = ctx.rpc(waiting_long)
+    await ctx.sleep(1)
+    running.cancel()
+    await ctx.sleep(1)
+    return "taken back"
+
+
+@app.workflow
+async def canceling_itself(ctx: Context) -> str:
+    ctx.on_cancel(note, "undone")
+    await ctx.run(cancel, ctx.info.id)
+    await ctx.sleep(timedelta(days=30))
+    return "never"
+
+
+@app.workflow
+async def beginning_anew(ctx: Context, run: int = 1) -> str:
+    await ctx.run(note, f"run {run}")
+    await ctx.sleep(1)
+    if run < 3:
+        ctx.continue_as_new(run + 1)
+    return f"run {run}"
+
+
+@app.workflow
+async def timing_out(ctx: Context) -> list[str]:
+    seen: list[str] = []
+    try:
+        async with asyncio.timeout(5):
+            await ctx.sleep(3600)
+    except TimeoutError:
+        seen.append("timeout")
+    try:
+        await ctx.rpc(waiting_long, timeout=3)
+    except TimedOut:
+        seen.append("deadline")
+    return seen
+
+
+@app.workflow
+async def failing_in_a_group(ctx: Context) -> str:
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(waiting(ctx, 3600))
+            group.create_task(waiting(ctx, 1))
+            await ctx.sleep(2)
+            await ctx.run(fail, "no")
+    except ExceptionGroup as errors:
+        return await ctx.run(note, f"{errors.exceptions[0]}")
+    return "never"
+
+
+async def waiting(ctx: Context, seconds: float) -> None:
+    await ctx.sleep(seconds)
+
+
+@app.workflow
+async def failing(ctx: Context) -> None:
+    await ctx.sleep(1)
+    await ctx.run(fail, "it fails")
+
+
+@app.workflow
+async def changed(ctx: Context) -> list[bool]:
+    return [ctx.patched("one"), await ctx.sleep(1) is None, ctx.patched("two")]
+
+
+@app.workflow
+async def steered(ctx: Context) -> str:
+    woken, moved = ctx.sleep(timedelta(days=9)), ctx.sleep(timedelta(hours=1))
+    await ctx.run(wake, woken.id)
+    await ctx.run(put_off, moved.id)
+    await woken
+    await moved
+    return await ctx.run(note, "both")
+
+
+@app.workflow
+async def many_timers(ctx: Context) -> int:
+    await asyncio.gather(*(ctx.sleep(n % 3 + 1) for n in range(MANY)))
+    return MANY
+
+
+STORIES: dict[Callable[..., Any], str] = {
+    sequence: "['first', 'second']",
+    together: "['a', 'b', 'c', 'd', 'e']",
+    children: "[1, 2, 3, 4, 5]",
+    generations: "5",
+    named_child: "[True, 7]",
+    trying_again: "third time",
+    task_trying_again: "third time",
+    counting: "[1, 2, 3, 4, 5]",
+    racing: "[1, 0, 5]",
+    canceling_a_child: "was canceled",
+    taking_back: "taken back",
+    canceling_itself: "Canceled: ID was canceled",
+    beginning_anew: "run 3",
+    timing_out: "['timeout', 'deadline']",
+    failing_in_a_group: "no",
+    failing: "ValueError: it fails",
+    changed: "[True, True, True]",
+    steered: "both",
+    many_timers: "300",
+}
+"""Each workflow, and how it ends."""

@@ -1,0 +1,89 @@
+"""The worker dies at every point of a run, just before and just after what it writes: it always ends the same way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from durasleep import testing
+from durasleep.model import PromiseId
+from durasleep.store.commands import Command
+from tests.laws import crashing
+from tests.laws.crashing import STORIES, Crash, effects
+from tests.servers import Server
+
+POINTS_MAX = int(os.environ.get("DURASLEEP_CRASH_POINTS", "24"))
+"""Of a story with more of them, so many, evenly spread; 0 for all."""
+
+
+async def ending(env: testing.Env, story: Callable[..., Any], id: str) -> str:
+    try:
+        return f"{await env.run(story, id=id)}"
+    except testing.Stalled:
+        raise
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and asyncio.current_task().cancelling():  # type: ignore[union-attr]
+            raise
+        return f"{type(error).__name__}: {error}".replace(id, "ID")
+
+
+async def ending_with(crash: Crash, env: testing.Env, story: Callable[..., Any], id: str) -> str:
+    """How it ends, through the crash if it comes."""
+    running = asyncio.create_task(ending(env, story, id))
+    dying = asyncio.create_task(crash.happened.wait())
+    await asyncio.wait((running, dying), return_when=asyncio.FIRST_COMPLETED)
+    dying.cancel()
+    if running.done() and not crash.happened.is_set():
+        return running.result()
+    running.cancel()
+    await asyncio.gather(running, dying, return_exceptions=True)
+    await env.crash_worker()
+    return await ending(env, story, id)
+
+
+def chosen(points: int) -> list[int]:
+    if not POINTS_MAX or points <= POINTS_MAX:
+        return list(range(points))
+    return sorted({round(n * (points - 1) / (POINTS_MAX - 1)) for n in range(POINTS_MAX)})
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("story", "end"), STORIES.items(), ids=[story.__name__ for story in STORIES])
+async def test_wherever_the_worker_dies_a_workflow_ends_as_if_it_had_not(
+    real_server: Server, story: Callable[..., Any], end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash = Crash()
+    async with testing.env(crashing.app, redis=real_server.client(), debug=False) as env:
+        crash.install(monkeypatch, next(iter(env._workers.values()))[0].name)  # pyright: ignore[reportPrivateUsage]
+        effects.clear()
+        crash.arm(None)
+        assert await ending_with(crash, env, story, "undisturbed") == end
+        plan, usual = crash.passed[:], Counter(effects)
+        died = 0
+        for point in chosen(len(plan)):
+            id = f"dies-at-{point}"
+            effects.clear()
+            crash.arm(point)
+            assert await ending_with(crash, env, story, id) == end, f"{id}, {plan[point]}"
+            died += crash.happened.is_set()
+            assert effects.keys() == usual.keys(), id
+            for label, times in effects.items():
+                assert usual[label] <= times <= usual[label] + 1, f"{id}: {label} ran {times} times"
+            assert await env.timers() == [], id
+            await check_counter(env, PromiseId(id))
+        assert died >= 0.8 * len(chosen(len(plan)))
+
+
+async def check_counter(env: testing.Env, id: PromiseId) -> None:
+    """What ``counting`` has added up in Redis itself, exactly once."""
+    store = await env.app.opened()
+    loaded = await store.load(id)
+    if loaded is not None and loaded.head.function == "counting":
+        counter = f"{id}-counter".encode()
+        assert await store.call(Command([b"GET", counter], int)) == 5
+        await store.call(Command([b"DEL", counter], int))
