@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from durasleep.codec import Codec
@@ -28,6 +28,7 @@ P = ParamSpec("P")
 logger = logging.getLogger("durasleep")
 
 POLL_S = 1.0  # what tells no inbox is looked at this often
+RELEASE_S = 60.0  # a released clock is believed by every worker within a second or two
 
 
 class Handle(Generic[T]):
@@ -421,6 +422,17 @@ class Client:
     async def reschedule(self, id: str, due: Duration | datetime) -> Controlled:
         """Move a delayed start, a deadline, a timeout, or a timer, which may be the only one an execution waits for."""
         return await self._control("reschedule", id, due=due)
+
+    async def release_clock(self) -> datetime:
+        """Say that the server's clock is right, which workers found too far ahead to be true; answers what it shows.
+
+        They fire by it within some seconds. Where none holds back, it changes nothing.
+        """
+        store = await self.opened()
+        keys = store.keys()
+        now_ms = await store.run(reads.now_ms(keys))
+        await store.call(commands.keep_number(keys.clock_released, now_ms, ttl_s=RELEASE_S))
+        return datetime.fromtimestamp(now_ms / 1000, UTC)
 
     async def workers(self, group: str | None = None) -> list[str]:
         """Names of the workers of a group that are alive, as far as their beats tell."""

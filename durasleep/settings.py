@@ -57,6 +57,9 @@ class Settings:
     """How long running steps may finish after SIGTERM; systemd and Kubernetes wait 90 and 30 s."""
     fire_items_max: int = 64
     """Due timers settled by one script call, so that other clients are served in between."""
+    clock_ahead_max_s: float = 60.0
+    """A server's clock that runs ahead of its workers' by more is not believed: nothing fires until it comes back, or a
+    person has released it."""
     rank_delay_ms: int = 50
     """Each rank waits this much longer before it fires what a better one has not."""
     rank_max: int = 20

@@ -13,6 +13,7 @@ and what Redis itself removes after a time (results, after their retention) goes
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -300,7 +301,9 @@ async def env(
     each of its awaits, so that nothing is right only because it stayed in memory. A call that takes longer than
     ``patience_s`` of real time raises Stalled and says what keeps it.
     """
-    settings = replace(app.settings, movable_clock=True, debug=debug, always_suspend=always_suspend)
+    settings = replace(
+        app.settings, movable_clock=True, clock_ahead_max_s=math.inf, debug=debug, always_suspend=always_suspend
+    )
     source = _fake() if redis is None else redis
     async with AsyncExitStack() as stack:
         stack.enter_context(app.pointed_at(source, namespace=f"test-{secrets.token_hex(6)}", settings=settings))

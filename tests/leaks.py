@@ -124,6 +124,8 @@ _RULES: dict[str, Callable[[Partition, str, Key], str]] = {
     "halted": _known_promises,
     "wake": _at_most(1),
     "workers": _at_most(LIMIT["workers_max"]),
+    "clock-held": _expiring,
+    "clock-released": _expiring,
     "recent": _at_most(2 * LIMIT["recent_max"]),  # trimmed by whole nodes
 }
 

@@ -303,10 +303,24 @@ def _parse_fired(answer: list[Any]) -> Fired:
     )
 
 
-def fire(keys: Keyspace, *, limit: int) -> Command[Fired]:
-    """Settle at most ``limit`` timers that are due."""
+def fire(keys: Keyspace, *, limit: int, latest_ms: int | None = None) -> Command[Fired]:
+    """Settle at most ``limit`` timers that are due; none if the server's clock shows more than ``latest_ms``."""
     lua = script.load("fire", keys.movable_clock)
-    return Command(script.evalsha(lua, key_list(keys), lua.head(limit=limit)), _parse_fired, lua)
+    return Command(
+        script.evalsha(lua, key_list(keys), lua.head(limit=limit, latest="" if latest_ms is None else latest_ms)),
+        _parse_fired,
+        lua,
+    )
+
+
+def read_number(key: str) -> Command[int | None]:
+    """A whole number kept by itself, or None."""
+    return Command([b"GET", key.encode()], lambda value: None if value is None else int(value))
+
+
+def keep_number(key: str, number: int, *, ttl_s: float) -> Command[bool]:
+    """Keep one for a while."""
+    return Command([b"SET", key.encode(), number, b"PX", round(ttl_s * 1000)], lambda reply: reply is not None)
 
 
 # -- settle ------------------------------------------------------------------

@@ -179,6 +179,16 @@ class Keyspace:
         return f"{self.tag}clock"
 
     @property
+    def clock_held(self) -> str:
+        """What the workers believe the time to be while they do not believe the server; goes if nobody repeats it."""
+        return f"{self.tag}clock-held"
+
+    @property
+    def clock_released(self) -> str:
+        """The server's time when a person said that its clock is right."""
+        return f"{self.tag}clock-released"
+
+    @property
     def recent(self) -> str:
         return f"{self.tag}recent"
 

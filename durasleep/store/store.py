@@ -15,6 +15,7 @@ from durasleep.model import PromiseId
 from durasleep.settings import Settings
 from durasleep.store import batch, reads
 from durasleep.store.batch import Batcher
+from durasleep.store.clock import Clock
 from durasleep.store.commands import Call, Command, Item
 from durasleep.store.connection import Connector, Link, Reply, SyncLink, is_passing
 from durasleep.store.keys import SCHEMA_VERSION, Keyspace, meta_key
@@ -85,7 +86,7 @@ class Store:
         self._batcher = Batcher(self._link, settings, patience_s)
         self._greeted = False
         self._keys = Keyspace(namespace, 0, settings.movable_clock)
-        self.clock = Clock()
+        self.clock = Clock(settings.clock_ahead_max_s)
 
     def link(self, timeout_s: float | None = None) -> Link:
         """A connection of its own, for what blocks."""
@@ -149,50 +150,6 @@ class Store:
             yield self
         finally:
             await self.aclose()
-
-
-class Clock:
-    """The server's clock, as its answers tell it, carried on by our monotonic clock.
-
-    An answer was written between our sending and our receiving, which bounds the offset between the clocks from
-    both sides; the bounds of several answers together are narrower than any of them.
-    """
-
-    _DRIFT = 50e-6  # by which two good clocks part: the bounds widen by it
-
-    def __init__(self) -> None:
-        self._low_us: float = 0.0
-        self._high_us: float = 0.0
-        self._heard_us = 0
-
-    def hear(self, server_us: int, sent_us: int, received_us: int) -> None:
-        """Take note of the time in an answer, received at monotonic ``received_us`` to what was sent at ``sent_us``."""
-        low: float = server_us - received_us
-        high: float = server_us - sent_us
-        if self._heard_us:
-            widened = (received_us - self._heard_us) * self._DRIFT
-            both_low, both_high = max(low, self._low_us - widened), min(high, self._high_us + widened)
-            if both_low <= both_high:  # else a clock was set: only the newest answer counts
-                low, high = both_low, both_high
-        self._low_us, self._high_us, self._heard_us = low, high, received_us
-
-    def seconds_until(self, instant_ms: int) -> float:
-        """How long until the server's clock shows ``instant_ms``; 0 before it was ever heard."""
-        if not self._heard_us:
-            return 0.0
-        return (instant_ms * 1000 - self._now_us()) / 1e6
-
-    def now_ms(self) -> int:
-        """The server's now; the local clock before it was ever heard."""
-        return int(self._now_us()) // 1000 if self._heard_us else time.time_ns() // 1_000_000
-
-    def _now_us(self) -> float:
-        return (self._low_us + self._high_us) / 2 + monotonic_us()
-
-
-def monotonic_us() -> int:
-    """The process's own clock, which nobody sets, in microseconds."""
-    return time.monotonic_ns() // 1000
 
 
 class SyncStore:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 
+from durasleep import telemetry
 from durasleep.settings import Settings
 from durasleep.store import commands
+from durasleep.store.clock import monotonic_us
 from durasleep.store.commands import Fired
-from durasleep.store.store import Store, monotonic_us
+from durasleep.store.store import Store
 
 logger = logging.getLogger("durasleep")
 
 AIM_EARLY_S = 0.0005  # epoll wakes up to 1 ms late and the call takes a while to arrive; too early is asked again
 LOOK_AGAIN_S = 60.0  # with no timer known; wake-ups are hints and a hint may be lost
+RECKON_S = 1.0  # a longer wait is reckoned again: beats may have told that the server's clock was set
+HELD_LOOK_S = 1.0  # while the server's clock is not believed
+HELD_SAID_S = 60.0
 
 
 class Firer:
@@ -33,6 +39,8 @@ class Firer:
         self._hint = asyncio.Event()
         self._last_wake = b""
         self._firing = asyncio.Lock()
+        self._held_from_ms: int | None = None
+        self._said_at = 0.0
 
     def set_rank(self, rank: int) -> None:
         self._rank = rank
@@ -48,6 +56,13 @@ class Firer:
             self._last_wake = last_wake
             self.hint(due_ms)
 
+    async def join(self) -> None:
+        """Begin with what the others believe of the clock, if they do not believe the server."""
+        keys = self._store.keys()
+        believed = await self._store.call(commands.read_number(keys.clock_held))
+        if believed is not None and self._settings.clock_ahead_max_s != math.inf:
+            self._store.clock.begin(believed)
+
     async def once(self) -> Fired:
         """Settle at most one batch of due timers, after a batch that is under way with its schedules."""
         async with self._firing:
@@ -55,9 +70,12 @@ class Firer:
 
     async def _once(self) -> Fired:
         self._hinted_ms = None  # a hint that comes while we ask may be news to the answer
-        sent_us = monotonic_us()
-        fired = await self._store.call(commands.fire(self._store.keys(), limit=self._settings.fire_items_max))
-        self._store.clock.hear(fired.server_us, sent_us, monotonic_us())
+        clock, sent_us = self._store.clock, monotonic_us()
+        fire = commands.fire(self._store.keys(), limit=self._settings.fire_items_max, latest_ms=clock.latest_ms)
+        fired = await self._store.call(fire)
+        clock.hear(fired.server_us, sent_us, monotonic_us())
+        if clock.ahead_s or self._held_from_ms is not None:
+            await self._hold(fired.server_us // 1000)
         self._next_due_ms = fired.next_due_ms
         self._last_wake = fired.last_wake
         for line in fired.put_aside:
@@ -66,6 +84,30 @@ class Firer:
             await self._on_schedule(name)
         return fired
 
+    async def _hold(self, server_ms: int) -> None:
+        """Wait until the clock can be believed or a person has released it; said now and again, and to new workers."""
+        clock, keys = self._store.clock, self._store.keys()
+        if not clock.ahead_s:
+            self._held_from_ms = None
+            logger.warning("the clock of Redis can be believed again: timers fire")
+            return
+        if self._held_from_ms is None:
+            self._held_from_ms = server_ms
+        released_ms = await self._store.call(commands.read_number(keys.clock_released))
+        if released_ms is not None and released_ms >= self._held_from_ms:
+            clock.believe()
+            self._held_from_ms = None
+            logger.warning("the clock of Redis was released by hand: timers fire by it")
+            return
+        await self._store.call(commands.keep_number(keys.clock_held, clock.now_ms(), ttl_s=10 * HELD_LOOK_S))
+        if monotonic_us() / 1e6 - self._said_at >= HELD_SAID_S:
+            self._said_at = monotonic_us() / 1e6
+            logger.error(
+                "the clock of Redis is %s ahead of what it can be: NO TIMER FIRES until it comes back. If it is right, "
+                "say so with `durasleep control release-clock`",
+                telemetry.describe_ms(round(clock.ahead_s * 1000)),
+            )
+
     async def run(self) -> None:
         while True:
             fired = await self.once()
@@ -73,16 +115,20 @@ class Firer:
                 await self._wait()
 
     async def _wait(self) -> None:
-        """Until the next due time of our rank; a hint moves it."""
-        while (wait_s := self._seconds_left()) > 0:
+        """Until the next due time of our rank; a hint moves it, and so does a clock that was set."""
+        look_again_at = monotonic_us() / 1e6 + LOOK_AGAIN_S
+        while (wait_s := self._seconds_left()) > 0 and monotonic_us() / 1e6 < look_again_at:
             self._hint.clear()
             try:
-                async with asyncio.timeout(wait_s):
+                async with asyncio.timeout(min(wait_s, RECKON_S)):
                     await self._hint.wait()
             except TimeoutError:
-                return
+                if wait_s <= RECKON_S:
+                    return
 
     def _seconds_left(self) -> float:
+        if self._store.clock.ahead_s:  # as the last beat or firing has told
+            return HELD_LOOK_S
         known = [due for due in (self._next_due_ms, self._hinted_ms) if due is not None]
         if not known:
             return LOOK_AGAIN_S

@@ -18,9 +18,10 @@ from collections.abc import Callable
 from durasleep.errors import DurasleepError
 from durasleep.settings import Settings
 from durasleep.store import commands
+from durasleep.store.clock import monotonic_us
 from durasleep.store.commands import Beat, Command, Lease
 from durasleep.store.connection import Connector
-from durasleep.store.store import SyncStore, monotonic_us
+from durasleep.store.store import SyncStore
 
 logger = logging.getLogger("durasleep")
 

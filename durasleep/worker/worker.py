@@ -170,6 +170,7 @@ class Worker:
         )
         try:
             await self._store.open()
+            await self._firer.join()
             await self._reader.join()
             await asyncio.to_thread(heartbeat.once)
         except BaseException:

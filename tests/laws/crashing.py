@@ -140,7 +140,9 @@ async def together(ctx: Context) -> list[Any]:
         await ctx.sleep(seconds)
         return await ctx.run(note, label)
 
-    return await asyncio.gather(ctx.run(note, "a"), ctx.run(note, "b"), branch("c", 1), branch("d", 2), branch("e", 2))
+    return [
+        *await asyncio.gather(ctx.run(note, "a"), ctx.run(note, "b"), branch("c", 1), branch("d", 2), branch("e", 2))
+    ]
 
 
 @app.workflow

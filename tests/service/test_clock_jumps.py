@@ -1,0 +1,174 @@
+"""The server's clock is set: nothing fires early by a clock that cannot be true, nothing twice, and nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from durasleep import Durasleep
+from durasleep.settings import DEFAULTS
+from durasleep.store import clock as clock_module
+from durasleep.store.clock import Clock
+from tests.servers import Server
+from tests.service.fixtures import NewApp
+from tests.service.functions import sleeping_workflow
+from tests.service.workers import eventually, serving, until
+
+HOUR_S = 3600
+MOVED = replace(DEFAULTS, movable_clock=True)
+
+
+@pytest.fixture
+async def moved_app(new_app: NewApp, real_server: Server) -> AsyncIterator[Durasleep]:
+    """An application whose server's clock can be set."""
+    app = new_app(settings=MOVED)
+    yield app
+    store = await app.opened()
+    await real_server.client().delete(store.keys().clock)
+
+
+async def set_clock(app: Durasleep, server: Server, by_s: float) -> None:
+    """Set the server's clock forward, or back."""
+    store = await app.opened()
+    await server.client().incrby(store.keys().clock, round(by_s * 1000))
+
+
+async def test_a_clock_set_back_delays_and_neither_loses_nor_repeats(moved_app: Durasleep, real_server: Server) -> None:
+    app = moved_app
+    async with serving(app):
+        before = await app.rpc("before", sleeping_workflow, 1)
+        await until(app, "before", "suspended")
+        await set_clock(app, real_server, -HOUR_S)
+        after = await app.rpc("after", sleeping_workflow, 1)
+        assert await after == "Slept for 1 seconds"
+        assert not await before.done()
+        await set_clock(app, real_server, HOUR_S)
+        assert await before == "Slept for 1 seconds"
+        assert await app.timers() == []
+
+
+async def test_a_clock_far_ahead_fires_nothing_until_it_comes_back(
+    moved_app: Durasleep, real_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = moved_app
+    async with serving(app):
+        handle = await app.rpc("s", sleeping_workflow, HOUR_S)
+        soon = await app.rpc("soon", sleeping_workflow, 1)
+        await until(app, "s", "suspended")
+        await until(app, "soon", "suspended")
+        await set_clock(app, real_server, 2 * HOUR_S)
+        await eventually(lambda: "NO TIMER FIRES" in caplog.text, "the worker to say that it holds back")
+        assert not await handle.done()
+        assert not await soon.done()
+        await set_clock(app, real_server, -2 * HOUR_S)
+        assert await soon == "Slept for 1 seconds"
+        assert "can be believed again" in caplog.text
+        assert not await handle.done()
+        await app.cancel("s", force=True)
+
+
+async def test_a_person_releases_a_clock_that_is_right_and_new_workers_wait_for_that_too(
+    moved_app: Durasleep, new_app: NewApp, real_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = moved_app
+    async with serving(app):
+        handle = await app.rpc("s", sleeping_workflow, HOUR_S)
+        await until(app, "s", "suspended")
+        await set_clock(app, real_server, 2 * HOUR_S)
+        await eventually(lambda: "NO TIMER FIRES" in caplog.text, "the worker to say that it holds back")
+    caplog.clear()
+    async with serving(new_app(settings=MOVED)):
+        await eventually(lambda: "NO TIMER FIRES" in caplog.text, "the next worker to hold back as well")
+        assert not await handle.done()
+        await app.release_clock()
+        assert await handle == f"Slept for {HOUR_S} seconds"
+        assert "was released by hand" in caplog.text
+
+
+# -- what is believed
+
+
+class World:
+    """Clocks to be set: the server's, and this machine's two."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.mono_us = 1_000_000
+        self.server_us = 10**15
+        self.wall_us = 10**15
+        self.slept_us = 0
+        patch.setattr(clock_module, "monotonic_us", lambda: self.mono_us)
+        patch.setattr(clock_module, "wall_us_now", lambda: self.wall_us)
+        patch.setattr(clock_module, "_slept_us", lambda: self.slept_us)
+        self.clock = Clock(60)
+        self.hear()
+
+    def pass_s(self, seconds: float, *, slept: bool = False) -> None:
+        us = round(seconds * 1e6)
+        self.server_us += us
+        self.wall_us += us
+        if slept:
+            self.slept_us += us
+        else:
+            self.mono_us += us
+
+    def hear(self) -> None:
+        self.clock.hear(self.server_us, self.mono_us - 500, self.mono_us)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+def test_a_long_silence_is_no_jump(world: World) -> None:
+    world.pass_s(24 * HOUR_S)
+    world.hear()
+    assert world.clock.ahead_s == 0
+    assert world.clock.latest_ms is not None
+    assert world.clock.latest_ms - world.server_us / 1000 == pytest.approx(60_000, abs=5000)
+
+
+def test_a_machine_that_has_slept_believes_the_server(world: World) -> None:
+    world.pass_s(8 * HOUR_S, slept=True)
+    assert world.clock.latest_ms is not None
+    assert world.clock.latest_ms > world.server_us // 1000
+    world.hear()
+    assert world.clock.ahead_s == 0
+    assert abs(world.clock.now_ms() - world.server_us // 1000) <= 1
+
+
+def test_a_server_set_ahead_is_not_believed_and_one_that_was_put_right_is(world: World) -> None:
+    world.server_us += 2 * HOUR_S * 1_000_000
+    world.hear()
+    assert world.clock.ahead_s == pytest.approx(2 * HOUR_S, abs=1)
+    world.wall_us = world.server_us  # somebody has set both: proves nothing
+    world.hear()
+    assert world.clock.ahead_s > 0
+
+    world.clock.believe()
+    world.server_us -= 2 * HOUR_S * 1_000_000
+    world.hear()
+    assert world.clock.ahead_s == 0
+    world.server_us += 2 * HOUR_S * 1_000_000  # as our own wall clock, which nobody has touched, has shown all the time
+    world.hear()
+    assert world.clock.ahead_s == 0
+
+
+def test_others_are_believed_before_the_server(world: World) -> None:
+    clock = Clock(60)
+    clock.begin(world.server_us // 1000 - int(timedelta(hours=2).total_seconds() * 1000))
+    world.wall_us -= 2 * HOUR_S * 1_000_000
+    clock.begin(world.wall_us // 1000)
+    clock.hear(world.server_us, world.mono_us, world.mono_us)
+    assert clock.ahead_s == pytest.approx(2 * HOUR_S, abs=1)
+
+
+def test_without_a_bound_everything_is_believed() -> None:
+    clock = Clock()
+    clock.hear(10**15, 0, 0)
+    clock.hear(2 * 10**15, 1, 1)
+    assert clock.ahead_s == 0
+    assert clock.latest_ms is None
