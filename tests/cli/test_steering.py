@@ -195,3 +195,10 @@ def test_what_a_filter_finds_is_shown_and_done_with_yes(here: Terminal, quick: Q
     wait_for(lambda: len(listed(here, quick, "--status", "suspended")) == 27, "all to sleep again")
     assert len(lines(quick(here, "cancel", "--group", "workers", "--force", "--yes").out)) == 27
     assert listed(here, quick) == {}
+
+
+def test_a_clock_that_was_put_right_is_released_by_hand(here: Terminal, quick: Quick) -> None:
+    said = quick(here, "control", "release-clock")
+    assert said.code == 0
+    assert re.fullmatch(r"timers fire by the clock of Redis: [\d-]{10} [\d:]{8} UTC\n", said.err)
+    assert quick(here, "control").code == 2
