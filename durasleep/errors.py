@@ -11,7 +11,8 @@ DurasleepError
 ├── NotFound                             no promise under this id
 ├── NotAllowed                           the promise is not in a state that permits it
 ├── StoreError                           something between us and Redis
-│   ├── StoreUnavailable                 Redis cannot be reached or does not answer
+│   ├── StoreUnavailable                 Redis cannot be reached, does not answer, or is full
+│   ├── StoreRefused                     Redis lacks nothing but our password or our rights
 │   ├── UnsupportedServer                older than Redis 6.2, or lacking what we need
 │   ├── SchemaMismatch                   the namespace was written by an incompatible version
 │   ├── CorruptData                      a key holds what durasleep never writes
@@ -77,7 +78,11 @@ class StoreError(DurasleepError):
 
 
 class StoreUnavailable(StoreError):
-    """Redis cannot be reached or did not answer in time; the call may or may not have been carried out."""
+    """Redis cannot be reached, or cannot serve us now; what was not answered may have been carried out or not."""
+
+
+class StoreRefused(StoreError):
+    """Redis does not take our password, or does not allow what we ask; nothing was written."""
 
 
 class UnsupportedServer(StoreError):
@@ -154,6 +159,9 @@ _BY_CODE: dict[str, type[DurasleepError]] = {
     "NOGROUP": NotFound,  # of Redis: nobody has ever served this group
     "NOT_ALLOWED": NotAllowed,
     "OTHER_FUNCTION": OtherFunction,
+    "NOAUTH": StoreRefused,
+    "WRONGPASS": StoreRefused,
+    "NOPERM": StoreRefused,
     "CORRUPT": CorruptData,
     "WRONGTYPE": CorruptData,  # of Redis: the key holds another type
     "INVALID": UsageError,

@@ -8,24 +8,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Generator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 import redis.exceptions as redis_errors
 
-from durasleep.errors import DurasleepError, StoreError, StoreUnavailable
+from durasleep.errors import DurasleepError, StoreError, StoreRefused, StoreUnavailable
 from durasleep.model import Op, StartChild, StepResult, Transaction
 from durasleep.settings import Settings
 from durasleep.store import script
 from durasleep.store.commands import Call, Command, Item, error_of, key_list
-from durasleep.store.connection import Link, Reply, error_text, is_passing
+from durasleep.store.connection import Link, Reply, error_text, refusal
 from durasleep.store.script import Value
 
 T = TypeVar("T")
 
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0  # a Redis that comes back is used within two seconds
+SAID_S = 60.0  # between two lines about a server that does not serve us
 PIPELINE_MAX = 256  # commands in one write
 
 logger = logging.getLogger("durasleep")
@@ -192,13 +194,16 @@ def talk(
     return found
 
 
-def must_repeat(call: Call, reply: Reply, place: int) -> bool:
-    """Whether the server could not serve a call just now; nothing of it was applied."""
+def refusal_of(call: Call, reply: Reply, place: int) -> StoreError | None:
+    """Why the server would not serve a call, if that is what it says; nothing of the call was applied.
+
+    That holds when it is full, too: a script is stopped at its first write or, having freed something, not at all.
+    """
     if isinstance(reply, Exception):
-        return is_passing(reply)
+        return refusal(reply)
     if isinstance(call, Item) and reply[place][0] == b"error":
-        return is_passing(reply[place][1].decode(errors="replace"))
-    return False
+        return refusal(reply[place][1].decode(errors="replace"))
+    return None
 
 
 def read(call: Call, reply: Reply, place: int) -> Any:
@@ -221,6 +226,7 @@ class Batcher:
         self._patience_s = patience_s
         self._waiting: list[_Asked] = []
         self._pump: asyncio.Task[None] | None = None
+        self._said_at = -SAID_S
 
     async def call(self, call: Item[T] | Command[T]) -> T:
         """The answer to one call, or the error it says."""
@@ -272,24 +278,39 @@ class Batcher:
                 raise
 
     async def _exchange(self, batch: list[_Asked]) -> None:
-        """Run a batch, repeating what got no answer."""
+        """Run a batch, repeating what got no answer or was refused; with no end to the patience, new calls join it."""
         loop = asyncio.get_running_loop()
         give_up_at = None if self._patience_s is None else loop.time() + self._patience_s
         delay_s = RETRY_FIRST_S
         while batch:
             try:
-                batch = await self._once(batch)
-                problem: Exception | None = None
+                batch, problem = await self._once(batch)
             except StoreUnavailable as error:
                 problem = error
-            if batch:
-                if give_up_at is not None and loop.time() + delay_s > give_up_at:
-                    raise problem or StoreUnavailable("Redis cannot serve us now (loading, read-only or failing over)")
-                await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
-                delay_s = min(delay_s * 2, RETRY_MAX_S)
+            except StoreRefused as error:
+                if give_up_at is not None:
+                    raise
+                problem = error
+            if problem is None:
+                return
+            if give_up_at is None:
+                self._say(problem)
+            elif isinstance(problem, StoreRefused) or loop.time() + delay_s > give_up_at:
+                raise problem
+            await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
+            delay_s = min(delay_s * 2, RETRY_MAX_S)
+            if give_up_at is None:
+                batch, self._waiting = [*batch, *self._waiting], []
 
-    async def _once(self, batch: list[_Asked]) -> list[_Asked]:
-        """One exchange; answers what is left to repeat."""
+    def _say(self, problem: StoreError) -> None:
+        """Once a minute, what keeps a worker from its work."""
+        now = time.monotonic()
+        if now - self._said_at > SAID_S:
+            self._said_at = now
+            logger.error("%s: this worker waits, nothing is lost", problem)
+
+    async def _once(self, batch: list[_Asked]) -> tuple[list[_Asked], StoreError | None]:
+        """One exchange; answers what is left to repeat, and why."""
         talk_of_batch = talk([waiting.call for waiting in batch], self._settings)
         try:
             commands = next(talk_of_batch)
@@ -298,12 +319,14 @@ class Batcher:
         except StopIteration as end:
             found: list[tuple[Reply, int]] = end.value
         left: list[_Asked] = []
+        problem: StoreError | None = None
         for waiting, (reply, place) in zip(batch, found, strict=True):
-            if must_repeat(waiting.call, reply, place):
+            if refused := refusal_of(waiting.call, reply, place):
+                problem = refused
                 left.append(waiting)
             elif not waiting.is_off:
                 _settle(waiting, reply, place)
-        return left
+        return left, problem
 
 
 def _settle(waiting: _Asked, reply: Reply, place: int) -> None:

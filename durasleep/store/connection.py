@@ -28,7 +28,7 @@ from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry
 
-from durasleep.errors import StoreError, StoreUnavailable, UsageError
+from durasleep.errors import StoreError, StoreRefused, StoreUnavailable, UsageError
 from durasleep.store.script import Value
 
 Reply = Any
@@ -62,13 +62,17 @@ _NOT_OURS = {
 _pack_one = cast("Callable[[tuple[Value, ...]], bytes]", hiredis.pack_command)  # its stub says a tuple of one
 
 # The server is there but cannot serve this now: waiting helps, and nothing was applied.
-_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "NOREPLICAS", "MISCONF")
+_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "NOREPLICAS", "MISCONF", "OOM")
 _PASSING_ERRORS = (  # those of them whose code redis-py takes out of the text
     redis_errors.BusyLoadingError,
     redis_errors.ReadOnlyError,
     redis_errors.ClusterDownError,
     redis_errors.TryAgainError,
+    redis_errors.OutOfMemoryError,
 )
+# Rights that are missing; of what a script does, Redis says so in a sentence of its own, another one since 8.
+_REFUSED = ("NOPERM", "NOAUTH", "WRONGPASS")
+_REFUSED_IN_SCRIPT = ("can't run this command", "ACL failure in script")
 # Redis 6.2 puts the place in front of what failed in a script.
 _PLACE = re.compile(r"(?:ERR )?Error running script .*?(?:@user_script: ?\d+: -?)+(?=[A-Z]{2})", re.DOTALL)
 
@@ -288,9 +292,18 @@ def is_reply(error: redis_errors.RedisError) -> bool:
     return not isinstance(error, transport)
 
 
-def is_passing(error: BaseException | str) -> bool:
-    """Whether an error reply, or the text of one, only means: not now."""
-    return isinstance(error, _PASSING_ERRORS) or error_text(error).startswith(_PASSING)
+def refusal(error: BaseException | str) -> StoreError | None:
+    """What an error reply, or the text of one, says of the server and not of the call: not now, or not to us."""
+    text = error_text(error)
+    if isinstance(error, _PASSING_ERRORS) or text.startswith(_PASSING):
+        return StoreUnavailable(f"Redis cannot serve us now: {text}")
+    if (
+        isinstance(error, redis_errors.NoPermissionError)
+        or text.startswith(_REFUSED)
+        or any(sentence in text for sentence in _REFUSED_IN_SCRIPT)
+    ):
+        return StoreRefused(f"Redis refuses us: {text}")
+    return None
 
 
 def error_text(error: BaseException | str) -> str:
@@ -301,7 +314,7 @@ def error_text(error: BaseException | str) -> str:
 def unavailable(connector: Connector, error: BaseException) -> StoreError:
     """The error for a connection that failed; a refused password is final, the rest may pass."""
     if isinstance(error, redis_errors.AuthenticationError | redis_errors.NoPermissionError):
-        return StoreError(f"Redis at {connector.address} refuses us: {error}")
+        return StoreRefused(f"Redis at {connector.address} refuses us: {error}")
     if isinstance(error, TimeoutError | redis_errors.TimeoutError | socket.timeout):
         return StoreUnavailable(f"Redis at {connector.address} does not answer")
     return StoreUnavailable(f"Redis at {connector.address} cannot be reached: {_reason(error)}")

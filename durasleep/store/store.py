@@ -10,14 +10,21 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
-from durasleep.errors import DurasleepError, SchemaMismatch, StoreError, StoreUnavailable, UnsupportedServer
+from durasleep.errors import (
+    DurasleepError,
+    SchemaMismatch,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+    UnsupportedServer,
+)
 from durasleep.model import PromiseId
 from durasleep.settings import Settings
 from durasleep.store import batch, reads
 from durasleep.store.batch import Batcher
 from durasleep.store.clock import Clock
 from durasleep.store.commands import Call, Command, Item
-from durasleep.store.connection import Connector, Link, Reply, SyncLink, is_passing
+from durasleep.store.connection import Connector, Link, Reply, SyncLink, refusal
 from durasleep.store.keys import SCHEMA_VERSION, Keyspace, meta_key
 from durasleep.store.reads import Loaded, Plan
 
@@ -52,9 +59,7 @@ def _check_greeting(namespace: str, replies: list[Any]) -> None:
     """SchemaMismatch if this namespace is not for us, StoreError if we may not use it at all."""
     meta = replies[-1]
     if isinstance(meta, Exception):
-        if is_passing(meta):
-            raise StoreUnavailable(f"Redis cannot serve us now: {meta}")
-        raise StoreError(f"Redis refuses us: {meta}")
+        raise refusal(meta) or StoreError(f"Redis refuses us: {meta}")
     if not isinstance(meta, list):
         raise StoreError("what answers there does not behave like Redis")
     schema, partitions = (int(value) if value and value.isdigit() else 0 for value in cast("list[bytes | None]", meta))
@@ -213,19 +218,18 @@ class SyncStore:
         left = list(range(len(calls)))
         while True:
             try:
-                left = self._once(calls, left, answers)
-                if not left:
+                left, problem = self._once(calls, left, answers)
+                if problem is None:
                     return answers
-                problem = StoreUnavailable("Redis cannot serve us now (loading, read-only or failing over)")
             except StoreUnavailable as error:
                 problem = error
-            if time.monotonic() + delay_s > give_up_at:
+            if isinstance(problem, StoreRefused) or time.monotonic() + delay_s > give_up_at:
                 raise problem
             time.sleep(delay_s)
             delay_s = min(delay_s * 2, batch.RETRY_MAX_S)
 
-    def _once(self, calls: Sequence[Call], left: list[int], answers: list[Any]) -> list[int]:
-        """One exchange; answers the positions of what is left to repeat."""
+    def _once(self, calls: Sequence[Call], left: list[int], answers: list[Any]) -> tuple[list[int], StoreError | None]:
+        """One exchange; answers the positions of what is left to repeat, and why."""
         talk = batch.talk([calls[position] for position in left], self.settings)
         try:
             commands = next(talk)
@@ -234,15 +238,17 @@ class SyncStore:
         except StopIteration as end:
             found: list[tuple[Reply, int]] = end.value
         again: list[int] = []
+        problem: StoreError | None = None
         for position, (reply, place) in zip(left, found, strict=True):
-            if batch.must_repeat(calls[position], reply, place):
+            if refused := batch.refusal_of(calls[position], reply, place):
+                problem = refused
                 again.append(position)
                 continue
             try:
                 answers[position] = batch.read(calls[position], reply, place)
             except DurasleepError as error:
                 answers[position] = error
-        return again
+        return again, problem
 
     def close(self) -> None:
         self._link.close()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from durasleep.errors import Fenced, StoreError
+from durasleep.errors import CorruptData, Fenced, StoreError
 from durasleep.model import Op, Outcome
 from durasleep.runtime.replay import Activation
 from durasleep.settings import Settings
@@ -108,12 +108,16 @@ class Commits:
             logger.error("entry %s of queue %s is not one of ours: put aside", lease.entry, lease.queue)
 
     async def halt(self, lease: Lease, reason: str) -> None:
-        """A person must look at it; what cannot even be halted has its entry put aside."""
+        """A person must look at it; of what cannot even be halted, being no record of ours, the entry is put aside."""
         try:
             await self.one(lease, Outcome.HALT, payload=reason.encode())
-        except StoreError as error:
+        except CorruptData as error:
             logger.error("%s could not be halted (%s): its entry is put aside", lease.id, error)
             try:
                 await self.one(lease, Outcome.DROP, payload=reason.encode())
             except StoreError:
                 return
+        except Fenced:
+            return
+        except StoreError as error:
+            logger.error("%s could not be halted (%s): it is offered again", lease.id, error)

@@ -5,6 +5,7 @@
 -- @include keys
 -- @include finish
 -- @include last_id
+-- @include refusal
 local limit, latest = unpack(ARGV, 1, 2)
 
 -- Firing goes on while Redis is full: a first write that frees lets the rest pass.
@@ -112,7 +113,10 @@ local function drain_closing()
   for _, id in ipairs(redis.call('ZRANGE', closing, 0, LIMIT.closing_max - 1)) do
     if room <= 0 then return end
     local ok, done, size = pcall(close_part, id)
-    if not ok then put_aside('closing:' .. id .. ': ' .. text_of(done)) end
+    if not ok then
+      raise_refusal(done)
+      put_aside('closing:' .. id .. ': ' .. text_of(done))
+    end
     if not ok or done then redis.call('ZREM', closing, id) end
     room = room - (ok and size or 1)
   end
@@ -127,6 +131,7 @@ for i = 1, #due, 2 do
   local member = due[i]
   local ok, problem = pcall(fire_one, member, int(tonumber(due[i + 1])))
   if not ok then
+    raise_refusal(problem)
     local line = member .. ': ' .. text_of(problem)
     aside[#aside + 1] = line
     unset_timer(member)

@@ -1,0 +1,135 @@
+"""Redis is full, busy, or forbids what we ask: workers wait and say so, and go on where they were."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from durasleep import Durasleep, StoreRefused, StoreUnavailable
+from durasleep.devserver import DevServer
+from tests.servers import MakeServer, Server
+from tests.service.fixtures import NewApp
+from tests.service.functions import double, nap, passage
+from tests.service.workers import Effects, eventually, serving, until
+
+SLEEPERS = 10
+
+
+@pytest.fixture
+def own_server(make_server: MakeServer, real_server: Server) -> DevServer:
+    """A server to be made full and slow."""
+    return make_server()
+
+
+@pytest.fixture
+async def admin(own_server: DevServer) -> AsyncIterator[Any]:
+    """Whoever operates that server; with a name of his own, for his rights are not those of the others."""
+    client: Any = Redis.from_url(own_server.url)
+    await client.execute_command("ACL", "SETUSER", "admin", "on", "nopass", "~*", "&*", "+@all")
+    await client.aclose()
+    client = Redis.from_url(own_server.url, username="admin", password="")
+    yield client
+    await client.aclose()
+
+
+async def through_trouble(
+    app: Durasleep,
+    effects: Effects,
+    begin: Callable[[], Awaitable[Any]],
+    said: Callable[[], bool],
+    end: Callable[[], Awaitable[Any]],
+) -> None:
+    """Sleepers fall due and steps end while there is trouble; afterwards all of them finish, each effect once."""
+    async with serving(app):
+        sleepers = [await app.rpc(f"s-{n}", nap, effects.path, 1) for n in range(SLEEPERS)]
+        steps = [await app.rpc(f"p-{n}", passage, effects.path) for n in range(SLEEPERS)]
+        await effects.standing("gate", times=SLEEPERS)
+        for sleeper in sleepers:
+            await until(app, sleeper.id, "suspended")
+        await begin()
+        effects.open("gate")
+        await eventually(said, "the worker to say why it waits")
+        await end()
+        await asyncio.gather(*sleepers, *steps)
+    for n in range(SLEEPERS):
+        assert effects.count(f"s-{n} gets up") == 1
+        assert effects.count(f"p-{n} goes") == 1
+    assert effects.count("gate") == SLEEPERS
+
+
+async def test_a_full_redis_takes_nothing_new_and_lets_what_it_has_finish(
+    new_app: NewApp, own_server: DevServer, admin: Any, effects: Effects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = new_app(own_server.url)
+    async with serving(app):
+        sleepers = [await app.rpc(f"s-{n}", nap, effects.path, 1) for n in range(SLEEPERS)]
+        steps = [await app.rpc(f"p-{n}", passage, effects.path) for n in range(SLEEPERS)]
+        await effects.standing("gate", times=SLEEPERS)
+        await admin.config_set("maxmemory", 1)
+        effects.open("gate")
+        await asyncio.gather(*(app.get(handle.id).result() for handle in (*sleepers, *steps)))
+        monkeypatch.setattr((await app.opened())._batcher, "_patience_s", 0.2)  # pyright: ignore[reportPrivateUsage]
+        with pytest.raises(StoreUnavailable, match="maxmemory"):
+            await app.rpc("one-more", double, 1)
+        await admin.config_set("maxmemory", 0)
+        assert await (await app.rpc("one-more", double, 1)) == 2
+    assert all(effects.count(f"s-{n} gets up") == 1 == effects.count(f"p-{n} goes") for n in range(SLEEPERS))
+
+
+async def test_rights_that_were_taken_away_stop_a_worker_until_they_are_given_back(
+    new_app: NewApp, own_server: DevServer, admin: Any, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = new_app(own_server.url)
+
+    async def end() -> None:
+        with pytest.raises(StoreRefused):
+            await app.rpc("one-more", double, 1)
+        await admin.execute_command("ACL", "SETUSER", "default", "+@all")
+
+    await through_trouble(
+        app,
+        effects,
+        begin=lambda: admin.execute_command("ACL", "SETUSER", "default", "-hset", "-hmget", "-evalsha"),
+        said=lambda: "refuses us" in caplog.text and "this worker waits" in caplog.text,
+        end=end,
+    )
+
+
+async def test_commands_that_a_script_may_not_run_stop_a_worker_and_halt_nothing(
+    new_app: NewApp, own_server: DevServer, admin: Any, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    await through_trouble(
+        new_app(own_server.url),
+        effects,
+        begin=lambda: admin.execute_command("ACL", "SETUSER", "default", "-hset"),
+        said=lambda: "refuses us" in caplog.text and "this worker waits" in caplog.text,
+        end=lambda: admin.execute_command("ACL", "SETUSER", "default", "+@all"),
+    )
+
+
+async def test_a_redis_that_is_busy_with_a_script_is_waited_for(
+    new_app: NewApp, own_server: DevServer, admin: Any, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    await admin.config_set("lua-time-limit", 50)
+    looping: list[asyncio.Task[Any]] = []
+    culprit: Any = Redis.from_url(own_server.url, username="admin", password="")
+
+    async def begin() -> None:
+        looping.append(asyncio.ensure_future(culprit.eval("while true do end", 0)))
+
+    async def end() -> None:
+        await admin.script_kill()
+        await asyncio.gather(*looping, return_exceptions=True)
+        await culprit.aclose()
+
+    await through_trouble(
+        new_app(own_server.url),
+        effects,
+        begin=begin,
+        said=lambda: "BUSY" in caplog.text and "this worker waits" in caplog.text,
+        end=end,
+    )
