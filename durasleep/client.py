@@ -15,9 +15,10 @@ from durasleep.model import Disposition, PromiseId, Recording, State, check_id, 
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import Settings
-from durasleep.store import calls, commands, reads, search, tree
+from durasleep.store import calls, commands, fsck, reads, search, tree
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
 from durasleep.store.commands import Controlled, Created
+from durasleep.store.fsck import Report
 from durasleep.store.search import Found, Timer
 from durasleep.store.store import Store
 from durasleep.store.tree import Tree
@@ -422,6 +423,11 @@ class Client:
     async def reschedule(self, id: str, due: Duration | datetime) -> Controlled:
         """Move a delayed start, a deadline, a timeout, or a timer, which may be the only one an execution waits for."""
         return await self._control("reschedule", id, due=due)
+
+    async def fsck(self, *, repair: bool = False) -> Report:
+        """Check everything there is, beside whatever runs; mend what can be mended without guessing, if asked to."""
+        store = await self.opened()
+        return await store.run(fsck.fsck(store.keys(), repair=repair))
 
     async def release_clock(self) -> datetime:
         """Say that the server's clock is right, which workers found too far ahead to be true; answers what it shows.

@@ -14,6 +14,10 @@ from typing import Any, cast
 import pytest
 
 from durasleep.devserver import DevServer
+from durasleep.settings import DEFAULTS
+from durasleep.store import fsck
+from durasleep.store.connection import Connector
+from durasleep.store.store import SyncStore
 from tests import leaks
 from tests.servers import FAKE, KINDS, REAL, MakeServer, Server, Servers, debug, find, found_kinds
 
@@ -126,9 +130,19 @@ def namespace() -> str:
     return f"t{secrets.token_hex(6)}"
 
 
+def _broken(client: Any, namespace: str) -> list[str]:
+    """What ``fsck`` has to say, in one line each."""
+    store = SyncStore(Connector.of(client), namespace=namespace, settings=DEFAULTS, name="fsck")
+    try:
+        findings = store.run(fsck.fsck(store.keys())).findings
+    finally:
+        store.close()
+    return [f"fsck: {finding.kind}: {finding.id} {finding.text}" for finding in findings]
+
+
 @pytest.fixture(autouse=True)
 def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After a test with a ``namespace``, fails on keys without an owner or a TTL, then removes them all.
+    """After a test with a ``namespace``, fails on keys without an owner or a TTL, and on what ``fsck`` finds.
 
     ``@pytest.mark.leaves_keys("why")`` lets a test leave what it likes.
     """
@@ -142,6 +156,7 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     client = server.sync_client()
     keys, partitions = leaks.read(client, namespace)
     found = [f"partition {number}: {leak}" for number, part in partitions.items() for leak in leaks.leaks(part)]
+    found += _broken(client, namespace)
     if keys:
         client.delete(*keys)
     node = cast("pytest.Function", request.node)

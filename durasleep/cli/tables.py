@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from durasleep import telemetry
 from durasleep.cli import view
 from durasleep.runtime.recording import Verdict
+from durasleep.store.fsck import Finding
 from durasleep.store.search import Summary, Timer
 from durasleep.store.tree import Node, Tree
 
@@ -54,6 +55,23 @@ def _details(one: Summary, now_ms: int) -> str:
             return f"{_age(now_ms - one.settled_at_ms)} ago"
         case _:
             return ": ".join(part for part in (due, reason) if part)
+
+
+def findings(found: Sequence[Finding]) -> None:
+    """What breaks a law, one a line, and what became of it."""
+    if not found:
+        return
+    rows: list[list[Cell]] = []
+    for one in found:
+        done = (
+            ("repaired", "green")
+            if one.repaired
+            else ("repairable", "yellow")
+            if one.repairable
+            else ("by hand", "red")
+        )
+        rows.append([(one.id, "bold"), done, (one.kind, ""), (one.text, "")])
+    _print(["ID", "", "KIND", "DETAILS"], rows, spare=("KIND",))
 
 
 def verdicts(found: Sequence[Verdict]) -> None:

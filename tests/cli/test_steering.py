@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from tests.cli.conftest import Quick
 from tests.cli.terminal import Terminal, lines, wait_for
@@ -195,6 +196,24 @@ def test_what_a_filter_finds_is_shown_and_done_with_yes(here: Terminal, quick: Q
     wait_for(lambda: len(listed(here, quick, "--status", "suspended")) == 27, "all to sleep again")
     assert len(lines(quick(here, "cancel", "--group", "workers", "--force", "--yes").out)) == 27
     assert listed(here, quick) == {}
+
+
+def test_data_is_checked_and_mended(here: Terminal, quick: Quick) -> None:
+    start(here, quick, "a", "b")
+    assert quick(here, "fsck").code == 0
+    redis = Redis.from_url(here.environment["DURASLEEP_REDIS_URL"])
+    redis.delete("{durasleep:0}:timers")
+    broken = quick(here, "fsck")
+    assert broken.code == 1
+    assert re.search(r"^a~1 +repairable +untimed +is due some time, but has no timer$", broken.out, re.MULTILINE)
+    assert "durasleep fsck --repair" in broken.err
+    mended = json.loads(quick(here, "fsck", "--repair", "--json").out)
+    assert [(one["id"], one["repaired"]) for one in sorted(mended["findings"], key=lambda one: one["id"])] == [
+        ("a~1", True),
+        ("b~1", True),
+    ]
+    assert quick(here, "fsck").code == 0
+    assert len(lines(quick(here, "timers").out)) == 3  # a head and both
 
 
 def test_a_clock_that_was_put_right_is_released_by_hand(here: Terminal, quick: Quick) -> None:

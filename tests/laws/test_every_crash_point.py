@@ -75,6 +75,7 @@ async def test_wherever_the_worker_dies_a_workflow_ends_as_if_it_had_not(
             for label, times in effects.items():
                 assert usual[label] <= times <= usual[label] + 1, f"{id}: {label} ran {times} times"
             assert await env.timers() == [], id
+            assert (await env.app.fsck()).findings == [], id
             await check_counter(env, PromiseId(id))
         assert died >= 0.8 * len(chosen(len(plan)))
 

@@ -203,6 +203,7 @@ async def test_stamps_grow_and_order_everything_that_settles_in_one_millisecond(
     assert (await driver.head("a")).order == stamps[-1]
 
 
+@pytest.mark.leaves_keys("an execution that waits for nothing")
 async def test_an_answer_carries_at_most_256_entries_and_says_that_there_is_more(driver: Driver) -> None:
     lease = await driver.start("a")
     await driver.commit(lease, Outcome.CONTINUE, *(step(str(n)) for n in range(1, 251)))

@@ -74,6 +74,7 @@ async def test_a_broken_hash_or_queue_costs_one_entry_and_not_the_beat(driver: D
     assert beat.last_wake == b"0-0"
 
 
+@pytest.mark.leaves_keys("its stream is taken away")
 async def test_a_worker_that_holds_more_than_one_answer_looks_at_loses_nothing(driver: Driver) -> None:
     count = LIMIT["pending_max"] + 3
     for first in range(0, count, 250):

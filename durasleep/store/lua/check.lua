@@ -1,0 +1,312 @@
+-- Looks at one thing as it is this instant, by the laws that broken data would break; with `repair` it mends what can
+-- be mended without guessing. What is looked at and what is mended cannot move in between.
+-- `what` is promise, timer, entry (of queue `name`, with id `at`), halted, closing, schedule or expiring (a key).
+-- A promise is looked at in pages: `at` is "" at first, then what the page before has answered.
+-- Answers per item: where to go on, "" at the end; then for each finding its kind, id, a sentence, and whether it was
+-- mended ("1"), could be ("0") or cannot ("").
+-- @include keys
+-- @include each_item
+-- @include find
+-- @include wait_for
+-- @include last_id
+local repair = unpack(ARGV, 1, 1)
+
+if repair == '1' then redis.call('ZREM', timers, '') end -- what is broken may be mended on a full Redis
+
+local STEP = 16 -- entries looked at a time, as in load
+local KEPT_MS = 90000 -- of what should expire, once it does
+
+local findings
+
+local function found(kind, id, text, mend)
+  if mend and repair == '1' then mend() end
+  for _, value in ipairs({ kind, id, text, mend and (repair == '1' and '1' or '0') or '' }) do
+    findings[#findings + 1] = value
+  end
+end
+
+-- Whether the firer will come by: this promise or one above it waits to be closed.
+local function is_closing(id)
+  while id do
+    if redis.call('ZSCORE', closing, id) then return true end
+    id = owner_of(id)
+  end
+  return false
+end
+
+local function check_timer(member, due)
+  local score = redis.call('ZSCORE', timers, member)
+  if score and tonumber(score) == tonumber(due) then return end
+  local text = score and 'its timer is set to another time than it is due' or 'is due some time, but has no timer'
+  found(score and 'mistimed' or 'untimed', member, text, function()
+    set_timer(member, tonumber(due))
+  end)
+end
+
+-- A new stream entry: whoever has the old one is fenced.
+local function again(record)
+  return function()
+    leave(record)
+    dispatch(record)
+    save(record)
+  end
+end
+
+local function as_number(entry)
+  local ms, number = string.match(entry, '^(%d+)%-(%d+)$')
+  return tonumber(ms or '0'), tonumber(number or '0')
+end
+
+-- Whether the group has read past an entry.
+local function is_delivered(record)
+  local groups = redis.pcall('XINFO', 'GROUPS', queue_prefix .. record.queue)
+  if groups.err then return false end
+  for _, group in ipairs(groups) do
+    local is_ours = false
+    for i = 1, #group, 2 do
+      if group[i] == 'name' then is_ours = group[i + 1] == group_of(record.queue) end
+      if is_ours and group[i] == 'last-delivered-id' then
+        local ms, number = as_number(group[i + 1])
+        local our_ms, our_number = as_number(record.entry)
+        return ms > our_ms or (ms == our_ms and number >= our_number)
+      end
+    end
+  end
+  return false
+end
+
+local function check_queued(record)
+  local row = record.entry and redis.call('XRANGE', queue_prefix .. record.queue, record.entry, record.entry)[1]
+  local fields = row and row[2] or {}
+  if fields[2] ~= record.id or tonumber(fields[4]) ~= record.epoch then
+    return found('unqueued', record.id, 'is queued, but its stream has no entry for it', again(record))
+  end
+  if not holder(record) and is_delivered(record) then
+    found('undelivered', record.id, 'was delivered, but nobody holds it', again(record))
+  end
+end
+
+local function check_delayed(record)
+  if not record.due then
+    return found('unqueued', record.id, 'is delayed, but nothing says until when', again(record))
+  end
+  local member = redis.call('ZSCORE', timers, record.id .. '~retry') and '~retry' or '~start'
+  check_timer(record.id .. member, record.due)
+end
+
+-- Where it waits for an execution with an id of its own.
+local function check_attached(record, number, entry)
+  local target = load(entry.child_id)
+  local member = record.id .. '~' .. number
+  if not target then
+    return found('gone', member, 'waits for ' .. entry.child_id .. ', which is not kept any more: cancel it')
+  end
+  if target.state == STATE.pending then
+    local waiter = 'p' .. record.birth .. ' ' .. member
+    if not string.find('\n' .. (target.waiters or ''), '\n' .. waiter .. '\n', 1, true) then
+      found('untold', member, 'waits for ' .. target.id .. ', which does not know it', function()
+        wait_for(target, waiter)
+      end)
+    end
+  elseif not is_closing(target.id) then
+    found('untold', member, 'has not heard that ' .. target.id .. ' has ended', function()
+      settle_entry(record, number, entry, target.state, redis.call('HGET', target.key, F.value) or '')
+    end)
+  end
+end
+
+local function check_child(record, number, entry)
+  local id = record.id .. '~' .. number
+  local child = load(id)
+  if not child or child.birth ~= record.birth then
+    found('gone', id, 'is awaited, but there is no such execution', function()
+      settle_entry(record, number, entry, STATE.canceled, '')
+    end)
+  elseif child.state ~= STATE.pending then
+    found('untold', id, 'has ended, but who asked for it has not heard of it', function()
+      settle_entry(record, number, entry, child.state, redis.call('HGET', child.key, F.value) or '')
+    end)
+  end
+end
+
+local function check_entry(record, number, raw)
+  local entry = read_entry(raw)
+  if not entry then
+    found('corrupt', record.id .. '~' .. number, 'is not a journal entry of ours')
+    return false
+  end
+  if entry.state ~= STATE.pending then return false end
+  if entry.kind == KIND.child then
+    if entry.child_id == '' then
+      check_child(record, number, entry)
+    else
+      check_attached(record, number, entry)
+    end
+  elseif entry.due ~= '' then
+    check_timer(record.id .. '~' .. number, entry.due)
+  elseif entry.kind == KIND.timer then
+    found('corrupt', record.id .. '~' .. number, 'is a timer without a due time')
+  end
+  return true
+end
+
+local checks = {}
+
+-- The next page of a journal; answers where to go on. An execution that moves meanwhile is left alone: it is alive.
+local function check_journal(record, at)
+  local cursor, mark, open = string.match(at, '^(%d+) (%S+) (%d+)$')
+  local now_mark = record.epoch .. '/' .. int(record.order) .. '/' .. (record.place or '')
+  if at == '' then
+    cursor, mark, open = '0', now_mark, '0'
+  end
+  if mark ~= now_mark then return '' end
+  local page, count = redis.call('HSCAN', record.key, cursor, 'COUNT', STEP), tonumber(open)
+  for i = 1, #page[2], 2 do
+    local number = page[2][i]
+    if string.find(number, '^%d') and check_entry(record, number, page[2][i + 1]) then count = count + 1 end
+  end
+  if #findings > 0 then return '' end -- what was mended has moved it; what was not is told already
+  if page[1] ~= '0' then return page[1] .. ' ' .. mark .. ' ' .. count end
+  if record.place == PLACE.suspended and count == 0 then
+    found('stuck', record.id, 'sleeps, but nothing it waits for is pending', again(record))
+  end
+  return ''
+end
+
+local function check_settled(record)
+  if redis.call('PTTL', record.key) ~= -1 or is_closing(record.id) then return end
+  local keep_ms = time_to_keep(record)
+  if not keep_ms or keep_ms == 0 then return end
+  found('kept', record.id, 'has ended, but is kept for ever', function()
+    keep_for(record.key, keep_ms)
+  end)
+end
+
+function checks.promise(id, at)
+  local record = load(id)
+  if not record then return '' end
+  if record.state ~= STATE.pending then
+    check_settled(record)
+    return ''
+  end
+  if is_orphan(record) and not is_closing(id) then
+    found('orphan', id, 'is pending, but what asked for it has ended or is gone', function()
+      finish(record, STATE.canceled, '')
+    end)
+    return ''
+  end
+  if redis.call('PTTL', record.key) ~= -1 then
+    found('expiring', id, 'is pending, but its key expires', function()
+      redis.call('PERSIST', record.key)
+    end)
+  end
+  if record.deadline then check_timer(id .. '~timeout', record.deadline) end
+  if record.kind ~= KIND.execution then return '' end
+  if record.place == PLACE.queued then
+    check_queued(record)
+  elseif record.place == PLACE.delayed then
+    check_delayed(record)
+  elseif record.place == PLACE.halted then
+    if not redis.call('ZSCORE', halted, id) then
+      found('unnamed', id, 'is halted, but not among those a person looks after', function()
+        put_aside(id)
+      end)
+    end
+  elseif record.place ~= PLACE.suspended then
+    found('nowhere', id, 'is pending, but in no place', again(record))
+  elseif record.unseen ~= '' then
+    found('unwoken', id, 'sleeps, though something it waited for has settled', again(record))
+  end
+  return #findings == 0 and check_journal(record, at) or ''
+end
+
+-- Whether something pending is due by this timer.
+local function is_awaited(member)
+  local id, what = owner_of(member)
+  if not id then return false end
+  if what == 'cron' then return redis.call('EXISTS', schedule_prefix .. id) == 1 end
+  local record = load(id, { what })
+  if not record or record.state ~= STATE.pending then return is_closing(id) end
+  if what == 'timeout' then return record.deadline and true or false end
+  if what == 'start' or what == 'retry' then return record.place == PLACE.delayed end
+  local entry = read_entry(raw_of(record, what))
+  return entry and entry.state == STATE.pending and entry.due ~= ''
+end
+
+function checks.timer(member)
+  if redis.call('ZSCORE', timers, member) and not is_awaited(member) then
+    found('timer', member, 'is a timer that nobody waits for', function()
+      unset_timer(member)
+    end)
+  end
+  return ''
+end
+
+function checks.entry(queue, at)
+  local row = redis.call('XRANGE', queue_prefix .. queue, at, at)[1]
+  if not row then return '' end
+  local id, epoch = row[2][2] or '', row[2][4]
+  local ok, record = pcall(load, id)
+  if ok and record and record.state == STATE.pending and record.entry == at and record.epoch == tonumber(epoch) then
+    return ''
+  end
+  found('entry', queue .. ' ' .. at, 'is in the stream, but leads to nothing that is queued', function()
+    redis.call('XACK', queue_prefix .. queue, group_of(queue), at)
+    redis.call('XDEL', queue_prefix .. queue, at)
+  end)
+  return ''
+end
+
+function checks.halted(name)
+  if not redis.call('ZSCORE', halted, name) then return '' end
+  local ok, record = pcall(load, name)
+  if not ok or (not record and string.find(name, ': ', 1, true)) then
+    found('aside', name, 'was put aside: a person must look at it')
+  elseif not record or record.place ~= PLACE.halted then
+    found('halted', name, 'is named as halted, and is not', function()
+      redis.call('ZREM', halted, name)
+    end)
+  end
+  return ''
+end
+
+function checks.closing(id)
+  if redis.call('ZSCORE', closing, id) and not load(id) then
+    found('closing', id, 'is to be closed, but is gone', function()
+      redis.call('ZREM', closing, id)
+    end)
+  end
+  return ''
+end
+
+function checks.schedule(name)
+  local due = redis.call('HGET', schedule_prefix .. name, S.due)
+  if due and not redis.call('ZSCORE', timers, name .. '~cron') then
+    found('untimed', name .. '~cron', 'is a schedule without a timer', function()
+      set_timer(name .. '~cron', tonumber(due))
+    end)
+  end
+  return ''
+end
+
+function checks.expiring(key)
+  if redis.call('PTTL', key) == -1 then
+    found('kept', key, 'should expire, and does not', function()
+      redis.call('PEXPIRE', key, KEPT_MS)
+    end)
+  end
+  return ''
+end
+
+local function check(item)
+  local what, name, at = unpack(item, 1, 3)
+  if not checks[what] then error('INVALID check ' .. what, 0) end
+  findings = {}
+  local next_at = checks[what](name, at)
+  return { next_at, unpack(findings) }
+end
+
+local answers = each_item(2, check)
+close_families()
+at_end()
+return answers
