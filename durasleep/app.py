@@ -194,11 +194,13 @@ class Durasleep(Client):
         name: str | None = None,
         concurrency: int = 100,
         debug: bool = False,
+        accept_eviction: bool = False,
         stand_ins: StandIns | None = None,
     ) -> Worker:
         """A worker for the functions registered here; ``await worker.run()`` serves until ``worker.stop()``.
 
-        ``debug`` is ``Settings.debug`` for this worker alone; ``stand_ins`` are functions to call in place of others.
+        ``debug`` and ``accept_eviction`` are those of ``Settings``, for this worker alone; ``stand_ins`` are functions
+        to call in place of others.
         """
         return Worker(
             self._store.connector,
@@ -207,7 +209,11 @@ class Durasleep(Client):
             namespace=self.namespace,
             group=group or self.group,
             concurrency=concurrency,
-            settings=replace(self.settings, debug=True) if debug else self.settings,
+            settings=replace(
+                self.settings,
+                debug=debug or self.settings.debug,
+                accept_eviction=accept_eviction or self.settings.accept_eviction,
+            ),
             name=name,
             lifespan=self._alive,
             stand_ins={} if stand_ins is None else stand_ins,

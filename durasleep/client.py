@@ -15,9 +15,10 @@ from durasleep.model import Disposition, PromiseId, Recording, State, check_id, 
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import Settings
-from durasleep.store import calls, commands, fsck, reads, search, tree
+from durasleep.store import calls, commands, doctor, fsck, reads, search, tree
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
 from durasleep.store.commands import Controlled, Created
+from durasleep.store.doctor import Diagnosis
 from durasleep.store.fsck import Report
 from durasleep.store.search import Found, Timer
 from durasleep.store.store import Store
@@ -428,6 +429,11 @@ class Client:
         """Check everything there is, beside whatever runs; mend what can be mended without guessing, if asked to."""
         store = await self.opened()
         return await store.run(fsck.fsck(store.keys(), repair=repair))
+
+    async def diagnose(self) -> list[Diagnosis]:
+        """What the server's configuration can lose, the worst first; it only reads."""
+        store = await self.opened()
+        return doctor.diagnose(await store.run(doctor.look(store.keys())))
 
     async def release_clock(self) -> datetime:
         """Say that the server's clock is right, which workers found too far ahead to be true; answers what it shows.

@@ -57,6 +57,8 @@ class Settings:
     """How long running steps may finish after SIGTERM; systemd and Kubernetes wait 90 and 30 s."""
     fire_items_max: int = 64
     """Due timers settled by one script call, so that other clients are served in between."""
+    accept_eviction: bool = False
+    """Serve even where Redis may drop what is pending when its memory is full; see ``durasleep doctor``."""
     clock_ahead_max_s: float = 60.0
     """A server's clock that runs ahead of its workers' by more is not believed: nothing fires until it comes back, or a
     person has released it."""

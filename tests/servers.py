@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,8 @@ import redis.asyncio
 
 from durasleep.devserver import Binary, DevServer, packaged, version_of
 
+ACL = Path(__file__).parents[1] / "examples" / "users.acl"
+LIMITED = "durasleep"
 FAKE = "fake"
 FAKE_VERSION = (7, 4)
 REAL = ("redis7", "valkey8")
@@ -80,6 +83,14 @@ class Server:
 
     @property
     def url(self) -> str:
+        """Where workers and clients connect: with the least rights, if the tests are run so."""
+        assert self.running, "fakeredis has no address; take the fixture real_server"
+        url = self.running.url
+        return url.replace("redis://", f"redis://{LIMITED}:change-me@") if is_limited() else url
+
+    @property
+    def admin_url(self) -> str:
+        """The same with all rights."""
         assert self.running, "fakeredis has no address; take the fixture real_server"
         return self.running.url
 
@@ -88,7 +99,7 @@ class Server:
         if self.fake:
             client = fakeredis.FakeAsyncRedis(server=self.fake, version=FAKE_VERSION, **options)
         else:
-            client = redis.asyncio.Redis.from_url(self.url, **options)
+            client = redis.asyncio.Redis.from_url(self.admin_url, **options)
         self._clients.append(client)
         return client
 
@@ -97,7 +108,7 @@ class Server:
         if self.fake:
             client = fakeredis.FakeRedis(server=self.fake, version=FAKE_VERSION, **options)
         else:
-            client = redis.Redis.from_url(self.url, **options)
+            client = redis.Redis.from_url(self.admin_url, **options)
         self._sync_clients.append(client)
         return client
 
@@ -140,9 +151,24 @@ def _start(kind: str, directory: Path) -> Server:
     found = find(kind)
     assert found, f"{kind} is not installed"
     binary, version = found
-    return Server(
-        kind, version, running=DevServer(directory, persist=False, binary=binary, extra_args=debug(kind)).start()
-    )
+    running = DevServer(directory, persist=False, binary=binary, extra_args=debug(kind)).start()
+    if is_limited():
+        limit(running.url, "t*", "~*-counter", "+incr", "+incrby")  # what transactions and moved clocks take on top
+    return Server(kind, version, running=running)
+
+
+def is_limited() -> bool:
+    """Whether workers and clients connect as the user of ``examples/users.acl``: ``DURASLEEP_TEST_ACL=1``."""
+    return os.environ.get("DURASLEEP_TEST_ACL", "") not in ("", "0")
+
+
+def limit(url: str, namespaces: str, *more: str) -> str:
+    """Make the user of the example, for these namespaces; the URL to connect as that user."""
+    rule = next(line for line in ACL.read_text().splitlines() if line.startswith("user "))
+    _, name, *rules = rule.replace("{durasleep", f"{{{namespaces}").split()
+    with redis.Redis.from_url(url) as admin:
+        admin.execute_command("ACL", "SETUSER", name, "reset", *rules, *more)
+    return url.replace("redis://", f"redis://{name}:change-me@")
 
 
 def debug(kind: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import typer
 
 from durasleep import __version__
-from durasleep.cli import control, demo, fsck, listing, promise, replay, rpc, steering, values, view, worker
+from durasleep.cli import control, demo, doctor, fsck, listing, promise, replay, rpc, steering, values, view, worker
 from durasleep.errors import DurasleepError, StoreError, StoreUnavailable, UsageError
 
 EXIT_FAILED = 1
@@ -44,6 +44,7 @@ app.command("cancel")(steering.cancel)
 app.command("halt")(steering.halt)
 app.command("resume")(steering.resume)
 app.add_typer(promise.app, name="promise")
+app.command("doctor")(doctor.doctor)
 app.command("fsck")(fsck.fsck)
 app.add_typer(control.app, name="control")
 app.command("demo")(demo.demo)

@@ -35,6 +35,10 @@ ProcessesOption = Annotated[
 DebugOption = Annotated[
     bool, typer.Option("--debug", help="Run every activation twice and compare; name calls that do not replay.")
 ]
+EvictionOption = Annotated[
+    bool,
+    typer.Option("--i-accept-eviction", help="Serve even if this Redis may drop sleeping workflows when it is full."),
+]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
 
 
@@ -46,6 +50,7 @@ def worker(
     processes: ProcessesOption = 1,
     url: UrlOption = None,
     debug: DebugOption = False,
+    accept_eviction: EvictionOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Serve a group: run its workflows and tasks until SIGTERM or Ctrl-C.
@@ -58,13 +63,16 @@ def worker(
         given = [*([module] if module else []), "--concurrency", str(concurrency)]
         for option, value in (("--group", group), ("--url", url)):
             given += [option, value] if value else []
-        given += [option for option, is_set in (("--debug", debug), ("--verbose", verbose)) if is_set]
+        flags = (("--debug", debug), ("--i-accept-eviction", accept_eviction), ("--verbose", verbose))
+        given += [option for option, is_set in flags if is_set]
         names = [["--name", f"{name}-{number}"] if name else [] for number in range(1, processes + 1)]
         raise typer.Exit(several.serve([["worker", *given, *own] for own in names]))
     several.end_with_parent()
     if url or not app.is_addressed:
         app.connect(address.find_url(url))
-    run_worker(app.worker(group=group, name=name, concurrency=concurrency, debug=debug))
+    run_worker(
+        app.worker(group=group, name=name, concurrency=concurrency, debug=debug, accept_eviction=accept_eviction)
+    )
 
 
 def dev(

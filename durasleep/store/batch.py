@@ -70,12 +70,16 @@ class _OneOfSeveral(msgspec.Struct, eq=False):
     call: Call
     several: _Several
     place: int
+    is_answered: bool = False
 
     @property
     def is_off(self) -> bool:
-        return self.several.future.done()
+        return self.is_answered or self.several.future.done()
 
     def answer(self, value: Any) -> None:
+        if self.is_answered:
+            return
+        self.is_answered = True
         several = self.several
         several.answers[self.place] = value
         several.left -= 1
@@ -295,7 +299,7 @@ class Batcher:
                 return
             if give_up_at is None:
                 self._say(problem)
-            elif isinstance(problem, StoreRefused) or loop.time() + delay_s > give_up_at:
+            elif loop.time() + delay_s > give_up_at:
                 raise problem
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
             delay_s = min(delay_s * 2, RETRY_MAX_S)
@@ -321,7 +325,10 @@ class Batcher:
         left: list[_Asked] = []
         problem: StoreError | None = None
         for waiting, (reply, place) in zip(batch, found, strict=True):
-            if refused := refusal_of(waiting.call, reply, place):
+            refused = refusal_of(waiting.call, reply, place)
+            if refused is not None and isinstance(refused, StoreRefused) and self._patience_s is not None:
+                waiting.fail(refused)  # only a worker waits for rights
+            elif refused is not None:
                 problem = refused
                 left.append(waiting)
             elif not waiting.is_off:

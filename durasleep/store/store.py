@@ -223,7 +223,7 @@ class SyncStore:
                     return answers
             except StoreUnavailable as error:
                 problem = error
-            if isinstance(problem, StoreRefused) or time.monotonic() + delay_s > give_up_at:
+            if time.monotonic() + delay_s > give_up_at:
                 raise problem
             time.sleep(delay_s)
             delay_s = min(delay_s * 2, batch.RETRY_MAX_S)
@@ -240,7 +240,11 @@ class SyncStore:
         again: list[int] = []
         problem: StoreError | None = None
         for position, (reply, place) in zip(left, found, strict=True):
-            if refused := batch.refusal_of(calls[position], reply, place):
+            refused = batch.refusal_of(calls[position], reply, place)
+            if isinstance(refused, StoreRefused):
+                answers[position] = refused
+                continue
+            if refused is not None:
                 problem = refused
                 again.append(position)
                 continue

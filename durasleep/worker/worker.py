@@ -17,12 +17,12 @@ from zoneinfo import ZoneInfo
 
 from durasleep import telemetry
 from durasleep.codec import Codec
-from durasleep.errors import DurasleepError, StoreUnavailable
+from durasleep.errors import DurasleepError, StoreUnavailable, UnsupportedServer
 from durasleep.model import PromiseId, check_name
 from durasleep.runtime.definition import Registry
 from durasleep.settings import Settings
-from durasleep.store import commands
-from durasleep.store.commands import Beat, Fired, Lease
+from durasleep.store import commands, doctor
+from durasleep.store.commands import Beat, Command, Fired, Lease
 from durasleep.store.connection import Connector
 from durasleep.store.store import Store
 from durasleep.worker import cron
@@ -170,6 +170,7 @@ class Worker:
         )
         try:
             await self._store.open()
+            await self._check_eviction()
             await self._firer.join()
             await self._reader.join()
             await asyncio.to_thread(heartbeat.once)
@@ -204,6 +205,22 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
             await self._leave(heartbeat)
+
+    async def _check_eviction(self) -> None:
+        """UnsupportedServer where what sleeps here could vanish."""
+        try:
+            policy = doctor.eviction(await self._store.call(Command([b"INFO", b"memory"], bytes)))
+        except StoreUnavailable:
+            raise
+        except DurasleepError:  # fakeredis has no INFO, an ACL may forbid it
+            return
+        if policy and not self._settings.accept_eviction:
+            raise UnsupportedServer(
+                f"this Redis may drop sleeping workflows when it is full (maxmemory-policy {policy}): "
+                "set maxmemory-policy noeviction, or serve all the same with --i-accept-eviction"
+            )
+        if policy:
+            logger.warning("this Redis may drop sleeping workflows when it is full (maxmemory-policy %s)", policy)
 
     async def _drain(self) -> None:
         drained = asyncio.ensure_future(self._executor.drain(self._settings.grace_s))

@@ -1,0 +1,32 @@
+"""``durasleep doctor``: what a server can lose, and what to change."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+
+from durasleep.cli import address, values, view
+from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
+from durasleep.store.doctor import Diagnosis, Level
+
+EXIT_DANGER = 1
+
+_STYLE = {Level.GOOD: "green", Level.WARNING: "yellow", Level.DANGER: "bold red"}
+
+
+def doctor(as_json: JsonOption = False, url: UrlOption = None, namespace: NamespaceOption = None) -> int:
+    """Say in words what this server can lose and what to change. Exit code 1 if something is dangerous."""
+    client = address.open_client(url, namespace)
+
+    async def look() -> list[Diagnosis]:
+        async with client:
+            return await client.diagnose()
+
+    found = asyncio.run(look())
+    if as_json:
+        values.data(values.as_json([asdict(one) for one in found]))
+    for one in () if as_json else found:
+        view.line((f"{one.level:<8}", _STYLE[one.level]), (f"{one.subject}: ", "bold"), (one.text, ""))
+        if one.advice:
+            view.line((" " * 8, ""), (one.advice, "dim"))
+    return EXIT_DANGER if any(one.level is Level.DANGER for one in found) else 0
