@@ -1,0 +1,176 @@
+"""Runs the chaos: starts work, breaks things by the plan, mends everything, waits, and checks."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import redis.asyncio
+
+from durasleep import DurasleepError, StoreUnavailable
+from durasleep.store.fsck import Report
+from scripts.breaking import check
+from scripts.breaking.faults import Site
+from scripts.breaking.plan import FAULTS, plan
+from scripts.breaking.work import SHAPES, WORKFLOWS, app
+
+WORKERS = 3
+STARTS_A_S = 8.0
+QUIET_S = 120.0  # for all that was started to end
+REPEATING = ("kill-worker", "pause-worker", "kill-redis", "failover", "black-hole", "stall", "block-redis", "cut")
+"""Faults after which a step may run again."""
+ROLLS_BACK = ("failover",)
+"""Faults after which what was answered may not be known any more."""
+
+logger = logging.getLogger("durasleep")
+
+
+class Work:
+    """What is started, and what came of it."""
+
+    def __init__(self, seed: int) -> None:
+        self.shapes: dict[str, int] = {}
+        self.results: dict[str, list[str]] = {}
+        self.refused = 0
+        """Calls that gave up, as they say they do."""
+        self._chance = random.Random(seed + 1)
+        self._seed = seed
+
+    async def go_on(self) -> None:
+        """Start one execution after the other, and settle what waits for a person, until cancelled."""
+        while True:
+            shape = self._chance.randrange(SHAPES)
+            id = f"{WORKFLOWS[shape].__name__}-{self._seed}-{len(self.shapes)}"
+            with suppress(DurasleepError):
+                await app.rpc(id, WORKFLOWS[shape])
+                self.shapes[id] = shape  # from here on it must never be lost
+            await asyncio.sleep(self._chance.expovariate(STARTS_A_S))
+
+    async def answer(self) -> None:
+        """Settle the promises of those that wait, again and again, until cancelled."""
+        while True:
+            for id, shape in tuple(self.shapes.items()):
+                if shape == 4 and id not in self.results:
+                    with suppress(DurasleepError):
+                        await app.promises.resolve(f"{id}~1", "an answer")
+            await asyncio.sleep(0.5)
+
+    async def collect(self, *, restart: bool) -> None:
+        """All results, twice each. With ``restart``, what a rollback may have lost is called again first."""
+        for id, shape in self.shapes.items():
+            handle = await app.rpc(id, WORKFLOWS[shape]) if restart else app.get(id, str)
+            with suppress(DurasleepError, asyncio.TimeoutError):
+                self.results.setdefault(id, []).append(await handle.result(timeout=QUIET_S))
+                self.results[id].append(await app.get(id, str))
+
+
+async def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
+    """One run; what came of it, ``violations`` being what must not be."""
+    names = options.faults.split(",") if options.faults else [name for name in FAULTS if name != "failover"]
+    seconds = options.minutes * 60
+    faults = plan(options.seed, seconds, names, WORKERS)
+    site = Site(directory, workers=WORKERS, fsync=options.fsync, with_replica="failover" in names)
+    work = Work(options.seed)
+    try:
+        await site.start()
+        app.connect(site.url)
+        async with app:
+            going = [asyncio.create_task(work.go_on()), asyncio.create_task(work.answer())]
+            began = time.monotonic()
+            for fault in faults:
+                await asyncio.sleep(max(0.0, began + fault.at_s - time.monotonic()))
+                await site.do(fault)
+            await asyncio.sleep(max(0.0, began + seconds - time.monotonic()))
+            going[0].cancel()
+            await site.mend()
+            quiet = time.monotonic()
+            await work.collect(restart=any(site.done[name] for name in ROLLS_BACK))
+            going[1].cancel()
+            await asyncio.gather(*going, return_exceptions=True)
+            took_s = time.monotonic() - quiet
+            report = await _fsck()
+            counters = await _counters(site, work)
+    finally:
+        await site.stop()
+    effects = check.read_effects(site.effects)
+    found = check.violations(
+        work.shapes, work.results, effects, counters, repeats_max=sum(site.done[name] for name in REPEATING)
+    )
+    found += [f"fsck: {one.kind}: {one.id} {one.text}" for one in report.findings]
+    log = site.log.read_text(errors="replace")
+    found += [f"a fault of ours: {line}" for line in log.splitlines() if "fault in durasleep" in line][:5]
+    repeated = sum(len(times) - 1 for label, times in effects.items() if "tries" not in label)
+    return {
+        "seed": options.seed,
+        "fsync": options.fsync,
+        "minutes": options.minutes,
+        "executions": dict(Counter(WORKFLOWS[shape].__name__ for shape in work.shapes.values())),
+        "faults": dict(site.done),
+        "taken_over": log.count("took over"),
+        "effects": sum(map(len, effects.values())),
+        "repeated_effects": repeated,
+        "quiet_s": round(took_s, 1),
+        "checked": dict(report.checked),
+        "violations": found,
+    }
+
+
+async def _fsck() -> Report:
+    """Once nothing moves: what is left to close is closed by then."""
+    while True:
+        try:
+            return await app.fsck()
+        except StoreUnavailable:
+            await asyncio.sleep(0.5)
+
+
+async def _counters(site: Site, work: Work) -> dict[str, int]:
+    client: Any = redis.asyncio.Redis.from_url(site.primary_url)
+    ids = [id for id, shape in work.shapes.items() if shape == 2]
+    values: list[bytes | None] = await client.mget([f"chaos-counter-{id}" for id in ids]) if ids else []
+    await client.aclose()
+    return {id: int(value or 0) for id, value in zip(ids, values, strict=True)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--fsync", choices=("always", "everysec", "no"), default="always")
+    parser.add_argument("--faults", default="", help=f"of {', '.join(FAULTS)}; all but failover by default")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if unknown := {name for name in options.faults.split(",") if name} - set(FAULTS):
+        parser.error(f"there is no fault {', '.join(sorted(unknown))}")
+    logging.getLogger("durasleep").setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory(prefix="durasleep-chaos-") as name:
+        report = asyncio.run(run(options, Path(name)))
+        if report["violations"]:
+            kept = Path(tempfile.mkdtemp(prefix="durasleep-chaos-kept-"))
+            for file in ("effects", "workers.log"):
+                (kept / file).write_bytes((Path(name) / file).read_bytes())
+            print(f"effects and logs of the workers are kept in {kept}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(report))
+    else:
+        for key, value in report.items():
+            if key != "violations":
+                print(f"{key:>18}  {value}")
+        print(f"{'violations':>18}  {len(report['violations']) or 'none'}")
+        for line in report["violations"]:
+            print(f"  {line}")
+    return 1 if report["violations"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""What must be true afterwards, whatever was broken: each thing that is not is one line."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from scripts.breaking.work import COUNTED, NAP_S, effects_of, result_of
+
+EARLY_S = 0.002  # two clocks of one machine, and a file between them
+
+
+def read_effects(path: Path) -> dict[str, list[float]]:
+    """When each thing was done outside Redis."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for line in path.read_text().splitlines():
+        label, _, at = line.partition("\t")
+        found[label].append(float(at))
+    return found
+
+
+def violations(
+    shapes: Mapping[str, int],
+    results: Mapping[str, list[str]],
+    effects: Mapping[str, list[float]],
+    counters: Mapping[str, int],
+    repeats_max: int,
+) -> list[str]:
+    """``results`` are those of each execution as often as it was asked; an effect may be repeated so often, no more."""
+    found: list[str] = []
+    for id, shape in shapes.items():
+        told = results.get(id, [])
+        if not told:
+            found.append(f"{id} was lost: nobody knows how it ended")
+        found += [f"{id} ended with {one!r}" for one in set(told) if one != result_of(shape, id)]
+        for label, least in effects_of(shape, id).items():
+            times = len(effects.get(label, []))
+            if times < least:
+                found.append(f"{label}: {times} times, at least {least} it must have been")
+            if times > least + repeats_max:
+                found.append(f"{label}: {times} times, with {repeats_max} faults that repeat a step")
+        if shape == 0 and f"{id} gets up" in effects and f"{id} lies down" in effects:
+            slept_s = min(effects[f"{id} gets up"]) - min(effects[f"{id} lies down"])
+            if slept_s < NAP_S - EARLY_S:
+                found.append(f"{id} slept {slept_s:.3f} s, too short by {NAP_S - slept_s:.3f}")
+        if shape == 2 and counters.get(id) != COUNTED:
+            found.append(f"the counter of {id} shows {counters.get(id)}, not {COUNTED}")
+    return found

@@ -1,0 +1,178 @@
+"""The servers, the workers and the network between them, and how each fault is done to them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any, cast
+
+import redis.asyncio
+import redis.exceptions as redis_errors
+
+from durasleep.devserver import DevServer, Fsync
+from scripts.breaking.plan import Fault
+from scripts.breaking.proxy import HOST, Proxy
+from scripts.breaking.work import EFFECTS
+
+DOWN_S = 0.5  # how long a killed server stays down
+SYNCED_S = 10.0
+ROOT = Path(__file__).parents[2]
+
+
+class Site:
+    """Everything that can break."""
+
+    def __init__(self, directory: Path, *, workers: int, fsync: Fsync, with_replica: bool) -> None:
+        self.proxy = Proxy()
+        self.effects = directory / "effects"
+        self.log = directory / "workers.log"
+        self.done: Counter[str] = Counter()
+        """How often each fault was done."""
+        self._servers = [
+            DevServer(directory / f"server-{n}", fsync=fsync, extra_args=("--enable-debug-command", "local"))
+            for n in range(2 if with_replica else 1)
+        ]
+        self._workers: list[subprocess.Popen[bytes] | None] = [None] * workers
+        self._lasting: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """Where clients and workers connect: through the proxy."""
+        return f"redis://{HOST}:{self.proxy.port}"
+
+    @property
+    def primary_url(self) -> str:
+        """The server itself, past the proxy."""
+        return self._servers[0].url
+
+    async def start(self) -> None:
+        self.effects.touch()
+        for server in self._servers:
+            await asyncio.to_thread(server.start)
+        await self.proxy.start(self._servers[0].port)
+        await self._follow()
+        for n in range(len(self._workers)):
+            self._start_worker(n)
+
+    async def stop(self) -> None:
+        for task in tuple(self._lasting):
+            task.cancel()
+        for worker in self._workers:
+            if worker is not None:
+                worker.send_signal(signal.SIGCONT)
+                worker.kill()
+                worker.wait()
+        await self.proxy.close()
+        for server in self._servers:
+            await asyncio.to_thread(server.stop)
+
+    async def mend(self) -> None:
+        """Everything is well again: what lasts has ended, and every worker runs."""
+        await asyncio.gather(*self._lasting, return_exceptions=True)
+        for n, worker in enumerate(self._workers):
+            if worker is None or worker.poll() is not None:
+                self._start_worker(n)
+
+    async def do(self, fault: Fault) -> None:
+        """Break something; what lasts goes on by itself."""
+        act = getattr(self, fault.name.replace("-", "_"))
+        task = asyncio.get_running_loop().create_task(act(fault))
+        self._lasting.add(task)
+        task.add_done_callback(self._lasting.discard)
+        self.done[fault.name] += 1
+
+    # -- workers
+
+    def _start_worker(self, n: int) -> None:
+        with self.log.open("ab") as log:
+            self._workers[n] = subprocess.Popen(
+                [sys.executable, "-m", "durasleep", "worker", "scripts.breaking.work:app", "--url", self.url],
+                cwd=ROOT,
+                env=os.environ | {EFFECTS: str(self.effects)},
+                stdout=log,
+                stderr=log,
+            )
+
+    async def kill_worker(self, fault: Fault) -> None:
+        """Kill -9, and another one in its place."""
+        if worker := self._workers[fault.which]:
+            worker.kill()
+            await asyncio.to_thread(worker.wait)
+        self._start_worker(fault.which)
+
+    async def pause_worker(self, fault: Fault) -> None:
+        """SIGSTOP: for longer than others take for a death, or for less."""
+        worker = self._workers[fault.which]
+        if worker is not None:
+            worker.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(fault.lasts_s)
+            worker.send_signal(signal.SIGCONT)
+
+    # -- the server
+
+    async def kill_redis(self, _fault: Fault) -> None:
+        """Kill -9, and it comes back with what it had written."""
+        server = self._servers[0]
+        await asyncio.to_thread(server.kill)
+        await asyncio.sleep(DOWN_S)
+        await asyncio.to_thread(server.start)
+
+    async def failover(self, _fault: Fault) -> None:
+        """The replica becomes the primary; what it had not heard of is lost."""
+        if len(self._servers) < 2 or not self._servers[1].running:
+            return
+        old, new = self._servers
+        await asyncio.to_thread(old.kill)
+        await self._tell(new, "REPLICAOF", "NO", "ONE")
+        self._servers = [new, old]
+        self.proxy.target_port = new.port
+        self.proxy.cut()
+        await asyncio.to_thread(old.start)
+        await self._follow()
+
+    async def flush_scripts(self, _fault: Fault) -> None:
+        await self._tell(self._servers[0], "SCRIPT", "FLUSH")
+
+    async def kill_clients(self, _fault: Fault) -> None:
+        await self._tell(self._servers[0], "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    async def block_redis(self, fault: Fault) -> None:
+        await self._tell(self._servers[0], "DEBUG", "SLEEP", f"{fault.lasts_s}")
+
+    async def _follow(self) -> None:
+        """The second server is a replica of the first, and has heard all of it."""
+        if len(self._servers) < 2:
+            return
+        first, second = self._servers
+        await self._tell(second, "REPLICAOF", HOST, str(first.port))
+        async with asyncio.timeout(SYNCED_S):
+            while dict(await self._tell(second, "INFO", "replication") or {}).get("master_link_status") != "up":
+                await asyncio.sleep(0.05)
+
+    async def _tell(self, server: DevServer, *command: str) -> Any:
+        client = cast("Any", redis.asyncio.Redis.from_url(server.url))
+        try:
+            return await client.execute_command(*command)
+        except redis_errors.RedisError:  # it may be down just now
+            return None
+        finally:
+            await client.aclose()
+
+    # -- the network
+
+    async def cut(self, _fault: Fault) -> None:
+        self.proxy.cut()
+
+    async def stall(self, fault: Fault) -> None:
+        await self.proxy.stall(fault.lasts_s)
+
+    async def black_hole(self, _fault: Fault) -> None:
+        self.proxy.black_hole()
+
+    async def delay(self, fault: Fault) -> None:
+        await self.proxy.slow(0.05, fault.lasts_s)

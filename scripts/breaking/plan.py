@@ -1,0 +1,49 @@
+"""What is broken and when: made from the seed alone, so that the same seed breaks the same."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+FAULTS = (
+    "kill-worker",
+    "pause-worker",
+    "kill-redis",
+    "failover",
+    "cut",
+    "stall",
+    "black-hole",
+    "delay",
+    "flush-scripts",
+    "kill-clients",
+    "block-redis",
+)
+"""In the order of ``faults.py``."""
+
+_BETWEEN_S = (0.3, 2.5)
+_LASTS_S = {"pause-worker": (0.5, 6.0), "stall": (0.2, 3.0), "delay": (1.0, 4.0), "block-redis": (0.2, 2.0)}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One of them."""
+
+    at_s: float
+    name: str
+    which: int
+    """The worker, if it is one."""
+    lasts_s: float
+
+
+def plan(seed: int, seconds: float, names: Sequence[str], workers: int) -> list[Fault]:
+    """Faults one after the other, until ``seconds`` are over."""
+    chance = random.Random(seed)
+    faults: list[Fault] = []
+    at_s = chance.uniform(*_BETWEEN_S)
+    while at_s < seconds:
+        name = chance.choice(names)
+        lasts_s = chance.uniform(*_LASTS_S.get(name, (0.0, 0.0)))
+        faults.append(Fault(round(at_s, 3), name, chance.randrange(workers), round(lasts_s, 3)))
+        at_s += chance.uniform(*_BETWEEN_S)
+    return faults

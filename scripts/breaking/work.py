@@ -1,0 +1,140 @@
+"""The workflows that run while things break; what they do outside Redis is a line in a file, written at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from durasleep import Canceled, Context, Durasleep, Retry
+
+EFFECTS = "DURASLEEP_CHAOS_EFFECTS"
+"""The environment variable with the path of that file."""
+
+SHAPES = 6
+NAP_S = 0.5
+
+app = Durasleep()
+
+
+async def effect(label: str) -> str:
+    """Something nobody can take back: one line, with the time."""
+    line = f"{label}\t{time.time():.6f}\n".encode()
+    file = os.open(Path(os.environ[EFFECTS]), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(file, line)
+    finally:
+        os.close(file)
+    return label
+
+
+def effect_in_thread(label: str) -> str:
+    time.sleep(0.05)
+    return asyncio.run(effect(label))
+
+
+async def try_thrice(label: str) -> str:
+    await effect(label)
+    text = Path(os.environ[EFFECTS]).read_text()
+    if text.count(f"{label}\t") < 3:
+        raise ConnectionError("not yet")
+    return label
+
+
+@app.workflow
+async def napping(ctx: Context) -> str:
+    await ctx.run(effect, f"{ctx.info.id} lies down")
+    await ctx.sleep(NAP_S)
+    await ctx.run(effect_in_thread, f"{ctx.info.id} gets up")
+    return "rested"
+
+
+@app.workflow
+async def child(ctx: Context, n: int) -> int:
+    await ctx.sleep(n / 20)
+    await ctx.run(effect, f"{ctx.info.id} grows up")
+    return n
+
+
+@app.workflow
+async def family(ctx: Context) -> str:
+    ages = await asyncio.gather(*(ctx.rpc(child, n) for n in range(20)))
+    await ctx.run(effect, f"{ctx.info.id} counts")
+    return f"{sum(ages)}"
+
+
+@app.workflow
+async def counting(ctx: Context, run: int = 1) -> str:
+    for _ in range(5):
+        await ctx.transaction().incr(f"chaos-counter-{ctx.info.id}")
+        await ctx.sleep(0.05)
+    if run < 3:
+        ctx.continue_as_new(run + 1)
+    return f"{run} runs"
+
+
+@app.workflow
+async def trying(ctx: Context) -> str:
+    await ctx.run(try_thrice, f"{ctx.info.id} tries", retry=Retry(attempts=30, delay=0.1, delay_max=0.2))
+    return "done"
+
+
+@app.workflow
+async def waiting(ctx: Context) -> str:
+    answer = await ctx.promise(name="answer", timeout=3600)
+    await ctx.run(effect, f"{ctx.info.id} hears")
+    return f"{answer}"
+
+
+@app.workflow
+async def long_child(ctx: Context) -> None:
+    await ctx.sleep(3600)
+
+
+@app.workflow
+async def changing_its_mind(ctx: Context) -> str:
+    running = ctx.rpc(long_child)
+    await ctx.sleep(0.2)
+    running.cancel()
+    other = ctx.rpc(long_child)
+    await ctx.sleep(0.1)
+    await ctx.run(cancel, other.id)
+    try:
+        await other
+    except Canceled:
+        return await ctx.run(effect, f"{ctx.info.id} gives up")
+    return "never"
+
+
+async def cancel(id: str) -> None:
+    await app.cancel(id)
+
+
+WORKFLOWS = (napping, family, counting, trying, waiting, changing_its_mind)
+
+
+def result_of(shape: int, id: str) -> str:
+    """What a workflow must answer."""
+    return ("rested", "190", "3 runs", "done", "an answer", f"{id} gives up")[shape]
+
+
+def effects_of(shape: int, id: str) -> dict[str, int]:
+    """What it must have done, and how often at least."""
+    match shape:
+        case 0:
+            return {f"{id} lies down": 1, f"{id} gets up": 1}
+        case 1:
+            return {f"{id} counts": 1} | {f"{id}~{n} grows up": 1 for n in range(1, 21)}
+        case 3:
+            return {f"{id} tries": 3}
+        case 4:
+            return {f"{id} hears": 1}
+        case 5:
+            return {f"{id} gives up": 1}
+        case _:
+            return {}
+
+
+COUNTED = 15
+"""What each counter of ``counting`` must show."""
