@@ -116,7 +116,7 @@ async def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
         "minutes": options.minutes,
         "executions": dict(Counter(WORKFLOWS[shape].__name__ for shape in work.shapes.values())),
         "faults": dict(site.done),
-        "taken_over": log.count("took over"),
+        "taken_over": log.count(" is dead: "),
         "effects": sum(map(len, effects.values())),
         "repeated_effects": repeated,
         "quiet_s": round(took_s, 1),

@@ -39,6 +39,7 @@ class Site:
         ]
         self._workers: list[subprocess.Popen[bytes] | None] = [None] * workers
         self._lasting: set[asyncio.Task[None]] = set()
+        self._server_lock = asyncio.Lock()  # one fault of the servers' processes at a time
 
     @property
     def url(self) -> str:
@@ -73,7 +74,7 @@ class Site:
 
     async def mend(self) -> None:
         """Everything is well again: what lasts has ended, and every worker runs."""
-        await asyncio.gather(*self._lasting, return_exceptions=True)
+        await asyncio.gather(*self._lasting)  # a fault that could not be done is an error of this program
         for n, worker in enumerate(self._workers):
             if worker is None or worker.poll() is not None:
                 self._start_worker(n)
@@ -117,23 +118,23 @@ class Site:
 
     async def kill_redis(self, _fault: Fault) -> None:
         """Kill -9, and it comes back with what it had written."""
-        server = self._servers[0]
-        await asyncio.to_thread(server.kill)
-        await asyncio.sleep(DOWN_S)
-        await asyncio.to_thread(server.start)
+        async with self._server_lock:
+            server = self._servers[0]
+            await asyncio.to_thread(server.kill)
+            await asyncio.sleep(DOWN_S)
+            await asyncio.to_thread(server.start)
 
     async def failover(self, _fault: Fault) -> None:
         """The replica becomes the primary; what it had not heard of is lost."""
-        if len(self._servers) < 2 or not self._servers[1].running:
-            return
-        old, new = self._servers
-        await asyncio.to_thread(old.kill)
-        await self._tell(new, "REPLICAOF", "NO", "ONE")
-        self._servers = [new, old]
-        self.proxy.target_port = new.port
-        self.proxy.cut()
-        await asyncio.to_thread(old.start)
-        await self._follow()
+        async with self._server_lock:
+            old, new = self._servers
+            await asyncio.to_thread(old.kill)
+            await self._tell(new, "REPLICAOF", "NO", "ONE")
+            self._servers = [new, old]
+            self.proxy.target_port = new.port
+            self.proxy.cut()
+            await asyncio.to_thread(old.start)
+            await self._follow()
 
     async def flush_scripts(self, _fault: Fault) -> None:
         await self._tell(self._servers[0], "SCRIPT", "FLUSH")

@@ -1,0 +1,62 @@
+"""A short run of the chaos, with the plan of one seed: scripts/chaos breaks longer, and otherwise each time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.breaking import check
+from scripts.breaking.plan import FAULTS, plan
+from scripts.breaking.work import COUNTED
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("minutes", "fsync", "faults"),
+    [
+        (0.5, "always", ""),
+        (0.25, "everysec", "kill-redis,black-hole,kill-worker,delay"),
+        (0.25, "always", "failover,kill-worker,cut"),
+    ],
+)
+def test_whatever_breaks_nothing_is_lost_early_or_done_twice_in_redis(minutes: float, fsync: str, faults: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.breaking", "--minutes", f"{minutes}", "--seed", "11"]
+        + ["--fsync", fsync, "--json"]
+        + (["--faults", faults] if faults else []),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout, done.stderr[-2000:]
+    report = json.loads(done.stdout)
+    assert report["violations"] == []
+    assert done.returncode == 0
+    assert sum(report["faults"].values()) >= 5
+    assert sum(report["executions"].values()) >= 20
+
+
+def test_the_same_seed_breaks_the_same() -> None:
+    assert plan(7, 60, FAULTS, 3) == plan(7, 60, FAULTS, 3) != plan(8, 60, FAULTS, 3)
+
+
+def test_the_checker_sees_what_must_not_be() -> None:
+    shapes = {"a": 0, "b": 2, "c": 4, "d": 0}
+    results = {"a": ["rested", "rested"], "b": ["3 runs"], "d": ["something else"]}
+    effects = {"a lies down": [1.0], "a gets up": [1.2], "d lies down": [1.0] * 9, "d gets up": [9.0]}
+    found = check.violations(shapes, results, effects, {"b": COUNTED + 1}, repeats_max=3)
+    assert found == [
+        "a slept 0.200 s, too short by 0.300",
+        "the counter of b shows 16, not 15",
+        "c was lost: nobody knows how it ended",
+        "c hears: 0 times, at least 1 it must have been",
+        "d ended with 'something else'",
+        "d lies down: 9 times, with 3 faults that repeat a step",
+    ]
