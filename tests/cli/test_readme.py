@@ -163,19 +163,23 @@ def python_blocks(heading: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
 
 
+GROUPS = {"promise", "control"}
+"""Commands with commands of their own."""
+
+
 def test_every_command_it_shows_is_known_with_its_options(tmp_path: Path, quick: Quick) -> None:
     terminal = Terminal(tmp_path, COLUMNS="200")
     for line in block_after("## The command line").splitlines():
         words = line.split()[1:]
         commands = [[name] for name in words[0].split("|")]
-        if words[0] == "promise":
-            commands = [["promise", name] for name in words[1].split("|")]
+        if words[0] in GROUPS:
+            commands = [[words[0], name] for name in words[1].split("|")]
         helps = [quick(terminal, *command, "--help") for command in commands]
         assert all(help.code == 0 for help in helps)
         for option in re.findall(r"--[a-z-]+", line):
             assert any(option in help.out for help in helps), f"{commands} {option}"
     shown = {name for line in block_after("## The command line").splitlines() for name in line.split()[1].split("|")}
-    assert shown == {command.name for command in app.registered_commands} | {"promise"}
+    assert shown == {command.name for command in app.registered_commands} | GROUPS
 
 
 def test_every_file_it_links_to_exists() -> None:
