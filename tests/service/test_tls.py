@@ -1,0 +1,102 @@
+"""Workers and clients over TLS, with certificates on both sides."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import socket
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from durasleep import StoreUnavailable
+from durasleep.sync import Client as SyncClient
+from tests.servers import MakeServer, Server
+from tests.service.fixtures import NewApp
+from tests.service.functions import sleeping_workflow
+from tests.service.workers import serving
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+class Authority:
+    """Signs certificates for a day."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._directory = directory
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.certificate = directory / f"{name}.crt"
+        signed = self._sign(self._name, self._key.public_key(), is_authority=True)
+        self.certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str) -> tuple[Path, Path]:
+        """A certificate for localhost and its key, as files."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        signed = self._sign(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key())
+        certificate_path, key_path = self._directory / f"{name}.crt", self._directory / f"{name}.key"
+        certificate_path.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+        key_path.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return certificate_path, key_path
+
+    def _sign(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, is_authority: bool = False
+    ) -> x509.Certificate:
+        now = dt.datetime.now(dt.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+
+
+async def test_a_service_runs_over_tls_and_only_with_the_right_certificate(
+    new_app: NewApp, make_server: MakeServer, real_server: Server, tmp_path: Path, namespace: str
+) -> None:
+    ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
+    server_certificate, server_key = ours.issue("server")
+    port = free_port()
+    make_server(
+        "redis7",  # the others come without TLS
+        extra_args=(
+            *("--tls-port", f"{port}"),
+            *("--tls-cert-file", f"{server_certificate}", "--tls-key-file", f"{server_key}"),
+            *("--tls-ca-cert-file", f"{ours.certificate}", "--tls-auth-clients", "yes"),
+        ),
+    )
+
+    def url(certificate: Path, key: Path) -> str:
+        options = {"ssl_ca_certs": ours.certificate, "ssl_certfile": certificate, "ssl_keyfile": key}
+        return f"rediss://localhost:{port}?{urlencode(options)}"
+
+    app = new_app(url(*ours.issue("client")))
+    async with serving(app):
+        assert await (await app.rpc("a", sleeping_workflow, 0.05)) == "Slept for 0.05 seconds"
+
+        def call() -> object:
+            with SyncClient(url(*ours.issue("sync")), namespace=namespace) as client:
+                return client.rpc("b", "sleeping_workflow", 0.05).result()
+
+        assert await asyncio.to_thread(call) == "Slept for 0.05 seconds"
+    with pytest.raises(StoreUnavailable):
+        await new_app(url(*theirs.issue("stranger"))).rpc("c", sleeping_workflow, 1)
