@@ -42,6 +42,14 @@ class Settings:
     client_check_s: float = 30.0
     """How often a waiting client reads the state itself; inbox entries are hints."""
 
+    # -- durability beyond the server's own; for what this process writes: a client's calls, a worker's commits
+    min_replicas: int = 0
+    """So many replicas must have received a write before it counts (WAIT); until then it is repeated."""
+    fsync: bool = False
+    """And the server, and that many replicas, must have it on disk (WAITAOF: Redis 7.2 or newer, append-only file)."""
+    confirm_timeout_s: float = 1.0
+    """How long one attempt waits for that."""
+
     # -- workers
     heartbeat_s: float = 1.0
     """Between two beats; takeover takes about two of them."""

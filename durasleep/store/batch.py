@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Generator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 import redis.exceptions as redis_errors
@@ -217,6 +217,26 @@ def read(call: Call, reply: Reply, place: int) -> Any:
     return call.read(reply[place]) if isinstance(call, Item) else call.parse(reply)
 
 
+def confirmation(settings: Settings) -> list[list[Value]]:
+    """What follows the commands of an exchange, if it must be confirmed: it speaks of all that were written before."""
+    timeout_ms = round(settings.confirm_timeout_s * 1000)
+    if settings.fsync:
+        return [[b"WAITAOF", 1, settings.min_replicas, timeout_ms]]
+    return [[b"WAIT", settings.min_replicas, timeout_ms]] if settings.min_replicas else []
+
+
+def check_confirmed(replies: Sequence[Reply], settings: Settings) -> None:
+    """StoreUnavailable if too few have it; the writes are made all the same, and to repeat them is safe."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise StoreUnavailable(f"the server cannot confirm what is written: {error_text(reply)}")
+        local, replicas = cast("tuple[int, int]", reply if isinstance(reply, list) else (1, reply))
+        if settings.fsync and local < 1:
+            raise StoreUnavailable("written, but not known to be on disk")
+        if replicas < settings.min_replicas:
+            raise StoreUnavailable(f"written, but received by {replicas} replicas of {settings.min_replicas}")
+
+
 class Batcher:
     """Gathers calls and runs them over one link; repeats them if the answer was lost.
 
@@ -231,6 +251,7 @@ class Batcher:
         self._waiting: list[_Asked] = []
         self._pump: asyncio.Task[None] | None = None
         self._said_at = -SAID_S
+        self._confirmation = confirmation(settings)
 
     async def call(self, call: Item[T] | Command[T]) -> T:
         """The answer to one call, or the error it says."""
@@ -319,7 +340,9 @@ class Batcher:
         try:
             commands = next(talk_of_batch)
             while True:
-                commands = talk_of_batch.send(await self._link.exchange(commands))
+                replies = await self._link.exchange([*commands, *self._confirmation])
+                check_confirmed(replies[len(commands) :], self._settings)
+                commands = talk_of_batch.send(replies[: len(commands)])
         except StopIteration as end:
             found: list[tuple[Reply, int]] = end.value
         left: list[_Asked] = []

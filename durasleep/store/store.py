@@ -71,6 +71,13 @@ def _check_greeting(namespace: str, replies: list[Any]) -> None:
         raise SchemaMismatch(f"namespace {namespace!r} has {partitions} partitions, this version serves one")
 
 
+def _check_confirms(replies: list[Any]) -> None:
+    """UnsupportedServer if this one can never confirm what it is asked to."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise UnsupportedServer(f"this server cannot confirm writes as the settings ask: {reply}")
+
+
 class Store:
     """One namespace, for asyncio. Every call may be repeated; see ``Batcher`` for what is gathered."""
 
@@ -108,6 +115,8 @@ class Store:
             try:
                 _check_server(*await link.exchange([_INFO]))
                 _check_greeting(self.namespace, await link.exchange(_greeting(self.namespace)))
+                if confirmation := batch.confirmation(self.settings):
+                    _check_confirms(await link.exchange(confirmation))
             finally:
                 await link.close()
             self._greeted = True
@@ -175,6 +184,7 @@ class SyncStore:
         self.name = f"durasleep/{namespace}/{name}"
         self._patience_s = patience_s
         self._link = self.link(settings.command_timeout_s)
+        self._confirmation = batch.confirmation(settings)
         self._keys = Keyspace(namespace, 0, settings.movable_clock)
         self._greeted = False
 
@@ -191,6 +201,8 @@ class SyncStore:
         if not self._greeted:
             _check_server(*self._link.exchange([_INFO]))
             _check_greeting(self.namespace, self._link.exchange(_greeting(self.namespace)))
+            if self._confirmation:
+                _check_confirms(self._link.exchange(self._confirmation))
             self._greeted = True
 
     def call(self, call: Item[T] | Command[T]) -> T:
@@ -234,7 +246,9 @@ class SyncStore:
         try:
             commands = next(talk)
             while True:
-                commands = talk.send(self._link.exchange(commands))
+                replies = self._link.exchange([*commands, *self._confirmation])
+                batch.check_confirmed(replies[len(commands) :], self.settings)
+                commands = talk.send(replies[: len(commands)])
         except StopIteration as end:
             found: list[tuple[Reply, int]] = end.value
         again: list[int] = []
