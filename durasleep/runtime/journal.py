@@ -29,6 +29,7 @@ from durasleep.runtime.retry import Retry
 T = TypeVar("T")
 
 TIMER_MS_MIN = 1_000  # a shorter wait between two attempts is cheaper in the worker than in Redis
+_REPLY_DEPTH_MAX = 100  # Redis itself answers lists in lists in lists
 _SHOWN_BEFORE = 3  # matching entries shown above a mismatch, to find the place
 
 
@@ -491,13 +492,18 @@ def _rejection(entry: Entry, codec: Codec, id: PromiseId) -> Exception:
 
 def read_reply(payload: bytes) -> Any:
     """The value of a transaction as Lua wrote it: bytes, int, str, None, a list of them, or a RemoteError."""
-    value, end = _read_item(payload, 0)
+    try:
+        value, end = _read_item(payload, 0, 0)
+    except ValueError as error:
+        raise CorruptData(f"a transaction's reply has no number where one belongs: {error}") from None
     if end != len(payload):
         raise CorruptData(f"a transaction's reply has {len(payload) - end} bytes too many")
     return value
 
 
-def _read_item(payload: bytes, start: int) -> tuple[Any, int]:
+def _read_item(payload: bytes, start: int, depth: int) -> tuple[Any, int]:
+    if depth > _REPLY_DEPTH_MAX:
+        raise CorruptData(f"a transaction's reply is nested more than {_REPLY_DEPTH_MAX} deep")
     line_end = payload.find(b"\n", start)
     if line_end < 0:
         raise CorruptData("a transaction's reply is cut short")
@@ -517,7 +523,7 @@ def _read_item(payload: bytes, start: int) -> tuple[Any, int]:
         case b"*":
             items: list[Any] = []
             for _ in range(int(text)):
-                item, end = _read_item(payload, end)
+                item, end = _read_item(payload, end, depth + 1)
                 items.append(item)
             return items, end
         case _:
