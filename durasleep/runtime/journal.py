@@ -511,6 +511,8 @@ def _read_item(payload: bytes, start: int, depth: int) -> tuple[Any, int]:
     match kind:
         case b"$":
             size = int(text)
+            if size < 0 or end + size > len(payload):
+                raise CorruptData("a transaction's reply is cut short")
             return payload[end : end + size], end + size
         case b":":
             return int(text), end

@@ -106,6 +106,8 @@ def test_whatever_a_server_says_of_itself_is_diagnosed(text: str) -> None:
 def test_a_reply_nested_beyond_measure_is_corrupt() -> None:
     with pytest.raises(CorruptData):
         read_reply(b"*1\n" * 100_000 + b":1\n")
+    with pytest.raises(CorruptData):
+        read_reply(b"*999999999\n$-5\n")  # it must not be read over and over
 
 
 def test_what_cannot_be_confirmed_is_said() -> None:
