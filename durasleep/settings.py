@@ -34,7 +34,8 @@ class Settings:
     command_timeout_s: float = 10.0
     """No answer after this long and the connection is dropped: silent resets end most stuck queues."""
     read_block_s: float = 5.0
-    """A blocking read returns empty after this long, so that a dead connection is noticed within 7 s."""
+    """A blocking read returns empty after this long, so that a dead connection is noticed within 15 s: this, and the
+    time allowed for an answer."""
     read_own_max: int = 1000
     """Entries already ours that are read again after a reconnect; more than any worker holds."""
     inbox_ttl_s: float = 90.0

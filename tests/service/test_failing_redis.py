@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from durasleep import Durasleep, StoreUnavailable
 from durasleep.model import PromiseId
+from durasleep.settings import DEFAULTS
 from durasleep.sync import Client as SyncClient
+from scripts.breaking.proxy import Proxy
 from tests.servers import MakeServer, Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import nap, passage
@@ -94,3 +97,27 @@ async def test_an_unreachable_redis_is_said_at_once(
         await app.worker().run()
     with pytest.raises(StoreUnavailable, match=f"127.0.0.1:{server.port}"):
         SyncClient(server.url).rpc("nap", "nap", "", 1)
+
+
+async def test_connections_that_went_silent_are_noticed_and_made_anew(
+    new_app: NewApp, real_server: Server, effects: Effects
+) -> None:
+    """Half-open: nobody closes them, and nothing comes through any more. The deadlines are short, to be waited for."""
+    proxy = Proxy()
+    await proxy.start(int(real_server.url.rpartition(":")[2]))
+    settings = replace(DEFAULTS, command_timeout_s=1.0, read_block_s=0.5)
+    app = new_app(f"redis://127.0.0.1:{proxy.port}", settings=settings)
+    try:
+        async with serving(app):
+            asleep = await app.rpc("asleep", nap, effects.path, 0.5)
+            running = await app.rpc("running", passage, effects.path)
+            await effects.standing("gate")
+            proxy.black_hole()
+            effects.open("gate")
+            async with asyncio.timeout(10 * (settings.command_timeout_s + settings.read_block_s)):
+                await asyncio.gather(asleep, running)
+                await (await app.rpc("later", nap, effects.path, 0.1))
+        assert effects.count("running goes") == 1
+    finally:
+        await app.aclose()
+        await proxy.close()
