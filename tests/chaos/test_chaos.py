@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
     ("minutes", "fsync", "faults"),
     [
         (0.5, "always", ""),
-        (0.25, "everysec", "kill-redis,black-hole,kill-worker,delay"),
-        (0.25, "always", "failover,kill-worker,cut"),
+        (0.15, "everysec", "kill-redis,black-hole,kill-worker,delay"),
+        (0.15, "always", "failover,kill-worker,cut"),
     ],
 )
 def test_whatever_breaks_nothing_is_lost_early_or_done_twice_in_redis(minutes: float, fsync: str, faults: str) -> None:
@@ -39,7 +39,7 @@ def test_whatever_breaks_nothing_is_lost_early_or_done_twice_in_redis(minutes: f
     report = json.loads(done.stdout)
     assert report["violations"] == []
     assert done.returncode == 0
-    assert sum(report["faults"].values()) >= 5
+    assert sum(report["faults"].values()) >= 3
     assert sum(report["executions"].values()) >= 20
 
 

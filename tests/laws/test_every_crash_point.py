@@ -17,7 +17,7 @@ from tests.laws import crashing
 from tests.laws.crashing import STORIES, Crash, effects
 from tests.servers import Server
 
-POINTS_MAX = int(os.environ.get("DURASLEEP_CRASH_POINTS", "24"))
+POINTS_MAX = int(os.environ.get("DURASLEEP_CRASH_POINTS", "12"))
 """Of a story with more of them, so many, evenly spread; 0 for all."""
 
 

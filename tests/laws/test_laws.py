@@ -365,7 +365,7 @@ async def test_law_11_everything_has_a_bound(new_app: NewApp, real_server: Serve
         if isinstance(value, bool):
             continue
         assert math.isfinite(number), name
-        assert number > 0, name
+        assert number > 0 or name == "min_replicas", name  # none is what most want
     app = new_app(settings=Settings(payload_bytes_max=1000))
     keys = (await app.opened()).keys()
     concurrency = 3
