@@ -11,6 +11,7 @@ import inspect
 import os
 import re
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -324,6 +325,8 @@ def _reason(error: BaseException) -> str:
     """What the system said, without what redis-py and asyncio wrap around it."""
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, ssl.SSLError):  # an OSError whose number is not the system's
+            return str(cause).rstrip(".")
         if isinstance(cause, OSError) and cause.errno:
             return (isinstance(cause, socket.gaierror) and cause.strerror) or os.strerror(cause.errno)
         cause = cause.__cause__ or cause.__context__

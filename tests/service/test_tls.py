@@ -66,6 +66,22 @@ class Authority:
             .not_valid_after(now + dt.timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .add_extension(
+                x509.KeyUsage(
+                    digital_signature=True,
+                    content_commitment=False,
+                    key_encipherment=False,
+                    data_encipherment=False,
+                    key_agreement=False,
+                    key_cert_sign=is_authority,
+                    crl_sign=is_authority,
+                    encipher_only=False,
+                    decipher_only=False,
+                ),
+                critical=True,
+            )  # without these, Python 3.13 takes none of them
             .sign(self._key, hashes.SHA256())
         )
 
@@ -85,8 +101,8 @@ async def test_a_service_runs_over_tls_and_only_with_the_right_certificate(
         ),
     )
 
-    def url(certificate: Path, key: Path) -> str:
-        options = {"ssl_ca_certs": ours.certificate, "ssl_certfile": certificate, "ssl_keyfile": key}
+    def url(certificate: Path, key: Path, trusted: Authority = ours) -> str:
+        options = {"ssl_ca_certs": trusted.certificate, "ssl_certfile": certificate, "ssl_keyfile": key}
         return f"rediss://localhost:{port}?{urlencode(options)}"
 
     app = new_app(url(*ours.issue("client")))
@@ -98,5 +114,7 @@ async def test_a_service_runs_over_tls_and_only_with_the_right_certificate(
                 return client.rpc("b", "sleeping_workflow", 0.05).result()
 
         assert await asyncio.to_thread(call) == "Slept for 0.05 seconds"
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailable, match=r"(?i)cannot be reached|certificate|unknown ca|reset"):
         await new_app(url(*theirs.issue("stranger"))).rpc("c", sleeping_workflow, 1)
+    with pytest.raises(StoreUnavailable, match="certificate verify failed"):
+        await new_app(url(*ours.issue("client"), theirs)).rpc("d", sleeping_workflow, 1)
