@@ -1,0 +1,1020 @@
+"""The transitions: one method per script in ``durasleep/store/lua``, named as there, on one state of Redis.
+
+They say what the scripts do, in their order: each item is checked, then written, and what a script gathers happens at
+its end. The small methods are its rules: a test breaks one by overriding it (see ``test_broken_rules``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
+
+from durasleep.model import (
+    DUE_MS_MAX,
+    CancelEntry,
+    Kind,
+    Mark,
+    Op,
+    Outcome,
+    Place,
+    StartChild,
+    StartPromise,
+    StartTimer,
+    State,
+    StepResult,
+    Transaction,
+)
+from tests.model.state import Entry, Promise, Redis, StreamEntry, Waiter, owner_of, root_of
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+CANCEL = "0"
+ENDING = {Outcome.RESOLVE: State.RESOLVED, Outcome.REJECT: State.REJECTED, Outcome.CANCEL: State.CANCELED}
+
+
+class Refused(Exception):
+    """An item that was refused, with the code the script gives."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Refused) and other.code == self.code
+
+    def __hash__(self) -> int:
+        return hash(self.code)
+
+
+class Lease(NamedTuple):
+    """What a worker reads in a stream entry: its fence."""
+
+    id: str
+    queue: str
+    entry: int
+    epoch: int
+
+
+class Commit(NamedTuple):
+    lease: Lease
+    outcome: Outcome = Outcome.CONTINUE
+    ops: tuple[Op, ...] = ()
+    seen: int = 0
+    seen_number: str = ""
+    payload: bytes = b""
+    due: str = ""
+    is_open: bool = True
+
+
+class Committed(NamedTuple):
+    """``word`` is "ok", "redrive" or "dropped"; the entries are those settled after what was seen."""
+
+    word: str
+    entries: tuple[tuple[str, Entry], ...] = ()
+
+
+class Create(NamedTuple):
+    """``kind`` is None to attach only."""
+
+    id: str
+    kind: Kind | None = Kind.EXECUTION
+    function: str = "f"
+    queue: str = "workers"
+    start: str = ""
+    deadline: str = ""
+    call: str = ""
+    inbox: str = ""
+
+
+class Created(NamedTuple):
+    disposition: str
+    state: State
+    place: Place | None
+    birth: int
+    function: str
+    value: bytes
+
+
+class Fired(NamedTuple):
+    due: int
+    next_due: int | None
+    stale: int
+    schedules: tuple[str, ...]
+    put_aside: tuple[str, ...]
+    closing: int
+
+
+class Beat(NamedTuple):
+    rank: int
+    lost: tuple[int, ...]
+    orders: tuple[tuple[str, int], ...]
+    unnamed: frozenset[tuple[str, int]]
+
+
+class Reclaimed(NamedTuple):
+    word: str
+    given: int = 0
+    poison: tuple[str, ...] = ()
+
+
+class Scripts:
+    """Redis while a script runs. What one answers is ``(the state after it, its answer)``."""
+
+    family_max = 256  # journal entries one script closes; the rest waits in `closing`
+
+    def __init__(self, redis: Redis) -> None:
+        self.now = redis.now
+        self.last_entry = redis.last_entry
+        self.promises = dict(redis.promises)
+        self.timers = dict(redis.timers)
+        self.stream = {entry.entry: entry for entry in redis.stream}
+        self.beats = dict(redis.beats)
+        self.halted = set(redis.halted)
+        self.closing = list(redis.closing)
+        self.schedules = dict(redis.schedules)
+        self.inboxes = dict(redis.inboxes)
+        self.wake = redis.wake
+        self.effects = dict(redis.effects)
+        self._timers_before = redis.timers
+        self._made: set[str] = set()
+        self._gone: set[str] = set()
+        self._earliest_made: int | None = None
+        self._families: list[tuple[str, Promise, bool]] = []
+        self._hints: dict[str, tuple[str, ...]] = {}
+
+    def redis(self) -> Redis:
+        """The state as it is now."""
+        return Redis(
+            now=self.now,
+            last_entry=self.last_entry,
+            promises=tuple(sorted(self.promises.items())),
+            timers=tuple(sorted(self.timers.items())),
+            stream=tuple([self.stream[entry] for entry in sorted(self.stream)]),
+            beats=tuple(sorted(self.beats.items())),
+            halted=frozenset(self.halted),
+            closing=tuple(self.closing),
+            schedules=tuple(sorted(self.schedules.items())),
+            inboxes=tuple(sorted(self.inboxes.items())),
+            wake=self.wake,
+            effects=tuple(sorted(self.effects.items())),
+        )
+
+    # -- the scripts
+
+    def create(self, items: Iterable[Create]) -> tuple[Redis, list[Created | Refused]]:
+        answers = [_item(self._create, item) for item in items]
+        self._write_gathered()
+        self._tell_firers()
+        return self.redis(), answers
+
+    def commit(self, consumer: str, items: Iterable[Commit]) -> tuple[Redis, list[Committed | Refused]]:
+        answers = [_item(lambda item: self._commit(consumer, item), item) for item in items]
+        self._close_families()
+        self._write_gathered()
+        self._tell_firers()
+        return self.redis(), answers
+
+    def settle(self, items: Iterable[tuple[str, State, bytes]]) -> tuple[Redis, list[tuple[bool, State] | Refused]]:
+        """Whether it was settled by this call, and the state it has."""
+        answers = [_item(lambda item: self._settle(*item), item) for item in items]
+        self._close_families()
+        self._write_gathered()
+        self._tell_firers()
+        return self.redis(), answers
+
+    def control(self, items: Iterable[tuple[str, str, str]]) -> tuple[Redis, list[tuple[str, State] | Refused]]:
+        """Each item is action, id and due; answers a word and the state."""
+        answers = [_item(self._control, item) for item in items]
+        self._close_families()
+        self._write_gathered()
+        self._tell_firers()
+        return self.redis(), answers
+
+    def fire(self, limit: int = 64) -> tuple[Redis, Fired]:
+        due = sorted([(due, member) for member, due in self.timers.items() if due <= self.now])[:limit]
+        stale: list[str] = []
+        crons: list[str] = []
+        aside: list[str] = []
+        for score, member in due:
+            self._fire_one(member, score, stale, crons, aside)
+        self._drain_closing()
+        self._close_families()
+        self._write_gathered()
+        next_due = min(self.timers.values(), default=None)
+        fired = Fired(len(due), next_due, len(stale), tuple(crons), tuple(aside), len(self.closing))
+        return self.redis(), fired
+
+    def heartbeat(self, consumer: str, group: str, held: Sequence[Lease]) -> tuple[Redis, Beat]:
+        self.beats[consumer] = self.now
+        self.inboxes.setdefault(consumer, ())
+        own = (group, f"{group}/{consumer.partition('/')[0]}")
+        unnamed = {
+            (entry.queue, entry.entry)
+            for entry in self.stream.values()
+            if entry.holder == consumer and entry.queue in own
+        }
+        lost: list[int] = []
+        orders: list[tuple[str, int]] = []
+        for lease in held:
+            promise = self.promises.get(lease.id)
+            entry = self.stream.get(lease.entry)
+            is_ours = entry is not None and entry.queue == lease.queue and entry.holder == consumer
+            if promise is None or promise.entry != lease.entry or not is_ours:
+                lost.append(lease.entry)
+            orders.append((lease.id, promise.order if promise else 0))
+            unnamed.discard((lease.queue, lease.entry))
+        rank = sum(name < consumer for name in self.beats)
+        return self.redis(), Beat(rank, tuple(lost), tuple(orders), frozenset(unnamed))
+
+    def reclaim(
+        self,
+        consumer: str,
+        queue: str = "workers",
+        *,
+        beat: int | None = None,
+        give_back: str = "",
+        max_attempts: int = 5,
+        limit: int = 256,
+        entries: Sequence[int] = (),
+    ) -> tuple[Redis, Reclaimed]:
+        if not give_back and not self.is_beat(consumer, beat):
+            return self.redis(), Reclaimed("alive")
+        if give_back != "some":
+            mine = [entry for entry in self.stream.values() if (entry.queue, entry.holder) == (queue, consumer)]
+            entries = sorted([entry.entry for entry in mine])[:limit]
+        taken = [self.stream[name] for name in entries if self._holds(consumer, queue, name)]
+        lives = [entry for entry in taken if self._lives_in(entry)]
+        suspects = sum(self.promises[entry.id].deaths >= 2 for entry in lives)
+        given, poison = 0, list[str]()
+        for entry in taken:
+            del self.stream[entry.entry]
+            if entry not in lives:
+                if not entry.id:
+                    self.halted.add(f"queue:{queue}:{entry.entry}")
+                continue
+            if give_back:
+                self.put(entry.id, deaths=0, lone_deaths=0)
+            elif self._count_death(entry.id, suspects, len(taken)) >= max_attempts and self._is_killer(entry.id):
+                self.put(entry.id, entry=None)
+                self._halt(entry.id)
+                poison.append(entry.id)
+                continue
+            self.dispatch(entry.id)
+            given += 1
+        if give_back != "some" and len(entries) >= limit:
+            return self.redis(), Reclaimed("more", given, tuple(poison))
+        if give_back != "some" and "/" not in queue:
+            self.beats.pop(consumer, None)
+            self.inboxes.pop(consumer, None)
+        return self.redis(), Reclaimed("done", given, tuple(poison))
+
+    def schedule(self, action: str, name: str, due: str = "", seen_due: int = 0, id: str = "") -> tuple[Redis, str]:
+        """``put``, ``advance`` or ``remove``; what it starts is an execution of ``f`` for the default queue."""
+        word = self._schedule(action, name, due, seen_due, id)
+        self._write_gathered()
+        self._tell_firers()
+        return self.redis(), word
+
+    # -- what Redis itself does
+
+    def read(self, consumer: str, entry: int) -> tuple[Redis, Lease]:
+        """XREADGROUP gives an entry to a worker."""
+        self.stream[entry] = self.stream[entry]._replace(holder=consumer)
+        found = self.stream[entry]
+        return self.redis(), Lease(found.id, found.queue, entry, found.epoch)
+
+    def expire(self, id: str) -> Redis:
+        """A promise has been kept for as long as it should be."""
+        self.remove(id)
+        return self.redis()
+
+    # -- rules, each to be broken by a test
+
+    def is_fenced(self, promise: Promise, consumer: str, lease: Lease) -> bool:
+        """Whether a commit comes from somebody who does not hold the execution (any more)."""
+        return promise.entry != lease.entry or promise.epoch != lease.epoch or self.holder(promise) != consumer
+
+    def has_other_history(self, promise: Promise, seen: int, seen_number: str) -> bool:
+        """Whether a worker has seen what never happened here."""
+        if seen == 0:
+            return False
+        entry = dict(promise.journal).get(seen_number)
+        return entry is None or entry.stamp != seen
+
+    def next_epoch(self, promise: Promise) -> int:
+        return promise.epoch + 1
+
+    def next_stamp(self, promise: Promise) -> int:
+        return max(promise.order + 1, self.now)
+
+    def wants_redrive(self, promise: Promise) -> bool:
+        """Whether more has happened than a worker that wants to suspend has seen."""
+        return bool(promise.unseen)
+
+    def is_moved(self, score: int, due: int) -> bool:
+        """Whether a due member is not what the promise says: somebody else moved it."""
+        return score != due
+
+    def is_repeated(self, promise: Promise, number: str) -> bool:
+        """Whether an op has been carried out before: its answer was lost."""
+        return number in dict(promise.journal)
+
+    def is_beat(self, consumer: str, beat: int | None) -> bool:
+        """Whether a worker still shows the beat its judge saw."""
+        return self.beats.get(consumer) == beat
+
+    def is_of(self, owner: Promise, birth: int) -> bool:
+        """Whether what speaks of an execution means this one, and not another under the same id."""
+        return owner.birth == birth
+
+    def journal_cancel(self, id: str) -> None:
+        """A cancel is an event like any settlement, delivered in its order."""
+        self.journal(id, CANCEL, Entry(Kind.CANCEL), State.RESOLVED)
+
+    def forget_timers(self, id: str, promise: Promise) -> None:
+        """An ending takes the deadline along; the members of its journal go with the family."""
+        if promise.deadline is not None:
+            self.unset_timer(f"{id}~timeout")
+
+    def carries_over(self, promise: Promise) -> tuple[str, ...]:
+        """What a new run hears of the old one's news: a cancel nobody has seen."""
+        return (CANCEL,) if CANCEL in promise.unseen else ()
+
+    # -- shared: records
+
+    def put(self, id: str, **changes: object) -> Promise:
+        promise = self.promises[id] = self.promises[id]._replace(**changes)  # type: ignore[arg-type]
+        return promise
+
+    def put_entry(self, id: str, number: str, entry: Entry) -> None:
+        journal = dict(self.promises[id].journal)
+        journal[number] = entry
+        self.put(id, journal=tuple(sorted(journal.items())))
+
+    def entry(self, id: str, number: str) -> Entry | None:
+        promise = self.promises.get(id)
+        return dict(promise.journal).get(number) if promise else None
+
+    def remove(self, id: str) -> None:
+        self.promises.pop(id, None)
+        for member in [member for member in self.effects if member.rpartition("~")[0] == id]:
+            del self.effects[member]
+
+    def holder(self, promise: Promise) -> str | None:
+        entry = None if promise.entry is None else self.stream.get(promise.entry)
+        return entry.holder if entry else None
+
+    def set_timer(self, member: str, due: int) -> None:
+        self.timers[member] = due
+        self._made.add(member)
+
+    def unset_timer(self, member: str) -> None:
+        self.timers.pop(member, None)
+        self._made.discard(member)
+
+    def due_at(self, due: str) -> int:
+        if due[:1] not in ("+", "=") or not due[1:].isdigit():
+            raise Refused("INVALID")
+        return min(int(due[1:]) + (self.now if due[0] == "+" else 0), DUE_MS_MAX)
+
+    # -- shared: places
+
+    def _halt(self, id: str) -> None:
+        self.put(id, place=Place.HALTED)
+        self.halted.add(id)
+
+    def dispatch(self, id: str) -> None:
+        promise = self.promises[id]
+        epoch = self.next_epoch(promise)
+        self.last_entry += 1
+        self.stream[self.last_entry] = StreamEntry(self.last_entry, promise.queue, id, epoch)
+        self.put(id, place=Place.QUEUED, epoch=epoch, entry=self.last_entry)
+
+    def leave(self, id: str) -> None:
+        promise = self.promises[id]
+        if promise.entry is not None:
+            self.stream.pop(promise.entry, None)
+            self.put(id, entry=None)
+        if promise.place is Place.DELAYED:
+            self.unset_timer(f"{id}~start")
+            self.unset_timer(f"{id}~retry")
+            self.put(id, due=None)
+        elif promise.place is Place.HALTED:
+            self.halted.discard(id)
+
+    # -- shared: settlements
+
+    def journal(self, id: str, number: str, entry: Entry, state: State, payload: bytes = b"") -> None:
+        """Entry ``number`` has settled: its execution has not seen it yet."""
+        promise = self.promises[id]
+        stamp = self.next_stamp(promise)
+        self.put_entry(id, number, entry._replace(state=state, stamp=stamp, payload=payload))
+        self.put(id, order=stamp, unseen=(*promise.unseen, number))
+
+    def rouse(self, id: str) -> None:
+        promise = self.promises[id]
+        if promise.place is Place.SUSPENDED:
+            self.dispatch(id)
+        elif promise.place is Place.QUEUED:
+            consumer = self.holder(promise)
+            if consumer:
+                self.tell_inbox(consumer, "n", id)
+
+    def settle_entry(self, id: str, number: str, entry: Entry, state: State, payload: bytes = b"") -> None:
+        if entry.due is not None:
+            self.unset_timer(f"{id}~{number}")
+        if entry.kind is Kind.TIMER:
+            entry = entry._replace(due=None)
+        self.journal(id, number, entry, state, payload)
+        self.rouse(id)
+
+    # -- shared: hints
+
+    def tell_inbox(self, who: str, *fields: str) -> None:
+        self._hints[who] = (*self._hints.get(who, ()), *fields)
+
+    def _write_gathered(self) -> None:
+        made = [self.timers[member] for member in self._made]
+        others = [due for member, due in self._timers_before if member in self.timers]
+        if made and min(made) < min(others, default=DUE_MS_MAX + 1):
+            self._earliest_made = min(made) if self._earliest_made is None else min(*made, self._earliest_made)
+        for who, fields in self._hints.items():
+            if who in self.inboxes:
+                self.inboxes[who] = (*self.inboxes[who], fields)
+        for id in self._gone:
+            self.remove(id)
+
+    def _tell_firers(self) -> None:
+        if self._earliest_made is not None:
+            self.wake = self._earliest_made
+
+    # -- shared: beginnings
+
+    def _make(
+        self, id: str, birth: int, made: Promise, start: int | None = None, deadline: int | None = None
+    ) -> Promise:
+        self.promises[id] = made._replace(birth=birth, deadline=deadline)
+        self._gone.discard(id)
+        if made.kind is Kind.EXECUTION and start is None:
+            self.dispatch(id)
+        elif made.kind is Kind.EXECUTION and start is not None:
+            self.put(id, place=Place.DELAYED, due=start)
+            self.set_timer(f"{id}~start", start)
+        if deadline is not None:
+            self.set_timer(f"{id}~timeout", deadline)
+        return self.promises[id]
+
+    def _make_room(self, id: str) -> None:
+        """For a new promise under an id: what another life left there goes."""
+        if self.promises[id].is_pending:
+            self.finish(id, State.CANCELED)
+        promise = self.promises[id]
+        if promise.has_family:
+            self._close_members(id, promise, promise.journal, "gone")
+        self.remove(id)
+
+    def _wait_for(self, id: str, waiter: Waiter) -> None:
+        waiters = self.promises[id].waiters
+        if waiter not in waiters:
+            self.put(id, waiters=(*waiters, waiter))
+
+    def _create(self, item: Create) -> Created:
+        found = self.promises.get(item.id)
+        if found:
+            return self._attach(item, found)
+        if item.kind is None:
+            raise Refused("NOT_FOUND")
+        start = self.due_at(item.start) if item.start else None
+        deadline = self.due_at(item.deadline) if item.deadline else None
+        waiters = (Waiter(item.inbox),) if item.inbox else ()
+        made = Promise(0, item.kind, item.function, item.queue, call=item.call, waiters=waiters)
+        promise = self._make(item.id, self.now, made, start, deadline)
+        if item.inbox:
+            self.inboxes.setdefault(item.inbox, ())
+        return _created("created", promise)
+
+    def _attach(self, item: Create, found: Promise) -> Created:
+        if item.kind is not None and (found.kind, found.function) != (item.kind, item.function):
+            raise Refused("OTHER_FUNCTION")
+        if found.is_pending and item.inbox:
+            self._wait_for(item.id, Waiter(item.inbox))
+            self.inboxes.setdefault(item.inbox, ())
+        if found.call and found.call == item.call:
+            return _created("created", found)
+        return _created("attached" if found.is_pending else "finished", found)
+
+    # -- shared: endings
+
+    def finish(self, id: str, state: State, payload: bytes = b"", *, is_quiet: bool = False) -> None:
+        """End a pending promise: out of its place, settled, those who wait told, its family to be closed."""
+        before = self.promises[id]
+        self.leave(id)
+        self.forget_timers(id, before)
+        fresh = {"unseen": (), "deaths": 0, "lone_deaths": 0, "waiters": ()}
+        promise = self.put(id, state=state, value=payload, place=None, **fresh)
+        for waiter in before.waiters:
+            self._tell_waiter(id, promise, waiter)
+        owner = owner_of(id)
+        if owner:
+            self._tell_owner(*owner, promise.birth, state, payload)
+        self._families.append((id, promise, is_quiet))
+
+    def _tell_waiter(self, id: str, promise: Promise, waiter: Waiter) -> None:
+        if not waiter.birth:
+            self.tell_inbox(
+                waiter.who, "i", id, "b", str(promise.birth), "s", promise.state, "v", promise.value.decode()
+            )
+        else:
+            owner = owner_of(waiter.who)
+            if owner:
+                self._tell_owner(*owner, waiter.birth, promise.state, promise.value)
+
+    def _tell_owner(self, owner_id: str, number: str, birth: int, state: State, payload: bytes) -> None:
+        """The owner of a child hears of its ending, if it is still the one that asked for it."""
+        owner = self.promises.get(owner_id)
+        if owner is None or not owner.is_pending or not self.is_of(owner, birth):
+            return
+        entry = self.entry(owner_id, number)
+        if entry and entry.state is State.PENDING and entry.kind is Kind.CHILD:
+            self.settle_entry(owner_id, number, entry, state, payload)
+
+    def _is_remembered(self, id: str) -> bool:
+        """Whether each journal up to the root has an entry for it."""
+        owner = owner_of(id)
+        return owner is None or (self.entry(*owner) is not None and self._is_remembered(owner[0]))
+
+    def _time_to_keep(self, id: str, promise: Promise) -> str | None:
+        """ "kept" for its retention, "later" with its root, "gone" at once; None if another lives there by now."""
+        found, root = self.promises.get(id), self.promises.get(root_of(id))
+        if found is None or found.is_pending or found.birth != promise.birth:
+            return None
+        if owner_of(id) is None:
+            return "kept"
+        if root is None or root.birth != promise.birth:
+            return "gone"
+        return "later" if root.is_pending and self._is_remembered(id) else "kept"
+
+    def _keep(self, id: str, how: str | None) -> None:
+        if how in ("kept", "gone"):
+            self.put(id, expires=True)
+        if how == "gone":
+            self._gone.add(id)
+
+    def _close_members(self, id: str, promise: Promise, journal: Iterable[tuple[str, Entry]], keep: str | None) -> None:
+        """What is pending in a journal ends with it, what is kept goes with it."""
+        for number, entry in journal:
+            member = f"{id}~{number}"
+            if entry.due is not None and entry.state is State.PENDING:
+                self.unset_timer(member)
+            child = self.promises.get(member)
+            if entry.kind is not Kind.CHILD or entry.child_id or child is None or not self.is_of(child, promise.birth):
+                continue
+            if child.is_pending:
+                self.finish(member, State.CANCELED)
+            elif child.has_family:
+                self._families.append((member, child, False))
+            else:
+                self._keep(member, keep)
+
+    def _close_families(self) -> None:
+        """Close what has ended in this script, at most ``family_max`` of it; the rest waits in ``closing``."""
+        room = self.family_max
+        while self._families:
+            id, promise, is_quiet = self._families.pop()
+            keep = self._time_to_keep(id, promise)
+            if keep is None:
+                continue
+            if is_quiet and not promise.has_family:
+                self._keep(id, keep)
+                continue
+            size = len(self.promises[id].journal)
+            if size > room:
+                self._close_later(id)
+                continue
+            room -= size
+            self._close_members(id, promise, self.promises[id].journal, keep)
+            self._keep(id, keep)
+
+    def _close_later(self, id: str) -> None:
+        if id not in self.closing:
+            self.closing.append(id)
+        self._earliest_made = self.now
+
+    def _is_orphan(self, id: str, promise: Promise) -> bool:
+        """Whether a child has lost the execution that asked for it: ended, gone, or begun anew."""
+        owner = owner_of(id)
+        if owner is None:
+            return False
+        found = self.promises.get(owner[0])
+        return found is None or not found.is_pending or found.birth != promise.birth or self.entry(*owner) is None
+
+    def _drain_closing(self) -> None:
+        for id in list(self.closing):
+            self.closing.remove(id)
+            promise = self.promises.get(id)
+            if promise is None:
+                continue
+            if promise.is_pending:
+                if self._is_orphan(id, promise):
+                    self.finish(id, State.CANCELED)
+                continue
+            keep = self._time_to_keep(id, promise)
+            self._close_members(id, promise, promise.journal, keep)
+            self._keep(id, keep)
+
+    # -- commit
+
+    def _commit(self, consumer: str, item: Commit) -> Committed:
+        id = item.lease.id
+        promise = self.promises.get(id)
+        if item.outcome is Outcome.DROP:
+            return self._drop_entry(item.lease, promise)
+        if promise is None or not promise.is_pending or self.is_fenced(promise, consumer, item.lease):
+            raise Refused("FENCED")
+        if self.has_other_history(promise, item.seen, item.seen_number):
+            raise Refused("FENCED")
+        self._check_dues(item)
+        if self._is_orphan(id, promise):
+            self.finish(id, State.CANCELED)
+            raise Refused("FENCED")
+        if item.seen_number in promise.unseen:
+            promise = self.put(id, unseen=promise.unseen[promise.unseen.index(item.seen_number) + 1 :])
+        for op in item.ops:
+            if isinstance(op, CancelEntry):
+                self._cancel_entry(id, op)
+            elif not self.is_repeated(self.promises[id], op.number):
+                self._apply(id, op)
+        if item.outcome is not Outcome.DEFER:
+            self.put(id, deaths=0, lone_deaths=0)
+        return self._outcome(id, item)
+
+    def _drop_entry(self, lease: Lease, promise: Promise | None) -> Committed:
+        """An entry nobody lives in leaves its stream; nothing else is written."""
+        if promise and promise.is_pending and promise.entry == lease.entry:
+            raise Refused("FENCED")
+        self.stream.pop(lease.entry, None)
+        return Committed("dropped")
+
+    def _check_dues(self, item: Commit) -> None:
+        for op in item.ops:
+            if isinstance(op, StartTimer | StartPromise | StartChild) and op.due is not None:
+                self.due_at(op.due)
+            if isinstance(op, StartChild) and op.detached and not op.child_id:
+                raise Refused("INVALID")
+        if item.outcome in (Outcome.RETRY, Outcome.DEFER):
+            self.due_at(item.due)
+
+    def _outcome(self, id: str, item: Commit) -> Committed:
+        match item.outcome:
+            case Outcome.RESOLVE | Outcome.REJECT | Outcome.CANCEL:
+                self.finish(id, ENDING[item.outcome], item.payload, is_quiet=not item.is_open)
+            case Outcome.CONTINUE:
+                return Committed("ok", self._news(id))
+            case Outcome.SUSPEND if self.wants_redrive(self.promises[id]):
+                return Committed("redrive", self._news(id))
+            case Outcome.SUSPEND:
+                self.leave(id)
+                self.put(id, place=Place.SUSPENDED)
+            case Outcome.RETRY | Outcome.DEFER:
+                self.leave(id)
+                due = self.due_at(item.due)
+                self.put(id, place=Place.DELAYED, due=due)
+                self.set_timer(f"{id}~retry", due)
+            case Outcome.HALT:
+                self.leave(id)
+                self._halt(id)
+            case Outcome.CONTINUE_AS_NEW:
+                self._continue_as_new(id, int(item.due))
+            case Outcome.DROP:
+                raise AssertionError("dropped before")
+        return Committed("ok")
+
+    def _news(self, id: str) -> tuple[tuple[str, Entry], ...]:
+        promise = self.promises[id]
+        journal = dict(promise.journal)
+        return tuple([(number, journal[number]) for number in promise.unseen])
+
+    def _continue_as_new(self, id: str, base: int) -> None:
+        """The next run under the same id: what was pending in the old one ends with it."""
+        old = self.promises[id]
+        carried = self.carries_over(old)
+        self.leave(id)
+        kept = tuple([(number, entry) for number, entry in old.journal if number in carried])
+        self.put(id, journal=kept, unseen=carried, base=base)
+        self.dispatch(id)
+        self._close_members(id, old, old.journal, "kept")
+
+    # -- what a commit asks for
+
+    def _apply(self, id: str, op: Op) -> None:
+        match op:
+            case StartTimer(number, name, due):
+                self._start(id, number, Entry(Kind.TIMER, name=name, due=self.due_at(due)))
+            case StartPromise(number, name, due):
+                instant = None if due is None else self.due_at(due)
+                self._start(id, number, Entry(Kind.PROMISE, name=name, due=instant))
+            case StepResult(number, name, state, payload):
+                self.journal(id, number, Entry(Kind.STEP, name=name), state, payload)
+            case Mark(number, kind, name):
+                self.put_entry(id, number, Entry(kind, State.RESOLVED, name=name))
+            case Transaction(number, _):
+                member = f"{id}~{number}"
+                self.effects[member] = self.effects.get(member, 0) + 1
+                self.journal(id, number, Entry(Kind.TRANSACTION), State.RESOLVED, TRANSACTED)
+            case StartChild():
+                self._start_child(id, op)
+            case CancelEntry():
+                raise AssertionError("a tombstone may be written over what is there")
+
+    def _start(self, id: str, number: str, entry: Entry) -> None:
+        self.put_entry(id, number, entry)
+        if entry.due is not None:
+            self.set_timer(f"{id}~{number}", entry.due)
+
+    def _cancel_entry(self, id: str, op: CancelEntry) -> None:
+        """What the workflow no longer wants: a tombstone, never delivered."""
+        entry = self.entry(id, op.number) or Entry(op.kind, name=op.name)
+        if entry.state is not State.PENDING:
+            return
+        member = f"{id}~{op.number}"
+        if entry.due is not None:
+            self.unset_timer(member)
+        self.put_entry(id, op.number, entry._replace(state=State.CANCELED, stamp=0, due=None))
+        child = self.promises.get(member)
+        is_ours = child is not None and child.is_pending and self.is_of(child, self.promises[id].birth)
+        if is_ours and entry.kind is Kind.CHILD and not entry.child_id:
+            self.finish(member, State.CANCELED)
+
+    def _start_child(self, id: str, op: StartChild) -> None:
+        owner = self.promises[id]
+        kind = Kind.DETACHED if op.detached else Kind.CHILD
+        entry = Entry(kind, name=op.function, child_id=op.child_id or "")
+        child_id = op.child_id or f"{id}~{op.number}"
+        child = self.promises.get(child_id)
+        if child and not op.child_id and not self.is_of(child, owner.birth):
+            self._make_room(child_id)
+            child = None
+        if child and child.function != op.function:
+            self.journal(id, op.number, entry, State.REJECTED)
+            return
+        if child and not op.detached and not child.is_pending:
+            self.journal(id, op.number, entry, child.state, child.value)
+            return
+        deadline = None if op.due is None else self.due_at(op.due)
+        made = Promise(0, Kind.EXECUTION, op.function, op.queue or owner.queue)
+        if op.detached:
+            if child is None:
+                self._make(child_id, self.now, made, None, deadline)
+            self.journal(id, op.number, entry, State.RESOLVED)
+            return
+        self.put_entry(id, op.number, entry)
+        waiters = (Waiter(f"{id}~{op.number}", owner.birth),) if op.child_id else ()
+        if child:
+            for waiter in waiters:
+                self._wait_for(child_id, waiter)
+            return
+        if not op.child_id:
+            self.put(id, has_family=True)
+        birth = self.now if op.child_id else owner.birth
+        self._make(child_id, birth, made._replace(waiters=waiters), None, deadline)
+
+    # -- fire
+
+    def _fire_one(self, member: str, score: int, stale: list[str], crons: list[str], aside: list[str]) -> None:
+        named = owner_of(member)
+        if named is None or not (named[1] in ("cron", "timeout", "start", "retry") or named[1][:1].isdigit()):
+            aside.append(member)
+            self.unset_timer(member)
+            self.halted.add(f"timers:{member}")
+            return
+        id, what = named
+        if what == "cron" and id in self.schedules:
+            self.set_timer(member, self.now + 1000)
+            crons.append(id)
+            return
+        due = self._due_of(id, what)
+        if due is None:
+            self.unset_timer(member)
+            stale.append(member)
+        elif self.is_moved(score, due):
+            self.set_timer(member, due)
+            stale.append(member)
+        elif what == "timeout":
+            is_timer = self.promises[id].kind is Kind.TIMER
+            self.finish(id, State.RESOLVED if is_timer else State.TIMEDOUT)
+        elif what in ("start", "retry"):
+            self.leave(id)
+            self.dispatch(id)
+        else:
+            entry = dict(self.promises[id].journal)[what]
+            state = State.RESOLVED if entry.kind is Kind.TIMER else State.TIMEDOUT
+            self.settle_entry(id, what, entry, state)
+
+    def _due_of(self, id: str, what: str) -> int | None:
+        """When a member's promise falls due; None if nobody waits for it (any more)."""
+        promise = self.promises.get(id)
+        if what == "cron" or promise is None or not promise.is_pending:
+            return None
+        if what == "timeout":
+            return promise.deadline
+        if what in ("start", "retry"):
+            return promise.due if promise.place is Place.DELAYED else None
+        entry = dict(promise.journal).get(what)
+        return entry.due if entry and entry.state is State.PENDING else None
+
+    # -- settle and control
+
+    def _find(self, id: str) -> tuple[Promise | None, Entry | None]:
+        """A promise with its own hash, or its entry in the journal of its owner."""
+        promise, owner = self.promises.get(id), owner_of(id)
+        if owner is None:
+            if promise is None:
+                raise Refused("NOT_FOUND")
+            return promise, None
+        holder = self.promises.get(owner[0])
+        if promise and (holder is None or holder.birth == promise.birth):
+            return promise, None
+        entry = self.entry(*owner)
+        if holder is None or entry is None:
+            raise Refused("NOT_FOUND")
+        if not holder.is_pending and entry.state is State.PENDING:
+            entry = entry._replace(state=State.CANCELED, payload=b"")
+        return None, entry
+
+    def _settle(self, id: str, state: State, payload: bytes) -> tuple[bool, State]:
+        promise, entry = self._find(id)
+        if entry:
+            if entry.kind not in (Kind.PROMISE, Kind.TIMER):
+                raise Refused("NOT_ALLOWED")
+            if entry.state is not State.PENDING:
+                return (entry.state, entry.payload) == (state, payload), entry.state
+            self._settle_in_journal(id, entry, state, payload)
+            return True, state
+        assert promise
+        if promise.kind is Kind.EXECUTION:
+            raise Refused("NOT_ALLOWED")
+        if not promise.is_pending:
+            return (promise.state, promise.value) == (state, payload), promise.state
+        self.finish(id, state, payload)
+        return True, state
+
+    def _settle_in_journal(self, id: str, entry: Entry, state: State, payload: bytes = b"") -> None:
+        owner, _, number = id.rpartition("~")
+        self.settle_entry(owner, number, entry, state, payload)
+
+    def _control(self, item: tuple[str, str, str]) -> tuple[str, State]:
+        action, id, due = item
+        promise, entry = self._find(id)
+        match action:
+            case "wake":
+                return self._wake(id, promise, entry)
+            case "reschedule":
+                return self._reschedule(id, promise, entry, self.due_at(due))
+            case "force" if promise:
+                if not promise.is_pending:
+                    return "already", promise.state
+                self.finish(id, State.CANCELED)
+                return "canceled", State.CANCELED
+            case "cancel" | "force":
+                return self._cancel(id, promise, entry)
+            case "halt" | "resume" if promise and promise.kind is Kind.EXECUTION:
+                return self._halt_or_resume(action, id, promise)
+            case "halt" | "resume":
+                raise Refused("NOT_ALLOWED")
+            case _:
+                raise Refused("INVALID")
+
+    def _wake(self, id: str, promise: Promise | None, entry: Entry | None) -> tuple[str, State]:
+        if entry:
+            if entry.kind is not Kind.TIMER:
+                raise Refused("NOT_ALLOWED")
+            if entry.state is not State.PENDING:
+                return "already", entry.state
+            self._settle_in_journal(id, entry, State.RESOLVED)
+            return "woken", State.RESOLVED
+        assert promise
+        if promise.place is Place.DELAYED:
+            self.leave(id)
+            self.dispatch(id)
+            return "woken", State.PENDING
+        if promise.kind is Kind.TIMER and promise.is_pending:
+            self.finish(id, State.RESOLVED)
+            return "woken", State.RESOLVED
+        if not promise.is_pending or promise.place is Place.QUEUED:
+            return "already", promise.state
+        if promise.place is Place.SUSPENDED:
+            return "asleep", promise.state
+        raise Refused("NOT_ALLOWED")
+
+    def _reschedule(self, id: str, promise: Promise | None, entry: Entry | None, due: int) -> tuple[str, State]:
+        if entry:
+            if entry.state is not State.PENDING:
+                return "already", entry.state
+            if entry.due is None:
+                raise Refused("NOT_ALLOWED")
+            owner, _, number = id.rpartition("~")
+            self.put_entry(owner, number, entry._replace(due=due))
+            self.set_timer(id, due)
+            return "rescheduled", entry.state
+        assert promise
+        if not promise.is_pending:
+            return "already", promise.state
+        if promise.place is Place.DELAYED:
+            self.put(id, due=due)
+            self.set_timer(f"{id}~start" if f"{id}~start" in self.timers else f"{id}~retry", due)
+        elif promise.deadline is not None:
+            self.put(id, deadline=due)
+            self.set_timer(f"{id}~timeout", due)
+        elif promise.place is Place.SUSPENDED:
+            return "asleep", promise.state
+        else:
+            raise Refused("NOT_ALLOWED")
+        return "rescheduled", promise.state
+
+    def _cancel(self, id: str, promise: Promise | None, entry: Entry | None) -> tuple[str, State]:
+        if entry:
+            if entry.state is not State.PENDING:
+                return "already", entry.state
+            if entry.kind not in (Kind.PROMISE, Kind.TIMER):
+                raise Refused("NOT_ALLOWED")
+            self._settle_in_journal(id, entry, State.CANCELED)
+            return "canceled", State.CANCELED
+        assert promise
+        if not promise.is_pending:
+            return "already", promise.state
+        never_ran = promise.place is Place.QUEUED and promise.epoch == 1 and self.holder(promise) is None
+        if promise.kind is not Kind.EXECUTION or never_ran or promise.place in (Place.DELAYED, Place.HALTED):
+            self.finish(id, State.CANCELED)
+            shown = f" while {promise.place}" if promise.place in (Place.DELAYED, Place.HALTED) else ""
+            return f"canceled{shown}", State.CANCELED
+        if self.entry(id, CANCEL) is None:
+            self.journal_cancel(id)
+            self.rouse(id)
+        return "canceling", State.PENDING
+
+    def _halt_or_resume(self, action: str, id: str, promise: Promise) -> tuple[str, State]:
+        if not promise.is_pending:
+            return "already", promise.state
+        if (action == "halt") == (promise.place is Place.HALTED):
+            return "halted" if action == "halt" else "running", promise.state
+        self.leave(id)
+        if action == "halt":
+            self._halt(id)
+            return "halted", promise.state
+        self.put(id, deaths=0, lone_deaths=0)
+        self.dispatch(id)
+        return "resumed", promise.state
+
+    # -- reclaim and schedule
+
+    def _holds(self, consumer: str, queue: str, name: int) -> bool:
+        entry = self.stream.get(name)
+        return entry is not None and (entry.queue, entry.holder) == (queue, consumer)
+
+    def _lives_in(self, entry: StreamEntry) -> bool:
+        promise = self.promises.get(entry.id)
+        return (
+            promise is not None and promise.is_pending and (promise.entry, promise.epoch) == (entry.entry, entry.epoch)
+        )
+
+    def _count_death(self, id: str, suspects: int, taken: int) -> int:
+        promise = self.promises[id]
+        deaths = promise.deaths + 1
+        is_alone = (suspects == 1 and promise.deaths >= 2) or taken == 1
+        self.put(id, deaths=deaths, lone_deaths=promise.lone_deaths + 1 if is_alone else 0)
+        return deaths
+
+    def _is_killer(self, id: str) -> bool:
+        return self.promises[id].lone_deaths >= 2
+
+    def _schedule(self, action: str, name: str, due: str, seen_due: int, id: str) -> str:
+        if action == "remove":
+            self.unset_timer(f"{name}~cron")
+            return "missing" if self.schedules.pop(name, None) is None else "removed"
+        if action == "advance" and name not in self.schedules:
+            self.unset_timer(f"{name}~cron")
+            return "missing"
+        if action == "advance" and self.schedules[name] != seen_due:
+            return "stale"
+        if action == "advance" and id not in self.promises:
+            self._make(id, self.now, Promise(0, function="f", queue="workers"))
+        self.schedules[name] = self.due_at(due)
+        self.set_timer(f"{name}~cron", self.schedules[name])
+        return "kept" if action == "put" else "advanced"
+
+
+TRANSACTED = b"*0\n"
+"""The reply of a transaction without commands."""
+
+
+def _item(handle: Callable[[T], R], item: T) -> R | Refused:
+    """Each item stands alone: its error is its own answer."""
+    try:
+        return handle(item)
+    except Refused as refused:
+        return refused
+
+
+def _created(disposition: str, promise: Promise) -> Created:
+    return Created(disposition, promise.state, promise.place, promise.birth, promise.function, promise.value)

@@ -1,0 +1,175 @@
+"""What is kept in Redis, as immutable records: one partition of a namespace, seen as the scripts see it.
+
+Instants are whole milliseconds; names of stream entries are whole numbers that grow. What only people read
+(reasons, arguments, the times of creation and ending) is left out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from durasleep.model import Kind, Place, State
+
+
+class Entry(NamedTuple):
+    """One entry of a journal."""
+
+    kind: Kind
+    state: State = State.PENDING
+    stamp: int = 0
+    due: int | None = None
+    name: str = ""
+    child_id: str = ""
+    payload: bytes = b""
+
+
+class Waiter(NamedTuple):
+    """Who hears of an ending: an inbox (without birth), or entry ``who`` of an execution born at ``birth``."""
+
+    who: str
+    birth: int = 0
+
+
+class Promise(NamedTuple):
+    """One hash: a promise or an execution, with its journal by number."""
+
+    birth: int
+    kind: Kind = Kind.EXECUTION
+    function: str = ""
+    queue: str = ""
+    state: State = State.PENDING
+    place: Place | None = None
+    epoch: int = 0
+    entry: int | None = None
+    due: int | None = None
+    deadline: int | None = None
+    order: int = 0
+    unseen: tuple[str, ...] = ()
+    deaths: int = 0
+    lone_deaths: int = 0
+    base: int = 0
+    has_family: bool = False
+    waiters: tuple[Waiter, ...] = ()
+    call: str = ""
+    value: bytes = b""
+    expires: bool = False
+    journal: tuple[tuple[str, Entry], ...] = ()
+
+    @property
+    def is_pending(self) -> bool:
+        return self.state is State.PENDING
+
+
+class StreamEntry(NamedTuple):
+    """An execution ready to run; ``holder`` is the consumer it is pending to."""
+
+    entry: int
+    queue: str
+    id: str
+    epoch: int
+    holder: str | None = None
+
+
+class Redis(NamedTuple):
+    """Everything in one partition, and the server's clock."""
+
+    now: int = 0
+    last_entry: int = 0
+    promises: tuple[tuple[str, Promise], ...] = ()
+    timers: tuple[tuple[str, int], ...] = ()
+    stream: tuple[StreamEntry, ...] = ()
+    """Of all queues together, in the order in which they were added."""
+    beats: tuple[tuple[str, int], ...] = ()
+    halted: frozenset[str] = frozenset()
+    """Executions that wait for a person, and what was put aside, as ``<where>:<what>``."""
+    closing: tuple[str, ...] = ()
+    schedules: tuple[tuple[str, int], ...] = ()
+    inboxes: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = ()
+    """Hints, and so is ``wake``: the instant the firers were told last."""
+    wake: int | None = None
+    effects: tuple[tuple[str, int], ...] = ()
+    """How often each transaction of an execution that is still kept was carried out, by its id."""
+
+    def promise(self, id: str) -> Promise | None:
+        return next((promise for name, promise in self.promises if name == id), None)
+
+
+def owner_of(id: str) -> tuple[str, str] | None:
+    """What stands before the last ``~`` of an id or timer member, and what behind it; None for a root."""
+    owner, mark, rest = id.rpartition("~")
+    return (owner, rest) if mark else None
+
+
+def root_of(id: str) -> str:
+    return id.partition("~")[0]
+
+
+# -- the same state, whenever it was reached
+
+
+SPACE = 10
+"""Between two instants of a state that is told by order alone, so that what a script adds falls between them."""
+
+
+def instants(redis: Redis) -> set[int]:
+    """Every instant somebody may compare with another."""
+    found = {redis.now, *(due for _, due in redis.timers), *(due for _, due in redis.schedules)}
+    found.update(beat for _, beat in redis.beats)
+    for _, promise in redis.promises:
+        found.update((promise.birth, promise.order))
+        found.update(waiter.birth for waiter in promise.waiters)
+        found.update(instant for instant in (promise.due, promise.deadline) if instant is not None)
+        for _, entry in promise.journal:
+            found.add(entry.stamp)
+            if entry.due is not None:
+                found.add(entry.due)
+    return found
+
+
+class Ranks:
+    """Instants and names of stream entries by their order: two states that differ only in when are the same."""
+
+    def __init__(self, instants: set[int], entries: set[int]) -> None:
+        self.instants = {instant: rank * SPACE for rank, instant in enumerate(sorted(instants | {0}))}
+        self.entries = {entry: rank for rank, entry in enumerate(sorted(entries | {0}))}
+
+    def instant(self, instant: int | None) -> int | None:
+        return None if instant is None else self.instants[instant]
+
+    def entry(self, entry: Entry) -> Entry:
+        return entry._replace(stamp=self.instants[entry.stamp], due=self.instant(entry.due))
+
+    def journal(self, journal: tuple[tuple[str, Entry], ...]) -> tuple[tuple[str, Entry], ...]:
+        return tuple([(number, self.entry(entry)) for number, entry in journal])
+
+    def promise(self, promise: Promise) -> Promise:
+        return promise._replace(
+            birth=self.instants[promise.birth],
+            entry=None if promise.entry is None else self.entries[promise.entry],
+            due=self.instant(promise.due),
+            deadline=self.instant(promise.deadline),
+            order=self.instants[promise.order],
+            waiters=tuple([waiter._replace(birth=self.instants[waiter.birth]) for waiter in promise.waiters]),
+            journal=self.journal(promise.journal),
+        )
+
+    def redis(self, redis: Redis) -> Redis:
+        """The same without its hints: nothing may depend on them."""
+        return redis._replace(
+            now=self.instants[redis.now],
+            last_entry=max(self.entries.values()),
+            promises=tuple([(id, self.promise(promise)) for id, promise in redis.promises]),
+            timers=tuple([(member, self.instants[due]) for member, due in redis.timers]),
+            stream=tuple([entry._replace(entry=self.entries[entry.entry]) for entry in redis.stream]),
+            beats=tuple([(name, self.instants[beat]) for name, beat in redis.beats]),
+            schedules=tuple([(name, self.instants[due]) for name, due in redis.schedules]),
+            inboxes=(),
+            wake=None,
+        )
+
+
+def entries(redis: Redis) -> set[int]:
+    """Every name of a stream entry somebody may know."""
+    found = {entry.entry for entry in redis.stream}
+    found.update(promise.entry for _, promise in redis.promises if promise.entry is not None)
+    return found
