@@ -24,6 +24,7 @@ from durasleep.model import (
     StepResult,
     Transaction,
 )
+from durasleep.store.keys import STATE
 from tests.model.state import Entry, Promise, Redis, StreamEntry, Waiter, owner_of, root_of
 
 T = TypeVar("T")
@@ -358,8 +359,6 @@ class Scripts:
 
     def remove(self, id: str) -> None:
         self.promises.pop(id, None)
-        for member in [member for member in self.effects if member.rpartition("~")[0] == id]:
-            del self.effects[member]
 
     def holder(self, promise: Promise) -> str | None:
         entry = None if promise.entry is None else self.stream.get(promise.entry)
@@ -522,9 +521,8 @@ class Scripts:
 
     def _tell_waiter(self, id: str, promise: Promise, waiter: Waiter) -> None:
         if not waiter.birth:
-            self.tell_inbox(
-                waiter.who, "i", id, "b", str(promise.birth), "s", promise.state, "v", promise.value.decode()
-            )
+            state, value = STATE[promise.state], promise.value.decode()
+            self.tell_inbox(waiter.who, "i", id, "b", str(promise.birth), "s", state, "v", value)
         else:
             owner = owner_of(waiter.who)
             if owner:
@@ -719,8 +717,8 @@ class Scripts:
             case Mark(number, kind, name):
                 self.put_entry(id, number, Entry(kind, State.RESOLVED, name=name))
             case Transaction(number, _):
-                member = f"{id}~{number}"
-                self.effects[member] = self.effects.get(member, 0) + 1
+                effect = (f"{id}~{number}", self.promises[id].birth)
+                self.effects[effect] = self.effects.get(effect, 0) + 1
                 self.journal(id, number, Entry(Kind.TRANSACTION), State.RESOLVED, TRANSACTED)
             case StartChild():
                 self._start_child(id, op)
@@ -1004,8 +1002,8 @@ class Scripts:
         return "kept" if action == "put" else "advanced"
 
 
-TRANSACTED = b"*0\n"
-"""The reply of a transaction without commands."""
+TRANSACTED = b"*1\n:1\n"
+"""The reply of a transaction that counts how often it is carried out: once."""
 
 
 def _item(handle: Callable[[T], R], item: T) -> R | Refused:

@@ -87,8 +87,8 @@ class Redis(NamedTuple):
     inboxes: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = ()
     """Hints, and so is ``wake``: the instant the firers were told last."""
     wake: int | None = None
-    effects: tuple[tuple[str, int], ...] = ()
-    """How often each transaction of an execution that is still kept was carried out, by its id."""
+    effects: tuple[tuple[tuple[str, int], int], ...] = ()
+    """How often each transaction was carried out, by its id and the birth of its execution."""
 
     def promise(self, id: str) -> Promise | None:
         return next((promise for name, promise in self.promises if name == id), None)
@@ -115,6 +115,7 @@ def instants(redis: Redis) -> set[int]:
     """Every instant somebody may compare with another."""
     found = {redis.now, *(due for _, due in redis.timers), *(due for _, due in redis.schedules)}
     found.update(beat for _, beat in redis.beats)
+    found.update(birth for (_, birth), _ in redis.effects)
     for _, promise in redis.promises:
         found.update((promise.birth, promise.order))
         found.update(waiter.birth for waiter in promise.waiters)
@@ -163,6 +164,7 @@ class Ranks:
             stream=tuple([entry._replace(entry=self.entries[entry.entry]) for entry in redis.stream]),
             beats=tuple([(name, self.instants[beat]) for name, beat in redis.beats]),
             schedules=tuple([(name, self.instants[due]) for name, due in redis.schedules]),
+            effects=tuple([((member, self.instants[birth]), count) for (member, birth), count in redis.effects]),
             inboxes=(),
             wake=None,
         )

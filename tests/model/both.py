@@ -1,0 +1,517 @@
+"""Model and scripts side by side: every call goes to both, their answers and what is in Redis are compared after it.
+
+The scripts go by a clock that stands still until the test moves it, so that every stamp is known to the millisecond.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any, Literal, TypeVar
+
+from durasleep import errors
+from durasleep.model import Due, Entry, Number, PromiseId, State, Transaction
+from durasleep.settings import DEFAULTS
+from durasleep.store import batch, commands, script
+from durasleep.store.commands import KIND_OF, PLACE_OF, STATE_OF, Call, Command, Item
+from durasleep.store.connection import Connector
+from durasleep.store.keys import F, S
+from durasleep.store.reads import Plan
+from durasleep.store.store import SyncStore
+from tests.model import moves, state
+from tests.model.moves import Commit, Create, Refused, Scripts
+from tests.model.state import Promise, Redis, StreamEntry, Waiter
+
+T = TypeVar("T")
+
+NOON_MS = 1_800_000_000_000
+SETTINGS = dataclasses.replace(DEFAULTS, movable_clock=True)
+_load = script.load  # while a test runs, `load_standing` stands in its place
+EXPIRES_SOON_MS = 1_000  # what is kept is kept for days
+
+
+@cache
+def load_standing(name: str, movable_clock: bool = False) -> script.Script:
+    """A script whose clock stands still at noon, moved by what the key ``clock`` holds."""
+    plain = _load(name, movable_clock)
+    source = plain.source.replace(b"redis.call('TIME')", b"{ '%d', '0' }" % (NOON_MS // 1000))
+    return dataclasses.replace(plain, source=source, sha=hashlib.sha1(source).hexdigest().encode())
+
+
+def in_one_call(calls: Sequence[Call]) -> Plan[list[Any]]:
+    """Calls that travel together; an answer may be an error."""
+    return (yield calls)
+
+
+class Both:
+    """One namespace of a server, and the model of it."""
+
+    def __init__(self, client: Any, namespace: str) -> None:
+        self.client = client
+        self.store = SyncStore(Connector.of(client), namespace=namespace, settings=SETTINGS)
+        self.store.open()
+        self.keys = self.store.keys()
+        self.model = Redis(now=NOON_MS)
+        self.real_entries: dict[int, tuple[str, str]] = {}
+        self.repeat: Callable[[], None] = lambda: None
+        self.effects_prefix = f"effects-{namespace}:"
+
+    def effect(self, member: str, birth: int) -> Transaction:
+        """A transaction that counts how often it is carried out."""
+        key = f"{self.effects_prefix}{member}@{birth}".encode()
+        return Transaction(Number(member.rpartition("~")[2]), ((b"INCR", key),))
+
+    def effect_keys(self) -> list[str]:
+        return [name.decode() for name in self.client.scan_iter(match=f"{self.effects_prefix}*", count=1000)]
+
+    def clear(self) -> None:
+        """Leave nothing behind."""
+        names = [*self.client.scan_iter(match=f"{{{self.keys.namespace}:*", count=1000), *self.effect_keys()]
+        if names:
+            self.client.delete(*names)
+        self.store.close()
+
+    # -- calls
+
+    def create(self, items: Sequence[Create]) -> None:
+        calls = [self._create(item) for item in items]
+        self._batch(lambda: Scripts(self.model).create(items), calls, _created)
+
+    def _create(self, item: Create) -> Item[commands.Created]:
+        if item.kind is None:
+            return commands.attach(self.keys, PromiseId(item.id), inbox=item.inbox)
+        return commands.create(
+            self.keys,
+            PromiseId(item.id),
+            kind=item.kind,
+            function=item.function,
+            queue=item.queue,
+            start=Due(item.start) if item.start else None,
+            deadline=Due(item.deadline) if item.deadline else None,
+            call=item.call,
+            inbox=item.inbox,
+        )
+
+    def commit(self, consumer: str, items: Sequence[Commit]) -> None:
+        calls = [
+            commands.commit(
+                self.keys,
+                consumer,
+                self.lease(item.lease),
+                item.outcome,
+                seen=item.seen,
+                seen_number=item.seen_number,
+                ops=item.ops,
+                payload=item.payload,
+                due=item.due,
+                open=item.is_open,
+            )
+            for item in items
+        ]
+
+        def in_model() -> tuple[Redis, list[Any]]:
+            model, answers = Scripts(self.model).commit(consumer, items)
+            return model, [answer if isinstance(answer, Refused) else _news(answer) for answer in answers]
+
+        self._batch(in_model, calls, _committed)
+
+    def lease(self, lease: moves.Lease) -> commands.Lease:
+        _, entry = self.real_entries[lease.entry]
+        return commands.Lease(PromiseId(lease.id), lease.queue, entry, lease.epoch)
+
+    def settle(self, items: Sequence[tuple[str, State, bytes]]) -> None:
+        calls = [commands.settle(self.keys, PromiseId(id), state, value) for id, state, value in items]
+        self._batch(lambda: Scripts(self.model).settle(items), calls, lambda told: (told.by_us, told.state))
+
+    def control(self, items: Sequence[tuple[str, str, str]]) -> None:
+        calls = [
+            commands.control(self.keys, action, PromiseId(id), due=Due(due) if due else None)
+            for action, id, due in items
+        ]
+        self._batch(lambda: Scripts(self.model).control(items), calls, lambda told: (told.word, told.state))
+
+    def schedule(self, action: str, name: str, due_ms: int, seen_due: int, id: str) -> None:
+        kept = commands.Schedule(name, "* * * * *", "UTC", "f", "workers", b"", due_ms)
+        match action:
+            case "put":
+                call = commands.put_schedule(self.keys, kept)
+            case "advance":
+                seen = dataclasses.replace(kept, due_ms=seen_due)
+                call = commands.advance_schedule(self.keys, seen, next_due_ms=due_ms, id=PromiseId(id))
+            case _:
+                call = commands.remove_schedule(self.keys, name)
+        self._one(
+            lambda: Scripts(self.model).schedule(action, name, f"={due_ms}", seen_due, id),
+            lambda: self.store.call(call),
+            lambda told: told,
+        )
+
+    def fire(self, limit: int) -> None:
+        self._one(
+            lambda: Scripts(self.model).fire(limit),
+            lambda: self.store.call(commands.fire(self.keys, limit=limit)),
+            lambda told: moves.Fired(
+                told.due,
+                told.next_due_ms,
+                told.stale,
+                tuple(told.schedules),
+                tuple([line.partition(": ")[0] for line in told.put_aside]),
+                told.closing,
+            ),
+        )
+
+    def heartbeat(self, consumer: str, group: str, held: Sequence[moves.Lease]) -> None:
+        def beat() -> commands.Beat:
+            leases = [self.lease(lease) for lease in held]
+            call = commands.heartbeat(self.keys, consumer, group, client_id=1, info="", ttl_ms=60_000, held=leases)
+            return self.store.call(call)
+
+        def told(beat: commands.Beat) -> moves.Beat:
+            names = {real: name for name, real in self.real_entries.items()}
+            lost = tuple([lease.entry for lease in held if self.real_entries[lease.entry][1] in beat.lost])
+            unnamed = frozenset({(queue, names[queue, entry]) for queue, entry in beat.unnamed})
+            orders = tuple([(lease.id, beat.orders[lease.id]) for lease in held])
+            return moves.Beat(beat.rank, lost, orders, unnamed)
+
+        self._one(lambda: Scripts(self.model).heartbeat(consumer, group, held), beat, told)
+
+    def reclaim(
+        self,
+        consumer: str,
+        queue: str,
+        *,
+        beat: int | None,
+        give_back: Literal["", "some", "all"],
+        max_attempts: int,
+        limit: int,
+        entries: Sequence[int],
+    ) -> None:
+        def reclaim() -> commands.Reclaimed:
+            call = commands.reclaim(
+                self.keys,
+                consumer,
+                queue,
+                beat="" if beat is None else str(beat),
+                give_back=give_back,
+                max_attempts=max_attempts,
+                limit=limit,
+                entries=[self.real_entries[entry][1] for entry in entries],
+            )
+            return self.store.call(call)
+
+        def told(answer: commands.Reclaimed) -> moves.Reclaimed:
+            word = "alive" if answer.alive else "more" if answer.more else "done"
+            return moves.Reclaimed(word, answer.given, tuple(answer.poison))
+
+        self._one(
+            lambda: Scripts(self.model).reclaim(
+                consumer,
+                queue,
+                beat=beat,
+                give_back=give_back,
+                max_attempts=max_attempts,
+                limit=limit,
+                entries=entries,
+            ),
+            reclaim,
+            told,
+        )
+
+    def read(self, consumer: str, queue: str) -> moves.Lease | None:
+        """What XREADGROUP gives a worker: the oldest entry nobody has been given."""
+        stream, group = self.keys.queue(queue), queue.partition("/")[0]
+        if not self.client.exists(stream) or not self.client.xinfo_groups(stream):
+            self.client.xgroup_create(stream, group, "0", mkstream=True)
+        found = self.client.xreadgroup(group, consumer, {stream: ">"}, count=1)
+        free = [entry for entry in self.model.stream if entry.queue == queue and entry.holder is None]
+        if not free:
+            assert not found, f"{consumer} was given {found}, the model has nothing in {queue}"
+            return None
+        self.model, lease = Scripts(self.model).read(consumer, free[0].entry)
+        self.compare()
+        return lease
+
+    # -- what others do
+
+    def move_clock(self, by_ms: int) -> None:
+        self.model = self.model._replace(now=max(1, self.model.now + by_ms))
+        self.client.set(self.keys.clock, self.model.now - NOON_MS)
+
+    def expire(self, id: str) -> None:
+        """The time a promise is kept for is over."""
+        self.model = Scripts(self.model).expire(id)
+        self.client.delete(self.keys.promise(id))
+
+    def add_timer(self, member: str, due: int) -> None:
+        """A member somebody else wrote, or that was left from another time."""
+        timers = dict(self.model.timers) | {member: due}
+        self.model = self.model._replace(timers=tuple(sorted(timers.items())))
+        self.client.zadd(self.keys.timers, {member: due})
+
+    def add_entry(self, queue: str, id: str, epoch: int) -> None:
+        """A stream entry without its execution; nothing of ours in it if the id is empty."""
+        name = self.model.last_entry + 1
+        entry = StreamEntry(name, queue, id, epoch)
+        self.model = self.model._replace(last_entry=name, stream=(*self.model.stream, entry))
+        self.client.xadd(self.keys.queue(queue), {"i": id, "e": epoch} if id else {"what": "ever"})
+
+    # -- comparing
+
+    def _batch(
+        self,
+        in_model: Callable[[], tuple[Redis, Iterable[Any]]],
+        calls: Sequence[Call],
+        told: Callable[[Any], Any],
+    ) -> None:
+        """Several items: in one EVALSHA, in the order of the model's."""
+
+        def once() -> None:
+            assert len(batch.join(calls, SETTINGS)) == 1, "these calls do not travel together"
+            answers = self.store.run(in_one_call(calls))
+            self.model, expected = in_model()
+            self._compare_answers(answers, expected, told)
+
+        self._run(once)
+
+    def _one(self, in_model: Callable[[], tuple[Redis, Any]], call: Callable[[], T], told: Callable[[T], Any]) -> None:
+        def once() -> None:
+            answer = call()
+            self.model, expected = in_model()
+            self.compare()
+            assert told(answer) == expected
+
+        self._run(once)
+
+    def _run(self, once: Callable[[], None]) -> None:
+        self.repeat = once  # as if its answer had been lost
+        once()
+        self.compare()
+
+    def _compare_answers(self, answers: Iterable[Any], expected: Iterable[Any], told: Callable[[Any], Any]) -> None:
+        for answer, wanted in zip(answers, expected, strict=True):
+            if isinstance(wanted, Refused):
+                assert type(answer) is type(errors.from_code(wanted.code, "")), f"{answer!r}, expected {wanted!r}"
+            else:
+                assert not isinstance(answer, Exception), f"{answer!r}, expected {wanted!r}"
+                assert told(answer) == wanted
+
+    def compare(self) -> None:
+        """What is in Redis is what the model says."""
+        found = read_redis(self)
+        self._name_entries(found)
+        shown = _shown(self.model, self.real_entries)
+        for part, expected in shown.items():
+            assert found[part] == expected, f"{part}: Redis has {found[part]}, the model {expected}"
+
+    def _name_entries(self, found: dict[str, Any]) -> None:
+        """Which stream entry is which: they are added in one order."""
+        expected: dict[str, list[StreamEntry]] = {}
+        for entry in self.model.stream:
+            expected.setdefault(entry.queue, []).append(entry)
+        for queue in expected.keys() | found["stream"].keys():
+            real = found["stream"].get(queue, [])
+            wanted = expected.get(queue, [])
+            assert len(real) == len(wanted), f"queue {queue}: Redis has {real}, the model {wanted}"
+            for row, entry in zip(real, wanted, strict=True):
+                assert self.real_entries.setdefault(entry.entry, (queue, row[0])) == (queue, row[0])
+
+
+def _created(told: commands.Created) -> moves.Created:
+    return moves.Created(told.disposition, told.state, told.place, told.birth, told.function, told.value)
+
+
+def _committed(told: commands.Committed) -> tuple[bool, list[Any]]:
+    return told.redrive, [(entry.number, _entry(entry)) for entry in told.entries]
+
+
+def _news(answer: moves.Committed) -> tuple[bool, list[Any]]:
+    return answer.word == "redrive", list(answer.entries)
+
+
+def _entry(entry: Entry) -> state.Entry:
+    due = entry.due_ms or None
+    return state.Entry(entry.kind, entry.state, entry.stamp, due, entry.name, entry.child_id, entry.payload)
+
+
+# -- what the model says, and what is there, in the same terms
+
+
+def _shown(model: Redis, real_entries: dict[int, tuple[str, str]]) -> dict[str, Any]:
+    streams: dict[str, list[Any]] = {}
+    for entry in model.stream:
+        row = (real_entries[entry.entry][1], entry.id, entry.epoch if entry.id else 0, entry.holder)
+        streams.setdefault(entry.queue, []).append(row)
+    promises = {
+        id: promise._replace(entry=None if promise.entry is None else real_entries[promise.entry][1])  # type: ignore[arg-type]
+        for id, promise in model.promises
+    }
+    return {
+        "promises": promises,
+        "timers": dict(model.timers),
+        "stream": streams,
+        "beats": dict(model.beats),
+        "halted": {_aside(name, real_entries) for name in model.halted},
+        "closing": list(model.closing),
+        "schedules": dict(model.schedules),
+        "inboxes": dict(model.inboxes),
+        "wake": model.wake,
+        "effects": dict(model.effects),
+    }
+
+
+def _aside(name: str, real_entries: dict[int, tuple[str, str]]) -> str:
+    """A stream entry that was put aside, by its real name."""
+    match = re.fullmatch(r"queue:([^:]+):(\d+)", name)
+    return f"queue:{match[1]}:{real_entries[int(match[2])][1]}" if match else name
+
+
+def read_redis(both: Both) -> dict[str, Any]:
+    """Everything in the namespace."""
+    client, keys = both.client, both.keys
+    while True:
+        names = sorted(client.scan_iter(match=f"{{{keys.namespace}:*", count=1000))
+        pipe = client.pipeline(transaction=False)
+        for name in names:
+            pipe.type(name)
+            pipe.pttl(name)
+        answers = pipe.execute()
+        kinds = dict(zip(names, zip(answers[::2], answers[1::2], strict=True), strict=True))
+        if all(ttl == -1 or ttl > EXPIRES_SOON_MS for _, ttl in kinds.values()):
+            break  # else something has a last millisecond: after that it is gone
+    found: dict[str, Any] = {
+        "promises": {},
+        "timers": {},
+        "stream": {},
+        "beats": {},
+        "halted": set[str](),
+        "closing": [],
+        "schedules": {},
+        "inboxes": {},
+        "wake": None,
+        "effects": {},
+    }
+    for name in both.effect_keys():
+        member, _, birth = name.removeprefix(both.effects_prefix).rpartition("@")
+        found["effects"][member, int(birth)] = int(client.get(name))
+    for name, (_, ttl) in kinds.items():
+        kind, _, subject = name.decode().removeprefix(keys.tag).partition(":")
+        _readers[kind](both, found, name, subject, ttl)
+    return found
+
+
+def _read_promise(both: Both, found: dict[str, Any], name: bytes, id: str, ttl: int) -> None:
+    fields = both.client.hgetall(name)
+
+    def text(field: str) -> str:
+        return fields.get(F[field].encode(), b"").decode()
+
+    def number(field: str) -> int:
+        return int(text(field) or 0)
+
+    journal = [(field.decode(), raw) for field, raw in fields.items() if field[:1].isdigit()]
+    entries = [(number, _entry(commands.parse_entry(number.encode(), raw))) for number, raw in journal]
+    kind = KIND_OF[fields.get(F["kind"].encode(), b"e")]
+    found["promises"][id] = Promise(
+        birth=number("birth"),
+        kind=kind,
+        function=text("func"),
+        queue=text("queue") or ("workers" if text("func") else ""),
+        state=STATE_OF[fields.get(F["state"].encode(), b"p")],
+        place=PLACE_OF.get(fields.get(F["place"].encode(), b"")),
+        epoch=number("epoch"),
+        entry=text("entry") or None,  # type: ignore[arg-type]
+        due=number("due") or None,
+        deadline=number("deadline") or None,
+        order=number("order"),
+        unseen=tuple(text("unseen").split()),
+        deaths=number("deaths"),
+        lone_deaths=number("lone_deaths"),
+        base=number("base"),
+        has_family=bool(text("family")),
+        waiters=tuple([_waiter(line) for line in text("waiters").splitlines()]),
+        call=text("call"),
+        value=fields.get(F["value"].encode(), b""),
+        expires=ttl > 0,
+        journal=tuple(sorted(entries)),
+    )
+
+
+def _waiter(line: str) -> Waiter:
+    if line[0] == "i":
+        return Waiter(line[1:])
+    birth, _, who = line[1:].partition(" ")
+    return Waiter(who, int(birth))
+
+
+def _read_stream(both: Both, found: dict[str, Any], name: bytes, queue: str, ttl: int) -> None:
+    rows = both.client.xrange(name)
+    holders: dict[bytes, bytes] = {}
+    if both.client.xinfo_groups(name):
+        pending = both.client.xpending_range(name, queue.partition("/")[0], "-", "+", 1000)
+        holders = {row["message_id"]: row["consumer"] for row in pending}
+    assert holders.keys() <= {entry for entry, _ in rows}, "an entry is pending, but not in its stream"
+    found["stream"][queue] = [
+        (
+            entry.decode(),
+            fields.get(b"i", b"").decode(),
+            int(fields.get(b"e", 0)),
+            holders[entry].decode() if entry in holders else None,
+        )
+        for entry, fields in rows
+    ]
+    if not rows:
+        del found["stream"][queue]
+
+
+def _read_set(part: str) -> Callable[..., None]:
+    def read(both: Both, found: dict[str, Any], name: bytes, subject: str, ttl: int) -> None:
+        rows = both.client.zrange(name, 0, -1, withscores=True)
+        members = {member.decode(errors="replace"): int(score) for member, score in rows}
+        match part:
+            case "closing":
+                found[part] = list(members)
+            case "halted":
+                found[part] = {member.partition(": ")[0] for member in members}
+            case _:
+                found[part] = members
+
+    return read
+
+
+def _read_schedule(both: Both, found: dict[str, Any], name: bytes, subject: str, ttl: int) -> None:
+    found["schedules"][subject] = int(both.client.hget(name, S["due"]))
+
+
+def _read_inbox(both: Both, found: dict[str, Any], name: bytes, who: str, ttl: int) -> None:
+    assert ttl > 0, f"the inbox of {who} does not expire"
+    rows = both.store.call(Command([b"XRANGE", name, b"-", b"+"], list[Any]))  # as it is: a field may be there twice
+    told = [tuple([part.decode() for part in fields]) for _, fields in rows]
+    found["inboxes"][who] = tuple([fields for fields in told if fields[0] != "o"])
+
+
+def _read_wake(both: Both, found: dict[str, Any], name: bytes, subject: str, ttl: int) -> None:
+    [(_, fields)] = both.client.xrange(name)
+    found["wake"] = int(fields[b"d"])
+
+
+def _ignore(both: Both, found: dict[str, Any], name: bytes, subject: str, ttl: int) -> None:
+    """For people, or of the test itself."""
+
+
+_readers: dict[str, Callable[..., None]] = {
+    "promise": _read_promise,
+    "queue": _read_stream,
+    "timers": _read_set("timers"),
+    "workers": _read_set("beats"),
+    "halted": _read_set("halted"),
+    "closing": _read_set("closing"),
+    "schedule": _read_schedule,
+    "inbox": _read_inbox,
+    "wake": _read_wake,
+    "worker": _ignore,
+    "recent": _ignore,
+    "clock": _ignore,
+}

@@ -1,0 +1,279 @@
+"""The scripts do what the model says, call for call: on every server, in batches and one by one.
+
+A machine makes calls as workers, clients, people and time would, the wrong ones too: stale leases, calls repeated
+because their answer was lost, settlements in any order, a clock that is set, members nobody knows. After each, what
+is in Redis is compared with the model. ``DURASLEEP_MODEL_EXAMPLES=2000`` runs it longer, and differently each time.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from durasleep.model import (
+    CancelEntry,
+    Due,
+    Kind,
+    Mark,
+    Number,
+    Op,
+    Outcome,
+    PromiseId,
+    StartChild,
+    StartPromise,
+    StartTimer,
+    State,
+    StepResult,
+)
+from durasleep.store import script
+from tests.model.both import Both, load_standing
+from tests.model.moves import Commit, Create, Lease
+from tests.servers import Server
+
+EXAMPLES = int(os.environ.get("DURASLEEP_MODEL_EXAMPLES", "0"))
+
+ROOTS = ("a", "b", "c")
+CONSUMERS = ("w1/aaaaaaaa", "w2/bbbbbbbb")
+QUEUES = ("workers", "workers/w1", "others")
+NUMBERS = ("1", "2", "3", "1.1")
+DUES = ("+0", "+5", "+1000", "+3600000", "=1")
+SETTLED = (State.RESOLVED, State.REJECTED, State.CANCELED)
+ACTIONS = ("wake", "reschedule", "cancel", "force", "halt", "resume")
+
+ids = st.sampled_from(ROOTS)
+members = st.one_of(ids, st.builds("{}~{}".format, ids, st.sampled_from(NUMBERS)), st.just("a~1~1"))
+dues = st.sampled_from(DUES)
+maybe_dues = st.one_of(st.just(""), dues)
+consumers = st.sampled_from(CONSUMERS)
+payloads = st.sampled_from((b"", b"v1", b"v2"))
+creations = st.builds(
+    Create,
+    id=ids,
+    kind=st.sampled_from((Kind.EXECUTION, Kind.EXECUTION, Kind.EXECUTION, Kind.PROMISE, Kind.TIMER, None)),
+    function=st.sampled_from(("f", "f", "g")),
+    queue=st.sampled_from(("workers", *QUEUES)),
+    start=st.one_of(st.just(""), maybe_dues),
+    deadline=st.one_of(st.just(""), maybe_dues),
+    call=st.sampled_from(("call-1", "call-2")),
+    inbox=st.sampled_from(("", "reader")),
+)
+
+
+def creation(create: Create) -> Create:
+    """As a client asks for it: to attach has no name, a bare promise no function, and a timer is due some time."""
+    if create.kind is None:
+        return create._replace(call="")
+    if create.kind in (Kind.PROMISE, Kind.TIMER):
+        deadline = create.deadline or ("+5" if create.kind is Kind.TIMER else "")
+        return create._replace(function="", queue="", start="", deadline=deadline)
+    return create
+
+
+class Machine(RuleBasedStateMachine):
+    """What may be called at any time; a subclass says on which server."""
+
+    server: Server
+    namespace: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both = Both(self.server.sync_client(), self.namespace)
+        self.leases: list[tuple[str, Lease]] = []
+
+    def teardown(self) -> None:
+        self.both.clear()
+
+    # -- clients
+
+    @initialize(start=st.booleans())
+    def something_to_run(self, start: bool) -> None:
+        self.both.create([Create("a", call="call-1"), Create("b", call="call-1", start="+5" if start else "")])
+
+    @rule(items=st.lists(creations, min_size=1, max_size=3))
+    def create(self, items: list[Create]) -> None:
+        self.both.create([creation(item) for item in items])
+
+    @rule(items=st.lists(st.tuples(members, st.sampled_from(SETTLED), payloads), min_size=1, max_size=3))
+    def settle(self, items: list[tuple[str, State, bytes]]) -> None:
+        self.both.settle(items)
+
+    @rule(items=st.lists(st.tuples(st.sampled_from(ACTIONS), members, dues), min_size=1, max_size=3))
+    def control(self, items: list[tuple[str, str, str]]) -> None:
+        self.both.control(items)
+
+    # -- workers
+
+    @rule(consumer=consumers, queue=st.sampled_from(("workers", *QUEUES)))
+    def read(self, consumer: str, queue: str) -> None:
+        lease = self.both.read(consumer, queue)
+        if lease:
+            self.leases.append((consumer, lease))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def commit(self, data: st.DataObject) -> None:
+        """For one or more leases in hand, mostly the newest."""
+        consumer, _ = lease = data.draw(st.sampled_from(self.leases[-3:]))
+        leases = [lease[1]]
+        if data.draw(st.booleans()):
+            others = [other for holder, other in self.leases if holder == consumer and other != lease[1]]
+            leases += data.draw(st.lists(st.sampled_from(others), max_size=2)) if others else []
+        if data.draw(st.integers(0, 9)) == 0:
+            consumer = data.draw(consumers)  # not always the one that holds it
+        self.both.commit(consumer, [self.draw_commit(data, lease) for lease in leases])
+
+    def draw_commit(self, data: st.DataObject, lease: Lease) -> Commit:
+        promise = self.both.model.promise(lease.id)
+        settled = [(entry.stamp, number) for number, entry in promise.journal if entry.stamp] if promise else []
+        seen = data.draw(st.sampled_from([(0, ""), *sorted(settled, reverse=True)]))
+        if data.draw(st.integers(0, 19)) == 0:
+            seen = (data.draw(st.sampled_from((1, self.both.model.now))), "1")  # of a history this server never had
+        outcomes = (Outcome.SUSPEND, Outcome.CONTINUE, *Outcome)
+        outcome = data.draw(st.sampled_from(outcomes))
+        due = data.draw(dues)
+        if outcome is Outcome.CONTINUE_AS_NEW:
+            due = "3"
+        numbers = data.draw(st.lists(st.sampled_from(NUMBERS), max_size=3))
+        return Commit(
+            lease,
+            outcome,
+            tuple([self.draw_op(data, Number(number), lease) for number in numbers]),
+            *seen,
+            data.draw(payloads),
+            due,
+        )
+
+    def draw_op(self, data: st.DataObject, number: Number, lease: Lease) -> Op:
+        due = Due(data.draw(dues))
+        promise = self.both.model.promise(lease.id)
+        own_id = data.draw(st.sampled_from(("", "", *[id for id in ROOTS if id != lease.id])))
+        is_detached = bool(own_id) and data.draw(st.booleans())
+        function = data.draw(st.sampled_from(("f", "f", "g")))
+        queue = data.draw(st.sampled_from((None, *QUEUES)))
+        deadline = data.draw(st.sampled_from((None, None, due)))
+        ops: list[Op] = [
+            StartTimer(number, "nap", due),
+            StartPromise(number, "", deadline),
+            StartChild(number, function, b"", queue, deadline, PromiseId(own_id) or None, is_detached),
+            StepResult(number, "step", data.draw(st.sampled_from((State.RESOLVED, State.REJECTED))), b"done"),
+            CancelEntry(number, Kind.STEP, "step"),
+            Mark(number, Kind.PATCH, "change"),
+            self.both.effect(f"{lease.id}~{number}", promise.birth if promise else 0),
+        ]
+        return data.draw(st.sampled_from(ops))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), consumer=consumers)
+    def heartbeat(self, data: st.DataObject, consumer: str) -> None:
+        held = data.draw(st.lists(st.sampled_from([lease for _, lease in self.leases]), max_size=3, unique_by=_id_of))
+        self.both.heartbeat(consumer, "workers", held)
+
+    @rule(
+        data=st.data(),
+        consumer=consumers,
+        give_back=st.sampled_from(("", "", "some", "all")),
+        is_seen=st.booleans(),
+        max_attempts=st.integers(1, 3),
+    )
+    def reclaim(
+        self,
+        data: st.DataObject,
+        consumer: str,
+        give_back: Literal["", "some", "all"],
+        is_seen: bool,
+        max_attempts: int,
+    ) -> None:
+        queue = data.draw(st.sampled_from(QUEUES))
+        entries = [lease.entry for _, lease in self.leases if lease.queue == queue]
+        self.both.reclaim(
+            consumer,
+            queue,
+            beat=dict(self.both.model.beats).get(consumer) if is_seen else 1,
+            give_back=give_back,
+            max_attempts=max_attempts,
+            limit=data.draw(st.sampled_from((1, 2, 256))),
+            entries=data.draw(st.lists(st.sampled_from(entries), max_size=3, unique=True)) if entries else [],
+        )
+
+    # -- time
+
+    @rule(limit=st.integers(1, 4))
+    def fire(self, limit: int) -> None:
+        self.both.fire(limit)
+
+    @rule(by_ms=st.sampled_from((1, 5, 1000, 3_600_000, 3_600_000, -1, -5, -3_600_000)))
+    def clock(self, by_ms: int) -> None:
+        self.both.move_clock(by_ms)
+
+    @rule(
+        action=st.sampled_from(("put", "advance", "advance", "remove")),
+        after_ms=st.sampled_from((0, 60_000)),
+        is_seen=st.booleans(),
+        id=ids,
+    )
+    def schedule(self, action: str, after_ms: int, is_seen: bool, id: str) -> None:
+        now = self.both.model.now
+        seen_due = dict(self.both.model.schedules).get("daily", 1) if is_seen else 1
+        self.both.schedule(action, "daily", now + after_ms, seen_due, id)
+
+    @rule(data=st.data())
+    def expire(self, data: st.DataObject) -> None:
+        """Together, or the root before its children."""
+        kept = [id for id, promise in self.both.model.promises if promise.expires]
+        for id in data.draw(st.lists(st.sampled_from(kept), unique=True)) if kept else []:
+            self.both.expire(id)
+
+    # -- what goes wrong
+
+    @rule()
+    def repeat(self) -> None:
+        """The last call once more: its answer was lost."""
+        self.both.repeat()
+
+    @rule(
+        member=st.one_of(
+            st.sampled_from(("nonsense", "nobody~1", "nobody~timeout", "nobody~cron", "a~x", "~", "daily~cron")),
+            st.builds("{}~{}".format, members, st.sampled_from((*NUMBERS, "start", "retry", "timeout"))),
+        ),
+        due=st.sampled_from((1, 1_800_000_000_001)),
+    )
+    def unknown_timer(self, member: str, due: int) -> None:
+        self.both.add_timer(member, due)
+
+    @rule(queue=st.sampled_from(QUEUES), id=st.sampled_from(("", "nobody", *ROOTS)), epoch=st.integers(1, 3))
+    def unknown_entry(self, queue: str, id: str, epoch: int) -> None:
+        self.both.add_entry(queue, id, epoch)
+
+
+def _id_of(lease: Lease) -> str:
+    return lease.id
+
+
+# The same examples every time, unless it is asked to look for new ones.
+PROFILE = (
+    settings(max_examples=EXAMPLES, stateful_step_count=60, print_blob=True)
+    if EXAMPLES
+    else settings(max_examples=50, stateful_step_count=30, derandomize=True, phases=[Phase.generate])
+)
+
+
+@pytest.mark.timeout(60 if not EXAMPLES else 0)
+def test_the_scripts_do_what_the_model_says(server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "load", load_standing)
+
+    class OnServer(Machine):
+        pass
+
+    OnServer.server, OnServer.namespace = server, namespace
+    checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+    run_state_machine_as_test(  # pyright: ignore[reportUnknownMemberType]
+        OnServer,
+        settings=settings(
+            PROFILE, deadline=None, database=None, report_multiple_bugs=False, suppress_health_check=checks
+        ),
+    )
