@@ -360,6 +360,20 @@ async def test_continue_as_new_ends_what_was_pending_and_keeps_the_rest(driver: 
     assert [told[b"s"] for told in await driver.inbox("one")] == [b"c"]
 
 
+@pytest.mark.parametrize("due", [FAR, PAST])
+async def test_what_the_last_commit_of_a_run_asks_for_ends_with_that_run(driver: Driver, due: Due) -> None:
+    lease = await driver.start("a")
+    detached = replace(child("3", "d"), detached=True)
+    ops = (timer("1", due), child("2"), detached, StepResult(Number("4"), "step", State.RESOLVED, b""))
+    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, *ops, due="4")
+    assert (await driver.load("a")).entries == {}
+    assert await driver.timers() == {}
+    assert (await driver.head("a~2")).state is State.CANCELED
+    assert await driver.place("d") is Place.QUEUED  # what is detached outlives it
+    await driver.fire_all()
+    assert (await driver.head("a")).unseen == frozenset()
+
+
 async def test_a_new_run_knows_when_it_began_and_its_new_marks_are_kept(driver: Driver) -> None:
     lease = await driver.start("a")
     old = await driver.head("a")

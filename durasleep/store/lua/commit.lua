@@ -289,6 +289,7 @@ end
 -- Only a cancel that the old run has not heard of is the new one's.
 function outcomes.continue_as_new(record, payload, base)
   local is_canceled = string.find(' ' .. record.unseen, ' 0 ', 1, true)
+  save(record) -- what this very commit has asked for belongs to the old run, too
   local fields = redis.call('HGETALL', record.key)
   leave(record)
   for i = 1, #fields, 2 do
