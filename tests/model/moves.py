@@ -627,7 +627,7 @@ class Scripts:
         id = item.lease.id
         promise = self.promises.get(id)
         if item.outcome is Outcome.DROP:
-            return self._drop_entry(item.lease, promise)
+            return self._drop_entry(item.lease, promise, item.payload)
         if promise is None or not promise.is_pending or self.is_fenced(promise, consumer, item.lease):
             raise Refused("FENCED")
         if self.has_other_history(promise, item.seen, item.seen_number):
@@ -647,11 +647,13 @@ class Scripts:
             self.put(id, deaths=0, lone_deaths=0)
         return self._outcome(id, item)
 
-    def _drop_entry(self, lease: Lease, promise: Promise | None) -> Committed:
-        """An entry nobody lives in leaves its stream; nothing else is written."""
+    def _drop_entry(self, lease: Lease, promise: Promise | None, reason: bytes) -> Committed:
+        """An entry nobody lives in leaves its stream; with a reason it is put aside by name."""
         if promise and promise.is_pending and promise.entry == lease.entry:
             raise Refused("FENCED")
         self.stream.pop(lease.entry, None)
+        if reason:
+            self.halted.add(f"queue:{lease.queue}:{lease.entry}")
         return Committed("dropped")
 
     def _check_dues(self, item: Commit) -> None:

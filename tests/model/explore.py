@@ -1,0 +1,126 @@
+"""Every state a scenario can reach, breadth first; each law that falls is shown by a shortest way to where it does."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from tests.model import laws
+from tests.model.moves import Create, Scripts
+from tests.model.workers import Service, Step, World, by_order
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is created, the slots of its workers by consumer, and how often what may go wrong."""
+
+    roots: tuple[Create, ...]
+    hands: tuple[str, ...] = ("w1", "w2")
+    budget: dict[str, int] = field(default_factory=dict[str, int])
+    is_batched: bool = False
+    """Commits of one worker travel together, and all due timers fire at once, too."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What was found: the law that fell, how, and the way there."""
+
+    states: int = 0
+    is_whole: bool = True
+    """Whether all states were seen, or only as many as asked for."""
+    law: str = ""
+    wrong: str = ""
+    trace: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.law:
+            return f"{self.states} states, all laws hold"
+        steps = [f"{place:3}  {label}" for place, label in enumerate(self.trace, 1)]
+        return "\n".join([f"{self.law}: {self.wrong}", *steps])
+
+
+class _Search:
+    def __init__(self, scenario: Scenario, scripts: type[Scripts]) -> None:
+        self._world = World(scripts, scenario.roots, is_batched=scenario.is_batched)
+        first = by_order(self._world.begin(scenario.hands, scenario.budget))
+        self._states = [first]
+        self._places = {first: 0}
+        self._came_from: list[tuple[int, str]] = [(-1, "")]
+        self._fair_before: list[list[int]] = [[]]
+        """For each state those from which a fair step leads to it."""
+        self._over: list[int] = []
+        self.report = Report()
+
+    def run(self, states_max: int) -> Report:
+        waiting = deque([0])
+        while waiting and not self.report.law:
+            if len(self._states) > states_max:
+                self.report.is_whole = False
+                break
+            place = waiting.popleft()
+            waiting.extend(self._expand(place))
+        self.report.states = len(self._states)
+        if self.report.is_whole and not self.report.law:
+            self._look_for_dead_ends()
+        return self.report
+
+    def _expand(self, place: int) -> list[int]:
+        at, fresh = self._states[place], list[int]()
+        is_end = True
+        for step in self._world.steps(at):
+            is_end = is_end and not step.is_fair
+            if self._breaks_a_law(place, at, step):
+                return []
+            after = by_order(step.after)
+            found = self._places.get(after)
+            if found is None:
+                found = self._places[after] = len(self._states)
+                self._states.append(after)
+                self._came_from.append((place, step.label))
+                self._fair_before.append([])
+                fresh.append(found)
+            if step.is_fair:
+                self._fair_before[found].append(place)
+        if laws.is_over(at.redis):
+            self._over.append(place)
+            wrong = laws.NOTHING_LEFT(at.redis) if is_end else ""
+            if wrong:
+                self._tell(laws.NOTHING_LEFT.__name__, wrong, place)
+        return fresh
+
+    def _breaks_a_law(self, place: int, at: Service, step: Step) -> bool:
+        for law in laws.OF_STEPS:
+            if wrong := law(at, step):
+                self._tell(law.__name__, wrong, place, step.label)
+                return True
+        for law in laws.OF_STATES:
+            if wrong := law(step.after.redis):
+                self._tell(law.__name__, wrong, place, step.label)
+                return True
+        return False
+
+    def _look_for_dead_ends(self) -> None:
+        """From where the end cannot be reached by what happens by itself."""
+        can_finish = set(self._over)
+        waiting = deque(self._over)
+        while waiting:
+            for before in self._fair_before[waiting.popleft()]:
+                if before not in can_finish:
+                    can_finish.add(before)
+                    waiting.append(before)
+        for place in range(len(self._states)):
+            if place not in can_finish:
+                self._tell(laws.NO_DEAD_END, "it cannot", place)
+                return
+
+    def _tell(self, law: str, wrong: str, place: int, *last: str) -> None:
+        trace = list(reversed(last))
+        while place > 0:
+            place, label = self._came_from[place]
+            trace.append(label)
+        self.report.law, self.report.wrong, self.report.trace = law, wrong, tuple(reversed(trace))
+
+
+def explore(scenario: Scenario, scripts: type[Scripts] = Scripts, *, states_max: int = 100_000) -> Report:
+    """Look at every state, until a law falls or there are more than ``states_max``."""
+    return _Search(scenario, scripts).run(states_max)

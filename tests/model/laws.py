@@ -1,0 +1,245 @@
+"""The laws of DESIGN that data can break, one function each: what is wrong in a state, or with a step; "" for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from durasleep.model import Kind, Outcome, Place, State
+from tests.model.moves import CANCEL, Committed
+from tests.model.state import Entry, Promise, Redis
+from tests.model.workers import Service, Step
+
+StateLaw = Callable[[Redis], str]
+StepLaw = Callable[[Service, Step], str]
+
+
+# -- of every state
+
+
+def law_02_a_pending_execution_is_in_exactly_one_place(redis: Redis) -> str:
+    timers = dict(redis.timers)
+    for id, promise in redis.promises:
+        entries = [(entry.entry, entry.epoch) for entry in redis.stream if entry.id == id]
+        delays = [timers[member] for member in (f"{id}~start", f"{id}~retry") if member in timers]
+        is_queued = promise.place is Place.QUEUED
+        if entries != ([(promise.entry, promise.epoch)] if is_queued else []):
+            return f"{id} is {promise.place or promise.state}, its stream entries are {entries}"
+        if delays != ([promise.due] if promise.place is Place.DELAYED else []):
+            return f"{id} is {promise.place or promise.state}, its delays are {delays}"
+        if (promise.place is Place.HALTED) != (id in redis.halted):
+            return f"{id} is {promise.place or promise.state}, halted are {sorted(redis.halted)}"
+        if (promise.place is None) == (promise.is_pending and promise.kind is Kind.EXECUTION):
+            return f"{id} is {promise.state} and in place {promise.place}"
+    return ""
+
+
+def law_02_a_suspended_execution_waits_for_something_that_can_come(redis: Redis) -> str:
+    for id, promise in redis.promises:
+        if promise.place is not Place.SUSPENDED:
+            continue
+        pending = [(number, entry) for number, entry in promise.journal if entry.state is State.PENDING]
+        if not pending:
+            return f"{id} is suspended and nothing is pending"
+        for number, entry in pending:
+            if wrong := _nothing_brings(redis, id, promise, number, entry):
+                return wrong
+    return ""
+
+
+def _nothing_brings(redis: Redis, id: str, promise: Promise, number: str, entry: Entry) -> str:
+    member = f"{id}~{number}"
+    if entry.due is not None and member not in dict(redis.timers):
+        return f"{member} is due some time, and no timer says so"
+    if entry.kind is not Kind.CHILD:
+        return ""
+    child = redis.promise(entry.child_id or member)
+    if child is None or not child.is_pending:
+        return f"{member} waits for a child that has ended or is gone"
+    if entry.child_id and not any((one.who, one.birth) == (member, promise.birth) for one in child.waiters):
+        return f"{member} waits for {entry.child_id}, which will not tell it"
+    if not entry.child_id and child.birth != promise.birth:
+        return f"{member} waits for a child of another execution"
+    return ""
+
+
+def law_03_a_sleeper_is_owned_by_nobody(redis: Redis) -> str:
+    for id, promise in redis.promises:
+        if promise.is_pending and promise.expires:
+            return f"{id} is pending and expires"
+        if promise.place is Place.SUSPENDED and promise.entry is not None:
+            return f"{id} is suspended and has a stream entry"
+    return ""
+
+
+def law_05_a_wake_up_is_not_lost(redis: Redis) -> str:
+    for id, promise in redis.promises:
+        journal = dict(promise.journal)
+        if promise.place is Place.SUSPENDED and promise.unseen:
+            return f"{id} is suspended, and has not seen {promise.unseen}"
+        stamps = [journal[number].stamp for number in promise.unseen if number in journal]
+        if stamps != sorted(set(stamps)) or len(stamps) != len(promise.unseen):
+            return f"{id} has not seen {promise.unseen}, which were settled at {stamps}"
+    return ""
+
+
+def law_07_a_child_is_of_the_execution_that_asked_for_it(redis: Redis) -> str:
+    """An entry says what became of its child, not of another one under the same id."""
+    for id, promise in redis.promises:
+        for number, entry in promise.journal:
+            child = redis.promise(f"{id}~{number}")
+            if entry.kind is not Kind.CHILD or entry.child_id or child is None:
+                continue
+            is_delivered = entry.state is not State.PENDING and entry.stamp > 0
+            if promise.is_pending and is_delivered and (child.birth, child.state) != (promise.birth, entry.state):
+                return f"{id}~{number} is {entry.state}, its child is {child.state} (birth {child.birth})"
+    return ""
+
+
+def law_09_a_transaction_is_carried_out_once(redis: Redis) -> str:
+    return ", ".join(f"{member} was carried out {count} times" for (member, _), count in redis.effects if count > 1)
+
+
+# -- of every step
+
+
+def law_04_a_stale_fence_writes_nothing(at: Service, step: Step) -> str:
+    for consumer, call, answer in step.commits:
+        promise = at.redis.promise(call.lease.id)
+        held = [(entry.entry, entry.epoch) for entry in at.redis.stream if entry.holder == consumer]
+        lease = (call.lease.entry, call.lease.epoch)
+        is_holder = promise is not None and (promise.entry, promise.epoch) == lease and lease in held
+        if isinstance(answer, Committed) and answer.word != "dropped" and not is_holder:
+            return f"{consumer} does not hold {call.lease.id}, and its commit was taken"
+    return ""
+
+
+def law_04_an_epoch_never_comes_back(at: Service, step: Step) -> str:
+    """Every entry in a stream is under an epoch that this execution never had before."""
+    for id, before, after in _same(at, step):
+        is_anew = after.entry is not None and after.entry != before.entry
+        if after.epoch < before.epoch or (is_anew and after.epoch == before.epoch):
+            return f"{id} had epoch {before.epoch}, and now has {after.epoch} in another entry"
+    return ""
+
+
+def law_05_news_stays_until_it_is_seen(at: Service, step: Step) -> str:
+    for id, before, after in _same(at, step):
+        calls = [call for _, call, answer in step.commits if call.lease.id == id and isinstance(answer, Committed)]
+        seen = max([call.seen for call in calls], default=0)
+        is_anew = any(call.outcome is Outcome.CONTINUE_AS_NEW for call in calls)
+        journal = dict(before.journal)
+        for number in before.unseen:
+            is_seen = number in journal and journal[number].stamp <= seen
+            if after.is_pending and number not in after.unseen and not is_seen and (not is_anew or number == CANCEL):
+                return f"{id} will never see {number}"
+    return ""
+
+
+def law_05_a_settlement_is_news(at: Service, step: Step) -> str:
+    """What settles without the workflow's doing is told to it, under a new stamp."""
+    for id, before, after in _same(at, step):
+        known = dict(before.journal)
+        for number, entry in after.journal:
+            was_pending = number not in known or known[number].state is State.PENDING
+            is_new = entry.stamp > 0 and was_pending
+            if after.is_pending and is_new and (number not in after.unseen or entry.stamp <= before.order):
+                return f"{id}~{number} has settled at {entry.stamp} after {before.order}, unseen is {after.unseen}"
+    return ""
+
+
+def law_05_a_cancel_is_heard(at: Service, step: Step) -> str:
+    """Who is told "canceling" can rely on it: the cancel is in the journal."""
+    if step.label.startswith("cancel ") and step.label.endswith(": canceling"):
+        id = step.label.split()[1]
+        promise = step.after.redis.promise(id)
+        if promise and promise.is_pending and CANCEL not in dict(promise.journal):
+            return f"{id} is to be canceled, and does not know"
+    return ""
+
+
+def law_06_a_promise_settles_once(at: Service, step: Step) -> str:
+    for id, before, after in _same(at, step):
+        if not before.is_pending and (before.state, before.value) != (after.state, after.value):
+            return f"{id} was {before.state}, and is now {after.state}"
+        journal = dict(after.journal)
+        for number, entry in before.journal:
+            now = journal.get(number)
+            if entry.state is not State.PENDING and now and (entry.state, entry.stamp) != (now.state, now.stamp):
+                if number != CANCEL or now.stamp <= entry.stamp:
+                    return f"{id}~{number} was {entry.state}, and is now {now.state}"
+    return ""
+
+
+def law_08_nothing_fires_early(at: Service, step: Step) -> str:
+    """Not before its due time, and not by the member of another one."""
+    for id, before, after in _same(at, step) if step.is_firing else ():
+        now, journal = step.after.redis.now, dict(after.journal)
+        for number, entry in before.journal:
+            is_settled = number in journal and journal[number].state in (State.RESOLVED, State.TIMEDOUT)
+            if entry.state is State.PENDING and is_settled and entry.due is not None and entry.due > now:
+                return f"{id}~{number} was due at {entry.due}, and fired at {now}"
+        if before.place is Place.DELAYED and after.place is Place.QUEUED and before.due and before.due > now:
+            return f"{id} was delayed until {before.due}, and began at {now}"
+    return ""
+
+
+def law_09_a_commit_builds_on_what_this_server_knows(at: Service, step: Step) -> str:
+    """After a failover a worker may remember what never happened here: nothing is built on that."""
+    for consumer, call, answer in step.commits:
+        promise = at.redis.promise(call.lease.id)
+        if not isinstance(answer, Committed) or promise is None:
+            continue
+        journal = {number: (entry.state, entry.stamp) for number, entry in promise.journal}
+        for hand in at.hands:
+            if hand.consumer == consumer and hand.call == call:
+                for number, entry in hand.known:
+                    if entry.stamp and journal.get(number) != (entry.state, entry.stamp):
+                        return f"{consumer} saw {call.lease.id}~{number} {entry.state}, this server never did"
+    return ""
+
+
+def _same(at: Service, step: Step) -> list[tuple[str, Promise, Promise]]:
+    """The promises that were there before a step and are there after it, unless it was no script's."""
+    if step.is_outside:
+        return []
+    after = dict(step.after.redis.promises)
+    both = [(id, before, after[id]) for id, before in at.redis.promises if id in after]
+    return [(id, before, now) for id, before, now in both if before.birth == now.birth]
+
+
+# -- when all is over
+
+
+def law_10_nothing_is_left_when_all_has_ended(redis: Redis) -> str:
+    """No timers, no stream entries, nothing to close; and whatever has ended is kept for a while, not for good."""
+    left = [*[member for member, _ in redis.timers], *[f"entry of {entry.id}" for entry in redis.stream]]
+    left += [*redis.closing, *redis.halted]
+    left += [f"{id} for good" for id, promise in redis.promises if not promise.expires]
+    return ", ".join(left)
+
+
+def is_over(redis: Redis) -> bool:
+    """Whether every execution has ended."""
+    return all(not promise.is_pending for _, promise in redis.promises)
+
+
+OF_STATES: tuple[StateLaw, ...] = (
+    law_02_a_pending_execution_is_in_exactly_one_place,
+    law_02_a_suspended_execution_waits_for_something_that_can_come,
+    law_03_a_sleeper_is_owned_by_nobody,
+    law_05_a_wake_up_is_not_lost,
+    law_07_a_child_is_of_the_execution_that_asked_for_it,
+    law_09_a_transaction_is_carried_out_once,
+)
+OF_STEPS: tuple[StepLaw, ...] = (
+    law_04_a_stale_fence_writes_nothing,
+    law_04_an_epoch_never_comes_back,
+    law_05_news_stays_until_it_is_seen,
+    law_05_a_settlement_is_news,
+    law_05_a_cancel_is_heard,
+    law_06_a_promise_settles_once,
+    law_08_nothing_fires_early,
+    law_09_a_commit_builds_on_what_this_server_knows,
+)
+NO_DEAD_END = "law_01_from_every_state_everything_can_still_finish"
+NOTHING_LEFT = law_10_nothing_is_left_when_all_has_ended

@@ -1,0 +1,140 @@
+"""What the workflows of the scenarios do: from the journal as a worker knows it to what the next commit asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from durasleep.model import (
+    CancelEntry,
+    Due,
+    Kind,
+    Number,
+    Op,
+    Outcome,
+    PromiseId,
+    StartChild,
+    StartPromise,
+    StartTimer,
+    State,
+    StepResult,
+    Transaction,
+)
+from tests.model.moves import CANCEL
+from tests.model.state import Entry
+
+
+class Wish(NamedTuple):
+    """The next commit, as far as the code decides it."""
+
+    outcome: Outcome
+    ops: tuple[Op, ...] = ()
+    payload: bytes = b""
+    due: str = ""
+
+
+class View:
+    """A journal as it was fed: entries by number, and those that have settled, in the order of their stamps."""
+
+    def __init__(self, known: tuple[tuple[str, Entry], ...], base: int) -> None:
+        self.entries = dict(known)
+        self.base = base
+        self.fed = fed(known)
+
+    def first(self, *numbers: int) -> str:
+        """Which of these has settled first; "" for none yet."""
+        named = {str(number) for number in numbers}
+        return next((number for number in self.fed if number in named), "")
+
+    def missing(self, *ops: Op) -> tuple[Op, ...]:
+        """Those of ``ops`` that have not been carried out."""
+        return tuple([op for op in ops if op.number not in self.entries])
+
+
+def fed(known: tuple[tuple[str, Entry], ...]) -> list[str]:
+    return [number for _, number in sorted([(entry.stamp, number) for number, entry in known if entry.stamp])]
+
+
+Program = Callable[[View], Wish]
+
+
+def timer(number: int, due: str = "+1") -> StartTimer:
+    return StartTimer(Number(str(number)), "", Due(due))
+
+
+def child(number: int, function: str = "nap", own_id: str = "") -> StartChild:
+    return StartChild(Number(str(number)), function, b"", None, None, PromiseId(own_id) if own_id else None)
+
+
+def transaction(number: int) -> Transaction:
+    return Transaction(Number(str(number)), ())
+
+
+def nap(view: View) -> Wish:
+    """One timer."""
+    return Wish(Outcome.RESOLVE, payload=b"1") if view.first(1) else Wish(Outcome.SUSPEND, view.missing(timer(1)))
+
+
+def two_naps(view: View) -> Wish:
+    """A timer, a transaction, and a timer again."""
+    if not view.first(1):
+        return Wish(Outcome.SUSPEND, view.missing(timer(1)))
+    if not view.first(2):
+        return Wish(Outcome.CONTINUE, (transaction(2),))
+    return Wish(Outcome.RESOLVE, payload=b"1") if view.first(3) else Wish(Outcome.SUSPEND, view.missing(timer(3)))
+
+
+def race(view: View) -> Wish:
+    """A timer against a child; the loser is canceled; then a transaction. The winner is the result."""
+    winner = view.first(1, 2)
+    if not winner:
+        return Wish(Outcome.SUSPEND, view.missing(timer(1), child(2)))
+    loser = "2" if winner == "1" else "1"
+    kind = Kind.CHILD if loser == "2" else Kind.TIMER
+    is_open = view.entries[loser].state is State.PENDING
+    if not view.first(3):
+        cancel = (CancelEntry(Number(loser), kind, ""),) if is_open else ()
+        return Wish(Outcome.CONTINUE, (*cancel, transaction(3)))
+    return Wish(Outcome.RESOLVE, payload=winner.encode())
+
+
+def rounds(view: View) -> Wish:
+    """A timer beside a child that is not waited for, and then a new run, twice."""
+    first = view.base + 1
+    if view.base >= 4:
+        return Wish(Outcome.RESOLVE, payload=b"0")
+    if view.first(first):
+        return Wish(Outcome.CONTINUE_AS_NEW, due=str(first + 1))
+    return Wish(Outcome.SUSPEND, view.missing(timer(first), child(first + 1)))
+
+
+def approval(view: View) -> Wish:
+    """A promise somebody settles, or its time is over."""
+    ask = StartPromise(Number("1"), "", Due("+1"))
+    return Wish(Outcome.RESOLVE, payload=b"1") if view.first(1) else Wish(Outcome.SUSPEND, view.missing(ask))
+
+
+def parent(view: View) -> Wish:
+    """Two children at once, one with an id of its own."""
+    if view.first(1) and view.first(2):
+        return Wish(Outcome.RESOLVE, payload=view.first(1, 2).encode())
+    return Wish(Outcome.SUSPEND, view.missing(child(1), child(2, own_id="c")))
+
+
+def attempts(view: View) -> Wish:
+    """A task that fails once, waits, and does it."""
+    if "1" in view.entries:
+        return Wish(Outcome.RESOLVE, payload=b"")
+    failed = StepResult(Number("1"), "", State.REJECTED, b"")
+    return Wish(Outcome.RETRY, (failed,), due="+1")
+
+
+def drive(program: Program, known: tuple[tuple[str, Entry], ...], base: int) -> Wish:
+    """What a program asks for next; told that it is canceled, it ends so."""
+    view = View(known, base)
+    return Wish(Outcome.CANCEL) if CANCEL in view.fed else program(view)
+
+
+PROGRAMS: dict[str, Program] = {
+    program.__name__: program for program in (nap, two_naps, race, rounds, approval, parent, attempts)
+}

@@ -1,0 +1,388 @@
+"""A whole service: Redis, workers and what is on its way between them, and every step one of them may take next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import NamedTuple
+
+from durasleep.model import CancelEntry, Kind, Op, Outcome, Place, StartChild, StartPromise, StartTimer, State
+from tests.model import state
+from tests.model.moves import Commit, Committed, Create, Lease, Refused, Scripts
+from tests.model.programs import PROGRAMS, drive, fed
+from tests.model.state import Entry, Ranks, Redis
+
+
+class Doing(StrEnum):
+    NOTHING = "nothing"
+    LOADING = "loading"
+    SENDING = "sending"
+    DEAD = "dead"
+
+
+class Hand(NamedTuple):
+    """One slot of a worker: the execution in it, the journal as it knows it, and the commit that is on its way."""
+
+    consumer: str
+    doing: Doing = Doing.NOTHING
+    lease: Lease | None = None
+    function: str = ""
+    base: int = 0
+    known: tuple[tuple[str, Entry], ...] = ()
+    call: Commit | None = None
+    is_paused: bool = False
+
+    @property
+    def is_alive(self) -> bool:
+        return self.doing is not Doing.DEAD and not self.is_paused
+
+
+class Service(NamedTuple):
+    """``late`` are calls that arrive a second time; ``replica`` is what a failover would leave."""
+
+    redis: Redis
+    hands: tuple[Hand, ...]
+    left: tuple[tuple[str, int], ...]
+    """How many faults, and deeds of people, of each kind may still happen."""
+    late: tuple[tuple[str, Commit], ...] = ()
+    replica: Redis | None = None
+
+
+class Step(NamedTuple):
+    """What happened: to be told, and judged by the laws. A step is fair if it will happen when nothing else does."""
+
+    label: str
+    after: Service
+    is_fair: bool = True
+    commits: tuple[tuple[str, Commit, Committed | Refused], ...] = ()
+    is_firing: bool = False
+    is_outside: bool = False
+    """Not a script: a failover, an expiry, a clock that is set."""
+
+
+class World:
+    """The steps of one scenario, under given rules."""
+
+    def __init__(self, scripts: type[Scripts], roots: tuple[Create, ...], *, is_batched: bool) -> None:
+        self._scripts = scripts
+        self._roots = roots
+        self._is_batched = is_batched
+
+    def begin(self, hands: tuple[str, ...], budget: dict[str, int]) -> Service:
+        redis, _ = self._scripts(Redis(now=1)).create(self._roots)
+        return Service(redis, tuple([Hand(consumer) for consumer in hands]), tuple(sorted(budget.items())))
+
+    def steps(self, at: Service) -> Iterator[Step]:
+        """Everything that may happen next."""
+        ready = at._replace(redis=at.redis._replace(now=at.redis.now + 1))  # no two scripts in one millisecond
+        for place, hand in enumerate(at.hands):
+            if hand.is_alive:
+                yield from self._works(ready, place, hand)
+                yield from self._fails(ready, place, hand)
+            elif hand.is_paused:
+                yield Step(f"{hand.consumer} goes on", _with(ready, place, hand._replace(is_paused=False)))
+        yield from self._batch(ready)
+        yield from self._recovers(ready)
+        yield from self._time(ready)
+        yield from self._people(ready)
+        yield from self._faults(ready)
+
+    # -- a worker
+
+    def _works(self, at: Service, place: int, hand: Hand) -> Iterator[Step]:
+        match hand.doing:
+            case Doing.NOTHING:
+                free = next((entry for entry in at.redis.stream if entry.holder is None), None)
+                if free:
+                    redis, lease = self._scripts(at.redis).read(hand.consumer, free.entry)
+                    read = _with(at._replace(redis=redis), place, Hand(hand.consumer, Doing.LOADING, lease))
+                    yield Step(f"{hand.consumer} reads {lease.id} of epoch {lease.epoch}", read)
+            case Doing.LOADING:
+                yield self._load(at, place, hand)
+            case Doing.SENDING:
+                yield from self._send(at, place, hand)
+            case Doing.DEAD:
+                return
+
+    def _load(self, at: Service, place: int, hand: Hand) -> Step:
+        lease = _lease(hand)
+        promise = at.redis.promise(lease.id)
+        if promise is None or (promise.entry, promise.epoch) != (lease.entry, lease.epoch):
+            redis, _ = self._scripts(at.redis).commit(hand.consumer, [Commit(lease, Outcome.DROP)])
+            dropped = _with(at._replace(redis=redis), place, Hand(hand.consumer))
+            return Step(f"{hand.consumer} drops {lease.id} of epoch {lease.epoch}", dropped)
+        loaded = hand._replace(function=promise.function, base=promise.base)
+        label = f"{hand.consumer} loads {lease.id} of epoch {lease.epoch}"
+        return Step(label, _with(at, place, _asking(loaded, promise.journal)))
+
+    def _send(self, at: Service, place: int, hand: Hand) -> Iterator[Step]:
+        call = _call(hand)
+        after, answer = self._deliver(at, hand.consumer, call)
+        heard = _with(after, place, _hear(hand, answer))
+        label = f"{hand.consumer} commits {_told(call)}: {_said(answer)}"
+        commits = ((hand.consumer, call, answer),)
+        yield Step(label, heard, commits=commits)
+        if (spent := _spend(after, "lost reply")) is not None:
+            yield Step(f"{label}, ANSWER LOST", spent, is_fair=False, commits=commits)
+        if (spent := _spend(heard, "late duplicate")) is not None:
+            late = tuple(sorted((*spent.late, (hand.consumer, call)), key=repr))
+            yield Step(f"{label}, SENT TWICE", spent._replace(late=late), is_fair=False, commits=commits)
+
+    def _deliver(self, at: Service, consumer: str, call: Commit) -> tuple[Service, Committed | Refused]:
+        redis, [answer] = self._scripts(at.redis).commit(consumer, [call])
+        return at._replace(redis=redis), answer
+
+    def _batch(self, at: Service) -> Iterator[Step]:
+        """Two executions in the hands of one worker: their commits travel together."""
+        for first, one in enumerate(at.hands):
+            for second, other in enumerate(at.hands[:first]):
+                if one.consumer == other.consumer and one.call and other.call and one.is_alive and other.is_alive:
+                    calls = [one.call, other.call]
+                    redis, answers = self._scripts(at.redis).commit(one.consumer, calls)
+                    after = _with(at._replace(redis=redis), first, _hear(one, answers[0]))
+                    after = _with(after, second, _hear(other, answers[1]))
+                    said = ", ".join(
+                        f"{_told(call)}: {_said(answer)}" for call, answer in zip(calls, answers, strict=True)
+                    )
+                    commits = tuple([(one.consumer, call, answer) for call, answer in zip(calls, answers, strict=True)])
+                    yield Step(f"{one.consumer} commits together {said}", after, commits=commits)
+
+    def _fails(self, at: Service, place: int, hand: Hand) -> Iterator[Step]:
+        if hand.doing is Doing.NOTHING:
+            free = next((entry for entry in at.redis.stream if entry.holder is None), None)
+            if free and (spent := _spend(at, "lost read")) is not None:
+                redis, lease = self._scripts(at.redis).read(hand.consumer, free.entry)
+                yield Step(f"{hand.consumer} reads {lease.id}, ANSWER LOST", spent._replace(redis=redis), is_fair=False)
+            return
+        if (spent := _spend(at, "pause")) is not None:
+            paused = _with(spent, place, hand._replace(is_paused=True))
+            yield Step(f"{hand.consumer} IS PAUSED", paused, is_fair=False)
+        if (spent := _spend(at, "crash")) is not None:
+            dead = tuple([Hand(one.consumer, Doing.DEAD) if one.consumer == hand.consumer else one for one in at.hands])
+            yield Step(f"{hand.consumer} DIES", spent._replace(hands=dead), is_fair=False)
+        if (spent := _spend(at, "give back")) is not None:
+            lease = _lease(hand)
+            redis, _ = self._scripts(at.redis).reclaim(hand.consumer, give_back="some", entries=[lease.entry])
+            given = _with(spent._replace(redis=redis), place, Hand(hand.consumer))
+            yield Step(f"{hand.consumer} gives {lease.id} back", given, is_fair=False)
+        if hand.call and not hand.call.ops and (spent := _spend(at, "defer")) is not None:
+            call = Commit(_lease(hand), Outcome.DEFER, due="+1")
+            after, answer = self._deliver(spent, hand.consumer, call)
+            label = f"{hand.consumer} defers {call.lease.id}: {_said(answer)}"
+            deferred = _with(after, place, _hear(hand, answer))
+            yield Step(label, deferred, is_fair=False, commits=((hand.consumer, call, answer),))
+
+    def _recovers(self, at: Service) -> Iterator[Step]:
+        """What living workers do about the dead, and about what they hold without knowing it."""
+        holders = {entry.holder for entry in at.redis.stream if entry.holder}
+        for consumer in sorted({hand.consumer for hand in at.hands}):
+            hands = [hand for hand in at.hands if hand.consumer == consumer]
+            if consumer in holders and not all(hand.is_alive for hand in hands):
+                redis, told = self._scripts(at.redis).reclaim(consumer, beat=dict(at.redis.beats).get(consumer))
+                yield Step(f"the work of {consumer} is given to others: {told.word}", at._replace(redis=redis))
+            elif consumer not in holders and all(hand.doing is Doing.DEAD for hand in hands):
+                fresh = tuple([Hand(one.consumer) if one in hands else one for one in at.hands])
+                yield Step(f"{consumer} is started again", at._replace(hands=fresh))
+            named = {hand.lease.entry for hand in hands if hand.lease}
+            for entry in at.redis.stream:
+                if entry.holder == consumer and entry.entry not in named and all(hand.is_alive for hand in hands):
+                    redis, _ = self._scripts(at.redis).reclaim(consumer, give_back="some", entries=[entry.entry])
+                    yield Step(f"{consumer} gives back {entry.id}, of which it never heard", at._replace(redis=redis))
+
+    # -- time
+
+    def _time(self, at: Service) -> Iterator[Step]:
+        redis = at.redis
+        if redis.timers:
+            dues = sorted([due for _, due in redis.timers])
+            first = redis._replace(now=max(redis.now, dues[0]))
+            yield self._fire(at, first, 1)
+            if self._is_batched and len(dues) > 1:
+                yield self._fire(at, redis._replace(now=max(redis.now, dues[-1])), 64)
+        elif redis.closing:
+            yield self._fire(at, redis, 1)
+
+    def _fire(self, at: Service, redis: Redis, limit: int) -> Step:
+        due = sorted([(due, member) for member, due in redis.timers if due <= redis.now])[:limit]
+        after, _ = self._scripts(redis).fire(limit)
+        return Step(f"fire {[member for _, member in due]}", at._replace(redis=after), is_firing=True)
+
+    # -- people
+
+    def _people(self, at: Service) -> Iterator[Step]:
+        for id, promise in at.redis.promises:
+            if not promise.is_pending:
+                continue
+            if promise.place is Place.HALTED:
+                yield self._control(at, "resume", id)
+            for action in ("cancel", "force", "halt"):
+                if "~" not in id and (spent := _spend(at, action)) is not None:
+                    yield self._control(spent, action, id)._replace(is_fair=False)
+            asked = [number for number, entry in promise.journal if _is_asked(entry)]
+            for number in asked:
+                yield self._settle(at, f"{id}~{number}")
+        yield from self._steers(at)
+        for create in self._roots:
+            if (spent := _spend(at, "create again")) is not None and at.redis.promise(create.id) is None:
+                redis, _ = self._scripts(at.redis).create([create])
+                yield Step(f"create {create.id} again", spent._replace(redis=redis), is_fair=False)
+
+    def _steers(self, at: Service) -> Iterator[Step]:
+        """Timers and delays, woken and moved while they run."""
+        for member, _ in at.redis.timers:
+            id = member.removesuffix("~start").removesuffix("~retry").removesuffix("~timeout")
+            if (spent := _spend(at, "wake")) is not None and not member.endswith("~timeout"):
+                yield self._control(spent, "wake", id)._replace(is_fair=False)
+            for due in ("+1", "=1"):
+                if (spent := _spend(at, "reschedule")) is not None:
+                    yield self._control(spent, "reschedule", id, due)._replace(is_fair=False)
+
+    def _control(self, at: Service, action: str, id: str, due: str = "") -> Step:
+        redis, [answer] = self._scripts(at.redis).control([(action, id, due)])
+        said = answer.code if isinstance(answer, Refused) else answer[0]
+        return Step(f"{action} {id} {due}".rstrip() + f": {said}", at._replace(redis=redis))
+
+    def _settle(self, at: Service, id: str) -> Step:
+        redis, _ = self._scripts(at.redis).settle([(id, State.RESOLVED, b"")])
+        return Step(f"settle {id}", at._replace(redis=redis))
+
+    # -- what else goes wrong
+
+    def _faults(self, at: Service) -> Iterator[Step]:
+        for one in at.late:
+            consumer, call = one
+            after, answer = self._deliver(at, consumer, call)
+            late = tuple([other for other in at.late if other is not one])
+            label = f"THE SECOND COPY of {consumer}'s commit {_told(call)} arrives: {_said(answer)}"
+            yield Step(label, after._replace(late=late), is_fair=False, commits=((consumer, call, answer),))
+        for id, promise in at.redis.promises:
+            if promise.expires and (spent := _spend(at, "expiry")) is not None:
+                redis = self._scripts(at.redis).expire(id)
+                yield Step(f"{id} EXPIRES", spent._replace(redis=redis), is_fair=False, is_outside=True)
+        if (spent := _spend(at, "clock back")) is not None:
+            redis = at.redis._replace(now=state.SPACE // 2)
+            yield Step("THE CLOCK IS SET BACK", spent._replace(redis=redis), is_fair=False, is_outside=True)
+        if at.replica is None and _spend(at, "failover") is not None:
+            behind = at._replace(replica=at.redis)
+            yield Step("(the replica falls behind)", behind, is_fair=False, is_outside=True)
+        if at.replica is not None and (spent := _spend(at, "failover")) is not None:
+            redis = at.replica._replace(now=at.redis.now, last_entry=at.redis.last_entry)
+            failed = spent._replace(redis=redis, replica=None)
+            yield Step("FAILOVER: what happened since is gone", failed, is_fair=False, is_outside=True)
+
+
+# -- hands
+
+
+def _lease(hand: Hand) -> Lease:
+    assert hand.lease
+    return hand.lease
+
+
+def _call(hand: Hand) -> Commit:
+    assert hand.call
+    return hand.call
+
+
+def _asking(hand: Hand, known: tuple[tuple[str, Entry], ...]) -> Hand:
+    """Driven with what it knows: its next commit is on its way."""
+    wish = drive(PROGRAMS[hand.function], known, hand.base)
+    seen_number = next(reversed(fed(known)), "")
+    seen = dict(known)[seen_number].stamp if seen_number else 0
+    is_open = any(entry.state is State.PENDING for _, entry in known)
+    call = Commit(_lease(hand), wish.outcome, wish.ops, seen, seen_number, wish.payload, wish.due, is_open)
+    return hand._replace(doing=Doing.SENDING, known=known, call=call)
+
+
+def _hear(hand: Hand, answer: Committed | Refused) -> Hand:
+    """A worker hears the answer to its commit: it goes on with the news, or lets go."""
+    call = _call(hand)
+    if isinstance(answer, Refused) or not (answer.word == "redrive" or call.outcome is Outcome.CONTINUE):
+        return Hand(hand.consumer)
+    known = dict(hand.known)
+    for op in call.ops:
+        entry = _entry_of(op)
+        if entry and (op.number not in known or isinstance(op, CancelEntry)):
+            known[op.number] = entry
+    known.update(answer.entries)
+    return _asking(hand, tuple(sorted(known.items())))
+
+
+def _entry_of(op: Op) -> Entry | None:
+    """What a worker knows of an op it has asked for; of a result it hears."""
+    match op:
+        case StartTimer():
+            return Entry(Kind.TIMER)
+        case StartPromise():
+            return Entry(Kind.PROMISE)
+        case StartChild():
+            return Entry(Kind.CHILD)
+        case CancelEntry(_, kind, _):
+            return Entry(kind, State.CANCELED)
+        case _:
+            return None
+
+
+def _with(at: Service, place: int, hand: Hand) -> Service:
+    return at._replace(hands=(*at.hands[:place], hand, *at.hands[place + 1 :]))
+
+
+def _spend(at: Service, what: str) -> Service | None:
+    """One fault less of a kind, or None if there was none left."""
+    left = dict(at.left)
+    if not left.get(what):
+        return None
+    left[what] -= 1
+    return at._replace(left=tuple(sorted(left.items())))
+
+
+def _is_asked(entry: Entry) -> bool:
+    return entry.kind is Kind.PROMISE and entry.state is State.PENDING
+
+
+def _told(call: Commit) -> str:
+    ops = ", ".join(f"{type(op).__name__} {op.number}" for op in call.ops)
+    seen = f", having seen {call.seen_number}" if call.seen_number else ""
+    return f"{call.outcome} of {call.lease.id}, epoch {call.lease.epoch} [{ops}]{seen}"
+
+
+def _said(answer: Committed | Refused) -> str:
+    if isinstance(answer, Refused):
+        return answer.code
+    return " ".join([answer.word, *[number for number, _ in answer.entries]])
+
+
+# -- the same service, whenever it was reached
+
+
+def by_order(service: Service) -> Service:
+    """The same with instants and stream entries told by their order alone, so that few states are many."""
+    kept = [service.redis] if service.replica is None else [service.redis, service.replica]
+    leases = [hand.lease for hand in service.hands if hand.lease] + [call.lease for _, call in service.late]
+    calls = [hand.call for hand in service.hands if hand.call] + [call for _, call in service.late]
+    known = [entry for hand in service.hands for _, entry in hand.known]
+    instants = {call.seen for call in calls} | {entry.stamp for entry in known}
+    instants |= {entry.due for entry in known if entry.due is not None}
+    instants = instants.union(*[state.instants(redis) for redis in kept])
+    entries = {lease.entry for lease in leases}.union(*[state.entries(redis) for redis in kept])
+    ranks = Ranks(instants, entries)
+
+    def call_of(call: Commit) -> Commit:
+        return call._replace(lease=lease_of(call.lease), seen=ranks.instants[call.seen])
+
+    def lease_of(lease: Lease) -> Lease:
+        return lease._replace(entry=ranks.entries[lease.entry])
+
+    def hand_of(hand: Hand) -> Hand:
+        return hand._replace(
+            lease=lease_of(hand.lease) if hand.lease else None,
+            known=ranks.journal(hand.known),
+            call=call_of(hand.call) if hand.call else None,
+        )
+
+    return service._replace(
+        redis=ranks.redis(service.redis),
+        hands=tuple([hand_of(hand) if hand.lease else hand for hand in service.hands]),
+        late=tuple([(consumer, call_of(call)) for consumer, call in service.late]),
+        replica=None if service.replica is None else ranks.redis(service.replica),
+    )
