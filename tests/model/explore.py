@@ -89,12 +89,12 @@ class _Search:
         return fresh
 
     def _breaks_a_law(self, place: int, at: Service, step: Step) -> bool:
-        for law in laws.OF_STEPS:
-            if wrong := law(at, step):
-                self._tell(law.__name__, wrong, place, step.label)
-                return True
         for law in laws.OF_STATES:
             if wrong := law(step.after.redis):
+                self._tell(law.__name__, wrong, place, step.label)
+                return True
+        for law in laws.OF_STEPS:
+            if wrong := law(at, step):
                 self._tell(law.__name__, wrong, place, step.label)
                 return True
         return False

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from durasleep.model import Kind, Outcome, Place, State
 from tests.model.moves import CANCEL, Committed
-from tests.model.state import Entry, Promise, Redis
+from tests.model.state import Entry, Promise, Redis, owner_of
 from tests.model.workers import Service, Step
 
 StateLaw = Callable[[Redis], str]
@@ -95,6 +95,23 @@ def law_07_a_child_is_of_the_execution_that_asked_for_it(redis: Redis) -> str:
     return ""
 
 
+def law_10_a_timer_belongs_to_something_pending(redis: Redis) -> str:
+    """Or to a family that is still being closed."""
+    for member, _ in redis.timers:
+        id, number = owner_of(member) or (member, "")
+        promise = redis.promise(id)
+        if promise is None or promise.is_pending or _is_closing(redis, id):
+            continue
+        if number in dict(promise.journal) or (number == "timeout" and promise.deadline is not None):
+            return f"{member} is still to fire, {id} has been {promise.state}"
+    return ""
+
+
+def _is_closing(redis: Redis, id: str) -> bool:
+    owner = owner_of(id)
+    return id in redis.closing or (owner is not None and _is_closing(redis, owner[0]))
+
+
 def law_09_a_transaction_is_carried_out_once(redis: Redis) -> str:
     return ", ".join(f"{member} was carried out {count} times" for (member, _), count in redis.effects if count > 1)
 
@@ -149,11 +166,9 @@ def law_05_a_settlement_is_news(at: Service, step: Step) -> str:
 
 def law_05_a_cancel_is_heard(at: Service, step: Step) -> str:
     """Who is told "canceling" can rely on it: the cancel is in the journal."""
-    if step.label.startswith("cancel ") and step.label.endswith(": canceling"):
-        id = step.label.split()[1]
-        promise = step.after.redis.promise(id)
-        if promise and promise.is_pending and CANCEL not in dict(promise.journal):
-            return f"{id} is to be canceled, and does not know"
+    promise = step.after.redis.promise(step.canceling)
+    if promise and promise.is_pending and CANCEL not in dict(promise.journal):
+        return f"{step.canceling} is to be canceled, and does not know"
     return ""
 
 
@@ -230,6 +245,7 @@ OF_STATES: tuple[StateLaw, ...] = (
     law_05_a_wake_up_is_not_lost,
     law_07_a_child_is_of_the_execution_that_asked_for_it,
     law_09_a_transaction_is_carried_out_once,
+    law_10_a_timer_belongs_to_something_pending,
 )
 OF_STEPS: tuple[StepLaw, ...] = (
     law_04_a_stale_fence_writes_nothing,

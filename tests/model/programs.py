@@ -99,19 +99,26 @@ def race(view: View) -> Wish:
 
 
 def rounds(view: View) -> Wish:
-    """A timer beside a child that is not waited for, and then a new run, twice."""
+    """A timer beside a child that is not waited for; then a new run, with a timer of its own."""
     first = view.base + 1
-    if view.base >= 4:
-        return Wish(Outcome.RESOLVE, payload=b"0")
-    if view.first(first):
-        return Wish(Outcome.CONTINUE_AS_NEW, due=str(first + 1))
-    return Wish(Outcome.SUSPEND, view.missing(timer(first), child(first + 1)))
+    if not view.first(first):
+        beside = () if view.base else (child(first + 1),)
+        return Wish(Outcome.SUSPEND, view.missing(timer(first), *beside))
+    return Wish(Outcome.RESOLVE, payload=b"0") if view.base else Wish(Outcome.CONTINUE_AS_NEW, due="2")
 
 
 def approval(view: View) -> Wish:
     """A promise somebody settles, or its time is over."""
     ask = StartPromise(Number("1"), "", Due("+1"))
     return Wish(Outcome.RESOLVE, payload=b"1") if view.first(1) else Wish(Outcome.SUSPEND, view.missing(ask))
+
+
+def votes(view: View) -> Wish:
+    """Three promises; once the third has settled, which of the others was first."""
+    asked = view.missing(*[StartPromise(Number(str(number)), "", None) for number in (1, 2, 3)])
+    if asked:
+        return Wish(Outcome.CONTINUE, asked)
+    return Wish(Outcome.RESOLVE, payload=view.first(1, 2).encode()) if view.first(3) else Wish(Outcome.SUSPEND)
 
 
 def parent(view: View) -> Wish:
@@ -136,5 +143,5 @@ def drive(program: Program, known: tuple[tuple[str, Entry], ...], base: int) -> 
 
 
 PROGRAMS: dict[str, Program] = {
-    program.__name__: program for program in (nap, two_naps, race, rounds, approval, parent, attempts)
+    program.__name__: program for program in (nap, two_naps, race, rounds, approval, votes, parent, attempts)
 }

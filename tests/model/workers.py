@@ -56,6 +56,8 @@ class Step(NamedTuple):
     is_fair: bool = True
     commits: tuple[tuple[str, Commit, Committed | Refused], ...] = ()
     is_firing: bool = False
+    canceling: str = ""
+    """The execution that was told it is to be canceled."""
     is_outside: bool = False
     """Not a script: a failover, an expiry, a clock that is set."""
 
@@ -165,11 +167,11 @@ class World:
             redis, _ = self._scripts(at.redis).reclaim(hand.consumer, give_back="some", entries=[lease.entry])
             given = _with(spent._replace(redis=redis), place, Hand(hand.consumer))
             yield Step(f"{hand.consumer} gives {lease.id} back", given, is_fair=False)
-        if hand.call and not hand.call.ops and (spent := _spend(at, "defer")) is not None:
+        if hand.doing is Doing.LOADING and (spent := _spend(at, "defer")) is not None:
             call = Commit(_lease(hand), Outcome.DEFER, due="+1")
             after, answer = self._deliver(spent, hand.consumer, call)
-            label = f"{hand.consumer} defers {call.lease.id}: {_said(answer)}"
-            deferred = _with(after, place, _hear(hand, answer))
+            label = f"{hand.consumer} does not know {call.lease.id}, and defers it: {_said(answer)}"
+            deferred = _with(after, place, Hand(hand.consumer))
             yield Step(label, deferred, is_fair=False, commits=((hand.consumer, call, answer),))
 
     def _recovers(self, at: Service) -> Iterator[Step]:
@@ -240,7 +242,8 @@ class World:
     def _control(self, at: Service, action: str, id: str, due: str = "") -> Step:
         redis, [answer] = self._scripts(at.redis).control([(action, id, due)])
         said = answer.code if isinstance(answer, Refused) else answer[0]
-        return Step(f"{action} {id} {due}".rstrip() + f": {said}", at._replace(redis=redis))
+        label = f"{action} {id} {due}".rstrip()
+        return Step(f"{label}: {said}", at._replace(redis=redis), canceling=id if said == "canceling" else "")
 
     def _settle(self, at: Service, id: str) -> Step:
         redis, _ = self._scripts(at.redis).settle([(id, State.RESOLVED, b"")])
@@ -259,6 +262,11 @@ class World:
             if promise.expires and (spent := _spend(at, "expiry")) is not None:
                 redis = self._scripts(at.redis).expire(id)
                 yield Step(f"{id} EXPIRES", spent._replace(redis=redis), is_fair=False, is_outside=True)
+        for member in [*[member for member, _ in at.redis.timers], "p~9", "nobody~timeout"]:
+            if (spent := _spend(at, "stray timer")) is not None:
+                timers = tuple(sorted((dict(at.redis.timers) | {member: 1}).items()))
+                strayed = spent._replace(redis=at.redis._replace(timers=timers))
+                yield Step(f"SOMEBODY WRITES timer {member}", strayed, is_fair=False, is_outside=True)
         if (spent := _spend(at, "clock back")) is not None:
             redis = at.redis._replace(now=state.SPACE // 2)
             yield Step("THE CLOCK IS SET BACK", spent._replace(redis=redis), is_fair=False, is_outside=True)

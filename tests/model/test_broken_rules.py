@@ -1,0 +1,181 @@
+"""Each rule of the protocol is there for a reason: without it the named law falls. So the laws are not empty, either."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+
+from durasleep.model import Kind, Place, State
+from tests.model import laws
+from tests.model.explore import explore
+from tests.model.moves import CANCEL, Lease, Scripts
+from tests.model.scenarios import SCENARIOS
+from tests.model.state import Entry, Promise
+
+
+class WithoutAFence(Scripts):
+    """A commit is taken from whoever sends it."""
+
+    def is_fenced(self, promise: Promise, consumer: str, lease: Lease) -> bool:
+        return False
+
+
+class WithoutTheEntry(Scripts):
+    """The epoch alone is the fence."""
+
+    def is_fenced(self, promise: Promise, consumer: str, lease: Lease) -> bool:
+        return promise.epoch != lease.epoch or self.holder(promise) is None
+
+
+class WithoutTheHolder(Scripts):
+    """Whoever once read an entry may commit."""
+
+    def is_fenced(self, promise: Promise, consumer: str, lease: Lease) -> bool:
+        return promise.entry != lease.entry or promise.epoch != lease.epoch
+
+
+class WithoutANewEpoch(Scripts):
+    """Who is given an execution has it under the epoch of the one before."""
+
+    def next_epoch(self, promise: Promise) -> int:
+        return max(promise.epoch, 1)
+
+
+class WithoutRedrive(Scripts):
+    """Who wants to suspend is suspended, whatever has happened meanwhile."""
+
+    def wants_redrive(self, promise: Promise) -> bool:
+        return False
+
+
+class WithoutHistory(Scripts):
+    """What a worker says it has seen is believed."""
+
+    def has_other_history(self, promise: Promise, seen: int, seen_number: str) -> bool:
+        return False
+
+
+class WithCountedStamps(Scripts):
+    """Settlements are counted: two histories share their numbers."""
+
+    def next_stamp(self, promise: Promise) -> int:
+        return promise.order + 1
+
+
+class WithoutNumbers(Scripts):
+    """An op that is repeated is carried out again."""
+
+    def is_repeated(self, promise: Promise, number: str) -> bool:
+        return False
+
+
+class WithoutTheDueTime(Scripts):
+    """A member that is due fires, whatever its promise says."""
+
+    def is_moved(self, score: int, due: int) -> bool:
+        return False
+
+
+class WithoutBirths(Scripts):
+    """What speaks of an id means whatever lives there now."""
+
+    def is_of(self, owner: Promise, birth: int) -> bool:
+        return True
+
+
+class WithACancelForSleepersOnly(Scripts):
+    """A cancel that meets a running execution is lost."""
+
+    def journal_cancel(self, id: str) -> None:
+        if self.promises[id].place is Place.SUSPENDED:
+            super().journal_cancel(id)
+
+
+class WithACancelNobodyIsToldOf(Scripts):
+    """A cancel is written down, but is no news."""
+
+    def journal_cancel(self, id: str) -> None:
+        self.put_entry(id, CANCEL, Entry(Kind.CANCEL, State.RESOLVED, self.next_stamp(self.promises[id])))
+
+
+class WithForgetfulRuns(Scripts):
+    """A new run hears nothing of the old one's news."""
+
+    def carries_over(self, promise: Promise) -> tuple[str, ...]:
+        return ()
+
+
+class WithoutWakeUps(Scripts):
+    """What settles is written down, and nobody is woken."""
+
+    def rouse(self, id: str) -> None:
+        return
+
+
+class WithWakeUpsForTheDelayed(Scripts):
+    """A settlement dispatches whoever is not running, the delayed too."""
+
+    def rouse(self, id: str) -> None:
+        if self.promises[id].place is Place.DELAYED:
+            self.dispatch(id)
+        else:
+            super().rouse(id)
+
+
+class WithEntriesThatStay(Scripts):
+    """Who leaves its place leaves its stream entry there."""
+
+    def leave(self, id: str) -> None:
+        stream = dict(self.stream)
+        super().leave(id)
+        self.stream = stream
+
+
+class WithDeadlinesThatStay(Scripts):
+    """An ending forgets its deadline's timer."""
+
+    def forget_timers(self, id: str, promise: Promise) -> None:
+        return
+
+
+class WithoutReclaim(Scripts):
+    """The dead are thought alive for good."""
+
+    def is_beat(self, consumer: str, beat: int | None) -> bool:
+        return False
+
+
+class Broken(NamedTuple):
+    rule: type[Scripts]
+    scenario: str
+    law: str
+
+
+BROKEN = (
+    Broken(WithoutAFence, "a pause", laws.law_04_a_stale_fence_writes_nothing.__name__),
+    Broken(WithoutTheEntry, "a failover between two workers", laws.law_04_a_stale_fence_writes_nothing.__name__),
+    Broken(WithoutTheHolder, "a failover between two workers", laws.law_04_a_stale_fence_writes_nothing.__name__),
+    Broken(WithoutANewEpoch, "a crash", laws.law_04_an_epoch_never_comes_back.__name__),
+    Broken(WithoutRedrive, "children, of the family and not", laws.law_05_a_wake_up_is_not_lost.__name__),
+    Broken(WithoutHistory, "a failover", laws.law_09_a_commit_builds_on_what_this_server_knows.__name__),
+    Broken(WithCountedStamps, "votes, and a failover", laws.law_09_a_commit_builds_on_what_this_server_knows.__name__),
+    Broken(WithoutNumbers, "a lost reply", laws.law_09_a_transaction_is_carried_out_once.__name__),
+    Broken(WithoutTheDueTime, "a timer nobody of ours has made", laws.law_08_nothing_fires_early.__name__),
+    Broken(WithoutBirths, "an id used again", laws.law_07_a_child_is_of_the_execution_that_asked_for_it.__name__),
+    Broken(WithACancelForSleepersOnly, "a cancel", laws.law_05_a_cancel_is_heard.__name__),
+    Broken(WithACancelNobodyIsToldOf, "a cancel", laws.law_05_a_settlement_is_news.__name__),
+    Broken(WithForgetfulRuns, "new runs, and a cancel", laws.law_05_news_stays_until_it_is_seen.__name__),
+    Broken(WithoutWakeUps, "nothing goes wrong", laws.law_05_a_wake_up_is_not_lost.__name__),
+    Broken(WithWakeUpsForTheDelayed, "a defer", laws.law_02_a_pending_execution_is_in_exactly_one_place.__name__),
+    Broken(WithEntriesThatStay, "nothing goes wrong", laws.law_02_a_pending_execution_is_in_exactly_one_place.__name__),
+    Broken(WithDeadlinesThatStay, "a deadline", laws.law_10_a_timer_belongs_to_something_pending.__name__),
+    Broken(WithoutReclaim, "a crash", laws.NO_DEAD_END),
+)
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=[broken.rule.__name__ for broken in BROKEN])
+def test_without_its_rule_the_law_falls(broken: Broken) -> None:
+    report = explore(SCENARIOS[broken.scenario], broken.rule)
+    assert report.law == broken.law, str(report)
+    assert report.trace

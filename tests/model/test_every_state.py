@@ -1,0 +1,39 @@
+"""No scenario breaks a law, in any order of what may happen, and from every state everything can still finish.
+
+``DURASLEEP_MODEL_STATES=1000000`` looks at the larger scenarios, too, and at so many states of each.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.model.explore import Scenario, explore
+from tests.model.moves import Scripts
+from tests.model.scenarios import LARGER, SCENARIOS
+
+ASKED = int(os.environ.get("DURASLEEP_MODEL_STATES", "0"))
+STATES_MAX = ASKED or 30_000
+CHOSEN = SCENARIOS | LARGER if ASKED else SCENARIOS
+
+
+class InParts(Scripts):
+    """No ending closes its family at once: all of it waits in ``closing``."""
+
+    family_max = 0
+
+
+@pytest.mark.timeout(0 if ASKED else 60)
+@pytest.mark.parametrize("scenario", CHOSEN.values(), ids=CHOSEN.keys())
+def test_every_law_holds_in_every_state_and_all_can_finish(scenario: Scenario) -> None:
+    report = explore(scenario, states_max=STATES_MAX)
+    assert not report.law, str(report)
+    assert report.is_whole or scenario in LARGER.values(), f"more than {report.states} states"
+
+
+@pytest.mark.parametrize("name", ["a forced cancel", "children, of the family and not", "a cancel", "new runs"])
+def test_families_that_are_closed_in_parts_keep_every_law(name: str) -> None:
+    report = explore(SCENARIOS[name], InParts, states_max=STATES_MAX)
+    assert not report.law, str(report)
+    assert report.is_whole
