@@ -101,6 +101,7 @@ class Activation:
         "_loop",
         "_news",
         "_settings",
+        "asked_number",
         "codec",
         "seen",
         "seen_number",
@@ -110,6 +111,8 @@ class Activation:
     """The stamp last fed; 0 at first."""
     seen_number: Number
     """The number of the entry that has it."""
+    asked_number: Number
+    """What was asked for last and has been committed: what is pending has no stamp to know it by."""
 
     def __init__(
         self,
@@ -137,7 +140,7 @@ class Activation:
         if settings.debug:
             self._journal.trace = {}
         self.seen = 0
-        self.seen_number = Number("")
+        self.seen_number = self.asked_number = Number("")
 
     def start(
         self, entries: Iterable[Entry], unseen: Collection[str] | None = None, handed_out: Collection[Number] = ()
@@ -178,6 +181,11 @@ class Activation:
             self._news = {*self._news, *(entry.number for entry in settled)}
         self._feed(settled)
         return self._progress()
+
+    def note_committed(self, ops: Sequence[Op]) -> None:
+        """The server has these now."""
+        if ops:
+            self.asked_number = ops[-1].number
 
     def positions(self) -> str:
         """Where the code waits, for people."""

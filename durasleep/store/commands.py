@@ -242,6 +242,7 @@ def commit(
     *,
     seen: int = 0,
     seen_number: str = "",
+    asked: str = "",
     ops: Iterable[Op] = (),
     payload: bytes = b"",
     due: Value = "",
@@ -249,7 +250,8 @@ def commit(
 ) -> Item[Committed]:
     """What one activation asks for. ``payload`` is the result, the error, or the reason of a delay or halt;
     ``due`` the delay of ``retry`` and ``defer``, or the base of ``continue_as_new``. It is ``open`` unless all it has
-    ever asked for has settled. Fenced if the lease is lost.
+    ever asked for has settled. ``seen`` is the last settlement it knows, ``asked`` the number of what its commit before
+    this one asked for last. Fenced if the lease is lost, or if the server knows nothing of these: it failed over.
     """
     lua = script.load("commit", keys.movable_clock)
     rest: list[Value] = []
@@ -268,6 +270,7 @@ def commit(
         payload=payload,
         due=due,
         open="1" if open else "",
+        asked=asked,
     )
     return Item(lua, keys, tuple(lua.head(consumer=consumer)), item, _parse_committed)
 

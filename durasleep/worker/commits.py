@@ -45,6 +45,7 @@ class Commits:
             outcome,
             seen=activation.seen if activation else 0,
             seen_number=activation.seen_number if activation else "",
+            asked=activation.asked_number if activation else "",
             ops=ops,
             payload=payload,
             due=due,
@@ -78,9 +79,12 @@ class Commits:
         *parts, last = self.parts(ops)
         for part in parts:
             await self._store.send(self.item(lease, Outcome.CONTINUE, ops=part, activation=activation))
-        return await self._store.send(
+            activation.note_committed(part)
+        answer = await self._store.send(
             self.item(lease, outcome, ops=last, payload=payload, due=due, activation=activation)
         )
+        activation.note_committed(last)
+        return answer
 
     def parts(self, ops: Sequence[Op]) -> Sequence[Sequence[Op]]:
         """What is asked for, as much in each part as one script call may do; at least one part."""

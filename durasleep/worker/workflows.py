@@ -119,6 +119,7 @@ class Workflows:
 
     def take(self, driven: Driven, answer: Committed) -> bool:
         """What ``only_commit`` was answered: true if that was all, false if ``run`` must go on with it."""
+        driven.activation.note_committed(driven.progress.ops)
         if driven.progress.outcome is not None:
             self._say_ended(driven)
         elif answer.entries:

@@ -121,6 +121,7 @@ class Driver:
         seen: Entry | None = None,
         payload: bytes = b"",
         due: str = "",
+        asked: str = "",
         consumer: str = WORKER,
     ) -> Committed:
         return await self.store.call(
@@ -131,6 +132,7 @@ class Driver:
                 outcome,
                 seen=seen.stamp if seen else 0,
                 seen_number=seen.number if seen else "",
+                asked=asked,
                 ops=ops,
                 payload=payload,
                 due=due,

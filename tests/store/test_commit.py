@@ -86,6 +86,20 @@ async def test_an_entry_nobody_has_read_yet_is_no_lease(driver: Driver) -> None:
         await driver.commit(Lease(PromiseId("a"), "workers", head.entry, 1), Outcome.RESOLVE)
 
 
+async def test_after_a_rollback_a_worker_whose_started_timers_are_gone_is_fenced(driver: Driver) -> None:
+    # What is pending has no stamp: without its number a worker would be suspended with nothing to wake it.
+    lease = await driver.start("a")
+    key = driver.keys.promise("a")
+    dump = await driver.redis.dump(key)
+    await driver.commit(lease, Outcome.CONTINUE, timer("1"))
+    await driver.redis.restore(key, 0, dump, replace=True)
+    with pytest.raises(Fenced, match="no entry 1"):
+        await driver.commit(lease, Outcome.SUSPEND, asked="1")
+    await driver.commit(lease, Outcome.CONTINUE, timer("1"))
+    await driver.commit(lease, Outcome.SUSPEND, asked="1")
+    assert await driver.place("a") is Place.SUSPENDED
+
+
 async def test_after_a_rollback_of_the_server_a_worker_that_remembers_more_is_fenced(driver: Driver) -> None:
     lease = await driver.start("a")
     keys = [driver.keys.promise("a"), driver.keys.queue("workers")]

@@ -22,7 +22,11 @@ local function check_fence(record, entry, epoch)
 end
 
 -- The worker's memory must be this server's history: after a rollback it may know what never happened here.
-local function check_history(record, seen, seen_number)
+-- `asked` is what it last asked for: what is pending has no stamp to know it by.
+local function check_history(record, seen, seen_number, asked)
+  if asked ~= '' and not raw_of(record, asked) then
+    error('FENCED the journal of ' .. record.id .. ' has no entry ' .. asked, 0)
+  end
   if seen == '0' then return end
   local entry = read_entry(raw_of(record, seen_number))
   if not entry or entry.stamp ~= seen then
@@ -53,8 +57,9 @@ local function read_ops(item, at)
 end
 
 -- The entries a commit speaks of.
-local function numbers_of(ops, seen_number)
+local function numbers_of(ops, seen_number, asked)
   local numbers = { seen_number ~= '' and seen_number or nil }
+  if asked ~= '' then numbers[#numbers + 1] = asked end
   for _, op in ipairs(ops) do
     numbers[#numbers + 1] = op[2]
   end
@@ -367,12 +372,12 @@ local function drop_entry(queue, entry, id, reason)
 end
 
 local function commit(item)
-  local id, queue, entry, epoch, seen, seen_number, outcome, payload, due, open = unpack(item, 1, 10)
+  local id, queue, entry, epoch, seen, seen_number, outcome, payload, due, open, asked = unpack(item, 1, 11)
   if outcome == 'drop' then return drop_entry(queue, entry, id, payload) end
-  local ops = read_ops(item, 11)
-  local record = load(id, numbers_of(ops, seen_number))
+  local ops = read_ops(item, 12)
+  local record = load(id, numbers_of(ops, seen_number, asked))
   check_fence(record, entry, epoch)
-  check_history(record, seen, seen_number)
+  check_history(record, seen, seen_number, asked)
   for _, op in ipairs(ops) do
     check_op(record, op)
   end
