@@ -108,6 +108,7 @@ class Both:
                 payload=item.payload,
                 due=item.due,
                 open=item.is_open,
+                asked=item.asked,
             )
             for item in items
         ]

@@ -40,9 +40,10 @@ class Report:
 
 
 class _Search:
-    def __init__(self, scenario: Scenario, scripts: type[Scripts]) -> None:
+    def __init__(self, scenario: Scenario, scripts: type[Scripts], is_timed: bool) -> None:
+        self._key = _as_it_is if is_timed else by_order
         self._world = World(scripts, scenario.roots, is_batched=scenario.is_batched)
-        first = by_order(self._world.begin(scenario.hands, scenario.budget))
+        first = self._key(self._world.begin(scenario.hands, scenario.budget))
         self._states = [first]
         self._places = {first: 0}
         self._came_from: list[tuple[int, str]] = [(-1, "")]
@@ -71,7 +72,7 @@ class _Search:
             is_end = is_end and not step.is_fair
             if self._breaks_a_law(place, at, step):
                 return []
-            after = by_order(step.after)
+            after = self._key(step.after)
             found = self._places.get(after)
             if found is None:
                 found = self._places[after] = len(self._states)
@@ -121,6 +122,15 @@ class _Search:
         self.report.law, self.report.wrong, self.report.trace = law, wrong, tuple(reversed(trace))
 
 
-def explore(scenario: Scenario, scripts: type[Scripts] = Scripts, *, states_max: int = 100_000) -> Report:
-    """Look at every state, until a law falls or there are more than ``states_max``."""
-    return _Search(scenario, scripts).run(states_max)
+def _as_it_is(service: Service) -> Service:
+    return service
+
+
+def explore(
+    scenario: Scenario, scripts: type[Scripts] = Scripts, *, states_max: int = 100_000, is_timed: bool = False
+) -> Report:
+    """Look at every state, until a law falls or there are more than ``states_max``.
+
+    ``is_timed`` tells states apart that differ only in when they are reached: many more, for rules that count.
+    """
+    return _Search(scenario, scripts, is_timed).run(states_max)

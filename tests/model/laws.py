@@ -1,4 +1,4 @@
-"""The laws of DESIGN that data can break, one function each: what is wrong in a state, or with a step; "" for nothing."""
+"""The laws of DESIGN that data can break, one function each: what is wrong in a state or with a step, "" for nothing."""
 
 from __future__ import annotations
 
@@ -179,9 +179,11 @@ def law_06_a_promise_settles_once(at: Service, step: Step) -> str:
         journal = dict(after.journal)
         for number, entry in before.journal:
             now = journal.get(number)
-            if entry.state is not State.PENDING and now and (entry.state, entry.stamp) != (now.state, now.stamp):
-                if number != CANCEL or now.stamp <= entry.stamp:
-                    return f"{id}~{number} was {entry.state}, and is now {now.state}"
+            if now is None or entry.state is State.PENDING:
+                continue
+            is_another_cancel = number == CANCEL and now.stamp > entry.stamp  # of a new run
+            if (entry.state, entry.stamp) != (now.state, now.stamp) and not is_another_cancel:
+                return f"{id}~{number} was {entry.state}, and is now {now.state}"
     return ""
 
 
@@ -238,13 +240,14 @@ def is_over(redis: Redis) -> bool:
     return all(not promise.is_pending for _, promise in redis.promises)
 
 
+# Of several that fall at once the first is shown.
 OF_STATES: tuple[StateLaw, ...] = (
+    law_09_a_transaction_is_carried_out_once,
+    law_05_a_wake_up_is_not_lost,
     law_02_a_pending_execution_is_in_exactly_one_place,
     law_02_a_suspended_execution_waits_for_something_that_can_come,
     law_03_a_sleeper_is_owned_by_nobody,
-    law_05_a_wake_up_is_not_lost,
     law_07_a_child_is_of_the_execution_that_asked_for_it,
-    law_09_a_transaction_is_carried_out_once,
     law_10_a_timer_belongs_to_something_pending,
 )
 OF_STEPS: tuple[StepLaw, ...] = (

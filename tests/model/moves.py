@@ -66,6 +66,7 @@ class Commit(NamedTuple):
     payload: bytes = b""
     due: str = ""
     is_open: bool = True
+    asked: str = ""
 
 
 class Committed(NamedTuple):
@@ -302,6 +303,10 @@ class Scripts:
             return False
         entry = dict(promise.journal).get(seen_number)
         return entry is None or entry.stamp != seen
+
+    def has_never_asked(self, promise: Promise, asked: str) -> bool:
+        """Whether a worker remembers a commit that never happened here."""
+        return asked != "" and asked not in dict(promise.journal)
 
     def next_epoch(self, promise: Promise) -> int:
         return promise.epoch + 1
@@ -630,7 +635,8 @@ class Scripts:
             return self._drop_entry(item.lease, promise, item.payload)
         if promise is None or not promise.is_pending or self.is_fenced(promise, consumer, item.lease):
             raise Refused("FENCED")
-        if self.has_other_history(promise, item.seen, item.seen_number):
+        has_other_history = self.has_other_history(promise, item.seen, item.seen_number)
+        if has_other_history or self.has_never_asked(promise, item.asked):
             raise Refused("FENCED")
         self._check_dues(item)
         if self._is_orphan(id, promise):

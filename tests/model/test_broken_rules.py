@@ -1,4 +1,4 @@
-"""Each rule of the protocol is there for a reason: without it the named law falls. So the laws are not empty, either."""
+"""Each rule of the protocol has its reason: without it the named law falls. So the laws are not empty, either."""
 
 from __future__ import annotations
 
@@ -53,6 +53,13 @@ class WithoutHistory(Scripts):
     """What a worker says it has seen is believed."""
 
     def has_other_history(self, promise: Promise, seen: int, seen_number: str) -> bool:
+        return False
+
+
+class WithoutMemoryOfCommits(Scripts):
+    """What a worker remembers to have asked for is believed: it has no stamp before it settles."""
+
+    def has_never_asked(self, promise: Promise, asked: str) -> bool:
         return False
 
 
@@ -150,6 +157,7 @@ class Broken(NamedTuple):
     rule: type[Scripts]
     scenario: str
     law: str
+    is_timed: bool = False
 
 
 BROKEN = (
@@ -159,7 +167,17 @@ BROKEN = (
     Broken(WithoutANewEpoch, "a crash", laws.law_04_an_epoch_never_comes_back.__name__),
     Broken(WithoutRedrive, "children, of the family and not", laws.law_05_a_wake_up_is_not_lost.__name__),
     Broken(WithoutHistory, "a failover", laws.law_09_a_commit_builds_on_what_this_server_knows.__name__),
-    Broken(WithCountedStamps, "votes, and a failover", laws.law_09_a_commit_builds_on_what_this_server_knows.__name__),
+    Broken(
+        WithoutMemoryOfCommits,
+        "votes, and a failover",
+        laws.law_02_a_suspended_execution_waits_for_something_that_can_come.__name__,
+    ),
+    Broken(
+        WithCountedStamps,
+        "votes, and a failover",
+        laws.law_09_a_commit_builds_on_what_this_server_knows.__name__,
+        is_timed=True,
+    ),
     Broken(WithoutNumbers, "a lost reply", laws.law_09_a_transaction_is_carried_out_once.__name__),
     Broken(WithoutTheDueTime, "a timer nobody of ours has made", laws.law_08_nothing_fires_early.__name__),
     Broken(WithoutBirths, "an id used again", laws.law_07_a_child_is_of_the_execution_that_asked_for_it.__name__),
@@ -176,6 +194,6 @@ BROKEN = (
 
 @pytest.mark.parametrize("broken", BROKEN, ids=[broken.rule.__name__ for broken in BROKEN])
 def test_without_its_rule_the_law_falls(broken: Broken) -> None:
-    report = explore(SCENARIOS[broken.scenario], broken.rule)
+    report = explore(SCENARIOS[broken.scenario], broken.rule, is_timed=broken.is_timed)
     assert report.law == broken.law, str(report)
     assert report.trace

@@ -146,6 +146,7 @@ class Machine(RuleBasedStateMachine):
             *seen,
             data.draw(payloads),
             due,
+            asked=data.draw(st.sampled_from(("", "", "", *NUMBERS))),
         )
 
     def draw_op(self, data: st.DataObject, number: Number, lease: Lease) -> Op:

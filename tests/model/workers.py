@@ -29,6 +29,8 @@ class Hand(NamedTuple):
     function: str = ""
     base: int = 0
     known: tuple[tuple[str, Entry], ...] = ()
+    asked: str = ""
+    """What it has asked for last, in a commit before this one."""
     call: Commit | None = None
     is_paused: bool = False
 
@@ -298,7 +300,7 @@ def _asking(hand: Hand, known: tuple[tuple[str, Entry], ...]) -> Hand:
     seen_number = next(reversed(fed(known)), "")
     seen = dict(known)[seen_number].stamp if seen_number else 0
     is_open = any(entry.state is State.PENDING for _, entry in known)
-    call = Commit(_lease(hand), wish.outcome, wish.ops, seen, seen_number, wish.payload, wish.due, is_open)
+    call = Commit(_lease(hand), wish.outcome, wish.ops, seen, seen_number, wish.payload, wish.due, is_open, hand.asked)
     return hand._replace(doing=Doing.SENDING, known=known, call=call)
 
 
@@ -313,7 +315,8 @@ def _hear(hand: Hand, answer: Committed | Refused) -> Hand:
         if entry and (op.number not in known or isinstance(op, CancelEntry)):
             known[op.number] = entry
     known.update(answer.entries)
-    return _asking(hand, tuple(sorted(known.items())))
+    asked = call.ops[-1].number if call.ops else hand.asked
+    return _asking(hand._replace(asked=asked), tuple(sorted(known.items())))
 
 
 def _entry_of(op: Op) -> Entry | None:
