@@ -1,4 +1,4 @@
-"""The laws of DESIGN that data can break, one function each: what is wrong in a state or with a step, "" for nothing."""
+"""The laws of DESIGN that data can break, a function each: what is wrong in a state or with a step, "" for nothing."""
 
 from __future__ import annotations
 
