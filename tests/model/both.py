@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, Literal, TypeVar
@@ -30,6 +31,7 @@ T = TypeVar("T")
 NOON_MS = 1_800_000_000_000
 SETTINGS = dataclasses.replace(DEFAULTS, movable_clock=True)
 _load = script.load  # while a test runs, `load_standing` stands in its place
+FAILOVER_S = 0.002  # it takes longer: no stream entry gets the name of one that is gone
 EXPIRES_SOON_MS = 1_000  # what is kept is kept for days
 
 
@@ -56,6 +58,7 @@ class Both:
         self.keys = self.store.keys()
         self.model = Redis(now=NOON_MS)
         self.real_entries: dict[int, tuple[str, str]] = {}
+        self.replica: tuple[Redis, list[tuple[str, bytes, int]]] | None = None
         self.repeat: Callable[[], None] = lambda: None
         self.effects_prefix = f"effects-{namespace}:"
 
@@ -69,10 +72,17 @@ class Both:
 
     def clear(self) -> None:
         """Leave nothing behind."""
-        names = [*self.client.scan_iter(match=f"{{{self.keys.namespace}:*", count=1000), *self.effect_keys()]
+        self._delete_all()
+        self.store.close()
+
+    def _all_keys(self) -> list[str]:
+        pattern = f"{{{self.keys.namespace}:*"
+        return [*[name.decode() for name in self.client.scan_iter(match=pattern, count=1000)], *self.effect_keys()]
+
+    def _delete_all(self) -> None:
+        names = self._all_keys()
         if names:
             self.client.delete(*names)
-        self.store.close()
 
     # -- calls
 
@@ -245,6 +255,24 @@ class Both:
         """The time a promise is kept for is over."""
         self.model = Scripts(self.model).expire(id)
         self.client.delete(self.keys.promise(id))
+
+    def fall_behind(self) -> None:
+        """A replica has what there is now, and hears no more."""
+        dumps = [(name, self.client.dump(name), self.client.pttl(name)) for name in self._all_keys()]
+        self.replica = self.model, dumps
+
+    def fail_over(self) -> None:
+        """The replica takes over: what has happened since is gone, but not the time."""
+        assert self.replica
+        before, dumps = self.replica
+        self.replica = None
+        self._delete_all()
+        for name, dump, ttl in dumps:
+            self.client.restore(name, max(ttl, 0), dump)
+        time.sleep(FAILOVER_S)
+        self.model = before._replace(now=self.model.now, last_entry=self.model.last_entry)
+        self.move_clock(0)
+        self.compare()
 
     def add_timer(self, member: str, due: int) -> None:
         """A member somebody else wrote, or that was left from another time."""

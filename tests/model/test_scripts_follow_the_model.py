@@ -114,6 +114,14 @@ class Machine(RuleBasedStateMachine):
         if lease:
             self.leases.append((consumer, lease))
 
+    @rule(data=st.data(), consumer=consumers)
+    def work(self, data: st.DataObject, consumer: str) -> None:
+        """What mostly happens: an execution is read, and committed as one wants."""
+        lease = self.both.read(consumer, "workers")
+        if lease:
+            self.leases.append((consumer, lease))
+            self.both.commit(consumer, [self.draw_commit(data, lease)])
+
     @precondition(lambda self: self.leases)
     @rule(data=st.data())
     def commit(self, data: st.DataObject) -> None:
@@ -236,6 +244,15 @@ class Machine(RuleBasedStateMachine):
         """The last call once more: its answer was lost."""
         self.both.repeat()
 
+    @rule()
+    def the_replica_falls_behind(self) -> None:
+        self.both.fall_behind()
+
+    @precondition(lambda self: self.both.replica)
+    @rule()
+    def failover(self) -> None:
+        self.both.fail_over()
+
     @rule(
         member=st.one_of(
             st.sampled_from(("nonsense", "nobody~1", "nobody~timeout", "nobody~cron", "a~x", "~", "daily~cron")),
@@ -259,7 +276,7 @@ def _id_of(lease: Lease) -> str:
 PROFILE = (
     settings(max_examples=EXAMPLES, stateful_step_count=60, print_blob=True)
     if EXAMPLES
-    else settings(max_examples=50, stateful_step_count=30, derandomize=True, phases=[Phase.generate])
+    else settings(max_examples=200, stateful_step_count=30, derandomize=True, phases=[Phase.generate])
 )
 
 
