@@ -125,7 +125,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.leases)
     @rule(data=st.data())
     def commit(self, data: st.DataObject) -> None:
-        """For one or more leases in hand, mostly the newest."""
+        """For one or more leases, mostly the newest, which may still be in hand."""
         consumer, _ = lease = data.draw(st.sampled_from(self.leases[-3:]))
         leases = [lease[1]]
         if data.draw(st.booleans()):
@@ -139,8 +139,16 @@ class Machine(RuleBasedStateMachine):
         promise = self.both.model.promise(lease.id)
         settled = [(entry.stamp, number) for number, entry in promise.journal if entry.stamp] if promise else []
         seen = data.draw(st.sampled_from([(0, ""), *sorted(settled, reverse=True)]))
-        if data.draw(st.integers(0, 19)) == 0:
-            seen = (data.draw(st.sampled_from((1, self.both.model.now))), "1")  # of a history this server never had
+        asked = data.draw(st.sampled_from(["", *[number for number, _ in promise.journal]])) if promise else ""
+        match data.draw(st.integers(0, 39)):
+            case 0:
+                seen = (data.draw(st.sampled_from((1, self.both.model.now))), "1")  # of a history never had here
+            case 1:
+                asked = data.draw(st.sampled_from(NUMBERS))
+            case 2:
+                lease = lease._replace(epoch=lease.epoch + 1)
+            case _:
+                pass
         outcomes = (Outcome.SUSPEND, Outcome.CONTINUE, *Outcome)
         outcome = data.draw(st.sampled_from(outcomes))
         due = data.draw(dues)
@@ -154,7 +162,7 @@ class Machine(RuleBasedStateMachine):
             *seen,
             data.draw(payloads),
             due,
-            asked=data.draw(st.sampled_from(("", "", "", *NUMBERS))),
+            asked=asked,
         )
 
     def draw_op(self, data: st.DataObject, number: Number, lease: Lease) -> Op:
