@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from durasleep.errors import DurasleepError
+from durasleep.errors import DurasleepError, StoreUnavailable
 from durasleep.settings import Settings
 from durasleep.store import commands
 from durasleep.store.clock import monotonic_us
@@ -114,13 +114,20 @@ class Heartbeat:
             self._thread.join(self._settings.heartbeat_s)
         self._store.close()
 
+    def _beat(self) -> None:
+        """One beat, on a new connection if the old one was cut: a beat left out would look like a death."""
+        try:
+            self.once()
+        except StoreUnavailable:
+            self.once()
+
     def _run(self) -> None:
         said_at = 0.0
         next_at = time.monotonic() + self._settings.heartbeat_s
         while not self._stop.wait(max(0.0, next_at - time.monotonic())):
             next_at = time.monotonic() + self._settings.heartbeat_s
             try:
-                self.once()
+                self._beat()
                 said_at = 0.0
             except DurasleepError as error:
                 if time.monotonic() - said_at > 60 or said_at == 0.0:

@@ -12,12 +12,14 @@ import pytest
 from durasleep import Durasleep, StoreUnavailable
 from durasleep.model import PromiseId
 from durasleep.settings import DEFAULTS
+from durasleep.store import reads
+from durasleep.store.store import Store
 from durasleep.sync import Client as SyncClient
 from scripts.breaking.proxy import Proxy
 from tests.servers import MakeServer, Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import nap, passage
-from tests.service.workers import Effects, eventually, serving, until
+from tests.service.workers import Effects, Workers, eventually, serving, until
 
 NAPS = 20
 
@@ -68,6 +70,46 @@ async def test_forgotten_scripts_and_cut_connections_are_not_noticed(
     for handle in handles:
         lines = ("comes", "goes") if handle.id.startswith("passage") else ("lies down", "gets up")
         assert [effects.count(f"{handle.id} {line}") for line in lines] == [1, 1]
+
+
+async def test_a_worker_whose_connections_were_cut_is_not_taken_for_dead(
+    app: Durasleep, real_server: Server, workers: Workers, effects: Effects, namespace: str
+) -> None:
+    """A closed connection is the early sign of a death, but one that beats on has not died."""
+    client: Any = real_server.sync_client()
+    store = await app.opened()
+
+    async def beats_again(name: str, times: int) -> None:
+        for _ in range(times):
+            seen = await _beat_of(store, name)
+
+            async def has_changed(seen: str = seen) -> bool:
+                return await _beat_of(store, name) != seen
+
+            await eventually(has_changed, f"another beat of {name}")
+
+    [cut] = await workers.start("cut")
+    handle = await app.rpc("passage", passage, effects.path)
+    await effects.standing("gate")
+    [judge] = await workers.start("judge")
+    await beats_again("judge", 4)  # from now on it judges
+    for _ in range(2):
+        for connection in client.client_list():
+            if connection["name"] == f"durasleep/{namespace}/cut":
+                client.client_kill_filter(_id=connection["id"])
+        await beats_again("judge", 2)
+    effects.open("gate")
+    assert await handle == "through gate"
+    assert effects.count("gate") == 1
+    assert "is dead" not in judge.log()
+    assert cut.alive
+
+
+async def _beat_of(store: Store, name: str) -> str:
+    keys = store.keys()
+    consumers = await store.call(reads.read_consumers(keys, "workers"))
+    [consumer] = [one for one in consumers if one.startswith(f"{name}/")]
+    return str(await store.call(reads.read_beat(keys, consumer)))
 
 
 async def test_an_emptied_redis_loses_its_executions_and_nothing_else(
