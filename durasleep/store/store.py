@@ -94,6 +94,8 @@ class Store:
         self.namespace = namespace
         self.settings = settings
         self.name = f"durasleep/{namespace}/{name}"
+        self._short_name = name
+        self._patience_s = patience_s
         self._link = self.link()
         self._batcher = Batcher(self._link, settings, patience_s)
         self._greeted = False
@@ -103,6 +105,18 @@ class Store:
     def link(self, timeout_s: float | None = None) -> Link:
         """A connection of its own, for what blocks."""
         return Link(self.connector, self.name, timeout_s or self.settings.command_timeout_s)
+
+    def beside(self) -> Store:
+        """The same, by the same clock, over a connection of its own: its calls and ours do not wait for one another."""
+        other = Store(
+            self.connector,
+            namespace=self.namespace,
+            settings=self.settings,
+            name=self._short_name,
+            patience_s=self._patience_s,
+        )
+        other.clock = self.clock
+        return other
 
     def keys(self, _id: str = "") -> Keyspace:
         """The partition an id lives in: the only one there is so far."""

@@ -36,11 +36,12 @@ logger = logging.getLogger("durasleep")
 
 
 class Executor:
-    """Runs what the reader takes; commits through the store; knows what it holds."""
+    """Runs what the reader takes, loaded by way of ``incoming``; commits through the store; knows what it holds."""
 
     def __init__(
         self,
         store: Store,
+        incoming: Store,
         registry: Registry,
         codec: Codec,
         *,
@@ -50,6 +51,7 @@ class Executor:
         stand_ins: StandIns,
     ) -> None:
         self._store = store
+        self._incoming = incoming
         self._registry = registry
         self._consumer = consumer
         self._concurrency = concurrency
@@ -176,7 +178,7 @@ class Executor:
     async def _begin_together(self, many: list[Running]) -> None:
         """The first activation of what was read together. Whatever is unusual about one gives it a task of its own."""
         keys = self._store.keys()
-        pages = await self._store.ask([reads.read_page(keys, running.lease.id) for running in many])
+        pages = await self._incoming.ask([reads.read_page(keys, running.lease.id) for running in many])
         rest = list(zip(many, pages, strict=True))
         asked: list[tuple[list[Driven], asyncio.Future[list[Any]]]] = []
         while rest:

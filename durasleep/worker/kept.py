@@ -42,13 +42,11 @@ class KeptWorkflows:
 
     def put(self, id: PromiseId, activation: Activation, story: Story, *, epoch: int, birth: int) -> bool:
         """Keep one that was just suspended; false if that does not pay."""
-        settings = self._settings
-        size_bytes = activation.payload_bytes + ENTRY_BYTES * activation.size
-        if (
-            settings.always_suspend
-            or activation.size < settings.kept_entries_min
-            or size_bytes > settings.kept_bytes_max
-        ):
+        settings, size = self._settings, activation.size
+        if settings.always_suspend or size < settings.kept_entries_min:
+            return False
+        size_bytes = activation.payload_bytes + ENTRY_BYTES * size
+        if size_bytes > settings.kept_bytes_max:
             return False
         now = time.monotonic()
         self._kept[id] = Kept(activation, story, epoch, birth, size_bytes, now + settings.kept_s)

@@ -68,6 +68,8 @@ class UserCode:
 
         SystemExit and KeyboardInterrupt become a RuntimeError.
         """
+        if timeout_s is None:
+            return await self._call(self._stand_in(fn), args, kwargs)
         deadline = asyncio.timeout(timeout_s)
         try:
             async with deadline:
