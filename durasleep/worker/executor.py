@@ -29,7 +29,7 @@ from durasleep.worker.tasks import Tasks
 from durasleep.worker.usercode import StandIns, UserCode
 from durasleep.worker.workflows import SUSPECT_DEATHS, Driven, GiveBack, Workflows, is_ours, plainly
 
-TOGETHER_MAX = 32  # as many as one script call takes
+TOGETHER_MAX = 48  # two script calls: while one is answered the other is read
 TOGETHER_S = 0.005  # of user code in one turn of the loop; what is left is driven in the next
 
 logger = logging.getLogger("durasleep")

@@ -16,7 +16,7 @@ from durasleep.store.store import Store
 
 logger = logging.getLogger("durasleep")
 
-AIM_EARLY_S = 0.001  # epoll wakes up to 1 ms late and the call takes a while; too early, one time in two, is asked again
+AIM_EARLY_S = 0.001  # epoll wakes up to 1 ms late and the call takes a while; what comes too early asks again
 LOOK_AGAIN_S = 60.0  # with no timer known; wake-ups are hints and a hint may be lost
 RECKON_S = 1.0  # a longer wait is reckoned again: beats may have told that the server's clock was set
 HELD_LOOK_S = 1.0  # while the server's clock is not believed

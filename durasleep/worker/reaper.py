@@ -39,20 +39,16 @@ class Reaper:
         self._settings = settings
         self._client_id = client_id
         self._seen: dict[str, _Seen] = {}
-        self._unbroken_since: float | None = None
         self._last_at = 0.0
         self._sees_connections: bool | None = None
 
     async def once(self, beat: Beat, at: float | None = None) -> list[str]:
         """Judge by one beat of our own, received at monotonic time ``at``; answers the workers found dead."""
         at = time.monotonic() if at is None else at
-        if self._unbroken_since is None or at - self._last_at > self._settings.heartbeat_s * BEAT_GAP_MAX:
-            self._unbroken_since = at
+        if at - self._last_at > self._settings.heartbeat_s * BEAT_GAP_MAX:
             self._seen.clear()
         self._last_at = at
         self._note(beat, at)
-        if at - self._unbroken_since < self._settings.dead_after_s:
-            return []
         dead = [name for name, seen in self._seen.items() if at - seen.since >= self._settings.dead_after_s]
         missed = [
             (name, seen)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import ArgumentParser
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,12 +32,20 @@ STOP_S = 40.0  # a worker that is told to stop may take its grace of 30 s
 LOOK_S = 0.02
 LOG_LINES = 5  # of a worker that did not start
 
+CONCURRENCY = 100  # of a worker, as it comes
+
 KINDS = tuple(kind for kind in servers.KINDS if kind != servers.FAKE)
 
 
 def found_kinds() -> list[str]:
     """The kinds of servers this machine has, Debian's Redis first."""
     return sorted((kind for kind in KINDS if servers.find(kind)), key=lambda kind: kind != "redis7")
+
+
+def add_concurrency(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--concurrency", type=int, default=CONCURRENCY, help="what the worker has in hand at a time (%(default)s)"
+    )
 
 
 def cpu_s(process: psutil.Process) -> float:
@@ -87,12 +96,12 @@ class Bench:
         return int(await self.redis.zcard(self.keys.timers))
 
     @asynccontextmanager
-    async def worker(self, *, wait: bool = True) -> AsyncGenerator[psutil.Process]:
-        """A worker process with the default settings, ready if one waits for it; told to stop at the end."""
+    async def worker(self, *arguments: str, wait: bool = True) -> AsyncGenerator[psutil.Process]:
+        """A worker process, with default settings but for ``arguments``; ready if one waits for it; told to stop."""
         log = self.directory / "worker.log"
         before = set(await self.client.workers())
         with log.open("ab") as output:
-            command = [sys.executable, "-m", "durasleep", "worker", APP, "--url", self.url]
+            command = [sys.executable, "-m", "durasleep", "worker", APP, "--url", self.url, *arguments]
             environment = {name: value for name, value in os.environ.items() if not name.startswith("DURASLEEP_")}
             process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output

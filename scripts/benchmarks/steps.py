@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from scripts.benchmarks import workflows
-from scripts.benchmarks.bench import bench_on
+from scripts.benchmarks.bench import add_concurrency, bench_on
 from scripts.benchmarks.report import Report
 from scripts.benchmarks.stopwatch import Stopwatch
 
@@ -14,11 +14,13 @@ WARM_UP = 20
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=5_000, help="workflows (%(default)s)")
+    add_concurrency(parser)
 
 
 async def measure(options: Namespace) -> Report:
     count: int = options.count
-    async with bench_on(options.server) as bench, bench.worker() as worker:
+    concurrency = ("--concurrency", str(options.concurrency))
+    async with bench_on(options.server) as bench, bench.worker(*concurrency) as worker:
         report = Report("steps", bench.name, f"{count} workflows of three steps, all started at once")
         client = bench.client
         await client.gather(await client.rpc_many(workflows.three_steps, [(f"w{n}", n) for n in range(WARM_UP)]))

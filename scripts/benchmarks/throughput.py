@@ -9,7 +9,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from scripts.benchmarks import floor, peers, workflows
-from scripts.benchmarks.bench import bench_on
+from scripts.benchmarks.bench import add_concurrency, bench_on
 from scripts.benchmarks.report import Report
 from scripts.benchmarks.stopwatch import Stopwatch
 
@@ -20,6 +20,7 @@ WARM_UP = 20
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=20_000, help="workflows (%(default)s)")
     parser.add_argument("--sleep", type=float, default=1.0, metavar="S", help="how long each sleeps (%(default)s)")
+    add_concurrency(parser)
     floor.add_arguments(parser)
     peers.add_arguments(parser)
 
@@ -31,7 +32,7 @@ async def measure(options: Namespace) -> Report:
             "throughput", bench.name, f"{count} workflows that sleep {options.sleep:g} s, all started at once"
         )
         bare = await floor.measure_floor(bench, options.floor_calls)
-        async with bench.worker() as worker:
+        async with bench.worker("--concurrency", str(options.concurrency)) as worker:
             client = bench.client
             await client.gather(await client.rpc_many(workflows.sleeper, [(f"w{n}", 1) for n in range(WARM_UP)]))
             watch = Stopwatch(bench, worker)
