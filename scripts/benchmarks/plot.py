@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+WIDE = 10  # times the shortest line is the longest: they would not be seen on one linear axis
+
 
 def distribution(path: Path, title: str, samples_ms: Mapping[str, Sequence[float]]) -> None:
     """The share of samples that took at most so long, a line for each name."""
@@ -15,7 +17,10 @@ def distribution(path: Path, title: str, samples_ms: Mapping[str, Sequence[float
     for name, values in samples_ms.items():
         shares = [(place + 1) / len(values) for place in range(len(values))]
         axes.step(sorted(values), shares, where="post", label=name)
-    axes.set(title=title, xlabel="ms", ylabel="share", xscale="symlog", xlim=(0, None), ylim=(0, 1))
+    longest = [max(values) for values in samples_ms.values()]
+    scale = "symlog" if max(longest) > WIDE * min(longest) else "linear"
+    axes.set(title=title, xlabel="ms", ylabel="share", xscale=scale, xlim=(0, None), ylim=(0, 1))
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)
@@ -30,6 +35,7 @@ def curves(path: Path, title: str, xlabel: str, lines: Mapping[str, Sequence[tup
     for name, points in lines.items():
         axes.plot(*zip(*points, strict=True), marker="o", label=name)
     axes.set(title=title, xlabel=xlabel, xscale="log", ylim=(0, None))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)
