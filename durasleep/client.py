@@ -430,6 +430,14 @@ class Client:
         store = await self.opened()
         return await store.run(fsck.fsck(store.keys(), repair=repair))
 
+    async def forget(self, name: str) -> bool:
+        """Strike a name that was put aside, as ``fsck`` and ``search`` show it; false if there is no such name.
+
+        What has one is no execution that could go on: an entry or a timer that was not ours, a key of another type.
+        """
+        store = await self.opened()
+        return await store.call(commands.forget(store.keys(), name))
+
     async def diagnose(self) -> list[Diagnosis]:
         """What the server's configuration can lose, the worst first; it only reads."""
         store = await self.opened()

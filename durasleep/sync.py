@@ -13,10 +13,12 @@ from durasleep.model import Disposition, PromiseId, Recording, State, check_id, 
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import DEFAULTS, Settings
-from durasleep.store import calls, commands, reads, search, tree
+from durasleep.store import calls, commands, doctor, fsck, reads, search, tree
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
 from durasleep.store.commands import Controlled
 from durasleep.store.connection import AnyClient, Connector, SyncLink
+from durasleep.store.doctor import Diagnosis
+from durasleep.store.fsck import Report
 from durasleep.store.search import Found, Timer
 from durasleep.store.store import SyncStore
 from durasleep.store.tree import Tree
@@ -342,6 +344,21 @@ class Client:
     def reschedule(self, id: str, due: Duration | datetime) -> Controlled:
         """Move a delayed start, a deadline, a timeout, or a timer, which may be the only one an execution waits for."""
         return self._control("reschedule", id, due=due)
+
+    def fsck(self, *, repair: bool = False) -> Report:
+        """Check everything there is, beside whatever runs; mend what can be mended without guessing, if asked to."""
+        store = self.opened()
+        return store.run(fsck.fsck(store.keys(), repair=repair))
+
+    def forget(self, name: str) -> bool:
+        """Strike a name that was put aside, as ``fsck`` and ``search`` show it; false if there is no such name."""
+        store = self.opened()
+        return store.call(commands.forget(store.keys(), name))
+
+    def diagnose(self) -> list[Diagnosis]:
+        """What the server's configuration can lose, the worst first; it only reads."""
+        store = self.opened()
+        return doctor.diagnose(store.run(doctor.look(store.keys())))
 
     def _control(self, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = "") -> Controlled:
         store = self.opened()

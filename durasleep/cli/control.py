@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
 import typer
 
-from durasleep.cli import address, view
+from durasleep.cli import address, values, view
 from durasleep.cli.options import NamespaceOption, UrlOption
+from durasleep.errors import NotAllowed
+
+EXIT_FAILED = 1
 
 app = typer.Typer(help="Steer a whole namespace.", no_args_is_help=True)
 
@@ -15,6 +19,37 @@ app = typer.Typer(help="Steer a whole namespace.", no_args_is_help=True)
 @app.callback()
 def _control() -> None:
     pass
+
+
+@app.command()
+def forget(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="As `durasleep fsck` shows it.")],
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> int:
+    """Strike names that were put aside, once somebody has looked at what they name.
+
+    That is what could not be served and is no execution: an entry or a timer that was not ours, a key of another type.
+    """
+    client = address.open_client(url, namespace)
+
+    async def strike(name: str) -> bool:
+        try:
+            is_known = await client.forget(name)
+        except NotAllowed as error:
+            view.error(str(error))
+            return False
+        if is_known:
+            values.data(f"{name}: forgotten")
+        else:
+            view.error(f"{name!r} was not put aside")
+        return is_known
+
+    async def strike_all() -> bool:
+        async with client:
+            return all([await strike(name) for name in names])
+
+    return 0 if asyncio.run(strike_all()) else EXIT_FAILED
 
 
 @app.command("release-clock")

@@ -462,6 +462,13 @@ def control(
     return Item(lua, keys, (), item, lambda answer: Controlled(to_text(answer[0]), STATE_OF[answer[1]]))
 
 
+def forget(keys: Keyspace, name: str) -> Item[bool]:
+    """Strike a name that was put aside; whether there was one. NotAllowed for an execution that is halted."""
+    lua = script.load("control", keys.movable_clock)
+    item = lua.item(action="forget", id=name, due="", reason="")
+    return Item(lua, keys, (), item, lambda answer: answer[0] == b"forgotten")
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """A cron schedule as it is kept."""

@@ -221,3 +221,20 @@ def test_a_clock_that_was_put_right_is_released_by_hand(here: Terminal, quick: Q
     assert said.code == 0
     assert re.fullmatch(r"timers fire by the clock of Redis: [\d-]{10} [\d:]{8} UTC\n", said.err)
     assert quick(here, "control").code == 2
+
+
+def test_what_was_put_aside_is_struck_by_name(here: Terminal, quick: Quick) -> None:
+    name = "timers:x~1: CORRUPT x is not a promise"
+    start(here, quick, "a")
+    assert quick(here, "halt", "a").code == 0
+    Redis.from_url(here.environment["DURASLEEP_REDIS_URL"]).zadd("{durasleep:0}:halted", {name: 1})
+    assert f"put aside: {name}" in quick(here, "ls").err
+    assert "durasleep control forget" in quick(here, "fsck").out
+    struck = quick(here, "control", "forget", name)
+    assert (struck.code, struck.out) == (0, f"{name}: forgotten\n")
+    assert quick(here, "fsck").code == 0
+    again = quick(here, "control", "forget", name, "a")
+    assert again.code == 1
+    assert "was not put aside" in again.err
+    assert "a is an execution" in again.err
+    assert listed(here, quick, "--status", "halted").keys() == {"a"}

@@ -124,6 +124,16 @@ function actions.resume(id)
   return { 'resumed', record.state }
 end
 
+-- A name that was put aside, once a person has looked at it; an execution that waits for one is none.
+function actions.forget(name)
+  local ok, record = pcall(load, name)
+  if ok and record and record.place == PLACE.halted then
+    error('NOT_ALLOWED ' .. name .. ' is an execution: resume or cancel it', 0)
+  end
+  local word = redis.call('ZREM', halted, name) == 1 and 'forgotten' or 'already'
+  return { word, STATE.resolved }
+end
+
 local function control(item)
   local action, id, due, reason = unpack(item, 1, 4)
   if not actions[action] then error('INVALID action ' .. action, 0) end
