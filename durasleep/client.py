@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
@@ -389,8 +389,21 @@ class Client:
         All but ``done`` by default; of those the latest thousand. ``Found.is_all`` tells whether a limit cut it.
         """
         store = await self.opened()
-        plan = search.search(store.keys(), status=status, group=group, function=function, limit=limit)
-        return await store.run(plan)
+        looking = search.Search(status=status, group=group, function=function)
+        return await store.run(looking.part(store.keys(), limit))
+
+    async def search_all(
+        self,
+        *,
+        status: str | Collection[str] | None = None,
+        group: str | None = None,
+        function: str | None = None,
+    ) -> AsyncGenerator[Found]:
+        """The same part by part, until there are no more: what is shown may be steered meanwhile."""
+        store = await self.opened()
+        looking = search.Search(status=status, group=group, function=function)
+        while not looking.is_over or looking.again():
+            yield await store.run(looking.part(store.keys()))
 
     async def timers(self, limit: int = 20) -> list[Timer]:
         """What falls due next, soonest first."""

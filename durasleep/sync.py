@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
@@ -309,8 +309,21 @@ class Client:
         All but ``done`` by default; of those the latest thousand. ``Found.is_all`` tells whether a limit cut it.
         """
         store = self.opened()
-        plan = search.search(store.keys(), status=status, group=group, function=function, limit=limit)
-        return store.run(plan)
+        looking = search.Search(status=status, group=group, function=function)
+        return store.run(looking.part(store.keys(), limit))
+
+    def search_all(
+        self,
+        *,
+        status: str | Collection[str] | None = None,
+        group: str | None = None,
+        function: str | None = None,
+    ) -> Generator[Found]:
+        """The same part by part, until there are no more: what is shown may be steered meanwhile."""
+        store = self.opened()
+        looking = search.Search(status=status, group=group, function=function)
+        while not looking.is_over or looking.again():
+            yield store.run(looking.part(store.keys()))
 
     def timers(self, limit: int = 20) -> list[Timer]:
         """What falls due next, soonest first."""

@@ -18,7 +18,7 @@ from durasleep.cli.options import FunctionOption, GroupFilter, NamespaceOption, 
 from durasleep.errors import DurasleepError, StoreUnavailable, UsageError
 from durasleep.model import State
 from durasleep.store.commands import Controlled
-from durasleep.store.search import FOUND_MAX, PENDING_STATUSES, Found
+from durasleep.store.search import PENDING_STATUSES, Found, Search
 
 EXIT_FAILED = 1
 
@@ -143,24 +143,46 @@ def resume(
 def _steer(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | None) -> int:
     """Do it, and say of each what happened. Exit 1 if it could not be done to one of them."""
     chosen.check(verb)
-    ids: Sequence[str] = chosen.ids or ()
-    if not ids:
-        found = asyncio.run(_find(address.open_client(url, namespace), verb, chosen))
-        if not found:
-            view.note(f"There is nothing to {verb.name}.")
-            return 0
-        if not _is_meant(verb, found, chosen.yes):
-            view.note("Nothing was done.")
-            return EXIT_FAILED
-        ids = [one.id for one in found]
-    return asyncio.run(_steer_all(address.open_client(url, namespace), verb, ids))
+    if chosen.ids:
+        return asyncio.run(_steer_these(address.open_client(url, namespace), verb, chosen.ids))
+    looking = Search(status=chosen.status or verb.statuses, group=chosen.group, function=chosen.function)
+    first = asyncio.run(_look(address.open_client(url, namespace), looking))
+    if not first:
+        view.note(f"There is nothing to {verb.name}.")
+        return 0
+    if not _is_meant(verb, first, chosen.yes):  # asked here: in a running loop Ctrl-C would not end the question
+        view.note("Nothing was done.")
+        return EXIT_FAILED
+    return asyncio.run(_steer_found(address.open_client(url, namespace), verb, first, looking))
 
 
-async def _find(client: Durasleep, verb: _Verb, chosen: _Chosen) -> Found:
+async def _look(client: Durasleep, looking: Search) -> Found:
     async with client:
-        return await client.search(
-            status=chosen.status or verb.statuses, group=chosen.group, function=chosen.function, limit=FOUND_MAX
-        )
+        return await _next_part(client, looking)
+
+
+async def _next_part(client: Durasleep, looking: Search) -> Found:
+    """The next that were found; none if there are no more."""
+    store = await client.opened()
+    while not looking.is_over or looking.again():
+        if found := await store.run(looking.part(store.keys())):
+            return found
+    return Found()
+
+
+async def _steer_found(client: Durasleep, verb: _Verb, found: Found, looking: Search) -> int:
+    """One part after the other, so that there may be any number."""
+    code = 0
+    async with client:
+        while found:
+            code = max(code, await _steer_all(client, verb, [one.id for one in found]))
+            found = await _next_part(client, looking)
+    return code
+
+
+async def _steer_these(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> int:
+    async with client:
+        return await _steer_all(client, verb, ids)
 
 
 def _is_meant(verb: _Verb, found: Found, yes: bool) -> bool:
@@ -169,11 +191,10 @@ def _is_meant(verb: _Verb, found: Found, yes: bool) -> bool:
     more = len(found) - PREVIEW_MAX
     if more > 0:
         view.note(f"and {more} more")
-    if not found.is_all:
-        view.note(f"These {len(found)} may not be all: the same command again takes the next.")
     if yes:
         return True
-    what = f"{verb.name} {'this one' if len(found) == 1 else f'these {len(found)}'}"
+    others = "" if found.is_all else " and all others like them"
+    what = f"{verb.name} {'this one' if len(found) == 1 else f'these {len(found)}'}{others}"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"nothing was done; to {what}, add --yes")
     return view.ask(what.capitalize() + "?")
@@ -181,16 +202,15 @@ def _is_meant(verb: _Verb, found: Found, yes: bool) -> bool:
 
 async def _steer_all(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> int:
     code = 0
-    async with client:
-        for start in range(0, len(ids), AT_ONCE):
-            part = ids[start : start + AT_ONCE]
-            answers = await asyncio.gather(*(_steer_one(client, verb, id) for id in part))
-            for id, answer in zip(part, answers, strict=True):
-                if isinstance(answer, DurasleepError):
-                    view.error(str(answer))
-                    code = EXIT_FAILED
-                else:
-                    values.data(f"{id}: {_describe(answer)}")
+    for start in range(0, len(ids), AT_ONCE):
+        part = ids[start : start + AT_ONCE]
+        answers = await asyncio.gather(*(_steer_one(client, verb, id) for id in part))
+        for id, answer in zip(part, answers, strict=True):
+            if isinstance(answer, DurasleepError):
+                view.error(str(answer))
+                code = EXIT_FAILED
+            else:
+                values.data(f"{id}: {_describe(answer)}")
     return code
 
 

@@ -28,7 +28,7 @@ T = TypeVar("T")
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0  # a Redis that comes back is used within two seconds
 SAID_S = 60.0  # between two lines about a server that does not serve us
-PIPELINE_MAX = 256  # commands in one write
+EXCHANGE_MAX = 96  # calls in one write: Redis runs all scripts it has read of one client before it serves another
 
 logger = logging.getLogger("durasleep")
 
@@ -290,7 +290,7 @@ class Batcher:
 
     async def _run(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting[: PIPELINE_MAX * 4], self._waiting[PIPELINE_MAX * 4 :]
+            batch, self._waiting = self._waiting[:EXCHANGE_MAX], self._waiting[EXCHANGE_MAX:]
             batch = [waiting for waiting in batch if not waiting.is_off]
             try:
                 await self._exchange(batch)

@@ -26,7 +26,7 @@ FOUND_MAX = 10_000  # executions in one answer: more than anybody reads, few eno
 LOOKED_MAX = 50_000  # promises looked at for one answer, so that a search ends after a few seconds
 PAGE = 1_000  # ids in one read, heads in one round trip
 SCAN_COUNT = 5_000  # keys in one step of a scan: a millisecond of Redis
-STEPS_MAX = 500  # pages of one source: half a million timers, or two million keys, whoever's they are
+STEPS_MAX = 500  # pages for one answer: half a million timers, or two million keys, whoever's they are
 TIMERS_MAX = 1_000
 
 _ASIDE = ("timers:", "closing:", "promise:", "queue:")
@@ -85,44 +85,75 @@ class Timer:
 # -- search ------------------------------------------------------------------
 
 
-def search(
-    keys: Keyspace,
-    *,
-    status: str | Collection[str] | None = None,
-    group: str | None = None,
-    function: str | None = None,
-    limit: int = 1_000,
-) -> Plan[Found]:
-    """Executions that are in one of these statuses (any but ``done`` by default), of a group, of a function."""
-    statuses = _statuses(status)
-    if not 1 <= limit <= FOUND_MAX:
-        raise UsageError(f"limit {limit}: a search finds 1 to {FOUND_MAX} executions")
-    found = Found()
-    sources = yield from _sources(keys, statuses, group, found)
+class Search:
+    """Executions in one of these statuses (any but ``done`` by default), of a group, of a function, part by part.
 
-    def is_wanted(one: Summary) -> bool:
-        return one.status in statuses and group in (None, one.group) and function in (None, one.func)
+    What a part shows may be steered before the next is looked for. Others may then be missed, for they move in the
+    lists that are read in pages: ``again`` finds them.
+    """
 
-    dues: dict[str, int | None] = {}  # of all that were seen, found or not
-    for source in sources:
-        cursor: _Cursor = b""
+    def __init__(
+        self, *, status: str | Collection[str] | None = None, group: str | None = None, function: str | None = None
+    ) -> None:
+        self._statuses = _statuses(status)
+        self._group = group
+        self._function = function
+        self._sources: list[_Source] | None = None
+        self._cursor = b""
+        self._dues: dict[str, int | None] = {}  # of all that were seen, found or not
+        self._ahead: list[Summary] = []  # found, but beyond the limit of the part before
+        self._shown: set[str] = set()
+        self._shown_before = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all has been looked at and shown."""
+        return self._sources == [] and not self._ahead
+
+    def again(self) -> bool:
+        """Look at everything once more, for what has not been shown; false if the last look showed nothing."""
+        if len(self._shown) == self._shown_before:
+            return False
+        self._shown_before = len(self._shown)
+        self._sources, self._cursor, self._dues = None, b"", {}
+        return True
+
+    def part(self, keys: Keyspace, limit: int = FOUND_MAX) -> Plan[Found]:
+        """The next executions, which may be none though there are more: a part ends after a few seconds."""
+        if not 1 <= limit <= FOUND_MAX:
+            raise UsageError(f"limit {limit}: a search finds 1 to {FOUND_MAX} executions")
+        found = Found()
+        found += self._ahead
+        if self._sources is None:
+            self._sources = yield from _sources(keys, self._statuses, self._group, found)
+        looked_max = len(self._dues) + LOOKED_MAX
         steps = 0
-        while cursor is not None:
+        while self._sources and len(found) <= limit and len(self._dues) <= looked_max and steps < STEPS_MAX:
             steps += 1
-            if len(found) > limit or len(dues) > LOOKED_MAX or steps > STEPS_MAX:
-                found.is_all = False
-                break
-            read = source(cursor)
+            read = self._sources[0](self._cursor)
             [page] = yield [read]
+            cursor: _Cursor = None
             if isinstance(page, DurasleepError):
                 found.notes.append(f"{to_bytes(read.args[1]).decode()} cannot be read: {page}")
-                break
-            ids, cursor = page
-            yield from _look(keys, _fresh(ids, dues), is_wanted, found)
-    if len(found) > limit:
-        found.is_all = False
-    found[:] = [_with_due(one, dues[one.id]) for one in found[:limit]]
-    return found
+            else:
+                ids, cursor = page
+                yield from _look(keys, _fresh(ids, self._dues), self._is_wanted, found)
+            self._cursor = cursor or b""
+            if cursor is None:
+                del self._sources[0]
+        self._ahead = found[limit:]
+        found[:] = [_with_due(one, self._dues[one.id]) for one in found[:limit]]
+        self._shown.update(one.id for one in found)
+        found.is_all = found.is_all and self.is_over
+        return found
+
+    def _is_wanted(self, one: Summary) -> bool:
+        return (
+            one.status in self._statuses
+            and self._group in (None, one.group)
+            and self._function in (None, one.func)
+            and one.id not in self._shown
+        )
 
 
 def _with_due(one: Summary, due_ms: int | None) -> Summary:

@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from durasleep import Context, Durasleep, Settings
 from durasleep.errors import DurasleepError
@@ -112,7 +112,7 @@ async def test_whatever_is_lost_while_workers_run_they_finish_when_it_is_repaire
     app: Durasleep, real_server: Server
 ) -> None:
     app.workflow(patient)
-    chance, client = random.Random(7), real_server.client()
+    chance, client = random.Random(7), cast("Any", real_server.client())
     keys = (await app.opened()).keys()
     repaired = Counter[str]()
 

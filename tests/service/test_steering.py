@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -150,6 +151,26 @@ async def test_pages_of_timers_miss_none_and_show_none_twice(
     await asyncio.gather(*(app.cancel(name) for name in names))
     assert await app.search() == []
     assert sorted(ids(await app.search(status="done"))) == sorted(names)
+
+
+async def test_any_number_is_halted_resumed_and_canceled_in_one_go(
+    app: Durasleep, real_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("durasleep.store.search.LOOKED_MAX", 500)
+    names = [f"order-{number}" for number in range(2_000)]
+    await app.rpc_many(double, [(name, 1) for name in names])
+    for act, status, word in (
+        (app.halt, "queued", "halted"),
+        (app.resume, "halted", "resumed"),
+        (partial(app.cancel, force=True), "queued", "canceled"),
+    ):
+        done: list[str] = []
+        async for found in app.search_all(status=status, function="double"):
+            answers = await asyncio.gather(*(act(one.id) for one in found))
+            assert {answer.word for answer in answers} <= {word}
+            done += ids(found)
+        assert sorted(done) == sorted(names), act
+    assert await app.search() == []
 
 
 async def test_timers_are_shown_soonest_first_by_what_steers_them(

@@ -13,7 +13,7 @@ from tests.store.driver import FAR, Driver, child
 
 
 async def find(driver: Driver, *statuses: str, limit: int = 1_000) -> Found:
-    return await driver.store.run(search.search(driver.keys, status=statuses or None, limit=limit))
+    return await driver.store.run(search.Search(status=statuses or None).part(driver.keys, limit))
 
 
 @pytest.mark.parametrize("page", [1, 3, 256])
@@ -72,10 +72,31 @@ async def test_a_search_gives_up_where_too_much_was_looked_at(driver: Driver, mo
     monkeypatch.setattr(search, "LOOKED_MAX", 5)
     for number in range(20):
         await driver.create(f"a{number}", start=FAR)
-    found = await driver.store.run(search.search(driver.keys, function="nobody"))
+    found = await driver.store.run(search.Search(function="nobody").part(driver.keys))
     assert (len(found), found.is_all) == (0, False)
     monkeypatch.setattr(search, "STEPS_MAX", 0)
     assert not (await find(driver, "queued")).is_all
+
+
+async def test_a_search_goes_on_part_by_part_while_what_it_shows_is_steered(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "PAGE", 3)
+    monkeypatch.setattr(search, "LOOKED_MAX", 5)
+    names = [f"a{number}" for number in range(40)]
+    due = due_at(datetime.now(UTC) + timedelta(hours=2))
+    for number, name in enumerate(names):
+        await driver.create(name, function="odd" if number % 2 else "even", start=due)
+    looking = search.Search(function="odd")
+    shown: list[str] = []
+    while not looking.is_over:
+        part = await driver.store.run(looking.part(driver.keys, 4))
+        assert len(part) <= 4
+        assert part.is_all == looking.is_over
+        for one in part:
+            await driver.control("cancel", one.id)
+        shown += [one.id for one in part]
+    assert sorted(shown) == sorted(names[1::2])
 
 
 async def test_what_is_in_a_stream_and_the_hash_disagree_is_shown_where_the_hash_says(driver: Driver) -> None:
