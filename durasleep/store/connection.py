@@ -25,22 +25,42 @@ from redis.asyncio.connection import ConnectionPool as AsyncPool
 from redis.asyncio.connection import SSLConnection as AsyncSSLConnection
 from redis.asyncio.connection import UnixDomainSocketConnection as AsyncUnixConnection
 from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import SentinelManagedConnection as AsyncSentinelConnection
+from redis.asyncio.sentinel import SentinelManagedSSLConnection as AsyncSentinelSSLConnection
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry
+from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
 from durasleep.errors import StoreError, StoreRefused, StoreUnavailable, UsageError
+from durasleep.store import sentinel
 from durasleep.store.script import Value
+from durasleep.store.sentinel import Sentinels
 
 Reply = Any
 AnyClient = redis.Redis | redis.asyncio.Redis  # type: ignore[type-arg]
 
+# From what a client has to what we open. What redis-py's own Sentinel makes asks it through its pool; ours ask before
+# they connect.
 _TO_ASYNC: dict[type, type] = {
     Connection: AsyncConnection,
     SSLConnection: AsyncSSLConnection,
     UnixDomainSocketConnection: AsyncUnixConnection,
+    SentinelManagedConnection: AsyncConnection,
+    SentinelManagedSSLConnection: AsyncSSLConnection,
+    AsyncSentinelConnection: AsyncConnection,
+    AsyncSentinelSSLConnection: AsyncSSLConnection,
 }
-_TO_SYNC = {there: here for here, there in _TO_ASYNC.items()}
+_TO_SYNC: dict[type, type] = {
+    AsyncConnection: Connection,
+    AsyncSSLConnection: SSLConnection,
+    AsyncUnixConnection: UnixDomainSocketConnection,
+    SentinelManagedConnection: Connection,
+    SentinelManagedSSLConnection: SSLConnection,
+    AsyncSentinelConnection: Connection,
+    AsyncSentinelSSLConnection: SSLConnection,
+}
+_FOUND = ("host", "port", "connection_pool")  # what the sentinels say, and redis-py's own way to ask them
 
 CONNECT_TIMEOUT_S = 5.0  # where the client says nothing: a host that drops packets must not hang a start
 
@@ -103,17 +123,24 @@ class Connector:
     connection_class: type
     arguments: dict[str, Any]
     address: str
+    sentinels: Sentinels | None = None
+    """Who know the host and the port, if these are not known beforehand."""
 
     @classmethod
     def of(cls, source: str | AnyClient) -> Connector:
         """From a URL or an existing client; UsageError for what is neither."""
+        sentinels = None
         if isinstance(source, str):
+            if sentinel.is_sentinel(source):
+                sentinels, source = sentinel.parse(source)
             try:
                 pool = AsyncPool.from_url(source)
             except ValueError as error:
                 raise UsageError(f"{_without_secret(source)!r} is not a Redis URL: {error}") from None
         elif isinstance(source, redis.Redis | redis.asyncio.Redis):  # pyright: ignore[reportUnnecessaryIsInstance]
             pool = source.connection_pool
+            if isinstance(pool, sentinel.AnySentinelPool):
+                sentinels = sentinel.of_pool(pool)
         else:
             raise UsageError(f"a Redis URL or a redis-py client is needed, not {type(source).__name__}")
         arguments = {
@@ -124,20 +151,35 @@ class Connector:
         arguments.setdefault("socket_connect_timeout", None)
         if arguments["socket_connect_timeout"] is None:
             arguments["socket_connect_timeout"] = CONNECT_TIMEOUT_S
-        return cls(pool.connection_class, arguments, _address(arguments))
+        if sentinels is not None:
+            arguments = {name: value for name, value in arguments.items() if name not in _FOUND}
+        address = str(sentinels) if sentinels else _address(arguments)
+        return cls(pool.connection_class, arguments, address, sentinels)
 
     def open_async(self, name: str) -> RawConnection:
         """A connection for asyncio, not yet connected."""
         connection_class = _translate(self.connection_class, _TO_ASYNC, ("FakeRedisConnection", "FakeConnection"))
         arguments = self._arguments_for(connection_class, name)
-        # Deadlines are the link's: redis-py 8 would end a blocking read after 5 s by itself.
-        return connection_class(**arguments, socket_timeout=None, retry=AsyncRetry(NoBackoff(), 0))
+
+        def open(**address: Any) -> RawConnection:
+            # Deadlines are the link's: redis-py 8 would end a blocking read after 5 s by itself.
+            return connection_class(**arguments, **address, socket_timeout=None, retry=AsyncRetry(NoBackoff(), 0))
+
+        if self.sentinels is None:
+            return open()
+        return sentinel.FoundConnection(self.sentinels, lambda host, port: open(host=host, port=port))
 
     def open_sync(self, name: str, timeout_s: float) -> RawSyncConnection:
         """A blocking connection, not yet connected, whose reads end after ``timeout_s``."""
         connection_class = _translate(self.connection_class, _TO_SYNC, ("FakeAsyncRedisConnection",))
         arguments = self._arguments_for(connection_class, name)
-        return connection_class(**arguments, socket_timeout=timeout_s, retry=Retry(NoBackoff(), 0))
+
+        def open(**address: Any) -> RawSyncConnection:
+            return connection_class(**arguments, **address, socket_timeout=timeout_s, retry=Retry(NoBackoff(), 0))
+
+        if self.sentinels is None:
+            return open()
+        return sentinel.FoundSyncConnection(self.sentinels, lambda host, port: open(host=host, port=port))
 
     def _arguments_for(self, connection_class: type, name: str) -> dict[str, Any]:
         arguments = self.arguments
@@ -210,13 +252,16 @@ class Link:
                     self._connection = connection
                 connection = self._connection
                 await connection.send_packed_command([pack(commands)], check_health=False)
-                return [await _read(connection) for _ in commands]
+                replies = [await _read(connection) for _ in commands]
         except (OSError, TimeoutError, redis_errors.RedisError, EOFError) as error:
             await self.close()
             raise unavailable(self._connector, error) from error
         except BaseException:
             await self.close()  # an answer that nobody waits for must not be taken for the next one's
             raise
+        if any(is_of_replica(reply) for reply in replies):
+            await self.close()
+        return replies
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -259,13 +304,16 @@ class SyncLink:
                 self._connection = connection
             connection = self._connection
             connection.send_packed_command([pack(commands)], check_health=False)
-            return [_read_sync(connection) for _ in commands]
+            replies = [_read_sync(connection) for _ in commands]
         except (OSError, redis_errors.RedisError, EOFError) as error:
             self.close()
             raise unavailable(self._connector, error) from error
         except BaseException:
             self.close()
             raise
+        if any(is_of_replica(reply) for reply in replies):
+            self.close()
+        return replies
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -283,6 +331,11 @@ def _read_sync(connection: RawSyncConnection) -> Reply:
         if is_reply(error):
             return error
         raise
+
+
+def is_of_replica(reply: Reply) -> bool:
+    """Whether the server says that it takes no writes: another connection may find the one that does."""
+    return isinstance(reply, Exception) and (isinstance(reply, redis_errors.ReadOnlyError) or "READONLY" in str(reply))
 
 
 def is_reply(error: redis_errors.RedisError) -> bool:
