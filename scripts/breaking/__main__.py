@@ -79,7 +79,7 @@ async def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     names = options.faults.split(",") if options.faults else [name for name in FAULTS if name != "failover"]
     seconds = options.minutes * 60
     faults = plan(options.seed, seconds, names, WORKERS)
-    site = Site(directory, workers=WORKERS, fsync=options.fsync, with_replica="failover" in names)
+    site = Site(directory, workers=WORKERS, fsync=options.fsync, with_replica="failover" in names, other=options.other)
     work = Work(options.seed)
     try:
         await site.start()
@@ -148,6 +148,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--fsync", choices=("always", "everysec", "no"), default="always")
     parser.add_argument("--faults", default="", help=f"of {', '.join(FAULTS)}; all but failover by default")
+    parser.add_argument("--other", type=Path, metavar="DIRECTORY", help="half of the workers are of the version there")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if unknown := {name for name in options.faults.split(",") if name} - set(FAULTS):

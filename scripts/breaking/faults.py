@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +14,7 @@ import redis.asyncio
 import redis.exceptions as redis_errors
 
 from durasleep.devserver import DevServer, Fsync
+from scripts.breaking import versions
 from scripts.breaking.plan import Fault
 from scripts.breaking.proxy import HOST, Proxy
 from scripts.breaking.work import EFFECTS
@@ -27,7 +27,10 @@ ROOT = Path(__file__).parents[2]
 class Site:
     """Everything that can break."""
 
-    def __init__(self, directory: Path, *, workers: int, fsync: Fsync, with_replica: bool) -> None:
+    def __init__(
+        self, directory: Path, *, workers: int, fsync: Fsync, with_replica: bool, other: Path | None = None
+    ) -> None:
+        """Every second start of a worker is of the version in ``other``, if that is given."""
         self.proxy = Proxy()
         self.effects = directory / "effects"
         self.log = directory / "workers.log"
@@ -37,6 +40,8 @@ class Site:
             DevServer(directory / f"server-{n}", fsync=fsync, extra_args=("--enable-debug-command", "local"))
             for n in range(2 if with_replica else 1)
         ]
+        self._other = other
+        self._starts = 0
         self._workers: list[subprocess.Popen[bytes] | None] = [None] * workers
         self._lasting: set[asyncio.Task[None]] = set()
         self._server_lock = asyncio.Lock()  # one fault of the servers' processes at a time
@@ -90,9 +95,11 @@ class Site:
     # -- workers
 
     def _start_worker(self, n: int) -> None:
+        self._starts += 1
+        durasleep = versions.command(self._other if self._starts % 2 else None)
         with self.log.open("ab") as log:
             self._workers[n] = subprocess.Popen(
-                [sys.executable, "-m", "durasleep", "worker", "scripts.breaking.work:app", "--url", self.url],
+                [*durasleep, "worker", "scripts.breaking.work:app", "--url", self.url],
                 cwd=ROOT,
                 env=os.environ | {EFFECTS: str(self.effects)},
                 stdout=log,

@@ -92,6 +92,9 @@ async def long_child(ctx: Context) -> None:
     await ctx.sleep(3600)
 
 
+PATIENT = Retry(attempts=30, delay=0.5, delay_max=2.0)
+
+
 @app.workflow
 async def changing_its_mind(ctx: Context) -> str:
     running = ctx.rpc(long_child)
@@ -99,7 +102,7 @@ async def changing_its_mind(ctx: Context) -> str:
     running.cancel()
     other = ctx.rpc(long_child)
     await ctx.sleep(0.1)
-    await ctx.run(cancel, other.id)
+    await ctx.run(cancel, other.id, retry=PATIENT)  # a client gives up after a while, as it says it does
     try:
         await other
     except Canceled:

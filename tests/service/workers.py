@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from typing import Any
 
 from durasleep import Durasleep, Worker
 from durasleep.store.calls import Description
+from scripts.breaking import versions
 from tests.service.functions import NAMESPACE_VARIABLE, gate_of
 
 PATIENCE_S = 30.0  # below the timeout of a test, so that it fails with a sentence
@@ -92,10 +92,20 @@ class Effects:
 class WorkerProcess:
     """``durasleep worker`` in a process of its own, its log in a file."""
 
-    def __init__(self, url: str, namespace: str, name: str, log: Path, *, app: str, options: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        url: str,
+        namespace: str,
+        name: str,
+        log: Path,
+        *,
+        app: str,
+        options: tuple[str, ...],
+        package: Path | None = None,
+    ) -> None:
         self.name = name
         self._log = log
-        command = [sys.executable, "-m", "durasleep", "worker", f"tests.service.functions:{app}"]
+        command = [*versions.command(package), "worker", f"tests.service.functions:{app}"]
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
                 [*command, "--url", url, "--name", name, *options],
@@ -161,10 +171,10 @@ class Workers:
         self._directory = directory
         self._started: list[WorkerProcess] = []
 
-    def begin(self, name: str, *options: str, app: str = "app") -> WorkerProcess:
-        """Start a worker; await its ``ready()``."""
+    def begin(self, name: str, *options: str, app: str = "app", package: Path | None = None) -> WorkerProcess:
+        """Start a worker, of the version in ``package`` if that is given; await its ``ready()``."""
         log = self._directory / f"{name}-{len(self._started)}.log"
-        worker = WorkerProcess(self._url, self._namespace, name, log, app=app, options=options)
+        worker = WorkerProcess(self._url, self._namespace, name, log, app=app, options=options, package=package)
         self._started.append(worker)
         return worker
 
