@@ -27,7 +27,7 @@ from durasleep.settings import DEFAULTS, Settings
 from durasleep.store import commands, reads
 from durasleep.store.commands import Schedule
 from durasleep.store.connection import AnyClient, Connector
-from durasleep.store.store import Store
+from durasleep.store.store import Store, confirming
 from durasleep.worker import cron
 from durasleep.worker.usercode import StandIns
 from durasleep.worker.worker import Worker
@@ -195,12 +195,14 @@ class Durasleep(Client):
         concurrency: int = 100,
         debug: bool = False,
         accept_eviction: bool = False,
+        min_replicas: int | None = None,
+        fsync: bool | None = None,
         stand_ins: StandIns | None = None,
     ) -> Worker:
         """A worker for the functions registered here; ``await worker.run()`` serves until ``worker.stop()``.
 
-        ``debug`` and ``accept_eviction`` are those of ``Settings``, for this worker alone; ``stand_ins`` are functions
-        to call in place of others.
+        ``debug``, ``accept_eviction``, ``min_replicas`` and ``fsync`` are those of ``Settings``, for this worker alone;
+        ``stand_ins`` are functions to call in place of others.
         """
         return Worker(
             self._store.connector,
@@ -210,7 +212,7 @@ class Durasleep(Client):
             group=group or self.group,
             concurrency=concurrency,
             settings=replace(
-                self.settings,
+                confirming(self.settings, min_replicas, fsync),
                 debug=debug or self.settings.debug,
                 accept_eviction=accept_eviction or self.settings.accept_eviction,
             ),

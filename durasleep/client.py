@@ -182,6 +182,8 @@ class Client:
         timeout: Duration | None = None,
         delay: Duration | datetime | None = None,
         pipeline: Pipeline | None = None,
+        min_replicas: int | None = None,
+        fsync: bool | None = None,
         **kwargs: Any,
     ) -> Handle[T]: ...
 
@@ -195,6 +197,8 @@ class Client:
         timeout: Duration | None = None,
         delay: Duration | datetime | None = None,
         pipeline: Pipeline | None = None,
+        min_replicas: int | None = None,
+        fsync: bool | None = None,
         **kwargs: Any,
     ) -> Handle[Any]: ...
 
@@ -207,6 +211,8 @@ class Client:
         timeout: Duration | None = None,
         delay: Duration | datetime | None = None,
         pipeline: Pipeline | None = None,
+        min_replicas: int | None = None,
+        fsync: bool | None = None,
         **kwargs: Any,
     ) -> Handle[Any]:
         """Start ``fn`` under ``id``, or attach to the execution that has this id, and give its handle at once.
@@ -214,10 +220,14 @@ class Client:
         ``timeout`` is the deadline of the execution itself; ``delay`` starts it later. OtherFunction if the id is
         used by another function; nothing is written for arguments that cannot be sent. With ``pipeline`` it becomes a
         part of the caller's own MULTI and exists once that was executed; the answer is the pipeline's.
+
+        With ``min_replicas`` or ``fsync`` it counts once so many replicas have received it, or the disk has it: else
+        NotReplicated, though it is started and goes on; to call again is safe. Without, it is as in the settings.
         """
         name = name_of(fn)
         payload = self.codec.encode_args(args, kwargs, name)
-        store = await self.opened()
+        store = self._store.confirming(min_replicas, fsync)
+        await store.open()
         call = calls.rpc(
             store.keys(id),
             id,
@@ -232,6 +242,7 @@ class Client:
         )
         hint = Any if isinstance(fn, str) else returns_of(fn)
         if pipeline is not None:
+            calls.check_unconfirmed(min_replicas, fsync)
             calls.enqueue(pipeline, call, self.settings)
             return Handle(self, PromiseId(id), hint, None, None)
         handle = self._handle(PromiseId(id), hint)

@@ -12,6 +12,7 @@ DurasleepError
 ├── NotAllowed                           the promise is not in a state that permits it
 ├── StoreError                           something between us and Redis
 │   ├── StoreUnavailable                 Redis cannot be reached, does not answer, or is full
+│   │   └── NotReplicated                written, but not by so many replicas, or not to disk
 │   ├── StoreRefused                     Redis lacks nothing but our password or our rights
 │   ├── UnsupportedServer                older than Redis 6.2, or lacking what we need
 │   ├── SchemaMismatch                   the namespace was written by an incompatible version
@@ -79,6 +80,10 @@ class StoreError(DurasleepError):
 
 class StoreUnavailable(StoreError):
     """Redis cannot be reached, or cannot serve us now; what was not answered may have been carried out or not."""
+
+
+class NotReplicated(StoreUnavailable):
+    """Written, but fewer replicas than asked for have received it in time, or no disk; to repeat the call is safe."""
 
 
 class StoreRefused(StoreError):

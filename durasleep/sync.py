@@ -155,6 +155,8 @@ class Client:
         timeout: Duration | None = None,
         delay: Duration | datetime | None = None,
         pipeline: Pipeline | None = None,
+        min_replicas: int | None = None,
+        fsync: bool | None = None,
         **kwargs: Any,
     ) -> Handle[T]: ...
 
@@ -168,6 +170,8 @@ class Client:
         timeout: Duration | None = None,
         delay: Duration | datetime | None = None,
         pipeline: Pipeline | None = None,
+        min_replicas: int | None = None,
+        fsync: bool | None = None,
         **kwargs: Any,
     ) -> Handle[Any]: ...
 
@@ -180,12 +184,15 @@ class Client:
         timeout: Duration | None = None,
         delay: Duration | datetime | None = None,
         pipeline: Pipeline | None = None,
+        min_replicas: int | None = None,
+        fsync: bool | None = None,
         **kwargs: Any,
     ) -> Handle[Any]:
         """Start ``fn`` under ``id``, or attach to what has this id: see ``durasleep.client.Client.rpc``."""
         name = name_of(fn)
         payload = self.codec.encode_args(args, kwargs, name)
-        store = self.opened()
+        store = self._store.confirming(min_replicas, fsync)
+        store.open()
         call = calls.rpc(
             store.keys(id),
             id,
@@ -200,6 +207,7 @@ class Client:
         )
         hint = Any if isinstance(fn, str) else returns_of(fn)
         if pipeline is not None:
+            calls.check_unconfirmed(min_replicas, fsync)
             calls.enqueue(pipeline, call, self.settings)
             return Handle(self, PromiseId(id), hint, None, None)
         created = store.call(call)

@@ -21,3 +21,9 @@ StatusOption = Annotated[
 ]
 GroupFilter = Annotated[str | None, typer.Option("--group", metavar="NAME", help="Only those of this group.")]
 FunctionOption = Annotated[str | None, typer.Option("--func", metavar="NAME", help="Only those of this function.")]
+ReplicasOption = Annotated[
+    int | None, typer.Option("--min-replicas", metavar="N", min=0, help="A write counts once N replicas have it.")
+]
+FsyncOption = Annotated[
+    bool | None, typer.Option("--fsync/--no-fsync", help="A write counts once it is on disk, too.", show_default=False)
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated, Any
@@ -14,8 +15,9 @@ import typer
 from durasleep.app import Durasleep
 from durasleep.cli import address, values, view
 from durasleep.cli.durations import parse_duration
-from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
+from durasleep.cli.options import FsyncOption, JsonOption, NamespaceOption, ReplicasOption, UrlOption
 from durasleep.cli.watch import Watch
+from durasleep.client import Handle
 from durasleep.errors import DurasleepError, WaitTimeout
 from durasleep.model import Disposition, PromiseId, Target, parse_target
 from durasleep.store import calls
@@ -38,6 +40,8 @@ def rpc(
     timeout: Annotated[str | None, typer.Option("--timeout", metavar="30s", help="Wait no longer than this.")] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the id and leave.")] = False,
     as_json: JsonOption = False,
+    min_replicas: ReplicasOption = None,
+    fsync: FsyncOption = None,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
@@ -49,21 +53,25 @@ def rpc(
     limit = None if timeout is None else parse_duration(timeout)
     arguments = [values.read_argument(arg) for arg in args or ()]
     client = address.open_client(url, namespace)
-    return asyncio.run(_rpc(client, id, function, arguments, parse_target(target), limit, no_wait, as_json))
+    to = parse_target(target)
+
+    async def start() -> Handle[Any]:
+        return await client.rpc(id, function, *arguments, target=str(to), min_replicas=min_replicas, fsync=fsync)
+
+    return asyncio.run(_rpc(client, start, to, limit, no_wait, as_json))
 
 
 async def _rpc(
     client: Durasleep,
-    id: str,
-    function: str,
-    arguments: list[Any],
+    start: Callable[[], Awaitable[Handle[Any]]],
     target: Target,
     limit: timedelta | None,
     no_wait: bool,
     as_json: bool,
 ) -> int:
     async with client:
-        handle = await client.rpc(id, function, *arguments, target=str(target))
+        handle = await start()
+        id = handle.id
         disposition = str(handle.disposition)
         if no_wait:
             values.data(values.as_json({"id": id, "disposition": disposition}) if as_json else id)

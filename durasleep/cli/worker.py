@@ -15,7 +15,7 @@ from durasleep import devserver
 from durasleep.app import run_worker
 from durasleep.cli import address, view
 from durasleep.cli import processes as several
-from durasleep.cli.options import UrlOption
+from durasleep.cli.options import FsyncOption, ReplicasOption, UrlOption
 from durasleep.errors import StoreError
 
 LOOK_S = 1.0  # whether a server without a worker is still there
@@ -51,6 +51,8 @@ def worker(
     url: UrlOption = None,
     debug: DebugOption = False,
     accept_eviction: EvictionOption = False,
+    min_replicas: ReplicasOption = None,
+    fsync: FsyncOption = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Serve a group: run its workflows and tasks until SIGTERM or Ctrl-C.
@@ -61,9 +63,15 @@ def worker(
     app = address.load_app(address.find_app(module))
     if processes > 1:
         given = [*([module] if module else []), "--concurrency", str(concurrency)]
-        for option, value in (("--group", group), ("--url", url)):
-            given += [option, value] if value else []
-        flags = (("--debug", debug), ("--i-accept-eviction", accept_eviction), ("--verbose", verbose))
+        for option, value in (("--group", group), ("--url", url), ("--min-replicas", min_replicas)):
+            given += [] if value is None else [option, str(value)]
+        flags = (
+            ("--debug", debug),
+            ("--i-accept-eviction", accept_eviction),
+            ("--fsync", fsync),
+            ("--no-fsync", fsync is False),
+            ("--verbose", verbose),
+        )
         given += [option for option, is_set in flags if is_set]
         names = [["--name", f"{name}-{number}"] if name else [] for number in range(1, processes + 1)]
         raise typer.Exit(several.serve([["worker", *given, *own] for own in names]))
@@ -71,7 +79,15 @@ def worker(
     if url or not app.is_addressed:
         app.connect(address.find_url(url))
     run_worker(
-        app.worker(group=group, name=name, concurrency=concurrency, debug=debug, accept_eviction=accept_eviction)
+        app.worker(
+            group=group,
+            name=name,
+            concurrency=concurrency,
+            debug=debug,
+            accept_eviction=accept_eviction,
+            min_replicas=min_replicas,
+            fsync=fsync,
+        )
     )
 
 

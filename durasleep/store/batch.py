@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 import redis.exceptions as redis_errors
 
-from durasleep.errors import DurasleepError, StoreError, StoreRefused, StoreUnavailable
+from durasleep.errors import DurasleepError, NotReplicated, StoreError, StoreRefused, StoreUnavailable
 from durasleep.model import Op, StartChild, StepResult, Transaction
 from durasleep.settings import Settings
 from durasleep.store import script
@@ -226,15 +226,15 @@ def confirmation(settings: Settings) -> list[list[Value]]:
 
 
 def check_confirmed(replies: Sequence[Reply], settings: Settings) -> None:
-    """StoreUnavailable if too few have it; the writes are made all the same, and to repeat them is safe."""
+    """NotReplicated if too few have it; the writes are made all the same, and to repeat them is safe."""
     for reply in replies:
         if isinstance(reply, Exception):
             raise StoreUnavailable(f"the server cannot confirm what is written: {error_text(reply)}")
         local, replicas = cast("tuple[int, int]", reply if isinstance(reply, list) else (1, reply))
         if settings.fsync and local < 1:
-            raise StoreUnavailable("written, but not known to be on disk")
+            raise NotReplicated("written, but not known to be on disk")
         if replicas < settings.min_replicas:
-            raise StoreUnavailable(f"written, but received by {replicas} replicas of {settings.min_replicas}")
+            raise NotReplicated(f"written, but received by {replicas} replicas of {settings.min_replicas}")
 
 
 class Batcher:
@@ -337,14 +337,16 @@ class Batcher:
     async def _once(self, batch: list[_Asked]) -> tuple[list[_Asked], StoreError | None]:
         """One exchange; answers what is left to repeat, and why."""
         talk_of_batch = talk([waiting.call for waiting in batch], self._settings)
+        confirmed: list[Reply] = []  # by the last exchange, which speaks of those before it, too
         try:
             commands = next(talk_of_batch)
             while True:
                 replies = await self._link.exchange([*commands, *self._confirmation])
-                check_confirmed(replies[len(commands) :], self._settings)
+                confirmed = replies[len(commands) :]
                 commands = talk_of_batch.send(replies[: len(commands)])
         except StopIteration as end:
             found: list[tuple[Reply, int]] = end.value
+        check_confirmed(confirmed, self._settings)
         left: list[_Asked] = []
         problem: StoreError | None = None
         for waiting, (reply, place) in zip(batch, found, strict=True):

@@ -160,6 +160,12 @@ class Pipeline(Protocol):
     def execute_command(self, *args: Any, **options: Any) -> Any: ...
 
 
+def check_unconfirmed(min_replicas: int | None, fsync: bool | None) -> None:
+    """UsageError if what goes into a caller's MULTI is to be confirmed: only the caller can, once it was executed."""
+    if min_replicas or fsync:
+        raise UsageError("min_replicas and fsync do not go with pipeline: WAIT must follow the caller's own EXEC")
+
+
 def enqueue(pipeline: Pipeline, call: Item[Any], settings: Settings) -> None:
     """Put a call into a caller's own MULTI, with the script before it: NOSCRIPT there would drop just our part."""
     [joined] = batch.join([call], settings)

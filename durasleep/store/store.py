@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from durasleep.errors import (
@@ -17,6 +18,7 @@ from durasleep.errors import (
     StoreRefused,
     StoreUnavailable,
     UnsupportedServer,
+    UsageError,
 )
 from durasleep.model import PromiseId
 from durasleep.settings import Settings
@@ -78,6 +80,17 @@ def _check_confirms(replies: list[Any]) -> None:
             raise UnsupportedServer(f"this server cannot confirm writes as the settings ask: {reply}")
 
 
+def confirming(settings: Settings, min_replicas: int | None, fsync: bool | None) -> Settings:
+    """Settings under which writes are confirmed so; what is None stays as it is. UsageError below 0."""
+    if min_replicas is not None and min_replicas < 0:
+        raise UsageError(f"min_replicas is {min_replicas}: 0 or more replicas can have it")
+    return replace(
+        settings,
+        min_replicas=settings.min_replicas if min_replicas is None else min_replicas,
+        fsync=settings.fsync if fsync is None else fsync,
+    )
+
+
 class Store:
     """One namespace, for asyncio. Every call may be repeated; see ``Batcher`` for what is gathered."""
 
@@ -96,6 +109,7 @@ class Store:
         self.name = f"durasleep/{namespace}/{name}"
         self._short_name = name
         self._patience_s = patience_s
+        self._confirming: dict[Settings, Store] = {}
         self._link = self.link()
         self._batcher = Batcher(self._link, settings, patience_s)
         self._greeted = False
@@ -106,17 +120,26 @@ class Store:
         """A connection of its own, for what blocks."""
         return Link(self.connector, self.name, timeout_s or self.settings.command_timeout_s)
 
-    def beside(self) -> Store:
+    def beside(self, settings: Settings | None = None) -> Store:
         """The same, by the same clock, over a connection of its own: its calls and ours do not wait for one another."""
         other = Store(
             self.connector,
             namespace=self.namespace,
-            settings=self.settings,
+            settings=settings or self.settings,
             name=self._short_name,
             patience_s=self._patience_s,
         )
         other.clock = self.clock
         return other
+
+    def confirming(self, min_replicas: int | None, fsync: bool | None) -> Store:
+        """One whose writes count once so many replicas, or the disk, have them; None is as in the settings."""
+        settings = confirming(self.settings, min_replicas, fsync)
+        if settings == self.settings:
+            return self
+        if settings not in self._confirming:
+            self._confirming[settings] = self.beside(settings)
+        return self._confirming[settings]
 
     def keys(self, _id: str = "") -> Keyspace:
         """The partition an id lives in: the only one there is so far."""
@@ -168,6 +191,8 @@ class Store:
         return None if page.cursor else await self.run(reads.load_rest(keys, id, page))
 
     async def aclose(self) -> None:
+        for other in self._confirming.values():
+            await other.aclose()
         await self._batcher.close()
 
     @asynccontextmanager
@@ -201,6 +226,23 @@ class SyncStore:
         self._confirmation = batch.confirmation(settings)
         self._keys = Keyspace(namespace, 0, settings.movable_clock)
         self._greeted = False
+        self._short_name = name
+        self._confirming: dict[Settings, SyncStore] = {}
+
+    def confirming(self, min_replicas: int | None, fsync: bool | None) -> SyncStore:
+        """See ``Store.confirming``."""
+        settings = confirming(self.settings, min_replicas, fsync)
+        if settings == self.settings:
+            return self
+        if settings not in self._confirming:
+            self._confirming[settings] = SyncStore(
+                self.connector,
+                namespace=self.namespace,
+                settings=settings,
+                name=self._short_name,
+                patience_s=self._patience_s,
+            )
+        return self._confirming[settings]
 
     def link(self, timeout_s: float) -> SyncLink:
         """A connection of its own, for what blocks."""
@@ -257,14 +299,16 @@ class SyncStore:
     def _once(self, calls: Sequence[Call], left: list[int], answers: list[Any]) -> tuple[list[int], StoreError | None]:
         """One exchange; answers the positions of what is left to repeat, and why."""
         talk = batch.talk([calls[position] for position in left], self.settings)
+        confirmed: list[Reply] = []  # by the last exchange, which speaks of those before it, too
         try:
             commands = next(talk)
             while True:
                 replies = self._link.exchange([*commands, *self._confirmation])
-                batch.check_confirmed(replies[len(commands) :], self.settings)
+                confirmed = replies[len(commands) :]
                 commands = talk.send(replies[: len(commands)])
         except StopIteration as end:
             found: list[tuple[Reply, int]] = end.value
+        batch.check_confirmed(confirmed, self.settings)
         again: list[int] = []
         problem: StoreError | None = None
         for position, (reply, place) in zip(left, found, strict=True):
@@ -283,4 +327,6 @@ class SyncStore:
         return again, problem
 
     def close(self) -> None:
+        for other in self._confirming.values():
+            other.close()
         self._link.close()

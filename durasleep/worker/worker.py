@@ -9,10 +9,11 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from durasleep import telemetry
@@ -172,15 +173,16 @@ class Worker:
             client_id=lambda: heartbeat.client_id,
         )
         try:
-            await self._store.open()
-            await self._check_eviction()
-            await self._firer.join()
-            await self._reader.join()
-            await asyncio.to_thread(heartbeat.once)
+            has_joined = await self._unless_stopped(self._join(heartbeat))
         except BaseException:
             heartbeat.stop()
             await self._close()
             raise
+        if not has_joined:
+            await asyncio.to_thread(heartbeat.stop)
+            await self._close()
+            logger.info("worker %s has left before it was ready", self.name)
+            return
         heartbeat.start()
         loops = [
             loop.create_task(_keep_going(name, run), name=f"durasleep-{name}")
@@ -208,6 +210,28 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
             await self._leave(heartbeat)
+
+    async def _join(self, heartbeat: Heartbeat) -> None:
+        await self._store.open()
+        await self._check_eviction()
+        await self._firer.join()
+        await self._reader.join()
+        await asyncio.to_thread(heartbeat.once)
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Whether it came to its end; what a Redis that does not serve us holds up is given up when told to stop."""
+        working = asyncio.ensure_future(work)
+        stopped = asyncio.ensure_future(self._stop_asked.wait())
+        try:
+            await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                return False
+            working.result()
+            return True
+        finally:
+            for task in (working, stopped):
+                task.cancel()
+            await asyncio.gather(working, stopped, return_exceptions=True)
 
     async def _check_eviction(self) -> None:
         """UnsupportedServer where what sleeps here could vanish."""

@@ -384,3 +384,11 @@ def test_a_reader_that_has_enough_is_no_error(here: Terminal, worker: subprocess
         check=True,
     )
     assert done.stdout == "hello0\n"
+
+
+def test_writes_that_no_replica_receives_do_not_count(here: Terminal) -> None:
+    with here.running("worker", "shop", "--min-replicas", "1", until="received by 0 replicas of 1"):
+        said = here.run("rpc", "a", "noon", '"2026-11-24"', "--min-replicas", "1")
+    assert said.code == 4
+    assert "written, but received by 0 replicas of 1" in said.err
+    assert here.run("get", "a").code == 0  # it is there all the same

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from durasleep import StoreUnavailable
+from durasleep import Disposition, NotReplicated, StoreUnavailable, UsageError
+from durasleep.devserver import DevServer
 from durasleep.errors import UnsupportedServer
 from durasleep.settings import DEFAULTS
 from durasleep.sync import Client as SyncClient
@@ -22,15 +23,8 @@ from tests.service.workers import Effects, eventually, serving
 CONFIRMED = replace(DEFAULTS, min_replicas=1, confirm_timeout_s=0.1)
 
 
-async def test_a_replica_that_is_cut_off_holds_up_what_is_to_be_kept(
-    make_server: MakeServer,
-    real_server: Server,
-    new_app: NewApp,
-    namespace: str,
-    effects: Effects,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def replicated(make_server: MakeServer) -> tuple[DevServer, DevServer]:
+    """A primary, and a replica that follows it."""
     primary, replica = make_server(), make_server()
     client: Any = Redis.from_url(replica.url)
     await client.execute_command("REPLICAOF", "127.0.0.1", str(primary.port))
@@ -40,6 +34,19 @@ async def test_a_replica_that_is_cut_off_holds_up_what_is_to_be_kept(
 
     await eventually(is_up, "the replica to follow")
     await client.aclose()
+    return primary, replica
+
+
+async def test_a_replica_that_is_cut_off_holds_up_what_is_to_be_kept(
+    make_server: MakeServer,
+    real_server: Server,
+    new_app: NewApp,
+    namespace: str,
+    effects: Effects,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    primary, replica = await replicated(make_server)
     app, plain = new_app(primary.url, settings=CONFIRMED), new_app(primary.url)
     async with serving(app):
         handle = await app.rpc("a", passage, effects.path)
@@ -57,6 +64,31 @@ async def test_a_replica_that_is_cut_off_holds_up_what_is_to_be_kept(
         assert await handle.result() == "through gate"
         assert await (await app.rpc("b", double, 2)) == 4  # it was written; the same id is the same execution
     assert effects.count("a goes") == 1
+
+
+async def test_one_call_alone_waits_for_a_replica(
+    make_server: MakeServer, new_app: NewApp, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("durasleep.app.CALL_PATIENCE_S", 0.5)
+    primary, replica = await replicated(make_server)
+    app = new_app(primary.url, settings=replace(DEFAULTS, confirm_timeout_s=0.1))
+    await app.rpc("copied", double, 1, min_replicas=1)
+    with SyncClient(primary.url, namespace=namespace) as client:
+        assert client.rpc("copied", "double", 1, min_replicas=1).disposition is Disposition.ATTACHED
+    os.kill(replica.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(NotReplicated, match="received by 0 replicas of 1"):
+            await app.rpc("here", double, 2, min_replicas=1)
+        assert (await app.rpc("here", double, 2)).disposition is Disposition.ATTACHED  # stored, not copied
+    finally:
+        os.kill(replica.pid, signal.SIGCONT)
+    assert (await app.rpc("here", double, 2, min_replicas=1)).disposition is Disposition.ATTACHED
+    async with Redis.from_url(primary.url) as client, client.pipeline() as pipeline:
+        with pytest.raises(UsageError, match="caller's own EXEC"):
+            await app.rpc("x", double, 1, pipeline=pipeline, min_replicas=1)
+    async with serving(app):
+        assert await app.get("here").result() == 4
+        assert await app.get("copied").result() == 2
 
 
 async def test_a_write_waits_for_the_disk_where_the_server_can_say_so(

@@ -19,6 +19,7 @@ def test_the_public_names_are_these_and_no_others() -> None:
         "ExecutionError",
         "Handle",
         "NotFound",
+        "NotReplicated",
         "OtherFunction",
         "RemoteError",
         "Retry",
