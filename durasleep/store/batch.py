@@ -6,9 +6,7 @@ While an exchange is under way, new calls gather for the next: the busier, the l
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
-import time
 from collections.abc import Generator, Sequence
 from typing import Any, TypeVar, cast
 
@@ -21,16 +19,14 @@ from durasleep.settings import Settings
 from durasleep.store import script
 from durasleep.store.commands import Call, Command, Item, error_of, key_list
 from durasleep.store.connection import Link, Reply, error_text, refusal
+from durasleep.store.outage import Outage
 from durasleep.store.script import Value
 
 T = TypeVar("T")
 
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0  # a Redis that comes back is used within two seconds
-SAID_S = 60.0  # between two lines about a server that does not serve us
 EXCHANGE_MAX = 96  # calls in one write: Redis runs all scripts it has read of one client before it serves another
-
-logger = logging.getLogger("durasleep")
 
 
 class _Waiting(msgspec.Struct, eq=False):
@@ -244,13 +240,13 @@ class Batcher:
     StoreUnavailable; with None it is repeated until it is cancelled.
     """
 
-    def __init__(self, link: Link, settings: Settings, patience_s: float | None) -> None:
+    def __init__(self, link: Link, settings: Settings, patience_s: float | None, outage: Outage | None = None) -> None:
         self._link = link
         self._settings = settings
         self._patience_s = patience_s
         self._waiting: list[_Asked] = []
         self._pump: asyncio.Task[None] | None = None
-        self._said_at = -SAID_S
+        self._outage = outage or Outage()
         self._confirmation = confirmation(settings)
 
     async def call(self, call: Item[T] | Command[T]) -> T:
@@ -317,22 +313,17 @@ class Batcher:
                     raise
                 problem = error
             if problem is None:
+                if delay_s > RETRY_FIRST_S:
+                    self._outage.end()
                 return
             if give_up_at is None:
-                self._say(problem)
+                self._outage.say(problem)
             elif loop.time() + delay_s > give_up_at:
                 raise problem
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
             delay_s = min(delay_s * 2, RETRY_MAX_S)
             if give_up_at is None:
                 batch, self._waiting = [*batch, *self._waiting], []
-
-    def _say(self, problem: StoreError) -> None:
-        """Once a minute, what keeps a worker from its work."""
-        now = time.monotonic()
-        if now - self._said_at > SAID_S:
-            self._said_at = now
-            logger.error("%s: this worker waits, nothing is lost", problem)
 
     async def _once(self, batch: list[_Asked]) -> tuple[list[_Asked], StoreError | None]:
         """One exchange; answers what is left to repeat, and why."""

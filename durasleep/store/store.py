@@ -28,6 +28,7 @@ from durasleep.store.clock import Clock
 from durasleep.store.commands import Call, Command, Item
 from durasleep.store.connection import Connector, Link, Reply, SyncLink, refusal
 from durasleep.store.keys import SCHEMA_VERSION, Keyspace, meta_key
+from durasleep.store.outage import Outage
 from durasleep.store.reads import Loaded, Plan
 
 T = TypeVar("T")
@@ -102,16 +103,18 @@ class Store:
         settings: Settings,
         name: str = "client",
         patience_s: float | None = None,
+        outage: Outage | None = None,
     ) -> None:
         self.connector = connector
         self.namespace = namespace
         self.settings = settings
         self.name = f"durasleep/{namespace}/{name}"
+        self.outage = outage or Outage()
         self._short_name = name
         self._patience_s = patience_s
         self._confirming: dict[Settings, Store] = {}
         self._link = self.link()
-        self._batcher = Batcher(self._link, settings, patience_s)
+        self._batcher = Batcher(self._link, settings, patience_s, self.outage)
         self._greeted = False
         self._keys = Keyspace(namespace, 0, settings.movable_clock)
         self.clock = Clock(settings.clock_ahead_max_s)
@@ -128,6 +131,7 @@ class Store:
             settings=settings or self.settings,
             name=self._short_name,
             patience_s=self._patience_s,
+            outage=self.outage,
         )
         other.clock = self.clock
         return other

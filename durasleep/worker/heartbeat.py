@@ -14,13 +14,15 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 
-from durasleep.errors import DurasleepError, StoreUnavailable
+from durasleep.errors import DurasleepError, StoreRefused, StoreUnavailable
 from durasleep.settings import Settings
 from durasleep.store import commands
 from durasleep.store.clock import monotonic_us
 from durasleep.store.commands import Beat, Command, Lease
 from durasleep.store.connection import Connector
+from durasleep.store.outage import Outage
 from durasleep.store.store import SyncStore
 
 logger = logging.getLogger("durasleep")
@@ -42,13 +44,19 @@ class Heartbeat:
         held: Callable[[], list[Lease]],
         on_beat: Callable[[Beat, int, int], None],
         loop_thread: int,
+        outage: Outage,
     ) -> None:
         """``held`` and ``on_beat`` (with the monotonic times it was sent and received, in us) are called in the
         heartbeat's thread; ``loop_thread`` is watched for stalls.
         """
         self._store = SyncStore(
-            connector, namespace=namespace, settings=settings, name=consumer.partition("/")[0], patience_s=0.0
+            connector,
+            namespace=namespace,
+            settings=replace(settings, min_replicas=0, fsync=False),  # the next beat is as good
+            name=consumer.partition("/")[0],
+            patience_s=0.0,
         )
+        self._outage = outage
         self._consumer = consumer
         self._group = group
         self._settings = settings
@@ -122,16 +130,12 @@ class Heartbeat:
             self.once()
 
     def _run(self) -> None:
-        said_at = 0.0
         next_at = time.monotonic() + self._settings.heartbeat_s
         while not self._stop.wait(max(0.0, next_at - time.monotonic())):
             next_at = time.monotonic() + self._settings.heartbeat_s
             try:
                 self._beat()
-                said_at = 0.0
-            except DurasleepError as error:
-                if time.monotonic() - said_at > 60 or said_at == 0.0:
-                    said_at = time.monotonic()
-                    logger.warning("no heartbeat: %s", error)
+            except (StoreUnavailable, StoreRefused) as error:
+                self._outage.say(error)
             except Exception:
                 logger.exception("a heartbeat failed")

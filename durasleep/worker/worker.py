@@ -8,7 +8,6 @@ import os
 import secrets
 import socket
 import threading
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ from durasleep.settings import Settings
 from durasleep.store import commands, doctor
 from durasleep.store.commands import Beat, Command, Fired, Lease
 from durasleep.store.connection import Connector
+from durasleep.store.outage import Outage
 from durasleep.store.store import Store
 from durasleep.worker import cron
 from durasleep.worker.executor import Executor
@@ -164,6 +164,7 @@ class Worker:
             held=self._executor.held,
             on_beat=lambda beat, sent_us, received_us: _post(loop, self._take_beat, beat, sent_us, received_us),
             loop_thread=threading.get_ident(),
+            outage=self._store.outage,
         )
         self._reaper = Reaper(
             self._store,
@@ -185,7 +186,7 @@ class Worker:
             return
         heartbeat.start()
         loops = [
-            loop.create_task(_keep_going(name, run), name=f"durasleep-{name}")
+            loop.create_task(_keep_going(name, run, self._store.outage), name=f"durasleep-{name}")
             for name, run in (
                 ("reader", self._read),
                 ("listener", self._listener.run),
@@ -356,16 +357,13 @@ class Worker:
             )
 
 
-async def _keep_going(name: str, run: Callable[[], Awaitable[None]]) -> None:
-    """Run a loop for ever: what fails is said, once a minute if it is Redis, and begun again."""
-    said_at = 0.0
+async def _keep_going(name: str, run: Callable[[], Awaitable[None]], outage: Outage) -> None:
+    """Run a loop for ever: what fails is said and begun again."""
     while True:
         try:
             await run()
         except StoreUnavailable as error:
-            if said_at == 0.0 or time.monotonic() - said_at > 60:
-                said_at = time.monotonic()
-                logger.warning("%s: %s", name, error)
+            outage.say(error)
         except DurasleepError as error:
             logger.error("%s: %s", name, error)
         except Exception:

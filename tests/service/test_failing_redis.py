@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -163,3 +165,24 @@ async def test_connections_that_went_silent_are_noticed_and_made_anew(
     finally:
         await app.aclose()
         await proxy.close()
+
+
+async def test_an_outage_is_said_once_a_minute_by_the_whole_worker_and_when_it_is_over(
+    make_server: MakeServer, new_app: NewApp, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every_s = 1.5  # for a minute
+    monkeypatch.setattr("durasleep.store.outage.SAID_S", every_s)
+    server = make_server()
+
+    def said(text: str) -> list[float]:
+        return [record.created for record in caplog.records if text in record.getMessage()]
+
+    async with serving(new_app(server.url)):
+        server.kill()
+        await eventually(lambda: len(said("this worker waits")) == 3, "three lines")
+        server.start()
+        await eventually(lambda: said("Redis serves this worker again"), "the end of it")
+    lines = said("this worker waits")
+    assert all(later - earlier >= every_s - 0.1 for earlier, later in pairwise(lines))
+    others = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(others) == len(lines) + 1, others
