@@ -69,11 +69,15 @@ class Terminal:
         return ended
 
     @contextmanager
-    def running(self, *args: str, until: str) -> Generator[subprocess.Popen[bytes]]:
-        """Run ``durasleep`` beside the test, once its log says ``until``; SIGTERM at the end."""
+    def running(self, *args: str, until: str, keep: Path | None = None) -> Generator[subprocess.Popen[bytes]]:
+        """Run ``durasleep`` beside the test, once its log says ``until``; SIGTERM at the end.
+
+        The log is in ``keep``, if that is given.
+        """
         descriptor, name = tempfile.mkstemp(prefix="durasleep-test-", suffix=".log")
-        log = Path(name)
-        with os.fdopen(descriptor, "wb") as out:
+        os.close(descriptor)
+        log = keep or Path(name)
+        with log.open("wb") as out:
             process = subprocess.Popen(
                 [*COMMAND, *args], cwd=self.directory, env=self.environment, stdout=out, stderr=subprocess.STDOUT
             )
@@ -85,7 +89,7 @@ class Terminal:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             process.wait(PATIENCE_S)
-            log.unlink()
+            Path(name).unlink()
 
 
 def wait_for(look: object, what: str) -> None:

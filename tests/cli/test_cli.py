@@ -392,3 +392,32 @@ def test_writes_that_no_replica_receives_do_not_count(here: Terminal) -> None:
     assert said.code == 4
     assert "written, but received by 0 replicas of 1" in said.err
     assert here.run("get", "a").code == 0  # it is there all the same
+
+
+def test_passwords_are_shown_nowhere(tmp_path: Path, make_server: MakeServer) -> None:
+    server, password = make_server(), "hush-hush"
+    (tmp_path / "shop.py").write_text(APP)
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("requirepass", password)
+        here = Terminal(tmp_path, DURASLEEP_REDIS_URL=server.url.replace("redis://", f"redis://:{password}@"))
+        said: list[str] = []
+        with here.running("worker", "shop", "--verbose", "--name", "w1", until="is ready", keep=tmp_path / "log"):
+            for command in (
+                ("rpc", "a", "noon", '"2026-11-24"', "--json"),
+                ("get", "a"),
+                ("get", "a", "--json"),
+                ("ls", "--status", "done"),
+                ("doctor",),
+                ("export", "a"),
+            ):
+                done = here.run(*command)
+                said += [done.out, done.err]
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            client.config_set("requirepass", f"not {password}")
+            said += [here.run("get", "a").err]
+            wait_for(lambda: "refuses us" in (tmp_path / "log").read_text(), "the worker to say that it is refused")
+            client.config_set("requirepass", password)
+        said.append((tmp_path / "log").read_text())
+        client.config_set("requirepass", "")
+    assert all(said[::2])
+    assert not [text for text in said if password in text]
