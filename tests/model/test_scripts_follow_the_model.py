@@ -284,7 +284,7 @@ def _id_of(lease: Lease) -> str:
 PROFILE = (
     settings(max_examples=EXAMPLES, stateful_step_count=60, print_blob=True)
     if EXAMPLES
-    else settings(max_examples=120, stateful_step_count=30, derandomize=True, phases=[Phase.generate])
+    else settings(max_examples=60, stateful_step_count=30, derandomize=True, phases=[Phase.generate])
 )
 
 
