@@ -70,8 +70,8 @@ class Work:
         for id, shape in self.shapes.items():
             handle = await app.rpc(id, WORKFLOWS[shape]) if restart else app.get(id, str)
             with suppress(DurasleepError, asyncio.TimeoutError):
-                self.results.setdefault(id, []).append(await handle.result(timeout=QUIET_S))
-                self.results[id].append(await app.get(id, str))
+                told = [await handle.result(timeout=QUIET_S), await app.get(id, str)]
+                self.results[id] = told  # not before: what waits for a person is answered until it has a result
 
 
 async def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
