@@ -165,6 +165,7 @@ class Executor:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)  # for the callbacks that let go of them: of what has ended, gather waits for nothing
         self._workflows.drop_all()
         await asyncio.sleep(0)  # they are put away in plain callbacks
         self._code.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from typing import Any
 
@@ -114,3 +115,18 @@ async def test_a_blocked_event_loop_keeps_its_lease(
     effects.open("gate")
     assert await handle == "through gate"
     assert effects.count("gate") == 1
+
+
+async def test_a_worker_leaves_while_what_it_held_has_just_ended(app: Durasleep, real_server: Server) -> None:
+    """What has ended is let go of in a callback, which must get its turn: from Python 3.12 on, gather gives it none."""
+    executor = app.worker()._executor  # pyright: ignore[reportPrivateUsage]
+    together = executor._together  # pyright: ignore[reportPrivateUsage]
+
+    async def nothing() -> None: ...
+
+    ended = asyncio.create_task(nothing())
+    ended.add_done_callback(together.discard)
+    together.add(ended)
+    leaving = asyncio.create_task(executor.abort())  # runs next, before the callback
+    await leaving
+    assert not together
