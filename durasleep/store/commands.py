@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -139,10 +139,18 @@ class Created(msgspec.Struct, frozen=True):
     value: bytes
 
 
-def _parse_created(answer: list[Any]) -> Created:
-    disposition, state, place, birth, function, value = answer
+def _parse_created(function: str, place: Place | None, answer: list[Any] | bytes) -> Created:
+    """What ``create`` answers; of what was made just now it is only the birth."""
+    if isinstance(answer, bytes):
+        return Created(Disposition.CREATED, State.PENDING, place, int(answer), function, b"")
+    disposition, state, found_place, birth, found_function, value = answer
     return Created(
-        Disposition(to_text(disposition)), STATE_OF[state], PLACE_OF.get(place), int(birth), to_text(function), value
+        Disposition(to_text(disposition)),
+        STATE_OF[state],
+        PLACE_OF.get(found_place),
+        int(birth),
+        to_text(found_function),
+        value,
     )
 
 
@@ -174,7 +182,8 @@ def create(
         inbox=inbox,
         retention="" if retention_ms in (None, LIMIT["retention_ms"]) else retention_ms,
     )
-    return Item(lua, keys, (), item, _parse_created)
+    place = None if kind is not Kind.EXECUTION else Place.DELAYED if start else Place.QUEUED
+    return Item(lua, keys, (), item, partial(_parse_created, function, place))
 
 
 def attach(keys: Keyspace, id: PromiseId, *, inbox: str = "") -> Item[Created]:
@@ -183,7 +192,7 @@ def attach(keys: Keyspace, id: PromiseId, *, inbox: str = "") -> Item[Created]:
     item = lua.item(
         id=id, kind="", func="", queue="", args="", start="", deadline="", call="", inbox=inbox, retention=""
     )
-    return Item(lua, keys, (), item, _parse_created)
+    return Item(lua, keys, (), item, partial(_parse_created, "", None))
 
 
 # -- commit ------------------------------------------------------------------
@@ -206,10 +215,15 @@ class Committed(msgspec.Struct, frozen=True):
     entries: list[Entry]
 
 
-def _parse_committed(answer: list[Any]) -> Committed:
+def _parse_committed(answer: list[Any] | bytes) -> Committed:
+    if isinstance(answer, bytes):
+        return _NO_NEWS
     word, more, *rest = answer
     entries = [parse_entry(number, raw) for number, raw in zip(rest[::2], rest[1::2], strict=True)]
     return Committed(word == b"redrive", more == b"1", entries)
+
+
+_NO_NEWS = Committed(redrive=False, more=False, entries=[])
 
 
 def _op_values(op: Op) -> list[Value]:

@@ -94,6 +94,9 @@ LIMIT = {
     "inbox_value_bytes_max": 65_536,  # larger results are read by their reader
     "inbox_ttl_ms": 90_000,
     "recent_max": 1000,
+    "snapshot_bytes_max": 512,  # of an execution in its stream entry: what begins with more is loaded
+    "snapshot_fields_max": 40,  # of its hash: some sixteen of them are journal entries
+    "snapshots_queued_max": 10_000,  # in one stream; what is queued behind as many is only named
     "args_part_bytes": 64,  # the default of hash-max-listpack-value
     "args_parts_max": 16,
     "workers_max": 1000,

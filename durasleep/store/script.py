@@ -1,7 +1,7 @@
 """Lua scripts from package data: includes joined, names of keys and fields filled in, signatures read.
 
 A script's signature is written once, in Lua: ``unpack(KEYS)``, ``unpack(ARGV, 1, n)`` for its head and
-``unpack(item, 1, n)`` for each item of a batch. Python binds keywords to those names.
+``unpack(ARGV, at + 1, at + n)`` for each item of a batch. Python binds keywords to those names.
 ``python -m durasleep.store.script DIRECTORY`` writes what the server runs, for linters and readers.
 """
 
@@ -21,7 +21,7 @@ from durasleep.store.keys import DEFAULT, KEY_NAMES, KIND, LIMIT, PLACE, STATE, 
 
 NAMES = ("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule", "load", "check")
 
-_INCLUDE = re.compile(r"^-- @include (\w+)\n", re.MULTILINE)
+_INCLUDE = re.compile(r"^ *-- @include (\w+)\n", re.MULTILINE)
 _LITERAL = re.compile(r"\b(F|S|W|STATE|PLACE|KIND|LIMIT|DEFAULT)\.(\w+)")
 _TABLES: dict[str, dict[str, str] | dict[str, int]] = {
     "F": F,
@@ -119,7 +119,7 @@ def load(name: str, movable_clock: bool = False) -> Script:
     if _names(r"KEYS\)", text) != KEY_NAMES:
         raise TypeError(f"{name}.lua: its KEYS are not those of keys.KEY_NAMES")
     source = text.encode()
-    item_names = _names(r"item, 1, \d+\)", text)
+    item_names = _names(r"ARGV, (?:at|item) \+ 1, (?:at|item) \+ \d+\)", text)
     return Script(
         name=name,
         source=source,

@@ -299,7 +299,7 @@ function checks.expiring(key)
 end
 
 local function check(item)
-  local what, name, at = unpack(item, 1, 3)
+  local what, name, at = unpack(ARGV, item + 1, item + 3)
   if not checks[what] then error('INVALID check ' .. what, 0) end
   findings = {}
   local next_at = checks[what](name, at)

@@ -1,24 +1,99 @@
 -- Everything one activation asked for, and its outcome: all of it or, with FENCED, nothing.
 -- `open` is empty if all it ever asked for has settled: whoever holds the lease knows, for nobody else can ask.
--- Answers per item: a word ("ok", "redrive", "dropped"), "1" if there is more, then the entries
--- settled after `seen`, as number and raw entry.
+-- Answers per item: "ok" if that was all; else a word ("ok", "redrive", "dropped"), "1" if there is more, then the
+-- entries settled after `seen`, as number and raw entry.
 -- @include keys
 -- @include each_item
--- @include make
--- @include wait_for
--- @include run_transaction
+-- @include due_at
+-- @include journal
+-- @include finish
+-- @include holder
+-- @include at_end
 local consumer = unpack(ARGV, 1, 1)
 
 -- What runs may finish on a full Redis: a first write that frees lets the rest pass.
 redis.call('ZREM', timers, '')
 
--- The fence: stream entry and epoch, both as the worker read them, and the entry pending to this very consumer.
-local function check_fence(record, entry, epoch)
-  if not record or record.state ~= STATE.pending then error('FENCED the execution has ended', 0) end
-  if record.entry ~= entry or record.epoch ~= tonumber(epoch) then
-    error('FENCED ' .. record.id .. ' has been dispatched anew', 0)
+-- What few commits need, see `seldom` below: it is made when the first of them comes. A function of a script is made
+-- anew at every call, and these sixty cost as much as a commit.
+local seldom
+
+-- Whether an entry is pending to this very consumer. All that the items name of one queue are asked for at once, as far
+-- as they lie together; the others one by one.
+local pending, pending_queue = {}, nil
+
+local function ask_pending(first)
+  local at, stop, oldest, newest, count = first, #ARGV, nil, nil, 0
+  while at <= stop do
+    oldest, newest, count = oldest or at, at, count + 1
+    at = at + ARGV[at] + 1
   end
-  if holder(record) ~= consumer then error('FENCED ' .. record.id .. ' is not held by ' .. consumer, 0) end
+  pending_queue = oldest and ARGV[oldest + 2] or ''
+  if count < 2 then return end
+  local stream, from, to = queue_prefix .. pending_queue, ARGV[oldest + 3], ARGV[newest + 3]
+  local rows = redis.pcall('XPENDING', stream, group_of(pending_queue) or '', from, to, count, consumer)
+  for i = 1, #rows do
+    pending[rows[i][1]] = true
+  end
+end
+
+local function is_held(queue, entry)
+  if queue == pending_queue and pending[entry] then return true end
+  return holder({ queue = queue, entry = entry }) == consumer
+end
+
+-- The execution an item speaks of: what every commit needs of it, and of one that ends who waits for it and how long it
+-- is kept. The entries in `numbers` are read along.
+local function load_held(id, queue, is_ending, numbers)
+  local key = promise_prefix .. id
+  local words, n = { 'HMGET', key, F.state, F.birth, F.epoch, F.entry, F.order, F.unseen, F.deaths }, 9
+  if is_ending then
+    words[10], words[11], words[12], words[13], n = F.waiters, F.deadline, F.family, F.retention, 13
+  end
+  for i = 1, #numbers do
+    words[n + i] = numbers[i]
+  end
+  local v = redis.pcall(unpack(words))
+  if v.err then seldom().raise_broken(id, v) end
+  if v[1] or not v[2] then return nil end
+  local epoch, order, known = tonumber(v[3] or '0'), tonumber(v[5] or '0'), {}
+  if not (epoch and order) then seldom().raise_broken(id) end
+  n = n - 2
+  for i = 1, #numbers do
+    known[numbers[i]] = v[n + i]
+  end
+  local waiters, deadline, family, retention
+  if is_ending then
+    waiters, deadline, family, retention = v[8], v[9], v[10], v[11]
+  end
+  -- No more than sixteen fields, with those that `save` uses: Lua doubles a table that grows beyond.
+  local record = {
+    id = id,
+    key = key,
+    queue = queue,
+    known = known,
+    birth = v[2],
+    epoch = epoch,
+    entry = v[4],
+    order = order,
+    unseen = v[6] or '',
+    saved_unseen = v[6] or '',
+    waiters = waiters,
+    deadline = deadline,
+    family = family,
+    retention = retention,
+  }
+  if v[7] then record.deaths = tonumber(v[7]) end
+  return record
+end
+
+-- The fence: stream entry and epoch, both as the worker read them, and the entry pending to this very consumer.
+local function check_fence(record, id, queue, entry, epoch)
+  if not record then error('FENCED the execution has ended', 0) end
+  if record.entry ~= entry or record.epoch ~= tonumber(epoch) then
+    error('FENCED ' .. id .. ' has been dispatched anew', 0)
+  end
+  if not is_held(queue, entry) then error('FENCED ' .. id .. ' is not held by ' .. consumer, 0) end
 end
 
 -- The worker's memory must be this server's history: after a rollback it may know what never happened here.
@@ -28,164 +103,31 @@ local function check_history(record, seen, seen_number, asked)
     error('FENCED the journal of ' .. record.id .. ' has no entry ' .. asked, 0)
   end
   if seen == '0' then return end
-  local entry = read_entry(raw_of(record, seen_number))
-  if not entry or entry.stamp ~= seen then
+  local raw = raw_of(record, seen_number)
+  if not raw or not has_stamp(raw, seen) then
     error('FENCED the journal of ' .. record.id .. ' has no stamp ' .. seen, 0)
   end
 end
 
--- A child that outlived its parent is told so: nobody waits for what it does.
-local function check_parent(record)
-  if not is_orphan(record) then return end
-  finish(record, STATE.canceled, '')
-  error('FENCED the parent of ' .. record.id .. ' has ended: it is canceled', 0)
-end
-
--- Ops follow the item's fixed part: how many values, then type, number and the rest.
-local function read_ops(item, at)
-  local ops = {}
-  while at <= #item do
-    local size, op = tonumber(item[at]), {}
-    for i = 1, size do
-      op[i] = item[at + i]
-    end
-    if not string.find(op[2], '^%d[%d.]*$') then error('INVALID entry number ' .. op[2], 0) end
-    ops[#ops + 1] = op
-    at = at + size + 1
+-- The entries a commit speaks of. Ops follow the item's fixed part: how many values, then kind, number and the rest.
+local function numbers_of(op, stop, seen_number, asked)
+  local numbers, n = {}, 0
+  if seen_number ~= '' then
+    n = 1
+    numbers[1] = seen_number
   end
-  return ops
-end
-
--- The entries a commit speaks of.
-local function numbers_of(ops, seen_number, asked)
-  local numbers = { seen_number ~= '' and seen_number or nil }
-  if asked ~= '' then numbers[#numbers + 1] = asked end
-  for _, op in ipairs(ops) do
-    numbers[#numbers + 1] = op[2]
+  if asked ~= '' then
+    n = n + 1
+    numbers[n] = asked
+  end
+  while op <= stop do
+    local number = ARGV[op + 2]
+    if not string.find(number, '^%d[%d.]*$') then error('INVALID entry number ' .. number, 0) end
+    n = n + 1
+    numbers[n] = number
+    op = op + ARGV[op] + 1
   end
   return numbers
-end
-
--- Entry `number` as this commit finds it, its own writes included.
-local function current(record, fresh, number)
-  return fresh[number] or read_entry(raw_of(record, number))
-end
-
-local apply = {}
-
-function apply.timer(record, fresh, op)
-  local number, name, due = op[2], op[3], op[4]
-  if current(record, fresh, number) then return end
-  local instant = due_at(due)
-  fresh[number] = { kind = KIND.timer, state = STATE.pending, due = int(instant), name = name }
-  put_entry(record, number, write_entry(fresh[number], ''))
-  set_timer(record.id .. '~' .. number, instant)
-end
-
-function apply.promise(record, fresh, op)
-  local number, name, due = op[2], op[3], op[4]
-  if current(record, fresh, number) then return end
-  local instant = due ~= '' and due_at(due) or nil
-  fresh[number] = { kind = KIND.promise, state = STATE.pending, due = instant and int(instant) or '', name = name }
-  put_entry(record, number, write_entry(fresh[number], ''))
-  if instant then set_timer(record.id .. '~' .. number, instant) end
-end
-
-function apply.step(record, fresh, op)
-  local number, name, state, payload = op[2], op[3], op[4], op[5]
-  if current(record, fresh, number) then return end
-  fresh[number] = { kind = KIND.step, name = name }
-  journal(record, number, fresh[number], state, payload)
-end
-
--- What the workflow no longer wants: a tombstone, never delivered. Of a step there was no entry yet.
-function apply.cancel(record, fresh, op)
-  local number, kind, name = op[2], op[3], op[4]
-  local entry = current(record, fresh, number)
-  if entry and entry.state ~= STATE.pending then return end
-  entry = entry or { kind = kind, name = name }
-  if entry.due and entry.due ~= '' then unset_timer(record.id .. '~' .. number) end
-  entry.state, entry.stamp, entry.due = STATE.canceled, '', ''
-  fresh[number] = entry
-  put_entry(record, number, write_entry(entry, ''))
-  save(record)
-  if entry.kind == KIND.child and (entry.child_id or '') == '' then
-    local child = load(record.id .. '~' .. number)
-    if child and child.birth == record.birth and child.state == STATE.pending then finish(child, STATE.canceled, '') end
-  end
-end
-
--- A child of the family, or an execution with an id of its own, which is attached to if it exists.
-function apply.child(record, fresh, op)
-  local number, func, queue, args, deadline, child_id = op[2], op[3], op[4], op[5], op[6], op[7]
-  if current(record, fresh, number) then return end
-  local entry = { kind = KIND.child, state = STATE.pending, name = func, child_id = child_id }
-  fresh[number] = entry
-  local id = child_id ~= '' and child_id or record.id .. '~' .. number
-  local child = load(id)
-  if child and child_id == '' and child.birth ~= record.birth then
-    make_room(child)
-    child = nil
-  end
-  if child and child.func ~= func then
-    journal(record, number, entry, STATE.rejected, '') -- empty: the id belongs to another function
-    return
-  end
-  if child and child.state ~= STATE.pending then
-    journal(record, number, entry, child.state, redis.call('HGET', child.key, F.value) or '')
-    return
-  end
-  put_entry(record, number, write_entry(entry, ''))
-  local waiter = child_id ~= '' and 'p' .. record.birth .. ' ' .. record.id .. '~' .. number or nil
-  if child then
-    if waiter then wait_for(child, waiter) end
-    return
-  end
-  if not waiter and not record.family then
-    record.family = '1'
-    put(record, F.family, record.family)
-  end
-  local what = {
-    kind = KIND.execution,
-    func = func,
-    queue = queue ~= '' and queue or record.queue,
-    args = args,
-    waiters = waiter and waiter .. '\n',
-  }
-  make(id, waiter and int(now) or record.birth, what, nil, deadline ~= '' and due_at(deadline) or nil)
-end
-
--- An execution nobody waits for: its entry settles as soon as it has been started, or exists already.
-function apply.detached(record, fresh, op)
-  local number, func, queue, args, deadline, id = op[2], op[3], op[4], op[5], op[6], op[7]
-  if current(record, fresh, number) then return end
-  fresh[number] = { kind = KIND.detached, name = func, child_id = id }
-  local child = load(id)
-  if child and child.func ~= func then
-    journal(record, number, fresh[number], STATE.rejected, '') -- empty: the id belongs to another function
-    return
-  end
-  if not child then
-    local what = { kind = KIND.execution, func = func, queue = queue ~= '' and queue or record.queue, args = args }
-    make(id, int(now), what, nil, deadline ~= '' and due_at(deadline) or nil)
-  end
-  journal(record, number, fresh[number], STATE.resolved, '')
-end
-
--- Which code this execution runs. It settles nothing, so that nobody is woken for it.
-function apply.mark(record, fresh, op)
-  local number, kind, name = op[2], op[3], op[4]
-  if current(record, fresh, number) then return end
-  fresh[number] = { kind = kind, state = STATE.resolved, name = name }
-  put_entry(record, number, write_entry(fresh[number], ''))
-end
-
-function apply.transaction(record, fresh, op)
-  local number = op[2]
-  if current(record, fresh, number) then return end
-  fresh[number] = { kind = KIND.transaction, name = '' }
-  local state, reply = run_transaction(op, 3)
-  journal(record, number, fresh[number], state, reply)
 end
 
 -- Names stand in the heads of entries, between tabs.
@@ -193,137 +135,42 @@ local function check_text(text)
   if string.find(text, '[\t\n]') then error('INVALID a name with a tab or line end: ' .. text, 0) end
 end
 
-local checks = {}
+-- What could make an op fail, looked at before the first write; and what it writes. An op that was made before is left.
+local checks, apply = {}, {}
 
 function checks.timer(_, op)
-  check_text(op[3])
-  if op[1] == 'timer' or op[4] ~= '' then due_at(op[4]) end
+  check_text(ARGV[op + 3])
+  due_at(ARGV[op + 4])
 end
 
-checks.promise = checks.timer
-
-function checks.child(record, op)
-  local func, queue, deadline, child_id = op[3], op[4], op[6], op[7]
-  check_text(func .. child_id)
-  check_queue(queue ~= '' and queue or record.queue)
-  if deadline ~= '' then due_at(deadline) end
-  local child = load(child_id ~= '' and child_id or record.id .. '~' .. op[2])
-  if child and child_id ~= '' and op[1] == 'child' and count_waiters(child) >= LIMIT.promise_waiters_max then
-    error('NOT_ALLOWED ' .. LIMIT.promise_waiters_max .. ' executions wait for ' .. child_id .. ' already', 0)
-  end
-end
-
-function checks.detached(record, op)
-  if op[7] == '' then error('INVALID a detached execution needs an id of its own', 0) end
-  checks.child(record, op)
+function apply.timer(record, op)
+  local number, name = ARGV[op + 2], ARGV[op + 3]
+  if raw_of(record, number) then return end
+  local instant = due_at(ARGV[op + 4])
+  put_entry(
+    record,
+    number,
+    write_entry({ kind = KIND.timer, state = STATE.pending, due = int(instant), name = name }, '')
+  )
+  set_timer(record.id .. '~' .. number, instant)
 end
 
 function checks.step(_, op)
-  check_text(op[3])
+  check_text(ARGV[op + 3])
 end
 
-function checks.mark(_, op)
-  check_text(op[4])
-end
-
-function checks.cancel(record, op)
-  check_text(op[4])
-  if op[3] == KIND.child then load(record.id .. '~' .. op[2]) end
-end
-
-function checks.transaction(_, op)
-  check_transaction(op, 3)
-end
-
--- What could make an op fail is looked at before the first write.
-local function check_op(record, op)
-  if not checks[op[1]] then error('INVALID op ' .. op[1], 0) end
-  checks[op[1]](record, op)
+function apply.step(record, op)
+  local number, name, state, payload = unpack(ARGV, op + 2, op + 5)
+  if raw_of(record, number) then return end
+  journal(record, number, { kind = KIND.step, name = name }, state, payload)
 end
 
 local ending = { resolve = STATE.resolved, reject = STATE.rejected, cancel = STATE.canceled }
 
-local outcomes = {}
-
-function outcomes.suspend(record)
+-- Where an execution is put that goes on later.
+local function suspend(record)
   leave(record)
   put(record, F.place, PLACE.suspended)
-end
-
--- Delayed: a task between two attempts, or a function no worker knows yet.
-local function delay(record, due, reason)
-  leave(record)
-  put(record, F.place, PLACE.delayed)
-  local instant = due_at(due)
-  put(record, F.due, int(instant))
-  put(record, F.reason, reason)
-  set_timer(record.id .. '~retry', instant)
-end
-
-function outcomes.retry(record, payload, due)
-  delay(record, due, payload)
-end
-
-function outcomes.defer(record, payload, due)
-  delay(record, due, payload)
-end
-
-function outcomes.halt(record, payload)
-  leave(record)
-  halt(record, payload)
-end
-
--- What was pending in the old run ends with it, children beyond `LIMIT.family_max` a little later; what has
--- ended before is kept no longer than they are.
-local function close_run(record, fields)
-  local room = LIMIT.family_max
-  local keep_ms = retention_of(redis.call('HGET', promise_prefix .. string.match(record.id, '^[^~]*'), F.retention))
-  for i = 1, #fields, 2 do
-    local entry = string.find(fields[i], '^%d') and read_entry(fields[i + 1])
-    local is_child = entry and entry.kind == KIND.child and entry.state == STATE.pending and entry.child_id == ''
-    if is_child and room == 0 then
-      close_later(record.id .. '~' .. fields[i])
-    elseif entry then
-      if is_child then room = room - 1 end
-      close_members(record, { fields[i], fields[i + 1] }, keep_ms)
-    end
-  end
-end
-
--- The next run under the same id: the journal begins anew behind `base`, so that no number is used twice.
--- Only a cancel that the old run has not heard of is the new one's.
-function outcomes.continue_as_new(record, payload, base)
-  local is_canceled = string.find(' ' .. record.unseen, ' 0 ', 1, true)
-  save(record) -- what this very commit has asked for belongs to the old run, too
-  local fields = redis.call('HGETALL', record.key)
-  leave(record)
-  for i = 1, #fields, 2 do
-    if string.find(fields[i], '^%d') and not (is_canceled and fields[i] == '0') then drop(record, fields[i]) end
-  end
-  if is_canceled then
-    put(record, F.unseen, '0 ')
-  else
-    drop(record, F.unseen)
-  end
-  for i = 1, LIMIT.args_parts_max - 1 do
-    drop(record, F.args .. i)
-  end
-  put(record, F.args, first_part(payload))
-  put(record, F.base, base)
-  put(record, F.begun, int(now))
-  dispatch(record)
-  save(record)
-  add_parts(record, payload)
-  close_run(record, fields)
-end
-
--- What the outcome needs, looked at before the first write.
-local function check_outcome(outcome, due)
-  if outcome == 'retry' or outcome == 'defer' then due_at(due) end
-  if outcome == 'halt' then check_type(halted, 'zset') end
-  if outcome ~= 'continue' and not ending[outcome] and not outcomes[outcome] then
-    error('INVALID outcome ' .. outcome, 0)
-  end
 end
 
 -- The oldest unseen settlements, as many as one answer may carry.
@@ -341,77 +188,329 @@ local function unseen_entries(record, word)
       answer[#answer + 1] = raw
     end
   end
-  return answer
+  return #answer > 2 and answer or word
 end
 
 -- Forget what the worker says it has seen; what is left is news.
 local function trim_unseen(record, seen_number)
   if seen_number == '' or record.unseen == '' then return end
   local _, last = string.find(' ' .. record.unseen, ' ' .. seen_number .. ' ', 1, true)
-  if not last then return end
-  record.unseen = string.sub(record.unseen, last)
-  if record.unseen == '' then
-    drop(record, F.unseen)
-  else
-    put(record, F.unseen, record.unseen)
-  end
+  if last then record.unseen = string.sub(record.unseen, last) end
 end
 
--- An entry whose execution is gone, has ended or was dispatched anew leaves its stream; nothing else is written.
-local function drop_entry(queue, entry, id, reason)
-  local ok, record = pcall(load, id)
-  if not ok then
-    reason = reason ~= '' and reason or text_of(record)
-  elseif record and record.state == STATE.pending and record.entry == entry then
-    error('FENCED ' .. id .. ' lives in this entry', 0)
-  end
-  redis.call('XACK', queue_prefix .. queue, group_of(queue), entry)
-  redis.call('XDEL', queue_prefix .. queue, entry)
-  if reason ~= '' then put_aside('queue:' .. queue .. ':' .. entry .. ': ' .. reason) end
-  return { 'dropped', '' }
-end
-
-local function commit(item)
-  local id, queue, entry, epoch, seen, seen_number, outcome, payload, due, open, asked = unpack(item, 1, 11)
-  if outcome == 'drop' then return drop_entry(queue, entry, id, payload) end
-  local ops = read_ops(item, 12)
-  local record = load(id, numbers_of(ops, seen_number, asked))
-  check_fence(record, entry, epoch)
+local function commit(at, size)
+  local id, queue, entry, epoch, seen, seen_number, outcome, payload, due, open, asked = unpack(ARGV, at + 1, at + 11)
+  if outcome == 'drop' then return seldom().drop_entry(queue, entry, id, payload) end
+  local first, stop, final = at + 12, at + size, ending[outcome]
+  local record = load_held(id, queue, final, numbers_of(first, stop, seen_number, asked))
+  check_fence(record, id, queue, entry, epoch)
   check_history(record, seen, seen_number, asked)
-  for _, op in ipairs(ops) do
-    check_op(record, op)
+  local op = first
+  while op <= stop do
+    local check = checks[ARGV[op + 1]] or seldom().check(ARGV[op + 1])
+    check(record, op)
+    op = op + ARGV[op] + 1
   end
-  check_outcome(outcome, due)
-  check_parent(record)
+  if not (final or outcome == 'suspend' or outcome == 'continue') then seldom().check_outcome(outcome, due) end
+  if string.find(id, '~', 1, true) then seldom().check_parent(record) end
 
   trim_unseen(record, seen_number)
-  local fresh = {}
-  for _, op in ipairs(ops) do
-    apply[op[1]](record, fresh, op)
+  op = first
+  while op <= stop do
+    apply[ARGV[op + 1]](record, op)
+    op = op + ARGV[op] + 1
   end
-  if record.deaths > 0 and outcome ~= 'defer' then -- deferred, it has not run
+  if record.deaths and outcome ~= 'defer' then -- deferred, it has not run
     drop(record, F.deaths)
     drop(record, F.lone_deaths)
+    record.deaths = nil
   end
-  if ending[outcome] then
-    record.is_quiet = open == ''
-    finish(record, ending[outcome], payload)
-    return { 'ok', '' }
+  if final then
+    finish(record, final, payload, open == '')
+    return 'ok'
   elseif outcome == 'continue' then
     save(record)
     return unseen_entries(record, 'ok')
-  elseif outcome == 'suspend' and record.unseen ~= '' then
-    save(record)
+  elseif outcome ~= 'suspend' then
+    seldom().outcomes[outcome](record, payload, due)
+  elseif record.unseen == '' then
+    suspend(record)
+  else
     local news = unseen_entries(record, 'redrive')
-    if #news > 2 then return news end
-    drop(record, F.unseen) -- numbers without entries: nothing would ever be seen
+    if news ~= 'redrive' then
+      save(record)
+      return news
+    end
+    record.unseen = '' -- numbers without entries: nothing would ever be seen
+    suspend(record)
   end
-  outcomes[outcome](record, payload, due)
   save(record)
-  return { 'ok', '' }
+  return 'ok'
 end
 
+local made
+
+function seldom()
+  if made then return made end
+  -- @include kin
+  -- @include make
+  -- @include wait_for
+  -- @include run_transaction
+
+  -- A hash that cannot be read as an execution of ours.
+  local function raise_broken(id, problem)
+    if problem then check_read(promise_prefix .. id, problem) end
+    error('CORRUPT ' .. promise_prefix .. id .. ' is not a promise of ours', 0)
+  end
+
+  -- A child that outlived its parent is told so: nobody waits for what it does.
+  local function check_parent(record)
+    if not is_orphan(record) then return end
+    record = load(record.id)
+    finish(record, STATE.canceled, '')
+    error('FENCED the parent of ' .. record.id .. ' has ended: it is canceled', 0)
+  end
+
+  function checks.promise(_, op)
+    check_text(ARGV[op + 3])
+    if ARGV[op + 4] ~= '' then due_at(ARGV[op + 4]) end
+  end
+
+  function apply.promise(record, op)
+    local number, name, due = unpack(ARGV, op + 2, op + 4)
+    if raw_of(record, number) then return end
+    local instant = due ~= '' and due_at(due) or nil
+    local entry = { kind = KIND.promise, state = STATE.pending, due = instant and int(instant) or '', name = name }
+    put_entry(record, number, write_entry(entry, ''))
+    if instant then set_timer(record.id .. '~' .. number, instant) end
+  end
+
+  function checks.cancel(record, op)
+    check_text(ARGV[op + 4])
+    if ARGV[op + 3] == KIND.child then load(record.id .. '~' .. ARGV[op + 2]) end
+  end
+
+  -- What the workflow no longer wants: a tombstone, never delivered. Of a step there was no entry yet.
+  function apply.cancel(record, op)
+    local number, kind, name = unpack(ARGV, op + 2, op + 4)
+    local entry = read_entry(raw_of(record, number))
+    if entry and entry.state ~= STATE.pending then return end
+    entry = entry or { kind = kind, name = name }
+    if entry.due and entry.due ~= '' then unset_timer(record.id .. '~' .. number) end
+    entry.state, entry.stamp, entry.due = STATE.canceled, '', ''
+    put_entry(record, number, write_entry(entry, ''))
+    save(record)
+    if entry.kind == KIND.child and (entry.child_id or '') == '' then
+      local child = load(record.id .. '~' .. number)
+      if child and child.birth == record.birth and child.state == STATE.pending then
+        finish(child, STATE.canceled, '')
+      end
+    end
+  end
+
+  function checks.child(record, op)
+    local number, func, queue, _, deadline, child_id = unpack(ARGV, op + 2, op + 7)
+    check_text(func .. child_id)
+    check_queue(queue ~= '' and queue or record.queue)
+    if deadline ~= '' then due_at(deadline) end
+    local child = load(child_id ~= '' and child_id or record.id .. '~' .. number)
+    if child and child_id ~= '' and ARGV[op + 1] == 'child' and count_waiters(child) >= LIMIT.promise_waiters_max then
+      error('NOT_ALLOWED ' .. LIMIT.promise_waiters_max .. ' executions wait for ' .. child_id .. ' already', 0)
+    end
+  end
+
+  -- A child of the family, or an execution with an id of its own, which is attached to if it exists.
+  function apply.child(record, op)
+    local number, func, queue, args, deadline, child_id = unpack(ARGV, op + 2, op + 7)
+    if raw_of(record, number) then return end
+    local entry = { kind = KIND.child, state = STATE.pending, name = func, child_id = child_id }
+    local id = child_id ~= '' and child_id or record.id .. '~' .. number
+    local child = load(id)
+    if child and child_id == '' and child.birth ~= record.birth then
+      make_room(child)
+      child = nil
+    end
+    if child and child.func ~= func then
+      journal(record, number, entry, STATE.rejected, '') -- empty: the id belongs to another function
+      return
+    end
+    if child and child.state ~= STATE.pending then
+      journal(record, number, entry, child.state, redis.call('HGET', child.key, F.value) or '')
+      return
+    end
+    put_entry(record, number, write_entry(entry, ''))
+    local waiter = child_id ~= '' and 'p' .. record.birth .. ' ' .. record.id .. '~' .. number or nil
+    if child then
+      if waiter then wait_for(child, waiter) end
+      return
+    end
+    if not waiter and not record.family then
+      record.family = '1'
+      put(record, F.family, record.family)
+    end
+    local what = {
+      kind = KIND.execution,
+      func = func,
+      queue = queue ~= '' and queue or record.queue,
+      args = args,
+      waiters = waiter and waiter .. '\n',
+    }
+    make(id, waiter and now_text or record.birth, what, nil, deadline ~= '' and due_at(deadline) or nil)
+  end
+
+  function checks.detached(record, op)
+    if ARGV[op + 7] == '' then error('INVALID a detached execution needs an id of its own', 0) end
+    checks.child(record, op)
+  end
+
+  -- An execution nobody waits for: its entry settles as soon as it has been started, or exists already.
+  function apply.detached(record, op)
+    local number, func, queue, args, deadline, id = unpack(ARGV, op + 2, op + 7)
+    if raw_of(record, number) then return end
+    local entry = { kind = KIND.detached, name = func, child_id = id }
+    local child = load(id)
+    if child and child.func ~= func then
+      journal(record, number, entry, STATE.rejected, '') -- empty: the id belongs to another function
+      return
+    end
+    if not child then
+      local what = { kind = KIND.execution, func = func, queue = queue ~= '' and queue or record.queue, args = args }
+      make(id, now_text, what, nil, deadline ~= '' and due_at(deadline) or nil)
+    end
+    journal(record, number, entry, STATE.resolved, '')
+  end
+
+  function checks.mark(_, op)
+    check_text(ARGV[op + 4])
+  end
+
+  -- Which code this execution runs. It settles nothing, so that nobody is woken for it.
+  function apply.mark(record, op)
+    local number, kind, name = unpack(ARGV, op + 2, op + 4)
+    if raw_of(record, number) then return end
+    put_entry(record, number, write_entry({ kind = kind, state = STATE.resolved, name = name }, ''))
+  end
+
+  function checks.transaction(_, op)
+    check_transaction(op + 3, op + ARGV[op])
+  end
+
+  function apply.transaction(record, op)
+    local number = ARGV[op + 2]
+    if raw_of(record, number) then return end
+    local state, reply = run_transaction(op + 3, op + ARGV[op])
+    journal(record, number, { kind = KIND.transaction, name = '' }, state, reply)
+  end
+
+  local function check(kind)
+    if not checks[kind] then error('INVALID op ' .. kind, 0) end
+    return checks[kind]
+  end
+
+  local outcomes = {}
+
+  -- Delayed: a task between two attempts, or a function no worker knows yet.
+  local function delay(record, due, reason)
+    leave(record)
+    put(record, F.place, PLACE.delayed)
+    local instant = due_at(due)
+    put(record, F.due, int(instant))
+    put(record, F.reason, reason)
+    set_timer(record.id .. '~retry', instant)
+  end
+
+  function outcomes.retry(record, payload, due)
+    delay(record, due, payload)
+  end
+
+  function outcomes.defer(record, payload, due)
+    delay(record, due, payload)
+  end
+
+  function outcomes.halt(record, payload)
+    leave(record)
+    halt(record, payload)
+  end
+
+  -- What was pending in the old run ends with it, children beyond `LIMIT.family_max` a little later; what has
+  -- ended before is kept no longer than they are.
+  local function close_run(record, fields)
+    local room = LIMIT.family_max
+    local keep_ms = retention_of(redis.call('HGET', promise_prefix .. string.match(record.id, '^[^~]*'), F.retention))
+    for i = 1, #fields, 2 do
+      local entry = string.find(fields[i], '^%d') and read_entry(fields[i + 1])
+      local is_child = entry and entry.kind == KIND.child and entry.state == STATE.pending and entry.child_id == ''
+      if is_child and room == 0 then
+        close_later(record.id .. '~' .. fields[i])
+      elseif entry then
+        if is_child then room = room - 1 end
+        close_members(record, { fields[i], fields[i + 1] }, keep_ms)
+      end
+    end
+  end
+
+  -- The next run under the same id: the journal begins anew behind `base`, so that no number is used twice.
+  -- Only a cancel that the old run has not heard of is the new one's.
+  function outcomes.continue_as_new(record, payload, base)
+    local is_canceled = string.find(' ' .. record.unseen, ' 0 ', 1, true)
+    save(record) -- what this very commit has asked for belongs to the old run, too
+    local fields = redis.call('HGETALL', record.key)
+    leave(record)
+    for i = 1, #fields, 2 do
+      if string.find(fields[i], '^%d') and not (is_canceled and fields[i] == '0') then drop(record, fields[i]) end
+    end
+    record.unseen = is_canceled and '0 ' or ''
+    for i = 1, LIMIT.args_parts_max - 1 do
+      drop(record, F.args .. i)
+    end
+    put(record, F.args, first_part(payload))
+    put(record, F.base, base)
+    put(record, F.begun, now_text)
+    dispatch(record)
+    save(record)
+    add_parts(record, payload)
+    close_run(record, fields)
+  end
+
+  -- What the outcome needs, looked at before the first write.
+  local function check_outcome(outcome, due)
+    if not outcomes[outcome] then error('INVALID outcome ' .. outcome, 0) end
+    if outcome == 'retry' or outcome == 'defer' then due_at(due) end
+    if outcome == 'halt' then check_type(halted, 'zset') end
+  end
+
+  -- An entry whose execution is gone, has ended or was dispatched anew leaves its stream; nothing else is written.
+  local function drop_entry(queue, entry, id, reason)
+    local ok, record = pcall(load, id)
+    if not ok then
+      reason = reason ~= '' and reason or text_of(record)
+    elseif record and record.state == STATE.pending and record.entry == entry then
+      error('FENCED ' .. id .. ' lives in this entry', 0)
+    end
+    redis.call('XACK', queue_prefix .. queue, group_of(queue), entry)
+    redis.call('XDEL', queue_prefix .. queue, entry)
+    if reason ~= '' then put_aside('queue:' .. queue .. ':' .. entry .. ': ' .. reason) end
+    return 'dropped'
+  end
+
+  made = {
+    raise_broken = raise_broken,
+    drop_entry = drop_entry,
+    check = check,
+    check_outcome = check_outcome,
+    check_parent = check_parent,
+    outcomes = outcomes,
+  }
+  return made
+end
+
+function kin()
+  seldom() -- which puts another in the place of this one
+  return kin()
+end
+
+ask_pending(2)
 local answers = each_item(2, commit)
-close_families()
+if #families > 0 then kin().close_families() end
 at_end()
 return answers

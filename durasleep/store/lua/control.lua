@@ -134,8 +134,8 @@ function actions.forget(name)
   return { word, STATE.resolved }
 end
 
-local function control(item)
-  local action, id, due, reason = unpack(item, 1, 4)
+local function control(at)
+  local action, id, due, reason = unpack(ARGV, at + 1, at + 4)
   if not actions[action] then error('INVALID action ' .. action, 0) end
   return actions[action](id, due, reason)
 end

@@ -1,5 +1,5 @@
 -- Make executions and bare promises, or attach to those that exist.
--- Answers per item: disposition, state, place, birth, function, value.
+-- Answers per item: the birth of what was made just now; else disposition, state, place, birth, function, value.
 -- @include keys
 -- @include each_item
 -- @include make
@@ -26,8 +26,8 @@ local function attach(record, kind, func, call, inbox)
 end
 
 -- `kind` is empty to attach only.
-local function create(item)
-  local id, kind, func, queue, args, start, deadline, call, inbox, retention = unpack(item, 1, 10)
+local function create(at)
+  local id, kind, func, queue, args, start, deadline, call, inbox, retention = unpack(ARGV, at + 1, at + 10)
   if redis.call('EXISTS', promise_prefix .. id) == 1 then
     local found = load(id)
     if found then return attach(found, kind, func, call, inbox) end
@@ -40,10 +40,9 @@ local function create(item)
   local deadline_at = deadline ~= '' and due_at(deadline) or nil
   if kind == KIND.execution then check_queue(queue) end
   if start_at or deadline_at then check_type(timers, 'zset') end
-  local record = make(id, int(now), what, start_at, deadline_at)
-  record.func = func
+  make(id, now_text, what, start_at, deadline_at)
   if inbox ~= '' then open_inbox(inbox) end
-  return answer('created', record)
+  return now_text
 end
 
 local answers = each_item(1, create)

@@ -3,7 +3,7 @@
 -- the last id of `wake`, how many were dropped as stale, schedules that are due, what was put aside,
 -- and how many families are still to be closed.
 -- @include keys
--- @include finish
+-- @include kin
 -- @include last_id
 -- @include refusal
 local limit, latest = unpack(ARGV, 1, 2)
@@ -28,6 +28,69 @@ local function is_moved(member, score, due)
   return true
 end
 
+-- What waits for a timer and has a small hash is read whole: that is what its first activation after the wake-up needs.
+local function load_waiting(id, number)
+  local key = promise_prefix .. id
+  local size = redis.pcall('HLEN', key)
+  if type(size) ~= 'number' or size > LIMIT.snapshot_fields_max then return load(id, { number }) end
+  local names, known = redis.call('HGETALL', key), {}
+  for i = 1, #names, 2 do
+    known[names[i]] = names[i + 1]
+  end
+  local place, epoch, order = known[F.place], tonumber(known[F.epoch] or '0'), tonumber(known[F.order] or '0')
+  local is_common = (place == PLACE.suspended or place == PLACE.delayed) and known[F.func] and known[F.birth]
+  if not (is_common and epoch and order) then return load(id, { number }) end
+  local unseen = known[F.unseen] or ''
+  return {
+    id = id,
+    key = key,
+    names = names,
+    known = known,
+    state = STATE.pending,
+    place = place,
+    queue = known[F.queue] or DEFAULT.queue,
+    birth = known[F.birth],
+    epoch = epoch,
+    due = known[F.due],
+    order = order,
+    unseen = unseen,
+    saved_unseen = unseen,
+    deaths = tonumber(known[F.deaths] or '0') or 0,
+  }
+end
+
+local SHOWN = {
+  [F.func] = true,
+  [F.args] = true,
+  [F.birth] = true,
+  [F.created] = true,
+  [F.base] = true,
+  [F.begun] = true,
+}
+for i = 1, LIMIT.args_parts_max - 1 do
+  SHOWN[F.args .. i] = true
+end
+
+-- What the stream entry of a record that was read whole can carry; nil if that is too much, or workers died of it.
+local function snapshot_of(record)
+  local names, known, snapshot, n, bytes = record.names, record.known, {}, 0, 0
+  if not names or record.deaths > 0 then return nil end
+  for i = 1, #names, 2 do
+    local name = names[i]
+    if SHOWN[name] or string.byte(name) <= 57 then
+      local value = known[name]
+      snapshot[n + 1], snapshot[n + 2] = name, value
+      n, bytes = n + 2, bytes + #name + #value
+    end
+  end
+  if bytes > LIMIT.snapshot_bytes_max then return nil end
+  if record.order > 0 then
+    snapshot[n + 1], snapshot[n + 2], snapshot[n + 3], snapshot[n + 4] =
+      F.order, int(record.order), F.unseen, record.unseen
+  end
+  return snapshot
+end
+
 -- A deadline: force with state timedout. A timer on its own resolves.
 local function fire_deadline(id, score, member)
   local record = load(id)
@@ -38,25 +101,26 @@ end
 
 -- A delayed start or the next attempt.
 local function fire_delayed(id, score, member)
-  local record = load(id)
+  local record = load_waiting(id)
   if not record or record.state ~= STATE.pending or record.place ~= PLACE.delayed or not record.due then
     return forget(member)
   end
   if is_moved(member, score, record.due) then return end
   leave(record)
-  dispatch(record)
+  dispatch(record, snapshot_of(record))
   save(record)
 end
 
 local function fire_entry(owner_id, number, score, member)
-  local record = load(owner_id, { number })
+  local record = load_waiting(owner_id, number)
   if not record or record.state ~= STATE.pending then return forget(member) end
   local raw = raw_of(record, number)
   local entry = read_entry(raw)
   if raw and not entry then error('CORRUPT journal entry ' .. member, 0) end
   if not entry or entry.state ~= STATE.pending or entry.due == '' then return forget(member) end
   if is_moved(member, score, entry.due) then return end
-  settle_entry(record, number, entry, entry.kind == KIND.timer and STATE.resolved or STATE.timedout, '')
+  local state = entry.kind == KIND.timer and STATE.resolved or STATE.timedout
+  settle_entry(record, number, entry, state, '', snapshot_of)
 end
 
 local function fire_one(member, score)
@@ -125,7 +189,7 @@ end
 -- Nothing is due by a clock that the caller cannot believe.
 local due = {}
 if latest == '' or now <= tonumber(latest) then
-  due = redis.call('ZRANGEBYSCORE', timers, '-inf', int(now), 'WITHSCORES', 'LIMIT', 0, limit)
+  due = redis.call('ZRANGEBYSCORE', timers, '-inf', now_text, 'WITHSCORES', 'LIMIT', 0, limit)
 end
 for i = 1, #due, 2 do
   local member = due[i]

@@ -10,7 +10,7 @@
 local consumer, group, client, info, ttl_ms = unpack(ARGV, 1, 5)
 
 redis.call('ZREM', timers, '') -- a worker beats on a full Redis too
-redis.call('ZADD', workers, int(now), consumer)
+redis.call('ZADD', workers, now_text, consumer)
 local me = worker_prefix .. consumer
 redis.call('HSET', me, W.client, client, W.group, group, W.info, info)
 redis.call('PEXPIRE', me, ttl_ms)

@@ -75,8 +75,8 @@ local function load_news(key)
   return answer
 end
 
-local function load_page(item)
-  local id, cursor, news = unpack(item, 1, 3)
+local function load_page(at)
+  local id, cursor, news = unpack(ARGV, at + 1, at + 3)
   local key, first, answer, is_done = promise_prefix .. id, cursor, { '' }, false
   if news ~= '' then return load_news(key) end
   repeat

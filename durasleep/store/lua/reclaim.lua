@@ -3,6 +3,7 @@
 -- `give_back` is set when the worker itself asks: "some" for the entries that follow, "all" when it leaves.
 -- Answers: "alive", "more" or "done"; how many were given back; the ids halted as poison.
 -- @include keys
+-- @include load
 -- @include dispatch
 -- @include holder
 -- @include text_of

@@ -6,8 +6,8 @@
 -- @include make
 local actions = {}
 
-function actions.put(name, item)
-  local due, cron, zone, func, queue, args = unpack(item, 3, 8)
+function actions.put(name, at)
+  local due, cron, zone, func, queue, args = unpack(ARGV, at + 3, at + 8)
   local key, instant = schedule_prefix .. name, due_at(due)
   check_type(timers, 'zset')
   redis.call('HSET', key, S.cron, cron, S.zone, zone, S.func, func, S.queue, queue, S.args, args, S.due, int(instant))
@@ -15,8 +15,8 @@ function actions.put(name, item)
   return { 'kept' }
 end
 
-function actions.advance(name, item)
-  local due, seen_due, id = unpack(item, 3, 5)
+function actions.advance(name, at)
+  local due, seen_due, id = unpack(ARGV, at + 3, at + 5)
   local key = schedule_prefix .. name
   local due_now, func, queue, args = unpack(redis.call('HMGET', key, S.due, S.func, S.queue, S.args))
   if not due_now then
@@ -28,7 +28,7 @@ function actions.advance(name, item)
   check_queue(queue)
   redis.call('HSET', key, S.due, int(instant))
   if redis.call('EXISTS', promise_prefix .. id) == 0 then
-    make(id, int(now), { kind = KIND.execution, func = func, queue = queue, args = args })
+    make(id, now_text, { kind = KIND.execution, func = func, queue = queue, args = args })
   end
   set_timer(name .. '~cron', instant)
   return { 'advanced' }
@@ -40,10 +40,10 @@ function actions.remove(name)
   return { removed == 1 and 'removed' or 'missing' }
 end
 
-local function schedule(item)
-  local action, name = unpack(item, 1, 2)
+local function schedule(at)
+  local action, name = unpack(ARGV, at + 1, at + 2)
   if not actions[action] then error('INVALID action ' .. action, 0) end
-  return actions[action](name, item)
+  return actions[action](name, at)
 end
 
 local answers = each_item(1, schedule)

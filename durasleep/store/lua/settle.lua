@@ -24,8 +24,8 @@ local function settle_in_journal(id, state, payload, owner, number, entry)
   return { 'settled', state, payload }
 end
 
-local function settle(item)
-  local id, state, payload = unpack(item, 1, 3)
+local function settle(at)
+  local id, state, payload = unpack(ARGV, at + 1, at + 3)
   if not settling[state] then error('INVALID state ' .. state, 0) end
   local record, owner, number, entry = find(id)
   if not record then return settle_in_journal(id, state, payload, owner, number, entry) end

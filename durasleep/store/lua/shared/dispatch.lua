@@ -1,7 +1,6 @@
--- @include record
+-- @include leave
 -- @include put_aside
--- @include timer
-local cleared = {} -- queue -> the entries that leave it, acknowledged at the end in one command
+local carries = {} -- queue -> whether what is added to it may carry a snapshot
 
 -- Refuses a queue that is no stream, before anything is written.
 local function check_queue(queue)
@@ -16,47 +15,28 @@ local function halt(record, reason)
   put_aside(record.id)
 end
 
+-- Whether an entry of this queue may say what the first activation needs: not while thousands wait, which are memory.
+local function may_carry(queue)
+  if carries[queue] == nil then carries[queue] = redis.call('XLEN', queue) < LIMIT.snapshots_queued_max end
+  return carries[queue]
+end
+
 -- To its stream, under a new epoch. The caller saves. It never fails: what was settled must reach its owner,
 -- so an execution whose queue is no stream is halted, to be resumed when somebody has mended that.
-local function dispatch(record)
+-- `snapshot` is what its hash will say, as names and values: whoever takes the entry need not load it. Only a hint.
+local function dispatch(record, snapshot)
   local queue = queue_prefix .. record.queue
   local fits, found = is_a(queue, 'stream')
   if not fits then return halt(record, queue .. ' holds a ' .. found .. ', not a stream') end
   record.epoch = record.epoch + 1
-  record.entry = redis.call('XADD', queue, '*', 'i', record.id, 'e', record.epoch)
+  local epoch = int(record.epoch)
+  if snapshot and may_carry(queue) then
+    record.entry = redis.call('XADD', queue, '*', 'i', record.id, 'e', epoch, unpack(snapshot))
+  else
+    record.entry = redis.call('XADD', queue, '*', 'i', record.id, 'e', epoch)
+  end
   record.place = PLACE.queued
   put(record, F.place, record.place)
-  put(record, F.epoch, record.epoch)
+  put(record, F.epoch, epoch)
   put(record, F.entry, record.entry)
-end
-
--- Out of the place it is in, whichever that is. The caller saves and puts it elsewhere.
-local function leave(record)
-  if record.entry then
-    cleared[record.queue] = cleared[record.queue] or {}
-    table.insert(cleared[record.queue], record.entry)
-    drop(record, F.entry)
-    record.entry = nil
-  end
-  if record.place == PLACE.delayed then
-    unset_timer(record.id .. '~start')
-    unset_timer(record.id .. '~retry')
-    drop(record, F.due)
-    drop(record, F.reason)
-    record.due = nil
-  elseif record.place == PLACE.halted then
-    if is_a(halted, 'zset') then redis.call('ZREM', halted, record.id) end
-    drop(record, F.reason)
-  end
-end
-
--- Once, at the end of a script.
-local function clear_queues()
-  for queue, entries in pairs(cleared) do
-    local stream = queue_prefix .. queue
-    if is_a(stream, 'stream') then
-      in_chunks(entries, 'XACK', stream, group_of(queue))
-      in_chunks(entries, 'XDEL', stream)
-    end
-  end
 end

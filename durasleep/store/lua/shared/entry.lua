@@ -9,6 +9,11 @@ local function read_entry(raw)
   return { kind = kind, state = state, stamp = stamp, due = due, name = name, child_id = child_id, body = body }
 end
 
+-- Whether an entry has settled, and with this stamp.
+local function has_stamp(raw, stamp)
+  return string.sub(raw, 3, 4 + #stamp) == '\t' .. stamp .. '\t'
+end
+
 local function write_entry(entry, payload)
   return entry.kind
     .. entry.state

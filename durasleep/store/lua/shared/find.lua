@@ -1,4 +1,4 @@
--- @include finish
+-- @include kin
 
 -- A promise with its own hash, or nil and the owner in whose journal it is, its number and entry.
 -- A hash left over from another life of the family is neither.

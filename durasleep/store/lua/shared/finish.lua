@@ -1,179 +1,79 @@
--- @include settle_entry
--- @include at_end
--- @include text_of
--- @include timer
-local families = {}
-
--- Left for the firer: more than one script may do.
-local function close_later(id)
-  if not is_a(closing, 'zset') then return end
-  redis.call('ZADD', closing, int(now), id)
-  earliest_made = now
-end
-
--- The owner of a child hears of its ending, if it is still the one that asked for it.
-local function tell_owner(owner_id, number, birth, state, payload)
-  local ok, owner = pcall(load, owner_id, { number })
-  if not ok then return put_aside('promise:' .. owner_id .. ': ' .. text_of(owner)) end
-  if not owner or owner.state ~= STATE.pending or owner.birth ~= birth then return end
-  local entry = read_entry(raw_of(owner, number))
-  if not entry or entry.state ~= STATE.pending or entry.kind ~= KIND.child then return end
-  settle_entry(owner, number, entry, state, payload)
-end
-
--- An entry for the inbox that waits; or the waiter is a promise that settles with it.
-local function tell_waiter(record, line, state, payload)
-  local kind, rest = string.sub(line, 1, 1), string.sub(line, 2)
-  if kind == 'p' then
-    local birth, promise = string.match(rest, '^(%d+) (.*)$')
-    local owner_id, number = owner_of(promise or '')
-    if owner_id then tell_owner(owner_id, number, birth, state, payload) end
-  elseif #payload <= LIMIT.inbox_value_bytes_max then
-    tell_inbox(rest, 'i', record.id, 'b', record.birth, 's', state, 'v', payload)
-  else
-    tell_inbox(rest, 'i', record.id, 'b', record.birth, 's', state)
-  end
-end
-
--- Those who wait hear of it, at most `LIMIT.family_max`; answers the lines of the others.
-local function tell_waiters(record, waiters, state, payload)
-  local told, at = 0, 1
-  for line, after in string.gmatch(waiters, '([^\n]+)\n()') do
-    if told == LIMIT.family_max then break end
-    tell_waiter(record, line, state, payload)
-    told, at = told + 1, after
-  end
-  return string.sub(waiters, at)
-end
-
--- Ends a pending promise: out of its place, settled, those who wait told, its family to be closed.
-local function finish(record, state, payload)
-  leave(record)
-  if record.deadline then unset_timer(record.id .. '~timeout') end
-  record.state, record.place, record.ended_now = state, nil, true
-  put(record, F.state, state)
-  put(record, F.settled, int(now))
-  put(record, F.value, payload)
-  for _, field in ipairs({ F.place, F.unseen, F.reason, F.deaths, F.lone_deaths }) do
-    drop(record, field)
-  end
-  local waiters = record.waiters or ''
-  local is_last = count_waiters(record) <= LIMIT.family_max
-  if waiters ~= '' and is_last then drop(record, F.waiters) end
-  save(record)
-  record.waiters = tell_waiters(record, waiters, state, payload)
-  if not is_last then
-    put(record, F.waiters, record.waiters)
-    save(record)
-  end
-  local owner_id, number = owner_of(record.id)
-  if owner_id then tell_owner(owner_id, number, record.birth, state, payload) end
-  if is_a(recent, 'stream') then
-    redis.call('XADD', recent, 'MAXLEN', '~', LIMIT.recent_max, '*', 'i', record.id, 's', state)
-  end
-  families[#families + 1] = record
-end
-
--- Whether each journal up to the root has an entry for it: those of an old run are gone (continue_as_new).
-local function is_remembered(id)
-  local owner_id, number = owner_of(id)
-  while owner_id do
-    if redis.call('HEXISTS', promise_prefix .. owner_id, number) == 0 then return false end
-    owner_id, number = owner_of(owner_id)
-  end
-  return true
-end
+-- @include leave
+-- @include tell_inbox
+-- @include recent
+local families = {} -- records that have ended, whose family is to be closed at the end of the script
+-- What an ending means for others than its own hash and the inboxes that wait: a function that answers the table of
+-- kin.lua. A script that seldom needs it makes it late.
+local kin
 
 local function retention_of(text)
   return math.max(tonumber(text or '') or LIMIT.retention_ms, 1)
-end
-
--- How long a settled promise is kept: as its root. 0: the root is still pending; 1: it is gone already.
--- nil: under this id there is another promise by now.
-local function time_to_keep(record)
-  -- A root that has ended in this script: what is loaded holds.
-  if record.ended_now and not owner_of(record.id) then return retention_of(record.retention) end
-  local state, birth, retention = unpack(redis.call('HMGET', record.key, F.state, F.birth, F.retention))
-  if not state or birth ~= record.birth then return nil end
-  local root = string.match(record.id, '^[^~]*')
-  if root ~= record.id then
-    state, birth, retention = unpack(redis.call('HMGET', promise_prefix .. root, F.state, F.birth, F.retention))
-    if birth ~= record.birth then return 1 end
-    if not state then return is_remembered(record.id) and 0 or retention_of(retention) end
-    local left = redis.call('PTTL', promise_prefix .. root)
-    if left >= 0 then return math.max(left, 1) end
-  end
-  return retention_of(retention)
 end
 
 local function keep_for(key, keep_ms)
   if keep_ms > 0 then redis.call('PEXPIRE', key, int(keep_ms)) end
 end
 
--- One member of the journal of an ended promise: what is pending ends with it, what is kept goes with it.
-local function close_member(record, number, raw, keep_ms)
-  local entry = read_entry(raw)
-  if not entry then return end
-  if entry.due ~= '' and entry.state == STATE.pending then unset_timer(record.id .. '~' .. number) end
-  if entry.kind ~= KIND.child or entry.child_id ~= '' then return end
-  local child = load(record.id .. '~' .. number)
-  if not child or child.birth ~= record.birth then return end
-  if child.state == STATE.pending then
-    finish(child, STATE.canceled, '')
-  elseif child.family then
-    families[#families + 1] = child
-  else
-    keep_for(child.key, keep_ms)
-  end
-end
-
--- A broken member never keeps its family open.
-local function close_members(record, fields, keep_ms)
-  for i = 1, #fields, 2 do
-    if string.find(fields[i], '^%d') then
-      local ok, problem = pcall(close_member, record, fields[i], fields[i + 1], keep_ms)
-      if not ok then put_aside('closing:' .. record.id .. '~' .. fields[i] .. ': ' .. text_of(problem)) end
-    end
-  end
-end
-
--- All of one family if there is `room`, else none of it yet. Until it is closed, its head is kept:
--- whoever closes the rest must find it. Answers how many members it took. A quiet one has nothing to close.
-local function close_family(record, room)
-  local keep_ms = time_to_keep(record)
-  if not keep_ms then return 0 end
-  if record.is_quiet and not record.family and (record.waiters or '') == '' then
-    keep_for(record.key, keep_ms)
-    return 1
-  end
-  local size = redis.call('HLEN', record.key)
-  if size > room or (record.waiters or '') ~= '' then
-    close_later(record.id)
-    return 0
-  end
-  close_members(record, redis.call('HGETALL', record.key), keep_ms)
-  keep_for(record.key, keep_ms)
-  return size
-end
-
--- Close what has ended in this script, at most `LIMIT.family_max` members; the rest waits in `closing`.
-local function close_families()
-  local room = LIMIT.family_max
-  while #families > 0 do
-    local record = table.remove(families)
-    local ok, size = pcall(close_family, record, room)
-    if ok then
-      room = room - size
+-- Those who wait hear of it, at most `LIMIT.family_max`; answers the lines of the others. A line is an inbox, told with
+-- the value if that is small, or a promise that settles with this one.
+local function tell_waiters(record, waiters, state, payload)
+  local told, at = 0, 1
+  for kind, who, after in string.gmatch(waiters, '(%a)([^\n]+)\n()') do
+    if told == LIMIT.family_max then break end
+    if kind == 'p' then
+      kin().settle_waiter(who, state, payload)
     else
-      put_aside('closing:' .. record.id .. ': ' .. text_of(size))
+      local fields = hints_for(who)
+      local n = #fields
+      fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'i', record.id, 'b', record.birth
+      fields[n + 5], fields[n + 6] = 's', state
+      if #payload <= LIMIT.inbox_value_bytes_max then
+        fields[n + 7], fields[n + 8] = 'v', payload
+      end
     end
+    told, at = told + 1, after
   end
+  return string.sub(waiters, at)
 end
 
--- Whether a child has lost the execution that asked for it: ended, gone, or begun anew.
-local function is_orphan(record)
-  local owner_id, number = owner_of(record.id)
-  if not owner_id then return false end
-  local state, birth, entry = unpack(redis.call('HMGET', promise_prefix .. owner_id, F.state, F.birth, number))
-  return state or birth ~= record.birth or not entry
+-- Whether some of these may not hear of it in this script: a line has at least two bytes.
+local function has_many(waiters)
+  if #waiters <= 2 * LIMIT.family_max then return false end
+  local _, count = string.gsub(waiters, '\n', '')
+  return count > LIMIT.family_max
+end
+
+-- Ends a pending promise: out of its place, settled, those who wait told, its family to be closed. `is_quiet` if nothing
+-- it has asked for is pending.
+local function finish(record, state, payload, is_quiet)
+  leave(record)
+  if record.deadline then unset_timer(record.id .. '~timeout') end
+  put(record, F.state, state)
+  put(record, F.settled, now_text)
+  put(record, F.value, payload)
+  drop(record, F.place)
+  if (record.deaths or 0) > 0 then
+    drop(record, F.deaths)
+    drop(record, F.lone_deaths)
+  end
+  record.unseen = ''
+  local waiters = record.waiters or ''
+  local is_last = not has_many(waiters)
+  if waiters ~= '' and is_last then drop(record, F.waiters) end
+  save(record)
+  record.waiters = waiters ~= '' and tell_waiters(record, waiters, state, payload) or ''
+  if not is_last then
+    put(record, F.waiters, record.waiters)
+    save(record)
+  end
+  note_ending(record.id, state)
+  local has_owner = string.find(record.id, '~', 1, true)
+  if has_owner then kin().tell_owner(record, state, payload) end
+  is_quiet = is_quiet and not record.family and record.waiters == ''
+  if is_quiet and not has_owner then
+    keep_for(record.key, retention_of(record.retention)) -- nothing of it is left to close
+  else
+    record.is_quiet, record.ended_now = is_quiet, true
+    families[#families + 1] = record
+  end
 end

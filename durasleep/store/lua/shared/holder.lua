@@ -1,3 +1,4 @@
+-- @include record
 -- The consumer that holds an execution's current entry, or nil: it waits for a reader, or is not queued.
 local function holder(record)
   if not record.entry then return nil end

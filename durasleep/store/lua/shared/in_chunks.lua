@@ -1,12 +1,13 @@
--- A command over many values, in as many calls as it takes: unpack fails near 8,000 values.
-local function in_chunks(values, ...)
-  local words = { ... }
-  local fixed = #words
-  for first = 1, #values, 1000 do
-    local last = math.min(first + 999, #values)
-    for i = first, last do
-      words[fixed + i - first + 1] = values[i]
+local CHUNK_MAX = 1000 -- unpack fails near 8,000 values; an even number, so that pairs stay together
+
+-- A command over many values, in as many calls as it takes; `group` stands before them, if there is one.
+local function in_chunks(values, command, key, group)
+  for first = 1, #values, CHUNK_MAX do
+    local last = math.min(first + CHUNK_MAX - 1, #values)
+    if group then
+      redis.call(command, key, group, unpack(values, first, last))
+    else
+      redis.call(command, key, unpack(values, first, last))
     end
-    redis.call(unpack(words, 1, fixed + last - first + 1))
   end
 end

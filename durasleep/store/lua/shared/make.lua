@@ -1,6 +1,6 @@
 -- @include due_at
 -- @include timer
--- @include finish
+-- @include kin
 -- @include args
 
 -- Room for a new promise under an id: a settled leftover of another life goes, a pending one is ended first.
@@ -11,42 +11,40 @@ local function make_room(record)
   redis.call('DEL', record.key)
 end
 
+-- What a new execution needs to begin, for its stream entry.
+local function snapshot_of_new(what, birth)
+  if #what.args + #what.func > LIMIT.snapshot_bytes_max then return nil end
+  local snapshot = { F.func, what.func, F.args, what.args, F.birth, birth }
+  if birth ~= now_text then
+    snapshot[7], snapshot[8] = F.created, now_text
+  end
+  return snapshot
+end
+
 -- A new execution or promise. `start` and `deadline` are instants or nil.
 local function make(id, birth, what, start, deadline)
-  local record = {
-    id = id,
-    key = promise_prefix .. id,
-    writes = {},
-    known = {},
-    state = STATE.pending,
-    queue = what.queue,
-    birth = birth,
-    epoch = 0,
-    order = 0,
-    unseen = '',
-  }
+  local record = { id = id, key = promise_prefix .. id, queue = what.queue, epoch = 0, unseen = '', saved_unseen = '' }
   if what.kind == KIND.execution then
+    record.sets = { F.func, what.func, F.args, first_part(what.args), F.birth, birth }
     if start then
-      record.place = PLACE.delayed
-      put(record, F.place, record.place)
+      put(record, F.place, PLACE.delayed)
       put(record, F.due, int(start))
+      set_timer(id .. '~start', start)
     else
-      dispatch(record)
+      dispatch(record, snapshot_of_new(what, birth))
     end
-    put(record, F.func, what.func)
     if what.queue ~= DEFAULT.queue then put(record, F.queue, what.queue) end
-    put(record, F.args, first_part(what.args))
+  else
+    record.sets = { F.kind, what.kind, F.birth, birth }
   end
-  if what.kind ~= KIND.execution then put(record, F.kind, what.kind) end
-  put(record, F.birth, birth)
-  if birth ~= int(now) then put(record, F.created, int(now)) end
-  if deadline then put(record, F.deadline, int(deadline)) end
+  if birth ~= now_text then put(record, F.created, now_text) end
+  if deadline then
+    put(record, F.deadline, int(deadline))
+    set_timer(id .. '~timeout', deadline)
+  end
   if what.call then put(record, F.call, what.call) end
   if what.waiters then put(record, F.waiters, what.waiters) end
   if what.retention and what.retention ~= '' then put(record, F.retention, what.retention) end
   save(record)
   if what.args then add_parts(record, what.args) end
-  if record.place == PLACE.delayed then set_timer(id .. '~start', start) end
-  if deadline then set_timer(id .. '~timeout', deadline) end
-  return record
 end

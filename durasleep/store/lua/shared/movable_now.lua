@@ -6,3 +6,4 @@ local micros = tonumber(clock[2]) + (moved % 1000) * 1000
 clock[1] = int(tonumber(clock[1]) + math.floor(moved / 1000) + math.floor(micros / 1000000))
 clock[2] = int(micros % 1000000)
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+local now_text = int(now)

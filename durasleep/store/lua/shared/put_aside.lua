@@ -3,5 +3,5 @@
 
 -- What needs a person is kept by name. Where even that is not possible, what is at hand goes on.
 local function put_aside(name)
-  if is_a(halted, 'zset') then redis.call('ZADD', halted, int(now), name) end
+  if is_a(halted, 'zset') then redis.call('ZADD', halted, now_text, name) end
 end

@@ -17,31 +17,30 @@ local function write_reply(reply)
   return table.concat(parts)
 end
 
--- A user's command may not touch what is ours.
-local function check_transaction(op, first)
-  local at = first
-  while at <= #op do
-    local size = tonumber(op[at])
+-- A user's command may not touch what is ours. The commands stand in ARGV from `at` to `stop`, each as how many words
+-- and the words.
+local function check_transaction(at, stop)
+  while at <= stop do
+    local size = tonumber(ARGV[at])
     if size < 1 or size > WORDS_MAX then error('INVALID a command has 1 to ' .. WORDS_MAX .. ' words', 0) end
-    if FORBIDDEN[string.upper(op[at + 1])] then error('INVALID a transaction may not use ' .. op[at + 1], 0) end
+    if FORBIDDEN[string.upper(ARGV[at + 1])] then error('INVALID a transaction may not use ' .. ARGV[at + 1], 0) end
     for i = at + 2, at + size do
-      local owner = string.match(op[i], '^{([^}]*)}:')
+      local owner = string.match(ARGV[i], '^{([^}]*)}:')
       if owner and (owner == namespace or string.match(owner, '^(.*):%d+$') == namespace) then
-        error('INVALID a transaction may not touch ' .. op[i], 0)
+        error('INVALID a transaction may not touch ' .. ARGV[i], 0)
       end
     end
     at = at + size + 1
   end
 end
 
--- Executes the commands of `op` from `first` on, each as how many words and the words. One that fails
--- ends the transaction; as in MULTI, those before it stay, and the text says how many.
-local function run_transaction(op, first)
-  local replies, at, done = {}, first, 0
-  while at <= #op do
-    local size, words = tonumber(op[at]), {}
+-- Executes them. One that fails ends the transaction; as in MULTI, those before it stay, and the text says how many.
+local function run_transaction(at, stop)
+  local replies, done = {}, 0
+  while at <= stop do
+    local size, words = tonumber(ARGV[at]), {}
     for i = 1, size do
-      words[i] = op[at + i]
+      words[i] = ARGV[at + i]
     end
     at = at + size + 1
     local ok, reply = pcall(redis.call, unpack(words))

@@ -1,38 +1,28 @@
--- @include entry
+-- @include journal
 -- @include dispatch
 -- @include holder
 -- @include tell_inbox
 
--- A new order stamp: two histories of one execution never share one.
-local function stamp(record)
-  record.order = math.max(record.order + 1, now)
-  put(record, F.order, int(record.order))
-  return int(record.order)
-end
-
--- Note that entry `number` has settled: its execution has not seen it yet.
-local function journal(record, number, entry, state, payload)
-  entry.state, entry.stamp = state, stamp(record)
-  put_entry(record, number, write_entry(entry, payload))
-  record.unseen = record.unseen .. number .. ' '
-  put(record, F.unseen, record.unseen)
-end
-
 -- Wakes an execution that waits; one that runs gets a nudge, which is only a hint.
-local function rouse(record)
+local function rouse(record, snapshot_of)
   if record.place == PLACE.suspended then
-    dispatch(record)
+    dispatch(record, snapshot_of and snapshot_of(record))
   elseif record.place == PLACE.queued then
-    local consumer = holder(record)
-    if consumer then tell_inbox(consumer, 'n', record.id) end
+    local held_by = holder(record)
+    if held_by then
+      local fields = hints_for(held_by)
+      fields[#fields + 1] = 'n'
+      fields[#fields + 1] = record.id
+    end
   end
 end
 
--- Entry `number` of a pending execution settles, and its owner hears of it.
-local function settle_entry(record, number, entry, state, payload)
+-- Entry `number` of a pending execution settles, and its owner hears of it. `snapshot_of` answers what its stream entry
+-- may carry, see `dispatch`.
+local function settle_entry(record, number, entry, state, payload, snapshot_of)
   if entry.due ~= '' then unset_timer(record.id .. '~' .. number) end
   if entry.kind == KIND.timer then entry.due = '' end -- its stamp says as much
   journal(record, number, entry, state, payload)
-  rouse(record)
+  rouse(record, snapshot_of)
   save(record)
 end

@@ -8,18 +8,19 @@ local function write_inbox(inbox, fields)
   end
 end
 
--- A hint for whoever reads an inbox, if it does; a hint never fails what it speaks of.
-local function tell_inbox(who, ...)
+-- Where to add what whoever reads an inbox is to hear, as names and values. A hint, which never fails what it speaks of.
+local function hints_for(who)
   local inbox = inbox_prefix .. who
-  local fields = hints[inbox] or {}
-  if #fields >= FIELDS_MAX then
+  local fields = hints[inbox]
+  if fields and #fields >= FIELDS_MAX then
     write_inbox(inbox, fields)
+    fields = nil
+  end
+  if not fields then
     fields = {}
+    hints[inbox] = fields
   end
-  for _, value in ipairs({ ... }) do
-    fields[#fields + 1] = value
-  end
-  hints[inbox] = fields
+  return fields
 end
 
 -- Once, at the end of a script: what one inbox is told is one entry.

@@ -14,14 +14,15 @@ end
 
 -- Once, at the end of a script. Answers nothing; whether the earliest of all was made is kept for `tell_firers`.
 local function write_timers()
-  local gone, made, earliest = {}, {}, nil
+  local gone, gone_count, made, made_count, earliest = {}, 0, {}, 0, nil
   for member, due in pairs(timer_changes) do
     if due then
-      made[#made + 1] = int(due)
-      made[#made + 1] = member
-      earliest = math.min(earliest or due, due)
+      made[made_count + 1], made[made_count + 2] = int(due), member
+      made_count = made_count + 2
+      if not earliest or due < earliest then earliest = due end
     else
-      gone[#gone + 1] = member
+      gone_count = gone_count + 1
+      gone[gone_count] = member
     end
   end
   timer_changes = {}

@@ -1,4 +1,4 @@
--- @include record
+-- @include load
 
 -- One more waits for a pending promise, unless it does already. An inbox is only a hint, so that it may be
 -- turned away; an execution that waits is not (see `check_op` in commit).
