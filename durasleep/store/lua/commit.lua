@@ -42,29 +42,31 @@ local function is_held(queue, entry)
   return holder({ queue = queue, entry = entry }) == consumer
 end
 
--- The execution an item speaks of: what every commit needs of it, and of one that ends who waits for it and how long it
--- is kept. The entries in `numbers` are read along.
-local function load_held(id, queue, is_ending, numbers)
+-- The execution an item speaks of: what every commit needs of it, of one that may journal its order, and of one that
+-- ends who waits for it and how long it is kept. The entries in `numbers` are read along. What has ended has no entry.
+local function load_held(id, queue, may_journal, is_ending, numbers)
   local key = promise_prefix .. id
-  local words, n = { 'HMGET', key, F.state, F.birth, F.epoch, F.entry, F.order, F.unseen, F.deaths }, 9
+  local words, n = { 'HMGET', key, F.entry, F.epoch, F.birth, F.unseen, F.deaths, may_journal and F.order, nil, nil, nil, nil, nil, nil, nil, nil }, 7
+  if may_journal then n = 8 end
   if is_ending then
-    words[10], words[11], words[12], words[13], n = F.waiters, F.deadline, F.family, F.retention, 13
+    words[n + 1], words[n + 2], words[n + 3], words[n + 4] = F.waiters, F.deadline, F.family, F.retention
+    n = n + 4
   end
   for i = 1, #numbers do
     words[n + i] = numbers[i]
   end
   local v = redis.pcall(unpack(words))
   if v.err then seldom().raise_broken(id, v) end
-  if v[1] or not v[2] then return nil end
-  local epoch, order, known = tonumber(v[3] or '0'), tonumber(v[5] or '0'), {}
-  if not (epoch and order) then seldom().raise_broken(id) end
+  if not v[3] then return nil end
   n = n - 2
+  local known, epoch, order = {}, tonumber(v[2] or '0'), may_journal and tonumber(v[6] or '0') or 0
+  if not epoch then seldom().raise_broken(id) end
   for i = 1, #numbers do
     known[numbers[i]] = v[n + i]
   end
   local waiters, deadline, family, retention
   if is_ending then
-    waiters, deadline, family, retention = v[8], v[9], v[10], v[11]
+    waiters, deadline, family, retention = v[n - 3], v[n - 2], v[n - 1], v[n]
   end
   -- No more than sixteen fields, with those that `save` uses: Lua doubles a table that grows beyond.
   local record = {
@@ -72,26 +74,26 @@ local function load_held(id, queue, is_ending, numbers)
     key = key,
     queue = queue,
     known = known,
-    birth = v[2],
+    birth = v[3],
     epoch = epoch,
-    entry = v[4],
+    entry = v[1],
     order = order,
-    unseen = v[6] or '',
-    saved_unseen = v[6] or '',
+    unseen = v[4] or '',
+    saved_unseen = v[4] or '',
     waiters = waiters,
     deadline = deadline,
     family = family,
     retention = retention,
   }
-  if v[7] then record.deaths = tonumber(v[7]) end
+  if v[5] then record.deaths = tonumber(v[5]) end
   return record
 end
 
 -- The fence: stream entry and epoch, both as the worker read them, and the entry pending to this very consumer.
 local function check_fence(record, id, queue, entry, epoch)
-  if not record then error('FENCED the execution has ended', 0) end
+  if not record then error('FENCED there is no ' .. id, 0) end
   if record.entry ~= entry or record.epoch ~= tonumber(epoch) then
-    error('FENCED ' .. id .. ' has been dispatched anew', 0)
+    error('FENCED ' .. id .. ' has ended, or has been dispatched anew', 0)
   end
   if not is_held(queue, entry) then error('FENCED ' .. id .. ' is not held by ' .. consumer, 0) end
 end
@@ -202,7 +204,8 @@ local function commit(at, size)
   local id, queue, entry, epoch, seen, seen_number, outcome, payload, due, open, asked = unpack(ARGV, at + 1, at + 11)
   if outcome == 'drop' then return seldom().drop_entry(queue, entry, id, payload) end
   local first, stop, final = at + 12, at + size, ending[outcome]
-  local record = load_held(id, queue, final, numbers_of(first, stop, seen_number, asked))
+  local numbers = numbers_of(first, stop, seen_number, asked)
+  local record = load_held(id, queue, not final or first <= stop, final, numbers)
   check_fence(record, id, queue, entry, epoch)
   check_history(record, seen, seen_number, asked)
   local op = first

@@ -6,6 +6,7 @@
 -- @include kin
 -- @include last_id
 -- @include refusal
+-- @include snapshot
 local limit, latest = unpack(ARGV, 1, 2)
 
 -- Firing goes on while Redis is full: a first write that frees lets the rest pass.
@@ -21,6 +22,7 @@ end
 
 -- Somebody else moved the member: what the promise says holds.
 local function is_moved(member, score, due)
+  if due == score then return false end
   if not tonumber(due) then error('CORRUPT due time ' .. due, 0) end
   if tonumber(due) == tonumber(score) then return false end
   set_timer(member, tonumber(due))
@@ -28,14 +30,32 @@ local function is_moved(member, score, due)
   return true
 end
 
--- What waits for a timer and has a small hash is read whole: that is what its first activation after the wake-up needs.
+local is_number = {} -- whether a field is a journal entry
+
+-- What waits for a timer and has a small hash is read whole: that is what its first activation after the wake-up needs,
+-- so that its stream entry can carry it.
 local function load_waiting(id, number)
   local key = promise_prefix .. id
   local size = redis.pcall('HLEN', key)
   if type(size) ~= 'number' or size > LIMIT.snapshot_fields_max then return load(id, { number }) end
-  local names, known = redis.call('HGETALL', key), {}
-  for i = 1, #names, 2 do
-    known[names[i]] = names[i + 1]
+  -- Made with room for what is there as a rule: Lua doubles a table again and again as it grows.
+  local known = {
+    [F.place] = false,
+    [F.epoch] = false,
+    [F.func] = false,
+    [F.args] = false,
+    [F.birth] = false,
+    [F.call] = false,
+    [F.waiters] = false,
+    [F.order] = false,
+    [F.unseen] = false,
+  }
+  local found, numbers = redis.call('HGETALL', key), {}
+  for i = 1, #found, 2 do
+    local name = found[i]
+    known[name] = found[i + 1]
+    if is_number[name] == nil then is_number[name] = string.byte(name) <= 57 end
+    if is_number[name] then numbers[#numbers + 1] = name end
   end
   local place, epoch, order = known[F.place], tonumber(known[F.epoch] or '0'), tonumber(known[F.order] or '0')
   local is_common = (place == PLACE.suspended or place == PLACE.delayed) and known[F.func] and known[F.birth]
@@ -44,8 +64,8 @@ local function load_waiting(id, number)
   return {
     id = id,
     key = key,
-    names = names,
     known = known,
+    numbers = numbers,
     state = STATE.pending,
     place = place,
     queue = known[F.queue] or DEFAULT.queue,
@@ -55,40 +75,11 @@ local function load_waiting(id, number)
     order = order,
     unseen = unseen,
     saved_unseen = unseen,
-    deaths = tonumber(known[F.deaths] or '0') or 0,
   }
 end
 
-local SHOWN = {
-  [F.func] = true,
-  [F.args] = true,
-  [F.birth] = true,
-  [F.created] = true,
-  [F.base] = true,
-  [F.begun] = true,
-}
-for i = 1, LIMIT.args_parts_max - 1 do
-  SHOWN[F.args .. i] = true
-end
-
--- What the stream entry of a record that was read whole can carry; nil if that is too much, or workers died of it.
 local function snapshot_of(record)
-  local names, known, snapshot, n, bytes = record.names, record.known, {}, 0, 0
-  if not names or record.deaths > 0 then return nil end
-  for i = 1, #names, 2 do
-    local name = names[i]
-    if SHOWN[name] or string.byte(name) <= 57 then
-      local value = known[name]
-      snapshot[n + 1], snapshot[n + 2] = name, value
-      n, bytes = n + 2, bytes + #name + #value
-    end
-  end
-  if bytes > LIMIT.snapshot_bytes_max then return nil end
-  if record.order > 0 then
-    snapshot[n + 1], snapshot[n + 2], snapshot[n + 3], snapshot[n + 4] =
-      F.order, int(record.order), F.unseen, record.unseen
-  end
-  return snapshot
+  return record.numbers and snapshot_of_known(record, record.known, record.numbers)
 end
 
 -- A deadline: force with state timedout. A timer on its own resolves.
@@ -193,7 +184,7 @@ if latest == '' or now <= tonumber(latest) then
 end
 for i = 1, #due, 2 do
   local member = due[i]
-  local ok, problem = pcall(fire_one, member, int(tonumber(due[i + 1])))
+  local ok, problem = pcall(fire_one, member, due[i + 1])
   if not ok then
     raise_refusal(problem)
     local line = member .. ': ' .. text_of(problem)

@@ -23,7 +23,7 @@ end
 
 -- To its stream, under a new epoch. The caller saves. It never fails: what was settled must reach its owner,
 -- so an execution whose queue is no stream is halted, to be resumed when somebody has mended that.
--- `snapshot` is what its hash will say, as names and values: whoever takes the entry need not load it. Only a hint.
+-- `snapshot` is what its hash will say, see `write_snapshot`: whoever takes the entry need not load it. Only a hint.
 local function dispatch(record, snapshot)
   local queue = queue_prefix .. record.queue
   local fits, found = is_a(queue, 'stream')
@@ -31,7 +31,7 @@ local function dispatch(record, snapshot)
   record.epoch = record.epoch + 1
   local epoch = int(record.epoch)
   if snapshot and may_carry(queue) then
-    record.entry = redis.call('XADD', queue, '*', 'i', record.id, 'e', epoch, unpack(snapshot))
+    record.entry = redis.call('XADD', queue, '*', 'i', record.id, 'e', epoch, 'x', snapshot)
   else
     record.entry = redis.call('XADD', queue, '*', 'i', record.id, 'e', epoch)
   end

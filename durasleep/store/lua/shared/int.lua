@@ -1,8 +1,10 @@
-local last_number, last_text
--- A whole number as text: Lua's own conversion keeps 14 digits, instants have up to 15. Most are asked for again at once.
+local texts = {}
+-- A whole number as text: Lua's own conversion keeps 14 digits, instants have up to 15. A script needs few of them often.
 local function int(number)
-  if number ~= last_number then
-    last_number, last_text = number, string.format('%.0f', number)
+  local text = texts[number]
+  if not text then
+    text = string.format('%.0f', number)
+    texts[number] = text
   end
-  return last_text
+  return text
 end

@@ -2,6 +2,7 @@
 -- @include timer
 -- @include kin
 -- @include args
+-- @include snapshot
 
 -- Room for a new promise under an id: a settled leftover of another life goes, a pending one is ended first.
 local function make_room(record)
@@ -11,21 +12,11 @@ local function make_room(record)
   redis.call('DEL', record.key)
 end
 
--- What a new execution needs to begin, for its stream entry.
-local function snapshot_of_new(what, birth)
-  if #what.args + #what.func > LIMIT.snapshot_bytes_max then return nil end
-  local snapshot = { F.func, what.func, F.args, what.args, F.birth, birth }
-  if birth ~= now_text then
-    snapshot[7], snapshot[8] = F.created, now_text
-  end
-  return snapshot
-end
-
 -- A new execution or promise. `start` and `deadline` are instants or nil.
 local function make(id, birth, what, start, deadline)
   local record = { id = id, key = promise_prefix .. id, queue = what.queue, epoch = 0, unseen = '', saved_unseen = '' }
   if what.kind == KIND.execution then
-    record.sets = { F.func, what.func, F.args, first_part(what.args), F.birth, birth }
+    record.sets = { F.func, what.func, F.args, first_part(what.args), F.birth, birth, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil }
     if start then
       put(record, F.place, PLACE.delayed)
       put(record, F.due, int(start))

@@ -7,7 +7,8 @@
 local function put(record, field, value)
   local sets = record.sets
   if not sets then
-    record.sets = { field, value }
+    -- With room for more: Lua counts a table anew whenever it grows.
+    record.sets = { field, value, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil }
     return
   end
   local n = #sets

@@ -1,0 +1,46 @@
+-- @include int
+
+-- What the first activation after a dispatch needs, in one field of the stream entry: a line of numbers (birth, created,
+-- begun, base, order, unseen, bytes of the arguments; then number and bytes of each journal entry), the arguments, the
+-- entries, and the function's name to the end. nil if that is too much for an entry.
+local function write_snapshot(head, args, entries, func)
+  local snapshot = head .. '\n' .. args .. entries .. func
+  if #snapshot <= LIMIT.snapshot_bytes_max then return snapshot end
+end
+
+local function snapshot_of_new(what, birth)
+  if #what.args > LIMIT.snapshot_bytes_max then return nil end
+  local created = birth ~= now_text and now_text or ''
+  return write_snapshot(birth .. '\t' .. created .. '\t\t\t\t\t' .. int(#what.args), what.args, '', what.func)
+end
+
+-- Of an execution whose hash was read whole, `numbers` being its journal; not of one that workers died of.
+local function snapshot_of_known(record, known, numbers)
+  if known[F.deaths] then return nil end
+  local args = known[F.args]
+  for i = 1, LIMIT.args_parts_max - 1 do
+    local part = known[F.args .. i]
+    if not part then break end
+    args = args .. part
+  end
+  local order = record.order > 0 and int(record.order) or ''
+  local head = known[F.birth]
+    .. '\t'
+    .. (known[F.created] or '')
+    .. '\t'
+    .. (known[F.begun] or '')
+    .. '\t'
+    .. (known[F.base] or '')
+    .. '\t'
+    .. order
+    .. '\t'
+    .. record.unseen
+    .. '\t'
+    .. int(#args)
+  local entries = ''
+  for i = 1, #numbers do
+    local raw = known[numbers[i]]
+    head, entries = head .. '\t' .. numbers[i] .. '\t' .. int(#raw), entries .. raw
+  end
+  return write_snapshot(head, args, entries, known[F.func])
+end
