@@ -17,7 +17,7 @@ from durasleep.errors import DurasleepError, NotReplicated, StoreError, StoreRef
 from durasleep.model import Op, StartChild, StepResult, Transaction
 from durasleep.settings import Settings
 from durasleep.store import script
-from durasleep.store.commands import Call, Command, Item, error_of, key_list
+from durasleep.store.commands import Call, Command, Item, Route, error_of
 from durasleep.store.connection import Link, Reply, error_text, refusal
 from durasleep.store.outage import Outage
 from durasleep.store.script import Value
@@ -29,70 +29,52 @@ RETRY_MAX_S = 2.0  # a Redis that comes back is used within two seconds
 EXCHANGE_MAX = 96  # calls in one write: Redis runs all scripts it has read of one client before it serves another
 
 
-class _Waiting(msgspec.Struct, eq=False):
-    """A call on its way, and who hears of its answer."""
+class _Asked(msgspec.Struct, eq=False):
+    """Calls that were asked for together, and the answers there are so far. The error of a script is an answer, too."""
 
-    call: Call
+    calls: Sequence[Call]
     future: asyncio.Future[Any]
+    is_single: bool
+    answers: list[Any]
+    left: int
+    """How many are not answered."""
 
-    @property
-    def is_off(self) -> bool:
-        """Whether nobody waits for it any more."""
-        return self.future.cancelled()
+    @classmethod
+    def of(cls, calls: Sequence[Call], *, is_single: bool = False) -> _Asked:
+        return cls(calls, asyncio.get_running_loop().create_future(), is_single, [_OPEN] * len(calls), len(calls))
 
-    def answer(self, value: Any) -> None:
-        if not self.future.done():
-            self.future.set_result(value)
+    def open_positions(self) -> list[int]:
+        """Of the calls to be sent, again or for the first time; none if nobody waits any more."""
+        if self.future.done():
+            return []
+        if self.left == len(self.calls):
+            return list(range(self.left))
+        return [position for position, answer in enumerate(self.answers) if answer is _OPEN]
+
+    def answer(self, position: int, value: Any) -> None:
+        if self.answers[position] is _OPEN:
+            self.answers[position] = value
+            self.left -= 1
+
+    def finish(self) -> None:
+        """Tell whoever waits, if all is answered."""
+        if self.left or self.future.done():
+            return
+        if not self.is_single:
+            self.future.set_result(self.answers)
+        elif isinstance(self.answers[0], DurasleepError):
+            self.future.set_exception(self.answers[0])
+        else:
+            self.future.set_result(self.answers[0])
 
     def fail(self, error: Exception) -> None:
         if not self.future.done():
             self.future.set_exception(error)
 
-    def cancel(self) -> None:
-        self.future.cancel()
 
-
-class _Several(msgspec.Struct, eq=False):
-    """The answers to calls that were asked for together: one future for all of them."""
-
-    future: asyncio.Future[list[Any]]
-    answers: list[Any]
-    left: int
-
-
-class _OneOfSeveral(msgspec.Struct, eq=False):
-    """The same as ``_Waiting`` for one of them; the error of a script is an answer like others."""
-
-    call: Call
-    several: _Several
-    place: int
-    is_answered: bool = False
-
-    @property
-    def is_off(self) -> bool:
-        return self.is_answered or self.several.future.done()
-
-    def answer(self, value: Any) -> None:
-        if self.is_answered:
-            return
-        self.is_answered = True
-        several = self.several
-        several.answers[self.place] = value
-        several.left -= 1
-        if not several.left and not several.future.done():
-            several.future.set_result(several.answers)
-
-    def fail(self, error: Exception) -> None:
-        if isinstance(error, DurasleepError) and not isinstance(error, StoreUnavailable):
-            self.answer(error)
-        elif not self.several.future.done():
-            self.several.future.set_exception(error)
-
-    def cancel(self) -> None:
-        self.several.future.cancel()
-
-
-_Asked = _Waiting | _OneOfSeveral
+_OPEN = object()
+_Part = tuple[_Asked, list[int]]
+"""Calls of one exchange: whose they are, and which of them."""
 
 
 class _Joined(msgspec.Struct, eq=False):
@@ -107,23 +89,22 @@ class _Joined(msgspec.Struct, eq=False):
 def join(calls: Sequence[Call], settings: Settings) -> list[_Joined]:
     """The commands to send for some calls."""
     joined: list[_Joined] = []
-    open_batches: dict[tuple[Any, ...], _Joined] = {}
+    open_batches: dict[Route, _Joined] = {}
     for position, call in enumerate(calls):
         if isinstance(call, Command):
             joined.append(_Joined([*call.args], [position]))
             continue
-        size = sum([len(value) for value in call.args if type(value) is bytes])
-        batch_key = (call.script.name, call.keys, call.head)
-        batch = open_batches.get(batch_key)
+        size = call.payload_bytes
+        batch = open_batches.get(call.route)
         if (
             batch is None
             or len(batch.positions) >= settings.batch_items_max
             or batch.size + size > settings.batch_bytes_max
         ):
-            batch = _Joined(script.evalsha(call.script, key_list(call.keys), call.head), [])
+            batch = _Joined([*call.route.command], [])
             joined.append(batch)
-            open_batches[batch_key] = batch
-        batch.command.extend(call.args)
+            open_batches[call.route] = batch
+        batch.command += call.args
         batch.positions.append(position)
         batch.size += size
     return joined
@@ -168,12 +149,11 @@ def is_unknown_script(reply: Reply) -> bool:
     return isinstance(reply, redis_errors.NoScriptError) or str(reply).startswith("NOSCRIPT")
 
 
-def talk(
-    calls: Sequence[Call], settings: Settings
-) -> Generator[list[list[Value]], list[Reply], list[tuple[Reply, int]]]:
+def talk(calls: Sequence[Call], settings: Settings) -> Generator[list[list[Value]], list[Reply], list[Reply]]:
     """What to send for some calls, and, if the server has forgotten scripts, what to send then.
 
-    It is sent the replies, and ends with the reply to each call and the call's place in it.
+    It is sent the replies, and ends with the raw answer to each call: the part of the reply that is its own, or an
+    error reply as the exception it is.
     """
     joined = join(calls, settings)
     replies = yield [one.command for one in joined]
@@ -187,30 +167,35 @@ def talk(
             again.append(script.as_eval(lua, joined[index].command))
         for index, reply in zip(unknown, (yield again), strict=True):
             replies[index] = reply
-    found: list[tuple[Reply, int]] = [(None, 0)] * len(calls)
+    raws: list[Reply] = [None] * len(calls)
     for one, reply in zip(joined, replies, strict=True):
-        for place, position in enumerate(one.positions):
-            found[position] = (reply, place)
-    return found
+        is_batch = isinstance(calls[one.positions[0]], Item) and not isinstance(reply, Exception)
+        for position, raw in zip(one.positions, reply if is_batch else [reply] * len(one.positions), strict=True):
+            raws[position] = raw
+    return raws
 
 
-def refusal_of(call: Call, reply: Reply, place: int) -> StoreError | None:
-    """Why the server would not serve a call, if that is what it says; nothing of the call was applied.
+def answer_of(call: Call, raw: Reply) -> Any:
+    """What a call answers, an error as the exception it is; StoreUnavailable or StoreRefused if it was not served.
 
-    That holds when it is full, too: a script is stopped at its first write or, having freed something, not at all.
+    Nothing of such a call was applied. That holds when the server is full, too: a script is stopped at its first write
+    or, having freed something, not at all.
     """
-    if isinstance(reply, Exception):
-        return refusal(reply)
-    if isinstance(call, Item) and reply[place][0] == b"error":
-        return refusal(reply[place][1].decode(errors="replace"))
-    return None
+    if isinstance(raw, Exception):
+        return refusal(raw) or error_of(error_text(raw))
+    try:
+        if isinstance(call, Item) and isinstance(raw, list) and raw[0] == b"error":
+            return refusal(raw[1].decode(errors="replace")) or error_of(raw[1])
+        return call.parse(raw)
+    except DurasleepError as error:
+        return error
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        return StoreError(f"an answer of Redis cannot be read: {error!r}")
 
 
-def read(call: Call, reply: Reply, place: int) -> Any:
-    """What a call answers, given the reply to its command and its place among the items of that."""
-    if isinstance(reply, Exception):
-        raise error_of(error_text(reply)) from reply
-    return call.read(reply[place]) if isinstance(call, Item) else call.parse(reply)
+def is_unserved(answer: Any, *, waits_for_rights: bool) -> bool:
+    """Whether to repeat a call after this answer; only a worker waits for rights."""
+    return isinstance(answer, StoreUnavailable) or (waits_for_rights and isinstance(answer, StoreRefused))
 
 
 def confirmation(settings: Settings) -> list[list[Value]]:
@@ -255,62 +240,62 @@ class Batcher:
 
     def send(self, call: Item[T] | Command[T]) -> asyncio.Future[T]:
         """The same as a future; the call leaves at the end of this turn of the loop."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(call, future))
-        self._wake()
-        return future
+        return self._take(_Asked.of((call,), is_single=True))
 
     def ask(self, calls: Sequence[Call]) -> asyncio.Future[list[Any]]:
         """The answers to several, in order; what one says is wrong stands in its place, as the error it is."""
-        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        if not calls:
-            future.set_result([])
-            return future
-        several = _Several(future, [None] * len(calls), len(calls))
-        self._waiting += [_OneOfSeveral(call, several, place) for place, call in enumerate(calls)]
-        self._wake()
-        return future
+        asked = _Asked.of(calls)
+        if calls:
+            return self._take(asked)
+        asked.finish()
+        return asked.future
 
-    def _wake(self) -> None:
+    def _take(self, asked: _Asked) -> asyncio.Future[Any]:
+        self._waiting.append(asked)
         if self._pump is None or self._pump.done():
             self._pump = asyncio.get_running_loop().create_task(self._run(), name="durasleep-batcher")
+        return asked.future
 
     async def close(self) -> None:
         """Stop; what still waits is cancelled."""
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.gather(self._pump, return_exceptions=True)
-        for waiting in self._waiting:
-            waiting.cancel()
+        for asked in self._waiting:
+            asked.future.cancel()
         await self._link.close()
 
     async def _run(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting[:EXCHANGE_MAX], self._waiting[EXCHANGE_MAX:]
-            batch = [waiting for waiting in batch if not waiting.is_off]
-            try:
-                await self._exchange(batch)
-            except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, and the others go on
-                for waiting in batch:
-                    waiting.fail(error)
-            except BaseException:
-                for waiting in batch:
-                    waiting.cancel()
-                raise
+        while parts := self._next_parts():
+            await self._exchange(parts)
 
-    async def _exchange(self, batch: list[_Asked]) -> None:
-        """Run a batch, repeating what got no answer or was refused; with no end to the patience, new calls join it."""
+    def _next_parts(self) -> list[_Part]:
+        """What waits longest, as much as one exchange carries."""
+        self._waiting = [asked for asked in self._waiting if not asked.future.done()]
+        parts: list[_Part] = []
+        room = EXCHANGE_MAX
+        for asked in self._waiting:
+            positions = asked.open_positions()[:room]
+            parts.append((asked, positions))
+            room -= len(positions)
+            if not room:
+                break
+        return parts
+
+    async def _exchange(self, parts: list[_Part]) -> None:
+        """Run some calls, repeating what got no answer or was refused; with no end to the patience, new ones join."""
         loop = asyncio.get_running_loop()
         give_up_at = None if self._patience_s is None else loop.time() + self._patience_s
         delay_s = RETRY_FIRST_S
-        while batch:
+        while parts:
             try:
-                batch, problem = await self._once(batch)
+                problem = await self._once(parts)
             except StoreUnavailable as error:
                 problem = error
-            except StoreRefused as error:
-                if give_up_at is not None:
-                    raise
+            except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, and the others go on
+                if not isinstance(error, StoreRefused) or give_up_at is not None:
+                    _fail(parts, error)
+                    return
                 problem = error
             if problem is None:
                 if delay_s > RETRY_FIRST_S:
@@ -319,45 +304,43 @@ class Batcher:
             if give_up_at is None:
                 self._outage.say(problem)
             elif loop.time() + delay_s > give_up_at:
-                raise problem
+                _fail(parts, problem)
+                return
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
             delay_s = min(delay_s * 2, RETRY_MAX_S)
             if give_up_at is None:
-                batch, self._waiting = [*batch, *self._waiting], []
+                parts = self._next_parts()
+            else:
+                parts = [(asked, positions) for asked, _ in parts if (positions := asked.open_positions())]
 
-    async def _once(self, batch: list[_Asked]) -> tuple[list[_Asked], StoreError | None]:
-        """One exchange; answers what is left to repeat, and why."""
-        talk_of_batch = talk([waiting.call for waiting in batch], self._settings)
+    async def _once(self, parts: list[_Part]) -> StoreError | None:
+        """One exchange; why some of it is to be repeated, if some is."""
+        calls = [asked.calls[position] for asked, positions in parts for position in positions]
+        talk_of_calls = talk(calls, self._settings)
         confirmed: list[Reply] = []  # by the last exchange, which speaks of those before it, too
         try:
-            commands = next(talk_of_batch)
+            commands = next(talk_of_calls)
             while True:
                 replies = await self._link.exchange([*commands, *self._confirmation])
                 confirmed = replies[len(commands) :]
-                commands = talk_of_batch.send(replies[: len(commands)])
+                commands = talk_of_calls.send(replies[: len(commands)])
         except StopIteration as end:
-            found: list[tuple[Reply, int]] = end.value
-        check_confirmed(confirmed, self._settings)
-        left: list[_Asked] = []
+            raws = iter(cast("list[Reply]", end.value))
+        if confirmed:
+            check_confirmed(confirmed, self._settings)
         problem: StoreError | None = None
-        for waiting, (reply, place) in zip(batch, found, strict=True):
-            refused = refusal_of(waiting.call, reply, place)
-            if refused is not None and isinstance(refused, StoreRefused) and self._patience_s is not None:
-                waiting.fail(refused)  # only a worker waits for rights
-            elif refused is not None:
-                problem = refused
-                left.append(waiting)
-            elif not waiting.is_off:
-                _settle(waiting, reply, place)
-        return left, problem
+        for asked, positions in parts:
+            calls = asked.calls
+            for position in positions:
+                answer = answer_of(calls[position], next(raws))
+                if is_unserved(answer, waits_for_rights=self._patience_s is None):
+                    problem = answer
+                else:
+                    asked.answer(position, answer)
+            asked.finish()
+        return problem
 
 
-def _settle(waiting: _Asked, reply: Reply, place: int) -> None:
-    try:
-        answer = read(waiting.call, reply, place)
-    except DurasleepError as error:
-        waiting.fail(error)
-    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
-        waiting.fail(StoreError(f"an answer of Redis cannot be read: {error!r}"))
-    else:
-        waiting.answer(answer)
+def _fail(parts: list[_Part], error: Exception) -> None:
+    for asked, _ in parts:
+        asked.fail(error)

@@ -47,20 +47,41 @@ _ENTRY = re.compile(rb"([a-z])([a-z])\t(\d*)\t(\d*)\t([^\t\n]*)\t([^\t\n]*)\n")
 _CODE = re.compile(r"(?:ERR )?(?:user_script:\d+: )?([A-Z][A-Z_]+) ?(.*)", re.DOTALL)
 
 
+class Route(msgspec.Struct, frozen=True, eq=False):
+    """What calls have in common that may travel together: a script, its keys, and what stands before the items."""
+
+    script: Script
+    command: tuple[Value, ...]
+    """The EVALSHA that runs it, up to where the items follow."""
+
+
+@lru_cache(maxsize=256)
+def route(name: str, keys: Keyspace, head: tuple[Value, ...] = ()) -> Route:
+    """The route of a script that takes a batch; the same object for the same arguments."""
+    lua = script.load(name, keys.movable_clock)
+    return Route(lua, tuple(script.evalsha(lua, key_list(keys), head)))
+
+
 class Item(msgspec.Struct, Generic[T], frozen=True):
     """One call of a batching script: its answer is its own, whatever the others' are."""
 
-    script: Script
-    keys: Keyspace
-    head: tuple[Value, ...]
+    route: Route
     args: list[Value]
-    parse: Callable[[list[Any]], T]
+    """Their number first, see ``Script.item``."""
+    parse: Callable[[Any], T]
+    known_bytes: int = -1
+    """What the caller's values take, if whoever made the item knows."""
 
-    def read(self, answer: list[Any]) -> T:
-        """The answer, or the error it says."""
-        if answer[0] == b"error":
-            raise error_of(answer[1])
-        return self.parse(answer)
+    @property
+    def script(self) -> Script:
+        return self.route.script
+
+    @property
+    def payload_bytes(self) -> int:
+        """What travels of the caller's, in bytes."""
+        if self.known_bytes >= 0:
+            return self.known_bytes
+        return sum([len(value) for value in self.args if isinstance(value, bytes)])
 
 
 class Command(msgspec.Struct, Generic[T], frozen=True):
@@ -169,8 +190,8 @@ def create(
     retention_ms: int | None = None,
 ) -> Item[Created]:
     """Make an execution or a bare promise, or attach to what has this id."""
-    lua = script.load("create", keys.movable_clock)
-    item = lua.item(
+    to = route("create", keys)
+    item = to.script.item(
         id=id,
         kind=KIND[kind],
         func=function,
@@ -183,16 +204,16 @@ def create(
         retention="" if retention_ms in (None, LIMIT["retention_ms"]) else retention_ms,
     )
     place = None if kind is not Kind.EXECUTION else Place.DELAYED if start else Place.QUEUED
-    return Item(lua, keys, (), item, partial(_parse_created, function, place))
+    return Item(to, item, partial(_parse_created, function, place))
 
 
 def attach(keys: Keyspace, id: PromiseId, *, inbox: str = "") -> Item[Created]:
     """Wait for what has this id, whatever it is; NotFound if nothing has."""
-    lua = script.load("create", keys.movable_clock)
-    item = lua.item(
+    to = route("create", keys)
+    item = to.script.item(
         id=id, kind="", func="", queue="", args="", start="", deadline="", call="", inbox=inbox, retention=""
     )
-    return Item(lua, keys, (), item, partial(_parse_created, "", None))
+    return Item(to, item, partial(_parse_created, "", None))
 
 
 # -- commit ------------------------------------------------------------------
@@ -267,12 +288,12 @@ def commit(
     ever asked for has settled. ``seen`` is the last settlement it knows, ``asked`` the number of what its commit before
     this one asked for last. Fenced if the lease is lost, or if the server knows nothing of these: it failed over.
     """
-    lua = script.load("commit", keys.movable_clock)
+    to = route("commit", keys, (consumer,))
     rest: list[Value] = []
     for op in ops:
         values = _op_values(op)
         rest += [len(values), *values]
-    item = lua.item(
+    item = to.script.item(
         *rest,
         id=lease.id,
         queue=lease.queue,
@@ -286,7 +307,7 @@ def commit(
         open="1" if open else "",
         asked=asked,
     )
-    return Item(lua, keys, tuple(lua.head(consumer=consumer)), item, _parse_committed)
+    return Item(to, item, _parse_committed)
 
 
 # -- fire --------------------------------------------------------------------
@@ -354,9 +375,9 @@ class Settled:
 
 def settle(keys: Keyspace, id: PromiseId, state: State, value: bytes) -> Item[Settled]:
     """Resolve, reject or cancel a promise from outside."""
-    lua = script.load("settle", keys.movable_clock)
-    item = lua.item(id=id, state=STATE[state], payload=value)
-    return Item(lua, keys, (), item, lambda answer: Settled(answer[0] == b"settled", STATE_OF[answer[1]], answer[2]))
+    to = route("settle", keys)
+    item = to.script.item(id=id, state=STATE[state], payload=value)
+    return Item(to, item, lambda answer: Settled(answer[0] == b"settled", STATE_OF[answer[1]], answer[2]))
 
 
 # -- heartbeat and reclaim ---------------------------------------------------
@@ -471,16 +492,16 @@ def control(
     keys: Keyspace, action: str, id: PromiseId, *, due: Due | None = None, reason: str = ""
 ) -> Item[Controlled]:
     """``wake``, ``reschedule``, ``cancel``, ``force``, ``halt`` or ``resume``."""
-    lua = script.load("control", keys.movable_clock)
-    item = lua.item(action=action, id=id, due=due or "", reason=reason)
-    return Item(lua, keys, (), item, lambda answer: Controlled(to_text(answer[0]), STATE_OF[answer[1]]))
+    to = route("control", keys)
+    item = to.script.item(action=action, id=id, due=due or "", reason=reason)
+    return Item(to, item, lambda answer: Controlled(to_text(answer[0]), STATE_OF[answer[1]]))
 
 
 def forget(keys: Keyspace, name: str) -> Item[bool]:
     """Strike a name that was put aside; whether there was one. NotAllowed for an execution that is halted."""
-    lua = script.load("control", keys.movable_clock)
-    item = lua.item(action="forget", id=name, due="", reason="")
-    return Item(lua, keys, (), item, lambda answer: answer[0] == b"forgotten")
+    to = route("control", keys)
+    item = to.script.item(action="forget", id=name, due="", reason="")
+    return Item(to, item, lambda answer: answer[0] == b"forgotten")
 
 
 @dataclass(frozen=True, slots=True)
@@ -502,23 +523,23 @@ def _word(answer: list[Any]) -> str:
 
 def put_schedule(keys: Keyspace, schedule: Schedule) -> Item[str]:
     """Keep a schedule, new or changed; its next execution is due at ``due_ms``."""
-    lua = script.load("schedule", keys.movable_clock)
+    to = route("schedule", keys)
     values = (schedule.cron, schedule.zone, schedule.function, schedule.queue, schedule.args)
-    item = lua.item(f"={schedule.due_ms}", *values, action="put", name=schedule.name)
-    return Item(lua, keys, (), item, _word)
+    item = to.script.item(f"={schedule.due_ms}", *values, action="put", name=schedule.name)
+    return Item(to, item, _word)
 
 
 def advance_schedule(keys: Keyspace, schedule: Schedule, *, next_due_ms: int, id: PromiseId) -> Item[str]:
     """Start the execution that is due, under ``id``, and move on; ``stale`` if another worker did."""
-    lua = script.load("schedule", keys.movable_clock)
-    item = lua.item(f"={next_due_ms}", schedule.due_ms, id, action="advance", name=schedule.name)
-    return Item(lua, keys, (), item, _word)
+    to = route("schedule", keys)
+    item = to.script.item(f"={next_due_ms}", schedule.due_ms, id, action="advance", name=schedule.name)
+    return Item(to, item, _word)
 
 
 def remove_schedule(keys: Keyspace, name: str) -> Item[str]:
     """Forget a schedule; ``missing`` if there is none."""
-    lua = script.load("schedule", keys.movable_clock)
-    return Item(lua, keys, (), lua.item(action="remove", name=name), _word)
+    to = route("schedule", keys)
+    return Item(to, to.script.item(action="remove", name=name), _word)
 
 
 def read_schedule(keys: Keyspace, name: str) -> Command[Schedule | None]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from durasleep.errors import DurasleepError
-from durasleep.store import script
+from durasleep.store import commands
 from durasleep.store.commands import Call, Command, Item, to_text
 from durasleep.store.keys import Keyspace
 from durasleep.store.reads import Plan, value_of
@@ -131,10 +131,9 @@ def _check(keys: Keyspace, things: Iterable[_Thing], report: Report, repair: boo
 
 
 def _item(keys: Keyspace, thing: _Thing, repair: bool) -> Call:
-    lua = script.load("check", keys.movable_clock)
+    to = commands.route("check", keys, ("1" if repair else "",))
     kind, name, at = thing
-    head = tuple(lua.head(repair="1" if repair else ""))
-    return Item(lua, keys, head, lua.item(what=kind, name=name, at=at), _parse)
+    return Item(to, to.script.item(what=kind, name=name, at=at), _parse)
 
 
 def _parse(answer: list[bytes]) -> _Checked:

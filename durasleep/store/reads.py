@@ -13,7 +13,7 @@ import msgspec
 
 from durasleep.errors import CorruptData, DurasleepError, StoreError
 from durasleep.model import Entry, Kind, Number, Place, PromiseId, State
-from durasleep.store import script
+from durasleep.store import commands
 from durasleep.store.commands import (
     KIND_OF,
     PLACE_OF,
@@ -165,7 +165,7 @@ def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, news: bool
     With ``news`` it has only those entries that have settled since the last commit, and a cursor that is not b"" if
     these are too many for one page.
     """
-    lua = script.load("load", keys.movable_clock)
+    to = commands.route("load", keys)
 
     def parse(answer: list[bytes]) -> Page:
         after, *fields = answer
@@ -178,7 +178,7 @@ def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, news: bool
                 known[name] = value
         return Page(_head_of(id, known) if cursor == b"0" else None, entries, after)
 
-    return Item(lua, keys, (), lua.item(id=id, cursor=cursor, news="1" if news else ""), parse)
+    return Item(to, to.script.item(id=id, cursor=cursor, news="1" if news else ""), parse)
 
 
 def read_entry(keys: Keyspace, owner: PromiseId, number: str) -> Command[Entry | None]:

@@ -12,10 +12,8 @@ from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from durasleep.errors import (
-    DurasleepError,
     SchemaMismatch,
     StoreError,
-    StoreRefused,
     StoreUnavailable,
     UnsupportedServer,
     UsageError,
@@ -311,23 +309,17 @@ class SyncStore:
                 confirmed = replies[len(commands) :]
                 commands = talk.send(replies[: len(commands)])
         except StopIteration as end:
-            found: list[tuple[Reply, int]] = end.value
+            raws: list[Reply] = end.value
         batch.check_confirmed(confirmed, self.settings)
         again: list[int] = []
         problem: StoreError | None = None
-        for position, (reply, place) in zip(left, found, strict=True):
-            refused = batch.refusal_of(calls[position], reply, place)
-            if isinstance(refused, StoreRefused):
-                answers[position] = refused
-                continue
-            if refused is not None:
-                problem = refused
+        for position, raw in zip(left, raws, strict=True):
+            answer = batch.answer_of(calls[position], raw)
+            if batch.is_unserved(answer, waits_for_rights=False):
+                problem = answer
                 again.append(position)
-                continue
-            try:
-                answers[position] = batch.read(calls[position], reply, place)
-            except DurasleepError as error:
-                answers[position] = error
+            else:
+                answers[position] = answer
         return again, problem
 
     def close(self) -> None:
