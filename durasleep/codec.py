@@ -112,6 +112,8 @@ class Codec:
         match found:
             case [list(), dict()]:
                 args, kwargs = cast("tuple[list[Any], dict[str, Any]]", found)
+                if not kwargs and tuple(map(type, args)) == _call_of(fn).types[skip_first]:
+                    return tuple(args), kwargs  # as most are: whole, and of the types that the function names
                 return _shape_args(fn, args, kwargs, skip_first)
             case _:
                 raise CorruptData(f"the arguments of {_name(fn)} are not a list of arguments")
@@ -512,6 +514,8 @@ class _Call:
     by_position: tuple[tuple[str, Any], ...]
     required: int
     """Fewest arguments by position that are a whole call; more than there are if keywords are needed."""
+    types: tuple[tuple[Any, ...] | None, tuple[Any, ...] | None]
+    """The hints of all that is taken by position, and of all but the first, if that is a whole call."""
 
 
 @lru_cache(maxsize=1024)
@@ -524,7 +528,9 @@ def _call_of(fn: Callable[..., Any]) -> _Call:
         for one in parameters
     )
     required = len(plain) + 1 if others else sum(one.default is one.empty for one in plain)
-    return _Call(signature, hints, tuple((one.name, hints.get(one.name, Any)) for one in plain), required)
+    by_position = tuple((one.name, hints.get(one.name, Any)) for one in plain)
+    types = tuple(hint for _, hint in by_position)
+    return _Call(signature, hints, by_position, required, (None, None) if others else (types, types[1:]))
 
 
 def _hints_of(fn: Callable[..., Any]) -> dict[str, Any]:

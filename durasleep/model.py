@@ -274,7 +274,9 @@ def duration_ms(duration: float | timedelta, what: str = "duration") -> int:
         raise InvalidDuration(f"{what} {duration!r}: give seconds as a number, or a timedelta")
     if not math.isfinite(seconds) or seconds < 0:
         raise InvalidDuration(f"{what} {duration!r}: it must be finite and not negative")
-    return min(math.ceil(round(seconds * 1000, 3)), DUE_MS_MAX)
+    ms = seconds * 1000
+    whole = int(ms)
+    return min(whole if whole == ms else math.ceil(round(ms, 3)), DUE_MS_MAX)
 
 
 def due_in(duration: float | timedelta, what: str = "duration") -> Due:

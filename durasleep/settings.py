@@ -22,7 +22,7 @@ class Settings:
     """What these entries carry, for every activation loads it all; likewise halted, and warned of at half."""
     commit_ops_max: int = 256
     """Things one commit may start; more are split over several, so that no script runs long."""
-    batch_items_max: int = 24
+    batch_items_max: int = 48
     """Calls joined into one script call: a millisecond of Redis, and below five where the machine is shared. 32 cost it
     3 % less for each."""
     batch_bytes_max: int = 1 << 20
@@ -64,7 +64,7 @@ class Settings:
     """A blocked event loop is reported with its stack this often."""
     grace_s: float = 30.0
     """How long running steps may finish after SIGTERM; systemd and Kubernetes wait 90 and 30 s."""
-    fire_items_max: int = 40
+    fire_items_max: int = 80
     """Due timers settled by one script call, so that other clients are served in between."""
     accept_eviction: bool = False
     """Serve even where Redis may drop what is pending when its memory is full; see ``durasleep doctor``."""

@@ -299,13 +299,14 @@ class Journal:
         """Give a new future its number and ask for what it awaits."""
         loop = self.loop
         lineage = loop.lineage()
-        future.serial = lineage.next_serial()
+        lineage.made += 1
+        future.serial = lineage.made
         future._given_id = given_id  # pyright: ignore[reportPrivateUsage] - set here only; a constructor costs as much again
         future._kind = kind  # pyright: ignore[reportPrivateUsage]
         future._name = name  # pyright: ignore[reportPrivateUsage]
         future._hint = hint  # pyright: ignore[reportPrivateUsage]
         future._journal = None  # pyright: ignore[reportPrivateUsage]
-        if loop.detached(lineage):
+        if loop.detaching and loop.detached(lineage):
             future.number = Number("")
             return future.number
         number = future.number = lineage.take()
@@ -389,6 +390,8 @@ class Journal:
 
     def take_difference(self) -> tuple[tuple[Op, ...], tuple[StepCall, ...], tuple[Number, ...]]:
         """New operations, steps to begin and steps to stop since the last time; now they count as done."""
+        if not (self._wanted or self._stopped):
+            return (), (), ()
         steps: list[StepCall] = []
         ops: list[Op] = []
         for wanted in self._wanted.values():

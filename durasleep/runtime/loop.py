@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import ctypes
+import dis
 import logging
 import math
 import sys
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from types import CodeType, FrameType
-from typing import Any, Protocol, TypeVar
+from types import CodeType, CoroutineType, FrameType
+from typing import Any, Protocol, TypeVar, cast
 
 from durasleep.errors import Detached, NotDurable
 from durasleep.model import DUE_MS_MAX, Due, Number, duration_ms
@@ -30,6 +31,10 @@ CLOSE_CALLBACKS_MAX = 1_000  # user code may swallow every exception, so time ca
 CLOSE_CALLBACKS_EACH = 4  # a fan-out of thousands ends in as many callbacks, and behaves
 CLOSE_ROUNDS_MAX = 10  # cancels a task may swallow before it is given up
 
+HANDLERS_MAX = 10_000  # functions looked at; only code that is made while it runs comes to as many
+
+_HANDLERS: dict[int, tuple[CodeType, bool]] = {}
+"""By the id of the code, which is kept so that its id stays its own: to hash code itself takes a microsecond."""
 _log = logging.getLogger("durasleep.runtime")
 _get_running_loop = asyncio._get_running_loop  # bound once: these are called several times in every activation
 _set_running_loop = asyncio._set_running_loop
@@ -84,8 +89,7 @@ class WorkflowFuture(asyncio.Future[T]):
 class WorkflowTask(asyncio.Task[T]):
     """A task that hashes by creation number and counts its own durable calls."""
 
-    __slots__ = ("lineage", "serial")
-    serial: int
+    serial = 0
     lineage: Lineage
 
     def __hash__(self) -> int:
@@ -131,49 +135,67 @@ class Timers(Protocol):
 
 
 class WorkflowLoop(asyncio.AbstractEventLoop):
-    """Runs one workflow until it is blocked; everything that would leave the process raises NotDurable."""
+    """Runs one workflow until it is blocked; everything that would leave the process raises NotDurable.
+
+    A loop is made for each activation: what most of them leave as it is stands in the class, and is not written anew.
+    """
+
+    timers: Timers | None = None
+    root: WorkflowTask[Any] | None = None
+    quiet = False
+    """While replaying: what goes wrong has been logged before."""
+    silent = False
+    """Whether it is only a run to compare with: it stays quiet for ever."""
+    canceled = False
+    """Whether a cancel from outside has been delivered."""
+    passed = False
+    """Whether an earlier activation came by here and committed what it asked for."""
+    continued: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    """The arguments of the next run, once the code has asked for one."""
+    watch: Watch | None = None
+    """Sees every call of user code."""
+    detaching = False
+    halted: str | None = None
+    fatal: BaseException | None = None
+    """The SystemExit or KeyboardInterrupt that user code raised."""
+    _prune_at = 64
+    _generators: dict[int, tuple[weakref.ref[AsyncGenerator[Any, Any]], Lineage]] | None = None
+    _outer: tuple[asyncio.AbstractEventLoop | None, Any] | None = None
+    """The loop around and its hooks, while this one is the running loop."""
 
     def __init__(self, now_ms: int) -> None:
         self.now_ms = now_ms
         """The stamp of the settlement last fed."""
-        self.timers: Timers | None = None
         self.ready: deque[WorkflowHandle | WorkflowTimer] = deque()
-        self.root: WorkflowTask[Any] | None = None
         self.root_lineage = Lineage("")
-        self.quiet = False
-        """While replaying: what goes wrong has been logged before."""
-        self.silent = False
-        """Whether it is only a run to compare with: it stays quiet for ever."""
-        self.canceled = False
-        """Whether a cancel from outside has been delivered."""
-        self.passed = False
-        """Whether an earlier activation came by here and committed what it asked for."""
-        self.continued: tuple[tuple[Any, ...], dict[str, Any]] | None = None
-        """The arguments of the next run, once the code has asked for one."""
-        self.watch: Watch | None = None
-        """Sees every call of user code."""
-        self.detaching = False
-        self.halted: str | None = None
-        self.fatal: BaseException | None = None
-        """The SystemExit or KeyboardInterrupt that user code raised."""
         self._tasks: list[WorkflowTask[Any]] = []
-        self._prune_at = 64
-        self._generators: dict[int, tuple[weakref.ref[AsyncGenerator[Any, Any]], Lineage]] = {}
 
     # -- driving
+
+    def enter(self) -> None:
+        """Be the running loop until ``leave``, for any number of drains."""
+        self._outer = _get_running_loop(), sys.get_asyncgen_hooks()
+        _set_running_loop(self)
+        sys.set_asyncgen_hooks(self._first_iteration, self._finalize)
+
+    def leave(self) -> None:
+        """Let the loop around be the running one again."""
+        if self._outer is not None:
+            (outer, hooks), self._outer = self._outer, None
+            sys.set_asyncgen_hooks(*hooks)
+            _set_running_loop(outer)
 
     def begin(self, coro: Coroutine[Any, Any, Any]) -> None:
         """Make the root task, in a fresh context."""
         self.root = self._task(coro, self.root_lineage, self.root_lineage.next_serial(), "root", contextvars.Context())
 
     def drain(self, callbacks_max: int = DRAIN_CALLBACKS_MAX) -> int:
-        """Run callbacks until blocked, finished or halted; the number left of ``callbacks_max``, 0 if it ran away."""
+        """Run callbacks until blocked, finished or halted; the number left of ``callbacks_max``, 0 if it ran away.
+
+        Between ``enter`` and ``leave``.
+        """
         ready = self.ready
         watched = None if self.detaching else self.root
-        previous = _get_running_loop()
-        hooks = sys.get_asyncgen_hooks()
-        _set_running_loop(self)
-        sys.set_asyncgen_hooks(self._first_iteration, self._finalize)
         watching = self.watch is not None and sys.getprofile() is None  # a profiler of the user's goes first
         if watching:
             sys.setprofile(self.watch)
@@ -196,8 +218,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             if watching:
                 sys.setprofile(None)
             handle = watched = None  # this frame is in tracebacks that they hold
-            sys.set_asyncgen_hooks(*hooks)
-            _set_running_loop(previous)
         return callbacks_max
 
     def halt(self, reason: str) -> None:
@@ -209,23 +229,57 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Replaying is over: what happens from here on is new, and what goes wrong is logged."""
         self.passed = False
         if self.quiet and not self.silent:
-            self._prune()
+            if len(self._tasks) > 1:
+                self._prune()
             self.quiet = False
 
     def detach(self, awaited: int) -> list[WorkflowTask[Any]]:
         """Cancel what is left, bounded by what it awaited; answers the tasks that would not end."""
         self._prune()
+        if not (self._tasks or self._generators) or self._drop_unnoticed():
+            return self._tasks
         self.detaching = True
         self.halted = None
         self.continued = None
         self.watch = None
         left = CLOSE_CALLBACKS_MAX + CLOSE_CALLBACKS_EACH * (awaited + len(self._tasks))
-        for _ in range(CLOSE_ROUNDS_MAX):
-            if not left or not (self._cancel_tasks() or self._close_generators()):
-                break
-            left = self.drain(left)
-            self._prune()
+        self.enter()
+        try:
+            for _ in range(CLOSE_ROUNDS_MAX):
+                if not left or not (self._cancel_tasks() or self._close_generators()):
+                    break
+                left = self.drain(left)
+                self._prune()
+        finally:
+            self.leave()
         return self._tasks
+
+    def _drop_unnoticed(self) -> bool:
+        """Let go of a workflow of which nothing would notice a cancel; false for any other.
+
+        That is one whose only task awaits one of our futures through coroutines that handle no exception: most of
+        those that sleep. To cancel it would unwind these frames, with nothing in them to run.
+        """
+        task = self.root
+        if task is None or len(self._tasks) != 1 or task is not self._tasks[0] or self._generators or self.ready:
+            return False
+        waiter = task._fut_waiter
+        if not isinstance(waiter, WorkflowFuture) or task._callbacks or task.cancelling():
+            return False
+        awaited: Any = task.get_coro()
+        awaited = awaited.cr_await  # the outermost is our own
+        while isinstance(awaited, CoroutineType):
+            if _handles_exceptions(awaited.cr_code):
+                return False
+            awaited = cast("Any", awaited.cr_await)
+        if type(awaited) is not _FUTURE_ITERATOR:
+            return False
+        task._log_destroy_pending = False
+        self.detaching = True
+        asyncio.Future.cancel(waiter)  # not the call that it is: only so that the task is let go of
+        self.ready.clear()
+        self._tasks = []
+        return True
 
     def unfinished(self) -> list[WorkflowTask[Any]]:
         """The tasks that are not done, in the order of their creation."""
@@ -235,7 +289,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Let go of everything, so that no cycle is left for the garbage collector."""
         self.ready.clear()
         self._tasks.clear()
-        self._generators.clear()
+        self._generators = None
         self.root = None
         self.timers = None
 
@@ -357,10 +411,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if context is None:
             context = contextvars.copy_context()
             context.run(_LINEAGE.set, lineage)
-        task: WorkflowTask[T] = WorkflowTask.__new__(WorkflowTask)  # pyright: ignore[reportUnknownVariableType]
-        task.serial = 0
+        task = WorkflowTask(coro, loop=self, name=name, context=context)
         task.lineage = lineage
-        task.__init__(coro, loop=self, name=name, context=context)
         task.serial = serial
         self._tasks.append(task)
         if len(self._tasks) >= self._prune_at:
@@ -375,10 +427,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def _first_iteration(self, generator: AsyncGenerator[Any, Any]) -> None:
         # its number is taken now, in program order, because the garbage collector may end it at any time
         lineage = Lineage(f"{self.lineage().take()}.")
+        if self._generators is None:
+            self._generators = {}
         self._generators[id(generator)] = (weakref.ref(generator), lineage)
 
     def _finalize(self, generator: AsyncGenerator[Any, Any]) -> None:
-        known = self._generators.pop(id(generator), None)
+        known = self._generators.pop(id(generator), None) if self._generators else None
         if known is not None:
             self.call_soon(self._close_generator, generator, known[1])
 
@@ -388,11 +442,24 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def _close_generators(self) -> bool:
         if not self._generators:
             return False
-        known, self._generators = self._generators, {}
+        known, self._generators = self._generators, None
         opened = [(generator, lineage) for ref, lineage in known.values() if (generator := ref()) is not None]
         for generator, lineage in opened:
             self._close_generator(generator, lineage)
         return bool(opened)
+
+
+def _handles_exceptions(code: CodeType) -> bool:
+    """Whether a function has anything to do when an exception passes through it: handlers, ``finally``, ``with``."""
+    known = _HANDLERS.get(id(code))
+    if known is None:
+        if len(_HANDLERS) >= HANDLERS_MAX:
+            _HANDLERS.clear()
+        known = _HANDLERS[id(code)] = (
+            code,
+            any(one.opname == "PUSH_EXC_INFO" for one in dis.get_instructions(code)),
+        )
+    return known[1]
 
 
 def _refusal(name: str) -> Callable[..., Any]:
@@ -405,6 +472,8 @@ def _refusal(name: str) -> Callable[..., Any]:
     refuse.__name__ = name
     return refuse
 
+
+_FUTURE_ITERATOR = type(WorkflowFuture[Any](loop=WorkflowLoop(0)).__await__())
 
 for _name in dir(asyncio.AbstractEventLoop):
     if not _name.startswith("_") and _name not in vars(WorkflowLoop):

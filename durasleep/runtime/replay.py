@@ -152,7 +152,7 @@ class Activation:
         """
         entries = list(entries)
         self._journal.handed_out = handed_out
-        settled = self._journal.load(entries)
+        settled = self._journal.load(entries) if entries else []
         self._loop.passed = _has_begun(entries)
         if not self._loop.passed and self._definition.version > 1:
             self._journal.mark(Kind.VERSION, str(self._definition.version))
@@ -166,12 +166,18 @@ class Activation:
             return self._progress()
         except Exception as error:  # noqa: BLE001 - arguments that do not fit are the caller's error, and end it
             return self._ended(self._rejected(error))
-        loop.begin(coro)
-        loop.quiet = bool(settled) or loop.silent
-        self._drain()
-        self._feed(settled)
+        if settled or loop.silent:
+            loop.quiet = True
+        loop.enter()
+        try:
+            loop.begin(coro)
+            self._drain()
+            self._feed(settled)
+        finally:
+            loop.leave()
         loop.speak()
-        self._journal.check_all_asked()
+        if entries:
+            self._journal.check_all_asked()
         return self._progress()
 
     def feed(self, entries: Iterable[Entry]) -> Progress:
@@ -179,7 +185,11 @@ class Activation:
         settled = self._journal.load(entries)
         if self._settings.debug:
             self._news = {*self._news, *(entry.number for entry in settled)}
-        self._feed(settled)
+        self._loop.enter()
+        try:
+            self._feed(settled)
+        finally:
+            self._loop.leave()
         return self._progress()
 
     def note_committed(self, ops: Sequence[Op]) -> None:
@@ -328,7 +338,9 @@ class Activation:
     def _filled(self) -> float:
         """How much of what a journal may hold is used: 1 is all of it."""
         journal, settings = self._journal, self._settings
-        return max(journal.size / settings.journal_entries_max, journal.payload_bytes / settings.journal_bytes_max)
+        entries = journal.size / settings.journal_entries_max
+        carried = journal.payload_bytes / settings.journal_bytes_max
+        return max(entries, carried)
 
     def _amount(self) -> str:
         journal, settings = self._journal, self._settings
@@ -347,7 +359,8 @@ class Activation:
     def _ended(self, outcome: Ending) -> Progress:
         running = self._journal.running
         ops, _, _ = self._journal.take_difference()
-        ops = () if isinstance(outcome, Halted) else tuple(op for op in ops if _outlives(op))
+        if ops:
+            ops = () if isinstance(outcome, Halted) else tuple([op for op in ops if _outlives(op)])
         return Progress(ops, (), running, False, outcome)
 
     def _result(self) -> Ending:

@@ -51,11 +51,6 @@ class _Asked(msgspec.Struct, eq=False):
             return list(range(self.left))
         return [position for position, answer in enumerate(self.answers) if answer is _OPEN]
 
-    def answer(self, position: int, value: Any) -> None:
-        if self.answers[position] is _OPEN:
-            self.answers[position] = value
-            self.left -= 1
-
     def finish(self) -> None:
         """Tell whoever waits, if all is answered."""
         if self.left or self.future.done():
@@ -94,7 +89,7 @@ def join(calls: Sequence[Call], settings: Settings) -> list[_Joined]:
         if isinstance(call, Command):
             joined.append(_Joined([*call.args], [position]))
             continue
-        size = call.payload_bytes
+        size = call.known_bytes if call.known_bytes >= 0 else call.payload_bytes
         batch = open_batches.get(call.route)
         if (
             batch is None
@@ -169,8 +164,9 @@ def talk(calls: Sequence[Call], settings: Settings) -> Generator[list[list[Value
             replies[index] = reply
     raws: list[Reply] = [None] * len(calls)
     for one, reply in zip(joined, replies, strict=True):
-        is_batch = isinstance(calls[one.positions[0]], Item) and not isinstance(reply, Exception)
-        for position, raw in zip(one.positions, reply if is_batch else [reply] * len(one.positions), strict=True):
+        is_batch = isinstance(calls[one.positions[0]], Item) and isinstance(reply, list)
+        own: list[Reply] = cast("list[Reply]", reply) if is_batch else [reply] * len(one.positions)
+        for position, raw in zip(one.positions, own, strict=True):
             raws[position] = raw
     return raws
 
@@ -181,11 +177,12 @@ def answer_of(call: Call, raw: Reply) -> Any:
     Nothing of such a call was applied. That holds when the server is full, too: a script is stopped at its first write
     or, having freed something, not at all.
     """
-    if isinstance(raw, Exception):
-        return refusal(raw) or error_of(error_text(raw))
     try:
-        if isinstance(call, Item) and isinstance(raw, list) and raw[0] == b"error":
-            return refusal(raw[1].decode(errors="replace")) or error_of(raw[1])
+        if isinstance(raw, Exception):
+            return refusal(raw) or error_of(error_text(raw))
+        if isinstance(raw, list) and isinstance(call, Item) and raw[0] == b"error":
+            text: bytes = raw[1]
+            return refusal(text.decode(errors="replace")) or error_of(text)
         return call.parse(raw)
     except DurasleepError as error:
         return error
@@ -330,13 +327,14 @@ class Batcher:
             check_confirmed(confirmed, self._settings)
         problem: StoreError | None = None
         for asked, positions in parts:
-            calls = asked.calls
+            calls, answers = asked.calls, asked.answers
             for position in positions:
                 answer = answer_of(calls[position], next(raws))
-                if is_unserved(answer, waits_for_rights=self._patience_s is None):
+                if isinstance(answer, StoreError) and is_unserved(answer, waits_for_rights=self._patience_s is None):
                     problem = answer
-                else:
-                    asked.answer(position, answer)
+                    continue
+                answers[position] = answer
+                asked.left -= 1
             asked.finish()
         return problem
 

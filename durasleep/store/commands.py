@@ -226,6 +226,8 @@ class Lease(msgspec.Struct, frozen=True):
     queue: str
     entry: str
     epoch: int
+    snapshot: bytes = b""
+    """What the entry itself tells of the execution, see ``reads.read_snapshot``; none if it is read again."""
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -249,24 +251,37 @@ _NO_NEWS = Committed(redrive=False, more=False, entries=[])
 
 def _op_values(op: Op) -> list[Value]:
     match op:
+        case StepResult(number, name, state, payload):
+            return [5, "step", number, name, STATE[state], payload]
         case StartTimer(number, name, due):
-            return ["timer", number, name, due]
+            return [4, "timer", number, name, due]
         case StartPromise(number, name, due):
-            return ["promise", number, name, due or ""]
+            return [4, "promise", number, name, due or ""]
         case StartChild(number, function, args, queue, due, child_id, detached):
             op_name = "detached" if detached else "child"
-            return [op_name, number, function, queue or "", args, due or "", child_id or ""]
-        case StepResult(number, name, state, payload):
-            return ["step", number, name, STATE[state], payload]
+            return [7, op_name, number, function, queue or "", args, due or "", child_id or ""]
         case CancelEntry(number, kind, name):
-            return ["cancel", number, KIND[kind], name]
+            return [4, "cancel", number, KIND[kind], name]
         case Mark(number, kind, name):
-            return ["mark", number, KIND[kind], name]
+            return [4, "mark", number, KIND[kind], name]
         case Transaction(number, commands):
-            words: list[Value] = ["transaction", number]
+            words: list[Value] = [2, "transaction", number]
             for command in commands:
                 words += [len(command), *command]
+            words[0] = len(words) - 1
             return words
+
+
+_COMMIT = ("id", "queue", "entry", "epoch", "seen", "seen_number", "outcome", "payload", "due", "open", "asked")
+"""What an item of commit.lua begins with; the hottest of all items is built by position, not by name."""
+
+
+@lru_cache(maxsize=64)
+def _commit_route(keys: Keyspace, consumer: str) -> Route:
+    to = route("commit", keys, (consumer,))
+    if to.script.item_names != _COMMIT:
+        raise TypeError(f"an item of commit.lua begins with {to.script.item_names}, not {_COMMIT}")
+    return to
 
 
 def commit(
@@ -288,26 +303,29 @@ def commit(
     ever asked for has settled. ``seen`` is the last settlement it knows, ``asked`` the number of what its commit before
     this one asked for last. Fenced if the lease is lost, or if the server knows nothing of these: it failed over.
     """
-    to = route("commit", keys, (consumer,))
-    rest: list[Value] = []
-    for op in ops:
-        values = _op_values(op)
-        rest += [len(values), *values]
-    item = to.script.item(
-        *rest,
-        id=lease.id,
-        queue=lease.queue,
-        entry=lease.entry,
-        epoch=lease.epoch,
-        seen=seen,
-        seen_number=seen_number,
-        outcome=outcome.value,
-        payload=payload,
-        due=due,
-        open="1" if open else "",
-        asked=asked,
-    )
-    return Item(to, item, _parse_committed)
+    args: list[Value] = [
+        len(_COMMIT),
+        lease.id,
+        lease.queue,
+        lease.entry,
+        lease.epoch,
+        seen,
+        seen_number,
+        outcome.value,
+        payload,
+        due,
+        "1" if open else "",
+        asked,
+    ]
+    size = len(payload)
+    if ops:
+        for op in ops:
+            values = _op_values(op)
+            args += values
+            if type(op) is not StartTimer:
+                size += sum([len(value) for value in values if isinstance(value, bytes)])
+        args[0] = len(args) - 1
+    return Item(_commit_route(keys, consumer), args, _parse_committed, size)
 
 
 # -- fire --------------------------------------------------------------------

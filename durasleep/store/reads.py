@@ -70,6 +70,9 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     settled_ms: int = 0
 
 
+_NO_NUMBERS: frozenset[str] = frozenset()
+
+
 def _numbers(text: bytes) -> frozenset[str]:
     return frozenset(to_text(text).split())
 
@@ -244,6 +247,45 @@ def load_rest(keys: Keyspace, id: PromiseId, page: Page) -> Plan[Loaded | None]:
         [answer] = yield [read_page(keys, id, page.cursor)]
         page = value_of(answer)
     raise StoreError(f"the journal of {id} does not end")
+
+
+def read_snapshot(lease: commands.Lease) -> Loaded | None:
+    """What the entry of a lease tells of its execution (see ``write_snapshot`` of the scripts), as ``load`` would have
+    found it when it was dispatched. None if it tells nothing, or not in our words: it must be loaded then.
+    """
+    if not lease.snapshot:
+        return None
+    line, _, body = lease.snapshot.partition(b"\n")
+    try:
+        birth, created, begun, base, order, unseen, args_size, *sizes = line.split(b"\t")
+        birth_ms = int(birth)
+        created_ms = int(created) if created else birth_ms
+        end = int(args_size)
+        args = body[:end]
+        entries: dict[Number, Entry] = {}
+        for number, size in zip(sizes[::2], sizes[1::2], strict=True):
+            start, end = end, end + int(size)
+            entry = parse_entry(number, body[start:end])
+            entries[entry.number] = entry
+        head = Head(
+            id=lease.id,
+            kind=Kind.EXECUTION,
+            birth=birth_ms,
+            created_ms=created_ms,
+            begun_ms=int(begun) if begun else created_ms,
+            function=body[end:].decode(),
+            queue=lease.queue,
+            args=args,
+            place=Place.QUEUED,
+            epoch=lease.epoch,
+            entry=lease.entry,
+            order=int(order) if order else 0,
+            base=int(base) if base else 0,
+            unseen=_numbers(unseen) if unseen else _NO_NUMBERS,
+        )
+    except (ValueError, CorruptData):
+        return None
+    return Loaded(head, entries)
 
 
 def loaded_of(head: Head, entries: Sequence[Entry]) -> Loaded:

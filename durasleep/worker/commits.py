@@ -1,10 +1,13 @@
-"""What a worker writes about the executions it holds: each of these is one call of the commit script."""
+"""What a worker writes about the executions it holds: what is due in one turn of the loop is one call of the script."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from durasleep.errors import CorruptData, Fenced, StoreError
 from durasleep.model import Op, Outcome
@@ -14,6 +17,9 @@ from durasleep.store import batch, commands
 from durasleep.store.commands import Committed, Item, Lease
 from durasleep.store.reads import Head
 from durasleep.store.store import Store
+from durasleep.worker.running import Running
+
+TURN_S = 0.005  # of user code in one turn of the loop; what is left goes on in the next
 
 logger = logging.getLogger("durasleep")
 
@@ -21,10 +27,88 @@ logger = logging.getLogger("durasleep")
 class Commits:
     """Commits as one consumer."""
 
-    def __init__(self, store: Store, consumer: str, settings: Settings) -> None:
+    def __init__(
+        self, store: Store, consumer: str, settings: Settings, on_error: Callable[[Running, Exception], None]
+    ) -> None:
+        """``on_error`` hears of an execution that cannot go on, from a plain callback."""
         self._store = store
         self._consumer = consumer
         self._settings = settings
+        self._on_error = on_error
+        self._due: list[Running] = []
+
+    def due(self, running: Running) -> None:
+        """It may have something to commit; asked for it at the end of this turn, or once its last commit is answered."""
+        if running.is_due or running.is_committing or running.is_gone:
+            return
+        running.is_due = True
+        if not self._due:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._due.append(running)
+
+    def _flush(self) -> None:
+        due, self._due = self._due, []
+        many: list[Running] = []
+        items: list[Item[Committed]] = []
+        for running in due:
+            running.is_due = False
+            if running.is_gone or running.work is None:
+                continue
+            try:
+                item = running.work.commit()
+            except Exception as error:  # noqa: BLE001 - it fails alone
+                self._on_error(running, error)
+                continue
+            if item is not None:
+                running.is_committing = True
+                many.append(running)
+                items.append(item)
+        size = self._settings.batch_items_max
+        for start in range(0, len(many), size):
+            answers = self._store.ask(items[start : start + size])
+            answers.add_done_callback(partial(self._take_answers, many[start : start + size]))
+
+    def _take_answers(self, many: Sequence[Running], asked: asyncio.Future[list[Any]]) -> None:
+        if asked.cancelled():
+            return  # the worker is leaving
+        error = asked.exception()
+        self._take_each(many, asked.result() if error is None else [error] * len(many), 0)
+
+    def _take_each(self, many: Sequence[Running], answers: Sequence[Any], first: int) -> None:
+        """Go on with each; as many as there is time for in one turn of the loop."""
+        until = time.monotonic() + TURN_S
+        for index in range(first, len(many)):
+            running, answer = many[index], answers[index]
+            running.is_committing = False
+            if running.is_gone or running.work is None:
+                continue
+            try:
+                if isinstance(answer, Exception):
+                    raise answer
+                running.work.take(answer)
+            except Exception as error:  # noqa: BLE001 - it fails alone
+                self._on_error(running, error)
+            if time.monotonic() > until and index + 1 < len(many):
+                asyncio.get_running_loop().call_soon(self._take_each, many, answers, index + 1)
+                return
+
+    def of(
+        self, activation: Activation, lease: Lease, outcome: Outcome, ops: Sequence[Op], payload: bytes, due: str
+    ) -> Item[Committed]:
+        """What an activation says; see ``commands.commit``."""
+        return commands.commit(
+            self._store.keys(lease.id),
+            self._consumer,
+            lease,
+            outcome,
+            seen=activation.seen,
+            seen_number=activation.seen_number,
+            asked=activation.asked_number,
+            ops=ops,
+            payload=payload,
+            due=due,
+            open=activation.is_open,
+        )
 
     def item(
         self,
@@ -34,61 +118,19 @@ class Commits:
         payload: bytes = b"",
         due: str = "",
         ops: Sequence[Op] = (),
-        activation: Activation | None = None,
         open: bool = True,
     ) -> Item[Committed]:
-        """See ``commands.commit``; what was seen and is open is the activation's, if it is one that commits."""
-        return commands.commit(
-            self._store.keys(lease.id),
-            self._consumer,
-            lease,
-            outcome,
-            seen=activation.seen if activation else 0,
-            seen_number=activation.seen_number if activation else "",
-            asked=activation.asked_number if activation else "",
-            ops=ops,
-            payload=payload,
-            due=due,
-            open=activation.is_open if activation else open,
-        )
-
-    def one(
-        self,
-        lease: Lease,
-        outcome: Outcome,
-        *,
-        payload: bytes = b"",
-        due: str = "",
-        ops: Sequence[Op] = (),
-        open: bool = True,
-    ) -> asyncio.Future[Committed]:
-        """A commit of what is no workflow, or says nothing of its code."""
-        return self._store.send(self.item(lease, outcome, payload=payload, due=due, ops=ops, open=open))
-
-    async def of(
-        self,
-        activation: Activation,
-        lease: Lease,
-        outcome: Outcome,
-        *,
-        payload: bytes = b"",
-        due: str = "",
-        ops: Sequence[Op] = (),
-    ) -> Committed:
-        """What an activation asks for: one commit, or several if it asks for more than one script call may do."""
-        *parts, last = self.parts(ops)
-        for part in parts:
-            await self._store.send(self.item(lease, Outcome.CONTINUE, ops=part, activation=activation))
-            activation.note_committed(part)
-        answer = await self._store.send(
-            self.item(lease, outcome, ops=last, payload=payload, due=due, activation=activation)
-        )
-        activation.note_committed(last)
-        return answer
+        """What is said of an execution that is no workflow, or nothing of its code."""
+        keys = self._store.keys(lease.id)
+        return commands.commit(keys, self._consumer, lease, outcome, ops=ops, payload=payload, due=due, open=open)
 
     def parts(self, ops: Sequence[Op]) -> Sequence[Sequence[Op]]:
         """What is asked for, as much in each part as one script call may do; at least one part."""
         return batch.split_ops(ops, self._settings) if len(ops) > 1 else (ops,)
+
+    async def one(self, lease: Lease, outcome: Outcome, *, payload: bytes = b"", due: str = "") -> Committed:
+        """A commit by itself, which says nothing of any code."""
+        return await self._store.call(self.item(lease, outcome, payload=payload, due=due))
 
     async def defer(self, lease: Lease, reason: str, delay_s: float) -> None:
         """Offer it again after a while."""

@@ -1,7 +1,7 @@
-"""The executor: takes executions on, drives each until a commit lets go of it, and knows what it holds.
+"""The executor: takes executions on, lets each go on until a commit lets go of it, and knows what it holds.
 
-What was read together is loaded, driven and committed together, for most workflows are through then: they wait, or
-have ended. Whatever goes on gets an asyncio task of its own.
+Nothing waits for one execution alone: what was read together is begun together, and all that is due in one turn of the
+loop is committed together, in plain callbacks. Only what is unusual about one gets an asyncio task.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from durasleep.codec import Codec
 from durasleep.errors import CorruptData, DurasleepError, Fenced
@@ -19,18 +19,19 @@ from durasleep.runtime.definition import Definition, Registry, TaskDefinition, W
 from durasleep.runtime.replay import version_of
 from durasleep.settings import Settings
 from durasleep.store import commands, reads
-from durasleep.store.commands import Beat, Committed, Item, Lease
+from durasleep.store.commands import Beat, Lease
 from durasleep.store.reads import Loaded, Page
 from durasleep.store.store import Store
-from durasleep.worker.commits import Commits
+from durasleep.worker.commits import TURN_S, Commits
 from durasleep.worker.lines import Lines
 from durasleep.worker.running import Running
 from durasleep.worker.tasks import Tasks
 from durasleep.worker.usercode import StandIns, UserCode
-from durasleep.worker.workflows import SUSPECT_DEATHS, Driven, GiveBack, Workflows, is_ours, plainly
+from durasleep.worker.workflows import SUSPECT_DEATHS, Workflows, is_ours
 
-TOGETHER_MAX = 48  # two script calls: while one is answered the other is read
-TOGETHER_S = 0.005  # of user code in one turn of the loop; what is left is driven in the next
+T = TypeVar("T")
+
+LOADED_MAX = 48  # executions in one exchange
 
 logger = logging.getLogger("durasleep")
 
@@ -58,12 +59,12 @@ class Executor:
         self._stand_ins = stand_ins
         self._settings = settings
         self._code = UserCode(concurrency, codec, stand_ins)
-        self._commits = Commits(store, consumer, settings)
+        self._commits = Commits(store, consumer, settings, self._fail)
         lines = Lines(settings.log_lines_max)
-        self._tasks = Tasks(codec, self._commits, self._code, lines)
-        self._workflows = Workflows(store, codec, self._commits, self._code, lines, settings)
+        self._tasks = Tasks(codec, self._commits, self._code, lines, self.let_go)
+        self._workflows = Workflows(store, codec, self._commits, self._code, lines, settings, self)
         self._running: dict[str, Running] = {}
-        self._together: set[asyncio.Task[None]] = set()
+        self._loading: set[asyncio.Future[Any]] = set()
         self._freed = asyncio.Event()
 
     # -- what the other loops use
@@ -95,47 +96,180 @@ class Executor:
 
     async def submit(self, leases: Iterable[Lease]) -> None:
         """Take executions on; one that is in hand already is left alone, one for which there is no slot given back."""
-        fresh: list[Running] = []
+        known: list[tuple[Running, Loaded | None]] = []
+        unknown: list[Running] = []
         for lease in leases:
             if lease.entry in self._running:
                 continue
-            if self.free == 0:  # two streams were read at once
-                await self.give_back(lease.queue, [lease.entry])
+            if len(self._running) >= self._concurrency:  # two streams were read at once
+                await self.give_back_entries(lease.queue, [lease.entry])
                 continue
-            self._running[lease.entry] = running = Running(lease)
-            if lease.id and not self._workflows.keeps(lease.id):
-                fresh.append(running)
+            running = self._running[lease.entry] = Running(lease)
+            if lease.snapshot and lease.id not in self._workflows.kept and (loaded := reads.read_snapshot(lease)):
+                known.append((running, loaded))
             else:
-                self._run_alone(running, self._execute(running))
-        for start in range(0, len(fresh), TOGETHER_MAX):
-            many = fresh[start : start + TOGETHER_MAX]
-            task = asyncio.get_running_loop().create_task(self._begin_together(many), name="durasleep-together")
-            task.add_done_callback(partial(self._end_together, many))
-            self._together.add(task)
+                unknown.append(running)
+        if known:
+            asyncio.get_running_loop().call_soon(self._begin_each, known)
+        for start in range(0, len(unknown), LOADED_MAX):
+            self._load(unknown[start : start + LOADED_MAX])
 
     def nudge(self, id: str) -> None:
         """Something may have settled for this execution."""
         for running in self._running.values():
             if running.lease.id == id:
-                running.tell()
+                self._tell(running)
 
     def nudge_all(self) -> None:
         """Hints may have been missed."""
         for running in self._running.values():
-            running.tell()
+            self._tell(running)
 
     def hear_beat(self, beat: Beat) -> None:
         """Drop what was lost; look at what has moved on."""
-        self._workflows.drop_old()
+        self._workflows.kept.drop_old(time.monotonic())
         lost = set(beat.lost)
         for running in tuple(self._running.values()):
-            if running.lease.entry in lost and running.task is not None:
-                logger.info("%s was taken over or has ended elsewhere", running.lease.id)
-                running.task.cancel()
+            if running.lease.entry in lost:
+                # What is being committed may just have been let go of: its answer tells.
+                if not (running.is_committing or running.is_due):
+                    logger.info("%s was taken over or has ended elsewhere", running.lease.id)
+                    asyncio.get_running_loop().call_soon(self.let_go, running)
             elif beat.orders.get(running.lease.id, 0) > running.order:
-                running.tell()
+                self._tell(running)
 
-    async def give_back(self, queue: str, entries: Sequence[str]) -> None:
+    async def drain(self, grace_s: float) -> bool:
+        """Let running steps finish, start nothing new; whether everything was let go of within ``grace_s``."""
+        self._workflows.leave()
+        self._tasks.leave()
+        try:
+            async with asyncio.timeout(grace_s):
+                while self._running:
+                    self._freed.clear()
+                    await self._freed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def abort(self) -> None:
+        """Cancel everything in hand, without another commit."""
+        while self._running or self._loading:
+            tasks = [running.task for running in self._running.values() if running.task is not None]
+            for waiting in (*tasks, *self._loading):
+                waiting.cancel()
+            for running in tuple(self._running.values()):
+                asyncio.get_running_loop().call_soon(self.let_go, running)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)  # for these callbacks: of what has ended, gather waits for nothing
+        self._workflows.kept.drop_all()
+        await asyncio.sleep(0)  # they are put away in plain callbacks
+        self._code.close()
+
+    def _tell(self, running: Running) -> None:
+        running.has_news = True
+        self._commits.due(running)
+
+    # -- beginning
+
+    def _load(self, many: list[Running]) -> None:
+        """Begin what no entry tells enough of."""
+        keys, kept = self._store.keys(), self._workflows.kept
+        pages = [reads.read_page(keys, running.lease.id, news=running.lease.id in kept) for running in many]
+        asked = self._incoming.ask(pages)
+        self._loading.add(asked)
+        asked.add_done_callback(partial(self._take_pages, many))
+
+    def _take_pages(self, many: list[Running], asked: asyncio.Future[list[Any]]) -> None:
+        self._loading.discard(asked)
+        if asked.cancelled():
+            for running in many:
+                self.let_go(running)
+            return
+        error = asked.exception()
+        pages: list[Page | Exception] = asked.result() if error is None else [error] * len(many)
+        loaded = [(running, _loaded_of(page)) for running, page in zip(many, pages, strict=True)]
+        self._begin_each(loaded)
+
+    def _begin_each(self, many: list[tuple[Running, Loaded | None]], first: int = 0) -> None:
+        """Begin as many as there is time for in one turn of the loop; those not loaded whole wait for that alone."""
+        until = time.monotonic() + TURN_S
+        for index in range(first, len(many)):
+            running, loaded = many[index]
+            if not running.is_gone:
+                try:
+                    self._begin(running, loaded)
+                except Exception as error:  # noqa: BLE001 - it fails alone
+                    self._fail(running, error)
+            if time.monotonic() > until and index + 1 < len(many):
+                asyncio.get_running_loop().call_soon(self._begin_each, many, index + 1)
+                return
+
+    def _begin(self, running: Running, loaded: Loaded | None) -> None:
+        if running.lease.id in self._workflows.kept and self._workflows.wake(running, loaded):
+            return
+        if loaded is None or not is_ours(running.lease, loaded.head):
+            self._run_alone(running, self._load_alone(running))
+        else:
+            self._begin_loaded(running, loaded)
+
+    def _begin_loaded(self, running: Running, loaded: Loaded) -> None:
+        lease, head = running.lease, loaded.head
+        if head.deaths >= SUSPECT_DEATHS:
+            if any(other.is_suspect for other in self._running.values()):
+                reason = "waits apart: workers have died while running it"
+                self._end_alone(running, self._commits.defer(lease, reason, 1.0))
+                return
+            running.is_suspect = True
+        match self._definition(loaded):
+            case WorkflowDefinition() as workflow:
+                self._workflows.begin(running, loaded, workflow)
+            case TaskDefinition() as task:
+                self._tasks.begin(running, loaded, task)
+            case None if (version := version_of(loaded.entries.values())) and self._registry.get(head.function):
+                what = f"version {version} of {head.function}, with which it began"
+                self._end_alone(running, self._commits.defer_unknown(lease, head, what))
+            case None:
+                what = f"the function {head.function!r}"
+                self._end_alone(running, self._commits.defer_unknown(lease, head, what))
+
+    def _definition(self, loaded: Loaded) -> Definition | None:
+        """What it runs: of a workflow the version it began with."""
+        function = loaded.head.function
+        definition = self._registry.get(function)
+        if not isinstance(definition, WorkflowDefinition):
+            return definition
+        if self._stand_ins and definition.fn in self._stand_ins:
+            return TaskDefinition(definition.name, self._stand_ins[definition.fn])
+        version = version_of(loaded.entries.values())
+        return definition if version is None else self._registry.get_version(function, version)
+
+    # -- alone
+
+    async def _load_alone(self, running: Running) -> None:
+        """What has several pages, or is not where its entry says."""
+        lease = running.lease
+        loaded = await self._store.load(lease.id) if lease.id else None
+        if loaded is None or not is_ours(lease, loaded.head):
+            await self._commits.drop(lease)
+            self.let_go(running)
+        else:
+            await plainly(self._begin_loaded, running, loaded)
+
+    def load_again(self, running: Running, go_on: Callable[[Loaded], None]) -> None:
+        """Load the journal of one in hand, and call ``go_on`` with it from a plain callback."""
+        self._run_alone(running, self._load_again(running, go_on))
+
+    async def _load_again(self, running: Running, go_on: Callable[[Loaded], None]) -> None:
+        loaded = await self._store.load(running.lease.id)
+        if loaded is None:
+            raise Fenced(f"{running.lease.id} is not there any more")
+        await plainly(go_on, loaded)
+
+    def give_back(self, running: Running) -> None:
+        """Let others go on with one in hand."""
+        self._end_alone(running, self.give_back_entries(running.lease.queue, [running.lease.entry]))
+
+    async def give_back_entries(self, queue: str, entries: Sequence[str]) -> None:
         """Let others have entries that were read here; no attempt is counted."""
         await self._store.call(
             commands.reclaim(
@@ -149,194 +283,94 @@ class Executor:
             )
         )
 
-    async def drain(self, grace_s: float) -> bool:
-        """Let running steps finish, start nothing new; whether everything was let go of within ``grace_s``."""
-        self._workflows.leave()
-        for running in self._running.values():
-            running.changed.set()
-        give_up_at = time.monotonic() + grace_s
-        while (tasks := self._open_tasks()) and (left_s := give_up_at - time.monotonic()) > 0:
-            await asyncio.wait(tasks, timeout=left_s)
-        return not self._running
+    def _end_alone(self, running: Running, last: Coroutine[Any, Any, None]) -> None:
+        """It is let go of after this."""
 
-    async def abort(self) -> None:
-        """Cancel everything in hand, without another commit."""
-        while tasks := self._open_tasks():
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.sleep(0)  # for the callbacks that let go of them: of what has ended, gather waits for nothing
-        self._workflows.drop_all()
-        await asyncio.sleep(0)  # they are put away in plain callbacks
-        self._code.close()
+        async def end() -> None:
+            await last
+            self.let_go(running)
 
-    def _open_tasks(self) -> list[asyncio.Task[None]]:
-        own = [running.task for running in self._running.values() if running.task is not None]
-        return [*self._together, *own]
+        self._run_alone(running, end(), last)
 
-    # -- together
-
-    async def _begin_together(self, many: list[Running]) -> None:
-        """The first activation of what was read together. Whatever is unusual about one gives it a task of its own."""
-        keys = self._store.keys()
-        pages = await self._incoming.ask([reads.read_page(keys, running.lease.id) for running in many])
-        rest = list(zip(many, pages, strict=True))
-        asked: list[tuple[list[Driven], asyncio.Future[list[Any]]]] = []
-        while rest:
-            begun, rest = await plainly(self._begin_some, rest)
-            if begun:
-                asked.append(([driven for driven, _ in begun], self._store.ask([commit for _, commit in begun])))
-        for all_driven, answers in asked:
-            await plainly(self._take_each, all_driven, await answers)
-
-    def _begin_some(
-        self, many: list[tuple[Running, Page | DurasleepError]]
-    ) -> tuple[list[tuple[Driven, Item[Committed]]], list[tuple[Running, Page | DurasleepError]]]:
-        """Drive as many as there is time for: those that one commit lets go of, and those still to be driven."""
-        until = time.monotonic() + TOGETHER_S
-        begun: list[tuple[Driven, Item[Committed]]] = []
-        for place, (running, page) in enumerate(many):
-            try:
-                driven = self._begin(running, page)
-                commit = driven and self._workflows.only_commit(driven)
-            except Exception as error:  # noqa: BLE001 - it fails alone, as it would have in a task of its own
-                self._run_alone(running, _fail(error))
-                continue
-            if driven is not None and commit is not None:
-                begun.append((driven, commit))
-            elif driven is not None:
-                self._run_alone(running, self._workflows.run(driven))
-            if time.monotonic() > until:
-                return begun, many[place + 1 :]
-        return begun, []
-
-    def _begin(self, running: Running, page: Page | DurasleepError) -> Driven | None:
-        """A workflow's first activation; None for what needs a closer look, in a task of its own."""
-        if isinstance(page, DurasleepError) or page.head is None or page.cursor:
-            self._run_alone(running, self._execute(running))
-            return None
-        loaded = reads.loaded_of(page.head, page.entries)
-        definition = self._definition(loaded)
-        if (
-            not isinstance(definition, WorkflowDefinition)
-            or not is_ours(running.lease, loaded.head)
-            or loaded.head.deaths >= SUSPECT_DEATHS
-        ):
-            self._run_alone(running, self._execute(running, loaded))
-            return None
-        running.order = loaded.head.order
-        return self._workflows.begin(running, loaded, definition)
-
-    def _take_each(self, all_driven: Sequence[Driven], answers: Sequence[Committed | DurasleepError]) -> None:
-        for driven, answer in zip(all_driven, answers, strict=True):
-            running = driven.running
-            if isinstance(answer, DurasleepError):
-                self._run_alone(running, _fail(answer))
-            elif self._workflows.take(driven, answer):
-                self._let_go(running)
-            else:
-                self._run_alone(running, self._workflows.run(driven, answer))
-
-    def _end_together(self, many: Sequence[Running], task: asyncio.Task[None]) -> None:
-        self._together.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("what was read together goes on one by one", exc_info=error)
-        for running in many:
-            if running.task is not None or self._running.get(running.lease.entry) is not running:
-                continue
-            if task.cancelled():
-                self._let_go(running)
-            else:
-                self._put_away(running)
-                self._run_alone(running, self._execute(running))
-
-    # -- alone
-
-    def _run_alone(self, running: Running, work: Coroutine[Any, Any, None]) -> None:
-        running.task = asyncio.get_running_loop().create_task(
-            self._run(running.lease, work), name=f"durasleep:{running.lease.id}"
+    def _run_alone(
+        self, running: Running, work: Coroutine[Any, Any, None], inner: Coroutine[Any, Any, None] | None = None
+    ) -> None:
+        running.task = task = asyncio.get_running_loop().create_task(
+            self._run(running, work), name=f"durasleep:{running.lease.id}"
         )
 
         def end(_: asyncio.Task[None]) -> None:
-            work.close()  # a task that is cancelled at once never began it
-            self._let_go(running)
+            for coroutine in (work, inner):
+                if coroutine is not None:
+                    coroutine.close()  # a task that is cancelled at once never began it
+            if running.task is task:
+                running.task = None
 
-        running.task.add_done_callback(end)
+        task.add_done_callback(end)
 
-    async def _run(self, lease: Lease, work: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, running: Running, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except Fenced as error:
-            logger.info("%s dropped: %s", lease.id, error)
-        except GiveBack:
-            await self.give_back(lease.queue, [lease.entry])
-        except CorruptData as error:
-            logger.error("%s halted: %s", lease.id, error)
-            await self._commits.halt(lease, str(error))
-        except DurasleepError as error:
-            logger.exception("%s halted", lease.id)
-            await self._commits.halt(lease, f"{type(error).__name__}: {error}")
-        except Exception as error:
-            logger.exception("%s halted by a fault in durasleep", lease.id)
-            await self._commits.halt(lease, f"a fault in durasleep: {error!r}")
+        except Exception as error:  # noqa: BLE001 - said, and the execution halted
+            await self._end_with(running, error)
 
-    async def _execute(self, running: Running, loaded: Loaded | None = None) -> None:
+    def _fail(self, running: Running, error: Exception) -> None:
+        """It cannot go on here."""
+        self._run_alone(running, self._end_with(running, error))
+
+    async def _end_with(self, running: Running, error: Exception) -> None:
         lease = running.lease
-        driven = await self._workflows.wake(running)
-        if driven is not None:
-            await self._workflows.run(driven)
-            return
-        if loaded is None and lease.id:
-            loaded = await self._store.load(lease.id)
-        if loaded is None or not is_ours(lease, loaded.head):
-            await self._commits.drop(lease)
-            return
-        head = loaded.head
-        if head.deaths >= SUSPECT_DEATHS:
-            if any(other.is_suspect for other in self._running.values()):
-                await self._commits.defer(lease, "waits apart: workers have died while running it", 1.0)
-                return
-            running.is_suspect = True
-        running.order = head.order
-        match self._definition(loaded):
-            case WorkflowDefinition() as workflow:
-                await self._workflows.run(await plainly(self._workflows.begin, running, loaded, workflow))
-            case TaskDefinition() as task:
-                await self._tasks.run(running, loaded, task)
-            case None if (version := version_of(loaded.entries.values())) and self._registry.get(head.function):
-                await self._commits.defer_unknown(
-                    lease, head, f"version {version} of {head.function}, with which it began"
-                )
-            case None:
-                await self._commits.defer_unknown(lease, head, f"the function {head.function!r}")
-
-    def _definition(self, loaded: Loaded) -> Definition | None:
-        """What it runs: of a workflow the version it began with."""
-        function = loaded.head.function
-        definition = self._registry.get(function)
-        if not isinstance(definition, WorkflowDefinition):
-            return definition
-        if definition.fn in self._stand_ins:
-            return TaskDefinition(definition.name, self._stand_ins[definition.fn])
-        version = version_of(loaded.entries.values())
-        return definition if version is None else self._registry.get_version(function, version)
+        match error:
+            case Fenced():
+                logger.info("%s dropped: %s", lease.id, error)
+            case CorruptData():
+                logger.error("%s halted: %s", lease.id, error)
+                await self._commits.halt(lease, str(error))
+            case DurasleepError():
+                logger.error("%s halted", lease.id, exc_info=error)
+                await self._commits.halt(lease, f"{type(error).__name__}: {error}")
+            case _:
+                logger.error("%s halted by a fault in durasleep", lease.id, exc_info=error)
+                await self._commits.halt(lease, f"a fault in durasleep: {error!r}")
+        await plainly(self.let_go, running)
 
     # -- letting go
 
-    def _let_go(self, running: Running) -> None:
+    def let_go(self, running: Running) -> None:
         """It is not in hand any more. In a plain callback: user code may run as it is put away."""
+        if running.is_gone:
+            return
+        running.is_gone = True
         for step in running.steps.values():
             step.cancel()
-        self._put_away(running)
+        if running.work is not None:
+            running.work.put_away()
         if self._running.get(running.lease.entry) is running:
             del self._running[running.lease.entry]
         self._freed.set()
 
-    def _put_away(self, running: Running) -> None:
-        activation, running.activation = running.activation, None
-        if activation is not None:
-            self._workflows.close(activation)
+
+def _loaded_of(page: Page | Exception) -> Loaded | None:
+    """What was read whole with one page; None if a closer look is needed."""
+    if isinstance(page, Exception) or page.head is None or page.cursor:
+        return None
+    return reads.loaded_of(page.head, page.entries)
 
 
-async def _fail(error: Exception) -> None:
-    raise error
+def plainly(call: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    """Call from a plain callback, outside any task."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = call(*args)
+        except BaseException as error:  # noqa: BLE001 - it is raised where the future is awaited
+            if not future.done():
+                future.set_exception(error)
+        else:
+            if not future.done():
+                future.set_result(result)
+
+    loop.call_soon(run)
+    return future

@@ -79,19 +79,27 @@ class Reader:
             *self._queues,
             *([start] * len(self._queues)),
         ]
+        is_new = start == b">"
         [found] = await self._link.exchange([command], block_s=block_s)
         if isinstance(found, Exception):
             await self._link.close()  # the next read joins anew: most likely the stream or the group is gone
             raise StoreError(f"the stream is gone or not served now: {found}")
         return [
-            self._lease(self._queues[stream], entry, fields) for stream, rows in found or () for entry, fields in rows
+            _lease(self._queues[stream], entry, fields, is_new)
+            for stream, rows in found or ()
+            for entry, fields in rows
         ]
 
-    def _lease(self, queue: str, entry: bytes, fields: list[Any] | None) -> Lease:
-        """What an entry says; one that is deleted or not ours comes with an epoch nothing has, to be dropped."""
-        content = dict(zip(fields[::2], fields[1::2], strict=False)) if fields else {}
-        id, epoch = content.get(b"i", b""), content.get(b"e", b"")
-        try:
-            return Lease(PromiseId(id.decode()), queue, entry.decode(), int(epoch))
-        except ValueError:
-            return Lease(PromiseId(""), queue, entry.decode(), BROKEN_EPOCH)
+
+def _lease(queue: str, entry: bytes, fields: list[Any] | None, is_new: bool) -> Lease:
+    """What an entry says; one that is deleted or not ours comes with an epoch nothing has, to be dropped.
+
+    Only one that is new counts as a snapshot: much may have happened to one that is read again.
+    """
+    content = dict(zip(fields[::2], fields[1::2], strict=False)) if fields else {}
+    id, epoch = content.get(b"i", b""), content.get(b"e", b"")
+    try:
+        snapshot = content.get(b"x", b"") if is_new else b""
+        return Lease(PromiseId(id.decode()), queue, entry.decode(), int(epoch), snapshot)
+    except ValueError:
+        return Lease(PromiseId(""), queue, entry.decode(), BROKEN_EPOCH)

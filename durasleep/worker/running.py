@@ -3,32 +3,59 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import msgspec
 
-from durasleep.model import Number, StepResult
-from durasleep.runtime.replay import Activation
-from durasleep.store.commands import Lease
+from durasleep.model import Number, Op
+from durasleep.store.commands import Committed, Item, Lease
+
+
+class Work(Protocol):
+    """What is done with an execution in hand: a workflow that is driven, a task that is tried.
+
+    All of it is called from plain callbacks, outside any asyncio task: user code may run in it.
+    """
+
+    def commit(self) -> Item[Committed] | None:
+        """What is to be written now; None if there is nothing to write."""
+        ...
+
+    def take(self, answer: Committed) -> None:
+        """Go on with what ``commit`` was answered."""
+        ...
+
+    def put_away(self) -> None:
+        """It is not in hand any more."""
+        ...
 
 
 class Running(msgspec.Struct, eq=False):
     """What a worker knows of an execution it holds."""
 
     lease: Lease
+    work: Work | None = None
+    """None until it has been loaded."""
     task: asyncio.Task[None] | None = None
-    """Its own; None as long as it is driven together with others."""
+    """Where something must be waited for before the work can begin, or go on."""
     order: int = 0
     """The newest order stamp heard of; above what was fed, there is news."""
-    changed: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
-    """Set by a finished step, by news, and when the worker starts to leave."""
-    steps: dict[Number, asyncio.Task[StepResult | None]] = msgspec.field(default_factory=dict[Number, Any])
-    news: bool = False
+    ops: tuple[Op, ...] = ()
+    """What is to be committed, in the order it was asked for or came about."""
+    steps: dict[Number, asyncio.Task[Any]] = {}
+    """Calls of user code that are under way."""
+    has_news: bool = False
+    """Something may have settled for it."""
+    is_due: bool = False
+    """Whether it is among those to be committed at the end of this turn of the loop."""
+    is_committing: bool = False
+    """Whether a commit has not been answered yet: until then there is no other."""
+    is_gone: bool = False
+    """Whether it is not in hand any more: what still comes for it is dropped."""
     is_suspect: bool = False
-    activation: Activation | None = None
-    """To be put away when it is let go of."""
 
-    def tell(self) -> None:
-        """Something may have settled for it."""
-        self.news = True
-        self.changed.set()
+    def note_order(self, stamps: Sequence[int]) -> None:
+        """Settlements with these stamps have been heard of."""
+        if stamps:
+            self.order = max(self.order, *stamps)

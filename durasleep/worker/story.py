@@ -3,58 +3,64 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+
+import msgspec
 
 from durasleep import telemetry
 from durasleep.model import DUE_MS_MAX, Entry, Number, Op, StartTimer, State
 from durasleep.runtime.replay import CanceledOutcome, Continued, Halted, Progress, Rejected
 
 
-class Story:
-    """Keeps the dues of what an execution waits for, for people only: Redis computes the real ones."""
+class Story(msgspec.Struct, eq=False):
+    """Notes what an execution waits for; put into words only if a line is written, which at a high rate is seldom."""
 
-    def __init__(self, id: str, entries: Iterable[Entry]) -> None:
-        self._id = id
-        self._began = time.monotonic()
-        self._dues = {entry.number: entry.due_ms for entry in entries if entry.state is State.PENDING}
+    id: str
+    entries: Collection[Entry]
+    """The journal it began with."""
+    began: float
+    """When this activation did, by the monotonic clock."""
+    asked: list[tuple[Sequence[Op], float]] = []
+    """What it has asked for since, and when."""
+    settled: list[Number] = []
 
-    def wake(self, numbers: Iterable[Number]) -> None:
+    def wake(self, numbers: Iterable[Number], began: float) -> None:
         """It goes on, for these have settled."""
-        self._began = time.monotonic()
-        self.settle(numbers)
-
-    def ask(self, ops: Iterable[Op], now_ms: int) -> None:
-        """Timers were just asked for."""
-        for op in ops:
-            if isinstance(op, StartTimer):
-                instant = int(op.due[1:]) + (now_ms if op.due[0] == "+" else 0)
-                self._dues[op.number] = min(instant, DUE_MS_MAX)
-
-    def settle(self, numbers: Iterable[Number]) -> None:
-        """Some of it is not waited for any more."""
-        for number in numbers:
-            self._dues.pop(number, None)
+        self.began = began
+        self.settled += numbers
 
     def suspended(self, now_ms: int) -> str:
-        """That it is suspended, and until when."""
-        due_ms = min((due for due in self._dues.values() if due), default=0)
+        """That it is suspended, and until when: for people, Redis computes the real instant."""
+        due_ms = min((due for due in self._dues(now_ms).values() if due), default=0)
         until = telemetry.describe_until(due_ms, now_ms) if due_ms else "until something it waits for settles"
-        return f"{self._id} suspended {until}"
+        return f"{self.id} suspended {until}"
+
+    def _dues(self, now_ms: int) -> dict[Number, int]:
+        dues = {entry.number: entry.due_ms for entry in self.entries if entry.state is State.PENDING}
+        for ops, at in self.asked:
+            then_ms = now_ms - round((time.monotonic() - at) * 1000)
+            for op in ops:
+                if isinstance(op, StartTimer):
+                    instant = int(op.due[1:]) + (then_ms if op.due[0] == "+" else 0)
+                    dues[op.number] = min(instant, DUE_MS_MAX)
+        for number in self.settled:
+            dues.pop(number, None)
+        return dues
 
     def ended(self, progress: Progress) -> str:
         """How it ended."""
-        after = describe_since(self._began)
+        after = describe_since(self.began)
         match progress.outcome:
             case Rejected(text=text):
-                return f"{self._id} rejected after {after}: {text}"
+                return f"{self.id} rejected after {after}: {text}"
             case CanceledOutcome():
-                return f"{self._id} canceled"
+                return f"{self.id} canceled"
             case Continued():
-                return f"{self._id} goes on as a new run after {after}"
+                return f"{self.id} goes on as a new run after {after}"
             case Halted():
-                return f"{self._id} waits for a person: durasleep get {self._id}"
+                return f"{self.id} waits for a person: durasleep get {self.id}"
             case _:
-                return f"{self._id} resolved after {after}"
+                return f"{self.id} resolved after {after}"
 
 
 def describe_since(began: float) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from durasleep import telemetry
@@ -15,6 +15,7 @@ from durasleep.errors import UsageError
 from durasleep.model import CANCEL, Kind, Number, Outcome, State, StepResult, duration_ms
 from durasleep.runtime.definition import TaskDefinition
 from durasleep.runtime.journal import TIMER_MS_MIN
+from durasleep.store.commands import Committed, Item
 from durasleep.store.reads import Loaded
 from durasleep.worker.commits import Commits
 from durasleep.worker.lines import Lines
@@ -24,74 +25,177 @@ from durasleep.worker.usercode import UserCode
 
 logger = logging.getLogger("durasleep")
 
+ATTEMPT = Number("1")
+"""Where the attempt that is under way stands among the steps of its execution."""
+_WORDS = {Outcome.RESOLVE: "resolved", Outcome.CANCEL: "canceled"}
+
 
 class Tasks:
-    """Runs one task after the other; each in the asyncio task of its execution."""
+    """Everything a worker does with tasks, from plain callbacks."""
 
-    def __init__(self, codec: Codec, commits: Commits, code: UserCode, lines: Lines) -> None:
-        self._codec = codec
-        self._commits = commits
-        self._code = code
-        self._lines = lines
+    def __init__(
+        self, codec: Codec, commits: Commits, code: UserCode, lines: Lines, let_go: Callable[[Running], None]
+    ) -> None:
+        self.codec = codec
+        self.commits = commits
+        self.code = code
+        self.lines = lines
+        self.let_go = let_go
+        self.is_leaving = False
 
-    async def run(self, running: Running, loaded: Loaded, definition: TaskDefinition) -> None:
-        """Until it has ended or waits: its journal holds the attempts that failed, its outcome is the last."""
-        lease, head = running.lease, loaded.head
-        attempt = 1 + sum(entry.kind is Kind.STEP for entry in loaded.entries.values())
-        began = time.monotonic()
-        try:
-            args, kwargs = self._codec.decode_args(head.args, definition.fn, skip_first=False)
-        except UsageError as error:  # arguments that do not fit are the caller's error, and end it
-            logger.warning("%s rejected: %s", lease.id, error)
-            await self._commits.one(lease, Outcome.REJECT, payload=self._codec.encode_error(error))
+    def begin(self, running: Running, loaded: Loaded, definition: TaskDefinition) -> None:
+        """Call it, unless it was canceled; its journal holds the attempts that failed, its outcome is the last."""
+        running.order = loaded.head.order
+        task = running.work = Task(self, running, definition, loaded)
+        if any(entry.number == CANCEL for entry in loaded.entries.values()):
+            task.end(Outcome.CANCEL, b"")
             return
-        while True:
-            outcome, value = await self._attempt(running, definition, args, kwargs)
-            retry = definition.retry
-            if outcome is not Outcome.REJECT or retry is None or not retry.wants(value, attempt):
-                break
-            delay_ms = retry.delay_ms(attempt, random.random())
-            failed = StepResult(Number(str(attempt)), definition.name, State.REJECTED, self._codec.encode_error(value))
-            said = f"attempt {attempt} of {retry.attempts} failed: {type(value).__name__}: {value}"
-            logger.warning("%s: %s; next in %s", lease.id, said, telemetry.describe_ms(delay_ms))
-            if delay_ms >= TIMER_MS_MIN:
-                await self._commits.one(lease, Outcome.RETRY, ops=[failed], payload=said.encode(), due=f"+{delay_ms}")
-                return
-            await self._commits.one(lease, Outcome.CONTINUE, ops=[failed])
-            await asyncio.sleep(delay_ms / 1000)
-            attempt += 1
-        payload = self._codec.encode_error(value) if outcome is Outcome.REJECT else value
-        is_open = any(entry.state is State.PENDING for entry in loaded.entries.values())
-        await self._commits.one(lease, outcome, payload=payload, open=is_open)
-        word = {Outcome.RESOLVE: "resolved", Outcome.REJECT: "rejected", Outcome.CANCEL: "canceled"}[outcome]
-        if outcome is Outcome.REJECT or self._lines.has_room(word):
-            level = logging.WARNING if outcome is Outcome.REJECT else logging.INFO
-            logger.log(level, "%s %s after %s", lease.id, word, describe_since(began))
+        try:
+            args, kwargs = self.codec.decode_args(loaded.head.args, definition.fn, skip_first=False)
+        except UsageError as error:  # arguments that do not fit are the caller's error, and end it
+            task.end(Outcome.REJECT, self.codec.encode_error(error), f"rejected: {error}")
+            return
+        task.attempt(args, kwargs)
 
-    async def _attempt(
-        self, running: Running, definition: TaskDefinition, args: Sequence[Any], kwargs: dict[str, Any]
-    ) -> tuple[Outcome, Any]:
-        """One call of a task: its outcome, and the encoded result or the error. A cancel is passed on to it."""
+    def leave(self) -> None:
+        """Begin no more attempts."""
+        self.is_leaving = True
+
+
+class Task:
+    """One task in hand: it runs, waits for the next attempt, or its outcome is on its way."""
+
+    __slots__ = (
+        "_all",
+        "_args",
+        "_began",
+        "_definition",
+        "_end",
+        "_is_canceled",
+        "_is_ending",
+        "_is_open",
+        "_kwargs",
+        "_number",
+        "_running",
+        "_said",
+        "_wait_s",
+    )
+
+    _args: Sequence[Any]
+    _kwargs: dict[str, Any]
+
+    def __init__(self, all: Tasks, running: Running, definition: TaskDefinition, loaded: Loaded) -> None:
+        entries = loaded.entries.values()
+        self._all = all
+        self._running = running
+        self._definition = definition
+        self._began = time.monotonic()
+        self._number = 1 + sum([entry.kind is Kind.STEP for entry in entries])
+        self._is_open = any(entry.state is State.PENDING for entry in entries)
+        self._is_canceled = False
+        self._end: tuple[Outcome, bytes, str] | None = None
+        """How it ends, or until when it waits: outcome, payload, due."""
+        self._is_ending = False
+        """Whether that is what was committed last."""
+        self._said = ""
+        self._wait_s: float | None = None
+        """How long until the next attempt, once the failed one has been committed."""
+
+    # -- attempts
+
+    def attempt(self, args: Sequence[Any], kwargs: dict[str, Any], delay_s: float = 0.0) -> None:
+        """Call it, after a while if it has failed before."""
+        self._args, self._kwargs = args, kwargs
+        definition, running = self._definition, self._running
         timeout_s = None if definition.timeout is None else duration_ms(definition.timeout) / 1000
-        task = asyncio.get_running_loop().create_task(self._code.call(definition.fn, args, kwargs, timeout_s))
-        task.add_done_callback(lambda _: running.changed.set())
+        name = f"durasleep:{running.lease.id}"
+        task = self._all.code.start(definition.fn, args, kwargs, timeout_s=timeout_s, delay_s=delay_s, name=name)
+        running.steps[ATTEMPT] = task
+        task.add_done_callback(self._end_attempt)
+
+    def _end_attempt(self, task: asyncio.Task[Any]) -> None:
+        running, codec = self._running, self._all.codec
+        if running.is_gone:
+            return
+        del running.steps[ATTEMPT]
         try:
-            while not task.done():
-                await running.changed.wait()
-                running.changed.clear()
-                if running.news:
-                    running.news = False
-                    answer = await self._commits.one(running.lease, Outcome.CONTINUE)
-                    if any(entry.number == CANCEL for entry in answer.entries):
-                        task.cancel()
-        except BaseException:
-            task.cancel()
-            raise
-        try:
-            return Outcome.RESOLVE, self._codec.encode(await task, f"the result of {definition.name}")
+            self.end(Outcome.RESOLVE, codec.encode(task.result(), f"the result of {self._definition.name}"))
         except asyncio.CancelledError:
-            if asyncio.current_task().cancelling():  # type: ignore[union-attr] - we run in a task
-                raise
-            return Outcome.CANCEL, b""
+            self.end(Outcome.CANCEL, b"")
         except Exception as error:  # noqa: BLE001 - whatever a user's function raises is its outcome
-            return Outcome.REJECT, error
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        retry, running = self._definition.retry, self._running
+        payload = self._all.codec.encode_error(error)
+        if retry is None or self._is_canceled or not retry.wants(error, self._number):
+            said = f"rejected after {describe_since(self._began)}: {type(error).__name__}: {error}"
+            self.end(Outcome.REJECT, payload, said)
+            return
+        delay_ms = retry.delay_ms(self._number, random.random())
+        said = f"attempt {self._number} of {retry.attempts} failed: {type(error).__name__}: {error}"
+        logger.warning("%s: %s; next in %s", running.lease.id, said, telemetry.describe_ms(delay_ms))
+        running.ops += (StepResult(Number(str(self._number)), self._definition.name, State.REJECTED, payload),)
+        self._number += 1
+        if delay_ms >= TIMER_MS_MIN or self._all.is_leaving:
+            self._end = (Outcome.RETRY, said.encode(), f"+{delay_ms}")
+        else:
+            self._wait_s = delay_ms / 1000
+        self._all.commits.due(running)
+
+    def end(self, outcome: Outcome, payload: bytes, said: str = "") -> None:
+        """It is over."""
+        self._end = (outcome, payload, "")
+        self._said = said
+        self._all.commits.due(self._running)
+
+    # -- its commits
+
+    def commit(self) -> Item[Committed] | None:
+        running, commits = self._running, self._all.commits
+        ops, running.ops = running.ops, ()
+        if self._end is not None:
+            self._is_ending = True
+            outcome, payload, due = self._end
+            return commits.item(running.lease, outcome, ops=ops, payload=payload, due=due, open=self._is_open)
+        if not ops and not running.has_news:
+            return None
+        running.has_news = False
+        return commits.item(running.lease, Outcome.CONTINUE, ops=ops)
+
+    def take(self, answer: Committed) -> None:
+        running = self._running
+        if self._is_ending:
+            self._say_ended()
+            self._all.let_go(running)
+            return
+        running.note_order([entry.stamp for entry in answer.entries])
+        running.has_news = running.has_news or answer.more
+        if any(entry.number == CANCEL for entry in answer.entries):
+            self._cancel()
+        elif self._wait_s is not None:
+            wait_s, self._wait_s = self._wait_s, None
+            self.attempt(self._args, self._kwargs, wait_s)
+        if self._end is not None or running.has_news:
+            self._all.commits.due(running)
+
+    def _say_ended(self) -> None:
+        word = _WORDS.get(self._end[0]) if self._end is not None else None
+        if self._said:
+            logger.warning("%s %s", self._running.lease.id, self._said)
+        elif word and self._all.lines.has_room(word):
+            logger.info("%s %s after %s", self._running.lease.id, word, describe_since(self._began))
+
+    def _cancel(self) -> None:
+        """It is told once, where it awaits; between two attempts it ends at once."""
+        if self._is_canceled:
+            return
+        self._is_canceled = True
+        self._wait_s = None
+        if attempt := self._running.steps.get(ATTEMPT):
+            attempt.cancel()
+        elif self._end is None:
+            self.end(Outcome.CANCEL, b"")
+
+    def put_away(self) -> None:
+        """Nothing of it is left in memory."""

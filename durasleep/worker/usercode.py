@@ -6,8 +6,9 @@ import asyncio
 import contextvars
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import FunctionType
 from typing import Any
 
 from durasleep.codec import Codec
@@ -40,59 +41,66 @@ class UserCode:
         """Begin nothing new in threads; what runs there is left to itself."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def step(self, call: StepCall) -> StepResult | None:
-        """Run one step; its result or error as it will be journaled, None if it was stopped."""
-        task = asyncio.current_task()
+    def start(
+        self,
+        fn: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        *,
+        timeout_s: float | None = None,
+        delay_s: float = 0.0,
+        name: str,
+    ) -> asyncio.Task[Any]:
+        """Begin a call of ``fn`` after ``delay_s``: its result or what it raises.
+
+        That is a TimeoutError, saying so, if it takes longer than ``timeout_s``, and a RuntimeError for SystemExit and
+        KeyboardInterrupt.
+        """
+        stand_in = self._stand_in(fn)
+        work = _call_async if _is_async(stand_in) else self._call_sync
+        if timeout_s is None and not delay_s:
+            call = work(stand_in, args, kwargs)
+        else:
+            call = _call_later(work, stand_in, args, kwargs, timeout_s, delay_s, step_name_of(fn))
+        return asyncio.get_running_loop().create_task(call, name=name)
+
+    def start_step(self, call: StepCall, owner: str) -> asyncio.Task[Any]:
+        """Begin a step of the execution ``owner``."""
+        return self.start(
+            call.fn,
+            call.args,
+            call.kwargs,
+            timeout_s=call.timeout_s,
+            delay_s=call.delay_s,
+            name=f"durasleep:{owner}~{call.number}",
+        )
+
+    def result_of(self, call: StepCall, task: asyncio.Task[Any]) -> StepResult:
+        """How a step that is over ended, as it will be journaled."""
         try:
-            if call.delay_s:
-                await asyncio.sleep(call.delay_s)
-            value = await self.call(call.fn, call.args, call.kwargs, call.timeout_s)
-            return StepResult(
-                call.number, call.name, State.RESOLVED, self._codec.encode(value, f"the result of {call.name}")
-            )
-        except asyncio.CancelledError as error:
-            if task is not None and task.cancelling():
-                return None
-            failure: BaseException = error
-        except Exception as error:  # noqa: BLE001 - whatever a user's function raises is its result
+            value = self._codec.encode(task.result(), f"the result of {call.name}")
+            return StepResult(call.number, call.name, State.RESOLVED, value)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a user's function raises is its result
             failure = error
         logger.warning("step %s (%s) failed: %s: %s", call.number, call.name, type(failure).__name__, failure)
         if not isinstance(failure, Exception):  # a CancelledError of its own: for the workflow, nobody canceled it
             failure = RuntimeError(f"{type(failure).__name__} in step {call.name}: {failure}")
         return StepResult(call.number, call.name, State.REJECTED, self._codec.encode_error(failure))
 
-    async def call(
-        self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], timeout_s: float | None
-    ) -> Any:
-        """The result of ``fn``, or what it raises; TimeoutError, saying so, if it takes longer than ``timeout_s``.
-
-        SystemExit and KeyboardInterrupt become a RuntimeError.
-        """
-        if timeout_s is None:
-            return await self._call(self._stand_in(fn), args, kwargs)
-        deadline = asyncio.timeout(timeout_s)
-        try:
-            async with deadline:
-                return await self._call(self._stand_in(fn), args, kwargs)
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise
-            raise TimeoutError(f"{step_name_of(fn)} took longer than {timeout_s:g} s") from error
-
     def _stand_in(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        if not self._stand_ins:
+            return fn
         try:
             return self._stand_ins.get(fn, fn)
         except TypeError:  # a callable object without a hash
             return fn
 
-    async def _call(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    async def _call_sync(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         try:
-            if inspect.iscoroutinefunction(fn):
-                return await fn(*args, **kwargs)
             result = await self._call_in_thread(fn, args, kwargs)
             return await result if inspect.isawaitable(result) else result
         except (SystemExit, KeyboardInterrupt) as error:
-            raise RuntimeError(f"{type(error).__name__} in user code: {error}") from error
+            raise _not_ours(error) from error
 
     async def _call_in_thread(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         context = contextvars.copy_context()
@@ -108,3 +116,44 @@ class UserCode:
                 self._in_threads.discard(mark)
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _is_async(fn: Callable[..., Any]) -> bool:
+    """As inspect has it, which takes a microsecond, here seldom needed."""
+    if isinstance(fn, FunctionType) and fn.__code__.co_flags & inspect.CO_COROUTINE:
+        return True
+    return inspect.iscoroutinefunction(fn)
+
+
+async def _call_async(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    try:
+        return await fn(*args, **kwargs)
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise _not_ours(error) from error
+
+
+def _not_ours(error: BaseException) -> RuntimeError:
+    return RuntimeError(f"{type(error).__name__} in user code: {error}")
+
+
+async def _call_later(
+    work: Callable[..., Coroutine[Any, Any, Any]],
+    fn: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    timeout_s: float | None,
+    delay_s: float,
+    name: str,
+) -> Any:
+    if delay_s:
+        await asyncio.sleep(delay_s)
+    if timeout_s is None:
+        return await work(fn, args, kwargs)
+    deadline = asyncio.timeout(timeout_s)
+    try:
+        async with deadline:
+            return await work(fn, args, kwargs)
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise
+        raise TimeoutError(f"{name} took longer than {timeout_s:g} s") from error

@@ -329,7 +329,7 @@ class Worker:
         unnamed = set(beat.unnamed) - held
         for queue, entry in unnamed & self._unnamed:
             logger.info("entry %s was delivered here but never arrived: given back", entry)
-            await self._executor.give_back(queue, [entry])
+            await self._executor.give_back_entries(queue, [entry])
         self._unnamed = unnamed
 
     def _hear_gap(self) -> None:

@@ -6,15 +6,15 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Protocol
 
 import msgspec
 
 from durasleep.codec import Codec
 from durasleep.errors import Fenced
-from durasleep.model import Entry, Op, Outcome, PromiseId, root_of
+from durasleep.model import Entry, Op, Outcome, StepResult, root_of
 from durasleep.runtime import debug
 from durasleep.runtime.context import ExecutionInfo
 from durasleep.runtime.definition import WorkflowDefinition
@@ -40,8 +40,6 @@ from durasleep.worker.running import Running
 from durasleep.worker.story import Story
 from durasleep.worker.usercode import UserCode
 
-T = TypeVar("T")
-
 STUBBORN_MAX = 100  # tasks that would not end, kept for good; beyond it the process needs a new start
 WATCHED_FIRST = 10  # activations of each function: what does not replay mostly shows early, and watching costs
 SUSPECT_DEATHS = 2  # from here on an execution may be what kills its workers
@@ -49,137 +47,83 @@ SUSPECT_DEATHS = 2  # from here on an execution may be what kills its workers
 logger = logging.getLogger("durasleep")
 
 
-class GiveBack(Exception):
-    """The worker is leaving: this execution goes on elsewhere."""
+class InHand(Protocol):
+    """What the executor does for a workflow."""
 
+    def let_go(self, running: Running) -> None:
+        """It is suspended or has ended."""
+        ...
 
-class Driven(msgspec.Struct, eq=False):
-    """A workflow in hand, and what its code last asked for."""
+    def give_back(self, running: Running) -> None:
+        """It goes on elsewhere."""
+        ...
 
-    running: Running
-    head: Head
-    activation: Activation
-    story: Story
-    progress: Progress
+    def load_again(self, running: Running, go_on: Callable[[Loaded], None]) -> None:
+        """Load its journal anew, and call ``go_on`` with it from a plain callback."""
+        ...
 
 
 class Workflows:
     """Everything a worker does with workflows, from the loaded journal to the commit that lets go of it.
 
-    What runs user code (``begin``, ``take``) must be called from a plain callback, outside any task: the private loop
-    has tasks of its own. ``plainly`` does that for coroutines.
+    What runs user code must be called from a plain callback, outside any task: the private loop has tasks of its own.
     """
 
     def __init__(
-        self, store: Store, codec: Codec, commits: Commits, code: UserCode, lines: Lines, settings: Settings
+        self,
+        store: Store,
+        codec: Codec,
+        commits: Commits,
+        code: UserCode,
+        lines: Lines,
+        settings: Settings,
+        in_hand: InHand,
     ) -> None:
-        self._store = store
-        self._codec = codec
-        self._commits = commits
-        self._code = code
-        self._lines = lines
-        self._settings = settings
-        self._kept = KeptWorkflows(settings, self._close_soon)
+        self.clock = store.clock
+        self.codec = codec
+        self.commits = commits
+        self.code = code
+        self.lines = lines
+        self.settings = settings
+        self.in_hand = in_hand
+        self.kept = KeptWorkflows(settings, self._close_soon)
+        self.is_leaving = False
         self._stubborn = 0
         self._watched: Counter[str] = Counter()
-        self._leaving = False
 
-    # -- one activation
+    def begin(self, running: Running, loaded: Loaded, definition: WorkflowDefinition) -> None:
+        """Replay what was loaded, let the code run until it waits, and commit what it asked for."""
+        head, entries = loaded.head, loaded.entries.values()
+        began = time.monotonic()
+        activation = self.activation(definition, _info(head, definition), head)
+        work = running.work = Workflow(self, running, head, Story(head.id, entries, began), activation)
+        running.order = head.order
+        work.drive(partial(activation.start, entries, head.unseen), began)
 
-    def begin(self, running: Running, loaded: Loaded, definition: WorkflowDefinition) -> Driven:
-        """Replay what was loaded and let the code run until it waits."""
-        head = loaded.head
-        info = ExecutionInfo(
-            id=head.id,
-            root_id=root_of(head.id),
-            function=head.function,
-            group=head.queue.partition("/")[0],
-            deaths=head.deaths,
-            created_ms=head.created_ms,
-            begun_ms=head.begun_ms,
-            version=definition.version,
-            birth=head.birth,
-        )
-        running.activation = activation = self._activation(definition, info, head)
-        entries = loaded.entries.values()
-        story = Story(head.id, entries)
-        progress = self._drive(activation, story, partial(activation.start, entries, head.unseen))
-        return Driven(running, head, activation, story, progress)
-
-    def only_commit(self, driven: Driven) -> Item[Committed] | None:
-        """The commit that lets go of it, if one will do: None if there are steps to run, or more than fits in one."""
-        progress, ops = driven.progress, driven.progress.ops
-        if progress.steps or len(self._commits.parts(ops)) > 1:
-            return None
-        lease, activation = driven.running.lease, driven.activation
-        if progress.outcome is None:
-            return self._commits.item(lease, Outcome.SUSPEND, ops=ops, activation=activation)
-        outcome, payload, due = _ending(lease, progress.outcome)
-        return self._commits.item(lease, outcome, ops=ops, payload=payload, due=due, activation=activation)
-
-    def take(self, driven: Driven, answer: Committed) -> bool:
-        """What ``only_commit`` was answered: true if that was all, false if ``run`` must go on with it."""
-        driven.activation.note_committed(driven.progress.ops)
-        if driven.progress.outcome is not None:
-            self._say_ended(driven)
-        elif answer.entries:
-            return False
-        else:
-            self._suspend(driven)
-        return True
-
-    # -- until it is let go of
-
-    def keeps(self, id: PromiseId) -> bool:
-        """Whether this workflow may go on from where it was here."""
-        return id in self._kept
-
-    async def wake(self, running: Running) -> Driven | None:
-        """A workflow that was kept, gone on with what has settled since; None if it must be replayed."""
+    def wake(self, running: Running, loaded: Loaded | None) -> bool:
+        """Go on with one that was kept, with what has settled since; false if it must be replayed."""
         lease = running.lease
-        kept = self._kept.take(lease.id, lease.epoch)
+        kept = self.kept.take(lease.id, lease.epoch)
         if kept is None:
-            return None
-        running.activation = kept.activation
-        loaded = await self._store.load_news(lease.id)
+            return False
         if (
             loaded is None
             or not is_ours(lease, loaded.head)
             or loaded.head.birth != kept.birth
             or loaded.head.deaths >= SUSPECT_DEATHS
         ):
-            running.activation = None
-            self._close_soon(kept.activation)
-            return None
+            self.close(kept.activation)
+            return False
+        began = time.monotonic()
+        kept.story.wake(loaded.entries, began)
+        work = running.work = Workflow(self, running, loaded.head, kept.story, kept.activation)
         running.order = loaded.head.order
-        kept.story.wake(loaded.entries)
-        feed = partial(kept.activation.feed, loaded.entries.values())
-        progress = await plainly(self._drive, kept.activation, kept.story, feed)
-        return Driven(running, loaded.head, kept.activation, kept.story, progress)
-
-    async def run(self, driven: Driven, answer: Committed | None = None) -> None:
-        """Commit and drive on until it is suspended or has ended; first with the news in ``answer``, if given."""
-        if answer is not None:
-            await self._feed(driven, _heard(driven.running, answer))
-        while driven.progress.outcome is None:
-            entries = await self._go_on(driven)
-            if entries is None:
-                self._suspend(driven)
-                return
-            await self._feed(driven, entries)
-        await self._end(driven)
+        work.drive(partial(kept.activation.feed, loaded.entries.values()), began)
+        return True
 
     def leave(self) -> None:
         """Begin no more steps."""
-        self._leaving = True
-
-    def drop_old(self) -> None:
-        """Put away what has been kept long enough."""
-        self._kept.drop_old(time.monotonic())
-
-    def drop_all(self) -> None:
-        """Put away all that is kept."""
-        self._kept.drop_all()
+        self.is_leaving = True
 
     def close(self, activation: Activation) -> None:
         """Put a workflow away; call it from a plain callback."""
@@ -187,112 +131,13 @@ class Workflows:
         if report.stubborn:
             self._say_stubborn(activation.id, report.stubborn)
 
-    # -- driving
-
-    def _activation(self, definition: WorkflowDefinition, info: ExecutionInfo, head: Head) -> Activation:
-        self._watched[info.function] += 1
-        is_watched = self._settings.debug or self._watched[info.function] <= WATCHED_FIRST
+    def activation(self, definition: WorkflowDefinition, info: ExecutionInfo, head: Head) -> Activation:
+        watched = self._watched
+        is_watched = self.settings.debug or watched[info.function] < WATCHED_FIRST
+        if is_watched:
+            watched[info.function] += 1
         watch = debug.watch if is_watched else None
-        return Activation(
-            definition, info, head.args, self._codec, settings=self._settings, base=head.base, watch=watch
-        )
-
-    def _drive(self, activation: Activation, story: Story, go_on: Callable[[], Progress]) -> Progress:
-        """Let the workflow's code run until it waits; said if that takes long, for nothing else runs meanwhile."""
-        began = time.monotonic()
-        progress = go_on()
-        took_s = time.monotonic() - began
-        if took_s > self._settings.slow_drain_s:
-            logger.warning(
-                "the code of %s (%s) held up this worker for %.1f s: what takes time or blocks belongs in a step, "
-                "`await ctx.run(...)`",
-                activation.id,
-                activation.function,
-                took_s,
-            )
-        if self._settings.debug:
-            progress = debug.checked(activation, progress)
-        if progress.warning:
-            logger.warning(progress.warning)
-        if progress.ops:
-            story.ask(progress.ops, self._store.clock.now_ms())
-        return progress
-
-    async def _feed(self, driven: Driven, entries: Sequence[Entry]) -> None:
-        """Go on with what a commit has answered."""
-        driven.story.settle(entry.number for entry in entries)
-        if self._settings.always_suspend:
-            lease, old = driven.running.lease, driven.activation
-            driven.running.activation = None
-            self._close_soon(old)
-            again = await self._load_again(lease)
-            driven.running.activation = driven.activation = self._activation(old.definition, old.info, driven.head)
-            known = (again.entries.values(), again.head.unseen, tuple(driven.running.steps))
-            go_on = partial(driven.activation.start, *known)
-        else:
-            go_on = partial(driven.activation.feed, entries)
-        driven.progress = await plainly(self._drive, driven.activation, driven.story, go_on)
-
-    async def _load_again(self, lease: Lease) -> Loaded:
-        loaded = await self._store.load(lease.id)
-        if loaded is None or not is_ours(lease, loaded.head):
-            raise Fenced(f"{lease.id} is not ours any more")
-        return loaded
-
-    async def _go_on(self, driven: Driven) -> list[Entry] | None:
-        """Commit what the workflow asked for and wait for news: the entries to feed, or None if it is suspended."""
-        running, activation, progress = driven.running, driven.activation, driven.progress
-        lease = running.lease
-        for number in progress.stop_steps:
-            if step := running.steps.pop(number, None):
-                step.cancel()
-        if self._leaving and progress.steps:
-            await self._commits.of(activation, lease, Outcome.CONTINUE, ops=progress.ops)
-            raise GiveBack
-        for call in progress.steps:
-            self._start_step(running, call)
-        ops: Sequence[Op] = progress.ops
-        while True:
-            if ops or running.news or not running.steps:
-                running.news = False
-                outcome = Outcome.CONTINUE if running.steps else Outcome.SUSPEND
-                answer = await self._commits.of(activation, lease, outcome, ops=ops)
-                if answer.entries:
-                    return _heard(running, answer)
-                if outcome is Outcome.SUSPEND:
-                    return None
-            await running.changed.wait()
-            running.changed.clear()
-            done = [number for number, task in running.steps.items() if task.done() and not task.cancelled()]
-            ops = [result for number in done if (result := running.steps.pop(number).result()) is not None]
-
-    def _start_step(self, running: Running, call: StepCall) -> None:
-        task = asyncio.get_running_loop().create_task(
-            self._code.step(call), name=f"durasleep:{running.lease.id}~{call.number}"
-        )
-        task.add_done_callback(lambda _: running.changed.set())
-        running.steps[call.number] = task
-
-    # -- letting go
-
-    def _suspend(self, driven: Driven) -> None:
-        running, head = driven.running, driven.head
-        lease = running.lease
-        if self._kept.put(head.id, driven.activation, driven.story, epoch=lease.epoch, birth=head.birth):
-            running.activation = None
-        if self._lines.has_room("suspended"):
-            logger.info(driven.story.suspended(self._store.clock.now_ms()))
-
-    async def _end(self, driven: Driven) -> None:
-        progress, lease = driven.progress, driven.running.lease
-        assert progress.outcome is not None
-        outcome, payload, due = _ending(lease, progress.outcome)
-        await self._commits.of(driven.activation, lease, outcome, payload=payload, due=due, ops=progress.ops)
-        self._say_ended(driven)
-
-    def _say_ended(self, driven: Driven) -> None:
-        if not isinstance(driven.progress.outcome, Resolved) or self._lines.has_room("resolved"):
-            logger.info(driven.story.ended(driven.progress))
+        return Activation(definition, info, head.args, self.codec, settings=self.settings, base=head.base, watch=watch)
 
     def _close_soon(self, activation: Activation) -> None:
         asyncio.get_running_loop().call_soon(self.close, activation)
@@ -305,23 +150,179 @@ class Workflows:
             logger.error("%d tasks of workflows would not end: restart this worker", self._stubborn)
 
 
-def plainly(call: Callable[..., T], *args: Any) -> asyncio.Future[T]:
-    """Call from a plain callback, outside any task."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
+_NOTHING = Progress((), (), (), waiting=False, outcome=None)
 
-    def run() -> None:
-        try:
-            result = call(*args)
-        except BaseException as error:  # noqa: BLE001 - it is raised where the future is awaited
-            if not future.done():
-                future.set_exception(error)
+
+class Workflow(msgspec.Struct, eq=False):
+    """One workflow in hand: between two commits it runs, or waits for steps of its own."""
+
+    all: Workflows
+    running: Running
+    head: Head
+    story: Story
+    activation: Activation | None
+    """None once it was put away, or is kept."""
+    progress: Progress = _NOTHING
+    """What its code last asked for."""
+    sent: Sequence[Op] = ()
+    """What the last commit had of it."""
+    rest: list[Sequence[Op]] = []
+    """What did not fit in one commit."""
+    is_given_back: bool = False
+    """Whether it goes on elsewhere, once the steps that run have ended."""
+
+    # -- its code
+
+    def drive(self, go_on: Callable[[], Progress], began: float) -> None:
+        """Let the code run until it waits, and do what it asks for."""
+        progress = go_on()
+        ended = time.monotonic()
+        settings, activation = self.all.settings, self._activation
+        if ended - began > settings.slow_drain_s:
+            logger.warning(
+                "the code of %s (%s) held up this worker for %.1f s: what takes time or blocks belongs in a step, "
+                "`await ctx.run(...)`",
+                activation.id,
+                activation.function,
+                ended - began,
+            )
+        if settings.debug:
+            progress = debug.checked(activation, progress)
+        if progress.warning:
+            logger.warning(progress.warning)
+        if progress.ops:
+            self.story.asked.append((progress.ops, ended))
+        self.progress = progress
+        self._act(progress)
+
+    @property
+    def _activation(self) -> Activation:
+        assert self.activation is not None, "a workflow that was put away"
+        return self.activation
+
+    def _act(self, progress: Progress) -> None:
+        running = self.running
+        if progress.stop_steps:
+            self._stop(progress.stop_steps)
+        if progress.outcome is not None:
+            running.ops = progress.ops
         else:
-            if not future.done():
-                future.set_result(result)
+            running.ops += progress.ops
+            if progress.steps and self.all.is_leaving:
+                self.is_given_back = True  # once the steps that run have ended
+            else:
+                for call in progress.steps:
+                    self._start(call)
+        self._go_on()
 
-    loop.call_soon(run)
-    return future
+    def _go_on(self) -> None:
+        """Commit if there is anything to say; else it waits for its steps."""
+        running = self.running
+        if self.is_given_back and not (running.ops or running.steps or self.rest):
+            self.all.in_hand.give_back(running)
+        elif running.ops or running.has_news or not running.steps or self.progress.outcome is not None:
+            self.all.commits.due(running)
+
+    def _start(self, call: StepCall) -> None:
+        running = self.running
+        task = running.steps[call.number] = self.all.code.start_step(call, running.lease.id)
+        task.add_done_callback(partial(self._end_step, call))
+
+    def _end_step(self, call: StepCall, task: object) -> None:
+        running = self.running
+        if running.is_gone or running.steps.get(call.number) is not task:
+            return  # it was stopped
+        running.ops += (self.all.code.result_of(call, running.steps.pop(call.number)),)
+        self.all.commits.due(running)
+
+    def _stop(self, numbers: Collection[str]) -> None:
+        """The code does not want these steps any more: what a late one brought is dropped."""
+        running = self.running
+        for number in numbers:
+            if step := running.steps.pop(number, None):
+                step.cancel()
+        running.ops = tuple([op for op in running.ops if not (isinstance(op, StepResult) and op.number in numbers)])
+
+    # -- its commits
+
+    def commit(self) -> Item[Committed] | None:
+        running, activation, commits = self.running, self._activation, self.all.commits
+        if self.rest:
+            ops = self.rest.pop(0)
+        else:
+            ops, running.ops = running.ops, ()
+            if len(ops) > 1:
+                ops, *self.rest = commits.parts(ops)
+        outcome, payload, due = (Outcome.CONTINUE, b"", "") if self.rest else self._outcome()
+        if outcome is Outcome.CONTINUE and not (ops or running.has_news):
+            return None
+        self.sent = ops
+        if not self.rest:
+            running.has_news = False
+        return commits.of(activation, running.lease, outcome, ops, payload, due)
+
+    def _outcome(self) -> tuple[Outcome, bytes, str]:
+        if self.progress.outcome is not None:
+            return _ending(self.running.lease, self.progress.outcome)
+        is_held = self.running.steps or self.is_given_back
+        return Outcome.CONTINUE if is_held else Outcome.SUSPEND, b"", ""
+
+    def take(self, answer: Committed) -> None:
+        running, activation = self.running, self._activation
+        activation.note_committed(self.sent)
+        if self.rest:
+            self.all.commits.due(running)
+        elif self.progress.outcome is not None:
+            self._say_ended()
+            self.all.in_hand.let_go(running)
+        elif answer.entries:
+            running.note_order([entry.stamp for entry in answer.entries])
+            running.has_news = running.has_news or answer.more
+            self._feed(answer.entries)
+        elif running.steps or running.ops or self.is_given_back:
+            self._go_on()
+        else:
+            self._suspend()
+
+    def _feed(self, entries: Sequence[Entry]) -> None:
+        self.story.settled += [entry.number for entry in entries]
+        if self.all.settings.always_suspend:
+            self.running.is_committing = True  # until its journal has been loaded anew
+            self.all.in_hand.load_again(self.running, self._replay)
+        else:
+            self.drive(partial(self._activation.feed, entries), time.monotonic())
+
+    def _replay(self, loaded: Loaded) -> None:
+        """As if it had been suspended, and woken elsewhere; its steps go on."""
+        running, old = self.running, self._activation
+        running.is_committing = False
+        if not is_ours(running.lease, loaded.head):
+            raise Fenced(f"{running.lease.id} is not ours any more")
+        self.all.close(old)
+        self.activation = self.all.activation(old.definition, old.info, self.head)
+        handed_out = (*running.steps, *(op.number for op in running.ops))
+        start = partial(self.activation.start, loaded.entries.values(), loaded.head.unseen, handed_out)
+        self.drive(start, time.monotonic())
+
+    # -- letting go
+
+    def _suspend(self) -> None:
+        head, lease = self.head, self.running.lease
+        all = self.all
+        if all.kept.put(head.id, self._activation, self.story, epoch=lease.epoch, birth=head.birth):
+            self.activation = None
+        if all.lines.has_room("suspended"):
+            logger.info(self.story.suspended(all.clock.now_ms()))
+        all.in_hand.let_go(self.running)
+
+    def _say_ended(self) -> None:
+        if not isinstance(self.progress.outcome, Resolved) or self.all.lines.has_room("resolved"):
+            logger.info(self.story.ended(self.progress))
+
+    def put_away(self) -> None:
+        activation, self.activation = self.activation, None
+        if activation is not None:
+            self.all.close(activation)
 
 
 def is_ours(lease: Lease, head: Head) -> bool:
@@ -329,11 +330,18 @@ def is_ours(lease: Lease, head: Head) -> bool:
     return head.entry == lease.entry and head.epoch == lease.epoch
 
 
-def _heard(running: Running, answer: Committed) -> list[Entry]:
-    """The news a commit has answered."""
-    running.order = max(running.order, *(entry.stamp for entry in answer.entries))
-    running.news = running.news or answer.more
-    return answer.entries
+def _info(head: Head, definition: WorkflowDefinition) -> ExecutionInfo:
+    return ExecutionInfo(
+        id=head.id,
+        root_id=root_of(head.id),
+        function=head.function,
+        group=head.queue.partition("/")[0],
+        deaths=head.deaths,
+        created_ms=head.created_ms,
+        begun_ms=head.begun_ms,
+        version=definition.version,
+        birth=head.birth,
+    )
 
 
 def _ending(lease: Lease, ending: Ending) -> tuple[Outcome, bytes, str]:
