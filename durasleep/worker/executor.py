@@ -343,8 +343,9 @@ class Executor:
         running.is_gone = True
         for step in running.steps.values():
             step.cancel()
-        if running.work is not None:
-            running.work.put_away()
+        work, running.work = running.work, None  # no cycle is left for the garbage collector
+        if work is not None:
+            work.put_away()
         if self._running.get(running.lease.entry) is running:
             del self._running[running.lease.entry]
         self._freed.set()
