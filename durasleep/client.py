@@ -6,11 +6,12 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from durasleep.codec import Codec
 from durasleep.errors import NotFound, WaitTimeout
-from durasleep.inbox import Expected, Inbox
+from durasleep.inbox import Expected, Inbox, hear_answers
 from durasleep.model import Disposition, PromiseId, Recording, State, check_id, owner_of
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
@@ -36,6 +37,8 @@ RELEASE_S = 60.0  # a released clock is believed by every worker within a second
 class Handle(Generic[T]):
     """An execution or promise and, once awaited, its result."""
 
+    __slots__ = ("__weakref__", "_ending", "_expected", "_hint", "client", "disposition", "id")
+
     def __init__(
         self,
         client: Client,
@@ -48,7 +51,7 @@ class Handle(Generic[T]):
         self.id = id
         self.disposition = disposition
         """What ``rpc`` found: ``created``, ``attached`` or ``finished``; None from ``get`` or in a pipeline."""
-        self._client = client
+        self.client = client
         self._hint = hint
         self._ending = ending
         self._expected = expected
@@ -58,41 +61,78 @@ class Handle(Generic[T]):
 
     async def result(self, timeout: Duration | None = None) -> T:
         """The value; raises what the execution raised, Canceled or TimedOut, WaitTimeout after ``timeout``."""
-        if self._ending is None or not self._ending.is_final:
+        ending = self.known()
+        if ending is None:
+            with self.client.hurry:
+                ending = await self.ending(timeout)
+        return self.value_of(ending)
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether the inbox may have missed how it has ended."""
+        return self._expected is not None and self._expected.is_missed
+
+    async def ending(self, timeout: Duration | None = None) -> Ending:
+        """How it ends, once it has; read at leisure if very many are waited for. Called for you."""
+        ending = self.known()
+        if ending is None:
             expected, self._expected = self._expected, None
-            self._ending = await self._client.wait(self.id, timeout, expected)
-        return calls.result_of(self._ending, self._client.codec, self._hint)
+            self._ending = ending = await self.client.wait(self.id, timeout, expected)
+        return ending
+
+    def value_of(self, ending: Ending) -> T:
+        """The result, given how it has ended; raises as ``result`` does. Called for you."""
+        return calls.result_of(ending, self.client.codec, self._hint)
+
+    def known(self) -> Ending | None:
+        """How it has ended, if that is known by now, for then nothing needs to be awaited; called for you."""
+        if self._expected is not None and self._expected.ending is not None:
+            self._ending, self._expected = self._expected.ending, None
+        return self._ending if self._ending is not None and self._ending.is_final else None
 
     async def done(self) -> bool:
         """Whether it has settled; NotFound if it is not kept any more."""
         if self._ending is None or not self._ending.is_final:
-            self._ending = await self._client.look(self.id)
+            self._ending = await self.client.look(self.id)
         return self._ending.is_final
 
     async def cancel(self, *, force: bool = False) -> str:
         """Ask it to end; with ``force`` it ends without running its code again. Answers what happened, in words."""
-        return (await self._client.cancel(self.id, force=force)).word
+        return (await self.client.cancel(self.id, force=force)).word
 
     def begin(self, created: Created) -> None:
         """Note how it was found; called for you."""
         self.disposition = created.disposition
+        if created.state is State.PENDING:
+            return
         self._ending = calls.ending_of_created(self.id, created)
-        if self._ending.is_final and self._expected is not None:
+        if self._expected is not None:
             self._expected.forget()
+            self._expected = None
 
-    def attach(self) -> None:
-        """Be told of its ending, together with others that attach in this turn of the loop; called for you."""
+    def expect(self) -> Expected | None:
+        """What the inbox has to be told to tell of it from now on, if there is anything; called for you."""
         is_known = self._ending is not None and self._ending.is_final
-        if not is_known and self._expected is None and owner_of(self.id) is None:
-            self._expected = self._client.expect(self.id)
+        is_expected = self._expected is not None and not self._expected.is_missed
+        if is_known or is_expected or owner_of(self.id) is not None:
+            return None
+        self._expected = self.client.expect(self.id)
+        return self._expected
 
     def __del__(self) -> None:
         if self._expected is not None:  # nobody will ask for it any more
             self._expected.forget()
 
     def __repr__(self) -> str:
-        state = self._ending.state.value if self._ending else "unknown"
+        found = "unknown" if self.disposition is None else State.PENDING.value
+        state = self._ending.state.value if self._ending else found
         return f"<Handle {self.id} {self.disposition or 'of get'}, {state}>"
+
+
+def _attach(handles: Sequence[Handle[Any]]) -> None:
+    """Be told of the endings of some handles, each by its own client."""
+    for client in {handle.client for handle in handles}:
+        client.attach(handle for handle in handles if handle.client is client)
 
 
 class Promises:
@@ -151,6 +191,8 @@ class Client:
         self._group = group
         self._names = calls.Names()
         self._inbox = Inbox(store, self._names.inbox, settings)
+        self.hurry = self._inbox.hurry
+        """Entered while somebody waits for a single result."""
 
     def new_call(self) -> str:
         """A name for one call, under which it may be repeated."""
@@ -228,24 +270,22 @@ class Client:
         payload = self.codec.encode_args(args, kwargs, name)
         store = self._store.confirming(min_replicas, fsync)
         await store.open()
-        call = calls.rpc(
+        make = calls.rpc_maker(
             store.keys(id),
-            id,
             name,
-            payload,
             target=target or self._group,
             timeout=timeout,
             delay=delay,
-            call=self.new_call(),
             inbox=self._inbox.name,
             settings=self.settings,
         )
+        call = make(id, payload, self.new_call())
         hint = Any if isinstance(fn, str) else returns_of(fn)
         if pipeline is not None:
             calls.check_unconfirmed(min_replicas, fsync)
             calls.enqueue(pipeline, call, self.settings)
             return Handle(self, PromiseId(id), hint, None, None)
-        handle = self._handle(PromiseId(id), hint)
+        [handle] = self._handles([PromiseId(id)], hint)
         handle.begin(await store.call(call))
         return handle
 
@@ -266,33 +306,31 @@ class Client:
         name = name_of(fn)
         store = await self.opened()
         hint = Any if isinstance(fn, str) else returns_of(fn)
+        make = calls.rpc_maker(
+            store.keys(),
+            name,
+            target=target or self._group,
+            timeout=timeout,
+            delay=delay,
+            inbox=self._inbox.name,
+            settings=self.settings,
+        )
+        encode, new_call = self.codec.encode_args, self._names.call
         handles: list[Handle[Any]] = []
         for part in calls.in_parts(many):
-            made = [
-                calls.rpc(
-                    store.keys(id),
-                    id,
-                    name,
-                    self.codec.encode_args(tuple(args), {}, name),
-                    target=target or self._group,
-                    timeout=timeout,
-                    delay=delay,
-                    call=self.new_call(),
-                    inbox=self._inbox.name,
-                    settings=self.settings,
-                )
-                for id, *args in part
-            ]
-            begun = [self._handle(PromiseId(id), hint) for id, *_ in part]
+            made = [make(id, encode(args, {}, name), new_call()) for id, *args in part]
+            begun = self._handles([id for id, *_ in part], hint)
             for handle, created in zip(begun, await store.run(calls.all_of(made)), strict=True):
                 handle.begin(created)
             handles += begun
         return handles
 
-    def _handle(self, id: PromiseId, hint: Any) -> Handle[Any]:
-        """For what is about to be created: while the inbox is read anyway, a result that comes early is not missed."""
-        expected = self._inbox.expect(id) if self._inbox.is_listening else None
-        return Handle(self, id, hint, None, None, expected)
+    def _handles(self, ids: Sequence[PromiseId], hint: Any) -> list[Handle[Any]]:
+        """For what is about to be created: while the inbox is read anyway, results that come early are not missed."""
+        if not self._inbox.is_listening:
+            return [Handle(self, id, hint, None, None) for id in ids]
+        expected = self._inbox.expect_all(ids)
+        return [Handle(self, id, hint, None, None, one) for id, one in zip(ids, expected, strict=True)]
 
     async def gather(self, handles: Sequence[Handle[Any]], *, return_exceptions: bool = False) -> list[Any]:
         """The results of many, in order; what one raised is raised, or with ``return_exceptions`` stands in its place.
@@ -300,24 +338,32 @@ class Client:
         Cheaper than ``asyncio.gather``: no task is made for each, and all of them are asked for together.
         """
         await self.opened()
-        for handle in handles:
-            handle.attach()
+        _attach(handles)
         results: list[Any] = []
-        for handle in handles:
+        for at, handle in enumerate(handles):
             try:
-                results.append(await handle.result())
+                ending = handle.known()
+                if ending is None:
+                    if handle.is_missed:  # and so are those after it: all together are asked again, not one by one
+                        _attach(handles[at:])
+                    ending = await handle.ending()
+                results.append(handle.value_of(ending))
             except Exception as error:
                 if not return_exceptions:
                     raise
                 results.append(error)
         return results
 
+    def attach(self, handles: Iterable[Handle[Any]]) -> None:
+        """Be told of the endings of some handles of this client; what the server answers is not waited for."""
+        expected = [one for handle in handles if (one := handle.expect()) is not None]
+        for part in calls.in_parts(expected):
+            made = [commands.attach(self._store.keys(one.id), one.id, inbox=self._inbox.name) for one in part]
+            self._store.ask(made).add_done_callback(partial(hear_answers, part))
+
     def expect(self, id: PromiseId) -> Expected:
-        """What the inbox will tell of a promise; asks to be told of it."""
-        expected = self._inbox.expect(id)
-        asked = self._store.send(commands.attach(self._store.keys(id), id, inbox=self._inbox.name))
-        asked.add_done_callback(expected.hear)
-        return expected
+        """What the inbox will tell of a promise, once it has been asked for."""
+        return self._inbox.expect(id)
 
     def get(self, id: str, hint: Any = Any) -> Handle[Any]:
         """A handle for what has this id, its result shaped by ``hint``; whether it exists shows when it is awaited."""

@@ -17,7 +17,7 @@ import threading
 import traceback
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import Enum, EnumType
@@ -84,7 +84,7 @@ class Codec:
         value = _unpack(self._unwrap(payload)) if payload else None
         return value if hint is Any else _shape(value, hint, "the value")
 
-    def encode_args(self, args: tuple[object, ...], kwargs: dict[str, object], what: str) -> bytes:
+    def encode_args(self, args: Sequence[object], kwargs: dict[str, object], what: str) -> bytes:
         """The payload for the arguments of ``what``; errors as ``encode``, naming the argument."""
         try:
             payload = self._wrap(_packb([list(args), kwargs]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from durasleep.errors import DurasleepError, StoreError
 from durasleep.model import PromiseId
@@ -17,6 +17,10 @@ from durasleep.store.store import Store
 
 TTL_REFRESH_S = 20.0  # of the inbox: well within its life
 READ_MAX = 256  # entries of it in one answer
+MANY = 500  # so many to wait for, and nobody waits for one by itself: then they are read at leisure
+LEISURE_S = 0.01  # from one read to the next: a read takes a client as long as a hundred endings in it
+
+_ENDING = [b"i", b"b", b"s", b"v"]  # what nearly every ending is told by: id, birth, state and value
 
 logger = logging.getLogger("durasleep")
 
@@ -24,27 +28,78 @@ logger = logging.getLogger("durasleep")
 class Expected:
     """The ending of one promise, once the inbox tells it; it may be told that nothing is known: look yourself."""
 
-    __slots__ = ("_inbox", "future", "id")
+    __slots__ = ("_future", "_inbox", "_is_told", "before", "ending", "id", "is_missed")
 
-    def __init__(self, inbox: Inbox, id: str) -> None:
+    def __init__(self, inbox: Inbox, id: PromiseId) -> None:
         self._inbox = inbox
+        self._future: asyncio.Future[Ending | None] | None = None
+        self._is_told = False
+        self.before: Expected | None = None
+        """Another one for the same id, if there is one: the inbox keeps the latest."""
         self.id = id
-        self.future: asyncio.Future[Ending | None] = asyncio.get_running_loop().create_future()
+        self.ending: Ending | None = None
+        """None until it is told, and if nothing is known."""
+        self.is_missed = False
+        """Nothing is known because the inbox may not have been told: to attach again will do."""
 
-    def hear(self, asked: asyncio.Future[Created]) -> None:
+    @property
+    def future(self) -> asyncio.Future[Ending | None]:
+        """The ending for who waits for it. Most are told before anybody does, so it is made when it is asked for."""
+        if self._future is None:
+            self._future = asyncio.get_running_loop().create_future()
+            if self._is_told:
+                self._future.set_result(self.ending)
+        return self._future
+
+    def tell(self, ending: Ending | None) -> None:
+        """What the inbox says; only the first time counts."""
+        if self._is_told or (self._future is not None and self._future.done()):
+            return
+        self._is_told = True
+        self.ending = ending
+        if self._future is not None:
+            self._future.set_result(ending)
+
+    def hear(self, answer: Created | None) -> None:
         """What attaching has answered: that it has ended already, or whatever else whoever waits will see himself."""
-        failed = asked.cancelled() or asked.exception() is not None
-        ending = None if failed else ending_of_created(PromiseId(self.id), asked.result())
-        if not self.future.done() and (ending is None or ending.is_final):
-            self.future.set_result(ending)
+        ending = None if answer is None else ending_of_created(self.id, answer)
+        if ending is None or ending.is_final:
+            self.forget()
+            self.tell(ending)
 
     def forget(self) -> None:
         """Nobody waits for it any more."""
         self._inbox.forget(self)
 
 
+def hear_answers(expected: Sequence[Expected], asked: asyncio.Future[list[Created | DurasleepError]]) -> None:
+    """What attaching to several has answered; nothing is known of any if they could not be asked."""
+    failed = asked.cancelled() or asked.exception() is not None
+    for one, answer in zip(expected, [None] * len(expected) if failed else asked.result(), strict=True):
+        one.hear(answer if isinstance(answer, Created) else None)
+
+
+class Hurry:
+    """Counts those who wait for a single result: as long as there are any, what comes is read at once."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+
+
 class Inbox:
-    """Reads what settles for this client from one stream, in the background, while anybody waits."""
+    """Reads what settles for this client from one stream, in the background, while anybody waits.
+
+    At once, as it comes; at leisure where only ``gather`` waits, for hundreds or more: its last hundreds of results
+    come at once again, so that it ends no later.
+    """
 
     def __init__(self, store: Store, name: str, settings: Settings) -> None:
         self.name = name
@@ -53,7 +108,8 @@ class Inbox:
         self._key = store.keys().inbox(name).encode()
         self._link: Link = store.link()
         self._last = b"0-0"
-        self._waiting: dict[str, set[Expected]] = {}
+        self._waiting: dict[str, Expected] = {}
+        self.hurry = Hurry()
         self._task: asyncio.Task[None] | None = None
         self._fresh_until = 0.0
         self._look_at = 0.0
@@ -63,47 +119,71 @@ class Inbox:
         """Whether what it is told from now on is heard."""
         return self._link.connected and self._task is not None and not self._task.done()
 
-    def expect(self, id: str) -> Expected:
+    def expect(self, id: PromiseId) -> Expected:
         """What will be told of a promise."""
-        expected = Expected(self, id)
-        self._waiting.setdefault(id, set()).add(expected)
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="durasleep-inbox")
+        [expected] = self.expect_all([id])
         return expected
+
+    def expect_all(self, ids: Iterable[PromiseId]) -> list[Expected]:
+        """What will be told of some promises, in their order."""
+        waiting = self._waiting
+        made: list[Expected] = []
+        for id in ids:
+            expected = Expected(self, id)
+            expected.before = waiting.get(id)
+            waiting[id] = expected
+            made.append(expected)
+        if made and (self._task is None or self._task.done()):
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="durasleep-inbox")
+        return made
 
     def forget(self, expected: Expected) -> None:
         """Nobody waits for this any more."""
-        waiting = self._waiting.get(expected.id)
-        if waiting is not None:
-            waiting.discard(expected)
-            if not waiting:
-                self._waiting.pop(expected.id, None)
+        one = self._waiting.get(expected.id)
+        if one is not expected:
+            while one is not None and one.before is not expected:
+                one = one.before
+            if one is not None:
+                one.before = expected.before
+        elif expected.before is not None:
+            self._waiting[expected.id] = expected.before
+        else:
+            del self._waiting[expected.id]
 
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for waiting in tuple(self._waiting.values()):
-            for expected in waiting:
+        for latest in tuple(self._waiting.values()):
+            expected: Expected | None = latest
+            while expected is not None:
                 expected.future.cancel()
+                expected = expected.before
         self._waiting.clear()
         await self._link.close()
 
     def _tell(self, id: str, ending: Ending | None) -> None:
-        for expected in self._waiting.pop(id, ()):
-            if not expected.future.done():
-                expected.future.set_result(ending)
+        expected = self._waiting.pop(id, None)
+        while expected is not None:
+            expected.tell(ending)
+            expected = expected.before
 
     def _tell_to_look(self) -> None:
         """Something may have been missed."""
-        for id in tuple(self._waiting):
-            self._tell(id, None)
+        for latest in tuple(self._waiting.values()):
+            expected: Expected | None = latest
+            while expected is not None:
+                expected.is_missed = True
+                expected = expected.before
+            self._tell(latest.id, None)
 
     async def _run(self) -> None:
         heard = False
         while self._waiting or heard:  # who was just told something often asks again: not to be missed
             try:
                 heard = await self._once()
+                if heard and not self.hurry.count and len(self._waiting) >= MANY:
+                    await asyncio.sleep(LEISURE_S)
             except DurasleepError as error:
                 heard = False
                 logger.warning("results are looked up one by one: the inbox cannot be read (%s)", error)
@@ -133,8 +213,7 @@ class Inbox:
             before = self._last
             for entry, fields in rows:
                 self._last = entry
-                for told in _split(fields):
-                    self._hear(told)
+                self._hear_entry(fields)
             if len(rows) == READ_MAX:
                 await self._check_gap(before)
         return bool(found)
@@ -161,6 +240,19 @@ class Inbox:
             raise StoreError(f"{rows}")
         self._last = rows[0][0] if rows else b"0-0"
         self._tell_to_look()
+
+    def _hear_entry(self, fields: list[bytes]) -> None:
+        """The endings an entry tells of; where all are told in the common way, by columns, in a third of the time."""
+        width = 2 * len(_ENDING)
+        if fields[::2] != _ENDING * (len(fields) // width):
+            for told in _split(fields):
+                self._hear(told)
+            return
+        for raw_id, code, value in zip(fields[1::width], fields[5::width], fields[7::width], strict=True):
+            expected = self._waiting.get(raw_id.decode(errors="replace"))
+            if expected is not None:
+                state = commands.STATE_OF.get(code)
+                self._tell(expected.id, Ending(expected.id, state, value) if state else None)
 
     def _hear(self, content: dict[bytes, bytes]) -> None:
         id = content.get(b"i", b"").decode(errors="replace")

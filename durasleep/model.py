@@ -33,6 +33,7 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # braces would break hash ta
 CANCEL = Number("0")  # the journal entry that says: you are canceled
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_PLAIN_ID = re.compile(rf"[ -}}]{{1,{ID_BYTES_MAX}}}")  # nearly every id: ASCII up to where '~' stands
 
 
 class State(StrEnum):
@@ -238,6 +239,8 @@ def check_label(label: str) -> str:
 
 def check_new_id(id: str) -> PromiseId:
     """Pass on an id for something new, or raise InvalidId; ``~`` is reserved for what workflows make."""
+    if _PLAIN_ID.fullmatch(id):
+        return PromiseId(id)
     if "~" in id:
         raise InvalidId(f"id {id!r}: '~' is reserved for the promises a workflow makes")
     return check_id(id)

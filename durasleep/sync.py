@@ -193,18 +193,16 @@ class Client:
         payload = self.codec.encode_args(args, kwargs, name)
         store = self._store.confirming(min_replicas, fsync)
         store.open()
-        call = calls.rpc(
+        make = calls.rpc_maker(
             store.keys(id),
-            id,
             name,
-            payload,
             target=target or self._group,
             timeout=timeout,
             delay=delay,
-            call=self.new_call(),
             inbox="",
             settings=self.settings,
         )
+        call = make(id, payload, self.new_call())
         hint = Any if isinstance(fn, str) else returns_of(fn)
         if pipeline is not None:
             calls.check_unconfirmed(min_replicas, fsync)
@@ -226,23 +224,19 @@ class Client:
         name = name_of(fn)
         store = self.opened()
         hint = Any if isinstance(fn, str) else returns_of(fn)
+        make = calls.rpc_maker(
+            store.keys(),
+            name,
+            target=target or self._group,
+            timeout=timeout,
+            delay=delay,
+            inbox="",
+            settings=self.settings,
+        )
+        encode, new_call = self.codec.encode_args, self._names.call
         handles: list[Handle[Any]] = []
         for part in calls.in_parts(many):
-            made = [
-                calls.rpc(
-                    store.keys(id),
-                    id,
-                    name,
-                    self.codec.encode_args(tuple(args), {}, name),
-                    target=target or self._group,
-                    timeout=timeout,
-                    delay=delay,
-                    call=self.new_call(),
-                    inbox="",
-                    settings=self.settings,
-                )
-                for id, *args in part
-            ]
+            made = [make(id, encode(args, {}, name), new_call()) for id, *args in part]
             for (id, *_), created in zip(part, store.run(calls.all_of(made)), strict=True):
                 ending = calls.ending_of_created(PromiseId(id), created)
                 handles.append(Handle(self, PromiseId(id), hint, created.disposition, ending))

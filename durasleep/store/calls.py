@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import random
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
+
+import msgspec
 
 from durasleep.codec import Codec
 from durasleep.errors import Canceled, NotAllowed, NotFound, RemoteError, TimedOut, UsageError
@@ -43,8 +45,7 @@ MANY_MAX = 1_024  # calls on their way at a time
 NAMED_MAX = 5  # timers in one sentence
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True, gc=False):
     """How a promise stands: its state, and its value or error once it has settled."""
 
     id: PromiseId
@@ -112,33 +113,37 @@ class Names:
         return str(random.getrandbits(31))
 
 
-def rpc(
+def rpc_maker(
     keys: Keyspace,
-    id: str,
     function: str,
-    args: bytes,
     *,
     target: str,
     timeout: Duration | None,
     delay: Duration | datetime | None,
-    call: str,
     inbox: str,
     settings: Settings,
-) -> Item[Created]:
-    """Start an execution, or attach to the one that has this id."""
-    return commands.create(
+) -> Callable[[str, bytes, str], Item[Created]]:
+    """What makes calls of one function, each of an id, its arguments and a name for the call.
+
+    A call starts an execution, or attaches to the one that has this id. What all have in common is worked out once.
+    """
+    common = commands.create(
         keys,
-        check_new_id(id),
+        PromiseId(""),
         kind=Kind.EXECUTION,
         function=function,
         queue=parse_target(target).queue,
-        args=args,
         start=None if delay is None else due_at(delay) if isinstance(delay, datetime) else due_in(delay, "delay"),
         deadline=None if timeout is None else due_in(timeout, "timeout"),
-        call=call,
         inbox=inbox,
         retention_ms=round(settings.retention.total_seconds() * 1000),
     )
+    make = commands.create_like(common)
+
+    def rpc(id: str, args: bytes, call: str) -> Item[Created]:
+        return make(check_new_id(id), args, call)
+
+    return rpc
 
 
 def in_parts(many: Iterable[T]) -> Iterator[list[T]]:

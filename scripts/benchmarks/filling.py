@@ -57,18 +57,10 @@ async def delay(bench: Bench, count: int, *, prefix: str = "d") -> None:
 def _rpc(
     store: Store, id: str, function: str, payload: bytes, names: calls.Names, delay: timedelta | None = None
 ) -> commands.Item[Any]:
-    return calls.rpc(
-        store.keys(),
-        id,
-        function,
-        payload,
-        target=GROUP,
-        timeout=None,
-        delay=delay,
-        call=names.call(),
-        inbox=names.inbox,
-        settings=DEFAULTS,
+    make = calls.rpc_maker(
+        store.keys(), function, target=GROUP, timeout=None, delay=delay, inbox=names.inbox, settings=DEFAULTS
     )
+    return make(id, payload, names.call())
 
 
 async def _suspend(store: Store, reader: Reader, dues: dict[str, int]) -> None:
