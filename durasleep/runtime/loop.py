@@ -263,7 +263,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         task = self.root
         if task is None or len(self._tasks) != 1 or task is not self._tasks[0] or self._generators or self.ready:
             return False
-        waiter = task._fut_waiter
+        waiter = cast("Any", task)._fut_waiter
         if not isinstance(waiter, WorkflowFuture) or task._callbacks or task.cancelling():
             return False
         awaited: Any = task.get_coro()
@@ -274,7 +274,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             awaited = cast("Any", awaited.cr_await)
         if type(awaited) is not _FUTURE_ITERATOR:
             return False
-        task._log_destroy_pending = False
+        cast("Any", task)._log_destroy_pending = False
         self.detaching = True
         asyncio.Future.cancel(waiter)  # not the call that it is: only so that the task is let go of
         self.ready.clear()

@@ -180,9 +180,10 @@ def answer_of(call: Call, raw: Reply) -> Any:
     try:
         if isinstance(raw, Exception):
             return refusal(raw) or error_of(error_text(raw))
-        if isinstance(raw, list) and isinstance(call, Item) and raw[0] == b"error":
-            text: bytes = raw[1]
-            return refusal(text.decode(errors="replace")) or error_of(text)
+        if isinstance(raw, list) and isinstance(call, Item):
+            words = cast("list[bytes]", raw)
+            if words[0] == b"error":
+                return refusal(words[1].decode(errors="replace")) or error_of(words[1])
         return call.parse(raw)
     except DurasleepError as error:
         return error

@@ -17,7 +17,7 @@ from durasleep.store import batch, commands
 from durasleep.store.commands import Committed, Item, Lease
 from durasleep.store.reads import Head
 from durasleep.store.store import Store
-from durasleep.worker.running import Running
+from durasleep.worker.running import Running, Work
 
 TURN_S = 0.005  # of user code in one turn of the loop; what is left goes on in the next
 
@@ -38,7 +38,7 @@ class Commits:
         self._due: list[Running] = []
 
     def due(self, running: Running) -> None:
-        """It may have something to commit; asked for it at the end of this turn, or once its last commit is answered."""
+        """It may have something to commit: asked for it at the end of this turn, or when its commit under way is answered."""
         if running.is_due or running.is_committing or running.is_gone:
             return
         running.is_due = True
@@ -82,15 +82,19 @@ class Commits:
             running.is_committing = False
             if running.is_gone or running.work is None:
                 continue
-            try:
-                if isinstance(answer, Exception):
-                    raise answer
-                running.work.take(answer)
-            except Exception as error:  # noqa: BLE001 - it fails alone
-                self._on_error(running, error)
+            if isinstance(answer, Exception):
+                self._on_error(running, answer)
+            else:
+                self._take(running, running.work, answer)
             if time.monotonic() > until and index + 1 < len(many):
                 asyncio.get_running_loop().call_soon(self._take_each, many, answers, index + 1)
                 return
+
+    def _take(self, running: Running, work: Work, answer: Committed) -> None:
+        try:
+            work.take(answer)
+        except Exception as error:  # noqa: BLE001 - it fails alone
+            self._on_error(running, error)
 
     def of(
         self, activation: Activation, lease: Lease, outcome: Outcome, ops: Sequence[Op], payload: bytes, due: str

@@ -186,7 +186,7 @@ class Executor:
                 self.let_go(running)
             return
         error = asked.exception()
-        pages: list[Page | Exception] = asked.result() if error is None else [error] * len(many)
+        pages: Sequence[Page | BaseException] = asked.result() if error is None else [error] * len(many)
         loaded = [(running, _loaded_of(page)) for running, page in zip(many, pages, strict=True)]
         self._begin_each(loaded)
 
@@ -351,9 +351,9 @@ class Executor:
         self._freed.set()
 
 
-def _loaded_of(page: Page | Exception) -> Loaded | None:
+def _loaded_of(page: Page | BaseException) -> Loaded | None:
     """What was read whole with one page; None if a closer look is needed."""
-    if isinstance(page, Exception) or page.head is None or page.cursor:
+    if isinstance(page, BaseException) or page.head is None or page.cursor:
         return None
     return reads.loaded_of(page.head, page.entries)
 

@@ -14,7 +14,7 @@ import msgspec
 
 from durasleep.codec import Codec
 from durasleep.errors import Fenced
-from durasleep.model import Entry, Op, Outcome, StepResult, root_of
+from durasleep.model import Entry, Number, Op, Outcome, StepResult, root_of
 from durasleep.runtime import debug
 from durasleep.runtime.context import ExecutionInfo
 from durasleep.runtime.definition import WorkflowDefinition
@@ -235,7 +235,7 @@ class Workflow(msgspec.Struct, eq=False):
         running.ops += (self.all.code.result_of(call, running.steps.pop(call.number)),)
         self.all.commits.due(running)
 
-    def _stop(self, numbers: Collection[str]) -> None:
+    def _stop(self, numbers: Collection[Number]) -> None:
         """The code does not want these steps any more: what a late one brought is dropped."""
         running = self.running
         for number in numbers:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from durasleep.errors import DurasleepError
 from scripts.benchmarks import (
+    cpu,
     fanout,
     growth,
     idle,
@@ -24,6 +25,7 @@ from scripts.benchmarks import (
     rpc,
     steps,
     storm,
+    tasks,
     throughput,
 )
 from scripts.benchmarks.bench import KINDS, found_kinds
@@ -47,6 +49,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "lateness": lateness,
     "rpc": rpc,
     "steps": steps,
+    "tasks": tasks,
+    "cpu": cpu,
     "loop": loop,
     "fanout": fanout,
     "memory": memory,

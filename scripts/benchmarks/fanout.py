@@ -20,7 +20,7 @@ async def measure(options: Namespace) -> Report:
         report = Report("fanout", bench.name, f"one workflow that calls {count} others and gathers what they answer")
         watch = Stopwatch(bench, worker)
         finished = await (await bench.client.rpc("fan", workflows.fan, count))
-        watch.stop()
+        spent = watch.stop(count)
     report.add("finished", finished)
-    watch.add_to(report, "children_per_s", count)
+    spent.add_to(report, "children_per_s")
     return report

@@ -20,7 +20,7 @@ ALL = "all that are found"
 SIZES = (0, 50, 200, 1_000)
 FIRST = 512  # fill whole batches, so that the server has all the buffers it ever needs
 NO_SLOWLOG = ("--slowlog-log-slower-than", "-1")  # it would keep copies of our arguments
-ONE_INT_MAX = {"redis7": 340.0, "valkey8": 280.0}
+ONE_INT_MAX = {"redis7": 325.0, "valkey8": 270.0}
 
 
 def add_arguments(parser: ArgumentParser) -> None:

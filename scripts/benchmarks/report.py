@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -42,6 +43,8 @@ class Report:
     """What was done, in a sentence."""
     figures: list[Figure] = field(default_factory=list[Figure])
     notes: list[str] = field(default_factory=list[str])
+    cores: int = field(default_factory=lambda: psutil.cpu_count() or 1)
+    """Of the machine, which server, worker and client share."""
 
     def add(self, name: str, value: Value, *, at_least: float | None = None, at_most: float | None = None) -> None:
         """Note a figure, rounded to what can be read."""
@@ -52,6 +55,7 @@ class Report:
         return {
             "benchmark": self.name,
             "server": self.server,
+            "cores": self.cores,
             "what": self.what,
             "figures": {figure.name: figure.value for figure in self.figures},
             "budgets": {
@@ -63,7 +67,14 @@ class Report:
         }
 
     def show(self, console: Console) -> None:
-        table = Table("figure", "value", "budget", "met", title=f"{self.name} on {self.server}", title_justify="left")
+        table = Table(
+            "figure",
+            "value",
+            "budget",
+            "met",
+            title=f"{self.name} on {self.server}, {self.cores} cores",
+            title_justify="left",
+        )
         table.columns[1].justify = "right"
         for figure in self.figures:
             budget = "" if figure.budget is None else f"{figure.sense} {figure.budget:,}"

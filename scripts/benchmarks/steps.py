@@ -4,31 +4,24 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from scripts.benchmarks import workflows
-from scripts.benchmarks.bench import add_concurrency, bench_on
+from scripts.benchmarks import work
+from scripts.benchmarks.bench import bench_on
 from scripts.benchmarks.report import Report
-from scripts.benchmarks.stopwatch import Stopwatch
+from scripts.benchmarks.stopwatch import Budget
 
-WARM_UP = 20
+BUDGET = Budget(per_s=5_600, sum_us=230)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=5_000, help="workflows (%(default)s)")
-    add_concurrency(parser)
+    work.add_concurrency(parser)
 
 
 async def measure(options: Namespace) -> Report:
-    count: int = options.count
-    concurrency = ("--concurrency", str(options.concurrency))
-    async with bench_on(options.server) as bench, bench.worker(*concurrency) as worker:
-        report = Report("steps", bench.name, f"{count} workflows of three steps, all started at once")
-        client = bench.client
-        await client.gather(await client.rpc_many(workflows.three_steps, [(f"w{n}", n) for n in range(WARM_UP)]))
-        watch = Stopwatch(bench, worker)
-        results = await client.gather(
-            await client.rpc_many(workflows.three_steps, [(f"s{n}", n) for n in range(count)])
-        )
-        watch.stop()
-    report.add("finished", sum(result == number for number, result in enumerate(results)))
-    watch.add_to(report, "finished_per_s", count, at_least=3_000)
+    steps = work.KINDS["steps"]
+    async with bench_on(options.server) as bench:
+        report = Report("steps", bench.name, f"{options.count} {steps.what}, all started at once")
+        finished, spent = await work.run(bench, steps, count=options.count, concurrency=options.concurrency)
+    report.add("finished", finished)
+    spent.add_to(report, "finished_per_s", BUDGET)
     return report

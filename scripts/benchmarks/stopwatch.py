@@ -1,8 +1,9 @@
-"""The time that passes, and what worker, client and Redis use of the processor meanwhile."""
+"""The time that passes, and what worker, client and server use of the processor meanwhile."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import psutil
 
@@ -10,22 +11,73 @@ from scripts.benchmarks.bench import Bench, cpu_s
 from scripts.benchmarks.report import Report
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What one piece of work may cost, in µs of the processor, and how many a second there should be."""
+
+    per_s: float | None = None
+    sum_us: float | None = None
+    worker_us: float | None = None
+    client_us: float | None = None
+    server_us: float | None = None
+
+
+NO_BUDGET = Budget()
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What ``count`` pieces of work took: the seconds that passed, and for each what a process used, in µs."""
+
+    count: int
+    seconds: float
+    worker_us: float
+    client_us: float
+    server_us: float
+
+    @classmethod
+    def of(cls, count: int, seconds: float, *, worker_s: float, client_s: float, server_s: float) -> Spent:
+        """From what the processes used for all of them."""
+        worker_us, client_us, server_us = (used_s * 1e6 / count for used_s in (worker_s, client_s, server_s))
+        return cls(count, seconds, worker_us, client_us, server_us)
+
+    @property
+    def sum_us(self) -> float:
+        return self.worker_us + self.client_us + self.server_us
+
+    @property
+    def per_s(self) -> float:
+        return self.count / self.seconds
+
+    @property
+    def cores_used(self) -> float:
+        """Cores that the three processes kept busy, on average."""
+        return self.sum_us * self.per_s / 1e6
+
+    def add_to(self, report: Report, rate: str, budget: Budget = NO_BUDGET, *, prefix: str = "") -> None:
+        """The rate under the name ``rate``, the processor time for one, and the cores used of ``report.cores``."""
+        report.add(f"{prefix}seconds", self.seconds)
+        report.add(f"{prefix}{rate}", self.per_s, at_least=budget.per_s)
+        report.add(f"{prefix}worker_cpu_us", self.worker_us, at_most=budget.worker_us)
+        report.add(f"{prefix}client_cpu_us", self.client_us, at_most=budget.client_us)
+        report.add(f"{prefix}server_cpu_us", self.server_us, at_most=budget.server_us)
+        report.add(f"{prefix}sum_cpu_us", self.sum_us, at_most=budget.sum_us)
+        report.add(f"{prefix}cores_used", self.cores_used)
+
+
 class Stopwatch:
     """Runs from its making until ``stop``."""
 
     def __init__(self, bench: Bench, worker: psutil.Process) -> None:
-        self._processes = {"worker": worker, "client": bench.client_process, "redis": bench.server_process}
-        self._used_s = {name: cpu_s(process) for name, process in self._processes.items()}
+        self._processes = worker, bench.client_process, bench.server_process
+        self._used_s = self._now_s()
         self._began = time.perf_counter()
-        self.seconds = 0.0
 
-    def stop(self) -> None:
-        self.seconds = time.perf_counter() - self._began
-        self._used_s = {name: cpu_s(process) - self._used_s[name] for name, process in self._processes.items()}
+    def stop(self, count: int) -> Spent:
+        """What so many pieces of work have taken."""
+        seconds = time.perf_counter() - self._began
+        worker_s, client_s, server_s = (now - then for now, then in zip(self._now_s(), self._used_s, strict=True))
+        return Spent.of(count, seconds, worker_s=worker_s, client_s=client_s, server_s=server_s)
 
-    def add_to(self, report: Report, rate: str, count: int, *, at_least: float | None = None) -> None:
-        """The seconds, how many a second under the name ``rate``, and the processor time of each process for one."""
-        report.add("seconds", self.seconds)
-        report.add(rate, count / self.seconds, at_least=at_least)
-        for name, used_s in self._used_s.items():
-            report.add(f"{name}_cpu_us", used_s * 1e6 / count)
+    def _now_s(self) -> list[float]:
+        return [cpu_s(process) for process in self._processes]

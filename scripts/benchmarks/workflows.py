@@ -50,6 +50,16 @@ async def leaf(ctx: Context, number: int) -> int:
     return number
 
 
+@app.task
+async def task(value: int) -> int:
+    return value
+
+
+@app.task
+def sync_task(value: int) -> int:
+    return value
+
+
 async def clocks() -> tuple[float, float]:
     """Seconds of the wall and of this process's CPU."""
     return time.time(), time.process_time()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +16,19 @@ from tests.servers import FAKE, found_kinds
 
 pytestmark = pytest.mark.skipif(found_kinds() == [FAKE], reason="there is no Redis to measure on")
 
+CPU = "worker_cpu_us client_cpu_us server_cpu_us sum_cpu_us cores_used"
+
 # a benchmark -> how little of it, what it must have done exactly, and what it must have measured
 EXPECTED: dict[str, tuple[str, dict[str, int], str]] = {
-    "throughput": ("--count 20 --sleep 0.1 --floor-calls 1000", {"finished": 20}, "finished_per_s"),
+    "throughput": ("--count 20 --sleep 0.1 --floor-calls 1000", {"finished": 20}, f"finished_per_s {CPU}"),
     "rpc": ("--count 5", {"calls": 5}, "ping_p50_ms p50_ms"),
-    "steps": ("--count 10", {"finished": 10}, "finished_per_s"),
+    "steps": ("--count 10", {"finished": 10}, f"finished_per_s {CPU}"),
+    "tasks": (
+        "--count 10",
+        {"task_finished": 10, "delayed_finished": 10, "sync_finished": 10},
+        "task_sum_cpu_us delayed_sum_cpu_us sync_sum_cpu_us",
+    ),
+    "cpu": ("--count 10 --what empty", {"finished": 10}, f"finished_per_s {CPU}"),
     "loop": ("--iterations 10", {"journal_entries": 23}, "first_half_s second_half_s"),
     "fanout": ("--count 10", {"finished": 10}, "children_per_s"),
     "storm": ("--count 200", {"finished_of_sample": 200, "sample": 200}, "ping_p99_ms longest_script_ms"),
@@ -29,8 +39,8 @@ EXPECTED: dict[str, tuple[str, dict[str, int], str]] = {
 }
 
 
-def measure(*args: str) -> dict[str, Any]:
-    done = subprocess.run(
+def bench(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", "scripts.benchmarks", *args, "--json"],
         check=False,
         cwd=ROOT,
@@ -38,6 +48,10 @@ def measure(*args: str) -> dict[str, Any]:
         text=True,
         timeout=50,
     )
+
+
+def measure(*args: str) -> dict[str, Any]:
+    done = bench(*args)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)["figures"]
 
@@ -62,3 +76,26 @@ def test_memory_is_measured_for_each_size_of_arguments() -> None:
     found = measure("memory", "--count", "100", "--server", found_kinds()[-1])
     assert [name.partition("_")[2] for name in found] == ["int", "0", "50", "200", "1000"]
     assert all(0 < size < 10_000 for size in found.values())
+
+
+def test_processor_time_is_compared_with_that_of_another_checkout() -> None:
+    found = measure("cpu", "--count", "10", "--what", "task", "--against", str(ROOT), "--pairs", "2")
+    assert found["finished"] == 10
+    for process in ("worker", "client", "server", "sum"):
+        this, other, ratio = (found[f.format(process)] for f in ("{}_cpu_us", "against_{}_cpu_us", "{}_cpu_us_ratio"))
+        assert min(this, other, ratio) > 0
+    assert found["sum_ratio_least"] <= found["sum_cpu_us_ratio"] <= found["sum_ratio_most"]
+
+
+@pytest.mark.parametrize("module", ["client", "cli/worker"])
+def test_client_and_worker_of_the_other_checkout_are_its_own(tmp_path: Path, module: str) -> None:
+    shutil.copytree(ROOT / "durasleep", tmp_path / "durasleep", ignore=shutil.ignore_patterns("__pycache__"))
+    broken = tmp_path / "durasleep" / f"{module}.py"
+    broken.write_text("raise ImportError('the other checkout')")
+    done = bench("cpu", "--count", "10", "--what", "task", "--against", str(tmp_path), "--pairs", "1")
+    assert done.returncode == 1
+    assert "the other checkout" in done.stderr
+
+
+def test_nothing_is_compared_with_what_is_no_checkout(tmp_path: Path) -> None:
+    assert "no checkout" in bench("cpu", "--against", str(tmp_path)).stderr

@@ -120,13 +120,11 @@ async def test_a_blocked_event_loop_keeps_its_lease(
 async def test_a_worker_leaves_while_what_it_held_has_just_ended(app: Durasleep, real_server: Server) -> None:
     """What has ended is let go of in a callback, which must get its turn: from Python 3.12 on, gather gives it none."""
     executor = app.worker()._executor  # pyright: ignore[reportPrivateUsage]
-    together = executor._together  # pyright: ignore[reportPrivateUsage]
-
-    async def nothing() -> None: ...
-
-    ended = asyncio.create_task(nothing())
-    ended.add_done_callback(together.discard)
-    together.add(ended)
+    loading = executor._loading  # pyright: ignore[reportPrivateUsage]
+    loaded: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+    loaded.add_done_callback(loading.discard)
+    loading.add(loaded)
+    loaded.set_result([])
     leaving = asyncio.create_task(executor.abort())  # runs next, before the callback
     await leaving
-    assert not together
+    assert not loading

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durasleep.errors import CorruptData, DurasleepError, InvalidId, StoreError, UsageError
+from durasleep.errors import CorruptData, InvalidId, StoreError, UsageError
 from durasleep.inbox import _split  # pyright: ignore[reportPrivateUsage]
 from durasleep.model import PromiseId, check_id, owner_of, parse_target, root_of
 from durasleep.runtime.journal import read_reply

@@ -11,5 +11,7 @@ def prepare() -> tuple[list[str], str]:
 
 
 PEER = Peer(
-    "arq", "enqueue_job(..., _defer_until=...), 100 at a time; a worker with max_jobs=100, else as it comes", prepare
+    "arq",
+    "enqueue_job(..., _defer_until=...), 100 at a time; a worker with that concurrency as max_jobs, else as it comes",
+    prepare,
 )

@@ -19,7 +19,7 @@ def prepare() -> tuple[list[str], str]:
 
 PEER = Peer(
     "dbos",
-    "DBOSClient.enqueue_async, 100 at a time; workflows that DBOS.sleep_async, on a queue as it comes; what"
-    " its Postgres uses is not measured",
+    "DBOSClient.enqueue_async, 100 at a time; workflows that DBOS.sleep_async, on a queue as it comes, whatever the"
+    " concurrency; what its Postgres uses is not measured",
     prepare,
 )

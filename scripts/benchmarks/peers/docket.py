@@ -12,7 +12,8 @@ def prepare() -> tuple[list[str], str]:
 
 PEER = Peer(
     "docket",
-    "docket.add(..., when=...), 100 at a time; a worker with concurrency=100 and 1,000 connections, else as it comes",
+    "docket.add(..., when=...), 100 at a time; a worker with that concurrency and the connections it needs, else as it"
+    " comes",
     prepare,
-    times_min=25,
+    workflows_times_min=25,
 )

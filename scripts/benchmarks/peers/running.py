@@ -20,6 +20,7 @@ import psutil
 
 from durasleep.errors import DurasleepError
 from scripts.benchmarks.bench import bench_on, cpu_s
+from scripts.benchmarks.stopwatch import Spent
 
 WORK = Path(__file__).parent / "work"
 ENVIRONMENTS = Path(tempfile.gettempdir()) / "durasleep-bench-peers"
@@ -36,8 +37,26 @@ class Peer:
     """What its client and its worker do, to be said beside the figures."""
     prepare: Callable[[], tuple[list[str], str]]
     """Makes its environment; answers the command that takes the role and its arguments, and the version."""
-    times_min: float | None = None
-    """How many times its throughput ours should be."""
+    workflows_times_min: float | None = None
+    """How many times its throughput that of our sleeping workflows should be."""
+    tasks_times_min: float | None = None
+    """How many times its throughput that of our delayed tasks should be."""
+
+
+@dataclass(frozen=True)
+class PeerWork:
+    """What one does: so many jobs, the first due after ``delay_ms``, each next one ``every_ms`` later."""
+
+    count: int
+    delay_ms: int
+    every_ms: float
+    concurrency: int
+    """How many its worker runs at a time."""
+
+    @property
+    def given_s(self) -> int:
+        """After which the client gives up."""
+        return round((self.delay_ms + self.every_ms * self.count) / 1000 + READY_S + self.count / JOBS_PER_S_MIN)
 
 
 @dataclass(frozen=True)
@@ -45,34 +64,28 @@ class Measured:
     """What a peer has done."""
 
     version: str
-    seconds: float
+    spent: Spent
     """From the first job sent to the last one run."""
     late_ms: list[float]
-    worker_cpu_s: float
-    client_cpu_s: float
-    server_cpu_s: float
 
 
-async def run(peer: Peer, kind: str, count: int, *, delay_ms: int, every_ms: float) -> Measured:
-    """So many jobs, the first due after ``delay_ms``, each next one ``every_ms`` later."""
+async def run(peer: Peer, kind: str, work: PeerWork) -> Measured:
     command, version = await asyncio.to_thread(peer.prepare)
     async with bench_on(kind) as bench:
         log = bench.directory / "peer.log"
+        shared = bench.url, str(work.count), str(work.concurrency)
         with log.open("ab") as output:
-            worker = await asyncio.create_subprocess_exec(
-                *command, "worker", bench.url, str(count), stdout=output, stderr=output
-            )
+            worker = await asyncio.create_subprocess_exec(*command, "worker", *shared, stdout=output, stderr=output)
         try:
             ready = bench.redis.blpop(["bench:ready"], READY_S)
             if await ready is None:
                 raise DurasleepError(f"its worker did not start: {_tail(log)}")
             processes = psutil.Process(worker.pid), bench.server_process
             before = [cpu_s(process) for process in processes]
-            given_s = round((delay_ms + every_ms * count) / 1000 + READY_S + count / JOBS_PER_S_MIN)
             client = await asyncio.create_subprocess_exec(
                 *command,
                 "client",
-                *(bench.url, str(count), str(delay_ms), str(every_ms), str(given_s)),
+                *(*shared, str(work.delay_ms), str(work.every_ms), str(work.given_s)),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
             )
@@ -90,7 +103,10 @@ async def run(peer: Peer, kind: str, count: int, *, delay_ms: int, every_ms: flo
             )
         found = json.loads(out)
     late_ms = [late_us / 1000 for late_us in found["late_us"]]
-    return Measured(version, found["seconds"], late_ms, worker_cpu_s, found["cpu_s"], server_cpu_s)
+    spent = Spent.of(
+        work.count, found["seconds"], worker_s=worker_cpu_s, client_s=found["cpu_s"], server_s=server_cpu_s
+    )
+    return Measured(version, spent, late_ms)
 
 
 def python_with(name: str, *requirements: str) -> Path:

@@ -11,7 +11,7 @@ from arq.connections import RedisSettings
 from arq.worker import Worker
 from common import Tally, arguments, send_all
 
-role, url, count, delay_ms, every_ms, given_s = arguments()
+role, url, count, concurrency, delay_ms, every_ms, given_s = arguments()
 tally = Tally(url, count)
 
 
@@ -22,7 +22,7 @@ async def job(ctx: dict[str, Any], due_ms: int) -> None:
 async def main() -> None:
     settings = RedisSettings.from_dsn(url)
     if role == "worker":
-        worker = Worker([job], redis_settings=settings, max_jobs=100, on_startup=lambda _: tally.ready())
+        worker = Worker([job], redis_settings=settings, max_jobs=concurrency, on_startup=lambda _: tally.ready())
         await worker.async_run()
     else:
         pool = await create_pool(settings)

@@ -2,7 +2,8 @@
 const { Queue, Worker } = require('bullmq');
 const IORedis = require('ioredis');
 
-const [role, url, count, delayMs, everyMs, givenS] = process.argv.slice(2).map((word, place) => (place < 2 ? word : Number(word)));
+const [role, url, ...numbers] = process.argv.slice(2);
+const [count, concurrency, delayMs, everyMs, givenS] = numbers.map(Number);
 const BULK = 1000;
 const connect = () => new IORedis(url, { maxRetriesPerRequest: null });
 
@@ -15,7 +16,7 @@ async function work() {
       lateUs.push(Math.round((performance.timeOrigin + performance.now() - job.data.dueMs) * 1000));
       if (lateUs.length === count) await teller.rpush('bench:done', JSON.stringify(lateUs));
     },
-    { connection: connect(), concurrency: 100 },
+    { connection: connect(), concurrency },
   );
   await worker.waitUntilReady();
   await teller.rpush('bench:ready', '1');
@@ -26,6 +27,7 @@ async function send() {
   const queue = new Queue('bench', { connection: connect(), defaultJobOptions: { removeOnComplete: true } });
   await queue.waitUntilReady();
   const began = performance.now();
+  const used = process.cpuUsage();
   const baseMs = Date.now();
   for (let first = 0; first < count; first += BULK) {
     const nowMs = everyMs ? baseMs : Date.now();
@@ -38,7 +40,7 @@ async function send() {
   }
   const answer = await listener.blpop('bench:done', givenS);
   if (!answer) throw new Error(`not all had run after ${givenS} s`);
-  const { user, system } = process.cpuUsage();
+  const { user, system } = process.cpuUsage(used);
   const seconds = (performance.now() - began) / 1000;
   const took = JSON.stringify({ seconds, cpu_s: (user + system) / 1e6, late_us: JSON.parse(answer[1]) });
   process.stdout.write(took, () => process.exit(0)); // its connections would keep it alive

@@ -9,7 +9,7 @@ import time
 from common import Tally, arguments, send_all
 from dbos import DBOS, DBOSClient
 
-role, url, count, delay_ms, every_ms, given_s = arguments()
+role, url, count, concurrency, delay_ms, every_ms, given_s = arguments()
 postgres = os.environ["BENCH_POSTGRES_URL"]
 tally = Tally(url, count)
 

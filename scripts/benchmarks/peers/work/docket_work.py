@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from common import Tally, arguments, send_all
 from docket import Docket, Worker
 
-role, url, count, delay_ms, every_ms, given_s = arguments()
+role, url, count, concurrency, delay_ms, every_ms, given_s = arguments()
 tally = Tally(url, count)
 
 
@@ -17,10 +17,10 @@ async def job(due_ms: int) -> None:
 
 
 async def main() -> None:
-    async with Docket(name="bench", url=f"{url}?max_connections=1000") as docket:
+    async with Docket(name="bench", url=f"{url}?max_connections={1_000 + concurrency}") as docket:
         docket.register(job)
         if role == "worker":
-            async with Worker(docket, concurrency=100) as worker:
+            async with Worker(docket, concurrency=concurrency) as worker:
                 await tally.ready()
                 await worker.run_forever()
         else:
