@@ -92,7 +92,9 @@ class Context:
     def sleep(self, duration: float | timedelta, *, name: str = "") -> DurableFuture[None]:
         """Pause for some seconds, or a timedelta: never shorter, and across restarts."""
         due = due_in(duration, "sleep")
-        return self._journal.call(Kind.TIMER, check_label(name), None, lambda number: StartTimer(number, name, due))
+        if name:
+            check_label(name)
+        return self._journal.call(Kind.TIMER, name, None, lambda number: StartTimer(number, name, due))
 
     def sleep_until(self, instant: datetime, *, name: str = "") -> DurableFuture[None]:
         """Pause until an aware datetime; InvalidDuration for a naive one."""

@@ -189,7 +189,6 @@ class Journal:
         "_entries",
         "_marks",
         "_matched",
-        "_open",
         "_patches",
         "_running",
         "_stopped",
@@ -197,6 +196,7 @@ class Journal:
         "codec",
         "handed_out",
         "loop",
+        "open_calls",
         "owner",
         "payload_bytes",
         "trace",
@@ -216,7 +216,8 @@ class Journal:
         self._patches: dict[str, bool] = {}
         self._entries: dict[Number, Entry] = {}
         self._asked: dict[Number, _Awaiting | None] = {}  # None once delivered or taken back
-        self._open = 0  # how many of them are not
+        self.open_calls = 0
+        """How many calls have neither settled nor been taken back."""
         self._matched = 0  # how many of them the loaded journal had
         self._buried: set[Number] = set()  # asked for, though the journal says the workflow took it back
         self._wanted: dict[Number, Op | StepCall] = {}  # the difference, in the order asked
@@ -252,7 +253,7 @@ class Journal:
         if asked is None:
             return
         self._asked[number] = None
-        self._open -= 1
+        self.open_calls -= 1
         self._running.pop(number, None)
         asked.deliver(entry)
 
@@ -324,7 +325,7 @@ class Journal:
         self, number: Number, kind: Kind, name: str, asked: _Awaiting, make: Callable[[Number], Op | StepCall]
     ) -> None:
         """Wait for entry ``number``; what the journal lacks is made with the next commit."""
-        entry = self._entries.get(number)
+        entry = self._entries.get(number) if self._entries else None
         if self.trace is not None:
             self.trace[number] = Asked(kind, name, make(number) if entry is None else None)
         if entry is None:
@@ -340,7 +341,7 @@ class Journal:
             elif not entry.stamp:
                 self._buried.add(number)
         self._asked[number] = asked
-        self._open += 1
+        self.open_calls += 1
 
     def _want(self, number: Number, make: Callable[[Number], Op | StepCall]) -> None:
         if number in self.handed_out:
@@ -357,7 +358,7 @@ class Journal:
         if self.loop.detaching or self._asked.get(number) is None:
             return
         self._asked[number] = None
-        self._open -= 1
+        self.open_calls -= 1
         self._buried.discard(number)
         if number in self._wanted:
             del self._wanted[number]
@@ -411,14 +412,15 @@ class Journal:
         return (*self._stopped, *self._running)
 
     @property
-    def waiting(self) -> bool:
-        """Whether any call is still open."""
-        return self._open > 0
-
-    @property
     def size(self) -> int:
         """How many entries there are or will be."""
-        return max(len(self._asked), len(self._entries)) + len(self._marks)
+        asked, known = len(self._asked), len(self._entries)
+        return (asked if asked > known else known) + len(self._marks)  # noqa: FURB136 - hot: max() costs twice as much
+
+    def filled(self, entries_max: int, bytes_max: int) -> float:
+        """How much of what it may hold is used: 1 is all of it."""
+        entries, carried = self.size / entries_max, self.payload_bytes / bytes_max
+        return entries if entries > carried else carried  # noqa: FURB136 - as in `size`
 
     def forget(self) -> None:
         """Let go of the futures, so that no cycle is left for the garbage collector."""

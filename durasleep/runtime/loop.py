@@ -236,8 +236,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def detach(self, awaited: int) -> list[WorkflowTask[Any]]:
         """Cancel what is left, bounded by what it awaited; answers the tasks that would not end."""
         self._prune()
-        if not (self._tasks or self._generators) or self._drop_unnoticed():
-            return self._tasks
         self.detaching = True
         self.halted = None
         self.continued = None
@@ -254,14 +252,18 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             self.leave()
         return self._tasks
 
-    def _drop_unnoticed(self) -> bool:
-        """Let go of a workflow of which nothing would notice a cancel; false for any other.
+    def drop(self) -> bool:
+        """Let go of a workflow of which nothing would notice a cancel; false for any other, which must be detached.
 
-        That is one whose only task awaits one of our futures through coroutines that handle no exception: most of
-        those that sleep. To cancel it would unwind these frames, with nothing in them to run.
+        That is one that has ended, or whose only task awaits one of our futures through coroutines that handle no
+        exception, as most of those do that sleep: to cancel it would unwind these frames, with nothing in them to run.
         """
         task = self.root
-        if task is None or len(self._tasks) != 1 or task is not self._tasks[0] or self._generators or self.ready:
+        if len(self._tasks) > 1 or self._generators:
+            return False
+        if task is None or task.done():
+            return True
+        if self.ready or not self._tasks:
             return False
         waiter = cast("Any", task)._fut_waiter
         if not isinstance(waiter, WorkflowFuture) or task._callbacks or task.cancelling():
@@ -277,8 +279,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         cast("Any", task)._log_destroy_pending = False
         self.detaching = True
         asyncio.Future.cancel(waiter)  # not the call that it is: only so that the task is let go of
-        self.ready.clear()
-        self._tasks = []
         return True
 
     def unfinished(self) -> list[WorkflowTask[Any]]:

@@ -218,8 +218,7 @@ class Activation:
     def close(self) -> CloseReport:
         """Put the workflow away: cancel its tasks, within bounds, while durable calls raise Detached."""
         loop = self._loop
-        stubborn = loop.detach(self._journal.size)
-        if stubborn:
+        if not loop.drop() and (stubborn := loop.detach(self._journal.size)):
             for task in stubborn:
                 keep_for_ever(task)
             return CloseReport(tuple(map(position_of, stubborn)))
@@ -248,7 +247,7 @@ class Activation:
     @property
     def is_open(self) -> bool:
         """Whether something it has asked for has neither settled nor been taken back."""
-        return self._journal.waiting
+        return self._journal.open_calls > 0
 
     @property
     def id(self) -> PromiseId:
@@ -324,7 +323,7 @@ class Activation:
                     "or begin anew now and then, ctx.continue_as_new(...)"
                 )
             )
-        if not journal.waiting:
+        if not journal.open_calls:
             return self._ended(
                 Halted(f"{self._info.id} waits for something that only itself could produce{_positions(loop)}")
             )
@@ -337,10 +336,7 @@ class Activation:
 
     def _filled(self) -> float:
         """How much of what a journal may hold is used: 1 is all of it."""
-        journal, settings = self._journal, self._settings
-        entries = journal.size / settings.journal_entries_max
-        carried = journal.payload_bytes / settings.journal_bytes_max
-        return max(entries, carried)
+        return self._journal.filled(self._settings.journal_entries_max, self._settings.journal_bytes_max)
 
     def _amount(self) -> str:
         journal, settings = self._journal, self._settings

@@ -38,7 +38,7 @@ class Commits:
         self._due: list[Running] = []
 
     def due(self, running: Running) -> None:
-        """It may have something to commit: asked for it at the end of this turn, or when its commit under way is answered."""
+        """It may have something to commit: asked for it at the end of this turn, or once it is answered."""
         if running.is_due or running.is_committing or running.is_gone:
             return
         running.is_due = True

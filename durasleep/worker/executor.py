@@ -240,7 +240,7 @@ class Executor:
             return definition
         if self._stand_ins and definition.fn in self._stand_ins:
             return TaskDefinition(definition.name, self._stand_ins[definition.fn])
-        version = version_of(loaded.entries.values())
+        version = version_of(loaded.entries.values()) if loaded.entries else None
         return definition if version is None else self._registry.get_version(function, version)
 
     # -- alone

@@ -335,7 +335,7 @@ def _info(head: Head, definition: WorkflowDefinition) -> ExecutionInfo:
         id=head.id,
         root_id=root_of(head.id),
         function=head.function,
-        group=head.queue.partition("/")[0],
+        group=head.queue.partition("/")[0] if "/" in head.queue else head.queue,
         deaths=head.deaths,
         created_ms=head.created_ms,
         begun_ms=head.begun_ms,
