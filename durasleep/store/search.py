@@ -307,14 +307,15 @@ def _read_queue(keys: Keyspace, queue: str, cursor: bytes) -> Command[_Page]:
 
 
 def _read_recent(keys: Keyspace, cursor: bytes) -> Command[_Page]:
-    """The latest endings first."""
+    """The latest endings first; those of one entry ended in one call."""
     start = b"(" + cursor if cursor else b"+"
     return _stream(b"XREVRANGE", keys.recent, start, b"-")
 
 
 def _stream(command: bytes, key: str, start: bytes, end: bytes) -> Command[_Page]:
     def parse(rows: list[Any]) -> _Page:
-        found = [to_text(dict(pairs(fields)).get(b"i")) for _, fields in rows]
+        in_order = reversed if command == b"XREVRANGE" else iter
+        found = [to_text(value) for _, fields in rows for name, value in in_order(pairs(fields)) if name == b"i"]
         return [(id, None) for id in found if id], rows[-1][0] if len(rows) == PAGE else None
 
     return Command([command, key.encode(), start, end, b"COUNT", b"%d" % PAGE], parse)

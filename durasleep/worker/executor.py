@@ -105,7 +105,10 @@ class Executor:
                 await self.give_back_entries(lease.queue, [lease.entry])
                 continue
             running = self._running[lease.entry] = Running(lease)
-            if lease.snapshot and lease.id not in self._workflows.kept and (loaded := reads.read_snapshot(lease)):
+            if lease.id in self._workflows.kept:
+                running.is_kept = True
+                unknown.append(running)
+            elif lease.snapshot and (loaded := reads.read_snapshot(lease)):
                 known.append((running, loaded))
             else:
                 unknown.append(running)
@@ -173,8 +176,8 @@ class Executor:
 
     def _load(self, many: list[Running]) -> None:
         """Begin what no entry tells enough of."""
-        keys, kept = self._store.keys(), self._workflows.kept
-        pages = [reads.read_page(keys, running.lease.id, news=running.lease.id in kept) for running in many]
+        keys = self._store.keys()
+        pages = [reads.read_page(keys, running.lease.id, news=running.is_kept) for running in many]
         asked = self._incoming.ask(pages)
         self._loading.add(asked)
         asked.add_done_callback(partial(self._take_pages, many))
@@ -205,9 +208,10 @@ class Executor:
                 return
 
     def _begin(self, running: Running, loaded: Loaded | None) -> None:
-        if running.lease.id in self._workflows.kept and self._workflows.wake(running, loaded):
-            return
-        if loaded is None or not is_ours(running.lease, loaded.head):
+        if running.is_kept:  # only what has settled since was loaded
+            if not self._workflows.wake(running, loaded):
+                self._run_alone(running, self._load_alone(running))
+        elif loaded is None or not is_ours(running.lease, loaded.head):
             self._run_alone(running, self._load_alone(running))
         else:
             self._begin_loaded(running, loaded)

@@ -54,6 +54,8 @@ class Running(msgspec.Struct, eq=False):
     is_gone: bool = False
     """Whether it is not in hand any more: what still comes for it is dropped."""
     is_suspect: bool = False
+    is_kept: bool = False
+    """Whether it may go on from where it was here."""
 
     def note_order(self, stamps: Sequence[int]) -> None:
         """Settlements with these stamps have been heard of."""

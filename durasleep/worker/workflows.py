@@ -168,6 +168,8 @@ class Workflow(msgspec.Struct, eq=False):
     """What the last commit had of it."""
     rest: list[Sequence[Op]] = []
     """What did not fit in one commit."""
+    held_back: Sequence[StepCall] = ()
+    """Steps that begin once what was asked for beside them has been committed: they may speak of it."""
     is_given_back: bool = False
     """Whether it goes on elsewhere, once the steps that run have ended."""
 
@@ -208,11 +210,10 @@ class Workflow(msgspec.Struct, eq=False):
             running.ops = progress.ops
         else:
             running.ops += progress.ops
-            if progress.steps and self.all.is_leaving:
-                self.is_given_back = True  # once the steps that run have ended
+            if progress.ops:
+                self.held_back = (*self.held_back, *progress.steps)
             else:
-                for call in progress.steps:
-                    self._start(call)
+                self._start_steps(progress.steps)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -223,10 +224,14 @@ class Workflow(msgspec.Struct, eq=False):
         elif running.ops or running.has_news or not running.steps or self.progress.outcome is not None:
             self.all.commits.due(running)
 
-    def _start(self, call: StepCall) -> None:
+    def _start_steps(self, calls: Sequence[StepCall]) -> None:
         running = self.running
-        task = running.steps[call.number] = self.all.code.start_step(call, running.lease.id)
-        task.add_done_callback(partial(self._end_step, call))
+        if calls and self.all.is_leaving:
+            self.is_given_back = True
+            return
+        for call in calls:
+            task = running.steps[call.number] = self.all.code.start_step(call, running.lease.id)
+            task.add_done_callback(partial(self._end_step, call))
 
     def _end_step(self, call: StepCall, task: object) -> None:
         running = self.running
@@ -241,6 +246,7 @@ class Workflow(msgspec.Struct, eq=False):
         for number in numbers:
             if step := running.steps.pop(number, None):
                 step.cancel()
+        self.held_back = [call for call in self.held_back if call.number not in numbers]
         running.ops = tuple([op for op in running.ops if not (isinstance(op, StepResult) and op.number in numbers)])
 
     # -- its commits
@@ -264,7 +270,7 @@ class Workflow(msgspec.Struct, eq=False):
     def _outcome(self) -> tuple[Outcome, bytes, str]:
         if self.progress.outcome is not None:
             return _ending(self.running.lease, self.progress.outcome)
-        is_held = self.running.steps or self.is_given_back
+        is_held = self.running.steps or self.held_back or self.is_given_back
         return Outcome.CONTINUE if is_held else Outcome.SUSPEND, b"", ""
 
     def take(self, answer: Committed) -> None:
@@ -272,7 +278,11 @@ class Workflow(msgspec.Struct, eq=False):
         activation.note_committed(self.sent)
         if self.rest:
             self.all.commits.due(running)
-        elif self.progress.outcome is not None:
+            return
+        if self.held_back:
+            calls, self.held_back = self.held_back, ()
+            self._start_steps(calls)
+        if self.progress.outcome is not None:
             self._say_ended()
             self.all.in_hand.let_go(running)
         elif answer.entries:

@@ -29,7 +29,7 @@ from durasleep.store.store import Store
 from tests.servers import MakeServer, Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import QUICK, double, make_app, nap, note, passage, sleeping_workflow, waiting
-from tests.service.workers import Effects, eventually, serving, until
+from tests.service.workers import Effects, eventually, load_from_hash, serving, until
 
 CONSUMER = "by-hand/00000000"
 
@@ -336,6 +336,7 @@ async def test_law_10_nothing_is_dropped_in_silence(
     client.zadd(keys.timers, {"not ours": 1})
     await app.rpc("bad-payload", double, 1)
     client.hset(keys.promise("bad-payload"), "a", b"\xc1")
+    load_from_hash(client, keys, "bad-payload")
     await app.rpc("unknown", "no_such_function")
     async with serving(app):
         assert await (await app.rpc("healthy", double, 1)) == 2

@@ -13,7 +13,7 @@ from durasleep.store.keys import F, meta_key
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, nap
-from tests.service.workers import Effects, eventually, serving, until
+from tests.service.workers import Effects, eventually, load_from_hash, serving, until
 
 pytestmark = pytest.mark.leaves_keys("garbage has no owner")
 
@@ -56,6 +56,8 @@ async def test_a_broken_hash_is_halted_or_refused_by_name(
     client.hset(keys.promise("bad-journal"), "1", b"not an entry")
     await app.rpc("bad-kind", double, 1)
     client.hset(keys.promise("bad-kind"), F["kind"], b"?")
+    for id in ("bad-args", "bad-kind"):
+        load_from_hash(client, keys, id)
     client.set(keys.promise("a-string"), "surprise")
     client.hset(keys.promise("a-hash"), "colour", "green")
     async with serving(app):

@@ -23,8 +23,12 @@ def a_later_version(directory: Path) -> Path:
     for script in lua.glob("*.lua"):
         script.write_text(script.read_text() + "\n-- of a later version\n")
     for name, old, new in (
-        ("make", "put(record, F.birth, birth)", "put(record, F.birth, birth) put(record, 'later', 'x')"),
-        ("dispatch", "'e', record.epoch)", "'e', record.epoch, 'later', 'x')"),
+        (
+            "make",
+            "    if what.queue ~= DEFAULT.queue",
+            "    put(record, 'later', 'x')\n    if what.queue ~= DEFAULT.queue",
+        ),
+        ("dispatch", "'e', epoch, 'x', snapshot)", "'e', epoch, 'x', snapshot, 'later', 'x')"),
     ):
         path = lua / "shared" / f"{name}.lua"
         text = path.read_text()

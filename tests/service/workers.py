@@ -20,6 +20,7 @@ from typing import Any
 
 from durasleep import Durasleep, Worker
 from durasleep.store.calls import Description
+from durasleep.store.keys import F, Keyspace
 from scripts.breaking import versions
 from tests.service.functions import NAMESPACE_VARIABLE, gate_of
 
@@ -39,6 +40,14 @@ async def eventually(look: Callable[[], Any], what: str) -> Any:
             return found
         assert time.monotonic() < give_up_at, f"waited in vain for {what}; last seen: {found!r}"
         await asyncio.sleep(LOOK_S)
+
+
+def load_from_hash(client: Any, keys: Keyspace, id: str) -> None:
+    """A queued execution gets an entry that tells nothing of it: whoever takes it reads what its hash says by then."""
+    promise, queue = keys.promise(id), keys.queue("workers")
+    entry, epoch = client.hmget(promise, F["entry"], F["epoch"])
+    client.hset(promise, F["entry"], client.xadd(queue, {"i": id, "e": epoch}))
+    client.xdel(queue, entry)
 
 
 async def until(app: Durasleep, id: str, status: str) -> Description:

@@ -210,6 +210,8 @@ local function commit(at, size)
   check_history(record, seen, seen_number, asked)
   local op = first
   while op <= stop do
+    local known = record.known[ARGV[op + 2]]
+    if known and not read_entry(known) then error('CORRUPT journal entry ' .. id .. '~' .. ARGV[op + 2], 0) end
     local check = checks[ARGV[op + 1]] or seldom().check(ARGV[op + 1])
     check(record, op)
     op = op + ARGV[op] + 1
