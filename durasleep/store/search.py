@@ -314,8 +314,8 @@ def _read_recent(keys: Keyspace, cursor: bytes) -> Command[_Page]:
 
 def _stream(command: bytes, key: str, start: bytes, end: bytes) -> Command[_Page]:
     def parse(rows: list[Any]) -> _Page:
-        in_order = reversed if command == b"XREVRANGE" else iter
-        found = [to_text(value) for _, fields in rows for name, value in in_order(pairs(fields)) if name == b"i"]
+        step = -1 if command == b"XREVRANGE" else 1
+        found = [to_text(value) for _, fields in rows for name, value in pairs(fields)[::step] if name == b"i"]
         return [(id, None) for id in found if id], rows[-1][0] if len(rows) == PAGE else None
 
     return Command([command, key.encode(), start, end, b"COUNT", b"%d" % PAGE], parse)

@@ -42,27 +42,56 @@ local function is_held(queue, entry)
   return holder({ queue = queue, entry = entry }) == consumer
 end
 
+-- The entries a commit speaks of, as many as it answers: they are gathered in one table for all items. Ops follow the
+-- item's fixed part: how many values, then kind, number and the rest.
+local named = {}
+
+local function gather_numbers(op, stop, seen_number, asked)
+  local n = 0
+  if seen_number ~= '' then
+    n = 1
+    named[1] = seen_number
+  end
+  if asked ~= '' then
+    n = n + 1
+    named[n] = asked
+  end
+  while op <= stop do
+    local number = ARGV[op + 2]
+    if not string.find(number, '^%d[%d.]*$') then error('INVALID entry number ' .. number, 0) end
+    n = n + 1
+    named[n] = number
+    op = op + ARGV[op] + 1
+  end
+  return n
+end
+
 -- The execution an item speaks of: what every commit needs of it, of one that may journal its order, and of one that
--- ends who waits for it and how long it is kept. The entries in `numbers` are read along. What has ended has no entry.
-local function load_held(id, queue, may_journal, is_ending, numbers)
-  local key = promise_prefix .. id
-  local words, n = { 'HMGET', key, F.entry, F.epoch, F.birth, F.unseen, F.deaths, may_journal and F.order, nil, nil, nil, nil, nil, nil, nil, nil }, 7
-  if may_journal then n = 8 end
+-- ends who waits for it and how long it is kept. The first `count` of `named` are read along. What has ended has no
+-- entry.
+local query = { 'HMGET', '', F.entry, F.epoch, F.birth, F.unseen, F.deaths } -- for all items, too
+
+local function load_held(id, queue, may_journal, is_ending, count)
+  local key, n = promise_prefix .. id, 7
+  query[2] = key
+  if may_journal then
+    query[8], n = F.order, 8
+  end
   if is_ending then
-    words[n + 1], words[n + 2], words[n + 3], words[n + 4] = F.waiters, F.deadline, F.family, F.retention
+    query[n + 1], query[n + 2], query[n + 3], query[n + 4] = F.waiters, F.deadline, F.family, F.retention
     n = n + 4
   end
-  for i = 1, #numbers do
-    words[n + i] = numbers[i]
+  for i = 1, count do
+    query[n + i] = named[i]
   end
-  local v = redis.pcall(unpack(words))
+  local v = redis.pcall(unpack(query, 1, n + count))
   if v.err then seldom().raise_broken(id, v) end
   if not v[3] then return nil end
   n = n - 2
   local known, epoch, order = {}, tonumber(v[2] or '0'), may_journal and tonumber(v[6] or '0') or 0
   if not epoch then seldom().raise_broken(id) end
-  for i = 1, #numbers do
-    known[numbers[i]] = v[n + i]
+  for i = 1, count do
+    known[named[i]] = v[n + i]
   end
   local waiters, deadline, family, retention
   if is_ending then
@@ -109,27 +138,6 @@ local function check_history(record, seen, seen_number, asked)
   if not raw or not has_stamp(raw, seen) then
     error('FENCED the journal of ' .. record.id .. ' has no stamp ' .. seen, 0)
   end
-end
-
--- The entries a commit speaks of. Ops follow the item's fixed part: how many values, then kind, number and the rest.
-local function numbers_of(op, stop, seen_number, asked)
-  local numbers, n = {}, 0
-  if seen_number ~= '' then
-    n = 1
-    numbers[1] = seen_number
-  end
-  if asked ~= '' then
-    n = n + 1
-    numbers[n] = asked
-  end
-  while op <= stop do
-    local number = ARGV[op + 2]
-    if not string.find(number, '^%d[%d.]*$') then error('INVALID entry number ' .. number, 0) end
-    n = n + 1
-    numbers[n] = number
-    op = op + ARGV[op] + 1
-  end
-  return numbers
 end
 
 -- Names stand in the heads of entries, between tabs.
@@ -204,8 +212,8 @@ local function commit(at, size)
   local id, queue, entry, epoch, seen, seen_number, outcome, payload, due, open, asked = unpack(ARGV, at + 1, at + 11)
   if outcome == 'drop' then return seldom().drop_entry(queue, entry, id, payload) end
   local first, stop, final = at + 12, at + size, ending[outcome]
-  local numbers = numbers_of(first, stop, seen_number, asked)
-  local record = load_held(id, queue, not final or first <= stop, final, numbers)
+  local count = gather_numbers(first, stop, seen_number, asked)
+  local record = load_held(id, queue, not final or first <= stop, final, count)
   check_fence(record, id, queue, entry, epoch)
   check_history(record, seen, seen_number, asked)
   local op = first

@@ -14,6 +14,11 @@ local function has_stamp(raw, stamp)
   return string.sub(raw, 3, 4 + #stamp) == '\t' .. stamp .. '\t'
 end
 
+-- A pending timer: the one that is written most.
+local function timer_entry(due, name)
+  return KIND.timer .. STATE.pending .. '\t\t' .. due .. '\t' .. name .. '\t\n'
+end
+
 local function write_entry(entry, payload)
   return entry.kind
     .. entry.state
