@@ -18,9 +18,21 @@ redis.call('ZREM', timers, '')
 -- anew at every call, and these sixty cost as much as a commit.
 local seldom
 
--- Whether an entry is pending to this very consumer. All that the items name of one queue are asked for at once, as far
--- as they lie together; the others one by one.
-local pending, pending_queue = {}, nil
+-- What is pending to this very consumer among the entries that the items name. All of one queue are asked for at once,
+-- as far as they lie together; the others one by one.
+local held, held_queue = {}, nil
+
+local function note_pending(rows)
+  local ids, count = {}, 0
+  for i = 1, #rows do
+    ids[i] = rows[i][1]
+    if rows[i][2] == consumer then
+      held[ids[i]] = true
+      count = count + 1
+    end
+  end
+  return ids, count
+end
 
 local function ask_pending(first)
   local at, stop, oldest, newest, count = first, #ARGV, nil, nil, 0
@@ -28,17 +40,18 @@ local function ask_pending(first)
     oldest, newest, count = oldest or at, at, count + 1
     at = at + ARGV[at] + 1
   end
-  pending_queue = oldest and ARGV[oldest + 2] or ''
   if count < 2 then return end
-  local stream, from, to = queue_prefix .. pending_queue, ARGV[oldest + 3], ARGV[newest + 3]
-  local rows = redis.pcall('XPENDING', stream, group_of(pending_queue) or '', from, to, count, consumer)
-  for i = 1, #rows do
-    pending[rows[i][1]] = true
+  held_queue = ARGV[oldest + 2]
+  local stream, group = queue_prefix .. held_queue, group_of(held_queue) or ''
+  local ids, ours = note_pending(redis.pcall('XPENDING', stream, group, ARGV[oldest + 3], ARGV[newest + 3], count))
+  pending_of[held_queue] = ids
+  if ours < #ids then -- other workers hold some in between
+    note_pending(redis.pcall('XPENDING', stream, group, ARGV[oldest + 3], ARGV[newest + 3], count, consumer))
   end
 end
 
 local function is_held(queue, entry)
-  if queue == pending_queue and pending[entry] then return true end
+  if queue == held_queue and held[entry] then return true end
   return holder({ queue = queue, entry = entry }) == consumer
 end
 
@@ -85,11 +98,11 @@ local function load_held(id, queue, may_journal, is_ending, count)
     query[n + i] = named[i]
   end
   local v = redis.pcall(unpack(query, 1, n + count))
-  if v.err then seldom().raise_broken(id, v) end
+  if v.err then seldom().raise_unreadable(key) end
   if not v[3] then return nil end
   n = n - 2
   local known, epoch, order = {}, tonumber(v[2] or '0'), may_journal and tonumber(v[6] or '0') or 0
-  if not epoch then seldom().raise_broken(id) end
+  if not (epoch and order) then error('CORRUPT ' .. key .. ' is not a promise of ours', 0) end
   for i = 1, count do
     known[named[i]] = v[n + i]
   end
@@ -269,12 +282,6 @@ function seldom()
   -- @include make
   -- @include wait_for
   -- @include run_transaction
-
-  -- A hash that cannot be read as an execution of ours.
-  local function raise_broken(id, problem)
-    if problem then check_read(promise_prefix .. id, problem) end
-    error('CORRUPT ' .. promise_prefix .. id .. ' is not a promise of ours', 0)
-  end
 
   -- A child that outlived its parent is told so: nobody waits for what it does.
   local function check_parent(record)
@@ -507,7 +514,7 @@ function seldom()
   end
 
   made = {
-    raise_broken = raise_broken,
+    raise_unreadable = raise_unreadable,
     drop_entry = drop_entry,
     check = check,
     check_outcome = check_outcome,

@@ -1,5 +1,7 @@
 -- @include record
 -- @include timer
+local CUT_MIN = 4 -- fewer are deleted as soon as looked at
+local pending_of = {} -- queue -> what is pending there from some entry on, in order and without gaps, if it was asked
 local cleared = {} -- queue -> the entries that leave it, acknowledged at the end in one command
 
 -- Out of the place it is in, whichever that is. The caller saves and puts it elsewhere.
@@ -26,13 +28,36 @@ local function leave(record)
   end
 end
 
--- Once, at the end of a script.
+-- Cuts off those of `entries` that are the oldest of their stream, if they are enough for that to pay; answers the rest.
+-- What is delivered stays pending until it leaves its stream, so between pending entries there are no others.
+local function cut(stream, entries, pending)
+  local oldest = #entries >= CUT_MIN and redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  if not oldest or oldest[1] ~= pending[1] then return entries end
+  local leaving, last, rest = {}, nil, {}
+  for i = 1, #entries do
+    leaving[entries[i]] = true
+  end
+  for i = 1, #pending do
+    if not leaving[pending[i]] then break end
+    leaving[pending[i]], last = false, pending[i]
+  end
+  if not last then return entries end
+  local ms, number = string.match(last, '^(%d+)%-(%d+)$')
+  redis.call('XTRIM', stream, 'MINID', ms .. '-' .. int(tonumber(number) + 1))
+  for i = 1, #entries do
+    if leaving[entries[i]] then rest[#rest + 1] = entries[i] end
+  end
+  return rest
+end
+
+-- Once, at the end of a script. To delete one entry is to look for it among a hundred of its node; those that are the
+-- oldest, as most are where nothing runs long, go all at once.
 local function clear_queues()
   for queue, entries in pairs(cleared) do
     local stream = queue_prefix .. queue
     if is_a(stream, 'stream') then
       in_chunks(entries, 'XACK', stream, group_of(queue))
-      in_chunks(entries, 'XDEL', stream)
+      in_chunks(pending_of[queue] and cut(stream, entries, pending_of[queue]) or entries, 'XDEL', stream)
     end
   end
 end

@@ -57,10 +57,11 @@ local HEAD = {
   F.retention,
 }
 
--- What a command answered that reads a promise: the error is raised that tells of data that is not ours.
-local function check_read(key, found)
-  if not found.err then return found end
-  local text = text_of(found)
+-- Raises what is wrong with a key that a promise cannot be read from. Asked once more for the words: not every server's
+-- redis.pcall has them.
+local function raise_unreadable(key)
+  local ok, problem = pcall(redis.call, 'HGET', key, F.state)
+  local text = ok and 'it was not readable before' or text_of(problem)
   error(string.find(text, 'WRONGTYPE', 1, true) and 'CORRUPT ' .. key .. ' is not a promise' or text, 0)
 end
 
@@ -70,7 +71,8 @@ local function load(id, numbers)
   for i = 1, numbers and #numbers or 0 do
     words[#HEAD + i] = numbers[i]
   end
-  local v = check_read(key, redis.pcall('HMGET', key, unpack(words)))
+  local v = redis.pcall('HMGET', key, unpack(words))
+  if v.err then raise_unreadable(key) end
   for i = #HEAD + 1, #words do
     known[words[i]] = v[i]
   end
