@@ -19,6 +19,7 @@ F = {
     "func": "f",
     "queue": "g",  # only where it is not the default
     "args": "a",  # the rest of longer ones is in a1, a2, ...
+    "more_args": "a1",
     "birth": "b",
     "created": "c",  # only where it differs from the birth stamp
     "call": "i",  # the id its creator gave the call, so that a repeated create is recognised

@@ -171,7 +171,7 @@ def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, news: bool
     to = commands.route("load", keys)
 
     def parse(answer: list[bytes]) -> Page:
-        after, *fields = answer
+        *fields, after = answer
         known: dict[bytes, bytes] = {}
         entries: list[Entry] = []
         for name, value in zip(fields[::2], fields[1::2], strict=True):

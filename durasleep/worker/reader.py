@@ -96,10 +96,12 @@ def _lease(queue: str, entry: bytes, fields: list[Any] | None, is_new: bool) -> 
 
     Only one that is new counts as a snapshot: much may have happened to one that is read again.
     """
-    content = dict(zip(fields[::2], fields[1::2], strict=False)) if fields else {}
-    id, epoch = content.get(b"i", b""), content.get(b"e", b"")
+    if fields and fields[0] == b"i" and fields[2:3] == [b"e"]:  # as the scripts write it: a snapshot, if any, is next
+        id, epoch = fields[1], fields[3]
+        snapshot = fields[5] if is_new and fields[4:5] == [b"x"] else b""
+    else:
+        id = epoch = snapshot = b""
     try:
-        snapshot = content.get(b"x", b"") if is_new else b""
         return Lease(PromiseId(id.decode()), queue, entry.decode(), int(epoch), snapshot)
     except ValueError:
         return Lease(PromiseId(""), queue, entry.decode(), BROKEN_EPOCH)

@@ -41,7 +41,7 @@ def test_a_journal_entry_is_one_of_ours_or_corrupt(raw: bytes) -> None:
 @given(st.dictionaries(FIELD, BYTES, max_size=12))
 def test_a_promise_is_one_of_ours_or_corrupt(fields: dict[bytes, bytes]) -> None:
     flat = [value for pair in fields.items() for value in pair]
-    read(reads.read_page(KEYS, PromiseId("a")), [[b"", *flat]])
+    read(reads.read_page(KEYS, PromiseId("a")), [[*flat, b""]])
     head = reads.read_head(KEYS, PromiseId("a"))
     names = list(head.args)[2:]
     try:

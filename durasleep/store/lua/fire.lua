@@ -54,8 +54,12 @@ local function load_waiting(id, number)
   for i = 1, #found, 2 do
     local name = found[i]
     known[name] = found[i + 1]
-    if is_number[name] == nil then is_number[name] = string.byte(name) <= 57 end
-    if is_number[name] then numbers[#numbers + 1] = name end
+    local is_entry = is_number[name]
+    if is_entry == nil then
+      is_entry = string.byte(name) <= 57
+      is_number[name] = is_entry
+    end
+    if is_entry then numbers[#numbers + 1] = name end
   end
   local place, epoch, order = known[F.place], tonumber(known[F.epoch] or '0'), tonumber(known[F.order] or '0')
   local is_common = (place == PLACE.suspended or place == PLACE.delayed) and known[F.func] and known[F.birth]
@@ -102,11 +106,16 @@ local function fire_delayed(id, score, member)
   save(record)
 end
 
+-- A pending timer without a name, as most are: what reading its entry would answer.
+local function unnamed_timer(due)
+  return { kind = KIND.timer, state = STATE.pending, stamp = '', due = due, name = '', child_id = '' }
+end
+
 local function fire_entry(owner_id, number, score, member)
   local record = load_waiting(owner_id, number)
   if not record or record.state ~= STATE.pending then return forget(member) end
   local raw = raw_of(record, number)
-  local entry = read_entry(raw)
+  local entry = raw == timer_entry(score, '') and unnamed_timer(score) or read_entry(raw)
   if raw and not entry then error('CORRUPT journal entry ' .. member, 0) end
   if not entry or entry.state ~= STATE.pending or entry.due == '' then return forget(member) end
   if is_moved(member, score, entry.due) then return end

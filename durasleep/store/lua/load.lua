@@ -1,7 +1,7 @@
 -- A promise with its journal, one page an item: all of them together carry at most `LIMIT.answer_bytes_max`, or the
 -- least that HSCAN gives, and each at most about `LIMIT.answer_entries_max` entries. `cursor` is "0" for the first page.
 -- With `news` it is only the head and what has settled since the last commit.
--- Answers per item: the cursor of the next page, "" at the end; then names and values in turn. The first page has all
+-- Answers per item: names and values in turn; then the cursor of the next page, "" at the end. The first page has all
 -- of the promise but its waiters. A page for which there was no room has nothing, and the cursor that was asked for.
 -- @include keys
 -- @include each_item
@@ -61,7 +61,7 @@ end
 
 -- Only what has settled since the last commit, beside the head; nothing and "0" if that is more than one answer.
 local function load_news(key)
-  local answer = { '' }
+  local answer = {}
   add_head(answer, key)
   local unseen = redis.call('HGET', key, F.unseen) or ''
   for number in string.gmatch(unseen, '[^ ]+') do
@@ -72,13 +72,30 @@ local function load_news(key)
     end
     if room <= 0 or #answer > 2 * LIMIT.answer_entries_max then return { '0' } end
   end
+  answer[#answer + 1] = ''
+  return answer
+end
+
+-- A small promise as it is, waiters and all; nil for another, or if there is no room.
+local function load_small(key)
+  local size = redis.pcall('HLEN', key)
+  if type(size) ~= 'number' or size > 2 * STEP then return nil end
+  local answer, bytes = redis.call('HGETALL', key), 0
+  for i = 2, #answer, 2 do
+    bytes = bytes + #answer[i]
+  end
+  if bytes > room then return nil end
+  room, has_any = room - bytes, true
+  answer[#answer + 1] = ''
   return answer
 end
 
 local function load_page(at)
   local id, cursor, news = unpack(ARGV, at + 1, at + 3)
-  local key, first, answer, is_done = promise_prefix .. id, cursor, { '' }, false
+  local key, first, answer, is_done = promise_prefix .. id, cursor, {}, false
   if news ~= '' then return load_news(key) end
+  local small = cursor == '0' and load_small(key)
+  if small then return small end
   repeat
     local after, fields, bytes = scan(key, cursor, STEP)
     if bytes > room then
@@ -91,8 +108,8 @@ local function load_page(at)
     room, has_any = room - bytes, has_any or bytes > 0
     cursor, is_done = after, after == '0'
   until is_done or room <= 0 or #answer > 2 * LIMIT.answer_entries_max
-  if not is_done then answer[1] = cursor end
   if first == '0' and cursor ~= '0' then add_head(answer, key) end
+  answer[#answer + 1] = is_done and '' or cursor
   return answer
 end
 

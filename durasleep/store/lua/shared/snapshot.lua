@@ -18,10 +18,10 @@ end
 local function snapshot_of_known(record, known, numbers)
   if known[F.deaths] then return nil end
   local args = known[F.args]
-  for i = 1, LIMIT.args_parts_max - 1 do
-    local part = known[F.args .. i]
-    if not part then break end
-    args = args .. part
+  if known[F.more_args] then
+    for i = 1, LIMIT.args_parts_max - 1 do
+      args = args .. (known[F.args .. i] or '')
+    end
   end
   local order = record.order > 0 and int(record.order) or ''
   local head = known[F.birth]
