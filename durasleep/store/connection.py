@@ -34,6 +34,7 @@ from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnecti
 
 from durasleep.errors import StoreError, StoreRefused, StoreUnavailable, UsageError
 from durasleep.store import sentinel
+from durasleep.store.deadline import Deadline
 from durasleep.store.script import Value
 from durasleep.store.sentinel import Sentinels
 
@@ -232,6 +233,7 @@ class Link:
         self._connector = connector
         self._name = name
         self._timeout_s = timeout_s
+        self._deadline = Deadline()
         self._connection: RawConnection | None = None
 
     @property
@@ -244,26 +246,32 @@ class Link:
         StoreUnavailable if the connection fails or no answer comes in time (``block_s`` is added to the
         time allowed); the connection is then dropped, the next call makes a new one.
         """
+        self._deadline.begin(self._timeout_s + block_s)
         try:
-            async with asyncio.timeout(self._timeout_s + block_s):
-                if self._connection is None:
-                    connection = self._connector.open_async(self._name)
-                    await connection.connect()
-                    self._connection = connection
-                connection = self._connection
-                await connection.send_packed_command([pack(commands)], check_health=False)
-                replies = [await _read(connection) for _ in commands]
+            if self._connection is None:
+                connection = self._connector.open_async(self._name)
+                await connection.connect()
+                self._connection = connection
+            connection = self._connection
+            await connection.send_packed_command([pack(commands)], check_health=False)
+            replies = [await _read(connection) for _ in commands]
         except (OSError, TimeoutError, redis_errors.RedisError, EOFError) as error:
             await self.close()
             raise unavailable(self._connector, error) from error
-        except BaseException:
+        except BaseException as error:
+            is_over = isinstance(error, asyncio.CancelledError) and self._deadline.is_over()
             await self.close()  # an answer that nobody waits for must not be taken for the next one's
+            if is_over:
+                raise unavailable(self._connector, TimeoutError()) from error
             raise
+        finally:
+            self._deadline.end()
         if any(is_of_replica(reply) for reply in replies):
             await self.close()
         return replies
 
     async def close(self) -> None:
+        self._deadline.close()
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
