@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from durasleep import telemetry
 from durasleep.settings import Settings
-from durasleep.store import commands
+from durasleep.store import commands, reads
 from durasleep.store.clock import monotonic_us
 from durasleep.store.commands import Fired
 from durasleep.store.store import Store
@@ -17,6 +17,7 @@ from durasleep.store.store import Store
 logger = logging.getLogger("durasleep")
 
 AIM_EARLY_S = 0.001  # epoll wakes up to 1 ms late and the call takes a while; what comes too early asks again
+BATCHES_MAX = 2  # in one write: Redis serves nobody else between them
 LOOK_AGAIN_S = 60.0  # with no timer known; wake-ups are hints and a hint may be lost
 RECKON_S = 1.0  # a longer wait is reckoned again: beats may have told that the server's clock was set
 HELD_LOOK_S = 1.0  # while the server's clock is not believed
@@ -63,17 +64,21 @@ class Firer:
         if believed is not None and self._settings.clock_ahead_max_s != math.inf:
             self._store.clock.begin(believed)
 
-    async def once(self) -> Fired:
-        """Settle at most one batch of due timers, after a batch that is under way with its schedules."""
+    async def once(self, batches: int = 1) -> Fired:
+        """Settle at most so many batches of due timers, after what is under way; how the last one went."""
         async with self._firing:
-            return await self._once()
+            self._hinted_ms = None  # a hint that comes while we ask may be news to the answer
+            clock, sent_us = self._store.clock, monotonic_us()
+            fire = commands.fire(self._store.keys(), limit=self._settings.fire_items_max, latest_ms=clock.latest_ms)
+            answers = await self._store.ask([fire] * batches)
+            received_us = monotonic_us()
+            for answer in answers:
+                await self._take(reads.value_of(answer), sent_us, received_us)
+            return answers[-1]
 
-    async def _once(self) -> Fired:
-        self._hinted_ms = None  # a hint that comes while we ask may be news to the answer
-        clock, sent_us = self._store.clock, monotonic_us()
-        fire = commands.fire(self._store.keys(), limit=self._settings.fire_items_max, latest_ms=clock.latest_ms)
-        fired = await self._store.call(fire)
-        clock.hear(fired.server_us, sent_us, monotonic_us())
+    async def _take(self, fired: Fired, sent_us: int, received_us: int) -> None:
+        clock = self._store.clock
+        clock.hear(fired.server_us, sent_us, received_us)
         if clock.ahead_s or self._held_from_ms is not None:
             await self._hold(fired.server_us // 1000)
         self._next_due_ms = fired.next_due_ms
@@ -82,7 +87,6 @@ class Firer:
             logger.error("a timer was put aside: %s", line)
         for name in fired.schedules:
             await self._on_schedule(name)
-        return fired
 
     async def _hold(self, server_ms: int) -> None:
         """Wait until the clock can be believed or a person has released it; said now and again, and to new workers."""
@@ -109,9 +113,13 @@ class Firer:
             )
 
     async def run(self) -> None:
+        batches = 1
         while True:
-            fired = await self.once()
-            if fired.due < self._settings.fire_items_max and fired.closing == 0:
+            fired = await self.once(batches)
+            is_full = fired.due >= self._settings.fire_items_max
+            # Where many are due, Redis settles the next batch while the worker begins what the last one woke.
+            batches = BATCHES_MAX if is_full else 1
+            if not is_full and fired.closing == 0:
                 await self._wait()
 
     async def _wait(self) -> None:
