@@ -217,6 +217,8 @@ class Executor:
             self._begin_loaded(running, loaded)
 
     def _begin_loaded(self, running: Running, loaded: Loaded) -> None:
+        if running.is_gone:
+            return
         lease, head = running.lease, loaded.head
         if head.deaths >= SUSPECT_DEATHS:
             if any(other.is_suspect for other in self._running.values()):
@@ -255,7 +257,7 @@ class Executor:
         loaded = await self._store.load(lease.id) if lease.id else None
         if loaded is None or not is_ours(lease, loaded.head):
             await self._commits.drop(lease)
-            self.let_go(running)
+            await plainly(self.let_go, running)
         else:
             await plainly(self._begin_loaded, running, loaded)
 
@@ -267,7 +269,8 @@ class Executor:
         loaded = await self._store.load(running.lease.id)
         if loaded is None:
             raise Fenced(f"{running.lease.id} is not there any more")
-        await plainly(go_on, loaded)
+        if not running.is_gone:
+            await plainly(go_on, loaded)
 
     def give_back(self, running: Running) -> None:
         """Let others go on with one in hand."""
@@ -292,21 +295,22 @@ class Executor:
 
         async def end() -> None:
             await last
-            self.let_go(running)
+            await plainly(self.let_go, running)
 
         self._run_alone(running, end(), last)
 
     def _run_alone(
         self, running: Running, work: Coroutine[Any, Any, None], inner: Coroutine[Any, Any, None] | None = None
     ) -> None:
+        if running.is_gone:
+            _close(work, inner)
+            return
         running.task = task = asyncio.get_running_loop().create_task(
             self._run(running, work), name=f"durasleep:{running.lease.id}"
         )
 
         def end(_: asyncio.Task[None]) -> None:
-            for coroutine in (work, inner):
-                if coroutine is not None:
-                    coroutine.close()  # a task that is cancelled at once never began it
+            _close(work, inner)  # a task that is cancelled at once never began it
             if running.task is task:
                 running.task = None
 
@@ -324,6 +328,8 @@ class Executor:
 
     async def _end_with(self, running: Running, error: Exception) -> None:
         lease = running.lease
+        if running.is_gone:
+            return
         match error:
             case Fenced():
                 logger.info("%s dropped: %s", lease.id, error)
@@ -353,6 +359,12 @@ class Executor:
         if self._running.get(running.lease.entry) is running:
             del self._running[running.lease.entry]
         self._freed.set()
+
+
+def _close(*work: Coroutine[Any, Any, None] | None) -> None:
+    for coroutine in work:
+        if coroutine is not None:
+            coroutine.close()
 
 
 def _loaded_of(page: Page | BaseException) -> Loaded | None:

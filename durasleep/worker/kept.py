@@ -48,6 +48,8 @@ class KeptWorkflows:
         size_bytes = activation.payload_bytes + ENTRY_BYTES * size
         if size_bytes > settings.kept_bytes_max:
             return False
+        if id in self._kept:  # it was woken before its commit was answered, and begun anew
+            self.drop(id)
         now = time.monotonic()
         self._kept[id] = Kept(activation, story, epoch, birth, size_bytes, now + settings.kept_s)
         self._bytes += size_bytes

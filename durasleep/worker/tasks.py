@@ -21,7 +21,7 @@ from durasleep.worker.commits import Commits
 from durasleep.worker.lines import Lines
 from durasleep.worker.running import Running
 from durasleep.worker.story import describe_since
-from durasleep.worker.usercode import UserCode
+from durasleep.worker.usercode import UserCode, as_exception, note_stopped
 
 logger = logging.getLogger("durasleep")
 
@@ -116,14 +116,15 @@ class Task:
     def _end_attempt(self, task: asyncio.Task[Any]) -> None:
         running, codec = self._running, self._all.codec
         if running.is_gone:
+            note_stopped(task, running.lease.id)
             return
         del running.steps[ATTEMPT]
         try:
             self.end(Outcome.RESOLVE, codec.encode(task.result(), f"the result of {self._definition.name}"))
         except asyncio.CancelledError:
             self.end(Outcome.CANCEL, b"")
-        except Exception as error:  # noqa: BLE001 - whatever a user's function raises is its outcome
-            self._fail(error)
+        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises is its outcome
+            self._fail(as_exception(error, self._definition.name))
 
     def _fail(self, error: Exception) -> None:
         retry, running = self._definition.retry, self._running
@@ -173,10 +174,10 @@ class Task:
         running.has_news = running.has_news or answer.more
         if any(entry.number == CANCEL for entry in answer.entries):
             self._cancel()
-        elif self._wait_s is not None:
+        elif self._wait_s is not None and not running.ops:  # the failed one has been committed
             wait_s, self._wait_s = self._wait_s, None
             self.attempt(self._args, self._kwargs, wait_s)
-        if self._end is not None or running.has_news:
+        if self._end is not None or running.ops or running.has_news:
             self._all.commits.due(running)
 
     def _say_ended(self) -> None:

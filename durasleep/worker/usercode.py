@@ -80,12 +80,12 @@ class UserCode:
         try:
             value = self._codec.encode(task.result(), f"the result of {call.name}")
             return StepResult(call.number, call.name, State.RESOLVED, value)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a user's function raises is its result
+        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises is its result
             failure = error
         logger.warning("step %s (%s) failed: %s: %s", call.number, call.name, type(failure).__name__, failure)
-        if not isinstance(failure, Exception):  # a CancelledError of its own: for the workflow, nobody canceled it
-            failure = RuntimeError(f"{type(failure).__name__} in step {call.name}: {failure}")
-        return StepResult(call.number, call.name, State.REJECTED, self._codec.encode_error(failure))
+        # A CancelledError of its own is told as what it is: for the workflow, nobody canceled it.
+        payload = self._codec.encode_error(as_exception(failure, f"step {call.name}"))
+        return StepResult(call.number, call.name, State.REJECTED, payload)
 
     def _stand_in(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         if not self._stand_ins:
@@ -116,6 +116,19 @@ class UserCode:
                 self._in_threads.discard(mark)
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def as_exception(error: BaseException, where: str) -> Exception:
+    """What user code raised, as something that ends no worker and no workflow by its kind alone."""
+    if isinstance(error, Exception):
+        return error
+    return RuntimeError(f"{type(error).__name__} in {where}: {error}")
+
+
+def note_stopped(task: asyncio.Task[Any], what: str) -> None:
+    """Of a call that was stopped only what went wrong as it ended is of interest, to people."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.warning("%s was stopped, and failed as it ended: %s: %s", what, type(error).__name__, error)
 
 
 def _is_async(fn: Callable[..., Any]) -> bool:

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -38,7 +38,7 @@ from durasleep.worker.kept import KeptWorkflows
 from durasleep.worker.lines import Lines
 from durasleep.worker.running import Running
 from durasleep.worker.story import Story
-from durasleep.worker.usercode import UserCode
+from durasleep.worker.usercode import UserCode, note_stopped
 
 STUBBORN_MAX = 100  # tasks that would not end, kept for good; beyond it the process needs a new start
 WATCHED_FIRST = 10  # activations of each function: what does not replay mostly shows early, and watching costs
@@ -233,10 +233,11 @@ class Workflow(msgspec.Struct, eq=False):
             task = running.steps[call.number] = self.all.code.start_step(call, running.lease.id)
             task.add_done_callback(partial(self._end_step, call))
 
-    def _end_step(self, call: StepCall, task: object) -> None:
+    def _end_step(self, call: StepCall, task: asyncio.Task[Any]) -> None:
         running = self.running
         if running.is_gone or running.steps.get(call.number) is not task:
-            return  # it was stopped
+            note_stopped(task, f"step {call.number} ({call.name}) of {running.lease.id}")
+            return
         running.ops += (self.all.code.result_of(call, running.steps.pop(call.number)),)
         self.all.commits.due(running)
 
@@ -270,7 +271,9 @@ class Workflow(msgspec.Struct, eq=False):
     def _outcome(self) -> tuple[Outcome, bytes, str]:
         if self.progress.outcome is not None:
             return _ending(self.running.lease, self.progress.outcome)
-        is_held = self.running.steps or self.held_back or self.is_given_back
+        running = self.running
+        # A step may have ended between two parts of a commit: what it brought comes with the next one.
+        is_held = running.steps or running.ops or self.held_back or self.is_given_back
         return Outcome.CONTINUE if is_held else Outcome.SUSPEND, b"", ""
 
     def take(self, answer: Committed) -> None:
@@ -304,8 +307,9 @@ class Workflow(msgspec.Struct, eq=False):
 
     def _replay(self, loaded: Loaded) -> None:
         """As if it had been suspended, and woken elsewhere; its steps go on."""
-        running, old = self.running, self._activation
+        running = self.running
         running.is_committing = False
+        old = self._activation
         if not is_ours(running.lease, loaded.head):
             raise Fenced(f"{running.lease.id} is not ours any more")
         self.all.close(old)

@@ -62,7 +62,10 @@ local function load_waiting(id, number)
     if is_entry then numbers[#numbers + 1] = name end
   end
   local place, epoch, order = known[F.place], tonumber(known[F.epoch] or '0'), tonumber(known[F.order] or '0')
-  local is_common = (place == PLACE.suspended or place == PLACE.delayed) and known[F.func] and known[F.birth]
+  local is_common = (place == PLACE.suspended or place == PLACE.delayed)
+    and known[F.func]
+    and known[F.args]
+    and known[F.birth]
   if not (is_common and epoch and order) then return load(id, { number }) end
   local unseen = known[F.unseen] or ''
   return {
