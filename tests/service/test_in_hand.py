@@ -1,0 +1,166 @@
+"""Executions in hand: what ends, fails or is told at an awkward moment, between one commit and the next."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from durasleep import Context, RemoteError, Retry
+from durasleep.settings import DEFAULTS
+from durasleep.store.keys import Keyspace
+from tests.servers import Server
+from tests.service.fixtures import NewApp
+from tests.service.workers import eventually, serving
+
+PARTS = 30
+
+
+class Odd(BaseException):
+    """What is no Exception."""
+
+
+def entries_of(client: Any, keys: Keyspace, id: str) -> int:
+    """How many entries the journal of an execution has."""
+    return sum(name[:1].isdigit() for name in client.hkeys(keys.promise(id)))
+
+
+async def test_a_step_that_ends_between_two_parts_of_a_commit_is_not_lost(new_app: NewApp, real_server: Server) -> None:
+    app = new_app(settings=replace(DEFAULTS, commit_ops_max=1))
+    client: Any = real_server.sync_client()
+    keys = (await app.opened()).keys()
+
+    async def until_some_are_there() -> str:
+        while entries_of(client, keys, "wide") < PARTS // 2:  # noqa: ASYNC110 - what it waits for is in Redis
+            await asyncio.sleep(0)
+        return "seen"
+
+    async def nothing() -> None: ...
+
+    @app.workflow
+    async def wide(ctx: Context) -> str:
+        step = asyncio.ensure_future(ctx.run(until_some_are_there))
+        await ctx.run(nothing)
+        promises = [ctx.promise() for _ in range(PARTS)]
+        assert len(promises) == PARTS
+        return await step
+
+    async with serving(app):
+        assert await (await app.rpc("wide", wide)).result(timeout=20) == "seen"
+
+
+@pytest.mark.parametrize("error", [Odd("odd"), GeneratorExit("odd"), BaseExceptionGroup("odd", [Odd("odd")])], ids=repr)
+async def test_whatever_a_step_or_a_task_raises_is_its_result(new_app: NewApp, error: BaseException) -> None:
+    app = new_app()
+
+    async def failing() -> None:
+        raise error
+
+    @app.task
+    async def failing_task() -> None:
+        raise error
+
+    @app.workflow
+    async def trying(ctx: Context) -> str:
+        try:
+            await ctx.run(failing)
+        except RuntimeError as found:
+            return str(found)
+        return "nothing was raised"
+
+    async with serving(app) as worker:
+        step = await app.rpc("step", trying)
+        said = await step.result(timeout=20)
+        assert said.startswith(f"{type(error).__name__} in step ")
+        assert said.endswith(f"failing: {error}")
+        with pytest.raises((RuntimeError, RemoteError), match="odd"):
+            await (await app.rpc("task", failing_task)).result(timeout=20)
+        await eventually(lambda: not worker.running, "both to be let go of")
+
+
+async def test_what_is_given_back_is_put_away_outside_any_task(new_app: NewApp) -> None:
+    """The private loop has tasks of its own, and one thread has one current task from Python 3.14 on."""
+    app = new_app()
+    outer = asyncio.get_running_loop()
+    may_end, has_begun = asyncio.Event(), asyncio.Event()
+    seen: list[object] = []
+
+    async def first() -> None:
+        has_begun.set()
+        await may_end.wait()
+
+    async def never() -> None:
+        raise AssertionError("a worker that leaves begins no steps")
+
+    @app.workflow
+    async def two_steps(ctx: Context) -> None:
+        try:
+            await ctx.run(first)
+            await ctx.run(never)
+        finally:
+            seen.append(asyncio.current_task(outer))
+
+    async with serving(app) as worker:
+        await app.rpc("two", two_steps)
+        await has_begun.wait()
+        worker.stop()
+        may_end.set()
+    assert seen == [None]
+    assert (await app.describe("two")).status == "queued"
+
+
+async def test_an_attempt_begins_once_the_failed_one_before_it_is_kept(new_app: NewApp, real_server: Server) -> None:
+    """However many nudges come meanwhile: each of them is a commit of its own."""
+    app = new_app()
+    client: Any = real_server.sync_client()
+    keys = (await app.opened()).keys()
+    kept: list[int] = []
+    nudge: list[Callable[[], None]] = []
+
+    @app.task(retry=Retry(attempts=4, delay=0.001, backoff=1))
+    async def flaky() -> int:
+        kept.append(entries_of(client, keys, "flaky"))
+        nudge[0]()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        if len(kept) < 4:
+            raise ConnectionError("not yet")
+        return len(kept)
+
+    async with serving(app) as worker:
+        nudge.append(worker._executor.nudge_all)  # pyright: ignore[reportPrivateUsage]
+        assert await (await app.rpc("flaky", flaky)).result(timeout=20) == 4
+    assert kept == [0, 1, 2, 3]
+
+
+async def test_a_stopped_step_that_fails_as_it_ends_is_one_line(
+    new_app: NewApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = new_app()
+    ended = asyncio.Event()
+
+    async def slow() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+            raise ValueError("the cleanup failed")
+
+    @app.workflow
+    async def impatient(ctx: Context) -> str:
+        try:
+            async with asyncio.timeout(0.05):
+                await ctx.run(slow)
+        except TimeoutError:
+            return "too slow"
+        return "in time"
+
+    with caplog.at_level(logging.WARNING, logger="durasleep"):
+        async with serving(app):
+            assert await (await app.rpc("impatient", impatient)).result(timeout=20) == "too slow"
+            await ended.wait()
+    assert "was stopped, and failed as it ended: ValueError: the cleanup failed" in caplog.text
