@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from durasleep import errors
 from durasleep.model import Due, Entry, Number, PromiseId, State, Transaction
 from durasleep.settings import DEFAULTS
-from durasleep.store import batch, commands, script
+from durasleep.store import batch, commands, reads, script
 from durasleep.store.commands import KIND_OF, PLACE_OF, STATE_OF, Call, Command, Item
 from durasleep.store.connection import Connector
 from durasleep.store.keys import F, S
@@ -24,7 +24,7 @@ from durasleep.store.reads import Plan
 from durasleep.store.store import SyncStore
 from tests.model import moves, state
 from tests.model.moves import Commit, Create, Refused, Scripts
-from tests.model.state import Promise, Redis, StreamEntry, Waiter
+from tests.model.state import Promise, Redis, Snapshot, StreamEntry, Waiter
 
 T = TypeVar("T")
 
@@ -32,6 +32,11 @@ NOON_MS = 1_800_000_000_000
 SETTINGS = dataclasses.replace(DEFAULTS, movable_clock=True)
 _load = script.load  # while a test runs, `load_standing` stands in its place
 FAILOVER_S = 0.002  # it takes longer: no stream entry gets the name of one that is gone
+STANDING = (
+    *("id", "kind", "state", "place", "queue", "function", "birth", "created_ms", "begun_ms", "base", "args"),
+    *("epoch", "entry"),
+)
+"""What an entry may tell of an execution that does not change as long as it is queued."""
 EXPIRES_SOON_MS = 1_000  # what is kept is kept for days
 
 
@@ -60,6 +65,10 @@ class Both:
         self.real_entries: dict[int, tuple[str, str]] = {}
         self.replica: tuple[Redis, list[tuple[str, bytes, int]]] | None = None
         self.repeat: Callable[[], None] = lambda: None
+        self.checked: set[int] = set()
+        """The entries nobody has read, of which is known that they tell the truth."""
+        self.told: dict[int, Snapshot] = {}
+        """What those that were read have told."""
         self.effects_prefix = f"effects-{namespace}:"
 
     def effect(self, member: str, birth: int) -> Transaction:
@@ -129,9 +138,9 @@ class Both:
 
         self._batch(in_model, calls, _committed)
 
-    def lease(self, lease: moves.Lease) -> commands.Lease:
+    def lease(self, lease: moves.Lease | StreamEntry, snapshot: bytes = b"") -> commands.Lease:
         _, entry = self.real_entries[lease.entry]
-        return commands.Lease(PromiseId(lease.id), lease.queue, entry, lease.epoch)
+        return commands.Lease(PromiseId(lease.id), lease.queue, entry, lease.epoch, snapshot)
 
     def settle(self, items: Sequence[tuple[str, State, bytes]]) -> None:
         calls = [commands.settle(self.keys, PromiseId(id), state, value) for id, state, value in items]
@@ -241,6 +250,8 @@ class Both:
         if not free:
             assert not found, f"{consumer} was given {found}, the model has nothing in {queue}"
             return None
+        if free[0].snapshot:
+            self.told[free[0].entry] = free[0].snapshot
         self.model, lease = Scripts(self.model).read(consumer, free[0].entry)
         self.compare()
         return lease
@@ -331,6 +342,7 @@ class Both:
         """What is in Redis is what the model says."""
         found = read_redis(self)
         self._name_entries(found)
+        self._compare_snapshots(found)
         shown = _shown(self.model, self.real_entries)
         for part, expected in shown.items():
             assert found[part] == expected, f"{part}: Redis has {found[part]}, the model {expected}"
@@ -346,6 +358,31 @@ class Both:
             assert len(real) == len(wanted), f"queue {queue}: Redis has {real}, the model {wanted}"
             for row, entry in zip(real, wanted, strict=True):
                 assert self.real_entries.setdefault(entry.entry, (queue, row[0])) == (queue, row[0])
+
+    def _compare_snapshots(self, found: dict[str, Any]) -> None:
+        """An entry tells what its execution was when it was dispatched, and still is where nothing moves."""
+        unread = {entry.entry for entry in self.model.stream if entry.holder is None}
+        self.checked &= unread
+        for entry in self.model.stream:
+            if entry.entry in unread - self.checked:
+                self.checked.add(entry.entry)
+                queue, name = self.real_entries[entry.entry]
+                self._compare_snapshot(entry, found["snapshots"].get((queue, name), b""))
+
+    def _compare_snapshot(self, entry: StreamEntry, snapshot: bytes) -> None:
+        assert bool(snapshot) == (entry.snapshot is not None), f"{entry} tells {snapshot!r}"
+        told = reads.read_snapshot(self.lease(entry, snapshot))
+        if entry.snapshot is None:
+            return
+        assert told, f"{snapshot!r} cannot be read"
+        head, journal = told.head, [(str(number), _entry(one)) for number, one in told.entries.items()]
+        was = Snapshot(head.function, head.birth, head.base, head.order, journal=tuple(sorted(journal)))
+        assert was == entry.snapshot._replace(unseen=())
+        assert head.unseen == frozenset(entry.snapshot.unseen)
+        now = self.store.run(reads.load(self.keys, head.id))
+        assert now is not None
+        for name in STANDING:
+            assert getattr(head, name) == getattr(now.head, name), f"the entry of {head.id} tells another {name}"
 
 
 def _created(told: commands.Created) -> moves.Created:
@@ -421,6 +458,7 @@ def read_redis(both: Both) -> dict[str, Any]:
         "inboxes": {},
         "wake": None,
         "effects": {},
+        "snapshots": {},
     }
     for name in both.effect_keys():
         member, _, birth = name.removeprefix(both.effects_prefix).rpartition("@")
@@ -491,6 +529,8 @@ def _read_stream(both: Both, found: dict[str, Any], name: bytes, queue: str, ttl
         )
         for entry, fields in rows
     ]
+    for entry, fields in rows:
+        found["snapshots"][queue, entry.decode()] = fields.get(b"x", b"")
     if not rows:
         del found["stream"][queue]
 

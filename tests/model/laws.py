@@ -82,6 +82,20 @@ def law_05_a_wake_up_is_not_lost(redis: Redis) -> str:
     return ""
 
 
+def law_05_who_takes_up_what_was_canceled_knows_it(redis: Redis) -> str:
+    """It was told before it began: a task that is to be canceled is not called."""
+    for entry in redis.stream:
+        promise = redis.promise(entry.id)
+        if (
+            promise
+            and entry.snapshot
+            and CANCEL in dict(promise.journal)
+            and CANCEL not in dict(entry.snapshot.journal)
+        ):
+            return f"{entry.id} is to be canceled, and its entry does not say so"
+    return ""
+
+
 def law_07_a_child_is_of_the_execution_that_asked_for_it(redis: Redis) -> str:
     """An entry says what became of its child, not of another one under the same id."""
     for id, promise in redis.promises:
@@ -244,6 +258,7 @@ def is_over(redis: Redis) -> bool:
 OF_STATES: tuple[StateLaw, ...] = (
     law_09_a_transaction_is_carried_out_once,
     law_05_a_wake_up_is_not_lost,
+    law_05_who_takes_up_what_was_canceled_knows_it,
     law_02_a_pending_execution_is_in_exactly_one_place,
     law_02_a_suspended_execution_waits_for_something_that_can_come,
     law_03_a_sleeper_is_owned_by_nobody,

@@ -60,14 +60,29 @@ class Promise(NamedTuple):
         return self.state is State.PENDING
 
 
+class Snapshot(NamedTuple):
+    """What a stream entry tells of its execution, as it was when it was dispatched."""
+
+    function: str
+    birth: int
+    base: int = 0
+    order: int = 0
+    unseen: tuple[str, ...] = ()
+    journal: tuple[tuple[str, Entry], ...] = ()
+
+
 class StreamEntry(NamedTuple):
-    """An execution ready to run; ``holder`` is the consumer it is pending to."""
+    """An execution ready to run; ``holder`` is the consumer it is pending to.
+
+    Who is given it first may begin from its ``snapshot``; nobody who is given it again.
+    """
 
     entry: int
     queue: str
     id: str
     epoch: int
     holder: str | None = None
+    snapshot: Snapshot | None = None
 
 
 class Redis(NamedTuple):
@@ -117,14 +132,18 @@ def instants(redis: Redis) -> set[int]:
     found.update(beat for _, beat in redis.beats)
     found.update(birth for (_, birth), _ in redis.effects)
     for _, promise in redis.promises:
-        found.update((promise.birth, promise.order))
+        found.update(_told(promise))
         found.update(waiter.birth for waiter in promise.waiters)
         found.update(instant for instant in (promise.due, promise.deadline) if instant is not None)
-        for _, entry in promise.journal:
-            found.add(entry.stamp)
-            if entry.due is not None:
-                found.add(entry.due)
+    for entry in redis.stream:
+        if entry.snapshot:
+            found.update(_told(entry.snapshot))
     return found
+
+
+def _told(of: Promise | Snapshot) -> set[int]:
+    found = {of.birth, of.order, *(entry.stamp for _, entry in of.journal)}
+    return found | {entry.due for _, entry in of.journal if entry.due is not None}
 
 
 class Ranks:
@@ -154,6 +173,13 @@ class Ranks:
             journal=self.journal(promise.journal),
         )
 
+    def stream_entry(self, entry: StreamEntry) -> StreamEntry:
+        told = entry.snapshot
+        if told:
+            birth, order = self.instants[told.birth], self.instants[told.order]
+            told = told._replace(birth=birth, order=order, journal=self.journal(told.journal))
+        return entry._replace(entry=self.entries[entry.entry], snapshot=told)
+
     def redis(self, redis: Redis) -> Redis:
         """The same without its hints: nothing may depend on them."""
         return redis._replace(
@@ -161,7 +187,7 @@ class Ranks:
             last_entry=max(self.entries.values()),
             promises=tuple([(id, self.promise(promise)) for id, promise in redis.promises]),
             timers=tuple([(member, self.instants[due]) for member, due in redis.timers]),
-            stream=tuple([entry._replace(entry=self.entries[entry.entry]) for entry in redis.stream]),
+            stream=tuple([self.stream_entry(entry) for entry in redis.stream]),
             beats=tuple([(name, self.instants[beat]) for name, beat in redis.beats]),
             schedules=tuple([(name, self.instants[due]) for name, due in redis.schedules]),
             effects=tuple([((member, self.instants[birth]), count) for (member, birth), count in redis.effects]),

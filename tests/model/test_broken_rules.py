@@ -11,7 +11,7 @@ from tests.model import laws
 from tests.model.explore import explore
 from tests.model.moves import CANCEL, Lease, Scripts
 from tests.model.scenarios import SCENARIOS
-from tests.model.state import Entry, Promise
+from tests.model.state import Entry, Promise, Snapshot
 
 
 class WithoutAFence(Scripts):
@@ -116,18 +116,18 @@ class WithForgetfulRuns(Scripts):
 class WithoutWakeUps(Scripts):
     """What settles is written down, and nobody is woken."""
 
-    def rouse(self, id: str) -> None:
+    def rouse(self, id: str, *, tells: bool = False) -> None:
         return
 
 
 class WithWakeUpsForTheDelayed(Scripts):
     """A settlement dispatches whoever is not running, the delayed too."""
 
-    def rouse(self, id: str) -> None:
+    def rouse(self, id: str, *, tells: bool = False) -> None:
         if self.promises[id].place is Place.DELAYED:
             self.dispatch(id)
         else:
-            super().rouse(id)
+            super().rouse(id, tells=tells)
 
 
 class WithEntriesThatStay(Scripts):
@@ -144,6 +144,21 @@ class WithDeadlinesThatStay(Scripts):
 
     def forget_timers(self, id: str, promise: Promise) -> None:
         return
+
+
+class WithSnapshotsThatStay(Scripts):
+    """An entry tells once more what one before it told: who goes on never hears what was seen in between."""
+
+    def snapshot_again(self, id: str) -> Snapshot | None:
+        promise = self.promises[id]
+        return Snapshot(promise.function, promise.birth)
+
+
+class WithACancelBehindASnapshot(Scripts):
+    """A cancel that meets an entry nobody has read is written down, and the entry still tells of no cancel."""
+
+    def rouse_canceled(self, id: str) -> None:
+        self.rouse(id)
 
 
 class WithoutReclaim(Scripts):
@@ -182,6 +197,12 @@ BROKEN = (
     Broken(WithoutTheDueTime, "a timer nobody of ours has made", laws.law_08_nothing_fires_early.__name__),
     Broken(WithoutBirths, "an id used again", laws.law_07_a_child_is_of_the_execution_that_asked_for_it.__name__),
     Broken(WithACancelForSleepersOnly, "a cancel", laws.law_05_a_cancel_is_heard.__name__),
+    Broken(WithACancelBehindASnapshot, "a cancel", laws.law_05_who_takes_up_what_was_canceled_knows_it.__name__),
+    Broken(
+        WithSnapshotsThatStay,
+        "two crashes",
+        laws.law_02_a_suspended_execution_waits_for_something_that_can_come.__name__,
+    ),
     Broken(WithACancelNobodyIsToldOf, "a cancel", laws.law_05_a_settlement_is_news.__name__),
     Broken(WithForgetfulRuns, "new runs, and a cancel", laws.law_05_news_stays_until_it_is_seen.__name__),
     Broken(WithoutWakeUps, "nothing goes wrong", laws.law_05_a_wake_up_is_not_lost.__name__),

@@ -8,6 +8,7 @@ is in Redis is compared with the model. ``DURASLEEP_MODEL_EXAMPLES=2000`` runs i
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Literal
 
 import pytest
@@ -43,6 +44,8 @@ QUEUES = ("workers", "workers/w1", "others")
 NUMBERS = ("1", "2", "3", "1.1")
 DUES = ("+0", "+5", "+1000", "+3600000", "=1")
 SETTLED = (State.RESOLVED, State.REJECTED, State.CANCELED)
+SLEEPS = (Outcome.SUSPEND, Outcome.SUSPEND, Outcome.RETRY, Outcome.CONTINUE_AS_NEW)
+YEAR_MS = 365 * 86_400_000
 ACTIONS = ("wake", "reschedule", "cancel", "force", "halt", "resume")
 
 ids = st.sampled_from(ROOTS)
@@ -90,9 +93,11 @@ class Machine(RuleBasedStateMachine):
 
     # -- clients
 
-    @initialize(start=st.booleans())
-    def something_to_run(self, start: bool) -> None:
+    @initialize(start=st.booleans(), slept=st.sampled_from((None, *SLEEPS)))
+    def something_to_run(self, start: bool, slept: Outcome | None) -> None:
         self.both.create([Create("a", call="call-1"), Create("b", call="call-1", start="+5" if start else "")])
+        if slept:
+            self.sleep(CONSUMERS[0], "+5", slept, wakes=True)
 
     @rule(items=st.lists(creations, min_size=1, max_size=3))
     def create(self, items: list[Create]) -> None:
@@ -122,6 +127,32 @@ class Machine(RuleBasedStateMachine):
             self.leases.append((consumer, lease))
             self.both.commit(consumer, [self.draw_commit(data, lease)])
 
+    @rule(consumer=consumers, due=st.sampled_from(("+0", "+5")), how=st.sampled_from(SLEEPS), wakes=st.booleans())
+    def sleep(self, consumer: str, due: str, how: Outcome, wakes: bool) -> None:
+        """What mostly happens: an execution has seen what there is, and waits for a timer; or it begins anew before."""
+        self.both.create([Create("a", call="call-1"), Create("b", call="call-1")])
+        for outcome in dict.fromkeys((how, Outcome.SUSPEND)):
+            lease = self.both.read(consumer, "workers")
+            promise = self.both.model.promise(lease.id) if lease else None
+            if not lease or not promise:
+                break
+            self.leases.append((consumer, lease))
+            journal = dict(promise.journal)
+            seen = max([(entry.stamp, number) for number, entry in journal.items() if entry.stamp], default=(0, ""))
+            number = next((number for number in NUMBERS if number not in journal), "9")
+            ops = (StartTimer(Number(number), "nap", Due(due)),) if outcome is Outcome.SUSPEND else ()
+            self.both.commit(consumer, [Commit(lease, outcome, ops, *seen, due="3" if ops == () else due)])
+        if wakes:
+            self.time_passes(4)
+
+    @rule(limit=st.integers(1, 4))
+    def time_passes(self, limit: int) -> None:
+        """Until the next timer is due, which fires."""
+        due = min((due for _, due in self.both.model.timers), default=0)
+        if due - self.both.model.now < YEAR_MS:
+            self.both.move_clock(max(0, due - self.both.model.now))
+            self.both.fire(limit)
+
     @precondition(lambda self: self.leases)
     @rule(data=st.data())
     def commit(self, data: st.DataObject) -> None:
@@ -137,9 +168,13 @@ class Machine(RuleBasedStateMachine):
 
     def draw_commit(self, data: st.DataObject, lease: Lease) -> Commit:
         promise = self.both.model.promise(lease.id)
-        settled = [(entry.stamp, number) for number, entry in promise.journal if entry.stamp] if promise else []
+        told = self.both.told.get(lease.entry)
+        journal = promise.journal if promise else ()
+        if told and data.draw(st.booleans()):
+            journal = told.journal  # it has begun with what its entry told, and knows no more
+        settled = [(entry.stamp, number) for number, entry in journal if entry.stamp]
         seen = data.draw(st.sampled_from([(0, ""), *sorted(settled, reverse=True)]))
-        asked = data.draw(st.sampled_from(["", *[number for number, _ in promise.journal]])) if promise else ""
+        asked = data.draw(st.sampled_from(["", *[number for number, _ in journal]]))
         match data.draw(st.integers(0, 39)):
             case 0:
                 seen = (data.draw(st.sampled_from((1, self.both.model.now))), "1")  # of a history never had here
@@ -303,3 +338,96 @@ def test_the_scripts_do_what_the_model_says(server: Server, namespace: str, monk
             PROFILE, deadline=None, database=None, report_multiple_bugs=False, suppress_health_check=checks
         ),
     )
+
+
+@pytest.fixture
+def both(server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Both]:
+    monkeypatch.setattr(script, "load", load_standing)
+    both = Both(server.sync_client(), namespace)
+    yield both
+    both.clear()
+
+
+WORKER, OTHER = CONSUMERS
+NAP = StartTimer(Number("1"), "nap", Due("+5"))
+
+
+def take(both: Both, consumer: str = WORKER) -> Lease:
+    lease = both.read(consumer, "workers")
+    assert lease
+    return lease
+
+
+def wake(both: Both) -> None:
+    both.move_clock(5)
+    both.fire(64)
+
+
+def tells(both: Both) -> list[bool]:
+    return [entry.snapshot is not None for entry in both.model.stream]
+
+
+def test_a_sleeper_that_is_waked_is_told_by_its_entry(both: Both) -> None:
+    both.create([Create("a")])
+    both.commit(WORKER, [Commit(take(both), Outcome.SUSPEND, (NAP,))])
+    wake(both)
+    assert tells(both) == [True]
+
+
+def test_what_happens_behind_an_entry_is_not_told_by_it(both: Both) -> None:
+    """It stays what it was when it was dispatched; the answer to the first commit brings the rest."""
+    both.create([Create("a")])
+    ask = StartPromise(Number("2"), "", None)
+    both.commit(WORKER, [Commit(take(both), Outcome.SUSPEND, (NAP, ask))])
+    wake(both)
+    both.settle([("a~2", State.RESOLVED, b"v1")])
+    told = both.model.stream[0].snapshot
+    assert told
+    assert told.unseen == ("1",)
+    lease = take(both)
+    stamp = dict(told.journal)["1"].stamp
+    both.commit(WORKER, [Commit(lease, Outcome.SUSPEND, (), stamp, "1")])  # its answer, with the news, is compared
+
+
+def test_a_cancel_makes_a_new_entry_for_what_nobody_holds(both: Both) -> None:
+    both.create([Create("a")])
+    both.commit(WORKER, [Commit(take(both), Outcome.SUSPEND, (NAP,))])
+    wake(both)
+    both.control([("cancel", "a", "")])
+    both.repeat()
+    assert tells(both) == [False]
+    assert take(both).epoch == 3
+    both.control([("cancel", "a", "")])
+    assert take_none(both), "what somebody holds stays where it is"
+
+
+def take_none(both: Both) -> bool:
+    return both.read(OTHER, "workers") is None
+
+
+def test_what_is_given_to_another_worker_is_not_told(both: Both) -> None:
+    both.create([Create("a")])
+    lease = take(both)
+    both.reclaim(WORKER, "workers", beat=None, give_back="some", max_attempts=3, limit=1, entries=[lease.entry])
+    assert tells(both) == [False]
+
+
+def test_what_workers_died_of_is_not_told(both: Both) -> None:
+    """However it comes back: who takes it must know that it is a suspect."""
+    both.create([Create("a")])
+    take(both)
+    both.reclaim(WORKER, "workers", beat=None, give_back="", max_attempts=3, limit=256, entries=[])
+    both.commit(OTHER, [Commit(take(both, OTHER), Outcome.DEFER, due="+5")])
+    assert both.model.promises[0][1].deaths == 1
+    wake(both)
+    assert tells(both) == [False]
+
+
+def test_a_new_run_that_sleeps_tells_when_it_began(both: Both) -> None:
+    both.create([Create("a")])
+    both.move_clock(1000)
+    both.commit(WORKER, [Commit(take(both), Outcome.CONTINUE_AS_NEW, due="3")])
+    assert tells(both) == [False]
+    both.commit(WORKER, [Commit(take(both), Outcome.SUSPEND, (StartTimer(Number("4"), "nap", Due("+5")),))])
+    wake(both)
+    assert tells(both) == [True]

@@ -99,8 +99,12 @@ class World:
                 free = next((entry for entry in at.redis.stream if entry.holder is None), None)
                 if free:
                     redis, lease = self._scripts(at.redis).read(hand.consumer, free.entry)
-                    read = _with(at._replace(redis=redis), place, Hand(hand.consumer, Doing.LOADING, lease))
-                    yield Step(f"{hand.consumer} reads {lease.id} of epoch {lease.epoch}", read)
+                    taken = Hand(hand.consumer, Doing.LOADING, lease)
+                    label = f"{hand.consumer} reads {lease.id} of epoch {lease.epoch}"
+                    yield Step(label, _with(at._replace(redis=redis), place, taken))
+                    if told := free.snapshot:
+                        begun = _asking(taken._replace(function=told.function, base=told.base), told.journal)
+                        yield Step(f"{label}, and begins", _with(at._replace(redis=redis), place, begun))
             case Doing.LOADING:
                 yield self._load(at, place, hand)
             case Doing.SENDING:

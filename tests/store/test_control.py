@@ -68,6 +68,24 @@ async def test_cancel_nudges_the_worker_that_runs_it(driver: Driver) -> None:
     assert beat.orders["a"] == (await driver.entry("a", CANCEL)).stamp
 
 
+async def test_who_picks_up_what_was_canceled_in_the_queue_knows_of_it(driver: Driver) -> None:
+    """Its entry may tell what was before the cancel, so it gets a new one, once, of which nothing is told."""
+    await driver.suspended("a", StartTimer(Number("1"), "", PAST))
+    await driver.fire()
+    old = await driver.head("a")
+    for _ in range(2):
+        told = await driver.control("cancel", "a")
+        assert told.word == "canceling"
+    assert await driver.place("a") is Place.QUEUED
+    [(_, fields)] = await driver.redis.xrange(driver.keys.queue("workers"))
+    assert b"x" not in fields
+    lease = await driver.take()
+    assert (lease.id, lease.epoch) == ("a", old.epoch + 1)
+    assert lease.entry != old.entry
+    assert Number("0") in (await driver.load("a")).entries
+    await driver.commit(lease, Outcome.CANCEL)
+
+
 async def test_a_cancel_that_meets_an_ending_changes_nothing(driver: Driver) -> None:
     lease = await put(driver, "running")
     await driver.control("cancel", "a")

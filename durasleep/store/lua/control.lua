@@ -85,7 +85,12 @@ function actions.cancel(id)
   end
   if redis.call('HEXISTS', record.key, '0') == 1 then return { 'canceling', record.state } end
   journal(record, '0', { kind = KIND.cancel }, STATE.resolved, '')
-  rouse(record)
+  if record.place == PLACE.queued and not holder(record) then
+    leave(record) -- what its entry tells is older: whoever takes the new one loads it, and is told
+    dispatch(record)
+  else
+    rouse(record)
+  end
   save(record)
   return { 'canceling', record.state }
 end
