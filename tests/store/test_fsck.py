@@ -32,7 +32,7 @@ async def healthy(driver: Driver) -> None:
     await driver.commit(lease, Outcome.RESOLVE, StepResult(Number("1"), "step", State.RESOLVED, b"x"))
     await driver.start("stopped")
     await driver.control("halt", "stopped", reason="why")
-    await driver.create("queued")
+    await driver.create("queued", args=b"the arguments")
 
 
 async def test_what_the_scripts_write_is_clean(driver: Driver) -> None:
@@ -51,6 +51,22 @@ async def test_an_empty_namespace_is_clean(driver: Driver) -> None:
 
 Break = Callable[[Driver], Awaitable[object]]
 
+
+async def misquote(driver: Driver, old: bytes, new: bytes) -> None:
+    """An entry that tells something else of its execution, in place of the one that "queued" has."""
+    queue, promise = driver.keys.queue("workers"), driver.keys.promise("queued")
+    [(entry, fields)] = await driver.redis.xrange(queue)
+    assert fields[b"x"].count(old) == 1
+    await driver.redis.xdel(queue, entry)
+    other = await driver.redis.xadd(queue, fields | {b"x": fields[b"x"].replace(old, new)})
+    await driver.redis.hset(promise, F["entry"], other)
+
+
+async def another_birth(driver: Driver) -> None:
+    birth = str((await driver.head("queued")).birth).encode()
+    await misquote(driver, birth, b"1" * len(birth))
+
+
 BREAKS: dict[str, tuple[str, str, Break]] = {
     "a lost stream entry": ("unqueued", "queued", lambda d: d.redis.xtrim(d.keys.queue("workers"), maxlen=0)),
     "an entry delivered to nobody": (
@@ -58,6 +74,10 @@ BREAKS: dict[str, tuple[str, str, Break]] = {
         "queued",
         lambda d: d.redis.xgroup_setid(d.keys.queue("workers"), "workers", "$"),
     ),
+    "an entry with another birth": ("misquoted", "queued", another_birth),
+    "an entry with other arguments": ("misquoted", "queued", lambda d: misquote(d, b"arguments", b"augments ")),
+    "an entry with another function": ("misquoted", "queued", lambda d: misquote(d, b"argumentsf", b"argumentsg")),
+    "an entry that breaks off": ("misquoted", "queued", lambda d: misquote(d, b"\t13\n", b"\t")),
     "another epoch": ("unqueued", "queued", lambda d: d.redis.hset(d.keys.promise("queued"), F["epoch"], 7)),
     "a lost timer": ("untimed", "sleeper~1", lambda d: d.redis.zrem(d.keys.timers, "sleeper~1")),
     "a moved timer": ("mistimed", "sleeper~1", lambda d: d.redis.zadd(d.keys.timers, {"sleeper~1": 4e12})),
@@ -139,6 +159,27 @@ async def test_a_sleeper_that_waits_for_nothing_is_given_to_a_worker(driver: Dri
     await driver.redis.zrem(driver.keys.timers, "a~1")
     assert [finding.kind for finding in (await check(driver, repair=True)).findings] == ["stuck"]
     assert (await driver.take()).id == "a"
+
+
+async def test_what_was_misquoted_is_given_out_as_its_hash_says(driver: Driver) -> None:
+    await driver.create("queued", args=b"the arguments")
+    await misquote(driver, b"the", b"any")
+    await check(driver, repair=True)
+    [(entry, fields)] = await driver.redis.xrange(driver.keys.queue("workers"))
+    assert b"x" not in fields
+    head = await driver.head((await driver.take()).id)
+    assert (head.args, head.entry, head.epoch) == (b"the arguments", entry.decode(), 2)
+
+
+async def test_an_entry_that_is_only_older_than_its_hash_is_left_alone(driver: Driver) -> None:
+    """Arguments in parts, a journal that has grown meanwhile."""
+    long = b"x" * 200
+    await driver.suspended("a", StartTimer(Number("1"), "", PAST), StartPromise(Number("2"), "", None), args=long)
+    await driver.fire()
+    await driver.settle("a~2")
+    [(_, fields)] = await driver.redis.xrange(driver.keys.queue("workers"))
+    assert long in fields[b"x"]
+    assert (await check(driver)).findings == []
 
 
 async def test_an_entry_that_leads_nowhere_leaves_the_stream(driver: Driver) -> None:

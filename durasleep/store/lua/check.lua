@@ -75,11 +75,46 @@ local function is_delivered(record)
   return false
 end
 
+local function args_of(record)
+  local names = { F.args }
+  for i = 1, LIMIT.args_parts_max - 1 do
+    names[i + 1] = F.args .. i
+  end
+  local args = ''
+  for _, part in ipairs(redis.call('HMGET', record.key, unpack(names))) do
+    args = args .. (part or '')
+  end
+  return args
+end
+
+-- What a stream entry tells of its execution is a hint: that it is older is no harm. What does not change as long as an
+-- execution is queued must be as in its hash, see `write_snapshot`.
+local function is_true_of(record, snapshot)
+  local line, body = string.match(snapshot, '^([^\n]*)\n(.*)$')
+  if not line then return false end
+  local values = {}
+  for value in string.gmatch(line .. '\t', '([^\t]*)\t') do
+    values[#values + 1] = value
+  end
+  local size = tonumber(values[7])
+  local entries_size = 0
+  for i = 9, #values, 2 do
+    entries_size = entries_size + (tonumber(values[i]) or 0)
+  end
+  return size ~= nil
+    and values[1] == record.birth
+    and string.sub(body, 1, size) == args_of(record)
+    and string.sub(body, size + entries_size + 1) == record.func
+end
+
 local function check_queued(record)
   local row = record.entry and redis.call('XRANGE', queue_prefix .. record.queue, record.entry, record.entry)[1]
   local fields = row and row[2] or {}
   if fields[2] ~= record.id or tonumber(fields[4]) ~= record.epoch then
     return found('unqueued', record.id, 'is queued, but its stream has no entry for it', again(record))
+  end
+  if fields[5] == 'x' and not is_true_of(record, fields[6]) then
+    return found('misquoted', record.id, 'is queued, but its stream entry tells of another one', again(record))
   end
   if not holder(record) and is_delivered(record) then
     found('undelivered', record.id, 'was delivered, but nobody holds it', again(record))
