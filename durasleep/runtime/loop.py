@@ -268,8 +268,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         waiter = cast("Any", task)._fut_waiter
         if not isinstance(waiter, WorkflowFuture) or task._callbacks or task.cancelling():
             return False
-        awaited: Any = task.get_coro()
-        awaited = awaited.cr_await  # the outermost is our own
+        if len(cast("Any", waiter)._callbacks) != 1:  # somebody else would hear of it, too
+            return False
+        outermost: Any = task.get_coro()
+        awaited = outermost.cr_await  # the outermost is our own
         while isinstance(awaited, CoroutineType):
             if _handles_exceptions(awaited.cr_code):
                 return False
@@ -278,6 +280,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             return False
         cast("Any", task)._log_destroy_pending = False
         self.detaching = True
+        outermost.close()  # a frame that holds its own task would wait for the garbage collector, which chokes on it
         asyncio.Future.cancel(waiter)  # not the call that it is: only so that the task is let go of
         return True
 
