@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import gc
 import sys
 import types
 import warnings
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -171,7 +171,7 @@ async def swallowing(ctx: Context, inner: Inner) -> Any:
 
 
 @contextmanager
-def _saying() -> Iterator[None]:
+def _saying() -> Generator[None]:
     try:
         yield
     finally:
@@ -184,7 +184,7 @@ async def in_a_with(ctx: Context, inner: Inner) -> Any:
 
 
 @asynccontextmanager
-async def _saying_too() -> AsyncIterator[None]:
+async def _saying_too() -> AsyncGenerator[None]:
     try:
         yield
     finally:
@@ -218,7 +218,7 @@ async def gathered(ctx: Context, inner: Inner) -> Any:
 
 
 async def beside_a_task(ctx: Context, inner: Inner) -> Any:
-    beside = asyncio.create_task(try_finally(ctx, functools.partial(_nap, ctx)))
+    beside = asyncio.create_task(try_finally(ctx, partial(_nap, ctx)))
     return await inner(), beside
 
 
@@ -241,8 +241,7 @@ async def _numbers(inner: Inner) -> AsyncGenerator[Any, None]:
 
 
 async def in_an_async_for(ctx: Context, inner: Inner) -> Any:
-    async for number in _numbers(inner):
-        return number
+    return [number async for number in _numbers(inner)]
 
 
 async def _steps() -> AsyncGenerator[int, None]:
@@ -289,6 +288,7 @@ class _Each:
 async def in_an_async_for_by_hand(ctx: Context, inner: Inner) -> Any:
     async for one in _Each(inner):
         return one
+    return None
 
 
 class _ByHand:
@@ -318,7 +318,7 @@ async def awaiting_by_hand_plainly(ctx: Context, inner: Inner) -> Any:
 @types.coroutine
 def _old(inner: Inner) -> Generator[Any, Any, Any]:
     try:
-        return (yield from inner())
+        return (yield from inner())  # pyright: ignore[reportUnknownVariableType]
     finally:
         noticed.say("old coroutine ends")
 
@@ -425,6 +425,12 @@ async def _future(ctx: Context) -> Any:
     return await done
 
 
+async def _both(ctx: Context) -> Any:
+    nap = ctx.sleep(60)
+    nap.add_done_callback(lambda _, noticed=noticed: noticed.say("callback of one sleep"))  # pyright: ignore[reportUnknownLambdaType]
+    return await asyncio.gather(nap, ctx.sleep(60))
+
+
 async def _first(ctx: Context) -> Any:
     return await asyncio.wait([asyncio.ensure_future(ctx.sleep(60)), ctx.promise()], return_when="FIRST_COMPLETED")
 
@@ -438,6 +444,7 @@ LEAVES: tuple[Leaf, ...] = (
     _held,
     _event,
     _future,
+    _both,
     _first,
 )
 
@@ -447,9 +454,9 @@ LEAVES: tuple[Leaf, ...] = (
 
 def workflow_of(layers: tuple[Layer, ...], leaf: Leaf) -> Any:
     async def workflow(ctx: Context) -> None:
-        call: Any = functools.partial(leaf, ctx)
+        call: Any = partial(leaf, ctx)
         for layer in layers:
-            call = functools.partial(layer, ctx, call)
+            call = partial(layer, ctx, call)
         await call()
         await call()
 
@@ -490,6 +497,10 @@ def put_away(world: World, events: int) -> Seen:
     return Seen(set(left_at_once), (stubborn, mine.left(), mine.log, progress, again.left(), again.log))
 
 
+def _complain(complaints: list[str], told: Any) -> None:
+    complaints.append(repr(told.exc_value))
+
+
 def compare(make: Callable[[], World], events: int) -> bool:
     """Whether it was dropped, when it may be."""
     drop, dropped = WorkflowLoop.drop, list[bool]()
@@ -509,7 +520,7 @@ def compare(make: Callable[[], World], events: int) -> bool:
         gc.disable()
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
-            patch.setattr(sys, "unraisablehook", lambda told, to=complaints: to.append(repr(told.exc_value)))
+            patch.setattr(sys, "unraisablehook", partial(_complain, complaints))
             patch.setattr(WorkflowLoop, "drop", way)
             try:
                 seen.append((put_away(make(), events), complaints))
@@ -538,7 +549,7 @@ def test_nothing_tells_whether_any_workflow_was_dropped_or_canceled(
 
 @pytest.mark.parametrize("layer", LAYERS, ids=[layer.__name__ for layer in LAYERS])
 def test_nothing_tells_it_of_one_layer(layer: Layer) -> None:
-    for leaf in (_nap, _told):
+    for leaf in (_nap, _told, _both):
         compare(lambda leaf=leaf: World(workflow_of((layer,), leaf), keep=True), 0)
 
 
