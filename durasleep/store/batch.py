@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Generator, Sequence
 from typing import Any, TypeVar, cast
 
@@ -227,7 +228,8 @@ class Batcher:
         self._link = link
         self._settings = settings
         self._patience_s = patience_s
-        self._waiting: list[_Asked] = []
+        self._waiting: deque[_Asked] = deque()
+        self._under_way: list[_Part] = []
         self._pump: asyncio.Task[None] | None = None
         self._outage = outage or Outage()
         self._confirmation = confirmation(settings)
@@ -259,7 +261,7 @@ class Batcher:
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.gather(self._pump, return_exceptions=True)
-        for asked in self._waiting:
+        for asked in (*[asked for asked, _ in self._under_way], *self._waiting):
             asked.future.cancel()
         await self._link.close()
 
@@ -268,17 +270,25 @@ class Batcher:
             await self._exchange(parts)
 
     def _next_parts(self) -> list[_Part]:
-        """What waits longest, as much as one exchange carries."""
-        self._waiting = [asked for asked in self._waiting if not asked.future.done()]
+        """What waits longest, as much as one exchange carries; of a long one the rest stays in front."""
         parts: list[_Part] = []
         room = EXCHANGE_MAX
-        for asked in self._waiting:
-            positions = asked.open_positions()[:room]
-            parts.append((asked, positions))
-            room -= len(positions)
-            if not room:
-                break
+        while self._waiting and room:
+            asked = self._waiting[0]
+            positions = asked.open_positions()
+            if len(positions) <= room:
+                self._waiting.popleft()
+            if positions:
+                parts.append((asked, positions[:room]))
+                room -= len(parts[-1][1])
+        self._under_way = parts
         return parts
+
+    def _put_back(self, parts: list[_Part]) -> None:
+        """They wait again, in front of all others."""
+        for asked, _ in reversed(parts):
+            if not self._waiting or self._waiting[0] is not asked:
+                self._waiting.appendleft(asked)
 
     async def _exchange(self, parts: list[_Part]) -> None:
         """Run some calls, repeating what got no answer or was refused; with no end to the patience, new ones join."""
@@ -307,6 +317,7 @@ class Batcher:
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
             delay_s = min(delay_s * 2, RETRY_MAX_S)
             if give_up_at is None:
+                self._put_back(parts)
                 parts = self._next_parts()
             else:
                 parts = [(asked, positions) for asked, _ in parts if (positions := asked.open_positions())]

@@ -98,11 +98,12 @@ class Executor:
         """Take executions on; one that is in hand already is left alone, one for which there is no slot given back."""
         known: list[tuple[Running, Loaded | None]] = []
         unknown: list[Running] = []
+        too_many: list[Lease] = []
         for lease in leases:
             if lease.entry in self._running:
                 continue
             if len(self._running) >= self._concurrency:  # two streams were read at once
-                await self.give_back_entries(lease.queue, [lease.entry])
+                too_many.append(lease)
                 continue
             running = self._running[lease.entry] = Running(lease)
             if lease.id in self._workflows.kept:
@@ -116,6 +117,8 @@ class Executor:
             asyncio.get_running_loop().call_soon(self._begin_each, known)
         for start in range(0, len(unknown), LOADED_MAX):
             self._load(unknown[start : start + LOADED_MAX])
+        for lease in too_many:
+            await self.give_back_entries(lease.queue, [lease.entry])
 
     def nudge(self, id: str) -> None:
         """Something may have settled for this execution."""
