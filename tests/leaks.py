@@ -157,8 +157,12 @@ def _read_key(client: Any, name: bytes) -> Key | None:
     fields: dict[str, str] = {}
     items: list[bytes] = []
     match client.type(name):
+        case b"none":
+            return None  # since it was asked for its TTL
         case b"hash":
             fields = {_text(field): _text(value) for field, value in client.hgetall(name).items()}
+            if not fields:  # there are no empty hashes: since it was asked for its type
+                return None
         case b"zset":
             items = client.zrange(name, 0, -1)
         case b"stream":

@@ -41,6 +41,7 @@ RIGHTS: tuple[tuple[str, ...], ...] = (
     ("XADD", "{key}", "*", "a", "b"),
     ("XACK", "{key}", "g", "0-1"),
     ("XDEL", "{key}", "0-1"),
+    ("XTRIM", "{key}", "MAXLEN", "1000000"),
     ("XLEN", "{key}"),
     ("HGET", "{key}", "f"),
     ("HMGET", "{key}", "f"),
