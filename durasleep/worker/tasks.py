@@ -21,7 +21,7 @@ from durasleep.worker.commits import Commits
 from durasleep.worker.lines import Lines
 from durasleep.worker.running import Running
 from durasleep.worker.story import describe_since
-from durasleep.worker.usercode import UserCode, as_exception, note_stopped
+from durasleep.worker.usercode import NotBegun, UserCode, as_exception, note_stopped
 
 logger = logging.getLogger("durasleep")
 
@@ -123,6 +123,8 @@ class Task:
             self.end(Outcome.RESOLVE, codec.encode(task.result(), f"the result of {self._definition.name}"))
         except asyncio.CancelledError:
             self.end(Outcome.CANCEL, b"")
+        except NotBegun:
+            self._leave_to_others(0)
         except BaseException as error:  # noqa: BLE001 - whatever a user's function raises is its outcome
             self._fail(as_exception(error, self._definition.name))
 
@@ -143,6 +145,11 @@ class Task:
         else:
             self._wait_s = delay_ms / 1000
         self._all.commits.due(running)
+
+    def _leave_to_others(self, delay_ms: int) -> None:
+        """The next attempt is made elsewhere."""
+        self._end = (Outcome.RETRY, b"its worker has left", f"+{delay_ms}")
+        self._all.commits.due(self._running)
 
     def end(self, outcome: Outcome, payload: bytes, said: str = "") -> None:
         """It is over."""
@@ -176,7 +183,10 @@ class Task:
             self._cancel()
         elif self._wait_s is not None and not running.ops:  # the failed one has been committed
             wait_s, self._wait_s = self._wait_s, None
-            self.attempt(self._args, self._kwargs, wait_s)
+            if self._all.is_leaving:
+                self._leave_to_others(round(1000 * wait_s))
+            else:
+                self.attempt(self._args, self._kwargs, wait_s)
         if self._end is not None or running.ops or running.has_news:
             self._all.commits.due(running)
 

@@ -23,12 +23,18 @@ StandIns = Mapping[Callable[..., Any], Callable[..., Any]]
 """Functions to call in place of others: what tests put there."""
 
 
+class NotBegun(Exception):
+    """Its worker leaves: what waited for its turn was not called."""
+
+
 class UserCode:
     """Where steps and tasks run; at most ``threads_max`` sync ones at a time."""
 
     def __init__(self, threads_max: int, codec: Codec, stand_ins: StandIns) -> None:
         self._codec = codec
         self._stand_ins = stand_ins
+        self.is_leaving = False
+        """Whether what waits is not called any more."""
         self._threads = ThreadPoolExecutor(threads_max, thread_name_prefix="durasleep-step")
         self._in_threads: set[object] = set()
 
@@ -53,15 +59,15 @@ class UserCode:
     ) -> asyncio.Task[Any]:
         """Begin a call of ``fn`` after ``delay_s``: its result or what it raises.
 
-        That is a TimeoutError, saying so, if it takes longer than ``timeout_s``, and a RuntimeError for SystemExit and
-        KeyboardInterrupt.
+        That is a TimeoutError, saying so, if it takes longer than ``timeout_s``, a RuntimeError for SystemExit and
+        KeyboardInterrupt, and NotBegun if the worker leaves before ``delay_s`` is over.
         """
         stand_in = self._stand_in(fn)
         work = _call_async if _is_async(stand_in) else self._call_sync
         if timeout_s is None and not delay_s:
             call = work(stand_in, args, kwargs)
         else:
-            call = _call_later(work, stand_in, args, kwargs, timeout_s, delay_s, step_name_of(fn))
+            call = self._call_later(work, stand_in, args, kwargs, timeout_s, delay_s, step_name_of(fn))
         return asyncio.get_running_loop().create_task(call, name=name)
 
     def start_step(self, call: StepCall, owner: str) -> asyncio.Task[Any]:
@@ -94,6 +100,31 @@ class UserCode:
             return self._stand_ins.get(fn, fn)
         except TypeError:  # a callable object without a hash
             return fn
+
+    async def _call_later(
+        self,
+        work: Callable[..., Coroutine[Any, Any, Any]],
+        fn: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        timeout_s: float | None,
+        delay_s: float,
+        name: str,
+    ) -> Any:
+        if delay_s:
+            await asyncio.sleep(delay_s)
+            if self.is_leaving:
+                raise NotBegun
+        if timeout_s is None:
+            return await work(fn, args, kwargs)
+        deadline = asyncio.timeout(timeout_s)
+        try:
+            async with deadline:
+                return await work(fn, args, kwargs)
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise TimeoutError(f"{name} took longer than {timeout_s:g} s") from error
 
     async def _call_sync(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         try:
@@ -147,26 +178,3 @@ async def _call_async(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[
 
 def _not_ours(error: BaseException) -> RuntimeError:
     return RuntimeError(f"{type(error).__name__} in user code: {error}")
-
-
-async def _call_later(
-    work: Callable[..., Coroutine[Any, Any, Any]],
-    fn: Callable[..., Any],
-    args: Sequence[Any],
-    kwargs: dict[str, Any],
-    timeout_s: float | None,
-    delay_s: float,
-    name: str,
-) -> Any:
-    if delay_s:
-        await asyncio.sleep(delay_s)
-    if timeout_s is None:
-        return await work(fn, args, kwargs)
-    deadline = asyncio.timeout(timeout_s)
-    try:
-        async with deadline:
-            return await work(fn, args, kwargs)
-    except TimeoutError as error:
-        if not deadline.expired():
-            raise
-        raise TimeoutError(f"{name} took longer than {timeout_s:g} s") from error

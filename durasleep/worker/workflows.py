@@ -38,7 +38,7 @@ from durasleep.worker.kept import KeptWorkflows
 from durasleep.worker.lines import Lines
 from durasleep.worker.running import Running
 from durasleep.worker.story import Story
-from durasleep.worker.usercode import UserCode, note_stopped
+from durasleep.worker.usercode import NotBegun, UserCode, note_stopped
 
 STUBBORN_MAX = 100  # tasks that would not end, kept for good; beyond it the process needs a new start
 WATCHED_FIRST = 10  # activations of each function: what does not replay mostly shows early, and watching costs
@@ -238,7 +238,13 @@ class Workflow(msgspec.Struct, eq=False):
         if running.is_gone or running.steps.get(call.number) is not task:
             note_stopped(task, f"step {call.number} ({call.name}) of {running.lease.id}")
             return
-        running.ops += (self.all.code.result_of(call, running.steps.pop(call.number)),)
+        del running.steps[call.number]
+        if not task.cancelled() and isinstance(task.exception(), NotBegun):
+            self.is_given_back = True
+            if not running.is_committing:  # else it goes on with the answer
+                self._go_on()
+            return
+        running.ops += (self.all.code.result_of(call, task),)
         self.all.commits.due(running)
 
     def _stop(self, numbers: Collection[Number]) -> None:

@@ -1,0 +1,256 @@
+"""What a worker does not begin any more: attempts and steps of what was canceled, or once it was told to leave."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from durasleep import Canceled, Context, Durasleep, Retry
+from durasleep.store import commands
+from tests.servers import Server
+from tests.service.fixtures import NewApp
+from tests.service.functions import QUICK, note, stand_at
+from tests.service.workers import Effects, eventually, serving, until
+
+IN_HAND = Retry(attempts=100, delay=0.9, backoff=1, jitter=0)
+"""Between two attempts it stays with its worker."""
+BEATS = 4
+
+
+async def failing_at(effects: str, gate: str) -> None:
+    """An attempt that fails once its gate is open."""
+    await stand_at(effects, gate)
+    raise ValueError(gate)
+
+
+def failing_task(app: Durasleep, retry: Retry) -> Any:
+    @app.task(retry=retry)
+    async def trying(effects: str) -> None:
+        await failing_at(effects, "gate")
+
+    return trying
+
+
+async def beats(app: Durasleep, client: Any, count: int) -> None:
+    """Until the worker has told so often that it is alive, and was told what it holds."""
+    key, seen = (await app.opened()).keys().workers, set[float]()
+
+    def look() -> bool:
+        seen.update(score for _, score in client.zrange(key, 0, -1, withscores=True))
+        return len(seen) > count
+
+    await eventually(look, f"{count} beats")
+
+
+async def read_and_die(app: Durasleep, client: Any) -> None:
+    """Whoever is next takes an execution, and is never heard of again."""
+    queue = (await app.opened()).keys().queue("workers")
+    if not client.exists(queue) or not client.xinfo_groups(queue):
+        client.xgroup_create(queue, "workers", "0", mkstream=True)
+    assert client.xreadgroup("workers", "dead/00000000", {queue: ">"}, count=1)
+
+
+# -- canceled
+
+
+async def test_a_task_canceled_between_two_attempts_makes_no_more(
+    app: Durasleep, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It waits in the hand of its worker, and is told there."""
+    trying = failing_task(app, IN_HAND)
+    async with serving(app) as worker:
+        handle = await app.rpc("t", trying, effects.path)
+        await effects.standing("gate")
+        effects.open("gate")
+        await eventually(lambda: "attempt 1 of 100 failed" in caplog.text, "an attempt to fail")
+        await handle.cancel()
+        with pytest.raises(Canceled):
+            await handle
+        await eventually(lambda: worker.running == 0, "the worker to let go of it")
+    assert effects.count("gate") == 1
+
+
+async def test_a_task_canceled_while_its_next_attempt_is_queued_makes_no_more(app: Durasleep, effects: Effects) -> None:
+    """Its stream entry tells what was before the cancel: whoever picks it up must hear of it."""
+    trying = failing_task(app, Retry(attempts=3, delay=1, jitter=0))
+    effects.open("gate")
+    async with serving(app):
+        handle = await app.rpc("t", trying, effects.path)
+        await until(app, "t", "delayed")
+    store = await app.opened()
+
+    async def is_queued() -> bool:
+        await store.call(commands.fire(store.keys(), limit=64))
+        return (await app.describe("t")).status == "queued"
+
+    await eventually(is_queued, "the next attempt")
+    assert await handle.cancel() == "canceling"
+    async with serving(app, "w2"):
+        with pytest.raises(Canceled):
+            await handle
+    assert effects.count("gate") == 1
+
+
+async def test_what_was_canceled_before_its_worker_died_is_not_run_by_the_next(
+    new_app: NewApp, effects: Effects, real_server: Server
+) -> None:
+    client: Any = real_server.sync_client()
+    app = new_app(settings=QUICK)
+    handle = await app.rpc("t", note, effects.path, "has run")
+    await read_and_die(app, client)
+    assert await handle.cancel() == "canceling"
+    async with serving(app):
+        with pytest.raises(Canceled):
+            await handle
+    assert effects.lines() == []
+
+
+async def test_a_task_is_told_of_its_cancel_once_however_long_it_takes(
+    new_app: NewApp, effects: Effects, real_server: Server
+) -> None:
+    """However often it is asked for, and however many beats say meanwhile that there is news."""
+    app = new_app(settings=QUICK)
+    client: Any = real_server.sync_client()
+
+    @app.task
+    async def slow_to_go(path: str) -> str:
+        told = 0
+        try:
+            await stand_at(path, "gate")
+        except asyncio.CancelledError:
+            for gate in ("cleaning", "cleaned"):
+                told += 1
+                try:
+                    await stand_at(path, gate)
+                    break
+                except asyncio.CancelledError:
+                    note(path, "told again")
+        return f"told {told} times"
+
+    async with serving(app):
+        handle = await app.rpc("t", slow_to_go, effects.path)
+        await effects.standing("gate")
+        await handle.cancel()
+        await effects.standing("cleaning")
+        for _ in range(3):
+            assert await handle.cancel() == "canceling"
+        await beats(app, client, BEATS)
+        effects.open("cleaning")
+        assert await handle == "told 1 times"
+    assert effects.count("told again") == 0
+
+
+# -- leaving
+
+
+async def two_branches(ctx: Context, effects: str) -> list[Any]:
+    """A long step, and beside it several short ones, one after another."""
+
+    async def branch() -> str:
+        await ctx.run(stand_at, effects, "short")
+        await ctx.run(note, effects, "next")
+        return "branch"
+
+    return await asyncio.gather(ctx.run(stand_at, effects, "long"), branch())
+
+
+async def told_to_leave(worker: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "durasleep")
+    worker.stop()
+    await eventually(lambda: "is leaving" in caplog.text, "the worker to leave")
+
+
+async def test_a_worker_that_leaves_lets_a_step_end_and_begins_none_beside_it(
+    app: Durasleep, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.workflow(two_branches)
+    store = await app.opened()
+    async with serving(app) as worker:
+        handle = await app.rpc("w", two_branches, effects.path)
+        await effects.standing("long")
+        await effects.standing("short")
+        await told_to_leave(worker, caplog)
+        effects.open("short")
+
+        async def has_ended() -> bool:
+            loaded = await store.load(handle.id)
+            return loaded is not None and any(entry.payload for entry in loaded.entries.values())
+
+        await eventually(has_ended, "the short step to be journaled")
+        assert effects.count("next") == 0
+        assert worker.running == 1, "its long step still runs"
+        effects.open("long")
+        await eventually(lambda: worker.running == 0, "the worker to let go")
+    assert effects.count("next") == 0
+    async with serving(app, "w2"):
+        assert await handle == ["through long", "branch"]
+    assert effects.count("long") == effects.count("short") == effects.count("next") == 1
+
+
+async def test_a_worker_that_leaves_begins_no_attempt_after_one_that_fails(
+    app: Durasleep, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    trying = failing_task(app, Retry(attempts=100, delay=0, jitter=0))
+    async with serving(app) as worker:
+        await app.rpc("t", trying, effects.path)
+        await effects.standing("gate")
+        await told_to_leave(worker, caplog)
+        effects.open("gate")
+        await eventually(lambda: worker.running == 0, "the worker to let go")
+    assert effects.count("gate") == 1
+    await app.cancel("t", force=True)
+
+
+async def retrying_step(ctx: Context, effects: str) -> None:
+    await ctx.run(failing_at, effects, "gate", retry=IN_HAND)
+
+
+@pytest.mark.parametrize("what", ["task", "step"])
+async def test_a_worker_that_leaves_between_two_attempts_begins_none(
+    app: Durasleep, effects: Effects, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    """A wait of less than a second, in its hand, is no work that has begun."""
+    trying = failing_task(app, IN_HAND)
+    app.workflow(retrying_step)
+    effects.open("gate")
+    async with serving(app) as worker:
+        if what == "task":
+            await app.rpc("it", trying, effects.path)
+        else:
+            await app.rpc("it", retrying_step, effects.path)
+        store = await app.opened()
+
+        async def has_failed() -> bool:
+            loaded = await store.load(commands.PromiseId("it"))
+            return bool(loaded and loaded.entries)
+
+        await eventually(has_failed, "an attempt to fail")
+        attempts = effects.count("gate")
+        await told_to_leave(worker, caplog)
+        await eventually(lambda: worker.running == 0, "the worker to let go")
+        assert effects.count("gate") == attempts
+    await app.cancel("it", force=True)
+
+
+# -- steps that speak of what was asked for beside them
+
+
+async def test_a_step_finds_the_promise_it_was_given(app: Durasleep) -> None:
+    """It begins once what was asked for before it is there for all to see."""
+    found: list[bool] = []
+
+    async def answer(id: str) -> None:
+        found.append(await app.promises.resolve(id, "yes"))
+
+    @app.workflow
+    async def asking(ctx: Context) -> Any:
+        approval = ctx.promise(name="approval")
+        await ctx.run(answer, approval.id)
+        return await approval
+
+    async with serving(app):
+        handles = [await app.rpc(f"a-{number}", asking) for number in range(100)]
+        assert await asyncio.gather(*handles) == ["yes"] * 100
+    assert len(found) == 100
