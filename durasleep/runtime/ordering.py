@@ -12,10 +12,11 @@ from __future__ import annotations
 import asyncio
 import sys
 import types
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from durasleep.runtime.loop import WorkflowLoop
+from durasleep.runtime.loop import WorkflowLoop, WorkflowTask
 
 
 def _copy(function: Any) -> Callable[..., Any]:
@@ -94,5 +95,21 @@ def install() -> None:
     for function, ours in exchanged.items():
         if isinstance(function, types.FunctionType):
             function.__code__ = ours.__code__
-    gathering = cast("Any", asyncio.tasks)._GatheringFuture
-    gathering.__hash__ = _hash_of_gather
+    tasks = cast("Any", asyncio.tasks)
+    tasks._GatheringFuture.__hash__ = _hash_of_gather
+    _leave_ours_out(tasks._all_tasks if sys.version_info < (3, 12) else tasks._scheduled_tasks)
+
+
+def _leave_ours_out(known: weakref.WeakSet[asyncio.Task[Any]]) -> None:
+    """Tasks of workflows are known to their own loop. Asyncio's set of all tasks is written in Python, and would only
+    add and remove them: a twentieth of an activation.
+    """
+    if "add" in vars(known):
+        return
+    add = known.add
+
+    def add_others(task: asyncio.Task[Any]) -> None:
+        if type(task) is not WorkflowTask:
+            add(task)
+
+    cast("Any", known).add = add_others

@@ -175,7 +175,7 @@ def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, news: bool
         known: dict[bytes, bytes] = {}
         entries: list[Entry] = []
         for name, value in zip(fields[::2], fields[1::2], strict=True):
-            if name[:1].isdigit():
+            if b"0" <= name < b":":  # a number
                 entries.append(parse_entry(name, value))
             else:
                 known[name] = value

@@ -147,8 +147,6 @@ class Executor:
     async def drain(self, grace_s: float) -> bool:
         """Let running steps finish, start nothing new; whether everything was let go of within ``grace_s``."""
         self._code.is_leaving = True
-        self._workflows.leave()
-        self._tasks.leave()
         try:
             async with asyncio.timeout(grace_s):
                 while self._running:

@@ -41,7 +41,6 @@ class Tasks:
         self.code = code
         self.lines = lines
         self.let_go = let_go
-        self.is_leaving = False
 
     def begin(self, running: Running, loaded: Loaded, definition: TaskDefinition) -> None:
         """Call it, unless it was canceled; its journal holds the attempts that failed, its outcome is the last."""
@@ -56,10 +55,6 @@ class Tasks:
             task.end(Outcome.REJECT, self.codec.encode_error(error), f"rejected: {error}")
             return
         task.attempt(args, kwargs)
-
-    def leave(self) -> None:
-        """Begin no more attempts."""
-        self.is_leaving = True
 
 
 class Task:
@@ -140,7 +135,7 @@ class Task:
         logger.warning("%s: %s; next in %s", running.lease.id, said, telemetry.describe_ms(delay_ms))
         running.ops += (StepResult(Number(str(self._number)), self._definition.name, State.REJECTED, payload),)
         self._number += 1
-        if delay_ms >= TIMER_MS_MIN or self._all.is_leaving:
+        if delay_ms >= TIMER_MS_MIN or self._all.code.is_leaving:
             self._end = (Outcome.RETRY, said.encode(), f"+{delay_ms}")
         else:
             self._wait_s = delay_ms / 1000
@@ -183,7 +178,7 @@ class Task:
             self._cancel()
         elif self._wait_s is not None and not running.ops:  # the failed one has been committed
             wait_s, self._wait_s = self._wait_s, None
-            if self._all.is_leaving:
+            if self._all.code.is_leaving:
                 self._leave_to_others(round(1000 * wait_s))
             else:
                 self.attempt(self._args, self._kwargs, wait_s)

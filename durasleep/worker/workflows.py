@@ -87,7 +87,6 @@ class Workflows:
         self.settings = settings
         self.in_hand = in_hand
         self.kept = KeptWorkflows(settings, self._close_soon)
-        self.is_leaving = False
         self._stubborn = 0
         self._watched: Counter[str] = Counter()
 
@@ -120,10 +119,6 @@ class Workflows:
         running.order = loaded.head.order
         work.drive(partial(kept.activation.feed, loaded.entries.values()), began)
         return True
-
-    def leave(self) -> None:
-        """Begin no more steps."""
-        self.is_leaving = True
 
     def close(self, activation: Activation) -> None:
         """Put a workflow away; call it from a plain callback."""
@@ -226,7 +221,7 @@ class Workflow(msgspec.Struct, eq=False):
 
     def _start_steps(self, calls: Sequence[StepCall]) -> None:
         running = self.running
-        if calls and self.all.is_leaving:
+        if calls and self.all.code.is_leaving:
             self.is_given_back = True
             return
         for call in calls:
