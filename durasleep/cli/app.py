@@ -11,6 +11,7 @@ import typer
 from durasleep import __version__
 from durasleep.cli import control, demo, doctor, fsck, listing, promise, replay, rpc, steering, values, view, worker
 from durasleep.errors import DurasleepError, StoreError, StoreUnavailable, UsageError
+from durasleep.runtime import loop
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -52,7 +53,8 @@ app.command("demo")(demo.demo)
 
 def _show_version(asked: bool) -> None:
     if asked:
-        values.data(__version__)
+        is_compiled = not loop.__file__.endswith(".py")  # all of what the accelerator compiles, or nothing
+        values.data(f"{__version__} (accelerated)" if is_compiled else __version__)
         raise typer.Exit
 
 

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, overload
@@ -352,6 +352,19 @@ class Context:
     def _digest(self, what: str) -> bytes:
         number = self._loop.lineage().take()
         return hashlib.blake2b(f"{what}\n{self.info.id}\n{self.info.birth}\n{number}".encode(), digest_size=32).digest()
+
+
+async def to_its_end(context: Context, coro: Coroutine[Any, Any, Any]) -> Any:
+    """The workflow and, if a cancel has ended it, what it wanted done then.
+
+    Here, and not beside its caller: the loop looks into this coroutine, which the compiled modules could not give it.
+    """
+    try:
+        return await coro
+    except asyncio.CancelledError:
+        if not context.detaching:
+            await context.clean_up()
+        raise
 
 
 @dataclass(frozen=True, slots=True)

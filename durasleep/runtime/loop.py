@@ -39,7 +39,7 @@ _log = logging.getLogger("durasleep.runtime")
 _get_running_loop = asyncio._get_running_loop  # bound once: these are called several times in every activation
 _set_running_loop = asyncio._set_running_loop
 _current_task = asyncio.current_task
-_NOT_USERS = (asyncio.__file__.removesuffix("__init__.py"), __file__.removesuffix("loop.py"))
+_NOT_USERS = (asyncio.__file__.removesuffix("__init__.py"), __file__.rpartition("loop.")[0])  # .py, or compiled
 
 
 Watch = Callable[[FrameType, str, Any], None]

@@ -12,7 +12,7 @@ from durasleep.codec import Codec
 from durasleep.errors import CorruptData, NotDurable
 from durasleep.model import CANCEL, Entry, Kind, Mark, Number, Op, PromiseId, StartChild, StartPromise, StartTimer
 from durasleep.runtime import ordering
-from durasleep.runtime.context import Context, ExecutionInfo
+from durasleep.runtime.context import Context, ExecutionInfo, to_its_end
 from durasleep.runtime.definition import WorkflowDefinition
 from durasleep.runtime.journal import Asked, Journal, StepCall
 from durasleep.runtime.loop import DRAIN_CALLBACKS_MAX, Watch, WorkflowLoop, keep_for_ever, position_of
@@ -265,7 +265,7 @@ class Activation:
         definition = self._definition
         args, kwargs = self.codec.decode_args(self._args, definition.fn, skip_first=True)
         context = Context(self._info, self.codec, self._loop, self._journal)
-        return _to_its_end(context, definition.fn(context, *args, **kwargs))
+        return to_its_end(context, definition.fn(context, *args, **kwargs))
 
     def _feed(self, settled: list[Entry]) -> None:
         loop = self._loop
@@ -379,16 +379,6 @@ class Activation:
     def _rejected(self, error: BaseException) -> Rejected:
         error = _explained(error)
         return Rejected(self.codec.encode_error(error), f"{type(error).__name__}: {error}")
-
-
-async def _to_its_end(context: Context, coro: Coroutine[Any, Any, Any]) -> Any:
-    """The workflow and, if a cancel has ended it, what it wanted done then."""
-    try:
-        return await coro
-    except asyncio.CancelledError:
-        if not context.detaching:
-            await context.clean_up()
-        raise
 
 
 def _has_begun(entries: Sequence[Entry]) -> bool:

@@ -1,0 +1,25 @@
+# See loop.pxd.
+
+cimport cython
+
+from durasleep.runtime.loop cimport Lineage
+
+cdef class Journal:
+    cdef public object owner, codec, loop, trace, handed_out
+    cdef public long long payload_bytes, open_calls, _matched
+    cdef public dict _marks, _patches, _entries, _asked, _wanted, _running
+    cdef public set _buried
+    cdef public list _stopped
+
+    cpdef load(self, entries)
+    cpdef feed(self, entry)
+    cpdef check_all_asked(self)
+    @cython.locals(lineage=Lineage)
+    cpdef enter(self, future, kind, name, hint, make, given_id=*)
+    cpdef ask(self, number, kind, name, asked, make)
+    cpdef _want(self, number, make)
+    cpdef mark(self, kind, name)
+    cpdef take_difference(self)
+    @cython.locals(entries=double, carried=double)
+    cpdef double filled(self, entries_max, bytes_max)
+    cpdef forget(self)
