@@ -53,7 +53,7 @@ app.command("demo")(demo.demo)
 
 def _show_version(asked: bool) -> None:
     if asked:
-        is_compiled = not loop.__file__.endswith(".py")  # all of what the accelerator compiles, or nothing
+        is_compiled = not loop.__file__.endswith((".py", ".pyc"))  # all of what the accelerator compiles, or nothing
         values.data(f"{__version__} (accelerated)" if is_compiled else __version__)
         raise typer.Exit
 
