@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
+
+import msgspec
 
 from durasleep.codec import Codec
 from durasleep.errors import Canceled, CorruptData, OtherFunction, RemoteError, TimedOut
@@ -33,8 +35,7 @@ _REPLY_DEPTH_MAX = 100  # Redis itself answers lists in lists in lists
 _SHOWN_BEFORE = 3  # matching entries shown above a mismatch, to find the place
 
 
-@dataclass(frozen=True, slots=True)
-class StepCall:
+class StepCall(msgspec.Struct, frozen=True, eq=False):
     """A function to run now, outside the workflow."""
 
     number: Number
@@ -123,7 +124,9 @@ class RetriedStep(DurableFuture[T]):
         future._retry = retry
         future._call = call
         future._attempt = 0
-        number = journal.enter(future, Kind.STEP, call.name, hint, lambda number: replace(call, number=number))
+        number = journal.enter(
+            future, Kind.STEP, call.name, hint, lambda number: msgspec.structs.replace(call, number=number)
+        )
         future._current = (number, Kind.STEP, call.name)
         future._lineage = Lineage(f"{number}.")
         future._attempt = 1
@@ -156,7 +159,9 @@ class RetriedStep(DurableFuture[T]):
 
     def _try_again(self, journal: Journal, delay_s: float) -> None:
         call = self._call
-        self._ask(journal, Kind.STEP, call.name, lambda number: replace(call, number=number, delay_s=delay_s))
+        self._ask(
+            journal, Kind.STEP, call.name, lambda number: msgspec.structs.replace(call, number=number, delay_s=delay_s)
+        )
 
     def _ask(self, journal: Journal, kind: Kind, name: str, make: Callable[[Number], Op | StepCall]) -> None:
         number = self._lineage.take()

@@ -21,7 +21,6 @@ from durasleep.model import (
     Entry,
     Kind,
     Mark,
-    Number,
     Op,
     Outcome,
     Place,
@@ -44,7 +43,12 @@ PLACE_OF = {code.encode(): place for place, code in PLACE.items()}
 KIND_OF = {code.encode(): kind for kind, code in KIND.items()}
 DISPOSITION_OF = {word.value.encode(): word for word in Disposition}
 
-_ENTRY = re.compile(rb"([a-z])([a-z])\t(\d*)\t(\d*)\t([^\t\n]*)\t([^\t\n]*)\n")
+_KIND_AND_STATE = {
+    kind_code + state_code: (kind, state)
+    for kind_code, kind in KIND_OF.items()
+    for state_code, state in STATE_OF.items()
+}
+"""Of the two letters an entry begins with."""
 _CODE = re.compile(r"(?:ERR )?(?:user_script:\d+: )?([A-Z][A-Z_]+) ?(.*)", re.DOTALL)
 
 
@@ -131,20 +135,22 @@ def pairs(flat: Sequence[Any]) -> list[tuple[Any, Any]]:
 
 def parse_entry(number: bytes, raw: bytes) -> Entry:
     """A journal entry as the scripts write it; CorruptData for anything else."""
-    match = _ENTRY.match(raw)
-    if match is None or match[1] not in KIND_OF or match[2] not in STATE_OF:
-        raise errors.CorruptData(f"journal entry {number!r} is not one of ours: {raw[:60]!r}")
-    kind, state, stamp, due, name, child_id = match.groups()
-    return Entry(
-        number=Number(to_text(number)),
-        kind=KIND_OF[kind],
-        state=STATE_OF[state],
-        stamp=to_number(stamp),
-        due_ms=to_number(due),
-        name=to_text(name),
-        child_id=to_text(child_id),
-        payload=raw[match.end() :],
-    )
+    try:
+        head, payload = raw.split(b"\n", 1)
+        what, stamp, due, name, child_id = head.split(b"\t")
+        kind, state = _KIND_AND_STATE[what]
+        return Entry(
+            to_text(number),  # type: ignore[arg-type] - hot: calling a NewType costs 0.1 µs
+            kind,
+            state,
+            to_text(name),
+            int(stamp) if stamp else 0,
+            int(due) if due else 0,
+            to_text(child_id),
+            payload,
+        )
+    except (KeyError, ValueError):
+        raise errors.CorruptData(f"journal entry {number!r} is not one of ours: {raw[:60]!r}") from None
 
 
 # -- create ------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from durasleep.model import Number, Op
+from durasleep.model import Entry, Number, Op
 from durasleep.store.commands import Committed, Item, Lease
 
 
@@ -57,7 +57,7 @@ class Running(msgspec.Struct, eq=False):
     is_kept: bool = False
     """Whether it may go on from where it was here."""
 
-    def note_order(self, stamps: Sequence[int]) -> None:
-        """Settlements with these stamps have been heard of."""
-        if stamps:
-            self.order = max(self.order, *stamps)
+    def note_order(self, entries: Sequence[Entry]) -> None:
+        """These settlements have been heard of, the latest last."""
+        if entries:
+            self.order = max(self.order, entries[-1].stamp)

@@ -172,7 +172,7 @@ class Task:
             self._say_ended()
             self._all.let_go(running)
             return
-        running.note_order([entry.stamp for entry in answer.entries])
+        running.note_order(answer.entries)
         running.has_news = running.has_news or answer.more
         if any(entry.number == CANCEL for entry in answer.entries):
             self._cancel()

@@ -290,7 +290,7 @@ class Workflow(msgspec.Struct, eq=False):
             self._say_ended()
             self.all.in_hand.let_go(running)
         elif answer.entries:
-            running.note_order([entry.stamp for entry in answer.entries])
+            running.note_order(answer.entries)
             running.has_news = running.has_news or answer.more
             self._feed(answer.entries)
         elif running.steps or running.ops or self.is_given_back:
