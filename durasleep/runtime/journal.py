@@ -35,7 +35,7 @@ _REPLY_DEPTH_MAX = 100  # Redis itself answers lists in lists in lists
 _SHOWN_BEFORE = 3  # matching entries shown above a mismatch, to find the place
 
 
-class StepCall(msgspec.Struct, frozen=True, eq=False):
+class StepCall(msgspec.Struct, frozen=True):
     """A function to run now, outside the workflow."""
 
     number: Number

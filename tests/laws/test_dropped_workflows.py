@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import sys
 import types
 import warnings
@@ -494,7 +495,17 @@ def put_away(world: World, events: int) -> Seen:
     following.close()
     following.activation = None
     gc.collect()
-    return Seen(set(left_at_once), (stubborn, mine.left(), mine.log, progress, again.left(), again.log))
+    told = (stubborn, mine.left(), _as_told(mine.log), progress, again.left(), _as_told(again.log))
+    return Seen(set(left_at_once), told)
+
+
+def _as_told(log: list[str]) -> list[str]:
+    """Locals that go one after the other may go in any order: which frame lets go first is Python's affair."""
+    lines: list[str] = []
+    for goes, some in itertools.groupby(log, lambda line: " goes, " in line):
+        together = list(some)
+        lines += sorted(together) if goes else together
+    return lines
 
 
 def _complain(complaints: list[str], told: Any) -> None:
