@@ -280,6 +280,7 @@ function seldom()
   if made then return made end
   -- @include kin
   -- @include make
+  -- @include make_room
   -- @include wait_for
   -- @include run_transaction
 

@@ -4,6 +4,7 @@
 -- @include each_item
 -- @include make
 -- @include wait_for
+-- @include at_end
 
 local function answer(disposition, record)
   local value = ''

@@ -4,6 +4,7 @@
 -- @include keys
 -- @include each_item
 -- @include make
+-- @include at_end
 local actions = {}
 
 function actions.put(name, at)
