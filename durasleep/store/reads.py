@@ -148,9 +148,8 @@ def _head_of(id: PromiseId, known: Mapping[bytes, bytes]) -> Head | None:
     try:
         values: dict[str, Any] = {}
         for name, raw in known.items():
-            if name in _READ:
-                attribute, read = _READ[name]
-                values[attribute] = read(raw)
+            if field := _READ.get(name):
+                values[field[0]] = field[1](raw)
         if _PARTS[0] in known:
             values["args"] += b"".join([known[name] for name in _PARTS if name in known])
         if values.setdefault("kind", Kind.EXECUTION) is Kind.EXECUTION:
@@ -172,13 +171,8 @@ def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, news: bool
 
     def parse(answer: list[bytes]) -> Page:
         *fields, after = answer
-        known: dict[bytes, bytes] = {}
-        entries: list[Entry] = []
-        for name, value in zip(fields[::2], fields[1::2], strict=True):
-            if b"0" <= name < b":":  # a number
-                entries.append(parse_entry(name, value))
-            else:
-                known[name] = value
+        known = dict(zip(fields[::2], fields[1::2], strict=True))
+        entries = [parse_entry(name, value) for name, value in known.items() if b"0" <= name < b":"]  # numbers
         return Page(_head_of(id, known) if cursor == b"0" else None, entries, after)
 
     return Item(to, to.script.item(id=id, cursor=cursor, news="1" if news else ""), parse)
