@@ -784,3 +784,48 @@ async def test_other_servers_are_asked_nothing_newer_than_they_know(server: Serv
     assert server.version >= (6, 2)
     await driver.suspended("a", timer("1", PAST))
     assert (await driver.fire()).due == 1
+
+
+# -- what leaves the front of a stream together
+
+
+async def left_in_stream(driver: Driver) -> list[str]:
+    return [entry.decode() for entry, _ in await driver.redis.xrange(driver.keys.queue("workers"))]
+
+
+async def leave_together(driver: Driver, leases: list[Lease]) -> None:
+    await asyncio.gather(*(driver.commit(lease, Outcome.RESOLVE) for lease in leases))
+
+
+async def test_those_that_are_the_oldest_leave_their_stream_together(driver: Driver) -> None:
+    for number in range(10):
+        await driver.create(f"a{number}")
+    leases = await driver.read(8)
+    await leave_together(driver, leases[:6])
+    undelivered = await left_in_stream(driver)
+    assert undelivered[:2] == [lease.entry for lease in leases[6:]]
+    assert len(undelivered) == 4
+    await leave_together(driver, [*leases[6:], *await driver.read(8)])
+    assert await left_in_stream(driver) == []
+
+
+async def test_what_another_worker_holds_among_them_stays(driver: Driver) -> None:
+    for number in range(12):
+        await driver.create(f"a{number}")
+    first, theirs, second = await driver.read(5), await driver.read(2, consumer=OTHER), await driver.read(5)
+    await leave_together(driver, [*first, *second])
+    assert await left_in_stream(driver) == [lease.entry for lease in theirs]
+    await asyncio.gather(*(driver.commit(lease, Outcome.RESOLVE, consumer=OTHER) for lease in theirs))
+    assert await left_in_stream(driver) == []
+
+
+async def test_what_goes_on_in_front_of_them_stays(driver: Driver) -> None:
+    for number in range(8):
+        await driver.create(f"a{number}")
+    oldest, *leases = await driver.read(8)
+    await asyncio.gather(
+        driver.commit(oldest, Outcome.CONTINUE), *(driver.commit(lease, Outcome.RESOLVE) for lease in leases[1:])
+    )
+    assert await left_in_stream(driver) == [oldest.entry, leases[0].entry]
+    await leave_together(driver, [oldest, leases[0]])
+    assert await left_in_stream(driver) == []
