@@ -8,28 +8,7 @@
 local function make(id, birth, what, start, deadline)
   local record = { id = id, key = promise_prefix .. id, queue = what.queue, epoch = 0, unseen = '', saved_unseen = '' }
   if what.kind == KIND.execution then
-    record.sets = {
-      F.func,
-      what.func,
-      F.args,
-      first_part(what.args),
-      F.birth,
-      birth,
-      nil,
-      nil,
-      nil,
-      nil,
-      nil,
-      nil,
-      nil,
-      nil,
-      nil,
-      nil,
-      nil,
-      nil,
-      nil,
-      nil,
-    }
+    record.sets = { F.func, what.func, F.args, first_part(what.args), F.birth, birth }
     if start then
       put(record, F.place, PLACE.delayed)
       put(record, F.due, int(start))
