@@ -43,7 +43,7 @@ async def test_a_task_waits_for_its_next_attempt_in_no_worker_and_shows_it(
     async with serving(app) as worker:
         handle = await app.rpc("charge-1", charge, effects.path)
         waiting = await until(app, "charge-1", "delayed")
-        assert worker.running == 0
+        await eventually(lambda: worker.running == 0, "the worker to let go of it")
         assert waiting.reason == "attempt 1 of 4 failed: ConnectionError: attempt 1"
         [failed] = waiting.failed_attempts
         assert (failed.id, failed.name, failed.error) == ("charge-1~1", "charge", "ConnectionError: attempt 1")
@@ -98,7 +98,7 @@ async def test_the_wait_of_a_step_is_a_timer_that_can_be_steered(app: Durasleep,
     async with serving(app) as worker:
         handle = await app.rpc("pay-1", paying, effects.path)
         waiting = await until(app, "pay-1", "suspended")
-        assert worker.running == 0
+        await eventually(lambda: worker.running == 0, "the worker to let go of it")
         [pending] = waiting.waiting_on
         assert (pending.kind, pending.name) == ("timer", "fail_until, attempt 2")
         assert [one.error for one in waiting.failed_attempts] == ["ConnectionError: attempt 1"]
