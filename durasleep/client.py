@@ -18,9 +18,10 @@ from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import Settings
 from durasleep.store import calls, commands, doctor, fsck, reads, search, tree
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
-from durasleep.store.commands import Controlled, Created
+from durasleep.store.commands import Controlled, Created, Item
 from durasleep.store.doctor import Diagnosis
 from durasleep.store.fsck import Report
+from durasleep.store.keys import Keyspace
 from durasleep.store.search import Found, Timer
 from durasleep.store.store import Store
 from durasleep.store.tree import Tree
@@ -270,15 +271,7 @@ class Client:
         payload = self.codec.encode_args(args, kwargs, name)
         store = self._store.confirming(min_replicas, fsync)
         await store.open()
-        make = calls.rpc_maker(
-            store.keys(id),
-            name,
-            target=target or self._group,
-            timeout=timeout,
-            delay=delay,
-            inbox=self._inbox.name,
-            settings=self.settings,
-        )
+        make = self._rpc_maker(store.keys(id), name, target, timeout, delay)
         call = make(id, payload, self.new_call())
         hint = Any if isinstance(fn, str) else returns_of(fn)
         if pipeline is not None:
@@ -306,15 +299,7 @@ class Client:
         name = name_of(fn)
         store = await self.opened()
         hint = Any if isinstance(fn, str) else returns_of(fn)
-        make = calls.rpc_maker(
-            store.keys(),
-            name,
-            target=target or self._group,
-            timeout=timeout,
-            delay=delay,
-            inbox=self._inbox.name,
-            settings=self.settings,
-        )
+        make = self._rpc_maker(store.keys(), name, target, timeout, delay)
         encode, new_call = self.codec.encode_args, self._names.call
         handles: list[Handle[Any]] = []
         for part in calls.in_parts(many):
@@ -324,6 +309,19 @@ class Client:
                 handle.begin(created)
             handles += begun
         return handles
+
+    def _rpc_maker(
+        self, keys: Keyspace, name: str, target: str | None, timeout: Duration | None, delay: Duration | datetime | None
+    ) -> Callable[[str, bytes, str], Item[Created]]:
+        return calls.rpc_maker(
+            keys,
+            name,
+            target=target or self._group,
+            timeout=timeout,
+            delay=delay,
+            inbox=self._inbox.name,
+            settings=self.settings,
+        )
 
     def _handles(self, ids: Sequence[PromiseId], hint: Any) -> list[Handle[Any]]:
         """For what is about to be created: while the inbox is read anyway, results that come early are not missed."""

@@ -15,10 +15,11 @@ from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.store import calls, commands, doctor, fsck, reads, search, tree
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
-from durasleep.store.commands import Controlled
+from durasleep.store.commands import Controlled, Created, Item
 from durasleep.store.connection import AnyClient, Connector, SyncLink
 from durasleep.store.doctor import Diagnosis
 from durasleep.store.fsck import Report
+from durasleep.store.keys import Keyspace
 from durasleep.store.search import Found, Timer
 from durasleep.store.store import SyncStore
 from durasleep.store.tree import Tree
@@ -193,15 +194,7 @@ class Client:
         payload = self.codec.encode_args(args, kwargs, name)
         store = self._store.confirming(min_replicas, fsync)
         store.open()
-        make = calls.rpc_maker(
-            store.keys(id),
-            name,
-            target=target or self._group,
-            timeout=timeout,
-            delay=delay,
-            inbox="",
-            settings=self.settings,
-        )
+        make = self._rpc_maker(store.keys(id), name, target, timeout, delay)
         call = make(id, payload, self.new_call())
         hint = Any if isinstance(fn, str) else returns_of(fn)
         if pipeline is not None:
@@ -224,15 +217,7 @@ class Client:
         name = name_of(fn)
         store = self.opened()
         hint = Any if isinstance(fn, str) else returns_of(fn)
-        make = calls.rpc_maker(
-            store.keys(),
-            name,
-            target=target or self._group,
-            timeout=timeout,
-            delay=delay,
-            inbox="",
-            settings=self.settings,
-        )
+        make = self._rpc_maker(store.keys(), name, target, timeout, delay)
         encode, new_call = self.codec.encode_args, self._names.call
         handles: list[Handle[Any]] = []
         for part in calls.in_parts(many):
@@ -241,6 +226,19 @@ class Client:
                 ending = calls.ending_of_created(PromiseId(id), created)
                 handles.append(Handle(self, PromiseId(id), hint, created.disposition, ending))
         return handles
+
+    def _rpc_maker(
+        self, keys: Keyspace, name: str, target: str | None, timeout: Duration | None, delay: Duration | datetime | None
+    ) -> Callable[[str, bytes, str], Item[Created]]:
+        return calls.rpc_maker(
+            keys,
+            name,
+            target=target or self._group,
+            timeout=timeout,
+            delay=delay,
+            inbox="",
+            settings=self.settings,
+        )
 
     def get(self, id: str, hint: Any = Any) -> Handle[Any]:
         """A handle for what has this id, its result shaped by ``hint``."""
