@@ -109,7 +109,8 @@ async def test_what_is_given_back_is_put_away_outside_any_task(new_app: NewApp) 
         await has_begun.wait()
         worker.stop()
         may_end.set()
-    assert seen == [None]
+    # Put away once where it is kept in hand, more often where every await suspends (DURASLEEP_ALWAYS_SUSPEND).
+    assert set(seen) == {None}
     assert (await app.describe("two")).status == "queued"
 
 
