@@ -38,7 +38,10 @@ _HANDLERS: dict[int, tuple[CodeType, bool]] = {}
 _log = logging.getLogger("durasleep.runtime")
 _get_running_loop = asyncio._get_running_loop  # bound once: these are called several times in every activation
 _set_running_loop = asyncio._set_running_loop
-_current_task = asyncio.current_task
+# On Python 3.11 asyncio's own is a function in Python around this, its C counterpart comes with 3.12.
+_current_task: Callable[[asyncio.AbstractEventLoop], asyncio.Task[Any] | None] = (
+    asyncio.tasks._current_tasks.get if sys.version_info < (3, 12) else asyncio.current_task
+)
 _NOT_USERS = (asyncio.__file__.removesuffix("__init__.py"), __file__.rpartition("loop.")[0])  # .py, or compiled
 
 
@@ -101,6 +104,8 @@ class WorkflowHandle(asyncio.Handle):
     """A callback in the queue; asyncio's own constructor costs three times as much."""
 
     __slots__ = ()
+    _repr = None  # asyncio writes these two in debug mode only
+    _source_traceback = None
 
     def __init__(
         self, callback: Callable[..., object], args: tuple[Any, ...], loop: WorkflowLoop, context: contextvars.Context
@@ -110,8 +115,6 @@ class WorkflowHandle(asyncio.Handle):
         self._callback = callback
         self._args = args
         self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
 
 
 class WorkflowTimer(asyncio.TimerHandle):
@@ -258,30 +261,31 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         That is one that has ended, or whose only task awaits one of our futures through coroutines that handle no
         exception, as most of those do that sleep: to cancel it would unwind these frames, with nothing in them to run.
         """
-        task = self.root
+        task: Any = self.root
         if len(self._tasks) > 1 or self._generators:
             return False
         if task is None or task.done():
             return True
         if self.ready or not self._tasks:
             return False
-        waiter = cast("Any", task)._fut_waiter
+        waiter: Any = task._fut_waiter
         if not isinstance(waiter, WorkflowFuture) or task._callbacks or task.cancelling():
             return False
-        if len(cast("Any", waiter)._callbacks) != 1:  # somebody else would hear of it, too
+        callbacks: list[tuple[Any, contextvars.Context]] = waiter._callbacks
+        if len(callbacks) != 1:  # somebody else would hear of it, too
             return False
         outermost: Any = task.get_coro()
-        awaited = outermost.cr_await  # the outermost is our own
-        while isinstance(awaited, CoroutineType):
+        awaited: Any = outermost.cr_await  # the outermost is our own
+        while type(awaited) is CoroutineType:
             if _handles_exceptions(awaited.cr_code):
                 return False
-            awaited = cast("Any", awaited.cr_await)
+            awaited = awaited.cr_await
         if type(awaited) is not _FUTURE_ITERATOR:
             return False
-        cast("Any", task)._log_destroy_pending = False
+        task._log_destroy_pending = False
         self.detaching = True
         outermost.close()  # a frame that holds its own task would wait for the garbage collector, which chokes on it
-        asyncio.Future.cancel(waiter)  # not the call that it is: only so that the task is let go of
+        waiter.remove_done_callback(callbacks[0][0])  # it is the task's, which it would keep for the collector, too
         return True
 
     def unfinished(self) -> list[WorkflowTask[Any]]:
@@ -378,8 +382,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def is_closed(self) -> bool:
         return False
 
-    def get_debug(self) -> bool:
-        return False
+    get_debug = bool  # it answers False, and tasks and futures ask for it all the time: this spares them a frame
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         # may come from the garbage collector on any thread: it only logs

@@ -97,7 +97,7 @@ async def with_a_loud_local(ctx: Context, inner: Inner) -> Any:
 
 async def with_a_finalizer(ctx: Context, inner: Inner) -> Any:
     thing = Thing("finalized")
-    weakref.finalize(thing, noticed.say, "finalize")
+    weakref.finalize(thing, noticed.say, "a watched local goes")
     return await inner(), thing
 
 
