@@ -34,6 +34,8 @@ import msgspec
 from durasleep.errors import CorruptData, NotSerializable, PayloadTooLarge, RemoteError, UsageError
 from durasleep.model import PAYLOAD_BYTES_MAX
 
+_msgpack: Any = msgpack  # its stubs say less than it does, and a cast is a call
+
 _DATETIME, _DATE, _TIME, _TIMEDELTA, _UUID, _DECIMAL, _SET, _FROZENSET, _TUPLE, _INT, _COMPLEX = range(1, 12)
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -41,6 +43,10 @@ _INT_BITS_MAX = 14_000  # beyond 4300 digits Python refuses to show one, so no s
 _NESTED_MAX = 32  # tuples and sets inside one another: each may hold 511 lists in lists, 300 bytes of C stack apiece
 _ON_STACK_MAX = 4  # levels of them read by unpackb, whose 40 KB of C stack each would overflow a small thread's
 _SHORT = 1024  # a kept packer keeps its buffer: nothing longer goes through it
+_SMALL = (int, bool)
+_LIST = (list,)
+_ARGUMENTS = (list, dict)
+_NEITHER: Any = (None, None)
 _SHOWN_PATH_DEPTH = 50
 _ERROR_TEXT_MAX = 8_192  # of a message or traceback: the place of an error, not its history
 _ERROR_FRAMES_MAX = 20
@@ -108,15 +114,13 @@ class Codec:
 
         ``skip_first`` leaves out the context parameter of a workflow.
         """
-        found = _unpack(self._unwrap(payload))
-        match found:
-            case [list(), dict()]:
-                args, kwargs = cast("tuple[list[Any], dict[str, Any]]", found)
-                if not kwargs and tuple(map(type, args)) == _call_of(fn).types[skip_first]:
-                    return tuple(args), kwargs  # as most are: whole, and of the types that the function names
-                return _shape_args(fn, args, kwargs, skip_first)
-            case _:
-                raise CorruptData(f"the arguments of {_name(fn)} are not a list of arguments")
+        found: Any = _unpack(payload if self._outer is None else self._unwrap(payload))
+        args, kwargs = found if type(found) in _LIST and len(found) == 2 else _NEITHER
+        if (type(args), type(kwargs)) != _ARGUMENTS:  # hot: to match a pattern takes twice as long
+            raise CorruptData(f"the arguments of {_name(fn)} are not a list of arguments")
+        if not kwargs and tuple(map(type, args)) == _call_of(fn).types[skip_first]:
+            return tuple(args), kwargs  # as most are: whole, and of the types that the function names
+        return _shape_args(fn, args, kwargs, skip_first)
 
     def encode_error(self, error: BaseException) -> bytes:
         """The payload for an error: type, message, arguments, notes, causes and a trimmed traceback.
@@ -156,8 +160,7 @@ class Codec:
 
 
 def _pack(value: object, what: str) -> bytes:
-    kind = type(value)
-    if kind is int or value is None or kind is bool or (kind is str and len(cast("str", value)) < _SHORT):
+    if value is None or type(value) in _SMALL or (type(value) is str and len(value) < _SHORT):
         try:
             return _packers.pack(value)
         except (OverflowError, UnicodeEncodeError):
@@ -173,7 +176,7 @@ def _pack(value: object, what: str) -> bytes:
 
 
 def _packb(value: object, depth: int = 0) -> bytes:
-    return cast("bytes", msgpack.packb(value, default=_EXTEND[depth], strict_types=True))
+    return _msgpack.packb(value, default=_EXTEND[depth], strict_types=True)
 
 
 def _named(args: Iterable[object], kwargs: dict[str, object]) -> list[tuple[str, object]]:
@@ -313,8 +316,8 @@ def _unpack(payload: bytes) -> Any:
 def _unpackb(payload: bytes, depth: int) -> Any:
     """One value; its lengths are bounded by the payload's own, its depth by msgpack and ``_NESTED_MAX``."""
     if depth < _ON_STACK_MAX:
-        return cast("Any", msgpack.unpackb(payload, ext_hook=_RESTORE[depth], strict_map_key=False, timestamp=3))
-    unpacker = cast("Any", msgpack).Unpacker(
+        return _msgpack.unpackb(payload, ext_hook=_RESTORE[depth], strict_map_key=False, timestamp=3)
+    unpacker = _msgpack.Unpacker(
         ext_hook=_RESTORE[depth], strict_map_key=False, timestamp=3, max_buffer_size=len(payload)
     )
     unpacker.feed(payload)

@@ -275,11 +275,13 @@ def duration_ms(duration: float | timedelta, what: str = "duration") -> int:
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
     if type(seconds) not in (int, float):
         raise InvalidDuration(f"{what} {duration!r}: give seconds as a number, or a timedelta")
-    if not math.isfinite(seconds) or seconds < 0:
+    if not 0 <= seconds < math.inf:  # nan is neither
         raise InvalidDuration(f"{what} {duration!r}: it must be finite and not negative")
+    if seconds >= DUE_MS_MAX // 1000:
+        return DUE_MS_MAX
     ms = seconds * 1000
     whole = int(ms)
-    return min(whole if whole == ms else math.ceil(round(ms, 3)), DUE_MS_MAX)
+    return whole if whole == ms else math.ceil(round(ms, 3))
 
 
 def due_in(duration: float | timedelta, what: str = "duration") -> Due:

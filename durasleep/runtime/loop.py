@@ -19,7 +19,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import CodeType, CoroutineType, FrameType
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 from durasleep.errors import Detached, NotDurable
 from durasleep.model import DUE_MS_MAX, Due, Number, duration_ms
@@ -39,8 +39,9 @@ _log = logging.getLogger("durasleep.runtime")
 _get_running_loop = asyncio._get_running_loop  # bound once: these are called several times in every activation
 _set_running_loop = asyncio._set_running_loop
 # On Python 3.11 asyncio's own is a function in Python around this, its C counterpart comes with 3.12.
+_tasks: Any = asyncio.tasks
 _current_task: Callable[[asyncio.AbstractEventLoop], asyncio.Task[Any] | None] = (
-    asyncio.tasks._current_tasks.get if sys.version_info < (3, 12) else asyncio.current_task
+    _tasks._current_tasks.get if sys.version_info < (3, 12) else asyncio.current_task
 )
 _NOT_USERS = (asyncio.__file__.removesuffix("__init__.py"), __file__.rpartition("loop.")[0])  # .py, or compiled
 
@@ -268,10 +269,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             return True
         if self.ready or not self._tasks:
             return False
-        waiter: Any = task._fut_waiter
-        if not isinstance(waiter, WorkflowFuture) or task._callbacks or task.cancelling():
+        waiter = task._fut_waiter
+        if not issubclass(type(waiter), WorkflowFuture) or task._callbacks or task.cancelling():
             return False
-        callbacks: list[tuple[Any, contextvars.Context]] = waiter._callbacks
+        callbacks: Any = waiter._callbacks
         if len(callbacks) != 1:  # somebody else would hear of it, too
             return False
         outermost: Any = task.get_coro()
@@ -382,7 +383,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def is_closed(self) -> bool:
         return False
 
-    get_debug = bool  # it answers False, and tasks and futures ask for it all the time: this spares them a frame
+    get_debug: Any = bool  # which answers False; tasks and futures ask for it all the time, and this is no frame
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         # may come from the garbage collector on any thread: it only logs

@@ -12,7 +12,7 @@ cdef class Activation:
 
     cpdef _call(self)
     cpdef _feed(self, list settled)
-    cpdef _drain(self)
+    cpdef _ran_away(self)
     cpdef bint _is_over(self)
     @cython.locals(journal=Journal, filled=double)
     cpdef _progress(self)

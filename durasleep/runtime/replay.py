@@ -133,10 +133,13 @@ class Activation:
         self._settings = settings
         self._news: Collection[str] = ()
         self._halves = 0.0
-        self._loop = WorkflowLoop(info.begun_ms or info.created_ms)
-        self._loop.root_lineage.taken = self._base = base
-        self._loop.watch = watch
-        self._journal = self._loop.timers = Journal(info.id, codec, self._loop)
+        self._base = base
+        loop = self._loop = WorkflowLoop(info.begun_ms or info.created_ms)
+        if base:
+            loop.root_lineage.taken = base
+        if watch is not None:
+            loop.watch = watch
+        self._journal = loop.timers = Journal(info.id, codec, loop)
         if settings.debug:
             self._journal.trace = {}
         self.seen = 0
@@ -171,7 +174,8 @@ class Activation:
         loop.enter()
         try:
             loop.begin(coro)
-            self._drain()
+            if not loop.drain():
+                self._ran_away()
             self._feed(settled)
         finally:
             loop.leave()
@@ -283,11 +287,12 @@ class Activation:
             elif loop.root is not None and not loop.canceled:
                 loop.canceled = True
                 loop.root.cancel()
-            self._drain()
+            if not loop.drain():
+                self._ran_away()
 
-    def _drain(self) -> None:
+    def _ran_away(self) -> None:
         loop = self._loop
-        if not loop.drain() and loop.ready:
+        if loop.ready:
             positions = _positions(loop)
             loop.halt(
                 f"{self._info.id} ran {DRAIN_CALLBACKS_MAX:,} callbacks without waiting for anything durable{positions}"

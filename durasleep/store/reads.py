@@ -74,7 +74,7 @@ _NO_NUMBERS: frozenset[str] = frozenset()
 
 
 def _numbers(text: bytes) -> frozenset[str]:
-    return frozenset(to_text(text).split())
+    return frozenset(text.decode(errors="replace").split())
 
 
 _FIELDS: tuple[tuple[str, str, Callable[[bytes], Any]], ...] = (
@@ -116,7 +116,7 @@ class Loaded(msgspec.Struct):
     """A promise with its journal."""
 
     head: Head
-    entries: dict[Number, Entry] = msgspec.field(default_factory=dict[Number, Entry])
+    entries: dict[Number, Entry] = {}
 
 
 class Page(msgspec.Struct):
@@ -257,9 +257,9 @@ def read_snapshot(lease: commands.Lease) -> Loaded | None:
         end = int(args_size)
         args = body[:end]
         entries: dict[Number, Entry] = {}
-        for number, size in zip(sizes[::2], sizes[1::2], strict=True):
-            start, end = end, end + int(size)
-            entry = parse_entry(number, body[start:end])
+        for at in range(0, len(sizes), 2):
+            start, end = end, end + int(sizes[at + 1])
+            entry = parse_entry(sizes[at], body[start:end])
             entries[entry.number] = entry
         head = Head(
             id=lease.id,
@@ -277,7 +277,7 @@ def read_snapshot(lease: commands.Lease) -> Loaded | None:
             base=int(base) if base else 0,
             unseen=_numbers(unseen) if unseen else _NO_NUMBERS,
         )
-    except (ValueError, CorruptData):
+    except (ValueError, IndexError, CorruptData):
         return None
     return Loaded(head, entries)
 

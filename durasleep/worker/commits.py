@@ -17,7 +17,7 @@ from durasleep.store import batch, commands
 from durasleep.store.commands import Committed, Item, Lease
 from durasleep.store.reads import Head
 from durasleep.store.store import Store
-from durasleep.worker.running import Running, Work
+from durasleep.worker.running import Running
 
 TURN_S = 0.005  # of user code in one turn of the loop; what is left goes on in the next
 
@@ -85,16 +85,13 @@ class Commits:
             if isinstance(answer, Exception):
                 self._on_error(running, answer)
             else:
-                self._take(running, running.work, answer)
+                try:
+                    running.work.take(answer)
+                except Exception as failed:  # noqa: BLE001 - it fails alone
+                    self._on_error(running, failed)
             if time.monotonic() > until and index + 1 < len(many):
                 asyncio.get_running_loop().call_soon(self._take_each, many, answers, index + 1)
                 return
-
-    def _take(self, running: Running, work: Work, answer: Committed) -> None:
-        try:
-            work.take(answer)
-        except Exception as error:  # noqa: BLE001 - it fails alone
-            self._on_error(running, error)
 
     def of(
         self, activation: Activation, lease: Lease, outcome: Outcome, ops: Sequence[Op], payload: bytes, due: str

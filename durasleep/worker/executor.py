@@ -96,7 +96,7 @@ class Executor:
 
     async def submit(self, leases: Iterable[Lease]) -> None:
         """Take executions on; one that is in hand already is left alone, one for which there is no slot given back."""
-        known: list[tuple[Running, Loaded | None]] = []
+        known: list[tuple[Running, Loaded]] = []
         unknown: list[Running] = []
         too_many: list[Lease] = []
         for lease in leases:
@@ -114,7 +114,7 @@ class Executor:
             else:
                 unknown.append(running)
         if known:
-            asyncio.get_running_loop().call_soon(self._begin_each, known)
+            asyncio.get_running_loop().call_soon(self._begin_each, self._begin_loaded, known)
         for start in range(0, len(unknown), LOADED_MAX):
             self._load(unknown[start : start + LOADED_MAX])
         for lease in too_many:
@@ -193,20 +193,22 @@ class Executor:
         error = asked.exception()
         pages: Sequence[Page | BaseException] = asked.result() if error is None else [error] * len(many)
         loaded = [(running, _loaded_of(page)) for running, page in zip(many, pages, strict=True)]
-        self._begin_each(loaded)
+        self._begin_each(self._begin, loaded)
 
-    def _begin_each(self, many: list[tuple[Running, Loaded | None]], first: int = 0) -> None:
-        """Begin as many as there is time for in one turn of the loop; those not loaded whole wait for that alone."""
+    def _begin_each(
+        self, begin: Callable[[Running, T], None], many: Sequence[tuple[Running, T]], first: int = 0
+    ) -> None:
+        """Begin as many as there is time for in one turn of the loop."""
         until = time.monotonic() + TURN_S
         for index in range(first, len(many)):
             running, loaded = many[index]
             if not running.is_gone:
                 try:
-                    self._begin(running, loaded)
+                    begin(running, loaded)
                 except Exception as error:  # noqa: BLE001 - it fails alone
                     self._fail(running, error)
             if time.monotonic() > until and index + 1 < len(many):
-                asyncio.get_running_loop().call_soon(self._begin_each, many, index + 1)
+                asyncio.get_running_loop().call_soon(self._begin_each, begin, many, index + 1)
                 return
 
     def _begin(self, running: Running, loaded: Loaded | None) -> None:

@@ -96,12 +96,10 @@ def _lease(queue: str, entry: bytes, fields: list[Any] | None, is_new: bool) -> 
 
     Only one that is new counts as a snapshot: much may have happened to one that is read again.
     """
-    if fields and fields[0] == b"i" and fields[2:3] == [b"e"]:  # as the scripts write it: a snapshot, if any, is next
-        id, epoch = fields[1], fields[3]
-        snapshot = fields[5] if is_new and fields[4:5] == [b"x"] else b""
-    else:
-        id = epoch = snapshot = b""
     try:
-        return Lease(PromiseId(id.decode()), queue, entry.decode(), int(epoch), snapshot)
-    except ValueError:
-        return Lease(PromiseId(""), queue, entry.decode(), BROKEN_EPOCH)
+        if fields and fields[0] == b"i" and fields[2] == b"e":  # as the scripts write it: a snapshot, if any, is next
+            snapshot = fields[5] if is_new and len(fields) > 4 and fields[4] == b"x" else b""
+            return Lease(fields[1].decode(), queue, entry.decode(), int(fields[3]), snapshot)
+    except (ValueError, IndexError):
+        pass  # it only looked like one
+    return Lease(PromiseId(""), queue, entry.decode(), BROKEN_EPOCH)

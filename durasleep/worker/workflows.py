@@ -97,7 +97,7 @@ class Workflows:
         activation = self.activation(definition, _info(head, definition), head)
         work = running.work = Workflow(self, running, head, Story(head.id, entries, began), activation)
         running.order = head.order
-        work.drive(partial(activation.start, entries, head.unseen), began)
+        work.drive(began, activation.start, entries, head.unseen)
 
     def wake(self, running: Running, loaded: Loaded | None) -> bool:
         """Go on with one that was kept, with what has settled since; false if it must be replayed."""
@@ -117,7 +117,7 @@ class Workflows:
         kept.story.wake(loaded.entries, began)
         work = running.work = Workflow(self, running, loaded.head, kept.story, kept.activation)
         running.order = loaded.head.order
-        work.drive(partial(kept.activation.feed, loaded.entries.values()), began)
+        work.drive(began, kept.activation.feed, loaded.entries.values())
         return True
 
     def close(self, activation: Activation) -> None:
@@ -170,12 +170,13 @@ class Workflow(msgspec.Struct, eq=False):
 
     # -- its code
 
-    def drive(self, go_on: Callable[[], Progress], began: float) -> None:
+    def drive(self, began: float, go_on: Callable[..., Progress], *with_what: Any) -> None:
         """Let the code run until it waits, and do what it asks for."""
-        progress = go_on()
+        progress = go_on(*with_what)
         ended = time.monotonic()
-        settings, activation = self.all.settings, self._activation
+        settings = self.all.settings
         if ended - began > settings.slow_drain_s:
+            activation = self._activation
             logger.warning(
                 "the code of %s (%s) held up this worker for %.1f s: what takes time or blocks belongs in a step, "
                 "`await ctx.run(...)`",
@@ -184,7 +185,7 @@ class Workflow(msgspec.Struct, eq=False):
                 ended - began,
             )
         if settings.debug:
-            progress = debug.checked(activation, progress)
+            progress = debug.checked(self._activation, progress)
         if progress.warning:
             logger.warning(progress.warning)
         if progress.ops:
@@ -304,7 +305,7 @@ class Workflow(msgspec.Struct, eq=False):
             self.running.is_committing = True  # until its journal has been loaded anew
             self.all.in_hand.load_again(self.running, self._replay)
         else:
-            self.drive(partial(self._activation.feed, entries), time.monotonic())
+            self.drive(time.monotonic(), self._activation.feed, entries)
 
     def _replay(self, loaded: Loaded) -> None:
         """As if it had been suspended, and woken elsewhere; its steps go on."""
@@ -316,8 +317,7 @@ class Workflow(msgspec.Struct, eq=False):
         self.all.close(old)
         self.activation = self.all.activation(old.definition, old.info, self.head)
         handed_out = (*running.steps, *(op.number for op in running.ops))
-        start = partial(self.activation.start, loaded.entries.values(), loaded.head.unseen, handed_out)
-        self.drive(start, time.monotonic())
+        self.drive(time.monotonic(), self.activation.start, loaded.entries.values(), loaded.head.unseen, handed_out)
 
     # -- letting go
 
