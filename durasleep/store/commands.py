@@ -198,18 +198,9 @@ def create(
 ) -> Item[Created]:
     """Make an execution or a bare promise, or attach to what has this id."""
     to = route("create", keys)
-    item = to.script.item(
-        id=id,
-        kind=KIND[kind],
-        func=function,
-        queue=queue,
-        args=args,
-        start=start or "",
-        deadline=deadline or "",
-        call=call,
-        inbox=inbox,
-        retention="" if retention_ms in (None, LIMIT["retention_ms"]) else retention_ms,
-    )
+    retention = "" if retention_ms in (None, LIMIT["retention_ms"]) else str(retention_ms)
+    words = "\t".join((KIND[kind], queue, start or "", deadline or "", inbox, retention, function))
+    item = to.script.item(id=id, words=words, args=args, call=call)
     place = None if kind is not Kind.EXECUTION else Place.DELAYED if start else Place.QUEUED
     return Item(to, item, partial(_parse_created, function, place))
 
@@ -217,7 +208,7 @@ def create(
 def create_like(common: Item[Created]) -> Callable[[PromiseId, bytes, str], Item[Created]]:
     """What makes one ``create`` after another, each of an id, its arguments and the name of its call.
 
-    All else is as in ``common``: to bind ten names again for each of thousands of calls took twice as long.
+    All else is as in ``common``: to put that together again for each of thousands of calls took twice as long.
     """
     names = common.script.item_names
     id_at, args_at, call_at = (1 + names.index(name) for name in ("id", "args", "call"))  # their count stands first
@@ -235,9 +226,7 @@ def create_like(common: Item[Created]) -> Callable[[PromiseId, bytes, str], Item
 def attach(keys: Keyspace, id: PromiseId, *, inbox: str = "") -> Item[Created]:
     """Wait for what has this id, whatever it is; NotFound if nothing has."""
     to = route("create", keys)
-    item = to.script.item(
-        id=id, kind="", func="", queue="", args="", start="", deadline="", call="", inbox=inbox, retention=""
-    )
+    item = to.script.item(id=id, words=f"\t\t\t\t{inbox}\t\t", args="", call="")
     return Item(to, item, partial(_parse_created, "", None))
 
 
@@ -297,7 +286,7 @@ def _op_values(op: Op) -> list[Value]:
             return words
 
 
-_COMMIT = ("id", "queue", "entry", "epoch", "seen", "seen_number", "outcome", "payload", "due", "open", "asked")
+_COMMIT = ("id", "entry", "words", "payload")
 """What an item of commit.lua begins with; the hottest of all items is built by position, not by name."""
 
 _COMMIT_SIZE = str(len(_COMMIT))
@@ -322,7 +311,7 @@ def commit(
     asked: str = "",
     ops: Iterable[Op] = (),
     payload: bytes = b"",
-    due: Value = "",
+    due: str = "",
     open: bool = True,
 ) -> Item[Committed]:
     """What one activation asks for. ``payload`` is the result, the error, or the reason of a delay or halt;
@@ -330,20 +319,9 @@ def commit(
     ever asked for has settled. ``seen`` is the last settlement it knows, ``asked`` the number of what its commit before
     this one asked for last. Fenced if the lease is lost, or if the server knows nothing of these: it failed over.
     """
-    args: list[Value] = [
-        _COMMIT_SIZE,
-        lease.id,
-        lease.queue,
-        lease.entry,
-        lease.epoch,
-        seen,
-        seen_number,
-        outcome,  # a text, too: asking an enum for its value takes as long as half of the rest
-        payload,
-        due,
-        "1" if open else "",
-        asked,
-    ]
+    # An outcome is a text itself: to ask an enum for its value takes longer than all of this.
+    words = "\t".join((lease.queue, str(lease.epoch), str(seen), seen_number, outcome, due, "1" if open else "", asked))
+    args: list[Value] = [_COMMIT_SIZE, lease.id, lease.entry, words, payload]
     size = len(payload)
     if ops:
         for op in ops:

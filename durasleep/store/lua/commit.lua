@@ -4,6 +4,7 @@
 -- entries settled after `seen`, as number and raw entry.
 -- @include keys
 -- @include each_item
+-- @include said_alike
 -- @include due_at
 -- @include journal
 -- @include finish
@@ -41,12 +42,12 @@ local function ask_pending(first)
     at = at + ARGV[at] + 1
   end
   if count < 2 then return end
-  held_queue = ARGV[oldest + 2]
+  held_queue = string.match(ARGV[oldest + 3], '^[^\t]*')
   local stream, group = queue_prefix .. held_queue, group_of(held_queue) or ''
-  local ids, ours = note_pending(redis.pcall('XPENDING', stream, group, ARGV[oldest + 3], ARGV[newest + 3], count))
+  local ids, ours = note_pending(redis.pcall('XPENDING', stream, group, ARGV[oldest + 2], ARGV[newest + 2], count))
   pending_of[held_queue] = ids
   if ours < #ids then -- other workers hold some in between
-    note_pending(redis.pcall('XPENDING', stream, group, ARGV[oldest + 3], ARGV[newest + 3], count, consumer))
+    note_pending(redis.pcall('XPENDING', stream, group, ARGV[oldest + 2], ARGV[newest + 2], count, consumer))
   end
 end
 
@@ -221,10 +222,14 @@ local function trim_unseen(record, seen_number)
   if last then record.unseen = string.sub(record.unseen, last) end
 end
 
+-- queue, epoch, seen, seen_number, outcome, due, open, asked
+local read_words = reader_of('^([^\t]*)\t(%d*)\t(%d*)\t([%d.]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([%d.]*)$')
+
 local function commit(at, size)
-  local id, queue, entry, epoch, seen, seen_number, outcome, payload, due, open, asked = unpack(ARGV, at + 1, at + 11)
+  local id, entry, words, payload = unpack(ARGV, at + 1, at + 4)
+  local queue, epoch, seen, seen_number, outcome, due, open, asked = read_words(words)
   if outcome == 'drop' then return seldom().drop_entry(queue, entry, id, payload) end
-  local first, stop, final = at + 12, at + size, ending[outcome]
+  local first, stop, final = at + 5, at + size, ending[outcome]
   local count = gather_numbers(first, stop, seen_number, asked)
   local record = load_held(id, queue, not final or first <= stop, final, count)
   check_fence(record, id, queue, entry, epoch)

@@ -2,6 +2,7 @@
 -- Answers per item: the birth of what was made just now; else disposition, state, place, birth, function, value.
 -- @include keys
 -- @include each_item
+-- @include said_alike
 -- @include make
 -- @include wait_for
 -- @include at_end
@@ -26,9 +27,13 @@ local function attach(record, kind, func, call, inbox)
   return answer(record.state == STATE.pending and 'attached' or 'finished', record)
 end
 
+-- kind, queue, start, deadline, inbox, retention, func
+local read_words = reader_of('^(%a?)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t(%d*)\t(.*)$')
+
 -- `kind` is empty to attach only.
 local function create(at)
-  local id, kind, func, queue, args, start, deadline, call, inbox, retention = unpack(ARGV, at + 1, at + 10)
+  local id, words, args, call = unpack(ARGV, at + 1, at + 4)
+  local kind, queue, start, deadline, inbox, retention, func = read_words(words)
   if redis.call('EXISTS', promise_prefix .. id) == 1 then
     local found = load(id)
     if found then return attach(found, kind, func, call, inbox) end
