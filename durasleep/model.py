@@ -69,10 +69,9 @@ class Kind(StrEnum):
     PATCH = "patch"
     VERSION = "version"
 
-    @property
-    def is_mark(self) -> bool:
-        """Whether such an entry only notes which code an execution runs: it is never awaited, and settles nothing."""
-        return self in (Kind.PATCH, Kind.VERSION)
+
+MARKS = (Kind.PATCH, Kind.VERSION)
+"""Entries that only note which code an execution runs: never awaited, and settling nothing."""
 
 
 class Disposition(StrEnum):

@@ -18,6 +18,7 @@ from durasleep.model import (
     Due,
     Entry,
     Kind,
+    MARKS,
     Mark,
     Number,
     Op,
@@ -236,7 +237,7 @@ class Journal:
         known = self._entries
         settled: list[Entry] = []
         for entry in entries:
-            if entry.kind.is_mark:
+            if entry.kind in MARKS:
                 self._marks[entry.kind, entry.name] = entry.number
                 continue
             known[entry.number] = entry

@@ -179,6 +179,8 @@ def answer_of(call: Call, raw: Reply) -> Any:
     or, having freed something, not at all.
     """
     try:
+        if isinstance(raw, bytes):  # as most items answer
+            return call.parse(raw)
         if isinstance(raw, Exception):
             return refusal(raw) or error_of(error_text(raw))
         if isinstance(raw, list) and isinstance(call, Item):

@@ -264,11 +264,12 @@ _NO_NEWS = Committed(redrive=False, more=False, entries=[])
 
 
 def _op_values(op: Op) -> list[Value]:
-    if isinstance(op, StartTimer):  # the one that is written most: to match its pattern takes twice as long
+    # Not matched by pattern are those that are written most: that takes five times as long.
+    if isinstance(op, StartTimer):
         return ["4", "timer", op.number, op.name, op.due]
+    if isinstance(op, StepResult):
+        return ["5", "step", op.number, op.name, STATE[op.state], op.payload]
     match op:
-        case StepResult(number, name, state, payload):
-            return [5, "step", number, name, STATE[state], payload]
         case StartPromise(number, name, due):
             return [4, "promise", number, name, due or ""]
         case StartChild(number, function, args, queue, due, child_id, detached):

@@ -251,7 +251,9 @@ class Executor:
         if self._stand_ins and definition.fn in self._stand_ins:
             return TaskDefinition(definition.name, self._stand_ins[definition.fn])
         version = version_of(loaded.entries.values()) if loaded.entries else None
-        return definition if version is None else self._registry.get_version(function, version)
+        if version is None or version == definition.version:
+            return definition
+        return self._registry.get_version(function, version)
 
     # -- alone
 
@@ -355,8 +357,9 @@ class Executor:
         if running.is_gone:
             return
         running.is_gone = True
-        for step in running.steps.values():
-            step.cancel()
+        if running.steps:
+            for step in running.steps.values():
+                step.cancel()
         work, running.work = running.work, None  # no cycle is left for the garbage collector
         if work is not None:
             work.put_away()
