@@ -14,11 +14,11 @@ from durasleep.codec import Codec
 from durasleep.errors import Canceled, CorruptData, OtherFunction, RemoteError, TimedOut
 from durasleep.model import (
     CANCEL,
+    MARKS,
     CancelEntry,
     Due,
     Entry,
     Kind,
-    MARKS,
     Mark,
     Number,
     Op,
