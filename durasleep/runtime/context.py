@@ -173,7 +173,7 @@ class Context:
         if definition is not None:
             timeout = definition.timeout if timeout is None else timeout
             retry = retry or definition.retry
-        name = step_name_of(fn)
+        name = step_name_of(fn) if definition is None else definition.name
         timeout_s = None if timeout is None else duration_ms(timeout, "timeout") / 1000
         if retry is not None and retry.attempts > 1:
             call = StepCall(Number(""), name, fn, args, kwargs, timeout_s)

@@ -142,7 +142,7 @@ class Registry:
 def definition_of(fn: object) -> Definition | None:
     """The definition a function was registered with, if it was."""
     definition = getattr(fn, _MARK, None)
-    if isinstance(definition, WorkflowDefinition | TaskDefinition) and definition.fn is fn:
+    if definition is not None and isinstance(definition, Definition) and definition.fn is fn:
         return definition
     return None
 

@@ -15,10 +15,10 @@ import msgspec
 import redis.exceptions as redis_errors
 
 from durasleep.errors import DurasleepError, NotReplicated, StoreError, StoreRefused, StoreUnavailable
-from durasleep.model import Op, StartChild, StepResult, Transaction
+from durasleep.model import Op
 from durasleep.settings import Settings
 from durasleep.store import script
-from durasleep.store.commands import Call, Command, Item, Route, error_of
+from durasleep.store.commands import Call, Command, Item, Route, error_of, op_bytes
 from durasleep.store.connection import Link, Reply, error_text, refusal
 from durasleep.store.outage import Outage
 from durasleep.store.script import Value
@@ -111,26 +111,13 @@ def split_ops(ops: Sequence[Op], settings: Settings) -> list[list[Op]]:
     parts: list[list[Op]] = [[]]
     size = 0
     for op in ops:
-        op_bytes = _bytes_of(op)
-        if len(parts[-1]) >= settings.commit_ops_max or (parts[-1] and size + op_bytes > settings.batch_bytes_max):
+        carried = op_bytes(op)
+        if len(parts[-1]) >= settings.commit_ops_max or (parts[-1] and size + carried > settings.batch_bytes_max):
             parts.append([])
             size = 0
         parts[-1].append(op)
-        size += op_bytes
+        size += carried
     return parts
-
-
-def _bytes_of(op: Op) -> int:
-    """What an operation carries of the user's."""
-    match op:
-        case StepResult():
-            return len(op.payload)
-        case StartChild():
-            return len(op.args)
-        case Transaction():
-            return sum(len(word) for command in op.commands for word in command)
-        case _:
-            return 0
 
 
 def script_of(call: Call) -> script.Script | None:

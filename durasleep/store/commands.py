@@ -255,8 +255,10 @@ class Committed(msgspec.Struct, frozen=True):
 def _parse_committed(answer: list[Any] | bytes) -> Committed:
     if isinstance(answer, bytes):
         return _NO_NEWS
-    word, more, *rest = answer
-    entries = [parse_entry(number, raw) for number, raw in zip(rest[::2], rest[1::2], strict=True)]
+    word, more = answer[:2]
+    entries: list[Entry] = []
+    for at in range(2, len(answer), 2):
+        entries.append(parse_entry(answer[at], answer[at + 1]))  # noqa: PERF401 - mostly it is one
     return Committed(word == b"redrive", more == b"1", entries)
 
 
@@ -285,6 +287,21 @@ def _op_values(op: Op) -> list[Value]:
                 words += [len(command), *command]
             words[0] = len(words) - 1
             return words
+
+
+def op_bytes(op: Op) -> int:
+    """What an operation carries of the user's, in bytes."""
+    if isinstance(op, StartTimer):
+        return 0
+    if isinstance(op, StepResult):
+        return len(op.payload)
+    match op:
+        case StartChild():
+            return len(op.args)
+        case Transaction():
+            return sum([len(word) for command in op.commands for word in command])
+        case _:
+            return 0
 
 
 _COMMIT = ("id", "entry", "words", "payload")
@@ -326,10 +343,8 @@ def commit(
     size = len(payload)
     if ops:
         for op in ops:
-            values = _op_values(op)
-            args += values
-            if type(op) is not StartTimer:
-                size += sum([len(value) for value in values if isinstance(value, bytes)])
+            args += _op_values(op)
+            size += op_bytes(op)
         args[0] = len(args) - 1
     return Item(_commit_route(keys, consumer), args, _parse_committed, size)
 

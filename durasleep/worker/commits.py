@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from durasleep.errors import CorruptData, Fenced, StoreError
@@ -18,6 +19,8 @@ from durasleep.store.commands import Committed, Item, Lease
 from durasleep.store.reads import Head
 from durasleep.store.store import Store
 from durasleep.worker.running import Running
+
+_entry_of = attrgetter("lease.entry")
 
 TURN_S = 0.005  # of user code in one turn of the loop; what is left goes on in the next
 
@@ -48,6 +51,7 @@ class Commits:
 
     def _flush(self) -> None:
         due, self._due = self._due, []
+        due.sort(key=_entry_of)  # what lies together in the stream is asked for together
         many: list[Running] = []
         items: list[Item[Committed]] = []
         for running in due:

@@ -300,7 +300,8 @@ class Workflow(msgspec.Struct, eq=False):
             self._suspend()
 
     def _feed(self, entries: Sequence[Entry]) -> None:
-        self.story.settled += [entry.number for entry in entries]
+        for entry in entries:
+            self.story.settled.append(entry.number)
         if self.all.settings.always_suspend:
             self.running.is_committing = True  # until its journal has been loaded anew
             self.all.in_hand.load_again(self.running, self._replay)

@@ -19,41 +19,55 @@ redis.call('ZREM', timers, '')
 -- anew at every call, and these sixty cost as much as a commit.
 local seldom
 
--- What is pending to this very consumer among the entries that the items name. All of one queue are asked for at once,
--- as far as they lie together; the others one by one.
-local held, held_queue = {}, nil
+-- What is pending to this very consumer. Items mostly come in the order of their entries, which mostly lie together in
+-- the stream: so those behind an entry are asked for along with it, all if it is the first, and later about as many as
+-- the last question has spared us.
+local held, held_queue, items_left, spared = {}, nil, 0, nil
+
+-- How many items there are from `first` on.
+local function count_items(first)
+  local count, at, last = 0, first, #ARGV
+  while at <= last do
+    count = count + 1
+    at = at + ARGV[at] + 1
+  end
+  return count
+end
 
 local function note_pending(rows)
-  local ids, count = {}, 0
+  local ids, ours = {}, 0
   for i = 1, #rows do
     ids[i] = rows[i][1]
     if rows[i][2] == consumer then
       held[ids[i]] = true
-      count = count + 1
+      ours = ours + 1
     end
   end
-  return ids, count
+  return ids, ours
 end
 
-local function ask_pending(first)
-  local at, stop, oldest, newest, count = first, #ARGV, nil, nil, 0
-  while at <= stop do
-    oldest, newest, count = oldest or at, at, count + 1
-    at = at + ARGV[at] + 1
-  end
-  if count < 2 then return end
-  held_queue = string.match(ARGV[oldest + 3], '^[^\t]*')
-  local stream, group = queue_prefix .. held_queue, group_of(held_queue) or ''
-  local ids, ours = note_pending(redis.pcall('XPENDING', stream, group, ARGV[oldest + 2], ARGV[newest + 2], count))
-  pending_of[held_queue] = ids
+local function ask_pending(queue, entry)
+  local stream, group = queue_prefix .. queue, group_of(queue) or ''
+  local count = spared and math.min(items_left, 2 * spared + 1) or items_left
+  local ids, ours = note_pending(redis.pcall('XPENDING', stream, group, entry, '+', count))
+  note_run(queue, ids)
   if ours < #ids then -- other workers hold some in between
-    note_pending(redis.pcall('XPENDING', stream, group, ARGV[oldest + 2], ARGV[newest + 2], count, consumer))
+    note_pending(redis.pcall('XPENDING', stream, group, entry, '+', count, consumer))
   end
+  spared = 0
 end
 
 local function is_held(queue, entry)
-  if queue == held_queue and held[entry] then return true end
-  return holder({ queue = queue, entry = entry }) == consumer
+  if queue ~= held_queue then
+    held, held_queue, spared = {}, queue, nil
+  end
+  if held[entry] then
+    spared = spared + 1
+  else
+    ask_pending(queue, entry)
+  end
+  items_left = items_left - 1
+  return held[entry]
 end
 
 -- The entries a commit speaks of, as many as it answers: they are gathered in one table for all items. Ops follow the
@@ -535,7 +549,7 @@ function kin()
   return kin()
 end
 
-ask_pending(2)
+items_left = count_items(2)
 local answers = each_item(2, commit)
 if #families > 0 then kin().close_families() end
 at_end()

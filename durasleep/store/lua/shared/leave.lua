@@ -1,7 +1,7 @@
 -- @include record
 -- @include timer
 local CUT_MIN = 4 -- fewer are deleted as soon as looked at
-local pending_of = {} -- queue -> what is pending there from some entry on, in order and without gaps, if it was asked
+local runs = {} -- queue -> first entry -> what is pending there from it on, in order and without gaps, if it was asked
 local cleared = {} -- queue -> the entries that leave it, acknowledged at the end in one command
 
 -- Out of the place it is in, whichever that is. The caller saves and puts it elsewhere.
@@ -28,11 +28,19 @@ local function leave(record)
   end
 end
 
+-- For scripts that have asked what is pending of a queue.
+local function note_run(queue, ids)
+  if #ids < CUT_MIN then return end
+  runs[queue] = runs[queue] or {}
+  runs[queue][ids[1]] = ids
+end
+
 -- Cuts off those of `entries` that are the oldest of their stream, if they are enough for that to pay; answers the rest.
 -- What is delivered stays pending until it leaves its stream, so between pending entries there are no others.
-local function cut(stream, entries, pending)
+local function cut(stream, entries, runs_here)
   local oldest = #entries >= CUT_MIN and redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-  if not oldest or oldest[1] ~= pending[1] then return entries end
+  local pending = oldest and runs_here[oldest[1]]
+  if not pending then return entries end
   local leaving, last, rest = {}, nil, {}
   for i = 1, #entries do
     leaving[entries[i]] = true
@@ -57,7 +65,7 @@ local function clear_queues()
     local stream = queue_prefix .. queue
     if is_a(stream, 'stream') then
       in_chunks(entries, 'XACK', stream, group_of(queue))
-      in_chunks(pending_of[queue] and cut(stream, entries, pending_of[queue]) or entries, 'XDEL', stream)
+      in_chunks(runs[queue] and cut(stream, entries, runs[queue]) or entries, 'XDEL', stream)
     end
   end
 end
