@@ -237,7 +237,7 @@ local function trim_unseen(record, seen_number)
 end
 
 -- queue, epoch, seen, seen_number, outcome, due, open, asked
-local read_words = reader_of('^([^\t]*)\t(%d*)\t(%d*)\t([%d.]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([%d.]*)$')
+local read_words = reader_of('^([^\t]*)\t(-?%d*)\t(%d*)\t([%d.]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([%d.]*)$')
 
 local function commit(at, size)
   local id, entry, words, payload = unpack(ARGV, at + 1, at + 4)
