@@ -38,6 +38,8 @@ _HANDLERS: dict[int, tuple[CodeType, bool]] = {}
 _log = logging.getLogger("durasleep.runtime")
 _get_running_loop = asyncio._get_running_loop  # bound once: these are called several times in every activation
 _set_running_loop = asyncio._set_running_loop
+_get_hooks = sys.get_asyncgen_hooks
+_set_hooks = sys.set_asyncgen_hooks
 # On Python 3.11 asyncio's own is a function in Python around this, its C counterpart comes with 3.12.
 _tasks: Any = asyncio.tasks
 _current_task: Callable[[asyncio.AbstractEventLoop], asyncio.Task[Any] | None] = (
@@ -178,15 +180,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def enter(self) -> None:
         """Be the running loop until ``leave``, for any number of drains."""
-        self._outer = _get_running_loop(), sys.get_asyncgen_hooks()
+        self._outer = _get_running_loop(), _get_hooks()
         _set_running_loop(self)
-        sys.set_asyncgen_hooks(self._first_iteration, self._finalize)
+        _set_hooks(self._first_iteration, self._finalize)
 
     def leave(self) -> None:
         """Let the loop around be the running one again."""
         if self._outer is not None:
             (outer, hooks), self._outer = self._outer, None
-            sys.set_asyncgen_hooks(*hooks)
+            _set_hooks(*hooks)
             _set_running_loop(outer)
 
     def begin(self, coro: Coroutine[Any, Any, Any]) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 from durasleep.errors import CorruptData, Fenced, StoreError
 from durasleep.model import Op, Outcome
-from durasleep.runtime.replay import Activation
 from durasleep.settings import Settings
 from durasleep.store import batch, commands
 from durasleep.store.commands import Committed, Item, Lease
@@ -35,7 +34,8 @@ class Commits:
     ) -> None:
         """``on_error`` hears of an execution that cannot go on, from a plain callback."""
         self._store = store
-        self._consumer = consumer
+        self.keys = store.keys
+        self.consumer = consumer
         self._settings = settings
         self._on_error = on_error
         self._due: list[Running] = []
@@ -97,24 +97,6 @@ class Commits:
                 asyncio.get_running_loop().call_soon(self._take_each, many, answers, index + 1)
                 return
 
-    def of(
-        self, activation: Activation, lease: Lease, outcome: Outcome, ops: Sequence[Op], payload: bytes, due: str
-    ) -> Item[Committed]:
-        """What an activation says; see ``commands.commit``."""
-        return commands.commit(
-            self._store.keys(lease.id),
-            self._consumer,
-            lease,
-            outcome,
-            seen=activation.seen,
-            seen_number=activation.seen_number,
-            asked=activation.asked_number,
-            ops=ops,
-            payload=payload,
-            due=due,
-            open=activation.is_open,
-        )
-
     def item(
         self,
         lease: Lease,
@@ -126,8 +108,8 @@ class Commits:
         open: bool = True,
     ) -> Item[Committed]:
         """What is said of an execution that is no workflow, or nothing of its code."""
-        keys = self._store.keys(lease.id)
-        return commands.commit(keys, self._consumer, lease, outcome, ops=ops, payload=payload, due=due, open=open)
+        keys = self.keys(lease.id)
+        return commands.commit(keys, self.consumer, lease, outcome, ops=ops, payload=payload, due=due, open=open)
 
     def parts(self, ops: Sequence[Op]) -> Sequence[Sequence[Op]]:
         """What is asked for, as much in each part as one script call may do; at least one part."""

@@ -30,6 +30,7 @@ from durasleep.runtime.replay import (
     Resolved,
 )
 from durasleep.settings import Settings
+from durasleep.store import commands
 from durasleep.store.commands import Committed, Item, Lease
 from durasleep.store.reads import Head, Loaded
 from durasleep.store.store import Store
@@ -268,7 +269,20 @@ class Workflow(msgspec.Struct, eq=False):
         self.sent = ops
         if not self.rest:
             running.has_news = False
-        return commits.of(activation, running.lease, outcome, ops, payload, due)
+        lease = running.lease
+        return commands.commit(
+            commits.keys(lease.id),
+            commits.consumer,
+            lease,
+            outcome,
+            seen=activation.seen,
+            seen_number=activation.seen_number,
+            asked=activation.asked_number,
+            ops=ops,
+            payload=payload,
+            due=due,
+            open=activation.is_open,
+        )
 
     def _outcome(self) -> tuple[Outcome, bytes, str]:
         if self.progress.outcome is not None:
