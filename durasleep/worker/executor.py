@@ -31,7 +31,7 @@ from durasleep.worker.workflows import SUSPECT_DEATHS, Workflows, is_ours
 
 T = TypeVar("T")
 
-LOADED_MAX = 48  # executions in one exchange
+TOGETHER_MAX = 48  # executions loaded in one exchange, or begun in one turn of the loop
 
 logger = logging.getLogger("durasleep")
 
@@ -115,8 +115,8 @@ class Executor:
                 unknown.append(running)
         if known:
             asyncio.get_running_loop().call_soon(self._begin_each, self._begin_loaded, known)
-        for start in range(0, len(unknown), LOADED_MAX):
-            self._load(unknown[start : start + LOADED_MAX])
+        for start in range(0, len(unknown), TOGETHER_MAX):
+            self._load(unknown[start : start + TOGETHER_MAX])
         for lease in too_many:
             await self.give_back_entries(lease.queue, [lease.entry])
 
@@ -198,7 +198,7 @@ class Executor:
     def _begin_each(
         self, begin: Callable[[Running, T], None], many: Sequence[tuple[Running, T]], first: int = 0
     ) -> None:
-        """Begin as many as there is time for in one turn of the loop."""
+        """Begin as many as one call commits, or there is time for in one turn of the loop."""
         until = time.monotonic() + TURN_S
         for index in range(first, len(many)):
             running, loaded = many[index]
@@ -207,7 +207,8 @@ class Executor:
                     begin(running, loaded)
                 except Exception as error:  # noqa: BLE001 - it fails alone
                     self._fail(running, error)
-            if time.monotonic() > until and index + 1 < len(many):
+            begun = index + 1 - first
+            if (begun == TOGETHER_MAX or time.monotonic() > until) and index + 1 < len(many):
                 asyncio.get_running_loop().call_soon(self._begin_each, begin, many, index + 1)
                 return
 
