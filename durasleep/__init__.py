@@ -19,6 +19,7 @@ from durasleep.client import Handle
 from durasleep.codec import Codec
 from durasleep.errors import (
     Canceled,
+    ClientClosed,
     DurasleepError,
     ExecutionError,
     NotFound,
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Canceled",
+    "ClientClosed",
     "Codec",
     "Context",
     "Disposition",

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from durasleep.codec import Codec
-from durasleep.errors import NotFound, WaitTimeout
+from durasleep.errors import ClientClosed, NotFound, WaitTimeout
 from durasleep.inbox import Expected, Inbox, hear_answers
 from durasleep.model import Disposition, PromiseId, Recording, State, check_id, owner_of
 from durasleep.runtime.context import Context
@@ -22,6 +22,7 @@ from durasleep.store.commands import Controlled, Created, Item
 from durasleep.store.doctor import Diagnosis
 from durasleep.store.fsck import Report
 from durasleep.store.keys import Keyspace
+from durasleep.store.local import PerLoop
 from durasleep.store.search import Found, Timer
 from durasleep.store.store import Store
 from durasleep.store.tree import Tree
@@ -64,7 +65,7 @@ class Handle(Generic[T]):
         """The value; raises what the execution raised, Canceled or TimedOut, WaitTimeout after ``timeout``."""
         ending = self.known()
         if ending is None:
-            with self.client.hurry:
+            with self.client.inbox.hurry:
                 ending = await self.ending(timeout)
         return self.value_of(ending)
 
@@ -114,7 +115,8 @@ class Handle(Generic[T]):
     def expect(self) -> Expected | None:
         """What the inbox has to be told to tell of it from now on, if there is anything; called for you."""
         is_known = self._ending is not None and self._ending.is_final
-        is_expected = self._expected is not None and not self._expected.is_missed
+        expected = self._expected
+        is_expected = expected is not None and expected.inbox is self.client.inbox and not expected.is_missed
         if is_known or is_expected or owner_of(self.id) is not None:
             return None
         self._expected = self.client.expect(self.id)
@@ -181,35 +183,55 @@ class Promises:
         return (await store.call(calls.settle(store.keys(id), id, state, payload))).by_us
 
 
+class _Connected:
+    """What a client has in one event loop."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self.store = store
+        self.inbox = Inbox(store, calls.Names().inbox, settings)
+
+    async def close(self) -> None:
+        error = ClientClosed("the client was closed while this was waited for; what was started goes on")
+        await self.inbox.close(error)
+        await self.store.aclose(error)
+
+
 class Client:
-    """Starts, awaits and steers executions in one namespace. Connects at the first call."""
+    """Starts, awaits and steers executions in one namespace. Connects at the first call.
+
+    One client serves all event loops, in whichever threads: each has a connection of its own, made when it first calls.
+    """
 
     def __init__(self, store: Store, codec: Codec, settings: Settings, *, group: str) -> None:
         self.codec = codec
         self.settings = settings
         self.promises = Promises(self)
-        self._store = store
+        self._store = store  # how to connect; each loop has one like it
+        self._of_loop = PerLoop(lambda: _Connected(store.beside(), settings), _Connected.close)
         self._group = group
         self._names = calls.Names()
-        self._inbox = Inbox(store, self._names.inbox, settings)
-        self.hurry = self._inbox.hurry
-        """Entered while somebody waits for a single result."""
+
+    @property
+    def inbox(self) -> Inbox:
+        """Where this event loop hears of results."""
+        return self._of_loop.here().inbox
 
     def new_call(self) -> str:
         """A name for one call, under which it may be repeated."""
         return self._names.call()
 
     async def opened(self) -> Store:
-        """The store, connected and checked."""
-        await self._store.open()
-        return self._store
+        """The store of this event loop, connected and checked."""
+        store = self._of_loop.here().store
+        await store.open()
+        return store
 
     async def aclose(self) -> None:
-        await self._inbox.close()
-        await self._store.aclose()
+        """Close what this event loop has; whoever waits in it hears ClientClosed. To call again connects again."""
+        await self._of_loop.close()
 
     async def __aenter__(self) -> Self:
-        await self._store.open()
+        await self.opened()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -269,7 +291,7 @@ class Client:
         """
         name = name_of(fn)
         payload = self.codec.encode_args(args, kwargs, name)
-        store = self._store.confirming(min_replicas, fsync)
+        store = self._of_loop.here().store.confirming(min_replicas, fsync)
         await store.open()
         make = self._rpc_maker(store.keys(id), name, target, timeout, delay)
         call = make(id, payload, self.new_call())
@@ -319,15 +341,16 @@ class Client:
             target=target or self._group,
             timeout=timeout,
             delay=delay,
-            inbox=self._inbox.name,
+            inbox=self.inbox.name,
             settings=self.settings,
         )
 
     def _handles(self, ids: Sequence[PromiseId], hint: Any) -> list[Handle[Any]]:
         """For what is about to be created: while the inbox is read anyway, results that come early are not missed."""
-        if not self._inbox.is_listening:
+        inbox = self.inbox
+        if not inbox.is_listening:
             return [Handle(self, id, hint, None, None) for id in ids]
-        expected = self._inbox.expect_all(ids)
+        expected = inbox.expect_all(ids)
         return [Handle(self, id, hint, None, None, one) for id, one in zip(ids, expected, strict=True)]
 
     async def gather(self, handles: Sequence[Handle[Any]], *, return_exceptions: bool = False) -> list[Any]:
@@ -354,14 +377,15 @@ class Client:
 
     def attach(self, handles: Iterable[Handle[Any]]) -> None:
         """Be told of the endings of some handles of this client; what the server answers is not waited for."""
+        here = self._of_loop.here()
         expected = [one for handle in handles if (one := handle.expect()) is not None]
         for part in calls.in_parts(expected):
-            made = [commands.attach(self._store.keys(one.id), one.id, inbox=self._inbox.name) for one in part]
-            self._store.ask(made).add_done_callback(partial(hear_answers, part))
+            made = [commands.attach(here.store.keys(one.id), one.id, inbox=here.inbox.name) for one in part]
+            here.store.ask(made).add_done_callback(partial(hear_answers, part))
 
     def expect(self, id: PromiseId) -> Expected:
         """What the inbox will tell of a promise, once it has been asked for."""
-        return self._inbox.expect(id)
+        return self.inbox.expect(id)
 
     def get(self, id: str, hint: Any = Any) -> Handle[Any]:
         """A handle for what has this id, its result shaped by ``hint``; whether it exists shows when it is awaited."""
@@ -397,10 +421,12 @@ class Client:
             raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on") from None
 
     async def _wait(self, id: PromiseId, expected: Expected | None) -> Ending:
-        store = await self.opened()
+        store, inbox = await self.opened(), self.inbox
+        if expected is not None and expected.inbox is not inbox:
+            expected = None  # it tells another event loop
         while True:
             if expected is None:
-                expected = self._inbox.expect(id)
+                expected = inbox.expect(id)
                 ending = await self._attach(store, id, expected)
                 if ending is None or ending.is_final:
                     expected.forget()
@@ -418,7 +444,7 @@ class Client:
         try:
             if owner_of(id) is not None and await store.call(reads.read_head(store.keys(id), id)) is None:
                 return None
-            created = await store.call(commands.attach(store.keys(id), id, inbox=self._inbox.name))
+            created = await store.call(commands.attach(store.keys(id), id, inbox=expected.inbox.name))
         except BaseException:
             expected.forget()
             raise

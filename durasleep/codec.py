@@ -42,9 +42,20 @@ _MICROSECOND = timedelta(microseconds=1)
 _INT_BITS_MAX = 14_000  # beyond 4300 digits Python refuses to show one, so no screen or log could
 _NESTED_MAX = 32  # tuples and sets inside one another: each may hold 511 lists in lists, 300 bytes of C stack apiece
 _ON_STACK_MAX = 4  # levels of them read by unpackb, whose 40 KB of C stack each would overflow a small thread's
+# What bytes that are anyone's can raise as they are read: not all there is, for that of a signal handler is its own.
+_BAD_BYTES = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    msgpack.exceptions.UnpackException,
+)
 _SHORT = 1024  # a kept packer keeps its buffer: nothing longer goes through it
 _SMALL = (int, bool)
-_LIST = (list,)
+_LIST = (list, tuple)
 _ARGUMENTS = (list, dict)
 _NEITHER: Any = (None, None)
 _SHOWN_PATH_DEPTH = 50
@@ -309,7 +320,7 @@ def _parts_of(value: Any) -> list[tuple[str, object]]:
 def _unpack(payload: bytes) -> Any:
     try:
         return _unpackb(payload, 0)
-    except Exception as error:  # noqa: BLE001 - these bytes may be anyone's: whatever is wrong, they are not ours
+    except _BAD_BYTES as error:
         raise CorruptData(f"a payload is not one of ours: {error or type(error).__name__}") from None
 
 

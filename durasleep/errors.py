@@ -23,6 +23,7 @@ DurasleepError
 │   ├── Canceled                         it was canceled
 │   └── TimedOut (also a TimeoutError)   its deadline passed
 ├── WaitTimeout (also a TimeoutError)    we stopped waiting; the execution goes on
+├── ClientClosed                         our client was closed while we waited; the execution goes on
 ├── Mismatch                             code and journal disagree; the execution is halted
 ├── NotDurable (also a RuntimeError)     a workflow asked its loop for I/O
 ├── Stuck                                a workflow waits for what only itself could produce
@@ -104,6 +105,10 @@ class CorruptData(StoreError):
 
 class Fenced(StoreError):
     """The execution belongs to another worker or a later epoch; nothing was written."""
+
+
+class ClientClosed(DurasleepError):
+    """The client was closed while something was waited for. What has been started goes on."""
 
 
 class ExecutionError(DurasleepError):

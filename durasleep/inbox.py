@@ -28,10 +28,11 @@ logger = logging.getLogger("durasleep")
 class Expected:
     """The ending of one promise, once the inbox tells it; it may be told that nothing is known: look yourself."""
 
-    __slots__ = ("_future", "_inbox", "_is_told", "before", "ending", "id", "is_missed")
+    __slots__ = ("_future", "_is_told", "before", "ending", "id", "inbox", "is_missed")
 
     def __init__(self, inbox: Inbox, id: PromiseId) -> None:
-        self._inbox = inbox
+        self.inbox = inbox
+        """Who tells it, in the event loop of that one."""
         self._future: asyncio.Future[Ending | None] | None = None
         self._is_told = False
         self.before: Expected | None = None
@@ -67,9 +68,14 @@ class Expected:
             self.forget()
             self.tell(ending)
 
+    def fail(self, error: Exception) -> None:
+        """Nothing will be told; whoever waits hears why."""
+        if self._future is not None and not self._future.done():
+            self._future.set_exception(error)
+
     def forget(self) -> None:
         """Nobody waits for it any more."""
-        self._inbox.forget(self)
+        self.inbox.forget(self)
 
 
 def hear_answers(expected: Sequence[Expected], asked: asyncio.Future[list[Created | DurasleepError]]) -> None:
@@ -150,14 +156,15 @@ class Inbox:
         else:
             del self._waiting[expected.id]
 
-    async def close(self) -> None:
+    async def close(self, error: Exception) -> None:
+        """Stop reading; who still waits hears ``error``."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         for latest in tuple(self._waiting.values()):
             expected: Expected | None = latest
             while expected is not None:
-                expected.future.cancel()
+                expected.fail(error)
                 expected = expected.before
         self._waiting.clear()
         await self._link.close()

@@ -20,6 +20,7 @@ from durasleep.store.connection import AnyClient, Connector, SyncLink
 from durasleep.store.doctor import Diagnosis
 from durasleep.store.fsck import Report
 from durasleep.store.keys import Keyspace
+from durasleep.store.local import PerThread
 from durasleep.store.search import Found, Timer
 from durasleep.store.store import SyncStore
 from durasleep.store.tree import Tree
@@ -103,8 +104,20 @@ class Promises:
         return store.call(calls.settle(store.keys(id), id, state, payload)).by_us
 
 
+class _Waiting:
+    """What a thread waits with."""
+
+    def __init__(self) -> None:
+        self.inbox = calls.Names().inbox
+        self.last = b"0-0"
+        """The entry of the inbox that it has read last."""
+
+
 class Client:
-    """Starts, awaits and steers executions in one namespace. Connects at the first call; one thread at a time."""
+    """Starts, awaits and steers executions in one namespace. Connects at the first call.
+
+    One client serves all threads and forked children: each has a connection of its own, made when it first calls.
+    """
 
     def __init__(
         self,
@@ -120,11 +133,10 @@ class Client:
         self.promises = Promises(self)
         self._group = check_name(group, "group")
         self._names = calls.Names()
-        self._inbox = self._names.inbox
+        self._waiting = PerThread(_Waiting)
         connector = Connector.of(url_or_client)
         self._store = SyncStore(connector, namespace=check_name(namespace, "namespace"), settings=settings)
         self._reader: SyncLink = self._store.link(settings.read_block_s + READ_MARGIN_S)
-        self._last = b"0-0"
 
     def new_call(self) -> str:
         """A name for one call, under which it may be repeated."""
@@ -268,7 +280,7 @@ class Client:
         tells_inbox = store.call(reads.read_head(keys, id)) is not None
         while True:
             if tells_inbox:  # again and again: it also keeps the inbox alive
-                created = store.call(commands.attach(keys, id, inbox=self._inbox))
+                created = store.call(commands.attach(keys, id, inbox=self._waiting.here().inbox))
                 ending = calls.ending_of_created(id, created)
             else:
                 ending = self.look(id)  # an entry of a journal tells no inbox
@@ -278,23 +290,24 @@ class Client:
             if left_s <= 0:
                 raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on")
             if tells_inbox:
-                self._listen(keys.inbox(self._inbox).encode(), min(left_s, self.settings.read_block_s))
+                self._listen(keys, min(left_s, self.settings.read_block_s))
             else:
                 time.sleep(min(left_s, 1.0))
 
-    def _listen(self, inbox: bytes, block_s: float) -> None:
+    def _listen(self, keys: Keyspace, block_s: float) -> None:
         """Until something came to the inbox, or for ``block_s``; what came is a hint to look."""
-        block_ms = max(1, round(block_s * 1000))
+        waiting = self._waiting.here()
+        inbox, block_ms = keys.inbox(waiting.inbox).encode(), max(1, round(block_s * 1000))
         try:
             [found] = self._reader.exchange(
-                [[b"XREAD", b"BLOCK", b"%d" % block_ms, b"COUNT", b"256", b"STREAMS", inbox, self._last]]
+                [[b"XREAD", b"BLOCK", b"%d" % block_ms, b"COUNT", b"256", b"STREAMS", inbox, waiting.last]]
             )
         except StoreUnavailable:
-            self._last = b"0-0"
+            waiting.last = b"0-0"
             time.sleep(min(block_s, 1.0))
             return
         for _, rows in found or ():
-            self._last = rows[-1][0]
+            waiting.last = rows[-1][0]
 
     def search(
         self,

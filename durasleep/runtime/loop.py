@@ -146,6 +146,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     A loop is made for each activation: what most of them leave as it is stands in the class, and is not written anew.
     """
 
+    is_of_a_workflow = True
     timers: Timers | None = None
     root: WorkflowTask[Any] | None = None
     quiet = False

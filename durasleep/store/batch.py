@@ -188,10 +188,10 @@ def is_unserved(answer: Any, *, waits_for_rights: bool) -> bool:
 
 def confirmation(settings: Settings) -> list[list[Value]]:
     """What follows the commands of an exchange, if it must be confirmed: it speaks of all that were written before."""
-    timeout_ms = round(settings.confirm_timeout_s * 1000)
+    replicas, timeout_ms = str(settings.min_replicas), str(round(settings.confirm_timeout_s * 1000))
     if settings.fsync:
-        return [[b"WAITAOF", 1, settings.min_replicas, timeout_ms]]
-    return [[b"WAIT", settings.min_replicas, timeout_ms]] if settings.min_replicas else []
+        return [[b"WAITAOF", b"1", replicas, timeout_ms]]
+    return [[b"WAIT", replicas, timeout_ms]] if settings.min_replicas else []
 
 
 def check_confirmed(replies: Sequence[Reply], settings: Settings) -> None:
@@ -245,13 +245,18 @@ class Batcher:
             self._pump = asyncio.get_running_loop().create_task(self._run(), name="durasleep-batcher")
         return asked.future
 
-    async def close(self) -> None:
-        """Stop; what still waits is cancelled."""
+    async def close(self, error: Exception | None = None) -> None:
+        """Stop; who still waits hears ``error``, or is cancelled without one."""
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.gather(self._pump, return_exceptions=True)
         for asked in (*[asked for asked, _ in self._under_way], *self._waiting):
-            asked.future.cancel()
+            if error is None:
+                asked.future.cancel()
+            else:
+                asked.fail(error)
+        self._under_way = []
+        self._waiting.clear()
         await self._link.close()
 
     async def _run(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -99,6 +100,12 @@ class Description:
     """The latest, at most ``SHOWN_ATTEMPTS_MAX``, oldest first."""
 
 
+# Not the generator that all of a program shares: two that seeded it alike, or a child and its parent, would take one
+# another's calls for their own.
+_chance = random.Random()
+os.register_at_fork(after_in_child=_chance.seed)
+
+
 class Names:
     """Names nobody else has: of a client's inbox, and of its calls, which may be repeated.
 
@@ -110,7 +117,7 @@ class Names:
 
     def call(self) -> str:
         """The name of one more call: it is only compared with that of another call for the same id."""
-        return str(random.getrandbits(31))
+        return str(_chance.getrandbits(31))
 
 
 def rpc_maker(

@@ -273,20 +273,19 @@ def _op_values(op: Op) -> list[Value]:
         return ["5", "step", op.number, op.name, STATE[op.state], op.payload]
     match op:
         case StartPromise(number, name, due):
-            return [4, "promise", number, name, due or ""]
+            return ["4", "promise", number, name, due or ""]
         case StartChild(number, function, args, queue, due, child_id, detached):
             op_name = "detached" if detached else "child"
-            return [7, op_name, number, function, queue or "", args, due or "", child_id or ""]
+            return ["7", op_name, number, function, queue or "", args, due or "", child_id or ""]
         case CancelEntry(number, kind, name):
-            return [4, "cancel", number, KIND[kind], name]
+            return ["4", "cancel", number, KIND[kind], name]
         case Mark(number, kind, name):
-            return [4, "mark", number, KIND[kind], name]
+            return ["4", "mark", number, KIND[kind], name]
         case Transaction(number, commands):
-            words: list[Value] = [2, "transaction", number]
+            words: list[Value] = ["transaction", number]
             for command in commands:
-                words += [len(command), *command]
-            words[0] = len(words) - 1
-            return words
+                words += [str(len(command)), *command]
+            return [str(len(words)), *words]
 
 
 def op_bytes(op: Op) -> int:
@@ -345,7 +344,7 @@ def commit(
         for op in ops:
             args += _op_values(op)
             size += op_bytes(op)
-        args[0] = len(args) - 1
+        args[0] = str(len(args) - 1)
     return Item(_commit_route(keys, consumer), args, _parse_committed, size)
 
 
@@ -384,7 +383,9 @@ def fire(keys: Keyspace, *, limit: int, latest_ms: int | None = None) -> Command
     """Settle at most ``limit`` timers that are due; none if the server's clock shows more than ``latest_ms``."""
     lua = script.load("fire", keys.movable_clock)
     return Command(
-        script.evalsha(lua, key_list(keys), lua.head(limit=limit, latest="" if latest_ms is None else latest_ms)),
+        script.evalsha(
+            lua, key_list(keys), lua.head(limit=str(limit), latest="" if latest_ms is None else str(latest_ms))
+        ),
         _parse_fired,
         lua,
     )
@@ -397,7 +398,9 @@ def read_number(key: str) -> Command[int | None]:
 
 def keep_number(key: str, number: int, *, ttl_s: float) -> Command[bool]:
     """Keep one for a while."""
-    return Command([b"SET", key.encode(), number, b"PX", round(ttl_s * 1000)], lambda reply: reply is not None)
+    return Command(
+        [b"SET", key.encode(), str(number), b"PX", str(round(ttl_s * 1000))], lambda reply: reply is not None
+    )
 
 
 # -- settle ------------------------------------------------------------------
@@ -469,7 +472,7 @@ def heartbeat(
 ) -> Command[Beat]:
     """Note a worker alive and hear what became of what it holds."""
     lua = script.load("heartbeat", keys.movable_clock)
-    head = lua.head(consumer=consumer, group=group, client=client_id, info=info, ttl_ms=ttl_ms)
+    head = lua.head(consumer=consumer, group=group, client=str(client_id), info=info, ttl_ms=str(ttl_ms))
     named = [value for lease in held for value in (lease.queue, lease.entry, lease.id)]
     return Command(script.evalsha(lua, key_list(keys), [*head, *named]), _parse_beat, lua)
 
@@ -510,8 +513,8 @@ def reclaim(
         queue=queue,
         beat=beat,
         give_back=give_back,
-        max_attempts=max_attempts,
-        limit=limit,
+        max_attempts=str(max_attempts),
+        limit=str(limit),
     )
     return Command(script.evalsha(lua, key_list(keys), [*head, *entries]), _parse_reclaimed, lua)
 
@@ -571,7 +574,7 @@ def put_schedule(keys: Keyspace, schedule: Schedule) -> Item[str]:
 def advance_schedule(keys: Keyspace, schedule: Schedule, *, next_due_ms: int, id: PromiseId) -> Item[str]:
     """Start the execution that is due, under ``id``, and move on; ``stale`` if another worker did."""
     to = route("schedule", keys)
-    item = to.script.item(f"={next_due_ms}", schedule.due_ms, id, action="advance", name=schedule.name)
+    item = to.script.item(f"={next_due_ms}", str(schedule.due_ms), id, action="advance", name=schedule.name)
     return Item(to, item, _word)
 
 

@@ -35,6 +35,7 @@ from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnecti
 from durasleep.errors import StoreError, StoreRefused, StoreUnavailable, UsageError
 from durasleep.store import sentinel
 from durasleep.store.deadline import Deadline
+from durasleep.store.local import PerThread
 from durasleep.store.script import Value
 from durasleep.store.sentinel import Sentinels
 
@@ -294,42 +295,58 @@ async def _read(connection: RawConnection) -> Reply:
         raise
 
 
+class _Slot:
+    """Where a thread keeps its connection between two exchanges."""
+
+    connection: RawSyncConnection | None = None
+
+
 class SyncLink:
-    """The same over a blocking connection. Not shared between threads."""
+    """The same, blocking: for any thread and any forked child, each over a connection of its own."""
 
     def __init__(self, connector: Connector, name: str, timeout_s: float) -> None:
         self._connector = connector
         self._name = name
         self._timeout_s = timeout_s
-        self._connection: RawSyncConnection | None = None
+        self._slots = PerThread(_Slot)
 
     def exchange(self, commands: Sequence[Sequence[Value]]) -> list[Reply]:
         """See ``Link.exchange``."""
+        slot = self._slots.here()
+        # Taken out for the exchange: a signal handler or finalizer that calls meanwhile gets another connection.
+        connection, slot.connection = slot.connection, None
         try:
-            if self._connection is None:
+            if connection is None:
                 connection = self._connector.open_sync(self._name, self._timeout_s)
                 connection.connect()
-                self._connection = connection
-            connection = self._connection
             connection.send_packed_command([pack(commands)], check_health=False)
             replies = [_read_sync(connection) for _ in commands]
         except (OSError, redis_errors.RedisError, EOFError) as error:
-            self.close()
+            _disconnect(connection)
             raise unavailable(self._connector, error) from error
         except BaseException:
-            self.close()
+            _disconnect(connection)  # an answer that nobody waits for must not be taken for the next one's
             raise
-        if any(is_of_replica(reply) for reply in replies):
-            self.close()
+        if slot.connection is None and not any(is_of_replica(reply) for reply in replies):
+            slot.connection = connection
+        else:
+            _disconnect(connection)
         return replies
 
     def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                connection.disconnect()
-            except (OSError, redis_errors.RedisError):
-                return
+        """Let go of the connections of all threads."""
+        for slot in self._slots.all():
+            connection, slot.connection = slot.connection, None
+            _disconnect(connection)
+
+
+def _disconnect(connection: RawSyncConnection | None) -> None:
+    if connection is None:
+        return
+    try:
+        connection.disconnect()
+    except (OSError, redis_errors.RedisError):
+        return  # it was broken already
 
 
 def _read_sync(connection: RawSyncConnection) -> Reply:

@@ -81,7 +81,7 @@ def fsck(keys: Keyspace, *, repair: bool = False) -> Plan[Report]:
     cursor = b"0"
     while True:
         pattern = f"{keys.tag}*".encode()
-        [page] = yield [Command([b"SCAN", cursor, b"MATCH", pattern, b"COUNT", PAGE], lambda reply: reply)]
+        [page] = yield [Command([b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % PAGE], lambda reply: reply)]
         cursor, names = value_of(page)
         yield from _check(keys, _things(keys, names, queues, report), report, repair)
         if cursor == b"0":
@@ -149,7 +149,7 @@ def _parse(answer: list[bytes]) -> _Checked:
 def _check_members(keys: Keyspace, kind: str, key: bytes, report: Report, repair: bool) -> Plan[None]:
     cursor = b"0"
     while True:
-        [page] = yield [Command([b"ZSCAN", key, cursor, b"COUNT", PAGE], lambda reply: reply)]
+        [page] = yield [Command([b"ZSCAN", key, cursor, b"COUNT", b"%d" % PAGE], lambda reply: reply)]
         if isinstance(page, DurasleepError):
             report.add(_by_hand("corrupt", to_text(key), f"cannot be read: {page}"))
             return
@@ -162,7 +162,7 @@ def _check_members(keys: Keyspace, kind: str, key: bytes, report: Report, repair
 def _check_queue(keys: Keyspace, queue: bytes, report: Report, repair: bool) -> Plan[None]:
     stream, start = keys.queue(to_text(queue)).encode(), b"-"
     while True:
-        [rows] = yield [Command([b"XRANGE", stream, start, b"+", b"COUNT", PAGE], lambda reply: reply)]
+        [rows] = yield [Command([b"XRANGE", stream, start, b"+", b"COUNT", b"%d" % PAGE], lambda reply: reply)]
         if isinstance(rows, DurasleepError):
             report.add(_by_hand("corrupt", to_text(stream), f"cannot be read: {rows}"))
             return

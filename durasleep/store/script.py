@@ -34,7 +34,8 @@ _TABLES: dict[str, dict[str, str] | dict[str, int]] = {
     "DEFAULT": DEFAULT,
 }
 
-Value = bytes | str | int
+Value = bytes | str
+"""An argument. No number: as hiredis writes one, an exception of a signal handler ends the process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +64,12 @@ class Script:
             raise _misnamed(f"an item of {self.name}.lua", self.item_names, values) from None
         if len(values) != len(bound):
             raise _misnamed(f"an item of {self.name}.lua", self.item_names, values)
-        return [len(bound) + len(rest), *bound, *rest]
+        return [str(len(bound) + len(rest)), *bound, *rest]
 
 
 def to_bytes(value: Value) -> bytes:
     """An argument as Redis takes it; our own connections do that as they pack it."""
-    if isinstance(value, bytes):
-        return value
-    return value.encode() if isinstance(value, str) else b"%d" % value
+    return value if isinstance(value, bytes) else value.encode()
 
 
 def _misnamed(what: str, names: tuple[str, ...], values: dict[str, Value]) -> TypeError:
@@ -134,7 +133,7 @@ def load(name: str, movable_clock: bool = False) -> Script:
 
 def evalsha(script: Script, keys: Sequence[Value], args: Iterable[Value]) -> list[Value]:
     """The command that runs a script the server knows; it answers NOSCRIPT if it does not."""
-    return [b"EVALSHA", script.sha, len(keys), *keys, *args]
+    return [b"EVALSHA", script.sha, str(len(keys)), *keys, *args]
 
 
 def as_eval(script: Script, command: list[Value]) -> list[Value]:

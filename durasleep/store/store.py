@@ -192,10 +192,11 @@ class Store:
         page = await self.send(reads.read_page(keys, id, news=True))
         return None if page.cursor else await self.run(reads.load_rest(keys, id, page))
 
-    async def aclose(self) -> None:
+    async def aclose(self, error: Exception | None = None) -> None:
+        """Close; who still waits for an answer hears ``error``, or is cancelled without one."""
         for other in self._confirming.values():
-            await other.aclose()
-        await self._batcher.close()
+            await other.aclose(error)
+        await self._batcher.close(error)
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[Store]:
@@ -208,7 +209,7 @@ class Store:
 
 
 class SyncStore:
-    """One namespace, for code without asyncio. One thread at a time."""
+    """One namespace, for code without asyncio: for any thread and any forked child."""
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from durasleep.store.reads import Head
 from durasleep.store.store import Store
 from durasleep.worker.running import Running
 
-_entry_of = attrgetter("lease.entry")
+_place_of = attrgetter("lease.queue", "lease.entry")
 
 TURN_S = 0.005  # of user code in one turn of the loop; what is left goes on in the next
 
@@ -51,7 +51,7 @@ class Commits:
 
     def _flush(self) -> None:
         due, self._due = self._due, []
-        due.sort(key=_entry_of)  # what lies together in the stream is asked for together
+        due.sort(key=_place_of)  # what lies together in the stream is asked for together
         many: list[Running] = []
         items: list[Item[Committed]] = []
         for running in due:

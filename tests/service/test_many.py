@@ -86,7 +86,7 @@ async def test_a_reader_that_fell_behind_the_cap_of_its_inbox_looks_for_itself(
     exchange = Link.exchange
 
     async def held(self: Link, commands: Any, *, block_s: float = 0.0) -> Any:
-        if self is app._inbox._link and commands[0][0] == b"XREAD":  # pyright: ignore[reportPrivateUsage]
+        if self is app.inbox._link and commands[0][0] == b"XREAD":  # pyright: ignore[reportPrivateUsage]
             await may_read.wait()
         return await exchange(self, commands, block_s=block_s)
 
@@ -95,7 +95,7 @@ async def test_a_reader_that_fell_behind_the_cap_of_its_inbox_looks_for_itself(
     app.attach(handles)
     async with serving(new_app(settings=replace(DEFAULTS, batch_items_max=1))):
         assert await starter.gather([starter.get(handle.id) for handle in handles]) == [2 * n for n in range(count)]
-        key = app._inbox._key  # pyright: ignore[reportPrivateUsage]
+        key = app.inbox._key  # pyright: ignore[reportPrivateUsage]
         assert await real_server.client().xlen(key) < count
         may_read.set()
         async with asyncio.timeout(DEFAULTS.client_check_s / 2):
@@ -103,7 +103,7 @@ async def test_a_reader_that_fell_behind_the_cap_of_its_inbox_looks_for_itself(
 
 
 async def test_handles_that_nobody_keeps_are_forgotten(app: Durasleep) -> None:
-    inbox = app._inbox  # pyright: ignore[reportPrivateUsage]
+    inbox = app.inbox  # pyright: ignore[reportPrivateUsage]
     async with serving(app):
         await (await app.rpc("warm", double, 1))
         await eventually(
@@ -138,7 +138,7 @@ async def test_what_goes_well_is_told_line_by_line_up_to_a_bound_and_counted_bey
 @asynccontextmanager
 async def _listening(app: Durasleep) -> AsyncGenerator[bytes]:
     """The inbox of an application is read from where it stands, as long as this lasts; gives its key."""
-    inbox = app._inbox  # pyright: ignore[reportPrivateUsage]
+    inbox = app.inbox  # pyright: ignore[reportPrivateUsage]
     awaited = await app.promises.create("awaited")
     app.attach([awaited])
     await eventually(
@@ -199,7 +199,7 @@ async def test_a_gather_that_is_cancelled_half_way_leaves_its_handles_as_they_ar
 
 
 async def test_of_several_handles_of_one_id_each_is_told_and_any_may_go(app: Durasleep) -> None:
-    inbox = app._inbox  # pyright: ignore[reportPrivateUsage]
+    inbox = app.inbox  # pyright: ignore[reportPrivateUsage]
     await app.promises.create("one")
     handles = [app.get("one") for _ in range(5)]
     async with _listening(app):
@@ -230,9 +230,10 @@ async def test_what_the_inbox_may_have_missed_is_asked_for_together(
 ) -> None:
     exchanges: list[int] = []
     exchange = Link.exchange
+    ours = (await app.opened())._link  # pyright: ignore[reportPrivateUsage]
 
     async def counted(self: Link, commands: Any, *, block_s: float = 0.0) -> Any:
-        if self is app._store._link:  # pyright: ignore[reportPrivateUsage]
+        if self is ours:
             exchanges.append(len(commands))
         return await exchange(self, commands, block_s=block_s)
 
@@ -241,7 +242,7 @@ async def test_what_the_inbox_may_have_missed_is_asked_for_together(
         gathering = asyncio.create_task(app.gather(handles))
         await asyncio.sleep(0)  # it waits for the first
         monkeypatch.setattr(Link, "exchange", counted)
-        app._inbox._tell_to_look()  # pyright: ignore[reportPrivateUsage]
+        app.inbox._tell_to_look()  # pyright: ignore[reportPrivateUsage]
         async with serving(new_app()):
             assert await gathering == [2 * n for n in range(MANY)]
         assert len(exchanges) < MANY / 10

@@ -11,6 +11,7 @@ import durasleep
 def test_the_public_names_are_these_and_no_others() -> None:
     assert durasleep.__all__ == [
         "Canceled",
+        "ClientClosed",
         "Codec",
         "Context",
         "Disposition",

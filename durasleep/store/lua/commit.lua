@@ -22,7 +22,7 @@ local seldom
 -- What is pending to this very consumer. Items mostly come in the order of their entries, which mostly lie together in
 -- the stream: so those behind an entry are asked for along with it, all if it is the first, and later about as many as
 -- the last question has spared us.
-local held, held_queue, items_left, spared = {}, nil, 0, nil
+local known_of, items_left = {}, 0 -- queue -> entries that are held, and how many the last question has spared us
 
 -- How many items there are from `first` on.
 local function count_items(first)
@@ -34,7 +34,7 @@ local function count_items(first)
   return count
 end
 
-local function note_pending(rows)
+local function note_pending(held, rows)
   local ids, ours = {}, 0
   for i = 1, #rows do
     ids[i] = rows[i][1]
@@ -46,28 +46,30 @@ local function note_pending(rows)
   return ids, ours
 end
 
-local function ask_pending(queue, entry)
+local function ask_pending(known, queue, entry)
   local stream, group = queue_prefix .. queue, group_of(queue) or ''
-  local count = spared and math.min(items_left, 2 * spared + 1) or items_left
-  local ids, ours = note_pending(redis.pcall('XPENDING', stream, group, entry, '+', count))
+  local count = known.spared and math.min(items_left, 2 * known.spared + 1) or items_left
+  local ids, ours = note_pending(known.held, redis.pcall('XPENDING', stream, group, entry, '+', count))
   note_run(queue, ids)
   if ours < #ids then -- other workers hold some in between
-    note_pending(redis.pcall('XPENDING', stream, group, entry, '+', count, consumer))
+    note_pending(known.held, redis.pcall('XPENDING', stream, group, entry, '+', count, consumer))
   end
-  spared = 0
+  known.spared = 0
 end
 
 local function is_held(queue, entry)
-  if queue ~= held_queue then
-    held, held_queue, spared = {}, queue, nil
+  local known = known_of[queue]
+  if not known then
+    known = { held = {} }
+    known_of[queue] = known
   end
-  if held[entry] then
-    spared = spared + 1
+  if known.held[entry] then
+    known.spared = known.spared + 1
   else
-    ask_pending(queue, entry)
+    ask_pending(known, queue, entry)
   end
   items_left = items_left - 1
-  return held[entry]
+  return known.held[entry]
 end
 
 -- The entries a commit speaks of, as many as it answers: they are gathered in one table for all items. Ops follow the

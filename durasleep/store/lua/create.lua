@@ -28,7 +28,7 @@ local function attach(record, kind, func, call, inbox)
 end
 
 -- kind, queue, start, deadline, inbox, retention, func
-local read_words = reader_of('^(%a?)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t(%d*)\t(.*)$')
+local read_words = reader_of('^(%a?)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t(-?%d*)\t(.*)$')
 
 -- `kind` is empty to attach only.
 local function create(at)

@@ -1,0 +1,280 @@
+"""One client for all threads, forked children and event loops of a program; what a close tells those who wait."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import pytest
+
+from durasleep import ClientClosed, Durasleep, WaitTimeout
+from durasleep.sync import Client as SyncClient
+from tests.servers import Server
+from tests.service.fixtures import NewApp
+from tests.service.functions import double, make_app, sleeping_workflow, waiting
+from tests.service.workers import Workers, eventually, serving
+
+T = TypeVar("T")
+
+THREADS = 8
+CALLS_EACH = 25
+
+
+@pytest.fixture
+def client(real_server: Server, namespace: str) -> Iterator[SyncClient]:
+    with SyncClient(real_server.url, namespace=namespace) as made:
+        yield made
+
+
+@pytest.fixture
+def shared(real_server: Server, namespace: str) -> Durasleep:
+    """Made outside any loop, as in the module of an application."""
+    return make_app(real_server.url, namespace)
+
+
+def in_threads(work: Callable[[int], T]) -> list[T]:
+    """What ``work`` answers in each of several threads that run at the same time."""
+    begin = threading.Barrier(THREADS)
+
+    def run(number: int) -> T:
+        begin.wait(10)
+        return work(number)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(run, range(THREADS)))
+
+
+def in_forked_child(work: Callable[[], Any]) -> Callable[[], int]:
+    """Runs ``work`` in a child that is forked here; the answer waits for its exit code, 0 if nothing was raised."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def expected_of(numbers: range) -> list[int]:
+    return [2 * number for number in numbers]
+
+
+def test_one_sync_client_serves_many_threads(client: SyncClient, workers: Workers) -> None:
+    """Each thread starts, awaits and describes executions of its own, and hears of these."""
+    workers.begin("w1")
+
+    def work(thread: int) -> list[Any]:
+        numbers = range(thread * 1000, thread * 1000 + CALLS_EACH)
+        handles = [client.rpc(f"double-{number}", double, number) for number in numbers]
+        assert [client.describe(handle.id).id for handle in handles] == [handle.id for handle in handles]
+        return [handle.result(timeout=30) for handle in handles]
+
+    answers = in_threads(work)
+    assert answers == [expected_of(range(at * 1000, at * 1000 + CALLS_EACH)) for at in range(THREADS)]
+
+
+def test_one_sync_client_serves_a_parent_and_its_forked_children(client: SyncClient, workers: Workers) -> None:
+    """The connections are made before the fork, and used by all of them at once after it."""
+    workers.begin("w1")
+    assert client.rpc("before", double, 1).result(timeout=30) == 2
+
+    def work(first: int) -> None:
+        numbers = range(first, first + CALLS_EACH)
+        handles = [client.rpc(f"double-{number}", double, number) for number in numbers]
+        assert [handle.result(timeout=30) for handle in handles] == expected_of(numbers)
+
+    codes = [in_forked_child(partial(work, first)) for first in (1000, 2000, 3000)]
+    work(0)
+    assert [code() for code in codes] == [0, 0, 0]
+    assert client.rpc("after", double, 2).result(timeout=30) == 4
+
+
+def test_the_end_of_a_child_does_not_end_the_connection_of_its_parent(client: SyncClient, workers: Workers) -> None:
+    """A child that closes the client, or ends without using it, leaves its parent's connections alone."""
+    workers.begin("w1")
+    assert client.rpc("before", double, 1).result(timeout=30) == 2
+    assert in_forked_child(client.close)() == 0
+    assert in_forked_child(lambda: None)() == 0
+    with ThreadPoolExecutor(1) as pool:  # which waits while others come and go
+        waits = pool.submit(client.rpc("sleep", sleeping_workflow, 0.3).result, 30)
+        assert in_forked_child(client.close)() == 0
+        assert waits.result() == "Slept for 0.3 seconds"
+
+
+def test_a_signal_handler_may_call_while_a_call_is_under_way(client: SyncClient, workers: Workers) -> None:
+    workers.begin("w1")
+    seen: list[str] = []
+    handle = client.rpc("sleep", sleeping_workflow, 1)
+
+    def look(*_: object) -> None:
+        seen.append(client.describe("sleep").id)
+
+    before = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+    try:
+        assert handle.result(timeout=30) == "Slept for 1 seconds"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert set(seen) == {"sleep"}
+
+
+# A socket that redis-py was about to connect, as the handler raised, goes with a warning.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_handler_that_raises_leaves_no_answer_for_the_next_call(client: SyncClient, workers: Workers) -> None:
+    class Enough(Exception):
+        pass
+
+    def enough(*_: object) -> None:
+        raise Enough
+
+    workers.begin("w1")
+    handles = [client.rpc(f"double-{number}", double, number) for number in range(20)]
+    for handle in handles:
+        handle.result(timeout=30)
+    before = signal.signal(signal.SIGALRM, enough)
+    try:
+        interrupted = 0
+        for _ in range(200):
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.002))
+            try:
+                for handle in handles:
+                    assert client.describe(handle.id).id == handle.id
+            except Enough:
+                interrupted += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted
+    assert [client.describe(handle.id).id for handle in handles] == [handle.id for handle in handles]
+
+
+def test_the_same_seed_gives_no_two_calls_one_name(real_server: Server, namespace: str) -> None:
+    """Two programs that seed alike would both hear ``created`` for one id."""
+    found = []
+    for _ in range(2):
+        random.seed(42)
+        with SyncClient(real_server.url, namespace=namespace) as client:
+            found.append(client.rpc("one", double, 1).disposition)
+    assert found == ["created", "attached"]
+
+
+def test_a_parent_and_its_child_give_no_two_calls_one_name(client: SyncClient) -> None:
+    assert client.rpc("before", double, 1).disposition == "created"
+    child = in_forked_child(lambda: client.rpc("one", double, 1))
+    assert child() == 0
+    assert client.rpc("one", double, 1).disposition == "attached"
+
+
+def test_one_application_serves_one_event_loop_after_another(shared: Durasleep, workers: Workers) -> None:
+    workers.begin("w1")
+
+    async def once(number: int) -> int:
+        handle = await shared.rpc(f"double-{number}", double, number)
+        return await handle.result(timeout=30)
+
+    assert [asyncio.run(once(number)) for number in range(5)] == expected_of(range(5))
+
+
+def test_one_application_serves_the_event_loops_of_many_threads(shared: Durasleep, workers: Workers) -> None:
+    workers.begin("w1")
+
+    async def work(thread: int) -> list[int]:
+        numbers = range(thread * 1000, thread * 1000 + CALLS_EACH)
+        handles = await shared.rpc_many(double, [(f"double-{number}", number) for number in numbers])
+        first = await handles[0].result(timeout=30)
+        return [first, *(await shared.gather(handles))[1:]]
+
+    answers = in_threads(lambda thread: asyncio.run(work(thread)))
+    assert answers == [expected_of(range(at * 1000, at * 1000 + CALLS_EACH)) for at in range(THREADS)]
+
+
+def test_a_handle_of_one_loop_may_be_awaited_in_another(shared: Durasleep, workers: Workers) -> None:
+    """Those of ``rpc_many`` are told of by the inbox of their own loop, which is gone by then."""
+
+    async def begin() -> list[Any]:
+        handles = await shared.rpc_many(sleeping_workflow, [(f"sleep-{number}", 0.1) for number in range(3)])
+        with pytest.raises(WaitTimeout):
+            await handles[0].result(timeout=0.01)
+        return [*handles, *await shared.rpc_many(double, [("one", 1), ("two", 2)])]
+
+    handles = asyncio.run(begin())
+    workers.begin("w1")
+
+    async def end() -> list[Any]:
+        first = await handles[-1].result(timeout=30)
+        return [*(await shared.gather(handles))[:-1], first]
+
+    assert asyncio.run(end()) == [*["Slept for 0.1 seconds"] * 3, 2, 4]
+
+
+@contextmanager
+def loop_in_a_thread() -> Generator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+async def test_a_close_in_one_loop_leaves_the_others_as_they_are(new_app: NewApp) -> None:
+    app = new_app()
+
+    async def in_both(work: Callable[[], Coroutine[Any, Any, T]], loop: asyncio.AbstractEventLoop) -> tuple[T, T]:
+        there = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
+        return await work(), await there
+
+    async with serving(new_app()):
+        handle = await app.rpc("wait", waiting)
+        with loop_in_a_thread() as loop:
+            there = asyncio.run_coroutine_threadsafe(app.get("wait").result(), loop)
+            assert await in_both(handle.done, loop) == (False, False)
+            await app.aclose()
+            await app.promises.resolve("wait~1", 7)
+            assert await asyncio.wrap_future(there) == 7
+            asyncio.run_coroutine_threadsafe(app.aclose(), loop).result(10)
+
+
+async def test_who_waits_when_the_client_is_closed_hears_that_it_was(new_app: NewApp) -> None:
+    """Not a cancel: that would end a TaskGroup as if all were well."""
+    app, other = new_app(), new_app()
+    handles = await app.rpc_many(waiting, [(f"wait-{number}",) for number in range(3)])
+    waiters = [
+        asyncio.create_task(handles[0].result()),
+        asyncio.create_task(handles[0].result(timeout=60)),
+        asyncio.create_task(app.gather(handles)),
+        asyncio.create_task(app.get("wait-2").result()),
+    ]
+    waited_for = app.inbox._waiting  # pyright: ignore[reportPrivateUsage]
+    await eventually(lambda: {"wait-0", "wait-2"} <= waited_for.keys(), "both to be waited for")
+    await app.aclose()
+    for waiter in waiters:
+        with pytest.raises(ClientClosed, match="goes on"):
+            await waiter
+    assert (await other.describe("wait-0")).status == "queued"
+    assert (await app.describe("wait-0")).status == "queued"  # to call again connects again
+
+
+async def test_a_call_that_is_under_way_when_the_client_is_closed_says_so(new_app: NewApp, real_server: Server) -> None:
+    app = new_app()
+    await app.opened()
+    real_server.sync_client().execute_command("CLIENT", "PAUSE", "1500", "ALL")
+    calling = asyncio.create_task(app.rpc("one", double, 1))
+    await asyncio.sleep(0)  # it asks
+    await asyncio.sleep(0)
+    await app.aclose()
+    with pytest.raises(ClientClosed):
+        await calling
