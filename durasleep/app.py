@@ -233,9 +233,10 @@ class Durasleep(Client):
         target: str | None = None,
         **kwargs: Any,
     ) -> datetime:
-        """Start ``fn`` at every time of a cron line in a zone, under ``<name>@<time>``; answers the first time.
+        """Start ``fn`` at every time of a cron line in a zone, under ``<name>@<time>``; answers the next time.
 
-        Scheduling a name again replaces it.
+        Scheduling a name again replaces it. With the same line and zone its next time stays as it was, even if it has
+        passed and no worker has seen it yet: so every start of an application may say what it schedules.
         """
         store = await self.opened()
         now_ms = await store.run(reads.now_ms(store.keys()))
@@ -243,8 +244,8 @@ class Durasleep(Client):
         payload = self.codec.encode_args(args, kwargs, name_of(fn))
         queue = parse_target(target or self.group).queue
         schedule = Schedule(check_name(name, "schedule"), line, zone, name_of(fn), queue, payload, due_ms)
-        await store.call(commands.put_schedule(store.keys(), schedule))
-        return datetime.fromtimestamp(due_ms / 1000, UTC)
+        kept_due_ms = await store.call(commands.put_schedule(store.keys(), schedule))
+        return datetime.fromtimestamp(kept_due_ms / 1000, UTC)
 
     async def unschedule(self, name: str) -> bool:
         """Forget a schedule; false if there was none. What it has started goes on."""

@@ -563,12 +563,15 @@ def _word(answer: list[Any]) -> str:
     return to_text(answer[0])
 
 
-def put_schedule(keys: Keyspace, schedule: Schedule) -> Item[str]:
-    """Keep a schedule, new or changed; its next execution is due at ``due_ms``."""
+def put_schedule(keys: Keyspace, schedule: Schedule) -> Item[int]:
+    """Keep a schedule, new or changed; answers when its next execution is due, in ms.
+
+    That is ``due_ms``, unless it has the same line and zone as before: then it stays as it was.
+    """
     to = route("schedule", keys)
     values = (schedule.cron, schedule.zone, schedule.function, schedule.queue, schedule.args)
     item = to.script.item(f"={schedule.due_ms}", *values, action="put", name=schedule.name)
-    return Item(to, item, _word)
+    return Item(to, item, lambda answer: int(answer[1]))
 
 
 def advance_schedule(keys: Keyspace, schedule: Schedule, *, next_due_ms: int, id: PromiseId) -> Item[str]:

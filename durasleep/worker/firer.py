@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from durasleep import telemetry
 from durasleep.settings import Settings
@@ -30,10 +30,10 @@ class Firer:
     A better rank fires first: rank r waits r times ``rank_delay_ms`` longer, so that a dead rank 0 costs 50 ms.
     """
 
-    def __init__(self, store: Store, settings: Settings, on_schedule: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, store: Store, settings: Settings, on_schedules: Callable[[list[str]], None]) -> None:
         self._store = store
         self._settings = settings
-        self._on_schedule = on_schedule
+        self._on_schedules = on_schedules
         self._rank = 0
         self._next_due_ms: int | None = None
         self._hinted_ms: int | None = None
@@ -85,8 +85,7 @@ class Firer:
         self._last_wake = fired.last_wake
         for line in fired.put_aside:
             logger.error("a timer was put aside: %s", line)
-        for name in fired.schedules:
-            await self._on_schedule(name)
+        self._on_schedules(fired.schedules)
 
     async def _hold(self, server_ms: int) -> None:
         """Wait until the clock can be believed or a person has released it; said now and again, and to new workers."""

@@ -10,15 +10,12 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from durasleep import telemetry
 from durasleep.codec import Codec
 from durasleep.errors import DurasleepError, StoreUnavailable, UnsupportedServer
-from durasleep.model import PromiseId, check_name
+from durasleep.model import check_name
 from durasleep.runtime.definition import Registry
 from durasleep.settings import Settings
 from durasleep.store import commands, doctor
@@ -26,13 +23,13 @@ from durasleep.store.commands import Beat, Command, Fired, Lease
 from durasleep.store.connection import Connector
 from durasleep.store.outage import Outage
 from durasleep.store.store import Store
-from durasleep.worker import cron
 from durasleep.worker.executor import Executor
 from durasleep.worker.firer import Firer
 from durasleep.worker.heartbeat import Heartbeat
 from durasleep.worker.listener import Listener
 from durasleep.worker.reader import Reader
 from durasleep.worker.reaper import Reaper
+from durasleep.worker.schedules import Schedules
 from durasleep.worker.usercode import StandIns
 
 logger = logging.getLogger("durasleep")
@@ -85,7 +82,8 @@ class Worker:
             settings=settings,
             stand_ins=stand_ins,
         )
-        self._firer = Firer(self._incoming, settings, self._start_scheduled)
+        self._schedules = Schedules(self._store)
+        self._firer = Firer(self._incoming, settings, self._schedules.note_due)
         self._reader = Reader(self._store.link(), keys, group=self.group, consumer=self._consumer, settings=settings)
         self._listener = Listener(
             self._store.link(),
@@ -191,6 +189,7 @@ class Worker:
                 ("reader", self._read),
                 ("listener", self._listener.run),
                 ("firer", self._firer.run),
+                ("schedules", self._schedules.run),
                 ("beats", self._hear_beats),
                 ("pulse", self._show_pulse),
             )
@@ -335,26 +334,6 @@ class Worker:
     def _hear_gap(self) -> None:
         self._firer.hint()
         self._executor.nudge_all()
-
-    async def _start_scheduled(self, name: str) -> None:
-        """A schedule is due: start its execution and move it on, if no other worker does."""
-        keys = self._store.keys()
-        schedule = await self._store.call(commands.read_schedule(keys, name))
-        if schedule is None:
-            await self._store.call(commands.remove_schedule(keys, name))
-            return
-        due = datetime.fromtimestamp(schedule.due_ms / 1000, ZoneInfo(schedule.zone))
-        now = datetime.fromtimestamp(self._store.clock.now_ms() / 1000, UTC)
-        next_due_ms = cron.next_due_ms(schedule.cron, schedule.zone, max(due, now))
-        id = PromiseId(f"{name}@{due.isoformat()}")
-        word = await self._store.call(commands.advance_schedule(keys, schedule, next_due_ms=next_due_ms, id=id))
-        if word == "advanced":
-            logger.info(
-                "schedule %s started %s, next %s",
-                name,
-                id,
-                telemetry.describe_until(next_due_ms, self._store.clock.now_ms()),
-            )
 
 
 async def _keep_going(name: str, run: Callable[[], Awaitable[None]], outage: Outage) -> None:

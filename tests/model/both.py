@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from durasleep import errors
 from durasleep.model import Due, Entry, Number, PromiseId, State, Transaction
@@ -51,6 +51,9 @@ def load_standing(name: str, movable_clock: bool = False) -> script.Script:
 def in_one_call(calls: Sequence[Call]) -> Plan[list[Any]]:
     """Calls that travel together; an answer may be an error."""
     return (yield calls)
+
+
+LINES = ("* * * * *", "*/5 * * * *")
 
 
 class Both:
@@ -153,8 +156,14 @@ class Both:
         ]
         self._batch(lambda: Scripts(self.model).control(items), calls, lambda told: (told.word, told.state))
 
-    def schedule(self, action: str, name: str, due_ms: int, seen_due: int, id: str) -> None:
-        kept = commands.Schedule(name, "* * * * *", "UTC", "f", "workers", b"", due_ms)
+    def schedule(
+        self, action: str, name: str, due_ms: int, seen_due: int, id: str, *, is_changed: bool = False
+    ) -> None:
+        """``put`` says the line that is kept, or another one if it is to be changed."""
+        line = (self.client.hget(self.keys.schedule(name), S["cron"]) or LINES[0].encode()).decode()
+        if is_changed:
+            line = LINES[1 - LINES.index(line)]
+        kept = commands.Schedule(name, line, "UTC", "f", "workers", b"", due_ms)
         match action:
             case "put":
                 call = commands.put_schedule(self.keys, kept)
@@ -164,8 +173,8 @@ class Both:
             case _:
                 call = commands.remove_schedule(self.keys, name)
         self._one(
-            lambda: Scripts(self.model).schedule(action, name, f"={due_ms}", seen_due, id),
-            lambda: self.store.call(call),
+            lambda: Scripts(self.model).schedule(action, name, f"={due_ms}", seen_due, id, is_changed),
+            lambda: str(self.store.call(cast("Item[Any]", call))),
             lambda told: told,
         )
 

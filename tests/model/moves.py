@@ -271,9 +271,11 @@ class Scripts:
             self.inboxes.pop(consumer, None)
         return self.redis(), Reclaimed("done", given, tuple(poison))
 
-    def schedule(self, action: str, name: str, due: str = "", seen_due: int = 0, id: str = "") -> tuple[Redis, str]:
+    def schedule(
+        self, action: str, name: str, due: str = "", seen_due: int = 0, id: str = "", is_changed: bool = False
+    ) -> tuple[Redis, str]:
         """``put``, ``advance`` or ``remove``; what it starts is an execution of ``f`` for the default queue."""
-        word = self._schedule(action, name, due, seen_due, id)
+        word = self._schedule(action, name, due, seen_due, id, is_changed)
         self._write_gathered()
         self._tell_firers()
         return self.redis(), word
@@ -1017,7 +1019,7 @@ class Scripts:
     def _is_killer(self, id: str) -> bool:
         return self.promises[id].lone_deaths >= 2
 
-    def _schedule(self, action: str, name: str, due: str, seen_due: int, id: str) -> str:
+    def _schedule(self, action: str, name: str, due: str, seen_due: int, id: str, is_changed: bool) -> str:
         if action == "remove":
             self.unset_timer(f"{name}~cron")
             return "missing" if self.schedules.pop(name, None) is None else "removed"
@@ -1028,9 +1030,10 @@ class Scripts:
             return "stale"
         if action == "advance" and id not in self.promises:
             self._make(id, self.now, Promise(0, function="f", queue="workers"))
-        self.schedules[name] = self.due_at(due)
+        if action == "advance" or is_changed or name not in self.schedules:
+            self.schedules[name] = self.due_at(due)
         self.set_timer(f"{name}~cron", self.schedules[name])
-        return "kept" if action == "put" else "advanced"
+        return str(self.schedules[name]) if action == "put" else "advanced"
 
 
 TRANSACTED = b"*1\n:1\n"

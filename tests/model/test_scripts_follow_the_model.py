@@ -267,11 +267,12 @@ class Machine(RuleBasedStateMachine):
         after_ms=st.sampled_from((0, 60_000)),
         is_seen=st.booleans(),
         id=ids,
+        is_changed=st.booleans(),
     )
-    def schedule(self, action: str, after_ms: int, is_seen: bool, id: str) -> None:
+    def schedule(self, action: str, after_ms: int, is_seen: bool, id: str, is_changed: bool) -> None:
         now = self.both.model.now
         seen_due = dict(self.both.model.schedules).get("daily", 1) if is_seen else 1
-        self.both.schedule(action, "daily", now + after_ms, seen_due, id)
+        self.both.schedule(action, "daily", now + after_ms, seen_due, id, is_changed=is_changed)
 
     @rule(data=st.data())
     def expire(self, data: st.DataObject) -> None:

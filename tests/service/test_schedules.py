@@ -11,9 +11,10 @@ from durasleep import Durasleep, UsageError
 from durasleep.model import PromiseId
 from durasleep.store import commands, reads
 from durasleep.store.commands import Schedule
+from durasleep.store.keys import S
 from tests.servers import Server
 from tests.service.fixtures import NewApp
-from tests.service.functions import note
+from tests.service.functions import note, sleeping_workflow
 from tests.service.workers import Effects, eventually, serving
 
 
@@ -27,7 +28,7 @@ async def test_a_schedule_due_in_the_past_starts_once_with_two_workers(
     due_ms = round(due.timestamp() * 1000)
     payload = app.codec.encode_args((effects.path, "hourly"), {}, "note")
     schedule = Schedule("hourly", f"{due.minute} * * * *", "UTC", "note", "workers", payload, due_ms)
-    assert await store.call(commands.put_schedule(keys, schedule)) == "kept"
+    assert await store.call(commands.put_schedule(keys, schedule)) == due_ms
     async with serving(app, "one"), serving(new_app(), "two"):
         await app.get(f"hourly@{due.isoformat()}").result(timeout=30)
         moved = await store.call(commands.read_schedule(keys, "hourly"))
@@ -58,6 +59,71 @@ async def test_a_schedule_is_replaced_by_name_and_refused_if_it_makes_no_sense(
     assert client.zcard(keys.timers) == 1
     await app.unschedule("nightly")
     assert client.zcard(keys.timers) == 0
+
+
+async def test_a_deploy_that_says_the_same_schedule_again_loses_no_overdue_time(
+    app: Durasleep, effects: Effects
+) -> None:
+    """Nobody served as it fell due; the application starts, says its schedules, and only then serves."""
+    store = await app.opened()
+    keys = store.keys()
+    due = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=30)
+    line = f"{due.minute} * * * *"
+    payload = app.codec.encode_args((effects.path, "before"), {}, "note")
+    overdue = Schedule("hourly", line, "UTC", "note", "workers", payload, round(due.timestamp() * 1000))
+    await store.call(commands.put_schedule(keys, overdue))
+    for _ in range(2):
+        assert await app.schedule("hourly", line, note, effects.path, "after") == due
+    async with serving(app):
+        await eventually(effects.lines, "the time that was missed to be made up for")
+    assert effects.lines() == ["after"]
+    for changed, zone in ((line, "Etc/GMT+5"), ("7 7 7 7 *", "UTC")):  # another line is another time
+        assert await app.schedule("hourly", changed, note, zone=zone) > datetime.now(UTC)
+
+
+async def test_one_that_cannot_be_read_here_stops_neither_other_schedules_nor_sleeps(
+    app: Durasleep, effects: Effects, real_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A zone this machine lacks, a line a newer version understands, a hash somebody has broken."""
+    client: Any = real_server.sync_client()
+    keys = (await app.opened()).keys()
+    broken = {"no-zone": ("zone", "Mars/Base"), "no-line": ("cron", "@sometimes"), "no-time": ("due", "soon")}
+    for name in (*broken, "good"):
+        await app.schedule(name, "0 0 1 1 *", note, effects.path, name)
+        client.hset(keys.schedule(name), S["due"], "1000")
+        client.zadd(keys.timers, {f"{name}~cron": 1000})
+    for name, (field, value) in broken.items():
+        client.hset(keys.schedule(name), S[field], value)
+    async with serving(app):
+        for n in range(3):
+            assert await (await app.rpc(f"sleep-{n}", sleeping_workflow, 0.01)) == "Slept for 0.01 seconds"
+        await eventually(lambda: effects.lines() == ["good"], "the good one to start")
+        await eventually(
+            lambda: all(f"schedule {name} is due, but" in caplog.text for name in broken), "all to be said"
+        )
+    assert sorted(member.decode() for member in client.zrange(keys.timers, 0, -1)) == sorted(
+        f"{name}~cron" for name in (*broken, "good")
+    )
+    assert not [line for line in caplog.messages if line.startswith(("firer", "the firer", "the schedules"))]
+    for name in broken:  # each offered again every second, and said once a minute
+        assert caplog.text.count(f"schedule {name} is due, but") == 1
+        await app.unschedule(name)
+
+
+async def test_hundreds_that_are_due_at_once_do_not_hold_up_a_sleep(app: Durasleep, real_server: Server) -> None:
+    client: Any = real_server.sync_client()
+    store = await app.opened()
+    keys = store.keys()
+    payload = app.codec.encode_args((1,), {}, "double")
+    many = [Schedule(f"s-{n}", "0 0 1 1 *", "UTC", "double", "workers", payload, 1000) for n in range(1_500)]
+    for first in range(0, len(many), 500):
+        await store.ask([commands.put_schedule(keys, one) for one in many[first : first + 500]])
+    async with serving(app):
+        assert await (await app.rpc("sleep", sleeping_workflow, 0.01)) == "Slept for 0.01 seconds"
+        now_ms = await store.run(reads.now_ms(keys))
+        left = client.zcount(keys.timers, 0, now_ms + 2_000)  # those started are due in months
+        await eventually(lambda: client.zcount(keys.timers, 0, now_ms + 60_000) == 0, "all to be started")
+    assert left
 
 
 async def test_a_schedule_forgotten_while_due_starts_nothing(

@@ -16,7 +16,7 @@ from tests.store.driver import Driver
 NIGHTLY = Schedule("nightly", "0 0 * * *", "Europe/Berlin", "f", "workers", bytes(range(256)), 1000)
 
 
-async def keep(driver: Driver, schedule: Schedule = NIGHTLY) -> str:
+async def keep(driver: Driver, schedule: Schedule = NIGHTLY) -> int:
     return await driver.store.call(commands.put_schedule(driver.keys, schedule))
 
 
@@ -30,13 +30,23 @@ async def read(driver: Driver) -> Schedule | None:
 
 
 async def test_a_schedule_is_kept_and_offered_when_it_is_due(driver: Driver) -> None:
-    assert await keep(driver) == "kept"
+    assert await keep(driver) == 1000
     assert await read(driver) == NIGHTLY
     assert await driver.timers() == {"nightly~cron": 1000}
     before = await driver.snapshot()
-    assert await keep(driver) == "kept"
+    assert await keep(driver) == 1000
     assert await driver.snapshot() == before
     assert (await driver.fire()).schedules == ["nightly"]
+
+
+async def test_the_same_line_and_zone_again_stay_due_as_they_were_with_what_they_start_now(driver: Driver) -> None:
+    await keep(driver)
+    assert await keep(driver, replace(NIGHTLY, function="g", args=b"", due_ms=5000)) == 1000
+    assert await read(driver) == replace(NIGHTLY, function="g", args=b"")
+    assert await driver.timers() == {"nightly~cron": 1000}
+    assert await keep(driver, replace(NIGHTLY, zone="Europe/Paris", due_ms=5000)) == 5000
+    assert await keep(driver, replace(NIGHTLY, cron="0 1 * * *", due_ms=6000)) == 6000
+    assert await driver.timers() == {"nightly~cron": 6000}
 
 
 async def test_of_many_workers_one_starts_the_execution(driver: Driver) -> None:
@@ -53,7 +63,7 @@ async def test_of_many_workers_one_starts_the_execution(driver: Driver) -> None:
 
 async def test_a_worker_with_an_old_memory_of_the_schedule_starts_nothing(driver: Driver) -> None:
     await keep(driver)
-    changed = replace(NIGHTLY, due_ms=2000, function="g")
+    changed = replace(NIGHTLY, cron="0 1 * * *", due_ms=2000, function="g")
     await keep(driver, changed)
     before = await driver.snapshot()
     assert await advance(driver) == "stale"
@@ -79,7 +89,7 @@ async def test_a_removed_schedule_is_gone_with_its_timer(driver: Driver) -> None
 async def test_an_earlier_due_time_wakes_the_firers(driver: Driver) -> None:
     await keep(driver, replace(NIGHTLY, due_ms=9_000_000_000_000))
     last_wake = (await driver.fire()).last_wake
-    await keep(driver, replace(NIGHTLY, due_ms=8_000_000_000_000))
+    await keep(driver, replace(NIGHTLY, cron="0 1 * * *", due_ms=8_000_000_000_000))
     fired = await driver.fire()
     assert fired.last_wake > last_wake
     assert fired.next_due_ms == 8_000_000_000_000

@@ -1,6 +1,6 @@
 -- Keep a cron schedule ("put"), start its next execution and move it on ("advance"), or forget it ("remove").
 -- "advance" compares the due time the worker saw, so that of many workers one starts the execution.
--- Answers per item: "kept", "advanced", "stale", "removed" or "missing".
+-- Answers per item: "kept" and when it is due, "advanced", "stale", "removed" or "missing".
 -- @include keys
 -- @include each_item
 -- @include make
@@ -11,9 +11,12 @@ function actions.put(name, at)
   local due, cron, zone, func, queue, args = unpack(ARGV, at + 3, at + 8)
   local key, instant = schedule_prefix .. name, due_at(due)
   check_type(timers, 'zset')
+  -- The same line again, as every deploy says it: what is due stays due, however late it is.
+  local kept = redis.call('HMGET', key, S.cron, S.zone, S.due)
+  if kept[1] == cron and kept[2] == zone and tonumber(kept[3] or '') then instant = tonumber(kept[3]) end
   redis.call('HSET', key, S.cron, cron, S.zone, zone, S.func, func, S.queue, queue, S.args, args, S.due, int(instant))
   set_timer(name .. '~cron', instant)
-  return { 'kept' }
+  return { 'kept', int(instant) }
 end
 
 function actions.advance(name, at)

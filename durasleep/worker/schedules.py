@@ -1,0 +1,97 @@
+"""Schedules that are due: each starts its execution and is moved on, beside the firer and never in its way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from durasleep import telemetry
+from durasleep.errors import DurasleepError, UsageError
+from durasleep.model import PromiseId
+from durasleep.store import commands
+from durasleep.store.commands import Item, Schedule
+from durasleep.store.store import Store
+from durasleep.worker import cron
+
+TOGETHER_MAX = 16  # reckoned in one turn of the loop: a line takes a tenth of a millisecond
+SAID_S = 60.0  # of one that cannot be moved on, which is offered again every second
+
+logger = logging.getLogger("durasleep")
+
+
+class Schedules:
+    """Takes the names that a firing found due. Of many workers that see one due, the script lets one start it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._due: dict[str, None] = {}
+        self._is_any_due = asyncio.Event()
+        self._said_at: dict[str, float] = {}
+
+    def note_due(self, names: Iterable[str]) -> None:
+        """These are due; one that is known to be, and offered again, is started once."""
+        self._due.update(dict.fromkeys(names))
+        if self._due:
+            self._is_any_due.set()
+
+    async def run(self) -> None:
+        """Start what is due, some at a time."""
+        while True:
+            self._is_any_due.clear()
+            while self._due:
+                names = list(self._due)[:TOGETHER_MAX]
+                try:
+                    await self._start(names)
+                finally:
+                    for name in names:
+                        self._due.pop(name, None)
+            await self._is_any_due.wait()
+
+    async def _start(self, names: list[str]) -> None:
+        keys = self._store.keys()
+        kept = await self._store.ask([commands.read_schedule(keys, name) for name in names])
+        items: list[Item[str]] = []
+        told: list[tuple[str, PromiseId, int] | None] = []
+        for name, schedule in zip(names, kept, strict=True):
+            if isinstance(schedule, DurasleepError):
+                self._say(name, schedule)
+            elif schedule is None:
+                items.append(commands.remove_schedule(keys, name))
+                told.append(None)
+            elif (moved := self._moved(schedule)) is not None:
+                id, next_due_ms = moved
+                items.append(commands.advance_schedule(keys, schedule, next_due_ms=next_due_ms, id=id))
+                told.append((name, id, next_due_ms))
+        for one, answer in zip(told, await self._store.ask(items), strict=True):
+            if one is None:
+                continue
+            name, id, next_due_ms = one
+            if isinstance(answer, DurasleepError):
+                self._say(name, answer)
+            elif answer == "advanced":
+                until = telemetry.describe_until(next_due_ms, self._store.clock.now_ms())
+                logger.info("schedule %s started %s, next %s", name, id, until)
+
+    def _moved(self, schedule: Schedule) -> tuple[PromiseId, int] | None:
+        """What it starts now, and when it is due next, in ms; None for one that cannot be read here."""
+        try:
+            due = datetime.fromtimestamp(schedule.due_ms / 1000, ZoneInfo(schedule.zone))
+            now = datetime.fromtimestamp(self._store.clock.now_ms() / 1000, UTC)
+            next_due_ms = cron.next_due_ms(schedule.cron, schedule.zone, max(due, now))
+        except (UsageError, ArithmeticError, LookupError, OSError, ValueError) as error:
+            self._say(schedule.name, error)
+            return None
+        return PromiseId(f"{schedule.name}@{due.isoformat()}"), next_due_ms
+
+    def _say(self, name: str, error: Exception) -> None:
+        """It stays due, and is offered again every second, to this worker or another; said once a minute."""
+        now = time.monotonic()
+        if now - self._said_at.get(name, -SAID_S) < SAID_S:
+            return
+        self._said_at = {known: at for known, at in self._said_at.items() if now - at < SAID_S} | {name: now}
+        reason = error if isinstance(error, DurasleepError) else repr(error)
+        logger.error("schedule %s is due, but cannot be started here: %s; other schedules go on", name, reason)
