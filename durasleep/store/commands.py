@@ -243,6 +243,11 @@ class Lease(msgspec.Struct, frozen=True):
     snapshot: bytes = b""
     """What the entry itself tells of the execution, see ``reads.read_snapshot``; none if it is read again."""
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Its queue and its entry: two queues may well have entries of one name, made in one script."""
+        return self.queue, self.entry
+
 
 class Committed(msgspec.Struct, frozen=True):
     """The answer to a commit: ``redrive`` means it is still running, with news."""
@@ -442,7 +447,8 @@ class Beat:
     rank: int
     last_wake: bytes
     last_told: bytes
-    lost: list[str]
+    lost: list[tuple[str, str]]
+    """Queues and entries of what it named and does not hold."""
     orders: dict[str, int]
     unnamed: list[tuple[str, str]]
     peers: list[Peer]
@@ -456,7 +462,7 @@ def _parse_beat(answer: list[Any]) -> Beat:
         rank=int(rank),
         last_wake=last_wake,
         last_told=last_told,
-        lost=[to_text(entry) for entry in lost],
+        lost=[(to_text(queue), to_text(entry)) for queue, entry in pairs(lost)],
         orders={to_text(id): int(order) for id, order in pairs(orders)},
         unnamed=[(to_text(queue), to_text(entry)) for queue, entry in pairs(unnamed)],
         peers=[

@@ -63,7 +63,7 @@ class Executor:
         lines = Lines(settings.log_lines_max)
         self._tasks = Tasks(codec, self._commits, self._code, lines, self.let_go)
         self._workflows = Workflows(store, codec, self._commits, self._code, lines, settings, self)
-        self._running: dict[str, Running] = {}
+        self._running: dict[tuple[str, str], Running] = {}
         self._loading: set[asyncio.Future[Any]] = set()
         self._freed = asyncio.Event()
 
@@ -100,12 +100,12 @@ class Executor:
         unknown: list[Running] = []
         too_many: list[Lease] = []
         for lease in leases:
-            if lease.entry in self._running:
+            if lease.place in self._running:
                 continue
             if len(self._running) >= self._concurrency:  # two streams were read at once
                 too_many.append(lease)
                 continue
-            running = self._running[lease.entry] = Running(lease)
+            running = self._running[lease.place] = Running(lease)
             if lease.id in self._workflows.kept:
                 running.is_kept = True
                 unknown.append(running)
@@ -136,7 +136,7 @@ class Executor:
         self._workflows.kept.drop_old(time.monotonic())
         lost = set(beat.lost)
         for running in tuple(self._running.values()):
-            if running.lease.entry in lost:
+            if running.lease.place in lost:
                 # What is being committed may just have been let go of: its answer tells.
                 if not (running.is_committing or running.is_due):
                     logger.info("%s was taken over or has ended elsewhere", running.lease.id)
@@ -364,8 +364,9 @@ class Executor:
         work, running.work = running.work, None  # no cycle is left for the garbage collector
         if work is not None:
             work.put_away()
-        if self._running.get(running.lease.entry) is running:
-            del self._running[running.lease.entry]
+        place = running.lease.place
+        if self._running.get(place) is running:
+            del self._running[place]
         self._freed.set()
 
 

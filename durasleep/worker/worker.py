@@ -324,7 +324,7 @@ class Worker:
 
     async def _give_back_unnamed(self, beat: Beat) -> None:
         """An entry pending to us that two beats in a row did not name was read by an answer we never got."""
-        held = {(lease.queue, lease.entry) for lease in self._executor.held()}
+        held = {lease.place for lease in self._executor.held()}
         unnamed = set(beat.unnamed) - held
         for queue, entry in unnamed & self._unnamed:
             logger.info("entry %s was delivered here but never arrived: given back", entry)

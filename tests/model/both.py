@@ -200,7 +200,7 @@ class Both:
 
         def told(beat: commands.Beat) -> moves.Beat:
             names = {real: name for name, real in self.real_entries.items()}
-            lost = tuple([lease.entry for lease in held if self.real_entries[lease.entry][1] in beat.lost])
+            lost = tuple([lease.entry for lease in held if self.real_entries[lease.entry] in beat.lost])
             unnamed = frozenset({(queue, names[queue, entry]) for queue, entry in beat.unnamed})
             orders = tuple([(lease.id, beat.orders[lease.id]) for lease in held])
             return moves.Beat(beat.rank, lost, orders, unnamed)

@@ -15,6 +15,7 @@ from durasleep.settings import DEFAULTS
 from durasleep.store.keys import Keyspace
 from tests.servers import Server
 from tests.service.fixtures import NewApp
+from tests.service.functions import double
 from tests.service.workers import eventually, serving
 
 PARTS = 30
@@ -51,6 +52,24 @@ async def test_a_step_that_ends_between_two_parts_of_a_commit_is_not_lost(new_ap
 
     async with serving(app):
         assert await (await app.rpc("wide", wide)).result(timeout=20) == "seen"
+
+
+async def test_two_that_are_started_together_for_the_group_and_for_this_worker_are_both_taken_at_once(
+    new_app: NewApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One script makes both entries, and both streams give theirs the same name."""
+    caplog.set_level(logging.INFO, "durasleep")
+    app = new_app()
+
+    @app.workflow
+    async def both(ctx: Context) -> list[int]:
+        own = ctx.rpc(double, 1, target="poll://uni@workers/w1")
+        return list(await asyncio.gather(own, ctx.rpc(double, 2)))
+
+    async with serving(app, "w1"):
+        handles = await app.rpc_many(both, [(f"both-{n}",) for n in range(5)])
+        assert await app.gather(handles) == [[2, 4]] * 5
+    assert "never arrived" not in caplog.text
 
 
 @pytest.mark.parametrize("error", [Odd("odd"), GeneratorExit("odd"), BaseExceptionGroup("odd", [Odd("odd")])], ids=repr)

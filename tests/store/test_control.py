@@ -232,7 +232,7 @@ async def test_the_worker_of_a_halted_execution_is_fenced_and_the_next_one_is_no
     again = await driver.take(consumer=OTHER)
     assert lease is not None
     assert again.epoch == lease.epoch + 1
-    assert (await driver.beat(lease)).lost == [lease.entry]
+    assert (await driver.beat(lease)).lost == [lease.place]
     await driver.commit(again, Outcome.RESOLVE, consumer=OTHER)
 
 

@@ -36,7 +36,7 @@ async def test_a_beat_answers_the_order_of_what_is_held_and_what_was_lost(driver
     await driver.commit(ended, Outcome.RESOLVE)
     gone = replace(held, id=PromiseId("nobody"), entry="1-1")
     beat = await driver.beat(held, taken, ended, gone)
-    assert beat.lost == [taken.entry, ended.entry, gone.entry]
+    assert beat.lost == [taken.place, ended.place, gone.place]
     assert beat.orders["a"] == (await driver.head("a")).order > 0
     assert beat.unnamed == []
 
@@ -45,8 +45,8 @@ async def test_a_beat_never_takes_a_lease_back(driver: Driver) -> None:
     lease = await driver.start("a")
     await driver.reclaim(give_back="all")
     other = await driver.take(consumer=OTHER)
-    assert (await driver.beat(lease)).lost == [lease.entry]
-    assert (await driver.beat(other)).lost == [other.entry]
+    assert (await driver.beat(lease)).lost == [lease.place]
+    assert (await driver.beat(other)).lost == [other.place]
     assert (await driver.beat(other, consumer=OTHER)).lost == []
 
 
@@ -70,7 +70,7 @@ async def test_a_broken_hash_or_queue_costs_one_entry_and_not_the_beat(driver: D
     await driver.redis.delete(driver.keys.wake)
     await driver.redis.set(driver.keys.wake, "garbage")
     beat = await driver.beat(broken, well)
-    assert beat.lost == [broken.entry]
+    assert beat.lost == [broken.place]
     assert beat.last_wake == b"0-0"
 
 

@@ -1,7 +1,8 @@
 -- Note a worker alive. Its entries are leased to it as long as it beats; none is ever taken back.
 -- `held` follows as triples of queue, entry and id. Answers: seconds and microseconds of the server's clock,
--- rank, last ids of `wake` and of the worker's inbox, what it lost, the order of what it holds (id and stamp),
--- what is pending to it unnamed (queue and entry), the workers (name, beat, connection), the group's consumers.
+-- rank, last ids of `wake` and of the worker's inbox, what it lost (queue and entry), the order of what it holds (id
+-- and stamp), what is pending to it unnamed (queue and entry), the workers (name, beat, connection), the group's
+-- consumers.
 -- @include keys
 -- @include record
 -- @include holder
@@ -34,7 +35,10 @@ for i = 6, #ARGV, 3 do
   local name = queue .. ' ' .. entry
   local found = redis.pcall('HMGET', promise_prefix .. id, F.entry, F.order) -- one broken hash loses one entry
   local is_ours = pending[name] or holder({ queue = queue, entry = entry }) == consumer -- beyond `pending_max`
-  if found.err or found[1] ~= entry or not is_ours then lost[#lost + 1] = entry end
+  if found.err or found[1] ~= entry or not is_ours then
+    lost[#lost + 1] = queue
+    lost[#lost + 1] = entry
+  end
   orders[#orders + 1] = id
   orders[#orders + 1] = not found.err and found[2] or '0'
   pending[name] = nil
