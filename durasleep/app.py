@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -39,6 +40,7 @@ AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 DEFAULT_URL = "redis://localhost:6379"
 GC_YOUNG_MAX = 10_000  # objects made before the youngest are looked at: a few MB, in place of 700 objects
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 CALL_PATIENCE_S = 10.0  # a call is repeated this long while Redis does not answer
 
 
@@ -253,14 +255,39 @@ class Durasleep(Client):
         return await store.call(commands.remove_schedule(store.keys(), check_name(name, "schedule"))) == "removed"
 
 
+class _SignalsAtFork:
+    """A child that a task forks ends by its own signals, which would be told to the loop of the worker, its parent.
+
+    None comes through between the fork and the moment from which it is the child's own.
+    """
+
+    def __init__(self) -> None:
+        self._of_thread = threading.local()
+        os.register_at_fork(before=self._hold, after_in_parent=self._let_through, after_in_child=self._take)
+
+    def _hold(self) -> None:
+        self._of_thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+    def _let_through(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._of_thread.mask)
+
+    def _take(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        self._let_through()
+
+
 def run_worker(worker: Worker) -> None:
     """Serve in this process until SIGTERM or Ctrl-C drains it; a second one leaves at once."""
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             loop.add_signal_handler(number, worker.stop)
         await worker.run()
+
+    _SignalsAtFork()
 
     # Collecting garbage took a sixth of a busy worker's time: what is loaded by now stays for good.
     gc.freeze()

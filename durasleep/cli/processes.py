@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 PARENT = "DURASLEEP_PARENT"
 """The environment variable that tells a child whose death is its end, too."""
@@ -20,10 +20,11 @@ RESTART_S = 1.0  # what dies at once would die again
 logger = logging.getLogger("durasleep")
 
 
-def serve(commands: Sequence[Sequence[str]]) -> int:
+def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> int:
     """Run each command until SIGTERM or Ctrl-C, which all of them are told; answers the exit code.
 
     One that a signal has killed is started again. One that ends by itself has a reason, and ends the others.
+    ``environment`` is added to ours.
     """
     told: list[int] = []
     wake = threading.Event()
@@ -34,7 +35,7 @@ def serve(commands: Sequence[Sequence[str]]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, tell)
-    children = [_start(command) for command in commands]
+    children = [_start(command, environment) for command in commands]
     code, passed_on = 0, 0
     while any(child.poll() is None for child in children):
         wake.wait(LOOK_S)
@@ -49,7 +50,7 @@ def serve(commands: Sequence[Sequence[str]]) -> int:
             if ended < 0:
                 logger.warning("worker process %d was killed by %s: started again", child.pid, _name_of(-ended))
                 time.sleep(RESTART_S)
-                children[place] = _start(commands[place])
+                children[place] = _start(commands[place], environment)
             else:
                 code = ended
                 told.append(signal.SIGTERM)
@@ -70,10 +71,13 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, name="durasleep-parent", daemon=True).start()
 
 
-def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     # In a session of its own: Ctrl-C is for the parent, which passes it on once.
-    environment = {**os.environ, PARENT: str(os.getpid())}
-    return subprocess.Popen([sys.executable, "-m", "durasleep", *command], env=environment, start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "durasleep", *command],
+        env={**os.environ, **environment, PARENT: str(os.getpid())},
+        start_new_session=True,
+    )
 
 
 def _tell_all(children: Sequence[subprocess.Popen[bytes]], number: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import signal
 import sys
 import threading
@@ -18,6 +19,8 @@ from durasleep.cli import processes as several
 from durasleep.cli.options import FsyncOption, ReplicasOption, UrlOption
 from durasleep.errors import StoreError
 
+GIVEN_URL = "DURASLEEP_GIVEN_URL"
+"""The environment variable that passes --url on to the processes of --processes."""
 LOOK_S = 1.0  # whether a server without a worker is still there
 
 ModuleArgument = Annotated[
@@ -63,7 +66,7 @@ def worker(
     app = address.load_app(address.find_app(module))
     if processes > 1:
         given = [*([module] if module else []), "--concurrency", str(concurrency)]
-        for option, value in (("--group", group), ("--url", url), ("--min-replicas", min_replicas)):
+        for option, value in (("--group", group), ("--min-replicas", min_replicas)):
             given += [] if value is None else [option, str(value)]
         flags = (
             ("--debug", debug),
@@ -74,8 +77,11 @@ def worker(
         )
         given += [option for option, is_set in flags if is_set]
         names = [["--name", f"{name}-{number}"] if name else [] for number in range(1, processes + 1)]
-        raise typer.Exit(several.serve([["worker", *given, *own] for own in names]))
+        # Not among the arguments, which everybody on the machine can read: a URL may hold a password.
+        environment = {GIVEN_URL: url} if url else {}
+        raise typer.Exit(several.serve([["worker", *given, *own] for own in names], environment))
     several.end_with_parent()
+    url = url or os.environ.get(GIVEN_URL)
     if url or not app.is_addressed:
         app.connect(address.find_url(url))
     run_worker(

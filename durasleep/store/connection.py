@@ -13,8 +13,9 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
+from urllib.parse import urlsplit
 
 import hiredis
 import redis
@@ -123,9 +124,9 @@ class Connector:
     """How to connect: a connection class of redis-py, sync or async, and its arguments."""
 
     connection_class: type
-    arguments: dict[str, Any]
+    arguments: dict[str, Any] = field(repr=False)  # a password may be among them
     address: str
-    sentinels: Sentinels | None = None
+    sentinels: Sentinels | None = field(default=None, repr=False)
     """Who know the host and the port, if these are not known beforehand."""
 
     @classmethod
@@ -133,6 +134,7 @@ class Connector:
         """From a URL or an existing client; UsageError for what is neither."""
         sentinels = None
         if isinstance(source, str):
+            _check_secret(source)
             if sentinel.is_sentinel(source):
                 sentinels, source = sentinel.parse(source)
             try:
@@ -215,9 +217,23 @@ def _translate(connection_class: type, table: dict[type, type], fakes: tuple[str
     return connection_class
 
 
+def _check_secret(url: str) -> None:
+    """UsageError where a password is cut in two: what is read of it as host, port or path would be shown to people."""
+    try:
+        split = urlsplit(url)
+    except ValueError:
+        return  # who reads it says what is wrong
+    is_cut = "@" in split.fragment or any("@" in part and "=" not in part for part in split.query.split("&"))
+    if is_cut or ("@" in split.path and split.scheme != "unix"):
+        raise UsageError(
+            f"{_without_secret(url)!r} is not a Redis URL: in a user name or password write '/' as %2F, '#' as %23, "
+            "'?' as %3F, '@' as %40 and ':' as %3A"
+        )
+
+
 def _without_secret(url: str) -> str:
     """A URL, right or wrong, to show."""
-    return re.sub(r"[^/]*@", "***@", url)
+    return re.sub(r"(?<=//).*@", "***@", url, flags=re.DOTALL) if "//" in url else re.sub(r".*@", "***@", url)
 
 
 def _address(arguments: dict[str, Any]) -> str:

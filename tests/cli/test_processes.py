@@ -69,3 +69,54 @@ def test_what_keeps_one_from_beginning_is_said_once_and_ends_the_command(here: T
     done = here.run("worker", "nowhere", "--processes", "2")
     assert done.code == 2
     assert done.err.count("there is no module 'nowhere'") == 1
+
+
+def test_a_url_is_not_among_the_arguments_of_the_workers(here: Terminal, tmp_path: Path) -> None:
+    """Everybody on the machine can read these, and a URL may hold a password."""
+    url = here.environment["DURASLEEP_REDIS_URL"]
+    command = ("worker", "computing", "--processes", "2", "--url", url)
+    elsewhere = Terminal(tmp_path, DURASLEEP_REDIS_URL="redis://127.0.0.1:1")
+    with elsewhere.running(*command, until="is ready") as process:
+        wait_for(lambda: len(children_of(process)) == 2, "both workers")
+        assert not [child for child in children_of(process) if url in " ".join(child.cmdline())]
+        assert int(here.run("rpc", "a", "where").out) in [child.pid for child in children_of(process)]
+
+
+FORKING = """
+import multiprocessing, os, signal, time
+from durasleep import Durasleep
+app = Durasleep()
+
+@app.task
+def fork_and_end() -> int:
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(60)
+        os._exit(0)
+    os.kill(pid, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def square(number: int) -> int:
+    return number * number
+
+@app.task
+def in_a_pool() -> int:
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return sum(pool.map(square, range(10)))
+
+@app.task
+def where() -> int:
+    return os.getpid()
+"""
+
+
+def test_the_signals_of_a_child_that_a_task_forks_are_its_own(here: Terminal, tmp_path: Path) -> None:
+    """A pool ends its children by SIGTERM: the worker would take that for its own, and leave."""
+    (tmp_path / "forking.py").write_text(FORKING)
+    with here.running("worker", "forking", until="is ready") as process:
+        pid = int(here.run("rpc", "where-1", "where").out)
+        for number in range(3):
+            assert int(here.run("rpc", f"fork-{number}", "fork_and_end").out) == -signal.SIGTERM
+            assert int(here.run("rpc", f"pool-{number}", "in_a_pool").out) == 285
+        assert int(here.run("rpc", "where-2", "where").out) == pid
+        assert process.poll() is None
