@@ -95,10 +95,13 @@ async def _wait(client: Durasleep, id: PromiseId, target: Target, limit: timedel
     waiting = asyncio.ensure_future(client.wait(id, limit))
     with view.waiting(f"{id}: started") as show:
         watch = Watch(client, id, target, show)
-        done, _ = await asyncio.wait({waiting}, timeout=FIRST_LOOK_S)
-        while not done:
-            await watch.once()
-            done, _ = await asyncio.wait({waiting}, timeout=SHOW_S)
+        try:
+            done, _ = await asyncio.wait({waiting}, timeout=FIRST_LOOK_S)
+            while not done:
+                await watch.once()
+                done, _ = await asyncio.wait({waiting}, timeout=SHOW_S)
+        finally:
+            waiting.cancel()  # by Ctrl-C nobody waits for it any more
     return waiting.result()
 
 

@@ -13,6 +13,10 @@ from datetime import date, datetime, time, timedelta
 from enum import Enum
 from typing import Any, cast
 
+_CONTROLS = [code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
+_TURNS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # from left to right or back, for what follows
+_HIDDEN = {code: f"\\x{code:02x}" for code in _CONTROLS} | {code: f"\\u{code:04x}" for code in _TURNS}
+
 
 def read_argument(text: str) -> Any:
     """JSON if it parses as JSON, else the text itself."""
@@ -26,10 +30,15 @@ def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is not JSON, whatever Python says")
 
 
+def visible(text: str) -> str:
+    """A text for a terminal: what would move its cursor, clear it or turn its lines around is shown, not done."""
+    return text.translate(_HIDDEN)
+
+
 def data(text: str) -> None:
-    """A result on stdout, as it is; a reader that has gone has seen enough."""
+    """A result on stdout, to a program as it is; a reader that has gone has seen enough."""
     try:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write((visible(text) if sys.stdout.isatty() else text) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

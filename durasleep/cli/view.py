@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from functools import cache
 
@@ -29,17 +29,33 @@ SHOWN_VALUE_MAX = 2_000  # characters of a value in a table; --json prints it al
 
 
 @cache
-def _out():  # noqa: ANN202 - a rich Console; naming its type would import it
-    from rich.console import Console
+def _console(*, stderr: bool):  # noqa: ANN202 - a rich Console; naming its type would import it
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
-    return Console(highlight=False, soft_wrap=True)
+    class SafeConsole(Console):
+        """Shows what texts hold: they may be anyone's, and none of them is to write to the terminal itself."""
+
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for text, style, control in super().render(renderable, options):
+                yield Segment(text if control else values.visible(text), style, control)
+
+    return SafeConsole(stderr=stderr, highlight=False, soft_wrap=True)
 
 
-@cache
+def _out():  # noqa: ANN202 - as above
+    return _console(stderr=False)
+
+
 def _err():  # noqa: ANN202 - as above
-    from rich.console import Console
+    return _console(stderr=True)
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+class _SafeFormatter(logging.Formatter):
+    """Log lines may tell of errors of users, and a file is shown on a terminal, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return values.visible(super().format(record))
 
 
 def console(*, on_stderr: bool = False):  # noqa: ANN201 - as above
@@ -113,7 +129,7 @@ def log_to_stderr(level: int) -> None:
         handler.setFormatter(logging.Formatter("%(message)s"))
     else:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(_SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("durasleep")
     logger.handlers[:] = [handler]
     logger.setLevel(level)

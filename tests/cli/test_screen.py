@@ -119,3 +119,46 @@ def test_what_a_filter_finds_is_asked_about_first(here: Terminal, answer: str, s
     assert ("Nothing was done." in screen) == (code == 1)
     [row] = re.findall(r"^s .*?$", ESCAPES.sub("", screen.replace("\r", "")), re.MULTILINE)
     assert re.fullmatch(r"s   suspended  sleep     until .* \(.*\)", row), "what does not fit is the age"
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b1m\x7f\u202etxt"
+
+FAILING = """
+from durasleep import Context, Durasleep
+
+app = Durasleep()
+HOSTILE = "\\x1b]0;owned\\x07\\x1b[2J\\x9b1m\\x7f\\u202etxt"
+
+@app.task
+def fail() -> None:
+    raise RuntimeError(HOSTILE)
+
+@app.task
+def say() -> str:
+    return HOSTILE
+
+@app.workflow
+async def wait(ctx: Context) -> None:
+    await ctx.run(fail)
+"""
+
+
+def test_no_text_of_others_writes_to_the_terminal_itself(make_server: MakeServer, tmp_path: Path) -> None:
+    """Titles, colours, a cleared screen, a line turned around: they are shown as what they are."""
+    (tmp_path / "failing.py").write_text(FAILING)
+    here = Terminal(tmp_path, DURASLEEP_REDIS_URL=make_server().url)
+    with here.running("worker", "failing", "--verbose", until="is ready") as worker:
+        failed = here.run("rpc", "a", "wait")
+        shown = [failed, here.run("get", "a"), here.run("ls", "--status", "done"), here.run("fsck")]
+        assert failed.code == 1
+        assert here.run("rpc", "b", "say").out == f"{HOSTILE}\n"  # for a program, as it is
+        code, out, screen = OnScreen(here, "rpc", "a", "wait").end()
+        assert (code, out) == (1, "")
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(PATIENCE_S)
+    told = [*[done.out + done.err for done in shown], ESCAPES.sub("", screen)]
+    assert r"\x1b[2J\x9b1m\x7f\u202etxt" in told[0]
+    assert r"\x1b[2J" in told[1]
+    for text in told:
+        assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e]", text.replace("\r\n", "\n")), text
+    assert "\x1b[2J" not in screen
