@@ -11,16 +11,17 @@ from operator import attrgetter
 from typing import Any
 
 from durasleep.errors import CorruptData, Fenced, StoreError
-from durasleep.model import Op, Outcome
+from durasleep.model import Op, Outcome, PromiseId
 from durasleep.settings import Settings
 from durasleep.store import batch, commands
 from durasleep.store.commands import Committed, Item, Lease
-from durasleep.store.reads import Head
 from durasleep.store.store import Store
 from durasleep.worker.running import Running
 
 _place_of = attrgetter("lease.queue", "lease.entry")
 
+DEFER_FIRST_S = 1.0
+DEFERRED_MAX = 10_000  # of which is known how long they were deferred
 TURN_S = 0.005  # of user code in one turn of the loop; what is left goes on in the next
 
 logger = logging.getLogger("durasleep")
@@ -39,6 +40,8 @@ class Commits:
         self._settings = settings
         self._on_error = on_error
         self._due: list[Running] = []
+        self._deferred: dict[PromiseId, tuple[float, float]] = {}
+        """How long each was deferred last, and when, by the monotonic clock; the latest last."""
 
     def due(self, running: Running) -> None:
         """It may have something to commit: asked for it at the end of this turn, or once it is answered."""
@@ -123,12 +126,21 @@ class Commits:
         """Offer it again after a while."""
         await self.one(lease, Outcome.DEFER, payload=reason.encode(), due=f"+{round(delay_s * 1000)}")
 
-    async def defer_unknown(self, lease: Lease, head: Head, what: str) -> None:
-        """A newer worker may know it: offered again after 1, 2, 4, ... seconds, as long again as it has waited."""
-        waits_s = (self._store.clock.now_ms() - head.created_ms) / 1000
-        delay_s = min(max(1.0, waits_s), self._settings.defer_s_max)
+    async def defer_unknown(self, lease: Lease, what: str) -> None:
+        """A newer worker may know it: offered again after 1, 2, 4, ... seconds since it came here first."""
+        delay_s = self._next_delay_s(lease.id)
         logger.warning("%s deferred: no worker here knows %s; next try in %.0f s", lease.id, what, delay_s)
         await self.defer(lease, f"no worker here knows {what}", delay_s)
+
+    def _next_delay_s(self, id: PromiseId) -> float:
+        """Twice the last one of this execution; of one that has not come again when it was offered, it begins anew."""
+        now, longest = time.monotonic(), self._settings.defer_s_max
+        last_s, at = self._deferred.pop(id, (0.0, 0.0))
+        delay_s = min(max(DEFER_FIRST_S, 2 * last_s), longest) if now - at < 2 * last_s + longest else DEFER_FIRST_S
+        self._deferred[id] = delay_s, now
+        if len(self._deferred) > DEFERRED_MAX:
+            del self._deferred[next(iter(self._deferred))]
+        return delay_s
 
     async def drop(self, lease: Lease) -> None:
         """The entry's execution is gone, has ended or was dispatched anew; garbage is put aside by name."""

@@ -238,10 +238,10 @@ class Executor:
                 self._tasks.begin(running, loaded, task)
             case None if (version := version_of(loaded.entries.values())) and self._registry.get(head.function):
                 what = f"version {version} of {head.function}, with which it began"
-                self._end_alone(running, self._commits.defer_unknown(lease, head, what))
+                self._end_alone(running, self._commits.defer_unknown(lease, what))
             case None:
                 what = f"the function {head.function!r}"
-                self._end_alone(running, self._commits.defer_unknown(lease, head, what))
+                self._end_alone(running, self._commits.defer_unknown(lease, what))
 
     def _definition(self, loaded: Loaded) -> Definition | None:
         """What it runs: of a workflow the version it began with."""

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from durasleep import Context, Durasleep, WaitTimeout
+from durasleep.store.keys import F
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, note, sleeping_workflow
-from tests.service.workers import Effects, serving, until
+from tests.service.workers import Effects, eventually, load_from_hash, serving, until
 
 Workflow = Callable[..., Coroutine[Any, Any, Any]]
 
@@ -154,3 +155,19 @@ async def test_a_journal_over_its_limit_is_halted(app: Durasleep, new_app: NewAp
         reason = (await until(app, "endless", "halted")).reason or ""
         assert "51 journal entries of at most 50" in reason
         await app.cancel("endless")
+
+
+async def test_an_unknown_function_is_offered_again_after_1_2_4_seconds_however_old_the_execution_is(
+    app: Durasleep, real_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not after as long again as it has slept, or its start was delayed: a newer worker may come any time."""
+    client: Any = real_server.sync_client()
+    keys = (await app.opened()).keys()
+    await app.rpc("old", "brand_new")
+    client.hset(keys.promise("old"), F["created"], "1000")
+    load_from_hash(client, keys, "old")
+    async with serving(app):
+        for seconds in (1, 2, 4):
+            await eventually(lambda after=f"next try in {seconds} s": after in caplog.text, "it to be deferred")
+            await until(app, "old", "delayed")
+            await app.wake("old")
