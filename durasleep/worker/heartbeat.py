@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 
 from durasleep.errors import DurasleepError, StoreRefused, StoreUnavailable
@@ -110,10 +111,15 @@ class Heartbeat:
         self._on_beat(beat, sent_us, monotonic_us())
         return beat
 
-    def start(self) -> None:
-        """Go on beating in a thread."""
-        self._thread = threading.Thread(target=self._run, name="durasleep-heartbeat", daemon=True)
+    def start(self) -> Future[None]:
+        """Beat in a thread from now on; the answer tells of the first beat: if that fails, there are no more.
+
+        All beats are of one thread, and so over one connection: others judge by its id, too.
+        """
+        first: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(first,), name="durasleep-heartbeat", daemon=True)
         self._thread.start()
+        return first
 
     def stop(self) -> None:
         """The last beat has been."""
@@ -129,7 +135,15 @@ class Heartbeat:
         except StoreUnavailable:
             self.once()
 
-    def _run(self) -> None:
+    def _run(self, first: Future[None]) -> None:
+        if not first.set_running_or_notify_cancel():
+            return
+        try:
+            self.once()
+        except BaseException as error:  # noqa: BLE001 - it is raised where the first beat is awaited
+            first.set_exception(error)
+            return
+        first.set_result(None)
         next_at = time.monotonic() + self._settings.heartbeat_s
         while not self._stop.wait(max(0.0, next_at - time.monotonic())):
             next_at = time.monotonic() + self._settings.heartbeat_s

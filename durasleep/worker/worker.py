@@ -182,7 +182,6 @@ class Worker:
             await self._close()
             logger.info("worker %s has left before it was ready", self.name)
             return
-        heartbeat.start()
         loops = [
             loop.create_task(_keep_going(name, run, self._store.outage), name=f"durasleep-{name}")
             for name, run in (
@@ -216,7 +215,7 @@ class Worker:
         await self._check_eviction()
         await self._firer.join()
         await self._reader.join()
-        await asyncio.to_thread(heartbeat.once)
+        await asyncio.wrap_future(heartbeat.start())
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Whether it came to its end; what a Redis that does not serve us holds up is given up when told to stop."""

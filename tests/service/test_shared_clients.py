@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from durasleep import ClientClosed, Durasleep, WaitTimeout
+from durasleep import ClientClosed, Durasleep, Settings, WaitTimeout
+from durasleep.store.keys import W
 from durasleep.sync import Client as SyncClient
 from tests.servers import Server
 from tests.service.fixtures import NewApp
@@ -278,3 +279,24 @@ async def test_a_call_that_is_under_way_when_the_client_is_closed_says_so(new_ap
     await app.aclose()
     with pytest.raises(ClientClosed):
         await calling
+
+
+async def test_all_beats_of_a_worker_come_over_the_one_connection_it_names(
+    new_app: NewApp, real_server: Server
+) -> None:
+    """Others take one whose connection is gone for dead after a single missed beat."""
+    client: Any = real_server.sync_client()
+    app = new_app(settings=Settings(heartbeat_s=0.05))
+    keys = (await app.opened()).keys()
+    async with serving(app) as worker:
+
+        def beats() -> tuple[bytes, bytes]:
+            return client.zscore(keys.workers, worker.consumer), client.hget(keys.worker(worker.consumer), W["client"])
+
+        first, id = beats()
+        for _ in range(3):
+            await eventually(lambda seen=first: beats()[0] != seen, "another beat")
+            first, same = beats()
+            assert same == id
+        client.client_kill_filter(_id=id.decode())
+        await eventually(lambda: beats()[1] != id, "a beat over another connection, as that one is gone")
