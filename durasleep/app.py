@@ -12,10 +12,10 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
 
 from durasleep.client import Client
 from durasleep.codec import Codec
@@ -38,8 +38,11 @@ T = TypeVar("T")
 WorkflowFunction = Callable[Concatenate[Context, P], Coroutine[Any, Any, T]]
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
+logger = logging.getLogger("durasleep")
+
 DEFAULT_URL = "redis://localhost:6379"
 GC_YOUNG_MAX = 10_000  # objects made before the youngest are looked at: a few MB, in place of 700 objects
+FORCED_S = 5.0  # from the second signal on; to give back takes a second or two
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 CALL_PATIENCE_S = 10.0  # a call is repeated this long while Redis does not answer
 
@@ -278,14 +281,48 @@ class _SignalsAtFork:
         self._let_through()
 
 
+class _Stopping:
+    """What SIGTERM and Ctrl-C do: the first drains, the second gives back at once, the third ends the process.
+
+    So does time: whatever user code holds up, the second one ends it within ``FORCED_S``. A blocked event loop hears
+    nothing, so this is not left to it.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self.times = 0
+
+    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In the main thread, once the loop runs."""
+
+        def tell(_number: int, _frame: object) -> None:
+            self.times += 1
+            with suppress(RuntimeError):  # the loop is closed: it has ended
+                loop.call_soon_threadsafe(self._worker.stop)
+            if self.times == 2:
+                forced = threading.Timer(FORCED_S, self._end)
+                forced.daemon = True
+                forced.start()
+            elif self.times > 2:
+                self._end()
+
+        for number in STOP_SIGNALS:
+            signal.signal(number, tell)
+
+    def _end(self) -> None:
+        logger.warning("worker %s ends by force: what it had in hand is taken over by others", self._worker.name)
+        _leave(1)
+
+
 def run_worker(worker: Worker) -> None:
     """Serve in this process until SIGTERM or Ctrl-C drains it; a second one leaves at once."""
+    stopping = _Stopping(worker)
 
     async def serve() -> None:
-        loop = asyncio.get_running_loop()
-        for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, worker.stop)
+        stopping.listen(asyncio.get_running_loop())
         await worker.run()
+        if stopping.times > 1:
+            _leave(0)  # what user code has left in threads or tasks of its own is not waited for
 
     _SignalsAtFork()
 
@@ -294,6 +331,10 @@ def run_worker(worker: Worker) -> None:
     gc.set_threshold(GC_YOUNG_MAX)
     asyncio.run(serve())
     if worker.in_threads:  # Python would wait for threads that nothing can stop
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(0)
+        _leave(0)
+
+
+def _leave(code: int) -> NoReturn:
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)

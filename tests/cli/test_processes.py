@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,3 +121,47 @@ def test_the_signals_of_a_child_that_a_task_forks_are_its_own(here: Terminal, tm
             assert int(here.run("rpc", f"pool-{number}", "in_a_pool").out) == 285
         assert int(here.run("rpc", "where-2", "where").out) == pid
         assert process.poll() is None
+
+
+STUBBORN = """
+import asyncio, time
+from durasleep import Durasleep
+app = Durasleep()
+
+@app.lifespan
+async def resources():
+    yield
+    if HANGS:
+        await asyncio.Event().wait()
+
+@app.task
+async def in_a_thread() -> None:
+    print("begun", flush=True)
+    await asyncio.to_thread(time.sleep, 600)
+
+@app.task
+async def blocking() -> None:
+    print("begun", flush=True)
+    time.sleep(600)
+
+@app.task
+async def quick() -> None:
+    print("begun", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "hangs", "times"), [("in_a_thread", False, 2), ("blocking", False, 3), ("quick", True, 2)]
+)
+def test_whatever_holds_it_up_the_second_signal_ends_a_worker(
+    here: Terminal, tmp_path: Path, what: str, hangs: bool, times: int
+) -> None:
+    """Threads that user code has begun, a blocked event loop (which hears the third), a lifespan that does not end."""
+    (tmp_path / "stubborn.py").write_text(STUBBORN.replace("HANGS", str(hangs)))
+    with here.running("worker", "stubborn", until="is ready") as process:
+        here.run("rpc", "a", what, "--no-wait")
+        wait_for(lambda: '"running"' in (shown := here.run("get", "a", "--json").out) or '"done"' in shown, "its begin")
+        for _ in range(times):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)  # two that come at once are one to Python
+        assert process.wait(20) in (0, 1)
