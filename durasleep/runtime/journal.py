@@ -425,7 +425,9 @@ class Journal:
 
     def filled(self, entries_max: int, bytes_max: int) -> float:
         """How much of what it may hold is used: 1 is all of it."""
-        entries, carried = self.size / entries_max, self.payload_bytes / bytes_max
+        asked, known = len(self._asked), len(self._entries)  # as in `size`, which would be one call more
+        entries = ((asked if asked > known else known) + len(self._marks)) / entries_max  # noqa: FURB136
+        carried = self.payload_bytes / bytes_max
         return entries if entries > carried else carried  # noqa: FURB136 - as in `size`
 
     def forget(self) -> None:

@@ -95,12 +95,15 @@ class WorkflowFuture(asyncio.Future[T]):
 class WorkflowTask(asyncio.Task[T]):
     """A task that hashes by creation number and counts its own durable calls."""
 
-    serial = 0
+    __slots__ = ("lineage", "serial")
+    serial: int
     lineage: Lineage
 
     def __hash__(self) -> int:
-        # 0 while asyncio's constructor adds it to the set of all tasks, where first tasks would all collide
-        return self.serial or object.__hash__(self)
+        try:
+            return self.serial
+        except AttributeError:  # asyncio's constructor may add it to the set of all tasks
+            return object.__hash__(self)
 
 
 class WorkflowHandle(asyncio.Handle):

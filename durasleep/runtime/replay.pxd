@@ -16,6 +16,5 @@ cdef class Activation:
     cpdef bint _is_over(self)
     @cython.locals(journal=Journal, filled=double)
     cpdef _progress(self)
-    cpdef double _filled(self)
     cpdef _ended(self, outcome)
     cpdef _result(self)

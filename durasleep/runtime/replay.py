@@ -159,7 +159,8 @@ class Activation:
         self._loop.passed = _has_begun(entries)
         if not self._loop.passed and self._definition.version > 1:
             self._journal.mark(Kind.VERSION, str(self._definition.version))
-        self._halves = self._filled() if entries else 0.0
+        if entries:
+            self._halves = self._journal.filled(self._settings.journal_entries_max, self._settings.journal_bytes_max)
         self._news = unseen if unseen is not None else [entry.number for entry in settled[-1:]]
         loop = self._loop
         try:
@@ -320,7 +321,7 @@ class Activation:
         root = loop.root
         if root is None or root.done():
             return self._ended(self._result())
-        filled = self._filled()
+        filled = journal.filled(self._settings.journal_entries_max, self._settings.journal_bytes_max)
         if filled > 1:
             return self._ended(
                 Halted(
@@ -338,10 +339,6 @@ class Activation:
             warning = f"{self._info.id} {self._amount()}: beyond it, it will be halted; see ctx.continue_as_new"
         self._halves = filled
         return Progress(ops, steps, stop_steps, True, None, warning)
-
-    def _filled(self) -> float:
-        """How much of what a journal may hold is used: 1 is all of it."""
-        return self._journal.filled(self._settings.journal_entries_max, self._settings.journal_bytes_max)
 
     def _amount(self) -> str:
         journal, settings = self._journal, self._settings

@@ -100,12 +100,13 @@ class Executor:
         unknown: list[Running] = []
         too_many: list[Lease] = []
         for lease in leases:
-            if lease.place in self._running:
+            place = lease.place
+            if place in self._running:
                 continue
             if len(self._running) >= self._concurrency:  # two streams were read at once
                 too_many.append(lease)
                 continue
-            running = self._running[lease.place] = Running(lease)
+            running = self._running[place] = Running(lease, place)
             if lease.id in self._workflows.kept:
                 running.is_kept = True
                 unknown.append(running)
@@ -136,7 +137,7 @@ class Executor:
         self._workflows.kept.drop_old(time.monotonic())
         lost = set(beat.lost)
         for running in tuple(self._running.values()):
-            if running.lease.place in lost:
+            if running.place in lost:
                 # What is being committed may just have been let go of: its answer tells.
                 if not (running.is_committing or running.is_due):
                     logger.info("%s was taken over or has ended elsewhere", running.lease.id)
@@ -364,9 +365,8 @@ class Executor:
         work, running.work = running.work, None  # no cycle is left for the garbage collector
         if work is not None:
             work.put_away()
-        place = running.lease.place
-        if self._running.get(place) is running:
-            del self._running[place]
+        if self._running.get(running.place) is running:
+            del self._running[running.place]
         self._freed.set()
 
 

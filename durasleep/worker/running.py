@@ -35,6 +35,8 @@ class Running(msgspec.Struct, eq=False):
     """What a worker knows of an execution it holds."""
 
     lease: Lease
+    place: tuple[str, str]
+    """That of the lease."""
     work: Work | None = None
     """None until it has been loaded."""
     task: asyncio.Task[None] | None = None
