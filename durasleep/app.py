@@ -335,6 +335,8 @@ def run_worker(worker: Worker) -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    logging.shutdown()
-    sys.stdout.flush()
-    os._exit(code)
+    try:
+        logging.shutdown()
+        sys.stdout.flush()
+    finally:  # a signal may have come in the middle of a write, or nobody may read any more
+        os._exit(code)
