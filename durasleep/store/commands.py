@@ -6,7 +6,7 @@ An ``Item`` may travel with others of its script in one EVALSHA; a ``Command`` g
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Generic, Literal, TypeVar
@@ -41,6 +41,8 @@ T = TypeVar("T")
 STATE_OF = {code.encode(): state for state, code in STATE.items()}
 PLACE_OF = {code.encode(): place for place, code in PLACE.items()}
 KIND_OF = {code.encode(): kind for kind, code in KIND.items()}
+_FUTURE_CODE = re.compile(rb"[a-z]")
+"""What a newer version may write where we have none of its codes; all else is not ours."""
 DISPOSITION_OF = {word.value.encode(): word for word in Disposition}
 
 _KIND_AND_STATE = {
@@ -130,6 +132,12 @@ def pairs(flat: Sequence[Any]) -> list[tuple[Any, Any]]:
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
+def check_code(codes: Mapping[bytes, object], code: bytes | None, what: str) -> None:
+    """NewerVersion for a code that is none of ours, but may well be one."""
+    if code is not None and code not in codes and _FUTURE_CODE.fullmatch(code):
+        raise errors.NewerVersion(f"only a newer version of durasleep knows {what} ({code.decode()})")
+
+
 # -- entries -----------------------------------------------------------------
 
 
@@ -150,6 +158,9 @@ def parse_entry(number: bytes, raw: bytes) -> Entry:
             payload,
         )
     except (KeyError, ValueError):
+        if raw[2:3] == b"\t":
+            check_code(KIND_OF, raw[:1], f"the kind of journal entry {to_text(number)}")
+            check_code(STATE_OF, raw[1:2], f"the state of journal entry {to_text(number)}")
         raise errors.CorruptData(f"journal entry {number!r} is not one of ours: {raw[:60]!r}") from None
 
 
@@ -368,10 +379,12 @@ class Fired:
     schedules: list[str]
     put_aside: list[str]
     closing: int
+    newer: int
+    """Timers that are due, and that only a newer version knows: they stay for it."""
 
 
 def _parse_fired(answer: list[Any]) -> Fired:
-    seconds, micros, due, next_due, last_wake, stale, crons, aside, closing = answer
+    seconds, micros, due, next_due, last_wake, stale, crons, aside, closing, newer = answer
     return Fired(
         server_us=int(seconds) * 1_000_000 + int(micros),
         due=int(due),
@@ -381,6 +394,7 @@ def _parse_fired(answer: list[Any]) -> Fired:
         schedules=[to_text(name) for name in crons],
         put_aside=[to_text(name) for name in aside],
         closing=int(closing),
+        newer=int(newer),
     )
 
 
@@ -474,11 +488,19 @@ def _parse_beat(answer: list[Any]) -> Beat:
 
 
 def heartbeat(
-    keys: Keyspace, consumer: str, group: str, *, client_id: int, info: str, ttl_ms: int, held: Iterable[Lease]
+    keys: Keyspace,
+    consumer: str,
+    group: str,
+    *,
+    client_id: int,
+    info: str,
+    knows: str,
+    ttl_ms: int,
+    held: Iterable[Lease],
 ) -> Command[Beat]:
     """Note a worker alive and hear what became of what it holds."""
     lua = script.load("heartbeat", keys.movable_clock)
-    head = lua.head(consumer=consumer, group=group, client=str(client_id), info=info, ttl_ms=str(ttl_ms))
+    head = lua.head(consumer=consumer, group=group, client=str(client_id), info=info, knows=knows, ttl_ms=str(ttl_ms))
     named = [value for lease in held for value in (lease.queue, lease.entry, lease.id)]
     return Command(script.evalsha(lua, key_list(keys), [*head, *named]), _parse_beat, lua)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from durasleep.model import DUE_MS_MAX, Kind, Place, State, check_name
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 F = {
     # what it is
@@ -76,8 +76,9 @@ S = {
 }
 """Fields of a ``schedule`` hash."""
 
-W = {"client": "c", "group": "g", "info": "i"}
-"""Fields of a ``worker`` hash: the id of its heartbeat connection, its group, and host and process for people."""
+W = {"client": "c", "group": "g", "info": "i", "knows": "k"}
+"""Fields of a ``worker`` hash: the id of its heartbeat connection, its group, host and process for people, and what it
+knows (see ``schema.KNOWS``)."""
 
 DEFAULT = {"queue": "workers"}
 """What is not written, because it is nearly always the same."""
@@ -89,6 +90,7 @@ LIMIT = {
     "answer_entries_max": 256,  # journal entries in one answer
     "answer_bytes_max": 1 << 20,
     "closing_max": 32,  # ended promises one script goes on closing
+    "closing_newer": 10**15,  # above it in `closing`: what only a newer version can close
     "waiters_max": 256,  # beyond it, clients look by themselves
     "promise_waiters_max": 10_000,  # executions that wait for one: each new one rewrites the list of them
     "inbox_entries_max": 1000,

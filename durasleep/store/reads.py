@@ -21,6 +21,7 @@ from durasleep.store.commands import (
     Call,
     Command,
     Item,
+    check_code,
     pairs,
     parse_entry,
     to_number,
@@ -158,6 +159,8 @@ def _head_of(id: PromiseId, known: Mapping[bytes, bytes]) -> Head | None:
         values.setdefault("begun_ms", created_ms)
         return Head(id=id, **values)
     except (KeyError, ValueError, TypeError) as error:
+        for name, codes in (("state", STATE_OF), ("kind", KIND_OF), ("place", PLACE_OF)):
+            check_code(codes, known.get(F[name].encode()), f"the {name} of {id}")
         raise CorruptData(f"the hash of {id} is not one of ours: {error}") from None
 
 

@@ -189,13 +189,16 @@ class Both:
                 tuple(told.schedules),
                 tuple([line.partition(": ")[0] for line in told.put_aside]),
                 told.closing,
+                told.newer,
             ),
         )
 
     def heartbeat(self, consumer: str, group: str, held: Sequence[moves.Lease]) -> None:
         def beat() -> commands.Beat:
             leases = [self.lease(lease) for lease in held]
-            call = commands.heartbeat(self.keys, consumer, group, client_id=1, info="", ttl_ms=60_000, held=leases)
+            call = commands.heartbeat(
+                self.keys, consumer, group, client_id=1, info="", knows="2", ttl_ms=60_000, held=leases
+            )
             return self.store.call(call)
 
         def told(beat: commands.Beat) -> moves.Beat:

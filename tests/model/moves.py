@@ -31,6 +31,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 CANCEL = "0"
+TIMERS = ("cron", "timeout", "start", "retry")
 ENDING = {Outcome.RESOLVE: State.RESOLVED, Outcome.REJECT: State.REJECTED, Outcome.CANCEL: State.CANCELED}
 
 
@@ -105,6 +106,7 @@ class Fired(NamedTuple):
     schedules: tuple[str, ...]
     put_aside: tuple[str, ...]
     closing: int
+    newer: int
 
 
 class Beat(NamedTuple):
@@ -198,13 +200,18 @@ class Scripts:
         stale: list[str] = []
         crons: list[str] = []
         aside: list[str] = []
+        newer = [member for _, member in due if self.is_newer(member)]
         for score, member in due:
-            self._fire_one(member, score, stale, crons, aside)
+            if member not in newer:
+                self._fire_one(member, score, stale, crons, aside)
+        for member in newer[limit // 2 :]:
+            self.set_timer(member, self.now + 10_000)
         self._drain_closing()
         self._close_families()
         self._write_gathered()
-        next_due = min(self.timers.values(), default=None)
-        fired = Fired(len(due), next_due, len(stale), tuple(crons), tuple(aside), len(self.closing))
+        staying = newer[: limit // 2]
+        next_due = min([due for member, due in self.timers.items() if member not in staying], default=None)
+        fired = Fired(len(due), next_due, len(stale), tuple(crons), tuple(aside), len(self.closing), len(newer))
         return self.redis(), fired
 
     def heartbeat(self, consumer: str, group: str, held: Sequence[Lease]) -> tuple[Redis, Beat]:
@@ -323,6 +330,11 @@ class Scripts:
     def is_moved(self, score: int, due: int) -> bool:
         """Whether a due member is not what the promise says: somebody else moved it."""
         return score != due
+
+    def is_newer(self, member: str) -> bool:
+        """Whether only a newer version knows a timer: it stays for that version."""
+        named = owner_of(member)
+        return named is not None and named[0] != "" and named[1][:1].isalpha() and named[1] not in TIMERS
 
     def is_repeated(self, promise: Promise, number: str) -> bool:
         """Whether an op has been carried out before: its answer was lost."""
@@ -465,7 +477,7 @@ class Scripts:
 
     def _write_gathered(self) -> None:
         made = [self.timers[member] for member in self._made]
-        others = [due for member, due in self._timers_before if member in self.timers]
+        others = [due for member, due in self._timers_before if member in self.timers and due > self.now]
         if made and min(made) < min(others, default=DUE_MS_MAX + 1):
             self._earliest_made = min(made) if self._earliest_made is None else min(*made, self._earliest_made)
         for who, fields in self._hints.items():
@@ -814,7 +826,7 @@ class Scripts:
 
     def _fire_one(self, member: str, score: int, stale: list[str], crons: list[str], aside: list[str]) -> None:
         named = owner_of(member)
-        if named is None or not (named[1] in ("cron", "timeout", "start", "retry") or named[1][:1].isdigit()):
+        if named is None or named[0] == "" or not (named[1] in TIMERS or named[1][:1].isdigit()):
             aside.append(member)
             self.unset_timer(member)
             self.halted.add(f"timers:{member}")

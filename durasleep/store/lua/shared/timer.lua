@@ -1,4 +1,4 @@
--- @include int
+-- @include now
 -- @include check_type
 -- @include in_chunks
 local timer_changes = {} -- member -> its due time, or false for one that goes: written at the end, in two commands
@@ -28,7 +28,8 @@ local function write_timers()
   timer_changes = {}
   in_chunks(gone, 'ZREM', timers)
   if earliest then
-    local first = redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')
+    -- What is due already may be for a newer version, and stay so.
+    local first = redis.call('ZRANGEBYSCORE', timers, '(' .. now_text, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
     if not first[2] or earliest < tonumber(first[2]) then
       earliest_made = math.min(earliest_made or earliest, earliest)
     end
