@@ -51,6 +51,7 @@ _KIND_AND_STATE = {
     for state_code, state in STATE_OF.items()
 }
 """Of the two letters an entry begins with."""
+BEGUN_MS_MAX = 10**12  # 31 years; where schema 1 kept the due time of what has settled, there is more
 _CODE = re.compile(r"(?:ERR )?(?:user_script:\d+: )?([A-Z][A-Z_]+) ?(.*)", re.DOTALL)
 
 
@@ -147,15 +148,21 @@ def parse_entry(number: bytes, raw: bytes) -> Entry:
         head, payload = raw.split(b"\n", 1)
         what, stamp, due, name, child_id = head.split(b"\t")
         kind, state = _KIND_AND_STATE[what]
+        stamp_ms, due_ms, begun_ms = int(stamp) if stamp else 0, int(due) if due else 0, 0
+        if state is State.PENDING:
+            stamp_ms, begun_ms = 0, stamp_ms
+        elif due_ms:
+            due_ms, begun_ms = 0, due_ms if due_ms < BEGUN_MS_MAX else 0
         return Entry(
             to_text(number),  # type: ignore[arg-type] - hot: calling a NewType costs 0.1 µs
             kind,
             state,
             to_text(name) if name else "",
-            int(stamp) if stamp else 0,
-            int(due) if due else 0,
+            stamp_ms,
+            due_ms,
             to_text(child_id) if child_id else "",
             payload,
+            begun_ms,
         )
     except (KeyError, ValueError):
         if raw[2:3] == b"\t":
@@ -286,7 +293,8 @@ def _op_values(op: Op) -> list[Value]:
     if isinstance(op, StartTimer):
         return ["4", "timer", op.number, op.name, op.due]
     if isinstance(op, StepResult):
-        return ["5", "step", op.number, op.name, STATE[op.state], op.payload]
+        began = str(op.begun_ms) if op.begun_ms >= LIMIT["begin_ms_min"] else ""
+        return ["6", "step", op.number, op.name, STATE[op.state], op.payload, began]
     match op:
         case StartPromise(number, name, due):
             return ["4", "promise", number, name, due or ""]

@@ -96,7 +96,8 @@ LIMIT = {
     "inbox_entries_max": 1000,
     "inbox_value_bytes_max": 65_536,  # larger results are read by their reader
     "inbox_ttl_ms": 90_000,
-    "recent_max": 1000,
+    "recent_max": 1000,  # entries of `recent` and of `failed`, each of up to sixteen endings
+    "begin_ms_min": 1000,  # what begins earlier in the life of its execution does not say when
     "snapshot_bytes_max": 512,  # of an execution in its stream entry: what begins with more is loaded
     "snapshot_fields_max": 40,  # of its hash: some sixteen of them are journal entries
     "snapshots_queued_max": 10_000,  # in one stream; what is queued behind as many is only named
@@ -119,6 +120,7 @@ KEY_NAMES = (
     "closing",
     "halted",
     "recent",
+    "failed",
 )
 """KEYS of every script, in the order of ``lua/shared/keys.lua`` (which a test compares with this)."""
 
@@ -196,7 +198,13 @@ class Keyspace:
 
     @property
     def recent(self) -> str:
+        """The latest endings."""
         return f"{self.tag}recent"
+
+    @property
+    def failed(self) -> str:
+        """The latest executions that were rejected, timed out or canceled."""
+        return f"{self.tag}failed"
 
 
 def meta_key(namespace: str) -> str:

@@ -594,5 +594,6 @@ _readers: dict[str, Callable[..., None]] = {
     "wake": _read_wake,
     "worker": _ignore,
     "recent": _ignore,
+    "failed": _ignore,
     "clock": _ignore,
 }

@@ -348,6 +348,10 @@ class Scripts:
         """Whether what speaks of an execution means this one, and not another under the same id."""
         return owner.birth == birth
 
+    def next_birth(self, promise: Promise) -> int:
+        """Of what begins anew under its id: nothing of its old life is taken for its own."""
+        return max(self.now, promise.birth + 1)
+
     def journal_cancel(self, id: str) -> None:
         """A cancel is an event like any settlement, delivered in its order."""
         self.journal(id, CANCEL, Entry(Kind.CANCEL), State.RESOLVED)
@@ -465,9 +469,7 @@ class Scripts:
     ) -> None:
         if entry.due is not None:
             self.unset_timer(f"{id}~{number}")
-        if entry.kind is Kind.TIMER:
-            entry = entry._replace(due=None)
-        self.journal(id, number, entry, state, payload)
+        self.journal(id, number, entry._replace(due=None), state, payload)
         self.rouse(id, tells=tells)
 
     # -- shared: hints
@@ -925,6 +927,8 @@ class Scripts:
                 return self._halt_or_resume(action, id, promise)
             case "halt" | "resume":
                 raise Refused("NOT_ALLOWED")
+            case "retry":
+                return self._retry(id, promise)
             case _:
                 raise Refused("INVALID")
 
@@ -1008,6 +1012,27 @@ class Scripts:
         self.put(id, deaths=0, lone_deaths=0)
         self.dispatch(id)
         return "resumed", promise.state
+
+    def _retry(self, id: str, promise: Promise | None) -> tuple[str, State]:
+        if promise is None or promise.kind is not Kind.EXECUTION or owner_of(id):
+            raise Refused("NOT_ALLOWED")
+        if promise.is_pending:
+            return "running", promise.state
+        if promise.state is State.RESOLVED:
+            raise Refused("NOT_ALLOWED")
+        for number, entry in promise.journal:
+            if entry.kind is Kind.CHILD and not entry.child_id:
+                self._close_later(f"{id}~{number}")
+        birth = self.next_birth(promise)
+        deadline = None if promise.deadline is None else min(birth + promise.deadline - promise.birth, DUE_MS_MAX)
+        fresh = {"state": State.PENDING, "value": b"", "journal": (), "base": 0, "has_family": False, "expires": False}
+        self.put(id, birth=birth, deadline=deadline, **fresh)
+        if deadline is not None:
+            self.set_timer(f"{id}~timeout", deadline)
+        self.dispatch(id)
+        if id in self.closing:
+            self.closing.remove(id)
+        return "retrying", State.PENDING
 
     # -- reclaim and schedule
 

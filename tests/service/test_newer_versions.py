@@ -10,6 +10,7 @@ import pytest
 
 from durasleep import Context, Durasleep, StoreUnavailable
 from durasleep.errors import NewerVersion, SchemaMismatch
+from durasleep.model import Place
 from durasleep.store.keys import PLACE, F, W, meta_key
 from tests.servers import Server
 from tests.service.fixtures import NewApp
@@ -85,7 +86,7 @@ async def test_an_execution_in_an_unknown_place_is_left_there(app: Durasleep, re
             assert client.hget(keys.promise(id), F["place"]) == PARKED.encode()
         assert client.zcard(keys.halted) == 0
         for id in ("parked", "family~1"):  # as if the newer version had let them go
-            client.hset(keys.promise(id), F["place"], PLACE["suspended"])
+            client.hset(keys.promise(id), F["place"], PLACE[Place.SUSPENDED])
         await (await app.rpc("another", sleeping_workflow, 0.05)).result(timeout=30)
         await eventually(lambda: client.hget(keys.promise("parked"), F["state"]) == b"t", "it to be timed out")
         await eventually(lambda: client.hget(keys.promise("family~1"), F["state"]) == b"c", "it to be canceled")
