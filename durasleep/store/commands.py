@@ -569,7 +569,7 @@ class Controlled:
 def control(
     keys: Keyspace, action: str, id: PromiseId, *, due: Due | None = None, reason: str = ""
 ) -> Item[Controlled]:
-    """``wake``, ``reschedule``, ``cancel``, ``force``, ``halt`` or ``resume``."""
+    """``wake``, ``reschedule``, ``cancel``, ``force``, ``halt``, ``resume`` or ``retry``."""
     to = route("control", keys)
     item = to.script.item(action=action, id=id, due=due or "", reason=reason)
     return Item(to, item, lambda answer: Controlled(to_text(answer[0]), STATE_OF[answer[1]]))

@@ -181,6 +181,18 @@ def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, news: bool
     return Item(to, to.script.item(id=id, cursor=cursor, news="1" if news else ""), parse)
 
 
+def read_halted_at(keys: Keyspace, id: PromiseId) -> Command[int | None]:
+    """When it was halted, in ms; None if it is not."""
+    return Command(
+        [b"ZSCORE", keys.halted.encode(), id.encode()], lambda score: None if score is None else int(float(score))
+    )
+
+
+def read_value(keys: Keyspace, id: PromiseId) -> Command[bytes | None]:
+    """What a promise has settled with; None if it is pending or there is none."""
+    return Command([b"HGET", keys.promise(id).encode(), F["value"].encode()], lambda value: value)
+
+
 def read_entry(keys: Keyspace, owner: PromiseId, number: str) -> Command[Entry | None]:
     """One entry of a journal; None if there is none."""
     field = number.encode()
