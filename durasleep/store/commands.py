@@ -617,6 +617,19 @@ def advance_schedule(keys: Keyspace, schedule: Schedule, *, next_due_ms: int, id
     return Item(to, item, _word)
 
 
+def put_schedule_aside(keys: Keyspace, name: str, due_ms: int | None, reason: str, *, is_offered: bool) -> Item[str]:
+    """It is due, and cannot be read here: kept by name, and offered again in a minute.
+
+    The other workers are told of one that is ``offered``, which it is by a firing. ``stale`` if it has been moved on
+    meanwhile, which is not asked without ``due_ms``.
+    """
+    to = route("schedule", keys)
+    item = to.script.item(
+        reason, "" if due_ms is None else str(due_ms), "1" if is_offered else "", action="aside", name=name
+    )
+    return Item(to, item, _word)
+
+
 def remove_schedule(keys: Keyspace, name: str) -> Item[str]:
     """Forget a schedule; ``missing`` if there is none."""
     to = route("schedule", keys)

@@ -73,6 +73,7 @@ S = {
     "queue": "g",
     "args": "a",
     "due": "d",
+    "aside": "y",  # why it could not be read, where it was tried last
 }
 """Fields of a ``schedule`` hash."""
 

@@ -40,7 +40,7 @@ STEPS_MAX = 500  # pages for one answer: half a million timers, or two million k
 TIMERS_MAX = 1_000
 VALUES_TOGETHER = 100  # errors read in one round trip: most have some kilobytes
 
-_ASIDE = ("timers:", "closing:", "promise:", "queue:")
+_ASIDE = ("timers:", "closing:", "promise:", "queue:", "schedule:")
 """How the names in the halted set begin that are no executions but something broken, and how."""
 
 _Cursor = bytes | None

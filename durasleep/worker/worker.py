@@ -93,6 +93,7 @@ class Worker:
             consumer=self._consumer,
             settings=settings,
             on_wake=self._firer.hear_wake,
+            on_schedule=self._schedules.note_refused,
             on_nudge=self._executor.nudge,
             on_gap=self._hear_gap,
         )

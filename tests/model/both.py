@@ -167,6 +167,8 @@ class Both:
         match action:
             case "put":
                 call = commands.put_schedule(self.keys, kept)
+            case "aside":
+                call = commands.put_schedule_aside(self.keys, name, seen_due, "why", is_offered=not is_changed)
             case "advance":
                 seen = dataclasses.replace(kept, due_ms=seen_due)
                 call = commands.advance_schedule(self.keys, seen, next_due_ms=due_ms, id=PromiseId(id))
@@ -575,7 +577,7 @@ def _read_inbox(both: Both, found: dict[str, Any], name: bytes, who: str, ttl: i
 
 def _read_wake(both: Both, found: dict[str, Any], name: bytes, subject: str, ttl: int) -> None:
     [(_, fields)] = both.client.xrange(name)
-    found["wake"] = int(fields[b"d"])
+    found["wake"] = int(fields[b"d"]) if b"d" in fields else None
 
 
 def _ignore(both: Both, found: dict[str, Any], name: bytes, subject: str, ttl: int) -> None:

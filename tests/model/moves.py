@@ -144,6 +144,7 @@ class Scripts:
         self._made: set[str] = set()
         self._gone: set[str] = set()
         self._earliest_made: int | None = None
+        self._tells_all = False
         self._families: list[tuple[str, Promise, bool]] = []
         self._hints: dict[str, tuple[str, ...]] = {}
 
@@ -491,6 +492,8 @@ class Scripts:
     def _tell_firers(self) -> None:
         if self._earliest_made is not None:
             self.wake = self._earliest_made
+        elif self._tells_all:
+            self.wake = None  # what it says is of no instant
 
     # -- shared: beginnings
 
@@ -1057,7 +1060,10 @@ class Scripts:
         return self.promises[id].lone_deaths >= 2
 
     def _schedule(self, action: str, name: str, due: str, seen_due: int, id: str, is_changed: bool) -> str:
+        if action == "aside":
+            return self._put_schedule_aside(name, seen_due, is_offered=not is_changed)
         if action == "remove":
+            self.halted.discard(f"schedule:{name}")
             self.unset_timer(f"{name}~cron")
             return "missing" if self.schedules.pop(name, None) is None else "removed"
         if action == "advance" and name not in self.schedules:
@@ -1067,10 +1073,22 @@ class Scripts:
             return "stale"
         if action == "advance" and id not in self.promises:
             self._make(id, self.now, Promise(0, function="f", queue="workers"))
+        self.halted.discard(f"schedule:{name}")
         if action == "advance" or is_changed or name not in self.schedules:
             self.schedules[name] = self.due_at(due)
         self.set_timer(f"{name}~cron", self.schedules[name])
         return str(self.schedules[name]) if action == "put" else "advanced"
+
+    def _put_schedule_aside(self, name: str, seen_due: int, *, is_offered: bool) -> str:
+        if name not in self.schedules:
+            return "missing"
+        if self.schedules[name] != seen_due:
+            return "stale"
+        if is_offered:
+            self.halted.add(f"schedule:{name}")
+            self.set_timer(f"{name}~cron", self.now + 60_000)
+            self._tells_all = True
+        return "aside"
 
 
 TRANSACTED = b"*1\n:1\n"

@@ -263,7 +263,7 @@ class Machine(RuleBasedStateMachine):
         self.both.move_clock(by_ms)
 
     @rule(
-        action=st.sampled_from(("put", "advance", "advance", "remove")),
+        action=st.sampled_from(("put", "advance", "advance", "aside", "remove")),
         after_ms=st.sampled_from((0, 60_000)),
         is_seen=st.booleans(),
         id=ids,

@@ -331,7 +331,7 @@ async def test_the_family_of_a_life_that_is_over_goes_and_the_next_one_has_its_o
     [first, *_] = await driver.read(count)
     await driver.commit(first, Outcome.RESOLVE, payload=b"old")
     await driver.commit(lease, Outcome.REJECT, payload=b"why")
-    words = []
+    words: list[str] = []
     while "retrying" not in words:
         words.append((await driver.control("retry", "a")).word)
     assert set(words[:-1]) == {"closing"}

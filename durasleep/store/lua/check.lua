@@ -309,7 +309,12 @@ end
 function checks.halted(name)
   if not redis.call('ZSCORE', halted, name) then return '' end
   local ok, record = pcall(load, name)
-  if not ok or (not record and string.find(name, ': ', 1, true)) then
+  local schedule, why = string.match(name, '^schedule:([%w_.-]+): (.*)$')
+  if schedule and redis.call('HGET', schedule_prefix .. schedule, S.aside) ~= why then
+    found('halted', name, 'is named as put aside, and is not', function()
+      redis.call('ZREM', halted, name)
+    end)
+  elseif not ok or (not record and string.find(name, ': ', 1, true)) then
     found('aside', name, 'was put aside: look at it, then `durasleep control forget` it')
   elseif not record or record.place ~= PLACE.halted then
     found('halted', name, 'is named as halted, and is not', function()

@@ -37,9 +37,13 @@ local function write_timers()
   in_chunks(made, 'ZADD', timers)
 end
 
+local all_hear = {} -- what every worker is to hear, as names and values in turn: it is one entry, for `wake` has but one
+
 -- The firers wait for an earlier instant now. Only a hint.
 local function tell_firers()
-  if earliest_made and is_a(wake, 'stream') then
-    redis.call('XADD', wake, 'MAXLEN', '1', '*', 'd', int(earliest_made))
+  if earliest_made then
+    all_hear[#all_hear + 1] = 'd'
+    all_hear[#all_hear + 1] = int(earliest_made)
   end
+  if #all_hear > 0 and is_a(wake, 'stream') then redis.call('XADD', wake, 'MAXLEN', '1', '*', unpack(all_hear)) end
 end
