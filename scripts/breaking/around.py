@@ -1,6 +1,6 @@
 """What goes on around the engine while things break.
 
-Clients in threads, forks and event loops; schedules that cannot be read; workers of retired groups; waiters that give up.
+Clients in threads, forks and event loops; schedules nobody can read; workers of retired groups; waiters that give up.
 """
 
 from __future__ import annotations
