@@ -437,6 +437,8 @@ class Peer:
     consumer: str
     beat: str
     client_id: str
+    beat_ms: int | None = None
+    """Between two of its beats; None if it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,19 +468,38 @@ def _parse_beat(answer: list[Any]) -> Beat:
         orders={to_text(id): int(order) for id, order in pairs(orders)},
         unnamed=[(to_text(queue), to_text(entry)) for queue, entry in pairs(unnamed)],
         peers=[
-            Peer(to_text(name), to_text(beat), to_text(client))
-            for name, beat, client in zip(peers[::3], peers[1::3], peers[2::3], strict=True)
+            Peer(to_text(name), to_text(beat), to_text(client), int(beat_ms) if beat_ms else None)
+            for name, beat, client, beat_ms in zip(peers[::4], peers[1::4], peers[2::4], peers[3::4], strict=True)
         ],
         consumers=[to_text(name) for name in consumers],
     )
 
 
 def heartbeat(
-    keys: Keyspace, consumer: str, group: str, *, client_id: int, info: str, ttl_ms: int, held: Iterable[Lease]
+    keys: Keyspace,
+    consumer: str,
+    group: str,
+    *,
+    client_id: int,
+    info: str,
+    ttl_ms: int,
+    held: Iterable[Lease],
+    beat_ms: int | None = None,
+    functions: str = "",
 ) -> Command[Beat]:
-    """Note a worker alive and hear what became of what it holds."""
+    """Note a worker alive and hear what became of what it holds. It says how far apart its beats are, and which
+    functions it has, as ``Registry.fingerprint``.
+    """
     lua = script.load("heartbeat", keys.movable_clock)
-    head = lua.head(consumer=consumer, group=group, client=str(client_id), info=info, ttl_ms=str(ttl_ms))
+    head = lua.head(
+        consumer=consumer,
+        group=group,
+        client=str(client_id),
+        info=info,
+        ttl_ms=str(ttl_ms),
+        beat_ms="" if beat_ms is None else str(beat_ms),
+        functions=functions,
+    )
     named = [value for lease in held for value in (lease.queue, lease.entry, lease.id)]
     return Command(script.evalsha(lua, key_list(keys), [*head, *named]), _parse_beat, lua)
 

@@ -76,8 +76,14 @@ S = {
 }
 """Fields of a ``schedule`` hash."""
 
-W = {"client": "c", "group": "g", "info": "i"}
-"""Fields of a ``worker`` hash: the id of its heartbeat connection, its group, and host and process for people."""
+W = {
+    "client": "c",  # the id of its heartbeat connection
+    "group": "g",
+    "info": "i",  # host and process, for people
+    "beat_ms": "b",  # between two of its beats
+    "functions": "f",  # which functions it has, as a short hash; none while it leaves
+}
+"""Fields of a ``worker`` hash."""
 
 DEFAULT = {"queue": "workers"}
 """What is not written, because it is nearly always the same."""
@@ -100,7 +106,9 @@ LIMIT = {
     "snapshots_queued_max": 10_000,  # in one stream; what is queued behind as many is only named
     "args_part_bytes": 64,  # the default of hash-max-listpack-value
     "args_parts_max": 16,
-    "workers_max": 1000,
+    "workers_max": 1000,  # the youngest of them
+    "struck_max": 100,  # of the oldest, where there are more: those that are gone for good are struck
+    "beats_missed": 3,  # who has missed as many is not counted where it is decided who waits how long
     "pending_max": 1000,  # entries of one worker one answer looks at
     "consumers_max": 1000,
 }

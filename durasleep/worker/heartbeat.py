@@ -29,6 +29,7 @@ from durasleep.store.store import SyncStore
 logger = logging.getLogger("durasleep")
 
 TTL_MS = 90_000  # of the worker's own keys: long after it has been reaped, so that nothing is left of it
+TTL_BEATS = 10  # and so many of its beats at least
 
 
 class Heartbeat:
@@ -65,6 +66,7 @@ class Heartbeat:
         self._on_beat = on_beat
         self._loop_thread = loop_thread
         self._info = f"{socket.gethostname()}:{os.getpid()}"
+        self._beat_ms = round(settings.heartbeat_s * 1000)
         self._client_id = 0
         self._pulse = time.monotonic()
         self._warned_at = 0.0
@@ -101,8 +103,9 @@ class Heartbeat:
                     self._group,
                     client_id=self._client_id,
                     info=self._info,
-                    ttl_ms=TTL_MS,
+                    ttl_ms=max(TTL_MS, TTL_BEATS * self._beat_ms),
                     held=self._held(),
+                    beat_ms=self._beat_ms,
                 )
             )
         except DurasleepError:

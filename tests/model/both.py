@@ -19,7 +19,7 @@ from durasleep.settings import DEFAULTS
 from durasleep.store import batch, commands, reads, script
 from durasleep.store.commands import KIND_OF, PLACE_OF, STATE_OF, Call, Command, Item
 from durasleep.store.connection import Connector
-from durasleep.store.keys import F, S
+from durasleep.store.keys import F, S, W
 from durasleep.store.reads import Plan
 from durasleep.store.store import SyncStore
 from tests.model import moves, state
@@ -192,10 +192,20 @@ class Both:
             ),
         )
 
-    def heartbeat(self, consumer: str, group: str, held: Sequence[moves.Lease]) -> None:
+    def heartbeat(self, consumer: str, group: str, held: Sequence[moves.Lease], functions: str = "") -> None:
         def beat() -> commands.Beat:
             leases = [self.lease(lease) for lease in held]
-            call = commands.heartbeat(self.keys, consumer, group, client_id=1, info="", ttl_ms=60_000, held=leases)
+            call = commands.heartbeat(
+                self.keys,
+                consumer,
+                group,
+                client_id=1,
+                info="",
+                ttl_ms=600_000,
+                held=leases,
+                beat_ms=moves.BEAT_MS,
+                functions=functions,
+            )
             return self.store.call(call)
 
         def told(beat: commands.Beat) -> moves.Beat:
@@ -205,7 +215,7 @@ class Both:
             orders = tuple([(lease.id, beat.orders[lease.id]) for lease in held])
             return moves.Beat(beat.rank, lost, orders, unnamed)
 
-        self._one(lambda: Scripts(self.model).heartbeat(consumer, group, held), beat, told)
+        self._one(lambda: Scripts(self.model).heartbeat(consumer, group, held, functions), beat, told)
 
     def reclaim(
         self,
@@ -275,6 +285,11 @@ class Both:
         """The time a promise is kept for is over."""
         self.model = Scripts(self.model).expire(id)
         self.client.delete(self.keys.promise(id))
+
+    def fade(self, consumer: str) -> None:
+        """A worker was not heard of for long."""
+        self.model = Scripts(self.model).fade(consumer)
+        self.client.delete(self.keys.worker(consumer))
 
     def fall_behind(self) -> None:
         """A replica has what there is now, and hears no more."""
@@ -428,6 +443,7 @@ def _shown(model: Redis, real_entries: dict[int, tuple[str, str]]) -> dict[str, 
         "timers": dict(model.timers),
         "stream": streams,
         "beats": dict(model.beats),
+        "presence": dict(model.presence),
         "halted": {_aside(name, real_entries) for name in model.halted},
         "closing": list(model.closing),
         "schedules": dict(model.schedules),
@@ -461,6 +477,7 @@ def read_redis(both: Both) -> dict[str, Any]:
         "timers": {},
         "stream": {},
         "beats": {},
+        "presence": {},
         "halted": set[str](),
         "closing": [],
         "schedules": {},
@@ -575,6 +592,11 @@ def _read_wake(both: Both, found: dict[str, Any], name: bytes, subject: str, ttl
     found["wake"] = int(fields[b"d"])
 
 
+def _read_worker(both: Both, found: dict[str, Any], name: bytes, consumer: str, ttl: int) -> None:
+    assert ttl > 0, f"the key of worker {consumer} does not expire"
+    found["presence"][consumer] = both.client.hget(name, W["functions"]).decode()
+
+
 def _ignore(both: Both, found: dict[str, Any], name: bytes, subject: str, ttl: int) -> None:
     """For people, or of the test itself."""
 
@@ -589,7 +611,7 @@ _readers: dict[str, Callable[..., None]] = {
     "schedule": _read_schedule,
     "inbox": _read_inbox,
     "wake": _read_wake,
-    "worker": _ignore,
+    "worker": _read_worker,
     "recent": _ignore,
     "clock": _ignore,
 }

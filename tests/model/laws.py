@@ -214,6 +214,15 @@ def law_08_nothing_fires_early(at: Service, step: Step) -> str:
     return ""
 
 
+def law_11_only_who_was_heard_of_stays_a_worker(at: Service, step: Step) -> str:
+    """The set of workers does not grow for ever: one of them that beats sees to it."""
+    redis = step.after.redis
+    gone = dict(redis.beats).keys() - dict(redis.presence).keys()
+    if step.beats in gone:
+        return f"{step.beats} has beaten, and is not known"
+    return f"{step.beats} has beaten, and still there is {min(gone)}" if step.beats and gone else ""
+
+
 def law_09_a_commit_builds_on_what_this_server_knows(at: Service, step: Step) -> str:
     """After a failover a worker may remember what never happened here: nothing is built on that."""
     for consumer, call, answer in step.commits:
@@ -273,6 +282,7 @@ OF_STEPS: tuple[StepLaw, ...] = (
     law_05_a_cancel_is_heard,
     law_06_a_promise_settles_once,
     law_08_nothing_fires_early,
+    law_11_only_who_was_heard_of_stays_a_worker,
     law_09_a_commit_builds_on_what_this_server_knows,
 )
 NO_DEAD_END = "law_01_from_every_state_everything_can_still_finish"

@@ -24,13 +24,14 @@ from durasleep.model import (
     StepResult,
     Transaction,
 )
-from durasleep.store.keys import STATE
+from durasleep.store.keys import LIMIT, STATE
 from tests.model.state import Entry, Promise, Redis, Snapshot, StreamEntry, Waiter, owner_of, root_of
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 CANCEL = "0"
+BEAT_MS = 1_000  # between two beats of every worker
 ENDING = {Outcome.RESOLVE: State.RESOLVED, Outcome.REJECT: State.REJECTED, Outcome.CANCEL: State.CANCELED}
 
 
@@ -132,6 +133,7 @@ class Scripts:
         self.timers = dict(redis.timers)
         self.stream = {entry.entry: entry for entry in redis.stream}
         self.beats = dict(redis.beats)
+        self.presence = dict(redis.presence)
         self.halted = set(redis.halted)
         self.closing = list(redis.closing)
         self.schedules = dict(redis.schedules)
@@ -154,6 +156,7 @@ class Scripts:
             timers=tuple(sorted(self.timers.items())),
             stream=tuple([self.stream[entry] for entry in sorted(self.stream)]),
             beats=tuple(sorted(self.beats.items())),
+            presence=tuple(sorted(self.presence.items())),
             halted=frozenset(self.halted),
             closing=tuple(self.closing),
             schedules=tuple(sorted(self.schedules.items())),
@@ -207,8 +210,9 @@ class Scripts:
         fired = Fired(len(due), next_due, len(stale), tuple(crons), tuple(aside), len(self.closing))
         return self.redis(), fired
 
-    def heartbeat(self, consumer: str, group: str, held: Sequence[Lease]) -> tuple[Redis, Beat]:
+    def heartbeat(self, consumer: str, group: str, held: Sequence[Lease], functions: str = "") -> tuple[Redis, Beat]:
         self.beats[consumer] = self.now
+        self.presence[consumer] = functions
         self.inboxes.setdefault(consumer, ())
         own = (group, f"{group}/{consumer.partition('/')[0]}")
         unnamed = {
@@ -226,7 +230,8 @@ class Scripts:
                 lost.append(lease.entry)
             orders.append((lease.id, promise.order if promise else 0))
             unnamed.discard((lease.queue, lease.entry))
-        rank = sum(name < consumer for name in self.beats)
+        self.strike_the_gone()
+        rank = sum(name < consumer and self.has_beaten(name) for name in self.beats)
         return self.redis(), Beat(rank, tuple(lost), tuple(orders), frozenset(unnamed))
 
     def reclaim(
@@ -268,6 +273,7 @@ class Scripts:
             return self.redis(), Reclaimed("more", given, tuple(poison))
         if give_back != "some" and "/" not in queue:
             self.beats.pop(consumer, None)
+            self.presence.pop(consumer, None)
             self.inboxes.pop(consumer, None)
         return self.redis(), Reclaimed("done", given, tuple(poison))
 
@@ -293,7 +299,21 @@ class Scripts:
         self.remove(id)
         return self.redis()
 
+    def fade(self, consumer: str) -> Redis:
+        """A worker was not heard of for so long that its own key has expired."""
+        self.presence.pop(consumer, None)
+        return self.redis()
+
     # -- rules, each to be broken by a test
+
+    def strike_the_gone(self) -> None:
+        """Every beat takes away those that are no workers any more, whatever their group."""
+        for name in self.beats.keys() - self.presence.keys():
+            del self.beats[name]
+
+    def has_beaten(self, name: str) -> bool:
+        """Whether a worker is one that others leave the first turn to."""
+        return self.beats[name] > self.now - LIMIT["beats_missed"] * BEAT_MS
 
     def is_fenced(self, promise: Promise, consumer: str, lease: Lease) -> bool:
         """Whether a commit comes from somebody who does not hold the execution (any more)."""

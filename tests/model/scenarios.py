@@ -73,6 +73,7 @@ SCENARIOS: dict[str, Scenario] = {
     "two pauses": scenario("two_naps", pause=2),
     "a crash and a lost read": scenario("two_naps", crash=1, lost_read=1),
     "a halt while a worker is paused": scenario("two_naps", halt=1, pause=1),
+    "a worker that is not heard of any more": scenario("nap", beat=4, pause=1, crash=1),
     "a clock set back while a worker is paused": scenario("two_naps", pause=1, clock_back=1),
 }
 

@@ -168,6 +168,13 @@ class WithoutReclaim(Scripts):
         return False
 
 
+class WithMembersForGood(Scripts):
+    """Who was a worker once is one for ever."""
+
+    def strike_the_gone(self) -> None:
+        return
+
+
 class Broken(NamedTuple):
     rule: type[Scripts]
     scenario: str
@@ -210,6 +217,11 @@ BROKEN = (
     Broken(WithEntriesThatStay, "nothing goes wrong", laws.law_02_a_pending_execution_is_in_exactly_one_place.__name__),
     Broken(WithDeadlinesThatStay, "a deadline", laws.law_10_a_timer_belongs_to_something_pending.__name__),
     Broken(WithoutReclaim, "a crash", laws.NO_DEAD_END),
+    Broken(
+        WithMembersForGood,
+        "a worker that is not heard of any more",
+        laws.law_11_only_who_was_heard_of_stays_a_worker.__name__,
+    ),
 )
 
 

@@ -225,6 +225,10 @@ class Machine(RuleBasedStateMachine):
         held = data.draw(st.lists(st.sampled_from([lease for _, lease in self.leases]), max_size=3, unique_by=_id_of))
         self.both.heartbeat(consumer, "workers", held)
 
+    @rule(consumer=consumers)
+    def fade(self, consumer: str) -> None:
+        self.both.fade(consumer)
+
     @rule(
         data=st.data(),
         consumer=consumers,
@@ -400,6 +404,22 @@ def test_a_cancel_makes_a_new_entry_for_what_nobody_holds(both: Both) -> None:
     assert take(both).epoch == 3
     both.control([("cancel", "a", "")])
     assert take_none(both), "what somebody holds stays where it is"
+
+
+def test_a_beat_strikes_who_was_not_heard_of_for_long(both: Both) -> None:
+    for consumer in CONSUMERS:
+        both.heartbeat(consumer, "workers", [])
+    both.fade(WORKER)
+    both.heartbeat(OTHER, "workers", [])
+    assert [name for name, _ in both.model.beats] == [OTHER]
+
+
+def test_who_has_missed_its_beats_has_no_rank_and_stays_to_be_judged(both: Both) -> None:
+    both.heartbeat(WORKER, "workers", [])
+    both.heartbeat(OTHER, "workers", [])
+    both.move_clock(3_000)
+    both.heartbeat(OTHER, "workers", [])
+    assert [name for name, _ in both.model.beats] == [*CONSUMERS]
 
 
 def take_none(both: Both) -> bool:

@@ -60,6 +60,8 @@ class Step(NamedTuple):
     is_firing: bool = False
     canceling: str = ""
     """The execution that was told it is to be canceled."""
+    beats: str = ""
+    """The worker that has beaten."""
     is_outside: bool = False
     """Not a script: a failover, an expiry, a clock that is set."""
 
@@ -89,6 +91,7 @@ class World:
         yield from self._recovers(ready)
         yield from self._time(ready)
         yield from self._people(ready)
+        yield from self._beats(ready)
         yield from self._faults(ready)
 
     # -- a worker
@@ -214,6 +217,21 @@ class World:
         due = sorted([(due, member) for member, due in redis.timers if due <= redis.now])[:limit]
         after, _ = self._scripts(redis).fire(limit)
         return Step(f"fire {[member for _, member in due]}", at._replace(redis=after), is_firing=True)
+
+    # -- membership
+
+    def _beats(self, at: Service) -> Iterator[Step]:
+        """Workers show themselves, and those that do no more are forgotten after a while."""
+        alive = {hand.consumer for hand in at.hands if hand.is_alive}
+        for consumer in sorted(alive):
+            if (spent := _spend(at, "beat")) is not None:
+                held = [hand.lease for hand in at.hands if hand.consumer == consumer and hand.lease]
+                redis, _ = self._scripts(at.redis).heartbeat(consumer, "workers", held)
+                yield Step(f"{consumer} beats", spent._replace(redis=redis), is_fair=False, beats=consumer)
+        for consumer, _ in at.redis.presence:
+            if consumer not in alive:
+                redis = self._scripts(at.redis).fade(consumer)
+                yield Step(f"{consumer} was not heard of for long", at._replace(redis=redis), is_outside=True)
 
     # -- people
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from durasleep import Durasleep
+from durasleep import Durasleep, Settings
 from durasleep.errors import Fenced
 from durasleep.model import Outcome, PromiseId
 from durasleep.store import commands, reads
@@ -17,7 +17,7 @@ from durasleep.store.commands import Lease
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import QUICK, kill_own_process, nap, passage
-from tests.service.workers import Effects, Workers, eventually, until
+from tests.service.workers import Effects, Workers, beats_of, eventually, serving, until
 
 TAKEOVER_S = 2.5  # the issue's figure
 ROUNDS = 10
@@ -120,6 +120,32 @@ async def _largest_lag() -> float:
             worst = max(worst, time.monotonic() - began - LAG_STEP_S)
     except asyncio.CancelledError:
         return worst
+
+
+SLOW = Settings(heartbeat_s=1.5, dead_after_s=4.5)
+
+
+async def test_who_beats_more_seldom_than_its_judge_is_alive_until_it_misses_its_own_beats(
+    new_app: NewApp, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And one that is dead is found by those who beat less often than it did."""
+    quick, slow = new_app(settings=QUICK), new_app(settings=SLOW)
+    async with serving(slow, "slow") as first:
+        handle = await quick.rpc("passage", passage, effects.path)
+        await effects.standing("gate")
+        async with serving(quick, "quick") as second:
+            await beats_of(quick, first.consumer, 3)
+            assert "is dead" not in caplog.text
+            assert effects.count("gate") == 1
+            first.crash()
+            await effects.standing("gate", times=2)
+            assert "worker slow is dead" in caplog.text
+            async with serving(slow, "third") as third:
+                await beats_of(quick, third.consumer, 2)
+                second.crash()
+                await effects.standing("gate", times=3)
+                effects.open("gate")
+                assert await handle == "through gate"
 
 
 async def test_what_kills_its_workers_is_halted_and_its_neighbours_finish(
