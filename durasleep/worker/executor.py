@@ -64,6 +64,10 @@ class Executor:
         self._tasks = Tasks(codec, self._commits, self._code, lines, self.let_go)
         self._workflows = Workflows(store, codec, self._commits, self._code, lines, settings, self)
         self._running: dict[tuple[str, str], Running] = {}
+        self._waiting: dict[tuple[str, str], Lease] = {}
+        """What is held here without a slot yet, the oldest first; no more than there are slots."""
+        self._returning: set[tuple[str, str]] = set()
+        """What is being given back because it never arrived: should it arrive now, it is too late."""
         self._loading: set[asyncio.Future[Any]] = set()
         self._freed = asyncio.Event()
 
@@ -71,8 +75,8 @@ class Executor:
 
     @property
     def free(self) -> int:
-        """Slots nobody uses."""
-        return max(0, self._concurrency - len(self._running))
+        """Slots nobody uses or waits for."""
+        return max(0, self._concurrency - len(self._running) - len(self._waiting))
 
     @property
     def running(self) -> int:
@@ -92,19 +96,25 @@ class Executor:
 
     def held(self) -> list[Lease]:
         """The leases in hand; may be called from another thread."""
-        return [running.lease for running in tuple(self._running.values())]
+        waiting = tuple(self._waiting.values())  # first: what begins meanwhile is among the running
+        return [*waiting, *[running.lease for running in tuple(self._running.values())]]
 
     async def submit(self, leases: Iterable[Lease]) -> None:
-        """Take executions on; one that is in hand already is left alone, one for which there is no slot given back."""
+        """Take executions on; one that is in hand already is left alone, one for which there is no slot waits for one,
+        or is given back if as many do.
+        """
         known: list[tuple[Running, Loaded]] = []
         unknown: list[Running] = []
         too_many: list[Lease] = []
         for lease in leases:
             place = lease.place
-            if place in self._running:
+            if self._is_known(place):
                 continue
-            if len(self._running) >= self._concurrency:  # two streams were read at once
-                too_many.append(lease)
+            if len(self._running) >= self._concurrency:  # two streams were read at once, or on a new connection
+                if len(self._waiting) < self._concurrency:
+                    self._waiting[place] = lease
+                else:
+                    too_many.append(lease)
                 continue
             running = self._running[place] = Running(lease, place)
             if lease.id in self._workflows.kept:
@@ -121,6 +131,31 @@ class Executor:
         for lease in too_many:
             await self.give_back_entries(lease.queue, [lease.entry])
 
+    def _is_known(self, place: tuple[str, str]) -> bool:
+        return place in self._running or place in self._waiting or place in self._returning
+
+    def _begin_waiting(self) -> None:
+        """There is a slot for what waits for one."""
+        begun: list[Running] = []
+        while self._waiting and len(self._running) < self._concurrency and not self._code.is_leaving:
+            place, lease = next(iter(self._waiting.items()))
+            running = self._running[place] = Running(lease, place, is_kept=lease.id in self._workflows.kept)
+            del self._waiting[place]
+            begun.append(running)
+        for start in range(0, len(begun), TOGETHER_MAX):
+            self._load(begun[start : start + TOGETHER_MAX])
+
+    async def return_unheard(self, place: tuple[str, str]) -> bool:
+        """Let others have what is pending to us and has never arrived; false if it has."""
+        if self._is_known(place):
+            return False
+        self._returning.add(place)
+        try:
+            await self.give_back_entries(place[0], [place[1]])
+        finally:
+            self._returning.discard(place)
+        return True
+
     def nudge(self, id: str) -> None:
         """Something may have settled for this execution."""
         for running in self._running.values():
@@ -136,6 +171,8 @@ class Executor:
         """Drop what was lost; look at what has moved on."""
         self._workflows.kept.drop_old(time.monotonic())
         lost = set(beat.lost)
+        for place in lost & self._waiting.keys():
+            del self._waiting[place]
         for running in tuple(self._running.values()):
             if running.place in lost:
                 # What is being committed may just have been let go of: its answer tells.
@@ -368,6 +405,8 @@ class Executor:
         if self._running.get(running.place) is running:
             del self._running[running.place]
         self._freed.set()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._begin_waiting)
 
 
 def _close(*work: Coroutine[Any, Any, None] | None) -> None:
