@@ -196,6 +196,7 @@ def _rows(description: Description, now_ms: int) -> list[tuple[str, str, str]]:
         ("kind", None if is_execution else description.kind, ""),
         ("group", description.group, ""),
         ("worker", description.worker, ""),
+        ("deaths", f"{description.deaths} of its workers in a row" if description.deaths else None, ""),
         ("created", instant(description.created_at_ms), ""),
         ("due" if description.kind == "timer" else "timeout", _instant_or_none(description.timeout_at_ms), ""),
         ("settled", _instant_or_none(description.settled_at_ms), ""),

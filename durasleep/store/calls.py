@@ -95,6 +95,8 @@ class Description:
     error: str | None
     reason: str | None
     worker: str | None
+    deaths: int
+    """Workers in a row that died while it was in their hands; what it commits, and ``resume``, begin that anew."""
     waiting_on: list[Pending]
     failed_attempts: list[FailedAttempt]
     """The latest, at most ``SHOWN_ATTEMPTS_MAX``, oldest first."""
@@ -355,6 +357,7 @@ def _describe(loaded: Loaded, worker: str | None, codec: Codec) -> Description:
         error=_error_text(head.state, head.value, codec),
         reason=head.reason or None,
         worker=worker,
+        deaths=head.deaths,
         waiting_on=_waiting_on(loaded),
         failed_attempts=_failed_attempts(loaded, codec),
     )
@@ -377,6 +380,7 @@ def _describe_entry(id: PromiseId, entry: Entry, owner: Loaded, codec: Codec) ->
         error=_error_text(state, entry.payload, codec),
         reason=None,
         worker=None,
+        deaths=0,
         waiting_on=[],
         failed_attempts=[],
     )

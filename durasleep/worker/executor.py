@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from durasleep.codec import Codec
 from durasleep.errors import CorruptData, DurasleepError, Fenced
+from durasleep.model import PromiseId
 from durasleep.runtime.definition import Definition, Registry, TaskDefinition, WorkflowDefinition
 from durasleep.runtime.replay import version_of
 from durasleep.settings import Settings
@@ -32,6 +33,8 @@ from durasleep.worker.workflows import SUSPECT_DEATHS, Workflows, is_ours
 T = TypeVar("T")
 
 TOGETHER_MAX = 48  # executions loaded in one exchange, or begun in one turn of the loop
+APART_S = 1.0  # until a suspect is offered again
+APART_MAX = 10_000  # suspects of which is known how long they have waited
 
 logger = logging.getLogger("durasleep")
 
@@ -68,6 +71,8 @@ class Executor:
         """What is held here without a slot yet, the oldest first; no more than there are slots."""
         self._returning: set[tuple[str, str]] = set()
         """What is being given back because it never arrived: should it arrive now, it is too late."""
+        self._apart: dict[PromiseId, tuple[float, float]] = {}
+        """Suspects that were left to wait: since when, and when the last time, by the monotonic clock."""
         self._loading: set[asyncio.Future[Any]] = set()
         self._freed = asyncio.Event()
 
@@ -264,9 +269,9 @@ class Executor:
             return
         lease, head = running.lease, loaded.head
         if head.deaths >= SUSPECT_DEATHS:
-            if any(other.is_suspect for other in self._running.values()):
-                reason = "waits apart: workers have died while running it"
-                self._end_alone(running, self._commits.defer(lease, reason, 1.0))
+            if self._waits_apart(lease.id):
+                reason = f"waits apart: {head.deaths} workers in a row have died while running it"
+                self._end_alone(running, self._commits.defer(lease, reason, APART_S))
                 return
             running.is_suspect = True
         match self._definition(loaded):
@@ -280,6 +285,25 @@ class Executor:
             case None:
                 what = f"the function {head.function!r}"
                 self._end_alone(running, self._commits.defer_unknown(lease, what))
+
+    def _waits_apart(self, id: PromiseId) -> bool:
+        """Whether a suspect leaves the worker to another one; what has waited long enough does so no more.
+
+        Then a death is lonely for none of them (see reclaim.lua): more may die before a killer is halted, and no
+        neighbour is halted in its place.
+        """
+        now, longest = time.monotonic(), self._settings.suspect_wait_s
+        since, last = self._apart.pop(id, (now, now))
+        if not any(other.is_suspect for other in self._running.values()):
+            return False
+        if now - last > longest + APART_S:  # it has run elsewhere meanwhile
+            since = now
+        if now - since >= longest:
+            return False
+        self._apart[id] = since, now
+        if len(self._apart) > APART_MAX:
+            del self._apart[next(iter(self._apart))]
+        return True
 
     def _definition(self, loaded: Loaded) -> Definition | None:
         """What it runs: of a workflow the version it began with."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,10 +15,11 @@ from durasleep.errors import Fenced
 from durasleep.model import Outcome, PromiseId
 from durasleep.store import commands, reads
 from durasleep.store.commands import Lease
+from durasleep.store.keys import F
 from tests.servers import Server
 from tests.service.fixtures import NewApp
-from tests.service.functions import QUICK, kill_own_process, nap, passage
-from tests.service.workers import Effects, Workers, beats_of, eventually, serving, until
+from tests.service.functions import QUICK, double, kill_own_process, nap, passage
+from tests.service.workers import Effects, Workers, beats_of, eventually, load_from_hash, serving, until
 
 TAKEOVER_S = 2.5  # the issue's figure
 ROUNDS = 10
@@ -120,6 +122,29 @@ async def _largest_lag() -> float:
             worst = max(worst, time.monotonic() - began - LAG_STEP_S)
     except asyncio.CancelledError:
         return worst
+
+
+async def test_a_suspect_waits_for_another_one_a_while_and_no_longer(
+    new_app: NewApp, effects: Effects, real_server: Server
+) -> None:
+    """However long those steps take that hold every worker there is."""
+    app = new_app(settings=replace(QUICK, suspect_wait_s=1.0))
+    client: Any = real_server.sync_client()
+    keys = (await app.opened()).keys()
+    names = ("long-1", "long-2", *[f"quick-{number}" for number in range(4)])
+    for name in names:
+        await (app.rpc(name, passage, effects.path, name) if name[0] == "l" else app.rpc(name, double, 21))
+        load_from_hash(client, keys, name)
+        client.hset(keys.promise(name), F["deaths"], 2)  # as if two had died of it
+    async with serving(app, "w1"), serving(app, "w2"):
+        waited = await until(app, "quick-0", "delayed")
+        assert (waited.deaths, waited.reason) == (2, "waits apart: 2 workers in a row have died while running it")
+        assert await app.gather([app.get(name) for name in names[2:]]) == [42] * 4
+        assert (await app.describe("quick-0")).deaths == 0
+        await effects.standing("long-1")
+        for name in names[:2]:
+            effects.open(name)
+        assert await app.gather([app.get(name) for name in names[:2]]) == ["through long-1", "through long-2"]
 
 
 SLOW = Settings(heartbeat_s=1.5, dead_after_s=4.5)
