@@ -255,11 +255,13 @@ class Committed(msgspec.Struct, frozen=True):
     redrive: bool
     more: bool
     entries: list[Entry]
+    offered: bool = False
+    """Whether another worker holds it now, which may know its function."""
 
 
 def _parse_committed(answer: list[Any] | bytes) -> Committed:
     if isinstance(answer, bytes):
-        return _NO_NEWS
+        return _NO_NEWS if answer != b"offered" else _OFFERED
     word, more = answer[:2]
     entries: list[Entry] = []
     for at in range(2, len(answer), 2):
@@ -268,6 +270,7 @@ def _parse_committed(answer: list[Any] | bytes) -> Committed:
 
 
 _NO_NEWS = Committed(redrive=False, more=False, entries=[])
+_OFFERED = Committed(redrive=False, more=False, entries=[], offered=True)
 
 
 def _op_values(op: Op) -> list[Value]:
@@ -337,7 +340,8 @@ def commit(
     open: bool = True,
 ) -> Item[Committed]:
     """What one activation asks for. ``payload`` is the result, the error, or the reason of a delay or halt;
-    ``due`` the delay of ``retry`` and ``defer``, or the base of ``continue_as_new``. It is ``open`` unless all it has
+    ``due`` the delay of ``retry`` and ``defer`` (which may have behind it, after a space, the fingerprint of a worker
+    that lacks the function), or the base of ``continue_as_new``. It is ``open`` unless all it has
     ever asked for has settled. ``seen`` is the last settlement it knows, ``asked`` the number of what its commit before
     this one asked for last. Fenced if the lease is lost, or if the server knows nothing of these: it failed over.
     """

@@ -33,6 +33,7 @@ F = {
     "reason": "y",  # why it is delayed or halted, for people
     "deaths": "x",  # workers that died in a row while running it
     "lone_deaths": "xl",  # those of them while it was the only suspect they held
+    "lacking": "xf",  # sets of functions that lack its own, each with a space behind it, the latest last
     # what happened
     "order": "o",
     "unseen": "u",  # numbers settled since the last stamp a commit named, oldest first
@@ -109,6 +110,8 @@ LIMIT = {
     "workers_max": 1000,  # the youngest of them
     "struck_max": 100,  # of the oldest, where there are more: those that are gone for good are struck
     "beats_missed": 3,  # who has missed as many is not counted where it is decided who waits how long
+    "lacking_max": 16,  # of one execution; a fleet of more different workers tries again by its timer
+    "offers_max": 256,  # workers one offer looks at, the youngest
     "pending_max": 1000,  # entries of one worker one answer looks at
     "consumers_max": 1000,
 }

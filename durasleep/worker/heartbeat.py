@@ -44,12 +44,13 @@ class Heartbeat:
         group: str,
         settings: Settings,
         held: Callable[[], list[Lease]],
+        functions: Callable[[], str],
         on_beat: Callable[[Beat, int, int], None],
         loop_thread: int,
         outage: Outage,
     ) -> None:
-        """``held`` and ``on_beat`` (with the monotonic times it was sent and received, in us) are called in the
-        heartbeat's thread; ``loop_thread`` is watched for stalls.
+        """``held``, ``functions`` (which ones it has, as a short hash) and ``on_beat`` (with the monotonic times it was
+        sent and received, in us) are called in the heartbeat's thread; ``loop_thread`` is watched for stalls.
         """
         self._store = SyncStore(
             connector,
@@ -63,6 +64,7 @@ class Heartbeat:
         self._group = group
         self._settings = settings
         self._held = held
+        self._functions = functions
         self._on_beat = on_beat
         self._loop_thread = loop_thread
         self._info = f"{socket.gethostname()}:{os.getpid()}"
@@ -106,6 +108,7 @@ class Heartbeat:
                     ttl_ms=max(TTL_MS, TTL_BEATS * self._beat_ms),
                     held=self._held(),
                     beat_ms=self._beat_ms,
+                    functions=self._functions(),
                 )
             )
         except DurasleepError:

@@ -92,6 +92,7 @@ class Worker:
             settings=settings,
             on_wake=self._firer.hear_wake,
             on_nudge=self._executor.nudge,
+            on_offer=self._executor.take_offer,
             on_gap=self._hear_gap,
         )
         self._heartbeat: Heartbeat | None = None
@@ -161,6 +162,7 @@ class Worker:
             group=self.group,
             settings=self._settings,
             held=self._executor.held,
+            functions=lambda: "" if self._stop_asked.is_set() else self._registry.fingerprint,
             on_beat=lambda beat, sent_us, received_us: _post(loop, self._take_beat, beat, sent_us, received_us),
             loop_thread=threading.get_ident(),
             outage=self._store.outage,

@@ -128,7 +128,7 @@ class Both:
                 seen_number=item.seen_number,
                 ops=item.ops,
                 payload=item.payload,
-                due=item.due,
+                due=f"{item.due} {item.functions}" if item.functions else item.due,
                 open=item.is_open,
                 asked=item.asked,
             )
@@ -447,10 +447,20 @@ def _shown(model: Redis, real_entries: dict[int, tuple[str, str]]) -> dict[str, 
         "halted": {_aside(name, real_entries) for name in model.halted},
         "closing": list(model.closing),
         "schedules": dict(model.schedules),
-        "inboxes": dict(model.inboxes),
+        "inboxes": {who: _hints(told, real_entries) for who, told in model.inboxes},
         "wake": model.wake,
         "effects": dict(model.effects),
     }
+
+
+def _hints(told: tuple[tuple[str, ...], ...], real_entries: dict[int, tuple[str, str]]) -> tuple[tuple[str, ...], ...]:
+    """What an inbox was told, with the real names of the entries that were offered."""
+    return tuple(
+        [
+            tuple([re.sub(r"\t#(\d+)\t", lambda name: f"\t{real_entries[int(name[1])][1]}\t", part) for part in hints])
+            for hints in told
+        ]
+    )
 
 
 def _aside(name: str, real_entries: dict[int, tuple[str, str]]) -> str:
@@ -522,6 +532,7 @@ def _read_promise(both: Both, found: dict[str, Any], name: bytes, id: str, ttl: 
         unseen=tuple(text("unseen").split()),
         deaths=number("deaths"),
         lone_deaths=number("lone_deaths"),
+        lacking=tuple(text("lacking").split()),
         base=number("base"),
         has_family=bool(text("family")),
         waiters=tuple([_waiter(line) for line in text("waiters").splitlines()]),

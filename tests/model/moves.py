@@ -31,6 +31,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 CANCEL = "0"
+GROUP = "workers"  # the one whose workers beat
 BEAT_MS = 1_000  # between two beats of every worker
 ENDING = {Outcome.RESOLVE: State.RESOLVED, Outcome.REJECT: State.REJECTED, Outcome.CANCEL: State.CANCELED}
 
@@ -68,10 +69,12 @@ class Commit(NamedTuple):
     due: str = ""
     is_open: bool = True
     asked: str = ""
+    functions: str = ""
+    """Which ones a worker has that defers what it does not know."""
 
 
 class Committed(NamedTuple):
-    """``word`` is "ok", "redrive" or "dropped"; the entries are those settled after what was seen."""
+    """``word`` is "ok", "redrive", "dropped" or "offered"; the entries are those settled after what was seen."""
 
     word: str
     entries: tuple[tuple[str, Entry], ...] = ()
@@ -310,6 +313,16 @@ class Scripts:
         """Every beat takes away those that are no workers any more, whatever their group."""
         for name in self.beats.keys() - self.presence.keys():
             del self.beats[name]
+
+    def may_know(self, promise: Promise, name: str) -> bool:
+        """Whether what a worker says of its functions is none of what lacks it."""
+        functions = self.presence.get(name) if promise.queue == GROUP and self.has_beaten(name) else ""
+        return bool(functions) and functions not in promise.lacking
+
+    def hand_over(self, promise: Promise, other: str) -> None:
+        """Nobody lets go of it, and nobody else can read it meanwhile: its entry changes hands."""
+        assert promise.entry is not None
+        self.stream[promise.entry] = self.stream[promise.entry]._replace(holder=other)
 
     def has_beaten(self, name: str) -> bool:
         """Whether a worker is one that others leave the first turn to."""
@@ -696,7 +709,7 @@ class Scripts:
                 self._apply(id, op)
         if item.outcome is not Outcome.DEFER:
             self.put(id, deaths=0, lone_deaths=0)
-        return self._outcome(id, item)
+        return self._outcome(id, consumer, item)
 
     def _drop_entry(self, lease: Lease, promise: Promise | None, reason: bytes) -> Committed:
         """An entry nobody lives in leaves its stream; with a reason it is put aside by name."""
@@ -716,7 +729,23 @@ class Scripts:
         if item.outcome in (Outcome.RETRY, Outcome.DEFER):
             self.due_at(item.due)
 
-    def _outcome(self, id: str, item: Commit) -> Committed:
+    def _offer(self, id: str, consumer: str, functions: str) -> bool:
+        """Whether it is held now, as it lies in the stream, by a worker of the group that may know its function."""
+        promise = self.promises[id]
+        if "/" in promise.queue:
+            return False
+        if functions not in promise.lacking:
+            promise = self.put(id, lacking=(*promise.lacking, functions)[-LIMIT["lacking_max"] :])
+        youngest = sorted([(beat, name) for name, beat in self.beats.items()], reverse=True)
+        found = [name for _, name in youngest if name != consumer and self.may_know(promise, name)]
+        if not found:
+            return False
+        other = found[id.encode()[-1] % len(found)]
+        self.hand_over(promise, other)
+        self.tell_inbox(other, "t", f"{promise.queue}\t#{promise.entry}\t{promise.epoch}\t{id}")
+        return True
+
+    def _outcome(self, id: str, consumer: str, item: Commit) -> Committed:
         match item.outcome:
             case Outcome.RESOLVE | Outcome.REJECT | Outcome.CANCEL:
                 self.finish(id, ENDING[item.outcome], item.payload, is_quiet=not item.is_open)
@@ -727,6 +756,8 @@ class Scripts:
             case Outcome.SUSPEND:
                 self.leave(id)
                 self.put(id, place=Place.SUSPENDED)
+            case Outcome.DEFER if item.functions and self._offer(id, consumer, item.functions):
+                return Committed("offered")
             case Outcome.RETRY | Outcome.DEFER:
                 self.leave(id)
                 due = self.due_at(item.due)
@@ -752,7 +783,7 @@ class Scripts:
         carried = self.carries_over(old)
         self.leave(id)
         kept = tuple([(number, entry) for number, entry in old.journal if number in carried])
-        self.put(id, journal=kept, unseen=carried, base=base)
+        self.put(id, journal=kept, unseen=carried, base=base, lacking=())
         self.dispatch(id)
         self._close_members(id, old, old.journal, "kept")
 

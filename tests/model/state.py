@@ -47,6 +47,8 @@ class Promise(NamedTuple):
     unseen: tuple[str, ...] = ()
     deaths: int = 0
     lone_deaths: int = 0
+    lacking: tuple[str, ...] = ()
+    """Sets of functions that lack its own."""
     base: int = 0
     has_family: bool = False
     waiters: tuple[Waiter, ...] = ()

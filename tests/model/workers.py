@@ -76,6 +76,8 @@ class World:
 
     def begin(self, hands: tuple[str, ...], budget: dict[str, int]) -> Service:
         redis, _ = self._scripts(Redis(now=1)).create(self._roots)
+        for consumer in sorted(set(hands)) if "offer" in budget else ():
+            redis, _ = self._scripts(redis).heartbeat(consumer, "workers", [], functions=consumer)
         return Service(redis, tuple([Hand(consumer) for consumer in hands]), tuple(sorted(budget.items())))
 
     def steps(self, at: Service) -> Iterator[Step]:
@@ -176,8 +178,10 @@ class World:
             redis, _ = self._scripts(at.redis).reclaim(hand.consumer, give_back="some", entries=[lease.entry])
             given = _with(spent._replace(redis=redis), place, Hand(hand.consumer))
             yield Step(f"{hand.consumer} gives {lease.id} back", given, is_fair=False)
-        if hand.doing is Doing.LOADING and (spent := _spend(at, "defer")) is not None:
-            call = Commit(_lease(hand), Outcome.DEFER, due="+1")
+        for what, functions in (("defer", ""), ("offer", hand.consumer)) if hand.doing is Doing.LOADING else ():
+            if (spent := _spend(at, what)) is None:
+                continue
+            call = Commit(_lease(hand), Outcome.DEFER, due="+1", functions=functions)
             after, answer = self._deliver(spent, hand.consumer, call)
             label = f"{hand.consumer} does not know {call.lease.id}, and defers it: {_said(answer)}"
             deferred = _with(after, place, Hand(hand.consumer))
@@ -199,6 +203,14 @@ class World:
                 if entry.holder == consumer and entry.entry not in named and all(hand.is_alive for hand in hands):
                     redis, _ = self._scripts(at.redis).reclaim(consumer, give_back="some", entries=[entry.entry])
                     yield Step(f"{consumer} gives back {entry.id}, of which it never heard", at._replace(redis=redis))
+                    yield from self._hears(at, consumer, Lease(entry.id, entry.queue, entry.entry, entry.epoch))
+
+    def _hears(self, at: Service, consumer: str, lease: Lease) -> Iterator[Step]:
+        """A worker hears of what another one has made its own."""
+        for place, hand in enumerate(at.hands) if "offer" in dict(at.left) else ():
+            if hand.consumer == consumer and hand.doing is Doing.NOTHING:
+                taken = Hand(consumer, Doing.LOADING, lease)
+                yield Step(f"{consumer} hears that {lease.id} is its own now", _with(at, place, taken))
 
     # -- time
 
