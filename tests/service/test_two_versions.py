@@ -12,7 +12,7 @@ import pytest
 import durasleep
 from durasleep import Context, Durasleep
 from durasleep.model import PromiseId
-from tests.servers import Server
+from tests.servers import MakeServer, Server, limit
 from tests.service.fixtures import NewApp
 from tests.service.functions import gathering, nap, passage, stand_at
 from tests.service.workers import Effects, Workers, serving, until
@@ -130,3 +130,22 @@ async def test_what_no_worker_knows_waits_for_one_that_comes(new_app: NewApp) ->
         assert (await until(knowing, "a", "delayed")).reason == "no worker here knows the function 'doubled'"
         async with serving(knowing, "w3"):
             assert await handle.result(timeout=20) == 42
+
+
+async def test_where_nothing_may_be_offered_what_is_not_known_waits_for_its_timer(
+    new_app: NewApp, make_server: MakeServer, effects: Effects, namespace: str
+) -> None:
+    """Of a user whose rights are from before there were offers."""
+    url = limit(make_server().url, namespace, "-xclaim")
+    knowing, other = new_app(url), new_app(url)
+    knowing.task(stand_at)
+    knowing.task(doubled)
+    async with serving(knowing, "w1", concurrency=1):
+        first = await knowing.rpc("first", stand_at, effects.path, "gate")
+        await effects.standing("gate")
+        async with serving(other, "w2"):
+            handle = await knowing.rpc("a", doubled, 21)
+            assert (await until(knowing, "a", "delayed")).reason == "no worker here knows the function 'doubled'"
+        effects.open("gate")
+        assert await first == "through gate"
+        assert await handle.result(timeout=20) == 42

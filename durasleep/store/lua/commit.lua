@@ -504,8 +504,8 @@ function seldom()
     local other = find_other(record, note_lacking(record, functions))
     if not other then return false end
     local stream = queue_prefix .. record.queue
-    local claimed = redis.pcall('XCLAIM', stream, record.queue, other, 0, record.entry, 'JUSTID')
-    if claimed.err then return false end -- by an ACL made before there were offers: nothing is written yet
+    local is_done = pcall(redis.call, 'XCLAIM', stream, record.queue, other, 0, record.entry, 'JUSTID')
+    if not is_done then return false end -- by an ACL made before there were offers: nothing is written yet
     known_of[record.queue].held[record.entry] = nil
     local fields = hints_for(other)
     fields[#fields + 1] = 't'
