@@ -58,6 +58,9 @@ class Settings:
     """A worker whose beat has not changed for this long is dead."""
     max_attempts: int = 5
     """Workers in a row one execution may take down before it is halted as poison; more, if others were suspect too."""
+    suspect_wait_s: float = 10.0
+    """An execution that two workers in a row have died of runs beside no other such one, so that a killer is told from
+    its neighbours. It waits for that so long at most: what is in their way may well be a step of an hour."""
     stall_max_s: float = 600.0
     """An event loop blocked this long stops beating: its work is given to others."""
     stall_warn_s: float = 60.0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
 import inspect
 import re
 import typing
@@ -59,9 +61,10 @@ Definition = WorkflowDefinition | TaskDefinition
 class Registry:
     """The functions of one application, by name."""
 
-    __slots__ = ("_definitions", "_versions")
+    __slots__ = ("_definitions", "_fingerprint", "_versions")
 
     def __init__(self) -> None:
+        self._fingerprint = ""
         self._definitions: dict[str, Definition] = {}
         self._versions: dict[tuple[str, int], WorkflowDefinition] = {}
 
@@ -109,11 +112,21 @@ class Registry:
         """One version of a workflow, if it is here."""
         return self._versions.get((name, version))
 
+    @property
+    def fingerprint(self) -> str:
+        """The same eight characters wherever there are the same functions, in the same versions."""
+        if not self._fingerprint:
+            names = [*self._definitions, *[f"{name}\n{version}" for name, version in self._versions]]
+            digest = hashlib.blake2s("\n\n".join(sorted(names)).encode(), digest_size=6).digest()
+            self._fingerprint = base64.urlsafe_b64encode(digest).decode()
+        return self._fingerprint
+
     def names(self) -> tuple[str, ...]:
         """All names, in the order of their registration."""
         return tuple(self._definitions)
 
     def _add(self, definition: Definition) -> None:
+        self._fingerprint = ""
         name, fn = definition.name, definition.fn
         known = self._definitions.get(name)
         if isinstance(definition, WorkflowDefinition) and (known is None or isinstance(known, WorkflowDefinition)):

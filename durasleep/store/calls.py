@@ -97,13 +97,13 @@ class Description:
     error: str | None
     reason: str | None
     worker: str | None
+    deaths: int
+    """Workers in a row that died while it was in their hands; what it commits, and ``resume``, begin that anew."""
     waiting_on: list[Pending]
     failed_attempts: list[FailedAttempt]
     """The latest, at most ``SHOWN_ATTEMPTS_MAX``, oldest first."""
     since_ms: int
     """Since when it is where it is."""
-    deaths: int
-    """Workers that died in a row while running it."""
     traceback: str | None
     """Of what it was rejected with, as it was where that was raised."""
     args: list[Any] | None
@@ -424,10 +424,10 @@ def _describe_entry(id: PromiseId, entry: Entry, owner: Loaded, codec: Codec) ->
         error=error_text(state, entry.payload, codec),
         reason=None,
         worker=None,
+        deaths=0,
         waiting_on=[],
         failed_attempts=[],
         since_ms=entry.stamp or _began_ms(entry, owner.head),
-        deaths=0,
         traceback=_traceback(codec.decode_error(entry.payload)) if state is State.REJECTED else None,
         args=None,
         kwargs=None,

@@ -273,11 +273,13 @@ class Committed(msgspec.Struct, frozen=True):
     redrive: bool
     more: bool
     entries: list[Entry]
+    offered: bool = False
+    """Whether another worker holds it now, which may know its function."""
 
 
 def _parse_committed(answer: list[Any] | bytes) -> Committed:
     if isinstance(answer, bytes):
-        return _NO_NEWS
+        return _NO_NEWS if answer != b"offered" else _OFFERED
     word, more = answer[:2]
     entries: list[Entry] = []
     for at in range(2, len(answer), 2):
@@ -286,6 +288,7 @@ def _parse_committed(answer: list[Any] | bytes) -> Committed:
 
 
 _NO_NEWS = Committed(redrive=False, more=False, entries=[])
+_OFFERED = Committed(redrive=False, more=False, entries=[], offered=True)
 
 
 def _op_values(op: Op) -> list[Value]:
@@ -356,7 +359,8 @@ def commit(
     open: bool = True,
 ) -> Item[Committed]:
     """What one activation asks for. ``payload`` is the result, the error, or the reason of a delay or halt;
-    ``due`` the delay of ``retry`` and ``defer``, or the base of ``continue_as_new``. It is ``open`` unless all it has
+    ``due`` the delay of ``retry`` and ``defer`` (which may have behind it, after a space, the fingerprint of a worker
+    that lacks the function), or the base of ``continue_as_new``. It is ``open`` unless all it has
     ever asked for has settled. ``seen`` is the last settlement it knows, ``asked`` the number of what its commit before
     this one asked for last. Fenced if the lease is lost, or if the server knows nothing of these: it failed over.
     """
@@ -459,6 +463,8 @@ class Peer:
     consumer: str
     beat: str
     client_id: str
+    beat_ms: int | None = None
+    """Between two of its beats; None if it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,8 +494,8 @@ def _parse_beat(answer: list[Any]) -> Beat:
         orders={to_text(id): int(order) for id, order in pairs(orders)},
         unnamed=[(to_text(queue), to_text(entry)) for queue, entry in pairs(unnamed)],
         peers=[
-            Peer(to_text(name), to_text(beat), to_text(client))
-            for name, beat, client in zip(peers[::3], peers[1::3], peers[2::3], strict=True)
+            Peer(to_text(name), to_text(beat), to_text(client), int(beat_ms) if beat_ms else None)
+            for name, beat, client, beat_ms in zip(peers[::4], peers[1::4], peers[2::4], peers[3::4], strict=True)
         ],
         consumers=[to_text(name) for name in consumers],
     )
@@ -505,10 +511,23 @@ def heartbeat(
     knows: str,
     ttl_ms: int,
     held: Iterable[Lease],
+    beat_ms: int | None = None,
+    functions: str = "",
 ) -> Command[Beat]:
-    """Note a worker alive and hear what became of what it holds."""
+    """Note a worker alive and hear what became of what it holds. It says how far apart its beats are, and which
+    functions it has, as ``Registry.fingerprint``.
+    """
     lua = script.load("heartbeat", keys.movable_clock)
-    head = lua.head(consumer=consumer, group=group, client=str(client_id), info=info, knows=knows, ttl_ms=str(ttl_ms))
+    head = lua.head(
+        consumer=consumer,
+        group=group,
+        client=str(client_id),
+        info=info,
+        knows=knows,
+        ttl_ms=str(ttl_ms),
+        beat_ms="" if beat_ms is None else str(beat_ms),
+        functions=functions,
+    )
     named = [value for lease in held for value in (lease.queue, lease.entry, lease.id)]
     return Command(script.evalsha(lua, key_list(keys), [*head, *named]), _parse_beat, lua)
 

@@ -40,6 +40,7 @@ RIGHTS: tuple[tuple[str, ...], ...] = (
     ("XREVRANGE", "{key}", "+", "-"),
     ("XADD", "{key}", "*", "a", "b"),
     ("XACK", "{key}", "g", "0-1"),
+    ("XCLAIM", "{key}", "g", "c", "0", "0-1"),
     ("XDEL", "{key}", "0-1"),
     ("XTRIM", "{key}", "MAXLEN", "1000000"),
     ("XLEN", "{key}"),

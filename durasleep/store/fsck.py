@@ -86,7 +86,8 @@ def fsck(keys: Keyspace, *, repair: bool = False) -> Plan[Report]:
         yield from _check(keys, _things(keys, names, queues, report), report, repair)
         if cursor == b"0":
             break
-    for kind, key in (("timer", keys.timers), ("halted", keys.halted), ("closing", keys.closing)):
+    sets = (("timer", keys.timers), ("halted", keys.halted), ("closing", keys.closing), ("member", keys.workers))
+    for kind, key in sets:
         yield from _check_members(keys, kind, key.encode(), report, repair)
     for queue in queues:
         yield from _check_queue(keys, queue, report, repair)

@@ -33,6 +33,7 @@ F = {
     "reason": "y",  # why it is delayed or halted, for people
     "deaths": "x",  # workers that died in a row while running it
     "lone_deaths": "xl",  # those of them while it was the only suspect they held
+    "lacking": "xf",  # sets of functions that lack its own, each with a space behind it, the latest last
     # what happened
     "order": "o",
     "unseen": "u",  # numbers settled since the last stamp a commit named, oldest first
@@ -77,9 +78,15 @@ S = {
 }
 """Fields of a ``schedule`` hash."""
 
-W = {"client": "c", "group": "g", "info": "i", "knows": "k"}
-"""Fields of a ``worker`` hash: the id of its heartbeat connection, its group, host and process for people, and what it
-knows (see ``schema.KNOWS``)."""
+W = {
+    "client": "c",  # the id of its heartbeat connection
+    "group": "g",
+    "info": "i",  # host and process, for people
+    "knows": "k",  # its schema and features, see ``schema.KNOWS``
+    "beat_ms": "b",  # between two of its beats
+    "functions": "f",  # which functions it has, as a short hash; none while it leaves
+}
+"""Fields of a ``worker`` hash."""
 
 DEFAULT = {"queue": "workers"}
 """What is not written, because it is nearly always the same."""
@@ -104,7 +111,11 @@ LIMIT = {
     "snapshots_queued_max": 10_000,  # in one stream; what is queued behind as many is only named
     "args_part_bytes": 64,  # the default of hash-max-listpack-value
     "args_parts_max": 16,
-    "workers_max": 1000,
+    "workers_max": 1000,  # the youngest of them
+    "struck_max": 100,  # of the oldest, where there are more: those that are gone for good are struck
+    "beats_missed": 3,  # who has missed as many is not counted where it is decided who waits how long
+    "lacking_max": 16,  # of one execution; a fleet of more different workers tries again by its timer
+    "offers_max": 256,  # workers one offer looks at, the youngest
     "pending_max": 1000,  # entries of one worker one answer looks at
     "consumers_max": 1000,
 }

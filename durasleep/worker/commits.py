@@ -31,14 +31,22 @@ class Commits:
     """Commits as one consumer."""
 
     def __init__(
-        self, store: Store, consumer: str, settings: Settings, on_error: Callable[[Running, Exception], None]
+        self,
+        store: Store,
+        consumer: str,
+        settings: Settings,
+        on_error: Callable[[Running, Exception], None],
+        functions: Callable[[], str],
     ) -> None:
-        """``on_error`` hears of an execution that cannot go on, from a plain callback."""
+        """``on_error`` hears of an execution that cannot go on, from a plain callback; ``functions`` says which ones
+        this worker has.
+        """
         self._store = store
         self.keys = store.keys
         self.consumer = consumer
         self._settings = settings
         self._on_error = on_error
+        self._functions = functions
         self._due: list[Running] = []
         self._deferred: dict[PromiseId, tuple[float, float]] = {}
         """How long each was deferred last, and when, by the monotonic clock; the latest last."""
@@ -127,7 +135,9 @@ class Commits:
         await self.one(lease, Outcome.DEFER, payload=reason.encode(), due=f"+{round(delay_s * 1000)}")
 
     async def defer_unknown(self, lease: Lease, what: str) -> None:
-        """A newer worker may know it: offered again after 1, 2, 4, ... seconds since it came here first."""
+        """Another worker may know it: it is offered straight to one that has other functions than those who have had
+        it already. Without such a one it is offered again after 1, 2, 4, ... seconds since it came here first.
+        """
         await self._defer_to_others(lease, f"no worker here knows {what}")
 
     async def defer_newer(self, lease: Lease, reason: str) -> None:
@@ -141,8 +151,18 @@ class Commits:
 
     async def _defer_to_others(self, lease: Lease, reason: str) -> None:
         delay_s = self._next_delay_s(lease.id)
-        logger.warning("%s deferred: %s; next try in %.0f s", lease.id, reason, delay_s)
-        await self.defer(lease, reason, delay_s)
+        due = f"+{round(delay_s * 1000)} {self._functions()}"
+        answer = await self.one(lease, Outcome.DEFER, payload=reason.encode(), due=due)
+        if answer.offered:
+            self._deferred.pop(lease.id, None)
+            logger.debug("%s offered to another worker: %s", lease.id, reason)
+        else:
+            logger.warning("%s deferred: %s; next try in %.0f s", lease.id, reason, delay_s)
+
+    def turn_away(self, lease: Lease) -> Item[Committed]:
+        """There is no room for it: offered again like what nobody knows."""
+        due = f"+{round(self._next_delay_s(lease.id) * 1000)}"
+        return self.item(lease, Outcome.DEFER, payload=b"the workers that know its function have no free slot", due=due)
 
     def _next_delay_s(self, id: PromiseId) -> float:
         """Twice the last one of this execution; of one that has not come again when it was offered, it begins anew."""

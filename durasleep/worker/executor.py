@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from durasleep.codec import Codec
 from durasleep.errors import CorruptData, DurasleepError, Fenced, NewerVersion
+from durasleep.model import PromiseId
 from durasleep.runtime.definition import Definition, Registry, TaskDefinition, WorkflowDefinition
 from durasleep.runtime.replay import version_of
 from durasleep.settings import Settings
@@ -32,6 +33,9 @@ from durasleep.worker.workflows import SUSPECT_DEATHS, Workflows, is_ours
 T = TypeVar("T")
 
 TOGETHER_MAX = 48  # executions loaded in one exchange, or begun in one turn of the loop
+WAITING_MAX = 500  # executions held without a slot: no more than a beat can well name
+APART_S = 1.0  # until a suspect is offered again
+APART_MAX = 10_000  # suspects of which is known how long they have waited
 
 logger = logging.getLogger("durasleep")
 
@@ -59,11 +63,19 @@ class Executor:
         self._stand_ins = stand_ins
         self._settings = settings
         self._code = UserCode(concurrency, codec, stand_ins)
-        self._commits = Commits(store, consumer, settings, self._fail)
+        self._commits = Commits(store, consumer, settings, self._fail, lambda: registry.fingerprint)
         lines = Lines(settings.log_lines_max)
         self._tasks = Tasks(codec, self._commits, self._code, lines, self.let_go)
         self._workflows = Workflows(store, codec, self._commits, self._code, lines, settings, self)
         self._running: dict[tuple[str, str], Running] = {}
+        self._waiting: dict[tuple[str, str], Lease] = {}
+        """What is held here without a slot yet, the oldest first."""
+        self._late: set[tuple[str, str]] = set()
+        """What of it waited at the last beat already, and is not for this worker alone."""
+        self._returning: set[tuple[str, str]] = set()
+        """What is being given back because it never arrived: should it arrive now, it is too late."""
+        self._apart: dict[PromiseId, tuple[float, float]] = {}
+        """Suspects that were left to wait: since when, and when the last time, by the monotonic clock."""
         self._loading: set[asyncio.Future[Any]] = set()
         self._freed = asyncio.Event()
 
@@ -71,8 +83,8 @@ class Executor:
 
     @property
     def free(self) -> int:
-        """Slots nobody uses."""
-        return max(0, self._concurrency - len(self._running))
+        """Slots nobody uses or waits for."""
+        return max(0, self._concurrency - len(self._running) - len(self._waiting))
 
     @property
     def running(self) -> int:
@@ -92,19 +104,25 @@ class Executor:
 
     def held(self) -> list[Lease]:
         """The leases in hand; may be called from another thread."""
-        return [running.lease for running in tuple(self._running.values())]
+        waiting = tuple(self._waiting.values())  # first: what begins meanwhile is among the running
+        return [*waiting, *[running.lease for running in tuple(self._running.values())]]
 
     async def submit(self, leases: Iterable[Lease]) -> None:
-        """Take executions on; one that is in hand already is left alone, one for which there is no slot given back."""
+        """Take executions on; one that is in hand already is left alone, one for which there is no slot waits for one,
+        or is given back if as many do.
+        """
         known: list[tuple[Running, Loaded]] = []
         unknown: list[Running] = []
         too_many: list[Lease] = []
         for lease in leases:
             place = lease.place
-            if place in self._running:
+            if self._is_known(place):
                 continue
-            if len(self._running) >= self._concurrency:  # two streams were read at once
-                too_many.append(lease)
+            if len(self._running) >= self._concurrency:  # two streams were read at once, or on a new connection
+                if len(self._waiting) < WAITING_MAX:
+                    self._waiting[place] = lease
+                else:
+                    too_many.append(lease)
                 continue
             running = self._running[place] = Running(lease, place)
             if lease.id in self._workflows.kept:
@@ -121,6 +139,58 @@ class Executor:
         for lease in too_many:
             await self.give_back_entries(lease.queue, [lease.entry])
 
+    def take_offer(self, lease: Lease) -> None:
+        """Another worker does not know what it needs, and has made us its holder."""
+        if self._is_known(lease.place):
+            return
+        if self._code.is_leaving or len(self._waiting) >= WAITING_MAX:
+            self._turn_away([lease])
+            return
+        self._waiting[lease.place] = lease
+        self._begin_waiting()
+
+    def _turn_away(self, leases: Sequence[Lease]) -> None:
+        """Let others have what was to wait for a slot here. What is lost meanwhile is nothing to us."""
+        asked = self._store.ask([self._commits.turn_away(lease) for lease in leases])
+        self._loading.add(asked)
+        asked.add_done_callback(self._loading.discard)
+
+    def _is_known(self, place: tuple[str, str]) -> bool:
+        return place in self._running or place in self._waiting or place in self._returning
+
+    def _turn_away_waiting(self) -> None:
+        """What others could do waits for a slot no longer than from one beat to the next."""
+        mine = f"/{self._consumer.partition('/')[0]}"
+        late = {place: lease for place, lease in self._waiting.items() if not place[0].endswith(mine)}
+        too_long = [lease for place, lease in late.items() if place in self._late]
+        for lease in too_long:
+            del self._waiting[lease.place]
+        if too_long:
+            self._turn_away(too_long)
+        self._late = set(late)
+
+    def _begin_waiting(self) -> None:
+        """There is a slot for what waits for one."""
+        begun: list[Running] = []
+        while self._waiting and len(self._running) < self._concurrency and not self._code.is_leaving:
+            place, lease = next(iter(self._waiting.items()))
+            running = self._running[place] = Running(lease, place, is_kept=lease.id in self._workflows.kept)
+            del self._waiting[place]
+            begun.append(running)
+        for start in range(0, len(begun), TOGETHER_MAX):
+            self._load(begun[start : start + TOGETHER_MAX])
+
+    async def return_unheard(self, place: tuple[str, str]) -> bool:
+        """Let others have what is pending to us and has never arrived; false if it has."""
+        if self._is_known(place):
+            return False
+        self._returning.add(place)
+        try:
+            await self.give_back_entries(place[0], [place[1]])
+        finally:
+            self._returning.discard(place)
+        return True
+
     def nudge(self, id: str) -> None:
         """Something may have settled for this execution."""
         for running in self._running.values():
@@ -136,6 +206,9 @@ class Executor:
         """Drop what was lost; look at what has moved on."""
         self._workflows.kept.drop_old(time.monotonic())
         lost = set(beat.lost)
+        for place in lost & self._waiting.keys():
+            del self._waiting[place]
+        self._turn_away_waiting()
         for running in tuple(self._running.values()):
             if running.place in lost:
                 # What is being committed may just have been let go of: its answer tells.
@@ -226,23 +299,47 @@ class Executor:
         if running.is_gone:
             return
         lease, head = running.lease, loaded.head
+        definition = self._definition(loaded)
+        if definition is None:
+            self._end_alone(running, self._commits.defer_unknown(lease, self._describe_needed(loaded)))
+            return
         if head.deaths >= SUSPECT_DEATHS:
-            if any(other.is_suspect for other in self._running.values()):
-                reason = "waits apart: workers have died while running it"
-                self._end_alone(running, self._commits.defer(lease, reason, 1.0))
+            if self._waits_apart(lease.id):
+                reason = f"waits apart: {head.deaths} workers in a row have died while running it"
+                self._end_alone(running, self._commits.defer(lease, reason, APART_S))
                 return
             running.is_suspect = True
-        match self._definition(loaded):
-            case WorkflowDefinition() as workflow:
-                self._workflows.begin(running, loaded, workflow)
-            case TaskDefinition() as task:
-                self._tasks.begin(running, loaded, task)
-            case None if (version := version_of(loaded.entries.values())) and self._registry.get(head.function):
-                what = f"version {version} of {head.function}, with which it began"
-                self._end_alone(running, self._commits.defer_unknown(lease, what))
-            case None:
-                what = f"the function {head.function!r}"
-                self._end_alone(running, self._commits.defer_unknown(lease, what))
+        if isinstance(definition, WorkflowDefinition):
+            self._workflows.begin(running, loaded, definition)
+        else:
+            self._tasks.begin(running, loaded, definition)
+
+    def _describe_needed(self, loaded: Loaded) -> str:
+        """What it needs that is not here."""
+        function = loaded.head.function
+        version = version_of(loaded.entries.values())
+        if version and self._registry.get(function):
+            return f"version {version} of {function}, with which it began"
+        return f"the function {function!r}"
+
+    def _waits_apart(self, id: PromiseId) -> bool:
+        """Whether a suspect leaves the worker to another one; what has waited long enough does so no more.
+
+        Then a death is lonely for none of them (see reclaim.lua): more may die before a killer is halted, and no
+        neighbour is halted in its place.
+        """
+        now, longest = time.monotonic(), self._settings.suspect_wait_s
+        since, last = self._apart.pop(id, (now, now))
+        if not any(other.is_suspect for other in self._running.values()):
+            return False
+        if now - last > longest + APART_S:  # it has run elsewhere meanwhile
+            since = now
+        if now - since >= longest:
+            return False
+        self._apart[id] = since, now
+        if len(self._apart) > APART_MAX:
+            del self._apart[next(iter(self._apart))]
+        return True
 
     def _definition(self, loaded: Loaded) -> Definition | None:
         """What it runs: of a workflow the version it began with."""
@@ -370,6 +467,8 @@ class Executor:
         if self._running.get(running.place) is running:
             del self._running[running.place]
         self._freed.set()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._begin_waiting)
 
 
 def _close(*work: Coroutine[Any, Any, None] | None) -> None:

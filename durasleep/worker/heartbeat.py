@@ -31,6 +31,7 @@ from durasleep.store.store import SyncStore
 logger = logging.getLogger("durasleep")
 
 TTL_MS = 90_000  # of the worker's own keys: long after it has been reaped, so that nothing is left of it
+TTL_BEATS = 10  # and so many of its beats at least
 
 
 class Heartbeat:
@@ -45,14 +46,15 @@ class Heartbeat:
         group: str,
         settings: Settings,
         held: Callable[[], list[Lease]],
+        functions: Callable[[], str],
         on_beat: Callable[[Beat, int, int], None],
         on_unfit: Callable[[SchemaMismatch], None],
         loop_thread: int,
         outage: Outage,
     ) -> None:
-        """``held``, ``on_beat`` (with the monotonic times it was sent and received, in us) and ``on_unfit`` are called
-        in the heartbeat's thread: the last one if the namespace is for other versions by now, after which there are no
-        beats. ``loop_thread`` is watched for stalls.
+        """``held``, ``functions`` (which ones it has, as a short hash), ``on_beat`` (with the monotonic times it was
+        sent and received, in us) and ``on_unfit`` (if the namespace is for other versions by now, after which there are
+        no beats) are called in the heartbeat's thread; ``loop_thread`` is watched for stalls.
         """
         self._store = SyncStore(
             connector,
@@ -66,10 +68,12 @@ class Heartbeat:
         self._group = group
         self._settings = settings
         self._held = held
+        self._functions = functions
         self._on_beat = on_beat
         self._on_unfit = on_unfit
         self._loop_thread = loop_thread
         self._info = f"{socket.gethostname()}:{os.getpid()}"
+        self._beat_ms = round(settings.heartbeat_s * 1000)
         self._client_id = 0
         self._pulse = time.monotonic()
         self._warned_at = 0.0
@@ -117,8 +121,10 @@ class Heartbeat:
             client_id=self._client_id,
             info=self._info,
             knows=schema.KNOWS,
-            ttl_ms=TTL_MS,
+            ttl_ms=max(TTL_MS, TTL_BEATS * self._beat_ms),
             held=self._held(),
+            beat_ms=self._beat_ms,
+            functions=self._functions(),
         )
         answers = yield [beat, schema.read_meta(self._store.namespace)]
         return value_of(answers[0]), value_of(answers[1])

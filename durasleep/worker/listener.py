@@ -1,4 +1,7 @@
-"""The listener: one blocking read of `wake` and the worker's inbox. What it hears are hints, never the truth."""
+"""The listener: one blocking read of `wake` and the worker's inbox. What it hears are hints, never the truth.
+
+An execution that is offered here is loaded before it begins, and what it commits is fenced like all else.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from durasleep.errors import StoreError
+from durasleep.model import PromiseId
 from durasleep.settings import Settings
+from durasleep.store.commands import Lease
 from durasleep.store.connection import Link
 from durasleep.store.keys import Keyspace
 
@@ -24,9 +29,12 @@ class Listener:
         on_wake: Callable[[bytes, int], None],
         on_schedule: Callable[[str], None],
         on_nudge: Callable[[str], None],
+        on_offer: Callable[[Lease], None],
         on_gap: Callable[[], None],
     ) -> None:
-        """``on_schedule`` hears of one that another worker cannot read, ``on_gap`` that hints may have been missed."""
+        """``on_schedule`` hears of one that another worker cannot read, ``on_offer`` of what another has left to us,
+        ``on_gap`` that hints may have been missed.
+        """
         self._link = link
         self._wake = keys.wake.encode()
         self._inbox = keys.inbox(consumer).encode()
@@ -34,6 +42,7 @@ class Listener:
         self._on_wake = on_wake
         self._on_schedule = on_schedule
         self._on_nudge = on_nudge
+        self._on_offer = on_offer
         self._on_gap = on_gap
         self._last = {self._wake: b"0-0", self._inbox: b"0-0"}
 
@@ -86,3 +95,14 @@ class Listener:
                 self._on_wake(entry, int(value) if value.isdigit() else 0)
             elif name == b"n":
                 self._on_nudge(value.decode(errors="replace"))
+            elif name == b"t" and (lease := _offered(value)):
+                self._on_offer(lease)
+
+
+def _offered(value: bytes) -> Lease | None:
+    """What it is whose holder we are now; None for what cannot be read."""
+    try:
+        queue, entry, epoch, id = value.decode().split("\t")
+        return Lease(PromiseId(id), queue, entry, int(epoch))
+    except ValueError:
+        return None

@@ -16,18 +16,22 @@ from durasleep.store.store import Store
 logger = logging.getLogger("durasleep")
 
 BEAT_GAP_MAX = 1.5  # of heartbeat_s between two of our own beats: more is a break
+BEATS_MISSED = 3  # of a worker's own, at least, before it is called dead
 
 
 @dataclass(slots=True)
 class _Seen:
     beat: str
     since: float
+    beat_s: float
+    """Between two beats of this worker, which may be another time than between two of ours."""
     client_id: str = ""
 
 
 class Reaper:
-    """Death is a beat that has not changed for ``dead_after_s`` of our own monotonic clock, or one missed
-    beat of a worker whose heartbeat connection is closed. Who missed beats itself does not judge.
+    """Death is a beat that has not changed for ``dead_after_s`` of our own monotonic clock, and for three of that
+    worker's own beats; or one missed beat of a worker whose heartbeat connection is closed. Who missed beats itself
+    does not judge.
     """
 
     def __init__(
@@ -49,14 +53,22 @@ class Reaper:
             self._seen.clear()
         self._last_at = at
         self._note(beat, at)
-        dead = [name for name, seen in self._seen.items() if at - seen.since >= self._settings.dead_after_s]
+        dead = [name for name, seen in self._seen.items() if at - seen.since >= self._patience_s(seen)]
         missed = [
             (name, seen)
             for name, seen in self._seen.items()
-            if name not in dead and seen.client_id and at - seen.since >= self._settings.heartbeat_s / 2
+            if name not in dead and seen.client_id and at - seen.since >= self._missed_s(seen)
         ]
         dead += [name for name, seen in missed if await self._is_disconnected(seen.client_id)]
         return [name for name in dead if await self._reap(name, self._seen.pop(name))]
+
+    def _patience_s(self, seen: _Seen) -> float:
+        return max(self._settings.dead_after_s, BEATS_MISSED * seen.beat_s)
+
+    def _missed_s(self, seen: _Seen) -> float:
+        """From here on it has missed a beat: its last one may be older by half a look of ours than we know."""
+        look_s = self._settings.heartbeat_s / 2
+        return max(look_s, seen.beat_s - look_s)
 
     def _note(self, beat: Beat, at: float) -> None:
         """Keep for each other consumer of the group since when its beat has not changed."""
@@ -67,7 +79,8 @@ class Reaper:
             score = peer.beat if peer else ""
             seen = self._seen.get(name)
             if seen is None or seen.beat != score:
-                self._seen[name] = _Seen(score, at, peer.client_id if peer else "")
+                beat_s = peer.beat_ms / 1000 if peer and peer.beat_ms else self._settings.heartbeat_s
+                self._seen[name] = _Seen(score, at, beat_s, peer.client_id if peer else "")
         for name in self._seen.keys() - known:
             del self._seen[name]
 

@@ -95,12 +95,14 @@ class Worker:
             on_wake=self._firer.hear_wake,
             on_schedule=self._schedules.note_refused,
             on_nudge=self._executor.nudge,
+            on_offer=self._executor.take_offer,
             on_gap=self._hear_gap,
         )
         self._heartbeat: Heartbeat | None = None
         self._reaper: Reaper | None = None
         self._beats: asyncio.Queue[tuple[Beat, int, int]] = asyncio.Queue(maxsize=16)
-        self._unnamed: set[tuple[str, str]] = set()
+        self._unnamed: dict[tuple[str, str], int] = {}
+        """What is pending to us and not in hand, and when a beat first said so, by our own clock."""
         self._crashed = False
         self._unfit: SchemaMismatch | None = None
         self._stop_asked = asyncio.Event()
@@ -169,6 +171,7 @@ class Worker:
             group=self.group,
             settings=self._settings,
             held=self._executor.held,
+            functions=lambda: "" if self._stop_asked.is_set() else self._registry.fingerprint,
             on_beat=lambda beat, sent_us, received_us: _post(loop, self._take_beat, beat, sent_us, received_us),
             on_unfit=lambda error: _post(loop, self._end_unfit, error),
             loop_thread=threading.get_ident(),
@@ -333,18 +336,24 @@ class Worker:
             self._firer.set_rank(beat.rank)
             self._firer.hear_wake(beat.last_wake)
             self._executor.hear_beat(beat)
-            await self._give_back_unnamed(beat)
+            await self._give_back_unnamed(beat, received_us)
             if self._reaper is not None:
                 await self._reaper.once(beat, received_us / 1e6)
 
-    async def _give_back_unnamed(self, beat: Beat) -> None:
-        """An entry pending to us that two beats in a row did not name was read by an answer we never got."""
+    async def _give_back_unnamed(self, beat: Beat, received_us: int) -> None:
+        """An entry pending to us that two beats in a row did not name was read by an answer we never got.
+
+        The beats are of another thread: our loop may have been blocked, with that answer waiting to be heard. So it
+        counts only once all has been heard that was on its way when the first of them came.
+        """
         held = {lease.place for lease in self._executor.held()}
-        unnamed = set(beat.unnamed) - held
-        for queue, entry in unnamed & self._unnamed:
-            logger.info("entry %s was delivered here but never arrived: given back", entry)
-            await self._executor.give_back_entries(queue, [entry])
-        self._unnamed = unnamed
+        before, self._unnamed = (
+            self._unnamed,
+            {place: self._unnamed.get(place, received_us) for place in beat.unnamed if place not in held},
+        )
+        for place in self._unnamed.keys() & before.keys():
+            if before[place] < self._reader.heard_until_us and await self._executor.return_unheard(place):
+                logger.info("entry %s was delivered here but never arrived: given back", place[1])
 
     def _hear_gap(self) -> None:
         self._firer.hint()

@@ -27,9 +27,9 @@ ROOT = Path(__file__).parents[2]
     ],
 )
 def test_whatever_breaks_nothing_is_lost_early_or_done_twice_in_redis(minutes: float, fsync: str, options: str) -> None:
+    command = [sys.executable, "-m", "scripts.breaking", "--seed", "11", "--json"]
     done = subprocess.run(
-        [sys.executable, "-m", "scripts.breaking", "--minutes", f"{minutes}", "--seed", "11"]
-        + ["--fsync", fsync, "--json", *options.split()],
+        [*command, "--minutes", f"{minutes}", "--fsync", fsync, *options.split()],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -19,7 +19,7 @@ from durasleep.settings import DEFAULTS
 from durasleep.store import batch, commands, reads, script
 from durasleep.store.commands import KIND_OF, PLACE_OF, STATE_OF, Call, Command, Item
 from durasleep.store.connection import Connector
-from durasleep.store.keys import F, S
+from durasleep.store.keys import F, S, W
 from durasleep.store.reads import Plan
 from durasleep.store.store import SyncStore
 from tests.model import moves, state
@@ -128,7 +128,7 @@ class Both:
                 seen_number=item.seen_number,
                 ops=item.ops,
                 payload=item.payload,
-                due=item.due,
+                due=f"{item.due} {item.functions}" if item.functions else item.due,
                 open=item.is_open,
                 asked=item.asked,
             )
@@ -195,11 +195,20 @@ class Both:
             ),
         )
 
-    def heartbeat(self, consumer: str, group: str, held: Sequence[moves.Lease]) -> None:
+    def heartbeat(self, consumer: str, group: str, held: Sequence[moves.Lease], functions: str = "") -> None:
         def beat() -> commands.Beat:
             leases = [self.lease(lease) for lease in held]
             call = commands.heartbeat(
-                self.keys, consumer, group, client_id=1, info="", knows="2", ttl_ms=60_000, held=leases
+                self.keys,
+                consumer,
+                group,
+                client_id=1,
+                info="",
+                knows="2",
+                ttl_ms=600_000,
+                held=leases,
+                beat_ms=moves.BEAT_MS,
+                functions=functions,
             )
             return self.store.call(call)
 
@@ -210,7 +219,7 @@ class Both:
             orders = tuple([(lease.id, beat.orders[lease.id]) for lease in held])
             return moves.Beat(beat.rank, lost, orders, unnamed)
 
-        self._one(lambda: Scripts(self.model).heartbeat(consumer, group, held), beat, told)
+        self._one(lambda: Scripts(self.model).heartbeat(consumer, group, held, functions), beat, told)
 
     def reclaim(
         self,
@@ -280,6 +289,11 @@ class Both:
         """The time a promise is kept for is over."""
         self.model = Scripts(self.model).expire(id)
         self.client.delete(self.keys.promise(id))
+
+    def fade(self, consumer: str) -> None:
+        """A worker was not heard of for long."""
+        self.model = Scripts(self.model).fade(consumer)
+        self.client.delete(self.keys.worker(consumer))
 
     def fall_behind(self) -> None:
         """A replica has what there is now, and hears no more."""
@@ -433,13 +447,24 @@ def _shown(model: Redis, real_entries: dict[int, tuple[str, str]]) -> dict[str, 
         "timers": dict(model.timers),
         "stream": streams,
         "beats": dict(model.beats),
+        "presence": dict(model.presence),
         "halted": {_aside(name, real_entries) for name in model.halted},
         "closing": list(model.closing),
         "schedules": dict(model.schedules),
-        "inboxes": dict(model.inboxes),
+        "inboxes": {who: _hints(told, real_entries) for who, told in model.inboxes},
         "wake": model.wake,
         "effects": dict(model.effects),
     }
+
+
+def _hints(told: tuple[tuple[str, ...], ...], real_entries: dict[int, tuple[str, str]]) -> tuple[tuple[str, ...], ...]:
+    """What an inbox was told, with the real names of the entries that were offered."""
+    return tuple(
+        [
+            tuple([re.sub(r"\t#(\d+)\t", lambda name: f"\t{real_entries[int(name[1])][1]}\t", part) for part in hints])
+            for hints in told
+        ]
+    )
 
 
 def _aside(name: str, real_entries: dict[int, tuple[str, str]]) -> str:
@@ -466,6 +491,7 @@ def read_redis(both: Both) -> dict[str, Any]:
         "timers": {},
         "stream": {},
         "beats": {},
+        "presence": {},
         "halted": set[str](),
         "closing": [],
         "schedules": {},
@@ -510,6 +536,7 @@ def _read_promise(both: Both, found: dict[str, Any], name: bytes, id: str, ttl: 
         unseen=tuple(text("unseen").split()),
         deaths=number("deaths"),
         lone_deaths=number("lone_deaths"),
+        lacking=tuple(text("lacking").split()),
         base=number("base"),
         has_family=bool(text("family")),
         waiters=tuple([_waiter(line) for line in text("waiters").splitlines()]),
@@ -580,6 +607,11 @@ def _read_wake(both: Both, found: dict[str, Any], name: bytes, subject: str, ttl
     found["wake"] = int(fields[b"d"]) if b"d" in fields else None
 
 
+def _read_worker(both: Both, found: dict[str, Any], name: bytes, consumer: str, ttl: int) -> None:
+    assert ttl > 0, f"the key of worker {consumer} does not expire"
+    found["presence"][consumer] = both.client.hget(name, W["functions"]).decode()
+
+
 def _ignore(both: Both, found: dict[str, Any], name: bytes, subject: str, ttl: int) -> None:
     """For people, or of the test itself."""
 
@@ -594,7 +626,7 @@ _readers: dict[str, Callable[..., None]] = {
     "schedule": _read_schedule,
     "inbox": _read_inbox,
     "wake": _read_wake,
-    "worker": _ignore,
+    "worker": _read_worker,
     "recent": _ignore,
     "failed": _ignore,
     "clock": _ignore,

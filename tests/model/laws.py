@@ -214,6 +214,27 @@ def law_08_nothing_fires_early(at: Service, step: Step) -> str:
     return ""
 
 
+def law_10_nothing_is_offered_twice_to_who_lacks_it(at: Service, step: Step) -> str:
+    for _, call, answer in step.commits:
+        promise = at.redis.promise(call.lease.id)
+        if not isinstance(answer, Committed) or answer.word != "offered" or promise is None:
+            continue
+        holders = [entry.holder for entry in step.after.redis.stream if entry.entry == call.lease.entry]
+        has = [dict(at.redis.presence).get(holder or "") for holder in holders]
+        if len(has) != 1 or has[0] in (None, "", call.functions, *promise.lacking):
+            return f"{call.lease.id} was offered to {holders}, which has {has}: not known there"
+    return ""
+
+
+def law_11_only_who_was_heard_of_stays_a_worker(at: Service, step: Step) -> str:
+    """The set of workers does not grow for ever: one of them that beats sees to it."""
+    redis = step.after.redis
+    gone = dict(redis.beats).keys() - dict(redis.presence).keys()
+    if step.beats in gone:
+        return f"{step.beats} has beaten, and is not known"
+    return f"{step.beats} has beaten, and still there is {min(gone)}" if step.beats and gone else ""
+
+
 def law_09_a_commit_builds_on_what_this_server_knows(at: Service, step: Step) -> str:
     """After a failover a worker may remember what never happened here: nothing is built on that."""
     for consumer, call, answer in step.commits:
@@ -273,6 +294,8 @@ OF_STEPS: tuple[StepLaw, ...] = (
     law_05_a_cancel_is_heard,
     law_06_a_promise_settles_once,
     law_08_nothing_fires_early,
+    law_10_nothing_is_offered_twice_to_who_lacks_it,
+    law_11_only_who_was_heard_of_stays_a_worker,
     law_09_a_commit_builds_on_what_this_server_knows,
 )
 NO_DEAD_END = "law_01_from_every_state_everything_can_still_finish"

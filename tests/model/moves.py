@@ -24,7 +24,7 @@ from durasleep.model import (
     StepResult,
     Transaction,
 )
-from durasleep.store.keys import STATE
+from durasleep.store.keys import LIMIT, STATE
 from tests.model.state import Entry, Promise, Redis, Snapshot, StreamEntry, Waiter, owner_of, root_of
 
 T = TypeVar("T")
@@ -32,6 +32,8 @@ R = TypeVar("R")
 
 CANCEL = "0"
 TIMERS = ("cron", "timeout", "start", "retry")
+GROUP = "workers"  # the one whose workers beat
+BEAT_MS = 1_000  # between two beats of every worker
 ENDING = {Outcome.RESOLVE: State.RESOLVED, Outcome.REJECT: State.REJECTED, Outcome.CANCEL: State.CANCELED}
 
 
@@ -68,10 +70,12 @@ class Commit(NamedTuple):
     due: str = ""
     is_open: bool = True
     asked: str = ""
+    functions: str = ""
+    """Which ones a worker has that defers what it does not know."""
 
 
 class Committed(NamedTuple):
-    """``word`` is "ok", "redrive" or "dropped"; the entries are those settled after what was seen."""
+    """``word`` is "ok", "redrive", "dropped" or "offered"; the entries are those settled after what was seen."""
 
     word: str
     entries: tuple[tuple[str, Entry], ...] = ()
@@ -134,6 +138,7 @@ class Scripts:
         self.timers = dict(redis.timers)
         self.stream = {entry.entry: entry for entry in redis.stream}
         self.beats = dict(redis.beats)
+        self.presence = dict(redis.presence)
         self.halted = set(redis.halted)
         self.closing = list(redis.closing)
         self.schedules = dict(redis.schedules)
@@ -157,6 +162,7 @@ class Scripts:
             timers=tuple(sorted(self.timers.items())),
             stream=tuple([self.stream[entry] for entry in sorted(self.stream)]),
             beats=tuple(sorted(self.beats.items())),
+            presence=tuple(sorted(self.presence.items())),
             halted=frozenset(self.halted),
             closing=tuple(self.closing),
             schedules=tuple(sorted(self.schedules.items())),
@@ -215,8 +221,9 @@ class Scripts:
         fired = Fired(len(due), next_due, len(stale), tuple(crons), tuple(aside), len(self.closing), len(newer))
         return self.redis(), fired
 
-    def heartbeat(self, consumer: str, group: str, held: Sequence[Lease]) -> tuple[Redis, Beat]:
+    def heartbeat(self, consumer: str, group: str, held: Sequence[Lease], functions: str = "") -> tuple[Redis, Beat]:
         self.beats[consumer] = self.now
+        self.presence[consumer] = functions
         self.inboxes.setdefault(consumer, ())
         own = (group, f"{group}/{consumer.partition('/')[0]}")
         unnamed = {
@@ -234,7 +241,8 @@ class Scripts:
                 lost.append(lease.entry)
             orders.append((lease.id, promise.order if promise else 0))
             unnamed.discard((lease.queue, lease.entry))
-        rank = sum(name < consumer for name in self.beats)
+        self.strike_the_gone()
+        rank = sum(name < consumer and self.has_beaten(name) for name in self.beats)
         return self.redis(), Beat(rank, tuple(lost), tuple(orders), frozenset(unnamed))
 
     def reclaim(
@@ -276,6 +284,7 @@ class Scripts:
             return self.redis(), Reclaimed("more", given, tuple(poison))
         if give_back != "some" and "/" not in queue:
             self.beats.pop(consumer, None)
+            self.presence.pop(consumer, None)
             self.inboxes.pop(consumer, None)
         return self.redis(), Reclaimed("done", given, tuple(poison))
 
@@ -301,7 +310,31 @@ class Scripts:
         self.remove(id)
         return self.redis()
 
+    def fade(self, consumer: str) -> Redis:
+        """A worker was not heard of for so long that its own key has expired."""
+        self.presence.pop(consumer, None)
+        return self.redis()
+
     # -- rules, each to be broken by a test
+
+    def strike_the_gone(self) -> None:
+        """Every beat takes away those that are no workers any more, whatever their group."""
+        for name in self.beats.keys() - self.presence.keys():
+            del self.beats[name]
+
+    def may_know(self, promise: Promise, name: str) -> bool:
+        """Whether what a worker says of its functions is none of what lacks it."""
+        functions = self.presence.get(name) if promise.queue == GROUP and self.has_beaten(name) else ""
+        return bool(functions) and functions not in promise.lacking
+
+    def hand_over(self, promise: Promise, other: str) -> None:
+        """Nobody lets go of it, and nobody else can read it meanwhile: its entry changes hands."""
+        assert promise.entry is not None
+        self.stream[promise.entry] = self.stream[promise.entry]._replace(holder=other)
+
+    def has_beaten(self, name: str) -> bool:
+        """Whether a worker is one that others leave the first turn to."""
+        return self.beats[name] > self.now - LIMIT["beats_missed"] * BEAT_MS
 
     def is_fenced(self, promise: Promise, consumer: str, lease: Lease) -> bool:
         """Whether a commit comes from somebody who does not hold the execution (any more)."""
@@ -693,7 +726,7 @@ class Scripts:
                 self._apply(id, op)
         if item.outcome is not Outcome.DEFER:
             self.put(id, deaths=0, lone_deaths=0)
-        return self._outcome(id, item)
+        return self._outcome(id, consumer, item)
 
     def _drop_entry(self, lease: Lease, promise: Promise | None, reason: bytes) -> Committed:
         """An entry nobody lives in leaves its stream; with a reason it is put aside by name."""
@@ -713,7 +746,23 @@ class Scripts:
         if item.outcome in (Outcome.RETRY, Outcome.DEFER):
             self.due_at(item.due)
 
-    def _outcome(self, id: str, item: Commit) -> Committed:
+    def _offer(self, id: str, consumer: str, functions: str) -> bool:
+        """Whether it is held now, as it lies in the stream, by a worker of the group that may know its function."""
+        promise = self.promises[id]
+        if "/" in promise.queue:
+            return False
+        if functions not in promise.lacking:
+            promise = self.put(id, lacking=(*promise.lacking, functions)[-LIMIT["lacking_max"] :])
+        youngest = sorted([(beat, name) for name, beat in self.beats.items()], reverse=True)
+        found = [name for _, name in youngest if name != consumer and self.may_know(promise, name)]
+        if not found:
+            return False
+        other = found[id.encode()[-1] % len(found)]
+        self.hand_over(promise, other)
+        self.tell_inbox(other, "t", f"{promise.queue}\t#{promise.entry}\t{promise.epoch}\t{id}")
+        return True
+
+    def _outcome(self, id: str, consumer: str, item: Commit) -> Committed:
         match item.outcome:
             case Outcome.RESOLVE | Outcome.REJECT | Outcome.CANCEL:
                 self.finish(id, ENDING[item.outcome], item.payload, is_quiet=not item.is_open)
@@ -724,6 +773,8 @@ class Scripts:
             case Outcome.SUSPEND:
                 self.leave(id)
                 self.put(id, place=Place.SUSPENDED)
+            case Outcome.DEFER if item.functions and self._offer(id, consumer, item.functions):
+                return Committed("offered")
             case Outcome.RETRY | Outcome.DEFER:
                 self.leave(id)
                 due = self.due_at(item.due)
@@ -749,7 +800,7 @@ class Scripts:
         carried = self.carries_over(old)
         self.leave(id)
         kept = tuple([(number, entry) for number, entry in old.journal if number in carried])
-        self.put(id, journal=kept, unseen=carried, base=base)
+        self.put(id, journal=kept, unseen=carried, base=base, lacking=())
         self.dispatch(id)
         self._close_members(id, old, old.journal, "kept")
 

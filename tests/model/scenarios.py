@@ -76,6 +76,10 @@ SCENARIOS: dict[str, Scenario] = {
     "two pauses": scenario("two_naps", pause=2),
     "a crash and a lost read": scenario("two_naps", crash=1, lost_read=1),
     "a halt while a worker is paused": scenario("two_naps", halt=1, pause=1),
+    "an offer": scenario("two_naps", offer=2),
+    "an offer, and a crash": scenario("nap", offer=2, crash=1, lost_reply=1, late_duplicate=1),
+    "an offer, and a failover": scenario("nap", offer=2, failover=1),
+    "a worker that is not heard of any more": scenario("nap", beat=4, pause=1, crash=1),
     "a clock set back while a worker is paused": scenario("two_naps", pause=1, clock_back=1),
 }
 

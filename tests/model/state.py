@@ -47,6 +47,8 @@ class Promise(NamedTuple):
     unseen: tuple[str, ...] = ()
     deaths: int = 0
     lone_deaths: int = 0
+    lacking: tuple[str, ...] = ()
+    """Sets of functions that lack its own."""
     base: int = 0
     has_family: bool = False
     waiters: tuple[Waiter, ...] = ()
@@ -95,6 +97,8 @@ class Redis(NamedTuple):
     stream: tuple[StreamEntry, ...] = ()
     """Of all queues together, in the order in which they were added."""
     beats: tuple[tuple[str, int], ...] = ()
+    presence: tuple[tuple[str, str], ...] = ()
+    """The workers that were heard of lately, and what each says of its functions: keys of their own, which expire."""
     halted: frozenset[str] = frozenset()
     """Executions that wait for a person, and what was put aside, as ``<where>:<what>``."""
     closing: tuple[str, ...] = ()

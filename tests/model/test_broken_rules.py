@@ -175,6 +175,37 @@ class WithoutReclaim(Scripts):
         return False
 
 
+class WithOffersToAnybody(Scripts):
+    """What nobody knows goes round and round."""
+
+    def may_know(self, promise: Promise, name: str) -> bool:
+        return True
+
+
+class WithOffersThatStay(Scripts):
+    """A worker is told of what another one does not know, and is not made its holder."""
+
+    def hand_over(self, promise: Promise, other: str) -> None:
+        return
+
+
+class WithOffersOfCopies(Scripts):
+    """What is offered is added once more, for that worker."""
+
+    def hand_over(self, promise: Promise, other: str) -> None:
+        entry = promise.entry
+        assert entry is not None
+        self.last_entry += 1
+        self.stream[self.last_entry] = self.stream[entry]._replace(entry=self.last_entry, holder=other)
+
+
+class WithMembersForGood(Scripts):
+    """Who was a worker once is one for ever."""
+
+    def strike_the_gone(self) -> None:
+        return
+
+
 class Broken(NamedTuple):
     rule: type[Scripts]
     scenario: str
@@ -218,6 +249,14 @@ BROKEN = (
     Broken(WithEntriesThatStay, "nothing goes wrong", laws.law_02_a_pending_execution_is_in_exactly_one_place.__name__),
     Broken(WithDeadlinesThatStay, "a deadline", laws.law_10_a_timer_belongs_to_something_pending.__name__),
     Broken(WithoutReclaim, "a crash", laws.NO_DEAD_END),
+    Broken(WithOffersToAnybody, "an offer", laws.law_10_nothing_is_offered_twice_to_who_lacks_it.__name__),
+    Broken(WithOffersThatStay, "an offer", laws.law_10_nothing_is_offered_twice_to_who_lacks_it.__name__),
+    Broken(WithOffersOfCopies, "an offer", laws.law_02_a_pending_execution_is_in_exactly_one_place.__name__),
+    Broken(
+        WithMembersForGood,
+        "a worker that is not heard of any more",
+        laws.law_11_only_who_was_heard_of_stays_a_worker.__name__,
+    ),
 )
 
 

@@ -24,6 +24,7 @@ from durasleep.model import (
     Number,
     Op,
     Outcome,
+    Place,
     PromiseId,
     StartChild,
     StartPromise,
@@ -45,6 +46,7 @@ NUMBERS = ("1", "2", "3", "1.1")
 DUES = ("+0", "+5", "+1000", "+3600000", "=1")
 SETTLED = (State.RESOLVED, State.REJECTED, State.CANCELED)
 SLEEPS = (Outcome.SUSPEND, Outcome.SUSPEND, Outcome.RETRY, Outcome.CONTINUE_AS_NEW)
+FUNCTIONS = ("", "all", "some", "few")
 YEAR_MS = 365 * 86_400_000
 ACTIONS = ("retry", "wake", "reschedule", "cancel", "force", "halt", "resume")
 
@@ -165,6 +167,10 @@ class Machine(RuleBasedStateMachine):
         if data.draw(st.integers(0, 9)) == 0:
             consumer = data.draw(consumers)  # not always the one that holds it
         self.both.commit(consumer, [self.draw_commit(data, lease) for lease in leases])
+        for entry in self.both.model.stream:
+            lease = Lease(entry.id, entry.queue, entry.entry, entry.epoch)
+            if entry.holder and entry.id and (entry.holder, lease) not in self.leases:
+                self.leases.append((entry.holder, lease))  # it was offered
 
     def draw_commit(self, data: st.DataObject, lease: Lease) -> Commit:
         promise = self.both.model.promise(lease.id)
@@ -198,6 +204,7 @@ class Machine(RuleBasedStateMachine):
             data.draw(payloads),
             due,
             asked=asked,
+            functions=data.draw(st.sampled_from(FUNCTIONS)) if outcome is Outcome.DEFER else "",
         )
 
     def draw_op(self, data: st.DataObject, number: Number, lease: Lease) -> Op:
@@ -223,7 +230,11 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), consumer=consumers)
     def heartbeat(self, data: st.DataObject, consumer: str) -> None:
         held = data.draw(st.lists(st.sampled_from([lease for _, lease in self.leases]), max_size=3, unique_by=_id_of))
-        self.both.heartbeat(consumer, "workers", held)
+        self.both.heartbeat(consumer, "workers", held, data.draw(st.sampled_from(FUNCTIONS)))
+
+    @rule(consumer=consumers)
+    def fade(self, consumer: str) -> None:
+        self.both.fade(consumer)
 
     @rule(
         data=st.data(),
@@ -350,6 +361,7 @@ def both(server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 WORKER, OTHER = CONSUMERS
+THIRD = "w3/cccccccc"
 NAP = StartTimer(Number("1"), "nap", Due("+5"))
 
 
@@ -400,6 +412,82 @@ def test_a_cancel_makes_a_new_entry_for_what_nobody_holds(both: Both) -> None:
     assert take(both).epoch == 3
     both.control([("cancel", "a", "")])
     assert take_none(both), "what somebody holds stays where it is"
+
+
+def fleet(both: Both, **functions: str) -> None:
+    for consumer, has in zip((WORKER, OTHER, THIRD), functions.values(), strict=True):
+        both.heartbeat(consumer, "workers", [], has)
+
+
+def held_by(both: Both) -> list[str | None]:
+    return [entry.holder for entry in both.model.stream]
+
+
+def test_what_a_worker_does_not_know_goes_to_one_of_other_functions(both: Both) -> None:
+    """In the same batch once more it is fenced: it is not its any more."""
+    fleet(both, w1="some", w2="some", w3="all")
+    both.create([Create("a")])
+    lease = take(both)
+    declined = Commit(lease, Outcome.DEFER, due="+5", functions="some")
+    both.commit(WORKER, [declined, declined])
+    both.repeat()
+    assert held_by(both) == [THIRD]
+    both.commit(OTHER, [Commit(lease, Outcome.RESOLVE)])
+    both.commit(THIRD, [Commit(lease, Outcome.RESOLVE)])
+    assert held_by(both) == []
+
+
+def test_what_nobody_knows_is_offered_to_each_set_of_functions_once(both: Both) -> None:
+    fleet(both, w1="some", w2="few", w3="few")
+    both.create([Create("a"), Create("own", queue="workers/w1")])
+    lease = take(both)
+    both.commit(WORKER, [Commit(lease, Outcome.DEFER, due="+5", functions="some")])
+    [other] = [entry.holder for entry in both.model.stream if entry.id == "a"]
+    assert other
+    assert other != WORKER
+    both.commit(other, [Commit(lease, Outcome.DEFER, due="+5", functions="few")])
+    both.move_clock(5)
+    both.fire(64)
+    both.commit(OTHER, [Commit(take(both, OTHER), Outcome.DEFER, due="+5", functions="few")])
+    assert both.model.promises[0][1].place is Place.DELAYED
+    own = both.read(WORKER, "workers/w1")
+    assert own
+    both.commit(WORKER, [Commit(own, Outcome.DEFER, due="+5", functions="some")])
+    assert held_by(both) == [], "what is for one worker is for no other"
+
+
+@pytest.mark.parametrize("how", ["gone", "silent", "leaving", "of an earlier version"])
+def test_nothing_is_offered_to_who_cannot_take_it(both: Both, how: str) -> None:
+    fleet(both, w1="some", w2="" if how == "leaving" else "all", w3="some")
+    match how:
+        case "gone":
+            both.fade(OTHER)
+        case "silent":
+            both.move_clock(3_000)
+            both.heartbeat(WORKER, "workers", [], "some")
+        case "of an earlier version":
+            both.heartbeat(OTHER, "workers", [], "")
+        case _:
+            pass
+    both.create([Create("a")])
+    both.commit(WORKER, [Commit(take(both), Outcome.DEFER, due="+5", functions="some")])
+    assert both.model.promises[0][1].place is Place.DELAYED
+
+
+def test_a_beat_strikes_who_was_not_heard_of_for_long(both: Both) -> None:
+    for consumer in CONSUMERS:
+        both.heartbeat(consumer, "workers", [])
+    both.fade(WORKER)
+    both.heartbeat(OTHER, "workers", [])
+    assert [name for name, _ in both.model.beats] == [OTHER]
+
+
+def test_who_has_missed_its_beats_has_no_rank_and_stays_to_be_judged(both: Both) -> None:
+    both.heartbeat(WORKER, "workers", [])
+    both.heartbeat(OTHER, "workers", [])
+    both.move_clock(3_000)
+    both.heartbeat(OTHER, "workers", [])
+    assert [name for name, _ in both.model.beats] == [*CONSUMERS]
 
 
 def take_none(both: Both) -> bool:

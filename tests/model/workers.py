@@ -60,6 +60,8 @@ class Step(NamedTuple):
     is_firing: bool = False
     canceling: str = ""
     """The execution that was told it is to be canceled."""
+    beats: str = ""
+    """The worker that has beaten."""
     is_outside: bool = False
     """Not a script: a failover, an expiry, a clock that is set."""
 
@@ -74,6 +76,8 @@ class World:
 
     def begin(self, hands: tuple[str, ...], budget: dict[str, int]) -> Service:
         redis, _ = self._scripts(Redis(now=1)).create(self._roots)
+        for consumer in sorted(set(hands)) if "offer" in budget else ():
+            redis, _ = self._scripts(redis).heartbeat(consumer, "workers", [], functions=consumer)
         return Service(redis, tuple([Hand(consumer) for consumer in hands]), tuple(sorted(budget.items())))
 
     def steps(self, at: Service) -> Iterator[Step]:
@@ -89,6 +93,7 @@ class World:
         yield from self._recovers(ready)
         yield from self._time(ready)
         yield from self._people(ready)
+        yield from self._beats(ready)
         yield from self._faults(ready)
 
     # -- a worker
@@ -173,8 +178,10 @@ class World:
             redis, _ = self._scripts(at.redis).reclaim(hand.consumer, give_back="some", entries=[lease.entry])
             given = _with(spent._replace(redis=redis), place, Hand(hand.consumer))
             yield Step(f"{hand.consumer} gives {lease.id} back", given, is_fair=False)
-        if hand.doing is Doing.LOADING and (spent := _spend(at, "defer")) is not None:
-            call = Commit(_lease(hand), Outcome.DEFER, due="+1")
+        for what, functions in (("defer", ""), ("offer", hand.consumer)) if hand.doing is Doing.LOADING else ():
+            if (spent := _spend(at, what)) is None:
+                continue
+            call = Commit(_lease(hand), Outcome.DEFER, due="+1", functions=functions)
             after, answer = self._deliver(spent, hand.consumer, call)
             label = f"{hand.consumer} does not know {call.lease.id}, and defers it: {_said(answer)}"
             deferred = _with(after, place, Hand(hand.consumer))
@@ -196,6 +203,14 @@ class World:
                 if entry.holder == consumer and entry.entry not in named and all(hand.is_alive for hand in hands):
                     redis, _ = self._scripts(at.redis).reclaim(consumer, give_back="some", entries=[entry.entry])
                     yield Step(f"{consumer} gives back {entry.id}, of which it never heard", at._replace(redis=redis))
+                    yield from self._hears(at, consumer, Lease(entry.id, entry.queue, entry.entry, entry.epoch))
+
+    def _hears(self, at: Service, consumer: str, lease: Lease) -> Iterator[Step]:
+        """A worker hears of what another one has made its own."""
+        for place, hand in enumerate(at.hands) if "offer" in dict(at.left) else ():
+            if hand.consumer == consumer and hand.doing is Doing.NOTHING:
+                taken = Hand(consumer, Doing.LOADING, lease)
+                yield Step(f"{consumer} hears that {lease.id} is its own now", _with(at, place, taken))
 
     # -- time
 
@@ -214,6 +229,21 @@ class World:
         due = sorted([(due, member) for member, due in redis.timers if due <= redis.now])[:limit]
         after, _ = self._scripts(redis).fire(limit)
         return Step(f"fire {[member for _, member in due]}", at._replace(redis=after), is_firing=True)
+
+    # -- membership
+
+    def _beats(self, at: Service) -> Iterator[Step]:
+        """Workers show themselves, and those that do no more are forgotten after a while."""
+        alive = {hand.consumer for hand in at.hands if hand.is_alive}
+        for consumer in sorted(alive):
+            if (spent := _spend(at, "beat")) is not None:
+                held = [hand.lease for hand in at.hands if hand.consumer == consumer and hand.lease]
+                redis, _ = self._scripts(at.redis).heartbeat(consumer, "workers", held)
+                yield Step(f"{consumer} beats", spent._replace(redis=redis), is_fair=False, beats=consumer)
+        for consumer, _ in at.redis.presence:
+            if consumer not in alive:
+                redis = self._scripts(at.redis).fade(consumer)
+                yield Step(f"{consumer} was not heard of for long", at._replace(redis=redis), is_outside=True)
 
     # -- people
 

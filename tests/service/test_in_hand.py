@@ -10,13 +10,17 @@ from typing import Any
 
 import pytest
 
-from durasleep import Context, RemoteError, Retry
+from durasleep import Context, Durasleep, RemoteError, Retry
+from durasleep.model import PromiseId
 from durasleep.settings import DEFAULTS
+from durasleep.store import reads
+from durasleep.store.commands import Lease
 from durasleep.store.keys import Keyspace
+from durasleep.worker.reader import Reader
 from tests.servers import Server
 from tests.service.fixtures import NewApp
-from tests.service.functions import double
-from tests.service.workers import eventually, serving
+from tests.service.functions import double, loop_passage, note
+from tests.service.workers import Effects, Workers, beats_of, eventually, serving
 
 PARTS = 30
 
@@ -70,6 +74,81 @@ async def test_two_that_are_started_together_for_the_group_and_for_this_worker_a
         handles = await app.rpc_many(both, [(f"both-{n}",) for n in range(5)])
         assert await app.gather(handles) == [[2, 4]] * 5
     assert "never arrived" not in caplog.text
+
+
+async def test_what_a_blocked_loop_has_not_heard_of_yet_is_not_called_lost(
+    app: Durasleep, workers: Workers, effects: Effects
+) -> None:
+    """Its beats go on meanwhile, and name what it held when it was blocked; what it was given since lies unread."""
+    started = await workers.start("one", "two", app="quick_app")
+    store = await app.opened()
+    names: list[str] = []
+    for round in range(3):
+        gate = f"gate-{round}"
+        blocked = await app.rpc(gate, loop_passage, effects.path, gate)
+        await effects.standing(gate)
+        calls = [f"{round}-{number}" for number in range(60)]
+        await app.rpc_many(note, [(name, effects.path, f"<{name}>") for name in calls])
+        for consumer in await store.call(reads.read_consumers(store.keys(), "workers")):
+            await beats_of(app, consumer, 4)
+        effects.open(gate)
+        assert await blocked == f"through {gate}"
+        await app.gather([app.get(name) for name in calls])
+        names += calls
+    assert sorted(line for line in effects.lines() if line[0] == "<") == sorted(f"<{name}>" for name in names)
+    assert "never arrived" not in "".join(worker.log() for worker in started)
+
+
+async def in_line(app: Durasleep, ran: list[str], *, many: int, own: int) -> list[str]:
+    """Calls for the group, and behind them some for one worker: the names of these."""
+
+    @app.task
+    async def noting(name: str) -> None:
+        await asyncio.sleep(0.001)
+        ran.append(name)
+
+    await app.rpc_many(noting, [(f"any-{number}", f"any-{number}") for number in range(many)])
+    names = [f"own-{number}" for number in range(own)]
+    await app.rpc_many(noting, [(name, name) for name in names], target="poll://uni@workers/w1")
+    return names
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 3, 10])
+async def test_what_is_for_one_worker_does_not_wait_behind_what_is_for_all(app: Durasleep, concurrency: int) -> None:
+    """And nothing is taken that there is no room for: all of it is dispatched once."""
+    ran: list[str] = []
+    own = await in_line(app, ran, many=120, own=10)
+    async with serving(app, "w1", concurrency=concurrency) as worker:
+        await eventually(lambda: len(ran) == 130 and not worker.running, "all to be done")
+    assert max(ran.index(name) for name in own) < 60
+    store = await app.opened()
+    for name in ran:
+        assert (await store.load(PromiseId(name))).head.epoch == 1, name  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("free", [1, 2, 5, 100])
+async def test_a_reader_takes_as_many_as_there_is_room_for_and_no_more(app: Durasleep, free: int) -> None:
+    store = await app.opened()
+    keys, link = store.keys(), store.link()
+    reader = Reader(link, keys, group="workers", consumer="w1/00000000", settings=DEFAULTS)
+    await in_line(app, [], many=3 * free, own=3 * free)
+    taken: list[Lease] = []
+    try:
+        await reader.join()
+        while len(taken) < 6 * free:
+            leases = await reader.once(free)
+            assert 0 < len(leases) <= free
+            taken += leases
+        await in_line_again(app, 3 * free)
+        sizes = [len(await reader.once(free)) for _ in range(3)]
+        assert max(sizes) >= free - 1, "all of it goes to the only stream that has something"
+    finally:
+        await reader.close()
+    assert len({lease.place for lease in taken}) == 6 * free
+
+
+async def in_line_again(app: Durasleep, many: int) -> None:
+    await app.rpc_many("noting", [(f"more-{number}", f"more-{number}") for number in range(many)])
 
 
 @pytest.mark.parametrize("error", [Odd("odd"), GeneratorExit("odd"), BaseExceptionGroup("odd", [Odd("odd")])], ids=repr)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from durasleep import Durasleep
+from durasleep import Durasleep, Settings
 from durasleep.errors import Fenced
 from durasleep.model import Outcome, PromiseId
 from durasleep.store import commands, reads
 from durasleep.store.commands import Lease
+from durasleep.store.keys import F
 from tests.servers import Server
 from tests.service.fixtures import NewApp
-from tests.service.functions import QUICK, kill_own_process, nap, passage
-from tests.service.workers import Effects, Workers, eventually, until
+from tests.service.functions import QUICK, double, kill_own_process, nap, passage
+from tests.service.workers import Effects, Workers, beats_of, eventually, load_from_hash, serving, until
 
 TAKEOVER_S = 2.5  # the issue's figure
 ROUNDS = 10
@@ -120,6 +122,55 @@ async def _largest_lag() -> float:
             worst = max(worst, time.monotonic() - began - LAG_STEP_S)
     except asyncio.CancelledError:
         return worst
+
+
+async def test_a_suspect_waits_for_another_one_a_while_and_no_longer(
+    new_app: NewApp, effects: Effects, real_server: Server
+) -> None:
+    """However long those steps take that hold every worker there is."""
+    app = new_app(settings=replace(QUICK, suspect_wait_s=1.0))
+    client: Any = real_server.sync_client()
+    keys = (await app.opened()).keys()
+    names = ("long-1", "long-2", *[f"quick-{number}" for number in range(4)])
+    for name in names:
+        await (app.rpc(name, passage, effects.path, name) if name[0] == "l" else app.rpc(name, double, 21))
+        load_from_hash(client, keys, name)
+        client.hset(keys.promise(name), F["deaths"], 2)  # as if two had died of it
+    async with serving(app, "w1"), serving(app, "w2"):
+        waited = await until(app, "quick-0", "delayed")
+        assert (waited.deaths, waited.reason) == (2, "waits apart: 2 workers in a row have died while running it")
+        assert await app.gather([app.get(name) for name in names[2:]]) == [42] * 4
+        assert (await app.describe("quick-0")).deaths == 0
+        await effects.standing("long-1")
+        for name in names[:2]:
+            effects.open(name)
+        assert await app.gather([app.get(name) for name in names[:2]]) == ["through long-1", "through long-2"]
+
+
+SLOW = Settings(heartbeat_s=1.5, dead_after_s=4.5)
+
+
+async def test_who_beats_more_seldom_than_its_judge_is_alive_until_it_misses_its_own_beats(
+    new_app: NewApp, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And one that is dead is found by those who beat less often than it did."""
+    quick, slow = new_app(settings=QUICK), new_app(settings=SLOW)
+    async with serving(slow, "slow") as first:
+        handle = await quick.rpc("passage", passage, effects.path)
+        await effects.standing("gate")
+        async with serving(quick, "quick") as second:
+            await beats_of(quick, first.consumer, 3)
+            assert "is dead" not in caplog.text
+            assert effects.count("gate") == 1
+            first.crash()
+            await effects.standing("gate", times=2)
+            assert "worker slow is dead" in caplog.text
+            async with serving(slow, "third") as third:
+                await beats_of(quick, third.consumer, 2)
+                second.crash()
+                await effects.standing("gate", times=3)
+                effects.open("gate")
+                assert await handle == "through gate"
 
 
 async def test_what_kills_its_workers_is_halted_and_its_neighbours_finish(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import durasleep
-from durasleep import Durasleep
-from tests.servers import Server
-from tests.service.functions import gathering, nap, passage
-from tests.service.workers import Effects, Workers, until
+from durasleep import Context, Durasleep
+from durasleep.model import PromiseId
+from tests.servers import MakeServer, Server, limit
+from tests.service.fixtures import NewApp
+from tests.service.functions import gathering, nap, passage, stand_at
+from tests.service.workers import Effects, Workers, serving, until
 
 PACKAGE = Path(durasleep.__file__).parent
 EACH = 8
@@ -66,3 +71,81 @@ async def test_workers_of_two_versions_take_over_from_one_another(
             assert await handle.result(timeout=30) == f"{handle.id} slept for 1 seconds"
         await heir.kill()
     assert (await app.fsck()).is_clean
+
+
+async def doubled(number: int) -> int:
+    return 2 * number
+
+
+async def woken(ctx: Context, number: int) -> int:
+    await ctx.sleep(0.001)
+    return await ctx.rpc(doubled, number)
+
+
+@pytest.mark.parametrize("lacking", [1, 2], ids=["two lack it alike", "two lack it, each in its own way"])
+async def test_what_one_of_three_workers_knows_goes_straight_to_it(
+    new_app: NewApp, caplog: pytest.LogCaptureFixture, lacking: int
+) -> None:
+    """Whoever reads it first, at its start and after each sleep."""
+    knowing, *others = new_app(), new_app(), new_app()
+    knowing.workflow(woken)
+    knowing.task(doubled)
+    if lacking == 2:
+        others[0].task(stand_at)
+    async with AsyncExitStack() as stack:
+        for number, app in enumerate((*others, knowing)):
+            await stack.enter_async_context(serving(app, f"w{number}", concurrency=10))
+        for number in range(40):
+            assert await (await knowing.rpc(f"one-{number}", woken, number)).result(timeout=20) == 2 * number
+        handles = await knowing.rpc_many(woken, [(f"many-{number}", number) for number in range(100)])
+        assert await knowing.gather(handles) == [2 * number for number in range(100)]
+    assert "next try" not in caplog.text
+    store = await knowing.opened()
+    loaded = await store.load(PromiseId("one-0"))
+    assert loaded is not None
+    assert loaded.head.epoch <= 3, "it was dispatched only where it had something to go on with"
+
+
+async def test_an_offer_to_a_worker_without_a_free_slot_waits_a_beat_and_is_tried_again(
+    new_app: NewApp, effects: Effects
+) -> None:
+    knowing, other = new_app(), new_app()
+    knowing.task(stand_at)
+    async with serving(knowing, "w1", concurrency=1), serving(other, "w2"):
+        handles = await knowing.rpc_many(stand_at, [(f"a-{number}", effects.path, "gate") for number in range(5)])
+        await effects.standing("gate")
+        waiting = await until(knowing, "a-4", "delayed")
+        assert waiting.reason == "the workers that know its function have no free slot"
+        effects.open("gate")
+        assert await knowing.gather(handles) == ["through gate"] * 5
+    assert effects.count("gate") == 5
+
+
+async def test_what_no_worker_knows_waits_for_one_that_comes(new_app: NewApp) -> None:
+    first, second, knowing = new_app(), new_app(), new_app()
+    second.task(stand_at)
+    knowing.task(doubled)
+    async with serving(first, "w1"), serving(second, "w2"):
+        handle = await knowing.rpc("a", doubled, 21)
+        assert (await until(knowing, "a", "delayed")).reason == "no worker here knows the function 'doubled'"
+        async with serving(knowing, "w3"):
+            assert await handle.result(timeout=20) == 42
+
+
+async def test_where_nothing_may_be_offered_what_is_not_known_waits_for_its_timer(
+    new_app: NewApp, make_server: MakeServer, effects: Effects, namespace: str
+) -> None:
+    """Of a user whose rights are from before there were offers."""
+    url = limit(make_server().url, namespace, "-xclaim")
+    knowing, other = new_app(url), new_app(url)
+    knowing.task(stand_at)
+    knowing.task(doubled)
+    async with serving(knowing, "w1", concurrency=1):
+        first = await knowing.rpc("first", stand_at, effects.path, "gate")
+        await effects.standing("gate")
+        async with serving(other, "w2"):
+            handle = await knowing.rpc("a", doubled, 21)
+            assert (await until(knowing, "a", "delayed")).reason == "no worker here knows the function 'doubled'"
+        effects.open("gate")
+        assert await first == "through gate"
+        assert await handle.result(timeout=20) == 42

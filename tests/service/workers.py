@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from durasleep import Durasleep, Worker
+from durasleep.store import reads
 from durasleep.store.calls import Description
 from durasleep.store.keys import F, Keyspace
 from scripts.breaking import versions
@@ -48,6 +49,17 @@ def load_from_hash(client: Any, keys: Keyspace, id: str) -> None:
     entry, epoch = client.hmget(promise, F["entry"], F["epoch"])
     client.hset(promise, F["entry"], client.xadd(queue, {"i": id, "e": epoch}))
     client.xdel(queue, entry)
+
+
+async def beats_of(app: Durasleep, consumer: str, count: int) -> None:
+    """Until a worker has beaten so often since now."""
+    store, seen = await app.opened(), set[int | None]()
+
+    async def look() -> bool:
+        seen.add(await store.call(reads.read_beat(store.keys(), consumer)))
+        return len(seen) > count
+
+    await eventually(look, f"{count} beats of {consumer}")
 
 
 async def until(app: Durasleep, id: str, status: str) -> Description:

@@ -154,10 +154,26 @@ class Driver:
                 return
         raise AssertionError("the firer does not come to an end")
 
-    async def beat(self, *held: Lease, consumer: str = WORKER, group: str = "workers") -> Beat:
+    async def beat(
+        self,
+        *held: Lease,
+        consumer: str = WORKER,
+        group: str = "workers",
+        beat_ms: int | None = 1000,
+        functions: str = "",
+    ) -> Beat:
         return await self.store.call(
             commands.heartbeat(
-                self.keys, consumer, group, client_id=1, info="here", knows="2", ttl_ms=60_000, held=held
+                self.keys,
+                consumer,
+                group,
+                client_id=1,
+                info="here",
+                knows="2",
+                ttl_ms=60_000,
+                held=held,
+                beat_ms=beat_ms,
+                functions=functions,
             )
         )
 

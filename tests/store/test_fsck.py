@@ -33,6 +33,7 @@ async def healthy(driver: Driver) -> None:
     await driver.start("stopped")
     await driver.control("halt", "stopped", reason="why")
     await driver.create("queued", args=b"the arguments")
+    await driver.beat()
 
 
 async def test_what_the_scripts_write_is_clean(driver: Driver) -> None:
@@ -43,6 +44,7 @@ async def test_what_the_scripts_write_is_clean(driver: Driver) -> None:
     assert report.checked["promise"] == 9
     assert report.checked["timer"] == 6
     assert report.checked["entry"] == 1
+    assert report.checked["member"] == 1
 
 
 async def test_an_empty_namespace_is_clean(driver: Driver) -> None:
@@ -98,6 +100,7 @@ BREAKS: dict[str, tuple[str, str, Break]] = {
         lambda d: d.redis.pexpire(d.keys.promise("sleeper"), 9_000_000),
     ),
     "a result kept for ever": ("kept", "done", lambda d: d.redis.persist(d.keys.promise("done"))),
+    "a worker of long ago": ("stale", "gone/00000000", lambda d: d.redis.zadd(d.keys.workers, {"gone/00000000": 1})),
     "a family gone": ("closing", "nobody", lambda d: d.redis.zadd(d.keys.closing, {"nobody": 1})),
 }
 

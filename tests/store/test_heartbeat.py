@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from durasleep.model import Number, Outcome, PromiseId, StartPromise
-from durasleep.store.keys import LIMIT
+from durasleep.store.keys import LIMIT, W
 from tests.store.driver import OTHER, WORKER, Driver
 
 
@@ -26,6 +26,61 @@ async def test_ranks_are_stable_and_different_for_everyone(driver: Driver) -> No
         for name in reversed(names):
             await driver.beat(consumer=name)
     assert [(await driver.beat(consumer=name)).rank for name in names] == [0, 1, 2, 3, 4]
+
+
+async def retired(driver: Driver, count: int, *, score: int = 1) -> None:
+    """Members of a group that nobody serves any more: their own keys have expired."""
+    await driver.redis.zadd(driver.keys.workers, {f"a{n}/00000000": score for n in range(count)})
+
+
+async def test_who_was_not_heard_of_for_long_is_no_worker_any_more(driver: Driver) -> None:
+    await retired(driver, 25)
+    await driver.beat(consumer=OTHER)
+    await driver.redis.delete(driver.keys.worker(OTHER))
+    beat = await driver.beat()
+    assert beat.rank == 0
+    assert [peer.consumer for peer in beat.peers] == [WORKER]
+    assert await driver.redis.zrange(driver.keys.workers, 0, -1) == [WORKER.encode()]
+
+
+async def test_thousands_of_them_hide_nobody_and_go_in_parts(driver: Driver) -> None:
+    """They are older than the living, or younger, by a clock that was set."""
+    for score in (1, 4_000_000_000_000):
+        await driver.beat(consumer=OTHER)
+        await driver.join()
+        for consumer in (WORKER, OTHER):
+            await driver.redis.xgroup_createconsumer(driver.keys.queue("workers"), "workers", consumer)
+        await retired(driver, 2 * LIMIT["workers_max"], score=score)
+        beat = await driver.beat()
+        assert {WORKER, OTHER} == {peer.consumer for peer in beat.peers}
+        assert beat.rank == 0
+        for _ in range(20):
+            await driver.beat()
+        assert await driver.redis.zcard(driver.keys.workers) == 2
+        await driver.redis.delete(driver.keys.queue("workers"))
+
+
+async def test_who_has_missed_beats_has_no_rank(driver: Driver) -> None:
+    """Nobody waits for one that does not fire; it is still there to be judged."""
+    early = "a0/00000000"
+    for seen, rank in ((False, 1), (True, 0)):
+        await driver.beat(consumer=early, beat_ms=1_000)
+        if seen:
+            await driver.redis.zincrby(driver.keys.workers, -5_000, early)
+        beat = await driver.beat()
+        assert beat.rank == rank
+        assert early in [peer.consumer for peer in beat.peers]
+    await driver.beat(consumer=early, beat_ms=10_000)
+    await driver.redis.zincrby(driver.keys.workers, -5_000, early)
+    assert (await driver.beat()).rank == 1, "it beats more seldom"
+
+
+async def test_a_beat_tells_how_far_apart_those_of_the_others_are(driver: Driver) -> None:
+    await driver.beat(consumer=OTHER, beat_ms=20_000)
+    await driver.beat(consumer="w3/cccccccc")
+    await driver.redis.hdel(driver.keys.worker("w3/cccccccc"), W["beat_ms"])  # as of an earlier version
+    peers = {peer.consumer: peer.beat_ms for peer in (await driver.beat(beat_ms=250)).peers}
+    assert peers == {WORKER: 250, OTHER: 20_000, "w3/cccccccc": None}
 
 
 async def test_a_beat_answers_the_order_of_what_is_held_and_what_was_lost(driver: Driver) -> None:

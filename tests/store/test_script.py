@@ -37,7 +37,21 @@ READS = {
     "ZRANGEBYSCORE",
     "ZSCORE",
 }
-WRITES = {"DEL", "HDEL", "HSET", "PERSIST", "PEXPIRE", "XACK", "XADD", "XDEL", "XGROUP", "XTRIM", "ZADD", "ZREM"}
+WRITES = {
+    "DEL",
+    "HDEL",
+    "HSET",
+    "PERSIST",
+    "PEXPIRE",
+    "XACK",
+    "XADD",
+    "XCLAIM",
+    "XDEL",
+    "XGROUP",
+    "XTRIM",
+    "ZADD",
+    "ZREM",
+}
 """All of Redis 6.2 that the scripts use; each is older than it, with the options they give."""
 
 

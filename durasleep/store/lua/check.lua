@@ -1,6 +1,7 @@
 -- Looks at one thing as it is this instant, by the laws that broken data would break; with `repair` it mends what can
 -- be mended without guessing. What is looked at and what is mended cannot move in between.
--- `what` is promise, timer, entry (of queue `name`, with id `at`), halted, closing, schedule or expiring (a key).
+-- `what` is promise, timer, entry (of queue `name`, with id `at`), halted, closing, member (of `workers`), schedule or
+-- expiring (a key).
 -- A promise is looked at in pages: `at` is "" at first, then what the page before has answered.
 -- Answers per item: where to go on, "" at the end; then for each finding its kind, id, a sentence, and whether it was
 -- mended ("1"), could be ("0") or cannot ("").
@@ -328,6 +329,16 @@ function checks.closing(id)
   if redis.call('ZSCORE', closing, id) and not load(id) then
     found('closing', id, 'is to be closed, but is gone', function()
       redis.call('ZREM', closing, id)
+    end)
+  end
+  return ''
+end
+
+-- A worker's own key goes long after it was last heard of.
+function checks.member(name)
+  if redis.call('ZSCORE', workers, name) and redis.call('EXISTS', worker_prefix .. name) == 0 then
+    found('stale', name, 'is among the workers, but has not been heard of for long', function()
+      redis.call('ZREM', workers, name)
     end)
   end
   return ''

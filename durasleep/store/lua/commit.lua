@@ -1,7 +1,7 @@
 -- Everything one activation asked for, and its outcome: all of it or, with FENCED, nothing.
 -- `open` is empty if all it ever asked for has settled: whoever holds the lease knows, for nobody else can ask.
--- Answers per item: "ok" if that was all; else a word ("ok", "redrive", "dropped"), "1" if there is more, then the
--- entries settled after `seen`, as number and raw entry.
+-- Answers per item: "ok" if that was all, "offered" for what was deferred and is another worker's now; else a word
+-- ("ok", "redrive", "dropped"), "1" if there is more, then the entries settled after `seen`, as number and raw entry.
 -- @include keys
 -- @include each_item
 -- @include said_alike
@@ -279,7 +279,9 @@ local function commit(at, size)
     save(record)
     return unseen_entries(record, 'ok')
   elseif outcome ~= 'suspend' then
-    seldom().outcomes[outcome](record, payload, due)
+    local word = seldom().outcomes[outcome](record, payload, due)
+    save(record)
+    return word or 'ok'
   elseif record.unseen == '' then
     suspend(record)
   else
@@ -472,8 +474,57 @@ function seldom()
     delay(record, due, payload)
   end
 
+  -- The sets of functions that lack what it needs, and these.
+  local function note_lacking(record, functions)
+    local lacking = redis.call('HGET', record.key, F.lacking) or ''
+    if string.find(' ' .. lacking, ' ' .. functions .. ' ', 1, true) then return lacking end
+    lacking = lacking .. functions .. ' '
+    local _, count = string.gsub(lacking, ' ', '')
+    if count > LIMIT.lacking_max then lacking = string.match(lacking, ' (.*)$') end
+    put(record, F.lacking, lacking)
+    return lacking
+  end
+
+  -- A living worker of the group whose functions are none of these, as far as they all say; nil if there is none.
+  local function find_other(record, lacking)
+    local found = {}
+    local members = redis.call('ZRANGE', workers, 0, LIMIT.offers_max - 1, 'REV', 'WITHSCORES')
+    for i = 1, #members, 2 do
+      local told = redis.pcall('HMGET', worker_prefix .. members[i], W.group, W.functions, W.beat_ms)
+      local functions, beat_ms = told[2] or '', tonumber(told[3] or '')
+      local is_fit = not told.err
+        and members[i] ~= consumer
+        and told[1] == record.queue
+        and functions ~= ''
+        and not string.find(' ' .. lacking, ' ' .. functions .. ' ', 1, true)
+      if is_fit and beat_ms and tonumber(members[i + 1]) > now - LIMIT.beats_missed * beat_ms then
+        found[#found + 1] = members[i]
+      end
+    end
+    return found[1 + string.byte(record.id, -1) % #found] -- not all to the same
+  end
+
+  -- Straight to a worker that may know its function, as it lies in the stream: only its holder changes. The hint tells
+  -- that worker; should it not hear of it, its next beats do.
+  local function offer(record, functions)
+    if group_of(record.queue) ~= record.queue then return false end -- for one worker alone
+    local other = find_other(record, note_lacking(record, functions))
+    if not other then return false end
+    local stream = queue_prefix .. record.queue
+    local is_done = pcall(redis.call, 'XCLAIM', stream, record.queue, other, 0, record.entry, 'JUSTID')
+    if not is_done then return false end -- by an ACL made before there were offers: nothing is written yet
+    known_of[record.queue].held[record.entry] = nil
+    local fields = hints_for(other)
+    fields[#fields + 1] = 't'
+    fields[#fields + 1] = record.queue .. '\t' .. record.entry .. '\t' .. int(record.epoch) .. '\t' .. record.id
+    return true
+  end
+
+  -- `due` may name the functions of a worker that does not know what is asked for: until then, if nobody else may.
   function outcomes.defer(record, payload, due)
-    delay(record, due, payload)
+    local delay_until, functions = string.match(due, '^(%S+) ?(%S*)$')
+    if functions ~= '' and offer(record, functions) then return 'offered' end
+    delay(record, delay_until, payload)
   end
 
   function outcomes.halt(record, payload)
@@ -509,6 +560,7 @@ function seldom()
       if string.find(fields[i], '^%d') and not (is_canceled and fields[i] == '0') then drop(record, fields[i]) end
     end
     record.unseen = is_canceled and '0 ' or ''
+    drop(record, F.lacking) -- the next run may be of another version
     for i = 1, LIMIT.args_parts_max - 1 do
       drop(record, F.args .. i)
     end
@@ -524,7 +576,7 @@ function seldom()
   -- What the outcome needs, looked at before the first write.
   local function check_outcome(outcome, due)
     if not outcomes[outcome] then error('INVALID outcome ' .. outcome, 0) end
-    if outcome == 'retry' or outcome == 'defer' then due_at(due) end
+    if outcome == 'retry' or outcome == 'defer' then due_at(string.match(due, '^%S*')) end
     if outcome == 'halt' then check_type(halted, 'zset') end
   end
 

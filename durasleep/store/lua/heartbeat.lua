@@ -1,19 +1,35 @@
 -- Note a worker alive. Its entries are leased to it as long as it beats; none is ever taken back.
 -- `held` follows as triples of queue, entry and id. Answers: seconds and microseconds of the server's clock,
 -- rank, last ids of `wake` and of the worker's inbox, what it lost (queue and entry), the order of what it holds (id
--- and stamp), what is pending to it unnamed (queue and entry), the workers (name, beat, connection), the group's
--- consumers.
+-- and stamp), what is pending to it unnamed (queue and entry), the workers (name, beat, connection, ms between two
+-- beats), the group's consumers.
 -- @include keys
 -- @include record
 -- @include holder
+-- @include in_chunks
 -- @include last_id
 -- @include now
-local consumer, group, client, info, knows, ttl_ms = unpack(ARGV, 1, 6)
+local consumer, group, client, info, knows, ttl_ms, beat_ms, functions = unpack(ARGV, 1, 8)
 
 redis.call('ZREM', timers, '') -- a worker beats on a full Redis too
 redis.call('ZADD', workers, now_text, consumer)
 local me = worker_prefix .. consumer
-redis.call('HSET', me, W.client, client, W.group, group, W.info, info, W.knows, knows)
+redis.call(
+  'HSET',
+  me,
+  W.client,
+  client,
+  W.group,
+  group,
+  W.info,
+  info,
+  W.knows,
+  knows,
+  W.beat_ms,
+  beat_ms,
+  W.functions,
+  functions
+)
 redis.call('PEXPIRE', me, ttl_ms)
 local inbox = inbox_prefix .. consumer
 if redis.call('EXISTS', inbox) == 0 then redis.call('XADD', inbox, '*', 'o', '') end
@@ -30,7 +46,7 @@ for _, queue in ipairs({ group, group .. '/' .. string.match(consumer, '^[^/]+')
 end
 
 local lost, orders, unnamed = {}, {}, {}
-for i = 7, #ARGV, 3 do
+for i = 9, #ARGV, 3 do
   local queue, entry, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local name = queue .. ' ' .. entry
   local found = redis.pcall('HMGET', promise_prefix .. id, F.entry, F.order) -- one broken hash loses one entry
@@ -48,16 +64,6 @@ for _, one in pairs(pending) do
   unnamed[#unnamed + 1] = one[2]
 end
 
--- Rank by name: stable from beat to beat, and different for everyone.
-local peers, rank = {}, 0
-local alive = redis.call('ZRANGE', workers, 0, LIMIT.workers_max - 1, 'WITHSCORES')
-for i = 1, #alive, 2 do
-  if alive[i] < consumer then rank = rank + 1 end
-  peers[#peers + 1] = alive[i]
-  peers[#peers + 1] = int(tonumber(alive[i + 1]))
-  peers[#peers + 1] = redis.call('HGET', worker_prefix .. alive[i], W.client) or ''
-end
-
 local consumers = {}
 local known = redis.pcall('XINFO', 'CONSUMERS', queue_prefix .. group, group)
 if not known.err then
@@ -65,6 +71,40 @@ if not known.err then
     consumers[i] = known[i][2]
   end
 end
+
+-- Rank by name: stable from beat to beat, and different for all that have beaten lately. Who has not been heard of for
+-- so long that its own key has expired is struck: of a group that is retired nobody else would.
+local peers, rank, is_noted, gone = {}, 0, {}, {}
+
+local function note_member(name, beat)
+  if is_noted[name] then return end
+  is_noted[name] = true
+  local found = redis.pcall('HMGET', worker_prefix .. name, W.client, W.beat_ms)
+  if found.err or not found[1] then
+    gone[#gone + 1] = name
+    return
+  end
+  local between_ms = tonumber(found[2] or '') or tonumber(beat_ms) or 0
+  if name < consumer and tonumber(beat) > now - LIMIT.beats_missed * between_ms then rank = rank + 1 end
+  local n = #peers
+  peers[n + 1], peers[n + 2], peers[n + 3], peers[n + 4] = name, int(tonumber(beat)), found[1], found[2] or ''
+end
+
+local function note_members(members)
+  for i = 1, #members, 2 do
+    note_member(members[i], members[i + 1])
+  end
+end
+
+note_members(redis.call('ZRANGE', workers, 0, LIMIT.workers_max - 1, 'REV', 'WITHSCORES'))
+if redis.call('ZCARD', workers) > LIMIT.workers_max then
+  note_members(redis.call('ZRANGE', workers, 0, LIMIT.struck_max - 1, 'WITHSCORES'))
+  for _, name in ipairs(consumers) do -- those that this worker judges, however old their beat is
+    local beat = redis.call('ZSCORE', workers, name)
+    if beat then note_member(name, beat) end
+  end
+end
+in_chunks(gone, 'ZREM', workers)
 
 return {
   clock[1],
