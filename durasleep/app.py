@@ -19,7 +19,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
 
 from durasleep.client import Client
 from durasleep.codec import Codec
-from durasleep.errors import DefinitionError, UsageError
+from durasleep.errors import DefinitionError, ThreadsLost, UsageError
 from durasleep.model import check_name, parse_target
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry, name_of
@@ -42,6 +42,7 @@ logger = logging.getLogger("durasleep")
 
 DEFAULT_URL = "redis://localhost:6379"
 GC_YOUNG_MAX = 10_000  # objects made before the youngest are looked at: a few MB, in place of 700 objects
+EXIT_RESTART = 5  # of a process that can do no more, and is to be started anew
 FORCED_S = 5.0  # from the second signal on; to give back takes a second or two
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 CALL_PATIENCE_S = 10.0  # a call is repeated this long while Redis does not answer
@@ -315,12 +316,19 @@ class _Stopping:
 
 
 def run_worker(worker: Worker) -> None:
-    """Serve in this process until SIGTERM or Ctrl-C drains it; a second one leaves at once."""
+    """Serve in this process until SIGTERM or Ctrl-C drains it; a second one leaves at once.
+
+    A worker whose threads are all lost ends the process with ``EXIT_RESTART``.
+    """
     stopping = _Stopping(worker)
 
     async def serve() -> None:
         stopping.listen(asyncio.get_running_loop())
-        await worker.run()
+        try:
+            await worker.run()
+        except ThreadsLost as error:
+            logger.error("%s", error)
+            _leave(EXIT_RESTART)
         if stopping.times > 1:
             _leave(0)  # what user code has left in threads or tasks of its own is not waited for
 

@@ -47,6 +47,9 @@ class StepCall(msgspec.Struct, frozen=True):
     timeout_s: float | None
     delay_s: float = 0.0
     """How long the worker waits before it begins: between two attempts, if it is not worth a timer."""
+    attempt: int = 1
+    first: Number = Number("")
+    """Of a further attempt: the number of the first one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +162,12 @@ class RetriedStep(DurableFuture[T]):
         self._ask(journal, Kind.TIMER, name, lambda number: StartTimer(number, name, Due(f"+{delay_ms}")))
 
     def _try_again(self, journal: Journal, delay_s: float) -> None:
-        call = self._call
+        call, first, attempt = self._call, self.number, self._attempt
         self._ask(
-            journal, Kind.STEP, call.name, lambda number: msgspec.structs.replace(call, number=number, delay_s=delay_s)
+            journal,
+            Kind.STEP,
+            call.name,
+            lambda number: msgspec.structs.replace(call, number=number, delay_s=delay_s, attempt=attempt, first=first),
         )
 
     def _ask(self, journal: Journal, kind: Kind, name: str, make: Callable[[Number], Op | StepCall]) -> None:

@@ -26,6 +26,7 @@ from durasleep.worker.commits import TURN_S, Commits
 from durasleep.worker.lines import Lines
 from durasleep.worker.running import Running
 from durasleep.worker.tasks import Tasks
+from durasleep.worker.threads import Threads
 from durasleep.worker.usercode import StandIns, UserCode
 from durasleep.worker.workflows import SUSPECT_DEATHS, Workflows, is_ours
 
@@ -50,7 +51,9 @@ class Executor:
         concurrency: int,
         settings: Settings,
         stand_ins: StandIns,
+        on_used_up: Callable[[], None],
     ) -> None:
+        """``on_used_up`` hears that there is no thread for sync functions any more, see ``Threads``."""
         self._store = store
         self._incoming = incoming
         self._registry = registry
@@ -58,21 +61,24 @@ class Executor:
         self._concurrency = concurrency
         self._stand_ins = stand_ins
         self._settings = settings
-        self._code = UserCode(concurrency, codec, stand_ins)
+        self._freed = asyncio.Event()
+        self._threads = Threads(
+            concurrency, lost_max_s=settings.threads_lost_s, on_back=self._freed.set, on_used_up=on_used_up
+        )
+        self._code = UserCode(self._threads, codec, stand_ins)
         self._commits = Commits(store, consumer, settings, self._fail)
         lines = Lines(settings.log_lines_max)
         self._tasks = Tasks(codec, self._commits, self._code, lines, self.let_go)
         self._workflows = Workflows(store, codec, self._commits, self._code, lines, settings, self)
         self._running: dict[tuple[str, str], Running] = {}
         self._loading: set[asyncio.Future[Any]] = set()
-        self._freed = asyncio.Event()
 
     # -- what the other loops use
 
     @property
     def free(self) -> int:
-        """Slots nobody uses."""
-        return max(0, self._concurrency - len(self._running))
+        """Slots nobody uses; a lost thread takes one, too."""
+        return max(0, self._concurrency - len(self._running) - self._threads.lost)
 
     @property
     def running(self) -> int:
@@ -81,7 +87,7 @@ class Executor:
     @property
     def in_threads(self) -> int:
         """Calls of sync functions that have not returned; nothing can stop them."""
-        return self._code.in_threads
+        return self._threads.running
 
     async def wait_until_free(self) -> int:
         """How many executions may be read, once that is at least one."""
@@ -103,7 +109,7 @@ class Executor:
             place = lease.place
             if place in self._running:
                 continue
-            if len(self._running) >= self._concurrency:  # two streams were read at once
+            if not self.free:  # two streams were read at once
                 too_many.append(lease)
                 continue
             running = self._running[place] = Running(lease, place)
@@ -147,7 +153,7 @@ class Executor:
 
     async def drain(self, grace_s: float) -> bool:
         """Let running steps finish, start nothing new; whether everything was let go of within ``grace_s``."""
-        self._code.is_leaving = True
+        self._code.leave()
         try:
             async with asyncio.timeout(grace_s):
                 while self._running:
@@ -169,7 +175,7 @@ class Executor:
             await asyncio.sleep(0)  # for these callbacks: of what has ended, gather waits for nothing
         self._workflows.kept.drop_all()
         await asyncio.sleep(0)  # they are put away in plain callbacks
-        self._code.close()
+        self._threads.close()
 
     def _tell(self, running: Running) -> None:
         running.has_news = True

@@ -13,6 +13,7 @@ from durasleep import telemetry
 from durasleep.codec import Codec
 from durasleep.errors import UsageError
 from durasleep.model import CANCEL, Kind, Number, Outcome, State, StepResult, duration_ms
+from durasleep.runtime.current import Current, describe
 from durasleep.runtime.definition import TaskDefinition
 from durasleep.runtime.journal import TIMER_MS_MIN
 from durasleep.store.commands import Committed, Item
@@ -21,7 +22,8 @@ from durasleep.worker.commits import Commits
 from durasleep.worker.lines import Lines
 from durasleep.worker.running import Running
 from durasleep.worker.story import describe_since
-from durasleep.worker.usercode import NotBegun, UserCode, as_exception, note_stopped
+from durasleep.worker.threads import NotBegun
+from durasleep.worker.usercode import UserCode, as_exception, note_stopped
 
 logger = logging.getLogger("durasleep")
 
@@ -66,6 +68,7 @@ class Task:
         "_began",
         "_definition",
         "_end",
+        "_head",
         "_is_canceled",
         "_is_ending",
         "_is_open",
@@ -83,6 +86,7 @@ class Task:
         entries = loaded.entries.values()
         self._all = all
         self._running = running
+        self._head = loaded.head
         self._definition = definition
         self._began = time.monotonic()
         self._number = 1 + sum([entry.kind is Kind.STEP for entry in entries])
@@ -104,9 +108,25 @@ class Task:
         definition, running = self._definition, self._running
         timeout_s = None if definition.timeout is None else duration_ms(definition.timeout) / 1000
         name = f"durasleep:{running.lease.id}"
-        task = self._all.code.start(definition.fn, args, kwargs, timeout_s=timeout_s, delay_s=delay_s, name=name)
+        task = self._all.code.start(
+            definition.fn, args, kwargs, about=self.about, timeout_s=timeout_s, delay_s=delay_s, name=name
+        )
         running.steps[ATTEMPT] = task
         task.add_done_callback(self._end_attempt)
+
+    def about(self, *, ends_at: float | None = None) -> Current:
+        """What its function may ask of the attempt that is under way."""
+        head = self._head
+        return describe(
+            head.id,
+            None,
+            function=head.function,
+            queue=head.queue,
+            birth=head.birth,
+            attempt=self._number,
+            deadline_ms=head.deadline_ms,
+            ends_at=ends_at,
+        )
 
     def _end_attempt(self, task: asyncio.Task[Any]) -> None:
         running, codec = self._running, self._all.codec

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from durasleep.codec import Codec
-from durasleep.errors import DurasleepError, StoreUnavailable, UnsupportedServer
+from durasleep.errors import DurasleepError, StoreUnavailable, ThreadsLost, UnsupportedServer
 from durasleep.model import check_name
 from durasleep.runtime.definition import Registry
 from durasleep.settings import Settings
@@ -81,6 +81,7 @@ class Worker:
             concurrency=concurrency,
             settings=settings,
             stand_ins=stand_ins,
+            on_used_up=self._leave_used_up,
         )
         self._schedules = Schedules(self._store)
         self._firer = Firer(self._incoming, settings, self._schedules.note_due)
@@ -99,6 +100,7 @@ class Worker:
         self._beats: asyncio.Queue[tuple[Beat, int, int]] = asyncio.Queue(maxsize=16)
         self._unnamed: set[tuple[str, str]] = set()
         self._crashed = False
+        self._is_used_up = False
         self._stop_asked = asyncio.Event()
         self._abort_asked = asyncio.Event()
         self.ready = asyncio.Event()
@@ -146,10 +148,24 @@ class Worker:
         self._stop_asked.set()
         self._abort_asked.set()
 
+    def _leave_used_up(self) -> None:
+        """No sync function can run here any more."""
+        logger.error("worker %s leaves: all its threads are lost, and its process needs a new start", self.name)
+        self._is_used_up = True
+        self._stop_asked.set()
+
     async def run(self) -> None:
-        """Serve until ``stop``; StoreUnavailable if Redis cannot be reached at the start."""
+        """Serve until ``stop``; StoreUnavailable if Redis cannot be reached at the start.
+
+        ThreadsLost if it has left by itself: all its threads are held by functions nobody waits for any more.
+        """
         async with self._lifespan():
             await self._serve()
+        if self._is_used_up:
+            raise ThreadsLost(
+                f"worker {self.name} has left its work to others: for {self._settings.threads_lost_s:g} s all its "
+                "threads have been held by functions nobody waits for any more; only a new process has others"
+            )
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
