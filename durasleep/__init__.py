@@ -36,7 +36,7 @@ from durasleep.errors import (
 from durasleep.model import Disposition, State, Target
 from durasleep.runtime.context import Context, Winner
 from durasleep.runtime.current import Current, current
-from durasleep.runtime.retry import Retry
+from durasleep.runtime.retry import Retry, RetryAfter
 from durasleep.settings import Settings
 from durasleep.worker.worker import Worker
 
@@ -58,6 +58,7 @@ __all__ = [
     "OtherFunction",
     "RemoteError",
     "Retry",
+    "RetryAfter",
     "Settings",
     "State",
     "StoreRefused",

@@ -11,8 +11,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
@@ -37,6 +37,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 WorkflowFunction = Callable[Concatenate[Context, P], Coroutine[Any, Any, T]]
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+Lifespan = Callable[[], AsyncIterator[Any] | AbstractAsyncContextManager[Any]]
+AnyLifespan = TypeVar("AnyLifespan", bound=Lifespan)
 
 logger = logging.getLogger("durasleep")
 
@@ -68,7 +70,7 @@ class Durasleep(Client):
         self.namespace = check_name(namespace, "namespace")
         self.group = check_name(group, "group")
         self._source: str | AnyClient | None = url_or_client
-        self._lifespan: Callable[[], AsyncGenerator[Any]] | None = None
+        self._lifespan: Lifespan | None = None
         self._resources: contextvars.ContextVar[Any] = contextvars.ContextVar("durasleep_resources")
         codec = codec or Codec(payload_bytes_max=settings.payload_bytes_max)
         super().__init__(self._make_store(url_or_client, settings), codec, settings, group=group)
@@ -155,15 +157,15 @@ class Durasleep(Client):
 
         return register if fn is None else register(fn)
 
-    def lifespan(self, fn: Callable[[], AsyncGenerator[Any]]) -> Callable[[], AsyncGenerator[Any]]:
-        """Register an async generator that opens what tasks and steps share, yields it once, and closes it.
+    def lifespan(self, fn: AnyLifespan) -> AnyLifespan:
+        """Register what opens the things tasks and steps share, yields them once, and closes them.
 
-        Each worker runs it around its life; what it yields is ``app.resources`` in tasks and steps.
+        It is an ``async def`` that yields once, or makes an async context manager. Each worker runs it around its life;
+        what it yields is ``app.resources`` in tasks and steps.
         """
         if self._lifespan is not None:
-            raise DefinitionError(f"this application has a lifespan already, {self._lifespan.__qualname__}")
-        if not inspect.isasyncgenfunction(fn):
-            raise DefinitionError(f"a lifespan is an `async def` that yields once, and {fn!r} is not")
+            raise DefinitionError(f"this application has a lifespan already, {self._lifespan!r}")
+        _check_lifespan(fn)
         self._lifespan = fn
         return fn
 
@@ -184,7 +186,7 @@ class Durasleep(Client):
         if self._lifespan is None:
             yield
             return
-        async with asynccontextmanager(self._lifespan)() as resources:
+        async with _opened(self._lifespan) as resources:
             token = self._resources.set(resources)
             try:
                 yield
@@ -257,6 +259,28 @@ class Durasleep(Client):
         """Forget a schedule; false if there was none. What it has started goes on."""
         store = await self.opened()
         return await store.call(commands.remove_schedule(store.keys(), check_name(name, "schedule"))) == "removed"
+
+
+def _check_lifespan(fn: Callable[..., Any]) -> None:
+    """DefinitionError for what cannot be a lifespan; what a plain function makes is seen when it is called."""
+    inner = inspect.unwrap(fn) if callable(fn) else fn
+    if not callable(inner) or inspect.iscoroutinefunction(inner) or inspect.isgeneratorfunction(inner):
+        raise DefinitionError(f"a lifespan is an `async def` that yields once, and {fn!r} is not")
+    try:
+        inspect.signature(fn).bind()
+    except TypeError as error:
+        raise DefinitionError(f"a lifespan is called without arguments, and {fn!r} has a {error}") from None
+    except ValueError:  # it does not say what it takes
+        return
+
+
+def _opened(lifespan: Lifespan) -> AbstractAsyncContextManager[Any]:
+    made = lifespan()
+    if isinstance(made, AbstractAsyncContextManager):
+        return made
+    if isinstance(made, AsyncGenerator):
+        return asynccontextmanager(lambda: made)()
+    raise DefinitionError(f"a lifespan is an `async def` that yields once, and {lifespan!r} made {made!r}")
 
 
 class _SignalsAtFork:

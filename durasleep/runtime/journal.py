@@ -27,7 +27,7 @@ from durasleep.model import (
     State,
 )
 from durasleep.runtime.loop import Lineage, WorkflowFuture, WorkflowLoop, WorkflowTimer
-from durasleep.runtime.retry import Retry
+from durasleep.runtime.retry import Retry, failure_of
 
 T = TypeVar("T")
 
@@ -147,13 +147,13 @@ class RetriedStep(DurableFuture[T]):
         if entry.kind is Kind.STEP and entry.state is State.REJECTED:
             error = journal.codec.decode_error(entry.payload)
             if self._retry.wants(error, self._attempt):
-                self._wait(journal)
+                self._wait(journal, error)
                 return
         super().deliver(entry)
 
-    def _wait(self, journal: Journal) -> None:
+    def _wait(self, journal: Journal, error: Exception) -> None:
         chance = random.Random(f"{journal.owner} {self.number} {self._attempt}").random()
-        delay_ms = self._retry.delay_ms(self._attempt, chance)
+        delay_ms = self._retry.delay_ms(error, self._attempt, chance)
         self._attempt += 1
         if delay_ms < TIMER_MS_MIN:
             self._try_again(journal, delay_ms / 1000)
@@ -501,12 +501,12 @@ def _value_of(entry: Entry, codec: Codec, hint: Any, future: DurableFuture[Any])
             raise CorruptData(f"{entry.kind} {future.id} has an order stamp, but is pending")
 
 
-def _rejection(entry: Entry, codec: Codec, id: PromiseId) -> Exception:
+def _rejection(entry: Entry, codec: Codec, id: PromiseId) -> BaseException:
     if not entry.payload and entry.kind in (Kind.CHILD, Kind.DETACHED):
         return OtherFunction(f"id {id} belongs to another function than {entry.name}; nothing was started")
     if entry.kind is Kind.TRANSACTION:
         return RemoteError("ResponseError", entry.payload[1:].decode(errors="replace").strip())
-    return codec.decode_error(entry.payload)
+    return failure_of(codec.decode_error(entry.payload))
 
 
 def read_reply(payload: bytes) -> Any:

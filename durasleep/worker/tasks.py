@@ -16,6 +16,7 @@ from durasleep.model import CANCEL, Kind, Number, Outcome, State, StepResult, du
 from durasleep.runtime.current import Current, describe
 from durasleep.runtime.definition import TaskDefinition
 from durasleep.runtime.journal import TIMER_MS_MIN
+from durasleep.runtime.retry import failure_of
 from durasleep.store.commands import Committed, Item
 from durasleep.store.reads import Loaded
 from durasleep.worker.commits import Commits
@@ -145,12 +146,14 @@ class Task:
 
     def _fail(self, error: Exception) -> None:
         retry, running = self._definition.retry, self._running
-        payload = self._all.codec.encode_error(error)
         if retry is None or self._is_canceled or not retry.wants(error, self._number):
+            error = as_exception(failure_of(error), self._definition.name)
+            payload = self._all.codec.encode_error(error)
             said = f"rejected after {describe_since(self._began)}: {type(error).__name__}: {error}"
             self.end(Outcome.REJECT, payload, said)
             return
-        delay_ms = retry.delay_ms(self._number, random.random())
+        delay_ms = retry.delay_ms(error, self._number, random.random())
+        payload = self._all.codec.encode_error(error)
         said = f"attempt {self._number} of {retry.attempts} failed: {type(error).__name__}: {error}"
         logger.warning("%s: %s; next in %s", running.lease.id, said, telemetry.describe_ms(delay_ms))
         running.ops += (StepResult(Number(str(self._number)), self._definition.name, State.REJECTED, payload),)
