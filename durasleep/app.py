@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from durasleep.client import Client
 from durasleep.codec import Codec
@@ -229,6 +229,38 @@ class Durasleep(Client):
             stand_ins={} if stand_ins is None else stand_ins,
         )
 
+    @asynccontextmanager
+    async def serving(
+        self,
+        *,
+        group: str | None = None,
+        name: str | None = None,
+        concurrency: int = 100,
+        debug: bool = False,
+        accept_eviction: bool = False,
+        min_replicas: int | None = None,
+        fsync: bool | None = None,
+        stand_ins: StandIns | None = None,
+    ) -> AsyncGenerator[Worker]:
+        """A worker in this event loop, beside what stands in the block; the options are those of ``worker``.
+
+        Whatever keeps it from serving is raised where the block would begin. If it ends by an error later, the block is
+        cancelled, and that error raised at its end. Otherwise it drains there, within ``Settings.grace_s``; cancelled
+        meanwhile, it gives all back at once.
+        """
+        worker = self.worker(
+            group=group,
+            name=name,
+            concurrency=concurrency,
+            debug=debug,
+            accept_eviction=accept_eviction,
+            min_replicas=min_replicas,
+            fsync=fsync,
+            stand_ins=stand_ins,
+        )
+        async with _Beside(worker):
+            yield worker
+
     # -- schedules
 
     async def schedule(
@@ -279,8 +311,57 @@ def _opened(lifespan: Lifespan) -> AbstractAsyncContextManager[Any]:
     if isinstance(made, AbstractAsyncContextManager):
         return made
     if isinstance(made, AsyncGenerator):
-        return asynccontextmanager(lambda: made)()
+        generator = cast("AsyncGenerator[Any]", made)
+        return asynccontextmanager(lambda: generator)()
     raise DefinitionError(f"a lifespan is an `async def` that yields once, and {lifespan!r} made {made!r}")
+
+
+class _Beside:
+    """Around what runs beside a worker in one event loop."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._is_cut = False
+
+    async def __aenter__(self) -> None:
+        body = self._body = asyncio.current_task()
+        self._cancels = body.cancelling() if body else 0
+        running = self._running = asyncio.create_task(self._worker.run(), name=f"durasleep-worker:{self._worker.name}")
+        ready = asyncio.create_task(self._worker.ready.wait())
+        try:
+            await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await self._leave_at_once()
+            raise
+        finally:
+            ready.cancel()
+        if running.done():
+            running.result()
+        running.add_done_callback(self._cut)
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        running = self._running
+        running.remove_done_callback(self._cut)
+        is_ours = self._is_cut and self._body is not None and self._body.uncancel() <= self._cancels
+        if not running.done():
+            self._worker.stop()
+        try:
+            await asyncio.wait((running,))
+        except asyncio.CancelledError:
+            await self._leave_at_once()
+            raise
+        if kind is asyncio.CancelledError and not is_ours:
+            return
+        running.result()
+
+    def _cut(self, ended: asyncio.Task[None]) -> None:
+        """The worker has ended while the block goes on."""
+        if self._body is not None and (ended.cancelled() or ended.exception() is not None):
+            self._is_cut = self._body.cancel()
+
+    async def _leave_at_once(self) -> None:
+        self._worker.abort()
+        await asyncio.wait((self._running,))
 
 
 class _SignalsAtFork:
