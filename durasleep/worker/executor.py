@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from durasleep.codec import Codec
 from durasleep.errors import CorruptData, DurasleepError, Fenced
+from durasleep.model import CANCEL
 from durasleep.runtime.definition import Definition, Registry, TaskDefinition, WorkflowDefinition
 from durasleep.runtime.replay import version_of
 from durasleep.settings import Settings
@@ -232,17 +233,21 @@ class Executor:
         if running.is_gone:
             return
         lease, head = running.lease, loaded.head
-        if head.deaths >= SUSPECT_DEATHS:
+        definition = self._definition(loaded)
+        is_canceled = CANCEL in loaded.entries
+        if head.deaths >= SUSPECT_DEATHS and not (is_canceled and isinstance(definition, TaskDefinition)):
             if any(other.is_suspect for other in self._running.values()):
                 reason = "waits apart: workers have died while running it"
                 self._end_alone(running, self._commits.defer(lease, reason, 1.0))
                 return
             running.is_suspect = True
-        match self._definition(loaded):
+        match definition:
             case WorkflowDefinition() as workflow:
                 self._workflows.begin(running, loaded, workflow)
             case TaskDefinition() as task:
                 self._tasks.begin(running, loaded, task)
+            case None if is_canceled and len(loaded.entries) == 1:
+                self._end_alone(running, self._commits.cancel(lease))
             case None if (version := version_of(loaded.entries.values())) and self._registry.get(head.function):
                 what = f"version {version} of {head.function}, with which it began"
                 self._end_alone(running, self._commits.defer_unknown(lease, what))

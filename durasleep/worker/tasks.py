@@ -7,12 +7,13 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from durasleep import telemetry
 from durasleep.codec import Codec
 from durasleep.errors import UsageError
-from durasleep.model import CANCEL, Kind, Number, Outcome, State, StepResult, duration_ms
+from durasleep.model import CANCEL, Entry, Kind, Number, Outcome, State, StepResult, duration_ms
 from durasleep.runtime.current import Current, describe
 from durasleep.runtime.definition import TaskDefinition
 from durasleep.runtime.journal import TIMER_MS_MIN
@@ -30,6 +31,7 @@ logger = logging.getLogger("durasleep")
 
 ATTEMPT = Number("1")
 """Where the attempt that is under way stands among the steps of its execution."""
+_stamp = attrgetter("stamp")
 _WORDS = {Outcome.RESOLVE: "resolved", Outcome.CANCEL: "canceled"}
 
 
@@ -49,7 +51,7 @@ class Tasks:
         """Call it, unless it was canceled; its journal holds the attempts that failed, its outcome is the last."""
         running.order = loaded.head.order
         task = running.work = Task(self, running, definition, loaded)
-        if any(entry.number == CANCEL for entry in loaded.entries.values()):
+        if CANCEL in loaded.entries:
             task.end(Outcome.CANCEL, b"")
             return
         try:
@@ -57,7 +59,12 @@ class Tasks:
         except UsageError as error:  # arguments that do not fit are the caller's error, and end it
             task.end(Outcome.REJECT, self.codec.encode_error(error), f"rejected: {error}")
             return
-        task.attempt(args, kwargs)
+        if self.code.is_leaving:
+            task.leave_to_others(0)
+        elif running.has_news:  # it may be a cancel
+            task.ask_first(args, kwargs)
+        else:
+            task.attempt(args, kwargs)
 
 
 class Task:
@@ -77,6 +84,8 @@ class Task:
         "_number",
         "_running",
         "_said",
+        "_seen",
+        "_seen_number",
         "_wait_s",
     )
 
@@ -93,15 +102,24 @@ class Task:
         self._number = 1 + sum([entry.kind is Kind.STEP for entry in entries])
         self._is_open = any(entry.state is State.PENDING for entry in entries)
         self._is_canceled = False
+        self._seen, self._seen_number = 0, ""
+        """The stamp and the number of the settlement it has heard of last: what is news comes after it."""
+        self._note_seen([entry for entry in entries if entry.stamp])
         self._end: tuple[Outcome, bytes, str] | None = None
         """How it ends, or until when it waits: outcome, payload, due."""
         self._is_ending = False
         """Whether that is what was committed last."""
         self._said = ""
         self._wait_s: float | None = None
-        """How long until the next attempt, once the failed one has been committed."""
+        """How long until the next attempt, once the failed one has been committed and there is no other news."""
 
     # -- attempts
+
+    def ask_first(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """Hear the news there is, and call it then."""
+        self._args, self._kwargs = args, kwargs
+        self._wait_s = 0.0
+        self._all.commits.due(self._running)
 
     def attempt(self, args: Sequence[Any], kwargs: dict[str, Any], delay_s: float = 0.0) -> None:
         """Call it, after a while if it has failed before."""
@@ -137,10 +155,13 @@ class Task:
         del running.steps[ATTEMPT]
         try:
             self.end(Outcome.RESOLVE, codec.encode(task.result(), f"the result of {self._definition.name}"))
-        except asyncio.CancelledError:
-            self.end(Outcome.CANCEL, b"")
+        except asyncio.CancelledError as error:
+            if self._is_canceled:
+                self.end(Outcome.CANCEL, b"")
+            else:  # one of its own: nobody canceled it
+                self._fail(as_exception(error, self._definition.name))
         except NotBegun:
-            self._leave_to_others(0)
+            self.leave_to_others(0)
         except BaseException as error:  # noqa: BLE001 - whatever a user's function raises is its outcome
             self._fail(as_exception(error, self._definition.name))
 
@@ -164,7 +185,7 @@ class Task:
             self._wait_s = delay_ms / 1000
         self._all.commits.due(running)
 
-    def _leave_to_others(self, delay_ms: int) -> None:
+    def leave_to_others(self, delay_ms: int) -> None:
         """The next attempt is made elsewhere."""
         self._end = (Outcome.RETRY, b"its worker has left", f"+{delay_ms}")
         self._all.commits.due(self._running)
@@ -183,11 +204,21 @@ class Task:
         if self._end is not None:
             self._is_ending = True
             outcome, payload, due = self._end
-            return commits.item(running.lease, outcome, ops=ops, payload=payload, due=due, open=self._is_open)
+            return commits.item(
+                running.lease,
+                outcome,
+                seen=self._seen,
+                seen_number=self._seen_number,
+                ops=ops,
+                payload=payload,
+                due=due,
+                open=self._is_open,
+            )
         if not ops and not running.has_news:
             return None
         running.has_news = False
-        return commits.item(running.lease, Outcome.CONTINUE, ops=ops)
+        seen, seen_number = self._seen, self._seen_number
+        return commits.item(running.lease, Outcome.CONTINUE, seen=seen, seen_number=seen_number, ops=ops)
 
     def take(self, answer: Committed) -> None:
         running = self._running
@@ -196,17 +227,23 @@ class Task:
             self._all.let_go(running)
             return
         running.note_order(answer.entries)
+        self._note_seen(answer.entries)
         running.has_news = running.has_news or answer.more
         if any(entry.number == CANCEL for entry in answer.entries):
             self._cancel()
-        elif self._wait_s is not None and not running.ops:  # the failed one has been committed
+        elif self._wait_s is not None and not (running.ops or running.has_news):  # the failed one has been committed
             wait_s, self._wait_s = self._wait_s, None
             if self._all.code.is_leaving:
-                self._leave_to_others(round(1000 * wait_s))
+                self.leave_to_others(round(1000 * wait_s))
             else:
                 self.attempt(self._args, self._kwargs, wait_s)
         if self._end is not None or running.ops or running.has_news:
             self._all.commits.due(running)
+
+    def _note_seen(self, settled: Sequence[Entry]) -> None:
+        if settled:
+            last = max(settled, key=_stamp)
+            self._seen, self._seen_number = last.stamp, last.number
 
     def _say_ended(self) -> None:
         word = _WORDS.get(self._end[0]) if self._end is not None else None

@@ -72,7 +72,11 @@ async def test_two_that_are_started_together_for_the_group_and_for_this_worker_a
     assert "never arrived" not in caplog.text
 
 
-@pytest.mark.parametrize("error", [Odd("odd"), GeneratorExit("odd"), BaseExceptionGroup("odd", [Odd("odd")])], ids=repr)
+@pytest.mark.parametrize(
+    "error",
+    [Odd("odd"), GeneratorExit("odd"), asyncio.CancelledError("odd"), BaseExceptionGroup("odd", [Odd("odd")])],
+    ids=repr,
+)
 async def test_whatever_a_step_or_a_task_raises_is_its_result(new_app: NewApp, error: BaseException) -> None:
     app = new_app()
 
