@@ -99,14 +99,18 @@ def test_a_month_is_tested_as_shown(pytester: pytest.Pytester) -> None:
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 
+def double(number: int) -> int:
+    return 2 * number
+
+
 async def test_a_worker_lives_in_a_web_application_as_shown(make_server: MakeServer) -> None:
     *_, code = python_blocks("## In an application that already has a Redis client")
     async with Durasleep(make_server().url) as app:
-        app.task(lambda number: 2 * number, name="double")
+        app.task(double)
         names: dict[str, Any] = {"app": app, "asynccontextmanager": asynccontextmanager, "FastAPI": object}
         exec(compile(code, "README.md", "exec"), names)
         async with names["lifespan"](None):
-            assert await (await app.rpc("a", "double", 4)).result(timeout=20) == 8
+            assert await (await app.rpc("a", double, 4)).result(timeout=20) == 8
 
 
 def test_an_application_with_a_client_of_its_own_is_embedded_as_shown(make_server: MakeServer) -> None:
