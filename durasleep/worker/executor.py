@@ -106,13 +106,15 @@ class Executor:
         known: list[tuple[Running, Loaded]] = []
         unknown: list[Running] = []
         too_many: list[Lease] = []
+        room = self.free
         for lease in leases:
             place = lease.place
             if place in self._running:
                 continue
-            if not self.free:  # two streams were read at once
+            if not room:  # two streams were read at once
                 too_many.append(lease)
                 continue
+            room -= 1
             running = self._running[place] = Running(lease, place)
             if lease.id in self._workflows.kept:
                 running.is_kept = True

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -93,18 +93,18 @@ class Task:
     _kwargs: dict[str, Any]
 
     def __init__(self, all: Tasks, running: Running, definition: TaskDefinition, loaded: Loaded) -> None:
-        entries = loaded.entries.values()
         self._all = all
         self._running = running
         self._head = loaded.head
         self._definition = definition
         self._began = time.monotonic()
-        self._number = 1 + sum([entry.kind is Kind.STEP for entry in entries])
-        self._is_open = any(entry.state is State.PENDING for entry in entries)
+        self._number = 1
+        self._is_open = False
         self._is_canceled = False
         self._seen, self._seen_number = 0, ""
         """The stamp and the number of the settlement it has heard of last: what is news comes after it."""
-        self._note_seen([entry for entry in entries if entry.stamp])
+        if loaded.entries:
+            self._read(loaded.entries.values())
         self._end: tuple[Outcome, bytes, str] | None = None
         """How it ends, or until when it waits: outcome, payload, due."""
         self._is_ending = False
@@ -112,6 +112,12 @@ class Task:
         self._said = ""
         self._wait_s: float | None = None
         """How long until the next attempt, once the failed one has been committed and there is no other news."""
+
+    def _read(self, entries: Collection[Entry]) -> None:
+        """What its journal says: it was tried before, or canceled."""
+        self._number += sum([entry.kind is Kind.STEP for entry in entries])
+        self._is_open = any(entry.state is State.PENDING for entry in entries)
+        self._note_seen([entry for entry in entries if entry.stamp])
 
     # -- attempts
 
