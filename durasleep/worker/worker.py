@@ -194,7 +194,7 @@ class Worker:
             await self._close()
             raise
         if not has_joined:
-            await asyncio.to_thread(heartbeat.stop)
+            await heartbeat.leave()
             await self._close()
             logger.info("worker %s has left before it was ready", self.name)
             return
@@ -275,7 +275,7 @@ class Worker:
     async def _leave(self, heartbeat: Heartbeat) -> None:
         """Cancel what is left, give everything back, and be no consumer any more."""
         await self._executor.abort()
-        await asyncio.to_thread(heartbeat.stop)
+        await heartbeat.leave()
         if self._crashed:
             await self._close()
             return

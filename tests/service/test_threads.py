@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -143,3 +144,17 @@ async def test_what_waits_for_a_thread_when_its_worker_leaves_is_begun_by_anothe
     async with serving(app, "w2", concurrency=1):
         assert await handle.result(timeout=20) == ["through one", "through two"]
     assert effects.count("one") == 1
+
+
+async def test_a_worker_leaves_though_no_thread_of_the_loop_is_left(app: Durasleep, effects: Effects) -> None:
+    """``asyncio.to_thread`` of user code has its own threads, and loses them as well."""
+
+    @app.task(timeout=TIMEOUT_S)
+    async def in_thread_of_loop() -> None:
+        await asyncio.to_thread(stand_in_thread_at, effects.path, "one")
+
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    async with app.serving():
+        with pytest.raises(TimeoutError):
+            await (await app.rpc("stuck", in_thread_of_loop)).result(timeout=20)
+    assert not gate_of(effects.path, "one").exists()
