@@ -28,13 +28,15 @@ from durasleep.errors import (
     RemoteError,
     StoreRefused,
     StoreUnavailable,
+    ThreadsLost,
     TimedOut,
     UsageError,
     WaitTimeout,
 )
 from durasleep.model import Disposition, State, Target
 from durasleep.runtime.context import Context, Winner
-from durasleep.runtime.retry import Retry
+from durasleep.runtime.current import Current, current
+from durasleep.runtime.retry import Retry, RetryAfter
 from durasleep.settings import Settings
 from durasleep.worker.worker import Worker
 
@@ -45,6 +47,7 @@ __all__ = [
     "ClientClosed",
     "Codec",
     "Context",
+    "Current",
     "Disposition",
     "Durasleep",
     "DurasleepError",
@@ -55,15 +58,18 @@ __all__ = [
     "OtherFunction",
     "RemoteError",
     "Retry",
+    "RetryAfter",
     "Settings",
     "State",
     "StoreRefused",
     "StoreUnavailable",
     "Target",
+    "ThreadsLost",
     "TimedOut",
     "UsageError",
     "WaitTimeout",
     "Winner",
     "Worker",
     "__version__",
+    "current",
 ]

@@ -11,15 +11,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from durasleep.client import Client
 from durasleep.codec import Codec
-from durasleep.errors import DefinitionError, UsageError
+from durasleep.errors import DefinitionError, ThreadsLost, UsageError
 from durasleep.model import check_name, parse_target
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry, name_of
@@ -37,11 +37,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 WorkflowFunction = Callable[Concatenate[Context, P], Coroutine[Any, Any, T]]
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+Lifespan = Callable[[], AsyncIterator[Any] | AbstractAsyncContextManager[Any]]
+AnyLifespan = TypeVar("AnyLifespan", bound=Lifespan)
 
 logger = logging.getLogger("durasleep")
 
 DEFAULT_URL = "redis://localhost:6379"
 GC_YOUNG_MAX = 10_000  # objects made before the youngest are looked at: a few MB, in place of 700 objects
+EXIT_RESTART = 5  # of a process that can do no more, and is to be started anew
 FORCED_S = 5.0  # from the second signal on; to give back takes a second or two
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 CALL_PATIENCE_S = 10.0  # a call is repeated this long while Redis does not answer
@@ -67,7 +70,7 @@ class Durasleep(Client):
         self.namespace = check_name(namespace, "namespace")
         self.group = check_name(group, "group")
         self._source: str | AnyClient | None = url_or_client
-        self._lifespan: Callable[[], AsyncGenerator[Any]] | None = None
+        self._lifespan: Lifespan | None = None
         self._resources: contextvars.ContextVar[Any] = contextvars.ContextVar("durasleep_resources")
         codec = codec or Codec(payload_bytes_max=settings.payload_bytes_max)
         super().__init__(self._make_store(url_or_client, settings), codec, settings, group=group)
@@ -154,15 +157,15 @@ class Durasleep(Client):
 
         return register if fn is None else register(fn)
 
-    def lifespan(self, fn: Callable[[], AsyncGenerator[Any]]) -> Callable[[], AsyncGenerator[Any]]:
-        """Register an async generator that opens what tasks and steps share, yields it once, and closes it.
+    def lifespan(self, fn: AnyLifespan) -> AnyLifespan:
+        """Register what opens the things tasks and steps share, yields them once, and closes them.
 
-        Each worker runs it around its life; what it yields is ``app.resources`` in tasks and steps.
+        It is an ``async def`` that yields once, or makes an async context manager. Each worker runs it around its life;
+        what it yields is ``app.resources`` in tasks and steps.
         """
         if self._lifespan is not None:
-            raise DefinitionError(f"this application has a lifespan already, {self._lifespan.__qualname__}")
-        if not inspect.isasyncgenfunction(fn):
-            raise DefinitionError(f"a lifespan is an `async def` that yields once, and {fn!r} is not")
+            raise DefinitionError(f"this application has a lifespan already, {self._lifespan!r}")
+        _check_lifespan(fn)
         self._lifespan = fn
         return fn
 
@@ -183,7 +186,7 @@ class Durasleep(Client):
         if self._lifespan is None:
             yield
             return
-        async with asynccontextmanager(self._lifespan)() as resources:
+        async with _opened(self._lifespan) as resources:
             token = self._resources.set(resources)
             try:
                 yield
@@ -226,6 +229,38 @@ class Durasleep(Client):
             stand_ins={} if stand_ins is None else stand_ins,
         )
 
+    @asynccontextmanager
+    async def serving(
+        self,
+        *,
+        group: str | None = None,
+        name: str | None = None,
+        concurrency: int = 100,
+        debug: bool = False,
+        accept_eviction: bool = False,
+        min_replicas: int | None = None,
+        fsync: bool | None = None,
+        stand_ins: StandIns | None = None,
+    ) -> AsyncGenerator[Worker]:
+        """A worker in this event loop, beside what stands in the block; the options are those of ``worker``.
+
+        Whatever keeps it from serving is raised where the block would begin. If it ends by an error later, the block is
+        cancelled, and that error raised at its end. Otherwise it drains there, within ``Settings.grace_s``; cancelled
+        meanwhile, it gives all back at once.
+        """
+        worker = self.worker(
+            group=group,
+            name=name,
+            concurrency=concurrency,
+            debug=debug,
+            accept_eviction=accept_eviction,
+            min_replicas=min_replicas,
+            fsync=fsync,
+            stand_ins=stand_ins,
+        )
+        async with _Beside(worker):
+            yield worker
+
     # -- schedules
 
     async def schedule(
@@ -256,6 +291,77 @@ class Durasleep(Client):
         """Forget a schedule; false if there was none. What it has started goes on."""
         store = await self.opened()
         return await store.call(commands.remove_schedule(store.keys(), check_name(name, "schedule"))) == "removed"
+
+
+def _check_lifespan(fn: Callable[..., Any]) -> None:
+    """DefinitionError for what cannot be a lifespan; what a plain function makes is seen when it is called."""
+    inner = inspect.unwrap(fn) if callable(fn) else fn
+    if not callable(inner) or inspect.iscoroutinefunction(inner) or inspect.isgeneratorfunction(inner):
+        raise DefinitionError(f"a lifespan is an `async def` that yields once, and {fn!r} is not")
+    try:
+        inspect.signature(fn).bind()
+    except TypeError as error:
+        raise DefinitionError(f"a lifespan is called without arguments, and {fn!r} has a {error}") from None
+    except ValueError:  # it does not say what it takes
+        return
+
+
+def _opened(lifespan: Lifespan) -> AbstractAsyncContextManager[Any]:
+    made = lifespan()
+    if isinstance(made, AbstractAsyncContextManager):
+        return made
+    if isinstance(made, AsyncGenerator):
+        generator = cast("AsyncGenerator[Any]", made)
+        return asynccontextmanager(lambda: generator)()
+    raise DefinitionError(f"a lifespan is an `async def` that yields once, and {lifespan!r} made {made!r}")
+
+
+class _Beside:
+    """Around what runs beside a worker in one event loop."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._is_cut = False
+
+    async def __aenter__(self) -> None:
+        body = self._body = asyncio.current_task()
+        self._cancels = body.cancelling() if body else 0
+        running = self._running = asyncio.create_task(self._worker.run(), name=f"durasleep-worker:{self._worker.name}")
+        ready = asyncio.create_task(self._worker.ready.wait())
+        try:
+            await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await self._leave_at_once()
+            raise
+        finally:
+            ready.cancel()
+        if running.done():
+            running.result()
+        running.add_done_callback(self._cut)
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        running = self._running
+        running.remove_done_callback(self._cut)
+        is_ours = self._is_cut and self._body is not None and self._body.uncancel() <= self._cancels
+        if not running.done():
+            self._worker.stop()
+        try:
+            await asyncio.wait((running,))
+        except asyncio.CancelledError:
+            await self._leave_at_once()
+            raise
+        if kind is asyncio.CancelledError and not is_ours:
+            return
+        running.result()
+
+    def _cut(self, ended: asyncio.Task[None]) -> None:
+        """The worker has ended while the block goes on."""
+        if self._body is not None and (ended.cancelled() or ended.exception() is not None):
+            self._is_cut = self._body.cancel()
+
+    async def _leave_at_once(self) -> None:
+        self._worker.abort()
+        await asyncio.wait((self._running,))
 
 
 class _SignalsAtFork:
@@ -315,12 +421,19 @@ class _Stopping:
 
 
 def run_worker(worker: Worker) -> None:
-    """Serve in this process until SIGTERM or Ctrl-C drains it; a second one leaves at once."""
+    """Serve in this process until SIGTERM or Ctrl-C drains it; a second one leaves at once.
+
+    A worker whose threads are all lost ends the process with ``EXIT_RESTART``.
+    """
     stopping = _Stopping(worker)
 
     async def serve() -> None:
         stopping.listen(asyncio.get_running_loop())
-        await worker.run()
+        try:
+            await worker.run()
+        except ThreadsLost as error:
+            logger.error("%s", error)
+            _leave(EXIT_RESTART)
         if stopping.times > 1:
             _leave(0)  # what user code has left in threads or tasks of its own is not waited for
 

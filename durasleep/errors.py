@@ -112,6 +112,12 @@ class Fenced(StoreError):
     """The execution belongs to another worker or a later epoch; nothing was written."""
 
 
+class ThreadsLost(DurasleepError):
+    """All threads of a worker are held by functions nobody waits for any more. It has left its work to others, and its
+    process needs a new start.
+    """
+
+
 class ClientClosed(DurasleepError):
     """The client was closed while something was waited for. What has been started goes on."""
 

@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
+from durasleep.app import EXIT_RESTART
+
 PARENT = "DURASLEEP_PARENT"
 """The environment variable that tells a child whose death is its end, too."""
 
@@ -23,7 +25,8 @@ logger = logging.getLogger("durasleep")
 def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> int:
     """Run each command until SIGTERM or Ctrl-C, which all of them are told; answers the exit code.
 
-    One that a signal has killed is started again. One that ends by itself has a reason, and ends the others.
+    One that a signal has killed, or that asks for it, is started again. One that ends by itself otherwise has a reason,
+    and ends the others.
     ``environment`` is added to ours.
     """
     told: list[int] = []
@@ -47,8 +50,9 @@ def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> 
             ended = child.poll()
             if ended is None or told:
                 continue
-            if ended < 0:
-                logger.warning("worker process %d was killed by %s: started again", child.pid, _name_of(-ended))
+            if ended < 0 or ended == EXIT_RESTART:
+                why = "asks for a new start" if ended == EXIT_RESTART else f"was killed by {_name_of(-ended)}"
+                logger.warning("worker process %d %s: started again", child.pid, why)
                 time.sleep(RESTART_S)
                 children[place] = _start(commands[place], environment)
             else:

@@ -27,7 +27,7 @@ from durasleep.model import (
     State,
 )
 from durasleep.runtime.loop import Lineage, WorkflowFuture, WorkflowLoop, WorkflowTimer
-from durasleep.runtime.retry import Retry
+from durasleep.runtime.retry import Retry, failure_of
 
 T = TypeVar("T")
 
@@ -47,6 +47,9 @@ class StepCall(msgspec.Struct, frozen=True):
     timeout_s: float | None
     delay_s: float = 0.0
     """How long the worker waits before it begins: between two attempts, if it is not worth a timer."""
+    attempt: int = 1
+    first: Number = Number("")
+    """Of a further attempt: the number of the first one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +147,13 @@ class RetriedStep(DurableFuture[T]):
         if entry.kind is Kind.STEP and entry.state is State.REJECTED:
             error = journal.codec.decode_error(entry.payload)
             if self._retry.wants(error, self._attempt):
-                self._wait(journal)
+                self._wait(journal, error)
                 return
         super().deliver(entry)
 
-    def _wait(self, journal: Journal) -> None:
+    def _wait(self, journal: Journal, error: Exception) -> None:
         chance = random.Random(f"{journal.owner} {self.number} {self._attempt}").random()
-        delay_ms = self._retry.delay_ms(self._attempt, chance)
+        delay_ms = self._retry.delay_ms(error, self._attempt, chance)
         self._attempt += 1
         if delay_ms < TIMER_MS_MIN:
             self._try_again(journal, delay_ms / 1000)
@@ -159,9 +162,12 @@ class RetriedStep(DurableFuture[T]):
         self._ask(journal, Kind.TIMER, name, lambda number: StartTimer(number, name, Due(f"+{delay_ms}")))
 
     def _try_again(self, journal: Journal, delay_s: float) -> None:
-        call = self._call
+        call, first, attempt = self._call, self.number, self._attempt
         self._ask(
-            journal, Kind.STEP, call.name, lambda number: msgspec.structs.replace(call, number=number, delay_s=delay_s)
+            journal,
+            Kind.STEP,
+            call.name,
+            lambda number: msgspec.structs.replace(call, number=number, delay_s=delay_s, attempt=attempt, first=first),
         )
 
     def _ask(self, journal: Journal, kind: Kind, name: str, make: Callable[[Number], Op | StepCall]) -> None:
@@ -495,12 +501,12 @@ def _value_of(entry: Entry, codec: Codec, hint: Any, future: DurableFuture[Any])
             raise CorruptData(f"{entry.kind} {future.id} has an order stamp, but is pending")
 
 
-def _rejection(entry: Entry, codec: Codec, id: PromiseId) -> Exception:
+def _rejection(entry: Entry, codec: Codec, id: PromiseId) -> BaseException:
     if not entry.payload and entry.kind in (Kind.CHILD, Kind.DETACHED):
         return OtherFunction(f"id {id} belongs to another function than {entry.name}; nothing was started")
     if entry.kind is Kind.TRANSACTION:
         return RemoteError("ResponseError", entry.payload[1:].decode(errors="replace").strip())
-    return codec.decode_error(entry.payload)
+    return failure_of(codec.decode_error(entry.payload))
 
 
 def read_reply(payload: bytes) -> Any:

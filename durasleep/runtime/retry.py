@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from durasleep.errors import Canceled, NotSerializable, PayloadTooLarge, RemoteError, UsageError
+from durasleep.errors import Canceled, DurasleepError, NotSerializable, PayloadTooLarge, RemoteError, UsageError
 from durasleep.model import duration_ms
 
 ATTEMPTS_MAX = 1_000  # each takes entries of the journal, which has a cap
@@ -15,13 +15,40 @@ ErrorKind = type[BaseException] | str
 """An exception class, or its name: ``ValueError``, ``billing.errors.Declined``."""
 
 
+class RetryAfter(DurasleepError):
+    """Raise it in a task or step to be tried again after ``delay``, in seconds or as a timedelta.
+
+    It is one of the attempts of its ``Retry``, whose own delays, ``retry_on`` and ``give_up_on`` do not matter to it.
+    If that was the last one, or there is no ``Retry``, it fails with the error this was raised from, ``raise
+    RetryAfter(30) from error``, or with this one.
+    """
+
+    def __init__(self, delay: float | timedelta) -> None:
+        super().__init__(duration_ms(delay, "delay") / 1000)
+
+    @property
+    def delay_ms(self) -> int:
+        """How long to wait at least, in milliseconds."""
+        return duration_ms(self.args[0])
+
+    def __str__(self) -> str:
+        return f"asks for another attempt in {self.args[0]:g} s"
+
+
+def failure_of(error: BaseException) -> BaseException:
+    """What a call failed with for good: of a wish to be tried again, the error it was raised from."""
+    while isinstance(error, RetryAfter) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     """Try up to ``attempts`` times, waiting ``delay`` after the first failure and ``backoff`` times longer each time.
 
     ``delay`` and ``delay_max``, which no wait but the first exceeds, are seconds or timedeltas. A wait of a second or
     more is a timer, which holds no worker. ``retry_on`` names the errors worth another try, ``give_up_on`` those that
-    are not, which wins.
+    are not, which wins. What raises ``RetryAfter`` says itself when it is tried again.
     """
 
     attempts: int = 5
@@ -45,10 +72,14 @@ class Retry:
         """Whether another attempt follows the failure of this one, the first being 1."""
         if attempt >= self.attempts or isinstance(error, Canceled | NotSerializable | PayloadTooLarge):
             return False
+        if isinstance(error, RetryAfter):
+            return True
         return _is_one_of(error, self.retry_on) and not _is_one_of(error, self.give_up_on)
 
-    def delay_ms(self, attempt: int, chance: float) -> int:
-        """How long to wait after this attempt; ``chance`` is a random number in [0, 1)."""
+    def delay_ms(self, error: BaseException, attempt: int, chance: float) -> int:
+        """How long to wait after this attempt, which failed so; ``chance`` is a random number in [0, 1)."""
+        if isinstance(error, RetryAfter):
+            return error.delay_ms
         first_ms = duration_ms(self.delay)
         delay_max_ms = max(first_ms, duration_ms(self.delay_max))
         try:

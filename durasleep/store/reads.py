@@ -269,6 +269,7 @@ def read_snapshot(lease: commands.Lease) -> Loaded | None:
         birth, created, begun, base, order, unseen, args_size, *sizes = line.split(b"\t")
         birth_ms = int(birth)
         created_ms = int(created) if created else birth_ms
+        deadline_ms = int(sizes.pop()) if len(sizes) % 2 else 0
         end = int(args_size)
         args = body[:end]
         entries: dict[Number, Entry] = {}
@@ -288,6 +289,7 @@ def read_snapshot(lease: commands.Lease) -> Loaded | None:
             place=Place.QUEUED,
             epoch=lease.epoch,
             entry=lease.entry,
+            deadline_ms=deadline_ms,
             order=int(order) if order else 0,
             base=int(base) if base else 0,
             unseen=_numbers(unseen) if unseen else _NO_NUMBERS,

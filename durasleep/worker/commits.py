@@ -113,14 +113,26 @@ class Commits:
         lease: Lease,
         outcome: Outcome,
         *,
+        seen: int = 0,
+        seen_number: str = "",
         payload: bytes = b"",
         due: str = "",
         ops: Sequence[Op] = (),
         open: bool = True,
     ) -> Item[Committed]:
         """What is said of an execution that is no workflow, or nothing of its code."""
-        keys = self.keys(lease.id)
-        return commands.commit(keys, self.consumer, lease, outcome, ops=ops, payload=payload, due=due, open=open)
+        return commands.commit(
+            self.keys(lease.id),
+            self.consumer,
+            lease,
+            outcome,
+            seen=seen,
+            seen_number=seen_number,
+            ops=ops,
+            payload=payload,
+            due=due,
+            open=open,
+        )
 
     def parts(self, ops: Sequence[Op]) -> Sequence[Sequence[Op]]:
         """What is asked for, as much in each part as one script call may do; at least one part."""
@@ -129,6 +141,10 @@ class Commits:
     async def one(self, lease: Lease, outcome: Outcome, *, payload: bytes = b"", due: str = "") -> Committed:
         """A commit by itself, which says nothing of any code."""
         return await self._store.call(self.item(lease, outcome, payload=payload, due=due))
+
+    async def cancel(self, lease: Lease) -> None:
+        """It was canceled before any code of it has run."""
+        await self.one(lease, Outcome.CANCEL)
 
     async def defer(self, lease: Lease, reason: str, delay_s: float) -> None:
         """Offer it again after a while."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from durasleep.codec import Codec
 from durasleep.errors import CorruptData, DurasleepError, Fenced, NewerVersion
-from durasleep.model import PromiseId
+from durasleep.model import CANCEL, PromiseId
 from durasleep.runtime.definition import Definition, Registry, TaskDefinition, WorkflowDefinition
 from durasleep.runtime.replay import version_of
 from durasleep.settings import Settings
@@ -27,6 +27,7 @@ from durasleep.worker.commits import TURN_S, Commits
 from durasleep.worker.lines import Lines
 from durasleep.worker.running import Running
 from durasleep.worker.tasks import Tasks
+from durasleep.worker.threads import Threads
 from durasleep.worker.usercode import StandIns, UserCode
 from durasleep.worker.workflows import SUSPECT_DEATHS, Workflows, is_ours
 
@@ -54,7 +55,9 @@ class Executor:
         concurrency: int,
         settings: Settings,
         stand_ins: StandIns,
+        on_used_up: Callable[[], None],
     ) -> None:
+        """``on_used_up`` hears that there is no thread for sync functions any more, see ``Threads``."""
         self._store = store
         self._incoming = incoming
         self._registry = registry
@@ -62,7 +65,11 @@ class Executor:
         self._concurrency = concurrency
         self._stand_ins = stand_ins
         self._settings = settings
-        self._code = UserCode(concurrency, codec, stand_ins)
+        self._freed = asyncio.Event()
+        self._threads = Threads(
+            concurrency, lost_max_s=settings.threads_lost_s, on_back=self._note_freed, on_used_up=on_used_up
+        )
+        self._code = UserCode(self._threads, codec, stand_ins)
         self._commits = Commits(store, consumer, settings, self._fail, lambda: registry.fingerprint)
         lines = Lines(settings.log_lines_max)
         self._tasks = Tasks(codec, self._commits, self._code, lines, self.let_go)
@@ -77,14 +84,18 @@ class Executor:
         self._apart: dict[PromiseId, tuple[float, float]] = {}
         """Suspects that were left to wait: since when, and when the last time, by the monotonic clock."""
         self._loading: set[asyncio.Future[Any]] = set()
-        self._freed = asyncio.Event()
 
     # -- what the other loops use
 
     @property
     def free(self) -> int:
         """Slots nobody uses or waits for."""
-        return max(0, self._concurrency - len(self._running) - len(self._waiting))
+        return max(0, self._slots - len(self._running) - len(self._waiting))
+
+    @property
+    def _slots(self) -> int:
+        """How many executions may be in hand; a lost thread takes one."""
+        return self._concurrency - self._threads.lost
 
     @property
     def running(self) -> int:
@@ -93,7 +104,7 @@ class Executor:
     @property
     def in_threads(self) -> int:
         """Calls of sync functions that have not returned; nothing can stop them."""
-        return self._code.in_threads
+        return self._threads.running
 
     async def wait_until_free(self) -> int:
         """How many executions may be read, once that is at least one."""
@@ -118,7 +129,7 @@ class Executor:
             place = lease.place
             if self._is_known(place):
                 continue
-            if len(self._running) >= self._concurrency:  # two streams were read at once, or on a new connection
+            if len(self._running) >= self._slots:  # two streams were read at once, or on a new connection
                 if len(self._waiting) < WAITING_MAX:
                     self._waiting[place] = lease
                 else:
@@ -172,7 +183,7 @@ class Executor:
     def _begin_waiting(self) -> None:
         """There is a slot for what waits for one."""
         begun: list[Running] = []
-        while self._waiting and len(self._running) < self._concurrency and not self._code.is_leaving:
+        while self._waiting and len(self._running) < self._slots and not self._code.is_leaving:
             place, lease = next(iter(self._waiting.items()))
             running = self._running[place] = Running(lease, place, is_kept=lease.id in self._workflows.kept)
             del self._waiting[place]
@@ -220,7 +231,7 @@ class Executor:
 
     async def drain(self, grace_s: float) -> bool:
         """Let running steps finish, start nothing new; whether everything was let go of within ``grace_s``."""
-        self._code.is_leaving = True
+        self._code.leave()
         try:
             async with asyncio.timeout(grace_s):
                 while self._running:
@@ -242,7 +253,7 @@ class Executor:
             await asyncio.sleep(0)  # for these callbacks: of what has ended, gather waits for nothing
         self._workflows.kept.drop_all()
         await asyncio.sleep(0)  # they are put away in plain callbacks
-        self._code.close()
+        self._threads.close()
 
     def _tell(self, running: Running) -> None:
         running.has_news = True
@@ -300,10 +311,14 @@ class Executor:
             return
         lease, head = running.lease, loaded.head
         definition = self._definition(loaded)
+        is_canceled = CANCEL in loaded.entries
+        if definition is None and is_canceled and len(loaded.entries) == 1:
+            self._end_alone(running, self._commits.cancel(lease))
+            return
         if definition is None:
             self._end_alone(running, self._commits.defer_unknown(lease, self._describe_needed(loaded)))
             return
-        if head.deaths >= SUSPECT_DEATHS:
+        if head.deaths >= SUSPECT_DEATHS and not (is_canceled and isinstance(definition, TaskDefinition)):
             if self._waits_apart(lease.id):
                 reason = f"waits apart: {head.deaths} workers in a row have died while running it"
                 self._end_alone(running, self._commits.defer(lease, reason, APART_S))
@@ -466,6 +481,10 @@ class Executor:
             work.put_away()
         if self._running.get(running.place) is running:
             del self._running[running.place]
+        self._note_freed()
+
+    def _note_freed(self) -> None:
+        """There may be a slot again."""
         self._freed.set()
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._begin_waiting)

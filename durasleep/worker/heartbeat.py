@@ -6,6 +6,7 @@ and what the worker holds is given to others.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -78,6 +79,7 @@ class Heartbeat:
         self._pulse = time.monotonic()
         self._warned_at = 0.0
         self._stop = threading.Event()
+        self._ended: Future[None] = Future()
         self._thread: threading.Thread | None = None
 
     def pulse(self) -> None:
@@ -135,7 +137,7 @@ class Heartbeat:
         All beats are of one thread, and so over one connection: others judge by its id, too.
         """
         first: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, args=(first,), name="durasleep-heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._live, args=(first,), name="durasleep-heartbeat", daemon=True)
         self._thread.start()
         return first
 
@@ -146,12 +148,25 @@ class Heartbeat:
             self._thread.join(self._settings.heartbeat_s)
         self._store.close()
 
+    async def leave(self) -> None:
+        """The same, waiting in the event loop: user code may have left no thread to wait in."""
+        self._stop.set()
+        if self._thread is not None:
+            await asyncio.wait((asyncio.wrap_future(self._ended),), timeout=self._settings.heartbeat_s)
+        self._store.close()
+
     def _beat(self) -> None:
         """One beat, on a new connection if the old one was cut: a beat left out would look like a death."""
         try:
             self.once()
         except StoreUnavailable:
             self.once()
+
+    def _live(self, first: Future[None]) -> None:
+        try:
+            self._run(first)
+        finally:
+            self._ended.set_result(None)
 
     def _run(self, first: Future[None]) -> None:
         if not first.set_running_or_notify_cancel():

@@ -6,27 +6,32 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from operator import attrgetter
 from typing import Any
 
 from durasleep import telemetry
 from durasleep.codec import Codec
 from durasleep.errors import UsageError
-from durasleep.model import CANCEL, Kind, Number, Outcome, State, StepResult, duration_ms
+from durasleep.model import CANCEL, Entry, Kind, Number, Outcome, State, StepResult, duration_ms
+from durasleep.runtime.current import Current, describe
 from durasleep.runtime.definition import TaskDefinition
 from durasleep.runtime.journal import TIMER_MS_MIN
+from durasleep.runtime.retry import failure_of
 from durasleep.store.commands import Committed, Item
 from durasleep.store.reads import Loaded
 from durasleep.worker.commits import Commits
 from durasleep.worker.lines import Lines
 from durasleep.worker.running import Running
 from durasleep.worker.story import describe_since
-from durasleep.worker.usercode import NotBegun, UserCode, as_exception, note_stopped
+from durasleep.worker.threads import NotBegun
+from durasleep.worker.usercode import UserCode, as_exception, note_stopped
 
 logger = logging.getLogger("durasleep")
 
 ATTEMPT = Number("1")
 """Where the attempt that is under way stands among the steps of its execution."""
+_stamp = attrgetter("stamp")
 _WORDS = {Outcome.RESOLVE: "resolved", Outcome.CANCEL: "canceled"}
 
 
@@ -46,7 +51,7 @@ class Tasks:
         """Call it, unless it was canceled; its journal holds the attempts that failed, its outcome is the last."""
         running.order = loaded.head.order
         task = running.work = Task(self, running, definition, loaded)
-        if any(entry.number == CANCEL for entry in loaded.entries.values()):
+        if CANCEL in loaded.entries:
             task.end(Outcome.CANCEL, b"")
             return
         try:
@@ -54,7 +59,12 @@ class Tasks:
         except UsageError as error:  # arguments that do not fit are the caller's error, and end it
             task.end(Outcome.REJECT, self.codec.encode_error(error), f"rejected: {error}")
             return
-        task.attempt(args, kwargs)
+        if self.code.is_leaving:
+            task.leave_to_others(0)
+        elif running.has_news:  # it may be a cancel
+            task.ask_first(args, kwargs)
+        else:
+            task.attempt(args, kwargs)
 
 
 class Task:
@@ -66,6 +76,7 @@ class Task:
         "_began",
         "_definition",
         "_end",
+        "_head",
         "_is_canceled",
         "_is_ending",
         "_is_open",
@@ -73,6 +84,8 @@ class Task:
         "_number",
         "_running",
         "_said",
+        "_seen",
+        "_seen_number",
         "_wait_s",
     )
 
@@ -80,23 +93,39 @@ class Task:
     _kwargs: dict[str, Any]
 
     def __init__(self, all: Tasks, running: Running, definition: TaskDefinition, loaded: Loaded) -> None:
-        entries = loaded.entries.values()
         self._all = all
         self._running = running
+        self._head = loaded.head
         self._definition = definition
         self._began = time.monotonic()
-        self._number = 1 + sum([entry.kind is Kind.STEP for entry in entries])
-        self._is_open = any(entry.state is State.PENDING for entry in entries)
+        self._number = 1
+        self._is_open = False
         self._is_canceled = False
+        self._seen, self._seen_number = 0, ""
+        """The stamp and the number of the settlement it has heard of last: what is news comes after it."""
+        if loaded.entries:
+            self._read(loaded.entries.values())
         self._end: tuple[Outcome, bytes, str] | None = None
         """How it ends, or until when it waits: outcome, payload, due."""
         self._is_ending = False
         """Whether that is what was committed last."""
         self._said = ""
         self._wait_s: float | None = None
-        """How long until the next attempt, once the failed one has been committed."""
+        """How long until the next attempt, once the failed one has been committed and there is no other news."""
+
+    def _read(self, entries: Collection[Entry]) -> None:
+        """What its journal says: it was tried before, or canceled."""
+        self._number += sum([entry.kind is Kind.STEP for entry in entries])
+        self._is_open = any(entry.state is State.PENDING for entry in entries)
+        self._note_seen([entry for entry in entries if entry.stamp])
 
     # -- attempts
+
+    def ask_first(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """Hear the news there is, and call it then."""
+        self._args, self._kwargs = args, kwargs
+        self._wait_s = 0.0
+        self._all.commits.due(self._running)
 
     def attempt(self, args: Sequence[Any], kwargs: dict[str, Any], delay_s: float = 0.0) -> None:
         """Call it, after a while if it has failed before."""
@@ -104,9 +133,25 @@ class Task:
         definition, running = self._definition, self._running
         timeout_s = None if definition.timeout is None else duration_ms(definition.timeout) / 1000
         name = f"durasleep:{running.lease.id}"
-        task = self._all.code.start(definition.fn, args, kwargs, timeout_s=timeout_s, delay_s=delay_s, name=name)
+        task = self._all.code.start(
+            definition.fn, args, kwargs, about=self.about, timeout_s=timeout_s, delay_s=delay_s, name=name
+        )
         running.steps[ATTEMPT] = task
         task.add_done_callback(self._end_attempt)
+
+    def about(self, *, ends_at: float | None = None) -> Current:
+        """What its function may ask of the attempt that is under way."""
+        head = self._head
+        return describe(
+            head.id,
+            None,
+            function=head.function,
+            queue=head.queue,
+            birth=head.birth,
+            attempt=self._number,
+            deadline_ms=head.deadline_ms,
+            ends_at=ends_at,
+        )
 
     def _end_attempt(self, task: asyncio.Task[Any]) -> None:
         running, codec = self._running, self._all.codec
@@ -116,21 +161,26 @@ class Task:
         del running.steps[ATTEMPT]
         try:
             self.end(Outcome.RESOLVE, codec.encode(task.result(), f"the result of {self._definition.name}"))
-        except asyncio.CancelledError:
-            self.end(Outcome.CANCEL, b"")
+        except asyncio.CancelledError as error:
+            if self._is_canceled:
+                self.end(Outcome.CANCEL, b"")
+            else:  # one of its own: nobody canceled it
+                self._fail(as_exception(error, self._definition.name))
         except NotBegun:
-            self._leave_to_others(0)
+            self.leave_to_others(0)
         except BaseException as error:  # noqa: BLE001 - whatever a user's function raises is its outcome
             self._fail(as_exception(error, self._definition.name))
 
     def _fail(self, error: Exception) -> None:
         retry, running = self._definition.retry, self._running
-        payload = self._all.codec.encode_error(error)
         if retry is None or self._is_canceled or not retry.wants(error, self._number):
+            error = as_exception(failure_of(error), self._definition.name)
+            payload = self._all.codec.encode_error(error)
             said = f"rejected after {describe_since(self._began)}: {type(error).__name__}: {error}"
             self.end(Outcome.REJECT, payload, said)
             return
-        delay_ms = retry.delay_ms(self._number, random.random())
+        delay_ms = retry.delay_ms(error, self._number, random.random())
+        payload = self._all.codec.encode_error(error)
         said = f"attempt {self._number} of {retry.attempts} failed: {type(error).__name__}: {error}"
         logger.warning("%s: %s; next in %s", running.lease.id, said, telemetry.describe_ms(delay_ms))
         running.ops += (StepResult(Number(str(self._number)), self._definition.name, State.REJECTED, payload),)
@@ -141,7 +191,7 @@ class Task:
             self._wait_s = delay_ms / 1000
         self._all.commits.due(running)
 
-    def _leave_to_others(self, delay_ms: int) -> None:
+    def leave_to_others(self, delay_ms: int) -> None:
         """The next attempt is made elsewhere."""
         self._end = (Outcome.RETRY, b"its worker has left", f"+{delay_ms}")
         self._all.commits.due(self._running)
@@ -160,11 +210,21 @@ class Task:
         if self._end is not None:
             self._is_ending = True
             outcome, payload, due = self._end
-            return commits.item(running.lease, outcome, ops=ops, payload=payload, due=due, open=self._is_open)
+            return commits.item(
+                running.lease,
+                outcome,
+                seen=self._seen,
+                seen_number=self._seen_number,
+                ops=ops,
+                payload=payload,
+                due=due,
+                open=self._is_open,
+            )
         if not ops and not running.has_news:
             return None
         running.has_news = False
-        return commits.item(running.lease, Outcome.CONTINUE, ops=ops)
+        seen, seen_number = self._seen, self._seen_number
+        return commits.item(running.lease, Outcome.CONTINUE, seen=seen, seen_number=seen_number, ops=ops)
 
     def take(self, answer: Committed) -> None:
         running = self._running
@@ -173,17 +233,23 @@ class Task:
             self._all.let_go(running)
             return
         running.note_order(answer.entries)
+        self._note_seen(answer.entries)
         running.has_news = running.has_news or answer.more
         if any(entry.number == CANCEL for entry in answer.entries):
             self._cancel()
-        elif self._wait_s is not None and not running.ops:  # the failed one has been committed
+        elif self._wait_s is not None and not (running.ops or running.has_news):  # the failed one has been committed
             wait_s, self._wait_s = self._wait_s, None
             if self._all.code.is_leaving:
-                self._leave_to_others(round(1000 * wait_s))
+                self.leave_to_others(round(1000 * wait_s))
             else:
                 self.attempt(self._args, self._kwargs, wait_s)
         if self._end is not None or running.ops or running.has_news:
             self._all.commits.due(running)
+
+    def _note_seen(self, settled: Sequence[Entry]) -> None:
+        if settled:
+            last = max(settled, key=_stamp)
+            self._seen, self._seen_number = last.stamp, last.number
 
     def _say_ended(self) -> None:
         word = _WORDS.get(self._end[0]) if self._end is not None else None

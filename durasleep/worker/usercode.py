@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from types import FunctionType
 from typing import Any
 
 from durasleep.codec import Codec
 from durasleep.model import State, StepResult
+from durasleep.runtime import current
+from durasleep.runtime.current import Current
 from durasleep.runtime.definition import step_name_of
 from durasleep.runtime.journal import StepCall
+from durasleep.store.reads import Head
+from durasleep.worker.threads import NotBegun, Threads
 
 logger = logging.getLogger("durasleep")
 
@@ -23,29 +27,20 @@ StandIns = Mapping[Callable[..., Any], Callable[..., Any]]
 """Functions to call in place of others: what tests put there."""
 
 
-class NotBegun(Exception):
-    """Its worker leaves: what waited for its turn was not called."""
-
-
 class UserCode:
-    """Where steps and tasks run; at most ``threads_max`` sync ones at a time."""
+    """Where steps and tasks run: async ones on the loop, sync ones in ``threads``."""
 
-    def __init__(self, threads_max: int, codec: Codec, stand_ins: StandIns) -> None:
+    def __init__(self, threads: Threads, codec: Codec, stand_ins: StandIns) -> None:
         self._codec = codec
         self._stand_ins = stand_ins
+        self._threads = threads
         self.is_leaving = False
         """Whether what waits is not called any more."""
-        self._threads = ThreadPoolExecutor(threads_max, thread_name_prefix="durasleep-step")
-        self._in_threads: set[object] = set()
 
-    @property
-    def in_threads(self) -> int:
-        """Calls of sync functions that have not returned; nothing can stop them."""
-        return len(self._in_threads)
-
-    def close(self) -> None:
-        """Begin nothing new in threads; what runs there is left to itself."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    def leave(self) -> None:
+        """Call nothing any more that waits."""
+        self.is_leaving = True
+        self._threads.refuse()
 
     def start(
         self,
@@ -53,32 +48,35 @@ class UserCode:
         args: Sequence[Any],
         kwargs: dict[str, Any],
         *,
+        about: current.Source,
         timeout_s: float | None = None,
         delay_s: float = 0.0,
         name: str,
     ) -> asyncio.Task[Any]:
-        """Begin a call of ``fn`` after ``delay_s``: its result or what it raises.
+        """Begin a call of ``fn`` after ``delay_s``: its result or what it raises. It can ask what it is: ``about``.
 
         That is a TimeoutError, saying so, if it takes longer than ``timeout_s``, a RuntimeError for SystemExit and
-        KeyboardInterrupt, and NotBegun if the worker leaves before ``delay_s`` is over.
+        KeyboardInterrupt, and NotBegun if the worker leaves before it has begun.
         """
         stand_in = self._stand_in(fn)
-        work = _call_async if _is_async(stand_in) else self._call_sync
-        if timeout_s is None and not delay_s:
-            call = work(stand_in, args, kwargs)
+        if not _is_async(stand_in):
+            call = self._call_sync(stand_in, args, kwargs, about, timeout_s, delay_s, step_name_of(fn))
+        elif timeout_s is None and not delay_s:
+            call = _call_async(stand_in, args, kwargs, about)
         else:
-            call = self._call_later(work, stand_in, args, kwargs, timeout_s, delay_s, step_name_of(fn))
+            call = self._call_async_later(stand_in, args, kwargs, about, timeout_s, delay_s, step_name_of(fn))
         return asyncio.get_running_loop().create_task(call, name=name)
 
-    def start_step(self, call: StepCall, owner: str) -> asyncio.Task[Any]:
-        """Begin a step of the execution ``owner``."""
+    def start_step(self, call: StepCall, head: Head) -> asyncio.Task[Any]:
+        """Begin a step of an execution."""
         return self.start(
             call.fn,
             call.args,
             call.kwargs,
+            about=partial(_about_step, call, head),
             timeout_s=call.timeout_s,
             delay_s=call.delay_s,
-            name=f"durasleep:{owner}~{call.number}",
+            name=f"durasleep:{head.id}~{call.number}",
         )
 
     def result_of(self, call: StepCall, task: asyncio.Task[Any]) -> StepResult:
@@ -101,52 +99,53 @@ class UserCode:
         except TypeError:  # a callable object without a hash
             return fn
 
-    async def _call_later(
+    async def _call_async_later(
         self,
-        work: Callable[..., Coroutine[Any, Any, Any]],
         fn: Callable[..., Any],
         args: Sequence[Any],
         kwargs: dict[str, Any],
+        about: current.Source,
         timeout_s: float | None,
         delay_s: float,
         name: str,
     ) -> Any:
         if delay_s:
-            await asyncio.sleep(delay_s)
-            if self.is_leaving:
-                raise NotBegun
+            await self._wait(delay_s)
         if timeout_s is None:
-            return await work(fn, args, kwargs)
-        deadline = asyncio.timeout(timeout_s)
-        try:
-            async with deadline:
-                return await work(fn, args, kwargs)
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise
-            raise TimeoutError(f"{name} took longer than {timeout_s:g} s") from error
+            return await _call_async(fn, args, kwargs, about)
+        return await _within(timeout_s, name, about, partial(_call_async, fn, args, kwargs))
 
-    async def _call_sync(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    async def _call_sync(
+        self,
+        fn: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        about: current.Source,
+        timeout_s: float | None,
+        delay_s: float,
+        name: str,
+    ) -> Any:
+        if delay_s:
+            await self._wait(delay_s)
+        await self._threads.take()  # its time begins with the thread
+        if timeout_s is None:
+            return await self._call_in_thread(fn, args, kwargs, name, about)
+        return await _within(timeout_s, name, about, partial(self._call_in_thread, fn, args, kwargs, name))
+
+    async def _wait(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        if self.is_leaving:
+            raise NotBegun
+
+    async def _call_in_thread(
+        self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], name: str, about: current.Source
+    ) -> Any:
+        current.enter(about)
         try:
-            result = await self._call_in_thread(fn, args, kwargs)
+            result = await self._threads.call(fn, args, kwargs, name)
             return await result if inspect.isawaitable(result) else result
         except (SystemExit, KeyboardInterrupt) as error:
             raise _not_ours(error) from error
-
-    async def _call_in_thread(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        context = contextvars.copy_context()
-        mark = object()
-
-        def work() -> Any:
-            self._in_threads.add(mark)
-            try:
-                return context.run(fn, *args, **kwargs)
-            except StopIteration as error:  # a future of Python 3.11 does not take it, and would wait for ever
-                raise RuntimeError(f"StopIteration in user code: {error}") from error
-            finally:
-                self._in_threads.discard(mark)
-
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
 def as_exception(error: BaseException, where: str) -> Exception:
@@ -169,11 +168,40 @@ def _is_async(fn: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(fn)
 
 
-async def _call_async(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+async def _call_async(
+    fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], about: current.Source
+) -> Any:
+    current.enter(about)
     try:
         return await fn(*args, **kwargs)
     except (SystemExit, KeyboardInterrupt) as error:
         raise _not_ours(error) from error
+
+
+async def _within(
+    timeout_s: float, name: str, about: current.Source, call: Callable[[current.Source], Awaitable[Any]]
+) -> Any:
+    deadline = asyncio.timeout(timeout_s)
+    try:
+        async with deadline:
+            return await call(partial(about, ends_at=time.time() + timeout_s))
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise
+        raise TimeoutError(f"{name} took longer than {timeout_s:g} s") from error
+
+
+def _about_step(call: StepCall, head: Head, *, ends_at: float | None = None) -> Current:
+    return current.describe(
+        head.id,
+        call.first or call.number,
+        function=call.name,
+        queue=head.queue,
+        birth=head.birth,
+        attempt=call.attempt,
+        deadline_ms=head.deadline_ms,
+        ends_at=ends_at,
+    )
 
 
 def _not_ours(error: BaseException) -> RuntimeError:

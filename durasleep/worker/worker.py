@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, TypeVarTuple
 
 from durasleep.codec import Codec
-from durasleep.errors import DurasleepError, SchemaMismatch, StoreUnavailable, UnsupportedServer
+from durasleep.errors import DurasleepError, SchemaMismatch, StoreUnavailable, ThreadsLost, UnsupportedServer
 from durasleep.model import check_name
 from durasleep.runtime.definition import Registry
 from durasleep.settings import Settings
@@ -83,6 +83,7 @@ class Worker:
             concurrency=concurrency,
             settings=settings,
             stand_ins=stand_ins,
+            on_used_up=self._leave_used_up,
         )
         self._schedules = Schedules(self._store)
         self._firer = Firer(self._incoming, settings, self._schedules.note_due)
@@ -105,6 +106,7 @@ class Worker:
         """What is pending to us and not in hand, and when a beat first said so, by our own clock."""
         self._crashed = False
         self._unfit: SchemaMismatch | None = None
+        self._is_used_up = False
         self._stop_asked = asyncio.Event()
         self._abort_asked = asyncio.Event()
         self.ready = asyncio.Event()
@@ -152,15 +154,27 @@ class Worker:
         self._stop_asked.set()
         self._abort_asked.set()
 
+    def _leave_used_up(self) -> None:
+        """No sync function can run here any more."""
+        logger.error("worker %s leaves: all its threads are lost, and its process needs a new start", self.name)
+        self._is_used_up = True
+        self._stop_asked.set()
+
     async def run(self) -> None:
         """Serve until ``stop``; StoreUnavailable if Redis cannot be reached at the start.
 
-        SchemaMismatch if the namespace is not for this version, or is not any more.
+        SchemaMismatch if the namespace is not for this version, or is not any more; ThreadsLost if it has left by
+        itself: all its threads are held by functions nobody waits for any more.
         """
         async with self._lifespan():
             await self._serve()
         if self._unfit is not None:
             raise self._unfit
+        if self._is_used_up:
+            raise ThreadsLost(
+                f"worker {self.name} has left its work to others: for {self._settings.threads_lost_s:g} s all its "
+                "threads have been held by functions nobody waits for any more; only a new process has others"
+            )
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -191,7 +205,7 @@ class Worker:
             await self._close()
             raise
         if not has_joined:
-            await asyncio.to_thread(heartbeat.stop)
+            await heartbeat.leave()
             await self._close()
             logger.info("worker %s has left before it was ready", self.name)
             return
@@ -272,7 +286,7 @@ class Worker:
     async def _leave(self, heartbeat: Heartbeat) -> None:
         """Cancel what is left, give everything back, and be no consumer any more."""
         await self._executor.abort()
-        await asyncio.to_thread(heartbeat.stop)
+        await heartbeat.leave()
         if self._crashed:
             await self._close()
             return

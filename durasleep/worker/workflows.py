@@ -39,7 +39,8 @@ from durasleep.worker.kept import KeptWorkflows
 from durasleep.worker.lines import Lines
 from durasleep.worker.running import Running
 from durasleep.worker.story import Story
-from durasleep.worker.usercode import NotBegun, UserCode, note_stopped
+from durasleep.worker.threads import NotBegun
+from durasleep.worker.usercode import UserCode, note_stopped
 
 STUBBORN_MAX = 100  # tasks that would not end, kept for good; beyond it the process needs a new start
 WATCHED_FIRST = 10  # activations of each function: what does not replay mostly shows early, and watching costs
@@ -227,7 +228,7 @@ class Workflow(msgspec.Struct, eq=False):
             self.is_given_back = True
             return
         for call in calls:
-            task = running.steps[call.number] = self.all.code.start_step(call, running.lease.id)
+            task = running.steps[call.number] = self.all.code.start_step(call, self.head)
             task.add_done_callback(partial(self._end_step, call))
 
     def _end_step(self, call: StepCall, task: asyncio.Task[Any]) -> None:

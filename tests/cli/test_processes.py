@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from durasleep.app import EXIT_RESTART
 from tests.cli.terminal import Terminal, wait_for
 from tests.servers import MakeServer
 
@@ -165,3 +166,39 @@ def test_whatever_holds_it_up_the_second_signal_ends_a_worker(
             process.send_signal(signal.SIGTERM)
             time.sleep(0.3)  # two that come at once are one to Python
         assert process.wait(20) in (0, 1)
+
+
+USED_UP = """
+import os, time
+from durasleep import Durasleep, Settings
+app = Durasleep(settings=Settings(threads_lost_s=0.3))
+
+@app.task(timeout=0.2)
+def for_ever() -> None:
+    time.sleep(600)
+
+@app.task
+def where() -> int:
+    return os.getpid()
+"""
+
+
+def test_a_worker_that_has_lost_all_its_threads_asks_for_a_new_start(here: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "used_up.py").write_text(USED_UP)
+    with here.running("worker", "used_up", "--concurrency", "1", until="is ready") as process:
+        assert here.run("rpc", "lost", "for_ever").code == 1
+        assert process.wait(20) == EXIT_RESTART
+
+
+def test_one_that_asks_for_a_new_start_gets_it(here: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "used_up.py").write_text(USED_UP)
+    command = ("worker", "used_up", "--concurrency", "1", "--processes", "2")
+    with here.running(*command, until="is ready") as process:
+        wait_for(lambda: len(children_of(process)) == 2, "both workers")
+        before = {child.pid for child in children_of(process)}
+        assert here.run("rpc", "lost", "for_ever").code == 1
+        wait_for(lambda: len(before & {child.pid for child in children_of(process)}) == 1, "the end of one")
+        wait_for(lambda: len(children_of(process)) == 2, "another one")
+        assert int(here.run("rpc", "where", "where").out) in {child.pid for child in children_of(process)}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0

@@ -99,9 +99,23 @@ def test_a_month_is_tested_as_shown(pytester: pytest.Pytester) -> None:
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 
+def double(number: int) -> int:
+    return 2 * number
+
+
+async def test_a_worker_lives_in_a_web_application_as_shown(make_server: MakeServer) -> None:
+    *_, code = python_blocks("## In an application that already has a Redis client")
+    async with Durasleep(make_server().url) as app:
+        app.task(double)
+        names: dict[str, Any] = {"app": app, "asynccontextmanager": asynccontextmanager, "FastAPI": object}
+        exec(compile(code, "README.md", "exec"), names)
+        async with names["lifespan"](None):
+            assert await (await app.rpc("a", double, 4)).result(timeout=20) == 8
+
+
 def test_an_application_with_a_client_of_its_own_is_embedded_as_shown(make_server: MakeServer) -> None:
     url = make_server().url
-    asynchronous, sync = python_blocks("## In an application that already has a Redis client")
+    asynchronous, sync, _ = python_blocks("## In an application that already has a Redis client")
     given = """
 import asyncio
 from dataclasses import dataclass

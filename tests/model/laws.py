@@ -186,6 +186,22 @@ def law_05_a_cancel_is_heard(at: Service, step: Step) -> str:
     return ""
 
 
+def law_05_what_was_canceled_is_not_tried_again(at: Service, step: Step) -> str:
+    """A wait between two attempts would hear of it at its end only, which may be hours away."""
+    for _, call, answer in step.commits:
+        promise, after = at.redis.promise(call.lease.id), step.after.redis.promise(call.lease.id)
+        if (
+            call.outcome is Outcome.RETRY
+            and isinstance(answer, Committed)
+            and promise
+            and CANCEL in dict(promise.journal)
+            and after
+            and after.is_pending
+        ):
+            return f"{call.lease.id} was canceled, and is to be tried again"
+    return ""
+
+
 def law_06_a_promise_settles_once(at: Service, step: Step) -> str:
     for id, before, after in _same(at, step):
         if not before.is_pending and (before.state, before.value) != (after.state, after.value):
@@ -292,6 +308,7 @@ OF_STEPS: tuple[StepLaw, ...] = (
     law_05_news_stays_until_it_is_seen,
     law_05_a_settlement_is_news,
     law_05_a_cancel_is_heard,
+    law_05_what_was_canceled_is_not_tried_again,
     law_06_a_promise_settles_once,
     law_08_nothing_fires_early,
     law_10_nothing_is_offered_twice_to_who_lacks_it,

@@ -395,6 +395,10 @@ class Scripts:
         if promise.deadline is not None:
             self.unset_timer(f"{id}~timeout")
 
+    def is_tried_no_more(self, promise: Promise) -> bool:
+        """What was canceled while its attempt failed ends with that."""
+        return CANCEL in dict(promise.journal)
+
     def carries_over(self, promise: Promise) -> tuple[str, ...]:
         """What a new run hears of the old one's news: a cancel nobody has seen."""
         return (CANCEL,) if CANCEL in promise.unseen else ()
@@ -775,6 +779,8 @@ class Scripts:
                 self.put(id, place=Place.SUSPENDED)
             case Outcome.DEFER if item.functions and self._offer(id, consumer, item.functions):
                 return Committed("offered")
+            case Outcome.RETRY if self.is_tried_no_more(self.promises[id]):
+                self.finish(id, State.CANCELED)
             case Outcome.RETRY | Outcome.DEFER:
                 self.leave(id)
                 due = self.due_at(item.due)

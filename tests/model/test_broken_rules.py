@@ -113,6 +113,13 @@ class WithACancelNobodyIsToldOf(Scripts):
         self.put_entry(id, CANCEL, Entry(Kind.CANCEL, State.RESOLVED, self.next_stamp(self.promises[id])))
 
 
+class WithAttemptsAfterACancel(Scripts):
+    """A cancel that meets a failing attempt is heard when the wait for the next one is over."""
+
+    def is_tried_no_more(self, promise: Promise) -> bool:
+        return False
+
+
 class WithForgetfulRuns(Scripts):
     """A new run hears nothing of the old one's news."""
 
@@ -243,6 +250,11 @@ BROKEN = (
         laws.law_02_a_suspended_execution_waits_for_something_that_can_come.__name__,
     ),
     Broken(WithACancelNobodyIsToldOf, "a cancel", laws.law_05_a_settlement_is_news.__name__),
+    Broken(
+        WithAttemptsAfterACancel,
+        "attempts, a crash and a cancel",
+        laws.law_05_what_was_canceled_is_not_tried_again.__name__,
+    ),
     Broken(WithForgetfulRuns, "new runs, and a cancel", laws.law_05_news_stays_until_it_is_seen.__name__),
     Broken(WithoutWakeUps, "nothing goes wrong", laws.law_05_a_wake_up_is_not_lost.__name__),
     Broken(WithWakeUpsForTheDelayed, "a defer", laws.law_02_a_pending_execution_is_in_exactly_one_place.__name__),

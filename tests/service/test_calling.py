@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from durasleep import Context, Disposition, Durasleep, NotFound, OtherFunction, WaitTimeout
+from durasleep import Context, Disposition, Durasleep, NotFound, OtherFunction, Retry, RetryAfter, WaitTimeout
 from durasleep.store.connection import AnyClient
 from durasleep.sync import Client as SyncClient
 from tests.servers import Server
@@ -191,3 +193,25 @@ async def test_one_worker_can_be_named(app: Durasleep, new_app: NewApp, effects:
         async with serving(new_app(), "w2"):
             await handle
     assert effects.lines() == ["any", "mine"]
+
+
+async def test_a_task_that_asks_for_another_attempt_gets_it_then_while_it_has_one_left(app: Durasleep) -> None:
+    began: list[float] = []
+
+    @app.task(retry=Retry(attempts=3, delay=3600, retry_on=()))
+    async def throttled() -> str:
+        began.append(time.monotonic())
+        raise RetryAfter(0.05 if len(began) == 1 else timedelta(seconds=1)) from ConnectionError("429")
+
+    @app.task
+    def throttled_once() -> None:
+        raise RetryAfter(3600)
+
+    async with serving(app):
+        with pytest.raises(ConnectionError, match="429"):
+            await (await app.rpc("throttled", throttled)).result(timeout=20)
+        with pytest.raises(RetryAfter, match="asks for another attempt in 3600 s"):
+            await (await app.rpc("once", throttled_once)).result(timeout=20)
+    assert len(began) == 3
+    assert began[1] - began[0] >= 0.05
+    assert began[2] - began[1] >= 1

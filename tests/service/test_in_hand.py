@@ -151,7 +151,11 @@ async def in_line_again(app: Durasleep, many: int) -> None:
     await app.rpc_many("noting", [(f"more-{number}", f"more-{number}") for number in range(many)])
 
 
-@pytest.mark.parametrize("error", [Odd("odd"), GeneratorExit("odd"), BaseExceptionGroup("odd", [Odd("odd")])], ids=repr)
+@pytest.mark.parametrize(
+    "error",
+    [Odd("odd"), GeneratorExit("odd"), asyncio.CancelledError("odd"), BaseExceptionGroup("odd", [Odd("odd")])],
+    ids=repr,
+)
 async def test_whatever_a_step_or_a_task_raises_is_its_result(new_app: NewApp, error: BaseException) -> None:
     app = new_app()
 

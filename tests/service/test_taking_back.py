@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from durasleep import Canceled, Context, Durasleep, Retry
+from durasleep import Canceled, Context, Durasleep, Retry, current
 from durasleep.store import commands
+from durasleep.store.keys import LIMIT
+from durasleep.sync import Client as SyncClient
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import QUICK, note, stand_at
@@ -150,6 +152,88 @@ async def test_a_task_is_told_of_its_cancel_once_however_long_it_takes(
         effects.open("cleaning")
         assert await handle == "told 1 times"
     assert effects.count("told again") == 0
+
+
+async def test_a_cancel_that_meets_a_failing_attempt_is_not_kept_until_the_next(
+    app: Durasleep, real_server: Server
+) -> None:
+    """Its worker learns of it only after it has said that the next attempt is in an hour."""
+    said: list[str] = []
+
+    @app.task(retry=Retry(attempts=9, delay=3600))
+    async def unlucky() -> None:
+        with SyncClient(real_server.url, namespace=app.namespace) as client:
+            said.append(client.get("t").cancel())
+        raise ConnectionError
+
+    async with serving(app):
+        with pytest.raises(Canceled):
+            await (await app.rpc("t", unlucky)).result(timeout=20)
+    assert said == ["canceling"]
+
+
+async def test_a_cancel_is_heard_however_often_a_task_has_failed_before(app: Durasleep) -> None:
+    """One answer cannot tell of all its attempts: what comes last is heard, too."""
+    stands = asyncio.Event()
+    attempts: list[int] = []
+
+    @app.task(retry=Retry(attempts=1000, delay=0, backoff=1))
+    async def failing_often() -> None:
+        attempts.append(current().attempt)
+        if len(attempts) > LIMIT["answer_entries_max"] + 9:
+            stands.set()
+            await asyncio.Event().wait()
+        raise ConnectionError
+
+    async with serving(app):
+        handle = await app.rpc("t", failing_often)
+        await asyncio.wait_for(stands.wait(), 30)
+        await handle.cancel()
+        with pytest.raises(Canceled):
+            await handle.result(timeout=20)
+    assert attempts == list(range(1, len(attempts) + 1))
+
+
+async def test_what_nobody_knows_and_nobody_has_begun_ends_with_its_cancel(
+    new_app: NewApp, real_server: Server
+) -> None:
+    """It is not offered again and again to workers that lack its function."""
+    app = new_app(settings=QUICK)
+    handle = await app.rpc("t", "unheard_of")
+    await read_and_die(app, real_server.sync_client())
+    assert await handle.cancel() == "canceling"
+    async with serving(app):
+        with pytest.raises(Canceled):
+            await handle.result(timeout=20)
+
+
+@pytest.mark.parametrize("what", ["canceled", "left"])
+async def test_what_changed_since_a_task_was_read_is_known_before_it_is_called(
+    app: Durasleep, effects: Effects, what: str
+) -> None:
+    """Its stream entry told all there is to know of it, and nothing of that."""
+    worker = app.worker(name="w1")
+    reader, executor = worker._reader, worker._executor  # pyright: ignore[reportPrivateUsage]
+    handle = await app.rpc("t", note, effects.path, "has run")
+    await reader.join()
+    [lease] = await reader.once(1)
+    assert lease.snapshot
+    if what == "canceled":
+        assert await handle.cancel() == "canceling"
+    else:
+        await executor.drain(0)
+    await executor.submit([lease])
+    executor.nudge("t")
+    if what == "canceled":
+        with pytest.raises(Canceled):
+            await handle.result(timeout=20)
+    await eventually(lambda: not executor.running, "it to be let go of")
+    await executor.abort()
+    await worker._close()  # pyright: ignore[reportPrivateUsage]
+    assert effects.lines() == []
+    if what == "left":
+        async with serving(app, "w2"):
+            await handle.result(timeout=20)
 
 
 # -- leaving

@@ -306,6 +306,24 @@ async def test_a_settlement_of_a_delayed_or_halted_execution_is_journaled_and_wa
         assert (await driver.entry(id, "1")).state is State.TIMEDOUT
 
 
+async def test_what_was_canceled_while_its_attempt_failed_is_not_tried_again(driver: Driver) -> None:
+    """The cancel was answered, so nobody will ask for it again: the wait may last for hours."""
+    parent = await driver.start("a", deadline=FAR, inbox="one")
+    await driver.commit(parent, Outcome.SUSPEND, child("1"))
+    lease = await driver.take()
+    assert (await driver.control("cancel", "a~1")).word == "canceling"
+    await driver.commit(lease, Outcome.RETRY, step("1"), payload=b"why", due="+3600000")
+    head = await driver.head("a~1")
+    assert (head.state, head.place, head.unseen) == (State.CANCELED, None, frozenset())
+    assert (await driver.entry("a~1", "1")).kind is Kind.STEP
+    assert set(await driver.timers()) == {"a~timeout"}
+    parent = await driver.take()
+    assert (await driver.entry("a", "1")).state is State.CANCELED
+    await driver.commit(parent, Outcome.RESOLVE, payload=b"done")
+    [told] = await driver.inbox("one")
+    assert told[b"v"] == b"done"
+
+
 async def test_a_delay_without_a_due_time_or_an_unknown_outcome_writes_nothing(driver: Driver) -> None:
     lease = await driver.start("a")
     before = await driver.snapshot()

@@ -13,7 +13,7 @@ from durasleep.store import reads
 from durasleep.store.commands import Lease
 from durasleep.store.keys import LIMIT
 from durasleep.worker.reader import Reader
-from tests.store.driver import OTHER, PAST, WORKER, Driver
+from tests.store.driver import FAR, OTHER, PAST, WORKER, Driver
 
 BYTES_MAX = LIMIT["snapshot_bytes_max"]
 TIMER = StartTimer(Number("1"), "", PAST)
@@ -60,6 +60,19 @@ async def test_a_journal_of_many_entries_is_not_even_read_for_it(driver: Driver)
     await driver.fire()
     assert await told(driver, "few")
     assert await told(driver, "many") == b""
+
+
+async def test_a_deadline_is_told_along_with_the_rest(driver: Driver) -> None:
+    """Of one that is new, and of one that was waked."""
+    await driver.create("new", deadline=FAR)
+    assert await told(driver, "new")
+    lease = await driver.take()
+    done = StepResult(Number("2"), "step", State.RESOLVED, b"done")
+    [seen] = (await driver.commit(lease, Outcome.CONTINUE, done)).entries
+    await driver.commit(lease, Outcome.SUSPEND, TIMER, seen=seen)
+    assert (await driver.head("new")).deadline_ms
+    await driver.fire()
+    assert await told(driver, "new")
 
 
 async def test_what_is_queued_behind_thousands_is_only_named(driver: Driver) -> None:
@@ -136,7 +149,7 @@ async def test_an_entry_that_is_read_again_tells_nothing(driver: Driver) -> None
         b"1\t2",
         b"\n",
         b"1\t\t\t\t\t\tx\nf",
-        b"1\t\t\t\t\t\t0\t1\nf",
+        b"1\t\t\t\t\t\t0\tsoon\nf",
         b"1\t\t\t\t\t\t0\t1\t3\nabcf",
         b"\xff\xfe",
     ],

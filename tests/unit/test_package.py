@@ -14,6 +14,7 @@ def test_the_public_names_are_these_and_no_others() -> None:
         "ClientClosed",
         "Codec",
         "Context",
+        "Current",
         "Disposition",
         "Durasleep",
         "DurasleepError",
@@ -24,17 +25,20 @@ def test_the_public_names_are_these_and_no_others() -> None:
         "OtherFunction",
         "RemoteError",
         "Retry",
+        "RetryAfter",
         "Settings",
         "State",
         "StoreRefused",
         "StoreUnavailable",
         "Target",
+        "ThreadsLost",
         "TimedOut",
         "UsageError",
         "WaitTimeout",
         "Winner",
         "Worker",
         "__version__",
+        "current",
     ]
     assert all(hasattr(durasleep, name) for name in durasleep.__all__)
 

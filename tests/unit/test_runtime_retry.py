@@ -12,7 +12,7 @@ from durasleep.errors import Canceled, NotSerializable, RemoteError, UsageError
 from durasleep.model import Kind, State
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry
-from durasleep.runtime.retry import Retry
+from durasleep.runtime.retry import Retry, RetryAfter
 from tests.unit.runtime_world import World, value_of
 
 
@@ -42,9 +42,9 @@ def test_what_another_attempt_cannot_mend_is_not_tried_again(error: Exception) -
 
 def test_waits_grow_up_to_their_longest_and_are_spread() -> None:
     retry = Retry(attempts=1000, delay=0.5, backoff=3, delay_max=timedelta(seconds=20), jitter=0.1)
-    waits_ms = [retry.delay_ms(attempt, 0.0) for attempt in (1, 2, 3, 4, 5, 999)]
+    waits_ms = [retry.delay_ms(OSError(), attempt, 0.0) for attempt in (1, 2, 3, 4, 5, 999)]
     assert waits_ms == [500, 1500, 4500, 13_500, 20_000, 20_000]
-    assert retry.delay_ms(2, 0.999) in range(1640, 1651)
+    assert retry.delay_ms(OSError(), 2, 0.999) in range(1640, 1651)
 
 
 @pytest.mark.parametrize(
@@ -162,3 +162,66 @@ def test_attempts_in_one_branch_do_not_renumber_another() -> None:
         world = World(paying)
         assert value_of(world.play())[1:] == ["attempt 1", "attempt 2"]
         assert {number for number in world.journal if number.startswith("3")} == {"3", "3.1", "3.2"}
+
+
+class Throttled:
+    """Asks for another attempt in a while, so often; from an error, if it is given one."""
+
+    def __init__(self, times: int, delay: float | timedelta, error: Exception | None = None) -> None:
+        self.times = times
+        self.delay = delay
+        self.error = error
+        self.calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.calls <= self.times:
+            raise RetryAfter(self.delay) from self.error
+        return f"attempt {self.calls}"
+
+
+@pytest.mark.parametrize("delay", [30, timedelta(seconds=30)], ids=repr)
+def test_what_says_itself_when_to_try_again_is_tried_then(delay: float | timedelta) -> None:
+    """Whatever the policy says of delays and of errors."""
+
+    async def fetching(ctx: Context) -> str:
+        return await ctx.run(fetch, retry=Retry(attempts=3, delay=5, give_up_on=(Exception,)))
+
+    fetch = Throttled(2, delay, ConnectionError("429"))
+    world = World(fetching)
+    began_ms = world.now_ms
+    assert value_of(world.play()) == "attempt 3"
+    assert world.now_ms - began_ms in range(60_000, 60_100)
+
+
+def test_a_short_wait_it_asks_for_is_made_by_the_worker() -> None:
+    async def fetching(ctx: Context) -> str:
+        return await ctx.run(fetch, retry=Retry(attempts=3))
+
+    fetch = Throttled(2, 0.25)
+    world = World(fetching)
+    assert value_of(world.play()) == "attempt 3"
+    assert {kind for kind, *_ in world.shape().values()} == {Kind.STEP}
+
+
+@pytest.mark.parametrize("retry", [None, Retry(attempts=1), Retry(attempts=3)], ids=repr)
+@pytest.mark.parametrize("error", [None, ConnectionError("429")], ids=repr)
+def test_beyond_the_last_attempt_it_is_the_error_it_was_raised_from(
+    retry: Retry | None, error: Exception | None
+) -> None:
+    async def fetching(ctx: Context) -> str:
+        try:
+            return await ctx.run(fetch, retry=retry)
+        except (ConnectionError, RetryAfter) as found:
+            return f"{type(found).__name__}: {found}"
+
+    fetch = Throttled(9, 0.01, error)
+    said = value_of(World(fetching).play())
+    assert said == ("RetryAfter: asks for another attempt in 0.01 s" if error is None else "ConnectionError: 429")
+    assert fetch.calls == (retry.attempts if retry else 1)
+
+
+@pytest.mark.parametrize("wrong", [-1, "soon", float("nan")])
+def test_a_delay_that_cannot_be_is_refused(wrong: Any) -> None:
+    with pytest.raises(UsageError):
+        RetryAfter(wrong)

@@ -470,8 +470,11 @@ function seldom()
     set_timer(record.id .. '~retry', instant)
   end
 
+  -- What was canceled while its attempt failed is not tried again.
   function outcomes.retry(record, payload, due)
-    delay(record, due, payload)
+    if not raw_of(record, '0') then return delay(record, due, payload) end
+    save(record)
+    finish(load(record.id), STATE.canceled, '')
   end
 
   -- The sets of functions that lack what it needs, and these.

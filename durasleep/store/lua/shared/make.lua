@@ -14,7 +14,7 @@ local function make(id, birth, what, start, deadline)
       put(record, F.due, int(start))
       set_timer(id .. '~start', start)
     else
-      dispatch(record, snapshot_of_new(what, birth))
+      dispatch(record, snapshot_of_new(what, birth, deadline))
     end
     if what.queue ~= DEFAULT.queue then put(record, F.queue, what.queue) end
   else

@@ -1,17 +1,19 @@
 -- @include int
 
 -- What the first activation after a dispatch needs, in one field of the stream entry: a line of numbers (birth, created,
--- begun, base, order, unseen, bytes of the arguments; then number and bytes of each journal entry), the arguments, the
--- entries, and the function's name to the end. nil if that is too much for an entry.
-local function write_snapshot(head, args, entries, func)
+-- begun, base, order, unseen, bytes of the arguments; then number and bytes of each journal entry; then its deadline, if
+-- it has one), the arguments, the entries, and the function's name to the end. nil if that is too much for an entry.
+local function write_snapshot(head, deadline, args, entries, func)
+  if deadline then head = head .. '\t' .. deadline end
   local snapshot = head .. '\n' .. args .. entries .. func
   if #snapshot <= LIMIT.snapshot_bytes_max then return snapshot end
 end
 
-local function snapshot_of_new(what, birth)
+local function snapshot_of_new(what, birth, deadline)
   if #what.args > LIMIT.snapshot_bytes_max then return nil end
   local created = birth ~= now_text and now_text or ''
-  return write_snapshot(birth .. '\t' .. created .. '\t\t\t\t\t' .. int(#what.args), what.args, '', what.func)
+  local head = birth .. '\t' .. created .. '\t\t\t\t\t' .. int(#what.args)
+  return write_snapshot(head, deadline and int(deadline), what.args, '', what.func)
 end
 
 -- Of an execution whose hash was read whole, `numbers` being its journal; not of one that workers died of.
@@ -42,5 +44,5 @@ local function snapshot_of_known(record, known, numbers)
     local raw = known[numbers[i]]
     head, entries = head .. '\t' .. numbers[i] .. '\t' .. int(#raw), entries .. raw
   end
-  return write_snapshot(head, args, entries, known[F.func])
+  return write_snapshot(head, known[F.deadline], args, entries, known[F.func])
 end

@@ -1,0 +1,160 @@
+"""Sync functions have threads, which nothing can stop: what waits for one, and what becomes of those that are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from durasleep import Canceled, Context, Durasleep, ThreadsLost
+from durasleep.settings import DEFAULTS
+from tests.service.fixtures import NewApp
+from tests.service.functions import gate_of, note, stand_at, stand_in_thread_at
+from tests.service.workers import Effects, eventually, serving, until
+
+TIMEOUT_S = 0.2
+
+
+@pytest.fixture(autouse=True)
+def all_gates(effects: Effects) -> Iterator[None]:
+    """No thread is left standing."""
+    yield
+    for gate in ("one", "two", "held"):
+        effects.open(gate)
+
+
+def add_functions(app: Durasleep, effects: Effects) -> None:
+    @app.task
+    def in_thread(gate: str) -> str:
+        return stand_in_thread_at(effects.path, gate)
+
+    @app.task
+    async def in_loop(gate: str) -> str:
+        return await stand_at(effects.path, gate)
+
+    @app.workflow
+    async def impatient(ctx: Context, gate: str) -> str:
+        try:
+            return await ctx.run(in_thread, gate, timeout=TIMEOUT_S)
+        except TimeoutError as error:
+            return str(error)
+
+    assert impatient
+
+
+async def test_the_time_of_a_step_begins_with_its_thread(app: Durasleep, effects: Effects) -> None:
+    async def open_later() -> None:
+        await effects.standing("one")
+        await asyncio.sleep(3 * TIMEOUT_S)
+        effects.open("one")
+
+    def quick(number: int) -> int:
+        note(effects.path, f"quick {number}")
+        return number
+
+    @app.workflow
+    async def crowded(ctx: Context) -> list[int]:
+        held = asyncio.ensure_future(ctx.run(stand_in_thread_at, effects.path, "one"))
+        opened = asyncio.ensure_future(ctx.run(open_later))
+        found = await asyncio.gather(*[ctx.run(quick, number, timeout=TIMEOUT_S) for number in range(5)])
+        await asyncio.gather(held, opened)
+        return found
+
+    async with serving(app, concurrency=1):
+        assert await (await app.rpc("crowded", crowded)).result(timeout=20) == list(range(5))
+    assert effects.count("quick") == 5
+
+
+@pytest.mark.parametrize("how", ["its timeout", "its cancel"])
+async def test_a_thread_that_nobody_waits_for_any_more_is_one_less_until_it_is_back(
+    app: Durasleep, effects: Effects, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    caplog.set_level(logging.INFO, logger="durasleep")
+    add_functions(app, effects)
+    async with serving(app, concurrency=2) as worker:
+        if how == "its timeout":
+            late = await (await app.rpc("late", "impatient", "one")).result(timeout=20)
+            assert late == "in_thread took longer than 0.2 s"
+        else:
+            handle = await app.rpc("late", "in_thread", "one")
+            await effects.standing("one")
+            assert await handle.cancel() == "canceling"
+            with pytest.raises(Canceled):
+                await handle.result(timeout=20)
+        await eventually(lambda: "1 of 2 threads are lost" in caplog.text, "a line about it")
+        assert "which nothing can stop: in_thread for " in caplog.text
+        held = [await app.rpc(f"held-{number}", "in_loop", "held") for number in range(2)]
+        await effects.standing("held")
+        assert worker.running == 1
+        assert sorted([(await app.describe(one.id)).status for one in held]) == ["queued", "running"]
+        effects.open("one")
+        await effects.standing("held", times=2)
+        assert "is back after" in caplog.text
+        effects.open("held")
+        assert await app.gather(held) == ["through held"] * 2
+
+
+async def test_who_has_lost_all_threads_leaves_its_work_to_others_and_asks_for_a_new_start(
+    new_app: NewApp, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = new_app(settings=replace(DEFAULTS, threads_lost_s=0.5))
+    add_functions(app, effects)
+
+    @app.workflow
+    async def once_more(ctx: Context) -> str:
+        """Its second step waits for a thread that does not come."""
+        try:
+            await ctx.run(stand_in_thread_at, effects.path, "one", timeout=TIMEOUT_S)
+        except TimeoutError:
+            await ctx.run(note, effects.path, "another step")
+        return "done"
+
+    worker = app.worker(name="used-up", concurrency=1)
+    running = asyncio.create_task(worker.run())
+    handles = [await app.rpc("first", once_more), await app.rpc("behind", "note", effects.path, "another task")]
+    with pytest.raises(ThreadsLost, match="used-up has left its work to others"):
+        await asyncio.wait_for(running, 20)
+    assert effects.count("another") == 0
+    assert "its process needs a new start" in caplog.text
+    async with serving(app, "other"):
+        assert await app.gather(handles) == ["done", None]
+    assert sorted(effects.lines()[1:]) == ["another step", "another task"]
+
+
+async def test_what_waits_for_a_thread_when_its_worker_leaves_is_begun_by_another(
+    app: Durasleep, effects: Effects
+) -> None:
+    @app.workflow
+    async def two(ctx: Context) -> list[str]:
+        steps = [ctx.run(stand_in_thread_at, effects.path, gate) for gate in ("one", "two")]
+        return list(await asyncio.gather(*steps))
+
+    handle = await app.rpc("two", two)
+    async with serving(app, "w1", concurrency=1) as worker:
+        await effects.standing("one")
+        worker.stop()
+        await eventually(lambda: effects.open("one") or not worker.running, "the first to be let go of")
+    assert (await until(app, "two", "queued")).status == "queued"
+    assert not effects.count("two")
+    gate_of(effects.path, "two").touch()
+    async with serving(app, "w2", concurrency=1):
+        assert await handle.result(timeout=20) == ["through one", "through two"]
+    assert effects.count("one") == 1
+
+
+async def test_a_worker_leaves_though_no_thread_of_the_loop_is_left(app: Durasleep, effects: Effects) -> None:
+    """``asyncio.to_thread`` of user code has its own threads, and loses them as well."""
+
+    @app.task(timeout=TIMEOUT_S)
+    async def in_thread_of_loop() -> None:
+        await asyncio.to_thread(stand_in_thread_at, effects.path, "one")
+
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    async with app.serving():
+        with pytest.raises(TimeoutError):
+            await (await app.rpc("stuck", in_thread_of_loop)).result(timeout=20)
+    assert not gate_of(effects.path, "one").exists()
