@@ -3,13 +3,14 @@
 The layers, each importing only what stands below it:
 
     cli | pytest_plugin     the command line; fixtures for users' tests
-    devserver | testing     an embedded server; a whole service in one process
+    testing                 a whole service in one process
     app                     Durasleep: registry, client and worker in one object
     client | sync | worker  the verbs, async and sync; the loops that serve a group
-    inbox                   what settles for one client
+    inbox | address         what settles for one client; which Redis is meant where none is named
     runtime | store         user code made durable; everything Redis
     telemetry               log fields and counters
-    codec | settings        values as bytes; every limit and its reason
+    codec | settings | devserver
+                            values as bytes; every limit and its reason; an embedded server
     model                   the words of the design as types
     errors                  one tree
 """

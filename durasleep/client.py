@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from durasleep.codec import Codec
@@ -202,12 +202,12 @@ class Client:
     One client serves all event loops, in whichever threads: each has a connection of its own, made when it first calls.
     """
 
-    def __init__(self, store: Store, codec: Codec, settings: Settings, *, group: str) -> None:
+    def __init__(self, store: Callable[[], Store], codec: Codec, settings: Settings, *, group: str) -> None:
         self.codec = codec
         self.settings = settings
         self.promises = Promises(self)
-        self._store = store  # how to connect; each loop has one like it
-        self._of_loop = PerLoop(lambda: _Connected(store.beside(), settings), _Connected.close)
+        self._store = cache(store)  # how to connect, asked when that is first needed; each loop has one like it
+        self._of_loop = PerLoop(lambda: _Connected(self._store().beside(), settings), _Connected.close)
         self._group = group
         self._names = calls.Names()
 

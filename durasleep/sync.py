@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Coroutine, Generator, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
+from durasleep import address
 from durasleep.codec import Codec
 from durasleep.errors import StoreUnavailable, WaitTimeout
 from durasleep.model import Disposition, PromiseId, Recording, State, check_id, check_name
@@ -117,11 +118,12 @@ class Client:
     """Starts, awaits and steers executions in one namespace. Connects at the first call.
 
     One client serves all threads and forked children: each has a connection of its own, made when it first calls.
+    Without a URL or client it is the Redis that ``Durasleep()`` would use, looked for now.
     """
 
     def __init__(
         self,
-        url_or_client: str | AnyClient,
+        url_or_client: str | AnyClient | None = None,
         *,
         namespace: str = "durasleep",
         group: str = "workers",
@@ -134,7 +136,7 @@ class Client:
         self._group = check_name(group, "group")
         self._names = calls.Names()
         self._waiting = PerThread(_Waiting)
-        connector = Connector.of(url_or_client)
+        connector = Connector.of(url_or_client or address.find().url)
         self._store = SyncStore(connector, namespace=check_name(namespace, "namespace"), settings=settings)
         self._reader: SyncLink = self._store.link(settings.read_block_s + READ_MARGIN_S)
 

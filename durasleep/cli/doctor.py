@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict
 
+from durasleep.app import Durasleep
 from durasleep.cli import address, values, view
 from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
 from durasleep.store.doctor import Diagnosis, Level
@@ -14,13 +15,15 @@ EXIT_DANGER = 1
 _STYLE = {Level.GOOD: "green", Level.WARNING: "yellow", Level.DANGER: "bold red"}
 
 
+@address.explained
 def doctor(as_json: JsonOption = False, url: UrlOption = None, namespace: NamespaceOption = None) -> int:
     """Say in words what this server can lose and what to change. Exit code 1 if something is dangerous."""
-    client = address.open_client(url, namespace)
+    where = address.find_url(url)
+    client = Durasleep(where.url, namespace=address.find_namespace(namespace))
 
     async def look() -> list[Diagnosis]:
         async with client:
-            return await client.diagnose()
+            return [Diagnosis(Level.GOOD, "address", str(where)), *await client.diagnose()]
 
     found = asyncio.run(look())
     if as_json:

@@ -14,6 +14,7 @@ from durasleep.cli.options import FunctionOption, GroupFilter, JsonOption, Names
 from durasleep.store.search import FOUND_MAX, TIMERS_MAX, Found
 
 
+@address.explained
 def ls(
     status: StatusOption = None,
     group: GroupFilter = None,
@@ -44,6 +45,7 @@ def ls(
         view.warning(note)
 
 
+@address.explained
 def tree(
     id: Annotated[str, typer.Argument(metavar="ID", help="An execution.")],
     as_json: JsonOption = False,
@@ -66,6 +68,7 @@ def tree(
     asyncio.run(look())
 
 
+@address.explained
 def timers(
     count: Annotated[int, typer.Option("--next", metavar="N", min=1, max=TIMERS_MAX, help="Show this many.")] = 20,
     as_json: JsonOption = False,

@@ -57,11 +57,16 @@ def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> 
     return code
 
 
+def is_child() -> bool:
+    """Whether this process is one of several."""
+    return PARENT in os.environ
+
+
 def end_with_parent() -> None:
     """In a child: SIGTERM to ourselves once the parent is gone, however it went."""
-    parent = int(os.environ.get(PARENT, "0"))
-    if not parent:
+    if not is_child():
         return
+    parent = int(os.environ[PARENT])
 
     def watch() -> None:
         while os.getppid() == parent:

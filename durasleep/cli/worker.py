@@ -23,6 +23,8 @@ GIVEN_URL = "DURASLEEP_GIVEN_URL"
 """The environment variable that passes --url on to the processes of --processes."""
 LOOK_S = 1.0  # whether a server without a worker is still there
 
+logger = logging.getLogger("durasleep")
+
 ModuleArgument = Annotated[
     str | None,
     typer.Argument(metavar="MODULE[:ATTR]", help="The application; else DURASLEEP_APP, else pyproject.toml."),
@@ -45,6 +47,7 @@ EvictionOption = Annotated[
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
 
 
+@address.explained
 def worker(
     module: ModuleArgument = None,
     group: GroupOption = None,
@@ -64,6 +67,10 @@ def worker(
     """
     _prepare_output(verbose)
     app = address.load_app(address.find_app(module))
+    url = url or os.environ.get(GIVEN_URL)
+    where = address.point(app, url)
+    if not several.is_child():
+        logger.info("this worker uses %s", where)
     if processes > 1:
         given = [*([module] if module else []), "--concurrency", str(concurrency)]
         for option, value in (("--group", group), ("--min-replicas", min_replicas)):
@@ -78,12 +85,9 @@ def worker(
         given += [option for option, is_set in flags if is_set]
         names = [["--name", f"{name}-{number}"] if name else [] for number in range(1, processes + 1)]
         # Not among the arguments, which everybody on the machine can read: a URL may hold a password.
-        environment = {GIVEN_URL: url} if url else {}
+        environment = {GIVEN_URL: where.url} if url or not app.is_addressed else {}
         raise typer.Exit(several.serve([["worker", *given, *own] for own in names], environment))
     several.end_with_parent()
-    url = url or os.environ.get(GIVEN_URL)
-    if url or not app.is_addressed:
-        app.connect(address.find_url(url))
     run_worker(
         app.worker(
             group=group,
