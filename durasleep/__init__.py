@@ -11,7 +11,7 @@ The layers, each importing only what stands below it:
     telemetry               log fields and counters
     codec | settings | devserver
                             values as bytes; every limit and its reason; an embedded server
-    model                   the words of the design as types
+    tracebacks | model      where users' code was when it failed; the words of the design as types
     errors                  one tree
 """
 

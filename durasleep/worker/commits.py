@@ -36,6 +36,7 @@ class Commits:
         """``on_error`` hears of an execution that cannot go on, from a plain callback."""
         self._store = store
         self.keys = store.keys
+        self.clock = store.clock
         self.consumer = consumer
         self._settings = settings
         self._on_error = on_error

@@ -64,7 +64,8 @@ class Heartbeat:
         self._held = held
         self._on_beat = on_beat
         self._loop_thread = loop_thread
-        self._info = f"{socket.gethostname()}:{os.getpid()}"
+        host = socket.gethostname().encode(errors="backslashreplace").decode()  # its bytes may be no text
+        self._info = f"{host}:{os.getpid()}"
         self._client_id = 0
         self._pulse = time.monotonic()
         self._warned_at = 0.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,7 +62,7 @@ class Task:
     __slots__ = (
         "_all",
         "_args",
-        "_began",
+        "_created_ms",
         "_definition",
         "_end",
         "_is_canceled",
@@ -84,7 +83,7 @@ class Task:
         self._all = all
         self._running = running
         self._definition = definition
-        self._began = time.monotonic()
+        self._created_ms = loaded.head.created_ms
         self._number = 1 + sum([entry.kind is Kind.STEP for entry in entries])
         self._is_open = any(entry.state is State.PENDING for entry in entries)
         self._is_canceled = False
@@ -127,7 +126,7 @@ class Task:
         retry, running = self._definition.retry, self._running
         payload = self._all.codec.encode_error(error)
         if retry is None or self._is_canceled or not retry.wants(error, self._number):
-            said = f"rejected after {describe_since(self._began)}: {type(error).__name__}: {error}"
+            said = f"rejected after {self._lifetime()}: {type(error).__name__}: {error}"
             self.end(Outcome.REJECT, payload, said)
             return
         delay_ms = retry.delay_ms(self._number, random.random())
@@ -190,7 +189,10 @@ class Task:
         if self._said:
             logger.warning("%s %s", self._running.lease.id, self._said)
         elif word and self._all.lines.has_room(word):
-            logger.info("%s %s after %s", self._running.lease.id, word, describe_since(self._began))
+            logger.info("%s %s after %s", self._running.lease.id, word, self._lifetime())
+
+    def _lifetime(self) -> str:
+        return describe_since(self._created_ms, self._all.commits.clock.now_ms())
 
     def _cancel(self) -> None:
         """It is told once, where it awaits; between two attempts it ends at once."""
