@@ -119,9 +119,7 @@ def test_what_is_kept_is_bounded_and_the_oldest_goes_first(settings: Settings, k
     workflows = KeptWorkflows(settings, closed.append)  # type: ignore[arg-type]
     all_of_them = [Suspended(100) for _ in range(5)]
     put: Callable[..., bool] = workflows.put
-    stayed = [
-        put(PromiseId(str(n)), one, Story(str(n), ()), epoch=1, birth=7) for n, one in enumerate(all_of_them)
-    ]
+    stayed = [put(PromiseId(str(n)), one, Story(str(n), ()), epoch=1, birth=7) for n, one in enumerate(all_of_them)]
     assert all(stayed) == bool(kept)
     found = [str(n) for n in range(5) if workflows.take(PromiseId(str(n)), 2)]
     assert found == kept

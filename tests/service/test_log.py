@@ -15,11 +15,15 @@ import pytest
 from durasleep import Context, Durasleep, Retry
 from durasleep.worker.worker import default_name
 from tests.service.functions import double
-from tests.service.workers import serving
+from tests.service.workers import eventually, serving
 
 
-def lines_of(caplog: pytest.LogCaptureFixture, id: str) -> list[str]:
-    return [record.getMessage() for record in caplog.records if re.search(rf"\b{id}\b", record.getMessage())]
+async def ending_of(caplog: pytest.LogCaptureFixture, id: str) -> str:
+    """The line that says how it ended."""
+    begins = (f"{id} resolved", f"{id} rejected")
+    said = await eventually(lambda: [line for line in caplog.messages if line.startswith(begins)], f"the end of {id}")
+    [line] = said
+    return line
 
 
 def boom(what: str) -> None:
@@ -54,9 +58,8 @@ async def test_a_line_says_how_long_an_execution_has_lived(app: Durasleep, caplo
             await app.rpc("delayed", double, 1, delay=timedelta(seconds=1.1)),
         ]
         await app.gather(handles, return_exceptions=True)
-    ended = r"(resolved|rejected|canceled) after (1\.[1-9]|[2-9].*) s"
-    for id in ("asleep", "failed", "canceled", "delayed"):
-        assert re.search(ended, lines_of(caplog, id)[-1]), caplog.text
+        for id in ("asleep", "failed", "canceled", "delayed"):
+            assert re.search(r"(resolved|rejected) after (1\.[1-9]|[2-9].*) s", await ending_of(caplog, id))
 
 
 async def test_every_line_of_a_failure_names_its_execution_and_its_error(
@@ -71,12 +74,10 @@ async def test_every_line_of_a_failure_names_its_execution_and_its_error(
     async with serving(app):
         handles = [await app.rpc("wf", workflow), await app.rpc("t", "boom_task", "task"), await app.rpc("r", "twice")]
         await app.gather(handles, return_exceptions=True)
-    assert [line for line in lines_of(caplog, "wf") if "step 1" in line] == [
-        "step 1 (boom) of wf failed: ValueError: no step"
-    ]
-    assert re.fullmatch(r"wf rejected after .*: ValueError: no step", lines_of(caplog, "wf")[-1])
-    assert re.fullmatch(r"t rejected after .*: ValueError: no task", lines_of(caplog, "t")[-1])
-    assert [line.count("no second chance") for line in lines_of(caplog, "r")] == [1, 1]
+        for id, error in (("wf", "no step"), ("t", "no task"), ("r", "no second chance")):
+            assert re.fullmatch(rf"{id} rejected after .*: ValueError: {error}", await ending_of(caplog, id))
+    assert "step 1 (boom) of wf failed: ValueError: no step" in caplog.messages
+    assert "r: attempt 1 of 2 failed: ValueError: no second chance" in caplog.text
 
 
 async def test_lines_of_a_workflow_name_it_whatever_its_id(app: Durasleep, caplog: pytest.LogCaptureFixture) -> None:
