@@ -35,7 +35,7 @@ def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> 
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, tell)
-    children = [_start(command, environment) for command in commands]
+    children = [start(command, environment) for command in commands]
     code, passed_on = 0, 0
     while any(child.poll() is None for child in children):
         wake.wait(LOOK_S)
@@ -50,7 +50,7 @@ def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> 
             if ended < 0:
                 logger.warning("worker process %d was killed by %s: started again", child.pid, _name_of(-ended))
                 time.sleep(RESTART_S)
-                children[place] = _start(commands[place], environment)
+                children[place] = start(commands[place], environment)
             else:
                 code = ended
                 told.append(signal.SIGTERM)
@@ -76,7 +76,8 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, name="durasleep-parent", daemon=True).start()
 
 
-def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Run a command as a child that ends with us; it hears no Ctrl-C of the terminal."""
     # In a session of its own: Ctrl-C is for the parent, which passes it on once.
     return subprocess.Popen(
         [sys.executable, "-m", "durasleep", *command],

@@ -313,6 +313,29 @@ def test_a_dev_server_keeps_sleepers_and_is_found_by_other_commands(tmp_path: Pa
         assert terminal.run("rpc", "s-1", "sleep", "2").out == "slept 2.0\n"
 
 
+def test_who_waits_while_a_dev_server_is_restarted_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(APP)
+    (tmp_path / "below").mkdir()
+    terminal, below = Terminal(tmp_path), Terminal(tmp_path / "below")
+    program = "import asyncio, shop; print(asyncio.run(shop.app.get('s').result()))"
+    with terminal.running("dev", "shop", until="is ready") as dev:
+        assert below.run("rpc", "s", "sleep", "600", "--no-wait").code == 0
+        waiting = [
+            subprocess.Popen(command, cwd=directory, env=below.environment | paths, stdout=subprocess.PIPE, text=True)
+            for command, directory, paths in (
+                ([*COMMAND, "rpc", "s", "sleep", "600"], below.directory, {}),
+                ([sys.executable, "-c", program], below.directory, {"PYTHONPATH": f"{ROOT}:{tmp_path}"}),
+            )
+        ]
+        with redis.Redis.from_url(json.loads((tmp_path / ".durasleep" / "server.json").read_text())["url"]) as client:
+            wait_for(lambda: len(client.execute_command("CLIENT", "LIST").split(b"cmd=xread ")) == 4, "all to listen")
+        dev.send_signal(signal.SIGTERM)
+        assert dev.wait(20) == 0
+    with terminal.running("dev", "shop", until="is ready"):
+        assert below.run("wake", "s").code == 0
+        assert [process.communicate(timeout=PATIENCE_S)[0] for process in waiting] == ["slept 600.0\n"] * 2
+
+
 def test_a_dev_server_without_an_application_runs_nothing(tmp_path: Path, quick: Quick) -> None:
     terminal = Terminal(tmp_path)
     with terminal.running("dev", until="there is no worker") as dev:
