@@ -23,7 +23,7 @@ from durasleep.store.doctor import Diagnosis
 from durasleep.store.fsck import Report
 from durasleep.store.keys import Keyspace
 from durasleep.store.local import PerLoop
-from durasleep.store.search import Found, Timer
+from durasleep.store.search import Found, Timers
 from durasleep.store.store import Store
 from durasleep.store.tree import Tree
 
@@ -486,7 +486,7 @@ class Client:
         while not looking.is_over or looking.again():
             yield await store.run(looking.part(store.keys()))
 
-    async def timers(self, limit: int = 20) -> list[Timer]:
+    async def timers(self, limit: int = 20) -> Timers:
         """What falls due next, soonest first."""
         store = await self.opened()
         return await store.run(search.timers(store.keys(), limit))

@@ -22,7 +22,7 @@ from durasleep.store.doctor import Diagnosis
 from durasleep.store.fsck import Report
 from durasleep.store.keys import Keyspace
 from durasleep.store.local import PerThread
-from durasleep.store.search import Found, Timer
+from durasleep.store.search import Found, Timers
 from durasleep.store.store import SyncStore
 from durasleep.store.tree import Tree
 
@@ -340,7 +340,7 @@ class Client:
         while not looking.is_over or looking.again():
             yield store.run(looking.part(store.keys()))
 
-    def timers(self, limit: int = 20) -> list[Timer]:
+    def timers(self, limit: int = 20) -> Timers:
         """What falls due next, soonest first."""
         store = self.opened()
         return store.run(search.timers(store.keys(), limit))

@@ -140,7 +140,7 @@ def resume(
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
-    """Let a halted execution go on."""
+    """Let a halted execution go on; one that has failed is over, and can be run again by `durasleep retry`."""
     verb = _Verb("resume", ["halted"], lambda client, which: client.resume(which))
     return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
@@ -213,6 +213,9 @@ async def _steer_all(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> int:
         for id, answer in zip(part, answers, strict=True):
             if isinstance(answer, DurasleepError):
                 view.error(str(answer))
+                code = EXIT_FAILED
+            elif verb.name == "resume" and answer.word == "already" and answer.state is not State.RESOLVED:
+                view.error(f"{id} is {answer.state}, and stays so: `durasleep retry {id}` runs it again")
                 code = EXIT_FAILED
             else:
                 values.data(f"{id}: {_describe(answer)}")

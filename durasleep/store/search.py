@@ -82,6 +82,13 @@ class Timer:
     due_at_ms: int
 
 
+class Timers(list[Timer]):
+    """What falls due next, soonest first."""
+
+    total = 0
+    """How many there are, the later ones too."""
+
+
 # -- search ------------------------------------------------------------------
 
 
@@ -324,7 +331,7 @@ def _stream(command: bytes, key: str, start: bytes, end: bytes) -> Command[_Page
 # -- timers ------------------------------------------------------------------
 
 
-def timers(keys: Keyspace, limit: int = 20) -> Plan[list[Timer]]:
+def timers(keys: Keyspace, limit: int = 20) -> Plan[Timers]:
     """What falls due next, soonest first."""
     if not 1 <= limit <= TIMERS_MAX:
         raise UsageError(f"limit {limit}: 1 to {TIMERS_MAX} timers can be shown")
@@ -332,13 +339,18 @@ def timers(keys: Keyspace, limit: int = 20) -> Plan[list[Timer]]:
     def parse(flat: list[Any]) -> list[tuple[str, int]]:
         return [(to_text(member), int(float(score))) for member, score in pairs(flat)]
 
-    [answer] = yield [Command([b"ZRANGE", keys.timers.encode(), b"0", b"%d" % (limit - 1), b"WITHSCORES"], parse)]
+    [answer, total] = yield [
+        Command([b"ZRANGE", keys.timers.encode(), b"0", b"%d" % (limit - 1), b"WITHSCORES"], parse),
+        Command([b"ZCARD", keys.timers.encode()], int),
+    ]
     members: list[tuple[str, int]] = value_of(answer)
     wanted: list[Call] = []
     for member, _ in members:
         wanted += _about(keys, member)
     answers = iter((yield wanted) if wanted else ())
-    return [_timer(member, due_ms, next(answers), next(answers)) for member, due_ms in members]
+    found = Timers(_timer(member, due_ms, next(answers), next(answers)) for member, due_ms in members)
+    found.total = max(len(found), value_of(total))
+    return found
 
 
 def _about(keys: Keyspace, member: str) -> tuple[Call, Call]:

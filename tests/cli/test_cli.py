@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 import redis
@@ -327,7 +327,8 @@ def test_who_waits_while_a_dev_server_is_restarted_goes_on(tmp_path: Path) -> No
                 ([sys.executable, "-c", program], below.directory, {"PYTHONPATH": f"{ROOT}:{tmp_path}"}),
             )
         ]
-        with redis.Redis.from_url(json.loads((tmp_path / ".durasleep" / "server.json").read_text())["url"]) as client:
+        listener: Any = redis.Redis.from_url(json.loads((tmp_path / ".durasleep" / "server.json").read_text())["url"])
+        with listener as client:
             wait_for(lambda: len(client.execute_command("CLIENT", "LIST").split(b"cmd=xread ")) == 4, "all to listen")
         dev.send_signal(signal.SIGTERM)
         assert dev.wait(20) == 0
