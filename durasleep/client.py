@@ -16,7 +16,7 @@ from durasleep.model import Disposition, PromiseId, Recording, State, check_id, 
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import Settings
-from durasleep.store import calls, commands, doctor, fsck, reads, search, tree
+from durasleep.store import attention, calls, commands, doctor, fsck, reads, search, tree
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
 from durasleep.store.commands import Controlled, Created, Item
 from durasleep.store.doctor import Diagnosis
@@ -533,9 +533,13 @@ class Client:
         return await store.call(commands.forget(store.keys(), name))
 
     async def diagnose(self) -> list[Diagnosis]:
-        """What the server's configuration can lose, the worst first; it only reads."""
+        """What the server's configuration can lose, and what waits for a person or a worker; the worst first.
+
+        It only reads.
+        """
         store = await self.opened()
-        return doctor.diagnose(await store.run(doctor.look(store.keys())))
+        found = doctor.diagnose(await store.run(doctor.look(store.keys())))
+        return doctor.worst_first([*found, *await store.run(attention.look(store.keys()))])
 
     async def release_clock(self) -> datetime:
         """Say that the server's clock is right, which workers found too far ahead to be true; answers what it shows.

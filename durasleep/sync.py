@@ -14,7 +14,7 @@ from durasleep.model import Disposition, PromiseId, Recording, State, check_id, 
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import DEFAULTS, Settings
-from durasleep.store import calls, commands, doctor, fsck, reads, search, tree
+from durasleep.store import attention, calls, commands, doctor, fsck, reads, search, tree
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
 from durasleep.store.commands import Controlled, Created, Item
 from durasleep.store.connection import AnyClient, Connector, SyncLink
@@ -384,9 +384,13 @@ class Client:
         return store.call(commands.forget(store.keys(), name))
 
     def diagnose(self) -> list[Diagnosis]:
-        """What the server's configuration can lose, the worst first; it only reads."""
+        """What the server's configuration can lose, and what waits for a person or a worker; the worst first.
+
+        It only reads.
+        """
         store = self.opened()
-        return doctor.diagnose(store.run(doctor.look(store.keys())))
+        found = doctor.diagnose(store.run(doctor.look(store.keys())))
+        return doctor.worst_first([*found, *store.run(attention.look(store.keys()))])
 
     def _control(self, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = "") -> Controlled:
         store = self.opened()

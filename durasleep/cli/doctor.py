@@ -1,4 +1,4 @@
-"""``durasleep doctor``: what a server can lose, and what to change."""
+"""``durasleep doctor``: what a server can lose, what waits for a person or a worker, and what to change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _STYLE = {Level.GOOD: "green", Level.WARNING: "yellow", Level.DANGER: "bold red"
 
 @address.explained
 def doctor(as_json: JsonOption = False, url: UrlOption = None, namespace: NamespaceOption = None) -> int:
-    """Say in words what this server can lose and what to change. Exit code 1 if something is dangerous."""
+    """Say in words what this server can lose, what waits for you or for a worker, and what to do about it.
+
+    Exit code 1 if something is dangerous.
+    """
     where = address.find_url(url)
     client = Durasleep(where.url, namespace=address.find_namespace(namespace))
 

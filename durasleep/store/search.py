@@ -181,8 +181,8 @@ def _sources(keys: Keyspace, statuses: set[str], group: str | None, found: Found
     if "halted" in statuses:
         sources.append(partial(_read_halted, keys))
     if statuses & {"queued", "running"}:
-        queues = yield from _queues(keys, group, found)
-        sources += (partial(_read_queue, keys, queue) for queue in queues)
+        names = yield from queues(keys, group, found)
+        sources += (partial(_read_queue, keys, queue) for queue in names)
     if statuses & {"delayed", "suspended"}:
         sources.append(partial(_read_timers, keys, statuses))
     if "suspended" in statuses:
@@ -219,11 +219,16 @@ def _look(keys: Keyspace, ids: list[str], is_wanted: Callable[[Summary], bool], 
                     heads.append(head)
             elif head is not None:
                 found.notes.append(str(head))
-            elif id.startswith(_ASIDE) and ": " in id:
+            elif is_aside(id):
                 found.notes.append(f"put aside: {id}")
         workers = yield from calls.holders(keys, heads)
         summaries = [_summary(head, worker) for head, worker in zip(heads, workers, strict=True)]
         found += (one for one in summaries if is_wanted(one))
+
+
+def is_aside(name: str) -> bool:
+    """Whether a name in the halted set is that of something broken, and of no execution."""
+    return name.startswith(_ASIDE) and ": " in name
 
 
 def _summary(head: Head, worker: str | None) -> Summary:
@@ -243,15 +248,15 @@ def _summary(head: Head, worker: str | None) -> Summary:
     )
 
 
-def _queues(keys: Keyspace, group: str | None, found: Found) -> Plan[list[str]]:
+def queues(keys: Keyspace, group: str | None, found: Found) -> Plan[list[str]]:
     """The streams of a group, or of all, that exist."""
     prefix = keys.queue("")
     names: set[str] = set()
     cursor: _Cursor = b""
     for _ in range(STEPS_MAX):
         [page] = yield [_scan(prefix, cursor)]
-        queues, cursor = value_of(page)
-        names.update(queue for queue, _ in queues if group in (None, queue.partition("/")[0]))
+        scanned, cursor = value_of(page)
+        names.update(queue for queue, _ in scanned if group in (None, queue.partition("/")[0]))
         if cursor is None:
             return sorted(names)
     found.is_all = False
