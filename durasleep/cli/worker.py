@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from durasleep import devserver
+from durasleep import devserver, telemetry
 from durasleep.address import project_directory
 from durasleep.app import run_worker
 from durasleep.cli import address, view
@@ -71,6 +71,7 @@ def worker(
     """
     _prepare_output(verbose)
     app = address.load_app(address.find_app(module))
+    telemetry.be_heard()
     url = url or os.environ.get(GIVEN_URL)
     where = address.point(app, url)
     if not several.is_child():

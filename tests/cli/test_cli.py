@@ -297,6 +297,35 @@ def test_what_halted_shows_the_difference_line_by_line(
     assert json.loads(quick(here, "get", "c", "--json").out)["status"] == "halted"
 
 
+@pytest.mark.parametrize(
+    "setting_up",
+    [
+        "logging.basicConfig(level=logging.INFO, format='MINE %(message)s')",
+        (
+            "logging.config.dictConfig({'version': 1, 'formatters': {'mine': {'format': 'MINE %(message)s'}}, 'handlers': "
+            "{'all': {'class': 'logging.StreamHandler', 'formatter': 'mine'}}, 'root': {'handlers': ['all']}})"
+        ),
+        (
+            "logging.getLogger('durasleep').addHandler(mine := logging.StreamHandler()), "
+            "mine.setFormatter(logging.Formatter('MINE %(message)s'))"
+        ),
+    ],
+)
+@pytest.mark.parametrize("when", ["at import", "in its lifespan"])
+def test_an_application_that_sets_up_its_log_has_every_line_once(
+    here: Terminal, tmp_path: Path, setting_up: str, when: str
+) -> None:
+    late = f"@app.lifespan\nasync def resources():\n    {setting_up}\n    yield\n"
+    text = APP + "\nimport logging.config\n" + (late if when == "in its lifespan" else setting_up)
+    (here.directory / "shop.py").write_text(text)
+    with here.running("worker", "shop", until="is ready", keep=tmp_path / "log"):
+        assert here.run("rpc", "f", "fail").code == 1
+    said = (tmp_path / "log").read_text().splitlines()
+    assert len([line for line in said if "this worker uses" in line]) == 1, said
+    for what in ("is ready", "f rejected after", "has left"):
+        assert [line.startswith("MINE ") for line in said if what in line] == [True], said
+
+
 def test_a_dev_server_keeps_sleepers_and_is_found_by_other_commands(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(APP)
     terminal = Terminal(tmp_path)
