@@ -22,17 +22,24 @@ def doctor(as_json: JsonOption = False, url: UrlOption = None, namespace: Namesp
     Exit code 1 if something is dangerous.
     """
     where = address.find_url(url)
+    used = Diagnosis(Level.GOOD, "address", str(where))
+    if not as_json:
+        _show(used)  # before all else: it may be the mistake
     client = Durasleep(where.url, namespace=address.find_namespace(namespace))
 
     async def look() -> list[Diagnosis]:
         async with client:
-            return [Diagnosis(Level.GOOD, "address", str(where)), *await client.diagnose()]
+            return await client.diagnose()
 
     found = asyncio.run(look())
     if as_json:
-        values.data(values.as_json([asdict(one) for one in found]))
+        values.data(values.as_json([asdict(one) for one in (used, *found)]))
     for one in () if as_json else found:
-        view.line((f"{one.level:<8}", _STYLE[one.level]), (f"{one.subject}: ", "bold"), (one.text, ""))
-        if one.advice:
-            view.line((" " * 8, ""), (one.advice, "dim"))
+        _show(one)
     return EXIT_DANGER if any(one.level is Level.DANGER for one in found) else 0
+
+
+def _show(one: Diagnosis) -> None:
+    view.line((f"{one.level:<8}", _STYLE[one.level]), (f"{one.subject}: ", "bold"), (one.text, ""))
+    if one.advice:
+        view.line((" " * 8, ""), (one.advice, "dim"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,16 @@ def test_a_worker_names_its_redis_and_why_before_all_else(here: Path, make_serve
             first, *others = log.read_text().splitlines()
         assert first.endswith(f" this worker uses {url} (REDIS_URL)")
         assert not [line for line in others if "uses" in line]
+
+
+def test_the_doctor_names_its_redis_and_why(here: Path, quick: Quick, make_server: MakeServer) -> None:
+    url = make_server().url
+    said = quick(Terminal(here, REDIS_URL=url), "doctor")
+    assert said.out.splitlines()[0] == f"good    address: {url} (REDIS_URL)"
+    found = json.loads(quick(Terminal(here, REDIS_URL=url), "doctor", "--json").out)
+    assert (found[0]["subject"], found[0]["text"]) == ("address", f"{url} (REDIS_URL)")
+    in_vain = quick(Terminal(here, REDIS_URL="redis://:secret@127.0.0.1:1"), "doctor")
+    assert (in_vain.code, in_vain.out) == (4, "good    address: redis://***@127.0.0.1:1 (REDIS_URL)\n")
 
 
 def test_what_names_it_may_come_after_the_application_was_made(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -303,7 +303,8 @@ def test_what_halted_shows_the_difference_line_by_line(
         "logging.basicConfig(level=logging.INFO, format='MINE %(message)s')",
         (
             "logging.config.dictConfig({'version': 1, 'formatters': {'mine': {'format': 'MINE %(message)s'}}, "
-            "'handlers': {'all': {'class': 'logging.StreamHandler', 'formatter': 'mine'}}, 'root': {'handlers': ['all']}})"
+            "'handlers': {'all': {'class': 'logging.StreamHandler', 'formatter': 'mine'}}, "
+            "'root': {'handlers': ['all']}})"
         ),
         (
             "logging.getLogger('durasleep').addHandler(mine := logging.StreamHandler()), "
