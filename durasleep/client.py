@@ -465,12 +465,14 @@ class Client:
         function: str | None = None,
         limit: int = 1_000,
     ) -> Found:
-        """Executions that are ``queued``, ``running``, ``suspended``, ``delayed``, ``halted`` or ``done``.
+        """Executions that are ``queued``, ``running``, ``suspended``, ``delayed`` or ``halted``, as by default; or
+        ``done``, which are ``resolved``, ``failed`` (``rejected`` or ``timedout``) or ``canceled``.
 
-        All but ``done`` by default; of those the latest thousand. ``Found.is_all`` tells whether a limit cut it.
+        Of what is done the latest thousands, with the errors of what has failed. ``Found.is_all`` tells whether a limit
+        cut it.
         """
         store = await self.opened()
-        looking = search.Search(status=status, group=group, function=function)
+        looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         return await store.run(looking.part(store.keys(), limit))
 
     async def search_all(
@@ -482,7 +484,7 @@ class Client:
     ) -> AsyncGenerator[Found]:
         """The same part by part, until there are no more: what is shown may be steered meanwhile."""
         store = await self.opened()
-        looking = search.Search(status=status, group=group, function=function)
+        looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         while not looking.is_over or looking.again():
             yield await store.run(looking.part(store.keys()))
 
@@ -507,6 +509,15 @@ class Client:
     async def resume(self, id: str) -> Controlled:
         """Let a halted execution go on."""
         return await self._control("resume", id)
+
+    async def retry(self, id: str) -> Controlled:
+        """What was rejected, timed out or canceled begins anew under its id, with its arguments and as much time as it
+        had; what it had called is no more. The word is ``retrying``, or ``running`` for one that is pending.
+
+        NotFound if it is not kept any more; NotAllowed for what has resolved, is no execution, or is a part of another.
+        A handle that has told how it ended goes on doing so: ``get`` gives another.
+        """
+        return await self._control("retry", id)
 
     async def wake(self, id: str) -> Controlled:
         """A sleep ends now; a delayed execution starts now.

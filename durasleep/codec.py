@@ -59,6 +59,7 @@ _LIST = (list, tuple)
 _ARGUMENTS = (list, dict)
 _NEITHER: Any = (None, None)
 _SHOWN_PATH_DEPTH = 50
+RAISED_THERE = "it was raised there:\n"  # begins the note of an error that has the traceback of elsewhere
 _ERROR_TEXT_MAX = 8_192  # of a message or traceback: the place of an error, not its history
 _ERROR_FRAMES_MAX = 20
 _ERROR_DEPTH_MAX = 8  # causes of causes, groups in groups
@@ -668,7 +669,7 @@ def _error_from(found: Any, depth: int) -> Exception:
     if error is None:
         error = RemoteError(name, message, remote)
     elif remote:
-        error.add_note(f"it was raised there:\n{remote.rstrip()}")
+        error.add_note(f"{RAISED_THERE}{remote.rstrip()}")
     for note in data.get("n", ()):
         error.add_note(str(note))
     if "c" in data:

@@ -16,6 +16,7 @@ DurasleepError
 │   ├── StoreRefused                     Redis lacks nothing but our password or our rights
 │   ├── UnsupportedServer                older than Redis 6.2, or lacking what we need
 │   ├── SchemaMismatch                   the namespace was written by an incompatible version
+│   ├── NewerVersion                     written by a newer version, for that to go on with
 │   ├── CorruptData                      a key holds what durasleep never writes
 │   └── Fenced                           the execution belongs to somebody else now; nothing was written
 ├── ExecutionError                       how an execution ended, as its caller sees it
@@ -99,6 +100,10 @@ class SchemaMismatch(StoreError):
     """The namespace was written by an incompatible version; nothing was written."""
 
 
+class NewerVersion(StoreError):
+    """A newer version of durasleep wrote what is there; it was left as it is, for that version to go on with."""
+
+
 class CorruptData(StoreError):
     """A key holds what durasleep never writes; it was left as it is."""
 
@@ -172,6 +177,7 @@ _BY_CODE: dict[str, type[DurasleepError]] = {
     "NOAUTH": StoreRefused,
     "WRONGPASS": StoreRefused,
     "NOPERM": StoreRefused,
+    "NEWER_VERSION": NewerVersion,
     "CORRUPT": CorruptData,
     "WRONGTYPE": CorruptData,  # of Redis: the key holds another type
     "INVALID": UsageError,

@@ -107,10 +107,12 @@ class Entry(msgspec.Struct, frozen=True):
     stamp: int = 0
     """Order stamp of its settlement, in ms; 0 while pending, and for what the workflow itself canceled."""
     due_ms: int = 0
-    """For a timer or a promise with a timeout: when it falls due; 0 for never."""
+    """For a pending timer, or a pending promise with a timeout: when it falls due; 0 for never."""
     child_id: str = ""
     """For a child with an id of its own: that id."""
     payload: bytes = b""
+    begun_ms: int = 0
+    """When it was asked for, in ms since the birth of its execution; 0 for within the first second, or not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,8 @@ class StepResult(msgspec.Struct, frozen=True):
     name: str
     state: State
     payload: bytes
+    begun_ms: int = 0
+    """When it began, see ``Entry.begun_ms``."""
 
 
 class CancelEntry(msgspec.Struct, frozen=True):

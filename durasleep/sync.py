@@ -319,12 +319,14 @@ class Client:
         function: str | None = None,
         limit: int = 1_000,
     ) -> Found:
-        """Executions that are ``queued``, ``running``, ``suspended``, ``delayed``, ``halted`` or ``done``.
+        """Executions that are ``queued``, ``running``, ``suspended``, ``delayed`` or ``halted``, as by default; or
+        ``done``, which are ``resolved``, ``failed`` (``rejected`` or ``timedout``) or ``canceled``.
 
-        All but ``done`` by default; of those the latest thousand. ``Found.is_all`` tells whether a limit cut it.
+        Of what is done the latest thousands, with the errors of what has failed. ``Found.is_all`` tells whether a limit
+        cut it.
         """
         store = self.opened()
-        looking = search.Search(status=status, group=group, function=function)
+        looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         return store.run(looking.part(store.keys(), limit))
 
     def search_all(
@@ -336,7 +338,7 @@ class Client:
     ) -> Generator[Found]:
         """The same part by part, until there are no more: what is shown may be steered meanwhile."""
         store = self.opened()
-        looking = search.Search(status=status, group=group, function=function)
+        looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         while not looking.is_over or looking.again():
             yield store.run(looking.part(store.keys()))
 
@@ -361,6 +363,15 @@ class Client:
     def resume(self, id: str) -> Controlled:
         """Let a halted execution go on."""
         return self._control("resume", id)
+
+    def retry(self, id: str) -> Controlled:
+        """What was rejected, timed out or canceled begins anew under its id, with its arguments and as much time as it
+        had; what it had called is no more. The word is ``retrying``, or ``running`` for one that is pending.
+
+        NotFound if it is not kept any more; NotAllowed for what has resolved, is no execution, or is a part of another.
+        A handle that has told how it ended goes on doing so: ``get`` gives another.
+        """
+        return self._control("retry", id)
 
     def wake(self, id: str) -> Controlled:
         """A sleep ends now; a delayed execution starts now.

@@ -127,6 +127,7 @@ _RULES: dict[str, Callable[[Partition, str, Key], str]] = {
     "clock-held": _expiring,
     "clock-released": _expiring,
     "recent": _at_most(2 * LIMIT["recent_max"]),  # trimmed by whole nodes
+    "failed": _at_most(2 * LIMIT["recent_max"]),
 }
 
 

@@ -139,11 +139,14 @@ def _details(error: Exception) -> list[str]:
 @address.explained
 def get(
     id: Annotated[str, typer.Argument(metavar="ID", help="An execution, a timer or a promise.")],
+    with_values: Annotated[
+        bool, typer.Option("--values", help="Show what it was called with, and all of its result.")
+    ] = False,
     as_json: JsonOption = False,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Show how an execution or promise stands and what it waits for."""
+    """Show how an execution or promise stands, what it waits for, and how it has failed."""
     client = address.open_client(url, namespace)
 
     async def look() -> None:
@@ -152,6 +155,6 @@ def get(
         if as_json:
             values.data(values.as_json(asdict(description)))
         else:
-            view.show(description, time.time_ns() // 1_000_000)
+            view.show(description, time.time_ns() // 1_000_000, with_values=with_values)
 
     asyncio.run(look())

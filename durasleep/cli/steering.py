@@ -1,4 +1,4 @@
-"""``durasleep wake``, ``reschedule``, ``cancel``, ``halt`` and ``resume``, on ids or on what a filter finds."""
+"""``durasleep wake``, ``reschedule``, ``cancel``, ``halt``, ``resume``, ``retry``: on ids or on what a filter finds."""
 
 from __future__ import annotations
 
@@ -145,6 +145,23 @@ def resume(
     return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
 
+def retry(
+    ids: IdsArgument = None,
+    status: StatusOption = None,
+    group: GroupFilter = None,
+    function: FunctionOption = None,
+    yes: YesOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> int:
+    """Begin anew what has failed: under the same id, with the same arguments.
+
+    A filter without a status means what was rejected or has timed out; what was canceled is `--status canceled`.
+    """
+    verb = _Verb("retry", ["failed"], lambda client, which: client.retry(which))
+    return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+
+
 def _steer(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | None) -> int:
     """Do it, and say of each what happened. Exit 1 if it could not be done to one of them."""
     chosen.check(verb)
@@ -218,7 +235,7 @@ async def _steer_all(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> int:
                 view.error(f"{id} is {answer.state}, and stays so: `durasleep retry {id}` runs it again")
                 code = EXIT_FAILED
             else:
-                values.data(f"{id}: {_describe(answer)}")
+                values.data(f"{id}: {_describe(verb, answer)}")
     return code
 
 
@@ -231,13 +248,13 @@ async def _steer_one(client: Durasleep, verb: _Verb, id: str) -> Controlled | Du
         return error
 
 
-def _describe(answer: Controlled) -> str:
+def _describe(verb: _Verb, answer: Controlled) -> str:
     match answer.word, answer.state:
         case "already", State.PENDING:
             return "awake already"
         case "already", state:
             return f"{state} already"
         case "running", _:
-            return "not halted"
+            return "running already" if verb.name == "retry" else "not halted"
         case word, _:
             return word

@@ -17,6 +17,7 @@ Cell = tuple[str, str]
 GAP = 2
 DUE_WIDTH = 36  # of an instant another day, and in how long
 LINE_MAX = 10_000  # where there is no screen
+_LINE_END = "\n"
 NAMED_MAX = 40  # characters of a function or name beside others
 
 
@@ -52,7 +53,8 @@ def _details(one: Summary, now_ms: int) -> str:
         case "suspended":
             return due or "until what it waits for settles"
         case "done" if one.settled_at_ms:
-            return f"{_age(now_ms - one.settled_at_ms)} ago"
+            error = f": {one.error.partition(_LINE_END)[0]}" if one.error and one.state == "rejected" else ""
+            return f"{_age(now_ms - one.settled_at_ms)} ago{error}"
         case _:
             return ": ".join(part for part in (due, reason) if part)
 

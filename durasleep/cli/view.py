@@ -172,11 +172,11 @@ def _first_line(text: str | None) -> str:
     return (text or "").partition("\n")[0]
 
 
-def show(description: Description, now_ms: int) -> None:
+def show(description: Description, now_ms: int, *, with_values: bool = False) -> None:
     """A promise as a list of what is known of it; a line with no end is cut by nobody, so it can be copied."""
     from rich.text import Text
 
-    rows = _rows(description, now_ms)
+    rows = _rows(description, now_ms, with_values)
     width = max(len(name) for name, _, _ in rows) + 2
     for name, value, style in rows:
         for index, line in enumerate(value.splitlines() or [""]):
@@ -184,7 +184,7 @@ def show(description: Description, now_ms: int) -> None:
             _out().print(Text.assemble((f"{label:<{width}}", "dim"), (line, style)))
 
 
-def _rows(description: Description, now_ms: int) -> list[tuple[str, str, str]]:
+def _rows(description: Description, now_ms: int, with_values: bool) -> list[tuple[str, str, str]]:
     """Name, value and style of every line that has something to say."""
     state = description.state
     if description.status == "halted":  # the reason has lines of its own
@@ -192,6 +192,9 @@ def _rows(description: Description, now_ms: int) -> list[tuple[str, str, str]]:
     elif description.status != "done":
         state = f"{state}, {describe_waiting(description, now_ms)}"
     is_execution = description.kind == "execution"
+    is_pending = description.state == "pending"
+    value = values.as_text(description.value) if description.state == "resolved" else None
+    deaths = f"{description.deaths} workers in a row, while running it" if description.deaths else None
     rows: list[tuple[str, str | None, str]] = [
         ("id", description.id, "bold"),
         ("state", state, STATE_STYLE.get(description.state) or STATUS_STYLE.get(description.status, "")),
@@ -199,21 +202,33 @@ def _rows(description: Description, now_ms: int) -> list[tuple[str, str, str]]:
         ("kind", None if is_execution else description.kind, ""),
         ("group", description.group, ""),
         ("worker", description.worker, ""),
+        ("called with", _arguments(description) if with_values else None, ""),
         ("created", instant(description.created_at_ms), ""),
+        ("since", instant(description.since_ms) if is_pending else None, ""),
         ("due" if description.kind == "timer" else "timeout", _instant_or_none(description.timeout_at_ms), ""),
         ("settled", _instant_or_none(description.settled_at_ms), ""),
-        ("value", _shown(values.as_text(description.value)) if description.state == "resolved" else None, ""),
+        ("value", value if value is None or with_values else _shown(value), ""),
         ("error", description.error if description.state == "rejected" else None, ""),
         ("reason", description.reason, ""),
+        ("died", deaths, "red"),
     ]
     for index, pending in enumerate(description.waiting_on):
         name = f" ({pending.name})" if pending.name else ""
         due = f", {telemetry.describe_until(pending.due_ms, now_ms)}" if pending.due_ms else ""
-        rows.append(("waits for" if index == 0 else "", f"{pending.kind} {pending.id}{name}{due}", ""))
+        since = f", since {telemetry.describe_ms(max(0, now_ms - pending.since_ms))}"
+        rows.append(("waits for" if index == 0 else "", f"{pending.kind} {pending.id}{name}{due}{since}", ""))
     for index, failed in enumerate(description.failed_attempts):
         line = f"{failed.name} at {instant(failed.at_ms)}, {_first_line(failed.error)} ({failed.id})"
         rows.append(("failed" if index == 0 else "", line, ""))
+    rows.append(("traceback", description.traceback, "dim"))
     return [(name, value, style) for name, value, style in rows if value is not None]
+
+
+def _arguments(description: Description) -> str | None:
+    if description.args is None:
+        return None
+    named = [f"{name}={values.as_json(value)}" for name, value in (description.kwargs or {}).items()]
+    return ", ".join([*map(values.as_json, description.args), *named]) or "nothing"
 
 
 def _instant_or_none(ms: int | None) -> str | None:

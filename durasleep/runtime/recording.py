@@ -124,6 +124,7 @@ def dumps(recording: Recording) -> str:
             "name": entry.name,
             "stamp": entry.stamp,
             "due_ms": entry.due_ms,
+            "begun_ms": entry.begun_ms,
             "child_id": entry.child_id,
             "payload": _to_text(entry.payload),
         }
@@ -185,6 +186,7 @@ def _entry(document: Mapping[str, Any]) -> Entry:
         name=_text(document, "name"),
         stamp=int(document["stamp"]),
         due_ms=int(document["due_ms"]),
+        begun_ms=int(document.get("begun_ms", 0)),
         child_id=_text(document, "child_id"),
         payload=_from_text(document["payload"]),
     )

@@ -13,8 +13,8 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from durasleep.codec import Codec
-from durasleep.errors import Canceled, NotAllowed, NotFound, RemoteError, TimedOut, UsageError
+from durasleep.codec import RAISED_THERE, Codec
+from durasleep.errors import Canceled, DurasleepError, NotAllowed, NotFound, RemoteError, TimedOut, UsageError
 from durasleep.model import (
     Due,
     Entry,
@@ -66,6 +66,8 @@ class Pending:
     kind: str
     name: str
     due_ms: int | None
+    since_ms: int
+    """Since when it is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,15 @@ class Description:
     waiting_on: list[Pending]
     failed_attempts: list[FailedAttempt]
     """The latest, at most ``SHOWN_ATTEMPTS_MAX``, oldest first."""
+    since_ms: int
+    """Since when it is where it is."""
+    deaths: int
+    """Workers that died in a row while running it."""
+    traceback: str | None
+    """Of what it was rejected with, as it was where that was raised."""
+    args: list[Any] | None
+    """What it was called with, as it travelled; None for no execution, and where it cannot be read."""
+    kwargs: dict[str, Any] | None
 
 
 # Not the generator that all of a program shares: two that seeded it alike, or a child and its parent, would take one
@@ -212,7 +223,7 @@ def settle(keys: Keyspace, id: str, state: State, payload: bytes) -> Item[Settle
 def steer(
     keys: Keyspace, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = ""
 ) -> Plan[Controlled]:
-    """``wake``, ``reschedule``, ``cancel``, ``force``, ``halt`` or ``resume``.
+    """``wake``, ``reschedule``, ``cancel``, ``force``, ``halt``, ``resume`` or ``retry``.
 
     An execution that sleeps stands for the only timer it waits for. That timer is then steered by its own id,
     so that a call repeated after a lost answer never ends the next sleep as well.
@@ -220,6 +231,9 @@ def steer(
     when = None if due is None else due_at(due) if isinstance(due, datetime) else due_in(due)
     [answer] = yield [commands.control(keys, action, check_id(id), due=when, reason=reason)]
     controlled = reads.value_of(answer)
+    while controlled.word == "closing":  # a long journal is forgotten in parts
+        [answer] = yield [commands.control(keys, action, PromiseId(id))]
+        controlled = reads.value_of(answer)
     if controlled.word != "asleep":
         return controlled
     loaded = yield from reads.load(keys, PromiseId(id))
@@ -312,7 +326,11 @@ def describe(keys: Keyspace, id: PromiseId, codec: Codec) -> Plan[Description]:
         owner, entry = yield from _entry(keys, id)
         return _describe_entry(id, entry, owner, codec)
     [worker] = yield from holders(keys, [loaded.head])
-    return _describe(loaded, worker, codec)
+    halted_ms = 0
+    if loaded.head.place is Place.HALTED:
+        [answer] = yield [reads.read_halted_at(keys, id)]
+        halted_ms = reads.value_of(answer) or 0
+    return _describe(loaded, worker, halted_ms, codec)
 
 
 def export(keys: Keyspace, id: PromiseId) -> Plan[Recording]:
@@ -337,10 +355,12 @@ def export(keys: Keyspace, id: PromiseId) -> Plan[Recording]:
     )
 
 
-def _describe(loaded: Loaded, worker: str | None, codec: Codec) -> Description:
+def _describe(loaded: Loaded, worker: str | None, halted_ms: int, codec: Codec) -> Description:
     """An execution or a bare promise, as it is kept."""
     head = loaded.head
     is_execution = head.kind is Kind.EXECUTION
+    args, kwargs = _arguments(head, codec) if is_execution else (None, None)
+    waiting_on = _waiting_on(loaded)
     return Description(
         id=head.id,
         kind=head.kind.value,
@@ -352,12 +372,39 @@ def _describe(loaded: Loaded, worker: str | None, codec: Codec) -> Description:
         timeout_at_ms=head.deadline_ms or None,
         settled_at_ms=head.settled_ms or None,
         value=codec.decode(head.value) if head.state is State.RESOLVED else None,
-        error=_error_text(head.state, head.value, codec),
+        error=error_text(head.state, head.value, codec),
         reason=head.reason or None,
         worker=worker,
-        waiting_on=_waiting_on(loaded),
+        waiting_on=waiting_on,
         failed_attempts=_failed_attempts(loaded, codec),
+        since_ms=head.settled_ms or halted_ms or _since_ms(head, waiting_on),
+        deaths=head.deaths,
+        traceback=_traceback(codec.decode_error(head.value)) if head.state is State.REJECTED else None,
+        args=args,
+        kwargs=kwargs,
     )
+
+
+def _since_ms(head: Head, waiting_on: list[Pending]) -> int:
+    """Queued since its entry was added; else since the last that settled for it, or that it asked for."""
+    if head.entry:
+        return int(head.entry.partition("-")[0])
+    return max(head.created_ms, head.begun_ms, head.order, *[one.since_ms for one in waiting_on])
+
+
+def _arguments(head: Head, codec: Codec) -> tuple[list[Any] | None, dict[str, Any] | None]:
+    try:
+        args, kwargs = codec.decode(head.args)
+    except (DurasleepError, TypeError, ValueError):
+        return None, None
+    return args, kwargs
+
+
+def _traceback(error: Exception) -> str | None:
+    """Where it was raised; of what a child has raised, where that was awaited, and then where it was raised."""
+    own = [error.remote_traceback] if isinstance(error, RemoteError) and error.remote_traceback else []
+    notes = [note.removeprefix(RAISED_THERE) for note in getattr(error, "__notes__", ()) if RAISED_THERE in note]
+    return "\n".join([*own, *notes]) or None
 
 
 def _describe_entry(id: PromiseId, entry: Entry, owner: Loaded, codec: Codec) -> Description:
@@ -374,15 +421,26 @@ def _describe_entry(id: PromiseId, entry: Entry, owner: Loaded, codec: Codec) ->
         timeout_at_ms=entry.due_ms or None,
         settled_at_ms=entry.stamp or None,
         value=codec.decode(entry.payload) if state is State.RESOLVED and entry.payload else None,
-        error=_error_text(state, entry.payload, codec),
+        error=error_text(state, entry.payload, codec),
         reason=None,
         worker=None,
         waiting_on=[],
         failed_attempts=[],
+        since_ms=entry.stamp or _began_ms(entry, owner.head),
+        deaths=0,
+        traceback=_traceback(codec.decode_error(entry.payload)) if state is State.REJECTED else None,
+        args=None,
+        kwargs=None,
     )
 
 
-def _error_text(state: State, payload: bytes, codec: Codec) -> str | None:
+def _began_ms(entry: Entry, owner: Head) -> int:
+    """When an entry of its journal was asked for; what does not say so came right after the birth."""
+    return max(owner.birth + entry.begun_ms, owner.created_ms)
+
+
+def error_text(state: State, payload: bytes, codec: Codec) -> str | None:
+    """Why something failed, in a word or a sentence; None for what has not."""
     match state:
         case State.REJECTED:
             error = codec.decode_error(payload)
@@ -402,7 +460,7 @@ def _failed_attempts(loaded: Loaded, codec: Codec) -> list[FailedAttempt]:
         FailedAttempt(
             f"{loaded.head.id}~{entry.number}",
             entry.name,
-            _error_text(entry.state, entry.payload, codec) or "",
+            error_text(entry.state, entry.payload, codec) or "",
             entry.stamp,
         )
         for entry in failed[-SHOWN_ATTEMPTS_MAX:]
@@ -414,11 +472,17 @@ def _waiting_on(loaded: Loaded) -> list[Pending]:
     if head.state is not State.PENDING:
         return []
     waiting = [
-        Pending(entry.child_id or f"{head.id}~{entry.number}", entry.kind.value, entry.name, entry.due_ms or None)
+        Pending(
+            entry.child_id or f"{head.id}~{entry.number}",
+            entry.kind.value,
+            entry.name,
+            entry.due_ms or None,
+            _began_ms(entry, head),
+        )
         for entry in loaded.entries.values()
         if entry.state is State.PENDING
     ]
     if head.place is Place.DELAYED:
         what = "retry" if head.reason else "start"
-        waiting.append(Pending(f"{head.id}~{what}", "timer", what, head.due_ms or None))
+        waiting.append(Pending(f"{head.id}~{what}", "timer", what, head.due_ms or None, head.created_ms))
     return sorted(waiting, key=lambda one: (one.due_ms or float("inf"), one.id))

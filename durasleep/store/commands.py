@@ -6,7 +6,7 @@ An ``Item`` may travel with others of its script in one EVALSHA; a ``Command`` g
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Generic, Literal, TypeVar
@@ -41,6 +41,8 @@ T = TypeVar("T")
 STATE_OF = {code.encode(): state for state, code in STATE.items()}
 PLACE_OF = {code.encode(): place for place, code in PLACE.items()}
 KIND_OF = {code.encode(): kind for kind, code in KIND.items()}
+_FUTURE_CODE = re.compile(rb"[a-z]")
+"""What a newer version may write where we have none of its codes; all else is not ours."""
 DISPOSITION_OF = {word.value.encode(): word for word in Disposition}
 
 _KIND_AND_STATE = {
@@ -49,6 +51,7 @@ _KIND_AND_STATE = {
     for state_code, state in STATE_OF.items()
 }
 """Of the two letters an entry begins with."""
+BEGUN_MS_MAX = 10**12  # 31 years; where schema 1 kept the due time of what has settled, there is more
 _CODE = re.compile(r"(?:ERR )?(?:user_script:\d+: )?([A-Z][A-Z_]+) ?(.*)", re.DOTALL)
 
 
@@ -130,6 +133,12 @@ def pairs(flat: Sequence[Any]) -> list[tuple[Any, Any]]:
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
+def check_code(codes: Mapping[bytes, object], code: bytes | None, what: str) -> None:
+    """NewerVersion for a code that is none of ours, but may well be one."""
+    if code is not None and code not in codes and _FUTURE_CODE.fullmatch(code):
+        raise errors.NewerVersion(f"only a newer version of durasleep knows {what} ({code.decode()})")
+
+
 # -- entries -----------------------------------------------------------------
 
 
@@ -139,17 +148,26 @@ def parse_entry(number: bytes, raw: bytes) -> Entry:
         head, payload = raw.split(b"\n", 1)
         what, stamp, due, name, child_id = head.split(b"\t")
         kind, state = _KIND_AND_STATE[what]
+        stamp_ms, due_ms, begun_ms = int(stamp) if stamp else 0, int(due) if due else 0, 0
+        if state is State.PENDING:
+            stamp_ms, begun_ms = 0, stamp_ms
+        elif due_ms:
+            due_ms, begun_ms = 0, due_ms if due_ms < BEGUN_MS_MAX else 0
         return Entry(
             to_text(number),  # type: ignore[arg-type] - hot: calling a NewType costs 0.1 µs
             kind,
             state,
             to_text(name) if name else "",
-            int(stamp) if stamp else 0,
-            int(due) if due else 0,
+            stamp_ms,
+            due_ms,
             to_text(child_id) if child_id else "",
             payload,
+            begun_ms,
         )
     except (KeyError, ValueError):
+        if raw[2:3] == b"\t":
+            check_code(KIND_OF, raw[:1], f"the kind of journal entry {to_text(number)}")
+            check_code(STATE_OF, raw[1:2], f"the state of journal entry {to_text(number)}")
         raise errors.CorruptData(f"journal entry {number!r} is not one of ours: {raw[:60]!r}") from None
 
 
@@ -275,7 +293,8 @@ def _op_values(op: Op) -> list[Value]:
     if isinstance(op, StartTimer):
         return ["4", "timer", op.number, op.name, op.due]
     if isinstance(op, StepResult):
-        return ["5", "step", op.number, op.name, STATE[op.state], op.payload]
+        began = str(op.begun_ms) if op.begun_ms >= LIMIT["begin_ms_min"] else ""
+        return ["6", "step", op.number, op.name, STATE[op.state], op.payload, began]
     match op:
         case StartPromise(number, name, due):
             return ["4", "promise", number, name, due or ""]
@@ -368,10 +387,12 @@ class Fired:
     schedules: list[str]
     put_aside: list[str]
     closing: int
+    newer: int
+    """Timers that are due, and that only a newer version knows: they stay for it."""
 
 
 def _parse_fired(answer: list[Any]) -> Fired:
-    seconds, micros, due, next_due, last_wake, stale, crons, aside, closing = answer
+    seconds, micros, due, next_due, last_wake, stale, crons, aside, closing, newer = answer
     return Fired(
         server_us=int(seconds) * 1_000_000 + int(micros),
         due=int(due),
@@ -381,6 +402,7 @@ def _parse_fired(answer: list[Any]) -> Fired:
         schedules=[to_text(name) for name in crons],
         put_aside=[to_text(name) for name in aside],
         closing=int(closing),
+        newer=int(newer),
     )
 
 
@@ -474,11 +496,19 @@ def _parse_beat(answer: list[Any]) -> Beat:
 
 
 def heartbeat(
-    keys: Keyspace, consumer: str, group: str, *, client_id: int, info: str, ttl_ms: int, held: Iterable[Lease]
+    keys: Keyspace,
+    consumer: str,
+    group: str,
+    *,
+    client_id: int,
+    info: str,
+    knows: str,
+    ttl_ms: int,
+    held: Iterable[Lease],
 ) -> Command[Beat]:
     """Note a worker alive and hear what became of what it holds."""
     lua = script.load("heartbeat", keys.movable_clock)
-    head = lua.head(consumer=consumer, group=group, client=str(client_id), info=info, ttl_ms=str(ttl_ms))
+    head = lua.head(consumer=consumer, group=group, client=str(client_id), info=info, knows=knows, ttl_ms=str(ttl_ms))
     named = [value for lease in held for value in (lease.queue, lease.entry, lease.id)]
     return Command(script.evalsha(lua, key_list(keys), [*head, *named]), _parse_beat, lua)
 
@@ -539,7 +569,7 @@ class Controlled:
 def control(
     keys: Keyspace, action: str, id: PromiseId, *, due: Due | None = None, reason: str = ""
 ) -> Item[Controlled]:
-    """``wake``, ``reschedule``, ``cancel``, ``force``, ``halt`` or ``resume``."""
+    """``wake``, ``reschedule``, ``cancel``, ``force``, ``halt``, ``resume`` or ``retry``."""
     to = route("control", keys)
     item = to.script.item(action=action, id=id, due=due or "", reason=reason)
     return Item(to, item, lambda answer: Controlled(to_text(answer[0]), STATE_OF[answer[1]]))
@@ -584,6 +614,19 @@ def advance_schedule(keys: Keyspace, schedule: Schedule, *, next_due_ms: int, id
     """Start the execution that is due, under ``id``, and move on; ``stale`` if another worker did."""
     to = route("schedule", keys)
     item = to.script.item(f"={next_due_ms}", str(schedule.due_ms), id, action="advance", name=schedule.name)
+    return Item(to, item, _word)
+
+
+def put_schedule_aside(keys: Keyspace, name: str, due_ms: int | None, reason: str, *, is_offered: bool) -> Item[str]:
+    """It is due, and cannot be read here: kept by name, and offered again in a minute.
+
+    The other workers are told of one that is ``offered``, which it is by a firing. ``stale`` if it has been moved on
+    meanwhile, which is not asked without ``due_ms``.
+    """
+    to = route("schedule", keys)
+    item = to.script.item(
+        reason, "" if due_ms is None else str(due_ms), "1" if is_offered else "", action="aside", name=name
+    )
     return Item(to, item, _word)
 
 

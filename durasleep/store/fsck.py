@@ -21,7 +21,7 @@ FINDINGS_MAX = 1_000  # in one report; what is beyond it is counted
 PAGE = 500  # keys, members or entries in one read: a millisecond of Redis
 
 _EXPIRING = ("inbox", "worker", "clock-held", "clock-released")
-_WHOLE = ("timers", "wake", "workers", "closing", "halted", "recent", "clock")
+_WHOLE = ("timers", "wake", "workers", "closing", "halted", "recent", "failed", "clock")
 """Keys of which there is one; what is in them is checked by itself."""
 
 

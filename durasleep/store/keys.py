@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from durasleep.model import DUE_MS_MAX, Kind, Place, State, check_name
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 F = {
     # what it is
@@ -73,11 +73,13 @@ S = {
     "queue": "g",
     "args": "a",
     "due": "d",
+    "aside": "y",  # why it could not be read, where it was tried last
 }
 """Fields of a ``schedule`` hash."""
 
-W = {"client": "c", "group": "g", "info": "i"}
-"""Fields of a ``worker`` hash: the id of its heartbeat connection, its group, and host and process for people."""
+W = {"client": "c", "group": "g", "info": "i", "knows": "k"}
+"""Fields of a ``worker`` hash: the id of its heartbeat connection, its group, host and process for people, and what it
+knows (see ``schema.KNOWS``)."""
 
 DEFAULT = {"queue": "workers"}
 """What is not written, because it is nearly always the same."""
@@ -89,12 +91,14 @@ LIMIT = {
     "answer_entries_max": 256,  # journal entries in one answer
     "answer_bytes_max": 1 << 20,
     "closing_max": 32,  # ended promises one script goes on closing
+    "closing_newer": 10**15,  # above it in `closing`: what only a newer version can close
     "waiters_max": 256,  # beyond it, clients look by themselves
     "promise_waiters_max": 10_000,  # executions that wait for one: each new one rewrites the list of them
     "inbox_entries_max": 1000,
     "inbox_value_bytes_max": 65_536,  # larger results are read by their reader
     "inbox_ttl_ms": 90_000,
-    "recent_max": 1000,
+    "recent_max": 1000,  # entries of `recent` and of `failed`, each of up to sixteen endings
+    "begin_ms_min": 1000,  # what begins earlier in the life of its execution does not say when
     "snapshot_bytes_max": 512,  # of an execution in its stream entry: what begins with more is loaded
     "snapshot_fields_max": 40,  # of its hash: some sixteen of them are journal entries
     "snapshots_queued_max": 10_000,  # in one stream; what is queued behind as many is only named
@@ -117,6 +121,7 @@ KEY_NAMES = (
     "closing",
     "halted",
     "recent",
+    "failed",
 )
 """KEYS of every script, in the order of ``lua/shared/keys.lua`` (which a test compares with this)."""
 
@@ -194,7 +199,13 @@ class Keyspace:
 
     @property
     def recent(self) -> str:
+        """The latest endings."""
         return f"{self.tag}recent"
+
+    @property
+    def failed(self) -> str:
+        """The latest executions that were rejected, timed out or canceled."""
+        return f"{self.tag}failed"
 
 
 def meta_key(namespace: str) -> str:

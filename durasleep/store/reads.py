@@ -21,6 +21,7 @@ from durasleep.store.commands import (
     Call,
     Command,
     Item,
+    check_code,
     pairs,
     parse_entry,
     to_number,
@@ -158,6 +159,8 @@ def _head_of(id: PromiseId, known: Mapping[bytes, bytes]) -> Head | None:
         values.setdefault("begun_ms", created_ms)
         return Head(id=id, **values)
     except (KeyError, ValueError, TypeError) as error:
+        for name, codes in (("state", STATE_OF), ("kind", KIND_OF), ("place", PLACE_OF)):
+            check_code(codes, known.get(F[name].encode()), f"the {name} of {id}")
         raise CorruptData(f"the hash of {id} is not one of ours: {error}") from None
 
 
@@ -176,6 +179,18 @@ def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, news: bool
         return Page(_head_of(id, known) if cursor == b"0" else None, entries, after)
 
     return Item(to, to.script.item(id=id, cursor=cursor, news="1" if news else ""), parse)
+
+
+def read_halted_at(keys: Keyspace, id: PromiseId) -> Command[int | None]:
+    """When it was halted, in ms; None if it is not."""
+    return Command(
+        [b"ZSCORE", keys.halted.encode(), id.encode()], lambda score: None if score is None else int(float(score))
+    )
+
+
+def read_value(keys: Keyspace, id: PromiseId) -> Command[bytes | None]:
+    """What a promise has settled with; None if it is pending or there is none."""
+    return Command([b"HGET", keys.promise(id).encode(), F["value"].encode()], lambda value: value)
 
 
 def read_entry(keys: Keyspace, owner: PromiseId, number: str) -> Command[Entry | None]:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from durasleep.codec import Codec
 from durasleep.errors import DurasleepError, UsageError
-from durasleep.model import Entry, Kind, PromiseId, owner_of
+from durasleep.model import Entry, Kind, PromiseId, State, owner_of
 from durasleep.store import calls, commands, reads
 from durasleep.store.commands import Call, Command, pairs, to_text
 from durasleep.store.keys import Keyspace
@@ -20,7 +21,16 @@ from durasleep.store.reads import Head, Plan, value_of
 from durasleep.store.script import to_bytes
 
 PENDING_STATUSES = ("halted", "running", "queued", "delayed", "suspended")
-STATUSES = (*PENDING_STATUSES, "done")
+ENDED: dict[str, tuple[str, ...]] = {
+    "done": ("resolved", "rejected", "timedout", "canceled"),
+    "failed": ("rejected", "timedout"),
+    "resolved": ("resolved",),
+    "rejected": ("rejected",),
+    "timedout": ("timedout",),
+    "canceled": ("canceled",),
+}
+"""Of the statuses of what has ended: its states."""
+STATUSES = (*PENDING_STATUSES, *ENDED)
 
 FOUND_MAX = 10_000  # executions in one answer: more than anybody reads, few enough to steer in one go
 LOOKED_MAX = 50_000  # promises looked at for one answer, so that a search ends after a few seconds
@@ -28,8 +38,9 @@ PAGE = 1_000  # ids in one read, heads in one round trip
 SCAN_COUNT = 5_000  # keys in one step of a scan: a millisecond of Redis
 STEPS_MAX = 500  # pages for one answer: half a million timers, or two million keys, whoever's they are
 TIMERS_MAX = 1_000
+VALUES_TOGETHER = 100  # errors read in one round trip: most have some kilobytes
 
-_ASIDE = ("timers:", "closing:", "promise:", "queue:")
+_ASIDE = ("timers:", "closing:", "promise:", "queue:", "schedule:")
 """How the names in the halted set begin that are no executions but something broken, and how."""
 
 _Cursor = bytes | None
@@ -55,6 +66,8 @@ class Summary:
     settled_at_ms: int | None
     reason: str | None
     worker: str | None
+    error: str | None = None
+    """Of one that was rejected, timed out or canceled: in a word or a sentence."""
 
 
 class Found(list[Summary]):
@@ -93,16 +106,25 @@ class Timers(list[Timer]):
 
 
 class Search:
-    """Executions in one of these statuses (any but ``done`` by default), of a group, of a function, part by part.
+    """Executions in one of these statuses (any that is pending by default), of a group, of a function, part by part.
+
+    Of what has ended, the latest thousands; of what has failed, as many more. With a ``codec`` their errors are told.
 
     What a part shows may be steered before the next is looked for. Others may then be missed, for they move in the
     lists that are read in pages: ``again`` finds them.
     """
 
     def __init__(
-        self, *, status: str | Collection[str] | None = None, group: str | None = None, function: str | None = None
+        self,
+        *,
+        status: str | Collection[str] | None = None,
+        group: str | None = None,
+        function: str | None = None,
+        codec: Codec | None = None,
     ) -> None:
         self._statuses = _statuses(status)
+        self._states = {state for status in self._statuses for state in ENDED.get(status, ())}
+        self._codec = codec
         self._group = group
         self._function = function
         self._sources: list[_Source] | None = None
@@ -132,7 +154,7 @@ class Search:
         found = Found()
         found += self._ahead
         if self._sources is None:
-            self._sources = yield from _sources(keys, self._statuses, self._group, found)
+            self._sources = yield from _sources(keys, self._statuses, self._states, self._group, found)
         looked_max = len(self._dues) + LOOKED_MAX
         steps = 0
         while self._sources and len(found) <= limit and len(self._dues) <= looked_max and steps < STEPS_MAX:
@@ -150,13 +172,15 @@ class Search:
                 del self._sources[0]
         self._ahead = found[limit:]
         found[:] = [_with_due(one, self._dues[one.id]) for one in found[:limit]]
+        if self._codec is not None:
+            yield from _tell_errors(keys, found, self._codec)
         self._shown.update(one.id for one in found)
         found.is_all = found.is_all and self.is_over
         return found
 
     def _is_wanted(self, one: Summary) -> bool:
         return (
-            one.status in self._statuses
+            (one.state in self._states if one.status == "done" else one.status in self._statuses)
             and self._group in (None, one.group)
             and self._function in (None, one.func)
             and one.id not in self._shown
@@ -175,7 +199,20 @@ def _statuses(status: str | Collection[str] | None) -> set[str]:
     return asked
 
 
-def _sources(keys: Keyspace, statuses: set[str], group: str | None, found: Found) -> Plan[list[_Source]]:
+def _tell_errors(keys: Keyspace, found: Found, codec: Codec) -> Plan[None]:
+    """Why those failed that did."""
+    failed = [at for at, one in enumerate(found) if one.status == "done" and one.state != State.RESOLVED]
+    for start in range(0, len(failed), VALUES_TOGETHER):
+        part = failed[start : start + VALUES_TOGETHER]
+        values = yield [reads.read_value(keys, PromiseId(found[at].id)) for at in part]
+        for at, value in zip(part, values, strict=True):
+            if isinstance(value, bytes):  # else it is kept no longer
+                found[at] = replace(found[at], error=calls.error_text(State(found[at].state), value, codec))
+
+
+def _sources(
+    keys: Keyspace, statuses: set[str], states: set[str], group: str | None, found: Found
+) -> Plan[list[_Source]]:
     """Where to look, in the order to show it. The keys come last: what moved meanwhile is among them, too."""
     sources: list[_Source] = []
     if "halted" in statuses:
@@ -187,8 +224,10 @@ def _sources(keys: Keyspace, statuses: set[str], group: str | None, found: Found
         sources.append(partial(_read_timers, keys, statuses))
     if "suspended" in statuses:
         sources.append(partial(_read_promises, keys))
-    if "done" in statuses:
-        sources.append(partial(_read_recent, keys))
+    if states - {"resolved"}:
+        sources.append(partial(_read_endings, keys.failed))
+    if "resolved" in states:
+        sources.append(partial(_read_endings, keys.recent))
     return sources
 
 
@@ -318,10 +357,10 @@ def _read_queue(keys: Keyspace, queue: str, cursor: bytes) -> Command[_Page]:
     return _stream(b"XRANGE", keys.queue(queue), start, b"+")
 
 
-def _read_recent(keys: Keyspace, cursor: bytes) -> Command[_Page]:
+def _read_endings(key: str, cursor: bytes) -> Command[_Page]:
     """The latest endings first; those of one entry ended in one call."""
     start = b"(" + cursor if cursor else b"+"
-    return _stream(b"XREVRANGE", keys.recent, start, b"-")
+    return _stream(b"XREVRANGE", key, start, b"-")
 
 
 def _stream(command: bytes, key: str, start: bytes, end: bytes) -> Command[_Page]:

@@ -9,10 +9,9 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from durasleep.errors import (
-    SchemaMismatch,
     StoreError,
     StoreUnavailable,
     UnsupportedServer,
@@ -20,12 +19,12 @@ from durasleep.errors import (
 )
 from durasleep.model import PromiseId
 from durasleep.settings import Settings
-from durasleep.store import batch, reads
+from durasleep.store import batch, reads, schema
 from durasleep.store.batch import Batcher
 from durasleep.store.clock import Clock
 from durasleep.store.commands import Call, Command, Item
-from durasleep.store.connection import Connector, Link, Reply, SyncLink, refusal
-from durasleep.store.keys import SCHEMA_VERSION, Keyspace, meta_key
+from durasleep.store.connection import Connector, Link, Reply, SyncLink
+from durasleep.store.keys import Keyspace
 from durasleep.store.outage import Outage
 from durasleep.store.reads import Loaded, Plan
 
@@ -38,15 +37,6 @@ _INFO = [b"INFO", b"server"]
 logger = logging.getLogger("durasleep")
 
 
-def _greeting(namespace: str) -> list[list[bytes]]:
-    meta = meta_key(namespace).encode()
-    return [
-        [b"HSETNX", meta, b"schema", b"%d" % SCHEMA_VERSION],
-        [b"HSETNX", meta, b"partitions", b"1"],
-        [b"HMGET", meta, b"schema", b"partitions"],
-    ]
-
-
 def _check_server(info: Any) -> None:
     """UnsupportedServer if this Redis is not for us; asked before anything is written."""
     if isinstance(info, bytes):  # fakeredis has no INFO, an ACL may forbid it: the scripts will tell
@@ -56,20 +46,12 @@ def _check_server(info: Any) -> None:
             raise UnsupportedServer(f"this server speaks Redis {found}; durasleep needs 6.2 or newer (or Valkey)")
 
 
-def _check_greeting(namespace: str, replies: list[Any]) -> None:
-    """SchemaMismatch if this namespace is not for us, StoreError if we may not use it at all."""
-    meta = replies[-1]
-    if isinstance(meta, Exception):
-        raise refusal(meta) or StoreError(f"Redis refuses us: {meta}")
-    if not isinstance(meta, list):
-        raise StoreError("what answers there does not behave like Redis")
-    schema, partitions = (int(value) if value and value.isdigit() else 0 for value in cast("list[bytes | None]", meta))
-    if schema != SCHEMA_VERSION:
-        raise SchemaMismatch(
-            f"namespace {namespace!r} has schema {schema}, this version of durasleep reads schema {SCHEMA_VERSION}"
-        )
-    if partitions != 1:
-        raise SchemaMismatch(f"namespace {namespace!r} has {partitions} partitions, this version serves one")
+def _next_of(greeting: schema.Asking, replies: list[Reply]) -> list[list[bytes]]:
+    """What it asks next; nothing at its end."""
+    try:
+        return greeting.send(replies)
+    except StopIteration:
+        return []
 
 
 def _check_confirms(replies: list[Any]) -> None:
@@ -153,7 +135,10 @@ class Store:
             link = self.link()
             try:
                 _check_server(*await link.exchange([_INFO]))
-                _check_greeting(self.namespace, await link.exchange(_greeting(self.namespace)))
+                greeting = schema.greet(self._keys)
+                commands = next(greeting)
+                while commands:
+                    commands = _next_of(greeting, await link.exchange(commands))
                 if confirmation := batch.confirmation(self.settings):
                     _check_confirms(await link.exchange(confirmation))
             finally:
@@ -259,7 +244,10 @@ class SyncStore:
         """See ``Store.open``."""
         if not self._greeted:
             _check_server(*self._link.exchange([_INFO]))
-            _check_greeting(self.namespace, self._link.exchange(_greeting(self.namespace)))
+            greeting = schema.greet(self._keys)
+            commands = next(greeting)
+            while commands:
+                commands = _next_of(greeting, self._link.exchange(commands))
             if self._confirmation:
                 _check_confirms(self._link.exchange(self._confirmation))
             self._greeted = True

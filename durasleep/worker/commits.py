@@ -129,9 +129,21 @@ class Commits:
 
     async def defer_unknown(self, lease: Lease, what: str) -> None:
         """A newer worker may know it: offered again after 1, 2, 4, ... seconds since it came here first."""
+        await self._defer_to_others(lease, f"no worker here knows {what}")
+
+    async def defer_newer(self, lease: Lease, reason: str) -> None:
+        """What it holds is of a newer version: left to a worker of that."""
+        try:
+            await self._defer_to_others(lease, reason)
+        except Fenced:
+            return
+        except StoreError as error:
+            logger.error("%s could not be deferred (%s): it is offered again", lease.id, error)
+
+    async def _defer_to_others(self, lease: Lease, reason: str) -> None:
         delay_s = self._next_delay_s(lease.id)
-        logger.warning("%s deferred: no worker here knows %s; next try in %.0f s", lease.id, what, delay_s)
-        await self.defer(lease, f"no worker here knows {what}", delay_s)
+        logger.warning("%s deferred: %s; next try in %.0f s", lease.id, reason, delay_s)
+        await self.defer(lease, reason, delay_s)
 
     def _next_delay_s(self, id: PromiseId) -> float:
         """Twice the last one of this execution; of one that has not come again when it was offered, it begins anew."""

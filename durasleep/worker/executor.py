@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from durasleep.codec import Codec
-from durasleep.errors import CorruptData, DurasleepError, Fenced
+from durasleep.errors import CorruptData, DurasleepError, Fenced, NewerVersion
 from durasleep.runtime.definition import Definition, Registry, TaskDefinition, WorkflowDefinition
 from durasleep.runtime.replay import version_of
 from durasleep.settings import Settings
@@ -341,6 +341,8 @@ class Executor:
         match error:
             case Fenced():
                 logger.info("%s dropped: %s", lease.id, error)
+            case NewerVersion():
+                await self._commits.defer_newer(lease, str(error))
             case CorruptData():
                 logger.error("%s halted: %s", lease.id, error)
                 await self._commits.halt(lease, str(error))

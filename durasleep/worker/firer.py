@@ -21,7 +21,7 @@ BATCHES_MAX = 2  # in one write: Redis serves nobody else between them
 LOOK_AGAIN_S = 60.0  # with no timer known; wake-ups are hints and a hint may be lost
 RECKON_S = 1.0  # a longer wait is reckoned again: beats may have told that the server's clock was set
 HELD_LOOK_S = 1.0  # while the server's clock is not believed
-HELD_SAID_S = 60.0
+SAID_S = 60.0  # between two lines about what goes on
 
 
 class Firer:
@@ -42,6 +42,7 @@ class Firer:
         self._firing = asyncio.Lock()
         self._held_from_ms: int | None = None
         self._said_at = 0.0
+        self._newer_said_at = -SAID_S
 
     def set_rank(self, rank: int) -> None:
         self._rank = rank
@@ -85,6 +86,9 @@ class Firer:
         self._last_wake = fired.last_wake
         for line in fired.put_aside:
             logger.error("a timer was put aside: %s", line)
+        if fired.newer and monotonic_us() / 1e6 - self._newer_said_at >= SAID_S:
+            self._newer_said_at = monotonic_us() / 1e6
+            logger.warning("%d timers wait for a worker of a newer version, the only one that knows them", fired.newer)
         self._on_schedules(fired.schedules)
 
     async def _hold(self, server_ms: int) -> None:
@@ -103,7 +107,7 @@ class Firer:
             logger.warning("the clock of Redis was released by hand: timers fire by it")
             return
         await self._store.call(commands.keep_number(keys.clock_held, clock.now_ms(), ttl_s=10 * HELD_LOOK_S))
-        if monotonic_us() / 1e6 - self._said_at >= HELD_SAID_S:
+        if monotonic_us() / 1e6 - self._said_at >= SAID_S:
             self._said_at = monotonic_us() / 1e6
             logger.error(
                 "the clock of Redis is %s ahead of what it can be: NO TIMER FIRES until it comes back. If it is right, "

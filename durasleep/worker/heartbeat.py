@@ -16,14 +16,16 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from typing import Any
 
-from durasleep.errors import DurasleepError, StoreRefused, StoreUnavailable
+from durasleep.errors import DurasleepError, SchemaMismatch, StoreRefused, StoreUnavailable
 from durasleep.settings import Settings
-from durasleep.store import commands
+from durasleep.store import commands, schema
 from durasleep.store.clock import monotonic_us
 from durasleep.store.commands import Beat, Command, Lease
 from durasleep.store.connection import Connector
 from durasleep.store.outage import Outage
+from durasleep.store.reads import Plan, value_of
 from durasleep.store.store import SyncStore
 
 logger = logging.getLogger("durasleep")
@@ -44,11 +46,13 @@ class Heartbeat:
         settings: Settings,
         held: Callable[[], list[Lease]],
         on_beat: Callable[[Beat, int, int], None],
+        on_unfit: Callable[[SchemaMismatch], None],
         loop_thread: int,
         outage: Outage,
     ) -> None:
-        """``held`` and ``on_beat`` (with the monotonic times it was sent and received, in us) are called in the
-        heartbeat's thread; ``loop_thread`` is watched for stalls.
+        """``held``, ``on_beat`` (with the monotonic times it was sent and received, in us) and ``on_unfit`` are called
+        in the heartbeat's thread: the last one if the namespace is for other versions by now, after which there are no
+        beats. ``loop_thread`` is watched for stalls.
         """
         self._store = SyncStore(
             connector,
@@ -63,6 +67,7 @@ class Heartbeat:
         self._settings = settings
         self._held = held
         self._on_beat = on_beat
+        self._on_unfit = on_unfit
         self._loop_thread = loop_thread
         host = socket.gethostname().encode(errors="backslashreplace").decode()  # its bytes may be no text
         self._info = f"{host}:{os.getpid()}"
@@ -95,22 +100,29 @@ class Heartbeat:
             if self._client_id == 0:
                 self._client_id = self._store.call(Command([b"CLIENT", b"ID"], int))
             sent_us = monotonic_us()
-            beat = self._store.call(
-                commands.heartbeat(
-                    self._store.keys(),
-                    self._consumer,
-                    self._group,
-                    client_id=self._client_id,
-                    info=self._info,
-                    ttl_ms=TTL_MS,
-                    held=self._held(),
-                )
-            )
+            beat, meta = self._store.run(self._ask())
         except DurasleepError:
             self._client_id = 0  # the next connection has another
             raise
         self._on_beat(beat, sent_us, monotonic_us())
+        if any(meta):  # else somebody has emptied the server
+            schema.check(self._store.namespace, meta)
         return beat
+
+    def _ask(self) -> Plan[tuple[Beat, list[Any]]]:
+        """The beat, and for which versions the namespace is."""
+        beat = commands.heartbeat(
+            self._store.keys(),
+            self._consumer,
+            self._group,
+            client_id=self._client_id,
+            info=self._info,
+            knows=schema.KNOWS,
+            ttl_ms=TTL_MS,
+            held=self._held(),
+        )
+        answers = yield [beat, schema.read_meta(self._store.namespace)]
+        return value_of(answers[0]), value_of(answers[1])
 
     def start(self) -> Future[None]:
         """Beat in a thread from now on; the answer tells of the first beat: if that fails, there are no more.
@@ -152,5 +164,8 @@ class Heartbeat:
                 self._beat()
             except (StoreUnavailable, StoreRefused) as error:
                 self._outage.say(error)
+            except SchemaMismatch as error:
+                self._on_unfit(error)
+                return
             except Exception:
                 logger.exception("a heartbeat failed")

@@ -22,15 +22,17 @@ class Listener:
         consumer: str,
         settings: Settings,
         on_wake: Callable[[bytes, int], None],
+        on_schedule: Callable[[str], None],
         on_nudge: Callable[[str], None],
         on_gap: Callable[[], None],
     ) -> None:
-        """``on_gap`` is called when hints may have been missed."""
+        """``on_schedule`` hears of one that another worker cannot read, ``on_gap`` that hints may have been missed."""
         self._link = link
         self._wake = keys.wake.encode()
         self._inbox = keys.inbox(consumer).encode()
         self._settings = settings
         self._on_wake = on_wake
+        self._on_schedule = on_schedule
         self._on_nudge = on_nudge
         self._on_gap = on_gap
         self._last = {self._wake: b"0-0", self._inbox: b"0-0"}
@@ -78,7 +80,9 @@ class Listener:
     def _hear(self, stream: bytes, entry: bytes, fields: list[Any]) -> None:
         self._last[stream] = entry
         for name, value in zip(fields[::2], fields[1::2], strict=False):
-            if stream == self._wake:
+            if stream == self._wake and name == b"c":
+                self._on_schedule(value.decode(errors="replace"))
+            elif stream == self._wake:
                 self._on_wake(entry, int(value) if value.isdigit() else 0)
             elif name == b"n":
                 self._on_nudge(value.decode(errors="replace"))

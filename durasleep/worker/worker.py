@@ -11,11 +11,11 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVarTuple
 
 from durasleep import telemetry
 from durasleep.codec import Codec
-from durasleep.errors import DurasleepError, StoreUnavailable, UnsupportedServer
+from durasleep.errors import DurasleepError, SchemaMismatch, StoreUnavailable, UnsupportedServer
 from durasleep.model import check_name
 from durasleep.runtime.definition import Registry
 from durasleep.settings import Settings
@@ -32,6 +32,8 @@ from durasleep.worker.reader import Reader
 from durasleep.worker.reaper import Reaper
 from durasleep.worker.schedules import Schedules
 from durasleep.worker.usercode import StandIns
+
+Args = TypeVarTuple("Args")
 
 logger = logging.getLogger("durasleep")
 
@@ -94,6 +96,7 @@ class Worker:
             consumer=self._consumer,
             settings=settings,
             on_wake=self._firer.hear_wake,
+            on_schedule=self._schedules.note_refused,
             on_nudge=self._executor.nudge,
             on_gap=self._hear_gap,
         )
@@ -102,6 +105,7 @@ class Worker:
         self._beats: asyncio.Queue[tuple[Beat, int, int]] = asyncio.Queue(maxsize=16)
         self._unnamed: set[tuple[str, str]] = set()
         self._crashed = False
+        self._unfit: SchemaMismatch | None = None
         self._stop_asked = asyncio.Event()
         self._abort_asked = asyncio.Event()
         self.ready = asyncio.Event()
@@ -150,10 +154,15 @@ class Worker:
         self._abort_asked.set()
 
     async def run(self) -> None:
-        """Serve until ``stop``; StoreUnavailable if Redis cannot be reached at the start."""
+        """Serve until ``stop``; StoreUnavailable if Redis cannot be reached at the start.
+
+        SchemaMismatch if the namespace is not for this version, or is not any more.
+        """
         async with self._lifespan():
             telemetry.be_heard()
             await self._serve()
+        if self._unfit is not None:
+            raise self._unfit
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -165,6 +174,7 @@ class Worker:
             settings=self._settings,
             held=self._executor.held,
             on_beat=lambda beat, sent_us, received_us: _post(loop, self._take_beat, beat, sent_us, received_us),
+            on_unfit=lambda error: _post(loop, self._end_unfit, error),
             loop_thread=threading.get_ident(),
             outage=self._store.outage,
         )
@@ -310,6 +320,12 @@ class Worker:
                 self._heartbeat.pulse()
             await asyncio.sleep(PULSE_S)
 
+    def _end_unfit(self, error: SchemaMismatch) -> None:
+        """The namespace is for others by now: nothing is written any more, not even to give back what is in hand."""
+        logger.error("%s: this worker ends, and leaves what it holds to others", error)
+        self._unfit = error
+        self.crash()
+
     def _take_beat(self, beat: Beat, sent_us: int, received_us: int) -> None:
         if not self._beats.full():  # a loop this far behind judges nobody
             self._beats.put_nowait((beat, sent_us, received_us))
@@ -353,10 +369,8 @@ async def _keep_going(name: str, run: Callable[[], Awaitable[None]], outage: Out
         await asyncio.sleep(LOOP_RETRY_S)
 
 
-def _post(
-    loop: asyncio.AbstractEventLoop, call: Callable[[Beat, int, int], None], beat: Beat, sent_us: int, received_us: int
-) -> None:
+def _post(loop: asyncio.AbstractEventLoop, call: Callable[[*Args], None], *args: *Args) -> None:
     try:
-        loop.call_soon_threadsafe(call, beat, sent_us, received_us)
+        loop.call_soon_threadsafe(call, *args)
     except RuntimeError:
         return  # the loop is closed: the worker has left

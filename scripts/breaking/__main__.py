@@ -20,8 +20,9 @@ import redis.asyncio
 from durasleep import DurasleepError, StoreUnavailable
 from durasleep.store.fsck import Report
 from scripts.breaking import check
+from scripts.breaking.around import Around
 from scripts.breaking.faults import Site
-from scripts.breaking.plan import FAULTS, plan
+from scripts.breaking.plan import AROUND, FAULTS, plan
 from scripts.breaking.work import SHAPES, WORKFLOWS, app
 
 WORKERS = 3
@@ -77,14 +78,20 @@ class Work:
 async def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     """One run; what came of it, ``violations`` being what must not be."""
     names = options.faults.split(",") if options.faults else [name for name in FAULTS if name != "failover"]
+    if options.around and not options.faults:
+        names += AROUND
     seconds = options.minutes * 60
     faults = plan(options.seed, seconds, names, WORKERS)
     site = Site(directory, workers=WORKERS, fsync=options.fsync, with_replica="failover" in names, other=options.other)
     work = Work(options.seed)
+    around: Around | None = None
     try:
         await site.start()
         app.connect(site.url)
         async with app:
+            if options.around:
+                around = Around(site.url, directory, options.seed)
+                await around.start()
             going = [asyncio.create_task(work.go_on()), asyncio.create_task(work.answer())]
             began = time.monotonic()
             for fault in faults:
@@ -93,22 +100,27 @@ async def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
             await asyncio.sleep(max(0.0, began + seconds - time.monotonic()))
             going[0].cancel()
             await site.mend()
+            if around:
+                await around.stop()
             quiet = time.monotonic()
             await work.collect(restart=any(site.done[name] for name in ROLLS_BACK))
             going[1].cancel()
             await asyncio.gather(*going, return_exceptions=True)
             took_s = time.monotonic() - quiet
+            found = await around.violations() if around else []
             report = await _fsck()
             counters = await _counters(site, work)
     finally:
         await site.stop()
     effects = check.read_effects(site.effects)
-    found = check.violations(
+    found += check.violations(
         work.shapes, work.results, effects, counters, repeats_max=sum(site.done[name] for name in REPEATING)
     )
     found += [f"fsck: {one.kind}: {one.id} {one.text}" for one in report.findings]
     log = site.log.read_text(errors="replace")
     found += [f"a fault of ours: {line}" for line in log.splitlines() if "fault in durasleep" in line][:5]
+    if around and site.deserted:
+        found.append(f"{site.deserted} workers have left though nobody told them to")
     repeated = sum(len(times) - 1 for label, times in effects.items() if "tries" not in label)
     return {
         "seed": options.seed,
@@ -120,6 +132,7 @@ async def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
         "effects": sum(map(len, effects.values())),
         "repeated_effects": repeated,
         "quiet_s": round(took_s, 1),
+        **({"around": around.report()} if around else {}),
         "checked": dict(report.checked),
         "violations": found,
     }
@@ -149,17 +162,19 @@ def main() -> int:
     parser.add_argument("--fsync", choices=("always", "everysec", "no"), default="always")
     parser.add_argument("--faults", default="", help=f"of {', '.join(FAULTS)}; all but failover by default")
     parser.add_argument("--other", type=Path, metavar="DIRECTORY", help="half of the workers are of the version there")
+    parser.add_argument("--around", action="store_true", help="beside it: threads, forks, loops, bad schedules, ...")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    if unknown := {name for name in options.faults.split(",") if name} - set(FAULTS):
+    if unknown := {name for name in options.faults.split(",") if name} - {*FAULTS, *AROUND}:
         parser.error(f"there is no fault {', '.join(sorted(unknown))}")
     logging.getLogger("durasleep").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="durasleep-chaos-") as name:
         report = asyncio.run(run(options, Path(name)))
         if report["violations"]:
             kept = Path(tempfile.mkdtemp(prefix="durasleep-chaos-kept-"))
-            for file in ("effects", "workers.log"):
-                (kept / file).write_bytes((Path(name) / file).read_bytes())
+            for file in ("effects", "workers.log", "clients", "around.log"):
+                if (Path(name) / file).exists():
+                    (kept / file).write_bytes((Path(name) / file).read_bytes())
             print(f"effects and logs of the workers are kept in {kept}", file=sys.stderr)
     if options.json:
         print(json.dumps(report))

@@ -36,6 +36,8 @@ class Site:
         self.log = directory / "workers.log"
         self.done: Counter[str] = Counter()
         """How often each fault was done."""
+        self.deserted = 0
+        """Workers that ended though nobody had killed them."""
         self._servers = [
             DevServer(directory / f"server-{n}", fsync=fsync, extra_args=("--enable-debug-command", "local"))
             for n in range(2 if with_replica else 1)
@@ -82,6 +84,7 @@ class Site:
         await asyncio.gather(*self._lasting)  # a fault that could not be done is an error of this program
         for n, worker in enumerate(self._workers):
             if worker is None or worker.poll() is not None:
+                self.deserted += worker is not None
                 self._start_worker(n)
 
     async def do(self, fault: Fault) -> None:
@@ -151,6 +154,29 @@ class Site:
 
     async def block_redis(self, fault: Fault) -> None:
         await self._tell(self._servers[0], "DEBUG", "SLEEP", f"{fault.lasts_s}")
+
+    # -- a server that serves, but not all
+
+    async def full_redis(self, fault: Fault) -> None:
+        """What makes something new is refused for a while."""
+        async with self._server_lock:
+            await self._tell(self._servers[0], "CONFIG", "SET", "maxmemory", "1")
+            await asyncio.sleep(fault.lasts_s)
+            await self._tell(self._servers[0], "CONFIG", "SET", "maxmemory", "0")
+
+    async def begin_while_full(self, fault: Fault) -> None:
+        """A worker dies, and another one begins while the server is full."""
+        full = asyncio.create_task(self.full_redis(fault))
+        await self.kill_worker(fault)
+        await full
+
+    async def begin_while_read_only(self, fault: Fault) -> None:
+        """A worker dies, and another one begins while the server follows a primary that is not there."""
+        async with self._server_lock:
+            await self._tell(self._servers[0], "REPLICAOF", HOST, "1")
+            await self.kill_worker(fault)
+            await asyncio.sleep(fault.lasts_s)
+            await self._tell(self._servers[0], "REPLICAOF", "NO", "ONE")
 
     async def _follow(self) -> None:
         """The second server is a replica of the first, and has heard all of it."""

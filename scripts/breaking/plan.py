@@ -21,8 +21,16 @@ FAULTS = (
 )
 """In the order of ``faults.py``."""
 
+AROUND = ("full-redis", "begin-while-full", "begin-while-read-only")
+"""Those that come with what goes on around the work."""
+
 _BETWEEN_S = (0.3, 2.5)
-_LASTS_S = {"pause-worker": (0.5, 6.0), "stall": (0.2, 3.0), "delay": (1.0, 4.0), "block-redis": (0.2, 2.0)}
+_LASTS_S = {
+    "pause-worker": (0.5, 6.0),
+    "stall": (0.2, 3.0),
+    "delay": (1.0, 4.0),
+    "block-redis": (0.2, 2.0),
+} | dict.fromkeys(AROUND, (0.5, 4.0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,30 @@ async def cancel(id: str) -> None:
     await app.cancel(id)
 
 
+# -- what goes on around them, see ``around.py``
+
+
+@app.task
+async def echo(text: str) -> str:
+    return text
+
+
+@app.task
+async def tick() -> None:
+    """What schedules start."""
+
+
+@app.workflow
+async def sought_after(ctx: Context) -> str:
+    return str(await ctx.promise(name="found"))
+
+
+@app.workflow
+async def asks_briefly(ctx: Context, sought: str) -> str:
+    await ctx.race(ctx.rpc(sought_after, id=sought), ctx.sleep(0.1))
+    return "gave up"
+
+
 WORKFLOWS = (napping, family, counting, trying, waiting, changing_its_mind)
 
 

@@ -18,18 +18,18 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
-    ("minutes", "fsync", "faults"),
+    ("minutes", "fsync", "options"),
     [
         (0.5, "always", ""),
-        (0.15, "everysec", "kill-redis,black-hole,kill-worker,delay"),
-        (0.15, "always", "failover,kill-worker,cut"),
+        (0.15, "everysec", "--faults kill-redis,black-hole,kill-worker,delay"),
+        (0.15, "always", "--faults failover,kill-worker,cut"),
+        (0.25, "always", "--faults kill-worker,full-redis,begin-while-full,begin-while-read-only --around"),
     ],
 )
-def test_whatever_breaks_nothing_is_lost_early_or_done_twice_in_redis(minutes: float, fsync: str, faults: str) -> None:
+def test_whatever_breaks_nothing_is_lost_early_or_done_twice_in_redis(minutes: float, fsync: str, options: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "scripts.breaking", "--minutes", f"{minutes}", "--seed", "11"]
-        + ["--fsync", fsync, "--json"]
-        + (["--faults", faults] if faults else []),
+        + ["--fsync", fsync, "--json", *options.split()],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -40,7 +40,7 @@ def test_whatever_breaks_nothing_is_lost_early_or_done_twice_in_redis(minutes: f
     assert report["violations"] == []
     assert done.returncode == 0
     assert sum(report["faults"].values()) >= 3
-    assert sum(report["executions"].values()) >= 20
+    assert sum(report["executions"].values()) >= (5 if "--around" in options else 20)
 
 
 def test_the_same_seed_breaks_the_same() -> None:

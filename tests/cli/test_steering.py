@@ -27,6 +27,10 @@ app = Durasleep()
 def charge(cents: int) -> str:
     return "paid"
 
+@app.task
+def refund(cents: int, to: str) -> str:
+    raise ValueError(f"nobody is called {to}")
+
 @app.workflow
 async def sleep(ctx: Context, seconds: float) -> str:
     await ctx.sleep(seconds, name="nap")
@@ -213,6 +217,33 @@ def test_wrong_use_is_said_in_a_sentence_and_nothing_is_done(here: Terminal, qui
     assert lines(unasked.err)[-1] == "error: nothing was done; to cancel this one, add --yes"
     assert status(here, quick, "a") == "suspended"
     assert quick(here, "wake", "--group", "nowhere").err == "There is nothing to wake.\n"
+
+
+def test_what_has_failed_is_listed_shown_and_tried_again(here: Terminal, quick: Quick) -> None:
+    assert quick(here, "rpc", "r1", "refund", "5", "Nobody").code == 1
+    start(here, quick, "s1")
+    assert quick(here, "cancel", "s1", "--force").code == 0
+    assert quick(here, "ls").out == ""
+    listed = quick(here, "ls", "--status", "failed")
+    assert re.search(r"^r1 +rejected +refund .* ago: ValueError: nobody is called Nobody", listed.out, re.MULTILINE)
+    assert "s1" not in listed.out
+    assert re.search(r"^s1 +canceled +sleep", quick(here, "ls", "--status", "canceled").out, re.MULTILINE)
+    shown = quick(here, "get", "r1", "--values").out
+    for line in (r"^called with +5, \"Nobody\"$", r"^error +ValueError: nobody", r"^traceback +"):
+        assert re.search(line, shown, re.MULTILINE), shown
+    assert 'raise ValueError(f"nobody is called {to}")' in shown
+    told = json.loads(quick(here, "get", "r1", "--json").out)
+    assert (told["args"], told["kwargs"], told["deaths"]) == ([5, "Nobody"], {}, 0)
+    assert "nobody is called" in told["traceback"]
+    assert quick(here, "retry", "r1").out == "r1: retrying\n"
+    wait_for(lambda: status(here, quick, "r1") == "done", "it to fail again")
+    tried = quick(here, "retry", "--status", "failed", "--status", "canceled", "--yes")
+    assert sorted(lines(tried.out)) == ["r1: retrying", "s1: retrying"]
+    wait_for(lambda: status(here, quick, "s1") == "suspended", "it to sleep again")
+    again = quick(here, "retry", "s1")
+    assert (again.code, again.out) == (0, "s1: running already\n")
+    refused = quick(here, "retry", "s1~1")
+    assert (refused.code, "no execution" in refused.err) == (1, True)
 
 
 def test_what_a_filter_finds_is_shown_and_done_with_yes(here: Terminal, quick: Quick) -> None:

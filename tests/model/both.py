@@ -167,6 +167,8 @@ class Both:
         match action:
             case "put":
                 call = commands.put_schedule(self.keys, kept)
+            case "aside":
+                call = commands.put_schedule_aside(self.keys, name, seen_due, "why", is_offered=not is_changed)
             case "advance":
                 seen = dataclasses.replace(kept, due_ms=seen_due)
                 call = commands.advance_schedule(self.keys, seen, next_due_ms=due_ms, id=PromiseId(id))
@@ -189,13 +191,16 @@ class Both:
                 tuple(told.schedules),
                 tuple([line.partition(": ")[0] for line in told.put_aside]),
                 told.closing,
+                told.newer,
             ),
         )
 
     def heartbeat(self, consumer: str, group: str, held: Sequence[moves.Lease]) -> None:
         def beat() -> commands.Beat:
             leases = [self.lease(lease) for lease in held]
-            call = commands.heartbeat(self.keys, consumer, group, client_id=1, info="", ttl_ms=60_000, held=leases)
+            call = commands.heartbeat(
+                self.keys, consumer, group, client_id=1, info="", knows="2", ttl_ms=60_000, held=leases
+            )
             return self.store.call(call)
 
         def told(beat: commands.Beat) -> moves.Beat:
@@ -572,7 +577,7 @@ def _read_inbox(both: Both, found: dict[str, Any], name: bytes, who: str, ttl: i
 
 def _read_wake(both: Both, found: dict[str, Any], name: bytes, subject: str, ttl: int) -> None:
     [(_, fields)] = both.client.xrange(name)
-    found["wake"] = int(fields[b"d"])
+    found["wake"] = int(fields[b"d"]) if b"d" in fields else None
 
 
 def _ignore(both: Both, found: dict[str, Any], name: bytes, subject: str, ttl: int) -> None:
@@ -591,5 +596,6 @@ _readers: dict[str, Callable[..., None]] = {
     "wake": _read_wake,
     "worker": _ignore,
     "recent": _ignore,
+    "failed": _ignore,
     "clock": _ignore,
 }

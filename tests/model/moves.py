@@ -31,6 +31,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 CANCEL = "0"
+TIMERS = ("cron", "timeout", "start", "retry")
 ENDING = {Outcome.RESOLVE: State.RESOLVED, Outcome.REJECT: State.REJECTED, Outcome.CANCEL: State.CANCELED}
 
 
@@ -105,6 +106,7 @@ class Fired(NamedTuple):
     schedules: tuple[str, ...]
     put_aside: tuple[str, ...]
     closing: int
+    newer: int
 
 
 class Beat(NamedTuple):
@@ -142,6 +144,7 @@ class Scripts:
         self._made: set[str] = set()
         self._gone: set[str] = set()
         self._earliest_made: int | None = None
+        self._tells_all = False
         self._families: list[tuple[str, Promise, bool]] = []
         self._hints: dict[str, tuple[str, ...]] = {}
 
@@ -198,13 +201,18 @@ class Scripts:
         stale: list[str] = []
         crons: list[str] = []
         aside: list[str] = []
+        newer = [member for _, member in due if self.is_newer(member)]
         for score, member in due:
-            self._fire_one(member, score, stale, crons, aside)
+            if member not in newer:
+                self._fire_one(member, score, stale, crons, aside)
+        for member in newer[limit // 2 :]:
+            self.set_timer(member, self.now + 10_000)
         self._drain_closing()
         self._close_families()
         self._write_gathered()
-        next_due = min(self.timers.values(), default=None)
-        fired = Fired(len(due), next_due, len(stale), tuple(crons), tuple(aside), len(self.closing))
+        staying = newer[: limit // 2]
+        next_due = min([due for member, due in self.timers.items() if member not in staying], default=None)
+        fired = Fired(len(due), next_due, len(stale), tuple(crons), tuple(aside), len(self.closing), len(newer))
         return self.redis(), fired
 
     def heartbeat(self, consumer: str, group: str, held: Sequence[Lease]) -> tuple[Redis, Beat]:
@@ -324,6 +332,11 @@ class Scripts:
         """Whether a due member is not what the promise says: somebody else moved it."""
         return score != due
 
+    def is_newer(self, member: str) -> bool:
+        """Whether only a newer version knows a timer: it stays for that version."""
+        named = owner_of(member)
+        return named is not None and named[0] != "" and named[1][:1].isalpha() and named[1] not in TIMERS
+
     def is_repeated(self, promise: Promise, number: str) -> bool:
         """Whether an op has been carried out before: its answer was lost."""
         return number in dict(promise.journal)
@@ -335,6 +348,10 @@ class Scripts:
     def is_of(self, owner: Promise, birth: int) -> bool:
         """Whether what speaks of an execution means this one, and not another under the same id."""
         return owner.birth == birth
+
+    def next_birth(self, promise: Promise) -> int:
+        """Of what begins anew under its id: nothing of its old life is taken for its own."""
+        return max(self.now, promise.birth + 1)
 
     def journal_cancel(self, id: str) -> None:
         """A cancel is an event like any settlement, delivered in its order."""
@@ -453,9 +470,7 @@ class Scripts:
     ) -> None:
         if entry.due is not None:
             self.unset_timer(f"{id}~{number}")
-        if entry.kind is Kind.TIMER:
-            entry = entry._replace(due=None)
-        self.journal(id, number, entry, state, payload)
+        self.journal(id, number, entry._replace(due=None), state, payload)
         self.rouse(id, tells=tells)
 
     # -- shared: hints
@@ -465,7 +480,7 @@ class Scripts:
 
     def _write_gathered(self) -> None:
         made = [self.timers[member] for member in self._made]
-        others = [due for member, due in self._timers_before if member in self.timers]
+        others = [due for member, due in self._timers_before if member in self.timers and due > self.now]
         if made and min(made) < min(others, default=DUE_MS_MAX + 1):
             self._earliest_made = min(made) if self._earliest_made is None else min(*made, self._earliest_made)
         for who, fields in self._hints.items():
@@ -477,6 +492,8 @@ class Scripts:
     def _tell_firers(self) -> None:
         if self._earliest_made is not None:
             self.wake = self._earliest_made
+        elif self._tells_all:
+            self.wake = None  # what it says is of no instant
 
     # -- shared: beginnings
 
@@ -814,7 +831,7 @@ class Scripts:
 
     def _fire_one(self, member: str, score: int, stale: list[str], crons: list[str], aside: list[str]) -> None:
         named = owner_of(member)
-        if named is None or not (named[1] in ("cron", "timeout", "start", "retry") or named[1][:1].isdigit()):
+        if named is None or named[0] == "" or not (named[1] in TIMERS or named[1][:1].isdigit()):
             aside.append(member)
             self.unset_timer(member)
             self.halted.add(f"timers:{member}")
@@ -913,6 +930,8 @@ class Scripts:
                 return self._halt_or_resume(action, id, promise)
             case "halt" | "resume":
                 raise Refused("NOT_ALLOWED")
+            case "retry":
+                return self._retry(id, promise)
             case _:
                 raise Refused("INVALID")
 
@@ -997,6 +1016,27 @@ class Scripts:
         self.dispatch(id)
         return "resumed", promise.state
 
+    def _retry(self, id: str, promise: Promise | None) -> tuple[str, State]:
+        if promise is None or promise.kind is not Kind.EXECUTION or owner_of(id):
+            raise Refused("NOT_ALLOWED")
+        if promise.is_pending:
+            return "running", promise.state
+        if promise.state is State.RESOLVED:
+            raise Refused("NOT_ALLOWED")
+        for number, entry in promise.journal:
+            if entry.kind is Kind.CHILD and not entry.child_id:
+                self._close_later(f"{id}~{number}")
+        birth = self.next_birth(promise)
+        deadline = None if promise.deadline is None else min(birth + promise.deadline - promise.birth, DUE_MS_MAX)
+        fresh = {"state": State.PENDING, "value": b"", "journal": (), "base": 0, "has_family": False, "expires": False}
+        self.put(id, birth=birth, deadline=deadline, **fresh)
+        if deadline is not None:
+            self.set_timer(f"{id}~timeout", deadline)
+        self.dispatch(id)
+        if id in self.closing:
+            self.closing.remove(id)
+        return "retrying", State.PENDING
+
     # -- reclaim and schedule
 
     def _holds(self, consumer: str, queue: str, name: int) -> bool:
@@ -1020,7 +1060,10 @@ class Scripts:
         return self.promises[id].lone_deaths >= 2
 
     def _schedule(self, action: str, name: str, due: str, seen_due: int, id: str, is_changed: bool) -> str:
+        if action == "aside":
+            return self._put_schedule_aside(name, seen_due, is_offered=not is_changed)
         if action == "remove":
+            self.halted.discard(f"schedule:{name}")
             self.unset_timer(f"{name}~cron")
             return "missing" if self.schedules.pop(name, None) is None else "removed"
         if action == "advance" and name not in self.schedules:
@@ -1030,10 +1073,22 @@ class Scripts:
             return "stale"
         if action == "advance" and id not in self.promises:
             self._make(id, self.now, Promise(0, function="f", queue="workers"))
+        self.halted.discard(f"schedule:{name}")
         if action == "advance" or is_changed or name not in self.schedules:
             self.schedules[name] = self.due_at(due)
         self.set_timer(f"{name}~cron", self.schedules[name])
         return str(self.schedules[name]) if action == "put" else "advanced"
+
+    def _put_schedule_aside(self, name: str, seen_due: int, *, is_offered: bool) -> str:
+        if name not in self.schedules:
+            return "missing"
+        if self.schedules[name] != seen_due:
+            return "stale"
+        if is_offered:
+            self.halted.add(f"schedule:{name}")
+            self.set_timer(f"{name}~cron", self.now + 60_000)
+            self._tells_all = True
+        return "aside"
 
 
 TRANSACTED = b"*1\n:1\n"

@@ -91,6 +91,13 @@ class WithoutBirths(Scripts):
         return True
 
 
+class WithoutANewBirth(Scripts):
+    """What begins anew is taken for what it was before, and so are its children."""
+
+    def next_birth(self, promise: Promise) -> int:
+        return promise.birth
+
+
 class WithACancelForSleepersOnly(Scripts):
     """A cancel that meets a running execution is lost."""
 
@@ -196,6 +203,7 @@ BROKEN = (
     Broken(WithoutNumbers, "a lost reply", laws.law_09_a_transaction_is_carried_out_once.__name__),
     Broken(WithoutTheDueTime, "a timer nobody of ours has made", laws.law_08_nothing_fires_early.__name__),
     Broken(WithoutBirths, "an id used again", laws.law_07_a_child_is_of_the_execution_that_asked_for_it.__name__),
+    Broken(WithoutANewBirth, "a retry of a family", laws.law_06_a_promise_settles_once.__name__),
     Broken(WithACancelForSleepersOnly, "a cancel", laws.law_05_a_cancel_is_heard.__name__),
     Broken(WithACancelBehindASnapshot, "a cancel", laws.law_05_who_takes_up_what_was_canceled_knows_it.__name__),
     Broken(

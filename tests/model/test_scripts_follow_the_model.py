@@ -46,7 +46,7 @@ DUES = ("+0", "+5", "+1000", "+3600000", "=1")
 SETTLED = (State.RESOLVED, State.REJECTED, State.CANCELED)
 SLEEPS = (Outcome.SUSPEND, Outcome.SUSPEND, Outcome.RETRY, Outcome.CONTINUE_AS_NEW)
 YEAR_MS = 365 * 86_400_000
-ACTIONS = ("wake", "reschedule", "cancel", "force", "halt", "resume")
+ACTIONS = ("retry", "wake", "reschedule", "cancel", "force", "halt", "resume")
 
 ids = st.sampled_from(ROOTS)
 members = st.one_of(ids, st.builds("{}~{}".format, ids, st.sampled_from(NUMBERS)), st.just("a~1~1"))
@@ -263,7 +263,7 @@ class Machine(RuleBasedStateMachine):
         self.both.move_clock(by_ms)
 
     @rule(
-        action=st.sampled_from(("put", "advance", "advance", "remove")),
+        action=st.sampled_from(("put", "advance", "advance", "aside", "remove")),
         after_ms=st.sampled_from((0, 60_000)),
         is_seen=st.booleans(),
         id=ids,

@@ -220,6 +220,8 @@ class World:
     def _people(self, at: Service) -> Iterator[Step]:
         for id, promise in at.redis.promises:
             if not promise.is_pending:
+                if "~" not in id and (spent := _spend(at, "retry")) is not None:
+                    yield self._control(spent, "retry", id)._replace(is_fair=False)
                 continue
             if promise.place is Place.HALTED:
                 yield self._control(at, "resume", id)

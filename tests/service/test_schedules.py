@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfoNotFoundError
 
 import pytest
 
@@ -105,9 +107,38 @@ async def test_one_that_cannot_be_read_here_stops_neither_other_schedules_nor_sl
         f"{name}~cron" for name in (*broken, "good")
     )
     assert not [line for line in caplog.messages if line.startswith(("firer", "the firer", "the schedules"))]
-    for name in broken:  # each offered again every second, and said once a minute
+    notes = (await app.search(status="halted")).notes  # a person finds them
+    for name in broken:  # each is offered again, and said, once a minute
+        assert sum(note.startswith(f"put aside: schedule:{name}: ") for note in notes) == 1
         assert caplog.text.count(f"schedule {name} is due, but") == 1
         await app.unschedule(name)
+    assert client.zcard(keys.halted) == 0
+
+
+async def test_a_worker_that_can_read_what_another_cannot_starts_it_at_once(
+    app: Durasleep, new_app: NewApp, effects: Effects, real_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever fires is of a machine that lacks the zone; the others are told, and the first that can starts it."""
+    client: Any = real_server.sync_client()
+    keys = (await app.opened()).keys()
+    await app.schedule("paris", "0 0 1 1 *", note, effects.path, "paris", zone="Europe/Paris")
+    lacking = app.worker(name="a-lacking")
+
+    def lacks_the_zone(schedule: Schedule) -> tuple[PromiseId, int]:
+        raise ZoneInfoNotFoundError(schedule.zone)
+
+    monkeypatch.setattr(lacking._schedules, "_moved", lacks_the_zone)  # pyright: ignore[reportPrivateUsage]
+    running = asyncio.create_task(lacking.run())
+    await lacking.ready.wait()
+    async with serving(new_app(), "b-complete"):
+        client.hset(keys.schedule("paris"), S["due"], "1000")
+        client.zadd(keys.timers, {"paris~cron": 1000})
+        await lacking.fire()
+        await eventually(lambda: effects.lines() == ["paris"], "the other to start it")
+        await eventually(lambda: client.zcard(keys.halted) == 0, "nobody to be told any more")
+    lacking.abort()
+    await running
+    await app.unschedule("paris")
 
 
 async def test_hundreds_that_are_due_at_once_do_not_hold_up_a_sleep(app: Durasleep, real_server: Server) -> None:

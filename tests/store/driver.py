@@ -156,7 +156,9 @@ class Driver:
 
     async def beat(self, *held: Lease, consumer: str = WORKER, group: str = "workers") -> Beat:
         return await self.store.call(
-            commands.heartbeat(self.keys, consumer, group, client_id=1, info="here", ttl_ms=60_000, held=held)
+            commands.heartbeat(
+                self.keys, consumer, group, client_id=1, info="here", knows="2", ttl_ms=60_000, held=held
+            )
         )
 
     async def reclaim(

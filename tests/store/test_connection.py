@@ -129,7 +129,7 @@ async def test_a_server_older_than_6_2_is_refused_before_anything_is_written(
 ) -> None:
     store = store_of("redis://127.0.0.1:1", "n")
     info = f"# Server\r\nredis_version:{version}\r\nredis_mode:standalone\r\n".encode()
-    link = ToldLink(store.connector, [[info], [1, 1, [b"1", b"1"]]])
+    link = ToldLink(store.connector, [[info], [1, 1, [b"2", b"1", None]]])
     monkeypatch.setattr(store, "link", lambda: link)
     if ok:
         await store.open()
@@ -144,10 +144,12 @@ async def test_a_server_older_than_6_2_is_refused_before_anything_is_written(
 async def test_a_namespace_of_another_version_or_with_partitions_is_refused(server: Server, namespace: str) -> None:
     client: Any = server.client()
     for fields, message in (
-        ({"schema": "2", "partitions": "1"}, "has schema 2"),
-        ({"schema": "1", "partitions": "4"}, "has 4 partitions"),
+        ({"schema": "3", "partitions": "1"}, "has schema 3"),
+        ({"schema": "2", "partitions": "4"}, "has 4 partitions"),
+        ({"schema": "2", "partitions": "1", "features": "limits"}, "needs limits, which this version"),
         ({"schema": "garbage", "partitions": "1"}, "schema"),
     ):
+        await client.delete(meta_key(namespace))
         await client.hset(meta_key(namespace), mapping=fields)
         with pytest.raises(SchemaMismatch, match=message):
             await store_of(server.client(), namespace).open()

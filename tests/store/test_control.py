@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from durasleep.errors import CorruptData, NotAllowed, NotFound
-from durasleep.model import CANCEL, Due, Kind, Number, Outcome, Place, StartPromise, StartTimer, State
+from durasleep.errors import CorruptData, Fenced, NotAllowed, NotFound
+from durasleep.model import CANCEL, Due, Kind, Number, Outcome, Place, PromiseId, StartPromise, StartTimer, State
 from durasleep.store import calls
 from durasleep.store.commands import Lease
-from durasleep.store.keys import F
+from durasleep.store.keys import LIMIT, F
 from tests.store.driver import FAR, OTHER, PAST, Driver, child
 
 
@@ -281,3 +281,85 @@ async def test_the_only_timer_of_a_sleeper_is_steered_by_a_plan(driver: Driver) 
     assert await driver.place("a") is Place.QUEUED
     assert await driver.timers() == {}
     assert (await driver.store.run(calls.steer(driver.keys, "wake", "a"))).word == "already"
+
+
+# -- retry
+
+
+@pytest.mark.parametrize("end", [Outcome.REJECT, Outcome.CANCEL, "timedout"])
+async def test_what_has_failed_begins_anew_as_another_life(driver: Driver, end: Outcome | str) -> None:
+    lease = await driver.start("a", args=b"x" * 200, deadline=FAR, call="call", retention_ms=60_000)
+    await driver.commit(lease, Outcome.CONTINUE, StartTimer(Number("1"), "nap", FAR))
+    before = await driver.head("a")
+    if isinstance(end, Outcome):
+        await driver.commit(lease, end, payload=b"why")
+    else:
+        await driver.redis.hset(driver.keys.promise("a"), F["deadline"], "1")
+        await driver.redis.zadd(driver.keys.timers, {"a~timeout": 1})
+        await driver.fire()
+        await driver.redis.hset(driver.keys.promise("a"), F["deadline"], str(before.deadline_ms))
+    assert await driver.place("a") is None
+    assert (await driver.control("retry", "a")).word == "retrying"
+    assert (await driver.control("retry", "a")).word == "running"  # its answer may have been lost
+    loaded = await driver.load("a")
+    assert (loaded.head.state, loaded.head.value, loaded.entries) == (State.PENDING, b"", {})
+    assert (loaded.head.function, loaded.head.args, loaded.head.queue) == ("f", b"x" * 200, "workers")
+    assert loaded.head.birth > before.birth
+    assert loaded.head.deadline_ms - loaded.head.birth == before.deadline_ms - before.birth
+    assert await driver.timers() == {"a~timeout": loaded.head.deadline_ms}
+    assert await driver.place("a") is Place.QUEUED
+    assert await driver.ttl_ms("a") == -1
+    # Who still holds the old life is fenced, whatever it wants to say.
+    for outcome in (Outcome.SUSPEND, Outcome.RESOLVE):
+        with pytest.raises(Fenced):
+            await driver.commit(lease, outcome)
+    anew = await driver.take()
+    assert anew.epoch > lease.epoch
+    await driver.commit(anew, Outcome.RESOLVE, payload=b"done")
+    assert (await driver.head("a")).value == b"done"
+    assert await driver.ttl_ms("a") <= 60_000
+    with pytest.raises(NotAllowed, match="has not failed"):
+        await driver.control("retry", "a")
+
+
+async def test_the_family_of_a_life_that_is_over_goes_and_the_next_one_has_its_own(driver: Driver) -> None:
+    """However long its journal is: each call forgets a part of it."""
+    lease = await driver.start("a")
+    count = 2 * LIMIT["family_max"] + 10
+    await driver.commit(lease, Outcome.CONTINUE, *(child(str(n)) for n in range(1, count)))
+    await driver.commit(lease, Outcome.CONTINUE, child(str(count), "shared"))
+    [first, *_] = await driver.read(count)
+    await driver.commit(first, Outcome.RESOLVE, payload=b"old")
+    await driver.commit(lease, Outcome.REJECT, payload=b"why")
+    words: list[str] = []
+    while "retrying" not in words:
+        words.append((await driver.control("retry", "a")).word)
+    assert set(words[:-1]) == {"closing"}
+    assert words[:-1]
+    anew = await driver.take()
+    assert anew.id == "a"
+    await driver.commit(anew, Outcome.SUSPEND, child("1"))
+    await driver.fire_all()
+    assert (await driver.head("a~1")).birth == (await driver.head("a")).birth
+    assert [await driver.store.load(PromiseId(f"a~{n}")) for n in (2, count - 1)] == [None, None]
+    assert (await driver.head("shared")).state is State.PENDING
+    await driver.commit(await driver.take(), Outcome.RESOLVE, payload=b"new")
+    assert (await driver.entry("a", "1")).payload == b"new"
+    for id in ("a", "shared"):
+        await driver.control("force", id)
+
+
+async def test_only_an_execution_of_its_own_that_has_failed_is_tried_again(driver: Driver) -> None:
+    await driver.suspended("a", child("1"))
+    await driver.commit(await driver.take(), Outcome.REJECT, payload=b"why")
+    await driver.create("p", kind=Kind.PROMISE)
+    await driver.settle("p", State.REJECTED)
+    for id, error, text in (
+        ("a~1", NotAllowed, "a part of a: retry that"),
+        ("p", NotAllowed, "no execution"),
+        ("nobody", NotFound, "no promise"),
+    ):
+        with pytest.raises(error, match=text):
+            await driver.control("retry", id)
+    assert (await driver.control("retry", "a")).word == "running"
+    await driver.control("force", "a")

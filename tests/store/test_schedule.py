@@ -9,7 +9,7 @@ import pytest
 
 from durasleep.errors import CorruptData
 from durasleep.model import Place, PromiseId
-from durasleep.store import commands
+from durasleep.store import commands, fsck
 from durasleep.store.commands import Schedule
 from tests.store.driver import Driver
 
@@ -33,8 +33,10 @@ async def test_a_schedule_is_kept_and_offered_when_it_is_due(driver: Driver) -> 
     assert await keep(driver) == 1000
     assert await read(driver) == NIGHTLY
     assert await driver.timers() == {"nightly~cron": 1000}
+    await driver.redis.delete(driver.keys.wake)  # a hint may be given again
     before = await driver.snapshot()
     assert await keep(driver) == 1000
+    await driver.redis.delete(driver.keys.wake)
     assert await driver.snapshot() == before
     assert (await driver.fire()).schedules == ["nightly"]
 
@@ -103,3 +105,44 @@ async def test_a_broken_queue_is_named_and_the_schedule_stays_due(driver: Driver
     with pytest.raises(CorruptData, match="queue:workers"):
         await advance(driver)
     assert await driver.snapshot() == before
+
+
+async def put_aside(
+    driver: Driver, reason: str = "no such zone", *, seen: Schedule = NIGHTLY, offered: bool = True
+) -> str:
+    return await driver.store.call(
+        commands.put_schedule_aside(driver.keys, seen.name, seen.due_ms, reason, is_offered=offered)
+    )
+
+
+async def test_one_that_cannot_be_read_is_put_aside_by_name_until_somebody_reads_it(driver: Driver) -> None:
+    await keep(driver)
+    fired = await driver.fire()
+    assert await put_aside(driver) == "aside"
+    assert await driver.halted() == ["schedule:nightly: no such zone"]
+    [(_, told)] = await driver.redis.xrange(driver.keys.wake)
+    assert told[b"c"] == b"nightly"  # the others look whether they can
+    offered = (await driver.timers())["nightly~cron"]
+    assert 50_000 < offered - fired.server_us // 1000 <= 61_000
+    assert (await driver.fire()).last_wake > fired.last_wake
+    before = await driver.snapshot()
+    assert await put_aside(driver, offered=False) == "aside"  # one that was told so tells nobody
+    assert await driver.snapshot() == before
+    await put_aside(driver, "still no such zone")
+    assert await driver.halted() == ["schedule:nightly: still no such zone"]
+    assert await put_aside(driver, seen=replace(NIGHTLY, due_ms=5)) == "stale"
+    report = await driver.store.run(fsck.fsck(driver.keys))
+    assert [(one.kind, one.id) for one in report.findings] == [("aside", "schedule:nightly: still no such zone")]
+    assert await advance(driver) == "advanced"
+    assert await driver.halted() == []
+    assert await put_aside(driver) == "stale"
+    for end in (lambda: keep(driver), lambda: driver.store.call(commands.remove_schedule(driver.keys, "nightly"))):
+        await put_aside(driver, seen=replace(NIGHTLY, due_ms=9_000_000_000_000))
+        assert await driver.halted() == ["schedule:nightly: no such zone"]
+        await end()
+        assert await driver.halted() == []
+    assert await put_aside(driver) == "missing"
+    await driver.redis.zadd(driver.keys.halted, {"schedule:nightly: of old": 1})
+    report = await driver.store.run(fsck.fsck(driver.keys, repair=True))
+    assert [(one.kind, one.repaired) for one in report.findings] == [("halted", True)]
+    assert await driver.halted() == []

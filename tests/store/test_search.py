@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from durasleep.codec import Codec
 from durasleep.model import Due, Kind, Number, Outcome, StartPromise, StartTimer, due_at
 from durasleep.store import search
+from durasleep.store.keys import LIMIT
 from durasleep.store.search import Found
-from tests.store.driver import FAR, Driver, child
+from tests.store.driver import FAR, PAST, Driver, child
 
 
 async def find(driver: Driver, *statuses: str, limit: int = 1_000) -> Found:
@@ -133,3 +135,41 @@ async def test_timers_of_every_kind_are_named_by_what_steers_them(driver: Driver
     ]
     assert [one.due_at_ms for one in found] == list((await driver.timers()).values())
     assert await driver.store.run(search.timers(driver.keys, 1)) == found[:1]
+
+
+async def test_what_has_failed_is_found_behind_any_number_of_successes_with_its_error(driver: Driver) -> None:
+    codec = Codec()
+    for id, end in (("rejected", Outcome.REJECT), ("canceled", Outcome.CANCEL)):
+        payload = codec.encode_error(ValueError("no such customer")) if end is Outcome.REJECT else b""
+        await driver.commit(await driver.start(id), end, payload=payload)
+    await driver.create("timedout", deadline=PAST)
+    await driver.fire()
+    many = LIMIT["recent_max"] + 300
+    for start in range(0, many, 100):
+        for n in range(start, start + 100):
+            await driver.create(f"ok-{n}", retention_ms=60_000)
+        for lease in await driver.read(100):
+            await driver.commit(lease, Outcome.RESOLVE)
+    for status, ids in (
+        ("failed", ["timedout", "rejected"]),
+        ("rejected", ["rejected"]),
+        ("timedout", ["timedout"]),
+        ("canceled", ["canceled"]),
+        (("failed", "canceled"), ["timedout", "canceled", "rejected"]),
+    ):
+        found = await driver.store.run(search.Search(status=status, codec=codec).part(driver.keys))
+        assert [one.id for one in found] == ids
+        assert {one.id: one.error for one in found}.items() <= {
+            "rejected": "ValueError: no such customer",
+            "timedout": "timed out",
+            "canceled": "canceled",
+        }.items()
+    done = await driver.store.run(search.Search(status="done").part(driver.keys))
+    assert {"timedout", "canceled", "rejected"} < {one.id for one in done}
+    resolved = await driver.store.run(search.Search(status="resolved", function="f").part(driver.keys))
+    assert len(resolved) >= LIMIT["recent_max"]
+    assert {one.state for one in resolved} == {"resolved"}
+    await driver.control("retry", "rejected")
+    failed = await driver.store.run(search.Search(status="failed").part(driver.keys))
+    assert [one.id for one in failed] == ["timedout"]
+    await driver.control("force", "rejected")

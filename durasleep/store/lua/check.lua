@@ -171,7 +171,9 @@ local function check_entry(record, number, raw)
     return false
   end
   if entry.state ~= STATE.pending then return false end
-  if entry.kind == KIND.child then
+  if entry.kind ~= KIND.child and entry.kind ~= KIND.timer and entry.kind ~= KIND.promise then
+    found('newer', record.id .. '~' .. number, 'is of kind ' .. entry.kind .. ', which only a newer version knows')
+  elseif entry.kind == KIND.child then
     if entry.child_id == '' then
       check_child(record, number, entry)
     else
@@ -224,6 +226,11 @@ function checks.promise(id, at)
     check_settled(record)
     return ''
   end
+  local ok, problem = pcall(check_known, record)
+  if not ok then
+    found('newer', id, string.match(text_of(problem), '(is .*)$'))
+    return ''
+  end
   if is_orphan(record) and not is_closing(id) then
     found('orphan', id, 'is pending, but what asked for it has ended or is gone', function()
       finish(record, STATE.canceled, '')
@@ -255,13 +262,20 @@ function checks.promise(id, at)
   return #findings == 0 and check_journal(record, at) or ''
 end
 
+local timer_kinds = { cron = true, timeout = true, start = true, retry = true }
+
 -- Whether something pending is due by this timer.
 local function is_awaited(member)
   local id, what = owner_of(member)
   if not id then return false end
+  if not timer_kinds[what] and string.find(what, '^%a[%w_-]*$') then
+    found('newer', member, 'is a timer of kind ' .. what .. ', which only a newer version knows')
+    return true
+  end
   if what == 'cron' then return redis.call('EXISTS', schedule_prefix .. id) == 1 end
   local record = load(id, { what })
   if not record or record.state ~= STATE.pending then return is_closing(id) end
+  if not pcall(check_known, record) then return true end
   if what == 'timeout' then return record.deadline and true or false end
   if what == 'start' or what == 'retry' then return record.place == PLACE.delayed end
   local entry = read_entry(raw_of(record, what))
@@ -295,7 +309,12 @@ end
 function checks.halted(name)
   if not redis.call('ZSCORE', halted, name) then return '' end
   local ok, record = pcall(load, name)
-  if not ok or (not record and string.find(name, ': ', 1, true)) then
+  local schedule, why = string.match(name, '^schedule:([%w_.-]+): (.*)$')
+  if schedule and redis.call('HGET', schedule_prefix .. schedule, S.aside) ~= why then
+    found('halted', name, 'is named as put aside, and is not', function()
+      redis.call('ZREM', halted, name)
+    end)
+  elseif not ok or (not record and string.find(name, ': ', 1, true)) then
     found('aside', name, 'was put aside: look at it, then `durasleep control forget` it')
   elseif not record or record.place ~= PLACE.halted then
     found('halted', name, 'is named as halted, and is not', function()

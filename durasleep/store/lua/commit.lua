@@ -109,7 +109,8 @@ local function load_held(id, queue, may_journal, is_ending, count)
   end
   if is_ending then
     query[n + 1], query[n + 2], query[n + 3], query[n + 4] = F.waiters, F.deadline, F.family, F.retention
-    n = n + 4
+    query[n + 5], query[n + 6] = F.func, F.created
+    n = n + 6
   end
   for i = 1, count do
     query[n + i] = named[i]
@@ -123,11 +124,7 @@ local function load_held(id, queue, may_journal, is_ending, count)
   for i = 1, count do
     known[named[i]] = v[n + i]
   end
-  local waiters, deadline, family, retention
-  if is_ending then
-    waiters, deadline, family, retention = v[n - 3], v[n - 2], v[n - 1], v[n]
-  end
-  -- No more than sixteen fields, with those that `save` uses: Lua doubles a table that grows beyond.
+  -- Mostly no more than sixteen fields, with those that `save` uses: Lua doubles a table that grows beyond.
   local record = {
     id = id,
     key = key,
@@ -139,11 +136,11 @@ local function load_held(id, queue, may_journal, is_ending, count)
     order = order,
     unseen = v[4] or '',
     saved_unseen = v[4] or '',
-    waiters = waiters,
-    deadline = deadline,
-    family = family,
-    retention = retention,
   }
+  if is_ending then
+    record.waiters, record.deadline, record.family = v[n - 5] or nil, v[n - 4] or nil, v[n - 3] or nil
+    record.retention, record.func, record.created = v[n - 2] or nil, v[n - 1], v[n] or nil
+  end
   if v[5] then record.deaths = tonumber(v[5]) end
   return record
 end
@@ -190,7 +187,10 @@ function apply.timer(record, op)
   put_entry(
     record,
     number,
-    write_entry({ kind = KIND.timer, state = STATE.pending, due = int(instant), name = name }, '')
+    write_entry(
+      { kind = KIND.timer, state = STATE.pending, stamp = begin_of(record), due = int(instant), name = name },
+      ''
+    )
   )
   set_timer(record.id .. '~' .. number, instant)
 end
@@ -200,9 +200,9 @@ function checks.step(_, op)
 end
 
 function apply.step(record, op)
-  local number, name, state, payload = unpack(ARGV, op + 2, op + 5)
+  local number, name, state, payload, began = unpack(ARGV, op + 2, op + 6)
   if raw_of(record, number) then return end
-  journal(record, number, { kind = KIND.step, name = name }, state, payload)
+  journal(record, number, { kind = KIND.step, due = began, name = name }, state, payload)
 end
 
 local ending = { resolve = STATE.resolved, reject = STATE.rejected, cancel = STATE.canceled }
@@ -322,7 +322,13 @@ function seldom()
     local number, name, due = unpack(ARGV, op + 2, op + 4)
     if raw_of(record, number) then return end
     local instant = due ~= '' and due_at(due) or nil
-    local entry = { kind = KIND.promise, state = STATE.pending, due = instant and int(instant) or '', name = name }
+    local entry = {
+      kind = KIND.promise,
+      state = STATE.pending,
+      stamp = begin_of(record),
+      due = instant and int(instant) or '',
+      name = name,
+    }
     put_entry(record, number, write_entry(entry, ''))
     if instant then set_timer(record.id .. '~' .. number, instant) end
   end
@@ -339,7 +345,7 @@ function seldom()
     if entry and entry.state ~= STATE.pending then return end
     entry = entry or { kind = kind, name = name }
     if entry.due and entry.due ~= '' then unset_timer(record.id .. '~' .. number) end
-    entry.state, entry.stamp, entry.due = STATE.canceled, '', ''
+    entry.state, entry.stamp, entry.due = STATE.canceled, '', entry.stamp or ''
     put_entry(record, number, write_entry(entry, ''))
     save(record)
     if entry.kind == KIND.child and (entry.child_id or '') == '' then
@@ -365,7 +371,8 @@ function seldom()
   function apply.child(record, op)
     local number, func, queue, args, deadline, child_id = unpack(ARGV, op + 2, op + 7)
     if raw_of(record, number) then return end
-    local entry = { kind = KIND.child, state = STATE.pending, name = func, child_id = child_id }
+    local entry =
+      { kind = KIND.child, state = STATE.pending, stamp = begin_of(record), name = func, child_id = child_id }
     local id = child_id ~= '' and child_id or record.id .. '~' .. number
     local child = load(id)
     if child and child_id == '' and child.birth ~= record.birth then

@@ -1,4 +1,5 @@
--- What a person does to a promise that is still pending: wake, reschedule, cancel, force, halt, resume.
+-- What a person does to a promise that is still pending: wake, reschedule, cancel, force, halt, resume; and to one that
+-- has failed: retry.
 -- Answers per item: a word for what happened, and the state. "asleep": nothing did, for an execution is woken or
 -- moved by the timers it waits for, each under its own id, so that a repeat never touches the next one.
 -- @include keys
@@ -127,6 +128,59 @@ function actions.resume(id)
   dispatch(record)
   save(record)
   return { 'resumed', record.state }
+end
+
+-- A part of the journal of a life that is over: what it has called is closed. Whether that was all of it.
+local function forget_journal(record)
+  local page = redis.call('HSCAN', record.key, '0', 'COUNT', LIMIT.family_max)
+  for i = 1, #page[2], 2 do
+    local number = page[2][i]
+    if string.find(number, '^%d') then
+      local entry = read_entry(page[2][i + 1])
+      if entry and entry.kind == KIND.child and entry.child_id == '' then close_later(record.id .. '~' .. number) end
+      drop(record, number)
+    end
+  end
+  save(record)
+  return page[1] == '0'
+end
+
+local ENDED = { F.state, F.settled, F.value, F.created, F.begun, F.base, F.family, F.unseen, F.cursor, F.deadline }
+
+-- What has failed begins anew under its id, with its arguments and as much time as it had. It is another life: its
+-- birth is later, so that nothing of the old one is taken for its own, and its epoch higher, so that whoever still holds
+-- that is fenced. Of a long journal one call takes a part ("closing"), and the next goes on.
+function actions.retry(id)
+  local record = find(id)
+  if not record or record.kind ~= KIND.execution then error('NOT_ALLOWED ' .. id .. ' is no execution', 0) end
+  if owner_of(id) then
+    error('NOT_ALLOWED ' .. id .. ' is a part of ' .. string.match(id, '^[^~]*') .. ': retry that', 0)
+  end
+  if record.state == STATE.pending then return { 'running', record.state } end
+  if record.state == STATE.resolved then error('NOT_ALLOWED ' .. id .. ' has not failed: it has resolved', 0) end
+  check_queue(record.queue)
+  check_type(timers, 'zset')
+  check_type(closing, 'zset')
+  if not forget_journal(record) then return { 'closing', record.state } end
+  for _, field in ipairs(ENDED) do
+    drop(record, field)
+  end
+  record.saved_unseen, record.unseen = '', ''
+  save(record)
+  local lasted = record.deadline and tonumber(record.deadline) - tonumber(record.birth)
+  record.birth = int(math.max(now, tonumber(record.birth) + 1))
+  put(record, F.birth, record.birth)
+  if record.birth ~= now_text then put(record, F.created, now_text) end
+  if lasted then
+    local deadline = math.min(tonumber(record.birth) + lasted, LIMIT.due_ms_max)
+    put(record, F.deadline, int(deadline))
+    set_timer(id .. '~timeout', deadline)
+  end
+  dispatch(record)
+  save(record)
+  redis.call('PERSIST', record.key)
+  redis.call('ZREM', closing, id)
+  return { 'retrying', STATE.pending }
 end
 
 -- A name that was put aside, once a person has looked at it; an execution that waits for one is none.

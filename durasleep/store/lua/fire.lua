@@ -1,7 +1,7 @@
 -- Settle at most `limit` timers that are due, oldest first, and close a part of what is left to close.
 -- Answers: seconds and microseconds of the server's clock, how many were due, when the next is,
 -- the last id of `wake`, how many were dropped as stale, schedules that are due, what was put aside,
--- and how many families are still to be closed.
+-- how many families are still to be closed, and how many timers are due that only a newer version knows.
 -- @include keys
 -- @include kin
 -- @include last_id
@@ -13,6 +13,8 @@ local limit, latest = unpack(ARGV, 1, 2)
 redis.call('ZREM', timers, '')
 
 local stale, crons, aside = 0, {}, {}
+local NEWER_LATER_MS = 10000
+local newer, newer_count = {}, 0 -- timers that stay as they are, for a newer version; how many it knows in all
 
 -- Settled, gone, or of another life: nobody waits for it.
 local function forget(member)
@@ -100,9 +102,9 @@ end
 -- A delayed start or the next attempt.
 local function fire_delayed(id, score, member)
   local record = load_waiting(id)
-  if not record or record.state ~= STATE.pending or record.place ~= PLACE.delayed or not record.due then
-    return forget(member)
-  end
+  if not record or record.state ~= STATE.pending then return forget(member) end
+  check_known(record)
+  if record.place ~= PLACE.delayed or not record.due then return forget(member) end
   if is_moved(member, score, record.due) then return end
   leave(record)
   dispatch(record, snapshot_of(record))
@@ -122,12 +124,15 @@ local function fire_entry(owner_id, number, score, member)
   if raw and not entry then error('CORRUPT journal entry ' .. member, 0) end
   if not entry or entry.state ~= STATE.pending or entry.due == '' then return forget(member) end
   if is_moved(member, score, entry.due) then return end
+  if entry.kind ~= KIND.timer and entry.kind ~= KIND.promise then
+    raise_newer(member .. ' is an entry of kind ' .. entry.kind)
+  end
   local state = entry.kind == KIND.timer and STATE.resolved or STATE.timedout
   settle_entry(record, number, entry, state, '', snapshot_of)
 end
 
 local function fire_one(member, score)
-  local id, what = owner_of(member)
+  local id, what = string.match(member, '^(.+)~([^~]+)$')
   if not id then error('INVALID member', 0) end
   if what == 'cron' then
     if redis.call('EXISTS', schedule_prefix .. id) == 0 then return forget(member) end
@@ -140,9 +145,18 @@ local function fire_one(member, score)
     fire_delayed(id, score, member)
   elseif string.find(what, '^%d') then
     fire_entry(id, what, score, member)
+  elseif string.find(what, '^%a[%w_-]*$') then
+    raise_newer(member .. ' is a timer of kind ' .. what)
   else
     error('INVALID member', 0)
   end
+end
+
+-- A newer version settles it, as soon as one looks. Where many wait for that, they make room for the others.
+local function leave_to_newer(member)
+  newer_count = newer_count + 1
+  if newer_count > limit / 2 then return set_timer(member, now + NEWER_LATER_MS) end
+  newer[member] = true
 end
 
 -- The next part of what one ending left to do: first those who wait, then the family, last the time it is kept.
@@ -173,6 +187,11 @@ local function close_part(id)
   return true, #part[2] / 2
 end
 
+-- What only a newer version can close waits behind all others, and is tried again where nothing else is left.
+local function close_newer_later(id)
+  redis.call('ZADD', closing, int(LIMIT.closing_newer + now), id)
+end
+
 -- Oldest first, small ones several at a time.
 local function drain_closing()
   if not is_a(closing, 'zset') then return end
@@ -180,13 +199,25 @@ local function drain_closing()
   for _, id in ipairs(redis.call('ZRANGE', closing, 0, LIMIT.closing_max - 1)) do
     if room <= 0 then return end
     local ok, done, size = pcall(close_part, id)
-    if not ok then
+    if ok then
+      if done then redis.call('ZREM', closing, id) end
+    elseif is_newer(done) then
+      close_newer_later(id)
+    else
       raise_refusal(done)
       put_aside('closing:' .. id .. ': ' .. text_of(done))
+      redis.call('ZREM', closing, id)
     end
-    if not ok or done then redis.call('ZREM', closing, id) end
     room = room - (ok and size or 1)
   end
+end
+
+-- How many are left that this version can close.
+local function count_closing()
+  if not is_a(closing, 'zset') then return 0 end
+  local count = redis.call('ZCARD', closing)
+  if count == 0 then return 0 end
+  return count - #redis.call('ZRANGEBYSCORE', closing, LIMIT.closing_newer, '+inf')
 end
 
 -- Nothing is due by a clock that the caller cannot believe.
@@ -197,7 +228,9 @@ end
 for i = 1, #due, 2 do
   local member = due[i]
   local ok, problem = pcall(fire_one, member, due[i + 1])
-  if not ok then
+  if not ok and is_newer(problem) then
+    leave_to_newer(member)
+  elseif not ok then
     raise_refusal(problem)
     local line = member .. ': ' .. text_of(problem)
     aside[#aside + 1] = line
@@ -209,15 +242,24 @@ drain_closing()
 close_families()
 write_gathered() -- no firer is told: the one that asks hears when the next is due
 
-local first = redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')[2]
+-- When the next is due: what stays for a newer version is no reason to come again.
+local function next_due()
+  local first = redis.call('ZRANGE', timers, 0, newer_count, 'WITHSCORES')
+  for i = 1, #first, 2 do
+    if not newer[first[i]] then return int(math.min(tonumber(first[i + 1]), LIMIT.due_ms_max)) end
+  end
+  return ''
+end
+
 return {
   clock[1],
   clock[2],
   #due / 2,
-  first and int(math.min(tonumber(first), LIMIT.due_ms_max)) or '',
+  next_due(),
   last_id(wake),
   stale,
   crons,
   aside,
-  is_a(closing, 'zset') and redis.call('ZCARD', closing) or 0,
+  count_closing(),
+  newer_count,
 }

@@ -8,12 +8,12 @@
 -- @include holder
 -- @include last_id
 -- @include now
-local consumer, group, client, info, ttl_ms = unpack(ARGV, 1, 5)
+local consumer, group, client, info, knows, ttl_ms = unpack(ARGV, 1, 6)
 
 redis.call('ZREM', timers, '') -- a worker beats on a full Redis too
 redis.call('ZADD', workers, now_text, consumer)
 local me = worker_prefix .. consumer
-redis.call('HSET', me, W.client, client, W.group, group, W.info, info)
+redis.call('HSET', me, W.client, client, W.group, group, W.info, info, W.knows, knows)
 redis.call('PEXPIRE', me, ttl_ms)
 local inbox = inbox_prefix .. consumer
 if redis.call('EXISTS', inbox) == 0 then redis.call('XADD', inbox, '*', 'o', '') end
@@ -30,7 +30,7 @@ for _, queue in ipairs({ group, group .. '/' .. string.match(consumer, '^[^/]+')
 end
 
 local lost, orders, unnamed = {}, {}, {}
-for i = 6, #ARGV, 3 do
+for i = 7, #ARGV, 3 do
   local queue, entry, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local name = queue .. ' ' .. entry
   local found = redis.pcall('HMGET', promise_prefix .. id, F.entry, F.order) -- one broken hash loses one entry

@@ -1,11 +1,25 @@
--- Keep a cron schedule ("put"), start its next execution and move it on ("advance"), or forget it ("remove").
--- "advance" compares the due time the worker saw, so that of many workers one starts the execution.
--- Answers per item: "kept" and when it is due, "advanced", "stale", "removed" or "missing".
+-- Keep a cron schedule ("put"), start its next execution and move it on ("advance"), put it aside by name where it
+-- cannot be read ("aside"), or forget it ("remove"). What moves it compares the due time the worker saw, so that of many
+-- workers one starts the execution.
+-- Answers per item: "kept" and when it is due, "advanced", "aside", "stale", "removed" or "missing".
 -- @include keys
 -- @include each_item
 -- @include make
 -- @include at_end
+local ASIDE_MS = 60000 -- until it is offered again
 local actions = {}
+
+local function aside_name(name, reason)
+  return 'schedule:' .. name .. ': ' .. reason
+end
+
+-- It can be read, or is gone: nobody need look after it any more.
+local function end_aside(key, name)
+  local reason = redis.call('HGET', key, S.aside)
+  if not reason then return end
+  redis.call('HDEL', key, S.aside)
+  if is_a(halted, 'zset') then redis.call('ZREM', halted, aside_name(name, reason)) end
+end
 
 function actions.put(name, at)
   local due, cron, zone, func, queue, args = unpack(ARGV, at + 3, at + 8)
@@ -15,6 +29,7 @@ function actions.put(name, at)
   local kept = redis.call('HMGET', key, S.cron, S.zone, S.due)
   if kept[1] == cron and kept[2] == zone and tonumber(kept[3] or '') then instant = tonumber(kept[3]) end
   redis.call('HSET', key, S.cron, cron, S.zone, zone, S.func, func, S.queue, queue, S.args, args, S.due, int(instant))
+  end_aside(key, name)
   set_timer(name .. '~cron', instant)
   return { 'kept', int(instant) }
 end
@@ -34,11 +49,31 @@ function actions.advance(name, at)
   if redis.call('EXISTS', promise_prefix .. id) == 0 then
     make(id, now_text, { kind = KIND.execution, func = func, queue = queue, args = args })
   end
+  end_aside(key, name)
   set_timer(name .. '~cron', instant)
   return { 'advanced' }
 end
 
+-- A worker cannot read it, perhaps not even when it is due (`seen_due` is empty then): a person should know, and all other workers look whether they can. One that was told so does
+-- not tell the others once more.
+function actions.aside(name, at)
+  local reason, seen_due, was_offered = unpack(ARGV, at + 3, at + 5)
+  local key = schedule_prefix .. name
+  local due_now = redis.call('HGET', key, S.due)
+  if not due_now then return { 'missing' } end
+  if seen_due ~= '' and due_now ~= seen_due then return { 'stale' } end
+  if was_offered == '' then return { 'aside' } end
+  end_aside(key, name)
+  redis.call('HSET', key, S.aside, reason)
+  put_aside(aside_name(name, reason))
+  set_timer(name .. '~cron', now + ASIDE_MS)
+  all_hear[#all_hear + 1] = 'c'
+  all_hear[#all_hear + 1] = name
+  return { 'aside' }
+end
+
 function actions.remove(name)
+  end_aside(schedule_prefix .. name, name)
   local removed = redis.call('DEL', schedule_prefix .. name)
   unset_timer(name .. '~cron')
   return { removed == 1 and 'removed' or 'missing' }

@@ -1,4 +1,7 @@
--- A journal entry is one field: kind and state, then stamp, due, name and child id, then the payload.
+-- @include now
+
+-- A journal entry is one field: kind and state, then stamp, due, name and child id, then the payload. When it began
+-- stands where nothing else can: as its stamp while it is pending, as its due time once it has settled.
 local ENTRY = '^(%a)(%a)\t(%d*)\t(%d*)\t([^\t\n]*)\t([^\t\n]*)\n()'
 
 -- The head of an entry, or nil for what is not one.
@@ -12,6 +15,12 @@ end
 -- Whether an entry has settled, and with this stamp.
 local function has_stamp(raw, stamp)
   return string.sub(raw, 3, 4 + #stamp) == '\t' .. stamp .. '\t'
+end
+
+-- When something begins: in ms since the birth of its execution; empty for what it does at once, as most sleep.
+local function begin_of(record)
+  local ms = now - record.birth
+  return ms >= LIMIT.begin_ms_min and int(ms) or ''
 end
 
 -- A pending timer: the one that is written most.

@@ -66,7 +66,7 @@ local function finish(record, state, payload, is_quiet)
     put(record, F.waiters, record.waiters)
     save(record)
   end
-  note_ending(record.id, state)
+  note_ending(record, state)
   local has_owner = string.find(record.id, '~', 1, true)
   if has_owner then kin().tell_owner(record, state, payload) end
   is_quiet = is_quiet and not record.family and record.waiters == ''

@@ -11,6 +11,12 @@ local function close_later(id)
   earliest_made = now
 end
 
+-- What cannot be closed is put aside by name, or left for a newer version.
+local function leave_open(id, problem)
+  if is_newer(problem) then return close_later(id) end
+  put_aside('closing:' .. id .. ': ' .. text_of(problem))
+end
+
 -- Entry `number` of whoever asked for a child settles with it, if it is still the one that asked.
 local function settle_for(owner_id, number, birth, state, payload)
   local ok, owner = pcall(load, owner_id, { number })
@@ -83,7 +89,7 @@ local function close_members(record, fields, keep_ms)
   for i = 1, #fields, 2 do
     if string.find(fields[i], '^%d') then
       local ok, problem = pcall(close_member, record, fields[i], fields[i + 1], keep_ms)
-      if not ok then put_aside('closing:' .. record.id .. '~' .. fields[i] .. ': ' .. text_of(problem)) end
+      if not ok then leave_open(record.id .. '~' .. fields[i], problem) end
     end
   end
 end
@@ -116,7 +122,7 @@ local function close_families()
     if ok then
       room = room - size
     else
-      put_aside('closing:' .. record.id .. ': ' .. text_of(size))
+      leave_open(record.id, size)
     end
   end
 end

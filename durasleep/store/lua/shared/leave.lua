@@ -1,11 +1,13 @@
 -- @include record
 -- @include timer
+-- @include known
 local CUT_MIN = 4 -- fewer are deleted as soon as looked at
 local runs = {} -- queue -> first entry -> what is pending there from it on, in order and without gaps, if it was asked
 local cleared = {} -- queue -> the entries that leave it, acknowledged at the end in one command
 
 -- Out of the place it is in, whichever that is. The caller saves and puts it elsewhere.
 local function leave(record)
+  check_known(record)
   if record.entry then
     local entries = cleared[record.queue]
     if not entries then

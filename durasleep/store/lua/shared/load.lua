@@ -33,6 +33,7 @@ local function record_of(id, key, v, known)
     deaths = tonumber(v[16] or '0') or 0,
     lone_deaths = tonumber(v[17] or '0') or 0,
     retention = v[18],
+    created = v[19] or nil,
   }
 end
 
@@ -55,6 +56,7 @@ local HEAD = {
   F.deaths,
   F.lone_deaths,
   F.retention,
+  F.created,
 }
 
 -- Raises what is wrong with a key that a promise cannot be read from. Asked once more for the words: not every server's

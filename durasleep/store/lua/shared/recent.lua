@@ -1,16 +1,30 @@
 -- @include check_type
-local ENDINGS_EACH = 16 -- in one entry: the stream is bounded by its entries, and so by what they hold
-local recents = {} -- endings for dashboards, as names and values in turn
+local ENDINGS_EACH = 16 -- in one entry: a stream is bounded by its entries, and so by what they hold
+local VALUES_EACH = 8 * ENDINGS_EACH
+local recents, failures = {}, {} -- endings for people and dashboards, as names and values in turn
 
-local function write_recents()
-  if #recents > 0 and is_a(recent, 'stream') then
-    redis.call('XADD', recent, 'MAXLEN', '~', LIMIT.recent_max, '*', unpack(recents))
+local function write_endings(stream, endings)
+  if #endings > 0 and is_a(stream, 'stream') then
+    redis.call('XADD', stream, 'MAXLEN', '~', LIMIT.recent_max, '*', 'z', now_text, unpack(endings))
   end
-  recents = {}
 end
 
-local function note_ending(id, state)
-  local n = #recents
-  recents[n + 1], recents[n + 2], recents[n + 3], recents[n + 4] = 'i', id, 's', state
-  if n + 4 == 4 * ENDINGS_EACH then write_recents() end
+local function write_recents()
+  write_endings(recent, recents)
+  write_endings(failed, failures)
+  recents, failures = {}, {}
+end
+
+local function note(endings, record, state)
+  local n = #endings
+  endings[n + 1], endings[n + 2], endings[n + 3], endings[n + 4] = 'i', record.id, 's', state
+  endings[n + 5], endings[n + 6] = 'f', record.func
+  endings[n + 7], endings[n + 8] = 'c', record.created or record.birth
+  if n + 8 == VALUES_EACH then write_recents() end
+end
+
+-- All of one entry have ended at its `z`. What failed is kept apart, too, so that successes do not flush it out.
+local function note_ending(record, state)
+  note(recents, record, state)
+  if state ~= STATE.resolved and record.func ~= '' then note(failures, record, state) end
 end

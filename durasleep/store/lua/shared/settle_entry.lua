@@ -21,7 +21,7 @@ end
 -- may carry, see `dispatch`.
 local function settle_entry(record, number, entry, state, payload, snapshot_of)
   if entry.due ~= '' then unset_timer(record.id .. '~' .. number) end
-  if entry.kind == KIND.timer then entry.due = '' end -- its stamp says as much
+  entry.due = entry.stamp -- when it began
   journal(record, number, entry, state, payload)
   rouse(record, snapshot_of)
   save(record)

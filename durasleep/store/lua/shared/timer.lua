@@ -1,4 +1,4 @@
--- @include int
+-- @include now
 -- @include check_type
 -- @include in_chunks
 local timer_changes = {} -- member -> its due time, or false for one that goes: written at the end, in two commands
@@ -28,7 +28,8 @@ local function write_timers()
   timer_changes = {}
   in_chunks(gone, 'ZREM', timers)
   if earliest then
-    local first = redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')
+    -- What is due already may be for a newer version, and stay so.
+    local first = redis.call('ZRANGEBYSCORE', timers, '(' .. now_text, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
     if not first[2] or earliest < tonumber(first[2]) then
       earliest_made = math.min(earliest_made or earliest, earliest)
     end
@@ -36,9 +37,13 @@ local function write_timers()
   in_chunks(made, 'ZADD', timers)
 end
 
+local all_hear = {} -- what every worker is to hear, as names and values in turn: it is one entry, for `wake` has but one
+
 -- The firers wait for an earlier instant now. Only a hint.
 local function tell_firers()
-  if earliest_made and is_a(wake, 'stream') then
-    redis.call('XADD', wake, 'MAXLEN', '1', '*', 'd', int(earliest_made))
+  if earliest_made then
+    all_hear[#all_hear + 1] = 'd'
+    all_hear[#all_hear + 1] = int(earliest_made)
   end
+  if #all_hear > 0 and is_a(wake, 'stream') then redis.call('XADD', wake, 'MAXLEN', '1', '*', unpack(all_hear)) end
 end
