@@ -145,6 +145,7 @@ def resume(
     return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
 
+@address.explained
 def retry(
     ids: IdsArgument = None,
     status: StatusOption = None,

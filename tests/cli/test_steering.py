@@ -93,7 +93,9 @@ def test_lists_say_what_runs_and_what_falls_due(here: Terminal, quick: Quick) ->
     assert listed(here, quick, "--status", "done") == {}
     shown = quick(here, "ls").out
     assert re.search(r"^ID +STATUS +FUNCTION +GROUP +AGE +DETAILS$", shown, re.MULTILINE), shown
-    assert re.search(r"^s-1 +suspended +sleep +workers +\d+ m?s +until .* \(\d+ min( \d+ s)?\)$", shown, re.MULTILINE)
+    assert re.search(
+        r"^s-1 +suspended +sleep +workers +[\d.]+ m?s +until .* \(\d+ min( \d+ s)?\)$", shown, re.MULTILINE
+    )
     assert re.search(r"^lonely +queued +sleep +gpu .*for a worker of group gpu$", shown, re.MULTILINE), shown
     cut = quick(here, "ls", "--limit", "1")
     assert (len(lines(cut.out)), cut.code) == (2, 0)
