@@ -3,14 +3,15 @@
 The layers, each importing only what stands below it:
 
     cli | pytest_plugin     the command line; fixtures for users' tests
-    devserver | testing     an embedded server; a whole service in one process
+    testing                 a whole service in one process
     app                     Durasleep: registry, client and worker in one object
     client | sync | worker  the verbs, async and sync; the loops that serve a group
-    inbox                   what settles for one client
+    inbox | address         what settles for one client; which Redis is meant where none is named
     runtime | store         user code made durable; everything Redis
     telemetry               log fields and counters
-    codec | settings        values as bytes; every limit and its reason
-    model                   the words of the design as types
+    codec | settings | devserver
+                            values as bytes; every limit and its reason; an embedded server
+    tracebacks | model      where users' code was when it failed; the words of the design as types
     errors                  one tree
 """
 

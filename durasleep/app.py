@@ -15,8 +15,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast, overload
 
+from durasleep import address
+from durasleep.address import Address
 from durasleep.client import Client
 from durasleep.codec import Codec
 from durasleep.errors import DefinitionError, ThreadsLost, UsageError
@@ -42,7 +45,6 @@ AnyLifespan = TypeVar("AnyLifespan", bound=Lifespan)
 
 logger = logging.getLogger("durasleep")
 
-DEFAULT_URL = "redis://localhost:6379"
 GC_YOUNG_MAX = 10_000  # objects made before the youngest are looked at: a few MB, in place of 700 objects
 EXIT_RESTART = 5  # of a process that can do no more, and is to be started anew
 FORCED_S = 5.0  # from the second signal on; to give back takes a second or two
@@ -54,7 +56,9 @@ class Durasleep(Client):
     """The functions of an application, and its access to the Redis they run on.
 
     ``url_or_client`` is a Redis URL or an existing redis-py client, which is taken as a description of how to
-    connect. Nothing connects before the first call.
+    connect. Without one it is the Redis that the command line uses, too: of ``DURASLEEP_REDIS_URL``, ``REDIS_URL``,
+    ``url`` under ``[tool.durasleep]`` in pyproject.toml, a running ``durasleep dev``, both of this directory or one
+    above it, and ``redis://localhost:6379/0``, the first. Nothing is looked for or connected before the first call.
     """
 
     def __init__(
@@ -69,27 +73,40 @@ class Durasleep(Client):
         self.registry = Registry()
         self.namespace = check_name(namespace, "namespace")
         self.group = check_name(group, "group")
-        self._source: str | AnyClient | None = url_or_client
+        self._source: str | AnyClient | None = url_or_client or None
         self._lifespan: Lifespan | None = None
         self._resources: contextvars.ContextVar[Any] = contextvars.ContextVar("durasleep_resources")
         codec = codec or Codec(payload_bytes_max=settings.payload_bytes_max)
-        super().__init__(self._make_store(url_or_client, settings), codec, settings, group=group)
+        super().__init__(self._store_maker(url_or_client, settings), codec, settings, group=group)
 
-    def _make_store(self, source: str | AnyClient | None, settings: Settings) -> Store:
-        connector = Connector.of(source or DEFAULT_URL)
-        return Store(connector, namespace=self.namespace, settings=settings, patience_s=CALL_PATIENCE_S)
+    def _store_maker(self, source: str | AnyClient | None, settings: Settings) -> Callable[[], Store]:
+        """Where to: at once where that is said, for then a mistake is said too; else when it is first needed."""
+        known = Connector.of(source) if source else None
+        find = cache(address.find)
+        namespace = self.namespace
+        if known is not None:
+            where = Address(source if isinstance(source, str) else known.address, "the application names it")
+            self._address = lambda: where
+        else:
+            self._address = find
+
+        def make() -> Store:
+            connector = known or Connector.of(find().url)
+            return Store(connector, namespace=namespace, settings=settings, patience_s=CALL_PATIENCE_S)
+
+        return make
 
     def connect(self, url_or_client: str | AnyClient) -> None:
         """Use another Redis than the one named at the start; for commands, before the first call."""
         self._source = url_or_client
-        super().__init__(self._make_store(url_or_client, self.settings), self.codec, self.settings, group=self.group)
+        super().__init__(self._store_maker(url_or_client, self.settings), self.codec, self.settings, group=self.group)
 
     @contextmanager
     def pointed_at(self, source: str | AnyClient, *, namespace: str, settings: Settings) -> Generator[None]:
         """Use another Redis, namespace and settings for a while: for tests."""
         kept = {name: value for name, value in vars(self).items() if name != "registry"}
         self._source, self.namespace = source, check_name(namespace, "namespace")
-        Client.__init__(self, self._make_store(source, settings), self.codec, settings, group=self.group)
+        Client.__init__(self, self._store_maker(source, settings), self.codec, settings, group=self.group)
         try:
             yield
         finally:
@@ -99,6 +116,11 @@ class Durasleep(Client):
     def is_addressed(self) -> bool:
         """Whether the application itself says which Redis it uses."""
         return self._source is not None
+
+    @property
+    def address(self) -> Address:
+        """Which Redis it uses, and why that; looked for once. UsageError for a pyproject.toml that is wrong."""
+        return self._address()
 
     # -- registration
 
@@ -213,7 +235,7 @@ class Durasleep(Client):
         ``stand_ins`` are functions to call in place of others.
         """
         return Worker(
-            self._store.connector,
+            self._store().connector,
             self.registry,
             self.codec,
             namespace=self.namespace,

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from durasleep.codec import Codec
@@ -16,14 +16,14 @@ from durasleep.model import Disposition, PromiseId, Recording, State, check_id, 
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import Settings
-from durasleep.store import calls, commands, doctor, fsck, reads, search, tree
+from durasleep.store import attention, calls, commands, doctor, fsck, reads, search, tree
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
 from durasleep.store.commands import Controlled, Created, Item
 from durasleep.store.doctor import Diagnosis
 from durasleep.store.fsck import Report
 from durasleep.store.keys import Keyspace
 from durasleep.store.local import PerLoop
-from durasleep.store.search import Found, Timer
+from durasleep.store.search import Found, Timers
 from durasleep.store.store import Store
 from durasleep.store.tree import Tree
 
@@ -202,12 +202,12 @@ class Client:
     One client serves all event loops, in whichever threads: each has a connection of its own, made when it first calls.
     """
 
-    def __init__(self, store: Store, codec: Codec, settings: Settings, *, group: str) -> None:
+    def __init__(self, store: Callable[[], Store], codec: Codec, settings: Settings, *, group: str) -> None:
         self.codec = codec
         self.settings = settings
         self.promises = Promises(self)
-        self._store = store  # how to connect; each loop has one like it
-        self._of_loop = PerLoop(lambda: _Connected(store.beside(), settings), _Connected.close)
+        self._store = cache(store)  # how to connect, asked when that is first needed; each loop has one like it
+        self._of_loop = PerLoop(lambda: _Connected(self._store().beside(), settings), _Connected.close)
         self._group = group
         self._names = calls.Names()
 
@@ -488,7 +488,7 @@ class Client:
         while not looking.is_over or looking.again():
             yield await store.run(looking.part(store.keys()))
 
-    async def timers(self, limit: int = 20) -> list[Timer]:
+    async def timers(self, limit: int = 20) -> Timers:
         """What falls due next, soonest first."""
         store = await self.opened()
         return await store.run(search.timers(store.keys(), limit))
@@ -544,9 +544,13 @@ class Client:
         return await store.call(commands.forget(store.keys(), name))
 
     async def diagnose(self) -> list[Diagnosis]:
-        """What the server's configuration can lose, the worst first; it only reads."""
+        """What the server's configuration can lose, and what waits for a person or a worker; the worst first.
+
+        It only reads.
+        """
         store = await self.opened()
-        return doctor.diagnose(await store.run(doctor.look(store.keys())))
+        found = doctor.diagnose(await store.run(doctor.look(store.keys())))
+        return doctor.worst_first([*found, *await store.run(attention.look(store.keys()))])
 
     async def release_clock(self) -> datetime:
         """Say that the server's clock is right, which workers found too far ahead to be true; answers what it shows.

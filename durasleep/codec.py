@@ -14,7 +14,6 @@ import dataclasses
 import inspect
 import sys
 import threading
-import traceback
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,6 +30,7 @@ from zoneinfo import ZoneInfo
 import msgpack
 import msgspec
 
+from durasleep import tracebacks
 from durasleep.errors import CorruptData, NotSerializable, PayloadTooLarge, RemoteError, UsageError
 from durasleep.model import PAYLOAD_BYTES_MAX
 
@@ -625,8 +625,7 @@ def _error_map(error: BaseException, detail: int, text_max: int, depth: int, pla
     if isinstance(error, RemoteError):
         found["tb"] = _cut(error.remote_traceback, text_max)
     else:
-        frames = traceback.format_tb(error.__traceback__, limit=-_ERROR_FRAMES_MAX)
-        found["tb"] = _cut("".join(frames), text_max)
+        found["tb"] = _cut(tracebacks.of_user(error, _ERROR_FRAMES_MAX), text_max)
         found |= _carried_by(error) if detail > 1 else {}
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if depth < _ERROR_DEPTH_MAX and cause is not None and next(places, None) is not None:

@@ -42,6 +42,8 @@ _HOST = "127.0.0.1"
 _FACTS = "server.json"
 _LOG = "server.log"
 _LOCK = "server.lock"
+_PORT = "port"
+_IGNORED = ".gitignore"
 
 _OLDEST = (6, 2)  # what the scripts need
 _START_S = 60.0  # loading a large append-only file takes a while
@@ -49,6 +51,7 @@ _STOP_S = 10.0  # what Redis allows itself for a shutdown
 _LOCK_S = _STOP_S + 2  # a server whose owner was killed is gone by then
 _GOING_S = 1.0  # one that answers this long was not just orphaned, so it is somebody's
 _ANSWER_S = 1.0  # an idle server on loopback answers in a millisecond
+_PORT_MIN = 1024  # those below are for root
 _PORT_ATTEMPTS = 5  # somebody may take the port between our looking and the server's binding
 _LOG_LINES = 5  # of the server's log in an error
 
@@ -138,7 +141,8 @@ def discover(directory: Path = DIRECTORY) -> str | None:
 class DevServer:
     """One server on loopback with its data in ``directory``; a context manager.
 
-    ``port`` 0 picks a free one, which later starts keep. ``persist=False`` writes nothing to disk.
+    ``port`` 0 picks a free one, which later starts in this directory keep, while nobody else has taken it: who waits
+    through a restart finds it again. ``persist=False`` keeps no data.
     Every method blocks, ``start`` for at most a minute, ``stop`` for about ten seconds.
     """
 
@@ -216,6 +220,9 @@ class DevServer:
             if lock is not None:
                 os.close(lock)  # the supervisor has its own copy
         self._write_facts()
+        self._write(_PORT, f"{self._port}\n")
+        if not (self.directory / _IGNORED).exists():
+            self._write(_IGNORED, "*\n")
         return self
 
     def stop(self) -> None:
@@ -258,12 +265,15 @@ class DevServer:
 
     def _start_on_some_port(self, binary: Binary, lock: int | None) -> None:
         log = self.directory / _LOG
+        kept = 0 if self._port else self._kept_port()
         port, said = self._port, ""
-        for _ in range(_PORT_ATTEMPTS):
-            port = self._port or _free_port()
+        for attempt in range(_PORT_ATTEMPTS):
+            port = self._port or (kept if attempt == 0 else 0) or _free_port()
             begin = log.stat().st_size if log.exists() else 0
             if self._launch(binary, port, lock):
                 self._port = port
+                if kept and port != kept:
+                    _log.warning("port %d, which this server had before, is taken: it is at port %d now", kept, port)
                 return
             self._reap()
             said = log.read_bytes()[begin:].decode(errors="replace").strip()
@@ -271,6 +281,14 @@ class DevServer:
                 break
         tail = "\n".join(said.splitlines()[-_LOG_LINES:])
         raise DurasleepError(f"{binary.path} did not start on port {port}; {log} says:\n{tail}")
+
+    def _kept_port(self) -> int:
+        """The one it had last time in this directory; 0 if that is not known."""
+        try:
+            port = int((self.directory / _PORT).read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return 0
+        return port if _PORT_MIN <= port < 1 << 16 else 0
 
     def _launch(self, binary: Binary, port: int, lock: int | None) -> bool:
         """Start it and say whether it came up."""
@@ -323,9 +341,13 @@ class DevServer:
 
     def _write_facts(self) -> None:
         facts = {"url": self.url, "pid": self._pid, "started_at_ms": time.time_ns() // 1_000_000}
-        new = self.directory / f"{_FACTS}.{os.getpid()}"
-        new.write_text(json.dumps(facts) + "\n", encoding="utf-8")
-        new.replace(self.directory / _FACTS)
+        self._write(_FACTS, json.dumps(facts) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        """A file of the directory, whole for whoever reads it."""
+        new = self.directory / f"{name}.{os.getpid()}"
+        new.write_text(text, encoding="utf-8")
+        new.replace(self.directory / name)
 
     def _forget(self) -> None:
         self._supervisor = None

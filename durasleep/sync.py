@@ -7,13 +7,14 @@ from collections.abc import Callable, Collection, Coroutine, Generator, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
+from durasleep import address
 from durasleep.codec import Codec
 from durasleep.errors import StoreUnavailable, WaitTimeout
 from durasleep.model import Disposition, PromiseId, Recording, State, check_id, check_name
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
 from durasleep.settings import DEFAULTS, Settings
-from durasleep.store import calls, commands, doctor, fsck, reads, search, tree
+from durasleep.store import attention, calls, commands, doctor, fsck, reads, search, tree
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
 from durasleep.store.commands import Controlled, Created, Item
 from durasleep.store.connection import AnyClient, Connector, SyncLink
@@ -21,7 +22,7 @@ from durasleep.store.doctor import Diagnosis
 from durasleep.store.fsck import Report
 from durasleep.store.keys import Keyspace
 from durasleep.store.local import PerThread
-from durasleep.store.search import Found, Timer
+from durasleep.store.search import Found, Timers
 from durasleep.store.store import SyncStore
 from durasleep.store.tree import Tree
 
@@ -117,11 +118,12 @@ class Client:
     """Starts, awaits and steers executions in one namespace. Connects at the first call.
 
     One client serves all threads and forked children: each has a connection of its own, made when it first calls.
+    Without a URL or client it is the Redis that ``Durasleep()`` would use, looked for now.
     """
 
     def __init__(
         self,
-        url_or_client: str | AnyClient,
+        url_or_client: str | AnyClient | None = None,
         *,
         namespace: str = "durasleep",
         group: str = "workers",
@@ -134,7 +136,7 @@ class Client:
         self._group = check_name(group, "group")
         self._names = calls.Names()
         self._waiting = PerThread(_Waiting)
-        connector = Connector.of(url_or_client)
+        connector = Connector.of(url_or_client or address.find().url)
         self._store = SyncStore(connector, namespace=check_name(namespace, "namespace"), settings=settings)
         self._reader: SyncLink = self._store.link(settings.read_block_s + READ_MARGIN_S)
 
@@ -340,7 +342,7 @@ class Client:
         while not looking.is_over or looking.again():
             yield store.run(looking.part(store.keys()))
 
-    def timers(self, limit: int = 20) -> list[Timer]:
+    def timers(self, limit: int = 20) -> Timers:
         """What falls due next, soonest first."""
         store = self.opened()
         return store.run(search.timers(store.keys(), limit))
@@ -393,9 +395,13 @@ class Client:
         return store.call(commands.forget(store.keys(), name))
 
     def diagnose(self) -> list[Diagnosis]:
-        """What the server's configuration can lose, the worst first; it only reads."""
+        """What the server's configuration can lose, and what waits for a person or a worker; the worst first.
+
+        It only reads.
+        """
         store = self.opened()
-        return doctor.diagnose(store.run(doctor.look(store.keys())))
+        found = doctor.diagnose(store.run(doctor.look(store.keys())))
+        return doctor.worst_first([*found, *store.run(attention.look(store.keys()))])
 
     def _control(self, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = "") -> Controlled:
         store = self.opened()

@@ -1,13 +1,24 @@
-"""What logs and screens say of time."""
+"""What logs and screens say of time, and that they are heard."""
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
 
 from durasleep.model import DUE_MS_MAX
 
 _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def be_heard() -> None:
+    """Undo what ``dictConfig`` and ``fileConfig`` do, unless told otherwise, to loggers that are there already.
+
+    An application that sets up its handlers after it has imported us means to hear of us, too; it can still set levels.
+    """
+    for name in tuple(logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "durasleep":
+            logging.getLogger(name).disabled = False
 
 
 def local(ms: int) -> datetime:

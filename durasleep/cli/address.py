@@ -3,61 +3,64 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
-import tomllib
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from durasleep import devserver
-from durasleep.app import DEFAULT_URL, Durasleep
+import typer
+
+from durasleep import address
+from durasleep.address import Address, Candidate, configured, project_directory
+from durasleep.app import Durasleep
+from durasleep.cli import values
 from durasleep.errors import UsageError
+from durasleep.store.connection import without_secret
 
 DEFAULT_NAMESPACE = "durasleep"
 
 
-def configured(key: str) -> str | None:
-    """``key`` under ``[tool.durasleep]`` of the pyproject.toml in this directory; None if it is not there."""
-    path = Path("pyproject.toml")
-    if not path.is_file():
-        return None
-    try:
-        found: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"pyproject.toml cannot be read: {error}") from None
-    for name in ("tool", "durasleep", key):
-        if not isinstance(found, dict):
-            raise UsageError("pyproject.toml: [tool.durasleep] is not a table")
-        found = cast("dict[str, Any]", found).get(name, None if name == key else {})
-    if not isinstance(found, str | None):
-        raise UsageError(f"pyproject.toml: `{key}` under [tool.durasleep] is not a text")
-    return found or None
+def find_url(url: str | None) -> Address:
+    """The Redis to use: of the option, or as any program finds it."""
+    return address.find(_option(url))
 
 
-def named_url(url: str | None) -> str | None:
-    """The Redis somebody named: the option, the environment, pyproject.toml, a `durasleep dev` of this directory."""
-    named = url or os.environ.get("DURASLEEP_REDIS_URL") or os.environ.get("REDIS_URL") or configured("url")
-    return named or devserver.discover()
-
-
-def find_url(url: str | None) -> str:
-    """The Redis to use; localhost if nobody named one."""
-    return named_url(url) or DEFAULT_URL
+def _option(url: str | None) -> Candidate:
+    return Candidate("--url", lambda: Address(url, "--url") if url else None, "it is not given")
 
 
 def find_namespace(namespace: str | None) -> str:
     """The namespace to use: the option, the environment, pyproject.toml, or ``durasleep``."""
-    return namespace or os.environ.get("DURASLEEP_NAMESPACE") or configured("namespace") or DEFAULT_NAMESPACE
+    named = namespace or os.environ.get("DURASLEEP_NAMESPACE")
+    if named:
+        return named
+    setting = configured("namespace")
+    return setting.value if setting else DEFAULT_NAMESPACE
 
 
 def open_client(url: str | None, namespace: str | None) -> Durasleep:
     """The client side of an application, wherever its functions are."""
-    return Durasleep(find_url(url), namespace=find_namespace(namespace))
+    return Durasleep(find_url(url).url, namespace=find_namespace(namespace))
 
 
 def named_app(module: str | None) -> str | None:
     """``MODULE[:ATTR]`` somebody named: the argument, the environment, or pyproject.toml."""
-    return module or os.environ.get("DURASLEEP_APP") or configured("app")
+    named = module or os.environ.get("DURASLEEP_APP")
+    if named:
+        return named
+    setting = configured("app")
+    return setting.value if setting else None
+
+
+def point(app: Durasleep, url: str | None) -> Address:
+    """Let an application use the Redis of the option, if that is given; else it uses its own. Answers which."""
+    if url:
+        app.connect(url)
+        return find_url(url)
+    return app.address
 
 
 def find_app(module: str | None) -> str:
@@ -98,8 +101,10 @@ def _import(name: str) -> Any:
     if not all(part.isidentifier() for part in name.split(".")):
         raise UsageError(f"{name!r} is not the name of a module: write MODULE or MODULE:ATTR, such as welcome:app")
     directory = str(Path.cwd())
-    if directory not in sys.path:
-        sys.path.insert(0, directory)
+    above = project_directory()  # what its pyproject.toml names is seen from there
+    for place in (str(above or directory), directory):
+        if place not in sys.path:
+            sys.path.insert(0, place)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -130,3 +135,75 @@ def _suggest(name: str, module: Any) -> str:
     if not apps:
         return f"write `app = Durasleep()` in {name!r}, or name the module that has it"
     return f"there is {', '.join(f'{name}:{attribute}' for attribute in apps)}"
+
+
+# -- saying it -----------------------------------------------------------------
+
+
+def _begin_explaining(context: typer.Context, asked: bool) -> bool:
+    if asked:
+        context.resilient_parsing = True  # what else it wants to be told is not needed
+    return asked
+
+
+ExplainOption = Annotated[
+    bool,
+    typer.Option(
+        "--explain-address",
+        callback=_begin_explaining,
+        is_eager=True,
+        help="Say which Redis would be used, and why, and do nothing else.",
+    ),
+]
+
+
+def explained(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command that connects, with ``--explain-address``: for it, nothing connects."""
+    signature = inspect.signature(command, eval_str=True)
+    explain = inspect.Parameter(
+        "explain_address", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=ExplainOption
+    )
+
+    @wraps(command)
+    def run(*, explain_address: bool = False, **given: Any) -> Any:
+        if not explain_address:
+            return command(**given)
+        named = [_option(given["url"])]
+        if "module" in given:
+            named.append(_of_application(given["module"]))
+        _explain([*named, *address.RULE])
+        return 0
+
+    described = cast("Any", run)
+    described.__signature__ = signature.replace(parameters=[*signature.parameters.values(), explain])
+    described.__annotations__ = {name: one.annotation for name, one in described.__signature__.parameters.items()}
+    return run
+
+
+def _of_application(module: str | None) -> Candidate:
+    """What the application of a command says itself."""
+    name = named_app(module)
+
+    def look() -> Address | None:
+        app = load_app(name) if name else None
+        return app.address if app and app.is_addressed else None
+
+    return Candidate("the application", look, f"{name} names none" if name else "no application is named")
+
+
+def _explain(candidates: Sequence[Candidate]) -> None:
+    """Print each that may name a Redis, in order, and which one is used; raises what keeps us from knowing."""
+    found: Address | None = None
+    problem: UsageError | None = None
+    for one in candidates:
+        try:
+            names = one.look()
+            says = without_secret(names.url) if names else one.otherwise
+        except UsageError as error:
+            names, says = None, str(error)
+            problem = problem or (error if found is None else None)
+        values.data(f"{one.name + ':':<21}{says}")
+        found = found or names
+    if problem:
+        raise problem
+    values.data(f"used: {found}")

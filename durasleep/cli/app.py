@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from typing import Any, cast
 
 import typer
 
 from durasleep import __version__
-from durasleep.cli import control, demo, doctor, fsck, listing, promise, replay, rpc, steering, values, view, worker
+from durasleep.cli import (
+    control,
+    demo,
+    doctor,
+    fsck,
+    listing,
+    promise,
+    replay,
+    rpc,
+    steering,
+    streams,
+    values,
+    view,
+    worker,
+)
 from durasleep.errors import DurasleepError, StoreError, StoreUnavailable, UsageError
 from durasleep.runtime import loop
 
@@ -68,8 +81,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; never shows a traceback for a mistake of its user."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: no text breaks a terminal of a small charset
+    streams.prepare()
     sys.exit(_run())
 
 

@@ -22,6 +22,7 @@ def _control() -> None:
 
 
 @app.command()
+@address.explained
 def forget(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="As `durasleep fsck` shows it.")],
     url: UrlOption = None,
@@ -53,6 +54,7 @@ def forget(
 
 
 @app.command("release-clock")
+@address.explained
 def release_clock(url: UrlOption = None, namespace: NamespaceOption = None) -> None:
     """Let timers fire by the clock of Redis, though it is far ahead of what the workers believe.
 

@@ -1,10 +1,11 @@
-"""``durasleep doctor``: what a server can lose, and what to change."""
+"""``durasleep doctor``: what a server can lose, what waits for a person or a worker, and what to change."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
 
+from durasleep.app import Durasleep
 from durasleep.cli import address, values, view
 from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
 from durasleep.store.doctor import Diagnosis, Level
@@ -14,9 +15,17 @@ EXIT_DANGER = 1
 _STYLE = {Level.GOOD: "green", Level.WARNING: "yellow", Level.DANGER: "bold red"}
 
 
+@address.explained
 def doctor(as_json: JsonOption = False, url: UrlOption = None, namespace: NamespaceOption = None) -> int:
-    """Say in words what this server can lose and what to change. Exit code 1 if something is dangerous."""
-    client = address.open_client(url, namespace)
+    """Say in words what this server can lose, what waits for you or for a worker, and what to do about it.
+
+    Exit code 1 if something is dangerous.
+    """
+    where = address.find_url(url)
+    used = Diagnosis(Level.GOOD, "address", str(where))
+    if not as_json:
+        _show(used)  # before all else: it may be the mistake
+    client = Durasleep(where.url, namespace=address.find_namespace(namespace))
 
     async def look() -> list[Diagnosis]:
         async with client:
@@ -24,9 +33,13 @@ def doctor(as_json: JsonOption = False, url: UrlOption = None, namespace: Namesp
 
     found = asyncio.run(look())
     if as_json:
-        values.data(values.as_json([asdict(one) for one in found]))
+        values.data(values.as_json([asdict(one) for one in (used, *found)]))
     for one in () if as_json else found:
-        view.line((f"{one.level:<8}", _STYLE[one.level]), (f"{one.subject}: ", "bold"), (one.text, ""))
-        if one.advice:
-            view.line((" " * 8, ""), (one.advice, "dim"))
+        _show(one)
     return EXIT_DANGER if any(one.level is Level.DANGER for one in found) else 0
+
+
+def _show(one: Diagnosis) -> None:
+    view.line((f"{one.level:<8}", _STYLE[one.level]), (f"{one.subject}: ", "bold"), (one.text, ""))
+    if one.advice:
+        view.line((" " * 8, ""), (one.advice, "dim"))

@@ -14,6 +14,7 @@ from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
 EXIT_BROKEN = 1
 
 
+@address.explained
 def fsck(
     repair: Annotated[
         bool, typer.Option("--repair", help="Mend what can be mended without guessing, each thing in one step.")

@@ -13,7 +13,10 @@ from durasleep.cli import address, tables, values, view
 from durasleep.cli.options import FunctionOption, GroupFilter, JsonOption, NamespaceOption, StatusOption, UrlOption
 from durasleep.store.search import FOUND_MAX, TIMERS_MAX, Found
 
+HIDDEN_MAX = 1_000  # finished ones that are counted though they are not asked for: a page or two
 
+
+@address.explained
 def ls(
     status: StatusOption = None,
     group: GroupFilter = None,
@@ -26,24 +29,39 @@ def ls(
     """List executions, what needs a person first; all that are pending unless told otherwise."""
     client = address.open_client(url, namespace)
 
-    async def look() -> Found:
+    async def look() -> tuple[Found, Found]:
         async with client:
-            return await client.search(status=status or None, group=group, function=function, limit=limit)
+            found = await client.search(status=status or None, group=group, function=function, limit=limit)
+            if status:
+                return found, Found()
+            return found, await client.search(status="done", group=group, function=function, limit=HIDDEN_MAX)
 
-    found = asyncio.run(look())
+    found, hidden = asyncio.run(look())
     if as_json:
-        values.data(values.as_json({"executions": list(found), "is_all": found.is_all, "notes": found.notes}))
+        told = {"executions": list(found), "is_all": found.is_all, "notes": found.notes, "not_shown": len(hidden)}
+        values.data(values.as_json(told))
         return
     if found:
         tables.executions(found, _now_ms())
     if not found and found.is_all:
-        view.note("There is none.")
+        view.note("None is pending." if hidden else "There is none.")
+    if hidden:
+        view.note(_hidden(hidden))
     if not found.is_all:
         view.note("Not all are shown: --limit shows more, --status, --group and --func fewer.")
     for note in found.notes:
         view.warning(note)
 
 
+def _hidden(hidden: Found) -> str:
+    """What a list of those that are pending leaves out."""
+    failed = sum(one.state in ("rejected", "timedout") for one in hidden)
+    of_them = f", {failed:,} of them failed" if failed else ""
+    count = f"{len(hidden):,}{'' if hidden.is_all else ' or more'}"
+    return f"Finished and not shown: {count}{of_them}; --status done shows them."
+
+
+@address.explained
 def tree(
     id: Annotated[str, typer.Argument(metavar="ID", help="An execution.")],
     as_json: JsonOption = False,
@@ -66,6 +84,7 @@ def tree(
     asyncio.run(look())
 
 
+@address.explained
 def timers(
     count: Annotated[int, typer.Option("--next", metavar="N", min=1, max=TIMERS_MAX, help="Show this many.")] = 20,
     as_json: JsonOption = False,
@@ -80,10 +99,13 @@ def timers(
             found = await client.timers(count)
         if as_json:
             values.data(values.as_json(found))
-        elif found:
+            return
+        if found:
             tables.timers(found, _now_ms())
         else:
             view.note("There is none.")
+        if more := found.total - len(found):
+            view.note(f"{more:,} more {'falls' if more == 1 else 'fall'} due later: --next shows more.")
 
     asyncio.run(look())
 

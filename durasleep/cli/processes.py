@@ -38,7 +38,7 @@ def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> 
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, tell)
-    children = [_start(command, environment) for command in commands]
+    children = [start(command, environment) for command in commands]
     code, passed_on = 0, 0
     while any(child.poll() is None for child in children):
         wake.wait(LOOK_S)
@@ -54,18 +54,23 @@ def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> 
                 why = "asks for a new start" if ended == EXIT_RESTART else f"was killed by {_name_of(-ended)}"
                 logger.warning("worker process %d %s: started again", child.pid, why)
                 time.sleep(RESTART_S)
-                children[place] = _start(commands[place], environment)
+                children[place] = start(commands[place], environment)
             else:
                 code = ended
                 told.append(signal.SIGTERM)
     return code
 
 
+def is_child() -> bool:
+    """Whether this process is one of several."""
+    return PARENT in os.environ
+
+
 def end_with_parent() -> None:
     """In a child: SIGTERM to ourselves once the parent is gone, however it went."""
-    parent = int(os.environ.get(PARENT, "0"))
-    if not parent:
+    if not is_child():
         return
+    parent = int(os.environ[PARENT])
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -75,7 +80,8 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, name="durasleep-parent", daemon=True).start()
 
 
-def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Run a command as a child that ends with us; it hears no Ctrl-C of the terminal."""
     # In a session of its own: Ctrl-C is for the parent, which passes it on once.
     return subprocess.Popen(
         [sys.executable, "-m", "durasleep", *command],

@@ -23,6 +23,7 @@ ValueOption = Annotated[str | None, typer.Option("--value", metavar="JSON", help
 
 
 @app.command("create")
+@address.explained
 def create(
     id: IdArgument,
     timeout: Annotated[
@@ -47,6 +48,7 @@ def create(
 
 
 @app.command("resolve")
+@address.explained
 def resolve(
     id: IdArgument,
     value: ValueOption = None,
@@ -61,6 +63,7 @@ def resolve(
 
 
 @app.command("reject")
+@address.explained
 def reject(
     id: IdArgument,
     value: ValueOption = None,
@@ -75,6 +78,7 @@ def reject(
 
 
 @app.command("cancel")
+@address.explained
 def cancel(
     id: IdArgument, as_json: JsonOption = False, url: UrlOption = None, namespace: NamespaceOption = None
 ) -> int:

@@ -21,6 +21,7 @@ from durasleep.runtime import recording
 EXIT_DIFFERS = 1
 
 
+@address.explained
 def export(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Executions.")],
     url: UrlOption = None,
@@ -40,6 +41,7 @@ def export(
     asyncio.run(write())
 
 
+@address.explained
 def replay(
     source: Annotated[str, typer.Argument(metavar="ID|FILE", help="An execution, or what `export` wrote; - is stdin.")],
     module: ModuleArgument = None,
@@ -72,7 +74,6 @@ def _read(source: str) -> list[Recording]:
 
 
 async def _load(app: Durasleep, id: str, url: str | None) -> Recording:
-    if url or not app.is_addressed:
-        app.connect(address.find_url(url))
+    address.point(app, url)
     async with app:
         return await app.export(id)

@@ -30,6 +30,7 @@ FIRST_LOOK_S = 0.2  # most calls are over by then
 SHOW_S = 0.5  # the spinner counts seconds
 
 
+@address.explained
 def rpc(
     id: Annotated[str, typer.Argument(metavar="ID", help="What to call it; the same id is the same execution.")],
     function: Annotated[str, typer.Argument(metavar="FUNC", help="The name of a workflow or task.")],
@@ -135,6 +136,7 @@ def _details(error: Exception) -> list[str]:
     return [*([f"it was raised there:\n{remote.rstrip()}"] if remote else []), *getattr(error, "__notes__", ())]
 
 
+@address.explained
 def get(
     id: Annotated[str, typer.Argument(metavar="ID", help="An execution, a timer or a promise.")],
     with_values: Annotated[

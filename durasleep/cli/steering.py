@@ -59,6 +59,7 @@ class _Chosen:
             raise UsageError(f"what to {verb.name}? Give IDs, or find it by --status, --group or --func")
 
 
+@address.explained
 def wake(
     ids: IdsArgument = None,
     status: StatusOption = None,
@@ -76,6 +77,7 @@ def wake(
     return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
 
+@address.explained
 def reschedule(
     ids: IdsArgument = None,
     at: Annotated[str | None, typer.Option("--at", metavar="TIME", help="As 2026-12-24T18:00+01:00.")] = None,
@@ -95,6 +97,7 @@ def reschedule(
     return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
 
+@address.explained
 def cancel(
     ids: IdsArgument = None,
     force: Annotated[bool, typer.Option("--force", help="End it at once; its code hears nothing.")] = False,
@@ -110,6 +113,7 @@ def cancel(
     return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
 
+@address.explained
 def halt(
     ids: IdsArgument = None,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Shown with it.")] = "halted by hand",
@@ -126,6 +130,7 @@ def halt(
     return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
 
+@address.explained
 def resume(
     ids: IdsArgument = None,
     status: StatusOption = None,
@@ -135,11 +140,12 @@ def resume(
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
-    """Let a halted execution go on."""
+    """Let a halted execution go on; one that has failed is over, and can be run again by `durasleep retry`."""
     verb = _Verb("resume", ["halted"], lambda client, which: client.resume(which))
     return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
 
+@address.explained
 def retry(
     ids: IdsArgument = None,
     status: StatusOption = None,
@@ -225,6 +231,9 @@ async def _steer_all(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> int:
         for id, answer in zip(part, answers, strict=True):
             if isinstance(answer, DurasleepError):
                 view.error(str(answer))
+                code = EXIT_FAILED
+            elif verb.name == "resume" and answer.word == "already" and answer.state is not State.RESOLVED:
+                view.error(f"{id} is {answer.state}, and stays so: `durasleep retry {id}` runs it again")
                 code = EXIT_FAILED
             else:
                 values.data(f"{id}: {_describe(verb, answer)}")

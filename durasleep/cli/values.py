@@ -6,7 +6,6 @@ import base64
 import dataclasses
 import json
 import math
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time, timedelta
@@ -36,12 +35,9 @@ def visible(text: str) -> str:
 
 
 def data(text: str) -> None:
-    """A result on stdout, to a program as it is; a reader that has gone has seen enough."""
-    try:
-        sys.stdout.write((visible(text) if sys.stdout.isatty() else text) + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """A result on stdout, to a program as it is."""
+    sys.stdout.write((visible(text) if sys.stdout.isatty() else text) + "\n")
+    sys.stdout.flush()
 
 
 def as_text(value: object) -> str:

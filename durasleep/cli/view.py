@@ -121,7 +121,10 @@ def _ignore(text: str) -> None:
 
 
 def log_to_stderr(level: int) -> None:
-    """Log lines of durasleep on stderr: short on a terminal, dated elsewhere."""
+    """Log lines of durasleep on stderr: short on a terminal, dated elsewhere.
+
+    Where an application has handlers of its own, whenever it sets them up, the lines are theirs, and not ours, too.
+    """
     if sys.stderr.isatty():
         from rich.logging import RichHandler
 
@@ -133,7 +136,7 @@ def log_to_stderr(level: int) -> None:
     logger = logging.getLogger("durasleep")
     logger.handlers[:] = [handler]
     logger.setLevel(level)
-    logger.propagate = False
+    handler.addFilter(lambda _: logger.handlers == [handler] and not logging.getLogger().handlers)
 
 
 def instant(ms: int) -> str:

@@ -8,20 +8,25 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from durasleep import devserver
+from durasleep import devserver, telemetry
+from durasleep.address import project_directory
 from durasleep.app import run_worker
 from durasleep.cli import address, view
 from durasleep.cli import processes as several
+from durasleep.cli import reload as reloading
 from durasleep.cli.options import FsyncOption, ReplicasOption, UrlOption
 from durasleep.errors import StoreError
 
 GIVEN_URL = "DURASLEEP_GIVEN_URL"
 """The environment variable that passes --url on to the processes of --processes."""
 LOOK_S = 1.0  # whether a server without a worker is still there
+
+logger = logging.getLogger("durasleep")
 
 ModuleArgument = Annotated[
     str | None,
@@ -42,9 +47,11 @@ EvictionOption = Annotated[
     bool,
     typer.Option("--i-accept-eviction", help="Serve even if this Redis may drop sleeping workflows when it is full."),
 ]
+ReloadOption = Annotated[bool, typer.Option("--reload", help="Start the worker again whenever the code changes.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
 
 
+@address.explained
 def worker(
     module: ModuleArgument = None,
     group: GroupOption = None,
@@ -64,6 +71,11 @@ def worker(
     """
     _prepare_output(verbose)
     app = address.load_app(address.find_app(module))
+    telemetry.be_heard()
+    url = url or os.environ.get(GIVEN_URL)
+    where = address.point(app, url)
+    if not several.is_child():
+        logger.info("this worker uses %s", where)
     if processes > 1:
         given = [*([module] if module else []), "--concurrency", str(concurrency)]
         for option, value in (("--group", group), ("--min-replicas", min_replicas)):
@@ -78,12 +90,9 @@ def worker(
         given += [option for option, is_set in flags if is_set]
         names = [["--name", f"{name}-{number}"] if name else [] for number in range(1, processes + 1)]
         # Not among the arguments, which everybody on the machine can read: a URL may hold a password.
-        environment = {GIVEN_URL: url} if url else {}
+        environment = {GIVEN_URL: where.url} if url or not app.is_addressed else {}
         raise typer.Exit(several.serve([["worker", *given, *own] for own in names], environment))
     several.end_with_parent()
-    url = url or os.environ.get(GIVEN_URL)
-    if url or not app.is_addressed:
-        app.connect(address.find_url(url))
     run_worker(
         app.worker(
             group=group,
@@ -102,16 +111,29 @@ def dev(
     group: GroupOption = None,
     concurrency: ConcurrencyOption = 100,
     debug: DebugOption = False,
+    reload: ReloadOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """A Redis of this directory, kept in ./.durasleep/, and a worker; other commands here find it."""
+    """A Redis of this directory, kept in ./.durasleep/, and a worker; programs and commands here and below find it."""
     _prepare_output(verbose)
-    named = address.named_app(module)
-    app = None if named is None else address.load_app(named)
+    if reload:
+        reloading.watcher()
+    named = address.find_app(module) if reload else address.named_app(module)
+    app = None if named is None or reload else address.load_app(named)
     with devserver.DevServer(devserver.DIRECTORY) as server:
         kept = f"keeps its data in ./{devserver.DIRECTORY}/" if server.keeps else "keeps nothing"
         view.note(f"{server.binary.kind} at {server.url} {kept}; Ctrl-C ends it")
-        if app is None:
+        if reload:
+            options = ["--concurrency", str(concurrency)]
+            options += ["--group", group] if group else []
+            options += [option for option, is_set in (("--debug", debug), ("--verbose", verbose)) if is_set]
+            reloading.serve(
+                ["worker", str(named), *options],
+                {GIVEN_URL: server.url},
+                project_directory() or Path.cwd(),
+                lambda: _check_running(server),
+            )
+        elif app is None:
             view.note("no application is named, so there is no worker: durasleep worker MODULE starts one here")
             _until_told_to_stop(server)
         else:
@@ -136,5 +158,9 @@ def _until_told_to_stop(server: devserver.DevServer) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, tell)
     while not told.wait(LOOK_S):
-        if not server.running:
-            raise StoreError(f"the server has ended; {server.directory}/server.log says why")
+        _check_running(server)
+
+
+def _check_running(server: devserver.DevServer) -> None:
+    if not server.running:
+        raise StoreError(f"the server has ended; {server.directory}/server.log says why")

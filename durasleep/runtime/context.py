@@ -329,7 +329,10 @@ class Context:
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """Logs each line once: it is silent while replaying."""
+        """Logs each line once, with the id before it: it is silent while replaying.
+
+        It is the logger ``durasleep.workflow``; its records have the attributes ``execution`` and ``function``.
+        """
         return _WorkflowLogger(self)
 
     @property
@@ -410,6 +413,16 @@ class TransactionBuilder:
                 raise UsageError("this transaction has no commands: nothing was sent")
             self._future = self._journal.call(Kind.TRANSACTION, "", Any, lambda number: Transaction(number, commands))
         return self._future.__await__()
+
+
+def _name_execution(record: logging.LogRecord) -> bool:
+    """A line begins with the id, whatever handlers show it."""
+    if id := getattr(record, "execution", ""):
+        record.msg = f"{id.replace('%', '%%') if record.args else id}: {record.msg}"
+    return True
+
+
+_log.addFilter(_name_execution)
 
 
 class _WorkflowLogger(logging.LoggerAdapter[logging.Logger]):

@@ -100,6 +100,8 @@ _REFUSED_IN_SCRIPT = ("can't run this command", "ACL failure in script")
 # Redis 6.2 puts the place in front of what failed in a script.
 _PLACE = re.compile(r"(?:ERR )?Error running script .*?(?:@user_script: ?\d+: -?)+(?=[A-Z]{2})", re.DOTALL)
 
+_SECRET_OPTION = re.compile(r"([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
+
 
 class RawConnection(Protocol):
     """What we use of a redis-py asyncio connection."""
@@ -140,7 +142,7 @@ class Connector:
             try:
                 pool = AsyncPool.from_url(source)
             except ValueError as error:
-                raise UsageError(f"{_without_secret(source)!r} is not a Redis URL: {error}") from None
+                raise UsageError(f"{without_secret(source)!r} is not a Redis URL: {error}") from None
         elif isinstance(source, redis.Redis | redis.asyncio.Redis):  # pyright: ignore[reportUnnecessaryIsInstance]
             pool = source.connection_pool
             if isinstance(pool, sentinel.AnySentinelPool):
@@ -226,14 +228,15 @@ def _check_secret(url: str) -> None:
     is_cut = "@" in split.fragment or any("@" in part and "=" not in part for part in split.query.split("&"))
     if is_cut or ("@" in split.path and split.scheme != "unix"):
         raise UsageError(
-            f"{_without_secret(url)!r} is not a Redis URL: in a user name or password write '/' as %2F, '#' as %23, "
+            f"{without_secret(url)!r} is not a Redis URL: in a user name or password write '/' as %2F, '#' as %23, "
             "'?' as %3F, '@' as %40 and ':' as %3A"
         )
 
 
-def _without_secret(url: str) -> str:
+def without_secret(url: str) -> str:
     """A URL, right or wrong, to show."""
-    return re.sub(r"(?<=//).*@", "***@", url, flags=re.DOTALL) if "//" in url else re.sub(r".*@", "***@", url)
+    shown = re.sub(r"(?<=//).*@", "***@", url, flags=re.DOTALL) if "//" in url else re.sub(r".*@", "***@", url)
+    return _SECRET_OPTION.sub(r"\1***", shown)
 
 
 def _address(arguments: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -168,9 +168,14 @@ def _config_of(reply: list[bytes]) -> dict[str, str]:
 
 def diagnose(facts: Facts) -> list[Diagnosis]:
     """What the facts mean, the worst first."""
-    order = list(Level)
     found = [*_server(facts), *_eviction(facts), *_persistence(facts), *_replicas(facts), *_memory(facts)]
     found += [*_clock(facts), *_latency(facts), *_rights(facts)]
+    return worst_first(found)
+
+
+def worst_first(found: Iterable[Diagnosis]) -> list[Diagnosis]:
+    """In the order in which people should read them."""
+    order = list(Level)
     return sorted(found, key=lambda one: -order.index(one.level))
 
 

@@ -95,6 +95,13 @@ class Timer:
     due_at_ms: int
 
 
+class Timers(list[Timer]):
+    """What falls due next, soonest first."""
+
+    total = 0
+    """How many there are, the later ones too."""
+
+
 # -- search ------------------------------------------------------------------
 
 
@@ -211,8 +218,8 @@ def _sources(
     if "halted" in statuses:
         sources.append(partial(_read_halted, keys))
     if statuses & {"queued", "running"}:
-        queues = yield from _queues(keys, group, found)
-        sources += (partial(_read_queue, keys, queue) for queue in queues)
+        names = yield from queues(keys, group, found)
+        sources += (partial(_read_queue, keys, queue) for queue in names)
     if statuses & {"delayed", "suspended"}:
         sources.append(partial(_read_timers, keys, statuses))
     if "suspended" in statuses:
@@ -251,11 +258,16 @@ def _look(keys: Keyspace, ids: list[str], is_wanted: Callable[[Summary], bool], 
                     heads.append(head)
             elif head is not None:
                 found.notes.append(str(head))
-            elif id.startswith(_ASIDE) and ": " in id:
+            elif is_aside(id):
                 found.notes.append(f"put aside: {id}")
         workers = yield from calls.holders(keys, heads)
         summaries = [_summary(head, worker) for head, worker in zip(heads, workers, strict=True)]
         found += (one for one in summaries if is_wanted(one))
+
+
+def is_aside(name: str) -> bool:
+    """Whether a name in the halted set is that of something broken, and of no execution."""
+    return name.startswith(_ASIDE) and ": " in name
 
 
 def _summary(head: Head, worker: str | None) -> Summary:
@@ -275,15 +287,15 @@ def _summary(head: Head, worker: str | None) -> Summary:
     )
 
 
-def _queues(keys: Keyspace, group: str | None, found: Found) -> Plan[list[str]]:
+def queues(keys: Keyspace, group: str | None, found: Found) -> Plan[list[str]]:
     """The streams of a group, or of all, that exist."""
     prefix = keys.queue("")
     names: set[str] = set()
     cursor: _Cursor = b""
     for _ in range(STEPS_MAX):
         [page] = yield [_scan(prefix, cursor)]
-        queues, cursor = value_of(page)
-        names.update(queue for queue, _ in queues if group in (None, queue.partition("/")[0]))
+        scanned, cursor = value_of(page)
+        names.update(queue for queue, _ in scanned if group in (None, queue.partition("/")[0]))
         if cursor is None:
             return sorted(names)
     found.is_all = False
@@ -363,7 +375,7 @@ def _stream(command: bytes, key: str, start: bytes, end: bytes) -> Command[_Page
 # -- timers ------------------------------------------------------------------
 
 
-def timers(keys: Keyspace, limit: int = 20) -> Plan[list[Timer]]:
+def timers(keys: Keyspace, limit: int = 20) -> Plan[Timers]:
     """What falls due next, soonest first."""
     if not 1 <= limit <= TIMERS_MAX:
         raise UsageError(f"limit {limit}: 1 to {TIMERS_MAX} timers can be shown")
@@ -371,13 +383,18 @@ def timers(keys: Keyspace, limit: int = 20) -> Plan[list[Timer]]:
     def parse(flat: list[Any]) -> list[tuple[str, int]]:
         return [(to_text(member), int(float(score))) for member, score in pairs(flat)]
 
-    [answer] = yield [Command([b"ZRANGE", keys.timers.encode(), b"0", b"%d" % (limit - 1), b"WITHSCORES"], parse)]
+    [answer, total] = yield [
+        Command([b"ZRANGE", keys.timers.encode(), b"0", b"%d" % (limit - 1), b"WITHSCORES"], parse),
+        Command([b"ZCARD", keys.timers.encode()], int),
+    ]
     members: list[tuple[str, int]] = value_of(answer)
     wanted: list[Call] = []
     for member, _ in members:
         wanted += _about(keys, member)
     answers = iter((yield wanted) if wanted else ())
-    return [_timer(member, due_ms, next(answers), next(answers)) for member, due_ms in members]
+    found = Timers(_timer(member, due_ms, next(answers), next(answers)) for member, due_ms in members)
+    found.total = max(len(found), value_of(total))
+    return found
 
 
 def _about(keys: Keyspace, member: str) -> tuple[Call, Call]:

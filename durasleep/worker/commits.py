@@ -43,6 +43,7 @@ class Commits:
         """
         self._store = store
         self.keys = store.keys
+        self.clock = store.clock
         self.consumer = consumer
         self._settings = settings
         self._on_error = on_error

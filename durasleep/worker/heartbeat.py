@@ -73,7 +73,8 @@ class Heartbeat:
         self._on_beat = on_beat
         self._on_unfit = on_unfit
         self._loop_thread = loop_thread
-        self._info = f"{socket.gethostname()}:{os.getpid()}"
+        host = socket.gethostname().encode(errors="backslashreplace").decode()  # its bytes may be no text
+        self._info = f"{host}:{os.getpid()}"
         self._beat_ms = round(settings.heartbeat_s * 1000)
         self._client_id = 0
         self._pulse = time.monotonic()

@@ -10,6 +10,7 @@ import msgspec
 from durasleep import telemetry
 from durasleep.model import DUE_MS_MAX, Entry, Number, Op, StartTimer, State
 from durasleep.runtime.replay import CanceledOutcome, Continued, Halted, Progress, Rejected
+from durasleep.store.reads import Head
 
 
 class Story(msgspec.Struct, eq=False):
@@ -18,15 +19,12 @@ class Story(msgspec.Struct, eq=False):
     id: str
     entries: Collection[Entry]
     """The journal it began with."""
-    began: float
-    """When this activation did, by the monotonic clock."""
     asked: list[tuple[Sequence[Op], float]] = []
     """What it has asked for since, and when."""
     settled: list[Number] = []
 
-    def wake(self, numbers: Iterable[Number], began: float) -> None:
+    def wake(self, numbers: Iterable[Number]) -> None:
         """It goes on, for these have settled."""
-        self.began = began
         self.settled += numbers
 
     def suspended(self, now_ms: int) -> str:
@@ -47,22 +45,22 @@ class Story(msgspec.Struct, eq=False):
             dues.pop(number, None)
         return dues
 
-    def ended(self, progress: Progress) -> str:
-        """How it ended."""
-        after = describe_since(self.began)
+    def ended(self, progress: Progress, head: Head, now_ms: int) -> str:
+        """How it ended, and how long it has lived: most of that in no hand."""
+        after = describe_since(head.created_ms, now_ms)
         match progress.outcome:
             case Rejected(text=text):
                 return f"{self.id} rejected after {after}: {text}"
             case CanceledOutcome():
-                return f"{self.id} canceled"
+                return f"{self.id} canceled after {after}"
             case Continued():
-                return f"{self.id} goes on as a new run after {after}"
+                return f"{self.id} goes on as a new run after {describe_since(head.begun_ms, now_ms)}"
             case Halted():
                 return f"{self.id} waits for a person: durasleep get {self.id}"
             case _:
                 return f"{self.id} resolved after {after}"
 
 
-def describe_since(began: float) -> str:
-    """How long ago a monotonic instant was."""
-    return telemetry.describe_ms(round((time.monotonic() - began) * 1000))
+def describe_since(then_ms: int, now_ms: int) -> str:
+    """How long ago something was; the clocks of two machines may differ by a little."""
+    return telemetry.describe_ms(max(0, now_ms - then_ms))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable, Collection, Sequence
 from operator import attrgetter
 from typing import Any
@@ -73,7 +72,6 @@ class Task:
     __slots__ = (
         "_all",
         "_args",
-        "_began",
         "_definition",
         "_end",
         "_head",
@@ -97,7 +95,6 @@ class Task:
         self._running = running
         self._head = loaded.head
         self._definition = definition
-        self._began = time.monotonic()
         self._number = 1
         self._is_open = False
         self._is_canceled = False
@@ -176,7 +173,7 @@ class Task:
         if retry is None or self._is_canceled or not retry.wants(error, self._number):
             error = as_exception(failure_of(error), self._definition.name)
             payload = self._all.codec.encode_error(error)
-            said = f"rejected after {describe_since(self._began)}: {type(error).__name__}: {error}"
+            said = f"rejected after {self._lifetime()}: {type(error).__name__}: {error}"
             self.end(Outcome.REJECT, payload, said)
             return
         delay_ms = retry.delay_ms(error, self._number, random.random())
@@ -256,7 +253,10 @@ class Task:
         if self._said:
             logger.warning("%s %s", self._running.lease.id, self._said)
         elif word and self._all.lines.has_room(word):
-            logger.info("%s %s after %s", self._running.lease.id, word, describe_since(self._began))
+            logger.info("%s %s after %s", self._running.lease.id, word, self._lifetime())
+
+    def _lifetime(self) -> str:
+        return describe_since(self._head.created_ms, self._all.commits.clock.now_ms())
 
     def _cancel(self) -> None:
         """It is told once, where it awaits; between two attempts it ends at once."""

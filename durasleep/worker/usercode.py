@@ -79,14 +79,15 @@ class UserCode:
             name=f"durasleep:{head.id}~{call.number}",
         )
 
-    def result_of(self, call: StepCall, task: asyncio.Task[Any]) -> StepResult:
-        """How a step that is over ended, as it will be journaled."""
+    def result_of(self, call: StepCall, task: asyncio.Task[Any], owner: str) -> StepResult:
+        """How a step of the execution ``owner`` that is over ended, as it will be journaled."""
         try:
             value = self._codec.encode(task.result(), f"the result of {call.name}")
             return StepResult(call.number, call.name, State.RESOLVED, value)
         except BaseException as error:  # noqa: BLE001 - whatever a user's function raises is its result
             failure = error
-        logger.warning("step %s (%s) failed: %s: %s", call.number, call.name, type(failure).__name__, failure)
+        what = f"step {call.number} ({call.name}) of {owner}"
+        logger.warning("%s failed: %s: %s", what, type(failure).__name__, failure)
         # A CancelledError of its own is told as what it is: for the workflow, nobody canceled it.
         payload = self._codec.encode_error(as_exception(failure, f"step {call.name}"))
         return StepResult(call.number, call.name, State.REJECTED, payload)

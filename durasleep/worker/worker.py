@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any, TypeVarTuple
 
+from durasleep import telemetry
 from durasleep.codec import Codec
 from durasleep.errors import DurasleepError, SchemaMismatch, StoreUnavailable, ThreadsLost, UnsupportedServer
 from durasleep.model import check_name
@@ -41,9 +42,11 @@ LOOP_RETRY_S = 1.0  # after a loop failed; a broken Redis must not be asked in a
 
 
 def default_name() -> str:
-    """A worker name that says where it runs."""
-    host = "".join(char if char.isalnum() or char in "_.-" else "-" for char in socket.gethostname())
-    return f"{host[:50]}-{os.getpid()}"
+    """A worker name that says where it runs. Redis takes only ASCII: another alphabet is spelled as DNS does."""
+    host = socket.gethostname()
+    spelled = host if host.isascii() else host.encode("punycode").decode()
+    plain = "".join(char if char.isalnum() or char in "_.-" else "-" for char in spelled)
+    return f"{plain[:50] or 'worker'}-{os.getpid()}"
 
 
 class Worker:
@@ -167,6 +170,7 @@ class Worker:
         itself: all its threads are held by functions nobody waits for any more.
         """
         async with self._lifespan():
+            telemetry.be_heard()
             await self._serve()
         if self._unfit is not None:
             raise self._unfit

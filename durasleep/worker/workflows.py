@@ -97,7 +97,7 @@ class Workflows:
         head, entries = loaded.head, loaded.entries.values()
         began = time.monotonic()
         activation = self.activation(definition, _info(head, definition), head)
-        work = running.work = Workflow(self, running, head, Story(head.id, entries, began), activation)
+        work = running.work = Workflow(self, running, head, Story(head.id, entries), activation)
         running.order = head.order
         work.drive(began, activation.start, entries, head.unseen)
 
@@ -116,7 +116,7 @@ class Workflows:
             self.close(kept.activation)
             return False
         began = time.monotonic()
-        kept.story.wake(loaded.entries, began)
+        kept.story.wake(loaded.entries)
         work = running.work = Workflow(self, running, loaded.head, kept.story, kept.activation)
         running.order = loaded.head.order
         work.drive(began, kept.activation.feed, loaded.entries.values())
@@ -242,7 +242,7 @@ class Workflow(msgspec.Struct, eq=False):
             if not running.is_committing:  # else it goes on with the answer
                 self._go_on()
             return
-        running.ops += (self.all.code.result_of(call, task),)
+        running.ops += (self.all.code.result_of(call, task, running.lease.id),)
         self.all.commits.due(running)
 
     def _stop(self, numbers: Collection[Number]) -> None:
@@ -347,8 +347,10 @@ class Workflow(msgspec.Struct, eq=False):
         all.in_hand.let_go(self.running)
 
     def _say_ended(self) -> None:
-        if not isinstance(self.progress.outcome, Resolved) or self.all.lines.has_room("resolved"):
-            logger.info(self.story.ended(self.progress))
+        outcome = self.progress.outcome
+        if not isinstance(outcome, Resolved) or self.all.lines.has_room("resolved"):
+            level = logging.WARNING if isinstance(outcome, Rejected) else logging.INFO
+            logger.log(level, self.story.ended(self.progress, self.head, self.all.clock.now_ms()))
 
     def put_away(self) -> None:
         activation, self.activation = self.activation, None

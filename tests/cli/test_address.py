@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 
 from durasleep import Durasleep
+from durasleep.address import find
 from durasleep.cli import address
+from durasleep.cli.app import app as command_line
 from durasleep.devserver import DIRECTORY
 from durasleep.errors import UsageError
-from tests.cli.conftest import forget_modules_in
+from durasleep.store.connection import Connector
+from durasleep.sync import Client
+from tests.cli.conftest import Quick, forget_modules_in
+from tests.cli.terminal import Terminal, lines
 from tests.servers import MakeServer
 
 VARIABLES = ("DURASLEEP_REDIS_URL", "REDIS_URL", "DURASLEEP_APP", "DURASLEEP_NAMESPACE")
+
+
+def commands_of(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """All commands below one, with what is typed to call each."""
+    for name, below in getattr(command, "commands", {}).items():
+        yield from commands_of(below, *path, name)
+    if not hasattr(command, "commands"):
+        yield path, command
 
 
 @pytest.fixture(autouse=True)
@@ -29,26 +45,152 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     forget_modules_in(tmp_path)
 
 
-def test_the_first_of_option_environment_pyproject_and_dev_server_wins(
+def test_programs_and_commands_take_the_first_that_names_one(
     here: Path, monkeypatch: pytest.MonkeyPatch, make_server: MakeServer
 ) -> None:
-    assert address.find_url(None) == "redis://localhost:6379"
+    def assert_used(url: str, why: str) -> None:
+        program = Durasleep().address
+        assert (program.url, address.find_url(None)) == (url, program)
+        assert Durasleep().worker()._store.connector.address == Connector.of(url).address
+        assert Client()._store.connector.address == Connector.of(url).address
+        assert why in program.why
+
+    assert_used("redis://localhost:6379/0", "default")
     server = make_server(directory=here / DIRECTORY, persist=False)
-    assert address.find_url(None) == server.url
+    assert_used(server.url, f"`durasleep dev` of {here}")
     (here / "pyproject.toml").write_text('[tool.durasleep]\nurl = "redis://pyproject"\nnamespace = "toml"\n')
-    assert address.find_url(None) == "redis://pyproject"
+    assert_used("redis://pyproject", f"[tool.durasleep] of {here / 'pyproject.toml'}")
     monkeypatch.setenv("REDIS_URL", "redis://environment")
-    assert address.find_url(None) == "redis://environment"
+    assert_used("redis://environment", "REDIS_URL")
     monkeypatch.setenv("DURASLEEP_REDIS_URL", "redis://ours")
-    assert address.find_url(None) == "redis://ours"
-    assert address.find_url("redis://option") == "redis://option"
+    assert_used("redis://ours", "DURASLEEP_REDIS_URL")
+    assert address.find_url("redis://option").url == "redis://option"
+    assert Durasleep("redis://explicit").address.url == "redis://explicit"
     monkeypatch.setenv("DURASLEEP_REDIS_URL", "")
-    assert address.find_url(None) == "redis://environment"
+    assert_used("redis://environment", "REDIS_URL")
+
+
+def test_a_worker_names_its_redis_and_why_before_all_else(here: Path, make_server: MakeServer) -> None:
+    (here / "shop.py").write_text("from durasleep import Durasleep\napp = Durasleep()\n")
+    url, log = make_server(persist=False).url, here / "log"
+    for options in ((), ("--processes", "2")):
+        with Terminal(here, REDIS_URL=url).running("worker", "shop", *options, until="is ready", keep=log):
+            first, *others = log.read_text().splitlines()
+        assert first.endswith(f" this worker uses {url} (REDIS_URL)")
+        assert not [line for line in others if "uses" in line]
+
+
+def test_the_doctor_names_its_redis_and_why(here: Path, quick: Quick, make_server: MakeServer) -> None:
+    url = make_server().url
+    said = quick(Terminal(here, REDIS_URL=url), "doctor")
+    assert said.out.splitlines()[0] == f"good    address: {url} (REDIS_URL)"
+    found = json.loads(quick(Terminal(here, REDIS_URL=url), "doctor", "--json").out)
+    assert (found[0]["subject"], found[0]["text"]) == ("address", f"{url} (REDIS_URL)")
+    in_vain = quick(Terminal(here, REDIS_URL="redis://:secret@127.0.0.1:1"), "doctor")
+    assert (in_vain.code, in_vain.out) == (4, "good    address: redis://***@127.0.0.1:1 (REDIS_URL)\n")
+
+
+def test_what_names_it_may_come_after_the_application_was_made(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Durasleep()
+    monkeypatch.setenv("REDIS_URL", "redis://later")  # as python-dotenv does
+    assert app.address.url == "redis://later"
+    monkeypatch.setenv("REDIS_URL", "redis://too-late")
+    assert app.address.url == "redis://later"
+
+
+def test_all_is_found_from_a_directory_below(
+    here: Path, monkeypatch: pytest.MonkeyPatch, make_server: MakeServer
+) -> None:
+    below = here / "src" / "shop"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    server = make_server(directory=here / DIRECTORY, persist=False)
+    (here / "src" / "pyproject.toml").write_text("[tool.other]\n")
+    (here / "pyproject.toml").write_text('[tool.durasleep]\napp = "topmost"\nnamespace = "toml"\n')
+    (here / "topmost.py").write_text("from durasleep import Durasleep\napp = Durasleep(group='found')\n")
+    assert find().url == server.url
+    assert address.find_namespace(None) == "toml"
+    assert address.load_app(address.find_app(None)).group == "found"
+    nearer = make_server(directory=below / DIRECTORY, persist=False)
+    assert find().url == nearer.url
+    nearer.stop()
+    assert find().url == server.url
+
+
+def test_nothing_is_believed_that_anybody_may_have_put_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    below = here / "below"
+    below.mkdir()
+    (here / "pyproject.toml").write_text('[tool.durasleep]\nurl = "redis://elsewhere"\n')
+    monkeypatch.chdir(below)
+    assert find().url == "redis://elsewhere"
+    here.chmod(0o1777)
+    assert find().url == "redis://localhost:6379/0"
+    monkeypatch.chdir(here)  # who works there knows what is there
+    assert find().url == "redis://elsewhere"
 
 
 def test_a_dev_server_that_has_gone_is_not_found(here: Path, make_server: MakeServer) -> None:
     make_server(directory=here / DIRECTORY, persist=False).kill()
-    assert address.named_url(None) is None
+    assert find().url == "redis://localhost:6379/0"
+
+
+def test_a_wrong_url_is_said_at_once_where_it_is_explicit(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="not a Redis URL"):
+        Durasleep("ftp://host")
+    monkeypatch.setenv("REDIS_URL", "ftp://host")
+    app = Durasleep()
+    with pytest.raises(UsageError, match="not a Redis URL"):
+        app.worker()
+
+
+CONNECTING = {
+    " ".join(path): command
+    for path, command in commands_of(typer.main.get_command(command_line))
+    if any(parameter.name == "url" for parameter in command.params)
+}
+
+
+@pytest.mark.parametrize("name", CONNECTING)
+def test_every_command_that_connects_can_explain_where_to_and_connects_nowhere(
+    here: Path, quick: Quick, name: str
+) -> None:
+    (here / "shop.py").write_text("from durasleep import Durasleep\napp = Durasleep()\n")
+    (here / "pyproject.toml").write_text('[tool.durasleep]\nurl = "redis://me:secret@127.0.0.1:1"\napp = "shop"\n')
+    terminal = Terminal(here, REDIS_URL="redis://127.0.0.1:2/0?password=secret")
+    said = quick(terminal, *name.split(), "--explain-address")
+    assert (said.code, said.err) == (0, "")
+    shown = [(line.split(":")[0], line.partition(":")[2].strip()) for line in lines(said.out)]
+    assert [name for name, _ in shown if name != "the application"] == [
+        "--url",
+        "DURASLEEP_REDIS_URL",
+        "REDIS_URL",
+        "pyproject.toml",
+        "durasleep dev",
+        "the default",
+        "used",
+    ]
+    assert "secret" not in said.out
+    assert dict(shown)["pyproject.toml"] == "redis://***@127.0.0.1:1"
+    assert dict(shown)["used"] == "redis://127.0.0.1:2/0?password=*** (REDIS_URL)"
+    other = quick(terminal, *name.split(), "--explain-address", "--url", "redis://127.0.0.1:3")
+    assert other.out.endswith("used: redis://127.0.0.1:3 (--url)\n")
+
+
+def test_what_an_application_names_itself_is_explained(here: Path, quick: Quick) -> None:
+    (here / "shop.py").write_text("from durasleep import Durasleep\napp = Durasleep('redis://:secret@own')\n")
+    said = quick(Terminal(here), "worker", "shop", "--explain-address")
+    assert said.out.endswith("used: redis://***@own (the application names it)\n")
+    assert "\nthe application:     redis://***@own\n" in said.out
+
+
+def test_a_broken_pyproject_is_part_of_the_explanation(here: Path, quick: Quick) -> None:
+    (here / "pyproject.toml").write_text("[tool.durasleep")
+    explained = quick(Terminal(here), "ls", "--explain-address", "--url", "redis://host")
+    assert (explained.code, explained.out.splitlines()[-1]) == (0, "used: redis://host (--url)")
+    assert "cannot be read" in explained.out
+    unknown = quick(Terminal(here), "ls", "--explain-address")
+    assert unknown.code == 2
+    assert "cannot be read" in unknown.err
 
 
 def test_the_namespace_is_found_in_the_same_order(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +221,7 @@ def test_a_pyproject_that_is_wrong_is_said_so(here: Path, content: str | bytes, 
 def test_a_pyproject_without_a_word_of_us_names_nothing(here: Path) -> None:
     (here / "pyproject.toml").write_text("[tool.other]\nx = 1\n")
     assert address.named_app(None) is None
-    assert address.named_url(None) is None
+    assert find().url == "redis://localhost:6379/0"
 
 
 def test_the_application_is_named_by_argument_environment_or_pyproject(

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 import redis
@@ -297,6 +297,36 @@ def test_what_halted_shows_the_difference_line_by_line(
     assert json.loads(quick(here, "get", "c", "--json").out)["status"] == "halted"
 
 
+@pytest.mark.parametrize(
+    "setting_up",
+    [
+        "logging.basicConfig(level=logging.INFO, format='MINE %(message)s')",
+        (
+            "logging.config.dictConfig({'version': 1, 'formatters': {'mine': {'format': 'MINE %(message)s'}}, "
+            "'handlers': {'all': {'class': 'logging.StreamHandler', 'formatter': 'mine'}}, "
+            "'root': {'handlers': ['all']}})"
+        ),
+        (
+            "logging.getLogger('durasleep').addHandler(mine := logging.StreamHandler()), "
+            "mine.setFormatter(logging.Formatter('MINE %(message)s'))"
+        ),
+    ],
+)
+@pytest.mark.parametrize("when", ["at import", "in its lifespan"])
+def test_an_application_that_sets_up_its_log_has_every_line_once(
+    here: Terminal, tmp_path: Path, setting_up: str, when: str
+) -> None:
+    late = f"@app.lifespan\nasync def resources():\n    {setting_up}\n    yield\n"
+    text = APP + "\nimport logging.config\n" + (late if when == "in its lifespan" else setting_up)
+    (here.directory / "shop.py").write_text(text)
+    with here.running("worker", "shop", until="is ready", keep=tmp_path / "log"):
+        assert here.run("rpc", "f", "fail").code == 1
+    said = (tmp_path / "log").read_text().splitlines()
+    assert len([line for line in said if "this worker uses" in line]) == 1, said
+    for what in ("is ready", "f rejected after", "has left"):
+        assert [line.startswith("MINE ") for line in said if what in line] == [True], said
+
+
 def test_a_dev_server_keeps_sleepers_and_is_found_by_other_commands(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(APP)
     terminal = Terminal(tmp_path)
@@ -311,6 +341,30 @@ def test_a_dev_server_keeps_sleepers_and_is_found_by_other_commands(tmp_path: Pa
     assert (tmp_path / ".durasleep").is_dir()
     with terminal.running("dev", "shop", until="is ready"):
         assert terminal.run("rpc", "s-1", "sleep", "2").out == "slept 2.0\n"
+
+
+def test_who_waits_while_a_dev_server_is_restarted_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(APP)
+    (tmp_path / "below").mkdir()
+    terminal, below = Terminal(tmp_path), Terminal(tmp_path / "below")
+    program = "import asyncio, shop; print(asyncio.run(shop.app.get('s').result()))"
+    with terminal.running("dev", "shop", until="is ready") as dev:
+        assert below.run("rpc", "s", "sleep", "600", "--no-wait").code == 0
+        waiting = [
+            subprocess.Popen(command, cwd=directory, env=below.environment | paths, stdout=subprocess.PIPE, text=True)
+            for command, directory, paths in (
+                ([*COMMAND, "rpc", "s", "sleep", "600"], below.directory, {}),
+                ([sys.executable, "-c", program], below.directory, {"PYTHONPATH": f"{ROOT}:{tmp_path}"}),
+            )
+        ]
+        listener: Any = redis.Redis.from_url(json.loads((tmp_path / ".durasleep" / "server.json").read_text())["url"])
+        with listener as client:
+            wait_for(lambda: len(client.execute_command("CLIENT", "LIST").split(b"cmd=xread ")) == 4, "all to listen")
+        dev.send_signal(signal.SIGTERM)
+        assert dev.wait(20) == 0
+    with terminal.running("dev", "shop", until="is ready"):
+        assert below.run("wake", "s").code == 0
+        assert [process.communicate(timeout=PATIENCE_S)[0] for process in waiting] == ["slept 600.0\n"] * 2
 
 
 def test_a_dev_server_without_an_application_runs_nothing(tmp_path: Path, quick: Quick) -> None:

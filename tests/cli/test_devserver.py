@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,40 @@ def test_a_running_server_is_discovered_and_a_stopped_one_is_not(make_server: Ma
     server.stop()
     assert discover(directory) is None
     assert not (directory / "server.json").exists()
+
+
+def test_a_new_start_in_the_same_directory_keeps_the_port(make_server: MakeServer, tmp_path: Path) -> None:
+    port = start_and_stop(make_server, tmp_path / "d")
+    assert start_and_stop(make_server, tmp_path / "d") == port
+    assert start_and_stop(make_server, tmp_path / "other") != port
+    with socket.create_server(("127.0.0.1", port)):
+        other = start_and_stop(make_server, tmp_path / "d")
+    assert other != port
+    assert start_and_stop(make_server, tmp_path / "d") == other
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "0", "80", "65536", "1e4", "\xff"])
+def test_a_port_that_cannot_be_one_is_forgotten(make_server: MakeServer, tmp_path: Path, text: str) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "port").write_text(text)
+    port = start_and_stop(make_server, tmp_path / "d")
+    assert (tmp_path / "d" / "port").read_text() == f"{port}\n"
+
+
+def start_and_stop(make_server: MakeServer, directory: Path) -> int:
+    server = make_server(directory=directory)
+    server.stop()
+    return server.port
+
+
+def test_git_sees_nothing_of_its_directory(make_server: MakeServer, tmp_path: Path) -> None:
+    server = make_server(directory=tmp_path / ".durasleep")
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=tmp_path, check=True, capture_output=True)
+    assert status.stdout == b""
+    (server.directory / ".gitignore").write_text("*.log\n")
+    server.restart()
+    assert (server.directory / ".gitignore").read_text() == "*.log\n"  # it is the user's by then
 
 
 @pytest.mark.parametrize(

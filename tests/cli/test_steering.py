@@ -93,7 +93,9 @@ def test_lists_say_what_runs_and_what_falls_due(here: Terminal, quick: Quick) ->
     assert listed(here, quick, "--status", "done") == {}
     shown = quick(here, "ls").out
     assert re.search(r"^ID +STATUS +FUNCTION +GROUP +AGE +DETAILS$", shown, re.MULTILINE), shown
-    assert re.search(r"^s-1 +suspended +sleep +workers +\d+ m?s +until .* \(\d+ min( \d+ s)?\)$", shown, re.MULTILINE)
+    assert re.search(
+        r"^s-1 +suspended +sleep +workers +[\d.]+ m?s +until .* \(\d+ min( \d+ s)?\)$", shown, re.MULTILINE
+    )
     assert re.search(r"^lonely +queued +sleep +gpu .*for a worker of group gpu$", shown, re.MULTILINE), shown
     cut = quick(here, "ls", "--limit", "1")
     assert (len(lines(cut.out)), cut.code) == (2, 0)
@@ -105,6 +107,39 @@ def test_lists_say_what_runs_and_what_falls_due(here: Terminal, quick: Quick) ->
         ("s-1~1", "timer", "sleep", "nap"),
     ]
     assert re.search(r"^o-1~4 +timer +order +grace +until ", quick(here, "timers").out, re.MULTILINE)
+
+
+def test_what_a_list_leaves_out_is_said(here: Terminal, quick: Quick) -> None:
+    assert quick(here, "rpc", "c", "charge", "5").code == 0
+    assert quick(here, "rpc", "f", "charge", "five").code == 1
+    said = "Finished and not shown: 2, 1 of them failed; --status done shows them."
+    nothing = quick(here, "ls")
+    assert (nothing.out, nothing.err) == ("", f"None is pending.\n{said}\n")
+    start(here, quick, "s-1", "s-2", "s-3")
+    assert quick(here, "ls").err == f"{said}\n"
+    assert json.loads(quick(here, "ls", "--json").out)["not_shown"] == 2
+    assert quick(here, "ls", "--func", "sleep").err == ""
+    assert quick(here, "ls", "--group", "gpu").err == "There is none.\n"
+    assert quick(here, "ls", "--func", "charge").err == f"None is pending.\n{said}\n"
+    everything = quick(here, "ls", "--status", "done")
+    assert (len(lines(everything.out)), everything.err) == (3, "")
+    assert quick(here, "timers", "--next", "2").err == "1 more falls due later: --next shows more.\n"
+    assert quick(here, "timers", "--next", "1").err == "2 more fall due later: --next shows more.\n"
+    assert quick(here, "timers").err == ""
+
+
+def test_what_has_failed_is_not_resumed(here: Terminal, quick: Quick) -> None:
+    start(here, quick, "s", "d")
+    assert quick(here, "rpc", "f", "charge", "five").code == 1
+    assert quick(here, "cancel", "s", "--force").code == 0
+    assert quick(here, "rpc", "c", "charge", "5").code == 0
+    assert quick(here, "halt", "d").code == 0
+    done = quick(here, "resume", "f", "s", "c", "d")
+    assert (done.code, done.out) == (1, "c: resolved already\nd: resumed\n")
+    assert lines(done.err) == [
+        "error: f is rejected, and stays so: `durasleep retry f` runs it again",
+        "error: s is canceled, and stays so: `durasleep retry s` runs it again",
+    ]
 
 
 def test_a_tree_is_drawn_whole_where_there_is_no_screen(here: Terminal, quick: Quick) -> None:

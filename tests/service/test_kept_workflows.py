@@ -119,9 +119,7 @@ def test_what_is_kept_is_bounded_and_the_oldest_goes_first(settings: Settings, k
     workflows = KeptWorkflows(settings, closed.append)  # type: ignore[arg-type]
     all_of_them = [Suspended(100) for _ in range(5)]
     put: Callable[..., bool] = workflows.put
-    stayed = [
-        put(PromiseId(str(n)), one, Story(str(n), (), 0.0), epoch=1, birth=7) for n, one in enumerate(all_of_them)
-    ]
+    stayed = [put(PromiseId(str(n)), one, Story(str(n), ()), epoch=1, birth=7) for n, one in enumerate(all_of_them)]
     assert all(stayed) == bool(kept)
     found = [str(n) for n in range(5) if workflows.take(PromiseId(str(n)), 2)]
     assert found == kept
@@ -132,10 +130,10 @@ def test_one_that_somebody_else_has_had_since_is_put_away() -> None:
     closed: list[Suspended] = []
     workflows = KeptWorkflows(SETTINGS, closed.append)  # type: ignore[arg-type]
     put: Callable[..., bool] = workflows.put
-    put(PromiseId("a"), Suspended(100), Story("a", (), 0.0), epoch=1, birth=7)
+    put(PromiseId("a"), Suspended(100), Story("a", ()), epoch=1, birth=7)
     assert workflows.take(PromiseId("a"), 3) is None
     assert len(closed) == 1
-    put(PromiseId("a"), Suspended(100), Story("a", (), 0.0), epoch=4, birth=7)
+    put(PromiseId("a"), Suspended(100), Story("a", ()), epoch=4, birth=7)
     workflows.drop_old(float("inf"))
     assert workflows.take(PromiseId("a"), 5) is None
     assert len(closed) == 2

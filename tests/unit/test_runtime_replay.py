@@ -415,7 +415,7 @@ def test_the_logger_says_each_line_once(caplog: pytest.LogCaptureFixture) -> Non
 
     World(talking).play()
     records = [record for record in caplog.records if record.name == "durasleep.workflow"]
-    assert [record.message for record in records] == ["first", "second", "third"]
+    assert [record.message for record in records] == ["order-1: first", "order-1: second", "order-1: third"]
     assert records[0].execution == "order-1"  # type: ignore[attr-defined]
 
 
@@ -431,7 +431,7 @@ def test_several_settlements_in_one_wake_up_lose_no_log_line(caplog: pytest.LogC
     activation = World(talking).new_activation()
     activation.start([settled(1), settled(2), settled(3)], frozenset({"2", "3"}))
     said = [record.message for record in caplog.records if record.name == "durasleep.workflow"]
-    assert said == ["woken at 2", "woken at 3"]
+    assert said == ["order-1: woken at 2", "order-1: woken at 3"]
 
 
 def test_a_fan_out_of_thousands_is_put_away_in_order() -> None:

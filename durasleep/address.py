@@ -1,0 +1,144 @@
+"""Which Redis is meant where the code names none: one rule for programs and for commands.
+
+What is named in words comes first, then the environment, pyproject.toml, a `durasleep dev`, and the default. A file or
+a server is looked for in this directory and in those above it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from durasleep import devserver
+from durasleep.errors import UsageError
+from durasleep.store.connection import without_secret
+
+T = TypeVar("T")
+
+DEFAULT_URL = "redis://localhost:6379/0"
+PYPROJECT = "pyproject.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a Redis is, and who says so."""
+
+    url: str
+    why: str
+    """Such as ``DURASLEEP_REDIS_URL``, or the path of a pyproject.toml."""
+
+    def __str__(self) -> str:
+        return f"{without_secret(self.url)} ({self.why})"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One that may name a Redis, in the order of the rule."""
+
+    name: str
+    look: Callable[[], Address | None]
+    otherwise: str = ""
+    """What it means if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a pyproject.toml says under ``[tool.durasleep]``."""
+
+    value: str
+    path: Path
+
+
+def find(*named: Candidate) -> Address:
+    """The Redis to use: the first that these name, or the rule; UsageError for a pyproject.toml that is wrong."""
+    return next(found for one in (*named, *RULE) if (found := one.look()) is not None)
+
+
+def _of_environment(variable: str) -> Candidate:
+    def look() -> Address | None:
+        url = os.environ.get(variable)
+        return Address(url, variable) if url else None
+
+    return Candidate(variable, look, "it is not set")
+
+
+def _of_pyproject() -> Address | None:
+    setting = configured("url")
+    return Address(setting.value, f"[tool.durasleep] of {setting.path}") if setting else None
+
+
+def _running() -> Address | None:
+    def look(directory: Path) -> Address | None:
+        url = devserver.discover(directory / devserver.DIRECTORY)
+        return Address(url, f"the `durasleep dev` of {directory}") if url else None
+
+    return _nearest(look)
+
+
+RULE = (
+    _of_environment("DURASLEEP_REDIS_URL"),
+    _of_environment("REDIS_URL"),
+    Candidate(PYPROJECT, _of_pyproject, "none here or above has a url under [tool.durasleep]"),
+    Candidate("durasleep dev", _running, "none runs here or above"),
+    Candidate("the default", lambda: Address(DEFAULT_URL, "the default, for nothing names another")),
+)
+"""All that may name a Redis, best first."""
+
+
+def configured(key: str) -> Setting | None:
+    """``key`` under ``[tool.durasleep]`` of the nearest pyproject.toml that has it, from this directory upwards.
+
+    UsageError for one that is wrong.
+    """
+    return _nearest(lambda directory: _read(directory / PYPROJECT, key))
+
+
+def project_directory() -> Path | None:
+    """The nearest directory whose pyproject.toml has a ``[tool.durasleep]`` with anything in it."""
+    setting = _nearest(lambda directory: _read(directory / PYPROJECT, None))
+    return setting.path.parent if setting else None
+
+
+def _nearest(look: Callable[[Path], T | None]) -> T | None:
+    return next((found for directory in _upwards() if (found := look(directory)) is not None), None)
+
+
+def _upwards() -> Iterator[Path]:
+    """This directory and those above it, up to one that anybody may write to: who knows whose words these would be."""
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:  # it was removed
+        return
+    yield here
+    for directory in here.parents:
+        if sys.platform != "win32" and directory.stat().st_mode & stat.S_IWOTH:
+            return
+        yield directory
+
+
+def _read(path: Path, key: str | None) -> Setting | None:
+    """A text of one pyproject.toml; without a key, whether there is a table of ours."""
+    if not path.is_file():
+        return None
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
+    table: dict[str, Any] = found
+    for name in ("tool", "durasleep"):
+        inner: object = table.get(name, {})
+        if not isinstance(inner, dict):
+            raise UsageError(f"{path}: [tool.durasleep] is not a table")
+        table = cast("dict[str, Any]", inner)
+    if key is None:
+        return Setting("", path) if table else None
+    value = table.get(key)
+    if not isinstance(value, str | None):
+        raise UsageError(f"{path}: `{key}` under [tool.durasleep] is not a text")
+    return Setting(value, path) if value else None

@@ -1,0 +1,91 @@
+"""``durasleep dev --reload``: the worker is a process of its own, and a new one whenever the code has changed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from durasleep.cli import processes
+from durasleep.errors import UsageError
+
+LOOK_S = 0.5  # whether all that should run still does
+DRAIN_S = 3.0  # what runs longer is given back, and goes on in the next worker
+FORCED_S = 10.0  # a worker told twice has ended before
+
+logger = logging.getLogger("durasleep")
+
+
+def watcher() -> Any:
+    """The library that tells of changes; UsageError, saying what to install, where it is not there."""
+    try:
+        return import_module("watchfiles")
+    except ModuleNotFoundError:
+        raise UsageError('--reload needs watchfiles: pip install "durasleep[reload]"') from None
+
+
+def serve(command: Sequence[str], environment: Mapping[str, str], directory: Path, check: Callable[[], None]) -> None:
+    """Run a worker by ``command`` until SIGTERM or Ctrl-C, a new one after each change of code below ``directory``.
+
+    One that ends by itself is begun again when the code has changed: most often that is what it needs. ``check`` is
+    called all the time, and ends it all by raising.
+    """
+    watchfiles = watcher()
+    told = threading.Event()
+    worker = processes.start(command, environment)
+
+    def tell(_number: int, _frame: object) -> None:
+        if told.is_set():
+            _tell(worker)
+        told.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, tell)
+    is_said = False
+    changes = watchfiles.watch(
+        directory,
+        watch_filter=watchfiles.PythonFilter(),
+        stop_event=told,
+        rust_timeout=round(LOOK_S * 1000),
+        yield_on_timeout=True,
+    )
+    try:
+        for changed in changes:
+            check()
+            if changed:
+                logger.info("%s changed: the worker is started again", _named(path for _, path in changed))
+                _end(worker)
+                worker, is_said = processes.start(command, environment), False
+            elif worker.poll() is not None and not is_said:
+                logger.warning("the worker has ended; it is started again when the code changes")
+                is_said = True
+    finally:
+        _end(worker)
+
+
+def _named(paths: Iterable[str]) -> str:
+    first, *others = sorted(os.path.relpath(path) for path in paths)
+    return f"{first} and {len(others)} more" if others else first
+
+
+def _end(worker: subprocess.Popen[bytes]) -> None:
+    for patience_s in (DRAIN_S, FORCED_S):
+        _tell(worker)
+        try:
+            worker.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            continue
+        return
+    worker.kill()
+    worker.wait()
+
+
+def _tell(worker: subprocess.Popen[bytes]) -> None:
+    if worker.poll() is None:
+        worker.send_signal(signal.SIGTERM)
