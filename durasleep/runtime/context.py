@@ -31,6 +31,7 @@ from durasleep.model import (
     due_in,
     duration_ms,
     parse_target,
+    plain_number,
 )
 from durasleep.runtime.definition import (
     Definition,
@@ -183,17 +184,20 @@ class Context:
         )
 
     def on_cancel(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-        """Run this as a step if a cancel ends the workflow; the last one registered first.
+        """Run this as a step once the workflow was canceled and its code has ended; the last one registered first.
 
-        What it raises is what the execution then ends with. ``cancel(force=True)`` and a deadline run no code.
+        It does not matter what the code raises then: CancelledError, or an error of its own. Code that catches its
+        cancel and returns a value, or goes on as a new run, has survived it, and nothing is run. What a step raises is
+        what the execution then ends with. ``cancel(force=True)`` and a deadline run no code.
         """
         _step_of(fn)
         self._cleanups.append((fn, args, kwargs))
 
     async def clean_up(self) -> None:
-        """What ``on_cancel`` has asked for, if the workflow was canceled; called for you."""
+        """What ``on_cancel`` has asked for, if the workflow was canceled and does not go on; called for you."""
         errors: list[Exception] = []
-        while self._loop.canceled and self._cleanups:
+        is_undone = self._loop.canceled and self._loop.continued is None
+        while is_undone and self._cleanups:
             fn, args, kwargs = self._cleanups.pop()
             try:
                 await self.run(fn, *args, **kwargs)
@@ -361,7 +365,7 @@ async def to_its_end(context: Context, coro: Coroutine[Any, Any, Any]) -> Any:
     """
     try:
         return await coro
-    except asyncio.CancelledError:
+    except BaseException:  # whatever comes out: what matters is that it was canceled, and has no result
         if not context.detaching:
             await context.clean_up()
         raise
@@ -430,8 +434,9 @@ def _argument(value: object, command: str) -> bytes:
         return value
     if isinstance(value, str):
         return value.encode()
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return repr(value).encode()
+    number = plain_number(value)
+    if isinstance(number, int | float):
+        return repr(number).encode()
     raise NotSerializable(f"an argument of {command} is a {type(value).__name__}: Redis takes str, bytes, int or float")
 
 

@@ -13,7 +13,7 @@ from durasleep.errors import DefinitionError, UsageError
 from durasleep.model import Entry, Kind, Number, StartChild, State
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry
-from durasleep.runtime.replay import Continued, Halted, Progress, version_of
+from durasleep.runtime.replay import Continued, Halted, Progress, Rejected, version_of
 from durasleep.settings import Settings
 from tests.unit.runtime_world import CREATED_MS, World, play, value_of
 
@@ -107,6 +107,99 @@ def test_a_workflow_that_ends_otherwise_or_survives_its_cancel_runs_none_of_it()
     noted: list[str] = []
     assert value_of(World(ordering).play()) == "slept"
     assert value_of(World(ordering, script={"0": (5, State.RESOLVED, None)}).play()) == "went on"
+    assert noted == []
+
+
+async def _failing_at_the_end(ctx: Context) -> None:
+    try:
+        await ctx.sleep(60)
+    finally:
+        raise RuntimeError("in finally")
+
+
+async def _calling_it_something_else(ctx: Context) -> None:
+    try:
+        await ctx.sleep(60)
+    except asyncio.CancelledError:
+        raise KeyError("something else") from None
+
+
+async def _failing_in_a_group(ctx: Context) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_failing_at_the_end(ctx))
+        group.create_task(_calling_it_something_else(ctx))
+
+
+async def _failing_in_a_gather(ctx: Context) -> None:
+    await asyncio.gather(_failing_at_the_end(ctx), ctx.sleep(60))
+
+
+async def _failing_long_after(ctx: Context) -> None:
+    try:
+        await ctx.sleep(60)
+    except asyncio.CancelledError:
+        await ctx.sleep(5)
+    await ctx.run(int, "x")
+
+
+async def _leaving(ctx: Context) -> None:
+    try:
+        await ctx.sleep(60)
+    finally:
+        raise SystemExit(3)
+
+
+async def _wrapped_by_a_timeout(ctx: Context) -> None:
+    async with asyncio.timeout(100):
+        await _failing_at_the_end(ctx)
+
+
+@pytest.mark.parametrize(
+    ("body", "raised"),
+    [
+        (_failing_at_the_end, "RuntimeError"),
+        (_calling_it_something_else, "KeyError"),
+        (_failing_in_a_group, "ExceptionGroup"),
+        (_failing_in_a_gather, "canceled"),
+        (_failing_long_after, "ValueError"),
+        (_leaving, "SystemExit"),
+        (_wrapped_by_a_timeout, "RuntimeError"),
+    ],
+)
+def test_after_a_cancel_it_is_undone_whatever_the_code_raises(body: Any, raised: str) -> None:
+    async def ordering(ctx: Context) -> None:
+        ctx.on_cancel(noted.append, "refund")
+        ctx.on_cancel(noted.append, "restock")
+        await body(ctx)
+
+    for keep in (False, True):
+        noted: list[str] = []
+        world = World(ordering, script={"0": (5, State.RESOLVED, None)}, keep=keep)
+        outcome = world.play().outcome
+        assert (outcome.text.partition(":")[0] if isinstance(outcome, Rejected) else "canceled") == raised
+        assert noted == ["restock", "refund"]
+
+
+def test_what_fails_of_itself_is_not_undone() -> None:
+    async def ordering(ctx: Context) -> None:
+        ctx.on_cancel(noted.append, "refund")
+        raise asyncio.CancelledError("of its own")
+
+    noted: list[str] = []
+    assert value_of(World(ordering).play())[0] == "rejected"
+    assert noted == []
+
+
+def test_what_goes_on_as_a_new_run_after_its_cancel_has_survived_it() -> None:
+    async def ordering(ctx: Context) -> None:
+        ctx.on_cancel(noted.append, "refund")
+        try:
+            await ctx.sleep(60)
+        except asyncio.CancelledError:
+            ctx.continue_as_new()
+
+    noted: list[str] = []
+    assert value_of(World(ordering, script={"0": (5, State.RESOLVED, None)}).play())[0] == "continued"
     assert noted == []
 
 
