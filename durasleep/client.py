@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
@@ -413,7 +413,7 @@ class Client:
         """
         if timeout is None:
             return await self._wait(id, expected)
-        limit_s = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        limit_s = calls.patience_s(timeout)
         try:
             async with asyncio.timeout(limit_s):
                 return await self._wait(id, expected)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from durasleep.codec import Codec
@@ -273,7 +273,7 @@ class Client:
 
     def wait(self, id: PromiseId, timeout: Duration | None = None) -> Ending:
         """Block until a promise has settled; WaitTimeout after ``timeout``, and it goes on."""
-        limit_s = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        limit_s = calls.patience_s(timeout)
         give_up_at = None if limit_s is None else time.monotonic() + limit_s
         store = self.opened()
         keys = store.keys(id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import random
 import secrets
@@ -14,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from durasleep.codec import Codec
-from durasleep.errors import Canceled, NotAllowed, NotFound, RemoteError, TimedOut, UsageError
+from durasleep.errors import Canceled, InvalidDuration, NotAllowed, NotFound, RemoteError, TimedOut, UsageError
 from durasleep.model import (
     Due,
     Entry,
@@ -29,6 +30,8 @@ from durasleep.model import (
     due_in,
     owner_of,
     parse_target,
+    plain_number,
+    shown,
 )
 from durasleep.settings import Settings
 from durasleep.store import batch, commands, reads
@@ -151,6 +154,22 @@ def rpc_maker(
         return make(check_new_id(id), args, call)
 
     return rpc
+
+
+def patience_s(timeout: Duration | None) -> float | None:
+    """How long to wait, None for ever; InvalidDuration for what is no duration. One that is over is no error."""
+    number = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if number is None:
+        return None
+    if type(number) is not float:
+        number = plain_number(number)
+    try:
+        seconds = math.nan if number is None else float(number)
+    except OverflowError:
+        return math.inf
+    if math.isnan(seconds):
+        raise InvalidDuration(f"timeout {shown(timeout)}: give seconds as a number, or a timedelta")
+    return seconds
 
 
 def in_parts(many: Iterable[T]) -> Iterator[list[T]]:
