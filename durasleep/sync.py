@@ -12,6 +12,7 @@ from durasleep.errors import StoreUnavailable, WaitTimeout
 from durasleep.model import Disposition, PromiseId, Recording, State, check_id, check_name
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
+from durasleep.runtime.waits import Waiting
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.store import calls, commands, doctor, fsck, reads, search, tree
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
@@ -274,6 +275,10 @@ class Client:
     def wait(self, id: PromiseId, timeout: Duration | None = None) -> Ending:
         """Block until a promise has settled; WaitTimeout after ``timeout``, and it goes on."""
         limit_s = calls.patience_s(timeout)
+        with Waiting(id):
+            return self._hear(id, limit_s)
+
+    def _hear(self, id: PromiseId, limit_s: float | None) -> Ending:
         give_up_at = None if limit_s is None else time.monotonic() + limit_s
         store = self.opened()
         keys = store.keys(id)

@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 
 from durasleep.codec import Codec
-from durasleep.errors import DefinitionError, Detached, NotSerializable, UsageError
+from durasleep.errors import DefinitionError, Detached, NotSerializable, Stuck, UsageError
 from durasleep.model import (
     Kind,
     Number,
@@ -45,6 +45,7 @@ from durasleep.runtime.definition import (
 from durasleep.runtime.journal import DurableFuture, Journal, RetriedStep, StepCall
 from durasleep.runtime.loop import WorkflowLoop
 from durasleep.runtime.retry import Retry
+from durasleep.runtime.waits import is_in_line
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -253,11 +254,12 @@ class Context:
     ) -> DurableFuture[Any]:
         """Start a workflow or task as an execution of its own, and await its result.
 
-        With an ``id`` it attaches to what runs under it, and outlives this workflow. Raises what it raised, Canceled,
-        or TimedOut once ``timeout`` has passed.
+        With an ``id`` it attaches to what runs under it, and outlives this workflow; Stuck if that is this workflow,
+        or the one its family began with, which would wait for one another. Raises what it raised, Canceled, or
+        TimedOut once ``timeout`` has passed.
         """
         function = name_of(fn)
-        child_id = None if id is None else check_new_id(id)
+        child_id = None if id is None else self._other_id(id)
         queue = None if target is None else parse_target(target).queue
         due = None if timeout is None else due_in(timeout, "timeout")
 
@@ -345,6 +347,13 @@ class Context:
     def detaching(self) -> bool:
         """Whether this workflow is being put away: ``finally`` blocks that run now are not its end."""
         return self._loop.detaching
+
+    def _other_id(self, id: str) -> PromiseId:
+        """An id to wait for, which is not that of who waits for us."""
+        child_id = check_new_id(id)
+        if is_in_line(self.info.id, child_id):
+            raise Stuck(f"{self.info.id} would wait for {child_id}, which goes on only after it: nothing was started")
+        return child_id
 
     def _free_id(self) -> PromiseId:
         """An id that only this call makes, in every replay the same."""

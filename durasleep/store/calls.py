@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import os
@@ -35,6 +36,7 @@ from durasleep.model import (
 )
 from durasleep.settings import Settings
 from durasleep.store import batch, commands, reads
+from durasleep.store.circles import describe_circle, find_circle
 from durasleep.store.commands import Controlled, Created, Item, Settled
 from durasleep.store.keys import Keyspace
 from durasleep.store.reads import Head, Loaded, Plan
@@ -331,7 +333,10 @@ def describe(keys: Keyspace, id: PromiseId, codec: Codec) -> Plan[Description]:
         owner, entry = yield from _entry(keys, id)
         return _describe_entry(id, entry, owner, codec)
     [worker] = yield from holders(keys, [loaded.head])
-    return _describe(loaded, worker, codec)
+    found = _describe(loaded, worker, codec)
+    if loaded.head.place is Place.SUSPENDED and (circle := (yield from find_circle(keys, loaded))):
+        found = dataclasses.replace(found, reason=describe_circle(circle))
+    return found
 
 
 def export(keys: Keyspace, id: PromiseId) -> Plan[Recording]:

@@ -15,6 +15,7 @@ from durasleep.errors import UsageError
 from durasleep.model import CANCEL, Kind, Number, Outcome, State, StepResult, duration_ms
 from durasleep.runtime.definition import TaskDefinition
 from durasleep.runtime.journal import TIMER_MS_MIN
+from durasleep.runtime.waits import CALLER_PREFIX
 from durasleep.store.commands import Committed, Item
 from durasleep.store.reads import Loaded
 from durasleep.worker.commits import Commits
@@ -103,7 +104,7 @@ class Task:
         self._args, self._kwargs = args, kwargs
         definition, running = self._definition, self._running
         timeout_s = None if definition.timeout is None else duration_ms(definition.timeout) / 1000
-        name = f"durasleep:{running.lease.id}"
+        name = f"{CALLER_PREFIX}{running.lease.id}"
         task = self._all.code.start(definition.fn, args, kwargs, timeout_s=timeout_s, delay_s=delay_s, name=name)
         running.steps[ATTEMPT] = task
         task.add_done_callback(self._end_attempt)

@@ -15,6 +15,7 @@ from durasleep.codec import Codec
 from durasleep.model import State, StepResult
 from durasleep.runtime.definition import step_name_of
 from durasleep.runtime.journal import StepCall
+from durasleep.runtime.waits import CALLER_PREFIX, Waits
 
 logger = logging.getLogger("durasleep")
 
@@ -33,6 +34,7 @@ class UserCode:
     def __init__(self, threads_max: int, codec: Codec, stand_ins: StandIns) -> None:
         self._codec = codec
         self._stand_ins = stand_ins
+        self.waits = Waits()
         self.is_leaving = False
         """Whether what waits is not called any more."""
         self._threads = ThreadPoolExecutor(threads_max, thread_name_prefix="durasleep-step")
@@ -57,7 +59,7 @@ class UserCode:
         delay_s: float = 0.0,
         name: str,
     ) -> asyncio.Task[Any]:
-        """Begin a call of ``fn`` after ``delay_s``: its result or what it raises.
+        """Begin a call of ``fn`` after ``delay_s``: its result or what it raises. Its ``name``: see ``Waits.call``.
 
         That is a TimeoutError, saying so, if it takes longer than ``timeout_s``, a RuntimeError for SystemExit and
         KeyboardInterrupt, and NotBegun if the worker leaves before ``delay_s`` is over.
@@ -68,6 +70,7 @@ class UserCode:
             call = work(stand_in, args, kwargs)
         else:
             call = self._call_later(work, stand_in, args, kwargs, timeout_s, delay_s, step_name_of(fn))
+        self.waits.call(name)
         return asyncio.get_running_loop().create_task(call, name=name)
 
     def start_step(self, call: StepCall, owner: str) -> asyncio.Task[Any]:
@@ -78,7 +81,7 @@ class UserCode:
             call.kwargs,
             timeout_s=call.timeout_s,
             delay_s=call.delay_s,
-            name=f"durasleep:{owner}~{call.number}",
+            name=f"{CALLER_PREFIX}{owner}~{call.number}",
         )
 
     def result_of(self, call: StepCall, task: asyncio.Task[Any]) -> StepResult:
