@@ -7,9 +7,11 @@ import functools
 import hashlib
 import logging
 import random
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import FrameType
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, overload
 from uuid import UUID
 
@@ -307,7 +309,7 @@ class Context:
 
     def transaction(self) -> TransactionBuilder:
         """Queue Redis commands; awaiting it runs them together with their journal entry, exactly once."""
-        return TransactionBuilder(self._journal)
+        return TransactionBuilder(self._journal, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
 
     # -- what would differ between replays
 
@@ -395,10 +397,11 @@ class TransactionBuilder:
     A method is the command in lower case (``tx.del_("k")`` for a word Python keeps). Answers one item a command.
     """
 
-    __slots__ = ("_commands", "_future", "_journal")
+    __slots__ = ("_commands", "_future", "_journal", "_place")
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, frame: FrameType) -> None:
         self._journal = journal
+        self._place = frame.f_code, frame.f_lineno
         self._commands: list[tuple[bytes, ...]] = []
         self._future: asyncio.Future[list[Any]] | None = None
 
@@ -415,6 +418,11 @@ class TransactionBuilder:
         if command.startswith("_"):
             raise AttributeError(command)
         return functools.partial(self.execute, command.rstrip("_").upper())
+
+    def __del__(self) -> None:
+        if self._commands and self._future is None:
+            code, line = self._place
+            self._journal.note_unsent(f"{code.co_filename}:{line} in {code.co_qualname}")
 
     def __await__(self) -> Generator[Any, None, list[Any]]:
         if self._future is None:

@@ -293,7 +293,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         task._log_destroy_pending = False
         self.detaching = True
         outermost.close()  # a frame that holds its own task would wait for the garbage collector, which chokes on it
-        waiter.remove_done_callback(callbacks[0][0])  # it is the task's, which it would keep for the collector, too
+        asyncio.Future.remove_done_callback(waiter, callbacks[0][0])  # it is the task's, which it would keep for the collector, too
         return True
 
     def unfinished(self) -> list[WorkflowTask[Any]]:
@@ -585,6 +585,14 @@ def position_of(task: asyncio.Task[Any]) -> str:
         if awaited is None:
             break
     return found
+
+
+def place_of_call() -> str:
+    """``file:line in function`` of the innermost user frame that runs now."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_NOT_USERS):
+        frame = frame.f_back
+    return "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
 
 
 def keep_for_ever(task: asyncio.Task[Any]) -> None:
