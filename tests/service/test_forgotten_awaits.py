@@ -1,4 +1,4 @@
-"""A durable call without ``await`` is named where it stands; one that is awaited later, or for others, is no mistake."""
+"""A durable call without ``await`` is named where it stands; one awaited later, or meant for others, is no mistake."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from durasleep.errors import Stalled
 from durasleep.runtime import debug
 from tests.servers import FAKE, Server
 
-# ruff: noqa: RUF006
 # pyright: reportUnusedCoroutine=false, reportUnusedCallResult=false
 
 Workflow = Callable[[Context], Coroutine[Any, Any, Any]]
@@ -24,8 +23,8 @@ Workflow = Callable[[Context], Coroutine[Any, Any, Any]]
 
 @pytest.fixture(autouse=True)
 def nothing_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debug, "_said", set())
-    monkeypatch.setattr(debug, "_reminded", Counter())
+    monkeypatch.setattr(debug, "_said", set[Any]())
+    monkeypatch.setattr(debug, "_reminded", Counter[str]())
 
 
 @pytest.fixture
@@ -112,7 +111,9 @@ async def test_in_debug_mode_it_halts(source: str | None, fn: Workflow) -> None:
     app.workflow(sleeping_well)
     app.workflow(fn)
     async with testing.env(app, redis=source) as env:
-        with pytest.raises(Stalled, match="(?s)f-1 is halted: f-1 forgets what it has begun:.*without `await`") as stalled:
+        with pytest.raises(
+            Stalled, match=r"(?s)f-1 is halted: f-1 forgets what it has begun:.*without `await`"
+        ) as stalled:
             await env.run(fn, id="f-1")
         assert place_of(fn) in str(stalled.value)
 
