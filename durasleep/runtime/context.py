@@ -301,10 +301,15 @@ class Context:
     def continue_as_new(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Go on as a new run of the same execution: other arguments, an empty journal, the newest version.
 
-        The id, whoever waits for it and the deadline stay; what is pending ends. It does not return.
+        The id, whoever waits for it and the deadline stay; what is pending ends. It does not return. A cancel that this
+        run has not heard of ends it here, in place of the new run, as it would at an ``await``.
         """
-        self._loop.lineage()
-        self._loop.continued = (args, kwargs)
+        loop = self._loop
+        loop.lineage()
+        if self._journal.has_unheard_cancel:
+            loop.hear_cancel()
+            raise asyncio.CancelledError
+        loop.continued = (args, kwargs)
         raise Detached("this workflow goes on as a new run")
 
     def transaction(self) -> TransactionBuilder:

@@ -483,6 +483,11 @@ class Journal:
         return tuple(ops), tuple(steps), stopped
 
     @property
+    def has_unheard_cancel(self) -> bool:
+        """Whether it says that the execution was canceled, and the code has not been told yet."""
+        return CANCEL in self._entries and not (self.loop.canceled or self.loop.detaching)
+
+    @property
     def running(self) -> tuple[Number, ...]:
         """The steps handed out that have neither settled nor been stopped."""
         return (*self._stopped, *self._running)

@@ -231,6 +231,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             handle = watched = None  # this frame is in tracebacks that they hold
         return callbacks_max
 
+    def hear_cancel(self) -> None:
+        """The execution was canceled from outside: the root task is, unless it is the one that runs."""
+        self.canceled = True
+        if self.root is not None and _current_task(self) is not self.root:
+            self.root.cancel()
+
     def halt(self, reason: str) -> None:
         """Stop at the end of the running callback; the first reason stays."""
         if self.halted is None:
@@ -293,7 +299,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         task._log_destroy_pending = False
         self.detaching = True
         outermost.close()  # a frame that holds its own task would wait for the garbage collector, which chokes on it
-        asyncio.Future.remove_done_callback(waiter, callbacks[0][0])  # it is the task's, which it would keep for the collector, too
+        asyncio.Future.remove_done_callback(
+            waiter, callbacks[0][0]
+        )  # it is the task's, which it would keep for the collector, too
         return True
 
     def unfinished(self) -> list[WorkflowTask[Any]]:

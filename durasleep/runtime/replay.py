@@ -288,9 +288,8 @@ class Activation:
                 loop.speak()
             if entry.number != CANCEL:
                 self._journal.feed(entry)
-            elif loop.root is not None and not loop.canceled:
-                loop.canceled = True
-                loop.root.cancel()
+            elif not loop.canceled:
+                loop.hear_cancel()
             if not loop.drain():
                 self._ran_away()
 

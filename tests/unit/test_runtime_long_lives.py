@@ -424,6 +424,39 @@ def test_it_ends_the_run_wherever_it_is_called_and_whatever_is_caught() -> None:
     assert progress.ops == ()
 
 
+def test_a_run_that_awaits_nothing_hears_of_a_cancel_where_it_would_begin_anew() -> None:
+    async def spinning(ctx: Context) -> None:
+        ctx.on_cancel(noted.append, "refund")
+        ctx.continue_as_new()
+
+    async def in_a_task(ctx: Context) -> None:
+        async def inner() -> None:
+            ctx.continue_as_new()
+
+        ctx.on_cancel(noted.append, "refund")
+        await asyncio.gather(inner(), ctx.sleep(60))
+
+    async def surviving(ctx: Context) -> str:
+        try:
+            ctx.continue_as_new()
+        except asyncio.CancelledError:
+            return "went on"
+
+    noted: list[str] = []
+    for fn in (spinning, in_a_task):
+        for keep in (False, True):
+            world = World(fn, keep=keep)
+            assert value_of(world.activate())[0] == "continued"
+            world.close()
+            world.cancel()
+            assert value_of(world.play()) == "canceled"
+            assert noted == ["refund"]
+            noted.clear()
+    world = World(surviving)
+    world.cancel()
+    assert value_of(world.play()) == "went on"
+
+
 def test_arguments_that_cannot_be_kept_reject() -> None:
     async def nested(ctx: Context) -> None:
         ctx.continue_as_new(object())
