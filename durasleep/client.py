@@ -169,11 +169,14 @@ class Promises:
         return await self._client.describe(id)
 
     async def resolve(self, id: str, value: object = None) -> bool:
-        """Resolve it; false if it had settled before, otherwise."""
+        """Resolve it; false if it had settled before in another way, which stays.
+
+        To resolve it with the very same value again answers true, as the first time: so a call may be repeated.
+        """
         return await self._settle(id, State.RESOLVED, self._client.codec.encode(value, f"the value of {id}"))
 
     async def reject(self, id: str, error: BaseException | str) -> bool:
-        """Reject it with an error, which is raised where it is awaited; false if it had settled before."""
+        """Reject it with an error, which is raised where it is awaited; false if it had settled in another way."""
         failure = RuntimeError(error) if isinstance(error, str) else error
         return await self._settle(id, State.REJECTED, self._client.codec.encode_error(failure))
 
