@@ -219,8 +219,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 try:
                     handle._context.run(handle._callback, *handle._args)
                 except (SystemExit, KeyboardInterrupt) as error:
-                    self.fatal = error
-                    break
+                    if not self.canceled:  # else it ends its task, and who awaits that: something may have to be undone
+                        self.fatal = error
+                        break
                 except BaseException as error:  # noqa: BLE001 - as asyncio does: one callback fails alone
                     self.call_exception_handler({"message": f"error in callback {handle!r}", "exception": error})
                 if self.halted is not None or (watched is not None and watched.done()) or self.continued is not None:

@@ -149,6 +149,12 @@ async def _leaving(ctx: Context) -> None:
         raise SystemExit(3)
 
 
+async def _leaving_in_a_group(ctx: Context) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_leaving(ctx))
+        group.create_task(asyncio.sleep(60))
+
+
 async def _wrapped_by_a_timeout(ctx: Context) -> None:
     async with asyncio.timeout(100):
         await _failing_at_the_end(ctx)
@@ -163,6 +169,7 @@ async def _wrapped_by_a_timeout(ctx: Context) -> None:
         (_failing_in_a_gather, "canceled"),
         (_failing_long_after, "ValueError"),
         (_leaving, "SystemExit"),
+        (_leaving_in_a_group, "SystemExit"),
         (_wrapped_by_a_timeout, "RuntimeError"),
     ],
 )
