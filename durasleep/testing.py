@@ -93,6 +93,7 @@ class Env:
         self._stand_ins: dict[Function, Function] = {}
         self._workers: dict[str, tuple[Worker, asyncio.Task[None]]] = {}
         self._names = 0
+        self._loop = asyncio.get_running_loop()
         self._moving = 0
         self._watching = asyncio.Lock()
 
@@ -140,6 +141,8 @@ class Env:
 
     async def watch(self, id: PromiseId, hearing: Coroutine[Any, Any, Ending]) -> Ending:
         """Wait for a result, or raise Stalled once nothing runs and nothing is due any more; called for you."""
+        if asyncio.get_running_loop() is not self._loop:  # the workers are of ours, and can be asked in it alone
+            return await hearing
         waiting = asyncio.ensure_future(hearing)
         stands_since: float | None = None
         try:

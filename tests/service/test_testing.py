@@ -150,6 +150,25 @@ async def test_awaiting_what_cannot_come_says_so(kit: Kit, app: Durasleep) -> No
         assert await nap == "rested"
 
 
+async def test_another_event_loop_may_wait_too(kit: Kit, app: Durasleep) -> None:
+    @app.workflow
+    async def napping(ctx: Context) -> str:
+        await ctx.sleep(timedelta(days=1))
+        return "rested"
+
+    async def elsewhere() -> str:
+        try:
+            return await app.get("nap").result(timeout=20)
+        finally:
+            await app.aclose()
+
+    async with kit(app) as env:
+        await env.start(napping, id="nap")
+        heard = asyncio.create_task(asyncio.to_thread(asyncio.run, elsewhere()))
+        await env.skip(days=1)
+        assert await heard == "rested"
+
+
 async def test_what_another_task_of_the_test_brings_about_is_waited_for(kit: Kit, app: Durasleep) -> None:
     @app.workflow
     async def approving(ctx: Context) -> str:
