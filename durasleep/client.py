@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
@@ -15,6 +15,7 @@ from durasleep.inbox import Expected, Inbox, hear_answers
 from durasleep.model import Disposition, PromiseId, Recording, State, check_id, owner_of
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
+from durasleep.runtime.waits import Waiting
 from durasleep.settings import Settings
 from durasleep.store import attention, calls, commands, doctor, fsck, reads, search, tree
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
@@ -31,6 +32,8 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 logger = logging.getLogger("durasleep")
+
+BesideWaits = Callable[[PromiseId, Coroutine[Any, Any, Ending]], Coroutine[Any, Any, Ending]]
 
 POLL_S = 1.0  # what tells no inbox is looked at this often
 RELEASE_S = 60.0  # a released clock is believed by every worker within a second or two
@@ -166,11 +169,14 @@ class Promises:
         return await self._client.describe(id)
 
     async def resolve(self, id: str, value: object = None) -> bool:
-        """Resolve it; false if it had settled before, otherwise."""
+        """Resolve it; false if it had settled before in another way, which stays.
+
+        To resolve it with the very same value again answers true, as the first time: so a call may be repeated.
+        """
         return await self._settle(id, State.RESOLVED, self._client.codec.encode(value, f"the value of {id}"))
 
     async def reject(self, id: str, error: BaseException | str) -> bool:
-        """Reject it with an error, which is raised where it is awaited; false if it had settled before."""
+        """Reject it with an error, which is raised where it is awaited; false if it had settled in another way."""
         failure = RuntimeError(error) if isinstance(error, str) else error
         return await self._settle(id, State.REJECTED, self._client.codec.encode_error(failure))
 
@@ -210,6 +216,8 @@ class Client:
         self._of_loop = PerLoop(lambda: _Connected(self._store().beside(), settings), _Connected.close)
         self._group = group
         self._names = calls.Names()
+        self.beside_waits: BesideWaits | None = None
+        """For tests: what looks after each wait outside of tasks and steps, and may end it."""
 
     @property
     def inbox(self) -> Inbox:
@@ -413,7 +421,7 @@ class Client:
         """
         if timeout is None:
             return await self._wait(id, expected)
-        limit_s = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        limit_s = calls.patience_s(timeout)
         try:
             async with asyncio.timeout(limit_s):
                 return await self._wait(id, expected)
@@ -421,6 +429,12 @@ class Client:
             raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on") from None
 
     async def _wait(self, id: PromiseId, expected: Expected | None) -> Ending:
+        with Waiting(id) as waiting:
+            if self.beside_waits is None or waiting.is_inside:
+                return await self._hear(id, expected)
+            return await self.beside_waits(id, self._hear(id, expected))
+
+    async def _hear(self, id: PromiseId, expected: Expected | None) -> Ending:
         store, inbox = await self.opened(), self.inbox
         if expected is not None and expected.inbox is not inbox:
             expected = None  # it tells another event loop

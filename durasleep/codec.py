@@ -2,7 +2,8 @@
 
 Extension types: 1 datetime (ISO text and zone key), 2 date, 3 time, 4 timedelta (microseconds), 5 UUID,
 6 Decimal, 7 set, 8 frozenset, 9 tuple, 10 integers beyond 64 bits, 11 complex. Dataclasses, structs and models
-travel as maps, enums as their values; the hints of the function that receives them give them their shape back.
+travel as maps, enums as their values; the hints of the function that receives them give them their shape back. What
+is received is made anew: the ``__post_init__`` of a dataclass runs again, on what the first one has left in its fields.
 Never pickle, and never an import by a name from data. The only importer of msgpack.
 """
 
@@ -16,7 +17,7 @@ import sys
 import threading
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import Enum, EnumType
@@ -63,6 +64,9 @@ RAISED_THERE = "it was raised there:\n"  # begins the note of an error that has 
 _ERROR_TEXT_MAX = 8_192  # of a message or traceback: the place of an error, not its history
 _ERROR_FRAMES_MAX = 20
 _ERROR_DEPTH_MAX = 8  # causes of causes, groups in groups
+_NOTES_MAX = 16  # of one error; each level it passes through adds one
+_NOTES_TEXT_MAX = 4_096  # all together
+_NOTES_LEFT_OUT = "(notes in between are left out)"
 _ERRORS_MAX = 100  # told in one payload, however they refer to each other
 
 
@@ -621,7 +625,7 @@ def _error_map(error: BaseException, detail: int, text_max: int, depth: int, pla
         found |= {"t": _cut(error.type, text_max), "m": _cut(error.message, text_max)}
     if not detail:
         return found
-    notes: list[str] = [_cut(str(note), text_max) for note in getattr(error, "__notes__", ())]
+    notes = _few(dict.fromkeys(str(note) for note in getattr(error, "__notes__", ())), text_max)
     if isinstance(error, RemoteError):
         found["tb"] = _cut(error.remote_traceback, text_max)
     else:
@@ -638,6 +642,29 @@ def _error_map(error: BaseException, detail: int, text_max: int, depth: int, pla
         if more := len(group.exceptions) - len(found["x"]):
             notes.append(f"{more} more errors are not shown")
     return found | ({"n": notes} if notes else {})
+
+
+def _few(notes: Collection[str], text_max: int) -> list[str]:
+    """Each note once, and those in the middle left out if they are many: the ends tell where it began, and came to."""
+    cut = [_cut(note, min(text_max, _NOTES_TEXT_MAX // 2)) for note in notes if note != _NOTES_LEFT_OUT]
+    is_all = len(cut) == len(notes)  # else some were left out before
+    if is_all and len(cut) <= _NOTES_MAX and sum(map(len, cut)) <= _NOTES_TEXT_MAX:
+        return cut
+    first = _within(cut)
+    last = _within(reversed(cut[len(first) :]))
+    return [*first, _NOTES_LEFT_OUT, *reversed(last)]
+
+
+def _within(notes: Iterable[str]) -> list[str]:
+    """The first of them, as many as make half of what may be told."""
+    kept: list[str] = []
+    left = _NOTES_TEXT_MAX // 2
+    for note in notes:
+        left -= len(note)
+        if left < 0 or len(kept) == _NOTES_MAX // 2:
+            break
+        kept.append(note)
+    return kept
 
 
 def _carried_by(error: BaseException) -> dict[str, Any]:

@@ -27,7 +27,7 @@ DurasleepError
 ├── ClientClosed                         our client was closed while we waited; the execution goes on
 ├── Mismatch                             code and journal disagree; the execution is halted
 ├── NotDurable (also a RuntimeError)     a workflow asked its loop for I/O
-├── Stuck                                a workflow waits for what only itself could produce
+├── Stuck                                something would wait for itself, or for what waits for it
 └── Stalled (also an AssertionError)     a test waits for what nothing in it will bring about
 
 Detached (a BaseException) is raised inside a workflow that is being put away, or that goes on as a new run.
@@ -163,7 +163,7 @@ class NotDurable(DurasleepError, RuntimeError):
 
 
 class Stuck(DurasleepError):
-    """A workflow is blocked on something only it could produce; the execution is halted."""
+    """Something would wait for itself, or for what called it and goes on only after it; nothing was started."""
 
 
 class Stalled(DurasleepError, AssertionError):

@@ -6,10 +6,14 @@ Frozen records with no behaviour beyond reading and checking themselves; every l
 from __future__ import annotations
 
 import math
+import numbers
+import operator
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
+from fractions import Fraction
 from typing import NewType
 
 import msgspec
@@ -29,9 +33,11 @@ ID_BYTES_MAX = 512  # of the id a caller gives; ids made below it may be longer
 PAYLOAD_BYTES_MAX = 1 << 20  # unless told otherwise: a field of megabytes blocks Redis for everyone
 DUE_MS_MAX = 253_402_300_799_000  # the end of year 9999, the last instant datetime can show
 LABEL_MAX = 255  # characters of a name that is only shown
+SHOWN_MAX = 100  # characters of a value in a message
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # braces would break hash tags
 CANCEL = Number("0")  # the journal entry that says: you are canceled
 
+_MS = Fraction(1, 1000)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _PLAIN_ID = re.compile(rf"[ -}}]{{1,{ID_BYTES_MAX}}}")  # nearly every id: ASCII up to where '~' stands
 
@@ -274,17 +280,63 @@ def owner_of(id: str) -> tuple[PromiseId, Number] | None:
 
 
 def duration_ms(duration: float | timedelta, what: str = "duration") -> int:
-    """Whole milliseconds, rounded up so that nothing is early; InvalidDuration for what cannot be waited for."""
+    """Whole milliseconds, rounded up so that nothing is early; InvalidDuration for what cannot be waited for.
+
+    Seconds may be any number: an int, a float, a Decimal, a Fraction or one of numpy, but not a bool.
+    """
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
     if type(seconds) not in (int, float):
-        raise InvalidDuration(f"{what} {duration!r}: give seconds as a number, or a timedelta")
+        return _ms_of_number(seconds, what)
     if not 0 <= seconds < math.inf:  # nan is neither
-        raise InvalidDuration(f"{what} {duration!r}: it must be finite and not negative")
+        raise _no_duration(duration, what)
     if seconds >= DUE_MS_MAX // 1000:
         return DUE_MS_MAX
     ms = seconds * 1000
     whole = int(ms)
     return whole if whole == ms else math.ceil(round(ms, 3))
+
+
+def _ms_of_number(seconds: object, what: str) -> int:
+    """As ``duration_ms``, of a number that is neither an int nor a float itself."""
+    number = plain_number(seconds)
+    if number is None:
+        raise InvalidDuration(f"{what} {shown(seconds)}: give seconds as a number, or a timedelta")
+    if not isinstance(number, Decimal | Fraction):
+        return duration_ms(number, what)
+    if (isinstance(number, Decimal) and not number.is_finite()) or number < 0:
+        raise _no_duration(seconds, what)
+    if number >= DUE_MS_MAX // 1000:  # before it is written out: an exponent may be of any size
+        return DUE_MS_MAX
+    if number < _MS:
+        return 1 if number else 0
+    return math.ceil(Fraction(number) * 1000)
+
+
+def plain_number(value: object) -> int | float | Decimal | Fraction | None:
+    """A number as one of Python's own, the same to the last digit; None for what is no number, and for a bool."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, Decimal | Fraction):
+        return value
+    try:
+        if isinstance(value, numbers.Integral):
+            return operator.index(value)
+        return float(value) if isinstance(value, numbers.Real) else None
+    except (TypeError, OverflowError):  # numpy says of a timedelta that it is one
+        return None
+
+
+def _no_duration(duration: object, what: str) -> InvalidDuration:
+    return InvalidDuration(f"{what} {shown(duration)}: it must be finite and not negative")
+
+
+def shown(value: object) -> str:
+    """A value as messages show it, whatever its ``repr`` does."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - an int of thousands of digits has none, and others may do anything
+        return f"of type {type(value).__name__}"
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
 
 
 def due_in(duration: float | timedelta, what: str = "duration") -> Due:
@@ -294,6 +346,8 @@ def due_in(duration: float | timedelta, what: str = "duration") -> Due:
 
 def due_at(instant: datetime) -> Due:
     """Due at an instant; InvalidDuration for a naive datetime, whose zone nobody knows."""
+    if not isinstance(instant, datetime):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise InvalidDuration(f"{shown(instant)} is no instant: use an aware datetime, such as datetime.now(UTC)")
     if instant.tzinfo is None or instant.utcoffset() is None:
         raise InvalidDuration(f"{instant!r} has no time zone: use an aware datetime, such as datetime.now(UTC)")
-    return Due(f"={max(0, math.ceil(round(instant.timestamp() * 1000, 3)))}")
+    return Due(f"={min(max(0, math.ceil(round(instant.timestamp() * 1000, 3))), DUE_MS_MAX)}")

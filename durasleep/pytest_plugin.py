@@ -1,6 +1,7 @@
 """Fixtures for pytest, which finds them by itself once durasleep is installed.
 
-``async with durasleep_env(app) as env`` is ``durasleep.testing.env`` on the server that ``durasleep_redis`` names.
+``async with durasleep_env(app) as env`` is ``durasleep.testing.env`` on the server that ``durasleep_redis`` names, and
+``with durasleep_sync_env(app) as env`` is ``durasleep.testing.sync_env`` on it.
 """
 
 from __future__ import annotations
@@ -33,3 +34,11 @@ def durasleep_env(durasleep_redis: Any) -> Any:
     from durasleep import testing
 
     return functools.partial(testing.env, redis=durasleep_redis)
+
+
+@pytest.fixture
+def durasleep_sync_env(durasleep_redis: Any) -> Any:
+    """Takes what ``durasleep.testing.sync_env`` takes, and runs on ``durasleep_redis``."""
+    from durasleep import testing
+
+    return functools.partial(testing.sync_env, redis=durasleep_redis)

@@ -30,7 +30,8 @@ class Settings:
 
     # -- times
     retention: timedelta = timedelta(days=7)
-    """How long a finished family is kept, so that a repeated call finds its result."""
+    """How long a finished family is kept, so that a repeated call finds its result; after it, the same id begins anew.
+    It counts from the end, by the settings of the client that started it."""
     command_timeout_s: float = 10.0
     """No answer after this long and the connection is dropped: silent resets end most stuck queues."""
     read_block_s: float = 5.0

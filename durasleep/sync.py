@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from durasleep import address
@@ -13,6 +13,7 @@ from durasleep.errors import StoreUnavailable, WaitTimeout
 from durasleep.model import Disposition, PromiseId, Recording, State, check_id, check_name
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
+from durasleep.runtime.waits import Waiting
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.store import attention, calls, commands, doctor, fsck, reads, search, tree
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
@@ -88,11 +89,14 @@ class Promises:
         return self._client.describe(id)
 
     def resolve(self, id: str, value: object = None) -> bool:
-        """Resolve it; false if it had settled before, otherwise."""
+        """Resolve it; false if it had settled before in another way, which stays.
+
+        To resolve it with the very same value again answers true, as the first time: so a call may be repeated.
+        """
         return self._settle(id, State.RESOLVED, self._client.codec.encode(value, f"the value of {id}"))
 
     def reject(self, id: str, error: BaseException | str) -> bool:
-        """Reject it with an error, which is raised where it is awaited; false if it had settled before."""
+        """Reject it with an error, which is raised where it is awaited; false if it had settled in another way."""
         failure = RuntimeError(error) if isinstance(error, str) else error
         return self._settle(id, State.REJECTED, self._client.codec.encode_error(failure))
 
@@ -275,7 +279,11 @@ class Client:
 
     def wait(self, id: PromiseId, timeout: Duration | None = None) -> Ending:
         """Block until a promise has settled; WaitTimeout after ``timeout``, and it goes on."""
-        limit_s = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        limit_s = calls.patience_s(timeout)
+        with Waiting(id):
+            return self._hear(id, limit_s)
+
+    def _hear(self, id: PromiseId, limit_s: float | None) -> Ending:
         give_up_at = None if limit_s is None else time.monotonic() + limit_s
         store = self.opened()
         keys = store.keys(id)

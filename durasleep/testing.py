@@ -5,9 +5,10 @@
         await env.skip(days=30)
         assert await handle == "reminded 30 times"
 
-It is the real worker on fakeredis (``pip install "durasleep[testing]"``) or on a server of yours. The clock that moves
-is that of the scripts: ``ctx.now()``, timers, deadlines, retries and schedules go by it. The process's own clock stays,
-and what Redis itself removes after a time (results, after their retention) goes by the server's.
+It is the real worker on fakeredis (``pip install "durasleep[testing]"``) or on a server of yours; ``sync_env`` is the
+same without asyncio. The clock is that of the scripts, and stands still but for what moves it: ``ctx.now()``, timers,
+deadlines, retries and schedules go by it. The process's own clock goes on, steps and waits between quick attempts take
+their time by it, and what Redis itself removes after a time (results, after their retention) goes by the server's.
 """
 
 from __future__ import annotations
@@ -16,29 +17,36 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from durasleep.app import Durasleep
 from durasleep.client import Handle
 from durasleep.errors import Mismatch, Stalled, UsageError
-from durasleep.model import Place, PromiseId, State, check_id, duration_ms
+from durasleep.model import Kind, Place, PromiseId, State, check_id, duration_ms
 from durasleep.runtime.definition import definition_of
 from durasleep.runtime.recording import Verdict, check
+from durasleep.runtime.waits import Wait
 from durasleep.store import reads
+from durasleep.store.calls import Ending
 from durasleep.store.commands import Command, Fired
 from durasleep.store.connection import AnyClient
+from durasleep.store.reads import Head
 from durasleep.worker.reaper import take_over
 from durasleep.worker.worker import Worker
 
+STANDS_S = 1.0  # of real time: longer than another task of the test needs to bring what is awaited about
+WATCH_S = 0.02  # between two looks at whether what is awaited can still come
 PATIENCE_S = 30.0  # of real time, for one call: longer than a year of days takes, or a step of a test should
 LOOK_S = 0.001  # between two looks at whether anything still runs
 TIMERS_MAX = 1_000
 
+T = TypeVar("T")
 Function = Callable[..., Any]
 
 
@@ -85,11 +93,18 @@ class Env:
         self._stand_ins: dict[Function, Function] = {}
         self._workers: dict[str, tuple[Worker, asyncio.Task[None]]] = {}
         self._names = 0
+        self._loop = asyncio.get_running_loop()
+        self._moving = 0
+        self._watching = asyncio.Lock()
 
     # -- running
 
     async def start(self, fn: Function | str, *args: Any, id: str | None = None, **kwargs: Any) -> Handle[Any]:
-        """Start an execution, under an id of its own unless one is given; await its handle for the result."""
+        """Start an execution, under an id of its own unless one is given; await its handle for the result.
+
+        The clock stands meanwhile: where the result needs it to move, or something else that does not come, awaiting
+        the handle raises Stalled. So does every wait for a result in the test itself.
+        """
         self._names += 1
         return await self.app.rpc(id or f"test-{self._names}", fn, *args, **kwargs)
 
@@ -100,22 +115,78 @@ class Env:
         """
         handle = await self.start(fn, *args, id=id, **kwargs)
         deadline = self._deadline()
-        while True:
-            fired = await self._settle()
-            store = await self.app.opened()
-            head = await store.call(reads.read_head(store.keys(handle.id), handle.id))
-            if head is None or head.state is not State.PENDING:
-                return await handle.result()
-            if fired.next_due_ms is None or head.place is Place.HALTED:
-                raise Stalled(await self._what_keeps(handle.id))
-            await self._check(deadline, fired, f"{handle.id} has not ended")
-            await self._move(fired, fired.next_due_ms)
+        with self._in_motion():
+            while True:
+                fired = await self._settle()
+                head = await self._head(handle.id)
+                if head is None or head.state is not State.PENDING:
+                    return await handle.result()
+                if fired.next_due_ms is None or head.place is Place.HALTED:
+                    raise Stalled(await self._what_keeps(handle.id))
+                await self._check(deadline, fired, f"{handle.id} has not ended")
+                await self._move(fired, fired.next_due_ms)
+
+    async def _head(self, id: PromiseId) -> Head | None:
+        store = await self.app.opened()
+        return await store.call(reads.read_head(store.keys(id), id))
+
+    @contextmanager
+    def _in_motion(self) -> Generator[None]:
+        """While the clock is about to be moved, nobody is stalled."""
+        self._moving += 1
+        try:
+            yield
+        finally:
+            self._moving -= 1
+
+    async def watch(self, id: PromiseId, hearing: Coroutine[Any, Any, Ending]) -> Ending:
+        """Wait for a result, or raise Stalled once nothing runs and nothing is due any more; called for you."""
+        if asyncio.get_running_loop() is not self._loop:  # the workers are of ours, and can be asked in it alone
+            return await hearing
+        waiting = asyncio.ensure_future(hearing)
+        stands_since: float | None = None
+        try:
+            while True:
+                await asyncio.wait((waiting,), timeout=WATCH_S)
+                if waiting.done():
+                    return waiting.result()
+                if not await self._stands(id):
+                    stands_since = None
+                elif stands_since is None:
+                    stands_since = time.monotonic()
+                elif time.monotonic() - stands_since > STANDS_S:
+                    raise Stalled(await self._what_keeps(id))
+        finally:
+            waiting.cancel()
+
+    async def _stands(self, id: PromiseId) -> bool:
+        """Whether it has not settled, and nothing but the test itself could bring that about."""
+        async with self._watching:  # one look serves all that wait
+            if self._moving or not self._workers or await self._is_busy():
+                return False
+            fired = await self._any_worker().fire()
+            if fired.due or fired.closing or await self._is_busy():
+                return False
+        return not (await self.app.look(id)).is_final
 
     async def _what_keeps(self, id: PromiseId) -> str:
         description = await self.app.describe(id)
         waits = ", ".join(f"{one.kind} {one.id} {one.name}".rstrip() for one in description.waiting_on)
-        reason = description.reason or (f"it waits for {waits}" if waits else "nobody serves its group")
-        return f"{id} is {description.status}: {reason}"
+        inside = ", ".join(f"{one.caller} for {one.awaited}" for one in self._waits())
+        reason = description.reason or (f"it waits for {waits}" if waits else "")
+        if not reason and description.kind != Kind.EXECUTION:
+            reason = "nobody has settled it"
+        elif not reason:
+            reason = f"what runs waits: {inside}" if inside else "nobody serves its group"
+        said = f"{id} is {description.status}: {reason}"
+        next_due = [f"{one.id} at {_shown(one.due_at_ms)}" for one in await self.app.timers(1)]
+        if next_due and description.status != Place.HALTED:
+            stands = _shown(_ms(await self._any_worker().fire()))
+            said += f"; the clock stands at {stands}, next is {next_due[0]}: move it, env.skip(...) or env.run(...)"
+        return said
+
+    def _waits(self) -> list[Wait]:
+        return [wait for worker, _ in self._workers.values() for wait in worker.waits()]
 
     async def settle(self) -> datetime | None:
         """Let everything run that can run now; answers when the next timer is due."""
@@ -161,17 +232,18 @@ class Env:
         deadline = self._deadline()
         fired = await self._settle()
         target_ms = _ms(fired) + duration_ms(duration) + duration_ms(total)
-        while fired.next_due_ms is not None and fired.next_due_ms <= target_ms:
-            await self._check(deadline, fired, f"has not reached {_shown(target_ms)}")
-            await self._move(fired, fired.next_due_ms)
-            fired = await self._settle()
-        await self._move(fired, target_ms)
-        await self._settle()
+        with self._in_motion():
+            while fired.next_due_ms is not None and fired.next_due_ms <= target_ms:
+                await self._check(deadline, fired, f"has not reached {_shown(target_ms)}")
+                await self._move(fired, fired.next_due_ms)
+                fired = await self._settle()
+            await self._move(fired, target_ms)
+            await self._settle()
 
     # -- looking
 
     async def now(self) -> datetime:
-        """The moved clock."""
+        """The clock of the test."""
         return _instant(_ms(await self._any_worker().fire()))
 
     async def timers(self, limit: int = TIMERS_MAX) -> list[Timer]:
@@ -254,9 +326,15 @@ class Env:
         return next(iter(self._workers.values()))[0]
 
     async def _is_busy(self) -> bool:
-        """Whether anything runs, or waits for a worker."""
-        if any(worker.running for worker, _ in self._workers.values()):
+        """Whether anything runs, but for what waits for the result of another, or waits for a worker."""
+        held = [lease.id for worker, _ in self._workers.values() for lease in worker.held()]
+        waits = self._waits()
+        waiting = {wait.caller for wait in waits} | {wait.caller.rpartition("~")[0] for wait in waits}
+        if not waiting.issuperset(held):
             return True
+        for wait in waits:
+            if (await self.app.look(wait.awaited)).is_final:
+                return True  # it is about to hear of that
         store = await self.app.opened()
         queues = [
             queue for worker, _ in self._workers.values() for queue in (worker.group, f"{worker.group}/{worker.name}")
@@ -264,14 +342,16 @@ class Env:
         lengths = await asyncio.gather(
             *(store.call(Command([b"XLEN", store.keys().queue(queue).encode()], int)) for queue in queues)
         )
-        return any(lengths)
+        return sum(lengths) > len(held)
 
     async def _move(self, seen: Fired, instant_ms: int) -> None:
-        """To an instant, or a little past it by what has gone by since the clock was seen."""
-        step_ms = instant_ms - _ms(seen)
-        if step_ms > 0:
-            store = await self.app.opened()
-            await store.call(Command([b"INCRBY", store.keys().clock.encode(), b"%d" % step_ms], int))
+        if instant_ms > _ms(seen):
+            await self.stand_at(instant_ms)
+
+    async def stand_at(self, instant_ms: int) -> None:
+        """Set the clock to an instant, in ms since 1970; called for you."""
+        store = await self.app.opened()
+        await store.call(Command([b"SET", store.keys().clock.encode(), b"=%d" % instant_ms], lambda reply: reply))
 
     def _function(self, fn: Function | str) -> Function:
         if not isinstance(fn, str):
@@ -281,6 +361,108 @@ class Env:
         if named is None:
             raise UsageError(f"this application has no function {fn!r} to put another one in place of")
         return named.fn
+
+
+class SyncHandle:
+    """What ``SyncEnv.start`` gives."""
+
+    def __init__(self, env: SyncEnv, handle: Handle[Any]) -> None:
+        self.id = handle.id
+        self.disposition = handle.disposition
+        self._env = env
+        self._handle = handle
+
+    def result(self, timeout: float | timedelta | None = None) -> Any:
+        """The value; raises what the execution raised, or Stalled if it cannot come while the clock stands."""
+        return self._env.call(self._handle.result, timeout)
+
+    def done(self) -> bool:
+        """Whether it has settled."""
+        return self._env.call(self._handle.done)
+
+    def cancel(self, *, force: bool = False) -> str:
+        """Ask it to end, or end it by ``force``; what happened, in words."""
+        return self._env.call(self._handle.cancel, force=force)
+
+
+class SyncEnv:
+    """``Env`` without asyncio: its event loop runs in a thread, and each call waits for what it does there."""
+
+    def __init__(self, env: Env, loop: asyncio.AbstractEventLoop) -> None:
+        self.app = env.app
+        self._env = env
+        self._loop = loop
+
+    def call(self, fn: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> T:
+        """What else the application can do, in the loop of the env: ``env.call(app.promises.resolve, id, "yes")``."""
+        return asyncio.run_coroutine_threadsafe(fn(*args, **kwargs), self._loop).result()
+
+    def start(self, fn: Function | str, *args: Any, id: str | None = None, **kwargs: Any) -> SyncHandle:
+        """As ``Env.start``; ``handle.result()`` is the result."""
+        return SyncHandle(self, self.call(self._env.start, fn, *args, id=id, **kwargs))
+
+    def run(self, fn: Function | str, *args: Any, id: str | None = None, **kwargs: Any) -> Any:
+        """As ``Env.run``."""
+        return self.call(self._env.run, fn, *args, id=id, **kwargs)
+
+    def settle(self) -> datetime | None:
+        """As ``Env.settle``."""
+        return self.call(self._env.settle)
+
+    def skip(
+        self,
+        duration: float | timedelta = 0,
+        *,
+        days: float = 0,
+        hours: float = 0,
+        minutes: float = 0,
+        seconds: float = 0,
+    ) -> None:
+        """As ``Env.skip``."""
+        self.call(self._env.skip, duration, days=days, hours=hours, minutes=minutes, seconds=seconds)
+
+    def now(self) -> datetime:
+        """As ``Env.now``."""
+        return self.call(self._env.now)
+
+    def timers(self, limit: int = TIMERS_MAX) -> list[Timer]:
+        """As ``Env.timers``."""
+        return self.call(self._env.timers, limit)
+
+    def replay(self, id: str) -> Verdict:
+        """As ``Env.replay``."""
+        return self.call(self._env.replay, id)
+
+    def mock(self, fn: Function | str, stand_in: Any) -> Mocked:
+        """As ``Env.mock``."""
+        return self._env.mock(fn, stand_in)
+
+    def crash_worker(self) -> None:
+        """As ``Env.crash_worker``."""
+        self.call(self._env.crash_worker)
+
+
+@contextmanager
+def sync_env(app: Durasleep, **options: Any) -> Generator[SyncEnv]:
+    """``env``, which takes the same options, for tests that are plain functions."""
+    with ThreadPoolExecutor(1, thread_name_prefix="durasleep-test") as thread, asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        running = thread.submit(loop.run_forever)
+        made = env(app, **options)
+        try:
+            inside = asyncio.run_coroutine_threadsafe(made.__aenter__(), loop).result()
+            error: BaseException | None = None
+            try:
+                yield SyncEnv(inside, loop)
+            except BaseException as raised:
+                error = raised
+                raise
+            finally:
+                leaving = made.__aexit__(None if error is None else type(error), error, None)
+                asyncio.run_coroutine_threadsafe(leaving, loop).result()
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            running.result()
 
 
 @asynccontextmanager
@@ -302,15 +484,22 @@ async def env(
     ``patience_s`` of real time raises Stalled and says what keeps it.
     """
     settings = replace(
-        app.settings, movable_clock=True, clock_ahead_max_s=math.inf, debug=debug, always_suspend=always_suspend
+        app.settings,
+        movable_clock=True,
+        clock_ahead_max_s=math.inf,
+        dead_after_s=math.inf,  # where the clock stands, so do the beats
+        debug=debug,
+        always_suspend=always_suspend,
     )
     source = _fake() if redis is None else redis
     async with AsyncExitStack() as stack:
         stack.enter_context(app.pointed_at(source, namespace=f"test-{secrets.token_hex(6)}", settings=settings))
         stack.push_async_callback(app.aclose)
         made = Env(app, groups or (app.group,), concurrency=concurrency, patience_s=patience_s)
-        await app.opened()
+        store = await app.opened()
         stack.push_async_callback(made.close)
+        await made.stand_at(await store.run(reads.now_ms(store.keys())))
+        app.beside_waits = made.watch
         for group in made.groups:
             await made.begin(group)
         yield made

@@ -7,16 +7,18 @@ import functools
 import hashlib
 import logging
 import random
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import FrameType
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 import msgspec
 
 from durasleep.codec import Codec
-from durasleep.errors import DefinitionError, Detached, NotSerializable, UsageError
+from durasleep.errors import DefinitionError, Detached, NotSerializable, Stuck, UsageError
 from durasleep.model import (
     Kind,
     Number,
@@ -31,6 +33,7 @@ from durasleep.model import (
     due_in,
     duration_ms,
     parse_target,
+    plain_number,
 )
 from durasleep.runtime.definition import (
     Definition,
@@ -44,6 +47,7 @@ from durasleep.runtime.definition import (
 from durasleep.runtime.journal import DurableFuture, Journal, RetriedStep, StepCall
 from durasleep.runtime.loop import WorkflowLoop
 from durasleep.runtime.retry import Retry
+from durasleep.runtime.waits import is_in_line
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -183,17 +187,20 @@ class Context:
         )
 
     def on_cancel(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-        """Run this as a step if a cancel ends the workflow; the last one registered first.
+        """Run this as a step once the workflow was canceled and its code has ended; the last one registered first.
 
-        What it raises is what the execution then ends with. ``cancel(force=True)`` and a deadline run no code.
+        It does not matter what the code raises then: CancelledError, or an error of its own. Code that catches its
+        cancel and returns a value, or goes on as a new run, has survived it, and nothing is run. What a step raises is
+        what the execution then ends with. ``cancel(force=True)`` and a deadline run no code.
         """
         _step_of(fn)
         self._cleanups.append((fn, args, kwargs))
 
     async def clean_up(self) -> None:
-        """What ``on_cancel`` has asked for, if the workflow was canceled; called for you."""
+        """What ``on_cancel`` has asked for, if the workflow was canceled and does not go on; called for you."""
         errors: list[Exception] = []
-        while self._loop.canceled and self._cleanups:
+        is_undone = self._loop.canceled and self._loop.continued is None
+        while is_undone and self._cleanups:
             fn, args, kwargs = self._cleanups.pop()
             try:
                 await self.run(fn, *args, **kwargs)
@@ -249,11 +256,12 @@ class Context:
     ) -> DurableFuture[Any]:
         """Start a workflow or task as an execution of its own, and await its result.
 
-        With an ``id`` it attaches to what runs under it, and outlives this workflow. Raises what it raised, Canceled,
-        or TimedOut once ``timeout`` has passed.
+        With an ``id`` it attaches to what runs under it, and outlives this workflow; Stuck if that is this workflow,
+        or the one its family began with, which would wait for one another. Raises what it raised, Canceled, or
+        TimedOut once ``timeout`` has passed.
         """
         function = name_of(fn)
-        child_id = None if id is None else check_new_id(id)
+        child_id = None if id is None else self._other_id(id)
         queue = None if target is None else parse_target(target).queue
         due = None if timeout is None else due_in(timeout, "timeout")
 
@@ -293,15 +301,20 @@ class Context:
     def continue_as_new(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Go on as a new run of the same execution: other arguments, an empty journal, the newest version.
 
-        The id, whoever waits for it and the deadline stay; what is pending ends. It does not return.
+        The id, whoever waits for it and the deadline stay; what is pending ends. It does not return. A cancel that this
+        run has not heard of ends it here, in place of the new run, as it would at an ``await``.
         """
-        self._loop.lineage()
-        self._loop.continued = (args, kwargs)
+        loop = self._loop
+        loop.lineage()
+        if self._journal.has_unheard_cancel:
+            loop.hear_cancel()
+            raise asyncio.CancelledError
+        loop.continued = (args, kwargs)
         raise Detached("this workflow goes on as a new run")
 
     def transaction(self) -> TransactionBuilder:
         """Queue Redis commands; awaiting it runs them together with their journal entry, exactly once."""
-        return TransactionBuilder(self._journal)
+        return TransactionBuilder(self._journal, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
 
     # -- what would differ between replays
 
@@ -345,6 +358,13 @@ class Context:
         """Whether this workflow is being put away: ``finally`` blocks that run now are not its end."""
         return self._loop.detaching
 
+    def _other_id(self, id: str) -> PromiseId:
+        """An id to wait for, which is not that of who waits for us."""
+        child_id = check_new_id(id)
+        if is_in_line(self.info.id, child_id):
+            raise Stuck(f"{self.info.id} would wait for {child_id}, which goes on only after it: nothing was started")
+        return child_id
+
     def _free_id(self) -> PromiseId:
         """An id that only this call makes, in every replay the same."""
         name = hashlib.blake2b(
@@ -364,7 +384,7 @@ async def to_its_end(context: Context, coro: Coroutine[Any, Any, Any]) -> Any:
     """
     try:
         return await coro
-    except asyncio.CancelledError:
+    except BaseException:  # whatever comes out: what matters is that it was canceled, and has no result
         if not context.detaching:
             await context.clean_up()
         raise
@@ -385,10 +405,11 @@ class TransactionBuilder:
     A method is the command in lower case (``tx.del_("k")`` for a word Python keeps). Answers one item a command.
     """
 
-    __slots__ = ("_commands", "_future", "_journal")
+    __slots__ = ("_commands", "_future", "_journal", "_place")
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, frame: FrameType) -> None:
         self._journal = journal
+        self._place = frame.f_code, frame.f_lineno
         self._commands: list[tuple[bytes, ...]] = []
         self._future: asyncio.Future[list[Any]] | None = None
 
@@ -405,6 +426,11 @@ class TransactionBuilder:
         if command.startswith("_"):
             raise AttributeError(command)
         return functools.partial(self.execute, command.rstrip("_").upper())
+
+    def __del__(self) -> None:
+        if self._commands and self._future is None:
+            code, line = self._place
+            self._journal.note_unsent(f"{code.co_filename}:{line} in {code.co_qualname}")
 
     def __await__(self) -> Generator[Any, None, list[Any]]:
         if self._future is None:
@@ -443,8 +469,9 @@ def _argument(value: object, command: str) -> bytes:
         return value
     if isinstance(value, str):
         return value.encode()
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return repr(value).encode()
+    number = plain_number(value)
+    if isinstance(number, int | float):
+        return repr(number).encode()
     raise NotSerializable(f"an argument of {command} is a {type(value).__name__}: Redis takes str, bytes, int or float")
 
 

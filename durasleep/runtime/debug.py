@@ -13,14 +13,15 @@ import sysconfig
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, cast
 
 from durasleep.model import Number
-from durasleep.runtime.journal import Asked, StepCall
+from durasleep.runtime.journal import Asked, Forgotten, StepCall
 from durasleep.runtime.replay import Activation, Halted, Progress, Rejected, Resolved
 
 _log = logging.getLogger("durasleep.runtime")
@@ -83,6 +84,9 @@ _NOT_THEIRS = tuple(
     }
 )
 _said: set[tuple[str, int, str]] = set()
+_FORGOTTEN = "it may end with the workflow, done or not; await it, now or later, or take it back, `.cancel()`"
+_reminded: Counter[str] = Counter()
+REMINDED_MAX = 10  # times for each function: what it forgets mostly shows early, and another run costs
 
 
 def watch(frame: FrameType, event: str, arg: Any) -> None:
@@ -113,6 +117,40 @@ def watch(frame: FrameType, event: str, arg: Any) -> None:
             _WHY[instead],
             instead,
         )
+
+
+def reminded(activation: Activation, progress: Progress, *, halt: bool) -> Progress:
+    """Say which durable calls were written without ``await``, each place once; or with ``halt`` a halt that says it.
+
+    Where they were made is found by another run over the same journal: to note it at each call would cost every call.
+    """
+    function = activation.function
+    if not halt:
+        _reminded[function] += 1
+        if _reminded[function] > REMINDED_MAX:
+            return progress
+    said: list[str] = []
+    for one, place in _places(activation, progress.forgotten):
+        line = f"{place}: a workflow makes a durable call without `await`, {one.what}: {_FORGOTTEN}"
+        if halt or (place, 0, one.what) not in _said:
+            _said.add((place, 0, one.what))
+            said.append(line)
+    if halt:
+        reason = "\n".join([f"{activation.id} forgets what it has begun:", *said])
+        return Progress((), (), progress.stop_steps, False, Halted(reason))
+    for line in said:
+        _log.warning("%s", line)
+    return progress
+
+
+def _places(activation: Activation, forgotten: Sequence[Forgotten]) -> list[tuple[Forgotten, str]]:
+    asked = activation.asked
+    if not asked and not all(one.place for one in forgotten):
+        twin, _ = activation.run_again()
+        asked = twin.asked
+        twin.close()
+    found = [(one, asked.get(one.number)) for one in forgotten]
+    return [(one, one.place or ("?" if call is None else call.place)) for one, call in found]
 
 
 def checked(activation: Activation, progress: Progress) -> Progress:

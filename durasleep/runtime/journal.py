@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import weakref
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -26,13 +27,14 @@ from durasleep.model import (
     StartTimer,
     State,
 )
-from durasleep.runtime.loop import Lineage, WorkflowFuture, WorkflowLoop, WorkflowTimer
+from durasleep.runtime.loop import Lineage, WorkflowFuture, WorkflowLoop, WorkflowTimer, place_of_call
 from durasleep.runtime.retry import Retry, failure_of
 
 T = TypeVar("T")
 
 TIMER_MS_MIN = 1_000  # a shorter wait between two attempts is cheaper in the worker than in Redis
 _REPLY_DEPTH_MAX = 100  # Redis itself answers lists in lists in lists
+_AWAITED = (Kind.TIMER, Kind.STEP, Kind.CHILD)  # a promise is for others, and what is detached needs nobody
 _SHOWN_BEFORE = 3  # matching entries shown above a mismatch, to find the place
 
 
@@ -60,6 +62,17 @@ class Asked:
     name: str
     wanted: Op | StepCall | None
     """What it asked to be made; None if the journal had it."""
+    place: str
+    """Where in the code."""
+
+
+class Forgotten(msgspec.Struct, frozen=True):
+    """A durable call that was written without ``await``."""
+
+    what: str
+    number: Number
+    place: str = ""
+    """Where in the code; empty if that has to be found out, by its number."""
 
 
 class _Awaiting(Protocol):
@@ -95,17 +108,35 @@ class DurableFuture(WorkflowFuture[T]):
             self._take_back(self._journal)
         return True
 
+    def remove_done_callback(self, fn: Any, /) -> int:
+        """Somebody who awaited it does not any more; what a person awaited once was not forgotten."""
+        if self._journal is not None:
+            self._journal.note_listened(self.number)
+        return super().remove_done_callback(fn)
+
     def _take_back(self, journal: Journal) -> None:
         journal.cancel(self.number, self._kind, self._name)
 
+    @property
+    def is_unheard(self) -> bool:
+        """Whether nobody awaits it now, though it is of a kind that does nothing for those who do not."""
+        return not self._callbacks and self._given_id is None and self._kind in _AWAITED
+
+    def describe(self) -> Forgotten:
+        """The call, as one that was forgotten."""
+        return Forgotten(f"{self._kind} {self._name!r}" if self._name else self._kind.value, self.number)
+
     def deliver(self, entry: Entry) -> None:
         """Complete with what became of the entry."""
-        if self.done() or self._journal is None:
+        journal = self._journal
+        if self.done() or journal is None:
             return
+        if not (journal.loop.quiet or self._callbacks):
+            journal.unheard = self
         try:
-            value = _value_of(entry, self._journal.codec, self._hint, self)
+            value = _value_of(entry, journal.codec, self._hint, self)
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to the code that awaits it
-            self.set_exception(error)
+            self.set_exception(error.with_traceback(None))  # of frames that hold us: nobody would see us go
         else:
             self.set_result(value)
 
@@ -199,6 +230,7 @@ class Journal:
         "_asked",
         "_buried",
         "_entries",
+        "_listened",
         "_marks",
         "_matched",
         "_patches",
@@ -206,12 +238,14 @@ class Journal:
         "_stopped",
         "_wanted",
         "codec",
+        "forgotten",
         "handed_out",
         "loop",
         "open_calls",
         "owner",
         "payload_bytes",
         "trace",
+        "unheard",
     )
 
     def __init__(self, owner: PromiseId, codec: Codec, loop: WorkflowLoop) -> None:
@@ -235,6 +269,11 @@ class Journal:
         self._wanted: dict[Number, Op | StepCall] = {}  # the difference, in the order asked
         self._running: dict[Number, None] = {}  # steps handed out
         self._stopped: list[Number] = []
+        self._listened: set[Number] = set()
+        self.forgotten: list[Forgotten] = []
+        """Calls that nobody can await any more, and nobody has; those that are still open come with the end."""
+        self.unheard: DurableFuture[Any] | None = None
+        """What was delivered last, if nobody awaited it by then."""
 
     # -- what has happened
 
@@ -268,6 +307,37 @@ class Journal:
         self.open_calls -= 1
         self._running.pop(number, None)
         asked.deliver(entry)
+        if self.unheard is not None:
+            asked = None
+            self._look_who_may_hear()
+
+    def _look_who_may_hear(self) -> None:
+        """Of what was delivered to nobody: if the code has not even kept it, it never will be heard."""
+        future, self.unheard = self.unheard, None
+        if future is None or not future.is_unheard or future.number in self._listened:
+            return
+        described, kept = future.describe(), weakref.ref(future)
+        future = None
+        if kept() is None:
+            self.forgotten.append(described)
+
+    def note_listened(self, number: Number) -> None:
+        """Somebody has awaited it."""
+        self._listened.add(number)
+
+    def note_unsent(self, place: str) -> None:
+        """A transaction begun there was put together, and is gone."""
+        loop = self.loop
+        if not (loop.quiet or loop.detaching or loop.halted):
+            self.forgotten.append(Forgotten("transaction", Number(""), place))
+
+    def take_forgotten(self, *, is_end: bool) -> tuple[Forgotten, ...]:
+        """Calls written without ``await`` that were found since the last time; at the end all that are open, too."""
+        found, self.forgotten = self.forgotten, []
+        if is_end:
+            futures: list[DurableFuture[Any]] = [one for one in self._asked.values() if isinstance(one, DurableFuture)]
+            found += [one.describe() for one in futures if one.is_unheard and one.number not in self._listened]
+        return tuple(found)
 
     def check_all_asked(self) -> None:
         """Halt if the loaded journal holds what the code has not asked for, or still waits for what it took back."""
@@ -339,7 +409,7 @@ class Journal:
         """Wait for entry ``number``; what the journal lacks is made with the next commit."""
         entry = self._entries.get(number) if self._entries else None
         if self.trace is not None:
-            self.trace[number] = Asked(kind, name, make(number) if entry is None else None)
+            self.trace[number] = Asked(kind, name, make(number) if entry is None else None, place_of_call())
         if entry is None:
             self._want(number, make)
         else:
@@ -417,6 +487,11 @@ class Journal:
         stopped = tuple(self._stopped)
         self._stopped.clear()
         return tuple(ops), tuple(steps), stopped
+
+    @property
+    def has_unheard_cancel(self) -> bool:
+        """Whether it says that the execution was canceled, and the code has not been told yet."""
+        return CANCEL in self._entries and not (self.loop.canceled or self.loop.detaching)
 
     @property
     def running(self) -> tuple[Number, ...]:

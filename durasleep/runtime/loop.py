@@ -168,6 +168,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     halted: str | None = None
     fatal: BaseException | None = None
     """The SystemExit or KeyboardInterrupt that user code raised."""
+    _on_error: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
     _prune_at = 64
     _generators: dict[int, tuple[weakref.ref[AsyncGenerator[Any, Any]], Lineage]] | None = None
     _outer: tuple[asyncio.AbstractEventLoop | None, Any] | None = None
@@ -218,8 +219,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 try:
                     handle._context.run(handle._callback, *handle._args)
                 except (SystemExit, KeyboardInterrupt) as error:
-                    self.fatal = error
-                    break
+                    if not self.canceled:  # else it ends its task, and who awaits that: something may have to be undone
+                        self.fatal = error
+                        break
                 except BaseException as error:  # noqa: BLE001 - as asyncio does: one callback fails alone
                     self.call_exception_handler({"message": f"error in callback {handle!r}", "exception": error})
                 if self.halted is not None or (watched is not None and watched.done()) or self.continued is not None:
@@ -229,6 +231,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 sys.setprofile(None)
             handle = watched = None  # this frame is in tracebacks that they hold
         return callbacks_max
+
+    def hear_cancel(self) -> None:
+        """The execution was canceled from outside: the root task is, unless it is the one that runs."""
+        self.canceled = True
+        if self.root is not None and _current_task(self) is not self.root:
+            self.root.cancel()
 
     def halt(self, reason: str) -> None:
         """Stop at the end of the running callback; the first reason stays."""
@@ -292,7 +300,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         task._log_destroy_pending = False
         self.detaching = True
         outermost.close()  # a frame that holds its own task would wait for the garbage collector, which chokes on it
-        waiter.remove_done_callback(callbacks[0][0])  # it is the task's, which it would keep for the collector, too
+        asyncio.Future.remove_done_callback(
+            waiter, callbacks[0][0]
+        )  # it is the task's, which it would keep for the collector, too
         return True
 
     def unfinished(self) -> list[WorkflowTask[Any]]:
@@ -304,6 +314,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.ready.clear()
         self._tasks.clear()
         self._generators = None
+        self._on_error = None
         self.root = None
         self.timers = None
 
@@ -391,11 +402,79 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     get_debug: Any = bool  # which answers False; tasks and futures ask for it all the time, and this is no frame
 
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        # may come from the garbage collector on any thread: it only logs
+    def set_debug(self, enabled: bool) -> None:
+        """Asyncio's debug mode looks at the time each callback takes, which is not the workflow's: it stays off."""
+
+    def get_task_factory(self) -> None:
+        """There is none: tasks are made in one way, which numbers what they ask for."""
+
+    def set_task_factory(self, factory: Any) -> None:
+        """None alone is taken."""
+        if factory is not None:
+            raise NotDurable(
+                "a workflow makes its tasks in one way, which replays: loop.set_task_factory() takes None alone, and "
+                "nothing was changed"
+            )
+
+    def get_exception_handler(self) -> Any:
+        return self._on_error
+
+    def set_exception_handler(self, handler: Any) -> None:
+        """``handler(loop, context)`` hears of errors in callbacks, and of what is told by ``call_exception_handler``.
+
+        Of tasks and futures that failed while nobody awaited them the log hears alone: it depends on the garbage
+        collector when that shows, and another run over the same journal would hear of it elsewhere.
+        """
+        if handler is not None and not callable(handler):
+            raise TypeError(f"a callable object or None is expected, got {handler!r}")
+        self._on_error = handler
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """Log it, unless that was done in an earlier run over the same journal."""
         error = context.get("exception")
         if not (self.quiet or self.detaching or isinstance(error, Detached)):
             _log.error("in a workflow: %s", context.get("message"), exc_info=error)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        # May come from the garbage collector, on any thread, and is only logged then, see `set_exception_handler`.
+        handler = self._on_error
+        is_collected = "task" in context or "future" in context
+        if handler is None or is_collected or self.detaching or not self.is_running():
+            self.default_exception_handler(context)
+            return
+        try:
+            handler(self, context)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - as asyncio does
+            self.default_exception_handler({"message": "error in an exception handler", "exception": error})
+
+    def call_soon_threadsafe(
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """As ``call_soon``, in the workflow itself; other threads have no place in the order that replays."""
+        if not self.is_running():
+            raise NotDurable(
+                "loop.call_soon_threadsafe() of a workflow was called from a thread or another loop, and nothing was "
+                "called: what works in threads is a step, `await ctx.run(...)`"
+            )
+        return self.call_soon(callback, *args, context=context)
+
+    async def shutdown_asyncgens(self) -> None:
+        """Close the async generators that are open, in the order in which they began."""
+        known, self._generators = self._generators, None
+        for ref, _ in list(known.values()) if known else ():
+            generator = ref()
+            if generator is None:
+                continue
+            try:
+                await generator.aclose()
+            except Exception as error:  # noqa: BLE001 - as asyncio does: the others are closed all the same
+                message = f"an error occurred while an asynchronous generator was closed: {generator!r}"
+                self.call_exception_handler({"message": message, "exception": error, "asyncgen": generator})
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """There is none to wait for."""
 
     def detached(self, lineage: Lineage) -> bool:
         """Whether a durable call must come to nothing; the first one of each task raises Detached."""
@@ -515,6 +594,14 @@ def position_of(task: asyncio.Task[Any]) -> str:
         if awaited is None:
             break
     return found
+
+
+def place_of_call() -> str:
+    """``file:line in function`` of the innermost user frame that runs now."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_NOT_USERS):
+        frame = frame.f_back
+    return "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
 
 
 def keep_for_ever(task: asyncio.Task[Any]) -> None:

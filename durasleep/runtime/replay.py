@@ -14,7 +14,7 @@ from durasleep.model import CANCEL, Entry, Kind, Mark, Number, Op, PromiseId, St
 from durasleep.runtime import ordering
 from durasleep.runtime.context import Context, ExecutionInfo, to_its_end
 from durasleep.runtime.definition import WorkflowDefinition
-from durasleep.runtime.journal import Asked, Journal, StepCall
+from durasleep.runtime.journal import Asked, Forgotten, Journal, StepCall
 from durasleep.runtime.loop import DRAIN_CALLBACKS_MAX, Watch, WorkflowLoop, keep_for_ever, position_of
 from durasleep.settings import Settings
 
@@ -73,6 +73,8 @@ class Progress(msgspec.Struct, frozen=True):
     outcome: Ending | None
     warning: str = ""
     """What a person should know before it is too late."""
+    forgotten: tuple[Forgotten, ...] = ()
+    """Calls that were written without ``await``."""
 
 
 class CloseReport(msgspec.Struct, frozen=True):
@@ -209,15 +211,16 @@ class Activation:
 
     @property
     def asked(self) -> dict[Number, Asked]:
-        """Everything the code has asked for so far; kept in debug mode only."""
+        """Everything the code has asked for so far; kept in debug mode and in other runs only."""
         return self._journal.trace or {}
 
     def run_again(self) -> tuple[Activation, Progress]:
-        """Another run of the same code over the same journal, which says nothing in the log."""
+        """Another run of the same code over the same journal, which says nothing in the log and keeps all it asks."""
         twin = Activation(
             self._definition, self._info, self._args, self.codec, settings=self._settings, base=self._base
         )
         twin._loop.silent = True
+        twin._journal.trace = {}
         return twin, twin.start(self._journal.entries(), self._news)
 
     def close(self) -> CloseReport:
@@ -285,9 +288,8 @@ class Activation:
                 loop.speak()
             if entry.number != CANCEL:
                 self._journal.feed(entry)
-            elif loop.root is not None and not loop.canceled:
-                loop.canceled = True
-                loop.root.cancel()
+            elif not loop.canceled:
+                loop.hear_cancel()
             if not loop.drain():
                 self._ran_away()
 
@@ -338,7 +340,8 @@ class Activation:
         if self._halves < JOURNAL_WARNED <= filled:
             warning = f"{self._info.id} {self._amount()}: beyond it, it will be halted; see ctx.continue_as_new"
         self._halves = filled
-        return Progress(ops, steps, stop_steps, True, None, warning)
+        forgotten = journal.take_forgotten(is_end=False) if journal.forgotten else ()
+        return Progress(ops, steps, stop_steps, True, None, warning, forgotten)
 
     def _amount(self) -> str:
         journal, settings = self._journal, self._settings
@@ -355,11 +358,15 @@ class Activation:
         return Continued(payload, self._loop.root_lineage.taken)
 
     def _ended(self, outcome: Ending) -> Progress:
-        running = self._journal.running
-        ops, _, _ = self._journal.take_difference()
+        journal = self._journal
+        running = journal.running
+        ops, _, _ = journal.take_difference()
         if ops:
             ops = () if isinstance(outcome, Halted) else tuple([op for op in ops if _outlives(op)])
-        return Progress(ops, (), running, False, outcome)
+        forgotten: tuple[Forgotten, ...] = ()
+        if (journal.open_calls or journal.forgotten) and isinstance(outcome, Resolved | Continued):
+            forgotten = journal.take_forgotten(is_end=True)
+        return Progress(ops, (), running, False, outcome, forgotten=forgotten)
 
     def _result(self) -> Ending:
         loop = self._loop

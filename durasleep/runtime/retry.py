@@ -86,7 +86,7 @@ class Retry:
             delay_ms = first_ms * float(self.backoff) ** (attempt - 1)
         except OverflowError:
             return delay_max_ms
-        return round(min(delay_ms * (1 + self.jitter * chance), delay_max_ms))
+        return round(min(delay_ms * (1 + float(self.jitter) * chance), delay_max_ms))
 
 
 def _is_one_of(error: BaseException, kinds: Iterable[ErrorKind]) -> bool:

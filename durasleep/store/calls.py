@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import math
 import os
 import random
 import secrets
@@ -14,7 +16,16 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from durasleep.codec import RAISED_THERE, Codec
-from durasleep.errors import Canceled, DurasleepError, NotAllowed, NotFound, RemoteError, TimedOut, UsageError
+from durasleep.errors import (
+    Canceled,
+    DurasleepError,
+    InvalidDuration,
+    NotAllowed,
+    NotFound,
+    RemoteError,
+    TimedOut,
+    UsageError,
+)
 from durasleep.model import (
     Due,
     Entry,
@@ -29,9 +40,12 @@ from durasleep.model import (
     due_in,
     owner_of,
     parse_target,
+    plain_number,
+    shown,
 )
 from durasleep.settings import Settings
 from durasleep.store import batch, commands, reads
+from durasleep.store.circles import describe_circle, find_circle
 from durasleep.store.commands import Controlled, Created, Item, Settled
 from durasleep.store.keys import Keyspace
 from durasleep.store.reads import Head, Loaded, Plan
@@ -162,6 +176,22 @@ def rpc_maker(
         return make(check_new_id(id), args, call)
 
     return rpc
+
+
+def patience_s(timeout: Duration | None) -> float | None:
+    """How long to wait, None for ever; InvalidDuration for what is no duration. One that is over is no error."""
+    number = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if number is None:
+        return None
+    if type(number) is not float:
+        number = plain_number(number)
+    try:
+        seconds = math.nan if number is None else float(number)
+    except OverflowError:
+        return math.inf
+    if math.isnan(seconds):
+        raise InvalidDuration(f"timeout {shown(timeout)}: give seconds as a number, or a timedelta")
+    return seconds
 
 
 def in_parts(many: Iterable[T]) -> Iterator[list[T]]:
@@ -330,7 +360,10 @@ def describe(keys: Keyspace, id: PromiseId, codec: Codec) -> Plan[Description]:
     if loaded.head.place is Place.HALTED:
         [answer] = yield [reads.read_halted_at(keys, id)]
         halted_ms = reads.value_of(answer) or 0
-    return _describe(loaded, worker, halted_ms, codec)
+    found = _describe(loaded, worker, halted_ms, codec)
+    if loaded.head.place is Place.SUSPENDED and (circle := (yield from find_circle(keys, loaded))):
+        found = dataclasses.replace(found, reason=describe_circle(circle))
+    return found
 
 
 def export(keys: Keyspace, id: PromiseId) -> Plan[Recording]:

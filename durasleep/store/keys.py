@@ -195,7 +195,7 @@ class Keyspace:
 
     @property
     def clock(self) -> str:
-        """By how many ms the clock of a test has been moved."""
+        """By how many ms the clock of a test has been moved; after ``=`` the instant at which it stands."""
         return f"{self.tag}clock"
 
     @property

@@ -232,9 +232,11 @@ def now_ms(keys: Keyspace) -> Plan[int]:
     """The server's clock, as the scripts see it."""
     ask: list[Call] = [Command([b"TIME"], lambda time: int(time[0]) * 1000 + int(time[1]) // 1000)]
     if keys.movable_clock:
-        ask.append(Command([b"GET", keys.clock.encode()], lambda moved: int(moved or 0)))
-    answers = yield ask
-    return sum(map(value_of, answers))
+        ask.append(Command([b"GET", keys.clock.encode()], lambda kept: kept or b"0"))
+    now, *moved = map(value_of, (yield ask))
+    for kept in moved:
+        now = int(kept[1:]) if kept.startswith(b"=") else now + int(kept)
+    return now
 
 
 def load(keys: Keyspace, id: PromiseId) -> Plan[Loaded | None]:

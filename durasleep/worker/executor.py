@@ -18,6 +18,7 @@ from durasleep.errors import CorruptData, DurasleepError, Fenced, NewerVersion
 from durasleep.model import CANCEL, PromiseId
 from durasleep.runtime.definition import Definition, Registry, TaskDefinition, WorkflowDefinition
 from durasleep.runtime.replay import version_of
+from durasleep.runtime.waits import Wait
 from durasleep.settings import Settings
 from durasleep.store import commands, reads
 from durasleep.store.commands import Beat, Lease
@@ -105,6 +106,10 @@ class Executor:
     def in_threads(self) -> int:
         """Calls of sync functions that have not returned; nothing can stop them."""
         return self._threads.running
+
+    def waits(self) -> list[Wait]:
+        """Tasks and steps in hand that wait for results of others; may be called from another thread."""
+        return self._code.waits.now()
 
     async def wait_until_free(self) -> int:
         """How many executions may be read, once that is at least one."""

@@ -17,6 +17,7 @@ from durasleep.runtime.current import Current, describe
 from durasleep.runtime.definition import TaskDefinition
 from durasleep.runtime.journal import TIMER_MS_MIN
 from durasleep.runtime.retry import failure_of
+from durasleep.runtime.waits import CALLER_PREFIX
 from durasleep.store.commands import Committed, Item
 from durasleep.store.reads import Loaded
 from durasleep.worker.commits import Commits
@@ -129,7 +130,7 @@ class Task:
         self._args, self._kwargs = args, kwargs
         definition, running = self._definition, self._running
         timeout_s = None if definition.timeout is None else duration_ms(definition.timeout) / 1000
-        name = f"durasleep:{running.lease.id}"
+        name = f"{CALLER_PREFIX}{running.lease.id}"
         task = self._all.code.start(
             definition.fn, args, kwargs, about=self.about, timeout_s=timeout_s, delay_s=delay_s, name=name
         )

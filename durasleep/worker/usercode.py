@@ -17,6 +17,7 @@ from durasleep.runtime import current
 from durasleep.runtime.current import Current
 from durasleep.runtime.definition import step_name_of
 from durasleep.runtime.journal import StepCall
+from durasleep.runtime.waits import CALLER_PREFIX, Waits
 from durasleep.store.reads import Head
 from durasleep.worker.threads import NotBegun, Threads
 
@@ -34,6 +35,7 @@ class UserCode:
         self._codec = codec
         self._stand_ins = stand_ins
         self._threads = threads
+        self.waits = Waits()
         self.is_leaving = False
         """Whether what waits is not called any more."""
 
@@ -53,7 +55,8 @@ class UserCode:
         delay_s: float = 0.0,
         name: str,
     ) -> asyncio.Task[Any]:
-        """Begin a call of ``fn`` after ``delay_s``: its result or what it raises. It can ask what it is: ``about``.
+        """Begin a call of ``fn`` after ``delay_s``: its result or what it raises. It can ask what it is: ``about``. Its
+        ``name``: see ``Waits.call``.
 
         That is a TimeoutError, saying so, if it takes longer than ``timeout_s``, a RuntimeError for SystemExit and
         KeyboardInterrupt, and NotBegun if the worker leaves before it has begun.
@@ -65,6 +68,7 @@ class UserCode:
             call = _call_async(stand_in, args, kwargs, about)
         else:
             call = self._call_async_later(stand_in, args, kwargs, about, timeout_s, delay_s, step_name_of(fn))
+        self.waits.call(name)
         return asyncio.get_running_loop().create_task(call, name=name)
 
     def start_step(self, call: StepCall, head: Head) -> asyncio.Task[Any]:
@@ -76,7 +80,7 @@ class UserCode:
             about=partial(_about_step, call, head),
             timeout_s=call.timeout_s,
             delay_s=call.delay_s,
-            name=f"durasleep:{head.id}~{call.number}",
+            name=f"{CALLER_PREFIX}{head.id}~{call.number}",
         )
 
     def result_of(self, call: StepCall, task: asyncio.Task[Any], owner: str) -> StepResult:

@@ -18,6 +18,7 @@ from durasleep.codec import Codec
 from durasleep.errors import DurasleepError, SchemaMismatch, StoreUnavailable, ThreadsLost, UnsupportedServer
 from durasleep.model import check_name
 from durasleep.runtime.definition import Registry
+from durasleep.runtime.waits import Wait
 from durasleep.settings import Settings
 from durasleep.store import commands, doctor
 from durasleep.store.commands import Beat, Command, Fired, Lease
@@ -27,6 +28,7 @@ from durasleep.store.store import Store
 from durasleep.worker.executor import Executor
 from durasleep.worker.firer import Firer
 from durasleep.worker.heartbeat import Heartbeat
+from durasleep.worker.jam import Jam
 from durasleep.worker.listener import Listener
 from durasleep.worker.reader import Reader
 from durasleep.worker.reaper import Reaper
@@ -102,6 +104,7 @@ class Worker:
             on_offer=self._executor.take_offer,
             on_gap=self._hear_gap,
         )
+        self._jam = Jam()
         self._heartbeat: Heartbeat | None = None
         self._reaper: Reaper | None = None
         self._beats: asyncio.Queue[tuple[Beat, int, int]] = asyncio.Queue(maxsize=16)
@@ -123,6 +126,10 @@ class Worker:
     def held(self) -> list[Lease]:
         """What it has in hand."""
         return self._executor.held()
+
+    def waits(self) -> list[Wait]:
+        """Tasks and steps in hand that wait for results of others; may be called from another thread."""
+        return self._executor.waits()
 
     @property
     def in_threads(self) -> int:
@@ -354,6 +361,7 @@ class Worker:
             self._firer.set_rank(beat.rank)
             self._firer.hear_wake(beat.last_wake)
             self._executor.hear_beat(beat)
+            self._jam.look([] if self._executor.free else self._executor.held(), self._executor.waits())
             await self._give_back_unnamed(beat, received_us)
             if self._reaper is not None:
                 await self._reaper.once(beat, received_us / 1e6)

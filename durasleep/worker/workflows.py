@@ -188,6 +188,8 @@ class Workflow(msgspec.Struct, eq=False):
             )
         if settings.debug:
             progress = debug.checked(self._activation, progress)
+        if progress.forgotten:
+            progress = debug.reminded(self._activation, progress, halt=settings.debug)
         if progress.warning:
             logger.warning(progress.warning)
         if progress.ops:

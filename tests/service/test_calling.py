@@ -172,6 +172,27 @@ async def test_the_sync_client_says_the_same_things(
         await asyncio.to_thread(use)
 
 
+async def test_to_settle_a_promise_alike_again_is_no_other_outcome(app: Durasleep, real_server: Server) -> None:
+    @app.workflow
+    async def approving(ctx: Context) -> dict[str, int]:
+        return await ctx.promise(name="approval")
+
+    async with serving(app):
+        handle = await app.rpc("a", approving)
+        await until(app, "a", "suspended")
+        await app.promises.create("p")
+        with SyncClient(real_server.url, namespace=app.namespace) as client:
+            for id in ("a~1", "p"):
+                assert await app.promises.resolve(id, {"cents": 5})
+                assert await app.promises.resolve(id, {"cents": 5})
+                assert await asyncio.to_thread(client.promises.resolve, id, {"cents": 5})
+                assert not await app.promises.resolve(id, {"cents": 6})
+                assert not await app.promises.reject(id, "no")
+                assert not await app.promises.cancel(id)
+                assert (await app.describe(id)).value == {"cents": 5}
+        assert await handle == {"cents": 5}
+
+
 async def test_a_delayed_call_starts_when_due_or_when_woken(app: Durasleep, effects: Effects) -> None:
     async with serving(app):
         later = await app.rpc("later", note, effects.path, "later", delay=3600)

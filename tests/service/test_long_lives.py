@@ -297,6 +297,25 @@ async def test_it_goes_on_as_a_new_run_under_its_id_for_those_who_wait(app: Dura
             await eventually(lambda number=number: _state(app, f"poll-1~{number}", "canceled"), "its end")
 
 
+async def test_a_run_that_awaits_nothing_can_be_canceled(app: Durasleep, effects: Effects) -> None:
+    @app.workflow
+    async def spinning(ctx: Context, path: str) -> None:
+        ctx.on_cancel(note, path, "undone")
+        ctx.continue_as_new(path)
+
+    async with serving(app), asyncio.timeout(30):
+        handle = await app.rpc("spin-1", spinning, effects.path)
+        await eventually(lambda: _has_begun_anew(app, "spin-1"), "a second run")
+        await handle.cancel()
+        with pytest.raises(Canceled):
+            await handle
+        assert effects.lines() == ["undone"]
+
+
+async def _has_begun_anew(app: Durasleep, id: str) -> bool:
+    return (await app.export(id)).begun_ms > 0
+
+
 async def test_a_cap_is_warned_of_at_half_and_what_was_halted_goes_on_with_more_room(
     new_app: NewApp, caplog: pytest.LogCaptureFixture
 ) -> None:

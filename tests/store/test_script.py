@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from durasleep.store import commands, script
+from durasleep.store import commands, reads, script
 from durasleep.store.keys import KEY_NAMES
 from durasleep.store.script import NAMES, load
 from tests.store.driver import Driver
@@ -154,4 +154,9 @@ async def test_a_movable_clock_goes_by_its_key_and_the_usual_one_does_not(driver
     usual = await driver.fire()
     moved = await driver.store.call(commands.fire(replace(driver.keys, movable_clock=True), limit=1))
     assert 86_400_000_000 < moved.server_us - usual.server_us < 86_460_000_000
+    await driver.redis.set(driver.keys.clock, "=86400250")
+    standing = replace(driver.keys, movable_clock=True)
+    stands = [await driver.store.call(commands.fire(standing, limit=1)) for _ in range(2)]
+    assert [one.server_us for one in stands] == [86_400_250_000] * 2
+    assert await driver.store.run(reads.now_ms(standing)) == 86_400_250
     await driver.redis.delete(driver.keys.clock)

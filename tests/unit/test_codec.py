@@ -312,6 +312,20 @@ def test_a_class_that_refuses_its_values_is_an_error_that_says_so() -> None:
         codec.decode(codec.encode({"a": 1}, "it"), Picky)
 
 
+def test_what_is_received_is_made_anew_by_its_own_rules() -> None:
+    @dataclass
+    class Order:
+        cents: int
+        made: int = 0
+
+        def __post_init__(self) -> None:
+            self.made += 1
+
+    sent = Order(5)
+    received = codec.decode(codec.encode(sent, "it"), Order)
+    assert (sent.made, received.made) == (1, 2)
+
+
 def test_what_was_sent_as_json_fits_where_nothing_is_lost() -> None:
     assert codec.decode(codec.encode("5", "it"), int) == 5
     assert codec.decode(codec.encode(5, "it"), float) == 5.0
@@ -591,6 +605,32 @@ def test_a_traceback_is_trimmed_to_where_it_happened() -> None:
     [note] = codec.decode_error(codec.encode_error(raised.value)).__notes__
     assert 'raise ValueError("deep")' in note
     assert note.count("in fail") <= 20
+
+
+def test_the_notes_of_an_error_are_bounded_however_many_levels_it_passes() -> None:
+    error: Exception = ValueError("where it began")
+    error.add_note("the first one")
+    sizes: list[int] = []
+    for level in range(100):
+        with pytest.raises(ValueError, match="where it began") as raised:
+            exec(f"{chr(10) * level}raise error", {"error": error})
+        payload = codec.encode_error(raised.value)
+        sizes.append(len(payload))
+        error = codec.decode_error(payload)
+    assert max(sizes) < 16_384
+    assert len(set(sizes[50:])) < 10
+    assert error.__notes__[-1] == "the first one"
+    assert error.__notes__[0].startswith("it was raised there")
+    assert "line 1, in <module>" in error.__notes__[-2]
+    assert len(error.__notes__) <= 18
+    assert sum("left out" in one for one in error.__notes__) == 1
+
+
+def test_one_note_said_again_and_again_is_said_once() -> None:
+    error = ValueError("no")
+    for _ in range(1000):
+        error.add_note("again")
+    assert codec.decode_error(codec.encode_error(error)).__notes__ == ["again"]
 
 
 def test_errors_that_lead_to_one_another_are_told_once_around() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import IntEnum
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -25,6 +28,27 @@ from durasleep.model import (
     parse_target,
     root_of,
 )
+
+
+class Seconds(float):
+    pass
+
+
+class Count(int):
+    pass
+
+
+class Level(IntEnum):
+    HIGH = 3
+
+
+class Pause(timedelta):
+    pass
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("nobody may look")
 
 
 @pytest.mark.parametrize("id", ["order-42", "a", "ü" * 256, "x" * 512, "with spaces: and/more"])
@@ -80,11 +104,45 @@ def test_a_name_that_would_break_a_hash_tag_or_a_key_is_refused(name: str) -> No
 
 
 @pytest.mark.parametrize(
-    "duration", [-1, -0.001, math.nan, math.inf, -math.inf, True, "5", None, timedelta(seconds=-1)]
+    "duration",
+    [
+        *(-1, -0.001, math.nan, math.inf, -math.inf, True, "5", None, timedelta(seconds=-1), 5j, [5]),
+        *(-(10**5000), Decimal("nan"), Decimal("-inf"), Decimal(-1), Fraction(-1, 3), Unprintable()),
+    ],
+    ids=lambda duration: type(duration).__name__,
 )
 def test_what_cannot_be_waited_for_is_refused(duration: Any) -> None:
     with pytest.raises(InvalidDuration):
         duration_ms(duration)
+
+
+@pytest.mark.parametrize(
+    ("duration", "ms"),
+    [
+        *((Seconds(1.5), 1500), (Count(2), 2000), (Level.HIGH, 3000), (Pause(seconds=4), 4000)),
+        *((Decimal("0.1"), 100), (Decimal("1E-999999999"), 1), (Decimal("1E+999999999"), DUE_MS_MAX)),
+        *((Fraction(1, 3), 334), (Fraction(7, 2), 3500), (Fraction(0), 0), (Decimal("0.1000000000000000001"), 101)),
+        *((10**5000, DUE_MS_MAX), (1 << 2000, DUE_MS_MAX)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_kind_of_number_is_a_duration(duration: Any, ms: int) -> None:
+    assert duration_ms(duration) == ms
+
+
+def test_the_numbers_of_numpy_are_durations() -> None:
+    numpy: Any = pytest.importorskip("numpy")
+    durations = [numpy.float64(1.5), numpy.float32(0.1), numpy.float16(2), numpy.longdouble(1), numpy.uint8(5)]
+    assert [duration_ms(one) for one in durations] == [1500, 100, 2000, 1000, 5000]
+    for one in (numpy.float64("nan"), numpy.float32(-1), numpy.int8(-1), numpy.bool_(1), numpy.timedelta64(1, "D")):
+        with pytest.raises(InvalidDuration):
+            duration_ms(one)
+
+
+@given(st.decimals(min_value=0, max_value=10**6) | st.fractions(min_value=0, max_value=10**6))
+def test_exact_numbers_are_rounded_up_exactly(duration: Any) -> None:
+    ms = duration_ms(duration)
+    assert ms - 1 < Fraction(duration) * 1000 <= ms
 
 
 @given(st.floats(min_value=0, max_value=1e12) | st.timedeltas(min_value=timedelta(0)))
@@ -96,6 +154,13 @@ def test_a_duration_is_rounded_up_so_that_nothing_is_early(duration: float | tim
 
 def test_a_tenth_of_a_second_is_a_hundred_milliseconds() -> None:
     assert [due_in(0.1), due_in(0), due_in(0.0001), due_in(1e300)] == ["+100", "+0", "+1", f"+{DUE_MS_MAX}"]
+
+
+def test_what_is_no_instant_is_refused_and_the_last_one_is_the_last() -> None:
+    for instant in (5, "2026-01-01", None):
+        with pytest.raises(InvalidDuration, match="no instant"):
+            due_at(instant)  # pyright: ignore[reportArgumentType] - that is the point
+    assert due_at(datetime.max.replace(tzinfo=UTC)) == f"={DUE_MS_MAX}"
 
 
 def test_an_instant_needs_a_zone() -> None:

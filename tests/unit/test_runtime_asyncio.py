@@ -6,6 +6,7 @@ import asyncio
 import sys
 from asyncio import as_completed as as_completed_by_name
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -587,7 +588,6 @@ def _loop() -> asyncio.AbstractEventLoop:
         lambda: _loop().create_datagram_endpoint(asyncio.DatagramProtocol),
         lambda: _loop().connect_read_pipe(asyncio.Protocol, sys.stdin),
         lambda: _loop().add_signal_handler(1, print),
-        lambda: _loop().call_soon_threadsafe(print),
         lambda: _loop().run_until_complete(_loop().create_future()),
         lambda: _loop().run_forever(),
         lambda: _loop().stop(),
@@ -601,6 +601,172 @@ def test_io_threads_processes_and_signals_are_refused_with_the_way_out(attempt: 
     assert isinstance(outcome, Rejected)
     assert outcome.text.startswith("NotDurable")
     assert "await ctx.run(" in outcome.text
+
+
+def test_what_libraries_ask_of_a_loop_is_answered() -> None:
+    async def asking(ctx: Context) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        loop.set_debug(True)
+        loop.set_task_factory(None)
+        heard: list[str] = []
+        loop.call_soon_threadsafe(heard.append, "called")
+        assert not loop.is_closed()
+        await asyncio.sleep(0)
+        await loop.shutdown_default_executor()
+        return [heard, loop.get_debug(), loop.get_task_factory(), loop.get_exception_handler(), loop.is_running()]
+
+    assert play(asking) == [["called"], False, None, None, True]
+
+
+def test_a_task_factory_is_refused() -> None:
+    async def making(ctx: Context) -> None:
+        factory: Any = asyncio.Task
+        asyncio.get_running_loop().set_task_factory(factory)
+
+    assert "takes None alone" in value_of(World(making).play())[1]
+
+
+def test_an_exception_handler_hears_of_the_same_errors_in_every_run(caplog: pytest.LogCaptureFixture) -> None:
+    async def failing() -> None:
+        raise ValueError("in a task")
+
+    async def handling(ctx: Context) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        heard: list[Any] = []
+
+        def hear(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            heard.append(context.get("exception", context["message"]))
+            if len(heard) == 2:
+                raise LookupError("in the handler")
+
+        loop.set_exception_handler(hear)
+        assert loop.get_exception_handler() is hear
+        loop.call_soon(int, "x")
+        asyncio.ensure_future(failing())  # noqa: RUF006 - nobody awaits it
+        await ctx.sleep(1)
+        loop.call_exception_handler({"message": "said"})
+        await ctx.sleep(1)
+        loop.set_exception_handler(None)
+        loop.call_exception_handler({"message": "said at last"})
+        return [str(one) for one in heard]
+
+    assert play(handling) == ["invalid literal for int() with base 10: 'x'", "said"]
+    assert "LookupError: in the handler" in caplog.text
+    assert "said at last" in caplog.text
+    assert "ValueError: in a task" in caplog.text
+
+
+def test_async_generators_are_shut_down_when_asked_to() -> None:
+    async def generating(ctx: Context) -> list[Any]:
+        async def numbers(name: str) -> AsyncIterator[int]:
+            try:
+                yield 1
+            finally:
+                await ctx.sleep(1)
+                closed.append(name)
+
+        closed: list[str] = []
+        left = [numbers("first"), numbers("second")]
+        began = [await anext(one) for one in left]
+        await asyncio.get_running_loop().shutdown_asyncgens()
+        return [began, closed]
+
+    assert play(generating) == [[1, 1], ["first", "second"]]
+
+
+def test_a_thread_cannot_call_into_a_workflow() -> None:
+    async def letting_in(ctx: Context) -> None:
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(loop.call_soon_threadsafe, print).result()
+
+    assert "was called from a thread" in value_of(World(letting_in).play())[1]
+
+
+def test_task_groups_scopes_and_streams_of_anyio_are_durable() -> None:
+    anyio: Any = pytest.importorskip("anyio")
+
+    async def grouping(ctx: Context) -> list[Any]:
+        seen: list[Any] = []
+
+        async def one(seconds: int) -> None:
+            await anyio.sleep(seconds)
+            seen.append(seconds)
+
+        async def serve(*, task_status: Any) -> None:
+            task_status.started("up")
+            await ctx.sleep(1000)
+
+        async def produce(stream: Any) -> None:
+            async with stream:
+                for number in range(2):
+                    await ctx.sleep(1)
+                    await stream.send(number)
+
+        async def failing() -> None:
+            await ctx.sleep(1)
+            raise ValueError("no")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(one, 2)
+            group.start_soon(one, 1)
+        with anyio.move_on_after(3) as scope:
+            with anyio.CancelScope(shield=True):
+                await ctx.sleep(5)
+            await ctx.sleep(60)
+        seen.append(scope.cancelled_caught)
+        async with anyio.create_task_group() as group:
+            seen.append(await group.start(serve))
+            group.cancel_scope.cancel()
+        sending, receiving = anyio.create_memory_object_stream(1)
+        async with anyio.create_task_group() as group, receiving:
+            group.start_soon(produce, sending)
+            seen.extend([number async for number in receiving])
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(failing)
+                group.start_soon(one, 1000)
+        except ExceptionGroup as error:
+            seen.append(repr(error.exceptions[0]))
+        with anyio.fail_after(7):
+            await ctx.promise()
+        return seen
+
+    world = World(grouping)
+    assert value_of(world.play())[1].startswith("TimeoutError")
+    assert world.now_ms - world.info.created_ms == (2 + 5 + 2 + 1 + 7) * 1000
+
+    async def without_the_end(ctx: Context) -> list[Any]:
+        try:
+            return await grouping(ctx)
+        except TimeoutError:
+            return ["timed out"]
+
+    assert play(without_the_end) == ["timed out"]
+
+
+def test_tenacity_waits_durably() -> None:
+    tenacity: Any = pytest.importorskip("tenacity")
+
+    async def retrying(ctx: Context) -> list[Any]:
+        begun = ctx.now()
+        tries: list[float] = []
+
+        @tenacity.retry(stop=tenacity.stop_after_attempt(4), wait=tenacity.wait_exponential(max=30), reraise=True)
+        async def attempt() -> None:
+            tries.append((ctx.now() - begun).total_seconds())
+            await ctx.sleep(10)
+            raise ValueError("no")
+
+        with pytest.raises(ValueError, match="no"):
+            await attempt()
+        async for one in tenacity.AsyncRetrying(wait=tenacity.wait_fixed(3600)):
+            with one:
+                tries.append((ctx.now() - begun).total_seconds())
+                assert len(tries) == 6
+        return tries
+
+    assert play(retrying) == [0.0, 11.0, 23.0, 37.0, 47.0, 3647.0]
 
 
 @pytest.mark.parametrize("run", [asyncio.run, lambda main: asyncio.Runner().run(main)])  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]

@@ -13,7 +13,7 @@ from durasleep.errors import DefinitionError, UsageError
 from durasleep.model import Entry, Kind, Number, StartChild, State
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry
-from durasleep.runtime.replay import Continued, Halted, Progress, version_of
+from durasleep.runtime.replay import Continued, Halted, Progress, Rejected, version_of
 from durasleep.settings import Settings
 from tests.unit.runtime_world import CREATED_MS, World, play, value_of
 
@@ -107,6 +107,106 @@ def test_a_workflow_that_ends_otherwise_or_survives_its_cancel_runs_none_of_it()
     noted: list[str] = []
     assert value_of(World(ordering).play()) == "slept"
     assert value_of(World(ordering, script={"0": (5, State.RESOLVED, None)}).play()) == "went on"
+    assert noted == []
+
+
+async def _failing_at_the_end(ctx: Context) -> None:
+    try:
+        await ctx.sleep(60)
+    finally:
+        raise RuntimeError("in finally")
+
+
+async def _calling_it_something_else(ctx: Context) -> None:
+    try:
+        await ctx.sleep(60)
+    except asyncio.CancelledError:
+        raise KeyError("something else") from None
+
+
+async def _failing_in_a_group(ctx: Context) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_failing_at_the_end(ctx))
+        group.create_task(_calling_it_something_else(ctx))
+
+
+async def _failing_in_a_gather(ctx: Context) -> None:
+    await asyncio.gather(_failing_at_the_end(ctx), ctx.sleep(60))
+
+
+async def _failing_long_after(ctx: Context) -> None:
+    try:
+        await ctx.sleep(60)
+    except asyncio.CancelledError:
+        await ctx.sleep(5)
+    await ctx.run(int, "x")
+
+
+async def _leaving(ctx: Context) -> None:
+    try:
+        await ctx.sleep(60)
+    finally:
+        raise SystemExit(3)
+
+
+async def _leaving_in_a_group(ctx: Context) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_leaving(ctx))
+        group.create_task(asyncio.sleep(60))
+
+
+async def _wrapped_by_a_timeout(ctx: Context) -> None:
+    async with asyncio.timeout(100):
+        await _failing_at_the_end(ctx)
+
+
+@pytest.mark.parametrize(
+    ("body", "raised"),
+    [
+        (_failing_at_the_end, "RuntimeError"),
+        (_calling_it_something_else, "KeyError"),
+        (_failing_in_a_group, "ExceptionGroup"),
+        (_failing_in_a_gather, "canceled"),
+        (_failing_long_after, "ValueError"),
+        (_leaving, "SystemExit"),
+        (_leaving_in_a_group, "SystemExit"),
+        (_wrapped_by_a_timeout, "RuntimeError"),
+    ],
+)
+def test_after_a_cancel_it_is_undone_whatever_the_code_raises(body: Any, raised: str) -> None:
+    async def ordering(ctx: Context) -> None:
+        ctx.on_cancel(noted.append, "refund")
+        ctx.on_cancel(noted.append, "restock")
+        await body(ctx)
+
+    for keep in (False, True):
+        noted: list[str] = []
+        world = World(ordering, script={"0": (5, State.RESOLVED, None)}, keep=keep)
+        outcome = world.play().outcome
+        assert (outcome.text.partition(":")[0] if isinstance(outcome, Rejected) else "canceled") == raised
+        assert noted == ["restock", "refund"]
+
+
+def test_what_fails_of_itself_is_not_undone() -> None:
+    async def ordering(ctx: Context) -> None:
+        ctx.on_cancel(noted.append, "refund")
+        raise asyncio.CancelledError("of its own")
+
+    noted: list[str] = []
+    assert value_of(World(ordering).play())[0] == "rejected"
+    assert noted == []
+
+
+def test_what_goes_on_as_a_new_run_after_its_cancel_has_survived_it() -> None:
+    async def ordering(ctx: Context) -> None:
+        ctx.on_cancel(noted.append, "refund")
+        try:
+            await ctx.sleep(60)
+        except asyncio.CancelledError:
+            ctx.continue_as_new()
+
+    noted: list[str] = []
+    assert value_of(World(ordering, script={"0": (5, State.RESOLVED, None)}).play())[0] == "continued"
     assert noted == []
 
 
@@ -329,6 +429,39 @@ def test_it_ends_the_run_wherever_it_is_called_and_whatever_is_caught() -> None:
     progress = World(nested).activate()
     assert value_of(progress) == ("continued", [[7], {}], 2)
     assert progress.ops == ()
+
+
+def test_a_run_that_awaits_nothing_hears_of_a_cancel_where_it_would_begin_anew() -> None:
+    async def spinning(ctx: Context) -> None:
+        ctx.on_cancel(noted.append, "refund")
+        ctx.continue_as_new()
+
+    async def in_a_task(ctx: Context) -> None:
+        async def inner() -> None:
+            ctx.continue_as_new()
+
+        ctx.on_cancel(noted.append, "refund")
+        await asyncio.gather(inner(), ctx.sleep(60))
+
+    async def surviving(ctx: Context) -> str:
+        try:
+            ctx.continue_as_new()
+        except asyncio.CancelledError:
+            return "went on"
+
+    noted: list[str] = []
+    for fn in (spinning, in_a_task):
+        for keep in (False, True):
+            world = World(fn, keep=keep)
+            assert value_of(world.activate())[0] == "continued"
+            world.close()
+            world.cancel()
+            assert value_of(world.play()) == "canceled"
+            assert noted == ["refund"]
+            noted.clear()
+    world = World(surviving)
+    world.cancel()
+    assert value_of(world.play()) == "went on"
 
 
 def test_arguments_that_cannot_be_kept_reject() -> None:
