@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from durasleep.codec import Codec
-from durasleep.errors import Canceled, CorruptData, OtherFunction, RemoteError, TimedOut
+from durasleep.errors import Canceled, CorruptData, OtherFunction, RemoteError, TimedOut, UsageError
 from durasleep.model import (
     CANCEL,
     MARKS,
@@ -47,6 +47,9 @@ class StepCall(msgspec.Struct, frozen=True):
     timeout_s: float | None
     delay_s: float = 0.0
     """How long the worker waits before it begins: between two attempts, if it is not worth a timer."""
+    retry: Retry | None = None
+    """What says whether another attempt follows, if this one fails."""
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +102,19 @@ class DurableFuture(WorkflowFuture[T]):
         """Complete with what became of the entry."""
         if self.done() or self._journal is None:
             return
+        codec, error, value = self._journal.codec, None, None
         try:
-            value = _value_of(entry, self._journal.codec, self._hint, self)
-        except Exception as error:  # noqa: BLE001 - whatever it is belongs to the code that awaits it
-            self.set_exception(error)
-        else:
+            if entry.state is State.RESOLVED:
+                value = _value_of(entry, codec, self._hint, self)
+            else:
+                error = _error_of(entry, codec, self.id)
+        except (CorruptData, UsageError) as misfit:  # no fault of what was awaited: mended code reads it
+            self._journal.halt_unread(entry, misfit)
+            return
+        if error is None:
             self.set_result(value)
+        else:
+            self.set_exception(error)
 
 
 class RetriedStep(DurableFuture[T]):
@@ -141,12 +151,20 @@ class RetriedStep(DurableFuture[T]):
         if entry.kind is Kind.TIMER and entry.state is State.RESOLVED:
             self._try_again(journal, 0.0)
             return
-        if entry.kind is Kind.STEP and entry.state is State.REJECTED:
-            error = journal.codec.decode_error(entry.payload)
-            if self._retry.wants(error, self._attempt):
-                self._wait(journal)
-                return
+        if entry.kind is Kind.STEP and entry.state is State.REJECTED and self._is_retried(journal, entry.payload):
+            self._wait(journal)
+            return
         super().deliver(entry)
+
+    def _is_retried(self, journal: Journal, payload: bytes) -> bool:
+        """As it was decided where the error was at hand; journals of before do not say."""
+        try:
+            was_retried = journal.codec.was_retried(payload)
+        except CorruptData:
+            return False
+        if was_retried is None:
+            return self._retry.wants(journal.codec.decode_error(payload), self._attempt)
+        return was_retried
 
     def _wait(self, journal: Journal) -> None:
         chance = random.Random(f"{journal.owner} {self.number} {self._attempt}").random()
@@ -161,7 +179,10 @@ class RetriedStep(DurableFuture[T]):
     def _try_again(self, journal: Journal, delay_s: float) -> None:
         call = self._call
         self._ask(
-            journal, Kind.STEP, call.name, lambda number: msgspec.structs.replace(call, number=number, delay_s=delay_s)
+            journal,
+            Kind.STEP,
+            call.name,
+            lambda number: msgspec.structs.replace(call, number=number, delay_s=delay_s, attempt=self._attempt),
         )
 
     def _ask(self, journal: Journal, kind: Kind, name: str, make: Callable[[Number], Op | StepCall]) -> None:
@@ -262,6 +283,16 @@ class Journal:
         self.open_calls -= 1
         self._running.pop(number, None)
         asked.deliver(entry)
+
+    def halt_unread(self, entry: Entry, misfit: Exception) -> None:
+        """Halt over what the journal has, but the code cannot take."""
+        number = entry.number
+        code_line = f"  + {number:<6} {self.codec.show_misfit(misfit)}"
+        self.loop.halt(self._difference(_line("-", number, entry), code_line))
+
+    def halt_unfit(self, args: bytes, misfit: Exception) -> None:
+        """Halt over arguments with which this execution has begun, but its code cannot go on."""
+        self.loop.halt(self._difference(f"  - {self.codec.show_args(args)}", f"  + {self.codec.show_misfit(misfit)}"))
 
     def check_all_asked(self) -> None:
         """Halt if the loaded journal holds what the code has not asked for, or still waits for what it took back."""
@@ -478,21 +509,23 @@ def _is_tombstone(entry: Entry) -> bool:
 
 
 def _value_of(entry: Entry, codec: Codec, hint: Any, future: DurableFuture[Any]) -> Any:
+    if entry.kind is Kind.TRANSACTION:
+        return read_reply(entry.payload)
+    if entry.kind is Kind.DETACHED:
+        return future.id
+    return None if entry.kind is Kind.TIMER else codec.decode(entry.payload, hint)
+
+
+def _error_of(entry: Entry, codec: Codec, id: PromiseId) -> Exception:
     match entry.state:
-        case State.RESOLVED:
-            if entry.kind is Kind.TRANSACTION:
-                return read_reply(entry.payload)
-            if entry.kind is Kind.DETACHED:
-                return future.id
-            return None if entry.kind is Kind.TIMER else codec.decode(entry.payload, hint)
         case State.REJECTED:
-            raise _rejection(entry, codec, future.id)
+            return _rejection(entry, codec, id)
         case State.CANCELED:
-            raise Canceled(f"{entry.kind} {future.id} was canceled")
+            return Canceled(f"{entry.kind} {id} was canceled")
         case State.TIMEDOUT:
-            raise TimedOut(f"{entry.kind} {future.id} was not settled before its deadline")
-        case State.PENDING:
-            raise CorruptData(f"{entry.kind} {future.id} has an order stamp, but is pending")
+            return TimedOut(f"{entry.kind} {id} was not settled before its deadline")
+        case _:
+            raise CorruptData(f"{entry.kind} {id} has an order stamp, but is pending")
 
 
 def _rejection(entry: Entry, codec: Codec, id: PromiseId) -> Exception:
@@ -500,7 +533,7 @@ def _rejection(entry: Entry, codec: Codec, id: PromiseId) -> Exception:
         return OtherFunction(f"id {id} belongs to another function than {entry.name}; nothing was started")
     if entry.kind is Kind.TRANSACTION:
         return RemoteError("ResponseError", entry.payload[1:].decode(errors="replace").strip())
-    return codec.decode_error(entry.payload)
+    return codec.read_error(entry.payload)
 
 
 def read_reply(payload: bytes) -> Any:
