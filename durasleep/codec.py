@@ -400,7 +400,7 @@ def _struct_parts(value: Any) -> Any:
 
 
 def _dataclass_parts(value: Any) -> dict[str, object]:
-    declared: dict[str, dataclasses.Field[Any]] = type(value).__dataclass_fields__
+    declared: dict[str, dataclasses.Field[Any]] = value.__dataclass_fields__
     lost = [name for name, field in declared.items() if _is_lost(field)]
     if lost:
         raise _Unsendable(f"needs {lost[0]!r} to be made again, which it does not keep: it cannot be sent")
@@ -487,13 +487,19 @@ class _HashedMap(dict[Any, Any]):
 
 
 def _hashable(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        items = cast("list[Any]", value)
-        return value if type(value) is tuple and _has_hash(value) else tuple(map(_hashable, items))
-    if isinstance(value, dict) and not isinstance(value, _HashedMap):
-        hashed = _HashedMap(cast("dict[Any, Any]", value))
-        return hashed if (mark := mark_of(value)) is None else _with_mark(hashed, mark)
-    return frozenset(cast("set[Any]", value)) if isinstance(value, set) else value
+    """What was a key or an item of a set, as something that can be one."""
+    match value:
+        case _ if _has_hash(value):
+            return value
+        case list() | tuple():
+            return tuple(map(_hashable, cast("list[Any]", value)))
+        case dict():
+            hashed = _HashedMap(cast("dict[Any, Any]", value))
+            return _with_mark(hashed, mark_of(cast("object", value)))
+        case set():
+            return frozenset(cast("set[Any]", value))
+        case _:
+            return value
 
 
 def _has_hash(value: Any) -> bool:
@@ -612,7 +618,7 @@ class _Mark(str):
     __slots__ = ()
 
 
-def _with_mark(value: Any, mark: str) -> Any:
+def _with_mark(value: Any, mark: str | None) -> Any:
     value.mark = mark
     return value
 
@@ -724,7 +730,7 @@ def _convert(kind: Any, value: Any) -> Any:
             return kind.model_validate(value)
     if issubclass(origin, PurePath | complex):
         return cast("Any", origin)(value)
-    if any(isinstance(value, kind) and issubclass(origin, kind) for kind in _TRAVELS_AS):
+    if any(isinstance(value, base) and issubclass(origin, base) for base in _TRAVELS_AS):
         return _as_subclass(origin, value)
     raise ValueError(f"expected a {origin.__qualname__}, got {type(value).__qualname__}")
 
@@ -734,7 +740,7 @@ def _map_hint(parts: tuple[Any, ...]) -> Any:
 
 
 _COLLECTIONS: dict[Any, Callable[[Any, tuple[Any, ...]], Any]] = {
-    Counter: lambda value, parts: Counter(_shape(value, _map_hint((*parts, int) if parts else ()), "the counter")),
+    Counter: lambda value, parts: Counter[Any](_shape(value, _map_hint((*parts, int) if parts else ()), "the counter")),
     OrderedDict: lambda value, parts: OrderedDict(_shape(value, _map_hint(parts), "the map")),
     defaultdict: lambda value, parts: defaultdict(_factory(*parts), _shape(value, _map_hint(parts), "the map")),
     deque: lambda value, parts: deque(_shape(value, cast("Any", list)[parts or Any], "the queue")),
@@ -749,15 +755,28 @@ def _factory(_: Any = Any, hint: Any = Any) -> Callable[[], Any] | None:
 
 def _shape_items(value: Any, hint: Any) -> Any:
     """What fits an abstract collection keeps its own class."""
-    kind: Any = type(value)
-    if kind is tuple:
-        return _shape(value, tuple[hint, ...], "the items")
-    if kind is dict:
-        return _shape(value, dict[hint, Any], "the keys")
-    return _shape(value, kind[hint], "the items") if kind in (list, set, frozenset) else value
+    for kind, known in ((list, list[hint]), (tuple, tuple[hint, ...]), (set, set[hint]), (frozenset, frozenset[hint])):
+        if isinstance(value, kind):
+            return _shape(value, known, "the items")
+    return _shape(value, dict[hint, Any], "the keys") if isinstance(value, dict) else value
 
 
-_TRAVELS_AS = (int, str, float, bytes, list, tuple, set, frozenset, dict, datetime, date, time, timedelta, Decimal)
+_TRAVELS_AS: tuple[type, ...] = (
+    int,
+    str,
+    float,
+    bytes,
+    list,
+    tuple,
+    set,
+    frozenset,
+    dict,
+    datetime,
+    date,
+    time,
+    timedelta,
+    Decimal,
+)
 
 
 def _as_subclass(kind: Any, value: Any) -> Any:
@@ -827,8 +846,12 @@ _MAPS = (dict, Mapping, MutableMapping)
 
 
 def _known_container(origin: Any, parts: tuple[Any, ...]) -> Any:
-    kind: Any = set if origin in (AbstractSet, MutableSet) else list if origin in _ABSTRACT else origin
-    return (dict if kind in _MAPS else kind)[tuple(part if part is ... else _known(part) for part in parts)]
+    kind: Any = origin
+    if origin in _ABSTRACT:
+        kind = set if origin in (AbstractSet, MutableSet) else list
+    elif origin in _MAPS:
+        kind = dict
+    return kind[tuple(part if part is ... else _known(part) for part in parts)]
 
 
 def _read_abstract(hint: Any, known: Any, value: Any) -> Any:
@@ -907,8 +930,9 @@ def _meaning_of(hint: Any) -> Any:
 def _with_parameters(hint: Any, given: dict[Any, Any]) -> Any:
     if isinstance(hint, TypeVar):
         return given.get(hint, hint)
-    open_ones = getattr(hint, "__parameters__", ()) if not isinstance(hint, type) else ()
-    return hint[tuple(given.get(one, one) for one in open_ones)] if given and open_ones else hint
+    if isinstance(hint, type) or not given or not (left_open := getattr(hint, "__parameters__", ())):
+        return hint
+    return hint[tuple(given.get(one, one) for one in left_open)]
 
 
 def _read_one_of(kinds: tuple[Any, ...], value: Any) -> Any:
@@ -956,17 +980,18 @@ def _field_hints(hint: Any) -> dict[str, Any]:
     kind: Any = typing.get_origin(hint) or hint
     if not isinstance(kind, type) or not (
         dataclasses.is_dataclass(kind)
-        or typing.is_typeddict(kind)
+        or typing.is_typeddict(cast("Any", kind))
         or _is_named_tuple(kind)
         or (issubclass(kind, msgspec.Struct) and not kind.__struct_config__.array_like)
     ):
         return {}
-    given = dict(zip(getattr(kind, "__parameters__", ()), typing.get_args(hint), strict=False))
+    parameters: tuple[Any, ...] = getattr(cast("Any", kind), "__parameters__", ())
+    given = dict(zip(parameters, typing.get_args(hint), strict=False))
     return {name: _with_parameters(part, given) for name, part in hints_of(kind).items()}
 
 
 def _is_named_tuple(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")
+    return isinstance(kind, type) and issubclass(kind, tuple) and hasattr(cast("Any", kind), "_fields")
 
 
 def _read_fields(hint: Any, value: Any) -> Any:
@@ -1105,7 +1130,7 @@ def hints_of(fn: Any) -> dict[str, Any]:
     """The hints that can be resolved; a name imported for type checkers only costs no more than its own."""
     names = _names_at(fn)
     try:
-        hints = typing.get_type_hints(fn, include_extras=True)
+        hints: dict[str, Any] = typing.get_type_hints(fn, include_extras=True)
     except Exception:  # noqa: BLE001 - a hint is an expression of the user's; each is tried for itself
         hints = {}
         for name, hint in getattr(fn, "__annotations__", {}).items():
@@ -1265,12 +1290,12 @@ class _Teller:
         kept = {name: value for name, value in special.items() if _can(exact, value)}
         plain |= {name: value for name, value in special.items() if name not in kept and _can(_PLAIN, value)}
         found: dict[str, Any] = {"d": plain}
-        args = attributes.get("args")
+        args: Any = attributes.get("args")
         if isinstance(args, tuple) and not isinstance(error, BaseExceptionGroup):
-            if _can(_PLAIN_IN_ERRORS, args):
+            if _can(_PLAIN_IN_ERRORS, cast("object", args)):
                 found["a"] = list(cast("tuple[object, ...]", args))
             else:
-                kept["args"] = args
+                kept["args"] = cast("object", args)
         if kept:
             shows = _InErrors(self, depth, shows=True)
             if "args" in kept and not _can(shows, kept["args"]):
@@ -1343,16 +1368,17 @@ class _InErrors(_Writer):
     def extend(self, depth: int, value: Any) -> Any:
         if type(value) in _EXACT:
             return super().extend(depth, value)
-        kind = cast("type", type(value))
-        if isinstance(value, Enum) and isinstance(value._name_, str):
-            return msgpack.ExtType(_MEMBER, self.pack_items(depth, [class_name(kind), value._name_]))
+        kind = value.__class__
+        name = class_name(kind)
+        if isinstance(kind, EnumType) and value.name in kind.__members__:  # else it is several flags
+            return msgpack.ExtType(_MEMBER, self.pack_items(depth, [name, value.name]))
         if isinstance(value, BaseException):
             if self._teller.has_room(self._depth + 1):
                 return msgpack.ExtType(_ERROR, _PLAIN.pack(self._teller.tell(value, self._depth + 1)))
         elif _is_named_tuple(kind):
-            return msgpack.ExtType(_RECORD, self.pack_items(depth, [class_name(kind), list(value)]))
+            return msgpack.ExtType(_RECORD, self.pack_items(depth, [name, [*value]]))
         elif dataclasses.is_dataclass(kind):
-            return msgpack.ExtType(_RECORD, self.pack_items(depth, [class_name(kind), _dataclass_parts(value)]))
+            return msgpack.ExtType(_RECORD, self.pack_items(depth, [name, _dataclass_parts(value)]))
         if not self._shows:
             raise _Unsendable("is only known where it was made")
         shown = [_cut(_shown(value, how), self._teller.text_max) for how in (str, repr)]
@@ -1387,7 +1413,7 @@ class _OfErrors(_ThoroughUnpacker):
                 return _error_from(_QUICK.unpack(data, _ON_STACK_MAX), self._depth + 1)
             case 15:
                 name, member = self.items(depth, data)
-                kind = loaded_class(str(name))
+                kind: Any = loaded_class(str(name))
                 return kind._member_map_[member] if isinstance(kind, EnumType) else member
             case 16:
                 name, parts = self.items(depth, data)
@@ -1401,12 +1427,12 @@ class _OfErrors(_ThoroughUnpacker):
 
 def _record(kind: type | None, parts: Any) -> Any:
     if kind is not None and isinstance(parts, list) and _is_named_tuple(kind):
-        return tuple.__new__(kind, cast("list[Any]", parts))
+        return cast("Any", tuple).__new__(kind, parts)
     if kind is not None and isinstance(parts, dict) and dataclasses.is_dataclass(kind):
         made = object.__new__(kind)
         _fill(made, cast("dict[str, Any]", parts))
-        return made
-    return tuple(cast("list[Any]", parts)) if isinstance(parts, list) else parts
+        return cast("Any", made)
+    return tuple(cast("list[Any]", parts)) if isinstance(parts, list) else cast("Any", parts)
 
 
 def _fill(made: object, attributes: dict[str, Any]) -> None:
@@ -1461,7 +1487,8 @@ def _group(
 ) -> Exception:
     if kind is not None and issubclass(kind, ExceptionGroup):
         with contextlib.suppress(Exception):
-            group: Exception = ExceptionGroup.__new__(kind, message, inner)
+            made: Any = cast("Any", ExceptionGroup).__new__(kind, message, inner)
+            group: Exception = made
             _fill(group, _carried(data, depth)[1])
             return group
     return ExceptionGroup(message, inner)
@@ -1537,4 +1564,4 @@ def loaded_class(name: str) -> type | None:
                 for part in parts[cut:]:
                     found = vars(found).get(part) if hasattr(found, "__dict__") else None
                 break
-    return cast("type", found) if isinstance(found, type) else None
+    return found if isinstance(found, type) else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta

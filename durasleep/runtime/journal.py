@@ -102,7 +102,9 @@ class DurableFuture(WorkflowFuture[T]):
         """Complete with what became of the entry."""
         if self.done() or self._journal is None:
             return
-        codec, error, value = self._journal.codec, None, None
+        codec = self._journal.codec
+        error: Exception | None = None
+        value: Any = None
         try:
             if entry.state is State.RESOLVED:
                 value = _value_of(entry, codec, self._hint, self)
