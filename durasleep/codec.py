@@ -1260,7 +1260,7 @@ class _Teller:
             found |= {"t": _cut(error.type, text_max), "m": _cut(error.message, text_max)}
         if not self._detail:
             return found
-        notes: list[str] = [_cut(str(note), text_max) for note in getattr(error, "__notes__", ())]
+        notes: list[str] = [_cut(str(note), text_max) for note in vars(error).get("__notes__", ())]
         if isinstance(error, RemoteError):
             found["tb"] = _cut(error.remote_traceback, text_max)
         else:
@@ -1464,12 +1464,15 @@ def _error_from(found: Any, depth: int) -> Exception:
     inner = [_error_from(one, depth + 1) for one in data.get("x", ())]
     kind = loaded_error(name)
     error = _group(kind, message, inner, data, depth) if inner else _known_error(kind, message, data, depth)
+    notes = [str(note) for note in data.get("n", ())]
     if error is None:
         error = RemoteError(name, message, remote)
     elif remote:
-        error.add_note(f"it was raised there:\n{remote.rstrip()}")
-    for note in data.get("n", ()):
-        error.add_note(str(note))
+        notes.insert(0, f"it was raised there:\n{remote.rstrip()}")
+    if notes:
+        vars(error)["__notes__"] = (
+            notes  # as add_note does, which would run what the class does for a missing attribute
+        )
     if "c" in data:
         error.__cause__ = _error_from(data["c"], depth + 1)
     return error

@@ -169,7 +169,8 @@ class Activation:
             loop.halt(f"the arguments of {self._info.id} cannot be read: {error}")
             return self._progress()
         except UsageError as misfit:
-            if not (self._loop.passed or self._info.begun_ms):  # they never fitted: that is the caller's error
+            is_first_run = self._info.begun_ms <= self._info.created_ms
+            if is_first_run and not self._loop.passed:  # they never fitted: that is the caller's error
                 return self._ended(self._rejected(misfit))
             self._journal.halt_unfit(self._args, misfit)
             return self._progress()

@@ -845,6 +845,13 @@ def test_arguments_that_no_longer_fit_halt_and_wait_for_the_mend(changed: Any, s
     assert value_of(world.play()) == "tea"
 
 
+def test_arguments_of_a_later_run_that_do_not_fit_halt_what_has_lived_so_long() -> None:
+    world = World(_pay_two, "tea")
+    assert value_of(world.play())[0] == "rejected"
+    world.info = replace(world.info, begun_ms=CREATED_MS + 1)
+    assert value_of(world.play())[0] == "halted"
+
+
 def _count() -> Any:
     return "many"
 
