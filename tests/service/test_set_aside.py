@@ -107,7 +107,12 @@ async def test_what_no_longer_fits_its_code_halts_and_resumes_once_it_is_mended(
 
     retry = Retry(attempts=9, delay=1)
     old, changed, mended = new_app(), new_app(), new_app()
-    for app, task, workflow in ((old, take, ship), (changed, take_with, ship_with), (mended, take_again, ship)):
+    deployed: list[tuple[Durasleep, Callable[..., str], Workflow]] = [
+        (old, take, ship),
+        (changed, take_with, ship_with),
+        (mended, take_again, ship),
+    ]
+    for app, task, workflow in deployed:
         app.task(name="take", retry=retry)(task)
         app.workflow(name="ship")(workflow)
     async with serving(old, "old"):
