@@ -281,10 +281,9 @@ class _Unsendable(TypeError):
 
 
 class _Writer:
-    """Packs values; instances of the ``marked`` classes with the name of their class."""
+    """Packs values, as plain as they can be."""
 
-    def __init__(self, marked: frozenset[type] = frozenset()) -> None:
-        self._marked = marked
+    def __init__(self) -> None:
         self._extend_at = tuple([partial(self.extend, depth) for depth in range(_NESTED_MAX + 1)])
 
     def pack(self, value: object, depth: int = 0) -> bytes:
@@ -292,26 +291,11 @@ class _Writer:
 
     def extend(self, depth: int, value: Any) -> Any:
         """What MessagePack does not know as something it does; ``_Unsendable`` for what cannot be sent."""
-        if self._marked:
-            for kind in type(value).__mro__:
-                if kind in self._marked:
-                    return self._with_mark(depth, value, class_name(kind))
-        return self._parts(depth, value)
-
-    def _with_mark(self, depth: int, value: Any, mark: str) -> Any:
-        parts: Any = [*value] if isinstance(value, tuple) else self._parts(depth, value)
-        if isinstance(parts, dict):
-            return {msgpack.ExtType(_MARK, mark.encode()): None, **cast("dict[str, object]", parts)}
-        if type(parts) not in _MARKED_AS:
-            return parts
-        return msgpack.ExtType(_MARKED, self.pack_items(depth, [mark, parts]))
-
-    def _parts(self, depth: int, value: Any) -> Any:
         match value:
             case None:
                 return None
             case Enum():
-                return self._parts(depth, value.value)
+                return self.extend(depth, value.value)
             case bool():
                 return value
             case int():
@@ -355,7 +339,7 @@ class _Writer:
             case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
                 return _dataclass_parts(value)
             case _ if _is_model(value.__class__):
-                return self._parts(depth, value.model_dump(round_trip=True))
+                return self.extend(depth, value.model_dump(round_trip=True))
             case _:
                 raise _Unsendable(f"is a {type(value).__qualname__}, which cannot be sent")
 
@@ -365,12 +349,34 @@ class _Writer:
         return self.pack(list(items), depth + 1)
 
 
+class _MarkingWriter(_Writer):
+    """Packs instances of some classes with the name of their class."""
+
+    def __init__(self, marked: frozenset[type]) -> None:
+        super().__init__()
+        self._marked = marked
+
+    def extend(self, depth: int, value: Any) -> Any:
+        for kind in type(value).__mro__:
+            if kind in self._marked:
+                return self._with_mark(depth, value, class_name(kind))
+        return super().extend(depth, value)
+
+    def _with_mark(self, depth: int, value: Any, mark: str) -> Any:
+        parts: Any = [*value] if isinstance(value, tuple) else super().extend(depth, value)
+        if isinstance(parts, dict):
+            return {msgpack.ExtType(_MARK, mark.encode()): None, **cast("dict[str, object]", parts)}
+        if type(parts) not in _MARKED_AS:
+            return parts
+        return msgpack.ExtType(_MARKED, self.pack_items(depth, [mark, parts]))
+
+
 _PLAIN = _Writer()
 
 
 @lru_cache(maxsize=256)
 def _writer_of(marked: frozenset[type]) -> _Writer:
-    return _Writer(marked)
+    return _MarkingWriter(marked)
 
 
 def _writer_for(fn: Callable[..., Any], *, of_result: bool) -> _Writer:
@@ -400,17 +406,19 @@ def _struct_parts(value: Any) -> Any:
 
 
 def _dataclass_parts(value: Any) -> dict[str, object]:
-    declared: dict[str, dataclasses.Field[Any]] = value.__dataclass_fields__
-    lost = [name for name, field in declared.items() if _is_lost(field)]
+    lost = _lost_in(value.__class__)
     if lost:
-        raise _Unsendable(f"needs {lost[0]!r} to be made again, which it does not keep: it cannot be sent")
+        raise _Unsendable(f"needs {lost!r} to be made again, which it does not keep: it cannot be sent")
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
-def _is_lost(field: dataclasses.Field[Any]) -> bool:
-    """Whether it is an ``InitVar`` that must be given: nothing tells what it was."""
-    is_init_var = field._field_type is dataclasses._FIELD_INITVAR  # type: ignore[attr-defined]
-    return is_init_var and field.default is dataclasses.MISSING
+@lru_cache(maxsize=1024)
+def _lost_in(kind: Any) -> str:
+    """An ``InitVar`` of a dataclass that must be given, if there is one: nothing tells what it was."""
+    declared: dict[str, dataclasses.Field[Any]] = kind.__dataclass_fields__
+    of_init = dataclasses._FIELD_INITVAR  # type: ignore[attr-defined]
+    needed = [one for one in declared.values() if one._field_type is of_init and one.default is dataclasses.MISSING]  # type: ignore[attr-defined]
+    return needed[0].name if needed else ""
 
 
 def _pack_int(value: int) -> bytes:
@@ -1286,7 +1294,7 @@ class _Teller:
         named = {name: value for name, value in attributes.items() if name != "args"}
         plain = {name: value for name, value in named.items() if _can(_PLAIN_IN_ERRORS, value)}
         special = {name: value for name, value in named.items() if name not in plain}
-        exact = _InErrors(self, depth, shows=False)
+        exact = _InErrors(self, depth, shows=False) if special else _PLAIN
         kept = {name: value for name, value in special.items() if _can(exact, value)}
         plain |= {name: value for name, value in special.items() if name not in kept and _can(_PLAIN, value)}
         found: dict[str, Any] = {"d": plain}
