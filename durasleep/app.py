@@ -25,7 +25,7 @@ from durasleep.codec import Codec
 from durasleep.errors import DefinitionError, ThreadsLost, UsageError
 from durasleep.model import check_name, parse_target
 from durasleep.runtime.context import Context
-from durasleep.runtime.definition import Registry, name_of
+from durasleep.runtime.definition import Registry, called_by, name_of
 from durasleep.runtime.retry import Retry
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.store import commands, reads
@@ -303,7 +303,7 @@ class Durasleep(Client):
         store = await self.opened()
         now_ms = await store.run(reads.now_ms(store.keys()))
         due_ms = cron.next_due_ms(line, zone, datetime.fromtimestamp(now_ms / 1000, UTC))
-        payload = self.codec.encode_args(args, kwargs, name_of(fn))
+        payload = self.codec.encode_args(args, kwargs, name_of(fn), called_by(fn))
         queue = parse_target(target or self.group).queue
         schedule = Schedule(check_name(name, "schedule"), line, zone, name_of(fn), queue, payload, due_ms)
         kept_due_ms = await store.call(commands.put_schedule(store.keys(), schedule))

@@ -14,7 +14,7 @@ from durasleep.errors import ClientClosed, NotFound, WaitTimeout
 from durasleep.inbox import Expected, Inbox, hear_answers
 from durasleep.model import Disposition, PromiseId, Recording, State, check_id, owner_of
 from durasleep.runtime.context import Context
-from durasleep.runtime.definition import name_of, returns_of
+from durasleep.runtime.definition import called_by, name_of, returns_of
 from durasleep.runtime.waits import Waiting
 from durasleep.settings import Settings
 from durasleep.store import attention, calls, commands, doctor, fsck, reads, search, tree
@@ -298,7 +298,7 @@ class Client:
         NotReplicated, though it is started and goes on; to call again is safe. Without, it is as in the settings.
         """
         name = name_of(fn)
-        payload = self.codec.encode_args(args, kwargs, name)
+        payload = self.codec.encode_args(args, kwargs, name, called_by(fn))
         store = self._of_loop.here().store.confirming(min_replicas, fsync)
         await store.open()
         make = self._rpc_maker(store.keys(id), name, target, timeout, delay)
@@ -330,10 +330,10 @@ class Client:
         store = await self.opened()
         hint = Any if isinstance(fn, str) else returns_of(fn)
         make = self._rpc_maker(store.keys(), name, target, timeout, delay)
-        encode, new_call = self.codec.encode_args, self._names.call
+        encode, new_call, called = self.codec.encode_args, self._names.call, called_by(fn)
         handles: list[Handle[Any]] = []
         for part in calls.in_parts(many):
-            made = [make(id, encode(args, {}, name), new_call()) for id, *args in part]
+            made = [make(id, encode(args, {}, name, called), new_call()) for id, *args in part]
             begun = self._handles([id for id, *_ in part], hint)
             for handle, created in zip(begun, await store.run(calls.all_of(made)), strict=True):
                 handle.begin(created)

@@ -1,9 +1,11 @@
 """Python values as bytes and back: MessagePack with a few extension types, shaped by type hints.
 
 Extension types: 1 datetime (ISO text and zone key), 2 date, 3 time, 4 timedelta (microseconds), 5 UUID,
-6 Decimal, 7 set, 8 frozenset, 9 tuple, 10 integers beyond 64 bits, 11 complex. Dataclasses, structs and models
-travel as maps, enums as their values; the hints of the function that receives them give them their shape back. What
-is received is made anew: the ``__post_init__`` of a dataclass runs again, on what the first one has left in its fields.
+6 Decimal, 7 set, 8 frozenset, 9 tuple, 10 integers beyond 64 bits, 11 complex, 12 the class of a map and 13 of another
+value, where a union has several alike. Dataclasses, structs and models travel as maps, enums as their values; the hints
+of the function that receives them give them their shape back. What is received is made anew: the ``__post_init__`` of a
+dataclass runs again, on what the first one has left in its fields. Only what errors carry has no hints: 14 another
+error, 15 a member of an enum, 16 a dataclass or named tuple, 17 what can only be shown.
 Never pickle, and never an import by a name from data. The only importer of msgpack.
 """
 
@@ -13,18 +15,36 @@ import builtins
 import contextlib
 import dataclasses
 import inspect
+import operator
 import sys
 import threading
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    MutableSequence,
+    MutableSet,
+    Sequence,
+)
+from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import Enum, EnumType
 from functools import lru_cache, partial
 from pathlib import PurePath
 from types import SimpleNamespace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -38,6 +58,7 @@ from durasleep.model import PAYLOAD_BYTES_MAX
 _msgpack: Any = msgpack  # its stubs say less than it does, and a cast is a call
 
 _DATETIME, _DATE, _TIME, _TIMEDELTA, _UUID, _DECIMAL, _SET, _FROZENSET, _TUPLE, _INT, _COMPLEX = range(1, 12)
+_MARK, _MARKED, _ERROR, _MEMBER, _RECORD, _SHOWN = range(12, 18)
 
 _MICROSECOND = timedelta(microseconds=1)
 _INT_BITS_MAX = 14_000  # beyond 4300 digits Python refuses to show one, so no screen or log could
@@ -61,6 +82,7 @@ _ARGUMENTS = (list, dict)
 _NEITHER: Any = (None, None)
 _SHOWN_PATH_DEPTH = 50
 RAISED_THERE = "it was raised there:\n"  # begins the note of an error that has the traceback of elsewhere
+_HINTS_MAX = 1_000  # looked at in one function: those that refer to each other end, too
 _ERROR_TEXT_MAX = 8_192  # of a message or traceback: the place of an error, not its history
 _ERROR_FRAMES_MAX = 20
 _ERROR_DEPTH_MAX = 8  # causes of causes, groups in groups
@@ -81,22 +103,48 @@ _packers = _Packers()
 
 
 class PayloadHook(Protocol):
-    """Encrypts or compresses payloads on their way; ``unwrap`` undoes ``wrap``."""
+    """Encrypts or compresses payloads on their way; ``unwrap`` undoes ``wrap``.
+
+    Payloads are arguments, results and errors. An error is stored with its message, notes and traceback, and with its
+    ``args`` and attributes as far as they can be sent: a request, a password, whatever its class keeps in them. A hook
+    that has ``error_attributes``, see ``ErrorHook``, says which of them are. The worker's log has type and message.
+    """
 
     def wrap(self, payload: bytes) -> bytes: ...
     def unwrap(self, payload: bytes) -> bytes: ...
 
 
+ErrorAttributes = Callable[[BaseException, dict[str, object]], dict[str, object]]
+
+
+class ErrorHook(PayloadHook, Protocol):
+    """A hook that also decides what is stored of an error."""
+
+    def error_attributes(self, error: BaseException, attributes: dict[str, object]) -> dict[str, object]:
+        """Answer what is stored of these: by name the attributes of the error, its ``args`` among them.
+
+        It is asked for each cause and each member of a group, too. Leave the error itself as it is: retries look at it.
+        Where it raises, nothing of them is stored. The message and the notes are always, so they are for no secrets.
+        """
+        ...
+
+
 class Codec:
     """Encodes and decodes arguments, results and errors; one object may serve all threads."""
 
-    def __init__(self, *, payload_bytes_max: int = PAYLOAD_BYTES_MAX, outer: PayloadHook | None = None) -> None:
+    def __init__(
+        self, *, payload_bytes_max: int = PAYLOAD_BYTES_MAX, outer: PayloadHook | ErrorHook | None = None
+    ) -> None:
         self._payload_bytes_max = payload_bytes_max
         self._outer = outer
+        self._error_attributes: ErrorAttributes | None = getattr(outer, "error_attributes", None)
 
-    def encode(self, value: object, what: str) -> bytes:
-        """The payload for a value; NotSerializable or PayloadTooLarge name ``what`` and the place in it."""
-        payload = self._wrap(_pack(value, what))
+    def encode(self, value: object, what: str, fn: Callable[..., Any] | None = None) -> bytes:
+        """The payload for a value; NotSerializable or PayloadTooLarge name ``what`` and the place in it.
+
+        Where it is the result of ``fn``, whose hints could be read in two ways, it says which is meant.
+        """
+        payload = self._wrap(_pack(value, what, fn))
         if len(payload) > self._payload_bytes_max:
             raise PayloadTooLarge(f"{what}: {len(payload)} bytes are over the cap of {self._payload_bytes_max}")
         return payload
@@ -106,16 +154,26 @@ class Codec:
         value = _unpack(self._unwrap(payload)) if payload else None
         return value if hint is Any else _shape(value, hint, "the value")
 
-    def encode_args(self, args: Sequence[object], kwargs: dict[str, object], what: str) -> bytes:
-        """The payload for the arguments of ``what``; errors as ``encode``, naming the argument."""
+    def encode_args(
+        self,
+        args: Sequence[object],
+        kwargs: dict[str, object],
+        what: str,
+        fn: Callable[..., Any] | None = None,
+    ) -> bytes:
+        """The payload for the arguments of ``what``; errors as ``encode``, naming the argument.
+
+        ``fn`` is the function they are for, where it is known here.
+        """
+        writer = _PLAIN if fn is None else _writer_for(fn, of_result=False)
         try:
-            payload = self._wrap(_packb([list(args), kwargs]))
+            payload = self._wrap(writer.pack([list(args), kwargs]))
         except Exception:  # packed one by one, the one that failed is named
             for name, value in _named(args, kwargs):
-                _pack(value, f"argument {name} of {what}")
+                _pack(value, f"argument {name} of {what}", None)
             raise
         if len(payload) > self._payload_bytes_max:
-            sizes = {name: len(_packb(value)) for name, value in _named(args, kwargs)}
+            sizes = {name: len(writer.pack(value)) for name, value in _named(args, kwargs)}
             largest = max(sizes, key=sizes.__getitem__)
             raise PayloadTooLarge(
                 f"the arguments of {what}: {len(payload)} bytes are over the cap of {self._payload_bytes_max}, "
@@ -138,27 +196,53 @@ class Codec:
             return tuple(args), kwargs  # as most are: whole, and of the types that the function names
         return _shape_args(fn, args, kwargs, skip_first)
 
-    def encode_error(self, error: BaseException) -> bytes:
-        """The payload for an error: type, message, arguments, notes, causes and a trimmed traceback.
+    def show_args(self, payload: bytes) -> str:
+        """What arguments there are, without their values: ``2 arguments, and 'days'``."""
+        found: Any = _unpack(self._unwrap(payload))
+        args, kwargs = found if type(found) in _LIST and len(found) == 2 else _NEITHER
+        if (type(args), type(kwargs)) != _ARGUMENTS:
+            return "no list of arguments"
+        return ", and ".join([f"{len(args)} argument{'s' * (len(args) != 1)}", *map(repr, kwargs)])
 
-        Whatever the error is made of, there is a payload within the cap; only a failing hook can prevent it.
+    def show_misfit(self, misfit: Exception) -> str:
+        """What an error of ``decode`` says, for a place that no hook encrypts: with a hook, without values."""
+        text = str(misfit)
+        return text if self._outer is None else text.partition(": ")[0]
+
+    def encode_error(self, error: BaseException, *, retried: bool | None = None) -> bytes:
+        """The payload for an error: type, message, arguments, attributes, notes, causes and a trimmed traceback.
+
+        Whatever the error is made of, there is a payload within the cap; only a failing hook can prevent it. With
+        ``retried`` it says whether another attempt follows the one that failed so.
         """
+        verdict = {} if retried is None else {"r": retried}
         for detail, text_max in ((2, _ERROR_TEXT_MAX), (1, _ERROR_TEXT_MAX), (0, self._payload_bytes_max // 4)):
+            teller = _Teller(detail, min(text_max, _ERROR_TEXT_MAX), self._error_attributes)
             try:
-                packed = _packb(_error_map(error, detail, min(text_max, _ERROR_TEXT_MAX), 0, iter(range(_ERRORS_MAX))))
+                packed = _PLAIN.pack(teller.tell(error, 0) | verdict)
             except Exception:  # noqa: BLE001, S112 - a user's error may do anything when looked at; less is told of it
                 continue
             payload = self._wrap(packed)
             if len(payload) <= self._payload_bytes_max:
                 return payload
-        return self._wrap(_packb({"t": _cut(_type_name(error), 200), "m": "(it cannot be shown)"}))
+        return self._wrap(_PLAIN.pack({"t": _cut(_type_name(error), 200), "m": "(it cannot be shown)"} | verdict))
 
     def decode_error(self, payload: bytes) -> Exception:
         """An exception for any payload: of its own class if that is loaded here, else RemoteError."""
         try:
-            return _error_from(_unpack(self._unwrap(payload)), 0)
-        except Exception as problem:  # noqa: BLE001 - whatever a hostile payload does, the answer is an error
-            return RemoteError("unknown", f"the error cannot be read: {problem}")
+            return self.read_error(payload)
+        except CorruptData as problem:
+            return _unreadable(problem)
+
+    def read_error(self, payload: bytes) -> Exception:
+        """As ``decode_error``, but CorruptData for what the hook cannot read, or what is none of our payloads."""
+        return _error_of(_unpack(self._unwrap(payload)))
+
+    def was_retried(self, payload: bytes) -> bool | None:
+        """What ``encode_error`` was told of another attempt; CorruptData as ``read_error``."""
+        found = _unpack(self._unwrap(payload))
+        retried = cast("dict[str, Any]", found).get("r") if isinstance(found, dict) else None
+        return retried if isinstance(retried, bool) else None
 
     def _wrap(self, payload: bytes) -> bytes:
         return payload if self._outer is None else self._outer.wrap(payload)
@@ -175,24 +259,20 @@ class Codec:
 # -- values ------------------------------------------------------------------
 
 
-def _pack(value: object, what: str) -> bytes:
+def _pack(value: object, what: str, fn: Callable[..., Any] | None) -> bytes:
     if value is None or type(value) in _SMALL or (type(value) is str and len(value) < _SHORT):
         try:
             return _packers.pack(value)
         except (OverflowError, UnicodeEncodeError):
             pass  # a large integer is an extension; a broken string is told below
     try:
-        return _packb(value)
+        return (_PLAIN if fn is None else _writer_for(fn, of_result=True)).pack(value)
     except Exception as error:  # noqa: BLE001 - a value's own code may raise anything when asked for its parts
         if isinstance(error, RecursionError) or "recursion limit" in str(error):
             raise NotSerializable(f"{what} is nested too deeply, or contains itself") from None
         path = _find_culprit(value)
         reason = str(error) if isinstance(error, _Unsendable) else f"cannot be sent: {error or type(error).__name__}"
         raise NotSerializable(f"{what}: {path} {reason}" if path else f"{what} {reason}") from None
-
-
-def _packb(value: object, depth: int = 0) -> bytes:
-    return _msgpack.packb(value, default=_EXTEND[depth], strict_types=True)
 
 
 def _named(args: Iterable[object], kwargs: dict[str, object]) -> list[tuple[str, object]]:
@@ -205,57 +285,113 @@ class _Unsendable(TypeError):
     """Its text goes on from the name of a value: ``is a socket, which cannot be sent``."""
 
 
-def _extend(depth: int, value: Any) -> Any:
-    """What MessagePack does not know as something it does; ``_Unsendable`` for what cannot be sent."""
-    match value:
-        case None:
-            return None
-        case Enum():
-            return _extend(depth, value.value)
-        case bool():
-            return value
-        case int():
-            return int(value) if -(1 << 63) <= value < 1 << 64 else msgpack.ExtType(_INT, _pack_int(value))
-        case str():
-            return str.__str__(value)
-        case datetime() | time():
-            zone = value.tzinfo.key if isinstance(value.tzinfo, ZoneInfo) else ""
-            kind = _DATETIME if isinstance(value, datetime) else _TIME
-            return msgpack.ExtType(kind, f"{value.isoformat()}|{zone or ''}".encode())
-        case date():
-            return msgpack.ExtType(_DATE, value.isoformat().encode())
-        case timedelta():
-            return msgpack.ExtType(_TIMEDELTA, b"%d" % (value // _MICROSECOND))
-        case UUID():
-            return msgpack.ExtType(_UUID, value.bytes)
-        case Decimal():
-            return msgpack.ExtType(_DECIMAL, str(value).encode())
-        case tuple():
-            return msgpack.ExtType(_TUPLE, _pack_items(depth, value))
-        case set():
-            return msgpack.ExtType(_SET, _pack_items(depth, value))
-        case frozenset():
-            return msgpack.ExtType(_FROZENSET, _pack_items(depth, value))
-        case complex():
-            return msgpack.ExtType(_COMPLEX, repr(complex(value)).strip("()").encode())
-        case float():
-            return float(value)
-        case bytes() | bytearray() | memoryview():
-            return bytes(cast("bytes", value))
-        case list():
-            return list(cast("list[object]", value))
-        case dict():
-            return dict(cast("dict[object, object]", value))
-        case PurePath():
-            return str(value)
-        case msgspec.Struct():
-            return _struct_parts(value)
-        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        case _ if _is_model(value.__class__):
-            return _extend(depth, value.model_dump(round_trip=True))
-        case _:
-            raise _Unsendable(f"is a {type(value).__qualname__}, which cannot be sent")
+class _Writer:
+    """Packs values, as plain as they can be."""
+
+    def __init__(self) -> None:
+        self._extend_at = tuple([partial(self.extend, depth) for depth in range(_NESTED_MAX + 1)])
+
+    def pack(self, value: object, depth: int = 0) -> bytes:
+        return _msgpack.packb(value, default=self._extend_at[depth], strict_types=True)
+
+    def extend(self, depth: int, value: Any) -> Any:
+        """What MessagePack does not know as something it does; ``_Unsendable`` for what cannot be sent."""
+        match value:
+            case None:
+                return None
+            case Enum():
+                return self.extend(depth, value.value)
+            case bool():
+                return value
+            case int():
+                return int(value) if -(1 << 63) <= value < 1 << 64 else msgpack.ExtType(_INT, _pack_int(value))
+            case str():
+                return str.__str__(value)
+            case datetime() | time():
+                zone = value.tzinfo.key if isinstance(value.tzinfo, ZoneInfo) else ""
+                kind = _DATETIME if isinstance(value, datetime) else _TIME
+                return msgpack.ExtType(kind, f"{value.isoformat()}|{zone or ''}".encode())
+            case date():
+                return msgpack.ExtType(_DATE, value.isoformat().encode())
+            case timedelta():
+                return msgpack.ExtType(_TIMEDELTA, b"%d" % (value // _MICROSECOND))
+            case UUID():
+                return msgpack.ExtType(_UUID, value.bytes)
+            case Decimal():
+                return msgpack.ExtType(_DECIMAL, str(value).encode())
+            case tuple():
+                return msgpack.ExtType(_TUPLE, self.pack_items(depth, value))
+            case set():
+                return msgpack.ExtType(_SET, self.pack_items(depth, value))
+            case frozenset():
+                return msgpack.ExtType(_FROZENSET, self.pack_items(depth, value))
+            case complex():
+                return msgpack.ExtType(_COMPLEX, repr(complex(value)).strip("()").encode())
+            case float():
+                return float(value)
+            case bytes() | bytearray() | memoryview():
+                return bytes(cast("bytes", value))
+            case list() | deque():
+                return list(cast("Iterable[object]", value))
+            case _MarkedMap():
+                return {msgpack.ExtType(_MARK, value.mark.encode()): None, **value}
+            case dict():
+                return dict(cast("dict[object, object]", value))
+            case PurePath():
+                return str(value)
+            case msgspec.Struct():
+                return _struct_parts(value)
+            case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                return _dataclass_parts(value)
+            case _ if _is_model(value.__class__):
+                return self.extend(depth, value.model_dump(round_trip=True))
+            case _:
+                raise _Unsendable(f"is a {type(value).__qualname__}, which cannot be sent")
+
+    def pack_items(self, depth: int, items: Any) -> bytes:
+        if depth >= _NESTED_MAX:
+            raise RecursionError
+        return self.pack(list(items), depth + 1)
+
+
+class _MarkingWriter(_Writer):
+    """Packs instances of some classes with the name of their class."""
+
+    def __init__(self, marked: frozenset[type]) -> None:
+        super().__init__()
+        self._marked = marked
+
+    def extend(self, depth: int, value: Any) -> Any:
+        for kind in type(value).__mro__:
+            if kind in self._marked:
+                return self._with_mark(depth, value, class_name(kind))
+        return super().extend(depth, value)
+
+    def _with_mark(self, depth: int, value: Any, mark: str) -> Any:
+        parts: Any = [*value] if isinstance(value, tuple) else super().extend(depth, value)
+        if isinstance(parts, dict):
+            return {msgpack.ExtType(_MARK, mark.encode()): None, **cast("dict[str, object]", parts)}
+        if type(parts) not in _MARKED_AS:
+            return parts
+        return msgpack.ExtType(_MARKED, self.pack_items(depth, [mark, parts]))
+
+
+_PLAIN = _Writer()
+
+
+@lru_cache(maxsize=256)
+def _writer_of(marked: frozenset[type]) -> _Writer:
+    return _MarkingWriter(marked)
+
+
+def _writer_for(fn: Callable[..., Any], *, of_result: bool) -> _Writer:
+    """What packs a function's arguments or result, so that its hints can be read in one way only."""
+    try:
+        call = _call_of(fn)
+    except (TypeError, ValueError):  # it has no hash, or no signature
+        return _PLAIN
+    marked = call.alike_in_result if of_result else call.alike_in_arguments
+    return _writer_of(marked) if marked else _PLAIN
 
 
 def _is_model(kind: Any) -> bool:
@@ -274,10 +410,20 @@ def _struct_parts(value: Any) -> Any:
     return found | {name: part for name, part in named if part is not msgspec.UNSET}
 
 
-def _pack_items(depth: int, items: Any) -> bytes:
-    if depth >= _NESTED_MAX:
-        raise RecursionError
-    return _packb(list(items), depth + 1)
+def _dataclass_parts(value: Any) -> dict[str, object]:
+    lost = _lost_in(value.__class__)
+    if lost:
+        raise _Unsendable(f"needs {lost!r} to be made again, which it does not keep: it cannot be sent")
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+@lru_cache(maxsize=1024)
+def _lost_in(kind: Any) -> str:
+    """An ``InitVar`` of a dataclass that must be given, if there is one: nothing tells what it was."""
+    declared: dict[str, dataclasses.Field[Any]] = kind.__dataclass_fields__
+    of_init = dataclasses._FIELD_INITVAR  # type: ignore[attr-defined]
+    needed = [one for one in declared.values() if one._field_type is of_init and one.default is dataclasses.MISSING]  # type: ignore[attr-defined]
+    return needed[0].name if needed else ""
 
 
 def _pack_int(value: int) -> bytes:
@@ -286,15 +432,12 @@ def _pack_int(value: int) -> bytes:
     return b"%x" % value
 
 
-_EXTEND = tuple(partial(_extend, depth) for depth in range(_NESTED_MAX + 1))
-
-
 def _find_culprit(value: Any, path: str = "") -> str:
     """Where in a value the part is that cannot be sent: a path such as ``['items'][3]``."""
     for _ in range(_SHOWN_PATH_DEPTH):
         for where, child in _parts_of(value):
             try:
-                _packb(child)
+                _PLAIN.pack(child)
             except Exception:  # noqa: BLE001 - whatever it raised, here it is
                 path, value = path + where, child
                 break
@@ -322,69 +465,213 @@ def _parts_of(value: Any) -> list[tuple[str, object]]:
             return []
 
 
+class _MarkedMap(dict[Any, Any]):
+    """A map that says of which class it was; to everybody else a dict."""
+
+    mark: str
+
+
+class _MarkedTuple(tuple[Any, ...]):  # noqa: SLOT001 - it needs a place for its mark
+    mark: str
+
+
+class _MarkedText(str):  # noqa: SLOT000 - likewise
+    mark: str
+
+
+class _MarkedInt(int):
+    mark: str
+
+
+_MARKED_AS: dict[type, type] = {list: _MarkedTuple, str: _MarkedText, int: _MarkedInt}
+
+
+class _HashedMap(dict[Any, Any]):
+    """A map that was a key or an item of a set: what it is to become has a hash, so it must have one until then."""
+
+    mark: str | None = None
+
+    def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride] - that is what it is for
+        return hash(frozenset((key, _hashable(value)) for key, value in self.items()))
+
+    def __eq__(self, other: object) -> bool:
+        differ = isinstance(other, _HashedMap) and other.mark != self.mark
+        return not differ and dict.__eq__(self, other) is True
+
+
+def _hashable(value: Any) -> Any:
+    """What was a key or an item of a set, as something that can be one."""
+    match value:
+        case _ if _has_hash(value):
+            return value
+        case list() | tuple():
+            return tuple(map(_hashable, cast("list[Any]", value)))
+        case dict():
+            hashed = _HashedMap(cast("dict[Any, Any]", value))
+            return _with_mark(hashed, mark_of(cast("object", value)))
+        case set():
+            return frozenset(cast("set[Any]", value))
+        case _:
+            return value
+
+
+def _has_hash(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+class _Special(Exception):
+    """A payload has marks or keys that only the thorough one takes."""
+
+
+class _Unpacker:
+    """Unpacks values; the quick one knows no marks, and no keys or items of sets but those that have a hash."""
+
+    _pairs_hook: Callable[[Any], Any] | None = None
+
+    def __init__(self) -> None:
+        self._restore_at = tuple([partial(self.restore, depth) for depth in range(_NESTED_MAX + 1)])
+
+    def unpack(self, payload: bytes, depth: int = 0) -> Any:
+        """One value; its lengths are bounded by the payload's own, its depth by msgpack and ``_NESTED_MAX``."""
+        hook = self._restore_at[depth]
+        if depth < _ON_STACK_MAX:
+            return _msgpack.unpackb(
+                payload, ext_hook=hook, strict_map_key=False, timestamp=3, object_pairs_hook=self._pairs_hook
+            )
+        unpacker = _msgpack.Unpacker(
+            ext_hook=hook,
+            strict_map_key=False,
+            timestamp=3,
+            max_buffer_size=len(payload),
+            object_pairs_hook=self._pairs_hook,
+        )
+        unpacker.feed(payload)
+        found = unpacker.unpack()
+        if unpacker.tell() != len(payload):
+            raise ValueError("there is more than one value")
+        return found
+
+    def restore(self, depth: int, code: int, data: bytes) -> Any:
+        match code:
+            case 1:
+                return _datetime(data.decode())
+            case 2:
+                return date.fromisoformat(data.decode())
+            case 3:
+                text, _, zone = data.decode().partition("|")
+                found = time.fromisoformat(text)
+                return found.replace(tzinfo=ZoneInfo(zone)) if zone else found
+            case 4:
+                return timedelta(microseconds=int(data))
+            case 5:
+                return UUID(bytes=data)
+            case 6:
+                return _decimal(data.decode())
+            case 7:
+                return self.set_of(set, depth, data)
+            case 8:
+                return self.set_of(frozenset, depth, data)
+            case 9:
+                return tuple(self.items(depth, data))
+            case 10:
+                if len(data) > _INT_BITS_MAX // 4 + 1:
+                    raise ValueError("an integer of too many digits")
+                return int(data, 16)
+            case 11:
+                return complex(data.decode())
+            case 12 | 13:
+                raise _Special
+            case _:
+                raise ValueError(f"extension type {code} is unknown")
+
+    def items(self, depth: int, data: bytes) -> list[Any]:
+        if depth >= _NESTED_MAX:
+            raise ValueError("it is nested too deeply")
+        found = self.unpack(data, depth + 1)
+        if not isinstance(found, list):
+            raise ValueError("a list was expected")  # noqa: TRY004 - it becomes CorruptData, as all of these
+        return cast("list[Any]", found)
+
+    def set_of(self, kind: type[Any], depth: int, data: bytes) -> Any:
+        try:
+            return kind(self.items(depth, data))
+        except TypeError:
+            raise _Special from None
+
+
+class _ThoroughUnpacker(_Unpacker):
+    """Reads everything, at a third of the speed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pairs_hook = _map_of
+
+    def restore(self, depth: int, code: int, data: bytes) -> Any:
+        match code:
+            case 12:
+                return _Mark(data.decode())
+            case 13:
+                mark, parts = self.items(depth, data)
+                kind = _MARKED_AS[type(parts)]
+                return _with_mark(kind(parts), str(mark))
+            case _:
+                return super().restore(depth, code, data)
+
+    def set_of(self, kind: type[Any], depth: int, data: bytes) -> Any:
+        return kind(map(_hashable, self.items(depth, data)))
+
+
+class _Mark(str):
+    """The key under which a map has the name of its class."""
+
+    __slots__ = ()
+
+
+def _with_mark(value: Any, mark: str | None) -> Any:
+    value.mark = mark
+    return value
+
+
+def mark_of(value: object) -> str | None:
+    """The name of the class a value had where it was sent, if that was told."""
+    return getattr(value, "mark", None) if isinstance(value, _HAVE_MARKS) else None
+
+
+_HAVE_MARKS = (_MarkedMap, _MarkedTuple, _MarkedText, _MarkedInt, _HashedMap)
+
+
+def _map_of(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    mark, found = None, dict[Any, Any]()
+    for key, value in pairs:
+        if type(key) is _Mark:
+            mark = str(key)
+        else:
+            found[_hashable(key)] = value
+    return found if mark is None else _with_mark(_MarkedMap(found), mark)
+
+
+_QUICK, _THOROUGH = _Unpacker(), _ThoroughUnpacker()
+
+
 def _unpack(payload: bytes) -> Any:
     try:
-        return _unpackb(payload, 0)
+        return _QUICK.unpack(payload)
+    except (TypeError, _Special):
+        pass  # a key without a hash is a TypeError
     except _BAD_BYTES as error:
-        raise CorruptData(f"a payload is not one of ours: {error or type(error).__name__}") from None
+        raise _corrupt(error) from None
+    try:
+        return _THOROUGH.unpack(payload)
+    except _BAD_BYTES as error:
+        raise _corrupt(error) from None
 
 
-def _unpackb(payload: bytes, depth: int) -> Any:
-    """One value; its lengths are bounded by the payload's own, its depth by msgpack and ``_NESTED_MAX``."""
-    if depth < _ON_STACK_MAX:
-        return _msgpack.unpackb(payload, ext_hook=_RESTORE[depth], strict_map_key=False, timestamp=3)
-    unpacker = _msgpack.Unpacker(
-        ext_hook=_RESTORE[depth], strict_map_key=False, timestamp=3, max_buffer_size=len(payload)
-    )
-    unpacker.feed(payload)
-    found = unpacker.unpack()
-    if unpacker.tell() != len(payload):
-        raise ValueError("there is more than one value")
-    return found
-
-
-def _restore(depth: int, code: int, data: bytes) -> Any:
-    match code:
-        case 1:
-            return _datetime(data.decode())
-        case 2:
-            return date.fromisoformat(data.decode())
-        case 3:
-            text, _, zone = data.decode().partition("|")
-            found = time.fromisoformat(text)
-            return found.replace(tzinfo=ZoneInfo(zone)) if zone else found
-        case 4:
-            return timedelta(microseconds=int(data))
-        case 5:
-            return UUID(bytes=data)
-        case 6:
-            return _decimal(data.decode())
-        case 7:
-            return set(_items(depth, data))
-        case 8:
-            return frozenset(_items(depth, data))
-        case 9:
-            return tuple(_items(depth, data))
-        case 10:
-            if len(data) > _INT_BITS_MAX // 4 + 1:
-                raise ValueError("an integer of too many digits")
-            return int(data, 16)
-        case 11:
-            return complex(data.decode())
-        case _:
-            raise ValueError(f"extension type {code} is unknown")
-
-
-def _items(depth: int, data: bytes) -> list[Any]:
-    if depth >= _NESTED_MAX:
-        raise ValueError("it is nested too deeply")
-    found = _unpackb(data, depth + 1)
-    if not isinstance(found, list):
-        raise ValueError("a list was expected")  # noqa: TRY004 - it becomes CorruptData, as all of these
-    return cast("list[Any]", found)
-
-
-_RESTORE = tuple(partial(_restore, depth) for depth in range(_NESTED_MAX + 1))
+def _corrupt(error: Exception) -> CorruptData:
+    return CorruptData(f"a payload is not one of ours: {error or type(error).__name__}")
 
 
 def _datetime(text: str) -> datetime:
@@ -414,41 +701,105 @@ def _decimal(text: str) -> Decimal:
 # -- shapes ------------------------------------------------------------------
 
 
-def _shape(value: Any, hint: Any, what: str) -> Any:
+_STRICT, _LENIENT = (True,), (False,)
+
+
+def _shape(value: Any, hint: Any, what: str, modes: tuple[bool, ...] = (True, False)) -> Any:
     """A decoded value as its hint says; strictly if it fits so, else leniently (``"5"`` as an int)."""
     if hint is Any or type(value) is hint:
         return value
+    if _is_misread(hint):
+        hint = _known(hint)
     misfit: Exception | None = None
-    for strict in (True, False):
+    for strict in modes:
         try:
             return msgspec.convert(value, hint, strict=strict, dec_hook=_convert)
-        except msgspec.ValidationError as error:
-            misfit = misfit or error
-        except (TypeError, NameError):
-            known = _known(hint)
-            return value if known is hint or known is Any else _shape(value, known, what)
         except Exception as error:  # noqa: BLE001 - a class may check itself and raise anything
             misfit = misfit or error
+        known = _known(hint)
+        if known is not hint:
+            return value if known is Any else _shape(value, known, what, modes)
+        if isinstance(misfit, TypeError | NameError):  # of a hint that nobody knows
+            return value
     raise UsageError(f"{what} does not fit {_show_hint(hint)}: {' '.join(str(misfit).split())}") from misfit
 
 
 def _convert(kind: Any, value: Any) -> Any:
-    """What msgspec leaves to us: models, paths, complex numbers, and classes of the user's own."""
-    if isinstance(kind, _Reader):
+    """What msgspec leaves to us: generic collections, models, paths, and classes of the user's own."""
+    if isinstance(kind, _ReaderOfHint):
         return kind.read(value)
-    if getattr(kind, "_is_protocol", False) or isinstance(value, kind):
+    origin = typing.get_origin(kind) or kind
+    if origin in _COLLECTIONS:
+        return _COLLECTIONS[origin](value, typing.get_args(kind))
+    if getattr(origin, "_is_protocol", False):
         return value
+    if isinstance(value, origin):
+        parts = typing.get_args(kind)
+        return _shape_items(value, parts[0]) if parts and inspect.isabstract(origin) else value
     if _is_model(kind):
         try:
             return kind.model_validate(value, by_alias=True, by_name=True)
         except TypeError:  # pydantic before 2.11
             return kind.model_validate(value)
-    if issubclass(kind, PurePath | complex):
-        return cast("Any", kind)(value)
-    raise ValueError(f"expected a {kind.__qualname__}, got {type(value).__qualname__}")
+    if issubclass(origin, PurePath | complex):
+        return cast("Any", origin)(value)
+    if any(isinstance(value, base) and issubclass(origin, base) for base in _TRAVELS_AS):
+        return _as_subclass(origin, value)
+    raise ValueError(f"expected a {origin.__qualname__}, got {type(value).__qualname__}")
 
 
-class _Reader(type):
+def _map_hint(parts: tuple[Any, ...]) -> Any:
+    return cast("Any", dict)[parts] if parts else dict
+
+
+_COLLECTIONS: dict[Any, Callable[[Any, tuple[Any, ...]], Any]] = {
+    Counter: lambda value, parts: Counter[Any](_shape(value, _map_hint((*parts, int) if parts else ()), "the counter")),
+    OrderedDict: lambda value, parts: OrderedDict(_shape(value, _map_hint(parts), "the map")),
+    defaultdict: lambda value, parts: defaultdict(_factory(*parts), _shape(value, _map_hint(parts), "the map")),
+    deque: lambda value, parts: deque(_shape(value, cast("Any", list)[parts or Any], "the queue")),
+}
+
+
+def _factory(_: Any = Any, hint: Any = Any) -> Callable[[], Any] | None:
+    """What a missing value of such a map is, where its hint says so."""
+    kind = _class_of(hint)
+    return kind if kind in (int, float, str, list, dict, set) else None
+
+
+def _shape_items(value: Any, hint: Any) -> Any:
+    """What fits an abstract collection keeps its own class."""
+    for kind, known in ((list, list[hint]), (tuple, tuple[hint, ...]), (set, set[hint]), (frozenset, frozenset[hint])):
+        if isinstance(value, kind):
+            return _shape(value, known, "the items")
+    return _shape(value, dict[hint, Any], "the keys") if isinstance(value, dict) else value
+
+
+_TRAVELS_AS: tuple[type, ...] = (
+    int,
+    str,
+    float,
+    bytes,
+    list,
+    tuple,
+    set,
+    frozenset,
+    dict,
+    datetime,
+    date,
+    time,
+    timedelta,
+    Decimal,
+)
+
+
+def _as_subclass(kind: Any, value: Any) -> Any:
+    """A value as the class derived from its own that it was sent as."""
+    if isinstance(value, date | time | timedelta):
+        return kind(*cast("tuple[Any, ...]", value.__reduce_ex__(4)[1]))
+    return kind(value)
+
+
+class _ReaderOfHint(type):
     """The class of a hint that we read ourselves; whatever it has read is an instance of it."""
 
     read: Callable[[Any], Any]
@@ -457,8 +808,8 @@ class _Reader(type):
         return True
 
 
-def _reader(hint: Any, read: Callable[[Any], Any]) -> _Reader:
-    return _Reader(_show_hint(hint), (), {"read": staticmethod(read)})
+def _reader(hint: Any, read: Callable[[Any], Any]) -> _ReaderOfHint:
+    return _ReaderOfHint(_show_hint(hint), (), {"read": staticmethod(read)})
 
 
 def _known(hint: Any) -> Any:
@@ -466,30 +817,150 @@ def _known(hint: Any) -> Any:
     return _find_known(hint, str(hint))
 
 
+# Of what is called or awaited there is no data: whatever comes for it is taken as it is.
+_SAYS_NOTHING = (Callable, type, Iterator, Generator, Awaitable, Coroutine, AsyncIterable, AsyncIterator)
+_ONLY_SAYS_HOW = (typing.Annotated, typing.Final, typing.ClassVar, typing.Required, typing.NotRequired)
+
+
 @lru_cache(maxsize=256)
 def _find_known(hint: Any, _shown: str) -> Any:  # as it is shown: unions are equal whatever their order
-    with contextlib.suppress(TypeError, NameError):
-        msgspec.msgpack.Decoder(hint)
+    if isinstance(hint, _ReaderOfHint) or _is_known(hint):
         return hint
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if isinstance(hint, EnumType):  # it knows only those of names and numbers
-        return _reader(hint, hint)
-    if origin in (typing.Union, types.UnionType):  # and no union of two that travel as maps
+    if (origin or hint) in _SAYS_NOTHING:
+        return Any
+    if isinstance(hint, EnumType):  # msgspec knows only those of names and numbers
+        return _reader(hint, partial(_read_member, hint))
+    if _is_union(hint):  # and no union of two that travel alike
         return _reader(hint, partial(_read_one_of, parts))
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+    if _alias_of(hint) is not None:
+        return _reader(hint, lambda value: _shape(value, _meaning_of(hint), "the value"))
+    if isinstance(hint, TypeVar):
+        return _known(
+            cast("Any", typing.Union)[hint.__constraints__] if hint.__constraints__ else hint.__bound__ or Any
+        )
+    if _field_hints(hint):
         return _reader(hint, partial(_read_fields, hint))
-    if origin is typing.Annotated:
+    if origin in _ABSTRACT:
+        return _reader(hint, partial(_read_abstract, hint, _known_container(origin, parts)))
+    if origin in _MAPS and not _is_plain_key(parts[0]):
+        return _reader(hint, partial(_read_map, parts))
+    if origin in _ONLY_SAYS_HOW:
         return _known(parts[0])
-    if origin in (list, set, frozenset, tuple, dict):
-        return cast("Any", origin)[tuple(part if part is ... else _known(part) for part in parts)]
+    if isinstance(origin, type) and issubclass(origin, tuple) and any(map(_is_unpacked, parts)):
+        return tuple
+    if origin in _MAPS or origin in (list, set, frozenset, tuple):
+        return _known_container(origin, parts)
     return Any
 
 
+_ABSTRACT = (Collection, Sequence, MutableSequence, AbstractSet, MutableSet)
+_MAPS = (dict, Mapping, MutableMapping)
+
+
+def _known_container(origin: Any, parts: tuple[Any, ...]) -> Any:
+    kind: Any = origin
+    if origin in _ABSTRACT:
+        kind = set if origin in (AbstractSet, MutableSet) else list
+    elif origin in _MAPS:
+        kind = dict
+    return kind[tuple(part if part is ... else _known(part) for part in parts)]
+
+
+def _read_abstract(hint: Any, known: Any, value: Any) -> Any:
+    """What fits keeps its class; what was sent as JSON gets the usual one."""
+    return _convert(hint, value) if isinstance(value, typing.get_origin(hint)) else _shape(value, known, "the value")
+
+
+def _read_map(parts: tuple[Any, Any], value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a map, got {type(value).__qualname__}")  # noqa: TRY004 - for msgspec
+    found = cast("dict[Any, Any]", value)
+    return {_shape(key, parts[0], "a key"): _shape(one, parts[1], f"{key!r}") for key, one in found.items()}
+
+
+def _is_plain_key(hint: Any) -> bool:
+    """Whether msgspec reads keys of this kind; text it leaves as it is where it would have to ask us."""
+    try:
+        return not isinstance(msgspec.inspect.type_info(hint), msgspec.inspect.CustomType)
+    except Exception:  # noqa: BLE001 - it knows nothing of such a hint
+        return False
+
+
+def _is_known(hint: Any) -> bool:
+    """Whether msgspec reads a hint, and all in it, as it is meant."""
+    try:
+        msgspec.msgpack.Decoder(hint)
+    except (TypeError, NameError):
+        return False
+    return not (_is_misread(hint) or any(map(_says_nothing, _all_in([hint]))))
+
+
+def _says_nothing(hint: Any) -> bool:
+    return _is_unpacked(hint) or (_has_hash(hint) and (typing.get_origin(hint) or hint) in _SAYS_NOTHING)
+
+
+def _is_misread(hint: Any) -> bool:
+    """Whether something in a hint is read otherwise by msgspec than it is meant, without a word."""
+    try:
+        return _has_misread(hint)
+    except TypeError:  # it has no hash
+        return False
+
+
+@lru_cache(maxsize=1024)
+def _has_misread(hint: Any) -> bool:
+    for part in _all_in([hint]):
+        origin, parts = typing.get_origin(part), typing.get_args(part)
+        if origin in _ABSTRACT or (origin in _MAPS and not _is_plain_key(parts[0])):
+            return True
+    return False
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def _is_unpacked(hint: Any) -> bool:
+    return typing.get_origin(hint) is typing.Unpack or getattr(hint, "__unpacked__", False)
+
+
+def _alias_of(hint: Any) -> Any:
+    """What ``type X = ...`` has made, of a hint that is one, or one with parameters."""
+    alias = typing.get_origin(hint) or hint
+    return alias if type(alias).__name__ == "TypeAliasType" else None
+
+
+def _meaning_of(hint: Any) -> Any:
+    alias = _alias_of(hint)
+    module = sys.modules.get(alias.__module__)
+    names = {alias.__name__: alias} | {one.__name__: one for one in alias.__type_params__}
+    value = SimpleNamespace(__annotations__={"value": alias.__value__})
+    meaning = typing.get_type_hints(value, vars(module) if module else {}, names, include_extras=True)["value"]
+    return _with_parameters(meaning, dict(zip(alias.__type_params__, typing.get_args(hint), strict=False)))
+
+
+def _with_parameters(hint: Any, given: dict[Any, Any]) -> Any:
+    if isinstance(hint, TypeVar):
+        return given.get(hint, hint)
+    if isinstance(hint, type) or not given or not (left_open := getattr(hint, "__parameters__", ())):
+        return hint
+    return hint[tuple(given.get(one, one) for one in left_open)]
+
+
 def _read_one_of(kinds: tuple[Any, ...], value: Any) -> Any:
-    for kind in sorted(kinds, key=lambda kind: _distance(value, kind)):
-        with contextlib.suppress(UsageError):
-            return _shape(value, kind, "the value")
+    mark = mark_of(value)
+    nearest = sorted(kinds, key=lambda kind: _distance(value, kind) if mark is None else not _is_named(kind, mark))
+    for modes in (_STRICT, _LENIENT):
+        for kind in nearest:
+            with contextlib.suppress(UsageError):
+                return _shape(value, kind, "the value", modes)
     raise ValueError(f"it fits none of {', '.join(map(_show_hint, kinds))}")
+
+
+def _is_named(kind: Any, name: str) -> bool:
+    kind = _class_of(kind)
+    return isinstance(kind, type) and class_name(kind) == name
 
 
 def _distance(value: Any, kind: Any) -> int:
@@ -501,19 +972,124 @@ def _distance(value: Any, kind: Any) -> int:
     return 0 if type(value) is (typing.get_origin(kind) or kind) else 1
 
 
+def _class_of(hint: Any) -> Any:
+    """The class behind a hint that only says more of it."""
+    while (origin := typing.get_origin(hint)) in _ONLY_SAYS_HOW:
+        hint = typing.get_args(hint)[0]
+    while hasattr(hint, "__supertype__"):
+        hint = hint.__supertype__
+    return origin or hint
+
+
 def _fields_of(kind: Any) -> set[str]:
-    kind = typing.get_origin(kind) or kind
+    kind = _class_of(kind)
     if dataclasses.is_dataclass(kind):
         return {field.name for field in dataclasses.fields(kind)}
     return set(getattr(kind, "model_fields", None) or getattr(kind, "__struct_encode_fields__", ()))
 
 
-def _read_fields(kind: type[Any], value: Any) -> Any:
+def _field_hints(hint: Any) -> dict[str, Any]:
+    """The hints of what a class consists of, with the parameters it is given; none of one that has no such parts."""
+    kind: Any = typing.get_origin(hint) or hint
+    if not isinstance(kind, type) or not (
+        dataclasses.is_dataclass(kind)
+        or typing.is_typeddict(cast("Any", kind))
+        or _is_named_tuple(kind)
+        or (issubclass(kind, msgspec.Struct) and not kind.__struct_config__.array_like)
+    ):
+        return {}
+    parameters: tuple[Any, ...] = getattr(cast("Any", kind), "__parameters__", ())
+    given = dict(zip(parameters, typing.get_args(hint), strict=False))
+    return {name: _with_parameters(part, given) for name, part in hints_of(kind).items()}
+
+
+def _is_named_tuple(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, tuple) and hasattr(cast("Any", kind), "_fields")
+
+
+def _read_fields(hint: Any, value: Any) -> Any:
+    kind: Any = typing.get_origin(hint) or hint
+    hints = _field_hints(hint)
+    if _is_named_tuple(kind) and isinstance(value, list | tuple):
+        value = dict(zip(kind._fields, cast("list[Any]", value), strict=False))
     if not isinstance(value, dict):
         raise ValueError(f"expected a {kind.__qualname__}, got {type(value).__qualname__}")  # noqa: TRY004 - for msgspec
-    found, hints = cast("dict[str, Any]", value), _hints_of(kind)
-    names = [field.name for field in dataclasses.fields(kind) if field.init and field.name in found]
-    return kind(**{name: _shape(found[name], hints.get(name, Any), f"field {name!r}") for name in names})
+    found = cast("dict[str, Any]", value)
+    if issubclass(kind, msgspec.Struct):
+        sent_as = zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
+        found = {name: found[sent] for name, sent in sent_as if sent in found}
+    given = {name: _shape(found[name], part, f"field {name!r}") for name, part in hints.items() if name in found}
+    if not dataclasses.is_dataclass(kind):
+        return kind(**given)
+    later = [field.name for field in dataclasses.fields(kind) if not field.init and field.name in given]
+    made = kind(**{name: one for name, one in given.items() if name not in later})
+    for name in later:
+        object.__setattr__(made, name, given[name])
+    return made
+
+
+def _read_member(kind: Any, value: Any) -> Any:
+    """A member of an enum by its value, or by what its value is as data."""
+    try:
+        return kind(value)
+    except ValueError:
+        packed = _PLAIN.pack(value)
+        for member in kind:
+            if _PLAIN.pack(member) == packed:
+                return member
+        raise
+
+
+# -- what travels alike
+
+
+def _all_in(hints: Iterable[Any]) -> Iterator[Any]:
+    """These hints and all they consist of, each once."""
+    left, seen = list(hints), set[str]()
+    while left:
+        hint = left.pop()
+        shown = f"{id(hint)} {hint}" if isinstance(hint, type) else str(hint)
+        if shown in seen or len(seen) > _HINTS_MAX:
+            continue
+        seen.add(shown)
+        yield hint
+        parts = typing.get_args(hint)
+        left += [part for part in parts if not isinstance(part, list)]
+        left += _field_hints(hint).values()
+        if _alias_of(hint) is not None:
+            with contextlib.suppress(Exception):  # a name in it may not be known
+                left.append(_meaning_of(hint))
+
+
+def _alike_in(*hints: Any) -> frozenset[type]:
+    """The classes in unions whose bytes would fit another of the same union, too."""
+    found: set[type] = set()
+    for hint in _all_in(hints):
+        if _is_union(hint):
+            kinds = [kind for kind in map(_class_of, typing.get_args(hint)) if isinstance(kind, type)]
+            found.update(one for one in kinds if any(other is not one and _is_alike(one, other) for other in kinds))
+    return frozenset(found)
+
+
+def _is_alike(one: type, other: type) -> bool:
+    if _travels_as_map(one):
+        return _travels_as_map(other) and _fields_of(one) == _fields_of(other)
+    if _is_named_tuple(one):
+        return _is_named_tuple(other) and len(one._fields) == len(other._fields)  # type: ignore[attr-defined]
+    if isinstance(one, EnumType):
+        values = [member.value for member in cast("Iterable[Enum]", one)]
+        if isinstance(other, EnumType):
+            return any(member.value in values for member in cast("Iterable[Enum]", other))
+        return other in map(type, values)
+    if issubclass(one, PurePath):
+        return other is str or issubclass(other, PurePath)
+    return one not in (int, str, bool) and issubclass(one, int | str) and other in one.__mro__
+
+
+def _travels_as_map(kind: Any) -> bool:
+    if issubclass(kind, msgspec.Struct):
+        return not kind.__struct_config__.array_like and kind.__struct_config__.tag is None
+    return dataclasses.is_dataclass(kind) or _is_model(kind)
 
 
 def _show_hint(hint: Any) -> str:
@@ -535,11 +1111,14 @@ class _Call:
     """Fewest arguments by position that are a whole call; more than there are if keywords are needed."""
     types: tuple[tuple[Any, ...] | None, tuple[Any, ...] | None]
     """The hints of all that is taken by position, and of all but the first, if that is a whole call."""
+    alike_in_arguments: frozenset[type]
+    """The classes that have to be told apart by name."""
+    alike_in_result: frozenset[type]
 
 
 @lru_cache(maxsize=1024)
 def _call_of(fn: Callable[..., Any]) -> _Call:
-    signature, hints = inspect.signature(fn), _hints_of(fn)
+    signature, hints = inspect.signature(fn), hints_of(fn)
     parameters = signature.parameters.values()
     plain = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     others = any(
@@ -549,20 +1128,61 @@ def _call_of(fn: Callable[..., Any]) -> _Call:
     required = len(plain) + 1 if others else sum(one.default is one.empty for one in plain)
     by_position = tuple((one.name, hints.get(one.name, Any)) for one in plain)
     types = tuple(hint for _, hint in by_position)
-    return _Call(signature, hints, by_position, required, (None, None) if others else (types, types[1:]))
+    return _Call(
+        signature,
+        hints,
+        by_position,
+        required,
+        (None, None) if others else (types, types[1:]),
+        _alike_in(*(hint for name, hint in hints.items() if name != "return")),
+        _alike_in(hints.get("return", Any)),
+    )
 
 
-def _hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(fn: Any) -> dict[str, Any]:
     """The hints that can be resolved; a name imported for type checkers only costs no more than its own."""
+    names = _names_at(fn)
     try:
-        return typing.get_type_hints(fn, include_extras=True)
+        hints: dict[str, Any] = typing.get_type_hints(fn, include_extras=True)
     except Exception:  # noqa: BLE001 - a hint is an expression of the user's; each is tried for itself
-        hints: dict[str, Any] = {}
-        known = getattr(inspect.unwrap(fn), "__globals__", {})
+        hints = {}
         for name, hint in getattr(fn, "__annotations__", {}).items():
             with contextlib.suppress(Exception):
-                hints |= typing.get_type_hints(SimpleNamespace(__annotations__={name: hint}), known, None, True)
-        return hints
+                hints |= typing.get_type_hints(SimpleNamespace(__annotations__={name: hint}), names, None, True)
+    return {name: _closed(hint, names) for name, hint in hints.items()}
+
+
+def _names_at(fn: Any) -> dict[str, Any]:
+    """What is known where a function or a class was written."""
+    if isinstance(fn, type):
+        return vars(sys.modules[fn.__module__]) if fn.__module__ in sys.modules else {}
+    return getattr(inspect.unwrap(fn), "__globals__", {})
+
+
+def _closed(hint: Any, names: dict[str, Any]) -> Any:
+    """A hint that refers to itself by its name, as one that is read as deep as its values go."""
+    if isinstance(hint, str):
+        hint = typing.ForwardRef(hint)
+    if isinstance(hint, typing.ForwardRef):
+        return _reader(hint.__forward_arg__, partial(_read_named, hint, names))
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (None, typing.Literal, typing.Annotated, Callable):
+        return hint
+    closed = tuple(_closed(part, names) for part in parts)
+    if all(map(operator.is_, closed, parts)):
+        return hint
+    if _is_union(hint):
+        return cast("Any", typing.Union)[closed]
+    return hint.copy_with(closed) if hasattr(hint, "copy_with") else origin[closed]
+
+
+def _read_named(hint: typing.ForwardRef, names: dict[str, Any], value: Any) -> Any:
+    annotated = SimpleNamespace(__annotations__={"value": hint})
+    try:
+        meant = typing.get_type_hints(annotated, names, None, include_extras=True)["value"]
+    except Exception:  # noqa: BLE001 - a name that only type checkers know says nothing
+        return value
+    return _shape(value, _closed(meant, names), "the value")
 
 
 def _shape_args(
@@ -596,9 +1216,13 @@ def _shape_args(
 # -- errors ------------------------------------------------------------------
 
 
-def _type_name(error: BaseException) -> str:
-    kind = type(error)
+def class_name(kind: type) -> str:
+    """The name a class has in payloads: qualified, but for what is built in."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _type_name(error: BaseException) -> str:
+    return class_name(type(error))
 
 
 def _cut(text: str, text_max: int) -> str:
@@ -608,40 +1232,88 @@ def _cut(text: str, text_max: int) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _message_of(error: BaseException) -> str:
+def _shown(value: object, how: Callable[[object], str] = str) -> str:
     try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - a user's error may do anything when looked at
+        return how(value)
+    except Exception:  # noqa: BLE001 - a user's object may do anything when looked at
         return "(it cannot be shown)"
 
 
-def _error_map(error: BaseException, detail: int, text_max: int, depth: int, places: Iterator[int]) -> dict[str, Any]:
-    """An error as a map: type, message; with detail 1 traceback, notes and causes; with detail 2 what it carries.
+def error_line(error: BaseException) -> str:
+    """Type and message of any error, as one shows it to people."""
+    return f"{type(error).__name__}: {_shown(error)}"
 
-    ``places`` counts down the errors that may still be told.
-    """
-    found: dict[str, Any] = {"t": _type_name(error), "m": _cut(_message_of(error), text_max)}
-    if isinstance(error, RemoteError):  # of elsewhere already
-        found |= {"t": _cut(error.type, text_max), "m": _cut(error.message, text_max)}
-    if not detail:
+
+_KEPT_BESIDE = frozenset({"__notes__", "__said__"})  # in the attributes of an error, but no attributes
+_BUILTIN_FIELDS = {OSError: ("filename", "filename2"), ImportError: ("name", "path"), NameError: ("name",)}
+"""What errors of Python itself have beside their arguments, and whatever it is, their methods may read it."""
+_EXACT = (tuple, set, frozenset, datetime, date, time, timedelta, UUID, Decimal, complex, int)
+
+
+class _Teller:
+    """Makes maps of errors: type, message; with detail 1 traceback, notes and causes; with detail 2 what they carry."""
+
+    def __init__(self, detail: int, text_max: int, attributes: ErrorAttributes | None) -> None:
+        self.text_max = text_max
+        self._detail = detail
+        self._attributes = attributes
+        self._left = _ERRORS_MAX
+
+    def has_room(self, depth: int) -> bool:
+        """Whether another error may be told, and takes its place."""
+        if depth > _ERROR_DEPTH_MAX or not self._left:
+            return False
+        self._left -= 1
+        return True
+
+    def tell(self, error: BaseException, depth: int) -> dict[str, Any]:
+        text_max = self.text_max
+        found: dict[str, Any] = {"t": _type_name(error), "m": _cut(_shown(error), text_max)}
+        if isinstance(error, RemoteError):  # of elsewhere already
+            found |= {"t": _cut(error.type, text_max), "m": _cut(error.message, text_max)}
+        if not self._detail:
+            return found
+        notes = _few(dict.fromkeys(str(note) for note in vars(error).get("__notes__", ())), text_max)
+        if isinstance(error, RemoteError):
+            found["tb"] = _cut(error.remote_traceback, text_max)
+        else:
+            found["tb"] = _cut(tracebacks.of_user(error, _ERROR_FRAMES_MAX), text_max)
+            found |= self._carried_by(error, depth) if self._detail > 1 else {}
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if cause is not None and self.has_room(depth + 1):
+            found["c"] = self.tell(cause, depth + 1)
+        if depth < _ERROR_DEPTH_MAX and isinstance(error, BaseExceptionGroup):
+            group = cast("BaseExceptionGroup[BaseException]", error)
+            found["x"] = [self.tell(one, depth + 1) for one in group.exceptions if self.has_room(depth + 1)]
+            found["m"] = _cut(group.message, text_max)
+            if more := len(group.exceptions) - len(found["x"]):
+                notes.append(f"{more} more errors are not shown")
+        return found | ({"n": notes} if notes else {})
+
+    def _carried_by(self, error: BaseException, depth: int) -> dict[str, Any]:
+        """Its arguments, and those of its attributes that can be sent: as plain data if that is all they are."""
+        attributes: dict[str, object] = {"args": _args_of(error), **_state_of(error)}
+        if self._attributes is not None:
+            attributes = self._attributes(error, attributes)
+        named = {name: value for name, value in attributes.items() if name != "args"}
+        plain = {name: value for name, value in named.items() if _can(_PLAIN_IN_ERRORS, value)}
+        special = {name: value for name, value in named.items() if name not in plain}
+        exact = _InErrors(self, depth, shows=False) if special else _PLAIN
+        kept = {name: value for name, value in special.items() if _can(exact, value)}
+        plain |= {name: value for name, value in special.items() if name not in kept and _can(_PLAIN, value)}
+        found: dict[str, Any] = {"d": plain}
+        args: Any = attributes.get("args")
+        if isinstance(args, tuple) and not isinstance(error, BaseExceptionGroup):
+            if _can(_PLAIN_IN_ERRORS, cast("object", args)):
+                found["a"] = list(cast("tuple[object, ...]", args))
+            else:
+                kept["args"] = cast("object", args)
+        if kept:
+            shows = _InErrors(self, depth, shows=True)
+            if "args" in kept and not _can(shows, kept["args"]):
+                del kept["args"]
+            found["s"] = shows.pack(kept)
         return found
-    notes = _few(dict.fromkeys(str(note) for note in getattr(error, "__notes__", ())), text_max)
-    if isinstance(error, RemoteError):
-        found["tb"] = _cut(error.remote_traceback, text_max)
-    else:
-        found["tb"] = _cut(tracebacks.of_user(error, _ERROR_FRAMES_MAX), text_max)
-        found |= _carried_by(error) if detail > 1 else {}
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    if depth < _ERROR_DEPTH_MAX and cause is not None and next(places, None) is not None:
-        found["c"] = _error_map(cause, detail, text_max, depth + 1, places)
-    if depth < _ERROR_DEPTH_MAX and isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        told = (one for one in group.exceptions if next(places, None) is not None)
-        found["x"] = [_error_map(one, detail, text_max, depth + 1, places) for one in told]
-        found["m"] = _cut(group.message, text_max)
-        if more := len(group.exceptions) - len(found["x"]):
-            notes.append(f"{more} more errors are not shown")
-    return found | ({"n": notes} if notes else {})
 
 
 def _few(notes: Collection[str], text_max: int) -> list[str]:
@@ -667,22 +1339,156 @@ def _within(notes: Iterable[str]) -> list[str]:
     return kept
 
 
-def _carried_by(error: BaseException) -> dict[str, Any]:
-    """Its arguments, if all of them can be sent, and those of its attributes that can."""
+def _args_of(error: BaseException) -> tuple[object, ...]:
     args = error.args
     if isinstance(error, OSError) and len(args) == 2 and error.filename is not None:
-        args = (*args, error.filename) if error.filename2 is None else (*args, error.filename, None, error.filename2)
-    found: dict[str, Any] = {"a": list(args)} if _is_sendable(args) else {}
-    kept = {name: value for name, value in vars(error).items() if name != "__notes__" and _is_sendable(value)}
-    return found | {"d": kept}
+        return (*args, error.filename) if error.filename2 is None else (*args, error.filename, None, error.filename2)
+    return args
 
 
-def _is_sendable(value: object) -> bool:
+def _state_of(error: BaseException) -> dict[str, object]:
+    """All its attributes but those of every error."""
+    found: dict[str, object] = {}
+    for name, slot in _slots_of(type(error)).items():
+        with contextlib.suppress(AttributeError):  # it is not set
+            if (value := slot.__get__(error)) is not None or slot.__objclass__ not in _BUILTIN_FIELDS:
+                found[name] = value
+    if isinstance(error, OSError) and len(error.args) == 2:  # there it is an argument
+        found = {name: value for name, value in found.items() if name not in _BUILTIN_FIELDS[OSError]}
+    return found | {name: value for name, value in vars(error).items() if name not in _KEPT_BESIDE}
+
+
+@lru_cache(maxsize=1024)
+def _slots_of(kind: type) -> dict[str, types.MemberDescriptorType]:
+    """Where the instances of a class keep what is not in their ``__dict__``; only what may hold anything."""
+    found: dict[str, types.MemberDescriptorType] = {}
+    for cls in kind.__mro__:
+        names = _BUILTIN_FIELDS.get(cls, vars(cls) if "__slots__" in vars(cls) else ())
+        for name in names:
+            slot = vars(cls).get(name)
+            if isinstance(slot, types.MemberDescriptorType):
+                found.setdefault(name, slot)
+    return found
+
+
+def _can(writer: _Writer, value: object) -> bool:
     try:
-        _packb(value)
+        writer.pack(value)
     except Exception:  # noqa: BLE001 - whatever it raised, it cannot
         return False
     return True
+
+
+class _PlainInErrors(_Writer):
+    """Packs only what comes back as it was without any hint."""
+
+    def extend(self, depth: int, value: Any) -> Any:
+        if type(value) in _EXACT:
+            return super().extend(depth, value)
+        raise _Unsendable("has a class of its own")
+
+
+_PLAIN_IN_ERRORS = _PlainInErrors()
+
+
+class _InErrors(_Writer):
+    """Packs with their classes what errors carry; with ``shows`` the rest as it is shown."""
+
+    def __init__(self, teller: _Teller, depth: int, *, shows: bool) -> None:
+        super().__init__()
+        self._teller = teller
+        self._depth = depth
+        self._shows = shows
+
+    def extend(self, depth: int, value: Any) -> Any:
+        if type(value) in _EXACT:
+            return super().extend(depth, value)
+        kind = value.__class__
+        name = class_name(kind)
+        if isinstance(kind, EnumType) and value.name in kind.__members__:  # else it is several flags
+            return msgpack.ExtType(_MEMBER, self.pack_items(depth, [name, value.name]))
+        if isinstance(value, BaseException):
+            if self._teller.has_room(self._depth + 1):
+                return msgpack.ExtType(_ERROR, _PLAIN.pack(self._teller.tell(value, self._depth + 1)))
+        elif _is_named_tuple(kind):
+            return msgpack.ExtType(_RECORD, self.pack_items(depth, [name, [*value]]))
+        elif dataclasses.is_dataclass(kind):
+            return msgpack.ExtType(_RECORD, self.pack_items(depth, [name, _dataclass_parts(value)]))
+        if not self._shows:
+            raise _Unsendable("is only known where it was made")
+        shown = [_cut(_shown(value, how), self._teller.text_max) for how in (str, repr)]
+        return msgpack.ExtType(_SHOWN, _PLAIN.pack(shown))
+
+
+class _Shown(str):  # noqa: SLOT000 - it needs a place for its other text
+    """In place of a value that could not be sent: it is shown as that was."""
+
+    shown: str
+
+    def __repr__(self) -> str:
+        return self.shown
+
+
+def _as_shown(text: str, shown: str) -> _Shown:
+    value = _Shown(text)
+    value.shown = shown
+    return value
+
+
+class _OfErrors(_ThoroughUnpacker):
+    """Gives what errors carry its classes back, of those that are loaded; none of their own code is run."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self._depth = depth
+
+    def restore(self, depth: int, code: int, data: bytes) -> Any:
+        match code:
+            case 14:
+                return _error_from(_QUICK.unpack(data, _ON_STACK_MAX), self._depth + 1)
+            case 15:
+                name, member = self.items(depth, data)
+                kind: Any = loaded_class(str(name))
+                return kind._member_map_[member] if isinstance(kind, EnumType) else member
+            case 16:
+                name, parts = self.items(depth, data)
+                return _record(loaded_class(str(name)), parts)
+            case 17:
+                text, shown = _QUICK.unpack(data, _ON_STACK_MAX)
+                return _as_shown(str(text), str(shown))
+            case _:
+                return super().restore(depth, code, data)
+
+
+def _record(kind: type | None, parts: Any) -> Any:
+    if kind is not None and isinstance(parts, list) and _is_named_tuple(kind):
+        return cast("Any", tuple).__new__(kind, parts)
+    if kind is not None and isinstance(parts, dict) and dataclasses.is_dataclass(kind):
+        made = object.__new__(kind)
+        _fill(made, cast("dict[str, Any]", parts))
+        return cast("Any", made)
+    return tuple(cast("list[Any]", parts)) if isinstance(parts, list) else cast("Any", parts)
+
+
+def _fill(made: object, attributes: dict[str, Any]) -> None:
+    """Set attributes where they are kept, past whatever code the class has for that."""
+    slots = _slots_of(type(made))
+    for name, value in attributes.items():
+        if name in slots:
+            slots[name].__set__(made, value)
+        else:
+            vars(made)[name] = value
+
+
+def _error_of(found: Any) -> Exception:
+    try:
+        return _error_from(found, 0)
+    except Exception as problem:  # noqa: BLE001 - whatever a hostile payload does, the answer is an error
+        return _unreadable(problem)
+
+
+def _unreadable(problem: Exception) -> RemoteError:
+    return RemoteError("unknown", f"the error cannot be read: {problem}")
 
 
 def _error_from(found: Any, depth: int) -> Exception:
@@ -691,45 +1497,97 @@ def _error_from(found: Any, depth: int) -> Exception:
     data = cast("dict[str, Any]", found)
     name, message, remote = str(data["t"]), str(data.get("m", "")), str(data.get("tb", ""))
     inner = [_error_from(one, depth + 1) for one in data.get("x", ())]
-    kind = _loaded_class(name)
-    error = _group(kind, message, inner) if inner else _known_error(kind, message, data)
+    kind = loaded_error(name)
+    error = _group(kind, message, inner, data, depth) if inner else _known_error(kind, message, data, depth)
+    notes = [str(note) for note in data.get("n", ())]
     if error is None:
         error = RemoteError(name, message, remote)
     elif remote:
-        error.add_note(f"{RAISED_THERE}{remote.rstrip()}")
-    for note in data.get("n", ()):
-        error.add_note(str(note))
+        notes.insert(0, f"{RAISED_THERE}{remote.rstrip()}")
+    if notes:  # as add_note does, which would run what the class does for a missing attribute
+        vars(error)["__notes__"] = notes
     if "c" in data:
         error.__cause__ = _error_from(data["c"], depth + 1)
     return error
 
 
-def _group(kind: type[Exception] | None, message: str, inner: list[Exception]) -> Exception:
+def _carried(data: dict[str, Any], depth: int) -> tuple[tuple[Any, ...] | None, dict[str, Any]]:
+    """The arguments of an error, None if they are not known, and its attributes."""
+    special: dict[str, Any] = _OfErrors(depth).unpack(data["s"], _ON_STACK_MAX) if "s" in data else {}
+    args = special.pop("args", data.get("a"))
+    return None if args is None else tuple(args), data.get("d", {}) | special
+
+
+def _group(
+    kind: type[Exception] | None, message: str, inner: list[Exception], data: dict[str, Any], depth: int
+) -> Exception:
     if kind is not None and issubclass(kind, ExceptionGroup):
         with contextlib.suppress(Exception):
-            return kind.__new__(cast("type[ExceptionGroup[Exception]]", kind), message, inner)
+            made: Any = cast("Any", ExceptionGroup).__new__(kind, message, inner)
+            group: Exception = made
+            _fill(group, _carried(data, depth)[1])
+            return group
     return ExceptionGroup(message, inner)
 
 
-def _known_error(kind: type[Exception] | None, message: str, data: dict[str, Any]) -> Exception | None:
-    """An instance of a class, made without its ``__init__``; None if it would not say what was said there.
+def _known_error(kind: type[Exception] | None, message: str, data: dict[str, Any], depth: int) -> Exception | None:
+    """An instance of a class, made without any code of it; None if that cannot be.
 
     Where its arguments could not be sent, its message is its only one.
     """
-    if kind is None:
+    if kind is None or issubclass(kind, RemoteError):
         return None
     try:
-        args = tuple(data.get("a", (message,)))
-        error = kind.__new__(kind, *args)
-        if not isinstance(error, OSError):  # which sorts its own: the file name is no argument afterwards
-            error.args = args
-        vars(error).update(data.get("d", {}))
-        return error if _cut(str(error), _ERROR_TEXT_MAX) == message else None
-    except Exception:  # noqa: BLE001 - a class that needs its __init__ is shown as a RemoteError
+        args, attributes = _carried(data, depth)
+        if args is None:
+            args = (_as_shown(message, message),)
+        error = _made(kind, args, attributes)
+        if _says(error) != message:
+            error = _made(_speaking(kind), args, attributes | {"__said__": message})
+    except Exception:  # noqa: BLE001 - a class that is not made of Python's own errors alone, or bytes of anyone
+        return None
+    return error
+
+
+def _made(kind: type[Exception], args: tuple[Any, ...], attributes: dict[str, Any]) -> Exception:
+    base: Any = kind
+    while vars(builtins).get(base.__name__) is not base:
+        base = base.__base__
+    if base.__name__.startswith("Unicode") and any(isinstance(arg, int) and arg < 0 for arg in args):
+        raise ValueError("a position before the beginning, where Python 3.11 would look")
+    error: Exception = base.__new__(kind, *args)
+    try:
+        base.__init__(error, *args)  # in C, as it is built in
+    except Exception:  # noqa: BLE001 - arguments that its own class has put in place of these
+        BaseException.__init__(error, *args)
+    _fill(error, attributes)
+    return error
+
+
+def _says(error: Exception) -> str | None:
+    try:
+        return _cut(str(error), _ERROR_TEXT_MAX)
+    except Exception:  # noqa: BLE001 - it lacks what could not be sent
         return None
 
 
-def _loaded_class(name: str) -> type[Exception] | None:
+@lru_cache(maxsize=64)
+def _speaking(kind: type[Exception]) -> type[Exception]:
+    """A class that is ``kind`` to everybody, for an instance that lacks what it would make its message of."""
+    same = {"__slots__": (), "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    said: Callable[[Exception], str] = lambda error: vars(error)["__said__"]  # noqa: E731 - a def would be named
+    return type(kind)(kind.__name__, (kind,), {**same, "__str__": said})
+
+
+def loaded_error(name: str) -> type[Exception] | None:
+    """The class of errors that goes by a name in payloads; None for one that is not loaded, or steers Python itself."""
+    kind = loaded_class(name)
+    steers = kind is None or not issubclass(kind, Exception) or issubclass(kind, StopIteration | StopAsyncIteration)
+    return None if steers else cast("type[Exception]", kind)
+
+
+def loaded_class(name: str) -> type | None:
+    """The class that goes by a name in payloads, in a module that has been imported."""
     parts = name.split(".")
     if len(parts) == 1:
         found = getattr(builtins, name, None)
@@ -742,4 +1600,4 @@ def _loaded_class(name: str) -> type[Exception] | None:
                 for part in parts[cut:]:
                     found = vars(found).get(part) if hasattr(found, "__dict__") else None
                 break
-    return found if isinstance(found, type) and issubclass(found, Exception) else None
+    return found if isinstance(found, type) else None

@@ -12,7 +12,7 @@ from durasleep.codec import Codec
 from durasleep.errors import StoreUnavailable, WaitTimeout
 from durasleep.model import Disposition, PromiseId, Recording, State, check_id, check_name
 from durasleep.runtime.context import Context
-from durasleep.runtime.definition import name_of, returns_of
+from durasleep.runtime.definition import called_by, name_of, returns_of
 from durasleep.runtime.waits import Waiting
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.store import attention, calls, commands, doctor, fsck, reads, search, tree
@@ -209,7 +209,7 @@ class Client:
     ) -> Handle[Any]:
         """Start ``fn`` under ``id``, or attach to what has this id: see ``durasleep.client.Client.rpc``."""
         name = name_of(fn)
-        payload = self.codec.encode_args(args, kwargs, name)
+        payload = self.codec.encode_args(args, kwargs, name, called_by(fn))
         store = self._store.confirming(min_replicas, fsync)
         store.open()
         make = self._rpc_maker(store.keys(id), name, target, timeout, delay)
@@ -236,10 +236,10 @@ class Client:
         store = self.opened()
         hint = Any if isinstance(fn, str) else returns_of(fn)
         make = self._rpc_maker(store.keys(), name, target, timeout, delay)
-        encode, new_call = self.codec.encode_args, self._names.call
+        encode, new_call, called = self.codec.encode_args, self._names.call, called_by(fn)
         handles: list[Handle[Any]] = []
         for part in calls.in_parts(many):
-            made = [make(id, encode(args, {}, name), new_call()) for id, *args in part]
+            made = [make(id, encode(args, {}, name, called), new_call()) for id, *args in part]
             for (id, *_), created in zip(part, store.run(calls.all_of(made)), strict=True):
                 ending = calls.ending_of_created(PromiseId(id), created)
                 handles.append(Handle(self, PromiseId(id), hint, created.disposition, ending))

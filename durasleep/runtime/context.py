@@ -39,6 +39,7 @@ from durasleep.runtime.definition import (
     Definition,
     TaskDefinition,
     WorkflowDefinition,
+    called_by,
     definition_of,
     name_of,
     returns_of,
@@ -180,7 +181,7 @@ class Context:
         name = step_name_of(fn) if definition is None else definition.name
         timeout_s = None if timeout is None else duration_ms(timeout, "timeout") / 1000
         if retry is not None and retry.attempts > 1:
-            call = StepCall(Number(""), name, fn, args, kwargs, timeout_s)
+            call = StepCall(Number(""), name, fn, args, kwargs, timeout_s, retry=retry)
             return RetriedStep.begin(self._journal, call, returns_of(fn), retry)
         return self._journal.call(
             Kind.STEP, name, returns_of(fn), lambda number: StepCall(number, name, fn, args, kwargs, timeout_s)
@@ -266,7 +267,7 @@ class Context:
         due = None if timeout is None else due_in(timeout, "timeout")
 
         def start(number: Number) -> StartChild:
-            payload = self._codec.encode_args(args, kwargs, f"arguments of {function}")
+            payload = self._codec.encode_args(args, kwargs, f"arguments of {function}", called_by(fn))
             return StartChild(number, function, payload, queue, due, child_id)
 
         return self._journal.call(Kind.CHILD, function, _result_hint(fn), start, child_id)
@@ -293,7 +294,7 @@ class Context:
         due = None if timeout is None else due_in(timeout, "timeout")
 
         def start(number: Number) -> StartChild:
-            payload = self._codec.encode_args(args, kwargs, f"arguments of {function}")
+            payload = self._codec.encode_args(args, kwargs, f"arguments of {function}", called_by(fn))
             return StartChild(number, function, payload, queue, due, child_id, detached=True)
 
         return self._journal.call(Kind.DETACHED, function, str, start, child_id)

@@ -7,12 +7,12 @@ import functools
 import hashlib
 import inspect
 import re
-import typing
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
+from durasleep.codec import hints_of
 from durasleep.errors import DefinitionError
 from durasleep.model import duration_ms
 from durasleep.runtime.retry import Retry
@@ -170,6 +170,13 @@ def name_of(fn_or_name: AnyFunction | Definition | str) -> str:
     return _usable_name(fn_or_name, None) if definition is None else definition.name
 
 
+def called_by(fn_or_name: AnyFunction | Definition | str) -> AnyFunction | None:
+    """The function itself, where it is known here."""
+    if isinstance(fn_or_name, WorkflowDefinition | TaskDefinition):
+        return fn_or_name.fn
+    return None if isinstance(fn_or_name, str) else fn_or_name
+
+
 def step_name_of(fn: AnyFunction) -> str:
     """The name a step is journaled under: that of the task, or the function's qualified name."""
     definition = definition_of(fn)
@@ -186,10 +193,7 @@ def returns_of(fn: AnyFunction) -> Any:
     """The resolved type hint of a function's result; Any if it has none, or one that cannot be resolved."""
     while isinstance(fn, functools.partial):
         fn = cast("AnyFunction", fn.func)
-    try:
-        return typing.get_type_hints(fn).get("return", Any)
-    except (NameError, TypeError, AttributeError):  # names that exist only for the type checker
-        return Any
+    return hints_of(fn).get("return", Any)
 
 
 def _usable_name(fn: object, name: str | None) -> str:

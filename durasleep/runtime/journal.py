@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from durasleep.codec import Codec
-from durasleep.errors import Canceled, CorruptData, OtherFunction, RemoteError, TimedOut
+from durasleep.errors import Canceled, CorruptData, OtherFunction, RemoteError, TimedOut, UsageError
 from durasleep.model import (
     CANCEL,
     MARKS,
@@ -49,6 +49,8 @@ class StepCall(msgspec.Struct, frozen=True):
     timeout_s: float | None
     delay_s: float = 0.0
     """How long the worker waits before it begins: between two attempts, if it is not worth a timer."""
+    retry: Retry | None = None
+    """What says whether another attempt follows, if this one fails."""
     attempt: int = 1
     first: Number = Number("")
     """Of a further attempt: the number of the first one."""
@@ -133,12 +135,21 @@ class DurableFuture(WorkflowFuture[T]):
             return
         if not (journal.loop.quiet or self._callbacks):
             journal.unheard = self
+        codec = journal.codec
+        error: Exception | None = None
+        value: Any = None
         try:
-            value = _value_of(entry, journal.codec, self._hint, self)
-        except Exception as error:  # noqa: BLE001 - whatever it is belongs to the code that awaits it
-            self.set_exception(error.with_traceback(None))  # of frames that hold us: nobody would see us go
-        else:
+            if entry.state is State.RESOLVED:
+                value = _value_of(entry, codec, self._hint, self)
+            else:
+                error = _error_of(entry, codec, self.id)
+        except (CorruptData, UsageError) as misfit:  # no fault of what was awaited: mended code reads it
+            journal.halt_unread(entry, misfit)
+            return
+        if error is None:
             self.set_result(value)
+        else:
+            self.set_exception(error)
 
 
 class RetriedStep(DurableFuture[T]):
@@ -175,12 +186,20 @@ class RetriedStep(DurableFuture[T]):
         if entry.kind is Kind.TIMER and entry.state is State.RESOLVED:
             self._try_again(journal, 0.0)
             return
-        if entry.kind is Kind.STEP and entry.state is State.REJECTED:
-            error = journal.codec.decode_error(entry.payload)
-            if self._retry.wants(error, self._attempt):
-                self._wait(journal, error)
-                return
+        if entry.kind is Kind.STEP and entry.state is State.REJECTED and self._is_retried(journal, entry.payload):
+            self._wait(journal, journal.codec.decode_error(entry.payload))
+            return
         super().deliver(entry)
+
+    def _is_retried(self, journal: Journal, payload: bytes) -> bool:
+        """As it was decided where the error was at hand; journals of before do not say."""
+        try:
+            was_retried = journal.codec.was_retried(payload)
+        except CorruptData:
+            return False
+        if was_retried is None:
+            return self._retry.wants(journal.codec.decode_error(payload), self._attempt)
+        return was_retried
 
     def _wait(self, journal: Journal, error: Exception) -> None:
         chance = random.Random(f"{journal.owner} {self.number} {self._attempt}").random()
@@ -338,6 +357,16 @@ class Journal:
             futures: list[DurableFuture[Any]] = [one for one in self._asked.values() if isinstance(one, DurableFuture)]
             found += [one.describe() for one in futures if one.is_unheard and one.number not in self._listened]
         return tuple(found)
+
+    def halt_unread(self, entry: Entry, misfit: Exception) -> None:
+        """Halt over what the journal has, but the code cannot take."""
+        number = entry.number
+        code_line = f"  + {number:<6} {self.codec.show_misfit(misfit)}"
+        self.loop.halt(self._difference(_line("-", number, entry), code_line))
+
+    def halt_unfit(self, args: bytes, misfit: Exception) -> None:
+        """Halt over arguments with which this execution has begun, but its code cannot go on."""
+        self.loop.halt(self._difference(f"  - {self.codec.show_args(args)}", f"  + {self.codec.show_misfit(misfit)}"))
 
     def check_all_asked(self) -> None:
         """Halt if the loaded journal holds what the code has not asked for, or still waits for what it took back."""
@@ -559,29 +588,33 @@ def _is_tombstone(entry: Entry) -> bool:
 
 
 def _value_of(entry: Entry, codec: Codec, hint: Any, future: DurableFuture[Any]) -> Any:
+    if entry.kind is Kind.TRANSACTION:
+        return read_reply(entry.payload)
+    if entry.kind is Kind.DETACHED:
+        return future.id
+    return None if entry.kind is Kind.TIMER else codec.decode(entry.payload, hint)
+
+
+def _error_of(entry: Entry, codec: Codec, id: PromiseId) -> Exception:
     match entry.state:
-        case State.RESOLVED:
-            if entry.kind is Kind.TRANSACTION:
-                return read_reply(entry.payload)
-            if entry.kind is Kind.DETACHED:
-                return future.id
-            return None if entry.kind is Kind.TIMER else codec.decode(entry.payload, hint)
         case State.REJECTED:
-            raise _rejection(entry, codec, future.id)
+            return _rejection(entry, codec, id)
         case State.CANCELED:
-            raise Canceled(f"{entry.kind} {future.id} was canceled")
+            return Canceled(f"{entry.kind} {id} was canceled")
         case State.TIMEDOUT:
-            raise TimedOut(f"{entry.kind} {future.id} was not settled before its deadline")
-        case State.PENDING:
-            raise CorruptData(f"{entry.kind} {future.id} has an order stamp, but is pending")
+            return TimedOut(f"{entry.kind} {id} was not settled before its deadline")
+        case _:
+            raise CorruptData(f"{entry.kind} {id} has an order stamp, but is pending")
 
 
-def _rejection(entry: Entry, codec: Codec, id: PromiseId) -> BaseException:
+def _rejection(entry: Entry, codec: Codec, id: PromiseId) -> Exception:
     if not entry.payload and entry.kind in (Kind.CHILD, Kind.DETACHED):
         return OtherFunction(f"id {id} belongs to another function than {entry.name}; nothing was started")
     if entry.kind is Kind.TRANSACTION:
         return RemoteError("ResponseError", entry.payload[1:].decode(errors="replace").strip())
-    return failure_of(codec.decode_error(entry.payload))
+    error = codec.read_error(entry.payload)
+    failure = failure_of(error)
+    return failure if isinstance(failure, Exception) else error
 
 
 def read_reply(payload: bytes) -> Any:

@@ -74,6 +74,29 @@ async def wait_without_a_task(fut: Any, timeout: float | None) -> Any:
         return await fut
 
 
+_plain_leave = asyncio.TaskGroup.__aexit__
+
+
+async def _leave_group(
+    self: asyncio.TaskGroup,
+    et: type[BaseException] | None,
+    exc: BaseException | None,
+    tb: types.TracebackType | None,
+) -> None:
+    """``TaskGroup.__aexit__``, after which a cancel of its own does not count as one from outside.
+
+    Python 3.11 forgets to take back the one that it asks for while it waits for its tasks, and every timeout around
+    it then takes its own cancel for somebody else's.
+    """
+    group: Any = self
+    was_requested = group._parent_cancel_requested
+    try:
+        await _plain_leave(self, et, exc, tb)
+    finally:
+        if group._parent_cancel_requested and not was_requested and isinstance(group._loop, WorkflowLoop):
+            group._parent_task.uncancel()
+
+
 def _hash_of_gather(self: asyncio.Future[Any]) -> int:
     loop = self.get_loop()
     if not isinstance(loop, WorkflowLoop):
@@ -92,6 +115,8 @@ def install() -> None:
     exchanged: dict[Any, Any] = {asyncio.as_completed: _as_completed, asyncio.all_tasks: _all_tasks}
     if sys.version_info < (3, 12):
         exchanged[asyncio.wait_for] = _wait_for
+        if asyncio.TaskGroup.__aexit__ is not _leave_group:
+            asyncio.TaskGroup.__aexit__ = _leave_group
     for function, ours in exchanged.items():
         if isinstance(function, types.FunctionType):
             function.__code__ = ours.__code__

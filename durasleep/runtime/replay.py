@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from durasleep.codec import Codec
-from durasleep.errors import CorruptData, NotDurable
+from durasleep.codec import Codec, error_line
+from durasleep.errors import CorruptData, NotDurable, UsageError
 from durasleep.model import CANCEL, Entry, Kind, Mark, Number, Op, PromiseId, StartChild, StartPromise, StartTimer
 from durasleep.runtime import ordering
 from durasleep.runtime.context import Context, ExecutionInfo, to_its_end
@@ -170,7 +170,13 @@ class Activation:
         except CorruptData as error:
             loop.halt(f"the arguments of {self._info.id} cannot be read: {error}")
             return self._progress()
-        except Exception as error:  # noqa: BLE001 - arguments that do not fit are the caller's error, and end it
+        except UsageError as misfit:
+            is_first_run = self._info.begun_ms <= self._info.created_ms
+            if is_first_run and not self._loop.passed:  # they never fitted: that is the caller's error
+                return self._ended(self._rejected(misfit))
+            self._journal.halt_unfit(self._args, misfit)
+            return self._progress()
+        except Exception as error:  # noqa: BLE001 - whatever user code raises as it is called ends the execution
             return self._ended(self._rejected(error))
         if settled or loop.silent:
             loop.quiet = True
@@ -352,7 +358,7 @@ class Activation:
 
     def _next_run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ending:
         try:
-            payload = self.codec.encode_args(args, kwargs, self._info.function)
+            payload = self.codec.encode_args(args, kwargs, self._info.function, self._definition.fn)
         except Exception as unencodable:  # noqa: BLE001 - whatever an argument does when looked at, it ends the execution
             return self._rejected(unencodable)
         return Continued(payload, self._loop.root_lineage.taken)
@@ -381,13 +387,14 @@ class Activation:
         if error is not None:
             return self._rejected(error)
         try:
-            return Resolved(self.codec.encode(root.result(), f"result of {self._info.function}"))
+            function = self._info.function
+            return Resolved(self.codec.encode(root.result(), f"result of {function}", self._definition.fn))
         except Exception as unencodable:  # noqa: BLE001 - whatever the result does when looked at, it ends the execution
             return self._rejected(unencodable)
 
     def _rejected(self, error: BaseException) -> Rejected:
         error = _explained(error)
-        return Rejected(self.codec.encode_error(error), f"{type(error).__name__}: {error}")
+        return Rejected(self.codec.encode_error(error), error_line(error))
 
 
 def _has_begun(entries: Sequence[Entry]) -> bool:
@@ -416,10 +423,8 @@ def _outlives(op: Op) -> bool:
 
 
 def _explained(error: BaseException) -> BaseException:
-    text = str(error)
-    if isinstance(error, RuntimeError) and (
-        "bound to a different event loop" in text or "attached to a different loop" in text
-    ):
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    if "bound to a different event loop" in text or "attached to a different loop" in text:
         explained = NotDurable(
             f"{text}: a Queue, Lock, Event or future made outside of this workflow cannot be awaited in it; "
             "make it inside, and use ctx.promise() to wait for others"

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from durasleep.codec import class_name, loaded_class
 from durasleep.errors import Canceled, DurasleepError, NotSerializable, PayloadTooLarge, RemoteError, UsageError
 from durasleep.model import duration_ms
 
@@ -48,7 +49,9 @@ class Retry:
 
     ``delay`` and ``delay_max``, which no wait but the first exceeds, are seconds or timedeltas. A wait of a second or
     more is a timer, which holds no worker. ``retry_on`` names the errors worth another try, ``give_up_on`` those that
-    are not, which wins. What raises ``RetryAfter`` says itself when it is tried again.
+    are not, which wins; ``Exception`` is whatever a function may raise. They are asked where the attempt has failed,
+    and the answer is kept: what has been decided stays so, whatever is deployed. What raises ``RetryAfter`` says itself
+    when it is tried again.
     """
 
     attempts: int = 5
@@ -65,6 +68,9 @@ class Retry:
             raise UsageError(f"a retry has 1 to {ATTEMPTS_MAX} attempts, not {self.attempts}")
         if not (self.backoff >= 1 and 0 <= self.jitter <= 1):
             raise UsageError(f"a retry's backoff is at least 1 and its jitter between 0 and 1: {self}")
+        for kinds in (self.retry_on, self.give_up_on):
+            if not isinstance(kinds, tuple) or not all(map(_is_kind, kinds)):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise UsageError(f"a retry names errors in a tuple of exception classes and names, not {kinds!r}")
         duration_ms(self.delay, "delay")
         duration_ms(self.delay_max, "delay_max")
 
@@ -90,12 +96,28 @@ class Retry:
 
 
 def _is_one_of(error: BaseException, kinds: Iterable[ErrorKind]) -> bool:
-    return any(kind in _names(error) if isinstance(kind, str) else isinstance(error, kind) for kind in kinds)
+    return any(kind in _names(error) if isinstance(kind, str) else _is_a(error, kind) for kind in kinds)
+
+
+def _is_kind(kind: object) -> bool:
+    return isinstance(kind, str) or (isinstance(kind, type) and issubclass(kind, BaseException))
+
+
+def _is_a(error: BaseException, kind: type[BaseException]) -> bool:
+    if kind is Exception or isinstance(error, kind):
+        return True
+    if not isinstance(error, RemoteError):
+        return False
+    known = loaded_class(error.type)  # of which nobody could make an instance here
+    return error.type == class_name(kind) or (known is not None and issubclass(known, kind))
 
 
 def _names(error: BaseException) -> set[str]:
     """The names an error goes by: those of its classes, or of the class it had elsewhere."""
+    named: list[type] = list(type(error).__mro__)
+    names: set[str] = set()
     if isinstance(error, RemoteError):
-        return {error.type, error.type.rpartition(".")[2]}
-    named = [cls for cls in type(error).__mro__ if cls is not object]
-    return {name for cls in named for name in (cls.__name__, f"{cls.__module__}.{cls.__qualname__}")}
+        known = loaded_class(error.type)
+        named = [] if known is None else list(known.__mro__)
+        names = {error.type, error.type.rpartition(".")[2]}
+    return names | {name for cls in named for name in (cls.__name__, f"{cls.__module__}.{cls.__qualname__}")}

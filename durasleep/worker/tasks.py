@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Any
 
 from durasleep import telemetry
-from durasleep.codec import Codec
+from durasleep.codec import Codec, error_line
 from durasleep.errors import UsageError
 from durasleep.model import CANCEL, Entry, Kind, Number, Outcome, State, StepResult, duration_ms
 from durasleep.runtime.current import Current, describe
@@ -56,8 +56,8 @@ class Tasks:
             return
         try:
             args, kwargs = self.codec.decode_args(loaded.head.args, definition.fn, skip_first=False)
-        except UsageError as error:  # arguments that do not fit are the caller's error, and end it
-            task.end(Outcome.REJECT, self.codec.encode_error(error), f"rejected: {error}")
+        except UsageError as misfit:
+            self._end_unfit(task, running, loaded, misfit)
             return
         if self.code.is_leaving:
             task.leave_to_others(0)
@@ -65,6 +65,21 @@ class Tasks:
             task.ask_first(args, kwargs)
         else:
             task.attempt(args, kwargs)
+
+    def _end_unfit(self, task: Task, running: Running, loaded: Loaded, misfit: UsageError) -> None:
+        """Arguments that never fitted are the caller's error, and end it; those that no longer do wait for the mend."""
+        if not loaded.entries:
+            task.end(Outcome.REJECT, self.codec.encode_error(misfit), f"rejected: {misfit}")
+            return
+        reason = "\n".join(
+            [
+                f"the arguments with which {running.lease.id} has begun no longer fit its code:",
+                f"  - {self.codec.show_args(loaded.head.args)}",
+                f"  + {self.codec.show_misfit(misfit)}",
+                "Deploy the code this execution began with and resume it, or cancel it.",
+            ]
+        )
+        task.end(Outcome.HALT, reason.encode(), f"halted: {reason}")
 
 
 class Task:
@@ -158,28 +173,32 @@ class Task:
             return
         del running.steps[ATTEMPT]
         try:
-            self.end(Outcome.RESOLVE, codec.encode(task.result(), f"the result of {self._definition.name}"))
+            self.end(
+                Outcome.RESOLVE,
+                codec.encode(task.result(), f"the result of {self._definition.name}", self._definition.fn),
+            )
         except asyncio.CancelledError as error:
             if self._is_canceled:
                 self.end(Outcome.CANCEL, b"")
             else:  # one of its own: nobody canceled it
-                self._fail(as_exception(error, self._definition.name))
+                self._fail(error)
         except NotBegun:
             self.leave_to_others(0)
         except BaseException as error:  # noqa: BLE001 - whatever a user's function raises is its outcome
-            self._fail(as_exception(error, self._definition.name))
+            self._fail(error)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, raised: BaseException) -> None:
         retry, running = self._definition.retry, self._running
-        if retry is None or self._is_canceled or not retry.wants(error, self._number):
-            error = as_exception(failure_of(error), self._definition.name)
+        if retry is None or self._is_canceled or not retry.wants(raised, self._number):
+            error = as_exception(failure_of(raised), self._definition.name)
             payload = self._all.codec.encode_error(error)
-            said = f"rejected after {self._lifetime()}: {type(error).__name__}: {error}"
+            said = f"rejected after {self._lifetime()}: {error_line(error)}"
             self.end(Outcome.REJECT, payload, said)
             return
-        delay_ms = retry.delay_ms(error, self._number, random.random())
+        error = as_exception(raised, self._definition.name)
         payload = self._all.codec.encode_error(error)
-        said = f"attempt {self._number} of {retry.attempts} failed: {type(error).__name__}: {error}"
+        delay_ms = retry.delay_ms(raised, self._number, random.random())
+        said = f"attempt {self._number} of {retry.attempts} failed: {error_line(error)}"
         logger.warning("%s: %s; next in %s", running.lease.id, said, telemetry.describe_ms(delay_ms))
         running.ops += (StepResult(Number(str(self._number)), self._definition.name, State.REJECTED, payload),)
         self._number += 1

@@ -11,7 +11,7 @@ from functools import partial
 from types import FunctionType
 from typing import Any
 
-from durasleep.codec import Codec
+from durasleep.codec import Codec, error_line
 from durasleep.model import State, StepResult
 from durasleep.runtime import current
 from durasleep.runtime.current import Current
@@ -86,14 +86,16 @@ class UserCode:
     def result_of(self, call: StepCall, task: asyncio.Task[Any], owner: str) -> StepResult:
         """How a step of the execution ``owner`` that is over ended, as it will be journaled."""
         try:
-            value = self._codec.encode(task.result(), f"the result of {call.name}")
+            value = self._codec.encode(task.result(), f"the result of {call.name}", call.fn)
             return StepResult(call.number, call.name, State.RESOLVED, value)
         except BaseException as error:  # noqa: BLE001 - whatever a user's function raises is its result
             failure = error
         what = f"step {call.number} ({call.name}) of {owner}"
-        logger.warning("%s failed: %s: %s", what, type(failure).__name__, failure)
+        logger.warning("%s failed: %s", what, error_line(failure))
+        # Decided here, on the error itself: what is journaled of it is a copy, which may lack its class.
+        retried = None if call.retry is None else call.retry.wants(failure, call.attempt)
         # A CancelledError of its own is told as what it is: for the workflow, nobody canceled it.
-        payload = self._codec.encode_error(as_exception(failure, f"step {call.name}"))
+        payload = self._codec.encode_error(as_exception(failure, f"step {call.name}"), retried=retried)
         return StepResult(call.number, call.name, State.REJECTED, payload)
 
     def _stand_in(self, fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -163,7 +165,7 @@ def as_exception(error: BaseException, where: str) -> Exception:
 def note_stopped(task: asyncio.Task[Any], what: str) -> None:
     """Of a call that was stopped only what went wrong as it ended is of interest, to people."""
     if not task.cancelled() and (error := task.exception()) is not None:
-        logger.warning("%s was stopped, and failed as it ended: %s: %s", what, type(error).__name__, error)
+        logger.warning("%s was stopped, and failed as it ended: %s", what, error_line(error))
 
 
 def _is_async(fn: Callable[..., Any]) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 
-from durasleep import Context, Durasleep, WaitTimeout
+from durasleep import Context, Durasleep, Retry, WaitTimeout
+from durasleep.errors import UsageError
 from durasleep.store.keys import F
 from tests.servers import Server
 from tests.service.fixtures import NewApp
@@ -81,11 +85,113 @@ async def test_code_that_left_its_journal_halts_with_a_diff_and_resumes_when_fix
     assert client.zcard((await old.opened()).keys().halted) == 0
 
 
+async def test_what_no_longer_fits_its_code_halts_and_resumes_once_it_is_mended(new_app: NewApp) -> None:
+    attempts: list[str] = []
+
+    def take(order: str) -> str:
+        attempts.append(order)
+        raise ConnectionError("not yet")
+
+    def take_with(order: str, cents: int) -> str:
+        return f"{order} for {cents}"
+
+    def take_again(order: str) -> str:
+        return f"{order} taken"
+
+    async def ship(ctx: Context, order: str) -> str:
+        await ctx.promise(name="approval")
+        return f"{order} shipped"
+
+    async def ship_with(ctx: Context, order: str, cents: int) -> str:
+        return f"{order} for {cents}"
+
+    retry = Retry(attempts=9, delay=1)
+    old, changed, mended = new_app(), new_app(), new_app()
+    deployed: list[tuple[Durasleep, Callable[..., str], Workflow]] = [
+        (old, take, ship),
+        (changed, take_with, ship_with),
+        (mended, take_again, ship),
+    ]
+    for app, task, workflow in deployed:
+        app.task(name="take", retry=retry)(task)
+        app.workflow(name="ship")(workflow)
+    async with serving(old, "old"):
+        handles = [await old.rpc(name, name, "tea") for name in ("take", "ship")]
+        await until(old, "take", "delayed")
+        await until(old, "ship", "suspended")
+    async with serving(changed, "changed"):
+        await old.promises.resolve("ship~1")
+        for name in ("take", "ship"):
+            reason = (await until(old, name, "halted")).reason or ""
+            assert "- 1 argument\n" in reason
+            assert "missing a required argument: 'cents'" in reason
+            assert "resume it" in reason
+        never = await changed.rpc("never", "ship", "tea")
+        with pytest.raises(UsageError, match="'cents'"):  # nothing of it has begun: its caller was wrong
+            await never.result(timeout=30)
+    async with serving(mended, "mended"):
+        for name in ("take", "ship"):
+            assert (await old.resume(name)).word == "resumed"
+        assert [await handle.result(timeout=30) for handle in handles] == ["tea taken", "tea shipped"]
+
+
+async def test_a_step_or_task_is_given_up_for_what_it_raised_and_not_for_the_copy(app: Durasleep) -> None:
+    calls: list[str] = []
+
+    class OfHere(LookupError):
+        """Of which no copy can be made: nobody finds it by its name."""
+
+    def raising(kind: str) -> None:
+        calls.append(kind)
+        raise {"own": OfHere("own"), "exit": asyncio.CancelledError(), "url": URLError(OSError(2, "gone"))}[kind]
+
+    async def trying(ctx: Context, kind: str) -> str:
+        try:
+            await ctx.run(raising, kind, retry=retry)
+        except Exception as error:  # noqa: BLE001 - a copy, of whatever class
+            return type(error).__name__
+        return ""
+
+    retry = Retry(attempts=5, delay=0, give_up_on=(LookupError, asyncio.CancelledError, URLError))
+    app.workflow(trying)
+    app.task(name="task", retry=retry)(raising)
+    async with serving(app):
+        for kind, name in (("own", "RemoteError"), ("exit", "RuntimeError"), ("url", "URLError")):
+            calls.clear()
+            assert await (await app.rpc(f"trying-{kind}", trying, kind)).result(timeout=30) == name
+            assert calls == [kind]
+        with pytest.raises(URLError, match="gone") as raised:
+            await (await app.rpc("task", "task", "url")).result(timeout=30)
+        assert (raised.value.reason.errno, calls) == (2, ["url", "url"])  # type: ignore[union-attr]
+
+
+async def test_the_member_of_a_union_that_was_meant_is_what_arrives(app: Durasleep) -> None:
+    async def turn(ctx: Context, way: Left | Right) -> Left | Right:
+        assert isinstance(way, Right)
+        return await ctx.run(turned, way)
+
+    app.workflow(turn)
+    async with serving(app):
+        assert await (await app.rpc("turn", turn, Right(3))).result(timeout=30) == Right(4)
+
+
+@dataclass(frozen=True)
+class Left:
+    steps: int
+
+
+@dataclass(frozen=True)
+class Right:
+    steps: int
+
+
+def turned(way: Left | Right) -> Left | Right:
+    return type(way)(way.steps + 1)
+
+
 async def test_a_workflow_only_itself_could_wake_is_halted_and_says_where_it_stands(app: Durasleep) -> None:
     async def stuck(ctx: Context) -> None:
         await ctx.sleep(0)
-        import asyncio
-
         await asyncio.Event().wait()
 
     app.workflow(stuck)

@@ -157,7 +157,8 @@ class World:
         except Exception as error:  # noqa: BLE001 - steps may raise anything
             value = error
         if isinstance(value, Exception):
-            result = StepResult(call.number, call.name, State.REJECTED, CODEC.encode_error(value))
+            retried = None if call.retry is None else call.retry.wants(value, call.attempt)
+            result = StepResult(call.number, call.name, State.REJECTED, CODEC.encode_error(value, retried=retried))
         else:
             result = StepResult(call.number, call.name, State.RESOLVED, payload)
         # One that is begun again ends when it would have ended: what is outside has one history, too.

@@ -5,13 +5,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import functools
+import json
+import os
+import re
+import socket
+import sqlite3
+import ssl
+import struct
+import subprocess
 import sys
 import threading
-from dataclasses import dataclass, make_dataclass
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field, make_dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any, Generic, Literal, NamedTuple, NewType, NotRequired, TypedDict, TypeVar, cast
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NamedTuple,
+    NewType,
+    NotRequired,
+    TypedDict,
+    TypeVar,
+    cast,
+)
+from urllib.error import HTTPError, URLError
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -20,8 +45,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import TypeAliasType
 
-from durasleep.codec import Codec
+from durasleep.codec import Codec, _call_of  # pyright: ignore[reportPrivateUsage]
 from durasleep.errors import CorruptData, NotSerializable, PayloadTooLarge, RemoteError, UsageError
 
 codec = Codec()
@@ -677,3 +703,479 @@ def test_a_hook_sees_every_payload_both_ways() -> None:
 
     with pytest.raises(CorruptData, match="wrong key"):
         Codec(outer=Broken()).decode(b"\x01")
+
+
+# -- errors of every kind
+
+
+@dataclass(frozen=True)
+class Detail:
+    code: int
+    color: Color
+
+
+@dataclass
+class DeclinedError(Exception):
+    detail: Detail
+    at: datetime
+
+
+class KeywordOnly(Exception):
+    def __init__(self, *, code: int) -> None:
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"code {self.code}"
+
+
+class Slotted(Exception):
+    __slots__ = ("__hidden", "shown")
+
+    def __init__(self, shown: str) -> None:
+        self.shown = shown
+        self.__hidden = Color.RED
+
+    def __str__(self) -> str:
+        return f"{self.shown} {self.__hidden}"
+
+
+class TwoBases(RuntimeError, OSError):
+    """Of which only one knows how it is laid out."""
+
+
+class HttpError(OSError):
+    """As clients of HTTP have it: its keywords are no arguments of its base."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        self.response = kwargs.pop("response", None)
+        super().__init__(*args)
+
+
+def test_an_error_that_was_raised_says_where_whatever_its_class_does_for_a_missing_attribute() -> None:
+    def fail() -> None:
+        raise HTTPError("http://shop/", 404, "not there", cast("Any", None), BytesIO())
+
+    with pytest.raises(HTTPError) as raised:
+        fail()
+    back = codec.decode_error(codec.encode_error(raised.value))
+    assert isinstance(back, HTTPError)
+    assert (back.code, back.filename) == (404, "http://shop/")
+    assert "in fail" in back.__notes__[0]
+
+
+def raised_by(call: Any, *args: object) -> Exception:
+    try:
+        call(*args)
+    except Exception as error:  # noqa: BLE001 - that is what is asked for
+        return error.with_traceback(None)
+    raise AssertionError("it raised nothing")
+
+
+ERRORS: list[Exception] = [
+    URLError(ConnectionRefusedError(111, "refused")),
+    HTTPError("http://shop/", 404, "not there", cast("Any", None), BytesIO()),
+    HttpError("404 Client Error", response=codec),
+    HttpError(2, "no", "file"),
+    raised_by(b"\xff".decode),
+    raised_by("\u1234".encode, "ascii"),
+    UnicodeTranslateError("abc", 0, 1, "no reason"),
+    KeyError(Color.RED),
+    KeyError(("a", [Color.RED, Size.LARGE])),
+    KeyError(Detail(1, Color.RED)),
+    KeyError(object()),
+    ValueError(Point(1, 2), ValueError("inner"), Path("/a"), {Detail}),
+    ValueError(1 << 70, b"x", {1, 2}, None, Decimal("1.10")),
+    raised_by(Path("/nope").read_text),
+    raised_by(os.rename, "/nope/a", "/nope/b"),
+    raised_by(json.loads, "{"),
+    raised_by(re.compile, "("),
+    raised_by(compile, "a b", "file", "exec"),
+    raised_by(ZoneInfo, "No/Such"),
+    raised_by(Decimal, "x"),
+    raised_by(__import__, "no_such_module"),
+    raised_by(struct.unpack, "i", b""),
+    sqlite3.IntegrityError("UNIQUE"),
+    ssl.SSLCertVerificationError(1, "expired"),
+    socket.gaierror(-2, "unknown"),
+    subprocess.CalledProcessError(1, ["rm", "x"], b"out", b"err"),
+    asyncio.IncompleteReadError(b"a", 4),
+    TimeoutError(),
+    DeclinedError(Detail(1, Color.RED), datetime(2026, 1, 1, tzinfo=UTC)),
+    KeywordOnly(code=3),
+    Slotted("a"),
+    TwoBases("both"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_of_any_kind_comes_back_as_it_was(error: Exception) -> None:
+    once = codec.decode_error(codec.encode_error(error))
+    for back in (once, codec.decode_error(codec.encode_error(once))):
+        assert type(back) is type(error)
+        assert (str(back), repr(back.args)) == (str(error), repr(error.args))
+        kept = {name: value for name, value in vars(error).items() if " object at " not in repr(value)}
+        assert {name: repr(value) for name, value in vars(back).items() if name != "__notes__"} == {
+            name: repr(value) for name, value in kept.items()
+        }
+        for name in {"filename", "filename2", "errno", "start", "end", "object", "name", "shown"} & {*dir(type(error))}:
+            assert getattr(back, name) == getattr(error, name)
+
+
+def test_to_make_an_error_again_runs_no_code_of_its_class() -> None:
+    error = Careful("a", b=1)
+    error.extra = Detail(1, Color.RED)
+    payload = codec.encode_error(error)
+    Careful.made.clear()
+    back = codec.decode_error(payload)
+    assert isinstance(back, Careful)
+    assert (str(back), back.b, back.extra) == ("a", 1, Detail(1, Color.RED))
+    assert Careful.made == []
+
+
+class Careful(Exception):
+    made: ClassVar[list[str]] = []
+    extra: Detail
+
+    def __new__(cls, *args: object, **_: object) -> Careful:  # pyright: ignore[reportInconsistentConstructor]
+        cls.made.append("new")
+        return super().__new__(cls, *args)
+
+    def __init__(self, text: str, *, b: int) -> None:  # pyright: ignore[reportInconsistentConstructor]
+        self.made.append("init")
+        super().__init__(text)
+        self.b = b
+
+    def __setattr__(self, name: str, value: object) -> None:
+        self.made.append("set")
+        super().__setattr__(name, value)
+
+
+class ApiError(Exception):
+    """Makes its message of what cannot be sent."""
+
+    def __init__(self, response: Any) -> None:
+        self.response = response
+
+    def __str__(self) -> str:
+        return f"answered {self.response.status}"
+
+
+def test_what_an_error_cannot_say_without_what_it_lost_is_said_for_it() -> None:
+    class Response:
+        status = 404
+
+    error = codec.decode_error(codec.encode_error(ApiError(Response())))
+    again = codec.decode_error(codec.encode_error(error))
+    for back in (error, again):
+        assert isinstance(back, ApiError)
+        assert (type(back).__name__, str(back)) == ("ApiError", "answered 404")
+        assert not hasattr(back, "response")
+
+
+def test_what_only_looks_like_an_error_of_python_is_not_read_beyond_its_ends() -> None:
+    for kind, args in (
+        ("UnicodeDecodeError", ["ascii", b"abc", -(10**15), 1 - 10**15, "no"]),
+        ("UnicodeEncodeError", ["ascii", "abc", -(10**15), 1 - 10**15, "no"]),
+        ("UnicodeTranslateError", ["abc", -(10**15), 1 - 10**15, "no"]),
+        ("durasleep.errors.RemoteError", []),
+    ):
+        back = codec.decode_error(pack({"t": kind, "m": "no", "a": args, "d": {}}))
+        assert isinstance(back, RemoteError)
+        assert back.type == kind
+    for attributes in ({"object": 7, "start": 0}, {"__class__": 7, "__cause__": 7, "args": 7}):
+        back = codec.decode_error(pack({"t": "UnicodeDecodeError", "m": "x", "a": ["x"], "d": attributes}))
+        assert str(back)
+
+
+def test_a_hook_says_what_is_stored_of_an_error() -> None:
+    class Discreet:
+        seen: ClassVar[list[type]] = []
+
+        def wrap(self, payload: bytes) -> bytes:
+            return payload
+
+        unwrap = wrap
+
+        def error_attributes(self, error: BaseException, attributes: dict[str, object]) -> dict[str, object]:
+            self.seen.append(type(error))
+            if isinstance(error, KeyError):
+                raise RuntimeError("it fails itself")  # noqa: TRY004 - whatever it is
+            return {name: value for name, value in attributes.items() if name not in ("args", "code", "hidden")}
+
+    discreet = Codec(outer=Discreet())
+    error = Refused("no money", code=4711)
+    error.__dict__.update(hidden="hunter2", kept=Color.RED)
+    payload = discreet.encode_error(error)
+    back = discreet.decode_error(payload)
+    assert isinstance(back, Refused)
+    assert (str(back), vars(back).keys() & {"code", "hidden", "kept"}) == ("no money (4711)", {"kept"})
+    assert b"hunter2" not in payload
+    assert (error.code, vars(error)["hidden"]) == (4711, "hunter2")
+    group = ExceptionGroup("both", [Refused("a", code=1)])
+    group.__cause__ = TimeoutError()
+    discreet.encode_error(group)
+    assert {ExceptionGroup, Refused, TimeoutError} <= set(Discreet.seen)
+    assert isinstance(discreet.decode_error(discreet.encode_error(KeyError("k"))), KeyError)
+
+
+# -- keys, items and hints of every kind
+
+
+@dataclass(frozen=True)
+class Frozen:
+    a: int
+
+
+@dataclass(frozen=True)
+class Twin:
+    a: int
+
+
+@dataclass(frozen=True)
+class Start:
+    """Like ``Stop``, it has nothing but its class."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    pass
+
+
+class FrozenStruct(msgspec.Struct, frozen=True):
+    a: int
+
+
+class Hue(enum.Enum):
+    RED = "red"
+
+
+class Place(NamedTuple):
+    x: int
+    y: int
+
+
+class Tags(list[str]):
+    pass
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Moment(datetime):
+    pass
+
+
+class Flags(enum.Flag):
+    A = 1
+    B = 2
+
+
+class Stages(enum.Enum):
+    FIRST = Frozen(1)
+    LAST = Frozen(2)
+
+
+@dataclass(frozen=True)
+class Nest:
+    inner: Frozen
+    more: tuple[Frozen | Twin, ...] = ()
+
+
+@dataclass
+class Add:
+    left: Term
+    right: Term
+
+
+@dataclass
+class Multiply:
+    left: Term
+    right: Term
+
+
+class Pairs(TypedDict):
+    pair: Frozen | Twin
+
+
+class Named(NamedTuple):
+    pair: Frozen | Twin
+
+
+class Camel(msgspec.Struct, rename="camel"):
+    the_pair: Frozen | Twin
+
+
+@dataclass
+class Late:
+    a: int
+    b: int = field(init=False, default=0)
+
+
+Term = int | Add | Multiply
+Json = TypeAliasType("Json", "dict[str, Json] | list[Json] | int | str | None")
+Tree = TypeAliasType("Tree", "T | list[Tree[T]]", type_params=(T,))  # pyright: ignore[reportGeneralTypeIssues]
+LATE = Late(1)
+LATE.b = 7
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+DEEP: Any = functools.reduce(lambda term, n: (Add if n % 2 else Multiply)(term, n), range(60), cast("Any", 1))
+HINTS: list[tuple[Any, Any]] = [
+    # keys and items
+    ({Frozen(1)}, set[Frozen]),
+    ({Frozen(1): 2}, dict[Frozen, int]),
+    (frozenset({FrozenStruct(1)}), frozenset[FrozenStruct]),
+    ({(Frozen(1), (Color.RED, NOON)): {Frozen(2)}}, dict[tuple[Frozen, tuple[Color, datetime]], set[Frozen]]),
+    ({frozenset({Frozen(1)}): 1}, dict[frozenset[Frozen], int]),
+    ({Nest(Frozen(1), (Frozen(2), Twin(2)))}, set[Nest]),
+    ({Point(1, 2): Point(3, 4)}, dict[Point, Point]),
+    ({NOON: 1, NOON + timedelta(1): 2}, dict[datetime, int]),
+    ({PurePosixPath("/a"): 1}, dict[PurePosixPath, int]),
+    ({Stages.LAST: Stages.FIRST}, dict[Stages, Stages]),
+    ({Frozen(1), Twin(1)}, set[Frozen | Twin]),
+    # classes derived from what is sent
+    (Tags(["a"]), Tags),
+    (Text("a"), Text),
+    (Moment(2026, 1, 1, tzinfo=UTC), Moment),
+    (Flags.A | Flags.B, Flags),
+    (LATE, Late),
+    # hints of other origins
+    ([1], Iterable[int]),
+    ((Frozen(1),), Sequence[Frozen]),
+    ({Frozen(1)}, Collection[Frozen]),
+    ({"a": Frozen(1)}, Mapping[str, Frozen]),
+    (Counter("aab"), Counter[str]),
+    (OrderedDict(b=Frozen(1), a=Frozen(2)), OrderedDict[str, Frozen]),
+    (defaultdict(list, a=[Frozen(1)]), defaultdict[str, list[Frozen]]),
+    (deque([Frozen(1)]), deque[Frozen]),
+    (["x"], list[Callable[[int], int]]),
+    ({"a": [1, {"b": ["x", None]}]}, Json),
+    ([Frozen(1), [Frozen(2), [Frozen(3)]]], Tree[Frozen]),
+    ([Frozen(1)], list[Annotated[Frozen, "x"]]),
+    (Page([Frozen(1), Twin(1)], Page([])), Page[Frozen | Twin]),
+    # members of a union that travel alike
+    (Twin(1), Frozen | Twin),
+    (Frozen(1), Twin | Frozen),
+    (FrozenStruct(1), Frozen | FrozenStruct),
+    (Stop(), Start | Stop),
+    (Start(), Stop | Start),
+    (Place(1, 2), Point | Place),
+    (Hue.RED, Color | Hue),
+    (Color.RED, str | Color),
+    ("red", Color | str),
+    (Level.HIGH, int | Level),
+    (PurePosixPath("/a"), str | PurePosixPath),
+    (Text("a"), str | Text),
+    (["5"], list[int] | list[str]),
+    ({"a": "5"}, dict[str, int] | dict[str, str]),
+    (Box("5"), Box[int] | Box[str]),
+    (Multiply(Add(1, 2), Multiply(3, Add(4, 5))), Term),
+    (DEEP, Term),
+    ({"pair": Twin(1)}, Pairs),
+    (Named(Twin(1)), Named),
+    (Camel(Twin(1)), Camel),
+    ((Frozen(1), Twin(1), [None, Twin(2)]), tuple[Frozen, Twin, list[Frozen | Twin | None]]),
+    ({"a": [(Twin(1),)]}, dict[str, Sequence[tuple[Frozen | Twin, ...]]]),
+]
+
+
+@pytest.mark.parametrize(("value", "hint"), HINTS)
+def test_what_a_function_gives_or_takes_comes_back_as_its_hint_says(value: Any, hint: Any) -> None:
+    def function(what: Any) -> Any: ...
+
+    function.__annotations__ = {"what": hint, "return": hint}
+    payload = codec.encode(value, "it", function)
+    back = codec.decode(payload, hint)
+    [argument], _ = codec.decode_args(codec.encode_args((value,), {}, "f", function), function, skip_first=False)
+    for one in (back, argument):
+        assert one == value
+        assert type(one) is type(value)
+    codec.decode(payload)  # whoever knows no hints can look at it, too
+
+
+def test_only_what_could_be_taken_for_something_else_is_sent_with_its_name() -> None:
+    def function() -> Any: ...
+
+    for value, hint in (
+        (LINE, Line | Order),
+        (Frozen(1), Frozen | None),
+        ([Frozen(1)], list[Frozen]),
+        (Color.RED, Color | int),
+        (Cat(9), Cat | Dog),
+    ):
+        function.__annotations__ = {"return": hint}
+        _call_of.cache_clear()
+        assert codec.encode(value, "it", function) == codec.encode(value, "it")
+    before = pack({"a": 1})
+    assert codec.decode(before, Frozen | Twin) == Frozen(1)
+    assert codec.decode(before, Twin | Frozen) == Twin(1)
+
+
+Folder = list["Folder | Frozen"]
+
+
+def test_a_hint_that_names_itself_is_read_as_deep_as_its_values_go() -> None:
+    def function(what: Folder) -> None: ...
+
+    value = [Frozen(1), [Frozen(2), [Frozen(3), [Frozen(4)]]]]
+    [back], _ = codec.decode_args(codec.encode_args((value,), {}, "f", function), function, skip_first=False)
+    assert back == value
+
+
+def test_what_could_not_be_made_again_is_refused_before_it_is_written() -> None:
+    @dataclass
+    class Salted:
+        a: int
+        salt: InitVar[int]
+
+    with pytest.raises(NotSerializable, match=r"it: \[0\] needs 'salt' to be made again"):
+        codec.encode([Salted(1, 2)], "it")
+
+
+HINTED: st.SearchStrategy[tuple[Any, Any]] = st.recursive(
+    st.sampled_from(
+        [
+            (st.integers(), int),
+            (st.text(max_size=3), str),
+            (st.builds(Frozen, st.integers(0, 3)), Frozen),
+            (st.builds(FrozenStruct, st.integers(0, 3)), FrozenStruct),
+            (st.builds(Point, st.integers(0, 3), st.integers(0, 3)), Point),
+            (st.builds(Nest, st.builds(Frozen, st.integers(0, 3))), Nest),
+            (st.sampled_from(list(Stages)), Stages),
+            (st.sampled_from(list(Color)), Color),
+            (st.dates(), date),
+            (st.sampled_from([Twin(1), Frozen(1), None]), Twin | Frozen | None),
+            (st.sampled_from([Hue.RED, "red"]), Hue | str),
+        ]
+    ),
+    lambda inner: st.one_of(
+        inner.map(lambda one: (st.lists(one[0], max_size=2), list[one[1]])),
+        inner.map(lambda one: (st.lists(one[0], max_size=2).map(tuple), tuple[one[1], ...])),
+        inner.map(lambda one: (st.dictionaries(st.text(max_size=2), one[0], max_size=2), dict[str, one[1]])),
+        inner.map(lambda one: (one[0], one[1] | None)),
+        inner.map(lambda one: (st.lists(one[0], max_size=2).map(deque), deque[one[1]])),
+        st.tuples(inner, inner).map(lambda two: (st.tuples(two[0][0], two[1][0]), tuple[two[0][1], two[1][1]])),
+    ),
+    max_leaves=4,
+)
+
+
+def _is_hashable(value: object) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+@given(st.data())
+def test_what_is_sent_with_a_hint_comes_back_by_it(data: st.DataObject) -> None:
+    values, hint = data.draw(HINTED)
+    value = data.draw(values)
+    if _is_hashable(value):
+        value, hint = ({value: {value}}, dict[hint, set[hint]])
+
+    def function() -> Any: ...
+
+    function.__annotations__ = {"return": hint}
+    back = codec.decode(codec.encode(value, "it", function), hint)
+    assert back == value

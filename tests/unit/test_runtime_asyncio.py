@@ -842,3 +842,36 @@ async def test_the_running_loop_of_the_worker_is_restored() -> None:
     loop.call_soon(drive)
     assert await driven == ("slept", True)
     assert sys.get_asyncgen_hooks() == hooks
+
+
+def test_wait_for_around_a_task_group_that_is_tried_again_ends_in_a_timeout() -> None:
+    async def fail() -> None:
+        await asyncio.sleep(1)
+        raise ValueError
+
+    async def persist() -> None:
+        while True:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(fail())
+                    group.create_task(fail())
+            except* ValueError:
+                await asyncio.sleep(1)
+
+    async def waiting(ctx: Context) -> list[str]:
+        ends: list[str] = []
+        for timeout in (3, 4.5):
+            try:
+                await asyncio.wait_for(persist(), timeout)
+            except TimeoutError:
+                ends.append("timeout")
+        task = asyncio.create_task(asyncio.wait_for(persist(), 60))
+        await asyncio.sleep(5)
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            ends.append("canceled")
+        return ends
+
+    assert play(waiting) == ["timeout", "timeout", "canceled"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from durasleep.codec import Codec
 from durasleep.errors import Canceled, InvalidDuration, NotSerializable, RemoteError, TimedOut
 from durasleep.model import (
     CancelEntry,
@@ -296,6 +297,40 @@ def test_the_exit_of_a_child_is_an_error_here_not_our_own_exit(error: BaseExcept
         return "?"
 
     assert play(calling, script={"1": (1, State.REJECTED, error)}) == "survived"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StopIteration(7),
+        StopAsyncIteration(),
+        GeneratorExit(),
+        KeyboardInterrupt(),
+        SystemExit(3),
+        asyncio.CancelledError("no"),
+    ],
+)
+def test_a_rejection_that_steers_python_is_an_error_that_names_it(error: BaseException) -> None:
+    async def waiting(ctx: Context) -> list[str]:
+        try:
+            await ctx.promise()
+        except RemoteError as found:
+            return [found.type, found.message]
+        return []
+
+    said = play(waiting, script={"1": (1, State.REJECTED, error)})
+    assert (said[0].rpartition(".")[2], said[1]) == (type(error).__name__, str(error))
+
+
+def test_code_whose_errors_cannot_be_shown_is_rejected_all_the_same() -> None:
+    class Hostile(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("not telling")
+
+    async def failing(ctx: Context) -> None:
+        raise Hostile
+
+    assert play(failing) == ("rejected", "Hostile: (it cannot be shown)")
 
 
 def test_a_child_gives_its_result_and_has_an_id() -> None:
@@ -774,3 +809,102 @@ def test_errors_of_background_tasks_are_logged_once(caplog: pytest.LogCaptureFix
 
     World(careless).play()
     assert [record.exc_info[1].args for record in caplog.records if record.exc_info] == [("lost",)]  # type: ignore[union-attr]
+
+
+# -- what the journal has, but the code cannot take
+
+
+async def _pay(ctx: Context, order: str) -> str:
+    await ctx.sleep(1)
+    return order
+
+
+async def _pay_two(ctx: Context, order: str, cents: int) -> str:
+    await ctx.sleep(1)
+    return f"{order} {cents}"
+
+
+async def _pay_number(ctx: Context, order: int) -> int:
+    await ctx.sleep(1)
+    return order
+
+
+@pytest.mark.parametrize(("changed", "says"), [(_pay_two, "'cents'"), (_pay_number, "does not fit int")])
+def test_arguments_that_no_longer_fit_halt_and_wait_for_the_mend(changed: Any, says: str) -> None:
+    world = World(_pay, "tea")
+    world.activate()
+    world.close()
+    later = World(changed)
+    later.args, later.journal = world.args, world.journal
+    outcome = later.activate().outcome
+    later.close()
+    assert isinstance(outcome, Halted)
+    assert "- 1 argument\n" in outcome.reason
+    assert says in outcome.reason
+    assert "Deploy the code this execution began with and resume it" in outcome.reason
+    assert value_of(world.play()) == "tea"
+
+
+def test_arguments_of_a_later_run_that_do_not_fit_halt_what_has_lived_so_long() -> None:
+    world = World(_pay_two, "tea")
+    assert value_of(world.play())[0] == "rejected"
+    world.info = replace(world.info, begun_ms=CREATED_MS + 1)
+    assert value_of(world.play())[0] == "halted"
+
+
+def _count() -> Any:
+    return "many"
+
+
+def _count_as_number() -> int:
+    raise AssertionError("it has run already")
+
+
+def test_a_result_that_no_longer_fits_its_hint_halts_and_waits_for_the_mend() -> None:
+    async def counting(ctx: Context) -> str:
+        try:
+            count = await ctx.run(step)
+        except Exception:  # noqa: BLE001 - a workflow that takes whatever comes must not get what is no fault of its own
+            return "it failed"
+        await ctx.sleep(1)
+        return str(count)
+
+    _count_as_number.__qualname__ = _count.__qualname__
+    step = _count
+    world = World(counting)
+    world.activate()
+    world.close()
+    step = _count_as_number
+    outcome = world.activate().outcome
+    world.close()
+    assert isinstance(outcome, Halted)
+    assert "- 1      step        '_count' (resolved)" in outcome.reason
+    assert "+ 1      the value does not fit int" in outcome.reason
+    step = _count
+    assert value_of(world.play()) == "many"
+
+
+def test_what_a_hook_cannot_read_halts_and_waits_for_its_key() -> None:
+    class Locked:
+        def wrap(self, payload: bytes) -> bytes:
+            return payload
+
+        def unwrap(self, payload: bytes) -> bytes:
+            raise ValueError(f"wrong key for {payload!r}")
+
+    async def doubling(ctx: Context) -> int:
+        return await ctx.run(double, 1)
+
+    async def failing(ctx: Context) -> int:
+        return await ctx.run(fail, "x")
+
+    for flow in (doubling, failing):
+        world = World(flow)
+        world.activate()
+        world.close()
+        activation = world.new_activation()
+        activation._journal.codec = Codec(outer=Locked())  # type: ignore[attr-defined]
+        outcome = activation.start(world.journal.values()).outcome
+        activation.close()
+        assert isinstance(outcome, Halted)
+        assert "+ 1      the payload hook cannot read a payload\n" in outcome.reason

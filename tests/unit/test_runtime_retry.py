@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from enum import Enum
 from typing import Any
+from urllib.error import URLError
 
+import pydantic
 import pytest
 
 from durasleep.errors import Canceled, NotSerializable, RemoteError, UsageError
-from durasleep.model import Kind, State
+from durasleep.model import Entry, Kind, Number, State
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry
 from durasleep.runtime.retry import Retry, RetryAfter
-from tests.unit.runtime_world import World, value_of
+from tests.unit.runtime_world import CODEC, CREATED_MS, World, value_of
 
 
 class DeclinedError(Exception):
@@ -225,3 +228,108 @@ def test_beyond_the_last_attempt_it_is_the_error_it_was_raised_from(
 def test_a_delay_that_cannot_be_is_refused(wrong: Any) -> None:
     with pytest.raises(UsageError):
         RetryAfter(wrong)
+
+
+class Reason(Enum):
+    BUSY = "busy"
+
+
+def decode_garbage() -> str:
+    return b"\xff".decode()
+
+
+def read_nothing() -> str:
+    raise URLError(ConnectionRefusedError(111, "refused"))
+
+
+def validate() -> str:
+    class Order(pydantic.BaseModel):
+        cents: int
+
+    return str(Order.model_validate({"cents": "many"}))
+
+
+def of_here_only() -> str:
+    class Local(LookupError):
+        pass
+
+    raise Local
+
+
+def of_a_kind() -> str:
+    raise KeyError(Reason.BUSY)
+
+
+@pytest.mark.parametrize(
+    ("step", "kind"),
+    [
+        (decode_garbage, UnicodeDecodeError),
+        (read_nothing, URLError),
+        (validate, pydantic.ValidationError),
+        (validate, ValueError),
+        (validate, "ValidationError"),
+        (of_here_only, LookupError),
+        (of_here_only, "Local"),
+        (of_a_kind, KeyError),
+    ],
+)
+def test_another_attempt_is_decided_on_the_error_itself(step: Any, kind: Any) -> None:
+    async def trying(ctx: Context) -> int:
+        try:
+            await ctx.run(step, retry=retry)
+        except Exception:  # noqa: BLE001 - whatever it is here, the step knew what it was
+            return len([number for number in world.journal if number.startswith("1")])
+        return 0
+
+    retry = Retry(attempts=3, delay=0, give_up_on=(kind,))
+    world = World(trying)
+    assert value_of(world.play()) == 1
+    retry = Retry(attempts=3, delay=0, retry_on=(kind,))
+    world = World(trying)
+    assert value_of(world.play()) == 3
+
+
+def test_what_was_decided_stays_so_whatever_is_deployed() -> None:
+    async def trying(ctx: Context) -> str:
+        try:
+            return await ctx.run(charge, retry=retry)
+        except ConnectionError:
+            await ctx.sleep(1)
+            return "gave up"
+
+    charge = Flaky(1)
+    retry = Retry(attempts=3, delay=2)
+    world = World(trying)
+    world.activate()
+    world.close()
+    retry = Retry(attempts=2, delay=2, give_up_on=(ConnectionError,))
+    assert value_of(world.play()) == "attempt 2"
+
+
+def test_journals_of_before_are_decided_on_what_they_tell() -> None:
+    async def trying(ctx: Context) -> str:
+        return await ctx.run(charge, retry=Retry(attempts=2, delay=5, retry_on=(ConnectionError,)))
+
+    charge = Flaky(0)
+    world = World(trying)
+    told = CODEC.encode_error(ConnectionError("of before"))
+    world.journal[Number("1")] = Entry(Number("1"), Kind.STEP, State.REJECTED, "Flaky", CREATED_MS + 1, payload=told)
+    world.order = CREATED_MS + 1
+    assert value_of(world.play()) == "attempt 1"
+
+
+def test_who_only_has_the_copy_of_an_error_may_name_its_class() -> None:
+    with pytest.raises(pydantic.ValidationError) as raised:
+        validate()
+    copy = CODEC.decode_error(CODEC.encode_error(raised.value))
+    assert isinstance(copy, RemoteError)
+    for kind in (pydantic.ValidationError, ValueError, "ValidationError", "ValueError", Exception):
+        assert Retry(retry_on=(kind,)).wants(copy, 1)
+    for kind in (TypeError, "TypeError", URLError):
+        assert not Retry(retry_on=(kind,)).wants(copy, 1)
+
+
+@pytest.mark.parametrize("wrong", [(int,), (3,), ValueError, [ValueError]])
+def test_only_errors_and_their_names_can_be_named(wrong: Any) -> None:
+    with pytest.raises(UsageError, match="names errors"):
+        Retry(retry_on=wrong)
