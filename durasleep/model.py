@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import NewType
+from typing import Any, NewType
 
 import msgspec
 
@@ -32,6 +32,13 @@ LABEL_MAX = 255  # characters of a name that is only shown
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # braces would break hash tags
 CANCEL = Number("0")  # the journal entry that says: you are canceled
 
+KEPT_FOR_EVER = -1  # in place of a retention in ms
+
+Duration = float | timedelta | str
+"""Seconds, a timedelta, or text that says its units: ``"30s"``, ``"1h30m"``, ``"2d"``, ``"500ms"``."""
+
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _PLAIN_ID = re.compile(rf"[ -}}]{{1,{ID_BYTES_MAX}}}")  # nearly every id: ASCII up to where '~' stands
 
@@ -155,6 +162,9 @@ class StartChild(msgspec.Struct, frozen=True):
     """An id of its own, or None for ``<owner>~<number>``. With its own id it outlives its parent."""
     detached: bool = False
     """Nobody waits for it: its entry settles when it has been started. It needs an id of its own."""
+    retention_ms: int | None = None
+    """How long it is kept once it has ended, ``KEPT_FOR_EVER`` or None: as its parent's family. Not of a child without
+    an id of its own, which is kept with that family."""
 
 
 class StepResult(msgspec.Struct, frozen=True):
@@ -269,11 +279,35 @@ def owner_of(id: str) -> tuple[PromiseId, Number] | None:
     return (PromiseId(owner), Number(number)) if mark else None
 
 
-def duration_ms(duration: float | timedelta, what: str = "duration") -> int:
+def parse_duration(text: str, what: str = "duration") -> timedelta:
+    """The duration a text means, which says its units; InvalidDuration if it means none."""
+    if not text or _DURATION_PART.sub("", text):
+        raise InvalidDuration(f"{what} {text!r}: write 30s, 5m, 1h30m, 2d or 500ms, or give seconds as a number")
+    try:
+        return timedelta(seconds=sum(float(n) * _DURATION_UNITS[unit] for n, unit in _DURATION_PART.findall(text)))
+    except OverflowError:
+        raise InvalidDuration(f"{what} {text!r} is longer than any calendar") from None
+
+
+def seconds_of(duration: Duration, what: str = "timeout") -> float:
+    """Of a wait in this process: what is negative is over."""
+    if isinstance(duration, str):
+        duration = parse_duration(duration, what)
+    return duration.total_seconds() if isinstance(duration, timedelta) else duration
+
+
+def retention_ms(retention: Duration, what: str = "retention") -> int:
+    """How long what has ended is kept: whole milliseconds, or ``KEPT_FOR_EVER`` for ``"forever"``."""
+    return KEPT_FOR_EVER if retention == "forever" else duration_ms(retention, what)
+
+
+def duration_ms(duration: Duration, what: str = "duration") -> int:
     """Whole milliseconds, rounded up so that nothing is early; InvalidDuration for what cannot be waited for."""
-    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    seconds: Any = duration.total_seconds() if isinstance(duration, timedelta) else duration
     if type(seconds) not in (int, float):
-        raise InvalidDuration(f"{what} {duration!r}: give seconds as a number, or a timedelta")
+        if isinstance(duration, str):
+            return duration_ms(parse_duration(duration, what), what)
+        raise InvalidDuration(f"{what} {duration!r}: give seconds as a number, a timedelta, or text such as '30s'")
     if not 0 <= seconds < math.inf:  # nan is neither
         raise InvalidDuration(f"{what} {duration!r}: it must be finite and not negative")
     if seconds >= DUE_MS_MAX // 1000:
@@ -283,7 +317,7 @@ def duration_ms(duration: float | timedelta, what: str = "duration") -> int:
     return whole if whole == ms else math.ceil(round(ms, 3))
 
 
-def due_in(duration: float | timedelta, what: str = "duration") -> Due:
+def due_in(duration: Duration, what: str = "duration") -> Due:
     """Due a while after the server's now."""
     return f"+{duration_ms(duration, what)}"  # pyright: ignore[reportReturnType] - hot: calling a NewType costs 0.1 µs
 
