@@ -22,6 +22,9 @@ from durasleep.errors import (
     ClientClosed,
     DurasleepError,
     ExecutionError,
+    InvalidId,
+    Mismatch,
+    NotAllowed,
     NotFound,
     NotReplicated,
     OtherFunction,
@@ -36,6 +39,7 @@ from durasleep.model import Disposition, State, Target
 from durasleep.runtime.context import Context, Winner
 from durasleep.runtime.retry import Retry
 from durasleep.settings import Settings
+from durasleep.store.calls import Description
 from durasleep.worker.worker import Worker
 
 __version__ = "0.1.0"
@@ -45,11 +49,15 @@ __all__ = [
     "ClientClosed",
     "Codec",
     "Context",
+    "Description",
     "Disposition",
     "Durasleep",
     "DurasleepError",
     "ExecutionError",
     "Handle",
+    "InvalidId",
+    "Mismatch",
+    "NotAllowed",
     "NotFound",
     "NotReplicated",
     "OtherFunction",

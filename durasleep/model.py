@@ -165,6 +165,8 @@ class StartChild(msgspec.Struct, frozen=True):
     retention_ms: int | None = None
     """How long it is kept once it has ended, ``KEPT_FOR_EVER`` or None: as its parent's family. Not of a child without
     an id of its own, which is kept with that family."""
+    start: Due | None = None
+    """When it starts, if not at once."""
 
 
 class StepResult(msgspec.Struct, frozen=True):
@@ -279,14 +281,14 @@ def owner_of(id: str) -> tuple[PromiseId, Number] | None:
     return (PromiseId(owner), Number(number)) if mark else None
 
 
-def parse_duration(text: str, what: str = "duration") -> timedelta:
+def parse_duration(text: str, what: str = "") -> timedelta:
     """The duration a text means, which says its units; InvalidDuration if it means none."""
     if not text or _DURATION_PART.sub("", text):
-        raise InvalidDuration(f"{what} {text!r}: write 30s, 5m, 1h30m, 2d or 500ms, or give seconds as a number")
+        raise InvalidDuration(f"{what} {text!r} is not a duration: write 30s, 5m, 1h30m, 2d or 500ms".lstrip())
     try:
         return timedelta(seconds=sum(float(n) * _DURATION_UNITS[unit] for n, unit in _DURATION_PART.findall(text)))
     except OverflowError:
-        raise InvalidDuration(f"{what} {text!r} is longer than any calendar") from None
+        raise InvalidDuration(f"{what} {text!r} is longer than any calendar".lstrip()) from None
 
 
 def seconds_of(duration: Duration, what: str = "timeout") -> float:

@@ -10,6 +10,9 @@ is that of the scripts: ``ctx.now()``, timers, deadlines, retries and schedules 
 and what Redis itself removes after a time (results, after their retention) goes by the server's.
 """
 
+# What an Env shares with what makes it is not for its users.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -23,8 +26,8 @@ from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from typing import Any, Self
 
-from durasleep.app import Durasleep
-from durasleep.client import Handle
+from durasleep.app import Durasleep, pointed_at
+from durasleep.client import Handle, store_of
 from durasleep.errors import Mismatch, Stalled, UsageError
 from durasleep.model import Place, PromiseId, State, check_id, duration_ms
 from durasleep.runtime.definition import definition_of
@@ -102,7 +105,7 @@ class Env:
         deadline = self._deadline()
         while True:
             fired = await self._settle()
-            store = await self.app.opened()
+            store = await store_of(self.app)
             head = await store.call(reads.read_head(store.keys(handle.id), handle.id))
             if head is None or head.state is not State.PENDING:
                 return await handle.result()
@@ -202,8 +205,8 @@ class Env:
         """The workers die as by kill -9, and others take over at once what they held."""
         dead = [await self._stop(group) for group in tuple(self._workers)]
         for group in self.groups:
-            await self.begin(group)
-        store = await self.app.opened()
+            await self._begin(group)
+        store = await store_of(self.app)
         for worker in dead:
             beat = await store.call(reads.read_beat(store.keys(), worker.consumer))
             await take_over(
@@ -216,8 +219,8 @@ class Env:
 
     # -- its parts
 
-    async def begin(self, group: str) -> None:
-        """Start the worker of a group; called for you."""
+    async def _begin(self, group: str) -> None:
+        """Start the worker of a group."""
         worker = self.app.worker(group=group, concurrency=self._concurrency, stand_ins=self._stand_ins)
         running = asyncio.create_task(worker.run(), name=f"durasleep-test-{group}")
         ready = asyncio.create_task(worker.ready.wait())
@@ -233,12 +236,12 @@ class Env:
         await running
         return worker
 
-    async def close(self) -> None:
-        """End the workers and remove everything that was kept; called for you."""
+    async def _close(self) -> None:
+        """End the workers and remove everything that was kept."""
         for group in tuple(self._workers):
             await self._stop(group)
         await self.app.aclose()  # its inbox would come back while the rest is removed
-        store = await self.app.opened()
+        store = await store_of(self.app)
         for pattern in (f"{store.keys().tag}*", f"{{{self.app.namespace}}}:*"):
             cursor = b"0"
             while True:
@@ -257,7 +260,7 @@ class Env:
         """Whether anything runs, or waits for a worker."""
         if any(worker.running for worker, _ in self._workers.values()):
             return True
-        store = await self.app.opened()
+        store = await store_of(self.app)
         queues = [
             queue for worker, _ in self._workers.values() for queue in (worker.group, f"{worker.group}/{worker.name}")
         ]
@@ -270,7 +273,7 @@ class Env:
         """To an instant, or a little past it by what has gone by since the clock was seen."""
         step_ms = instant_ms - _ms(seen)
         if step_ms > 0:
-            store = await self.app.opened()
+            store = await store_of(self.app)
             await store.call(Command([b"INCRBY", store.keys().clock.encode(), b"%d" % step_ms], int))
 
     def _function(self, fn: Function | str) -> Function:
@@ -306,13 +309,13 @@ async def env(
     )
     source = _fake() if redis is None else redis
     async with AsyncExitStack() as stack:
-        stack.enter_context(app.pointed_at(source, namespace=f"test-{secrets.token_hex(6)}", settings=settings))
+        stack.enter_context(pointed_at(app, source, namespace=f"test-{secrets.token_hex(6)}", settings=settings))
         stack.push_async_callback(app.aclose)
         made = Env(app, groups or (app.group,), concurrency=concurrency, patience_s=patience_s)
-        await app.opened()
-        stack.push_async_callback(made.close)
+        await store_of(app)
+        stack.push_async_callback(made._close)
         for group in made.groups:
-            await made.begin(group)
+            await made._begin(group)
         yield made
 
 

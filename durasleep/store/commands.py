@@ -284,10 +284,11 @@ def _op_values(op: Op) -> list[Value]:
     match op:
         case StartPromise(number, name, due):
             return ["4", "promise", number, name, due or ""]
-        case StartChild(number, function, args, queue, due, child_id, detached, retention_ms):
+        case StartChild(number, function, args, queue, due, child_id, detached, retention_ms, start):
             op_name = "detached" if detached else "child"
             retention = "" if retention_ms is None else str(retention_ms)
-            return ["8", op_name, number, function, queue or "", args, due or "", child_id or "", retention]
+            words: list[Value] = [op_name, number, function, queue or "", args, due or ""]
+            return ["9", *words, child_id or "", retention, start or ""]
         case CancelEntry(number, kind, name):
             return ["4", "cancel", number, KIND[kind], name]
         case Mark(number, kind, name):

@@ -576,7 +576,7 @@ class Scripts:
         return owner is None or (self.entry(*owner) is not None and self._is_remembered(owner[0]))
 
     def _time_to_keep(self, id: str, promise: Promise) -> str | None:
-        """ "kept" for its retention or "for ever", "later" with its root, "gone" at once; None if another lives there."""
+        """ "kept" for its retention, or "for ever"; "later" with its root, "gone" at once; None if another lives."""
         found, root = self.promises.get(id), self.promises.get(root_of(id))
         if found is None or found.is_pending or found.birth != promise.birth:
             return None
@@ -702,6 +702,8 @@ class Scripts:
         for op in item.ops:
             if isinstance(op, StartTimer | StartPromise | StartChild) and op.due is not None:
                 self.due_at(op.due)
+            if isinstance(op, StartChild) and op.start is not None:
+                self.due_at(op.start)
             if isinstance(op, StartChild) and op.detached and not op.child_id:
                 raise Refused("INVALID")
         if item.outcome in (Outcome.RETRY, Outcome.DEFER):
@@ -804,12 +806,13 @@ class Scripts:
             self.journal(id, op.number, entry, child.state, child.value)
             return
         deadline = None if op.due is None else self.due_at(op.due)
+        start = None if op.start is None else self.due_at(op.start)
         made = Promise(0, Kind.EXECUTION, op.function, op.queue or owner.queue)
         if op.child_id:
             made = made._replace(retention_ms=op.retention_ms or self._retention_ms(root_of(id)))
         if op.detached:
             if child is None:
-                self._make(child_id, self.now, made, None, deadline)
+                self._make(child_id, self.now, made, start, deadline)
             self.journal(id, op.number, entry, State.RESOLVED)
             return
         self.put_entry(id, op.number, entry)
@@ -821,7 +824,7 @@ class Scripts:
         if not op.child_id:
             self.put(id, has_family=True)
         birth = self.now if op.child_id else owner.birth
-        self._make(child_id, birth, made._replace(waiters=waiters), None, deadline)
+        self._make(child_id, birth, made._replace(waiters=waiters), start, deadline)
 
     # -- fire
 

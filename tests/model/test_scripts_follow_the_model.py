@@ -212,10 +212,13 @@ class Machine(RuleBasedStateMachine):
         queue = data.draw(st.sampled_from((None, *QUEUES)))
         deadline = data.draw(st.sampled_from((None, None, due)))
         retention_ms = data.draw(st.sampled_from(RETENTIONS)) if own_id else None
+        start = data.draw(st.sampled_from((None, None, None, due)))
         ops: list[Op] = [
             StartTimer(number, "nap", due),
             StartPromise(number, "", deadline),
-            StartChild(number, function, b"", queue, deadline, PromiseId(own_id) or None, is_detached, retention_ms),
+            StartChild(
+                number, function, b"", queue, deadline, PromiseId(own_id) or None, is_detached, retention_ms, start
+            ),
             StepResult(number, "step", data.draw(st.sampled_from((State.RESOLVED, State.REJECTED))), b"done"),
             CancelEntry(number, Kind.STEP, "step"),
             Mark(number, Kind.PATCH, "change"),

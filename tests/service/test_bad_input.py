@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from durasleep import Context, Durasleep, Settings, UsageError
+from durasleep.client import store_of
 from durasleep.errors import InvalidDuration, InvalidId, NotSerializable, PayloadTooLarge
 from durasleep.sync import Client as SyncClient
 from tests.servers import Server
@@ -138,7 +139,7 @@ async def test_what_a_workflow_asks_for_wrongly_is_raised_at_its_call(new_app: N
             "InvalidId",
             "DefinitionError",
         ]
-        store = await app.opened()
+        store = await store_of(app)
         loaded = await store.load((await app.describe("clumsy")).id)  # type: ignore[arg-type]
         assert loaded
         assert len(loaded.entries) == 1

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from durasleep import Context, RemoteError, Retry
+from durasleep.client import store_of
 from durasleep.settings import DEFAULTS
 from durasleep.store.keys import Keyspace
 from tests.servers import Server
@@ -33,7 +34,7 @@ def entries_of(client: Any, keys: Keyspace, id: str) -> int:
 async def test_a_step_that_ends_between_two_parts_of_a_commit_is_not_lost(new_app: NewApp, real_server: Server) -> None:
     app = new_app(settings=replace(DEFAULTS, commit_ops_max=1))
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
 
     async def until_some_are_there() -> str:
         while entries_of(client, keys, "wide") < PARTS // 2:  # noqa: ASYNC110 - what it waits for is in Redis
@@ -137,7 +138,7 @@ async def test_an_attempt_begins_once_the_failed_one_before_it_is_kept(new_app: 
     """However many nudges come meanwhile: each of them is a commit of its own."""
     app = new_app()
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     kept: list[int] = []
     nudge: list[Callable[[], None]] = []
 

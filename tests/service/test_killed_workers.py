@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from durasleep import Durasleep
+from durasleep.client import store_of
 from durasleep.errors import Fenced
 from durasleep.model import Outcome, PromiseId
 from durasleep.store import commands, reads
@@ -57,7 +58,7 @@ async def test_of_three_workers_one_dies_in_a_step_and_another_finishes(
         await until(app, handle.id, "suspended")
     handle = await app.rpc("passage", passage, effects.path)
     [(pid, _)] = await effects.standing("gate")
-    store = await app.opened()
+    store = await store_of(app)
     keys = store.keys()
     head = await store.call(reads.read_head(keys, PromiseId("passage")))
     assert head

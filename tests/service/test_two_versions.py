@@ -8,6 +8,7 @@ from typing import Any
 
 import durasleep
 from durasleep import Durasleep
+from durasleep.client import store_of
 from tests.servers import Server
 from tests.service.functions import gathering, nap, passage
 from tests.service.workers import Effects, Workers, until
@@ -42,7 +43,7 @@ async def test_workers_of_two_versions_take_over_from_one_another(
 ) -> None:
     client: Any = real_server.sync_client()
     later = a_later_version(tmp_path / "later")
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     for round, (first, second) in enumerate(((None, later), (later, None))):
         names = [f"{round}-{number}" for number in range(EACH)]
         gate = f"gate-{round}"

@@ -589,6 +589,21 @@ async def test_what_has_an_id_of_its_own_is_kept_as_long_as_the_family_that_star
     await driver.assert_kept_together("a", "a~2", retention_ms=60_000)
 
 
+async def test_a_child_may_start_later_and_never_if_its_parent_ends_before(driver: Driver) -> None:
+    later = [StartChild(Number(n), "g", b"", None, None, None, start=due) for n, due in (("1", PAST), ("2", FAR))]
+    stranger = StartChild(Number("3"), "g", b"", None, None, PromiseId("stranger"), detached=True, start=FAR)
+    lease = await driver.start("a")
+    await driver.commit(lease, Outcome.CONTINUE, *later, stranger)
+    assert [await driver.place(id) for id in ("a~1", "a~2", "stranger")] == [Place.DELAYED] * 3
+    assert set(await driver.timers()) == {"a~1~start", "a~2~start", "stranger~start"}
+    await driver.fire_all()
+    assert (await driver.take()).id == "a~1"
+    await driver.commit(lease, Outcome.RESOLVE)
+    await driver.fire_all()
+    assert (await driver.head("a~2")).state is State.CANCELED
+    assert set(await driver.timers()) == {"stranger~start"}
+
+
 async def test_a_family_kept_for_ever_expires_in_none_of_its_parts(driver: Driver) -> None:
     lease = await driver.start("a", retention_ms=-1)
     await driver.commit(lease, Outcome.CONTINUE, child("1"), child("2"), child("3", "named"))

@@ -351,15 +351,20 @@ function seldom()
   end
 
   function checks.child(record, op)
-    local number, func, queue, _, deadline, child_id, retention = unpack(ARGV, op + 2, op + 8)
+    local number, func, queue, _, deadline, child_id, retention, start = unpack(ARGV, op + 2, op + 9)
     check_text(func .. child_id)
     if not string.find(retention, '^-?%d*$') then error('INVALID retention ' .. retention, 0) end
     check_queue(queue ~= '' and queue or record.queue)
     if deadline ~= '' then due_at(deadline) end
+    if start ~= '' then due_at(start) end
     local child = load(child_id ~= '' and child_id or record.id .. '~' .. number)
     if child and child_id ~= '' and ARGV[op + 1] == 'child' and count_waiters(child) >= LIMIT.promise_waiters_max then
       error('NOT_ALLOWED ' .. LIMIT.promise_waiters_max .. ' executions wait for ' .. child_id .. ' already', 0)
     end
+  end
+
+  local function instant_of(due)
+    return due ~= '' and due_at(due) or nil
   end
 
   -- How long its family is kept, as its root says.
@@ -370,7 +375,7 @@ function seldom()
   -- A child of the family, or an execution with an id of its own, which is attached to if it exists. That one is kept
   -- as long as the family, unless `retention` says otherwise.
   function apply.child(record, op)
-    local number, func, queue, args, deadline, child_id, retention = unpack(ARGV, op + 2, op + 8)
+    local number, func, queue, args, deadline, child_id, retention, start = unpack(ARGV, op + 2, op + 9)
     if raw_of(record, number) then return end
     local entry = { kind = KIND.child, state = STATE.pending, name = func, child_id = child_id }
     local id = child_id ~= '' and child_id or record.id .. '~' .. number
@@ -405,7 +410,7 @@ function seldom()
       waiters = waiter and waiter .. '\n',
       retention = waiter and (retention ~= '' and retention or family_retention(record)),
     }
-    make(id, waiter and now_text or record.birth, what, nil, deadline ~= '' and due_at(deadline) or nil)
+    make(id, waiter and now_text or record.birth, what, instant_of(start), instant_of(deadline))
   end
 
   function checks.detached(record, op)
@@ -415,7 +420,7 @@ function seldom()
 
   -- An execution nobody waits for: its entry settles as soon as it has been started, or exists already.
   function apply.detached(record, op)
-    local number, func, queue, args, deadline, id, retention = unpack(ARGV, op + 2, op + 8)
+    local number, func, queue, args, deadline, id, retention, start = unpack(ARGV, op + 2, op + 9)
     if raw_of(record, number) then return end
     local entry = { kind = KIND.detached, name = func, child_id = id }
     local child = load(id)
@@ -431,7 +436,7 @@ function seldom()
         args = args,
         retention = retention ~= '' and retention or family_retention(record),
       }
-      make(id, now_text, what, nil, deadline ~= '' and due_at(deadline) or nil)
+      make(id, now_text, what, instant_of(start), instant_of(deadline))
     end
     journal(record, number, entry, STATE.resolved, '')
   end
