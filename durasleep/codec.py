@@ -680,7 +680,7 @@ def _check_of(fn: Callable[..., Any], skip_first: bool) -> _Check | None:
     known = {one.name: _parameter(one.name, call.hints.get(one.name, Any)) for one in parameters}
     by_position = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     by_name = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
-    required = {one.name for one in {*by_position, *by_name} if one.default is one.empty}
+    required = {one.name for one in (*by_position, *by_name) if one.default is one.empty}
     is_open = any(one.kind is one.VAR_POSITIONAL for one in parameters)
     needs_names = any(one.kind is one.KEYWORD_ONLY and one.name in required for one in parameters)
     most = sys.maxsize if is_open else len(by_position)

@@ -655,6 +655,7 @@ def _plain(a: int, b: str = "", *, c: float = 0.0) -> None: ...
 def _open(a: int, *rest: int, **more: str) -> None: ...
 def _by_position(a: int, /, b: int | None = None) -> None: ...
 def _holding(a: list[int], b: _Place | None = None, c: _Colour = _Colour.RED, d: Literal[1, 2] = 1) -> None: ...
+def _listed(a: list[int] = [], *, b: dict[str, int] = {}) -> None: ...  # noqa: B006 - defaults may be anything
 def _bare(a, b=None): ...  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
 
 
@@ -669,6 +670,7 @@ FITTING: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
     (_holding, ([1], {"row": 1}, "red", 2), {}),
     (_holding, (["looked into there"],), {}),
     (_bare, (1,), {"b": object()}),
+    (_listed, ([1],), {"b": {}}),
     (print, (1, 2), {"sep": ""}),
     (max, (1, 2), {}),  # it does not tell how it is called
 ]
