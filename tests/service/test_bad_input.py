@@ -178,9 +178,16 @@ def _large() -> str:
     return "x" * 6000
 
 
-async def test_arguments_that_do_not_fit_the_function_reject_its_execution(app: Durasleep) -> None:
+async def test_arguments_that_do_not_fit_reject_an_execution_whose_caller_does_not_know_the_function(
+    app: Durasleep, real_server: Server, namespace: str
+) -> None:
+    def call(name: str) -> None:
+        with SyncClient(real_server.url, namespace=namespace) as client:
+            handle = client.rpc(f"misfit-{name}", name, 1, 2, 3, surprise=4)
+            with pytest.raises(UsageError, match=name):
+                handle.result(timeout=30)
+
     async with serving(app):
         for name in ("double", "sleeping_workflow"):
-            with pytest.raises(UsageError, match=name):
-                await (await app.rpc(f"misfit-{name}", name, 1, 2, 3, surprise=4)).result(timeout=30)
+            await asyncio.to_thread(call, name)
         assert await (await app.rpc("fits", double, 1)) == 2
