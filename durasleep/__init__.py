@@ -23,6 +23,9 @@ from durasleep.errors import (
     ClientClosed,
     DurasleepError,
     ExecutionError,
+    InvalidId,
+    Mismatch,
+    NotAllowed,
     NotFound,
     NotReplicated,
     OtherFunction,
@@ -39,6 +42,7 @@ from durasleep.runtime.context import Context, Winner
 from durasleep.runtime.current import Current, current
 from durasleep.runtime.retry import Retry, RetryAfter
 from durasleep.settings import Settings
+from durasleep.store.calls import Description
 from durasleep.worker.worker import Worker
 
 __version__ = "0.1.0"
@@ -49,11 +53,15 @@ __all__ = [
     "Codec",
     "Context",
     "Current",
+    "Description",
     "Disposition",
     "Durasleep",
     "DurasleepError",
     "ExecutionError",
     "Handle",
+    "InvalidId",
+    "Mismatch",
+    "NotAllowed",
     "NotFound",
     "NotReplicated",
     "OtherFunction",

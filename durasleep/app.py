@@ -1,5 +1,8 @@
 """Durasleep: registry, client and worker in one object."""
 
+# What its classes share with one another is not for their users.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -12,23 +15,30 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache
-from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, Unpack, cast, overload
 
 from durasleep import address
 from durasleep.address import Address
-from durasleep.client import Client
+from durasleep.client import Caller, Client
 from durasleep.codec import Codec
 from durasleep.errors import DefinitionError, ThreadsLost, UsageError
-from durasleep.model import check_name, parse_target
+from durasleep.model import Duration, check_name, parse_target, retention_ms
 from durasleep.runtime.context import Context
-from durasleep.runtime.definition import Registry, called_by, name_of
+from durasleep.runtime.definition import Registry, name_of
 from durasleep.runtime.retry import Retry
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.store import commands, reads
+from durasleep.store.calls import CallOptions, Options
 from durasleep.store.commands import Schedule
 from durasleep.store.connection import AnyClient, Connector
 from durasleep.store.store import Store, confirming
@@ -70,14 +80,14 @@ class Durasleep(Client):
         codec: Codec | None = None,
         settings: Settings = DEFAULTS,
     ) -> None:
-        self.registry = Registry()
         self.namespace = check_name(namespace, "namespace")
         self.group = check_name(group, "group")
         self._source: str | AnyClient | None = url_or_client or None
         self._lifespan: Lifespan | None = None
         self._resources: contextvars.ContextVar[Any] = contextvars.ContextVar("durasleep_resources")
         codec = codec or Codec(payload_bytes_max=settings.payload_bytes_max)
-        super().__init__(self._store_maker(url_or_client, settings), codec, settings, group=group)
+        store = self._store_maker(url_or_client, settings)
+        super().__init__(store, codec, settings, registry=Registry(), group=group)
 
     def _store_maker(self, source: str | AnyClient | None, settings: Settings) -> Callable[[], Store]:
         """Where to: at once where that is said, for then a mistake is said too; else when it is first needed."""
@@ -99,14 +109,17 @@ class Durasleep(Client):
     def connect(self, url_or_client: str | AnyClient) -> None:
         """Use another Redis than the one named at the start; for commands, before the first call."""
         self._source = url_or_client
-        super().__init__(self._store_maker(url_or_client, self.settings), self.codec, self.settings, group=self.group)
+        self._use(url_or_client, self.settings)
+
+    def _use(self, source: str | AnyClient, settings: Settings) -> None:
+        store = self._store_maker(source, settings)
+        super().__init__(store, self.codec, settings, registry=self.registry, group=self.group)
 
     @contextmanager
-    def pointed_at(self, source: str | AnyClient, *, namespace: str, settings: Settings) -> Generator[None]:
-        """Use another Redis, namespace and settings for a while: for tests."""
+    def _pointed_at(self, source: str | AnyClient, namespace: str, settings: Settings) -> Generator[None]:
         kept = {name: value for name, value in vars(self).items() if name != "registry"}
         self._source, self.namespace = source, check_name(namespace, "namespace")
-        Client.__init__(self, self._store_maker(source, settings), self.codec, settings, group=self.group)
+        self._use(source, settings)
         try:
             yield
         finally:
@@ -155,7 +168,7 @@ class Durasleep(Client):
         *,
         name: str | None = None,
         retry: Retry | None = None,
-        timeout: float | timedelta | None = None,
+        timeout: Duration | None = None,
     ) -> Callable[[AnyFunction], AnyFunction]: ...
 
     def task(
@@ -165,12 +178,13 @@ class Durasleep(Client):
         *,
         name: str | None = None,
         retry: Retry | None = None,
-        timeout: float | timedelta | None = None,
+        timeout: Duration | None = None,
     ) -> Any:
         """Register a plain function, sync or async, as a task: it may do any I/O and never suspends.
 
-        It is tried once unless ``retry`` says otherwise; ``timeout`` is for each attempt. Both hold where it is a
-        step, too. A sync function runs in a thread, which no timeout can stop.
+        It is tried once unless ``retry`` says otherwise; ``timeout`` (seconds, a timedelta, or text such as ``"30s"``)
+        is for each attempt. Both hold where it is a step, too. A sync function runs in a thread, which no timeout can
+        stop.
         """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -214,6 +228,17 @@ class Durasleep(Client):
                 yield
             finally:
                 self._resources.reset(token)
+
+    def options(self, **options: Unpack[Options]) -> AppCaller:
+        """The verbs with options, whose arguments are the function's own: ``app.options(delay="1h").rpc(id, fn, 5)``.
+
+        ``target``: who runs it, as for ``rpc``. ``timeout``, its deadline, ``delay``, until it starts, and
+        ``retention``, how long it is kept after its end: seconds, a timedelta, or text such as ``"1h30m"``; a ``delay``
+        may also be an aware datetime, and a ``retention`` ``"forever"``. ``pipeline``, ``min_replicas`` and ``fsync``
+        are as for ``rpc``. There is ``schedule``, too. TypeError or
+        UsageError, here, for what cannot be used.
+        """
+        return AppCaller(self, CallOptions(**options).checked())
 
     # -- the worker
 
@@ -299,20 +324,66 @@ class Durasleep(Client):
 
         Scheduling a name again replaces it. With the same line and zone its next time stays as it was, even if it has
         passed and no worker has seen it yet: so every start of an application may say what it schedules.
+
+        ``target`` says who runs it, as in ``rpc``. What it starts is kept as long as these settings say; for another
+        retention, ``app.options(retention="30d").schedule(...)``. UsageError for arguments that ``fn`` would not take.
         """
-        store = await self.opened()
+        return await self._schedule(name, line, fn, args, kwargs, zone, CallOptions(target))
+
+    async def _schedule(
+        self,
+        name: str,
+        line: str,
+        fn: Callable[..., Any] | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        zone: str,
+        options: CallOptions,
+    ) -> datetime:
+        definition = self.registry.called(fn)
+        function = name_of(fn) if definition is None else definition.name
+        payload = self.codec.encode_args(args, kwargs, function)
+        if definition is not None:
+            definition.check(args, kwargs)
+        store = await self._opened()
         now_ms = await store.run(reads.now_ms(store.keys()))
         due_ms = cron.next_due_ms(line, zone, datetime.fromtimestamp(now_ms / 1000, UTC))
-        payload = self.codec.encode_args(args, kwargs, name_of(fn), called_by(fn))
-        queue = parse_target(target or self.group).queue
-        schedule = Schedule(check_name(name, "schedule"), line, zone, name_of(fn), queue, payload, due_ms)
+        queue = parse_target(options.target or self.group).queue
+        keep_ms = retention_ms(self.settings.retention if options.retention is None else options.retention)
+        schedule = Schedule(check_name(name, "schedule"), line, zone, function, queue, payload, due_ms, keep_ms)
         kept_due_ms = await store.call(commands.put_schedule(store.keys(), schedule))
         return datetime.fromtimestamp(kept_due_ms / 1000, UTC)
 
     async def unschedule(self, name: str) -> bool:
         """Forget a schedule; false if there was none. What it has started goes on."""
-        store = await self.opened()
+        store = await self._opened()
         return await store.call(commands.remove_schedule(store.keys(), check_name(name, "schedule"))) == "removed"
+
+
+class AppCaller(Caller):
+    """The same for an application, which has schedules."""
+
+    __slots__ = ("_app",)
+
+    def __init__(self, app: Durasleep, options: CallOptions) -> None:
+        super().__init__(app, options)
+        self._app = app
+
+    async def schedule(
+        self, name: str, line: str, fn: Callable[..., Any] | str, /, *args: Any, zone: str = "UTC", **kwargs: Any
+    ) -> datetime:
+        """See ``Durasleep.schedule``. Of the options it takes ``target`` and ``retention``; UsageError for others."""
+        options = self._options
+        if options != CallOptions(target=options.target, retention=options.retention):
+            raise UsageError(f"schedule {name!r}: of the options it takes target and retention only")
+        return await self._app._schedule(name, line, fn, args, kwargs, zone, options)
+
+
+def pointed_at(
+    app: Durasleep, source: str | AnyClient, *, namespace: str, settings: Settings
+) -> AbstractContextManager[None]:
+    """Use another Redis, namespace and settings for a while: for tests."""
+    return app._pointed_at(source, namespace, settings)
 
 
 def _check_lifespan(fn: Callable[..., Any]) -> None:

@@ -1,24 +1,28 @@
 """The client verbs for asyncio, and the handle of an execution or promise."""
 
+# What its classes share with one another is not for their users.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cache, partial
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from types import UnionType
+from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 from durasleep.codec import Codec
 from durasleep.errors import ClientClosed, NotFound, WaitTimeout
 from durasleep.inbox import Expected, Inbox, hear_answers
-from durasleep.model import Disposition, PromiseId, Recording, State, check_id, owner_of
-from durasleep.runtime.context import Context
-from durasleep.runtime.definition import called_by, name_of, returns_of
+from durasleep.model import Disposition, Duration, PromiseId, Recording, State, check_id, owner_of, seconds_of
+from durasleep.runtime.context import AsyncTask, Workflow
+from durasleep.runtime.definition import Registry, called_by, name_of, returns_of
 from durasleep.runtime.waits import Waiting
 from durasleep.settings import Settings
 from durasleep.store import attention, calls, commands, doctor, fsck, reads, search, tree
-from durasleep.store.calls import Description, Duration, Ending, Pipeline
+from durasleep.store.calls import CallOptions, Description, Ending, Options, Pipeline
 from durasleep.store.commands import Controlled, Created, Item
 from durasleep.store.doctor import Diagnosis
 from durasleep.store.fsck import Report
@@ -29,20 +33,24 @@ from durasleep.store.store import Store
 from durasleep.store.tree import Tree
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 P = ParamSpec("P")
+
 
 logger = logging.getLogger("durasleep")
 
 BesideWaits = Callable[[PromiseId, Coroutine[Any, Any, Ending]], Coroutine[Any, Any, Ending]]
 
 POLL_S = 1.0  # what tells no inbox is looked at this often
+_NO_OPTIONS = CallOptions()
+
 RELEASE_S = 60.0  # a released clock is believed by every worker within a second or two
 
 
-class Handle(Generic[T]):
+class Handle(Generic[T_co]):
     """An execution or promise and, once awaited, its result."""
 
-    __slots__ = ("__weakref__", "_ending", "_expected", "_hint", "client", "disposition", "id")
+    __slots__ = ("__weakref__", "_client", "_ending", "_expected", "_hint", "disposition", "id")
 
     def __init__(
         self,
@@ -56,41 +64,45 @@ class Handle(Generic[T]):
         self.id = id
         self.disposition = disposition
         """What ``rpc`` found: ``created``, ``attached`` or ``finished``; None from ``get`` or in a pipeline."""
-        self.client = client
+        self._client = client
         self._hint = hint
         self._ending = ending
         self._expected = expected
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[Any, None, T_co]:
         return self.result().__await__()
 
-    async def result(self, timeout: Duration | None = None) -> T:
-        """The value; raises what the execution raised, Canceled or TimedOut, WaitTimeout after ``timeout``."""
-        ending = self.known()
+    async def result(self, timeout: Duration | None = None) -> T_co:
+        """The value; raises what the execution raised, Canceled or TimedOut.
+
+        WaitTimeout after ``timeout`` (seconds, a timedelta, or text such as ``"30s"``), and it goes on; by default it
+        waits for as long as it takes.
+        """
+        ending = self._known()
         if ending is None:
-            with self.client.inbox.hurry:
-                ending = await self.ending(timeout)
-        return self.value_of(ending)
+            with self._client._inbox.hurry:
+                ending = await self._settled(timeout)
+        return self._value_of(ending)
 
     @property
-    def is_missed(self) -> bool:
+    def _is_missed(self) -> bool:
         """Whether the inbox may have missed how it has ended."""
         return self._expected is not None and self._expected.is_missed
 
-    async def ending(self, timeout: Duration | None = None) -> Ending:
-        """How it ends, once it has; read at leisure if very many are waited for. Called for you."""
-        ending = self.known()
+    async def _settled(self, timeout: Duration | None = None) -> Ending:
+        """How it ends, once it has; read at leisure if very many are waited for."""
+        ending = self._known()
         if ending is None:
             expected, self._expected = self._expected, None
-            self._ending = ending = await self.client.wait(self.id, timeout, expected)
+            self._ending = ending = await self._client._wait(self.id, timeout, expected)
         return ending
 
-    def value_of(self, ending: Ending) -> T:
-        """The result, given how it has ended; raises as ``result`` does. Called for you."""
-        return calls.result_of(ending, self.client.codec, self._hint)
+    def _value_of(self, ending: Ending) -> T_co:
+        """The result, given how it has ended; raises as ``result`` does."""
+        return calls.result_of(ending, self._client.codec, self._hint)
 
-    def known(self) -> Ending | None:
-        """How it has ended, if that is known by now, for then nothing needs to be awaited; called for you."""
+    def _known(self) -> Ending | None:
+        """How it has ended, if that is known by now, for then nothing needs to be awaited."""
         if self._expected is not None and self._expected.ending is not None:
             self._ending, self._expected = self._expected.ending, None
         return self._ending if self._ending is not None and self._ending.is_final else None
@@ -98,15 +110,15 @@ class Handle(Generic[T]):
     async def done(self) -> bool:
         """Whether it has settled; NotFound if it is not kept any more."""
         if self._ending is None or not self._ending.is_final:
-            self._ending = await self.client.look(self.id)
+            self._ending = await self._client._look(self.id)
         return self._ending.is_final
 
     async def cancel(self, *, force: bool = False) -> str:
         """Ask it to end; with ``force`` it ends without running its code again. Answers what happened, in words."""
-        return (await self.client.cancel(self.id, force=force)).word
+        return (await self._client.cancel(self.id, force=force)).word
 
-    def begin(self, created: Created) -> None:
-        """Note how it was found; called for you."""
+    def _begin(self, created: Created) -> None:
+        """Note how it was found."""
         self.disposition = created.disposition
         if created.state is State.PENDING:
             return
@@ -115,14 +127,14 @@ class Handle(Generic[T]):
             self._expected.forget()
             self._expected = None
 
-    def expect(self) -> Expected | None:
-        """What the inbox has to be told to tell of it from now on, if there is anything; called for you."""
+    def _expect(self) -> Expected | None:
+        """What the inbox has to be told to tell of it from now on, if there is anything."""
         is_known = self._ending is not None and self._ending.is_final
         expected = self._expected
-        is_expected = expected is not None and expected.inbox is self.client.inbox and not expected.is_missed
+        is_expected = expected is not None and expected.inbox is self._client._inbox and not expected.is_missed
         if is_known or is_expected or owner_of(self.id) is not None:
             return None
-        self._expected = self.client.expect(self.id)
+        self._expected = self._client._inbox.expect(self.id)
         return self._expected
 
     def __del__(self) -> None:
@@ -135,10 +147,10 @@ class Handle(Generic[T]):
         return f"<Handle {self.id} {self.disposition or 'of get'}, {state}>"
 
 
-def _attach(handles: Sequence[Handle[Any]]) -> None:
-    """Be told of the endings of some handles, each by its own client."""
-    for client in {handle.client for handle in handles}:
-        client.attach(handle for handle in handles if handle.client is client)
+def attach(handles: Sequence[Handle[Any]]) -> None:
+    """Be told of the endings of some handles, each by its own client; what the server answers is not waited for."""
+    for client in {handle._client for handle in handles}:
+        client._tell_of([handle for handle in handles if handle._client is client])
 
 
 class Promises:
@@ -148,15 +160,18 @@ class Promises:
         self._client = client
 
     async def create(self, id: str, *, timeout: Duration | datetime | None = None, timer: bool = False) -> Handle[Any]:
-        """Make a promise; after ``timeout`` it is ``timedout``, or, if it is a ``timer``, resolved."""
-        store = await self._client.opened()
+        """Make a promise; after ``timeout`` it is ``timedout``, or, if it is a ``timer``, resolved.
+
+        ``timeout`` is seconds, a timedelta, text such as ``"1h30m"``, or an aware datetime; by default there is none.
+        """
+        store = await self._client._opened()
         created = await store.call(
             calls.create_promise(
                 store.keys(id),
                 id,
                 timeout=timeout,
                 timer=timer,
-                call=self._client.new_call(),
+                call=self._client._new_call(),
                 settings=self._client.settings,
             )
         )
@@ -185,7 +200,7 @@ class Promises:
         return await self._settle(id, State.CANCELED, b"")
 
     async def _settle(self, id: str, state: State, payload: bytes) -> bool:
-        store = await self._client.opened()
+        store = await self._client._opened()
         return (await store.call(calls.settle(store.keys(id), id, state, payload))).by_us
 
 
@@ -202,13 +217,106 @@ class _Connected:
         await self.store.aclose(error)
 
 
-class Client:
+class _Starts:
+    """The verb that is the same with options and without."""
+
+    __slots__ = ()
+
+    @overload
+    async def start(self, fn: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    @overload
+    async def start(self, fn: AsyncTask[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    @overload
+    async def start(self, fn: str, /, *args: Any, **kwargs: Any) -> Handle[Any]: ...
+
+    @overload
+    async def start(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    async def start(self, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Handle[Any]:
+        """Start ``fn`` with these arguments under an id of ours, a new one each time; it is ``.id`` of the handle.
+
+        Those made later sort behind. UsageError as for ``rpc``.
+        """
+        return await self._start(fn, args, kwargs)
+
+    async def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
+        raise NotImplementedError
+
+
+class Caller(_Starts):
+    """Calls with options of their own, which ``app.options(...)`` gives; it may be kept and used again.
+
+    What follows the function are its own arguments, whatever their names.
+    """
+
+    __slots__ = ("_client", "_options")
+
+    def __init__(self, client: Client, options: CallOptions) -> None:
+        self._client = client
+        self._options = options
+
+    @overload
+    async def rpc(self, id: str, fn: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    @overload
+    async def rpc(self, id: str, fn: AsyncTask[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    @overload
+    async def rpc(self, id: str, fn: str, /, *args: Any, **kwargs: Any) -> Handle[Any]: ...
+
+    @overload
+    async def rpc(self, id: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    async def rpc(self, id: str, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Handle[Any]:
+        """Start ``fn`` under ``id``, or attach to the execution that has this id: see ``rpc`` of the client."""
+        return await self._client._rpc(id, fn, args, kwargs, self._options)
+
+    @overload
+    async def rpc_many(
+        self, fn: Callable[..., Awaitable[T]], many: Iterable[tuple[Any, ...]], /
+    ) -> list[Handle[T]]: ...
+
+    @overload
+    async def rpc_many(self, fn: str, many: Iterable[tuple[Any, ...]], /) -> list[Handle[Any]]: ...
+
+    @overload
+    async def rpc_many(self, fn: Callable[..., T], many: Iterable[tuple[Any, ...]], /) -> list[Handle[T]]: ...
+
+    async def rpc_many(self, fn: Callable[..., Any] | str, many: Iterable[tuple[Any, ...]], /) -> list[Handle[Any]]:
+        """Start ``fn`` many times, each with an id and its arguments: see ``rpc_many`` of the client."""
+        return await self._client._rpc_many(fn, many, self._options)
+
+    async def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
+        return await self._client._rpc(calls.new_id(), fn, args, kwargs, self._options)
+
+
+async def store_of(client: Client) -> Store:
+    """The store a client has in this event loop, connected and checked: for what is built on clients."""
+    return await client._opened()
+
+
+def inbox_of(client: Client) -> Inbox:
+    """Where a client hears of results in this event loop."""
+    return client._inbox
+
+
+async def ending_of(client: Client, id: PromiseId, timeout: Duration | None = None) -> Ending:
+    """How a promise ends, once it has, as it is kept; WaitTimeout after ``timeout``, and it goes on."""
+    return await client._wait(id, timeout)
+
+
+class Client(_Starts):
     """Starts, awaits and steers executions in one namespace. Connects at the first call.
 
     One client serves all event loops, in whichever threads: each has a connection of its own, made when it first calls.
     """
 
-    def __init__(self, store: Callable[[], Store], codec: Codec, settings: Settings, *, group: str) -> None:
+    def __init__(
+        self, store: Callable[[], Store], codec: Codec, settings: Settings, *, registry: Registry, group: str
+    ) -> None:
+        self.registry = registry
         self.codec = codec
         self.settings = settings
         self.promises = Promises(self)
@@ -220,15 +328,15 @@ class Client:
         """For tests: what looks after each wait outside of tasks and steps, and may end it."""
 
     @property
-    def inbox(self) -> Inbox:
+    def _inbox(self) -> Inbox:
         """Where this event loop hears of results."""
         return self._of_loop.here().inbox
 
-    def new_call(self) -> str:
+    def _new_call(self) -> str:
         """A name for one call, under which it may be repeated."""
         return self._names.call()
 
-    async def opened(self) -> Store:
+    async def _opened(self) -> Store:
         """The store of this event loop, connected and checked."""
         store = self._of_loop.here().store
         await store.open()
@@ -239,7 +347,7 @@ class Client:
         await self._of_loop.close()
 
     async def __aenter__(self) -> Self:
-        await self.opened()
+        await self._opened()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -249,7 +357,7 @@ class Client:
     async def rpc(
         self,
         id: str,
-        fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, T]],
+        fn: Callable[..., Awaitable[T]],
         *args: Any,
         target: str | None = None,
         timeout: Duration | None = None,
@@ -264,7 +372,7 @@ class Client:
     async def rpc(
         self,
         id: str,
-        fn: Callable[..., Any] | str,
+        fn: str,
         *args: Any,
         target: str | None = None,
         timeout: Duration | None = None,
@@ -274,6 +382,21 @@ class Client:
         fsync: bool | None = None,
         **kwargs: Any,
     ) -> Handle[Any]: ...
+
+    @overload
+    async def rpc(
+        self,
+        id: str,
+        fn: Callable[..., T],
+        *args: Any,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+        pipeline: Pipeline | None = None,
+        min_replicas: int | None = None,
+        fsync: bool | None = None,
+        **kwargs: Any,
+    ) -> Handle[T]: ...
 
     async def rpc(
         self,
@@ -290,27 +413,53 @@ class Client:
     ) -> Handle[Any]:
         """Start ``fn`` under ``id``, or attach to the execution that has this id, and give its handle at once.
 
-        ``timeout`` is the deadline of the execution itself; ``delay`` starts it later. OtherFunction if the id is
-        used by another function; nothing is written for arguments that cannot be sent. With ``pipeline`` it becomes a
-        part of the caller's own MULTI and exists once that was executed; the answer is the pipeline's.
+        ``target`` says who runs it: ``"gpu"`` or ``"poll://any@gpu"`` any worker of that group, ``"poll://uni@gpu/w1"``
+        the one of that name; by default it is the group of this application. ``timeout`` is the deadline of the
+        execution itself, ``delay`` starts it later: seconds, a timedelta, or text such as ``"1h30m"``, from now; a
+        ``delay`` may also be an aware datetime. For arguments of these names, and more options, see ``options``.
+
+        UsageError, and nothing is written, for arguments that cannot be sent or that ``fn`` would not take;
+        OtherFunction if the id is used by another function. With ``pipeline`` it becomes a part of the caller's own
+        MULTI and exists once that was executed; the answer is the pipeline's.
 
         With ``min_replicas`` or ``fsync`` it counts once so many replicas have received it, or the disk has it: else
         NotReplicated, though it is started and goes on; to call again is safe. Without, it is as in the settings.
         """
-        name = name_of(fn)
-        payload = self.codec.encode_args(args, kwargs, name, called_by(fn))
-        store = self._of_loop.here().store.confirming(min_replicas, fsync)
-        await store.open()
-        make = self._rpc_maker(store.keys(id), name, target, timeout, delay)
-        call = make(id, payload, self.new_call())
-        hint = Any if isinstance(fn, str) else returns_of(fn)
-        if pipeline is not None:
-            calls.check_unconfirmed(min_replicas, fsync)
-            calls.enqueue(pipeline, call, self.settings)
-            return Handle(self, PromiseId(id), hint, None, None)
-        [handle] = self._handles([PromiseId(id)], hint)
-        handle.begin(await store.call(call))
-        return handle
+        options = CallOptions(target, timeout, delay, None, pipeline, min_replicas, fsync)
+        return await self._rpc(id, fn, args, kwargs, options)
+
+    @overload
+    async def rpc_many(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        many: Iterable[tuple[Any, ...]],
+        *,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+    ) -> list[Handle[T]]: ...
+
+    @overload
+    async def rpc_many(
+        self,
+        fn: str,
+        many: Iterable[tuple[Any, ...]],
+        *,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+    ) -> list[Handle[Any]]: ...
+
+    @overload
+    async def rpc_many(
+        self,
+        fn: Callable[..., T],
+        many: Iterable[tuple[Any, ...]],
+        *,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+    ) -> list[Handle[T]]: ...
 
     async def rpc_many(
         self,
@@ -326,74 +475,121 @@ class Client:
         As ``rpc`` for each of them, in the order given, but hundreds travel together. Of those that travel with one
         that is refused, such as OtherFunction, the others have begun when its error is raised; what follows has not.
         """
-        name = name_of(fn)
-        store = await self.opened()
+        return await self._rpc_many(fn, many, CallOptions(target, timeout, delay))
+
+    def options(self, **options: Unpack[Options]) -> Caller:
+        """The verbs with options, whose arguments are the function's own: ``app.options(delay="1h").rpc(id, fn, 5)``.
+
+        ``target``: who runs it, as for ``rpc``. ``timeout``, its deadline, ``delay``, until it starts, and
+        ``retention``, how long it is kept after its end: seconds, a timedelta, or text such as ``"1h30m"``; a ``delay``
+        may also be an aware datetime, and a ``retention`` ``"forever"``. ``pipeline``, ``min_replicas`` and ``fsync``
+        are as for ``rpc``. TypeError or UsageError, here, for what cannot be used.
+        """
+        return Caller(self, CallOptions(**options).checked())
+
+    async def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
+        return await self._rpc(calls.new_id(), fn, args, kwargs, _NO_OPTIONS)
+
+    async def _rpc(
+        self,
+        id: str,
+        fn: Callable[..., Any] | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+    ) -> Handle[Any]:
+        definition = self.registry.called(fn)
+        name = name_of(fn) if definition is None else definition.name
+        payload = self.codec.encode_args(args, kwargs, name, called_by(fn))
+        if definition is not None:
+            definition.check(args, kwargs)
+        store = self._of_loop.here().store.confirming(options.min_replicas, options.fsync)
+        await store.open()
+        call = self._maker(store.keys(id), name, options)(id, payload, self._new_call())
         hint = Any if isinstance(fn, str) else returns_of(fn)
-        make = self._rpc_maker(store.keys(), name, target, timeout, delay)
-        encode, new_call, called = self.codec.encode_args, self._names.call, called_by(fn)
+        if options.pipeline is not None:
+            calls.check_unconfirmed(options.min_replicas, options.fsync)
+            calls.enqueue(options.pipeline, call, self.settings)
+            return Handle(self, PromiseId(id), hint, None, None)
+        [handle] = self._handles([PromiseId(id)], hint)
+        handle._begin(await store.call(call))
+        return handle
+
+    async def _rpc_many(
+        self, fn: Callable[..., Any] | str, many: Iterable[tuple[Any, ...]], options: CallOptions
+    ) -> list[Handle[Any]]:
+        calls.check_unpipelined(options)
+        definition = self.registry.called(fn)
+        name = name_of(fn) if definition is None else definition.name
+        store = self._of_loop.here().store.confirming(options.min_replicas, options.fsync)
+        await store.open()
+        hint = Any if isinstance(fn, str) else returns_of(fn)
+        make = self._maker(store.keys(), name, options)
+        encode = calls.encoder(self.codec, name, called_by(fn), definition.check if definition is not None else None)
+        new_call = self._names.call
         handles: list[Handle[Any]] = []
         for part in calls.in_parts(many):
-            made = [make(id, encode(args, {}, name, called), new_call()) for id, *args in part]
+            made = [make(id, encode(args), new_call()) for id, *args in part]
             begun = self._handles([id for id, *_ in part], hint)
             for handle, created in zip(begun, await store.run(calls.all_of(made)), strict=True):
-                handle.begin(created)
+                handle._begin(created)
             handles += begun
         return handles
 
-    def _rpc_maker(
-        self, keys: Keyspace, name: str, target: str | None, timeout: Duration | None, delay: Duration | datetime | None
-    ) -> Callable[[str, bytes, str], Item[Created]]:
-        return calls.rpc_maker(
-            keys,
-            name,
-            target=target or self._group,
-            timeout=timeout,
-            delay=delay,
-            inbox=self.inbox.name,
-            settings=self.settings,
-        )
+    def _maker(self, keys: Keyspace, name: str, options: CallOptions) -> Callable[[str, bytes, str], Item[Created]]:
+        return calls.rpc_maker(keys, name, options, group=self._group, inbox=self._inbox.name, settings=self.settings)
 
     def _handles(self, ids: Sequence[PromiseId], hint: Any) -> list[Handle[Any]]:
         """For what is about to be created: while the inbox is read anyway, results that come early are not missed."""
-        inbox = self.inbox
+        inbox = self._inbox
         if not inbox.is_listening:
             return [Handle(self, id, hint, None, None) for id in ids]
         expected = inbox.expect_all(ids)
         return [Handle(self, id, hint, None, None, one) for id, one in zip(ids, expected, strict=True)]
+
+    @overload
+    async def gather(self, handles: Sequence[Handle[T]], *, return_exceptions: Literal[False] = False) -> list[T]: ...
+
+    @overload
+    async def gather(self, handles: Sequence[Handle[T]], *, return_exceptions: bool) -> list[T | Exception]: ...
 
     async def gather(self, handles: Sequence[Handle[Any]], *, return_exceptions: bool = False) -> list[Any]:
         """The results of many, in order; what one raised is raised, or with ``return_exceptions`` stands in its place.
 
         Cheaper than ``asyncio.gather``: no task is made for each, and all of them are asked for together.
         """
-        await self.opened()
-        _attach(handles)
+        await self._opened()
+        attach(handles)
         results: list[Any] = []
         for at, handle in enumerate(handles):
             try:
-                ending = handle.known()
+                ending = handle._known()
                 if ending is None:
-                    if handle.is_missed:  # and so are those after it: all together are asked again, not one by one
-                        _attach(handles[at:])
-                    ending = await handle.ending()
-                results.append(handle.value_of(ending))
+                    if handle._is_missed:  # and so are those after it: all together are asked again, not one by one
+                        attach(handles[at:])
+                    ending = await handle._settled()
+                results.append(handle._value_of(ending))
             except Exception as error:
                 if not return_exceptions:
                     raise
                 results.append(error)
         return results
 
-    def attach(self, handles: Iterable[Handle[Any]]) -> None:
-        """Be told of the endings of some handles of this client; what the server answers is not waited for."""
+    def _tell_of(self, handles: Iterable[Handle[Any]]) -> None:
         here = self._of_loop.here()
-        expected = [one for handle in handles if (one := handle.expect()) is not None]
+        expected = [one for handle in handles if (one := handle._expect()) is not None]
         for part in calls.in_parts(expected):
             made = [commands.attach(here.store.keys(one.id), one.id, inbox=here.inbox.name) for one in part]
             here.store.ask(made).add_done_callback(partial(hear_answers, part))
 
-    def expect(self, id: PromiseId) -> Expected:
-        """What the inbox will tell of a promise, once it has been asked for."""
-        return self.inbox.expect(id)
+    @overload
+    def get(self, id: str) -> Handle[Any]: ...
+
+    @overload
+    def get(self, id: str, hint: type[T]) -> Handle[T]: ...
+
+    @overload
+    def get(self, id: str, hint: UnionType) -> Handle[Any]: ...
 
     def get(self, id: str, hint: Any = Any) -> Handle[Any]:
         """A handle for what has this id, its result shaped by ``hint``; whether it exists shows when it is awaited."""
@@ -401,41 +597,41 @@ class Client:
 
     async def describe(self, id: str) -> Description:
         """Everything there is to see of a promise; NotFound if there is none."""
-        store = await self.opened()
+        store = await self._opened()
         return await store.run(calls.describe(store.keys(id), check_id(id), self.codec))
 
     async def export(self, id: str) -> Recording:
         """An execution with its journal, see ``durasleep.runtime.recording``; NotFound if there is none."""
-        store = await self.opened()
+        store = await self._opened()
         return await store.run(calls.export(store.keys(id), check_id(id)))
 
-    async def look(self, id: PromiseId) -> Ending:
+    async def _look(self, id: PromiseId) -> Ending:
         """How a promise stands; NotFound if there is none."""
-        store = await self.opened()
+        store = await self._opened()
         return await store.run(calls.look(store.keys(id), id))
 
-    async def wait(self, id: PromiseId, timeout: Duration | None = None, expected: Expected | None = None) -> Ending:
+    async def _wait(self, id: PromiseId, timeout: Duration | None = None, expected: Expected | None = None) -> Ending:
         """Wait until a promise has settled; WaitTimeout after ``timeout``, and it goes on.
 
         ``expected`` is what the inbox has been told to tell of it since it was created.
         """
         if timeout is None:
-            return await self._wait(id, expected)
-        limit_s = calls.patience_s(timeout)
+            return await self._wait_on(id, expected)
+        limit_s = seconds_of(timeout)
         try:
             async with asyncio.timeout(limit_s):
-                return await self._wait(id, expected)
+                return await self._wait_on(id, expected)
         except TimeoutError:
             raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on") from None
 
-    async def _wait(self, id: PromiseId, expected: Expected | None) -> Ending:
+    async def _wait_on(self, id: PromiseId, expected: Expected | None) -> Ending:
         with Waiting(id) as waiting:
             if self.beside_waits is None or waiting.is_inside:
                 return await self._hear(id, expected)
             return await self.beside_waits(id, self._hear(id, expected))
 
     async def _hear(self, id: PromiseId, expected: Expected | None) -> Ending:
-        store, inbox = await self.opened(), self.inbox
+        store, inbox = await self._opened(), self._inbox
         if expected is not None and expected.inbox is not inbox:
             expected = None  # it tells another event loop
         while True:
@@ -465,10 +661,10 @@ class Client:
         return calls.ending_of_created(id, created)
 
     async def _poll(self, id: PromiseId) -> Ending:
-        ending = await self.look(id)
+        ending = await self._look(id)
         while not ending.is_final:
             await asyncio.sleep(POLL_S)
-            ending = await self.look(id)
+            ending = await self._look(id)
         return ending
 
     async def search(
@@ -485,7 +681,7 @@ class Client:
         Of what is done the latest thousands, with the errors of what has failed. ``Found.is_all`` tells whether a limit
         cut it.
         """
-        store = await self.opened()
+        store = await self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         return await store.run(looking.part(store.keys(), limit))
 
@@ -497,19 +693,19 @@ class Client:
         function: str | None = None,
     ) -> AsyncGenerator[Found]:
         """The same part by part, until there are no more: what is shown may be steered meanwhile."""
-        store = await self.opened()
+        store = await self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         while not looking.is_over or looking.again():
             yield await store.run(looking.part(store.keys()))
 
     async def timers(self, limit: int = 20) -> Timers:
         """What falls due next, soonest first."""
-        store = await self.opened()
+        store = await self._opened()
         return await store.run(search.timers(store.keys(), limit))
 
     async def tree(self, id: str) -> Tree:
         """An execution and all it has called, as one tree; NotFound if there is none."""
-        store = await self.opened()
+        store = await self._opened()
         return await store.run(tree.tree(store.keys, id))
 
     async def cancel(self, id: str, *, force: bool = False) -> Controlled:
@@ -541,12 +737,15 @@ class Client:
         return await self._control("wake", id)
 
     async def reschedule(self, id: str, due: Duration | datetime) -> Controlled:
-        """Move a delayed start, a deadline, a timeout, or a timer, which may be the only one an execution waits for."""
+        """Move a delayed start, a deadline, a timeout, or a timer, which may be the only one an execution waits for.
+
+        ``due`` is seconds, a timedelta, or text such as ``"1h30m"``, from now; or an aware datetime.
+        """
         return await self._control("reschedule", id, due=due)
 
     async def fsck(self, *, repair: bool = False) -> Report:
         """Check everything there is, beside whatever runs; mend what can be mended without guessing, if asked to."""
-        store = await self.opened()
+        store = await self._opened()
         return await store.run(fsck.fsck(store.keys(), repair=repair))
 
     async def forget(self, name: str) -> bool:
@@ -554,7 +753,7 @@ class Client:
 
         What has one is no execution that could go on: an entry or a timer that was not ours, a key of another type.
         """
-        store = await self.opened()
+        store = await self._opened()
         return await store.call(commands.forget(store.keys(), name))
 
     async def diagnose(self) -> list[Diagnosis]:
@@ -562,7 +761,7 @@ class Client:
 
         It only reads.
         """
-        store = await self.opened()
+        store = await self._opened()
         found = doctor.diagnose(await store.run(doctor.look(store.keys())))
         return doctor.worst_first([*found, *await store.run(attention.look(store.keys()))])
 
@@ -571,7 +770,7 @@ class Client:
 
         They fire by it within some seconds. Where none holds back, it changes nothing.
         """
-        store = await self.opened()
+        store = await self._opened()
         keys = store.keys()
         now_ms = await store.run(reads.now_ms(keys))
         await store.call(commands.keep_number(keys.clock_released, now_ms, ttl_s=RELEASE_S))
@@ -579,7 +778,7 @@ class Client:
 
     async def workers(self, group: str | None = None) -> list[str]:
         """Names of the workers of a group that are alive, as far as their beats tell."""
-        store = await self.opened()
+        store = await self._opened()
         keys = store.keys()
         try:
             consumers = await store.call(reads.read_consumers(keys, group or self._group))
@@ -591,5 +790,5 @@ class Client:
     async def _control(
         self, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = ""
     ) -> Controlled:
-        store = await self.opened()
+        store = await self._opened()
         return await store.run(calls.steer(store.keys(id), action, id, due=due, reason=reason))

@@ -1195,10 +1195,7 @@ def _shape_args(
             for value, (name, hint) in zip(args, call.by_position[skip_first:], strict=False)
         ]
         return tuple(shaped), {}
-    try:
-        bound = call.signature.bind(*([None] if skip_first else []), *args, **kwargs)
-    except TypeError as error:
-        raise UsageError(f"{_name(fn)}{call.signature}: {error}") from None
+    bound = _bind(call, fn, args, kwargs, skip_first)
     for index, (name, value) in enumerate(bound.arguments.items()):
         if name not in call.hints or (skip_first and index == 0):
             continue
@@ -1211,6 +1208,133 @@ def _shape_args(
             case _:
                 bound.arguments[name] = _shape(value, hint, what)
     return bound.args[1:] if skip_first else bound.args, bound.kwargs
+
+
+def _bind(
+    call: _Call, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], skip_first: bool
+) -> inspect.BoundArguments:
+    try:
+        return call.signature.bind(*([None] if skip_first else []), *args, **kwargs)
+    except TypeError as error:
+        names = call.signature.parameters
+        unknown = [] if any(one.kind is one.VAR_KEYWORD for one in names.values()) else sorted(kwargs.keys() - names)
+        more = f"; it has no parameter {unknown[0]!r}" if unknown and repr(unknown[0]) not in str(error) else ""
+        raise UsageError(f"{_name(fn)}{call.signature}: {error}{more}") from None
+
+
+# -- calls, before they are sent ---------------------------------------------
+
+
+_SCALARS = frozenset({types.NoneType, bool, int, float, str, bytes})
+"""They hold nothing, and arrive as what they were."""
+_ARRIVE = _SCALARS | {list, dict, tuple, set, frozenset, date, datetime, time, timedelta, UUID, Decimal, complex}
+"""Of these at least the class arrives."""
+_PLAIN_TYPES = frozenset({types.NoneType, bool, int, float, str, bytes, date, datetime, time, timedelta, UUID, Decimal})
+_HOLDING = frozenset({list, dict, tuple, set, frozenset})
+
+
+class _Parameter(msgspec.Struct, frozen=True):
+    """What may be told of its values without reading what is in them."""
+
+    name: str
+    hint: Any
+    fitting: frozenset[Any]
+    """Classes that fit for certain."""
+    told: frozenset[Any]
+    """Classes whose values are shaped here as they will be there."""
+
+
+class _Check(msgspec.Struct, frozen=True):
+    """What a call of a function needs, without its context if it has one."""
+
+    by_position: tuple[_Parameter, ...]
+    fewest: int
+    """Arguments by position that are a whole call; more than there can be if keywords are needed."""
+    most: int
+    by_name: dict[str, _Parameter]
+    """All that may be given by keyword."""
+    required: frozenset[str]
+    is_simple: bool
+    """Whether every parameter has a name of its own, by which it may be given."""
+
+    def takes(self, count: int, names: AbstractSet[str]) -> bool:
+        """Whether so many by position and these by keyword are a whole call; for certain only if it is simple."""
+        if not names:
+            return self.fewest <= count <= self.most
+        given = {one.name for one in self.by_position[:count]}
+        return (
+            self.is_simple
+            and count <= self.most
+            and names <= self.by_name.keys()
+            and names.isdisjoint(given)
+            and self.required <= names | given
+        )
+
+
+def check_call(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], *, skip_first: bool) -> bool:
+    """UsageError, naming the parameter, for a call that ``fn`` would not take; ``skip_first`` is as in ``decode_args``.
+
+    A value that does not fit its hint is told if nothing has to be looked into: a text for a number, a number for a
+    list or a dataclass. All else shows where it arrives. Answers whether nothing depended on the values themselves:
+    other arguments of these classes need not be checked.
+    """
+    check = _check_of(fn, skip_first)
+    if check is None:
+        return True
+    if not check.takes(len(args), kwargs.keys()):
+        _bind(_call_of(fn), fn, args, kwargs, skip_first)
+    by_name = [(value, check.by_name[name]) for name, value in kwargs.items() if name in check.by_name]
+    doubtful = [
+        (value, parameter)
+        for value, parameter in (*zip(args, check.by_position, strict=False), *by_name)
+        if type(value) not in parameter.fitting and type(value) in parameter.told
+    ]
+    for value, parameter in doubtful:
+        _shape(value, parameter.hint, f"argument {parameter.name!r} of {_name(fn)}")
+    return not doubtful
+
+
+@lru_cache(maxsize=1024)
+def _check_of(fn: Callable[..., Any], skip_first: bool) -> _Check | None:
+    """None for a function that does not tell how it is called, as some of C."""
+    try:
+        call = _call_of(fn)
+    except (TypeError, ValueError):
+        return None
+    parameters = list(call.signature.parameters.values())[skip_first:]
+    known = {one.name: _parameter(one.name, call.hints.get(one.name, Any)) for one in parameters}
+    by_position = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    by_name = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    required = {one.name for one in (*by_position, *by_name) if one.default is one.empty}
+    is_open = any(one.kind is one.VAR_POSITIONAL for one in parameters)
+    needs_names = any(one.kind is one.KEYWORD_ONLY and one.name in required for one in parameters)
+    most = sys.maxsize if is_open else len(by_position)
+    return _Check(
+        by_position=tuple([known[one.name] for one in by_position]),
+        fewest=sys.maxsize if needs_names else sum(one.name in required for one in by_position),
+        most=most,
+        by_name={one.name: known[one.name] for one in by_name},
+        required=frozenset(required),
+        is_simple=len(by_name) == len(parameters),
+    )
+
+
+def _parameter(name: str, hint: Any) -> _Parameter:
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    kinds = [typing.get_origin(kind) or kind for kind in kinds]
+    classes = {kind for kind in kinds if isinstance(kind, type)}
+    if len(classes) < len(kinds):
+        return _Parameter(name, hint, frozenset(), frozenset())
+    if classes <= _PLAIN_TYPES:
+        return _Parameter(name, hint, frozenset(classes | {int} if float in classes else classes), _ARRIVE)
+    is_told = all(
+        kind in _PLAIN_TYPES
+        or kind in _HOLDING
+        or dataclasses.is_dataclass(kind)
+        or issubclass(kind, Enum | msgspec.Struct)
+        for kind in classes
+    )
+    return _Parameter(name, hint, frozenset(), _SCALARS if is_told else frozenset())
 
 
 # -- errors ------------------------------------------------------------------

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
-from typing import NewType
+from typing import Any, NewType
 
 import msgspec
 
@@ -38,6 +38,13 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # braces would break hash ta
 CANCEL = Number("0")  # the journal entry that says: you are canceled
 
 _MS = Fraction(1, 1000)
+KEPT_FOR_EVER = -1  # in place of a retention in ms
+
+Duration = float | timedelta | str
+"""Seconds, a timedelta, or text that says its units: ``"30s"``, ``"1h30m"``, ``"2d"``, ``"500ms"``."""
+
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _PLAIN_ID = re.compile(rf"[ -}}]{{1,{ID_BYTES_MAX}}}")  # nearly every id: ASCII up to where '~' stands
 
@@ -163,6 +170,11 @@ class StartChild(msgspec.Struct, frozen=True):
     """An id of its own, or None for ``<owner>~<number>``. With its own id it outlives its parent."""
     detached: bool = False
     """Nobody waits for it: its entry settles when it has been started. It needs an id of its own."""
+    retention_ms: int | None = None
+    """How long it is kept once it has ended, ``KEPT_FOR_EVER`` or None: as its parent's family. Not of a child without
+    an id of its own, which is kept with that family."""
+    start: Due | None = None
+    """When it starts, if not at once."""
 
 
 class StepResult(msgspec.Struct, frozen=True):
@@ -279,13 +291,44 @@ def owner_of(id: str) -> tuple[PromiseId, Number] | None:
     return (PromiseId(owner), Number(number)) if mark else None
 
 
-def duration_ms(duration: float | timedelta, what: str = "duration") -> int:
+def parse_duration(text: str, what: str = "") -> timedelta:
+    """The duration a text means, which says its units; InvalidDuration if it means none."""
+    if not text or _DURATION_PART.sub("", text):
+        raise InvalidDuration(f"{what} {text!r} is not a duration: write 30s, 5m, 1h30m, 2d or 500ms".lstrip())
+    try:
+        return timedelta(seconds=sum(float(n) * _DURATION_UNITS[unit] for n, unit in _DURATION_PART.findall(text)))
+    except OverflowError:
+        raise InvalidDuration(f"{what} {text!r} is longer than any calendar".lstrip()) from None
+
+
+def seconds_of(duration: Duration, what: str = "timeout") -> float:
+    """Of a wait in this process, which is over if that is negative; InvalidDuration for what is no duration."""
+    if isinstance(duration, str):
+        duration = parse_duration(duration, what)
+    number = duration.total_seconds() if isinstance(duration, timedelta) else plain_number(duration)
+    try:
+        seconds = math.nan if number is None else float(number)
+    except OverflowError:
+        return math.inf
+    if math.isnan(seconds):
+        raise InvalidDuration(f"{what} {shown(duration)}: give seconds as a number, a timedelta, or text such as '30s'")
+    return seconds
+
+
+def retention_ms(retention: Duration, what: str = "retention") -> int:
+    """How long what has ended is kept: whole milliseconds, or ``KEPT_FOR_EVER`` for ``"forever"``."""
+    return KEPT_FOR_EVER if retention == "forever" else duration_ms(retention, what)
+
+
+def duration_ms(duration: Duration, what: str = "duration") -> int:
     """Whole milliseconds, rounded up so that nothing is early; InvalidDuration for what cannot be waited for.
 
     Seconds may be any number: an int, a float, a Decimal, a Fraction or one of numpy, but not a bool.
     """
-    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    seconds: Any = duration.total_seconds() if isinstance(duration, timedelta) else duration
     if type(seconds) not in (int, float):
+        if isinstance(seconds, str):
+            return duration_ms(parse_duration(seconds, what), what)
         return _ms_of_number(seconds, what)
     if not 0 <= seconds < math.inf:  # nan is neither
         raise _no_duration(duration, what)
@@ -300,7 +343,7 @@ def _ms_of_number(seconds: object, what: str) -> int:
     """As ``duration_ms``, of a number that is neither an int nor a float itself."""
     number = plain_number(seconds)
     if number is None:
-        raise InvalidDuration(f"{what} {shown(seconds)}: give seconds as a number, or a timedelta")
+        raise InvalidDuration(f"{what} {shown(seconds)}: give seconds as a number, a timedelta, or text such as '30s'")
     if not isinstance(number, Decimal | Fraction):
         return duration_ms(number, what)
     if (isinstance(number, Decimal) and not number.is_finite()) or number < 0:
@@ -339,7 +382,7 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
 
 
-def due_in(duration: float | timedelta, what: str = "duration") -> Due:
+def due_in(duration: Duration, what: str = "duration") -> Due:
     """Due a while after the server's now."""
     return f"+{duration_ms(duration, what)}"  # pyright: ignore[reportReturnType] - hot: calling a NewType costs 0.1 µs
 

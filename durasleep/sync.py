@@ -1,22 +1,26 @@
 """The client without asyncio, for Django, Flask or a script: the same verbs on the same commands."""
 
+# What its classes share with one another is not for their users.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Coroutine, Generator, Iterable
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable
 from datetime import datetime
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from types import UnionType
+from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
 from durasleep import address
 from durasleep.codec import Codec
 from durasleep.errors import StoreUnavailable, WaitTimeout
-from durasleep.model import Disposition, PromiseId, Recording, State, check_id, check_name
-from durasleep.runtime.context import Context
-from durasleep.runtime.definition import called_by, name_of, returns_of
+from durasleep.model import Disposition, Duration, PromiseId, Recording, State, check_id, check_name, seconds_of
+from durasleep.runtime.context import AsyncTask, Workflow
+from durasleep.runtime.definition import Definition, called_by, definition_of, name_of, returns_of
 from durasleep.runtime.waits import Waiting
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.store import attention, calls, commands, doctor, fsck, reads, search, tree
-from durasleep.store.calls import Description, Duration, Ending, Pipeline
+from durasleep.store.calls import CallOptions, Description, Ending, Options, Pipeline
 from durasleep.store.commands import Controlled, Created, Item
 from durasleep.store.connection import AnyClient, Connector, SyncLink
 from durasleep.store.doctor import Diagnosis
@@ -28,12 +32,16 @@ from durasleep.store.store import SyncStore
 from durasleep.store.tree import Tree
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 P = ParamSpec("P")
+
+
+_NO_OPTIONS = CallOptions()
 
 READ_MARGIN_S = 2.0  # a blocking read's connection is given up this long after the read should have ended
 
 
-class Handle(Generic[T]):
+class Handle(Generic[T_co]):
     """An execution or promise; ``result`` waits for it."""
 
     def __init__(
@@ -45,16 +53,20 @@ class Handle(Generic[T]):
         self._hint = hint
         self._ending = ending
 
-    def result(self, timeout: Duration | None = None) -> T:
-        """The value; raises what the execution raised, Canceled or TimedOut, WaitTimeout after ``timeout``."""
+    def result(self, timeout: Duration | None = None) -> T_co:
+        """The value; raises what the execution raised, Canceled or TimedOut.
+
+        WaitTimeout after ``timeout`` (seconds, a timedelta, or text such as ``"30s"``), and it goes on; by default it
+        waits for as long as it takes.
+        """
         if self._ending is None or not self._ending.is_final:
-            self._ending = self._client.wait(self.id, timeout)
+            self._ending = self._client._wait(self.id, timeout)
         return calls.result_of(self._ending, self._client.codec, self._hint)
 
     def done(self) -> bool:
         """Whether it has settled; NotFound if it is not kept any more."""
         if self._ending is None or not self._ending.is_final:
-            self._ending = self._client.look(self.id)
+            self._ending = self._client._look(self.id)
         return self._ending.is_final
 
     def cancel(self, *, force: bool = False) -> str:
@@ -69,15 +81,18 @@ class Promises:
         self._client = client
 
     def create(self, id: str, *, timeout: Duration | datetime | None = None, timer: bool = False) -> Handle[Any]:
-        """Make a promise; after ``timeout`` it is ``timedout``, or, if it is a ``timer``, resolved."""
-        store = self._client.opened()
+        """Make a promise; after ``timeout`` it is ``timedout``, or, if it is a ``timer``, resolved.
+
+        ``timeout`` is seconds, a timedelta, text such as ``"1h30m"``, or an aware datetime; by default there is none.
+        """
+        store = self._client._opened()
         created = store.call(
             calls.create_promise(
                 store.keys(id),
                 id,
                 timeout=timeout,
                 timer=timer,
-                call=self._client.new_call(),
+                call=self._client._new_call(),
                 settings=self._client.settings,
             )
         )
@@ -105,7 +120,7 @@ class Promises:
         return self._settle(id, State.CANCELED, b"")
 
     def _settle(self, id: str, state: State, payload: bytes) -> bool:
-        store = self._client.opened()
+        store = self._client._opened()
         return store.call(calls.settle(store.keys(id), id, state, payload)).by_us
 
 
@@ -118,7 +133,84 @@ class _Waiting:
         """The entry of the inbox that it has read last."""
 
 
-class Client:
+class _Starts:
+    """The verb that is the same with options and without."""
+
+    __slots__ = ()
+
+    @overload
+    def start(self, fn: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    @overload
+    def start(self, fn: AsyncTask[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    @overload
+    def start(self, fn: str, /, *args: Any, **kwargs: Any) -> Handle[Any]: ...
+
+    @overload
+    def start(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    def start(self, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Handle[Any]:
+        """Start ``fn`` with these arguments under an id of ours, a new one each time; it is ``.id`` of the handle.
+
+        Those made later sort behind. UsageError as for ``rpc``.
+        """
+        return self._start(fn, args, kwargs)
+
+    def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
+        raise NotImplementedError
+
+
+class Caller(_Starts):
+    """Calls with options of their own, which ``client.options(...)`` gives; it may be kept and used again.
+
+    What follows the function are its own arguments, whatever their names.
+    """
+
+    __slots__ = ("_client", "_options")
+
+    def __init__(self, client: Client, options: CallOptions) -> None:
+        self._client = client
+        self._options = options
+
+    @overload
+    def rpc(self, id: str, fn: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    @overload
+    def rpc(self, id: str, fn: AsyncTask[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    @overload
+    def rpc(self, id: str, fn: str, /, *args: Any, **kwargs: Any) -> Handle[Any]: ...
+
+    @overload
+    def rpc(self, id: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    def rpc(self, id: str, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Handle[Any]:
+        """Start ``fn`` under ``id``, or attach to the execution that has this id: see ``rpc`` of the client."""
+        return self._client._rpc(id, fn, args, kwargs, self._options)
+
+    @overload
+    def rpc_many(self, fn: Callable[..., Awaitable[T]], many: Iterable[tuple[Any, ...]], /) -> list[Handle[T]]: ...
+
+    @overload
+    def rpc_many(self, fn: str, many: Iterable[tuple[Any, ...]], /) -> list[Handle[Any]]: ...
+
+    @overload
+    def rpc_many(self, fn: Callable[..., T], many: Iterable[tuple[Any, ...]], /) -> list[Handle[T]]: ...
+
+    def rpc_many(self, fn: Callable[..., Any] | str, many: Iterable[tuple[Any, ...]], /) -> list[Handle[Any]]:
+        """Start ``fn`` many times, each with an id and its arguments: see ``rpc_many`` of the client."""
+        return self._client._rpc_many(fn, many, self._options)
+
+    def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
+        return self._client._rpc(calls.new_id(), fn, args, kwargs, self._options)
+
+
+def _definition_of(fn: Callable[..., Any] | str) -> Definition | None:
+    return None if isinstance(fn, str) else definition_of(fn)
+
+
+class Client(_Starts):
     """Starts, awaits and steers executions in one namespace. Connects at the first call.
 
     One client serves all threads and forked children: each has a connection of its own, made when it first calls.
@@ -144,11 +236,11 @@ class Client:
         self._store = SyncStore(connector, namespace=check_name(namespace, "namespace"), settings=settings)
         self._reader: SyncLink = self._store.link(settings.read_block_s + READ_MARGIN_S)
 
-    def new_call(self) -> str:
+    def _new_call(self) -> str:
         """A name for one call, under which it may be repeated."""
         return self._names.call()
 
-    def opened(self) -> SyncStore:
+    def _opened(self) -> SyncStore:
         """The store, connected and checked."""
         self._store.open()
         return self._store
@@ -168,7 +260,7 @@ class Client:
     def rpc(
         self,
         id: str,
-        fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, T]],
+        fn: Callable[..., Awaitable[T]],
         *args: Any,
         target: str | None = None,
         timeout: Duration | None = None,
@@ -183,7 +275,7 @@ class Client:
     def rpc(
         self,
         id: str,
-        fn: Callable[..., Any] | str,
+        fn: str,
         *args: Any,
         target: str | None = None,
         timeout: Duration | None = None,
@@ -193,6 +285,21 @@ class Client:
         fsync: bool | None = None,
         **kwargs: Any,
     ) -> Handle[Any]: ...
+
+    @overload
+    def rpc(
+        self,
+        id: str,
+        fn: Callable[..., T],
+        *args: Any,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+        pipeline: Pipeline | None = None,
+        min_replicas: int | None = None,
+        fsync: bool | None = None,
+        **kwargs: Any,
+    ) -> Handle[T]: ...
 
     def rpc(
         self,
@@ -208,19 +315,41 @@ class Client:
         **kwargs: Any,
     ) -> Handle[Any]:
         """Start ``fn`` under ``id``, or attach to what has this id: see ``durasleep.client.Client.rpc``."""
-        name = name_of(fn)
-        payload = self.codec.encode_args(args, kwargs, name, called_by(fn))
-        store = self._store.confirming(min_replicas, fsync)
-        store.open()
-        make = self._rpc_maker(store.keys(id), name, target, timeout, delay)
-        call = make(id, payload, self.new_call())
-        hint = Any if isinstance(fn, str) else returns_of(fn)
-        if pipeline is not None:
-            calls.check_unconfirmed(min_replicas, fsync)
-            calls.enqueue(pipeline, call, self.settings)
-            return Handle(self, PromiseId(id), hint, None, None)
-        created = store.call(call)
-        return Handle(self, PromiseId(id), hint, created.disposition, calls.ending_of_created(PromiseId(id), created))
+        options = CallOptions(target, timeout, delay, None, pipeline, min_replicas, fsync)
+        return self._rpc(id, fn, args, kwargs, options)
+
+    @overload
+    def rpc_many(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        many: Iterable[tuple[Any, ...]],
+        *,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+    ) -> list[Handle[T]]: ...
+
+    @overload
+    def rpc_many(
+        self,
+        fn: str,
+        many: Iterable[tuple[Any, ...]],
+        *,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+    ) -> list[Handle[Any]]: ...
+
+    @overload
+    def rpc_many(
+        self,
+        fn: Callable[..., T],
+        many: Iterable[tuple[Any, ...]],
+        *,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+    ) -> list[Handle[T]]: ...
 
     def rpc_many(
         self,
@@ -232,31 +361,70 @@ class Client:
         delay: Duration | datetime | None = None,
     ) -> list[Handle[Any]]:
         """Start ``fn`` many times: see ``durasleep.client.Client.rpc_many``."""
-        name = name_of(fn)
-        store = self.opened()
+        return self._rpc_many(fn, many, CallOptions(target, timeout, delay))
+
+    def options(self, **options: Unpack[Options]) -> Caller:
+        """The verbs with options: see ``durasleep.client.Client.options``."""
+        return Caller(self, CallOptions(**options).checked())
+
+    def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
+        return self._rpc(calls.new_id(), fn, args, kwargs, _NO_OPTIONS)
+
+    def _rpc(
+        self,
+        id: str,
+        fn: Callable[..., Any] | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+    ) -> Handle[Any]:
+        definition = _definition_of(fn)
+        name = name_of(fn) if definition is None else definition.name
+        payload = self.codec.encode_args(args, kwargs, name, called_by(fn))
+        if definition is not None:
+            definition.check(args, kwargs)
+        store = self._store.confirming(options.min_replicas, options.fsync)
+        store.open()
+        call = self._maker(store.keys(id), name, options)(id, payload, self._new_call())
         hint = Any if isinstance(fn, str) else returns_of(fn)
-        make = self._rpc_maker(store.keys(), name, target, timeout, delay)
-        encode, new_call, called = self.codec.encode_args, self._names.call, called_by(fn)
+        if options.pipeline is not None:
+            calls.check_unconfirmed(options.min_replicas, options.fsync)
+            calls.enqueue(options.pipeline, call, self.settings)
+            return Handle(self, PromiseId(id), hint, None, None)
+        created = store.call(call)
+        return Handle(self, PromiseId(id), hint, created.disposition, calls.ending_of_created(PromiseId(id), created))
+
+    def _rpc_many(
+        self, fn: Callable[..., Any] | str, many: Iterable[tuple[Any, ...]], options: CallOptions
+    ) -> list[Handle[Any]]:
+        calls.check_unpipelined(options)
+        definition = _definition_of(fn)
+        name = name_of(fn) if definition is None else definition.name
+        store = self._store.confirming(options.min_replicas, options.fsync)
+        store.open()
+        hint = Any if isinstance(fn, str) else returns_of(fn)
+        make = self._maker(store.keys(), name, options)
+        encode = calls.encoder(self.codec, name, called_by(fn), definition.check if definition is not None else None)
+        new_call = self._names.call
         handles: list[Handle[Any]] = []
         for part in calls.in_parts(many):
-            made = [make(id, encode(args, {}, name, called), new_call()) for id, *args in part]
+            made = [make(id, encode(args), new_call()) for id, *args in part]
             for (id, *_), created in zip(part, store.run(calls.all_of(made)), strict=True):
                 ending = calls.ending_of_created(PromiseId(id), created)
                 handles.append(Handle(self, PromiseId(id), hint, created.disposition, ending))
         return handles
 
-    def _rpc_maker(
-        self, keys: Keyspace, name: str, target: str | None, timeout: Duration | None, delay: Duration | datetime | None
-    ) -> Callable[[str, bytes, str], Item[Created]]:
-        return calls.rpc_maker(
-            keys,
-            name,
-            target=target or self._group,
-            timeout=timeout,
-            delay=delay,
-            inbox="",
-            settings=self.settings,
-        )
+    def _maker(self, keys: Keyspace, name: str, options: CallOptions) -> Callable[[str, bytes, str], Item[Created]]:
+        return calls.rpc_maker(keys, name, options, group=self._group, inbox="", settings=self.settings)
+
+    @overload
+    def get(self, id: str) -> Handle[Any]: ...
+
+    @overload
+    def get(self, id: str, hint: type[T]) -> Handle[T]: ...
+
+    @overload
+    def get(self, id: str, hint: UnionType) -> Handle[Any]: ...
 
     def get(self, id: str, hint: Any = Any) -> Handle[Any]:
         """A handle for what has this id, its result shaped by ``hint``."""
@@ -264,28 +432,28 @@ class Client:
 
     def describe(self, id: str) -> Description:
         """Everything there is to see of a promise; NotFound if there is none."""
-        store = self.opened()
+        store = self._opened()
         return store.run(calls.describe(store.keys(id), check_id(id), self.codec))
 
     def export(self, id: str) -> Recording:
         """An execution with its journal; NotFound if there is none."""
-        store = self.opened()
+        store = self._opened()
         return store.run(calls.export(store.keys(id), check_id(id)))
 
-    def look(self, id: PromiseId) -> Ending:
+    def _look(self, id: PromiseId) -> Ending:
         """How a promise stands; NotFound if there is none."""
-        store = self.opened()
+        store = self._opened()
         return store.run(calls.look(store.keys(id), id))
 
-    def wait(self, id: PromiseId, timeout: Duration | None = None) -> Ending:
+    def _wait(self, id: PromiseId, timeout: Duration | None = None) -> Ending:
         """Block until a promise has settled; WaitTimeout after ``timeout``, and it goes on."""
-        limit_s = calls.patience_s(timeout)
+        limit_s = None if timeout is None else seconds_of(timeout)
         with Waiting(id):
             return self._hear(id, limit_s)
 
     def _hear(self, id: PromiseId, limit_s: float | None) -> Ending:
         give_up_at = None if limit_s is None else time.monotonic() + limit_s
-        store = self.opened()
+        store = self._opened()
         keys = store.keys(id)
         tells_inbox = store.call(reads.read_head(keys, id)) is not None
         while True:
@@ -293,7 +461,7 @@ class Client:
                 created = store.call(commands.attach(keys, id, inbox=self._waiting.here().inbox))
                 ending = calls.ending_of_created(id, created)
             else:
-                ending = self.look(id)  # an entry of a journal tells no inbox
+                ending = self._look(id)  # an entry of a journal tells no inbox
             if ending.is_final:
                 return ending
             left_s = self.settings.read_block_s if give_up_at is None else give_up_at - time.monotonic()
@@ -333,7 +501,7 @@ class Client:
         Of what is done the latest thousands, with the errors of what has failed. ``Found.is_all`` tells whether a limit
         cut it.
         """
-        store = self.opened()
+        store = self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         return store.run(looking.part(store.keys(), limit))
 
@@ -345,19 +513,19 @@ class Client:
         function: str | None = None,
     ) -> Generator[Found]:
         """The same part by part, until there are no more: what is shown may be steered meanwhile."""
-        store = self.opened()
+        store = self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         while not looking.is_over or looking.again():
             yield store.run(looking.part(store.keys()))
 
     def timers(self, limit: int = 20) -> Timers:
         """What falls due next, soonest first."""
-        store = self.opened()
+        store = self._opened()
         return store.run(search.timers(store.keys(), limit))
 
     def tree(self, id: str) -> Tree:
         """An execution and all it has called, as one tree; NotFound if there is none."""
-        store = self.opened()
+        store = self._opened()
         return store.run(tree.tree(store.keys, id))
 
     def cancel(self, id: str, *, force: bool = False) -> Controlled:
@@ -394,12 +562,12 @@ class Client:
 
     def fsck(self, *, repair: bool = False) -> Report:
         """Check everything there is, beside whatever runs; mend what can be mended without guessing, if asked to."""
-        store = self.opened()
+        store = self._opened()
         return store.run(fsck.fsck(store.keys(), repair=repair))
 
     def forget(self, name: str) -> bool:
         """Strike a name that was put aside, as ``fsck`` and ``search`` show it; false if there is no such name."""
-        store = self.opened()
+        store = self._opened()
         return store.call(commands.forget(store.keys(), name))
 
     def diagnose(self) -> list[Diagnosis]:
@@ -407,10 +575,10 @@ class Client:
 
         It only reads.
         """
-        store = self.opened()
+        store = self._opened()
         found = doctor.diagnose(store.run(doctor.look(store.keys())))
         return doctor.worst_first([*found, *store.run(attention.look(store.keys()))])
 
     def _control(self, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = "") -> Controlled:
-        store = self.opened()
+        store = self._opened()
         return store.run(calls.steer(store.keys(id), action, id, due=due, reason=reason))

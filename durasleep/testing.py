@@ -11,6 +11,9 @@ deadlines, retries and schedules go by it. The process's own clock goes on, step
 their time by it, and what Redis itself removes after a time (results, after their retention) goes by the server's.
 """
 
+# What an Env shares with what makes it is not for its users.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -25,14 +28,14 @@ from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from typing import Any, Self, TypeVar
 
-from durasleep.app import Durasleep
-from durasleep.client import Handle
+from durasleep.app import Durasleep, pointed_at
+from durasleep.client import Handle, store_of
 from durasleep.errors import Mismatch, Stalled, UsageError
 from durasleep.model import Kind, Place, PromiseId, State, check_id, duration_ms
 from durasleep.runtime.definition import definition_of
 from durasleep.runtime.recording import Verdict, check
 from durasleep.runtime.waits import Wait
-from durasleep.store import reads
+from durasleep.store import calls, reads
 from durasleep.store.calls import Ending
 from durasleep.store.commands import Command, Fired
 from durasleep.store.connection import AnyClient
@@ -126,8 +129,12 @@ class Env:
                 await self._check(deadline, fired, f"{handle.id} has not ended")
                 await self._move(fired, fired.next_due_ms)
 
+    async def _has_settled(self, id: PromiseId) -> bool:
+        store = await store_of(self.app)
+        return (await store.run(calls.look(store.keys(id), id))).is_final
+
     async def _head(self, id: PromiseId) -> Head | None:
-        store = await self.app.opened()
+        store = await store_of(self.app)
         return await store.call(reads.read_head(store.keys(id), id))
 
     @contextmanager
@@ -139,8 +146,8 @@ class Env:
         finally:
             self._moving -= 1
 
-    async def watch(self, id: PromiseId, hearing: Coroutine[Any, Any, Ending]) -> Ending:
-        """Wait for a result, or raise Stalled once nothing runs and nothing is due any more; called for you."""
+    async def _watch(self, id: PromiseId, hearing: Coroutine[Any, Any, Ending]) -> Ending:
+        """Wait for a result, or raise Stalled once nothing runs and nothing is due any more."""
         if asyncio.get_running_loop() is not self._loop:  # the workers are of ours, and can be asked in it alone
             return await hearing
         waiting = asyncio.ensure_future(hearing)
@@ -167,7 +174,7 @@ class Env:
             fired = await self._any_worker().fire()
             if fired.due or fired.closing or await self._is_busy():
                 return False
-        return not (await self.app.look(id)).is_final
+        return not await self._has_settled(id)
 
     async def _what_keeps(self, id: PromiseId) -> str:
         description = await self.app.describe(id)
@@ -274,8 +281,8 @@ class Env:
         """The workers die as by kill -9, and others take over at once what they held."""
         dead = [await self._stop(group) for group in tuple(self._workers)]
         for group in self.groups:
-            await self.begin(group)
-        store = await self.app.opened()
+            await self._begin(group)
+        store = await store_of(self.app)
         for worker in dead:
             beat = await store.call(reads.read_beat(store.keys(), worker.consumer))
             await take_over(
@@ -288,8 +295,8 @@ class Env:
 
     # -- its parts
 
-    async def begin(self, group: str) -> None:
-        """Start the worker of a group; called for you."""
+    async def _begin(self, group: str) -> None:
+        """Start the worker of a group."""
         worker = self.app.worker(group=group, concurrency=self._concurrency, stand_ins=self._stand_ins)
         running = asyncio.create_task(worker.run(), name=f"durasleep-test-{group}")
         ready = asyncio.create_task(worker.ready.wait())
@@ -305,12 +312,12 @@ class Env:
         await running
         return worker
 
-    async def close(self) -> None:
-        """End the workers and remove everything that was kept; called for you."""
+    async def _close(self) -> None:
+        """End the workers and remove everything that was kept."""
         for group in tuple(self._workers):
             await self._stop(group)
         await self.app.aclose()  # its inbox would come back while the rest is removed
-        store = await self.app.opened()
+        store = await store_of(self.app)
         for pattern in (f"{store.keys().tag}*", f"{{{self.app.namespace}}}:*"):
             cursor = b"0"
             while True:
@@ -333,9 +340,9 @@ class Env:
         if not waiting.issuperset(held):
             return True
         for wait in waits:
-            if (await self.app.look(wait.awaited)).is_final:
+            if await self._has_settled(wait.awaited):
                 return True  # it is about to hear of that
-        store = await self.app.opened()
+        store = await store_of(self.app)
         queues = [
             queue for worker, _ in self._workers.values() for queue in (worker.group, f"{worker.group}/{worker.name}")
         ]
@@ -346,11 +353,11 @@ class Env:
 
     async def _move(self, seen: Fired, instant_ms: int) -> None:
         if instant_ms > _ms(seen):
-            await self.stand_at(instant_ms)
+            await self._stand_at(instant_ms)
 
-    async def stand_at(self, instant_ms: int) -> None:
-        """Set the clock to an instant, in ms since 1970; called for you."""
-        store = await self.app.opened()
+    async def _stand_at(self, instant_ms: int) -> None:
+        """Set the clock to an instant, in ms since 1970."""
+        store = await store_of(self.app)
         await store.call(Command([b"SET", store.keys().clock.encode(), b"=%d" % instant_ms], lambda reply: reply))
 
     def _function(self, fn: Function | str) -> Function:
@@ -493,15 +500,15 @@ async def env(
     )
     source = _fake() if redis is None else redis
     async with AsyncExitStack() as stack:
-        stack.enter_context(app.pointed_at(source, namespace=f"test-{secrets.token_hex(6)}", settings=settings))
+        stack.enter_context(pointed_at(app, source, namespace=f"test-{secrets.token_hex(6)}", settings=settings))
         stack.push_async_callback(app.aclose)
         made = Env(app, groups or (app.group,), concurrency=concurrency, patience_s=patience_s)
-        store = await app.opened()
-        stack.push_async_callback(made.close)
-        await made.stand_at(await store.run(reads.now_ms(store.keys())))
-        app.beside_waits = made.watch
+        store = await store_of(app)
+        stack.push_async_callback(made._close)
+        await made._stand_at(await store.run(reads.now_ms(store.keys())))
+        app.beside_waits = made._watch
         for group in made.groups:
-            await made.begin(group)
+            await made._begin(group)
         yield made
 
 

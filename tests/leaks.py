@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import redis
 
-from durasleep.model import owner_of, root_of
+from durasleep.model import KEPT_FOR_EVER, owner_of, root_of
 from durasleep.store.keys import LIMIT, F
 
 _SCAN_COUNT = 1000
@@ -45,6 +45,11 @@ class Partition:
         key = self.keys.get(("promise", id))
         return key is not None and F["birth"] in key.fields and F["state"] not in key.fields
 
+    def is_kept_for_ever(self, id: str) -> bool:
+        """Whether that is how long what ends in its family was to be kept."""
+        root = self.keys.get(("promise", root_of(id)))
+        return root is not None and root.fields.get(F["retention"]) == str(KEPT_FOR_EVER)
+
     def is_closing(self, id: str) -> bool:
         """Whether the firer will come by: this promise or one above it waits in ``closing``."""
         closing = self.items("closing")
@@ -72,7 +77,7 @@ def _promise(all: Partition, name: str, key: Key) -> str:
         return "no birth, so not a promise"
     if all.is_pending(name):
         return "" if key.ttl_ms is None else "pending, but expires"
-    if key.ttl_ms is not None or all.is_pending(root_of(name)) or all.is_closing(name):
+    if key.ttl_ms is not None or all.is_pending(root_of(name)) or all.is_closing(name) or all.is_kept_for_ever(name):
         return ""
     return "settled, its root is not pending, and it has no TTL"
 

@@ -17,7 +17,7 @@ from durasleep.cli import address, values, view
 from durasleep.cli.durations import parse_duration
 from durasleep.cli.options import FsyncOption, JsonOption, NamespaceOption, ReplicasOption, UrlOption
 from durasleep.cli.watch import Watch
-from durasleep.client import Handle
+from durasleep.client import Handle, ending_of
 from durasleep.errors import DurasleepError, WaitTimeout
 from durasleep.model import Disposition, PromiseId, Target, parse_target
 from durasleep.store import calls
@@ -93,7 +93,7 @@ async def _rpc(
 
 async def _wait(client: Durasleep, id: PromiseId, target: Target, limit: timedelta | None) -> Ending:
     """How it ended; meanwhile, on a terminal, what it waits for."""
-    waiting = asyncio.ensure_future(client.wait(id, limit))
+    waiting = asyncio.ensure_future(ending_of(client, id, limit))
     with view.waiting(f"{id}: started") as show:
         watch = Watch(client, id, target, show)
         try:

@@ -15,6 +15,7 @@ from durasleep.app import Durasleep
 from durasleep.cli import address, tables, values, view
 from durasleep.cli.durations import parse_duration, parse_instant
 from durasleep.cli.options import FunctionOption, GroupFilter, NamespaceOption, StatusOption, UrlOption
+from durasleep.client import store_of
 from durasleep.errors import DurasleepError, StoreUnavailable, UsageError
 from durasleep.model import State
 from durasleep.store.commands import Controlled
@@ -186,7 +187,7 @@ async def _look(client: Durasleep, looking: Search) -> Found:
 
 async def _next_part(client: Durasleep, looking: Search) -> Found:
     """The next that were found; none if there are no more."""
-    store = await client.opened()
+    store = await store_of(client)
     while not looking.is_over or looking.again():
         if found := await store.run(looking.part(store.keys())):
             return found

@@ -1,5 +1,8 @@
 """``ctx``: what a workflow may ask for. Each durable call takes its number at once and returns a future."""
 
+# What its classes share with one another is not for their users.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -11,8 +14,8 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from types import FrameType
-from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, overload
+from types import FrameType, UnionType
+from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 import msgspec
@@ -20,6 +23,8 @@ import msgspec
 from durasleep.codec import Codec
 from durasleep.errors import DefinitionError, Detached, NotSerializable, Stuck, UsageError
 from durasleep.model import (
+    Due,
+    Duration,
     Kind,
     Number,
     PromiseId,
@@ -34,6 +39,7 @@ from durasleep.model import (
     duration_ms,
     parse_target,
     plain_number,
+    retention_ms,
 )
 from durasleep.runtime.definition import (
     Definition,
@@ -52,6 +58,9 @@ from durasleep.runtime.waits import is_in_line
 
 P = ParamSpec("P")
 T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 
 _log = logging.getLogger("durasleep.workflow")
 
@@ -94,8 +103,8 @@ class Context:
 
     # -- waiting
 
-    def sleep(self, duration: float | timedelta, *, name: str = "") -> DurableFuture[None]:
-        """Pause for some seconds, or a timedelta: never shorter, and across restarts."""
+    def sleep(self, duration: Duration, *, name: str = "") -> DurableFuture[None]:
+        """Pause for some seconds, a timedelta, or text such as ``"1h30m"``: never shorter, and across restarts."""
         due = due_in(duration, "sleep")
         if name:
             check_label(name)
@@ -106,12 +115,28 @@ class Context:
         due = due_at(instant)
         return self._journal.call(Kind.TIMER, check_label(name), None, lambda number: StartTimer(number, name, due))
 
-    def promise(self, *, timeout: float | timedelta | None = None, name: str = "") -> DurableFuture[Any]:
-        """Something to be settled from outside, by its ``.id``; raises TimedOut once ``timeout`` has passed."""
-        due = None if timeout is None else due_in(timeout, "timeout")
-        return self._journal.call(Kind.PROMISE, check_label(name), Any, lambda number: StartPromise(number, name, due))
+    @overload
+    def promise(self, /, *, timeout: Duration | None = None, name: str = "") -> DurableFuture[Any]: ...
+    @overload
+    def promise(self, hint: type[T], /, *, timeout: Duration | None = None, name: str = "") -> DurableFuture[T]: ...
+    @overload
+    def promise(self, hint: UnionType, /, *, timeout: Duration | None = None, name: str = "") -> DurableFuture[Any]: ...
+    def promise(self, hint: Any = Any, /, *, timeout: Duration | None = None, name: str = "") -> DurableFuture[Any]:
+        """Something to be settled from outside, by its ``.id``, with a value shaped by ``hint``.
 
-    async def race(self, *awaitables: Awaitable[T]) -> Winner[T]:
+        Raises TimedOut once ``timeout`` (seconds, a timedelta, or text such as ``"3d"``) has passed; by default it
+        waits for as long as it takes.
+        """
+        due = None if timeout is None else due_in(timeout, "timeout")
+        return self._journal.call(Kind.PROMISE, check_label(name), hint, lambda number: StartPromise(number, name, due))
+
+    @overload
+    async def race(self, first: Awaitable[A], second: Awaitable[B], /) -> Winner[A | B]: ...
+    @overload
+    async def race(self, first: Awaitable[A], second: Awaitable[B], third: Awaitable[C], /) -> Winner[A | B | C]: ...
+    @overload
+    async def race(self, *awaitables: Awaitable[T]) -> Winner[T]: ...
+    async def race(self, *awaitables: Awaitable[Any]) -> Winner[Any]:
         """Wait for the first of several and take the others back, in one commit; raises what the first one raised.
 
         ``approval or three days``: ``winner = await ctx.race(ctx.promise(name="approval"), ctx.sleep(...))``, and
@@ -143,7 +168,7 @@ class Context:
         fn: Callable[..., Awaitable[T]],
         /,
         *args: Any,
-        timeout: float | timedelta,
+        timeout: Duration,
         retry: Retry | None = None,
         **kwargs: Any,
     ) -> DurableFuture[T]: ...
@@ -157,7 +182,7 @@ class Context:
         fn: Callable[..., T],
         /,
         *args: Any,
-        timeout: float | timedelta,
+        timeout: Duration,
         retry: Retry | None = None,
         **kwargs: Any,
     ) -> DurableFuture[T]: ...
@@ -166,13 +191,14 @@ class Context:
         fn: Callable[..., Any],
         /,
         *args: Any,
-        timeout: float | timedelta | None = None,
+        timeout: Duration | None = None,
         retry: Retry | None = None,
         **kwargs: Any,
     ) -> DurableFuture[Any]:
         """Run a plain function or a task as a step in this worker: at least once, and its result counts once.
 
-        ``timeout`` is for each attempt; a task's own timeout and retry hold where none is given.
+        ``timeout`` (seconds, a timedelta, or text such as ``"30s"``) is for each attempt; a task's own timeout and
+        retry hold where none is given.
         """
         definition = _step_of(fn)
         if definition is not None:
@@ -197,8 +223,8 @@ class Context:
         _step_of(fn)
         self._cleanups.append((fn, args, kwargs))
 
-    async def clean_up(self) -> None:
-        """What ``on_cancel`` has asked for, if the workflow was canceled and does not go on; called for you."""
+    async def _clean_up(self) -> None:
+        """What ``on_cancel`` has asked for, if the workflow was canceled and does not go on."""
         errors: list[Exception] = []
         is_undone = self._loop.canceled and self._loop.continued is None
         while is_undone and self._cleanups:
@@ -220,7 +246,7 @@ class Context:
         *args: Any,
         id: str | None = None,
         target: str | None = None,
-        timeout: float | timedelta | None = None,
+        timeout: Duration | None = None,
         **kwargs: Any,
     ) -> DurableFuture[T]: ...
     @overload
@@ -231,7 +257,7 @@ class Context:
         *args: Any,
         id: str | None = None,
         target: str | None = None,
-        timeout: float | timedelta | None = None,
+        timeout: Duration | None = None,
         **kwargs: Any,
     ) -> DurableFuture[Any]: ...
     @overload
@@ -242,7 +268,7 @@ class Context:
         *args: Any,
         id: str | None = None,
         target: str | None = None,
-        timeout: float | timedelta | None = None,
+        timeout: Duration | None = None,
         **kwargs: Any,
     ) -> DurableFuture[T]: ...
     def rpc(
@@ -252,25 +278,18 @@ class Context:
         *args: Any,
         id: str | None = None,
         target: str | None = None,
-        timeout: float | timedelta | None = None,
+        timeout: Duration | None = None,
         **kwargs: Any,
     ) -> DurableFuture[Any]:
         """Start a workflow or task as an execution of its own, and await its result.
 
         With an ``id`` it attaches to what runs under it, and outlives this workflow; Stuck if that is this workflow,
-        or the one its family began with, which would wait for one another. Raises what it raised, Canceled, or
-        TimedOut once ``timeout`` has passed.
+        or the one its family began with, which would wait for one another. ``target`` says who runs it, a group or
+        ``"poll://uni@group/worker"``; by default it is the queue of this workflow. Raises what it raised, Canceled, or
+        TimedOut once ``timeout`` (seconds, a timedelta, or text such as ``"1h30m"``) has passed; UsageError for
+        arguments ``fn`` would not take. For arguments of these names, and more options, see ``options``.
         """
-        function = name_of(fn)
-        child_id = None if id is None else self._other_id(id)
-        queue = None if target is None else parse_target(target).queue
-        due = None if timeout is None else due_in(timeout, "timeout")
-
-        def start(number: Number) -> StartChild:
-            payload = self._codec.encode_args(args, kwargs, f"arguments of {function}", called_by(fn))
-            return StartChild(number, function, payload, queue, due, child_id)
-
-        return self._journal.call(Kind.CHILD, function, _result_hint(fn), start, child_id)
+        return self._rpc(fn, args, kwargs, _ChildOptions.of(id, target, timeout))
 
     def detached(
         self,
@@ -279,25 +298,92 @@ class Context:
         *args: Any,
         id: str | None = None,
         target: str | None = None,
-        timeout: float | timedelta | None = None,
+        timeout: Duration | None = None,
         **kwargs: Any,
     ) -> DurableFuture[str]:
         """Start an execution that goes its own way: not awaited, not canceled with this one.
 
-        Awaiting it gives its id, once it has been started; one that exists under ``id`` is left as it is.
+        Awaiting it gives its id, once it has been started; one that exists under ``id`` is left as it is. ``target``
+        and ``timeout`` are as for ``rpc``.
         """
-        function = name_of(fn)
+        return self._detached(fn, args, kwargs, _ChildOptions.of(id, target, timeout))
+
+    def options(
+        self,
+        *,
+        id: str | None = None,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+        retention: Duration | None = None,
+    ) -> ContextCaller:
+        """``rpc`` and ``detached`` with options, whose arguments are the function's own, whatever their names.
+
+        ``id``, ``target`` and ``timeout`` are as for ``rpc``. ``delay`` puts off its start: seconds, a timedelta, or
+        text such as ``"1h30m"``, from now, or an aware datetime. ``retention`` is how long it is kept after its end:
+        seconds, a timedelta, text such as ``"30d"``, or ``"forever"``; by default as long as this workflow's family. It
+        is for what has an id of its own: other children are kept with their family.
+        """
+        return ContextCaller(self, _ChildOptions.of(id, target, timeout, delay, retention))
+
+    def _rpc(
+        self,
+        fn: Callable[..., Any] | Definition | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: _ChildOptions,
+    ) -> DurableFuture[Any]:
+        if options.id is not None:
+            self._check_other(options.id)
+        if options.id is None and options.retention_ms is not None:
+            raise UsageError("a child without an id of its own is kept with its family: give it an id, or no retention")
+        start = self._child_maker(fn, args, kwargs, options, options.id)
+        return self._journal.call(Kind.CHILD, name_of(fn), _result_hint(fn), start, options.id)
+
+    def _detached(
+        self,
+        fn: Callable[..., Any] | Definition | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: _ChildOptions,
+    ) -> DurableFuture[str]:
         if self._loop.detaching:
-            return self._journal.call(Kind.DETACHED, function, str, _never)
-        child_id = check_new_id(id) if id is not None else self._free_id()
-        queue = None if target is None else parse_target(target).queue
-        due = None if timeout is None else due_in(timeout, "timeout")
+            return self._journal.call(Kind.DETACHED, name_of(fn), str, _never)
+        child_id = self._free_id() if options.id is None else options.id
+        start = self._child_maker(fn, args, kwargs, options, child_id, detached=True)
+        return self._journal.call(Kind.DETACHED, name_of(fn), str, start, child_id)
+
+    def _child_maker(
+        self,
+        fn: Callable[..., Any] | Definition | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: _ChildOptions,
+        child_id: PromiseId | None,
+        *,
+        detached: bool = False,
+    ) -> Callable[[Number], StartChild]:
+        """What asks for a child, if the journal lacks it: only then it matters whether its arguments fit."""
+        function = name_of(fn)
 
         def start(number: Number) -> StartChild:
             payload = self._codec.encode_args(args, kwargs, f"arguments of {function}", called_by(fn))
-            return StartChild(number, function, payload, queue, due, child_id, detached=True)
+            definition = None if isinstance(fn, str) else fn if isinstance(fn, Definition) else definition_of(fn)
+            if definition is not None:
+                definition.check(args, kwargs)
+            return StartChild(
+                number,
+                function,
+                payload,
+                options.queue,
+                options.due,
+                child_id,
+                detached,
+                options.retention_ms,
+                options.start,
+            )
 
-        return self._journal.call(Kind.DETACHED, function, str, start, child_id)
+        return start
 
     def continue_as_new(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Go on as a new run of the same execution: other arguments, an empty journal, the newest version.
@@ -359,12 +445,10 @@ class Context:
         """Whether this workflow is being put away: ``finally`` blocks that run now are not its end."""
         return self._loop.detaching
 
-    def _other_id(self, id: str) -> PromiseId:
-        """An id to wait for, which is not that of who waits for us."""
-        child_id = check_new_id(id)
-        if is_in_line(self.info.id, child_id):
-            raise Stuck(f"{self.info.id} would wait for {child_id}, which goes on only after it: nothing was started")
-        return child_id
+    def _check_other(self, id: PromiseId) -> None:
+        """Stuck for the id of who waits for us: nobody would go on."""
+        if is_in_line(self.info.id, id):
+            raise Stuck(f"{self.info.id} would wait for {id}, which goes on only after it: nothing was started")
 
     def _free_id(self) -> PromiseId:
         """An id that only this call makes, in every replay the same."""
@@ -387,7 +471,7 @@ async def to_its_end(context: Context, coro: Coroutine[Any, Any, Any]) -> Any:
         return await coro
     except BaseException:  # whatever comes out: what matters is that it was canceled, and has no result
         if not context.detaching:
-            await context.clean_up()
+            await context._clean_up()
         raise
 
 
@@ -398,6 +482,73 @@ class Winner(Generic[T]):
     index: int
     """Its place among the arguments."""
     value: T
+
+
+class _ChildOptions(msgspec.Struct, frozen=True):
+    """How a child is started, apart from its arguments."""
+
+    id: PromiseId | None
+    queue: str | None
+    due: Due | None
+    start: Due | None
+    retention_ms: int | None
+
+    @classmethod
+    def of(
+        cls,
+        id: str | None,
+        target: str | None,
+        timeout: Duration | None,
+        delay: Duration | datetime | None = None,
+        retention: Duration | None = None,
+    ) -> _ChildOptions:
+        """As they were given; UsageError for what cannot be used."""
+        return cls(
+            None if id is None else check_new_id(id),
+            None if target is None else parse_target(target).queue,
+            None if timeout is None else due_in(timeout, "timeout"),
+            None if delay is None else due_at(delay) if isinstance(delay, datetime) else due_in(delay, "delay"),
+            None if retention is None else retention_ms(retention),
+        )
+
+
+class ContextCaller:
+    """Calls with options of their own, which ``ctx.options(...)`` gives; it may be kept and used again.
+
+    What follows the function are its own arguments, whatever their names.
+    """
+
+    __slots__ = ("_ctx", "_options")
+
+    def __init__(self, ctx: Context, options: _ChildOptions) -> None:
+        self._ctx = ctx
+        self._options = options
+
+    @overload
+    def rpc(self, fn: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[T]: ...
+    @overload
+    def rpc(self, fn: AsyncTask[P, T], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[T]: ...
+    @overload
+    def rpc(self, fn: str | Definition, /, *args: Any, **kwargs: Any) -> DurableFuture[Any]: ...
+    @overload
+    def rpc(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[T]: ...
+    def rpc(self, fn: Callable[..., Any] | Definition | str, /, *args: Any, **kwargs: Any) -> DurableFuture[Any]:
+        """Start a workflow or task as an execution of its own, and await its result: see ``ctx.rpc``."""
+        return self._ctx._rpc(fn, args, kwargs, self._options)
+
+    @overload
+    def detached(self, fn: Workflow[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[str]: ...
+    @overload
+    def detached(self, fn: str | Definition, /, *args: Any, **kwargs: Any) -> DurableFuture[str]: ...
+    @overload
+    def detached(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[str]: ...
+    def detached(self, fn: Callable[..., Any] | Definition | str, /, *args: Any, **kwargs: Any) -> DurableFuture[str]:
+        """Start an execution that goes its own way, and await its id: see ``ctx.detached``."""
+        return self._ctx._detached(fn, args, kwargs, self._options)
+
+
+Workflow = Callable[Concatenate[Context, P], Awaitable[T]]
+AsyncTask = Callable[P, Awaitable[T]]
 
 
 class TransactionBuilder:

@@ -7,14 +7,13 @@ import functools
 import hashlib
 import inspect
 import re
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
-from durasleep.codec import hints_of
+from durasleep.codec import check_call, hints_of
 from durasleep.errors import DefinitionError
-from durasleep.model import duration_ms
+from durasleep.model import Duration, duration_ms
 from durasleep.runtime.retry import Retry
 
 AnyFunction = Callable[..., Any]
@@ -23,6 +22,10 @@ _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,255}")
 _MARK = "__durasleep__"
 
 VERSION_MAX = 1_000_000
+FITTING_MAX = 64  # of one function: most are called in one way or two
+
+Fitting = set[tuple[type, ...]]
+"""Classes of arguments by position that make a call which fits, whatever their values: those met so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,17 @@ class WorkflowDefinition:
     name: str
     fn: Callable[..., Coroutine[Any, Any, Any]]
     version: int = 1
+    fitting: Fitting = field(default_factory=set[tuple[type, ...]], init=False, repr=False, compare=False)
 
     @property
     def returns(self) -> Any:
         """The type hint of its result; Any if it has none that can be resolved."""
         return returns_of(self.fn)
+
+    def check(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """UsageError, naming the parameter, for arguments it would not take; its context is not among them."""
+        if kwargs or tuple(map(type, args)) not in self.fitting:
+            _check(self, args, kwargs, skip_first=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +55,28 @@ class TaskDefinition:
     name: str
     fn: AnyFunction
     retry: Retry | None = None
-    timeout: float | timedelta | None = None
+    timeout: Duration | None = None
     """For each attempt."""
+    fitting: Fitting = field(default_factory=set[tuple[type, ...]], init=False, repr=False, compare=False)
 
     @property
     def returns(self) -> Any:
         """The type hint of its result; Any if it has none that can be resolved."""
         return returns_of(self.fn)
 
+    def check(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """UsageError, naming the parameter, for arguments it would not take."""
+        if kwargs or tuple(map(type, args)) not in self.fitting:
+            _check(self, args, kwargs, skip_first=False)
+
 
 Definition = WorkflowDefinition | TaskDefinition
+
+
+def _check(definition: Definition, args: Sequence[Any], kwargs: dict[str, Any], *, skip_first: bool) -> None:
+    fits_always = check_call(definition.fn, args, kwargs, skip_first=skip_first)
+    if fits_always and not kwargs and len(definition.fitting) < FITTING_MAX:
+        definition.fitting.add(tuple(map(type, args)))
 
 
 class Registry:
@@ -93,7 +114,7 @@ class Registry:
         name: str | None = None,
         *,
         retry: Retry | None = None,
-        timeout: float | timedelta | None = None,
+        timeout: Duration | None = None,
     ) -> TaskDefinition:
         """Register a task under ``name`` or its own; DefinitionError if it cannot be called by name."""
         if timeout is not None:
@@ -107,6 +128,17 @@ class Registry:
     def get(self, name: str) -> Definition | None:
         """The definition under this name, the newest of several versions, if there is one."""
         return self._definitions.get(name)
+
+    def called(self, fn_or_name: AnyFunction | str) -> Definition | None:
+        """What a call of this begins, if it is known here: of several versions the newest."""
+        if isinstance(fn_or_name, str):
+            return self._definitions.get(fn_or_name)
+        definition = definition_of(fn_or_name)
+        if isinstance(definition, WorkflowDefinition):
+            newest = self._definitions.get(definition.name)
+            if newest is not definition and self.get_version(definition.name, definition.version) is definition:
+                return newest
+        return definition
 
     def get_version(self, name: str, version: int) -> WorkflowDefinition | None:
         """One version of a workflow, if it is here."""

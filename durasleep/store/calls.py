@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import os
 import random
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from datetime import datetime
+from typing import Any, Protocol, Self, TypedDict, TypeVar
+from uuid import UUID
 
 import msgspec
 
@@ -19,7 +20,7 @@ from durasleep.codec import RAISED_THERE, Codec
 from durasleep.errors import (
     Canceled,
     DurasleepError,
-    InvalidDuration,
+    InvalidId,
     NotAllowed,
     NotFound,
     RemoteError,
@@ -28,6 +29,7 @@ from durasleep.errors import (
 )
 from durasleep.model import (
     Due,
+    Duration,
     Entry,
     Kind,
     Place,
@@ -40,8 +42,7 @@ from durasleep.model import (
     due_in,
     owner_of,
     parse_target,
-    plain_number,
-    shown,
+    retention_ms,
 )
 from durasleep.settings import Settings
 from durasleep.store import batch, commands, reads
@@ -50,8 +51,6 @@ from durasleep.store.commands import Controlled, Created, Item, Settled
 from durasleep.store.keys import Keyspace
 from durasleep.store.reads import Head, Loaded, Plan
 from durasleep.store.script import to_bytes
-
-Duration = float | timedelta
 
 T = TypeVar("T")
 
@@ -145,15 +144,79 @@ class Names:
         return str(_chance.getrandbits(31))
 
 
+def new_id() -> str:
+    """An id nobody else has, a UUID of version 7: what is made later sorts behind, to a quarter of a microsecond."""
+    ms, ns = divmod(time.time_ns(), 1_000_000)
+    fraction = ns * 4096 // 1_000_000
+    return str(UUID(int=ms << 80 | 7 << 76 | fraction << 64 | 2 << 62 | secrets.randbits(62)))
+
+
+class Pipeline(Protocol):
+    """What we use of a redis-py pipeline, async or sync."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any: ...
+
+
+class Options(TypedDict, total=False):
+    """What a call may be told apart from the arguments of its function; None is as if it were left out."""
+
+    target: str | None
+    """Who runs it: any worker of a group, ``"gpu"`` or ``"poll://any@gpu"``, or one worker of it by its name,
+    ``"poll://uni@gpu/w1"``. By default the group of the application or client."""
+    timeout: Duration | None
+    """The deadline of the execution, from now: seconds, a timedelta, or text such as ``"1h30m"``. Then it is
+    ``timedout``, whatever it does. By default there is none."""
+    delay: Duration | datetime | None
+    """It starts after so long (as for ``timeout``), or at an aware datetime; the deadline counts from now all the
+    same."""
+    retention: Duration | None
+    """How long it is kept after its end, so that a repeated call finds its result (as for ``timeout``), or
+    ``"forever"``. All of its family is kept as long, and what it starts under an id of its own, unless that is told
+    otherwise. By default as in the settings."""
+    pipeline: Pipeline | None
+    """A part of the caller's own MULTI: it exists once that was executed, and the answer is the pipeline's."""
+    min_replicas: int | None
+    """It counts once so many replicas have received it, else NotReplicated. By default as in the settings."""
+    fsync: bool | None
+    """It counts once it is on disk there, too."""
+
+
+class CallOptions(msgspec.Struct, frozen=True):
+    """The same as they are kept: TypeError for one that is not known."""
+
+    target: str | None = None
+    timeout: Duration | None = None
+    delay: Duration | datetime | None = None
+    retention: Duration | None = None
+    pipeline: Pipeline | None = None
+    min_replicas: int | None = None
+    fsync: bool | None = None
+
+    def checked(self) -> Self:
+        """Itself; UsageError for a value that cannot be used."""
+        if self.target is not None:
+            if not isinstance(self.target, str):  # pyright: ignore[reportUnnecessaryIsInstance] - whoever calls may err
+                raise InvalidId(f"target {self.target!r}: write poll://any@<group> or poll://uni@<group>/<worker>")
+            parse_target(self.target)
+        if self.timeout is not None:
+            due_in(self.timeout, "timeout")
+        if self.delay is not None:
+            _start(self.delay)
+        if self.retention is not None:
+            retention_ms(self.retention)
+        if self.min_replicas is not None and type(self.min_replicas) is not int:
+            raise UsageError(f"min_replicas {self.min_replicas!r}: give a whole number")
+        if self.fsync is not None and type(self.fsync) is not bool:
+            raise UsageError(f"fsync {self.fsync!r}: say True or False")
+        return self
+
+
+def _start(delay: Duration | datetime) -> Due:
+    return due_at(delay) if isinstance(delay, datetime) else due_in(delay, "delay")
+
+
 def rpc_maker(
-    keys: Keyspace,
-    function: str,
-    *,
-    target: str,
-    timeout: Duration | None,
-    delay: Duration | datetime | None,
-    inbox: str,
-    settings: Settings,
+    keys: Keyspace, function: str, options: CallOptions, *, group: str, inbox: str, settings: Settings
 ) -> Callable[[str, bytes, str], Item[Created]]:
     """What makes calls of one function, each of an id, its arguments and a name for the call.
 
@@ -164,11 +227,11 @@ def rpc_maker(
         PromiseId(""),
         kind=Kind.EXECUTION,
         function=function,
-        queue=parse_target(target).queue,
-        start=None if delay is None else due_at(delay) if isinstance(delay, datetime) else due_in(delay, "delay"),
-        deadline=None if timeout is None else due_in(timeout, "timeout"),
+        queue=parse_target(options.target or group).queue,
+        start=None if options.delay is None else _start(options.delay),
+        deadline=None if options.timeout is None else due_in(options.timeout, "timeout"),
         inbox=inbox,
-        retention_ms=round(settings.retention.total_seconds() * 1000),
+        retention_ms=retention_ms(settings.retention if options.retention is None else options.retention),
     )
     make = commands.create_like(common)
 
@@ -178,20 +241,27 @@ def rpc_maker(
     return rpc
 
 
-def patience_s(timeout: Duration | None) -> float | None:
-    """How long to wait, None for ever; InvalidDuration for what is no duration. One that is over is no error."""
-    number = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    if number is None:
-        return None
-    if type(number) is not float:
-        number = plain_number(number)
-    try:
-        seconds = math.nan if number is None else float(number)
-    except OverflowError:
-        return math.inf
-    if math.isnan(seconds):
-        raise InvalidDuration(f"timeout {shown(timeout)}: give seconds as a number, or a timedelta")
-    return seconds
+def encoder(
+    codec: Codec,
+    function: str,
+    called: Callable[..., Any] | None,
+    check: Callable[[Sequence[Any], dict[str, Any]], None] | None,
+) -> Callable[[Sequence[Any]], bytes]:
+    """What makes payloads of the arguments for many calls of one function; UsageError for those it would not take."""
+
+    def encode(args: Sequence[Any]) -> bytes:
+        payload = codec.encode_args(args, {}, function, called)
+        if check is not None:
+            check(args, {})
+        return payload
+
+    return encode
+
+
+def check_unpipelined(options: CallOptions) -> None:
+    """UsageError for many calls at once in a caller's own MULTI: each of them would bring its script along."""
+    if options.pipeline is not None:
+        raise UsageError("rpc_many does not go with pipeline: call rpc for each")
 
 
 def in_parts(many: Iterable[T]) -> Iterator[list[T]]:
@@ -205,12 +275,6 @@ def all_of(made: Sequence[Item[T]]) -> Plan[list[T]]:
     """The answers to all of some calls, or the first error, once all have been answered."""
     answers = yield made
     return [reads.value_of(answer) for answer in answers]
-
-
-class Pipeline(Protocol):
-    """What we use of a redis-py pipeline, async or sync."""
-
-    def execute_command(self, *args: Any, **options: Any) -> Any: ...
 
 
 def check_unconfirmed(min_replicas: int | None, fsync: bool | None) -> None:
@@ -241,7 +305,7 @@ def create_promise(
         kind=Kind.TIMER if timer else Kind.PROMISE,
         deadline=deadline,
         call=call,
-        retention_ms=round(settings.retention.total_seconds() * 1000),
+        retention_ms=retention_ms(settings.retention),
     )
 
 

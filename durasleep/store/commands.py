@@ -200,6 +200,11 @@ def _parse_created(function: str, place: Place | None, answer: list[Any] | bytes
     )
 
 
+def _retention_word(retention_ms: int | None) -> str:
+    """How long something is kept; the default is said by nothing."""
+    return "" if retention_ms in (None, LIMIT["retention_ms"]) else str(retention_ms)
+
+
 def create(
     keys: Keyspace,
     id: PromiseId,
@@ -216,7 +221,7 @@ def create(
 ) -> Item[Created]:
     """Make an execution or a bare promise, or attach to what has this id."""
     to = route("create", keys)
-    retention = "" if retention_ms in (None, LIMIT["retention_ms"]) else str(retention_ms)
+    retention = _retention_word(retention_ms)
     words = "\t".join((KIND[kind], queue, start or "", deadline or "", inbox, retention, function))
     item = to.script.item(id=id, words=words, args=args, call=call)
     place = None if kind is not Kind.EXECUTION else Place.DELAYED if start else Place.QUEUED
@@ -301,9 +306,11 @@ def _op_values(op: Op) -> list[Value]:
     match op:
         case StartPromise(number, name, due):
             return ["4", "promise", number, name, due or ""]
-        case StartChild(number, function, args, queue, due, child_id, detached):
+        case StartChild(number, function, args, queue, due, child_id, detached, retention_ms, start):
             op_name = "detached" if detached else "child"
-            return ["7", op_name, number, function, queue or "", args, due or "", child_id or ""]
+            retention = "" if retention_ms is None else str(retention_ms)
+            words: list[Value] = [op_name, number, function, queue or "", args, due or ""]
+            return ["9", *words, child_id or "", retention, start or ""]
         case CancelEntry(number, kind, name):
             return ["4", "cancel", number, KIND[kind], name]
         case Mark(number, kind, name):
@@ -612,6 +619,8 @@ class Schedule:
     queue: str
     args: bytes
     due_ms: int
+    retention_ms: int | None = None
+    """Of what it starts, -1 for ever; None for the default."""
 
 
 def _word(answer: list[Any]) -> str:
@@ -625,7 +634,8 @@ def put_schedule(keys: Keyspace, schedule: Schedule) -> Item[int]:
     """
     to = route("schedule", keys)
     values = (schedule.cron, schedule.zone, schedule.function, schedule.queue, schedule.args)
-    item = to.script.item(f"={schedule.due_ms}", *values, action="put", name=schedule.name)
+    retention = _retention_word(schedule.retention_ms)
+    item = to.script.item(f"={schedule.due_ms}", *values, retention, action="put", name=schedule.name)
     return Item(to, item, lambda answer: int(answer[1]))
 
 
@@ -657,12 +667,21 @@ def remove_schedule(keys: Keyspace, name: str) -> Item[str]:
 
 def read_schedule(keys: Keyspace, name: str) -> Command[Schedule | None]:
     """A schedule by its name, or None."""
-    fields = (S["cron"], S["zone"], S["func"], S["queue"], S["args"], S["due"])
+    fields = (S["cron"], S["zone"], S["func"], S["queue"], S["args"], S["due"], S["retention"])
 
     def parse(values: list[Any]) -> Schedule | None:
-        cron, zone, function, queue, args, due = values
+        cron, zone, function, queue, args, due, retention = values
         if due is None:
             return None
-        return Schedule(name, to_text(cron), to_text(zone), to_text(function), to_text(queue), args or b"", int(due))
+        return Schedule(
+            name,
+            to_text(cron),
+            to_text(zone),
+            to_text(function),
+            to_text(queue),
+            args or b"",
+            int(due),
+            int(retention) if retention else None,
+        )
 
     return Command([b"HMGET", keys.schedule(name).encode(), *(name.encode() for name in fields)], parse)

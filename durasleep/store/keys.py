@@ -23,7 +23,7 @@ F = {
     "birth": "b",
     "created": "c",  # only where it differs from the birth stamp
     "call": "i",  # the id its creator gave the call, so that a repeated create is recognised
-    "retention": "r",  # ms; only where it differs from the default
+    "retention": "r",  # ms, -1 for ever; only where it differs from the default, and only of what is a root
     # where it is
     "place": "p",
     "epoch": "e",
@@ -75,6 +75,7 @@ S = {
     "args": "a",
     "due": "d",
     "aside": "y",  # why it could not be read, where it was tried last
+    "retention": "r",  # of what it starts, as in a promise
 }
 """Fields of a ``schedule`` hash."""
 

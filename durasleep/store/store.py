@@ -118,6 +118,8 @@ class Store:
 
     def confirming(self, min_replicas: int | None, fsync: bool | None) -> Store:
         """One whose writes count once so many replicas, or the disk, have them; None is as in the settings."""
+        if min_replicas is None and fsync is None:  # nearly always: to compare all settings takes as long as a call
+            return self
         settings = confirming(self.settings, min_replicas, fsync)
         if settings == self.settings:
             return self
@@ -219,6 +221,8 @@ class SyncStore:
 
     def confirming(self, min_replicas: int | None, fsync: bool | None) -> SyncStore:
         """See ``Store.confirming``."""
+        if min_replicas is None and fsync is None:  # nearly always: to compare all settings takes as long as a call
+            return self
         settings = confirming(self.settings, min_replicas, fsync)
         if settings == self.settings:
             return self

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
+from durasleep.client import store_of
 from durasleep.model import Due, Number, Outcome, StartTimer
 from durasleep.runtime.definition import name_of
 from durasleep.settings import DEFAULTS
@@ -31,7 +32,7 @@ async def put_to_sleep(
     bench: Bench, count: int, due_ms_of: Callable[[int], int], *, prefix: str = "s", args: bytes | None = None
 ) -> None:
     """So many ``waking`` workflows, asleep until the instants ``due_ms_of`` tells; ``args`` in place of their own."""
-    store = await bench.client.opened()
+    store = await store_of(bench.client)
     keys, names = store.keys(), calls.Names()
     reader = Reader(store.link(), keys, group=GROUP, consumer=CONSUMER, settings=DEFAULTS)
     await reader.join()
@@ -47,7 +48,7 @@ async def put_to_sleep(
 
 async def delay(bench: Bench, count: int, *, prefix: str = "d") -> None:
     """So many executions whose start is delayed for years."""
-    store = await bench.client.opened()
+    store = await store_of(bench.client)
     name, names = name_of(workflows.leaf), calls.Names()
     payload = bench.client.codec.encode_args((0,), {}, name)
     for numbers in _batches(count):
@@ -57,9 +58,8 @@ async def delay(bench: Bench, count: int, *, prefix: str = "d") -> None:
 def _rpc(
     store: Store, id: str, function: str, payload: bytes, names: calls.Names, delay: timedelta | None = None
 ) -> commands.Item[Any]:
-    make = calls.rpc_maker(
-        store.keys(), function, target=GROUP, timeout=None, delay=delay, inbox=names.inbox, settings=DEFAULTS
-    )
+    options = calls.CallOptions(delay=delay)
+    make = calls.rpc_maker(store.keys(), function, options, group=GROUP, inbox=names.inbox, settings=DEFAULTS)
     return make(id, payload, names.call())
 
 

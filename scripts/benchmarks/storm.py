@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 import redis
 
+from durasleep.client import store_of
 from durasleep.model import PromiseId, State
 from durasleep.store import reads, script
 from scripts.benchmarks import filling
@@ -98,7 +99,7 @@ async def _longest_script(bench: Bench) -> tuple[int, str]:
 
 async def _finished(bench: Bench, count: int) -> int:
     """How many of a sample, spread over all, have a result."""
-    store = await bench.client.opened()
+    store = await store_of(bench.client)
     ids = [PromiseId(f"s{number}") for number in range(0, count, max(1, count // SAMPLE))][:SAMPLE]
     heads = await asyncio.gather(*(store.call(reads.read_head(store.keys(id), id)) for id in ids))
     return sum(head is not None and head.state is State.RESOLVED for head in heads)

@@ -16,6 +16,7 @@ import pytest
 
 from durasleep import Canceled, Context, Durasleep, Retry, testing
 from durasleep.cli.app import app
+from durasleep.client import store_of
 from durasleep.store.commands import Command
 from tests.cli.conftest import Quick
 from tests.cli.terminal import ROOT, Terminal, wait_for
@@ -86,7 +87,7 @@ async def test_what_a_workflow_can_say_it_says(capsys: pytest.CaptureFixture[str
         with pytest.raises(Canceled):
             await canceled
         assert done[3:] == ["charge o-2 100", "refund payment-1", "charge o-3 50", "refund payment-1"]
-        store = await app.opened()
+        store = await store_of(app)
         await store.call(Command([b"DEL", b"orders-shipped"], int))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from durasleep import testing
+from durasleep.client import store_of
 from durasleep.model import PromiseId
 from durasleep.store.commands import Command
 from tests.laws import crashing
@@ -82,7 +83,7 @@ async def test_wherever_the_worker_dies_a_workflow_ends_as_if_it_had_not(
 
 async def check_counter(env: testing.Env, id: PromiseId) -> None:
     """What ``counting`` has added up in Redis itself, exactly once."""
-    store = await env.app.opened()
+    store = await store_of(env.app)
     loaded = await store.load(id)
     if loaded is not None and loaded.head.function == "counting":
         counter = f"{id}-counter".encode()

@@ -18,6 +18,7 @@ import msgspec
 import pytest
 
 from durasleep import Context, Disposition, Durasleep, Handle, OtherFunction, Settings, TimedOut
+from durasleep.client import store_of
 from durasleep.errors import Fenced, InvalidId, PayloadTooLarge
 from durasleep.model import Due, Number, Outcome, Place, PromiseId, StartPromise, StartTimer, State, StepResult
 from durasleep.runtime.definition import step_name_of
@@ -111,7 +112,7 @@ async def test_law_02_a_pending_execution_is_in_exactly_one_place(
     app: Durasleep, real_server: Server, effects: Effects
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
 
     async def places(id: str) -> list[str]:
         """Where Redis has it, whatever its hash says."""
@@ -119,7 +120,7 @@ async def test_law_02_a_pending_execution_is_in_exactly_one_place(
         found = ["queued"] * len(stream)
         found += ["delayed" for what in ("start", "retry") if client.zscore(keys.timers, f"{id}~{what}") is not None]
         found += ["halted"] * (client.zscore(keys.halted, id) is not None)
-        head = await (await app.opened()).call(reads.read_head(keys, PromiseId(id)))
+        head = await (await store_of(app)).call(reads.read_head(keys, PromiseId(id)))
         assert head
         assert bool(head.entry) == bool(stream)
         if not found and head.place is Place.SUSPENDED:
@@ -149,7 +150,7 @@ async def test_law_02_a_pending_execution_is_in_exactly_one_place(
 
 async def test_law_03_a_sleeper_is_owned_by_nobody(app: Durasleep, real_server: Server) -> None:
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     async with serving(app) as worker:
         await (await app.rpc("first", sleeping_workflow, 0))
         threads = set(threading.enumerate())
@@ -168,7 +169,7 @@ async def test_law_03_a_sleeper_is_owned_by_nobody(app: Durasleep, real_server: 
 
 
 async def test_law_04_a_stale_fence_writes_nothing(app: Durasleep, real_server: Server) -> None:
-    store = await app.opened()
+    store = await store_of(app)
     keys = store.keys()
     await app.rpc("order", nap, "", 1)
     lease = await taken(real_server, store, "order")
@@ -193,7 +194,7 @@ async def test_law_04_a_stale_fence_writes_nothing(app: Durasleep, real_server: 
 
 async def test_law_05_a_wake_up_cannot_be_lost(app: Durasleep, real_server: Server) -> None:
     """A promise settles while its workflow is about to be suspended: the worker is told to go on."""
-    store = await app.opened()
+    store = await store_of(app)
     keys = store.keys()
     await app.rpc("waits", waiting)
     lease = await taken(real_server, store, "waits")
@@ -262,7 +263,7 @@ async def test_law_07_the_same_id_is_the_same_execution(app: Durasleep, effects:
             await app.rpc("once", double, 1)
     assert effects.count("passage comes") == 0
     assert effects.count("once comes") == 1
-    left_ms = client.pttl((await app.opened()).keys().promise("once"))
+    left_ms = client.pttl((await store_of(app)).keys().promise("once"))
     assert week_ms - 60_000 < left_ms <= week_ms
 
 
@@ -308,7 +309,7 @@ async def test_law_09_a_step_counts_once(app: Durasleep, real_server: Server, ef
         return await ctx.run(draw)
 
     app.workflow(lottery)
-    store = await app.opened()
+    store = await store_of(app)
     keys = store.keys()
     handle = await app.rpc("lottery", lottery)
     lease = await taken(real_server, store, "lottery")
@@ -331,7 +332,7 @@ async def test_law_10_nothing_is_dropped_in_silence(
     app: Durasleep, real_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     client.xadd(keys.queue("workers"), {"not": "ours"})
     client.zadd(keys.timers, {"not ours": 1})
     await app.rpc("bad-payload", double, 1)
@@ -368,7 +369,7 @@ async def test_law_11_everything_has_a_bound(new_app: NewApp, real_server: Serve
         assert math.isfinite(number), name
         assert number > 0 or name == "min_replicas", name  # none is what most want
     app = new_app(settings=Settings(payload_bytes_max=1000))
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     concurrency = 3
     peak = 0
     async with serving(app, concurrency=concurrency) as worker:

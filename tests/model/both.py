@@ -115,6 +115,7 @@ class Both:
             deadline=Due(item.deadline) if item.deadline else None,
             call=item.call,
             inbox=item.inbox,
+            retention_ms=item.retention_ms,
         )
 
     def commit(self, consumer: str, items: Sequence[Commit]) -> None:
@@ -542,6 +543,7 @@ def _read_promise(both: Both, found: dict[str, Any], name: bytes, id: str, ttl: 
         waiters=tuple([_waiter(line) for line in text("waiters").splitlines()]),
         call=text("call"),
         value=fields.get(F["value"].encode(), b""),
+        retention_ms=number("retention") or None,
         expires=ttl > 0,
         journal=tuple(sorted(entries)),
     )

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from durasleep.model import (
     DUE_MS_MAX,
+    KEPT_FOR_EVER,
     CancelEntry,
     Kind,
     Mark,
@@ -92,6 +93,7 @@ class Create(NamedTuple):
     deadline: str = ""
     call: str = ""
     inbox: str = ""
+    retention_ms: int | None = None
 
 
 class Created(NamedTuple):
@@ -572,6 +574,7 @@ class Scripts:
         deadline = self.due_at(item.deadline) if item.deadline else None
         waiters = (Waiter(item.inbox),) if item.inbox else ()
         made = Promise(0, item.kind, item.function, item.queue, call=item.call, waiters=waiters)
+        made = made._replace(retention_ms=item.retention_ms)
         promise = self._make(item.id, self.now, made, start, deadline)
         if item.inbox:
             self.inboxes.setdefault(item.inbox, ())
@@ -627,15 +630,23 @@ class Scripts:
         return owner is None or (self.entry(*owner) is not None and self._is_remembered(owner[0]))
 
     def _time_to_keep(self, id: str, promise: Promise) -> str | None:
-        """ "kept" for its retention, "later" with its root, "gone" at once; None if another lives there by now."""
+        """ "kept" for its retention, or "for ever"; "later" with its root, "gone" at once; None if another lives."""
         found, root = self.promises.get(id), self.promises.get(root_of(id))
         if found is None or found.is_pending or found.birth != promise.birth:
             return None
         if owner_of(id) is None:
-            return "kept"
+            return self._kept_as(id)
         if root is None or root.birth != promise.birth:
             return "gone"
-        return "later" if root.is_pending and self._is_remembered(id) else "kept"
+        return "later" if root.is_pending and self._is_remembered(id) else self._kept_as(root_of(id))
+
+    def _retention_ms(self, root_id: str) -> int | None:
+        root = self.promises.get(root_id)
+        return None if root is None else root.retention_ms
+
+    def _kept_as(self, root_id: str) -> str:
+        """How long what ends below a root is kept."""
+        return "for ever" if self._retention_ms(root_id) == KEPT_FOR_EVER else "kept"
 
     def _keep(self, id: str, how: str | None) -> None:
         if how in ("kept", "gone"):
@@ -745,6 +756,8 @@ class Scripts:
         for op in item.ops:
             if isinstance(op, StartTimer | StartPromise | StartChild) and op.due is not None:
                 self.due_at(op.due)
+            if isinstance(op, StartChild) and op.start is not None:
+                self.due_at(op.start)
             if isinstance(op, StartChild) and op.detached and not op.child_id:
                 raise Refused("INVALID")
         if item.outcome in (Outcome.RETRY, Outcome.DEFER):
@@ -808,7 +821,7 @@ class Scripts:
         kept = tuple([(number, entry) for number, entry in old.journal if number in carried])
         self.put(id, journal=kept, unseen=carried, base=base, lacking=())
         self.dispatch(id)
-        self._close_members(id, old, old.journal, "kept")
+        self._close_members(id, old, old.journal, self._kept_as(root_of(id)))
 
     # -- what a commit asks for
 
@@ -867,10 +880,13 @@ class Scripts:
             self.journal(id, op.number, entry, child.state, child.value)
             return
         deadline = None if op.due is None else self.due_at(op.due)
+        start = None if op.start is None else self.due_at(op.start)
         made = Promise(0, Kind.EXECUTION, op.function, op.queue or owner.queue)
+        if op.child_id:
+            made = made._replace(retention_ms=op.retention_ms or self._retention_ms(root_of(id)))
         if op.detached:
             if child is None:
-                self._make(child_id, self.now, made, None, deadline)
+                self._make(child_id, self.now, made, start, deadline)
             self.journal(id, op.number, entry, State.RESOLVED)
             return
         self.put_entry(id, op.number, entry)
@@ -882,7 +898,7 @@ class Scripts:
         if not op.child_id:
             self.put(id, has_family=True)
         birth = self.now if op.child_id else owner.birth
-        self._make(child_id, birth, made._replace(waiters=waiters), None, deadline)
+        self._make(child_id, birth, made._replace(waiters=waiters), start, deadline)
 
     # -- fire
 

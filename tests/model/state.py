@@ -54,6 +54,8 @@ class Promise(NamedTuple):
     waiters: tuple[Waiter, ...] = ()
     call: str = ""
     value: bytes = b""
+    retention_ms: int | None = None
+    """None for the default, -1 for ever."""
     expires: bool = False
     journal: tuple[tuple[str, Entry], ...] = ()
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from durasleep.model import (
+    KEPT_FOR_EVER,
     CancelEntry,
     Due,
     Kind,
@@ -47,6 +48,7 @@ DUES = ("+0", "+5", "+1000", "+3600000", "=1")
 SETTLED = (State.RESOLVED, State.REJECTED, State.CANCELED)
 SLEEPS = (Outcome.SUSPEND, Outcome.SUSPEND, Outcome.RETRY, Outcome.CONTINUE_AS_NEW)
 FUNCTIONS = ("", "all", "some", "few")
+RETENTIONS = (None, None, KEPT_FOR_EVER, 3_600_000)
 YEAR_MS = 365 * 86_400_000
 ACTIONS = ("retry", "wake", "reschedule", "cancel", "force", "halt", "resume")
 
@@ -66,6 +68,7 @@ creations = st.builds(
     deadline=st.one_of(st.just(""), maybe_dues),
     call=st.sampled_from(("call-1", "call-2")),
     inbox=st.sampled_from(("", "reader")),
+    retention_ms=st.sampled_from(RETENTIONS),
 )
 
 
@@ -215,10 +218,14 @@ class Machine(RuleBasedStateMachine):
         function = data.draw(st.sampled_from(("f", "f", "g")))
         queue = data.draw(st.sampled_from((None, *QUEUES)))
         deadline = data.draw(st.sampled_from((None, None, due)))
+        retention_ms = data.draw(st.sampled_from(RETENTIONS)) if own_id else None
+        start = data.draw(st.sampled_from((None, None, None, due)))
         ops: list[Op] = [
             StartTimer(number, "nap", due),
             StartPromise(number, "", deadline),
-            StartChild(number, function, b"", queue, deadline, PromiseId(own_id) or None, is_detached),
+            StartChild(
+                number, function, b"", queue, deadline, PromiseId(own_id) or None, is_detached, retention_ms, start
+            ),
             StepResult(number, "step", data.draw(st.sampled_from((State.RESOLVED, State.REJECTED))), b"done"),
             CancelEntry(number, Kind.STEP, "step"),
             Mark(number, Kind.PATCH, "change"),

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from durasleep import Context, Durasleep, Settings, UsageError
+from durasleep.client import store_of
 from durasleep.errors import InvalidDuration, InvalidId, NotSerializable, PayloadTooLarge
 from durasleep.sync import Client as SyncClient
 from tests.servers import Server
@@ -138,7 +139,7 @@ async def test_what_a_workflow_asks_for_wrongly_is_raised_at_its_call(new_app: N
             "InvalidId",
             "DefinitionError",
         ]
-        store = await app.opened()
+        store = await store_of(app)
         loaded = await store.load((await app.describe("clumsy")).id)  # type: ignore[arg-type]
         assert loaded
         assert len(loaded.entries) == 1
@@ -177,9 +178,16 @@ def _large() -> str:
     return "x" * 6000
 
 
-async def test_arguments_that_do_not_fit_the_function_reject_its_execution(app: Durasleep) -> None:
+async def test_arguments_that_do_not_fit_reject_an_execution_whose_caller_does_not_know_the_function(
+    app: Durasleep, real_server: Server, namespace: str
+) -> None:
+    def call(name: str) -> None:
+        with SyncClient(real_server.url, namespace=namespace) as client:
+            handle = client.rpc(f"misfit-{name}", name, 1, 2, 3, surprise=4)
+            with pytest.raises(UsageError, match=name):
+                handle.result(timeout=30)
+
     async with serving(app):
         for name in ("double", "sleeping_workflow"):
-            with pytest.raises(UsageError, match=name):
-                await (await app.rpc(f"misfit-{name}", name, 1, 2, 3, surprise=4)).result(timeout=30)
+            await asyncio.to_thread(call, name)
         assert await (await app.rpc("fits", double, 1)) == 2

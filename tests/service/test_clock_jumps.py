@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from durasleep import Durasleep
+from durasleep.client import store_of
 from durasleep.settings import DEFAULTS
 from durasleep.store import clock as clock_module
 from durasleep.store.clock import Clock
@@ -26,13 +27,13 @@ async def moved_app(new_app: NewApp, real_server: Server) -> AsyncIterator[Duras
     """An application whose server's clock can be set."""
     app = new_app(settings=MOVED)
     yield app
-    store = await app.opened()
+    store = await store_of(app)
     await real_server.client().delete(store.keys().clock)
 
 
 async def set_clock(app: Durasleep, server: Server, by_s: float) -> None:
     """Set the server's clock forward, or back."""
-    store = await app.opened()
+    store = await store_of(app)
     await server.client().incrby(store.keys().clock, round(by_s * 1000))
 
 

@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from durasleep import Disposition, NotReplicated, StoreUnavailable, UsageError
+from durasleep.client import store_of
 from durasleep.devserver import DevServer
 from durasleep.errors import UnsupportedServer
 from durasleep.settings import DEFAULTS
@@ -55,7 +56,7 @@ async def test_a_replica_that_is_cut_off_holds_up_what_is_to_be_kept(
         try:
             effects.open("gate")
             await eventually(lambda: "received by 0 replicas of 1" in caplog.text, "the worker to say why it waits")
-            monkeypatch.setattr((await app.opened())._batcher, "_patience_s", 0.3)  # pyright: ignore[reportPrivateUsage]
+            monkeypatch.setattr((await store_of(app))._batcher, "_patience_s", 0.3)  # pyright: ignore[reportPrivateUsage]
             with pytest.raises(StoreUnavailable, match="received by 0 replicas of 1"):
                 await app.rpc("b", double, 2)
         finally:
@@ -112,4 +113,4 @@ async def test_a_disk_that_is_not_there_is_refused(
 ) -> None:
     server = make_server(persist=False)
     with pytest.raises(UnsupportedServer):
-        await new_app(server.url, settings=replace(DEFAULTS, fsync=True)).opened()
+        await store_of(new_app(server.url, settings=replace(DEFAULTS, fsync=True)))

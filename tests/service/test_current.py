@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 
 from durasleep import Context, Current, Durasleep, Retry, UsageError, current
+from durasleep.client import store_of
 from durasleep.model import PromiseId
 from durasleep.settings import DEFAULTS
 from tests.service.fixtures import NewApp
@@ -102,7 +103,7 @@ async def test_another_life_of_an_id_has_another_key(new_app: NewApp) -> None:
         if rounds:
             ctx.continue_as_new(rounds - 1)
 
-    store = await app.opened()
+    store = await store_of(app)
 
     async def is_gone(id: str) -> bool:
         return await store.load(PromiseId(id)) is None

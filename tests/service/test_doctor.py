@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from durasleep import Durasleep
+from durasleep.client import store_of
 from durasleep.devserver import DevServer
 from durasleep.errors import StoreRefused, UnsupportedServer
 from durasleep.settings import DEFAULTS
@@ -74,7 +75,7 @@ async def test_a_replica_is_no_place_to_be(
     replica = make_server()
     client: Any = Redis.from_url(replica.url)
     app = new_app(replica.url)
-    await app.opened()
+    await store_of(app)
     host, port = own_server.url.rpartition("/")[2].split(":")
     await client.execute_command("REPLICAOF", host, port)
     await client.aclose()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from durasleep import Durasleep, StoreUnavailable
+from durasleep.client import store_of
 from durasleep.model import PromiseId
 from durasleep.settings import DEFAULTS
 from durasleep.store import reads
@@ -79,7 +80,7 @@ async def test_a_worker_whose_connections_were_cut_is_not_taken_for_dead(
 ) -> None:
     """A closed connection is the early sign of a death, but one that beats on has not died."""
     client: Any = real_server.sync_client()
-    store = await app.opened()
+    store = await store_of(app)
 
     async def beats_again(name: str, times: int) -> None:
         for _ in range(times):
@@ -126,7 +127,7 @@ async def test_an_emptied_redis_loses_its_executions_and_nothing_else(
         await eventually(lambda: worker.running == 0, "the lost execution to be dropped")
         assert effects.count("lost goes") == 0
         assert await (await app.rpc("new", nap, effects.path, 0.05)).result(timeout=30) == "new slept for 0.05 seconds"
-        assert await (await app.opened()).load(PromiseId("lost")) is None
+        assert await (await store_of(app)).load(PromiseId("lost")) is None
 
 
 async def test_an_unreachable_redis_is_said_at_once(

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 from durasleep import Context, Durasleep, Settings
+from durasleep.client import store_of
 from durasleep.errors import DurasleepError
 from durasleep.store.keys import F
 from durasleep.sync import Client as SyncClient
@@ -113,7 +114,7 @@ async def test_whatever_is_lost_while_workers_run_they_finish_when_it_is_repaire
 ) -> None:
     app.workflow(patient)
     chance, client = random.Random(7), cast("Any", real_server.client())
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     repaired = Counter[str]()
 
     async def lose_something() -> None:
@@ -146,7 +147,7 @@ async def test_whatever_is_lost_while_workers_run_they_finish_when_it_is_repaire
 
 async def test_the_sync_client_checks_and_forgets_what_was_put_aside(app: Durasleep, real_server: Server) -> None:
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     client.xadd(keys.queue("workers"), {"what": "ever"})
     async with serving(app):
         await eventually(lambda: client.zcard(keys.halted) == 1, "it to be put aside")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from durasleep import Durasleep, StoreUnavailable
+from durasleep.client import store_of
 from durasleep.errors import CorruptData, SchemaMismatch
 from durasleep.store.keys import F, meta_key
 from tests.servers import Server
@@ -30,7 +31,7 @@ async def test_garbage_in_a_stream_is_put_aside(
     app: Durasleep, real_server: Server, effects: Effects, caplog: pytest.LogCaptureFixture
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     stream = keys.queue("workers")
     client.xadd(stream, {b"\xff": b"\x00"})
     client.xadd(stream, {"i": b"\xff\xfe", "e": "1"})
@@ -49,7 +50,7 @@ async def test_a_broken_hash_is_halted_or_refused_by_name(
     app: Durasleep, real_server: Server, effects: Effects
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     await app.rpc("bad-args", double, 1)
     client.hset(keys.promise("bad-args"), F["args"], b"\xc1 never MessagePack")
     await app.rpc("bad-journal", nap, effects.path, 1)
@@ -77,7 +78,7 @@ async def test_a_broken_hash_is_halted_or_refused_by_name(
 
 async def test_garbage_among_the_timers_is_put_aside(app: Durasleep, real_server: Server, effects: Effects) -> None:
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     client.zadd(keys.timers, {b"no tilde": 1, b"~\xffwhat": 2, b"gone~1": 3, b"gone~timeout": 4, b"far~never": 9e15})
     client.set(keys.promise("odd"), "a string")
     client.zadd(keys.timers, {b"odd~1": 5})
@@ -93,7 +94,7 @@ async def test_keys_of_another_type_are_named_and_others_are_served(
     app: Durasleep, new_app: NewApp, real_server: Server, effects: Effects
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     client.set(keys.queue("broken"), "a string")
     with pytest.raises(CorruptData, match="queue:broken holds a string"):
         await app.rpc("x", double, 1, target="broken")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from durasleep import Context, Durasleep, RemoteError, Retry
+from durasleep.client import store_of
 from durasleep.model import PromiseId
 from durasleep.settings import DEFAULTS
 from durasleep.store import reads
@@ -37,7 +38,7 @@ def entries_of(client: Any, keys: Keyspace, id: str) -> int:
 async def test_a_step_that_ends_between_two_parts_of_a_commit_is_not_lost(new_app: NewApp, real_server: Server) -> None:
     app = new_app(settings=replace(DEFAULTS, commit_ops_max=1))
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
 
     async def until_some_are_there() -> str:
         while entries_of(client, keys, "wide") < PARTS // 2:  # noqa: ASYNC110 - what it waits for is in Redis
@@ -81,7 +82,7 @@ async def test_what_a_blocked_loop_has_not_heard_of_yet_is_not_called_lost(
 ) -> None:
     """Its beats go on meanwhile, and name what it held when it was blocked; what it was given since lies unread."""
     started = await workers.start("one", "two", app="quick_app")
-    store = await app.opened()
+    store = await store_of(app)
     names: list[str] = []
     for round in range(3):
         gate = f"gate-{round}"
@@ -121,14 +122,14 @@ async def test_what_is_for_one_worker_does_not_wait_behind_what_is_for_all(app: 
     async with serving(app, "w1", concurrency=concurrency) as worker:
         await eventually(lambda: len(ran) == 130 and not worker.running, "all to be done")
     assert max(ran.index(name) for name in own) < 60
-    store = await app.opened()
+    store = await store_of(app)
     for name in ran:
         assert (await store.load(PromiseId(name))).head.epoch == 1, name  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("free", [1, 2, 5, 100])
 async def test_a_reader_takes_as_many_as_there_is_room_for_and_no_more(app: Durasleep, free: int) -> None:
-    store = await app.opened()
+    store = await store_of(app)
     keys, link = store.keys(), store.link()
     reader = Reader(link, keys, group="workers", consumer="w1/00000000", settings=DEFAULTS)
     await in_line(app, [], many=3 * free, own=3 * free)
@@ -220,7 +221,7 @@ async def test_an_attempt_begins_once_the_failed_one_before_it_is_kept(new_app: 
     """However many nudges come meanwhile: each of them is a commit of its own."""
     app = new_app()
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     kept: list[int] = []
     nudge: list[Callable[[], None]] = []
 

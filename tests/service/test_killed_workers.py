@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from durasleep import Durasleep, Settings
+from durasleep.client import store_of
 from durasleep.errors import Fenced
 from durasleep.model import Outcome, PromiseId
 from durasleep.store import commands, reads
@@ -59,7 +60,7 @@ async def test_of_three_workers_one_dies_in_a_step_and_another_finishes(
         await until(app, handle.id, "suspended")
     handle = await app.rpc("passage", passage, effects.path)
     [(pid, _)] = await effects.standing("gate")
-    store = await app.opened()
+    store = await store_of(app)
     keys = store.keys()
     head = await store.call(reads.read_head(keys, PromiseId("passage")))
     assert head
@@ -130,7 +131,7 @@ async def test_a_suspect_waits_for_another_one_a_while_and_no_longer(
     """However long those steps take that hold every worker there is."""
     app = new_app(settings=replace(QUICK, suspect_wait_s=1.0))
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     names = ("long-1", "long-2", *[f"quick-{number}" for number in range(4)])
     for name in names:
         await (app.rpc(name, passage, effects.path, name) if name[0] == "l" else app.rpc(name, double, 21))

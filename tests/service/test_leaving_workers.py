@@ -7,6 +7,7 @@ import signal
 from typing import Any
 
 from durasleep import Durasleep
+from durasleep.client import store_of
 from durasleep.model import PromiseId
 from durasleep.settings import DEFAULTS
 from tests.servers import Server
@@ -18,7 +19,7 @@ async def test_sigterm_lets_running_steps_finish_and_leaves_sleepers_alone(
     app: Durasleep, workers: Workers, effects: Effects, real_server: Server
 ) -> None:
     [leaving] = await workers.start("leaving")
-    store = await app.opened()
+    store = await store_of(app)
     await app.rpc("sleeper", sleeping_workflow, 3600)
     await until(app, "sleeper", "suspended")
     asleep = await store.load(PromiseId("sleeper"))
@@ -57,7 +58,7 @@ async def test_a_second_sigterm_leaves_at_once_and_another_worker_takes_over(
     await leaving.line("is leaving: 2 in hand")
     leaving.signal(signal.SIGTERM)
     await leaving.exited()
-    store = await app.opened()
+    store = await store_of(app)
     for id in ("in-loop", "in-thread"):
         assert (await app.describe(id)).status == "queued"
         loaded = await store.load(PromiseId(id))
@@ -98,7 +99,7 @@ async def test_a_blocked_event_loop_keeps_its_lease(
 ) -> None:
     """Longer than a worker may be silent: the heartbeat has a thread of its own."""
     client: Any = real_server.sync_client()
-    beats = (await app.opened()).keys().workers
+    beats = (await store_of(app)).keys().workers
     await workers.start("one", "two")
     handle = await app.rpc("passage", loop_passage, effects.path)
     [(pid, _)] = await effects.standing("gate")

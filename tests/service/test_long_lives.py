@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from durasleep import Canceled, Context, Durasleep, DurasleepError, Retry, Settings, TimedOut, UsageError
+from durasleep.client import store_of
 from durasleep.store.keys import Keyspace
 from tests.servers import Server
 from tests.service.fixtures import NewApp
@@ -230,7 +231,7 @@ async def test_an_approval_or_three_days(app: Durasleep, real_server: Server) ->
         await app.promises.resolve("a-1~1", "yes")
         await eventually(lambda: _waits_for(app, "a-1", "after"), "the race to be over")
         client: Any = real_server.sync_client()
-        keys: Keyspace = (await app.opened()).keys()
+        keys: Keyspace = (await store_of(app)).keys()
         assert client.zrange(keys.timers, 0, -1) == []  # the loser went in the same commit
         await app.promises.resolve("a-1~3")
         assert await handle.result(timeout=30) == [0, "yes"]

@@ -14,7 +14,7 @@ import pytest
 
 from durasleep import Disposition, Durasleep, NotFound, OtherFunction
 from durasleep import inbox as inbox_module
-from durasleep.client import Handle
+from durasleep.client import Handle, attach, inbox_of, store_of
 from durasleep.settings import DEFAULTS
 from durasleep.store.connection import Link
 from durasleep.store.keys import LIMIT
@@ -86,16 +86,16 @@ async def test_a_reader_that_fell_behind_the_cap_of_its_inbox_looks_for_itself(
     exchange = Link.exchange
 
     async def held(self: Link, commands: Any, *, block_s: float = 0.0) -> Any:
-        if self is app.inbox._link and commands[0][0] == b"XREAD":  # pyright: ignore[reportPrivateUsage]
+        if self is inbox_of(app)._link and commands[0][0] == b"XREAD":  # pyright: ignore[reportPrivateUsage]
             await may_read.wait()
         return await exchange(self, commands, block_s=block_s)
 
     monkeypatch.setattr(Link, "exchange", held)
     handles = await app.rpc_many(double, [(f"d-{n}", n) for n in range(count)])
-    app.attach(handles)
+    attach(handles)
     async with serving(new_app(settings=replace(DEFAULTS, batch_items_max=1))):
         assert await starter.gather([starter.get(handle.id) for handle in handles]) == [2 * n for n in range(count)]
-        key = app.inbox._key  # pyright: ignore[reportPrivateUsage]
+        key = inbox_of(app)._key  # pyright: ignore[reportPrivateUsage]
         assert await real_server.client().xlen(key) < count
         may_read.set()
         async with asyncio.timeout(DEFAULTS.client_check_s / 2):
@@ -103,7 +103,7 @@ async def test_a_reader_that_fell_behind_the_cap_of_its_inbox_looks_for_itself(
 
 
 async def test_handles_that_nobody_keeps_are_forgotten(app: Durasleep) -> None:
-    inbox = app.inbox  # pyright: ignore[reportPrivateUsage]
+    inbox = inbox_of(app)
     async with serving(app):
         await (await app.rpc("warm", double, 1))
         await eventually(
@@ -138,14 +138,14 @@ async def test_what_goes_well_is_told_line_by_line_up_to_a_bound_and_counted_bey
 @asynccontextmanager
 async def _listening(app: Durasleep) -> AsyncGenerator[bytes]:
     """The inbox of an application is read from where it stands, as long as this lasts; gives its key."""
-    inbox = app.inbox  # pyright: ignore[reportPrivateUsage]
+    inbox = inbox_of(app)
     awaited = await app.promises.create("awaited")
-    app.attach([awaited])
+    attach([awaited])
     await eventually(
         lambda: inbox.is_listening and inbox._last != b"0-0",  # pyright: ignore[reportPrivateUsage]
         "the inbox to listen from where it stands",
     )
-    app.attach([awaited])  # who attached before that was told to look for himself
+    attach([awaited])  # who attached before that was told to look for himself
     yield inbox._key  # pyright: ignore[reportPrivateUsage]
     await app.promises.cancel("awaited")
 
@@ -170,7 +170,7 @@ async def test_an_entry_told_in_another_way_is_heard_and_one_without_a_value_is_
         [*common(b"strange", one, b"?"), *common(b"\xff", one), *common(b"nobody's", one), *common(b"after", two)],
     ]
     async with _listening(app) as key:
-        app.attach(handles)
+        attach(handles)
         for fields in told:
             await real_server.client().execute_command("XADD", key, "*", *fields)
         # None of them has settled: the values are those they were told.
@@ -189,7 +189,7 @@ async def test_a_gather_that_is_cancelled_half_way_leaves_its_handles_as_they_ar
     handles = [app.get("first"), app.get("second")]
     gathering = asyncio.create_task(app.gather(handles))
     await app.promises.resolve("first", 1)
-    await eventually(handles[0].known, "the first to be told")
+    await eventually(handles[0]._known, "the first to be told")  # pyright: ignore[reportPrivateUsage]
     gathering.cancel()
     with pytest.raises(asyncio.CancelledError):
         await gathering
@@ -199,11 +199,11 @@ async def test_a_gather_that_is_cancelled_half_way_leaves_its_handles_as_they_ar
 
 
 async def test_of_several_handles_of_one_id_each_is_told_and_any_may_go(app: Durasleep) -> None:
-    inbox = app.inbox  # pyright: ignore[reportPrivateUsage]
+    inbox = inbox_of(app)
     await app.promises.create("one")
     handles = [app.get("one") for _ in range(5)]
     async with _listening(app):
-        app.attach(handles)
+        attach(handles)
         for gone in (2, 0, -1):  # from the middle and from both ends
             del handles[gone]
         gc.collect()
@@ -230,7 +230,7 @@ async def test_what_the_inbox_may_have_missed_is_asked_for_together(
 ) -> None:
     exchanges: list[int] = []
     exchange = Link.exchange
-    ours = (await app.opened())._link  # pyright: ignore[reportPrivateUsage]
+    ours = (await store_of(app))._link  # pyright: ignore[reportPrivateUsage]
 
     async def counted(self: Link, commands: Any, *, block_s: float = 0.0) -> Any:
         if self is ours:
@@ -242,7 +242,7 @@ async def test_what_the_inbox_may_have_missed_is_asked_for_together(
         gathering = asyncio.create_task(app.gather(handles))
         await asyncio.sleep(0)  # it waits for the first
         monkeypatch.setattr(Link, "exchange", counted)
-        app.inbox._tell_to_look()  # pyright: ignore[reportPrivateUsage]
+        inbox_of(app)._tell_to_look()  # pyright: ignore[reportPrivateUsage]
         async with serving(new_app()):
             assert await gathering == [2 * n for n in range(MANY)]
         assert len(exchanges) < MANY / 10
@@ -255,7 +255,7 @@ async def test_who_waits_for_one_is_not_kept_waiting_by_a_gather_of_many(
     monkeypatch.setattr(inbox_module, "LEISURE_S", 3600.0)
     handles = [await app.promises.create(id) for id in ("first", "last", "alone")]
     async with _listening(app):
-        app.attach(handles)
+        attach(handles)
         gathering = asyncio.create_task(app.gather(handles[:2]))
         alone = asyncio.create_task(handles[2].result())
         await app.promises.resolve("first", 1)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from durasleep import Context, Durasleep, StoreUnavailable
+from durasleep.client import store_of
 from durasleep.errors import NewerVersion, SchemaMismatch
 from durasleep.model import Place
 from durasleep.store.keys import PLACE, F, W, meta_key
@@ -25,7 +26,7 @@ async def test_a_timer_of_an_unknown_kind_stays_due_and_the_others_fire(
     app: Durasleep, real_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     due = {f"customers/{n}~gate": n for n in range(300)}
     client.zadd(keys.timers, due | {"customers/late~gate": 4e12})
     async with serving(app):
@@ -45,7 +46,7 @@ async def test_a_journal_with_an_unknown_code_waits_for_a_worker_that_knows_it(
     app: Durasleep, real_server: Server, effects: Effects, entry: str
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     handle = await app.rpc("later", nap, effects.path, 3600)
     async with serving(app):
         await until(app, "later", "suspended")
@@ -69,7 +70,7 @@ async def test_an_execution_in_an_unknown_place_is_left_there(app: Durasleep, re
     """Its deadline, those who steer it and the end of its parent wait for whoever knows the place."""
     app.workflow(waits_for_a_child)
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     await app.rpc("parked", sleeping_workflow, 3600, timeout=1)
     parent = await app.rpc("family", waits_for_a_child)
     async with serving(app):
@@ -100,13 +101,13 @@ async def test_a_namespace_is_moved_from_the_schema_before_once_no_worker_of_tha
     handle = await app.rpc("sleeper", sleeping_workflow, 3600)
     async with serving(app):
         await until(app, "sleeper", "suspended")
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     client.hset(meta_key(namespace), "schema", "1")
     client.hset(keys.worker("old-1/ab"), W["group"], "workers")
     client.zadd(keys.workers, {"old-1/ab": time.time() * 1000, "dead-1/cd": 1})
     for _ in range(2):
         with pytest.raises(StoreUnavailable, match=r"workers of the version before have left: old-1/ab$"):
-            await new_app().opened()
+            await store_of(new_app())
     assert client.hget(meta_key(namespace), "schema") == b"1"
     client.zrem(keys.workers, "old-1/ab", "dead-1/cd")
     client.delete(keys.worker("old-1/ab"))

@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from durasleep import Durasleep, StoreRefused, StoreUnavailable
+from durasleep.client import store_of
 from durasleep.devserver import DevServer
 from tests.servers import MakeServer, Server
 from tests.service.fixtures import NewApp
@@ -72,7 +73,7 @@ async def test_a_full_redis_takes_nothing_new_and_lets_what_it_has_finish(
         await admin.config_set("maxmemory", 1)
         effects.open("gate")
         await asyncio.gather(*(app.get(handle.id).result() for handle in (*sleepers, *steps)))
-        monkeypatch.setattr((await app.opened())._batcher, "_patience_s", 0.2)  # pyright: ignore[reportPrivateUsage]
+        monkeypatch.setattr((await store_of(app))._batcher, "_patience_s", 0.2)  # pyright: ignore[reportPrivateUsage]
         with pytest.raises(StoreUnavailable, match="maxmemory"):
             await app.rpc("one-more", double, 1)
         await admin.config_set("maxmemory", 0)

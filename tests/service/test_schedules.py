@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfoNotFoundError
 import pytest
 
 from durasleep import Durasleep, UsageError
+from durasleep.client import store_of
 from durasleep.model import PromiseId
 from durasleep.store import commands, reads
 from durasleep.store.commands import Schedule
@@ -24,7 +25,7 @@ async def test_a_schedule_due_in_the_past_starts_once_with_two_workers(
     app: Durasleep, new_app: NewApp, effects: Effects, real_server: Server
 ) -> None:
     client: Any = real_server.sync_client()
-    store = await app.opened()
+    store = await store_of(app)
     keys = store.keys()
     due = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(hours=1)
     due_ms = round(due.timestamp() * 1000)
@@ -50,14 +51,14 @@ async def test_a_schedule_is_replaced_by_name_and_refused_if_it_makes_no_sense(
     app: Durasleep, effects: Effects, real_server: Server
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     first = await app.schedule("nightly", "0 3 * * *", note, effects.path, "night", zone="Europe/Berlin")
     assert first > datetime.now(UTC)
     second = await app.schedule("nightly", "0 4 * * *", note, effects.path, "night", zone="Europe/Berlin")
     assert client.zrange(keys.timers, 0, -1, withscores=True) == [(b"nightly~cron", second.timestamp() * 1000)]
     for line, zone, named in (("every day", "UTC", "every day"), ("0 3 * * *", "Mars/Base", "Mars/Base")):
         with pytest.raises(UsageError, match=named):
-            await app.schedule("nightly", line, note, zone=zone)
+            await app.schedule("nightly", line, note, effects.path, "night", zone=zone)
     assert client.zcard(keys.timers) == 1
     await app.unschedule("nightly")
     assert client.zcard(keys.timers) == 0
@@ -67,7 +68,7 @@ async def test_a_deploy_that_says_the_same_schedule_again_loses_no_overdue_time(
     app: Durasleep, effects: Effects
 ) -> None:
     """Nobody served as it fell due; the application starts, says its schedules, and only then serves."""
-    store = await app.opened()
+    store = await store_of(app)
     keys = store.keys()
     due = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=30)
     line = f"{due.minute} * * * *"
@@ -80,7 +81,7 @@ async def test_a_deploy_that_says_the_same_schedule_again_loses_no_overdue_time(
         await eventually(effects.lines, "the time that was missed to be made up for")
     assert effects.lines() == ["after"]
     for changed, zone in ((line, "Etc/GMT+5"), ("7 7 7 7 *", "UTC")):  # another line is another time
-        assert await app.schedule("hourly", changed, note, zone=zone) > datetime.now(UTC)
+        assert await app.schedule("hourly", changed, note, effects.path, "after", zone=zone) > datetime.now(UTC)
 
 
 async def test_one_that_cannot_be_read_here_stops_neither_other_schedules_nor_sleeps(
@@ -88,7 +89,7 @@ async def test_one_that_cannot_be_read_here_stops_neither_other_schedules_nor_sl
 ) -> None:
     """A zone this machine lacks, a line a newer version understands, a hash somebody has broken."""
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     broken = {"no-zone": ("zone", "Mars/Base"), "no-line": ("cron", "@sometimes"), "no-time": ("due", "soon")}
     for name in (*broken, "good"):
         await app.schedule(name, "0 0 1 1 *", note, effects.path, name)
@@ -120,7 +121,7 @@ async def test_a_worker_that_can_read_what_another_cannot_starts_it_at_once(
 ) -> None:
     """Whoever fires is of a machine that lacks the zone; the others are told, and the first that can starts it."""
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     await app.schedule("paris", "0 0 1 1 *", note, effects.path, "paris", zone="Europe/Paris")
     lacking = app.worker(name="a-lacking")
 
@@ -143,7 +144,7 @@ async def test_a_worker_that_can_read_what_another_cannot_starts_it_at_once(
 
 async def test_hundreds_that_are_due_at_once_do_not_hold_up_a_sleep(app: Durasleep, real_server: Server) -> None:
     client: Any = real_server.sync_client()
-    store = await app.opened()
+    store = await store_of(app)
     keys = store.keys()
     payload = app.codec.encode_args((1,), {}, "double")
     many = [Schedule(f"s-{n}", "0 0 1 1 *", "UTC", "double", "workers", payload, 1000) for n in range(1_500)]
@@ -162,7 +163,7 @@ async def test_a_schedule_forgotten_while_due_starts_nothing(
 ) -> None:
     """Its timer may still be there: it is put aside without a trace in the timers."""
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     client.zadd(keys.timers, {"forgotten~cron": 1})
     async with serving(app):
         await eventually(lambda: client.zcard(keys.timers) == 0, "the timer to go")

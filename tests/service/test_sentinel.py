@@ -15,6 +15,7 @@ from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.sentinel import Sentinel
 
 from durasleep import Durasleep, StoreUnavailable, UsageError
+from durasleep.client import store_of
 from durasleep.devserver import DevServer
 from durasleep.store.connection import Connector
 from durasleep.sync import Client as SyncClient
@@ -159,7 +160,7 @@ async def test_without_a_primary_it_is_said_who_was_asked(namespace: str) -> Non
     port = free_port()
     app = Durasleep(f"redis+sentinel://localhost:{port},127.0.0.1:{port}/orders", namespace=namespace)
     with pytest.raises(StoreUnavailable, match=f"orders of localhost:{port},127.0.0.1:{port} cannot be reached"):
-        await app.opened()
+        await store_of(app)
 
 
 def test_the_url_says_whom_to_ask_and_how_to_connect() -> None:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import pytest
 
 from durasleep import ClientClosed, Durasleep, Settings, WaitTimeout
+from durasleep.client import inbox_of, store_of
 from durasleep.store.keys import W
 from durasleep.sync import Client as SyncClient
 from tests.servers import Server
@@ -259,7 +260,7 @@ async def test_who_waits_when_the_client_is_closed_hears_that_it_was(new_app: Ne
         asyncio.create_task(app.gather(handles)),
         asyncio.create_task(app.get("wait-2").result()),
     ]
-    waited_for = app.inbox._waiting  # pyright: ignore[reportPrivateUsage]
+    waited_for = inbox_of(app)._waiting  # pyright: ignore[reportPrivateUsage]
     await eventually(lambda: {"wait-0", "wait-2"} <= waited_for.keys(), "both to be waited for")
     await app.aclose()
     for waiter in waiters:
@@ -271,7 +272,7 @@ async def test_who_waits_when_the_client_is_closed_hears_that_it_was(new_app: Ne
 
 async def test_a_call_that_is_under_way_when_the_client_is_closed_says_so(new_app: NewApp, real_server: Server) -> None:
     app = new_app()
-    await app.opened()
+    await store_of(app)
     real_server.sync_client().execute_command("CLIENT", "PAUSE", "1500", "ALL")
     calling = asyncio.create_task(app.rpc("one", double, 1))
     await asyncio.sleep(0)  # it asks
@@ -287,7 +288,7 @@ async def test_all_beats_of_a_worker_come_over_the_one_connection_it_names(
     """Others take one whose connection is gone for dead after a single missed beat."""
     client: Any = real_server.sync_client()
     app = new_app(settings=Settings(heartbeat_s=0.05))
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     async with serving(app) as worker:
 
         def beats() -> tuple[bytes, bytes]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from durasleep import Durasleep
+from durasleep.client import store_of
 from durasleep.runtime.replay import Activation
 from durasleep.store import commands
 from tests.servers import Server
@@ -28,7 +29,7 @@ async def test_ten_thousand_sleepers_hold_nothing_in_the_worker(
     app: Durasleep, real_server: Server, namespace: str
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     async with serving(app) as worker:
         await (await app.rpc("first", sleeping_workflow, 0))
         await app.rpc("sleeper-0", sleeping_workflow, 3600)
@@ -105,7 +106,7 @@ async def test_a_running_sleep_can_be_seen_moved_and_woken(app: Durasleep) -> No
         await app.wake("sleep~1")
         assert await handle == "Slept for 3600 seconds"
         assert (
-            await (await app.opened()).call(commands.fire((await app.opened()).keys(), limit=10))
+            await (await store_of(app)).call(commands.fire((await store_of(app)).keys(), limit=10))
         ).next_due_ms is None
 
 

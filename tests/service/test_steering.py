@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from durasleep import Canceled, Context, Durasleep, NotFound, UsageError, sync
+from durasleep.client import ending_of, store_of
 from durasleep.errors import InvalidDuration, NotAllowed, StoreUnavailable
 from durasleep.model import CANCEL, Number, PromiseId, State
 from durasleep.store.script import Value
@@ -121,7 +122,7 @@ async def test_each_execution_is_listed_once_with_where_it_is(
 
 @pytest.mark.leaves_keys("what nobody but a person can put right")
 async def test_what_was_put_aside_by_name_is_noted_beside_the_list(app: Durasleep, real_server: Server) -> None:
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     client: Any = real_server.sync_client()
     client.zadd(keys.halted, {"timers:broken~1: CORRUPT due time": 1})
     client.hset(keys.promise("odd"), "s", "?")
@@ -347,7 +348,7 @@ async def test_a_wake_repeated_after_its_answers_were_lost_ends_one_sleep_only(
         return [one.id for one in (await observer.describe("twice")).waiting_on] == ["twice~2"]
 
     app.workflow(two_sleeps)
-    link = (await app.opened())._link  # pyright: ignore[reportPrivateUsage]
+    link = (await store_of(app))._link  # pyright: ignore[reportPrivateUsage]
     exchange = link.exchange
     sent: Counter[Value] = Counter()
 
@@ -406,7 +407,7 @@ async def test_what_is_steered_at_the_moment_it_fires_ends_in_exactly_one_way(
     """A thousand races between a verb and the firing of a timer, in three processes, around its due time."""
     await workers.start("w1", "w2")
     client: Any = real_server.sync_client()
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     aims = {verb: Aim() for verb in VERBS}
     ended: Counter[str] = Counter()
     for start in range(0, RACES, WAVE):
@@ -443,8 +444,8 @@ async def _race(app: Durasleep, id: str, verb: str, due_ms: int, aim: Aim) -> No
     outcome = "fired" if said == "already" else "steered"
     if verb != "cancel":
         aim.learn(outcome)
-    ending = await app.wait(PromiseId(id), 30)
-    loaded = await (await app.opened()).load(PromiseId(id))
+    ending = await ending_of(app, PromiseId(id), 30)
+    loaded = await (await store_of(app)).load(PromiseId(id))
     assert loaded
     if verb == "cancel":
         timer, told = loaded.entries[Number("1")], loaded.entries.get(CANCEL)

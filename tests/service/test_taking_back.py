@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from durasleep import Canceled, Context, Durasleep, Retry, current
+from durasleep.client import store_of
 from durasleep.store import commands
 from durasleep.store.keys import LIMIT
 from durasleep.sync import Client as SyncClient
@@ -37,7 +38,7 @@ def failing_task(app: Durasleep, retry: Retry) -> Any:
 
 async def beats(app: Durasleep, client: Any, count: int) -> None:
     """Until the worker has told so often that it is alive, and was told what it holds."""
-    key, seen = (await app.opened()).keys().workers, set[float]()
+    key, seen = (await store_of(app)).keys().workers, set[float]()
 
     def look() -> bool:
         seen.update(score for _, score in client.zrange(key, 0, -1, withscores=True))
@@ -48,7 +49,7 @@ async def beats(app: Durasleep, client: Any, count: int) -> None:
 
 async def read_and_die(app: Durasleep, client: Any) -> None:
     """Whoever is next takes an execution, and is never heard of again."""
-    queue = (await app.opened()).keys().queue("workers")
+    queue = (await store_of(app)).keys().queue("workers")
     if not client.exists(queue) or not client.xinfo_groups(queue):
         client.xgroup_create(queue, "workers", "0", mkstream=True)
     assert client.xreadgroup("workers", "dead/00000000", {queue: ">"}, count=1)
@@ -87,7 +88,7 @@ async def test_a_task_canceled_while_it_is_queued_again_is_not_run(
     handle = await app.rpc("t", noting, effects.path)
     async with serving(unknowing, "w1"):
         await until(app, "t", "delayed")
-    store = await app.opened()
+    store = await store_of(app)
 
     async def is_queued() -> bool:
         await store.call(commands.fire(store.keys(), limit=64))
@@ -147,7 +148,7 @@ async def test_a_task_is_told_of_its_cancel_once_however_long_it_takes(
         await effects.standing("cleaning")
         for _ in range(3):
             assert await handle.cancel() == "canceling"
-            client.xadd((await app.opened()).keys().inbox(worker.consumer), {"n": "t"})
+            client.xadd((await store_of(app)).keys().inbox(worker.consumer), {"n": "t"})
         await beats(app, client, BEATS)
         effects.open("cleaning")
         assert await handle == "told 1 times"
@@ -260,7 +261,7 @@ async def test_a_worker_that_leaves_lets_a_step_end_and_begins_none_beside_it(
     app: Durasleep, effects: Effects, caplog: pytest.LogCaptureFixture
 ) -> None:
     app.workflow(two_branches)
-    store = await app.opened()
+    store = await store_of(app)
     async with serving(app) as worker:
         handle = await app.rpc("w", two_branches, effects.path)
         await effects.standing("long")
@@ -314,7 +315,7 @@ async def test_a_worker_that_leaves_between_two_attempts_begins_none(
             await app.rpc("it", trying, effects.path)
         else:
             await app.rpc("it", retrying_step, effects.path)
-        store = await app.opened()
+        store = await store_of(app)
 
         async def has_failed() -> bool:
             loaded = await store.load(commands.PromiseId("it"))

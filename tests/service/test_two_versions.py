@@ -11,6 +11,7 @@ import pytest
 
 import durasleep
 from durasleep import Context, Durasleep
+from durasleep.client import store_of
 from durasleep.model import PromiseId
 from tests.servers import MakeServer, Server, limit
 from tests.service.fixtures import NewApp
@@ -47,7 +48,7 @@ async def test_workers_of_two_versions_take_over_from_one_another(
 ) -> None:
     client: Any = real_server.sync_client()
     later = a_later_version(tmp_path / "later")
-    keys = (await app.opened()).keys()
+    keys = (await store_of(app)).keys()
     for round, (first, second) in enumerate(((None, later), (later, None))):
         names = [f"{round}-{number}" for number in range(EACH)]
         gate = f"gate-{round}"
@@ -100,7 +101,7 @@ async def test_what_one_of_three_workers_knows_goes_straight_to_it(
         handles = await knowing.rpc_many(woken, [(f"many-{number}", number) for number in range(100)])
         assert await knowing.gather(handles) == [2 * number for number in range(100)]
     assert "next try" not in caplog.text
-    store = await knowing.opened()
+    store = await store_of(knowing)
     loaded = await store.load(PromiseId("one-0"))
     assert loaded is not None
     assert loaded.head.epoch <= 3, "it was dispatched only where it had something to go on with"

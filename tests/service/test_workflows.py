@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from durasleep import Canceled, Context, Durasleep, NotFound, TimedOut
+from durasleep.client import store_of
 from durasleep.model import Kind, PromiseId
 from tests.servers import Server
 from tests.service.functions import double, failing, note, sleeping_workflow, waiting
@@ -44,7 +45,7 @@ async def test_sleeps_steps_and_children_run_side_by_side(app: Durasleep, effect
         await app.promises.resolve(next(iter(await _pending(app, "all", "promise"))))
         assert await handle == [None, None, "slept", 2, None, 4, "Slept for 0.05 seconds", 6, True]
     assert effects.lines() == ["step"]
-    store = await app.opened()
+    store = await store_of(app)
     loaded = await store.load(PromiseId("all"))
     assert loaded
     kinds = [entry.kind for entry in loaded.entries.values()]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from durasleep import Durasleep, Worker
+from durasleep.client import store_of
 from durasleep.store import reads
 from durasleep.store.calls import Description
 from durasleep.store.keys import F, Keyspace
@@ -53,7 +54,7 @@ def load_from_hash(client: Any, keys: Keyspace, id: str) -> None:
 
 async def beats_of(app: Durasleep, consumer: str, count: int) -> None:
     """Until a worker has beaten so often since now."""
-    store, seen = await app.opened(), set[int | None]()
+    store, seen = await store_of(app), set[int | None]()
 
     async def look() -> bool:
         seen.add(await store.call(reads.read_beat(store.keys(), consumer)))

@@ -43,6 +43,7 @@ class Driver:
         self.store = Store(Connector.of(client), namespace=namespace, settings=settings, patience_s=5.0)
         self.keys = self.store.keys()
         self._calls = 0
+        self._taken: dict[PromiseId, Lease] = {}
 
     # -- what clients do
 
@@ -105,6 +106,12 @@ class Driver:
         """The next execution; there must be one."""
         [lease] = await self.read(consumer=consumer, queue=queue)
         return lease
+
+    async def take_of(self, id: str, *, consumer: str = WORKER) -> Lease:
+        """That of one execution, whatever else is queued."""
+        found = {lease.id: lease for lease in await self.read(100, consumer=consumer)}
+        self._taken |= found
+        return self._taken.pop(PromiseId(id))
 
     async def start(self, id: str, *, consumer: str = WORKER, **options: Any) -> Lease:
         """Create an execution and take it; nothing else may be waiting in its queue."""

@@ -29,6 +29,7 @@ from durasleep.model import (
     StepResult,
     Transaction,
 )
+from durasleep.store import fsck
 from durasleep.store.commands import Lease
 from durasleep.store.keys import LIMIT, F
 from tests.servers import Server
@@ -577,6 +578,62 @@ async def test_a_family_larger_than_one_ending_is_closed_in_parts_and_kept_toget
     assert await driver.timers() == {}
     assert await driver.queued() == []
     await driver.assert_kept_together("a", "a~1", "a~300", "a~7~2", retention_ms=60_000)
+
+
+def detached(number: str, id: str, *, retention_ms: int | None = None) -> StartChild:
+    return StartChild(Number(number), "g", b"", None, None, PromiseId(id), detached=True, retention_ms=retention_ms)
+
+
+async def test_what_has_an_id_of_its_own_is_kept_as_long_as_the_family_that_started_it(driver: Driver) -> None:
+    """Whoever of the family started it, in whichever run, unless it says otherwise."""
+    lease = await driver.start("a", retention_ms=60_000)
+    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, child("1", "first"), due="1")
+    await driver.commit(await driver.take_of("first"), Outcome.RESOLVE)
+    lease = await driver.take_of("a")
+    await driver.commit(lease, Outcome.CONTINUE, child("2"), detached("3", "second"))
+    await driver.commit(await driver.take_of("second"), Outcome.RESOLVE)
+    week = detached("3", "week", retention_ms=LIMIT["retention_ms"])
+    inner = await driver.take_of("a~2")
+    await driver.commit(inner, Outcome.CONTINUE, child("1", "third"), detached("2", "ever", retention_ms=-1), week)
+    for id in ("third", "ever", "week"):
+        await driver.commit(await driver.take_of(id), Outcome.RESOLVE)
+    await driver.assert_kept_together("first", "second", "third", retention_ms=60_000)
+    await driver.assert_kept_together("week")
+    assert await driver.ttl_ms("ever") == -1
+    assert not await driver.redis.hexists(driver.keys.promise("week"), F["retention"])
+    assert not await driver.redis.hexists(driver.keys.promise("a~2"), F["retention"])
+    await driver.commit(inner, Outcome.RESOLVE)
+    await driver.commit(lease, Outcome.RESOLVE)
+    await driver.assert_kept_together("a", "a~2", retention_ms=60_000)
+
+
+async def test_a_child_may_start_later_and_never_if_its_parent_ends_before(driver: Driver) -> None:
+    later = [StartChild(Number(n), "g", b"", None, None, None, start=due) for n, due in (("1", PAST), ("2", FAR))]
+    stranger = StartChild(Number("3"), "g", b"", None, None, PromiseId("stranger"), detached=True, start=FAR)
+    lease = await driver.start("a")
+    await driver.commit(lease, Outcome.CONTINUE, *later, stranger)
+    assert [await driver.place(id) for id in ("a~1", "a~2", "stranger")] == [Place.DELAYED] * 3
+    assert set(await driver.timers()) == {"a~1~start", "a~2~start", "stranger~start"}
+    await driver.fire_all()
+    assert (await driver.take()).id == "a~1"
+    await driver.commit(lease, Outcome.RESOLVE)
+    await driver.fire_all()
+    assert (await driver.head("a~2")).state is State.CANCELED
+    assert set(await driver.timers()) == {"stranger~start"}
+
+
+async def test_a_family_kept_for_ever_expires_in_none_of_its_parts(driver: Driver) -> None:
+    lease = await driver.start("a", retention_ms=-1)
+    await driver.commit(lease, Outcome.CONTINUE, child("1"), child("2"), child("3", "named"))
+    leases = {str(one.id): one for one in await driver.read(3)}
+    await driver.commit(leases["a~1"], Outcome.RESOLVE)
+    await driver.commit(lease, Outcome.RESOLVE)
+    with pytest.raises(Fenced):
+        await driver.commit(leases["a~2"], Outcome.RESOLVE)
+    await driver.commit(leases["named"], Outcome.RESOLVE)
+    await driver.fire_all()
+    assert [await driver.ttl_ms(id) for id in ("a", "a~1", "a~2", "named")] == [-1] * 4
+    assert (await driver.store.run(fsck.fsck(driver.keys))).is_clean
 
 
 async def test_a_family_kept_for_no_time_at_all_goes_whole(driver: Driver) -> None:

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from durasleep.errors import CorruptData
-from durasleep.model import Place, PromiseId
+from durasleep.model import Outcome, Place, PromiseId
 from durasleep.store import commands, fsck
 from durasleep.store.commands import Schedule
+from durasleep.store.keys import LIMIT
 from tests.store.driver import Driver
 
 NIGHTLY = Schedule("nightly", "0 0 * * *", "Europe/Berlin", "f", "workers", bytes(range(256)), 1000)
@@ -105,6 +106,23 @@ async def test_a_broken_queue_is_named_and_the_schedule_stays_due(driver: Driver
     with pytest.raises(CorruptData, match="queue:workers"):
         await advance(driver)
     assert await driver.snapshot() == before
+
+
+async def test_what_a_schedule_starts_is_kept_as_long_as_the_schedule_says(driver: Driver) -> None:
+    for retention_ms in (60_000, -1, None):
+        schedule = replace(NIGHTLY, retention_ms=retention_ms, due_ms=9_000_000_000_000)
+        due_ms = await keep(driver, schedule)  # the same line: what was kept before is replaced
+        assert await read(driver) == replace(schedule, due_ms=due_ms)
+        seen = replace(schedule, due_ms=due_ms)
+        assert await advance(driver, seen, next_due_ms=due_ms + 1) == "advanced"
+        lease = await driver.take()
+        await driver.commit(lease, Outcome.RESOLVE)
+        expected_ms = LIMIT["retention_ms"] if retention_ms is None else retention_ms
+        if retention_ms == -1:
+            assert await driver.ttl_ms(lease.id) == -1
+            await driver.redis.delete(driver.keys.promise(lease.id))
+        else:
+            await driver.assert_kept_together(lease.id, retention_ms=expected_ms)
 
 
 async def put_aside(

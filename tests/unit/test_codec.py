@@ -47,7 +47,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import TypeAliasType
 
-from durasleep.codec import Codec, _call_of  # pyright: ignore[reportPrivateUsage]
+from durasleep.codec import Codec, _call_of, check_call  # pyright: ignore[reportPrivateUsage]
 from durasleep.errors import CorruptData, NotSerializable, PayloadTooLarge, RemoteError, UsageError
 
 codec = Codec()
@@ -1179,3 +1179,80 @@ def test_what_is_sent_with_a_hint_comes_back_by_it(data: st.DataObject) -> None:
     function.__annotations__ = {"return": hint}
     back = codec.decode(codec.encode(value, "it", function), hint)
     assert back == value
+
+
+# -- calls, before they are sent
+
+
+@dataclass
+class _Place:
+    row: int
+
+
+class _Colour(enum.Enum):
+    RED = "red"
+
+
+def _plain(a: int, b: str = "", *, c: float = 0.0) -> None: ...
+def _open(a: int, *rest: int, **more: str) -> None: ...
+def _by_position(a: int, /, b: int | None = None) -> None: ...
+def _holding(a: list[int], b: _Place | None = None, c: _Colour = _Colour.RED, d: Literal[1, 2] = 1) -> None: ...
+def _listed(a: list[int] = [], *, b: dict[str, int] = {}) -> None: ...  # noqa: B006 - defaults may be anything
+def _bare(a, b=None): ...  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+
+
+FITTING: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
+    (_plain, (1,), {}),
+    (_plain, (1, "b"), {"c": 1}),
+    (_plain, (), {"b": "b", "a": 1}),
+    (_plain, ("1",), {}),  # as it is read there, too
+    (_plain, (_Colour.RED,), {}),  # it travels as something else
+    (_open, (1, 2, 3), {"d": "x"}),
+    (_by_position, (1,), {"b": None}),
+    (_holding, ([1], {"row": 1}, "red", 2), {}),
+    (_holding, (["looked into there"],), {}),
+    (_bare, (1,), {"b": object()}),
+    (_listed, ([1],), {"b": {}}),
+    (print, (1, 2), {"sep": ""}),
+    (max, (1, 2), {}),  # it does not tell how it is called
+]
+MISFITTING: list[tuple[Any, tuple[Any, ...], dict[str, Any], str]] = [
+    (_plain, (), {}, "'a'"),
+    (_plain, (1, "b", 2.0), {}, "positional"),
+    (_plain, (1,), {"a": 2}, "'a'"),
+    (_plain, (), {"a": 1, "e": 2}, "'e'"),
+    (_plain, (), {"e": 2}, "'e'"),
+    (_plain, (1,), {"c": "many"}, "'c'"),
+    (_plain, (None,), {}, "'a'"),
+    (_plain, ([1],), {}, "'a'"),
+    (_plain, (1, 2), {}, "'b'"),
+    (_open, (), {"d": "x"}, "'a'"),
+    (_open, ("x",), {}, "'a'"),
+    (_by_position, (), {"a": 1}, "'a'"),
+    (_by_position, (1, "x"), {}, "'b'"),
+    (_holding, (1,), {}, "'a'"),
+    (_holding, ([], 1), {}, "'b'"),
+    (_holding, ([], None, "blue"), {}, "'c'"),
+    (_bare, (), {"b": 1}, "'a'"),
+]
+
+
+def test_a_call_that_fits_is_taken_and_one_that_does_not_names_the_parameter() -> None:
+    for fn, args, kwargs in FITTING:
+        check_call(fn, args, kwargs, skip_first=False)
+    for fn, args, kwargs, named in MISFITTING:
+        with pytest.raises(UsageError, match=named):
+            check_call(fn, args, kwargs, skip_first=False)
+
+
+def test_what_is_refused_before_it_is_sent_would_be_refused_where_it_arrives() -> None:
+    codec = Codec()
+    for fn, args, kwargs, _ in MISFITTING:
+        with pytest.raises(UsageError):
+            codec.decode_args(codec.encode_args(args, kwargs, "call"), fn, skip_first=False)
+
+
+def test_whether_a_call_fits_is_remembered_only_where_it_does_not_depend_on_values() -> None:
+    assert check_call(_plain, (1, "b"), {}, skip_first=False)
+    assert not check_call(_plain, ("1",), {}, skip_first=False)
+    assert not check_call(_holding, ([], None, "red"), {}, skip_first=False)

@@ -20,6 +20,7 @@ OWNED = {
     "a pending promise": {("promise", "a"): key(PENDING)},
     "a settled one that expires": {("promise", "a"): key(RESOLVED, ttl_ms=1)},
     "a settled child of a pending root": {("promise", "a"): key(PENDING), ("promise", "a~1"): key(RESOLVED)},
+    "a settled one that was to be kept for ever": {("promise", "a"): key(RESOLVED | {F["retention"]: "-1"})},
     "one that waits to be closed": {
         ("promise", "a"): key(RESOLVED, ttl_ms=1),
         ("promise", "a~1"): key(RESOLVED),

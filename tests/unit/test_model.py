@@ -26,7 +26,9 @@ from durasleep.model import (
     duration_ms,
     owner_of,
     parse_target,
+    retention_ms,
     root_of,
+    seconds_of,
 )
 
 
@@ -174,3 +176,23 @@ def test_a_label_that_would_break_a_line_is_refused(label: str) -> None:
     with pytest.raises(InvalidId):
         check_label(label)
     assert check_label("until the invoice is due") == "until the invoice is due"
+
+
+def test_text_that_says_its_units_is_a_duration() -> None:
+    texts = {"500ms": 500, "30s": 30_000, "1.5m": 90_000, "1h30m": 5_400_000, "2d": 172_800_000, "1w": 604_800_000}
+    assert {text: duration_ms(text) for text in texts} == texts
+    assert due_in("1h") == "+3600000"
+    assert [seconds_of(wait) for wait in ("30s", 5, -1, timedelta(minutes=1))] == [30, 5, -1, 60]
+
+
+@pytest.mark.parametrize("text", ["", "5", "5 s", "s", "1x", "-1s", "forever", "1h30", "٣s", "1" * 400 + "w"])
+def test_text_that_says_none_is_refused(text: str) -> None:
+    with pytest.raises(InvalidDuration):
+        duration_ms(text)
+    if text != "forever":
+        with pytest.raises(InvalidDuration):
+            retention_ms(text)
+
+
+def test_what_is_kept_for_ever_has_a_number_of_its_own() -> None:
+    assert [retention_ms(kept) for kept in ("forever", 0, "1h", timedelta.max)] == [-1, 0, 3_600_000, DUE_MS_MAX]

@@ -5,7 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import pkgutil
 
+import pytest
+
 import durasleep
+import durasleep.sync
+from durasleep import Context, Durasleep, Handle
+from durasleep.testing import Env
 
 
 def test_the_public_names_are_these_and_no_others() -> None:
@@ -15,11 +20,15 @@ def test_the_public_names_are_these_and_no_others() -> None:
         "Codec",
         "Context",
         "Current",
+        "Description",
         "Disposition",
         "Durasleep",
         "DurasleepError",
         "ExecutionError",
         "Handle",
+        "InvalidId",
+        "Mismatch",
+        "NotAllowed",
         "NotFound",
         "NotReplicated",
         "OtherFunction",
@@ -51,3 +60,15 @@ def test_the_docstring_maps_every_module() -> None:
     shown = (durasleep.__doc__ or "").split("\n\n")[2]
     modules = {module.name for module in pkgutil.iter_modules(durasleep.__path__)} - {"__main__"}
     assert modules <= set(shown.replace("|", " ").split())
+
+
+KINDS = [Durasleep, Handle, Context, Env, durasleep.sync.Client, durasleep.sync.Handle]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_called_for_users_is_not_shown_to_them(kind: type[object]) -> None:
+    """Neither by name nor by a docstring that says so."""
+    shown = {name: getattr(kind, name) for name in dir(kind) if not name.startswith("_")}
+    internal = {"begin", "expect", "new_call", "opened", "pointed_at", "attach", "known", "ending", "inbox", "look"}
+    assert not internal & shown.keys()
+    assert not [name for name, value in shown.items() if "called for you" in str(value.__doc__).lower()]

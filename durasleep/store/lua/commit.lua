@@ -359,19 +359,31 @@ function seldom()
   end
 
   function checks.child(record, op)
-    local number, func, queue, _, deadline, child_id = unpack(ARGV, op + 2, op + 7)
+    local number, func, queue, _, deadline, child_id, retention, start = unpack(ARGV, op + 2, op + 9)
     check_text(func .. child_id)
+    if not string.find(retention, '^-?%d*$') then error('INVALID retention ' .. retention, 0) end
     check_queue(queue ~= '' and queue or record.queue)
     if deadline ~= '' then due_at(deadline) end
+    if start ~= '' then due_at(start) end
     local child = load(child_id ~= '' and child_id or record.id .. '~' .. number)
     if child and child_id ~= '' and ARGV[op + 1] == 'child' and count_waiters(child) >= LIMIT.promise_waiters_max then
       error('NOT_ALLOWED ' .. LIMIT.promise_waiters_max .. ' executions wait for ' .. child_id .. ' already', 0)
     end
   end
 
-  -- A child of the family, or an execution with an id of its own, which is attached to if it exists.
+  local function instant_of(due)
+    return due ~= '' and due_at(due) or nil
+  end
+
+  -- How long its family is kept, as its root says.
+  local function family_retention(record)
+    return redis.call('HGET', promise_prefix .. string.match(record.id, '^[^~]*'), F.retention)
+  end
+
+  -- A child of the family, or an execution with an id of its own, which is attached to if it exists. That one is kept
+  -- as long as the family, unless `retention` says otherwise.
   function apply.child(record, op)
-    local number, func, queue, args, deadline, child_id = unpack(ARGV, op + 2, op + 7)
+    local number, func, queue, args, deadline, child_id, retention, start = unpack(ARGV, op + 2, op + 9)
     if raw_of(record, number) then return end
     local entry =
       { kind = KIND.child, state = STATE.pending, stamp = begin_of(record), name = func, child_id = child_id }
@@ -405,8 +417,9 @@ function seldom()
       queue = queue ~= '' and queue or record.queue,
       args = args,
       waiters = waiter and waiter .. '\n',
+      retention = waiter and (retention ~= '' and retention or family_retention(record)),
     }
-    make(id, waiter and now_text or record.birth, what, nil, deadline ~= '' and due_at(deadline) or nil)
+    make(id, waiter and now_text or record.birth, what, instant_of(start), instant_of(deadline))
   end
 
   function checks.detached(record, op)
@@ -416,7 +429,7 @@ function seldom()
 
   -- An execution nobody waits for: its entry settles as soon as it has been started, or exists already.
   function apply.detached(record, op)
-    local number, func, queue, args, deadline, id = unpack(ARGV, op + 2, op + 7)
+    local number, func, queue, args, deadline, id, retention, start = unpack(ARGV, op + 2, op + 9)
     if raw_of(record, number) then return end
     local entry = { kind = KIND.detached, name = func, child_id = id }
     local child = load(id)
@@ -425,8 +438,14 @@ function seldom()
       return
     end
     if not child then
-      local what = { kind = KIND.execution, func = func, queue = queue ~= '' and queue or record.queue, args = args }
-      make(id, now_text, what, nil, deadline ~= '' and due_at(deadline) or nil)
+      local what = {
+        kind = KIND.execution,
+        func = func,
+        queue = queue ~= '' and queue or record.queue,
+        args = args,
+        retention = retention ~= '' and retention or family_retention(record),
+      }
+      make(id, now_text, what, instant_of(start), instant_of(deadline))
     end
     journal(record, number, entry, STATE.resolved, '')
   end
@@ -539,7 +558,7 @@ function seldom()
   -- ended before is kept no longer than they are.
   local function close_run(record, fields)
     local room = LIMIT.family_max
-    local keep_ms = retention_of(redis.call('HGET', promise_prefix .. string.match(record.id, '^[^~]*'), F.retention))
+    local keep_ms = retention_of(family_retention(record))
     for i = 1, #fields, 2 do
       local entry = string.find(fields[i], '^%d') and read_entry(fields[i + 1])
       local is_child = entry and entry.kind == KIND.child and entry.state == STATE.pending and entry.child_id == ''

@@ -22,13 +22,18 @@ local function end_aside(key, name)
 end
 
 function actions.put(name, at)
-  local due, cron, zone, func, queue, args = unpack(ARGV, at + 3, at + 8)
+  local due, cron, zone, func, queue, args, retention = unpack(ARGV, at + 3, at + 9)
   local key, instant = schedule_prefix .. name, due_at(due)
   check_type(timers, 'zset')
   -- The same line again, as every deploy says it: what is due stays due, however late it is.
   local kept = redis.call('HMGET', key, S.cron, S.zone, S.due)
   if kept[1] == cron and kept[2] == zone and tonumber(kept[3] or '') then instant = tonumber(kept[3]) end
   redis.call('HSET', key, S.cron, cron, S.zone, zone, S.func, func, S.queue, queue, S.args, args, S.due, int(instant))
+  if retention ~= '' then
+    redis.call('HSET', key, S.retention, retention)
+  else
+    redis.call('HDEL', key, S.retention)
+  end
   end_aside(key, name)
   set_timer(name .. '~cron', instant)
   return { 'kept', int(instant) }
@@ -37,7 +42,8 @@ end
 function actions.advance(name, at)
   local due, seen_due, id = unpack(ARGV, at + 3, at + 5)
   local key = schedule_prefix .. name
-  local due_now, func, queue, args = unpack(redis.call('HMGET', key, S.due, S.func, S.queue, S.args))
+  local kept = redis.call('HMGET', key, S.due, S.func, S.queue, S.args, S.retention)
+  local due_now, func, queue, args, retention = unpack(kept, 1, 5)
   if not due_now then
     unset_timer(name .. '~cron')
     return { 'missing' }
@@ -47,15 +53,15 @@ function actions.advance(name, at)
   check_queue(queue)
   redis.call('HSET', key, S.due, int(instant))
   if redis.call('EXISTS', promise_prefix .. id) == 0 then
-    make(id, now_text, { kind = KIND.execution, func = func, queue = queue, args = args })
+    make(id, now_text, { kind = KIND.execution, func = func, queue = queue, args = args, retention = retention })
   end
   end_aside(key, name)
   set_timer(name .. '~cron', instant)
   return { 'advanced' }
 end
 
--- A worker cannot read it, perhaps not even when it is due (`seen_due` is empty then): a person should know, and all other workers look whether they can. One that was told so does
--- not tell the others once more.
+-- A worker cannot read it, perhaps not even when it is due (`seen_due` is empty then): a person should know, and all other
+-- workers look whether they can. One that was told so does not tell the others once more.
 function actions.aside(name, at)
   local reason, seen_due, was_offered = unpack(ARGV, at + 3, at + 5)
   local key = schedule_prefix .. name

@@ -6,8 +6,10 @@ local families = {} -- records that have ended, whose family is to be closed at 
 -- kin.lua. A script that seldom needs it makes it late.
 local kin
 
+-- In ms, 0 for ever.
 local function retention_of(text)
-  return math.max(tonumber(text or '') or LIMIT.retention_ms, 1)
+  local keep_ms = tonumber(text or '') or LIMIT.retention_ms
+  return keep_ms < 0 and 0 or math.max(keep_ms, 1)
 end
 
 local function keep_for(key, keep_ms)

@@ -49,7 +49,7 @@ local function is_remembered(id)
   return true
 end
 
--- How long a settled promise is kept: as its root. 0: the root is still pending; 1: it is gone already.
+-- How long a settled promise is kept: as its root. 0: for ever, or the root is still pending; 1: it is gone already.
 -- nil: under this id there is another promise by now.
 local function time_to_keep(record)
   -- A root that has ended in this script: what is loaded holds.

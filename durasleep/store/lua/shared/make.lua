@@ -27,7 +27,8 @@ local function make(id, birth, what, start, deadline)
   end
   if what.call then put(record, F.call, what.call) end
   if what.waiters then put(record, F.waiters, what.waiters) end
-  if what.retention and what.retention ~= '' then put(record, F.retention, what.retention) end
+  local keep_ms = tonumber(what.retention or '')
+  if keep_ms and keep_ms ~= LIMIT.retention_ms then put(record, F.retention, what.retention) end
   save(record)
   if what.args then add_parts(record, what.args) end
 end

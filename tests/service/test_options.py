@@ -1,0 +1,412 @@
+"""Calls with options of their own, ids of ours, and calls that are refused where they are made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from durasleep import Context, Disposition, Durasleep, Settings, State, UsageError
+from durasleep.client import store_of
+from durasleep.errors import InvalidDuration, InvalidId
+from durasleep.model import PromiseId
+from durasleep.store import commands, reads
+from durasleep.store.keys import LIMIT
+from durasleep.sync import Client as SyncClient
+from tests.servers import Server
+from tests.service.fixtures import NewApp
+from tests.service.functions import double, sleeping_workflow, waiting
+from tests.service.workers import eventually, serving
+
+HOUR_MS = 3_600_000
+HOUR = Settings(retention=timedelta(hours=1))
+FOR_EVER = pytest.mark.leaves_keys("what is kept for ever")
+
+
+async def odd(ctx: Context, target: str, timeout: int, delay: int = 0, id: str = "", fn: str = "") -> str:
+    """Its parameters are named as options are, and as those of the verbs."""
+    return f"{target} {timeout} {delay} {id} {fn}".rstrip()
+
+
+def self_named(self: str, many: int = 0, *, retention: str = "") -> str:
+    return f"{self} {many} {retention}".rstrip()
+
+
+async def parent(ctx: Context, retention: str | None = None) -> list[str]:
+    """One child of each kind."""
+    options = ctx.options(id="lodger", retention=retention)
+    return [
+        str(await ctx.rpc(double, 1)),
+        str(await options.rpc(double, number=2)),
+        await ctx.options(retention=retention).detached(double, 3),
+        await ctx.options(target="workers", timeout="1h").rpc(odd, target="a", timeout=1, id="b", fn="c"),
+    ]
+
+
+async def begun_anew(ctx: Context, left: int) -> str:
+    await ctx.rpc(double, left)
+    if left:
+        ctx.continue_as_new(left - 1)
+    return await ctx.detached(double, 1, id="last")
+
+
+@pytest.fixture
+def options_app(new_app: NewApp) -> Durasleep:
+    return with_functions(new_app())
+
+
+def with_functions(app: Durasleep) -> Durasleep:
+    for workflow in (odd, parent, begun_anew):
+        app.workflow(workflow)
+    app.task(self_named)
+    return app
+
+
+async def ttl_ms(app: Durasleep, server: Server, id: str) -> int:
+    """Once it has ended."""
+    client: Any = server.sync_client()
+    assert await app.get(id).done() or await app.get(id).result(30) is not None
+    key = (await store_of(app)).keys().promise(id)
+    await eventually(lambda: client.pttl(key) != -1 or _says_for_ever(client, key), f"{id} to be closed")
+    return int(client.pttl(key))
+
+
+def _says_for_ever(client: Any, key: str) -> bool:
+    return client.hget(key, "r") == b"-1"
+
+
+def is_about(left_ms: int, kept_ms: int) -> bool:
+    return kept_ms - 60_000 < left_ms <= kept_ms + 1  # of two clocks, cut to milliseconds each
+
+
+async def test_options_stand_apart_from_arguments_of_the_same_names(
+    options_app: Durasleep, real_server: Server, namespace: str
+) -> None:
+    app = options_app
+
+    def call() -> tuple[str, str, str]:
+        with SyncClient(real_server.url, namespace=namespace) as client:
+            mine = client.options(timeout="1h")
+            first = mine.rpc("sync", odd, target="a", timeout=1, delay=2, id="b", fn="c")
+            second = mine.start(self_named, self="a", many=1, retention="b")
+            third = client.start(odd, "a", timeout=1)
+            assert (first.id, first.disposition, second.disposition) == (
+                "sync",
+                Disposition.CREATED,
+                Disposition.CREATED,
+            )
+            return first.result(30), second.result(30), third.result(30)
+
+    async with serving(app):
+        options = app.options(target="poll://any@workers", timeout=timedelta(hours=1), retention="30d")
+        handle = await options.rpc("a", odd, target="a", timeout=1, delay=2, id="b", fn="c")
+        assert await handle == "a 1 2 b c"
+        described = await app.describe("a")
+        assert described.timeout_at_ms
+        assert is_about(described.timeout_at_ms - described.created_at_ms, HOUR_MS)
+        assert await (await options.start(self_named, self="a", many=1, retention="b")) == "a 1 b"
+        assert await (await app.start(odd, target="a", timeout=1)) == "a 1 0"
+        assert await app.gather(await options.rpc_many(odd, [("b", "a", 1), ("c", "a", 2)])) == ["a 1 0", "a 2 0"]
+        assert await asyncio.to_thread(call) == ("a 1 2 b c", "a 1 b", "a 1 0")
+
+
+async def test_a_delay_among_the_options_is_one(options_app: Durasleep) -> None:
+    handle = await options_app.options(delay="1h", target="others").start(odd, "a", 1)
+    described = await options_app.describe(handle.id)
+    assert (described.status, described.group) == ("delayed", "others")
+    due_ms = described.waiting_on[0].due_ms
+    assert due_ms is not None
+    assert is_about(due_ms - described.created_at_ms, HOUR_MS)
+    await handle.cancel(force=True)
+
+
+async def test_a_child_may_be_delayed_and_waked_like_any_other(new_app: NewApp) -> None:
+    app = new_app()
+
+    async def delaying(ctx: Context) -> int:
+        asked = ctx.options(delay="1h").rpc(double, 1)
+        id = await ctx.options(delay=timedelta(hours=1)).detached(double, 2)
+        await ctx.options(delay=0.01).rpc(double, 3)
+        return await asked + len(id)
+
+    app.workflow(delaying)
+    async with serving(app):
+        handle = await app.start(delaying)
+        await eventually(lambda: _waits_for(app, f"{handle.id}~1"), "the delayed child")
+        assert (await app.describe(f"{handle.id}~1")).status == "delayed"
+        await app.wake(f"{handle.id}~1")
+        assert await handle.result(30) > 2
+
+
+BAD_OPTIONS: dict[str, tuple[dict[str, Any], type[Exception]]] = {
+    "unknown": ({"urgency": 1}, TypeError),
+    "a target that is none": ({"target": "poll://all@x"}, InvalidId),
+    "a target of another type": ({"target": 5}, InvalidId),
+    "a negative timeout": ({"timeout": -1}, InvalidDuration),
+    "text without a unit": ({"timeout": "5"}, InvalidDuration),
+    "a timeout of another type": ({"timeout": [5]}, InvalidDuration),
+    "a delay that is no time": ({"delay": "soon"}, InvalidDuration),
+    "a retention that is no time": ({"retention": "for ever"}, InvalidDuration),
+    "a retention of another type": ({"retention": True}, InvalidDuration),
+    "replicas in words": ({"min_replicas": "one"}, UsageError),
+    "a word for yes": ({"fsync": "yes"}, UsageError),
+}
+
+
+@pytest.mark.parametrize("what", BAD_OPTIONS)
+async def test_options_that_cannot_be_used_are_refused_where_they_are_given(
+    app: Durasleep, what: str, real_server: Server
+) -> None:
+    options, error = BAD_OPTIONS[what]
+    with pytest.raises(error, match=next(iter(options))):
+        app.options(**options)
+    with pytest.raises(error, match=next(iter(options))):
+        SyncClient(real_server.url).options(**options)
+
+
+async def test_ids_of_ours_are_new_and_sort_as_they_were_made(app: Durasleep) -> None:
+    handles = [await app.start(double, n) for n in range(200)]
+    ids = [str(handle.id) for handle in handles]
+    assert sorted(set(ids)) == ids
+    assert {id[14] for id in ids} == {"7"}  # the version of the UUID
+    async with serving(app):
+        assert await app.gather(handles) == [2 * n for n in range(200)]
+
+
+# -- calls that are refused
+
+Call = Callable[[Durasleep, Any, tuple[Any, ...], dict[str, Any]], Awaitable[object]]
+
+VERBS: dict[str, Call] = {
+    "rpc": lambda app, fn, args, kwargs: app.rpc("x", fn, *args, **kwargs),
+    "options": lambda app, fn, args, kwargs: app.options(timeout=5).rpc("x", fn, *args, **kwargs),
+    "start": lambda app, fn, args, kwargs: app.start(fn, *args, **kwargs),
+    "schedule": lambda app, fn, args, kwargs: app.schedule("x", "0 0 1 1 *", fn, *args, **kwargs),
+    "options of a schedule": lambda app, fn, args, kwargs: app.options(retention="1h").schedule(
+        "x", "0 0 1 1 *", fn, *args, **kwargs
+    ),
+}
+MISFITS: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], str]] = {
+    "missing": (double, (), {}, "number"),
+    "misspelt": (double, (), {"numbers": 1}, "numbers"),
+    "misspelt beside it": (double, (1,), {"numbers": 1}, "numbers"),
+    "surplus": (double, (1, 2), {}, "double"),
+    "twice": (double, (1,), {"number": 1}, "number"),
+    "of another type": (double, ("many",), {}, "number"),
+    "of another type by name": (double, (), {"number": [1]}, "number"),
+    "missing in a workflow": (sleeping_workflow, (), {}, "secs"),
+    "surplus in a workflow": (sleeping_workflow, (1, 2), {}, "sleeping_workflow"),
+    "of another type in a workflow": (waiting, ("soon",), {}, "secs"),
+    "the context": (sleeping_workflow, (), {"ctx": None, "secs": 1}, "ctx"),
+    "by its name": ("double", (), {"numbers": 1}, "numbers"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_call_the_function_would_not_take_is_refused_and_its_id_stays_free(
+    app: Durasleep, verb: str, real_server: Server, namespace: str
+) -> None:
+    for fn, args, kwargs, named in MISFITS.values():
+        with pytest.raises(UsageError, match=named):
+            await VERBS[verb](app, fn, args, kwargs)
+    client: Any = real_server.sync_client()
+    assert not [key for key in client.scan_iter(match=f"{{{namespace}:0}}:*") if b"inbox" not in key]
+
+
+async def test_of_many_calls_those_that_travel_with_a_misfit_are_not_made(
+    app: Durasleep, real_server: Server, namespace: str
+) -> None:
+    with pytest.raises(UsageError, match="number"):
+        await app.rpc_many(double, [("a", 1), ("b",)])
+    with SyncClient(real_server.url, namespace=namespace) as client:
+        with pytest.raises(UsageError, match="number"):
+            client.rpc_many(double, [("a", 1), ("b", "many")])
+        verbs: list[Callable[..., Any]] = [client.rpc, client.options().rpc]
+        for call in verbs:
+            with pytest.raises(UsageError, match="numbers"):
+                call("a", double, numbers=1)
+    assert await app.search(status=("queued", "done")) == []
+
+
+async def test_a_workflow_is_told_where_it_calls(new_app: NewApp) -> None:
+    """It can be caught, starts nothing, and takes no number."""
+    app = new_app()
+
+    async def clumsy(ctx: Context) -> list[str]:
+        said: list[str] = []
+        verbs: list[Callable[..., Any]] = [
+            ctx.rpc,
+            ctx.options(id="x").rpc,
+            ctx.detached,
+            ctx.options(id="x", retention="1h").detached,
+        ]
+        for call in verbs:
+            for args, kwargs in (((), {}), ((), {"numbers": 1}), ((1, 2), {}), (("many",), {})):
+                try:
+                    call(double, *args, **kwargs)
+                except UsageError as error:
+                    said.append("double" if "double" in str(error) else str(error))
+        try:
+            ctx.options(retention="1h").rpc(double, 1)
+        except UsageError as error:
+            said.append(str(error)[:5])
+        await ctx.sleep(0.01)
+        return said
+
+    app.workflow(clumsy)
+    async with serving(app):
+        assert await (await app.rpc("clumsy", clumsy)).result(30) == ["double"] * 16 + ["a chi"]
+        store = await store_of(app)
+        loaded = await store.load(PromiseId("clumsy"))
+        assert loaded
+        assert len(loaded.entries) == 1
+
+
+async def test_what_is_awake_is_not_judged_by_a_signature_that_came_later(new_app: NewApp) -> None:
+    """Deployed while it sleeps: its call stands in its journal, so that nobody asks whether it still fits."""
+    old, new = new_app(), new_app()
+
+    async def helper(ctx: Context, a: int) -> int:
+        return a
+
+    async def caller(ctx: Context) -> int:
+        asked = ctx.rpc("helper", 1)
+        await ctx.promise(name="go")
+        return await asked
+
+    old.workflow(helper)
+    old.workflow(caller)
+    async with serving(old):
+        handle = await old.rpc("caller", caller)
+        await eventually(lambda: _state(old, "caller~1"), "the child to end")
+
+    async def wider(ctx: Context, a: int, b: int) -> int:
+        return a + b
+
+    new.workflow(name="helper")(wider)
+
+    async def calls_wider(ctx: Context) -> int:
+        asked = ctx.rpc(wider, 1)
+        await ctx.promise(name="go")
+        return await asked
+
+    new.workflow(name="caller")(calls_wider)
+    async with serving(new):
+        await new.promises.resolve("caller~2")
+        assert await new.get(handle.id, int).result(30) == 1
+
+
+async def _state(app: Durasleep, id: str) -> bool:
+    store = await store_of(app)
+    head = await store.call(reads.read_head(store.keys(), PromiseId(id)))
+    return head is not None and head.state is State.RESOLVED
+
+
+async def test_of_several_versions_a_call_must_fit_the_newest_for_that_one_begins(app: Durasleep) -> None:
+    async def first(ctx: Context, a: int) -> int:
+        return a
+
+    async def second(ctx: Context, a: int, b: int) -> int:
+        return a + b
+
+    app.workflow(name="sum")(first)
+    app.workflow(name="sum", version=2)(second)
+    with pytest.raises(UsageError, match="'b'"):
+        await app.rpc("x", first, 1)
+    with pytest.raises(UsageError, match="'b'"):
+        await app.rpc("x", "sum", 1)
+    async with serving(app):
+        assert await (await app.rpc("x", first, 1, 2)) == 3
+
+
+async def test_a_promise_takes_the_shape_of_its_hint(new_app: NewApp) -> None:
+    app = new_app()
+
+    async def expecting(ctx: Context) -> str:
+        length = await ctx.promise(timedelta)
+        winner = await ctx.race(ctx.promise(int | None), ctx.sleep("1h"))
+        return f"{length.total_seconds():g} {winner.value!r}"
+
+    app.workflow(expecting)
+    async with serving(app):
+        handle = await app.start(expecting)
+        await eventually(lambda: _waits_for(app, f"{handle.id}~1"), "the first to be asked for")
+        await app.promises.resolve(f"{handle.id}~1", timedelta(seconds=5))
+        await eventually(lambda: _waits_for(app, f"{handle.id}~2"), "the second to be asked for")
+        await app.promises.resolve(f"{handle.id}~2", "5")
+        assert await handle.result("30s") == "5 5"
+
+
+async def _waits_for(app: Durasleep, id: str) -> bool:
+    owner = await app.describe(id.partition("~")[0])
+    return id in [one.id for one in owner.waiting_on]
+
+
+# -- how long what has ended is kept
+
+
+async def test_what_a_workflow_starts_is_kept_as_long_as_the_workflow(new_app: NewApp, real_server: Server) -> None:
+    app = with_functions(new_app(settings=HOUR))
+    worker_app = with_functions(new_app())  # whoever runs it may have other settings
+    async with serving(worker_app):
+        _, _, stranger, _ = await (await app.rpc("family", parent)).result(30)
+        assert await (await app.rpc("years", begun_anew, 3)).result(30) == "last"
+        for id in ("family", "family~1", "lodger", stranger, "years", "last"):
+            assert is_about(await ttl_ms(app, real_server, id), HOUR_MS), id
+        assert is_about(await ttl_ms(app, real_server, "family~4"), HOUR_MS)
+
+
+@FOR_EVER
+async def test_options_say_how_long_a_call_is_kept(options_app: Durasleep, real_server: Server, namespace: str) -> None:
+    app = options_app
+    async with serving(app):
+        for id, retention, kept_ms in (("s", 7200, 2 * HOUR_MS), ("t", "2h", 2 * HOUR_MS), ("e", "forever", -1)):
+            await (await app.options(retention=retention).rpc(id, double, 1)).result(30)
+            left_ms = await ttl_ms(app, real_server, id)
+            assert is_about(left_ms, kept_ms) if kept_ms > 0 else left_ms == -1
+        [many] = await app.options(retention=timedelta(hours=2)).rpc_many(double, [("m", 1)])
+        await many.result(30)
+        assert is_about(await ttl_ms(app, real_server, "m"), 2 * HOUR_MS)
+        _, _, stranger, _ = await (await app.options(retention="2h").rpc("other", parent, "1h")).result(30)
+        assert is_about(await ttl_ms(app, real_server, "other"), 2 * HOUR_MS)
+        assert is_about(await ttl_ms(app, real_server, "lodger"), HOUR_MS)
+        assert is_about(await ttl_ms(app, real_server, stranger), HOUR_MS)
+
+        def call() -> None:
+            with SyncClient(real_server.url, namespace=namespace) as client:
+                client.options(retention="2h").rpc("sync", double, 1).result(30)
+
+        await asyncio.to_thread(call)
+        assert is_about(await ttl_ms(app, real_server, "sync"), 2 * HOUR_MS)
+
+
+@FOR_EVER
+async def test_a_schedule_keeps_what_it_starts_as_long_as_whoever_put_it_says(
+    app: Durasleep, new_app: NewApp, real_server: Server
+) -> None:
+    hourly = new_app(settings=HOUR)
+    line = "0 0 1 1 *"
+    await app.schedule("week", line, double, 1)
+    await hourly.schedule("hour", line, double, 1)
+    await hourly.options(retention="2h", target="workers").schedule("two", line, double, 1, zone="Europe/Berlin")
+    await app.options(retention="forever").schedule("ever", line, double, 1)
+    with pytest.raises(UsageError, match="target and retention"):
+        await app.options(timeout=5).schedule("x", line, double, 1)
+    client: Any = real_server.sync_client()
+    store = await store_of(app)
+    keys = store.keys()
+    for name in ("week", "hour", "two", "ever"):
+        schedule = await store.call(commands.read_schedule(keys, name))
+        assert schedule
+        await store.call(
+            commands.advance_schedule(keys, schedule, next_due_ms=schedule.due_ms, id=PromiseId(f"{name}-1"))
+        )
+        await app.unschedule(name)
+    async with serving(app):
+        for name, kept_ms in (("week", LIMIT["retention_ms"]), ("hour", HOUR_MS), ("two", 2 * HOUR_MS)):
+            assert is_about(await ttl_ms(app, real_server, f"{name}-1"), kept_ms)
+        assert await ttl_ms(app, real_server, "ever-1") == -1
+    assert not client.hexists(keys.promise("week-1"), "r")

@@ -1,0 +1,85 @@
+"""Programs that type checkers accept, with the types they find: results are what the function returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, assert_type
+
+from durasleep import Context, Handle, Winner
+from durasleep.sync import Handle as SyncHandle
+from tests.types.functions import Receipt, app, charge, client, no_arguments, order, send
+
+
+async def by_rpc() -> None:
+    assert_type(await app.rpc("a", order, "a", 5), Handle[Receipt])
+    assert_type(await app.rpc("a", order, "a", timeout="1h", delay=5, target="others"), Handle[Receipt])
+    assert_type(await app.rpc("a", charge, "a"), Handle[int])
+    assert_type(await app.rpc("a", send, "a", "b", timeout=timedelta(days=1)), Handle[bool])
+    assert_type(await app.rpc("a", "order", 5, anything=True), Handle[Any])
+    assert_type(await app.rpc_many(order, [("a", "a", 5)]), list[Handle[Receipt]])
+    assert_type(await app.rpc_many(send, [("a", "a", "b")], delay=5), list[Handle[bool]])
+    assert_type(await (await app.rpc("a", order, "a")), Receipt)
+    assert_type(await (await app.rpc("a", send, "a", "b")).result("30s"), bool)
+
+
+async def by_options() -> None:
+    hourly = app.options(target="others", timeout="1h", delay=5.0, retention="forever", min_replicas=1, fsync=True)
+    assert_type(await hourly.rpc("a", order, "a", cents=5), Handle[Receipt])
+    assert_type(await hourly.rpc("a", no_arguments), Handle[None])
+    assert_type(await hourly.rpc("a", charge, "a", timeout=5, delay=True), Handle[int])
+    assert_type(await hourly.rpc("a", send, target="a", text="b"), Handle[bool])
+    assert_type(await hourly.rpc("a", "order", 5, id="anything"), Handle[Any])
+    assert_type(await hourly.rpc_many(charge, [("a", "b")]), list[Handle[int]])
+    assert_type(await hourly.start(order, "a", 5), Handle[Receipt])
+    await app.options(retention=timedelta(days=1)).schedule("daily", "@daily", send, "a", "b", zone="Europe/Berlin")
+
+
+async def by_start() -> None:
+    assert_type(await app.start(order, id="a"), Handle[Receipt])
+    assert_type(await app.start(charge, "a", timeout=5), Handle[int])
+    assert_type(await app.start(send, "a", "b"), Handle[bool])
+    assert_type(await app.start("send", "a", "b"), Handle[Any])
+
+
+async def gathered() -> None:
+    handles = await app.rpc_many(order, [("a", "a", 5)])
+    assert_type(await app.gather(handles), list[Receipt])
+    assert_type(await app.gather(handles, return_exceptions=True), list[Receipt | Exception])
+    assert_type(await app.get("a", Receipt), Receipt)
+    assert_type(await app.get("a", list[Receipt]), list[Receipt])
+    assert_type(await app.get("a"), Any)
+    optional: Receipt | None = await app.get("a", Receipt | None)
+    assert optional
+    await show(handles)
+
+
+async def show(handles: Sequence[Handle[object]]) -> None:
+    assert_type(await app.gather(handles), list[object])
+
+
+def without_asyncio() -> None:
+    assert_type(client.rpc("a", order, "a", timeout=5), SyncHandle[Receipt])
+    assert_type(client.rpc("a", send, "a", "b"), SyncHandle[bool])
+    assert_type(client.rpc_many(charge, [("a", "b")]), list[SyncHandle[int]])
+    assert_type(client.options(delay="1h").rpc("a", charge, "a", timeout=5), SyncHandle[int])
+    assert_type(client.options(delay="1h").start(send, "a", text="b"), SyncHandle[bool])
+    assert_type(client.start(order, "a", 5).result(), Receipt)
+    assert_type(client.get("a", int).result(), int)
+
+
+async def in_a_workflow(ctx: Context) -> None:
+    assert_type(await ctx.rpc(order, "a", 5, timeout="1h"), Receipt)
+    assert_type(await ctx.rpc(send, "a", "b"), bool)
+    mine = ctx.options(id="a", target="others", timeout="1h", retention=3600)
+    assert_type(await mine.rpc(order, "a", cents=5), Receipt)
+    assert_type(await mine.rpc(charge, "a", timeout=5), int)
+    assert_type(await mine.rpc(send, target="a", text="b"), bool)
+    assert_type(await mine.rpc("send", 1, 2), Any)
+    assert_type(await mine.detached(order, "a"), str)
+    assert_type(await ctx.promise(int, timeout="3d", name="count"), int)
+    assert_type(await ctx.promise(), Any)
+    approval, pause = ctx.promise(Receipt), ctx.sleep("3d")
+    assert_type(await ctx.race(approval, pause), Winner[Receipt | None])
+    assert_type((await ctx.race(approval, pause, ctx.rpc(charge, "a"))).value, Receipt | int | None)
+    assert_type(await ctx.race(*[ctx.rpc(charge, "a")]), Winner[int])

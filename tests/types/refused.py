@@ -1,0 +1,68 @@
+"""Calls that type checkers refuse, each of them: the lines that end with ``# refused``, and no others."""
+
+from __future__ import annotations
+
+from durasleep import Context, Handle
+from tests.types.functions import app, charge, client, no_arguments, order, send
+
+
+async def by_options() -> None:
+    plain = app.options()
+    await plain.rpc("a", order)  # refused
+    await plain.rpc("a", order, 5)  # refused
+    await plain.rpc("a", order, "a", "five")  # refused
+    await plain.rpc("a", order, "a", 5, 6)  # refused
+    await plain.rpc("a", order, "a", cent=5)  # refused
+    await plain.rpc("a", no_arguments, "a")  # refused
+    await plain.rpc("a", charge, "a")  # refused
+    await plain.rpc("a", charge, "a", timeout="5")  # refused
+    await plain.rpc("a", send, "a")  # refused
+    await plain.rpc("a", send, "a", "b", target="c")  # refused
+    await plain.rpc(5, send, "a", "b")  # refused
+    await plain.rpc_many(send, [5])  # refused
+
+
+async def by_unknown_options() -> None:
+    app.options(urgency=1)  # refused
+    app.options(timeout=[5])  # refused
+    app.options(target=5)  # refused
+    app.options(min_replicas="one")  # refused
+    client.options(retention=None, zone="UTC")  # refused
+
+
+async def by_start() -> None:
+    await app.start(order)  # refused
+    await app.start(order, 5)  # refused
+    await app.start(order, "a", "five")  # refused
+    await app.start(order, "a", cent=5)  # refused
+    await app.start(charge, "a", timeout="5")  # refused
+    await app.start(send, "a", "b", "c")  # refused
+    await app.start(send, target=5, text="b")  # refused
+    await app.options(delay=5).start(send, "a")  # refused
+
+
+async def by_results() -> None:
+    handle: Handle[str] = await app.rpc("a", charge, "a")  # refused
+    many: list[Handle[str]] = await app.rpc_many(send, [("a", "a", "b")])  # refused
+    texts: list[str] = await app.gather(await app.rpc_many(send, [("a", "a", "b")]))  # refused
+    text: str = await app.get("a", int)  # refused
+    assert all((handle, many, texts, text))
+
+
+def without_asyncio() -> None:
+    client.start(order)  # refused
+    client.options(timeout=5).rpc("a", charge, "a", timeout="5")  # refused
+    client.options(timeout=5).start(send, "a", text=5)  # refused
+    text: str = client.rpc("a", send, "a", "b").result()  # refused
+    assert text
+
+
+async def in_a_workflow(ctx: Context) -> None:
+    plain = ctx.options()
+    await plain.rpc(order, 5)  # refused
+    await plain.rpc(send, "a")  # refused
+    await plain.rpc(charge, "a", timeout="5")  # refused
+    await plain.detached(order, "a", cent=5)  # refused
+    text: str = await ctx.promise(int)  # refused
+    other: str = (await ctx.race(ctx.promise(int), ctx.sleep(5))).value  # refused
+    assert text + other

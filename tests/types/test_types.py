@@ -1,0 +1,68 @@
+"""What type checkers say of calls: pyright in strict mode and mypy --strict agree on what is accepted and refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HERE = Path("tests", "types")
+PATIENCE_S = 300  # mypy reads everything anew
+
+
+def find(program: str) -> str:
+    """The checker beside this Python, or wherever it is."""
+    found = shutil.which(program, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if found is None:
+        pytest.skip(f"{program} is not installed")
+    return found
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    return done.stdout
+
+
+def pyright(name: str, tmp_path: Path) -> dict[int, str]:
+    shutil.copy(ROOT / HERE / name, tmp_path)  # where it is, what is to be refused is left out
+    settings = {"include": [name], "typeCheckingMode": "strict", "extraPaths": [str(ROOT)]}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    told = json.loads(run(find("pyright"), "--pythonpath", sys.executable, "--outputjson", "--project", str(tmp_path)))
+    assert told["summary"]["filesAnalyzed"] == 1
+    return {one["range"]["start"]["line"] + 1: one["message"] for one in told["generalDiagnostics"]}
+
+
+def mypy(name: str, tmp_path: Path) -> dict[int, str]:
+    options = ["--strict", "--follow-imports=silent", "--python-executable", sys.executable]
+    told = run(find("mypy"), *options, "--cache-dir", str(tmp_path), str(HERE / name))
+    assert "checked 1 source file" in told or "no issues found in 1 source file" in told, told
+    return {int(line): text for line, text in re.findall(rf"{name}:(\d+): error: (.*)", told)}
+
+
+checkers = pytest.mark.parametrize("check", [pyright, mypy], ids=["pyright", "mypy"])
+Check = Callable[[str, Path], dict[int, str]]
+
+
+@pytest.mark.timeout(PATIENCE_S)
+@checkers
+def test_results_and_arguments_have_the_types_of_the_function(check: Check, tmp_path: Path) -> None:
+    assert check("accepted.py", tmp_path) == {}
+
+
+@pytest.mark.timeout(PATIENCE_S)
+@checkers
+def test_a_call_the_function_would_not_take_is_refused_line_by_line(check: Check, tmp_path: Path) -> None:
+    lines = (ROOT / HERE / "refused.py").read_text().splitlines()
+    refused = {number for number, line in enumerate(lines, 1) if line.endswith("# refused")}
+    assert len(refused) > 30
+    found = check("refused.py", tmp_path)
+    assert set(found) == refused, found
