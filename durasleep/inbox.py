@@ -125,6 +125,10 @@ class Inbox:
         """Whether what it is told from now on is heard."""
         return self._link.connected and self._task is not None and not self._task.done()
 
+    def is_expected(self, id: PromiseId) -> bool:
+        """Whether anybody here waits for the ending of this promise."""
+        return id in self._waiting
+
     def expect(self, id: PromiseId) -> Expected:
         """What will be told of a promise."""
         [expected] = self.expect_all([id])

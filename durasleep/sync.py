@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from durasleep.codec import Codec
-from durasleep.errors import StoreUnavailable, WaitTimeout
+from durasleep.errors import StoreError, StoreUnavailable, WaitTimeout
 from durasleep.model import Disposition, PromiseId, Recording, State, check_id, check_name
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
@@ -111,6 +112,8 @@ class _Waiting:
         self.inbox = calls.Names().inbox
         self.last = b"0-0"
         """The entry of the inbox that it has read last."""
+        self.is_open = False
+        """Whether there is such an inbox, or has been."""
 
 
 class Client:
@@ -148,6 +151,14 @@ class Client:
         return self._store
 
     def close(self) -> None:
+        """Let go of all connections. To call again connects again."""
+        keys = self._store.keys()
+        opened = [waiting for waiting in self._waiting.all() if waiting.is_open]
+        if opened:
+            with suppress(StoreError):
+                self._store.call_once([commands.drop_inbox(keys, waiting.inbox) for waiting in opened])
+        for waiting in opened:
+            waiting.is_open = False
         self._reader.close()
         self._store.close()
 
@@ -280,7 +291,9 @@ class Client:
         tells_inbox = store.call(reads.read_head(keys, id)) is not None
         while True:
             if tells_inbox:  # again and again: it also keeps the inbox alive
-                created = store.call(commands.attach(keys, id, inbox=self._waiting.here().inbox))
+                waiting = self._waiting.here()
+                waiting.is_open = True
+                created = store.call(commands.attach(keys, id, inbox=waiting.inbox))
                 ending = calls.ending_of_created(id, created)
             else:
                 ending = self.look(id)  # an entry of a journal tells no inbox
@@ -288,6 +301,9 @@ class Client:
                 return ending
             left_s = self.settings.read_block_s if give_up_at is None else give_up_at - time.monotonic()
             if left_s <= 0:
+                if tells_inbox:
+                    with suppress(StoreError):
+                        store.call_once([commands.unwait(keys, id, self._waiting.here().inbox)])
                 raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on")
             if tells_inbox:
                 self._listen(keys, min(left_s, self.settings.read_block_s))

@@ -552,6 +552,17 @@ def forget(keys: Keyspace, name: str) -> Item[bool]:
     return Item(to, item, lambda answer: answer[0] == b"forgotten")
 
 
+def unwait(keys: Keyspace, id: PromiseId, inbox: str) -> Item[object]:
+    """An inbox need not hear of this promise any more."""
+    to = route("control", keys)
+    return Item(to, to.script.item(action="unwait", id=id, due="", reason=inbox), bool)
+
+
+def drop_inbox(keys: Keyspace, inbox: str) -> Command[int]:
+    """Nobody reads it any more: wherever it waits, it makes room for others."""
+    return Command([b"DEL", keys.inbox(inbox).encode()], int)
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """A cron schedule as it is kept."""

@@ -89,8 +89,9 @@ LIMIT = {
     "answer_entries_max": 256,  # journal entries in one answer
     "answer_bytes_max": 1 << 20,
     "closing_max": 32,  # ended promises one script goes on closing
-    "waiters_max": 256,  # beyond it, clients look by themselves
-    "promise_waiters_max": 10_000,  # executions that wait for one: each new one rewrites the list of them
+    "call_bytes_max": 4 << 20,  # moved by one script call, beside its own arguments: a few milliseconds of Redis
+    "waiters_bytes_max": 512,  # of the field that names who waits; of more there is a set
+    "promise_waiters_max": 100_000,  # executions and inboxes that wait for one; they take some 8 MB then
     "inbox_entries_max": 1000,
     "inbox_value_bytes_max": 65_536,  # larger results are read by their reader
     "inbox_ttl_ms": 90_000,
@@ -117,6 +118,8 @@ KEY_NAMES = (
     "closing",
     "halted",
     "recent",
+    "waiters_prefix",
+    "run_prefix",
 )
 """KEYS of every script, in the order of ``lua/shared/keys.lua`` (which a test compares with this)."""
 
@@ -156,6 +159,14 @@ class Keyspace:
 
     def schedule(self, name: str) -> str:
         return f"{self.tag}schedule:{name}"
+
+    def waiters(self, id: str) -> str:
+        """The set of those who wait for a promise, if they are many."""
+        return f"{self.tag}waiters:{id}"
+
+    def run(self, id: str) -> str:
+        """The journal of a run that has ended with continue_as_new, until it is closed."""
+        return f"{self.tag}run:{id}"
 
     @property
     def timers(self) -> str:

@@ -143,6 +143,11 @@ class Store:
             self._confirming[settings] = self.beside(settings)
         return self._confirming[settings]
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection by now; what it is worth shows when it is used."""
+        return self._link.connected
+
     def keys(self, _id: str = "") -> Keyspace:
         """The partition an id lives in: the only one there is so far."""
         return self._keys
@@ -269,6 +274,10 @@ class SyncStore:
         [answer] = self._answers([call])
         return reads.value_of(answer)
 
+    def call_once(self, calls: Sequence[Call]) -> None:
+        """Hints, sent once: StoreUnavailable at once if they cannot be."""
+        self._once(calls, list(range(len(calls))), [None] * len(calls))
+
     def run(self, plan: Plan[T]) -> T:
         """See ``Store.run``."""
         try:
@@ -290,8 +299,10 @@ class SyncStore:
         while True:
             try:
                 left, problem = self._once(calls, left, answers)
-                if problem is None:
+                if not left:
                     return answers
+                if problem is None:
+                    continue
             except StoreUnavailable as error:
                 problem = error
             if time.monotonic() + delay_s > give_up_at:
@@ -316,7 +327,9 @@ class SyncStore:
         problem: StoreError | None = None
         for position, raw in zip(left, raws, strict=True):
             answer = batch.answer_of(calls[position], raw)
-            if batch.is_unserved(answer, waits_for_rights=False):
+            if answer is batch.AGAIN:
+                again.append(position)
+            elif batch.is_unserved(answer, waits_for_rights=False):
                 problem = answer
                 again.append(position)
             else:

@@ -507,12 +507,18 @@ def _read_promise(both: Both, found: dict[str, Any], name: bytes, id: str, ttl: 
         lone_deaths=number("lone_deaths"),
         base=number("base"),
         has_family=bool(text("family")),
-        waiters=tuple([_waiter(line) for line in text("waiters").splitlines()]),
+        waiters=tuple([_waiter(line) for line in _waiting(both, id, text("waiters"))]),
         call=text("call"),
         value=fields.get(F["value"].encode(), b""),
         expires=ttl > 0,
         journal=tuple(sorted(entries)),
     )
+
+
+def _waiting(both: Both, id: str, text: str) -> list[str]:
+    if text == "+":
+        return sorted([line.decode() for line in both.client.smembers(both.keys.waiters(id))])
+    return text.splitlines()
 
 
 def _waiter(line: str) -> Waiter:
@@ -590,6 +596,7 @@ _readers: dict[str, Callable[..., None]] = {
     "inbox": _read_inbox,
     "wake": _read_wake,
     "worker": _ignore,
+    "waiters": _ignore,
     "recent": _ignore,
     "clock": _ignore,
 }

@@ -21,10 +21,14 @@ READS = {
     "HEXISTS",
     "HGET",
     "HGETALL",
+    "HKEYS",
     "HLEN",
     "HMGET",
     "HSCAN",
     "PTTL",
+    "SCARD",
+    "SISMEMBER",
+    "SRANDMEMBER",
     "TIME",
     "TYPE",
     "XINFO",
@@ -37,7 +41,10 @@ READS = {
     "ZRANGEBYSCORE",
     "ZSCORE",
 }
-WRITES = {"DEL", "HDEL", "HSET", "PERSIST", "PEXPIRE", "XACK", "XADD", "XDEL", "XGROUP", "XTRIM", "ZADD", "ZREM"}
+WRITES = {
+    *("DEL", "HDEL", "HSET", "PERSIST", "PEXPIRE", "RENAME", "SADD", "SPOP", "SREM", "UNLINK"),
+    *("XACK", "XADD", "XDEL", "XGROUP", "XTRIM", "ZADD", "ZREM"),
+}
 """All of Redis 6.2 that the scripts use; each is older than it, with the options they give."""
 
 

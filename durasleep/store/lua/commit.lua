@@ -302,8 +302,8 @@ function seldom()
   -- @include kin
   -- @include make
   -- @include make_room
-  -- @include wait_for
   -- @include run_transaction
+  -- @include run
 
   -- A child that outlived its parent is told so: nobody waits for what it does.
   local function check_parent(record)
@@ -342,7 +342,10 @@ function seldom()
     entry.state, entry.stamp, entry.due = STATE.canceled, '', ''
     put_entry(record, number, write_entry(entry, ''))
     save(record)
-    if entry.kind == KIND.child and (entry.child_id or '') == '' then
+    if entry.kind ~= KIND.child then return end
+    if (entry.child_id or '') ~= '' then
+      strike(entry.child_id, 'p' .. record.birth .. ' ' .. record.id .. '~' .. number)
+    else
       local child = load(record.id .. '~' .. number)
       if child and child.birth == record.birth and child.state == STATE.pending then
         finish(child, STATE.canceled, '')
@@ -356,7 +359,7 @@ function seldom()
     check_queue(queue ~= '' and queue or record.queue)
     if deadline ~= '' then due_at(deadline) end
     local child = load(child_id ~= '' and child_id or record.id .. '~' .. number)
-    if child and child_id ~= '' and ARGV[op + 1] == 'child' and count_waiters(child) >= LIMIT.promise_waiters_max then
+    if child and child_id ~= '' and ARGV[op + 1] == 'child' and is_full(child) then
       error('NOT_ALLOWED ' .. LIMIT.promise_waiters_max .. ' executions wait for ' .. child_id .. ' already', 0)
     end
   end
@@ -367,9 +370,9 @@ function seldom()
     if raw_of(record, number) then return end
     local entry = { kind = KIND.child, state = STATE.pending, name = func, child_id = child_id }
     local id = child_id ~= '' and child_id or record.id .. '~' .. number
-    local child = load(id)
+    local child, waiting = load(id), ''
     if child and child_id == '' and child.birth ~= record.birth then
-      make_room(child)
+      waiting = make_room(child)
       child = nil
     end
     if child and child.func ~= func then
@@ -383,6 +386,7 @@ function seldom()
     put_entry(record, number, write_entry(entry, ''))
     local waiter = child_id ~= '' and 'p' .. record.birth .. ' ' .. record.id .. '~' .. number or nil
     if child then
+      save(record)
       if waiter then wait_for(child, waiter) end
       return
     end
@@ -395,7 +399,7 @@ function seldom()
       func = func,
       queue = queue ~= '' and queue or record.queue,
       args = args,
-      waiters = waiter and waiter .. '\n',
+      waiters = waiter and waiter .. '\n' or waiting ~= '' and waiting or nil,
     }
     make(id, waiter and now_text or record.birth, what, nil, deadline ~= '' and due_at(deadline) or nil)
   end
@@ -474,36 +478,27 @@ function seldom()
     halt(record, payload)
   end
 
-  -- What was pending in the old run ends with it, children beyond `LIMIT.family_max` a little later; what has
-  -- ended before is kept no longer than they are.
-  local function close_run(record, fields)
-    local room = LIMIT.family_max
-    local keep_ms = retention_of(redis.call('HGET', promise_prefix .. string.match(record.id, '^[^~]*'), F.retention))
-    for i = 1, #fields, 2 do
-      local entry = string.find(fields[i], '^%d') and read_entry(fields[i + 1])
-      local is_child = entry and entry.kind == KIND.child and entry.state == STATE.pending and entry.child_id == ''
-      if is_child and room == 0 then
-        close_later(record.id .. '~' .. fields[i])
-      elseif entry then
-        if is_child then room = room - 1 end
-        close_members(record, { fields[i], fields[i + 1] }, keep_ms)
-      end
-    end
-  end
-
-  -- The next run under the same id: the journal begins anew behind `base`, so that no number is used twice.
-  -- Only a cancel that the old run has not heard of is the new one's.
+  -- The next run under the same id: the journal begins anew behind `base`, so that no number is used twice. What was
+  -- pending in the old run ends with it; what has ended before is kept no longer than that. Only a cancel that the old
+  -- run has not heard of is the new one's.
   function outcomes.continue_as_new(record, payload, base)
     local is_canceled = string.find(' ' .. record.unseen, ' 0 ', 1, true)
+    local cancel = is_canceled and raw_of(record, '0')
     save(record) -- what this very commit has asked for belongs to the old run, too
-    local fields = redis.call('HGETALL', record.key)
+    local old = read_run(record.key)
+    if not old then set_run_apart(record) end
     leave(record)
-    for i = 1, #fields, 2 do
-      if string.find(fields[i], '^%d') and not (is_canceled and fields[i] == '0') then drop(record, fields[i]) end
+    for i = 1, old and #old or 0, 2 do
+      if string.find(old[i], '^%d') then drop(record, old[i]) end
     end
-    record.unseen = is_canceled and '0 ' or ''
+    record.unseen = ''
     for i = 1, LIMIT.args_parts_max - 1 do
       drop(record, F.args .. i)
+    end
+    save(record)
+    if cancel then
+      record.unseen = '0 '
+      put(record, '0', cancel)
     end
     put(record, F.args, first_part(payload))
     put(record, F.base, base)
@@ -511,7 +506,7 @@ function seldom()
     dispatch(record)
     save(record)
     add_parts(record, payload)
-    close_run(record, fields)
+    if old then close_members(record, old, time_to_keep_run(record.id)) end
   end
 
   -- What the outcome needs, looked at before the first write.

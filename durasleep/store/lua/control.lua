@@ -129,6 +129,12 @@ function actions.resume(id)
   return { 'resumed', record.state }
 end
 
+-- A client does not wait any more.
+function actions.unwait(id, _, inbox)
+  strike(id, 'i' .. inbox)
+  return { 'struck', STATE.pending }
+end
+
 -- A name that was put aside, once a person has looked at it; an execution that waits for one is none.
 function actions.forget(name)
   local ok, record = pcall(load, name)

@@ -4,6 +4,7 @@
 -- and how many families are still to be closed.
 -- @include keys
 -- @include kin
+-- @include run
 -- @include last_id
 -- @include refusal
 -- @include snapshot
@@ -146,46 +147,46 @@ local function fire_one(member, score)
 end
 
 -- The next part of what one ending left to do: first those who wait, then the family, last the time it is kept.
--- Answers whether that was all of it, and how many members it took.
+-- Answers whether that was all of it.
 local function close_part(id)
   local record = load(id)
-  if not record then return true, 1 end
+  if not record then return true end
   if record.state == STATE.pending then
     if is_orphan(record) then finish(record, STATE.canceled, '') end
-    return true, 1
+    return true
   end
   local keep_ms = time_to_keep(record)
+  if not keep_ms then return true end
   if record.waiters and record.waiters ~= '' then
     local value = redis.call('HGET', record.key, F.value) or ''
-    put(record, F.waiters, tell_waiters(record, record.waiters, record.state, value))
+    local left = tell_waiters(record, record.waiters, record.state, value)
+    put(record, F.waiters, left)
     save(record)
-    return false, LIMIT.family_max
+    if left ~= '' then return false end
   end
-  local cursor = redis.call('HGET', record.key, F.cursor) or '0'
-  local part = redis.call('HSCAN', record.key, cursor, 'COUNT', LIMIT.family_max)
-  close_members(record, part[2], keep_ms)
-  if part[1] ~= '0' then
-    redis.call('HSET', record.key, F.cursor, part[1])
-    return false, #part[2] / 2
+  local cursor = close_from(record, record.key, redis.call('HGET', record.key, F.cursor) or '0', keep_ms)
+  if cursor ~= '0' then
+    redis.call('HSET', record.key, F.cursor, cursor)
+    return false
   end
   redis.call('HDEL', record.key, F.cursor, F.waiters)
   keep_for(record.key, keep_ms)
-  return true, #part[2] / 2
+  return true
 end
 
 -- Oldest first, small ones several at a time.
 local function drain_closing()
   if not is_a(closing, 'zset') then return end
-  local room = LIMIT.family_max
   for _, id in ipairs(redis.call('ZRANGE', closing, 0, LIMIT.closing_max - 1)) do
-    if room <= 0 then return end
-    local ok, done, size = pcall(close_part, id)
+    if is_spent() then return end
+    local owner_id, what = owner_of(id)
+    local ok, done = pcall(what == 'run' and close_run or close_part, what == 'run' and owner_id or id)
     if not ok then
       raise_refusal(done)
       put_aside('closing:' .. id .. ': ' .. text_of(done))
     end
     if not ok or done then redis.call('ZREM', closing, id) end
-    room = room - (ok and size or 1)
+    spend(0, 1)
   end
 end
 
