@@ -24,7 +24,7 @@ from durasleep.model import check_name, parse_target
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry, name_of
 from durasleep.runtime.retry import Retry
-from durasleep.settings import DEFAULTS, Settings
+from durasleep.settings import DEFAULTS, Settings, fitting
 from durasleep.store import commands, reads
 from durasleep.store.commands import Schedule
 from durasleep.store.connection import AnyClient, Connector
@@ -70,6 +70,7 @@ class Durasleep(Client):
         self._lifespan: Callable[[], AsyncGenerator[Any]] | None = None
         self._resources: contextvars.ContextVar[Any] = contextvars.ContextVar("durasleep_resources")
         codec = codec or Codec(payload_bytes_max=settings.payload_bytes_max)
+        settings = fitting(settings, codec.payload_bytes_max)
         super().__init__(self._make_store(url_or_client, settings), codec, settings, group=group)
 
     def _make_store(self, source: str | AnyClient | None, settings: Settings) -> Store:

@@ -461,7 +461,7 @@ class Client:
     async def _attach(self, store: Store, id: PromiseId, expected: Expected) -> Ending | None:
         """How it stands, and our inbox will be told; None for an entry of a journal, which tells no inbox."""
         try:
-            if owner_of(id) is not None and await store.call(reads.read_head(store.keys(id), id)) is None:
+            if owner_of(id) is not None and await store.call(reads.read_head(store.keys(id), id, outline=True)) is None:
                 return None
             created = await store.call(commands.attach(store.keys(id), id, inbox=expected.inbox.name))
         except BaseException:

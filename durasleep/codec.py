@@ -89,6 +89,11 @@ class Codec:
         self._payload_bytes_max = payload_bytes_max
         self._outer = outer
 
+    @property
+    def payload_bytes_max(self) -> int:
+        """The cap of one payload."""
+        return self._payload_bytes_max
+
     def encode(self, value: object, what: str) -> bytes:
         """The payload for a value; NotSerializable or PayloadTooLarge name ``what`` and the place in it."""
         payload = self._wrap(_pack(value, what))

@@ -13,7 +13,7 @@ from durasleep.errors import StoreError, StoreUnavailable, WaitTimeout
 from durasleep.model import Disposition, PromiseId, Recording, State, check_id, check_name
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import name_of, returns_of
-from durasleep.settings import DEFAULTS, Settings
+from durasleep.settings import DEFAULTS, Settings, fitting
 from durasleep.store import calls, commands, doctor, fsck, reads, search, tree
 from durasleep.store.calls import Description, Duration, Ending, Pipeline
 from durasleep.store.commands import Controlled, Created, Item
@@ -132,7 +132,7 @@ class Client:
         settings: Settings = DEFAULTS,
     ) -> None:
         self.codec = codec or Codec(payload_bytes_max=settings.payload_bytes_max)
-        self.settings = settings
+        self.settings = settings = fitting(settings, self.codec.payload_bytes_max)
         self.promises = Promises(self)
         self._group = check_name(group, "group")
         self._names = calls.Names()
@@ -288,7 +288,7 @@ class Client:
         give_up_at = None if limit_s is None else time.monotonic() + limit_s
         store = self.opened()
         keys = store.keys(id)
-        tells_inbox = store.call(reads.read_head(keys, id)) is not None
+        tells_inbox = store.call(reads.read_head(keys, id, outline=True)) is not None
         while True:
             if tells_inbox:  # again and again: it also keeps the inbox alive
                 waiting = self._waiting.here()

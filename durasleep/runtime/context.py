@@ -7,7 +7,7 @@ import functools
 import hashlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, overload
@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 
 from durasleep.codec import Codec
-from durasleep.errors import DefinitionError, Detached, NotSerializable, UsageError
+from durasleep.errors import DefinitionError, Detached, NotSerializable, PayloadTooLarge, UsageError
 from durasleep.model import (
     Kind,
     Number,
@@ -47,6 +47,8 @@ from durasleep.runtime.retry import Retry
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+TRANSACTION_COMMANDS_MAX = 1_000  # a millisecond of Redis or two
 
 _log = logging.getLogger("durasleep.workflow")
 
@@ -300,7 +302,12 @@ class Context:
         raise Detached("this workflow goes on as a new run")
 
     def transaction(self) -> TransactionBuilder:
-        """Queue Redis commands; awaiting it runs them together with their journal entry, exactly once."""
+        """Queue Redis commands; awaiting it runs them together with their journal entry, exactly once.
+
+        At most 1,000 commands, of together as many bytes as one payload may have: else PayloadTooLarge, or UsageError,
+        and nothing was sent. What they answer may be a megabyte: if it is more, they were carried out all the same, and
+        a RemoteError says so.
+        """
         return TransactionBuilder(self._journal)
 
     # -- what would differ between replays
@@ -408,7 +415,13 @@ class TransactionBuilder:
             commands = tuple(self._commands)
             if not commands:
                 raise UsageError("this transaction has no commands: nothing was sent")
-            self._future = self._journal.call(Kind.TRANSACTION, "", Any, lambda number: Transaction(number, commands))
+            bytes_max = self._journal.codec.payload_bytes_max
+
+            def make(number: Number) -> Transaction:  # what the journal has was sent, whatever is allowed by now
+                _check_transaction(commands, bytes_max)
+                return Transaction(number, commands)
+
+            self._future = self._journal.call(Kind.TRANSACTION, "", Any, make)
         return self._future.__await__()
 
 
@@ -423,6 +436,19 @@ class _WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
         return msg, kwargs
+
+
+def _check_transaction(commands: Sequence[tuple[bytes, ...]], bytes_max: int) -> None:
+    """One script call carries all of it, and Redis does nothing else meanwhile."""
+    if len(commands) > TRANSACTION_COMMANDS_MAX:
+        raise UsageError(
+            f"this transaction has {len(commands):,} commands, more than {TRANSACTION_COMMANDS_MAX:,}: nothing was sent"
+        )
+    size = sum([len(word) for command in commands for word in command])
+    if size > bytes_max:
+        raise PayloadTooLarge(
+            f"the commands of this transaction have {size} bytes, over the cap of {bytes_max}: nothing was sent"
+        )
 
 
 def _argument(value: object, command: str) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from durasleep.model import DUE_MS_MAX, Kind, Place, State, check_name
+from durasleep.model import DUE_MS_MAX, PAYLOAD_BYTES_MAX, Kind, Place, State, check_name
 
 SCHEMA_VERSION = 1
 
@@ -89,6 +89,9 @@ LIMIT = {
     "answer_entries_max": 256,  # journal entries in one answer
     "answer_bytes_max": 1 << 20,
     "closing_max": 32,  # ended promises one script goes on closing
+    "value_bytes_max": 2 * PAYLOAD_BYTES_MAX,  # of one field that is answered: a payload, and what stands around it
+    "transaction_bytes_max": 1 << 20,  # of what it answers
+    "full_bytes_max": 4096,  # of results of steps in one commit, while Redis has no memory left
     "call_bytes_max": 4 << 20,  # moved by one script call, beside its own arguments: a few milliseconds of Redis
     "waiters_bytes_max": 512,  # of the field that names who waits; of more there is a set
     "promise_waiters_max": 100_000,  # executions and inboxes that wait for one; they take some 8 MB then
@@ -132,6 +135,10 @@ class Keyspace:
     partition: int = 0
     movable_clock: bool = False
     """For tests: the scripts go by a clock that ``clock`` moves."""
+    value_bytes_max: int = LIMIT["value_bytes_max"]
+    """What is longer, somebody else wrote: it is not even answered."""
+    journal_bytes_max: int = 32 << 20
+    """What a journal may carry to be loaded at all: twice what it may carry to go on."""
 
     @property
     def tag(self) -> str:

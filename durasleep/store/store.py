@@ -19,7 +19,7 @@ from durasleep.errors import (
     UsageError,
 )
 from durasleep.model import PromiseId
-from durasleep.settings import Settings
+from durasleep.settings import DEFAULTS, Settings
 from durasleep.store import batch, reads
 from durasleep.store.batch import Batcher
 from durasleep.store.clock import Clock
@@ -79,6 +79,17 @@ def _check_confirms(replies: list[Any]) -> None:
             raise UnsupportedServer(f"this server cannot confirm writes as the settings ask: {reply}")
 
 
+def _keyspace(namespace: str, settings: Settings) -> Keyspace:
+    """The partition there is. What others write may be as large as the defaults allow, whatever our own limits are."""
+    return Keyspace(
+        namespace,
+        0,
+        settings.movable_clock,
+        value_bytes_max=2 * max(settings.payload_bytes_max, DEFAULTS.payload_bytes_max),
+        journal_bytes_max=2 * max(settings.journal_bytes_max, DEFAULTS.journal_bytes_max),
+    )
+
+
 def confirming(settings: Settings, min_replicas: int | None, fsync: bool | None) -> Settings:
     """Settings under which writes are confirmed so; what is None stays as it is. UsageError below 0."""
     if min_replicas is not None and min_replicas < 0:
@@ -114,7 +125,7 @@ class Store:
         self._link = self.link()
         self._batcher = Batcher(self._link, settings, patience_s, self.outage)
         self._greeted = False
-        self._keys = Keyspace(namespace, 0, settings.movable_clock)
+        self._keys = _keyspace(namespace, settings)
         self.clock = Clock(settings.clock_ahead_max_s)
 
     def link(self, timeout_s: float | None = None) -> Link:
@@ -232,7 +243,7 @@ class SyncStore:
         self._patience_s = patience_s
         self._link = self.link(settings.command_timeout_s)
         self._confirmation = batch.confirmation(settings)
-        self._keys = Keyspace(namespace, 0, settings.movable_clock)
+        self._keys = _keyspace(namespace, settings)
         self._greeted = False
         self._short_name = name
         self._confirming: dict[Settings, SyncStore] = {}

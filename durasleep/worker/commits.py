@@ -132,6 +132,10 @@ class Commits:
         logger.warning("%s deferred: no worker here knows %s; next try in %.0f s", lease.id, what, delay_s)
         await self.defer(lease, f"no worker here knows {what}", delay_s)
 
+    async def defer_full(self, lease: Lease) -> None:
+        """Redis has no room for what it asks for: it comes back later, and others that can finish have its place."""
+        await self.defer(lease, "Redis has reached its maxmemory", self._next_delay_s(lease.id))
+
     def _next_delay_s(self, id: PromiseId) -> float:
         """Twice the last one of this execution; of one that has not come again when it was offered, it begins anew."""
         now, longest = time.monotonic(), self._settings.defer_s_max

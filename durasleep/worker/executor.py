@@ -14,12 +14,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 from durasleep.codec import Codec
-from durasleep.errors import CorruptData, DurasleepError, Fenced
+from durasleep.errors import CorruptData, DurasleepError, Fenced, StoreFull
 from durasleep.runtime.definition import Definition, Registry, TaskDefinition, WorkflowDefinition
 from durasleep.runtime.replay import version_of
 from durasleep.settings import Settings
 from durasleep.store import commands, reads
 from durasleep.store.commands import Beat, Lease
+from durasleep.store.outage import Outage
 from durasleep.store.reads import Loaded, Page
 from durasleep.store.store import Store
 from durasleep.worker.commits import TURN_S, Commits
@@ -27,10 +28,11 @@ from durasleep.worker.lines import Lines
 from durasleep.worker.running import Running
 from durasleep.worker.tasks import Tasks
 from durasleep.worker.usercode import StandIns, UserCode
-from durasleep.worker.workflows import SUSPECT_DEATHS, Workflows, is_ours
+from durasleep.worker.workflows import SUSPECT_DEATHS, Workflow, Workflows, is_ours
 
 T = TypeVar("T")
 
+FULL_RETRY_S = 1.0  # while Redis is full, what cannot be let go of is said again this often
 TOGETHER_MAX = 48  # executions loaded in one exchange, or begun in one turn of the loop
 
 logger = logging.getLogger("durasleep")
@@ -66,6 +68,7 @@ class Executor:
         self._running: dict[tuple[str, str], Running] = {}
         self._loading: set[asyncio.Future[Any]] = set()
         self._freed = asyncio.Event()
+        self._full = Outage()
 
     # -- what the other loops use
 
@@ -341,6 +344,13 @@ class Executor:
         match error:
             case Fenced():
                 logger.info("%s dropped: %s", lease.id, error)
+            case StoreFull():
+                self._full.say(error)
+                if isinstance(running.work, Workflow) and running.work.take_back():
+                    await asyncio.sleep(FULL_RETRY_S)
+                    await plainly(self._commits.due, running)
+                    return
+                await self._commits.defer_full(lease)
             case CorruptData():
                 logger.error("%s halted: %s", lease.id, error)
                 await self._commits.halt(lease, str(error))

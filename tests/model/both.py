@@ -41,9 +41,9 @@ EXPIRES_SOON_MS = 1_000  # what is kept is kept for days
 
 
 @cache
-def load_standing(name: str, movable_clock: bool = False) -> script.Script:
+def load_standing(name: str, movable_clock: bool = False, *limits: int) -> script.Script:
     """A script whose clock stands still at noon, moved by what the key ``clock`` holds."""
-    plain = _load(name, movable_clock)
+    plain = _load(name, movable_clock, *limits)
     source = plain.source.replace(b"redis.call('TIME')", b"{ '%d', '0' }" % (NOON_MS // 1000))
     return dataclasses.replace(plain, source=source, sha=hashlib.sha1(source).hexdigest().encode())
 

@@ -10,10 +10,9 @@
 -- @include finish
 -- @include holder
 -- @include at_end
+-- @include check_size
+-- @include full
 local consumer = unpack(ARGV, 1, 1)
-
--- What runs may finish on a full Redis: a first write that frees lets the rest pass.
-redis.call('ZREM', timers, '')
 
 -- What few commits need, see `seldom` below: it is made when the first of them comes. A function of a script is made
 -- anew at every call, and these sixty cost as much as a commit.
@@ -165,6 +164,7 @@ local function check_history(record, seen, seen_number, asked)
   end
   if seen == '0' then return end
   local raw = raw_of(record, seen_number)
+  if raw and #raw > LIMIT.snapshot_bytes_max then spend(#raw, 0) end
   if not raw or not has_stamp(raw, seen) then
     error('FENCED the journal of ' .. record.id .. ' has no stamp ' .. seen, 0)
   end
@@ -219,15 +219,20 @@ local function unseen_entries(record, word)
   for number in string.gmatch(record.unseen, '[^ ]+') do
     local raw = raw_of(record, number)
     if raw then
+      if #raw > LIMIT.value_bytes_max then
+        save(record)
+        check_size('entry ' .. record.id .. '~' .. number, raw)
+      end
       bytes = bytes + #raw
       if #answer > 2 * LIMIT.answer_entries_max or (bytes > LIMIT.answer_bytes_max and #answer > 2) then
         answer[2] = '1'
-        return answer
+        break
       end
       answer[#answer + 1] = number
       answer[#answer + 1] = raw
     end
   end
+  spend(bytes, 0)
   return #answer > 2 and answer or word
 end
 
@@ -253,12 +258,16 @@ local function commit(at, size)
   local op = first
   while op <= stop do
     local known = record.known[ARGV[op + 2]]
-    if known and not read_entry(known) then error('CORRUPT journal entry ' .. id .. '~' .. ARGV[op + 2], 0) end
+    if known then
+      if not read_entry(known) then error('CORRUPT journal entry ' .. id .. '~' .. ARGV[op + 2], 0) end
+      spend(#known, 0)
+    end
     local check = checks[ARGV[op + 1]] or seldom().check(ARGV[op + 1])
     check(record, op)
     op = op + ARGV[op] + 1
   end
   if not (final or outcome == 'suspend' or outcome == 'continue') then seldom().check_outcome(outcome, due) end
+  if is_full and first <= stop then seldom().check_growth(record, first, stop) end
   if string.find(id, '~', 1, true) then seldom().check_parent(record) end
 
   trim_unseen(record, seen_number)
@@ -359,7 +368,7 @@ function seldom()
     check_queue(queue ~= '' and queue or record.queue)
     if deadline ~= '' then due_at(deadline) end
     local child = load(child_id ~= '' and child_id or record.id .. '~' .. number)
-    if child and child_id ~= '' and ARGV[op + 1] == 'child' and is_full(child) then
+    if child and child_id ~= '' and ARGV[op + 1] == 'child' and has_no_room(child) then
       error('NOT_ALLOWED ' .. LIMIT.promise_waiters_max .. ' executions wait for ' .. child_id .. ' already', 0)
     end
   end
@@ -379,8 +388,10 @@ function seldom()
       journal(record, number, entry, STATE.rejected, '') -- empty: the id belongs to another function
       return
     end
-    if child and child.state ~= STATE.pending then
-      journal(record, number, entry, child.state, redis.call('HGET', child.key, F.value) or '')
+    if child and child.state ~= STATE.pending and bytes_left > 0 then
+      local value = redis.call('HGET', child.key, F.value) or ''
+      spend(#value, 0)
+      journal(record, number, entry, child.state, value)
       return
     end
     put_entry(record, number, write_entry(entry, ''))
@@ -388,6 +399,10 @@ function seldom()
     if child then
       save(record)
       if waiter then wait_for(child, waiter) end
+      if child.state ~= STATE.pending then -- there was no room for its value: it is told as one that has just ended
+        redis.call('PERSIST', child.key)
+        close_later(child.id)
+      end
       return
     end
     if not waiter and not record.family then
@@ -509,6 +524,24 @@ function seldom()
     if old then close_members(record, old, time_to_keep_run(record.id)) end
   end
 
+  local makes_more = { child = true, detached = true, transaction = true }
+
+  -- A full Redis takes no other executions, no commands of users, and no large results: so it is no larger when all that
+  -- it has is done. What was written before is no news.
+  local function check_growth(record, op, stop)
+    local bytes = 0
+    while op <= stop do
+      local kind, number = ARGV[op + 1], ARGV[op + 2]
+      if not record.known[number] then
+        if kind == 'step' and ARGV[op + 4] == STATE.resolved then bytes = bytes + #ARGV[op + 5] end
+        if makes_more[kind] or bytes > LIMIT.full_bytes_max then
+          error('FULL Redis has reached its maxmemory: ' .. record.id .. ' waits with what would make more of it', 0)
+        end
+      end
+      op = op + ARGV[op] + 1
+    end
+  end
+
   -- What the outcome needs, looked at before the first write.
   local function check_outcome(outcome, due)
     if not outcomes[outcome] then error('INVALID outcome ' .. outcome, 0) end
@@ -535,6 +568,7 @@ function seldom()
     drop_entry = drop_entry,
     check = check,
     check_outcome = check_outcome,
+    check_growth = check_growth,
     check_parent = check_parent,
     outcomes = outcomes,
   }

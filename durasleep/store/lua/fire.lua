@@ -13,6 +13,7 @@ local limit, latest = unpack(ARGV, 1, 2)
 -- Firing goes on while Redis is full: a first write that frees lets the rest pass.
 redis.call('ZREM', timers, '')
 
+local NAME_BYTES_MAX = 1000 -- of a member nobody of ours has made
 local stale, crons, aside = 0, {}, {}
 
 -- Settled, gone, or of another life: nobody waits for it.
@@ -37,7 +38,7 @@ local is_number = {} -- whether a field is a journal entry
 -- so that its stream entry can carry it.
 local function load_waiting(id, number)
   local key = promise_prefix .. id
-  local size = redis.pcall('HLEN', key)
+  local size = bytes_left > 0 and redis.pcall('HLEN', key)
   if type(size) ~= 'number' or size > LIMIT.snapshot_fields_max then return load(id, { number }) end
   -- Made with room for what is there as a rule: Lua doubles a table again and again as it grows.
   local known = {
@@ -51,10 +52,11 @@ local function load_waiting(id, number)
     [F.order] = false,
     [F.unseen] = false,
   }
-  local found, numbers = redis.call('HGETALL', key), {}
+  local found, numbers, bytes = redis.call('HGETALL', key), {}, 0
   for i = 1, #found, 2 do
     local name = found[i]
     known[name] = found[i + 1]
+    bytes = bytes + #found[i + 1]
     local is_entry = is_number[name]
     if is_entry == nil then
       is_entry = string.byte(name) <= 57
@@ -62,6 +64,7 @@ local function load_waiting(id, number)
     end
     if is_entry then numbers[#numbers + 1] = name end
   end
+  spend(bytes, 0)
   local place, epoch, order = known[F.place], tonumber(known[F.epoch] or '0'), tonumber(known[F.order] or '0')
   local is_common = (place == PLACE.suspended or place == PLACE.delayed)
     and known[F.func]
@@ -159,6 +162,7 @@ local function close_part(id)
   if not keep_ms then return true end
   if record.waiters and record.waiters ~= '' then
     local value = redis.call('HGET', record.key, F.value) or ''
+    spend(#value, 0)
     local left = tell_waiters(record, record.waiters, record.state, value)
     put(record, F.waiters, left)
     save(record)
@@ -185,7 +189,11 @@ local function drain_closing()
       raise_refusal(done)
       put_aside('closing:' .. id .. ': ' .. text_of(done))
     end
-    if not ok or done then redis.call('ZREM', closing, id) end
+    if not ok or done then
+      redis.call('ZREM', closing, id)
+    else
+      redis.call('ZADD', closing, now_text, id) -- the others come before its next part
+    end
     spend(0, 1)
   end
 end
@@ -200,7 +208,7 @@ for i = 1, #due, 2 do
   local ok, problem = pcall(fire_one, member, due[i + 1])
   if not ok then
     raise_refusal(problem)
-    local line = member .. ': ' .. text_of(problem)
+    local line = string.sub(member, 1, NAME_BYTES_MAX) .. ': ' .. text_of(problem)
     aside[#aside + 1] = line
     unset_timer(member)
     put_aside('timers:' .. line)

@@ -44,7 +44,7 @@ local function some_gone(key, count)
 end
 
 -- Whether so many wait for a promise that there is no room for another one.
-local function is_full(record)
+local function has_no_room(record)
   if record.waiters ~= MANY then return false end
   local key = waiters_prefix .. record.id
   check_type(key, 'set')
@@ -60,8 +60,8 @@ end
 local function add_to_set(record, waiter)
   local key = waiters_prefix .. record.id
   local gone = some_gone(key, SAMPLE)
+  redis.call('SADD', key, waiter) -- first: a full Redis refuses it, and all that it would let pass after the other one
   if #gone > 0 then redis.call('SREM', key, unpack(gone)) end
-  redis.call('SADD', key, waiter)
 end
 
 -- All lines of a field become members of a set.
@@ -77,7 +77,7 @@ end
 -- One more waits for a pending promise, unless it does already. An inbox is only a hint, so that it may be turned away;
 -- an execution that waits is not (see `checks.child` in commit). Who waits must be written before: see `is_gone`.
 local function wait_for(record, waiter)
-  if is_waiting(record, waiter) or (string.sub(waiter, 1, 1) == 'i' and is_full(record)) then return end
+  if is_waiting(record, waiter) or (string.sub(waiter, 1, 1) == 'i' and has_no_room(record)) then return end
   local waiters = record.waiters or ''
   local room = LIMIT.waiters_bytes_max - #waiter - 1
   if #waiters > room and #waiters <= LIMIT.waiters_bytes_max then waiters = living(waiters) end
