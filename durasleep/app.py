@@ -36,7 +36,7 @@ from durasleep.model import Duration, check_name, parse_target, retention_ms
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry, name_of
 from durasleep.runtime.retry import Retry
-from durasleep.settings import DEFAULTS, Settings
+from durasleep.settings import DEFAULTS, Settings, fitting
 from durasleep.store import commands, reads
 from durasleep.store.calls import CallOptions, Options
 from durasleep.store.commands import Schedule
@@ -86,6 +86,7 @@ class Durasleep(Client):
         self._lifespan: Lifespan | None = None
         self._resources: contextvars.ContextVar[Any] = contextvars.ContextVar("durasleep_resources")
         codec = codec or Codec(payload_bytes_max=settings.payload_bytes_max)
+        settings = fitting(settings, codec.payload_bytes_max)
         store = self._store_maker(url_or_client, settings)
         super().__init__(store, codec, settings, registry=Registry(), group=group)
 

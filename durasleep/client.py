@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Sequence
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from types import UnionType
 from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 from durasleep.codec import Codec
-from durasleep.errors import ClientClosed, NotFound, WaitTimeout
+from durasleep.errors import ClientClosed, DurasleepError, NotFound, WaitTimeout
 from durasleep.inbox import Expected, Inbox, hear_answers
 from durasleep.model import Disposition, Duration, PromiseId, Recording, State, check_id, owner_of, seconds_of
 from durasleep.runtime.context import AsyncTask, Workflow
@@ -44,6 +45,7 @@ BesideWaits = Callable[[PromiseId, Coroutine[Any, Any, Ending]], Coroutine[Any, 
 POLL_S = 1.0  # what tells no inbox is looked at this often
 _NO_OPTIONS = CallOptions()
 
+FAREWELL_S = 1.0  # for a client that closes, to say that nobody reads its inbox any more
 RELEASE_S = 60.0  # a released clock is believed by every worker within a second or two
 
 
@@ -147,6 +149,11 @@ class Handle(Generic[T_co]):
         return f"<Handle {self.id} {self.disposition or 'of get'}, {state}>"
 
 
+def _ignore(answer: asyncio.Future[Any]) -> None:
+    if not answer.cancelled():
+        answer.exception()
+
+
 def attach(handles: Sequence[Handle[Any]]) -> None:
     """Be told of the endings of some handles, each by its own client; what the server answers is not waited for."""
     for client in {handle._client for handle in handles}:
@@ -214,6 +221,10 @@ class _Connected:
     async def close(self) -> None:
         error = ClientClosed("the client was closed while this was waited for; what was started goes on")
         await self.inbox.close(error)
+        if self.store.connected:
+            with contextlib.suppress(DurasleepError, TimeoutError):
+                async with asyncio.timeout(FAREWELL_S):
+                    await self.store.call(commands.drop_inbox(self.store.keys(), self.inbox.name))
         await self.store.aclose(error)
 
 
@@ -643,20 +654,29 @@ class Client(_Starts):
                     return ending or await self._poll(id)
             try:
                 told = await expected.future
-            finally:
+            except BaseException:
                 expected.forget()
+                self._stop_waiting(store, inbox, id)
+                raise
+            expected.forget()
             if told is not None:
                 return told
             expected = None  # something may have been missed
 
+    def _stop_waiting(self, store: Store, inbox: Inbox, id: PromiseId) -> None:
+        """Nobody here wants to hear of it any more; a hint, which is not waited for."""
+        if store.connected and not inbox.is_expected(id):
+            store.send(commands.unwait(store.keys(id), id, inbox.name)).add_done_callback(_ignore)
+
     async def _attach(self, store: Store, id: PromiseId, expected: Expected) -> Ending | None:
         """How it stands, and our inbox will be told; None for an entry of a journal, which tells no inbox."""
         try:
-            if owner_of(id) is not None and await store.call(reads.read_head(store.keys(id), id)) is None:
+            if owner_of(id) is not None and await store.call(reads.read_head(store.keys(id), id, outline=True)) is None:
                 return None
             created = await store.call(commands.attach(store.keys(id), id, inbox=expected.inbox.name))
         except BaseException:
             expected.forget()
+            self._stop_waiting(store, expected.inbox, id)
             raise
         return calls.ending_of_created(id, created)
 

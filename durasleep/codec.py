@@ -139,6 +139,11 @@ class Codec:
         self._outer = outer
         self._error_attributes: ErrorAttributes | None = getattr(outer, "error_attributes", None)
 
+    @property
+    def payload_bytes_max(self) -> int:
+        """The cap of one payload."""
+        return self._payload_bytes_max
+
     def encode(self, value: object, what: str, fn: Callable[..., Any] | None = None) -> bytes:
         """The payload for a value; NotSerializable or PayloadTooLarge name ``what`` and the place in it.
 

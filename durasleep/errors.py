@@ -13,6 +13,7 @@ DurasleepError
 ├── StoreError                           something between us and Redis
 │   ├── StoreUnavailable                 Redis cannot be reached, does not answer, or is full
 │   │   └── NotReplicated                written, but not by so many replicas, or not to disk
+│   ├── StoreFull                        Redis is full: what would make more of it was not written
 │   ├── StoreRefused                     Redis lacks nothing but our password or our rights
 │   ├── UnsupportedServer                older than Redis 6.2, or lacking what we need
 │   ├── SchemaMismatch                   the namespace was written by an incompatible version
@@ -86,6 +87,10 @@ class StoreUnavailable(StoreError):
 
 class NotReplicated(StoreUnavailable):
     """Written, but fewer replicas than asked for have received it in time, or no disk; to repeat the call is safe."""
+
+
+class StoreFull(StoreError):
+    """Redis has reached its limit of memory, and this would make more of it; nothing was written."""
 
 
 class StoreRefused(StoreError):
@@ -180,6 +185,7 @@ _BY_CODE: dict[str, type[DurasleepError]] = {
     "NOGROUP": NotFound,  # of Redis: nobody has ever served this group
     "NOT_ALLOWED": NotAllowed,
     "OTHER_FUNCTION": OtherFunction,
+    "FULL": StoreFull,
     "NOAUTH": StoreRefused,
     "WRONGPASS": StoreRefused,
     "NOPERM": StoreRefused,

@@ -13,12 +13,15 @@ from durasleep.store import commands
 from durasleep.store.calls import Ending, ending_of_created
 from durasleep.store.commands import Created
 from durasleep.store.connection import Link
+from durasleep.store.keys import LIMIT
 from durasleep.store.store import Store
 
 TTL_REFRESH_S = 20.0  # of the inbox: well within its life
 READ_MAX = 256  # entries of it in one answer
 MANY = 500  # so many to wait for, and nobody waits for one by itself: then they are read at leisure
 LEISURE_S = 0.01  # from one read to the next: a read takes a client as long as a hundred endings in it
+
+VALUE_BYTES_MAX = LIMIT["inbox_value_bytes_max"]  # what is larger no script of ours has told: to be looked at
 
 _ENDING = [b"i", b"b", b"s", b"v"]  # what nearly every ending is told by: id, birth, state and value
 
@@ -124,6 +127,10 @@ class Inbox:
     def is_listening(self) -> bool:
         """Whether what it is told from now on is heard."""
         return self._link.connected and self._task is not None and not self._task.done()
+
+    def is_expected(self, id: PromiseId) -> bool:
+        """Whether anybody here waits for the ending of this promise."""
+        return id in self._waiting
 
     def expect(self, id: PromiseId) -> Expected:
         """What will be told of a promise."""
@@ -259,7 +266,8 @@ class Inbox:
             expected = self._waiting.get(raw_id.decode(errors="replace"))
             if expected is not None:
                 state = commands.STATE_OF.get(code)
-                self._tell(expected.id, Ending(expected.id, state, value) if state else None)
+                is_ours = state and len(value) <= VALUE_BYTES_MAX
+                self._tell(expected.id, Ending(expected.id, state, value) if state and is_ours else None)
 
     def _hear(self, content: dict[bytes, bytes]) -> None:
         id = content.get(b"i", b"").decode(errors="replace")
@@ -267,6 +275,8 @@ class Inbox:
         if not id:
             return
         value = content.get(b"v")
+        if value is not None and len(value) > VALUE_BYTES_MAX:
+            value = None
         self._tell(id, Ending(PromiseId(id), state, value) if state and value is not None else None)
 
 

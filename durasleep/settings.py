@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from durasleep.model import PAYLOAD_BYTES_MAX
@@ -108,6 +108,13 @@ class Settings:
     """Puts a workflow away at every await and replays it from its journal: for tests."""
     movable_clock: bool = False
     """The scripts go by a clock that can be moved, see ``durasleep.testing``; all who share a namespace must agree."""
+
+
+def fitting(settings: Settings, payload_bytes_max: int) -> Settings:
+    """Settings under which payloads of this size are read, too: those of a codec of one's own."""
+    if payload_bytes_max <= settings.payload_bytes_max:
+        return settings
+    return replace(settings, payload_bytes_max=payload_bytes_max)
 
 
 def _is_asked(variable: str) -> bool:

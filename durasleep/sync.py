@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable
+from contextlib import suppress
 from datetime import datetime
 from types import UnionType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
 from durasleep import address
 from durasleep.codec import Codec
-from durasleep.errors import StoreUnavailable, WaitTimeout
+from durasleep.errors import StoreError, StoreUnavailable, WaitTimeout
 from durasleep.model import Disposition, Duration, PromiseId, Recording, State, check_id, check_name, seconds_of
 from durasleep.runtime.context import AsyncTask, Workflow
 from durasleep.runtime.definition import Definition, called_by, definition_of, name_of, returns_of
 from durasleep.runtime.waits import Waiting
-from durasleep.settings import DEFAULTS, Settings
+from durasleep.settings import DEFAULTS, Settings, fitting
 from durasleep.store import attention, calls, commands, doctor, fsck, reads, search, tree
 from durasleep.store.calls import CallOptions, Description, Ending, Options, Pipeline
 from durasleep.store.commands import Controlled, Created, Item
@@ -131,6 +132,8 @@ class _Waiting:
         self.inbox = calls.Names().inbox
         self.last = b"0-0"
         """The entry of the inbox that it has read last."""
+        self.is_open = False
+        """Whether there is such an inbox, or has been."""
 
 
 class _Starts:
@@ -227,7 +230,7 @@ class Client(_Starts):
         settings: Settings = DEFAULTS,
     ) -> None:
         self.codec = codec or Codec(payload_bytes_max=settings.payload_bytes_max)
-        self.settings = settings
+        self.settings = settings = fitting(settings, self.codec.payload_bytes_max)
         self.promises = Promises(self)
         self._group = check_name(group, "group")
         self._names = calls.Names()
@@ -246,6 +249,14 @@ class Client(_Starts):
         return self._store
 
     def close(self) -> None:
+        """Let go of all connections. To call again connects again."""
+        keys = self._store.keys()
+        opened = [waiting for waiting in self._waiting.all() if waiting.is_open]
+        if opened:
+            with suppress(StoreError):
+                self._store.call_once([commands.drop_inbox(keys, waiting.inbox) for waiting in opened])
+        for waiting in opened:
+            waiting.is_open = False
         self._reader.close()
         self._store.close()
 
@@ -455,10 +466,12 @@ class Client(_Starts):
         give_up_at = None if limit_s is None else time.monotonic() + limit_s
         store = self._opened()
         keys = store.keys(id)
-        tells_inbox = store.call(reads.read_head(keys, id)) is not None
+        tells_inbox = store.call(reads.read_head(keys, id, outline=True)) is not None
         while True:
             if tells_inbox:  # again and again: it also keeps the inbox alive
-                created = store.call(commands.attach(keys, id, inbox=self._waiting.here().inbox))
+                waiting = self._waiting.here()
+                waiting.is_open = True
+                created = store.call(commands.attach(keys, id, inbox=waiting.inbox))
                 ending = calls.ending_of_created(id, created)
             else:
                 ending = self._look(id)  # an entry of a journal tells no inbox
@@ -466,6 +479,9 @@ class Client(_Starts):
                 return ending
             left_s = self.settings.read_block_s if give_up_at is None else give_up_at - time.monotonic()
             if left_s <= 0:
+                if tells_inbox:
+                    with suppress(StoreError):
+                        store.call_once([commands.unwait(keys, id, self._waiting.here().inbox)])
                 raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on")
             if tells_inbox:
                 self._listen(keys, min(left_s, self.settings.read_block_s))

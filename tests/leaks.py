@@ -53,7 +53,7 @@ class Partition:
     def is_closing(self, id: str) -> bool:
         """Whether the firer will come by: this promise or one above it waits in ``closing``."""
         closing = self.items("closing")
-        while id not in closing:
+        while id not in closing and f"{id}~run" not in closing:
             owner = owner_of(id)
             if owner is None:
                 return False
@@ -103,8 +103,18 @@ def _expiring(all: Partition, name: str, key: Key) -> str:
 
 
 def _known_promises(all: Partition, name: str, key: Key) -> str:
-    lost = [id for id in key.items if not all.exists(id) and not id.startswith(("timers:", "closing:"))]
+    known = [id for id in key.items if all.exists(id) or ("run", id.removesuffix("~run")) in all.keys]
+    lost = [id for id in key.items if id not in known and not id.startswith(("timers:", "closing:"))]
     return f"members without a promise: {', '.join(lost)}" if lost else ""
+
+
+def _waiters(all: Partition, name: str, key: Key) -> str:
+    promise = all.keys.get(("promise", name))
+    return "" if promise and promise.fields.get(F["waiters"]) == "+" else "nobody knows who waits here"
+
+
+def _run(all: Partition, name: str, key: Key) -> str:
+    return "" if f"{name}~run" in all.items("closing") else "a run that nobody closes"
 
 
 def _at_most(items_max: int) -> Callable[[Partition, str, Key], str]:
@@ -120,6 +130,8 @@ def _schedule(all: Partition, name: str, key: Key) -> str:
 
 _RULES: dict[str, Callable[[Partition, str, Key], str]] = {
     "promise": _promise,
+    "waiters": _waiters,
+    "run": _run,
     "timers": _timers,
     "queue": _queue,
     "inbox": _expiring,

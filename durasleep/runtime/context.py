@@ -11,7 +11,7 @@ import hashlib
 import logging
 import random
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import FrameType, UnionType
@@ -21,7 +21,7 @@ from uuid import UUID
 import msgspec
 
 from durasleep.codec import Codec
-from durasleep.errors import DefinitionError, Detached, NotSerializable, Stuck, UsageError
+from durasleep.errors import DefinitionError, Detached, NotSerializable, PayloadTooLarge, Stuck, UsageError
 from durasleep.model import (
     Due,
     Duration,
@@ -61,6 +61,8 @@ T = TypeVar("T")
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
+
+TRANSACTION_COMMANDS_MAX = 1_000  # a millisecond of Redis or two
 
 _log = logging.getLogger("durasleep.workflow")
 
@@ -400,7 +402,12 @@ class Context:
         raise Detached("this workflow goes on as a new run")
 
     def transaction(self) -> TransactionBuilder:
-        """Queue Redis commands; awaiting it runs them together with their journal entry, exactly once."""
+        """Queue Redis commands; awaiting it runs them together with their journal entry, exactly once.
+
+        At most 1,000 commands, of together as many bytes as one payload may have: else PayloadTooLarge, or UsageError,
+        and nothing was sent. What they answer may be a megabyte: if it is more, they were carried out all the same, and
+        a RemoteError says so.
+        """
         return TransactionBuilder(self._journal, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
 
     # -- what would differ between replays
@@ -589,7 +596,13 @@ class TransactionBuilder:
             commands = tuple(self._commands)
             if not commands:
                 raise UsageError("this transaction has no commands: nothing was sent")
-            self._future = self._journal.call(Kind.TRANSACTION, "", Any, lambda number: Transaction(number, commands))
+            bytes_max = self._journal.codec.payload_bytes_max
+
+            def make(number: Number) -> Transaction:  # what the journal has was sent, whatever is allowed by now
+                _check_transaction(commands, bytes_max)
+                return Transaction(number, commands)
+
+            self._future = self._journal.call(Kind.TRANSACTION, "", Any, make)
         return self._future.__await__()
 
 
@@ -614,6 +627,19 @@ class _WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
         return msg, kwargs
+
+
+def _check_transaction(commands: Sequence[tuple[bytes, ...]], bytes_max: int) -> None:
+    """One script call carries all of it, and Redis does nothing else meanwhile."""
+    if len(commands) > TRANSACTION_COMMANDS_MAX:
+        raise UsageError(
+            f"this transaction has {len(commands):,} commands, more than {TRANSACTION_COMMANDS_MAX:,}: nothing was sent"
+        )
+    size = sum([len(word) for command in commands for word in command])
+    if size > bytes_max:
+        raise PayloadTooLarge(
+            f"the commands of this transaction have {size} bytes, over the cap of {bytes_max}: nothing was sent"
+        )
 
 
 def _argument(value: object, command: str) -> bytes:

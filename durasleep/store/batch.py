@@ -69,6 +69,9 @@ class _Asked(msgspec.Struct, eq=False):
 
 
 _OPEN = object()
+AGAIN = object()
+"""In place of an answer: other items of its call have moved as many bytes as one call may; to be sent again at once."""
+_AGAIN = [b"again"]
 _Part = tuple[_Asked, list[int]]
 """Calls of one exchange: whose they are, and which of them."""
 
@@ -160,7 +163,8 @@ def talk(calls: Sequence[Call], settings: Settings) -> Generator[list[list[Value
 
 
 def answer_of(call: Call, raw: Reply) -> Any:
-    """What a call answers, an error as the exception it is; StoreUnavailable or StoreRefused if it was not served.
+    """What a call answers, an error as the exception it is; StoreUnavailable or StoreRefused if it was not served, and
+    ``AGAIN`` if it was not even looked at.
 
     Nothing of such a call was applied. That holds when the server is full, too: a script is stopped at its first write
     or, having freed something, not at all.
@@ -172,6 +176,8 @@ def answer_of(call: Call, raw: Reply) -> Any:
             return refusal(raw) or error_of(error_text(raw))
         if isinstance(raw, list) and isinstance(call, Item):
             words = cast("list[bytes]", raw)
+            if words == _AGAIN:
+                return AGAIN
             if words[0] == b"error":
                 return refusal(words[1].decode(errors="replace")) or error_of(words[1])
         return call.parse(raw)
@@ -302,7 +308,8 @@ class Batcher:
             if problem is None:
                 if delay_s > RETRY_FIRST_S:
                     self._outage.end()
-                return
+                parts = _open_parts(parts)
+                continue
             if give_up_at is None:
                 self._outage.say(problem)
             elif loop.time() + delay_s > give_up_at:
@@ -314,7 +321,7 @@ class Batcher:
                 self._put_back(parts)
                 parts = self._next_parts()
             else:
-                parts = [(asked, positions) for asked, _ in parts if (positions := asked.open_positions())]
+                parts = _open_parts(parts)
 
     async def _once(self, parts: list[_Part]) -> StoreError | None:
         """One exchange; why some of it is to be repeated, if some is."""
@@ -336,6 +343,8 @@ class Batcher:
             calls, answers = asked.calls, asked.answers
             for position in positions:
                 answer = answer_of(calls[position], next(raws))
+                if answer is AGAIN:
+                    continue
                 if isinstance(answer, StoreError) and is_unserved(answer, waits_for_rights=self._patience_s is None):
                     problem = answer
                     continue
@@ -343,6 +352,11 @@ class Batcher:
                 asked.left -= 1
             asked.finish()
         return problem
+
+
+def _open_parts(parts: list[_Part]) -> list[_Part]:
+    """What of some parts is still to be answered."""
+    return [(asked, positions) for asked, _ in parts if (positions := asked.open_positions())]
 
 
 def _fail(parts: list[_Part], error: Exception) -> None:

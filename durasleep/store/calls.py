@@ -354,7 +354,7 @@ def ending_of_created(id: PromiseId, created: Created) -> Ending:
 
 def look(keys: Keyspace, id: PromiseId) -> Plan[Ending]:
     """How a promise stands; NotFound if there is none."""
-    [head] = yield [reads.read_head(keys, id)]
+    [head] = yield [reads.read_outcome(keys, id)]
     if reads.value_of(head) is not None:
         return Ending(id, head.state, head.value)
     owner, entry = yield from _entry(keys, id)

@@ -66,7 +66,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
 @lru_cache(maxsize=256)
 def route(name: str, keys: Keyspace, head: tuple[Value, ...] = ()) -> Route:
     """The route of a script that takes a batch; the same object for the same arguments."""
-    lua = script.load(name, keys.movable_clock)
+    lua = script.load(name, keys.movable_clock, keys.value_bytes_max)
     return Route(lua, tuple(script.evalsha(lua, key_list(keys), head)))
 
 
@@ -606,6 +606,17 @@ def forget(keys: Keyspace, name: str) -> Item[bool]:
     to = route("control", keys)
     item = to.script.item(action="forget", id=name, due="", reason="")
     return Item(to, item, lambda answer: answer[0] == b"forgotten")
+
+
+def unwait(keys: Keyspace, id: PromiseId, inbox: str) -> Item[object]:
+    """An inbox need not hear of this promise any more."""
+    to = route("control", keys)
+    return Item(to, to.script.item(action="unwait", id=id, due="", reason=inbox), bool)
+
+
+def drop_inbox(keys: Keyspace, inbox: str) -> Command[int]:
+    """Nobody reads it any more: wherever it waits, it makes room for others."""
+    return Command([b"DEL", keys.inbox(inbox).encode()], int)
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ def _things(keys: Keyspace, names: Iterable[bytes], queues: list[bytes], report:
     for name in names:
         kind, _, subject = name[len(keys.tag.encode()) :].partition(b":")
         match to_text(kind):
-            case ("promise" | "schedule") as known if subject:
+            case ("promise" | "schedule" | "waiters" | "run") as known if subject:
                 yield known, subject, b""
             case "queue" if subject:
                 if subject not in queues:

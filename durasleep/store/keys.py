@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from durasleep.model import DUE_MS_MAX, Kind, Place, State, check_name
+from durasleep.model import DUE_MS_MAX, PAYLOAD_BYTES_MAX, Kind, Place, State, check_name
 
 SCHEMA_VERSION = 2
 
@@ -100,8 +100,12 @@ LIMIT = {
     "answer_bytes_max": 1 << 20,
     "closing_max": 32,  # ended promises one script goes on closing
     "closing_newer": 10**15,  # above it in `closing`: what only a newer version can close
-    "waiters_max": 256,  # beyond it, clients look by themselves
-    "promise_waiters_max": 10_000,  # executions that wait for one: each new one rewrites the list of them
+    "value_bytes_max": 2 * PAYLOAD_BYTES_MAX,  # of one field that is answered: a payload, and what stands around it
+    "transaction_bytes_max": 1 << 20,  # of what it answers
+    "full_bytes_max": 4096,  # of results of steps in one commit, while Redis has no memory left
+    "call_bytes_max": 4 << 20,  # moved by one script call, beside its own arguments: a few milliseconds of Redis
+    "waiters_bytes_max": 512,  # of the field that names who waits; of more there is a set
+    "promise_waiters_max": 100_000,  # executions and inboxes that wait for one; they take some 8 MB then
     "inbox_entries_max": 1000,
     "inbox_value_bytes_max": 65_536,  # larger results are read by their reader
     "inbox_ttl_ms": 90_000,
@@ -134,6 +138,8 @@ KEY_NAMES = (
     "halted",
     "recent",
     "failed",
+    "waiters_prefix",
+    "run_prefix",
 )
 """KEYS of every script, in the order of ``lua/shared/keys.lua`` (which a test compares with this)."""
 
@@ -146,6 +152,10 @@ class Keyspace:
     partition: int = 0
     movable_clock: bool = False
     """For tests: the scripts go by a clock that ``clock`` moves."""
+    value_bytes_max: int = LIMIT["value_bytes_max"]
+    """What is longer, somebody else wrote: it is not even answered."""
+    journal_bytes_max: int = 32 << 20
+    """What a journal may carry to be loaded at all: twice what it may carry to go on."""
 
     @property
     def tag(self) -> str:
@@ -173,6 +183,14 @@ class Keyspace:
 
     def schedule(self, name: str) -> str:
         return f"{self.tag}schedule:{name}"
+
+    def waiters(self, id: str) -> str:
+        """The set of those who wait for a promise, if they are many."""
+        return f"{self.tag}waiters:{id}"
+
+    def run(self, id: str) -> str:
+        """The journal of a run that has ended with continue_as_new, until it is closed."""
+        return f"{self.tag}run:{id}"
 
     @property
     def timers(self) -> str:

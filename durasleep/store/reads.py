@@ -106,6 +106,7 @@ _READ: dict[bytes, tuple[str, Callable[[bytes], Any]]] = {
 """Of a hash field: which attribute of the head it is, and how it is read."""
 
 _PARTS = tuple(f"{F['args']}{n}".encode() for n in range(1, LIMIT["args_parts_max"]))
+_PARTED_BYTES_MAX = LIMIT["args_parts_max"] * LIMIT["args_part_bytes"]
 _HEAD = (*_READ, *_PARTS)
 _INNER = {F[name].encode() for name in ("args", "epoch", "deaths", "order", "base", "unseen", "value")}
 _OUTLINE = tuple(name for name in _READ if name not in _INNER)
@@ -146,6 +147,8 @@ def _head_of(id: PromiseId, known: Mapping[bytes, bytes]) -> Head | None:
     """A head from those fields of its hash there are."""
     if _BIRTH not in known and _STATE not in known:
         return None
+    if _PARTS[0] in known and sum([len(known.get(name, b"")) for name in _PARTS]) > _PARTED_BYTES_MAX:
+        raise CorruptData(f"the hash of {id} is not one of ours: its arguments are in parts that are too large")
     try:
         values: dict[str, Any] = {}
         for name, raw in known.items():
@@ -178,7 +181,17 @@ def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, news: bool
         entries = [parse_entry(name, value) for name, value in known.items() if b"0" <= name < b":"]  # numbers
         return Page(_head_of(id, known) if cursor == b"0" else None, entries, after)
 
-    return Item(to, to.script.item(id=id, cursor=cursor, news="1" if news else ""), parse)
+    return Item(to, to.script.item(id=id, cursor=cursor, what="news" if news else ""), parse)
+
+
+def read_outcome(keys: Keyspace, id: PromiseId) -> Item[Head | None]:
+    """A promise without its journal, value and all; None if there is none."""
+    to = commands.route("load", keys)
+
+    def parse(answer: list[bytes]) -> Head | None:
+        return _head_of(id, dict(zip(answer[:-1:2], answer[1:-1:2], strict=True)))
+
+    return Item(to, to.script.item(id=id, cursor=b"0", what="head"), parse)
 
 
 def read_halted_at(keys: Keyspace, id: PromiseId) -> Command[int | None]:
@@ -248,7 +261,11 @@ def load(keys: Keyspace, id: PromiseId) -> Plan[Loaded | None]:
 def load_rest(keys: Keyspace, id: PromiseId, page: Page) -> Plan[Loaded | None]:
     """The same, from the first page on."""
     loaded: Loaded | None = None
+    left = keys.journal_bytes_max
     for _ in range(PAGES_MAX):
+        left -= sum([len(entry.payload) for entry in page.entries])
+        if left < 0:
+            raise CorruptData(f"the journal of {id} carries more than {keys.journal_bytes_max:,} bytes")
         if loaded is None and page.head is not None:
             loaded = Loaded(page.head)
         if loaded is not None:
@@ -264,7 +281,7 @@ def read_snapshot(lease: commands.Lease) -> Loaded | None:
     """What the entry of a lease tells of its execution (see ``write_snapshot`` of the scripts), as ``load`` would have
     found it when it was dispatched. None if it tells nothing, or not in our words: it must be loaded then.
     """
-    if not lease.snapshot:
+    if not lease.snapshot or len(lease.snapshot) > LIMIT["snapshot_bytes_max"]:
         return None
     line, _, body = lease.snapshot.partition(b"\n")
     try:

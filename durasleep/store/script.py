@@ -95,9 +95,11 @@ def _join(text: str, seen: set[str], instead: dict[str, str]) -> str:
     return _INCLUDE.sub(include, text)
 
 
-def _fill_in(text: str) -> str:
+def _fill_in(text: str, value_bytes_max: int) -> str:
+    tables = _TABLES | {"LIMIT": LIMIT | {"value_bytes_max": value_bytes_max}}
+
     def literal(match: re.Match[str]) -> str:
-        value = _TABLES[match[1]][match[2]]
+        value = tables[match[1]][match[2]]
         return f"'{value}'" if isinstance(value, str) else str(value)
 
     return _LITERAL.sub(literal, text)
@@ -109,12 +111,13 @@ def _names(pattern: str, text: str) -> tuple[str, ...]:
 
 
 @cache
-def load(name: str, movable_clock: bool = False) -> Script:
+def load(name: str, movable_clock: bool = False, value_bytes_max: int = LIMIT["value_bytes_max"]) -> Script:
     """The script of this name, assembled; KeyError for a field name that ``keys.py`` does not have.
 
-    With a ``movable_clock`` its time is the server's, moved by what the key ``clock`` holds.
+    With a ``movable_clock`` its time is the server's, moved by what the key ``clock`` holds. It answers no value that
+    has more than ``value_bytes_max``.
     """
-    text = _fill_in(_join(_read(name), set(), {"now": "movable_now"} if movable_clock else {}))
+    text = _fill_in(_join(_read(name), set(), {"now": "movable_now"} if movable_clock else {}), value_bytes_max)
     if _names(r"KEYS\)", text) != KEY_NAMES:
         raise TypeError(f"{name}.lua: its KEYS are not those of keys.KEY_NAMES")
     source = text.encode()

@@ -18,7 +18,7 @@ from durasleep.errors import (
     UsageError,
 )
 from durasleep.model import PromiseId
-from durasleep.settings import Settings
+from durasleep.settings import DEFAULTS, Settings
 from durasleep.store import batch, reads, schema
 from durasleep.store.batch import Batcher
 from durasleep.store.clock import Clock
@@ -61,6 +61,17 @@ def _check_confirms(replies: list[Any]) -> None:
             raise UnsupportedServer(f"this server cannot confirm writes as the settings ask: {reply}")
 
 
+def _keyspace(namespace: str, settings: Settings) -> Keyspace:
+    """The partition there is. What others write may be as large as the defaults allow, whatever our own limits are."""
+    return Keyspace(
+        namespace,
+        0,
+        settings.movable_clock,
+        value_bytes_max=2 * max(settings.payload_bytes_max, DEFAULTS.payload_bytes_max),
+        journal_bytes_max=2 * max(settings.journal_bytes_max, DEFAULTS.journal_bytes_max),
+    )
+
+
 def confirming(settings: Settings, min_replicas: int | None, fsync: bool | None) -> Settings:
     """Settings under which writes are confirmed so; what is None stays as it is. UsageError below 0."""
     if min_replicas is not None and min_replicas < 0:
@@ -96,7 +107,7 @@ class Store:
         self._link = self.link()
         self._batcher = Batcher(self._link, settings, patience_s, self.outage)
         self._greeted = False
-        self._keys = Keyspace(namespace, 0, settings.movable_clock)
+        self._keys = _keyspace(namespace, settings)
         self.clock = Clock(settings.clock_ahead_max_s)
 
     def link(self, timeout_s: float | None = None) -> Link:
@@ -126,6 +137,11 @@ class Store:
         if settings not in self._confirming:
             self._confirming[settings] = self.beside(settings)
         return self._confirming[settings]
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection by now; what it is worth shows when it is used."""
+        return self._link.connected
 
     def keys(self, _id: str = "") -> Keyspace:
         """The partition an id lives in: the only one there is so far."""
@@ -214,7 +230,7 @@ class SyncStore:
         self._patience_s = patience_s
         self._link = self.link(settings.command_timeout_s)
         self._confirmation = batch.confirmation(settings)
-        self._keys = Keyspace(namespace, 0, settings.movable_clock)
+        self._keys = _keyspace(namespace, settings)
         self._greeted = False
         self._short_name = name
         self._confirming: dict[Settings, SyncStore] = {}
@@ -261,6 +277,10 @@ class SyncStore:
         [answer] = self._answers([call])
         return reads.value_of(answer)
 
+    def call_once(self, calls: Sequence[Call]) -> None:
+        """Hints, sent once: StoreUnavailable at once if they cannot be."""
+        self._once(calls, list(range(len(calls))), [None] * len(calls))
+
     def run(self, plan: Plan[T]) -> T:
         """See ``Store.run``."""
         try:
@@ -282,8 +302,10 @@ class SyncStore:
         while True:
             try:
                 left, problem = self._once(calls, left, answers)
-                if problem is None:
+                if not left:
                     return answers
+                if problem is None:
+                    continue
             except StoreUnavailable as error:
                 problem = error
             if time.monotonic() + delay_s > give_up_at:
@@ -308,7 +330,9 @@ class SyncStore:
         problem: StoreError | None = None
         for position, raw in zip(left, raws, strict=True):
             answer = batch.answer_of(calls[position], raw)
-            if batch.is_unserved(answer, waits_for_rights=False):
+            if answer is batch.AGAIN:
+                again.append(position)
+            elif batch.is_unserved(answer, waits_for_rights=False):
                 problem = answer
                 again.append(position)
             else:

@@ -181,6 +181,10 @@ class Commits:
         due = f"+{round(self._next_delay_s(lease.id) * 1000)}"
         return self.item(lease, Outcome.DEFER, payload=b"the workers that know its function have no free slot", due=due)
 
+    async def defer_full(self, lease: Lease) -> None:
+        """Redis has no room for what it asks for: it comes back later, and others that can finish have its place."""
+        await self.defer(lease, "Redis has reached its maxmemory", self._next_delay_s(lease.id))
+
     def _next_delay_s(self, id: PromiseId) -> float:
         """Twice the last one of this execution; of one that has not come again when it was offered, it begins anew."""
         now, longest = time.monotonic(), self._settings.defer_s_max

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from durasleep.codec import Codec
-from durasleep.errors import CorruptData, DurasleepError, Fenced, NewerVersion
+from durasleep.errors import CorruptData, DurasleepError, Fenced, NewerVersion, StoreFull
 from durasleep.model import CANCEL, PromiseId
 from durasleep.runtime.definition import Definition, Registry, TaskDefinition, WorkflowDefinition
 from durasleep.runtime.replay import version_of
@@ -22,6 +22,7 @@ from durasleep.runtime.waits import Wait
 from durasleep.settings import Settings
 from durasleep.store import commands, reads
 from durasleep.store.commands import Beat, Lease
+from durasleep.store.outage import Outage
 from durasleep.store.reads import Loaded, Page
 from durasleep.store.store import Store
 from durasleep.worker.commits import TURN_S, Commits
@@ -30,10 +31,11 @@ from durasleep.worker.running import Running
 from durasleep.worker.tasks import Tasks
 from durasleep.worker.threads import Threads
 from durasleep.worker.usercode import StandIns, UserCode
-from durasleep.worker.workflows import SUSPECT_DEATHS, Workflows, is_ours
+from durasleep.worker.workflows import SUSPECT_DEATHS, Workflow, Workflows, is_ours
 
 T = TypeVar("T")
 
+FULL_RETRY_S = 1.0  # while Redis is full, what cannot be let go of is said again this often
 TOGETHER_MAX = 48  # executions loaded in one exchange, or begun in one turn of the loop
 WAITING_MAX = 500  # executions held without a slot: no more than a beat can well name
 APART_S = 1.0  # until a suspect is offered again
@@ -85,6 +87,7 @@ class Executor:
         self._apart: dict[PromiseId, tuple[float, float]] = {}
         """Suspects that were left to wait: since when, and when the last time, by the monotonic clock."""
         self._loading: set[asyncio.Future[Any]] = set()
+        self._full = Outage()
 
     # -- what the other loops use
 
@@ -460,6 +463,13 @@ class Executor:
                 logger.info("%s dropped: %s", lease.id, error)
             case NewerVersion():
                 await self._commits.defer_newer(lease, str(error))
+            case StoreFull():
+                self._full.say(error)
+                if isinstance(running.work, Workflow) and running.work.take_back():
+                    await asyncio.sleep(FULL_RETRY_S)
+                    await plainly(self._commits.due, running)
+                    return
+                await self._commits.defer_full(lease)
             case CorruptData():
                 logger.error("%s halted: %s", lease.id, error)
                 await self._commits.halt(lease, str(error))

@@ -41,9 +41,9 @@ EXPIRES_SOON_MS = 1_000  # what is kept is kept for days
 
 
 @cache
-def load_standing(name: str, movable_clock: bool = False) -> script.Script:
+def load_standing(name: str, movable_clock: bool = False, *limits: int) -> script.Script:
     """A script whose clock stands still at noon, moved by what the key ``clock`` holds."""
-    plain = _load(name, movable_clock)
+    plain = _load(name, movable_clock, *limits)
     source = plain.source.replace(b"redis.call('TIME')", b"{ '%d', '0' }" % (NOON_MS // 1000))
     return dataclasses.replace(plain, source=source, sha=hashlib.sha1(source).hexdigest().encode())
 
@@ -540,13 +540,19 @@ def _read_promise(both: Both, found: dict[str, Any], name: bytes, id: str, ttl: 
         lacking=tuple(text("lacking").split()),
         base=number("base"),
         has_family=bool(text("family")),
-        waiters=tuple([_waiter(line) for line in text("waiters").splitlines()]),
+        waiters=tuple([_waiter(line) for line in _waiting(both, id, text("waiters"))]),
         call=text("call"),
         value=fields.get(F["value"].encode(), b""),
         retention_ms=number("retention") or None,
         expires=ttl > 0,
         journal=tuple(sorted(entries)),
     )
+
+
+def _waiting(both: Both, id: str, text: str) -> list[str]:
+    if text == "+":
+        return sorted([line.decode() for line in both.client.smembers(both.keys.waiters(id))])
+    return text.splitlines()
 
 
 def _waiter(line: str) -> Waiter:
@@ -629,6 +635,7 @@ _readers: dict[str, Callable[..., None]] = {
     "inbox": _read_inbox,
     "wake": _read_wake,
     "worker": _read_worker,
+    "waiters": _ignore,
     "recent": _ignore,
     "failed": _ignore,
     "clock": _ignore,

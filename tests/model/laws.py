@@ -121,6 +121,20 @@ def law_10_a_timer_belongs_to_something_pending(redis: Redis) -> str:
     return ""
 
 
+def law_10_who_waits_is_still_there(redis: Redis) -> str:
+    """Who gave up, ended or began anew is struck from the list of those who wait."""
+    for id, promise in redis.promises:
+        for waiter in promise.waiters if promise.is_pending else ():
+            owner_id, number = owner_of(waiter.who) or (waiter.who, "")
+            owner = redis.promise(owner_id)
+            if not waiter.birth or _is_closing(redis, owner_id):
+                continue
+            entry = dict(owner.journal).get(number) if owner and owner.birth == waiter.birth else None
+            if owner is None or not owner.is_pending or entry is None or entry.state is not State.PENDING:
+                return f"{waiter.who} is among those who wait for {id}, and does not"
+    return ""
+
+
 def _is_closing(redis: Redis, id: str) -> bool:
     owner = owner_of(id)
     return id in redis.closing or (owner is not None and _is_closing(redis, owner[0]))
@@ -301,6 +315,7 @@ OF_STATES: tuple[StateLaw, ...] = (
     law_03_a_sleeper_is_owned_by_nobody,
     law_07_a_child_is_of_the_execution_that_asked_for_it,
     law_10_a_timer_belongs_to_something_pending,
+    law_10_who_waits_is_still_there,
 )
 OF_STEPS: tuple[StepLaw, ...] = (
     law_04_a_stale_fence_writes_nothing,

@@ -388,6 +388,12 @@ class Scripts:
         """Of what begins anew under its id: nothing of its old life is taken for its own."""
         return max(self.now, promise.birth + 1)
 
+    def strike(self, child_id: str, waiter: Waiter) -> None:
+        """Who does not wait any more is no waiter."""
+        child = self.promises.get(child_id)
+        if child:
+            self.put(child_id, waiters=tuple([one for one in child.waiters if one != waiter]))
+
     def journal_cancel(self, id: str) -> None:
         """A cancel is an event like any settlement, delivered in its order."""
         self.journal(id, CANCEL, Entry(Kind.CANCEL), State.RESOLVED)
@@ -660,6 +666,8 @@ class Scripts:
             member = f"{id}~{number}"
             if entry.due is not None and entry.state is State.PENDING:
                 self.unset_timer(member)
+            if entry.kind is Kind.CHILD and entry.child_id and entry.state is State.PENDING:
+                self.strike(entry.child_id, Waiter(member, promise.birth))
             child = self.promises.get(member)
             if entry.kind is not Kind.CHILD or entry.child_id or child is None or not self.is_of(child, promise.birth):
                 continue
@@ -859,6 +867,8 @@ class Scripts:
         if entry.due is not None:
             self.unset_timer(member)
         self.put_entry(id, op.number, entry._replace(state=State.CANCELED, stamp=0, due=None))
+        if entry.child_id:
+            self.strike(entry.child_id, Waiter(member, self.promises[id].birth))
         child = self.promises.get(member)
         is_ours = child is not None and child.is_pending and self.is_of(child, self.promises[id].birth)
         if is_ours and entry.kind is Kind.CHILD and not entry.child_id:

@@ -98,6 +98,17 @@ def race(view: View) -> Wish:
     return Wish(Outcome.RESOLVE, payload=winner.encode())
 
 
+def impatient(view: View) -> Wish:
+    """A timer against an execution with an id of its own, which goes on if it loses."""
+    winner = view.first(1, 2)
+    if not winner:
+        return Wish(Outcome.SUSPEND, view.missing(timer(1), child(2, "two_naps", own_id="c")))
+    if view.first(3):
+        return Wish(Outcome.RESOLVE, payload=winner.encode())
+    is_open = view.entries["2"].state is State.PENDING
+    return Wish(Outcome.SUSPEND, ((CancelEntry(Number("2"), Kind.CHILD, "two_naps"),) if is_open else ()) + (timer(3),))
+
+
 def rounds(view: View) -> Wish:
     """A timer beside a child that is not waited for; then a new run, with a timer of its own."""
     first = view.base + 1
@@ -143,5 +154,5 @@ def drive(program: Program, known: tuple[tuple[str, Entry], ...], base: int) -> 
 
 
 PROGRAMS: dict[str, Program] = {
-    program.__name__: program for program in (nap, two_naps, race, rounds, approval, votes, parent, attempts)
+    program.__name__: program for program in (nap, two_naps, race, impatient, rounds, approval, votes, parent, attempts)
 }

@@ -54,6 +54,8 @@ SCENARIOS: dict[str, Scenario] = {
     "children, and a failover": scenario("parent", ONE, failover=1),
     "children, and a cancel": scenario("parent", cancel=1),
     "children, and a forced cancel during a crash": scenario("parent", ONE, force=1, crash=1),
+    "who gives up waiting": scenario("impatient"),
+    "who gives up waiting, and is canceled": scenario("impatient", ONE, force=1, lost_reply=1),
     "new runs": scenario("rounds"),
     "new runs, and a cancel": scenario("rounds", cancel=1),
     "new runs, and a lost reply": scenario("rounds", lost_reply=1),

@@ -11,7 +11,7 @@ from tests.model import laws
 from tests.model.explore import explore
 from tests.model.moves import CANCEL, Lease, Scripts
 from tests.model.scenarios import SCENARIOS
-from tests.model.state import Entry, Promise, Snapshot
+from tests.model.state import Entry, Promise, Snapshot, Waiter
 
 
 class WithoutAFence(Scripts):
@@ -160,6 +160,13 @@ class WithDeadlinesThatStay(Scripts):
         return
 
 
+class WithWaitersThatStay(Scripts):
+    """Who gives up waiting stays among those who wait."""
+
+    def strike(self, child_id: str, waiter: Waiter) -> None:
+        return
+
+
 class WithSnapshotsThatStay(Scripts):
     """An entry tells once more what one before it told: who goes on never hears what was seen in between."""
 
@@ -259,6 +266,7 @@ BROKEN = (
     Broken(WithoutWakeUps, "nothing goes wrong", laws.law_05_a_wake_up_is_not_lost.__name__),
     Broken(WithWakeUpsForTheDelayed, "a defer", laws.law_02_a_pending_execution_is_in_exactly_one_place.__name__),
     Broken(WithEntriesThatStay, "nothing goes wrong", laws.law_02_a_pending_execution_is_in_exactly_one_place.__name__),
+    Broken(WithWaitersThatStay, "who gives up waiting", laws.law_10_who_waits_is_still_there.__name__),
     Broken(WithDeadlinesThatStay, "a deadline", laws.law_10_a_timer_belongs_to_something_pending.__name__),
     Broken(WithoutReclaim, "a crash", laws.NO_DEAD_END),
     Broken(WithOffersToAnybody, "an offer", laws.law_10_nothing_is_offered_twice_to_who_lacks_it.__name__),

@@ -12,12 +12,18 @@ from typing import Any
 import pytest
 
 from durasleep import Context, Disposition, Durasleep, NotFound, OtherFunction, Retry, RetryAfter, WaitTimeout
+from durasleep.client import inbox_of, store_of
+from durasleep.errors import ClientClosed
+from durasleep.model import PromiseId
+from durasleep.settings import DEFAULTS
+from durasleep.store import commands
 from durasleep.store.connection import AnyClient
+from durasleep.store.keys import F
 from durasleep.sync import Client as SyncClient
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, failing, nap, note, passage, sleeping_workflow, waiting
-from tests.service.workers import Effects, serving, until
+from tests.service.workers import Effects, eventually, serving, until
 
 
 async def test_the_same_id_attaches_while_pending_and_returns_the_kept_result_after(
@@ -73,6 +79,60 @@ async def test_giving_up_waiting_does_not_end_what_is_waited_for(app: Durasleep,
             await handle.result(timeout=0.05)
         effects.open("gate")
         assert await handle.result(timeout=30) == "through gate"
+
+
+async def test_a_client_that_stops_waiting_or_closes_is_not_waited_for(
+    app: Durasleep, new_app: NewApp, real_server: Server, effects: Effects
+) -> None:
+    client: Any = real_server.sync_client()
+    keys = (await store_of(app)).keys()
+
+    def waiters() -> bytes:
+        return client.hget(keys.promise("passage"), F["waiters"]) or b""
+
+    async with serving(app):
+        await app.rpc("passage", passage, effects.path)
+        await effects.standing("gate")
+        before = waiters()
+        other = new_app()
+        for _ in range(3):
+            with pytest.raises(WaitTimeout):
+                await other.get("passage").result(timeout=0.2)
+        await eventually(lambda: waiters() == before, "who gave up to be struck")
+        with SyncClient(real_server.url, namespace=app.namespace) as sync:
+            with pytest.raises(WaitTimeout):
+                await asyncio.to_thread(sync.get("passage").result, timeout=0.2)
+            assert waiters() == before
+        waiting = asyncio.create_task(other.get("passage").result())
+        await eventually(lambda: waiters() != before, "another one to wait")
+        inbox = waiters().removeprefix(before).decode().strip()[1:]
+        assert client.exists(keys.inbox(inbox))
+        await other.aclose()
+        with pytest.raises(ClientClosed):
+            await waiting
+        assert not client.exists(keys.inbox(inbox))
+        effects.open("gate")
+        assert await app.get("passage").result(timeout=30) == "through gate"
+
+
+async def test_a_client_hears_at_once_however_many_others_have_come_and_gone(
+    app: Durasleep, real_server: Server, effects: Effects
+) -> None:
+    """Three hundred processes that asked for one id and were killed."""
+    client: Any = real_server.sync_client()
+    store = await store_of(app)
+    async with serving(app):
+        await app.rpc("passage", passage, effects.path)
+        await effects.standing("gate")
+        for number in range(300):
+            await store.call(commands.attach(store.keys(), PromiseId("passage"), inbox=f"killed-{number}"))
+        waiting = asyncio.create_task(app.get("passage").result())
+        mine = f"i{inbox_of(app).name}"
+        members = store.keys().waiters("passage")
+        await eventually(lambda: client.sismember(members, mine), "the last one to wait")
+        effects.open("gate")
+        async with asyncio.timeout(DEFAULTS.client_check_s / 2):
+            assert await waiting == "through gate"
 
 
 async def test_what_was_raised_there_is_raised_here(app: Durasleep) -> None:

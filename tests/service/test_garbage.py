@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import pytest
 
 from durasleep import Durasleep, StoreUnavailable
-from durasleep.client import store_of
+from durasleep.client import inbox_of, store_of
 from durasleep.errors import CorruptData, SchemaMismatch
+from durasleep.store.connection import Link, Reply
 from durasleep.store.keys import F, meta_key
+from durasleep.store.script import Value
 from tests.servers import Server
 from tests.service.fixtures import NewApp
-from tests.service.functions import double, nap
+from tests.service.functions import double, nap, passage
 from tests.service.workers import Effects, eventually, load_from_hash, serving, until
 
 pytestmark = pytest.mark.leaves_keys("garbage has no owner")
@@ -74,6 +78,101 @@ async def test_a_broken_hash_is_halted_or_refused_by_name(
         await _goes_on(app, effects)
     assert client.get(keys.promise("a-string")) == b"surprise"
     assert client.hgetall(keys.promise("a-hash")) == {b"colour": b"green"}
+
+
+HUGE = b"x" * 10_000_000
+HUGE_ENTRY = b"ss\t1\t\tstep\t\n" + HUGE
+
+
+@pytest.mark.parametrize("where", ["args", "more_args", "1", "func", "reason"])
+async def test_what_is_far_too_large_never_reaches_a_worker(
+    app: Durasleep, real_server: Server, effects: Effects, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    client: Any = real_server.sync_client()
+    keys = (await store_of(app)).keys()
+    await app.rpc("huge", nap, effects.path, 1)
+    client.hset(keys.promise("huge"), F.get(where, where), HUGE_ENTRY if where == "1" else HUGE)
+    load_from_hash(client, keys, "huge")
+    largest = watch_replies(monkeypatch)
+    async with serving(app):
+        await eventually(lambda: "huge" in _halted(client, keys), "it to be put aside")
+        if where != "reason":  # of which there is another one by now
+            with pytest.raises(CorruptData, match="huge"):
+                await app.describe("huge")
+        await _goes_on(app, effects)
+    assert max(largest) < 1_000_000
+
+
+@pytest.mark.parametrize("by", ["its id", "calling again"])
+async def test_a_result_that_is_far_too_large_never_reaches_a_client(
+    app: Durasleep, real_server: Server, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    client: Any = real_server.sync_client()
+    keys = (await store_of(app)).keys()
+    async with serving(app):
+        assert await (await app.rpc("huge", double, 1)) == 2
+    client.hset(keys.promise("huge"), F["value"], HUGE)
+    largest = watch_replies(monkeypatch)
+    with pytest.raises(CorruptData, match="huge"):
+        await (app.get("huge") if by == "its id" else await app.rpc("huge", double, 1))
+    with pytest.raises(CorruptData, match="huge"):
+        await app.get("huge").done()
+    assert max(largest) < 1_000_000
+
+
+async def test_a_hint_that_is_far_too_large_is_not_taken_for_a_result(
+    app: Durasleep, real_server: Server, effects: Effects
+) -> None:
+    client: Any = real_server.sync_client()
+    keys = (await store_of(app)).keys()
+    async with serving(app):
+        handle = await app.rpc("passage", passage, effects.path)
+        await effects.standing("gate")
+        waiting = asyncio.create_task(handle.result())
+        inbox = keys.inbox(inbox_of(app).name)
+        await eventually(lambda: inbox_of(app).is_listening and client.exists(inbox), "it to listen")
+        client.xadd(inbox, {"i": "passage", "b": "1", "s": "r", "v": HUGE})
+        await _goes_on(app, effects)  # told by the same inbox, later
+        assert not waiting.done()
+        effects.open("gate")
+        assert await waiting == "through gate"
+
+
+async def test_a_journal_that_is_far_too_large_is_not_loaded_to_its_end(
+    app: Durasleep, real_server: Server, effects: Effects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client: Any = real_server.sync_client()
+    keys = (await store_of(app)).keys()
+    await app.rpc("huge", nap, effects.path, 1)
+    client.hset(keys.promise("huge"), F["order"], 10**6)
+    for number in range(60):
+        client.hset(keys.promise("huge"), str(100 + number), b"sr\t%d\t\tstep\t\n" % (number + 1) + HUGE[:1_000_000])
+    load_from_hash(client, keys, "huge")
+    replies = watch_replies(monkeypatch)
+    async with serving(app):
+        await eventually(lambda: "huge" in _halted(client, keys), "it to be put aside")
+        await _goes_on(app, effects)
+    assert sum(replies) < 45_000_000
+
+
+def watch_replies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes of each reply from now on."""
+    sizes: list[int] = [0]
+    exchange = Link.exchange
+
+    async def watched(self: Link, commands: Sequence[Sequence[Value]], *, block_s: float = 0.0) -> list[Reply]:
+        replies = await exchange(self, commands, block_s=block_s)
+        sizes.extend(map(_bytes_of, replies))
+        return replies
+
+    monkeypatch.setattr(Link, "exchange", watched)
+    return sizes
+
+
+def _bytes_of(reply: Any) -> int:
+    if isinstance(reply, list):
+        return sum(map(_bytes_of, cast("list[Any]", reply)))
+    return len(reply) if isinstance(reply, bytes) else 0
 
 
 async def test_garbage_among_the_timers_is_put_aside(app: Durasleep, real_server: Server, effects: Effects) -> None:

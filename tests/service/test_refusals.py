@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from durasleep import Durasleep, StoreRefused, StoreUnavailable
+from durasleep import Context, Durasleep, StoreRefused, StoreUnavailable
 from durasleep.client import store_of
 from durasleep.devserver import DevServer
+from durasleep.errors import StoreFull
+from durasleep.model import Number, Op, Outcome, PromiseId, StartChild, StartTimer, State, StepResult, Transaction
 from tests.servers import MakeServer, Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, nap, passage
 from tests.service.workers import Effects, eventually, serving, until
+from tests.store.driver import FAR, Driver, child
 
 SLEEPERS = 10
+GENERATIONS = 60
+FULL_BYTES = 3_000_000
 
 
 @pytest.fixture
@@ -79,6 +85,87 @@ async def test_a_full_redis_takes_nothing_new_and_lets_what_it_has_finish(
         await admin.config_set("maxmemory", 0)
         assert await (await app.rpc("one-more", double, 1)) == 2
     assert all(effects.count(f"s-{n} gets up") == 1 == effects.count(f"p-{n} goes") for n in range(SLEEPERS))
+
+
+async def test_a_full_redis_starts_no_others_and_lets_the_rest_finish(
+    new_app: NewApp, own_server: DevServer, admin: Any, effects: Effects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever asks for more waits, holds no place of what can finish, and goes on when there is room."""
+    app = new_app(own_server.url)
+
+    async def breeding(ctx: Context, generation: int, _: str) -> int:
+        if generation == GENERATIONS:
+            return generation
+        child_id = f"{ctx.info.root_id.partition('-')[0]}-{generation + 1}"
+        await ctx.detached("breeding", generation + 1, "x" * 20_000, id=child_id)
+        return generation
+
+    async def asking(ctx: Context, text: str) -> int:
+        return await ctx.rpc("double", len(await ctx.run(str, text)))
+
+    async def adding(ctx: Context, key: str) -> list[Any]:
+        return await ctx.transaction().rpush(key, "x" * 1000)
+
+    for workflow in (breeding, asking, adding):
+        app.workflow(workflow)
+    used = (await admin.info("memory"))["used_memory"]
+    await admin.config_set("maxmemory", used + FULL_BYTES)
+    async with serving(app, concurrency=5):
+        sleepers = [await app.rpc(f"s-{n}", nap, effects.path, 3) for n in range(SLEEPERS)]
+        families = [await app.rpc(f"{letter}-0", breeding, 0, "") for letter in "abcdefgh"]
+        await eventually(lambda: "this worker waits" in caplog.text, "the worker to say why it waits")
+        await asyncio.gather(*(app.get(handle.id).result(timeout=25) for handle in sleepers))
+        last = (await admin.info("memory"))["used_memory"]
+        assert last < used + 2 * FULL_BYTES
+        await admin.config_set("maxmemory", 0)
+        others = [await app.rpc("asking", asking, "four"), await app.rpc("adding", adding, "t-list")]
+        for family in families:
+            last_id = f"{family.id[0]}-{GENERATIONS}"
+            await eventually(partial(admin.exists, app_key(app, last_id)), f"{last_id} to begin")
+            assert await app.get(last_id).result(timeout=25) == GENERATIONS
+        assert await others[0] == 8
+        assert await others[1] == [1]
+    assert caplog.text.count("this worker waits") == 1
+    assert all(effects.count(f"s-{n} gets up") == 1 for n in range(SLEEPERS))
+
+
+def app_key(app: Durasleep, id: str) -> str:
+    return f"{{{app.namespace}:0}}:promise:{id}"
+
+
+@pytest.mark.parametrize(
+    "what", ["a child", "a detached one", "a transaction", "a large result", "a small one", "its end"]
+)
+async def test_what_a_full_redis_takes(own_server: DevServer, admin: Any, namespace: str, what: str) -> None:
+    number = Number("1")
+    ops: dict[str, tuple[Outcome, tuple[Op, ...]]] = {
+        "a child": (Outcome.SUSPEND, (child("1"),)),
+        "a detached one": (Outcome.CONTINUE, (StartChild(number, "g", b"", None, None, PromiseId("own"), True),)),
+        "a transaction": (Outcome.CONTINUE, (Transaction(number, ((b"RPUSH", b"t-list", b"x"),)),)),
+        "a large result": (Outcome.CONTINUE, (StepResult(number, "step", State.RESOLVED, b"x" * 50_000),)),
+        "a small one": (
+            Outcome.SUSPEND,
+            (StepResult(number, "step", State.RESOLVED, b"x"), StartTimer(number, "", FAR)),
+        ),
+        "its end": (Outcome.RESOLVE, ()),
+    }
+    client = Redis.from_url(own_server.url)
+    driver = Driver(client, namespace)
+    async with driver.store.opened():
+        await driver.suspended("other", StartTimer(number, "", FAR))
+        lease = await driver.start("a")
+        await admin.config_set("maxmemory", 1)
+        outcome, asked = ops[what]
+        if what in ("a small one", "its end"):
+            await driver.commit(lease, outcome, *asked, payload=b"x" * 100_000 if what == "its end" else b"")
+        else:
+            before = await driver.snapshot()
+            with pytest.raises(StoreFull, match="maxmemory"):
+                await driver.commit(lease, outcome, *asked)
+            assert await driver.snapshot() == before
+            await driver.commit(lease, Outcome.DEFER, due="+1000", payload=b"later")
+        await admin.config_set("maxmemory", 0)
+    await client.aclose()
 
 
 async def test_rights_that_were_taken_away_stop_a_worker_until_they_are_given_back(

@@ -101,6 +101,12 @@ BREAKS: dict[str, tuple[str, str, Break]] = {
     ),
     "a result kept for ever": ("kept", "done", lambda d: d.redis.persist(d.keys.promise("done"))),
     "a worker of long ago": ("stale", "gone/00000000", lambda d: d.redis.zadd(d.keys.workers, {"gone/00000000": 1})),
+    "a list of those who wait for nobody": (
+        "waiters",
+        "nobody",
+        lambda d: d.redis.sadd(d.keys.waiters("nobody"), "p1 sleeper~1"),
+    ),
+    "a run that nobody closes": ("run", "sleeper", lambda d: d.redis.hset(d.keys.run("sleeper"), F["birth"], 1)),
     "a family gone": ("closing", "nobody", lambda d: d.redis.zadd(d.keys.closing, {"nobody": 1})),
 }
 

@@ -21,10 +21,14 @@ READS = {
     "HEXISTS",
     "HGET",
     "HGETALL",
+    "HKEYS",
     "HLEN",
     "HMGET",
     "HSCAN",
     "PTTL",
+    "SCARD",
+    "SISMEMBER",
+    "SRANDMEMBER",
     "TIME",
     "TYPE",
     "XINFO",
@@ -38,19 +42,8 @@ READS = {
     "ZSCORE",
 }
 WRITES = {
-    "DEL",
-    "HDEL",
-    "HSET",
-    "PERSIST",
-    "PEXPIRE",
-    "XACK",
-    "XADD",
-    "XCLAIM",
-    "XDEL",
-    "XGROUP",
-    "XTRIM",
-    "ZADD",
-    "ZREM",
+    *("DEL", "HDEL", "HSET", "PERSIST", "PEXPIRE", "RENAME", "SADD", "SPOP", "SREM", "UNLINK"),
+    *("XACK", "XADD", "XCLAIM", "XDEL", "XGROUP", "XTRIM", "ZADD", "ZREM"),
 }
 """All of Redis 6.2 that the scripts use; each is older than it, with the options they give."""
 

@@ -11,7 +11,15 @@ import pytest
 from msgspec.structs import replace
 
 from durasleep.codec import Codec
-from durasleep.errors import Canceled, InvalidDuration, NotSerializable, RemoteError, TimedOut
+from durasleep.errors import (
+    Canceled,
+    InvalidDuration,
+    NotSerializable,
+    PayloadTooLarge,
+    RemoteError,
+    TimedOut,
+    UsageError,
+)
 from durasleep.model import (
     CancelEntry,
     Due,
@@ -25,7 +33,7 @@ from durasleep.model import (
     State,
     Transaction,
 )
-from durasleep.runtime.context import Context
+from durasleep.runtime.context import TRANSACTION_COMMANDS_MAX, Context
 from durasleep.runtime.definition import Registry
 from durasleep.runtime.journal import read_reply
 from durasleep.runtime.replay import Halted, Rejected, Resolved
@@ -374,6 +382,30 @@ def test_a_transaction_is_sent_once_and_never_empty() -> None:
     world = World(paying)
     assert value_of(world.play()) == "ok"
     assert world.commands == [(b"DEL", b"k")]
+
+
+def test_a_transaction_that_is_too_large_is_not_sent_and_those_in_the_journal_are_replayed() -> None:
+    async def paying(ctx: Context) -> list[Any]:
+        heard: list[Any] = []
+        try:
+            heard += await ctx.transaction().set("k", b"x" * (CODEC.payload_bytes_max + 1))
+        except PayloadTooLarge as error:
+            heard.append(str(error))
+        tx = ctx.transaction()
+        for _ in range(TRANSACTION_COMMANDS_MAX + 1):
+            tx.incr("k")
+        with pytest.raises(UsageError, match="1,001 commands"):
+            await tx
+        return [*heard, *await ctx.transaction().incr("k")]
+
+    world = World(paying)
+    [said, one] = value_of(world.play())
+    assert "nothing was sent" in said
+    assert one == 1
+    assert world.commands == [(b"INCR", b"k")]
+    before = Entry(Number("1"), Kind.TRANSACTION, State.RESOLVED, "", CREATED_MS + 1, payload=b"*1\n+OK\n")
+    after = Entry(Number("3"), Kind.TRANSACTION, State.RESOLVED, "", CREATED_MS + 2, payload=b"*1\n:7\n")
+    assert value_of(world.new_activation().start([before, after])) == ["OK", 7]
 
 
 def test_replies_are_read_as_lua_wrote_them() -> None:

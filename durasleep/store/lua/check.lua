@@ -26,10 +26,10 @@ local function found(kind, id, text, mend)
   end
 end
 
--- Whether the firer will come by: this promise or one above it waits to be closed.
+-- Whether the firer will come by: this promise, one above it, or a run that has ended of either waits to be closed.
 local function is_closing(id)
   while id do
-    if redis.call('ZSCORE', closing, id) then return true end
+    if redis.call('ZSCORE', closing, id) or redis.call('ZSCORE', closing, id .. '~run') then return true end
     id = owner_of(id)
   end
   return false
@@ -139,7 +139,7 @@ local function check_attached(record, number, entry)
   end
   if target.state == STATE.pending then
     local waiter = 'p' .. record.birth .. ' ' .. member
-    if not string.find('\n' .. (target.waiters or ''), '\n' .. waiter .. '\n', 1, true) then
+    if not is_waiting(target, waiter) then
       found('untold', member, 'waits for ' .. target.id .. ', which does not know it', function()
         wait_for(target, waiter)
       end)
@@ -326,7 +326,9 @@ function checks.halted(name)
 end
 
 function checks.closing(id)
-  if redis.call('ZSCORE', closing, id) and not load(id) then
+  local owner_id, what = owner_of(id)
+  local is_there = what == 'run' and redis.call('EXISTS', run_prefix .. owner_id) == 1 or load(id)
+  if redis.call('ZSCORE', closing, id) and not is_there then
     found('closing', id, 'is to be closed, but is gone', function()
       redis.call('ZREM', closing, id)
     end)
@@ -339,6 +341,29 @@ function checks.member(name)
   if redis.call('ZSCORE', workers, name) and redis.call('EXISTS', worker_prefix .. name) == 0 then
     found('stale', name, 'is among the workers, but has not been heard of for long', function()
       redis.call('ZREM', workers, name)
+    end)
+  end
+  return ''
+end
+
+-- The set of those who wait for a promise: as long as its field speaks of it, whoever ends it or closes it takes from it.
+function checks.waiters(id)
+  local record = load(id)
+  if record and record.waiters == MANY then return '' end
+  if redis.call('EXISTS', waiters_prefix .. id) == 1 then
+    found('waiters', id, 'has a list of those who wait for it, and does not know it', function()
+      redis.call('UNLINK', waiters_prefix .. id)
+    end)
+  end
+  return ''
+end
+
+-- The journal of a run that has ended.
+function checks.run(id)
+  local is_left = redis.call('EXISTS', run_prefix .. id) == 1 and not redis.call('ZSCORE', closing, id .. '~run')
+  if is_left then
+    found('run', id, 'has begun anew, and the run before is not closed', function()
+      close_later(id .. '~run')
     end)
   end
   return ''

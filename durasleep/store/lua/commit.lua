@@ -10,10 +10,9 @@
 -- @include finish
 -- @include holder
 -- @include at_end
+-- @include check_size
+-- @include full
 local consumer = unpack(ARGV, 1, 1)
-
--- What runs may finish on a full Redis: a first write that frees lets the rest pass.
-redis.call('ZREM', timers, '')
 
 -- What few commits need, see `seldom` below: it is made when the first of them comes. A function of a script is made
 -- anew at every call, and these sixty cost as much as a commit.
@@ -162,6 +161,7 @@ local function check_history(record, seen, seen_number, asked)
   end
   if seen == '0' then return end
   local raw = raw_of(record, seen_number)
+  if raw and #raw > LIMIT.snapshot_bytes_max then spend(#raw, 0) end
   if not raw or not has_stamp(raw, seen) then
     error('FENCED the journal of ' .. record.id .. ' has no stamp ' .. seen, 0)
   end
@@ -219,15 +219,20 @@ local function unseen_entries(record, word)
   for number in string.gmatch(record.unseen, '[^ ]+') do
     local raw = raw_of(record, number)
     if raw then
+      if #raw > LIMIT.value_bytes_max then
+        save(record)
+        check_size('entry ' .. record.id .. '~' .. number, raw)
+      end
       bytes = bytes + #raw
       if #answer > 2 * LIMIT.answer_entries_max or (bytes > LIMIT.answer_bytes_max and #answer > 2) then
         answer[2] = '1'
-        return answer
+        break
       end
       answer[#answer + 1] = number
       answer[#answer + 1] = raw
     end
   end
+  spend(bytes, 0)
   return #answer > 2 and answer or word
 end
 
@@ -253,12 +258,16 @@ local function commit(at, size)
   local op = first
   while op <= stop do
     local known = record.known[ARGV[op + 2]]
-    if known and not read_entry(known) then error('CORRUPT journal entry ' .. id .. '~' .. ARGV[op + 2], 0) end
+    if known then
+      if not read_entry(known) then error('CORRUPT journal entry ' .. id .. '~' .. ARGV[op + 2], 0) end
+      spend(#known, 0)
+    end
     local check = checks[ARGV[op + 1]] or seldom().check(ARGV[op + 1])
     check(record, op)
     op = op + ARGV[op] + 1
   end
   if not (final or outcome == 'suspend' or outcome == 'continue') then seldom().check_outcome(outcome, due) end
+  if is_full and first <= stop then seldom().check_growth(record, first, stop) end
   if string.find(id, '~', 1, true) then seldom().check_parent(record) end
 
   trim_unseen(record, seen_number)
@@ -304,8 +313,8 @@ function seldom()
   -- @include kin
   -- @include make
   -- @include make_room
-  -- @include wait_for
   -- @include run_transaction
+  -- @include run
 
   -- A child that outlived its parent is told so: nobody waits for what it does.
   local function check_parent(record)
@@ -350,7 +359,10 @@ function seldom()
     entry.state, entry.stamp, entry.due = STATE.canceled, '', entry.stamp or ''
     put_entry(record, number, write_entry(entry, ''))
     save(record)
-    if entry.kind == KIND.child and (entry.child_id or '') == '' then
+    if entry.kind ~= KIND.child then return end
+    if (entry.child_id or '') ~= '' then
+      strike(entry.child_id, 'p' .. record.birth .. ' ' .. record.id .. '~' .. number)
+    else
       local child = load(record.id .. '~' .. number)
       if child and child.birth == record.birth and child.state == STATE.pending then
         finish(child, STATE.canceled, '')
@@ -366,7 +378,7 @@ function seldom()
     if deadline ~= '' then due_at(deadline) end
     if start ~= '' then due_at(start) end
     local child = load(child_id ~= '' and child_id or record.id .. '~' .. number)
-    if child and child_id ~= '' and ARGV[op + 1] == 'child' and count_waiters(child) >= LIMIT.promise_waiters_max then
+    if child and child_id ~= '' and ARGV[op + 1] == 'child' and has_no_room(child) then
       error('NOT_ALLOWED ' .. LIMIT.promise_waiters_max .. ' executions wait for ' .. child_id .. ' already', 0)
     end
   end
@@ -388,23 +400,30 @@ function seldom()
     local entry =
       { kind = KIND.child, state = STATE.pending, stamp = begin_of(record), name = func, child_id = child_id }
     local id = child_id ~= '' and child_id or record.id .. '~' .. number
-    local child = load(id)
+    local child, waiting = load(id), ''
     if child and child_id == '' and child.birth ~= record.birth then
-      make_room(child)
+      waiting = make_room(child)
       child = nil
     end
     if child and child.func ~= func then
       journal(record, number, entry, STATE.rejected, '') -- empty: the id belongs to another function
       return
     end
-    if child and child.state ~= STATE.pending then
-      journal(record, number, entry, child.state, redis.call('HGET', child.key, F.value) or '')
+    if child and child.state ~= STATE.pending and bytes_left > 0 then
+      local value = redis.call('HGET', child.key, F.value) or ''
+      spend(#value, 0)
+      journal(record, number, entry, child.state, value)
       return
     end
     put_entry(record, number, write_entry(entry, ''))
     local waiter = child_id ~= '' and 'p' .. record.birth .. ' ' .. record.id .. '~' .. number or nil
     if child then
+      save(record)
       if waiter then wait_for(child, waiter) end
+      if child.state ~= STATE.pending then -- there was no room for its value: it is told as one that has just ended
+        redis.call('PERSIST', child.key)
+        close_later(child.id)
+      end
       return
     end
     if not waiter and not record.family then
@@ -416,7 +435,7 @@ function seldom()
       func = func,
       queue = queue ~= '' and queue or record.queue,
       args = args,
-      waiters = waiter and waiter .. '\n',
+      waiters = waiter and waiter .. '\n' or waiting ~= '' and waiting or nil,
       retention = waiter and (retention ~= '' and retention or family_retention(record)),
     }
     make(id, waiter and now_text or record.birth, what, instant_of(start), instant_of(deadline))
@@ -554,37 +573,28 @@ function seldom()
     halt(record, payload)
   end
 
-  -- What was pending in the old run ends with it, children beyond `LIMIT.family_max` a little later; what has
-  -- ended before is kept no longer than they are.
-  local function close_run(record, fields)
-    local room = LIMIT.family_max
-    local keep_ms = retention_of(family_retention(record))
-    for i = 1, #fields, 2 do
-      local entry = string.find(fields[i], '^%d') and read_entry(fields[i + 1])
-      local is_child = entry and entry.kind == KIND.child and entry.state == STATE.pending and entry.child_id == ''
-      if is_child and room == 0 then
-        close_later(record.id .. '~' .. fields[i])
-      elseif entry then
-        if is_child then room = room - 1 end
-        close_members(record, { fields[i], fields[i + 1] }, keep_ms)
-      end
-    end
-  end
-
-  -- The next run under the same id: the journal begins anew behind `base`, so that no number is used twice.
-  -- Only a cancel that the old run has not heard of is the new one's.
+  -- The next run under the same id: the journal begins anew behind `base`, so that no number is used twice. What was
+  -- pending in the old run ends with it; what has ended before is kept no longer than that. Only a cancel that the old
+  -- run has not heard of is the new one's.
   function outcomes.continue_as_new(record, payload, base)
     local is_canceled = string.find(' ' .. record.unseen, ' 0 ', 1, true)
+    local cancel = is_canceled and raw_of(record, '0')
     save(record) -- what this very commit has asked for belongs to the old run, too
-    local fields = redis.call('HGETALL', record.key)
+    local old = read_run(record.key)
+    if not old then set_run_apart(record) end
     leave(record)
-    for i = 1, #fields, 2 do
-      if string.find(fields[i], '^%d') and not (is_canceled and fields[i] == '0') then drop(record, fields[i]) end
+    for i = 1, old and #old or 0, 2 do
+      if string.find(old[i], '^%d') then drop(record, old[i]) end
     end
-    record.unseen = is_canceled and '0 ' or ''
+    record.unseen = ''
     drop(record, F.lacking) -- the next run may be of another version
     for i = 1, LIMIT.args_parts_max - 1 do
       drop(record, F.args .. i)
+    end
+    save(record)
+    if cancel then
+      record.unseen = '0 '
+      put(record, '0', cancel)
     end
     put(record, F.args, first_part(payload))
     put(record, F.base, base)
@@ -592,7 +602,25 @@ function seldom()
     dispatch(record)
     save(record)
     add_parts(record, payload)
-    close_run(record, fields)
+    if old then close_members(record, old, time_to_keep_run(record.id)) end
+  end
+
+  local makes_more = { child = true, detached = true, transaction = true }
+
+  -- A full Redis takes no other executions, no commands of users, and no large results: so it is no larger when all that
+  -- it has is done. What was written before is no news.
+  local function check_growth(record, op, stop)
+    local bytes = 0
+    while op <= stop do
+      local kind, number = ARGV[op + 1], ARGV[op + 2]
+      if not record.known[number] then
+        if kind == 'step' and ARGV[op + 4] == STATE.resolved then bytes = bytes + #ARGV[op + 5] end
+        if makes_more[kind] or bytes > LIMIT.full_bytes_max then
+          error('FULL Redis has reached its maxmemory: ' .. record.id .. ' waits with what would make more of it', 0)
+        end
+      end
+      op = op + ARGV[op] + 1
+    end
   end
 
   -- What the outcome needs, looked at before the first write.
@@ -621,6 +649,7 @@ function seldom()
     drop_entry = drop_entry,
     check = check,
     check_outcome = check_outcome,
+    check_growth = check_growth,
     check_parent = check_parent,
     outcomes = outcomes,
   }

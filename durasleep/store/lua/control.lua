@@ -132,20 +132,26 @@ end
 
 -- A part of the journal of a life that is over: what it has called is closed. Whether that was all of it.
 local function forget_journal(record)
-  local page = redis.call('HSCAN', record.key, '0', 'COUNT', LIMIT.family_max)
-  for i = 1, #page[2], 2 do
-    local number = page[2][i]
-    if string.find(number, '^%d') then
-      local entry = read_entry(page[2][i + 1])
-      if entry and entry.kind == KIND.child and entry.child_id == '' then close_later(record.id .. '~' .. number) end
-      drop(record, number)
+  local cursor = '0'
+  repeat
+    local page = redis.call('HSCAN', record.key, cursor, 'COUNT', SCAN_STEP)
+    cursor = page[1]
+    for i = 1, #page[2], 2 do
+      local number, raw = page[2][i], page[2][i + 1]
+      if string.find(number, '^%d') then
+        local entry = read_entry(raw)
+        if entry and entry.kind == KIND.child and entry.child_id == '' then close_later(record.id .. '~' .. number) end
+        drop(record, number)
+        spend(#raw, 1)
+      end
     end
-  end
-  save(record)
-  return page[1] == '0'
+    save(record)
+  until cursor == '0' or is_spent()
+  return cursor == '0'
 end
 
-local ENDED = { F.state, F.settled, F.value, F.created, F.begun, F.base, F.family, F.unseen, F.cursor, F.deadline }
+local ENDED =
+  { F.state, F.settled, F.value, F.created, F.begun, F.base, F.family, F.unseen, F.cursor, F.deadline, F.lacking }
 
 -- What has failed begins anew under its id, with its arguments and as much time as it had. It is another life: its
 -- birth is later, so that nothing of the old one is taken for its own, and its epoch higher, so that whoever still holds
@@ -181,6 +187,12 @@ function actions.retry(id)
   redis.call('PERSIST', record.key)
   redis.call('ZREM', closing, id)
   return { 'retrying', STATE.pending }
+end
+
+-- A client does not wait any more.
+function actions.unwait(id, _, inbox)
+  strike(id, 'i' .. inbox)
+  return { 'struck', STATE.pending }
 end
 
 -- A name that was put aside, once a person has looked at it; an execution that waits for one is none.

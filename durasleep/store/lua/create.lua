@@ -5,11 +5,11 @@
 -- @include said_alike
 -- @include make
 -- @include wait_for
+-- @include value_of
 -- @include at_end
 
 local function answer(disposition, record)
-  local value = ''
-  if record.state ~= STATE.pending then value = redis.call('HGET', record.key, F.value) or '' end
+  local value = record.state ~= STATE.pending and value_of(record) or ''
   return { disposition, record.state, record.place or '', record.birth, record.func or '', value }
 end
 

@@ -4,6 +4,7 @@
 -- how many families are still to be closed, and how many timers are due that only a newer version knows.
 -- @include keys
 -- @include kin
+-- @include run
 -- @include last_id
 -- @include refusal
 -- @include snapshot
@@ -12,6 +13,7 @@ local limit, latest = unpack(ARGV, 1, 2)
 -- Firing goes on while Redis is full: a first write that frees lets the rest pass.
 redis.call('ZREM', timers, '')
 
+local NAME_BYTES_MAX = 1000 -- of a member nobody of ours has made
 local stale, crons, aside = 0, {}, {}
 local NEWER_LATER_MS = 10000
 local newer, newer_count = {}, 0 -- timers that stay as they are, for a newer version; how many it knows in all
@@ -38,7 +40,7 @@ local is_number = {} -- whether a field is a journal entry
 -- so that its stream entry can carry it.
 local function load_waiting(id, number)
   local key = promise_prefix .. id
-  local size = redis.pcall('HLEN', key)
+  local size = bytes_left > 0 and redis.pcall('HLEN', key)
   if type(size) ~= 'number' or size > LIMIT.snapshot_fields_max then return load(id, { number }) end
   -- Made with room for what is there as a rule: Lua doubles a table again and again as it grows.
   local known = {
@@ -52,10 +54,11 @@ local function load_waiting(id, number)
     [F.order] = false,
     [F.unseen] = false,
   }
-  local found, numbers = redis.call('HGETALL', key), {}
+  local found, numbers, bytes = redis.call('HGETALL', key), {}, 0
   for i = 1, #found, 2 do
     local name = found[i]
     known[name] = found[i + 1]
+    bytes = bytes + #found[i + 1]
     local is_entry = is_number[name]
     if is_entry == nil then
       is_entry = string.byte(name) <= 57
@@ -63,6 +66,7 @@ local function load_waiting(id, number)
     end
     if is_entry then numbers[#numbers + 1] = name end
   end
+  spend(bytes, 0)
   local place, epoch, order = known[F.place], tonumber(known[F.epoch] or '0'), tonumber(known[F.order] or '0')
   local is_common = (place == PLACE.suspended or place == PLACE.delayed)
     and known[F.func]
@@ -160,31 +164,32 @@ local function leave_to_newer(member)
 end
 
 -- The next part of what one ending left to do: first those who wait, then the family, last the time it is kept.
--- Answers whether that was all of it, and how many members it took.
+-- Answers whether that was all of it.
 local function close_part(id)
   local record = load(id)
-  if not record then return true, 1 end
+  if not record then return true end
   if record.state == STATE.pending then
     if is_orphan(record) then finish(record, STATE.canceled, '') end
-    return true, 1
+    return true
   end
   local keep_ms = time_to_keep(record)
+  if not keep_ms then return true end
   if record.waiters and record.waiters ~= '' then
     local value = redis.call('HGET', record.key, F.value) or ''
-    put(record, F.waiters, tell_waiters(record, record.waiters, record.state, value))
+    spend(#value, 0)
+    local left = tell_waiters(record, record.waiters, record.state, value)
+    put(record, F.waiters, left)
     save(record)
-    return false, LIMIT.family_max
+    if left ~= '' then return false end
   end
-  local cursor = redis.call('HGET', record.key, F.cursor) or '0'
-  local part = redis.call('HSCAN', record.key, cursor, 'COUNT', LIMIT.family_max)
-  close_members(record, part[2], keep_ms)
-  if part[1] ~= '0' then
-    redis.call('HSET', record.key, F.cursor, part[1])
-    return false, #part[2] / 2
+  local cursor = close_from(record, record.key, redis.call('HGET', record.key, F.cursor) or '0', keep_ms)
+  if cursor ~= '0' then
+    redis.call('HSET', record.key, F.cursor, cursor)
+    return false
   end
   redis.call('HDEL', record.key, F.cursor, F.waiters)
   keep_for(record.key, keep_ms)
-  return true, #part[2] / 2
+  return true
 end
 
 -- What only a newer version can close waits behind all others, and is tried again where nothing else is left.
@@ -195,12 +200,14 @@ end
 -- Oldest first, small ones several at a time.
 local function drain_closing()
   if not is_a(closing, 'zset') then return end
-  local room = LIMIT.family_max
   for _, id in ipairs(redis.call('ZRANGE', closing, 0, LIMIT.closing_max - 1)) do
-    if room <= 0 then return end
-    local ok, done, size = pcall(close_part, id)
-    if ok then
-      if done then redis.call('ZREM', closing, id) end
+    if is_spent() then return end
+    local owner_id, what = owner_of(id)
+    local ok, done = pcall(what == 'run' and close_run or close_part, what == 'run' and owner_id or id)
+    if ok and done then
+      redis.call('ZREM', closing, id)
+    elseif ok then
+      redis.call('ZADD', closing, now_text, id) -- the others come before its next part
     elseif is_newer(done) then
       close_newer_later(id)
     else
@@ -208,7 +215,7 @@ local function drain_closing()
       put_aside('closing:' .. id .. ': ' .. text_of(done))
       redis.call('ZREM', closing, id)
     end
-    room = room - (ok and size or 1)
+    spend(0, 1)
   end
 end
 
@@ -232,7 +239,7 @@ for i = 1, #due, 2 do
     leave_to_newer(member)
   elseif not ok then
     raise_refusal(problem)
-    local line = member .. ': ' .. text_of(problem)
+    local line = string.sub(member, 1, NAME_BYTES_MAX) .. ': ' .. text_of(problem)
     aside[#aside + 1] = line
     unset_timer(member)
     put_aside('timers:' .. line)

@@ -1,13 +1,21 @@
 -- A promise with its journal, one page an item: all of them together carry at most `LIMIT.answer_bytes_max`, or the
 -- least that HSCAN gives, and each at most about `LIMIT.answer_entries_max` entries. `cursor` is "0" for the first page.
--- With `news` it is only the head and what has settled since the last commit.
+-- Of `what` may be said "head", all but the journal, or "news", the head and what has settled since the last commit.
 -- Answers per item: names and values in turn; then the cursor of the next page, "" at the end. The first page has all
 -- of the promise but its waiters. A page for which there was no room has nothing, and the cursor that was asked for.
 -- @include keys
 -- @include each_item
-local STEP = 16 -- entries looked at a time; what is small and has no large value comes at once, whatever the step
+-- @include check_size
+local SMALL_FIELDS_MAX = 32 -- of what is read whole, in one command
+local STEP = 4 -- entries looked at a time, for each may have a megabyte; of a small hash all come at once, whatever the step
 
 local room, has_any = LIMIT.answer_bytes_max, false
+
+-- The bytes of a name and its value, of which a reader can take as many.
+local function size_of(key, name, value)
+  if #value > LIMIT.value_bytes_max and name ~= F.waiters then check_size(name .. ' of ' .. key, value) end
+  return #name + #value
+end
 
 -- From `cursor` on: the next cursor, the names and values, and how many bytes these are.
 local function scan(key, cursor, step)
@@ -17,7 +25,7 @@ local function scan(key, cursor, step)
     local name, value = found[2][i], found[2][i + 1]
     if name ~= F.waiters then
       fields[#fields + 1], fields[#fields + 2] = name, value
-      bytes = bytes + #name + #value
+      bytes = bytes + size_of(key, name, value)
     end
   end
   return found[1], fields, bytes
@@ -54,9 +62,16 @@ local function add_head(answer, key)
   for i, name in ipairs(names) do
     if values[i] then
       answer[#answer + 1], answer[#answer + 2] = name, values[i]
-      room = room - #values[i]
+      room = room - size_of(key, name, values[i])
     end
   end
+end
+
+local function load_head(key)
+  local answer = {}
+  if redis.call('EXISTS', key) == 1 then add_head(answer, key) end
+  answer[#answer + 1] = ''
+  return answer
 end
 
 -- Only what has settled since the last commit, beside the head; nothing and "0" if that is more than one answer.
@@ -67,7 +82,7 @@ local function load_news(key)
   for number in string.gmatch(unseen, '[^ ]+') do
     local raw = redis.call('HGET', key, number)
     if raw then
-      room = room - #raw
+      room = room - size_of(key, number, raw)
       answer[#answer + 1], answer[#answer + 2] = number, raw
     end
     if room <= 0 or #answer > 2 * LIMIT.answer_entries_max then return { '0' } end
@@ -79,27 +94,35 @@ end
 -- A small promise as it is, waiters and all; nil for another, or if there is no room.
 local function load_small(key)
   local size = redis.pcall('HLEN', key)
-  if type(size) ~= 'number' or size > 2 * STEP then return nil end
+  if type(size) ~= 'number' or size > SMALL_FIELDS_MAX then return nil end
   local answer, bytes = redis.call('HGETALL', key), 0
-  for i = 2, #answer, 2 do
-    bytes = bytes + #answer[i]
+  for i = 1, #answer, 2 do
+    bytes = bytes + size_of(key, answer[i], answer[i + 1])
   end
-  if bytes > room then return nil end
+  if bytes > room then
+    if has_any then room = 0 end -- nothing more is read for this answer
+    return nil
+  end
   room, has_any = room - bytes, true
   answer[#answer + 1] = ''
   return answer
 end
 
 local function load_page(at)
-  local id, cursor, news = unpack(ARGV, at + 1, at + 3)
+  local id, cursor, what = unpack(ARGV, at + 1, at + 3)
   local key, first, answer, is_done = promise_prefix .. id, cursor, {}, false
-  if news ~= '' then return load_news(key) end
-  local small = cursor == '0' and load_small(key)
+  if what == 'news' then return load_news(key) end
+  if what == 'head' then return load_head(key) end
+  local small = cursor == '0' and room > 0 and load_small(key)
   if small then return small end
+  if room <= 0 and has_any then return { cursor } end
   repeat
     local after, fields, bytes = scan(key, cursor, STEP)
     if bytes > room then
-      if has_any then break end
+      if has_any then
+        room = 0
+        break
+      end
       after, fields, bytes = scan(key, cursor, 1)
     end
     for i = 1, #fields do

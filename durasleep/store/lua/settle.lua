@@ -3,6 +3,7 @@
 -- @include keys
 -- @include each_item
 -- @include find
+-- @include value_of
 
 -- A settlement is let through on a full Redis: it is what frees memory.
 redis.call('ZREM', timers, '')
@@ -19,6 +20,8 @@ local function settle_in_journal(id, state, payload, owner, number, entry)
   if entry.kind ~= KIND.promise and entry.kind ~= KIND.timer then
     error('NOT_ALLOWED ' .. id .. ' is not a promise to settle from outside', 0)
   end
+  check_size('entry ' .. id, entry.payload)
+  spend(#entry.payload, 0)
   if entry.state ~= STATE.pending then return outcome(entry.state, entry.payload, state, payload) end
   settle_entry(owner, number, entry, state, payload)
   return { 'settled', state, payload }
@@ -32,9 +35,7 @@ local function settle(at)
   if record.kind == KIND.execution then
     error('NOT_ALLOWED ' .. id .. ' is an execution: only it can settle itself', 0)
   end
-  if record.state ~= STATE.pending then
-    return outcome(record.state, redis.call('HGET', record.key, F.value) or '', state, payload)
-  end
+  if record.state ~= STATE.pending then return outcome(record.state, value_of(record), state, payload) end
   finish(record, state, payload)
   return { 'settled', state, payload }
 end

@@ -1,6 +1,8 @@
 -- @include leave
 -- @include tell_inbox
 -- @include recent
+-- @include budget
+-- @include many
 local families = {} -- records that have ended, whose family is to be closed at the end of the script
 -- What an ending means for others than its own hash and the inboxes that wait: a function that answers the table of
 -- kin.lua. A script that seldom needs it makes it late.
@@ -16,33 +18,32 @@ local function keep_for(key, keep_ms)
   if keep_ms > 0 then redis.call('PEXPIRE', key, int(keep_ms)) end
 end
 
--- Those who wait hear of it, at most `LIMIT.family_max`; answers the lines of the others. A line is an inbox, told with
--- the value if that is small, or a promise that settles with this one.
-local function tell_waiters(record, waiters, state, payload)
-  local told, at = 0, 1
-  for kind, who, after in string.gmatch(waiters, '(%a)([^\n]+)\n()') do
-    if told == LIMIT.family_max then break end
-    if kind == 'p' then
-      kin().settle_waiter(who, state, payload)
-    else
-      local fields = hints_for(who)
-      local n = #fields
-      fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'i', record.id, 'b', record.birth
-      fields[n + 5], fields[n + 6] = 's', state
-      if #payload <= LIMIT.inbox_value_bytes_max then
-        fields[n + 7], fields[n + 8] = 'v', payload
-      end
-    end
-    told, at = told + 1, after
+-- A line is an inbox, told with the value if that is small, or a promise that settles with this one.
+local function tell_waiter(record, kind, who, state, payload)
+  if kind == 'p' then
+    spend(#payload, ENDING_COST)
+    return kin().settle_waiter(who, state, payload)
   end
-  return string.sub(waiters, at)
+  local fields = hints_for(who)
+  local n = #fields
+  fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'i', record.id, 'b', record.birth
+  fields[n + 5], fields[n + 6] = 's', state
+  if #payload <= LIMIT.inbox_value_bytes_max then
+    fields[n + 7], fields[n + 8] = 'v', payload
+    spend(#payload, 1)
+  else
+    spend(0, 1)
+  end
 end
 
--- Whether some of these may not hear of it in this script: a line has at least two bytes.
-local function has_many(waiters)
-  if #waiters <= 2 * LIMIT.family_max then return false end
-  local _, count = string.gsub(waiters, '\n', '')
-  return count > LIMIT.family_max
+-- Those who wait hear of it, as many as there is room for; answers what the field says of the others.
+local function tell_waiters(record, waiters, state, payload)
+  if waiters == MANY then return kin().tell_many(record, state, payload) end
+  for at, kind, who in string.gmatch(waiters, '()(%a)([^\n]+)\n') do
+    if is_spent() then return string.sub(waiters, at) end
+    tell_waiter(record, kind, who, state, payload)
+  end
+  return ''
 end
 
 -- Ends a pending promise: out of its place, settled, those who wait told, its family to be closed. `is_quiet` if nothing
@@ -60,11 +61,10 @@ local function finish(record, state, payload, is_quiet)
   end
   record.unseen = ''
   local waiters = record.waiters or ''
-  local is_last = not has_many(waiters)
-  if waiters ~= '' and is_last then drop(record, F.waiters) end
+  if waiters ~= '' then drop(record, F.waiters) end
   save(record)
   record.waiters = waiters ~= '' and tell_waiters(record, waiters, state, payload) or ''
-  if not is_last then
+  if record.waiters ~= '' then
     put(record, F.waiters, record.waiters)
     save(record)
   end

@@ -3,6 +3,8 @@
 -- @include finish
 -- @include at_end
 -- @include text_of
+-- @include wait_for
+local SCAN_STEP = 4 -- of a family looked at in one go: each may have a value of a megabyte
 
 -- Left for the firer: more than one script may do.
 local function close_later(id)
@@ -34,6 +36,19 @@ local function settle_waiter(who, state, payload)
   if owner_id then settle_for(owner_id, number, birth, state, payload) end
 end
 
+-- Of those who are members of a set as many hear of it as there is room for; answers what the field says of the others.
+local function tell_many(record, state, payload)
+  local key = waiters_prefix .. record.id
+  if not is_a(key, 'set') then return '' end
+  while not is_spent() do
+    local waiter = redis.call('SPOP', key)
+    if not waiter then return '' end
+    local kind, who = string.match(waiter, '^(%a)(.+)$')
+    if kind then tell_waiter(record, kind, who, state, payload) end
+  end
+  return MANY
+end
+
 local function tell_owner(record, state, payload)
   local owner_id, number = owner_of(record.id)
   settle_for(owner_id, number, record.birth, state, payload)
@@ -49,6 +64,14 @@ local function is_remembered(id)
   return true
 end
 
+-- Whether a child has lost the execution that asked for it: ended, gone, or begun anew.
+local function is_orphan(record)
+  local owner_id, number = owner_of(record.id)
+  if not owner_id then return false end
+  local state, birth, entry = unpack(redis.call('HMGET', promise_prefix .. owner_id, F.state, F.birth, number))
+  return state or birth ~= record.birth or not entry
+end
+
 -- How long a settled promise is kept: as its root. 0: for ever, or the root is still pending; 1: it is gone already.
 -- nil: under this id there is another promise by now.
 local function time_to_keep(record)
@@ -60,22 +83,33 @@ local function time_to_keep(record)
   if root ~= record.id then
     state, birth, retention = unpack(redis.call('HMGET', promise_prefix .. root, F.state, F.birth, F.retention))
     if birth ~= record.birth then return 1 end
-    if not state then return is_remembered(record.id) and 0 or retention_of(retention) end
+    if not state then
+      -- Whoever closes a pending one closes what it has asked for, too: further up nobody needs to be asked.
+      return (not is_orphan(record) or is_remembered(record.id)) and 0 or retention_of(retention)
+    end
     local left = redis.call('PTTL', promise_prefix .. root)
     if left >= 0 then return math.max(left, 1) end
   end
   return retention_of(retention)
 end
 
--- One member of the journal of an ended promise: what is pending ends with it, what is kept goes with it.
+-- One member of the journal of an ended promise: what is pending ends with it, what is kept goes with it. What has ended
+-- before is closed: as long as the root is pending (`keep_ms` is 0) nothing is left to do for it.
 local function close_member(record, number, raw, keep_ms)
   local entry = read_entry(raw)
   if not entry then return end
-  if entry.due ~= '' and entry.state == STATE.pending then unset_timer(record.id .. '~' .. number) end
-  if entry.kind ~= KIND.child or entry.child_id ~= '' then return end
+  local is_pending = entry.state == STATE.pending
+  if is_pending and entry.due ~= '' then unset_timer(record.id .. '~' .. number) end
+  if entry.kind ~= KIND.child or not (is_pending or keep_ms > 0) then return end
+  if entry.child_id ~= '' then
+    if is_pending then strike(entry.child_id, 'p' .. record.birth .. ' ' .. record.id .. '~' .. number) end
+    return
+  end
   local child = load(record.id .. '~' .. number)
   if not child or child.birth ~= record.birth then return end
+  child.keep_ms = keep_ms -- it need not look for its root
   if child.state == STATE.pending then
+    spend(0, ENDING_COST)
     finish(child, STATE.canceled, '')
   elseif child.family then
     families[#families + 1] = child
@@ -91,52 +125,52 @@ local function close_members(record, fields, keep_ms)
       local ok, problem = pcall(close_member, record, fields[i], fields[i + 1], keep_ms)
       if not ok then leave_open(record.id .. '~' .. fields[i], problem) end
     end
+    spend(#fields[i + 1], 1)
   end
 end
 
--- All of one family if there is `room`, else none of it yet. Until it is closed, its head is kept:
--- whoever closes the rest must find it. Answers how many members it took.
-local function close_family(record, room)
-  local keep_ms = time_to_keep(record)
-  if not keep_ms then return 0 end
+-- The members of the family in `key` from a cursor on, as many as there is room for; answers the next cursor, "0" at the
+-- end.
+local function close_from(record, key, cursor, keep_ms)
+  repeat
+    local part = redis.call('HSCAN', key, cursor, 'COUNT', SCAN_STEP)
+    cursor = part[1]
+    close_members(record, part[2], keep_ms)
+  until cursor == '0' or is_spent()
+  return cursor
+end
+
+-- All of one family if there is room, else none of it yet. Until it is closed, its head is kept: whoever closes the rest
+-- must find it.
+local function close_family(record)
+  local keep_ms = record.keep_ms or time_to_keep(record)
+  if not keep_ms then return end
   if record.is_quiet then
-    keep_for(record.key, keep_ms)
-    return 1
+    spend(0, 1)
+    return keep_for(record.key, keep_ms)
   end
-  local size = redis.call('HLEN', record.key)
-  if size > room or (record.waiters or '') ~= '' then
-    close_later(record.id)
-    return 0
+  local is_large = is_spent() or redis.call('HLEN', record.key) > members_left
+  if not (is_large or (record.waiters or '') ~= '') then
+    local cursor = close_from(record, record.key, '0', keep_ms)
+    if cursor == '0' then return keep_for(record.key, keep_ms) end
   end
-  close_members(record, redis.call('HGETALL', record.key), keep_ms)
-  keep_for(record.key, keep_ms)
-  return size
+  -- From its beginning, even if it was being closed: what was closed while its root was pending is kept no longer.
+  redis.call('HDEL', record.key, F.cursor)
+  close_later(record.id)
 end
 
--- Close what has ended in this script, at most `LIMIT.family_max` members; the rest waits in `closing`.
+-- Close what has ended in this script, as much as there is room for; the rest waits in `closing`.
 local function close_families()
-  local room = LIMIT.family_max
   while #families > 0 do
     local record = table.remove(families)
-    local ok, size = pcall(close_family, record, room)
-    if ok then
-      room = room - size
-    else
-      leave_open(record.id, size)
-    end
+    local ok, problem = pcall(close_family, record)
+    if not ok then leave_open(record.id, problem) end
   end
-end
-
--- Whether a child has lost the execution that asked for it: ended, gone, or begun anew.
-local function is_orphan(record)
-  local owner_id, number = owner_of(record.id)
-  if not owner_id then return false end
-  local state, birth, entry = unpack(redis.call('HMGET', promise_prefix .. owner_id, F.state, F.birth, number))
-  return state or birth ~= record.birth or not entry
 end
 
 local kinship = {
   settle_waiter = settle_waiter,
+  tell_many = tell_many,
   tell_owner = tell_owner,
   close_families = close_families,
   is_orphan = is_orphan,

@@ -80,9 +80,3 @@ local function load(id, numbers)
   end
   return record_of(id, key, v, known)
 end
-
--- How many wait for a promise.
-local function count_waiters(record)
-  local _, count = string.gsub(record.waiters or '', '\n', '')
-  return count
-end

@@ -1,20 +1,36 @@
+-- @include budget
 -- @include text_of
 -- What would move the rest of this script to another database, or wipe it away under it.
 local FORBIDDEN = { SELECT = true, SWAPDB = true, FLUSHALL = true, FLUSHDB = true }
 local WORDS_MAX = 7000 -- unpack fails near 8,000 values
 local namespace = string.match(timers, '^{([^:}]*)')
 
--- A reply of Redis as text that needs no library: `$<bytes>\n...`, `:<int>\n`, `+<status>\n`, `_\n`, `*<n>\n...`.
-local function write_reply(reply)
-  if type(reply) == 'string' then return '$' .. #reply .. '\n' .. reply end
-  if type(reply) == 'number' then return ':' .. string.format('%.0f', reply) .. '\n' end
-  if type(reply) ~= 'table' then return '_\n' end
-  if reply.ok then return '+' .. reply.ok .. '\n' end
-  local parts = { '*' .. #reply .. '\n' }
-  for i = 1, #reply do
-    parts[i + 1] = write_reply(reply[i])
+-- Adds a reply of Redis to `parts`, as text that needs no library: `$<bytes>\n...`, `:<int>\n`, `+<status>\n`, `_\n`,
+-- `*<n>\n...`. Answers how many bytes of `room` are left; what is below 0 is not added any more.
+local function write_reply(parts, reply, room)
+  if type(reply) == 'table' and not reply.ok then
+    parts[#parts + 1] = '*' .. #reply .. '\n'
+    room = room - #parts[#parts]
+    for i = 1, #reply do
+      if room < 0 then return room end
+      room = write_reply(parts, reply[i], room)
+    end
+    return room
   end
-  return table.concat(parts)
+  local text
+  if type(reply) == 'string' then
+    room = room - #reply
+    text = '$' .. #reply .. '\n'
+    if room >= 0 then text = text .. reply end
+  elseif type(reply) == 'number' then
+    text = ':' .. string.format('%.0f', reply) .. '\n'
+  elseif type(reply) == 'table' then
+    text = '+' .. reply.ok .. '\n'
+  else
+    text = '_\n'
+  end
+  parts[#parts + 1] = text
+  return room - 16
 end
 
 -- A user's command may not touch what is ours. The commands stand in ARGV from `at` to `stop`, each as how many words
@@ -34,9 +50,14 @@ local function check_transaction(at, stop)
   end
 end
 
--- Executes them. One that fails ends the transaction; as in MULTI, those before it stay, and the text says how many.
+local function in_words(number, command, what)
+  return '-command ' .. number .. ' (' .. command .. ') ' .. what .. '\n'
+end
+
+-- Executes them. One that fails ends the transaction, and so does one that answers more than a journal entry may carry; as
+-- in MULTI, what was carried out stays, and the text says how many.
 local function run_transaction(at, stop)
-  local replies, done = {}, 0
+  local replies, done, room = {}, 0, LIMIT.transaction_bytes_max
   while at <= stop do
     local size, words = tonumber(ARGV[at]), {}
     for i = 1, size do
@@ -45,19 +66,16 @@ local function run_transaction(at, stop)
     at = at + size + 1
     local ok, reply = pcall(redis.call, unpack(words))
     if not ok then
-      return STATE.rejected,
-        '-command '
-          .. (done + 1)
-          .. ' ('
-          .. words[1]
-          .. ') failed, '
-          .. done
-          .. ' before it were carried out: '
-          .. text_of(reply)
-          .. '\n'
+      local text = 'failed, ' .. done .. ' before it were carried out: ' .. text_of(reply)
+      return STATE.rejected, in_words(done + 1, words[1], text)
     end
     done = done + 1
-    replies[done] = write_reply(reply)
+    room = write_reply(replies, reply, room)
+    if room < 0 then
+      local text = 'was carried out, as all before it, but the transaction would answer more than '
+      return STATE.rejected, in_words(done, words[1], text .. LIMIT.transaction_bytes_max .. ' bytes')
+    end
   end
+  spend(LIMIT.transaction_bytes_max - room, 0)
   return STATE.resolved, '*' .. done .. '\n' .. table.concat(replies)
 end

@@ -1,14 +1,109 @@
 -- @include load
+-- @include entry
+-- @include many
+-- @include check_type
+local SAMPLE = 2 -- of a set, looked at for each one that comes: so those who are gone never are the most of it
+local SAMPLE_WHEN_FULL = 64
 
--- One more waits for a pending promise, unless it does already. An inbox is only a hint, so that it may be
--- turned away; an execution that waits is not (see `check_op` in commit).
-local function wait_for(record, waiter)
+-- Whether nobody is there any more who could hear of it: an inbox whose reader has left, an execution that has ended,
+-- begun anew or taken back what it asked for.
+local function is_gone(waiter)
+  local kind, who = string.sub(waiter, 1, 1), string.sub(waiter, 2)
+  if kind == 'i' then return redis.call('EXISTS', inbox_prefix .. who) == 0 end
+  local birth, promise = string.match(who, '^(%d+) (.*)$')
+  local owner_id, number = owner_of(promise or '')
+  if not owner_id then return true end
+  local found = redis.pcall('HMGET', promise_prefix .. owner_id, F.state, F.birth, number)
+  if found.err then return false end -- it is for a person to look at
+  local entry = read_entry(found[3] or nil)
+  return found[1] or found[2] ~= birth or not entry or entry.state ~= STATE.pending
+end
+
+-- Of the lines of a field those of who is still there.
+local function living(waiters)
+  local lines = {}
+  for line in string.gmatch(waiters, '[^\n]+') do
+    if not is_gone(line) then lines[#lines + 1] = line .. '\n' end
+  end
+  return table.concat(lines)
+end
+
+local function is_waiting(record, waiter)
   local waiters = record.waiters or ''
-  if string.find('\n' .. waiters, '\n' .. waiter .. '\n', 1, true) then return end
-  if string.sub(waiter, 1, 1) == 'i' and count_waiters(record) >= LIMIT.waiters_max then return end
-  record.waiters = waiters .. waiter .. '\n'
-  put(record, F.waiters, record.waiters)
+  if waiters == MANY then return redis.call('SISMEMBER', waiters_prefix .. record.id, waiter) == 1 end
+  return string.find('\n' .. waiters, '\n' .. waiter .. '\n', 1, true) ~= nil
+end
+
+-- Some members of a set that are gone.
+local function some_gone(key, count)
+  local gone = {}
+  for _, waiter in ipairs(redis.call('SRANDMEMBER', key, count)) do
+    if is_gone(waiter) then gone[#gone + 1] = waiter end
+  end
+  return gone
+end
+
+-- Whether so many wait for a promise that there is no room for another one.
+local function has_no_room(record)
+  if record.waiters ~= MANY then return false end
+  local key = waiters_prefix .. record.id
+  check_type(key, 'set')
+  return redis.call('SCARD', key) >= LIMIT.promise_waiters_max and #some_gone(key, SAMPLE_WHEN_FULL) == 0
+end
+
+local function put_waiters(record, waiters)
+  record.waiters = waiters
+  put(record, F.waiters, waiters)
   save(record)
+end
+
+local function add_to_set(record, waiter)
+  local key = waiters_prefix .. record.id
+  local gone = some_gone(key, SAMPLE)
+  redis.call('SADD', key, waiter) -- first: a full Redis refuses it, and all that it would let pass after the other one
+  if #gone > 0 then redis.call('SREM', key, unpack(gone)) end
+end
+
+-- All lines of a field become members of a set.
+local function make_set(record, waiters)
+  local lines = {}
+  for line in string.gmatch(waiters, '[^\n]+') do
+    lines[#lines + 1] = line
+  end
+  in_chunks(lines, 'SADD', waiters_prefix .. record.id)
+  put_waiters(record, MANY)
+end
+
+-- One more waits for a pending promise, unless it does already. An inbox is only a hint, so that it may be turned away;
+-- an execution that waits is not (see `checks.child` in commit). Who waits must be written before: see `is_gone`.
+local function wait_for(record, waiter)
+  if is_waiting(record, waiter) or (string.sub(waiter, 1, 1) == 'i' and has_no_room(record)) then return end
+  local waiters = record.waiters or ''
+  local room = LIMIT.waiters_bytes_max - #waiter - 1
+  if #waiters > room and #waiters <= LIMIT.waiters_bytes_max then waiters = living(waiters) end
+  if waiters ~= MANY and (#waiters <= room or not is_a(waiters_prefix .. record.id, 'set')) then
+    return put_waiters(record, waiters .. waiter .. '\n')
+  end
+  if waiters ~= MANY then make_set(record, waiters) end
+  add_to_set(record, waiter)
+end
+
+-- One does not wait any more.
+local function strike(id, waiter)
+  local key, set = promise_prefix .. id, waiters_prefix .. id
+  local waiters = is_a(key, 'hash') and redis.call('HGET', key, F.waiters)
+  if waiters == MANY then
+    if is_a(set, 'set') then redis.call('SREM', set, waiter) end
+  elseif waiters then
+    local first, last = string.find('\n' .. waiters, '\n' .. waiter .. '\n', 1, true)
+    if not first then return end
+    waiters = string.sub(waiters, 1, first - 1) .. string.sub(waiters, last)
+    if waiters == '' then
+      redis.call('HDEL', key, F.waiters)
+    else
+      redis.call('HSET', key, F.waiters, waiters)
+    end
+  end
 end
 
 local opened = {}

@@ -1,0 +1,62 @@
+-- @include kin
+local RUN_FIELDS_MAX = 64 -- of a run that is closed at once
+
+-- A short run, as names and values in turn; nil for one that is long or has large values.
+local function read_run(key)
+  if redis.call('HLEN', key) > RUN_FIELDS_MAX then return nil end
+  local fields, cursor, bytes = {}, '0', 0
+  repeat
+    local part = redis.call('HSCAN', key, cursor, 'COUNT', SCAN_STEP)
+    cursor = part[1]
+    for i = 1, #part[2] do
+      fields[#fields + 1] = part[2][i]
+      bytes = bytes + #part[2][i]
+    end
+    if bytes > LIMIT.answer_bytes_max then return nil end
+  until cursor == '0'
+  spend(bytes, #fields / 2)
+  return fields
+end
+
+-- How long what has ended in a run before is kept: as long as its root will be.
+local function time_to_keep_run(id)
+  return retention_of(redis.call('HGET', promise_prefix .. string.match(id, '^[^~]*'), F.retention))
+end
+
+-- A part of a run that was set apart; answers whether that was all of it.
+local function close_run(id)
+  local key = run_prefix .. id
+  local birth, cursor = unpack(redis.call('HMGET', key, F.birth, F.cursor))
+  if birth then
+    cursor = close_from({ id = id, birth = birth }, key, cursor or '0', time_to_keep_run(id))
+    if cursor ~= '0' then
+      redis.call('HSET', key, F.cursor, cursor)
+      return false
+    end
+  end
+  redis.call('UNLINK', key)
+  return true
+end
+
+-- A long run goes whole to a key of its own, which is closed in parts, as large families are. What its promise is stays,
+-- all but the journal and the arguments. What the old run asked for is harmless meanwhile: no journal knows of it.
+local function set_run_apart(record)
+  local key = run_prefix .. record.id
+  while redis.call('EXISTS', key) == 1 do -- the one before: who begins anew faster than it is closed does it himself
+    spend(-LIMIT.call_bytes_max, -LIMIT.family_max)
+    close_run(record.id)
+  end
+  local names = {}
+  for _, name in ipairs(redis.call('HKEYS', record.key)) do
+    if not string.find(name, '^%d') and name ~= F.unseen and string.sub(name, 1, #F.args) ~= F.args then
+      names[#names + 1] = name
+    end
+  end
+  local values = redis.call('HMGET', record.key, unpack(names))
+  redis.call('RENAME', record.key, key)
+  for i = 1, #names do
+    put(record, names[i], values[i])
+  end
+  record.saved_unseen = ''
+  close_later(record.id .. '~run')
+end

@@ -1,0 +1,220 @@
+"""No script call does very much, however large what it is about: the rest is done by the next ones, and all of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from durasleep.errors import PayloadTooLarge, UsageError
+from durasleep.model import Kind, Number, Outcome, Place, PromiseId, StartTimer, State, StepResult, Transaction
+from durasleep.runtime.context import TRANSACTION_COMMANDS_MAX, _check_transaction  # pyright: ignore[reportPrivateUsage]
+from durasleep.runtime.journal import read_reply
+from durasleep.store import commands
+from durasleep.store.commands import Lease
+from durasleep.store.connection import Link, Reply
+from durasleep.store.keys import LIMIT
+from durasleep.store.script import Value
+from tests.store.driver import FAR, Driver, child
+
+MEGABYTE = b"x" * (1 << 20)
+BYTES_MAX = LIMIT["call_bytes_max"] + 2 * len(MEGABYTE)
+
+
+def timers(first: int, last: int) -> list[StartTimer]:
+    return [StartTimer(Number(str(number)), "", FAR) for number in range(first, last + 1)]
+
+
+async def long_run(driver: Driver, count: int = 1000) -> Lease:
+    """One that waits for very many timers and children, one of them with an id of its own."""
+    await driver.create("single", "g")
+    await driver.take()
+    lease = await driver.start("a", deadline=FAR)
+    for first in range(1, count, 250):
+        await driver.commit(lease, Outcome.CONTINUE, *timers(first, first + 249))
+    own = child(str(count + 3), "single")
+    await driver.commit(lease, Outcome.CONTINUE, child(str(count + 1)), child(str(count + 2)), own)
+    await driver.commit(await driver.take(), Outcome.RESOLVE)
+    return lease
+
+
+async def test_a_long_run_that_begins_anew_is_closed_in_parts(driver: Driver) -> None:
+    lease = await long_run(driver)
+    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, due="1003", payload=b"new")
+    loaded = await driver.load("a")
+    assert (loaded.entries, loaded.head.args, loaded.head.base) == ({}, b"new", 1003)
+    assert loaded.head.deadline_ms > 0
+    assert loaded.head.place is Place.QUEUED
+    assert len(await driver.timers()) > 500  # not all at once
+    new = next(one for one in await driver.read(9) if one.id == "a")
+    await driver.commit(new, Outcome.SUSPEND, *timers(1004, 1004))
+    await driver.fire_all()
+    assert set(await driver.timers()) == {"a~1004", "a~timeout"}
+    assert await driver.redis.exists(driver.keys.run("a")) == 0
+    assert (await driver.head("a~1002")).state is State.CANCELED
+    await driver.assert_kept_together("a~1001", "a~1002")
+    await driver.control("cancel", "single")
+    assert list((await driver.load("a")).entries) == ["1004"]
+
+
+async def test_who_begins_anew_before_the_last_run_is_closed_loses_nothing(driver: Driver) -> None:
+    lease = await long_run(driver)
+    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, due="1003")
+    lease = next(one for one in await driver.read(9) if one.id == "a")
+    await driver.commit(lease, Outcome.CONTINUE, *timers(1004, 1200))
+    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, due="1200")
+    await driver.fire_all()
+    assert set(await driver.timers()) == {"a~timeout"}
+    assert (await driver.head("a~1002")).state is State.CANCELED
+    await driver.control("force", "a")
+
+
+async def test_a_cancel_that_a_long_run_has_not_heard_of_is_heard_by_the_next(driver: Driver) -> None:
+    lease = await long_run(driver)
+    assert (await driver.control("cancel", "a")).word == "canceling"
+    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, due="1003")
+    loaded = await driver.load("a")
+    assert [entry.kind for entry in loaded.entries.values()] == [Kind.CANCEL]
+    assert loaded.head.unseen == {"0"}
+    await driver.fire_all()
+    await driver.control("force", "a")
+
+
+async def large_family(driver: Driver, id: str, count: int = 40) -> Lease:
+    """Results of a megabyte each, and a child."""
+    lease = await driver.start(id)
+    seen = None
+    for number in range(1, count + 1):
+        step = StepResult(Number(str(number)), "step", State.RESOLVED, MEGABYTE)
+        seen = (await driver.commit(lease, Outcome.CONTINUE, step, seen=seen)).entries[-1]
+    await driver.commit(lease, Outcome.CONTINUE, child("900"), seen=seen)
+    return lease
+
+
+@pytest.mark.parametrize("how", [Outcome.RESOLVE, Outcome.CONTINUE_AS_NEW])
+async def test_a_family_with_large_results_is_closed_in_parts(driver: Driver, how: Outcome) -> None:
+    lease = await large_family(driver, "a")
+    await driver.commit(lease, how, due="900")
+    parts = 0
+    while (await driver.fire()).closing:
+        parts += 1
+    assert parts >= 2
+    assert (await driver.head("a~900")).state is State.CANCELED
+    if how is Outcome.RESOLVE:
+        await driver.assert_kept_together("a", "a~900")
+    else:
+        await driver.control("force", "a")
+
+
+def bytes_of(value: object) -> int:
+    if isinstance(value, list):
+        return sum(map(bytes_of, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return len(value) if isinstance(value, bytes) else 0
+
+
+async def test_answers_that_are_large_together_come_one_call_after_the_other(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        await driver.commit(await driver.start(f"v{number}"), Outcome.RESOLVE, payload=MEGABYTE)
+    largest: list[int] = []
+    exchange = Link.exchange
+
+    async def watched(self: Link, commands: Sequence[Sequence[Value]], *, block_s: float = 0.0) -> list[Reply]:
+        replies = await exchange(self, commands, block_s=block_s)
+        largest.extend(map(bytes_of, replies))
+        return replies
+
+    monkeypatch.setattr(Link, "exchange", watched)
+    calls = [commands.attach(driver.keys, PromiseId(f"v{number}")) for number in range(20)]
+    assert [len(one.value) for one in await driver.store.ask(calls)] == [len(MEGABYTE)] * 20
+    assert max(largest) <= BYTES_MAX
+    assert len(largest) >= 4
+
+
+async def test_whoever_asks_for_many_large_results_at_once_gets_them_all(driver: Driver) -> None:
+    for number in range(12):
+        await driver.commit(await driver.start(f"v{number}"), Outcome.RESOLVE, payload=MEGABYTE)
+    lease = await driver.start("a")
+    await driver.commit(
+        lease, Outcome.SUSPEND, *[child(str(number + 1), f"v{number}", function="f") for number in range(12)]
+    )
+    pending = [entry for entry in (await driver.load("a")).entries.values() if entry.state is State.PENDING]
+    assert len(pending) >= 6
+    assert await driver.redis.pttl(driver.keys.promise("v11")) == -1
+    await driver.fire_all()
+    entries = (await driver.load("a")).entries.values()
+    assert [len(entry.payload) for entry in entries] == [len(MEGABYTE)] * 12
+    await driver.assert_kept_together(*[f"v{number}" for number in range(12)])
+
+
+async def test_one_large_result_is_told_to_many_in_parts(driver: Driver) -> None:
+    lease = await driver.start("own", function="g")
+    for number in range(12):
+        await driver.commit(await driver.start(f"a{number}"), Outcome.SUSPEND, child("1", "own"))
+    await driver.commit(lease, Outcome.RESOLVE, payload=MEGABYTE)
+    heard = [(await driver.head(f"a{number}")).place for number in range(12)]
+    assert heard.count(Place.QUEUED) <= BYTES_MAX // len(MEGABYTE)
+    await driver.fire_all()
+    for number in range(12):
+        assert len((await driver.entry(f"a{number}", "1")).payload) == len(MEGABYTE)
+
+
+async def test_executions_with_much_in_them_fire_together(driver: Driver) -> None:
+    for number in range(12):
+        lease = await driver.start(f"a{number}")
+        step = StepResult(Number("1"), "step", State.RESOLVED, MEGABYTE)
+        seen = (await driver.commit(lease, Outcome.CONTINUE, step)).entries[-1]
+        await driver.commit(lease, Outcome.SUSPEND, StartTimer(Number("2"), "", FAR), seen=seen)
+    await asyncio.gather(*[driver.control("reschedule", f"a{n}~2", due=commands.Due("=1")) for n in range(12)])
+    assert (await driver.fire()).due == 12
+    assert len(await driver.queued()) == 12
+
+
+# -- transactions
+
+
+async def carried_out(driver: Driver, *asked: tuple[bytes, ...]) -> tuple[State, bytes]:
+    lease = await driver.start("a")
+    [entry] = (await driver.commit(lease, Outcome.CONTINUE, Transaction(Number("1"), asked))).entries
+    return entry.state, entry.payload
+
+
+async def test_a_transaction_that_answers_too_much_says_so_and_keeps_none_of_it(driver: Driver) -> None:
+    key = f"{driver.namespace}-large".encode()
+    await driver.redis.set(key, b"x" * 5_000_000)
+    state, payload = await carried_out(driver, (b"INCR", key + b"-n"), (b"GET", key), (b"INCR", key + b"-n"))
+    assert state is State.REJECTED
+    assert b"command 2 (GET) was carried out" in payload
+    assert b"more than 1048576 bytes" in payload
+    assert len(payload) < 1000
+    assert await driver.redis.get(key + b"-n") == b"1"
+    await driver.redis.delete(key, key + b"-n")
+
+
+@pytest.mark.parametrize("each", [b"", b"x" * 100])
+async def test_lists_count_by_all_that_is_in_them(driver: Driver, each: bytes) -> None:
+    key = f"{driver.namespace}-list".encode()
+    for _ in range(40):
+        await driver.redis.rpush(key, *[each] * 2000)
+    state, payload = await carried_out(driver, (b"LRANGE", key, b"0", b"-1"))
+    assert (state, len(payload) < 1000) == (State.REJECTED, True)
+    await driver.redis.delete(key)
+
+
+async def test_a_transaction_that_answers_as_much_as_it_may_is_kept(driver: Driver) -> None:
+    key = f"{driver.namespace}-large".encode()
+    await driver.redis.set(key, b"x" * 1_000_000)
+    state, payload = await carried_out(driver, (b"GET", key), (b"HGETALL", key + b"-none"), (b"GET", key + b"-none"))
+    assert state is State.RESOLVED
+    assert read_reply(payload) == [b"x" * 1_000_000, [], None]
+    await driver.redis.delete(key)
+
+
+def test_a_transaction_is_bounded_before_it_is_sent() -> None:
+    _check_transaction([(b"SET", b"key", b"x" * 900)], 1000)
+    with pytest.raises(PayloadTooLarge, match="1017 bytes, over the cap of 1000: nothing was sent"):
+        _check_transaction([(b"SET", b"key", b"x" * 1000), (b"GET", b"key12345")], 1000)
+    with pytest.raises(UsageError, match="1,001 commands"):
+        _check_transaction([(b"GET", b"key")] * (TRANSACTION_COMMANDS_MAX + 1), 1 << 20)

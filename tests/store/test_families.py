@@ -1,0 +1,87 @@
+"""Families, deep and wide: each member is closed once, and no call does very much at a time."""
+
+from __future__ import annotations
+
+from durasleep.model import Outcome
+from durasleep.store.commands import Lease
+from tests.servers import Server
+from tests.store.driver import Driver, child
+
+
+async def begin_chain(driver: Driver, root: str, depth: int) -> list[Lease]:
+    """Each has asked for the next one; the leases are of the root first, and only the last one still runs."""
+    await driver.create(root)
+    leases = [await driver.take()]
+    for _ in range(depth - 1):
+        await driver.commit(leases[-1], Outcome.SUSPEND, child("1"))
+        leases.append(await driver.take())
+    return leases
+
+
+async def end_chain(driver: Driver, leases: list[Lease]) -> None:
+    """From the last one up, each ends as it hears of the next."""
+    await driver.commit(leases[-1], Outcome.RESOLVE, payload=b"v")
+    for lease in reversed(leases[:-1]):
+        entry = (await driver.load(lease.id)).entries
+        await driver.commit(await driver.take(), Outcome.RESOLVE, payload=b"v", seen=max(entry.values(), key=_stamp))
+    await driver.fire_all()
+
+
+def _stamp(entry: object) -> int:
+    return entry.stamp  # type: ignore[attr-defined]
+
+
+async def commands_of_scripts(driver: Driver) -> dict[str, int]:
+    stats = await driver.redis.info("commandstats")
+    return {name.removeprefix("cmdstat_"): one["calls"] for name, one in stats.items()}
+
+
+async def cost_of_chain(driver: Driver, root: str, depth: int) -> int:
+    """How many commands its end takes."""
+    leases = await begin_chain(driver, root, depth)
+    before = await commands_of_scripts(driver)
+    await end_chain(driver, leases)
+    after = await commands_of_scripts(driver)
+    await driver.assert_kept_together(*[lease.id for lease in leases])
+    return sum(count - before.get(name, 0) for name, count in after.items())
+
+
+async def test_a_chain_of_calls_ends_in_as_many_commands_a_member_however_deep_it_is(
+    real_server: Server, namespace: str
+) -> None:
+    driver = Driver(real_server.client(), namespace)
+    async with driver.store.opened():
+        short, long = await cost_of_chain(driver, "a", 20), await cost_of_chain(driver, "b", 120)
+    assert long / 120 < 1.3 * short / 20
+
+
+async def test_a_chain_that_is_canceled_ends_in_as_many_commands_a_member(real_server: Server, namespace: str) -> None:
+    driver = Driver(real_server.client(), namespace)
+
+    async def cost(root: str, depth: int) -> int:
+        leases = await begin_chain(driver, root, depth)
+        before = await commands_of_scripts(driver)
+        await driver.control("force", root)
+        await driver.fire_all()
+        after = await commands_of_scripts(driver)
+        await driver.assert_kept_together(*[lease.id for lease in leases])
+        return sum(count - before.get(name, 0) for name, count in after.items())
+
+    async with driver.store.opened():
+        short, long = await cost("a", 20), await cost("b", 120)
+    assert long / 120 < 1.3 * short / 20
+
+
+async def test_what_has_ended_below_a_run_that_is_over_goes_with_it(driver: Driver) -> None:
+    """However deep it is: its root goes on, and nothing leads from there to it any more."""
+    leases = await begin_chain(driver, "a", 6)
+    await driver.commit(leases[5], Outcome.RESOLVE)
+    await driver.commit(await driver.take(), Outcome.RESOLVE)
+    await driver.control("cancel", "a~1")
+    middle = next(lease for lease in await driver.read(9) if lease.id == "a~1")
+    assert await driver.ttl_ms(leases[5].id) == -1  # as long as its root is pending
+    await driver.commit(middle, Outcome.CONTINUE_AS_NEW, due="2")
+    await driver.fire_all()
+    await driver.assert_kept_together(*[lease.id for lease in leases[2:]])
+    await driver.control("force", "a")
+    await driver.fire_all()

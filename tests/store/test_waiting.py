@@ -1,0 +1,175 @@
+"""Who waits for a promise: few or very many, who gives up, and who is gone without a word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from durasleep.model import CancelEntry, Kind, Number, Outcome, Place, PromiseId, StartTimer, State
+from durasleep.store import commands
+from durasleep.store.keys import LIMIT, F
+from tests.servers import Server
+from tests.store.driver import FAR, Driver, child
+
+SINGLE = "single"
+MANY = 1500
+
+
+async def waiting(driver: Driver) -> list[str]:
+    """Who waits for the single one, wherever that is kept."""
+    text = (await driver.redis.hget(driver.keys.promise(SINGLE), F["waiters"]) or b"").decode()
+    if text == "+":
+        return sorted([one.decode() for one in await driver.redis.smembers(driver.keys.waiters(SINGLE))])
+    return text.splitlines()
+
+
+async def wait_as(driver: Driver, id: str) -> commands.Lease:
+    """An execution that waits for the single one beside a timer."""
+    lease = await driver.start(id)
+    await driver.commit(lease, Outcome.SUSPEND, child("1", SINGLE), StartTimer(Number("2"), "", FAR))
+    return lease
+
+
+async def commands_run(driver: Driver) -> int:
+    """So far, by this server, those of scripts among them."""
+    stats = await driver.redis.info("commandstats")
+    return sum(one["calls"] for name, one in stats.items() if name != "cmdstat_info")
+
+
+async def single(driver: Driver) -> commands.Lease:
+    await driver.create(SINGLE, "g")
+    return await driver.take()
+
+
+async def give_up(driver: Driver, id: str, outcome: Outcome, due: str = "") -> None:
+    """Its timer has won."""
+    await driver.control("wake", f"{id}~2")
+    lease = await driver.take()
+    seen = await driver.entry(id, "2")
+    loser = CancelEntry(Number("1"), Kind.CHILD, "g")
+    ops = (loser,) if outcome is Outcome.SUSPEND else ()
+    await driver.commit(lease, outcome, *ops, StartTimer(Number("3"), "", FAR), seen=seen, due=due)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "due"), [(Outcome.SUSPEND, ""), (Outcome.RESOLVE, ""), (Outcome.CONTINUE_AS_NEW, "4")]
+)
+@pytest.mark.parametrize("others", [0, 100])
+async def test_who_waits_no_longer_is_struck(driver: Driver, outcome: Outcome, due: str, others: int) -> None:
+    lease = await single(driver)
+    for number in range(others):
+        await wait_as(driver, f"other-{number}")
+    before = await waiting(driver)
+    await wait_as(driver, "a")
+    assert len(await waiting(driver)) == others + 1
+    await give_up(driver, "a", outcome, due)
+    assert await waiting(driver) == before
+    await driver.commit(lease, Outcome.RESOLVE, payload=b"v")
+    await driver.fire_all()
+    assert await driver.redis.exists(driver.keys.waiters(SINGLE)) == 0
+    for number in range(others):
+        assert (await driver.entry(f"other-{number}", "1")).payload == b"v"
+
+
+async def test_races_that_are_lost_again_and_again_leave_nothing(driver: Driver) -> None:
+    await single(driver)
+    for number in range(50):
+        await wait_as(driver, f"a{number}")
+        await driver.control("force", f"a{number}")
+    assert await waiting(driver) == []
+
+
+async def test_very_many_wait_and_all_of_them_hear(driver: Driver) -> None:
+    lease = await single(driver)
+    await driver.create(SINGLE, "g", inbox="reader")
+    for number in range(MANY):
+        await wait_as(driver, f"a{number}")
+    assert len(await waiting(driver)) == MANY + 1
+    await driver.commit(lease, Outcome.RESOLVE, payload=b"v")
+    await driver.fire_all()
+    for number in range(MANY):
+        head = await driver.head(f"a{number}")
+        assert (head.place, head.unseen) == (Place.QUEUED, {"1"})
+    [told] = await driver.inbox("reader")
+    assert told[b"v"] == b"v"
+    assert await driver.redis.exists(driver.keys.waiters(SINGLE)) == 0
+
+
+async def test_who_comes_last_costs_as_much_as_who_came_first(real_server: Server, namespace: str) -> None:
+    driver = Driver(real_server.client(), namespace)
+    counts: list[int] = []
+    kept: list[int] = []
+    async with driver.store.opened():
+        await single(driver)
+        for number in range(600):
+            lease = await driver.start(f"a{number}")
+            before = await commands_run(driver)
+            await driver.commit(lease, Outcome.SUSPEND, child("1", SINGLE))
+            counts.append(await commands_run(driver) - before)
+            kept.append(await driver.redis.hstrlen(driver.keys.promise(SINGLE), F["waiters"]))
+    assert max(kept) <= LIMIT["waiters_bytes_max"]
+    assert max(counts[300:]) <= counts[0] + 12
+
+
+async def test_inboxes_whose_readers_are_gone_make_room(driver: Driver) -> None:
+    lease = await single(driver)
+    for number in range(2000):
+        await driver.create(SINGLE, "g", inbox=f"inbox{number:05}")
+        await driver.redis.delete(driver.keys.inbox(f"inbox{number:05}"))
+    await driver.create(SINGLE, "g", inbox="living")
+    assert "iliving" in await waiting(driver)
+    assert len(await waiting(driver)) < 100
+    await driver.commit(lease, Outcome.RESOLVE, payload=b"v")
+    [told] = await driver.inbox("living")
+    assert told[b"v"] == b"v"
+
+
+async def test_hundreds_of_inboxes_are_told_and_none_is_turned_away(driver: Driver) -> None:
+    lease = await single(driver)
+    for number in range(700):
+        await driver.create(SINGLE, "g", inbox=f"i{number}")
+    await driver.commit(lease, Outcome.RESOLVE, payload=b"v")
+    await driver.fire_all()
+    for number in range(700):
+        assert [told[b"v"] for told in await driver.inbox(f"i{number}")] == [b"v"]
+
+
+async def test_a_client_that_gives_up_is_struck_and_others_are_not(driver: Driver) -> None:
+    await single(driver)
+    for number in range(80):
+        await driver.create(SINGLE, "g", inbox=f"inbox{number:05}")
+    await driver.store.call(commands.unwait(driver.keys, PromiseId(SINGLE), "inbox00003"))
+    await driver.store.call(commands.unwait(driver.keys, PromiseId(SINGLE), "unknown"))
+    await driver.store.call(commands.unwait(driver.keys, PromiseId("nobody"), "inbox00003"))
+    assert "iinbox00003" not in await waiting(driver)
+    assert len(await waiting(driver)) == 79
+
+
+async def test_a_long_list_as_it_was_kept_before_is_taken_over(driver: Driver) -> None:
+    """All of them in one field."""
+    lease = await single(driver)
+    for number in range(40):
+        await wait_as(driver, f"a{number}")
+    old = "".join(f"{line}\n" for line in await waiting(driver)) + "".join(f"igone{n}\n" for n in range(300))
+    await driver.redis.delete(driver.keys.waiters(SINGLE))
+    await driver.redis.hset(driver.keys.promise(SINGLE), F["waiters"], old)
+    await wait_as(driver, "b")
+    assert await driver.redis.hget(driver.keys.promise(SINGLE), F["waiters"]) == b"+"
+    await driver.redis.hset(driver.keys.promise(SINGLE), F["waiters"], old + f"p{(await driver.head('b')).birth} b~1\n")
+    await driver.redis.delete(driver.keys.waiters(SINGLE))
+    await driver.commit(lease, Outcome.RESOLVE, payload=b"v")
+    await driver.fire_all()
+    for id in (*[f"a{number}" for number in range(40)], "b"):
+        assert (await driver.entry(id, "1")).state is State.RESOLVED
+
+
+async def test_two_that_one_execution_asks_for_at_once_are_both_told(driver: Driver) -> None:
+    """Whoever is not written yet is not taken for one that is gone."""
+    lease = await single(driver)
+    asking = await driver.start("a")
+    await driver.commit(asking, Outcome.SUSPEND, *[child(str(number), SINGLE) for number in range(1, 101)])
+    await driver.commit(lease, Outcome.RESOLVE, payload=b"v")
+    await driver.fire_all()
+    entries: Any = (await driver.load("a")).entries
+    assert {entry.state for entry in entries.values()} == {State.RESOLVED}
