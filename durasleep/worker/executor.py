@@ -232,6 +232,7 @@ class Executor:
 
     async def abort(self) -> None:
         """Cancel everything in hand, without another commit."""
+        self._waiting.clear()
         while self._running or self._loading:
             tasks = [running.task for running in self._running.values() if running.task is not None]
             for waiting in (*tasks, *self._loading):
