@@ -48,6 +48,7 @@ WRITES = {
     "XCLAIM",
     "XDEL",
     "XGROUP",
+    "XREADGROUP",
     "XTRIM",
     "ZADD",
     "ZREM",
