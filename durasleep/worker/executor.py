@@ -153,7 +153,12 @@ class Executor:
         """Let others have what was to wait for a slot here. What is lost meanwhile is nothing to us."""
         asked = self._store.ask([self._commits.turn_away(lease) for lease in leases])
         self._loading.add(asked)
-        asked.add_done_callback(self._loading.discard)
+        asked.add_done_callback(self._end_turning_away)
+
+    def _end_turning_away(self, asked: asyncio.Future[list[Any]]) -> None:
+        self._loading.discard(asked)
+        if not asked.cancelled() and (error := asked.exception()):
+            logger.info("%s: what waits for a slot here is given back after the next beats", error)
 
     def _is_known(self, place: tuple[str, str]) -> bool:
         return place in self._running or place in self._waiting or place in self._returning
