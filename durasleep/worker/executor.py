@@ -109,7 +109,7 @@ class Executor:
 
     async def submit(self, leases: Iterable[Lease]) -> None:
         """Take executions on; one that is in hand already is left alone, one for which there is no slot waits for one,
-        or is given back if as many do.
+        or is given back if too many do.
         """
         known: list[tuple[Running, Loaded]] = []
         unknown: list[Running] = []
@@ -165,8 +165,7 @@ class Executor:
 
     def _turn_away_waiting(self) -> None:
         """What others could do waits for a slot no longer than from one beat to the next."""
-        mine = f"/{self._consumer.partition('/')[0]}"
-        late = {place: lease for place, lease in self._waiting.items() if not place[0].endswith(mine)}
+        late = {place: lease for place, lease in self._waiting.items() if "/" not in place[0]}
         too_long = [lease for place, lease in late.items() if place in self._late]
         for lease in too_long:
             del self._waiting[lease.place]
