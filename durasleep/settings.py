@@ -56,7 +56,7 @@ class Settings:
     heartbeat_s: float = 1.0
     """Between two beats; takeover takes about two of them."""
     dead_after_s: float = 3.0
-    """A worker whose beat has not changed for this long is dead."""
+    """A worker whose beat has not changed for this long, and for three times its own ``heartbeat_s``, is dead."""
     max_attempts: int = 5
     """Workers in a row one execution may take down before it is halted as poison; more, if others were suspect too."""
     suspect_wait_s: float = 10.0
@@ -83,7 +83,7 @@ class Settings:
     rank_max: int = 20
     """Beyond it, ranks wait the same second."""
     defer_s_max: float = 60.0
-    """An unknown function is offered again after 1, 2, 4, ... seconds, at most this many."""
+    """A function that no living worker knows is offered again after 1, 2, 4, ... seconds, at most this many."""
     log_lines_max: int = 100
     """Lines a second about executions that go well; beyond it they are counted, for writing them would cost as much
     as running them."""

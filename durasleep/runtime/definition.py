@@ -148,7 +148,8 @@ class Registry:
     def fingerprint(self) -> str:
         """The same eight characters wherever there are the same functions, in the same versions."""
         if not self._fingerprint:
-            names = [*self._definitions, *[f"{name}\n{version}" for name, version in self._versions]]
+            versions = tuple(self._versions)  # at once: a heartbeat asks from its own thread
+            names = [*self._definitions, *[f"{name}\n{version}" for name, version in versions]]
             digest = hashlib.blake2s("\n\n".join(sorted(names)).encode(), digest_size=6).digest()
             self._fingerprint = base64.urlsafe_b64encode(digest).decode()
         return self._fingerprint

@@ -118,7 +118,7 @@ LIMIT = {
     "args_parts_max": 16,
     "workers_max": 1000,  # the youngest of them
     "struck_max": 100,  # of the oldest, where there are more: those that are gone for good are struck
-    "beats_missed": 3,  # who has missed as many is not counted where it is decided who waits how long
+    "beats_missed": 3,  # who has missed as many of its own may be dead, and nobody waits for it to fire first
     "lacking_max": 16,  # of one execution; a fleet of more different workers tries again by its timer
     "offers_max": 256,  # workers one offer looks at, the youngest
     "pending_max": 1000,  # entries of one worker one answer looks at

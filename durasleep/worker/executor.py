@@ -128,7 +128,7 @@ class Executor:
 
     async def submit(self, leases: Iterable[Lease]) -> None:
         """Take executions on; one that is in hand already is left alone, one for which there is no slot waits for one,
-        or is given back if as many do.
+        or is given back if too many do.
         """
         known: list[tuple[Running, Loaded]] = []
         unknown: list[Running] = []
@@ -172,15 +172,19 @@ class Executor:
         """Let others have what was to wait for a slot here. What is lost meanwhile is nothing to us."""
         asked = self._store.ask([self._commits.turn_away(lease) for lease in leases])
         self._loading.add(asked)
-        asked.add_done_callback(self._loading.discard)
+        asked.add_done_callback(self._end_turning_away)
+
+    def _end_turning_away(self, asked: asyncio.Future[list[Any]]) -> None:
+        self._loading.discard(asked)
+        if not asked.cancelled() and (error := asked.exception()):
+            logger.info("%s: what waits for a slot here is given back after the next beats", error)
 
     def _is_known(self, place: tuple[str, str]) -> bool:
         return place in self._running or place in self._waiting or place in self._returning
 
     def _turn_away_waiting(self) -> None:
         """What others could do waits for a slot no longer than from one beat to the next."""
-        mine = f"/{self._consumer.partition('/')[0]}"
-        late = {place: lease for place, lease in self._waiting.items() if not place[0].endswith(mine)}
+        late = {place: lease for place, lease in self._waiting.items() if "/" not in place[0]}
         too_long = [lease for place, lease in late.items() if place in self._late]
         for lease in too_long:
             del self._waiting[lease.place]
@@ -251,6 +255,7 @@ class Executor:
 
     async def abort(self) -> None:
         """Cancel everything in hand, without another commit."""
+        self._waiting.clear()
         while self._running or self._loading:
             tasks = [running.task for running in self._running.values() if running.task is not None]
             for waiting in (*tasks, *self._loading):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import redis.exceptions as redis_errors
@@ -13,10 +13,13 @@ import redis.exceptions as redis_errors
 from durasleep.errors import CorruptData, StoreError
 from durasleep.model import PromiseId
 from durasleep.settings import Settings
+from durasleep.store import script
+from durasleep.store.batch import is_unknown_script
 from durasleep.store.clock import monotonic_us
-from durasleep.store.commands import Lease
-from durasleep.store.connection import Link
+from durasleep.store.commands import Lease, key_list, pairs, to_text
+from durasleep.store.connection import Link, Reply
 from durasleep.store.keys import Keyspace
+from durasleep.store.script import Value
 
 logger = logging.getLogger("durasleep")
 
@@ -27,20 +30,19 @@ BROKEN_EPOCH = -1  # of an entry that is not one of ours: nothing can have this 
 class Reader:
     """Reads as one consumer of the group, from the group's stream and from the worker's own.
 
-    COUNT holds for each stream: what is asked of both together is never more than there is room for.
+    COUNT of XREADGROUP holds for each stream: where both may have more, a script asks for what there is room for.
     """
 
     def __init__(self, link: Link, keys: Keyspace, *, group: str, consumer: str, settings: Settings) -> None:
         self._link = link
+        self._keys = keys
         self._group = group
         self._consumer = consumer
         self._settings = settings
-        own = f"{group}/{consumer.partition('/')[0]}"
-        self._queues = {keys.queue(queue).encode(): queue for queue in (group, own)}
-        self._shared, self._own = self._queues
+        self._own = f"{group}/{consumer.partition('/')[0]}"
+        self._queues = {keys.queue(queue).encode(): queue for queue in (group, self._own)}
         self._has_backlog = False
-        """Whether a stream has just given all that was asked of it, and so may have more."""
-        self._own_is_busy = False
+        """Whether there has just been all that was asked for, and so may be more."""
         self._is_own_turn = False
         self._asked_us = 0
         self._is_asking = False
@@ -72,67 +74,78 @@ class Reader:
     async def once(self, free: int) -> list[Lease]:
         """At most ``free`` executions; none after ``read_block_s``. On a new connection first what is ours already.
 
-        From one stream as many as that, unless both have more; two at once may come where there is room for one.
+        Where one is asked for, two may come if both streams were empty and get something at the same time.
         """
         if not self._link.connected:
             await self.join()
-            leases = await self._read([(self._queues, self._settings.read_own_max)], start=b"0")
+            leases = await self._read(self._settings.read_own_max, start=b"0")
             if leases:
                 return leases
-        if self._has_backlog or free == 1:  # where there is no half of it, one stream is known to be empty before both
-            leases = await self._read(self._shares(free))
+        if self._has_backlog or free == 1:
+            leases = await self._take(free)
             if leases:
                 return leases
         began = time.monotonic()
-        leases = await self._read([(self._queues, max(1, free // 2))], block_s=self._settings.read_block_s)
+        leases = await self._read(max(1, free // 2), block_s=self._settings.read_block_s)
         if not leases and time.monotonic() - began < UNBLOCKED_PAUSE_S:
             await asyncio.sleep(UNBLOCKED_PAUSE_S)
         return leases
 
-    def _shares(self, free: int) -> list[tuple[Collection[bytes], int]]:
-        """How much to ask of each stream; nearly all of the group's while nothing comes for this worker alone."""
+    async def _take(self, free: int) -> list[Lease]:
+        """What is there now: half of it at most for this worker alone, all else of the group's stream."""
+        shares = [(self._own, max(1, free // 2)), (self._group, free)]
         if free == 1:
             self._is_own_turn = not self._is_own_turn
-            return [((self._own if self._is_own_turn else self._shared,), 1)]
-        own = free // 2 if self._own_is_busy else 1
-        return [((self._own,), own), ((self._shared,), free - own)]
-
-    async def _read(
-        self, asked: Sequence[tuple[Collection[bytes], int]], *, start: bytes = b">", block_s: float = 0.0
-    ) -> list[Lease]:
-        """So many of each of these streams, all in one exchange."""
-        commands = [self._command(streams, count, start, block_s) for streams, count in asked]
-        self._asked_us, self._is_asking = monotonic_us(), True
-        replies = await self._link.exchange(commands, block_s=block_s)
-        leases: list[Lease] = []
-        full: set[bytes] = set()
-        is_new = start == b">"
-        for (_, count), found in zip(asked, replies, strict=True):
-            if isinstance(found, Exception):
-                await self._link.close()  # the next read joins anew: most likely the stream or the group is gone
-                raise StoreError(f"the stream is gone or not served now: {found}")
-            for stream, rows in found or ():
-                if len(rows) >= count:
-                    full.add(stream)
-                leases += [_lease(self._queues[stream], entry, fields, is_new) for entry, fields in rows]
-        self._is_asking = False  # what fails is asked for again, before anything else
-        self._has_backlog, self._own_is_busy = bool(full), self._own in full
+            shares = shares if self._is_own_turn else shares[::-1]
+        lua = script.load("take", self._keys.movable_clock)
+        head = lua.head(consumer=self._consumer, group=self._group, free=str(free))
+        asked = [value for queue, share in shares for value in (queue, str(share))]
+        command = script.evalsha(lua, key_list(self._keys), [*head, *asked])
+        found = await self._ask(command)
+        if is_unknown_script(found):
+            found = await self._ask(script.as_eval(lua, command))
+        rows: list[Any] = found or []
+        leases = [
+            _lease(to_text(queue), entry, fields, is_new=True)
+            for queue, entries in pairs(rows)
+            for entry, fields in entries
+        ]
+        self._has_backlog = len(leases) == free
         return leases
 
-    def _command(self, streams: Collection[bytes], count: int, start: bytes, block_s: float) -> list[bytes]:
+    async def _read(self, count: int, *, start: bytes = b">", block_s: float = 0.0) -> list[Lease]:
+        """So many of each stream."""
         block = [b"BLOCK", b"%d" % (block_s * 1000)] if block_s else []
+        found = await self._ask(
+            [
+                b"XREADGROUP",
+                b"GROUP",
+                self._group.encode(),
+                self._consumer.encode(),
+                b"COUNT",
+                b"%d" % count,
+                *block,
+                b"STREAMS",
+                *self._queues,
+                *([start] * len(self._queues)),
+            ],
+            block_s,
+        )
+        is_new = start == b">"
+        rows: list[Any] = found or []
+        self._has_backlog = is_new and any(len(entries) >= count for _, entries in rows)
         return [
-            b"XREADGROUP",
-            b"GROUP",
-            self._group.encode(),
-            self._consumer.encode(),
-            b"COUNT",
-            b"%d" % count,
-            *block,
-            b"STREAMS",
-            *streams,
-            *([start] * len(streams)),
+            _lease(self._queues[stream], entry, fields, is_new) for stream, entries in rows for entry, fields in entries
         ]
+
+    async def _ask(self, command: Sequence[Value], block_s: float = 0.0) -> Reply:
+        self._asked_us, self._is_asking = monotonic_us(), True
+        [found] = await self._link.exchange([command], block_s=block_s)
+        if isinstance(found, Exception) and not is_unknown_script(found):
+            await self._link.close()  # the next read joins anew: most likely the stream or the group is gone
+            raise StoreError(f"the stream is gone or not served now: {found}")
+        self._is_asking = False  # what fails is asked for again, before anything else
+        return found
 
 
 def _lease(queue: str, entry: bytes, fields: list[Any] | None, is_new: bool) -> Lease:

@@ -11,12 +11,12 @@ from durasleep.errors import StoreError
 from durasleep.settings import Settings
 from durasleep.store import commands
 from durasleep.store.commands import Beat, Command
+from durasleep.store.keys import LIMIT
 from durasleep.store.store import Store
 
 logger = logging.getLogger("durasleep")
 
 BEAT_GAP_MAX = 1.5  # of heartbeat_s between two of our own beats: more is a break
-BEATS_MISSED = 3  # of a worker's own, at least, before it is called dead
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class Reaper:
         return [name for name in dead if await self._reap(name, self._seen.pop(name))]
 
     def _patience_s(self, seen: _Seen) -> float:
-        return max(self._settings.dead_after_s, BEATS_MISSED * seen.beat_s)
+        return max(self._settings.dead_after_s, LIMIT["beats_missed"] * seen.beat_s)
 
     def _missed_s(self, seen: _Seen) -> float:
         """From here on it has missed a beat: its last one may be older by half a look of ours than we know."""

@@ -148,6 +148,25 @@ async def test_a_suspect_waits_for_another_one_a_while_and_no_longer(
         assert await app.gather([app.get(name) for name in names[:2]]) == ["through long-1", "through long-2"]
 
 
+async def test_names_of_workers_of_long_ago_do_not_keep_a_dead_one_from_being_found(
+    new_app: NewApp, effects: Effects, real_server: Server
+) -> None:
+    """Of groups that were retired while nobody else was there, say."""
+    app, other = new_app(settings=QUICK), new_app(settings=QUICK, group="others")
+    client: Any = real_server.sync_client()
+    members = (await store_of(app)).keys().workers
+    handle = await app.rpc("passage", passage, effects.path)
+    async with serving(app, "w1") as first:
+        await effects.standing("gate")
+        first.crash()
+        client.zadd(members, {f"a{number}/00000000": number for number in range(5_000)})
+        async with serving(app, "w2"), serving(other, "w3"):
+            await effects.standing("gate", times=2)
+            effects.open("gate")
+            assert await handle == "through gate"
+            await eventually(lambda: client.zcard(members) == 2, "only those that live to be workers")
+
+
 SLOW = Settings(heartbeat_s=1.5, dead_after_s=4.5)
 
 
