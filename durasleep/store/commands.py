@@ -483,6 +483,13 @@ def heartbeat(
     return Command(script.evalsha(lua, key_list(keys), [*head, *named]), _parse_beat, lua)
 
 
+def join(keys: Keyspace, consumer: str, group: str, queues: Iterable[str]) -> Command[str]:
+    """Be a consumer of a group in some queues; CorruptData if one of them is no stream."""
+    lua = script.load("join", keys.movable_clock)
+    head = lua.head(consumer=consumer, group=group)
+    return Command(script.evalsha(lua, key_list(keys), [*head, *queues]), to_text, lua)
+
+
 @dataclass(frozen=True, slots=True)
 class Reclaimed:
     """What became of a worker's entries; ``alive`` means it had beaten meanwhile and nothing was done."""

@@ -6,12 +6,13 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from durasleep.errors import (
+    NotReplicated,
     SchemaMismatch,
     StoreError,
     StoreUnavailable,
@@ -27,6 +28,7 @@ from durasleep.store.commands import Call, Command, Item
 from durasleep.store.connection import Connector, Link, Reply, SyncLink, refusal
 from durasleep.store.keys import SCHEMA_VERSION, Keyspace, meta_key
 from durasleep.store.outage import Outage
+from durasleep.store.portion import Portion
 from durasleep.store.reads import Loaded, Plan
 
 T = TypeVar("T")
@@ -38,13 +40,29 @@ _INFO = [b"INFO", b"server"]
 logger = logging.getLogger("durasleep")
 
 
-def _greeting(namespace: str) -> list[list[bytes]]:
+def _greeting(namespace: str) -> Generator[list[list[bytes]], list[Any]]:
+    """What a namespace is asked before it is used, and written if it is new: of others nothing is, as on a full Redis.
+
+    SchemaMismatch if it is not for us, StoreUnavailable if nobody can use it now, StoreError if we may not at all.
+    """
     meta = meta_key(namespace).encode()
-    return [
-        [b"HSETNX", meta, b"schema", b"%d" % SCHEMA_VERSION],
-        [b"HSETNX", meta, b"partitions", b"1"],
-        [b"HMGET", meta, b"schema", b"partitions"],
-    ]
+    look = [b"HMGET", meta, b"schema", b"partitions"]
+    [found] = yield [look]
+    if isinstance(found, list) and None in found:
+        *made, found = yield [
+            [b"HSETNX", meta, b"schema", b"%d" % SCHEMA_VERSION],
+            [b"HSETNX", meta, b"partitions", b"1"],
+            look,
+        ]
+        for reply in made:
+            _check_reply(reply)
+    _check_reply(found)
+    _check_meta(namespace, found)
+
+
+def _check_reply(reply: Any) -> None:
+    if isinstance(reply, Exception):
+        raise refusal(reply) or StoreError(f"Redis refuses us: {reply}")
 
 
 def _check_server(info: Any) -> None:
@@ -56,11 +74,7 @@ def _check_server(info: Any) -> None:
             raise UnsupportedServer(f"this server speaks Redis {found}; durasleep needs 6.2 or newer (or Valkey)")
 
 
-def _check_greeting(namespace: str, replies: list[Any]) -> None:
-    """SchemaMismatch if this namespace is not for us, StoreError if we may not use it at all."""
-    meta = replies[-1]
-    if isinstance(meta, Exception):
-        raise refusal(meta) or StoreError(f"Redis refuses us: {meta}")
+def _check_meta(namespace: str, meta: Any) -> None:
     if not isinstance(meta, list):
         raise StoreError("what answers there does not behave like Redis")
     schema, partitions = (int(value) if value and value.isdigit() else 0 for value in cast("list[bytes | None]", meta))
@@ -73,10 +87,12 @@ def _check_greeting(namespace: str, replies: list[Any]) -> None:
 
 
 def _check_confirms(replies: list[Any]) -> None:
-    """UnsupportedServer if this one can never confirm what it is asked to."""
+    """UnsupportedServer if this one can never confirm what it is asked to, StoreUnavailable if it cannot now."""
     for reply in replies:
         if isinstance(reply, Exception):
-            raise UnsupportedServer(f"this server cannot confirm writes as the settings ask: {reply}")
+            if "replica" in str(reply):
+                raise StoreUnavailable(f"Redis cannot serve us now: {reply}")
+            raise refusal(reply) or UnsupportedServer(f"this server cannot confirm writes as the settings ask: {reply}")
 
 
 def confirming(settings: Settings, min_replicas: int | None, fsync: bool | None) -> Settings:
@@ -153,7 +169,11 @@ class Store:
             link = self.link()
             try:
                 _check_server(*await link.exchange([_INFO]))
-                _check_greeting(self.namespace, await link.exchange(_greeting(self.namespace)))
+                greeting = _greeting(self.namespace)
+                with suppress(StopIteration):
+                    commands = next(greeting)
+                    while True:
+                        commands = greeting.send(await link.exchange(commands))
                 if confirmation := batch.confirmation(self.settings):
                     _check_confirms(await link.exchange(confirmation))
             finally:
@@ -180,6 +200,14 @@ class Store:
     def ask(self, calls: Sequence[Call]) -> asyncio.Future[list[Any]]:
         """The answers to several calls, in order; see ``Batcher.ask``."""
         return self._batcher.ask(calls)
+
+    async def ask_once(self, calls: Sequence[Call]) -> list[Any]:
+        """The answers to several calls over a connection of its own, none of them repeated."""
+        link = self.link()
+        try:
+            return await batch.ask_once(link, calls, self.settings)
+        finally:
+            await link.close()
 
     async def load(self, id: PromiseId) -> Loaded | None:
         """See ``reads.load``."""
@@ -259,7 +287,11 @@ class SyncStore:
         """See ``Store.open``."""
         if not self._greeted:
             _check_server(*self._link.exchange([_INFO]))
-            _check_greeting(self.namespace, self._link.exchange(_greeting(self.namespace)))
+            greeting = _greeting(self.namespace)
+            with suppress(StopIteration):
+                commands = next(greeting)
+                while True:
+                    commands = greeting.send(self._link.exchange(commands))
             if self._confirmation:
                 _check_confirms(self._link.exchange(self._confirmation))
             self._greeted = True
@@ -287,13 +319,22 @@ class SyncStore:
         delay_s = batch.RETRY_FIRST_S
         answers: list[Any] = [None] * len(calls)
         left = list(range(len(calls)))
+        portion = Portion(len(calls))
         while True:
+            now, later = left[: portion.now], left[portion.now :]
             try:
-                left, problem = self._once(calls, left, answers)
-                if problem is None:
+                again, problem = self._once(calls, now, answers)
+                left = again + later
+                if not left:
                     return answers
+                if problem is None:
+                    portion.grow()
+                    continue
+            except NotReplicated as error:
+                problem = error
             except StoreUnavailable as error:
                 problem = error
+                portion.halve(len(now))
             if time.monotonic() + delay_s > give_up_at:
                 raise problem
             time.sleep(delay_s)

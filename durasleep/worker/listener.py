@@ -7,7 +7,7 @@ from typing import Any
 
 from durasleep.errors import StoreError
 from durasleep.settings import Settings
-from durasleep.store.connection import Link
+from durasleep.store.connection import Link, refusal
 from durasleep.store.keys import Keyspace
 
 
@@ -49,7 +49,7 @@ class Listener:
         )
         if isinstance(found, Exception):
             await self._link.close()
-            raise StoreError(f"the inbox cannot be read: {found}")
+            raise refusal(found) or StoreError(f"the inbox cannot be read: {found}")
         heard = 0
         for stream, rows in found or ():
             for entry, fields in rows:
@@ -71,7 +71,7 @@ class Listener:
         )
         for stream, rows in zip(self._last, replies, strict=True):
             if isinstance(rows, Exception):
-                raise StoreError(f"{stream.decode()} cannot be read: {rows}")
+                raise refusal(rows) or StoreError(f"{stream.decode()} cannot be read: {rows}")
             self._last[stream] = rows[0][0] if rows else b"0-0"
         self._on_gap()
 

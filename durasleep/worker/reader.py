@@ -7,14 +7,16 @@ import logging
 import time
 from typing import Any
 
-import redis.exceptions as redis_errors
-
-from durasleep.errors import CorruptData, StoreError
+from durasleep.errors import StoreError, StoreUnavailable
 from durasleep.model import PromiseId
 from durasleep.settings import Settings
+from durasleep.store import commands
+from durasleep.store.batch import ask_once
 from durasleep.store.commands import Lease
-from durasleep.store.connection import Link
+from durasleep.store.connection import Link, refusal
 from durasleep.store.keys import Keyspace
+from durasleep.store.portion import Portion
+from durasleep.store.reads import value_of
 
 logger = logging.getLogger("durasleep")
 
@@ -30,24 +32,16 @@ class Reader:
         self._group = group
         self._consumer = consumer
         self._settings = settings
+        self._keys = keys
+        self._portion = Portion(settings.read_own_max)
         own = f"{group}/{consumer.partition('/')[0]}"
         self._queues = {keys.queue(queue).encode(): queue for queue in (group, own)}
 
     async def join(self) -> None:
-        """Be a consumer of the group, made at 0: acknowledging deletes, so what is in a stream is unfinished."""
-        group, consumer = self._group.encode(), self._consumer.encode()
-        for stream in self._queues:
-            replies = await self._link.exchange(
-                [
-                    [b"XGROUP", b"CREATE", stream, group, b"0", b"MKSTREAM"],
-                    [b"XGROUP", b"CREATECONSUMER", stream, group, consumer],
-                ]
-            )
-            for reply in replies:
-                if isinstance(reply, redis_errors.ResponseError) and str(reply).startswith("WRONGTYPE"):
-                    raise CorruptData(f"{stream.decode()} is not a stream: {reply}")
-                if isinstance(reply, Exception) and not str(reply).startswith("BUSYGROUP"):
-                    raise StoreError(f"the group cannot be joined: {reply}")
+        """Be a consumer of the group."""
+        join = commands.join(self._keys, self._consumer, self._group, self._queues.values())
+        [answer] = await ask_once(self._link, [join], self._settings)
+        value_of(answer)
 
     async def close(self) -> None:
         await self._link.close()
@@ -73,17 +67,22 @@ class Reader:
             self._group.encode(),
             self._consumer.encode(),
             b"COUNT",
-            b"%d" % count,
+            b"%d" % min(count, self._portion.now),
             *block,
             b"STREAMS",
             *self._queues,
             *([start] * len(self._queues)),
         ]
         is_new = start == b">"
-        [found] = await self._link.exchange([command], block_s=block_s)
+        try:
+            [found] = await self._link.exchange([command], block_s=block_s)
+        except StoreUnavailable:
+            self._portion.halve(min(count, self._portion.now))
+            raise
         if isinstance(found, Exception):
             await self._link.close()  # the next read joins anew: most likely the stream or the group is gone
-            raise StoreError(f"the stream is gone or not served now: {found}")
+            raise refusal(found) or StoreError(f"the stream is gone or not served now: {found}")
+        self._portion.grow()
         return [
             _lease(self._queues[stream], entry, fields, is_new)
             for stream, rows in found or ()

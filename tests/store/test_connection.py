@@ -129,7 +129,7 @@ async def test_a_server_older_than_6_2_is_refused_before_anything_is_written(
 ) -> None:
     store = store_of("redis://127.0.0.1:1", "n")
     info = f"# Server\r\nredis_version:{version}\r\nredis_mode:standalone\r\n".encode()
-    link = ToldLink(store.connector, [[info], [1, 1, [b"1", b"1"]]])
+    link = ToldLink(store.connector, [[info], [[None, None]], [1, 1, [b"1", b"1"]]])
     monkeypatch.setattr(store, "link", lambda: link)
     if ok:
         await store.open()
