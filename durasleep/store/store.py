@@ -327,8 +327,9 @@ class SyncStore:
                 left = again + later
                 if not left:
                     return answers
-                if problem is None:
+                if problem is None:  # a part of them, and the patience is for each
                     portion.grow()
+                    give_up_at, delay_s = time.monotonic() + self._patience_s, batch.RETRY_FIRST_S
                     continue
             except NotReplicated as error:
                 problem = error
