@@ -293,14 +293,14 @@ class Client:
         payload = self.codec.encode_args(args, kwargs, name)
         store = self._of_loop.here().store.confirming(min_replicas, fsync)
         await store.open()
-        make = self._rpc_maker(store.keys(id), name, target, timeout, delay)
-        call = make(id, payload, self.new_call())
+        inbox = None if pipeline is not None else self._listening()
+        call = self._rpc_maker(store.keys(id), name, target, timeout, delay, inbox)(id, payload, self.new_call())
         hint = Any if isinstance(fn, str) else returns_of(fn)
         if pipeline is not None:
             calls.check_unconfirmed(min_replicas, fsync)
             calls.enqueue(pipeline, call, self.settings)
             return Handle(self, PromiseId(id), hint, None, None)
-        [handle] = self._handles([PromiseId(id)], hint)
+        [handle] = self._handles([PromiseId(id)], hint, inbox)
         handle.begin(await store.call(call))
         return handle
 
@@ -321,19 +321,26 @@ class Client:
         name = name_of(fn)
         store = await self.opened()
         hint = Any if isinstance(fn, str) else returns_of(fn)
-        make = self._rpc_maker(store.keys(), name, target, timeout, delay)
+        inbox = self._listening()
+        make = self._rpc_maker(store.keys(), name, target, timeout, delay, inbox)
         encode, new_call = self.codec.encode_args, self._names.call
         handles: list[Handle[Any]] = []
         for part in calls.in_parts(many):
             made = [make(id, encode(args, {}, name), new_call()) for id, *args in part]
-            begun = self._handles([id for id, *_ in part], hint)
+            begun = self._handles([id for id, *_ in part], hint, inbox)
             for handle, created in zip(begun, await store.run(calls.all_of(made)), strict=True):
                 handle.begin(created)
             handles += begun
         return handles
 
     def _rpc_maker(
-        self, keys: Keyspace, name: str, target: str | None, timeout: Duration | None, delay: Duration | datetime | None
+        self,
+        keys: Keyspace,
+        name: str,
+        target: str | None,
+        timeout: Duration | None,
+        delay: Duration | datetime | None,
+        inbox: Inbox | None,
     ) -> Callable[[str, bytes, str], Item[Created]]:
         return calls.rpc_maker(
             keys,
@@ -341,14 +348,21 @@ class Client:
             target=target or self._group,
             timeout=timeout,
             delay=delay,
-            inbox=self.inbox.name,
+            inbox="" if inbox is None else inbox.name,
             settings=self.settings,
         )
 
-    def _handles(self, ids: Sequence[PromiseId], hint: Any) -> list[Handle[Any]]:
-        """For what is about to be created: while the inbox is read anyway, results that come early are not missed."""
+    def _listening(self) -> Inbox | None:
+        """The inbox while it is read anyway: it is told of what begins, so that no result that comes early is missed.
+
+        None while nobody waits: it will be told of what is waited for then.
+        """
         inbox = self.inbox
-        if not inbox.is_listening:
+        return inbox if inbox.is_listening else None
+
+    def _handles(self, ids: Sequence[PromiseId], hint: Any, inbox: Inbox | None) -> list[Handle[Any]]:
+        """For what is about to be created, and may be told to this inbox."""
+        if inbox is None:
             return [Handle(self, id, hint, None, None) for id in ids]
         expected = inbox.expect_all(ids)
         return [Handle(self, id, hint, None, None, one) for id, one in zip(ids, expected, strict=True)]

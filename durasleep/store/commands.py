@@ -197,7 +197,7 @@ def create(
     retention_ms: int | None = None,
 ) -> Item[Created]:
     """Make an execution or a bare promise, or attach to what has this id."""
-    to = route("create", keys)
+    to = route("create", keys, ("",))
     retention = "" if retention_ms in (None, LIMIT["retention_ms"]) else str(retention_ms)
     words = "\t".join((KIND[kind], queue, start or "", deadline or "", inbox, retention, function))
     item = to.script.item(id=id, words=words, args=args, call=call)
@@ -225,7 +225,7 @@ def create_like(common: Item[Created]) -> Callable[[PromiseId, bytes, str], Item
 
 def attach(keys: Keyspace, id: PromiseId, *, inbox: str = "") -> Item[Created]:
     """Wait for what has this id, whatever it is; NotFound if nothing has."""
-    to = route("create", keys)
+    to = route("create", keys, ("1",))
     item = to.script.item(id=id, words=f"\t\t\t\t{inbox}\t\t", args="", call="")
     return Item(to, item, partial(_parse_created, "", None))
 

@@ -92,7 +92,8 @@ LIMIT = {
     "waiters_max": 256,  # beyond it, clients look by themselves
     "promise_waiters_max": 10_000,  # executions that wait for one: each new one rewrites the list of them
     "inbox_entries_max": 1000,
-    "inbox_value_bytes_max": 65_536,  # larger results are read by their reader
+    "inbox_value_bytes_max": 16_384,  # larger results are read by their reader
+    "inbox_entry_bytes_max": 16_384,  # of ids and values: an inbox nobody reads has at most some 16 MiB
     "inbox_ttl_ms": 90_000,
     "recent_max": 1000,
     "snapshot_bytes_max": 512,  # of an execution in its stream entry: what begins with more is loaded

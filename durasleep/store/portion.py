@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 GROWS_AFTER = 8  # that went well in a row: what is too much is tried seldom, and an outage is soon forgotten
 
 

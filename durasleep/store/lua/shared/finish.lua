@@ -23,12 +23,13 @@ local function tell_waiters(record, waiters, state, payload)
     if kind == 'p' then
       kin().settle_waiter(who, state, payload)
     else
-      local fields = hints_for(who)
+      local carried = #payload <= LIMIT.inbox_value_bytes_max and payload or nil
+      local fields = hints_for(who, #record.id + (carried and #carried or 0))
       local n = #fields
       fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'i', record.id, 'b', record.birth
       fields[n + 5], fields[n + 6] = 's', state
-      if #payload <= LIMIT.inbox_value_bytes_max then
-        fields[n + 7], fields[n + 8] = 'v', payload
+      if carried then
+        fields[n + 7], fields[n + 8] = 'v', carried
       end
     end
     told, at = told + 1, after
