@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
@@ -33,6 +34,7 @@ P = ParamSpec("P")
 logger = logging.getLogger("durasleep")
 
 POLL_S = 1.0  # what tells no inbox is looked at this often
+LAST_LOOK_S = 1.0
 RELEASE_S = 60.0  # a released clock is believed by every worker within a second or two
 
 
@@ -432,7 +434,20 @@ class Client:
             async with asyncio.timeout(limit_s):
                 return await self._wait(id, expected)
         except TimeoutError:
-            raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on") from None
+            ending = await self._last_look(id)
+            if ending is None or not ending.is_final:
+                raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on") from None
+            return ending
+
+    async def _last_look(self, id: PromiseId) -> Ending | None:
+        """How a promise stands when the time to wait for it is over: no time at all means to look once.
+
+        None if Redis does not say at once.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_LOOK_S):
+                return await self.look(id)
+        return None
 
     async def _wait(self, id: PromiseId, expected: Expected | None) -> Ending:
         store, inbox = await self.opened(), self.inbox

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -71,6 +72,32 @@ async def test_giving_up_waiting_does_not_end_what_is_waited_for(app: Durasleep,
             await handle.result(timeout=0.05)
         effects.open("gate")
         assert await handle.result(timeout=30) == "through gate"
+
+
+@pytest.mark.parametrize("limit", [0, 0.0, timedelta(0), 1e-9, -1])
+async def test_no_time_to_wait_means_to_look_once(
+    app: Durasleep, new_app: NewApp, real_server: Server, namespace: str, limit: float | timedelta
+) -> None:
+    await app.promises.create("pending")
+    await app.promises.create("done")
+    await app.promises.resolve("done", 7)
+
+    def look(sync: SyncClient) -> None:
+        assert sync.get("done").result(timeout=limit) == 7
+        with pytest.raises(WaitTimeout):
+            sync.get("pending").result(timeout=limit)
+        with pytest.raises(NotFound):
+            sync.get("nothing").result(timeout=limit)
+
+    for client in (app, new_app()):
+        assert await client.get("done").result(timeout=limit) == 7
+        with pytest.raises(WaitTimeout):
+            await client.get("pending").result(timeout=limit)
+        with pytest.raises(NotFound):
+            await client.get("nothing").result(timeout=limit)
+    with SyncClient(real_server.url, namespace=namespace) as sync:
+        await asyncio.to_thread(look, sync)
+    await app.promises.cancel("pending")
 
 
 async def test_what_was_raised_there_is_raised_here(app: Durasleep) -> None:
