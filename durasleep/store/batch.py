@@ -380,13 +380,13 @@ class Batcher:
             except StoreError:
                 return False
             try:
-                await self._once(parts)
+                if await self._once(parts) is None:
+                    self._outage.end()
+                return False
             except StoreUnavailable:
                 if self._link.connected:
                     return False
             except Exception:  # noqa: BLE001 - the next exchange tells who waits
-                return False
-            else:
                 return False
         return True
 
