@@ -202,10 +202,13 @@ class Store:
         return self._batcher.ask(calls)
 
     async def ask_once(self, calls: Sequence[Call]) -> list[Any]:
-        """The answers to several calls over a connection of its own, none of them repeated."""
+        """The answers to several calls over a connection of its own, none of them repeated; NotReplicated as in the settings."""
         link = self.link()
         try:
-            return await batch.ask_once(link, calls, self.settings)
+            answers = await batch.ask_once(link, calls, self.settings)
+            if confirmation := batch.confirmation(self.settings):
+                batch.check_confirmed(await link.exchange(confirmation), self.settings)
+            return answers
         finally:
             await link.close()
 
