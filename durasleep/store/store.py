@@ -202,7 +202,7 @@ class Store:
         return self._batcher.ask(calls)
 
     async def ask_once(self, calls: Sequence[Call]) -> list[Any]:
-        """The answers to several calls over a connection of its own, none repeated; NotReplicated as in the settings."""
+        """The answers to several calls over a connection of its own, none repeated, confirmed as the settings ask."""
         link = self.link()
         try:
             answers = await batch.ask_once(link, calls, self.settings)
