@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache, partial
 from types import UnionType
@@ -43,6 +44,8 @@ logger = logging.getLogger("durasleep")
 BesideWaits = Callable[[PromiseId, Coroutine[Any, Any, Ending]], Coroutine[Any, Any, Ending]]
 
 POLL_S = 1.0  # what tells no inbox is looked at this often
+LAST_LOOK_S = 1.0
+
 _NO_OPTIONS = CallOptions()
 
 FAREWELL_S = 1.0  # for a client that closes, to say that nobody reads its inbox any more
@@ -516,13 +519,14 @@ class Client(_Starts):
             definition.check(args, kwargs)
         store = self._of_loop.here().store.confirming(options.min_replicas, options.fsync)
         await store.open()
-        call = self._maker(store.keys(id), name, options)(id, payload, self._new_call())
+        inbox = None if options.pipeline is not None else self._listening()
+        call = self._maker(store.keys(id), name, options, inbox)(id, payload, self._new_call())
         hint = Any if isinstance(fn, str) else returns_of(fn)
         if options.pipeline is not None:
             calls.check_unconfirmed(options.min_replicas, options.fsync)
             calls.enqueue(options.pipeline, call, self.settings)
             return Handle(self, PromiseId(id), hint, None, None)
-        [handle] = self._handles([PromiseId(id)], hint)
+        [handle] = self._handles([PromiseId(id)], hint, inbox)
         handle._begin(await store.call(call))
         return handle
 
@@ -535,25 +539,36 @@ class Client(_Starts):
         store = self._of_loop.here().store.confirming(options.min_replicas, options.fsync)
         await store.open()
         hint = Any if isinstance(fn, str) else returns_of(fn)
-        make = self._maker(store.keys(), name, options)
+        inbox = self._listening()
+        make = self._maker(store.keys(), name, options, inbox)
         encode = calls.encoder(self.codec, name, called_by(fn), definition.check if definition is not None else None)
         new_call = self._names.call
         handles: list[Handle[Any]] = []
         for part in calls.in_parts(many):
             made = [make(id, encode(args), new_call()) for id, *args in part]
-            begun = self._handles([id for id, *_ in part], hint)
+            begun = self._handles([id for id, *_ in part], hint, inbox)
             for handle, created in zip(begun, await store.run(calls.all_of(made)), strict=True):
                 handle._begin(created)
             handles += begun
         return handles
 
-    def _maker(self, keys: Keyspace, name: str, options: CallOptions) -> Callable[[str, bytes, str], Item[Created]]:
-        return calls.rpc_maker(keys, name, options, group=self._group, inbox=self._inbox.name, settings=self.settings)
+    def _maker(
+        self, keys: Keyspace, name: str, options: CallOptions, inbox: Inbox | None
+    ) -> Callable[[str, bytes, str], Item[Created]]:
+        told = "" if inbox is None else inbox.name
+        return calls.rpc_maker(keys, name, options, group=self._group, inbox=told, settings=self.settings)
 
-    def _handles(self, ids: Sequence[PromiseId], hint: Any) -> list[Handle[Any]]:
-        """For what is about to be created: while the inbox is read anyway, results that come early are not missed."""
+    def _listening(self) -> Inbox | None:
+        """The inbox while it is read anyway: it is told of what begins, so that no result that comes early is missed.
+
+        None while nobody waits: it will be told of what is waited for then.
+        """
         inbox = self._inbox
-        if not inbox.is_listening:
+        return inbox if inbox.is_listening else None
+
+    def _handles(self, ids: Sequence[PromiseId], hint: Any, inbox: Inbox | None) -> list[Handle[Any]]:
+        """For what is about to be created, and may be told to this inbox."""
+        if inbox is None:
             return [Handle(self, id, hint, None, None) for id in ids]
         expected = inbox.expect_all(ids)
         return [Handle(self, id, hint, None, None, one) for id, one in zip(ids, expected, strict=True)]
@@ -633,7 +648,20 @@ class Client(_Starts):
             async with asyncio.timeout(limit_s):
                 return await self._wait_on(id, expected)
         except TimeoutError:
-            raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on") from None
+            ending = await self._last_look(id)
+            if ending is None or not ending.is_final:
+                raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on") from None
+            return ending
+
+    async def _last_look(self, id: PromiseId) -> Ending | None:
+        """How a promise stands when the time to wait for it is over: no time at all means to look once.
+
+        None if Redis does not say at once.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_LOOK_S):
+                return await self._look(id)
+        return None
 
     async def _wait_on(self, id: PromiseId, expected: Expected | None) -> Ending:
         with Waiting(id) as waiting:

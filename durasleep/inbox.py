@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 
-from durasleep.errors import DurasleepError, StoreError
+from durasleep.errors import DurasleepError, StoreError, StoreUnavailable
 from durasleep.model import PromiseId
 from durasleep.settings import Settings
 from durasleep.store import commands
@@ -14,9 +14,11 @@ from durasleep.store.calls import Ending, ending_of_created
 from durasleep.store.commands import Created
 from durasleep.store.connection import Link
 from durasleep.store.keys import LIMIT
+from durasleep.store.portion import Portion
+from durasleep.store.reads import instant_of
 from durasleep.store.store import Store
 
-TTL_REFRESH_S = 20.0  # of the inbox: well within its life
+LOOK_S = 5.0  # from one look at the inbox to the next: well within its life; one that began anew is not missed for long
 READ_MAX = 256  # entries of it in one answer
 MANY = 500  # so many to wait for, and nobody waits for one by itself: then they are read at leisure
 LEISURE_S = 0.01  # from one read to the next: a read takes a client as long as a hundred endings in it
@@ -117,6 +119,7 @@ class Inbox:
         self._key = store.keys().inbox(name).encode()
         self._link: Link = store.link()
         self._last = b"0-0"
+        self._portion = Portion(READ_MAX)
         self._waiting: dict[str, Expected] = {}
         self.hurry = Hurry()
         self._task: asyncio.Task[None] | None = None
@@ -208,27 +211,29 @@ class Inbox:
         """Waits until something is told, a while at most; whether anything was."""
         now = asyncio.get_running_loop().time()
         if not self._link.connected or now > self._fresh_until:
-            is_new = not self._link.connected
-            [kept] = await self._link.exchange([[b"PEXPIRE", self._key, b"%d" % (self._settings.inbox_ttl_s * 1000)]])
-            if kept != 1 or is_new:
-                await self._begin_again(kept == 1)
+            if await self._freshen():
                 self._look_at = now + self._settings.client_check_s
-            self._fresh_until = now + TTL_REFRESH_S
+            self._fresh_until = now + LOOK_S
         if now > self._look_at:  # what an inbox is told are hints
             self._tell_to_look()
             self._look_at = now + self._settings.client_check_s
             return False
-        block_s = self._settings.read_block_s
-        read = [b"XREAD", b"BLOCK", b"%d" % (block_s * 1000), b"COUNT", b"%d" % READ_MAX]
-        [found] = await self._link.exchange([[*read, b"STREAMS", self._key, self._last]], block_s=block_s)
+        block_s, most = self._settings.read_block_s, self._portion.now
+        read = [b"XREAD", b"BLOCK", b"%d" % (block_s * 1000), b"COUNT", b"%d" % most]
+        try:
+            [found] = await self._link.exchange([[*read, b"STREAMS", self._key, self._last]], block_s=block_s)
+        except StoreUnavailable:
+            self._portion.halve(most)
+            raise
         if isinstance(found, Exception):
             raise StoreError(f"{found}")
+        self._portion.grow()
         for _, rows in found or ():
             before = self._last
             for entry, fields in rows:
                 self._last = entry
                 self._hear_entry(fields)
-            if len(rows) == READ_MAX:
+            if len(rows) == most:
                 await self._check_gap(before)
         return bool(found)
 
@@ -237,23 +242,33 @@ class Inbox:
         [rows] = await self._link.exchange([[b"XRANGE", self._key, b"-", b"+", b"COUNT", b"1"]])
         if isinstance(rows, Exception):
             raise StoreError(f"{rows}")
-        if rows and _instant(rows[0][0]) > _instant(last):
+        if rows and instant_of(rows[0][0]) > instant_of(last):
             self._tell_to_look()
 
-    async def _begin_again(self, exists: bool) -> None:
-        """After a gap everyone looks for himself, and the stream is read from its own end."""
-        if not exists:
-            await self._link.exchange(
-                [
-                    [b"XADD", self._key, b"*", b"o", b""],
-                    [b"PEXPIRE", self._key, b"%d" % (self._settings.inbox_ttl_s * 1000)],
-                ]
-            )
-        [rows] = await self._link.exchange([[b"XREVRANGE", self._key, b"+", b"-", b"COUNT", b"1"]])
-        if isinstance(rows, Exception):
-            raise StoreError(f"{rows}")
-        self._last = rows[0][0] if rows else b"0-0"
+    async def _freshen(self) -> bool:
+        """Keep the inbox alive; whether what it tells begins anew, for then everyone has been told to look himself.
+
+        It does on a new connection, and where the stream is not the one that was read: what is left of it begins behind
+        what we have read last or, if the server's clock was set back meanwhile, ends before that.
+        """
+        is_new = not self._link.connected
+        look = [
+            [b"PEXPIRE", self._key, b"%d" % (self._settings.inbox_ttl_s * 1000)],
+            [b"XRANGE", self._key, b"-", b"+", b"COUNT", b"1"],
+            [b"XREVRANGE", self._key, b"+", b"-", b"COUNT", b"1"],
+        ]
+        kept, first, last = await self._link.exchange(look)
+        if kept == 0:
+            _, kept, first, last = await self._link.exchange([[b"XADD", self._key, b"*", b"o", b""], *look])
+            is_new = True
+        for reply in (kept, first, last):
+            if isinstance(reply, Exception):
+                raise StoreError(f"{reply}")
+        if first and not is_new and instant_of(first[0][0]) <= instant_of(self._last) <= instant_of(last[0][0]):
+            return False
+        self._last = last[0][0] if last else b"0-0"
         self._tell_to_look()
+        return True
 
     def _hear_entry(self, fields: list[bytes]) -> None:
         """The endings an entry tells of; where all are told in the common way, by columns, in a third of the time."""
@@ -289,9 +304,3 @@ def _split(fields: list[bytes]) -> Iterator[dict[bytes, bytes]]:
             told = {}
         told[name] = value
     yield told
-
-
-def _instant(entry: bytes) -> tuple[int, int]:
-    """The id of a stream entry, to be compared."""
-    ms, _, number = entry.partition(b"-")
-    return int(ms), int(number)

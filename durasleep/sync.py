@@ -130,8 +130,6 @@ class _Waiting:
 
     def __init__(self) -> None:
         self.inbox = calls.Names().inbox
-        self.last = b"0-0"
-        """The entry of the inbox that it has read last."""
         self.is_open = False
         """Whether there is such an inbox, or has been."""
 
@@ -467,11 +465,13 @@ class Client(_Starts):
         store = self._opened()
         keys = store.keys(id)
         tells_inbox = store.call(reads.read_head(keys, id, outline=True)) is not None
+        waiting = self._waiting.here()
+        inbox = waiting.inbox
         while True:
+            last = ""
             if tells_inbox:  # again and again: it also keeps the inbox alive
-                waiting = self._waiting.here()
                 waiting.is_open = True
-                created = store.call(commands.attach(keys, id, inbox=waiting.inbox))
+                last, created = store.run(calls.attach_from(keys, id, inbox))
                 ending = calls.ending_of_created(id, created)
             else:
                 ending = self._look(id)  # an entry of a journal tells no inbox
@@ -484,24 +484,21 @@ class Client(_Starts):
                         store.call_once([commands.unwait(keys, id, self._waiting.here().inbox)])
                 raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on")
             if tells_inbox:
-                self._listen(keys, min(left_s, self.settings.read_block_s))
+                self._listen(keys.inbox(inbox), last, min(left_s, self.settings.read_block_s))
             else:
                 time.sleep(min(left_s, 1.0))
 
-    def _listen(self, keys: Keyspace, block_s: float) -> None:
-        """Until something came to the inbox, or for ``block_s``; what came is a hint to look."""
-        waiting = self._waiting.here()
-        inbox, block_ms = keys.inbox(waiting.inbox).encode(), max(1, round(block_s * 1000))
+    def _listen(self, inbox: str, last: str, block_s: float) -> None:
+        """Until something comes to the inbox after its entry ``last``, or for ``block_s``; it is a hint to look."""
+        block_ms = max(1, round(block_s * 1000))
+        read = [b"XREAD", b"BLOCK", b"%d" % block_ms, b"COUNT", b"1", b"STREAMS", inbox, last]
         try:
-            [found] = self._reader.exchange(
-                [[b"XREAD", b"BLOCK", b"%d" % block_ms, b"COUNT", b"256", b"STREAMS", inbox, waiting.last]]
-            )
+            [found] = self._reader.exchange([read])
         except StoreUnavailable:
-            waiting.last = b"0-0"
             time.sleep(min(block_s, 1.0))
             return
-        for _, rows in found or ():
-            waiting.last = rows[-1][0]
+        if isinstance(found, Exception):
+            time.sleep(min(block_s, 1.0))
 
     def search(
         self,

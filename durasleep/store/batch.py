@@ -6,6 +6,7 @@ While an exchange is under way, new calls gather for the next: the busier, the l
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -21,6 +22,7 @@ from durasleep.store import script
 from durasleep.store.commands import Call, Command, Item, Route, error_of, op_bytes
 from durasleep.store.connection import Link, Reply, error_text, refusal
 from durasleep.store.outage import Outage
+from durasleep.store.portion import Portion
 from durasleep.store.script import Value
 
 T = TypeVar("T")
@@ -28,6 +30,7 @@ T = TypeVar("T")
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0  # a Redis that comes back is used within two seconds
 EXCHANGE_MAX = 96  # calls in one write: Redis runs all scripts it has read of one client before it serves another
+ALONE_TRIES = 5  # of a call over which the connection is lost each time, though Redis answers otherwise
 
 
 class _Asked(msgspec.Struct, eq=False):
@@ -39,6 +42,10 @@ class _Asked(msgspec.Struct, eq=False):
     answers: list[Any]
     left: int
     """How many are not answered."""
+    left_in_vain: int = -1
+    """How many these were when they were last asked in vain."""
+    give_up_at: float = math.inf
+    """When the patience ends with that, by the clock of the loop."""
 
     @classmethod
     def of(cls, calls: Sequence[Call], *, is_single: bool = False) -> _Asked:
@@ -51,6 +58,11 @@ class _Asked(msgspec.Struct, eq=False):
         if self.left == len(self.calls):
             return list(range(self.left))
         return [position for position, answer in enumerate(self.answers) if answer is _OPEN]
+
+    def note_in_vain(self, give_up_at: float) -> None:
+        """They were asked; the patience begins with the first time, and anew where some were answered since."""
+        if self.left != self.left_in_vain:
+            self.left_in_vain, self.give_up_at = self.left, give_up_at
 
     def finish(self) -> None:
         """Tell whoever waits, if all is answered."""
@@ -162,6 +174,17 @@ def talk(calls: Sequence[Call], settings: Settings) -> Generator[list[list[Value
     return raws
 
 
+async def ask_once(link: Link, calls: Sequence[Call], settings: Settings) -> list[Any]:
+    """The answers to some calls, none of which is repeated; what one says is wrong stands in its place."""
+    talking = talk(calls, settings)
+    try:
+        commands = next(talking)
+        while True:
+            commands = talking.send(await link.exchange(commands))
+    except StopIteration as end:
+        return [answer_of(call, raw) for call, raw in zip(calls, end.value, strict=True)]
+
+
 def answer_of(call: Call, raw: Reply) -> Any:
     """What a call answers, an error as the exception it is; StoreUnavailable or StoreRefused if it was not served, and
     ``AGAIN`` if it was not even looked at.
@@ -228,6 +251,7 @@ class Batcher:
         self._pump: asyncio.Task[None] | None = None
         self._outage = outage or Outage()
         self._confirmation = confirmation(settings)
+        self._portion = Portion(EXCHANGE_MAX)
 
     async def call(self, call: Item[T] | Command[T]) -> T:
         """The answer to one call, or the error it says."""
@@ -272,7 +296,7 @@ class Batcher:
     def _next_parts(self) -> list[_Part]:
         """What waits longest, as much as one exchange carries; of a long one the rest stays in front."""
         parts: list[_Part] = []
-        room = EXCHANGE_MAX
+        room = self._portion.now
         while self._waiting and room:
             asked = self._waiting[0]
             positions = asked.open_positions()
@@ -291,37 +315,87 @@ class Batcher:
                 self._waiting.appendleft(asked)
 
     async def _exchange(self, parts: list[_Part]) -> None:
-        """Run some calls, repeating what got no answer or was refused; with no end to the patience, new ones join."""
+        """Run some calls, repeating what got no answer or was refused; new ones join, smaller parts are tried."""
         loop = asyncio.get_running_loop()
-        give_up_at = None if self._patience_s is None else loop.time() + self._patience_s
         delay_s = RETRY_FIRST_S
         while parts:
+            began, is_lost = loop.time(), False
             try:
                 problem = await self._once(parts)
             except StoreUnavailable as error:
-                problem = error
+                problem, is_lost = error, not self._link.connected
             except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, and the others go on
-                if not isinstance(error, StoreRefused) or give_up_at is not None:
+                if not isinstance(error, StoreRefused) or self._patience_s is not None:
                     _fail(parts, error)
                     return
                 problem = error
             if problem is None:
+                self._portion.grow()
                 if delay_s > RETRY_FIRST_S:
                     self._outage.end()
-                parts = _open_parts(parts)
+                parts = _open_parts(parts)  # what was not looked at is sent again at once
                 continue
-            if give_up_at is None:
+            if self._patience_s is None:
                 self._outage.say(problem)
-            elif loop.time() + delay_s > give_up_at:
-                _fail(parts, problem)
+            else:
+                for asked, _ in parts:
+                    asked.note_in_vain(began + self._patience_s)
+            if is_lost:
+                await self._lessen(parts)
+            self._put_back(parts)
+            self._give_up(loop.time() + delay_s, problem)
+            if not self._waiting:
                 return
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
             delay_s = min(delay_s * 2, RETRY_MAX_S)
-            if give_up_at is None:
-                self._put_back(parts)
-                parts = self._next_parts()
-            else:
-                parts = _open_parts(parts)
+            parts = self._next_parts()
+
+    def _give_up(self, now_s: float, problem: StoreError) -> None:
+        """Whose patience has ended hears why; nobody waits in vain for the others."""
+        for asked in self._waiting:
+            if asked.give_up_at < now_s:
+                asked.fail(problem)
+        self._waiting = deque(asked for asked in self._waiting if not asked.future.done())
+
+    async def _lessen(self, parts: list[_Part]) -> None:
+        """The connection was lost over some calls: fewer at a time, and what loses it alone has its error for it."""
+        count = sum(len(positions) for _, positions in parts)
+        self._portion.halve(count)
+        if count > 1 or not await self._is_lost_over(parts):
+            return
+        [(asked, [position])] = parts
+        asked.answers[position] = StoreError(
+            "Redis closes the connection whenever it is asked for this, and answers otherwise: it may be more than the "
+            "server allows (client-output-buffer-limit, client-query-buffer-limit)"
+        )
+        asked.left -= 1
+        asked.finish()
+
+    async def _is_lost_over(self, parts: list[_Part]) -> bool:
+        """Whether Redis answers, but not this one call, however often it is asked."""
+        loop = asyncio.get_running_loop()
+        delay_s = RETRY_FIRST_S
+        for _ in range(ALONE_TRIES):
+            if loop.time() + delay_s > parts[0][0].give_up_at:
+                return False
+            await asyncio.sleep(delay_s)
+            delay_s *= 2
+            try:
+                [pong] = await self._link.exchange([[b"PING"]])
+                if isinstance(pong, Exception):
+                    return False
+            except StoreError:
+                return False
+            try:
+                if await self._once(parts) is None:
+                    self._outage.end()
+                return False
+            except StoreUnavailable:
+                if self._link.connected:
+                    return False
+            except Exception:  # noqa: BLE001 - the next exchange tells who waits
+                return False
+        return True
 
     async def _once(self, parts: list[_Part]) -> StoreError | None:
         """One exchange; why some of it is to be repeated, if some is."""
@@ -356,7 +430,11 @@ class Batcher:
 
 def _open_parts(parts: list[_Part]) -> list[_Part]:
     """What of some parts is still to be answered."""
-    return [(asked, positions) for asked, _ in parts if (positions := asked.open_positions())]
+    return [
+        (asked, left)
+        for asked, positions in parts
+        if (left := [position for position in positions if asked.answers[position] is _OPEN])
+    ]
 
 
 def _fail(parts: list[_Part], error: Exception) -> None:

@@ -352,6 +352,12 @@ def ending_of_created(id: PromiseId, created: Created) -> Ending:
     return Ending(id, created.state, created.value)
 
 
+def attach_from(keys: Keyspace, id: PromiseId, inbox: str) -> Plan[tuple[str, Created]]:
+    """The entry of an inbox from which on it tells of a promise, and how that stands."""
+    last, created = yield [reads.read_last(keys.inbox(inbox)), commands.attach(keys, id, inbox=inbox)]
+    return reads.value_of(last), reads.value_of(created)
+
+
 def look(keys: Keyspace, id: PromiseId) -> Plan[Ending]:
     """How a promise stands; NotFound if there is none."""
     [head] = yield [reads.read_outcome(keys, id)]

@@ -220,7 +220,7 @@ def create(
     retention_ms: int | None = None,
 ) -> Item[Created]:
     """Make an execution or a bare promise, or attach to what has this id."""
-    to = route("create", keys)
+    to = route("create", keys, ("",))
     retention = _retention_word(retention_ms)
     words = "\t".join((KIND[kind], queue, start or "", deadline or "", inbox, retention, function))
     item = to.script.item(id=id, words=words, args=args, call=call)
@@ -248,7 +248,7 @@ def create_like(common: Item[Created]) -> Callable[[PromiseId, bytes, str], Item
 
 def attach(keys: Keyspace, id: PromiseId, *, inbox: str = "") -> Item[Created]:
     """Wait for what has this id, whatever it is; NotFound if nothing has."""
-    to = route("create", keys)
+    to = route("create", keys, ("1",))
     item = to.script.item(id=id, words=f"\t\t\t\t{inbox}\t\t", args="", call="")
     return Item(to, item, partial(_parse_created, "", None))
 
@@ -537,6 +537,13 @@ def heartbeat(
     )
     named = [value for lease in held for value in (lease.queue, lease.entry, lease.id)]
     return Command(script.evalsha(lua, key_list(keys), [*head, *named]), _parse_beat, lua)
+
+
+def join(keys: Keyspace, consumer: str, group: str, queues: Iterable[str]) -> Command[str]:
+    """Be a consumer of a group in some queues; CorruptData if one of them is no stream."""
+    lua = script.load("join", keys.movable_clock)
+    head = lua.head(consumer=consumer, group=group)
+    return Command(script.evalsha(lua, key_list(keys), [*head, *queues]), to_text, lua)
 
 
 @dataclass(frozen=True, slots=True)

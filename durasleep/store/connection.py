@@ -14,6 +14,7 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -30,11 +31,12 @@ from redis.asyncio.sentinel import SentinelManagedConnection as AsyncSentinelCon
 from redis.asyncio.sentinel import SentinelManagedSSLConnection as AsyncSentinelSSLConnection
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.credentials import CredentialProvider
 from redis.retry import Retry
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
 from durasleep.errors import StoreError, StoreRefused, StoreUnavailable, UsageError
-from durasleep.store import sentinel
+from durasleep.store import foreign, sentinel
 from durasleep.store.deadline import Deadline
 from durasleep.store.local import PerThread
 from durasleep.store.script import Value
@@ -80,8 +82,9 @@ _NOT_OURS = {
     "parser_class",
     "cache",
     "cache_config",
-    "redis_connect_func",
 }
+
+_VALKEY = re.compile(r"^valkey(s?)(?=://|\+sentinel://)")  # other words for the same
 
 _pack_one = cast("Callable[[tuple[Value, ...]], bytes]", hiredis.pack_command)  # its stub says a tuple of one
 
@@ -97,6 +100,8 @@ _PASSING_ERRORS = (  # those of them whose code redis-py takes out of the text
 # Rights that are missing; of what a script does, Redis says so in a sentence of its own, another one since 8.
 _REFUSED = ("NOPERM", "NOAUTH", "WRONGPASS")
 _REFUSED_IN_SCRIPT = ("can't run this command", "ACL failure in script")
+# What a server says to whoever connects as we were told to: it does not pass by itself.
+_REFUSED_AT_CONNECTING = ("DENIED", "DB index is out of range", "invalid DB index")
 # Redis 6.2 puts the place in front of what failed in a script.
 _PLACE = re.compile(r"(?:ERR )?Error running script .*?(?:@user_script: ?\d+: -?)+(?=[A-Z]{2})", re.DOTALL)
 
@@ -136,6 +141,7 @@ class Connector:
         """From a URL or an existing client; UsageError for what is neither."""
         sentinels = None
         if isinstance(source, str):
+            source = _VALKEY.sub(r"redis\1", source)
             _check_secret(source)
             if sentinel.is_sentinel(source):
                 sentinels, source = sentinel.parse(source)
@@ -147,6 +153,11 @@ class Connector:
             pool = source.connection_pool
             if isinstance(pool, sentinel.AnySentinelPool):
                 sentinels = sentinel.of_pool(pool)
+                if pool.connection_class not in _TO_ASYNC | _TO_SYNC:
+                    raise UsageError(
+                        f"a client of Sentinel with connections of its own class, {pool.connection_class.__name__}, "
+                        "cannot be used: name the sentinels in a URL, redis+sentinel://..."
+                    )
         else:
             raise UsageError(f"a Redis URL or a redis-py client is needed, not {type(source).__name__}")
         arguments = {
@@ -154,9 +165,6 @@ class Connector:
             for name, value in pool.connection_kwargs.items()
             if name not in _NOT_OURS and not name.startswith(("maint_", "orig_", "oss_", "_"))
         }
-        arguments.setdefault("socket_connect_timeout", None)
-        if arguments["socket_connect_timeout"] is None:
-            arguments["socket_connect_timeout"] = CONNECT_TIMEOUT_S
         if sentinels is not None:
             arguments = {name: value for name, value in arguments.items() if name not in _FOUND}
         address = str(sentinels) if sentinels else _address(arguments)
@@ -164,58 +172,98 @@ class Connector:
 
     def open_async(self, name: str) -> RawConnection:
         """A connection for asyncio, not yet connected."""
-        connection_class = _translate(self.connection_class, _TO_ASYNC, ("FakeRedisConnection", "FakeConnection"))
-        arguments = self._arguments_for(connection_class, name)
+        if self._is_foreign(is_async=True):
+            return foreign.InThread(self._open_sync(name, None))
+        return self._open_async(name)
+
+    def open_sync(self, name: str, timeout_s: float) -> RawSyncConnection:
+        """A blocking connection, not yet connected, whose reads end after ``timeout_s``."""
+        if self._is_foreign(is_async=False):
+            return foreign.InLoop(self._open_async(name), timeout_s)
+        return self._open_sync(name, timeout_s)
+
+    def _is_foreign(self, *, is_async: bool) -> bool:
+        """Whether only connections of the other kind will do: by their class, or by what the application has added."""
+        if foreign.is_async(self.connection_class) is is_async:
+            return False
+        if self.connection_class not in (_TO_ASYNC if is_async else _TO_SYNC) and not _is_fake(self.connection_class):
+            return True
+        provider = self.arguments.get("credential_provider")
+        asked = getattr(provider, "get_credentials_async" if is_async else "get_credentials", None)
+        cannot_say = asked is None or getattr(asked, "__func__", None) is CredentialProvider.get_credentials
+        return (provider is not None and cannot_say) or self.arguments.get("redis_connect_func") is not None
+
+    def _open_async(self, name: str) -> RawConnection:
+        connection_class = _translate(self.connection_class, _TO_ASYNC, is_async=True)
 
         def open(**address: Any) -> RawConnection:
             # Deadlines are the link's: redis-py 8 would end a blocking read after 5 s by itself.
-            return connection_class(**arguments, **address, socket_timeout=None, retry=AsyncRetry(NoBackoff(), 0))
+            return self._make(connection_class, name, None, AsyncRetry(NoBackoff(), 0), address)
 
         if self.sentinels is None:
             return open()
         return sentinel.FoundConnection(self.sentinels, lambda host, port: open(host=host, port=port))
 
-    def open_sync(self, name: str, timeout_s: float) -> RawSyncConnection:
-        """A blocking connection, not yet connected, whose reads end after ``timeout_s``."""
-        connection_class = _translate(self.connection_class, _TO_SYNC, ("FakeAsyncRedisConnection",))
-        arguments = self._arguments_for(connection_class, name)
+    def _open_sync(self, name: str, timeout_s: float | None) -> RawSyncConnection:
+        connection_class = _translate(self.connection_class, _TO_SYNC, is_async=False)
 
         def open(**address: Any) -> RawSyncConnection:
-            return connection_class(**arguments, **address, socket_timeout=timeout_s, retry=Retry(NoBackoff(), 0))
+            return self._make(connection_class, name, timeout_s, Retry(NoBackoff(), 0), address)
 
         if self.sentinels is None:
             return open()
         return sentinel.FoundSyncConnection(self.sentinels, lambda host, port: open(host=host, port=port))
 
-    def _arguments_for(self, connection_class: type, name: str) -> dict[str, Any]:
+    def _make(
+        self, connection_class: type, name: str, timeout_s: float | None, retry: object, address: dict[str, Any]
+    ) -> Any:
+        """One of this class, with the application's arguments, and ours as far as the class takes them."""
         arguments = self.arguments
+        taken = _taken(connection_class)
         if connection_class is not self.connection_class:
-            known = {
-                parameter
-                for ancestor in connection_class.__mro__
-                if ancestor is not object
-                for parameter in inspect.signature(ancestor.__init__).parameters
-            }
-            arguments = {key: value for key, value in arguments.items() if key in known}
-        return {
-            **arguments,
+            arguments = {key: value for key, value in arguments.items() if key in taken}
+        ours = {
             "client_name": name,
             "decode_responses": False,
             "protocol": 2,
+            "socket_timeout": timeout_s,
+            "retry": retry,
+            "socket_connect_timeout": arguments.get("socket_connect_timeout") or CONNECT_TIMEOUT_S,
             # A socket of this machine knows no keep-alive.
             **({} if "path" in arguments else {"socket_keepalive": arguments.get("socket_keepalive", True)}),
         }
+        return connection_class(**{**arguments, **address, **{key: ours[key] for key in ours if key in taken}})
 
 
-def _translate(connection_class: type, table: dict[type, type], fakes: tuple[str, ...]) -> type:
+@cache
+def _taken(connection_class: type) -> frozenset[str]:
+    """The arguments a class of connections takes, its own and those it passes on."""
+    names: set[str] = set()
+    for ancestor in connection_class.__mro__:
+        init = ancestor.__dict__.get("__init__")
+        if init is None or ancestor is object:
+            continue
+        parameters = inspect.signature(init).parameters
+        names |= parameters.keys()
+        if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+            break
+    return frozenset(names)
+
+
+def _is_fake(connection_class: type) -> bool:
+    """Whether it is one of fakeredis: the same server, whatever the kind of the connection."""
+    return connection_class.__name__ in ("FakeRedisConnection", "FakeConnection", "FakeAsyncRedisConnection")
+
+
+def _translate(connection_class: type, table: dict[type, type], *, is_async: bool) -> type:
+    """The class of the other kind, if there is one; a class of an application is as it is."""
     if connection_class in table:
         return table[connection_class]
-    if connection_class.__name__ in fakes:  # fakeredis: the same server, the other kind of connection
+    if _is_fake(connection_class) and foreign.is_async(connection_class) is not is_async:
         import fakeredis._clients._async as fake_async
         import fakeredis._clients._sync as fake_sync
 
-        is_sync = connection_class.__name__ != "FakeAsyncRedisConnection"
-        return fake_async.FakeAsyncRedisConnection if is_sync else fake_sync.FakeRedisConnection
+        return fake_async.FakeAsyncRedisConnection if is_async else fake_sync.FakeRedisConnection
     return connection_class
 
 
@@ -411,7 +459,9 @@ def error_text(error: BaseException | str) -> str:
 
 def unavailable(connector: Connector, error: BaseException) -> StoreError:
     """The error for a connection that failed; a refused password is final, the rest may pass."""
-    if isinstance(error, redis_errors.AuthenticationError | redis_errors.NoPermissionError):
+    if isinstance(error, redis_errors.AuthenticationError | redis_errors.NoPermissionError) or str(error).startswith(
+        _REFUSED_AT_CONNECTING
+    ):
         return StoreRefused(f"Redis at {connector.address} refuses us: {error}")
     if isinstance(error, TimeoutError | redis_errors.TimeoutError | socket.timeout):
         return StoreUnavailable(f"Redis at {connector.address} does not answer")

@@ -107,7 +107,8 @@ LIMIT = {
     "waiters_bytes_max": 512,  # of the field that names who waits; of more there is a set
     "promise_waiters_max": 100_000,  # executions and inboxes that wait for one; they take some 8 MB then
     "inbox_entries_max": 1000,
-    "inbox_value_bytes_max": 65_536,  # larger results are read by their reader
+    "inbox_value_bytes_max": 16_384,  # larger results are read by their reader
+    "inbox_entry_bytes_max": 16_384,  # of ids and values: an inbox nobody reads has at most some 16 MiB
     "inbox_ttl_ms": 90_000,
     "recent_max": 1000,  # entries of `recent` and of `failed`, each of up to sixteen endings
     "begin_ms_min": 1000,  # what begins earlier in the life of its execution does not say when

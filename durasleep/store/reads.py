@@ -241,6 +241,19 @@ def read_beat(keys: Keyspace, consumer: str) -> Command[int | None]:
     )
 
 
+def read_last(stream: str) -> Command[str]:
+    """The id of the last entry of a stream, ``0-0`` if there is none: to be read from there on."""
+    return Command(
+        [b"XREVRANGE", stream.encode(), b"+", b"-", b"COUNT", b"1"], lambda rows: to_text(rows[0][0]) if rows else "0-0"
+    )
+
+
+def instant_of(entry: bytes) -> tuple[int, int]:
+    """The id of a stream entry, to be compared."""
+    ms, _, number = entry.partition(b"-")
+    return int(ms), int(number)
+
+
 def now_ms(keys: Keyspace) -> Plan[int]:
     """The server's clock, as the scripts see it."""
     ask: list[Call] = [Command([b"TIME"], lambda time: int(time[0]) * 1000 + int(time[1]) // 1000)]

@@ -40,14 +40,17 @@ def greet(keys: Keyspace) -> Asking:
     may not use it at all.
     """
     meta = meta_key(keys.namespace).encode()
-    replies = yield [
-        [b"HSETNX", meta, b"schema", b"%d" % SCHEMA_VERSION],
-        [b"HSETNX", meta, b"partitions", b"1"],
-        [b"HMGET", meta, *_FIELDS],
-    ]
-    found = replies[-1]
-    if isinstance(found, Exception):
-        raise refusal(found) or StoreError(f"Redis refuses us: {found}")
+    look = [b"HMGET", meta, *_FIELDS]
+    [found] = yield [look]
+    if isinstance(found, list) and None in found[:2]:  # else nothing is written: it may be full, or read only
+        *made, found = yield [
+            [b"HSETNX", meta, b"schema", b"%d" % SCHEMA_VERSION],
+            [b"HSETNX", meta, b"partitions", b"1"],
+            look,
+        ]
+        for reply in made:
+            _check_reply(reply)
+    _check_reply(found)
     if not isinstance(found, list):
         raise StoreError("what answers there does not behave like Redis")
     values = cast("list[bytes | None]", found)
@@ -55,6 +58,11 @@ def greet(keys: Keyspace) -> Asking:
         yield from _move(keys, meta)
         values[0] = b"%d" % SCHEMA_VERSION
     check(keys.namespace, values)
+
+
+def _check_reply(reply: Reply) -> None:
+    if isinstance(reply, Exception):
+        raise refusal(reply) or StoreError(f"Redis refuses us: {reply}")
 
 
 def check(namespace: str, values: list[Any]) -> None:

@@ -19,7 +19,10 @@ from pathlib import Path
 
 from durasleep.store.keys import DEFAULT, KEY_NAMES, KIND, LIMIT, PLACE, STATE, F, S, W
 
-NAMES = ("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule", "load", "check", "take")
+NAMES = (
+    *("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule", "load", "check"),
+    *("join", "take"),
+)
 
 _INCLUDE = re.compile(r"^ *-- @include (\w+)\n", re.MULTILINE)
 _LITERAL = re.compile(r"\b(F|S|W|STATE|PLACE|KIND|LIMIT|DEFAULT)\.(\w+)")

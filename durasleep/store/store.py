@@ -7,11 +7,12 @@ import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from durasleep.errors import (
+    NotReplicated,
     StoreError,
     StoreUnavailable,
     UnsupportedServer,
@@ -23,9 +24,10 @@ from durasleep.store import batch, reads, schema
 from durasleep.store.batch import Batcher
 from durasleep.store.clock import Clock
 from durasleep.store.commands import Call, Command, Item
-from durasleep.store.connection import Connector, Link, Reply, SyncLink
+from durasleep.store.connection import Connector, Link, Reply, SyncLink, refusal
 from durasleep.store.keys import Keyspace
 from durasleep.store.outage import Outage
+from durasleep.store.portion import Portion
 from durasleep.store.reads import Loaded, Plan
 
 T = TypeVar("T")
@@ -46,19 +48,13 @@ def _check_server(info: Any) -> None:
             raise UnsupportedServer(f"this server speaks Redis {found}; durasleep needs 6.2 or newer (or Valkey)")
 
 
-def _next_of(greeting: schema.Asking, replies: list[Reply]) -> list[list[bytes]]:
-    """What it asks next; nothing at its end."""
-    try:
-        return greeting.send(replies)
-    except StopIteration:
-        return []
-
-
 def _check_confirms(replies: list[Any]) -> None:
-    """UnsupportedServer if this one can never confirm what it is asked to."""
+    """UnsupportedServer if this one can never confirm what it is asked to, StoreUnavailable if it cannot now."""
     for reply in replies:
         if isinstance(reply, Exception):
-            raise UnsupportedServer(f"this server cannot confirm writes as the settings ask: {reply}")
+            if "replica" in str(reply):
+                raise StoreUnavailable(f"Redis cannot serve us now: {reply}")
+            raise refusal(reply) or UnsupportedServer(f"this server cannot confirm writes as the settings ask: {reply}")
 
 
 def _keyspace(namespace: str, settings: Settings) -> Keyspace:
@@ -154,9 +150,10 @@ class Store:
             try:
                 _check_server(*await link.exchange([_INFO]))
                 greeting = schema.greet(self._keys)
-                commands = next(greeting)
-                while commands:
-                    commands = _next_of(greeting, await link.exchange(commands))
+                with suppress(StopIteration):
+                    commands = next(greeting)
+                    while True:
+                        commands = greeting.send(await link.exchange(commands))
                 if confirmation := batch.confirmation(self.settings):
                     _check_confirms(await link.exchange(confirmation))
             finally:
@@ -183,6 +180,17 @@ class Store:
     def ask(self, calls: Sequence[Call]) -> asyncio.Future[list[Any]]:
         """The answers to several calls, in order; see ``Batcher.ask``."""
         return self._batcher.ask(calls)
+
+    async def ask_once(self, calls: Sequence[Call]) -> list[Any]:
+        """The answers to several calls over a connection of its own, none repeated, confirmed as the settings ask."""
+        link = self.link()
+        try:
+            answers = await batch.ask_once(link, calls, self.settings)
+            if confirmation := batch.confirmation(self.settings):
+                batch.check_confirmed(await link.exchange(confirmation), self.settings)
+            return answers
+        finally:
+            await link.close()
 
     async def load(self, id: PromiseId) -> Loaded | None:
         """See ``reads.load``."""
@@ -265,9 +273,10 @@ class SyncStore:
         if not self._greeted:
             _check_server(*self._link.exchange([_INFO]))
             greeting = schema.greet(self._keys)
-            commands = next(greeting)
-            while commands:
-                commands = _next_of(greeting, self._link.exchange(commands))
+            with suppress(StopIteration):
+                commands = next(greeting)
+                while True:
+                    commands = greeting.send(self._link.exchange(commands))
             if self._confirmation:
                 _check_confirms(self._link.exchange(self._confirmation))
             self._greeted = True
@@ -299,15 +308,23 @@ class SyncStore:
         delay_s = batch.RETRY_FIRST_S
         answers: list[Any] = [None] * len(calls)
         left = list(range(len(calls)))
+        portion = Portion(len(calls))
         while True:
+            now, later = left[: portion.now], left[portion.now :]
             try:
-                left, problem = self._once(calls, left, answers)
+                again, problem = self._once(calls, now, answers)
+                left = again + later
                 if not left:
                     return answers
-                if problem is None:
+                if problem is None:  # a part of them, and the patience is for each
+                    portion.grow()
+                    give_up_at, delay_s = time.monotonic() + self._patience_s, batch.RETRY_FIRST_S
                     continue
+            except NotReplicated as error:
+                problem = error
             except StoreUnavailable as error:
                 problem = error
+                portion.halve(len(now))
             if time.monotonic() + delay_s > give_up_at:
                 raise problem
             time.sleep(delay_s)

@@ -58,10 +58,8 @@ class Firer:
             self._last_wake = last_wake
             self.hint(due_ms)
 
-    async def join(self) -> None:
+    def join(self, believed: int | None) -> None:
         """Begin with what the others believe of the clock, if they do not believe the server."""
-        keys = self._store.keys()
-        believed = await self._store.call(commands.read_number(keys.clock_held))
         if believed is not None and self._settings.clock_ahead_max_s != math.inf:
             self._store.clock.begin(believed)
 

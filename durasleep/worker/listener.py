@@ -5,6 +5,7 @@ An execution that is offered here is loaded before it begins, and what it commit
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +13,9 @@ from durasleep.errors import StoreError
 from durasleep.model import PromiseId
 from durasleep.settings import Settings
 from durasleep.store.commands import Lease
-from durasleep.store.connection import Link
+from durasleep.store.connection import Link, refusal
 from durasleep.store.keys import Keyspace
+from durasleep.store.reads import instant_of
 
 
 class Listener:
@@ -45,22 +47,24 @@ class Listener:
         self._on_offer = on_offer
         self._on_gap = on_gap
         self._last = {self._wake: b"0-0", self._inbox: b"0-0"}
+        self._look_at = 0.0
 
     async def close(self) -> None:
         await self._link.close()
 
     async def once(self) -> int:
         """One blocking read; answers how many hints came."""
-        if not self._link.connected:
-            await self._begin()
         block_s = self._settings.read_block_s
+        if not self._link.connected or time.monotonic() > self._look_at:
+            await self._look()
+            self._look_at = time.monotonic() + block_s
         block = [b"BLOCK", b"%d" % (block_s * 1000), b"COUNT", b"256"]
         [found] = await self._link.exchange(
             [[b"XREAD", *block, b"STREAMS", *self._last.keys(), *self._last.values()]], block_s=block_s
         )
         if isinstance(found, Exception):
             await self._link.close()
-            raise StoreError(f"the inbox cannot be read: {found}")
+            raise refusal(found) or StoreError(f"the inbox cannot be read: {found}")
         heard = 0
         for stream, rows in found or ():
             for entry, fields in rows:
@@ -72,19 +76,24 @@ class Listener:
         while True:
             await self.once()
 
-    async def _begin(self) -> None:
+    async def _look(self) -> None:
         """On a new connection: what came before is a gap, what comes next is read from the streams' own ends.
 
-        An id from before the connection may be ahead of a server that was restored: its reader would be deaf.
+        So it is where a stream ends before what was read of it: it was made anew after the server's clock was set back,
+        and its reader would be deaf.
         """
+        is_new = not self._link.connected
         replies = await self._link.exchange(
             [[b"XREVRANGE", stream, b"+", b"-", b"COUNT", b"1"] for stream in self._last]
         )
+        ends: dict[bytes, bytes] = {}
         for stream, rows in zip(self._last, replies, strict=True):
             if isinstance(rows, Exception):
-                raise StoreError(f"{stream.decode()} cannot be read: {rows}")
-            self._last[stream] = rows[0][0] if rows else b"0-0"
-        self._on_gap()
+                raise refusal(rows) or StoreError(f"{stream.decode()} cannot be read: {rows}")
+            ends[stream] = rows[0][0] if rows else b"0-0"
+        if is_new or any(instant_of(end) < instant_of(self._last[stream]) for stream, end in ends.items()):
+            self._last = ends
+            self._on_gap()
 
     def _hear(self, stream: bytes, entry: bytes, fields: list[Any]) -> None:
         self._last[stream] = entry

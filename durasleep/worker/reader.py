@@ -8,17 +8,17 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import redis.exceptions as redis_errors
-
-from durasleep.errors import CorruptData, StoreError
+from durasleep.errors import StoreError, StoreUnavailable
 from durasleep.model import PromiseId
 from durasleep.settings import Settings
-from durasleep.store import script
-from durasleep.store.batch import is_unknown_script
+from durasleep.store import commands, script
+from durasleep.store.batch import ask_once, is_unknown_script
 from durasleep.store.clock import monotonic_us
 from durasleep.store.commands import Lease, key_list, pairs, to_text
-from durasleep.store.connection import Link, Reply
+from durasleep.store.connection import Link, Reply, refusal
 from durasleep.store.keys import Keyspace
+from durasleep.store.portion import Portion
+from durasleep.store.reads import value_of
 from durasleep.store.script import Value
 
 logger = logging.getLogger("durasleep")
@@ -41,6 +41,7 @@ class Reader:
         self._settings = settings
         self._own = f"{group}/{consumer.partition('/')[0]}"
         self._queues = {keys.queue(queue).encode(): queue for queue in (group, self._own)}
+        self._portion = Portion(settings.read_own_max)
         self._has_backlog = False
         """Whether there has just been all that was asked for, and so may be more."""
         self._is_own_turn = False
@@ -48,20 +49,10 @@ class Reader:
         self._is_asking = False
 
     async def join(self) -> None:
-        """Be a consumer of the group, made at 0: acknowledging deletes, so what is in a stream is unfinished."""
-        group, consumer = self._group.encode(), self._consumer.encode()
-        for stream in self._queues:
-            replies = await self._link.exchange(
-                [
-                    [b"XGROUP", b"CREATE", stream, group, b"0", b"MKSTREAM"],
-                    [b"XGROUP", b"CREATECONSUMER", stream, group, consumer],
-                ]
-            )
-            for reply in replies:
-                if isinstance(reply, redis_errors.ResponseError) and str(reply).startswith("WRONGTYPE"):
-                    raise CorruptData(f"{stream.decode()} is not a stream: {reply}")
-                if isinstance(reply, Exception) and not str(reply).startswith("BUSYGROUP"):
-                    raise StoreError(f"the group cannot be joined: {reply}")
+        """Be a consumer of the group."""
+        join = commands.join(self._keys, self._consumer, self._group, self._queues.values())
+        [answer] = await ask_once(self._link, [join], self._settings)
+        value_of(answer)
 
     async def close(self) -> None:
         await self._link.close()
@@ -93,6 +84,7 @@ class Reader:
 
     async def _take(self, free: int) -> list[Lease]:
         """What is there now: half of it at most for this worker alone, all else of the group's stream."""
+        free = min(free, self._portion.now)
         shares = [(self._own, max(1, free // 2)), (self._group, free)]
         if free == 1:
             self._is_own_turn = not self._is_own_turn
@@ -101,9 +93,9 @@ class Reader:
         head = lua.head(consumer=self._consumer, group=self._group, free=str(free))
         asked = [value for queue, share in shares for value in (queue, str(share))]
         command = script.evalsha(lua, key_list(self._keys), [*head, *asked])
-        found = await self._ask(command)
+        found = await self._ask(command, free)
         if is_unknown_script(found):
-            found = await self._ask(script.as_eval(lua, command))
+            found = await self._ask(script.as_eval(lua, command), free)
         rows: list[Any] = found or []
         leases = [
             _lease(to_text(queue), entry, fields, is_new=True)
@@ -115,6 +107,7 @@ class Reader:
 
     async def _read(self, count: int, *, start: bytes = b">", block_s: float = 0.0) -> list[Lease]:
         """So many of each stream."""
+        count = min(count, self._portion.now)
         block = [b"BLOCK", b"%d" % (block_s * 1000)] if block_s else []
         found = await self._ask(
             [
@@ -129,6 +122,7 @@ class Reader:
                 *self._queues,
                 *([start] * len(self._queues)),
             ],
+            count,
             block_s,
         )
         is_new = start == b">"
@@ -138,12 +132,18 @@ class Reader:
             _lease(self._queues[stream], entry, fields, is_new) for stream, entries in rows for entry, fields in entries
         ]
 
-    async def _ask(self, command: Sequence[Value], block_s: float = 0.0) -> Reply:
+    async def _ask(self, command: Sequence[Value], count: int, block_s: float = 0.0) -> Reply:
+        """Ask for so many; fewer next time, if the connection was lost over it."""
         self._asked_us, self._is_asking = monotonic_us(), True
-        [found] = await self._link.exchange([command], block_s=block_s)
+        try:
+            [found] = await self._link.exchange([command], block_s=block_s)
+        except StoreUnavailable:
+            self._portion.halve(count)
+            raise
         if isinstance(found, Exception) and not is_unknown_script(found):
             await self._link.close()  # the next read joins anew: most likely the stream or the group is gone
-            raise StoreError(f"the stream is gone or not served now: {found}")
+            raise refusal(found) or StoreError(f"the stream is gone or not served now: {found}")
+        self._portion.grow()
         self._is_asking = False  # what fails is asked for again, before anything else
         return found
 

@@ -15,12 +15,20 @@ from typing import Any, TypeVarTuple
 
 from durasleep import telemetry
 from durasleep.codec import Codec
-from durasleep.errors import DurasleepError, SchemaMismatch, StoreUnavailable, ThreadsLost, UnsupportedServer
+from durasleep.errors import (
+    DurasleepError,
+    SchemaMismatch,
+    StoreRefused,
+    StoreUnavailable,
+    ThreadsLost,
+    UnsupportedServer,
+)
 from durasleep.model import check_name
 from durasleep.runtime.definition import Registry
 from durasleep.runtime.waits import Wait
 from durasleep.settings import Settings
-from durasleep.store import commands, doctor
+from durasleep.store import commands, doctor, reads
+from durasleep.store.batch import RETRY_FIRST_S, RETRY_MAX_S
 from durasleep.store.commands import Beat, Command, Fired, Lease
 from durasleep.store.connection import Connector
 from durasleep.store.outage import Outage
@@ -171,10 +179,10 @@ class Worker:
         self._stop_asked.set()
 
     async def run(self) -> None:
-        """Serve until ``stop``; StoreUnavailable if Redis cannot be reached at the start.
+        """Serve until ``stop``; a Redis that cannot serve it now is waited for, at the start too.
 
-        SchemaMismatch if the namespace is not for this version, or is not any more; ThreadsLost if it has left by
-        itself: all its threads are held by functions nobody waits for any more.
+        StoreRefused, UnsupportedServer or SchemaMismatch if this Redis will not serve it as it is, or any more;
+        ThreadsLost if it has left by itself: all its threads are held by functions nobody waits for any more.
         """
         async with self._lifespan():
             telemetry.be_heard()
@@ -210,7 +218,7 @@ class Worker:
             client_id=lambda: heartbeat.client_id,
         )
         try:
-            has_joined = await self._unless_stopped(self._join(heartbeat))
+            has_joined = await self._unless_stopped(self._join_in_time(heartbeat))
         except BaseException:
             heartbeat.stop()
             await self._close()
@@ -248,10 +256,28 @@ class Worker:
             await asyncio.gather(*loops, return_exceptions=True)
             await self._leave(heartbeat)
 
+    async def _join_in_time(self, heartbeat: Heartbeat) -> None:
+        """Join; what Redis cannot do now is waited for. What does not pass by itself is an error at once."""
+        outage, delay_s = self._store.outage, RETRY_FIRST_S
+        while True:
+            try:
+                await self._join(heartbeat)
+            except StoreUnavailable as error:
+                outage.say(error)
+            else:
+                outage.end()
+                return
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, RETRY_MAX_S)
+
     async def _join(self, heartbeat: Heartbeat) -> None:
         await self._store.open()
-        await self._check_eviction()
-        await self._firer.join()
+        keys = self._store.keys()
+        info, believed = await self._store.ask_once(
+            [Command([b"INFO", b"memory"], bytes), commands.read_number(keys.clock_held)]
+        )
+        self._check_eviction(info)
+        self._firer.join(reads.value_of(believed))
         await self._reader.join()
         await asyncio.wrap_future(heartbeat.start())
 
@@ -270,14 +296,12 @@ class Worker:
                 task.cancel()
             await asyncio.gather(working, stopped, return_exceptions=True)
 
-    async def _check_eviction(self) -> None:
+    def _check_eviction(self, info: bytes | DurasleepError) -> None:
         """UnsupportedServer where what sleeps here could vanish."""
-        try:
-            policy = doctor.eviction(await self._store.call(Command([b"INFO", b"memory"], bytes)))
-        except StoreUnavailable:
-            raise
-        except DurasleepError:  # fakeredis has no INFO, an ACL may forbid it
-            return
+        if isinstance(info, StoreUnavailable):
+            raise info
+        # fakeredis has no INFO, an ACL may forbid it
+        policy = "" if isinstance(info, DurasleepError) else doctor.eviction(info)
         if policy and not self._settings.accept_eviction:
             raise UnsupportedServer(
                 f"this Redis may drop sleeping workflows when it is full (maxmemory-policy {policy}): "
@@ -391,7 +415,7 @@ async def _keep_going(name: str, run: Callable[[], Awaitable[None]], outage: Out
     while True:
         try:
             await run()
-        except StoreUnavailable as error:
+        except (StoreUnavailable, StoreRefused) as error:
             outage.say(error)
         except DurasleepError as error:
             logger.error("%s: %s", name, error)

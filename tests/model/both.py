@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, Literal, TypeVar, cast
 
+import msgspec
+
 from durasleep import errors
 from durasleep.model import Due, Entry, Number, PromiseId, State, Transaction
 from durasleep.settings import DEFAULTS
@@ -103,8 +105,9 @@ class Both:
         self._batch(lambda: Scripts(self.model).create(items), calls, _created)
 
     def _create(self, item: Create) -> Item[commands.Created]:
-        if item.kind is None:
-            return commands.attach(self.keys, PromiseId(item.id), inbox=item.inbox)
+        if item.kind is None:  # by themselves they go another way, on which they may free
+            attach = commands.attach(self.keys, PromiseId(item.id), inbox=item.inbox)
+            return msgspec.structs.replace(attach, route=commands.route("create", self.keys, ("",)))
         return commands.create(
             self.keys,
             PromiseId(item.id),

@@ -135,6 +135,32 @@ async def test_a_client_hears_at_once_however_many_others_have_come_and_gone(
             assert await waiting == "through gate"
 
 
+@pytest.mark.parametrize("limit", [0, 0.0, timedelta(0), 1e-9, -1])
+async def test_no_time_to_wait_means_to_look_once(
+    app: Durasleep, new_app: NewApp, real_server: Server, namespace: str, limit: float | timedelta
+) -> None:
+    await app.promises.create("pending")
+    await app.promises.create("done")
+    await app.promises.resolve("done", 7)
+
+    def look(sync: SyncClient) -> None:
+        assert sync.get("done").result(timeout=limit) == 7
+        with pytest.raises(WaitTimeout):
+            sync.get("pending").result(timeout=limit)
+        with pytest.raises(NotFound):
+            sync.get("nothing").result(timeout=limit)
+
+    for client in (app, new_app()):
+        assert await client.get("done").result(timeout=limit) == 7
+        with pytest.raises(WaitTimeout):
+            await client.get("pending").result(timeout=limit)
+        with pytest.raises(NotFound):
+            await client.get("nothing").result(timeout=limit)
+    with SyncClient(real_server.url, namespace=namespace) as sync:
+        await asyncio.to_thread(look, sync)
+    await app.promises.cancel("pending")
+
+
 async def test_what_was_raised_there_is_raised_here(app: Durasleep) -> None:
     async with serving(app):
         with pytest.raises(ValueError, match="no such luck"):

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
 
+import durasleep
 from durasleep import Durasleep
 from durasleep.client import store_of
 from durasleep.devserver import DevServer
-from durasleep.errors import StoreRefused, UnsupportedServer
+from durasleep.errors import NotReplicated, StoreRefused, UnsupportedServer
+from durasleep.model import PromiseId, State
 from durasleep.settings import DEFAULTS
-from durasleep.store import doctor
+from durasleep.store import commands, doctor
+from durasleep.store.connection import Connector, Link
 from durasleep.store.doctor import Diagnosis, Facts, Level, diagnose
 from durasleep.store.keys import Keyspace
 from durasleep.store.script import NAMES, load
-from durasleep.sync import Client
+from durasleep.store.store import Store
+from durasleep.sync import Client as SyncClient
 from tests.servers import ACL, MakeServer, Server, limit
 from tests.service.fixtures import NewApp
-from tests.service.functions import double, sleeping_workflow, waiting
+from tests.service.functions import double, gathering, sleeping_workflow, waiting
 from tests.service.workers import eventually, serving, until
 
 
@@ -211,7 +219,7 @@ async def test_a_fact_that_cannot_be_seen_hides_no_other(app: Durasleep, raw: tu
 
 
 def test_the_client_without_asyncio_says_the_same(app: Durasleep, real_server: Server) -> None:
-    with Client(real_server.url, namespace=app.namespace) as client:
+    with SyncClient(real_server.url, namespace=app.namespace) as client:
         handle = client.rpc("a", double, 1)
         assert "workers" in [one.subject for one in client.diagnose()]
         handle.cancel(force=True)
@@ -266,17 +274,108 @@ async def test_a_right_that_is_missing_is_named(
         await app.rpc("a", double, 1, delay=60)
 
 
-def test_every_command_of_the_scripts_is_among_the_rights() -> None:
-    named = {right[0] for right in doctor.RIGHTS}
+BY_REDIS_PY = {"select", "client|setname"}  # as it connects
+BY_PIPELINES = {"script|load", "multi", "exec"}
+SENT_IN_VAIN = {"client|setinfo"}  # by redis-py, who goes on without
+ASKED_IF_ALLOWED = {"acl|whoami", "acl|dryrun", "config|get"}  # by the doctor, who goes on without
+FOR_TESTS = {"testing.py"}  # these modules flush a namespace of their own, or move its clock
+
+
+def words_of_package() -> set[str]:
+    """Whatever in the package looks like a command, or a command and its part, of Redis."""
+    words: set[str] = set()
+    for path in Path(durasleep.__file__).parent.rglob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text())) if path.name not in FOR_TESTS else ()
+        for node in nodes:
+            if isinstance(node, ast.List | ast.Tuple):
+                literals = [element.value for element in node.elts[:2] if isinstance(element, ast.Constant)]
+                words |= _joined([word.decode() for word in literals if isinstance(word, bytes)])
     for name in NAMES:
         text = re.sub(r"--.*", "", load(name).source.decode())
-        called = set(re.findall(r"redis\.p?call(?:\(\s*|, )'(\w+)'", text)) | set(
-            re.findall(r"in_chunks\(\w+,\s*'(\w+)'", text)
-        )
-        assert called <= named, name
+        words |= {word.lower() for word in re.findall(r"'([A-Z]+)'", text)}
+        words |= {f"{first}|{second}".lower() for first, second in re.findall(r"'([A-Z]+)', '([A-Z]+)'", text)}
+    return words
 
 
-def test_the_example_names_every_right_that_the_doctor_looks_for() -> None:
-    given = set(re.findall(r"\+([a-z]+(?:\|[a-z]+)?)", ACL.read_text()))
-    for right in doctor.RIGHTS:
-        assert {right[0].lower(), "|".join(right[:2]).lower()} & given, right[0]
+def _joined(words: list[str]) -> set[str]:
+    return {"|".join(words[:count]).lower() for count in range(1, len(words) + 1)}
+
+
+async def commands_of(client: Any) -> set[str]:
+    """Of a server, as a rule of its ACL names them."""
+    link = Link(Connector.of(client), "test", 5.0)
+    [entries] = await link.exchange([[b"COMMAND"]])
+    await link.close()
+    if len(entries[0]) < 10:
+        pytest.skip("Redis 6 does not tell the parts of its commands")
+    return {part[0].decode() for name, *_, parts in entries for part in parts or [[name]]}
+
+
+async def test_the_example_grants_what_is_sent_or_used_in_a_script_and_nothing_else(admin: Any) -> None:
+    granted = set(re.findall(r"\+([a-z]+(?:\|[a-z]+)?)", ACL.read_text()))
+    known = await commands_of(admin)
+    assert {"xgroup|create", "xinfo|groups", "hset"} <= known
+    used = words_of_package() & known - ASKED_IF_ALLOWED | BY_REDIS_PY | BY_PIPELINES
+    assert granted & known == used
+    assert granted - known <= {"waitaof"}
+    named = {word for right in doctor.RIGHTS for word in _joined(list(right[:2]))}
+    assert granted - {"wait", "waitaof"} - BY_PIPELINES - BY_REDIS_PY <= named
+
+
+async def test_with_the_rights_of_the_example_nothing_that_is_sent_is_refused(
+    new_app: NewApp, own_server: DevServer, admin: Any, namespace: str
+) -> None:
+    """Every verb there is, by both clients; a call in a pipeline, and confirmed writes."""
+    waits_for_disk = "waitaof" in await commands_of(admin)
+    url = limit(own_server.url, namespace, *(["+waitaof"] if waits_for_disk else []))
+    app, keys = new_app(url), Keyspace(namespace)
+    hasty = replace(DEFAULTS, min_replicas=1, confirm_timeout_s=0.01)
+    async with serving(app), Redis.from_url(url) as own:
+        pipeline = own.pipeline(transaction=True)
+        await app.rpc("piped", double, 1, pipeline=pipeline)
+        await pipeline.execute()
+        assert await app.get("piped") == 2
+        await app.schedule("daily", "0 3 * * *", double, 1)
+        assert await app.gather(await app.rpc_many(double, [(f"d-{n}", n) for n in range(50)])) == [
+            2 * n for n in range(50)
+        ]
+        assert await (await app.rpc("family", gathering, 20)) == [2 * n for n in range(20)]
+        pending = await app.promises.create("pending", timeout=3600)
+        await app.reschedule("pending", 7200)
+        held = await app.rpc("held", sleeping_workflow, 3600)
+        await until(app, "held", "suspended")
+        await app.halt("held")
+        await app.resume("held")
+        await until(app, "held", "suspended")
+        await app.tree("held")
+        await app.export("held")
+        await app.timers()
+        await app.search(status=["queued", "running", "suspended", "delayed", "halted", "done"])
+        await app.workers()
+        await app.fsck(repair=True)
+        await app.forget("nothing")
+        await app.release_clock()
+        await app.unschedule("daily")
+        await app.cancel(held.id, force=True)
+        await app.promises.cancel(pending.id)
+        store = Store(Connector.of(url), namespace=namespace, settings=hasty, patience_s=0.1)
+        with pytest.raises(NotReplicated):
+            await store.call(commands.settle(keys, PromiseId("piped"), State.RESOLVED, b""))
+        await store.aclose()
+        if waits_for_disk:
+            assert await (await app.rpc("on disk", double, 1, fsync=True)) == 2
+        await asyncio.to_thread(_use_sync_client, url, namespace)
+    assert {entry["object"] for entry in await admin.acl_log()} <= SENT_IN_VAIN
+
+
+def _use_sync_client(url: str, namespace: str) -> None:
+    with SyncClient(url, namespace=namespace) as client:
+        assert client.rpc("sync", double, 2).result(timeout=20) == 4
+        client.describe("sync")
+
+
+async def test_a_refusal_is_seen_by_the_test_of_refusals(own_server: DevServer, admin: Any, namespace: str) -> None:
+    async with Redis.from_url(limit(own_server.url, namespace, "-ping")) as client:
+        with pytest.raises(NoPermissionError):
+            await client.ping()
+    assert {entry["object"] for entry in await admin.acl_log()} - SENT_IN_VAIN == {"ping"}

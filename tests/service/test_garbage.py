@@ -197,7 +197,7 @@ async def test_keys_of_another_type_are_named_and_others_are_served(
     client.set(keys.queue("broken"), "a string")
     with pytest.raises(CorruptData, match="queue:broken holds a string"):
         await app.rpc("x", double, 1, target="broken")
-    with pytest.raises(CorruptData, match="queue:broken is not a stream"):
+    with pytest.raises(CorruptData, match="queue:broken holds a string, not a stream"):
         await new_app(group="broken").worker().run()
     async with serving(app):
         await _goes_on(app, effects)

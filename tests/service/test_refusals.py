@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from durasleep.client import store_of
 from durasleep.devserver import DevServer
 from durasleep.errors import StoreFull
 from durasleep.model import Number, Op, Outcome, PromiseId, StartChild, StartTimer, State, StepResult, Transaction
+from scripts.breaking.proxy import Proxy
 from tests.servers import MakeServer, Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, nap, passage
@@ -221,3 +223,138 @@ async def test_a_redis_that_is_busy_with_a_script_is_waited_for(
         said=lambda: "BUSY" in caplog.text and "this worker waits" in caplog.text,
         end=end,
     )
+
+
+# -- at the start
+
+
+async def test_a_worker_that_starts_on_a_full_redis_finishes_what_is_there(
+    new_app: NewApp, own_server: DevServer, admin: Any, effects: Effects
+) -> None:
+    """As after a deploy: the workers that filled it have left, and the new ones have other names."""
+    app = new_app(own_server.url)
+    async with serving(app, "old"):
+        sleepers = [await app.rpc(f"s-{n}", nap, effects.path, 1) for n in range(SLEEPERS)]
+        for sleeper in sleepers:
+            await until(app, sleeper.id, "suspended")
+    steps = [await app.rpc(f"p-{n}", passage, effects.path) for n in range(SLEEPERS)]
+    await admin.config_set("maxmemory", 1)
+    async with serving(app, "new"):
+        effects.open("gate")
+        for handle in (*sleepers, *steps):
+            await until(app, handle.id, "done")
+    assert all(effects.count(f"s-{n} gets up") == 1 == effects.count(f"p-{n} goes") for n in range(SLEEPERS))
+
+
+async def _fill(admin: Any) -> None:
+    await admin.config_set("maxmemory", 1)
+
+
+async def _empty(admin: Any) -> None:
+    await admin.config_set("maxmemory", 0)
+
+
+async def _demote(admin: Any) -> None:
+    await admin.execute_command("REPLICAOF", "127.0.0.1", "1")
+
+
+async def _promote(admin: Any) -> None:
+    await admin.execute_command("REPLICAOF", "NO", "ONE")
+
+
+async def _make_busy(admin: Any) -> None:
+    await admin.config_set("lua-time-limit", 50)
+    port = admin.connection_pool.connection_kwargs["port"]
+    culprit: Any = Redis(port=port, username="admin", password="")
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(culprit.eval("while true do end", 0), 0.2)
+    await culprit.aclose()
+
+
+async def _end_script(admin: Any) -> None:
+    await admin.script_kill()
+
+
+@pytest.mark.parametrize(
+    ("is_known", "begin", "end", "said"),
+    [
+        (False, _fill, _empty, "maxmemory"),
+        (False, _demote, _promote, "read only replica"),
+        (True, _demote, _promote, "read only replica"),
+        (False, _make_busy, _end_script, "BUSY"),
+        (True, _make_busy, _end_script, "BUSY"),
+    ],
+    ids=["full", "a replica that knows nothing", "a replica", "busy and new", "busy"],
+)
+async def test_a_worker_waits_at_the_start_for_what_redis_cannot_do_now(
+    new_app: NewApp,
+    own_server: DevServer,
+    admin: Any,
+    caplog: pytest.LogCaptureFixture,
+    begin: Callable[[Any], Awaitable[None]],
+    end: Callable[[Any], Awaitable[None]],
+    said: str,
+    is_known: bool,
+) -> None:
+    app = new_app(own_server.url)
+    if is_known:
+        await store_of(app)
+    await begin(admin)
+    worker, told_to_stop = app.worker(name="w1"), app.worker(name="w2")
+    running, leaving = asyncio.create_task(worker.run()), asyncio.create_task(told_to_stop.run())
+    try:
+        await eventually(lambda: caplog.text.count("this worker waits") == 2, "both to say why they wait")
+        assert said in caplog.text
+        told_to_stop.stop()
+        await asyncio.wait_for(leaving, 10)
+        assert not worker.ready.is_set()
+    finally:
+        await end(admin)
+    await asyncio.wait_for(worker.ready.wait(), 20)
+    assert await (await app.rpc("a", double, 1)) == 2
+    worker.abort()
+    await running
+
+
+async def test_a_client_of_a_replica_hears_what_it_is(new_app: NewApp, own_server: DevServer, admin: Any) -> None:
+    await _demote(admin)
+    with pytest.raises(StoreUnavailable, match="read only replica"):
+        await new_app(own_server.url).rpc("a", double, 1)
+
+
+async def test_a_right_that_is_refused_at_the_start_ends_a_worker_at_once(
+    new_app: NewApp, own_server: DevServer, admin: Any
+) -> None:
+    for command in ("hmget", "get", "xgroup", "evalsha", "zadd"):
+        await admin.execute_command("ACL", "SETUSER", "default", f"-{command}")
+        with pytest.raises(StoreRefused):
+            await asyncio.wait_for(new_app(own_server.url).worker().run(), 10)
+        await admin.execute_command("ACL", "SETUSER", "default", "+@all")
+    await admin.execute_command("ACL", "SETUSER", "default", "-info")  # what it would say is not needed
+    async with serving(app := new_app(own_server.url)):
+        assert await (await app.rpc("a", double, 1)) == 2
+
+
+async def test_a_worker_begins_when_its_redis_does_and_when_connections_last(
+    new_app: NewApp, own_server: DevServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy = Proxy()
+    await proxy.start(own_server.port)
+    own_server.kill()
+    app = new_app(f"redis://127.0.0.1:{proxy.port}")
+    worker = app.worker(name="w1")
+    running = asyncio.create_task(worker.run())
+    try:
+        await eventually(lambda: "this worker waits" in caplog.text, "the worker to say why it waits")
+        own_server.start()
+        for _ in range(200):
+            proxy.cut()
+            await asyncio.sleep(0.002)
+        await asyncio.wait_for(worker.ready.wait(), 20)
+        assert "Redis serves this worker again" in caplog.text
+        assert await (await app.rpc("a", double, 1)) == 2
+    finally:
+        worker.abort()
+        await running
+        await app.aclose()
+        await proxy.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from durasleep.store.batch import Batcher, split_ops
 from durasleep.store.commands import Command, Created, Item
 from durasleep.store.connection import Connector, Link, Reply
 from durasleep.store.keys import Keyspace
+from durasleep.store.reads import Plan
 from durasleep.store.script import Value, to_bytes
 from durasleep.store.store import Store, SyncStore
 from tests.servers import FAKE, MakeServer, Server
@@ -315,3 +317,64 @@ def test_a_commit_is_split_by_what_its_steps_and_transactions_carry() -> None:
     small = Transaction(Number("3"), ((b"INCR", b"k"),))
     assert split_ops([step, transaction, small, transaction], tight) == [[step], [transaction, small], [transaction]]
     assert split_ops([], tight) == [[]]
+
+
+@pytest.mark.parametrize("patience_s", [5.0, None])
+async def test_what_is_more_than_a_connection_may_carry_is_asked_for_in_parts(
+    real_server: Server, make_server: MakeServer, namespace: str, patience_s: float | None
+) -> None:
+    """The server closes a connection whose answers fill its buffer: the same question would end every one."""
+    own = make_server()
+    keys, ids = keyspace(namespace), [f"x{n}" for n in range(96)]
+    store = Store(Connector.of(own.url), namespace=namespace, settings=DEFAULTS, patience_s=patience_s)
+    sync = SyncStore(Connector.of(own.url), namespace=namespace, settings=DEFAULTS, patience_s=5.0)
+    large = os.urandom(60_000)
+    async with store.opened(), Redis.from_url(own.url) as admin:
+        await store.ask([create(namespace, id, args=large) for id in ids])
+        await store.call(create(namespace, "huge", args=os.urandom(1_900_000)))
+        await admin.config_set("client-output-buffer-limit", "normal 1mb 0 0")
+        looks = [reads.read_head(keys, PromiseId(id)) for id in ids]
+        assert [head.args for head in await store.ask(looks)] == [large] * len(ids)
+        alone = [asyncio.ensure_future(store.load(PromiseId(id))) for id in ("huge", *ids)]
+        with pytest.raises(StoreError, match="client-output-buffer-limit"):
+            await alone[0]
+        for one in await asyncio.gather(*alone[1:]):
+            assert one is not None
+            assert one.head.args == large
+
+        def plan() -> Plan[list[Any]]:
+            return (yield looks)
+
+        assert [head.args for head in await asyncio.to_thread(sync.run, plan())] == [large] * len(ids)
+    sync.close()
+
+
+async def test_a_portion_that_was_too_large_grows_again(server: Server, namespace: str) -> None:
+    async with batching(server) as (batcher, link):
+        calls = [create(namespace, f"x{n}") for n in range(96)]
+        link.lose = 2
+        await batcher.ask(calls)
+        for _ in range(20):
+            link.sent.clear()
+            await batcher.ask(calls)
+        assert link.names() == [b"EVALSHA"] * 2  # of 48 each, as ever
+
+
+async def test_patience_begins_anew_where_some_of_many_were_answered(
+    server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many calls take longer than the patience with one of them, and lose an answer at the start and at the end."""
+    async with batching(server, patience_s=0.5) as (batcher, link):
+        calls = [create(namespace, f"x{n}") for n in range(96 * 4)]
+        exchange, exchanges = link.exchange, 0
+
+        async def slowly(commands: Sequence[Sequence[Value]], *, block_s: float = 0.0) -> list[Reply]:
+            nonlocal exchanges
+            exchanges += 1
+            link.lose = int(exchanges in (1, 7))
+            await asyncio.sleep(0.15)
+            return await exchange(commands, block_s=block_s)
+
+        monkeypatch.setattr(link, "exchange", slowly)
+        assert len(await batcher.ask(calls)) == len(calls)
+        assert exchanges > 7

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 import redis.asyncio
+from redis.credentials import CredentialProvider
 
-from durasleep.errors import SchemaMismatch, StoreError, StoreUnavailable, UnsupportedServer, UsageError
+from durasleep.errors import SchemaMismatch, StoreError, StoreRefused, StoreUnavailable, UnsupportedServer, UsageError
 from durasleep.model import Kind, PromiseId, State
 from durasleep.settings import DEFAULTS
 from durasleep.store import commands, reads
@@ -20,6 +22,7 @@ from durasleep.store.keys import Keyspace, meta_key
 from durasleep.store.script import Value, to_bytes
 from durasleep.store.store import Store, SyncStore
 from tests.servers import MakeServer, Server
+from tests.service.workers import eventually
 
 EVERY_BYTE = bytes(range(256))
 NOT_UTF8 = b"\xff\xfe\x00\n\t\x93"
@@ -94,6 +97,91 @@ async def test_a_unix_socket_and_a_password_are_taken_from_the_client(
         await exercise(sync_client, namespace)
 
 
+SECRET = "a token that expires"
+
+
+class TokenConnection(redis.asyncio.Connection):
+    """As applications write it, whose tokens are fetched as it connects."""
+
+    def __init__(self, *, fetch: Callable[[], str], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.password = fetch()
+
+
+class SyncTokenConnection(redis.Connection):
+    def __init__(self, *, fetch: Callable[[], str], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.password = fetch()
+
+
+class AsyncProvider(CredentialProvider):
+    async def get_credentials_async(self) -> tuple[str]:
+        return (SECRET,)
+
+
+class SyncProvider:
+    def get_credentials(self) -> tuple[str]:
+        return (SECRET,)
+
+
+async def greet(connection: Any) -> None:
+    connection.password = SECRET
+    await connection.on_connect()
+
+
+def greet_sync(connection: Any) -> None:
+    connection.password = SECRET
+    connection.on_connect()
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
+@pytest.mark.parametrize("how", ["a class", "a provider", "a function"])
+async def test_what_an_application_does_as_it_connects_is_done_for_our_connections_of_both_kinds(
+    real_server: Server, make_server: MakeServer, namespace: str, how: str, is_async: bool
+) -> None:
+    own, names = make_server(), redis.asyncio if is_async else redis
+    with redis.Redis.from_url(own.url) as admin:
+        admin.config_set("requirepass", SECRET)
+    pool: Any = names.ConnectionPool
+    address = {"host": "127.0.0.1", "port": own.port}
+    match how:
+        case "a class":
+            own_class = TokenConnection if is_async else SyncTokenConnection
+            pool = pool(connection_class=own_class, fetch=lambda: SECRET, **address)
+        case "a provider":
+            pool = pool(credential_provider=AsyncProvider() if is_async else SyncProvider(), **address)
+        case _:
+            pool = pool(redis_connect_func=greet if is_async else greet_sync, **address)
+    client: Any = names.Redis(connection_pool=pool)
+    await exercise(client, namespace)
+
+    def threads() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith("durasleep-connection")]
+
+    link = SyncLink(Connector.of(client), "test", 0.2)
+    with pytest.raises(StoreUnavailable, match="does not answer"):
+        await asyncio.to_thread(link.exchange, [[b"XREAD", b"BLOCK", b"0", b"STREAMS", b"nothing", b"$"]])
+    assert await asyncio.to_thread(link.exchange, [[b"PING"]]) == [b"PONG"]
+    link.close()
+    waiting = Link(Connector.of(client), "test", 0.2)
+    with pytest.raises(StoreUnavailable, match="does not answer"):
+        await waiting.exchange([[b"XREAD", b"BLOCK", b"0", b"STREAMS", b"nothing", b"$"]])
+    assert await waiting.exchange([[b"PING"]]) == [b"PONG"]
+    await waiting.close()
+    await eventually(lambda: not threads(), "the threads to end")
+
+
+async def test_valkey_urls_are_urls(real_server: Server, namespace: str) -> None:
+    await exercise(real_server.url.replace("redis://", "valkey://"), namespace)
+    assert Connector.of("valkeys://h:1").connection_class is redis.asyncio.SSLConnection
+    assert str(Connector.of("valkey+sentinel://h:1/service").sentinels) == "service of h:1"
+
+
+async def test_what_a_server_refuses_whoever_connects_so_is_final(real_server: Server, namespace: str) -> None:
+    with pytest.raises(StoreRefused, match="DB index"):
+        await store_of(f"{real_server.url}/999", namespace).open()
+
+
 async def test_a_refused_password_is_final_and_is_not_shown(
     real_server: Server, make_server: MakeServer, namespace: str
 ) -> None:
@@ -129,7 +217,7 @@ async def test_a_server_older_than_6_2_is_refused_before_anything_is_written(
 ) -> None:
     store = store_of("redis://127.0.0.1:1", "n")
     info = f"# Server\r\nredis_version:{version}\r\nredis_mode:standalone\r\n".encode()
-    link = ToldLink(store.connector, [[info], [1, 1, [b"2", b"1", None]]])
+    link = ToldLink(store.connector, [[info], [[None, None, None]], [1, 1, [b"2", b"1", None]]])
     monkeypatch.setattr(store, "link", lambda: link)
     if ok:
         await store.open()

@@ -555,7 +555,7 @@ function seldom()
     local is_done = pcall(redis.call, 'XCLAIM', stream, record.queue, other, 0, record.entry, 'JUSTID')
     if not is_done then return false end -- by an ACL made before there were offers: nothing is written yet
     known_of[record.queue].held[record.entry] = nil
-    local fields = hints_for(other)
+    local fields = hints_for(other, #record.id)
     fields[#fields + 1] = 't'
     fields[#fields + 1] = record.queue .. '\t' .. record.entry .. '\t' .. int(record.epoch) .. '\t' .. record.id
     return true

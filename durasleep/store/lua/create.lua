@@ -1,4 +1,6 @@
 -- Make executions and bare promises, or attach to those that exist.
+-- What only attaches makes nothing: it is answered on a full Redis, too, so `may_free` says that all items are of this
+-- kind.
 -- Answers per item: the birth of what was made just now; else disposition, state, place, birth, function, value.
 -- @include keys
 -- @include each_item
@@ -7,6 +9,7 @@
 -- @include wait_for
 -- @include value_of
 -- @include at_end
+local may_free = unpack(ARGV, 1, 1)
 
 local function answer(disposition, record)
   local value = record.state ~= STATE.pending and value_of(record) or ''
@@ -20,6 +23,10 @@ local function attach(record, kind, func, call, inbox)
     error('OTHER_FUNCTION id ' .. record.id .. ' belongs to ' .. held .. ', not to ' .. asked, 0)
   end
   if record.state == STATE.pending and inbox ~= '' then
+    if may_free ~= '' then
+      redis.call('ZREM', timers, '') -- a first write that frees lets the rest pass
+      may_free = ''
+    end
     wait_for(record, 'i' .. inbox)
     open_inbox(inbox)
   end
@@ -51,6 +58,6 @@ local function create(at)
   return now_text
 end
 
-local answers = each_item(1, create)
+local answers = each_item(2, create)
 at_end()
 return answers

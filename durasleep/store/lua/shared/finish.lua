@@ -24,15 +24,15 @@ local function tell_waiter(record, kind, who, state, payload)
     spend(#payload, ENDING_COST)
     return kin().settle_waiter(who, state, payload)
   end
-  local fields = hints_for(who)
+  local carried = #payload <= LIMIT.inbox_value_bytes_max and payload or nil
+  local size = #record.id + (carried and #carried or 0)
+  local fields = hints_for(who, size)
   local n = #fields
   fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'i', record.id, 'b', record.birth
   fields[n + 5], fields[n + 6] = 's', state
-  if #payload <= LIMIT.inbox_value_bytes_max then
-    fields[n + 7], fields[n + 8] = 'v', payload
-    spend(#payload, 1)
-  else
-    spend(0, 1)
+  spend(size, 1)
+  if carried then
+    fields[n + 7], fields[n + 8] = 'v', carried
   end
 end
 

@@ -10,7 +10,7 @@ local function rouse(record, snapshot_of)
   elseif record.place == PLACE.queued then
     local held_by = holder(record)
     if held_by then
-      local fields = hints_for(held_by)
+      local fields = hints_for(held_by, #record.id)
       fields[#fields + 1] = 'n'
       fields[#fields + 1] = record.id
     end

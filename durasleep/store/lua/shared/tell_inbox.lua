@@ -9,17 +9,19 @@ local function write_inbox(inbox, fields)
 end
 
 -- Where to add what whoever reads an inbox is to hear, as names and values. A hint, which never fails what it speaks of.
-local function hints_for(who)
+-- `size` is how many bytes will be added: what one inbox holds is bounded by its entries, and so by what each holds.
+local function hints_for(who, size)
   local inbox = inbox_prefix .. who
   local fields = hints[inbox]
-  if fields and #fields >= FIELDS_MAX then
+  if fields and (#fields >= FIELDS_MAX or fields.size + size > LIMIT.inbox_entry_bytes_max) then
     write_inbox(inbox, fields)
     fields = nil
   end
   if not fields then
-    fields = {}
+    fields = { size = 0 }
     hints[inbox] = fields
   end
+  fields.size = fields.size + size
   return fields
 end
 
