@@ -138,7 +138,8 @@ class Heartbeat:
         All beats are of one thread, and so over one connection: others judge by its id, too.
         """
         first: Future[None] = Future()
-        self._thread = threading.Thread(target=self._live, args=(first,), name="durasleep-heartbeat", daemon=True)
+        ended = self._ended = Future[None]()
+        self._thread = threading.Thread(target=self._live, args=(first, ended), name="durasleep-heartbeat", daemon=True)
         self._thread.start()
         return first
 
@@ -163,11 +164,11 @@ class Heartbeat:
         except StoreUnavailable:
             self.once()
 
-    def _live(self, first: Future[None]) -> None:
+    def _live(self, first: Future[None], ended: Future[None]) -> None:
         try:
             self._run(first)
         finally:
-            self._ended.set_result(None)
+            ended.set_result(None)
 
     def _run(self, first: Future[None]) -> None:
         if not first.set_running_or_notify_cancel():

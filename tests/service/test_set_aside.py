@@ -127,7 +127,7 @@ async def test_what_no_longer_fits_its_code_halts_and_resumes_once_it_is_mended(
             assert "- 1 argument\n" in reason
             assert "missing a required argument: 'cents'" in reason
             assert "resume it" in reason
-        never = await changed.rpc("never", "ship", "tea")
+        never = await new_app().rpc("never", "ship", "tea")  # by one that does not know the function
         with pytest.raises(UsageError, match="'cents'"):  # nothing of it has begun: its caller was wrong
             await never.result(timeout=30)
     async with serving(mended, "mended"):

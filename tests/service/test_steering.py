@@ -397,7 +397,8 @@ class Aim:
 def _endings(client: Any, recent: str) -> Counter[str]:
     """How often each id is told to have ended; one entry tells of several, under the same names."""
     rows = client.eval("return redis.call('XRANGE', KEYS[1], '-', '+')", 1, recent)
-    return Counter(id.decode() for _, fields in rows for id in fields[1::4])
+    told = [pair for _, fields in rows for pair in zip(fields[::2], fields[1::2], strict=True)]
+    return Counter(value.decode() for name, value in told if name == b"i")
 
 
 @pytest.mark.timeout(120)
