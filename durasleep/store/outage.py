@@ -11,23 +11,26 @@ logger = logging.getLogger("durasleep")
 
 
 class Outage:
-    """One line a minute, whichever part of the worker notices first, and one when it is over. For any thread."""
+    """One line a minute for each kind of problem, whichever part of the worker notices first, and one when it is over.
+
+    For any thread.
+    """
 
     def __init__(self) -> None:
         self._began_s: float | None = None
-        self._said_s: float | None = None
+        self._said_s: dict[type[Exception], float] = {}
 
     def say(self, problem: Exception) -> None:
         """Redis does not serve us."""
         now_s = time.monotonic()
         if self._began_s is None:
             self._began_s = now_s
-        if self._said_s is None or now_s - self._said_s >= SAID_S:
-            self._said_s = now_s
+        if now_s - self._said_s.get(type(problem), -SAID_S) >= SAID_S:
+            self._said_s[type(problem)] = now_s
             logger.error("%s: this worker waits, nothing is lost", problem)
 
     def end(self) -> None:
         """It does again; said if the outage was."""
         began_s, self._began_s = self._began_s, None
-        if began_s is not None and self._said_s is not None and self._said_s >= began_s:
+        if began_s is not None and max(self._said_s.values(), default=0.0) >= began_s:
             logger.warning("Redis serves this worker again, after %.1f s", time.monotonic() - began_s)
