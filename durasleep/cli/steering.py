@@ -17,7 +17,7 @@ from durasleep.cli.durations import parse_duration, parse_instant
 from durasleep.cli.options import FunctionOption, GroupFilter, NamespaceOption, StatusOption, UrlOption
 from durasleep.client import store_of
 from durasleep.errors import DurasleepError, StoreUnavailable, UsageError
-from durasleep.model import State
+from durasleep.model import State, root_of
 from durasleep.store.commands import Controlled
 from durasleep.store.search import PENDING_STATUSES, Found, Search
 
@@ -39,6 +39,8 @@ class _Verb:
     name: str
     statuses: Sequence[str]
     act: Callable[[Durasleep, str], Awaitable[Controlled]]
+    only_roots: bool = False
+    """Whether what others have called is left to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +160,10 @@ def retry(
 ) -> int:
     """Begin anew what has failed: under the same id, with the same arguments.
 
-    A filter without a status means what was rejected or has timed out; what was canceled is `--status canceled`.
+    A filter without a status means what was rejected or has timed out; what was canceled is `--status canceled`. What
+    it had called begins anew with it, but for what has an id of its own: if that has failed, retry that one first.
     """
-    verb = _Verb("retry", ["failed"], lambda client, which: client.retry(which))
+    verb = _Verb("retry", ["failed"], lambda client, which: client.retry(which), only_roots=True)
     return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
 
@@ -169,8 +172,11 @@ def _steer(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | None)
     chosen.check(verb)
     if chosen.ids:
         return asyncio.run(_steer_these(address.open_client(url, namespace), verb, chosen.ids))
-    looking = Search(status=chosen.status or verb.statuses, group=chosen.group, function=chosen.function)
+    statuses = chosen.status or verb.statuses
+    looking = Search(status=statuses, group=chosen.group, function=chosen.function, only_roots=verb.only_roots)
     first = asyncio.run(_look(address.open_client(url, namespace), looking))
+    for note in first.notes:
+        view.note(note)
     if not first:
         view.note(f"There is nothing to {verb.name}.")
         return 0
@@ -234,7 +240,7 @@ async def _steer_all(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> int:
                 view.error(str(answer))
                 code = EXIT_FAILED
             elif verb.name == "resume" and answer.word == "already" and answer.state is not State.RESOLVED:
-                view.error(f"{id} is {answer.state}, and stays so: `durasleep retry {id}` runs it again")
+                view.error(f"{id} is {answer.state}, and stays so: `durasleep retry {root_of(id)}` runs it again")
                 code = EXIT_FAILED
             else:
                 values.data(f"{id}: {_describe(verb, answer)}")

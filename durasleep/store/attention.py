@@ -12,13 +12,18 @@ from typing import Any
 
 from durasleep import telemetry
 from durasleep.errors import DurasleepError
+from durasleep.model import PromiseId, State
 from durasleep.store import reads, search
-from durasleep.store.commands import Command, pairs, to_text
+from durasleep.store.commands import Command, pairs, to_number, to_text
 from durasleep.store.doctor import Diagnosis, Level
-from durasleep.store.keys import DEFAULT, Keyspace
-from durasleep.store.reads import Plan, value_of
+from durasleep.store.keys import DEFAULT, Keyspace, W
+from durasleep.store.reads import Head, Plan, value_of
 from durasleep.store.search import Found
 
+_SCHEDULE = "schedule:"
+NAMED_MAX = 5  # schedules, a line each
+FAILED_MS = 24 * 3_600_000  # older failures are known by now
+ENDINGS_MAX = 100  # of these, looked at whether they were tried again
 LOOKED_MAX = 1_000  # members of one set: beyond it people need no better count
 OVERDUE_MS = 10_000  # what is due is settled within a second, or within three where its firer has just died
 GONE_MS = 10_000  # the work of a dead worker has been taken over by then
@@ -60,14 +65,85 @@ def halted(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     ]
 
 
-def put_aside(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
-    """Names of what could not be served."""
-    [rows] = yield [_members(keys.halted)]
-    count = sum(search.is_aside(name) for name, _ in value_of(rows))
-    if not count:
+def failed(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
+    """Executions that have failed within a day, and were not tried again."""
+    since = b"%d" % (now_ms - FAILED_MS)
+    [rows] = yield [
+        Command([b"XREVRANGE", keys.failed.encode(), b"+", since, b"COUNT", b"%d" % ENDINGS_MAX], list[Any])
+    ]
+    ids: dict[str, None] = {}
+    for _, fields in value_of(rows):
+        told = [(name, to_text(value)) for name, value in pairs(fields)]
+        ids.update((value, None) for name, value in reversed(told) if name == b"i")
+    latest = [PromiseId(id) for id in list(ids)[:ENDINGS_MAX]]
+    heads: list[Any] = (yield [reads.read_head(keys, id, outline=True) for id in latest]) if latest else []
+    left = [one for one in heads if isinstance(one, Head) and one.state in (State.REJECTED, State.TIMEDOUT)]
+    if not left:
         return []
-    text = f"{_count(count, 'name was', 'names were')} put aside, for what has them is broken"
-    return [Diagnosis(Level.WARNING, "broken data", text, "durasleep fsck says what is wrong with each")]
+    least = "at least " if len(ids) > ENDINGS_MAX else ""
+    count = _count(len(left), "execution has failed", "executions have failed")
+    ago = _duration(now_ms - left[0].settled_ms)
+    return [
+        Diagnosis(
+            Level.WARNING,
+            "failed",
+            f"{least}{count} within a day; the latest is {left[0].id}, {ago} ago",
+            "durasleep ls --status failed says why; once that is mended: durasleep retry ID, or all of them: "
+            "durasleep retry --status failed --yes",
+        )
+    ]
+
+
+def put_aside(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
+    """Names of what could not be served; of schedules with what can be done."""
+    [rows] = yield [_members(keys.halted)]
+    names = [name for name, _ in value_of(rows) if search.is_aside(name)]
+    schedules = [name.removeprefix(_SCHEDULE) for name in names if name.startswith(_SCHEDULE)]
+    said: list[Diagnosis] = []
+    for one in schedules[:NAMED_MAX]:
+        name, _, why = one.partition(": ")
+        text = f"schedule {name} is due, and no worker can read it: {why}"
+        advice = f"say it anew with app.schedule({name!r}, ...), or forget it with app.unschedule({name!r})"
+        said.append(Diagnosis(Level.WARNING, "schedules", text, advice))
+    if (count := len(schedules) - NAMED_MAX) > 0:
+        said.append(
+            Diagnosis(Level.WARNING, "schedules", f"and {count} more are put aside", "durasleep fsck names them")
+        )
+    if count := len(names) - len(schedules):
+        text = f"{_count(count, 'name was', 'names were')} put aside, for what has them is broken"
+        said.append(Diagnosis(Level.WARNING, "broken data", text, "durasleep fsck says what is wrong with each"))
+    return said
+
+
+def lost_threads(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
+    """Workers with threads that run what nobody waits for any more."""
+    [rows] = yield [_members(keys.workers)]
+    beats: list[tuple[str, int]] = value_of(rows)
+    alive = [name for name, at_ms in beats if now_ms - at_ms <= GONE_MS]
+    ask = [Command([b"HGET", keys.worker(name).encode(), W["lost"].encode()], to_number) for name in alive]
+    counts: list[Any] = (yield ask) if ask else []
+    return [
+        Diagnosis(
+            Level.WARNING,
+            "threads",
+            f"worker {name.partition('/')[0]} has lost {_count(count, 'thread', 'threads')} to functions that took too "
+            "long or were canceled, and do not return: it does so much less at a time",
+            "its log names them; give them timeouts of their own, and start the worker anew",
+        )
+        for name, count in zip(alive, counts, strict=True)
+        if isinstance(count, int) and count
+    ]
+
+
+def newer(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
+    """Timers that only a newer version knows."""
+    [rows] = yield [_members(keys.timers, b"%d" % (now_ms - OVERDUE_MS))]
+    names = [name for name, _ in value_of(rows) if _is_newer(name)]
+    if not names:
+        return []
+    text = f"{_count(len(names), 'timer is', 'timers are')} due that only a newer version knows, such as {names[0]}"
+    advice = "start workers of that version: those of this one leave them as they are"
+    return [Diagnosis(Level.WARNING, "timers", text, advice)]
 
 
 def unserved(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
@@ -115,7 +191,7 @@ def overdue(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     """Schedules and timers whose time has passed."""
     until = b"%d" % (now_ms - OVERDUE_MS)
     [rows, beats] = yield [_members(keys.timers, until), _members(keys.workers)]
-    due: list[tuple[str, int]] = [(name, due_ms) for name, due_ms in value_of(rows) if name]
+    due: list[tuple[str, int]] = [(name, due_ms) for name, due_ms in value_of(rows) if name and not _is_newer(name)]
     if not due:
         return []
     workers: list[tuple[str, int]] = value_of(beats)
@@ -134,7 +210,7 @@ def overdue(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     return said
 
 
-FACTS: tuple[Fact, ...] = (halted, put_aside, unserved, gone, overdue)
+FACTS: tuple[Fact, ...] = (halted, failed, put_aside, unserved, gone, lost_threads, overdue, newer)
 
 
 # -- reading
@@ -144,6 +220,11 @@ def _members(key: str, until: bytes = b"+inf") -> Command[list[tuple[str, int]]]
     """The first of a sorted set, lowest scores first, which are times in ms."""
     command = [b"ZRANGEBYSCORE", key.encode(), b"-inf", until, b"WITHSCORES", b"LIMIT", b"0", b"%d" % LOOKED_MAX]
     return Command(command, lambda flat: [(to_text(name), int(float(score))) for name, score in pairs(flat)])
+
+
+def _is_newer(timer: str) -> bool:
+    _, mark, what = timer.rpartition("~")
+    return mark != "" and not search.is_known_timer(what)
 
 
 def _is_there(keys: Keyspace, consumer: str) -> Command[int]:

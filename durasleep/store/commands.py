@@ -139,6 +139,12 @@ def check_code(codes: Mapping[bytes, object], code: bytes | None, what: str) -> 
         raise errors.NewerVersion(f"only a newer version of durasleep knows {what} ({code.decode()})")
 
 
+def _state_of(code: bytes) -> State:
+    """The state a script answers; NewerVersion for one that only a newer version knows."""
+    check_code(STATE_OF, code, "the state it is in")
+    return STATE_OF[code]
+
+
 # -- entries -----------------------------------------------------------------
 
 
@@ -192,7 +198,7 @@ def _parse_created(function: str, place: Place | None, answer: list[Any] | bytes
     disposition, state, found_place, birth, found_function, value = answer
     return Created(
         DISPOSITION_OF[disposition],
-        STATE_OF[state],
+        _state_of(state),
         PLACE_OF.get(found_place),
         int(birth),
         to_text(found_function),
@@ -457,7 +463,7 @@ def settle(keys: Keyspace, id: PromiseId, state: State, value: bytes) -> Item[Se
     """Resolve, reject or cancel a promise from outside."""
     to = route("settle", keys)
     item = to.script.item(id=id, state=STATE[state], payload=value)
-    return Item(to, item, lambda answer: Settled(answer[0] == b"settled", STATE_OF[answer[1]], answer[2]))
+    return Item(to, item, lambda answer: Settled(answer[0] == b"settled", _state_of(answer[1]), answer[2]))
 
 
 # -- heartbeat and reclaim ---------------------------------------------------
@@ -520,9 +526,12 @@ def heartbeat(
     held: Iterable[Lease],
     beat_ms: int | None = None,
     functions: str = "",
+    lost_threads: int = 0,
 ) -> Command[Beat]:
-    """Note a worker alive and hear what became of what it holds. It says how far apart its beats are, and which
-    functions it has, as ``Registry.fingerprint``.
+    """Note a worker alive and hear what became of what it holds.
+
+    It says how far apart its beats are, which functions it has (see ``Registry.fingerprint``), and how many of its
+    threads are lost.
     """
     lua = script.load("heartbeat", keys.movable_clock)
     head = lua.head(
@@ -534,6 +543,7 @@ def heartbeat(
         ttl_ms=str(ttl_ms),
         beat_ms="" if beat_ms is None else str(beat_ms),
         functions=functions,
+        lost_threads=str(lost_threads),
     )
     named = [value for lease in held for value in (lease.queue, lease.entry, lease.id)]
     return Command(script.evalsha(lua, key_list(keys), [*head, *named]), _parse_beat, lua)
@@ -605,7 +615,7 @@ def control(
     """``wake``, ``reschedule``, ``cancel``, ``force``, ``halt``, ``resume`` or ``retry``."""
     to = route("control", keys)
     item = to.script.item(action=action, id=id, due=due or "", reason=reason)
-    return Item(to, item, lambda answer: Controlled(to_text(answer[0]), STATE_OF[answer[1]]))
+    return Item(to, item, lambda answer: Controlled(to_text(answer[0]), _state_of(answer[1])))
 
 
 def forget(keys: Keyspace, name: str) -> Item[bool]:

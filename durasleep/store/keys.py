@@ -86,6 +86,7 @@ W = {
     "knows": "k",  # its schema and features, see ``schema.KNOWS``
     "beat_ms": "b",  # between two of its beats
     "functions": "f",  # which functions it has, as a short hash; none while it leaves
+    "lost": "l",  # threads that run what nobody waits for any more
 }
 """Fields of a ``worker`` hash."""
 

@@ -33,11 +33,11 @@ _MOVE = b"""if redis.call('HGET', KEYS[1], 'schema') == ARGV[1] then redis.call(
 return 0"""
 
 
-def greet(keys: Keyspace) -> Asking:
-    """Make the namespace ours if it is new, and move it from the schema before if no worker of that is left.
+def greet(keys: Keyspace, *, moves: bool = False) -> Asking:
+    """Make the namespace ours if it is new; a worker ``moves`` it from the schema before, if no worker of that is left.
 
-    SchemaMismatch if it is not for us, StoreUnavailable while workers of the schema before serve it, StoreError if we
-    may not use it at all.
+    SchemaMismatch if it is not for us, StoreUnavailable as long as it is of the schema before, StoreError if we may not
+    use it at all.
     """
     meta = meta_key(keys.namespace).encode()
     look = [b"HMGET", meta, *_FIELDS]
@@ -55,6 +55,11 @@ def greet(keys: Keyspace) -> Asking:
         raise StoreError("what answers there does not behave like Redis")
     values = cast("list[bytes | None]", found)
     if values[0] == b"%d" % (SCHEMA_VERSION - 1):
+        if not moves:
+            raise StoreUnavailable(
+                f"namespace {keys.namespace!r} is of the version before: the first worker of this version moves it, "
+                "once the workers of that one have left"
+            )
         yield from _move(keys, meta)
         values[0] = b"%d" % SCHEMA_VERSION
     check(keys.namespace, values)
@@ -66,7 +71,9 @@ def _check_reply(reply: Reply) -> None:
 
 
 def check(namespace: str, values: list[Any]) -> None:
-    """SchemaMismatch if these fields of the meta hash are not for us."""
+    """SchemaMismatch if these fields of the meta hash are not for us; without any, somebody has emptied the server."""
+    if not any(values):
+        return
     schema, partitions = (int(value) if value and value.isdigit() else 0 for value in values[:2])
     if schema != SCHEMA_VERSION:
         raise SchemaMismatch(

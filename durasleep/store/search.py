@@ -6,6 +6,7 @@ a promise that nobody has given a timeout is in none of these, and is found amon
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,7 @@ from durasleep.errors import DurasleepError, UsageError
 from durasleep.model import Entry, Kind, PromiseId, State, owner_of
 from durasleep.store import calls, commands, reads
 from durasleep.store.commands import Call, Command, pairs, to_text
-from durasleep.store.keys import Keyspace
+from durasleep.store.keys import LIMIT, Keyspace
 from durasleep.store.reads import Head, Plan, value_of
 from durasleep.store.script import to_bytes
 
@@ -42,6 +43,9 @@ VALUES_TOGETHER = 100  # errors read in one round trip: most have some kilobytes
 
 _ASIDE = ("timers:", "closing:", "promise:", "queue:", "schedule:")
 """How the names in the halted set begin that are no executions but something broken, and how."""
+
+_TIMERS = ("cron", "timeout", "start", "retry")
+"""What stands behind the ``~`` of a timer that is no entry of a journal."""
 
 _Cursor = bytes | None
 _Ids = list[tuple[str, int | None]]
@@ -109,6 +113,7 @@ class Search:
     """Executions in one of these statuses (any that is pending by default), of a group, of a function, part by part.
 
     Of what has ended, the latest thousands; of what has failed, as many more. With a ``codec`` their errors are told.
+    With ``only_roots`` what others have called is left out.
 
     What a part shows may be steered before the next is looked for. Others may then be missed, for they move in the
     lists that are read in pages: ``again`` finds them.
@@ -121,10 +126,12 @@ class Search:
         group: str | None = None,
         function: str | None = None,
         codec: Codec | None = None,
+        only_roots: bool = False,
     ) -> None:
         self._statuses = _statuses(status)
         self._states = {state for status in self._statuses for state in ENDED.get(status, ())}
         self._codec = codec
+        self._only_roots = only_roots
         self._group = group
         self._function = function
         self._sources: list[_Source] | None = None
@@ -183,6 +190,7 @@ class Search:
             (one.state in self._states if one.status == "done" else one.status in self._statuses)
             and self._group in (None, one.group)
             and self._function in (None, one.func)
+            and not (self._only_roots and "~" in one.id)
             and one.id not in self._shown
         )
 
@@ -226,7 +234,11 @@ def _sources(
         sources.append(partial(_read_promises, keys))
     if states - {"resolved"}:
         sources.append(partial(_read_endings, keys.failed))
-    if "resolved" in states:
+        [length] = yield [Command([b"XLEN", keys.failed.encode()], int)]
+        if isinstance(length, int) and length >= LIMIT["recent_max"]:
+            found.notes.append("Only the latest failures can be listed: those before are found by their ids.")
+            found.is_all = False
+    if states:  # schema 1 had but this one
         sources.append(partial(_read_endings, keys.recent))
     return sources
 
@@ -327,10 +339,15 @@ def _read_timers(keys: Keyspace, statuses: Collection[str], cursor: bytes) -> Co
         for member, due_ms in members:
             id, _, what = member.rpartition("~")
             status = "delayed" if what in ("start", "retry") else "suspended"
-            if id and what != "cron" and status in statuses:
+            if id and is_known_timer(what) and what != "cron" and status in statuses:
                 yield id, None if what == "timeout" else due_ms
 
     return _by_score(keys.timers, cursor, owners)
+
+
+def is_known_timer(what: str) -> bool:
+    """Whether this version knows what stands behind the ``~`` of a timer: else it waits for a newer one."""
+    return what in _TIMERS or re.fullmatch(r"\d[\d.]*", what) is not None
 
 
 def _by_score(

@@ -33,6 +33,7 @@ from durasleep.store.reads import Loaded, Plan
 T = TypeVar("T")
 
 SERVER_MIN = (6, 2)
+CHECK_S = 60.0  # from one look at the schema of the namespace to the next: clients live long, and send no beats
 
 _INFO = [b"INFO", b"server"]
 
@@ -102,7 +103,8 @@ class Store:
         self._confirming: dict[Settings, Store] = {}
         self._link = self.link()
         self._batcher = Batcher(self._link, settings, patience_s, self.outage)
-        self._greeted = False
+        self._check_at = 0.0
+        """When the namespace is checked again, by the monotonic clock; 0 before the first time."""
         self._keys = _keyspace(namespace, settings)
         self.clock = Clock(settings.clock_ahead_max_s)
 
@@ -143,22 +145,29 @@ class Store:
         """The partition an id lives in: the only one there is so far."""
         return self._keys
 
-    async def open(self) -> None:
-        """Connect once and check server and schema; StoreUnavailable at once if nobody answers."""
-        if not self._greeted:
-            link = self.link()
-            try:
-                _check_server(*await link.exchange([_INFO]))
-                greeting = schema.greet(self._keys)
-                with suppress(StopIteration):
-                    commands = next(greeting)
-                    while True:
-                        commands = greeting.send(await link.exchange(commands))
-                if confirmation := batch.confirmation(self.settings):
-                    _check_confirms(await link.exchange(confirmation))
-            finally:
-                await link.close()
-            self._greeted = True
+    async def open(self, *, moves: bool = False) -> None:
+        """Connect and check server and schema, which is done again now and then; StoreUnavailable at once if nobody
+        answers. A worker ``moves`` a namespace from the schema before.
+        """
+        if time.monotonic() < self._check_at:
+            return
+        if self._check_at:
+            self._check_at = time.monotonic() + CHECK_S
+            schema.check(self.namespace, await self.call(schema.read_meta(self.namespace)))
+            return
+        link = self.link()
+        try:
+            _check_server(*await link.exchange([_INFO]))
+            greeting = schema.greet(self._keys, moves=moves)
+            with suppress(StopIteration):
+                commands = next(greeting)
+                while True:
+                    commands = greeting.send(await link.exchange(commands))
+            if confirmation := batch.confirmation(self.settings):
+                _check_confirms(await link.exchange(confirmation))
+        finally:
+            await link.close()
+        self._check_at = time.monotonic() + CHECK_S
 
     async def call(self, call: Item[T] | Command[T]) -> T:
         """Run one command or batched item; DurasleepError as the script says, StoreUnavailable after the patience."""
@@ -239,7 +248,8 @@ class SyncStore:
         self._link = self.link(settings.command_timeout_s)
         self._confirmation = batch.confirmation(settings)
         self._keys = _keyspace(namespace, settings)
-        self._greeted = False
+        self._check_at = 0.0
+        """When the namespace is checked again, by the monotonic clock; 0 before the first time."""
         self._short_name = name
         self._confirming: dict[Settings, SyncStore] = {}
 
@@ -270,16 +280,21 @@ class SyncStore:
 
     def open(self) -> None:
         """See ``Store.open``."""
-        if not self._greeted:
-            _check_server(*self._link.exchange([_INFO]))
-            greeting = schema.greet(self._keys)
-            with suppress(StopIteration):
-                commands = next(greeting)
-                while True:
-                    commands = greeting.send(self._link.exchange(commands))
-            if self._confirmation:
-                _check_confirms(self._link.exchange(self._confirmation))
-            self._greeted = True
+        if time.monotonic() < self._check_at:
+            return
+        if self._check_at:
+            self._check_at = time.monotonic() + CHECK_S
+            schema.check(self.namespace, self.call(schema.read_meta(self.namespace)))
+            return
+        _check_server(*self._link.exchange([_INFO]))
+        greeting = schema.greet(self._keys)
+        with suppress(StopIteration):
+            commands = next(greeting)
+            while True:
+                commands = greeting.send(self._link.exchange(commands))
+        if self._confirmation:
+            _check_confirms(self._link.exchange(self._confirmation))
+        self._check_at = time.monotonic() + CHECK_S
 
     def call(self, call: Item[T] | Command[T]) -> T:
         """See ``Store.call``."""

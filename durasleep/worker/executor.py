@@ -110,6 +110,11 @@ class Executor:
         """Calls of sync functions that have not returned; nothing can stop them."""
         return self._threads.running
 
+    @property
+    def lost_threads(self) -> int:
+        """Threads that run what nobody waits for any more."""
+        return self._threads.lost
+
     def waits(self) -> list[Wait]:
         """Tasks and steps in hand that wait for results of others; may be called from another thread."""
         return self._code.waits.now()

@@ -48,14 +48,15 @@ class Heartbeat:
         settings: Settings,
         held: Callable[[], list[Lease]],
         functions: Callable[[], str],
+        lost_threads: Callable[[], int],
         on_beat: Callable[[Beat, int, int], None],
         on_unfit: Callable[[SchemaMismatch], None],
         loop_thread: int,
         outage: Outage,
     ) -> None:
-        """``held``, ``functions`` (which ones it has, as a short hash), ``on_beat`` (with the monotonic times it was
-        sent and received, in us) and ``on_unfit`` (if the namespace is for other versions by now, after which there are
-        no beats) are called in the heartbeat's thread; ``loop_thread`` is watched for stalls.
+        """``held``, ``functions`` (which ones it has, as a short hash), ``lost_threads``, ``on_beat`` (with the
+        monotonic times it was sent and received, in us) and ``on_unfit`` (the namespace is for other versions by now;
+        there are no more beats) are called in the heartbeat's thread; ``loop_thread`` is watched for stalls.
         """
         self._store = SyncStore(
             connector,
@@ -70,6 +71,7 @@ class Heartbeat:
         self._settings = settings
         self._held = held
         self._functions = functions
+        self._lost_threads = lost_threads
         self._on_beat = on_beat
         self._on_unfit = on_unfit
         self._loop_thread = loop_thread
@@ -111,8 +113,7 @@ class Heartbeat:
             self._client_id = 0  # the next connection has another
             raise
         self._on_beat(beat, sent_us, monotonic_us())
-        if any(meta):  # else somebody has emptied the server
-            schema.check(self._store.namespace, meta)
+        schema.check(self._store.namespace, meta)
         return beat
 
     def _ask(self) -> Plan[tuple[Beat, list[Any]]]:
@@ -128,6 +129,7 @@ class Heartbeat:
             held=self._held(),
             beat_ms=self._beat_ms,
             functions=self._functions(),
+            lost_threads=self._lost_threads(),
         )
         answers = yield [beat, schema.read_meta(self._store.namespace)]
         return value_of(answers[0]), value_of(answers[1])

@@ -157,6 +157,9 @@ def _lease(queue: str, entry: bytes, fields: list[Any] | None, is_new: bool) -> 
         if fields and fields[0] == b"i" and fields[2] == b"e":  # as the scripts write it: a snapshot, if any, is next
             snapshot = fields[5] if is_new and len(fields) > 4 and fields[4] == b"x" else b""
             return Lease(fields[1].decode(), queue, entry.decode(), int(fields[3]), snapshot)
-    except (ValueError, IndexError):
+        if fields:  # as a newer version may
+            told = dict(zip(fields[::2], fields[1::2], strict=True))
+            return Lease(PromiseId(told[b"i"].decode()), queue, entry.decode(), int(told[b"e"]))
+    except (KeyError, ValueError, IndexError):
         pass  # it only looked like one
     return Lease(PromiseId(""), queue, entry.decode(), BROKEN_EPOCH)

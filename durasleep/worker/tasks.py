@@ -88,6 +88,7 @@ class Task:
     __slots__ = (
         "_all",
         "_args",
+        "_begun_ms",
         "_definition",
         "_end",
         "_head",
@@ -104,6 +105,8 @@ class Task:
     )
 
     _args: Sequence[Any]
+    _begun_ms: int
+    """When the attempt that is under way began, see ``Entry.begun_ms``."""
     _kwargs: dict[str, Any]
 
     def __init__(self, all: Tasks, running: Running, definition: TaskDefinition, loaded: Loaded) -> None:
@@ -143,6 +146,7 @@ class Task:
     def attempt(self, args: Sequence[Any], kwargs: dict[str, Any], delay_s: float = 0.0) -> None:
         """Call it, after a while if it has failed before."""
         self._args, self._kwargs = args, kwargs
+        self._begun_ms = self._all.commits.clock.now_ms() + round(1000 * delay_s) - self._head.birth
         definition, running = self._definition, self._running
         timeout_s = None if definition.timeout is None else duration_ms(definition.timeout) / 1000
         name = f"{CALLER_PREFIX}{running.lease.id}"
@@ -200,7 +204,8 @@ class Task:
         delay_ms = retry.delay_ms(raised, self._number, random.random())
         said = f"attempt {self._number} of {retry.attempts} failed: {error_line(error)}"
         logger.warning("%s: %s; next in %s", running.lease.id, said, telemetry.describe_ms(delay_ms))
-        running.ops += (StepResult(Number(str(self._number)), self._definition.name, State.REJECTED, payload),)
+        number = Number(str(self._number))
+        running.ops += (StepResult(number, self._definition.name, State.REJECTED, payload, self._begun_ms),)
         self._number += 1
         if delay_ms >= TIMER_MS_MIN or self._all.code.is_leaving:
             self._end = (Outcome.RETRY, said.encode(), f"+{delay_ms}")

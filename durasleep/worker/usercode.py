@@ -83,11 +83,11 @@ class UserCode:
             name=f"{CALLER_PREFIX}{head.id}~{call.number}",
         )
 
-    def result_of(self, call: StepCall, task: asyncio.Task[Any], owner: str) -> StepResult:
-        """How a step of the execution ``owner`` that is over ended, as it will be journaled."""
+    def result_of(self, call: StepCall, task: asyncio.Task[Any], owner: str, begun_ms: int) -> StepResult:
+        """How a step of the execution ``owner`` that is over ended, as it will be journaled; see ``Entry.begun_ms``."""
         try:
             value = self._codec.encode(task.result(), f"the result of {call.name}", call.fn)
-            return StepResult(call.number, call.name, State.RESOLVED, value)
+            return StepResult(call.number, call.name, State.RESOLVED, value, begun_ms)
         except BaseException as error:  # noqa: BLE001 - whatever a user's function raises is its result
             failure = error
         what = f"step {call.number} ({call.name}) of {owner}"
@@ -96,7 +96,7 @@ class UserCode:
         retried = None if call.retry is None else call.retry.wants(failure, call.attempt)
         # A CancelledError of its own is told as what it is: for the workflow, nobody canceled it.
         payload = self._codec.encode_error(as_exception(failure, f"step {call.name}"), retried=retried)
-        return StepResult(call.number, call.name, State.REJECTED, payload)
+        return StepResult(call.number, call.name, State.REJECTED, payload, begun_ms)
 
     def _stand_in(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         if not self._stand_ins:

@@ -205,6 +205,7 @@ class Worker:
             settings=self._settings,
             held=self._executor.held,
             functions=lambda: "" if self._stop_asked.is_set() else self._registry.fingerprint,
+            lost_threads=lambda: self._executor.lost_threads,
             on_beat=lambda beat, sent_us, received_us: _post(loop, self._take_beat, beat, sent_us, received_us),
             on_unfit=lambda error: _post(loop, self._end_unfit, error),
             loop_thread=threading.get_ident(),
@@ -271,7 +272,7 @@ class Worker:
             delay_s = min(2 * delay_s, RETRY_MAX_S)
 
     async def _join(self, heartbeat: Heartbeat) -> None:
-        await self._store.open()
+        await self._store.open(moves=True)
         keys = self._store.keys()
         info, believed = await self._store.ask_once(
             [Command([b"INFO", b"memory"], bytes), commands.read_number(keys.clock_held)]

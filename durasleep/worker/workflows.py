@@ -229,11 +229,12 @@ class Workflow(msgspec.Struct, eq=False):
         if calls and self.all.code.is_leaving:
             self.is_given_back = True
             return
+        begun_ms = self.all.clock.now_ms() - self.head.birth if calls else 0
         for call in calls:
             task = running.steps[call.number] = self.all.code.start_step(call, self.head)
-            task.add_done_callback(partial(self._end_step, call))
+            task.add_done_callback(partial(self._end_step, call, begun_ms))
 
-    def _end_step(self, call: StepCall, task: asyncio.Task[Any]) -> None:
+    def _end_step(self, call: StepCall, begun_ms: int, task: asyncio.Task[Any]) -> None:
         running = self.running
         if running.is_gone or running.steps.get(call.number) is not task:
             note_stopped(task, f"step {call.number} ({call.name}) of {running.lease.id}")
@@ -244,7 +245,7 @@ class Workflow(msgspec.Struct, eq=False):
             if not running.is_committing:  # else it goes on with the answer
                 self._go_on()
             return
-        running.ops += (self.all.code.result_of(call, task, running.lease.id),)
+        running.ops += (self.all.code.result_of(call, task, running.lease.id, begun_ms),)
         self.all.commits.due(running)
 
     def _stop(self, numbers: Collection[Number]) -> None:

@@ -38,6 +38,11 @@ BEAT_MS = 1_000  # between two beats of every worker
 ENDING = {Outcome.RESOLVE: State.RESOLVED, Outcome.REJECT: State.REJECTED, Outcome.CANCEL: State.CANCELED}
 
 
+def is_number(text: str) -> bool:
+    """Whether this can be the number of a journal entry."""
+    return text[:1].isdigit() and text.replace(".", "").isdigit()
+
+
 class Refused(Exception):
     """An item that was refused, with the code the script gives."""
 
@@ -370,7 +375,7 @@ class Scripts:
     def is_newer(self, member: str) -> bool:
         """Whether only a newer version knows a timer: it stays for that version."""
         named = owner_of(member)
-        return named is not None and named[0] != "" and named[1][:1].isalpha() and named[1] not in TIMERS
+        return named is not None and all(named) and named[1] not in TIMERS and not is_number(named[1])
 
     def is_repeated(self, promise: Promise, number: str) -> bool:
         """Whether an op has been carried out before: its answer was lost."""
@@ -914,7 +919,7 @@ class Scripts:
 
     def _fire_one(self, member: str, score: int, stale: list[str], crons: list[str], aside: list[str]) -> None:
         named = owner_of(member)
-        if named is None or named[0] == "" or not (named[1] in TIMERS or named[1][:1].isdigit()):
+        if named is None or named[0] == "" or not (named[1] in TIMERS or is_number(named[1])):
             aside.append(member)
             self.unset_timer(member)
             self.halted.add(f"timers:{member}")

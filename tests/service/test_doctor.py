@@ -25,14 +25,14 @@ from durasleep.settings import DEFAULTS
 from durasleep.store import commands, doctor
 from durasleep.store.connection import Connector, Link
 from durasleep.store.doctor import Diagnosis, Facts, Level, diagnose
-from durasleep.store.keys import Keyspace
+from durasleep.store.keys import Keyspace, S
 from durasleep.store.script import NAMES, load
 from durasleep.store.store import Store
 from durasleep.sync import Client as SyncClient
 from tests.servers import ACL, MakeServer, Server, limit
 from tests.service.fixtures import NewApp
-from tests.service.functions import double, gathering, sleeping_workflow, waiting
-from tests.service.workers import eventually, serving, until
+from tests.service.functions import double, failing, gathering, sleeping_workflow, stand_in_thread_at, waiting
+from tests.service.workers import Effects, eventually, serving, until
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ async def test_a_worker_serves_nothing_that_may_vanish_unless_told_to(
 
 async def said_of(app: Durasleep) -> dict[str, tuple[str, str]]:
     """What waits for a person or a worker: text and advice of each subject."""
-    subjects = ("work", "halted", "broken data", "workers", "schedules", "timers")
+    subjects = ("work", "halted", "failed", "broken data", "workers", "threads", "schedules", "timers")
     return {one.subject: (one.text, one.advice) for one in await app.diagnose() if one.subject in subjects}
 
 
@@ -145,6 +145,63 @@ async def test_what_is_halted_or_put_aside_is_said(app: Durasleep, raw: tuple[An
     for handle in handles:
         await handle.cancel(force=True)
     assert (await said_of(app)).keys() == {"work"}
+
+
+async def test_what_has_failed_is_said_until_it_is_tried_again(app: Durasleep) -> None:
+    async with serving(app):
+        for n in range(3):
+            handle = await app.rpc(f"f{n}", failing, "no money")
+            with pytest.raises(ValueError, match="no money"):
+                await handle
+        text, advice = (await said_of(app))["failed"]
+        assert re.fullmatch(r"3 executions have failed within a day; the latest is f2, \d.*s ago", text)
+        assert "durasleep retry --status failed --yes" in advice
+        await app.rpc("stopped", waiting)
+        await app.cancel("stopped", force=True)
+        for n in range(3):
+            await app.retry(f"f{n}")
+            await app.cancel(f"f{n}", force=True)
+        assert (await said_of(app)).keys() <= {"work", "failed"}
+
+
+async def test_a_schedule_nobody_can_read_is_said_with_what_mends_it(app: Durasleep, raw: tuple[Any, Keyspace]) -> None:
+    client, keys = raw
+    await app.schedule("nightly", "0 3 * * *", double, 1)
+    await client.hset(keys.schedule("nightly"), mapping={S["zone"]: "Mars/Base", S["due"]: 1000})
+    await client.zadd(keys.timers, {"nightly~cron": 1000})
+    async with serving(app):
+        await eventually(lambda: client.zcard(keys.halted), "it to be put aside")
+    text, advice = (await said_of(app))["schedules"]
+    assert text.startswith("schedule nightly is due, and no worker can read it: ")
+    assert "Mars/Base" in text
+    assert "app.unschedule('nightly')" in advice
+    await app.unschedule("nightly")
+    assert (await said_of(app)).keys() == {"work"}
+
+
+async def test_lost_threads_are_said_by_worker(app: Durasleep, effects: Effects) -> None:
+    @app.task(timeout=0.1)
+    def stuck() -> None:
+        stand_in_thread_at(effects.path, "gate")
+
+    async with serving(app, "w1"):
+        with pytest.raises(TimeoutError):
+            await (await app.rpc("a", stuck))
+
+        async def is_said() -> bool:
+            return "worker w1 has lost 1 thread " in (await said_of(app)).get("threads", ("", ""))[0]
+
+        await eventually(is_said, "the doctor to know")
+        effects.open("gate")
+
+
+async def test_timers_of_a_newer_version_are_said_to_be_so(app: Durasleep, raw: tuple[Any, Keyspace]) -> None:
+    client, keys = raw
+    await client.zadd(keys.timers, {"customers/7~gate": 1000})
+    text, advice = (await said_of(app))["timers"]
+    assert text == "1 timer is due that only a newer version knows, such as customers/7~gate"
+    assert "start workers of that version" in advice
+    await client.delete(keys.timers)
 
 
 @pytest.mark.parametrize(

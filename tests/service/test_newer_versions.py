@@ -11,11 +11,12 @@ import pytest
 from durasleep import Context, Durasleep, StoreUnavailable
 from durasleep.client import store_of
 from durasleep.errors import NewerVersion, SchemaMismatch
-from durasleep.model import Place
-from durasleep.store.keys import PLACE, F, W, meta_key
+from durasleep.model import Place, PromiseId
+from durasleep.store import commands
+from durasleep.store.keys import PLACE, F, Keyspace, W, meta_key
 from tests.servers import Server
 from tests.service.fixtures import NewApp
-from tests.service.functions import nap, passage, sleeping_workflow
+from tests.service.functions import double, nap, passage, sleeping_workflow
 from tests.service.workers import Effects, eventually, serving, until
 
 PARKED = "k"
@@ -27,7 +28,8 @@ async def test_a_timer_of_an_unknown_kind_stays_due_and_the_others_fire(
 ) -> None:
     client: Any = real_server.sync_client()
     keys = (await store_of(app)).keys()
-    due = {f"customers/{n}~gate": n for n in range(300)}
+    odd = ("a~future:2", "a~rate.x", "a~a b", "a~7b", "\u00fc~\u00fc")
+    due = {f"customers/{n}~gate": n for n in range(300)} | dict.fromkeys(odd, 5)
     client.zadd(keys.timers, due | {"customers/late~gate": 4e12})
     async with serving(app):
         for n in range(3):
@@ -37,7 +39,7 @@ async def test_a_timer_of_an_unknown_kind_stays_due_and_the_others_fire(
     assert client.zcard(keys.halted) == 0
     report = await app.fsck(repair=True)
     assert {finding.kind for finding in report.findings} == {"newer"}
-    assert client.zcard(keys.timers) == 301
+    assert client.zcard(keys.timers) == len(due) + 1
     client.delete(keys.timers)
 
 
@@ -94,8 +96,64 @@ async def test_an_execution_in_an_unknown_place_is_left_there(app: Durasleep, re
         await eventually(lambda: client.zcard(keys.closing) == 0, "nothing to be left to close")
 
 
+@pytest.mark.parametrize("others", [0, 300])
+async def test_who_waits_in_an_unknown_way_is_left_to_a_newer_version(
+    app: Durasleep, real_server: Server, others: int
+) -> None:
+    """The others hear of the ending, and nobody is forgotten."""
+    client: Any = real_server.sync_client()
+    store = await store_of(app)
+    keys = store.keys()
+    handle = await app.rpc("nightly-1", sleeping_workflow, 3600)
+    async with serving(app):
+        await until(app, "nightly-1", "suspended")
+        for n in range(others):  # so many that they stand in a key of their own
+            await store.call(commands.attach(keys, PromiseId("nightly-1"), inbox=f"other-{n}"))
+        waiting = asyncio.create_task(handle.result(timeout=30))
+        await eventually(lambda: _waiters(client, keys), "somebody to wait")
+        if client.exists(keys.waiters("nightly-1")):
+            client.sadd(keys.waiters("nightly-1"), "snightly")
+        else:
+            field = client.hget(keys.promise("nightly-1"), F["waiters"])
+            client.hset(keys.promise("nightly-1"), F["waiters"], b"snightly\n" + field)
+        await app.wake("nightly-1")
+        assert await waiting == "Slept for 3600 seconds"
+        for n in range(3):
+            assert await (await app.rpc(f"other-{n}", sleeping_workflow, 0.01)).result(timeout=30)
+    assert _waiters(client, keys) == {b"snightly"}
+    assert client.zscore(keys.closing, "nightly-1")
+    assert client.zcard(keys.halted) == 0
+    assert client.ttl(keys.promise("nightly-1")) > 0
+    client.delete(keys.waiters("nightly-1"), keys.closing)
+
+
+def _waiters(client: Any, keys: Keyspace) -> set[bytes]:
+    field = client.hget(keys.promise("nightly-1"), F["waiters"]) or b""
+    return client.smembers(keys.waiters("nightly-1")) if field == b"+" else set(field.split())
+
+
+async def test_an_ending_of_an_unknown_state_stays_as_it_is(app: Durasleep, real_server: Server) -> None:
+    client: Any = real_server.sync_client()
+    keys = (await store_of(app)).keys()
+    async with serving(app):
+        assert await (await app.rpc("dropped", double, 1)) == 2
+        client.hset(keys.promise("dropped"), F["state"], "z")
+        for verb in (app.retry, app.cancel, app.describe):
+            with pytest.raises(NewerVersion):
+                await verb("dropped")
+        with pytest.raises(NewerVersion):
+            await app.rpc("dropped", double, 1)
+        client.hset(keys.promise("dropped"), mapping={F["state"]: "r", F["kind"]: "m"})
+        for verb in (app.retry, app.halt, app.resume):
+            with pytest.raises(NewerVersion):
+                await verb("dropped")
+        with pytest.raises(NewerVersion):
+            await app.rpc("dropped", double, 1)
+    client.hdel(keys.promise("dropped"), F["kind"])
+
+
 async def test_a_namespace_is_moved_from_the_schema_before_once_no_worker_of_that_is_left(
-    app: Durasleep, new_app: NewApp, real_server: Server, namespace: str
+    app: Durasleep, new_app: NewApp, real_server: Server, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     client: Any = real_server.sync_client()
     handle = await app.rpc("sleeper", sleeping_workflow, 3600)
@@ -105,17 +163,22 @@ async def test_a_namespace_is_moved_from_the_schema_before_once_no_worker_of_tha
     client.hset(meta_key(namespace), "schema", "1")
     client.hset(keys.worker("old-1/ab"), W["group"], "workers")
     client.zadd(keys.workers, {"old-1/ab": time.time() * 1000, "dead-1/cd": 1})
-    for _ in range(2):
-        with pytest.raises(StoreUnavailable, match=r"workers of the version before have left: old-1/ab$"):
+    for _ in range(2):  # who only looks or calls moves nothing
+        with pytest.raises(StoreUnavailable, match="is of the version before: the first worker of this version moves"):
             await store_of(new_app())
+    waiting = new_app().worker(name="newer")
+    running = asyncio.create_task(waiting.run())
+    await eventually(lambda: "have left: old-1/ab" in caplog.text, "a worker that waits for the others to leave")
     assert client.hget(meta_key(namespace), "schema") == b"1"
     client.zrem(keys.workers, "old-1/ab", "dead-1/cd")
     client.delete(keys.worker("old-1/ab"))
+    await waiting.ready.wait()
+    assert client.hget(meta_key(namespace), "schema") == b"2"
     newer = new_app()
-    async with serving(newer):
-        assert client.hget(meta_key(namespace), "schema") == b"2"
-        await newer.wake("sleeper")
-        assert await handle.result(timeout=30) == "Slept for 3600 seconds"
+    await newer.wake("sleeper")
+    assert await handle.result(timeout=30) == "Slept for 3600 seconds"
+    waiting.stop()
+    await running
 
 
 @pytest.mark.parametrize("change", [{"schema": "3"}, {"features": "limits"}])

@@ -69,6 +69,12 @@ async def another_birth(driver: Driver) -> None:
     await misquote(driver, birth, b"1" * len(birth))
 
 
+async def add_waiter(driver: Driver) -> None:
+    promise = driver.keys.promise("named")
+    waiters = await driver.redis.hget(promise, F["waiters"])
+    await driver.redis.hset(promise, F["waiters"], waiters + b"p1 gone~7\n")
+
+
 BREAKS: dict[str, tuple[str, str, Break]] = {
     "a lost stream entry": ("unqueued", "queued", lambda d: d.redis.xtrim(d.keys.queue("workers"), maxlen=0)),
     "an entry delivered to nobody": (
@@ -101,6 +107,7 @@ BREAKS: dict[str, tuple[str, str, Break]] = {
     ),
     "a result kept for ever": ("kept", "done", lambda d: d.redis.persist(d.keys.promise("done"))),
     "a worker of long ago": ("stale", "gone/00000000", lambda d: d.redis.zadd(d.keys.workers, {"gone/00000000": 1})),
+    "a waiter that does not wait": ("waiter", "named", add_waiter),
     "a list of those who wait for nobody": (
         "waiters",
         "nobody",

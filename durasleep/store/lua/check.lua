@@ -108,10 +108,19 @@ local function is_true_of(record, snapshot)
     and string.sub(body, size + entries_size + 1) == record.func
 end
 
+local function told_by(fields)
+  local told = {}
+  for i = 1, #fields, 2 do
+    told[fields[i]] = fields[i + 1]
+  end
+  return told
+end
+
 local function check_queued(record)
   local row = record.entry and redis.call('XRANGE', queue_prefix .. record.queue, record.entry, record.entry)[1]
   local fields = row and row[2] or {}
-  if fields[2] ~= record.id or tonumber(fields[4]) ~= record.epoch then
+  local told = told_by(fields)
+  if told.i ~= record.id or tonumber(told.e) ~= record.epoch then
     return found('unqueued', record.id, 'is queued, but its stream has no entry for it', again(record))
   end
   if fields[5] == 'x' and not is_true_of(record, fields[6]) then
@@ -220,6 +229,26 @@ local function check_settled(record)
   end)
 end
 
+-- Executions that are said to wait for it, and do not any more: whoever gives up is struck. Of a set some are looked at.
+local function check_waiters(record)
+  local gone = {}
+  if record.waiters == MANY then
+    gone = some_gone(waiters_prefix .. record.id, SAMPLE_WHEN_FULL)
+  else
+    for waiter in string.gmatch(record.waiters or '', '[^\n]+') do
+      if is_gone(waiter) then gone[#gone + 1] = waiter end
+    end
+  end
+  for _, waiter in ipairs(gone) do
+    local owner = owner_of(string.match(waiter, '^p%d+ (.*)$') or '')
+    if owner and not is_closing(owner) and redis.call('EXISTS', run_prefix .. owner) == 0 then
+      found('waiter', record.id, 'is said to be waited for by ' .. owner .. ', which does not wait', function()
+        strike(record.id, waiter)
+      end)
+    end
+  end
+end
+
 function checks.promise(id, at)
   local record = load(id)
   if not record then return '' end
@@ -244,6 +273,7 @@ function checks.promise(id, at)
     end)
   end
   if record.deadline then check_timer(id .. '~timeout', record.deadline) end
+  if record.waiters then check_waiters(record) end
   if record.kind ~= KIND.execution then return '' end
   if record.place == PLACE.queued then
     check_queued(record)
@@ -269,7 +299,7 @@ local timer_kinds = { cron = true, timeout = true, start = true, retry = true }
 local function is_awaited(member)
   local id, what = owner_of(member)
   if not id then return false end
-  if not timer_kinds[what] and string.find(what, '^%a[%w_-]*$') then
+  if not timer_kinds[what] and what ~= '' and id ~= '' and not string.find(what, '^%d[%d.]*$') then
     found('newer', member, 'is a timer of kind ' .. what .. ', which only a newer version knows')
     return true
   end
@@ -295,7 +325,8 @@ end
 function checks.entry(queue, at)
   local row = redis.call('XRANGE', queue_prefix .. queue, at, at)[1]
   if not row then return '' end
-  local id, epoch = row[2][2] or '', row[2][4]
+  local told = told_by(row[2])
+  local id, epoch = told.i or '', told.e
   local ok, record = pcall(load, id)
   if ok and record and record.state == STATE.pending and record.entry == at and record.epoch == tonumber(epoch) then
     return ''
@@ -316,7 +347,9 @@ function checks.halted(name)
       redis.call('ZREM', halted, name)
     end)
   elseif not ok or (not record and string.find(name, ': ', 1, true)) then
-    found('aside', name, 'was put aside: look at it, then `durasleep control forget` it')
+    local what = schedule and 'cannot be read by its workers: say it anew with app.schedule(), or app.unschedule() it'
+      or 'was put aside: look at it, then `durasleep control forget` it'
+    found('aside', name, what)
   elseif not record or record.place ~= PLACE.halted then
     found('halted', name, 'is named as halted, and is not', function()
       redis.call('ZREM', halted, name)

@@ -104,9 +104,14 @@ function actions.force(id)
   return { 'canceled', STATE.canceled }
 end
 
+local function check_execution(record, id)
+  if record then check_known(record) end
+  if not record or record.kind ~= KIND.execution then error('NOT_ALLOWED ' .. id .. ' is no execution', 0) end
+end
+
 function actions.halt(id, _, reason)
   local record = find(id)
-  if not record or record.kind ~= KIND.execution then error('NOT_ALLOWED ' .. id .. ' is no execution', 0) end
+  check_execution(record, id)
   if record.state ~= STATE.pending then return { 'already', record.state } end
   if record.place == PLACE.halted then return { 'halted', record.state } end
   check_type(halted, 'zset')
@@ -118,7 +123,7 @@ end
 
 function actions.resume(id)
   local record = find(id)
-  if not record or record.kind ~= KIND.execution then error('NOT_ALLOWED ' .. id .. ' is no execution', 0) end
+  check_execution(record, id)
   if record.state ~= STATE.pending then return { 'already', record.state } end
   if record.place ~= PLACE.halted then return { 'running', record.state } end
   check_queue(record.queue)
@@ -150,6 +155,7 @@ local function forget_journal(record)
   return cursor == '0'
 end
 
+local FAILED = { [STATE.rejected] = true, [STATE.timedout] = true, [STATE.canceled] = true }
 local ENDED =
   { F.state, F.settled, F.value, F.created, F.begun, F.base, F.family, F.unseen, F.cursor, F.deadline, F.lacking }
 
@@ -158,12 +164,13 @@ local ENDED =
 -- that is fenced. Of a long journal one call takes a part ("closing"), and the next goes on.
 function actions.retry(id)
   local record = find(id)
-  if not record or record.kind ~= KIND.execution then error('NOT_ALLOWED ' .. id .. ' is no execution', 0) end
+  check_execution(record, id)
   if owner_of(id) then
     error('NOT_ALLOWED ' .. id .. ' is a part of ' .. string.match(id, '^[^~]*') .. ': retry that', 0)
   end
   if record.state == STATE.pending then return { 'running', record.state } end
   if record.state == STATE.resolved then error('NOT_ALLOWED ' .. id .. ' has not failed: it has resolved', 0) end
+  if not FAILED[record.state] then raise_newer(id .. ' has ended in state ' .. record.state) end
   check_queue(record.queue)
   check_type(timers, 'zset')
   check_type(closing, 'zset')

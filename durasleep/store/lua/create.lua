@@ -18,6 +18,7 @@ end
 
 local function attach(record, kind, func, call, inbox)
   if kind ~= '' and (record.kind ~= kind or record.func ~= func) then
+    check_known(record)
     local held = record.kind == KIND.execution and 'function ' .. record.func or 'a promise'
     local asked = kind == KIND.execution and 'function ' .. func or 'a promise'
     error('OTHER_FUNCTION id ' .. record.id .. ' belongs to ' .. held .. ', not to ' .. asked, 0)

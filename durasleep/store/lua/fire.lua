@@ -147,12 +147,10 @@ local function fire_one(member, score)
     fire_deadline(id, score, member)
   elseif what == 'start' or what == 'retry' then
     fire_delayed(id, score, member)
-  elseif string.find(what, '^%d') then
+  elseif string.find(what, '^%d[%d.]*$') then
     fire_entry(id, what, score, member)
-  elseif string.find(what, '^%a[%w_-]*$') then
-    raise_newer(member .. ' is a timer of kind ' .. what)
   else
-    error('INVALID member', 0)
+    raise_newer(member .. ' is a timer of kind ' .. what)
   end
 end
 
@@ -167,34 +165,35 @@ end
 -- Answers whether that was all of it.
 local function close_part(id)
   local record = load(id)
-  if not record then return true end
+  if not record then
+    local _, what = owner_of(id)
+    if what and not string.find(what, '^%d') then raise_newer(id .. ' is to be closed') end
+    return true
+  end
   if record.state == STATE.pending then
     if is_orphan(record) then finish(record, STATE.canceled, '') end
     return true
   end
-  local keep_ms = time_to_keep(record)
+  local keep_ms, left = time_to_keep(record), record.waiters or ''
   if not keep_ms then return true end
-  if record.waiters and record.waiters ~= '' then
+  if left ~= '' then
     local value = redis.call('HGET', record.key, F.value) or ''
     spend(#value, 0)
-    local left = tell_waiters(record, record.waiters, record.state, value)
+    left = tell_waiters(record, left, record.state, value)
     put(record, F.waiters, left)
     save(record)
-    if left ~= '' then return false end
+    if left ~= '' and is_spent() then return false end
   end
   local cursor = close_from(record, record.key, redis.call('HGET', record.key, F.cursor) or '0', keep_ms)
   if cursor ~= '0' then
     redis.call('HSET', record.key, F.cursor, cursor)
     return false
   end
-  redis.call('HDEL', record.key, F.cursor, F.waiters)
+  redis.call('HDEL', record.key, F.cursor)
   keep_for(record.key, keep_ms)
+  if left ~= '' then raise_newer(id .. ' is waited for in another way') end
+  redis.call('HDEL', record.key, F.waiters)
   return true
-end
-
--- What only a newer version can close waits behind all others, and is tried again where nothing else is left.
-local function close_newer_later(id)
-  redis.call('ZADD', closing, int(LIMIT.closing_newer + now), id)
 end
 
 -- Oldest first, small ones several at a time.

@@ -9,7 +9,7 @@
 -- @include in_chunks
 -- @include last_id
 -- @include now
-local consumer, group, client, info, knows, ttl_ms, beat_ms, functions = unpack(ARGV, 1, 8)
+local consumer, group, client, info, knows, ttl_ms, beat_ms, functions, lost_threads = unpack(ARGV, 1, 9)
 
 redis.call('ZREM', timers, '') -- a worker beats on a full Redis too
 redis.call('ZADD', workers, now_text, consumer)
@@ -28,7 +28,9 @@ redis.call(
   W.beat_ms,
   beat_ms,
   W.functions,
-  functions
+  functions,
+  W.lost,
+  lost_threads
 )
 redis.call('PEXPIRE', me, ttl_ms)
 local inbox = inbox_prefix .. consumer
@@ -46,7 +48,7 @@ for _, queue in ipairs({ group, group .. '/' .. string.match(consumer, '^[^/]+')
 end
 
 local lost, orders, unnamed = {}, {}, {}
-for i = 9, #ARGV, 3 do
+for i = 10, #ARGV, 3 do
   local queue, entry, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local name = queue .. ' ' .. entry
   local found = redis.pcall('HMGET', promise_prefix .. id, F.entry, F.order) -- one broken hash loses one entry

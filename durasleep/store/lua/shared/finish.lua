@@ -36,14 +36,20 @@ local function tell_waiter(record, kind, who, state, payload)
   end
 end
 
--- Those who wait hear of it, as many as there is room for; answers what the field says of the others.
+-- Those who wait hear of it, as many as there is room for; answers what the field says of the others. Who waits in a way
+-- that only a newer version knows is left to that.
 local function tell_waiters(record, waiters, state, payload)
   if waiters == MANY then return kin().tell_many(record, state, payload) end
+  local newer = ''
   for at, kind, who in string.gmatch(waiters, '()(%a)([^\n]+)\n') do
-    if is_spent() then return string.sub(waiters, at) end
-    tell_waiter(record, kind, who, state, payload)
+    if is_spent() then return newer .. string.sub(waiters, at) end
+    if kind == 'i' or kind == 'p' then
+      tell_waiter(record, kind, who, state, payload)
+    else
+      newer = newer .. kind .. who .. '\n'
+    end
   end
-  return ''
+  return newer
 end
 
 -- Ends a pending promise: out of its place, settled, those who wait told, its family to be closed. `is_quiet` if nothing

@@ -13,6 +13,11 @@ local function close_later(id)
   earliest_made = now
 end
 
+-- What only a newer version can close waits behind all others, and is tried again where nothing else is left.
+local function close_newer_later(id)
+  if is_a(closing, 'zset') then redis.call('ZADD', closing, int(LIMIT.closing_newer + now), id) end
+end
+
 -- What cannot be closed is put aside by name, or left for a newer version.
 local function leave_open(id, problem)
   if is_newer(problem) then return close_later(id) end
@@ -25,8 +30,9 @@ local function settle_for(owner_id, number, birth, state, payload)
   if not ok then return put_aside('promise:' .. owner_id .. ': ' .. text_of(owner)) end
   if not owner or owner.state ~= STATE.pending or owner.birth ~= birth then return end
   local entry = read_entry(raw_of(owner, number))
-  if not entry or entry.state ~= STATE.pending or entry.kind ~= KIND.child then return end
-  settle_entry(owner, number, entry, state, payload)
+  if not entry or entry.state ~= STATE.pending then return end
+  if not ENTRIES[entry.kind] then return close_newer_later(owner_id .. '~' .. number) end
+  if entry.kind == KIND.child then settle_entry(owner, number, entry, state, payload) end
 end
 
 -- A promise that waits for another one, as birth and id.
@@ -40,13 +46,20 @@ end
 local function tell_many(record, state, payload)
   local key = waiters_prefix .. record.id
   if not is_a(key, 'set') then return '' end
-  while not is_spent() do
+  local newer, is_all = {}, false
+  while not (is_all or is_spent()) do
     local waiter = redis.call('SPOP', key)
-    if not waiter then return '' end
-    local kind, who = string.match(waiter, '^(%a)(.+)$')
-    if kind then tell_waiter(record, kind, who, state, payload) end
+    local kind, who = string.match(waiter or '', '^(%a)(.+)$')
+    if kind == 'i' or kind == 'p' then
+      tell_waiter(record, kind, who, state, payload)
+    elseif kind then -- only a newer version knows how to tell it
+      newer[#newer + 1] = waiter
+      spend(#waiter, 1)
+    end
+    is_all = not waiter
   end
-  return MANY
+  if #newer > 0 then redis.call('SADD', key, unpack(newer)) end
+  return is_all and #newer == 0 and '' or MANY
 end
 
 local function tell_owner(record, state, payload)
@@ -100,6 +113,7 @@ local function close_member(record, number, raw, keep_ms)
   if not entry then return end
   local is_pending = entry.state == STATE.pending
   if is_pending and entry.due ~= '' then unset_timer(record.id .. '~' .. number) end
+  if is_pending and not ENTRIES[entry.kind] then return close_later(record.id .. '~' .. number) end -- if it is a hash
   if entry.kind ~= KIND.child or not (is_pending or keep_ms > 0) then return end
   if entry.child_id ~= '' then
     if is_pending then strike(entry.child_id, 'p' .. record.birth .. ' ' .. record.id .. '~' .. number) end

@@ -2,6 +2,17 @@
 
 -- A code of one small letter that is none of these is of a newer version: what has it is left to that version.
 local PLACES = { [PLACE.queued] = true, [PLACE.suspended] = true, [PLACE.delayed] = true, [PLACE.halted] = true }
+local ENTRIES = {
+  [KIND.timer] = true,
+  [KIND.promise] = true,
+  [KIND.step] = true,
+  [KIND.child] = true,
+  [KIND.transaction] = true,
+  [KIND.cancel] = true,
+  [KIND.detached] = true,
+  [KIND.patch] = true,
+  [KIND.version] = true,
+}
 local KINDS = { [KIND.execution] = true, [KIND.promise] = true, [KIND.timer] = true }
 
 local function raise_newer(what)

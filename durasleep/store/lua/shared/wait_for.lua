@@ -10,6 +10,7 @@ local SAMPLE_WHEN_FULL = 64
 local function is_gone(waiter)
   local kind, who = string.sub(waiter, 1, 1), string.sub(waiter, 2)
   if kind == 'i' then return redis.call('EXISTS', inbox_prefix .. who) == 0 end
+  if kind ~= 'p' then return false end -- a newer version knows
   local birth, promise = string.match(who, '^(%d+) (.*)$')
   local owner_id, number = owner_of(promise or '')
   if not owner_id then return true end
