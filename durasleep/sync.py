@@ -579,9 +579,9 @@ class Client(_Starts):
         return store.run(fsck.fsck(store.keys(), repair=repair))
 
     def forget(self, name: str) -> bool:
-        """Strike a name that was put aside, as ``fsck`` and ``search`` show it; false if there is no such name."""
+        """Strike a name that was put aside: see ``durasleep.client.Client.forget``."""
         store = self._opened()
-        return store.call(commands.forget(store.keys(), name))
+        return store.run(search.forget(store.keys(), name))
 
     def diagnose(self) -> list[Diagnosis]:
         """What the server's configuration can lose, and what waits for a person or a worker; the worst first.

@@ -510,7 +510,9 @@ def unavailable(connector: Connector, error: BaseException) -> StoreError:
         return StoreRefused(f"Redis at {connector.address} refuses us: {error}")
     if isinstance(error, TimeoutError | redis_errors.TimeoutError | socket.timeout):
         return StoreUnavailable(f"Redis at {connector.address} does not answer")
-    return StoreUnavailable(f"Redis at {connector.address} cannot be reached: {_reason(error)}")
+    unreachable = StoreUnavailable(f"Redis at {connector.address} cannot be reached: {_reason(error)}")
+    unreachable.is_unreachable = True
+    return unreachable
 
 
 def _reason(error: BaseException) -> str:
