@@ -222,7 +222,7 @@ class _Connected:
         self.inbox = Inbox(store, calls.Names().inbox, settings)
 
     async def close(self) -> None:
-        error = ClientClosed("the client was closed while this was waited for; what was started goes on")
+        error = ClientClosed(calls.CLOSED)
         await self.inbox.close(error)
         if self.store.connected:
             with contextlib.suppress(DurasleepError, TimeoutError):

@@ -57,6 +57,7 @@ T = TypeVar("T")
 
 SHOWN_ATTEMPTS_MAX = 20  # of those that failed: the last ones tell what is wrong
 MANY_MAX = 1_024  # calls on their way at a time
+CLOSED = "the client was closed while this was waited for; what was started goes on"
 NAMED_MAX = 5  # timers in one sentence
 
 

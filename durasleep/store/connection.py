@@ -421,10 +421,11 @@ class SyncLink:
         self._name = name
         self._timeout_s = timeout_s
         self._slots = PerThread(_Slot)
+        self._closings = 0
 
     def exchange(self, commands: Sequence[Sequence[Value]]) -> list[Reply]:
         """See ``Link.exchange``."""
-        slot = self._slots.here()
+        slot, closings = self._slots.here(), self._closings
         # Taken out for the exchange: a signal handler or finalizer that calls meanwhile gets another connection.
         connection, slot.connection = slot.connection, None
         try:
@@ -439,14 +440,16 @@ class SyncLink:
         except BaseException:
             _disconnect(connection)  # an answer that nobody waits for must not be taken for the next one's
             raise
-        if slot.connection is None and not any(is_of_replica(reply) for reply in replies):
+        is_kept = slot.connection is None and closings == self._closings
+        if is_kept and not any(is_of_replica(reply) for reply in replies):
             slot.connection = connection
         else:
             _disconnect(connection)
         return replies
 
     def close(self) -> None:
-        """Let go of the connections of all threads."""
+        """Let go of the connections of all threads; whoever is in an exchange does so at its end."""
+        self._closings += 1
         for slot in self._slots.all():
             connection, slot.connection = slot.connection, None
             _disconnect(connection)
