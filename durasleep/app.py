@@ -32,7 +32,7 @@ from durasleep.address import Address
 from durasleep.client import Caller, Client
 from durasleep.codec import Codec
 from durasleep.errors import DefinitionError, ThreadsLost, UsageError
-from durasleep.model import Duration, check_name, parse_target, retention_ms
+from durasleep.model import Duration, check_name, duration_ms, parse_target, retention_ms
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry, name_of
 from durasleep.runtime.retry import Retry
@@ -289,10 +289,13 @@ class Durasleep(Client):
         min_replicas: int | None = None,
         fsync: bool | None = None,
         stand_ins: StandIns | None = None,
+        start_timeout: Duration | None = 10,
     ) -> AsyncGenerator[Worker]:
         """A worker in this event loop, beside what stands in the block; the options are those of ``worker``.
 
-        Whatever keeps it from serving is raised where the block would begin. If it ends by an error later, the block is
+        Whatever keeps it from serving is raised where the block would begin: StoreUnavailable, too, if Redis does not
+        serve it within ``start_timeout`` (seconds, a timedelta, or text such as ``"1m"``; by default 10 s); with None
+        such a Redis is waited for. Later it is waited for in any case. If it ends by an error later, the block is
         cancelled, and that error raised at its end. Otherwise it drains there, within ``Settings.grace_s``; cancelled
         meanwhile, it gives all back at once.
         """
@@ -306,7 +309,9 @@ class Durasleep(Client):
             fsync=fsync,
             stand_ins=stand_ins,
         )
-        async with _Beside(worker):
+        async with _Beside(
+            worker, None if start_timeout is None else duration_ms(start_timeout, "start_timeout") / 1000
+        ):
             yield worker
 
     # -- schedules
@@ -413,14 +418,16 @@ def _opened(lifespan: Lifespan) -> AbstractAsyncContextManager[Any]:
 class _Beside:
     """Around what runs beside a worker in one event loop."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, start_timeout_s: float | None) -> None:
         self._worker = worker
+        self._start_timeout_s = start_timeout_s
         self._is_cut = False
 
     async def __aenter__(self) -> None:
         body = self._body = asyncio.current_task()
         self._cancels = body.cancelling() if body else 0
-        running = self._running = asyncio.create_task(self._worker.run(), name=f"durasleep-worker:{self._worker.name}")
+        run = self._worker.run(start_timeout_s=self._start_timeout_s)
+        running = self._running = asyncio.create_task(run, name=f"durasleep-worker:{self._worker.name}")
         ready = asyncio.create_task(self._worker.ready.wait())
         try:
             await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)

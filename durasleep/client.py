@@ -222,7 +222,7 @@ class _Connected:
         self.inbox = Inbox(store, calls.Names().inbox, settings)
 
     async def close(self) -> None:
-        error = ClientClosed("the client was closed while this was waited for; what was started goes on")
+        error = ClientClosed(calls.CLOSED)
         await self.inbox.close(error)
         if self.store.connected:
             with contextlib.suppress(DurasleepError, TimeoutError):
@@ -801,10 +801,11 @@ class Client(_Starts):
     async def forget(self, name: str) -> bool:
         """Strike a name that was put aside, as ``fsck`` and ``search`` show it; false if there is no such name.
 
+        The part before a ``": "`` will do where no other name begins so; NotAllowed if one does.
         What has one is no execution that could go on: an entry or a timer that was not ours, a key of another type.
         """
         store = await self._opened()
-        return await store.call(commands.forget(store.keys(), name))
+        return await store.run(search.forget(store.keys(), name))
 
     async def diagnose(self) -> list[Diagnosis]:
         """What the server's configuration can lose, and what waits for a person or a worker; the worst first.

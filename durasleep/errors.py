@@ -84,6 +84,9 @@ class StoreError(DurasleepError):
 class StoreUnavailable(StoreError):
     """Redis cannot be reached, or cannot serve us now; what was not answered may have been carried out or not."""
 
+    is_unreachable = False
+    """Whether no Redis was found where one should be, as opposed to one that does not serve us now."""
+
 
 class NotReplicated(StoreUnavailable):
     """Written, but fewer replicas than asked for have received it in time, or no disk; to repeat the call is safe."""

@@ -18,7 +18,7 @@ from typing import Any, NewType
 
 import msgspec
 
-from durasleep.errors import InvalidDuration, InvalidId
+from durasleep.errors import InvalidDuration, InvalidId, UsageError
 
 PromiseId = NewType("PromiseId", str)
 """The id of anything awaitable: ``order-42``, ``order-42~3``, ``order-42~2.1``."""
@@ -385,6 +385,18 @@ def shown(value: object) -> str:
 def due_in(duration: Duration, what: str = "duration") -> Due:
     """Due a while after the server's now."""
     return f"+{duration_ms(duration, what)}"  # pyright: ignore[reportReturnType] - hot: calling a NewType costs 0.1 µs
+
+
+def check_time_left(start: Due | None, deadline: Due | None) -> None:
+    """UsageError for a deadline that passes before a delayed start: both count from now."""
+    if start is None or deadline is None or not start.startswith("+") or not deadline.startswith("+"):
+        return
+    delay_ms, timeout_ms = int(start), int(deadline)
+    if 0 < delay_ms >= timeout_ms:
+        raise UsageError(
+            f"delay {delay_ms / 1000:g} s, timeout {timeout_ms / 1000:g} s: the timeout counts from the call, not from "
+            "the start, so it would pass before the start; give a longer timeout"
+        )
 
 
 def due_at(instant: datetime) -> Due:

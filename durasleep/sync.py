@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable
 from contextlib import suppress
@@ -14,7 +15,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
 from durasleep import address
 from durasleep.codec import Codec
-from durasleep.errors import StoreError, StoreUnavailable, WaitTimeout
+from durasleep.errors import ClientClosed, StoreError, StoreUnavailable, WaitTimeout
 from durasleep.model import Disposition, Duration, PromiseId, Recording, State, check_id, check_name, seconds_of
 from durasleep.runtime.context import AsyncTask, Workflow
 from durasleep.runtime.definition import Definition, called_by, definition_of, name_of, returns_of
@@ -58,7 +59,7 @@ class Handle(Generic[T_co]):
         """The value; raises what the execution raised, Canceled or TimedOut.
 
         WaitTimeout after ``timeout`` (seconds, a timedelta, or text such as ``"30s"``), and it goes on; by default it
-        waits for as long as it takes.
+        waits for as long as it takes. ClientClosed if another thread closes the client meanwhile.
         """
         if self._ending is None or not self._ending.is_final:
             self._ending = self._client._wait(self.id, timeout)
@@ -132,6 +133,15 @@ class _Waiting:
         self.inbox = calls.Names().inbox
         self.is_open = False
         """Whether there is such an inbox, or has been."""
+        self.waits = 0
+        """How many wait in this thread: one, and those of its signal handlers."""
+
+    def __enter__(self) -> Self:
+        self.waits += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.waits -= 1
 
 
 class _Starts:
@@ -207,6 +217,11 @@ class Caller(_Starts):
         return self._client._rpc(calls.new_id(), fn, args, kwargs, self._options)
 
 
+def _check_open(closed: threading.Event) -> None:
+    if closed.is_set():
+        raise ClientClosed(calls.CLOSED)
+
+
 def _definition_of(fn: Callable[..., Any] | str) -> Definition | None:
     return None if isinstance(fn, str) else definition_of(fn)
 
@@ -233,6 +248,8 @@ class Client(_Starts):
         self._group = check_name(group, "group")
         self._names = calls.Names()
         self._waiting = PerThread(_Waiting)
+        self._closed = threading.Event()
+        """Of those who wait now: set when the client is closed, and then another one's turn."""
         connector = Connector.of(url_or_client or address.find().url)
         self._store = SyncStore(connector, namespace=check_name(namespace, "namespace"), settings=settings)
         self._reader: SyncLink = self._store.link(settings.read_block_s + READ_MARGIN_S)
@@ -247,14 +264,20 @@ class Client(_Starts):
         return self._store
 
     def close(self) -> None:
-        """Let go of all connections. To call again connects again."""
+        """Let go of all connections; who waits in any thread hears ClientClosed. To call again connects again."""
+        closed, self._closed = self._closed, threading.Event()
+        closed.set()
         keys = self._store.keys()
-        opened = [waiting for waiting in self._waiting.all() if waiting.is_open]
-        if opened:
-            with suppress(StoreError):
-                self._store.call_once([commands.drop_inbox(keys, waiting.inbox) for waiting in opened])
-        for waiting in opened:
+        farewell: list[commands.Call] = []
+        for waiting in self._waiting.all():
+            if waiting.waits:
+                farewell += commands.wake_inbox(keys, waiting.inbox)
+            elif waiting.is_open:
+                farewell.append(commands.drop_inbox(keys, waiting.inbox))
             waiting.is_open = False
+        if farewell:
+            with suppress(StoreError):
+                self._store.call_once(farewell)
         self._reader.close()
         self._store.close()
 
@@ -457,17 +480,17 @@ class Client(_Starts):
     def _wait(self, id: PromiseId, timeout: Duration | None = None) -> Ending:
         """Block until a promise has settled; WaitTimeout after ``timeout``, and it goes on."""
         limit_s = None if timeout is None else seconds_of(timeout)
-        with Waiting(id):
-            return self._hear(id, limit_s)
+        with Waiting(id), self._waiting.here() as waiting:  # before it is asked which close would end it
+            return self._hear(id, limit_s, waiting, self._closed)
 
-    def _hear(self, id: PromiseId, limit_s: float | None) -> Ending:
+    def _hear(self, id: PromiseId, limit_s: float | None, waiting: _Waiting, closed: threading.Event) -> Ending:
         give_up_at = None if limit_s is None else time.monotonic() + limit_s
         store = self._opened()
         keys = store.keys(id)
         tells_inbox = store.call(reads.read_head(keys, id, outline=True)) is not None
-        waiting = self._waiting.here()
         inbox = waiting.inbox
         while True:
+            _check_open(closed)
             last = ""
             if tells_inbox:  # again and again: it also keeps the inbox alive
                 waiting.is_open = True
@@ -477,28 +500,29 @@ class Client(_Starts):
                 ending = self._look(id)  # an entry of a journal tells no inbox
             if ending.is_final:
                 return ending
+            _check_open(closed)
             left_s = self.settings.read_block_s if give_up_at is None else give_up_at - time.monotonic()
             if left_s <= 0:
                 if tells_inbox:
                     with suppress(StoreError):
-                        store.call_once([commands.unwait(keys, id, self._waiting.here().inbox)])
+                        store.call_once([commands.unwait(keys, id, inbox)])
                 raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on")
             if tells_inbox:
-                self._listen(keys.inbox(inbox), last, min(left_s, self.settings.read_block_s))
+                self._listen(keys.inbox(inbox), last, min(left_s, self.settings.read_block_s), closed)
             else:
-                time.sleep(min(left_s, 1.0))
+                closed.wait(min(left_s, 1.0))
 
-    def _listen(self, inbox: str, last: str, block_s: float) -> None:
+    def _listen(self, inbox: str, last: str, block_s: float, closed: threading.Event) -> None:
         """Until something comes to the inbox after its entry ``last``, or for ``block_s``; it is a hint to look."""
         block_ms = max(1, round(block_s * 1000))
         read = [b"XREAD", b"BLOCK", b"%d" % block_ms, b"COUNT", b"1", b"STREAMS", inbox, last]
         try:
             [found] = self._reader.exchange([read])
         except StoreUnavailable:
-            time.sleep(min(block_s, 1.0))
+            closed.wait(min(block_s, 1.0))
             return
         if isinstance(found, Exception):
-            time.sleep(min(block_s, 1.0))
+            closed.wait(min(block_s, 1.0))
 
     def search(
         self,
@@ -581,9 +605,9 @@ class Client(_Starts):
         return store.run(fsck.fsck(store.keys(), repair=repair))
 
     def forget(self, name: str) -> bool:
-        """Strike a name that was put aside, as ``fsck`` and ``search`` show it; false if there is no such name."""
+        """Strike a name that was put aside: see ``durasleep.client.Client.forget``."""
         store = self._opened()
-        return store.call(commands.forget(store.keys(), name))
+        return store.run(search.forget(store.keys(), name))
 
     def diagnose(self) -> list[Diagnosis]:
         """What the server's configuration can lose, and what waits for a person or a worker; the worst first.

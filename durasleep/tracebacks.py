@@ -11,18 +11,20 @@ PACKAGE = __name__.partition(".")[0]
 
 
 def of_user(error: BaseException, frames_max: int) -> str:
-    """The last ``frames_max`` of its frames, without ours and what stands between these; all if there are only ours."""
+    """The last ``frames_max`` of its frames, without ours and what stands between these."""
     frames = list(_each(error.__traceback__))
-    shown = _of_user(frames)
-    text = "".join(traceback.format_tb(_chained(shown or frames), limit=-frames_max))
+    text = "".join(traceback.format_tb(_chained(_of_user(frames)), limit=-frames_max))
     ours = sum(_module_of(frame) == PACKAGE for frame in frames)
-    if not shown or not ours:
+    if not ours:
         return text
     return f"{text}  ({ours} {'frame' if ours == 1 else 'frames'} of {PACKAGE} left out)\n"
 
 
 def _of_user(frames: Sequence[TracebackType]) -> list[TracebackType]:
-    """Those of users. What of Python's own modules comes before a frame of ours is our way of calling theirs."""
+    """Those of users. What of Python's own modules comes before a frame of ours is our way of calling theirs.
+
+    So is what of asyncio comes behind the last of ours: it ends what we wait for.
+    """
     shown: list[TracebackType] = []
     between: list[TracebackType] = []
     for frame in frames:
@@ -33,7 +35,7 @@ def _of_user(frames: Sequence[TracebackType]) -> list[TracebackType]:
         else:
             shown += [*between, frame]
             between.clear()
-    return shown + between
+    return shown + [frame for frame in between if shown or _module_of(frame) != "asyncio"]
 
 
 def _each(first: TracebackType | None) -> Iterator[TracebackType]:

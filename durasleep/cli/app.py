@@ -96,7 +96,8 @@ def _run() -> int:
         view.error(str(error))
         return EXIT_USAGE
     except StoreUnavailable as error:
-        view.error(f"{error}. Start one with `durasleep dev`, or say where it is with --url.")
+        hint = ". Start one with `durasleep dev`, or say where it is with --url." if error.is_unreachable else ""
+        view.error(f"{error}{hint}")
         return EXIT_NO_REDIS
     except StoreError as error:
         view.error(str(error))

@@ -24,7 +24,9 @@ def _control() -> None:
 @app.command()
 @address.explained
 def forget(
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="As `durasleep fsck` shows it.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME", help="As `durasleep fsck` shows it, or what is before ': '.")
+    ],
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:

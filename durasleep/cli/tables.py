@@ -49,7 +49,8 @@ def _details(one: Summary, now_ms: int) -> str:
         case "running":
             return f"on {one.worker}"
         case "queued":
-            return f"for a worker of group {one.group}"
+            who = f"worker {one.target_worker}" if one.target_worker else "a worker"
+            return f"for {who} of group {one.group}"
         case "suspended":
             return due or "until what it waits for settles"
         case "done" if one.settled_at_ms:

@@ -34,6 +34,7 @@ from durasleep.model import (
     Transaction,
     check_label,
     check_new_id,
+    check_time_left,
     due_at,
     due_in,
     duration_ms,
@@ -322,7 +323,8 @@ class Context:
         """``rpc`` and ``detached`` with options, whose arguments are the function's own, whatever their names.
 
         ``id``, ``target`` and ``timeout`` are as for ``rpc``. ``delay`` puts off its start: seconds, a timedelta, or
-        text such as ``"1h30m"``, from now, or an aware datetime. ``retention`` is how long it is kept after its end:
+        text such as ``"1h30m"``, from now, or an aware datetime; the timeout counts from now, too, and UsageError is
+        raised for one that is no longer than the delay. ``retention`` is how long it is kept after its end:
         seconds, a timedelta, text such as ``"30d"``, or ``"forever"``; by default as long as this workflow's family. It
         is for what has an id of its own: other children are kept with their family.
         """
@@ -510,11 +512,14 @@ class _ChildOptions(msgspec.Struct, frozen=True):
         retention: Duration | None = None,
     ) -> _ChildOptions:
         """As they were given; UsageError for what cannot be used."""
+        deadline = None if timeout is None else due_in(timeout, "timeout")
+        start = None if delay is None else due_at(delay) if isinstance(delay, datetime) else due_in(delay, "delay")
+        check_time_left(start, deadline)
         return cls(
             None if id is None else check_new_id(id),
             None if target is None else parse_target(target).queue,
-            None if timeout is None else due_in(timeout, "timeout"),
-            None if delay is None else due_at(delay) if isinstance(delay, datetime) else due_in(delay, "delay"),
+            deadline,
+            start,
             None if retention is None else retention_ms(retention),
         )
 

@@ -38,6 +38,7 @@ from durasleep.model import (
     State,
     check_id,
     check_new_id,
+    check_time_left,
     due_at,
     due_in,
     owner_of,
@@ -56,6 +57,7 @@ T = TypeVar("T")
 
 SHOWN_ATTEMPTS_MAX = 20  # of those that failed: the last ones tell what is wrong
 MANY_MAX = 1_024  # calls on their way at a time
+CLOSED = "the client was closed while this was waited for; what was started goes on"
 NAMED_MAX = 5  # timers in one sentence
 
 
@@ -168,7 +170,7 @@ class Options(TypedDict, total=False):
     ``timedout``, whatever it does. By default there is none."""
     delay: Duration | datetime | None
     """It starts after so long (as for ``timeout``), or at an aware datetime; the deadline counts from now all the
-    same."""
+    same, so that a timeout no longer than the delay is refused."""
     retention: Duration | None
     """How long it is kept after its end, so that a repeated call finds its result (as for ``timeout``), or
     ``"forever"``. All of its family is kept as long, and what it starts under an id of its own, unless that is told
@@ -198,10 +200,7 @@ class CallOptions(msgspec.Struct, frozen=True):
             if not isinstance(self.target, str):  # pyright: ignore[reportUnnecessaryIsInstance] - whoever calls may err
                 raise InvalidId(f"target {self.target!r}: write poll://any@<group> or poll://uni@<group>/<worker>")
             parse_target(self.target)
-        if self.timeout is not None:
-            due_in(self.timeout, "timeout")
-        if self.delay is not None:
-            _start(self.delay)
+        check_time_left(self.start(), self.deadline())
         if self.retention is not None:
             retention_ms(self.retention)
         if self.min_replicas is not None and type(self.min_replicas) is not int:
@@ -210,9 +209,15 @@ class CallOptions(msgspec.Struct, frozen=True):
             raise UsageError(f"fsync {self.fsync!r}: say True or False")
         return self
 
+    def start(self) -> Due | None:
+        """When it starts, if it is delayed."""
+        if self.delay is None:
+            return None
+        return due_at(self.delay) if isinstance(self.delay, datetime) else due_in(self.delay, "delay")
 
-def _start(delay: Duration | datetime) -> Due:
-    return due_at(delay) if isinstance(delay, datetime) else due_in(delay, "delay")
+    def deadline(self) -> Due | None:
+        """When it is over, if it has a timeout."""
+        return None if self.timeout is None else due_in(self.timeout, "timeout")
 
 
 def rpc_maker(
@@ -222,14 +227,16 @@ def rpc_maker(
 
     A call starts an execution, or attaches to the one that has this id. What all have in common is worked out once.
     """
+    start, deadline = options.start(), options.deadline()
+    check_time_left(start, deadline)
     common = commands.create(
         keys,
         PromiseId(""),
         kind=Kind.EXECUTION,
         function=function,
         queue=parse_target(options.target or group).queue,
-        start=None if options.delay is None else _start(options.delay),
-        deadline=None if options.timeout is None else due_in(options.timeout, "timeout"),
+        start=start,
+        deadline=deadline,
         inbox=inbox,
         retention_ms=retention_ms(settings.retention if options.retention is None else options.retention),
     )

@@ -52,6 +52,7 @@ _KIND_AND_STATE = {
 }
 """Of the two letters an entry begins with."""
 BEGUN_MS_MAX = 10**12  # 31 years; where schema 1 kept the due time of what has settled, there is more
+INBOX_CLOSES_MS = 1_000  # from a farewell to the end of an inbox: whoever is about to read it comes in time
 _CODE = re.compile(r"(?:ERR )?(?:user_script:\d+: )?([A-Z][A-Z_]+) ?(.*)", re.DOTALL)
 
 
@@ -634,6 +635,15 @@ def unwait(keys: Keyspace, id: PromiseId, inbox: str) -> Item[object]:
 def drop_inbox(keys: Keyspace, inbox: str) -> Command[int]:
     """Nobody reads it any more: wherever it waits, it makes room for others."""
     return Command([b"DEL", keys.inbox(inbox).encode()], int)
+
+
+def wake_inbox(keys: Keyspace, inbox: str) -> list[Command[object]]:
+    """Whoever reads it stops, or begins to: it has something to read, which is soon gone, with all of it."""
+    key = keys.inbox(inbox).encode()
+    return [
+        Command([b"XADD", key, b"*", b"closed", b""], bool),
+        Command([b"PEXPIRE", key, b"%d" % INBOX_CLOSES_MS], bool),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

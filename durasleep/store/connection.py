@@ -105,7 +105,15 @@ _REFUSED_AT_CONNECTING = ("DENIED", "DB index is out of range", "invalid DB inde
 # Redis 6.2 puts the place in front of what failed in a script.
 _PLACE = re.compile(r"(?:ERR )?Error running script .*?(?:@user_script: ?\d+: -?)+(?=[A-Z]{2})", re.DOTALL)
 
-_SECRET_OPTION = re.compile(r"([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
+HIDDEN = "***"
+PORT_MAX = 65_535
+_PARTS = re.compile(r"([A-Za-z+]*://|)(.*@|)([^/?#]*)([^?#]*)(\?[^#]*|)(#.*|)", re.DOTALL)
+_PLACE_OF_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[^\[\]:,@]*)(?::([0-9]{0,5}))?")
+_SECRET_OPTION = re.compile(r"(.*(?:pass|secret|token|key).*?=).*", re.IGNORECASE | re.DOTALL)
+_AS_WRITTEN = (
+    "it is redis://USER:PASSWORD@HOST:PORT/DB, and in a user name or password '/' is written as %2F, '#' as %23, "
+    "'?' as %3F, '@' as %40, ':' as %3A and '[' as %5B"
+)
 
 
 class RawConnection(Protocol):
@@ -142,12 +150,12 @@ class Connector:
         sentinels = None
         if isinstance(source, str):
             source = _VALKEY.sub(r"redis\1", source)
-            _check_secret(source)
+            _check_url(source)
             if sentinel.is_sentinel(source):
                 sentinels, source = sentinel.parse(source)
             try:
                 pool = AsyncPool.from_url(source)
-            except ValueError as error:
+            except ValueError as error:  # of its scheme or an option: the rest was looked at
                 raise UsageError(f"{without_secret(source)!r} is not a Redis URL: {error}") from None
         elif isinstance(source, redis.Redis | redis.asyncio.Redis):  # pyright: ignore[reportUnnecessaryIsInstance]
             pool = source.connection_pool
@@ -267,24 +275,61 @@ def _translate(connection_class: type, table: dict[type, type], *, is_async: boo
     return connection_class
 
 
-def _check_secret(url: str) -> None:
-    """UsageError where a password is cut in two: what is read of it as host, port or path would be shown to people."""
+def _check_url(url: str) -> None:
+    """UsageError where it cannot be read, or a password is cut in two or lacks its host.
+
+    What is then read of the password as host, port, path or option would be shown to people, as would be what Python
+    says of it.
+    """
     try:
         split = urlsplit(url)
     except ValueError:
-        return  # who reads it says what is wrong
-    is_cut = "@" in split.fragment or any("@" in part and "=" not in part for part in split.query.split("&"))
+        raise UsageError(f"{without_secret(url)!r} is not a Redis URL: {_AS_WRITTEN}") from None
+    is_cut = "@" in split.fragment or any("@" in part and not _is_option(part) for part in split.query.split("&"))
     if is_cut or ("@" in split.path and split.scheme != "unix"):
+        raise UsageError(f"{without_secret(url)!r} is not a Redis URL: {_AS_WRITTEN}")
+    if not sentinel.is_sentinel(url) and not _is_place(split.netloc.rpartition("@")[2]):
         raise UsageError(
-            f"{without_secret(url)!r} is not a Redis URL: in a user name or password write '/' as %2F, '#' as %23, "
-            "'?' as %3F, '@' as %40 and ':' as %3A"
+            f"{without_secret(url)!r} is not a Redis URL: the port is not a number up to 65535, or there is no host "
+            f"behind a password; {_AS_WRITTEN}"
         )
 
 
 def without_secret(url: str) -> str:
-    """A URL, right or wrong, to show."""
-    shown = re.sub(r"(?<=//).*@", "***@", url, flags=re.DOTALL) if "//" in url else re.sub(r".*@", "***@", url)
-    return _SECRET_OPTION.sub(r"\1***", shown)
+    """A URL, right or wrong, to show: without whatever of it may be a part of a password."""
+    found = _PARTS.fullmatch(url)
+    if found is None:
+        return HIDDEN
+    scheme, user, hosts, path, query, fragment = found.groups()
+    if not all(map(_is_place, hosts.split(","))):
+        if not user:
+            return f"{scheme}{HIDDEN}"
+        hosts = f"{hosts.partition(':')[0]}:{HIDDEN}"
+    is_named = scheme == "unix://" or "sentinel" in scheme
+    if not is_named and not path.removeprefix("/").isdigit():
+        path = path and f"/{HIDDEN}"
+    shown = "&".join(map(_shown_option, query.removeprefix("?").split("&"))) if query else ""
+    return "".join([scheme, user and f"{HIDDEN}@", hosts, path, shown and f"?{shown}", fragment and f"#{HIDDEN}"])
+
+
+def _shown_option(part: str) -> str:
+    if _is_option(part):
+        return _SECRET_OPTION.sub(rf"\1{HIDDEN}", part)
+    return part and HIDDEN
+
+
+def _is_option(part: str) -> bool:
+    """Whether a part of a query is ``name=value``, for a connection of redis-py or its pool."""
+    name, equals, _ = part.partition("=")
+    classes = (Connection, SSLConnection, UnixDomainSocketConnection)
+    known = {"timeout", "max_connections"}.union(*map(_taken, classes))
+    return bool(equals) and name.removeprefix("sentinel_") in known
+
+
+def _is_place(text: str) -> bool:
+    """Whether it is no more than ``HOST:PORT``, each of which may be left out."""
+    found = _PLACE_OF_HOST.fullmatch(text)
+    return found is not None and int(found[1] or 0) <= PORT_MAX
 
 
 def _address(arguments: dict[str, Any]) -> str:
@@ -376,10 +421,11 @@ class SyncLink:
         self._name = name
         self._timeout_s = timeout_s
         self._slots = PerThread(_Slot)
+        self._closings = 0
 
     def exchange(self, commands: Sequence[Sequence[Value]]) -> list[Reply]:
         """See ``Link.exchange``."""
-        slot = self._slots.here()
+        slot, closings = self._slots.here(), self._closings
         # Taken out for the exchange: a signal handler or finalizer that calls meanwhile gets another connection.
         connection, slot.connection = slot.connection, None
         try:
@@ -394,14 +440,16 @@ class SyncLink:
         except BaseException:
             _disconnect(connection)  # an answer that nobody waits for must not be taken for the next one's
             raise
-        if slot.connection is None and not any(is_of_replica(reply) for reply in replies):
+        is_kept = slot.connection is None and closings == self._closings
+        if is_kept and not any(is_of_replica(reply) for reply in replies):
             slot.connection = connection
         else:
             _disconnect(connection)
         return replies
 
     def close(self) -> None:
-        """Let go of the connections of all threads."""
+        """Let go of the connections of all threads; whoever is in an exchange does so at its end."""
+        self._closings += 1
         for slot in self._slots.all():
             connection, slot.connection = slot.connection, None
             _disconnect(connection)
@@ -465,7 +513,9 @@ def unavailable(connector: Connector, error: BaseException) -> StoreError:
         return StoreRefused(f"Redis at {connector.address} refuses us: {error}")
     if isinstance(error, TimeoutError | redis_errors.TimeoutError | socket.timeout):
         return StoreUnavailable(f"Redis at {connector.address} does not answer")
-    return StoreUnavailable(f"Redis at {connector.address} cannot be reached: {_reason(error)}")
+    unreachable = StoreUnavailable(f"Redis at {connector.address} cannot be reached: {_reason(error)}")
+    unreachable.is_unreachable = True
+    return unreachable
 
 
 def _reason(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from durasleep.codec import Codec
-from durasleep.errors import DurasleepError, UsageError
+from durasleep.errors import DurasleepError, NotAllowed, UsageError
 from durasleep.model import Entry, Kind, PromiseId, State, owner_of
 from durasleep.store import calls, commands, reads
 from durasleep.store.commands import Call, Command, pairs, to_text
@@ -39,6 +39,7 @@ PAGE = 1_000  # ids in one read, heads in one round trip
 SCAN_COUNT = 5_000  # keys in one step of a scan: a millisecond of Redis
 STEPS_MAX = 500  # pages for one answer: half a million timers, or two million keys, whoever's they are
 TIMERS_MAX = 1_000
+SHOWN_MAX = 10  # names in a sentence
 VALUES_TOGETHER = 100  # errors read in one round trip: most have some kilobytes
 
 _ASIDE = ("timers:", "closing:", "promise:", "queue:", "schedule:")
@@ -72,6 +73,8 @@ class Summary:
     worker: str | None
     error: str | None = None
     """Of one that was rejected, timed out or canceled: in a word or a sentence."""
+    target_worker: str | None = None
+    """The only worker that may run it, if it was started for one."""
 
 
 class Found(list[Summary]):
@@ -284,10 +287,11 @@ def is_aside(name: str) -> bool:
 
 def _summary(head: Head, worker: str | None) -> Summary:
     status = calls.status_of(head, worker)
+    group, _, target_worker = head.queue.partition("/")
     return Summary(
         id=head.id,
         func=head.function,
-        group=head.queue.partition("/")[0],
+        group=group,
         state=head.state.value,
         status=status,
         created_at_ms=head.created_ms,
@@ -296,6 +300,7 @@ def _summary(head: Head, worker: str | None) -> Summary:
         settled_at_ms=head.settled_ms or None,
         reason=head.reason or None,
         worker=worker,
+        target_worker=target_worker or None,
     )
 
 
@@ -312,6 +317,38 @@ def queues(keys: Keyspace, group: str | None, found: Found) -> Plan[list[str]]:
             return sorted(names)
     found.is_all = False
     return sorted(names)
+
+
+def forget(keys: Keyspace, name: str) -> Plan[bool]:
+    """Strike a name that was put aside, or the only one that goes on with ``": "`` behind this; whether there was one.
+
+    NotAllowed for an execution that is halted, and where several names begin so.
+    """
+    [answer] = yield [commands.forget(keys, name)]
+    if value_of(answer):
+        return True
+    begun = yield from _begun_so(keys, f"{name}: ")
+    if len(begun) > 1:
+        raise NotAllowed(
+            f"{name!r} begins {len(begun)} names, which are told by more of them: {'; '.join(begun[:SHOWN_MAX])}"
+        )
+    if not begun:
+        return False
+    [answer] = yield [commands.forget(keys, begun[0])]
+    return value_of(answer)
+
+
+def _begun_so(keys: Keyspace, beginning: str) -> Plan[list[str]]:
+    """The names put aside that begin so."""
+    found: list[str] = []
+    cursor: _Cursor = b""
+    for _ in range(STEPS_MAX):
+        [page] = yield [_read_halted(keys, cursor)]
+        names, cursor = value_of(page)
+        found += [name for name, _ in names if name.startswith(beginning) and is_aside(name)]
+        if cursor is None:
+            break
+    return found
 
 
 # -- sources -----------------------------------------------------------------

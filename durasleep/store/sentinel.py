@@ -20,6 +20,8 @@ SCHEMES = ("redis+sentinel", "rediss+sentinel")
 PORT = 26379
 ASKED_S = 2.0  # for one sentinel to answer, where nothing else is said; the next is asked then
 
+_AS_WRITTEN = "a Sentinel URL is redis+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/SERVICE[/DB][?OPTIONS]"
+
 _OWN = "sentinel_"  # how the options of a URL begin that are for the sentinels themselves
 
 AnySentinelPool = SentinelConnectionPool | AsyncSentinelPool
@@ -80,9 +82,7 @@ def parse(url: str) -> tuple[Sentinels, str]:
     user, _, hosts = split.netloc.rpartition("@")
     service, _, database = split.path.strip("/").partition("/")
     if not hosts or not service or (database and not database.isdigit()):
-        raise UsageError(
-            "a Sentinel URL is redis+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/SERVICE[/DB][?OPTIONS]"
-        )
+        raise UsageError(_AS_WRITTEN)
     options = parse_qsl(split.query)
     own: dict[str, Any] = {name.removeprefix(_OWN): value for name, value in options if name.startswith(_OWN)}
     if is_tls:
@@ -114,7 +114,7 @@ def _address(text: str) -> tuple[str, int]:
     if not colon or port.endswith("]"):
         host, port = text, str(PORT)
     if not host or not port.isdigit():
-        raise UsageError(f"{text!r} is not the address of a sentinel: HOST or HOST:PORT")
+        raise UsageError(f"what should be the address of a sentinel is none, or may be a password: {_AS_WRITTEN}")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 

@@ -178,15 +178,17 @@ class Worker:
         self._is_used_up = True
         self._stop_asked.set()
 
-    async def run(self) -> None:
+    async def run(self, *, start_timeout_s: float | None = None) -> None:
         """Serve until ``stop``; a Redis that cannot serve it now is waited for, at the start too.
 
+        StoreUnavailable if it could not begin within ``start_timeout_s``, if that is given; the lifespan has its own
+        time.
         StoreRefused, UnsupportedServer or SchemaMismatch if this Redis will not serve it as it is, or any more;
         ThreadsLost if it has left by itself: all its threads are held by functions nobody waits for any more.
         """
         async with self._lifespan():
             telemetry.be_heard()
-            await self._serve()
+            await self._serve(start_timeout_s)
         if self._unfit is not None:
             raise self._unfit
         if self._is_used_up:
@@ -195,7 +197,7 @@ class Worker:
                 "threads have been held by functions nobody waits for any more; only a new process has others"
             )
 
-    async def _serve(self) -> None:
+    async def _serve(self, start_timeout_s: float | None) -> None:
         loop = asyncio.get_running_loop()
         heartbeat = self._heartbeat = Heartbeat(
             self._store.connector,
@@ -219,7 +221,7 @@ class Worker:
             client_id=lambda: heartbeat.client_id,
         )
         try:
-            has_joined = await self._unless_stopped(self._join_in_time(heartbeat))
+            has_joined = await self._unless_stopped(self._join_in_time(heartbeat, start_timeout_s))
         except BaseException:
             heartbeat.stop()
             await self._close()
@@ -257,13 +259,26 @@ class Worker:
             await asyncio.gather(*loops, return_exceptions=True)
             await self._leave(heartbeat)
 
-    async def _join_in_time(self, heartbeat: Heartbeat) -> None:
-        """Join; what Redis cannot do now is waited for. What does not pass by itself is an error at once."""
+    async def _join_in_time(self, heartbeat: Heartbeat, timeout_s: float | None) -> None:
+        """Join; what Redis cannot do now is waited for, so long at most. What does not pass is an error at once."""
+        problems: list[StoreUnavailable] = []
+        deadline = asyncio.timeout(timeout_s)
+        try:
+            async with deadline:
+                await self._join_once_served(heartbeat, problems)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            address = self._store.connector.address
+            raise (problems or [StoreUnavailable(f"Redis at {address} does not answer")])[-1] from None
+
+    async def _join_once_served(self, heartbeat: Heartbeat, problems: list[StoreUnavailable]) -> None:
         outage, delay_s = self._store.outage, RETRY_FIRST_S
         while True:
             try:
                 await self._join(heartbeat)
             except StoreUnavailable as error:
+                problems[:] = [error]
                 outage.say(error)
             else:
                 outage.end()

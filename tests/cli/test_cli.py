@@ -12,6 +12,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,7 @@ import pytest
 import redis
 
 from durasleep.errors import DurasleepError
+from durasleep.store.keys import Keyspace, meta_key
 from tests.cli.conftest import Quick
 from tests.cli.terminal import COMMAND, PATIENCE_S, ROOT, Terminal, lines, wait_for
 from tests.servers import MakeServer
@@ -157,6 +159,17 @@ def test_wrong_usage_is_one_sentence_and_exit_2(here: Terminal, quick: Quick) ->
     assert quick(here, "get", "a").code == 1  # nothing was written for any of them
 
 
+def test_a_redis_that_is_there_is_not_to_be_started(here: Terminal, quick: Quick, make_server: MakeServer) -> None:
+    server = make_server(persist=False)
+    with redis.Redis.from_url(server.url) as client:
+        client.hset(meta_key("durasleep"), mapping={"schema": "1", "partitions": "1"})
+        client.zadd(Keyspace("durasleep", 0).workers, {"old-1/ab": time.time() * 1000})
+        for command in (("get", "a"), ("ls",), ("fsck",), ("rpc", "a", "greet", "Ada")):
+            done = quick(here, *command, "--url", server.url)
+            assert done.code == 4
+            assert done.err.endswith("once the workers of the version before have left: old-1/ab\n")
+
+
 def test_a_redis_that_cannot_be_used_is_one_sentence_and_exit_4(
     here: Terminal, quick: Quick, make_server: MakeServer
 ) -> None:
@@ -183,6 +196,7 @@ def test_a_redis_that_cannot_be_used_is_one_sentence_and_exit_4(
                 done = quick(here, *command, "--url", url)
                 assert (done.code, done.out) == (4, ""), done.err
                 assert says in done.err
+                assert ("Start one" in done.err) is waits
                 assert len(lines(done.err)) == 1, done.err
         assert quick(here, "get", "a", "--url", puzzling.url).code == 4
     assert quick(here, "get", "a", "--url", f"redis://:right@127.0.0.1:{locked.port}").code == 1

@@ -74,6 +74,12 @@ def listed(here: Terminal, quick: Quick, *args: str) -> dict[str, Any]:
     return {one["id"]: one for one in found["executions"]}
 
 
+def test_a_list_says_which_worker_an_execution_is_for(here: Terminal, quick: Quick) -> None:
+    quick(here, "rpc", "own", "sleep", "5", "--target", "poll://uni@gpu/w9", "--no-wait")
+    assert re.search(r"^own +queued .* for worker w9 of group gpu$", quick(here, "ls").out, re.MULTILINE)
+    assert listed(here, quick)["own"]["target_worker"] == "w9"
+
+
 def test_lists_say_what_runs_and_what_falls_due(here: Terminal, quick: Quick) -> None:
     assert quick(here, "ls").err == "There is none.\n"
     assert quick(here, "timers").err == "There is none.\n"
@@ -287,6 +293,22 @@ def test_a_clock_that_was_put_right_is_released_by_hand(here: Terminal, quick: Q
     assert said.code == 0
     assert re.fullmatch(r"timers fire by the clock of Redis: [\d-]{10} [\d:]{8} UTC\n", said.err)
     assert quick(here, "control").code == 2
+
+
+def test_the_part_before_the_problem_is_enough_to_strike_a_name(here: Terminal, quick: Quick) -> None:
+    client = Redis.from_url(here.environment["DURASLEEP_REDIS_URL"])
+    names = ["schedule:bad: 'x' is (not) a line", "timers:x~1: CORRUPT a", "timers:x~1: CORRUPT b: c", "timers:x~12: d"]
+    client.zadd("{durasleep:0}:halted", dict.fromkeys(names, 1))
+    struck = quick(here, "control", "forget", "schedule:bad")
+    assert (struck.code, struck.out) == (0, "schedule:bad: forgotten\n")
+    several = quick(here, "control", "forget", "timers:x~1")
+    assert several.code == 1
+    assert "timers:x~1: CORRUPT a; timers:x~1: CORRUPT b: c" in several.err
+    assert "x~12" not in several.err
+    assert quick(here, "control", "forget", "timers:x").code == 1
+    assert client.zcard("{durasleep:0}:halted") == 3
+    assert quick(here, "control", "forget", "timers:x~1: CORRUPT b", "timers:x~1", "timers:x~12").code == 0
+    assert client.zcard("{durasleep:0}:halted") == 0
 
 
 def test_what_was_put_aside_is_struck_by_name(here: Terminal, quick: Quick) -> None:

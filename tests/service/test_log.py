@@ -7,6 +7,7 @@ import logging
 import logging.config
 import re
 import socket
+import threading
 import traceback
 from datetime import timedelta
 
@@ -146,6 +147,32 @@ async def test_a_remote_traceback_shows_the_code_of_users_and_counts_ours(app: D
             assert frames, shown
             assert set(frames) == {__file__}, shown
             assert argument == "group" or re.search(r"\n  \(\d+ frames? of durasleep left out\)", shown), shown
+
+
+async def test_what_was_raised_by_durasleep_itself_shows_no_frames_of_it(app: Durasleep) -> None:
+    over = threading.Event()
+
+    def late() -> None:
+        over.wait(60)
+
+    async def late_workflow(ctx: Context) -> None:
+        await ctx.run(late, timeout=0.2)
+
+    app.task(timeout=0.2)(late)
+    app.workflow(late_workflow)
+    try:
+        async with serving(app):
+            for function in ("late", "late_workflow"):
+                with pytest.raises(TimeoutError, match="took longer than") as failed:
+                    await (await app.rpc(function, function))
+                shown = "".join(traceback.format_exception(failed.value))
+                there = [one.partition("left out)")[0] for one in shown.split("it was raised there:\n")[1:]]
+                assert there, shown
+                assert {*re.findall(r'File "(.*?)"', "".join(there))} <= {__file__}, shown
+                assert all("of durasleep " in one for one in there), shown
+            over.set()
+    finally:
+        over.set()
 
 
 # -- names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -111,6 +111,39 @@ async def test_options_stand_apart_from_arguments_of_the_same_names(
         assert await (await app.start(odd, target="a", timeout=1)) == "a 1 0"
         assert await app.gather(await options.rpc_many(odd, [("b", "a", 1), ("c", "a", 2)])) == ["a 1 0", "a 2 0"]
         assert await asyncio.to_thread(call) == ("a 1 2 b c", "a 1 b", "a 1 0")
+
+
+@pytest.mark.parametrize(("delay", "timeout"), [(1, 0.5), (1, 1), ("1h", timedelta(minutes=59)), (0.001, 0)])
+async def test_a_timeout_that_passes_before_the_delayed_start_is_refused(
+    options_app: Durasleep, real_server: Server, namespace: str, delay: Any, timeout: Any
+) -> None:
+    """Both count from the call: it would end without having begun."""
+    app, sync = options_app, SyncClient(real_server.url, namespace=namespace)
+
+    async def starting(ctx: Context) -> None:
+        ctx.options(delay=delay, timeout=timeout)
+
+    app.workflow(starting)
+    refused = pytest.raises(UsageError, match="timeout counts from the call")
+    for client in (app, sync):
+        with refused:
+            client.options(delay=delay, timeout=timeout)
+    with refused:
+        await app.rpc("a", double, 1, delay=delay, timeout=timeout)
+    with refused:
+        await app.rpc_many(double, [("a", 1)], delay=delay, timeout=timeout)
+    with refused:
+        await asyncio.to_thread(sync.rpc, "a", double, 1, delay=delay, timeout=timeout)
+    async with serving(app):
+        with refused:
+            await (await app.rpc("starting", starting))
+    assert [one.id for one in await app.search(status="done")] == ["starting"]
+    await asyncio.to_thread(sync.close)
+
+
+async def test_no_delay_goes_with_any_timeout(options_app: Durasleep) -> None:
+    for delay in (0, datetime.now(UTC) - timedelta(hours=1)):
+        options_app.options(delay=delay, timeout=0)
 
 
 async def test_a_delay_among_the_options_is_one(options_app: Durasleep) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -11,9 +12,10 @@ from functools import partial
 from typing import Any
 
 import pytest
+import redis
 
 from durasleep import Durasleep, ThreadsLost
-from durasleep.errors import DefinitionError, SchemaMismatch, UnsupportedServer
+from durasleep.errors import DefinitionError, InvalidDuration, SchemaMismatch, StoreUnavailable, UnsupportedServer
 from durasleep.settings import DEFAULTS
 from durasleep.store.keys import meta_key
 from tests.servers import MakeServer, Server
@@ -61,6 +63,44 @@ async def test_what_keeps_it_from_serving_is_raised_before_the_block(
     with pytest.raises(SchemaMismatch, match="schema 99"):
         async with new_app().serving():
             pytest.fail("it does not serve")
+
+
+async def test_a_redis_that_does_not_serve_it_is_waited_for_a_bounded_time_at_the_start(new_app: NewApp) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        _, port = silent.getsockname()
+        for url, says in (
+            (f"redis://127.0.0.1:{port}", "does not answer"),
+            ("redis://127.0.0.1:1", "cannot be reached: Connection refused"),
+        ):
+            app = new_app(url)
+            app.lifespan(slow_start)
+            with pytest.raises(StoreUnavailable, match=says):
+                async with app.serving(start_timeout=0.2):
+                    pytest.fail("it does not serve")
+    with pytest.raises(InvalidDuration, match="start_timeout"):
+        async with new_app().serving(start_timeout=-1):
+            pytest.fail("it does not serve")
+
+
+async def slow_start() -> AsyncIterator[None]:
+    """It takes longer than the worker may wait for Redis, which is another matter."""
+    await asyncio.sleep(0.3)
+    yield
+
+
+async def test_without_a_limit_a_redis_is_waited_for_at_the_start(new_app: NewApp, make_server: MakeServer) -> None:
+    server = make_server(extra_args=("--maxclients", "100"))
+    app = new_app(server.url)
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("CLIENT", "PAUSE", "1000", "ALL")
+    async with app.serving(start_timeout=None):
+        assert await (await app.rpc("a", double, 1)).result(timeout=20) == 2
+    app = new_app(server.url)
+    app.lifespan(slow_start)
+    async with app.serving(start_timeout=20):
+        assert await (await app.rpc("b", double, 1)).result(timeout=20) == 2
 
 
 @pytest.mark.parametrize("swallowed", [asyncio.CancelledError, KeyError])

@@ -22,7 +22,7 @@ from durasleep.sync import Client as SyncClient
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, make_app, sleeping_workflow, waiting
-from tests.service.workers import Workers, eventually, serving
+from tests.service.workers import Workers, eventually, serving, until
 
 T = TypeVar("T")
 
@@ -268,6 +268,41 @@ async def test_who_waits_when_the_client_is_closed_hears_that_it_was(new_app: Ne
             await waiter
     assert (await other.describe("wait-0")).status == "queued"
     assert (await app.describe("wait-0")).status == "queued"  # to call again connects again
+
+
+@pytest.mark.parametrize("id", ["wait", "gate", "journal~1"])
+async def test_who_waits_in_a_thread_when_the_client_is_closed_in_another_hears_that_it_was(
+    app: Durasleep, real_server: Server, namespace: str, id: str
+) -> None:
+    """Long before its read would have ended: an execution, a promise, and an entry of a journal, which is looked at."""
+    server: Any = real_server.sync_client()
+    client = SyncClient(real_server.url, namespace=namespace, settings=Settings(read_block_s=60))
+    waits = client._waiting  # pyright: ignore[reportPrivateUsage]
+    async with serving(app):
+        await app.rpc("wait", waiting)
+        await app.promises.create("gate")
+        await app.rpc("journal", sleeping_workflow, 3600)
+        for one in ("wait", "journal"):
+            await until(app, one, "suspended")
+
+        def in_read() -> bool:
+            reads = [one for one in server.client_list() if "/client" in one["name"] and one["cmd"] == "xread"]
+            return id == "journal~1" or len(reads) >= 2
+
+        for looks in (in_read, lambda: True):  # to call again connects again; wherever in it they are
+            waiters = [asyncio.to_thread(client.get(id).result, timeout) for timeout in (None, 90)]
+            waiters = [asyncio.create_task(waiter) for waiter in waiters]
+            await eventually(lambda: sum(one.waits for one in waits.all()) == 2, "both to wait")
+            await eventually(looks, "both to read")
+            await asyncio.to_thread(client.close)
+            for waiter in waiters:
+                with pytest.raises(ClientClosed, match="goes on"):
+                    await asyncio.wait_for(waiter, 30)
+        await app.promises.resolve("gate")
+        await app.promises.resolve("wait~1", 7)
+        assert await asyncio.to_thread(client.get("wait").result, 30) == 7
+        await app.cancel("journal", force=True)
+    await asyncio.to_thread(client.close)
 
 
 async def test_a_call_that_is_under_way_when_the_client_is_closed_says_so(new_app: NewApp, real_server: Server) -> None:
