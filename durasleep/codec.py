@@ -89,6 +89,9 @@ _ERROR_DEPTH_MAX = 8  # causes of causes, groups in groups
 _NOTES_MAX = 16  # of one error; each level it passes through adds one
 _NOTES_TEXT_MAX = 4_096  # all together
 _NOTES_LEFT_OUT = "(notes in between are left out)"
+_LINE_DEPTH_MAX = 3  # groups in groups that one line tells of, and how many of each, so long at most
+_LINE_MEMBERS_MAX = 5
+_LINE_MEMBER_MAX = 300
 _ERRORS_MAX = 100  # told in one payload, however they refer to each other
 
 
@@ -1369,8 +1372,24 @@ def _shown(value: object, how: Callable[[object], str] = str) -> str:
 
 
 def error_line(error: BaseException) -> str:
-    """Type and message of any error, as one shows it to people."""
-    return f"{type(error).__name__}: {_shown(error)}"
+    """Type and message of any error, as one shows it to people; those of a group, too, as far as they are few."""
+    return f"{type(error).__name__}: {_told(error, _LINE_DEPTH_MAX)}"
+
+
+def _told(error: BaseException, depth: int) -> str:
+    said = _shown(error)
+    if not isinstance(error, BaseExceptionGroup) or not depth:
+        return said
+    members = cast("BaseExceptionGroup[BaseException]", error).exceptions
+    shown = [_cut(_member_line(one, depth - 1), _LINE_MEMBER_MAX) for one in members[:_LINE_MEMBERS_MAX]]
+    more = [f"and {len(members) - len(shown)} more"] if len(shown) < len(members) else []
+    counted = f" ({len(members)} sub-exception{'s' * (len(members) != 1)})"
+    return f"{said.removesuffix(counted)} ({'; '.join(shown + more)})"
+
+
+def _member_line(error: BaseException, depth: int) -> str:
+    told = _told(error, depth)
+    return told if isinstance(error, RemoteError) else f"{type(error).__name__}: {told}"
 
 
 _KEPT_BESIDE = frozenset({"__notes__", "__said__"})  # in the attributes of an error, but no attributes

@@ -47,8 +47,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import TypeAliasType
 
-from durasleep.codec import Codec, _call_of, check_call  # pyright: ignore[reportPrivateUsage]
+from durasleep.codec import Codec, _call_of, check_call, error_line  # pyright: ignore[reportPrivateUsage]
 from durasleep.errors import CorruptData, NotSerializable, PayloadTooLarge, RemoteError, UsageError
+from durasleep.model import State
+from durasleep.store.calls import error_text
 
 codec = Codec()
 
@@ -580,6 +582,22 @@ def test_groups_come_back_as_groups() -> None:
 
 class Refusals(ExceptionGroup[Exception]):
     """A group of the user's own."""
+
+
+def test_one_line_names_the_errors_of_a_group_within_bounds() -> None:
+    group = ExceptionGroup("unhandled errors in a TaskGroup", [ValueError("no money"), KeyError("x")])
+    line = "ExceptionGroup: unhandled errors in a TaskGroup (ValueError: no money; KeyError: 'x')"
+    assert error_line(group) == line
+    for error in (group, BaseExceptionGroup("of all kinds", [asyncio.CancelledError(), group])):
+        assert line in str(error_text(State.REJECTED, codec.encode_error(error), codec))
+    remote = ExceptionGroup("elsewhere", [RemoteError("billing.Declined", "no money")])
+    assert error_line(remote) == "ExceptionGroup: elsewhere (billing.Declined: no money)"
+    nested = ValueError("the innermost")
+    for depth in range(100):
+        nested = ExceptionGroup(f"level {depth}", [nested, *[ValueError("x" * 10_000)] * 100])
+    assert "level 99 (ExceptionGroup: level 98 (" in error_line(nested)
+    assert error_line(nested).endswith("; and 96 more)")
+    assert len(error_line(nested)) < 2_000
 
 
 def test_a_group_keeps_its_class_its_notes_and_what_caused_its_members() -> None:
