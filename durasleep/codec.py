@@ -399,12 +399,18 @@ class _MapMarkingWriter(_MarkingWriter):
         return super().pack([[_with_plain_maps(value) for value in args], named])
 
     def extend(self, depth: int, value: Any) -> Any:
-        if type(value) is _PlainMap:
+        if self._is_plain(value):
             return {msgpack.ExtType(_MARK, class_name(dict).encode()): None, **value}
         parts = super().extend(depth, value)
         if type(parts) is dict:
             return {name: _with_plain_maps(part) for name, part in cast("dict[Any, Any]", parts).items()}
         return _with_plain_maps(parts)
+
+    def _is_plain(self, value: Any) -> bool:
+        """Of a dict itself, which the packer never asks about, it is a model or a member of an enum."""
+        kind: type = type(value)
+        is_map = issubclass(kind, dict) and kind not in (dict, _MarkedMap)
+        return is_map and self._marked.isdisjoint(kind.__mro__)
 
 
 def _with_plain_maps(value: Any) -> Any:
@@ -423,7 +429,7 @@ _PLAIN = _Writer()
 
 @lru_cache(maxsize=256)
 def _writer_of(marked: frozenset[type]) -> _Writer:
-    return _MapMarkingWriter(marked) if dict in marked else _MarkingWriter(marked)
+    return _MapMarkingWriter(marked - {dict}) if dict in marked else _MarkingWriter(marked)
 
 
 def _writer_for(fn: Callable[..., Any], *, of_result: bool) -> _Writer:
@@ -668,7 +674,7 @@ class _ThoroughUnpacker(_Unpacker):
                 return _Mark(data.decode())
             case 13:
                 mark, parts = self.items(depth, data)
-                kind = _MARKED_AS.get(type(parts))
+                kind = _MARKED_AS.get(cast("type", type(parts)))
                 return parts if kind is None else _with_mark(_as_subclass(kind, parts), str(mark))
             case _:
                 return super().restore(depth, code, data)
@@ -1247,11 +1253,11 @@ def _named_as(kind: type) -> type:
     return dict if _is_plain_map(kind) else kind
 
 
-def _is_plain_map(kind: type) -> bool:
+def _is_plain_map(kind: Any) -> bool:
     return kind in _MAPS or typing.is_typeddict(kind)
 
 
-def _travels_as(kind: type) -> type | None:
+def _travels_as(kind: Any) -> type | None:
     """The class of what arrives of it, where no hint is known; None for what has none of its own."""
     if issubclass(kind, msgspec.Struct):
         return list if kind.__struct_config__.array_like else dict

@@ -43,6 +43,7 @@ from zoneinfo import ZoneInfo
 
 import msgpack
 import msgspec
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -284,13 +285,11 @@ def test_a_hint_gives_a_value_its_shape_back(value: Any, hint: Any) -> None:
 
 
 def test_a_model_of_pydantic_travels_as_a_map() -> None:
-    pydantic = pytest.importorskip("pydantic")
     model = pydantic.create_model("Model", a=(int, ...))
     assert codec.decode(codec.encode(model(a=1), "it"), model) == model(a=1)
 
 
 def test_a_model_travels_under_its_names_whatever_its_aliases() -> None:
-    pydantic = pytest.importorskip("pydantic")
     model = pydantic.create_model("Model", a=(int, pydantic.Field(alias="A")))
     assert codec.decode(codec.encode(model(A=1), "it"), model) == model(A=1)
     assert codec.decode(codec.encode({"A": 1}, "it"), model) == model(A=1)
@@ -301,7 +300,6 @@ def test_a_model_travels_under_its_names_whatever_its_aliases() -> None:
 
 
 def test_models_dataclasses_and_their_unions_travel_in_one_another() -> None:
-    pydantic = pytest.importorskip("pydantic")
     model = pydantic.create_model("Model", id=(UUID, ...), line=(Line, ...), raw=(bytes, ...), tags=(set[Color], ...))
     outer = pydantic.create_model("Outer", inner=(list[model], ...))
     holder = make_dataclass("Holder", [("model", model), ("data", bytes)])
@@ -1013,7 +1011,7 @@ class Multiply:
     right: Term
 
 
-class Pair(msgspec.Struct, array_like=True, frozen=True):
+class Duo(msgspec.Struct, array_like=True, frozen=True):
     x: int
     y: int
 
@@ -1042,6 +1040,14 @@ class Odd(enum.Enum):
     TRUE = True
     LIST = [1]  # noqa: RUF012 - a member
     MAP = {"a": 1}  # noqa: RUF012
+
+
+class Modelled(pydantic.BaseModel):
+    a: int
+
+
+class AlsoModelled(pydantic.BaseModel):
+    a: int
 
 
 class OfFrozen(TypedDict):
@@ -1169,8 +1175,8 @@ HINTS: list[tuple[Any, Any]] = [
     (b"x", Literal[b"x", "x"]),
     (Color.RED, str | Literal[Color.RED]),
     # what travels as something plain, beside that
-    (Pair(1, 2), Pair | Couple),
-    (Couple(1, 2), Pair | Couple),
+    (Duo(1, 2), Duo | Couple),
+    (Couple(1, 2), Duo | Couple),
     (Couple(1, 2), list[int] | Couple),
     ([1, 2], Couple | list[int]),
     (Couple(1, 2), tuple[int, int] | Couple),
@@ -1211,6 +1217,9 @@ HINTS: list[tuple[Any, Any]] = [
     (Nest(Frozen(1)), dict[str, Any] | Nest),
     ({"a": 1}, FrozenStruct | dict[str, int]),
     ([{"a": 1}], list[Frozen] | list[dict[str, int]]),
+    (Modelled(a=1), dict[str, int] | Modelled),
+    ({"a": 1}, Modelled | dict[str, int]),
+    ({"k": AlsoModelled(a=1)}, dict[str, Modelled] | dict[str, AlsoModelled]),
 ]
 
 
@@ -1285,7 +1294,7 @@ def test_what_was_sent_without_names_is_read_as_before() -> None:
         ({"b": 1}, Frozen | dict[str, int], {"b": 1}),
         ([{"a": 1}], list[Frozen] | list[Twin], [Frozen(1)]),
         ([{"a": 1}], list[Twin] | list[Frozen], [Twin(1)]),
-        ([1, 2], Pair | Couple, Pair(1, 2)),
+        ([1, 2], Duo | Couple, Duo(1, 2)),
         ((1, 2), tuple[int, int] | Place, (1, 2)),
         (date(2026, 1, 1), date | Odd, date(2026, 1, 1)),
         ("red", Literal[Color.RED], Color.RED),
@@ -1300,7 +1309,7 @@ def test_what_says_it_is_another_class_is_not_taken_for_one_that_is_like_it() ->
     payload = codec.encode(Twin(1), "it", function)
     with pytest.raises(UsageError, match="fits none of"):
         codec.decode(payload, list[Frozen | Twin] | Frozen)
-    renamed = msgpack.packb({msgpack.ExtType(12, b"elsewhere.Old"): None, "a": 1})
+    renamed = pack({msgpack.ExtType(12, b"elsewhere.Old"): None, "a": 1})
     assert codec.decode(renamed, list[Frozen | Twin] | Frozen) == Frozen(1)
     with pytest.raises(UsageError, match="none of"):
         codec.decode(pack("blue"), Literal[Color.RED])
