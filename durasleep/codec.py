@@ -408,7 +408,7 @@ class _MapMarkingWriter(_MarkingWriter):
 
     def _is_plain(self, value: Any) -> bool:
         """Of a dict itself, which the packer never asks about, it is a model or a member of an enum."""
-        kind: type = type(value)
+        kind = value.__class__
         is_map = issubclass(kind, dict) and kind not in (dict, _MarkedMap)
         return is_map and self._marked.isdisjoint(kind.__mro__)
 
@@ -674,7 +674,7 @@ class _ThoroughUnpacker(_Unpacker):
                 return _Mark(data.decode())
             case 13:
                 mark, parts = self.items(depth, data)
-                kind = _MARKED_AS.get(cast("type", type(parts)))
+                kind = _MARKED_AS.get(parts.__class__)
                 return parts if kind is None else _with_mark(_as_subclass(kind, parts), str(mark))
             case _:
                 return super().restore(depth, code, data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry
 from durasleep.runtime.replay import Continued, Halted, Progress, Rejected, version_of
 from durasleep.settings import Settings
-from tests.unit.runtime_world import CREATED_MS, World, play, value_of
+from tests.unit.runtime_world import CODEC, CREATED_MS, World, play, value_of
 
 DAY_MS = 86_400_000
 
@@ -568,6 +569,33 @@ def test_a_child_called_by_a_name_that_is_known_here_is_checked(called: str) -> 
     refused = value_of(world.play())
     assert len(refused) == 6
     assert all("count" in text or "too many" in text for text in refused)
+
+
+@dataclass(frozen=True)
+class Left:
+    a: int
+
+
+@dataclass(frozen=True)
+class Right:
+    a: int
+
+
+async def of_either_side(ctx: Context, side: list[Left] | list[Right]) -> None: ...
+
+
+@pytest.mark.parametrize("called", ["rpc", "detached"])
+def test_what_a_child_called_by_its_name_is_given_arrives_as_what_it_was(called: str) -> None:
+    async def calling(ctx: Context) -> None:
+        await getattr(ctx, called)("of_either_side", [Right(1)])
+
+    world = World(calling)
+    registry = Registry()
+    world.definition = registry.workflow(calling)
+    registry.workflow(of_either_side)
+    [start] = world.new_activation().start([]).ops
+    assert isinstance(start, StartChild)
+    assert CODEC.decode_args(start.args, of_either_side, skip_first=True) == (([Right(1)],), {})
 
 
 def test_arguments_that_cannot_be_kept_reject() -> None:
