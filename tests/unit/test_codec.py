@@ -300,8 +300,10 @@ def test_a_model_travels_under_its_names_whatever_its_aliases() -> None:
 
 
 def test_models_dataclasses_and_their_unions_travel_in_one_another() -> None:
-    model: Any = pydantic.create_model("Model", id=(UUID, ...), line=(Line, ...), raw=(bytes, ...), tags=(set[Color], ...))
-    outer = pydantic.create_model("Outer", inner=(list[model], ...))
+    model: Any = pydantic.create_model(
+        "Model", id=(UUID, ...), line=(Line, ...), raw=(bytes, ...), tags=(set[Color], ...)
+    )
+    outer = pydantic.create_model("Outer", inner=(cast("Any", list)[model], ...))
     holder = make_dataclass("Holder", [("model", model), ("data", bytes)])
     one = model(id=UUID(int=1), line=LINE, raw=b"\xff", tags={Color.RED})
     for value, hint in (
