@@ -25,7 +25,7 @@ from contextlib import (
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, Unpack, cast, overload
+from typing import Any, Concatenate, NoReturn, TypeVar, Unpack, cast, overload
 
 from durasleep import address
 from durasleep.address import Address
@@ -34,7 +34,7 @@ from durasleep.codec import Codec
 from durasleep.errors import DefinitionError, ThreadsLost, UsageError
 from durasleep.model import Duration, check_name, duration_ms, parse_target, retention_ms
 from durasleep.runtime.context import Context
-from durasleep.runtime.definition import Registry, name_of
+from durasleep.runtime.definition import Registry, called_by, name_of
 from durasleep.runtime.retry import Retry
 from durasleep.settings import DEFAULTS, Settings, fitting
 from durasleep.store import commands, reads
@@ -46,9 +46,7 @@ from durasleep.worker import cron
 from durasleep.worker.usercode import StandIns
 from durasleep.worker.worker import Worker
 
-P = ParamSpec("P")
-T = TypeVar("T")
-WorkflowFunction = Callable[Concatenate[Context, P], Coroutine[Any, Any, T]]
+AnyWorkflow = TypeVar("AnyWorkflow", bound=Callable[Concatenate[Context, ...], Coroutine[Any, Any, Any]])
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 Lifespan = Callable[[], AsyncIterator[Any] | AbstractAsyncContextManager[Any]]
 AnyLifespan = TypeVar("AnyLifespan", bound=Lifespan)
@@ -139,12 +137,12 @@ class Durasleep(Client):
     # -- registration
 
     @overload
-    def workflow(self, fn: WorkflowFunction[P, T], /) -> WorkflowFunction[P, T]: ...
+    def workflow(self, fn: AnyWorkflow, /) -> AnyWorkflow: ...
 
     @overload
     def workflow(
         self, fn: None = None, /, *, name: str | None = None, version: int = 1
-    ) -> Callable[[WorkflowFunction[P, T]], WorkflowFunction[P, T]]: ...
+    ) -> Callable[[AnyWorkflow], AnyWorkflow]: ...
 
     def workflow(self, fn: Callable[..., Any] | None = None, /, *, name: str | None = None, version: int = 1) -> Any:
         """Register ``async def f(ctx, ...)`` as a workflow, under its own name or ``name``.
@@ -348,7 +346,7 @@ class Durasleep(Client):
     ) -> datetime:
         definition = self.registry.called(fn)
         function = name_of(fn) if definition is None else definition.name
-        payload = self.codec.encode_args(args, kwargs, function)
+        payload = self.codec.encode_args(args, kwargs, function, called_by(definition or fn))
         if definition is not None:
             definition.check(args, kwargs)
         store = await self._opened()

@@ -514,7 +514,7 @@ class Client(_Starts):
     ) -> Handle[Any]:
         definition = self.registry.called(fn)
         name = name_of(fn) if definition is None else definition.name
-        payload = self.codec.encode_args(args, kwargs, name, called_by(fn))
+        payload = self.codec.encode_args(args, kwargs, name, called_by(definition or fn))
         if definition is not None:
             definition.check(args, kwargs)
         store = self._of_loop.here().store.confirming(options.min_replicas, options.fsync)
@@ -541,7 +541,9 @@ class Client(_Starts):
         hint = Any if isinstance(fn, str) else returns_of(fn)
         inbox = self._listening()
         make = self._maker(store.keys(), name, options, inbox)
-        encode = calls.encoder(self.codec, name, called_by(fn), definition.check if definition is not None else None)
+        encode = calls.encoder(
+            self.codec, name, called_by(definition or fn), definition.check if definition is not None else None
+        )
         new_call = self._names.call
         handles: list[Handle[Any]] = []
         for part in calls.in_parts(many):

@@ -89,6 +89,9 @@ _ERROR_DEPTH_MAX = 8  # causes of causes, groups in groups
 _NOTES_MAX = 16  # of one error; each level it passes through adds one
 _NOTES_TEXT_MAX = 4_096  # all together
 _NOTES_LEFT_OUT = "(notes in between are left out)"
+_LINE_DEPTH_MAX = 3  # groups in groups that one line tells of, and how many of each, so long at most
+_LINE_MEMBERS_MAX = 5
+_LINE_MEMBER_MAX = 300
 _ERRORS_MAX = 100  # told in one payload, however they refer to each other
 
 
@@ -172,7 +175,7 @@ class Codec:
         """
         writer = _PLAIN if fn is None else _writer_for(fn, of_result=False)
         try:
-            payload = self._wrap(writer.pack([list(args), kwargs]))
+            payload = self._wrap(writer.pack_call(args, kwargs))
         except Exception:  # packed one by one, the one that failed is named
             for name, value in _named(args, kwargs):
                 _pack(value, f"argument {name} of {what}", None)
@@ -299,6 +302,10 @@ class _Writer:
     def pack(self, value: object, depth: int = 0) -> bytes:
         return _msgpack.packb(value, default=self._extend_at[depth], strict_types=True)
 
+    def pack_call(self, args: Iterable[object], kwargs: dict[str, object]) -> bytes:
+        """The arguments of a call."""
+        return self.pack([list(args), kwargs])
+
     def extend(self, depth: int, value: Any) -> Any:
         """What MessagePack does not know as something it does; ``_Unsendable`` for what cannot be sent."""
         match value:
@@ -376,9 +383,45 @@ class _MarkingWriter(_Writer):
         parts: Any = [*value] if isinstance(value, tuple) else super().extend(depth, value)
         if isinstance(parts, dict):
             return {msgpack.ExtType(_MARK, mark.encode()): None, **cast("dict[str, object]", parts)}
-        if type(parts) not in _MARKED_AS:
+        if type(parts) not in _MARKED_AS and not isinstance(parts, msgpack.ExtType):
             return parts
         return msgpack.ExtType(_MARKED, self.pack_items(depth, [mark, parts]))
+
+
+class _MapMarkingWriter(_MarkingWriter):
+    """Also names maps that are no more than that, beside classes that travel as maps."""
+
+    def pack(self, value: object, depth: int = 0) -> bytes:
+        return super().pack(_with_plain_maps(value), depth)
+
+    def pack_call(self, args: Iterable[object], kwargs: dict[str, object]) -> bytes:
+        named = {name: _with_plain_maps(value) for name, value in kwargs.items()}
+        return super().pack([[_with_plain_maps(value) for value in args], named])
+
+    def extend(self, depth: int, value: Any) -> Any:
+        if self._is_plain(value):
+            return {msgpack.ExtType(_MARK, class_name(dict).encode()): None, **value}
+        parts = super().extend(depth, value)
+        if type(parts) is dict:
+            return {name: _with_plain_maps(part) for name, part in cast("dict[Any, Any]", parts).items()}
+        return _with_plain_maps(parts)
+
+    def _is_plain(self, value: Any) -> bool:
+        """Of a dict itself, which the packer never asks about, it is a model or a member of an enum."""
+        kind = value.__class__
+        is_map = issubclass(kind, dict) and kind not in (dict, _MarkedMap)
+        return is_map and self._marked.isdisjoint(kind.__mro__)
+
+
+def _with_plain_maps(value: Any) -> Any:
+    """A value whose maps the packer asks about: those that are plain dicts it would not."""
+    if type(value) is dict:
+        return _PlainMap({name: _with_plain_maps(part) for name, part in cast("dict[Any, Any]", value).items()})
+    return [_with_plain_maps(part) for part in cast("list[Any]", value)] if type(value) is list else value
+
+
+class _PlainMap(dict[Any, Any]):
+    pass
 
 
 _PLAIN = _Writer()
@@ -386,7 +429,7 @@ _PLAIN = _Writer()
 
 @lru_cache(maxsize=256)
 def _writer_of(marked: frozenset[type]) -> _Writer:
-    return _MarkingWriter(marked)
+    return _MapMarkingWriter(marked - {dict}) if dict in marked else _MarkingWriter(marked)
 
 
 def _writer_for(fn: Callable[..., Any], *, of_result: bool) -> _Writer:
@@ -488,7 +531,17 @@ class _MarkedInt(int):
     mark: str
 
 
-_MARKED_AS: dict[type, type] = {list: _MarkedTuple, str: _MarkedText, int: _MarkedInt}
+_MARKED_AS: dict[type, Any] = {
+    list: _MarkedTuple,
+    tuple: _MarkedTuple,
+    str: _MarkedText,
+    int: _MarkedInt,
+    bool: _MarkedInt,
+    **{
+        kind: type(f"_Marked{kind.__name__.title()}", (kind,), {})
+        for kind in (float, bytes, frozenset, set, datetime, date, time, timedelta, Decimal, UUID, complex)
+    },
+}
 
 
 class _HashedMap(dict[Any, Any]):
@@ -621,8 +674,8 @@ class _ThoroughUnpacker(_Unpacker):
                 return _Mark(data.decode())
             case 13:
                 mark, parts = self.items(depth, data)
-                kind = _MARKED_AS[type(parts)]
-                return _with_mark(kind(parts), str(mark))
+                kind = _MARKED_AS.get(parts.__class__)
+                return parts if kind is None else _with_mark(_as_subclass(kind, parts), str(mark))
             case _:
                 return super().restore(depth, code, data)
 
@@ -637,7 +690,7 @@ class _Mark(str):
 
 
 def _with_mark(value: Any, mark: str | None) -> Any:
-    value.mark = mark
+    object.__setattr__(value, "mark", mark)
     return value
 
 
@@ -646,7 +699,7 @@ def mark_of(value: object) -> str | None:
     return getattr(value, "mark", None) if isinstance(value, _HAVE_MARKS) else None
 
 
-_HAVE_MARKS = (_MarkedMap, _MarkedTuple, _MarkedText, _MarkedInt, _HashedMap)
+_HAVE_MARKS = (_MarkedMap, _HashedMap, *set(_MARKED_AS.values()))
 
 
 def _map_of(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
@@ -746,6 +799,8 @@ def _convert(kind: Any, value: Any) -> Any:
             return kind.model_validate(value, by_alias=True, by_name=True)
         except TypeError:  # pydantic before 2.11
             return kind.model_validate(value)
+    if isinstance(value, _MarkedTuple) and issubclass(origin, list):
+        return cast("Any", origin)(value)
     if issubclass(origin, PurePath | complex):
         return cast("Any", origin)(value)
     if any(isinstance(value, base) and issubclass(origin, base) for base in _TRAVELS_AS):
@@ -794,6 +849,8 @@ _TRAVELS_AS: tuple[type, ...] = (
     time,
     timedelta,
     Decimal,
+    UUID,
+    complex,
 )
 
 
@@ -801,7 +858,7 @@ def _as_subclass(kind: Any, value: Any) -> Any:
     """A value as the class derived from its own that it was sent as."""
     if isinstance(value, date | time | timedelta):
         return kind(*cast("tuple[Any, ...]", value.__reduce_ex__(4)[1]))
-    return kind(value)
+    return kind(int=value.int) if isinstance(value, UUID) else kind(value)
 
 
 class _ReaderOfHint(type):
@@ -837,21 +894,23 @@ def _find_known(hint: Any, _shown: str) -> Any:  # as it is shown: unions are eq
     if isinstance(hint, EnumType):  # msgspec knows only those of names and numbers
         return _reader(hint, partial(_read_member, hint))
     if _is_union(hint):  # and no union of two that travel alike
-        return _reader(hint, partial(_read_one_of, parts))
+        return _reader(hint, partial(_read_one_of, parts, _alike_in(hint)))
     if _alias_of(hint) is not None:
         return _reader(hint, lambda value: _shape(value, _meaning_of(hint), "the value"))
     if isinstance(hint, TypeVar):
-        return _known(
-            cast("Any", typing.Union)[hint.__constraints__] if hint.__constraints__ else hint.__bound__ or Any
-        )
+        return _known(_meaning_of_variable(hint))
     if _field_hints(hint):
         return _reader(hint, partial(_read_fields, hint))
     if origin in _ABSTRACT:
         return _reader(hint, partial(_read_abstract, hint, _known_container(origin, parts)))
-    if origin in _MAPS and not _is_plain_key(parts[0]):
+    if origin in _MAPS and parts and not _is_plain_key(parts[0]):
         return _reader(hint, partial(_read_map, parts))
+    if origin is typing.Literal:  # of what is neither text nor a number
+        return _reader(hint, partial(_read_literal, parts))
     if origin in _ONLY_SAYS_HOW:
         return _known(parts[0])
+    if origin in _COLLECTIONS or (isinstance(origin, type) and origin not in _ARRIVE and _travels_as(origin)):
+        return _reader(hint, partial(_convert, hint))
     if isinstance(origin, type) and issubclass(origin, tuple) and any(map(_is_unpacked, parts)):
         return tuple
     if origin in _MAPS or origin in (list, set, frozenset, tuple):
@@ -869,7 +928,7 @@ def _known_container(origin: Any, parts: tuple[Any, ...]) -> Any:
         kind = set if origin in (AbstractSet, MutableSet) else list
     elif origin in _MAPS:
         kind = dict
-    return kind[tuple(part if part is ... else _known(part) for part in parts)]
+    return kind[tuple(part if part is ... else _known(part) for part in parts)] if parts else kind
 
 
 def _read_abstract(hint: Any, known: Any, value: Any) -> Any:
@@ -917,7 +976,9 @@ def _is_misread(hint: Any) -> bool:
 def _has_misread(hint: Any) -> bool:
     for part in _all_in([hint]):
         origin, parts = typing.get_origin(part), typing.get_args(part)
-        if origin in _ABSTRACT or (origin in _MAPS and not _is_plain_key(parts[0])):
+        if origin in _ABSTRACT or (origin in _MAPS and parts and not _is_plain_key(parts[0])):
+            return True
+        if _is_union(part) and _alike_in(part):
             return True
     return False
 
@@ -945,6 +1006,10 @@ def _meaning_of(hint: Any) -> Any:
     return _with_parameters(meaning, dict(zip(alias.__type_params__, typing.get_args(hint), strict=False)))
 
 
+def _meaning_of_variable(hint: TypeVar) -> Any:
+    return cast("Any", typing.Union)[hint.__constraints__] if hint.__constraints__ else hint.__bound__ or Any
+
+
 def _with_parameters(hint: Any, given: dict[Any, Any]) -> Any:
     if isinstance(hint, TypeVar):
         return given.get(hint, hint)
@@ -953,9 +1018,15 @@ def _with_parameters(hint: Any, given: dict[Any, Any]) -> Any:
     return hint[tuple(given.get(one, one) for one in left_open)]
 
 
-def _read_one_of(kinds: tuple[Any, ...], value: Any) -> Any:
+def _read_one_of(kinds: tuple[Any, ...], alike: frozenset[type], value: Any) -> Any:
     mark = mark_of(value)
     nearest = sorted(kinds, key=lambda kind: _distance(value, kind) if mark is None else not _is_named(kind, mark))
+    if mark is not None and not _is_named(nearest[0], mark):
+        nearest = [kind for kind in nearest if not _is_another(kind, mark)]
+    elif alike and (mark is None or _is_named(nearest[1], mark)):
+        nearest.sort(key=lambda kind: not _has_names(kind, value, alike))
+    if mark == class_name(dict):
+        value = dict(value)
     for modes in (_STRICT, _LENIENT):
         for kind in nearest:
             with contextlib.suppress(UsageError):
@@ -963,9 +1034,71 @@ def _read_one_of(kinds: tuple[Any, ...], value: Any) -> Any:
     raise ValueError(f"it fits none of {', '.join(map(_show_hint, kinds))}")
 
 
+def _read_literal(meant: tuple[Any, ...], value: Any) -> Any:
+    """The one of these that travels as this value."""
+    mark, sent = mark_of(value), _sent_as(value)
+    is_far: Callable[[Any], bool] = lambda one: type(one) is not type(value)  # noqa: E731 - the other is one, too
+    for one in sorted(meant, key=is_far if mark is None else lambda one: not _is_named(type(one), mark)):
+        if _PLAIN.pack(one) in sent:
+            return one
+    raise ValueError(f"it is none of {', '.join(map(repr, meant))}")
+
+
+def _sent_as(value: Any) -> set[bytes]:
+    """The bytes a value may have come from, without the name of its class."""
+    if isinstance(value, _MarkedTuple):
+        return {_PLAIN.pack(tuple(value)), _PLAIN.pack(list(value))}
+    return {_PLAIN.pack(dict(cast("dict[Any, Any]", value)) if isinstance(value, _MarkedMap) else value)}
+
+
 def _is_named(kind: Any, name: str) -> bool:
     kind = _class_of(kind)
-    return isinstance(kind, type) and class_name(kind) == name
+    if kind is typing.Literal or not isinstance(kind, type):
+        return False
+    return class_name(kind) == name or (name == "dict" and _is_plain_map(kind))
+
+
+def _is_another(kind: Any, name: str) -> bool:
+    """Whether a class is for certain not the one with this name, or one of its bases, under whatever name by now."""
+    kind, named = _class_of(kind), loaded_class(name)
+    if named is None or not isinstance(kind, type) or kind in (dict, list, tuple):
+        return False
+    return _travels_as(kind) is not None and not issubclass(named, kind) and named.__qualname__ != kind.__qualname__
+
+
+def _has_names(hint: Any, value: Any, alike: frozenset[type]) -> bool:
+    """Whether the names of classes in a value stand where a hint has these classes."""
+    while hasattr(hint, "__supertype__") or typing.get_origin(hint) in _ONLY_SAYS_HOW:
+        hint = hint.__supertype__ if hasattr(hint, "__supertype__") else typing.get_args(hint)[0]
+    if _alias_of(hint) is not None:
+        return _has_names(_meaning_of(hint), value, alike)
+    if isinstance(hint, TypeVar):
+        return _has_names(_meaning_of_variable(hint), value, alike)
+    mark, parts = mark_of(value), typing.get_args(hint)
+    if _is_union(hint):
+        return any(_has_names(part, value, alike) for part in parts)
+    if typing.get_origin(hint) is typing.Literal:
+        return mark is None or any(_is_named(type(one), mark) for one in parts)
+    kind = _class_of(hint)
+    if isinstance(kind, type) and (_named_as(kind) in alike if mark is None else not _is_named(kind, mark)):
+        return False
+    return all(_has_names(part, one, alike) for part, one in _placed(hint, parts, value))
+
+
+def _placed(hint: Any, parts: tuple[Any, ...], value: Any) -> Iterable[tuple[Any, Any]]:
+    """What a value consists of, each with its hint."""
+    fields = _field_hints(hint)
+    if isinstance(value, dict):
+        found = cast("dict[Any, Any]", value)
+        if len(parts) == 2 and not fields:
+            return [(part, one) for item in found.items() for part, one in zip(parts, item, strict=True)]
+        return [(part, found[name]) for name, part in fields.items() if name in found]
+    if not isinstance(value, list | tuple | set | frozenset):
+        return ()
+    items = list(cast("Iterable[Any]", value))
+    if _class_of(hint) is tuple and parts[1:] != (...,):
+        return zip(parts, items, strict=False)
+    return zip(fields.values(), items, strict=False) if fields else [(part, one) for part in parts[:1] for one in items]
 
 
 def _distance(value: Any, kind: Any) -> int:
@@ -973,7 +1106,10 @@ def _distance(value: Any, kind: Any) -> int:
     if _known(kind) is Any:
         return 2
     if isinstance(value, dict):
-        return 0 if _fields_of(kind) == set(cast("dict[object, object]", value)) else 1
+        if _fields_of(kind) == set(cast("dict[object, object]", value)):
+            return 0
+        kind = _class_of(kind)
+        return 2 if isinstance(kind, type) and issubclass(kind, dict) and kind is not dict else 1
     return 0 if type(value) is (typing.get_origin(kind) or kind) else 1
 
 
@@ -1038,9 +1174,9 @@ def _read_member(kind: Any, value: Any) -> Any:
     try:
         return kind(value)
     except ValueError:
-        packed = _PLAIN.pack(value)
+        sent = _sent_as(value)
         for member in kind:
-            if _PLAIN.pack(member) == packed:
+            if _PLAIN.pack(member) in sent:
                 return member
         raise
 
@@ -1048,8 +1184,8 @@ def _read_member(kind: Any, value: Any) -> Any:
 # -- what travels alike
 
 
-def _all_in(hints: Iterable[Any]) -> Iterator[Any]:
-    """These hints and all they consist of, each once."""
+def _all_in(hints: Iterable[Any], *, with_fields: bool = True) -> Iterator[Any]:
+    """These hints and all they consist of, each once; without the fields of what has a class of its own, if so."""
     left, seen = list(hints), set[str]()
     while left:
         hint = left.pop()
@@ -1060,35 +1196,100 @@ def _all_in(hints: Iterable[Any]) -> Iterator[Any]:
         yield hint
         parts = typing.get_args(hint)
         left += [part for part in parts if not isinstance(part, list)]
-        left += _field_hints(hint).values()
+        if with_fields or typing.is_typeddict(typing.get_origin(hint) or hint):
+            left += _field_hints(hint).values()
+        if hasattr(hint, "__supertype__"):
+            left.append(hint.__supertype__)
+        if isinstance(hint, TypeVar):
+            left.append(_meaning_of_variable(hint))
         if _alias_of(hint) is not None:
             with contextlib.suppress(Exception):  # a name in it may not be known
                 left.append(_meaning_of(hint))
 
 
 def _alike_in(*hints: Any) -> frozenset[type]:
-    """The classes in unions whose bytes would fit another of the same union, too."""
+    """The classes in unions whose bytes would fit another of the same union, too, wherever in it they are."""
     found: set[type] = set()
     for hint in _all_in(hints):
-        if _is_union(hint):
-            kinds = [kind for kind in map(_class_of, typing.get_args(hint)) if isinstance(kind, type)]
-            found.update(one for one in kinds if any(other is not one and _is_alike(one, other) for other in kinds))
+        if _is_union(hint) or typing.get_origin(hint) is typing.Literal:
+            kinds = set(_classes_in(hint))
+            found.update(
+                _named_as(one) for one in kinds if any(other is not one and _is_alike(one, other) for other in kinds)
+            )
     return frozenset(found)
 
 
+def _classes_in(union: Any) -> Iterator[type]:
+    for hint in _all_in([union], with_fields=False):
+        if typing.get_origin(hint) is typing.Literal:
+            yield from map(type, typing.get_args(hint))
+        elif isinstance(kind := _class_of(hint), type):
+            yield kind
+
+
 def _is_alike(one: type, other: type) -> bool:
-    if _travels_as_map(one):
-        return _travels_as_map(other) and _fields_of(one) == _fields_of(other)
-    if _is_named_tuple(one):
-        return _is_named_tuple(other) and len(one._fields) == len(other._fields)  # type: ignore[attr-defined]
+    """Whether the values of one would be taken for those of the other, unless they say what they are."""
     if isinstance(one, EnumType):
         values = [member.value for member in cast("Iterable[Enum]", one)]
         if isinstance(other, EnumType):
             return any(member.value in values for member in cast("Iterable[Enum]", other))
-        return other in map(type, values)
-    if issubclass(one, PurePath):
-        return other is str or issubclass(other, PurePath)
-    return one not in (int, str, bool) and issubclass(one, int | str) and other in one.__mro__
+        return any(_takes(other, _travels_as(type(value))) for value in values)
+    if _travels_as_map(one) and _travels_as_map(other):
+        return _fields_of(one) == _fields_of(other)
+    if _is_plain_map(one):  # written before, the class had no name: so it is the map that has one
+        return _travels_as_map(other)
+    if one in _ARRIVE or _travels_as_map(one) or inspect.isabstract(one) or typing.is_typeddict(one):
+        return False
+    if issubclass(one, msgspec.Struct) and issubclass(other, msgspec.Struct):
+        return one.__struct_config__.array_like and _tag_of(one) == _tag_of(other)
+    return _takes(other, _travels_as(one))
+
+
+def _tag_of(kind: Any) -> Any:
+    return kind.__struct_config__.tag
+
+
+def _named_as(kind: type) -> type:
+    return dict if _is_plain_map(kind) else kind
+
+
+def _is_plain_map(kind: Any) -> bool:
+    return kind in _MAPS or typing.is_typeddict(kind)
+
+
+def _travels_as(kind: Any) -> type | None:
+    """The class of what arrives of it, where no hint is known; None for what has none of its own."""
+    if issubclass(kind, msgspec.Struct):
+        return list if kind.__struct_config__.array_like else dict
+    if _travels_as_map(kind) or _is_plain_map(kind):
+        return dict
+    if issubclass(kind, PurePath):
+        return str
+    if issubclass(kind, deque):
+        return list
+    return next((base for base in kind.__mro__ if base in _TRAVELS_AS), None)
+
+
+_ARRAYS = (list, tuple, set, frozenset)
+_TAKEN_FOR: dict[type, tuple[type, ...]] = {
+    list: _ARRAYS,
+    tuple: _ARRAYS,
+    set: _ARRAYS,
+    frozenset: _ARRAYS,
+    str: (str, date, datetime, time, timedelta, Decimal, bytes),
+    int: (int, float, Decimal),
+}
+
+
+def _takes(kind: type, arrived: type | None) -> bool:
+    """Whether a class is read from what arrives as an instance of this one."""
+    if arrived is None or kind is types.NoneType:
+        return False
+    if isinstance(kind, EnumType):
+        return any(_travels_as(type(member.value)) is arrived for member in cast("Iterable[Enum]", kind))
+    if kind in _ABSTRACT:
+        return arrived in _ARRAYS
+    return _travels_as(kind) in _TAKEN_FOR.get(arrived, (arrived,)) or (kind is UUID and arrived is str)
 
 
 def _travels_as_map(kind: Any) -> bool:
@@ -1369,8 +1570,24 @@ def _shown(value: object, how: Callable[[object], str] = str) -> str:
 
 
 def error_line(error: BaseException) -> str:
-    """Type and message of any error, as one shows it to people."""
-    return f"{type(error).__name__}: {_shown(error)}"
+    """Type and message of any error, as one shows it to people; those of a group, too, as far as they are few."""
+    return f"{type(error).__name__}: {_told(error, _LINE_DEPTH_MAX)}"
+
+
+def _told(error: BaseException, depth: int) -> str:
+    said = _shown(error)
+    if not isinstance(error, BaseExceptionGroup) or not depth:
+        return said
+    members = cast("BaseExceptionGroup[BaseException]", error).exceptions
+    shown = [_cut(_member_line(one, depth - 1), _LINE_MEMBER_MAX) for one in members[:_LINE_MEMBERS_MAX]]
+    more = [f"and {len(members) - len(shown)} more"] if len(shown) < len(members) else []
+    counted = f" ({len(members)} sub-exception{'s' * (len(members) != 1)})"
+    return f"{said.removesuffix(counted)} ({'; '.join(shown + more)})"
+
+
+def _member_line(error: BaseException, depth: int) -> str:
+    told = _told(error, depth)
+    return told if isinstance(error, RemoteError) else f"{type(error).__name__}: {told}"
 
 
 _KEPT_BESIDE = frozenset({"__notes__", "__said__"})  # in the attributes of an error, but no attributes

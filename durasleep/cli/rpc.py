@@ -18,6 +18,7 @@ from durasleep.cli.durations import parse_duration
 from durasleep.cli.options import FsyncOption, JsonOption, NamespaceOption, ReplicasOption, UrlOption
 from durasleep.cli.watch import Watch
 from durasleep.client import Handle, ending_of
+from durasleep.codec import error_line
 from durasleep.errors import DurasleepError, WaitTimeout
 from durasleep.model import Disposition, PromiseId, Target, parse_target
 from durasleep.store import calls
@@ -111,7 +112,7 @@ def _show_ending(client: Durasleep, ending: Ending, disposition: str, as_json: b
     try:
         value = calls.result_of(ending, client.codec)
     except Exception as error:  # noqa: BLE001 - see above
-        text = str(error) if isinstance(error, DurasleepError) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, DurasleepError) else error_line(error)
         if as_json:
             _print_outcome(ending.id, disposition, ending.state, None, text)
         view.error(f"{ending.id} failed: {text}")

@@ -47,6 +47,7 @@ from durasleep.runtime.definition import (
     TaskDefinition,
     WorkflowDefinition,
     called_by,
+    check_arguments,
     definition_of,
     name_of,
     returns_of,
@@ -95,10 +96,13 @@ class ExecutionInfo(msgspec.Struct, frozen=True, kw_only=True):
 class Context:
     """The first argument of every workflow. Use it in the workflow only, never in steps or threads."""
 
-    __slots__ = ("_cleanups", "_codec", "_journal", "_loop", "info")
+    __slots__ = ("_cleanups", "_codec", "_definition", "_journal", "_loop", "info")
 
-    def __init__(self, info: ExecutionInfo, codec: Codec, loop: WorkflowLoop, journal: Journal) -> None:
+    def __init__(
+        self, info: ExecutionInfo, codec: Codec, loop: WorkflowLoop, journal: Journal, definition: WorkflowDefinition
+    ) -> None:
         self.info = info
+        self._definition = definition
         self._codec = codec
         self._loop = loop
         self._journal = journal
@@ -221,10 +225,17 @@ class Context:
 
         It does not matter what the code raises then: CancelledError, or an error of its own. Code that catches its
         cancel and returns a value, or goes on as a new run, has survived it, and nothing is run. What a step raises is
-        what the execution then ends with. ``cancel(force=True)`` and a deadline run no code.
+        what the execution then ends with. ``cancel(force=True)`` and a deadline run no code. UsageError, at once, for
+        arguments that ``fn`` cannot be called with.
         """
         _step_of(fn)
+        check_arguments(fn, args, kwargs)
         self._cleanups.append((fn, args, kwargs))
+
+    def _check_result(self, value: object) -> None:
+        """Of a canceled workflow that has something to undo: a value that cannot be sent is no result."""
+        if self._loop.canceled and self._cleanups:
+            self._codec.encode(value, f"result of {self.info.function}", self._definition.fn)
 
     async def _clean_up(self) -> None:
         """What ``on_cancel`` has asked for, if the workflow was canceled and does not go on."""
@@ -371,8 +382,8 @@ class Context:
         function = name_of(fn)
 
         def start(number: Number) -> StartChild:
-            payload = self._codec.encode_args(args, kwargs, f"arguments of {function}", called_by(fn))
-            definition = None if isinstance(fn, str) else fn if isinstance(fn, Definition) else definition_of(fn)
+            definition = fn if isinstance(fn, Definition) else self._called(fn)
+            payload = self._codec.encode_args(args, kwargs, f"arguments of {function}", called_by(definition or fn))
             if definition is not None:
                 definition.check(args, kwargs)
             return StartChild(
@@ -393,14 +404,20 @@ class Context:
         """Go on as a new run of the same execution: other arguments, an empty journal, the newest version.
 
         The id, whoever waits for it and the deadline stay; what is pending ends. It does not return. A cancel that this
-        run has not heard of ends it here, in place of the new run, as it would at an ``await``.
+        run has not heard of ends it here, in place of the new run, as it would at an ``await``. UsageError for
+        arguments the workflow would not take, NotSerializable or PayloadTooLarge for those that cannot be sent: then
+        this run goes on.
         """
         loop = self._loop
         loop.lineage()
         if self._journal.has_unheard_cancel:
             loop.hear_cancel()
             raise asyncio.CancelledError
-        loop.continued = (args, kwargs)
+        function = self.info.function
+        definition = self._called(function) or self._definition
+        payload = self._codec.encode_args(args, kwargs, function, definition.fn)
+        definition.check(args, kwargs)
+        loop.continued = payload
         raise Detached("this workflow goes on as a new run")
 
     def transaction(self) -> TransactionBuilder:
@@ -454,6 +471,11 @@ class Context:
         """Whether this workflow is being put away: ``finally`` blocks that run now are not its end."""
         return self._loop.detaching
 
+    def _called(self, fn_or_name: Callable[..., Any] | str) -> Definition | None:
+        """What a call of this begins, if it is known here."""
+        registry = self._definition.registry
+        return None if registry is None else registry.called(fn_or_name)
+
     def _check_other(self, id: PromiseId) -> None:
         """Stuck for the id of who waits for us: nobody would go on."""
         if is_in_line(self.info.id, id):
@@ -477,11 +499,14 @@ async def to_its_end(context: Context, coro: Coroutine[Any, Any, Any]) -> Any:
     Here, and not beside its caller: the loop looks into this coroutine, which the compiled modules could not give it.
     """
     try:
-        return await coro
+        value = await coro
+        context._check_result(value)
     except BaseException:  # whatever comes out: what matters is that it was canceled, and has no result
         if not context.detaching:
             await context._clean_up()
         raise
+    else:
+        return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from durasleep.codec import check_call, hints_of
-from durasleep.errors import DefinitionError
+from durasleep.errors import DefinitionError, UsageError
 from durasleep.model import Duration, duration_ms
 from durasleep.runtime.retry import Retry
 
@@ -35,6 +35,8 @@ class WorkflowDefinition:
     name: str
     fn: Callable[..., Coroutine[Any, Any, Any]]
     version: int = 1
+    registry: Registry | None = field(default=None, repr=False, compare=False)
+    """Where it is registered, beside what it may call by name."""
     fitting: Fitting = field(default_factory=set[tuple[type, ...]], init=False, repr=False, compare=False)
 
     @property
@@ -98,7 +100,7 @@ class Registry:
         """
         if not 1 <= version <= VERSION_MAX:
             raise DefinitionError(f"version {version} of {fn!r}: use 1 to {VERSION_MAX:,}")
-        definition = WorkflowDefinition(_usable_name(fn, name), fn, version)
+        definition = WorkflowDefinition(_usable_name(fn, name), fn, version, self)
         if not inspect.iscoroutinefunction(fn):
             raise DefinitionError(
                 f"workflow {definition.name!r} is a sync function, and a sync function cannot be suspended: "
@@ -208,6 +210,18 @@ def called_by(fn_or_name: AnyFunction | Definition | str) -> AnyFunction | None:
     if isinstance(fn_or_name, WorkflowDefinition | TaskDefinition):
         return fn_or_name.fn
     return None if isinstance(fn_or_name, str) else fn_or_name
+
+
+def check_arguments(fn: AnyFunction, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+    """UsageError for what a function called here cannot be called with; their values are its own concern."""
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):  # it does not tell, as some of C
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise UsageError(f"{step_name_of(fn)}{signature}: {error}") from None
 
 
 def step_name_of(fn: AnyFunction) -> str:

@@ -160,7 +160,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     """Whether a cancel from outside has been delivered."""
     passed = False
     """Whether an earlier activation came by here and committed what it asked for."""
-    continued: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    continued: bytes | None = None
     """The arguments of the next run, once the code has asked for one."""
     watch: Watch | None = None
     """Sees every call of user code."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from durasleep.codec import Codec
+from durasleep.codec import Codec, error_line
 from durasleep.errors import UsageError
 from durasleep.model import Entry, Kind, Number, PromiseId, Recording, State, root_of
 from durasleep.runtime.context import ExecutionInfo
@@ -91,7 +91,7 @@ def _recorded_ending(recording: Recording, codec: Codec) -> str:
     if recording.state is State.RESOLVED:
         return _ending(Resolved(recording.value), codec)
     error = codec.decode_error(recording.value)
-    return f"rejected: {type(error).__name__}: {error}"
+    return f"rejected: {error_line(error)}"
 
 
 def _ending(outcome: Ending | None, codec: Codec) -> str:
@@ -100,7 +100,7 @@ def _ending(outcome: Ending | None, codec: Codec) -> str:
             return f"resolved: {codec.decode(payload)!r}"
         case Rejected(payload=payload):
             error = codec.decode_error(payload)
-            return f"rejected: {type(error).__name__}: {error}"
+            return f"rejected: {error_line(error)}"
         case CanceledOutcome():
             return "canceled"
         case Continued():

@@ -278,7 +278,7 @@ class Activation:
     def _call(self) -> Coroutine[Any, Any, Any]:
         definition = self._definition
         args, kwargs = self.codec.decode_args(self._args, definition.fn, skip_first=True)
-        context = Context(self._info, self.codec, self._loop, self._journal)
+        context = Context(self._info, self.codec, self._loop, self._journal, definition)
         return to_its_end(context, definition.fn(context, *args, **kwargs))
 
     def _feed(self, settled: list[Entry]) -> None:
@@ -325,7 +325,7 @@ class Activation:
         if loop.fatal is not None:
             return self._ended(self._rejected(loop.fatal))
         if loop.continued is not None:
-            return self._ended(self._next_run(*loop.continued))
+            return self._ended(Continued(loop.continued, loop.root_lineage.taken))
         root = loop.root
         if root is None or root.done():
             return self._ended(self._result())
@@ -355,13 +355,6 @@ class Activation:
             f"has {journal.size:,} journal entries of at most {settings.journal_entries_max:,}, "
             f"with {journal.payload_bytes:,} bytes of at most {settings.journal_bytes_max:,}"
         )
-
-    def _next_run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ending:
-        try:
-            payload = self.codec.encode_args(args, kwargs, self._info.function, self._definition.fn)
-        except Exception as unencodable:  # noqa: BLE001 - whatever an argument does when looked at, it ends the execution
-            return self._rejected(unencodable)
-        return Continued(payload, self._loop.root_lineage.taken)
 
     def _ended(self, outcome: Ending) -> Progress:
         journal = self._journal

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from durasleep.codec import class_name, loaded_class
+from durasleep.codec import class_name, error_line, loaded_class
 from durasleep.errors import Canceled, DurasleepError, NotSerializable, PayloadTooLarge, RemoteError, UsageError
 from durasleep.model import duration_ms
 
@@ -33,7 +33,17 @@ class RetryAfter(DurasleepError):
         return duration_ms(self.args[0])
 
     def __str__(self) -> str:
-        return f"asks for another attempt in {self.args[0]:g} s"
+        asked = f"asks for another attempt in {self.args[0]:g} s"
+        cause = _behind(self)
+        return asked if cause is None else f"{asked}, after {error_line(cause)}"
+
+
+def _behind(wish: RetryAfter) -> BaseException | None:
+    """The error because of which somebody asks for another attempt, whether raised from it or while it was handled."""
+    error: BaseException | None = wish
+    while isinstance(error, RetryAfter):
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return error
 
 
 def failure_of(error: BaseException) -> BaseException:

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import msgspec
 
-from durasleep.codec import RAISED_THERE, Codec
+from durasleep.codec import RAISED_THERE, Codec, error_line
 from durasleep.errors import (
     Canceled,
     DurasleepError,
@@ -554,7 +554,7 @@ def error_text(state: State, payload: bytes, codec: Codec) -> str | None:
     match state:
         case State.REJECTED:
             error = codec.decode_error(payload)
-            return str(error) if isinstance(error, RemoteError) else f"{type(error).__name__}: {error}"
+            return str(error) if isinstance(error, RemoteError) else error_line(error)
         case State.CANCELED:
             return "canceled"
         case State.TIMEDOUT:

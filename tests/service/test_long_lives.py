@@ -202,15 +202,15 @@ async def test_a_detached_execution_under_a_used_id_is_left_as_it_is_or_refused(
         return await ctx.promise()
 
     @app.workflow
-    async def starting(ctx: Context, fn: str) -> str:
-        return await ctx.detached(fn, id="audit")
+    async def starting(ctx: Context, fn: str, *args: str) -> str:
+        return await ctx.detached(fn, *args, id="audit")
 
     async with serving(app):
         first = await app.rpc("audit", auditing)
         await until(app, "audit", "suspended")
         assert await (await app.rpc("s-1", starting, "auditing")).result(timeout=30) == "audit"
         with pytest.raises(UsageError, match="another function"):
-            await (await app.rpc("s-2", starting, "starting")).result(timeout=30)
+            await (await app.rpc("s-2", starting, "starting", "auditing")).result(timeout=30)
         await app.promises.resolve("audit~1", "signed")
         assert await first.result(timeout=30) == "signed"
 

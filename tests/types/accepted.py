@@ -83,3 +83,18 @@ async def in_a_workflow(ctx: Context) -> None:
     assert_type(await ctx.race(approval, pause), Winner[Receipt | None])
     assert_type((await ctx.race(approval, pause, ctx.rpc(charge, "a"))).value, Receipt | int | None)
     assert_type(await ctx.race(*[ctx.rpc(charge, "a")]), Winner[int])
+
+
+@app.workflow
+async def gathering(ctx: Context, a: str, **more: int) -> bool:
+    return bool(a and more)
+
+
+@app.workflow(name="of-any-number", version=2)
+async def of_any_number(ctx: Context, *all_of_them: str, cents: int = 0, **more: int) -> bool:
+    return bool(all_of_them and cents and more)
+
+
+async def with_arguments_of_any_name(ctx: Context) -> None:
+    assert_type(await ctx.rpc(gathering, "a", more=5), bool)
+    assert_type(await app.rpc("a", of_any_number, "a", more=5), Handle[bool])

@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import threading
+import typing
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, make_dataclass
@@ -42,13 +43,16 @@ from zoneinfo import ZoneInfo
 
 import msgpack
 import msgspec
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import TypeAliasType
 
-from durasleep.codec import Codec, _call_of, check_call  # pyright: ignore[reportPrivateUsage]
+from durasleep.codec import Codec, _call_of, check_call, error_line  # pyright: ignore[reportPrivateUsage]
 from durasleep.errors import CorruptData, NotSerializable, PayloadTooLarge, RemoteError, UsageError
+from durasleep.model import State
+from durasleep.store.calls import error_text
 
 codec = Codec()
 
@@ -281,13 +285,11 @@ def test_a_hint_gives_a_value_its_shape_back(value: Any, hint: Any) -> None:
 
 
 def test_a_model_of_pydantic_travels_as_a_map() -> None:
-    pydantic = pytest.importorskip("pydantic")
     model = pydantic.create_model("Model", a=(int, ...))
     assert codec.decode(codec.encode(model(a=1), "it"), model) == model(a=1)
 
 
 def test_a_model_travels_under_its_names_whatever_its_aliases() -> None:
-    pydantic = pytest.importorskip("pydantic")
     model = pydantic.create_model("Model", a=(int, pydantic.Field(alias="A")))
     assert codec.decode(codec.encode(model(A=1), "it"), model) == model(A=1)
     assert codec.decode(codec.encode({"A": 1}, "it"), model) == model(A=1)
@@ -298,9 +300,10 @@ def test_a_model_travels_under_its_names_whatever_its_aliases() -> None:
 
 
 def test_models_dataclasses_and_their_unions_travel_in_one_another() -> None:
-    pydantic = pytest.importorskip("pydantic")
-    model = pydantic.create_model("Model", id=(UUID, ...), line=(Line, ...), raw=(bytes, ...), tags=(set[Color], ...))
-    outer = pydantic.create_model("Outer", inner=(list[model], ...))
+    model: Any = pydantic.create_model(
+        "Model", id=(UUID, ...), line=(Line, ...), raw=(bytes, ...), tags=(set[Color], ...)
+    )
+    outer = pydantic.create_model("Outer", inner=(cast("Any", list)[model], ...))
     holder = make_dataclass("Holder", [("model", model), ("data", bytes)])
     one = model(id=UUID(int=1), line=LINE, raw=b"\xff", tags={Color.RED})
     for value, hint in (
@@ -580,6 +583,22 @@ def test_groups_come_back_as_groups() -> None:
 
 class Refusals(ExceptionGroup[Exception]):
     """A group of the user's own."""
+
+
+def test_one_line_names_the_errors_of_a_group_within_bounds() -> None:
+    group = ExceptionGroup("unhandled errors in a TaskGroup", [ValueError("no money"), KeyError("x")])
+    line = "ExceptionGroup: unhandled errors in a TaskGroup (ValueError: no money; KeyError: 'x')"
+    assert error_line(group) == line
+    for error in (group, BaseExceptionGroup("of all kinds", [asyncio.CancelledError(), group])):
+        assert line in str(error_text(State.REJECTED, codec.encode_error(error), codec))
+    remote = ExceptionGroup("elsewhere", [RemoteError("billing.Declined", "no money")])
+    assert error_line(remote) == "ExceptionGroup: elsewhere (billing.Declined: no money)"
+    nested = ValueError("the innermost")
+    for depth in range(100):
+        nested = ExceptionGroup(f"level {depth}", [nested, *[ValueError("x" * 10_000)] * 100])
+    assert "level 99 (ExceptionGroup: level 98 (" in error_line(nested)
+    assert error_line(nested).endswith("; and 96 more)")
+    assert len(error_line(nested)) < 2_000
 
 
 def test_a_group_keeps_its_class_its_notes_and_what_caused_its_members() -> None:
@@ -994,6 +1013,57 @@ class Multiply:
     right: Term
 
 
+class Duo(msgspec.Struct, array_like=True, frozen=True):
+    x: int
+    y: int
+
+
+class Couple(msgspec.Struct, array_like=True, frozen=True):
+    x: int
+    y: int
+
+
+class Triple(NamedTuple):
+    x: int
+    y: int
+    z: int
+
+
+class Odd(enum.Enum):
+    DAY = date(2026, 1, 1)
+    PAIR = (1, 2)
+    PRICE = Decimal("1.5")
+    ID = UUID(int=5)
+    SOME = frozenset({1})
+    HALF = 0.5
+    BYTES = b"x"
+    WAIT = timedelta(1)
+    NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    TRUE = True
+    LIST = [1]  # noqa: RUF012 - a member
+    MAP = {"a": 1}  # noqa: RUF012
+
+
+class Modelled(pydantic.BaseModel):
+    a: int
+
+
+class AlsoModelled(pydantic.BaseModel):
+    a: int
+
+
+class OfFrozen(TypedDict):
+    pair: Frozen
+
+
+class OfTwin(TypedDict):
+    pair: Twin
+
+
+FrozenList = NewType("FrozenList", list[Frozen])
+TwinList = NewType("TwinList", list[Twin])
+
+
 class Pairs(TypedDict):
     pair: Frozen | Twin
 
@@ -1075,6 +1145,83 @@ HINTS: list[tuple[Any, Any]] = [
     (Camel(Twin(1)), Camel),
     ((Frozen(1), Twin(1), [None, Twin(2)]), tuple[Frozen, Twin, list[Frozen | Twin | None]]),
     ({"a": [(Twin(1),)]}, dict[str, Sequence[tuple[Frozen | Twin, ...]]]),
+    # collections that differ only in what is in them
+    ([Twin(1)], list[Frozen] | list[Twin]),
+    ({"a": Twin(1)}, dict[str, Frozen] | dict[str, Twin]),
+    ({Twin(1): "a"}, dict[Frozen, str] | dict[Twin, str]),
+    ((Twin(1),), tuple[Frozen] | tuple[Twin]),
+    ((Twin(1), Frozen(1)), tuple[Frozen, Twin] | tuple[Twin, Frozen]),
+    ((1, Twin(1)), tuple[int, Frozen] | tuple[int, Twin]),
+    ({Twin(1)}, set[Frozen] | set[Twin]),
+    (frozenset({Twin(1)}), frozenset[Frozen] | frozenset[Twin]),
+    (Box(Twin(1)), Box[Frozen] | Box[Twin]),
+    (Page([Twin(1)], Page([])), Page[Frozen] | Page[Twin]),
+    ([Twin(1)], Sequence[Frozen] | Sequence[Twin]),
+    ({"a": Twin(1)}, Mapping[str, Frozen] | Mapping[str, Twin]),
+    (deque([Twin(1)]), deque[Frozen] | deque[Twin]),
+    ([Twin(1)], list[Frozen | Twin] | Frozen),
+    ([[{"a": Twin(1)}]], list[list[dict[str, Frozen]]] | list[list[dict[str, Twin]]]),
+    ([Hue.RED], list[Color] | list[Hue]),
+    (["red"], list[Color] | list[str]),
+    ([Color.RED], list[str] | list[Color]),
+    ([PurePosixPath("/a")], list[str] | list[PurePosixPath]),
+    ([Twin(1)], FrozenList | TwinList),
+    ({"pair": Twin(1)}, OfFrozen | OfTwin),
+    ([1, [2, Twin(1)]], Tree[int | Frozen] | Tree[int | Twin]),
+    # members of enums as they are named
+    (Color.RED, Literal[Color.RED]),
+    (Hue.RED, Literal[Color.RED, Hue.RED]),
+    ("red", Literal[Color.RED, "red"]),
+    ([Color.RED, None], list[Literal[Color.RED] | None]),
+    ({Color.RED: Stages.LAST}, dict[Literal[Color.RED], Literal[Stages.FIRST, Stages.LAST]]),
+    (b"x", Literal[b"x", "x"]),
+    (Color.RED, str | Literal[Color.RED]),
+    # what travels as something plain, beside that
+    (Duo(1, 2), Duo | Couple),
+    (Couple(1, 2), Duo | Couple),
+    (Couple(1, 2), list[int] | Couple),
+    ([1, 2], Couple | list[int]),
+    (Couple(1, 2), tuple[int, int] | Couple),
+    ((1, 2), Couple | tuple[int, int]),
+    (Place(1, 2), Couple | Place),
+    (Place(1, 2), tuple[int, int] | Place),
+    ((1, 2), Place | tuple[int, int]),
+    (Triple(1, 2, 3), Place | Triple),
+    (deque([1]), list[int] | deque[int]),
+    (Counter("a"), dict[str, int] | Counter[str]),
+    ({"a": 1}, Counter[str] | dict[str, int]),
+    (Tags(["a"]), list[str] | Tags),
+    (Moment(2026, 1, 1, tzinfo=UTC), datetime | Moment),
+    (Odd.DAY, date | Odd),
+    (date(2026, 1, 1), Odd | date),
+    (Odd.PAIR, tuple[int, int] | Odd),
+    ((1, 2), Odd | tuple[int, int]),
+    (Odd.PRICE, Decimal | Odd),
+    (Decimal("1.5"), Odd | Decimal),
+    (Odd.ID, UUID | Odd),
+    (Odd.SOME, frozenset[int] | Odd),
+    (Odd.HALF, float | Odd),
+    (Odd.BYTES, bytes | Odd),
+    (Odd.WAIT, timedelta | Odd),
+    (Odd.NOON, datetime | Odd),
+    (Odd.TRUE, bool | Odd),
+    (True, Odd | bool),
+    (Odd.LIST, list[int] | Odd),
+    (Odd.MAP, dict[str, int] | Odd),
+    (Stages.FIRST, Frozen | Stages),
+    (Frozen(1), Stages | Frozen),
+    (Level.HIGH, float | Level),
+    ({"a": 1}, Frozen | dict[str, int]),
+    (Frozen(1), dict[str, int] | Frozen),
+    ({"a": {"a": 1}}, dict[str, Frozen | dict[str, int]]),
+    ([{"a": 1}, Frozen(1)], list[Frozen | Mapping[str, int]]),
+    ({"inner": {"a": 1}}, Nest | dict[str, Any]),
+    (Nest(Frozen(1)), dict[str, Any] | Nest),
+    ({"a": 1}, FrozenStruct | dict[str, int]),
+    ([{"a": 1}], list[Frozen] | list[dict[str, int]]),
+    (Modelled(a=1), dict[str, int] | Modelled),
+    ({"a": 1}, Modelled | dict[str, int]),
+    ({"k": AlsoModelled(a=1)}, dict[str, Modelled] | dict[str, AlsoModelled]),
 ]
 
 
@@ -1108,6 +1255,66 @@ def test_only_what_could_be_taken_for_something_else_is_sent_with_its_name() -> 
     before = pack({"a": 1})
     assert codec.decode(before, Frozen | Twin) == Frozen(1)
     assert codec.decode(before, Twin | Frozen) == Twin(1)
+
+
+BARE: list[tuple[str, Any]] = [
+    *[(name, {"a": [1]}) for name in ("Dict", "Mapping", "MutableMapping", "OrderedDict", "DefaultDict")],
+    *[(name, [1, "a"]) for name in ("List", "Sequence", "MutableSequence", "Collection", "Iterable", "Deque")],
+    *[(name, {1}) for name in ("Set", "AbstractSet", "MutableSet", "Container")],
+    *[("Tuple", (1, "a")), ("FrozenSet", frozenset({1})), ("Counter", Counter("a")), ("Optional", 5), ("Final", 5)],
+    *[("ClassVar", 5), ("Type", "x"), ("Callable", "x"), ("Hashable", "x"), ("Sized", "x")],
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BARE)
+def test_a_hint_of_typing_without_parameters_says_no_more_than_its_class(name: str, value: Any) -> None:
+    hint = getattr(typing, name)
+
+    def function(what: Any) -> None: ...
+
+    wrapped: list[tuple[Any, Any]] = [(hint, value)]
+    if name not in ("Optional", "Final", "ClassVar"):
+        made = make_dataclass("Made", [("d", hint)])
+        wrapped += [(hint | None, value), (list[hint], [value]), (dict[str, hint], {"a": value}), (made, made(value))]
+        wrapped += [(tuple[hint, int], (value, 1)), (hint | int, value), (hint | Frozen, value)]
+    for one, sent in wrapped:
+        function.__annotations__ = {"what": one}
+        _call_of.cache_clear()
+        payload = codec.encode_args((sent,), {}, "f", function)
+        [back], _ = codec.decode_args(payload, function, skip_first=False)
+        if name == "Deque":
+            assert codec.encode(back, "it") == codec.encode(sent, "it")
+        else:
+            assert back == sent
+
+
+def test_what_was_sent_without_names_is_read_as_before() -> None:
+    """Names came later: then what is in the data decides, and else the order of the hint."""
+    for sent, hint, meant in [
+        ({"a": 1}, Frozen | dict[str, int], Frozen(1)),
+        ({"a": 1}, dict[str, int] | Frozen, Frozen(1)),
+        ({"b": 1}, Frozen | dict[str, int], {"b": 1}),
+        ([{"a": 1}], list[Frozen] | list[Twin], [Frozen(1)]),
+        ([{"a": 1}], list[Twin] | list[Frozen], [Twin(1)]),
+        ([1, 2], Duo | Couple, Duo(1, 2)),
+        ((1, 2), tuple[int, int] | Place, (1, 2)),
+        (date(2026, 1, 1), date | Odd, date(2026, 1, 1)),
+        ("red", Literal[Color.RED], Color.RED),
+    ]:
+        back = codec.decode(pack(sent) if type(sent) in (dict, list, str) else codec.encode(sent, "it"), hint)
+        assert (back, type(back)) == (meant, type(meant))
+
+
+def test_what_says_it_is_another_class_is_not_taken_for_one_that_is_like_it() -> None:
+    def function() -> list[Frozen | Twin] | Frozen: ...
+
+    payload = codec.encode(Twin(1), "it", function)
+    with pytest.raises(UsageError, match="fits none of"):
+        codec.decode(payload, list[Frozen | Twin] | Frozen)
+    renamed = pack({msgpack.ExtType(12, b"elsewhere.Old"): None, "a": 1})
+    assert codec.decode(renamed, list[Frozen | Twin] | Frozen) == Frozen(1)
+    with pytest.raises(UsageError, match="none of"):
+        codec.decode(pack("blue"), Literal[Color.RED])
 
 
 Folder = list["Folder | Frozen"]

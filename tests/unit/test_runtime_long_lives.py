@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry
 from durasleep.runtime.replay import Continued, Halted, Progress, Rejected, version_of
 from durasleep.settings import Settings
-from tests.unit.runtime_world import CREATED_MS, World, play, value_of
+from tests.unit.runtime_world import CODEC, CREATED_MS, World, play, value_of
 
 DAY_MS = 86_400_000
 
@@ -155,6 +158,20 @@ async def _leaving_in_a_group(ctx: Context) -> None:
         group.create_task(asyncio.sleep(60))
 
 
+async def _answering_with(value: object, ctx: Context) -> object:
+    try:
+        await ctx.sleep(60)
+    except asyncio.CancelledError:
+        return value
+
+
+async def _going_on_with(value: object, ctx: Context) -> None:
+    try:
+        await ctx.sleep(60)
+    except asyncio.CancelledError:
+        ctx.continue_as_new(value)
+
+
 async def _wrapped_by_a_timeout(ctx: Context) -> None:
     async with asyncio.timeout(100):
         await _failing_at_the_end(ctx)
@@ -171,13 +188,19 @@ async def _wrapped_by_a_timeout(ctx: Context) -> None:
         (_leaving, "SystemExit"),
         (_leaving_in_a_group, "SystemExit"),
         (_wrapped_by_a_timeout, "RuntimeError"),
+        (partial(_answering_with, object()), "NotSerializable"),
+        (partial(_answering_with, [{"in it": open}]), "NotSerializable"),
+        (partial(_answering_with, "\ud800"), "NotSerializable"),
+        (partial(_answering_with, "x" * 2_000_000), "PayloadTooLarge"),
+        (partial(_going_on_with, object()), "NotSerializable"),
+        (partial(_going_on_with, 5), "UsageError"),
     ],
 )
 def test_after_a_cancel_it_is_undone_whatever_the_code_raises(body: Any, raised: str) -> None:
-    async def ordering(ctx: Context) -> None:
+    async def ordering(ctx: Context, what: str = "") -> Any:
         ctx.on_cancel(noted.append, "refund")
         ctx.on_cancel(noted.append, "restock")
-        await body(ctx)
+        return await body(ctx)
 
     for keep in (False, True):
         noted: list[str] = []
@@ -220,6 +243,36 @@ def test_what_fails_after_a_cancel_is_how_it_ends_and_the_rest_runs() -> None:
     state, text = value_of(World(ordering, script={"0": (5, State.RESOLVED, None)}).play())
     assert (state, text[:10]) == ("rejected", "ValueError")
     assert noted == ["refund"]
+
+
+class Counting:
+    def __call__(self, step: int) -> None: ...
+
+
+def refund(order: str, *, cents: int = 0) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("fn", "args", "kwargs", "named"),
+    [
+        (refund, (), {}, "order"),
+        (refund, ("a", 5), {}, "too many"),
+        (refund, ("a",), {"amount": 5}, "amount"),
+        (partial(refund, "a"), ("b",), {}, "too many"),
+        (lambda: None, ("a",), {}, "too many"),
+        (Counting(), (), {}, "step"),
+    ],
+)
+def test_what_could_not_run_after_a_cancel_is_refused_as_it_is_registered(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], named: str
+) -> None:
+    async def ordering(ctx: Context) -> str:
+        ctx.on_cancel(fn, *args, **kwargs)
+        return "registered"
+
+    state, text = value_of(World(ordering).play())
+    assert (state, text.partition(":")[0]) == ("rejected", "UsageError")
+    assert named in text
 
 
 def test_being_put_away_is_no_cancel() -> None:
@@ -416,7 +469,7 @@ def test_it_goes_on_as_a_new_run_with_other_arguments_and_numbers() -> None:
 
 
 def test_it_ends_the_run_wherever_it_is_called_and_whatever_is_caught() -> None:
-    async def nested(ctx: Context) -> str:
+    async def nested(ctx: Context, runs: int = 0) -> str:
         async def inner() -> None:
             ctx.continue_as_new(7)
 
@@ -462,6 +515,87 @@ def test_a_run_that_awaits_nothing_hears_of_a_cancel_where_it_would_begin_anew()
     world = World(surviving)
     world.cancel()
     assert value_of(world.play()) == "went on"
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "named"),
+    [((), {}, "count"), ((1, 2, 3), {}, "too many"), ((1,), {"upt": 3}, "upt"), (("one",), {}, "count")],
+)
+def test_arguments_the_next_run_would_not_take_are_refused_and_this_one_goes_on(
+    args: tuple[Any, ...], kwargs: dict[str, Any], named: str
+) -> None:
+    async def counted(ctx: Context, count: int, upto: int = 3) -> str:
+        try:
+            ctx.continue_as_new(*args, **kwargs)
+        except UsageError as refused:
+            await ctx.sleep(1)
+            return str(refused)
+
+    for keep in (False, True):
+        assert named in value_of(World(counted, 1, keep=keep).play())
+
+
+def test_the_next_run_is_of_the_newest_version_and_takes_what_that_takes() -> None:
+    async def before(ctx: Context, count: int) -> None:
+        ctx.continue_as_new(count, "more")
+
+    async def after(ctx: Context, count: int, more: str) -> None: ...
+
+    world = World(before, 1)
+    registry = Registry()
+    world.definition = registry.workflow(before)
+    registry.workflow(after, "before", 2)
+    assert value_of(world.activate()) == ("continued", [[1, "more"], {}], 0)
+
+
+@pytest.mark.parametrize("called", ["rpc", "detached"])
+def test_a_child_called_by_a_name_that_is_known_here_is_checked(called: str) -> None:
+    async def child(ctx: Context, count: int) -> None: ...
+
+    async def calling(ctx: Context) -> list[str]:
+        refused: list[str] = []
+        for call in (getattr(ctx, called), getattr(ctx.options(), called)):
+            for args in ((), (1, 2), ("one",)):
+                try:
+                    call("child", *args)
+                except UsageError as error:
+                    refused.append(str(error))
+        return refused
+
+    world = World(calling)
+    registry = Registry()
+    world.definition = registry.workflow(calling)
+    registry.workflow(child)
+    refused = value_of(world.play())
+    assert len(refused) == 6
+    assert all("count" in text or "too many" in text for text in refused)
+
+
+@dataclass(frozen=True)
+class Left:
+    a: int
+
+
+@dataclass(frozen=True)
+class Right:
+    a: int
+
+
+async def of_either_side(ctx: Context, side: list[Left] | list[Right]) -> None: ...
+
+
+@pytest.mark.parametrize("called", ["rpc", "detached"])
+def test_what_a_child_called_by_its_name_is_given_arrives_as_what_it_was(called: str) -> None:
+    async def calling(ctx: Context) -> None:
+        await getattr(ctx, called)("of_either_side", [Right(1)])
+
+    world = World(calling)
+    registry = Registry()
+    world.definition = registry.workflow(calling)
+    registry.workflow(of_either_side)
+    [start] = world.new_activation().start([]).ops
+    assert isinstance(start, StartChild)
+    assert CODEC.decode_args(start.args, of_either_side, skip_first=True) == (([Right(1)],), {})
 
 
 def test_arguments_that_cannot_be_kept_reject() -> None:

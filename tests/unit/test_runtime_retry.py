@@ -11,6 +11,7 @@ from urllib.error import URLError
 import pydantic
 import pytest
 
+from durasleep.codec import error_line
 from durasleep.errors import Canceled, NotSerializable, RemoteError, UsageError
 from durasleep.model import Entry, Kind, Number, State
 from durasleep.runtime.context import Context
@@ -222,6 +223,21 @@ def test_beyond_the_last_attempt_it_is_the_error_it_was_raised_from(
     said = value_of(World(fetching).play())
     assert said == ("RetryAfter: asks for another attempt in 0.01 s" if error is None else "ConnectionError: 429")
     assert fetch.calls == (retry.attempts if retry else 1)
+
+
+def test_who_asks_for_another_attempt_says_because_of_what() -> None:
+    busy, plain = ConnectionError("429"), RetryAfter(1)
+    from_it, from_another, while_handling = RetryAfter(1), RetryAfter(2), RetryAfter(3)
+    from_it.__cause__ = busy
+    from_another.__cause__ = from_it
+    assert error_line(plain) == "RetryAfter: asks for another attempt in 1 s"
+    assert error_line(from_it) == "RetryAfter: asks for another attempt in 1 s, after ConnectionError: 429"
+    assert error_line(from_another) == "RetryAfter: asks for another attempt in 2 s, after ConnectionError: 429"
+    while_handling.__context__ = busy
+    assert error_line(while_handling).endswith("in 3 s, after ConnectionError: 429")
+    sent = CODEC.decode_error(CODEC.encode_error(from_another))
+    assert isinstance(sent, RetryAfter)
+    assert (sent.delay_ms, str(sent)) == (2000, str(from_another))
 
 
 @pytest.mark.parametrize("wrong", [-1, "soon", float("nan")])
