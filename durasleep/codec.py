@@ -92,6 +92,7 @@ _NOTES_LEFT_OUT = "(notes in between are left out)"
 _LINE_DEPTH_MAX = 3  # groups in groups that one line tells of, and how many of each, so long at most
 _LINE_MEMBERS_MAX = 5
 _LINE_MEMBER_MAX = 300
+_LINE_MAX = 4000  # characters of a message as it is logged and listed
 _ERRORS_MAX = 100  # told in one payload, however they refer to each other
 
 
@@ -1571,7 +1572,7 @@ def _shown(value: object, how: Callable[[object], str] = str) -> str:
 
 def error_line(error: BaseException) -> str:
     """Type and message of any error, as one shows it to people; those of a group, too, as far as they are few."""
-    return f"{type(error).__name__}: {_told(error, _LINE_DEPTH_MAX)}"
+    return f"{type(error).__name__}: {_cut(_told(error, _LINE_DEPTH_MAX), _LINE_MAX)}"
 
 
 def _told(error: BaseException, depth: int) -> str:

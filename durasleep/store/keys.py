@@ -33,6 +33,7 @@ F = {
     "reason": "y",  # why it is delayed or halted, for people
     "deaths": "x",  # workers that died in a row while running it
     "lone_deaths": "xl",  # those of them while it was the only suspect they held
+    "grown": "xg",  # bytes it has added to its journal while Redis had no memory left
     "lacking": "xf",  # sets of functions that lack its own, each with a space behind it, the latest last
     # what happened
     "order": "o",
@@ -103,7 +104,9 @@ LIMIT = {
     "closing_newer": 10**15,  # above it in `closing`: what only a newer version can close
     "value_bytes_max": 2 * PAYLOAD_BYTES_MAX,  # of one field that is answered: a payload, and what stands around it
     "transaction_bytes_max": 1 << 20,  # of what it answers
-    "full_bytes_max": 4096,  # of results of steps in one commit, while Redis has no memory left
+    "full_bytes_max": 16_384,  # that an execution may add to its journal while Redis has no memory left
+    "full_entry_bytes": 64,  # what an entry of it takes, beside what it says
+    "full_value_bytes_max": 65_536,  # with which something may end then
     "call_bytes_max": 4 << 20,  # moved by one script call, beside its own arguments: a few milliseconds of Redis
     "waiters_bytes_max": 512,  # of the field that names who waits; of more there is a set
     "promise_waiters_max": 100_000,  # executions and inboxes that wait for one; they take some 8 MB then

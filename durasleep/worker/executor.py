@@ -31,7 +31,7 @@ from durasleep.worker.running import Running
 from durasleep.worker.tasks import Tasks
 from durasleep.worker.threads import Threads
 from durasleep.worker.usercode import StandIns, UserCode
-from durasleep.worker.workflows import SUSPECT_DEATHS, Workflow, Workflows, is_ours
+from durasleep.worker.workflows import SUSPECT_DEATHS, Workflows, is_ours
 
 T = TypeVar("T")
 
@@ -475,7 +475,7 @@ class Executor:
                 await self._commits.defer_newer(lease, str(error))
             case StoreFull():
                 self._full.say(error)
-                if isinstance(running.work, Workflow) and running.work.take_back():
+                if running.work is not None and running.work.take_back():
                     await asyncio.sleep(FULL_RETRY_S)
                     await plainly(self._commits.due, running)
                     return

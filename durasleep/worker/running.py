@@ -26,6 +26,10 @@ class Work(Protocol):
         """Go on with what ``commit`` was answered."""
         ...
 
+    def take_back(self) -> bool:
+        """What ``commit`` gave last was refused: whether it is kept to be said again, as user code would run again."""
+        ...
+
     def put_away(self) -> None:
         """It is not in hand any more."""
         ...

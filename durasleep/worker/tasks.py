@@ -12,7 +12,7 @@ from typing import Any
 from durasleep import telemetry
 from durasleep.codec import Codec, error_line
 from durasleep.errors import UsageError
-from durasleep.model import CANCEL, Entry, Kind, Number, Outcome, State, StepResult, duration_ms
+from durasleep.model import CANCEL, Entry, Kind, Number, Op, Outcome, State, StepResult, duration_ms
 from durasleep.runtime.current import Current, describe
 from durasleep.runtime.definition import TaskDefinition
 from durasleep.runtime.journal import TIMER_MS_MIN
@@ -101,6 +101,7 @@ class Task:
         "_said",
         "_seen",
         "_seen_number",
+        "_sent",
         "_wait_s",
     )
 
@@ -125,6 +126,8 @@ class Task:
         """How it ends, or until when it waits: outcome, payload, due."""
         self._is_ending = False
         """Whether that is what was committed last."""
+        self._sent: tuple[Op, ...] = ()
+        """What was committed last."""
         self._said = ""
         self._wait_s: float | None = None
         """How long until the next attempt, once the failed one has been committed and there is no other news."""
@@ -229,6 +232,7 @@ class Task:
     def commit(self) -> Item[Committed] | None:
         running, commits = self._running, self._all.commits
         ops, running.ops = running.ops, ()
+        self._sent = ops
         if self._end is not None:
             self._is_ending = True
             outcome, payload, due = self._end
@@ -293,6 +297,12 @@ class Task:
             attempt.cancel()
         elif self._end is None:
             self.end(Outcome.CANCEL, b"")
+
+    def take_back(self) -> bool:
+        """Its function would be called again if it were let go of."""
+        self._running.ops = (*self._sent, *self._running.ops)
+        self._is_ending = False
+        return True
 
     def put_away(self) -> None:
         """Nothing of it is left in memory."""

@@ -339,7 +339,7 @@ class Workflow(msgspec.Struct, eq=False):
         self.drive(time.monotonic(), self.activation.start, loaded.entries.values(), loaded.head.unseen, handed_out)
 
     def take_back(self) -> bool:
-        """What was refused is to be said again; whether steps would have to run again if it were let go of."""
+        """Whether steps would have to run again if it were let go of."""
         self.rest.insert(0, self.sent)
         results = any(isinstance(op, StepResult) for op in (*self.sent, *self.running.ops))
         return results or len(self.running.steps) > 0

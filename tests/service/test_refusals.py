@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from durasleep import Context, Durasleep, StoreRefused, StoreUnavailable
+from durasleep import Context, Durasleep, Retry, StoreRefused, StoreUnavailable
 from durasleep.client import store_of
 from durasleep.devserver import DevServer
 from durasleep.errors import StoreFull
@@ -19,7 +19,7 @@ from durasleep.model import Number, Op, Outcome, PromiseId, StartChild, StartTim
 from scripts.breaking.proxy import Proxy
 from tests.servers import MakeServer, Server
 from tests.service.fixtures import NewApp
-from tests.service.functions import double, nap, passage
+from tests.service.functions import double, nap, note, passage, stand_at
 from tests.service.workers import Effects, eventually, serving, until
 from tests.store.driver import FAR, Driver, child
 
@@ -135,8 +135,90 @@ def app_key(app: Durasleep, id: str) -> str:
     return f"{{{app.namespace}:0}}:promise:{id}"
 
 
+async def test_values_that_a_full_redis_does_not_take_are_said_again_and_nothing_runs_twice(
+    new_app: NewApp, own_server: DevServer, admin: Any, effects: Effects
+) -> None:
+    """Results, errors of attempts and of steps, and many small ones: each waits in the worker that has it."""
+    app = new_app(own_server.url)
+
+    async def large(name: str) -> str:
+        await stand_at(effects.path, "gate")
+        note(effects.path, f"{name} runs")
+        return "x" * 1_000_000
+
+    async def raising(name: str) -> None:
+        await stand_at(effects.path, "gate")
+        note(effects.path, f"{name} runs")
+        raise ValueError("x" * 1_000_000)
+
+    async def catching(ctx: Context, name: str) -> str:
+        try:
+            await ctx.run(raising, name)
+        except ValueError as error:
+            return f"caught {len(str(error))}"
+        return "not raised"
+
+    async def adding(ctx: Context, _: str) -> int:
+        await ctx.run(stand_at, effects.path, "gate")
+        for _n in range(200):
+            await ctx.run(str, "x" * 2000)
+        return 200
+
+    async def sleeping_often(ctx: Context, _: str) -> None:
+        await ctx.run(stand_at, effects.path, "gate")
+        await asyncio.gather(*[ctx.sleep(0.001) for _ in range(2000)])
+
+    for workflow in (catching, adding, sleeping_often):
+        app.workflow(workflow)
+    app.task(large)
+    app.task(retry=Retry(attempts=2, delay=0.01))(raising)
+    each = 8
+    async with serving(app, concurrency=100):
+        handles = {
+            fn.__name__: [await app.rpc(f"{fn.__name__}-{n}", fn.__name__, f"{fn.__name__}-{n}") for n in range(each)]
+            for fn in (large, raising, catching, adding, sleeping_often)
+        }
+        promise = await app.promises.create("large-promise")
+        await effects.standing("gate", times=5 * each)
+        used = (await admin.info("memory"))["used_memory"]
+        await admin.config_set("maxmemory", used)
+        effects.open("gate")
+        await eventually(lambda: effects.count("large-") == each, "all of them to run")
+        with pytest.raises(StoreFull, match="large-promise"):
+            await app.promises.resolve("large-promise", "x" * 1_000_000)
+        for _ in range(15):
+            assert (await admin.info("memory"))["used_memory"] < used + FULL_BYTES
+            await asyncio.sleep(0.2)
+        await admin.config_set("maxmemory", 0)
+        for handle in handles["large"]:
+            assert len(await handle.result(timeout=25)) == 1_000_000
+        for handle in handles["raising"]:
+            with pytest.raises(ValueError, match="xxx"):
+                await handle.result(timeout=25)
+        assert await handles["catching"][0].result(timeout=25) == "caught 1000000"
+        assert await handles["adding"][0].result(timeout=25) == 200
+        await asyncio.gather(*(handle.result(timeout=60) for handle in handles["sleeping_often"]))
+        await app.promises.resolve("large-promise", "x" * 1_000_000)
+        assert len(await promise.result()) == 1_000_000
+    for n in range(each):
+        assert effects.count(f"large-{n} runs") == 1
+        assert effects.count(f"raising-{n} runs") == 2 == effects.count(f"catching-{n} runs")  # as often as it is tried
+
+
 @pytest.mark.parametrize(
-    "what", ["a child", "a detached one", "a transaction", "a large result", "a small one", "its end"]
+    "what",
+    [
+        "a child",
+        "a detached one",
+        "a transaction",
+        "a large result",
+        "a large error",
+        "many timers",
+        "a large end",
+        "more and more",
+        "a small one",
+        "its end",
+    ],
 )
 async def test_what_a_full_redis_takes(own_server: DevServer, admin: Any, namespace: str, what: str) -> None:
     number = Number("1")
@@ -145,12 +227,17 @@ async def test_what_a_full_redis_takes(own_server: DevServer, admin: Any, namesp
         "a detached one": (Outcome.CONTINUE, (StartChild(number, "g", b"", None, None, PromiseId("own"), True),)),
         "a transaction": (Outcome.CONTINUE, (Transaction(number, ((b"RPUSH", b"t-list", b"x"),)),)),
         "a large result": (Outcome.CONTINUE, (StepResult(number, "step", State.RESOLVED, b"x" * 50_000),)),
+        "a large error": (Outcome.CONTINUE, (StepResult(number, "step", State.REJECTED, b"x" * 50_000),)),
+        "many timers": (Outcome.SUSPEND, tuple([StartTimer(Number(str(n)), "", FAR) for n in range(1, 500)])),
+        "a large end": (Outcome.RESOLVE, ()),
+        "more and more": (Outcome.CONTINUE, (StepResult(number, "step", State.RESOLVED, b"x" * 2000),)),
         "a small one": (
             Outcome.SUSPEND,
             (StepResult(number, "step", State.RESOLVED, b"x"), StartTimer(number, "", FAR)),
         ),
         "its end": (Outcome.RESOLVE, ()),
     }
+    payload = b"x" * {"a large end": 100_000, "its end": 10_000}.get(what, 0)
     client = Redis.from_url(own_server.url)
     driver = Driver(client, namespace)
     async with driver.store.opened():
@@ -158,12 +245,16 @@ async def test_what_a_full_redis_takes(own_server: DevServer, admin: Any, namesp
         lease = await driver.start("a")
         await admin.config_set("maxmemory", 1)
         outcome, asked = ops[what]
+        if what == "more and more":
+            for n in range(2, 9):
+                step = StepResult(Number(str(n)), "step", State.RESOLVED, b"x" * 2000)
+                await driver.commit(lease, Outcome.CONTINUE, step)
         if what in ("a small one", "its end"):
-            await driver.commit(lease, outcome, *asked, payload=b"x" * 100_000 if what == "its end" else b"")
+            await driver.commit(lease, outcome, *asked, payload=payload)
         else:
             before = await driver.snapshot()
             with pytest.raises(StoreFull, match="maxmemory"):
-                await driver.commit(lease, outcome, *asked)
+                await driver.commit(lease, outcome, *asked, payload=payload)
             assert await driver.snapshot() == before
             await driver.commit(lease, Outcome.DEFER, due="+1000", payload=b"later")
         await admin.config_set("maxmemory", 0)

@@ -1463,3 +1463,10 @@ def test_whether_a_call_fits_is_remembered_only_where_it_does_not_depend_on_valu
     assert check_call(_plain, (1, "b"), {}, skip_first=False)
     assert not check_call(_plain, ("1",), {}, skip_first=False)
     assert not check_call(_holding, ([], None, "red"), {}, skip_first=False)
+
+
+def test_a_message_without_end_is_cut_where_it_is_shown() -> None:
+    line = error_line(ValueError("a" * 1_000_000 + "z"))
+    assert line.startswith("ValueError: aaa")
+    assert line.endswith("az")
+    assert len(line) < 5000

@@ -267,7 +267,7 @@ local function commit(at, size)
     op = op + ARGV[op] + 1
   end
   if not (final or outcome == 'suspend' or outcome == 'continue') then seldom().check_outcome(outcome, due) end
-  if is_full and first <= stop then seldom().check_growth(record, first, stop) end
+  if is_full then seldom().check_growth(record, first, stop, outcome ~= 'halt' and payload or '', final) end
   if string.find(id, '~', 1, true) then seldom().check_parent(record) end
 
   trim_unseen(record, seen_number)
@@ -588,6 +588,7 @@ function seldom()
     end
     record.unseen = ''
     drop(record, F.lacking) -- the next run may be of another version
+    drop(record, F.grown)
     for i = 1, LIMIT.args_parts_max - 1 do
       drop(record, F.args .. i)
     end
@@ -607,20 +608,26 @@ function seldom()
 
   local makes_more = { child = true, detached = true, transaction = true }
 
-  -- A full Redis takes no other executions, no commands of users, and no large results: so it is no larger when all that
-  -- it has is done. What was written before is no news.
-  local function check_growth(record, op, stop)
-    local bytes = 0
+  -- A full Redis takes no other executions, no commands of users and no large values, and of each execution no more than a
+  -- little: so that what is there may come to its end. What was written before is no news.
+  local function check_growth(record, op, stop, payload, is_ending)
+    local before = tonumber(redis.call('HGET', record.key, F.grown) or '') or 0
+    local grown, may_pass = before, #payload <= (is_ending and LIMIT.full_value_bytes_max or LIMIT.full_bytes_max)
     while op <= stop do
-      local kind, number = ARGV[op + 1], ARGV[op + 2]
-      if not record.known[number] then
-        if kind == 'step' and ARGV[op + 4] == STATE.resolved then bytes = bytes + #ARGV[op + 5] end
-        if makes_more[kind] or bytes > LIMIT.full_bytes_max then
-          error('FULL Redis has reached its maxmemory: ' .. record.id .. ' waits with what would make more of it', 0)
+      local kind, size = ARGV[op + 1], tonumber(ARGV[op])
+      if kind ~= 'cancel' and not record.known[ARGV[op + 2]] then
+        grown = grown + LIMIT.full_entry_bytes
+        for i = op + 3, op + size do
+          grown = grown + #ARGV[i]
         end
+        may_pass = may_pass and not makes_more[kind]
       end
-      op = op + ARGV[op] + 1
+      op = op + size + 1
     end
+    if not may_pass or (grown > before and grown > LIMIT.full_bytes_max) then
+      error('FULL Redis has reached its maxmemory: ' .. record.id .. ' waits with what would make more of it', 0)
+    end
+    if grown > before and not is_ending then put(record, F.grown, int(grown)) end
   end
 
   -- What the outcome needs, looked at before the first write.

@@ -156,8 +156,20 @@ local function forget_journal(record)
 end
 
 local FAILED = { [STATE.rejected] = true, [STATE.timedout] = true, [STATE.canceled] = true }
-local ENDED =
-  { F.state, F.settled, F.value, F.created, F.begun, F.base, F.family, F.unseen, F.cursor, F.deadline, F.lacking }
+local ENDED = {
+  F.state,
+  F.settled,
+  F.value,
+  F.created,
+  F.begun,
+  F.base,
+  F.family,
+  F.unseen,
+  F.cursor,
+  F.deadline,
+  F.lacking,
+  F.grown,
+}
 
 -- What has failed begins anew under its id, with its arguments and as much time as it had. It is another life: its
 -- birth is later, so that nothing of the old one is taken for its own, and its epoch higher, so that whoever still holds

@@ -4,10 +4,9 @@
 -- @include each_item
 -- @include find
 -- @include value_of
+-- @include full
 
--- A settlement is let through on a full Redis: it is what frees memory.
-redis.call('ZREM', timers, '')
-
+-- A settlement is let through on a full Redis: it is what frees memory. Not so a large value.
 local settling = { [STATE.resolved] = true, [STATE.rejected] = true, [STATE.canceled] = true }
 
 local function outcome(state, value, asked_state, asked_value)
@@ -30,6 +29,9 @@ end
 local function settle(at)
   local id, state, payload = unpack(ARGV, at + 1, at + 3)
   if not settling[state] then error('INVALID state ' .. state, 0) end
+  if is_full and #payload > LIMIT.full_value_bytes_max then
+    error('FULL Redis has reached its maxmemory: it takes no large value for ' .. id, 0)
+  end
   local record, owner, number, entry = find(id)
   if not record then return settle_in_journal(id, state, payload, owner, number, entry) end
   if record.kind == KIND.execution then
