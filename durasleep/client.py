@@ -773,8 +773,8 @@ class Client(_Starts):
     async def retry(self, id: str) -> Controlled:
         """What was rejected, timed out or canceled begins anew under its id, with its arguments and as much time as it
         had; what it had called is no more, but for what has an id of its own: if that has failed, retry that one first.
-        It is another life, with other idempotency keys. The word is ``retrying``, or ``running`` for one that is
-        pending.
+        It is another life, with other idempotency keys. The word is ``retrying``; ``running`` for one that has not
+        ended, ``halted`` for one that is, which ``resume`` lets go on.
 
         NotFound if it is not kept any more; NotAllowed for what has resolved, is no execution, or is a part of another.
         A handle that has told how it ended goes on doing so: ``get`` gives another.

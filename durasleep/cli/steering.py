@@ -239,8 +239,8 @@ async def _steer_all(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> int:
             if isinstance(answer, DurasleepError):
                 view.error(str(answer))
                 code = EXIT_FAILED
-            elif verb.name == "resume" and answer.word == "already" and answer.state is not State.RESOLVED:
-                view.error(f"{id} is {answer.state}, and stays so: `durasleep retry {root_of(id)}` runs it again")
+            elif other := _other_verb(verb, id, answer):
+                view.error(other)
                 code = EXIT_FAILED
             else:
                 values.data(f"{id}: {_describe(verb, answer)}")
@@ -256,6 +256,15 @@ async def _steer_one(client: Durasleep, verb: _Verb, id: str) -> Controlled | Du
         return error
 
 
+def _other_verb(verb: _Verb, id: str, answer: Controlled) -> str:
+    """What is said where another command is the one that helps."""
+    if verb.name == "resume" and answer.word == "already" and answer.state is not State.RESOLVED:
+        return f"{id} is {answer.state}, and stays so: `durasleep retry {root_of(id)}` runs it again"
+    if verb.name == "retry" and answer.word == "halted":
+        return f"{id} is halted, and has not failed: `durasleep resume {id}` lets it go on where it was"
+    return ""
+
+
 def _describe(verb: _Verb, answer: Controlled) -> str:
     match answer.word, answer.state:
         case "already", State.PENDING:
@@ -263,6 +272,6 @@ def _describe(verb: _Verb, answer: Controlled) -> str:
         case "already", state:
             return f"{state} already"
         case "running", _:
-            return "running already" if verb.name == "retry" else "not halted"
+            return "has not ended" if verb.name == "retry" else "not halted"
         case word, _:
             return word

@@ -275,6 +275,11 @@ class Batcher:
             self._pump = asyncio.get_running_loop().create_task(self._run(), name="durasleep-batcher")
         return asked.future
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether something waits to be answered."""
+        return self._pump is not None and not self._pump.done()
+
     async def close(self, error: Exception | None = None) -> None:
         """Stop; who still waits hears ``error``, or is cancelled without one."""
         if self._pump is not None:

@@ -488,6 +488,7 @@ class Beat:
     server_us: int
     rank: int
     last_wake: bytes
+    """Empty where something else stands in the place of that stream."""
     last_told: bytes
     lost: list[tuple[str, str]]
     """Queues and entries of what it named and does not hold."""

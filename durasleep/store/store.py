@@ -138,8 +138,8 @@ class Store:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection by now; what it is worth shows when it is used."""
-        return self._link.connected
+        """Whether there is a connection by now, or one is being made; what it is worth shows when it is used."""
+        return self._link.connected or self._batcher.is_asking
 
     def keys(self, _id: str = "") -> Keyspace:
         """The partition an id lives in: the only one there is so far."""

@@ -21,6 +21,7 @@ BATCHES_MAX = 2  # in one write: Redis serves nobody else between them
 LOOK_AGAIN_S = 60.0  # with no timer known; wake-ups are hints and a hint may be lost
 RECKON_S = 1.0  # a longer wait is reckoned again: beats may have told that the server's clock was set
 HELD_LOOK_S = 1.0  # while the server's clock is not believed
+DEAF_LOOK_S = 0.25  # while there can be no wake-ups, as the key of their stream holds something else
 SAID_S = 60.0  # between two lines about what goes on
 
 
@@ -39,6 +40,7 @@ class Firer:
         self._hinted_ms: int | None = None
         self._hint = asyncio.Event()
         self._last_wake = b""
+        self._look_again_s = LOOK_AGAIN_S
         self._firing = asyncio.Lock()
         self._held_from_ms: int | None = None
         self._said_at = 0.0
@@ -53,7 +55,8 @@ class Firer:
         self._hint.set()
 
     def hear_wake(self, last_wake: bytes, due_ms: int = 0) -> None:
-        """The last entry of ``wake``, from a heartbeat or as it came; a new one is a hint."""
+        """The last entry of ``wake``, from a heartbeat or as it came; a new one is a hint. Empty: there can be none."""
+        self._look_again_s = LOOK_AGAIN_S if last_wake else DEAF_LOOK_S
         if last_wake != self._last_wake:
             self._last_wake = last_wake
             self.hint(due_ms)
@@ -125,8 +128,8 @@ class Firer:
 
     async def _wait(self) -> None:
         """Until the next due time of our rank; a hint moves it, and so does a clock that was set."""
-        look_again_at = monotonic_us() / 1e6 + LOOK_AGAIN_S
-        while (wait_s := self._seconds_left()) > 0 and monotonic_us() / 1e6 < look_again_at:
+        began_at = monotonic_us() / 1e6
+        while (wait_s := self._seconds_left()) > 0 and monotonic_us() / 1e6 < began_at + self._look_again_s:
             self._hint.clear()
             try:
                 async with asyncio.timeout(min(wait_s, RECKON_S)):
@@ -140,6 +143,6 @@ class Firer:
             return HELD_LOOK_S
         known = [due for due in (self._next_due_ms, self._hinted_ms) if due is not None]
         if not known:
-            return LOOK_AGAIN_S
+            return self._look_again_s
         delay_ms = min(self._rank, self._settings.rank_max) * self._settings.rank_delay_ms
-        return min(self._store.clock.seconds_until(min(known) + delay_ms) - AIM_EARLY_S, LOOK_AGAIN_S)
+        return min(self._store.clock.seconds_until(min(known) + delay_ms) - AIM_EARLY_S, self._look_again_s)

@@ -249,7 +249,7 @@ def test_what_has_failed_is_listed_shown_and_tried_again(here: Terminal, quick: 
     assert sorted(lines(tried.out)) == ["r1: retrying", "s1: retrying"]
     wait_for(lambda: status(here, quick, "s1") == "suspended", "it to sleep again")
     again = quick(here, "retry", "s1")
-    assert (again.code, again.out) == (0, "s1: running already\n")
+    assert (again.code, again.out) == (0, "s1: has not ended\n")
     refused = quick(here, "retry", "s1~1")
     assert (refused.code, "no execution" in refused.err) == (1, True)
 

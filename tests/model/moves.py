@@ -341,7 +341,7 @@ class Scripts:
 
     def has_beaten(self, name: str) -> bool:
         """Whether a worker is one that others leave the first turn to."""
-        return self.beats[name] > self.now - LIMIT["beats_missed"] * BEAT_MS
+        return abs(self.now - self.beats[name]) < LIMIT["beats_missed"] * BEAT_MS
 
     def is_fenced(self, promise: Promise, consumer: str, lease: Lease) -> bool:
         """Whether a commit comes from somebody who does not hold the execution (any more)."""
@@ -1107,6 +1107,8 @@ class Scripts:
     def _retry(self, id: str, promise: Promise | None) -> tuple[str, State]:
         if promise is None or promise.kind is not Kind.EXECUTION or owner_of(id):
             raise Refused("NOT_ALLOWED")
+        if promise.place is Place.HALTED:
+            return "halted", promise.state
         if promise.is_pending:
             return "running", promise.state
         if promise.state is State.RESOLVED:

@@ -99,6 +99,14 @@ async def test_a_client_that_stops_waiting_or_closes_is_not_waited_for(
             with pytest.raises(WaitTimeout):
                 await other.get("passage").result(timeout=0.2)
         await eventually(lambda: waiters() == before, "who gave up to be struck")
+        for hurried in [new_app() for _ in range(3)]:  # they give up while their connection is being made
+            await store_of(hurried)
+            giving_up = asyncio.create_task(hurried.get("passage").result())
+            for _ in range(5):
+                await asyncio.sleep(0)
+            giving_up.cancel()
+            await hurried.describe("passage")
+            assert waiters() == before
         with SyncClient(real_server.url, namespace=app.namespace) as sync:
             with pytest.raises(WaitTimeout):
                 await asyncio.to_thread(sync.get("passage").result, timeout=0.2)

@@ -92,6 +92,18 @@ async def test_a_timer_made_by_another_client_moves_the_firer_forward(app: Duras
         assert await app.get("far") is None
 
 
+async def test_sleeps_end_where_no_worker_can_be_woken(app: Durasleep, real_server: Server) -> None:
+    """What stands where wake-ups are told is none of ours: workers look by themselves, and often."""
+    client: Any = real_server.sync_client()
+    wake = (await store_of(app)).keys().wake
+    client.set(wake, "not a stream")
+    async with serving(app):
+        for number in range(3):
+            result = (await app.rpc(f"nap-{number}", sleeping_workflow, 1)).result(timeout=20)
+            assert await result == "Slept for 1 seconds"
+    client.delete(wake)
+
+
 async def test_a_running_sleep_can_be_seen_moved_and_woken(app: Durasleep) -> None:
     async with serving(app):
         handle = await app.rpc("sleep", sleeping_workflow, 3600)

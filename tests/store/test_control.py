@@ -322,6 +322,13 @@ async def test_what_has_failed_begins_anew_as_another_life(driver: Driver, end: 
         await driver.control("retry", "a")
 
 
+async def test_what_is_halted_is_not_tried_again_but_resumed(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await driver.commit(lease, Outcome.HALT, payload=b"why")
+    assert (await driver.control("retry", "a")).word == "halted"
+    assert await driver.place("a") is Place.HALTED
+
+
 async def test_the_family_of_a_life_that_is_over_goes_and_the_next_one_has_its_own(driver: Driver) -> None:
     """However long its journal is: each call forgets a part of it."""
     lease = await driver.start("a")

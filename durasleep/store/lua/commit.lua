@@ -538,7 +538,7 @@ function seldom()
         and told[1] == record.queue
         and functions ~= ''
         and not string.find(' ' .. lacking, ' ' .. functions .. ' ', 1, true)
-      if is_fit and beat_ms and tonumber(members[i + 1]) > now - LIMIT.beats_missed * beat_ms then
+      if is_fit and beat_ms and math.abs(now - tonumber(members[i + 1])) < LIMIT.beats_missed * beat_ms then
         found[#found + 1] = members[i]
       end
     end

@@ -180,6 +180,7 @@ function actions.retry(id)
   if owner_of(id) then
     error('NOT_ALLOWED ' .. id .. ' is a part of ' .. string.match(id, '^[^~]*') .. ': retry that', 0)
   end
+  if record.place == PLACE.halted then return { 'halted', record.state } end
   if record.state == STATE.pending then return { 'running', record.state } end
   if record.state == STATE.resolved then error('NOT_ALLOWED ' .. id .. ' has not failed: it has resolved', 0) end
   if not FAILED[record.state] then raise_newer(id .. ' has ended in state ' .. record.state) end

@@ -8,6 +8,7 @@
 -- @include holder
 -- @include in_chunks
 -- @include last_id
+-- @include check_type
 -- @include now
 local consumer, group, client, info, knows, ttl_ms, beat_ms, functions, lost_threads = unpack(ARGV, 1, 9)
 
@@ -87,7 +88,8 @@ local function note_member(name, beat)
     return
   end
   local between_ms = tonumber(found[2] or '') or tonumber(beat_ms) or 0
-  if name < consumer and tonumber(beat) > now - LIMIT.beats_missed * between_ms then rank = rank + 1 end
+  -- Either way: before the server's clock was set back they beat in what is now the future.
+  if name < consumer and math.abs(now - tonumber(beat)) < LIMIT.beats_missed * between_ms then rank = rank + 1 end
   local n = #peers
   peers[n + 1], peers[n + 2], peers[n + 3], peers[n + 4] = name, int(tonumber(beat)), found[1], found[2] or ''
 end
@@ -112,7 +114,7 @@ return {
   clock[1],
   clock[2],
   rank,
-  last_id(wake),
+  is_a(wake, 'stream') and last_id(wake) or '',
   last_id(inbox),
   lost,
   orders,
