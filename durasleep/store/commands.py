@@ -287,11 +287,13 @@ class Committed(msgspec.Struct, frozen=True):
     entries: list[Entry]
     offered: bool = False
     """Whether another worker holds it now, which may know its function."""
+    kept: bool = False
+    """Whether it is still held, as nobody else may know its function."""
 
 
 def _parse_committed(answer: list[Any] | bytes) -> Committed:
     if isinstance(answer, bytes):
-        return _NO_NEWS if answer != b"offered" else _OFFERED
+        return _ANSWERED.get(answer, _NO_NEWS)
     word, more = answer[:2]
     entries: list[Entry] = []
     for at in range(2, len(answer), 2):
@@ -300,7 +302,10 @@ def _parse_committed(answer: list[Any] | bytes) -> Committed:
 
 
 _NO_NEWS = Committed(redrive=False, more=False, entries=[])
-_OFFERED = Committed(redrive=False, more=False, entries=[], offered=True)
+_ANSWERED = {
+    b"offered": Committed(redrive=False, more=False, entries=[], offered=True),
+    b"kept": Committed(redrive=False, more=False, entries=[], kept=True),
+}
 
 
 def _op_values(op: Op) -> list[Value]:

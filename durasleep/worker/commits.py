@@ -176,9 +176,11 @@ class Commits:
         else:
             logger.warning("%s deferred: %s; next try in %.0f s", lease.id, reason, delay_s)
 
-    def turn_away(self, lease: Lease) -> Item[Committed]:
-        """There is no room for it: offered again like what nobody knows."""
-        due = f"+{round(self._next_delay_s(lease.id) * 1000)}"
+    def turn_away(self, lease: Lease, *, unless_alone: bool) -> Item[Committed]:
+        """There is no room for it: offered again like what nobody knows. Where it may wait here, ``unless_alone``, it
+        goes straight to another worker that may know its function; without one it is kept.
+        """
+        due = f"+{round(DEFER_FIRST_S * 1000)} =" if unless_alone else f"+{round(self._next_delay_s(lease.id) * 1000)}"
         return self.item(lease, Outcome.DEFER, payload=b"the workers that know its function have no free slot", due=due)
 
     async def defer_full(self, lease: Lease) -> None:

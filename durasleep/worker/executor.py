@@ -21,7 +21,7 @@ from durasleep.runtime.replay import version_of
 from durasleep.runtime.waits import Wait
 from durasleep.settings import Settings
 from durasleep.store import commands, reads
-from durasleep.store.commands import Beat, Lease
+from durasleep.store.commands import Beat, Committed, Lease
 from durasleep.store.outage import Outage
 from durasleep.store.reads import Loaded, Page
 from durasleep.store.store import Store
@@ -168,33 +168,40 @@ class Executor:
         if self._is_known(lease.place):
             return
         if self._code.is_leaving or len(self._waiting) >= WAITING_MAX:
-            self._turn_away([lease])
+            self._turn_away([lease], unless_alone=False)
             return
         self._waiting[lease.place] = lease
         self._begin_waiting()
 
-    def _turn_away(self, leases: Sequence[Lease]) -> None:
+    def _turn_away(self, leases: Sequence[Lease], *, unless_alone: bool) -> None:
         """Let others have what was to wait for a slot here. What is lost meanwhile is nothing to us."""
-        asked = self._store.ask([self._commits.turn_away(lease) for lease in leases])
+        asked = self._store.ask([self._commits.turn_away(lease, unless_alone=unless_alone) for lease in leases])
         self._loading.add(asked)
-        asked.add_done_callback(self._end_turning_away)
+        asked.add_done_callback(partial(self._end_turning_away, leases))
 
-    def _end_turning_away(self, asked: asyncio.Future[list[Any]]) -> None:
+    def _end_turning_away(self, leases: Sequence[Lease], asked: asyncio.Future[list[Any]]) -> None:
         self._loading.discard(asked)
-        if not asked.cancelled() and (error := asked.exception()):
+        if asked.cancelled():
+            return
+        if error := asked.exception():
             logger.info("%s: what waits for a slot here is given back after the next beats", error)
+            return
+        for lease, answer in zip(leases, asked.result(), strict=True):
+            if isinstance(answer, Committed) and answer.kept and not self._is_known(lease.place):
+                self._waiting[lease.place] = lease
+        self._begin_waiting()
 
     def _is_known(self, place: tuple[str, str]) -> bool:
         return place in self._running or place in self._waiting or place in self._returning
 
     def _turn_away_waiting(self) -> None:
-        """What others could do waits for a slot no longer than from one beat to the next."""
+        """What others may do waits for a slot no longer than from one beat to the next."""
         late = {place: lease for place, lease in self._waiting.items() if "/" not in place[0]}
         too_long = [lease for place, lease in late.items() if place in self._late]
         for lease in too_long:
             del self._waiting[lease.place]
         if too_long:
-            self._turn_away(too_long)
+            self._turn_away(too_long, unless_alone=True)
         self._late = set(late)
 
     def _begin_waiting(self) -> None:

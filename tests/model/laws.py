@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from durasleep.model import Kind, Outcome, Place, State
-from tests.model.moves import CANCEL, Committed
+from tests.model.moves import BEAT_MS, CANCEL, Committed
 from tests.model.state import Entry, Promise, Redis, owner_of
 from tests.model.workers import Service, Step
 
@@ -256,6 +256,20 @@ def law_10_nothing_is_offered_twice_to_who_lacks_it(at: Service, step: Step) -> 
     return ""
 
 
+def law_10_what_is_kept_is_for_nobody_else(at: Service, step: Step) -> str:
+    for consumer, call, answer in step.commits:
+        promise = at.redis.promise(call.lease.id)
+        if not isinstance(answer, Committed) or answer.word != "kept" or promise is None:
+            continue
+        if consumer not in [entry.holder for entry in step.after.redis.stream if entry.entry == call.lease.entry]:
+            return f"{consumer} keeps {call.lease.id}, and does not hold it"
+        heard = [name for name, beat in at.redis.beats if at.redis.now - beat < BEAT_MS and name != consumer]
+        others = [name for name in heard if dict(at.redis.presence).get(name, "") not in ("", *promise.lacking)]
+        if others:
+            return f"{consumer} keeps {call.lease.id}, which {others} may know"
+    return ""
+
+
 def law_11_only_who_was_heard_of_stays_a_worker(at: Service, step: Step) -> str:
     """The set of workers does not grow for ever: one of them that beats sees to it."""
     redis = step.after.redis
@@ -327,6 +341,7 @@ OF_STEPS: tuple[StepLaw, ...] = (
     law_06_a_promise_settles_once,
     law_08_nothing_fires_early,
     law_10_nothing_is_offered_twice_to_who_lacks_it,
+    law_10_what_is_kept_is_for_nobody_else,
     law_11_only_who_was_heard_of_stays_a_worker,
     law_09_a_commit_builds_on_what_this_server_knows,
 )

@@ -35,6 +35,7 @@ CANCEL = "0"
 TIMERS = ("cron", "timeout", "start", "retry")
 GROUP = "workers"  # the one whose workers beat
 BEAT_MS = 1_000  # between two beats of every worker
+KEEP = "="  # what a worker says that has no room: it keeps what nobody else may know
 ENDING = {Outcome.RESOLVE: State.RESOLVED, Outcome.REJECT: State.REJECTED, Outcome.CANCEL: State.CANCELED}
 
 
@@ -77,11 +78,11 @@ class Commit(NamedTuple):
     is_open: bool = True
     asked: str = ""
     functions: str = ""
-    """Which ones a worker has that defers what it does not know."""
+    """Which ones a worker has that defers what it does not know; or ``KEEP``."""
 
 
 class Committed(NamedTuple):
-    """``word`` is "ok", "redrive", "dropped" or "offered"; the entries are those settled after what was seen."""
+    """``word`` is "ok", "redrive", "dropped", "offered" or "kept"; the entries were settled after what was seen."""
 
     word: str
     entries: tuple[tuple[str, Entry], ...] = ()
@@ -333,6 +334,10 @@ class Scripts:
         """Whether what a worker says of its functions is none of what lacks it."""
         functions = self.presence.get(name) if promise.queue == GROUP and self.has_beaten(name) else ""
         return bool(functions) and functions not in promise.lacking
+
+    def is_kept(self, promise: Promise, consumer: str) -> bool:
+        """Whether it is for nobody else who is there, so that who has no room for it now keeps it until it has."""
+        return not self._others(promise, consumer)
 
     def hand_over(self, promise: Promise, other: str) -> None:
         """Nobody lets go of it, and nobody else can read it meanwhile: its entry changes hands."""
@@ -781,16 +786,20 @@ class Scripts:
         promise = self.promises[id]
         if "/" in promise.queue:
             return False
-        if functions not in promise.lacking:
+        if functions not in (KEEP, *promise.lacking):
             promise = self.put(id, lacking=(*promise.lacking, functions)[-LIMIT["lacking_max"] :])
-        youngest = sorted([(beat, name) for name, beat in self.beats.items()], reverse=True)
-        found = [name for _, name in youngest if name != consumer and self.may_know(promise, name)]
+        found = self._others(promise, consumer)
         if not found:
             return False
         other = found[id.encode()[-1] % len(found)]
         self.hand_over(promise, other)
         self.tell_inbox(other, "t", f"{promise.queue}\t#{promise.entry}\t{promise.epoch}\t{id}")
         return True
+
+    def _others(self, promise: Promise, consumer: str) -> list[str]:
+        """Who else may know it, the youngest first."""
+        youngest = sorted([(beat, name) for name, beat in self.beats.items()], reverse=True)
+        return [name for _, name in youngest if name != consumer and self.may_know(promise, name)]
 
     def _outcome(self, id: str, consumer: str, item: Commit) -> Committed:
         match item.outcome:
@@ -803,6 +812,8 @@ class Scripts:
             case Outcome.SUSPEND:
                 self.leave(id)
                 self.put(id, place=Place.SUSPENDED)
+            case Outcome.DEFER if item.functions == KEEP and self.is_kept(self.promises[id], consumer):
+                return Committed("kept")
             case Outcome.DEFER if item.functions and self._offer(id, consumer, item.functions):
                 return Committed("offered")
             case Outcome.RETRY if self.is_tried_no_more(self.promises[id]):

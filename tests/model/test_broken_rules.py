@@ -203,6 +203,13 @@ class WithOffersThatStay(Scripts):
         return
 
 
+class WithoutTurningAway(Scripts):
+    """Who has no room keeps what it has."""
+
+    def is_kept(self, promise: Promise, consumer: str) -> bool:
+        return True
+
+
 class WithOffersOfCopies(Scripts):
     """What is offered is added once more, for that worker."""
 
@@ -271,6 +278,7 @@ BROKEN = (
     Broken(WithoutReclaim, "a crash", laws.NO_DEAD_END),
     Broken(WithOffersToAnybody, "an offer", laws.law_10_nothing_is_offered_twice_to_who_lacks_it.__name__),
     Broken(WithOffersThatStay, "an offer", laws.law_10_nothing_is_offered_twice_to_who_lacks_it.__name__),
+    Broken(WithoutTurningAway, "an offer", laws.law_10_what_is_kept_is_for_nobody_else.__name__),
     Broken(WithOffersOfCopies, "an offer", laws.law_02_a_pending_execution_is_in_exactly_one_place.__name__),
     Broken(
         WithMembersForGood,

@@ -35,7 +35,7 @@ from durasleep.model import (
 )
 from durasleep.store import script
 from tests.model.both import Both, load_standing
-from tests.model.moves import Commit, Create, Lease
+from tests.model.moves import KEEP, Commit, Create, Lease
 from tests.servers import Server
 
 EXAMPLES = int(os.environ.get("DURASLEEP_MODEL_EXAMPLES", "0"))
@@ -207,7 +207,7 @@ class Machine(RuleBasedStateMachine):
             data.draw(payloads),
             due,
             asked=asked,
-            functions=data.draw(st.sampled_from(FUNCTIONS)) if outcome is Outcome.DEFER else "",
+            functions=data.draw(st.sampled_from((*FUNCTIONS, KEEP))) if outcome is Outcome.DEFER else "",
         )
 
     def draw_op(self, data: st.DataObject, number: Number, lease: Lease) -> Op:
@@ -461,6 +461,20 @@ def test_what_nobody_knows_is_offered_to_each_set_of_functions_once(both: Both) 
     assert own
     both.commit(WORKER, [Commit(own, Outcome.DEFER, due="+5", functions="some")])
     assert held_by(both) == [], "what is for one worker is for no other"
+
+
+def test_who_has_no_room_keeps_what_nobody_else_may_know(both: Both) -> None:
+    fleet(both, w1="some", w2="all", w3="some")
+    both.create([Create("a")])
+    lease = take(both)
+    both.commit(WORKER, [Commit(lease, Outcome.DEFER, due="+5", functions="some")])
+    full = Commit(lease, Outcome.DEFER, due="+5", functions=KEEP)
+    both.commit(OTHER, [full, full])
+    both.repeat()
+    assert held_by(both) == [OTHER]
+    both.heartbeat(THIRD, "workers", [], "others")
+    both.commit(OTHER, [full])
+    assert held_by(both) == [THIRD]
 
 
 @pytest.mark.parametrize("how", ["gone", "silent", "leaving", "of an earlier version"])

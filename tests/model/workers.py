@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from durasleep.model import CancelEntry, Kind, Op, Outcome, Place, StartChild, StartPromise, StartTimer, State
 from tests.model import state
-from tests.model.moves import Commit, Committed, Create, Lease, Refused, Scripts
+from tests.model.moves import KEEP, Commit, Committed, Create, Lease, Refused, Scripts
 from tests.model.programs import PROGRAMS, drive, fed
 from tests.model.state import Entry, Ranks, Redis
 
@@ -178,13 +178,16 @@ class World:
             redis, _ = self._scripts(at.redis).reclaim(hand.consumer, give_back="some", entries=[lease.entry])
             given = _with(spent._replace(redis=redis), place, Hand(hand.consumer))
             yield Step(f"{hand.consumer} gives {lease.id} back", given, is_fair=False)
-        for what, functions in (("defer", ""), ("offer", hand.consumer)) if hand.doing is Doing.LOADING else ():
+        ways = (("defer", ""), ("offer", hand.consumer), ("offer", KEEP)) if hand.doing is Doing.LOADING else ()
+        for what, functions in ways:
             if (spent := _spend(at, what)) is None:
                 continue
             call = Commit(_lease(hand), Outcome.DEFER, due="+1", functions=functions)
             after, answer = self._deliver(spent, hand.consumer, call)
-            label = f"{hand.consumer} does not know {call.lease.id}, and defers it: {_said(answer)}"
-            deferred = _with(after, place, Hand(hand.consumer))
+            why = "has no room for" if functions == KEEP else "does not know"
+            label = f"{hand.consumer} {why} {call.lease.id}, and defers it: {_said(answer)}"
+            is_kept = isinstance(answer, Committed) and answer.word == "kept"
+            deferred = after if is_kept else _with(after, place, Hand(hand.consumer))
             yield Step(label, deferred, is_fair=False, commits=((hand.consumer, call, answer),))
 
     def _recovers(self, at: Service) -> Iterator[Step]:

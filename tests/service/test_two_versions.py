@@ -15,8 +15,8 @@ from durasleep.client import store_of
 from durasleep.model import PromiseId
 from tests.servers import MakeServer, Server, limit
 from tests.service.fixtures import NewApp
-from tests.service.functions import gathering, nap, passage, stand_at
-from tests.service.workers import Effects, Workers, serving, until
+from tests.service.functions import QUICK, gathering, nap, passage, stand_at
+from tests.service.workers import Effects, Workers, eventually, serving, until
 
 PACKAGE = Path(durasleep.__file__).parent
 EACH = 8
@@ -107,19 +107,36 @@ async def test_what_one_of_three_workers_knows_goes_straight_to_it(
     assert loaded.head.epoch <= 3, "it was dispatched only where it had something to go on with"
 
 
-async def test_an_offer_to_a_worker_without_a_free_slot_waits_a_beat_and_is_tried_again(
-    new_app: NewApp, effects: Effects
+async def test_what_only_a_busy_worker_knows_waits_there_and_others_that_come_and_know_it_have_it(
+    new_app: NewApp, real_server: Server, effects: Effects
 ) -> None:
-    knowing, other = new_app(), new_app()
-    knowing.task(stand_at)
+    knowing, other, coming = (new_app(settings=QUICK) for _ in range(3))
+    for app in (knowing, coming):
+        app.task(stand_at)
+    client: Any = real_server.sync_client()
+    keys = (await store_of(knowing)).keys()
+
+    def held() -> dict[str, int]:
+        pending = client.xpending(keys.queue("workers"), "workers")["consumers"]
+        return {one["name"].decode().partition("/")[0]: one["pending"] for one in pending}
+
     async with serving(knowing, "w1", concurrency=1), serving(other, "w2"):
-        handles = await knowing.rpc_many(stand_at, [(f"a-{number}", effects.path, "gate") for number in range(5)])
+        await knowing.rpc_many(stand_at, [(f"a-{number}", effects.path, "gate") for number in range(5)])
         await effects.standing("gate")
-        waiting = await until(knowing, "a-4", "delayed")
-        assert waiting.reason == "the workers that know its function have no free slot"
-        effects.open("gate")
-        assert await knowing.gather(handles) == ["through gate"] * 5
-    assert effects.count("gate") == 5
+        await eventually(lambda: held() == {"w1": 5}, "all to wait for the only one that knows it")
+        beats = {client.zscore(keys.workers, name) for name, _ in client.zscan_iter(keys.workers, "w1*")}
+
+        def beaten() -> bool:
+            beats.update(client.zscore(keys.workers, name) for name, _ in client.zscan_iter(keys.workers, "w1*"))
+            return len(beats) >= 4
+
+        await eventually(beaten, "four beats")
+        assert held() == {"w1": 5}, "it has let go of nothing"
+        async with serving(coming, "w3", concurrency=10):
+            await effects.standing("gate", times=5)
+            effects.open("gate")
+            for number in range(5):
+                await knowing.get(f"a-{number}").result(timeout=20)
 
 
 async def test_what_no_worker_knows_waits_for_one_that_comes(new_app: NewApp) -> None:

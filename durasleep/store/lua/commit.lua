@@ -547,10 +547,7 @@ function seldom()
 
   -- Straight to a worker that may know its function, as it lies in the stream: only its holder changes. The hint tells
   -- that worker; should it not hear of it, its next beats do.
-  local function offer(record, functions)
-    if group_of(record.queue) ~= record.queue then return false end -- for one worker alone
-    local other = find_other(record, note_lacking(record, functions))
-    if not other then return false end
+  local function hand_over(record, other)
     local stream = queue_prefix .. record.queue
     local is_done = pcall(redis.call, 'XCLAIM', stream, record.queue, other, 0, record.entry, 'JUSTID')
     if not is_done then return false end -- by an ACL made before there were offers: nothing is written yet
@@ -561,10 +558,19 @@ function seldom()
     return true
   end
 
-  -- `due` may name the functions of a worker that does not know what is asked for: until then, if nobody else may.
+  -- `due` may name the functions of a worker that does not know what is asked for: until then, if nobody else may. Or it
+  -- has "=" there, of one that knows it and has no room for it now: that keeps what nobody else may know.
   function outcomes.defer(record, payload, due)
     local delay_until, functions = string.match(due, '^(%S+) ?(%S*)$')
-    if functions ~= '' and offer(record, functions) then return 'offered' end
+    local is_for_one = group_of(record.queue) ~= record.queue
+    if functions == '=' then
+      local other = not is_for_one and find_other(record, redis.call('HGET', record.key, F.lacking) or '')
+      if not other then return 'kept' end
+      if hand_over(record, other) then return 'offered' end
+    elseif functions ~= '' and not is_for_one then
+      local other = find_other(record, note_lacking(record, functions))
+      if other and hand_over(record, other) then return 'offered' end
+    end
     delay(record, delay_until, payload)
   end
 
