@@ -14,7 +14,7 @@ from durasleep import telemetry
 from durasleep.errors import DurasleepError
 from durasleep.model import PromiseId, State
 from durasleep.store import reads, search
-from durasleep.store.commands import Command, pairs, to_number, to_text
+from durasleep.store.commands import NOT_KNOWN, Command, pairs, to_number, to_text
 from durasleep.store.doctor import Diagnosis, Level
 from durasleep.store.keys import DEFAULT, Keyspace, W
 from durasleep.store.reads import Head, Plan, value_of
@@ -23,8 +23,9 @@ from durasleep.store.search import Found
 _SCHEDULE = "schedule:"
 NAMED_MAX = 5  # schedules, a line each
 FAILED_MS = 24 * 3_600_000  # older failures are known by now
-ENDINGS_MAX = 100  # of these, looked at whether they were tried again
+ENDINGS_MAX = 100  # executions of one kind, looked at one by one
 LOOKED_MAX = 1_000  # members of one set: beyond it people need no better count
+DEFERRED_MS = 60_000  # what lacks a worker is offered again within the time that `Settings.defer_s_max` says
 OVERDUE_MS = 10_000  # what is due is settled within a second, or within three where its firer has just died
 GONE_MS = 10_000  # the work of a dead worker has been taken over by then
 
@@ -166,6 +167,30 @@ def unserved(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
     return said
 
 
+def unknown(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
+    """Executions whose function no worker of their group has: they are tried again each minute at most."""
+    [rows] = yield [_members(keys.timers, b"%d" % (now_ms + DEFERRED_MS))]
+    deferred = [name.removesuffix("~retry") for name, _ in value_of(rows) if name.endswith("~retry")]
+    ids = [PromiseId(id) for id in deferred[:ENDINGS_MAX]]
+    heads: list[Any] = (yield [reads.read_head(keys, id, outline=True) for id in ids]) if ids else []
+    found: dict[tuple[str, str], int] = {}
+    for head in heads:
+        if isinstance(head, Head) and (head.reason or "").startswith(NOT_KNOWN):
+            what = (head.function, head.queue.partition("/")[0])
+            found[what] = found.get(what, 0) + 1
+    least = "at least " if len(deferred) > ENDINGS_MAX else ""
+    return [
+        Diagnosis(
+            Level.WARNING,
+            "functions",
+            f"{least}{_count(count, 'execution waits', 'executions wait')} for a worker of group {group!r} "
+            f"that has the function {function!r}",
+            f"deploy it there, or call it for the group that has it: {_start(group)}",
+        )
+        for (function, group), count in found.items()
+    ]
+
+
 def gone(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     """Workers that have ended without a word and were not taken over."""
     [rows] = yield [_members(keys.workers)]
@@ -210,7 +235,7 @@ def overdue(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     return said
 
 
-FACTS: tuple[Fact, ...] = (halted, failed, put_aside, unserved, gone, lost_threads, overdue, newer)
+FACTS: tuple[Fact, ...] = (halted, failed, put_aside, unserved, unknown, gone, lost_threads, overdue, newer)
 
 
 # -- reading

@@ -279,6 +279,10 @@ class Lease(msgspec.Struct, frozen=True):
         return self.queue, self.entry
 
 
+NOT_KNOWN = "no worker here knows"
+"""How the reason begins for which an execution is deferred whose function its worker lacks."""
+
+
 class Committed(msgspec.Struct, frozen=True):
     """The answer to a commit: ``redrive`` means it is still running, with news."""
 

@@ -155,7 +155,7 @@ class Commits:
         """Another worker may know it: it is offered straight to one that has other functions than those who have had
         it already. Without such a one it is offered again after 1, 2, 4, ... seconds since it came here first.
         """
-        await self._defer_to_others(lease, f"no worker here knows {what}")
+        await self._defer_to_others(lease, f"{commands.NOT_KNOWN} {what}")
 
     async def defer_newer(self, lease: Lease, reason: str) -> None:
         """What it holds is of a newer version: left to a worker of that."""

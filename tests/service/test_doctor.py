@@ -110,7 +110,7 @@ async def test_a_worker_serves_nothing_that_may_vanish_unless_told_to(
 
 async def said_of(app: Durasleep) -> dict[str, tuple[str, str]]:
     """What waits for a person or a worker: text and advice of each subject."""
-    subjects = ("work", "halted", "failed", "broken data", "workers", "threads", "schedules", "timers")
+    subjects = ("work", "halted", "failed", "broken data", "workers", "threads", "schedules", "timers", "functions")
     return {one.subject: (one.text, one.advice) for one in await app.diagnose() if one.subject in subjects}
 
 
@@ -226,6 +226,21 @@ async def test_work_without_a_worker_is_said(app: Durasleep, target: str, text: 
         else:
             assert (await said_of(app))["workers"] == (text, advice)
     await handle.cancel(force=True)
+
+
+async def test_a_function_that_no_worker_of_the_group_has_is_said(app: Durasleep, new_app: NewApp) -> None:
+    async with serving(new_app(), "w1"):
+        handles = [await app.rpc(f"a{n}", "brand_new") for n in range(2)]
+        wanted = "2 executions wait for a worker of group 'workers' that has the function 'brand_new'"
+
+        async def is_said() -> bool:  # not while they are offered again
+            text, advice = (await said_of(app)).get("functions", ("", ""))
+            return text == wanted and "durasleep worker" in advice
+
+        await eventually(is_said, "it to be said")
+        for handle in handles:
+            await handle.cancel(force=True)
+        assert "functions" not in await said_of(app)
 
 
 async def test_a_worker_that_left_no_word_is_said_and_the_advice_helps(
