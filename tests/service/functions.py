@@ -239,5 +239,5 @@ quick_app = make_app(None, os.environ.get(NAMESPACE_VARIABLE, "durasleep"), sett
 leaving_app = make_app(
     None, os.environ.get(NAMESPACE_VARIABLE, "durasleep"), settings=Settings(grace_s=4.0, threads_lost_s=2.0)
 )
-for _task in (sleep_in_thread_of_loop, stand_in_thread_of_loop):
-    leaving_app.task(_task, timeout=0.5)
+leaving_app.task(timeout=0.5)(sleep_in_thread_of_loop)
+leaving_app.task(timeout=0.5)(stand_in_thread_of_loop)
