@@ -121,6 +121,7 @@ class LoopThreads(ThreadPoolExecutor):
         except BaseException as error:  # noqa: BLE001 - it is raised where the call is awaited
             self._begin(self._end(call))
             call.set_exception(error)
+            del call  # this frame is in the traceback that it holds
         else:
             self._begin(self._end(call))
             call.set_result(result)
