@@ -433,8 +433,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """
         if handler is not None:
             raise NotDurable(
-                "of errors in a workflow that nobody awaits the log alone hears: not every run would call a handler in the "
-                "same place, so loop.set_exception_handler() takes None alone, and nothing was changed"
+                "of errors in a workflow that nobody awaits the log alone hears: not every run would call a handler in "
+                "the same place, so loop.set_exception_handler() takes None alone, and nothing was changed"
             )
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:

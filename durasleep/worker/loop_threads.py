@@ -25,6 +25,7 @@ class LoopCall(Future[Any]):
         self.fn = fn
         self._on_given_up = on_given_up
         self.began = 0.0
+        self.is_claimed = False
         self.has_returned = False
         self.is_lost = False
         self.is_said = False
@@ -103,14 +104,24 @@ class LoopThreads(ThreadPoolExecutor):
             try:
                 super().submit(self._work, call)
             except RuntimeError as error:  # no thread can be started
+                if not self._claim(call):
+                    return
+                following = self._end(call)
                 if call.set_running_or_notify_cancel():
                     call.set_exception(error)
-                call = self._end(call)
+                call = following
             else:
                 return
 
+    def _claim(self, call: LoopCall) -> bool:
+        """Whether it is ours: one whose thread could not be started may be found by another one."""
+        with self._lock:
+            is_ours = not call.is_claimed
+            call.is_claimed = True
+            return is_ours
+
     def _work(self, call: LoopCall) -> None:
-        if call.done():  # its thread could not be started, and another one found it
+        if not self._claim(call):
             return
         if not call.set_running_or_notify_cancel():
             self._begin(self._end(call))
