@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 from durasleep import Canceled, Context, Durasleep, ThreadsLost
 from durasleep.app import EXIT_RESTART
 from durasleep.settings import DEFAULTS
+from durasleep.worker.loop_threads import LoopCall, LoopThreads
 from tests.service.fixtures import NewApp
 from tests.service.functions import gate_of, note, stand_at, stand_in_thread_at
 from tests.service.workers import Effects, Workers, eventually, serving, until
@@ -190,6 +192,20 @@ async def test_who_has_lost_all_threads_to_calls_of_its_loop_asks_for_a_new_star
     assert await worker.exited() == EXIT_RESTART
     await workers.start("other", app="leaving_app")
     assert await behind == 2
+
+
+async def test_what_is_given_up_before_its_turn_holds_up_nobody_and_is_not_lost() -> None:
+    lost: list[LoopCall] = []
+    threads = LoopThreads(1, 1, on_lost=lost.append, on_back=lost.remove)
+    opened = threading.Event()
+    held = threads.submit(opened.wait)
+    given_up, last = threads.submit(int, "1"), threads.submit(int, "2")
+    assert given_up.cancel()
+    assert not lost
+    opened.set()
+    assert await asyncio.wait_for(asyncio.wrap_future(last), 20) == 2
+    assert held.result()
+    threads.shutdown()
 
 
 async def test_a_worker_leaves_though_no_thread_of_the_loop_is_left(app: Durasleep, effects: Effects) -> None:
