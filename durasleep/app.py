@@ -14,7 +14,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -24,7 +25,8 @@ from contextlib import (
 )
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
+from types import FrameType
 from typing import Any, Concatenate, NoReturn, TypeVar, Unpack, cast, overload
 
 from durasleep import address
@@ -35,6 +37,7 @@ from durasleep.errors import DefinitionError, ThreadsLost, UsageError
 from durasleep.model import Duration, check_name, duration_ms, parse_target, retention_ms
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry, called_by, name_of
+from durasleep.runtime.loop import position_of
 from durasleep.runtime.retry import Retry
 from durasleep.settings import DEFAULTS, Settings, fitting
 from durasleep.store import commands, reads
@@ -56,6 +59,8 @@ logger = logging.getLogger("durasleep")
 GC_YOUNG_MAX = 10_000  # objects made before the youngest are looked at: a few MB, in place of 700 objects
 EXIT_RESTART = 5  # of a process that can do no more, and is to be started anew
 FORCED_S = 5.0  # from the second signal on; to give back takes a second or two
+CLEAN_UP_S = 1.0  # for what is left once the worker has left, at least; and so long before others lose their patience
+LEFT_NAMED_MAX = 5  # of what a process leaves behind, in one line
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 CALL_PATIENCE_S = 10.0  # a call is repeated this long while Redis does not answer
 
@@ -490,11 +495,13 @@ class _Stopping:
     """What SIGTERM and Ctrl-C do: the first drains, the second gives back at once, the third ends the process.
 
     So does time: whatever user code holds up, the second one ends it within ``FORCED_S``. A blocked event loop hears
-    nothing, so this is not left to it.
+    nothing, so this is not left to it. Nor is the end of the process once the worker has left: the tasks and threads of
+    user code that go on by then have what remains of the grace time.
     """
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._told_at: float | None = None
         self.times = 0
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -502,21 +509,40 @@ class _Stopping:
 
         def tell(_number: int, _frame: object) -> None:
             self.times += 1
+            self._told_at = self._told_at or time.monotonic()
             with suppress(RuntimeError):  # the loop is closed: it has ended
                 loop.call_soon_threadsafe(self._worker.stop)
             if self.times == 2:
-                forced = threading.Timer(FORCED_S, self._end)
-                forced.daemon = True
-                forced.start()
+                _later(FORCED_S, self._end)
             elif self.times > 2:
                 self._end()
 
         for number in STOP_SIGNALS:
             signal.signal(number, tell)
 
+    def end_in_time(self, error: BaseException | None) -> None:
+        """In the loop, when the worker has left, or has failed."""
+        now = time.monotonic()
+        grace_left_s = self._worker.grace_s - (now - (self._told_at or now))
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        _later(max(grace_left_s - CLEAN_UP_S, CLEAN_UP_S), partial(self._end_without, left, error))
+
     def _end(self) -> None:
         logger.warning("worker %s ends by force: what it had in hand is taken over by others", self._worker.name)
         _leave(1)
+
+    def _end_without(self, left: Iterable[asyncio.Task[Any]], error: BaseException | None) -> None:
+        if error is not None:
+            logger.error("worker %s: %s", self._worker.name, error)
+        what = [f"the task {task.get_name()} at {position_of(task)}" for task in left if not task.done()]
+        what = what or _threads_left()
+        more = [f"{len(what) - LEFT_NAMED_MAX} more"] if len(what) > LEFT_NAMED_MAX else []
+        logger.warning(
+            "the process of worker %s ends without waiting any longer for what user code has left behind: %s",
+            self._worker.name,
+            ", ".join([*what[:LEFT_NAMED_MAX], *more]) or "it does not end by itself",
+        )
+        _leave(0 if error is None else 1)
 
 
 def run_worker(worker: Worker) -> None:
@@ -528,13 +554,18 @@ def run_worker(worker: Worker) -> None:
 
     async def serve() -> None:
         stopping.listen(asyncio.get_running_loop())
+        worker.own_loop()
         try:
             await worker.run()
         except ThreadsLost as error:
             logger.error("%s", error)
             _leave(EXIT_RESTART)
+        except BaseException as error:
+            stopping.end_in_time(error)
+            raise
         if stopping.times > 1:
             _leave(0)  # what user code has left in threads or tasks of its own is not waited for
+        stopping.end_in_time(None)
 
     _SignalsAtFork()
 
@@ -544,6 +575,26 @@ def run_worker(worker: Worker) -> None:
     asyncio.run(serve())
     if worker.in_threads:  # Python would wait for threads that nothing can stop
         _leave(0)
+
+
+def _later(delay_s: float, call: Callable[[], None]) -> None:
+    """Call it from another thread, unless the process has ended by then."""
+    timer = threading.Timer(delay_s, call)
+    timer.daemon = True
+    timer.start()
+
+
+def _threads_left() -> list[str]:
+    """The threads Python waits for, and where they are."""
+    frames = sys._current_frames()
+    threads = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    return [f"the thread {one.name}{_place(frames.get(one.ident or 0))}" for one in threads if not one.daemon]
+
+
+def _place(frame: FrameType | None) -> str:
+    if frame is None:
+        return ""
+    return f" at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
 
 
 def _leave(code: int) -> NoReturn:

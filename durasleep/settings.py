@@ -69,8 +69,8 @@ class Settings:
     grace_s: float = 30.0
     """How long running steps may finish after SIGTERM; systemd and Kubernetes wait 90 and 30 s."""
     threads_lost_s: float = 60.0
-    """Once sync functions nobody waits for any more have held all threads this long, the worker leaves: it can run none
-    of them."""
+    """Once functions nobody waits for any more have held all threads this long, the worker leaves: it can run no other
+    in one."""
     fire_items_max: int = 80
     """Due timers settled by one script call, so that other clients are served in between."""
     accept_eviction: bool = False

@@ -339,7 +339,10 @@ class Activation:
             )
         if not journal.open_calls:
             return self._ended(
-                Halted(f"{self._info.id} waits for something that only itself could produce{_positions(loop)}")
+                Halted(
+                    f"{self._info.id} waits for something that only itself could produce, or a thread, of which a "
+                    f"workflow hears nothing{_positions(loop)}"
+                )
             )
         ops, steps, stop_steps = journal.take_difference()
         warning = ""

@@ -89,6 +89,10 @@ class Executor:
         self._loading: set[asyncio.Future[Any]] = set()
         self._full = Outage()
 
+    def own_loop(self) -> None:
+        """See ``Threads.own_loop``."""
+        self._threads.own_loop()
+
     # -- what the other loops use
 
     @property
@@ -107,7 +111,7 @@ class Executor:
 
     @property
     def in_threads(self) -> int:
-        """Calls of sync functions that have not returned; nothing can stop them."""
+        """Calls in threads that have not returned; nothing can stop them."""
         return self._threads.running
 
     @property

@@ -1,7 +1,7 @@
 """The threads in which sync functions run: a call waits for a free one, and keeps it until the function returns.
 
 Nothing can stop a thread. One whose call nobody waits for any more, as it took too long or was canceled, is lost for as
-long as the function goes on: there is one less until then.
+long as the function goes on: there is one less until then. So it is with what async functions call in threads.
 """
 
 from __future__ import annotations
@@ -9,14 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from typing import Any
+
+from durasleep.worker.loop_threads import LoopCall, LoopThreads
 
 LOOK_S = 1.0  # what returns sooner after it was given up is not worth a line
 SAID_AGAIN_S = 60.0
 NAMED_MAX = 10  # functions in one line
+LOOP_CALLS_MIN = min(32, (os.cpu_count() or 1) + 4)  # of a loop, in threads at a time: as asyncio has it
 
 logger = logging.getLogger("durasleep")
 
@@ -54,7 +60,9 @@ class Threads:
         self._free = threads_max
         self._turns: dict[asyncio.Future[None], None] = {}
         """Who waits for a thread."""
-        self._calls: set[_Call] = set()
+        self._calls: set[_Call | LoopCall] = set()
+        """Of the loop's own those that are lost."""
+        self._of_loop: LoopThreads | None = None
         self._lost = 0
         self._all_lost_since: float | None = None
         self._said_at = 0.0
@@ -129,9 +137,30 @@ class Threads:
                 self._lose(call)
             raise
 
+    def own_loop(self) -> None:
+        """Count what is lost of ``asyncio.to_thread`` and ``loop.run_in_executor(None, ...)``, too, from now on.
+
+        Each call in hand has a thread there, as it would have as a sync function.
+        """
+        loop = asyncio.get_running_loop()
+
+        def post(what: Callable[[LoopCall], None], call: LoopCall) -> None:
+            with suppress(RuntimeError):  # the loop is closed: the worker has left
+                loop.call_soon_threadsafe(what, call)
+
+        self._of_loop = LoopThreads(
+            max(self._threads_max, LOOP_CALLS_MIN),
+            self._threads_max,
+            on_lost=partial(post, self._lose_of_loop),
+            on_back=partial(post, self._end_of_loop),
+        )
+        loop.set_default_executor(self._of_loop)
+
     def close(self) -> None:
         """Begin nothing more; what runs is left to itself."""
         self._is_closed = True
+        if self._of_loop is not None:
+            self._of_loop.leave()
         if self._timer is not None:
             self._timer.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -160,17 +189,26 @@ class Threads:
 
     # -- what is lost
 
-    def _lose(self, call: _Call) -> None:
+    def _lose_of_loop(self, call: LoopCall) -> None:
+        self._calls.add(call)
+        self._lose(call)
+
+    def _end_of_loop(self, call: LoopCall) -> None:
+        self._calls.discard(call)
+        self._come_back(call)
+
+    def _lose(self, call: _Call | LoopCall) -> None:
         call.is_lost = True
         self._lost += 1
-        if self._lost == self._threads_max:
+        if self._lost >= self._threads_max and self._all_lost_since is None:
             self._all_lost_since = time.monotonic()
         if self._timer is None and not self._is_closed:
             self._look_later()
 
-    def _come_back(self, call: _Call) -> None:
+    def _come_back(self, call: _Call | LoopCall) -> None:
         self._lost -= 1
-        self._all_lost_since = None
+        if self._lost < self._threads_max:
+            self._all_lost_since = None
         if call.is_said:
             took_s = time.monotonic() - call.began
             logger.info("the thread of %s is back after %.0f s: %s", call.name, took_s, self._count())
@@ -194,7 +232,7 @@ class Threads:
         else:
             self._look_later()
 
-    def _say(self, lost: list[_Call], now: float) -> None:
+    def _say(self, lost: list[_Call | LoopCall], now: float) -> None:
         lost.sort(key=lambda call: call.began)
         named = [f"{call.name} for {now - call.began:.0f} s" for call in lost[:NAMED_MAX]]
         if len(lost) > NAMED_MAX:
@@ -206,4 +244,4 @@ class Threads:
         )
 
     def _count(self) -> str:
-        return f"{self._lost} of {self._threads_max} threads are lost"
+        return f"{min(self._lost, self._threads_max)} of {self._threads_max} threads are lost"

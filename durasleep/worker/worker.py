@@ -141,8 +141,21 @@ class Worker:
 
     @property
     def in_threads(self) -> int:
-        """Calls of sync functions that still run; after ``run`` has ended they are left to themselves."""
+        """Calls in threads that still run; after ``run`` has ended they are left to themselves."""
         return self._executor.in_threads
+
+    @property
+    def grace_s(self) -> float:
+        """How long it may take to leave."""
+        return self._settings.grace_s
+
+    def own_loop(self) -> None:
+        """The running loop is there for this worker alone: what user code calls in its threads, as by
+        ``asyncio.to_thread``, counts like sync functions, once nobody waits for it any more.
+
+        Not where an application has the worker in its own loop: the threads of that are the application's.
+        """
+        self._executor.own_loop()
 
     def stop(self) -> None:
         """Read no more, let running steps finish within the grace time, give the rest back. Again: at once."""

@@ -6,8 +6,10 @@ What a step does is a line in a file outside Redis, so that how often it was don
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -148,6 +150,50 @@ async def kill_own_process(effects: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+async def stand_in_thread_of_loop(effects: str, gate: str) -> str:
+    """At a gate in a thread of the event loop, for half a second at most where it is served with that ``timeout``."""
+    return await asyncio.to_thread(stand_in_thread_at, effects, gate)
+
+
+async def sleep_in_thread_of_loop(secs: float) -> None:
+    await asyncio.to_thread(time.sleep, secs)
+
+
+async def double_in_thread_of_loop(number: int) -> int:
+    return await asyncio.to_thread(lambda: 2 * number)
+
+
+async def swallow_cancels() -> None:
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(600)
+
+
+async def leave_behind(effects: str, where: str) -> None:
+    """What goes on after this."""
+    match where:
+        case "a task that swallows its cancels":
+            LEFT.append(asyncio.create_task(swallow_cancels(), name="left-behind"))
+        case "a thread":
+            threading.Thread(target=time.sleep, args=(600,), name="left-behind").start()
+        case "a task that works in a thread":
+            LEFT.append(asyncio.create_task(work_in_thread(effects), name="left-behind"))
+        case _:
+            raise ValueError(where)
+
+
+async def work_in_thread(effects: str) -> None:
+    """Cancelled while the thread is at its gate: that goes on."""
+
+    def work() -> None:
+        stand_in_thread_at(effects, "gate")
+        note(effects, "the work is done")
+
+    await asyncio.to_thread(work)
+
+
+LEFT: list[asyncio.Task[None]] = []
+
 WORKFLOWS: tuple[Callable[..., Coroutine[Any, Any, Any]], ...] = (
     sleeping_workflow,
     nap,
@@ -160,7 +206,14 @@ WORKFLOWS: tuple[Callable[..., Coroutine[Any, Any, Any]], ...] = (
     gathering,
     failing,
 )
-TASKS: tuple[Callable[..., Any], ...] = (double, kill_own_process, note)
+TASKS: tuple[Callable[..., Any], ...] = (
+    double,
+    double_in_thread_of_loop,
+    kill_own_process,
+    leave_behind,
+    note,
+    swallow_cancels,
+)
 
 
 def make_app(
@@ -183,3 +236,8 @@ sturdy_app = make_app(
     settings=Settings(heartbeat_s=0.25, dead_after_s=0.75, max_attempts=1000),
 )
 quick_app = make_app(None, os.environ.get(NAMESPACE_VARIABLE, "durasleep"), settings=QUICK)
+leaving_app = make_app(
+    None, os.environ.get(NAMESPACE_VARIABLE, "durasleep"), settings=Settings(grace_s=4.0, threads_lost_s=2.0)
+)
+leaving_app.task(timeout=0.5)(sleep_in_thread_of_loop)
+leaving_app.task(timeout=0.5)(stand_in_thread_of_loop)

@@ -6,6 +6,8 @@ import asyncio
 import signal
 from typing import Any
 
+import pytest
+
 from durasleep import Durasleep
 from durasleep.client import store_of
 from durasleep.model import PromiseId
@@ -71,6 +73,51 @@ async def test_a_second_sigterm_leaves_at_once_and_another_worker_takes_over(
         assert first == leaving.pid != second
         effects.open(gate)
     assert [await handle for handle in handles] == ["through loop-gate", "through thread-gate"]
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("a task that swallows its cancels", r"the task left-behind at .*functions\.py:\d+ in swallow_cancels$"),
+        ("a thread", "the thread left-behind at "),
+    ],
+)
+async def test_what_user_code_leaves_behind_and_does_not_end_is_named_and_keeps_no_process(
+    app: Durasleep, workers: Workers, effects: Effects, where: str, said: str
+) -> None:
+    [leaving] = await workers.start("leaving", app="leaving_app")
+    await (await app.rpc("leaves", "leave_behind", effects.path, where))
+    leaving.signal(signal.SIGTERM)
+    assert await leaving.exited() == 0
+    await leaving.line(f"process of worker leaving ends without waiting .*: {said}")
+    assert leaving.log().count("left-behind") == 1
+
+
+async def test_a_step_that_swallows_its_cancels_is_given_back_and_keeps_no_process(
+    app: Durasleep, workers: Workers
+) -> None:
+    [leaving] = await workers.start("leaving", app="leaving_app")
+    handle = await app.rpc("stubborn", "swallow_cancels")
+    await until(app, "stubborn", "running")
+    leaving.signal(signal.SIGTERM)
+    assert await leaving.exited() == 0
+    await leaving.line("ends without waiting .*: the task durasleep:stubborn at ")
+    assert (await app.describe(handle.id)).status == "queued"
+
+
+async def test_what_user_code_leaves_behind_may_end_within_the_grace_time(
+    app: Durasleep, workers: Workers, effects: Effects
+) -> None:
+    """Its task is cancelled; the thread that did its work goes on to its end."""
+    [leaving] = await workers.start("leaving")
+    await (await app.rpc("leaves", "leave_behind", effects.path, "a task that works in a thread"))
+    await effects.standing("gate")
+    leaving.signal(signal.SIGTERM)
+    await leaving.line("leaving has left")
+    effects.open("gate")
+    assert await leaving.exited() == 0
+    assert effects.count("the work is done") == 1
+    assert "ends without" not in leaving.log()
 
 
 async def test_a_paused_worker_finds_itself_fenced(app: Durasleep, workers: Workers, effects: Effects) -> None:

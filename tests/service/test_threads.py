@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,10 +13,12 @@ from dataclasses import replace
 import pytest
 
 from durasleep import Canceled, Context, Durasleep, ThreadsLost
+from durasleep.app import EXIT_RESTART
 from durasleep.settings import DEFAULTS
+from durasleep.worker.loop_threads import LoopCall, LoopThreads
 from tests.service.fixtures import NewApp
 from tests.service.functions import gate_of, note, stand_at, stand_in_thread_at
-from tests.service.workers import Effects, eventually, serving, until
+from tests.service.workers import Effects, Workers, eventually, serving, until
 
 TIMEOUT_S = 0.2
 
@@ -144,6 +148,64 @@ async def test_what_waits_for_a_thread_when_its_worker_leaves_is_begun_by_anothe
     async with serving(app, "w2", concurrency=1):
         assert await handle.result(timeout=20) == ["through one", "through two"]
     assert effects.count("one") == 1
+
+
+async def test_threads_of_the_loop_that_nobody_waits_for_any_more_are_counted_and_keep_nobody(
+    app: Durasleep, workers: Workers
+) -> None:
+    """More than asyncio has by itself: others get theirs all the same, and one SIGTERM ends the process."""
+    worker = await workers.begin("w1", "--concurrency", "40", app="leaving_app").ready()
+    stuck = [await app.rpc(f"stuck-{number}", "sleep_in_thread_of_loop", 600) for number in range(36)]
+    for error in await app.gather(stuck, return_exceptions=True):
+        assert "sleep_in_thread_of_loop took longer than 0.5 s" in str(error)
+    quick = [await app.rpc(f"quick-{number}", "double_in_thread_of_loop", number) for number in range(36)]
+    assert await app.gather(quick) == [2 * number for number in range(36)]
+    assert "sleep for " in await worker.line("36 of 40 threads are lost")
+
+    async def is_said() -> bool:
+        return any("worker w1 has lost 36 threads " in one.text for one in await app.diagnose())
+
+    await eventually(is_said, "the doctor to know")
+    worker.signal(signal.SIGTERM)
+    assert await worker.exited() == 0
+
+
+async def test_a_thread_of_the_loop_counts_again_once_it_is_back(
+    app: Durasleep, workers: Workers, effects: Effects
+) -> None:
+    worker = await workers.begin("w1", "--concurrency", "2", app="leaving_app").ready()
+    with pytest.raises(TimeoutError):
+        await (await app.rpc("late", "stand_in_thread_of_loop", effects.path, "one")).result(timeout=20)
+    await worker.line("1 of 2 threads are lost, .*: stand_in_thread_at for ")
+    effects.open("one")
+    await worker.line("the thread of stand_in_thread_at is back after .*: 0 of 2 threads are lost")
+
+
+async def test_who_has_lost_all_threads_to_calls_of_its_loop_asks_for_a_new_start(
+    app: Durasleep, workers: Workers
+) -> None:
+    worker = await workers.begin("used-up", "--concurrency", "2", app="leaving_app").ready()
+    for number in range(2):
+        await app.rpc(f"stuck-{number}", "sleep_in_thread_of_loop", 600)
+    await worker.line("2 of 2 threads are lost")
+    behind = await app.rpc("behind", "double_in_thread_of_loop", 1)
+    assert await worker.exited() == EXIT_RESTART
+    await workers.start("other", app="leaving_app")
+    assert await behind == 2
+
+
+async def test_what_is_given_up_before_its_turn_holds_up_nobody_and_is_not_lost() -> None:
+    lost: list[LoopCall] = []
+    threads = LoopThreads(1, 1, on_lost=lost.append, on_back=lost.remove)
+    opened = threading.Event()
+    held = threads.submit(opened.wait)
+    given_up, last = threads.submit(int, "1"), threads.submit(int, "2")
+    assert given_up.cancel()
+    assert not lost
+    opened.set()
+    assert await asyncio.wait_for(asyncio.wrap_future(last), 20) == 2
+    assert held.result()
+    threads.shutdown()
 
 
 async def test_a_worker_leaves_though_no_thread_of_the_loop_is_left(app: Durasleep, effects: Effects) -> None:

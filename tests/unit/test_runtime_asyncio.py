@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from asyncio import as_completed as as_completed_by_name
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from durasleep.errors import NotDurable
 from durasleep.model import Kind, Number, State
 from durasleep.runtime.context import Context
 from durasleep.runtime.replay import Halted, Rejected
@@ -626,33 +628,29 @@ def test_a_task_factory_is_refused() -> None:
     assert "takes None alone" in value_of(World(making).play())[1]
 
 
-def test_an_exception_handler_hears_of_the_same_errors_in_every_run(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_handler_is_refused_and_the_log_hears_what_nobody_awaits(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def failing() -> None:
         raise ValueError("in a task")
 
     async def handling(ctx: Context) -> list[Any]:
         loop = asyncio.get_running_loop()
         heard: list[Any] = []
-
-        def hear(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-            heard.append(context.get("exception", context["message"]))
-            if len(heard) == 2:
-                raise LookupError("in the handler")
-
-        loop.set_exception_handler(hear)
-        assert loop.get_exception_handler() is hear
+        loop.set_exception_handler(None)
+        try:
+            loop.set_exception_handler(lambda _loop, context: heard.append(context))
+        except NotDurable as error:
+            heard.append("takes None alone" in str(error))
         loop.call_soon(int, "x")
         asyncio.ensure_future(failing())  # noqa: RUF006 - nobody awaits it
         await ctx.sleep(1)
         loop.call_exception_handler({"message": "said"})
-        await ctx.sleep(1)
-        loop.set_exception_handler(None)
-        loop.call_exception_handler({"message": "said at last"})
-        return [str(one) for one in heard]
+        return heard
 
-    assert play(handling) == ["invalid literal for int() with base 10: 'x'", "said"]
-    assert "LookupError: in the handler" in caplog.text
-    assert "said at last" in caplog.text
+    assert play(handling) == [True]
+    assert "invalid literal for int() with base 10: 'x'" in caplog.text
+    assert "in a workflow: said" in caplog.text
     assert "ValueError: in a task" in caplog.text
 
 
@@ -672,6 +670,52 @@ def test_async_generators_are_shut_down_when_asked_to() -> None:
         return [began, closed]
 
     assert play(generating) == [[1, 1], ["first", "second"]]
+
+
+@pytest.mark.parametrize("way", ["in a thread", "given up", "in a group", "a path", "a file"])
+def test_threads_of_anyio_are_refused_before_they_start(way: str) -> None:
+    anyio: Any = pytest.importorskip("anyio")
+    ran: list[int] = []
+
+    async def reaching_out(ctx: Context) -> None:
+        before = threading.active_count()
+        try:
+            match way:
+                case "in a thread":
+                    await anyio.to_thread.run_sync(ran.append, 1)
+                case "given up":
+                    with anyio.fail_after(5):
+                        await anyio.to_thread.run_sync(ran.append, 1, abandon_on_cancel=True)
+                case "in a group":
+                    async with anyio.create_task_group() as group:
+                        group.start_soon(anyio.to_thread.run_sync, ran.append, 1)
+                case "a path":
+                    await anyio.Path("/").exists()
+                case _:
+                    await anyio.open_file(__file__)
+        finally:
+            assert threading.active_count() == before
+
+    outcome = World(reaching_out).play().outcome
+    assert isinstance(outcome, Rejected)
+    assert b"NotDurable" in outcome.payload
+    assert b"await ctx.run(" in outcome.payload
+    assert not ran
+
+
+def test_a_workflow_that_waits_for_a_thread_is_halted_and_says_so() -> None:
+    opened = threading.Event()
+
+    threads = ThreadPoolExecutor(1)
+
+    async def waiting(ctx: Context) -> None:
+        await asyncio.wrap_future(threads.submit(opened.wait))
+
+    with threads:
+        outcome = World(waiting).play().outcome
+        opened.set()
+    assert isinstance(outcome, Halted)
+    assert "or a thread, of which a workflow hears nothing" in outcome.reason
 
 
 def test_a_thread_cannot_call_into_a_workflow() -> None:
