@@ -4,8 +4,9 @@ Extension types: 1 datetime (ISO text and zone key), 2 date, 3 time, 4 timedelta
 6 Decimal, 7 set, 8 frozenset, 9 tuple, 10 integers beyond 64 bits, 11 complex, 12 the class of a map and 13 of another
 value, where a union has several alike. Dataclasses, structs and models travel as maps, enums as their values; the hints
 of the function that receives them give them their shape back. What is received is made anew: the ``__post_init__`` of a
-dataclass runs again, on what the first one has left in its fields. Only what errors carry has no hints: 14 another
-error, 15 a member of an enum, 16 a dataclass or named tuple, 17 what can only be shown.
+dataclass runs again, on what the first one has left in its fields. A model is validated again; one that this would
+change has a mark without a name, and is taken as it is. Only what errors carry has no hints: 14 another error, 15 a
+member of an enum, 16 a dataclass or named tuple, 17 what can only be shown.
 Never pickle, and never an import by a name from data. The only importer of msgpack.
 """
 
@@ -346,8 +347,10 @@ class _Writer:
                 return bytes(cast("bytes", value))
             case list() | deque():
                 return list(cast("Iterable[object]", value))
-            case _MarkedMap():
-                return {msgpack.ExtType(_MARK, value.mark.encode()): None, **value}
+            case _MarkedMap() | _HashedMap():
+                marks = {_KEPT: value.kept} if value.kept is not None else {}
+                named = {msgpack.ExtType(_MARK, value.mark.encode()): None} if value.mark is not None else {}
+                return {**marks, **named, **value}
             case dict():
                 return dict(cast("dict[object, object]", value))
             case PurePath():
@@ -357,7 +360,8 @@ class _Writer:
             case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
                 return _dataclass_parts(value)
             case _ if _is_model(value.__class__):
-                return self.extend(depth, value.model_dump(round_trip=True))
+                parts = self.model_parts(value)
+                return cast("Any", parts) if type(parts) is dict else self.extend(depth, parts)
             case _:
                 raise _Unsendable(f"is a {type(value).__qualname__}, which cannot be sent")
 
@@ -365,6 +369,10 @@ class _Writer:
         if depth >= _NESTED_MAX:
             raise RecursionError
         return self.pack(list(items), depth + 1)
+
+    def model_parts(self, value: Any) -> Any:
+        """What a model is sent as: a map, or the value of a root model."""
+        return _proven_parts(value)
 
 
 class _MarkingWriter(_Writer):
@@ -383,7 +391,9 @@ class _MarkingWriter(_Writer):
     def _with_mark(self, depth: int, value: Any, mark: str) -> Any:
         parts: Any = [*value] if isinstance(value, tuple) else super().extend(depth, value)
         if isinstance(parts, dict):
-            return {msgpack.ExtType(_MARK, mark.encode()): None, **cast("dict[str, object]", parts)}
+            found = cast("dict[Any, object]", parts)
+            beside = {_KEPT: found.pop(_KEPT)} if _KEPT in found else {}
+            return {**beside, msgpack.ExtType(_MARK, mark.encode()): None, **found}
         if type(parts) not in _MARKED_AS and not isinstance(parts, msgpack.ExtType):
             return parts
         return msgpack.ExtType(_MARKED, self.pack_items(depth, [mark, parts]))
@@ -425,7 +435,33 @@ class _PlainMap(dict[Any, Any]):
     pass
 
 
-_PLAIN = _Writer()
+class _ProofWriter(_Writer):
+    """Packs values to compare them: models with all they hold, and sets in one order."""
+
+    def __init__(self, *, roots_as_maps: bool) -> None:
+        super().__init__()
+        self._roots_as_maps = roots_as_maps
+
+    def pack_items(self, depth: int, items: Any) -> bytes:
+        if isinstance(items, set | frozenset):
+            items = sorted(cast("set[object]", items), key=partial(self.pack, depth=depth))
+        return super().pack_items(depth, items)
+
+    def model_parts(self, value: Any) -> Any:
+        fields, private = _model_state(value)
+        is_bare = _is_root(value) and not (private or self._roots_as_maps)
+        return fields["root"] if is_bare else {_KEPT: [private], **fields}
+
+
+class _ModelessWriter(_Writer):
+    """Packs what holds no models: who holds whom may go round."""
+
+    def model_parts(self, value: Any) -> Any:
+        raise _Unsendable(f"is a {type(value).__qualname__}, of which something may hold this")
+
+
+_PLAIN, _MODELESS = _Writer(), _ModelessWriter()
+_PROOF, _AS_IT_IS = _ProofWriter(roots_as_maps=False), _ProofWriter(roots_as_maps=True)
 
 
 @lru_cache(maxsize=256)
@@ -446,6 +482,88 @@ def _writer_for(fn: Callable[..., Any], *, of_result: bool) -> _Writer:
 def _is_model(kind: Any) -> bool:
     """Whether this is a model of pydantic, which need not be installed."""
     return hasattr(kind, "model_dump") and hasattr(kind, "model_validate")
+
+
+_KEPT = msgpack.ExtType(_MARK, b"")
+"""The key of a list in a map: it is a model to be taken as it is, with these private attributes, and these fields set.
+
+What was written for readers that do not know this is a map to them."""
+
+
+def _proven_parts(value: Any) -> Any:
+    """What a model will be made of again as it is; ``_Unsendable`` if it will not.
+
+    It is read here as it will be there. A map is validated; if that would change it (a strict field of a class that
+    travels as text, a validator that does not take what it has made, a private attribute), it says that it is not to
+    be. What was set past all validation may become what the hint of its field says.
+    """
+    kind = value.__class__
+    fields, private = _model_state(value)
+    parts = fields.get("root") if _is_root(value) else fields
+    if not private and _is_given_back(kind, fields, parts):
+        return parts
+    sent, validated = _PROOF.pack(value), None
+    with contextlib.suppress(Exception):  # of its validators
+        again = _validated(kind, _THOROUGH.unpack(sent))
+        validated = _PROOF.pack(again)
+        if validated == sent or again == value:
+            return parts
+    exact = {_KEPT: [private, sorted(value.model_fields_set)], **fields}
+    try:
+        again = _taken_as_it_is(kind, _THOROUGH.unpack(_AS_IT_IS.pack(exact)))
+    except Exception as misfit:  # noqa: BLE001 - of a class that checks itself, or has a __post_init__ that fails
+        if validated is not None and not private and _is_stable(kind, validated):
+            return parts
+        raise _unsendable_model(kind, str(misfit)) from None
+    found = _PROOF.pack(again)
+    if found == validated:
+        return parts
+    if found == sent or again == value:
+        return exact
+    changed = [name for name, one in fields.items() if _PROOF.pack(one) != _PROOF.pack(getattr(again, name, None))]
+    what = f"field {changed[0]!r}" if changed else "a private attribute"
+    raise _unsendable_model(kind, f"{what} would be read as something else")
+
+
+def _is_stable(kind: Any, validated: bytes) -> bool:
+    """Whether a model, as it is read, would be read so again."""
+    with contextlib.suppress(Exception):  # of its validators
+        return _PROOF.pack(_validated(kind, _THOROUGH.unpack(validated))) == validated
+    return False
+
+
+def _unsendable_model(kind: type, reason: str) -> _Unsendable:
+    return _Unsendable(f"is a {kind.__qualname__}, which cannot be sent: {' '.join(reason.split())}")
+
+
+def _is_given_back(kind: Any, fields: dict[str, Any], parts: Any) -> bool:
+    """Whether a model holds but plain values, and validation gives the same."""
+    if not _PLAIN_TYPES.issuperset(map(type, fields.values())):
+        return False
+    with contextlib.suppress(Exception):  # of its validators
+        found, private = _model_state(_validated(kind, {**parts} if parts is fields else parts))
+        same = found.keys() == fields.keys() and [*map(type, found.values())] == [*map(type, fields.values())]
+        return same and not private and found == fields
+    return False
+
+
+def _model_state(value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of a model with what it has beyond them, and those of its private attributes that can be sent.
+
+    The others, a lock or a client, are the class's own to make.
+    """
+    kind: Any = value.__class__
+    given = cast("dict[str, Any]", vars(value))
+    extra: dict[str, Any] = getattr(value, "__pydantic_extra__", None) or {}
+    if both := extra.keys() & kind.model_fields.keys():
+        raise _unsendable_model(kind, f"{min(both)!r} is a field, and there is another value of this name")
+    private: dict[str, Any] = getattr(value, "__pydantic_private__", None) or {}
+    fields: dict[str, Any] = {name: given[name] for name in kind.model_fields if name in given}
+    return {**fields, **extra}, {name: one for name, one in private.items() if _can(_MODELESS, one)}
+
+
+def _is_root(value: Any) -> bool:
+    return getattr(value, "__pydantic_root_model__", False) is True and "root" in vars(value)
 
 
 def _struct_parts(value: Any) -> Any:
@@ -510,14 +628,19 @@ def _parts_of(value: Any) -> list[tuple[str, object]]:
             return [(f".{name}", getattr(value, name)) for name in value.__struct_fields__]
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return [(f".{field.name}", getattr(value, field.name, None)) for field in dataclasses.fields(value)]
+        case _ if _is_model(value.__class__):
+            with contextlib.suppress(Exception):
+                return [(f".{name}", one) for name, one in _model_state(value)[0].items()]
+            return []
         case _:
             return []
 
 
 class _MarkedMap(dict[Any, Any]):
-    """A map that says of which class it was; to everybody else a dict."""
+    """A map that says of which class it was, or what a model held beside its fields; to everybody else a dict."""
 
-    mark: str
+    mark: str | None = None
+    kept: Any = None
 
 
 class _MarkedTuple(tuple[Any, ...]):  # noqa: SLOT001 - it needs a place for its mark
@@ -549,12 +672,13 @@ class _HashedMap(dict[Any, Any]):
     """A map that was a key or an item of a set: what it is to become has a hash, so it must have one until then."""
 
     mark: str | None = None
+    kept: Any = None
 
     def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride] - that is what it is for
         return hash(frozenset((key, _hashable(value)) for key, value in self.items()))
 
     def __eq__(self, other: object) -> bool:
-        differ = isinstance(other, _HashedMap) and other.mark != self.mark
+        differ = isinstance(other, _HashedMap) and (other.mark, other.kept) != (self.mark, self.kept)
         return not differ and dict.__eq__(self, other) is True
 
 
@@ -567,6 +691,7 @@ def _hashable(value: Any) -> Any:
             return tuple(map(_hashable, cast("list[Any]", value)))
         case dict():
             hashed = _HashedMap(cast("dict[Any, Any]", value))
+            hashed.kept = kept_of(cast("object", value))
             return _with_mark(hashed, mark_of(cast("object", value)))
         case set():
             return frozenset(cast("set[Any]", value))
@@ -685,7 +810,7 @@ class _ThoroughUnpacker(_Unpacker):
 
 
 class _Mark(str):
-    """The key under which a map has the name of its class."""
+    """The key under which a map has the name of its class, or, if it is empty, what a model held beside its fields."""
 
     __slots__ = ()
 
@@ -700,17 +825,28 @@ def mark_of(value: object) -> str | None:
     return getattr(value, "mark", None) if isinstance(value, _HAVE_MARKS) else None
 
 
+def kept_of(value: object) -> Any:
+    """What a model held beside its fields, if it is to be taken as it is."""
+    return value.kept if isinstance(value, _MarkedMap | _HashedMap) else None
+
+
 _HAVE_MARKS = (_MarkedMap, _HashedMap, *set(_MARKED_AS.values()))
 
 
 def _map_of(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    mark, found = None, dict[Any, Any]()
+    mark, kept, found = None, None, dict[Any, Any]()
     for key, value in pairs:
-        if type(key) is _Mark:
+        if type(key) is not _Mark:
+            found[_hashable(key)] = value
+        elif key:
             mark = str(key)
         else:
-            found[_hashable(key)] = value
-    return found if mark is None else _with_mark(_MarkedMap(found), mark)
+            kept = value
+    if mark is None and kept is None:
+        return found
+    marked = _MarkedMap(found)
+    marked.kept = kept
+    return _with_mark(marked, mark)
 
 
 _QUICK, _THOROUGH = _Unpacker(), _ThoroughUnpacker()
@@ -796,10 +932,7 @@ def _convert(kind: Any, value: Any) -> Any:
         parts = typing.get_args(kind)
         return _shape_items(value, parts[0]) if parts and inspect.isabstract(origin) else value
     if _is_model(kind):
-        try:
-            return kind.model_validate(value, by_alias=True, by_name=True)
-        except TypeError:  # pydantic before 2.11
-            return kind.model_validate(value)
+        return _validated(kind, value) if kept_of(value) is None else _taken_as_it_is(kind, value)
     if isinstance(value, _MarkedTuple) and issubclass(origin, list):
         return cast("Any", origin)(value)
     if issubclass(origin, PurePath | complex):
@@ -807,6 +940,48 @@ def _convert(kind: Any, value: Any) -> Any:
     if any(isinstance(value, base) and issubclass(origin, base) for base in _TRAVELS_AS):
         return _as_subclass(origin, value)
     raise ValueError(f"expected a {origin.__qualname__}, got {type(value).__qualname__}")
+
+
+def _validated(kind: Any, value: Any) -> Any:
+    """A model of what came as a map, under the names of its fields or their aliases."""
+    try:
+        return kind.model_validate(value, by_alias=True, by_name=True)
+    except TypeError:  # pydantic before 2.11
+        return kind.model_validate(value)
+
+
+def _taken_as_it_is(kind: Any, value: Any) -> Any:
+    """A model with the fields and private attributes it was sent with, each as its hint says, and not validated."""
+    private, *rest = kept_of(value)
+    fields = {name: _field_of_model(name, field, value) for name, field in kind.model_fields.items()}
+    fields_set = fields.keys() & rest[0] if rest else fields.keys()
+    others = {name: one for name, one in value.items() if name not in fields}
+    takes_others = kind.model_config.get("extra")
+    if others and takes_others == "forbid":
+        raise ValueError(f"it has no field {next(iter(others))!r}")
+    made = kind.__new__(kind)
+    state: dict[str, Any] = {"__dict__": {**fields}, "__pydantic_fields_set__": set(fields_set)}
+    state["__pydantic_extra__"] = others if takes_others == "allow" else None
+    made.__setstate__({**state, "__pydantic_private__": None})
+    if kind.__pydantic_post_init__:
+        made.model_post_init(None)
+    hints = hints_of(kind)
+    for name in kind.__private_attributes__.keys() & private:
+        made.__pydantic_private__[name] = _shape(private[name], hints.get(name, Any), f"attribute {name!r}")
+    made.__setstate__({**state, "__dict__": vars(made) | fields, "__pydantic_private__": made.__pydantic_private__})
+    return made
+
+
+def _field_of_model(name: str, field: Any, found: dict[str, Any]) -> Any:
+    if name in found:
+        if found[name] and "PydanticRecursiveRef(" in str(field.annotation):
+            raise ValueError(f"field {name!r} has the hint of a generic model in itself, which names no class")
+        return _shape(found[name], field.annotation, f"field {name!r}", _STRICT)
+    if field.is_required():
+        raise ValueError(f"field {name!r} is missing")
+    if getattr(field, "default_factory_takes_validated_data", False):
+        return field.default_factory(found)
+    return field.get_default(call_default_factory=True)
 
 
 def _map_hint(parts: tuple[Any, ...]) -> Any:
@@ -962,6 +1137,8 @@ def _is_known(hint: Any) -> bool:
 
 
 def _says_nothing(hint: Any) -> bool:
+    if isinstance(hint, type) and hasattr(hint, "__get_pydantic_core_schema__") and hint.__init__ is object.__init__:
+        return True  # nothing is an instance of it: it says what pydantic is to check, as EmailStr
     return _is_unpacked(hint) or (_has_hash(hint) and (typing.get_origin(hint) or hint) in _SAYS_NOTHING)
 
 
@@ -1028,7 +1205,7 @@ def _read_one_of(kinds: tuple[Any, ...], alike: frozenset[type], value: Any) -> 
         nearest.sort(key=lambda kind: not _has_names(kind, value, alike))
     if mark == class_name(dict):
         value = dict(value)
-    for modes in (_STRICT, _LENIENT):
+    for modes in (_STRICT, _LENIENT) if kept_of(value) is None else (_STRICT,):
         for kind in nearest:
             with contextlib.suppress(UsageError):
                 return _shape(value, kind, "the value", modes)

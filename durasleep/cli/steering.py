@@ -180,7 +180,9 @@ def _steer(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | None)
     if not first:
         view.note(f"There is nothing to {verb.name}.")
         return 0
-    if not _is_meant(verb, first, chosen.yes):  # asked here: in a running loop Ctrl-C would not end the question
+    if not _is_meant(
+        verb, first, looking, chosen.yes
+    ):  # asked here: in a running loop Ctrl-C would not end the question
         view.note("Nothing was done.")
         return EXIT_FAILED
     return asyncio.run(_steer_found(address.open_client(url, namespace), verb, first, looking))
@@ -215,7 +217,7 @@ async def _steer_these(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> in
         return await _steer_all(client, verb, ids)
 
 
-def _is_meant(verb: _Verb, found: Found, yes: bool) -> bool:
+def _is_meant(verb: _Verb, found: Found, looking: Search, yes: bool) -> bool:
     """Show what was found; on a terminal ask, elsewhere UsageError without --yes."""
     tables.executions(found[:PREVIEW_MAX], time.time_ns() // 1_000_000, on_stderr=True)
     more = len(found) - PREVIEW_MAX
@@ -223,7 +225,7 @@ def _is_meant(verb: _Verb, found: Found, yes: bool) -> bool:
         view.note(f"and {more} more")
     if yes:
         return True
-    others = "" if found.is_all else " and all others like them"
+    others = "" if looking.is_over else " and all others like them"
     what = f"{verb.name} {'this one' if len(found) == 1 else f'these {len(found)}'}{others}"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"nothing was done; to {what}, add --yes")

@@ -299,6 +299,223 @@ def test_a_model_travels_under_its_names_whatever_its_aliases() -> None:
     assert codec.decode(codec.encode(pair((1, 2)), "it"), pair) == pair((1, 2))
 
 
+class Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True, extra="forbid", frozen=True)
+    color: Color
+    path: PurePosixPath = PurePosixPath("a")
+    id: UUID = UUID(int=1)
+    day: date = date(2026, 1, 1)
+    seen: frozenset[Color] = frozenset({Color.RED})
+    pair: tuple[int, ...] = (1, 2)
+    frozen: Point | None = None
+
+
+class Secretive(pydantic.BaseModel):
+    shown: int
+    hidden: int = pydantic.Field(exclude=True, default=1)
+    needed: int = pydantic.Field(exclude=True)
+
+
+class Serialized(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    tags: set[str]
+
+    @pydantic.field_serializer("tags")
+    def joined(self, tags: set[str]) -> str:
+        return ",".join(tags)
+
+    @pydantic.model_serializer(mode="wrap")
+    def wrapped(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
+        return {"wrapped": handler(self)}
+
+    @pydantic.computed_field
+    @property
+    def count(self) -> int:
+        return len(self.tags)
+
+
+class Doubling(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True)
+    number: int
+    words: tuple[str, ...] = ()
+
+    @pydantic.field_validator("number")
+    @classmethod
+    def doubled(cls, number: int) -> int:
+        return number * 2
+
+    @pydantic.field_validator("words", mode="before")
+    @classmethod
+    def split(cls, words: str) -> list[str]:
+        return words.split(",")
+
+
+class Counting(pydantic.BaseModel):
+    a: int
+    _count: int = pydantic.PrivateAttr(default=0)
+    _seen: set[Color] = pydantic.PrivateAttr(default_factory=set[Color])
+    _lock: Any = pydantic.PrivateAttr(default_factory=threading.Lock)
+
+    def model_post_init(self, context: Any, /) -> None:  # noqa: ARG002 - its signature is given
+        self._count += 1
+        self.a += 1
+
+    def see(self, color: Color) -> Counting:
+        self._seen.add(color)
+        return self
+
+    @property
+    def state(self) -> tuple[int, int, set[Color], bool]:
+        return self.a, self._count, self._seen, self._lock.acquire(blocking=False)
+
+
+class Aliased(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+    a: int = pydantic.Field(alias="A")
+    b: int = pydantic.Field(validation_alias=pydantic.AliasPath("x", "y"))
+    color: Color = pydantic.Field(serialization_alias="zzz")
+
+
+class Open(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow", strict=True)
+    color: Color
+
+
+class CatModel(pydantic.BaseModel):
+    kind: Literal["cat"] = "cat"
+    color: Color = Color.RED
+
+
+class DogModel(pydantic.BaseModel):
+    kind: Literal["dog"] = "dog"
+    color: Color = Color.RED
+
+
+class Home(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True)
+    pet: Annotated[CatModel | DogModel, pydantic.Field(discriminator="kind")]
+    pets: list[Annotated[CatModel | DogModel, pydantic.Field(discriminator="kind")]]
+
+
+class Parcel(pydantic.BaseModel, Generic[T]):
+    model_config = pydantic.ConfigDict(strict=True)
+    item: T
+    inner: list[Parcel[T]] = []
+    named: dict[str, Doubling] = {}
+    when: pydantic.AwareDatetime | None = None
+
+
+class DoubledRoot(pydantic.RootModel[int]):
+    @pydantic.field_validator("root")
+    @classmethod
+    def doubled(cls, root: int) -> int:
+        return root * 2
+
+
+class OfRoots(pydantic.BaseModel):
+    root: DoubledRoot
+    color: pydantic.RootModel[Color]
+
+
+STRICT = Strict(color=Color.RED, frozen=Point(1, 2))
+DOUBLED = Doubling.model_validate({"number": 1, "words": "a,b"})
+COLOR_PARCEL = Parcel[Color](item=Color.RED, named={"a": DOUBLED}, when=datetime(2026, 1, 1, tzinfo=UTC))
+MODELS: list[tuple[Any, Any]] = [
+    (STRICT, Strict),
+    ([STRICT, None], list[Strict | None]),
+    (cast("Any", dict)([(STRICT, cast("Any", set)([DOUBLED]))]), dict[Strict, set[Doubling]]),
+    (Secretive(shown=1, hidden=2, needed=3), Secretive),
+    (Serialized(tags={"a", "b", "c"}), Serialized),
+    (DOUBLED, Doubling),
+    (DOUBLED, Doubling | dict[str, int]),
+    ({"number": 1}, Doubling | dict[str, int]),
+    ([DOUBLED, STRICT], list[Strict | Doubling]),
+    (Aliased.model_validate({"A": 1, "x": {"y": 2}, "color": Color.RED}), Aliased),
+    (Open.model_validate({"color": Color.RED, "more": [1], "self": "x"}), Open),
+    (Home(pet=DogModel(), pets=[CatModel(), DogModel()]), Home),
+    (DogModel(), CatModel | DogModel),
+    (COLOR_PARCEL, Parcel[Color]),
+    (Parcel[Strict](item=STRICT), Parcel[Strict]),
+    (DoubledRoot(2), DoubledRoot),
+    ({"a": DoubledRoot(2)}, dict[str, DoubledRoot]),
+    (OfRoots(root=DoubledRoot(2), color=pydantic.RootModel[Color](Color.RED)), OfRoots),
+]
+
+
+@pytest.mark.parametrize(("value", "hint"), MODELS)
+def test_a_model_is_read_as_it_was_whatever_its_class_does_with_what_it_is_given(value: Any, hint: Any) -> None:
+    def f(given: Any) -> Any: ...
+
+    f.__annotations__ = {"given": hint, "return": hint}
+    read = codec.decode_args(codec.encode_args([value], {}, "f", f), f, skip_first=False)[0][0]
+    for back in (read, codec.decode(codec.encode(value, "it", f), hint)):
+        assert back == value
+        assert type(back) is type(value)
+        passed_on = codec.decode(codec.encode(codec.decode(codec.encode(value, "it", f)), "it"), hint)
+        assert passed_on == value
+
+
+def test_a_model_keeps_its_private_attributes_and_makes_its_own_locks() -> None:
+    value = Counting(a=1).see(Color.RED)
+    assert value.state == (2, 1, {Color.RED}, True)
+    back = codec.decode(codec.encode(value, "it"), Counting)
+    assert back.state == (2, 1, {Color.RED}, True)
+    assert "_seen" not in codec.decode(codec.encode(value, "it"))
+    assert back.model_fields_set == {"a"}
+    forged = codec.decode(codec.encode({"a": 1, "_count": 7}, "it"), Counting)
+    assert forged.state == (2, 1, set(), True)
+
+
+def test_a_model_that_could_not_be_read_is_refused_by_the_names_of_it_and_its_field() -> None:
+    wrong = Strict.model_construct(color="blue")
+    short = Strict.model_construct()
+    for value, said in (
+        (wrong, "Strict, which cannot be sent: field 'color' does not fit Color"),
+        (short, "Strict, which cannot be sent: field 'color' is missing"),
+        ({"a": [Parcel[Any](item=socket.socket)]}, r"\['a'\]\[0\].item is a type, which cannot be sent"),
+        (Parcel[Color](item=Color.RED, inner=[Parcel[Color](item=Color.RED)]), "is a .*Parcel.*: field 'inner' has"),
+        (Parcel[Any](item=[wrong]), r"item\[0\] is a Strict, which cannot be sent: field 'color'"),
+    ):
+        with pytest.raises(NotSerializable, match=said):
+            codec.encode(value, "it")
+
+
+def test_what_was_set_past_the_validation_of_a_model_becomes_what_its_field_says() -> None:
+    made: Any = pydantic.create_model("Made", tags=(set[str], ["a"]), wait=(timedelta, 5), price=(Decimal, 0.5))
+    assert codec.decode(codec.encode(made(), "it"), made) == made(tags={"a"}, wait=timedelta(seconds=5), price="0.5")
+
+
+def test_a_model_taken_as_it_is_fits_what_its_class_has_become_or_is_refused() -> None:
+    payload = codec.encode(DOUBLED, "it")
+    config = pydantic.ConfigDict(extra="forbid")
+    shorter = pydantic.create_model("Shorter", number=(int, ...))
+    longer: Any = pydantic.create_model("Longer", number=(int, ...), note=(str, "none"), time=(list[int], []))
+    assert codec.decode(payload, shorter) == shorter(number=2)
+    assert codec.decode(payload, longer) == longer(number=2)
+    for hint, said in (
+        (pydantic.create_model("Missing", number=(int, ...), needed=(int, ...)), "field 'needed' is missing"),
+        (pydantic.create_model("Other", number=(date, ...)), "field 'number' does not fit date"),
+        (pydantic.create_model("Forbids", number=(int, ...), __config__=config), "it has no field 'words'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            codec.decode(payload, hint)
+
+
+def test_models_written_before_are_read() -> None:
+    assert codec.decode(pack({"color": "red", "more": 1}), CatModel) == CatModel()
+    assert codec.decode(pack({"number": 1, "words": "a,b"}), Doubling) == DOUBLED
+    marked = {msgpack.ExtType(12, b"somewhere.CatModel"): None, "kind": "cat", "color": "red"}
+    assert codec.decode(pack(marked), CatModel) == CatModel()
+
+
+@pytest.mark.parametrize("kept", [1, None, [], [1], {}, [[]], [{}, 1], [{"_count": "x"}], [{"_other": 1}, ["b"]]])
+def test_what_a_model_is_said_to_hold_may_be_anything(kept: object) -> None:
+    payload = pack({msgpack.ExtType(12, b""): kept, "a": 1})
+    with contextlib.suppress(UsageError):
+        assert codec.decode(payload, Counting).a in (1, 2)
+    assert codec.decode(payload) == {"a": 1}
+
+
 def test_models_dataclasses_and_their_unions_travel_in_one_another() -> None:
     model: Any = pydantic.create_model(
         "Model", id=(UUID, ...), line=(Line, ...), raw=(bytes, ...), tags=(set[Color], ...)
