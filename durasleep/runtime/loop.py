@@ -176,6 +176,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     halted: str | None = None
     fatal: BaseException | None = None
     """The SystemExit or KeyboardInterrupt that user code raised."""
+    _on_error: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
     _prune_at = 64
     _generators: dict[int, tuple[weakref.ref[AsyncGenerator[Any, Any]], Lineage]] | None = None
     _outer: tuple[asyncio.AbstractEventLoop | None, Any] | None = None
@@ -321,6 +322,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.ready.clear()
         self._tasks.clear()
         self._generators = None
+        self._on_error = None
         self.root = None
         self.timers = None
 
@@ -422,20 +424,18 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 "nothing was changed"
             )
 
-    def get_exception_handler(self) -> None:
-        """There is none: what goes wrong unseen is logged."""
+    def get_exception_handler(self) -> Any:
+        return self._on_error
 
     def set_exception_handler(self, handler: Any) -> None:
-        """None alone is taken.
+        """``handler(loop, context)`` hears of errors in callbacks, and of what is told by ``call_exception_handler``.
 
-        Of a task that failed while nobody awaited it, it depends on the garbage collector when that shows: another run
-        over the same journal would call a handler elsewhere, or not at all.
+        Of tasks and futures that failed while nobody awaited them the log hears alone: it depends on the garbage
+        collector when that shows, and another run over the same journal would hear of it elsewhere.
         """
-        if handler is not None:
-            raise NotDurable(
-                "of errors in a workflow that nobody awaits the log alone hears: not every run would call a handler in "
-                "the same place, so loop.set_exception_handler() takes None alone, and nothing was changed"
-            )
+        if handler is not None and not callable(handler):
+            raise TypeError(f"a callable object or None is expected, got {handler!r}")
+        self._on_error = handler
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
         """Log it, unless that was done in an earlier run over the same journal."""
@@ -444,8 +444,18 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             _log.error("in a workflow: %s", context.get("message"), exc_info=error)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """The same; it may come from the garbage collector, on any thread."""
-        self.default_exception_handler(context)
+        # May come from the garbage collector, on any thread, and is only logged then, see `set_exception_handler`.
+        handler = self._on_error
+        is_collected = "task" in context or "future" in context
+        if handler is None or is_collected or self.detaching or not self.is_running():
+            self.default_exception_handler(context)
+            return
+        try:
+            handler(self, context)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - as asyncio does
+            self.default_exception_handler({"message": "error in an exception handler", "exception": error})
 
     def call_soon_threadsafe(
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None

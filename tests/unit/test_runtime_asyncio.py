@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from durasleep.errors import NotDurable
 from durasleep.model import Kind, Number, State
 from durasleep.runtime.context import Context
 from durasleep.runtime.replay import Halted, Rejected
@@ -628,29 +627,33 @@ def test_a_task_factory_is_refused() -> None:
     assert "takes None alone" in value_of(World(making).play())[1]
 
 
-def test_an_exception_handler_is_refused_and_the_log_hears_what_nobody_awaits(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_an_exception_handler_hears_of_the_same_errors_in_every_run(caplog: pytest.LogCaptureFixture) -> None:
     async def failing() -> None:
         raise ValueError("in a task")
 
     async def handling(ctx: Context) -> list[Any]:
         loop = asyncio.get_running_loop()
         heard: list[Any] = []
-        loop.set_exception_handler(None)
-        try:
-            loop.set_exception_handler(lambda _loop, context: heard.append(context))
-        except NotDurable as error:
-            heard.append("takes None alone" in str(error))
+
+        def hear(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            heard.append(context.get("exception", context["message"]))
+            if len(heard) == 2:
+                raise LookupError("in the handler")
+
+        loop.set_exception_handler(hear)
+        assert loop.get_exception_handler() is hear
         loop.call_soon(int, "x")
         asyncio.ensure_future(failing())  # noqa: RUF006 - nobody awaits it
         await ctx.sleep(1)
         loop.call_exception_handler({"message": "said"})
-        return heard
+        await ctx.sleep(1)
+        loop.set_exception_handler(None)
+        loop.call_exception_handler({"message": "said at last"})
+        return [str(one) for one in heard]
 
-    assert play(handling) == [True]
-    assert "invalid literal for int() with base 10: 'x'" in caplog.text
-    assert "in a workflow: said" in caplog.text
+    assert play(handling) == ["invalid literal for int() with base 10: 'x'", "said"]
+    assert "LookupError: in the handler" in caplog.text
+    assert "said at last" in caplog.text
     assert "ValueError: in a task" in caplog.text
 
 
