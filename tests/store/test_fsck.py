@@ -75,6 +75,14 @@ async def add_waiter(driver: Driver) -> None:
     await driver.redis.hset(promise, F["waiters"], waiters + b"p1 gone~7\n")
 
 
+async def add_clients(driver: Driver) -> None:
+    """As of clients that were killed: nothing keeps their inboxes alive."""
+    for number in range(60):
+        await driver.create("sleeper", inbox=f"dead{number}")
+    for key in await driver.redis.keys(driver.keys.inbox("dead*")):
+        await driver.redis.delete(key)
+
+
 BREAKS: dict[str, tuple[str, str, Break]] = {
     "a lost stream entry": ("unqueued", "queued", lambda d: d.redis.xtrim(d.keys.queue("workers"), maxlen=0)),
     "an entry delivered to nobody": (
@@ -108,6 +116,7 @@ BREAKS: dict[str, tuple[str, str, Break]] = {
     "a result kept for ever": ("kept", "done", lambda d: d.redis.persist(d.keys.promise("done"))),
     "a worker of long ago": ("stale", "gone/00000000", lambda d: d.redis.zadd(d.keys.workers, {"gone/00000000": 1})),
     "a waiter that does not wait": ("waiter", "named", add_waiter),
+    "clients that were killed": ("client", "sleeper", add_clients),
     "a list of those who wait for nobody": (
         "waiters",
         "nobody",

@@ -229,9 +229,10 @@ local function check_settled(record)
   end)
 end
 
--- Executions that are said to wait for it, and do not any more: whoever gives up is struck. Of a set some are looked at.
+-- Those that are said to wait for it, and do not any more: executions, of which who gives up is struck, and clients that
+-- were killed while they waited. Of a set some are looked at.
 local function check_waiters(record)
-  local gone = {}
+  local gone, clients = {}, {}
   if record.waiters == MANY then
     gone = some_gone(waiters_prefix .. record.id, SAMPLE_WHEN_FULL)
   else
@@ -240,12 +241,20 @@ local function check_waiters(record)
     end
   end
   for _, waiter in ipairs(gone) do
+    if string.sub(waiter, 1, 1) == 'i' then clients[#clients + 1] = waiter end
     local owner = owner_of(string.match(waiter, '^p%d+ (.*)$') or '')
     if owner and not is_closing(owner) and redis.call('EXISTS', run_prefix .. owner) == 0 then
       found('waiter', record.id, 'is said to be waited for by ' .. owner .. ', which does not wait', function()
         strike(record.id, waiter)
       end)
     end
+  end
+  if #clients > 0 then
+    found('client', record.id, 'is waited for by ' .. #clients .. ' that were clients and are gone', function()
+      for _, waiter in ipairs(clients) do
+        strike(record.id, waiter)
+      end
+    end)
   end
 end
 
