@@ -213,7 +213,9 @@ def sync_generator() -> Any:
 
 
 @pytest.mark.parametrize(
-    "wrong", [no_generator, sync_generator, contextmanager(sync_generator), of_something, "text"], ids=str
+    "wrong",
+    [no_generator, sync_generator, contextmanager(sync_generator), of_something, "text"],
+    ids=["none", "sync", "a sync manager", "of something", "text"],
 )
 def test_what_cannot_be_a_lifespan_is_refused(app: Durasleep, wrong: Any) -> None:
     with pytest.raises(DefinitionError, match="lifespan"):

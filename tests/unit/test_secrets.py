@@ -97,7 +97,7 @@ def test_a_url_without_a_password_is_shown_as_it_is(url: str) -> None:
         "redis://host/0?password=secret&client_name=a@b",
         redis.Redis(host="host", username="me", password="secret"),
     ],
-    ids=str,
+    ids=["a url", "a socket", "sentinels", "a query", "a client"],
 )
 def test_a_connector_can_be_shown(source: str | redis.Redis) -> None:
     connector = Connector.of(source)
