@@ -502,6 +502,9 @@ class _Stopping:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._told_at: float | None = None
+        self._ends_at = 0.0
+        self._in_loop: threading.Timer | None = None
+        self._code = 0
         self.times = 0
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -520,18 +523,34 @@ class _Stopping:
         for number in STOP_SIGNALS:
             signal.signal(number, tell)
 
-    def end_in_time(self, error: BaseException | None) -> None:
-        """In the loop, when the worker has left, or has failed."""
+    def end_loop_in_time(self, error: BaseException | None) -> None:
+        """The worker has left, or has failed: what goes on in its loop has so much time."""
         now = time.monotonic()
         grace_left_s = self._worker.grace_s - (now - (self._told_at or now))
+        limit_s = max(grace_left_s - CLEAN_UP_S, CLEAN_UP_S)
+        self._ends_at = now + limit_s
+        self._code = 0 if error is None else 1
         left = asyncio.all_tasks() - {asyncio.current_task()}
-        _later(max(grace_left_s - CLEAN_UP_S, CLEAN_UP_S), partial(self._end_without, left, error))
+        self._in_loop = _later(limit_s, partial(self._end_without, left, error))
+
+    def end_threads_in_time(self) -> None:
+        """The loop has ended: what goes on in threads once the main one has ended has the rest of that time."""
+        if self._in_loop is None:
+            return
+        self._in_loop.cancel()
+        if _threads_left():
+            threading.Thread(target=self._watch_end, name="durasleep-end", daemon=True).start()
+
+    def _watch_end(self) -> None:
+        threading.main_thread().join()  # from then on Python waits for the others
+        time.sleep(max(self._ends_at - time.monotonic(), CLEAN_UP_S))
+        self._end_without(())
 
     def _end(self) -> None:
         logger.warning("worker %s ends by force: what it had in hand is taken over by others", self._worker.name)
         _leave(1)
 
-    def _end_without(self, left: Iterable[asyncio.Task[Any]], error: BaseException | None) -> None:
+    def _end_without(self, left: Iterable[asyncio.Task[Any]], error: BaseException | None = None) -> None:
         if error is not None:
             logger.error("worker %s: %s", self._worker.name, error)
         what = [f"the task {task.get_name()} at {position_of(task)}" for task in left if not task.done()]
@@ -542,7 +561,7 @@ class _Stopping:
             self._worker.name,
             ", ".join([*what[:LEFT_NAMED_MAX], *more]) or "it does not end by itself",
         )
-        _leave(0 if error is None else 1)
+        _leave(self._code)
 
 
 def run_worker(worker: Worker) -> None:
@@ -561,27 +580,31 @@ def run_worker(worker: Worker) -> None:
             logger.error("%s", error)
             _leave(EXIT_RESTART)
         except BaseException as error:
-            stopping.end_in_time(error)
+            stopping.end_loop_in_time(error)
             raise
         if stopping.times > 1:
             _leave(0)  # what user code has left in threads or tasks of its own is not waited for
-        stopping.end_in_time(None)
+        stopping.end_loop_in_time(None)
 
     _SignalsAtFork()
 
     # Collecting garbage took a sixth of a busy worker's time: what is loaded by now stays for good.
     gc.freeze()
     gc.set_threshold(GC_YOUNG_MAX)
-    asyncio.run(serve())
+    try:
+        asyncio.run(serve())
+    finally:
+        stopping.end_threads_in_time()
     if worker.in_threads:  # Python would wait for threads that nothing can stop
         _leave(0)
 
 
-def _later(delay_s: float, call: Callable[[], None]) -> None:
+def _later(delay_s: float, call: Callable[[], None]) -> threading.Timer:
     """Call it from another thread, unless the process has ended by then."""
     timer = threading.Timer(delay_s, call)
     timer.daemon = True
     timer.start()
+    return timer
 
 
 def _threads_left() -> list[str]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+import redis
 
 from durasleep.app import EXIT_RESTART
+from durasleep.store.keys import meta_key
 from tests.cli.terminal import Terminal, wait_for
 from tests.servers import MakeServer
 
@@ -202,3 +205,41 @@ def test_one_that_asks_for_a_new_start_gets_it(here: Terminal, tmp_path: Path) -
         assert int(here.run("rpc", "where", "where").out) in {child.pid for child in children_of(process)}
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+
+
+OUTLIVING = """
+import sys, threading, time
+from durasleep import Durasleep, DurasleepError, Settings
+from durasleep.app import CLEAN_UP_S, run_worker
+
+threading.Thread(target=sys.stdin.read).start()
+app = Durasleep(sys.argv[1], settings=Settings(grace_s=0.1))
+try:
+    run_worker(app.worker())
+except DurasleepError as error:
+    print(type(error).__name__)
+time.sleep(2 * CLEAN_UP_S)  # of its own, which is none of the worker's
+print("still here")
+"""
+
+
+def test_a_program_goes_on_whose_worker_could_not_serve(here: Terminal, make_server: MakeServer) -> None:
+    """It is not taken for one that does not end: only once its main thread has ended, others have so much time."""
+    server = make_server(persist=False)
+    with redis.Redis.from_url(server.url) as client:
+        client.hset(meta_key("durasleep"), mapping={"schema": "99", "partitions": "1"})
+    (here.directory / "outliving.py").write_text(OUTLIVING)
+    with subprocess.Popen(
+        [sys.executable, "outliving.py", server.url],
+        cwd=here.directory,
+        env=here.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.wait(20) == 1
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read() == "SchemaMismatch\nstill here\n"
+        assert "left behind: the thread" in process.stderr.read()

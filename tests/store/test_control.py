@@ -9,6 +9,7 @@ from durasleep.model import CANCEL, Due, Kind, Number, Outcome, Place, PromiseId
 from durasleep.store import calls
 from durasleep.store.commands import Lease
 from durasleep.store.keys import LIMIT, F
+from tests.service.workers import eventually
 from tests.store.driver import FAR, OTHER, PAST, Driver, child
 
 
@@ -348,7 +349,11 @@ async def test_the_family_of_a_life_that_is_over_goes_and_the_next_one_has_its_o
     await driver.commit(anew, Outcome.SUSPEND, child("1"))
     await driver.fire_all()
     assert (await driver.head("a~1")).birth == (await driver.head("a")).birth
-    assert [await driver.store.load(PromiseId(f"a~{n}")) for n in (2, count - 1)] == [None, None]
+
+    async def are_gone() -> bool:  # they are kept for another millisecond
+        return [await driver.store.load(PromiseId(f"a~{n}")) for n in (2, count - 1)] == [None, None]
+
+    await eventually(are_gone, "the old family to be gone")
     assert (await driver.head("shared")).state is State.PENDING
     await driver.commit(await driver.take(), Outcome.RESOLVE, payload=b"new")
     assert (await driver.entry("a", "1")).payload == b"new"
