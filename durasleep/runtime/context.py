@@ -12,6 +12,7 @@ import logging
 import random
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import FrameType, UnionType
@@ -241,6 +242,11 @@ class Context:
         """What ``on_cancel`` has asked for, if the workflow was canceled and does not go on."""
         errors: list[Exception] = []
         is_undone = self._loop.canceled and self._loop.continued is None
+        if is_undone and self._cleanups:
+            # A cancel may still have to be raised at the next await: a TaskGroup that fails while it is canceled leaves
+            # one behind since Python 3.13.
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
         while is_undone and self._cleanups:
             fn, args, kwargs = self._cleanups.pop()
             try:

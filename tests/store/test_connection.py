@@ -139,6 +139,8 @@ def greet_sync(connection: Any) -> None:
 async def test_what_an_application_does_as_it_connects_is_done_for_our_connections_of_both_kinds(
     real_server: Server, make_server: MakeServer, namespace: str, how: str, is_async: bool
 ) -> None:
+    if how == "a provider" and is_async and not hasattr(CredentialProvider, "get_credentials_async"):
+        pytest.skip("this release of redis-py asks every provider alike")
     own, names = make_server(), redis.asyncio if is_async else redis
     with redis.Redis.from_url(own.url) as admin:
         admin.config_set("requirepass", SECRET)

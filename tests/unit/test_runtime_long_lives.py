@@ -133,6 +133,16 @@ async def _failing_in_a_group(ctx: Context) -> None:
         group.create_task(_calling_it_something_else(ctx))
 
 
+async def _failing_canceled_again(ctx: Context) -> None:
+    try:
+        await ctx.sleep(60)
+    finally:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        raise ValueError("while another cancel is due")
+
+
 async def _failing_in_a_gather(ctx: Context) -> None:
     await asyncio.gather(_failing_at_the_end(ctx), ctx.sleep(60))
 
@@ -183,6 +193,7 @@ async def _wrapped_by_a_timeout(ctx: Context) -> None:
         (_failing_at_the_end, "RuntimeError"),
         (_calling_it_something_else, "KeyError"),
         (_failing_in_a_group, "ExceptionGroup"),
+        (_failing_canceled_again, "ValueError"),
         (_failing_in_a_gather, "canceled"),
         (_failing_long_after, "ValueError"),
         (_leaving, "SystemExit"),
