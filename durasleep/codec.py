@@ -389,7 +389,9 @@ class _MarkingWriter(_Writer):
         return super().extend(depth, value)
 
     def _with_mark(self, depth: int, value: Any, mark: str) -> Any:
-        parts: Any = [*value] if isinstance(value, tuple) else super().extend(depth, value)
+        # The value of a member of an enum may be of a class that is named, too: it is the member that has the name.
+        extend = _PLAIN.extend if isinstance(value, Enum) else super().extend
+        parts: Any = [*value] if isinstance(value, tuple) else extend(depth, value)
         if isinstance(parts, dict):
             found = cast("dict[Any, object]", parts)
             beside = {_KEPT: found.pop(_KEPT)} if _KEPT in found else {}
@@ -420,7 +422,7 @@ class _MapMarkingWriter(_MarkingWriter):
     def _is_plain(self, value: Any) -> bool:
         """Of a dict itself, which the packer never asks about, it is a model or a member of an enum."""
         kind = value.__class__
-        is_map = issubclass(kind, dict) and kind not in (dict, _MarkedMap)
+        is_map = issubclass(kind, dict) and kind not in (dict, _MarkedMap, _HashedMap)
         return is_map and self._marked.isdisjoint(kind.__mro__)
 
 
@@ -688,15 +690,20 @@ def _hashable(value: Any) -> Any:
         case _ if _has_hash(value):
             return value
         case list() | tuple():
-            return tuple(map(_hashable, cast("list[Any]", value)))
+            return _marked_alike(tuple(map(_hashable, cast("list[Any]", value))), cast("object", value))
         case dict():
             hashed = _HashedMap(cast("dict[Any, Any]", value))
             hashed.kept = kept_of(cast("object", value))
             return _with_mark(hashed, mark_of(cast("object", value)))
         case set():
-            return frozenset(cast("set[Any]", value))
+            return _marked_alike(frozenset(cast("set[Any]", value)), cast("object", value))
         case _:
             return value
+
+
+def _marked_alike(made: Any, value: object) -> Any:
+    mark = mark_of(value)
+    return made if mark is None else _with_mark(_MARKED_AS[type(made)](made), mark)
 
 
 def _has_hash(value: Any) -> bool:
@@ -1214,19 +1221,33 @@ def _read_one_of(kinds: tuple[Any, ...], alike: frozenset[type], value: Any) -> 
 
 def _read_literal(meant: tuple[Any, ...], value: Any) -> Any:
     """The one of these that travels as this value."""
-    mark, sent = mark_of(value), _sent_as(value)
+    mark, sent = mark_of(value), _data_in(value)
     is_far: Callable[[Any], bool] = lambda one: type(one) is not type(value)  # noqa: E731 - the other is one, too
     for one in sorted(meant, key=is_far if mark is None else lambda one: not _is_named(type(one), mark)):
-        if _PLAIN.pack(one) in sent:
+        if _data_of(one) == sent:
             return one
     raise ValueError(f"it is none of {', '.join(map(repr, meant))}")
 
 
-def _sent_as(value: Any) -> set[bytes]:
-    """The bytes a value may have come from, without the name of its class."""
-    if isinstance(value, _MarkedTuple):
-        return {_PLAIN.pack(tuple(value)), _PLAIN.pack(list(value))}
-    return {_PLAIN.pack(dict(cast("dict[Any, Any]", value)) if isinstance(value, _MarkedMap) else value)}
+def _data_of(value: object) -> object:
+    """What travels of a value, to be compared with what has come."""
+    return _data_in(_unpack(_PLAIN.pack(value)))
+
+
+def _data_in(value: Any) -> object:
+    """What has come, to be compared: without names of classes, and alike whether it was a key, as which a list becomes
+    a tuple.
+    """
+    match value:
+        case dict():
+            items = cast("dict[Any, Any]", value).items()
+            return dict, frozenset((_data_in(key), _data_in(one)) for key, one in items)
+        case list() | tuple():
+            return list, tuple(map(_data_in, cast("list[Any]", value)))
+        case set() | frozenset():
+            return set, frozenset(map(_data_in, cast("set[Any]", value)))
+        case _:
+            return _PLAIN.pack(value)
 
 
 def _is_named(kind: Any, name: str) -> bool:
@@ -1352,9 +1373,9 @@ def _read_member(kind: Any, value: Any) -> Any:
     try:
         return kind(value)
     except ValueError:
-        sent = _sent_as(value)
+        sent = _data_in(value)
         for member in kind:
-            if _PLAIN.pack(member) in sent:
+            if _data_of(member) == sent:
                 return member
         raise
 

@@ -1212,6 +1212,15 @@ class Stages(enum.Enum):
     LAST = Frozen(2)
 
 
+class Routes(enum.Enum):
+    SHORT = [Frozen(1)]  # noqa: RUF012 - a value, as any
+    LONG = [Frozen(1), {"via": (Frozen(2), [Frozen(3)])}]  # noqa: RUF012
+
+
+class Spots(enum.Enum):
+    HERE = Point(1, 2)
+
+
 @dataclass(frozen=True)
 class Nest:
     inner: Frozen
@@ -1318,6 +1327,8 @@ HINTS: list[tuple[Any, Any]] = [
     ({NOON: 1, NOON + timedelta(1): 2}, dict[datetime, int]),
     ({PurePosixPath("/a"): 1}, dict[PurePosixPath, int]),
     ({Stages.LAST: Stages.FIRST}, dict[Stages, Stages]),
+    ({(Stages.LAST, Twin(1))}, set[tuple[Stages, Frozen | Twin]]),
+    ({(Routes.LONG, Twin(1)): Routes.SHORT}, dict[tuple[Routes, Frozen | Twin], Routes]),
     ({Frozen(1), Twin(1)}, set[Frozen | Twin]),
     # classes derived from what is sent
     (Tags(["a"]), Tags),
@@ -1426,6 +1437,10 @@ HINTS: list[tuple[Any, Any]] = [
     (Odd.LIST, list[int] | Odd),
     (Odd.MAP, dict[str, int] | Odd),
     (Stages.FIRST, Frozen | Stages),
+    (Stages.FIRST, Frozen | Stages | Twin),
+    ({Routes.SHORT: (Twin(1),)}, dict[Routes | tuple[Frozen | Twin, ...], tuple[Frozen | Twin, ...] | Routes]),
+    ([Spots.HERE, Point(1, 2), Place(1, 2)], list[Spots | Point | Place]),
+    ({Spots.HERE: Point(1, 2)}, dict[Point | Spots | Place, Point | Place]),
     (Frozen(1), Stages | Frozen),
     (Level.HIGH, float | Level),
     ({"a": 1}, Frozen | dict[str, int]),
@@ -1589,6 +1604,20 @@ def _is_hashable(value: object) -> bool:
     except TypeError:
         return False
     return True
+
+
+@pytest.mark.parametrize("inner", [list, set, dict])
+def test_what_came_without_a_hint_is_sent_on_as_what_it_was(inner: type) -> None:
+    items = (Frozen(1), Twin(1))
+    item: Any = tuple[Frozen | Twin | dict[str, int], ...]
+    value: Any = {items: 1} if inner is dict else inner([items])
+    hint: Any = {list: list[item], set: set[item], dict: dict[item, int]}[inner]
+
+    def function() -> Any: ...
+
+    function.__annotations__ = {"return": hint}
+    unread = codec.decode(codec.encode(value, "it", function))
+    assert codec.decode(codec.encode(unread, "it", function), hint) == value
 
 
 @given(st.data())
