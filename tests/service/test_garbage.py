@@ -152,7 +152,8 @@ async def test_a_journal_that_is_far_too_large_is_not_loaded_to_its_end(
     async with serving(app):
         await eventually(lambda: "huge" in _halted(client, keys), "it to be put aside")
         await _goes_on(app, effects)
-    assert sum(replies) < 45_000_000
+    # What may be loaded, and the least that HSCAN gives, which in Valkey is a bucket of several entries.
+    assert sum(replies) < keys.journal_bytes_max + 17_000_000
 
 
 def watch_replies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
