@@ -21,7 +21,7 @@ from durasleep.store.keys import DEFAULT, KEY_NAMES, KIND, LIMIT, PLACE, STATE, 
 
 NAMES = (
     *("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule", "load", "check"),
-    *("join", "take"),
+    "join",
 )
 
 _INCLUDE = re.compile(r"^ *-- @include (\w+)\n", re.MULTILINE)

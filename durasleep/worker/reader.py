@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from durasleep.errors import StoreError, StoreUnavailable
 from durasleep.model import PromiseId
 from durasleep.settings import Settings
-from durasleep.store import commands, script
-from durasleep.store.batch import ask_once, is_unknown_script
+from durasleep.store import commands
+from durasleep.store.batch import ask_once
 from durasleep.store.clock import monotonic_us
-from durasleep.store.commands import Lease, key_list, pairs, to_text
-from durasleep.store.connection import Link, Reply, refusal
+from durasleep.store.commands import Lease
+from durasleep.store.connection import Link, refusal
 from durasleep.store.keys import Keyspace
 from durasleep.store.portion import Portion
 from durasleep.store.reads import value_of
-from durasleep.store.script import Value
 
 logger = logging.getLogger("durasleep")
 
@@ -30,7 +28,8 @@ BROKEN_EPOCH = -1  # of an entry that is not one of ours: nothing can have this 
 class Reader:
     """Reads as one consumer of the group, from the group's stream and from the worker's own.
 
-    COUNT of XREADGROUP holds for each stream: where both may have more, a script asks for what there is room for.
+    COUNT of XREADGROUP holds for each stream: where both may have more, each is asked for a share of what there is room
+    for.
     """
 
     def __init__(self, link: Link, keys: Keyspace, *, group: str, consumer: str, settings: Settings) -> None:
@@ -83,69 +82,49 @@ class Reader:
         return leases
 
     async def _take(self, free: int) -> list[Lease]:
-        """What is there now: half of it at most for this worker alone, all else of the group's stream."""
+        """What is there now: of the group's stream, and every other time half of it for this worker alone."""
         free = min(free, self._portion.now)
-        shares = [(self._own, max(1, free // 2)), (self._group, free)]
-        if free == 1:
-            self._is_own_turn = not self._is_own_turn
-            shares = shares if self._is_own_turn else shares[::-1]
-        lua = script.load("take", self._keys.movable_clock)
-        head = lua.head(consumer=self._consumer, group=self._group, free=str(free))
-        asked = [value for queue, share in shares for value in (queue, str(share))]
-        command = script.evalsha(lua, key_list(self._keys), [*head, *asked])
-        found = await self._ask(command, free)
-        if is_unknown_script(found):
-            found = await self._ask(script.as_eval(lua, command), free)
-        rows: list[Any] = found or []
-        leases = [
-            _lease(to_text(queue), entry, fields, is_new=True)
-            for queue, entries in pairs(rows)
-            for entry, fields in entries
-        ]
-        self._has_backlog = len(leases) == free
-        return leases
+        self._is_own_turn = not self._is_own_turn
+        own = max(1, free // 2) if self._is_own_turn else 0
+        shares = zip((free - own, own), self._queues, strict=True)
+        return await self._ask(*[(count, (stream,)) for count, stream in shares if count])
 
     async def _read(self, count: int, *, start: bytes = b">", block_s: float = 0.0) -> list[Lease]:
         """So many of each stream."""
-        count = min(count, self._portion.now)
-        block = [b"BLOCK", b"%d" % (block_s * 1000)] if block_s else []
-        found = await self._ask(
-            [
-                b"XREADGROUP",
-                b"GROUP",
-                self._group.encode(),
-                self._consumer.encode(),
-                b"COUNT",
-                b"%d" % count,
-                *block,
-                b"STREAMS",
-                *self._queues,
-                *([start] * len(self._queues)),
-            ],
-            count,
-            block_s,
-        )
-        is_new = start == b">"
-        rows: list[Any] = found or []
-        self._has_backlog = is_new and any(len(entries) >= count for _, entries in rows)
-        return [
-            _lease(self._queues[stream], entry, fields, is_new) for stream, entries in rows for entry, fields in entries
-        ]
+        return await self._ask((min(count, self._portion.now), tuple(self._queues)), start=start, block_s=block_s)
 
-    async def _ask(self, command: Sequence[Value], count: int, block_s: float = 0.0) -> Reply:
-        """Ask for so many; fewer next time, if the connection was lost over it."""
+    async def _ask(
+        self, *shares: tuple[int, tuple[bytes, ...]], start: bytes = b">", block_s: float = 0.0
+    ) -> list[Lease]:
+        """Ask for so many of each of some streams; for fewer next time, if the connection was lost over it."""
+        block = [b"BLOCK", b"%d" % (block_s * 1000)] if block_s else []
+        reading = [b"XREADGROUP", b"GROUP", self._group.encode(), self._consumer.encode(), *block, b"COUNT"]
         self._asked_us, self._is_asking = monotonic_us(), True
         try:
-            [found] = await self._link.exchange([command], block_s=block_s)
+            answers = await self._link.exchange(
+                [
+                    [*reading, b"%d" % count, b"STREAMS", *streams, *([start] * len(streams))]
+                    for count, streams in shares
+                ],
+                block_s=block_s,
+            )
         except StoreUnavailable:
-            self._portion.halve(count)
+            self._portion.halve(sum([count for count, _ in shares]))
             raise
-        if isinstance(found, Exception) and not is_unknown_script(found):
-            await self._link.close()  # the next read joins anew: most likely the stream or the group is gone
-            raise refusal(found) or StoreError(f"the stream is gone or not served now: {found}")
+        for answer in answers:
+            if isinstance(answer, Exception):
+                await self._link.close()  # the next read joins anew: most likely the stream or the group is gone
+                raise refusal(answer) or StoreError(f"the stream is gone or not served now: {answer}")
         self._portion.grow()
         self._is_asking = False  # what fails is asked for again, before anything else
-        return found
+        is_new, leases = start == b">", list[Lease]()
+        self._has_backlog = False
+        for (count, _), answer in zip(shares, answers, strict=True):
+            for stream, entries in answer or ():
+                self._has_backlog = self._has_backlog or (is_new and len(entries) >= count)
+                queue = self._queues[stream]
+                leases += [_lease(queue, entry, fields, is_new) for entry, fields in entries]
+        return leases
 
 
 def _lease(queue: str, entry: bytes, fields: list[Any] | None, is_new: bool) -> Lease:

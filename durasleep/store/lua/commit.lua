@@ -123,31 +123,52 @@ local function load_held(id, queue, may_journal, is_ending, count)
   for i = 1, count do
     known[named[i]] = v[n + i]
   end
-  -- Mostly no more than sixteen fields, with those that `save` uses: Lua doubles a table that grows beyond.
-  local record = {
-    id = id,
-    key = key,
-    queue = queue,
-    known = known,
-    birth = v[3],
-    epoch = epoch,
-    entry = v[1],
-    order = order,
-    unseen = v[4] or '',
-    saved_unseen = v[4] or '',
-  }
-  if is_ending then
-    record.waiters, record.deadline, record.family = v[n - 5] or nil, v[n - 4] or nil, v[n - 3] or nil
-    record.retention, record.func, record.created = v[n - 2] or nil, v[n - 1], v[n] or nil
+  -- No more than sixteen fields, with those that `save` uses: Lua doubles a table that grows beyond. So what ends
+  -- without having asked for anything has neither order nor epoch, which it does not need any more.
+  local record
+  if is_ending and not may_journal then
+    record = {
+      id = id,
+      key = key,
+      queue = queue,
+      known = known,
+      birth = v[3],
+      entry = v[1],
+      unseen = v[4] or '',
+      saved_unseen = v[4] or '',
+      waiters = v[n - 5],
+      deadline = v[n - 4],
+      family = v[n - 3],
+      retention = v[n - 2],
+      func = v[n - 1],
+      created = v[n],
+    }
+  else
+    record = {
+      id = id,
+      key = key,
+      queue = queue,
+      known = known,
+      birth = v[3],
+      epoch = epoch,
+      entry = v[1],
+      order = order,
+      unseen = v[4] or '',
+      saved_unseen = v[4] or '',
+    }
+    if is_ending then
+      record.waiters, record.deadline, record.family = v[n - 5], v[n - 4], v[n - 3]
+      record.retention, record.func, record.created = v[n - 2], v[n - 1], v[n]
+    end
   end
   if v[5] then record.deaths = tonumber(v[5]) end
-  return record
+  return record, epoch
 end
 
 -- The fence: stream entry and epoch, both as the worker read them, and the entry pending to this very consumer.
-local function check_fence(record, id, queue, entry, epoch)
+local function check_fence(record, held_epoch, id, queue, entry, epoch)
   if not record then error('FENCED there is no ' .. id, 0) end
-  if record.entry ~= entry or record.epoch ~= tonumber(epoch) then
+  if record.entry ~= entry or held_epoch ~= tonumber(epoch) then
     error('FENCED ' .. id .. ' has ended, or has been dispatched anew', 0)
   end
   if not is_held(queue, entry) then error('FENCED ' .. id .. ' is not held by ' .. consumer, 0) end
@@ -184,14 +205,7 @@ function apply.timer(record, op)
   local number, name = ARGV[op + 2], ARGV[op + 3]
   if raw_of(record, number) then return end
   local instant = due_at(ARGV[op + 4])
-  put_entry(
-    record,
-    number,
-    write_entry(
-      { kind = KIND.timer, state = STATE.pending, stamp = begin_of(record), due = int(instant), name = name },
-      ''
-    )
-  )
+  put_entry(record, number, timer_entry(begin_of(record), int(instant), name))
   set_timer(record.id .. '~' .. number, instant)
 end
 
@@ -252,8 +266,8 @@ local function commit(at, size)
   if outcome == 'drop' then return seldom().drop_entry(queue, entry, id, payload) end
   local first, stop, final = at + 5, at + size, ending[outcome]
   local count = gather_numbers(first, stop, seen_number, asked)
-  local record = load_held(id, queue, not final or first <= stop, final, count)
-  check_fence(record, id, queue, entry, epoch)
+  local record, held_epoch = load_held(id, queue, not final or first <= stop, final, count)
+  check_fence(record, held_epoch, id, queue, entry, epoch)
   check_history(record, seen, seen_number, asked)
   local op = first
   while op <= stop do

@@ -124,7 +124,7 @@ local function fire_entry(owner_id, number, score, member)
   local record = load_waiting(owner_id, number)
   if not record or record.state ~= STATE.pending then return forget(member) end
   local raw = raw_of(record, number)
-  local entry = raw == timer_entry(score, '') and unnamed_timer(score) or read_entry(raw)
+  local entry = raw == timer_entry('', score, '') and unnamed_timer(score) or read_entry(raw)
   if raw and not entry then error('CORRUPT journal entry ' .. member, 0) end
   if not entry or entry.state ~= STATE.pending or entry.due == '' then return forget(member) end
   if is_moved(member, score, entry.due) then return end

@@ -24,8 +24,8 @@ local function begin_of(record)
 end
 
 -- A pending timer: the one that is written most.
-local function timer_entry(due, name)
-  return KIND.timer .. STATE.pending .. '\t\t' .. due .. '\t' .. name .. '\t\n'
+local function timer_entry(begun, due, name)
+  return KIND.timer .. STATE.pending .. '\t' .. begun .. '\t' .. due .. '\t' .. name .. '\t\n'
 end
 
 local function write_entry(entry, payload)

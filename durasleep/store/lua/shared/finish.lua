@@ -40,6 +40,11 @@ end
 -- that only a newer version knows is left to that.
 local function tell_waiters(record, waiters, state, payload)
   if waiters == MANY then return kin().tell_many(record, state, payload) end
+  local inbox = string.match(waiters, '^i([^\n]+)\n$') -- mostly it is one
+  if inbox and not is_spent() then
+    tell_waiter(record, 'i', inbox, state, payload)
+    return ''
+  end
   local newer = ''
   for at, kind, who in string.gmatch(waiters, '()(%a)([^\n]+)\n') do
     if is_spent() then return newer .. string.sub(waiters, at) end

@@ -7,7 +7,7 @@ local cleared = {} -- queue -> the entries that leave it, acknowledged at the en
 
 -- Out of the place it is in, whichever that is. The caller saves and puts it elsewhere.
 local function leave(record)
-  check_known(record)
+  if record.place or record.kind then check_known(record) end
   if record.entry then
     local entries = cleared[record.queue]
     if not entries then
