@@ -21,7 +21,7 @@ from durasleep.inbox import Expected, Inbox, hear_answers
 from durasleep.model import Disposition, Duration, PromiseId, Recording, State, check_id, owner_of, seconds_of
 from durasleep.runtime.context import AsyncTask, Workflow
 from durasleep.runtime.definition import Registry, called_by, name_of, returns_of
-from durasleep.runtime.waits import Waiting
+from durasleep.runtime.waits import Waiting, is_inside
 from durasleep.settings import Settings
 from durasleep.store import attention, calls, commands, doctor, fsck, reads, search, tree
 from durasleep.store.calls import CallOptions, Description, Ending, Options, Pipeline
@@ -99,7 +99,9 @@ class Handle(Generic[T_co]):
         ending = self._known()
         if ending is None:
             expected, self._expected = self._expected, None
-            self._ending = ending = await self._client._wait(self.id, timeout, expected)
+            client = self._client
+            waiting = client._ending(self.id, expected) if timeout is None else client._wait(self.id, timeout, expected)
+            self._ending = ending = await waiting
         return ending
 
     def _value_of(self, ending: Ending) -> T_co:
@@ -353,7 +355,8 @@ class Client(_Starts):
     async def _opened(self) -> Store:
         """The store of this event loop, connected and checked."""
         store = self._of_loop.here().store
-        await store.open()
+        if not store.is_checked:
+            await store.open()
         return store
 
     async def aclose(self) -> None:
@@ -644,11 +647,11 @@ class Client(_Starts):
         ``expected`` is what the inbox has been told to tell of it since it was created.
         """
         if timeout is None:
-            return await self._wait_on(id, expected)
+            return await self._ending(id, expected)
         limit_s = seconds_of(timeout)
         try:
             async with asyncio.timeout(limit_s):
-                return await self._wait_on(id, expected)
+                return await self._ending(id, expected)
         except TimeoutError:
             ending = await self._last_look(id)
             if ending is None or not ending.is_final:
@@ -665,14 +668,22 @@ class Client(_Starts):
                 return await self._look(id)
         return None
 
-    async def _wait_on(self, id: PromiseId, expected: Expected | None) -> Ending:
-        with Waiting(id) as waiting:
-            if self.beside_waits is None or waiting.is_inside:
-                return await self._hear(id, expected)
-            return await self.beside_waits(id, self._hear(id, expected))
+    def _ending(self, id: PromiseId, expected: Expected | None = None) -> Coroutine[Any, Any, Ending]:
+        """What waits until a promise has settled; mostly nothing stands between that and who awaits it."""
+        if is_inside():
+            return self._hear_inside(id, expected)
+        hearing = self._hear(id, expected)
+        return hearing if self.beside_waits is None else self.beside_waits(id, hearing)
+
+    async def _hear_inside(self, id: PromiseId, expected: Expected | None) -> Ending:
+        with Waiting(id):
+            return await self._hear(id, expected)
 
     async def _hear(self, id: PromiseId, expected: Expected | None) -> Ending:
-        store, inbox = await self._opened(), self._inbox
+        here = self._of_loop.here()
+        store, inbox = here.store, here.inbox
+        if not store.is_checked:
+            await store.open()
         if expected is not None and expected.inbox is not inbox:
             expected = None  # it tells another event loop
         while True:

@@ -726,15 +726,22 @@ class _Unpacker:
     def __init__(self) -> None:
         self._restore_at = tuple([partial(self.restore, depth) for depth in range(_NESTED_MAX + 1)])
 
+    def whole(self, depth: int = 0) -> Callable[[bytes], Any]:
+        """What unpacks one value at a depth, with nothing of ours in between."""
+        return partial(
+            _msgpack.unpackb,
+            ext_hook=self._restore_at[depth],
+            strict_map_key=False,
+            timestamp=3,
+            object_pairs_hook=self._pairs_hook,
+        )
+
     def unpack(self, payload: bytes, depth: int = 0) -> Any:
         """One value; its lengths are bounded by the payload's own, its depth by msgpack and ``_NESTED_MAX``."""
-        hook = self._restore_at[depth]
         if depth < _ON_STACK_MAX:
-            return _msgpack.unpackb(
-                payload, ext_hook=hook, strict_map_key=False, timestamp=3, object_pairs_hook=self._pairs_hook
-            )
+            return self.whole(depth)(payload)
         unpacker = _msgpack.Unpacker(
-            ext_hook=hook,
+            ext_hook=self._restore_at[depth],
             strict_map_key=False,
             timestamp=3,
             max_buffer_size=len(payload),
@@ -857,11 +864,12 @@ def _map_of(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 _QUICK, _THOROUGH = _Unpacker(), _ThoroughUnpacker()
+_unpack_quick = _QUICK.whole()  # nearly all there is
 
 
 def _unpack(payload: bytes) -> Any:
     try:
-        return _QUICK.unpack(payload)
+        return _unpack_quick(payload)
     except (TypeError, _Special):
         pass  # a key without a hash is a TypeError
     except _BAD_BYTES as error:

@@ -42,18 +42,22 @@ class Waits:
 _CALLER: contextvars.ContextVar[tuple[Waits, str] | None] = contextvars.ContextVar("durasleep_caller", default=None)
 
 
+def is_inside() -> bool:
+    """Whether this is called in a task or step of a worker."""
+    return _CALLER.get() is not None
+
+
 class Waiting:
-    """Around the wait for a result; ``is_inside`` tells whether a task or step of a worker waits.
+    """Around the wait for a result, which may be inside a task or step of a worker.
 
     Stuck if that is what it waits for itself, or what was called by it.
     """
 
-    __slots__ = ("_awaited", "_waits", "is_inside")
+    __slots__ = ("_awaited", "_waits")
 
     def __init__(self, awaited: PromiseId) -> None:
         self._awaited = awaited
         self._waits: Waits | None = None
-        self.is_inside = False
 
     def __enter__(self) -> Waiting:
         inside = _CALLER.get()
@@ -64,7 +68,6 @@ class Waiting:
                 raise Stuck(f"{caller} would wait for {self._awaited}, which goes on only after it: it does not wait")
             waits.begin(self, Wait(caller, self._awaited))
             self._waits = waits
-            self.is_inside = True
         return self
 
     def __exit__(self, *_: object) -> None:

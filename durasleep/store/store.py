@@ -145,11 +145,16 @@ class Store:
         """The partition an id lives in: the only one there is so far."""
         return self._keys
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether server and schema have been looked at lately."""
+        return time.monotonic() < self._check_at
+
     async def open(self, *, moves: bool = False) -> None:
         """Connect and check server and schema, which is done again now and then; StoreUnavailable at once if nobody
         answers. A worker ``moves`` a namespace from the schema before.
         """
-        if time.monotonic() < self._check_at:
+        if self.is_checked:
             return
         if self._check_at:
             self._check_at = time.monotonic() + CHECK_S

@@ -142,17 +142,18 @@ class Executor:
         known: list[tuple[Running, Loaded]] = []
         unknown: list[Running] = []
         too_many: list[Lease] = []
+        slots, running_now = self._slots, self._running
         for lease in leases:
             place = lease.place
-            if self._is_known(place):
+            if place in running_now or place in self._waiting or place in self._returning:
                 continue
-            if len(self._running) >= self._slots:  # two streams were read at once, or on a new connection
+            if len(running_now) >= slots:  # two streams were read at once, or on a new connection
                 if len(self._waiting) < WAITING_MAX:
                     self._waiting[place] = lease
                 else:
                     too_many.append(lease)
                 continue
-            running = self._running[place] = Running(lease, place)
+            running = running_now[place] = Running(lease, place)
             if lease.id in self._workflows.kept:
                 running.is_kept = True
                 unknown.append(running)
