@@ -21,7 +21,7 @@ from durasleep.inbox import Expected, Inbox, hear_answers
 from durasleep.model import Disposition, Duration, PromiseId, Recording, State, check_id, owner_of, seconds_of
 from durasleep.runtime.context import AsyncTask, Workflow
 from durasleep.runtime.definition import Registry, called_by, name_of, returns_of
-from durasleep.runtime.waits import Waiting, is_inside
+from durasleep.runtime.waits import Waiting, inside
 from durasleep.settings import Settings
 from durasleep.store import attention, calls, commands, doctor, fsck, reads, search, tree
 from durasleep.store.calls import CallOptions, Description, Ending, Options, Pipeline
@@ -670,7 +670,7 @@ class Client(_Starts):
 
     def _ending(self, id: PromiseId, expected: Expected | None = None) -> Coroutine[Any, Any, Ending]:
         """What waits until a promise has settled; mostly nothing stands between that and who awaits it."""
-        if is_inside():
+        if inside() is not None:
             return self._hear_inside(id, expected)
         hearing = self._hear(id, expected)
         return hearing if self.beside_waits is None else self.beside_waits(id, hearing)

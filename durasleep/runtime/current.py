@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextvars
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
 from durasleep.errors import UsageError
+from durasleep.runtime.waits import inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,28 +38,20 @@ class Source(Protocol):
     def __call__(self, *, ends_at: float | None = None) -> Current: ...
 
 
-_source: contextvars.ContextVar[Source] = contextvars.ContextVar("durasleep_current")
-
-
 def current() -> Current:
     """Which task or step this is, and which attempt of it; UsageError anywhere else.
 
     Threads that are given a copy of the context know it, too: those of sync tasks and steps and of
     ``asyncio.to_thread``, but not those of ``threading.Thread``.
     """
-    try:
-        source = _source.get()
-    except LookupError:
+    call = inside()
+    if call is None:
         raise UsageError(
             "durasleep.current() belongs to tasks and steps: a workflow has ctx.info, and a thread that user code has "
             "begun itself knows it only in a copy of the context, `contextvars.copy_context().run(...)`"
-        ) from None
+        )
+    source: Source = call[2]
     return source()
-
-
-def enter(source: Source) -> None:
-    """From here on it is the call that ``source`` tells of, in this context."""
-    _source.set(source)
 
 
 def describe(

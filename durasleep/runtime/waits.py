@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from durasleep.errors import Stuck
 from durasleep.model import PromiseId
@@ -28,10 +28,6 @@ class Waits:
         """All there are; may be called from any thread."""
         return list(self._waiting.values())
 
-    def call(self, name: str) -> None:
-        """What begins next in this context is ``name``, a prefix and the id of a task or step."""
-        _CALLER.set((self, name))
-
     def begin(self, key: object, wait: Wait) -> None:
         self._waiting[key] = wait
 
@@ -39,12 +35,16 @@ class Waits:
         self._waiting.pop(key, None)
 
 
-_CALLER: contextvars.ContextVar[tuple[Waits, str] | None] = contextvars.ContextVar("durasleep_caller", default=None)
+Inside = tuple[Waits, str, Any]
+"""A call of a task or step: whose waits those in it are, its name, a prefix and the id of the task or step, and what
+tells of it, see ``durasleep.runtime.current``."""
 
-
-def is_inside() -> bool:
-    """Whether this is called in a task or step of a worker."""
-    return _CALLER.get() is not None
+# One variable for all of it: each costs every call as much as a turn of the loop.
+_inside: contextvars.ContextVar[Inside | None] = contextvars.ContextVar("durasleep_call", default=None)
+enter = _inside.set
+"""From here on it is this call, in this context."""
+inside = _inside.get
+"""The call of a task or step this is in; None anywhere else."""
 
 
 class Waiting:
@@ -60,9 +60,9 @@ class Waiting:
         self._waits: Waits | None = None
 
     def __enter__(self) -> Waiting:
-        inside = _CALLER.get()
-        if inside is not None:
-            waits, name = inside
+        call = inside()
+        if call is not None:
+            waits, name, _ = call
             caller = PromiseId(name.removeprefix(CALLER_PREFIX))
             if is_in_line(caller, self._awaited):
                 raise Stuck(f"{caller} would wait for {self._awaited}, which goes on only after it: it does not wait")

@@ -28,8 +28,8 @@ BROKEN_EPOCH = -1  # of an entry that is not one of ours: nothing can have this 
 class Reader:
     """Reads as one consumer of the group, from the group's stream and from the worker's own.
 
-    COUNT of XREADGROUP holds for each stream: where both may have more, each is asked for a share of what there is room
-    for.
+    COUNT of XREADGROUP holds for each stream: as long as both have something, each is asked for a share of what there
+    is room for.
     """
 
     def __init__(self, link: Link, keys: Keyspace, *, group: str, consumer: str, settings: Settings) -> None:
@@ -38,11 +38,12 @@ class Reader:
         self._group = group
         self._consumer = consumer
         self._settings = settings
-        self._own = f"{group}/{consumer.partition('/')[0]}"
-        self._queues = {keys.queue(queue).encode(): queue for queue in (group, self._own)}
+        own = f"{group}/{consumer.partition('/')[0]}"
+        self._queues = {keys.queue(queue).encode(): queue for queue in (group, own)}
+        self._own = keys.queue(own).encode()
         self._portion = Portion(settings.read_own_max)
-        self._has_backlog = False
-        """Whether there has just been all that was asked for, and so may be more."""
+        self._has_own = True
+        """Whether there was something for this worker alone when it was looked for last."""
         self._is_own_turn = False
         self._asked_us = 0
         self._is_asking = False
@@ -62,30 +63,32 @@ class Reader:
         return self._asked_us if self._is_asking else monotonic_us()
 
     async def once(self, free: int) -> list[Lease]:
-        """At most ``free`` executions; none after ``read_block_s``. On a new connection first what is ours already.
+        """About ``free`` executions; none after ``read_block_s``. On a new connection first what is ours already.
 
-        Where one is asked for, two may come if both streams were empty and get something at the same time.
+        More may come where the worker's own stream was empty lately, and is not any more: what is for it alone may as
+        well wait here.
         """
         if not self._link.connected:
             await self.join()
             leases = await self._read(self._settings.read_own_max, start=b"0")
             if leases:
                 return leases
-        if self._has_backlog or free == 1:
+        if self._has_own:
             leases = await self._take(free)
             if leases:
                 return leases
         began = time.monotonic()
-        leases = await self._read(max(1, free // 2), block_s=self._settings.read_block_s)
+        count = max(1, free // 2) if self._has_own else free
+        leases = await self._read(count, block_s=self._settings.read_block_s)
         if not leases and time.monotonic() - began < UNBLOCKED_PAUSE_S:
             await asyncio.sleep(UNBLOCKED_PAUSE_S)
         return leases
 
     async def _take(self, free: int) -> list[Lease]:
-        """What is there now: of the group's stream, and every other time half of it for this worker alone."""
+        """What is there now: half of it at most for this worker alone, or every other one."""
         free = min(free, self._portion.now)
         self._is_own_turn = not self._is_own_turn
-        own = max(1, free // 2) if self._is_own_turn else 0
+        own = free // 2 or int(self._is_own_turn)
         shares = zip((free - own, own), self._queues, strict=True)
         return await self._ask(*[(count, (stream,)) for count, stream in shares if count])
 
@@ -118,11 +121,12 @@ class Reader:
         self._portion.grow()
         self._is_asking = False  # what fails is asked for again, before anything else
         is_new, leases = start == b">", list[Lease]()
-        self._has_backlog = False
-        for (count, _), answer in zip(shares, answers, strict=True):
+        if any(self._own in streams for _, streams in shares):
+            self._has_own = False
+        for answer in answers:
             for stream, entries in answer or ():
-                self._has_backlog = self._has_backlog or (is_new and len(entries) >= count)
                 queue = self._queues[stream]
+                self._has_own = self._has_own or (stream == self._own and bool(entries))
                 leases += [_lease(queue, entry, fields, is_new) for entry, fields in entries]
         return leases
 

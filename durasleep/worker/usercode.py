@@ -17,7 +17,7 @@ from durasleep.runtime import current
 from durasleep.runtime.current import Current
 from durasleep.runtime.definition import step_name_of
 from durasleep.runtime.journal import StepCall
-from durasleep.runtime.waits import CALLER_PREFIX, Waits
+from durasleep.runtime.waits import CALLER_PREFIX, Inside, Waits, enter
 from durasleep.store.reads import Head
 from durasleep.worker.threads import NotBegun, Threads
 
@@ -56,19 +56,18 @@ class UserCode:
         name: str,
     ) -> asyncio.Task[Any]:
         """Begin a call of ``fn`` after ``delay_s``: its result or what it raises. It can ask what it is: ``about``. Its
-        ``name``: see ``Waits.call``.
+        ``name``: see ``Inside``.
 
         That is a TimeoutError, saying so, if it takes longer than ``timeout_s``, a RuntimeError for SystemExit and
         KeyboardInterrupt, and NotBegun if the worker leaves before it has begun.
         """
-        stand_in = self._stand_in(fn)
+        stand_in, inside = self._stand_in(fn), (self.waits, name, about)
         if not _is_async(stand_in):
-            call = self._call_sync(stand_in, args, kwargs, about, timeout_s, delay_s, step_name_of(fn))
+            call = self._call_sync(stand_in, args, kwargs, inside, timeout_s, delay_s, step_name_of(fn))
         elif timeout_s is None and not delay_s:
-            call = _call_async(stand_in, args, kwargs, about)
+            call = _call_async(stand_in, args, kwargs, inside)
         else:
-            call = self._call_async_later(stand_in, args, kwargs, about, timeout_s, delay_s, step_name_of(fn))
-        self.waits.call(name)
+            call = self._call_async_later(stand_in, args, kwargs, inside, timeout_s, delay_s, step_name_of(fn))
         return asyncio.get_running_loop().create_task(call, name=name)
 
     def start_step(self, call: StepCall, head: Head) -> asyncio.Task[Any]:
@@ -111,7 +110,7 @@ class UserCode:
         fn: Callable[..., Any],
         args: Sequence[Any],
         kwargs: dict[str, Any],
-        about: current.Source,
+        inside: Inside,
         timeout_s: float | None,
         delay_s: float,
         name: str,
@@ -119,15 +118,15 @@ class UserCode:
         if delay_s:
             await self._wait(delay_s)
         if timeout_s is None:
-            return await _call_async(fn, args, kwargs, about)
-        return await _within(timeout_s, name, about, partial(_call_async, fn, args, kwargs))
+            return await _call_async(fn, args, kwargs, inside)
+        return await _within(timeout_s, name, inside, partial(_call_async, fn, args, kwargs))
 
     async def _call_sync(
         self,
         fn: Callable[..., Any],
         args: Sequence[Any],
         kwargs: dict[str, Any],
-        about: current.Source,
+        inside: Inside,
         timeout_s: float | None,
         delay_s: float,
         name: str,
@@ -136,8 +135,8 @@ class UserCode:
             await self._wait(delay_s)
         await self._threads.take()  # its time begins with the thread
         if timeout_s is None:
-            return await self._call_in_thread(fn, args, kwargs, name, about)
-        return await _within(timeout_s, name, about, partial(self._call_in_thread, fn, args, kwargs, name))
+            return await self._call_in_thread(fn, args, kwargs, name, inside)
+        return await _within(timeout_s, name, inside, partial(self._call_in_thread, fn, args, kwargs, name))
 
     async def _wait(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
@@ -145,9 +144,9 @@ class UserCode:
             raise NotBegun
 
     async def _call_in_thread(
-        self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], name: str, about: current.Source
+        self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], name: str, inside: Inside
     ) -> Any:
-        current.enter(about)
+        enter(inside)
         try:
             result = await self._threads.call(fn, args, kwargs, name)
             return await result if inspect.isawaitable(result) else result
@@ -175,23 +174,20 @@ def _is_async(fn: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(fn)
 
 
-async def _call_async(
-    fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], about: current.Source
-) -> Any:
-    current.enter(about)
+async def _call_async(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], inside: Inside) -> Any:
+    enter(inside)
     try:
         return await fn(*args, **kwargs)
     except (SystemExit, KeyboardInterrupt) as error:
         raise _not_ours(error) from error
 
 
-async def _within(
-    timeout_s: float, name: str, about: current.Source, call: Callable[[current.Source], Awaitable[Any]]
-) -> Any:
+async def _within(timeout_s: float, name: str, inside: Inside, call: Callable[[Inside], Awaitable[Any]]) -> Any:
+    waits, caller, source = inside
     deadline = asyncio.timeout(timeout_s)
     try:
         async with deadline:
-            return await call(partial(about, ends_at=time.time() + timeout_s))
+            return await call((waits, caller, partial(source, ends_at=time.time() + timeout_s)))
     except TimeoutError as error:
         if not deadline.expired():
             raise
