@@ -25,6 +25,8 @@ class Clock:
         self._ahead_us_max = ahead_max_s * 1e6
         self._low_us: float = 0.0
         self._high_us: float = 0.0
+        self._offset_ms = 0.0
+        """From our monotonic clock to what is believed of the server's, in the middle between the bounds."""
         self._heard_us = 0
         self._slept_us = 0
         self._wall_us = 0
@@ -49,6 +51,7 @@ class Clock:
             if both_low <= both_high:  # else a clock was set: only the newest answer counts
                 low, high = both_low, both_high
         self._low_us, self._high_us, self._heard_us = low, high, received_us
+        self._offset_ms = (low + high) / 2000
         self._slept_us, self._wall_us = slept_us, wall_us
         self.ahead_s = 0.0
 
@@ -60,6 +63,7 @@ class Clock:
     def begin(self, server_ms: int) -> None:
         """Believe what others believe, before the server was ever heard."""
         self._low_us = self._high_us = server_ms * 1000 - monotonic_us()
+        self._offset_ms = self._low_us / 1000
         self._heard_us, self._slept_us = monotonic_us(), _slept_us()
         self._wall_us = wall_us_now() - self._heard_us
 
@@ -75,16 +79,11 @@ class Clock:
         """How long until the server's clock shows ``instant_ms``; 0 before it was ever heard."""
         if not self._heard_us:
             return 0.0
-        return (instant_ms * 1000 - self._now_us()) / 1e6
+        return (instant_ms - self._offset_ms) / 1000 - monotonic_us() / 1e6
 
     def now_ms(self) -> int:
         """The server's now; the local clock before it was ever heard."""
-        if not self._heard_us:
-            return wall_us_now() // 1000
-        return int((self._low_us + self._high_us) / 2 + time.monotonic_ns() // 1000) // 1000  # asked for at every step
-
-    def _now_us(self) -> float:
-        return (self._low_us + self._high_us) / 2 + monotonic_us()
+        return int(self._offset_ms + monotonic_us() / 1000) if self._heard_us else wall_us_now() // 1000
 
 
 def monotonic_us() -> int:
