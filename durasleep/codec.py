@@ -306,7 +306,7 @@ class _Writer:
 
     def pack_call(self, args: Iterable[object], kwargs: dict[str, object]) -> bytes:
         """The arguments of a call."""
-        return self.pack([list(args), kwargs])
+        return _msgpack.packb([list(args), kwargs], default=self._extend_at[0], strict_types=True)
 
     def extend(self, depth: int, value: Any) -> Any:
         """What MessagePack does not know as something it does; ``_Unsendable`` for what cannot be sent."""

@@ -8,9 +8,9 @@ cdef class Journal:
     cdef public object owner, codec, loop, trace, handed_out
     cdef public long long payload_bytes, open_calls, _matched
     cdef public dict _marks, _patches, _entries, _asked, _wanted, _running
-    cdef public set _buried, _listened
-    cdef public list _stopped, forgotten
-    cdef public object unheard
+    cdef public set _buried
+    cdef public list _stopped
+    cdef public object _listened, forgotten, unheard
 
     cpdef load(self, entries)
     cpdef feed(self, entry)

@@ -35,6 +35,7 @@ T = TypeVar("T")
 TIMER_MS_MIN = 1_000  # a shorter wait between two attempts is cheaper in the worker than in Redis
 _REPLY_DEPTH_MAX = 100  # Redis itself answers lists in lists in lists
 _AWAITED = (Kind.TIMER, Kind.STEP, Kind.CHILD)  # a promise is for others, and what is detached needs nobody
+_NO_NUMBERS: frozenset[Number] = frozenset()
 _SHOWN_BEFORE = 3  # matching entries shown above a mismatch, to find the place
 
 
@@ -131,25 +132,20 @@ class DurableFuture(WorkflowFuture[T]):
     def deliver(self, entry: Entry) -> None:
         """Complete with what became of the entry."""
         journal = self._journal
-        if self.done() or journal is None:
+        if journal is None or self.done():
             return
-        if not (journal.loop.quiet or self._callbacks):
+        if not (self._callbacks or journal.loop.quiet):
             journal.unheard = self
-        codec = journal.codec
-        error: Exception | None = None
-        value: Any = None
         try:
-            if entry.state is State.RESOLVED:
-                value = _value_of(entry, codec, self._hint, self)
-            else:
-                error = _error_of(entry, codec, self.id)
+            if entry.state is not State.RESOLVED:
+                error = _error_of(entry, journal.codec, self.id)
+                self.set_exception(error)
+                return
+            value = _value_of(entry, journal.codec, self._hint, self)
         except (CorruptData, UsageError) as misfit:  # no fault of what was awaited: mended code reads it
             journal.halt_unread(entry, misfit)
             return
-        if error is None:
-            self.set_result(value)
-        else:
-            self.set_exception(error)
+        self.set_result(value)
 
 
 class RetriedStep(DurableFuture[T]):
@@ -288,8 +284,8 @@ class Journal:
         self._wanted: dict[Number, Op | StepCall] = {}  # the difference, in the order asked
         self._running: dict[Number, None] = {}  # steps handed out
         self._stopped: list[Number] = []
-        self._listened: set[Number] = set()
-        self.forgotten: list[Forgotten] = []
+        self._listened: frozenset[Number] = _NO_NUMBERS  # few are ever listened to and left, or forgotten
+        self.forgotten: tuple[Forgotten, ...] = ()
         """Calls that nobody can await any more, and nobody has; those that are still open come with the end."""
         self.unheard: DurableFuture[Any] | None = None
         """What was delivered last, if nobody awaited it by then."""
@@ -338,25 +334,25 @@ class Journal:
         described, kept = future.describe(), weakref.ref(future)
         future = None
         if kept() is None:
-            self.forgotten.append(described)
+            self.forgotten += (described,)
 
     def note_listened(self, number: Number) -> None:
         """Somebody has awaited it."""
-        self._listened.add(number)
+        self._listened |= {number}
 
     def note_unsent(self, place: str) -> None:
         """A transaction begun there was put together, and is gone."""
         loop = self.loop
         if not (loop.quiet or loop.detaching or loop.halted):
-            self.forgotten.append(Forgotten("transaction", Number(""), place))
+            self.forgotten += (Forgotten("transaction", Number(""), place),)
 
     def take_forgotten(self, *, is_end: bool) -> tuple[Forgotten, ...]:
         """Calls written without ``await`` that were found since the last time; at the end all that are open, too."""
-        found, self.forgotten = self.forgotten, []
+        found, self.forgotten = self.forgotten, ()
         if is_end:
             futures: list[DurableFuture[Any]] = [one for one in self._asked.values() if isinstance(one, DurableFuture)]
-            found += [one.describe() for one in futures if one.is_unheard and one.number not in self._listened]
-        return tuple(found)
+            found += tuple([one.describe() for one in futures if one.is_unheard and one.number not in self._listened])
+        return found
 
     def halt_unread(self, entry: Entry, misfit: Exception) -> None:
         """Halt over what the journal has, but the code cannot take."""

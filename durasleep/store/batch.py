@@ -83,7 +83,7 @@ class _Asked(msgspec.Struct, eq=False):
 _OPEN = object()
 AGAIN = object()
 """In place of an answer: other items of its call have moved as many bytes as one call may; to be sent again at once."""
-_AGAIN = [b"again"]
+_AGAIN, _ERROR = [b"again"], b"error"
 _Part = tuple[_Asked, list[int]]
 """Calls of one exchange: whose they are, and which of them."""
 
@@ -201,7 +201,7 @@ def answer_of(call: Call, raw: Reply) -> Any:
             words = cast("list[bytes]", raw)
             if words == _AGAIN:
                 return AGAIN
-            if words[0] == b"error":
+            if words[0] == _ERROR:
                 return refusal(words[1].decode(errors="replace")) or error_of(words[1])
         return call.parse(raw)
     except DurasleepError as error:
@@ -438,7 +438,7 @@ def _open_parts(parts: list[_Part]) -> list[_Part]:
     return [
         (asked, left)
         for asked, positions in parts
-        if (left := [position for position in positions if asked.answers[position] is _OPEN])
+        if asked.left and (left := [position for position in positions if asked.answers[position] is _OPEN])
     ]
 
 

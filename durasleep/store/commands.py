@@ -51,6 +51,8 @@ _KIND_AND_STATE = {
     for state_code, state in STATE_OF.items()
 }
 """Of the two letters an entry begins with."""
+_PENDING = frozenset(code for code, (_, state) in _KIND_AND_STATE.items() if state is State.PENDING)
+BEGIN_MS_MIN = LIMIT["begin_ms_min"]
 BEGUN_MS_MAX = 10**12  # 31 years; where schema 1 kept the due time of what has settled, there is more
 INBOX_CLOSES_MS = 1_000  # from a farewell to the end of an inbox: whoever is about to read it comes in time
 _CODE = re.compile(r"(?:ERR )?(?:user_script:\d+: )?([A-Z][A-Z_]+) ?(.*)", re.DOTALL)
@@ -155,11 +157,12 @@ def parse_entry(number: bytes, raw: bytes) -> Entry:
         head, payload = raw.split(b"\n", 1)
         what, stamp, due, name, child_id = head.split(b"\t")
         kind, state = _KIND_AND_STATE[what]
-        stamp_ms, due_ms, begun_ms = int(stamp) if stamp else 0, int(due) if due else 0, 0
-        if state is State.PENDING:
-            stamp_ms, begun_ms = 0, stamp_ms
-        elif due_ms:
-            due_ms, begun_ms = 0, due_ms if due_ms < BEGUN_MS_MAX else 0
+        stamp_ms = int(stamp) if stamp else 0
+        due_ms = begun_ms = 0
+        if what in _PENDING:
+            due_ms, stamp_ms, begun_ms = int(due) if due else 0, 0, stamp_ms
+        elif due and (told_ms := int(due)) < BEGUN_MS_MAX:
+            begun_ms = told_ms
         return Entry(
             to_text(number),  # type: ignore[arg-type] - hot: calling a NewType costs 0.1 µs
             kind,
@@ -317,7 +320,7 @@ def _op_values(op: Op) -> list[Value]:
     if isinstance(op, StartTimer):
         return ["4", "timer", op.number, op.name, op.due]
     if isinstance(op, StepResult):
-        began = str(op.begun_ms) if op.begun_ms >= LIMIT["begin_ms_min"] else ""
+        began = str(op.begun_ms) if op.begun_ms >= BEGIN_MS_MIN else ""
         return ["6", "step", op.number, op.name, STATE[op.state], op.payload, began]
     match op:
         case StartPromise(number, name, due):

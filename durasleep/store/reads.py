@@ -32,6 +32,7 @@ from durasleep.store.keys import DEFAULT, LIMIT, F, Keyspace
 T = TypeVar("T")
 Plan = Generator[Sequence[Call], list[Any], T]
 
+SNAPSHOT_BYTES_MAX = LIMIT["snapshot_bytes_max"]
 PAGES_MAX = 1_000  # of one journal: far above its cap
 
 
@@ -294,9 +295,10 @@ def read_snapshot(lease: commands.Lease) -> Loaded | None:
     """What the entry of a lease tells of its execution (see ``write_snapshot`` of the scripts), as ``load`` would have
     found it when it was dispatched. None if it tells nothing, or not in our words: it must be loaded then.
     """
-    if not lease.snapshot or len(lease.snapshot) > LIMIT["snapshot_bytes_max"]:
+    snapshot = lease.snapshot
+    if not snapshot or len(snapshot) > SNAPSHOT_BYTES_MAX:
         return None
-    line, _, body = lease.snapshot.partition(b"\n")
+    line, _, body = snapshot.partition(b"\n")
     try:
         birth, created, begun, base, order, unseen, args_size, *sizes = line.split(b"\t")
         birth_ms = int(birth)

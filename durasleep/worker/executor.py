@@ -518,7 +518,9 @@ class Executor:
             work.put_away()
         if self._running.get(running.place) is running:
             del self._running[running.place]
-        self._note_freed()
+        self._freed.set()
+        if self._waiting:
+            self._note_freed()
 
     def _note_freed(self) -> None:
         """There may be a slot again."""
