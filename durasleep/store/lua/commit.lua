@@ -216,7 +216,7 @@ end
 function apply.step(record, op)
   local number, name, state, payload, began = unpack(ARGV, op + 2, op + 6)
   if raw_of(record, number) then return end
-  journal(record, number, { kind = KIND.step, due = began, name = name }, state, payload)
+  journal(record, number, { kind = KIND.step, state = state, stamp = '', due = began, name = name }, state, payload)
 end
 
 local ending = { resolve = STATE.resolved, reject = STATE.rejected, cancel = STATE.canceled }
@@ -229,7 +229,7 @@ end
 
 -- The oldest unseen settlements, as many as one answer may carry.
 local function unseen_entries(record, word)
-  local answer, bytes = { word, '' }, 0
+  local answer, bytes = { word, '', nil, nil }, 0 -- with room for one entry, as there mostly is
   for number in string.gmatch(record.unseen, '[^ ]+') do
     local raw = raw_of(record, number)
     if raw then
