@@ -169,10 +169,10 @@ class Env:
     async def _stands(self, id: PromiseId) -> bool:
         """Whether it has not settled, and nothing but the test itself could bring that about."""
         async with self._watching:  # one look serves all that wait
-            if self._moving or not self._workers or await self._is_busy():
+            if self._moving or not self._workers or await self._busy_with():
                 return False
             fired = await self._any_worker().fire()
-            if fired.due or fired.closing or await self._is_busy():
+            if fired.due or fired.closing or await self._busy_with():
                 return False
         return not await self._has_settled(id)
 
@@ -206,13 +206,15 @@ class Env:
     async def _settle(self) -> Fired:
         deadline = self._deadline()
         while True:
-            if not await self._is_busy():
+            busy = await self._busy_with()
+            if not busy:
                 fired = await self._any_worker().fire()
-                if not (fired.due or fired.closing or await self._is_busy()):
+                busy = f"what the firing of {fired.due} timers brings" if fired.due or fired.closing else ""
+                busy = busy or await self._busy_with()
+                if not busy:
                     return fired
             if time.monotonic() > deadline:
-                running = sorted(lease.id for worker, _ in self._workers.values() for lease in worker.held())
-                raise Stalled(f"after {self._patience_s:g} s there still runs {', '.join(running) or 'something'}")
+                raise Stalled(f"after {self._patience_s:g} s there still runs {busy}")
             await asyncio.sleep(LOOK_S)
 
     async def _check(self, deadline: float, fired: Fired, what: str) -> None:
@@ -332,16 +334,16 @@ class Env:
     def _any_worker(self) -> Worker:
         return next(iter(self._workers.values()))[0]
 
-    async def _is_busy(self) -> bool:
-        """Whether anything runs, but for what waits for the result of another, or waits for a worker."""
+    async def _busy_with(self) -> str:
+        """What runs, but for what waits for the result of another, or waits for a worker; empty if nothing does."""
         held = [lease.id for worker, _ in self._workers.values() for lease in worker.held()]
         waits = self._waits()
         waiting = {wait.caller for wait in waits} | {wait.caller.rpartition("~")[0] for wait in waits}
-        if not waiting.issuperset(held):
-            return True
+        if running := sorted({*held} - waiting):
+            return ", ".join(running)
         for wait in waits:
             if await self._has_settled(wait.awaited):
-                return True  # it is about to hear of that
+                return wait.caller  # it is about to hear of that
         store = await store_of(self.app)
         queues = [
             queue for worker, _ in self._workers.values() for queue in (worker.group, f"{worker.group}/{worker.name}")
@@ -349,7 +351,8 @@ class Env:
         lengths = await asyncio.gather(
             *(store.call(Command([b"XLEN", store.keys().queue(queue).encode()], int)) for queue in queues)
         )
-        return sum(lengths) > len(held)
+        left = sum(lengths) - len(held)
+        return f"{left} of {', '.join(queues)} that no worker has in hand" if left > 0 else ""
 
     async def _move(self, seen: Fired, instant_ms: int) -> None:
         if instant_ms > _ms(seen):

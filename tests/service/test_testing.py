@@ -19,6 +19,7 @@ from durasleep.errors import Mismatch, Stalled
 from durasleep.store.connection import Link, Reply
 from durasleep.testing import Env
 from tests.servers import FAKE, Server
+from tests.service.workers import ended
 
 Kit = Callable[..., AbstractAsyncContextManager[Env]]
 
@@ -38,7 +39,7 @@ async def kit(server: Server) -> AsyncIterator[Kit]:
     yield make
     client: Any = server.sync_client()
     assert list(client.scan_iter("{test-*")) == []
-    assert [thread for thread in threading.enumerate() if thread.name.startswith("durasleep-heart")] == []
+    assert ended(thread for thread in threading.enumerate() if thread.name.startswith("durasleep-heart"))
     assert own_tasks() == [asyncio.current_task()]
 
 
@@ -257,7 +258,7 @@ def test_without_asyncio_it_is_the_same(server: Server, app: Durasleep) -> None:
         assert env.now() - began == timedelta(days=9)
     client: Any = server.sync_client()
     assert list(client.scan_iter("{test-*")) == []
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("durasleep")] == []
+    assert ended(thread for thread in threading.enumerate() if thread.name.startswith("durasleep"))
 
 
 async def test_thirty_days_cost_a_few_calls_a_day(kit: Kit, app: Durasleep, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,9 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,14 @@ async def eventually(look: Callable[[], Any], what: str) -> Any:
             return found
         assert time.monotonic() < give_up_at, f"waited in vain for {what}; last seen: {found!r}"
         await asyncio.sleep(LOOK_S)
+
+
+def ended(threads: Iterable[threading.Thread]) -> bool:
+    """Whether threads that have been told to end are gone; the last thing they do is to say so."""
+    threads = [thread for thread in threads if thread is not threading.current_thread()]
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    return not any(thread.is_alive() for thread in threads)
 
 
 def load_from_hash(client: Any, keys: Keyspace, id: str) -> None:
