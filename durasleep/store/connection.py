@@ -353,6 +353,11 @@ class Link:
     def connected(self) -> bool:
         return self._connection is not None
 
+    @property
+    def may_block(self) -> bool:
+        """Whether a read that blocks ends with its connection: in fakeredis it goes on, and takes what others need."""
+        return not _is_fake(self._connector.connection_class)
+
     async def exchange(self, commands: Sequence[Sequence[Value]], *, block_s: float = 0.0) -> list[Reply]:
         """The replies, an error reply as the exception it is.
 

@@ -21,7 +21,7 @@ from durasleep.store.reads import value_of
 
 logger = logging.getLogger("durasleep")
 
-UNBLOCKED_PAUSE_S = 0.002  # fakeredis answers this blocking read at once: it must not be asked in a circle
+UNBLOCKED_PAUSE_S = 0.002  # what is answered at once, as by fakeredis, must not be asked in a circle
 BROKEN_EPOCH = -1  # of an entry that is not one of ours: nothing can have this epoch
 
 
@@ -79,7 +79,7 @@ class Reader:
                 return leases
         began = time.monotonic()
         count = max(1, free // 2) if self._has_own else free
-        leases = await self._read(count, block_s=self._settings.read_block_s)
+        leases = await self._read(count, block_s=self._settings.read_block_s if self._link.may_block else 0.0)
         if not leases and time.monotonic() - began < UNBLOCKED_PAUSE_S:
             await asyncio.sleep(UNBLOCKED_PAUSE_S)
         return leases

@@ -163,7 +163,9 @@ async def double_in_thread_of_loop(number: int) -> int:
     return await asyncio.to_thread(lambda: 2 * number)
 
 
-async def swallow_cancels() -> None:
+async def swallow_cancels(effects: str = "") -> None:
+    if effects:
+        note(effects, "swallows")
     while True:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(600)

@@ -94,11 +94,11 @@ async def test_what_user_code_leaves_behind_and_does_not_end_is_named_and_keeps_
 
 
 async def test_a_step_that_swallows_its_cancels_is_given_back_and_keeps_no_process(
-    app: Durasleep, workers: Workers
+    app: Durasleep, workers: Workers, effects: Effects
 ) -> None:
     [leaving] = await workers.start("leaving", app="leaving_app")
-    handle = await app.rpc("stubborn", "swallow_cancels")
-    await until(app, "stubborn", "running")
+    handle = await app.rpc("stubborn", "swallow_cancels", effects.path)
+    await eventually(lambda: effects.count("swallows"), "its code to run")
     leaving.signal(signal.SIGTERM)
     assert await leaving.exited() == 0
     await leaving.line("ends without waiting .*: the task durasleep:stubborn at ")
