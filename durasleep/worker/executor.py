@@ -145,7 +145,7 @@ class Executor:
         slots, running_now = self._slots, self._running
         for lease in leases:
             place = lease.place
-            if place in running_now or place in self._waiting or place in self._returning:
+            if self._is_known(place):
                 continue
             if len(running_now) >= slots:  # two streams were read at once, or on a new connection
                 if len(self._waiting) < WAITING_MAX:
@@ -518,9 +518,7 @@ class Executor:
             work.put_away()
         if self._running.get(running.place) is running:
             del self._running[running.place]
-        self._freed.set()
-        if self._waiting:
-            self._note_freed()
+        self._note_freed()
 
     def _note_freed(self) -> None:
         """There may be a slot again."""

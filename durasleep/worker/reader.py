@@ -1,4 +1,4 @@
-"""The reader: takes executions from the group's stream, as many as there are free slots and never more."""
+"""The reader: takes as many executions of the group as there are free slots, and what is for this worker alone."""
 
 from __future__ import annotations
 
