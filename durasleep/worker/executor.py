@@ -258,9 +258,12 @@ class Executor:
             elif beat.orders.get(running.lease.id, 0) > running.order:
                 self._tell(running)
 
-    async def drain(self, grace_s: float) -> bool:
-        """Let running steps finish, start nothing new; whether everything was let go of within ``grace_s``."""
+    def leave(self) -> None:
+        """Start nothing new from here on."""
         self._code.leave()
+
+    async def drain(self, grace_s: float) -> bool:
+        """Once it starts nothing new, let running steps finish; whether all was let go of within ``grace_s``."""
         try:
             async with asyncio.timeout(grace_s):
                 while self._running:

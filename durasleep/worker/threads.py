@@ -63,6 +63,7 @@ class Threads:
         self._calls: set[_Call | LoopCall] = set()
         """Of the loop's own those that are lost."""
         self._of_loop: LoopThreads | None = None
+        self._is_refusing = False
         self._lost = 0
         self._all_lost_since: float | None = None
         self._said_at = 0.0
@@ -81,6 +82,8 @@ class Threads:
 
     async def take(self) -> None:
         """Wait for a thread, which ``call`` then uses; NotBegun if ``refuse`` comes first."""
+        if self._is_refusing:
+            raise NotBegun
         if self._free:
             self._free -= 1
             return
@@ -96,7 +99,8 @@ class Threads:
             raise
 
     def refuse(self) -> None:
-        """Who waits for a thread gets none."""
+        """Who waits for a thread gets none, and who comes later neither."""
+        self._is_refusing = True
         turns, self._turns = self._turns, {}
         for turn in turns:
             if not turn.done():

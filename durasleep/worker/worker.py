@@ -260,6 +260,7 @@ class Worker:
         self.ready.set()
         try:
             await self._stop_asked.wait()
+            self._executor.leave()  # before the reader has let go of its connection: threads come free meanwhile
             loops[0].cancel()
             await asyncio.gather(loops[0], return_exceptions=True)
             if self._executor.running and not self._crashed:

@@ -222,7 +222,7 @@ async def test_what_changed_since_a_task_was_read_is_known_before_it_is_called(
     if what == "canceled":
         assert await handle.cancel() == "canceling"
     else:
-        await executor.drain(0)
+        executor.leave()
     await executor.submit([lease])
     executor.nudge("t")
     if what == "canceled":

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,7 +19,7 @@ from durasleep.settings import DEFAULTS
 from durasleep.worker.loop_threads import LoopCall, LoopThreads
 from tests.service.fixtures import NewApp
 from tests.service.functions import gate_of, note, stand_at, stand_in_thread_at
-from tests.service.workers import Effects, Workers, eventually, serving, until
+from tests.service.workers import LOOK_S, Effects, Workers, eventually, serving, until
 
 TIMEOUT_S = 0.2
 
@@ -141,7 +142,10 @@ async def test_what_waits_for_a_thread_when_its_worker_leaves_is_begun_by_anothe
     async with serving(app, "w1", concurrency=1) as worker:
         await effects.standing("one")
         worker.stop()
-        await eventually(lambda: effects.open("one") or not worker.running, "the first to be let go of")
+        effects.open("one")
+        while worker.in_threads:  # holding up the loop: it is free before its worker has looked around
+            time.sleep(LOOK_S)
+        await eventually(lambda: not worker.running, "the first to be let go of")
     assert (await until(app, "two", "queued")).status == "queued"
     assert not effects.count("two")
     gate_of(effects.path, "two").touch()
