@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 
-from durasleep import Canceled, Context, Durasleep, ThreadsLost
+from durasleep import Canceled, Context, Durasleep, ThreadsLost, Worker
 from durasleep.app import EXIT_RESTART
 from durasleep.settings import DEFAULTS
 from durasleep.worker.loop_threads import LoopCall, LoopThreads
@@ -130,6 +130,12 @@ async def test_who_has_lost_all_threads_leaves_its_work_to_others_and_asks_for_a
     assert sorted(effects.lines()[1:]) == ["another step", "another task"]
 
 
+def hold_up_until_returned(worker: Worker) -> None:
+    """Until no call in a thread runs; the loop does nothing meanwhile."""
+    while worker.in_threads:
+        time.sleep(LOOK_S)
+
+
 async def test_what_waits_for_a_thread_when_its_worker_leaves_is_begun_by_another(
     app: Durasleep, effects: Effects
 ) -> None:
@@ -143,8 +149,7 @@ async def test_what_waits_for_a_thread_when_its_worker_leaves_is_begun_by_anothe
         await effects.standing("one")
         worker.stop()
         effects.open("one")
-        while worker.in_threads:  # holding up the loop: it is free before its worker has looked around
-            time.sleep(LOOK_S)
+        hold_up_until_returned(worker)  # the thread is free before its worker has looked around
         await eventually(lambda: not worker.running, "the first to be let go of")
     assert (await until(app, "two", "queued")).status == "queued"
     assert not effects.count("two")
