@@ -1,5 +1,5 @@
 -- The scripts are checked as the server runs them: includes joined, and F, S, W, STATE, PLACE, KIND and LIMIT
--- replaced by what they stand for (python -m durasleep.store.script DIRECTORY).
+-- replaced by what they stand for (python -m durasleep.protocol.script DIRECTORY).
 std = {
   read_globals = {
     -- what Redis gives a script

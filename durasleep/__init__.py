@@ -6,17 +6,18 @@ The layers, each importing only what stands below it:
     testing                 a whole service in one process
     app                     Durasleep: registry, client and worker in one object
     client | sync | worker  the verbs, async and sync; the loops that serve a group
-    inbox | address         what settles for one client; which Redis is meant where none is named
-    runtime | store         user code made durable; everything Redis
-    telemetry               log fields and counters
-    codec | settings | devserver
-                            values as bytes; every limit and its reason; an embedded server
+    address                 which Redis is meant where none is named
+    query                   bounded plans that answer a person's question
+    runtime | transport     user code made durable; how a server is reached
+    protocol                what is asked of Redis, and what the answers mean; the Lua scripts
+    codec | settings | devserver | humanize | cron
+                            values as bytes; every limit and its reason; an embedded server; what people read
     tracebacks | model      where users' code was when it failed; the words of the design as types
     errors                  one tree
 """
 
 from durasleep.app import Durasleep
-from durasleep.client import Handle
+from durasleep.client.client import Handle
 from durasleep.codec import Codec
 from durasleep.errors import (
     Canceled,
@@ -38,11 +39,11 @@ from durasleep.errors import (
     WaitTimeout,
 )
 from durasleep.model import Disposition, State, Target
+from durasleep.query.describe import Description
 from durasleep.runtime.context import Context, Winner
 from durasleep.runtime.current import Current, current
 from durasleep.runtime.retry import Retry, RetryAfter
 from durasleep.settings import Settings
-from durasleep.store.calls import Description
 from durasleep.worker.worker import Worker
 
 __version__ = "0.1.0"

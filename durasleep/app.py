@@ -29,24 +29,23 @@ from functools import cache, partial
 from types import FrameType
 from typing import Any, Concatenate, NoReturn, TypeVar, Unpack, cast, overload
 
-from durasleep import address
+from durasleep import address, cron
 from durasleep.address import Address
-from durasleep.client import Caller, Client
+from durasleep.client.client import Caller, Client
 from durasleep.codec import Codec
 from durasleep.errors import DefinitionError, ThreadsLost, UsageError
 from durasleep.model import Duration, check_name, duration_ms, parse_target, retention_ms
+from durasleep.protocol import commands, journal
+from durasleep.protocol.commands import Schedule
+from durasleep.query.describe import CallOptions, Options
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry, called_by, name_of
-from durasleep.runtime.loop import position_of
+from durasleep.runtime.event_loop import position_of
 from durasleep.runtime.retry import Retry
 from durasleep.settings import DEFAULTS, Settings, fitting
-from durasleep.store import commands, reads
-from durasleep.store.calls import CallOptions, Options
-from durasleep.store.commands import Schedule
-from durasleep.store.connection import AnyClient, Connector
-from durasleep.store.store import Store, confirming
-from durasleep.worker import cron
-from durasleep.worker.usercode import StandIns
+from durasleep.transport.connection import AnyClient, Connector
+from durasleep.transport.store import Store, confirming
+from durasleep.worker.execution.function_runner import StandIns
 from durasleep.worker.worker import Worker
 
 AnyWorkflow = TypeVar("AnyWorkflow", bound=Callable[Concatenate[Context, ...], Coroutine[Any, Any, Any]])
@@ -355,7 +354,7 @@ class Durasleep(Client):
         if definition is not None:
             definition.check(args, kwargs)
         store = await self._opened()
-        now_ms = await store.run(reads.now_ms(store.keys()))
+        now_ms = await store.run(journal.now_ms(store.keys()))
         due_ms = cron.next_due_ms(line, zone, datetime.fromtimestamp(now_ms / 1000, UTC))
         queue = parse_target(options.target or self.group).queue
         keep_ms = retention_ms(self.settings.retention if options.retention is None else options.retention)

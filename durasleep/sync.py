@@ -17,21 +17,22 @@ from durasleep import address
 from durasleep.codec import Codec
 from durasleep.errors import ClientClosed, StoreError, StoreUnavailable, WaitTimeout
 from durasleep.model import Disposition, Duration, PromiseId, Recording, State, check_id, check_name, seconds_of
+from durasleep.protocol import commands, journal
+from durasleep.protocol.commands import Controlled, Created, Item
+from durasleep.protocol.keys import Keyspace
+from durasleep.query import attention, call_tree, describe, doctor, fsck, search
+from durasleep.query.call_tree import Tree
+from durasleep.query.describe import CallOptions, Description, Ending, Options, Pipeline
+from durasleep.query.doctor import Diagnosis
+from durasleep.query.fsck import Report
+from durasleep.query.search import Found, Timers
 from durasleep.runtime.context import AsyncTask, Workflow
 from durasleep.runtime.definition import Definition, called_by, definition_of, name_of, returns_of
 from durasleep.runtime.waits import Waiting
 from durasleep.settings import DEFAULTS, Settings, fitting
-from durasleep.store import attention, calls, commands, doctor, fsck, reads, search, tree
-from durasleep.store.calls import CallOptions, Description, Ending, Options, Pipeline
-from durasleep.store.commands import Controlled, Created, Item
-from durasleep.store.connection import AnyClient, Connector, SyncLink
-from durasleep.store.doctor import Diagnosis
-from durasleep.store.fsck import Report
-from durasleep.store.keys import Keyspace
-from durasleep.store.local import PerThread
-from durasleep.store.search import Found, Timers
-from durasleep.store.store import SyncStore
-from durasleep.store.tree import Tree
+from durasleep.transport.connection import AnyClient, Connector, SyncLink
+from durasleep.transport.local import PerThread
+from durasleep.transport.store import SyncStore
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -63,7 +64,7 @@ class Handle(Generic[T_co]):
         """
         if self._ending is None or not self._ending.is_final:
             self._ending = self._client._wait(self.id, timeout)
-        return calls.result_of(self._ending, self._client.codec, self._hint)
+        return describe.result_of(self._ending, self._client.codec, self._hint)
 
     def done(self) -> bool:
         """Whether it has settled; NotFound if it is not kept any more."""
@@ -89,7 +90,7 @@ class Promises:
         """
         store = self._client._opened()
         created = store.call(
-            calls.create_promise(
+            describe.create_promise(
                 store.keys(id),
                 id,
                 timeout=timeout,
@@ -98,7 +99,7 @@ class Promises:
                 settings=self._client.settings,
             )
         )
-        ending = calls.ending_of_created(PromiseId(id), created)
+        ending = describe.ending_of_created(PromiseId(id), created)
         return Handle(self._client, PromiseId(id), Any, created.disposition, ending)
 
     def get(self, id: str) -> Description:
@@ -123,14 +124,14 @@ class Promises:
 
     def _settle(self, id: str, state: State, payload: bytes) -> bool:
         store = self._client._opened()
-        return store.call(calls.settle(store.keys(id), id, state, payload)).by_us
+        return store.call(describe.settle(store.keys(id), id, state, payload)).by_us
 
 
 class _Waiting:
     """What a thread waits with."""
 
     def __init__(self) -> None:
-        self.inbox = calls.Names().inbox
+        self.inbox = describe.Names().inbox
         self.is_open = False
         """Whether there is such an inbox, or has been."""
         self.waits = 0
@@ -214,12 +215,12 @@ class Caller(_Starts):
         return self._client._rpc_many(fn, many, self._options)
 
     def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
-        return self._client._rpc(calls.new_id(), fn, args, kwargs, self._options)
+        return self._client._rpc(describe.new_id(), fn, args, kwargs, self._options)
 
 
 def _check_open(closed: threading.Event) -> None:
     if closed.is_set():
-        raise ClientClosed(calls.CLOSED)
+        raise ClientClosed(describe.CLOSED)
 
 
 def _definition_of(fn: Callable[..., Any] | str) -> Definition | None:
@@ -246,7 +247,7 @@ class Client(_Starts):
         self.settings = settings = fitting(settings, self.codec.payload_bytes_max)
         self.promises = Promises(self)
         self._group = check_name(group, "group")
-        self._names = calls.Names()
+        self._names = describe.Names()
         self._waiting = PerThread(_Waiting)
         self._closed = threading.Event()
         """Of those who wait now: set when the client is closed, and then another one's turn."""
@@ -400,7 +401,7 @@ class Client(_Starts):
         return Caller(self, CallOptions(**options).checked())
 
     def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
-        return self._rpc(calls.new_id(), fn, args, kwargs, _NO_OPTIONS)
+        return self._rpc(describe.new_id(), fn, args, kwargs, _NO_OPTIONS)
 
     def _rpc(
         self,
@@ -420,36 +421,38 @@ class Client(_Starts):
         call = self._maker(store.keys(id), name, options)(id, payload, self._new_call())
         hint = Any if isinstance(fn, str) else returns_of(fn)
         if options.pipeline is not None:
-            calls.check_unconfirmed(options.min_replicas, options.fsync)
-            calls.enqueue(options.pipeline, call, self.settings)
+            describe.check_unconfirmed(options.min_replicas, options.fsync)
+            describe.enqueue(options.pipeline, call, self.settings)
             return Handle(self, PromiseId(id), hint, None, None)
         created = store.call(call)
-        return Handle(self, PromiseId(id), hint, created.disposition, calls.ending_of_created(PromiseId(id), created))
+        return Handle(
+            self, PromiseId(id), hint, created.disposition, describe.ending_of_created(PromiseId(id), created)
+        )
 
     def _rpc_many(
         self, fn: Callable[..., Any] | str, many: Iterable[tuple[Any, ...]], options: CallOptions
     ) -> list[Handle[Any]]:
-        calls.check_unpipelined(options)
+        describe.check_unpipelined(options)
         definition = _definition_of(fn)
         name = name_of(fn) if definition is None else definition.name
         store = self._store.confirming(options.min_replicas, options.fsync)
         store.open()
         hint = Any if isinstance(fn, str) else returns_of(fn)
         make = self._maker(store.keys(), name, options)
-        encode = calls.encoder(
+        encode = describe.encoder(
             self.codec, name, called_by(definition or fn), definition.check if definition is not None else None
         )
         new_call = self._names.call
         handles: list[Handle[Any]] = []
-        for part in calls.in_parts(many):
+        for part in describe.in_parts(many):
             made = [make(id, encode(args), new_call()) for id, *args in part]
-            for (id, *_), created in zip(part, store.run(calls.all_of(made)), strict=True):
-                ending = calls.ending_of_created(PromiseId(id), created)
+            for (id, *_), created in zip(part, store.run(describe.all_of(made)), strict=True):
+                ending = describe.ending_of_created(PromiseId(id), created)
                 handles.append(Handle(self, PromiseId(id), hint, created.disposition, ending))
         return handles
 
     def _maker(self, keys: Keyspace, name: str, options: CallOptions) -> Callable[[str, bytes, str], Item[Created]]:
-        return calls.rpc_maker(keys, name, options, group=self._group, inbox="", settings=self.settings)
+        return describe.rpc_maker(keys, name, options, group=self._group, inbox="", settings=self.settings)
 
     @overload
     def get(self, id: str) -> Handle[Any]: ...
@@ -467,17 +470,17 @@ class Client(_Starts):
     def describe(self, id: str) -> Description:
         """Everything there is to see of a promise; NotFound if there is none."""
         store = self._opened()
-        return store.run(calls.describe(store.keys(id), check_id(id), self.codec))
+        return store.run(describe.describe(store.keys(id), check_id(id), self.codec))
 
     def export(self, id: str) -> Recording:
         """An execution with its journal; NotFound if there is none."""
         store = self._opened()
-        return store.run(calls.export(store.keys(id), check_id(id)))
+        return store.run(describe.export(store.keys(id), check_id(id)))
 
     def _look(self, id: PromiseId) -> Ending:
         """How a promise stands; NotFound if there is none."""
         store = self._opened()
-        return store.run(calls.look(store.keys(id), id))
+        return store.run(describe.look(store.keys(id), id))
 
     def _wait(self, id: PromiseId, timeout: Duration | None = None) -> Ending:
         """Block until a promise has settled; WaitTimeout after ``timeout``, and it goes on."""
@@ -489,15 +492,15 @@ class Client(_Starts):
         give_up_at = None if limit_s is None else time.monotonic() + limit_s
         store = self._opened()
         keys = store.keys(id)
-        tells_inbox = store.call(reads.read_head(keys, id, outline=True)) is not None
+        tells_inbox = store.call(journal.read_head(keys, id, outline=True)) is not None
         inbox = waiting.inbox
         while True:
             _check_open(closed)
             last = ""
             if tells_inbox:  # again and again: it also keeps the inbox alive
                 waiting.is_open = True
-                last, created = store.run(calls.attach_from(keys, id, inbox))
-                ending = calls.ending_of_created(id, created)
+                last, created = store.run(describe.attach_from(keys, id, inbox))
+                ending = describe.ending_of_created(id, created)
             else:
                 ending = self._look(id)  # an entry of a journal tells no inbox
             if ending.is_final:
@@ -565,7 +568,7 @@ class Client(_Starts):
     def tree(self, id: str) -> Tree:
         """An execution and all it has called, as one tree; NotFound if there is none."""
         store = self._opened()
-        return store.run(tree.tree(store.keys, id))
+        return store.run(call_tree.tree(store.keys, id))
 
     def cancel(self, id: str, *, force: bool = False) -> Controlled:
         """Ask an execution to end, or end it by ``force`` without running its code again."""
@@ -622,4 +625,4 @@ class Client(_Starts):
 
     def _control(self, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = "") -> Controlled:
         store = self._opened()
-        return store.run(calls.steer(store.keys(id), action, id, due=due, reason=reason))
+        return store.run(describe.steer(store.keys(id), action, id, due=due, reason=reason))

@@ -29,18 +29,19 @@ from importlib.util import find_spec
 from typing import Any, Self, TypeVar
 
 from durasleep.app import Durasleep, pointed_at
-from durasleep.client import Handle, store_of
+from durasleep.client.client import Handle, store_of
 from durasleep.errors import Mismatch, Stalled, UsageError
 from durasleep.model import Kind, Place, PromiseId, State, check_id, duration_ms
+from durasleep.protocol import journal
+from durasleep.protocol.commands import Command, Fired
+from durasleep.protocol.journal import Head
+from durasleep.query import describe
+from durasleep.query.describe import Ending
 from durasleep.runtime.definition import definition_of
 from durasleep.runtime.recording import Verdict, check
 from durasleep.runtime.waits import Wait
-from durasleep.store import calls, reads
-from durasleep.store.calls import Ending
-from durasleep.store.commands import Command, Fired
-from durasleep.store.connection import AnyClient
-from durasleep.store.reads import Head
-from durasleep.worker.reaper import take_over
+from durasleep.transport.connection import AnyClient
+from durasleep.worker.loops.reaper import take_over
 from durasleep.worker.worker import Worker
 
 STANDS_S = 1.0  # of real time: longer than another task of the test needs to bring what is awaited about
@@ -131,11 +132,11 @@ class Env:
 
     async def _has_settled(self, id: PromiseId) -> bool:
         store = await store_of(self.app)
-        return (await store.run(calls.look(store.keys(id), id))).is_final
+        return (await store.run(describe.look(store.keys(id), id))).is_final
 
     async def _head(self, id: PromiseId) -> Head | None:
         store = await store_of(self.app)
-        return await store.call(reads.read_head(store.keys(id), id))
+        return await store.call(journal.read_head(store.keys(id), id))
 
     @contextmanager
     def _in_motion(self) -> Generator[None]:
@@ -286,7 +287,7 @@ class Env:
             await self._begin(group)
         store = await store_of(self.app)
         for worker in dead:
-            beat = await store.call(reads.read_beat(store.keys(), worker.consumer))
+            beat = await store.call(journal.read_beat(store.keys(), worker.consumer))
             await take_over(
                 store,
                 worker.consumer,
@@ -508,7 +509,7 @@ async def env(
         made = Env(app, groups or (app.group,), concurrency=concurrency, patience_s=patience_s)
         store = await store_of(app)
         stack.push_async_callback(made._close)
-        await made._stand_at(await store.run(reads.now_ms(store.keys())))
+        await made._stand_at(await store.run(journal.now_ms(store.keys())))
         app.beside_waits = made._watch
         for group in made.groups:
             await made._begin(group)

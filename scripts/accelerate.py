@@ -20,8 +20,8 @@ MODULES = [
     # Together they save a sixth of what a worker computes for a workflow that sleeps. Nearly all other code reads
     # records of msgspec, which is as quick uncompiled: nine modules more, the whole way of a commit, save 2 to 5 %.
     "durasleep/runtime/journal.py",  # what is counted, asked and fed at every await: fields of C instead of slots
-    "durasleep/runtime/loop.py",  # each callback and future of a workflow is made and called here
-    "durasleep/runtime/replay.py",  # what every activation does once, of the other two mostly
+    "durasleep/runtime/event_loop.py",  # each callback and future of a workflow is made and called here
+    "durasleep/runtime/activation.py",  # what every activation does once, of the other two mostly
 ]
 DIRECTIVES = {
     "annotation_typing": False,  # hints are for people: what is an int there may be as large as it likes

@@ -14,10 +14,10 @@ from typing import Any, cast
 import pytest
 
 from durasleep.devserver import DevServer
+from durasleep.query import fsck
 from durasleep.settings import DEFAULTS
-from durasleep.store import fsck
-from durasleep.store.connection import Connector
-from durasleep.store.store import SyncStore
+from durasleep.transport.connection import Connector
+from durasleep.transport.store import SyncStore
 from tests import leaks
 from tests.servers import FAKE, KINDS, REAL, MakeServer, Server, Servers, debug, find, found_kinds
 

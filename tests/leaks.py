@@ -9,7 +9,7 @@ from typing import Any, cast
 import redis
 
 from durasleep.model import KEPT_FOR_EVER, owner_of, root_of
-from durasleep.store.keys import LIMIT, F
+from durasleep.protocol.keys import LIMIT, F
 
 _SCAN_COUNT = 1000
 

@@ -16,9 +16,9 @@ import typer
 from durasleep import address
 from durasleep.address import Address, Candidate, configured, project_directory
 from durasleep.app import Durasleep
-from durasleep.cli import values
+from durasleep.cli.output import json_values
 from durasleep.errors import UsageError
-from durasleep.store.connection import without_secret
+from durasleep.transport.connection import without_secret
 
 DEFAULT_NAMESPACE = "durasleep"
 
@@ -202,8 +202,8 @@ def _explain(candidates: Sequence[Candidate]) -> None:
         except UsageError as error:
             names, says = None, str(error)
             problem = problem or (error if found is None else None)
-        values.data(f"{one.name + ':':<21}{says}")
+        json_values.data(f"{one.name + ':':<21}{says}")
         found = found or names
     if problem:
         raise problem
-    values.data(f"used: {found}")
+    json_values.data(f"used: {found}")

@@ -8,23 +8,10 @@ from typing import Any, cast
 import typer
 
 from durasleep import __version__
-from durasleep.cli import (
-    control,
-    demo,
-    doctor,
-    fsck,
-    listing,
-    promise,
-    replay,
-    rpc,
-    steering,
-    streams,
-    values,
-    view,
-    worker,
-)
+from durasleep.cli.commands import demo, doctor, executions, fsck, listing, namespace, promise, replay, rpc, worker
+from durasleep.cli.output import console, json_values, streams
 from durasleep.errors import DurasleepError, StoreError, StoreUnavailable, UsageError
-from durasleep.runtime import loop
+from durasleep.runtime import event_loop
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -52,23 +39,25 @@ app.command("tree")(listing.tree)
 app.command("export")(replay.export)
 app.command("replay")(replay.replay)
 app.command("timers")(listing.timers)
-app.command("wake")(steering.wake)
-app.command("reschedule")(steering.reschedule)
-app.command("cancel")(steering.cancel)
-app.command("halt")(steering.halt)
-app.command("resume")(steering.resume)
-app.command("retry")(steering.retry)
+app.command("wake")(executions.wake)
+app.command("reschedule")(executions.reschedule)
+app.command("cancel")(executions.cancel)
+app.command("halt")(executions.halt)
+app.command("resume")(executions.resume)
+app.command("retry")(executions.retry)
 app.add_typer(promise.app, name="promise")
 app.command("doctor")(doctor.doctor)
 app.command("fsck")(fsck.fsck)
-app.add_typer(control.app, name="control")
+app.add_typer(namespace.app, name="control")
 app.command("demo")(demo.demo)
 
 
 def _show_version(asked: bool) -> None:
     if asked:
-        is_compiled = not loop.__file__.endswith((".py", ".pyc"))  # all of what the accelerator compiles, or nothing
-        values.data(f"{__version__} (accelerated)" if is_compiled else __version__)
+        is_compiled = not event_loop.__file__.endswith(
+            (".py", ".pyc")
+        )  # all of what the accelerator compiles, or nothing
+        json_values.data(f"{__version__} (accelerated)" if is_compiled else __version__)
         raise typer.Exit
 
 
@@ -93,17 +82,17 @@ def _run() -> int:
     except _Refused as error:
         return _say_refused(error)
     except UsageError as error:
-        view.error(str(error))
+        console.error(str(error))
         return EXIT_USAGE
     except StoreUnavailable as error:
         hint = ". Start one with `durasleep dev`, or say where it is with --url." if error.is_unreachable else ""
-        view.error(f"{error}{hint}")
+        console.error(f"{error}{hint}")
         return EXIT_NO_REDIS
     except StoreError as error:
-        view.error(str(error))
+        console.error(str(error))
         return EXIT_NO_REDIS
     except DurasleepError as error:
-        view.error(str(error))
+        console.error(str(error))
         return EXIT_FAILED
     return code if isinstance(code, int) else 0
 
@@ -116,5 +105,5 @@ def _say_refused(error: Any) -> int:
     text = error.format_message().rstrip(".")
     if type(error).__name__ == "NoSuchOption" and command.endswith(" rpc"):
         text += ", and what is meant for FUNC comes after -- if it begins with a dash"
-    view.error(f"{text}; see `{command} --help`.")
+    console.error(f"{text}; see `{command} --help`.")
     return EXIT_USAGE

@@ -54,8 +54,8 @@ from durasleep.runtime.definition import (
     returns_of,
     step_name_of,
 )
+from durasleep.runtime.event_loop import WorkflowLoop
 from durasleep.runtime.journal import DurableFuture, Journal, RetriedStep, StepCall
-from durasleep.runtime.loop import WorkflowLoop
 from durasleep.runtime.retry import Retry
 from durasleep.runtime.waits import is_in_line
 

@@ -1,8 +1,8 @@
-# See loop.pxd.
+# See event_loop.pxd.
 
 cimport cython
 
-from durasleep.runtime.loop cimport Lineage
+from durasleep.runtime.event_loop cimport Lineage
 
 cdef class Journal:
     cdef public object owner, codec, loop, trace, handed_out

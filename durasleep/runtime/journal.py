@@ -27,7 +27,7 @@ from durasleep.model import (
     StartTimer,
     State,
 )
-from durasleep.runtime.loop import Lineage, WorkflowFuture, WorkflowLoop, WorkflowTimer, place_of_call
+from durasleep.runtime.event_loop import Lineage, WorkflowFuture, WorkflowLoop, WorkflowTimer, place_of_call
 from durasleep.runtime.retry import Retry, failure_of
 
 T = TypeVar("T")

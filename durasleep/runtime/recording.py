@@ -11,9 +11,7 @@ from typing import Any, cast
 from durasleep.codec import Codec, error_line
 from durasleep.errors import UsageError
 from durasleep.model import Entry, Kind, Number, PromiseId, Recording, State, root_of
-from durasleep.runtime.context import ExecutionInfo
-from durasleep.runtime.definition import Registry, TaskDefinition, WorkflowDefinition
-from durasleep.runtime.replay import (
+from durasleep.runtime.activation import (
     Activation,
     CanceledOutcome,
     Continued,
@@ -23,6 +21,8 @@ from durasleep.runtime.replay import (
     Resolved,
     version_of,
 )
+from durasleep.runtime.context import ExecutionInfo
+from durasleep.runtime.definition import Registry, TaskDefinition, WorkflowDefinition
 from durasleep.settings import Settings
 
 FORMAT = 1

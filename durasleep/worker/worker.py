@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any, TypeVarTuple
 
-from durasleep import telemetry
+from durasleep import humanize
 from durasleep.codec import Codec
 from durasleep.errors import (
     DurasleepError,
@@ -24,24 +24,25 @@ from durasleep.errors import (
     UnsupportedServer,
 )
 from durasleep.model import check_name
+from durasleep.protocol import commands, journal
+from durasleep.protocol.commands import Beat, Command, Fired, Lease
+from durasleep.query import doctor
 from durasleep.runtime.definition import Registry
 from durasleep.runtime.waits import Wait
 from durasleep.settings import Settings
-from durasleep.store import commands, doctor, reads
-from durasleep.store.batch import RETRY_FIRST_S, RETRY_MAX_S
-from durasleep.store.commands import Beat, Command, Fired, Lease
-from durasleep.store.connection import Connector
-from durasleep.store.outage import Outage
-from durasleep.store.store import Store
-from durasleep.worker.executor import Executor
-from durasleep.worker.firer import Firer
-from durasleep.worker.heartbeat import Heartbeat
-from durasleep.worker.jam import Jam
-from durasleep.worker.listener import Listener
-from durasleep.worker.reader import Reader
-from durasleep.worker.reaper import Reaper
-from durasleep.worker.schedules import Schedules
-from durasleep.worker.usercode import StandIns
+from durasleep.transport.batcher import RETRY_FIRST_S, RETRY_MAX_S
+from durasleep.transport.connection import Connector
+from durasleep.transport.outage import Outage
+from durasleep.transport.store import Store
+from durasleep.worker.execution.executor import Executor
+from durasleep.worker.execution.function_runner import StandIns
+from durasleep.worker.execution.jam import Jam
+from durasleep.worker.loops.heartbeat import Heartbeat
+from durasleep.worker.loops.hint_listener import Listener
+from durasleep.worker.loops.reaper import Reaper
+from durasleep.worker.loops.schedules import Schedules
+from durasleep.worker.loops.task_reader import Reader
+from durasleep.worker.loops.timer_firer import Firer
 
 Args = TypeVarTuple("Args")
 
@@ -200,7 +201,7 @@ class Worker:
         ThreadsLost if it has left by itself: all its threads are held by functions nobody waits for any more.
         """
         async with self._lifespan():
-            telemetry.be_heard()
+            humanize.be_heard()
             await self._serve(start_timeout_s)
         if self._unfit is not None:
             raise self._unfit
@@ -307,7 +308,7 @@ class Worker:
             [Command([b"INFO", b"memory"], bytes), commands.read_number(keys.clock_held)]
         )
         self._check_eviction(info)
-        self._firer.join(reads.value_of(believed))
+        self._firer.join(journal.value_of(believed))
         await self._reader.join()
         await asyncio.wrap_future(heartbeat.start())
 

@@ -20,7 +20,7 @@ import redis.asyncio
 from durasleep import Durasleep
 from durasleep.devserver import DevServer
 from durasleep.errors import DurasleepError
-from durasleep.store.keys import Keyspace
+from durasleep.protocol.keys import Keyspace
 from tests import servers
 
 ROOT = Path(__file__).parents[2]

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.model import Due, Number, Outcome, StartTimer
+from durasleep.protocol import commands
+from durasleep.query import describe
 from durasleep.runtime.definition import name_of
 from durasleep.settings import DEFAULTS
-from durasleep.store import calls, commands
-from durasleep.store.store import Store
-from durasleep.worker.reader import Reader
+from durasleep.transport.store import Store
+from durasleep.worker.loops.task_reader import Reader
 from scripts.benchmarks import workflows
 from scripts.benchmarks.bench import GROUP, Bench
 
@@ -33,7 +34,7 @@ async def put_to_sleep(
 ) -> None:
     """So many ``waking`` workflows, asleep until the instants ``due_ms_of`` tells; ``args`` in place of their own."""
     store = await store_of(bench.client)
-    keys, names = store.keys(), calls.Names()
+    keys, names = store.keys(), describe.Names()
     reader = Reader(store.link(), keys, group=GROUP, consumer=CONSUMER, settings=DEFAULTS)
     await reader.join()
     for numbers in _batches(count):
@@ -49,17 +50,17 @@ async def put_to_sleep(
 async def delay(bench: Bench, count: int, *, prefix: str = "d") -> None:
     """So many executions whose start is delayed for years."""
     store = await store_of(bench.client)
-    name, names = name_of(workflows.leaf), calls.Names()
+    name, names = name_of(workflows.leaf), describe.Names()
     payload = bench.client.codec.encode_args((0,), {}, name)
     for numbers in _batches(count):
         await _gather(store, (_rpc(store, f"{prefix}{n}", name, payload, names, FAR) for n in numbers))
 
 
 def _rpc(
-    store: Store, id: str, function: str, payload: bytes, names: calls.Names, delay: timedelta | None = None
+    store: Store, id: str, function: str, payload: bytes, names: describe.Names, delay: timedelta | None = None
 ) -> commands.Item[Any]:
-    options = calls.CallOptions(delay=delay)
-    make = calls.rpc_maker(store.keys(), function, options, group=GROUP, inbox=names.inbox, settings=DEFAULTS)
+    options = describe.CallOptions(delay=delay)
+    make = describe.rpc_maker(store.keys(), function, options, group=GROUP, inbox=names.inbox, settings=DEFAULTS)
     return make(id, payload, names.call())
 
 

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 
 import redis
 
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.model import PromiseId, State
-from durasleep.store import reads, script
+from durasleep.protocol import journal, script
 from scripts.benchmarks import filling
 from scripts.benchmarks.bench import LOOK_S, Bench, bench_on
 from scripts.benchmarks.report import Report, percentile
@@ -101,5 +101,5 @@ async def _finished(bench: Bench, count: int) -> int:
     """How many of a sample, spread over all, have a result."""
     store = await store_of(bench.client)
     ids = [PromiseId(f"s{number}") for number in range(0, count, max(1, count // SAMPLE))][:SAMPLE]
-    heads = await asyncio.gather(*(store.call(reads.read_head(store.keys(id), id)) for id in ids))
+    heads = await asyncio.gather(*(store.call(journal.read_head(store.keys(id), id)) for id in ids))
     return sum(head is not None and head.state is State.RESOLVED for head in heads)

@@ -18,7 +18,7 @@ from typing import Any
 import redis.asyncio
 
 from durasleep import DurasleepError, StoreUnavailable
-from durasleep.store.fsck import Report
+from durasleep.query.fsck import Report
 from scripts.breaking import check
 from scripts.breaking.around import Around
 from scripts.breaking.faults import Site

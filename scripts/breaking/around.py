@@ -21,7 +21,7 @@ import redis.asyncio
 import redis.exceptions as redis_errors
 
 from durasleep import Durasleep, DurasleepError
-from durasleep.store.keys import F, Keyspace, S
+from durasleep.protocol.keys import F, Keyspace, S
 from scripts.breaking.work import EFFECTS, app, asks_briefly, echo, sought_after, tick
 
 ROOT = Path(__file__).parents[2]

@@ -87,7 +87,7 @@ def test_processor_time_is_compared_with_that_of_another_checkout() -> None:
     assert found["sum_ratio_least"] <= found["sum_cpu_us_ratio"] <= found["sum_ratio_most"]
 
 
-@pytest.mark.parametrize("module", ["client", "cli/worker"])
+@pytest.mark.parametrize("module", ["client/client", "cli/commands/worker"])
 def test_client_and_worker_of_the_other_checkout_are_its_own(tmp_path: Path, module: str) -> None:
     shutil.copytree(ROOT / "durasleep", tmp_path / "durasleep", ignore=shutil.ignore_patterns("__pycache__"))
     broken = tmp_path / "durasleep" / f"{module}.py"

@@ -21,7 +21,7 @@ import pytest
 import redis
 
 from durasleep.errors import DurasleepError
-from durasleep.store.keys import Keyspace, meta_key
+from durasleep.protocol.keys import Keyspace, meta_key
 from tests.cli.conftest import Quick
 from tests.cli.terminal import COMMAND, PATIENCE_S, ROOT, Terminal, lines, wait_for
 from tests.servers import MakeServer

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from durasleep.app import EXIT_RESTART
-from durasleep.store.keys import meta_key
+from durasleep.protocol.keys import meta_key
 from tests.cli.terminal import Terminal, wait_for
 from tests.servers import MakeServer
 

@@ -16,8 +16,8 @@ import pytest
 
 from durasleep import Canceled, Context, Durasleep, Retry, testing
 from durasleep.cli.app import app
-from durasleep.client import store_of
-from durasleep.store.commands import Command
+from durasleep.client.client import store_of
+from durasleep.protocol.commands import Command
 from tests.cli.conftest import Quick
 from tests.cli.terminal import ROOT, Terminal, wait_for
 from tests.servers import MakeServer

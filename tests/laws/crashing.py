@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from durasleep import Canceled, Context, Durasleep, Retry, TimedOut
-from durasleep.store import script
-from durasleep.store.connection import Link
-from durasleep.store.script import Value
+from durasleep.protocol import script
+from durasleep.protocol.script import Value
+from durasleep.transport.connection import Link
 
 app = Durasleep(group="crashing")
 effects: Counter[str] = Counter()

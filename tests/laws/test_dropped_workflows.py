@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from durasleep.runtime.context import Context
-from durasleep.runtime.loop import WorkflowLoop
+from durasleep.runtime.event_loop import WorkflowLoop
 from tests.laws.shapes import SHAPE_IDS, SHAPES, Shape
 from tests.unit.runtime_world import World
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from durasleep import testing
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.model import PromiseId
-from durasleep.store.commands import Command
+from durasleep.protocol.commands import Command
 from tests.laws import crashing
 from tests.laws.crashing import STORIES, Crash, effects
 from tests.servers import Server

@@ -18,15 +18,15 @@ import msgspec
 import pytest
 
 from durasleep import Context, Disposition, Durasleep, Handle, OtherFunction, Settings, TimedOut
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.errors import Fenced, InvalidId, PayloadTooLarge
 from durasleep.model import Due, Number, Outcome, Place, PromiseId, StartPromise, StartTimer, State, StepResult
+from durasleep.protocol import commands, journal
+from durasleep.protocol.commands import Lease
+from durasleep.protocol.keys import LIMIT, Keyspace
 from durasleep.runtime.definition import step_name_of
 from durasleep.settings import DEFAULTS
-from durasleep.store import commands, reads
-from durasleep.store.commands import Lease
-from durasleep.store.keys import LIMIT, Keyspace
-from durasleep.store.store import Store
+from durasleep.transport.store import Store
 from tests.servers import MakeServer, Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import QUICK, double, make_app, nap, note, passage, sleeping_workflow, waiting
@@ -120,7 +120,7 @@ async def test_law_02_a_pending_execution_is_in_exactly_one_place(
         found = ["queued"] * len(stream)
         found += ["delayed" for what in ("start", "retry") if client.zscore(keys.timers, f"{id}~{what}") is not None]
         found += ["halted"] * (client.zscore(keys.halted, id) is not None)
-        head = await (await store_of(app)).call(reads.read_head(keys, PromiseId(id)))
+        head = await (await store_of(app)).call(journal.read_head(keys, PromiseId(id)))
         assert head
         assert bool(head.entry) == bool(stream)
         if not found and head.place is Place.SUSPENDED:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from durasleep import Durasleep, testing
-from durasleep.client import Handle
+from durasleep.client.client import Handle
 from durasleep.errors import DurasleepError
 from durasleep.model import CANCEL, State
 from durasleep.testing import Env

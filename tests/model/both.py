@@ -17,13 +17,14 @@ import msgspec
 
 from durasleep import errors
 from durasleep.model import Due, Entry, Number, PromiseId, State, Transaction
+from durasleep.protocol import commands, journal, script
+from durasleep.protocol.commands import KIND_OF, PLACE_OF, STATE_OF, Call, Command, Item
+from durasleep.protocol.journal import Plan
+from durasleep.protocol.keys import F, S, W
 from durasleep.settings import DEFAULTS
-from durasleep.store import batch, commands, reads, script
-from durasleep.store.commands import KIND_OF, PLACE_OF, STATE_OF, Call, Command, Item
-from durasleep.store.connection import Connector
-from durasleep.store.keys import F, S, W
-from durasleep.store.reads import Plan
-from durasleep.store.store import SyncStore
+from durasleep.transport import batcher
+from durasleep.transport.connection import Connector
+from durasleep.transport.store import SyncStore
 from tests.model import moves, state
 from tests.model.moves import Commit, Create, Refused, Scripts
 from tests.model.state import Promise, Redis, Snapshot, StreamEntry, Waiter
@@ -341,7 +342,7 @@ class Both:
         """Several items: in one EVALSHA, in the order of the model's."""
 
         def once() -> None:
-            assert len(batch.join(calls, SETTINGS)) == 1, "these calls do not travel together"
+            assert len(batcher.join(calls, SETTINGS)) == 1, "these calls do not travel together"
             answers = self.store.run(in_one_call(calls))
             self.model, expected = in_model()
             self._compare_answers(answers, expected, told)
@@ -403,15 +404,15 @@ class Both:
 
     def _compare_snapshot(self, entry: StreamEntry, snapshot: bytes) -> None:
         assert bool(snapshot) == (entry.snapshot is not None), f"{entry} tells {snapshot!r}"
-        told = reads.read_snapshot(self.lease(entry, snapshot))
+        told = journal.read_snapshot(self.lease(entry, snapshot))
         if entry.snapshot is None:
             return
         assert told, f"{snapshot!r} cannot be read"
-        head, journal = told.head, [(str(number), _entry(one)) for number, one in told.entries.items()]
-        was = Snapshot(head.function, head.birth, head.base, head.order, journal=tuple(sorted(journal)))
+        head, entries = told.head, [(str(number), _entry(one)) for number, one in told.entries.items()]
+        was = Snapshot(head.function, head.birth, head.base, head.order, journal=tuple(sorted(entries)))
         assert was == entry.snapshot._replace(unseen=())
         assert head.unseen == frozenset(entry.snapshot.unseen)
-        now = self.store.run(reads.load(self.keys, head.id))
+        now = self.store.run(journal.load(self.keys, head.id))
         assert now is not None
         for name in STANDING:
             assert getattr(head, name) == getattr(now.head, name), f"the entry of {head.id} tells another {name}"

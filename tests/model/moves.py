@@ -1,4 +1,4 @@
-"""The transitions: one method per script in ``durasleep/store/lua``, named as there, on one state of Redis.
+"""The transitions: one method per script in ``durasleep/protocol/lua``, named as there, on one state of Redis.
 
 They say what the scripts do, in their order: each item is checked, then written, and what a script gathers happens at
 its end. The small methods are its rules: a test breaks one by overriding it (see ``test_broken_rules``).
@@ -25,7 +25,7 @@ from durasleep.model import (
     StepResult,
     Transaction,
 )
-from durasleep.store.keys import LIMIT, STATE
+from durasleep.protocol.keys import LIMIT, STATE
 from tests.model.state import Entry, Promise, Redis, Snapshot, StreamEntry, Waiter, owner_of, root_of
 
 T = TypeVar("T")

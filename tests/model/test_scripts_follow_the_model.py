@@ -33,7 +33,7 @@ from durasleep.model import (
     State,
     StepResult,
 )
-from durasleep.store import script
+from durasleep.protocol import script
 from tests.model.both import Both, load_standing
 from tests.model.moves import KEEP, Commit, Create, Lease
 from tests.servers import Server

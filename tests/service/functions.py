@@ -19,7 +19,7 @@ import redis
 
 from durasleep import Context, Durasleep, Settings
 from durasleep.settings import DEFAULTS
-from durasleep.store.connection import AnyClient
+from durasleep.transport.connection import AnyClient
 
 NAMESPACE_VARIABLE = "DURASLEEP_NAMESPACE"
 

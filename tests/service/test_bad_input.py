@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from durasleep import Context, Durasleep, Settings, UsageError
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.errors import InvalidDuration, InvalidId, NotSerializable, PayloadTooLarge
 from durasleep.sync import Client as SyncClient
 from tests.servers import Server

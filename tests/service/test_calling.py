@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from durasleep import Context, Disposition, Durasleep, NotFound, OtherFunction, Retry, RetryAfter, WaitTimeout
-from durasleep.client import inbox_of, store_of
+from durasleep.client.client import inbox_of, store_of
 from durasleep.errors import ClientClosed
 from durasleep.model import PromiseId
+from durasleep.protocol import commands
+from durasleep.protocol.keys import F
 from durasleep.settings import DEFAULTS
-from durasleep.store import commands
-from durasleep.store.connection import AnyClient
-from durasleep.store.keys import F
 from durasleep.sync import Client as SyncClient
+from durasleep.transport.connection import AnyClient
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, failing, nap, note, passage, sleeping_workflow, waiting

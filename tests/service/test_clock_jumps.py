@@ -9,10 +9,10 @@ from datetime import timedelta
 import pytest
 
 from durasleep import Durasleep
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.settings import DEFAULTS
-from durasleep.store import clock as clock_module
-from durasleep.store.clock import Clock
+from durasleep.transport import server_clock as clock_module
+from durasleep.transport.server_clock import Clock
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import sleeping_workflow

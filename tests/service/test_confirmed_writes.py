@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from durasleep import Disposition, NotReplicated, StoreUnavailable, UsageError
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.devserver import DevServer
 from durasleep.errors import UnsupportedServer
 from durasleep.settings import DEFAULTS

@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 
 from durasleep import Context, Current, Durasleep, Retry, UsageError, current
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.model import PromiseId
 from durasleep.settings import DEFAULTS
 from tests.service.fixtures import NewApp

@@ -17,18 +17,19 @@ from redis.exceptions import NoPermissionError
 
 import durasleep
 from durasleep import Durasleep
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.devserver import DevServer
 from durasleep.errors import NotReplicated, StoreRefused, UnsupportedServer
 from durasleep.model import PromiseId, State
+from durasleep.protocol import commands
+from durasleep.protocol.keys import Keyspace, S
+from durasleep.protocol.script import NAMES, load
+from durasleep.query import doctor
+from durasleep.query.doctor import Diagnosis, Facts, Level, diagnose
 from durasleep.settings import DEFAULTS
-from durasleep.store import commands, doctor
-from durasleep.store.connection import Connector, Link
-from durasleep.store.doctor import Diagnosis, Facts, Level, diagnose
-from durasleep.store.keys import Keyspace, S
-from durasleep.store.script import NAMES, load
-from durasleep.store.store import Store
 from durasleep.sync import Client as SyncClient
+from durasleep.transport.connection import Connector, Link
+from durasleep.transport.store import Store
 from tests.servers import ACL, MakeServer, Server, limit
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, failing, gathering, sleeping_workflow, stand_in_thread_at, waiting

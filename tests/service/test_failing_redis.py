@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from durasleep import Durasleep, StoreUnavailable
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.model import PromiseId
+from durasleep.protocol import journal
 from durasleep.settings import DEFAULTS
-from durasleep.store import reads
-from durasleep.store.store import Store
 from durasleep.sync import Client as SyncClient
+from durasleep.transport.store import Store
 from scripts.breaking.proxy import Proxy
 from tests.servers import MakeServer, Server
 from tests.service.fixtures import NewApp
@@ -110,9 +110,9 @@ async def test_a_worker_whose_connections_were_cut_is_not_taken_for_dead(
 
 async def _beat_of(store: Store, name: str) -> str:
     keys = store.keys()
-    consumers = await store.call(reads.read_consumers(keys, "workers"))
+    consumers = await store.call(journal.read_consumers(keys, "workers"))
     [consumer] = [one for one in consumers if one.startswith(f"{name}/")]
-    return str(await store.call(reads.read_beat(keys, consumer)))
+    return str(await store.call(journal.read_beat(keys, consumer)))
 
 
 async def test_an_emptied_redis_loses_its_executions_and_nothing_else(
@@ -170,7 +170,7 @@ async def test_an_outage_is_said_once_a_minute_by_the_whole_worker_and_when_it_i
     make_server: MakeServer, new_app: NewApp, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     every_s = 1.5  # for a minute
-    monkeypatch.setattr("durasleep.store.outage.SAID_S", every_s)
+    monkeypatch.setattr("durasleep.transport.outage.SAID_S", every_s)
     server = make_server()
 
     def said(text: str) -> list[float]:

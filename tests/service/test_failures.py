@@ -9,7 +9,7 @@ import pytest
 
 from durasleep import Context, Durasleep, NotFound, TimedOut, sync
 from durasleep.errors import NotAllowed
-from durasleep.store.calls import Description
+from durasleep.query.describe import Description
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.workers import eventually, serving, until

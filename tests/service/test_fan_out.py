@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 
 from durasleep import Durasleep
+from durasleep.protocol.keys import LIMIT
+from durasleep.protocol.script import Value, to_bytes
 from durasleep.settings import DEFAULTS
-from durasleep.store.connection import Link, Reply
-from durasleep.store.keys import LIMIT
-from durasleep.store.script import Value, to_bytes
+from durasleep.transport.connection import Link, Reply
 from tests.servers import Server
 from tests.service.functions import gathering
 from tests.service.workers import serving

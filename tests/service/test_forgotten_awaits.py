@@ -13,7 +13,7 @@ import pytest
 
 from durasleep import Context, Durasleep, Retry, testing
 from durasleep.errors import Stalled
-from durasleep.runtime import debug
+from durasleep.runtime import nondeterminism
 from tests.servers import FAKE, Server
 
 # pyright: reportUnusedCoroutine=false, reportUnusedCallResult=false
@@ -23,8 +23,8 @@ Workflow = Callable[[Context], Coroutine[Any, Any, Any]]
 
 @pytest.fixture(autouse=True)
 def nothing_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debug, "_said", set[Any]())
-    monkeypatch.setattr(debug, "_reminded", Counter[str]())
+    monkeypatch.setattr(nondeterminism, "_said", set[Any]())
+    monkeypatch.setattr(nondeterminism, "_reminded", Counter[str]())
 
 
 @pytest.fixture

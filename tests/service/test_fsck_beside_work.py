@@ -10,9 +10,9 @@ from datetime import timedelta
 from typing import Any, cast
 
 from durasleep import Context, Durasleep, Settings
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.errors import DurasleepError
-from durasleep.store.keys import F
+from durasleep.protocol.keys import F
 from durasleep.sync import Client as SyncClient
 from tests.servers import Server
 from tests.service.fixtures import NewApp

@@ -10,11 +10,11 @@ from typing import Any, cast
 import pytest
 
 from durasleep import Durasleep, StoreUnavailable
-from durasleep.client import inbox_of, store_of
+from durasleep.client.client import inbox_of, store_of
 from durasleep.errors import CorruptData, SchemaMismatch
-from durasleep.store.connection import Link, Reply
-from durasleep.store.keys import F, meta_key
-from durasleep.store.script import Value
+from durasleep.protocol.keys import F, meta_key
+from durasleep.protocol.script import Value
+from durasleep.transport.connection import Link, Reply
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, nap, passage

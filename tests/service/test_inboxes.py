@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from durasleep import Durasleep
-from durasleep import inbox as inbox_module
-from durasleep.client import inbox_of, store_of
+from durasleep.client import inbox as inbox_module
+from durasleep.client.client import inbox_of, store_of
 from durasleep.model import Kind, PromiseId, State
+from durasleep.protocol import commands
+from durasleep.protocol.keys import LIMIT
 from durasleep.settings import DEFAULTS
-from durasleep.store import commands
-from durasleep.store.keys import LIMIT
 from durasleep.sync import Client as SyncClient
-from durasleep.worker.listener import Listener
+from durasleep.worker.loops.hint_listener import Listener
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double

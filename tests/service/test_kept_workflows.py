@@ -11,8 +11,8 @@ from durasleep import Context, Durasleep
 from durasleep.model import PromiseId
 from durasleep.runtime.recording import check
 from durasleep.settings import DEFAULTS, Settings
-from durasleep.worker.kept import ENTRY_BYTES, KeptWorkflows
-from durasleep.worker.story import Story
+from durasleep.worker.execution.execution_log import Story
+from durasleep.worker.execution.workflow_cache import ENTRY_BYTES, KeptWorkflows
 from tests.service.fixtures import NewApp
 from tests.service.workers import eventually, serving
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from durasleep import Durasleep, Settings
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.errors import Fenced
 from durasleep.model import Outcome, PromiseId
-from durasleep.store import commands, reads
-from durasleep.store.commands import Lease
-from durasleep.store.keys import F
+from durasleep.protocol import commands, journal
+from durasleep.protocol.commands import Lease
+from durasleep.protocol.keys import F
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import QUICK, double, kill_own_process, nap, passage
@@ -62,9 +62,9 @@ async def test_of_three_workers_one_dies_in_a_step_and_another_finishes(
     [(pid, _)] = await effects.standing("gate")
     store = await store_of(app)
     keys = store.keys()
-    head = await store.call(reads.read_head(keys, PromiseId("passage")))
+    head = await store.call(journal.read_head(keys, PromiseId("passage")))
     assert head
-    holder = await store.call(reads.read_holder(keys, head.queue, head.entry))
+    holder = await store.call(journal.read_holder(keys, head.queue, head.entry))
     assert holder
     await workers.of_pid(pid).kill()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from durasleep import Durasleep
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.model import PromiseId
 from durasleep.settings import DEFAULTS
 from tests.servers import Server

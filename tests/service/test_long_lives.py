@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from durasleep import Canceled, Context, Durasleep, DurasleepError, Retry, Settings, TimedOut, UsageError
-from durasleep.client import store_of
-from durasleep.store.keys import Keyspace
+from durasleep.client.client import store_of
+from durasleep.protocol.keys import Keyspace
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import note, stand_at

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from durasleep import Disposition, Durasleep, NotFound, OtherFunction
-from durasleep import inbox as inbox_module
-from durasleep.client import Handle, attach, inbox_of, store_of
+from durasleep.client import inbox as inbox_module
+from durasleep.client.client import Handle, attach, inbox_of, store_of
+from durasleep.protocol.keys import LIMIT
 from durasleep.settings import DEFAULTS
-from durasleep.store.connection import Link
-from durasleep.store.keys import LIMIT
 from durasleep.sync import Client as SyncClient
+from durasleep.transport.connection import Link
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, failing, sleeping_workflow

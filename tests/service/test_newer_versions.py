@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from durasleep import Context, Durasleep, StoreUnavailable
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.errors import NewerVersion, SchemaMismatch
 from durasleep.model import Place, PromiseId
-from durasleep.store import commands
-from durasleep.store.keys import PLACE, F, Keyspace, W, meta_key
+from durasleep.protocol import commands
+from durasleep.protocol.keys import PLACE, F, Keyspace, W, meta_key
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, nap, passage, sleeping_workflow

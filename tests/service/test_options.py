@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from durasleep import Context, Disposition, Durasleep, Settings, State, UsageError
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.errors import InvalidDuration, InvalidId
 from durasleep.model import PromiseId
-from durasleep.store import commands, reads
-from durasleep.store.keys import LIMIT
+from durasleep.protocol import commands, journal
+from durasleep.protocol.keys import LIMIT
 from durasleep.sync import Client as SyncClient
 from tests.servers import Server
 from tests.service.fixtures import NewApp
@@ -334,7 +334,7 @@ async def test_what_is_awake_is_not_judged_by_a_signature_that_came_later(new_ap
 
 async def _state(app: Durasleep, id: str) -> bool:
     store = await store_of(app)
-    head = await store.call(reads.read_head(store.keys(), PromiseId(id)))
+    head = await store.call(journal.read_head(store.keys(), PromiseId(id)))
     return head is not None and head.state is State.RESOLVED
 
 

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from durasleep import Context, Durasleep, Retry, StoreRefused, StoreUnavailable
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.devserver import DevServer
 from durasleep.errors import StoreFull
 from durasleep.model import Number, Op, Outcome, PromiseId, StartChild, StartTimer, State, StepResult, Transaction

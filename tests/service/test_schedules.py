@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfoNotFoundError
 import pytest
 
 from durasleep import Durasleep, UsageError
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.model import PromiseId
-from durasleep.store import commands, reads
-from durasleep.store.commands import Schedule
-from durasleep.store.keys import S
+from durasleep.protocol import commands, journal
+from durasleep.protocol.commands import Schedule
+from durasleep.protocol.keys import S
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import note, sleeping_workflow
@@ -41,7 +41,7 @@ async def test_a_schedule_due_in_the_past_starts_once_with_two_workers(
         # A worker that saw it due as well, and is late.
         late = commands.advance_schedule(keys, schedule, next_due_ms=due_ms + 1, id=PromiseId("hourly@late"))
         assert await store.call(late) == "stale"
-        assert await store.call(reads.read_head(keys, PromiseId("hourly@late"))) is None
+        assert await store.call(journal.read_head(keys, PromiseId("hourly@late"))) is None
     assert effects.lines() == ["hourly"]
     assert await app.unschedule("hourly")
     assert not await app.unschedule("hourly")
@@ -152,7 +152,7 @@ async def test_hundreds_that_are_due_at_once_do_not_hold_up_a_sleep(app: Durasle
         await store.ask([commands.put_schedule(keys, one) for one in many[first : first + 500]])
     async with serving(app):
         assert await (await app.rpc("sleep", sleeping_workflow, 0.01)) == "Slept for 0.01 seconds"
-        now_ms = await store.run(reads.now_ms(keys))
+        now_ms = await store.run(journal.now_ms(keys))
         left = client.zcount(keys.timers, 0, now_ms + 2_000)  # those started are due in months
         await eventually(lambda: client.zcount(keys.timers, 0, now_ms + 60_000) == 0, "all to be started")
     assert left

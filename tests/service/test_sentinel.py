@@ -15,10 +15,10 @@ from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.sentinel import Sentinel
 
 from durasleep import Durasleep, StoreUnavailable, UsageError
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.devserver import DevServer
-from durasleep.store.connection import Connector
 from durasleep.sync import Client as SyncClient
+from durasleep.transport.connection import Connector
 from tests.servers import MakeServer
 from tests.service.fixtures import NewApp
 from tests.service.functions import nap, passage

@@ -16,8 +16,8 @@ import redis
 
 from durasleep import Durasleep, ThreadsLost
 from durasleep.errors import DefinitionError, InvalidDuration, SchemaMismatch, StoreUnavailable, UnsupportedServer
+from durasleep.protocol.keys import meta_key
 from durasleep.settings import DEFAULTS
-from durasleep.store.keys import meta_key
 from tests.servers import MakeServer, Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, passage

@@ -11,9 +11,9 @@ from urllib.error import URLError
 import pytest
 
 from durasleep import Context, Durasleep, Retry, WaitTimeout
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.errors import UsageError
-from durasleep.store.keys import F
+from durasleep.protocol.keys import F
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, note, sleeping_workflow

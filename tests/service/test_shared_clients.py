@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import pytest
 
 from durasleep import ClientClosed, Durasleep, Settings, WaitTimeout
-from durasleep.client import inbox_of, store_of
-from durasleep.store.keys import W
+from durasleep.client.client import inbox_of, store_of
+from durasleep.protocol.keys import W
 from durasleep.sync import Client as SyncClient
 from tests.servers import Server
 from tests.service.fixtures import NewApp

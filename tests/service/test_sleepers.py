@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from durasleep import Durasleep
-from durasleep.client import store_of
-from durasleep.runtime.replay import Activation
-from durasleep.store import commands
+from durasleep.client.client import store_of
+from durasleep.protocol import commands
+from durasleep.runtime.activation import Activation
 from tests.servers import Server
 from tests.service.functions import measured_sleep, sleeping_workflow
 from tests.service.workers import eventually, serving

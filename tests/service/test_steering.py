@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from durasleep import Canceled, Context, Durasleep, NotFound, UsageError, sync
-from durasleep.client import ending_of, store_of
+from durasleep.client.client import ending_of, store_of
 from durasleep.errors import InvalidDuration, NotAllowed, StoreUnavailable
 from durasleep.model import CANCEL, Number, PromiseId, State
-from durasleep.store.script import Value
-from durasleep.store.search import Found
-from durasleep.store.tree import Node, Tree
+from durasleep.protocol.script import Value
+from durasleep.query.call_tree import Node, Tree
+from durasleep.query.search import Found
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, nap, note, sleeping_workflow, stand_at, waiting
@@ -140,7 +140,7 @@ async def test_pages_of_timers_miss_none_and_show_none_twice(
     app: Durasleep, real_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many due at the same instant, with pages that end among them."""
-    monkeypatch.setattr("durasleep.store.search.PAGE", 7)
+    monkeypatch.setattr("durasleep.query.search.PAGE", 7)
     due = datetime.now(UTC) + timedelta(hours=1)
     names = [f"order-{number}" for number in range(60)]
     for number, name in enumerate(names):
@@ -157,7 +157,7 @@ async def test_pages_of_timers_miss_none_and_show_none_twice(
 async def test_any_number_is_halted_resumed_and_canceled_in_one_go(
     app: Durasleep, real_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("durasleep.store.search.LOOKED_MAX", 500)
+    monkeypatch.setattr("durasleep.query.search.LOOKED_MAX", 500)
     names = [f"order-{number}" for number in range(2_000)]
     await app.rpc_many(double, [(name, 1) for name in names])
     for act, status, word in (
@@ -266,7 +266,7 @@ async def test_a_tree_is_bounded_and_ends_where_executions_wait_for_one_another(
         assert shape(tree.root)[4] == [
             ("b", "execution", "ping", "pending", [("a", "execution", "ping", "pending", [])]),
         ]
-        monkeypatch.setattr("durasleep.store.tree.NODES_MAX", 20)
+        monkeypatch.setattr("durasleep.query.call_tree.NODES_MAX", 20)
         await app.rpc("steps", steps)
         await until(app, "steps", "suspended")
         tree = await app.tree("steps")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from durasleep import Canceled, Context, Durasleep, Retry, current
-from durasleep.client import store_of
-from durasleep.store import commands
-from durasleep.store.keys import LIMIT
+from durasleep.client.client import store_of
+from durasleep.protocol import commands
+from durasleep.protocol.keys import LIMIT
 from durasleep.sync import Client as SyncClient
 from tests.servers import Server
 from tests.service.fixtures import NewApp

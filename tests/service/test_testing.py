@@ -16,8 +16,8 @@ import pytest
 import durasleep
 from durasleep import Canceled, Context, Durasleep, Retry, TimedOut, UsageError, WaitTimeout, testing
 from durasleep.errors import Mismatch, Stalled
-from durasleep.store.connection import Link, Reply
 from durasleep.testing import Env
+from durasleep.transport.connection import Link, Reply
 from tests.servers import FAKE, Server
 from tests.service.workers import ended
 

@@ -16,7 +16,7 @@ import pytest
 from durasleep import Canceled, Context, Durasleep, ThreadsLost, Worker
 from durasleep.app import EXIT_RESTART
 from durasleep.settings import DEFAULTS
-from durasleep.worker.loop_threads import LoopCall, LoopThreads
+from durasleep.worker.execution.loop_threads import LoopCall, LoopThreads
 from tests.service.fixtures import NewApp
 from tests.service.functions import gate_of, note, stand_at, stand_in_thread_at
 from tests.service.workers import LOOK_S, Effects, Workers, eventually, serving, until

@@ -11,7 +11,7 @@ import pytest
 
 import durasleep
 from durasleep import Context, Durasleep
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.model import PromiseId
 from tests.servers import MakeServer, Server, limit
 from tests.service.fixtures import NewApp
@@ -25,7 +25,7 @@ EACH = 8
 def a_later_version(directory: Path) -> Path:
     """As a later one of the same schema may be: its scripts read otherwise, its hashes and entries carry more."""
     shutil.copytree(PACKAGE, directory / "durasleep", ignore=shutil.ignore_patterns("__pycache__"))
-    lua = directory / "durasleep" / "store" / "lua"
+    lua = directory / "durasleep" / "protocol" / "lua"
     for script in lua.glob("*.lua"):
         script.write_text(script.read_text() + "\n-- of a later version\n")
     for name, old, new in (

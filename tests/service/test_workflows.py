@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from durasleep import Canceled, Context, Durasleep, NotFound, TimedOut
-from durasleep.client import store_of
+from durasleep.client.client import store_of
 from durasleep.model import Kind, PromiseId
 from tests.servers import Server
 from tests.service.functions import double, failing, note, sleeping_workflow, waiting

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from durasleep.model import Due, Entry, Kind, Number, Op, Outcome, Place, PromiseId, StartChild, State
-from durasleep.settings import DEFAULTS, Settings
-from durasleep.store import commands
-from durasleep.store.commands import (
+from durasleep.protocol import commands
+from durasleep.protocol.commands import (
     Beat,
     Committed,
     Controlled,
@@ -17,10 +16,11 @@ from durasleep.store.commands import (
     Reclaimed,
     Settled,
 )
-from durasleep.store.connection import Connector
-from durasleep.store.keys import LIMIT
-from durasleep.store.reads import Head, Loaded
-from durasleep.store.store import Store
+from durasleep.protocol.journal import Head, Loaded
+from durasleep.protocol.keys import LIMIT
+from durasleep.settings import DEFAULTS, Settings
+from durasleep.transport.connection import Connector
+from durasleep.transport.store import Store
 
 WORKER = "w1/aaaaaaaa"
 OTHER = "w2/bbbbbbbb"

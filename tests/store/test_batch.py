@@ -17,15 +17,15 @@ from redis.asyncio import Redis
 
 from durasleep.errors import NotFound, OtherFunction, StoreError, StoreUnavailable
 from durasleep.model import Disposition, Kind, Number, Outcome, PromiseId, State, StepResult, Transaction
+from durasleep.protocol import commands, journal
+from durasleep.protocol.commands import Command, Created, Item
+from durasleep.protocol.journal import Plan
+from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.script import Value, to_bytes
 from durasleep.settings import DEFAULTS, Settings
-from durasleep.store import commands, reads
-from durasleep.store.batch import Batcher, split_ops
-from durasleep.store.commands import Command, Created, Item
-from durasleep.store.connection import Connector, Link, Reply
-from durasleep.store.keys import Keyspace
-from durasleep.store.reads import Plan
-from durasleep.store.script import Value, to_bytes
-from durasleep.store.store import Store, SyncStore
+from durasleep.transport.batcher import Batcher, split_ops
+from durasleep.transport.connection import Connector, Link, Reply
+from durasleep.transport.store import Store, SyncStore
 from tests.servers import FAKE, MakeServer, Server
 from tests.store.driver import Driver
 
@@ -116,7 +116,7 @@ async def test_answers_come_back_to_whom_they_belong(server: Server, namespace: 
                 commands.create(keys, PromiseId(f"p{n}"), kind=Kind.PROMISE, call=f"p{n}"),
             ]
         await asyncio.gather(*map(batcher.call, calls))
-        looks = [reads.read_head(keys, PromiseId(f"x{n}")) for n in range(100)]
+        looks = [journal.read_head(keys, PromiseId(f"x{n}")) for n in range(100)]
         heads = await asyncio.gather(*map(batcher.call, looks))
         assert [head.args for head in heads if head] == [b"%d" % n for n in range(100)]
         settles = [commands.settle(keys, PromiseId(f"p{n}"), State.RESOLVED, b"%d" % n) for n in range(100)]
@@ -333,7 +333,7 @@ async def test_what_is_more_than_a_connection_may_carry_is_asked_for_in_parts(
         await store.ask([create(namespace, id, args=large) for id in ids])
         await store.call(create(namespace, "huge", args=os.urandom(1_900_000)))
         await admin.config_set("client-output-buffer-limit", "normal 1mb 0 0")
-        looks = [reads.read_head(keys, PromiseId(id)) for id in ids]
+        looks = [journal.read_head(keys, PromiseId(id)) for id in ids]
         assert [head.args for head in await store.ask(looks)] == [large] * len(ids)
         alone = [asyncio.ensure_future(store.load(PromiseId(id))) for id in ("huge", *ids)]
         with pytest.raises(StoreError, match="client-output-buffer-limit"):

@@ -9,13 +9,13 @@ import pytest
 
 from durasleep.errors import PayloadTooLarge, UsageError
 from durasleep.model import Kind, Number, Outcome, Place, PromiseId, StartTimer, State, StepResult, Transaction
+from durasleep.protocol import commands
+from durasleep.protocol.commands import Lease
+from durasleep.protocol.keys import LIMIT
+from durasleep.protocol.script import Value
 from durasleep.runtime.context import TRANSACTION_COMMANDS_MAX, _check_transaction  # pyright: ignore[reportPrivateUsage]
 from durasleep.runtime.journal import read_reply
-from durasleep.store import commands
-from durasleep.store.commands import Lease
-from durasleep.store.connection import Link, Reply
-from durasleep.store.keys import LIMIT
-from durasleep.store.script import Value
+from durasleep.transport.connection import Link, Reply
 from tests.store.driver import FAR, Driver, child
 
 MEGABYTE = b"x" * (1 << 20)

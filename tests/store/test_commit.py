@@ -29,9 +29,9 @@ from durasleep.model import (
     StepResult,
     Transaction,
 )
-from durasleep.store import fsck
-from durasleep.store.commands import Lease
-from durasleep.store.keys import LIMIT, F
+from durasleep.protocol.commands import Lease
+from durasleep.protocol.keys import LIMIT, F
+from durasleep.query import fsck
 from tests.servers import Server
 from tests.store.driver import FAR, OTHER, PAST, WORKER, Driver, child
 

@@ -15,12 +15,12 @@ from redis.credentials import CredentialProvider
 
 from durasleep.errors import SchemaMismatch, StoreError, StoreRefused, StoreUnavailable, UnsupportedServer, UsageError
 from durasleep.model import Kind, PromiseId, State
+from durasleep.protocol import commands, journal
+from durasleep.protocol.keys import Keyspace, meta_key
+from durasleep.protocol.script import Value, to_bytes
 from durasleep.settings import DEFAULTS
-from durasleep.store import commands, reads
-from durasleep.store.connection import AnyClient, Connector, Link, Reply, SyncLink
-from durasleep.store.keys import Keyspace, meta_key
-from durasleep.store.script import Value, to_bytes
-from durasleep.store.store import Store, SyncStore
+from durasleep.transport.connection import AnyClient, Connector, Link, Reply, SyncLink
+from durasleep.transport.store import Store, SyncStore
 from tests.servers import MakeServer, Server
 from tests.service.workers import eventually
 
@@ -42,7 +42,7 @@ async def exercise(source: str | AnyClient, namespace: str) -> None:
             settled = await store.call(commands.settle(keys, PromiseId(id), State.RESOLVED, value))
             assert (settled.by_us, settled.value) == (True, value)
         sync.open()
-        head = sync.call(reads.read_head(keys, PromiseId("q")))
+        head = sync.call(journal.read_head(keys, PromiseId("q")))
         assert head is not None
         assert head.value == EVERY_BYTE
         loaded = await store.load(PromiseId("p"))

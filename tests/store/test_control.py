@@ -6,9 +6,9 @@ import pytest
 
 from durasleep.errors import CorruptData, Fenced, NotAllowed, NotFound
 from durasleep.model import CANCEL, Due, Kind, Number, Outcome, Place, PromiseId, StartPromise, StartTimer, State
-from durasleep.store import calls
-from durasleep.store.commands import Lease
-from durasleep.store.keys import LIMIT, F
+from durasleep.protocol.commands import Lease
+from durasleep.protocol.keys import LIMIT, F
+from durasleep.query import describe
 from tests.service.workers import eventually
 from tests.store.driver import FAR, OTHER, PAST, Driver, child
 
@@ -275,13 +275,13 @@ async def test_what_is_not_asleep_has_no_sleep_to_move(driver: Driver, place: st
 
 async def test_the_only_timer_of_a_sleeper_is_steered_by_a_plan(driver: Driver) -> None:
     await put(driver, "suspended")
-    moved = await driver.store.run(calls.steer(driver.keys, "reschedule", "a", due=7200))
+    moved = await driver.store.run(describe.steer(driver.keys, "reschedule", "a", due=7200))
     assert moved.word == "rescheduled"
     assert (await driver.entry("a", "1")).due_ms == (await driver.timers())["a~1"]
-    assert (await driver.store.run(calls.steer(driver.keys, "wake", "a"))).word == "woken"
+    assert (await driver.store.run(describe.steer(driver.keys, "wake", "a"))).word == "woken"
     assert await driver.place("a") is Place.QUEUED
     assert await driver.timers() == {}
-    assert (await driver.store.run(calls.steer(driver.keys, "wake", "a"))).word == "already"
+    assert (await driver.store.run(describe.steer(driver.keys, "wake", "a"))).word == "already"
 
 
 # -- retry

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from durasleep.model import DUE_MS_MAX, Due, Kind, Number, Outcome, Place, StartPromise, StartTimer, State
-from durasleep.store.keys import F
+from durasleep.protocol.keys import F
 from tests.store.driver import FAR, PAST, Driver, child
 
 

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from durasleep.model import Due, Kind, Number, Outcome, Place, StartPromise, StartTimer, State, StepResult
-from durasleep.store import fsck
-from durasleep.store.fsck import Report
-from durasleep.store.keys import F
+from durasleep.protocol.keys import F
+from durasleep.query import fsck
+from durasleep.query.fsck import Report
 from tests.store.driver import FAR, PAST, Driver, child
 
 TIMER = StartTimer(Number("1"), "", FAR)

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from durasleep.model import Number, Outcome, PromiseId, StartPromise
-from durasleep.store.keys import LIMIT, W
+from durasleep.protocol.keys import LIMIT, W
 from tests.store.driver import OTHER, WORKER, Driver
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from durasleep.errors import CorruptData
 from durasleep.model import Number, Outcome, PromiseId, StartPromise, StartTimer, State, StepResult
-from durasleep.store.connection import Link, Reply
-from durasleep.store.keys import LIMIT
-from durasleep.store.reads import Page, read_page
-from durasleep.store.script import Value
+from durasleep.protocol.journal import Page, read_page
+from durasleep.protocol.keys import LIMIT
+from durasleep.protocol.script import Value
+from durasleep.transport.connection import Link, Reply
 from tests.store.driver import FAR, PAST, Driver
 
 ROOM_BYTES = 4096  # what is not payload: the head, and the names of entries

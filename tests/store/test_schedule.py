@@ -9,9 +9,10 @@ import pytest
 
 from durasleep.errors import CorruptData
 from durasleep.model import Outcome, Place, PromiseId
-from durasleep.store import commands, fsck
-from durasleep.store.commands import Schedule
-from durasleep.store.keys import LIMIT
+from durasleep.protocol import commands
+from durasleep.protocol.commands import Schedule
+from durasleep.protocol.keys import LIMIT
+from durasleep.query import fsck
 from tests.store.driver import Driver
 
 NIGHTLY = Schedule("nightly", "0 0 * * *", "Europe/Berlin", "f", "workers", bytes(range(256)), 1000)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from durasleep.store import commands, reads, script
-from durasleep.store.keys import KEY_NAMES
-from durasleep.store.script import NAMES, load
+from durasleep.protocol import commands, journal, script
+from durasleep.protocol.keys import KEY_NAMES
+from durasleep.protocol.script import NAMES, load
 from tests.store.driver import Driver
 
 READS = {
@@ -151,5 +151,5 @@ async def test_a_movable_clock_goes_by_its_key_and_the_usual_one_does_not(driver
     standing = replace(driver.keys, movable_clock=True)
     stands = [await driver.store.call(commands.fire(standing, limit=1)) for _ in range(2)]
     assert [one.server_us for one in stands] == [86_400_250_000] * 2
-    assert await driver.store.run(reads.now_ms(standing)) == 86_400_250
+    assert await driver.store.run(journal.now_ms(standing)) == 86_400_250
     await driver.redis.delete(driver.keys.clock)

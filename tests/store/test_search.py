@@ -8,9 +8,9 @@ import pytest
 
 from durasleep.codec import Codec
 from durasleep.model import Due, Kind, Number, Outcome, StartPromise, StartTimer, due_at
-from durasleep.store import search
-from durasleep.store.keys import LIMIT
-from durasleep.store.search import Found
+from durasleep.protocol.keys import LIMIT
+from durasleep.query import search
+from durasleep.query.search import Found
 from tests.store.driver import FAR, PAST, Driver, child
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from durasleep.errors import NotAllowed, NotFound, UsageError
 from durasleep.model import Kind, Number, Outcome, Place, StartPromise, StartTimer, State
-from durasleep.store.keys import LIMIT
+from durasleep.protocol.keys import LIMIT
 from tests.store.driver import FAR, Driver, child
 
 EVERY_BYTE = bytes(range(256))

@@ -8,11 +8,11 @@ from __future__ import annotations
 import pytest
 
 from durasleep.model import Due, Number, Outcome, Place, PromiseId, StartPromise, StartTimer, State, StepResult
+from durasleep.protocol import journal
+from durasleep.protocol.commands import Lease
+from durasleep.protocol.keys import LIMIT
 from durasleep.settings import DEFAULTS
-from durasleep.store import reads
-from durasleep.store.commands import Lease
-from durasleep.store.keys import LIMIT
-from durasleep.worker.reader import Reader
+from durasleep.worker.loops.task_reader import Reader
 from tests.store.driver import FAR, OTHER, PAST, WORKER, Driver
 
 BYTES_MAX = LIMIT["snapshot_bytes_max"]
@@ -26,7 +26,7 @@ async def told(driver: Driver, id: str) -> bytes:
     snapshot = fields.get(b"x", b"")
     if snapshot:
         lease = Lease(PromiseId(id), head.queue, head.entry, head.epoch, snapshot)
-        assert reads.read_snapshot(lease) == await driver.load(id)
+        assert journal.read_snapshot(lease) == await driver.load(id)
     return snapshot
 
 
@@ -133,12 +133,12 @@ async def test_an_entry_that_is_read_again_tells_nothing(driver: Driver) -> None
     reader = Reader(link, driver.keys, group="workers", consumer=WORKER, settings=DEFAULTS)
     await driver.create("a")
     [first] = await reader.once(1)
-    assert reads.read_snapshot(first) == await driver.load("a")
+    assert journal.read_snapshot(first) == await driver.load("a")
     await driver.commit(first, Outcome.CONTINUE, StartTimer(Number("1"), "", Due("+3600000")))
     await link.close()
     [again] = await reader.once(1)
     assert (again.id, again.entry, again.epoch) == (first.id, first.entry, first.epoch)
-    assert reads.read_snapshot(again) is None
+    assert journal.read_snapshot(again) is None
     await reader.close()
 
 
@@ -155,4 +155,4 @@ async def test_an_entry_that_is_read_again_tells_nothing(driver: Driver) -> None
     ],
 )
 def test_what_is_not_told_in_our_words_is_loaded(snapshot: bytes) -> None:
-    assert reads.read_snapshot(Lease(PromiseId("a"), "workers", "1-0", 1, snapshot)) is None
+    assert journal.read_snapshot(Lease(PromiseId("a"), "workers", "1-0", 1, snapshot)) is None

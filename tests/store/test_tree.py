@@ -1,4 +1,4 @@
-"""tree.py on every server: the calls of an execution in order, and where a tree is cut."""
+"""call_tree.py on every server: the calls of an execution in order, and where a tree is cut."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 
 from durasleep.errors import NotFound
 from durasleep.model import Number, Outcome, StartPromise, StartTimer
-from durasleep.store import tree
-from durasleep.store.tree import Tree
+from durasleep.query import call_tree
+from durasleep.query.call_tree import Tree
 from tests.store.driver import FAR, Driver, child
 
 
@@ -20,19 +20,19 @@ async def test_a_tree_is_cut_where_it_grows_too_large_or_too_deep(
         await driver.commit(await driver.take(), Outcome.SUSPEND, *ops)
 
     async def look() -> Tree:
-        return await driver.store.run(tree.tree(lambda _: driver.keys, "a"))
+        return await driver.store.run(call_tree.tree(lambda _: driver.keys, "a"))
 
     whole = await look()
     assert whole.is_all
     assert [child.id for child in whole.root.children] == ["a~2", "a~2.1", "a~10"]
-    monkeypatch.setattr(tree, "DEPTH_MAX", 3)
+    monkeypatch.setattr(call_tree, "DEPTH_MAX", 3)
     cut = await look()
     assert not cut.is_all
     assert cut.root.children[2].children[2].children[2].children == []
-    monkeypatch.setattr(tree, "NODES_MAX", 2)
+    monkeypatch.setattr(call_tree, "NODES_MAX", 2)
     cut = await look()
     assert (len(cut.root.children), cut.is_all) == (1, False)
     with pytest.raises(NotFound):
-        await driver.store.run(tree.tree(lambda _: driver.keys, "a~2"))
+        await driver.store.run(call_tree.tree(lambda _: driver.keys, "a~2"))
     await driver.control("force", "a")
     assert {child.state for child in (await look()).root.children} == {"canceled"}

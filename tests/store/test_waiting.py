@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from durasleep.model import CancelEntry, Kind, Number, Outcome, Place, PromiseId, StartTimer, State
-from durasleep.store import commands
-from durasleep.store.keys import LIMIT, F
+from durasleep.protocol import commands
+from durasleep.protocol.keys import LIMIT, F
 from tests.servers import Server
 from tests.store.driver import FAR, Driver, child
 

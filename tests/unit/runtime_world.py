@@ -29,10 +29,10 @@ from durasleep.model import (
     StepResult,
     Transaction,
 )
+from durasleep.runtime.activation import Activation, CanceledOutcome, Continued, Halted, Progress, Rejected, Resolved
 from durasleep.runtime.context import ExecutionInfo
 from durasleep.runtime.definition import Registry, WorkflowDefinition
 from durasleep.runtime.journal import StepCall
-from durasleep.runtime.replay import Activation, CanceledOutcome, Continued, Halted, Progress, Rejected, Resolved
 from durasleep.settings import Settings
 
 CODEC = Codec()

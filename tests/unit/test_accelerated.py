@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 
 import durasleep
 from durasleep.cli.app import app
-from durasleep.runtime import loop
+from durasleep.runtime import event_loop
 
 PACKAGE = Path(str(files(durasleep)))
 PXD = sorted(PACKAGE.rglob("*.pxd"))
-IS_COMPILED = not loop.__file__.endswith(".py")
+IS_COMPILED = not event_loop.__file__.endswith(".py")
 
 
 def declared(pxd: Path) -> dict[str, tuple[set[str], set[str]]]:
@@ -53,9 +53,9 @@ def written(module: Path) -> dict[str, tuple[set[str], set[str]]]:
 
 def test_what_may_be_compiled_is_known() -> None:
     assert [str(pxd.relative_to(PACKAGE)) for pxd in PXD] == [
+        "runtime/activation.pxd",
+        "runtime/event_loop.pxd",
         "runtime/journal.pxd",
-        "runtime/loop.pxd",
-        "runtime/replay.pxd",
     ]
 
 

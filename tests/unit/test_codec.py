@@ -52,7 +52,7 @@ from typing_extensions import TypeAliasType
 from durasleep.codec import Codec, _call_of, check_call, error_line  # pyright: ignore[reportPrivateUsage]
 from durasleep.errors import CorruptData, NotSerializable, PayloadTooLarge, RemoteError, UsageError
 from durasleep.model import State
-from durasleep.store.calls import error_text
+from durasleep.query.describe import error_text
 
 codec = Codec()
 

@@ -8,14 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from durasleep.client.inbox import _split  # pyright: ignore[reportPrivateUsage]
 from durasleep.errors import CorruptData, InvalidId, NewerVersion, StoreError, UsageError
-from durasleep.inbox import _split  # pyright: ignore[reportPrivateUsage]
 from durasleep.model import PromiseId, check_id, owner_of, parse_target, root_of
+from durasleep.protocol import commands, journal
+from durasleep.protocol.commands import Call, Item
+from durasleep.protocol.keys import F, Keyspace
+from durasleep.query import doctor
 from durasleep.runtime.journal import read_reply
 from durasleep.settings import DEFAULTS
-from durasleep.store import batch, commands, doctor, reads
-from durasleep.store.commands import Call, Item
-from durasleep.store.keys import F, Keyspace
+from durasleep.transport import batcher
 
 KEYS = Keyspace("n")
 FIELD = st.sampled_from([name.encode() for name in F.values()]) | st.binary(max_size=8) | st.just(b"1")
@@ -26,7 +28,7 @@ BYTES = st.binary(max_size=60) | st.sampled_from(
 
 def read(call: Call, reply: Any) -> None:
     """As the batcher does: an answer, or one of our errors; nothing is raised."""
-    batch.answer_of(call, reply[0] if isinstance(call, Item) else reply)
+    batcher.answer_of(call, reply[0] if isinstance(call, Item) else reply)
 
 
 @given(st.binary(max_size=200))
@@ -41,8 +43,8 @@ def test_a_journal_entry_is_one_of_ours_or_corrupt(raw: bytes) -> None:
 @given(st.dictionaries(FIELD, BYTES, max_size=12))
 def test_a_promise_is_one_of_ours_or_corrupt(fields: dict[bytes, bytes]) -> None:
     flat = [value for pair in fields.items() for value in pair]
-    read(reads.read_page(KEYS, PromiseId("a")), [[*flat, b""]])
-    head = reads.read_head(KEYS, PromiseId("a"))
+    read(journal.read_page(KEYS, PromiseId("a")), [[*flat, b""]])
+    head = journal.read_head(KEYS, PromiseId("a"))
     names = list(head.args)[2:]
     try:
         found = head.parse([fields.get(name) if isinstance(name, bytes) else None for name in names])
@@ -63,7 +65,7 @@ def test_any_answer_of_a_script_is_read_or_refused(answer: list[Any]) -> None:
         commands.create(KEYS, PromiseId("a"), kind=commands.Kind.PROMISE),
         commands.settle(KEYS, PromiseId("a"), commands.State.RESOLVED, b""),
         commands.control(KEYS, "wake", PromiseId("a")),
-        reads.read_page(KEYS, PromiseId("a")),
+        journal.read_page(KEYS, PromiseId("a")),
     ):
         read(call, [answer or [b"error", b"X y"]])
     read(commands.fire(KEYS, limit=1), answer)
@@ -107,4 +109,4 @@ def test_a_reply_nested_beyond_measure_is_corrupt() -> None:
 
 def test_what_cannot_be_confirmed_is_said() -> None:
     with pytest.raises(StoreError):
-        batch.check_confirmed([RuntimeError("ERR x")], DEFAULTS)
+        batcher.check_confirmed([RuntimeError("ERR x")], DEFAULTS)

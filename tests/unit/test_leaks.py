@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from durasleep.model import State
-from durasleep.store.keys import STATE, F
+from durasleep.protocol.keys import STATE, F
 from tests.leaks import Key, Partition, leaks
 
 PENDING = {F["birth"]: "1"}

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from durasleep.runtime import debug
+from durasleep.runtime import nondeterminism
+from durasleep.runtime.activation import Activation, Halted, Progress
 from durasleep.runtime.context import Context
-from durasleep.runtime.replay import Activation, Halted, Progress
 from durasleep.settings import Settings
 from tests.unit.runtime_world import CODEC, WorkflowFn, World, value_of
 
@@ -34,11 +34,11 @@ class DebugWorld(World):
         self.halts: list[Progress] = []
 
     def new_activation(self) -> Activation:
-        return Activation(self.definition, self.info, self.args, CODEC, settings=DEBUG, watch=debug.watch)
+        return Activation(self.definition, self.info, self.args, CODEC, settings=DEBUG, watch=nondeterminism.watch)
 
     def commit(self, progress: Progress) -> None:
         assert self.activation is not None
-        self.checked = debug.checked(self.activation, progress)
+        self.checked = nondeterminism.checked(self.activation, progress)
         if self.checked is not progress:
             self.halts.append(self.checked)
         super().commit(progress)

@@ -33,10 +33,10 @@ from durasleep.model import (
     State,
     Transaction,
 )
+from durasleep.runtime.activation import Halted, Rejected, Resolved
 from durasleep.runtime.context import TRANSACTION_COMMANDS_MAX, Context
 from durasleep.runtime.definition import Registry
 from durasleep.runtime.journal import read_reply
-from durasleep.runtime.replay import Halted, Rejected, Resolved
 from durasleep.settings import Settings
 from tests.unit.runtime_world import CODEC, CREATED_MS, World, play, value_of
 

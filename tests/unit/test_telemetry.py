@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from durasleep.humanize import describe_ms, describe_until, local
 from durasleep.model import DUE_MS_MAX
-from durasleep.telemetry import describe_ms, describe_until, local
 
 NOON_MS = int(datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC).timestamp() * 1000)
 DAY_MS = 86_400_000

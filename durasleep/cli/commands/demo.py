@@ -1,0 +1,140 @@
+"""``durasleep demo``: a worker is killed in the middle of a sleep, and the sleep does not notice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from durasleep.app import Durasleep
+from durasleep.cli.output import console
+from durasleep.devserver import DevServer
+from durasleep.errors import DurasleepError
+from durasleep.humanize import describe_ms, describe_until
+from durasleep.runtime.context import Context
+
+ID = "sleep-workflow-1"
+SLEEP_S = 5
+KILL_AFTER_S = 2.0
+START_LIMIT_S = 20.0
+RESULT_LIMIT_S = 30.0
+EXIT_TOLD_TO_STOP = 128 + signal.SIGTERM
+LATE_MAX_MS = 1_000  # more than this is not the story we tell
+
+app = Durasleep()
+
+
+@app.workflow
+async def sleeping_workflow(ctx: Context, secs: int) -> str:
+    print(f"          worker {os.getpid()} runs it: Sleeping for {secs} seconds...", flush=True)  # noqa: T201 - the story
+    await ctx.sleep(secs)
+    return f"Slept for {secs} seconds"
+
+
+def demo() -> int:
+    """The story in one command: a sleep outlives the worker that began it. Exits 0 only if it truly went so."""
+    console.log_to_stderr(logging.WARNING)
+    with tempfile.TemporaryDirectory(prefix="durasleep-demo-") as directory, DevServer(Path(directory)) as server:
+        console.story(f"a {server.binary.kind} server of its own is up at {server.url}")
+        try:
+            return asyncio.run(_tell(server.url))
+        except asyncio.CancelledError:
+            return EXIT_TOLD_TO_STOP
+
+
+class _Workers:
+    """Worker processes, and the end of each."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "durasleep", "worker", "durasleep.cli.commands.demo:app", "--url", self._url]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._processes.append(process)
+        return process
+
+    def end(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in self._processes:
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+async def _tell(url: str) -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    with contextlib.suppress(NotImplementedError):  # where there are no such signals
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    workers = _Workers(url)
+    try:
+        async with Durasleep(url) as client:
+            return await _tell_of(client, workers)
+    finally:
+        workers.end()
+
+
+async def _tell_of(client: Durasleep, workers: _Workers) -> int:
+    first = workers.start()
+    console.story(f"worker {first.pid} starts")
+    handle = await client.rpc(ID, sleeping_workflow, SLEEP_S)
+    console.story(f'rpc("{ID}", sleeping_workflow, {SLEEP_S})')
+    due_ms = await _until_asleep(client)
+    console.story(
+        f"{ID} sleeps {describe_until(due_ms, due_ms - SLEEP_S * 1000)}: "
+        f"a timer in Redis, and nothing at all in worker {first.pid}"
+    )
+    await asyncio.sleep(KILL_AFTER_S)
+    first.kill()
+    first.wait()
+    console.story(f"kill -9 {first.pid}: no worker is left, in the middle of the sleep")
+    second = workers.start()
+    console.story(f"worker {second.pid} starts, and knows nothing of the first")
+    result = await handle.result(RESULT_LIMIT_S)
+    late_ms = ((await client.describe(ID)).settled_at_ms or 0) - due_ms
+    console.story(f"{ID} resolved: {result!r}, {describe_ms(late_ms)} after its timer was due")
+    return 0 if _went_so(result, late_ms, first, second) else 1
+
+
+async def _until_asleep(client: Durasleep) -> int:
+    """When the sleep is due, once it has begun."""
+    try:
+        async with asyncio.timeout(START_LIMIT_S):
+            while True:
+                description = await client.describe(ID)
+                if description.status == "suspended" and description.waiting_on and description.waiting_on[0].due_ms:
+                    return description.waiting_on[0].due_ms
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise DurasleepError(f"the worker did not begin within {START_LIMIT_S:.0f} s: this is not the story") from None
+
+
+def _went_so(result: str, late_ms: int, first: subprocess.Popen[bytes], second: subprocess.Popen[bytes]) -> bool:
+    """Whether the story is true: right result, not early, not late, one worker killed, the other alive."""
+    problems = [
+        text
+        for is_wrong, text in (
+            (result != f"Slept for {SLEEP_S} seconds", f"the result is {result!r}"),
+            (late_ms < 0, f"it woke {-late_ms} ms early"),
+            (late_ms > LATE_MAX_MS, f"it woke {late_ms} ms late"),
+            (first.returncode != -signal.SIGKILL, "the first worker was not killed"),
+            (second.poll() is not None, "the second worker has ended"),
+        )
+        if is_wrong
+    ]
+    for problem in problems:
+        console.error(problem)
+    return not problems

@@ -1,0 +1,280 @@
+"""``durasleep wake``, ``reschedule``, ``cancel``, ``halt``, ``resume``, ``retry``: on ids or on what a filter finds."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from durasleep.app import Durasleep
+from durasleep.cli import address
+from durasleep.cli.durations import parse_duration, parse_instant
+from durasleep.cli.options import FunctionOption, GroupFilter, NamespaceOption, StatusOption, UrlOption
+from durasleep.cli.output import console, json_values, tables
+from durasleep.client.client import store_of
+from durasleep.errors import DurasleepError, StoreUnavailable, UsageError
+from durasleep.model import State, root_of
+from durasleep.protocol.commands import Controlled
+from durasleep.query.search import PENDING_STATUSES, Found, Search
+
+EXIT_FAILED = 1
+
+AT_ONCE = 1_000  # calls under way at a time
+PREVIEW_MAX = 20  # of what a filter found: a screen
+
+ASLEEP = ("suspended", "delayed")
+
+IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Executions or timers.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it to all that a filter finds, unasked.")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Verb:
+    """What to do, and to what if a filter names no status."""
+
+    name: str
+    statuses: Sequence[str]
+    act: Callable[[Durasleep, str], Awaitable[Controlled]]
+    only_roots: bool = False
+    """Whether what others have called is left to them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What to do it to: ids, or what a filter finds."""
+
+    ids: list[str] | None
+    status: list[str] | None
+    group: str | None
+    function: str | None
+    yes: bool
+
+    def check(self, verb: _Verb) -> None:
+        """UsageError unless it is one of the two."""
+        is_filter = bool(self.status or self.group or self.function)
+        if self.ids and is_filter:
+            raise UsageError(f"give IDs or a filter to {verb.name}, not both")
+        if not self.ids and not is_filter:
+            raise UsageError(f"what to {verb.name}? Give IDs, or find it by --status, --group or --func")
+
+
+@address.explained
+def wake(
+    ids: IdsArgument = None,
+    status: StatusOption = None,
+    group: GroupFilter = None,
+    function: FunctionOption = None,
+    yes: YesOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> int:
+    """End a sleep now, or start now what is delayed.
+
+    An ID is that of a timer, or of an execution that waits for one timer only.
+    """
+    verb = _Verb("wake", ASLEEP, lambda client, which: client.wake(which))
+    return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+
+
+@address.explained
+def reschedule(
+    ids: IdsArgument = None,
+    at: Annotated[str | None, typer.Option("--at", metavar="TIME", help="As 2026-12-24T18:00+01:00.")] = None,
+    within: Annotated[str | None, typer.Option("--in", metavar="2h", help="So long from now.")] = None,
+    status: StatusOption = None,
+    group: GroupFilter = None,
+    function: FunctionOption = None,
+    yes: YesOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> int:
+    """Move a sleep, a delayed start, a timeout or a deadline."""
+    if (at is None) == (within is None):
+        raise UsageError("until when? Give either --at with a time or --in with a duration")
+    due = parse_duration(within or "") if at is None else parse_instant(at)
+    verb = _Verb("reschedule", ASLEEP, lambda client, which: client.reschedule(which, due))
+    return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+
+
+@address.explained
+def cancel(
+    ids: IdsArgument = None,
+    force: Annotated[bool, typer.Option("--force", help="End it at once; its code hears nothing.")] = False,
+    status: StatusOption = None,
+    group: GroupFilter = None,
+    function: FunctionOption = None,
+    yes: YesOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> int:
+    """Ask an execution to end: it hears of it where it waits, and may clean up."""
+    verb = _Verb("cancel", PENDING_STATUSES, lambda client, which: client.cancel(which, force=force))
+    return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+
+
+@address.explained
+def halt(
+    ids: IdsArgument = None,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Shown with it.")] = "halted by hand",
+    status: StatusOption = None,
+    group: GroupFilter = None,
+    function: FunctionOption = None,
+    yes: YesOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> int:
+    """Stop an execution where it is until it is resumed; its timers go on."""
+    statuses = [status for status in PENDING_STATUSES if status != "halted"]
+    verb = _Verb("halt", statuses, lambda client, which: client.halt(which, reason))
+    return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+
+
+@address.explained
+def resume(
+    ids: IdsArgument = None,
+    status: StatusOption = None,
+    group: GroupFilter = None,
+    function: FunctionOption = None,
+    yes: YesOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> int:
+    """Let a halted execution go on; one that has failed is over, and can be run again by `durasleep retry`."""
+    verb = _Verb("resume", ["halted"], lambda client, which: client.resume(which))
+    return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+
+
+@address.explained
+def retry(
+    ids: IdsArgument = None,
+    status: StatusOption = None,
+    group: GroupFilter = None,
+    function: FunctionOption = None,
+    yes: YesOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> int:
+    """Begin anew what has failed: under the same id, with the same arguments.
+
+    A filter without a status means what was rejected or has timed out; what was canceled is `--status canceled`. What
+    it had called begins anew with it, but for what has an id of its own: if that has failed, retry that one first.
+    """
+    verb = _Verb("retry", ["failed"], lambda client, which: client.retry(which), only_roots=True)
+    return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+
+
+def _steer(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | None) -> int:
+    """Do it, and say of each what happened. Exit 1 if it could not be done to one of them."""
+    chosen.check(verb)
+    if chosen.ids:
+        return asyncio.run(_steer_these(address.open_client(url, namespace), verb, chosen.ids))
+    statuses = chosen.status or verb.statuses
+    looking = Search(status=statuses, group=chosen.group, function=chosen.function, only_roots=verb.only_roots)
+    first = asyncio.run(_look(address.open_client(url, namespace), looking))
+    for note in first.notes:
+        console.note(note)
+    if not first:
+        console.note(f"There is nothing to {verb.name}.")
+        return 0
+    if not _is_meant(
+        verb, first, looking, chosen.yes
+    ):  # asked here: in a running loop Ctrl-C would not end the question
+        console.note("Nothing was done.")
+        return EXIT_FAILED
+    return asyncio.run(_steer_found(address.open_client(url, namespace), verb, first, looking))
+
+
+async def _look(client: Durasleep, looking: Search) -> Found:
+    async with client:
+        return await _next_part(client, looking)
+
+
+async def _next_part(client: Durasleep, looking: Search) -> Found:
+    """The next that were found; none if there are no more."""
+    store = await store_of(client)
+    while not looking.is_over or looking.again():
+        if found := await store.run(looking.part(store.keys())):
+            return found
+    return Found()
+
+
+async def _steer_found(client: Durasleep, verb: _Verb, found: Found, looking: Search) -> int:
+    """One part after the other, so that there may be any number."""
+    code = 0
+    async with client:
+        while found:
+            code = max(code, await _steer_all(client, verb, [one.id for one in found]))
+            found = await _next_part(client, looking)
+    return code
+
+
+async def _steer_these(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> int:
+    async with client:
+        return await _steer_all(client, verb, ids)
+
+
+def _is_meant(verb: _Verb, found: Found, looking: Search, yes: bool) -> bool:
+    """Show what was found; on a terminal ask, elsewhere UsageError without --yes."""
+    tables.executions(found[:PREVIEW_MAX], time.time_ns() // 1_000_000, on_stderr=True)
+    more = len(found) - PREVIEW_MAX
+    if more > 0:
+        console.note(f"and {more} more")
+    if yes:
+        return True
+    others = "" if looking.is_over else " and all others like them"
+    what = f"{verb.name} {'this one' if len(found) == 1 else f'these {len(found)}'}{others}"
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"nothing was done; to {what}, add --yes")
+    return console.ask(what.capitalize() + "?")
+
+
+async def _steer_all(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> int:
+    code = 0
+    for start in range(0, len(ids), AT_ONCE):
+        part = ids[start : start + AT_ONCE]
+        answers = await asyncio.gather(*(_steer_one(client, verb, id) for id in part))
+        for id, answer in zip(part, answers, strict=True):
+            if isinstance(answer, DurasleepError):
+                console.error(str(answer))
+                code = EXIT_FAILED
+            elif other := _other_verb(verb, id, answer):
+                console.error(other)
+                code = EXIT_FAILED
+            else:
+                json_values.data(f"{id}: {_describe(verb, answer)}")
+    return code
+
+
+async def _steer_one(client: Durasleep, verb: _Verb, id: str) -> Controlled | DurasleepError:
+    try:
+        return await verb.act(client, id)
+    except StoreUnavailable:
+        raise
+    except DurasleepError as error:
+        return error
+
+
+def _other_verb(verb: _Verb, id: str, answer: Controlled) -> str:
+    """What is said where another command is the one that helps."""
+    if verb.name == "resume" and answer.word == "already" and answer.state is not State.RESOLVED:
+        return f"{id} is {answer.state}, and stays so: `durasleep retry {root_of(id)}` runs it again"
+    if verb.name == "retry" and answer.word == "halted":
+        return f"{id} is halted, and has not failed: `durasleep resume {id}` lets it go on where it was"
+    return ""
+
+
+def _describe(verb: _Verb, answer: Controlled) -> str:
+    match answer.word, answer.state:
+        case "already", State.PENDING:
+            return "awake already"
+        case "already", state:
+            return f"{state} already"
+        case "running", _:
+            return "has not ended" if verb.name == "retry" else "not halted"
+        case word, _:
+            return word

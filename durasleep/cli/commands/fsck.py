@@ -1,0 +1,47 @@
+"""``durasleep fsck``: whether the data in Redis keeps the laws it should."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from durasleep.cli import address
+from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
+from durasleep.cli.output import console, json_values, tables
+
+EXIT_BROKEN = 1
+
+
+@address.explained
+def fsck(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what can be mended without guessing, each thing in one step.")
+    ] = False,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> int:
+    """Check all data of a namespace: may run beside workers. Exit code 1 if something is wrong and was not repaired."""
+    client = address.open_client(url, namespace)
+
+    async def look() -> int:
+        async with client:
+            report = await client.fsck(repair=repair)
+        if as_json:
+            json_values.data(json_values.as_json(asdict(report) | {"is_clean": report.is_clean}))
+            return 0 if report.is_clean else EXIT_BROKEN
+        tables.findings(report.findings)
+        if report.left_out:
+            console.note(f"and {report.left_out:,} more")
+        counts = ", ".join(f"{count:,} of kind {kind}" for kind, count in sorted(report.checked.items()))
+        console.note(f"Looked at {counts or 'nothing: this namespace is empty'}.")
+        if report.is_clean:
+            console.note("All is repaired." if report.findings else "All is well.")
+        elif not repair and any(finding.repairable for finding in report.findings):
+            console.note("`durasleep fsck --repair` mends what can be mended.")
+        return 0 if report.is_clean else EXIT_BROKEN
+
+    return asyncio.run(look())

@@ -1,0 +1,115 @@
+"""``durasleep ls``, ``tree`` and ``timers``: what runs, and what falls due."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from durasleep.cli import address
+from durasleep.cli.options import FunctionOption, GroupFilter, JsonOption, NamespaceOption, StatusOption, UrlOption
+from durasleep.cli.output import console, json_values, tables
+from durasleep.query.search import FOUND_MAX, TIMERS_MAX, Found
+
+HIDDEN_MAX = 1_000  # finished ones that are counted though they are not asked for: a page or two
+
+
+@address.explained
+def ls(
+    status: StatusOption = None,
+    group: GroupFilter = None,
+    function: FunctionOption = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=FOUND_MAX, help="Show no more.")] = 100,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> None:
+    """List executions, what needs a person first; all that are pending unless told otherwise."""
+    client = address.open_client(url, namespace)
+
+    async def look() -> tuple[Found, Found]:
+        async with client:
+            found = await client.search(status=status or None, group=group, function=function, limit=limit)
+            if status:
+                return found, Found()
+            return found, await client.search(status="done", group=group, function=function, limit=HIDDEN_MAX)
+
+    found, hidden = asyncio.run(look())
+    if as_json:
+        told = {"executions": list(found), "is_all": found.is_all, "notes": found.notes, "not_shown": len(hidden)}
+        json_values.data(json_values.as_json(told))
+        return
+    if found:
+        tables.executions(found, _now_ms())
+    if not found and found.is_all:
+        console.note("None is pending." if hidden else "There is none.")
+    if hidden:
+        console.note(_hidden(hidden))
+    if not found.is_all:
+        console.note("Not all are shown: --limit shows more, --status, --group and --func fewer.")
+    for note in found.notes:
+        console.warning(note)
+
+
+def _hidden(hidden: Found) -> str:
+    """What a list of those that are pending leaves out."""
+    failed = sum(one.state in ("rejected", "timedout") for one in hidden)
+    of_them = f", {failed:,} of them failed" if failed else ""
+    count = f"{len(hidden):,}{'' if hidden.is_all else ' or more'}"
+    return f"Finished and not shown: {count}{of_them}; --status done shows them."
+
+
+@address.explained
+def tree(
+    id: Annotated[str, typer.Argument(metavar="ID", help="An execution.")],
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> None:
+    """Show an execution and all it has called: states, due times and durations."""
+    client = address.open_client(url, namespace)
+
+    async def look() -> None:
+        async with client:
+            found = await client.tree(id)
+        if as_json:
+            json_values.data(json_values.as_json(asdict(found)))
+            return
+        tables.tree(found, _now_ms())
+        if not found.is_all:
+            console.note("This is not all of it: `durasleep tree` of one of its children shows more.")
+
+    asyncio.run(look())
+
+
+@address.explained
+def timers(
+    count: Annotated[int, typer.Option("--next", metavar="N", min=1, max=TIMERS_MAX, help="Show this many.")] = 20,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> None:
+    """Show what falls due next: sleeps, deadlines, delayed starts and schedules."""
+    client = address.open_client(url, namespace)
+
+    async def look() -> None:
+        async with client:
+            found = await client.timers(count)
+        if as_json:
+            json_values.data(json_values.as_json(found))
+            return
+        if found:
+            tables.timers(found, _now_ms())
+        else:
+            console.note("There is none.")
+        if more := found.total - len(found):
+            console.note(f"{more:,} more {'falls' if more == 1 else 'fall'} due later: --next shows more.")
+
+    asyncio.run(look())
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,73 @@
+"""``durasleep control``: what concerns a whole namespace."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from durasleep.cli import address
+from durasleep.cli.options import NamespaceOption, UrlOption
+from durasleep.cli.output import console, json_values
+from durasleep.errors import NotAllowed
+
+EXIT_FAILED = 1
+
+app = typer.Typer(help="Steer a whole namespace.", no_args_is_help=True)
+
+
+@app.callback()
+def _control() -> None:
+    pass
+
+
+@app.command()
+@address.explained
+def forget(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME", help="As `durasleep fsck` shows it, or what is before ': '.")
+    ],
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> int:
+    """Strike names that were put aside, once somebody has looked at what they name.
+
+    That is what could not be served and is no execution: an entry or a timer that was not ours, a key of another type.
+    """
+    client = address.open_client(url, namespace)
+
+    async def strike(name: str) -> bool:
+        try:
+            is_known = await client.forget(name)
+        except NotAllowed as error:
+            console.error(str(error))
+            return False
+        if is_known:
+            json_values.data(f"{name}: forgotten")
+        else:
+            console.error(f"{name!r} was not put aside")
+        return is_known
+
+    async def strike_all() -> bool:
+        async with client:
+            return all([await strike(name) for name in names])
+
+    return 0 if asyncio.run(strike_all()) else EXIT_FAILED
+
+
+@app.command("release-clock")
+@address.explained
+def release_clock(url: UrlOption = None, namespace: NamespaceOption = None) -> None:
+    """Let timers fire by the clock of Redis, though it is far ahead of what the workers believe.
+
+    For when it was put right; workers hold back what would fire by a clock that has jumped.
+    """
+    client = address.open_client(url, namespace)
+
+    async def release() -> None:
+        async with client:
+            now = await client.release_clock()
+        console.note(f"timers fire by the clock of Redis: {now:%Y-%m-%d %H:%M:%S} UTC")
+
+    asyncio.run(release())

@@ -1,0 +1,103 @@
+"""``durasleep promise``: promises on their own, for scripts and people."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import typer
+
+from durasleep.app import Durasleep
+from durasleep.cli import address
+from durasleep.cli.durations import parse_duration
+from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
+from durasleep.cli.output import console, json_values
+from durasleep.model import State
+
+EXIT_OTHERWISE = 1
+
+app = typer.Typer(help="Create, resolve, reject or cancel a promise.", no_args_is_help=True)
+
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The promise.")]
+ValueOption = Annotated[str | None, typer.Option("--value", metavar="JSON", help="Its value: JSON, or else text.")]
+
+
+@app.command("create")
+@address.explained
+def create(
+    id: IdArgument,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", metavar="1h", help="After this long it is timed out.")
+    ] = None,
+    timer: Annotated[bool, typer.Option("--timer", help="The timeout resolves it.")] = False,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> None:
+    """Make a promise, and print its id."""
+    limit = None if timeout is None else parse_duration(timeout)
+    client = address.open_client(url, namespace)
+
+    async def make() -> None:
+        async with client:
+            handle = await client.promises.create(id, timeout=limit, timer=timer)
+        found = {"id": id, "disposition": str(handle.disposition)}
+        json_values.data(json_values.as_json(found) if as_json else id)
+
+    asyncio.run(make())
+
+
+@app.command("resolve")
+@address.explained
+def resolve(
+    id: IdArgument,
+    value: ValueOption = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> int:
+    """Resolve a promise with a value, and print the state it has then."""
+    result = None if value is None else json_values.read_argument(value)
+    client = address.open_client(url, namespace)
+    return asyncio.run(_settle(client, id, State.RESOLVED, lambda: client.promises.resolve(id, result), as_json))
+
+
+@app.command("reject")
+@address.explained
+def reject(
+    id: IdArgument,
+    value: ValueOption = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> int:
+    """Reject a promise; the value is the text of the error that is raised where it is awaited."""
+    text = "rejected" if value is None else json_values.as_text(json_values.read_argument(value))
+    client = address.open_client(url, namespace)
+    return asyncio.run(_settle(client, id, State.REJECTED, lambda: client.promises.reject(id, text), as_json))
+
+
+@app.command("cancel")
+@address.explained
+def cancel(
+    id: IdArgument, as_json: JsonOption = False, url: UrlOption = None, namespace: NamespaceOption = None
+) -> int:
+    """Cancel a promise."""
+    client = address.open_client(url, namespace)
+    return asyncio.run(_settle(client, id, State.CANCELED, lambda: client.promises.cancel(id), as_json))
+
+
+async def _settle(
+    client: Durasleep, id: str, wanted: State, settle: Callable[[], Awaitable[bool]], as_json: bool
+) -> int:
+    """Print the state it has now; a promise settles once, so if it is another than was wanted, that is exit 1."""
+    async with client:
+        by_us = await settle()
+        state = wanted if by_us else (await client.describe(id)).state
+    json_values.data(
+        json_values.as_json({"id": id, "state": str(state), "settled_by_this": by_us}) if as_json else str(state)
+    )
+    if not by_us:
+        console.note(f"{id} had settled before: it is {state}, and stays so.")
+    return 0 if state == wanted else EXIT_OTHERWISE

@@ -1,0 +1,162 @@
+"""``durasleep rpc`` and ``durasleep get``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+
+from durasleep.app import Durasleep
+from durasleep.cli import address
+from durasleep.cli.durations import parse_duration
+from durasleep.cli.options import FsyncOption, JsonOption, NamespaceOption, ReplicasOption, UrlOption
+from durasleep.cli.output import console, json_values
+from durasleep.cli.output.watch import Watch
+from durasleep.client.client import Handle, ending_of
+from durasleep.codec import error_line
+from durasleep.errors import DurasleepError, WaitTimeout
+from durasleep.model import Disposition, PromiseId, Target, parse_target
+from durasleep.query import describe
+from durasleep.query.describe import Ending
+
+EXIT_FAILED = 1
+EXIT_WAITED = 3
+
+FIRST_LOOK_S = 0.2  # most calls are over by then
+SHOW_S = 0.5  # the spinner counts seconds
+
+
+@address.explained
+def rpc(
+    id: Annotated[str, typer.Argument(metavar="ID", help="What to call it; the same id is the same execution.")],
+    function: Annotated[str, typer.Argument(metavar="FUNC", help="The name of a workflow or task.")],
+    args: Annotated[
+        list[str] | None, typer.Argument(metavar="ARG", help="JSON, or else text; after -- if it begins with -.")
+    ] = None,
+    target: Annotated[str, typer.Option("--target", metavar="TARGET", help="Who runs it.")] = "poll://any@workers",
+    timeout: Annotated[str | None, typer.Option("--timeout", metavar="30s", help="Wait no longer than this.")] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the id and leave.")] = False,
+    as_json: JsonOption = False,
+    min_replicas: ReplicasOption = None,
+    fsync: FsyncOption = None,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> int:
+    """Start FUNC under ID, or attach to what has this ID, and print the result.
+
+    Exit 0: resolved. 1: it failed. 2: wrong usage. 3: waited longer than --timeout. 4: no Redis.
+    """
+    console.log_to_stderr(logging.WARNING)
+    limit = None if timeout is None else parse_duration(timeout)
+    arguments = [json_values.read_argument(arg) for arg in args or ()]
+    client = address.open_client(url, namespace)
+    to = parse_target(target)
+
+    async def start() -> Handle[Any]:
+        return await client.rpc(id, function, *arguments, target=str(to), min_replicas=min_replicas, fsync=fsync)
+
+    return asyncio.run(_rpc(client, start, to, limit, no_wait, as_json))
+
+
+async def _rpc(
+    client: Durasleep,
+    start: Callable[[], Awaitable[Handle[Any]]],
+    target: Target,
+    limit: timedelta | None,
+    no_wait: bool,
+    as_json: bool,
+) -> int:
+    async with client:
+        handle = await start()
+        id = handle.id
+        disposition = str(handle.disposition)
+        if no_wait:
+            json_values.data(json_values.as_json({"id": id, "disposition": disposition}) if as_json else id)
+            return 0
+        is_over = handle.disposition is Disposition.FINISHED
+        try:
+            ending = await _wait(client, handle.id, target, None if is_over else limit)
+        except WaitTimeout as error:
+            if as_json:
+                _print_outcome(id, disposition, "pending", None, None)
+            console.error(f"{error}, and the same command attaches to it again.")
+            return EXIT_WAITED
+        except asyncio.CancelledError:
+            console.note(f"{id} goes on; the same command attaches to it again.")
+            raise
+        return _show_ending(client, ending, disposition, as_json)
+
+
+async def _wait(client: Durasleep, id: PromiseId, target: Target, limit: timedelta | None) -> Ending:
+    """How it ended; meanwhile, on a terminal, what it waits for."""
+    waiting = asyncio.ensure_future(ending_of(client, id, limit))
+    with console.waiting(f"{id}: started") as show:
+        watch = Watch(client, id, target, show)
+        try:
+            done, _ = await asyncio.wait({waiting}, timeout=FIRST_LOOK_S)
+            while not done:
+                await watch.once()
+                done, _ = await asyncio.wait({waiting}, timeout=SHOW_S)
+        finally:
+            waiting.cancel()  # by Ctrl-C nobody waits for it any more
+    return waiting.result()
+
+
+def _show_ending(client: Durasleep, ending: Ending, disposition: str, as_json: bool) -> int:
+    """Print the value, or say what the execution raised, which may be an error of any class, ours included."""
+    try:
+        value = describe.result_of(ending, client.codec)
+    except Exception as error:  # noqa: BLE001 - see above
+        text = str(error) if isinstance(error, DurasleepError) else error_line(error)
+        if as_json:
+            _print_outcome(ending.id, disposition, ending.state, None, text)
+        console.error(f"{ending.id} failed: {text}")
+        for detail in _details(error):
+            console.note(detail)
+        return EXIT_FAILED
+    if as_json:
+        _print_outcome(ending.id, disposition, ending.state, value, None)
+    else:
+        json_values.data(json_values.as_text(value))
+    return 0
+
+
+def _print_outcome(id: str, disposition: str, state: str, value: object, error: str | None) -> None:
+    outcome = {"id": id, "disposition": disposition, "state": state, "value": value, "error": error}
+    json_values.data(json_values.as_json(outcome))
+
+
+def _details(error: Exception) -> list[str]:
+    """Where an error was raised, and its notes."""
+    remote = getattr(error, "remote_traceback", "")
+    return [*([f"it was raised there:\n{remote.rstrip()}"] if remote else []), *getattr(error, "__notes__", ())]
+
+
+@address.explained
+def get(
+    id: Annotated[str, typer.Argument(metavar="ID", help="An execution, a timer or a promise.")],
+    with_values: Annotated[
+        bool, typer.Option("--values", help="Show what it was called with, and all of its result.")
+    ] = False,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> None:
+    """Show how an execution or promise stands, what it waits for, and how it has failed."""
+    client = address.open_client(url, namespace)
+
+    async def look() -> None:
+        async with client:
+            description = await client.describe(id)
+        if as_json:
+            json_values.data(json_values.as_json(asdict(description)))
+        else:
+            console.show(description, time.time_ns() // 1_000_000, with_values=with_values)
+
+    asyncio.run(look())

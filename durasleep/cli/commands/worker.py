@@ -1,0 +1,167 @@
+"""``durasleep worker`` and ``durasleep dev``."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from durasleep import devserver, humanize
+from durasleep.address import project_directory
+from durasleep.app import run_worker
+from durasleep.cli import address
+from durasleep.cli import processes as several
+from durasleep.cli import reload as reloading
+from durasleep.cli.options import FsyncOption, ReplicasOption, UrlOption
+from durasleep.cli.output import console
+from durasleep.errors import StoreError
+
+GIVEN_URL = "DURASLEEP_GIVEN_URL"
+"""The environment variable that passes --url on to the processes of --processes."""
+LOOK_S = 1.0  # whether a server without a worker is still there
+
+logger = logging.getLogger("durasleep")
+
+ModuleArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="MODULE[:ATTR]", help="The application; else DURASLEEP_APP, else pyproject.toml."),
+]
+GroupOption = Annotated[str | None, typer.Option("--group", metavar="NAME", help="The group to serve.")]
+ConcurrencyOption = Annotated[
+    int, typer.Option("--concurrency", metavar="N", min=1, max=10_000, help="Executions in hand at a time.")
+]
+NameOption = Annotated[str | None, typer.Option("--name", metavar="NAME", help="The worker's name; else host and pid.")]
+ProcessesOption = Annotated[
+    int, typer.Option("--processes", metavar="N", min=1, max=256, help="Worker processes, for tasks that compute.")
+]
+DebugOption = Annotated[
+    bool, typer.Option("--debug", help="Run every activation twice and compare; name calls that do not replay.")
+]
+EvictionOption = Annotated[
+    bool,
+    typer.Option("--i-accept-eviction", help="Serve even if this Redis may drop sleeping workflows when it is full."),
+]
+ReloadOption = Annotated[bool, typer.Option("--reload", help="Start the worker again whenever the code changes.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
+
+
+@address.explained
+def worker(
+    module: ModuleArgument = None,
+    group: GroupOption = None,
+    concurrency: ConcurrencyOption = 100,
+    name: NameOption = None,
+    processes: ProcessesOption = 1,
+    url: UrlOption = None,
+    debug: DebugOption = False,
+    accept_eviction: EvictionOption = False,
+    min_replicas: ReplicasOption = None,
+    fsync: FsyncOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Serve a group: run its workflows and tasks until SIGTERM or Ctrl-C.
+
+    An application that names its own Redis keeps it, unless --url is given.
+    """
+    _prepare_output(verbose)
+    app = address.load_app(address.find_app(module))
+    humanize.be_heard()
+    url = url or os.environ.get(GIVEN_URL)
+    where = address.point(app, url)
+    if not several.is_child():
+        logger.info("this worker uses %s", where)
+    if processes > 1:
+        given = [*([module] if module else []), "--concurrency", str(concurrency)]
+        for option, value in (("--group", group), ("--min-replicas", min_replicas)):
+            given += [] if value is None else [option, str(value)]
+        flags = (
+            ("--debug", debug),
+            ("--i-accept-eviction", accept_eviction),
+            ("--fsync", fsync),
+            ("--no-fsync", fsync is False),
+            ("--verbose", verbose),
+        )
+        given += [option for option, is_set in flags if is_set]
+        names = [["--name", f"{name}-{number}"] if name else [] for number in range(1, processes + 1)]
+        # Not among the arguments, which everybody on the machine can read: a URL may hold a password.
+        environment = {GIVEN_URL: where.url} if url or not app.is_addressed else {}
+        raise typer.Exit(several.serve([["worker", *given, *own] for own in names], environment))
+    several.end_with_parent()
+    run_worker(
+        app.worker(
+            group=group,
+            name=name,
+            concurrency=concurrency,
+            debug=debug,
+            accept_eviction=accept_eviction,
+            min_replicas=min_replicas,
+            fsync=fsync,
+        )
+    )
+
+
+def dev(
+    module: ModuleArgument = None,
+    group: GroupOption = None,
+    concurrency: ConcurrencyOption = 100,
+    debug: DebugOption = False,
+    reload: ReloadOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """A Redis of this directory, kept in ./.durasleep/, and a worker; programs and commands here and below find it."""
+    _prepare_output(verbose)
+    if reload:
+        reloading.watcher()
+    named = address.find_app(module) if reload else address.named_app(module)
+    app = None if named is None or reload else address.load_app(named)
+    with devserver.DevServer(devserver.DIRECTORY) as server:
+        kept = f"keeps its data in ./{devserver.DIRECTORY}/" if server.keeps else "keeps nothing"
+        console.note(f"{server.binary.kind} at {server.url} {kept}; Ctrl-C ends it")
+        if reload:
+            options = ["--concurrency", str(concurrency)]
+            options += ["--group", group] if group else []
+            options += [option for option, is_set in (("--debug", debug), ("--verbose", verbose)) if is_set]
+            reloading.serve(
+                ["worker", str(named), *options],
+                {GIVEN_URL: server.url},
+                project_directory() or Path.cwd(),
+                lambda: _check_running(server),
+            )
+        elif app is None:
+            console.note("no application is named, so there is no worker: durasleep worker MODULE starts one here")
+            _until_told_to_stop(server)
+        else:
+            app.connect(server.url)
+            run_worker(app.worker(group=group, concurrency=concurrency, debug=debug))
+
+
+def _prepare_output(verbose: bool) -> None:
+    """Log lines to stderr; what workflows print is seen as it happens, in a file or a pipe too."""
+    console.log_to_stderr(logging.DEBUG if verbose else logging.INFO)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+
+
+def _until_told_to_stop(server: devserver.DevServer) -> None:
+    """Until SIGTERM or Ctrl-C, or until the server has gone by itself."""
+    told = threading.Event()
+
+    def tell(_number: int, _frame: object) -> None:
+        told.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, tell)
+    while not told.wait(LOOK_S):
+        _check_running(server)
+
+
+def _check_running(server: devserver.DevServer) -> None:
+    if not server.running:
+        raise StoreError(f"the server has ended; {server.directory}/server.log says why")

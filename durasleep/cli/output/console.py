@@ -1,0 +1,240 @@
+"""Everything the command line shows to people: notes and errors on stderr, results on stdout; lists are in tables.
+
+The only importers of rich, and only when there is something to show: it takes as long to import as asyncio.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from functools import cache
+
+from durasleep import humanize
+from durasleep.cli.output import json_values
+from durasleep.query.describe import Description
+
+STATUS_STYLE = {
+    "queued": "cyan",
+    "running": "bold cyan",
+    "suspended": "blue",
+    "delayed": "yellow",
+    "halted": "bold red",
+}
+STATE_STYLE = {"resolved": "green", "rejected": "bold red", "canceled": "yellow", "timedout": "yellow"}
+
+SHOWN_VALUE_MAX = 2_000  # characters of a value in a table; --json prints it all
+
+
+@cache
+def _console(*, stderr: bool):  # noqa: ANN202 - a rich Console; naming its type would import it
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+
+    class SafeConsole(Console):
+        """Shows what texts hold: they may be anyone's, and none of them is to write to the terminal itself."""
+
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for text, style, control in super().render(renderable, options):
+                yield Segment(text if control else json_values.visible(text), style, control)
+
+    return SafeConsole(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def _out():  # noqa: ANN202 - as above
+    return _console(stderr=False)
+
+
+def _err():  # noqa: ANN202 - as above
+    return _console(stderr=True)
+
+
+class _SafeFormatter(logging.Formatter):
+    """Log lines may tell of errors of users, and a file is shown on a terminal, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json_values.visible(super().format(record))
+
+
+def console(*, on_stderr: bool = False):  # noqa: ANN201 - as above
+    """Where people read results, or what is said beside them."""
+    return _err() if on_stderr else _out()
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal."""
+    _err().print(text, markup=False)
+
+
+def error(text: str) -> None:
+    """What went wrong, in one sentence, and what to do next."""
+    _say("error:", "bold red", text)
+
+
+def warning(text: str) -> None:
+    """What must not be overlooked."""
+    _say("warning:", "bold yellow", text)
+
+
+def _say(word: str, style: str, text: str) -> None:
+    from rich.text import Text
+
+    _err().print(Text.assemble((word, style), " ", text))
+
+
+def ask(question: str) -> bool:
+    """Whether the person at the terminal says yes; stdout stays for the results."""
+    _err().print(f"{question} [y/N]:", end=" ", markup=False)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def line(*parts: tuple[str, str]) -> None:
+    """One line on stdout, of texts and their styles."""
+    from rich.text import Text
+
+    _out().print(Text.assemble(*parts))
+
+
+def story(text: str) -> None:
+    """One line of a story told as it happens."""
+    from rich.text import Text
+
+    _out().print(Text.assemble((f"{humanize.local(time.time_ns() // 1_000_000):%H:%M:%S}", "dim"), "  ", text))
+
+
+@contextmanager
+def waiting(text: str) -> Generator[Callable[[str], None]]:
+    """A spinner on a terminal, nothing elsewhere; what it yields changes its text."""
+    if not sys.stderr.isatty():
+        yield _ignore
+        return
+    from rich.markup import escape
+
+    with _err().status(escape(text)) as status:
+        yield lambda text: status.update(escape(text))
+
+
+def _ignore(text: str) -> None:
+    pass
+
+
+def log_to_stderr(level: int) -> None:
+    """Log lines of durasleep on stderr: short on a terminal, dated elsewhere.
+
+    Where an application has handlers of its own, whenever it sets them up, the lines are theirs, and not ours, too.
+    """
+    if sys.stderr.isatty():
+        from rich.logging import RichHandler
+
+        handler: logging.Handler = RichHandler(console=_err(), show_path=False, log_time_format="%H:%M:%S")
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("durasleep")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+    handler.addFilter(lambda _: logger.handlers == [handler] and not logging.getLogger().handlers)
+
+
+def instant(ms: int) -> str:
+    """An instant in the local zone."""
+    return humanize.local(ms).isoformat(" ", "milliseconds")
+
+
+def describe_waiting(description: Description, now_ms: int) -> str:
+    """What an execution waits for, in a few words."""
+    first = description.waiting_on[0] if description.waiting_on else None
+    due = humanize.describe_until(first.due_ms, now_ms) if first and first.due_ms else ""
+    match description.status:
+        case "halted":
+            return f"halted: {_first_line(description.reason)}"
+        case "running":
+            return f"running on {description.worker}"
+        case "delayed":
+            why = f": {_first_line(description.reason)}" if description.reason else ""
+            return f"delayed {due}{why}".replace("  ", " ")
+        case "suspended" if first:
+            more = f" and {len(description.waiting_on) - 1} more" if len(description.waiting_on) > 1 else ""
+            if first.kind == "timer" and due:
+                return f"asleep {due}{more}"
+            name = f" ({first.name})" if first.name else ""
+            return f"waiting for {first.kind} {first.id}{name}{f', {due}' if due else ''}{more}"
+        case "suspended" if description.kind == "timer" and description.timeout_at_ms:
+            return f"asleep {humanize.describe_until(description.timeout_at_ms, now_ms)}"
+        case status:
+            return status
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").partition("\n")[0]
+
+
+def show(description: Description, now_ms: int, *, with_values: bool = False) -> None:
+    """A promise as a list of what is known of it; a line with no end is cut by nobody, so it can be copied."""
+    from rich.text import Text
+
+    rows = _rows(description, now_ms, with_values)
+    width = max(len(name) for name, _, _ in rows) + 2
+    for name, value, style in rows:
+        for index, line in enumerate(value.splitlines() or [""]):
+            label = name if index == 0 else ""
+            _out().print(Text.assemble((f"{label:<{width}}", "dim"), (line, style)))
+
+
+def _rows(description: Description, now_ms: int, with_values: bool) -> list[tuple[str, str, str]]:
+    """Name, value and style of every line that has something to say."""
+    state = description.state
+    if description.status == "halted":  # the reason has lines of its own
+        state = f"{state}, halted"
+    elif description.status != "done":
+        state = f"{state}, {describe_waiting(description, now_ms)}"
+    is_execution = description.kind == "execution"
+    is_pending = description.state == "pending"
+    value = json_values.as_text(description.value) if description.state == "resolved" else None
+    deaths = f"{description.deaths} workers in a row, while running it" if description.deaths else None
+    rows: list[tuple[str, str | None, str]] = [
+        ("id", description.id, "bold"),
+        ("state", state, STATE_STYLE.get(description.state) or STATUS_STYLE.get(description.status, "")),
+        ("function" if is_execution else "name", description.func, ""),
+        ("kind", None if is_execution else description.kind, ""),
+        ("group", description.group, ""),
+        ("worker", description.worker, ""),
+        ("called with", _arguments(description) if with_values else None, ""),
+        ("created", instant(description.created_at_ms), ""),
+        ("since", instant(description.since_ms) if is_pending else None, ""),
+        ("due" if description.kind == "timer" else "timeout", _instant_or_none(description.timeout_at_ms), ""),
+        ("settled", _instant_or_none(description.settled_at_ms), ""),
+        ("value", value if value is None or with_values else _shown(value), ""),
+        ("error", description.error if description.state == "rejected" else None, ""),
+        ("reason", description.reason, ""),
+        ("died", deaths, "red"),
+    ]
+    for index, pending in enumerate(description.waiting_on):
+        name = f" ({pending.name})" if pending.name else ""
+        due = f", {humanize.describe_until(pending.due_ms, now_ms)}" if pending.due_ms else ""
+        since = f", since {humanize.describe_ms(max(0, now_ms - pending.since_ms))}"
+        rows.append(("waits for" if index == 0 else "", f"{pending.kind} {pending.id}{name}{due}{since}", ""))
+    for index, failed in enumerate(description.failed_attempts):
+        line = f"{failed.name} at {instant(failed.at_ms)}, {_first_line(failed.error)} ({failed.id})"
+        rows.append(("failed" if index == 0 else "", line, ""))
+    rows.append(("traceback", description.traceback, "dim"))
+    return [(name, value, style) for name, value, style in rows if value is not None]
+
+
+def _arguments(description: Description) -> str | None:
+    if description.args is None:
+        return None
+    named = [f"{name}={json_values.as_json(value)}" for name, value in (description.kwargs or {}).items()]
+    return ", ".join([*map(json_values.as_json, description.args), *named]) or "nothing"
+
+
+def _instant_or_none(ms: int | None) -> str | None:
+    return None if ms is None else instant(ms)
+
+
+def _shown(text: str) -> str:
+    more = len(text) - SHOWN_VALUE_MAX
+    return text if more <= 0 else f"{text[:SHOWN_VALUE_MAX]}... ({more} more characters: --json shows all)"

@@ -1,0 +1,184 @@
+"""Lists and trees for people. Ids are never cut: they are what the next command is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from durasleep import humanize
+from durasleep.cli.output import console
+from durasleep.query.call_tree import Node, Tree
+from durasleep.query.fsck import Finding
+from durasleep.query.search import Summary, Timer
+from durasleep.runtime.recording import Verdict
+
+Cell = tuple[str, str]
+"""A text and its style."""
+
+GAP = 2
+DUE_WIDTH = 36  # of an instant another day, and in how long
+LINE_MAX = 10_000  # where there is no screen
+_LINE_END = "\n"
+NAMED_MAX = 40  # characters of a function or name beside others
+
+
+def executions(found: Sequence[Summary], now_ms: int, *, on_stderr: bool = False) -> None:
+    """Executions, one a line: where each is, and until when or why."""
+    with_group = len({one.group for one in found}) > 1
+    rows: list[list[Cell]] = []
+    for one in found:
+        status = one.state if one.status == "done" else one.status
+        style = console.STATUS_STYLE.get(one.status) or console.STATE_STYLE.get(one.state, "")
+        rows.append(
+            [
+                (one.id, "bold"),
+                (status, style),
+                (_short(one.func), ""),
+                *([(one.group, "")] if with_group else []),
+                (_age(now_ms - one.created_at_ms), "dim"),
+                (_details(one, now_ms), ""),
+            ]
+        )
+    names = ["ID", "STATUS", "FUNCTION", *(["GROUP"] if with_group else []), "AGE", "DETAILS"]
+    _print(names, rows, spare=("AGE", "GROUP"), on_stderr=on_stderr)
+
+
+def _details(one: Summary, now_ms: int) -> str:
+    due = humanize.describe_until(one.due_at_ms, now_ms) if one.due_at_ms else ""
+    reason = (one.reason or "").partition("\n")[0]
+    match one.status:
+        case "running":
+            return f"on {one.worker}"
+        case "queued":
+            who = f"worker {one.target_worker}" if one.target_worker else "a worker"
+            return f"for {who} of group {one.group}"
+        case "suspended":
+            return due or "until what it waits for settles"
+        case "done" if one.settled_at_ms:
+            error = f": {one.error.partition(_LINE_END)[0]}" if one.error and one.state == "rejected" else ""
+            return f"{_age(now_ms - one.settled_at_ms)} ago{error}"
+        case _:
+            return ": ".join(part for part in (due, reason) if part)
+
+
+def findings(found: Sequence[Finding]) -> None:
+    """What breaks a law, one a line, and what became of it."""
+    if not found:
+        return
+    rows: list[list[Cell]] = []
+    for one in found:
+        done = (
+            ("repaired", "green")
+            if one.repaired
+            else ("repairable", "yellow")
+            if one.repairable
+            else ("by hand", "red")
+        )
+        rows.append([(one.id, "bold"), done, (one.kind, ""), (one.text, "")])
+    _print(["ID", "", "KIND", "DETAILS"], rows, spare=("KIND",))
+
+
+def verdicts(found: Sequence[Verdict]) -> None:
+    """What came of replays, one a line, the difference below it."""
+    for one in found:
+        word, style = ("ok", "green") if one.ok else ("differs", "red")
+        first, *more = one.text.splitlines() or [""]
+        console.line((f"{word:<8}", style), (f"{one.id}  ", "bold"), (f"{one.function}  ", ""), (first, ""))
+        for line in more:
+            console.line((f"  {line}", {"  -": "red", "  +": "green"}.get(line[:3], "dim")))
+
+
+def timers(found: Sequence[Timer], now_ms: int) -> None:
+    """What falls due, one a line."""
+    rows: list[list[Cell]] = [
+        [
+            (one.id, "bold"),
+            (one.kind, "blue"),
+            (_short(one.func or ""), ""),
+            (_short(one.name), ""),
+            (humanize.describe_until(one.due_at_ms, now_ms), ""),
+        ]
+        for one in found
+    ]
+    _print(["ID", "KIND", "FUNCTION", "NAME", "DUE"], rows, spare=("NAME", "FUNCTION"))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= NAMED_MAX else f"{text[: NAMED_MAX - 1]}…"
+
+
+def _age(ms: int) -> str:
+    """A duration in its largest unit."""
+    return " ".join(humanize.describe_ms(max(ms, 0)).split()[:2])
+
+
+def _print(names: list[str], rows: list[list[Cell]], *, spare: Sequence[str], on_stderr: bool = False) -> None:
+    """Aligned columns, empty ones left out. On a terminal those to ``spare`` go first and the last is cut."""
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    screen = console.console(on_stderr=on_stderr)
+    table = [[(name, "dim") for name in names], *rows]
+    widths = [max(cell_len(row[index][0]) for row in table) for index in range(len(names))]
+    shown = [index for index in range(len(names)) if any(row[index][0] for row in rows)]
+    for name in spare if screen.is_terminal else ():
+        needed = sum(widths[index] + GAP for index in shown[:-1]) + min(widths[shown[-1]], DUE_WIDTH)
+        if needed > screen.width:
+            shown = [index for index in shown if names[index] != name]
+    for row in table:
+        line = Text()
+        for index in shown[:-1]:
+            text, style = row[index]
+            line.append(text, style)
+            line.append(" " * (widths[index] - cell_len(text) + GAP))
+        line.append(*row[shown[-1]])
+        line.rstrip()
+        if screen.is_terminal and cell_len(row[0][0]) < screen.width:
+            line.truncate(screen.width, overflow="ellipsis")
+        screen.print(line)
+
+
+# -- trees -------------------------------------------------------------------
+
+
+def tree(found: Tree, now_ms: int) -> None:
+    """An execution and all it has called."""
+    from rich.text import Text
+    from rich.tree import Tree as Drawing
+
+    def label(node: Node) -> Text:
+        what = node.name if node.kind == "execution" else f"{node.kind} {node.name}".rstrip()
+        style = console.STATE_STYLE.get(node.state) or console.STATUS_STYLE.get(node.status, "")
+        parts = [(node.id, "bold"), (_short(what), ""), (_standing(node), style), (_times(node, now_ms), "dim")]
+        return Text("  ").join(Text(*part) for part in parts if part[0])
+
+    root = Drawing(label(found.root), guide_style="dim")
+    drawn = [(root, found.root)]
+    while drawn:
+        branch, node = drawn.pop()
+        drawn += [(branch.add(label(child)), child) for child in node.children]
+    screen = console.console()
+    if not screen.is_terminal:
+        screen.width = LINE_MAX
+    screen.print(root, soft_wrap=False)
+
+
+def _standing(node: Node) -> str:
+    if node.state != "pending":
+        return node.state
+    reason = (node.reason or "").partition("\n")[0]
+    if node.status == "running":
+        return f"running on {node.worker}"
+    if node.kind == "execution":
+        return f"{node.status}: {reason}" if reason else node.status
+    return "" if node.due_at_ms else "pending"
+
+
+def _times(node: Node, now_ms: int) -> str:
+    """How long an execution took or has been, when it or an entry is due, or when that settled."""
+    if node.state == "pending":
+        due = humanize.describe_until(node.due_at_ms, now_ms) if node.due_at_ms else ""
+        since = f"for {_age(now_ms - node.created_at_ms)}" if node.created_at_ms else ""
+        return ", ".join(part for part in (since, due) if part)
+    if node.created_at_ms and node.settled_at_ms:
+        return f"in {humanize.describe_ms(node.settled_at_ms - node.created_at_ms)}"
+    return f"at {humanize.local(node.settled_at_ms):%H:%M:%S}" if node.settled_at_ms else ""

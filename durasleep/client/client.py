@@ -1,0 +1,862 @@
+"""The client verbs for asyncio, and the handle of an execution or promise."""
+
+# What its classes share with one another is not for their users.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cache, partial
+from types import UnionType
+from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
+
+from durasleep.client.inbox import Expected, Inbox, hear_answers
+from durasleep.codec import Codec
+from durasleep.errors import ClientClosed, DurasleepError, NotFound, WaitTimeout
+from durasleep.model import Disposition, Duration, PromiseId, Recording, State, check_id, owner_of, seconds_of
+from durasleep.protocol import commands, journal
+from durasleep.protocol.commands import Controlled, Created, Item
+from durasleep.protocol.keys import Keyspace
+from durasleep.query import attention, call_tree, describe, doctor, fsck, search
+from durasleep.query.call_tree import Tree
+from durasleep.query.describe import CallOptions, Description, Ending, Options, Pipeline
+from durasleep.query.doctor import Diagnosis
+from durasleep.query.fsck import Report
+from durasleep.query.search import Found, Timers
+from durasleep.runtime.context import AsyncTask, Workflow
+from durasleep.runtime.definition import Registry, called_by, name_of, returns_of
+from durasleep.runtime.waits import Waiting, inside
+from durasleep.settings import Settings
+from durasleep.transport.local import PerLoop
+from durasleep.transport.store import Store
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+P = ParamSpec("P")
+
+
+logger = logging.getLogger("durasleep")
+
+BesideWaits = Callable[[PromiseId, Coroutine[Any, Any, Ending]], Coroutine[Any, Any, Ending]]
+
+POLL_S = 1.0  # what tells no inbox is looked at this often
+LAST_LOOK_S = 1.0
+
+_NO_OPTIONS = CallOptions()
+
+FAREWELL_S = 1.0  # for a client that closes, to say that nobody reads its inbox any more
+RELEASE_S = 60.0  # a released clock is believed by every worker within a second or two
+
+
+class Handle(Generic[T_co]):
+    """An execution or promise and, once awaited, its result."""
+
+    __slots__ = ("__weakref__", "_client", "_ending", "_expected", "_hint", "disposition", "id")
+
+    def __init__(
+        self,
+        client: Client,
+        id: PromiseId,
+        hint: Any,
+        disposition: Disposition | None,
+        ending: Ending | None,
+        expected: Expected | None = None,
+    ) -> None:
+        self.id = id
+        self.disposition = disposition
+        """What ``rpc`` found: ``created``, ``attached`` or ``finished``; None from ``get`` or in a pipeline."""
+        self._client = client
+        self._hint = hint
+        self._ending = ending
+        self._expected = expected
+
+    def __await__(self) -> Generator[Any, None, T_co]:
+        return self.result().__await__()
+
+    async def result(self, timeout: Duration | None = None) -> T_co:
+        """The value; raises what the execution raised, Canceled or TimedOut.
+
+        WaitTimeout after ``timeout`` (seconds, a timedelta, or text such as ``"30s"``), and it goes on; by default it
+        waits for as long as it takes.
+        """
+        ending = self._known()
+        if ending is None:
+            with self._client._inbox.hurry:
+                ending = await self._settled(timeout)
+        return self._value_of(ending)
+
+    @property
+    def _is_missed(self) -> bool:
+        """Whether the inbox may have missed how it has ended."""
+        return self._expected is not None and self._expected.is_missed
+
+    async def _settled(self, timeout: Duration | None = None) -> Ending:
+        """How it ends, once it has; read at leisure if very many are waited for."""
+        ending = self._known()
+        if ending is None:
+            expected, self._expected = self._expected, None
+            client = self._client
+            waiting = client._ending(self.id, expected) if timeout is None else client._wait(self.id, timeout, expected)
+            self._ending = ending = await waiting
+        return ending
+
+    def _value_of(self, ending: Ending) -> T_co:
+        """The result, given how it has ended; raises as ``result`` does."""
+        return describe.result_of(ending, self._client.codec, self._hint)
+
+    def _known(self) -> Ending | None:
+        """How it has ended, if that is known by now, for then nothing needs to be awaited."""
+        if self._expected is not None and self._expected.ending is not None:
+            self._ending, self._expected = self._expected.ending, None
+        return self._ending if self._ending is not None and self._ending.is_final else None
+
+    async def done(self) -> bool:
+        """Whether it has settled; NotFound if it is not kept any more."""
+        if self._ending is None or not self._ending.is_final:
+            self._ending = await self._client._look(self.id)
+        return self._ending.is_final
+
+    async def cancel(self, *, force: bool = False) -> str:
+        """Ask it to end; with ``force`` it ends without running its code again. Answers what happened, in words."""
+        return (await self._client.cancel(self.id, force=force)).word
+
+    def _begin(self, created: Created) -> None:
+        """Note how it was found."""
+        self.disposition = created.disposition
+        if created.state is State.PENDING:
+            return
+        self._ending = describe.ending_of_created(self.id, created)
+        if self._expected is not None:
+            self._expected.forget()
+            self._expected = None
+
+    def _expect(self) -> Expected | None:
+        """What the inbox has to be told to tell of it from now on, if there is anything."""
+        is_known = self._ending is not None and self._ending.is_final
+        expected = self._expected
+        is_expected = expected is not None and expected.inbox is self._client._inbox and not expected.is_missed
+        if is_known or is_expected or owner_of(self.id) is not None:
+            return None
+        self._expected = self._client._inbox.expect(self.id)
+        return self._expected
+
+    def __del__(self) -> None:
+        if self._expected is not None:  # nobody will ask for it any more
+            self._expected.forget()
+
+    def __repr__(self) -> str:
+        found = "unknown" if self.disposition is None else State.PENDING.value
+        state = self._ending.state.value if self._ending else found
+        return f"<Handle {self.id} {self.disposition or 'of get'}, {state}>"
+
+
+def _ignore(answer: asyncio.Future[Any]) -> None:
+    if not answer.cancelled():
+        answer.exception()
+
+
+def attach(handles: Sequence[Handle[Any]]) -> None:
+    """Be told of the endings of some handles, each by its own client; what the server answers is not waited for."""
+    for client in {handle._client for handle in handles}:
+        client._tell_of([handle for handle in handles if handle._client is client])
+
+
+class Promises:
+    """Promises on their own: what a person, a webhook or another program settles."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def create(self, id: str, *, timeout: Duration | datetime | None = None, timer: bool = False) -> Handle[Any]:
+        """Make a promise; after ``timeout`` it is ``timedout``, or, if it is a ``timer``, resolved.
+
+        ``timeout`` is seconds, a timedelta, text such as ``"1h30m"``, or an aware datetime; by default there is none.
+        """
+        store = await self._client._opened()
+        created = await store.call(
+            describe.create_promise(
+                store.keys(id),
+                id,
+                timeout=timeout,
+                timer=timer,
+                call=self._client._new_call(),
+                settings=self._client.settings,
+            )
+        )
+        return Handle(
+            self._client, PromiseId(id), Any, created.disposition, Ending(PromiseId(id), created.state, created.value)
+        )
+
+    async def get(self, id: str) -> Description:
+        """How it stands; NotFound if there is none."""
+        return await self._client.describe(id)
+
+    async def resolve(self, id: str, value: object = None) -> bool:
+        """Resolve it; false if it had settled before in another way, which stays.
+
+        To resolve it with the very same value again answers true, as the first time: so a call may be repeated.
+        """
+        return await self._settle(id, State.RESOLVED, self._client.codec.encode(value, f"the value of {id}"))
+
+    async def reject(self, id: str, error: BaseException | str) -> bool:
+        """Reject it with an error, which is raised where it is awaited; false if it had settled in another way."""
+        failure = RuntimeError(error) if isinstance(error, str) else error
+        return await self._settle(id, State.REJECTED, self._client.codec.encode_error(failure))
+
+    async def cancel(self, id: str) -> bool:
+        """Cancel it; false if it had settled before."""
+        return await self._settle(id, State.CANCELED, b"")
+
+    async def _settle(self, id: str, state: State, payload: bytes) -> bool:
+        store = await self._client._opened()
+        return (await store.call(describe.settle(store.keys(id), id, state, payload))).by_us
+
+
+class _Connected:
+    """What a client has in one event loop."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self.store = store
+        self.inbox = Inbox(store, describe.Names().inbox, settings)
+
+    async def close(self) -> None:
+        error = ClientClosed(describe.CLOSED)
+        await self.inbox.close(error)
+        if self.store.connected:
+            with contextlib.suppress(DurasleepError, TimeoutError):
+                async with asyncio.timeout(FAREWELL_S):
+                    await self.store.call(commands.drop_inbox(self.store.keys(), self.inbox.name))
+        await self.store.aclose(error)
+
+
+class _Starts:
+    """The verb that is the same with options and without."""
+
+    __slots__ = ()
+
+    @overload
+    async def start(self, fn: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    @overload
+    async def start(self, fn: AsyncTask[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    @overload
+    async def start(self, fn: str, /, *args: Any, **kwargs: Any) -> Handle[Any]: ...
+
+    @overload
+    async def start(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    async def start(self, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Handle[Any]:
+        """Start ``fn`` with these arguments under an id of ours, a new one each time; it is ``.id`` of the handle.
+
+        Those made later sort behind. UsageError as for ``rpc``.
+        """
+        return await self._start(fn, args, kwargs)
+
+    async def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
+        raise NotImplementedError
+
+
+class Caller(_Starts):
+    """Calls with options of their own, which ``app.options(...)`` gives; it may be kept and used again.
+
+    What follows the function are its own arguments, whatever their names.
+    """
+
+    __slots__ = ("_client", "_options")
+
+    def __init__(self, client: Client, options: CallOptions) -> None:
+        self._client = client
+        self._options = options
+
+    @overload
+    async def rpc(self, id: str, fn: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    @overload
+    async def rpc(self, id: str, fn: AsyncTask[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    @overload
+    async def rpc(self, id: str, fn: str, /, *args: Any, **kwargs: Any) -> Handle[Any]: ...
+
+    @overload
+    async def rpc(self, id: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    async def rpc(self, id: str, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Handle[Any]:
+        """Start ``fn`` under ``id``, or attach to the execution that has this id: see ``rpc`` of the client."""
+        return await self._client._rpc(id, fn, args, kwargs, self._options)
+
+    @overload
+    async def rpc_many(
+        self, fn: Callable[..., Awaitable[T]], many: Iterable[tuple[Any, ...]], /
+    ) -> list[Handle[T]]: ...
+
+    @overload
+    async def rpc_many(self, fn: str, many: Iterable[tuple[Any, ...]], /) -> list[Handle[Any]]: ...
+
+    @overload
+    async def rpc_many(self, fn: Callable[..., T], many: Iterable[tuple[Any, ...]], /) -> list[Handle[T]]: ...
+
+    async def rpc_many(self, fn: Callable[..., Any] | str, many: Iterable[tuple[Any, ...]], /) -> list[Handle[Any]]:
+        """Start ``fn`` many times, each with an id and its arguments: see ``rpc_many`` of the client."""
+        return await self._client._rpc_many(fn, many, self._options)
+
+    async def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
+        return await self._client._rpc(describe.new_id(), fn, args, kwargs, self._options)
+
+
+async def store_of(client: Client) -> Store:
+    """The store a client has in this event loop, connected and checked: for what is built on clients."""
+    return await client._opened()
+
+
+def inbox_of(client: Client) -> Inbox:
+    """Where a client hears of results in this event loop."""
+    return client._inbox
+
+
+async def ending_of(client: Client, id: PromiseId, timeout: Duration | None = None) -> Ending:
+    """How a promise ends, once it has, as it is kept; WaitTimeout after ``timeout``, and it goes on."""
+    return await client._wait(id, timeout)
+
+
+class Client(_Starts):
+    """Starts, awaits and steers executions in one namespace. Connects at the first call.
+
+    One client serves all event loops, in whichever threads: each has a connection of its own, made when it first calls.
+    """
+
+    def __init__(
+        self, store: Callable[[], Store], codec: Codec, settings: Settings, *, registry: Registry, group: str
+    ) -> None:
+        self.registry = registry
+        self.codec = codec
+        self.settings = settings
+        self.promises = Promises(self)
+        self._store = cache(store)  # how to connect, asked when that is first needed; each loop has one like it
+        self._of_loop = PerLoop(lambda: _Connected(self._store().beside(), settings), _Connected.close)
+        self._group = group
+        self._names = describe.Names()
+        self.beside_waits: BesideWaits | None = None
+        """For tests: what looks after each wait outside of tasks and steps, and may end it."""
+
+    @property
+    def _inbox(self) -> Inbox:
+        """Where this event loop hears of results."""
+        return self._of_loop.here().inbox
+
+    def _new_call(self) -> str:
+        """A name for one call, under which it may be repeated."""
+        return self._names.call()
+
+    async def _opened(self) -> Store:
+        """The store of this event loop, connected and checked."""
+        store = self._of_loop.here().store
+        if not store.is_checked:
+            await store.open()
+        return store
+
+    async def aclose(self) -> None:
+        """Close what this event loop has; whoever waits in it hears ClientClosed. To call again connects again."""
+        await self._of_loop.close()
+
+    async def __aenter__(self) -> Self:
+        await self._opened()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    @overload
+    async def rpc(
+        self,
+        id: str,
+        fn: Callable[..., Awaitable[T]],
+        *args: Any,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+        pipeline: Pipeline | None = None,
+        min_replicas: int | None = None,
+        fsync: bool | None = None,
+        **kwargs: Any,
+    ) -> Handle[T]: ...
+
+    @overload
+    async def rpc(
+        self,
+        id: str,
+        fn: str,
+        *args: Any,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+        pipeline: Pipeline | None = None,
+        min_replicas: int | None = None,
+        fsync: bool | None = None,
+        **kwargs: Any,
+    ) -> Handle[Any]: ...
+
+    @overload
+    async def rpc(
+        self,
+        id: str,
+        fn: Callable[..., T],
+        *args: Any,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+        pipeline: Pipeline | None = None,
+        min_replicas: int | None = None,
+        fsync: bool | None = None,
+        **kwargs: Any,
+    ) -> Handle[T]: ...
+
+    async def rpc(
+        self,
+        id: str,
+        fn: Callable[..., Any] | str,
+        *args: Any,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+        pipeline: Pipeline | None = None,
+        min_replicas: int | None = None,
+        fsync: bool | None = None,
+        **kwargs: Any,
+    ) -> Handle[Any]:
+        """Start ``fn`` under ``id``, or attach to the execution that has this id, and give its handle at once.
+
+        ``target`` says who runs it: ``"gpu"`` or ``"poll://any@gpu"`` any worker of that group, ``"poll://uni@gpu/w1"``
+        the one of that name; by default it is the group of this application. ``timeout`` is the deadline of the
+        execution itself, ``delay`` starts it later: seconds, a timedelta, or text such as ``"1h30m"``, from now; a
+        ``delay`` may also be an aware datetime. For arguments of these names, and more options, see ``options``.
+
+        UsageError, and nothing is written, for arguments that cannot be sent or that ``fn`` would not take;
+        OtherFunction if the id is used by another function. With ``pipeline`` it becomes a part of the caller's own
+        MULTI and exists once that was executed; the answer is the pipeline's.
+
+        With ``min_replicas`` or ``fsync`` it counts once so many replicas have received it, or the disk has it: else
+        NotReplicated, though it is started and goes on; to call again is safe. Without, it is as in the settings.
+        """
+        options = CallOptions(target, timeout, delay, None, pipeline, min_replicas, fsync)
+        return await self._rpc(id, fn, args, kwargs, options)
+
+    @overload
+    async def rpc_many(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        many: Iterable[tuple[Any, ...]],
+        *,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+    ) -> list[Handle[T]]: ...
+
+    @overload
+    async def rpc_many(
+        self,
+        fn: str,
+        many: Iterable[tuple[Any, ...]],
+        *,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+    ) -> list[Handle[Any]]: ...
+
+    @overload
+    async def rpc_many(
+        self,
+        fn: Callable[..., T],
+        many: Iterable[tuple[Any, ...]],
+        *,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+    ) -> list[Handle[T]]: ...
+
+    async def rpc_many(
+        self,
+        fn: Callable[..., Any] | str,
+        many: Iterable[tuple[Any, ...]],
+        *,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+    ) -> list[Handle[Any]]:
+        """Start ``fn`` many times, each with an id and its arguments: ``app.rpc_many(pay, [("order-1", 5), ...])``.
+
+        As ``rpc`` for each of them, in the order given, but hundreds travel together. Of those that travel with one
+        that is refused, such as OtherFunction, the others have begun when its error is raised; what follows has not.
+        """
+        return await self._rpc_many(fn, many, CallOptions(target, timeout, delay))
+
+    def options(self, **options: Unpack[Options]) -> Caller:
+        """The verbs with options, whose arguments are the function's own: ``app.options(delay="1h").rpc(id, fn, 5)``.
+
+        ``target``: who runs it, as for ``rpc``. ``timeout``, its deadline, ``delay``, until it starts, and
+        ``retention``, how long it is kept after its end: seconds, a timedelta, or text such as ``"1h30m"``; a ``delay``
+        may also be an aware datetime, and a ``retention`` ``"forever"``. ``pipeline``, ``min_replicas`` and ``fsync``
+        are as for ``rpc``. TypeError or UsageError, here, for what cannot be used.
+        """
+        return Caller(self, CallOptions(**options).checked())
+
+    async def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
+        return await self._rpc(describe.new_id(), fn, args, kwargs, _NO_OPTIONS)
+
+    async def _rpc(
+        self,
+        id: str,
+        fn: Callable[..., Any] | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+    ) -> Handle[Any]:
+        definition = self.registry.called(fn)
+        name = name_of(fn) if definition is None else definition.name
+        payload = self.codec.encode_args(args, kwargs, name, called_by(definition or fn))
+        if definition is not None:
+            definition.check(args, kwargs)
+        store = self._of_loop.here().store.confirming(options.min_replicas, options.fsync)
+        await store.open()
+        inbox = None if options.pipeline is not None else self._listening()
+        call = self._maker(store.keys(id), name, options, inbox)(id, payload, self._new_call())
+        hint = Any if isinstance(fn, str) else returns_of(fn)
+        if options.pipeline is not None:
+            describe.check_unconfirmed(options.min_replicas, options.fsync)
+            describe.enqueue(options.pipeline, call, self.settings)
+            return Handle(self, PromiseId(id), hint, None, None)
+        [handle] = self._handles([PromiseId(id)], hint, inbox)
+        handle._begin(await store.call(call))
+        return handle
+
+    async def _rpc_many(
+        self, fn: Callable[..., Any] | str, many: Iterable[tuple[Any, ...]], options: CallOptions
+    ) -> list[Handle[Any]]:
+        describe.check_unpipelined(options)
+        definition = self.registry.called(fn)
+        name = name_of(fn) if definition is None else definition.name
+        store = self._of_loop.here().store.confirming(options.min_replicas, options.fsync)
+        await store.open()
+        hint = Any if isinstance(fn, str) else returns_of(fn)
+        inbox = self._listening()
+        make = self._maker(store.keys(), name, options, inbox)
+        encode = describe.encoder(
+            self.codec, name, called_by(definition or fn), definition.check if definition is not None else None
+        )
+        new_call = self._names.call
+        handles: list[Handle[Any]] = []
+        for part in describe.in_parts(many):
+            made = [make(id, encode(args), new_call()) for id, *args in part]
+            begun = self._handles([id for id, *_ in part], hint, inbox)
+            for handle, created in zip(begun, await store.run(describe.all_of(made)), strict=True):
+                handle._begin(created)
+            handles += begun
+        return handles
+
+    def _maker(
+        self, keys: Keyspace, name: str, options: CallOptions, inbox: Inbox | None
+    ) -> Callable[[str, bytes, str], Item[Created]]:
+        told = "" if inbox is None else inbox.name
+        return describe.rpc_maker(keys, name, options, group=self._group, inbox=told, settings=self.settings)
+
+    def _listening(self) -> Inbox | None:
+        """The inbox while it is read anyway: it is told of what begins, so that no result that comes early is missed.
+
+        None while nobody waits: it will be told of what is waited for then.
+        """
+        inbox = self._inbox
+        return inbox if inbox.is_listening else None
+
+    def _handles(self, ids: Sequence[PromiseId], hint: Any, inbox: Inbox | None) -> list[Handle[Any]]:
+        """For what is about to be created, and may be told to this inbox."""
+        if inbox is None:
+            return [Handle(self, id, hint, None, None) for id in ids]
+        expected = inbox.expect_all(ids)
+        return [Handle(self, id, hint, None, None, one) for id, one in zip(ids, expected, strict=True)]
+
+    @overload
+    async def gather(self, handles: Sequence[Handle[T]], *, return_exceptions: Literal[False] = False) -> list[T]: ...
+
+    @overload
+    async def gather(self, handles: Sequence[Handle[T]], *, return_exceptions: bool) -> list[T | Exception]: ...
+
+    async def gather(self, handles: Sequence[Handle[Any]], *, return_exceptions: bool = False) -> list[Any]:
+        """The results of many, in order; what one raised is raised, or with ``return_exceptions`` stands in its place.
+
+        Cheaper than ``asyncio.gather``: no task is made for each, and all of them are asked for together.
+        """
+        await self._opened()
+        attach(handles)
+        results: list[Any] = []
+        for at, handle in enumerate(handles):
+            try:
+                ending = handle._known()
+                if ending is None:
+                    if handle._is_missed:  # and so are those after it: all together are asked again, not one by one
+                        attach(handles[at:])
+                    ending = await handle._settled()
+                results.append(handle._value_of(ending))
+            except Exception as error:
+                if not return_exceptions:
+                    raise
+                results.append(error)
+        return results
+
+    def _tell_of(self, handles: Iterable[Handle[Any]]) -> None:
+        here = self._of_loop.here()
+        expected = [one for handle in handles if (one := handle._expect()) is not None]
+        for part in describe.in_parts(expected):
+            made = [commands.attach(here.store.keys(one.id), one.id, inbox=here.inbox.name) for one in part]
+            here.store.ask(made).add_done_callback(partial(hear_answers, part))
+
+    @overload
+    def get(self, id: str) -> Handle[Any]: ...
+
+    @overload
+    def get(self, id: str, hint: type[T]) -> Handle[T]: ...
+
+    @overload
+    def get(self, id: str, hint: UnionType) -> Handle[Any]: ...
+
+    def get(self, id: str, hint: Any = Any) -> Handle[Any]:
+        """A handle for what has this id, its result shaped by ``hint``; whether it exists shows when it is awaited."""
+        return Handle(self, check_id(id), hint, None, None)
+
+    async def describe(self, id: str) -> Description:
+        """Everything there is to see of a promise; NotFound if there is none."""
+        store = await self._opened()
+        return await store.run(describe.describe(store.keys(id), check_id(id), self.codec))
+
+    async def export(self, id: str) -> Recording:
+        """An execution with its journal, see ``durasleep.runtime.recording``; NotFound if there is none."""
+        store = await self._opened()
+        return await store.run(describe.export(store.keys(id), check_id(id)))
+
+    async def _look(self, id: PromiseId) -> Ending:
+        """How a promise stands; NotFound if there is none."""
+        store = await self._opened()
+        return await store.run(describe.look(store.keys(id), id))
+
+    async def _wait(self, id: PromiseId, timeout: Duration | None = None, expected: Expected | None = None) -> Ending:
+        """Wait until a promise has settled; WaitTimeout after ``timeout``, and it goes on.
+
+        ``expected`` is what the inbox has been told to tell of it since it was created.
+        """
+        if timeout is None:
+            return await self._ending(id, expected)
+        limit_s = seconds_of(timeout)
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._ending(id, expected)
+        except TimeoutError:
+            ending = await self._last_look(id)
+            if ending is None or not ending.is_final:
+                raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on") from None
+            return ending
+
+    async def _last_look(self, id: PromiseId) -> Ending | None:
+        """How a promise stands when the time to wait for it is over: no time at all means to look once.
+
+        None if Redis does not say at once.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_LOOK_S):
+                return await self._look(id)
+        return None
+
+    def _ending(self, id: PromiseId, expected: Expected | None = None) -> Coroutine[Any, Any, Ending]:
+        """What waits until a promise has settled; mostly nothing stands between that and who awaits it."""
+        if inside() is not None:
+            return self._hear_inside(id, expected)
+        hearing = self._hear(id, expected)
+        return hearing if self.beside_waits is None else self.beside_waits(id, hearing)
+
+    async def _hear_inside(self, id: PromiseId, expected: Expected | None) -> Ending:
+        with Waiting(id):
+            return await self._hear(id, expected)
+
+    async def _hear(self, id: PromiseId, expected: Expected | None) -> Ending:
+        here = self._of_loop.here()
+        store, inbox = here.store, here.inbox
+        if not store.is_checked:
+            await store.open()
+        if expected is not None and expected.inbox is not inbox:
+            expected = None  # it tells another event loop
+        while True:
+            if expected is None:
+                expected = inbox.expect(id)
+                ending = await self._attach(store, id, expected)
+                if ending is None or ending.is_final:
+                    expected.forget()
+                    return ending or await self._poll(id)
+            try:
+                told = await expected.future
+            except BaseException:
+                expected.forget()
+                self._stop_waiting(store, inbox, id)
+                raise
+            expected.forget()
+            if told is not None:
+                return told
+            expected = None  # something may have been missed
+
+    def _stop_waiting(self, store: Store, inbox: Inbox, id: PromiseId) -> None:
+        """Nobody here wants to hear of it any more; a hint, which is not waited for."""
+        if store.connected and not inbox.is_expected(id):
+            store.send(commands.unwait(store.keys(id), id, inbox.name)).add_done_callback(_ignore)
+
+    async def _attach(self, store: Store, id: PromiseId, expected: Expected) -> Ending | None:
+        """How it stands, and our inbox will be told; None for an entry of a journal, which tells no inbox."""
+        try:
+            if (
+                owner_of(id) is not None
+                and await store.call(journal.read_head(store.keys(id), id, outline=True)) is None
+            ):
+                return None
+            created = await store.call(commands.attach(store.keys(id), id, inbox=expected.inbox.name))
+        except BaseException:
+            expected.forget()
+            self._stop_waiting(store, expected.inbox, id)
+            raise
+        return describe.ending_of_created(id, created)
+
+    async def _poll(self, id: PromiseId) -> Ending:
+        ending = await self._look(id)
+        while not ending.is_final:
+            await asyncio.sleep(POLL_S)
+            ending = await self._look(id)
+        return ending
+
+    async def search(
+        self,
+        *,
+        status: str | Collection[str] | None = None,
+        group: str | None = None,
+        function: str | None = None,
+        limit: int = 1_000,
+    ) -> Found:
+        """Executions that are ``queued``, ``running``, ``suspended``, ``delayed`` or ``halted``, as by default; or
+        ``done``, which are ``resolved``, ``failed`` (``rejected`` or ``timedout``) or ``canceled``.
+
+        Of what is done the latest thousands, with the errors of what has failed. ``Found.is_all`` tells whether a limit
+        cut it.
+        """
+        store = await self._opened()
+        looking = search.Search(status=status, group=group, function=function, codec=self.codec)
+        return await store.run(looking.part(store.keys(), limit))
+
+    async def search_all(
+        self,
+        *,
+        status: str | Collection[str] | None = None,
+        group: str | None = None,
+        function: str | None = None,
+    ) -> AsyncGenerator[Found]:
+        """The same part by part, until there are no more: what is shown may be steered meanwhile."""
+        store = await self._opened()
+        looking = search.Search(status=status, group=group, function=function, codec=self.codec)
+        while not looking.is_over or looking.again():
+            yield await store.run(looking.part(store.keys()))
+
+    async def timers(self, limit: int = 20) -> Timers:
+        """What falls due next, soonest first."""
+        store = await self._opened()
+        return await store.run(search.timers(store.keys(), limit))
+
+    async def tree(self, id: str) -> Tree:
+        """An execution and all it has called, as one tree; NotFound if there is none."""
+        store = await self._opened()
+        return await store.run(call_tree.tree(store.keys, id))
+
+    async def cancel(self, id: str, *, force: bool = False) -> Controlled:
+        """Ask an execution to end, or end it by ``force`` without running its code again."""
+        return await self._control("force" if force else "cancel", id)
+
+    async def halt(self, id: str, reason: str = "halted by hand") -> Controlled:
+        """Stop an execution where it is until ``resume``; its timers go on."""
+        return await self._control("halt", id, reason=reason)
+
+    async def resume(self, id: str) -> Controlled:
+        """Let a halted execution go on."""
+        return await self._control("resume", id)
+
+    async def retry(self, id: str) -> Controlled:
+        """What was rejected, timed out or canceled begins anew under its id, with its arguments and as much time as it
+        had; what it had called is no more, but for what has an id of its own: if that has failed, retry that one first.
+        It is another life, with other idempotency keys. The word is ``retrying``; ``running`` for one that has not
+        ended, ``halted`` for one that is, which ``resume`` lets go on.
+
+        NotFound if it is not kept any more; NotAllowed for what has resolved, is no execution, or is a part of another.
+        A handle that has told how it ended goes on doing so: ``get`` gives another.
+        """
+        return await self._control("retry", id)
+
+    async def wake(self, id: str) -> Controlled:
+        """A sleep ends now; a delayed execution starts now.
+
+        The id is that of a timer, or of an execution that waits for exactly one.
+        """
+        return await self._control("wake", id)
+
+    async def reschedule(self, id: str, due: Duration | datetime) -> Controlled:
+        """Move a delayed start, a deadline, a timeout, or a timer, which may be the only one an execution waits for.
+
+        ``due`` is seconds, a timedelta, or text such as ``"1h30m"``, from now; or an aware datetime.
+        """
+        return await self._control("reschedule", id, due=due)
+
+    async def fsck(self, *, repair: bool = False) -> Report:
+        """Check everything there is, beside whatever runs; mend what can be mended without guessing, if asked to."""
+        store = await self._opened()
+        return await store.run(fsck.fsck(store.keys(), repair=repair))
+
+    async def forget(self, name: str) -> bool:
+        """Strike a name that was put aside, as ``fsck`` and ``search`` show it; false if there is no such name.
+
+        The part before a ``": "`` will do where no other name begins so; NotAllowed if one does.
+        What has one is no execution that could go on: an entry or a timer that was not ours, a key of another type.
+        """
+        store = await self._opened()
+        return await store.run(search.forget(store.keys(), name))
+
+    async def diagnose(self) -> list[Diagnosis]:
+        """What the server's configuration can lose, and what waits for a person or a worker; the worst first.
+
+        It only reads.
+        """
+        store = await self._opened()
+        found = doctor.diagnose(await store.run(doctor.look(store.keys())))
+        return doctor.worst_first([*found, *await store.run(attention.look(store.keys()))])
+
+    async def release_clock(self) -> datetime:
+        """Say that the server's clock is right, which workers found too far ahead to be true; answers what it shows.
+
+        They fire by it within some seconds. Where none holds back, it changes nothing.
+        """
+        store = await self._opened()
+        keys = store.keys()
+        now_ms = await store.run(journal.now_ms(keys))
+        await store.call(commands.keep_number(keys.clock_released, now_ms, ttl_s=RELEASE_S))
+        return datetime.fromtimestamp(now_ms / 1000, UTC)
+
+    async def workers(self, group: str | None = None) -> list[str]:
+        """Names of the workers of a group that are alive, as far as their beats tell."""
+        store = await self._opened()
+        keys = store.keys()
+        try:
+            consumers = await store.call(journal.read_consumers(keys, group or self._group))
+        except NotFound:
+            return []
+        beats = await asyncio.gather(*(store.call(journal.read_beat(keys, consumer)) for consumer in consumers))
+        return [name.partition("/")[0] for name, beat in zip(consumers, beats, strict=True) if beat is not None]
+
+    async def _control(
+        self, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = ""
+    ) -> Controlled:
+        store = await self._opened()
+        return await store.run(describe.steer(store.keys(id), action, id, due=due, reason=reason))

@@ -1,0 +1,306 @@
+"""What settles for one client, as the scripts tell it: hints with the value in them, heard while anybody waits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+
+from durasleep.errors import DurasleepError, StoreError, StoreUnavailable
+from durasleep.model import PromiseId
+from durasleep.protocol import commands
+from durasleep.protocol.commands import Created
+from durasleep.protocol.journal import instant_of
+from durasleep.protocol.keys import LIMIT
+from durasleep.query.describe import Ending, ending_of_created
+from durasleep.settings import Settings
+from durasleep.transport.connection import Link
+from durasleep.transport.portion import Portion
+from durasleep.transport.store import Store
+
+LOOK_S = 5.0  # from one look at the inbox to the next: well within its life; one that began anew is not missed for long
+READ_MAX = 256  # entries of it in one answer
+MANY = 500  # so many to wait for, and nobody waits for one by itself: then they are read at leisure
+LEISURE_S = 0.01  # from one read to the next: a read takes a client as long as a hundred endings in it
+
+VALUE_BYTES_MAX = LIMIT["inbox_value_bytes_max"]  # what is larger no script of ours has told: to be looked at
+
+_ENDING = [b"i", b"b", b"s", b"v"]  # what nearly every ending is told by: id, birth, state and value
+
+logger = logging.getLogger("durasleep")
+
+
+class Expected:
+    """The ending of one promise, once the inbox tells it; it may be told that nothing is known: look yourself."""
+
+    __slots__ = ("_future", "_is_told", "before", "ending", "id", "inbox", "is_missed")
+
+    def __init__(self, inbox: Inbox, id: PromiseId) -> None:
+        self.inbox = inbox
+        """Who tells it, in the event loop of that one."""
+        self._future: asyncio.Future[Ending | None] | None = None
+        self._is_told = False
+        self.before: Expected | None = None
+        """Another one for the same id, if there is one: the inbox keeps the latest."""
+        self.id = id
+        self.ending: Ending | None = None
+        """None until it is told, and if nothing is known."""
+        self.is_missed = False
+        """Nothing is known because the inbox may not have been told: to attach again will do."""
+
+    @property
+    def future(self) -> asyncio.Future[Ending | None]:
+        """The ending for who waits for it. Most are told before anybody does, so it is made when it is asked for."""
+        if self._future is None:
+            self._future = asyncio.get_running_loop().create_future()
+            if self._is_told:
+                self._future.set_result(self.ending)
+        return self._future
+
+    def tell(self, ending: Ending | None) -> None:
+        """What the inbox says; only the first time counts."""
+        if self._is_told or (self._future is not None and self._future.done()):
+            return
+        self._is_told = True
+        self.ending = ending
+        if self._future is not None:
+            self._future.set_result(ending)
+
+    def hear(self, answer: Created | None) -> None:
+        """What attaching has answered: that it has ended already, or whatever else whoever waits will see himself."""
+        ending = None if answer is None else ending_of_created(self.id, answer)
+        if ending is None or ending.is_final:
+            self.forget()
+            self.tell(ending)
+
+    def fail(self, error: Exception) -> None:
+        """Nothing will be told; whoever waits hears why."""
+        if self._future is not None and not self._future.done():
+            self._future.set_exception(error)
+
+    def forget(self) -> None:
+        """Nobody waits for it any more."""
+        self.inbox.forget(self)
+
+
+def hear_answers(expected: Sequence[Expected], asked: asyncio.Future[list[Created | DurasleepError]]) -> None:
+    """What attaching to several has answered; nothing is known of any if they could not be asked."""
+    failed = asked.cancelled() or asked.exception() is not None
+    for one, answer in zip(expected, [None] * len(expected) if failed else asked.result(), strict=True):
+        one.hear(answer if isinstance(answer, Created) else None)
+
+
+class Hurry:
+    """Counts those who wait for a single result: as long as there are any, what comes is read at once."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+
+
+class Inbox:
+    """Reads what settles for this client from one stream, in the background, while anybody waits.
+
+    At once, as it comes; at leisure where only ``gather`` waits, for hundreds or more: its last hundreds of results
+    come at once again, so that it ends no later.
+    """
+
+    def __init__(self, store: Store, name: str, settings: Settings) -> None:
+        self.name = name
+        self._store = store
+        self._settings = settings
+        self._key = store.keys().inbox(name).encode()
+        self._link: Link = store.link()
+        self._last = b"0-0"
+        self._portion = Portion(READ_MAX)
+        self._waiting: dict[str, Expected] = {}
+        self.hurry = Hurry()
+        self._task: asyncio.Task[None] | None = None
+        self._fresh_until = 0.0
+        self._look_at = 0.0
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether what it is told from now on is heard."""
+        return self._link.connected and self._task is not None and not self._task.done()
+
+    def is_expected(self, id: PromiseId) -> bool:
+        """Whether anybody here waits for the ending of this promise."""
+        return id in self._waiting
+
+    def expect(self, id: PromiseId) -> Expected:
+        """What will be told of a promise."""
+        [expected] = self.expect_all([id])
+        return expected
+
+    def expect_all(self, ids: Iterable[PromiseId]) -> list[Expected]:
+        """What will be told of some promises, in their order."""
+        waiting = self._waiting
+        made: list[Expected] = []
+        for id in ids:
+            expected = Expected(self, id)
+            expected.before = waiting.get(id)
+            waiting[id] = expected
+            made.append(expected)
+        if made and (self._task is None or self._task.done()):
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="durasleep-inbox")
+        return made
+
+    def forget(self, expected: Expected) -> None:
+        """Nobody waits for this any more."""
+        one = self._waiting.get(expected.id)
+        if one is not expected:
+            while one is not None and one.before is not expected:
+                one = one.before
+            if one is not None:
+                one.before = expected.before
+        elif expected.before is not None:
+            self._waiting[expected.id] = expected.before
+        else:
+            del self._waiting[expected.id]
+
+    async def close(self, error: Exception) -> None:
+        """Stop reading; who still waits hears ``error``."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for latest in tuple(self._waiting.values()):
+            expected: Expected | None = latest
+            while expected is not None:
+                expected.fail(error)
+                expected = expected.before
+        self._waiting.clear()
+        await self._link.close()
+
+    def _tell(self, id: str, ending: Ending | None) -> None:
+        expected = self._waiting.pop(id, None)
+        while expected is not None:
+            expected.tell(ending)
+            expected = expected.before
+
+    def _tell_to_look(self) -> None:
+        """Something may have been missed."""
+        for latest in tuple(self._waiting.values()):
+            expected: Expected | None = latest
+            while expected is not None:
+                expected.is_missed = True
+                expected = expected.before
+            self._tell(latest.id, None)
+
+    async def _run(self) -> None:
+        heard = False
+        while self._waiting or heard:  # who was just told something often asks again: not to be missed
+            try:
+                heard = await self._once()
+                if heard and not self.hurry.count and len(self._waiting) >= MANY:
+                    await asyncio.sleep(LEISURE_S)
+            except DurasleepError as error:
+                heard = False
+                logger.warning("results are looked up one by one: the inbox cannot be read (%s)", error)
+                self._tell_to_look()
+                await asyncio.sleep(1.0)
+
+    async def _once(self) -> bool:
+        """Waits until something is told, a while at most; whether anything was."""
+        now = asyncio.get_running_loop().time()
+        if not self._link.connected or now > self._fresh_until:
+            if await self._freshen():
+                self._look_at = now + self._settings.client_check_s
+            self._fresh_until = now + LOOK_S
+        if now > self._look_at:  # what an inbox is told are hints
+            self._tell_to_look()
+            self._look_at = now + self._settings.client_check_s
+            return False
+        block_s, most = self._settings.read_block_s, self._portion.now
+        read = [b"XREAD", b"BLOCK", b"%d" % (block_s * 1000), b"COUNT", b"%d" % most]
+        try:
+            [found] = await self._link.exchange([[*read, b"STREAMS", self._key, self._last]], block_s=block_s)
+        except StoreUnavailable:
+            self._portion.halve(most)
+            raise
+        if isinstance(found, Exception):
+            raise StoreError(f"{found}")
+        self._portion.grow()
+        for _, rows in found or ():
+            before = self._last
+            for entry, fields in rows:
+                self._last = entry
+                self._hear_entry(fields)
+            if len(rows) == most:
+                await self._check_gap(before)
+        return bool(found)
+
+    async def _check_gap(self, last: bytes) -> None:
+        """A reader far behind may have missed what the cap of the stream has cut."""
+        [rows] = await self._link.exchange([[b"XRANGE", self._key, b"-", b"+", b"COUNT", b"1"]])
+        if isinstance(rows, Exception):
+            raise StoreError(f"{rows}")
+        if rows and instant_of(rows[0][0]) > instant_of(last):
+            self._tell_to_look()
+
+    async def _freshen(self) -> bool:
+        """Keep the inbox alive; whether what it tells begins anew, for then everyone has been told to look himself.
+
+        It does on a new connection, and where the stream is not the one that was read: what is left of it begins behind
+        what we have read last or, if the server's clock was set back meanwhile, ends before that.
+        """
+        is_new = not self._link.connected
+        look = [
+            [b"PEXPIRE", self._key, b"%d" % (self._settings.inbox_ttl_s * 1000)],
+            [b"XRANGE", self._key, b"-", b"+", b"COUNT", b"1"],
+            [b"XREVRANGE", self._key, b"+", b"-", b"COUNT", b"1"],
+        ]
+        kept, first, last = await self._link.exchange(look)
+        if kept == 0:
+            _, kept, first, last = await self._link.exchange([[b"XADD", self._key, b"*", b"o", b""], *look])
+            is_new = True
+        for reply in (kept, first, last):
+            if isinstance(reply, Exception):
+                raise StoreError(f"{reply}")
+        if first and not is_new and instant_of(first[0][0]) <= instant_of(self._last) <= instant_of(last[0][0]):
+            return False
+        self._last = last[0][0] if last else b"0-0"
+        self._tell_to_look()
+        return True
+
+    def _hear_entry(self, fields: list[bytes]) -> None:
+        """The endings an entry tells of; where all are told in the common way, by columns, in a third of the time."""
+        width = 2 * len(_ENDING)
+        if fields[::2] != _ENDING * (len(fields) // width):
+            for told in _split(fields):
+                self._hear(told)
+            return
+        for raw_id, code, value in zip(fields[1::width], fields[5::width], fields[7::width], strict=True):
+            expected = self._waiting.get(raw_id.decode(errors="replace"))
+            if expected is not None:
+                state = commands.STATE_OF.get(code)
+                is_ours = state and len(value) <= VALUE_BYTES_MAX
+                self._tell(expected.id, Ending(expected.id, state, value) if state and is_ours else None)
+
+    def _hear(self, content: dict[bytes, bytes]) -> None:
+        id = content.get(b"i", b"").decode(errors="replace")
+        state = commands.STATE_OF.get(content.get(b"s", b""))
+        if not id:
+            return
+        value = content.get(b"v")
+        if value is not None and len(value) > VALUE_BYTES_MAX:
+            value = None
+        self._tell(id, Ending(PromiseId(id), state, value) if state and value is not None else None)
+
+
+def _split(fields: list[bytes]) -> Iterator[dict[bytes, bytes]]:
+    """The endings one entry tells of; each begins with its id."""
+    told: dict[bytes, bytes] = {}
+    for name, value in zip(fields[::2], fields[1::2], strict=False):
+        if name == b"i" and told:
+            yield told
+            told = {}
+        told[name] = value
+    yield told

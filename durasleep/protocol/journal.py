@@ -1,0 +1,349 @@
+"""What is read from Redis as it is, with no I/O: commands, and plans of several that build on one another.
+
+A ``Plan`` yields calls that may go together and is sent their answers, in order; an answer may be the error
+of that call alone (see ``value_of``). The async and the sync store each carry plans out in their own way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from durasleep.errors import CorruptData, DurasleepError, StoreError
+from durasleep.model import Entry, Kind, Number, Place, PromiseId, State
+from durasleep.protocol import commands
+from durasleep.protocol.commands import (
+    KIND_OF,
+    PLACE_OF,
+    STATE_OF,
+    Call,
+    Command,
+    Item,
+    check_code,
+    pairs,
+    parse_entry,
+    to_number,
+    to_text,
+)
+from durasleep.protocol.keys import DEFAULT, LIMIT, F, Keyspace
+
+T = TypeVar("T")
+Plan = Generator[Sequence[Call], list[Any], T]
+
+SNAPSHOT_BYTES_MAX = LIMIT["snapshot_bytes_max"]
+PAGES_MAX = 1_000  # of one journal: far above its cap
+
+
+def value_of(answer: T | DurasleepError) -> T:
+    """The answer to a call of a plan, or raise the error it is."""
+    if isinstance(answer, DurasleepError):
+        raise answer
+    return answer
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """A promise hash without its journal; what is not there has its default."""
+
+    id: PromiseId
+    kind: Kind
+    birth: int
+    created_ms: int
+    begun_ms: int
+    """When this run began: at its creation, or at the last continue_as_new."""
+    state: State = State.PENDING
+    function: str = ""
+    queue: str = ""
+    args: bytes = b""
+    place: Place | None = None
+    epoch: int = 0
+    entry: str = ""
+    due_ms: int = 0
+    deadline_ms: int = 0
+    reason: str = ""
+    deaths: int = 0
+    order: int = 0
+    base: int = 0
+    """The last root number of the runs before this one."""
+    unseen: frozenset[str] = frozenset()
+    """Numbers of what has settled since the last commit."""
+    value: bytes = b""
+    settled_ms: int = 0
+
+
+_NO_NUMBERS: frozenset[str] = frozenset()
+
+
+def _numbers(text: bytes) -> frozenset[str]:
+    return frozenset(text.decode(errors="replace").split())
+
+
+_FIELDS: tuple[tuple[str, str, Callable[[bytes], Any]], ...] = (
+    ("state", "state", STATE_OF.__getitem__),
+    ("kind", "kind", KIND_OF.__getitem__),
+    ("func", "function", to_text),
+    ("queue", "queue", to_text),
+    ("args", "args", bytes),
+    ("birth", "birth", int),
+    ("created", "created_ms", int),
+    ("place", "place", PLACE_OF.__getitem__),
+    ("epoch", "epoch", int),
+    ("entry", "entry", to_text),
+    ("due", "due_ms", to_number),
+    ("deadline", "deadline_ms", to_number),
+    ("reason", "reason", to_text),
+    ("deaths", "deaths", int),
+    ("order", "order", int),
+    ("base", "base", int),
+    ("begun", "begun_ms", int),
+    ("unseen", "unseen", _numbers),
+    ("value", "value", bytes),
+    ("settled", "settled_ms", int),
+)
+_READ: dict[bytes, tuple[str, Callable[[bytes], Any]]] = {
+    F[name].encode(): (attribute, read) for name, attribute, read in _FIELDS
+}
+"""Of a hash field: which attribute of the head it is, and how it is read."""
+
+_PARTS = tuple(f"{F['args']}{n}".encode() for n in range(1, LIMIT["args_parts_max"]))
+_PARTED_BYTES_MAX = LIMIT["args_parts_max"] * LIMIT["args_part_bytes"]
+_HEAD = (*_READ, *_PARTS)
+_INNER = {F[name].encode() for name in ("args", "epoch", "deaths", "order", "base", "unseen", "value")}
+_OUTLINE = tuple(name for name in _READ if name not in _INNER)
+_STATE = F["state"].encode()
+_BIRTH = F["birth"].encode()
+
+
+class Loaded(msgspec.Struct):
+    """A promise with its journal."""
+
+    head: Head
+    entries: dict[Number, Entry] = {}
+
+
+class Page(msgspec.Struct):
+    """A part of a promise: in the first one the head, None if there is no promise; ``cursor`` is b"" at the end."""
+
+    head: Head | None
+    entries: list[Entry]
+    cursor: bytes
+
+
+def read_head(keys: Keyspace, id: PromiseId, *, outline: bool = False) -> Command[Head | None]:
+    """A promise without its journal; None if there is none, CorruptData if the hash is not one of ours.
+
+    An ``outline`` is without arguments and value, which may be large, and without what only a worker needs.
+    """
+    names = _OUTLINE if outline else _HEAD
+
+    def parse(values: list[bytes | None]) -> Head | None:
+        known = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        return _head_of(id, known)
+
+    return Command([b"HMGET", keys.promise(id).encode(), *names], parse)
+
+
+def _head_of(id: PromiseId, known: Mapping[bytes, bytes]) -> Head | None:
+    """A head from those fields of its hash there are."""
+    if _BIRTH not in known and _STATE not in known:
+        return None
+    if _PARTS[0] in known and sum([len(known.get(name, b"")) for name in _PARTS]) > _PARTED_BYTES_MAX:
+        raise CorruptData(f"the hash of {id} is not one of ours: its arguments are in parts that are too large")
+    try:
+        values: dict[str, Any] = {}
+        for name, raw in known.items():
+            if field := _READ.get(name):
+                values[field[0]] = field[1](raw)
+        if _PARTS[0] in known:
+            values["args"] += b"".join([known[name] for name in _PARTS if name in known])
+        if values.setdefault("kind", Kind.EXECUTION) is Kind.EXECUTION:
+            values.setdefault("queue", DEFAULT["queue"])
+        created_ms = values.setdefault("created_ms", values["birth"])
+        values.setdefault("begun_ms", created_ms)
+        return Head(id=id, **values)
+    except (KeyError, ValueError, TypeError) as error:
+        for name, codes in (("state", STATE_OF), ("kind", KIND_OF), ("place", PLACE_OF)):
+            check_code(codes, known.get(F[name].encode()), f"the {name} of {id}")
+        raise CorruptData(f"the hash of {id} is not one of ours: {error}") from None
+
+
+def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, news: bool = False) -> Item[Page]:
+    """One page of a promise, of bounded size. What settles between pages is sorted out by its stamp.
+
+    With ``news`` it has only those entries that have settled since the last commit, and a cursor that is not b"" if
+    these are too many for one page.
+    """
+    to = commands.route("load", keys)
+
+    def parse(answer: list[bytes]) -> Page:
+        *fields, after = answer
+        known = dict(zip(fields[::2], fields[1::2], strict=True))
+        entries = [parse_entry(name, value) for name, value in known.items() if b"0" <= name < b":"]  # numbers
+        return Page(_head_of(id, known) if cursor == b"0" else None, entries, after)
+
+    return Item(to, to.script.item(id=id, cursor=cursor, what="news" if news else ""), parse)
+
+
+def read_outcome(keys: Keyspace, id: PromiseId) -> Item[Head | None]:
+    """A promise without its journal, value and all; None if there is none."""
+    to = commands.route("load", keys)
+
+    def parse(answer: list[bytes]) -> Head | None:
+        return _head_of(id, dict(zip(answer[:-1:2], answer[1:-1:2], strict=True)))
+
+    return Item(to, to.script.item(id=id, cursor=b"0", what="head"), parse)
+
+
+def read_halted_at(keys: Keyspace, id: PromiseId) -> Command[int | None]:
+    """When it was halted, in ms; None if it is not."""
+    return Command(
+        [b"ZSCORE", keys.halted.encode(), id.encode()], lambda score: None if score is None else int(float(score))
+    )
+
+
+def read_value(keys: Keyspace, id: PromiseId) -> Command[bytes | None]:
+    """What a promise has settled with; None if it is pending or there is none."""
+    return Command([b"HGET", keys.promise(id).encode(), F["value"].encode()], lambda value: value)
+
+
+def read_entry(keys: Keyspace, owner: PromiseId, number: str) -> Command[Entry | None]:
+    """One entry of a journal; None if there is none."""
+    field = number.encode()
+    return Command(
+        [b"HGET", keys.promise(owner).encode(), field], lambda raw: None if raw is None else parse_entry(field, raw)
+    )
+
+
+def read_holder(keys: Keyspace, queue: str, entry: str) -> Command[str | None]:
+    """The consumer a stream entry is pending to, or None."""
+    group = queue.partition("/")[0].encode()
+    where = entry.encode()
+    return Command(
+        [b"XPENDING", keys.queue(queue).encode(), group, where, where, b"1"],
+        lambda rows: to_text(rows[0][1]) if rows else None,
+    )
+
+
+def read_consumers(keys: Keyspace, group: str) -> Command[list[str]]:
+    """The consumers of a group, dead ones not yet reaped included; empty if nobody ever served it."""
+
+    def parse(rows: list[Any]) -> list[str]:
+        return [to_text(dict(pairs(row))[b"name"]) for row in rows]
+
+    return Command([b"XINFO", b"CONSUMERS", keys.queue(group).encode(), group.encode()], parse)
+
+
+def read_beat(keys: Keyspace, consumer: str) -> Command[int | None]:
+    """When a worker last beat, in ms of the server's clock; None for one that has left."""
+    return Command(
+        [b"ZSCORE", keys.workers.encode(), consumer.encode()],
+        lambda score: None if score is None else int(float(score)),
+    )
+
+
+def read_last(stream: str) -> Command[str]:
+    """The id of the last entry of a stream, ``0-0`` if there is none: to be read from there on."""
+    return Command(
+        [b"XREVRANGE", stream.encode(), b"+", b"-", b"COUNT", b"1"], lambda rows: to_text(rows[0][0]) if rows else "0-0"
+    )
+
+
+def instant_of(entry: bytes) -> tuple[int, int]:
+    """The id of a stream entry, to be compared."""
+    ms, _, number = entry.partition(b"-")
+    return int(ms), int(number)
+
+
+def now_ms(keys: Keyspace) -> Plan[int]:
+    """The server's clock, as the scripts see it."""
+    ask: list[Call] = [Command([b"TIME"], lambda time: int(time[0]) * 1000 + int(time[1]) // 1000)]
+    if keys.movable_clock:
+        ask.append(Command([b"GET", keys.clock.encode()], lambda kept: kept or b"0"))
+    now, *moved = map(value_of, (yield ask))
+    for kept in moved:
+        now = int(kept[1:]) if kept.startswith(b"=") else now + int(kept)
+    return now
+
+
+def load(keys: Keyspace, id: PromiseId) -> Plan[Loaded | None]:
+    """A promise and its journal as of one order stamp, in pages of bounded size; None if there is none."""
+    [answer] = yield [read_page(keys, id)]
+    return (yield from load_rest(keys, id, value_of(answer)))
+
+
+def load_rest(keys: Keyspace, id: PromiseId, page: Page) -> Plan[Loaded | None]:
+    """The same, from the first page on."""
+    loaded: Loaded | None = None
+    left = keys.journal_bytes_max
+    for _ in range(PAGES_MAX):
+        left -= sum([len(entry.payload) for entry in page.entries])
+        if left < 0:
+            raise CorruptData(f"the journal of {id} carries more than {keys.journal_bytes_max:,} bytes")
+        if loaded is None and page.head is not None:
+            loaded = Loaded(page.head)
+        if loaded is not None:
+            _merge(loaded, page.entries)
+        if not page.cursor:
+            return loaded
+        [answer] = yield [read_page(keys, id, page.cursor)]
+        page = value_of(answer)
+    raise StoreError(f"the journal of {id} does not end")
+
+
+def read_snapshot(lease: commands.Lease) -> Loaded | None:
+    """What the entry of a lease tells of its execution (see ``write_snapshot`` of the scripts), as ``load`` would have
+    found it when it was dispatched. None if it tells nothing, or not in our words: it must be loaded then.
+    """
+    snapshot = lease.snapshot
+    if not snapshot or len(snapshot) > SNAPSHOT_BYTES_MAX:
+        return None
+    line, _, body = snapshot.partition(b"\n")
+    try:
+        birth, created, begun, base, order, unseen, args_size, *sizes = line.split(b"\t")
+        birth_ms = int(birth)
+        created_ms = int(created) if created else birth_ms
+        deadline_ms = int(sizes.pop()) if len(sizes) % 2 else 0
+        end = int(args_size)
+        args = body[:end]
+        entries: dict[Number, Entry] = {}
+        for at in range(0, len(sizes), 2):
+            start, end = end, end + int(sizes[at + 1])
+            entry = parse_entry(sizes[at], body[start:end])
+            entries[entry.number] = entry
+        head = Head(
+            id=lease.id,
+            kind=Kind.EXECUTION,
+            birth=birth_ms,
+            created_ms=created_ms,
+            begun_ms=int(begun) if begun else created_ms,
+            function=body[end:].decode(),
+            queue=lease.queue,
+            args=args,
+            place=Place.QUEUED,
+            epoch=lease.epoch,
+            entry=lease.entry,
+            deadline_ms=deadline_ms,
+            order=int(order) if order else 0,
+            base=int(base) if base else 0,
+            unseen=_numbers(unseen) if unseen else _NO_NUMBERS,
+        )
+    except (ValueError, IndexError, CorruptData):
+        return None
+    return Loaded(head, entries)
+
+
+def loaded_of(head: Head, entries: Sequence[Entry]) -> Loaded:
+    """The same, if all of it came in one page."""
+    loaded = Loaded(head)
+    _merge(loaded, entries)
+    return loaded
+
+
+def _merge(loaded: Loaded, entries: Sequence[Entry]) -> None:
+    """Add a page; what settled after the head was read is left pending: a commit's answer will bring it."""
+    for entry in entries:
+        if entry.stamp <= loaded.head.order:
+            loaded.entries[entry.number] = entry
+        elif entry.kind not in (Kind.STEP, Kind.TRANSACTION, Kind.CANCEL):  # these have no pending state
+            loaded.entries[entry.number] = msgspec.structs.replace(entry, state=State.PENDING, stamp=0, payload=b"")

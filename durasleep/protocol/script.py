@@ -1,0 +1,159 @@
+"""Lua scripts from package data: includes joined, names of keys and fields filled in, signatures read.
+
+A script's signature is written once, in Lua: ``unpack(KEYS)``, ``unpack(ARGV, 1, n)`` for its head and
+``unpack(ARGV, at + 1, at + n)`` for each item of a batch. Python binds keywords to those names.
+``python -m durasleep.protocol.script DIRECTORY`` writes what the server runs, for linters and readers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from durasleep.protocol.keys import DEFAULT, KEY_NAMES, KIND, LIMIT, PLACE, STATE, F, S, W
+
+NAMES = (
+    *("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule", "load", "check"),
+    "join",
+)
+
+_INCLUDE = re.compile(r"^ *-- @include (\w+)\n", re.MULTILINE)
+_LITERAL = re.compile(r"\b(F|S|W|STATE|PLACE|KIND|LIMIT|DEFAULT)\.(\w+)")
+_TABLES: dict[str, dict[str, str] | dict[str, int]] = {
+    "F": F,
+    "S": S,
+    "W": W,
+    "STATE": {state.value: code for state, code in STATE.items()},
+    "PLACE": {place.value: code for place, code in PLACE.items()},
+    "KIND": {kind.value: code for kind, code in KIND.items()},
+    "LIMIT": LIMIT,
+    "DEFAULT": DEFAULT,
+}
+
+Value = bytes | str
+"""An argument. No number: as hiredis writes one, an exception of a signal handler ends the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script as the server sees it, and the names it gives its arguments."""
+
+    name: str
+    source: bytes
+    sha: bytes
+    head_names: tuple[str, ...]
+    item_names: tuple[str, ...]
+    in_order: Callable[[dict[str, Value]], tuple[Value, ...]]
+    """The values of an item in the order of its names; KeyError for one missing."""
+
+    def head(self, **values: Value) -> list[Value]:
+        """The arguments before the items, by name; TypeError names one missing or unknown."""
+        if len(values) != len(self.head_names) or not all(map(values.__contains__, self.head_names)):
+            raise _misnamed(f"{self.name}.lua", self.head_names, values)
+        return [values[name] for name in self.head_names]
+
+    def item(self, *rest: Value, **values: Value) -> list[Value]:
+        """One item of a batch, by name; ``rest`` follows the named part. The count of values stands first."""
+        try:
+            bound = self.in_order(values)
+        except KeyError:
+            raise _misnamed(f"an item of {self.name}.lua", self.item_names, values) from None
+        if len(values) != len(bound):
+            raise _misnamed(f"an item of {self.name}.lua", self.item_names, values)
+        return [str(len(bound) + len(rest)), *bound, *rest]
+
+
+def to_bytes(value: Value) -> bytes:
+    """An argument as Redis takes it; our own connections do that as they pack it."""
+    return value if isinstance(value, bytes) else value.encode()
+
+
+def _misnamed(what: str, names: tuple[str, ...], values: dict[str, Value]) -> TypeError:
+    if missing := [name for name in names if name not in values]:
+        return TypeError(f"{what} needs {missing[0]!r}")
+    return TypeError(f"{what} does not know {sorted(values.keys() - set(names))}")
+
+
+def _read(name: str) -> str:
+    return resources.files("durasleep.protocol").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+
+
+def _join(text: str, seen: set[str], instead: dict[str, str]) -> str:
+    """Put each included file where it is first asked for, what it includes itself before it."""
+
+    def include(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in seen:
+            return ""
+        seen.add(name)
+        return _join(_read(f"shared/{instead.get(name, name)}"), seen, instead)
+
+    return _INCLUDE.sub(include, text)
+
+
+def _fill_in(text: str, value_bytes_max: int) -> str:
+    tables = _TABLES | {"LIMIT": LIMIT | {"value_bytes_max": value_bytes_max}}
+
+    def literal(match: re.Match[str]) -> str:
+        value = tables[match[1]][match[2]]
+        return f"'{value}'" if isinstance(value, str) else str(value)
+
+    return _LITERAL.sub(literal, text)
+
+
+def _names(pattern: str, text: str) -> tuple[str, ...]:
+    match = re.search(r"local ([\w,\s]+?) =\s+unpack\(" + pattern, text)
+    return tuple(name.strip() for name in match[1].split(",")) if match else ()
+
+
+@cache
+def load(name: str, movable_clock: bool = False, value_bytes_max: int = LIMIT["value_bytes_max"]) -> Script:
+    """The script of this name, assembled; KeyError for a field name that ``keys.py`` does not have.
+
+    With a ``movable_clock`` its time is the server's, moved by what the key ``clock`` holds. It answers no value that
+    has more than ``value_bytes_max``.
+    """
+    text = _fill_in(_join(_read(name), set(), {"now": "movable_now"} if movable_clock else {}), value_bytes_max)
+    if _names(r"KEYS\)", text) != KEY_NAMES:
+        raise TypeError(f"{name}.lua: its KEYS are not those of keys.KEY_NAMES")
+    source = text.encode()
+    item_names = _names(r"ARGV, (?:at|item) \+ 1, (?:at|item) \+ \d+\)", text)
+    return Script(
+        name=name,
+        source=source,
+        sha=hashlib.sha1(source, usedforsecurity=False).hexdigest().encode(),
+        head_names=_names(r"ARGV, 1, \d+\)", text),
+        item_names=item_names,
+        in_order=operator.itemgetter(*item_names)
+        if len(item_names) > 1
+        else lambda values: tuple([values[name] for name in item_names]),
+    )
+
+
+def evalsha(script: Script, keys: Sequence[Value], args: Iterable[Value]) -> list[Value]:
+    """The command that runs a script the server knows; it answers NOSCRIPT if it does not."""
+    return [b"EVALSHA", script.sha, str(len(keys)), *keys, *args]
+
+
+def as_eval(script: Script, command: list[Value]) -> list[Value]:
+    """The same call with its source, which also makes the server know it."""
+    return [b"EVAL", script.source, *command[2:]]
+
+
+def write_assembled(directory: Path) -> None:
+    """Write each script as the server runs it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in NAMES:
+        (directory / f"{name}.lua").write_bytes(load(name).source)
+        (directory / f"{name}_movable.lua").write_bytes(load(name, movable_clock=True).source)
+
+
+if __name__ == "__main__":
+    write_assembled(Path(sys.argv[1]))

@@ -1,0 +1,302 @@
+"""What in a namespace waits for a person, or for a worker that is not there; in words, with the command that mends it.
+
+Each fact is one plan that answers what there is to say of it, and nothing if all is well. It reads a bounded number of
+members; only the names of the queues are found by a scan.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+from durasleep import humanize
+from durasleep.errors import DurasleepError
+from durasleep.model import PromiseId, State
+from durasleep.protocol import journal
+from durasleep.protocol.commands import NOT_KNOWN, Command, pairs, to_number, to_text
+from durasleep.protocol.journal import Head, Plan, value_of
+from durasleep.protocol.keys import DEFAULT, Keyspace, W
+from durasleep.query import search
+from durasleep.query.doctor import Diagnosis, Level
+from durasleep.query.search import Found
+
+_SCHEDULE = "schedule:"
+NAMED_MAX = 5  # schedules, a line each
+FAILED_MS = 24 * 3_600_000  # older failures are known by now
+ENDINGS_MAX = 100  # executions of one kind, looked at one by one
+LOOKED_MAX = 1_000  # members of one set: beyond it people need no better count
+DEFERRED_MS = 60_000  # what lacks a worker is offered again within the time that `Settings.defer_s_max` says
+OVERDUE_MS = 10_000  # what is due is settled within a second, or within three where its firer has just died
+GONE_MS = 10_000  # the work of a dead worker has been taken over by then
+
+Fact = Callable[[Keyspace, int], Plan[list[Diagnosis]]]
+"""What there is to say, given the server's time in ms."""
+
+
+def look(keys: Keyspace) -> Plan[list[Diagnosis]]:
+    """All facts, in the order in which they are to be mended; one that cannot be read is said so."""
+    now_ms = yield from journal.now_ms(keys)
+    found: list[Diagnosis] = []
+    for fact in FACTS:
+        try:
+            found += yield from fact(keys, now_ms)
+        except DurasleepError as error:
+            found.append(Diagnosis(Level.WARNING, "work", f"not all can be seen: {error}"))
+    return found or [Diagnosis(Level.GOOD, "work", "nothing waits for a person, or for a worker that is not there")]
+
+
+def halted(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
+    """Executions that go on when a person says so."""
+    [total, rows] = yield [Command([b"ZCARD", keys.halted.encode()], int), _members(keys.halted)]
+    names: list[tuple[str, int]] = value_of(rows)
+    executions = [(name, at_ms) for name, at_ms in names if not search.is_aside(name)]
+    count = value_of(total) - len(names) + len(executions)
+    if not executions:
+        return []
+    oldest, at_ms = executions[0]
+    since = f"the oldest is {oldest}, for {_duration(now_ms - at_ms)}"
+    return [
+        Diagnosis(
+            Level.WARNING,
+            "halted",
+            f"{_count(count, 'execution is halted and waits', 'executions are halted and wait')} for a person; {since}",
+            "durasleep ls --status halted says why; once that is mended: durasleep resume ID, or all of them: "
+            "durasleep resume --status halted --yes",
+        )
+    ]
+
+
+def failed(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
+    """Executions that have failed within a day, and were not tried again."""
+    since = b"%d" % (now_ms - FAILED_MS)
+    [rows] = yield [
+        Command([b"XREVRANGE", keys.failed.encode(), b"+", since, b"COUNT", b"%d" % ENDINGS_MAX], list[Any])
+    ]
+    ids: dict[str, None] = {}
+    for _, fields in value_of(rows):
+        told = [(name, to_text(value)) for name, value in pairs(fields)]
+        ids.update((value, None) for name, value in reversed(told) if name == b"i")
+    latest = [PromiseId(id) for id in list(ids)[:ENDINGS_MAX]]
+    heads: list[Any] = (yield [journal.read_head(keys, id, outline=True) for id in latest]) if latest else []
+    left = [one for one in heads if isinstance(one, Head) and one.state in (State.REJECTED, State.TIMEDOUT)]
+    if not left:
+        return []
+    least = "at least " if len(ids) > ENDINGS_MAX else ""
+    count = _count(len(left), "execution has failed", "executions have failed")
+    ago = _duration(now_ms - left[0].settled_ms)
+    return [
+        Diagnosis(
+            Level.WARNING,
+            "failed",
+            f"{least}{count} within a day; the latest is {left[0].id}, {ago} ago",
+            "durasleep ls --status failed says why; once that is mended: durasleep retry ID, or all of them: "
+            "durasleep retry --status failed --yes",
+        )
+    ]
+
+
+def put_aside(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
+    """Names of what could not be served; of schedules with what can be done."""
+    [rows] = yield [_members(keys.halted)]
+    names = [name for name, _ in value_of(rows) if search.is_aside(name)]
+    schedules = [name.removeprefix(_SCHEDULE) for name in names if name.startswith(_SCHEDULE)]
+    said: list[Diagnosis] = []
+    for one in schedules[:NAMED_MAX]:
+        name, _, why = one.partition(": ")
+        text = f"schedule {name} is due, and no worker can read it: {why}"
+        advice = f"say it anew with app.schedule({name!r}, ...), or forget it with app.unschedule({name!r})"
+        said.append(Diagnosis(Level.WARNING, "schedules", text, advice))
+    if (count := len(schedules) - NAMED_MAX) > 0:
+        said.append(
+            Diagnosis(Level.WARNING, "schedules", f"and {count} more are put aside", "durasleep fsck names them")
+        )
+    if count := len(names) - len(schedules):
+        text = f"{_count(count, 'name was', 'names were')} put aside, for what has them is broken"
+        said.append(Diagnosis(Level.WARNING, "broken data", text, "durasleep fsck says what is wrong with each"))
+    return said
+
+
+def lost_threads(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
+    """Workers with threads that run what nobody waits for any more."""
+    [rows] = yield [_members(keys.workers)]
+    beats: list[tuple[str, int]] = value_of(rows)
+    alive = [name for name, at_ms in beats if now_ms - at_ms <= GONE_MS]
+    ask = [Command([b"HGET", keys.worker(name).encode(), W["lost"].encode()], to_number) for name in alive]
+    counts: list[Any] = (yield ask) if ask else []
+    return [
+        Diagnosis(
+            Level.WARNING,
+            "threads",
+            f"worker {name.partition('/')[0]} has lost {_count(count, 'thread', 'threads')} to functions that took too "
+            "long or were canceled, and do not return: it does so much less at a time",
+            "its log names them; give them timeouts of their own, and start the worker anew",
+        )
+        for name, count in zip(alive, counts, strict=True)
+        if isinstance(count, int) and count
+    ]
+
+
+def newer(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
+    """Timers that only a newer version knows."""
+    [rows] = yield [_members(keys.timers, b"%d" % (now_ms - OVERDUE_MS))]
+    names = [name for name, _ in value_of(rows) if _is_newer(name)]
+    if not names:
+        return []
+    text = f"{_count(len(names), 'timer is', 'timers are')} due that only a newer version knows, such as {names[0]}"
+    advice = "start workers of that version: those of this one leave them as they are"
+    return [Diagnosis(Level.WARNING, "timers", text, advice)]
+
+
+def unserved(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
+    """Queues with work and no living worker to do it."""
+    found = Found()
+    queues = (yield from search.queues(keys, None, found))[:LOOKED_MAX]
+    lengths = (yield [Command([b"XLEN", keys.queue(queue).encode()], int) for queue in queues]) if queues else []
+    waiting = {queue: length for queue, length in zip(queues, lengths, strict=True) if length and _is_known(length)}
+    alive = yield from _alive(keys, {queue.partition("/")[0] for queue in waiting})
+    said: list[Diagnosis] = []
+    for queue, count in waiting.items():
+        group, _, name = queue.partition("/")
+        if any(not name or worker == name for worker in alive[group]):
+            continue
+        who = f"worker {name!r} of group {group!r}, which is not alive" if name else f"group {group!r}: no worker of it"
+        text = f"{_count(count, 'execution waits', 'executions wait')} for {who}{'' if name else ' is alive'}"
+        said.append(Diagnosis(Level.WARNING, "workers", text, _start(group, name)))
+    if not found.is_all:
+        said.append(Diagnosis(Level.WARNING, "workers", "there are too many keys to see whether all queues are served"))
+    return said
+
+
+def unknown(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
+    """Executions whose function no worker of their group has: they are tried again each minute at most."""
+    [rows] = yield [_members(keys.timers, b"%d" % (now_ms + DEFERRED_MS))]
+    deferred = [name.removesuffix("~retry") for name, _ in value_of(rows) if name.endswith("~retry")]
+    ids = [PromiseId(id) for id in deferred[:ENDINGS_MAX]]
+    heads: list[Any] = (yield [journal.read_head(keys, id, outline=True) for id in ids]) if ids else []
+    found: dict[tuple[str, str], int] = {}
+    for head in heads:
+        if isinstance(head, Head) and (head.reason or "").startswith(NOT_KNOWN):
+            what = (head.function, head.queue.partition("/")[0])
+            found[what] = found.get(what, 0) + 1
+    least = "at least " if len(deferred) > ENDINGS_MAX else ""
+    return [
+        Diagnosis(
+            Level.WARNING,
+            "functions",
+            f"{least}{_count(count, 'execution waits', 'executions wait')} for a worker of group {group!r} "
+            f"that has the function {function!r}",
+            f"deploy it there, or call it for the group that has it: {_start(group)}",
+        )
+        for (function, group), count in found.items()
+    ]
+
+
+def gone(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
+    """Workers that have ended without a word and were not taken over."""
+    [rows] = yield [_members(keys.workers)]
+    beats: list[tuple[str, int]] = value_of(rows)
+    old = [(name, at_ms) for name, at_ms in beats if now_ms - at_ms > GONE_MS]
+    if not old:
+        return []
+    signs = yield [_is_there(keys, name) for name, _ in old]
+    dead = [one for one, is_there in zip(old, signs, strict=True) if is_there == 0]
+    if not dead:
+        return []
+    groups = yield from _groups_of(keys, {name for name, _ in dead})
+    oldest, at_ms = dead[0]
+    text = (
+        f"{_count(len(dead), 'worker has', 'workers have')} ended without a word and nobody has taken over; the first "
+        f"was {oldest.partition('/')[0]}, {_duration(now_ms - at_ms)} ago: timers may be late by a second"
+    )
+    start = ", ".join(_start(group) for group in groups) or _start(DEFAULT["queue"])
+    return [Diagnosis(Level.WARNING, "workers", text, f"a worker of the same group takes over: {start}")]
+
+
+def overdue(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
+    """Schedules and timers whose time has passed."""
+    until = b"%d" % (now_ms - OVERDUE_MS)
+    [rows, beats] = yield [_members(keys.timers, until), _members(keys.workers)]
+    due: list[tuple[str, int]] = [(name, due_ms) for name, due_ms in value_of(rows) if name and not _is_newer(name)]
+    if not due:
+        return []
+    workers: list[tuple[str, int]] = value_of(beats)
+    is_served = any(now_ms - at_ms <= GONE_MS for _, at_ms in workers)
+    advice = "the log of a worker says why" if is_served else f"no worker is alive: {_start(DEFAULT['queue'])}"
+    schedules = [(name.removesuffix("~cron"), due_ms) for name, due_ms in due if name.endswith("~cron")]
+    others = [one for one in due if not one[0].endswith("~cron")]
+    said: list[Diagnosis] = []
+    for kind, late in (("schedule", schedules), ("timer", others)):
+        if late:
+            name, due_ms = late[0]
+            least = "at least " if len(due) == LOOKED_MAX else ""
+            count = _count(len(late), f"{kind} is", f"{kind}s are")
+            text = f"{least}{count} overdue; the oldest, {name}, for {_duration(now_ms - due_ms)}"
+            said.append(Diagnosis(Level.WARNING, f"{kind}s", text, advice))
+    return said
+
+
+FACTS: tuple[Fact, ...] = (halted, failed, put_aside, unserved, unknown, gone, lost_threads, overdue, newer)
+
+
+# -- reading
+
+
+def _members(key: str, until: bytes = b"+inf") -> Command[list[tuple[str, int]]]:
+    """The first of a sorted set, lowest scores first, which are times in ms."""
+    command = [b"ZRANGEBYSCORE", key.encode(), b"-inf", until, b"WITHSCORES", b"LIMIT", b"0", b"%d" % LOOKED_MAX]
+    return Command(command, lambda flat: [(to_text(name), int(float(score))) for name, score in pairs(flat)])
+
+
+def _is_newer(timer: str) -> bool:
+    _, mark, what = timer.rpartition("~")
+    return mark != "" and not search.is_known_timer(what)
+
+
+def _is_there(keys: Keyspace, consumer: str) -> Command[int]:
+    """Whether a worker shows itself: its key expires soon after its last beat."""
+    return Command([b"EXISTS", keys.worker(consumer).encode()], int)
+
+
+def _is_known(answer: object) -> bool:
+    return not isinstance(answer, DurasleepError)
+
+
+def _alive(keys: Keyspace, groups: set[str]) -> Plan[dict[str, set[str]]]:
+    """The names of the living workers of each group."""
+    alive: dict[str, set[str]] = {}
+    for group, consumers in (yield from _consumers(keys, groups)).items():
+        signs: list[Any] = (yield [_is_there(keys, name) for name in consumers]) if consumers else []
+        alive[group] = {name.partition("/")[0] for name, sign in zip(consumers, signs, strict=True) if sign == 1}
+    return alive
+
+
+def _groups_of(keys: Keyspace, consumers: set[str]) -> Plan[list[str]]:
+    """The groups some consumers are of, as far as there is a trace of that."""
+    queues = yield from search.queues(keys, None, Found())
+    found = yield from _consumers(keys, {queue.partition("/")[0] for queue in queues[:LOOKED_MAX]})
+    return [group for group, names in found.items() if consumers & set(names)]
+
+
+def _consumers(keys: Keyspace, groups: set[str]) -> Plan[dict[str, list[str]]]:
+    names = sorted(groups)
+    answers = (yield [journal.read_consumers(keys, group) for group in names]) if names else []
+    found = zip(names, answers, strict=True)  # of a stream that nobody ever read there is no answer
+    return {group: [] if isinstance(answer, DurasleepError) else answer[:LOOKED_MAX] for group, answer in found}
+
+
+# -- saying
+
+
+def _start(group: str, name: str = "") -> str:
+    options = [] if group == DEFAULT["queue"] else ["--group", group]
+    options += ["--name", name] if name else []
+    return shlex.join(["durasleep", "worker", *options])
+
+
+def _duration(ms: int) -> str:
+    return humanize.describe_ms(max(0, ms))
+
+
+def _count(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"

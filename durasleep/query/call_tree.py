@@ -1,0 +1,146 @@
+"""The call tree of an execution, with no I/O: a plan of bounded reads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from durasleep.errors import NotFound
+from durasleep.model import CANCEL, Entry, Kind, PromiseId, State, check_id
+from durasleep.protocol import journal
+from durasleep.protocol.journal import Head, Plan, value_of
+from durasleep.protocol.keys import Keyspace
+from durasleep.query import describe
+
+NODES_MAX = 1_000  # in one tree: more than a screen can show
+DEPTH_MAX = 50
+HEADS_MAX = 1_000  # in one round trip
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An execution in its call tree, or an entry of a journal; instants in ms since 1970, None for unknown or never."""
+
+    id: str
+    kind: str
+    name: str
+    state: str
+    status: str
+    created_at_ms: int | None
+    due_at_ms: int | None
+    settled_at_ms: int | None
+    reason: str | None
+    worker: str | None
+    children: list[Node] = field(default_factory=list["Node"])
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The call tree of an execution; ``is_all`` is false if it is larger than what is shown."""
+
+    root: Node
+    is_all: bool
+
+
+def tree(keys_of: Callable[[str], Keyspace], id: str) -> Plan[Tree]:
+    """An execution with all it has called, breadth first up to ``NODES_MAX``; NotFound if there is none."""
+    top = check_id(id)
+    [head] = yield [journal.read_head(keys_of(top), top, outline=True)]
+    if value_of(head) is None:
+        raise NotFound(f"there is no execution {id}")
+    [worker] = yield from describe.holders(keys_of(top), [head])
+    root = _node(head, worker)
+    is_all, count, shown = True, 1, {top}
+    below = deque([(root, head, 1)])
+    while below:
+        node, owner, depth = below.popleft()
+        entries, is_whole = yield from _entries(keys_of(owner.id), owner.id, NODES_MAX - count)
+        is_all = is_all and is_whole
+        count += len(entries)
+        child_ids = [_child_id(owner, entry) for entry in entries if entry.kind is Kind.CHILD]
+        heads = yield from _heads(keys_of, child_ids)
+        for entry in entries:
+            child = heads.get(_child_id(owner, entry)) if entry.kind is Kind.CHILD else None
+            if child is None or (not entry.child_id and child[0].birth != owner.birth):
+                node.children.append(_leaf(owner, entry))
+                continue
+            node.children.append(_node(*child))
+            if child[0].id in shown:
+                continue  # executions with ids of their own may wait for one another
+            shown.add(child[0].id)
+            if depth < DEPTH_MAX:
+                below.append((node.children[-1], child[0], depth + 1))
+            else:
+                is_all = False
+    return Tree(root, is_all)
+
+
+def _entries(keys: Keyspace, id: PromiseId, room: int) -> Plan[tuple[list[Entry], bool]]:
+    """The first ``room`` entries of a journal without their payloads, and whether these are all."""
+    found: dict[str, Entry] = {}
+    cursor = b"0"
+    for _ in range(journal.PAGES_MAX):
+        [answer] = yield [journal.read_page(keys, id, cursor)]
+        page = value_of(answer)
+        found.update((entry.number, msgspec.structs.replace(entry, payload=b"")) for entry in page.entries)
+        cursor = page.cursor
+        if not cursor or len(found) > room:
+            break
+    ordered = sorted(found.values(), key=_order)
+    return ordered[:room], not cursor and len(ordered) <= room
+
+
+def _order(entry: Entry) -> tuple[bool, list[int]]:
+    """As the code asked for them; that it is canceled comes last."""
+    return entry.number == CANCEL, [int(part) for part in entry.number.split(".") if part]
+
+
+def _heads(keys_of: Callable[[str], Keyspace], ids: list[PromiseId]) -> Plan[dict[PromiseId, tuple[Head, str | None]]]:
+    found: dict[PromiseId, tuple[Head, str | None]] = {}
+    for start in range(0, len(ids), HEADS_MAX):
+        part = ids[start : start + HEADS_MAX]
+        answers = yield [journal.read_head(keys_of(id), id, outline=True) for id in part]
+        heads = [head for head in answers if isinstance(head, Head)]
+        for head in heads:
+            [worker] = yield from describe.holders(keys_of(head.id), [head])
+            found[head.id] = (head, worker)
+    return found
+
+
+def _child_id(owner: Head, entry: Entry) -> PromiseId:
+    return PromiseId(entry.child_id or f"{owner.id}~{entry.number}")
+
+
+def _node(head: Head, worker: str | None) -> Node:
+    return Node(
+        id=head.id,
+        kind=head.kind.value,
+        name=head.function,
+        state=head.state.value,
+        status=describe.status_of(head, worker),
+        created_at_ms=head.created_ms,
+        due_at_ms=head.due_ms or head.deadline_ms or None,
+        settled_at_ms=head.settled_ms or None,
+        reason=head.reason or None,
+        worker=worker,
+    )
+
+
+def _leaf(owner: Head, entry: Entry) -> Node:
+    is_left = entry.state is State.PENDING and owner.state is not State.PENDING
+    state = State.CANCELED if is_left else entry.state
+    return Node(
+        id=_child_id(owner, entry),
+        kind=entry.kind.value,
+        name=entry.name,
+        state=state.value,
+        status="suspended" if state is State.PENDING else "done",
+        created_at_ms=None,
+        due_at_ms=entry.due_ms or None,
+        settled_at_ms=entry.stamp or (owner.settled_ms if is_left else 0) or None,
+        reason=None,
+        worker=None,
+    )

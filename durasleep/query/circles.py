@@ -1,0 +1,51 @@
+"""Finds executions that wait for one another in a circle, none of which can ever go on by itself.
+
+For people who ask why something does not move: to look at each wait as it begins would cost every wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from durasleep.model import Kind, PromiseId, State
+from durasleep.protocol import journal
+from durasleep.protocol.journal import Loaded, Plan
+from durasleep.protocol.keys import Keyspace
+
+LINKS_MAX = 16  # from the first execution to the last of a circle
+LOOKED_AT_MAX = 32  # executions read in all: a parent may wait for thousands
+
+
+def find_circle(keys: Keyspace, start: Loaded) -> Plan[list[PromiseId]]:
+    """The executions of a circle, beginning with the one given, each waiting for the next; empty if none is found.
+
+    It reads at most ``LOOKED_AT_MAX`` of them: that none is found does not prove that there is none.
+    """
+    first = start.head.id
+    paths = [[first, awaited] for awaited in _awaited(start)]
+    seen = {first}
+    while paths and len(seen) <= LOOKED_AT_MAX:
+        path = paths.pop()
+        if path[-1] == first:
+            return path[:-1]
+        if path[-1] in seen or len(path) > LINKS_MAX:
+            continue
+        seen.add(path[-1])
+        loaded = yield from journal.load(keys, path[-1])
+        if loaded is not None:
+            paths += [[*path, awaited] for awaited in _awaited(loaded)]
+    return []
+
+
+def describe_circle(ids: list[PromiseId]) -> str:
+    """A circle as a sentence."""
+    return "it waits in a circle: " + " -> ".join([*ids, ids[0]])
+
+
+def _awaited(loaded: Loaded) -> Iterator[PromiseId]:
+    """The children that an execution has not heard of."""
+    if loaded.head.state is not State.PENDING:
+        return
+    for entry in loaded.entries.values():
+        if entry.kind is Kind.CHILD and entry.state is State.PENDING:
+            yield PromiseId(entry.child_id or f"{loaded.head.id}~{entry.number}")

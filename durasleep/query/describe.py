@@ -1,0 +1,599 @@
+"""What a client asks and what the answers mean, with no I/O: shared by the async and the sync client."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, Self, TypedDict, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from durasleep.codec import RAISED_THERE, Codec, error_line
+from durasleep.errors import (
+    Canceled,
+    DurasleepError,
+    InvalidId,
+    NotAllowed,
+    NotFound,
+    RemoteError,
+    TimedOut,
+    UsageError,
+)
+from durasleep.model import (
+    Due,
+    Duration,
+    Entry,
+    Kind,
+    Place,
+    PromiseId,
+    Recording,
+    State,
+    check_id,
+    check_new_id,
+    check_time_left,
+    due_at,
+    due_in,
+    owner_of,
+    parse_target,
+    retention_ms,
+)
+from durasleep.protocol import commands, journal
+from durasleep.protocol.commands import Controlled, Created, Item, Settled
+from durasleep.protocol.journal import Head, Loaded, Plan
+from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.script import to_bytes
+from durasleep.query.circles import describe_circle, find_circle
+from durasleep.settings import Settings
+from durasleep.transport import batcher
+
+T = TypeVar("T")
+
+SHOWN_ATTEMPTS_MAX = 20  # of those that failed: the last ones tell what is wrong
+MANY_MAX = 1_024  # calls on their way at a time
+CLOSED = "the client was closed while this was waited for; what was started goes on"
+NAMED_MAX = 5  # timers in one sentence
+
+
+class Ending(msgspec.Struct, frozen=True, gc=False):
+    """How a promise stands: its state, and its value or error once it has settled."""
+
+    id: PromiseId
+    state: State
+    payload: bytes
+
+    @property
+    def is_final(self) -> bool:
+        return self.state is not State.PENDING
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Something an execution waits for."""
+
+    id: str
+    kind: str
+    name: str
+    due_ms: int | None
+    since_ms: int
+    """Since when it is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """A call of a step or task that raised; ``at_ms`` is when that was journaled."""
+
+    id: str
+    name: str
+    error: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """One promise as people and programs see it; instants in ms since 1970, None for never."""
+
+    id: str
+    kind: str
+    state: str
+    status: str
+    func: str | None
+    group: str | None
+    created_at_ms: int
+    timeout_at_ms: int | None
+    settled_at_ms: int | None
+    value: Any
+    error: str | None
+    reason: str | None
+    worker: str | None
+    deaths: int
+    """Workers in a row that died while it was in their hands; what it commits, and ``resume``, begin that anew."""
+    waiting_on: list[Pending]
+    failed_attempts: list[FailedAttempt]
+    """The latest, at most ``SHOWN_ATTEMPTS_MAX``, oldest first."""
+    since_ms: int
+    """Since when it is where it is."""
+    traceback: str | None
+    """Of what it was rejected with, as it was where that was raised."""
+    args: list[Any] | None
+    """What it was called with, as it travelled; None for no execution, and where it cannot be read."""
+    kwargs: dict[str, Any] | None
+
+
+# Not the generator that all of a program shares: two that seeded it alike, or a child and its parent, would take one
+# another's calls for their own.
+_chance = random.Random()
+os.register_at_fork(after_in_child=_chance.seed)
+
+
+class Names:
+    """Names nobody else has: of a client's inbox, and of its calls, which may be repeated.
+
+    They are short, because every promise keeps the name of the call that made it and of the inbox that waits.
+    """
+
+    def __init__(self) -> None:
+        self.inbox = secrets.token_urlsafe(6)
+
+    def call(self) -> str:
+        """The name of one more call: it is only compared with that of another call for the same id."""
+        return str(_chance.getrandbits(31))
+
+
+def new_id() -> str:
+    """An id nobody else has, a UUID of version 7: what is made later sorts behind, to a quarter of a microsecond."""
+    ms, ns = divmod(time.time_ns(), 1_000_000)
+    fraction = ns * 4096 // 1_000_000
+    return str(UUID(int=ms << 80 | 7 << 76 | fraction << 64 | 2 << 62 | secrets.randbits(62)))
+
+
+class Pipeline(Protocol):
+    """What we use of a redis-py pipeline, async or sync."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any: ...
+
+
+class Options(TypedDict, total=False):
+    """What a call may be told apart from the arguments of its function; None is as if it were left out."""
+
+    target: str | None
+    """Who runs it: any worker of a group, ``"gpu"`` or ``"poll://any@gpu"``, or one worker of it by its name,
+    ``"poll://uni@gpu/w1"``. By default the group of the application or client."""
+    timeout: Duration | None
+    """The deadline of the execution, from now: seconds, a timedelta, or text such as ``"1h30m"``. Then it is
+    ``timedout``, whatever it does. By default there is none."""
+    delay: Duration | datetime | None
+    """It starts after so long (as for ``timeout``), or at an aware datetime; the deadline counts from now all the
+    same, so that a timeout no longer than the delay is refused."""
+    retention: Duration | None
+    """How long it is kept after its end, so that a repeated call finds its result (as for ``timeout``), or
+    ``"forever"``. All of its family is kept as long, and what it starts under an id of its own, unless that is told
+    otherwise. By default as in the settings."""
+    pipeline: Pipeline | None
+    """A part of the caller's own MULTI: it exists once that was executed, and the answer is the pipeline's."""
+    min_replicas: int | None
+    """It counts once so many replicas have received it, else NotReplicated. By default as in the settings."""
+    fsync: bool | None
+    """It counts once it is on disk there, too."""
+
+
+class CallOptions(msgspec.Struct, frozen=True):
+    """The same as they are kept: TypeError for one that is not known."""
+
+    target: str | None = None
+    timeout: Duration | None = None
+    delay: Duration | datetime | None = None
+    retention: Duration | None = None
+    pipeline: Pipeline | None = None
+    min_replicas: int | None = None
+    fsync: bool | None = None
+
+    def checked(self) -> Self:
+        """Itself; UsageError for a value that cannot be used."""
+        if self.target is not None:
+            if not isinstance(self.target, str):  # pyright: ignore[reportUnnecessaryIsInstance] - whoever calls may err
+                raise InvalidId(f"target {self.target!r}: write poll://any@<group> or poll://uni@<group>/<worker>")
+            parse_target(self.target)
+        check_time_left(self.start(), self.deadline())
+        if self.retention is not None:
+            retention_ms(self.retention)
+        if self.min_replicas is not None and type(self.min_replicas) is not int:
+            raise UsageError(f"min_replicas {self.min_replicas!r}: give a whole number")
+        if self.fsync is not None and type(self.fsync) is not bool:
+            raise UsageError(f"fsync {self.fsync!r}: say True or False")
+        return self
+
+    def start(self) -> Due | None:
+        """When it starts, if it is delayed."""
+        if self.delay is None:
+            return None
+        return due_at(self.delay) if isinstance(self.delay, datetime) else due_in(self.delay, "delay")
+
+    def deadline(self) -> Due | None:
+        """When it is over, if it has a timeout."""
+        return None if self.timeout is None else due_in(self.timeout, "timeout")
+
+
+def rpc_maker(
+    keys: Keyspace, function: str, options: CallOptions, *, group: str, inbox: str, settings: Settings
+) -> Callable[[str, bytes, str], Item[Created]]:
+    """What makes calls of one function, each of an id, its arguments and a name for the call.
+
+    A call starts an execution, or attaches to the one that has this id. What all have in common is worked out once.
+    """
+    start, deadline = options.start(), options.deadline()
+    check_time_left(start, deadline)
+    common = commands.create(
+        keys,
+        PromiseId(""),
+        kind=Kind.EXECUTION,
+        function=function,
+        queue=parse_target(options.target or group).queue,
+        start=start,
+        deadline=deadline,
+        inbox=inbox,
+        retention_ms=retention_ms(settings.retention if options.retention is None else options.retention),
+    )
+    make = commands.create_like(common)
+
+    def rpc(id: str, args: bytes, call: str) -> Item[Created]:
+        return make(check_new_id(id), args, call)
+
+    return rpc
+
+
+def encoder(
+    codec: Codec,
+    function: str,
+    called: Callable[..., Any] | None,
+    check: Callable[[Sequence[Any], dict[str, Any]], None] | None,
+) -> Callable[[Sequence[Any]], bytes]:
+    """What makes payloads of the arguments for many calls of one function; UsageError for those it would not take."""
+
+    def encode(args: Sequence[Any]) -> bytes:
+        payload = codec.encode_args(args, {}, function, called)
+        if check is not None:
+            check(args, {})
+        return payload
+
+    return encode
+
+
+def check_unpipelined(options: CallOptions) -> None:
+    """UsageError for many calls at once in a caller's own MULTI: each of them would bring its script along."""
+    if options.pipeline is not None:
+        raise UsageError("rpc_many does not go with pipeline: call rpc for each")
+
+
+def in_parts(many: Iterable[T]) -> Iterator[list[T]]:
+    """As many as may travel together, again and again."""
+    rest = iter(many)
+    while part := list(itertools.islice(rest, MANY_MAX)):
+        yield part
+
+
+def all_of(made: Sequence[Item[T]]) -> Plan[list[T]]:
+    """The answers to all of some calls, or the first error, once all have been answered."""
+    answers = yield made
+    return [journal.value_of(answer) for answer in answers]
+
+
+def check_unconfirmed(min_replicas: int | None, fsync: bool | None) -> None:
+    """UsageError if what goes into a caller's MULTI is to be confirmed: only the caller can, once it was executed."""
+    if min_replicas or fsync:
+        raise UsageError("min_replicas and fsync do not go with pipeline: WAIT must follow the caller's own EXEC")
+
+
+def enqueue(pipeline: Pipeline, call: Item[Any], settings: Settings) -> None:
+    """Put a call into a caller's own MULTI, with the script before it: NOSCRIPT there would drop just our part."""
+    [joined] = batcher.join([call], settings)
+    pipeline.execute_command("SCRIPT LOAD", call.script.source)
+    pipeline.execute_command("EVALSHA", *map(to_bytes, joined.command[1:]))
+
+
+def create_promise(
+    keys: Keyspace, id: str, *, timeout: Duration | datetime | None, timer: bool, call: str, settings: Settings
+) -> Item[Created]:
+    """Make a bare promise; its timeout rejects it (``timedout``), or resolves it if it is a timer."""
+    if timer and timeout is None:
+        raise UsageError(f"timer {id!r} needs a timeout: it is what a timer resolves at")
+    deadline: Due | None = None
+    if timeout is not None:
+        deadline = due_at(timeout) if isinstance(timeout, datetime) else due_in(timeout, "timeout")
+    return commands.create(
+        keys,
+        check_new_id(id),
+        kind=Kind.TIMER if timer else Kind.PROMISE,
+        deadline=deadline,
+        call=call,
+        retention_ms=retention_ms(settings.retention),
+    )
+
+
+def settle(keys: Keyspace, id: str, state: State, payload: bytes) -> Item[Settled]:
+    """Resolve, reject or cancel a promise."""
+    return commands.settle(keys, check_id(id), state, payload)
+
+
+def steer(
+    keys: Keyspace, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = ""
+) -> Plan[Controlled]:
+    """``wake``, ``reschedule``, ``cancel``, ``force``, ``halt``, ``resume`` or ``retry``.
+
+    An execution that sleeps stands for the only timer it waits for. That timer is then steered by its own id,
+    so that a call repeated after a lost answer never ends the next sleep as well.
+    """
+    when = None if due is None else due_at(due) if isinstance(due, datetime) else due_in(due)
+    [answer] = yield [commands.control(keys, action, check_id(id), due=when, reason=reason)]
+    controlled = journal.value_of(answer)
+    while controlled.word == "closing":  # a long journal is forgotten in parts
+        [answer] = yield [commands.control(keys, action, PromiseId(id))]
+        controlled = journal.value_of(answer)
+    if controlled.word != "asleep":
+        return controlled
+    loaded = yield from journal.load(keys, PromiseId(id))
+    if loaded is None or loaded.head.place is not Place.SUSPENDED:
+        return Controlled("already", loaded.head.state if loaded else controlled.state)
+    sleeps = [one for one in _waiting_on(loaded) if one.kind == Kind.TIMER]
+    if len(sleeps) != 1:
+        raise NotAllowed(f"{id} {_describe_sleeps(sleeps)}")
+    [answer] = yield [commands.control(keys, action, PromiseId(sleeps[0].id), due=when, reason=reason)]
+    return journal.value_of(answer)
+
+
+def _describe_sleeps(sleeps: list[Pending]) -> str:
+    if not sleeps:
+        return "waits for no timer of its own"
+    names = [f"{one.id} ({one.name})" if one.name else one.id for one in sleeps[:NAMED_MAX]]
+    more = len(sleeps) - len(names)
+    return f"waits for {len(sleeps)} timers, name one: {', '.join(names)}{f' and {more} more' if more else ''}"
+
+
+def ending_of_created(id: PromiseId, created: Created) -> Ending:
+    return Ending(id, created.state, created.value)
+
+
+def attach_from(keys: Keyspace, id: PromiseId, inbox: str) -> Plan[tuple[str, Created]]:
+    """The entry of an inbox from which on it tells of a promise, and how that stands."""
+    last, created = yield [journal.read_last(keys.inbox(inbox)), commands.attach(keys, id, inbox=inbox)]
+    return journal.value_of(last), journal.value_of(created)
+
+
+def look(keys: Keyspace, id: PromiseId) -> Plan[Ending]:
+    """How a promise stands; NotFound if there is none."""
+    [head] = yield [journal.read_outcome(keys, id)]
+    if journal.value_of(head) is not None:
+        return Ending(id, head.state, head.value)
+    owner, entry = yield from _entry(keys, id)
+    return Ending(id, _state_of(entry, owner), entry.payload)
+
+
+def _entry(keys: Keyspace, id: PromiseId) -> Plan[tuple[Loaded, Entry]]:
+    """The journal entry a promise is, and whose; NotFound if there is none."""
+    where = owner_of(id)
+    owner = (yield from journal.load(keys, where[0])) if where else None
+    entry = owner.entries.get(where[1]) if where and owner else None
+    if owner is None or entry is None:
+        raise NotFound(f"there is no promise {id}")
+    return owner, entry
+
+
+def _state_of(entry: Entry, owner: Loaded) -> State:
+    """What was pending when its owner ended has ended with it."""
+    is_left = entry.state is State.PENDING and owner.head.state is not State.PENDING
+    return State.CANCELED if is_left else entry.state
+
+
+def result_of(ending: Ending, codec: Codec, hint: Any = Any) -> Any:
+    """The value of a settled promise, shaped by ``hint``; raises what it was rejected with, Canceled or TimedOut."""
+    match ending.state:
+        case State.RESOLVED:
+            return codec.decode(ending.payload, hint)
+        case State.REJECTED:
+            raise codec.decode_error(ending.payload)
+        case State.CANCELED:
+            raise Canceled(f"{ending.id} was canceled")
+        case State.TIMEDOUT:
+            raise TimedOut(f"{ending.id} did not settle before its timeout")
+        case State.PENDING:
+            raise UsageError(f"{ending.id} has not settled")
+
+
+def holders(keys: Keyspace, heads: Sequence[Head]) -> Plan[list[str | None]]:
+    """Which worker runs each, None for those that run nowhere."""
+    queued = [head for head in heads if head.place is Place.QUEUED and head.entry]
+    answers = (yield [journal.read_holder(keys, head.queue, head.entry) for head in queued]) if queued else []
+    found = {
+        head.id: holder.partition("/")[0]
+        for head, holder in zip(queued, answers, strict=True)
+        if isinstance(holder, str)  # else nobody has ever served its group
+    }
+    return [found.get(head.id) for head in heads]
+
+
+def status_of(head: Head, worker: str | None) -> str:
+    """Where it is, in one word: its place, or ``running`` on a worker, or ``done``."""
+    if head.state is not State.PENDING:
+        return "done"
+    if head.place is Place.QUEUED:
+        return "running" if worker else "queued"
+    return head.place.value if head.place else "suspended"
+
+
+def describe(keys: Keyspace, id: PromiseId, codec: Codec) -> Plan[Description]:
+    """Everything there is to see of a promise; NotFound if there is none."""
+    loaded = yield from journal.load(keys, id)
+    if loaded is None:
+        owner, entry = yield from _entry(keys, id)
+        return _describe_entry(id, entry, owner, codec)
+    [worker] = yield from holders(keys, [loaded.head])
+    halted_ms = 0
+    if loaded.head.place is Place.HALTED:
+        [answer] = yield [journal.read_halted_at(keys, id)]
+        halted_ms = journal.value_of(answer) or 0
+    found = _describe(loaded, worker, halted_ms, codec)
+    if loaded.head.place is Place.SUSPENDED and (circle := (yield from find_circle(keys, loaded))):
+        found = dataclasses.replace(found, reason=describe_circle(circle))
+    return found
+
+
+def export(keys: Keyspace, id: PromiseId) -> Plan[Recording]:
+    """An execution with its journal, to be kept in a file or replayed; NotFound if there is none."""
+    loaded = yield from journal.load(keys, id)
+    if loaded is None or loaded.head.kind is not Kind.EXECUTION:
+        raise NotFound(f"there is no execution {id}")
+    head = loaded.head
+    return Recording(
+        id=head.id,
+        function=head.function,
+        group=head.queue.partition("/")[0],
+        state=head.state,
+        birth=head.birth,
+        created_ms=head.created_ms,
+        begun_ms=head.begun_ms,
+        base=head.base,
+        args=head.args,
+        value=head.value,
+        unseen=head.unseen,
+        entries=tuple(loaded.entries.values()),
+    )
+
+
+def _describe(loaded: Loaded, worker: str | None, halted_ms: int, codec: Codec) -> Description:
+    """An execution or a bare promise, as it is kept."""
+    head = loaded.head
+    is_execution = head.kind is Kind.EXECUTION
+    args, kwargs = _arguments(head, codec) if is_execution else (None, None)
+    waiting_on = _waiting_on(loaded)
+    return Description(
+        id=head.id,
+        kind=head.kind.value,
+        state=head.state.value,
+        status=status_of(head, worker),
+        func=head.function if is_execution else None,
+        group=head.queue.partition("/")[0] if is_execution else None,
+        created_at_ms=head.created_ms,
+        timeout_at_ms=head.deadline_ms or None,
+        settled_at_ms=head.settled_ms or None,
+        value=codec.decode(head.value) if head.state is State.RESOLVED else None,
+        error=error_text(head.state, head.value, codec),
+        reason=head.reason or None,
+        worker=worker,
+        waiting_on=waiting_on,
+        failed_attempts=_failed_attempts(loaded, codec),
+        since_ms=head.settled_ms or halted_ms or _since_ms(head, waiting_on),
+        deaths=head.deaths,
+        traceback=_traceback(codec.decode_error(head.value)) if head.state is State.REJECTED else None,
+        args=args,
+        kwargs=kwargs,
+    )
+
+
+def _since_ms(head: Head, waiting_on: list[Pending]) -> int:
+    """Queued since its entry was added; else since the last that settled for it, or that it asked for."""
+    if head.entry:
+        return int(head.entry.partition("-")[0])
+    return max(head.created_ms, head.begun_ms, head.order, *[one.since_ms for one in waiting_on])
+
+
+def _arguments(head: Head, codec: Codec) -> tuple[list[Any] | None, dict[str, Any] | None]:
+    try:
+        args, kwargs = codec.decode(head.args)
+    except (DurasleepError, TypeError, ValueError):
+        return None, None
+    return args, kwargs
+
+
+def _traceback(error: Exception) -> str | None:
+    """Where it was raised; of what a child has raised, where that was awaited, and then where it was raised."""
+    own = [error.remote_traceback] if isinstance(error, RemoteError) and error.remote_traceback else []
+    notes = [note.removeprefix(RAISED_THERE) for note in getattr(error, "__notes__", ()) if RAISED_THERE in note]
+    return "\n".join([*own, *notes]) or None
+
+
+def _describe_entry(id: PromiseId, entry: Entry, owner: Loaded, codec: Codec) -> Description:
+    """A promise that is an entry of its owner's journal."""
+    state = _state_of(entry, owner)
+    return Description(
+        id=id,
+        kind=entry.kind.value,
+        state=state.value,
+        status="suspended" if state is State.PENDING else "done",
+        func=entry.name or None,
+        group=None,
+        created_at_ms=owner.head.created_ms,
+        timeout_at_ms=entry.due_ms or None,
+        settled_at_ms=entry.stamp or None,
+        value=codec.decode(entry.payload) if state is State.RESOLVED and entry.payload else None,
+        error=error_text(state, entry.payload, codec),
+        reason=None,
+        worker=None,
+        deaths=0,
+        waiting_on=[],
+        failed_attempts=[],
+        since_ms=entry.stamp or _began_ms(entry, owner.head),
+        traceback=_traceback(codec.decode_error(entry.payload)) if state is State.REJECTED else None,
+        args=None,
+        kwargs=None,
+    )
+
+
+def _began_ms(entry: Entry, owner: Head) -> int:
+    """When an entry of its journal was asked for; what does not say so came right after the birth."""
+    return max(owner.birth + entry.begun_ms, owner.created_ms)
+
+
+def error_text(state: State, payload: bytes, codec: Codec) -> str | None:
+    """Why something failed, in a word or a sentence; None for what has not."""
+    match state:
+        case State.REJECTED:
+            error = codec.decode_error(payload)
+            return str(error) if isinstance(error, RemoteError) else error_line(error)
+        case State.CANCELED:
+            return "canceled"
+        case State.TIMEDOUT:
+            return "timed out"
+        case State.PENDING | State.RESOLVED:
+            return None
+
+
+def _failed_attempts(loaded: Loaded, codec: Codec) -> list[FailedAttempt]:
+    failed = [entry for entry in loaded.entries.values() if entry.kind is Kind.STEP and entry.state is State.REJECTED]
+    failed.sort(key=lambda entry: entry.stamp)
+    return [
+        FailedAttempt(
+            f"{loaded.head.id}~{entry.number}",
+            entry.name,
+            error_text(entry.state, entry.payload, codec) or "",
+            entry.stamp,
+        )
+        for entry in failed[-SHOWN_ATTEMPTS_MAX:]
+    ]
+
+
+def _waiting_on(loaded: Loaded) -> list[Pending]:
+    head = loaded.head
+    if head.state is not State.PENDING:
+        return []
+    waiting = [
+        Pending(
+            entry.child_id or f"{head.id}~{entry.number}",
+            entry.kind.value,
+            entry.name,
+            entry.due_ms or None,
+            _began_ms(entry, head),
+        )
+        for entry in loaded.entries.values()
+        if entry.state is State.PENDING
+    ]
+    if head.place is Place.DELAYED:
+        what = "retry" if head.reason else "start"
+        waiting.append(Pending(f"{head.id}~{what}", "timer", what, head.due_ms or None, head.created_ms))
+    return sorted(waiting, key=lambda one: (one.due_ms or float("inf"), one.id))

@@ -1,0 +1,397 @@
+"""What a server's configuration means for what is kept in it, in words. It only reads.
+
+Facts come from INFO, CONFIG GET and ACL DRYRUN where the server and our rights allow them; what cannot be seen is said.
+Sources: the Redis documentation of persistence, eviction, replication and ACL.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from durasleep.errors import DurasleepError
+from durasleep.protocol.commands import Call, Command, to_text
+from durasleep.protocol.journal import Plan
+from durasleep.protocol.keys import Keyspace
+
+T = TypeVar("T")
+
+PINGS = 50
+SLOW_PING_MS = 5.0  # a step is two round trips or more
+CLOCK_OFF_S = 1.0
+CLOCK_WRONG_S = 60.0
+ROOM_WARNED, ROOM_DANGER = 0.8, 0.95  # of the memory allowed
+SYSTEM_ROOM_WARNED = 0.6  # of the machine's memory, where nothing bounds it: saving may need as much again
+LAG_WARNED_S = 10
+
+RIGHTS: tuple[tuple[str, ...], ...] = (
+    ("EVALSHA", "sha", "1", "{key}"),
+    ("EVAL", "script", "1", "{key}"),
+    ("XREADGROUP", "GROUP", "g", "c", "STREAMS", "{key}", ">"),
+    ("XREAD", "STREAMS", "{key}", "0"),
+    ("XGROUP", "CREATE", "{key}", "g", "0", "MKSTREAM"),
+    ("XGROUP", "CREATECONSUMER", "{key}", "g", "c"),
+    ("XGROUP", "DELCONSUMER", "{key}", "g", "c"),
+    ("XINFO", "CONSUMERS", "{key}", "g"),
+    ("XINFO", "GROUPS", "{key}"),
+    ("XPENDING", "{key}", "g"),
+    ("XRANGE", "{key}", "-", "+"),
+    ("XREVRANGE", "{key}", "+", "-"),
+    ("XADD", "{key}", "*", "a", "b"),
+    ("XACK", "{key}", "g", "0-1"),
+    ("XCLAIM", "{key}", "g", "c", "0", "0-1"),
+    ("XDEL", "{key}", "0-1"),
+    ("XTRIM", "{key}", "MAXLEN", "1000000"),
+    ("XLEN", "{key}"),
+    ("HGET", "{key}", "f"),
+    ("HMGET", "{key}", "f"),
+    ("HGETALL", "{key}"),
+    ("HEXISTS", "{key}", "f"),
+    ("HKEYS", "{key}"),
+    ("HLEN", "{key}"),
+    ("HSCAN", "{key}", "0"),
+    ("HSET", "{key}", "f", "v"),
+    ("HSETNX", "{meta}", "f", "v"),
+    ("HDEL", "{key}", "f"),
+    ("SADD", "{key}", "m"),
+    ("SREM", "{key}", "m"),
+    ("SPOP", "{key}"),
+    ("SCARD", "{key}"),
+    ("SISMEMBER", "{key}", "m"),
+    ("SRANDMEMBER", "{key}", "2"),
+    ("ZADD", "{key}", "1", "m"),
+    ("ZREM", "{key}", "m"),
+    ("ZSCORE", "{key}", "m"),
+    ("ZCARD", "{key}"),
+    ("ZRANGE", "{key}", "0", "0"),
+    ("ZRANGEBYSCORE", "{key}", "0", "1"),
+    ("ZSCAN", "{key}", "0"),
+    ("GET", "{key}"),
+    ("SET", "{key}", "v"),
+    ("DEL", "{key}"),
+    ("UNLINK", "{key}"),
+    ("RENAME", "{key}", "{key}"),
+    ("EXISTS", "{key}"),
+    ("TYPE", "{key}"),
+    ("PTTL", "{key}"),
+    ("PEXPIRE", "{key}", "1"),
+    ("PERSIST", "{key}"),
+    ("SCAN", "0"),
+    ("TIME",),
+    ("INFO",),
+    ("PING",),
+    ("CLIENT", "ID"),
+    ("CLIENT", "LIST"),
+    ("CLIENT", "SETNAME", "n"),
+)
+"""Every command that is sent, or used in a script, with arguments that it takes."""
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    GOOD = "good"
+    WARNING = "warning"
+    DANGER = "danger"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One thing about the server."""
+
+    level: Level
+    subject: str
+    """What it is about: ``eviction``, ``persistence``, ``memory``, ..."""
+    text: str
+    """What is so, and what it means for what is kept."""
+    advice: str = ""
+    """What to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the server says of itself; None or empty where it does not say."""
+
+    info: Mapping[str, str]
+    config: Mapping[str, str]
+    """Empty where CONFIG is not allowed, as managed servers do."""
+    missing_rights: tuple[str, ...] | None
+    """Commands our user may not use; None if the server cannot tell."""
+    clock_off_s: float
+    """By how much the server's clock is ahead of ours, at least."""
+    pings_ms: tuple[float, ...]
+
+
+def look(keys: Keyspace) -> Plan[Facts]:
+    """Ask the server; takes some tens of round trips."""
+    asked_at = time.time()
+    [info, config, whoami, server_time] = yield [
+        Command([b"INFO"], lambda reply: reply),
+        Command([b"CONFIG", b"GET", b"*"], lambda reply: reply),
+        Command([b"ACL", b"WHOAMI"], to_text),
+        Command([b"TIME"], lambda reply: int(reply[0]) + int(reply[1]) / 1e6),
+    ]
+    answered_at = time.time()
+    off = 0.0
+    if not isinstance(server_time, DurasleepError):
+        off = max(0.0, server_time - answered_at) or min(0.0, server_time - asked_at)
+    pings: list[float] = []
+    for _ in range(PINGS):
+        began = time.perf_counter()
+        yield [Command([b"PING"], lambda reply: reply)]
+        pings.append((time.perf_counter() - began) * 1000)
+    missing = None if isinstance(whoami, DurasleepError) else (yield from _missing_rights(keys, whoami))
+    return Facts(
+        info={} if isinstance(info, DurasleepError) else _info_of(to_text(info)),
+        config={} if isinstance(config, DurasleepError) else _config_of(config),
+        missing_rights=missing,
+        clock_off_s=off,
+        pings_ms=tuple(pings),
+    )
+
+
+def _missing_rights(keys: Keyspace, user: str) -> Plan[tuple[str, ...] | None]:
+    key, meta = keys.promise("doctor"), f"{{{keys.namespace}}}:meta"
+    calls: list[Call] = []
+    for right in RIGHTS:
+        words = [word.replace("{key}", key).replace("{meta}", meta) for word in right]
+        calls.append(Command([b"ACL", b"DRYRUN", user, *words], to_text))
+    answers = yield calls
+    if any(isinstance(answer, DurasleepError) for answer in answers):  # there is none before Redis 7, or not for us
+        return None
+    return tuple(right[0] for right, answer in zip(RIGHTS, answers, strict=True) if answer != "OK")
+
+
+def _info_of(text: str) -> dict[str, str]:
+    pairs = (line.partition(":") for line in text.splitlines() if ":" in line)
+    return {name: value.strip() for name, _, value in pairs}
+
+
+def _config_of(reply: list[bytes]) -> dict[str, str]:
+    return {to_text(name): to_text(value) for name, value in zip(reply[::2], reply[1::2], strict=True)}
+
+
+# -- what it means -----------------------------------------------------------
+
+
+def diagnose(facts: Facts) -> list[Diagnosis]:
+    """What the facts mean, the worst first."""
+    found = [*_server(facts), *_eviction(facts), *_persistence(facts), *_replicas(facts), *_memory(facts)]
+    found += [*_clock(facts), *_latency(facts), *_rights(facts)]
+    return worst_first(found)
+
+
+def worst_first(found: Iterable[Diagnosis]) -> list[Diagnosis]:
+    """In the order in which people should read them."""
+    order = list(Level)
+    return sorted(found, key=lambda one: -order.index(one.level))
+
+
+def policy_of(facts: Facts) -> str:
+    """The eviction policy, "" if nobody says."""
+    return facts.config.get("maxmemory-policy") or facts.info.get("maxmemory_policy", "")
+
+
+def can_drop_pending(policy: str) -> bool:
+    """Whether a policy may remove what is pending: that has no TTL, so those for volatile keys cannot."""
+    return policy.startswith("allkeys-")
+
+
+def eviction(info: bytes) -> str:
+    """From INFO: the policy by which this server, whose memory is bounded, may drop what is pending; else ""."""
+    known = _info_of(to_text(info))
+    policy = known.get("maxmemory_policy", "")
+    return policy if can_drop_pending(policy) and known.get("maxmemory", "0") != "0" else ""
+
+
+def _server(facts: Facts) -> Iterator[Diagnosis]:
+    info = facts.info
+    if not info:
+        text = "the server does not say what it is (fakeredis, or INFO is forbidden): little can be said of it"
+        yield Diagnosis(Level.WARNING, "server", text)
+        return
+    if "dragonfly_version" in info:
+        yield Diagnosis(
+            Level.DANGER,
+            "server",
+            f"Dragonfly {info['dragonfly_version']}: its scripts may only use keys that are declared",
+            "start it with --default_lua_flags=allow-undeclared-keys, and test your workflows there: we do not",
+        )
+    name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info.get('redis_version', '?')}"
+    yield Diagnosis(Level.GOOD, "server", f"{name}, up for {int(info.get('uptime_in_seconds', 0)) // 3600} h")
+    if info.get("cluster_enabled") == "1":
+        yield Diagnosis(
+            Level.DANGER, "server", "this is a cluster, which is not served yet", "use a server on its own, or Sentinel"
+        )
+    if info.get("loading") == "1":
+        yield Diagnosis(Level.WARNING, "server", "it is still loading its data: calls wait until that is done")
+
+
+def _eviction(facts: Facts) -> Iterator[Diagnosis]:
+    policy = policy_of(facts)
+    is_bounded = facts.info.get("maxmemory", facts.config.get("maxmemory", "0")) != "0"
+    if not policy:
+        yield Diagnosis(Level.WARNING, "eviction", "the eviction policy cannot be seen", "it must be noeviction")
+    elif policy == "noeviction":
+        yield Diagnosis(
+            Level.GOOD, "eviction", "noeviction: a full server refuses new work and lets what is there finish"
+        )
+    elif can_drop_pending(policy):
+        when = "when memory is full" if is_bounded else "as soon as somebody sets maxmemory"
+        yield Diagnosis(
+            Level.DANGER if is_bounded else Level.WARNING,
+            "eviction",
+            f"{policy}: {when}, sleeping workflows vanish without a trace",
+            "set maxmemory-policy noeviction",
+        )
+    else:
+        yield Diagnosis(
+            Level.WARNING,
+            "eviction",
+            f"{policy}: what is pending stays, but results may go before their time, and a repeated id then runs again",
+            "set maxmemory-policy noeviction",
+        )
+
+
+def _persistence(facts: Facts) -> Iterator[Diagnosis]:
+    info, config = facts.info, facts.config
+    if not info:
+        return
+    if info.get("aof_enabled") == "1":
+        fsync = config.get("appendfsync", "")
+        match fsync:
+            case "always":
+                yield Diagnosis(Level.GOOD, "persistence", "append-only file, fsync always: what was answered is kept")
+            case "everysec" | "":
+                unseen = "" if fsync else " (appendfsync cannot be seen; this is its default)"
+                yield Diagnosis(
+                    Level.GOOD,
+                    "persistence",
+                    f"append-only file, fsync every second{unseen}: when the machine fails, the last second or two are "
+                    "lost: steps of that time run again, and calls made in it are unknown",
+                    "appendfsync always keeps them, for a price on every write",
+                )
+            case _:
+                yield Diagnosis(
+                    Level.WARNING,
+                    "persistence",
+                    "append-only file, fsync left to the system: when the machine fails, half a minute may be lost",
+                    "set appendfsync everysec",
+                )
+        if info.get("aof_last_write_status", "ok") != "ok":
+            text = "the append-only file cannot be written: nothing new is kept"
+            yield Diagnosis(Level.DANGER, "persistence", text, "look at the disk and the server's log")
+    elif config.get("save", "?") == "":
+        yield Diagnosis(
+            Level.DANGER,
+            "persistence",
+            "nothing is written to disk: a restart loses every sleeping workflow",
+            "set appendonly yes",
+        )
+    else:
+        yield Diagnosis(
+            Level.WARNING,
+            "persistence",
+            "snapshots only: a crash loses everything since the last one, minutes or an hour ago",
+            "set appendonly yes",
+        )
+    if info.get("rdb_last_bgsave_status", "ok") != "ok":
+        text = "the last snapshot failed: with stop-writes-on-bgsave-error, writes are refused"
+        yield Diagnosis(Level.WARNING, "persistence", text, "look at the disk and the server's log")
+
+
+def _replicas(facts: Facts) -> Iterator[Diagnosis]:
+    info = facts.info
+    if info.get("role") == "slave":
+        yield Diagnosis(
+            Level.DANGER, "replicas", "this is a replica: it takes no writes", "connect to the primary, or by Sentinel"
+        )
+        return
+    count = int(info.get("connected_slaves", "0") or 0)
+    if info and count == 0:
+        yield Diagnosis(
+            Level.GOOD,
+            "replicas",
+            "no replica: if this machine is lost for good, so is what it keeps",
+            "a replica, and min-replicas-to-write 1 if none may be missing",
+        )
+    for number in range(count):
+        parts = [part.partition("=") for part in info.get(f"slave{number}", "").split(",")]
+        fields = {name: value for name, _, value in parts}
+        lag_s = int(fields.get("lag", "0") or 0)
+        name = f"replica {fields.get('ip', '?')}:{fields.get('port', '?')}"
+        if fields.get("state") != "online" or lag_s > LAG_WARNED_S:
+            text = f"{name} is {fields.get('state', '?')}, {lag_s} s behind: a failover to it loses that time"
+            yield Diagnosis(Level.WARNING, "replicas", text)
+        else:
+            text = f"{name} follows; replication is asynchronous: a failover may lose what was answered just before"
+            yield Diagnosis(Level.GOOD, "replicas", text)
+
+
+def _memory(facts: Facts) -> Iterator[Diagnosis]:
+    info = facts.info
+    used, allowed = int(info.get("used_memory", "0")), int(info.get("maxmemory", "0") or 0)
+    system = int(info.get("total_system_memory", "0") or 0)
+    if not used:
+        return
+    if allowed:
+        share = used / allowed
+        level = Level.DANGER if share > ROOM_DANGER else Level.WARNING if share > ROOM_WARNED else Level.GOOD
+        text = f"{_mib(used)} of {_mib(allowed)} in use ({share:.0%}); when it is full, new work is refused"
+        yield Diagnosis(level, "memory", text, "" if level is Level.GOOD else "give it more, or shorten the retention")
+    elif system:
+        share = used / system
+        level = Level.WARNING if share > SYSTEM_ROOM_WARNED else Level.GOOD
+        text = f"{_mib(used)} in use of the {_mib(system)} this machine has ({share:.0%}), no maxmemory"
+        yield Diagnosis(
+            level, "memory", text, "" if level is Level.GOOD else "set maxmemory before the system kills it"
+        )
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):,.0f} MiB"
+
+
+def _clock(facts: Facts) -> Iterator[Diagnosis]:
+    off = facts.clock_off_s
+    if abs(off) < CLOCK_OFF_S:
+        yield Diagnosis(Level.GOOD, "clock", "the server's clock agrees with ours")
+        return
+    word = "ahead of" if off > 0 else "behind"
+    yield Diagnosis(
+        Level.DANGER if abs(off) > CLOCK_WRONG_S else Level.WARNING,
+        "clock",
+        f"the server's clock is {abs(off):,.0f} s {word} ours: all times go by the server's",
+        "let both follow NTP",
+    )
+
+
+def _latency(facts: Facts) -> Iterator[Diagnosis]:
+    if not facts.pings_ms:
+        return
+    median, worst = statistics.median(facts.pings_ms), max(facts.pings_ms)
+    level = Level.WARNING if median > SLOW_PING_MS else Level.GOOD
+    text = f"a round trip takes {median:.1f} ms, {worst:.1f} at worst; a step takes about two"
+    yield Diagnosis(level, "latency", text, "" if level is Level.GOOD else "bring workers and server closer together")
+
+
+def _rights(facts: Facts) -> Iterator[Diagnosis]:
+    if facts.missing_rights is None:
+        yield Diagnosis(
+            Level.GOOD,
+            "rights",
+            "which rights our user lacks cannot be seen: ACL DRYRUN is of Redis 7, and a right of its own",
+        )
+    elif facts.missing_rights:
+        yield Diagnosis(
+            Level.DANGER,
+            "rights",
+            f"our user may not use {', '.join(facts.missing_rights)} on our keys",
+            "see examples/users.acl for the least that is needed",
+        )
+    else:
+        yield Diagnosis(Level.GOOD, "rights", "our user may do all that is needed")

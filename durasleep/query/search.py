@@ -1,0 +1,474 @@
+"""What runs and what falls due, as lists, with no I/O: plans of bounded reads.
+
+No index is kept per execution: they are found by the halted set, the streams and the timers; what waits only for
+a promise that nobody has given a timeout is in none of these, and is found among the keys themselves, last.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from durasleep.codec import Codec
+from durasleep.errors import DurasleepError, NotAllowed, UsageError
+from durasleep.model import Entry, Kind, PromiseId, State, owner_of
+from durasleep.protocol import commands, journal
+from durasleep.protocol.commands import Call, Command, pairs, to_text
+from durasleep.protocol.journal import Head, Plan, value_of
+from durasleep.protocol.keys import LIMIT, Keyspace
+from durasleep.protocol.script import to_bytes
+from durasleep.query import describe
+
+PENDING_STATUSES = ("halted", "running", "queued", "delayed", "suspended")
+ENDED: dict[str, tuple[str, ...]] = {
+    "done": ("resolved", "rejected", "timedout", "canceled"),
+    "failed": ("rejected", "timedout"),
+    "resolved": ("resolved",),
+    "rejected": ("rejected",),
+    "timedout": ("timedout",),
+    "canceled": ("canceled",),
+}
+"""Of the statuses of what has ended: its states."""
+STATUSES = (*PENDING_STATUSES, *ENDED)
+
+FOUND_MAX = 10_000  # executions in one answer: more than anybody reads, few enough to steer in one go
+LOOKED_MAX = 50_000  # promises looked at for one answer, so that a search ends after a few seconds
+PAGE = 1_000  # ids in one read, heads in one round trip
+SCAN_COUNT = 5_000  # keys in one step of a scan: a millisecond of Redis
+STEPS_MAX = 500  # pages for one answer: half a million timers, or two million keys, whoever's they are
+TIMERS_MAX = 1_000
+SHOWN_MAX = 10  # names in a sentence
+VALUES_TOGETHER = 100  # errors read in one round trip: most have some kilobytes
+
+_ASIDE = ("timers:", "closing:", "promise:", "queue:", "schedule:")
+"""How the names in the halted set begin that are no executions but something broken, and how."""
+
+_TIMERS = ("cron", "timeout", "start", "retry")
+"""What stands behind the ``~`` of a timer that is no entry of a journal."""
+
+_Cursor = bytes | None
+_Ids = list[tuple[str, int | None]]
+_Page = tuple[_Ids, _Cursor]
+_Source = Callable[[bytes], Command[_Page]]
+"""A page of ids from a cursor on, b"" at first, each with the time it is due; and the next cursor, None at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One execution in a list; instants in ms since 1970, None for never."""
+
+    id: str
+    func: str
+    group: str
+    state: str
+    status: str
+    created_at_ms: int
+    due_at_ms: int | None
+    """When its earliest timer ends, as far as the search came across one."""
+    timeout_at_ms: int | None
+    settled_at_ms: int | None
+    reason: str | None
+    worker: str | None
+    error: str | None = None
+    """Of one that was rejected, timed out or canceled: in a word or a sentence."""
+    target_worker: str | None = None
+    """The only worker that may run it, if it was started for one."""
+
+
+class Found(list[Summary]):
+    """What a search has found, each execution once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_all = True
+        """Whether nothing was left out because of a limit."""
+        self.notes: list[str] = []
+        """What a person should know beside it: what was put aside by name, what could not be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """Something that falls due."""
+
+    id: str
+    """What ``wake``, ``reschedule`` and ``cancel`` take; of a schedule its name."""
+    kind: str
+    """``timer`` or ``promise``; the ``deadline`` of an execution, its delayed ``start`` or ``retry``; or ``cron``."""
+    name: str
+    func: str | None
+    """The function that waits for it, or that it starts."""
+    due_at_ms: int
+
+
+class Timers(list[Timer]):
+    """What falls due next, soonest first."""
+
+    total = 0
+    """How many there are, the later ones too."""
+
+
+# -- search ------------------------------------------------------------------
+
+
+class Search:
+    """Executions in one of these statuses (any that is pending by default), of a group, of a function, part by part.
+
+    Of what has ended, the latest thousands; of what has failed, as many more. With a ``codec`` their errors are told.
+    With ``only_roots`` what others have called is left out.
+
+    What a part shows may be steered before the next is looked for. Others may then be missed, for they move in the
+    lists that are read in pages: ``again`` finds them.
+    """
+
+    def __init__(
+        self,
+        *,
+        status: str | Collection[str] | None = None,
+        group: str | None = None,
+        function: str | None = None,
+        codec: Codec | None = None,
+        only_roots: bool = False,
+    ) -> None:
+        self._statuses = _statuses(status)
+        self._states = {state for status in self._statuses for state in ENDED.get(status, ())}
+        self._codec = codec
+        self._only_roots = only_roots
+        self._group = group
+        self._function = function
+        self._sources: list[_Source] | None = None
+        self._cursor = b""
+        self._dues: dict[str, int | None] = {}  # of all that were seen, found or not
+        self._ahead: list[Summary] = []  # found, but beyond the limit of the part before
+        self._shown: set[str] = set()
+        self._shown_before = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all has been looked at and shown."""
+        return self._sources == [] and not self._ahead
+
+    def again(self) -> bool:
+        """Look at everything once more, for what has not been shown; false if the last look showed nothing."""
+        if len(self._shown) == self._shown_before:
+            return False
+        self._shown_before = len(self._shown)
+        self._sources, self._cursor, self._dues = None, b"", {}
+        return True
+
+    def part(self, keys: Keyspace, limit: int = FOUND_MAX) -> Plan[Found]:
+        """The next executions, which may be none though there are more: a part ends after a few seconds."""
+        if not 1 <= limit <= FOUND_MAX:
+            raise UsageError(f"limit {limit}: a search finds 1 to {FOUND_MAX} executions")
+        found = Found()
+        found += self._ahead
+        if self._sources is None:
+            self._sources = yield from _sources(keys, self._statuses, self._states, self._group, found)
+        looked_max = len(self._dues) + LOOKED_MAX
+        steps = 0
+        while self._sources and len(found) <= limit and len(self._dues) <= looked_max and steps < STEPS_MAX:
+            steps += 1
+            read = self._sources[0](self._cursor)
+            [page] = yield [read]
+            cursor: _Cursor = None
+            if isinstance(page, DurasleepError):
+                found.notes.append(f"{to_bytes(read.args[1]).decode()} cannot be read: {page}")
+            else:
+                ids, cursor = page
+                yield from _look(keys, _fresh(ids, self._dues), self._is_wanted, found)
+            self._cursor = cursor or b""
+            if cursor is None:
+                del self._sources[0]
+        self._ahead = found[limit:]
+        found[:] = [_with_due(one, self._dues[one.id]) for one in found[:limit]]
+        if self._codec is not None:
+            yield from _tell_errors(keys, found, self._codec)
+        self._shown.update(one.id for one in found)
+        found.is_all = found.is_all and self.is_over
+        return found
+
+    def _is_wanted(self, one: Summary) -> bool:
+        return (
+            (one.state in self._states if one.status == "done" else one.status in self._statuses)
+            and self._group in (None, one.group)
+            and self._function in (None, one.func)
+            and not (self._only_roots and "~" in one.id)
+            and one.id not in self._shown
+        )
+
+
+def _with_due(one: Summary, due_ms: int | None) -> Summary:
+    is_asleep = one.status == "suspended" and due_ms is not None
+    return replace(one, due_at_ms=due_ms) if is_asleep else one
+
+
+def _statuses(status: str | Collection[str] | None) -> set[str]:
+    asked = set(PENDING_STATUSES if status is None else [status] if isinstance(status, str) else status)
+    if unknown := asked.difference(STATUSES):
+        raise UsageError(f"status {unknown.pop()!r}: there are {', '.join(STATUSES)}")
+    return asked
+
+
+def _tell_errors(keys: Keyspace, found: Found, codec: Codec) -> Plan[None]:
+    """Why those failed that did."""
+    failed = [at for at, one in enumerate(found) if one.status == "done" and one.state != State.RESOLVED]
+    for start in range(0, len(failed), VALUES_TOGETHER):
+        part = failed[start : start + VALUES_TOGETHER]
+        values = yield [journal.read_value(keys, PromiseId(found[at].id)) for at in part]
+        for at, value in zip(part, values, strict=True):
+            if isinstance(value, bytes):  # else it is kept no longer
+                found[at] = replace(found[at], error=describe.error_text(State(found[at].state), value, codec))
+
+
+def _sources(
+    keys: Keyspace, statuses: set[str], states: set[str], group: str | None, found: Found
+) -> Plan[list[_Source]]:
+    """Where to look, in the order to show it. The keys come last: what moved meanwhile is among them, too."""
+    sources: list[_Source] = []
+    if "halted" in statuses:
+        sources.append(partial(_read_halted, keys))
+    if statuses & {"queued", "running"}:
+        names = yield from queues(keys, group, found)
+        sources += (partial(_read_queue, keys, queue) for queue in names)
+    if statuses & {"delayed", "suspended"}:
+        sources.append(partial(_read_timers, keys, statuses))
+    if "suspended" in statuses:
+        sources.append(partial(_read_promises, keys))
+    if states - {"resolved"}:
+        sources.append(partial(_read_endings, keys.failed))
+        [length] = yield [Command([b"XLEN", keys.failed.encode()], int)]
+        if isinstance(length, int) and length >= LIMIT["recent_max"]:
+            found.notes.append("Only the latest failures can be listed: those before are found by their ids.")
+            found.is_all = False
+    if states:  # schema 1 had but this one
+        sources.append(partial(_read_endings, keys.recent))
+    return sources
+
+
+def _fresh(ids: _Ids, dues: dict[str, int | None]) -> list[str]:
+    """Those not seen before, and the executions above them: these wait for them."""
+    fresh: list[str] = []
+    for id, due_ms in ids:
+        above = id
+        while above not in dues:
+            fresh.append(above)
+            dues[above] = None
+            owner = owner_of(above)
+            above = owner[0] if owner else above
+        if dues[id] is None:  # they come by due time
+            dues[id] = due_ms
+    return fresh
+
+
+def _look(keys: Keyspace, ids: list[str], is_wanted: Callable[[Summary], bool], found: Found) -> Plan[None]:
+    """Find out what these are, and keep what is wanted."""
+    for start in range(0, len(ids), PAGE):
+        part = ids[start : start + PAGE]
+        answers = yield [journal.read_head(keys, PromiseId(id), outline=True) for id in part]
+        heads: list[Head] = []
+        for id, head in zip(part, answers, strict=True):
+            if isinstance(head, Head):
+                if head.kind is Kind.EXECUTION:
+                    heads.append(head)
+            elif head is not None:
+                found.notes.append(str(head))
+            elif is_aside(id):
+                found.notes.append(f"put aside: {id}")
+        workers = yield from describe.holders(keys, heads)
+        summaries = [_summary(head, worker) for head, worker in zip(heads, workers, strict=True)]
+        found += (one for one in summaries if is_wanted(one))
+
+
+def is_aside(name: str) -> bool:
+    """Whether a name in the halted set is that of something broken, and of no execution."""
+    return name.startswith(_ASIDE) and ": " in name
+
+
+def _summary(head: Head, worker: str | None) -> Summary:
+    status = describe.status_of(head, worker)
+    group, _, target_worker = head.queue.partition("/")
+    return Summary(
+        id=head.id,
+        func=head.function,
+        group=group,
+        state=head.state.value,
+        status=status,
+        created_at_ms=head.created_ms,
+        due_at_ms=head.due_ms or None,
+        timeout_at_ms=head.deadline_ms or None,
+        settled_at_ms=head.settled_ms or None,
+        reason=head.reason or None,
+        worker=worker,
+        target_worker=target_worker or None,
+    )
+
+
+def queues(keys: Keyspace, group: str | None, found: Found) -> Plan[list[str]]:
+    """The streams of a group, or of all, that exist."""
+    prefix = keys.queue("")
+    names: set[str] = set()
+    cursor: _Cursor = b""
+    for _ in range(STEPS_MAX):
+        [page] = yield [_scan(prefix, cursor)]
+        scanned, cursor = value_of(page)
+        names.update(queue for queue, _ in scanned if group in (None, queue.partition("/")[0]))
+        if cursor is None:
+            return sorted(names)
+    found.is_all = False
+    return sorted(names)
+
+
+def forget(keys: Keyspace, name: str) -> Plan[bool]:
+    """Strike a name that was put aside, or the only one that goes on with ``": "`` behind this; whether there was one.
+
+    NotAllowed for an execution that is halted, and where several names begin so.
+    """
+    [answer] = yield [commands.forget(keys, name)]
+    if value_of(answer):
+        return True
+    begun = yield from _begun_so(keys, f"{name}: ")
+    if len(begun) > 1:
+        raise NotAllowed(
+            f"{name!r} begins {len(begun)} names, which are told by more of them: {'; '.join(begun[:SHOWN_MAX])}"
+        )
+    if not begun:
+        return False
+    [answer] = yield [commands.forget(keys, begun[0])]
+    return value_of(answer)
+
+
+def _begun_so(keys: Keyspace, beginning: str) -> Plan[list[str]]:
+    """The names put aside that begin so."""
+    found: list[str] = []
+    cursor: _Cursor = b""
+    for _ in range(STEPS_MAX):
+        [page] = yield [_read_halted(keys, cursor)]
+        names, cursor = value_of(page)
+        found += [name for name, _ in names if name.startswith(beginning) and is_aside(name)]
+        if cursor is None:
+            break
+    return found
+
+
+# -- sources -----------------------------------------------------------------
+
+
+def _scan(prefix: str, cursor: bytes) -> Command[_Page]:
+    def parse(reply: list[Any]) -> _Page:
+        after, names = reply
+        return [(to_text(name).removeprefix(prefix), None) for name in names], after if after != b"0" else None
+
+    match = f"{prefix}*".encode()
+    return Command([b"SCAN", cursor or b"0", b"MATCH", match, b"COUNT", b"%d" % SCAN_COUNT], parse)
+
+
+def _read_promises(keys: Keyspace, cursor: bytes) -> Command[_Page]:
+    return _scan(keys.promise(""), cursor)
+
+
+def _read_halted(keys: Keyspace, cursor: bytes) -> Command[_Page]:
+    return _by_score(keys.halted, cursor, lambda members: [(member, None) for member, _ in members])
+
+
+def _read_timers(keys: Keyspace, statuses: Collection[str], cursor: bytes) -> Command[_Page]:
+    def owners(members: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int | None]]:
+        for member, due_ms in members:
+            id, _, what = member.rpartition("~")
+            status = "delayed" if what in ("start", "retry") else "suspended"
+            if id and is_known_timer(what) and what != "cron" and status in statuses:
+                yield id, None if what == "timeout" else due_ms
+
+    return _by_score(keys.timers, cursor, owners)
+
+
+def is_known_timer(what: str) -> bool:
+    """Whether this version knows what stands behind the ``~`` of a timer: else it waits for a newer one."""
+    return what in _TIMERS or re.fullmatch(r"\d[\d.]*", what) is not None
+
+
+def _by_score(
+    key: str, cursor: bytes, ids: Callable[[list[tuple[str, int]]], Iterable[tuple[str, int | None]]]
+) -> Command[_Page]:
+    """A page of a sorted set. The cursor is a score and how many of it were read: what leaves meanwhile moves none."""
+    score, _, offset = (cursor or b"-inf 0").partition(b" ")
+
+    def parse(flat: list[Any]) -> _Page:
+        rows = pairs(flat)
+        members = [(to_text(member), int(float(value))) for member, value in rows]
+        if len(rows) < PAGE:
+            return list(ids(members)), None
+        last = rows[-1][1]
+        same = sum(value == last for _, value in rows)
+        return list(ids(members)), b"%b %d" % (last, same + (int(offset) if last == score else 0))
+
+    command = [b"ZRANGEBYSCORE", key.encode(), score, b"+inf", b"WITHSCORES", b"LIMIT", offset, b"%d" % PAGE]
+    return Command(command, parse)
+
+
+def _read_queue(keys: Keyspace, queue: str, cursor: bytes) -> Command[_Page]:
+    start = b"(" + cursor if cursor else b"-"
+    return _stream(b"XRANGE", keys.queue(queue), start, b"+")
+
+
+def _read_endings(key: str, cursor: bytes) -> Command[_Page]:
+    """The latest endings first; those of one entry ended in one call."""
+    start = b"(" + cursor if cursor else b"+"
+    return _stream(b"XREVRANGE", key, start, b"-")
+
+
+def _stream(command: bytes, key: str, start: bytes, end: bytes) -> Command[_Page]:
+    def parse(rows: list[Any]) -> _Page:
+        step = -1 if command == b"XREVRANGE" else 1
+        found = [to_text(value) for _, fields in rows for name, value in pairs(fields)[::step] if name == b"i"]
+        return [(id, None) for id in found if id], rows[-1][0] if len(rows) == PAGE else None
+
+    return Command([command, key.encode(), start, end, b"COUNT", b"%d" % PAGE], parse)
+
+
+# -- timers ------------------------------------------------------------------
+
+
+def timers(keys: Keyspace, limit: int = 20) -> Plan[Timers]:
+    """What falls due next, soonest first."""
+    if not 1 <= limit <= TIMERS_MAX:
+        raise UsageError(f"limit {limit}: 1 to {TIMERS_MAX} timers can be shown")
+
+    def parse(flat: list[Any]) -> list[tuple[str, int]]:
+        return [(to_text(member), int(float(score))) for member, score in pairs(flat)]
+
+    [answer, total] = yield [
+        Command([b"ZRANGE", keys.timers.encode(), b"0", b"%d" % (limit - 1), b"WITHSCORES"], parse),
+        Command([b"ZCARD", keys.timers.encode()], int),
+    ]
+    members: list[tuple[str, int]] = value_of(answer)
+    wanted: list[Call] = []
+    for member, _ in members:
+        wanted += _about(keys, member)
+    answers = iter((yield wanted) if wanted else ())
+    found = Timers(_timer(member, due_ms, next(answers), next(answers)) for member, due_ms in members)
+    found.total = max(len(found), value_of(total))
+    return found
+
+
+def _about(keys: Keyspace, member: str) -> tuple[Call, Call]:
+    """What tells what a member of the timers is: its owner or schedule, and its entry if it has one."""
+    id, _, what = member.rpartition("~")
+    entry = journal.read_entry(keys, PromiseId(id), what)
+    if what == "cron":
+        return commands.read_schedule(keys, id), entry
+    return journal.read_head(keys, PromiseId(id), outline=True), entry
+
+
+def _timer(member: str, due_ms: int, owner: Any, entry: Any) -> Timer:
+    id, _, what = member.rpartition("~")
+    if what[:1].isdigit():
+        kind, name = (entry.kind.value, entry.name) if isinstance(entry, Entry) else ("timer", "")
+        return Timer(member, kind, name, owner.function if isinstance(owner, Head) else None, due_ms)
+    if isinstance(owner, Head) and owner.kind is not Kind.EXECUTION:
+        return Timer(id, owner.kind.value, "", None, due_ms)
+    kind = "deadline" if what == "timeout" else what
+    if isinstance(owner, commands.Schedule):
+        return Timer(id, kind, f"{owner.cron} {owner.zone}", owner.function, due_ms)
+    return Timer(id, kind, "", owner.function if isinstance(owner, Head) else None, due_ms)

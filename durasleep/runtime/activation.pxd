@@ -1,0 +1,20 @@
+# See event_loop.pxd.
+
+cimport cython
+
+from durasleep.runtime.journal cimport Journal
+
+cdef class Activation:
+    cdef public object _definition, _info, _args, codec, _settings, _news, _loop, seen_number, asked_number
+    cdef public Journal _journal
+    cdef public double _halves
+    cdef public long long _base, seen
+
+    cpdef _call(self)
+    cpdef _feed(self, list settled)
+    cpdef _ran_away(self)
+    cpdef bint _is_over(self)
+    @cython.locals(journal=Journal, filled=double)
+    cpdef _progress(self)
+    cpdef _ended(self, outcome)
+    cpdef _result(self)

@@ -1,0 +1,621 @@
+"""The private event loop a workflow runs on: one FIFO queue, no I/O, and no time but that of its journal.
+
+When the queue is empty the workflow is blocked, precisely; whatever asyncio builds on a loop works and replays.
+"""
+
+# pyright: reportPrivateUsage=false
+# Handles, hooks and the running loop are reached the way asyncio's own loops reach them.
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import ctypes
+import dis
+import logging
+import math
+import sys
+import weakref
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from types import CodeType, CoroutineType, FrameType
+from typing import Any, Protocol, TypeVar
+
+from durasleep.errors import Detached, NotDurable
+from durasleep.model import DUE_MS_MAX, Due, Number, duration_ms
+
+T = TypeVar("T")
+
+DRAIN_CALLBACKS_MAX = 100_000  # a second or two of Python; a workflow that blocks needs a few
+CLOSE_CALLBACKS_MAX = 1_000  # user code may swallow every exception, so time cannot bound it
+CLOSE_CALLBACKS_EACH = 4  # a fan-out of thousands ends in as many callbacks, and behaves
+CLOSE_ROUNDS_MAX = 10  # cancels a task may swallow before it is given up
+
+HANDLERS_MAX = 10_000  # functions looked at; only code that is made while it runs comes to as many
+
+_HANDLERS: dict[int, tuple[CodeType, bool]] = {}
+"""By the id of the code, which is kept so that its id stays its own: to hash code itself takes a microsecond."""
+_log = logging.getLogger("durasleep.runtime")
+_get_running_loop = asyncio._get_running_loop  # bound once: these are called several times in every activation
+_set_running_loop = asyncio._set_running_loop
+_get_hooks = sys.get_asyncgen_hooks
+_set_hooks = sys.set_asyncgen_hooks
+# On Python 3.11 asyncio's own is a function in Python around this, its C counterpart comes with 3.12.
+_tasks: Any = asyncio.tasks
+_current_task: Callable[[asyncio.AbstractEventLoop], asyncio.Task[Any] | None] = (
+    _tasks._current_tasks.get if sys.version_info < (3, 12) else asyncio.current_task
+)
+_NOT_USERS = (asyncio.__file__.removesuffix("__init__.py"), __file__.rpartition("event_loop.")[0])  # .py, or compiled
+
+
+Watch = Callable[[FrameType, str, Any], None]
+"""A profile function, see ``sys.setprofile``."""
+
+
+class Lineage:
+    """Numbers what one asyncio task asks for, so that other tasks do not renumber it."""
+
+    __slots__ = ("detached", "made", "prefix", "taken")
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.taken = 0
+        self.made = 0
+        self.detached = False
+
+    @property
+    def next(self) -> Number:
+        """What ``take`` will answer."""
+        return Number(f"{self.prefix}{self.taken + 1}")
+
+    def take(self) -> Number:
+        """The next number: ``3`` in the root task, ``2.3`` in the task that took number 2."""
+        self.taken += 1
+        return f"{self.prefix}{self.taken}"  # pyright: ignore[reportReturnType] - hot: calling a NewType costs 0.1 µs
+
+    def next_serial(self) -> int:
+        """A creation number for what has to be hashed: what other tasks make does not reorder the sets of this one."""
+        self.made += 1
+        return self.made
+
+
+_LINEAGE: contextvars.ContextVar[Lineage | None] = contextvars.ContextVar("durasleep_lineage", default=None)
+
+
+class WorkflowFuture(asyncio.Future[T]):
+    """A future that hashes by creation number, so that sets of them have one order."""
+
+    __slots__ = ("serial",)
+    serial: int
+
+    def __hash__(self) -> int:
+        return self.serial
+
+
+class WorkflowTask(asyncio.Task[T]):
+    """A task that hashes by creation number and counts its own durable calls."""
+
+    __slots__ = ("lineage", "serial")
+    serial: int
+    lineage: Lineage
+
+    @property
+    def _loop(self) -> Any:
+        """Asked for by nobody but ``anyio.to_thread``, as it starts a thread that would report to this loop."""
+        raise NotDurable(
+            "anyio.to_thread is not there in a workflow, which does no I/O and starts no threads or processes; "
+            "nothing was started: do I/O in a task or a function of your own, `await ctx.run(...)`"
+        )
+
+    def __hash__(self) -> int:
+        try:
+            return self.serial
+        except AttributeError:  # asyncio's constructor may add it to the set of all tasks
+            return object.__hash__(self)
+
+
+class WorkflowHandle(asyncio.Handle):
+    """A callback in the queue; asyncio's own constructor costs three times as much."""
+
+    __slots__ = ()
+    _repr = None  # asyncio writes these two in debug mode only
+    _source_traceback = None
+
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[Any, ...], loop: WorkflowLoop, context: contextvars.Context
+    ) -> None:
+        self._context = context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+
+
+class WorkflowTimer(asyncio.TimerHandle):
+    """A loop timer that is an entry of the journal."""
+
+    __slots__ = ("number",)
+    number: Number | None
+    _loop: WorkflowLoop
+
+    def fire(self) -> None:
+        """Put the callback in the queue: its timer has resolved."""
+        self._loop.ready.append(self)
+
+
+class Timers(Protocol):
+    """Where the loop's timers become durable."""
+
+    def start_timer(self, timer: WorkflowTimer, due: Due) -> None: ...
+
+    def cancel_timer(self, number: Number) -> None: ...
+
+
+class WorkflowLoop(asyncio.AbstractEventLoop):
+    """Runs one workflow until it is blocked; everything that would leave the process raises NotDurable.
+
+    A loop is made for each activation: what most of them leave as it is stands in the class, and is not written anew.
+    """
+
+    is_of_a_workflow = True
+    timers: Timers | None = None
+    root: WorkflowTask[Any] | None = None
+    quiet = False
+    """While replaying: what goes wrong has been logged before."""
+    silent = False
+    """Whether it is only a run to compare with: it stays quiet for ever."""
+    canceled = False
+    """Whether a cancel from outside has been delivered."""
+    passed = False
+    """Whether an earlier activation came by here and committed what it asked for."""
+    continued: bytes | None = None
+    """The arguments of the next run, once the code has asked for one."""
+    watch: Watch | None = None
+    """Sees every call of user code."""
+    detaching = False
+    halted: str | None = None
+    fatal: BaseException | None = None
+    """The SystemExit or KeyboardInterrupt that user code raised."""
+    _on_error: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
+    _prune_at = 64
+    _generators: dict[int, tuple[weakref.ref[AsyncGenerator[Any, Any]], Lineage]] | None = None
+    _outer: tuple[asyncio.AbstractEventLoop | None, Any] | None = None
+    """The loop around and its hooks, while this one is the running loop."""
+
+    def __init__(self, now_ms: int) -> None:
+        self.now_ms = now_ms
+        """The stamp of the settlement last fed."""
+        self.ready: deque[WorkflowHandle | WorkflowTimer] = deque()
+        self.root_lineage = Lineage("")
+        self._tasks: list[WorkflowTask[Any]] = []
+
+    # -- driving
+
+    def enter(self) -> None:
+        """Be the running loop until ``leave``, for any number of drains."""
+        self._outer = _get_running_loop(), _get_hooks()
+        _set_running_loop(self)
+        _set_hooks(self._first_iteration, self._finalize)
+
+    def leave(self) -> None:
+        """Let the loop around be the running one again."""
+        if self._outer is not None:
+            (outer, hooks), self._outer = self._outer, None
+            _set_hooks(*hooks)
+            _set_running_loop(outer)
+
+    def begin(self, coro: Coroutine[Any, Any, Any]) -> None:
+        """Make the root task, in a fresh context."""
+        self.root = self._task(coro, self.root_lineage, self.root_lineage.next_serial(), "root", contextvars.Context())
+
+    def drain(self, callbacks_max: int = DRAIN_CALLBACKS_MAX) -> int:
+        """Run callbacks until blocked, finished or halted; the number left of ``callbacks_max``, 0 if it ran away.
+
+        Between ``enter`` and ``leave``.
+        """
+        ready = self.ready
+        watched = None if self.detaching else self.root
+        watching = self.watch is not None and sys.getprofile() is None  # a profiler of the user's goes first
+        if watching:
+            sys.setprofile(self.watch)
+        try:
+            while callbacks_max and ready:
+                callbacks_max -= 1
+                handle = ready.popleft()
+                if handle._cancelled:
+                    continue
+                try:
+                    handle._context.run(handle._callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt) as error:
+                    if not self.canceled:  # else it ends its task, and who awaits that: something may have to be undone
+                        self.fatal = error
+                        break
+                except BaseException as error:  # noqa: BLE001 - as asyncio does: one callback fails alone
+                    self.call_exception_handler({"message": f"error in callback {handle!r}", "exception": error})
+                if self.halted is not None or (watched is not None and watched.done()) or self.continued is not None:
+                    break
+        finally:
+            if watching:
+                sys.setprofile(None)
+            handle = watched = None  # this frame is in tracebacks that they hold
+        return callbacks_max
+
+    def hear_cancel(self) -> None:
+        """The execution was canceled from outside: the root task is, unless it is the one that runs."""
+        self.canceled = True
+        if self.root is not None and _current_task(self) is not self.root:
+            self.root.cancel()
+
+    def halt(self, reason: str) -> None:
+        """Stop at the end of the running callback; the first reason stays."""
+        if self.halted is None:
+            self.halted = reason
+
+    def speak(self) -> None:
+        """Replaying is over: what happens from here on is new, and what goes wrong is logged."""
+        self.passed = False
+        if self.quiet and not self.silent:
+            if len(self._tasks) > 1:
+                self._prune()
+            self.quiet = False
+
+    def detach(self, awaited: int) -> list[WorkflowTask[Any]]:
+        """Cancel what is left, bounded by what it awaited; answers the tasks that would not end."""
+        self._prune()
+        self.detaching = True
+        self.halted = None
+        self.continued = None
+        self.watch = None
+        left = CLOSE_CALLBACKS_MAX + CLOSE_CALLBACKS_EACH * (awaited + len(self._tasks))
+        self.enter()
+        try:
+            for _ in range(CLOSE_ROUNDS_MAX):
+                if not left or not (self._cancel_tasks() or self._close_generators()):
+                    break
+                left = self.drain(left)
+                self._prune()
+        finally:
+            self.leave()
+        return self._tasks
+
+    def drop(self) -> bool:
+        """Let go of a workflow of which nothing would notice a cancel; false for any other, which must be detached.
+
+        That is one that has ended, or whose only task awaits one of our futures through coroutines that handle no
+        exception, as most of those do that sleep: to cancel it would unwind these frames, with nothing in them to run.
+        """
+        task: Any = self.root
+        if len(self._tasks) > 1 or self._generators:
+            return False
+        if task is None or task.done():
+            return True
+        if self.ready or not self._tasks:
+            return False
+        waiter = task._fut_waiter
+        if not issubclass(type(waiter), WorkflowFuture) or task._callbacks or task.cancelling():
+            return False
+        callbacks: Any = waiter._callbacks
+        if len(callbacks) != 1:  # somebody else would hear of it, too
+            return False
+        outermost: Any = task.get_coro()
+        awaited: Any = outermost.cr_await  # the outermost is our own
+        while type(awaited) is CoroutineType:
+            if _handles_exceptions(awaited.cr_code):
+                return False
+            awaited = awaited.cr_await
+        if type(awaited) is not _FUTURE_ITERATOR:
+            return False
+        task._log_destroy_pending = False
+        self.detaching = True
+        outermost.close()  # a frame that holds its own task would wait for the garbage collector, which chokes on it
+        asyncio.Future.remove_done_callback(
+            waiter, callbacks[0][0]
+        )  # it is the task's, which it would keep for the collector, too
+        return True
+
+    def unfinished(self) -> list[WorkflowTask[Any]]:
+        """The tasks that are not done, in the order of their creation."""
+        return [task for task in self._tasks if not task.done()]
+
+    def forget(self) -> None:
+        """Let go of everything, so that no cycle is left for the garbage collector."""
+        self.ready.clear()
+        self._tasks.clear()
+        self._generators = None
+        self._on_error = None
+        self.root = None
+        self.timers = None
+
+    # -- numbers
+
+    def lineage(self) -> Lineage:
+        """Whose call this is: the running task's, or in a plain callback that of the task which registered it."""
+        if _get_running_loop() is not self:
+            raise NotDurable(
+                "a context was used outside its workflow (in a step, a thread or another workflow); nothing was "
+                "started: pass values to steps, and call ctx only in the workflow itself"
+            )
+        return self._current_lineage()
+
+    def next_serial(self) -> int:
+        """A creation number, for what has to be hashed."""
+        return self._current_lineage().next_serial()
+
+    def _current_lineage(self) -> Lineage:
+        task = _current_task(self)
+        if isinstance(task, WorkflowTask):
+            return task.lineage
+        return _LINEAGE.get() or self.root_lineage
+
+    # -- what asyncio asks of a loop
+
+    def create_future(self) -> WorkflowFuture[Any]:
+        future: WorkflowFuture[Any] = WorkflowFuture(loop=self)
+        future.serial = self.next_serial()
+        return future
+
+    def create_task(
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        *,
+        name: str | None = None,
+        context: contextvars.Context | None = None,
+        **_: Any,  # eager_start, from 3.14 on: the order of a FIFO queue is the order that replays
+    ) -> WorkflowTask[T]:
+        maker = self.lineage()
+        number = maker.take()
+        return self._task(coro, Lineage(f"{number}."), maker.next_serial(), name or number, context)
+
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        handle = WorkflowHandle(callback, args, self, contextvars.copy_context() if context is None else context)
+        self.ready.append(handle)
+        return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> WorkflowTimer:
+        timer = WorkflowTimer(self.time() + delay, callback, args, self, context)
+        timer.number = None
+        if delay <= 0:
+            timer.fire()
+            return timer
+        delay_ms = DUE_MS_MAX if delay == math.inf else duration_ms(delay, "delay")
+        lineage = self.lineage()
+        if self.detached(lineage) or self.timers is None:
+            return timer
+        timer.number = lineage.take()
+        self.timers.start_timer(timer, Due(f"+{delay_ms}"))
+        return timer
+
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> WorkflowTimer:
+        return self.call_later(when - self.time(), callback, *args, context=context)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        # asyncio calls this after a timer has fired, too
+        if isinstance(handle, WorkflowTimer) and handle.number is not None and self.timers is not None:
+            self.timers.cancel_timer(handle.number)
+
+    def time(self) -> float:
+        return self.now_ms / 1000
+
+    def is_running(self) -> bool:
+        return _get_running_loop() is self
+
+    def is_closed(self) -> bool:
+        return False
+
+    get_debug: Any = bool  # which answers False; tasks and futures ask for it all the time, and this is no frame
+
+    def set_debug(self, enabled: bool) -> None:
+        """Asyncio's debug mode looks at the time each callback takes, which is not the workflow's: it stays off."""
+
+    def get_task_factory(self) -> None:
+        """There is none: tasks are made in one way, which numbers what they ask for."""
+
+    def set_task_factory(self, factory: Any) -> None:
+        """None alone is taken."""
+        if factory is not None:
+            raise NotDurable(
+                "a workflow makes its tasks in one way, which replays: loop.set_task_factory() takes None alone, and "
+                "nothing was changed"
+            )
+
+    def get_exception_handler(self) -> Any:
+        return self._on_error
+
+    def set_exception_handler(self, handler: Any) -> None:
+        """``handler(loop, context)`` hears of errors in callbacks, and of what is told by ``call_exception_handler``.
+
+        Of tasks and futures that failed while nobody awaited them the log hears alone: it depends on the garbage
+        collector when that shows, and another run over the same journal would hear of it elsewhere.
+        """
+        if handler is not None and not callable(handler):
+            raise TypeError(f"a callable object or None is expected, got {handler!r}")
+        self._on_error = handler
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """Log it, unless that was done in an earlier run over the same journal."""
+        error = context.get("exception")
+        if not (self.quiet or self.detaching or isinstance(error, Detached)):
+            _log.error("in a workflow: %s", context.get("message"), exc_info=error)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        # May come from the garbage collector, on any thread, and is only logged then, see `set_exception_handler`.
+        handler = self._on_error
+        is_collected = "task" in context or "future" in context
+        if handler is None or is_collected or self.detaching or not self.is_running():
+            self.default_exception_handler(context)
+            return
+        try:
+            handler(self, context)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - as asyncio does
+            self.default_exception_handler({"message": "error in an exception handler", "exception": error})
+
+    def call_soon_threadsafe(
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """As ``call_soon``, in the workflow itself; other threads have no place in the order that replays."""
+        if not self.is_running():
+            raise NotDurable(
+                "loop.call_soon_threadsafe() of a workflow was called from a thread or another loop, and nothing was "
+                "called: what works in threads is a step, `await ctx.run(...)`"
+            )
+        return self.call_soon(callback, *args, context=context)
+
+    async def shutdown_asyncgens(self) -> None:
+        """Close the async generators that are open, in the order in which they began."""
+        known, self._generators = self._generators, None
+        for ref, _ in list(known.values()) if known else ():
+            generator = ref()
+            if generator is None:
+                continue
+            try:
+                await generator.aclose()
+            except Exception as error:  # noqa: BLE001 - as asyncio does: the others are closed all the same
+                message = f"an error occurred while an asynchronous generator was closed: {generator!r}"
+                self.call_exception_handler({"message": message, "exception": error, "asyncgen": generator})
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """There is none to wait for."""
+
+    def detached(self, lineage: Lineage) -> bool:
+        """Whether a durable call must come to nothing; the first one of each task raises Detached."""
+        if not self.detaching:
+            return False
+        if not lineage.detached:
+            lineage.detached = True
+            raise Detached("this workflow is being put away until it is woken; nothing was started")
+        return True
+
+    # -- keeping track
+
+    def _cancel_tasks(self) -> bool:
+        for task in self._tasks:
+            task.cancel()
+        return bool(self._tasks)
+
+    def _task(
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        lineage: Lineage,
+        serial: int,
+        name: str,
+        context: contextvars.Context | None,
+    ) -> WorkflowTask[T]:
+        if context is None:
+            context = contextvars.copy_context()
+            context.run(_LINEAGE.set, lineage)
+        task = WorkflowTask(coro, loop=self, name=name, context=context)
+        task.lineage = lineage
+        task.serial = serial
+        self._tasks.append(task)
+        if len(self._tasks) >= self._prune_at:
+            self._prune()
+            self._prune_at = 64 + 2 * len(self._tasks)
+        return task
+
+    def _prune(self) -> None:
+        # a failed task nobody asks about is logged when it goes: its __del__ calls our exception handler
+        self._tasks = self.unfinished()
+
+    def _first_iteration(self, generator: AsyncGenerator[Any, Any]) -> None:
+        # its number is taken now, in program order, because the garbage collector may end it at any time
+        lineage = Lineage(f"{self.lineage().take()}.")
+        if self._generators is None:
+            self._generators = {}
+        self._generators[id(generator)] = (weakref.ref(generator), lineage)
+
+    def _finalize(self, generator: AsyncGenerator[Any, Any]) -> None:
+        known = self._generators.pop(id(generator), None) if self._generators else None
+        if known is not None:
+            self.call_soon(self._close_generator, generator, known[1])
+
+    def _close_generator(self, generator: AsyncGenerator[Any, Any], lineage: Lineage) -> None:
+        self._task(generator.aclose(), lineage, lineage.next_serial(), "aclose", None)
+
+    def _close_generators(self) -> bool:
+        if not self._generators:
+            return False
+        known, self._generators = self._generators, None
+        opened = [(generator, lineage) for ref, lineage in known.values() if (generator := ref()) is not None]
+        for generator, lineage in opened:
+            self._close_generator(generator, lineage)
+        return bool(opened)
+
+
+def _handles_exceptions(code: CodeType) -> bool:
+    """Whether a function has anything to do when an exception passes through it: handlers, ``finally``, ``with``."""
+    known = _HANDLERS.get(id(code))
+    if known is None:
+        if len(_HANDLERS) >= HANDLERS_MAX:
+            _HANDLERS.clear()
+        known = _HANDLERS[id(code)] = (
+            code,
+            any(one.opname == "PUSH_EXC_INFO" for one in dis.get_instructions(code)),
+        )
+    return known[1]
+
+
+def _refusal(name: str) -> Callable[..., Any]:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise NotDurable(
+            f"loop.{name}() is not there in a workflow, which does no I/O and starts no threads or processes; "
+            "nothing was started: do I/O in a task or a function of your own, `await ctx.run(...)`"
+        )
+
+    refuse.__name__ = name
+    return refuse
+
+
+_FUTURE_ITERATOR = type(WorkflowFuture[Any](loop=WorkflowLoop(0)).__await__())
+
+for _name in dir(asyncio.AbstractEventLoop):
+    if not _name.startswith("_") and _name not in vars(WorkflowLoop):
+        setattr(WorkflowLoop, _name, _refusal(_name))
+
+
+def position_of(task: asyncio.Task[Any]) -> str:
+    """``file:line in function`` of the innermost user frame a task is suspended in."""
+    found = "not started"
+    awaited: object = task.get_coro()
+    for _ in range(1000):  # deeper than the recursion limit lets code await
+        frame = (
+            getattr(awaited, "cr_frame", None)
+            or getattr(awaited, "ag_frame", None)
+            or getattr(awaited, "gi_frame", None)
+        )
+        if frame is not None:
+            code: CodeType = frame.f_code
+            if found == "not started" or not code.co_filename.startswith(_NOT_USERS):
+                found = f"{code.co_filename}:{frame.f_lineno} in {code.co_qualname}"
+        awaited = (
+            getattr(awaited, "cr_await", None)
+            or getattr(awaited, "ag_await", None)
+            or getattr(awaited, "gi_yieldfrom", None)
+        )
+        if awaited is None:
+            break
+    return found
+
+
+def place_of_call() -> str:
+    """``file:line in function`` of the innermost user frame that runs now."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_NOT_USERS):
+        frame = frame.f_back
+    return "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+
+
+def keep_for_ever(task: asyncio.Task[Any]) -> None:
+    """Leak the coroutine of a task that would not end.
+
+    To collect it, even at exit, throws GeneratorExit into it; code that swallows every exception in a loop then spins,
+    with nothing to bound it.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(task.get_coro()))

@@ -1,0 +1,229 @@
+"""Finds what differs from run to run: where it is called and, in debug mode, by driving each journal twice."""
+
+from __future__ import annotations
+
+import builtins
+import logging
+import os
+import random
+import secrets
+import socket
+import subprocess
+import sysconfig
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, cast
+
+from durasleep.model import Number
+from durasleep.runtime.activation import Activation, Halted, Progress, Rejected, Resolved
+from durasleep.runtime.journal import Asked, Forgotten, StepCall
+
+_log = logging.getLogger("durasleep.runtime")
+
+_NOW, _CHANCE, _SLEEP = "ctx.now()", "ctx.random()", "await ctx.sleep(...)"
+_UUID, _STEP = "ctx.uuid()", "a step, await ctx.run(...)"
+_WHY = {
+    _NOW: "which another run over the same journal answers otherwise",
+    _CHANCE: "which another run over the same journal answers otherwise",
+    _UUID: "which another run over the same journal answers otherwise",
+    _SLEEP: "which holds up its worker",
+    _STEP: "which every run over its journal does again",
+}
+
+_BUILT_IN: dict[Callable[..., Any], tuple[str, str]] = {
+    time.time: ("time.time", _NOW),
+    time.time_ns: ("time.time_ns", _NOW),
+    time.monotonic: ("time.monotonic", _NOW),
+    time.perf_counter: ("time.perf_counter", _NOW),
+    datetime.now: ("datetime.now", _NOW),
+    datetime.utcnow: ("datetime.utcnow", _NOW),  # pyright: ignore[reportDeprecated] - it is looked out for
+    datetime.today: ("datetime.today", _NOW),
+    date.today: ("date.today", _NOW),
+    random.random: ("random.random", _CHANCE),
+    random.getrandbits: ("random.getrandbits", _CHANCE),
+    os.urandom: ("os.urandom", _CHANCE),
+    time.sleep: ("time.sleep", _SLEEP),
+    builtins.open: ("open", _STEP),
+    os.system: ("os.system", _STEP),  # pyright: ignore[reportDeprecated] - likewise
+}
+_IN_PYTHON: dict[CodeType, tuple[str, str]] = {
+    uuid.uuid1.__code__: ("uuid.uuid1", _UUID),
+    uuid.uuid4.__code__: ("uuid.uuid4", _UUID),
+    secrets.token_bytes.__code__: ("secrets.token_bytes", _CHANCE),
+    secrets.token_hex.__code__: ("secrets.token_hex", _CHANCE),
+    secrets.token_urlsafe.__code__: ("secrets.token_urlsafe", _CHANCE),
+    cast("Any", socket.socket.__init__).__code__: ("socket.socket", _STEP),
+    subprocess.Popen.__init__.__code__: ("subprocess.Popen", _STEP),
+    subprocess.run.__code__: ("subprocess.run", _STEP),
+    subprocess.check_output.__code__: ("subprocess.check_output", _STEP),
+    threading.Thread.start.__code__: ("threading.Thread.start", _STEP),
+    **{
+        method.__code__: (f"Path.{method.__name__}", _STEP)
+        for method in (Path.open, Path.read_text, Path.read_bytes, Path.write_text, Path.write_bytes)
+    },
+}
+_SHARED_RANDOM: Any = cast("Any", random.random).__self__
+"""The generator behind the functions of ``random``; one that a workflow has seeded itself replays."""
+
+for _name in random.__all__:
+    _method: Any = getattr(random, _name)
+    if getattr(_method, "__self__", None) is _SHARED_RANDOM and hasattr(_method, "__code__"):
+        _IN_PYTHON[_method.__code__] = (f"random.{_name}", _CHANCE)
+
+_NOT_THEIRS = tuple(
+    {
+        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+        str(Path(__file__).parents[1]),
+        "<frozen",
+    }
+)
+_said: set[tuple[str, int, str]] = set()
+_FORGOTTEN = "it may end with the workflow, done or not; await it, now or later, or take it back, `.cancel()`"
+_reminded: Counter[str] = Counter()
+REMINDED_MAX = 10  # times for each function: what it forgets mostly shows early, and another run costs
+
+
+def watch(frame: FrameType, event: str, arg: Any) -> None:
+    """A profile function that names calls which differ from run to run, or block; each place once.
+
+    Only those of the user's own code: what libraries do inside is their business.
+    """
+    if event == "c_call":
+        found, caller = _BUILT_IN.get(arg) if arg.__hash__ else None, frame
+    elif event == "call":
+        found, caller = _IN_PYTHON.get(frame.f_code), frame.f_back
+        if found and found[1] is _CHANCE and frame.f_locals.get("self", _SHARED_RANDOM) is not _SHARED_RANDOM:
+            return
+    else:
+        return
+    if found is None or caller is None or caller.f_code.co_filename.startswith(_NOT_THEIRS):
+        return
+    name, instead = found
+    place = (caller.f_code.co_filename, caller.f_lineno, name)
+    if place not in _said:
+        _said.add(place)
+        _log.warning(
+            "%s:%d in %s: a workflow calls %s(), %s: use %s",
+            place[0],
+            place[1],
+            caller.f_code.co_qualname,
+            name,
+            _WHY[instead],
+            instead,
+        )
+
+
+def reminded(activation: Activation, progress: Progress, *, halt: bool) -> Progress:
+    """Say which durable calls were written without ``await``, each place once; or with ``halt`` a halt that says it.
+
+    Where they were made is found by another run over the same journal: to note it at each call would cost every call.
+    """
+    function = activation.function
+    if not halt:
+        _reminded[function] += 1
+        if _reminded[function] > REMINDED_MAX:
+            return progress
+    said: list[str] = []
+    for one, place in _places(activation, progress.forgotten):
+        line = f"{place}: a workflow makes a durable call without `await`, {one.what}: {_FORGOTTEN}"
+        if halt or (place, 0, one.what) not in _said:
+            _said.add((place, 0, one.what))
+            said.append(line)
+    if halt:
+        reason = "\n".join([f"{activation.id} forgets what it has begun:", *said])
+        return Progress((), (), progress.stop_steps, False, Halted(reason))
+    for line in said:
+        _log.warning("%s", line)
+    return progress
+
+
+def _places(activation: Activation, forgotten: Sequence[Forgotten]) -> list[tuple[Forgotten, str]]:
+    asked = activation.asked
+    if not asked and not all(one.place for one in forgotten):
+        twin, _ = activation.run_again()
+        asked = twin.asked
+        twin.close()
+    found = [(one, asked.get(one.number)) for one in forgotten]
+    return [(one, one.place or ("?" if call is None else call.place)) for one, call in found]
+
+
+def checked(activation: Activation, progress: Progress) -> Progress:
+    """The progress itself or, if another run over the same journal differs, a halt that shows how."""
+    if isinstance(progress.outcome, Halted):
+        return progress
+    twin, again = activation.run_again()
+    try:
+        found = _difference(activation, twin, progress, again)
+    finally:
+        twin.close()
+    if found is None:
+        return progress
+    reason = "\n".join(
+        [
+            f"{activation.id} is not deterministic: driven twice over one journal, it differs (- first, + again):",
+            *found,
+            "What differs from run to run comes from ctx (now, random, uuid) or from a step.",
+        ]
+    )
+    return Progress((), (), progress.stop_steps, False, Halted(reason))
+
+
+def _difference(first: Activation, again: Activation, progress: Progress, repeated: Progress) -> list[str] | None:
+    asked, asked_again = first.asked, again.asked
+    for number in sorted(asked.keys() | asked_again.keys(), key=_place):
+        one, other = asked.get(number), asked_again.get(number)
+        if one is None or other is None or not _same(first, one, other):
+            return [f"  - {number:<6} {_shown(one)}", f"  + {number:<6} {_shown(other)}"]
+    outcome, outcome_again = _plain(first, progress), _plain(first, repeated)
+    if outcome != outcome_again:
+        return [f"  - outcome {outcome}", f"  + outcome {outcome_again}"]
+    return None
+
+
+def _same(activation: Activation, one: Asked, other: Asked) -> bool:
+    if (one.kind, one.name) != (other.kind, other.name):
+        return False
+    if one.wanted is None or other.wanted is None:  # the journal has it
+        return True
+    if isinstance(one.wanted, StepCall) and isinstance(other.wanted, StepCall):
+        return _arguments(activation, one.wanted) == _arguments(activation, other.wanted)
+    return one.wanted == other.wanted
+
+
+def _arguments(activation: Activation, call: StepCall) -> bytes:
+    try:
+        return activation.codec.encode_args(call.args, call.kwargs, call.name)
+    except Exception:  # noqa: BLE001 - a step takes whatever it likes: what cannot be written cannot be compared
+        return b""
+
+
+def _shown(asked: Asked | None) -> str:
+    if asked is None:
+        return "nothing"
+    match asked.wanted:
+        case StepCall(name=name, args=args, kwargs=kwargs):
+            return f"step {name!r} {args!r} {kwargs!r}"
+        case None:
+            return f"{asked.kind} {asked.name!r}"
+        case wanted:
+            return repr(wanted)
+
+
+def _plain(activation: Activation, progress: Progress) -> str:
+    match progress.outcome:
+        case Rejected(text=text):
+            return f"rejected: {text}"
+        case Resolved(payload):
+            return f"resolved: {activation.codec.decode(payload)!r}"
+        case other:
+            return "not yet" if other is None else repr(other)
+
+
+def _place(number: Number) -> list[int]:
+    return [int(part) for part in number.split(".")]

@@ -1,0 +1,224 @@
+"""What a worker writes about the executions it holds: what is due in one turn of the loop is one call of the script."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import Any
+
+from durasleep.errors import CorruptData, Fenced, StoreError
+from durasleep.model import Op, Outcome, PromiseId
+from durasleep.protocol import commands
+from durasleep.protocol.commands import Committed, Item, Lease
+from durasleep.settings import Settings
+from durasleep.transport import batcher
+from durasleep.transport.store import Store
+from durasleep.worker.execution.held import Running
+
+_place_of = attrgetter("lease.queue", "lease.entry")
+
+DEFER_FIRST_S = 1.0
+DEFERRED_MAX = 10_000  # of which is known how long they were deferred
+TURN_S = 0.005  # of user code in one turn of the loop; what is left goes on in the next
+
+logger = logging.getLogger("durasleep")
+
+
+class Commits:
+    """Commits as one consumer."""
+
+    def __init__(
+        self,
+        store: Store,
+        consumer: str,
+        settings: Settings,
+        on_error: Callable[[Running, Exception], None],
+        functions: Callable[[], str],
+    ) -> None:
+        """``on_error`` hears of an execution that cannot go on, from a plain callback; ``functions`` says which ones
+        this worker has.
+        """
+        self._store = store
+        self.keys = store.keys
+        self.clock = store.clock
+        self.consumer = consumer
+        self._settings = settings
+        self._on_error = on_error
+        self._functions = functions
+        self._due: list[Running] = []
+        self._deferred: dict[PromiseId, tuple[float, float]] = {}
+        """How long each was deferred last, and when, by the monotonic clock; the latest last."""
+
+    def due(self, running: Running) -> None:
+        """It may have something to commit: asked for it at the end of this turn, or once it is answered."""
+        if running.is_due or running.is_committing or running.is_gone:
+            return
+        running.is_due = True
+        if not self._due:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._due.append(running)
+
+    def _flush(self) -> None:
+        due, self._due = self._due, []
+        due.sort(key=_place_of)  # what lies together in the stream is asked for together
+        many: list[Running] = []
+        items: list[Item[Committed]] = []
+        for running in due:
+            running.is_due = False
+            if running.is_gone or running.work is None:
+                continue
+            try:
+                item = running.work.commit()
+            except Exception as error:  # noqa: BLE001 - it fails alone
+                self._on_error(running, error)
+                continue
+            if item is not None:
+                running.is_committing = True
+                many.append(running)
+                items.append(item)
+        size = self._settings.batch_items_max
+        for start in range(0, len(many), size):
+            answers = self._store.ask(items[start : start + size])
+            answers.add_done_callback(partial(self._take_answers, many[start : start + size]))
+
+    def _take_answers(self, many: Sequence[Running], asked: asyncio.Future[list[Any]]) -> None:
+        if asked.cancelled():
+            return  # the worker is leaving
+        error = asked.exception()
+        self._take_each(many, asked.result() if error is None else [error] * len(many), 0)
+
+    def _take_each(self, many: Sequence[Running], answers: Sequence[Any], first: int) -> None:
+        """Go on with each; as many as there is time for in one turn of the loop."""
+        until = time.monotonic() + TURN_S
+        for index in range(first, len(many)):
+            running, answer = many[index], answers[index]
+            running.is_committing = False
+            if running.is_gone or running.work is None:
+                continue
+            if isinstance(answer, Exception):
+                self._on_error(running, answer)
+            else:
+                try:
+                    running.work.take(answer)
+                except Exception as failed:  # noqa: BLE001 - it fails alone
+                    self._on_error(running, failed)
+            if time.monotonic() > until and index + 1 < len(many):
+                asyncio.get_running_loop().call_soon(self._take_each, many, answers, index + 1)
+                return
+
+    def item(
+        self,
+        lease: Lease,
+        outcome: Outcome,
+        *,
+        seen: int = 0,
+        seen_number: str = "",
+        payload: bytes = b"",
+        due: str = "",
+        ops: Sequence[Op] = (),
+        open: bool = True,
+    ) -> Item[Committed]:
+        """What is said of an execution that is no workflow, or nothing of its code."""
+        return commands.commit(
+            self.keys(lease.id),
+            self.consumer,
+            lease,
+            outcome,
+            seen=seen,
+            seen_number=seen_number,
+            ops=ops,
+            payload=payload,
+            due=due,
+            open=open,
+        )
+
+    def parts(self, ops: Sequence[Op]) -> Sequence[Sequence[Op]]:
+        """What is asked for, as much in each part as one script call may do; at least one part."""
+        return batcher.split_ops(ops, self._settings) if len(ops) > 1 else (ops,)
+
+    async def one(self, lease: Lease, outcome: Outcome, *, payload: bytes = b"", due: str = "") -> Committed:
+        """A commit by itself, which says nothing of any code."""
+        return await self._store.call(self.item(lease, outcome, payload=payload, due=due))
+
+    async def cancel(self, lease: Lease) -> None:
+        """It was canceled before any code of it has run."""
+        await self.one(lease, Outcome.CANCEL)
+
+    async def defer(self, lease: Lease, reason: str, delay_s: float) -> None:
+        """Offer it again after a while."""
+        await self.one(lease, Outcome.DEFER, payload=reason.encode(), due=f"+{round(delay_s * 1000)}")
+
+    async def defer_unknown(self, lease: Lease, what: str) -> None:
+        """Another worker may know it: it is offered straight to one that has other functions than those who have had
+        it already. Without such a one it is offered again after 1, 2, 4, ... seconds since it came here first.
+        """
+        await self._defer_to_others(lease, f"{commands.NOT_KNOWN} {what}")
+
+    async def defer_newer(self, lease: Lease, reason: str) -> None:
+        """What it holds is of a newer version: left to a worker of that."""
+        try:
+            await self._defer_to_others(lease, reason)
+        except Fenced:
+            return
+        except StoreError as error:
+            logger.error("%s could not be deferred (%s): it is offered again", lease.id, error)
+
+    async def _defer_to_others(self, lease: Lease, reason: str) -> None:
+        delay_s = self._next_delay_s(lease.id)
+        due = f"+{round(delay_s * 1000)} {self._functions()}"
+        answer = await self.one(lease, Outcome.DEFER, payload=reason.encode(), due=due)
+        if answer.offered:
+            self._deferred.pop(lease.id, None)
+            logger.debug("%s offered to another worker: %s", lease.id, reason)
+        else:
+            logger.warning("%s deferred: %s; next try in %.0f s", lease.id, reason, delay_s)
+
+    def turn_away(self, lease: Lease, *, unless_alone: bool) -> Item[Committed]:
+        """There is no room for it: offered again like what nobody knows. Where it may wait here, ``unless_alone``, it
+        goes straight to another worker that may know its function; without one it is kept.
+        """
+        due = f"+{round(DEFER_FIRST_S * 1000)} =" if unless_alone else f"+{round(self._next_delay_s(lease.id) * 1000)}"
+        return self.item(lease, Outcome.DEFER, payload=b"the workers that know its function have no free slot", due=due)
+
+    async def defer_full(self, lease: Lease) -> None:
+        """Redis has no room for what it asks for: it comes back later, and others that can finish have its place."""
+        await self.defer(lease, "Redis has reached its maxmemory", self._next_delay_s(lease.id))
+
+    def _next_delay_s(self, id: PromiseId) -> float:
+        """Twice the last one of this execution; of one that has not come again when it was offered, it begins anew."""
+        now, longest = time.monotonic(), self._settings.defer_s_max
+        last_s, at = self._deferred.pop(id, (0.0, 0.0))
+        delay_s = min(max(DEFER_FIRST_S, 2 * last_s), longest) if now - at < 2 * last_s + longest else DEFER_FIRST_S
+        self._deferred[id] = delay_s, now
+        if len(self._deferred) > DEFERRED_MAX:
+            del self._deferred[next(iter(self._deferred))]
+        return delay_s
+
+    async def drop(self, lease: Lease) -> None:
+        """The entry's execution is gone, has ended or was dispatched anew; garbage is put aside by name."""
+        reason = b"" if lease.id else b"not an entry of ours"
+        try:
+            await self.one(lease, Outcome.DROP, payload=reason)
+        except Fenced:
+            return  # it was dispatched here while we looked: the next read brings it
+        if reason:
+            logger.error("entry %s of queue %s is not one of ours: put aside", lease.entry, lease.queue)
+
+    async def halt(self, lease: Lease, reason: str) -> None:
+        """A person must look at it; of what cannot even be halted, being no record of ours, the entry is put aside."""
+        try:
+            await self.one(lease, Outcome.HALT, payload=reason.encode())
+        except CorruptData as error:
+            logger.error("%s could not be halted (%s): its entry is put aside", lease.id, error)
+            try:
+                await self.one(lease, Outcome.DROP, payload=reason.encode())
+            except StoreError:
+                return
+        except Fenced:
+            return
+        except StoreError as error:
+            logger.error("%s could not be halted (%s): it is offered again", lease.id, error)

@@ -1,0 +1,562 @@
+"""The executor: takes executions on, lets each go on until a commit lets go of it, and knows what it holds.
+
+Nothing waits for one execution alone: what was read together is begun together, and all that is due in one turn of the
+loop is committed together, in plain callbacks. Only what is unusual about one gets an asyncio task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from durasleep.codec import Codec
+from durasleep.errors import CorruptData, DurasleepError, Fenced, NewerVersion, StoreFull
+from durasleep.model import CANCEL, PromiseId
+from durasleep.protocol import commands, journal
+from durasleep.protocol.commands import Beat, Committed, Lease
+from durasleep.protocol.journal import Loaded, Page
+from durasleep.runtime.activation import version_of
+from durasleep.runtime.definition import Definition, Registry, TaskDefinition, WorkflowDefinition
+from durasleep.runtime.waits import Wait
+from durasleep.settings import Settings
+from durasleep.transport.outage import Outage
+from durasleep.transport.store import Store
+from durasleep.worker.execution.commits import TURN_S, Commits
+from durasleep.worker.execution.function_runner import StandIns, UserCode
+from durasleep.worker.execution.held import Running
+from durasleep.worker.execution.log_sampler import Lines
+from durasleep.worker.execution.tasks import Tasks
+from durasleep.worker.execution.threads import Threads
+from durasleep.worker.execution.workflows import SUSPECT_DEATHS, Workflows, is_ours
+
+T = TypeVar("T")
+
+FULL_RETRY_S = 1.0  # while Redis is full, what cannot be let go of is said again this often
+TOGETHER_MAX = 48  # executions loaded in one exchange, or begun in one turn of the loop
+WAITING_MAX = 500  # executions held without a slot: no more than a beat can well name
+APART_S = 1.0  # until a suspect is offered again
+APART_MAX = 10_000  # suspects of which is known how long they have waited
+
+logger = logging.getLogger("durasleep")
+
+
+class Executor:
+    """Runs what the reader takes, loaded by way of ``incoming``; commits through the store; knows what it holds."""
+
+    def __init__(
+        self,
+        store: Store,
+        incoming: Store,
+        registry: Registry,
+        codec: Codec,
+        *,
+        consumer: str,
+        concurrency: int,
+        settings: Settings,
+        stand_ins: StandIns,
+        on_used_up: Callable[[], None],
+    ) -> None:
+        """``on_used_up`` hears that there is no thread for sync functions any more, see ``Threads``."""
+        self._store = store
+        self._incoming = incoming
+        self._registry = registry
+        self._consumer = consumer
+        self._concurrency = concurrency
+        self._stand_ins = stand_ins
+        self._settings = settings
+        self._freed = asyncio.Event()
+        self._threads = Threads(
+            concurrency, lost_max_s=settings.threads_lost_s, on_back=self._note_freed, on_used_up=on_used_up
+        )
+        self._code = UserCode(self._threads, codec, stand_ins)
+        self._commits = Commits(store, consumer, settings, self._fail, lambda: registry.fingerprint)
+        lines = Lines(settings.log_lines_max)
+        self._tasks = Tasks(codec, self._commits, self._code, lines, self.let_go)
+        self._workflows = Workflows(store, codec, self._commits, self._code, lines, settings, self)
+        self._running: dict[tuple[str, str], Running] = {}
+        self._waiting: dict[tuple[str, str], Lease] = {}
+        """What is held here without a slot yet, the oldest first."""
+        self._late: set[tuple[str, str]] = set()
+        """What of it waited at the last beat already, and is not for this worker alone."""
+        self._returning: set[tuple[str, str]] = set()
+        """What is being given back because it never arrived: should it arrive now, it is too late."""
+        self._apart: dict[PromiseId, tuple[float, float]] = {}
+        """Suspects that were left to wait: since when, and when the last time, by the monotonic clock."""
+        self._loading: set[asyncio.Future[Any]] = set()
+        self._full = Outage()
+
+    def own_loop(self) -> None:
+        """See ``Threads.own_loop``."""
+        self._threads.own_loop()
+
+    # -- what the other loops use
+
+    @property
+    def free(self) -> int:
+        """Slots nobody uses or waits for."""
+        return max(0, self._slots - len(self._running) - len(self._waiting))
+
+    @property
+    def _slots(self) -> int:
+        """How many executions may be in hand; a lost thread takes one."""
+        return self._concurrency - self._threads.lost
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def in_threads(self) -> int:
+        """Calls in threads that have not returned; nothing can stop them."""
+        return self._threads.running
+
+    @property
+    def lost_threads(self) -> int:
+        """Threads that run what nobody waits for any more."""
+        return self._threads.lost
+
+    def waits(self) -> list[Wait]:
+        """Tasks and steps in hand that wait for results of others; may be called from another thread."""
+        return self._code.waits.now()
+
+    async def wait_until_free(self) -> int:
+        """How many executions may be read, once that is at least one."""
+        while self.free == 0:
+            self._freed.clear()
+            await self._freed.wait()
+        return self.free
+
+    def held(self) -> list[Lease]:
+        """The leases in hand; may be called from another thread."""
+        waiting = tuple(self._waiting.values())  # first: what begins meanwhile is among the running
+        return [*waiting, *[running.lease for running in tuple(self._running.values())]]
+
+    async def submit(self, leases: Iterable[Lease]) -> None:
+        """Take executions on; one that is in hand already is left alone, one for which there is no slot waits for one,
+        or is given back if too many do.
+        """
+        known: list[tuple[Running, Loaded]] = []
+        unknown: list[Running] = []
+        too_many: list[Lease] = []
+        slots, running_now = self._slots, self._running
+        for lease in leases:
+            place = lease.place
+            if self._is_known(place):
+                continue
+            if len(running_now) >= slots:  # two streams were read at once, or on a new connection
+                if len(self._waiting) < WAITING_MAX:
+                    self._waiting[place] = lease
+                else:
+                    too_many.append(lease)
+                continue
+            running = running_now[place] = Running(lease, place)
+            if lease.id in self._workflows.kept:
+                running.is_kept = True
+                unknown.append(running)
+            elif lease.snapshot and (loaded := journal.read_snapshot(lease)):
+                known.append((running, loaded))
+            else:
+                unknown.append(running)
+        if known:
+            asyncio.get_running_loop().call_soon(self._begin_each, self._begin_loaded, known)
+        for start in range(0, len(unknown), TOGETHER_MAX):
+            self._load(unknown[start : start + TOGETHER_MAX])
+        for lease in too_many:
+            await self.give_back_entries(lease.queue, [lease.entry])
+
+    def take_offer(self, lease: Lease) -> None:
+        """Another worker does not know what it needs, and has made us its holder."""
+        if self._is_known(lease.place):
+            return
+        if self._code.is_leaving or len(self._waiting) >= WAITING_MAX:
+            self._turn_away([lease], unless_alone=False)
+            return
+        self._waiting[lease.place] = lease
+        self._begin_waiting()
+
+    def _turn_away(self, leases: Sequence[Lease], *, unless_alone: bool) -> None:
+        """Let others have what was to wait for a slot here. What is lost meanwhile is nothing to us."""
+        asked = self._store.ask([self._commits.turn_away(lease, unless_alone=unless_alone) for lease in leases])
+        self._loading.add(asked)
+        asked.add_done_callback(partial(self._end_turning_away, leases))
+
+    def _end_turning_away(self, leases: Sequence[Lease], asked: asyncio.Future[list[Any]]) -> None:
+        self._loading.discard(asked)
+        if asked.cancelled():
+            return
+        if error := asked.exception():
+            logger.info("%s: what waits for a slot here is given back after the next beats", error)
+            return
+        for lease, answer in zip(leases, asked.result(), strict=True):
+            if isinstance(answer, Committed) and answer.kept and not self._is_known(lease.place):
+                self._waiting[lease.place] = lease
+        self._begin_waiting()
+
+    def _is_known(self, place: tuple[str, str]) -> bool:
+        return place in self._running or place in self._waiting or place in self._returning
+
+    def _turn_away_waiting(self) -> None:
+        """What others may do waits for a slot no longer than from one beat to the next."""
+        late = {place: lease for place, lease in self._waiting.items() if "/" not in place[0]}
+        too_long = [lease for place, lease in late.items() if place in self._late]
+        for lease in too_long:
+            del self._waiting[lease.place]
+        if too_long:
+            self._turn_away(too_long, unless_alone=True)
+        self._late = set(late)
+
+    def _begin_waiting(self) -> None:
+        """There is a slot for what waits for one."""
+        begun: list[Running] = []
+        while self._waiting and len(self._running) < self._slots and not self._code.is_leaving:
+            place, lease = next(iter(self._waiting.items()))
+            running = self._running[place] = Running(lease, place, is_kept=lease.id in self._workflows.kept)
+            del self._waiting[place]
+            begun.append(running)
+        for start in range(0, len(begun), TOGETHER_MAX):
+            self._load(begun[start : start + TOGETHER_MAX])
+
+    async def return_unheard(self, place: tuple[str, str]) -> bool:
+        """Let others have what is pending to us and has never arrived; false if it has."""
+        if self._is_known(place):
+            return False
+        self._returning.add(place)
+        try:
+            await self.give_back_entries(place[0], [place[1]])
+        finally:
+            self._returning.discard(place)
+        return True
+
+    def nudge(self, id: str) -> None:
+        """Something may have settled for this execution."""
+        for running in self._running.values():
+            if running.lease.id == id:
+                self._tell(running)
+
+    def nudge_all(self) -> None:
+        """Hints may have been missed."""
+        for running in self._running.values():
+            self._tell(running)
+
+    def hear_beat(self, beat: Beat) -> None:
+        """Drop what was lost; look at what has moved on."""
+        self._workflows.kept.drop_old(time.monotonic())
+        lost = set(beat.lost)
+        for place in lost & self._waiting.keys():
+            del self._waiting[place]
+        self._turn_away_waiting()
+        for running in tuple(self._running.values()):
+            if running.place in lost:
+                # What is being committed may just have been let go of: its answer tells.
+                if not (running.is_committing or running.is_due):
+                    logger.info("%s was taken over or has ended elsewhere", running.lease.id)
+                    asyncio.get_running_loop().call_soon(self.let_go, running)
+            elif beat.orders.get(running.lease.id, 0) > running.order:
+                self._tell(running)
+
+    def leave(self) -> None:
+        """Start nothing new from here on."""
+        self._code.leave()
+
+    async def drain(self, grace_s: float) -> bool:
+        """Once it starts nothing new, let running steps finish; whether all was let go of within ``grace_s``."""
+        try:
+            async with asyncio.timeout(grace_s):
+                while self._running:
+                    self._freed.clear()
+                    await self._freed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def abort(self) -> None:
+        """Cancel everything in hand, without another commit."""
+        self._waiting.clear()
+        while self._running or self._loading:
+            tasks = [running.task for running in self._running.values() if running.task is not None]
+            for waiting in (*tasks, *self._loading):
+                waiting.cancel()
+            for running in tuple(self._running.values()):
+                asyncio.get_running_loop().call_soon(self.let_go, running)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)  # for these callbacks: of what has ended, gather waits for nothing
+        self._workflows.kept.drop_all()
+        await asyncio.sleep(0)  # they are put away in plain callbacks
+        self._threads.close()
+
+    def _tell(self, running: Running) -> None:
+        running.has_news = True
+        self._commits.due(running)
+
+    # -- beginning
+
+    def _load(self, many: list[Running]) -> None:
+        """Begin what no entry tells enough of."""
+        keys = self._store.keys()
+        pages = [journal.read_page(keys, running.lease.id, news=running.is_kept) for running in many]
+        asked = self._incoming.ask(pages)
+        self._loading.add(asked)
+        asked.add_done_callback(partial(self._take_pages, many))
+
+    def _take_pages(self, many: list[Running], asked: asyncio.Future[list[Any]]) -> None:
+        self._loading.discard(asked)
+        if asked.cancelled():
+            for running in many:
+                self.let_go(running)
+            return
+        error = asked.exception()
+        pages: Sequence[Page | BaseException] = asked.result() if error is None else [error] * len(many)
+        loaded = [(running, _loaded_of(page)) for running, page in zip(many, pages, strict=True)]
+        self._begin_each(self._begin, loaded)
+
+    def _begin_each(
+        self, begin: Callable[[Running, T], None], many: Sequence[tuple[Running, T]], first: int = 0
+    ) -> None:
+        """Begin as many as one call commits, or there is time for in one turn of the loop."""
+        until = time.monotonic() + TURN_S
+        for index in range(first, len(many)):
+            running, loaded = many[index]
+            if not running.is_gone:
+                try:
+                    begin(running, loaded)
+                except Exception as error:  # noqa: BLE001 - it fails alone
+                    self._fail(running, error)
+            begun = index + 1 - first
+            if (begun == TOGETHER_MAX or time.monotonic() > until) and index + 1 < len(many):
+                asyncio.get_running_loop().call_soon(self._begin_each, begin, many, index + 1)
+                return
+
+    def _begin(self, running: Running, loaded: Loaded | None) -> None:
+        if running.is_kept:  # only what has settled since was loaded
+            if not self._workflows.wake(running, loaded):
+                self._run_alone(running, self._load_alone(running))
+        elif loaded is None or not is_ours(running.lease, loaded.head):
+            self._run_alone(running, self._load_alone(running))
+        else:
+            self._begin_loaded(running, loaded)
+
+    def _begin_loaded(self, running: Running, loaded: Loaded) -> None:
+        if running.is_gone:
+            return
+        lease, head = running.lease, loaded.head
+        definition = self._definition(loaded)
+        is_canceled = CANCEL in loaded.entries
+        if definition is None and is_canceled and len(loaded.entries) == 1:
+            self._end_alone(running, self._commits.cancel(lease))
+            return
+        if definition is None:
+            self._end_alone(running, self._commits.defer_unknown(lease, self._describe_needed(loaded)))
+            return
+        if head.deaths >= SUSPECT_DEATHS and not (is_canceled and isinstance(definition, TaskDefinition)):
+            if self._waits_apart(lease.id):
+                reason = f"waits apart: {head.deaths} workers in a row have died while running it"
+                self._end_alone(running, self._commits.defer(lease, reason, APART_S))
+                return
+            running.is_suspect = True
+        if isinstance(definition, WorkflowDefinition):
+            self._workflows.begin(running, loaded, definition)
+        else:
+            self._tasks.begin(running, loaded, definition)
+
+    def _describe_needed(self, loaded: Loaded) -> str:
+        """What it needs that is not here."""
+        function = loaded.head.function
+        version = version_of(loaded.entries.values())
+        if version and self._registry.get(function):
+            return f"version {version} of {function}, with which it began"
+        return f"the function {function!r}"
+
+    def _waits_apart(self, id: PromiseId) -> bool:
+        """Whether a suspect leaves the worker to another one; what has waited long enough does so no more.
+
+        Then a death is lonely for none of them (see reclaim.lua): more may die before a killer is halted, and no
+        neighbour is halted in its place.
+        """
+        now, longest = time.monotonic(), self._settings.suspect_wait_s
+        since, last = self._apart.pop(id, (now, now))
+        if not any(other.is_suspect for other in self._running.values()):
+            return False
+        if now - last > longest + APART_S:  # it has run elsewhere meanwhile
+            since = now
+        if now - since >= longest:
+            return False
+        self._apart[id] = since, now
+        if len(self._apart) > APART_MAX:
+            del self._apart[next(iter(self._apart))]
+        return True
+
+    def _definition(self, loaded: Loaded) -> Definition | None:
+        """What it runs: of a workflow the version it began with."""
+        function = loaded.head.function
+        definition = self._registry.get(function)
+        if not isinstance(definition, WorkflowDefinition):
+            return definition
+        if self._stand_ins and definition.fn in self._stand_ins:
+            return TaskDefinition(definition.name, self._stand_ins[definition.fn])
+        version = version_of(loaded.entries.values()) if loaded.entries else None
+        if version is None or version == definition.version:
+            return definition
+        return self._registry.get_version(function, version)
+
+    # -- alone
+
+    async def _load_alone(self, running: Running) -> None:
+        """What has several pages, or is not where its entry says."""
+        lease = running.lease
+        loaded = await self._store.load(lease.id) if lease.id else None
+        if loaded is None or not is_ours(lease, loaded.head):
+            await self._commits.drop(lease)
+            await plainly(self.let_go, running)
+        else:
+            await plainly(self._begin_loaded, running, loaded)
+
+    def load_again(self, running: Running, go_on: Callable[[Loaded], None]) -> None:
+        """Load the journal of one in hand, and call ``go_on`` with it from a plain callback."""
+        self._run_alone(running, self._load_again(running, go_on))
+
+    async def _load_again(self, running: Running, go_on: Callable[[Loaded], None]) -> None:
+        loaded = await self._store.load(running.lease.id)
+        if loaded is None:
+            raise Fenced(f"{running.lease.id} is not there any more")
+        if not running.is_gone:
+            await plainly(go_on, loaded)
+
+    def give_back(self, running: Running) -> None:
+        """Let others go on with one in hand."""
+        self._end_alone(running, self.give_back_entries(running.lease.queue, [running.lease.entry]))
+
+    async def give_back_entries(self, queue: str, entries: Sequence[str]) -> None:
+        """Let others have entries that were read here; no attempt is counted."""
+        await self._store.call(
+            commands.reclaim(
+                self._store.keys(),
+                self._consumer,
+                queue,
+                beat="",
+                give_back="some",
+                max_attempts=self._settings.max_attempts,
+                entries=entries,
+            )
+        )
+
+    def _end_alone(self, running: Running, last: Coroutine[Any, Any, None]) -> None:
+        """It is let go of after this."""
+
+        async def end() -> None:
+            await last
+            await plainly(self.let_go, running)
+
+        self._run_alone(running, end(), last)
+
+    def _run_alone(
+        self, running: Running, work: Coroutine[Any, Any, None], inner: Coroutine[Any, Any, None] | None = None
+    ) -> None:
+        if running.is_gone:
+            _close(work, inner)
+            return
+        running.task = task = asyncio.get_running_loop().create_task(
+            self._run(running, work), name=f"durasleep:{running.lease.id}"
+        )
+
+        def end(_: asyncio.Task[None]) -> None:
+            _close(work, inner)  # a task that is cancelled at once never began it
+            if running.task is task:
+                running.task = None
+
+        task.add_done_callback(end)
+
+    async def _run(self, running: Running, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - said, and the execution halted
+            await self._end_with(running, error)
+
+    def _fail(self, running: Running, error: Exception) -> None:
+        """It cannot go on here."""
+        self._run_alone(running, self._end_with(running, error))
+
+    async def _end_with(self, running: Running, error: Exception) -> None:
+        lease = running.lease
+        if running.is_gone:
+            return
+        match error:
+            case Fenced():
+                logger.info("%s dropped: %s", lease.id, error)
+            case NewerVersion():
+                await self._commits.defer_newer(lease, str(error))
+            case StoreFull():
+                self._full.say(error)
+                if running.work is not None and running.work.take_back():
+                    await asyncio.sleep(FULL_RETRY_S)
+                    await plainly(self._commits.due, running)
+                    return
+                await self._commits.defer_full(lease)
+            case CorruptData():
+                logger.error("%s halted: %s", lease.id, error)
+                await self._commits.halt(lease, str(error))
+            case DurasleepError():
+                logger.error("%s halted", lease.id, exc_info=error)
+                await self._commits.halt(lease, f"{type(error).__name__}: {error}")
+            case _:
+                logger.error("%s halted by a fault in durasleep", lease.id, exc_info=error)
+                await self._commits.halt(lease, f"a fault in durasleep: {error!r}")
+        await plainly(self.let_go, running)
+
+    # -- letting go
+
+    def let_go(self, running: Running) -> None:
+        """It is not in hand any more. In a plain callback: user code may run as it is put away."""
+        if running.is_gone:
+            return
+        running.is_gone = True
+        if running.steps:
+            for step in running.steps.values():
+                step.cancel()
+        work, running.work = running.work, None  # no cycle is left for the garbage collector
+        if work is not None:
+            work.put_away()
+        if self._running.get(running.place) is running:
+            del self._running[running.place]
+        self._note_freed()
+
+    def _note_freed(self) -> None:
+        """There may be a slot again."""
+        self._freed.set()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._begin_waiting)
+
+
+def _close(*work: Coroutine[Any, Any, None] | None) -> None:
+    for coroutine in work:
+        if coroutine is not None:
+            coroutine.close()
+
+
+def _loaded_of(page: Page | BaseException) -> Loaded | None:
+    """What was read whole with one page; None if a closer look is needed."""
+    if isinstance(page, BaseException) or page.head is None or page.cursor:
+        return None
+    return journal.loaded_of(page.head, page.entries)
+
+
+def plainly(call: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    """Call from a plain callback, outside any task."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = call(*args)
+        except BaseException as error:  # noqa: BLE001 - it is raised where the future is awaited
+            if not future.done():
+                future.set_exception(error)
+        else:
+            if not future.done():
+                future.set_result(result)
+
+    loop.call_soon(run)
+    return future

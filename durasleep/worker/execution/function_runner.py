@@ -1,0 +1,211 @@
+"""Calls the functions of users: async ones on the worker's loop, sync ones in threads, none can end the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+from durasleep.codec import Codec, error_line
+from durasleep.model import State, StepResult
+from durasleep.protocol.journal import Head
+from durasleep.runtime import current
+from durasleep.runtime.current import Current
+from durasleep.runtime.definition import step_name_of
+from durasleep.runtime.journal import StepCall
+from durasleep.runtime.waits import CALLER_PREFIX, Inside, Waits, enter
+from durasleep.worker.execution.threads import NotBegun, Threads
+
+logger = logging.getLogger("durasleep")
+
+
+StandIns = Mapping[Callable[..., Any], Callable[..., Any]]
+"""Functions to call in place of others: what tests put there."""
+
+
+class UserCode:
+    """Where steps and tasks run: async ones on the loop, sync ones in ``threads``."""
+
+    def __init__(self, threads: Threads, codec: Codec, stand_ins: StandIns) -> None:
+        self._codec = codec
+        self._stand_ins = stand_ins
+        self._threads = threads
+        self.waits = Waits()
+        self.is_leaving = False
+        """Whether what waits is not called any more."""
+
+    def leave(self) -> None:
+        """Call nothing any more that waits."""
+        self.is_leaving = True
+        self._threads.refuse()
+
+    def start(
+        self,
+        fn: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        *,
+        about: current.Source,
+        timeout_s: float | None = None,
+        delay_s: float = 0.0,
+        name: str,
+    ) -> asyncio.Task[Any]:
+        """Begin a call of ``fn`` after ``delay_s``: its result or what it raises. It can ask what it is: ``about``. Its
+        ``name``: see ``Inside``.
+
+        That is a TimeoutError, saying so, if it takes longer than ``timeout_s``, a RuntimeError for SystemExit and
+        KeyboardInterrupt, and NotBegun if the worker leaves before it has begun.
+        """
+        stand_in, inside = self._stand_in(fn), (self.waits, name, about)
+        if not _is_async(stand_in):
+            call = self._call_sync(stand_in, args, kwargs, inside, timeout_s, delay_s, step_name_of(fn))
+        elif timeout_s is None and not delay_s:
+            call = _call_async(stand_in, args, kwargs, inside)
+        else:
+            call = self._call_async_later(stand_in, args, kwargs, inside, timeout_s, delay_s, step_name_of(fn))
+        return asyncio.get_running_loop().create_task(call, name=name)
+
+    def start_step(self, call: StepCall, head: Head) -> asyncio.Task[Any]:
+        """Begin a step of an execution."""
+        return self.start(
+            call.fn,
+            call.args,
+            call.kwargs,
+            about=partial(_about_step, call, head),
+            timeout_s=call.timeout_s,
+            delay_s=call.delay_s,
+            name=f"{CALLER_PREFIX}{head.id}~{call.number}",
+        )
+
+    def result_of(self, call: StepCall, task: asyncio.Task[Any], owner: str, begun_ms: int) -> StepResult:
+        """How a step of the execution ``owner`` that is over ended, as it will be journaled; see ``Entry.begun_ms``."""
+        try:
+            value = self._codec.encode(task.result(), f"the result of {call.name}", call.fn)
+            return StepResult(call.number, call.name, State.RESOLVED, value, begun_ms)
+        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises is its result
+            failure = error
+        what = f"step {call.number} ({call.name}) of {owner}"
+        logger.warning("%s failed: %s", what, error_line(failure))
+        # Decided here, on the error itself: what is journaled of it is a copy, which may lack its class.
+        retried = None if call.retry is None else call.retry.wants(failure, call.attempt)
+        # A CancelledError of its own is told as what it is: for the workflow, nobody canceled it.
+        payload = self._codec.encode_error(as_exception(failure, f"step {call.name}"), retried=retried)
+        return StepResult(call.number, call.name, State.REJECTED, payload, begun_ms)
+
+    def _stand_in(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        if not self._stand_ins:
+            return fn
+        try:
+            return self._stand_ins.get(fn, fn)
+        except TypeError:  # a callable object without a hash
+            return fn
+
+    async def _call_async_later(
+        self,
+        fn: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        inside: Inside,
+        timeout_s: float | None,
+        delay_s: float,
+        name: str,
+    ) -> Any:
+        if delay_s:
+            await self._wait(delay_s)
+        if timeout_s is None:
+            return await _call_async(fn, args, kwargs, inside)
+        return await _within(timeout_s, name, inside, partial(_call_async, fn, args, kwargs))
+
+    async def _call_sync(
+        self,
+        fn: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        inside: Inside,
+        timeout_s: float | None,
+        delay_s: float,
+        name: str,
+    ) -> Any:
+        if delay_s:
+            await self._wait(delay_s)
+        await self._threads.take()  # its time begins with the thread
+        if timeout_s is None:
+            return await self._call_in_thread(fn, args, kwargs, name, inside)
+        return await _within(timeout_s, name, inside, partial(self._call_in_thread, fn, args, kwargs, name))
+
+    async def _wait(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        if self.is_leaving:
+            raise NotBegun
+
+    async def _call_in_thread(
+        self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], name: str, inside: Inside
+    ) -> Any:
+        enter(inside)
+        try:
+            result = await self._threads.call(fn, args, kwargs, name)
+            return await result if inspect.isawaitable(result) else result
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise _not_ours(error) from error
+
+
+def as_exception(error: BaseException, where: str) -> Exception:
+    """What user code raised, as something that ends no worker and no workflow by its kind alone."""
+    if isinstance(error, Exception):
+        return error
+    return RuntimeError(f"{type(error).__name__} in {where}: {error}")
+
+
+def note_stopped(task: asyncio.Task[Any], what: str) -> None:
+    """Of a call that was stopped only what went wrong as it ended is of interest, to people."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.warning("%s was stopped, and failed as it ended: %s", what, error_line(error))
+
+
+def _is_async(fn: Callable[..., Any]) -> bool:
+    """As inspect has it, which takes a microsecond, here seldom needed."""
+    if isinstance(fn, FunctionType) and fn.__code__.co_flags & inspect.CO_COROUTINE:
+        return True
+    return inspect.iscoroutinefunction(fn)
+
+
+async def _call_async(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], inside: Inside) -> Any:
+    enter(inside)
+    try:
+        return await fn(*args, **kwargs)
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise _not_ours(error) from error
+
+
+async def _within(timeout_s: float, name: str, inside: Inside, call: Callable[[Inside], Awaitable[Any]]) -> Any:
+    waits, caller, source = inside
+    deadline = asyncio.timeout(timeout_s)
+    try:
+        async with deadline:
+            return await call((waits, caller, partial(source, ends_at=time.time() + timeout_s)))
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise
+        raise TimeoutError(f"{name} took longer than {timeout_s:g} s") from error
+
+
+def _about_step(call: StepCall, head: Head, *, ends_at: float | None = None) -> Current:
+    return current.describe(
+        head.id,
+        call.first or call.number,
+        function=call.name,
+        queue=head.queue,
+        birth=head.birth,
+        attempt=call.attempt,
+        deadline_ms=head.deadline_ms,
+        ends_at=ends_at,
+    )
+
+
+def _not_ours(error: BaseException) -> RuntimeError:
+    return RuntimeError(f"{type(error).__name__} in user code: {error}")

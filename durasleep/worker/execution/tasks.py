@@ -1,0 +1,308 @@
+"""Tasks as executions of their own: called, tried again, committed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Collection, Sequence
+from operator import attrgetter
+from typing import Any
+
+from durasleep import humanize
+from durasleep.codec import Codec, error_line
+from durasleep.errors import UsageError
+from durasleep.model import CANCEL, Entry, Kind, Number, Op, Outcome, State, StepResult, duration_ms
+from durasleep.protocol.commands import Committed, Item
+from durasleep.protocol.journal import Loaded
+from durasleep.runtime.current import Current, describe
+from durasleep.runtime.definition import TaskDefinition
+from durasleep.runtime.journal import TIMER_MS_MIN
+from durasleep.runtime.retry import failure_of
+from durasleep.runtime.waits import CALLER_PREFIX
+from durasleep.worker.execution.commits import Commits
+from durasleep.worker.execution.execution_log import describe_since
+from durasleep.worker.execution.function_runner import UserCode, as_exception, note_stopped
+from durasleep.worker.execution.held import Running
+from durasleep.worker.execution.log_sampler import Lines
+from durasleep.worker.execution.threads import NotBegun
+
+logger = logging.getLogger("durasleep")
+
+ATTEMPT = Number("1")
+"""Where the attempt that is under way stands among the steps of its execution."""
+_stamp = attrgetter("stamp")
+_WORDS = {Outcome.RESOLVE: "resolved", Outcome.CANCEL: "canceled"}
+
+
+class Tasks:
+    """Everything a worker does with tasks, from plain callbacks."""
+
+    def __init__(
+        self, codec: Codec, commits: Commits, code: UserCode, lines: Lines, let_go: Callable[[Running], None]
+    ) -> None:
+        self.codec = codec
+        self.commits = commits
+        self.code = code
+        self.lines = lines
+        self.let_go = let_go
+
+    def begin(self, running: Running, loaded: Loaded, definition: TaskDefinition) -> None:
+        """Call it, unless it was canceled; its journal holds the attempts that failed, its outcome is the last."""
+        running.order = loaded.head.order
+        task = running.work = Task(self, running, definition, loaded)
+        if CANCEL in loaded.entries:
+            task.end(Outcome.CANCEL, b"")
+            return
+        try:
+            args, kwargs = self.codec.decode_args(loaded.head.args, definition.fn, skip_first=False)
+        except UsageError as misfit:
+            self._end_unfit(task, running, loaded, misfit)
+            return
+        if self.code.is_leaving:
+            task.leave_to_others(0)
+        elif running.has_news:  # it may be a cancel
+            task.ask_first(args, kwargs)
+        else:
+            task.attempt(args, kwargs)
+
+    def _end_unfit(self, task: Task, running: Running, loaded: Loaded, misfit: UsageError) -> None:
+        """Arguments that never fitted are the caller's error, and end it; those that no longer do wait for the mend."""
+        if not loaded.entries:
+            task.end(Outcome.REJECT, self.codec.encode_error(misfit), f"rejected: {misfit}")
+            return
+        reason = "\n".join(
+            [
+                f"the arguments with which {running.lease.id} has begun no longer fit its code:",
+                f"  - {self.codec.show_args(loaded.head.args)}",
+                f"  + {self.codec.show_misfit(misfit)}",
+                "Deploy the code this execution began with and resume it, or cancel it.",
+            ]
+        )
+        task.end(Outcome.HALT, reason.encode(), f"halted: {reason}")
+
+
+class Task:
+    """One task in hand: it runs, waits for the next attempt, or its outcome is on its way."""
+
+    __slots__ = (
+        "_all",
+        "_args",
+        "_begun_ms",
+        "_definition",
+        "_end",
+        "_head",
+        "_is_canceled",
+        "_is_ending",
+        "_is_open",
+        "_kwargs",
+        "_number",
+        "_running",
+        "_said",
+        "_seen",
+        "_seen_number",
+        "_sent",
+        "_wait_s",
+    )
+
+    _args: Sequence[Any]
+    _begun_ms: int
+    """When the attempt that is under way began, see ``Entry.begun_ms``."""
+    _kwargs: dict[str, Any]
+
+    def __init__(self, all: Tasks, running: Running, definition: TaskDefinition, loaded: Loaded) -> None:
+        self._all = all
+        self._running = running
+        self._head = loaded.head
+        self._definition = definition
+        self._number = 1
+        self._is_open = False
+        self._is_canceled = False
+        self._seen, self._seen_number = 0, ""
+        """The stamp and the number of the settlement it has heard of last: what is news comes after it."""
+        if loaded.entries:
+            self._read(loaded.entries.values())
+        self._end: tuple[Outcome, bytes, str] | None = None
+        """How it ends, or until when it waits: outcome, payload, due."""
+        self._is_ending = False
+        """Whether that is what was committed last."""
+        self._sent: tuple[Op, ...] = ()
+        """What was committed last."""
+        self._said = ""
+        self._wait_s: float | None = None
+        """How long until the next attempt, once the failed one has been committed and there is no other news."""
+
+    def _read(self, entries: Collection[Entry]) -> None:
+        """What its journal says: it was tried before, or canceled."""
+        self._number += sum([entry.kind is Kind.STEP for entry in entries])
+        self._is_open = any(entry.state is State.PENDING for entry in entries)
+        self._note_seen([entry for entry in entries if entry.stamp])
+
+    # -- attempts
+
+    def ask_first(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """Hear the news there is, and call it then."""
+        self._args, self._kwargs = args, kwargs
+        self._wait_s = 0.0
+        self._all.commits.due(self._running)
+
+    def attempt(self, args: Sequence[Any], kwargs: dict[str, Any], delay_s: float = 0.0) -> None:
+        """Call it, after a while if it has failed before."""
+        self._args, self._kwargs = args, kwargs
+        self._begun_ms = self._all.commits.clock.now_ms() + round(1000 * delay_s) - self._head.birth
+        definition, running = self._definition, self._running
+        timeout_s = None if definition.timeout is None else duration_ms(definition.timeout) / 1000
+        name = f"{CALLER_PREFIX}{running.lease.id}"
+        task = self._all.code.start(
+            definition.fn, args, kwargs, about=self.about, timeout_s=timeout_s, delay_s=delay_s, name=name
+        )
+        running.steps[ATTEMPT] = task
+        task.add_done_callback(self._end_attempt)
+
+    def about(self, *, ends_at: float | None = None) -> Current:
+        """What its function may ask of the attempt that is under way."""
+        head = self._head
+        return describe(
+            head.id,
+            None,
+            function=head.function,
+            queue=head.queue,
+            birth=head.birth,
+            attempt=self._number,
+            deadline_ms=head.deadline_ms,
+            ends_at=ends_at,
+        )
+
+    def _end_attempt(self, task: asyncio.Task[Any]) -> None:
+        running, codec = self._running, self._all.codec
+        if running.is_gone:
+            note_stopped(task, running.lease.id)
+            return
+        del running.steps[ATTEMPT]
+        try:
+            self.end(
+                Outcome.RESOLVE,
+                codec.encode(task.result(), f"the result of {self._definition.name}", self._definition.fn),
+            )
+        except asyncio.CancelledError as error:
+            if self._is_canceled:
+                self.end(Outcome.CANCEL, b"")
+            else:  # one of its own: nobody canceled it
+                self._fail(error)
+        except NotBegun:
+            self.leave_to_others(0)
+        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises is its outcome
+            self._fail(error)
+
+    def _fail(self, raised: BaseException) -> None:
+        retry, running = self._definition.retry, self._running
+        if retry is None or self._is_canceled or not retry.wants(raised, self._number):
+            error = as_exception(failure_of(raised), self._definition.name)
+            payload = self._all.codec.encode_error(error)
+            said = f"rejected after {self._lifetime()}: {error_line(error)}"
+            self.end(Outcome.REJECT, payload, said)
+            return
+        error = as_exception(raised, self._definition.name)
+        payload = self._all.codec.encode_error(error)
+        delay_ms = retry.delay_ms(raised, self._number, random.random())
+        said = f"attempt {self._number} of {retry.attempts} failed: {error_line(error)}"
+        logger.warning("%s: %s; next in %s", running.lease.id, said, humanize.describe_ms(delay_ms))
+        number = Number(str(self._number))
+        running.ops += (StepResult(number, self._definition.name, State.REJECTED, payload, self._begun_ms),)
+        self._number += 1
+        if delay_ms >= TIMER_MS_MIN or self._all.code.is_leaving:
+            self._end = (Outcome.RETRY, said.encode(), f"+{delay_ms}")
+        else:
+            self._wait_s = delay_ms / 1000
+        self._all.commits.due(running)
+
+    def leave_to_others(self, delay_ms: int) -> None:
+        """The next attempt is made elsewhere."""
+        self._end = (Outcome.RETRY, b"its worker has left", f"+{delay_ms}")
+        self._all.commits.due(self._running)
+
+    def end(self, outcome: Outcome, payload: bytes, said: str = "") -> None:
+        """It is over."""
+        self._end = (outcome, payload, "")
+        self._said = said
+        self._all.commits.due(self._running)
+
+    # -- its commits
+
+    def commit(self) -> Item[Committed] | None:
+        running, commits = self._running, self._all.commits
+        ops, running.ops = running.ops, ()
+        self._sent = ops
+        if self._end is not None:
+            self._is_ending = True
+            outcome, payload, due = self._end
+            return commits.item(
+                running.lease,
+                outcome,
+                seen=self._seen,
+                seen_number=self._seen_number,
+                ops=ops,
+                payload=payload,
+                due=due,
+                open=self._is_open,
+            )
+        if not ops and not running.has_news:
+            return None
+        running.has_news = False
+        seen, seen_number = self._seen, self._seen_number
+        return commits.item(running.lease, Outcome.CONTINUE, seen=seen, seen_number=seen_number, ops=ops)
+
+    def take(self, answer: Committed) -> None:
+        running = self._running
+        if self._is_ending:
+            self._say_ended()
+            self._all.let_go(running)
+            return
+        running.note_order(answer.entries)
+        self._note_seen(answer.entries)
+        running.has_news = running.has_news or answer.more
+        if any(entry.number == CANCEL for entry in answer.entries):
+            self._cancel()
+        elif self._wait_s is not None and not (running.ops or running.has_news):  # the failed one has been committed
+            wait_s, self._wait_s = self._wait_s, None
+            if self._all.code.is_leaving:
+                self.leave_to_others(round(1000 * wait_s))
+            else:
+                self.attempt(self._args, self._kwargs, wait_s)
+        if self._end is not None or running.ops or running.has_news:
+            self._all.commits.due(running)
+
+    def _note_seen(self, settled: Sequence[Entry]) -> None:
+        if settled:
+            last = max(settled, key=_stamp)
+            self._seen, self._seen_number = last.stamp, last.number
+
+    def _say_ended(self) -> None:
+        word = _WORDS.get(self._end[0]) if self._end is not None else None
+        if self._said:
+            logger.warning("%s %s", self._running.lease.id, self._said)
+        elif word and self._all.lines.has_room(word):
+            logger.info("%s %s after %s", self._running.lease.id, word, self._lifetime())
+
+    def _lifetime(self) -> str:
+        return describe_since(self._head.created_ms, self._all.commits.clock.now_ms())
+
+    def _cancel(self) -> None:
+        """It is told once, where it awaits; between two attempts it ends at once."""
+        if self._is_canceled:
+            return
+        self._is_canceled = True
+        self._wait_s = None
+        if attempt := self._running.steps.get(ATTEMPT):
+            attempt.cancel()
+        elif self._end is None:
+            self.end(Outcome.CANCEL, b"")
+
+    def take_back(self) -> bool:
+        """Its function would be called again if it were let go of."""
+        self._running.ops = (*self._sent, *self._running.ops)
+        self._is_ending = False
+        return True
+
+    def put_away(self) -> None:
+        """Nothing of it is left in memory."""

@@ -1,0 +1,251 @@
+"""The threads in which sync functions run: a call waits for a free one, and keeps it until the function returns.
+
+Nothing can stop a thread. One whose call nobody waits for any more, as it took too long or was canceled, is lost for as
+long as the function goes on: there is one less until then. So it is with what async functions call in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from durasleep.worker.execution.loop_threads import LoopCall, LoopThreads
+
+LOOK_S = 1.0  # what returns sooner after it was given up is not worth a line
+SAID_AGAIN_S = 60.0
+NAMED_MAX = 10  # functions in one line
+LOOP_CALLS_MIN = min(32, (os.cpu_count() or 1) + 4)  # of a loop, in threads at a time: as asyncio has it
+
+logger = logging.getLogger("durasleep")
+
+
+class NotBegun(Exception):
+    """Its worker leaves: what waited for its turn was not called."""
+
+
+class _Call:
+    """A function in its thread."""
+
+    __slots__ = ("began", "future", "has_returned", "is_lost", "is_said", "name")
+
+    def __init__(self, future: asyncio.Future[Any], name: str) -> None:
+        self.future = future
+        self.name = name
+        self.began = time.monotonic()
+        self.has_returned = False
+        self.is_lost = False
+        self.is_said = False
+
+
+class Threads:
+    """At most ``threads_max`` calls at a time; what comes beyond waits its turn, the oldest first."""
+
+    def __init__(
+        self, threads_max: int, *, lost_max_s: float, on_back: Callable[[], None], on_used_up: Callable[[], None]
+    ) -> None:
+        """``on_back`` hears that a lost thread has come back, ``on_used_up`` that all are lost for ``lost_max_s``."""
+        self._threads_max = threads_max
+        self._lost_max_s = lost_max_s
+        self._on_back = on_back
+        self._on_used_up = on_used_up
+        self._pool = ThreadPoolExecutor(threads_max, thread_name_prefix="durasleep-step")
+        self._free = threads_max
+        self._turns: dict[asyncio.Future[None], None] = {}
+        """Who waits for a thread."""
+        self._calls: set[_Call | LoopCall] = set()
+        """Of the loop's own those that are lost."""
+        self._of_loop: LoopThreads | None = None
+        self._is_refusing = False
+        self._lost = 0
+        self._all_lost_since: float | None = None
+        self._said_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    @property
+    def lost(self) -> int:
+        """Threads that still run what nobody waits for."""
+        return self._lost
+
+    @property
+    def running(self) -> int:
+        """Calls that have not returned; may be asked when the loop is closed."""
+        return sum(not call.has_returned for call in self._calls)
+
+    async def take(self) -> None:
+        """Wait for a thread, which ``call`` then uses; NotBegun if ``refuse`` comes first."""
+        if self._is_refusing:
+            raise NotBegun
+        if self._free:
+            self._free -= 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._turns[turn] = None
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn in self._turns:
+                del self._turns[turn]
+            elif not turn.cancelled() and turn.exception() is None:  # it had just got one
+                self._give()
+            raise
+
+    def refuse(self) -> None:
+        """Who waits for a thread gets none, and who comes later neither."""
+        self._is_refusing = True
+        turns, self._turns = self._turns, {}
+        for turn in turns:
+            if not turn.done():
+                turn.set_exception(NotBegun())
+
+    async def call(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], name: str) -> Any:
+        """Call ``fn`` in the thread that was taken, in a copy of this context."""
+        loop = asyncio.get_running_loop()
+        call = _Call(loop.create_future(), name)
+        self._calls.add(call)
+        context = contextvars.copy_context()
+
+        def work() -> None:
+            result, error = None, None
+            try:
+                result = context.run(fn, *args, **kwargs)
+            except StopIteration as stop:  # a future does not take it, and would wait for ever
+                error = RuntimeError(f"StopIteration in user code: {stop}")
+                error.__cause__ = stop
+            except BaseException as raised:  # noqa: BLE001 - it is raised where the call is awaited
+                error = raised
+            call.has_returned = True
+            try:
+                loop.call_soon_threadsafe(self._end, call, result, error)
+            except RuntimeError:
+                return  # the loop is closed: the worker has left
+
+        try:
+            self._pool.submit(work)
+        except BaseException:  # no thread can be started
+            self._calls.discard(call)
+            self._give()
+            raise
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            if not call.has_returned:
+                self._lose(call)
+            raise
+
+    def own_loop(self) -> None:
+        """Count what is lost of ``asyncio.to_thread`` and ``loop.run_in_executor(None, ...)``, too, from now on.
+
+        Each call in hand has a thread there, as it would have as a sync function.
+        """
+        loop = asyncio.get_running_loop()
+
+        def post(what: Callable[[LoopCall], None], call: LoopCall) -> None:
+            with suppress(RuntimeError):  # the loop is closed: the worker has left
+                loop.call_soon_threadsafe(what, call)
+
+        self._of_loop = LoopThreads(
+            max(self._threads_max, LOOP_CALLS_MIN),
+            self._threads_max,
+            on_lost=partial(post, self._lose_of_loop),
+            on_back=partial(post, self._end_of_loop),
+        )
+        loop.set_default_executor(self._of_loop)
+
+    def close(self) -> None:
+        """Begin nothing more; what runs is left to itself."""
+        self._is_closed = True
+        if self._of_loop is not None:
+            self._of_loop.leave()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _end(self, call: _Call, result: Any, error: BaseException | None) -> None:
+        self._calls.discard(call)
+        if call.is_lost:
+            self._come_back(call)
+        self._give()
+        if call.future.done():
+            return
+        if error is None:
+            call.future.set_result(result)
+        else:
+            call.future.set_exception(error)
+
+    def _give(self) -> None:
+        """A thread is free, for who has waited longest."""
+        while self._turns:
+            turn = next(iter(self._turns))
+            del self._turns[turn]
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+    # -- what is lost
+
+    def _lose_of_loop(self, call: LoopCall) -> None:
+        self._calls.add(call)
+        self._lose(call)
+
+    def _end_of_loop(self, call: LoopCall) -> None:
+        self._calls.discard(call)
+        self._come_back(call)
+
+    def _lose(self, call: _Call | LoopCall) -> None:
+        call.is_lost = True
+        self._lost += 1
+        if self._lost >= self._threads_max and self._all_lost_since is None:
+            self._all_lost_since = time.monotonic()
+        if self._timer is None and not self._is_closed:
+            self._look_later()
+
+    def _come_back(self, call: _Call | LoopCall) -> None:
+        self._lost -= 1
+        if self._lost < self._threads_max:
+            self._all_lost_since = None
+        if call.is_said:
+            took_s = time.monotonic() - call.began
+            logger.info("the thread of %s is back after %.0f s: %s", call.name, took_s, self._count())
+        self._on_back()
+
+    def _look_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(min(LOOK_S, self._lost_max_s), self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._lost:
+            return
+        lost = [call for call in self._calls if call.is_lost]
+        now = time.monotonic()
+        if now - self._said_at > SAID_AGAIN_S or any(not call.is_said for call in lost):
+            self._said_at = now
+            self._say(lost, now)
+        since = self._all_lost_since
+        if since is not None and now - since >= self._lost_max_s:
+            self._on_used_up()
+        else:
+            self._look_later()
+
+    def _say(self, lost: list[_Call | LoopCall], now: float) -> None:
+        lost.sort(key=lambda call: call.began)
+        named = [f"{call.name} for {now - call.began:.0f} s" for call in lost[:NAMED_MAX]]
+        if len(lost) > NAMED_MAX:
+            named.append(f"{len(lost) - NAMED_MAX} more")
+        for call in lost:
+            call.is_said = True
+        logger.warning(
+            "%s, with functions nobody waits for any more, which nothing can stop: %s", self._count(), ", ".join(named)
+        )
+
+    def _count(self) -> str:
+        return f"{min(self._lost, self._threads_max)} of {self._threads_max} threads are lost"

@@ -1,0 +1,91 @@
+"""Suspended workflows that stay in memory for a while, so that a long journal is not replayed at every wake-up.
+
+Only a saving: what is kept may be dropped at any time, and is used only if nobody else has run the execution since.
+A sleeper with a short journal is not kept at all: to replay it costs less than to remember it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from durasleep.model import PromiseId
+from durasleep.runtime.activation import Activation
+from durasleep.settings import Settings
+from durasleep.worker.execution.execution_log import Story
+
+ENTRY_BYTES = 500  # of one journal entry in memory, beside what it carries
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A workflow as it was when it was suspended."""
+
+    activation: Activation
+    story: Story
+    epoch: int
+    """The dispatch under which it was suspended. The next one is one more, unless somebody else has had it since."""
+    birth: int
+    size_bytes: int
+    until: float
+
+
+class KeptWorkflows:
+    """The latest ones, bounded in number, bytes and time; ``close`` puts one away."""
+
+    def __init__(self, settings: Settings, close: Callable[[Activation], None]) -> None:
+        self._settings = settings
+        self._close = close
+        self._kept: dict[PromiseId, Kept] = {}  # the oldest first
+        self._bytes = 0
+
+    def put(self, id: PromiseId, activation: Activation, story: Story, *, epoch: int, birth: int) -> bool:
+        """Keep one that was just suspended; false if that does not pay."""
+        settings, size = self._settings, activation.size
+        if settings.always_suspend or size < settings.kept_entries_min:
+            return False
+        size_bytes = activation.payload_bytes + ENTRY_BYTES * size
+        if size_bytes > settings.kept_bytes_max:
+            return False
+        if id in self._kept:  # it was woken before its commit was answered, and begun anew
+            self.drop(id)
+        now = time.monotonic()
+        self._kept[id] = Kept(activation, story, epoch, birth, size_bytes, now + settings.kept_s)
+        self._bytes += size_bytes
+        while len(self._kept) > settings.kept_max or self._bytes > settings.kept_bytes_max:
+            self.drop(next(iter(self._kept)))
+        return True
+
+    def __contains__(self, id: PromiseId) -> bool:
+        return id in self._kept
+
+    def take(self, id: PromiseId, epoch: int) -> Kept | None:
+        """The workflow that was suspended under the dispatch before ``epoch``, if it is kept."""
+        kept = self._kept.pop(id, None)
+        if kept is None:
+            return None
+        self._bytes -= kept.size_bytes
+        if kept.epoch + 1 != epoch:
+            self._close(kept.activation)
+            return None
+        return kept
+
+    def drop(self, id: PromiseId) -> None:
+        """Put one away."""
+        kept = self._kept.pop(id)
+        self._bytes -= kept.size_bytes
+        self._close(kept.activation)
+
+    def drop_old(self, now: float) -> None:
+        """Put away what has been kept long enough."""
+        while self._kept:
+            id, kept = next(iter(self._kept.items()))
+            if kept.until > now:
+                return
+            self.drop(id)
+
+    def drop_all(self) -> None:
+        """Put all of them away."""
+        for id in tuple(self._kept):
+            self.drop(id)

@@ -1,0 +1,402 @@
+"""Drives workflows: their code runs until it waits, what it asked for is committed, and it goes on with the news."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import msgspec
+
+from durasleep.codec import Codec
+from durasleep.errors import Fenced
+from durasleep.model import Entry, Number, Op, Outcome, StepResult, root_of
+from durasleep.protocol import commands
+from durasleep.protocol.commands import Committed, Item, Lease
+from durasleep.protocol.journal import Head, Loaded
+from durasleep.runtime import nondeterminism
+from durasleep.runtime.activation import (
+    Activation,
+    CanceledOutcome,
+    Continued,
+    Ending,
+    Halted,
+    Progress,
+    Rejected,
+    Resolved,
+)
+from durasleep.runtime.context import ExecutionInfo
+from durasleep.runtime.definition import WorkflowDefinition
+from durasleep.runtime.journal import StepCall
+from durasleep.settings import Settings
+from durasleep.transport.store import Store
+from durasleep.worker.execution.commits import Commits
+from durasleep.worker.execution.execution_log import Story
+from durasleep.worker.execution.function_runner import UserCode, note_stopped
+from durasleep.worker.execution.held import Running
+from durasleep.worker.execution.log_sampler import Lines
+from durasleep.worker.execution.threads import NotBegun
+from durasleep.worker.execution.workflow_cache import KeptWorkflows
+
+STUBBORN_MAX = 100  # tasks that would not end, kept for good; beyond it the process needs a new start
+WATCHED_FIRST = 10  # activations of each function: what does not replay mostly shows early, and watching costs
+SUSPECT_DEATHS = 2  # from here on an execution may be what kills its workers
+
+logger = logging.getLogger("durasleep")
+
+
+class InHand(Protocol):
+    """What the executor does for a workflow."""
+
+    def let_go(self, running: Running) -> None:
+        """It is suspended or has ended."""
+        ...
+
+    def give_back(self, running: Running) -> None:
+        """It goes on elsewhere."""
+        ...
+
+    def load_again(self, running: Running, go_on: Callable[[Loaded], None]) -> None:
+        """Load its journal anew, and call ``go_on`` with it from a plain callback."""
+        ...
+
+
+class Workflows:
+    """Everything a worker does with workflows, from the loaded journal to the commit that lets go of it.
+
+    What runs user code must be called from a plain callback, outside any task: the private loop has tasks of its own.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        codec: Codec,
+        commits: Commits,
+        code: UserCode,
+        lines: Lines,
+        settings: Settings,
+        in_hand: InHand,
+    ) -> None:
+        self.clock = store.clock
+        self.codec = codec
+        self.commits = commits
+        self.code = code
+        self.lines = lines
+        self.settings = settings
+        self.in_hand = in_hand
+        self.kept = KeptWorkflows(settings, self._close_soon)
+        self._stubborn = 0
+        self._watched: Counter[str] = Counter()
+
+    def begin(self, running: Running, loaded: Loaded, definition: WorkflowDefinition) -> None:
+        """Replay what was loaded, let the code run until it waits, and commit what it asked for."""
+        head, entries = loaded.head, loaded.entries.values()
+        began = time.monotonic()
+        activation = self.activation(definition, _info(head, definition), head)
+        work = running.work = Workflow(self, running, head, Story(head.id, entries), activation)
+        running.order = head.order
+        work.drive(began, activation.start, entries, head.unseen)
+
+    def wake(self, running: Running, loaded: Loaded | None) -> bool:
+        """Go on with one that was kept, with what has settled since; false if it must be replayed."""
+        lease = running.lease
+        kept = self.kept.take(lease.id, lease.epoch)
+        if kept is None:
+            return False
+        if (
+            loaded is None
+            or not is_ours(lease, loaded.head)
+            or loaded.head.birth != kept.birth
+            or loaded.head.deaths >= SUSPECT_DEATHS
+        ):
+            self.close(kept.activation)
+            return False
+        began = time.monotonic()
+        kept.story.wake(loaded.entries)
+        work = running.work = Workflow(self, running, loaded.head, kept.story, kept.activation)
+        running.order = loaded.head.order
+        work.drive(began, kept.activation.feed, loaded.entries.values())
+        return True
+
+    def close(self, activation: Activation) -> None:
+        """Put a workflow away; call it from a plain callback."""
+        report = activation.close()
+        if report.stubborn:
+            self._say_stubborn(activation.id, report.stubborn)
+
+    def activation(self, definition: WorkflowDefinition, info: ExecutionInfo, head: Head) -> Activation:
+        watched = self._watched
+        is_watched = self.settings.debug or watched[info.function] < WATCHED_FIRST
+        if is_watched:
+            watched[info.function] += 1
+        watch = nondeterminism.watch if is_watched else None
+        return Activation(definition, info, head.args, self.codec, settings=self.settings, base=head.base, watch=watch)
+
+    def _close_soon(self, activation: Activation) -> None:
+        asyncio.get_running_loop().call_soon(self.close, activation)
+
+    def _say_stubborn(self, id: str, positions: Sequence[str]) -> None:
+        """Code that swallows its own cancellation stays in memory for good: it is named and counted."""
+        self._stubborn += len(positions)
+        logger.warning("%s was put away, but would not end at %s", id, ", ".join(positions))
+        if self._stubborn > STUBBORN_MAX:
+            logger.error("%d tasks of workflows would not end: restart this worker", self._stubborn)
+
+
+_NOTHING = Progress((), (), (), waiting=False, outcome=None)
+
+
+class Workflow(msgspec.Struct, eq=False):
+    """One workflow in hand: between two commits it runs, or waits for steps of its own."""
+
+    all: Workflows
+    running: Running
+    head: Head
+    story: Story
+    activation: Activation | None
+    """None once it was put away, or is kept."""
+    progress: Progress = _NOTHING
+    """What its code last asked for."""
+    sent: Sequence[Op] = ()
+    """What the last commit had of it."""
+    rest: list[Sequence[Op]] = []
+    """What did not fit in one commit."""
+    held_back: Sequence[StepCall] = ()
+    """Steps that begin once what was asked for beside them has been committed: they may speak of it."""
+    is_given_back: bool = False
+    """Whether it goes on elsewhere, once the steps that run have ended."""
+
+    # -- its code
+
+    def drive(self, began: float, go_on: Callable[..., Progress], *with_what: Any) -> None:
+        """Let the code run until it waits, and do what it asks for."""
+        progress = go_on(*with_what)
+        ended = time.monotonic()
+        settings = self.all.settings
+        if ended - began > settings.slow_drain_s:
+            activation = self._activation
+            logger.warning(
+                "the code of %s (%s) held up this worker for %.1f s: what takes time or blocks belongs in a step, "
+                "`await ctx.run(...)`",
+                activation.id,
+                activation.function,
+                ended - began,
+            )
+        if settings.debug:
+            progress = nondeterminism.checked(self._activation, progress)
+        if progress.forgotten:
+            progress = nondeterminism.reminded(self._activation, progress, halt=settings.debug)
+        if progress.warning:
+            logger.warning(progress.warning)
+        if progress.ops:
+            self.story.asked.append((progress.ops, ended))
+        self.progress = progress
+        self._act(progress)
+
+    @property
+    def _activation(self) -> Activation:
+        assert self.activation is not None, "a workflow that was put away"
+        return self.activation
+
+    def _act(self, progress: Progress) -> None:
+        running = self.running
+        if progress.stop_steps:
+            self._stop(progress.stop_steps)
+        if progress.outcome is not None:
+            running.ops = progress.ops
+        else:
+            running.ops += progress.ops
+            if progress.ops:
+                self.held_back = (*self.held_back, *progress.steps)
+            else:
+                self._start_steps(progress.steps)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Commit if there is anything to say; else it waits for its steps."""
+        running = self.running
+        if self.is_given_back and not (running.ops or running.steps or self.rest):
+            self.all.in_hand.give_back(running)
+        elif running.ops or running.has_news or not running.steps or self.progress.outcome is not None:
+            self.all.commits.due(running)
+
+    def _start_steps(self, calls: Sequence[StepCall]) -> None:
+        running = self.running
+        if calls and self.all.code.is_leaving:
+            self.is_given_back = True
+            return
+        begun_ms = self.all.clock.now_ms() - self.head.birth if calls else 0
+        for call in calls:
+            task = running.steps[call.number] = self.all.code.start_step(call, self.head)
+            task.add_done_callback(partial(self._end_step, call, begun_ms))
+
+    def _end_step(self, call: StepCall, begun_ms: int, task: asyncio.Task[Any]) -> None:
+        running = self.running
+        if running.is_gone or running.steps.get(call.number) is not task:
+            note_stopped(task, f"step {call.number} ({call.name}) of {running.lease.id}")
+            return
+        del running.steps[call.number]
+        if not task.cancelled() and isinstance(task.exception(), NotBegun):
+            self.is_given_back = True
+            if not running.is_committing:  # else it goes on with the answer
+                self._go_on()
+            return
+        running.ops += (self.all.code.result_of(call, task, running.lease.id, begun_ms),)
+        self.all.commits.due(running)
+
+    def _stop(self, numbers: Collection[Number]) -> None:
+        """The code does not want these steps any more: what a late one brought is dropped."""
+        running = self.running
+        for number in numbers:
+            if step := running.steps.pop(number, None):
+                step.cancel()
+        self.held_back = [call for call in self.held_back if call.number not in numbers]
+        running.ops = tuple([op for op in running.ops if not (isinstance(op, StepResult) and op.number in numbers)])
+
+    # -- its commits
+
+    def commit(self) -> Item[Committed] | None:
+        running, activation, commits = self.running, self._activation, self.all.commits
+        if self.rest:
+            ops = self.rest.pop(0)
+        else:
+            ops, running.ops = running.ops, ()
+            if len(ops) > 1:
+                ops, *self.rest = commits.parts(ops)
+        outcome, payload, due = (Outcome.CONTINUE, b"", "") if self.rest else self._outcome()
+        if outcome is Outcome.CONTINUE and not (ops or running.has_news):
+            return None
+        self.sent = ops
+        if not self.rest:
+            running.has_news = False
+        lease = running.lease
+        return commands.commit(
+            commits.keys(lease.id),
+            commits.consumer,
+            lease,
+            outcome,
+            seen=activation.seen,
+            seen_number=activation.seen_number,
+            asked=activation.asked_number,
+            ops=ops,
+            payload=payload,
+            due=due,
+            open=activation.is_open,
+        )
+
+    def _outcome(self) -> tuple[Outcome, bytes, str]:
+        if self.progress.outcome is not None:
+            return _ending(self.running.lease, self.progress.outcome)
+        running = self.running
+        # A step may have ended between two parts of a commit: what it brought comes with the next one.
+        is_held = running.steps or running.ops or self.held_back or self.is_given_back
+        return Outcome.CONTINUE if is_held else Outcome.SUSPEND, b"", ""
+
+    def take(self, answer: Committed) -> None:
+        running, activation = self.running, self._activation
+        activation.note_committed(self.sent)
+        if self.rest:
+            self.all.commits.due(running)
+            return
+        if self.held_back:
+            calls, self.held_back = self.held_back, ()
+            self._start_steps(calls)
+        if self.progress.outcome is not None:
+            self._say_ended()
+            self.all.in_hand.let_go(running)
+        elif answer.entries:
+            running.note_order(answer.entries)
+            running.has_news = running.has_news or answer.more
+            self._feed(answer.entries)
+        elif running.steps or running.ops or self.is_given_back:
+            self._go_on()
+        else:
+            self._suspend()
+
+    def _feed(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            self.story.settled.append(entry.number)
+        if self.all.settings.always_suspend:
+            self.running.is_committing = True  # until its journal has been loaded anew
+            self.all.in_hand.load_again(self.running, self._replay)
+        else:
+            self.drive(time.monotonic(), self._activation.feed, entries)
+
+    def _replay(self, loaded: Loaded) -> None:
+        """As if it had been suspended, and woken elsewhere; its steps go on."""
+        running = self.running
+        running.is_committing = False
+        old = self._activation
+        if not is_ours(running.lease, loaded.head):
+            raise Fenced(f"{running.lease.id} is not ours any more")
+        self.all.close(old)
+        self.activation = self.all.activation(old.definition, old.info, self.head)
+        handed_out = (*running.steps, *(op.number for op in running.ops))
+        self.drive(time.monotonic(), self.activation.start, loaded.entries.values(), loaded.head.unseen, handed_out)
+
+    def take_back(self) -> bool:
+        """Whether steps would have to run again if it were let go of."""
+        self.rest.insert(0, self.sent)
+        results = any(isinstance(op, StepResult) for op in (*self.sent, *self.running.ops))
+        return results or len(self.running.steps) > 0
+
+    # -- letting go
+
+    def _suspend(self) -> None:
+        head, lease = self.head, self.running.lease
+        all = self.all
+        if all.kept.put(head.id, self._activation, self.story, epoch=lease.epoch, birth=head.birth):
+            self.activation = None
+        if all.lines.has_room("suspended"):
+            logger.info(self.story.suspended(all.clock.now_ms()))
+        all.in_hand.let_go(self.running)
+
+    def _say_ended(self) -> None:
+        outcome = self.progress.outcome
+        if not isinstance(outcome, Resolved) or self.all.lines.has_room("resolved"):
+            level = logging.WARNING if isinstance(outcome, Rejected) else logging.INFO
+            logger.log(level, self.story.ended(self.progress, self.head, self.all.clock.now_ms()))
+
+    def put_away(self) -> None:
+        activation, self.activation = self.activation, None
+        if activation is not None:
+            self.all.close(activation)
+
+
+def is_ours(lease: Lease, head: Head) -> bool:
+    """Whether an execution is still where the lease says."""
+    return head.entry == lease.entry and head.epoch == lease.epoch
+
+
+def _info(head: Head, definition: WorkflowDefinition) -> ExecutionInfo:
+    return ExecutionInfo(
+        id=head.id,
+        root_id=root_of(head.id),
+        function=head.function,
+        group=head.queue.partition("/")[0] if "/" in head.queue else head.queue,
+        deaths=head.deaths,
+        created_ms=head.created_ms,
+        begun_ms=head.begun_ms,
+        version=definition.version,
+        birth=head.birth,
+    )
+
+
+def _ending(lease: Lease, ending: Ending) -> tuple[Outcome, bytes, str]:
+    """How a workflow ends, as a commit says it: the outcome, its payload and its due."""
+    if isinstance(ending, Resolved):  # as most end: to match its pattern takes as long as all of the rest
+        return Outcome.RESOLVE, ending.payload, ""
+    match ending:
+        case Rejected(payload=payload):
+            return Outcome.REJECT, payload, ""
+        case CanceledOutcome():
+            return Outcome.CANCEL, b"", ""
+        case Continued(payload, base):
+            return Outcome.CONTINUE_AS_NEW, payload, str(base)
+        case Halted(reason):
+            logger.error("%s halted: %s", lease.id, reason)
+            return Outcome.HALT, reason.encode(), ""

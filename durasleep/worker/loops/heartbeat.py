@@ -1,0 +1,196 @@
+"""The heartbeat: a thread with its own connection, so that a blocked event loop keeps its leases.
+
+A lease is nothing but the beat of its holder. A loop blocked for ``stall_max_s`` stops the beat,
+and what the worker holds is given to others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any
+
+from durasleep.errors import DurasleepError, SchemaMismatch, StoreRefused, StoreUnavailable
+from durasleep.protocol import commands
+from durasleep.protocol.commands import Beat, Command, Lease
+from durasleep.protocol.journal import Plan, value_of
+from durasleep.settings import Settings
+from durasleep.transport import handshake
+from durasleep.transport.connection import Connector
+from durasleep.transport.outage import Outage
+from durasleep.transport.server_clock import monotonic_us
+from durasleep.transport.store import SyncStore
+
+logger = logging.getLogger("durasleep")
+
+TTL_MS = 90_000  # of the worker's own keys: long after it has been reaped, so that nothing is left of it
+TTL_BEATS = 10  # and so many of its beats at least
+
+
+class Heartbeat:
+    """Beats once in ``heartbeat_s`` and passes each answer on."""
+
+    def __init__(
+        self,
+        connector: Connector,
+        *,
+        namespace: str,
+        consumer: str,
+        group: str,
+        settings: Settings,
+        held: Callable[[], list[Lease]],
+        functions: Callable[[], str],
+        lost_threads: Callable[[], int],
+        on_beat: Callable[[Beat, int, int], None],
+        on_unfit: Callable[[SchemaMismatch], None],
+        loop_thread: int,
+        outage: Outage,
+    ) -> None:
+        """``held``, ``functions`` (which ones it has, as a short hash), ``lost_threads``, ``on_beat`` (with the
+        monotonic times it was sent and received, in us) and ``on_unfit`` (the namespace is for other versions by now;
+        there are no more beats) are called in the heartbeat's thread; ``loop_thread`` is watched for stalls.
+        """
+        self._store = SyncStore(
+            connector,
+            namespace=namespace,
+            settings=replace(settings, min_replicas=0, fsync=False),  # the next beat is as good
+            name=consumer.partition("/")[0],
+            patience_s=0.0,
+        )
+        self._outage = outage
+        self._consumer = consumer
+        self._group = group
+        self._settings = settings
+        self._held = held
+        self._functions = functions
+        self._lost_threads = lost_threads
+        self._on_beat = on_beat
+        self._on_unfit = on_unfit
+        self._loop_thread = loop_thread
+        host = socket.gethostname().encode(errors="backslashreplace").decode()  # its bytes may be no text
+        self._info = f"{host}:{os.getpid()}"
+        self._beat_ms = round(settings.heartbeat_s * 1000)
+        self._client_id = 0
+        self._pulse = time.monotonic()
+        self._warned_at = 0.0
+        self._stop = threading.Event()
+        self._ended: Future[None] = Future()
+        self._thread: threading.Thread | None = None
+
+    def pulse(self) -> None:
+        """The event loop shows that it is not blocked."""
+        self._pulse = time.monotonic()
+
+    @property
+    def client_id(self) -> int:
+        """The id of the heartbeat's connection, 0 before the first beat."""
+        return self._client_id
+
+    def once(self) -> Beat | None:
+        """One beat; None if the loop has been blocked for too long to be called alive."""
+        stalled_s = time.monotonic() - self._pulse
+        if stalled_s > self._settings.stall_warn_s and time.monotonic() - self._warned_at > self._settings.stall_warn_s:
+            self._warned_at = time.monotonic()
+            frame = sys._current_frames().get(self._loop_thread)  # pyright: ignore[reportPrivateUsage] - no other way
+            stack = "".join(traceback.format_stack(frame)) if frame else ""
+            logger.warning("the event loop has been blocked for %.0f s, here:\n%s", stalled_s, stack)
+        if stalled_s > self._settings.stall_max_s:
+            return None
+        try:
+            if self._client_id == 0:
+                self._client_id = self._store.call(Command([b"CLIENT", b"ID"], int))
+            sent_us = monotonic_us()
+            beat, meta = self._store.run(self._ask())
+        except DurasleepError:
+            self._client_id = 0  # the next connection has another
+            raise
+        self._on_beat(beat, sent_us, monotonic_us())
+        handshake.check(self._store.namespace, meta)
+        return beat
+
+    def _ask(self) -> Plan[tuple[Beat, list[Any]]]:
+        """The beat, and for which versions the namespace is."""
+        beat = commands.heartbeat(
+            self._store.keys(),
+            self._consumer,
+            self._group,
+            client_id=self._client_id,
+            info=self._info,
+            knows=handshake.KNOWS,
+            ttl_ms=max(TTL_MS, TTL_BEATS * self._beat_ms),
+            held=self._held(),
+            beat_ms=self._beat_ms,
+            functions=self._functions(),
+            lost_threads=self._lost_threads(),
+        )
+        answers = yield [beat, handshake.read_meta(self._store.namespace)]
+        return value_of(answers[0]), value_of(answers[1])
+
+    def start(self) -> Future[None]:
+        """Beat in a thread from now on; the answer tells of the first beat: if that fails, there are no more.
+
+        All beats are of one thread, and so over one connection: others judge by its id, too.
+        """
+        first: Future[None] = Future()
+        ended = self._ended = Future[None]()
+        self._thread = threading.Thread(target=self._live, args=(first, ended), name="durasleep-heartbeat", daemon=True)
+        self._thread.start()
+        return first
+
+    def stop(self) -> None:
+        """The last beat has been."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(self._settings.heartbeat_s)
+        self._store.close()
+
+    async def leave(self) -> None:
+        """The same, waiting in the event loop: user code may have left no thread to wait in."""
+        self._stop.set()
+        if self._thread is not None:
+            await asyncio.wait((asyncio.wrap_future(self._ended),), timeout=self._settings.heartbeat_s)
+        self._store.close()
+
+    def _beat(self) -> None:
+        """One beat, on a new connection if the old one was cut: a beat left out would look like a death."""
+        try:
+            self.once()
+        except StoreUnavailable:
+            self.once()
+
+    def _live(self, first: Future[None], ended: Future[None]) -> None:
+        try:
+            self._run(first)
+        finally:
+            ended.set_result(None)
+
+    def _run(self, first: Future[None]) -> None:
+        if not first.set_running_or_notify_cancel():
+            return
+        try:
+            self.once()
+        except BaseException as error:  # noqa: BLE001 - it is raised where the first beat is awaited
+            first.set_exception(error)
+            return
+        first.set_result(None)
+        next_at = time.monotonic() + self._settings.heartbeat_s
+        while not self._stop.wait(max(0.0, next_at - time.monotonic())):
+            next_at = time.monotonic() + self._settings.heartbeat_s
+            try:
+                self._beat()
+            except (StoreUnavailable, StoreRefused) as error:
+                self._outage.say(error)
+            except SchemaMismatch as error:
+                self._on_unfit(error)
+                return
+            except Exception:
+                logger.exception("a heartbeat failed")

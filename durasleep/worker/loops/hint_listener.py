@@ -1,0 +1,117 @@
+"""The listener: one blocking read of `wake` and the worker's inbox. What it hears are hints, never the truth.
+
+An execution that is offered here is loaded before it begins, and what it commits is fenced like all else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from durasleep.errors import StoreError
+from durasleep.model import PromiseId
+from durasleep.protocol.commands import Lease
+from durasleep.protocol.journal import instant_of
+from durasleep.protocol.keys import Keyspace
+from durasleep.settings import Settings
+from durasleep.transport.connection import Link, refusal
+
+
+class Listener:
+    """Passes on that an earlier timer was made, and that something settled for what we run."""
+
+    def __init__(
+        self,
+        link: Link,
+        keys: Keyspace,
+        *,
+        consumer: str,
+        settings: Settings,
+        on_wake: Callable[[bytes, int], None],
+        on_schedule: Callable[[str], None],
+        on_nudge: Callable[[str], None],
+        on_offer: Callable[[Lease], None],
+        on_gap: Callable[[], None],
+    ) -> None:
+        """``on_schedule`` hears of one that another worker cannot read, ``on_offer`` of what another has left to us,
+        ``on_gap`` that hints may have been missed.
+        """
+        self._link = link
+        self._wake = keys.wake.encode()
+        self._inbox = keys.inbox(consumer).encode()
+        self._settings = settings
+        self._on_wake = on_wake
+        self._on_schedule = on_schedule
+        self._on_nudge = on_nudge
+        self._on_offer = on_offer
+        self._on_gap = on_gap
+        self._last = {self._wake: b"0-0", self._inbox: b"0-0"}
+        self._look_at = 0.0
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    async def once(self) -> int:
+        """One blocking read; answers how many hints came."""
+        block_s = self._settings.read_block_s
+        if not self._link.connected or time.monotonic() > self._look_at:
+            await self._look()
+            self._look_at = time.monotonic() + block_s
+        block = [b"BLOCK", b"%d" % (block_s * 1000), b"COUNT", b"256"]
+        [found] = await self._link.exchange(
+            [[b"XREAD", *block, b"STREAMS", *self._last.keys(), *self._last.values()]], block_s=block_s
+        )
+        if isinstance(found, Exception):
+            await self._link.close()
+            raise refusal(found) or StoreError(f"the inbox cannot be read: {found}")
+        heard = 0
+        for stream, rows in found or ():
+            for entry, fields in rows:
+                self._hear(stream, entry, fields)
+                heard += 1
+        return heard
+
+    async def run(self) -> None:
+        while True:
+            await self.once()
+
+    async def _look(self) -> None:
+        """On a new connection: what came before is a gap, what comes next is read from the streams' own ends.
+
+        So it is where a stream ends before what was read of it: it was made anew after the server's clock was set back,
+        and its reader would be deaf.
+        """
+        is_new = not self._link.connected
+        replies = await self._link.exchange(
+            [[b"XREVRANGE", stream, b"+", b"-", b"COUNT", b"1"] for stream in self._last]
+        )
+        ends: dict[bytes, bytes] = {}
+        for stream, rows in zip(self._last, replies, strict=True):
+            if isinstance(rows, Exception):
+                raise refusal(rows) or StoreError(f"{stream.decode()} cannot be read: {rows}")
+            ends[stream] = rows[0][0] if rows else b"0-0"
+        if is_new or any(instant_of(end) < instant_of(self._last[stream]) for stream, end in ends.items()):
+            self._last = ends
+            self._on_gap()
+
+    def _hear(self, stream: bytes, entry: bytes, fields: list[Any]) -> None:
+        self._last[stream] = entry
+        for name, value in zip(fields[::2], fields[1::2], strict=False):
+            if stream == self._wake and name == b"c":
+                self._on_schedule(value.decode(errors="replace"))
+            elif stream == self._wake:
+                self._on_wake(entry, int(value) if value.isdigit() else 0)
+            elif name == b"n":
+                self._on_nudge(value.decode(errors="replace"))
+            elif name == b"t" and (lease := _offered(value)):
+                self._on_offer(lease)
+
+
+def _offered(value: bytes) -> Lease | None:
+    """What it is whose holder we are now; None for what cannot be read."""
+    try:
+        queue, entry, epoch, id = value.decode().split("\t")
+        return Lease(PromiseId(id), queue, entry, int(epoch))
+    except ValueError:
+        return None

@@ -1,0 +1,131 @@
+"""The reaper: judges other workers of the group by their beats and gives the work of the dead to the living."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from durasleep.errors import StoreError
+from durasleep.protocol import commands
+from durasleep.protocol.commands import Beat, Command
+from durasleep.protocol.keys import LIMIT
+from durasleep.settings import Settings
+from durasleep.transport.store import Store
+
+logger = logging.getLogger("durasleep")
+
+BEAT_GAP_MAX = 1.5  # of heartbeat_s between two of our own beats: more is a break
+
+
+@dataclass(slots=True)
+class _Seen:
+    beat: str
+    since: float
+    beat_s: float
+    """Between two beats of this worker, which may be another time than between two of ours."""
+    client_id: str = ""
+
+
+class Reaper:
+    """Death is a beat that has not changed for ``dead_after_s`` of our own monotonic clock, and for three of that
+    worker's own beats; or one missed beat of a worker whose heartbeat connection is closed. Who missed beats itself
+    does not judge.
+    """
+
+    def __init__(
+        self, store: Store, *, consumer: str, group: str, settings: Settings, client_id: Callable[[], int]
+    ) -> None:
+        self._store = store
+        self._consumer = consumer
+        self._group = group
+        self._settings = settings
+        self._client_id = client_id
+        self._seen: dict[str, _Seen] = {}
+        self._last_at = 0.0
+        self._sees_connections: bool | None = None
+
+    async def once(self, beat: Beat, at: float | None = None) -> list[str]:
+        """Judge by one beat of our own, received at monotonic time ``at``; answers the workers found dead."""
+        at = time.monotonic() if at is None else at
+        if at - self._last_at > self._settings.heartbeat_s * BEAT_GAP_MAX:
+            self._seen.clear()
+        self._last_at = at
+        self._note(beat, at)
+        dead = [name for name, seen in self._seen.items() if at - seen.since >= self._patience_s(seen)]
+        missed = [
+            (name, seen)
+            for name, seen in self._seen.items()
+            if name not in dead and seen.client_id and at - seen.since >= self._missed_s(seen)
+        ]
+        dead += [name for name, seen in missed if await self._is_disconnected(seen.client_id)]
+        return [name for name in dead if await self._reap(name, self._seen.pop(name))]
+
+    def _patience_s(self, seen: _Seen) -> float:
+        return max(self._settings.dead_after_s, LIMIT["beats_missed"] * seen.beat_s)
+
+    def _missed_s(self, seen: _Seen) -> float:
+        """From here on it has missed a beat: its last one may be older by half a look of ours than we know."""
+        look_s = self._settings.heartbeat_s / 2
+        return max(look_s, seen.beat_s - look_s)
+
+    def _note(self, beat: Beat, at: float) -> None:
+        """Keep for each other consumer of the group since when its beat has not changed."""
+        peers = {peer.consumer: peer for peer in beat.peers}
+        known = set(beat.consumers) - {self._consumer}
+        for name in known:
+            peer = peers.get(name)
+            score = peer.beat if peer else ""
+            seen = self._seen.get(name)
+            if seen is None or seen.beat != score:
+                beat_s = peer.beat_ms / 1000 if peer and peer.beat_ms else self._settings.heartbeat_s
+                self._seen[name] = _Seen(score, at, beat_s, peer.client_id if peer else "")
+        for name in self._seen.keys() - known:
+            del self._seen[name]
+
+    async def _is_disconnected(self, client_id: str) -> bool:
+        """Whether the server knows no connection of this id. Asked only if it once showed us our own."""
+        if self._sees_connections is None:
+            own = self._client_id()
+            self._sees_connections = own != 0 and await self._lists(str(own))
+        return self._sees_connections and not await self._lists(client_id)
+
+    async def _lists(self, client_id: str) -> bool:
+        def parse(reply: object) -> bool:
+            return isinstance(reply, bytes) and f"id={client_id} ".encode() in reply
+
+        try:
+            return await self._store.call(Command([b"CLIENT", b"LIST", b"ID", client_id.encode()], parse))
+        except StoreError as error:
+            logger.info("CLIENT LIST is not available (%s): death is judged by beats alone", error)
+            self._sees_connections = False
+            return True
+
+    async def _reap(self, consumer: str, seen: _Seen) -> bool:
+        """Give back what a dead worker held; false if it has beaten after all."""
+        given = await take_over(
+            self._store, consumer, self._group, beat=seen.beat, max_attempts=self._settings.max_attempts
+        )
+        if given is None:
+            return False
+        logger.warning("worker %s is dead: %d executions given to others", consumer.partition("/")[0], given)
+        return True
+
+
+async def take_over(store: Store, consumer: str, group: str, *, beat: str, max_attempts: int) -> int | None:
+    """Give to others what a dead worker held: how much that was, or None if it has beaten since ``beat``."""
+    given = 0
+    for queue in (f"{group}/{consumer.partition('/')[0]}", group):
+        more = True
+        while more:
+            answer = await store.call(
+                commands.reclaim(store.keys(), consumer, queue, beat=beat, max_attempts=max_attempts)
+            )
+            if answer.alive:
+                return None
+            given += answer.given
+            for id in answer.poison:
+                logger.error("%s halted: %d workers in a row died while running it", id, max_attempts)
+            more = answer.more
+    return given

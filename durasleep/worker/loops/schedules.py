@@ -1,0 +1,116 @@
+"""Schedules that are due: each starts its execution and is moved on, beside the firer and never in its way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from durasleep import cron, humanize
+from durasleep.errors import DurasleepError, StoreUnavailable, UsageError
+from durasleep.model import PromiseId
+from durasleep.protocol import commands
+from durasleep.protocol.commands import Item, Schedule
+from durasleep.transport.store import Store
+
+TOGETHER_MAX = 16  # reckoned in one turn of the loop: a line takes a tenth of a millisecond
+SAID_S = 60.0  # of one that cannot be moved on
+REASON_MAX = 200  # characters of why
+
+logger = logging.getLogger("durasleep")
+
+
+class Schedules:
+    """Takes the names that a firing found due. Of many workers that see one due, the script lets one start it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._due: dict[str, bool] = {}
+        """By name; whether it is due by a firing, and not by another worker that could not read it."""
+        self._is_any_due = asyncio.Event()
+        self._said_at: dict[str, float] = {}
+
+    def note_due(self, names: Iterable[str]) -> None:
+        """These are due; one that is known to be, and offered again, is started once."""
+        self._due.update(dict.fromkeys(names, True))
+        if self._due:
+            self._is_any_due.set()
+
+    def note_refused(self, name: str) -> None:
+        """This one is due, and cannot be read by the worker that found it so: it may be here."""
+        self._due.setdefault(name, False)
+        self._is_any_due.set()
+
+    async def run(self) -> None:
+        """Start what is due, some at a time."""
+        while True:
+            self._is_any_due.clear()
+            while self._due:
+                names = list(self._due)[:TOGETHER_MAX]
+                try:
+                    await self._start(names)
+                finally:
+                    for name in names:
+                        self._due.pop(name, None)
+            await self._is_any_due.wait()
+
+    async def _start(self, names: list[str]) -> None:
+        keys = self._store.keys()
+        kept = await self._store.ask([commands.read_schedule(keys, name) for name in names])
+        items: list[Item[str]] = []
+        told: list[tuple[str, PromiseId, int] | None] = []
+        for name, schedule in zip(names, kept, strict=True):
+            if isinstance(schedule, StoreUnavailable):
+                self._say(name, schedule)
+            elif isinstance(schedule, DurasleepError):
+                items.append(self._aside(name, None, schedule))
+                told.append(None)
+            elif schedule is None:
+                items.append(commands.remove_schedule(keys, name))
+                told.append(None)
+            elif schedule.due_ms > self._store.clock.now_ms():
+                continue  # another worker has moved it on
+            else:
+                try:
+                    id, next_due_ms = self._moved(schedule)
+                except (UsageError, ArithmeticError, LookupError, OSError, ValueError) as error:
+                    items.append(self._aside(name, schedule.due_ms, error))
+                    told.append(None)
+                else:
+                    items.append(commands.advance_schedule(keys, schedule, next_due_ms=next_due_ms, id=id))
+                    told.append((name, id, next_due_ms))
+        for one, answer in zip(told, await self._store.ask(items), strict=True):
+            if one is None:
+                continue
+            name, id, next_due_ms = one
+            if isinstance(answer, DurasleepError):
+                self._say(name, answer)
+            elif answer == "advanced":
+                until = humanize.describe_until(next_due_ms, self._store.clock.now_ms())
+                logger.info("schedule %s started %s, next %s", name, id, until)
+
+    def _moved(self, schedule: Schedule) -> tuple[PromiseId, int]:
+        """What it starts now, and when it is due next, in ms; some error for one that cannot be read here."""
+        due = datetime.fromtimestamp(schedule.due_ms / 1000, ZoneInfo(schedule.zone))
+        now = datetime.fromtimestamp(self._store.clock.now_ms() / 1000, UTC)
+        next_due_ms = cron.next_due_ms(schedule.cron, schedule.zone, max(due, now))
+        return PromiseId(f"{schedule.name}@{due.isoformat()}"), next_due_ms
+
+    def _aside(self, name: str, due_ms: int | None, error: Exception) -> Item[str]:
+        """It is put aside by name, and offered again in a minute."""
+        self._say(name, error)
+        reason = " ".join((str(error) if isinstance(error, DurasleepError) else repr(error)).split())[:REASON_MAX]
+        is_offered = self._due.get(name, True)
+        return commands.put_schedule_aside(self._store.keys(), name, due_ms, reason, is_offered=is_offered)
+
+    def _say(self, name: str, error: Exception) -> None:
+        """It stays due, and is offered again, to this worker or another; said once a minute."""
+        now = time.monotonic()
+        if now - self._said_at.get(name, -SAID_S) < SAID_S:
+            return
+        self._said_at = {known: at for known, at in self._said_at.items() if now - at < SAID_S} | {name: now}
+        reason = error if isinstance(error, DurasleepError) else repr(error)
+        logger.error("schedule %s is due, but cannot be started here: %s; other schedules go on", name, reason)

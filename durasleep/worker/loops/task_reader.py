@@ -1,0 +1,148 @@
+"""The reader: takes as many executions of the group as there are free slots, and what is for this worker alone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from durasleep.errors import StoreError, StoreUnavailable
+from durasleep.model import PromiseId
+from durasleep.protocol import commands
+from durasleep.protocol.commands import Lease
+from durasleep.protocol.journal import value_of
+from durasleep.protocol.keys import Keyspace
+from durasleep.settings import Settings
+from durasleep.transport.batcher import ask_once
+from durasleep.transport.connection import Link, refusal
+from durasleep.transport.portion import Portion
+from durasleep.transport.server_clock import monotonic_us
+
+logger = logging.getLogger("durasleep")
+
+UNBLOCKED_PAUSE_S = 0.002  # what is answered at once, as by fakeredis, must not be asked in a circle
+BROKEN_EPOCH = -1  # of an entry that is not one of ours: nothing can have this epoch
+
+
+class Reader:
+    """Reads as one consumer of the group, from the group's stream and from the worker's own.
+
+    COUNT of XREADGROUP holds for each stream: as long as both have something, each is asked for a share of what there
+    is room for.
+    """
+
+    def __init__(self, link: Link, keys: Keyspace, *, group: str, consumer: str, settings: Settings) -> None:
+        self._link = link
+        self._keys = keys
+        self._group = group
+        self._consumer = consumer
+        self._settings = settings
+        own = f"{group}/{consumer.partition('/')[0]}"
+        self._queues = {keys.queue(queue).encode(): queue for queue in (group, own)}
+        self._own = keys.queue(own).encode()
+        self._portion = Portion(settings.read_own_max)
+        self._has_own = True
+        """Whether there was something for this worker alone when it was looked for last."""
+        self._is_own_turn = False
+        self._asked_us = 0
+        self._is_asking = False
+
+    async def join(self) -> None:
+        """Be a consumer of the group."""
+        join = commands.join(self._keys, self._consumer, self._group, self._queues.values())
+        [answer] = await ask_once(self._link, [join], self._settings)
+        value_of(answer)
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    @property
+    def heard_until_us(self) -> int:
+        """What was delivered to us before this instant of our own clock has arrived, or never will."""
+        return self._asked_us if self._is_asking else monotonic_us()
+
+    async def once(self, free: int) -> list[Lease]:
+        """About ``free`` executions; none after ``read_block_s``. On a new connection first what is ours already.
+
+        More may come where the worker's own stream was empty lately, and is not any more: what is for it alone may as
+        well wait here.
+        """
+        if not self._link.connected:
+            await self.join()
+            leases = await self._read(self._settings.read_own_max, start=b"0")
+            if leases:
+                return leases
+        if self._has_own:
+            leases = await self._take(free)
+            if leases:
+                return leases
+        began = time.monotonic()
+        count = max(1, free // 2) if self._has_own else free
+        leases = await self._read(count, block_s=self._settings.read_block_s if self._link.may_block else 0.0)
+        if not leases and time.monotonic() - began < UNBLOCKED_PAUSE_S:
+            await asyncio.sleep(UNBLOCKED_PAUSE_S)
+        return leases
+
+    async def _take(self, free: int) -> list[Lease]:
+        """What is there now: half of it at most for this worker alone, or every other one."""
+        free = min(free, self._portion.now)
+        self._is_own_turn = not self._is_own_turn
+        own = free // 2 or int(self._is_own_turn)
+        shares = zip((free - own, own), self._queues, strict=True)
+        return await self._ask(*[(count, (stream,)) for count, stream in shares if count])
+
+    async def _read(self, count: int, *, start: bytes = b">", block_s: float = 0.0) -> list[Lease]:
+        """So many of each stream."""
+        return await self._ask((min(count, self._portion.now), tuple(self._queues)), start=start, block_s=block_s)
+
+    async def _ask(
+        self, *shares: tuple[int, tuple[bytes, ...]], start: bytes = b">", block_s: float = 0.0
+    ) -> list[Lease]:
+        """Ask for so many of each of some streams; for fewer next time, if the connection was lost over it."""
+        block = [b"BLOCK", b"%d" % (block_s * 1000)] if block_s else []
+        reading = [b"XREADGROUP", b"GROUP", self._group.encode(), self._consumer.encode(), *block, b"COUNT"]
+        self._asked_us, self._is_asking = monotonic_us(), True
+        try:
+            answers = await self._link.exchange(
+                [
+                    [*reading, b"%d" % count, b"STREAMS", *streams, *([start] * len(streams))]
+                    for count, streams in shares
+                ],
+                block_s=block_s,
+            )
+        except StoreUnavailable:
+            self._portion.halve(sum([count for count, _ in shares]))
+            raise
+        for answer in answers:
+            if isinstance(answer, Exception):
+                await self._link.close()  # the next read joins anew: most likely the stream or the group is gone
+                raise refusal(answer) or StoreError(f"the stream is gone or not served now: {answer}")
+        self._portion.grow()
+        self._is_asking = False  # what fails is asked for again, before anything else
+        is_new, leases = start == b">", list[Lease]()
+        if any(self._own in streams for _, streams in shares):
+            self._has_own = False
+        for answer in answers:
+            for stream, entries in answer or ():
+                queue = self._queues[stream]
+                self._has_own = self._has_own or (stream == self._own and bool(entries))
+                leases += [_lease(queue, entry, fields, is_new) for entry, fields in entries]
+        return leases
+
+
+def _lease(queue: str, entry: bytes, fields: list[Any] | None, is_new: bool) -> Lease:
+    """What an entry says; one that is deleted or not ours comes with an epoch nothing has, to be dropped.
+
+    Only one that is new counts as a snapshot: much may have happened to one that is read again.
+    """
+    try:
+        if fields and fields[0] == b"i" and fields[2] == b"e":  # as the scripts write it: a snapshot, if any, is next
+            snapshot = fields[5] if is_new and len(fields) > 4 and fields[4] == b"x" else b""
+            return Lease(fields[1].decode(), queue, entry.decode(), int(fields[3]), snapshot)
+        if fields:  # as a newer version may
+            told = dict(zip(fields[::2], fields[1::2], strict=True))
+            return Lease(PromiseId(told[b"i"].decode()), queue, entry.decode(), int(told[b"e"]))
+    except (KeyError, ValueError, IndexError):
+        pass  # it only looked like one
+    return Lease(PromiseId(""), queue, entry.decode(), BROKEN_EPOCH)

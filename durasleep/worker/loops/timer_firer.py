@@ -1,0 +1,148 @@
+"""The firer: settles timers the moment they fall due. Any worker may; the script decides; nobody is elected."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+
+from durasleep import humanize
+from durasleep.protocol import commands, journal
+from durasleep.protocol.commands import Fired
+from durasleep.settings import Settings
+from durasleep.transport.server_clock import monotonic_us
+from durasleep.transport.store import Store
+
+logger = logging.getLogger("durasleep")
+
+AIM_EARLY_S = 0.001  # epoll wakes up to 1 ms late and the call takes a while; what comes too early asks again
+BATCHES_MAX = 2  # in one write: Redis serves nobody else between them
+LOOK_AGAIN_S = 60.0  # with no timer known; wake-ups are hints and a hint may be lost
+RECKON_S = 1.0  # a longer wait is reckoned again: beats may have told that the server's clock was set
+HELD_LOOK_S = 1.0  # while the server's clock is not believed
+DEAF_LOOK_S = 0.25  # while there can be no wake-ups, as the key of their stream holds something else
+SAID_S = 60.0  # between two lines about what goes on
+
+
+class Firer:
+    """Waits for the next due time by its own timer, corrected by the offset to the server's clock.
+
+    A better rank fires first: rank r waits r times ``rank_delay_ms`` longer, so that a dead rank 0 costs 50 ms.
+    """
+
+    def __init__(self, store: Store, settings: Settings, on_schedules: Callable[[list[str]], None]) -> None:
+        self._store = store
+        self._settings = settings
+        self._on_schedules = on_schedules
+        self._rank = 0
+        self._next_due_ms: int | None = None
+        self._hinted_ms: int | None = None
+        self._hint = asyncio.Event()
+        self._last_wake = b""
+        self._look_again_s = LOOK_AGAIN_S
+        self._firing = asyncio.Lock()
+        self._held_from_ms: int | None = None
+        self._said_at = 0.0
+        self._newer_said_at = -SAID_S
+
+    def set_rank(self, rank: int) -> None:
+        self._rank = rank
+
+    def hint(self, due_ms: int = 0) -> None:
+        """A timer may be due earlier than the one we wait for; 0: look now."""
+        self._hinted_ms = due_ms if self._hinted_ms is None else min(due_ms, self._hinted_ms)
+        self._hint.set()
+
+    def hear_wake(self, last_wake: bytes, due_ms: int = 0) -> None:
+        """The last entry of ``wake``, from a heartbeat or as it came; a new one is a hint. Empty: there can be none."""
+        self._look_again_s = LOOK_AGAIN_S if last_wake else DEAF_LOOK_S
+        if last_wake != self._last_wake:
+            self._last_wake = last_wake
+            self.hint(due_ms)
+
+    def join(self, believed: int | None) -> None:
+        """Begin with what the others believe of the clock, if they do not believe the server."""
+        if believed is not None and self._settings.clock_ahead_max_s != math.inf:
+            self._store.clock.begin(believed)
+
+    async def once(self, batches: int = 1) -> Fired:
+        """Settle at most so many batches of due timers, after what is under way; how the last one went."""
+        async with self._firing:
+            self._hinted_ms = None  # a hint that comes while we ask may be news to the answer
+            clock, sent_us = self._store.clock, monotonic_us()
+            fire = commands.fire(self._store.keys(), limit=self._settings.fire_items_max, latest_ms=clock.latest_ms)
+            answers = await self._store.ask([fire] * batches)
+            received_us = monotonic_us()
+            for answer in answers:
+                await self._take(journal.value_of(answer), sent_us, received_us)
+            return answers[-1]
+
+    async def _take(self, fired: Fired, sent_us: int, received_us: int) -> None:
+        clock = self._store.clock
+        clock.hear(fired.server_us, sent_us, received_us)
+        if clock.ahead_s or self._held_from_ms is not None:
+            await self._hold(fired.server_us // 1000)
+        self._next_due_ms = fired.next_due_ms
+        self._last_wake = fired.last_wake
+        for line in fired.put_aside:
+            logger.error("a timer was put aside: %s", line)
+        if fired.newer and monotonic_us() / 1e6 - self._newer_said_at >= SAID_S:
+            self._newer_said_at = monotonic_us() / 1e6
+            logger.warning("%d timers wait for a worker of a newer version, the only one that knows them", fired.newer)
+        self._on_schedules(fired.schedules)
+
+    async def _hold(self, server_ms: int) -> None:
+        """Wait until the clock can be believed or a person has released it; said now and again, and to new workers."""
+        clock, keys = self._store.clock, self._store.keys()
+        if not clock.ahead_s:
+            self._held_from_ms = None
+            logger.warning("the clock of Redis can be believed again: timers fire")
+            return
+        if self._held_from_ms is None:
+            self._held_from_ms = server_ms
+        released_ms = await self._store.call(commands.read_number(keys.clock_released))
+        if released_ms is not None and released_ms >= self._held_from_ms:
+            clock.believe()
+            self._held_from_ms = None
+            logger.warning("the clock of Redis was released by hand: timers fire by it")
+            return
+        await self._store.call(commands.keep_number(keys.clock_held, clock.now_ms(), ttl_s=10 * HELD_LOOK_S))
+        if monotonic_us() / 1e6 - self._said_at >= SAID_S:
+            self._said_at = monotonic_us() / 1e6
+            logger.error(
+                "the clock of Redis is %s ahead of what it can be: NO TIMER FIRES until it comes back. If it is right, "
+                "say so with `durasleep control release-clock`",
+                humanize.describe_ms(round(clock.ahead_s * 1000)),
+            )
+
+    async def run(self) -> None:
+        batches = 1
+        while True:
+            fired = await self.once(batches)
+            is_full = fired.due >= self._settings.fire_items_max
+            # Where many are due, Redis settles the next batch while the worker begins what the last one woke.
+            batches = BATCHES_MAX if is_full else 1
+            if not is_full and fired.closing == 0:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        """Until the next due time of our rank; a hint moves it, and so does a clock that was set."""
+        began_at = monotonic_us() / 1e6
+        while (wait_s := self._seconds_left()) > 0 and monotonic_us() / 1e6 < began_at + self._look_again_s:
+            self._hint.clear()
+            try:
+                async with asyncio.timeout(min(wait_s, RECKON_S)):
+                    await self._hint.wait()
+            except TimeoutError:
+                if wait_s <= RECKON_S:
+                    return
+
+    def _seconds_left(self) -> float:
+        if self._store.clock.ahead_s:  # as the last beat or firing has told
+            return HELD_LOOK_S
+        known = [due for due in (self._next_due_ms, self._hinted_ms) if due is not None]
+        if not known:
+            return self._look_again_s
+        delay_ms = min(self._rank, self._settings.rank_max) * self._settings.rank_delay_ms
+        return min(self._store.clock.seconds_until(min(known) + delay_ms) - AIM_EARLY_S, self._look_again_s)
