@@ -296,7 +296,7 @@ class _Unsendable(TypeError):
 
 
 class _Writer:
-    """Packs values, as plain as they can be."""
+    """Packs values, as plain as they can be, and models as they are."""
 
     def __init__(self) -> None:
         self._extend_at = tuple([partial(self.extend, depth) for depth in range(_NESTED_MAX + 1)])
@@ -371,11 +371,19 @@ class _Writer:
         return self.pack(list(items), depth + 1)
 
     def model_parts(self, value: Any) -> Any:
-        """What a model is sent as: a map, or the value of a root model."""
+        """What a model travels as: a map, or the value of a root model."""
+        fields, _ = _model_state(value)
+        return fields["root"] if _is_root(value) else fields
+
+
+class _ProvenWriter(_Writer):
+    """Packs what is sent: models so that they are what they were where they arrive."""
+
+    def model_parts(self, value: Any) -> Any:
         return _proven_parts(value)
 
 
-class _MarkingWriter(_Writer):
+class _MarkingWriter(_ProvenWriter):
     """Packs instances of some classes with the name of their class."""
 
     def __init__(self, marked: frozenset[type]) -> None:
@@ -462,7 +470,7 @@ class _ModelessWriter(_Writer):
         raise _Unsendable(f"is a {type(value).__qualname__}, of which something may hold this")
 
 
-_PLAIN, _MODELESS = _Writer(), _ModelessWriter()
+_DATA, _PLAIN, _MODELESS = _Writer(), _ProvenWriter(), _ModelessWriter()
 _PROOF, _AS_IT_IS = _ProofWriter(roots_as_maps=False), _ProofWriter(roots_as_maps=True)
 
 
@@ -935,6 +943,8 @@ def _convert(kind: Any, value: Any) -> Any:
     """What msgspec leaves to us: generic collections, models, paths, and classes of the user's own."""
     if isinstance(kind, _ReaderOfHint):
         return kind.read(value)
+    if isinstance(kind, _LaterHint):
+        return _shape(value, kind.meaning(), "the value")
     origin = typing.get_origin(kind) or kind
     if origin in _COLLECTIONS:
         return _COLLECTIONS[origin](value, typing.get_args(kind))
@@ -1058,6 +1068,19 @@ class _ReaderOfHint(type):
         return True
 
 
+class _LaterHint(type):
+    """The class of a hint that stands for another one, which is found where a value has come; Any if there is none."""
+
+    meaning: Callable[[], Any]
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return True
+
+
+def _later(hint: Any, meaning: Callable[[], Any]) -> _LaterHint:
+    return _LaterHint(_show_hint(hint), (), {"meaning": staticmethod(meaning)})
+
+
 def _reader(hint: Any, read: Callable[[Any], Any]) -> _ReaderOfHint:
     return _ReaderOfHint(_show_hint(hint), (), {"read": staticmethod(read)})
 
@@ -1074,7 +1097,7 @@ _ONLY_SAYS_HOW = (typing.Annotated, typing.Final, typing.ClassVar, typing.Requir
 
 @lru_cache(maxsize=256)
 def _find_known(hint: Any, _shown: str) -> Any:  # as it is shown: unions are equal whatever their order
-    if isinstance(hint, _ReaderOfHint) or _is_known(hint):
+    if isinstance(hint, _ReaderOfHint | _LaterHint) or _is_known(hint):
         return hint
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if (origin or hint) in _SAYS_NOTHING:
@@ -1084,7 +1107,7 @@ def _find_known(hint: Any, _shown: str) -> Any:  # as it is shown: unions are eq
     if _is_union(hint):  # and no union of two that travel alike
         return _reader(hint, partial(_read_one_of, parts, _alike_in(hint)))
     if _alias_of(hint) is not None:
-        return _reader(hint, lambda value: _shape(value, _meaning_of(hint), "the value"))
+        return _later(hint, partial(_meaning_of, hint))
     if isinstance(hint, TypeVar):
         return _known(_meaning_of_variable(hint))
     if _field_hints(hint):
@@ -1236,7 +1259,7 @@ def _read_literal(meant: tuple[Any, ...], value: Any) -> Any:
 
 def _data_of(value: object) -> object:
     """What travels of a value, to be compared with what has come."""
-    return _data_in(_unpack(_PLAIN.pack(value)))
+    return _data_in(_unpack(_DATA.pack(value)))
 
 
 def _data_in(value: Any) -> object:
@@ -1252,7 +1275,7 @@ def _data_in(value: Any) -> object:
         case set() | frozenset():
             return set, frozenset(map(_data_in, cast("set[Any]", value)))
         case _:
-            return _PLAIN.pack(value)
+            return _DATA.pack(value)
 
 
 def _is_named(kind: Any, name: str) -> bool:
@@ -1574,7 +1597,7 @@ def _closed(hint: Any, names: dict[str, Any]) -> Any:
     if isinstance(hint, str):
         hint = typing.ForwardRef(hint)
     if isinstance(hint, typing.ForwardRef):
-        return _reader(hint.__forward_arg__, partial(_read_named, hint, names))
+        return _later(hint.__forward_arg__, partial(_meaning_of_name, hint, names))
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (None, typing.Literal, typing.Annotated, Callable):
         return hint
@@ -1586,13 +1609,12 @@ def _closed(hint: Any, names: dict[str, Any]) -> Any:
     return hint.copy_with(closed) if hasattr(hint, "copy_with") else origin[closed]
 
 
-def _read_named(hint: typing.ForwardRef, names: dict[str, Any], value: Any) -> Any:
+def _meaning_of_name(hint: typing.ForwardRef, names: dict[str, Any]) -> Any:
     annotated = SimpleNamespace(__annotations__={"value": hint})
     try:
-        meant = typing.get_type_hints(annotated, names, None, include_extras=True)["value"]
+        return _closed(typing.get_type_hints(annotated, names, None, include_extras=True)["value"], names)
     except Exception:  # noqa: BLE001 - a name that only type checkers know says nothing
-        return value
-    return _shape(value, _closed(meant, names), "the value")
+        return Any
 
 
 def _shape_args(
@@ -1929,7 +1951,7 @@ def _can(writer: _Writer, value: object) -> bool:
     return True
 
 
-class _PlainInErrors(_Writer):
+class _PlainInErrors(_ProvenWriter):
     """Packs only what comes back as it was without any hint."""
 
     def extend(self, depth: int, value: Any) -> Any:
@@ -1941,7 +1963,7 @@ class _PlainInErrors(_Writer):
 _PLAIN_IN_ERRORS = _PlainInErrors()
 
 
-class _InErrors(_Writer):
+class _InErrors(_ProvenWriter):
     """Packs with their classes what errors carry; with ``shows`` the rest as it is shown."""
 
     def __init__(self, teller: _Teller, depth: int, *, shows: bool) -> None:
