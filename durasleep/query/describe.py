@@ -16,7 +16,8 @@ from uuid import UUID
 
 import msgspec
 
-from durasleep.codec import RAISED_THERE, Codec, error_line
+from durasleep.codec import Codec
+from durasleep.codec.exceptions import RAISED_THERE, error_line
 from durasleep.errors import (
     Canceled,
     DurasleepError,

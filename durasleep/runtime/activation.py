@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from durasleep.codec import Codec, error_line
+from durasleep.codec import Codec
+from durasleep.codec.exceptions import error_line
 from durasleep.errors import CorruptData, NotDurable, UsageError
 from durasleep.model import CANCEL, Entry, Kind, Mark, Number, Op, PromiseId, StartChild, StartPromise, StartTimer
 from durasleep.runtime import asyncio_patches

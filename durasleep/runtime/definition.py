@@ -11,7 +11,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from durasleep.codec import check_call, hints_of
+from durasleep.codec.calls import check_call
+from durasleep.codec.type_hints import hints_of
 from durasleep.errors import DefinitionError, UsageError
 from durasleep.model import Duration, duration_ms
 from durasleep.runtime.retry import Retry

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from durasleep.codec import Codec, error_line
+from durasleep.codec import Codec
+from durasleep.codec.exceptions import error_line
 from durasleep.errors import UsageError
 from durasleep.model import Entry, Kind, Number, PromiseId, Recording, State, root_of
 from durasleep.runtime.activation import (

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from durasleep.codec import class_name, error_line, loaded_class
+from durasleep.codec.exceptions import error_line
+from durasleep.codec.marks import class_name, loaded_class
 from durasleep.errors import Canceled, DurasleepError, NotSerializable, PayloadTooLarge, RemoteError, UsageError
 from durasleep.model import duration_ms
 

@@ -49,7 +49,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import TypeAliasType
 
-from durasleep.codec import Codec, _call_of, check_call, error_line  # pyright: ignore[reportPrivateUsage]
+from durasleep.codec import Codec
+from durasleep.codec.calls import _call_of, check_call  # pyright: ignore[reportPrivateUsage]
+from durasleep.codec.exceptions import error_line
 from durasleep.errors import CorruptData, NotSerializable, PayloadTooLarge, RemoteError, UsageError
 from durasleep.model import State
 from durasleep.query.describe import error_text

@@ -11,7 +11,7 @@ from urllib.error import URLError
 import pydantic
 import pytest
 
-from durasleep.codec import error_line
+from durasleep.codec.exceptions import error_line
 from durasleep.errors import Canceled, NotSerializable, RemoteError, UsageError
 from durasleep.model import Entry, Kind, Number, State
 from durasleep.runtime.context import Context

@@ -19,7 +19,7 @@ from durasleep.cli.options import FsyncOption, JsonOption, NamespaceOption, Repl
 from durasleep.cli.output import console, json_values
 from durasleep.cli.output.watch import Watch
 from durasleep.client.client import Handle, ending_of
-from durasleep.codec import error_line
+from durasleep.codec.exceptions import error_line
 from durasleep.errors import DurasleepError, WaitTimeout
 from durasleep.model import Disposition, PromiseId, Target, parse_target
 from durasleep.query import describe

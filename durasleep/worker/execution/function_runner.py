@@ -11,7 +11,8 @@ from functools import partial
 from types import FunctionType
 from typing import Any
 
-from durasleep.codec import Codec, error_line
+from durasleep.codec import Codec
+from durasleep.codec.exceptions import error_line
 from durasleep.model import State, StepResult
 from durasleep.protocol.journal import Head
 from durasleep.runtime import current

@@ -10,7 +10,8 @@ from operator import attrgetter
 from typing import Any
 
 from durasleep import humanize
-from durasleep.codec import Codec, error_line
+from durasleep.codec import Codec
+from durasleep.codec.exceptions import error_line
 from durasleep.errors import UsageError
 from durasleep.model import CANCEL, Entry, Kind, Number, Op, Outcome, State, StepResult, duration_ms
 from durasleep.protocol.commands import Committed, Item

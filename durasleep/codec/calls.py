@@ -470,7 +470,8 @@ class _ModelessWriter(_Writer):
         raise _Unsendable(f"is a {type(value).__qualname__}, of which something may hold this")
 
 
-_DATA, _PLAIN, _MODELESS = _Writer(), _ProvenWriter(), _ModelessWriter()
+_DATA, _MODELESS = _Writer(), _ModelessWriter()
+_PLAIN = _ProvenWriter()
 _PROOF, _AS_IT_IS = _ProofWriter(roots_as_maps=False), _ProofWriter(roots_as_maps=True)
 
 
