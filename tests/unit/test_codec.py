@@ -50,7 +50,7 @@ from hypothesis import strategies as st
 from typing_extensions import TypeAliasType
 
 from durasleep.codec import Codec
-from durasleep.codec.calls import _call_of, check_call  # pyright: ignore[reportPrivateUsage]
+from durasleep.codec.calls import call_of, check_call  # pyright: ignore[reportPrivateUsage]
 from durasleep.codec.exceptions import error_line
 from durasleep.errors import CorruptData, NotSerializable, PayloadTooLarge, RemoteError, UsageError
 from durasleep.model import State
@@ -1484,7 +1484,7 @@ def test_only_what_could_be_taken_for_something_else_is_sent_with_its_name() -> 
         (Cat(9), Cat | Dog),
     ):
         function.__annotations__ = {"return": hint}
-        _call_of.cache_clear()
+        call_of.cache_clear()
         assert codec.encode(value, "it", function) == codec.encode(value, "it")
     before = pack({"a": 1})
     assert codec.decode(before, Frozen | Twin) == Frozen(1)
@@ -1513,7 +1513,7 @@ def test_a_hint_of_typing_without_parameters_says_no_more_than_its_class(name: s
         wrapped += [(tuple[hint, int], (value, 1)), (hint | int, value), (hint | Frozen, value)]
     for one, sent in wrapped:
         function.__annotations__ = {"what": one}
-        _call_of.cache_clear()
+        call_of.cache_clear()
         payload = codec.encode_args((sent,), {}, "f", function)
         [back], _ = codec.decode_args(payload, function, skip_first=False)
         if name == "Deque":
