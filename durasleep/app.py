@@ -35,8 +35,9 @@ from durasleep.client.client import Caller, Client
 from durasleep.codec import Codec
 from durasleep.errors import DefinitionError, ThreadsLost, UsageError
 from durasleep.model import Duration, check_name, duration_ms, parse_target, retention_ms
-from durasleep.protocol import commands, journal
-from durasleep.protocol.commands import Schedule
+from durasleep.protocol import command as commands
+from durasleep.protocol import journal
+from durasleep.protocol.command import Schedule
 from durasleep.query.describe import CallOptions, Options
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry, called_by, name_of

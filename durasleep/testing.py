@@ -33,7 +33,7 @@ from durasleep.client.client import Handle, store_of
 from durasleep.errors import Mismatch, Stalled, UsageError
 from durasleep.model import Kind, Place, PromiseId, State, check_id, duration_ms
 from durasleep.protocol import journal
-from durasleep.protocol.commands import Command, Fired
+from durasleep.protocol.command import Command, Fired
 from durasleep.protocol.journal import Head
 from durasleep.query import describe
 from durasleep.query.describe import Ending

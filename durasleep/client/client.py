@@ -19,8 +19,9 @@ from durasleep.client.inbox import Expected, Inbox, hear_answers
 from durasleep.codec import Codec
 from durasleep.errors import ClientClosed, DurasleepError, NotFound, WaitTimeout
 from durasleep.model import Disposition, Duration, PromiseId, Recording, State, check_id, owner_of, seconds_of
-from durasleep.protocol import commands, journal
-from durasleep.protocol.commands import Controlled, Created, Item
+from durasleep.protocol import command as commands
+from durasleep.protocol import journal
+from durasleep.protocol.command import Controlled, Created, Item
 from durasleep.protocol.keys import Keyspace
 from durasleep.query import attention, call_tree, describe, doctor, fsck, search
 from durasleep.query.call_tree import Tree

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from durasleep.errors import DurasleepError, StoreError, StoreUnavailable
 from durasleep.model import PromiseId
-from durasleep.protocol import commands
-from durasleep.protocol.commands import Created
+from durasleep.protocol import command as commands
+from durasleep.protocol.command import Created
 from durasleep.protocol.journal import instant_of
 from durasleep.protocol.keys import LIMIT
 from durasleep.query.describe import Ending, ending_of_created

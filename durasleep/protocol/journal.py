@@ -13,8 +13,8 @@ import msgspec
 
 from durasleep.errors import CorruptData, DurasleepError, StoreError
 from durasleep.model import Entry, Kind, Number, Place, PromiseId, State
-from durasleep.protocol import commands
-from durasleep.protocol.commands import (
+from durasleep.protocol import command as commands
+from durasleep.protocol.command import (
     KIND_OF,
     PLACE_OF,
     STATE_OF,

@@ -14,7 +14,7 @@ from durasleep import humanize
 from durasleep.errors import DurasleepError
 from durasleep.model import PromiseId, State
 from durasleep.protocol import journal
-from durasleep.protocol.commands import NOT_KNOWN, Command, pairs, to_number, to_text
+from durasleep.protocol.command import NOT_KNOWN, Command, pairs, to_number, to_text
 from durasleep.protocol.journal import Head, Plan, value_of
 from durasleep.protocol.keys import DEFAULT, Keyspace, W
 from durasleep.query import search

@@ -46,8 +46,9 @@ from durasleep.model import (
     parse_target,
     retention_ms,
 )
-from durasleep.protocol import commands, journal
-from durasleep.protocol.commands import Controlled, Created, Item, Settled
+from durasleep.protocol import command as commands
+from durasleep.protocol import journal
+from durasleep.protocol.command import Controlled, Created, Item, Settled
 from durasleep.protocol.journal import Head, Loaded, Plan
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.script import to_bytes

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from durasleep.errors import DurasleepError
-from durasleep.protocol import commands
-from durasleep.protocol.commands import Call, Command, Item, to_text
+from durasleep.protocol import command as commands
+from durasleep.protocol.command import Call, Command, Item, to_text
 from durasleep.protocol.journal import Plan, value_of
 from durasleep.protocol.keys import Keyspace
 

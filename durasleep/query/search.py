@@ -15,8 +15,9 @@ from typing import Any
 from durasleep.codec import Codec
 from durasleep.errors import DurasleepError, NotAllowed, UsageError
 from durasleep.model import Entry, Kind, PromiseId, State, owner_of
-from durasleep.protocol import commands, journal
-from durasleep.protocol.commands import Call, Command, pairs, to_text
+from durasleep.protocol import command as commands
+from durasleep.protocol import journal
+from durasleep.protocol.command import Call, Command, pairs, to_text
 from durasleep.protocol.journal import Head, Plan, value_of
 from durasleep.protocol.keys import LIMIT, Keyspace
 from durasleep.protocol.script import to_bytes

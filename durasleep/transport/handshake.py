@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from typing import Any, cast
 
 from durasleep.errors import SchemaMismatch, StoreError, StoreUnavailable
-from durasleep.protocol.commands import Command, to_text
+from durasleep.protocol.command import Command, to_text
 from durasleep.protocol.keys import SCHEMA_VERSION, Keyspace, W, meta_key
 from durasleep.transport.connection import Reply, refusal
 

@@ -20,7 +20,7 @@ from durasleep.errors import (
 )
 from durasleep.model import PromiseId
 from durasleep.protocol import journal
-from durasleep.protocol.commands import Call, Command, Item
+from durasleep.protocol.command import Call, Command, Item
 from durasleep.protocol.journal import Loaded, Plan
 from durasleep.protocol.keys import Keyspace
 from durasleep.settings import DEFAULTS, Settings

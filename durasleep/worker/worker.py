@@ -24,8 +24,9 @@ from durasleep.errors import (
     UnsupportedServer,
 )
 from durasleep.model import check_name
-from durasleep.protocol import commands, journal
-from durasleep.protocol.commands import Beat, Command, Fired, Lease
+from durasleep.protocol import command as commands
+from durasleep.protocol import journal
+from durasleep.protocol.command import Beat, Command, Fired, Lease
 from durasleep.query import doctor
 from durasleep.runtime.definition import Registry
 from durasleep.runtime.waits import Wait

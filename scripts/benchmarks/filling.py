@@ -14,7 +14,7 @@ from typing import Any
 
 from durasleep.client.client import store_of
 from durasleep.model import Due, Number, Outcome, StartTimer
-from durasleep.protocol import commands
+from durasleep.protocol import command as commands
 from durasleep.query import describe
 from durasleep.runtime.definition import name_of
 from durasleep.settings import DEFAULTS

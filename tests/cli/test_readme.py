@@ -17,7 +17,7 @@ import pytest
 from durasleep import Canceled, Context, Durasleep, Retry, testing
 from durasleep.cli.app import app
 from durasleep.client.client import store_of
-from durasleep.protocol.commands import Command
+from durasleep.protocol.command import Command
 from tests.cli.conftest import Quick
 from tests.cli.terminal import ROOT, Terminal, wait_for
 from tests.servers import MakeServer

@@ -13,7 +13,7 @@ import pytest
 from durasleep import testing
 from durasleep.client.client import store_of
 from durasleep.model import PromiseId
-from durasleep.protocol.commands import Command
+from durasleep.protocol.command import Command
 from tests.laws import crashing
 from tests.laws.crashing import STORIES, Crash, effects
 from tests.servers import Server

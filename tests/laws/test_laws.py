@@ -21,8 +21,9 @@ from durasleep import Context, Disposition, Durasleep, Handle, OtherFunction, Se
 from durasleep.client.client import store_of
 from durasleep.errors import Fenced, InvalidId, PayloadTooLarge
 from durasleep.model import Due, Number, Outcome, Place, PromiseId, StartPromise, StartTimer, State, StepResult
-from durasleep.protocol import commands, journal
-from durasleep.protocol.commands import Lease
+from durasleep.protocol import command as commands
+from durasleep.protocol import journal
+from durasleep.protocol.command import Lease
 from durasleep.protocol.keys import LIMIT, Keyspace
 from durasleep.runtime.definition import step_name_of
 from durasleep.settings import DEFAULTS

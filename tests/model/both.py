@@ -17,8 +17,9 @@ import msgspec
 
 from durasleep import errors
 from durasleep.model import Due, Entry, Number, PromiseId, State, Transaction
-from durasleep.protocol import commands, journal, script
-from durasleep.protocol.commands import KIND_OF, PLACE_OF, STATE_OF, Call, Command, Item
+from durasleep.protocol import command as commands
+from durasleep.protocol import journal, script
+from durasleep.protocol.command import KIND_OF, PLACE_OF, STATE_OF, Call, Command, Item
 from durasleep.protocol.journal import Plan
 from durasleep.protocol.keys import F, S, W
 from durasleep.settings import DEFAULTS

@@ -15,7 +15,7 @@ from durasleep import Context, Disposition, Durasleep, NotFound, OtherFunction, 
 from durasleep.client.client import inbox_of, store_of
 from durasleep.errors import ClientClosed
 from durasleep.model import PromiseId
-from durasleep.protocol import commands
+from durasleep.protocol import command as commands
 from durasleep.protocol.keys import F
 from durasleep.settings import DEFAULTS
 from durasleep.sync import Client as SyncClient

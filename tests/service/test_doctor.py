@@ -21,7 +21,7 @@ from durasleep.client.client import store_of
 from durasleep.devserver import DevServer
 from durasleep.errors import NotReplicated, StoreRefused, UnsupportedServer
 from durasleep.model import PromiseId, State
-from durasleep.protocol import commands
+from durasleep.protocol import command as commands
 from durasleep.protocol.keys import Keyspace, S
 from durasleep.protocol.script import NAMES, load
 from durasleep.query import doctor

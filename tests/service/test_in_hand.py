@@ -14,7 +14,7 @@ from durasleep import Context, Durasleep, RemoteError, Retry
 from durasleep.client.client import store_of
 from durasleep.model import PromiseId
 from durasleep.protocol import journal
-from durasleep.protocol.commands import Lease
+from durasleep.protocol.command import Lease
 from durasleep.protocol.keys import Keyspace
 from durasleep.settings import DEFAULTS
 from durasleep.worker.loops.task_reader import Reader

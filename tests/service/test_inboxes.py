@@ -14,7 +14,7 @@ from durasleep import Durasleep
 from durasleep.client import inbox as inbox_module
 from durasleep.client.client import inbox_of, store_of
 from durasleep.model import Kind, PromiseId, State
-from durasleep.protocol import commands
+from durasleep.protocol import command as commands
 from durasleep.protocol.keys import LIMIT
 from durasleep.settings import DEFAULTS
 from durasleep.sync import Client as SyncClient

@@ -14,8 +14,9 @@ from durasleep import Durasleep, Settings
 from durasleep.client.client import store_of
 from durasleep.errors import Fenced
 from durasleep.model import Outcome, PromiseId
-from durasleep.protocol import commands, journal
-from durasleep.protocol.commands import Lease
+from durasleep.protocol import command as commands
+from durasleep.protocol import journal
+from durasleep.protocol.command import Lease
 from durasleep.protocol.keys import F
 from tests.servers import Server
 from tests.service.fixtures import NewApp

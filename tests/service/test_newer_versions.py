@@ -12,7 +12,7 @@ from durasleep import Context, Durasleep, StoreUnavailable
 from durasleep.client.client import store_of
 from durasleep.errors import NewerVersion, SchemaMismatch
 from durasleep.model import Place, PromiseId
-from durasleep.protocol import commands
+from durasleep.protocol import command as commands
 from durasleep.protocol.keys import PLACE, F, Keyspace, W, meta_key
 from tests.servers import Server
 from tests.service.fixtures import NewApp

@@ -13,7 +13,8 @@ from durasleep import Context, Disposition, Durasleep, Settings, State, UsageErr
 from durasleep.client.client import store_of
 from durasleep.errors import InvalidDuration, InvalidId
 from durasleep.model import PromiseId
-from durasleep.protocol import commands, journal
+from durasleep.protocol import command as commands
+from durasleep.protocol import journal
 from durasleep.protocol.keys import LIMIT
 from durasleep.sync import Client as SyncClient
 from tests.servers import Server

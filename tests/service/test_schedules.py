@@ -12,8 +12,9 @@ import pytest
 from durasleep import Durasleep, UsageError
 from durasleep.client.client import store_of
 from durasleep.model import PromiseId
-from durasleep.protocol import commands, journal
-from durasleep.protocol.commands import Schedule
+from durasleep.protocol import command as commands
+from durasleep.protocol import journal
+from durasleep.protocol.command import Schedule
 from durasleep.protocol.keys import S
 from tests.servers import Server
 from tests.service.fixtures import NewApp

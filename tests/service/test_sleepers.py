@@ -13,7 +13,7 @@ import pytest
 
 from durasleep import Durasleep
 from durasleep.client.client import store_of
-from durasleep.protocol import commands
+from durasleep.protocol import command as commands
 from durasleep.runtime.activation import Activation
 from tests.servers import Server
 from tests.service.functions import measured_sleep, sleeping_workflow

@@ -9,7 +9,7 @@ import pytest
 
 from durasleep import Canceled, Context, Durasleep, Retry, current
 from durasleep.client.client import store_of
-from durasleep.protocol import commands
+from durasleep.protocol import command as commands
 from durasleep.protocol.keys import LIMIT
 from durasleep.sync import Client as SyncClient
 from tests.servers import Server

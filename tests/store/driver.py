@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from durasleep.model import Due, Entry, Kind, Number, Op, Outcome, Place, PromiseId, StartChild, State
-from durasleep.protocol import commands
-from durasleep.protocol.commands import (
+from durasleep.protocol import command as commands
+from durasleep.protocol.command import (
     Beat,
     Committed,
     Controlled,

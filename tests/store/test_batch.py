@@ -17,8 +17,9 @@ from redis.asyncio import Redis
 
 from durasleep.errors import NotFound, OtherFunction, StoreError, StoreUnavailable
 from durasleep.model import Disposition, Kind, Number, Outcome, PromiseId, State, StepResult, Transaction
-from durasleep.protocol import commands, journal
-from durasleep.protocol.commands import Command, Created, Item
+from durasleep.protocol import command as commands
+from durasleep.protocol import journal
+from durasleep.protocol.command import Command, Created, Item
 from durasleep.protocol.journal import Plan
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.script import Value, to_bytes

@@ -9,8 +9,8 @@ import pytest
 
 from durasleep.errors import PayloadTooLarge, UsageError
 from durasleep.model import Kind, Number, Outcome, Place, PromiseId, StartTimer, State, StepResult, Transaction
-from durasleep.protocol import commands
-from durasleep.protocol.commands import Lease
+from durasleep.protocol import command as commands
+from durasleep.protocol.command import Lease
 from durasleep.protocol.keys import LIMIT
 from durasleep.protocol.script import Value
 from durasleep.runtime.context import TRANSACTION_COMMANDS_MAX, _check_transaction  # pyright: ignore[reportPrivateUsage]

@@ -15,7 +15,8 @@ from redis.credentials import CredentialProvider
 
 from durasleep.errors import SchemaMismatch, StoreError, StoreRefused, StoreUnavailable, UnsupportedServer, UsageError
 from durasleep.model import Kind, PromiseId, State
-from durasleep.protocol import commands, journal
+from durasleep.protocol import command as commands
+from durasleep.protocol import journal
 from durasleep.protocol.keys import Keyspace, meta_key
 from durasleep.protocol.script import Value, to_bytes
 from durasleep.settings import DEFAULTS

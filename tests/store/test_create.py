@@ -9,7 +9,7 @@ import redis.asyncio
 
 from durasleep.errors import CorruptData, NotFound, OtherFunction, StoreError, UsageError
 from durasleep.model import DUE_MS_MAX, Disposition, Due, Kind, Outcome, Place, PromiseId, State
-from durasleep.protocol import commands
+from durasleep.protocol import command as commands
 from tests.servers import FAKE, MakeServer, Server
 from tests.store.driver import FAR, PAST, Driver
 

@@ -9,8 +9,8 @@ import pytest
 
 from durasleep.errors import CorruptData
 from durasleep.model import Outcome, Place, PromiseId
-from durasleep.protocol import commands
-from durasleep.protocol.commands import Schedule
+from durasleep.protocol import command as commands
+from durasleep.protocol.command import Schedule
 from durasleep.protocol.keys import LIMIT
 from durasleep.query import fsck
 from tests.store.driver import Driver

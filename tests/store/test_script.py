@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from durasleep.protocol import commands, journal, script
+from durasleep.protocol import command as commands
+from durasleep.protocol import journal, script
 from durasleep.protocol.keys import KEY_NAMES
 from durasleep.protocol.script import NAMES, load
 from tests.store.driver import Driver

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from durasleep.model import CancelEntry, Kind, Number, Outcome, Place, PromiseId, StartTimer, State
-from durasleep.protocol import commands
+from durasleep.protocol import command as commands
 from durasleep.protocol.keys import LIMIT, F
 from tests.servers import Server
 from tests.store.driver import FAR, Driver, child

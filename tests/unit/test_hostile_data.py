@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from durasleep.client.inbox import _split  # pyright: ignore[reportPrivateUsage]
 from durasleep.errors import CorruptData, InvalidId, NewerVersion, StoreError, UsageError
 from durasleep.model import PromiseId, check_id, owner_of, parse_target, root_of
-from durasleep.protocol import commands, journal
-from durasleep.protocol.commands import Call, Item
+from durasleep.protocol import command as commands
+from durasleep.protocol import journal
+from durasleep.protocol.command import Call, Item
 from durasleep.protocol.keys import F, Keyspace
 from durasleep.query import doctor
 from durasleep.runtime.journal import read_reply

@@ -12,8 +12,8 @@ from typing import Any
 
 from durasleep.errors import CorruptData, Fenced, StoreError
 from durasleep.model import Op, Outcome, PromiseId
-from durasleep.protocol import commands
-from durasleep.protocol.commands import Committed, Item, Lease
+from durasleep.protocol import command as commands
+from durasleep.protocol.command import Committed, Item, Lease
 from durasleep.settings import Settings
 from durasleep.transport import batcher
 from durasleep.transport.store import Store

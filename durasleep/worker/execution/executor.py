@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 from durasleep.codec import Codec
 from durasleep.errors import CorruptData, DurasleepError, Fenced, NewerVersion, StoreFull
 from durasleep.model import CANCEL, PromiseId
-from durasleep.protocol import commands, journal
-from durasleep.protocol.commands import Beat, Committed, Lease
+from durasleep.protocol import command as commands
+from durasleep.protocol import journal
+from durasleep.protocol.command import Beat, Committed, Lease
 from durasleep.protocol.journal import Loaded, Page
 from durasleep.runtime.activation import version_of
 from durasleep.runtime.definition import Definition, Registry, TaskDefinition, WorkflowDefinition

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from durasleep.model import Entry, Number, Op
-from durasleep.protocol.commands import Committed, Item, Lease
+from durasleep.protocol.command import Committed, Item, Lease
 
 
 class Work(Protocol):

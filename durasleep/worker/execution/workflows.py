@@ -15,8 +15,8 @@ import msgspec
 from durasleep.codec import Codec
 from durasleep.errors import Fenced
 from durasleep.model import Entry, Number, Op, Outcome, StepResult, root_of
-from durasleep.protocol import commands
-from durasleep.protocol.commands import Committed, Item, Lease
+from durasleep.protocol import command as commands
+from durasleep.protocol.command import Committed, Item, Lease
 from durasleep.protocol.journal import Head, Loaded
 from durasleep.runtime import nondeterminism
 from durasleep.runtime.activation import (

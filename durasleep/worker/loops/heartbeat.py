@@ -20,8 +20,8 @@ from dataclasses import replace
 from typing import Any
 
 from durasleep.errors import DurasleepError, SchemaMismatch, StoreRefused, StoreUnavailable
-from durasleep.protocol import commands
-from durasleep.protocol.commands import Beat, Command, Lease
+from durasleep.protocol import command as commands
+from durasleep.protocol.command import Beat, Command, Lease
 from durasleep.protocol.journal import Plan, value_of
 from durasleep.settings import Settings
 from durasleep.transport import handshake

@@ -11,7 +11,7 @@ from typing import Any
 
 from durasleep.errors import StoreError
 from durasleep.model import PromiseId
-from durasleep.protocol.commands import Lease
+from durasleep.protocol.command import Lease
 from durasleep.protocol.journal import instant_of
 from durasleep.protocol.keys import Keyspace
 from durasleep.settings import Settings

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from durasleep.errors import StoreError
-from durasleep.protocol import commands
-from durasleep.protocol.commands import Beat, Command
+from durasleep.protocol import command as commands
+from durasleep.protocol.command import Beat, Command
 from durasleep.protocol.keys import LIMIT
 from durasleep.settings import Settings
 from durasleep.transport.store import Store

@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 from durasleep import cron, humanize
 from durasleep.errors import DurasleepError, StoreUnavailable, UsageError
 from durasleep.model import PromiseId
-from durasleep.protocol import commands
-from durasleep.protocol.commands import Item, Schedule
+from durasleep.protocol import command as commands
+from durasleep.protocol.command import Item, Schedule
 from durasleep.transport.store import Store
 
 TOGETHER_MAX = 16  # reckoned in one turn of the loop: a line takes a tenth of a millisecond

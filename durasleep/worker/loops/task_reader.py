@@ -9,8 +9,8 @@ from typing import Any
 
 from durasleep.errors import StoreError, StoreUnavailable
 from durasleep.model import PromiseId
-from durasleep.protocol import commands
-from durasleep.protocol.commands import Lease
+from durasleep.protocol import command as commands
+from durasleep.protocol.command import Lease
 from durasleep.protocol.journal import value_of
 from durasleep.protocol.keys import Keyspace
 from durasleep.settings import Settings

@@ -8,8 +8,9 @@ import math
 from collections.abc import Callable
 
 from durasleep import humanize
-from durasleep.protocol import commands, journal
-from durasleep.protocol.commands import Fired
+from durasleep.protocol import command as commands
+from durasleep.protocol import journal
+from durasleep.protocol.command import Fired
 from durasleep.settings import Settings
 from durasleep.transport.server_clock import monotonic_us
 from durasleep.transport.store import Store
