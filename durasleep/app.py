@@ -35,9 +35,8 @@ from durasleep.client.client import Caller, Client
 from durasleep.codec import Codec
 from durasleep.errors import DefinitionError, ThreadsLost, UsageError
 from durasleep.model import Duration, check_name, duration_ms, parse_target, retention_ms
-from durasleep.protocol import command as commands
-from durasleep.protocol import journal
-from durasleep.protocol.command import Schedule
+from durasleep.protocol import schedules, server
+from durasleep.protocol.schedules import Schedule
 from durasleep.query.describe import CallOptions, Options
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry, called_by, name_of
@@ -355,18 +354,18 @@ class Durasleep(Client):
         if definition is not None:
             definition.check(args, kwargs)
         store = await self._opened()
-        now_ms = await store.run(journal.now_ms(store.keys()))
+        now_ms = await store.run(server.now_ms(store.keys()))
         due_ms = cron.next_due_ms(line, zone, datetime.fromtimestamp(now_ms / 1000, UTC))
         queue = parse_target(options.target or self.group).queue
         keep_ms = retention_ms(self.settings.retention if options.retention is None else options.retention)
         schedule = Schedule(check_name(name, "schedule"), line, zone, function, queue, payload, due_ms, keep_ms)
-        kept_due_ms = await store.call(commands.put_schedule(store.keys(), schedule))
+        kept_due_ms = await store.call(schedules.put_schedule(store.keys(), schedule))
         return datetime.fromtimestamp(kept_due_ms / 1000, UTC)
 
     async def unschedule(self, name: str) -> bool:
         """Forget a schedule; false if there was none. What it has started goes on."""
         store = await self._opened()
-        return await store.call(commands.remove_schedule(store.keys(), check_name(name, "schedule"))) == "removed"
+        return await store.call(schedules.remove_schedule(store.keys(), check_name(name, "schedule"))) == "removed"
 
 
 class AppCaller(Caller):

@@ -17,10 +17,10 @@ from durasleep import address
 from durasleep.codec import Codec
 from durasleep.errors import ClientClosed, StoreError, StoreUnavailable, WaitTimeout
 from durasleep.model import Disposition, Duration, PromiseId, Recording, State, check_id, check_name, seconds_of
-from durasleep.protocol import command as commands
-from durasleep.protocol import journal
-from durasleep.protocol.command import Controlled, Created, Item
+from durasleep.protocol import command, journal, streams
+from durasleep.protocol.command import Item
 from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.promises import Controlled, Created
 from durasleep.query import attention, call_tree, describe, doctor, fsck, search
 from durasleep.query.call_tree import Tree
 from durasleep.query.describe import CallOptions, Description, Ending, Options, Pipeline
@@ -270,12 +270,12 @@ class Client(_Starts):
         closed, self._closed = self._closed, threading.Event()
         closed.set()
         keys = self._store.keys()
-        farewell: list[commands.Call] = []
+        farewell: list[command.Call] = []
         for waiting in self._waiting.all():
             if waiting.waits:
-                farewell += commands.wake_inbox(keys, waiting.inbox)
+                farewell += streams.wake_inbox(keys, waiting.inbox)
             elif waiting.is_open:
-                farewell.append(commands.drop_inbox(keys, waiting.inbox))
+                farewell.append(streams.drop_inbox(keys, waiting.inbox))
             waiting.is_open = False
         if farewell:
             with suppress(StoreError):
@@ -511,7 +511,7 @@ class Client(_Starts):
             if left_s <= 0:
                 if tells_inbox:
                     with suppress(StoreError):
-                        store.call_once([commands.unwait(keys, id, inbox)])
+                        store.call_once([streams.unwait(keys, id, inbox)])
                 raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on")
             if tells_inbox:
                 self._listen(keys.inbox(inbox), last, min(left_s, self.settings.read_block_s), closed)

@@ -32,9 +32,10 @@ from durasleep.app import Durasleep, pointed_at
 from durasleep.client.client import Handle, store_of
 from durasleep.errors import Mismatch, Stalled, UsageError
 from durasleep.model import Kind, Place, PromiseId, State, check_id, duration_ms
-from durasleep.protocol import journal
-from durasleep.protocol.command import Command, Fired
+from durasleep.protocol import journal, membership, server
+from durasleep.protocol.command import Command
 from durasleep.protocol.journal import Head
+from durasleep.protocol.timers import Fired
 from durasleep.query import describe
 from durasleep.query.describe import Ending
 from durasleep.runtime.definition import definition_of
@@ -287,7 +288,7 @@ class Env:
             await self._begin(group)
         store = await store_of(self.app)
         for worker in dead:
-            beat = await store.call(journal.read_beat(store.keys(), worker.consumer))
+            beat = await store.call(membership.read_beat(store.keys(), worker.consumer))
             await take_over(
                 store,
                 worker.consumer,
@@ -509,7 +510,7 @@ async def env(
         made = Env(app, groups or (app.group,), concurrency=concurrency, patience_s=patience_s)
         store = await store_of(app)
         stack.push_async_callback(made._close)
-        await made._stand_at(await store.run(journal.now_ms(store.keys())))
+        await made._stand_at(await store.run(server.now_ms(store.keys())))
         app.beside_waits = made._watch
         for group in made.groups:
             await made._begin(group)

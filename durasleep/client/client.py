@@ -19,10 +19,10 @@ from durasleep.client.inbox import Expected, Inbox, hear_answers
 from durasleep.codec import Codec
 from durasleep.errors import ClientClosed, DurasleepError, NotFound, WaitTimeout
 from durasleep.model import Disposition, Duration, PromiseId, Recording, State, check_id, owner_of, seconds_of
-from durasleep.protocol import command as commands
-from durasleep.protocol import journal
-from durasleep.protocol.command import Controlled, Created, Item
+from durasleep.protocol import journal, membership, promises, server, streams
+from durasleep.protocol.command import Item
 from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.promises import Controlled, Created
 from durasleep.query import attention, call_tree, describe, doctor, fsck, search
 from durasleep.query.call_tree import Tree
 from durasleep.query.describe import CallOptions, Description, Ending, Options, Pipeline
@@ -231,7 +231,7 @@ class _Connected:
         if self.store.connected:
             with contextlib.suppress(DurasleepError, TimeoutError):
                 async with asyncio.timeout(FAREWELL_S):
-                    await self.store.call(commands.drop_inbox(self.store.keys(), self.inbox.name))
+                    await self.store.call(streams.drop_inbox(self.store.keys(), self.inbox.name))
         await self.store.aclose(error)
 
 
@@ -612,7 +612,7 @@ class Client(_Starts):
         here = self._of_loop.here()
         expected = [one for handle in handles if (one := handle._expect()) is not None]
         for part in describe.in_parts(expected):
-            made = [commands.attach(here.store.keys(one.id), one.id, inbox=here.inbox.name) for one in part]
+            made = [promises.attach(here.store.keys(one.id), one.id, inbox=here.inbox.name) for one in part]
             here.store.ask(made).add_done_callback(partial(hear_answers, part))
 
     @overload
@@ -709,7 +709,7 @@ class Client(_Starts):
     def _stop_waiting(self, store: Store, inbox: Inbox, id: PromiseId) -> None:
         """Nobody here wants to hear of it any more; a hint, which is not waited for."""
         if store.connected and not inbox.is_expected(id):
-            store.send(commands.unwait(store.keys(id), id, inbox.name)).add_done_callback(_ignore)
+            store.send(streams.unwait(store.keys(id), id, inbox.name)).add_done_callback(_ignore)
 
     async def _attach(self, store: Store, id: PromiseId, expected: Expected) -> Ending | None:
         """How it stands, and our inbox will be told; None for an entry of a journal, which tells no inbox."""
@@ -719,7 +719,7 @@ class Client(_Starts):
                 and await store.call(journal.read_head(store.keys(id), id, outline=True)) is None
             ):
                 return None
-            created = await store.call(commands.attach(store.keys(id), id, inbox=expected.inbox.name))
+            created = await store.call(promises.attach(store.keys(id), id, inbox=expected.inbox.name))
         except BaseException:
             expected.forget()
             self._stop_waiting(store, expected.inbox, id)
@@ -841,8 +841,8 @@ class Client(_Starts):
         """
         store = await self._opened()
         keys = store.keys()
-        now_ms = await store.run(journal.now_ms(keys))
-        await store.call(commands.keep_number(keys.clock_released, now_ms, ttl_s=RELEASE_S))
+        now_ms = await store.run(server.now_ms(keys))
+        await store.call(server.keep_number(keys.clock_released, now_ms, ttl_s=RELEASE_S))
         return datetime.fromtimestamp(now_ms / 1000, UTC)
 
     async def workers(self, group: str | None = None) -> list[str]:
@@ -850,10 +850,10 @@ class Client(_Starts):
         store = await self._opened()
         keys = store.keys()
         try:
-            consumers = await store.call(journal.read_consumers(keys, group or self._group))
+            consumers = await store.call(streams.read_consumers(keys, group or self._group))
         except NotFound:
             return []
-        beats = await asyncio.gather(*(store.call(journal.read_beat(keys, consumer)) for consumer in consumers))
+        beats = await asyncio.gather(*(store.call(membership.read_beat(keys, consumer)) for consumer in consumers))
         return [name.partition("/")[0] for name, beat in zip(consumers, beats, strict=True) if beat is not None]
 
     async def _control(

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from durasleep.errors import DurasleepError, StoreError, StoreUnavailable
 from durasleep.model import PromiseId
-from durasleep.protocol import command as commands
-from durasleep.protocol.command import Created
-from durasleep.protocol.journal import instant_of
+from durasleep.protocol import command
 from durasleep.protocol.keys import LIMIT
+from durasleep.protocol.promises import Created
+from durasleep.protocol.streams import instant_of
 from durasleep.query.describe import Ending, ending_of_created
 from durasleep.settings import Settings
 from durasleep.transport.connection import Link
@@ -280,13 +280,13 @@ class Inbox:
         for raw_id, code, value in zip(fields[1::width], fields[5::width], fields[7::width], strict=True):
             expected = self._waiting.get(raw_id.decode(errors="replace"))
             if expected is not None:
-                state = commands.STATE_OF.get(code)
+                state = command.STATE_OF.get(code)
                 is_ours = state and len(value) <= VALUE_BYTES_MAX
                 self._tell(expected.id, Ending(expected.id, state, value) if state and is_ours else None)
 
     def _hear(self, content: dict[bytes, bytes]) -> None:
         id = content.get(b"i", b"").decode(errors="replace")
-        state = commands.STATE_OF.get(content.get(b"s", b""))
+        state = command.STATE_OF.get(content.get(b"s", b""))
         if not id:
             return
         value = content.get(b"v")

@@ -1,46 +1,32 @@
-"""What is read from Redis as it is, with no I/O: commands, and plans of several that build on one another.
-
-A ``Plan`` yields calls that may go together and is sent their answers, in order; an answer may be the error
-of that call alone (see ``value_of``). The async and the sync store each carry plans out in their own way.
-"""
+"""Records of promises and of their journals, and the pages in which they are read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
-from durasleep.errors import CorruptData, DurasleepError, StoreError
+from durasleep.errors import CorruptData, StoreError
 from durasleep.model import Entry, Kind, Number, Place, PromiseId, State
-from durasleep.protocol import command as commands
+from durasleep.protocol import command, commit
 from durasleep.protocol.command import (
     KIND_OF,
     PLACE_OF,
     STATE_OF,
-    Call,
     Command,
     Item,
+    Plan,
     check_code,
-    pairs,
-    parse_entry,
     to_number,
     to_text,
+    value_of,
 )
+from durasleep.protocol.entry import parse_entry
 from durasleep.protocol.keys import DEFAULT, LIMIT, F, Keyspace
-
-T = TypeVar("T")
-Plan = Generator[Sequence[Call], list[Any], T]
 
 SNAPSHOT_BYTES_MAX = LIMIT["snapshot_bytes_max"]
 PAGES_MAX = 1_000  # of one journal: far above its cap
-
-
-def value_of(answer: T | DurasleepError) -> T:
-    """The answer to a call of a plan, or raise the error it is."""
-    if isinstance(answer, DurasleepError):
-        raise answer
-    return answer
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +91,6 @@ _READ: dict[bytes, tuple[str, Callable[[bytes], Any]]] = {
     F[name].encode(): (attribute, read) for name, attribute, read in _FIELDS
 }
 """Of a hash field: which attribute of the head it is, and how it is read."""
-
 _PARTS = tuple(f"{F['args']}{n}".encode() for n in range(1, LIMIT["args_parts_max"]))
 _PARTED_BYTES_MAX = LIMIT["args_parts_max"] * LIMIT["args_part_bytes"]
 _HEAD = (*_READ, *_PARTS)
@@ -174,7 +159,7 @@ def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, news: bool
     With ``news`` it has only those entries that have settled since the last commit, and a cursor that is not b"" if
     these are too many for one page.
     """
-    to = commands.route("load", keys)
+    to = command.route("load", keys)
 
     def parse(answer: list[bytes]) -> Page:
         *fields, after = answer
@@ -187,7 +172,7 @@ def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, news: bool
 
 def read_outcome(keys: Keyspace, id: PromiseId) -> Item[Head | None]:
     """A promise without its journal, value and all; None if there is none."""
-    to = commands.route("load", keys)
+    to = command.route("load", keys)
 
     def parse(answer: list[bytes]) -> Head | None:
         return _head_of(id, dict(zip(answer[:-1:2], answer[1:-1:2], strict=True)))
@@ -215,57 +200,6 @@ def read_entry(keys: Keyspace, owner: PromiseId, number: str) -> Command[Entry |
     )
 
 
-def read_holder(keys: Keyspace, queue: str, entry: str) -> Command[str | None]:
-    """The consumer a stream entry is pending to, or None."""
-    group = queue.partition("/")[0].encode()
-    where = entry.encode()
-    return Command(
-        [b"XPENDING", keys.queue(queue).encode(), group, where, where, b"1"],
-        lambda rows: to_text(rows[0][1]) if rows else None,
-    )
-
-
-def read_consumers(keys: Keyspace, group: str) -> Command[list[str]]:
-    """The consumers of a group, dead ones not yet reaped included; empty if nobody ever served it."""
-
-    def parse(rows: list[Any]) -> list[str]:
-        return [to_text(dict(pairs(row))[b"name"]) for row in rows]
-
-    return Command([b"XINFO", b"CONSUMERS", keys.queue(group).encode(), group.encode()], parse)
-
-
-def read_beat(keys: Keyspace, consumer: str) -> Command[int | None]:
-    """When a worker last beat, in ms of the server's clock; None for one that has left."""
-    return Command(
-        [b"ZSCORE", keys.workers.encode(), consumer.encode()],
-        lambda score: None if score is None else int(float(score)),
-    )
-
-
-def read_last(stream: str) -> Command[str]:
-    """The id of the last entry of a stream, ``0-0`` if there is none: to be read from there on."""
-    return Command(
-        [b"XREVRANGE", stream.encode(), b"+", b"-", b"COUNT", b"1"], lambda rows: to_text(rows[0][0]) if rows else "0-0"
-    )
-
-
-def instant_of(entry: bytes) -> tuple[int, int]:
-    """The id of a stream entry, to be compared."""
-    ms, _, number = entry.partition(b"-")
-    return int(ms), int(number)
-
-
-def now_ms(keys: Keyspace) -> Plan[int]:
-    """The server's clock, as the scripts see it."""
-    ask: list[Call] = [Command([b"TIME"], lambda time: int(time[0]) * 1000 + int(time[1]) // 1000)]
-    if keys.movable_clock:
-        ask.append(Command([b"GET", keys.clock.encode()], lambda kept: kept or b"0"))
-    now, *moved = map(value_of, (yield ask))
-    for kept in moved:
-        now = int(kept[1:]) if kept.startswith(b"=") else now + int(kept)
-    return now
-
-
 def load(keys: Keyspace, id: PromiseId) -> Plan[Loaded | None]:
     """A promise and its journal as of one order stamp, in pages of bounded size; None if there is none."""
     [answer] = yield [read_page(keys, id)]
@@ -291,7 +225,7 @@ def load_rest(keys: Keyspace, id: PromiseId, page: Page) -> Plan[Loaded | None]:
     raise StoreError(f"the journal of {id} does not end")
 
 
-def read_snapshot(lease: commands.Lease) -> Loaded | None:
+def read_snapshot(lease: commit.Lease) -> Loaded | None:
     """What the entry of a lease tells of its execution (see ``write_snapshot`` of the scripts), as ``load`` would have
     found it when it was dispatched. None if it tells nothing, or not in our words: it must be loaded then.
     """

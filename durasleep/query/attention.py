@@ -13,9 +13,10 @@ from typing import Any
 from durasleep import humanize
 from durasleep.errors import DurasleepError
 from durasleep.model import PromiseId, State
-from durasleep.protocol import journal
-from durasleep.protocol.command import NOT_KNOWN, Command, pairs, to_number, to_text
-from durasleep.protocol.journal import Head, Plan, value_of
+from durasleep.protocol import journal, server, streams
+from durasleep.protocol.command import Command, Plan, pairs, to_number, to_text, value_of
+from durasleep.protocol.commit import NOT_KNOWN
+from durasleep.protocol.journal import Head
 from durasleep.protocol.keys import DEFAULT, Keyspace, W
 from durasleep.query import search
 from durasleep.query.doctor import Diagnosis, Level
@@ -36,7 +37,7 @@ Fact = Callable[[Keyspace, int], Plan[list[Diagnosis]]]
 
 def look(keys: Keyspace) -> Plan[list[Diagnosis]]:
     """All facts, in the order in which they are to be mended; one that cannot be read is said so."""
-    now_ms = yield from journal.now_ms(keys)
+    now_ms = yield from server.now_ms(keys)
     found: list[Diagnosis] = []
     for fact in FACTS:
         try:
@@ -280,7 +281,7 @@ def _groups_of(keys: Keyspace, consumers: set[str]) -> Plan[list[str]]:
 
 def _consumers(keys: Keyspace, groups: set[str]) -> Plan[dict[str, list[str]]]:
     names = sorted(groups)
-    answers = (yield [journal.read_consumers(keys, group) for group in names]) if names else []
+    answers = (yield [streams.read_consumers(keys, group) for group in names]) if names else []
     found = zip(names, answers, strict=True)  # of a stream that nobody ever read there is no answer
     return {group: [] if isinstance(answer, DurasleepError) else answer[:LOOKED_MAX] for group, answer in found}
 

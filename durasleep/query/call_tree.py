@@ -11,7 +11,8 @@ import msgspec
 from durasleep.errors import NotFound
 from durasleep.model import CANCEL, Entry, Kind, PromiseId, State, check_id
 from durasleep.protocol import journal
-from durasleep.protocol.journal import Head, Plan, value_of
+from durasleep.protocol.command import Plan, value_of
+from durasleep.protocol.journal import Head
 from durasleep.protocol.keys import Keyspace
 from durasleep.query import describe
 

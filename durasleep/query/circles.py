@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from durasleep.model import Kind, PromiseId, State
 from durasleep.protocol import journal
-from durasleep.protocol.journal import Loaded, Plan
+from durasleep.protocol.command import Plan
+from durasleep.protocol.journal import Loaded
 from durasleep.protocol.keys import Keyspace
 
 LINKS_MAX = 16  # from the first execution to the last of a circle

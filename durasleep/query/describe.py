@@ -46,11 +46,11 @@ from durasleep.model import (
     parse_target,
     retention_ms,
 )
-from durasleep.protocol import command as commands
-from durasleep.protocol import journal
-from durasleep.protocol.command import Controlled, Created, Item, Settled
-from durasleep.protocol.journal import Head, Loaded, Plan
+from durasleep.protocol import command, journal, promises, streams
+from durasleep.protocol.command import Item, Plan
+from durasleep.protocol.journal import Head, Loaded
 from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.promises import Controlled, Created, Settled
 from durasleep.protocol.script import to_bytes
 from durasleep.query.circles import describe_circle, find_circle
 from durasleep.settings import Settings
@@ -232,7 +232,7 @@ def rpc_maker(
     """
     start, deadline = options.start(), options.deadline()
     check_time_left(start, deadline)
-    common = commands.create(
+    common = promises.create(
         keys,
         PromiseId(""),
         kind=Kind.EXECUTION,
@@ -243,7 +243,7 @@ def rpc_maker(
         inbox=inbox,
         retention_ms=retention_ms(settings.retention if options.retention is None else options.retention),
     )
-    make = commands.create_like(common)
+    make = promises.create_like(common)
 
     def rpc(id: str, args: bytes, call: str) -> Item[Created]:
         return make(check_new_id(id), args, call)
@@ -284,7 +284,7 @@ def in_parts(many: Iterable[T]) -> Iterator[list[T]]:
 def all_of(made: Sequence[Item[T]]) -> Plan[list[T]]:
     """The answers to all of some calls, or the first error, once all have been answered."""
     answers = yield made
-    return [journal.value_of(answer) for answer in answers]
+    return [command.value_of(answer) for answer in answers]
 
 
 def check_unconfirmed(min_replicas: int | None, fsync: bool | None) -> None:
@@ -309,7 +309,7 @@ def create_promise(
     deadline: Due | None = None
     if timeout is not None:
         deadline = due_at(timeout) if isinstance(timeout, datetime) else due_in(timeout, "timeout")
-    return commands.create(
+    return promises.create(
         keys,
         check_new_id(id),
         kind=Kind.TIMER if timer else Kind.PROMISE,
@@ -321,7 +321,7 @@ def create_promise(
 
 def settle(keys: Keyspace, id: str, state: State, payload: bytes) -> Item[Settled]:
     """Resolve, reject or cancel a promise."""
-    return commands.settle(keys, check_id(id), state, payload)
+    return promises.settle(keys, check_id(id), state, payload)
 
 
 def steer(
@@ -333,11 +333,11 @@ def steer(
     so that a call repeated after a lost answer never ends the next sleep as well.
     """
     when = None if due is None else due_at(due) if isinstance(due, datetime) else due_in(due)
-    [answer] = yield [commands.control(keys, action, check_id(id), due=when, reason=reason)]
-    controlled = journal.value_of(answer)
+    [answer] = yield [promises.control(keys, action, check_id(id), due=when, reason=reason)]
+    controlled = command.value_of(answer)
     while controlled.word == "closing":  # a long journal is forgotten in parts
-        [answer] = yield [commands.control(keys, action, PromiseId(id))]
-        controlled = journal.value_of(answer)
+        [answer] = yield [promises.control(keys, action, PromiseId(id))]
+        controlled = command.value_of(answer)
     if controlled.word != "asleep":
         return controlled
     loaded = yield from journal.load(keys, PromiseId(id))
@@ -346,8 +346,8 @@ def steer(
     sleeps = [one for one in _waiting_on(loaded) if one.kind == Kind.TIMER]
     if len(sleeps) != 1:
         raise NotAllowed(f"{id} {_describe_sleeps(sleeps)}")
-    [answer] = yield [commands.control(keys, action, PromiseId(sleeps[0].id), due=when, reason=reason)]
-    return journal.value_of(answer)
+    [answer] = yield [promises.control(keys, action, PromiseId(sleeps[0].id), due=when, reason=reason)]
+    return command.value_of(answer)
 
 
 def _describe_sleeps(sleeps: list[Pending]) -> str:
@@ -364,14 +364,14 @@ def ending_of_created(id: PromiseId, created: Created) -> Ending:
 
 def attach_from(keys: Keyspace, id: PromiseId, inbox: str) -> Plan[tuple[str, Created]]:
     """The entry of an inbox from which on it tells of a promise, and how that stands."""
-    last, created = yield [journal.read_last(keys.inbox(inbox)), commands.attach(keys, id, inbox=inbox)]
-    return journal.value_of(last), journal.value_of(created)
+    last, created = yield [streams.read_last(keys.inbox(inbox)), promises.attach(keys, id, inbox=inbox)]
+    return command.value_of(last), command.value_of(created)
 
 
 def look(keys: Keyspace, id: PromiseId) -> Plan[Ending]:
     """How a promise stands; NotFound if there is none."""
     [head] = yield [journal.read_outcome(keys, id)]
-    if journal.value_of(head) is not None:
+    if command.value_of(head) is not None:
         return Ending(id, head.state, head.value)
     owner, entry = yield from _entry(keys, id)
     return Ending(id, _state_of(entry, owner), entry.payload)
@@ -411,7 +411,7 @@ def result_of(ending: Ending, codec: Codec, hint: Any = Any) -> Any:
 def holders(keys: Keyspace, heads: Sequence[Head]) -> Plan[list[str | None]]:
     """Which worker runs each, None for those that run nowhere."""
     queued = [head for head in heads if head.place is Place.QUEUED and head.entry]
-    answers = (yield [journal.read_holder(keys, head.queue, head.entry) for head in queued]) if queued else []
+    answers = (yield [streams.read_holder(keys, head.queue, head.entry) for head in queued]) if queued else []
     found = {
         head.id: holder.partition("/")[0]
         for head, holder in zip(queued, answers, strict=True)
@@ -439,7 +439,7 @@ def describe(keys: Keyspace, id: PromiseId, codec: Codec) -> Plan[Description]:
     halted_ms = 0
     if loaded.head.place is Place.HALTED:
         [answer] = yield [journal.read_halted_at(keys, id)]
-        halted_ms = journal.value_of(answer) or 0
+        halted_ms = command.value_of(answer) or 0
     found = _describe(loaded, worker, halted_ms, codec)
     if loaded.head.place is Place.SUSPENDED and (circle := (yield from find_circle(keys, loaded))):
         found = dataclasses.replace(found, reason=describe_circle(circle))

@@ -14,8 +14,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from durasleep.errors import DurasleepError
-from durasleep.protocol.command import Call, Command, to_text
-from durasleep.protocol.journal import Plan
+from durasleep.protocol.command import Call, Command, Plan, to_text
 from durasleep.protocol.keys import Keyspace
 
 T = TypeVar("T")

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from durasleep.errors import DurasleepError
-from durasleep.protocol import command as commands
-from durasleep.protocol.command import Call, Command, Item, to_text
-from durasleep.protocol.journal import Plan, value_of
+from durasleep.protocol import command
+from durasleep.protocol.command import Call, Command, Item, Plan, to_text, value_of
 from durasleep.protocol.keys import Keyspace
 
 FINDINGS_MAX = 1_000  # in one report; what is beyond it is counted
@@ -132,7 +131,7 @@ def _check(keys: Keyspace, things: Iterable[_Thing], report: Report, repair: boo
 
 
 def _item(keys: Keyspace, thing: _Thing, repair: bool) -> Call:
-    to = commands.route("check", keys, ("1" if repair else "",))
+    to = command.route("check", keys, ("1" if repair else "",))
     kind, name, at = thing
     return Item(to, to.script.item(what=kind, name=name, at=at), _parse)
 

@@ -15,10 +15,9 @@ from typing import Any
 from durasleep.codec import Codec
 from durasleep.errors import DurasleepError, NotAllowed, UsageError
 from durasleep.model import Entry, Kind, PromiseId, State, owner_of
-from durasleep.protocol import command as commands
-from durasleep.protocol import journal
-from durasleep.protocol.command import Call, Command, pairs, to_text
-from durasleep.protocol.journal import Head, Plan, value_of
+from durasleep.protocol import journal, promises, schedules
+from durasleep.protocol.command import Call, Command, Plan, pairs, to_text, value_of
+from durasleep.protocol.journal import Head
 from durasleep.protocol.keys import LIMIT, Keyspace
 from durasleep.protocol.script import to_bytes
 from durasleep.query import describe
@@ -326,7 +325,7 @@ def forget(keys: Keyspace, name: str) -> Plan[bool]:
 
     NotAllowed for an execution that is halted, and where several names begin so.
     """
-    [answer] = yield [commands.forget(keys, name)]
+    [answer] = yield [promises.forget(keys, name)]
     if value_of(answer):
         return True
     begun = yield from _begun_so(keys, f"{name}: ")
@@ -336,7 +335,7 @@ def forget(keys: Keyspace, name: str) -> Plan[bool]:
         )
     if not begun:
         return False
-    [answer] = yield [commands.forget(keys, begun[0])]
+    [answer] = yield [promises.forget(keys, begun[0])]
     return value_of(answer)
 
 
@@ -458,7 +457,7 @@ def _about(keys: Keyspace, member: str) -> tuple[Call, Call]:
     id, _, what = member.rpartition("~")
     entry = journal.read_entry(keys, PromiseId(id), what)
     if what == "cron":
-        return commands.read_schedule(keys, id), entry
+        return schedules.read_schedule(keys, id), entry
     return journal.read_head(keys, PromiseId(id), outline=True), entry
 
 
@@ -470,6 +469,6 @@ def _timer(member: str, due_ms: int, owner: Any, entry: Any) -> Timer:
     if isinstance(owner, Head) and owner.kind is not Kind.EXECUTION:
         return Timer(id, owner.kind.value, "", None, due_ms)
     kind = "deadline" if what == "timeout" else what
-    if isinstance(owner, commands.Schedule):
+    if isinstance(owner, schedules.Schedule):
         return Timer(id, kind, f"{owner.cron} {owner.zone}", owner.function, due_ms)
     return Timer(id, kind, "", owner.function if isinstance(owner, Head) else None, due_ms)

@@ -18,7 +18,8 @@ import redis.exceptions as redis_errors
 from durasleep.errors import DurasleepError, NotReplicated, StoreError, StoreRefused, StoreUnavailable
 from durasleep.model import Op
 from durasleep.protocol import script
-from durasleep.protocol.command import Call, Command, Item, Route, error_of, op_bytes
+from durasleep.protocol.command import Call, Command, Item, Route, error_of
+from durasleep.protocol.commit import op_bytes
 from durasleep.protocol.script import Value
 from durasleep.settings import Settings
 from durasleep.transport.connection import Link, Reply, error_text, refusal

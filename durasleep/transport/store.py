@@ -19,9 +19,9 @@ from durasleep.errors import (
     UsageError,
 )
 from durasleep.model import PromiseId
-from durasleep.protocol import journal
-from durasleep.protocol.command import Call, Command, Item
-from durasleep.protocol.journal import Loaded, Plan
+from durasleep.protocol import command, journal
+from durasleep.protocol.command import Call, Command, Item, Plan
+from durasleep.protocol.journal import Loaded
 from durasleep.protocol.keys import Keyspace
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.transport import batcher, handshake
@@ -305,7 +305,7 @@ class SyncStore:
     def call(self, call: Item[T] | Command[T]) -> T:
         """See ``Store.call``."""
         [answer] = self._answers([call])
-        return journal.value_of(answer)
+        return command.value_of(answer)
 
     def call_once(self, calls: Sequence[Call]) -> None:
         """Hints, sent once: StoreUnavailable at once if they cannot be."""

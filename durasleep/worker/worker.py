@@ -24,9 +24,11 @@ from durasleep.errors import (
     UnsupportedServer,
 )
 from durasleep.model import check_name
-from durasleep.protocol import command as commands
-from durasleep.protocol import journal
-from durasleep.protocol.command import Beat, Command, Fired, Lease
+from durasleep.protocol import command, membership, server
+from durasleep.protocol.command import Command
+from durasleep.protocol.commit import Lease
+from durasleep.protocol.membership import Beat
+from durasleep.protocol.timers import Fired
 from durasleep.query import doctor
 from durasleep.runtime.definition import Registry
 from durasleep.runtime.waits import Wait
@@ -306,10 +308,10 @@ class Worker:
         await self._store.open(moves=True)
         keys = self._store.keys()
         info, believed = await self._store.ask_once(
-            [Command([b"INFO", b"memory"], bytes), commands.read_number(keys.clock_held)]
+            [Command([b"INFO", b"memory"], bytes), server.read_number(keys.clock_held)]
         )
         self._check_eviction(info)
-        self._firer.join(journal.value_of(believed))
+        self._firer.join(command.value_of(believed))
         await self._reader.join()
         await asyncio.wrap_future(heartbeat.start())
 
@@ -364,7 +366,7 @@ class Worker:
                     more = True
                     while more:
                         answer = await self._store.call(
-                            commands.reclaim(
+                            membership.reclaim(
                                 self._store.keys(),
                                 self._consumer,
                                 queue,

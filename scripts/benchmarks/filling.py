@@ -14,7 +14,7 @@ from typing import Any
 
 from durasleep.client.client import store_of
 from durasleep.model import Due, Number, Outcome, StartTimer
-from durasleep.protocol import command as commands
+from durasleep.protocol import command, commit
 from durasleep.query import describe
 from durasleep.runtime.definition import name_of
 from durasleep.settings import DEFAULTS
@@ -58,7 +58,7 @@ async def delay(bench: Bench, count: int, *, prefix: str = "d") -> None:
 
 def _rpc(
     store: Store, id: str, function: str, payload: bytes, names: describe.Names, delay: timedelta | None = None
-) -> commands.Item[Any]:
+) -> command.Item[Any]:
     options = describe.CallOptions(delay=delay)
     make = describe.rpc_maker(store.keys(), function, options, group=GROUP, inbox=names.inbox, settings=DEFAULTS)
     return make(id, payload, names.call())
@@ -69,15 +69,15 @@ async def _suspend(store: Store, reader: Reader, dues: dict[str, int]) -> None:
     left = len(dues)
     while left:
         leases = await reader.once(left)
-        commits: list[commands.Item[Any]] = []
+        commits: list[command.Item[Any]] = []
         for lease in leases:
             timer = StartTimer(Number("1"), "", Due(f"={dues[lease.id]}"))
-            commits.append(commands.commit(store.keys(), CONSUMER, lease, Outcome.SUSPEND, ops=[timer]))
+            commits.append(commit.commit(store.keys(), CONSUMER, lease, Outcome.SUSPEND, ops=[timer]))
         await _gather(store, commits)
         left -= len(leases)
 
 
-async def _gather(store: Store, items: Iterable[commands.Item[Any]]) -> None:
+async def _gather(store: Store, items: Iterable[command.Item[Any]]) -> None:
     await asyncio.gather(*map(store.call, items))
 
 

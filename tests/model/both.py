@@ -17,10 +17,9 @@ import msgspec
 
 from durasleep import errors
 from durasleep.model import Due, Entry, Number, PromiseId, State, Transaction
-from durasleep.protocol import command as commands
-from durasleep.protocol import journal, script
-from durasleep.protocol.command import KIND_OF, PLACE_OF, STATE_OF, Call, Command, Item
-from durasleep.protocol.journal import Plan
+from durasleep.protocol import command, commit, journal, membership, promises, schedules, script, timers
+from durasleep.protocol.command import KIND_OF, PLACE_OF, STATE_OF, Call, Command, Item, Plan
+from durasleep.protocol.entry import parse_entry
 from durasleep.protocol.keys import F, S, W
 from durasleep.settings import DEFAULTS
 from durasleep.transport import batcher
@@ -106,11 +105,11 @@ class Both:
         calls = [self._create(item) for item in items]
         self._batch(lambda: Scripts(self.model).create(items), calls, _created)
 
-    def _create(self, item: Create) -> Item[commands.Created]:
+    def _create(self, item: Create) -> Item[promises.Created]:
         if item.kind is None:  # by themselves they go another way, on which they may free
-            attach = commands.attach(self.keys, PromiseId(item.id), inbox=item.inbox)
-            return msgspec.structs.replace(attach, route=commands.route("create", self.keys, ("",)))
-        return commands.create(
+            attach = promises.attach(self.keys, PromiseId(item.id), inbox=item.inbox)
+            return msgspec.structs.replace(attach, route=command.route("create", self.keys, ("",)))
+        return promises.create(
             self.keys,
             PromiseId(item.id),
             kind=item.kind,
@@ -125,7 +124,7 @@ class Both:
 
     def commit(self, consumer: str, items: Sequence[Commit]) -> None:
         calls = [
-            commands.commit(
+            commit.commit(
                 self.keys,
                 consumer,
                 self.lease(item.lease),
@@ -147,17 +146,17 @@ class Both:
 
         self._batch(in_model, calls, _committed)
 
-    def lease(self, lease: moves.Lease | StreamEntry, snapshot: bytes = b"") -> commands.Lease:
+    def lease(self, lease: moves.Lease | StreamEntry, snapshot: bytes = b"") -> commit.Lease:
         _, entry = self.real_entries[lease.entry]
-        return commands.Lease(PromiseId(lease.id), lease.queue, entry, lease.epoch, snapshot)
+        return commit.Lease(PromiseId(lease.id), lease.queue, entry, lease.epoch, snapshot)
 
     def settle(self, items: Sequence[tuple[str, State, bytes]]) -> None:
-        calls = [commands.settle(self.keys, PromiseId(id), state, value) for id, state, value in items]
+        calls = [promises.settle(self.keys, PromiseId(id), state, value) for id, state, value in items]
         self._batch(lambda: Scripts(self.model).settle(items), calls, lambda told: (told.by_us, told.state))
 
     def control(self, items: Sequence[tuple[str, str, str]]) -> None:
         calls = [
-            commands.control(self.keys, action, PromiseId(id), due=Due(due) if due else None)
+            promises.control(self.keys, action, PromiseId(id), due=Due(due) if due else None)
             for action, id, due in items
         ]
         self._batch(lambda: Scripts(self.model).control(items), calls, lambda told: (told.word, told.state))
@@ -169,17 +168,17 @@ class Both:
         line = (self.client.hget(self.keys.schedule(name), S["cron"]) or LINES[0].encode()).decode()
         if is_changed:
             line = LINES[1 - LINES.index(line)]
-        kept = commands.Schedule(name, line, "UTC", "f", "workers", b"", due_ms)
+        kept = schedules.Schedule(name, line, "UTC", "f", "workers", b"", due_ms)
         match action:
             case "put":
-                call = commands.put_schedule(self.keys, kept)
+                call = schedules.put_schedule(self.keys, kept)
             case "aside":
-                call = commands.put_schedule_aside(self.keys, name, seen_due, "why", is_offered=not is_changed)
+                call = schedules.put_schedule_aside(self.keys, name, seen_due, "why", is_offered=not is_changed)
             case "advance":
                 seen = dataclasses.replace(kept, due_ms=seen_due)
-                call = commands.advance_schedule(self.keys, seen, next_due_ms=due_ms, id=PromiseId(id))
+                call = schedules.advance_schedule(self.keys, seen, next_due_ms=due_ms, id=PromiseId(id))
             case _:
-                call = commands.remove_schedule(self.keys, name)
+                call = schedules.remove_schedule(self.keys, name)
         self._one(
             lambda: Scripts(self.model).schedule(action, name, f"={due_ms}", seen_due, id, is_changed),
             lambda: str(self.store.call(cast("Item[Any]", call))),
@@ -189,7 +188,7 @@ class Both:
     def fire(self, limit: int) -> None:
         self._one(
             lambda: Scripts(self.model).fire(limit),
-            lambda: self.store.call(commands.fire(self.keys, limit=limit)),
+            lambda: self.store.call(timers.fire(self.keys, limit=limit)),
             lambda told: moves.Fired(
                 told.due,
                 told.next_due_ms,
@@ -202,9 +201,9 @@ class Both:
         )
 
     def heartbeat(self, consumer: str, group: str, held: Sequence[moves.Lease], functions: str = "") -> None:
-        def beat() -> commands.Beat:
+        def beat() -> membership.Beat:
             leases = [self.lease(lease) for lease in held]
-            call = commands.heartbeat(
+            call = membership.heartbeat(
                 self.keys,
                 consumer,
                 group,
@@ -218,7 +217,7 @@ class Both:
             )
             return self.store.call(call)
 
-        def told(beat: commands.Beat) -> moves.Beat:
+        def told(beat: membership.Beat) -> moves.Beat:
             names = {real: name for name, real in self.real_entries.items()}
             lost = tuple([lease.entry for lease in held if self.real_entries[lease.entry] in beat.lost])
             unnamed = frozenset({(queue, names[queue, entry]) for queue, entry in beat.unnamed})
@@ -238,8 +237,8 @@ class Both:
         limit: int,
         entries: Sequence[int],
     ) -> None:
-        def reclaim() -> commands.Reclaimed:
-            call = commands.reclaim(
+        def reclaim() -> membership.Reclaimed:
+            call = membership.reclaim(
                 self.keys,
                 consumer,
                 queue,
@@ -251,7 +250,7 @@ class Both:
             )
             return self.store.call(call)
 
-        def told(answer: commands.Reclaimed) -> moves.Reclaimed:
+        def told(answer: membership.Reclaimed) -> moves.Reclaimed:
             word = "alive" if answer.alive else "more" if answer.more else "done"
             return moves.Reclaimed(word, answer.given, tuple(answer.poison))
 
@@ -419,11 +418,11 @@ class Both:
             assert getattr(head, name) == getattr(now.head, name), f"the entry of {head.id} tells another {name}"
 
 
-def _created(told: commands.Created) -> moves.Created:
+def _created(told: promises.Created) -> moves.Created:
     return moves.Created(told.disposition, told.state, told.place, told.birth, told.function, told.value)
 
 
-def _committed(told: commands.Committed) -> tuple[bool, list[Any]]:
+def _committed(told: commit.Committed) -> tuple[bool, list[Any]]:
     return told.redrive, [(entry.number, _entry(entry)) for entry in told.entries]
 
 
@@ -525,7 +524,7 @@ def _read_promise(both: Both, found: dict[str, Any], name: bytes, id: str, ttl: 
         return int(text(field) or 0)
 
     journal = [(field.decode(), raw) for field, raw in fields.items() if field[:1].isdigit()]
-    entries = [(number, _entry(commands.parse_entry(number.encode(), raw))) for number, raw in journal]
+    entries = [(number, _entry(parse_entry(number.encode(), raw))) for number, raw in journal]
     kind = KIND_OF[fields.get(F["kind"].encode(), b"e")]
     found["promises"][id] = Promise(
         birth=number("birth"),

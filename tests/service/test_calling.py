@@ -15,7 +15,7 @@ from durasleep import Context, Disposition, Durasleep, NotFound, OtherFunction, 
 from durasleep.client.client import inbox_of, store_of
 from durasleep.errors import ClientClosed
 from durasleep.model import PromiseId
-from durasleep.protocol import command as commands
+from durasleep.protocol import promises
 from durasleep.protocol.keys import F
 from durasleep.settings import DEFAULTS
 from durasleep.sync import Client as SyncClient
@@ -133,7 +133,7 @@ async def test_a_client_hears_at_once_however_many_others_have_come_and_gone(
         await app.rpc("passage", passage, effects.path)
         await effects.standing("gate")
         for number in range(300):
-            await store.call(commands.attach(store.keys(), PromiseId("passage"), inbox=f"killed-{number}"))
+            await store.call(promises.attach(store.keys(), PromiseId("passage"), inbox=f"killed-{number}"))
         waiting = asyncio.create_task(app.get("passage").result())
         mine = f"i{inbox_of(app).name}"
         members = store.keys().waiters("passage")

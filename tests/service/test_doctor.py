@@ -21,7 +21,7 @@ from durasleep.client.client import store_of
 from durasleep.devserver import DevServer
 from durasleep.errors import NotReplicated, StoreRefused, UnsupportedServer
 from durasleep.model import PromiseId, State
-from durasleep.protocol import command as commands
+from durasleep.protocol import promises
 from durasleep.protocol.keys import Keyspace, S
 from durasleep.protocol.script import NAMES, load
 from durasleep.query import doctor
@@ -433,7 +433,7 @@ async def test_with_the_rights_of_the_example_nothing_that_is_sent_is_refused(
         await app.promises.cancel(pending.id)
         store = Store(Connector.of(url), namespace=namespace, settings=hasty, patience_s=0.1)
         with pytest.raises(NotReplicated):
-            await store.call(commands.settle(keys, PromiseId("piped"), State.RESOLVED, b""))
+            await store.call(promises.settle(keys, PromiseId("piped"), State.RESOLVED, b""))
         await store.aclose()
         if waits_for_disk:
             assert await (await app.rpc("on disk", double, 1, fsync=True)) == 2

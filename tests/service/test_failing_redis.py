@@ -14,7 +14,7 @@ import pytest
 from durasleep import Durasleep, StoreUnavailable
 from durasleep.client.client import store_of
 from durasleep.model import PromiseId
-from durasleep.protocol import journal
+from durasleep.protocol import membership, streams
 from durasleep.settings import DEFAULTS
 from durasleep.sync import Client as SyncClient
 from durasleep.transport.store import Store
@@ -110,9 +110,9 @@ async def test_a_worker_whose_connections_were_cut_is_not_taken_for_dead(
 
 async def _beat_of(store: Store, name: str) -> str:
     keys = store.keys()
-    consumers = await store.call(journal.read_consumers(keys, "workers"))
+    consumers = await store.call(streams.read_consumers(keys, "workers"))
     [consumer] = [one for one in consumers if one.startswith(f"{name}/")]
-    return str(await store.call(journal.read_beat(keys, consumer)))
+    return str(await store.call(membership.read_beat(keys, consumer)))
 
 
 async def test_an_emptied_redis_loses_its_executions_and_nothing_else(

@@ -13,8 +13,8 @@ import pytest
 from durasleep import Context, Durasleep, RemoteError, Retry
 from durasleep.client.client import store_of
 from durasleep.model import PromiseId
-from durasleep.protocol import journal
-from durasleep.protocol.command import Lease
+from durasleep.protocol import streams
+from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import Keyspace
 from durasleep.settings import DEFAULTS
 from durasleep.worker.loops.task_reader import Reader
@@ -90,7 +90,7 @@ async def test_what_a_blocked_loop_has_not_heard_of_yet_is_not_called_lost(
         await effects.standing(gate)
         calls = [f"{round}-{number}" for number in range(60)]
         await app.rpc_many(note, [(name, effects.path, f"<{name}>") for name in calls])
-        for consumer in await store.call(journal.read_consumers(store.keys(), "workers")):
+        for consumer in await store.call(streams.read_consumers(store.keys(), "workers")):
             await beats_of(app, consumer, 4)
         effects.open(gate)
         assert await blocked == f"through {gate}"

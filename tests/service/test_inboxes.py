@@ -14,7 +14,7 @@ from durasleep import Durasleep
 from durasleep.client import inbox as inbox_module
 from durasleep.client.client import inbox_of, store_of
 from durasleep.model import Kind, PromiseId, State
-from durasleep.protocol import command as commands
+from durasleep.protocol import promises
 from durasleep.protocol.keys import LIMIT
 from durasleep.settings import DEFAULTS
 from durasleep.sync import Client as SyncClient
@@ -51,8 +51,8 @@ async def test_an_inbox_that_nobody_reads_is_bounded_in_bytes(app: Durasleep, re
         value = os.urandom(size)
         for part in range(3):
             ids = [PromiseId(f"{name}-{part}-{n}") for n in range(500)]
-            await store.ask([commands.create(keys, id, kind=Kind.PROMISE, inbox="idle", retention_ms=1) for id in ids])
-            answers = await store.ask([commands.settle(keys, id, State.RESOLVED, value) for id in ids])
+            await store.ask([promises.create(keys, id, kind=Kind.PROMISE, inbox="idle", retention_ms=1) for id in ids])
+            answers = await store.ask([promises.settle(keys, id, State.RESOLVED, value) for id in ids])
             assert all(answer.by_us for answer in answers)
     used: int = await real_server.client().memory_usage(keys.inbox("idle"), samples=0) or 0
     assert 0 < used < 1.5 * LIMIT["inbox_entries_max"] * LIMIT["inbox_entry_bytes_max"]

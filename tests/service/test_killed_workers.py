@@ -14,9 +14,8 @@ from durasleep import Durasleep, Settings
 from durasleep.client.client import store_of
 from durasleep.errors import Fenced
 from durasleep.model import Outcome, PromiseId
-from durasleep.protocol import command as commands
-from durasleep.protocol import journal
-from durasleep.protocol.command import Lease
+from durasleep.protocol import commit, journal, streams
+from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import F
 from tests.servers import Server
 from tests.service.fixtures import NewApp
@@ -65,7 +64,7 @@ async def test_of_three_workers_one_dies_in_a_step_and_another_finishes(
     keys = store.keys()
     head = await store.call(journal.read_head(keys, PromiseId("passage")))
     assert head
-    holder = await store.call(journal.read_holder(keys, head.queue, head.entry))
+    holder = await store.call(streams.read_holder(keys, head.queue, head.entry))
     assert holder
     await workers.of_pid(pid).kill()
 
@@ -74,7 +73,7 @@ async def test_of_three_workers_one_dies_in_a_step_and_another_finishes(
     # What the dead worker would still say, had it only been slow.
     lease = Lease(head.id, head.queue, head.entry, head.epoch)
     before = await store.load(head.id)
-    late = commands.commit(keys, holder, lease, Outcome.RESOLVE, payload=app.codec.encode("late", "a result"))
+    late = commit.commit(keys, holder, lease, Outcome.RESOLVE, payload=app.codec.encode("late", "a result"))
     with pytest.raises(Fenced, match="passage"):
         await store.call(late)
     assert await store.load(head.id) == before

@@ -12,7 +12,7 @@ from durasleep import Context, Durasleep, StoreUnavailable
 from durasleep.client.client import store_of
 from durasleep.errors import NewerVersion, SchemaMismatch
 from durasleep.model import Place, PromiseId
-from durasleep.protocol import command as commands
+from durasleep.protocol import promises
 from durasleep.protocol.keys import PLACE, F, Keyspace, W, meta_key
 from tests.servers import Server
 from tests.service.fixtures import NewApp
@@ -108,7 +108,7 @@ async def test_who_waits_in_an_unknown_way_is_left_to_a_newer_version(
     async with serving(app):
         await until(app, "nightly-1", "suspended")
         for n in range(others):  # so many that they stand in a key of their own
-            await store.call(commands.attach(keys, PromiseId("nightly-1"), inbox=f"other-{n}"))
+            await store.call(promises.attach(keys, PromiseId("nightly-1"), inbox=f"other-{n}"))
         waiting = asyncio.create_task(handle.result(timeout=30))
         await eventually(lambda: _waiters(client, keys), "somebody to wait")
         if client.exists(keys.waiters("nightly-1")):

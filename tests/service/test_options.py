@@ -13,8 +13,7 @@ from durasleep import Context, Disposition, Durasleep, Settings, State, UsageErr
 from durasleep.client.client import store_of
 from durasleep.errors import InvalidDuration, InvalidId
 from durasleep.model import PromiseId
-from durasleep.protocol import command as commands
-from durasleep.protocol import journal
+from durasleep.protocol import journal, schedules
 from durasleep.protocol.keys import LIMIT
 from durasleep.sync import Client as SyncClient
 from tests.servers import Server
@@ -433,10 +432,10 @@ async def test_a_schedule_keeps_what_it_starts_as_long_as_whoever_put_it_says(
     store = await store_of(app)
     keys = store.keys()
     for name in ("week", "hour", "two", "ever"):
-        schedule = await store.call(commands.read_schedule(keys, name))
+        schedule = await store.call(schedules.read_schedule(keys, name))
         assert schedule
         await store.call(
-            commands.advance_schedule(keys, schedule, next_due_ms=schedule.due_ms, id=PromiseId(f"{name}-1"))
+            schedules.advance_schedule(keys, schedule, next_due_ms=schedule.due_ms, id=PromiseId(f"{name}-1"))
         )
         await app.unschedule(name)
     async with serving(app):

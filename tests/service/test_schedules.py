@@ -12,10 +12,9 @@ import pytest
 from durasleep import Durasleep, UsageError
 from durasleep.client.client import store_of
 from durasleep.model import PromiseId
-from durasleep.protocol import command as commands
-from durasleep.protocol import journal
-from durasleep.protocol.command import Schedule
+from durasleep.protocol import journal, schedules, server
 from durasleep.protocol.keys import S
+from durasleep.protocol.schedules import Schedule
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import note, sleeping_workflow
@@ -32,15 +31,15 @@ async def test_a_schedule_due_in_the_past_starts_once_with_two_workers(
     due_ms = round(due.timestamp() * 1000)
     payload = app.codec.encode_args((effects.path, "hourly"), {}, "note")
     schedule = Schedule("hourly", f"{due.minute} * * * *", "UTC", "note", "workers", payload, due_ms)
-    assert await store.call(commands.put_schedule(keys, schedule)) == due_ms
+    assert await store.call(schedules.put_schedule(keys, schedule)) == due_ms
     async with serving(app, "one"), serving(new_app(), "two"):
         await app.get(f"hourly@{due.isoformat()}").result(timeout=30)
-        moved = await store.call(commands.read_schedule(keys, "hourly"))
+        moved = await store.call(schedules.read_schedule(keys, "hourly"))
         assert moved
         assert moved.due_ms > due_ms + 3_600_000 - 1
         assert client.zscore(keys.timers, "hourly~cron") == moved.due_ms
         # A worker that saw it due as well, and is late.
-        late = commands.advance_schedule(keys, schedule, next_due_ms=due_ms + 1, id=PromiseId("hourly@late"))
+        late = schedules.advance_schedule(keys, schedule, next_due_ms=due_ms + 1, id=PromiseId("hourly@late"))
         assert await store.call(late) == "stale"
         assert await store.call(journal.read_head(keys, PromiseId("hourly@late"))) is None
     assert effects.lines() == ["hourly"]
@@ -75,7 +74,7 @@ async def test_a_deploy_that_says_the_same_schedule_again_loses_no_overdue_time(
     line = f"{due.minute} * * * *"
     payload = app.codec.encode_args((effects.path, "before"), {}, "note")
     overdue = Schedule("hourly", line, "UTC", "note", "workers", payload, round(due.timestamp() * 1000))
-    await store.call(commands.put_schedule(keys, overdue))
+    await store.call(schedules.put_schedule(keys, overdue))
     for _ in range(2):
         assert await app.schedule("hourly", line, note, effects.path, "after") == due
     async with serving(app):
@@ -150,10 +149,10 @@ async def test_hundreds_that_are_due_at_once_do_not_hold_up_a_sleep(app: Durasle
     payload = app.codec.encode_args((1,), {}, "double")
     many = [Schedule(f"s-{n}", "0 0 1 1 *", "UTC", "double", "workers", payload, 1000) for n in range(1_500)]
     for first in range(0, len(many), 500):
-        await store.ask([commands.put_schedule(keys, one) for one in many[first : first + 500]])
+        await store.ask([schedules.put_schedule(keys, one) for one in many[first : first + 500]])
     async with serving(app):
         assert await (await app.rpc("sleep", sleeping_workflow, 0.01)) == "Slept for 0.01 seconds"
-        now_ms = await store.run(journal.now_ms(keys))
+        now_ms = await store.run(server.now_ms(keys))
         left = client.zcount(keys.timers, 0, now_ms + 2_000)  # those started are due in months
         await eventually(lambda: client.zcount(keys.timers, 0, now_ms + 60_000) == 0, "all to be started")
     assert left

@@ -13,7 +13,7 @@ import pytest
 
 from durasleep import Durasleep
 from durasleep.client.client import store_of
-from durasleep.protocol import command as commands
+from durasleep.protocol import timers
 from durasleep.runtime.activation import Activation
 from tests.servers import Server
 from tests.service.functions import measured_sleep, sleeping_workflow
@@ -120,7 +120,7 @@ async def test_a_running_sleep_can_be_seen_moved_and_woken(app: Durasleep) -> No
         await app.wake("sleep~1")
         assert await handle == "Slept for 3600 seconds"
         assert (
-            await (await store_of(app)).call(commands.fire((await store_of(app)).keys(), limit=10))
+            await (await store_of(app)).call(timers.fire((await store_of(app)).keys(), limit=10))
         ).next_due_ms is None
 
 

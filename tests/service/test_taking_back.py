@@ -9,7 +9,8 @@ import pytest
 
 from durasleep import Canceled, Context, Durasleep, Retry, current
 from durasleep.client.client import store_of
-from durasleep.protocol import command as commands
+from durasleep.model import PromiseId
+from durasleep.protocol import timers
 from durasleep.protocol.keys import LIMIT
 from durasleep.sync import Client as SyncClient
 from tests.servers import Server
@@ -91,7 +92,7 @@ async def test_a_task_canceled_while_it_is_queued_again_is_not_run(
     store = await store_of(app)
 
     async def is_queued() -> bool:
-        await store.call(commands.fire(store.keys(), limit=64))
+        await store.call(timers.fire(store.keys(), limit=64))
         return (await app.describe("t")).status == "queued"
 
     await eventually(is_queued, "it to be offered again")
@@ -318,7 +319,7 @@ async def test_a_worker_that_leaves_between_two_attempts_begins_none(
         store = await store_of(app)
 
         async def has_failed() -> bool:
-            loaded = await store.load(commands.PromiseId("it"))
+            loaded = await store.load(PromiseId("it"))
             return bool(loaded and loaded.entries)
 
         await eventually(has_failed, "an attempt to fail")

@@ -21,7 +21,7 @@ from typing import Any
 
 from durasleep import Durasleep, Worker
 from durasleep.client.client import store_of
-from durasleep.protocol import journal
+from durasleep.protocol import membership
 from durasleep.protocol.keys import F, Keyspace
 from durasleep.query.describe import Description
 from scripts.breaking import versions
@@ -66,7 +66,7 @@ async def beats_of(app: Durasleep, consumer: str, count: int) -> None:
     store, seen = await store_of(app), set[int | None]()
 
     async def look() -> bool:
-        seen.add(await store.call(journal.read_beat(store.keys(), consumer)))
+        seen.add(await store.call(membership.read_beat(store.keys(), consumer)))
         return len(seen) > count
 
     await eventually(look, f"{count} beats of {consumer}")

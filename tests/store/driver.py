@@ -5,19 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from durasleep.model import Due, Entry, Kind, Number, Op, Outcome, Place, PromiseId, StartChild, State
-from durasleep.protocol import command as commands
-from durasleep.protocol.command import (
-    Beat,
-    Committed,
-    Controlled,
-    Created,
-    Fired,
-    Lease,
-    Reclaimed,
-    Settled,
-)
+from durasleep.protocol import commit, membership, promises, timers
+from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.journal import Head, Loaded
 from durasleep.protocol.keys import LIMIT
+from durasleep.protocol.membership import Beat, Reclaimed
+from durasleep.protocol.promises import Controlled, Created, Settled
+from durasleep.protocol.timers import Fired
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.transport.connection import Connector
 from durasleep.transport.store import Store
@@ -64,7 +58,7 @@ class Driver:
         self._calls += 1
         execution = kind is Kind.EXECUTION
         return await self.store.call(
-            commands.create(
+            promises.create(
                 self.keys,
                 PromiseId(id),
                 kind=kind,
@@ -80,10 +74,10 @@ class Driver:
         )
 
     async def settle(self, id: str, state: State = State.RESOLVED, value: bytes = b"") -> Settled:
-        return await self.store.call(commands.settle(self.keys, PromiseId(id), state, value))
+        return await self.store.call(promises.settle(self.keys, PromiseId(id), state, value))
 
     async def control(self, action: str, id: str, *, due: Due | None = None, reason: str = "") -> Controlled:
-        return await self.store.call(commands.control(self.keys, action, PromiseId(id), due=due, reason=reason))
+        return await self.store.call(promises.control(self.keys, action, PromiseId(id), due=due, reason=reason))
 
     # -- what workers do
 
@@ -132,7 +126,7 @@ class Driver:
         consumer: str = WORKER,
     ) -> Committed:
         return await self.store.call(
-            commands.commit(
+            commit.commit(
                 self.keys,
                 consumer,
                 lease,
@@ -151,7 +145,7 @@ class Driver:
         await self.commit(await self.start(id, **options), Outcome.SUSPEND, *ops)
 
     async def fire(self, limit: int = 256) -> Fired:
-        return await self.store.call(commands.fire(self.keys, limit=limit))
+        return await self.store.call(timers.fire(self.keys, limit=limit))
 
     async def fire_all(self) -> None:
         """Until nothing is due and no family is left to close."""
@@ -170,7 +164,7 @@ class Driver:
         functions: str = "",
     ) -> Beat:
         return await self.store.call(
-            commands.heartbeat(
+            membership.heartbeat(
                 self.keys,
                 consumer,
                 group,
@@ -199,7 +193,7 @@ class Driver:
             score = await self.redis.zscore(self.keys.workers, consumer)
             beat = "" if score is None else f"{score:.0f}"
         return await self.store.call(
-            commands.reclaim(
+            membership.reclaim(
                 self.keys,
                 consumer,
                 queue,

@@ -17,11 +17,10 @@ from redis.asyncio import Redis
 
 from durasleep.errors import NotFound, OtherFunction, StoreError, StoreUnavailable
 from durasleep.model import Disposition, Kind, Number, Outcome, PromiseId, State, StepResult, Transaction
-from durasleep.protocol import command as commands
-from durasleep.protocol import journal
-from durasleep.protocol.command import Command, Created, Item
-from durasleep.protocol.journal import Plan
+from durasleep.protocol import commit, journal, promises
+from durasleep.protocol.command import Command, Item, Plan
 from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.promises import Created
 from durasleep.protocol.script import Value, to_bytes
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.transport.batcher import Batcher, split_ops
@@ -73,7 +72,7 @@ keyspace = functools.cache(Keyspace)
 
 
 def create(namespace: str, id: str, function: str = "f", args: bytes = b"") -> Item[Created]:
-    return commands.create(
+    return promises.create(
         keyspace(namespace),
         PromiseId(id),
         kind=Kind.EXECUTION,
@@ -114,13 +113,13 @@ async def test_answers_come_back_to_whom_they_belong(server: Server, namespace: 
         for n in range(100):
             calls += [
                 create(namespace, f"x{n}", args=b"%d" % n),
-                commands.create(keys, PromiseId(f"p{n}"), kind=Kind.PROMISE, call=f"p{n}"),
+                promises.create(keys, PromiseId(f"p{n}"), kind=Kind.PROMISE, call=f"p{n}"),
             ]
         await asyncio.gather(*map(batcher.call, calls))
         looks = [journal.read_head(keys, PromiseId(f"x{n}")) for n in range(100)]
         heads = await asyncio.gather(*map(batcher.call, looks))
         assert [head.args for head in heads if head] == [b"%d" % n for n in range(100)]
-        settles = [commands.settle(keys, PromiseId(f"p{n}"), State.RESOLVED, b"%d" % n) for n in range(100)]
+        settles = [promises.settle(keys, PromiseId(f"p{n}"), State.RESOLVED, b"%d" % n) for n in range(100)]
         assert [one.value for one in await asyncio.gather(*map(batcher.call, settles))] == [
             b"%d" % n for n in range(100)
         ]
@@ -133,7 +132,7 @@ async def test_one_bad_item_does_not_harm_its_neighbours(server: Server, namespa
         answers = await asyncio.gather(
             batcher.call(create(namespace, "a")),
             batcher.call(create(namespace, "used")),
-            batcher.call(commands.attach(keys, PromiseId("nobody"))),
+            batcher.call(promises.attach(keys, PromiseId("nobody"))),
             batcher.call(create(namespace, "b")),
             return_exceptions=True,
         )
@@ -148,12 +147,12 @@ async def test_a_repeat_after_a_lost_answer_answers_as_the_first_would_have(serv
         lease = await driver.take()
         link.lose = 1
         step = StepResult(Number("1"), "step", State.RESOLVED, b"r")
-        answer = await batcher.call(commands.commit(driver.keys, "w1/aaaaaaaa", lease, Outcome.CONTINUE, ops=[step]))
+        answer = await batcher.call(commit.commit(driver.keys, "w1/aaaaaaaa", lease, Outcome.CONTINUE, ops=[step]))
         assert [entry.payload for entry in answer.entries] == [b"r"]
         assert len((await driver.load("a")).entries) == 1
         await driver.create("p", kind=Kind.PROMISE)
         link.lose = 1
-        assert (await batcher.call(commands.settle(driver.keys, PromiseId("p"), State.RESOLVED, b"v"))).by_us
+        assert (await batcher.call(promises.settle(driver.keys, PromiseId("p"), State.RESOLVED, b"v"))).by_us
         assert await driver.queued() == ["a"]
 
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pytest
 
 from durasleep.errors import PayloadTooLarge, UsageError
-from durasleep.model import Kind, Number, Outcome, Place, PromiseId, StartTimer, State, StepResult, Transaction
-from durasleep.protocol import command as commands
-from durasleep.protocol.command import Lease
+from durasleep.model import Due, Kind, Number, Outcome, Place, PromiseId, StartTimer, State, StepResult, Transaction
+from durasleep.protocol import promises
+from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT
 from durasleep.protocol.script import Value
 from durasleep.runtime.context import TRANSACTION_COMMANDS_MAX, _check_transaction  # pyright: ignore[reportPrivateUsage]
@@ -127,7 +127,7 @@ async def test_answers_that_are_large_together_come_one_call_after_the_other(
         return replies
 
     monkeypatch.setattr(Link, "exchange", watched)
-    calls = [commands.attach(driver.keys, PromiseId(f"v{number}")) for number in range(20)]
+    calls = [promises.attach(driver.keys, PromiseId(f"v{number}")) for number in range(20)]
     assert [len(one.value) for one in await driver.store.ask(calls)] == [len(MEGABYTE)] * 20
     assert max(largest) <= BYTES_MAX
     assert len(largest) >= 4
@@ -167,7 +167,7 @@ async def test_executions_with_much_in_them_fire_together(driver: Driver) -> Non
         step = StepResult(Number("1"), "step", State.RESOLVED, MEGABYTE)
         seen = (await driver.commit(lease, Outcome.CONTINUE, step)).entries[-1]
         await driver.commit(lease, Outcome.SUSPEND, StartTimer(Number("2"), "", FAR), seen=seen)
-    await asyncio.gather(*[driver.control("reschedule", f"a{n}~2", due=commands.Due("=1")) for n in range(12)])
+    await asyncio.gather(*[driver.control("reschedule", f"a{n}~2", due=Due("=1")) for n in range(12)])
     assert (await driver.fire()).due == 12
     assert len(await driver.queued()) == 12
 

@@ -29,7 +29,7 @@ from durasleep.model import (
     StepResult,
     Transaction,
 )
-from durasleep.protocol.command import Lease
+from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT, F
 from durasleep.query import fsck
 from tests.servers import Server

@@ -15,8 +15,7 @@ from redis.credentials import CredentialProvider
 
 from durasleep.errors import SchemaMismatch, StoreError, StoreRefused, StoreUnavailable, UnsupportedServer, UsageError
 from durasleep.model import Kind, PromiseId, State
-from durasleep.protocol import command as commands
-from durasleep.protocol import journal
+from durasleep.protocol import journal, promises
 from durasleep.protocol.keys import Keyspace, meta_key
 from durasleep.protocol.script import Value, to_bytes
 from durasleep.settings import DEFAULTS
@@ -39,8 +38,8 @@ async def exercise(source: str | AnyClient, namespace: str) -> None:
     sync = SyncStore(Connector.of(source), namespace=namespace, settings=DEFAULTS)
     async with store_of(source, namespace).opened() as store:
         for id, value in (("p", NOT_UTF8), ("q", EVERY_BYTE)):
-            await store.call(commands.create(keys, PromiseId(id), kind=Kind.PROMISE, inbox="one"))
-            settled = await store.call(commands.settle(keys, PromiseId(id), State.RESOLVED, value))
+            await store.call(promises.create(keys, PromiseId(id), kind=Kind.PROMISE, inbox="one"))
+            settled = await store.call(promises.settle(keys, PromiseId(id), State.RESOLVED, value))
             assert (settled.by_us, settled.value) == (True, value)
         sync.open()
         head = sync.call(journal.read_head(keys, PromiseId("q")))

@@ -6,7 +6,7 @@ import pytest
 
 from durasleep.errors import CorruptData, Fenced, NotAllowed, NotFound
 from durasleep.model import CANCEL, Due, Kind, Number, Outcome, Place, PromiseId, StartPromise, StartTimer, State
-from durasleep.protocol.command import Lease
+from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT, F
 from durasleep.query import describe
 from tests.service.workers import eventually

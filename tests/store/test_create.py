@@ -9,7 +9,7 @@ import redis.asyncio
 
 from durasleep.errors import CorruptData, NotFound, OtherFunction, StoreError, UsageError
 from durasleep.model import DUE_MS_MAX, Disposition, Due, Kind, Outcome, Place, PromiseId, State
-from durasleep.protocol import command as commands
+from durasleep.protocol import promises
 from tests.servers import FAKE, MakeServer, Server
 from tests.store.driver import FAR, PAST, Driver
 
@@ -90,7 +90,7 @@ async def test_a_promise_settles_by_its_deadline_timers_resolve_others_time_out(
 async def test_each_waiting_inbox_is_told_once_with_the_value(driver: Driver) -> None:
     await driver.create("p", kind=Kind.PROMISE, inbox="one")
     for who in ("two", "two", "one"):
-        await driver.store.call(commands.attach(driver.keys, PromiseId("p"), inbox=who))
+        await driver.store.call(promises.attach(driver.keys, PromiseId("p"), inbox=who))
     await driver.settle("p", value=EVERY_BYTE)
     birth = str((await driver.head("p")).birth).encode()
     for who in ("one", "two"):
@@ -115,7 +115,7 @@ async def test_an_inbox_that_is_gone_is_not_made_again(driver: Driver) -> None:
 
 async def test_attaching_to_nothing_is_not_found(driver: Driver) -> None:
     with pytest.raises(NotFound, match="no promise nobody"):
-        await driver.store.call(commands.attach(driver.keys, PromiseId("nobody"), inbox="one"))
+        await driver.store.call(promises.attach(driver.keys, PromiseId("nobody"), inbox="one"))
     assert await driver.snapshot() == {}
 
 

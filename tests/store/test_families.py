@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from durasleep.model import Outcome
-from durasleep.protocol.command import Lease
+from durasleep.protocol.commit import Lease
 from tests.servers import Server
 from tests.store.driver import Driver, child
 

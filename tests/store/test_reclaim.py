@@ -6,7 +6,7 @@ import pytest
 
 from durasleep.errors import Fenced
 from durasleep.model import Number, Outcome, Place, StartTimer
-from durasleep.protocol.command import Reclaimed
+from durasleep.protocol.membership import Reclaimed
 from tests.store.driver import FAR, OTHER, WORKER, Driver
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from durasleep.errors import CorruptData
 from durasleep.model import Outcome, Place, PromiseId
-from durasleep.protocol import command as commands
-from durasleep.protocol.command import Schedule
+from durasleep.protocol import schedules
 from durasleep.protocol.keys import LIMIT
+from durasleep.protocol.schedules import Schedule
 from durasleep.query import fsck
 from tests.store.driver import Driver
 
@@ -19,16 +19,16 @@ NIGHTLY = Schedule("nightly", "0 0 * * *", "Europe/Berlin", "f", "workers", byte
 
 
 async def keep(driver: Driver, schedule: Schedule = NIGHTLY) -> int:
-    return await driver.store.call(commands.put_schedule(driver.keys, schedule))
+    return await driver.store.call(schedules.put_schedule(driver.keys, schedule))
 
 
 async def advance(driver: Driver, seen: Schedule = NIGHTLY, *, next_due_ms: int = 9_000_000_000_000) -> str:
     id = PromiseId(f"{seen.name}@{seen.due_ms}")
-    return await driver.store.call(commands.advance_schedule(driver.keys, seen, next_due_ms=next_due_ms, id=id))
+    return await driver.store.call(schedules.advance_schedule(driver.keys, seen, next_due_ms=next_due_ms, id=id))
 
 
 async def read(driver: Driver) -> Schedule | None:
-    return await driver.store.call(commands.read_schedule(driver.keys, "nightly"))
+    return await driver.store.call(schedules.read_schedule(driver.keys, "nightly"))
 
 
 async def test_a_schedule_is_kept_and_offered_when_it_is_due(driver: Driver) -> None:
@@ -83,7 +83,7 @@ async def test_an_id_that_is_in_use_already_does_not_stop_the_schedule(driver: D
 
 async def test_a_removed_schedule_is_gone_with_its_timer(driver: Driver) -> None:
     await keep(driver)
-    remove = commands.remove_schedule(driver.keys, "nightly")
+    remove = schedules.remove_schedule(driver.keys, "nightly")
     assert [await driver.store.call(remove) for _ in range(2)] == ["removed", "missing"]
     assert await advance(driver) == "missing"
     assert set(await driver.snapshot()) == {driver.keys.wake.encode()}
@@ -130,7 +130,7 @@ async def put_aside(
     driver: Driver, reason: str = "no such zone", *, seen: Schedule = NIGHTLY, offered: bool = True
 ) -> str:
     return await driver.store.call(
-        commands.put_schedule_aside(driver.keys, seen.name, seen.due_ms, reason, is_offered=offered)
+        schedules.put_schedule_aside(driver.keys, seen.name, seen.due_ms, reason, is_offered=offered)
     )
 
 
@@ -155,7 +155,7 @@ async def test_one_that_cannot_be_read_is_put_aside_by_name_until_somebody_reads
     assert await advance(driver) == "advanced"
     assert await driver.halted() == []
     assert await put_aside(driver) == "stale"
-    for end in (lambda: keep(driver), lambda: driver.store.call(commands.remove_schedule(driver.keys, "nightly"))):
+    for end in (lambda: keep(driver), lambda: driver.store.call(schedules.remove_schedule(driver.keys, "nightly"))):
         await put_aside(driver, seen=replace(NIGHTLY, due_ms=9_000_000_000_000))
         assert await driver.halted() == ["schedule:nightly: no such zone"]
         await end()

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from durasleep.protocol import command as commands
-from durasleep.protocol import journal, script
+from durasleep.protocol import script, server, timers
 from durasleep.protocol.keys import KEY_NAMES
 from durasleep.protocol.script import NAMES, load
 from tests.store.driver import Driver
@@ -146,11 +145,11 @@ async def test_every_server_takes_every_script(driver: Driver, name: str, movabl
 async def test_a_movable_clock_goes_by_its_key_and_the_usual_one_does_not(driver: Driver) -> None:
     await driver.redis.set(driver.keys.clock, 86_400_250)
     usual = await driver.fire()
-    moved = await driver.store.call(commands.fire(replace(driver.keys, movable_clock=True), limit=1))
+    moved = await driver.store.call(timers.fire(replace(driver.keys, movable_clock=True), limit=1))
     assert 86_400_000_000 < moved.server_us - usual.server_us < 86_460_000_000
     await driver.redis.set(driver.keys.clock, "=86400250")
     standing = replace(driver.keys, movable_clock=True)
-    stands = [await driver.store.call(commands.fire(standing, limit=1)) for _ in range(2)]
+    stands = [await driver.store.call(timers.fire(standing, limit=1)) for _ in range(2)]
     assert [one.server_us for one in stands] == [86_400_250_000] * 2
-    assert await driver.store.run(journal.now_ms(standing)) == 86_400_250
+    assert await driver.store.run(server.now_ms(standing)) == 86_400_250
     await driver.redis.delete(driver.keys.clock)

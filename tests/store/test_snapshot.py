@@ -9,7 +9,7 @@ import pytest
 
 from durasleep.model import Due, Number, Outcome, Place, PromiseId, StartPromise, StartTimer, State, StepResult
 from durasleep.protocol import journal
-from durasleep.protocol.command import Lease
+from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT
 from durasleep.settings import DEFAULTS
 from durasleep.worker.loops.task_reader import Reader

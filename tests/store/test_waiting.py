@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from durasleep.model import CancelEntry, Kind, Number, Outcome, Place, PromiseId, StartTimer, State
-from durasleep.protocol import command as commands
+from durasleep.protocol import commit, streams
 from durasleep.protocol.keys import LIMIT, F
 from tests.servers import Server
 from tests.store.driver import FAR, Driver, child
@@ -24,7 +24,7 @@ async def waiting(driver: Driver) -> list[str]:
     return text.splitlines()
 
 
-async def wait_as(driver: Driver, id: str) -> commands.Lease:
+async def wait_as(driver: Driver, id: str) -> commit.Lease:
     """An execution that waits for the single one beside a timer."""
     lease = await driver.start(id)
     await driver.commit(lease, Outcome.SUSPEND, child("1", SINGLE), StartTimer(Number("2"), "", FAR))
@@ -37,7 +37,7 @@ async def commands_run(driver: Driver) -> int:
     return sum(one["calls"] for name, one in stats.items() if name != "cmdstat_info")
 
 
-async def single(driver: Driver) -> commands.Lease:
+async def single(driver: Driver) -> commit.Lease:
     await driver.create(SINGLE, "g")
     return await driver.take()
 
@@ -139,9 +139,9 @@ async def test_a_client_that_gives_up_is_struck_and_others_are_not(driver: Drive
     await single(driver)
     for number in range(80):
         await driver.create(SINGLE, "g", inbox=f"inbox{number:05}")
-    await driver.store.call(commands.unwait(driver.keys, PromiseId(SINGLE), "inbox00003"))
-    await driver.store.call(commands.unwait(driver.keys, PromiseId(SINGLE), "unknown"))
-    await driver.store.call(commands.unwait(driver.keys, PromiseId("nobody"), "inbox00003"))
+    await driver.store.call(streams.unwait(driver.keys, PromiseId(SINGLE), "inbox00003"))
+    await driver.store.call(streams.unwait(driver.keys, PromiseId(SINGLE), "unknown"))
+    await driver.store.call(streams.unwait(driver.keys, PromiseId("nobody"), "inbox00003"))
     assert "iinbox00003" not in await waiting(driver)
     assert len(await waiting(driver)) == 79
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from durasleep.client.inbox import _split  # pyright: ignore[reportPrivateUsage]
 from durasleep.errors import CorruptData, InvalidId, NewerVersion, StoreError, UsageError
-from durasleep.model import PromiseId, check_id, owner_of, parse_target, root_of
-from durasleep.protocol import command as commands
-from durasleep.protocol import journal
+from durasleep.model import Kind, PromiseId, State, check_id, owner_of, parse_target, root_of
+from durasleep.protocol import journal, promises, timers
 from durasleep.protocol.command import Call, Item
+from durasleep.protocol.entry import parse_entry
 from durasleep.protocol.keys import F, Keyspace
 from durasleep.query import doctor
 from durasleep.runtime.journal import read_reply
@@ -35,7 +35,7 @@ def read(call: Call, reply: Any) -> None:
 @given(st.binary(max_size=200))
 def test_a_journal_entry_is_one_of_ours_or_corrupt(raw: bytes) -> None:
     try:
-        entry = commands.parse_entry(b"1", raw)
+        entry = parse_entry(b"1", raw)
     except (CorruptData, NewerVersion):
         return
     assert raw.endswith(entry.payload)
@@ -63,13 +63,13 @@ def test_an_inbox_tells_whatever_is_in_it_and_never_fails(fields: list[bytes]) -
 @given(st.lists(BYTES | st.lists(BYTES, max_size=4) | st.none() | st.integers(), max_size=10))
 def test_any_answer_of_a_script_is_read_or_refused(answer: list[Any]) -> None:
     for call in (
-        commands.create(KEYS, PromiseId("a"), kind=commands.Kind.PROMISE),
-        commands.settle(KEYS, PromiseId("a"), commands.State.RESOLVED, b""),
-        commands.control(KEYS, "wake", PromiseId("a")),
+        promises.create(KEYS, PromiseId("a"), kind=Kind.PROMISE),
+        promises.settle(KEYS, PromiseId("a"), State.RESOLVED, b""),
+        promises.control(KEYS, "wake", PromiseId("a")),
         journal.read_page(KEYS, PromiseId("a")),
     ):
         read(call, [answer or [b"error", b"X y"]])
-    read(commands.fire(KEYS, limit=1), answer)
+    read(timers.fire(KEYS, limit=1), answer)
 
 
 @given(st.text(max_size=40))

@@ -19,7 +19,7 @@ from durasleep.cli.output import console, json_values, tables
 from durasleep.client.client import store_of
 from durasleep.errors import DurasleepError, StoreUnavailable, UsageError
 from durasleep.model import State, root_of
-from durasleep.protocol.command import Controlled
+from durasleep.protocol.promises import Controlled
 from durasleep.query.search import PENDING_STATUSES, Found, Search
 
 EXIT_FAILED = 1

@@ -12,8 +12,9 @@ from typing import Any
 
 from durasleep.errors import CorruptData, Fenced, StoreError
 from durasleep.model import Op, Outcome, PromiseId
-from durasleep.protocol import command as commands
-from durasleep.protocol.command import Committed, Item, Lease
+from durasleep.protocol import commit
+from durasleep.protocol.command import Item
+from durasleep.protocol.commit import Committed, Lease
 from durasleep.settings import Settings
 from durasleep.transport import batcher
 from durasleep.transport.store import Store
@@ -123,7 +124,7 @@ class Commits:
         open: bool = True,
     ) -> Item[Committed]:
         """What is said of an execution that is no workflow, or nothing of its code."""
-        return commands.commit(
+        return commit.commit(
             self.keys(lease.id),
             self.consumer,
             lease,
@@ -156,7 +157,7 @@ class Commits:
         """Another worker may know it: it is offered straight to one that has other functions than those who have had
         it already. Without such a one it is offered again after 1, 2, 4, ... seconds since it came here first.
         """
-        await self._defer_to_others(lease, f"{commands.NOT_KNOWN} {what}")
+        await self._defer_to_others(lease, f"{commit.NOT_KNOWN} {what}")
 
     async def defer_newer(self, lease: Lease, reason: str) -> None:
         """What it holds is of a newer version: left to a worker of that."""

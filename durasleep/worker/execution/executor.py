@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 from durasleep.codec import Codec
 from durasleep.errors import CorruptData, DurasleepError, Fenced, NewerVersion, StoreFull
 from durasleep.model import CANCEL, PromiseId
-from durasleep.protocol import command as commands
-from durasleep.protocol import journal
-from durasleep.protocol.command import Beat, Committed, Lease
+from durasleep.protocol import journal, membership
+from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.journal import Loaded, Page
+from durasleep.protocol.membership import Beat
 from durasleep.runtime.activation import version_of
 from durasleep.runtime.definition import Definition, Registry, TaskDefinition, WorkflowDefinition
 from durasleep.runtime.waits import Wait
@@ -433,7 +433,7 @@ class Executor:
     async def give_back_entries(self, queue: str, entries: Sequence[str]) -> None:
         """Let others have entries that were read here; no attempt is counted."""
         await self._store.call(
-            commands.reclaim(
+            membership.reclaim(
                 self._store.keys(),
                 self._consumer,
                 queue,

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import msgspec
 
 from durasleep.model import Entry, Number, Op
-from durasleep.protocol.command import Committed, Item, Lease
+from durasleep.protocol.command import Item
+from durasleep.protocol.commit import Committed, Lease
 
 
 class Work(Protocol):

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-from durasleep.protocol.command import Lease
+from durasleep.protocol.commit import Lease
 from durasleep.runtime.waits import Wait
 
 JAMMED_S = 3.0  # shorter is no jam: what is waited for runs elsewhere, and ends

@@ -14,7 +14,8 @@ from durasleep.codec import Codec
 from durasleep.codec.exceptions import error_line
 from durasleep.errors import UsageError
 from durasleep.model import CANCEL, Entry, Kind, Number, Op, Outcome, State, StepResult, duration_ms
-from durasleep.protocol.command import Committed, Item
+from durasleep.protocol.command import Item
+from durasleep.protocol.commit import Committed
 from durasleep.protocol.journal import Loaded
 from durasleep.runtime.current import Current, describe
 from durasleep.runtime.definition import TaskDefinition

@@ -15,8 +15,9 @@ import msgspec
 from durasleep.codec import Codec
 from durasleep.errors import Fenced
 from durasleep.model import Entry, Number, Op, Outcome, StepResult, root_of
-from durasleep.protocol import command as commands
-from durasleep.protocol.command import Committed, Item, Lease
+from durasleep.protocol import commit
+from durasleep.protocol.command import Item
+from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.journal import Head, Loaded
 from durasleep.runtime import nondeterminism
 from durasleep.runtime.activation import (
@@ -274,7 +275,7 @@ class Workflow(msgspec.Struct, eq=False):
         if not self.rest:
             running.has_news = False
         lease = running.lease
-        return commands.commit(
+        return commit.commit(
             commits.keys(lease.id),
             commits.consumer,
             lease,

@@ -20,9 +20,10 @@ from dataclasses import replace
 from typing import Any
 
 from durasleep.errors import DurasleepError, SchemaMismatch, StoreRefused, StoreUnavailable
-from durasleep.protocol import command as commands
-from durasleep.protocol.command import Beat, Command, Lease
-from durasleep.protocol.journal import Plan, value_of
+from durasleep.protocol import membership
+from durasleep.protocol.command import Command, Plan, value_of
+from durasleep.protocol.commit import Lease
+from durasleep.protocol.membership import Beat
 from durasleep.settings import Settings
 from durasleep.transport import handshake
 from durasleep.transport.connection import Connector
@@ -119,7 +120,7 @@ class Heartbeat:
 
     def _ask(self) -> Plan[tuple[Beat, list[Any]]]:
         """The beat, and for which versions the namespace is."""
-        beat = commands.heartbeat(
+        beat = membership.heartbeat(
             self._store.keys(),
             self._consumer,
             self._group,

@@ -11,9 +11,9 @@ from typing import Any
 
 from durasleep.errors import StoreError
 from durasleep.model import PromiseId
-from durasleep.protocol.command import Lease
-from durasleep.protocol.journal import instant_of
+from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.streams import instant_of
 from durasleep.settings import Settings
 from durasleep.transport.connection import Link, refusal
 

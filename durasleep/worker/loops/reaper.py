@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from durasleep.errors import StoreError
-from durasleep.protocol import command as commands
-from durasleep.protocol.command import Beat, Command
+from durasleep.protocol import membership
+from durasleep.protocol.command import Command
 from durasleep.protocol.keys import LIMIT
+from durasleep.protocol.membership import Beat
 from durasleep.settings import Settings
 from durasleep.transport.store import Store
 
@@ -120,7 +121,7 @@ async def take_over(store: Store, consumer: str, group: str, *, beat: str, max_a
         more = True
         while more:
             answer = await store.call(
-                commands.reclaim(store.keys(), consumer, queue, beat=beat, max_attempts=max_attempts)
+                membership.reclaim(store.keys(), consumer, queue, beat=beat, max_attempts=max_attempts)
             )
             if answer.alive:
                 return None

@@ -12,8 +12,9 @@ from zoneinfo import ZoneInfo
 from durasleep import cron, humanize
 from durasleep.errors import DurasleepError, StoreUnavailable, UsageError
 from durasleep.model import PromiseId
-from durasleep.protocol import command as commands
-from durasleep.protocol.command import Item, Schedule
+from durasleep.protocol import schedules
+from durasleep.protocol.command import Item
+from durasleep.protocol.schedules import Schedule
 from durasleep.transport.store import Store
 
 TOGETHER_MAX = 16  # reckoned in one turn of the loop: a line takes a tenth of a millisecond
@@ -59,7 +60,7 @@ class Schedules:
 
     async def _start(self, names: list[str]) -> None:
         keys = self._store.keys()
-        kept = await self._store.ask([commands.read_schedule(keys, name) for name in names])
+        kept = await self._store.ask([schedules.read_schedule(keys, name) for name in names])
         items: list[Item[str]] = []
         told: list[tuple[str, PromiseId, int] | None] = []
         for name, schedule in zip(names, kept, strict=True):
@@ -69,7 +70,7 @@ class Schedules:
                 items.append(self._aside(name, None, schedule))
                 told.append(None)
             elif schedule is None:
-                items.append(commands.remove_schedule(keys, name))
+                items.append(schedules.remove_schedule(keys, name))
                 told.append(None)
             elif schedule.due_ms > self._store.clock.now_ms():
                 continue  # another worker has moved it on
@@ -80,7 +81,7 @@ class Schedules:
                     items.append(self._aside(name, schedule.due_ms, error))
                     told.append(None)
                 else:
-                    items.append(commands.advance_schedule(keys, schedule, next_due_ms=next_due_ms, id=id))
+                    items.append(schedules.advance_schedule(keys, schedule, next_due_ms=next_due_ms, id=id))
                     told.append((name, id, next_due_ms))
         for one, answer in zip(told, await self._store.ask(items), strict=True):
             if one is None:
@@ -104,7 +105,7 @@ class Schedules:
         self._say(name, error)
         reason = " ".join((str(error) if isinstance(error, DurasleepError) else repr(error)).split())[:REASON_MAX]
         is_offered = self._due.get(name, True)
-        return commands.put_schedule_aside(self._store.keys(), name, due_ms, reason, is_offered=is_offered)
+        return schedules.put_schedule_aside(self._store.keys(), name, due_ms, reason, is_offered=is_offered)
 
     def _say(self, name: str, error: Exception) -> None:
         """It stays due, and is offered again, to this worker or another; said once a minute."""

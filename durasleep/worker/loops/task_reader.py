@@ -9,9 +9,9 @@ from typing import Any
 
 from durasleep.errors import StoreError, StoreUnavailable
 from durasleep.model import PromiseId
-from durasleep.protocol import command as commands
-from durasleep.protocol.command import Lease
-from durasleep.protocol.journal import value_of
+from durasleep.protocol import membership
+from durasleep.protocol.command import value_of
+from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import Keyspace
 from durasleep.settings import Settings
 from durasleep.transport.batcher import ask_once
@@ -50,7 +50,7 @@ class Reader:
 
     async def join(self) -> None:
         """Be a consumer of the group."""
-        join = commands.join(self._keys, self._consumer, self._group, self._queues.values())
+        join = membership.join(self._keys, self._consumer, self._group, self._queues.values())
         [answer] = await ask_once(self._link, [join], self._settings)
         value_of(answer)
 

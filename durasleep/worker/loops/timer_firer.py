@@ -8,9 +8,8 @@ import math
 from collections.abc import Callable
 
 from durasleep import humanize
-from durasleep.protocol import command as commands
-from durasleep.protocol import journal
-from durasleep.protocol.command import Fired
+from durasleep.protocol import command, server, timers
+from durasleep.protocol.timers import Fired
 from durasleep.settings import Settings
 from durasleep.transport.server_clock import monotonic_us
 from durasleep.transport.store import Store
@@ -72,11 +71,11 @@ class Firer:
         async with self._firing:
             self._hinted_ms = None  # a hint that comes while we ask may be news to the answer
             clock, sent_us = self._store.clock, monotonic_us()
-            fire = commands.fire(self._store.keys(), limit=self._settings.fire_items_max, latest_ms=clock.latest_ms)
+            fire = timers.fire(self._store.keys(), limit=self._settings.fire_items_max, latest_ms=clock.latest_ms)
             answers = await self._store.ask([fire] * batches)
             received_us = monotonic_us()
             for answer in answers:
-                await self._take(journal.value_of(answer), sent_us, received_us)
+                await self._take(command.value_of(answer), sent_us, received_us)
             return answers[-1]
 
     async def _take(self, fired: Fired, sent_us: int, received_us: int) -> None:
@@ -102,13 +101,13 @@ class Firer:
             return
         if self._held_from_ms is None:
             self._held_from_ms = server_ms
-        released_ms = await self._store.call(commands.read_number(keys.clock_released))
+        released_ms = await self._store.call(server.read_number(keys.clock_released))
         if released_ms is not None and released_ms >= self._held_from_ms:
             clock.believe()
             self._held_from_ms = None
             logger.warning("the clock of Redis was released by hand: timers fire by it")
             return
-        await self._store.call(commands.keep_number(keys.clock_held, clock.now_ms(), ttl_s=10 * HELD_LOOK_S))
+        await self._store.call(server.keep_number(keys.clock_held, clock.now_ms(), ttl_s=10 * HELD_LOOK_S))
         if monotonic_us() / 1e6 - self._said_at >= SAID_S:
             self._said_at = monotonic_us() / 1e6
             logger.error(
