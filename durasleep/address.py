@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 from durasleep import devserver
 from durasleep.errors import UsageError
-from durasleep.transport.connection import without_secret
+from durasleep.transport.connector import without_secret
 
 T = TypeVar("T")
 

@@ -43,7 +43,7 @@ from durasleep.runtime.definition import Registry, called_by, name_of
 from durasleep.runtime.event_loop import position_of
 from durasleep.runtime.retry import Retry
 from durasleep.settings import DEFAULTS, Settings, fitting
-from durasleep.transport.connection import AnyClient, Connector
+from durasleep.transport.connector import AnyClient, Connector
 from durasleep.transport.store import Store, confirming
 from durasleep.worker.execution.function_runner import StandIns
 from durasleep.worker.worker import Worker

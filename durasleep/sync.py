@@ -31,9 +31,10 @@ from durasleep.runtime.context import AsyncTask, Workflow
 from durasleep.runtime.definition import Definition, called_by, definition_of, name_of, returns_of
 from durasleep.runtime.waits import Waiting
 from durasleep.settings import DEFAULTS, Settings, fitting
-from durasleep.transport.connection import AnyClient, Connector, SyncLink
+from durasleep.transport.connection import SyncLink
+from durasleep.transport.connector import AnyClient, Connector
 from durasleep.transport.local import PerThread
-from durasleep.transport.store import SyncStore
+from durasleep.transport.sync_store import SyncStore
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

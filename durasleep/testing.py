@@ -41,7 +41,7 @@ from durasleep.query.describe import Ending
 from durasleep.runtime.definition import definition_of
 from durasleep.runtime.recording import Verdict, check
 from durasleep.runtime.waits import Wait
-from durasleep.transport.connection import AnyClient
+from durasleep.transport.connector import AnyClient
 from durasleep.worker.loops.reaper import take_over
 from durasleep.worker.worker import Worker
 

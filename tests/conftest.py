@@ -16,8 +16,8 @@ import pytest
 from durasleep.devserver import DevServer
 from durasleep.query import fsck
 from durasleep.settings import DEFAULTS
-from durasleep.transport.connection import Connector
-from durasleep.transport.store import SyncStore
+from durasleep.transport.connector import Connector
+from durasleep.transport.sync_store import SyncStore
 from tests import leaks
 from tests.servers import FAKE, KINDS, REAL, MakeServer, Server, Servers, debug, find, found_kinds
 

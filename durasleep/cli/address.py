@@ -18,7 +18,7 @@ from durasleep.address import Address, Candidate, configured, project_directory
 from durasleep.app import Durasleep
 from durasleep.cli.output import json_values
 from durasleep.errors import UsageError
-from durasleep.transport.connection import without_secret
+from durasleep.transport.connector import without_secret
 
 DEFAULT_NAMESPACE = "durasleep"
 

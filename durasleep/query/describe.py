@@ -54,7 +54,7 @@ from durasleep.protocol.promises import Controlled, Created, Settled
 from durasleep.protocol.script import to_bytes
 from durasleep.query.circles import describe_circle, find_circle
 from durasleep.settings import Settings
-from durasleep.transport import batcher
+from durasleep.transport import batching
 
 T = TypeVar("T")
 
@@ -295,7 +295,7 @@ def check_unconfirmed(min_replicas: int | None, fsync: bool | None) -> None:
 
 def enqueue(pipeline: Pipeline, call: Item[Any], settings: Settings) -> None:
     """Put a call into a caller's own MULTI, with the script before it: NOSCRIPT there would drop just our part."""
-    [joined] = batcher.join([call], settings)
+    [joined] = batching.join([call], settings)
     pipeline.execute_command("SCRIPT LOAD", call.script.source)
     pipeline.execute_command("EVALSHA", *map(to_bytes, joined.command[1:]))
 

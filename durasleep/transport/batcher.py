@@ -1,4 +1,4 @@
-"""The calls made in one turn of the event loop, sent together: one EVALSHA per script for all its items.
+"""The calls made in one turn of the event loop, sent together.
 
 While an exchange is under way, new calls gather for the next: the busier, the larger the batches.
 """
@@ -9,27 +9,30 @@ import asyncio
 import math
 import random
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
 import msgspec
-import redis.exceptions as redis_errors
 
-from durasleep.errors import DurasleepError, NotReplicated, StoreError, StoreRefused, StoreUnavailable
-from durasleep.model import Op
-from durasleep.protocol import script
-from durasleep.protocol.command import Call, Command, Item, Route, error_of
-from durasleep.protocol.commit import op_bytes
-from durasleep.protocol.script import Value
+from durasleep.errors import DurasleepError, StoreError, StoreRefused, StoreUnavailable
+from durasleep.protocol.command import Call, Command, Item
 from durasleep.settings import Settings
-from durasleep.transport.connection import Link, Reply, error_text, refusal
+from durasleep.transport.batching import (
+    AGAIN,
+    RETRY_FIRST_S,
+    RETRY_MAX_S,
+    answer_of,
+    check_confirmed,
+    confirmation,
+    is_unserved,
+    talk,
+)
+from durasleep.transport.connection import Link
 from durasleep.transport.outage import Outage
 from durasleep.transport.portion import Portion
+from durasleep.transport.reply_errors import Reply
 
 T = TypeVar("T")
-
-RETRY_FIRST_S = 0.05
-RETRY_MAX_S = 2.0  # a Redis that comes back is used within two seconds
 EXCHANGE_MAX = 96  # calls in one write: Redis runs all scripts it has read of one client before it serves another
 ALONE_TRIES = 5  # of a call over which the connection is lost each time, though Redis answers otherwise
 
@@ -82,97 +85,8 @@ class _Asked(msgspec.Struct, eq=False):
 
 
 _OPEN = object()
-AGAIN = object()
-"""In place of an answer: other items of its call have moved as many bytes as one call may; to be sent again at once."""
-_AGAIN, _ERROR = [b"again"], b"error"
 _Part = tuple[_Asked, list[int]]
 """Calls of one exchange: whose they are, and which of them."""
-
-
-class _Joined(msgspec.Struct, eq=False):
-    """One command, and the positions of the calls it carries."""
-
-    command: list[Value]
-    positions: list[int]
-    size: int = 0
-    """Bytes of the user's."""
-
-
-def join(calls: Sequence[Call], settings: Settings) -> list[_Joined]:
-    """The commands to send for some calls."""
-    joined: list[_Joined] = []
-    open_batches: dict[Route, _Joined] = {}
-    for position, call in enumerate(calls):
-        if isinstance(call, Command):
-            joined.append(_Joined([*call.args], [position]))
-            continue
-        size = call.known_bytes if call.known_bytes >= 0 else call.payload_bytes
-        batch = open_batches.get(call.route)
-        if (
-            batch is None
-            or len(batch.positions) >= settings.batch_items_max
-            or batch.size + size > settings.batch_bytes_max
-        ):
-            batch = _Joined([*call.route.command], [])
-            joined.append(batch)
-            open_batches[call.route] = batch
-        batch.command += call.args
-        batch.positions.append(position)
-        batch.size += size
-    return joined
-
-
-def split_ops(ops: Sequence[Op], settings: Settings) -> list[list[Op]]:
-    """What one commit asks for, in parts that one script call may do; at least one part."""
-    parts: list[list[Op]] = [[]]
-    size = 0
-    for op in ops:
-        carried = op_bytes(op)
-        if len(parts[-1]) >= settings.commit_ops_max or (parts[-1] and size + carried > settings.batch_bytes_max):
-            parts.append([])
-            size = 0
-        parts[-1].append(op)
-        size += carried
-    return parts
-
-
-def script_of(call: Call) -> script.Script | None:
-    """The script a call runs, if it runs one."""
-    return call.script
-
-
-def is_unknown_script(reply: Reply) -> bool:
-    """Whether the server has forgotten a script (restart, SCRIPT FLUSH)."""
-    if not isinstance(reply, Exception):
-        return False
-    return isinstance(reply, redis_errors.NoScriptError) or str(reply).startswith("NOSCRIPT")
-
-
-def talk(calls: Sequence[Call], settings: Settings) -> Generator[list[list[Value]], list[Reply], list[Reply]]:
-    """What to send for some calls, and, if the server has forgotten scripts, what to send then.
-
-    It is sent the replies, and ends with the raw answer to each call: the part of the reply that is its own, or an
-    error reply as the exception it is.
-    """
-    joined = join(calls, settings)
-    replies = yield [one.command for one in joined]
-    unknown = [index for index, reply in enumerate(replies) if is_unknown_script(reply)]
-    if unknown:
-        again: list[list[Value]] = []
-        for index in unknown:
-            lua = script_of(calls[joined[index].positions[0]])
-            if lua is None:
-                raise StoreError(str(replies[index]))
-            again.append(script.as_eval(lua, joined[index].command))
-        for index, reply in zip(unknown, (yield again), strict=True):
-            replies[index] = reply
-    raws: list[Reply] = [None] * len(calls)
-    for one, reply in zip(joined, replies, strict=True):
-        is_batch = isinstance(calls[one.positions[0]], Item) and isinstance(reply, list)
-        own: list[Reply] = cast("list[Reply]", reply) if is_batch else [reply] * len(one.positions)
-        for position, raw in zip(one.positions, own, strict=True):
-            raws[position] = raw
-    return raws
 
 
 async def ask_once(link: Link, calls: Sequence[Call], settings: Settings) -> list[Any]:
@@ -184,56 +98,6 @@ async def ask_once(link: Link, calls: Sequence[Call], settings: Settings) -> lis
             commands = talking.send(await link.exchange(commands))
     except StopIteration as end:
         return [answer_of(call, raw) for call, raw in zip(calls, end.value, strict=True)]
-
-
-def answer_of(call: Call, raw: Reply) -> Any:
-    """What a call answers, an error as the exception it is; StoreUnavailable or StoreRefused if it was not served, and
-    ``AGAIN`` if it was not even looked at.
-
-    Nothing of such a call was applied. That holds when the server is full, too: a script is stopped at its first write
-    or, having freed something, not at all.
-    """
-    try:
-        if isinstance(raw, bytes):  # as most items answer
-            return call.parse(raw)
-        if isinstance(raw, Exception):
-            return refusal(raw) or error_of(error_text(raw))
-        if isinstance(raw, list) and isinstance(call, Item):
-            words = cast("list[bytes]", raw)
-            if words == _AGAIN:
-                return AGAIN
-            if words[0] == _ERROR:
-                return refusal(words[1].decode(errors="replace")) or error_of(words[1])
-        return call.parse(raw)
-    except DurasleepError as error:
-        return error
-    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
-        return StoreError(f"an answer of Redis cannot be read: {error!r}")
-
-
-def is_unserved(answer: Any, *, waits_for_rights: bool) -> bool:
-    """Whether to repeat a call after this answer; only a worker waits for rights."""
-    return isinstance(answer, StoreUnavailable) or (waits_for_rights and isinstance(answer, StoreRefused))
-
-
-def confirmation(settings: Settings) -> list[list[Value]]:
-    """What follows the commands of an exchange, if it must be confirmed: it speaks of all that were written before."""
-    replicas, timeout_ms = str(settings.min_replicas), str(round(settings.confirm_timeout_s * 1000))
-    if settings.fsync:
-        return [[b"WAITAOF", b"1", replicas, timeout_ms]]
-    return [[b"WAIT", replicas, timeout_ms]] if settings.min_replicas else []
-
-
-def check_confirmed(replies: Sequence[Reply], settings: Settings) -> None:
-    """NotReplicated if too few have it; the writes are made all the same, and to repeat them is safe."""
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise StoreUnavailable(f"the server cannot confirm what is written: {error_text(reply)}")
-        local, replicas = cast("tuple[int, int]", reply if isinstance(reply, list) else (1, reply))
-        if settings.fsync and local < 1:
-            raise NotReplicated("written, but not known to be on disk")
-        if replicas < settings.min_replicas:
-            raise NotReplicated(f"written, but received by {replicas} replicas of {settings.min_replicas}")
 
 
 class Batcher:

@@ -1,16 +1,9 @@
-"""The calls made in one turn of the event loop, sent together: one EVALSHA per script for all its items.
-
-While an exchange is under way, new calls gather for the next: the busier, the larger the batches.
-"""
+"""Calls joined to commands and replies split among calls, with no I/O: one EVALSHA per script for all its items."""
 
 from __future__ import annotations
 
-import asyncio
-import math
-import random
-from collections import deque
 from collections.abc import Generator, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import msgspec
 import redis.exceptions as redis_errors
@@ -22,74 +15,16 @@ from durasleep.protocol.command import Call, Command, Item, Route, error_of
 from durasleep.protocol.commit import op_bytes
 from durasleep.protocol.script import Value
 from durasleep.settings import Settings
-from durasleep.transport.connection import Link, Reply, error_text, refusal
-from durasleep.transport.outage import Outage
-from durasleep.transport.portion import Portion
-
-T = TypeVar("T")
+from durasleep.transport.reply_errors import Reply, error_text, refusal
 
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0  # a Redis that comes back is used within two seconds
-EXCHANGE_MAX = 96  # calls in one write: Redis runs all scripts it has read of one client before it serves another
-ALONE_TRIES = 5  # of a call over which the connection is lost each time, though Redis answers otherwise
-
-
-class _Asked(msgspec.Struct, eq=False):
-    """Calls that were asked for together, and the answers there are so far. The error of a script is an answer, too."""
-
-    calls: Sequence[Call]
-    future: asyncio.Future[Any]
-    is_single: bool
-    answers: list[Any]
-    left: int
-    """How many are not answered."""
-    left_in_vain: int = -1
-    """How many these were when they were last asked in vain."""
-    give_up_at: float = math.inf
-    """When the patience ends with that, by the clock of the loop."""
-
-    @classmethod
-    def of(cls, calls: Sequence[Call], *, is_single: bool = False) -> _Asked:
-        return cls(calls, asyncio.get_running_loop().create_future(), is_single, [_OPEN] * len(calls), len(calls))
-
-    def open_positions(self) -> list[int]:
-        """Of the calls to be sent, again or for the first time; none if nobody waits any more."""
-        if self.future.done():
-            return []
-        if self.left == len(self.calls):
-            return list(range(self.left))
-        return [position for position, answer in enumerate(self.answers) if answer is _OPEN]
-
-    def note_in_vain(self, give_up_at: float) -> None:
-        """They were asked; the patience begins with the first time, and anew where some were answered since."""
-        if self.left != self.left_in_vain:
-            self.left_in_vain, self.give_up_at = self.left, give_up_at
-
-    def finish(self) -> None:
-        """Tell whoever waits, if all is answered."""
-        if self.left or self.future.done():
-            return
-        if not self.is_single:
-            self.future.set_result(self.answers)
-        elif isinstance(self.answers[0], DurasleepError):
-            self.future.set_exception(self.answers[0])
-        else:
-            self.future.set_result(self.answers[0])
-
-    def fail(self, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-
-
-_OPEN = object()
 AGAIN = object()
 """In place of an answer: other items of its call have moved as many bytes as one call may; to be sent again at once."""
 _AGAIN, _ERROR = [b"again"], b"error"
-_Part = tuple[_Asked, list[int]]
-"""Calls of one exchange: whose they are, and which of them."""
 
 
-class _Joined(msgspec.Struct, eq=False):
+class Joined(msgspec.Struct, eq=False):
     """One command, and the positions of the calls it carries."""
 
     command: list[Value]
@@ -98,13 +33,13 @@ class _Joined(msgspec.Struct, eq=False):
     """Bytes of the user's."""
 
 
-def join(calls: Sequence[Call], settings: Settings) -> list[_Joined]:
+def join(calls: Sequence[Call], settings: Settings) -> list[Joined]:
     """The commands to send for some calls."""
-    joined: list[_Joined] = []
-    open_batches: dict[Route, _Joined] = {}
+    joined: list[Joined] = []
+    open_batches: dict[Route, Joined] = {}
     for position, call in enumerate(calls):
         if isinstance(call, Command):
-            joined.append(_Joined([*call.args], [position]))
+            joined.append(Joined([*call.args], [position]))
             continue
         size = call.known_bytes if call.known_bytes >= 0 else call.payload_bytes
         batch = open_batches.get(call.route)
@@ -113,7 +48,7 @@ def join(calls: Sequence[Call], settings: Settings) -> list[_Joined]:
             or len(batch.positions) >= settings.batch_items_max
             or batch.size + size > settings.batch_bytes_max
         ):
-            batch = _Joined([*call.route.command], [])
+            batch = Joined([*call.route.command], [])
             joined.append(batch)
             open_batches[call.route] = batch
         batch.command += call.args
@@ -175,17 +110,6 @@ def talk(calls: Sequence[Call], settings: Settings) -> Generator[list[list[Value
     return raws
 
 
-async def ask_once(link: Link, calls: Sequence[Call], settings: Settings) -> list[Any]:
-    """The answers to some calls, none of which is repeated; what one says is wrong stands in its place."""
-    talking = talk(calls, settings)
-    try:
-        commands = next(talking)
-        while True:
-            commands = talking.send(await link.exchange(commands))
-    except StopIteration as end:
-        return [answer_of(call, raw) for call, raw in zip(calls, end.value, strict=True)]
-
-
 def answer_of(call: Call, raw: Reply) -> Any:
     """What a call answers, an error as the exception it is; StoreUnavailable or StoreRefused if it was not served, and
     ``AGAIN`` if it was not even looked at.
@@ -234,215 +158,3 @@ def check_confirmed(replies: Sequence[Reply], settings: Settings) -> None:
             raise NotReplicated("written, but not known to be on disk")
         if replicas < settings.min_replicas:
             raise NotReplicated(f"written, but received by {replicas} replicas of {settings.min_replicas}")
-
-
-class Batcher:
-    """Gathers calls and runs them over one link; repeats them if the answer was lost.
-
-    Every call is safe to repeat (see the scripts). After ``patience_s`` without an answer a call raises
-    StoreUnavailable; with None it is repeated until it is cancelled.
-    """
-
-    def __init__(self, link: Link, settings: Settings, patience_s: float | None, outage: Outage | None = None) -> None:
-        self._link = link
-        self._settings = settings
-        self._patience_s = patience_s
-        self._waiting: deque[_Asked] = deque()
-        self._under_way: list[_Part] = []
-        self._pump: asyncio.Task[None] | None = None
-        self._outage = outage or Outage()
-        self._confirmation = confirmation(settings)
-        self._portion = Portion(EXCHANGE_MAX)
-
-    async def call(self, call: Item[T] | Command[T]) -> T:
-        """The answer to one call, or the error it says."""
-        return await self.send(call)
-
-    def send(self, call: Item[T] | Command[T]) -> asyncio.Future[T]:
-        """The same as a future; the call leaves at the end of this turn of the loop."""
-        return self._take(_Asked.of((call,), is_single=True))
-
-    def ask(self, calls: Sequence[Call]) -> asyncio.Future[list[Any]]:
-        """The answers to several, in order; what one says is wrong stands in its place, as the error it is."""
-        asked = _Asked.of(calls)
-        if calls:
-            return self._take(asked)
-        asked.finish()
-        return asked.future
-
-    def _take(self, asked: _Asked) -> asyncio.Future[Any]:
-        self._waiting.append(asked)
-        if self._pump is None or self._pump.done():
-            self._pump = asyncio.get_running_loop().create_task(self._run(), name="durasleep-batcher")
-        return asked.future
-
-    @property
-    def is_asking(self) -> bool:
-        """Whether something waits to be answered."""
-        return self._pump is not None and not self._pump.done()
-
-    async def close(self, error: Exception | None = None) -> None:
-        """Stop; who still waits hears ``error``, or is cancelled without one."""
-        if self._pump is not None:
-            self._pump.cancel()
-            await asyncio.gather(self._pump, return_exceptions=True)
-        for asked in (*[asked for asked, _ in self._under_way], *self._waiting):
-            if error is None:
-                asked.future.cancel()
-            else:
-                asked.fail(error)
-        self._under_way = []
-        self._waiting.clear()
-        await self._link.close()
-
-    async def _run(self) -> None:
-        while parts := self._next_parts():
-            await self._exchange(parts)
-
-    def _next_parts(self) -> list[_Part]:
-        """What waits longest, as much as one exchange carries; of a long one the rest stays in front."""
-        parts: list[_Part] = []
-        room = self._portion.now
-        while self._waiting and room:
-            asked = self._waiting[0]
-            positions = asked.open_positions()
-            if len(positions) <= room:
-                self._waiting.popleft()
-            if positions:
-                parts.append((asked, positions[:room]))
-                room -= len(parts[-1][1])
-        self._under_way = parts
-        return parts
-
-    def _put_back(self, parts: list[_Part]) -> None:
-        """They wait again, in front of all others."""
-        for asked, _ in reversed(parts):
-            if not self._waiting or self._waiting[0] is not asked:
-                self._waiting.appendleft(asked)
-
-    async def _exchange(self, parts: list[_Part]) -> None:
-        """Run some calls, repeating what got no answer or was refused; new ones join, smaller parts are tried."""
-        loop = asyncio.get_running_loop()
-        delay_s = RETRY_FIRST_S
-        while parts:
-            began, is_lost = loop.time(), False
-            try:
-                problem = await self._once(parts)
-            except StoreUnavailable as error:
-                problem, is_lost = error, not self._link.connected
-            except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, and the others go on
-                if not isinstance(error, StoreRefused) or self._patience_s is not None:
-                    _fail(parts, error)
-                    return
-                problem = error
-            if problem is None:
-                self._portion.grow()
-                if delay_s > RETRY_FIRST_S:
-                    self._outage.end()
-                parts = _open_parts(parts)  # what was not looked at is sent again at once
-                continue
-            if self._patience_s is None:
-                self._outage.say(problem)
-            else:
-                for asked, _ in parts:
-                    asked.note_in_vain(began + self._patience_s)
-            if is_lost:
-                await self._lessen(parts)
-            self._put_back(parts)
-            self._give_up(loop.time() + delay_s, problem)
-            if not self._waiting:
-                return
-            await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
-            delay_s = min(delay_s * 2, RETRY_MAX_S)
-            parts = self._next_parts()
-
-    def _give_up(self, now_s: float, problem: StoreError) -> None:
-        """Whose patience has ended hears why; nobody waits in vain for the others."""
-        for asked in self._waiting:
-            if asked.give_up_at < now_s:
-                asked.fail(problem)
-        self._waiting = deque(asked for asked in self._waiting if not asked.future.done())
-
-    async def _lessen(self, parts: list[_Part]) -> None:
-        """The connection was lost over some calls: fewer at a time, and what loses it alone has its error for it."""
-        count = sum(len(positions) for _, positions in parts)
-        self._portion.halve(count)
-        if count > 1 or not await self._is_lost_over(parts):
-            return
-        [(asked, [position])] = parts
-        asked.answers[position] = StoreError(
-            "Redis closes the connection whenever it is asked for this, and answers otherwise: it may be more than the "
-            "server allows (client-output-buffer-limit, client-query-buffer-limit)"
-        )
-        asked.left -= 1
-        asked.finish()
-
-    async def _is_lost_over(self, parts: list[_Part]) -> bool:
-        """Whether Redis answers, but not this one call, however often it is asked."""
-        loop = asyncio.get_running_loop()
-        delay_s = RETRY_FIRST_S
-        for _ in range(ALONE_TRIES):
-            if loop.time() + delay_s > parts[0][0].give_up_at:
-                return False
-            await asyncio.sleep(delay_s)
-            delay_s *= 2
-            try:
-                [pong] = await self._link.exchange([[b"PING"]])
-                if isinstance(pong, Exception):
-                    return False
-            except StoreError:
-                return False
-            try:
-                if await self._once(parts) is None:
-                    self._outage.end()
-                return False
-            except StoreUnavailable:
-                if self._link.connected:
-                    return False
-            except Exception:  # noqa: BLE001 - the next exchange tells who waits
-                return False
-        return True
-
-    async def _once(self, parts: list[_Part]) -> StoreError | None:
-        """One exchange; why some of it is to be repeated, if some is."""
-        calls = [asked.calls[position] for asked, positions in parts for position in positions]
-        talk_of_calls = talk(calls, self._settings)
-        confirmed: list[Reply] = []  # by the last exchange, which speaks of those before it, too
-        try:
-            commands = next(talk_of_calls)
-            while True:
-                replies = await self._link.exchange([*commands, *self._confirmation])
-                confirmed = replies[len(commands) :]
-                commands = talk_of_calls.send(replies[: len(commands)])
-        except StopIteration as end:
-            raws = iter(cast("list[Reply]", end.value))
-        if confirmed:
-            check_confirmed(confirmed, self._settings)
-        problem: StoreError | None = None
-        for asked, positions in parts:
-            calls, answers = asked.calls, asked.answers
-            for position in positions:
-                answer = answer_of(calls[position], next(raws))
-                if answer is AGAIN:
-                    continue
-                if isinstance(answer, StoreError) and is_unserved(answer, waits_for_rights=self._patience_s is None):
-                    problem = answer
-                    continue
-                answers[position] = answer
-                asked.left -= 1
-            asked.finish()
-        return problem
-
-
-def _open_parts(parts: list[_Part]) -> list[_Part]:
-    """What of some parts is still to be answered."""
-    return [
-        (asked, left)
-        for asked, positions in parts
-        if asked.left and (left := [position for position in positions if asked.answers[position] is _OPEN])
-    ]
-
-
-def _fail(parts: list[_Part], error: Exception) -> None:
-    for asked, _ in parts:
-        asked.fail(error)

@@ -1,27 +1,20 @@
-"""Raw connections of our own, made the way a given redis-py client or URL makes its.
+"""How to connect, taken from a URL or from an application's redis-py client, and connections made so.
 
-An application's client is taken as a description of how to connect; its connections stay its own.
-Ours speak RESP2, decode nothing, and never repeat a command by themselves: only the store repeats.
+The client is taken as a description; its connections stay its own. Ours speak RESP2, decode nothing, and never repeat
+a command by themselves: only the store repeats.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import os
 import re
-import socket
-import ssl
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-import hiredis
 import redis
 import redis.asyncio
-import redis.exceptions as redis_errors
 from redis.asyncio.connection import Connection as AsyncConnection
 from redis.asyncio.connection import ConnectionPool as AsyncPool
 from redis.asyncio.connection import SSLConnection as AsyncSSLConnection
@@ -35,16 +28,12 @@ from redis.credentials import CredentialProvider
 from redis.retry import Retry
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
-from durasleep.errors import StoreError, StoreRefused, StoreUnavailable, UsageError
-from durasleep.protocol.script import Value
+from durasleep.errors import UsageError
 from durasleep.transport import foreign, sentinel
-from durasleep.transport.deadline import Deadline
-from durasleep.transport.local import PerThread
+from durasleep.transport.reply_errors import Reply
 from durasleep.transport.sentinel import Sentinels
 
-Reply = Any
 AnyClient = redis.Redis | redis.asyncio.Redis  # type: ignore[type-arg]
-
 # From what a client has to what we open. What redis-py's own Sentinel makes asks it through its pool; ours ask before
 # they connect.
 _TO_ASYNC: dict[type, type] = {
@@ -66,9 +55,7 @@ _TO_SYNC: dict[type, type] = {
     AsyncSentinelSSLConnection: SSLConnection,
 }
 _FOUND = ("host", "port", "connection_pool")  # what the sentinels say, and redis-py's own way to ask them
-
 CONNECT_TIMEOUT_S = 5.0  # where the client says nothing: a host that drops packets must not hang a start
-
 # What belongs to the pool the description comes from, or would repeat, decode or time out behind our back.
 _NOT_OURS = {
     "retry_on_timeout",
@@ -83,28 +70,7 @@ _NOT_OURS = {
     "cache",
     "cache_config",
 }
-
 _VALKEY = re.compile(r"^valkey(s?)(?=://|\+sentinel://)")  # other words for the same
-
-_pack_one = cast("Callable[[tuple[Value, ...]], bytes]", hiredis.pack_command)  # its stub says a tuple of one
-
-# The server is there but cannot serve this now: waiting helps, and nothing was applied.
-_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "NOREPLICAS", "MISCONF", "OOM")
-_PASSING_ERRORS = (  # those of them whose code redis-py takes out of the text
-    redis_errors.BusyLoadingError,
-    redis_errors.ReadOnlyError,
-    redis_errors.ClusterDownError,
-    redis_errors.TryAgainError,
-    redis_errors.OutOfMemoryError,
-)
-# Rights that are missing; of what a script does, Redis says so in a sentence of its own, another one since 8.
-_REFUSED = ("NOPERM", "NOAUTH", "WRONGPASS")
-_REFUSED_IN_SCRIPT = ("can't run this command", "ACL failure in script")
-# What a server says to whoever connects as we were told to: it does not pass by itself.
-_REFUSED_AT_CONNECTING = ("DENIED", "DB index is out of range", "invalid DB index")
-# Redis 6.2 puts the place in front of what failed in a script.
-_PLACE = re.compile(r"(?:ERR )?Error running script .*?(?:@user_script: ?\d+: -?)+(?=[A-Z]{2})", re.DOTALL)
-
 HIDDEN = "***"
 PORT_MAX = 65_535
 _PARTS = re.compile(r"([A-Za-z+]*://|)(.*@|)([^/?#]*)([^?#]*)(\?[^#]*|)(#.*|)", re.DOTALL)
@@ -194,7 +160,7 @@ class Connector:
         """Whether only connections of the other kind will do: by their class, or by what the application has added."""
         if foreign.is_async(self.connection_class) is is_async:
             return False
-        if self.connection_class not in (_TO_ASYNC if is_async else _TO_SYNC) and not _is_fake(self.connection_class):
+        if self.connection_class not in (_TO_ASYNC if is_async else _TO_SYNC) and not is_fake(self.connection_class):
             return True
         provider = self.arguments.get("credential_provider")
         asked = getattr(provider, "get_credentials_async" if is_async else "get_credentials", None)
@@ -258,7 +224,7 @@ def _taken(connection_class: type) -> frozenset[str]:
     return frozenset(names)
 
 
-def _is_fake(connection_class: type) -> bool:
+def is_fake(connection_class: type) -> bool:
     """Whether it is one of fakeredis: the same server, whatever the kind of the connection."""
     return connection_class.__name__ in ("FakeRedisConnection", "FakeConnection", "FakeAsyncRedisConnection")
 
@@ -267,7 +233,7 @@ def _translate(connection_class: type, table: dict[type, type], *, is_async: boo
     """The class of the other kind, if there is one; a class of an application is as it is."""
     if connection_class in table:
         return table[connection_class]
-    if _is_fake(connection_class) and foreign.is_async(connection_class) is not is_async:
+    if is_fake(connection_class) and foreign.is_async(connection_class) is not is_async:
         import fakeredis._clients._async as fake_async
         import fakeredis._clients._sync as fake_sync
 
@@ -337,199 +303,3 @@ def _address(arguments: dict[str, Any]) -> str:
     if path := arguments.get("path"):
         return f"unix:{path}"
     return f"{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}"
-
-
-class Link:
-    """One connection: commands out in one write, answers back in order. Not shared between tasks."""
-
-    def __init__(self, connector: Connector, name: str, timeout_s: float) -> None:
-        self._connector = connector
-        self._name = name
-        self._timeout_s = timeout_s
-        self._deadline = Deadline()
-        self._connection: RawConnection | None = None
-
-    @property
-    def connected(self) -> bool:
-        return self._connection is not None
-
-    @property
-    def may_block(self) -> bool:
-        """Whether a read that blocks ends with its connection: in fakeredis it goes on, and takes what others need."""
-        return not _is_fake(self._connector.connection_class)
-
-    async def exchange(self, commands: Sequence[Sequence[Value]], *, block_s: float = 0.0) -> list[Reply]:
-        """The replies, an error reply as the exception it is.
-
-        StoreUnavailable if the connection fails or no answer comes in time (``block_s`` is added to the
-        time allowed); the connection is then dropped, the next call makes a new one.
-        """
-        self._deadline.begin(self._timeout_s + block_s)
-        try:
-            if self._connection is None:
-                connection = self._connector.open_async(self._name)
-                await connection.connect()
-                self._connection = connection
-            connection = self._connection
-            await connection.send_packed_command([pack(commands)], check_health=False)
-            replies = [await _read(connection) for _ in commands]
-        except (OSError, TimeoutError, redis_errors.RedisError, EOFError) as error:
-            await self.close()
-            raise unavailable(self._connector, error) from error
-        except BaseException as error:
-            is_over = isinstance(error, asyncio.CancelledError) and self._deadline.is_over()
-            await self.close()  # an answer that nobody waits for must not be taken for the next one's
-            if is_over:
-                raise unavailable(self._connector, TimeoutError()) from error
-            raise
-        finally:
-            self._deadline.end()
-        if any(is_of_replica(reply) for reply in replies):
-            await self.close()
-        return replies
-
-    async def close(self) -> None:
-        self._deadline.close()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                await connection.disconnect(nowait=True)
-            except (OSError, redis_errors.RedisError):
-                return  # it was broken already
-
-
-def pack(commands: Sequence[Sequence[Value]]) -> bytes:
-    """Commands as Redis reads them. By hiredis: redis-py's own packing, in Python, took a tenth of a worker's time."""
-    return b"".join([_pack_one(tuple(command)) for command in commands])
-
-
-async def _read(connection: RawConnection) -> Reply:
-    try:
-        return await connection.read_response(disable_decoding=True)
-    except redis_errors.RedisError as error:
-        if is_reply(error):
-            return error
-        raise
-
-
-class _Slot:
-    """Where a thread keeps its connection between two exchanges."""
-
-    connection: RawSyncConnection | None = None
-
-
-class SyncLink:
-    """The same, blocking: for any thread and any forked child, each over a connection of its own."""
-
-    def __init__(self, connector: Connector, name: str, timeout_s: float) -> None:
-        self._connector = connector
-        self._name = name
-        self._timeout_s = timeout_s
-        self._slots = PerThread(_Slot)
-        self._closings = 0
-
-    def exchange(self, commands: Sequence[Sequence[Value]]) -> list[Reply]:
-        """See ``Link.exchange``."""
-        slot, closings = self._slots.here(), self._closings
-        # Taken out for the exchange: a signal handler or finalizer that calls meanwhile gets another connection.
-        connection, slot.connection = slot.connection, None
-        try:
-            if connection is None:
-                connection = self._connector.open_sync(self._name, self._timeout_s)
-                connection.connect()
-            connection.send_packed_command([pack(commands)], check_health=False)
-            replies = [_read_sync(connection) for _ in commands]
-        except (OSError, redis_errors.RedisError, EOFError) as error:
-            _disconnect(connection)
-            raise unavailable(self._connector, error) from error
-        except BaseException:
-            _disconnect(connection)  # an answer that nobody waits for must not be taken for the next one's
-            raise
-        is_kept = slot.connection is None and closings == self._closings
-        if is_kept and not any(is_of_replica(reply) for reply in replies):
-            slot.connection = connection
-        else:
-            _disconnect(connection)
-        return replies
-
-    def close(self) -> None:
-        """Let go of the connections of all threads; whoever is in an exchange does so at its end."""
-        self._closings += 1
-        for slot in self._slots.all():
-            connection, slot.connection = slot.connection, None
-            _disconnect(connection)
-
-
-def _disconnect(connection: RawSyncConnection | None) -> None:
-    if connection is None:
-        return
-    try:
-        connection.disconnect()
-    except (OSError, redis_errors.RedisError):
-        return  # it was broken already
-
-
-def _read_sync(connection: RawSyncConnection) -> Reply:
-    try:
-        return connection.read_response(disable_decoding=True)
-    except redis_errors.RedisError as error:
-        if is_reply(error):
-            return error
-        raise
-
-
-def is_of_replica(reply: Reply) -> bool:
-    """Whether the server says that it takes no writes: another connection may find the one that does."""
-    return isinstance(reply, Exception) and (isinstance(reply, redis_errors.ReadOnlyError) or "READONLY" in str(reply))
-
-
-def is_reply(error: redis_errors.RedisError) -> bool:
-    """Whether the server said so, as opposed to the connection having failed."""
-    if isinstance(error, redis_errors.BusyLoadingError):
-        return True
-    transport = (redis_errors.ConnectionError, redis_errors.TimeoutError, redis_errors.InvalidResponse)
-    return not isinstance(error, transport)
-
-
-def refusal(error: BaseException | str) -> StoreError | None:
-    """What an error reply, or the text of one, says of the server and not of the call: not now, or not to us."""
-    text = error_text(error)
-    if isinstance(error, _PASSING_ERRORS) or text.startswith(_PASSING):
-        return StoreUnavailable(f"Redis cannot serve us now: {text}")
-    if (
-        isinstance(error, redis_errors.NoPermissionError)
-        or text.startswith(_REFUSED)
-        or any(sentence in text for sentence in _REFUSED_IN_SCRIPT)
-    ):
-        return StoreRefused(f"Redis refuses us: {text}")
-    return None
-
-
-def error_text(error: BaseException | str) -> str:
-    """The text of an error reply, its code first, as every server says it."""
-    return _PLACE.sub("", str(error), count=1)
-
-
-def unavailable(connector: Connector, error: BaseException) -> StoreError:
-    """The error for a connection that failed; a refused password is final, the rest may pass."""
-    if isinstance(error, redis_errors.AuthenticationError | redis_errors.NoPermissionError) or str(error).startswith(
-        _REFUSED_AT_CONNECTING
-    ):
-        return StoreRefused(f"Redis at {connector.address} refuses us: {error}")
-    if isinstance(error, TimeoutError | redis_errors.TimeoutError | socket.timeout):
-        return StoreUnavailable(f"Redis at {connector.address} does not answer")
-    unreachable = StoreUnavailable(f"Redis at {connector.address} cannot be reached: {_reason(error)}")
-    unreachable.is_unreachable = True
-    return unreachable
-
-
-def _reason(error: BaseException) -> str:
-    """What the system said, without what redis-py and asyncio wrap around it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLError):  # an OSError whose number is not the system's
-            return str(cause).rstrip(".")
-        if isinstance(cause, OSError) and cause.errno:
-            return (isinstance(cause, socket.gaierror) and cause.strerror) or os.strerror(cause.errno)
-        cause = cause.__cause__ or cause.__context__
-    return str(error).rstrip(".") or type(error).__name__

@@ -12,7 +12,7 @@ from typing import Any, cast
 from durasleep.errors import SchemaMismatch, StoreError, StoreUnavailable
 from durasleep.protocol.command import Command, to_text
 from durasleep.protocol.keys import SCHEMA_VERSION, Keyspace, W, meta_key
-from durasleep.transport.connection import Reply, refusal
+from durasleep.transport.reply_errors import Reply, refusal
 
 FEATURES: frozenset[str] = frozenset()
 """What this version knows of that a namespace may need. One that needs more is not served: ``features`` of its meta

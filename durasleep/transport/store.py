@@ -1,4 +1,4 @@
-"""The store: one namespace in one Redis, as calls that answer records. Async, and sync around the same commands."""
+"""The store: one namespace in one Redis, as calls that answer records, for asyncio."""
 
 from __future__ import annotations
 
@@ -11,37 +11,29 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from durasleep.errors import (
-    NotReplicated,
-    StoreError,
-    StoreUnavailable,
-    UnsupportedServer,
-    UsageError,
-)
+from durasleep.errors import StoreUnavailable, UnsupportedServer, UsageError
 from durasleep.model import PromiseId
-from durasleep.protocol import command, journal
+from durasleep.protocol import journal
 from durasleep.protocol.command import Call, Command, Item, Plan
 from durasleep.protocol.journal import Loaded
 from durasleep.protocol.keys import Keyspace
 from durasleep.settings import DEFAULTS, Settings
-from durasleep.transport import batcher, handshake
+from durasleep.transport import batcher, batching, handshake
 from durasleep.transport.batcher import Batcher
-from durasleep.transport.connection import Connector, Link, Reply, SyncLink, refusal
+from durasleep.transport.connection import Link
+from durasleep.transport.connector import Connector
 from durasleep.transport.outage import Outage
-from durasleep.transport.portion import Portion
+from durasleep.transport.reply_errors import refusal
 from durasleep.transport.server_clock import Clock
 
 T = TypeVar("T")
-
 SERVER_MIN = (6, 2)
 CHECK_S = 60.0  # from one look at the schema of the namespace to the next: clients live long, and send no beats
-
-_INFO = [b"INFO", b"server"]
-
+ASK_INFO = [b"INFO", b"server"]
 logger = logging.getLogger("durasleep")
 
 
-def _check_server(info: Any) -> None:
+def check_server(info: Any) -> None:
     """UnsupportedServer if this Redis is not for us; asked before anything is written."""
     if isinstance(info, bytes):  # fakeredis has no INFO, an ACL may forbid it: the scripts will tell
         match = re.search(rb"redis_version:(\d+)\.(\d+)", info)
@@ -50,7 +42,7 @@ def _check_server(info: Any) -> None:
             raise UnsupportedServer(f"this server speaks Redis {found}; durasleep needs 6.2 or newer (or Valkey)")
 
 
-def _check_confirms(replies: list[Any]) -> None:
+def check_confirms(replies: list[Any]) -> None:
     """UnsupportedServer if this one can never confirm what it is asked to, StoreUnavailable if it cannot now."""
     for reply in replies:
         if isinstance(reply, Exception):
@@ -59,7 +51,7 @@ def _check_confirms(replies: list[Any]) -> None:
             raise refusal(reply) or UnsupportedServer(f"this server cannot confirm writes as the settings ask: {reply}")
 
 
-def _keyspace(namespace: str, settings: Settings) -> Keyspace:
+def keyspace(namespace: str, settings: Settings) -> Keyspace:
     """The partition there is. What others write may be as large as the defaults allow, whatever our own limits are."""
     return Keyspace(
         namespace,
@@ -106,7 +98,7 @@ class Store:
         self._batcher = Batcher(self._link, settings, patience_s, self.outage)
         self._check_at = 0.0
         """When the namespace is checked again, by the monotonic clock; 0 before the first time."""
-        self._keys = _keyspace(namespace, settings)
+        self._keys = keyspace(namespace, settings)
         self.clock = Clock(settings.clock_ahead_max_s)
 
     def link(self, timeout_s: float | None = None) -> Link:
@@ -163,14 +155,14 @@ class Store:
             return
         link = self.link()
         try:
-            _check_server(*await link.exchange([_INFO]))
+            check_server(*await link.exchange([ASK_INFO]))
             greeting = handshake.greet(self._keys, moves=moves)
             with suppress(StopIteration):
                 commands = next(greeting)
                 while True:
                     commands = greeting.send(await link.exchange(commands))
-            if confirmation := batcher.confirmation(self.settings):
-                _check_confirms(await link.exchange(confirmation))
+            if confirmation := batching.confirmation(self.settings):
+                check_confirms(await link.exchange(confirmation))
         finally:
             await link.close()
         self._check_at = time.monotonic() + CHECK_S
@@ -201,8 +193,8 @@ class Store:
         link = self.link()
         try:
             answers = await batcher.ask_once(link, calls, self.settings)
-            if confirmation := batcher.confirmation(self.settings):
-                batcher.check_confirmed(await link.exchange(confirmation), self.settings)
+            if confirmation := batching.confirmation(self.settings):
+                batching.check_confirmed(await link.exchange(confirmation), self.settings)
             return answers
         finally:
             await link.close()
@@ -232,152 +224,3 @@ class Store:
             yield self
         finally:
             await self.aclose()
-
-
-class SyncStore:
-    """One namespace, for code without asyncio: for any thread and any forked child."""
-
-    def __init__(
-        self,
-        connector: Connector,
-        *,
-        namespace: str,
-        settings: Settings,
-        name: str = "client",
-        patience_s: float = 10.0,
-    ) -> None:
-        self.connector = connector
-        self.namespace = namespace
-        self.settings = settings
-        self.name = f"durasleep/{namespace}/{name}"
-        self._patience_s = patience_s
-        self._link = self.link(settings.command_timeout_s)
-        self._confirmation = batcher.confirmation(settings)
-        self._keys = _keyspace(namespace, settings)
-        self._check_at = 0.0
-        """When the namespace is checked again, by the monotonic clock; 0 before the first time."""
-        self._short_name = name
-        self._confirming: dict[Settings, SyncStore] = {}
-
-    def confirming(self, min_replicas: int | None, fsync: bool | None) -> SyncStore:
-        """See ``Store.confirming``."""
-        if min_replicas is None and fsync is None:  # nearly always: to compare all settings takes as long as a call
-            return self
-        settings = confirming(self.settings, min_replicas, fsync)
-        if settings == self.settings:
-            return self
-        if settings not in self._confirming:
-            self._confirming[settings] = SyncStore(
-                self.connector,
-                namespace=self.namespace,
-                settings=settings,
-                name=self._short_name,
-                patience_s=self._patience_s,
-            )
-        return self._confirming[settings]
-
-    def link(self, timeout_s: float) -> SyncLink:
-        """A connection of its own, for what blocks."""
-        return SyncLink(self.connector, self.name, timeout_s)
-
-    def keys(self, _id: str = "") -> Keyspace:
-        """See ``Store.keys``."""
-        return self._keys
-
-    def open(self) -> None:
-        """See ``Store.open``."""
-        if time.monotonic() < self._check_at:
-            return
-        if self._check_at:
-            self._check_at = time.monotonic() + CHECK_S
-            handshake.check(self.namespace, self.call(handshake.read_meta(self.namespace)))
-            return
-        _check_server(*self._link.exchange([_INFO]))
-        greeting = handshake.greet(self._keys)
-        with suppress(StopIteration):
-            commands = next(greeting)
-            while True:
-                commands = greeting.send(self._link.exchange(commands))
-        if self._confirmation:
-            _check_confirms(self._link.exchange(self._confirmation))
-        self._check_at = time.monotonic() + CHECK_S
-
-    def call(self, call: Item[T] | Command[T]) -> T:
-        """See ``Store.call``."""
-        [answer] = self._answers([call])
-        return command.value_of(answer)
-
-    def call_once(self, calls: Sequence[Call]) -> None:
-        """Hints, sent once: StoreUnavailable at once if they cannot be."""
-        self._once(calls, list(range(len(calls))), [None] * len(calls))
-
-    def run(self, plan: Plan[T]) -> T:
-        """See ``Store.run``."""
-        try:
-            calls = next(plan)
-            while True:
-                calls = plan.send(self._answers(calls))
-        except StopIteration as end:
-            return end.value
-
-    def load(self, id: PromiseId) -> Loaded | None:
-        """See ``journal.load``."""
-        return self.run(journal.load(self.keys(id), id))
-
-    def _answers(self, calls: Sequence[Call]) -> list[Any]:
-        give_up_at = time.monotonic() + self._patience_s
-        delay_s = batcher.RETRY_FIRST_S
-        answers: list[Any] = [None] * len(calls)
-        left = list(range(len(calls)))
-        portion = Portion(len(calls))
-        while True:
-            now, later = left[: portion.now], left[portion.now :]
-            try:
-                again, problem = self._once(calls, now, answers)
-                left = again + later
-                if not left:
-                    return answers
-                if problem is None:  # a part of them, and the patience is for each
-                    portion.grow()
-                    give_up_at, delay_s = time.monotonic() + self._patience_s, batcher.RETRY_FIRST_S
-                    continue
-            except NotReplicated as error:
-                problem = error
-            except StoreUnavailable as error:
-                problem = error
-                portion.halve(len(now))
-            if time.monotonic() + delay_s > give_up_at:
-                raise problem
-            time.sleep(delay_s)
-            delay_s = min(delay_s * 2, batcher.RETRY_MAX_S)
-
-    def _once(self, calls: Sequence[Call], left: list[int], answers: list[Any]) -> tuple[list[int], StoreError | None]:
-        """One exchange; answers the positions of what is left to repeat, and why."""
-        talk = batcher.talk([calls[position] for position in left], self.settings)
-        confirmed: list[Reply] = []  # by the last exchange, which speaks of those before it, too
-        try:
-            commands = next(talk)
-            while True:
-                replies = self._link.exchange([*commands, *self._confirmation])
-                confirmed = replies[len(commands) :]
-                commands = talk.send(replies[: len(commands)])
-        except StopIteration as end:
-            raws: list[Reply] = end.value
-        batcher.check_confirmed(confirmed, self.settings)
-        again: list[int] = []
-        problem: StoreError | None = None
-        for position, raw in zip(left, raws, strict=True):
-            answer = batcher.answer_of(calls[position], raw)
-            if answer is batcher.AGAIN:
-                again.append(position)
-            elif batcher.is_unserved(answer, waits_for_rights=False):
-                problem = answer
-                again.append(position)
-            else:
-                answers[position] = answer
-        return again, problem
-
-    def close(self) -> None:
-        for other in self._confirming.values():
-            other.close()
-        self._link.close()

@@ -33,8 +33,8 @@ from durasleep.query import doctor
 from durasleep.runtime.definition import Registry
 from durasleep.runtime.waits import Wait
 from durasleep.settings import Settings
-from durasleep.transport.batcher import RETRY_FIRST_S, RETRY_MAX_S
-from durasleep.transport.connection import Connector
+from durasleep.transport.batching import RETRY_FIRST_S, RETRY_MAX_S
+from durasleep.transport.connector import Connector
 from durasleep.transport.outage import Outage
 from durasleep.transport.store import Store
 from durasleep.worker.execution.executor import Executor

@@ -18,7 +18,7 @@ from durasleep.cli.app import app as command_line
 from durasleep.devserver import DIRECTORY
 from durasleep.errors import UsageError
 from durasleep.sync import Client
-from durasleep.transport.connection import Connector
+from durasleep.transport.connector import Connector
 from tests.cli.conftest import Quick, forget_modules_in
 from tests.cli.terminal import Terminal, lines
 from tests.servers import MakeServer

@@ -22,9 +22,9 @@ from durasleep.protocol.command import KIND_OF, PLACE_OF, STATE_OF, Call, Comman
 from durasleep.protocol.entry import parse_entry
 from durasleep.protocol.keys import F, S, W
 from durasleep.settings import DEFAULTS
-from durasleep.transport import batcher
-from durasleep.transport.connection import Connector
-from durasleep.transport.store import SyncStore
+from durasleep.transport import batching
+from durasleep.transport.connector import Connector
+from durasleep.transport.sync_store import SyncStore
 from tests.model import moves, state
 from tests.model.moves import Commit, Create, Refused, Scripts
 from tests.model.state import Promise, Redis, Snapshot, StreamEntry, Waiter
@@ -342,7 +342,7 @@ class Both:
         """Several items: in one EVALSHA, in the order of the model's."""
 
         def once() -> None:
-            assert len(batcher.join(calls, SETTINGS)) == 1, "these calls do not travel together"
+            assert len(batching.join(calls, SETTINGS)) == 1, "these calls do not travel together"
             answers = self.store.run(in_one_call(calls))
             self.model, expected = in_model()
             self._compare_answers(answers, expected, told)

@@ -10,7 +10,7 @@ import pytest
 
 from durasleep import Durasleep, Settings
 from durasleep.settings import DEFAULTS
-from durasleep.transport.connection import AnyClient
+from durasleep.transport.connector import AnyClient
 from tests.servers import Server
 from tests.service.functions import make_app
 from tests.service.workers import Effects, Workers

@@ -19,7 +19,7 @@ import redis
 
 from durasleep import Context, Durasleep, Settings
 from durasleep.settings import DEFAULTS
-from durasleep.transport.connection import AnyClient
+from durasleep.transport.connector import AnyClient
 
 NAMESPACE_VARIABLE = "DURASLEEP_NAMESPACE"
 

@@ -19,7 +19,7 @@ from durasleep.protocol import promises
 from durasleep.protocol.keys import F
 from durasleep.settings import DEFAULTS
 from durasleep.sync import Client as SyncClient
-from durasleep.transport.connection import AnyClient
+from durasleep.transport.connector import AnyClient
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, failing, nap, note, passage, sleeping_workflow, waiting

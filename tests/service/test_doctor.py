@@ -28,7 +28,8 @@ from durasleep.query import doctor
 from durasleep.query.doctor import Diagnosis, Facts, Level, diagnose
 from durasleep.settings import DEFAULTS
 from durasleep.sync import Client as SyncClient
-from durasleep.transport.connection import Connector, Link
+from durasleep.transport.connection import Link
+from durasleep.transport.connector import Connector
 from durasleep.transport.store import Store
 from tests.servers import ACL, MakeServer, Server, limit
 from tests.service.fixtures import NewApp

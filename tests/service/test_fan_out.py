@@ -12,7 +12,8 @@ from durasleep import Durasleep
 from durasleep.protocol.keys import LIMIT
 from durasleep.protocol.script import Value, to_bytes
 from durasleep.settings import DEFAULTS
-from durasleep.transport.connection import Link, Reply
+from durasleep.transport.connection import Link
+from durasleep.transport.reply_errors import Reply
 from tests.servers import Server
 from tests.service.functions import gathering
 from tests.service.workers import serving

@@ -14,7 +14,8 @@ from durasleep.client.client import inbox_of, store_of
 from durasleep.errors import CorruptData, SchemaMismatch
 from durasleep.protocol.keys import F, meta_key
 from durasleep.protocol.script import Value
-from durasleep.transport.connection import Link, Reply
+from durasleep.transport.connection import Link
+from durasleep.transport.reply_errors import Reply
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, nap, passage

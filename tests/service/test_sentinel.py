@@ -18,7 +18,7 @@ from durasleep import Durasleep, StoreUnavailable, UsageError
 from durasleep.client.client import store_of
 from durasleep.devserver import DevServer
 from durasleep.sync import Client as SyncClient
-from durasleep.transport.connection import Connector
+from durasleep.transport.connector import Connector
 from tests.servers import MakeServer
 from tests.service.fixtures import NewApp
 from tests.service.functions import nap, passage

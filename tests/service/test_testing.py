@@ -17,7 +17,8 @@ import durasleep
 from durasleep import Canceled, Context, Durasleep, Retry, TimedOut, UsageError, WaitTimeout, testing
 from durasleep.errors import Mismatch, Stalled
 from durasleep.testing import Env
-from durasleep.transport.connection import Link, Reply
+from durasleep.transport.connection import Link
+from durasleep.transport.reply_errors import Reply
 from tests.servers import FAKE, Server
 from tests.service.workers import ended
 

@@ -13,7 +13,7 @@ from durasleep.protocol.membership import Beat, Reclaimed
 from durasleep.protocol.promises import Controlled, Created, Settled
 from durasleep.protocol.timers import Fired
 from durasleep.settings import DEFAULTS, Settings
-from durasleep.transport.connection import Connector
+from durasleep.transport.connector import Connector
 from durasleep.transport.store import Store
 
 WORKER = "w1/aaaaaaaa"

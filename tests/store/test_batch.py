@@ -23,9 +23,13 @@ from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Created
 from durasleep.protocol.script import Value, to_bytes
 from durasleep.settings import DEFAULTS, Settings
-from durasleep.transport.batcher import Batcher, split_ops
-from durasleep.transport.connection import Connector, Link, Reply
-from durasleep.transport.store import Store, SyncStore
+from durasleep.transport.batcher import Batcher
+from durasleep.transport.batching import split_ops
+from durasleep.transport.connection import Link
+from durasleep.transport.connector import Connector
+from durasleep.transport.reply_errors import Reply
+from durasleep.transport.store import Store
+from durasleep.transport.sync_store import SyncStore
 from tests.servers import FAKE, MakeServer, Server
 from tests.store.driver import Driver
 

@@ -15,7 +15,8 @@ from durasleep.protocol.keys import LIMIT
 from durasleep.protocol.script import Value
 from durasleep.runtime.context import TRANSACTION_COMMANDS_MAX, _check_transaction  # pyright: ignore[reportPrivateUsage]
 from durasleep.runtime.journal import read_reply
-from durasleep.transport.connection import Link, Reply
+from durasleep.transport.connection import Link
+from durasleep.transport.reply_errors import Reply
 from tests.store.driver import FAR, Driver, child
 
 MEGABYTE = b"x" * (1 << 20)

@@ -19,8 +19,11 @@ from durasleep.protocol import journal, promises
 from durasleep.protocol.keys import Keyspace, meta_key
 from durasleep.protocol.script import Value, to_bytes
 from durasleep.settings import DEFAULTS
-from durasleep.transport.connection import AnyClient, Connector, Link, Reply, SyncLink
-from durasleep.transport.store import Store, SyncStore
+from durasleep.transport.connection import Link, SyncLink
+from durasleep.transport.connector import AnyClient, Connector
+from durasleep.transport.reply_errors import Reply
+from durasleep.transport.store import Store
+from durasleep.transport.sync_store import SyncStore
 from tests.servers import MakeServer, Server
 from tests.service.workers import eventually
 

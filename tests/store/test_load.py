@@ -13,7 +13,8 @@ from durasleep.model import Number, Outcome, PromiseId, StartPromise, StartTimer
 from durasleep.protocol.journal import Page, read_page
 from durasleep.protocol.keys import LIMIT
 from durasleep.protocol.script import Value
-from durasleep.transport.connection import Link, Reply
+from durasleep.transport.connection import Link
+from durasleep.transport.reply_errors import Reply
 from tests.store.driver import FAR, PAST, Driver
 
 ROOM_BYTES = 4096  # what is not payload: the head, and the names of entries

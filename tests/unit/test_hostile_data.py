@@ -18,7 +18,7 @@ from durasleep.protocol.keys import F, Keyspace
 from durasleep.query import doctor
 from durasleep.runtime.journal import read_reply
 from durasleep.settings import DEFAULTS
-from durasleep.transport import batcher
+from durasleep.transport import batching
 
 KEYS = Keyspace("n")
 FIELD = st.sampled_from([name.encode() for name in F.values()]) | st.binary(max_size=8) | st.just(b"1")
@@ -29,7 +29,7 @@ BYTES = st.binary(max_size=60) | st.sampled_from(
 
 def read(call: Call, reply: Any) -> None:
     """As the batcher does: an answer, or one of our errors; nothing is raised."""
-    batcher.answer_of(call, reply[0] if isinstance(call, Item) else reply)
+    batching.answer_of(call, reply[0] if isinstance(call, Item) else reply)
 
 
 @given(st.binary(max_size=200))
@@ -110,4 +110,4 @@ def test_a_reply_nested_beyond_measure_is_corrupt() -> None:
 
 def test_what_cannot_be_confirmed_is_said() -> None:
     with pytest.raises(StoreError):
-        batcher.check_confirmed([RuntimeError("ERR x")], DEFAULTS)
+        batching.check_confirmed([RuntimeError("ERR x")], DEFAULTS)

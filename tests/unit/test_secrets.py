@@ -8,7 +8,7 @@ import redis
 from durasleep import Durasleep, UsageError
 from durasleep.address import Address
 from durasleep.sync import Client
-from durasleep.transport.connection import Connector
+from durasleep.transport.connector import Connector
 
 SCHEMES = ("redis", "rediss", "redis+sentinel")
 CUT = ("one/two", "one#two", "one?two", "12/two", "one/12#two", "#two", "one@two/three")

@@ -16,7 +16,7 @@ from durasleep.protocol import commit
 from durasleep.protocol.command import Item
 from durasleep.protocol.commit import Committed, Lease
 from durasleep.settings import Settings
-from durasleep.transport import batcher
+from durasleep.transport import batching
 from durasleep.transport.store import Store
 from durasleep.worker.execution.held import Running
 
@@ -139,7 +139,7 @@ class Commits:
 
     def parts(self, ops: Sequence[Op]) -> Sequence[Sequence[Op]]:
         """What is asked for, as much in each part as one script call may do; at least one part."""
-        return batcher.split_ops(ops, self._settings) if len(ops) > 1 else (ops,)
+        return batching.split_ops(ops, self._settings) if len(ops) > 1 else (ops,)
 
     async def one(self, lease: Lease, outcome: Outcome, *, payload: bytes = b"", due: str = "") -> Committed:
         """A commit by itself, which says nothing of any code."""

@@ -26,10 +26,10 @@ from durasleep.protocol.commit import Lease
 from durasleep.protocol.membership import Beat
 from durasleep.settings import Settings
 from durasleep.transport import handshake
-from durasleep.transport.connection import Connector
+from durasleep.transport.connector import Connector
 from durasleep.transport.outage import Outage
 from durasleep.transport.server_clock import monotonic_us
-from durasleep.transport.store import SyncStore
+from durasleep.transport.sync_store import SyncStore
 
 logger = logging.getLogger("durasleep")
 

@@ -15,7 +15,8 @@ from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.streams import instant_of
 from durasleep.settings import Settings
-from durasleep.transport.connection import Link, refusal
+from durasleep.transport.connection import Link
+from durasleep.transport.reply_errors import refusal
 
 
 class Listener:

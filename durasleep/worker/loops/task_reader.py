@@ -15,8 +15,9 @@ from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import Keyspace
 from durasleep.settings import Settings
 from durasleep.transport.batcher import ask_once
-from durasleep.transport.connection import Link, refusal
+from durasleep.transport.connection import Link
 from durasleep.transport.portion import Portion
+from durasleep.transport.reply_errors import refusal
 from durasleep.transport.server_clock import monotonic_us
 
 logger = logging.getLogger("durasleep")
