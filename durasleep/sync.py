@@ -21,6 +21,7 @@ from durasleep.protocol import command, journal, streams
 from durasleep.protocol.command import Item
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Controlled, Created
+from durasleep.protocol.streams import BEGINNING
 from durasleep.query import attention, call_tree, describe, doctor, fsck, search
 from durasleep.query.call_tree import Tree
 from durasleep.query.describe import CallOptions, Description, Ending, Options, Pipeline
@@ -498,7 +499,7 @@ class Client(_Starts):
         inbox = waiting.inbox
         while True:
             _check_open(closed)
-            last = ""
+            last = BEGINNING
             if tells_inbox:  # again and again: it also keeps the inbox alive
                 waiting.is_open = True
                 last, created = store.run(describe.attach_from(keys, id, inbox))
@@ -519,12 +520,11 @@ class Client(_Starts):
             else:
                 closed.wait(min(left_s, 1.0))
 
-    def _listen(self, inbox: str, last: str, block_s: float, closed: threading.Event) -> None:
+    def _listen(self, inbox: str, last: bytes, block_s: float, closed: threading.Event) -> None:
         """Until something comes to the inbox after its entry ``last``, or for ``block_s``; it is a hint to look."""
-        block_ms = max(1, round(block_s * 1000))
-        read = [b"XREAD", b"BLOCK", b"%d" % block_ms, b"COUNT", b"1", b"STREAMS", inbox, last]
+        read = streams.read_after({inbox.encode(): last}, count=1, block_s=block_s)
         try:
-            [found] = self._reader.exchange([read])
+            [found] = self._reader.exchange([read.args])
         except StoreUnavailable:
             closed.wait(min(block_s, 1.0))
             return

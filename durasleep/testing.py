@@ -32,8 +32,7 @@ from durasleep.app import Durasleep, pointed_at
 from durasleep.client.client import Handle, store_of
 from durasleep.errors import Mismatch, Stalled, UsageError
 from durasleep.model import Kind, Place, PromiseId, State, check_id, duration_ms
-from durasleep.protocol import journal, membership, server
-from durasleep.protocol.command import Command
+from durasleep.protocol import journal, membership, server, streams
 from durasleep.protocol.journal import Head
 from durasleep.protocol.timers import Fired
 from durasleep.query import describe
@@ -325,11 +324,9 @@ class Env:
         for pattern in (f"{store.keys().tag}*", f"{{{self.app.namespace}}}:*"):
             cursor = b"0"
             while True:
-                cursor, keys = await store.call(
-                    Command([b"SCAN", cursor, b"MATCH", pattern.encode(), b"COUNT", b"1000"], lambda reply: reply)
-                )
+                cursor, keys = await store.call(server.scan(pattern, cursor, count=1000))
                 if keys:
-                    await store.call(Command([b"DEL", *keys], int))
+                    await store.call(server.delete(keys))
                 if cursor == b"0":
                     break
 
@@ -351,7 +348,7 @@ class Env:
             queue for worker, _ in self._workers.values() for queue in (worker.group, f"{worker.group}/{worker.name}")
         ]
         lengths = await asyncio.gather(
-            *(store.call(Command([b"XLEN", store.keys().queue(queue).encode()], int)) for queue in queues)
+            *(store.call(streams.count_entries(store.keys().queue(queue))) for queue in queues)
         )
         left = sum(lengths) - len(held)
         return f"{left} of {', '.join(queues)} that no worker has in hand" if left > 0 else ""
@@ -363,7 +360,7 @@ class Env:
     async def _stand_at(self, instant_ms: int) -> None:
         """Set the clock to an instant, in ms since 1970."""
         store = await store_of(self.app)
-        await store.call(Command([b"SET", store.keys().clock.encode(), b"=%d" % instant_ms], lambda reply: reply))
+        await store.call(server.stop_clock(store.keys(), instant_ms))
 
     def _function(self, fn: Function | str) -> Function:
         if not isinstance(fn, str):

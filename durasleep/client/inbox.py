@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from durasleep.errors import DurasleepError, StoreError, StoreUnavailable
 from durasleep.model import PromiseId
-from durasleep.protocol import command
+from durasleep.protocol import command, streams
 from durasleep.protocol.keys import LIMIT
 from durasleep.protocol.promises import Created
-from durasleep.protocol.streams import instant_of
+from durasleep.protocol.streams import BEGINNING, instant_of
 from durasleep.query.describe import Ending, ending_of_created
 from durasleep.settings import Settings
 from durasleep.transport.connection import Link
@@ -118,7 +118,7 @@ class Inbox:
         self._settings = settings
         self._key = store.keys().inbox(name).encode()
         self._link: Link = store.link()
-        self._last = b"0-0"
+        self._last = BEGINNING
         self._portion = Portion(READ_MAX)
         self._waiting: dict[str, Expected] = {}
         self.hurry = Hurry()
@@ -219,16 +219,16 @@ class Inbox:
             self._look_at = now + self._settings.client_check_s
             return False
         block_s, most = self._settings.read_block_s, self._portion.now
-        read = [b"XREAD", b"BLOCK", b"%d" % (block_s * 1000), b"COUNT", b"%d" % most]
+        read = streams.read_after({self._key: self._last}, count=most, block_s=block_s)
         try:
-            [found] = await self._link.exchange([[*read, b"STREAMS", self._key, self._last]], block_s=block_s)
+            [found] = await self._link.exchange([read.args], block_s=block_s)
         except StoreUnavailable:
             self._portion.halve(most)
             raise
         if isinstance(found, Exception):
             raise StoreError(f"{found}")
         self._portion.grow()
-        for _, rows in found or ():
+        for _, rows in read.parse(found):
             before = self._last
             for entry, fields in rows:
                 self._last = entry
@@ -239,10 +239,11 @@ class Inbox:
 
     async def _check_gap(self, last: bytes) -> None:
         """A reader far behind may have missed what the cap of the stream has cut."""
-        [rows] = await self._link.exchange([[b"XRANGE", self._key, b"-", b"+", b"COUNT", b"1"]])
-        if isinstance(rows, Exception):
-            raise StoreError(f"{rows}")
-        if rows and instant_of(rows[0][0]) > instant_of(last):
+        read = streams.read_first(self._key)
+        [reply] = await self._link.exchange([read.args])
+        if isinstance(reply, Exception):
+            raise StoreError(f"{reply}")
+        if (first := read.parse(reply)) and instant_of(first) > instant_of(last):
             self._tell_to_look()
 
     async def _freshen(self) -> bool:
@@ -252,21 +253,20 @@ class Inbox:
         what we have read last or, if the server's clock was set back meanwhile, ends before that.
         """
         is_new = not self._link.connected
-        look = [
-            [b"PEXPIRE", self._key, b"%d" % (self._settings.inbox_ttl_s * 1000)],
-            [b"XRANGE", self._key, b"-", b"+", b"COUNT", b"1"],
-            [b"XREVRANGE", self._key, b"+", b"-", b"COUNT", b"1"],
-        ]
-        kept, first, last = await self._link.exchange(look)
+        keep = streams.keep_inbox(self._key, ttl_s=self._settings.inbox_ttl_s)
+        read_first, read_last = streams.read_first(self._key), streams.read_last(self._key)
+        look = [keep.args, read_first.args, read_last.args]
+        kept, *ends = await self._link.exchange(look)
         if kept == 0:
-            _, kept, first, last = await self._link.exchange([[b"XADD", self._key, b"*", b"o", b""], *look])
+            _, kept, *ends = await self._link.exchange([streams.open_inbox(self._key).args, *look])
             is_new = True
-        for reply in (kept, first, last):
+        for reply in (kept, *ends):
             if isinstance(reply, Exception):
                 raise StoreError(f"{reply}")
-        if first and not is_new and instant_of(first[0][0]) <= instant_of(self._last) <= instant_of(last[0][0]):
+        first, last = read_first.parse(ends[0]), read_last.parse(ends[1])
+        if first and last and not is_new and instant_of(first) <= instant_of(self._last) <= instant_of(last):
             return False
-        self._last = last[0][0] if last else b"0-0"
+        self._last = last or BEGINNING
         self._tell_to_look()
         return True
 

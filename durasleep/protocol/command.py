@@ -22,6 +22,10 @@ from durasleep.protocol.keys import KIND, PLACE, STATE, Keyspace
 from durasleep.protocol.script import Script, Value
 
 T = TypeVar("T")
+S = TypeVar("S")
+
+Reply = Any
+"""What Redis answers to a command; an error reply is the exception it is."""
 STATE_OF = {code.encode(): state for state, code in STATE.items()}
 PLACE_OF = {code.encode(): place for place, code in PLACE.items()}
 KIND_OF = {code.encode(): kind for kind, code in KIND.items()}
@@ -74,6 +78,11 @@ class Command(msgspec.Struct, Generic[T], frozen=True):
     args: Sequence[Value]
     parse: Callable[[Any], T]
     script: Script | None = None
+
+    def map(self, change: Callable[[T], S]) -> Command[S]:
+        """The same, its answer changed."""
+        parse = self.parse
+        return Command(self.args, lambda reply: change(parse(reply)), self.script)
 
 
 Call = Item[Any] | Command[Any]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from durasleep.protocol import script
-from durasleep.protocol.command import Command, key_list, pairs, to_text
+from durasleep.protocol.command import Command, key_list, pairs, to_number, to_text
 from durasleep.protocol.commit import Lease
-from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.keys import Keyspace, W
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,3 +148,8 @@ def read_beat(keys: Keyspace, consumer: str) -> Command[int | None]:
         [b"ZSCORE", keys.workers.encode(), consumer.encode()],
         lambda score: None if score is None else int(float(score)),
     )
+
+
+def read_lost_threads(keys: Keyspace, consumer: str) -> Command[int]:
+    """How many threads a worker says it has lost."""
+    return Command([b"HGET", keys.worker(consumer).encode(), W["lost"].encode()], to_number)

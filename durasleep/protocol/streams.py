@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from durasleep.model import PromiseId
@@ -9,26 +10,72 @@ from durasleep.protocol.command import Command, Item, pairs, route, to_text
 from durasleep.protocol.keys import Keyspace
 
 INBOX_CLOSES_MS = 1_000  # from a farewell to the end of an inbox: whoever is about to read it comes in time
+BEGINNING = b"0-0"
+"""Before the first entry of any stream."""
+UNREAD = b">"
+"""In place of an entry: what the group has given to nobody yet."""
+
+Row = tuple[bytes, list[bytes]]
+"""An entry: its id, and its fields as names and values in turn."""
+Rows = list[Row]
+Read = Sequence[tuple[bytes, Rows]]
+"""What came from several streams: the key of each, and its entries."""
 
 
-def unwait(keys: Keyspace, id: PromiseId, inbox: str) -> Item[object]:
-    """An inbox need not hear of this promise any more."""
-    to = route("control", keys)
-    return Item(to, to.script.item(action="unwait", id=id, due="", reason=inbox), bool)
+# -- reading
 
 
-def drop_inbox(keys: Keyspace, inbox: str) -> Command[int]:
-    """Nobody reads it any more: wherever it waits, it makes room for others."""
-    return Command([b"DEL", keys.inbox(inbox).encode()], int)
+def read_for_group(
+    group: str, consumer: str, streams: Sequence[bytes], *, count: int, after: bytes = UNREAD, block_s: float = 0.0
+) -> Command[Read]:
+    """At most ``count`` entries of each stream, which are then pending to this consumer; or those that are already,
+    ``after`` an entry. An answer of several waits ``block_s`` at most for a first one; with 0 it comes at once.
+    """
+    block = [b"BLOCK", b"%d" % (block_s * 1000)] if block_s else []
+    reading = [b"XREADGROUP", b"GROUP", group.encode(), consumer.encode(), *block, b"COUNT", b"%d" % count]
+    return Command([*reading, b"STREAMS", *streams, *[after] * len(streams)], _read)
 
 
-def wake_inbox(keys: Keyspace, inbox: str) -> list[Command[object]]:
-    """Whoever reads it stops, or begins to: it has something to read, which is soon gone, with all of it."""
-    key = keys.inbox(inbox).encode()
-    return [
-        Command([b"XADD", key, b"*", b"closed", b""], bool),
-        Command([b"PEXPIRE", key, b"%d" % INBOX_CLOSES_MS], bool),
-    ]
+def read_after(positions: Mapping[bytes, bytes], *, count: int, block_s: float) -> Command[Read]:
+    """At most ``count`` entries of each stream behind an entry of it; waits ``block_s``, a millisecond at least."""
+    block = b"%d" % max(1, round(block_s * 1000))
+    words = [b"XREAD", b"BLOCK", block, b"COUNT", b"%d" % count]
+    return Command([*words, b"STREAMS", *positions.keys(), *positions.values()], _read)
+
+
+def _read(reply: Any) -> Read:
+    return reply or ()
+
+
+def read_first(stream: bytes) -> Command[bytes | None]:
+    """The id of the first entry there is."""
+    return Command([b"XRANGE", stream, b"-", b"+", b"COUNT", b"1"], lambda rows: rows[0][0] if rows else None)
+
+
+def read_last(stream: bytes) -> Command[bytes | None]:
+    """The id of the last entry there is."""
+    return Command([b"XREVRANGE", stream, b"+", b"-", b"COUNT", b"1"], lambda rows: rows[0][0] if rows else None)
+
+
+def read_end(stream: bytes) -> Command[bytes]:
+    """The id of the last entry, ``BEGINNING`` if there is none: to be read from there on."""
+    return Command(read_last(stream).args, lambda rows: rows[0][0] if rows else BEGINNING)
+
+
+def list_entries(stream: bytes, *, after: bytes = b"", count: int) -> Command[Rows]:
+    """Its first entries, or those behind one."""
+    start = b"(" + after if after else b"-"
+    return Command([b"XRANGE", stream, start, b"+", b"COUNT", b"%d" % count], list[Any])
+
+
+def list_latest(stream: bytes, *, before: bytes = b"", since: bytes = b"-", count: int) -> Command[Rows]:
+    """Its last entries, the latest first, or those before one; none older than ``since``, an id or an instant in ms."""
+    start = b"(" + before if before else b"+"
+    return Command([b"XREVRANGE", stream, start, since, b"COUNT", b"%d" % count], list[Any])
+
+
+def count_entries(stream: str) -> Command[int]:
+    return Command([b"XLEN", stream.encode()], int)
 
 
 def read_holder(keys: Keyspace, queue: str, entry: str) -> Command[str | None]:
@@ -50,14 +97,40 @@ def read_consumers(keys: Keyspace, group: str) -> Command[list[str]]:
     return Command([b"XINFO", b"CONSUMERS", keys.queue(group).encode(), group.encode()], parse)
 
 
-def read_last(stream: str) -> Command[str]:
-    """The id of the last entry of a stream, ``0-0`` if there is none: to be read from there on."""
-    return Command(
-        [b"XREVRANGE", stream.encode(), b"+", b"-", b"COUNT", b"1"], lambda rows: to_text(rows[0][0]) if rows else "0-0"
-    )
-
-
 def instant_of(entry: bytes) -> tuple[int, int]:
     """The id of a stream entry, to be compared."""
     ms, _, number = entry.partition(b"-")
     return int(ms), int(number)
+
+
+# -- inboxes
+
+
+def open_inbox(inbox: bytes) -> Command[object]:
+    """Make it: what says nothing is its first entry."""
+    return Command([b"XADD", inbox, b"*", b"o", b""], bool)
+
+
+def keep_inbox(inbox: bytes, *, ttl_s: float) -> Command[bool]:
+    """It goes so long after the last time somebody said this; whether it is there."""
+    return Command([b"PEXPIRE", inbox, b"%d" % (ttl_s * 1000)], bool)
+
+
+def unwait(keys: Keyspace, id: PromiseId, inbox: str) -> Item[object]:
+    """An inbox need not hear of this promise any more."""
+    to = route("control", keys)
+    return Item(to, to.script.item(action="unwait", id=id, due="", reason=inbox), bool)
+
+
+def drop_inbox(keys: Keyspace, inbox: str) -> Command[int]:
+    """Nobody reads it any more: wherever it waits, it makes room for others."""
+    return Command([b"DEL", keys.inbox(inbox).encode()], int)
+
+
+def wake_inbox(keys: Keyspace, inbox: str) -> list[Command[object]]:
+    """Whoever reads it stops, or begins to: it has something to read, which is soon gone, with all of it."""
+    key = keys.inbox(inbox).encode()
+    return [
+        Command([b"XADD", key, b"*", b"closed", b""], bool),
+        Command([b"PEXPIRE", key, b"%d" % INBOX_CLOSES_MS], bool),
+    ]

@@ -13,11 +13,11 @@ from typing import Any
 from durasleep import humanize
 from durasleep.errors import DurasleepError
 from durasleep.model import PromiseId, State
-from durasleep.protocol import journal, server, streams
-from durasleep.protocol.command import Command, Plan, pairs, to_number, to_text, value_of
+from durasleep.protocol import journal, membership, server, sorted_sets, streams
+from durasleep.protocol.command import Command, Plan, pairs, to_text, value_of
 from durasleep.protocol.commit import NOT_KNOWN
 from durasleep.protocol.journal import Head
-from durasleep.protocol.keys import DEFAULT, Keyspace, W
+from durasleep.protocol.keys import DEFAULT, Keyspace
 from durasleep.query import search
 from durasleep.query.doctor import Diagnosis, Level
 from durasleep.query.search import Found
@@ -49,7 +49,7 @@ def look(keys: Keyspace) -> Plan[list[Diagnosis]]:
 
 def halted(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     """Executions that go on when a person says so."""
-    [total, rows] = yield [Command([b"ZCARD", keys.halted.encode()], int), _members(keys.halted)]
+    [total, rows] = yield [sorted_sets.count_members(keys.halted), _members(keys.halted)]
     names: list[tuple[str, int]] = value_of(rows)
     executions = [(name, at_ms) for name, at_ms in names if not search.is_aside(name)]
     count = value_of(total) - len(names) + len(executions)
@@ -71,9 +71,7 @@ def halted(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
 def failed(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     """Executions that have failed within a day, and were not tried again."""
     since = b"%d" % (now_ms - FAILED_MS)
-    [rows] = yield [
-        Command([b"XREVRANGE", keys.failed.encode(), b"+", since, b"COUNT", b"%d" % ENDINGS_MAX], list[Any])
-    ]
+    [rows] = yield [streams.list_latest(keys.failed.encode(), since=since, count=ENDINGS_MAX)]
     ids: dict[str, None] = {}
     for _, fields in value_of(rows):
         told = [(name, to_text(value)) for name, value in pairs(fields)]
@@ -123,7 +121,7 @@ def lost_threads(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     [rows] = yield [_members(keys.workers)]
     beats: list[tuple[str, int]] = value_of(rows)
     alive = [name for name, at_ms in beats if now_ms - at_ms <= GONE_MS]
-    ask = [Command([b"HGET", keys.worker(name).encode(), W["lost"].encode()], to_number) for name in alive]
+    ask = [membership.read_lost_threads(keys, name) for name in alive]
     counts: list[Any] = (yield ask) if ask else []
     return [
         Diagnosis(
@@ -153,7 +151,7 @@ def unserved(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
     """Queues with work and no living worker to do it."""
     found = Found()
     queues = (yield from search.queues(keys, None, found))[:LOOKED_MAX]
-    lengths = (yield [Command([b"XLEN", keys.queue(queue).encode()], int) for queue in queues]) if queues else []
+    lengths = (yield [streams.count_entries(keys.queue(queue)) for queue in queues]) if queues else []
     waiting = {queue: length for queue, length in zip(queues, lengths, strict=True) if length and _is_known(length)}
     alive = yield from _alive(keys, {queue.partition("/")[0] for queue in waiting})
     said: list[Diagnosis] = []
@@ -245,8 +243,7 @@ FACTS: tuple[Fact, ...] = (halted, failed, put_aside, unserved, unknown, gone, l
 
 def _members(key: str, until: bytes = b"+inf") -> Command[list[tuple[str, int]]]:
     """The first of a sorted set, lowest scores first, which are times in ms."""
-    command = [b"ZRANGEBYSCORE", key.encode(), b"-inf", until, b"WITHSCORES", b"LIMIT", b"0", b"%d" % LOOKED_MAX]
-    return Command(command, lambda flat: [(to_text(name), int(float(score))) for name, score in pairs(flat)])
+    return sorted_sets.list_members(key, until=until, count=LOOKED_MAX)
 
 
 def _is_newer(timer: str) -> bool:
@@ -254,9 +251,9 @@ def _is_newer(timer: str) -> bool:
     return mark != "" and not search.is_known_timer(what)
 
 
-def _is_there(keys: Keyspace, consumer: str) -> Command[int]:
+def _is_there(keys: Keyspace, consumer: str) -> Command[bool]:
     """Whether a worker shows itself: its key expires soon after its last beat."""
-    return Command([b"EXISTS", keys.worker(consumer).encode()], int)
+    return server.exists(keys.worker(consumer))
 
 
 def _is_known(answer: object) -> bool:
@@ -268,7 +265,7 @@ def _alive(keys: Keyspace, groups: set[str]) -> Plan[dict[str, set[str]]]:
     alive: dict[str, set[str]] = {}
     for group, consumers in (yield from _consumers(keys, groups)).items():
         signs: list[Any] = (yield [_is_there(keys, name) for name in consumers]) if consumers else []
-        alive[group] = {name.partition("/")[0] for name, sign in zip(consumers, signs, strict=True) if sign == 1}
+        alive[group] = {name.partition("/")[0] for name, sign in zip(consumers, signs, strict=True) if sign is True}
     return alive
 
 

@@ -362,9 +362,9 @@ def ending_of_created(id: PromiseId, created: Created) -> Ending:
     return Ending(id, created.state, created.value)
 
 
-def attach_from(keys: Keyspace, id: PromiseId, inbox: str) -> Plan[tuple[str, Created]]:
+def attach_from(keys: Keyspace, id: PromiseId, inbox: str) -> Plan[tuple[bytes, Created]]:
     """The entry of an inbox from which on it tells of a promise, and how that stands."""
-    last, created = yield [streams.read_last(keys.inbox(inbox)), promises.attach(keys, id, inbox=inbox)]
+    last, created = yield [streams.read_end(keys.inbox(inbox).encode()), promises.attach(keys, id, inbox=inbox)]
     return command.value_of(last), command.value_of(created)
 
 

@@ -14,7 +14,8 @@ from enum import StrEnum
 from typing import TypeVar
 
 from durasleep.errors import DurasleepError
-from durasleep.protocol.command import Call, Command, Plan, to_text
+from durasleep.protocol import server
+from durasleep.protocol.command import Call, Plan, to_text
 from durasleep.protocol.keys import Keyspace
 
 T = TypeVar("T")
@@ -129,10 +130,10 @@ def look(keys: Keyspace) -> Plan[Facts]:
     """Ask the server; takes some tens of round trips."""
     asked_at = time.time()
     [info, config, whoami, server_time] = yield [
-        Command([b"INFO"], lambda reply: reply),
-        Command([b"CONFIG", b"GET", b"*"], lambda reply: reply),
-        Command([b"ACL", b"WHOAMI"], to_text),
-        Command([b"TIME"], lambda reply: int(reply[0]) + int(reply[1]) / 1e6),
+        server.read_info(),
+        server.read_config(),
+        server.read_user(),
+        server.read_time().map(lambda us: us / 1e6),
     ]
     answered_at = time.time()
     off = 0.0
@@ -141,12 +142,12 @@ def look(keys: Keyspace) -> Plan[Facts]:
     pings: list[float] = []
     for _ in range(PINGS):
         began = time.perf_counter()
-        yield [Command([b"PING"], lambda reply: reply)]
+        yield [server.ping()]
         pings.append((time.perf_counter() - began) * 1000)
     missing = None if isinstance(whoami, DurasleepError) else (yield from _missing_rights(keys, whoami))
     return Facts(
         info={} if isinstance(info, DurasleepError) else _info_of(to_text(info)),
-        config={} if isinstance(config, DurasleepError) else _config_of(config),
+        config={} if isinstance(config, DurasleepError) else config,
         missing_rights=missing,
         clock_off_s=off,
         pings_ms=tuple(pings),
@@ -158,20 +159,16 @@ def _missing_rights(keys: Keyspace, user: str) -> Plan[tuple[str, ...] | None]:
     calls: list[Call] = []
     for right in RIGHTS:
         words = [word.replace("{key}", key).replace("{meta}", meta) for word in right]
-        calls.append(Command([b"ACL", b"DRYRUN", user, *words], to_text))
+        calls.append(server.may_run(user, words))
     answers = yield calls
     if any(isinstance(answer, DurasleepError) for answer in answers):  # there is none before Redis 7, or not for us
         return None
-    return tuple(right[0] for right, answer in zip(RIGHTS, answers, strict=True) if answer != "OK")
+    return tuple(right[0] for right, answer in zip(RIGHTS, answers, strict=True) if not answer)
 
 
 def _info_of(text: str) -> dict[str, str]:
     pairs = (line.partition(":") for line in text.splitlines() if ":" in line)
     return {name: value.strip() for name, _, value in pairs}
-
-
-def _config_of(reply: list[bytes]) -> dict[str, str]:
-    return {to_text(name): to_text(value) for name, value in zip(reply[::2], reply[1::2], strict=True)}
 
 
 # -- what it means -----------------------------------------------------------

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from durasleep.errors import DurasleepError
-from durasleep.protocol import command
-from durasleep.protocol.command import Call, Command, Item, Plan, to_text, value_of
+from durasleep.protocol import command, server, sorted_sets, streams
+from durasleep.protocol.command import Call, Item, Plan, to_text, value_of
 from durasleep.protocol.keys import Keyspace
 
 FINDINGS_MAX = 1_000  # in one report; what is beyond it is counted
@@ -79,8 +78,7 @@ def fsck(keys: Keyspace, *, repair: bool = False) -> Plan[Report]:
     queues: list[bytes] = []
     cursor = b"0"
     while True:
-        pattern = f"{keys.tag}*".encode()
-        [page] = yield [Command([b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % PAGE], lambda reply: reply)]
+        [page] = yield [server.scan(f"{keys.tag}*", cursor, count=PAGE)]
         cursor, names = value_of(page)
         yield from _check(keys, _things(keys, names, queues, report), report, repair)
         if cursor == b"0":
@@ -149,28 +147,28 @@ def _parse(answer: list[bytes]) -> _Checked:
 def _check_members(keys: Keyspace, kind: str, key: bytes, report: Report, repair: bool) -> Plan[None]:
     cursor = b"0"
     while True:
-        [page] = yield [Command([b"ZSCAN", key, cursor, b"COUNT", b"%d" % PAGE], lambda reply: reply)]
+        [page] = yield [sorted_sets.scan_members(key, cursor, count=PAGE)]
         if isinstance(page, DurasleepError):
             report.add(_by_hand("corrupt", to_text(key), f"cannot be read: {page}"))
             return
         cursor, members = page
-        yield from _check(keys, [(kind, member, b"") for member in members[::2]], report, repair)
+        yield from _check(keys, [(kind, member, b"") for member in members], report, repair)
         if cursor == b"0":
             return
 
 
 def _check_queue(keys: Keyspace, queue: bytes, report: Report, repair: bool) -> Plan[None]:
-    stream, start = keys.queue(to_text(queue)).encode(), b"-"
+    stream, after = keys.queue(to_text(queue)).encode(), b""
     while True:
-        [rows] = yield [Command([b"XRANGE", stream, start, b"+", b"COUNT", b"%d" % PAGE], lambda reply: reply)]
+        [rows] = yield [streams.list_entries(stream, after=after, count=PAGE)]
         if isinstance(rows, DurasleepError):
             report.add(_by_hand("corrupt", to_text(stream), f"cannot be read: {rows}"))
             return
-        entries: list[Any] = [row[0] for row in rows]
+        entries = [entry for entry, _ in rows]
         yield from _check(keys, [("entry", queue, entry) for entry in entries], report, repair)
         if len(rows) < PAGE:
             return
-        start = b"(" + entries[-1]
+        after = entries[-1]
 
 
 def _by_hand(kind: str, id: str, text: str) -> Finding:

@@ -15,8 +15,8 @@ from typing import Any
 from durasleep.codec import Codec
 from durasleep.errors import DurasleepError, NotAllowed, UsageError
 from durasleep.model import Entry, Kind, PromiseId, State, owner_of
-from durasleep.protocol import journal, promises, schedules
-from durasleep.protocol.command import Call, Command, Plan, pairs, to_text, value_of
+from durasleep.protocol import journal, promises, schedules, server, sorted_sets, streams
+from durasleep.protocol.command import Call, Command, Plan, to_text, value_of
 from durasleep.protocol.journal import Head
 from durasleep.protocol.keys import LIMIT, Keyspace
 from durasleep.protocol.script import to_bytes
@@ -238,7 +238,7 @@ def _sources(
         sources.append(partial(_read_promises, keys))
     if states - {"resolved"}:
         sources.append(partial(_read_endings, keys.failed))
-        [length] = yield [Command([b"XLEN", keys.failed.encode()], int)]
+        [length] = yield [streams.count_entries(keys.failed)]
         if isinstance(length, int) and length >= LIMIT["recent_max"]:
             found.notes.append("Only the latest failures can be listed: those before are found by their ids.")
             found.is_all = False
@@ -356,12 +356,11 @@ def _begun_so(keys: Keyspace, beginning: str) -> Plan[list[str]]:
 
 
 def _scan(prefix: str, cursor: bytes) -> Command[_Page]:
-    def parse(reply: list[Any]) -> _Page:
+    def page_of(reply: tuple[bytes, list[bytes]]) -> _Page:
         after, names = reply
         return [(to_text(name).removeprefix(prefix), None) for name in names], after if after != b"0" else None
 
-    match = f"{prefix}*".encode()
-    return Command([b"SCAN", cursor or b"0", b"MATCH", match, b"COUNT", b"%d" % SCAN_COUNT], parse)
+    return server.scan(f"{prefix}*", cursor or b"0", count=SCAN_COUNT).map(page_of)
 
 
 def _read_promises(keys: Keyspace, cursor: bytes) -> Command[_Page]:
@@ -394,8 +393,7 @@ def _by_score(
     """A page of a sorted set. The cursor is a score and how many of it were read: what leaves meanwhile moves none."""
     score, _, offset = (cursor or b"-inf 0").partition(b" ")
 
-    def parse(flat: list[Any]) -> _Page:
-        rows = pairs(flat)
+    def page_of(rows: list[tuple[bytes, bytes]]) -> _Page:
         members = [(to_text(member), int(float(value))) for member, value in rows]
         if len(rows) < PAGE:
             return list(ids(members)), None
@@ -403,28 +401,27 @@ def _by_score(
         same = sum(value == last for _, value in rows)
         return list(ids(members)), b"%b %d" % (last, same + (int(offset) if last == score else 0))
 
-    command = [b"ZRANGEBYSCORE", key.encode(), score, b"+inf", b"WITHSCORES", b"LIMIT", offset, b"%d" % PAGE]
-    return Command(command, parse)
+    return sorted_sets.read_page(key, score, int(offset), count=PAGE).map(page_of)
 
 
 def _read_queue(keys: Keyspace, queue: str, cursor: bytes) -> Command[_Page]:
-    start = b"(" + cursor if cursor else b"-"
-    return _stream(b"XRANGE", keys.queue(queue), start, b"+")
+    return streams.list_entries(keys.queue(queue).encode(), after=cursor, count=PAGE).map(_ids_in)
 
 
 def _read_endings(key: str, cursor: bytes) -> Command[_Page]:
     """The latest endings first; those of one entry ended in one call."""
-    start = b"(" + cursor if cursor else b"+"
-    return _stream(b"XREVRANGE", key, start, b"-")
+
+    def page_of(rows: streams.Rows) -> _Page:
+        return _ids_in([(entry, fields[::-1]) for entry, fields in rows], name_at=1)
+
+    return streams.list_latest(key.encode(), before=cursor, count=PAGE).map(page_of)
 
 
-def _stream(command: bytes, key: str, start: bytes, end: bytes) -> Command[_Page]:
-    def parse(rows: list[Any]) -> _Page:
-        step = -1 if command == b"XREVRANGE" else 1
-        found = [to_text(value) for _, fields in rows for name, value in pairs(fields)[::step] if name == b"i"]
-        return [(id, None) for id in found if id], rows[-1][0] if len(rows) == PAGE else None
-
-    return Command([command, key.encode(), start, end, b"COUNT", b"%d" % PAGE], parse)
+def _ids_in(rows: streams.Rows, *, name_at: int = 0) -> _Page:
+    """The ids some entries name; of each pair of fields the name is the first or, read backwards, the second."""
+    named = [field for _, fields in rows for field in zip(fields[name_at::2], fields[1 - name_at :: 2], strict=True)]
+    found = [to_text(value) for name, value in named if name == b"i"]
+    return [(id, None) for id in found if id], rows[-1][0] if len(rows) == PAGE else None
 
 
 # -- timers ------------------------------------------------------------------
@@ -435,12 +432,9 @@ def timers(keys: Keyspace, limit: int = 20) -> Plan[Timers]:
     if not 1 <= limit <= TIMERS_MAX:
         raise UsageError(f"limit {limit}: 1 to {TIMERS_MAX} timers can be shown")
 
-    def parse(flat: list[Any]) -> list[tuple[str, int]]:
-        return [(to_text(member), int(float(score))) for member, score in pairs(flat)]
-
     [answer, total] = yield [
-        Command([b"ZRANGE", keys.timers.encode(), b"0", b"%d" % (limit - 1), b"WITHSCORES"], parse),
-        Command([b"ZCARD", keys.timers.encode()], int),
+        sorted_sets.list_members(keys.timers, count=limit),
+        sorted_sets.count_members(keys.timers),
     ]
     members: list[tuple[str, int]] = value_of(answer)
     wanted: list[Call] = []

@@ -15,7 +15,8 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from durasleep.errors import DurasleepError, StoreError, StoreRefused, StoreUnavailable
-from durasleep.protocol.command import Call, Command, Item
+from durasleep.protocol import server
+from durasleep.protocol.command import Call, Command, Item, Reply
 from durasleep.settings import Settings
 from durasleep.transport.batching import (
     AGAIN,
@@ -30,7 +31,6 @@ from durasleep.transport.batching import (
 from durasleep.transport.connection import Link
 from durasleep.transport.outage import Outage
 from durasleep.transport.portion import Portion
-from durasleep.transport.reply_errors import Reply
 
 T = TypeVar("T")
 EXCHANGE_MAX = 96  # calls in one write: Redis runs all scripts it has read of one client before it serves another
@@ -251,7 +251,7 @@ class Batcher:
             await asyncio.sleep(delay_s)
             delay_s *= 2
             try:
-                [pong] = await self._link.exchange([[b"PING"]])
+                [pong] = await self._link.exchange([server.ping().args])
                 if isinstance(pong, Exception):
                     return False
             except StoreError:

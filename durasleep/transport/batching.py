@@ -6,16 +6,15 @@ from collections.abc import Generator, Sequence
 from typing import Any, cast
 
 import msgspec
-import redis.exceptions as redis_errors
 
 from durasleep.errors import DurasleepError, NotReplicated, StoreError, StoreRefused, StoreUnavailable
 from durasleep.model import Op
-from durasleep.protocol import script
-from durasleep.protocol.command import Call, Command, Item, Route, error_of
+from durasleep.protocol import script, server
+from durasleep.protocol.command import Call, Command, Item, Reply, Route, error_of
 from durasleep.protocol.commit import op_bytes
 from durasleep.protocol.script import Value
 from durasleep.settings import Settings
-from durasleep.transport.reply_errors import Reply, error_text, refusal
+from durasleep.transport.reply_errors import error_text, is_unknown_script, refusal
 
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0  # a Redis that comes back is used within two seconds
@@ -76,13 +75,6 @@ def script_of(call: Call) -> script.Script | None:
     return call.script
 
 
-def is_unknown_script(reply: Reply) -> bool:
-    """Whether the server has forgotten a script (restart, SCRIPT FLUSH)."""
-    if not isinstance(reply, Exception):
-        return False
-    return isinstance(reply, redis_errors.NoScriptError) or str(reply).startswith("NOSCRIPT")
-
-
 def talk(calls: Sequence[Call], settings: Settings) -> Generator[list[list[Value]], list[Reply], list[Reply]]:
     """What to send for some calls, and, if the server has forgotten scripts, what to send then.
 
@@ -140,12 +132,13 @@ def is_unserved(answer: Any, *, waits_for_rights: bool) -> bool:
     return isinstance(answer, StoreUnavailable) or (waits_for_rights and isinstance(answer, StoreRefused))
 
 
-def confirmation(settings: Settings) -> list[list[Value]]:
+def confirmation(settings: Settings) -> list[Sequence[Value]]:
     """What follows the commands of an exchange, if it must be confirmed: it speaks of all that were written before."""
-    replicas, timeout_ms = str(settings.min_replicas), str(round(settings.confirm_timeout_s * 1000))
     if settings.fsync:
-        return [[b"WAITAOF", b"1", replicas, timeout_ms]]
-    return [[b"WAIT", replicas, timeout_ms]] if settings.min_replicas else []
+        return [server.wait_for_disk(settings.min_replicas, settings.confirm_timeout_s).args]
+    if settings.min_replicas:
+        return [server.wait_for_replicas(settings.min_replicas, settings.confirm_timeout_s).args]
+    return []
 
 
 def check_confirmed(replies: Sequence[Reply], settings: Settings) -> None:

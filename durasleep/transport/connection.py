@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 import hiredis
-import redis.exceptions as redis_errors
 
+from durasleep.protocol.command import Reply
 from durasleep.protocol.script import Value
 from durasleep.transport.connector import Connector, RawConnection, RawSyncConnection, is_fake
 from durasleep.transport.deadline import Deadline
 from durasleep.transport.local import PerThread
-from durasleep.transport.reply_errors import Reply, is_of_replica, is_reply, unavailable
+from durasleep.transport.reply_errors import CONNECTION_FAILED, is_of_replica, is_reply, unavailable
 
 _pack_one = cast("Callable[[tuple[Value, ...]], bytes]", hiredis.pack_command)  # its stub says a tuple of one
 
@@ -52,7 +52,7 @@ class Link:
             connection = self._connection
             await connection.send_packed_command([pack(commands)], check_health=False)
             replies = [await _read(connection) for _ in commands]
-        except (OSError, TimeoutError, redis_errors.RedisError, EOFError) as error:
+        except CONNECTION_FAILED as error:
             await self.close()
             raise unavailable(self._connector.address, error) from error
         except BaseException as error:
@@ -73,7 +73,7 @@ class Link:
         if connection is not None:
             try:
                 await connection.disconnect(nowait=True)
-            except (OSError, redis_errors.RedisError):
+            except CONNECTION_FAILED:
                 return  # it was broken already
 
 
@@ -85,7 +85,7 @@ def pack(commands: Sequence[Sequence[Value]]) -> bytes:
 async def _read(connection: RawConnection) -> Reply:
     try:
         return await connection.read_response(disable_decoding=True)
-    except redis_errors.RedisError as error:
+    except CONNECTION_FAILED as error:
         if is_reply(error):
             return error
         raise
@@ -118,7 +118,7 @@ class SyncLink:
                 connection.connect()
             connection.send_packed_command([pack(commands)], check_health=False)
             replies = [_read_sync(connection) for _ in commands]
-        except (OSError, redis_errors.RedisError, EOFError) as error:
+        except CONNECTION_FAILED as error:
             _disconnect(connection)
             raise unavailable(self._connector.address, error) from error
         except BaseException:
@@ -144,14 +144,14 @@ def _disconnect(connection: RawSyncConnection | None) -> None:
         return
     try:
         connection.disconnect()
-    except (OSError, redis_errors.RedisError):
+    except CONNECTION_FAILED:
         return  # it was broken already
 
 
 def _read_sync(connection: RawSyncConnection) -> Reply:
     try:
         return connection.read_response(disable_decoding=True)
-    except redis_errors.RedisError as error:
+    except CONNECTION_FAILED as error:
         if is_reply(error):
             return error
         raise

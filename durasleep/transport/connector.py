@@ -29,8 +29,8 @@ from redis.retry import Retry
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
 from durasleep.errors import UsageError
+from durasleep.protocol.command import Reply
 from durasleep.transport import foreign, sentinel
-from durasleep.transport.reply_errors import Reply
 from durasleep.transport.sentinel import Sentinels
 
 AnyClient = redis.Redis | redis.asyncio.Redis  # type: ignore[type-arg]

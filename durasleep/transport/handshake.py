@@ -6,13 +6,15 @@ field or a kind of timer needs neither: older workers leave it to newer ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Sequence
 from typing import Any, cast
 
 from durasleep.errors import SchemaMismatch, StoreError, StoreUnavailable
-from durasleep.protocol.command import Command, to_text
-from durasleep.protocol.keys import SCHEMA_VERSION, Keyspace, W, meta_key
-from durasleep.transport.reply_errors import Reply, refusal
+from durasleep.protocol import server, sorted_sets, versions
+from durasleep.protocol.command import Reply, to_text
+from durasleep.protocol.keys import SCHEMA_VERSION, Keyspace
+from durasleep.protocol.script import Value
+from durasleep.transport.reply_errors import refusal
 
 FEATURES: frozenset[str] = frozenset()
 """What this version knows of that a namespace may need. One that needs more is not served: ``features`` of its meta
@@ -24,13 +26,8 @@ KNOWS = " ".join((str(SCHEMA_VERSION), *sorted(FEATURES)))
 BEATS_MS = 10_000  # who has beaten since is alive
 NAMED_MAX = 5  # workers in one sentence
 
-Asking = Generator[list[list[bytes]], list[Reply], None]
+Asking = Generator[Sequence[Sequence[Value]], list[Reply], None]
 """Commands that go together, again and again, each time sent their replies."""
-
-_FIELDS = (b"schema", b"partitions", b"features")
-
-_MOVE = b"""if redis.call('HGET', KEYS[1], 'schema') == ARGV[1] then redis.call('HSET', KEYS[1], 'schema', ARGV[2]) end
-return 0"""
 
 
 def greet(keys: Keyspace, *, moves: bool = False) -> Asking:
@@ -39,15 +36,10 @@ def greet(keys: Keyspace, *, moves: bool = False) -> Asking:
     SchemaMismatch if it is not for us, StoreUnavailable as long as it is of the schema before, StoreError if we may not
     use it at all.
     """
-    meta = meta_key(keys.namespace).encode()
-    look = [b"HMGET", meta, *_FIELDS]
+    look = versions.read_meta(keys.namespace).args
     [found] = yield [look]
     if isinstance(found, list) and None in found[:2]:  # else nothing is written: it may be full, or read only
-        *made, found = yield [
-            [b"HSETNX", meta, b"schema", b"%d" % SCHEMA_VERSION],
-            [b"HSETNX", meta, b"partitions", b"1"],
-            look,
-        ]
+        *made, found = yield [*(one.args for one in versions.make_meta(keys.namespace)), look]
         for reply in made:
             _check_reply(reply)
     _check_reply(found)
@@ -60,7 +52,7 @@ def greet(keys: Keyspace, *, moves: bool = False) -> Asking:
                 f"namespace {keys.namespace!r} is of the version before: the first worker of this version moves it, "
                 "once the workers of that one have left"
             )
-        yield from _move(keys, meta)
+        yield from _move(keys)
         values[0] = b"%d" % SCHEMA_VERSION
     check(keys.namespace, values)
 
@@ -86,14 +78,7 @@ def check(namespace: str, values: list[Any]) -> None:
         raise SchemaMismatch(f"namespace {namespace!r} needs {names}, which this version of durasleep does not know")
 
 
-def read_meta(namespace: str) -> Command[list[Any]]:
-    """The same fields, as they are now."""
-    meta = meta_key(namespace).encode()
-    parse: Callable[[list[Any]], list[Any]] = list
-    return Command([b"HMGET", meta, *_FIELDS], parse)
-
-
-def _move(keys: Keyspace, meta: bytes) -> Asking:
+def _move(keys: Keyspace) -> Asking:
     """From schema 1, whose promises, entries and timers are read as they are: only no worker may write it any more."""
     old = yield from _old_workers(keys)
     if old:
@@ -102,19 +87,20 @@ def _move(keys: Keyspace, meta: bytes) -> Asking:
             f"namespace {keys.namespace!r} can be used by this version once the workers of the version before have "
             f"left: {', '.join(old[:NAMED_MAX])}{more}"
         )
-    [moved] = yield [[b"EVAL", _MOVE, b"1", meta, b"%d" % (SCHEMA_VERSION - 1), b"%d" % SCHEMA_VERSION]]
+    [moved] = yield [versions.move(keys.namespace).args]
     if isinstance(moved, Exception):
         raise refusal(moved) or StoreError(f"namespace {keys.namespace!r} cannot be moved: {moved}")
 
 
-def _old_workers(keys: Keyspace) -> Generator[list[list[bytes]], list[Reply], list[str]]:
+def _old_workers(keys: Keyspace) -> Generator[Sequence[Sequence[Value]], list[Reply], list[str]]:
     """Those that beat, and do not say that they know our schema."""
-    beats, time = yield [[b"ZRANGE", keys.workers.encode(), b"0", b"-1", b"WITHSCORES"], [b"TIME"]]
+    ask_beats, ask_time = sorted_sets.list_members(keys.workers), server.read_time()
+    beats, time = yield [ask_beats.args, ask_time.args]
     if not isinstance(beats, list) or not isinstance(time, list):
         return []
-    flat, now_ms = cast("list[bytes]", beats), int(cast("list[bytes]", time)[0]) * 1000
-    beating = [name for name, beat in zip(flat[::2], flat[1::2], strict=True) if now_ms - float(beat) < BEATS_MS]
+    now_ms = ask_time.parse(time) // 1000
+    beating = [name for name, beat_ms in ask_beats.parse(beats) if now_ms - beat_ms < BEATS_MS]
     if not beating:
         return []
-    known = yield [[b"HGET", keys.worker(to_text(name)).encode(), W["knows"].encode()] for name in beating]
-    return [to_text(name) for name, knows in zip(beating, known, strict=True) if not isinstance(knows, bytes)]
+    known = yield [versions.read_knows(keys, name).args for name in beating]
+    return [name for name, knows in zip(beating, known, strict=True) if not isinstance(knows, bytes)]

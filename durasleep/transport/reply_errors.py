@@ -9,13 +9,15 @@ import os
 import re
 import socket
 import ssl
-from typing import Any
 
 import redis.exceptions as redis_errors
 
 from durasleep.errors import StoreError, StoreRefused, StoreUnavailable
+from durasleep.protocol.command import Reply
 
-Reply = Any
+CONNECTION_FAILED = (OSError, TimeoutError, EOFError, redis_errors.RedisError)
+"""What a connection of redis-py raises where no answer comes; and error replies, see ``is_reply``."""
+
 # The server is there but cannot serve this now: waiting helps, and nothing was applied.
 _PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "NOREPLICAS", "MISCONF", "OOM")
 _PASSING_ERRORS = (  # those of them whose code redis-py takes out of the text
@@ -39,12 +41,19 @@ def is_of_replica(reply: Reply) -> bool:
     return isinstance(reply, Exception) and (isinstance(reply, redis_errors.ReadOnlyError) or "READONLY" in str(reply))
 
 
-def is_reply(error: redis_errors.RedisError) -> bool:
+def is_reply(error: Exception) -> bool:
     """Whether the server said so, as opposed to the connection having failed."""
     if isinstance(error, redis_errors.BusyLoadingError):
         return True
     transport = (redis_errors.ConnectionError, redis_errors.TimeoutError, redis_errors.InvalidResponse)
-    return not isinstance(error, transport)
+    return isinstance(error, redis_errors.RedisError) and not isinstance(error, transport)
+
+
+def is_unknown_script(reply: Reply) -> bool:
+    """Whether the server has forgotten a script (restart, SCRIPT FLUSH)."""
+    if not isinstance(reply, Exception):
+        return False
+    return isinstance(reply, redis_errors.NoScriptError) or str(reply).startswith("NOSCRIPT")
 
 
 def refusal(error: BaseException | str) -> StoreError | None:

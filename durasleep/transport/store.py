@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from durasleep.errors import StoreUnavailable, UnsupportedServer, UsageError
 from durasleep.model import PromiseId
-from durasleep.protocol import journal
+from durasleep.protocol import journal, server, versions
 from durasleep.protocol.command import Call, Command, Item, Plan
 from durasleep.protocol.journal import Loaded
 from durasleep.protocol.keys import Keyspace
@@ -29,7 +29,7 @@ from durasleep.transport.server_clock import Clock
 T = TypeVar("T")
 SERVER_MIN = (6, 2)
 CHECK_S = 60.0  # from one look at the schema of the namespace to the next: clients live long, and send no beats
-ASK_INFO = [b"INFO", b"server"]
+ASK_INFO = server.read_info("server").args
 logger = logging.getLogger("durasleep")
 
 
@@ -151,7 +151,7 @@ class Store:
             return
         if self._check_at:
             self._check_at = time.monotonic() + CHECK_S
-            handshake.check(self.namespace, await self.call(handshake.read_meta(self.namespace)))
+            handshake.check(self.namespace, await self.call(versions.read_meta(self.namespace)))
             return
         link = self.link()
         try:

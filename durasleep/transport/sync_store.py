@@ -9,8 +9,8 @@ from typing import Any
 
 from durasleep.errors import NotReplicated, StoreError, StoreUnavailable
 from durasleep.model import PromiseId
-from durasleep.protocol import command, journal
-from durasleep.protocol.command import Call, Command, Item, Plan
+from durasleep.protocol import command, journal, versions
+from durasleep.protocol.command import Call, Command, Item, Plan, Reply
 from durasleep.protocol.journal import Loaded
 from durasleep.protocol.keys import Keyspace
 from durasleep.settings import Settings
@@ -18,7 +18,6 @@ from durasleep.transport import batching, handshake
 from durasleep.transport.connection import SyncLink
 from durasleep.transport.connector import Connector
 from durasleep.transport.portion import Portion
-from durasleep.transport.reply_errors import Reply
 from durasleep.transport.store import ASK_INFO, CHECK_S, T, check_confirms, check_server, confirming, keyspace
 
 
@@ -78,7 +77,7 @@ class SyncStore:
             return
         if self._check_at:
             self._check_at = time.monotonic() + CHECK_S
-            handshake.check(self.namespace, self.call(handshake.read_meta(self.namespace)))
+            handshake.check(self.namespace, self.call(versions.read_meta(self.namespace)))
             return
         check_server(*self._link.exchange([ASK_INFO]))
         greeting = handshake.greet(self._keys)

@@ -25,7 +25,6 @@ from durasleep.errors import (
 )
 from durasleep.model import check_name
 from durasleep.protocol import command, membership, server
-from durasleep.protocol.command import Command
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.membership import Beat
 from durasleep.protocol.timers import Fired
@@ -307,9 +306,7 @@ class Worker:
     async def _join(self, heartbeat: Heartbeat) -> None:
         await self._store.open(moves=True)
         keys = self._store.keys()
-        info, believed = await self._store.ask_once(
-            [Command([b"INFO", b"memory"], bytes), server.read_number(keys.clock_held)]
-        )
+        info, believed = await self._store.ask_once([server.read_info("memory"), server.read_number(keys.clock_held)])
         self._check_eviction(info)
         self._firer.join(command.value_of(believed))
         await self._reader.join()

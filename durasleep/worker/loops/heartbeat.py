@@ -20,8 +20,8 @@ from dataclasses import replace
 from typing import Any
 
 from durasleep.errors import DurasleepError, SchemaMismatch, StoreRefused, StoreUnavailable
-from durasleep.protocol import membership
-from durasleep.protocol.command import Command, Plan, value_of
+from durasleep.protocol import membership, server, versions
+from durasleep.protocol.command import Plan, value_of
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.membership import Beat
 from durasleep.settings import Settings
@@ -108,7 +108,7 @@ class Heartbeat:
             return None
         try:
             if self._client_id == 0:
-                self._client_id = self._store.call(Command([b"CLIENT", b"ID"], int))
+                self._client_id = self._store.call(server.read_client_id())
             sent_us = monotonic_us()
             beat, meta = self._store.run(self._ask())
         except DurasleepError:
@@ -133,7 +133,7 @@ class Heartbeat:
             functions=self._functions(),
             lost_threads=self._lost_threads(),
         )
-        answers = yield [beat, handshake.read_meta(self._store.namespace)]
+        answers = yield [beat, versions.read_meta(self._store.namespace)]
         return value_of(answers[0]), value_of(answers[1])
 
     def start(self) -> Future[None]:

@@ -11,12 +11,15 @@ from typing import Any
 
 from durasleep.errors import StoreError
 from durasleep.model import PromiseId
+from durasleep.protocol import streams
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import Keyspace
-from durasleep.protocol.streams import instant_of
+from durasleep.protocol.streams import BEGINNING, instant_of
 from durasleep.settings import Settings
 from durasleep.transport.connection import Link
 from durasleep.transport.reply_errors import refusal
+
+HINTS_MAX = 256  # of each stream, in one read
 
 
 class Listener:
@@ -47,7 +50,7 @@ class Listener:
         self._on_nudge = on_nudge
         self._on_offer = on_offer
         self._on_gap = on_gap
-        self._last = {self._wake: b"0-0", self._inbox: b"0-0"}
+        self._last = {self._wake: BEGINNING, self._inbox: BEGINNING}
         self._look_at = 0.0
 
     async def close(self) -> None:
@@ -59,15 +62,13 @@ class Listener:
         if not self._link.connected or time.monotonic() > self._look_at:
             await self._look()
             self._look_at = time.monotonic() + block_s
-        block = [b"BLOCK", b"%d" % (block_s * 1000), b"COUNT", b"256"]
-        [found] = await self._link.exchange(
-            [[b"XREAD", *block, b"STREAMS", *self._last.keys(), *self._last.values()]], block_s=block_s
-        )
+        read = streams.read_after(self._last, count=HINTS_MAX, block_s=block_s)
+        [found] = await self._link.exchange([read.args], block_s=block_s)
         if isinstance(found, Exception):
             await self._link.close()
             raise refusal(found) or StoreError(f"the inbox cannot be read: {found}")
         heard = 0
-        for stream, rows in found or ():
+        for stream, rows in read.parse(found):
             for entry, fields in rows:
                 self._hear(stream, entry, fields)
                 heard += 1
@@ -84,14 +85,13 @@ class Listener:
         and its reader would be deaf.
         """
         is_new = not self._link.connected
-        replies = await self._link.exchange(
-            [[b"XREVRANGE", stream, b"+", b"-", b"COUNT", b"1"] for stream in self._last]
-        )
+        reads = {stream: streams.read_end(stream) for stream in self._last}
+        replies = await self._link.exchange([read.args for read in reads.values()])
         ends: dict[bytes, bytes] = {}
-        for stream, rows in zip(self._last, replies, strict=True):
-            if isinstance(rows, Exception):
-                raise refusal(rows) or StoreError(f"{stream.decode()} cannot be read: {rows}")
-            ends[stream] = rows[0][0] if rows else b"0-0"
+        for (stream, read), reply in zip(reads.items(), replies, strict=True):
+            if isinstance(reply, Exception):
+                raise refusal(reply) or StoreError(f"{stream.decode()} cannot be read: {reply}")
+            ends[stream] = read.parse(reply)
         if is_new or any(instant_of(end) < instant_of(self._last[stream]) for stream, end in ends.items()):
             self._last = ends
             self._on_gap()

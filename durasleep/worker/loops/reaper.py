@@ -8,8 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from durasleep.errors import StoreError
-from durasleep.protocol import membership
-from durasleep.protocol.command import Command
+from durasleep.protocol import membership, server
 from durasleep.protocol.keys import LIMIT
 from durasleep.protocol.membership import Beat
 from durasleep.settings import Settings
@@ -93,11 +92,8 @@ class Reaper:
         return self._sees_connections and not await self._lists(client_id)
 
     async def _lists(self, client_id: str) -> bool:
-        def parse(reply: object) -> bool:
-            return isinstance(reply, bytes) and f"id={client_id} ".encode() in reply
-
         try:
-            return await self._store.call(Command([b"CLIENT", b"LIST", b"ID", client_id.encode()], parse))
+            return await self._store.call(server.has_client(client_id))
         except StoreError as error:
             logger.info("CLIENT LIST is not available (%s): death is judged by beats alone", error)
             self._sees_connections = False

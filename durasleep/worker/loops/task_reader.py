@@ -9,10 +9,11 @@ from typing import Any
 
 from durasleep.errors import StoreError, StoreUnavailable
 from durasleep.model import PromiseId
-from durasleep.protocol import membership
+from durasleep.protocol import membership, streams
 from durasleep.protocol.command import value_of
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.streams import BEGINNING, UNREAD
 from durasleep.settings import Settings
 from durasleep.transport.batcher import ask_once
 from durasleep.transport.connection import Link
@@ -71,7 +72,7 @@ class Reader:
         """
         if not self._link.connected:
             await self.join()
-            leases = await self._read(self._settings.read_own_max, start=b"0")
+            leases = await self._read(self._settings.read_own_max, after=BEGINNING)
             if leases:
                 return leases
         if self._has_own:
@@ -93,25 +94,21 @@ class Reader:
         shares = zip((free - own, own), self._queues, strict=True)
         return await self._ask(*[(count, (stream,)) for count, stream in shares if count])
 
-    async def _read(self, count: int, *, start: bytes = b">", block_s: float = 0.0) -> list[Lease]:
+    async def _read(self, count: int, *, after: bytes = UNREAD, block_s: float = 0.0) -> list[Lease]:
         """So many of each stream."""
-        return await self._ask((min(count, self._portion.now), tuple(self._queues)), start=start, block_s=block_s)
+        return await self._ask((min(count, self._portion.now), tuple(self._queues)), after=after, block_s=block_s)
 
     async def _ask(
-        self, *shares: tuple[int, tuple[bytes, ...]], start: bytes = b">", block_s: float = 0.0
+        self, *shares: tuple[int, tuple[bytes, ...]], after: bytes = UNREAD, block_s: float = 0.0
     ) -> list[Lease]:
         """Ask for so many of each of some streams; for fewer next time, if the connection was lost over it."""
-        block = [b"BLOCK", b"%d" % (block_s * 1000)] if block_s else []
-        reading = [b"XREADGROUP", b"GROUP", self._group.encode(), self._consumer.encode(), *block, b"COUNT"]
+        reads = [
+            streams.read_for_group(self._group, self._consumer, some, count=count, after=after, block_s=block_s)
+            for count, some in shares
+        ]
         self._asked_us, self._is_asking = monotonic_us(), True
         try:
-            answers = await self._link.exchange(
-                [
-                    [*reading, b"%d" % count, b"STREAMS", *streams, *([start] * len(streams))]
-                    for count, streams in shares
-                ],
-                block_s=block_s,
-            )
+            answers = await self._link.exchange([read.args for read in reads], block_s=block_s)
         except StoreUnavailable:
             self._portion.halve(sum([count for count, _ in shares]))
             raise
@@ -121,11 +118,11 @@ class Reader:
                 raise refusal(answer) or StoreError(f"the stream is gone or not served now: {answer}")
         self._portion.grow()
         self._is_asking = False  # what fails is asked for again, before anything else
-        is_new, leases = start == b">", list[Lease]()
-        if any(self._own in streams for _, streams in shares):
+        is_new, leases = after == UNREAD, list[Lease]()
+        if any(self._own in some for _, some in shares):
             self._has_own = False
-        for answer in answers:
-            for stream, entries in answer or ():
+        for read, answer in zip(reads, answers, strict=True):
+            for stream, entries in read.parse(answer):
                 queue = self._queues[stream]
                 self._has_own = self._has_own or (stream == self._own and bool(entries))
                 leases += [_lease(queue, entry, fields, is_new) for entry, fields in entries]

@@ -1,0 +1,42 @@
+"""The sorted sets: timers, workers, and what is halted or being closed, each by an instant in ms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from durasleep.protocol.command import Command, pairs, to_text
+
+Members = list[tuple[str, int]]
+"""Names with their scores, lowest first."""
+
+
+def list_members(key: str, *, until: bytes = b"+inf", count: int = -1) -> Command[Members]:
+    """All of it, or the first ones, whose scores are ``until`` at most."""
+    return Command([b"ZRANGEBYSCORE", key.encode(), b"-inf", until, *_part(0, count)], _members)
+
+
+def read_page(key: str, since: bytes, offset: int, *, count: int) -> Command[list[tuple[bytes, bytes]]]:
+    """Some of those whose score is at least ``since``, as they are, so that the next page can go on from a score."""
+    return Command([b"ZRANGEBYSCORE", key.encode(), since, b"+inf", *_part(offset, count)], pairs)
+
+
+def count_members(key: str) -> Command[int]:
+    return Command([b"ZCARD", key.encode()], int)
+
+
+def scan_members(key: bytes, cursor: bytes, *, count: int) -> Command[tuple[bytes, list[bytes]]]:
+    """A page of it in no order: the cursor of the next one, b"0" at the end, and names."""
+
+    def parse(reply: list[Any]) -> tuple[bytes, list[bytes]]:
+        after, flat = reply
+        return after, flat[::2]
+
+    return Command([b"ZSCAN", key, cursor, b"COUNT", b"%d" % count], parse)
+
+
+def _part(offset: int, count: int) -> list[bytes]:
+    return [b"WITHSCORES", b"LIMIT", b"%d" % offset, b"%d" % count]
+
+
+def _members(flat: list[Any]) -> Members:
+    return [(to_text(name), int(float(score))) for name, score in pairs(flat)]

@@ -1,0 +1,39 @@
+"""For which versions a namespace is, and of which versions its workers are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from durasleep.protocol.command import Command, to_text
+from durasleep.protocol.keys import SCHEMA_VERSION, Keyspace, W, meta_key
+
+_MOVE = b"""if redis.call('HGET', KEYS[1], 'schema') == ARGV[1] then redis.call('HSET', KEYS[1], 'schema', ARGV[2]) end
+return 0"""
+
+
+def read_meta(namespace: str) -> Command[list[bytes | None]]:
+    """Its schema, its number of partitions, and the features it needs."""
+    return Command([b"HMGET", meta_key(namespace).encode(), b"schema", b"partitions", b"features"], list[Any])
+
+
+def make_meta(namespace: str) -> list[Command[object]]:
+    """A new namespace is of this version."""
+    meta = meta_key(namespace).encode()
+    return [
+        Command([b"HSETNX", meta, b"schema", b"%d" % SCHEMA_VERSION], bool),
+        Command([b"HSETNX", meta, b"partitions", b"1"], bool),
+    ]
+
+
+def move(namespace: str) -> Command[object]:
+    """From the schema before to ours."""
+    meta = meta_key(namespace).encode()
+    return Command([b"EVAL", _MOVE, b"1", meta, b"%d" % (SCHEMA_VERSION - 1), b"%d" % SCHEMA_VERSION], bool)
+
+
+def read_knows(keys: Keyspace, consumer: str) -> Command[str | None]:
+    """Which versions a worker says it is of; None if it says nothing."""
+    return Command(
+        [b"HGET", keys.worker(consumer).encode(), W["knows"].encode()],
+        lambda raw: None if raw is None else to_text(raw),
+    )
