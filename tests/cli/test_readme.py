@@ -197,11 +197,6 @@ def test_every_command_it_shows_is_known_with_its_options(tmp_path: Path, quick:
     assert shown == {command.name for command in app.registered_commands} | GROUPS
 
 
-def test_every_file_it_links_to_exists() -> None:
-    for link in re.findall(r"\]\(([^)]+)\)", README):
-        assert (ROOT / link).exists(), link
-
-
 def test_its_scripts_exist_and_can_be_run() -> None:
     for name in ("demo", "test", "check", "fix", "bench"):
         assert f"scripts/{name}" in README

@@ -1,0 +1,181 @@
+"""The documents hold: each log line can be looked up, each law that is cited is there, and no link is broken."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from durasleep import errors
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "durasleep"
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+TROUBLESHOOTING = (ROOT / "docs" / "troubleshooting.md").read_text()
+
+LEVELS = {"warning": "warning", "log": "warning", "error": "error", "critical": "error", "exception": "error"}
+"""How the page calls the level of a logger's method."""
+
+# -- what the package says, and what the page quotes: a part that differs from time to time is "<>" in both
+
+
+def alike(text: str) -> str:
+    """A text of one line, whose neighbouring parts that differ are one part."""
+    return re.sub(r"(<[^<>]*>)+", "<>", " ".join(text.split()))
+
+
+def template(node: ast.expr) -> str:
+    """What a string expression says."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=values):
+            return "".join(map(template, values))
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return template(left) + template(right)
+        case _:
+            return "<>"
+
+
+def trees() -> Iterator[ast.Module]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield ast.parse(path.read_text(), str(path))
+
+
+def said_by_logs() -> set[tuple[str, str]]:
+    """Level and text of every line above INFO that the package logs."""
+    found: set[tuple[str, str]] = set()
+    for tree in trees():
+        for node in ast.walk(tree):
+            match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=method), args=[first, *rest]) if (
+                    name.strip("_") in ("log", "logger") and method in LEVELS
+                ):
+                    text = template(rest[0] if method == "log" else first)
+                    found.add((LEVELS[method], alike(re.sub(r"%[-\d.]*[a-z]", "<>", text))))
+                case _:
+                    pass
+    return found
+
+
+def said_anywhere() -> set[str]:
+    """Every string of the package, and every error of its Lua scripts."""
+    found = {
+        alike(template(node))
+        for tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp)
+    }
+    for path in PACKAGE.rglob("*.lua"):
+        for raised in re.findall(r"(?:error|halt)\((.+)\)", path.read_text()):
+            found.add(alike("".join(re.sub(r"'([^']*)'|[^']+", lambda part: part[1] or "<>", raised))))
+    return found
+
+
+def bullets() -> Iterator[tuple[str, str]]:
+    """What each entry of the page quotes, and what follows it."""
+    for entry in re.findall(r"^ *- (.*(?:\n +(?!- ).*)*)", TROUBLESHOOTING, re.MULTILINE):
+        quoted = re.match(r"(?s)(`+)(.+?)(?<!`)\1(?!`)\s*(.*)", entry)
+        assert quoted is not None, f"an entry that quotes nothing: {entry}"
+        yield alike(quoted[2]), quoted[3]
+
+
+COMMAND = re.compile(r"durasleep (doctor|get|ls|fsck)\b")
+"""What the page begins with: the only entries that are no messages."""
+
+
+def test_every_line_of_the_log_above_info_is_explained() -> None:
+    explained = {
+        (level[1], quoted) for quoted, rest in bullets() if (level := re.match(r"\*(warning|error)\*\.", rest))
+    }
+    said = said_by_logs()
+    assert len(said) > 40
+    assert not lines(said - explained), "docs/troubleshooting.md lacks these lines"
+    assert not lines(explained - said), "nobody says any more what docs/troubleshooting.md explains"
+
+
+def lines(found: Iterable[tuple[str, str]]) -> str:
+    """To be read by whoever mends the page."""
+    return "\n".join(f"{level}: {text}" for level, text in sorted(found))
+
+
+def test_every_message_that_is_explained_is_one_of_ours() -> None:
+    said = said_anywhere()
+    messages = [(quoted, rest) for quoted, rest in bullets() if not rest.startswith("*")]
+    messages = [(quoted, rest) for quoted, rest in messages if not COMMAND.match(quoted)]
+    assert len(messages) > 50
+    for quoted, rest in messages:
+        assert re.search(r"\w+ \w+|poison", quoted), f"too little to be looked for: {quoted}"
+        assert any(quoted in text for text in said), f"nobody says: {quoted}"
+        kind = re.match(r"\(`(\w+)`\)", rest)
+        assert rest[0] == ":" or (kind and (kind[1] == "halted" or kind[1] in KINDS)), f"of what kind is: {quoted}"
+
+
+KINDS = {name for name, _ in inspect.getmembers(errors, inspect.isclass)}
+
+
+# -- laws
+
+
+def laws() -> list[int]:
+    """The numbers of the laws that the page states."""
+    section = ARCHITECTURE.partition("\n## The laws\n")[2].partition("\n## ")[0]
+    return [int(number) for number in re.findall(r"^(\d+)\. \*\*", section, re.MULTILINE)]
+
+
+def test_every_law_that_is_cited_is_stated() -> None:
+    cited: set[int] = set()
+    for folder in ("durasleep", "tests", "scripts", "examples", "docs"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".lua", ".md"):
+                text = path.read_text()
+                cited |= {int(number) for number in re.findall(r"\blaws?[ _](\d+)", text)}
+    assert cited >= {2, 6}
+    assert not cited - set(laws()), "docs/architecture.md lacks these laws"
+
+
+def test_every_law_has_its_test() -> None:
+    text = (ROOT / "tests" / "laws" / "test_laws.py").read_text()
+    tested = [int(number) for number in re.findall(r"def test_law_(\d+)_", text)]
+    assert sorted(tested) == laws()
+
+
+def test_every_folder_of_the_package_is_on_the_map() -> None:
+    for path in PACKAGE.rglob("__init__.py"):
+        folder = path.parent.relative_to(PACKAGE)
+        assert folder == Path() or f"`{folder.as_posix()}/`" in ARCHITECTURE, f"docs/architecture.md lacks {folder}/"
+
+
+# -- links
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"(?s)^```.*?^```$", "", text, flags=re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page, as links name them."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", without_code(page.read_text())):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_readme_lists_every_page() -> None:
+    for page in PAGES[1:]:
+        assert f"](docs/{page.name})" in README.read_text(), page.name
