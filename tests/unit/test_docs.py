@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import builtins
 import inspect
 import re
 from collections.abc import Iterable, Iterator
@@ -10,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+import durasleep
 from durasleep import errors
 
-ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "durasleep"
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(durasleep.__file__).resolve().parent  # which need not be that of the repository
+
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
@@ -117,7 +121,12 @@ def test_every_message_that_is_explained_is_one_of_ours() -> None:
         assert rest[0] == ":" or (kind and (kind[1] == "halted" or kind[1] in KINDS)), f"of what kind is: {quoted}"
 
 
-KINDS = {name for name, _ in inspect.getmembers(errors, inspect.isclass)}
+KINDS = {
+    name
+    for module in (errors, builtins, asyncio)
+    for name, kind in inspect.getmembers(module, inspect.isclass)
+    if issubclass(kind, BaseException)
+}
 
 
 # -- laws
@@ -131,8 +140,8 @@ def laws() -> list[int]:
 
 def test_every_law_that_is_cited_is_stated() -> None:
     cited: set[int] = set()
-    for folder in ("durasleep", "tests", "scripts", "examples", "docs"):
-        for path in (ROOT / folder).rglob("*"):
+    for folder in (PACKAGE, *(ROOT / name for name in ("tests", "scripts", "examples", "docs"))):
+        for path in folder.rglob("*"):
             if path.suffix in (".py", ".lua", ".md"):
                 text = path.read_text()
                 cited |= {int(number) for number in re.findall(r"\blaws?[ _](\d+)", text)}
@@ -159,6 +168,13 @@ def without_code(text: str) -> str:
     return re.sub(r"(?s)^```.*?^```$", "", text, flags=re.MULTILINE)
 
 
+def linked(page: Path, name: str) -> Path:
+    """The file that a page means; what belongs to the package is where that is."""
+    path = (page.parent / name).resolve()
+    inside = path.relative_to(ROOT).parts
+    return PACKAGE.joinpath(*inside[1:]) if inside[:1] == (PACKAGE.name,) else path
+
+
 def anchors(page: Path) -> set[str]:
     """The headings of a page, as links name them."""
     headings = re.findall(r"^#+ (.+)$", without_code(page.read_text()), re.MULTILINE)
@@ -171,7 +187,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if "://" in link:
             continue
         name, _, anchor = link.partition("#")
-        target = (page.parent / name).resolve() if name else page
+        target = linked(page, name) if name else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
 
