@@ -1,4 +1,4 @@
-"""The laws of the design, one test each."""
+"""The laws of docs/architecture.md, one test each."""
 
 from __future__ import annotations
 

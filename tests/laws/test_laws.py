@@ -1,4 +1,4 @@
-"""The eleven laws of the design (section 3), each shown once, in short; the other tests go deeper."""
+"""The eleven laws of docs/architecture.md, each shown once, in short; the other tests go deeper."""
 
 from __future__ import annotations
 

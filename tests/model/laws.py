@@ -1,4 +1,7 @@
-"""The laws of DESIGN that data can break, a function each: what is wrong in a state or with a step, "" for nothing."""
+"""The laws that data can break, a function each: what is wrong in a state or with a step, "" for nothing.
+
+They have the numbers of docs/architecture.md.
+"""
 
 from __future__ import annotations
 

@@ -161,6 +161,16 @@ def test_every_folder_of_the_package_is_on_the_map() -> None:
         assert folder == Path() or f"`{folder.as_posix()}/`" in ARCHITECTURE, f"docs/architecture.md lacks {folder}/"
 
 
+def test_contributors_are_told_of_every_script_and_every_folder_of_tests() -> None:
+    page = (ROOT / "docs" / "contributing.md").read_text()
+    scripts = [path for path in (ROOT / "scripts").iterdir() if path.is_file() and path.stat().st_mode & 0o111]
+    folders = [path for path in (ROOT / "tests").iterdir() if any(path.glob("test_*.py"))]
+    assert scripts
+    assert folders
+    for path in (*scripts, *folders):
+        assert f"`{path.relative_to(ROOT).as_posix()}`" in page, path
+
+
 # -- links
 
 
