@@ -45,7 +45,7 @@ from durasleep.runtime.retry import Retry
 from durasleep.settings import DEFAULTS, Settings, fitting
 from durasleep.transport.connector import AnyClient, Connector
 from durasleep.transport.store import Store, confirming
-from durasleep.worker.execution.function_runner import StandIns
+from durasleep.worker.execution.function_runner import Overrides
 from durasleep.worker.worker import Worker
 
 AnyWorkflow = TypeVar("AnyWorkflow", bound=Callable[Concatenate[Context, ...], Coroutine[Any, Any, Any]])
@@ -255,12 +255,12 @@ class Durasleep(Client):
         accept_eviction: bool = False,
         min_replicas: int | None = None,
         fsync: bool | None = None,
-        stand_ins: StandIns | None = None,
+        overrides: Overrides | None = None,
     ) -> Worker:
         """A worker for the functions registered here; ``await worker.run()`` serves until ``worker.stop()``.
 
         ``debug``, ``accept_eviction``, ``min_replicas`` and ``fsync`` are those of ``Settings``, for this worker alone;
-        ``stand_ins`` are functions to call in place of others.
+        ``overrides`` are functions to call in place of others.
         """
         return Worker(
             self._store().connector,
@@ -276,7 +276,7 @@ class Durasleep(Client):
             ),
             name=name,
             lifespan=self._alive,
-            stand_ins={} if stand_ins is None else stand_ins,
+            overrides={} if overrides is None else overrides,
         )
 
     @asynccontextmanager
@@ -290,7 +290,7 @@ class Durasleep(Client):
         accept_eviction: bool = False,
         min_replicas: int | None = None,
         fsync: bool | None = None,
-        stand_ins: StandIns | None = None,
+        overrides: Overrides | None = None,
         start_timeout: Duration | None = 10,
     ) -> AsyncGenerator[Worker]:
         """A worker in this event loop, beside what stands in the block; the options are those of ``worker``.
@@ -309,7 +309,7 @@ class Durasleep(Client):
             accept_eviction=accept_eviction,
             min_replicas=min_replicas,
             fsync=fsync,
-            stand_ins=stand_ins,
+            overrides=overrides,
         )
         async with _Beside(
             worker, None if start_timeout is None else duration_ms(start_timeout, "start_timeout") / 1000

@@ -178,7 +178,7 @@ class Stalled(DurasleepError, AssertionError):
     """A test waits for what nothing in it will bring about; the message says where its executions stand."""
 
 
-class Detached(BaseException):
+class WorkflowEvicted(BaseException):
     """Ends the code of a workflow that is being put away, or goes on as a new run; never catch it."""
 
 

@@ -95,7 +95,7 @@ class Disposition(StrEnum):
     FINISHED = "finished"
 
 
-class Outcome(StrEnum):
+class CommitAction(StrEnum):
     """How an activation ends, or goes on, after its commit."""
 
     CONTINUE = "continue"
@@ -136,7 +136,7 @@ class Recording:
     function: str
     group: str
     state: State
-    birth: int
+    incarnation: int
     created_ms: int
     begun_ms: int
     base: int

@@ -18,16 +18,16 @@ from durasleep.codec import Codec
 from durasleep.errors import ClientClosed, StoreError, StoreUnavailable, WaitTimeout
 from durasleep.model import Disposition, Duration, PromiseId, Recording, State, check_id, check_name, seconds_of
 from durasleep.protocol import command, journal, streams
-from durasleep.protocol.command import Item
+from durasleep.protocol.command import BatchItem
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Controlled, Created
 from durasleep.protocol.streams import BEGINNING
 from durasleep.query import attention, call_tree, describe, doctor, fsck, search
 from durasleep.query.call_tree import Tree
-from durasleep.query.describe import CallOptions, Description, Ending, Options, Pipeline
+from durasleep.query.describe import CallOptions, Description, Options, Pipeline, PromiseStatus
 from durasleep.query.doctor import Diagnosis
 from durasleep.query.fsck import Report
-from durasleep.query.search import Found, Timers
+from durasleep.query.search import SearchPage, Timers
 from durasleep.runtime.context import AsyncTask, Workflow
 from durasleep.runtime.definition import Definition, called_by, definition_of, name_of, returns_of
 from durasleep.runtime.waits import Waiting
@@ -51,7 +51,7 @@ class Handle(Generic[T_co]):
     """An execution or promise; ``result`` waits for it."""
 
     def __init__(
-        self, client: Client, id: PromiseId, hint: Any, disposition: Disposition | None, ending: Ending | None
+        self, client: Client, id: PromiseId, hint: Any, disposition: Disposition | None, ending: PromiseStatus | None
     ) -> None:
         self.id = id
         self.disposition = disposition
@@ -130,11 +130,11 @@ class Promises:
         return store.call(describe.settle(store.keys(id), id, state, payload)).by_us
 
 
-class _Waiting:
+class _PendingCall:
     """What a thread waits with."""
 
     def __init__(self) -> None:
-        self.inbox = describe.Names().inbox
+        self.inbox = describe.IdSource().inbox
         self.is_open = False
         """Whether there is such an inbox, or has been."""
         self.waits = 0
@@ -250,8 +250,8 @@ class Client(_Starts):
         self.settings = settings = fitting(settings, self.codec.payload_bytes_max)
         self.promises = Promises(self)
         self._group = check_name(group, "group")
-        self._names = describe.Names()
-        self._waiting = PerThread(_Waiting)
+        self._names = describe.IdSource()
+        self._waiting = PerThread(_PendingCall)
         self._closed = threading.Event()
         """Of those who wait now: set when the client is closed, and then another one's turn."""
         connector = Connector.of(url_or_client or address.find().url)
@@ -454,7 +454,9 @@ class Client(_Starts):
                 handles.append(Handle(self, PromiseId(id), hint, created.disposition, ending))
         return handles
 
-    def _maker(self, keys: Keyspace, name: str, options: CallOptions) -> Callable[[str, bytes, str], Item[Created]]:
+    def _maker(
+        self, keys: Keyspace, name: str, options: CallOptions
+    ) -> Callable[[str, bytes, str], BatchItem[Created]]:
         return describe.rpc_maker(keys, name, options, group=self._group, inbox="", settings=self.settings)
 
     @overload
@@ -480,18 +482,20 @@ class Client(_Starts):
         store = self._opened()
         return store.run(describe.export(store.keys(id), check_id(id)))
 
-    def _look(self, id: PromiseId) -> Ending:
+    def _look(self, id: PromiseId) -> PromiseStatus:
         """How a promise stands; NotFound if there is none."""
         store = self._opened()
-        return store.run(describe.look(store.keys(id), id))
+        return store.run(describe.status(store.keys(id), id))
 
-    def _wait(self, id: PromiseId, timeout: Duration | None = None) -> Ending:
+    def _wait(self, id: PromiseId, timeout: Duration | None = None) -> PromiseStatus:
         """Block until a promise has settled; WaitTimeout after ``timeout``, and it goes on."""
         limit_s = None if timeout is None else seconds_of(timeout)
         with Waiting(id), self._waiting.here() as waiting:  # before it is asked which close would end it
-            return self._hear(id, limit_s, waiting, self._closed)
+            return self._settled(id, limit_s, waiting, self._closed)
 
-    def _hear(self, id: PromiseId, limit_s: float | None, waiting: _Waiting, closed: threading.Event) -> Ending:
+    def _settled(
+        self, id: PromiseId, limit_s: float | None, waiting: _PendingCall, closed: threading.Event
+    ) -> PromiseStatus:
         give_up_at = None if limit_s is None else time.monotonic() + limit_s
         store = self._opened()
         keys = store.keys(id)
@@ -538,12 +542,12 @@ class Client(_Starts):
         group: str | None = None,
         function: str | None = None,
         limit: int = 1_000,
-    ) -> Found:
+    ) -> SearchPage:
         """Executions that are ``queued``, ``running``, ``suspended``, ``delayed`` or ``halted``, as by default; or
         ``done``, which are ``resolved``, ``failed`` (``rejected`` or ``timedout``) or ``canceled``.
 
-        Of what is done the latest thousands, with the errors of what has failed. ``Found.is_all`` tells whether a limit
-        cut it.
+        Of what is done the latest thousands, with the errors of what has failed. ``SearchPage.is_all`` tells whether a
+        limit cut it.
         """
         store = self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
@@ -555,7 +559,7 @@ class Client(_Starts):
         status: str | Collection[str] | None = None,
         group: str | None = None,
         function: str | None = None,
-    ) -> Generator[Found]:
+    ) -> Generator[SearchPage]:
         """The same part by part, until there are no more: what is shown may be steered meanwhile."""
         store = self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
@@ -622,7 +626,7 @@ class Client(_Starts):
         It only reads.
         """
         store = self._opened()
-        found = doctor.diagnose(store.run(doctor.look(store.keys())))
+        found = doctor.diagnose(store.run(doctor.collect_facts(store.keys())))
         return doctor.worst_first([*found, *store.run(attention.look(store.keys()))])
 
     def _control(self, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = "") -> Controlled:

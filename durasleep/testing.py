@@ -33,10 +33,10 @@ from durasleep.client.client import Handle, store_of
 from durasleep.errors import Mismatch, Stalled, UsageError
 from durasleep.model import Kind, Place, PromiseId, State, check_id, duration_ms
 from durasleep.protocol import journal, membership, server, streams
-from durasleep.protocol.journal import Head
+from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.timers import Fired
 from durasleep.query import describe
-from durasleep.query.describe import Ending
+from durasleep.query.describe import PromiseStatus
 from durasleep.runtime.definition import definition_of
 from durasleep.runtime.recording import Verdict, check
 from durasleep.runtime.waits import Wait
@@ -69,12 +69,12 @@ class Timer:
 class Mocked:
     """A stand-in at work; as a context manager it puts back what was there before."""
 
-    def __init__(self, stand_ins: dict[Function, Function], real: Function, stand_in: Any) -> None:
+    def __init__(self, overrides: dict[Function, Function], real: Function, stand_in: Any) -> None:
         self.stand_in = stand_in
-        self._stand_ins = stand_ins
+        self._stand_ins = overrides
         self._real = real
-        self._before = stand_ins.get(real)
-        stand_ins[real] = stand_in
+        self._before = overrides.get(real)
+        overrides[real] = stand_in
 
     def __enter__(self) -> Self:
         return self
@@ -132,9 +132,9 @@ class Env:
 
     async def _has_settled(self, id: PromiseId) -> bool:
         store = await store_of(self.app)
-        return (await store.run(describe.look(store.keys(id), id))).is_final
+        return (await store.run(describe.status(store.keys(id), id))).is_final
 
-    async def _head(self, id: PromiseId) -> Head | None:
+    async def _head(self, id: PromiseId) -> PromiseRecord | None:
         store = await store_of(self.app)
         return await store.call(journal.read_head(store.keys(id), id))
 
@@ -147,7 +147,7 @@ class Env:
         finally:
             self._moving -= 1
 
-    async def _watch(self, id: PromiseId, hearing: Coroutine[Any, Any, Ending]) -> Ending:
+    async def _watch(self, id: PromiseId, hearing: Coroutine[Any, Any, PromiseStatus]) -> PromiseStatus:
         """Wait for a result, or raise Stalled once nothing runs and nothing is due any more."""
         if asyncio.get_running_loop() is not self._loop:  # the workers are of ours, and can be asked in it alone
             return await hearing
@@ -196,7 +196,7 @@ class Env:
     def _waits(self) -> list[Wait]:
         return [wait for worker, _ in self._workers.values() for wait in worker.waits()]
 
-    async def settle(self) -> datetime | None:
+    async def run_until_idle(self) -> datetime | None:
         """Let everything run that can run now; answers when the next timer is due."""
         fired = await self._settle()
         return None if fired.next_due_ms is None else _instant(fired.next_due_ms)
@@ -258,13 +258,13 @@ class Env:
 
     async def timers(self, limit: int = TIMERS_MAX) -> list[Timer]:
         """What falls due next, soonest first."""
-        await self.settle()
+        await self.run_until_idle()
         found = await self.app.timers(limit)
         return [Timer(one.id, one.kind, one.name, one.func, _instant(one.due_at_ms)) for one in found]
 
     async def replay(self, id: str) -> Verdict:
         """Run today's code over the journal of an execution; Mismatch, with the difference, if it goes another way."""
-        await self.settle()
+        await self.run_until_idle()
         verdict = check(await self.app.export(check_id(id)), self.app.registry, self.app.codec, self.app.settings)
         if not verdict.ok:
             raise Mismatch(f"{id}: {verdict.text}")
@@ -300,7 +300,7 @@ class Env:
 
     async def _begin(self, group: str) -> None:
         """Start the worker of a group."""
-        worker = self.app.worker(group=group, concurrency=self._concurrency, stand_ins=self._stand_ins)
+        worker = self.app.worker(group=group, concurrency=self._concurrency, overrides=self._stand_ins)
         running = asyncio.create_task(worker.run(), name=f"durasleep-test-{group}")
         ready = asyncio.create_task(worker.ready.wait())
         await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
@@ -414,9 +414,9 @@ class SyncEnv:
         """As ``Env.run``."""
         return self.call(self._env.run, fn, *args, id=id, **kwargs)
 
-    def settle(self) -> datetime | None:
-        """As ``Env.settle``."""
-        return self.call(self._env.settle)
+    def run_until_idle(self) -> datetime | None:
+        """As ``Env.run_until_idle``."""
+        return self.call(self._env.run_until_idle)
 
     def skip(
         self,

@@ -43,7 +43,7 @@ class Partition:
 
     def is_pending(self, id: str) -> bool:
         key = self.keys.get(("promise", id))
-        return key is not None and F["birth"] in key.fields and F["state"] not in key.fields
+        return key is not None and F["incarnation"] in key.fields and F["state"] not in key.fields
 
     def is_kept_for_ever(self, id: str) -> bool:
         """Whether that is how long what ends in its family was to be kept."""
@@ -73,7 +73,7 @@ def leaks(partition: Partition) -> list[str]:
 
 
 def _promise(all: Partition, name: str, key: Key) -> str:
-    if F["birth"] not in key.fields:
+    if F["incarnation"] not in key.fields:
         return "no birth, so not a promise"
     if all.is_pending(name):
         return "" if key.ttl_ms is None else "pending, but expires"

@@ -44,7 +44,7 @@ def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> 
         wake.wait(LOOK_S)
         wake.clear()
         while passed_on < len(told):
-            _tell_all(children, signal.SIGTERM)  # Ctrl-C twice is SIGTERM twice: the second one leaves at once
+            _notify_all(children, signal.SIGTERM)  # Ctrl-C twice is SIGTERM twice: the second one leaves at once
             passed_on += 1
         for place, child in enumerate(children):
             ended = child.poll()
@@ -90,7 +90,7 @@ def start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.
     )
 
 
-def _tell_all(children: Sequence[subprocess.Popen[bytes]], number: int) -> None:
+def _notify_all(children: Sequence[subprocess.Popen[bytes]], number: int) -> None:
     for child in children:
         if child.poll() is None:
             child.send_signal(number)

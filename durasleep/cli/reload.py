@@ -42,7 +42,7 @@ def serve(command: Sequence[str], environment: Mapping[str, str], directory: Pat
 
     def tell(_number: int, _frame: object) -> None:
         if told.is_set():
-            _tell(worker)
+            _notify(worker)
         told.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -76,7 +76,7 @@ def _named(paths: Iterable[str]) -> str:
 
 def _end(worker: subprocess.Popen[bytes]) -> None:
     for patience_s in (DRAIN_S, FORCED_S):
-        _tell(worker)
+        _notify(worker)
         try:
             worker.wait(patience_s)
         except subprocess.TimeoutExpired:
@@ -86,6 +86,6 @@ def _end(worker: subprocess.Popen[bytes]) -> None:
     worker.wait()
 
 
-def _tell(worker: subprocess.Popen[bytes]) -> None:
+def _notify(worker: subprocess.Popen[bytes]) -> None:
     if worker.poll() is None:
         worker.send_signal(signal.SIGTERM)

@@ -15,20 +15,20 @@ from functools import cache, partial
 from types import UnionType
 from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
-from durasleep.client.inbox import Expected, Inbox, hear_answers
+from durasleep.client.inbox import Inbox, Subscription, on_answers
 from durasleep.codec import Codec
 from durasleep.errors import ClientClosed, DurasleepError, NotFound, WaitTimeout
 from durasleep.model import Disposition, Duration, PromiseId, Recording, State, check_id, owner_of, seconds_of
 from durasleep.protocol import journal, membership, promises, server, streams
-from durasleep.protocol.command import Item
+from durasleep.protocol.command import BatchItem
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Controlled, Created
 from durasleep.query import attention, call_tree, describe, doctor, fsck, search
 from durasleep.query.call_tree import Tree
-from durasleep.query.describe import CallOptions, Description, Ending, Options, Pipeline
+from durasleep.query.describe import CallOptions, Description, Options, Pipeline, PromiseStatus
 from durasleep.query.doctor import Diagnosis
 from durasleep.query.fsck import Report
-from durasleep.query.search import Found, Timers
+from durasleep.query.search import SearchPage, Timers
 from durasleep.runtime.context import AsyncTask, Workflow
 from durasleep.runtime.definition import Registry, called_by, name_of, returns_of
 from durasleep.runtime.waits import Waiting, inside
@@ -43,7 +43,7 @@ P = ParamSpec("P")
 
 logger = logging.getLogger("durasleep")
 
-BesideWaits = Callable[[PromiseId, Coroutine[Any, Any, Ending]], Coroutine[Any, Any, Ending]]
+BesideWaits = Callable[[PromiseId, Coroutine[Any, Any, PromiseStatus]], Coroutine[Any, Any, PromiseStatus]]
 
 POLL_S = 1.0  # what tells no inbox is looked at this often
 LAST_LOOK_S = 1.0
@@ -65,8 +65,8 @@ class Handle(Generic[T_co]):
         id: PromiseId,
         hint: Any,
         disposition: Disposition | None,
-        ending: Ending | None,
-        expected: Expected | None = None,
+        ending: PromiseStatus | None,
+        expected: Subscription | None = None,
     ) -> None:
         self.id = id
         self.disposition = disposition
@@ -96,7 +96,7 @@ class Handle(Generic[T_co]):
         """Whether the inbox may have missed how it has ended."""
         return self._expected is not None and self._expected.is_missed
 
-    async def _settled(self, timeout: Duration | None = None) -> Ending:
+    async def _settled(self, timeout: Duration | None = None) -> PromiseStatus:
         """How it ends, once it has; read at leisure if very many are waited for."""
         ending = self._known()
         if ending is None:
@@ -106,11 +106,11 @@ class Handle(Generic[T_co]):
             self._ending = ending = await waiting
         return ending
 
-    def _value_of(self, ending: Ending) -> T_co:
+    def _value_of(self, ending: PromiseStatus) -> T_co:
         """The result, given how it has ended; raises as ``result`` does."""
         return describe.result_of(ending, self._client.codec, self._hint)
 
-    def _known(self) -> Ending | None:
+    def _known(self) -> PromiseStatus | None:
         """How it has ended, if that is known by now, for then nothing needs to be awaited."""
         if self._expected is not None and self._expected.ending is not None:
             self._ending, self._expected = self._expected.ending, None
@@ -136,14 +136,14 @@ class Handle(Generic[T_co]):
             self._expected.forget()
             self._expected = None
 
-    def _expect(self) -> Expected | None:
+    def _subscribe(self) -> Subscription | None:
         """What the inbox has to be told to tell of it from now on, if there is anything."""
         is_known = self._ending is not None and self._ending.is_final
         expected = self._expected
         is_expected = expected is not None and expected.inbox is self._client._inbox and not expected.is_missed
         if is_known or is_expected or owner_of(self.id) is not None:
             return None
-        self._expected = self._client._inbox.expect(self.id)
+        self._expected = self._client._inbox.subscribe(self.id)
         return self._expected
 
     def __del__(self) -> None:
@@ -164,7 +164,7 @@ def _ignore(answer: asyncio.Future[Any]) -> None:
 def attach(handles: Sequence[Handle[Any]]) -> None:
     """Be told of the endings of some handles, each by its own client; what the server answers is not waited for."""
     for client in {handle._client for handle in handles}:
-        client._tell_of([handle for handle in handles if handle._client is client])
+        client._notify_of([handle for handle in handles if handle._client is client])
 
 
 class Promises:
@@ -190,7 +190,11 @@ class Promises:
             )
         )
         return Handle(
-            self._client, PromiseId(id), Any, created.disposition, Ending(PromiseId(id), created.state, created.value)
+            self._client,
+            PromiseId(id),
+            Any,
+            created.disposition,
+            PromiseStatus(PromiseId(id), created.state, created.value),
         )
 
     async def get(self, id: str) -> Description:
@@ -223,7 +227,7 @@ class _Connected:
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store = store
-        self.inbox = Inbox(store, describe.Names().inbox, settings)
+        self.inbox = Inbox(store, describe.IdSource().inbox, settings)
 
     async def close(self) -> None:
         error = ClientClosed(describe.CLOSED)
@@ -320,7 +324,7 @@ def inbox_of(client: Client) -> Inbox:
     return client._inbox
 
 
-async def ending_of(client: Client, id: PromiseId, timeout: Duration | None = None) -> Ending:
+async def ending_of(client: Client, id: PromiseId, timeout: Duration | None = None) -> PromiseStatus:
     """How a promise ends, once it has, as it is kept; WaitTimeout after ``timeout``, and it goes on."""
     return await client._wait(id, timeout)
 
@@ -339,9 +343,9 @@ class Client(_Starts):
         self.settings = settings
         self.promises = Promises(self)
         self._store = cache(store)  # how to connect, asked when that is first needed; each loop has one like it
-        self._of_loop = PerLoop(lambda: _Connected(self._store().beside(), settings), _Connected.close)
+        self._of_loop = PerLoop(lambda: _Connected(self._store().second_connection(), settings), _Connected.close)
         self._group = group
-        self._names = describe.Names()
+        self._names = describe.IdSource()
         self.beside_waits: BesideWaits | None = None
         """For tests: what looks after each wait outside of tasks and steps, and may end it."""
 
@@ -561,7 +565,7 @@ class Client(_Starts):
 
     def _maker(
         self, keys: Keyspace, name: str, options: CallOptions, inbox: Inbox | None
-    ) -> Callable[[str, bytes, str], Item[Created]]:
+    ) -> Callable[[str, bytes, str], BatchItem[Created]]:
         told = "" if inbox is None else inbox.name
         return describe.rpc_maker(keys, name, options, group=self._group, inbox=told, settings=self.settings)
 
@@ -577,7 +581,7 @@ class Client(_Starts):
         """For what is about to be created, and may be told to this inbox."""
         if inbox is None:
             return [Handle(self, id, hint, None, None) for id in ids]
-        expected = inbox.expect_all(ids)
+        expected = inbox.subscribe_all(ids)
         return [Handle(self, id, hint, None, None, one) for id, one in zip(ids, expected, strict=True)]
 
     @overload
@@ -608,12 +612,12 @@ class Client(_Starts):
                 results.append(error)
         return results
 
-    def _tell_of(self, handles: Iterable[Handle[Any]]) -> None:
+    def _notify_of(self, handles: Iterable[Handle[Any]]) -> None:
         here = self._of_loop.here()
-        expected = [one for handle in handles if (one := handle._expect()) is not None]
+        expected = [one for handle in handles if (one := handle._subscribe()) is not None]
         for part in describe.in_parts(expected):
             made = [promises.attach(here.store.keys(one.id), one.id, inbox=here.inbox.name) for one in part]
-            here.store.ask(made).add_done_callback(partial(hear_answers, part))
+            here.store.ask(made).add_done_callback(partial(on_answers, part))
 
     @overload
     def get(self, id: str) -> Handle[Any]: ...
@@ -638,12 +642,14 @@ class Client(_Starts):
         store = await self._opened()
         return await store.run(describe.export(store.keys(id), check_id(id)))
 
-    async def _look(self, id: PromiseId) -> Ending:
+    async def _look(self, id: PromiseId) -> PromiseStatus:
         """How a promise stands; NotFound if there is none."""
         store = await self._opened()
-        return await store.run(describe.look(store.keys(id), id))
+        return await store.run(describe.status(store.keys(id), id))
 
-    async def _wait(self, id: PromiseId, timeout: Duration | None = None, expected: Expected | None = None) -> Ending:
+    async def _wait(
+        self, id: PromiseId, timeout: Duration | None = None, expected: Subscription | None = None
+    ) -> PromiseStatus:
         """Wait until a promise has settled; WaitTimeout after ``timeout``, and it goes on.
 
         ``expected`` is what the inbox has been told to tell of it since it was created.
@@ -660,7 +666,7 @@ class Client(_Starts):
                 raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on") from None
             return ending
 
-    async def _last_look(self, id: PromiseId) -> Ending | None:
+    async def _last_look(self, id: PromiseId) -> PromiseStatus | None:
         """How a promise stands when the time to wait for it is over: no time at all means to look once.
 
         None if Redis does not say at once.
@@ -670,18 +676,18 @@ class Client(_Starts):
                 return await self._look(id)
         return None
 
-    def _ending(self, id: PromiseId, expected: Expected | None = None) -> Coroutine[Any, Any, Ending]:
+    def _ending(self, id: PromiseId, expected: Subscription | None = None) -> Coroutine[Any, Any, PromiseStatus]:
         """What waits until a promise has settled; mostly nothing stands between that and who awaits it."""
         if inside() is not None:
-            return self._hear_inside(id, expected)
-        hearing = self._hear(id, expected)
+            return self._settle_inside(id, expected)
+        hearing = self._settled(id, expected)
         return hearing if self.beside_waits is None else self.beside_waits(id, hearing)
 
-    async def _hear_inside(self, id: PromiseId, expected: Expected | None) -> Ending:
+    async def _settle_inside(self, id: PromiseId, expected: Subscription | None) -> PromiseStatus:
         with Waiting(id):
-            return await self._hear(id, expected)
+            return await self._settled(id, expected)
 
-    async def _hear(self, id: PromiseId, expected: Expected | None) -> Ending:
+    async def _settled(self, id: PromiseId, expected: Subscription | None) -> PromiseStatus:
         here = self._of_loop.here()
         store, inbox = here.store, here.inbox
         if not store.is_checked:
@@ -690,7 +696,7 @@ class Client(_Starts):
             expected = None  # it tells another event loop
         while True:
             if expected is None:
-                expected = inbox.expect(id)
+                expected = inbox.subscribe(id)
                 ending = await self._attach(store, id, expected)
                 if ending is None or ending.is_final:
                     expected.forget()
@@ -711,7 +717,7 @@ class Client(_Starts):
         if store.connected and not inbox.is_expected(id):
             store.send(streams.unwait(store.keys(id), id, inbox.name)).add_done_callback(_ignore)
 
-    async def _attach(self, store: Store, id: PromiseId, expected: Expected) -> Ending | None:
+    async def _attach(self, store: Store, id: PromiseId, expected: Subscription) -> PromiseStatus | None:
         """How it stands, and our inbox will be told; None for an entry of a journal, which tells no inbox."""
         try:
             if (
@@ -726,7 +732,7 @@ class Client(_Starts):
             raise
         return describe.ending_of_created(id, created)
 
-    async def _poll(self, id: PromiseId) -> Ending:
+    async def _poll(self, id: PromiseId) -> PromiseStatus:
         ending = await self._look(id)
         while not ending.is_final:
             await asyncio.sleep(POLL_S)
@@ -740,12 +746,12 @@ class Client(_Starts):
         group: str | None = None,
         function: str | None = None,
         limit: int = 1_000,
-    ) -> Found:
+    ) -> SearchPage:
         """Executions that are ``queued``, ``running``, ``suspended``, ``delayed`` or ``halted``, as by default; or
         ``done``, which are ``resolved``, ``failed`` (``rejected`` or ``timedout``) or ``canceled``.
 
-        Of what is done the latest thousands, with the errors of what has failed. ``Found.is_all`` tells whether a limit
-        cut it.
+        Of what is done the latest thousands, with the errors of what has failed. ``SearchPage.is_all`` tells whether a
+        limit cut it.
         """
         store = await self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
@@ -757,7 +763,7 @@ class Client(_Starts):
         status: str | Collection[str] | None = None,
         group: str | None = None,
         function: str | None = None,
-    ) -> AsyncGenerator[Found]:
+    ) -> AsyncGenerator[SearchPage]:
         """The same part by part, until there are no more: what is shown may be steered meanwhile."""
         store = await self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
@@ -831,7 +837,7 @@ class Client(_Starts):
         It only reads.
         """
         store = await self._opened()
-        found = doctor.diagnose(await store.run(doctor.look(store.keys())))
+        found = doctor.diagnose(await store.run(doctor.collect_facts(store.keys())))
         return doctor.worst_first([*found, *await store.run(attention.look(store.keys()))])
 
     async def release_clock(self) -> datetime:

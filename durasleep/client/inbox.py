@@ -12,7 +12,7 @@ from durasleep.protocol import command, streams
 from durasleep.protocol.keys import LIMIT
 from durasleep.protocol.promises import Created
 from durasleep.protocol.streams import BEGINNING, instant_of
-from durasleep.query.describe import Ending, ending_of_created
+from durasleep.query.describe import PromiseStatus, ending_of_created
 from durasleep.settings import Settings
 from durasleep.transport.connection import Link
 from durasleep.transport.portion import Portion
@@ -30,7 +30,7 @@ _ENDING = [b"i", b"b", b"s", b"v"]  # what nearly every ending is told by: id, b
 logger = logging.getLogger("durasleep")
 
 
-class Expected:
+class Subscription:
     """The ending of one promise, once the inbox tells it; it may be told that nothing is known: look yourself."""
 
     __slots__ = ("_future", "_is_told", "before", "ending", "id", "inbox", "is_missed")
@@ -38,18 +38,18 @@ class Expected:
     def __init__(self, inbox: Inbox, id: PromiseId) -> None:
         self.inbox = inbox
         """Who tells it, in the event loop of that one."""
-        self._future: asyncio.Future[Ending | None] | None = None
+        self._future: asyncio.Future[PromiseStatus | None] | None = None
         self._is_told = False
-        self.before: Expected | None = None
+        self.before: Subscription | None = None
         """Another one for the same id, if there is one: the inbox keeps the latest."""
         self.id = id
-        self.ending: Ending | None = None
+        self.ending: PromiseStatus | None = None
         """None until it is told, and if nothing is known."""
         self.is_missed = False
         """Nothing is known because the inbox may not have been told: to attach again will do."""
 
     @property
-    def future(self) -> asyncio.Future[Ending | None]:
+    def future(self) -> asyncio.Future[PromiseStatus | None]:
         """The ending for who waits for it. Most are told before anybody does, so it is made when it is asked for."""
         if self._future is None:
             self._future = asyncio.get_running_loop().create_future()
@@ -57,7 +57,7 @@ class Expected:
                 self._future.set_result(self.ending)
         return self._future
 
-    def tell(self, ending: Ending | None) -> None:
+    def notify(self, ending: PromiseStatus | None) -> None:
         """What the inbox says; only the first time counts."""
         if self._is_told or (self._future is not None and self._future.done()):
             return
@@ -66,12 +66,12 @@ class Expected:
         if self._future is not None:
             self._future.set_result(ending)
 
-    def hear(self, answer: Created | None) -> None:
+    def on_created(self, answer: Created | None) -> None:
         """What attaching has answered: that it has ended already, or whatever else whoever waits will see himself."""
         ending = None if answer is None else ending_of_created(self.id, answer)
         if ending is None or ending.is_final:
             self.forget()
-            self.tell(ending)
+            self.notify(ending)
 
     def fail(self, error: Exception) -> None:
         """Nothing will be told; whoever waits hears why."""
@@ -83,11 +83,11 @@ class Expected:
         self.inbox.forget(self)
 
 
-def hear_answers(expected: Sequence[Expected], asked: asyncio.Future[list[Created | DurasleepError]]) -> None:
+def on_answers(expected: Sequence[Subscription], asked: asyncio.Future[list[Created | DurasleepError]]) -> None:
     """What attaching to several has answered; nothing is known of any if they could not be asked."""
     failed = asked.cancelled() or asked.exception() is not None
     for one, answer in zip(expected, [None] * len(expected) if failed else asked.result(), strict=True):
-        one.hear(answer if isinstance(answer, Created) else None)
+        one.on_created(answer if isinstance(answer, Created) else None)
 
 
 class Hurry:
@@ -120,7 +120,7 @@ class Inbox:
         self._link: Link = store.link()
         self._last = BEGINNING
         self._portion = Portion(READ_MAX)
-        self._waiting: dict[str, Expected] = {}
+        self._waiting: dict[str, Subscription] = {}
         self.hurry = Hurry()
         self._task: asyncio.Task[None] | None = None
         self._fresh_until = 0.0
@@ -135,17 +135,17 @@ class Inbox:
         """Whether anybody here waits for the ending of this promise."""
         return id in self._waiting
 
-    def expect(self, id: PromiseId) -> Expected:
+    def subscribe(self, id: PromiseId) -> Subscription:
         """What will be told of a promise."""
-        [expected] = self.expect_all([id])
+        [expected] = self.subscribe_all([id])
         return expected
 
-    def expect_all(self, ids: Iterable[PromiseId]) -> list[Expected]:
+    def subscribe_all(self, ids: Iterable[PromiseId]) -> list[Subscription]:
         """What will be told of some promises, in their order."""
         waiting = self._waiting
-        made: list[Expected] = []
+        made: list[Subscription] = []
         for id in ids:
-            expected = Expected(self, id)
+            expected = Subscription(self, id)
             expected.before = waiting.get(id)
             waiting[id] = expected
             made.append(expected)
@@ -153,7 +153,7 @@ class Inbox:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="durasleep-inbox")
         return made
 
-    def forget(self, expected: Expected) -> None:
+    def forget(self, expected: Subscription) -> None:
         """Nobody waits for this any more."""
         one = self._waiting.get(expected.id)
         if one is not expected:
@@ -172,27 +172,27 @@ class Inbox:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         for latest in tuple(self._waiting.values()):
-            expected: Expected | None = latest
+            expected: Subscription | None = latest
             while expected is not None:
                 expected.fail(error)
                 expected = expected.before
         self._waiting.clear()
         await self._link.close()
 
-    def _tell(self, id: str, ending: Ending | None) -> None:
+    def _notify(self, id: str, ending: PromiseStatus | None) -> None:
         expected = self._waiting.pop(id, None)
         while expected is not None:
-            expected.tell(ending)
+            expected.notify(ending)
             expected = expected.before
 
-    def _tell_to_look(self) -> None:
+    def _notify_to_look(self) -> None:
         """Something may have been missed."""
         for latest in tuple(self._waiting.values()):
-            expected: Expected | None = latest
+            expected: Subscription | None = latest
             while expected is not None:
                 expected.is_missed = True
                 expected = expected.before
-            self._tell(latest.id, None)
+            self._notify(latest.id, None)
 
     async def _run(self) -> None:
         heard = False
@@ -204,7 +204,7 @@ class Inbox:
             except DurasleepError as error:
                 heard = False
                 logger.warning("results are looked up one by one: the inbox cannot be read (%s)", error)
-                self._tell_to_look()
+                self._notify_to_look()
                 await asyncio.sleep(1.0)
 
     async def _once(self) -> bool:
@@ -215,7 +215,7 @@ class Inbox:
                 self._look_at = now + self._settings.client_check_s
             self._fresh_until = now + LOOK_S
         if now > self._look_at:  # what an inbox is told are hints
-            self._tell_to_look()
+            self._notify_to_look()
             self._look_at = now + self._settings.client_check_s
             return False
         block_s, most = self._settings.read_block_s, self._portion.now
@@ -232,7 +232,7 @@ class Inbox:
             before = self._last
             for entry, fields in rows:
                 self._last = entry
-                self._hear_entry(fields)
+                self._on_entry(fields)
             if len(rows) == most:
                 await self._check_gap(before)
         return bool(found)
@@ -244,7 +244,7 @@ class Inbox:
         if isinstance(reply, Exception):
             raise StoreError(f"{reply}")
         if (first := read.parse(reply)) and instant_of(first) > instant_of(last):
-            self._tell_to_look()
+            self._notify_to_look()
 
     async def _freshen(self) -> bool:
         """Keep the inbox alive; whether what it tells begins anew, for then everyone has been told to look himself.
@@ -267,24 +267,24 @@ class Inbox:
         if first and last and not is_new and instant_of(first) <= instant_of(self._last) <= instant_of(last):
             return False
         self._last = last or BEGINNING
-        self._tell_to_look()
+        self._notify_to_look()
         return True
 
-    def _hear_entry(self, fields: list[bytes]) -> None:
+    def _on_entry(self, fields: list[bytes]) -> None:
         """The endings an entry tells of; where all are told in the common way, by columns, in a third of the time."""
         width = 2 * len(_ENDING)
         if fields[::2] != _ENDING * (len(fields) // width):
             for told in _split(fields):
-                self._hear(told)
+                self._on_told(told)
             return
         for raw_id, code, value in zip(fields[1::width], fields[5::width], fields[7::width], strict=True):
             expected = self._waiting.get(raw_id.decode(errors="replace"))
             if expected is not None:
                 state = command.STATE_OF.get(code)
                 is_ours = state and len(value) <= VALUE_BYTES_MAX
-                self._tell(expected.id, Ending(expected.id, state, value) if state and is_ours else None)
+                self._notify(expected.id, PromiseStatus(expected.id, state, value) if state and is_ours else None)
 
-    def _hear(self, content: dict[bytes, bytes]) -> None:
+    def _on_told(self, content: dict[bytes, bytes]) -> None:
         id = content.get(b"i", b"").decode(errors="replace")
         state = command.STATE_OF.get(content.get(b"s", b""))
         if not id:
@@ -292,7 +292,7 @@ class Inbox:
         value = content.get(b"v")
         if value is not None and len(value) > VALUE_BYTES_MAX:
             value = None
-        self._tell(id, Ending(PromiseId(id), state, value) if state and value is not None else None)
+        self._notify(id, PromiseStatus(PromiseId(id), state, value) if state and value is not None else None)
 
 
 def _split(fields: list[bytes]) -> Iterator[dict[bytes, bytes]]:

@@ -1,8 +1,8 @@
 """What is asked of Redis and how its answer is read, with no I/O: commands, items of a batch, and plans of several.
 
-A ``Command`` goes as it is; an ``Item`` may travel with others of its script in one EVALSHA. A ``Plan`` yields calls
-that may go together and is sent their answers, in order; an answer may be the error of that call alone (see
-``value_of``).
+A ``Command`` goes as it is; a ``BatchItem`` may travel with others of its script in one EVALSHA. A ``Plan`` yields
+calls that may go together and is sent their answers, in order; an answer may be the error of that call alone (see
+``unwrap``).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def route(name: str, keys: Keyspace, head: tuple[Value, ...] = ()) -> Route:
     return Route(lua, tuple(script.evalsha(lua, key_list(keys), head)))
 
 
-class Item(msgspec.Struct, Generic[T], frozen=True):
+class BatchItem(msgspec.Struct, Generic[T], frozen=True):
     """One call of a batching script: its answer is its own, whatever the others' are."""
 
     route: Route
@@ -85,7 +85,7 @@ class Command(msgspec.Struct, Generic[T], frozen=True):
         return Command(self.args, lambda reply: change(parse(reply)), self.script)
 
 
-Call = Item[Any] | Command[Any]
+Call = BatchItem[Any] | Command[Any]
 
 
 def error_of(text: bytes | str) -> errors.DurasleepError:
@@ -133,7 +133,7 @@ def state_of(code: bytes) -> State:
 Plan = Generator[Sequence[Call], list[Any], T]
 
 
-def value_of(answer: T | DurasleepError) -> T:
+def unwrap(answer: T | DurasleepError) -> T:
     """The answer to a call of a plan, or raise the error it is."""
     if isinstance(answer, DurasleepError):
         raise answer

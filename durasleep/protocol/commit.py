@@ -10,10 +10,10 @@ import msgspec
 
 from durasleep.model import (
     CancelEntry,
+    CommitAction,
     Entry,
     Mark,
     Op,
-    Outcome,
     PromiseId,
     StartChild,
     StartPromise,
@@ -21,7 +21,7 @@ from durasleep.model import (
     StepResult,
     Transaction,
 )
-from durasleep.protocol.command import Item, Route, route
+from durasleep.protocol.command import BatchItem, Route, route
 from durasleep.protocol.entry import parse_entry
 from durasleep.protocol.keys import KIND, LIMIT, STATE, Keyspace
 from durasleep.protocol.script import Value
@@ -136,7 +136,7 @@ def commit(
     keys: Keyspace,
     consumer: str,
     lease: Lease,
-    outcome: Outcome,
+    outcome: CommitAction,
     *,
     seen: int = 0,
     seen_number: str = "",
@@ -145,7 +145,7 @@ def commit(
     payload: bytes = b"",
     due: str = "",
     open: bool = True,
-) -> Item[Committed]:
+) -> BatchItem[Committed]:
     """What one activation asks for. ``payload`` is the result, the error, or the reason of a delay or halt;
     ``due`` the delay of ``retry`` and ``defer`` (which may have behind it, after a space, the fingerprint of a worker
     that lacks the function), or the base of ``continue_as_new``. It is ``open`` unless all it has
@@ -161,4 +161,4 @@ def commit(
             args += _op_values(op)
             size += op_bytes(op)
         args[0] = str(len(args) - 1)
-    return Item(_commit_route(keys, consumer), args, _parse_committed, size)
+    return BatchItem(_commit_route(keys, consumer), args, _parse_committed, size)

@@ -14,13 +14,13 @@ from durasleep.protocol.command import (
     KIND_OF,
     PLACE_OF,
     STATE_OF,
+    BatchItem,
     Command,
-    Item,
     Plan,
     check_code,
     to_number,
     to_text,
-    value_of,
+    unwrap,
 )
 from durasleep.protocol.entry import parse_entry
 from durasleep.protocol.keys import DEFAULT, LIMIT, F, Keyspace
@@ -29,12 +29,12 @@ SNAPSHOT_BYTES_MAX = LIMIT["snapshot_bytes_max"]
 PAGES_MAX = 1_000  # of one journal: far above its cap
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True):
+class PromiseRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A promise hash without its journal; what is not there has its default."""
 
     id: PromiseId
     kind: Kind
-    birth: int
+    incarnation: int
     created_ms: int
     begun_ms: int
     """When this run began: at its creation, or at the last continue_as_new."""
@@ -48,7 +48,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     due_ms: int = 0
     deadline_ms: int = 0
     reason: str = ""
-    deaths: int = 0
+    crash_count: int = 0
     order: int = 0
     base: int = 0
     """The last root number of the runs before this one."""
@@ -71,7 +71,7 @@ _FIELDS: tuple[tuple[str, str, Callable[[bytes], Any]], ...] = (
     ("func", "function", to_text),
     ("queue", "queue", to_text),
     ("args", "args", bytes),
-    ("birth", "birth", int),
+    ("incarnation", "incarnation", int),
     ("created", "created_ms", int),
     ("place", "place", PLACE_OF.__getitem__),
     ("epoch", "epoch", int),
@@ -79,7 +79,7 @@ _FIELDS: tuple[tuple[str, str, Callable[[bytes], Any]], ...] = (
     ("due", "due_ms", to_number),
     ("deadline", "deadline_ms", to_number),
     ("reason", "reason", to_text),
-    ("deaths", "deaths", int),
+    ("crash_count", "crash_count", int),
     ("order", "order", int),
     ("base", "base", int),
     ("begun", "begun_ms", int),
@@ -94,42 +94,42 @@ _READ: dict[bytes, tuple[str, Callable[[bytes], Any]]] = {
 _PARTS = tuple(f"{F['args']}{n}".encode() for n in range(1, LIMIT["args_parts_max"]))
 _PARTED_BYTES_MAX = LIMIT["args_parts_max"] * LIMIT["args_part_bytes"]
 _HEAD = (*_READ, *_PARTS)
-_INNER = {F[name].encode() for name in ("args", "epoch", "deaths", "order", "base", "unseen", "value")}
+_INNER = {F[name].encode() for name in ("args", "epoch", "crash_count", "order", "base", "unseen", "value")}
 _OUTLINE = tuple(name for name in _READ if name not in _INNER)
 _STATE = F["state"].encode()
-_BIRTH = F["birth"].encode()
+_BIRTH = F["incarnation"].encode()
 
 
 class Loaded(msgspec.Struct):
     """A promise with its journal."""
 
-    head: Head
+    head: PromiseRecord
     entries: dict[Number, Entry] = {}
 
 
 class Page(msgspec.Struct):
     """A part of a promise: in the first one the head, None if there is no promise; ``cursor`` is b"" at the end."""
 
-    head: Head | None
+    head: PromiseRecord | None
     entries: list[Entry]
     cursor: bytes
 
 
-def read_head(keys: Keyspace, id: PromiseId, *, outline: bool = False) -> Command[Head | None]:
+def read_head(keys: Keyspace, id: PromiseId, *, outline: bool = False) -> Command[PromiseRecord | None]:
     """A promise without its journal; None if there is none, CorruptData if the hash is not one of ours.
 
     An ``outline`` is without arguments and value, which may be large, and without what only a worker needs.
     """
     names = _OUTLINE if outline else _HEAD
 
-    def parse(values: list[bytes | None]) -> Head | None:
+    def parse(values: list[bytes | None]) -> PromiseRecord | None:
         known = {name: value for name, value in zip(names, values, strict=True) if value is not None}
         return _head_of(id, known)
 
     return Command([b"HMGET", keys.promise(id).encode(), *names], parse)
 
 
-def _head_of(id: PromiseId, known: Mapping[bytes, bytes]) -> Head | None:
+def _head_of(id: PromiseId, known: Mapping[bytes, bytes]) -> PromiseRecord | None:
     """A head from those fields of its hash there are."""
     if _BIRTH not in known and _STATE not in known:
         return None
@@ -144,22 +144,22 @@ def _head_of(id: PromiseId, known: Mapping[bytes, bytes]) -> Head | None:
             values["args"] += b"".join([known[name] for name in _PARTS if name in known])
         if values.setdefault("kind", Kind.EXECUTION) is Kind.EXECUTION:
             values.setdefault("queue", DEFAULT["queue"])
-        created_ms = values.setdefault("created_ms", values["birth"])
+        created_ms = values.setdefault("created_ms", values["incarnation"])
         values.setdefault("begun_ms", created_ms)
-        return Head(id=id, **values)
+        return PromiseRecord(id=id, **values)
     except (KeyError, ValueError, TypeError) as error:
         for name, codes in (("state", STATE_OF), ("kind", KIND_OF), ("place", PLACE_OF)):
             check_code(codes, known.get(F[name].encode()), f"the {name} of {id}")
         raise CorruptData(f"the hash of {id} is not one of ours: {error}") from None
 
 
-def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, news: bool = False) -> Item[Page]:
+def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, unseen_only: bool = False) -> BatchItem[Page]:
     """One page of a promise, of bounded size. What settles between pages is sorted out by its stamp.
 
-    With ``news`` it has only those entries that have settled since the last commit, and a cursor that is not b"" if
-    these are too many for one page.
+    With ``unseen_only`` it has only those entries that have settled since the last commit, and a cursor that is not
+    b"" if these are too many for one page.
     """
-    to = command.route("load", keys)
+    to = command.route("read_page", keys)
 
     def parse(answer: list[bytes]) -> Page:
         *fields, after = answer
@@ -167,17 +167,17 @@ def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, news: bool
         entries = [parse_entry(name, value) for name, value in known.items() if b"0" <= name < b":"]  # numbers
         return Page(_head_of(id, known) if cursor == b"0" else None, entries, after)
 
-    return Item(to, to.script.item(id=id, cursor=cursor, what="news" if news else ""), parse)
+    return BatchItem(to, to.script.item(id=id, cursor=cursor, what="unseen" if unseen_only else ""), parse)
 
 
-def read_outcome(keys: Keyspace, id: PromiseId) -> Item[Head | None]:
+def read_outcome(keys: Keyspace, id: PromiseId) -> BatchItem[PromiseRecord | None]:
     """A promise without its journal, value and all; None if there is none."""
-    to = command.route("load", keys)
+    to = command.route("read_page", keys)
 
-    def parse(answer: list[bytes]) -> Head | None:
+    def parse(answer: list[bytes]) -> PromiseRecord | None:
         return _head_of(id, dict(zip(answer[:-1:2], answer[1:-1:2], strict=True)))
 
-    return Item(to, to.script.item(id=id, cursor=b"0", what="head"), parse)
+    return BatchItem(to, to.script.item(id=id, cursor=b"0", what="head"), parse)
 
 
 def read_halted_at(keys: Keyspace, id: PromiseId) -> Command[int | None]:
@@ -203,7 +203,7 @@ def read_entry(keys: Keyspace, owner: PromiseId, number: str) -> Command[Entry |
 def load(keys: Keyspace, id: PromiseId) -> Plan[Loaded | None]:
     """A promise and its journal as of one order stamp, in pages of bounded size; None if there is none."""
     [answer] = yield [read_page(keys, id)]
-    return (yield from load_rest(keys, id, value_of(answer)))
+    return (yield from load_rest(keys, id, unwrap(answer)))
 
 
 def load_rest(keys: Keyspace, id: PromiseId, page: Page) -> Plan[Loaded | None]:
@@ -221,7 +221,7 @@ def load_rest(keys: Keyspace, id: PromiseId, page: Page) -> Plan[Loaded | None]:
         if not page.cursor:
             return loaded
         [answer] = yield [read_page(keys, id, page.cursor)]
-        page = value_of(answer)
+        page = unwrap(answer)
     raise StoreError(f"the journal of {id} does not end")
 
 
@@ -234,8 +234,8 @@ def read_snapshot(lease: commit.Lease) -> Loaded | None:
         return None
     line, _, body = snapshot.partition(b"\n")
     try:
-        birth, created, begun, base, order, unseen, args_size, *sizes = line.split(b"\t")
-        birth_ms = int(birth)
+        incarnation, created, begun, base, order, unseen, args_size, *sizes = line.split(b"\t")
+        birth_ms = int(incarnation)
         created_ms = int(created) if created else birth_ms
         deadline_ms = int(sizes.pop()) if len(sizes) % 2 else 0
         end = int(args_size)
@@ -245,10 +245,10 @@ def read_snapshot(lease: commit.Lease) -> Loaded | None:
             start, end = end, end + int(sizes[at + 1])
             entry = parse_entry(sizes[at], body[start:end])
             entries[entry.number] = entry
-        head = Head(
+        head = PromiseRecord(
             id=lease.id,
             kind=Kind.EXECUTION,
-            birth=birth_ms,
+            incarnation=birth_ms,
             created_ms=created_ms,
             begun_ms=int(begun) if begun else created_ms,
             function=body[end:].decode(),
@@ -267,7 +267,7 @@ def read_snapshot(lease: commit.Lease) -> Loaded | None:
     return Loaded(head, entries)
 
 
-def loaded_of(head: Head, entries: Sequence[Entry]) -> Loaded:
+def loaded_of(head: PromiseRecord, entries: Sequence[Entry]) -> Loaded:
     """The same, if all of it came in one page."""
     loaded = Loaded(head)
     _merge(loaded, entries)

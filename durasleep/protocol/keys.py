@@ -20,9 +20,9 @@ F = {
     "queue": "g",  # only where it is not the default
     "args": "a",  # the rest of longer ones is in a1, a2, ...
     "more_args": "a1",
-    "birth": "b",
+    "incarnation": "b",
     "created": "c",  # only where it differs from the birth stamp
-    "call": "i",  # the id its creator gave the call, so that a repeated create is recognised
+    "idempotency_key": "i",  # the id its creator gave the call, so that a repeated create is recognised
     "retention": "r",  # ms, -1 for ever; only where it differs from the default, and only of what is a root
     # where it is
     "place": "p",
@@ -31,8 +31,8 @@ F = {
     "due": "d",  # until when it is delayed
     "deadline": "t",
     "reason": "y",  # why it is delayed or halted, for people
-    "deaths": "x",  # workers that died in a row while running it
-    "lone_deaths": "xl",  # those of them while it was the only suspect they held
+    "crash_count": "x",  # workers that died in a row while running it
+    "lone_crash_count": "xl",  # those of them while it was the only suspect they held
     "grown": "xg",  # bytes it has added to its journal while Redis had no memory left
     "lacking": "xf",  # sets of functions that lack its own, each with a space behind it, the latest last
     # what happened

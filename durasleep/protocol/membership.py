@@ -78,7 +78,7 @@ def heartbeat(
     threads are lost.
     """
     lua = script.load("heartbeat", keys.movable_clock)
-    head = lua.head(
+    head = lua.shared_args(
         consumer=consumer,
         group=group,
         client=str(client_id),
@@ -96,7 +96,7 @@ def heartbeat(
 def join(keys: Keyspace, consumer: str, group: str, queues: Iterable[str]) -> Command[str]:
     """Be a consumer of a group in some queues; CorruptData if one of them is no stream."""
     lua = script.load("join", keys.movable_clock)
-    head = lua.head(consumer=consumer, group=group)
+    head = lua.shared_args(consumer=consumer, group=group)
     return Command(script.evalsha(lua, key_list(keys), [*head, *queues]), to_text, lua)
 
 
@@ -121,7 +121,7 @@ def reclaim(
     queue: str,
     *,
     beat: str,
-    give_back: Literal["", "some", "all"] = "",
+    release: Literal["", "some", "all"] = "",
     max_attempts: int,
     limit: int = 256,
     entries: Iterable[str] = (),
@@ -131,11 +131,11 @@ def reclaim(
     ``beat`` is its heartbeat as the judge saw it. A worker gives back ``some`` entries, or ``all`` as it leaves.
     """
     lua = script.load("reclaim", keys.movable_clock)
-    head = lua.head(
+    head = lua.shared_args(
         consumer=consumer,
         queue=queue,
         beat=beat,
-        give_back=give_back,
+        release=release,
         max_attempts=str(max_attempts),
         limit=str(limit),
     )

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from durasleep.model import Disposition, Due, Kind, Place, PromiseId, State
-from durasleep.protocol.command import DISPOSITION_OF, PLACE_OF, Item, route, state_of, to_text
+from durasleep.protocol.command import DISPOSITION_OF, PLACE_OF, BatchItem, route, state_of, to_text
 from durasleep.protocol.keys import KIND, LIMIT, STATE, Keyspace
 
 
@@ -20,7 +20,7 @@ class Created(msgspec.Struct, frozen=True, gc=False):
     disposition: Disposition
     state: State
     place: Place | None
-    birth: int
+    incarnation: int
     function: str
     value: bytes
 
@@ -29,12 +29,12 @@ def _parse_created(function: str, place: Place | None, answer: list[Any] | bytes
     """What ``create`` answers; of what was made just now it is only the birth."""
     if isinstance(answer, bytes):
         return Created(Disposition.CREATED, State.PENDING, place, int(answer), function, b"")
-    disposition, state, found_place, birth, found_function, value = answer
+    disposition, state, found_place, incarnation, found_function, value = answer
     return Created(
         DISPOSITION_OF[disposition],
         state_of(state),
         PLACE_OF.get(found_place),
-        int(birth),
+        int(incarnation),
         to_text(found_function),
         value,
     )
@@ -58,17 +58,17 @@ def create(
     call: str = "",
     inbox: str = "",
     retention_ms: int | None = None,
-) -> Item[Created]:
+) -> BatchItem[Created]:
     """Make an execution or a bare promise, or attach to what has this id."""
     to = route("create", keys, ("",))
     retention = retention_word(retention_ms)
     words = "\t".join((KIND[kind], queue, start or "", deadline or "", inbox, retention, function))
     item = to.script.item(id=id, words=words, args=args, call=call)
     place = None if kind is not Kind.EXECUTION else Place.DELAYED if start else Place.QUEUED
-    return Item(to, item, partial(_parse_created, function, place))
+    return BatchItem(to, item, partial(_parse_created, function, place))
 
 
-def create_like(common: Item[Created]) -> Callable[[PromiseId, bytes, str], Item[Created]]:
+def create_like(common: BatchItem[Created]) -> Callable[[PromiseId, bytes, str], BatchItem[Created]]:
     """What makes one ``create`` after another, each of an id, its arguments and the name of its call.
 
     All else is as in ``common``: to put that together again for each of thousands of calls took twice as long.
@@ -76,21 +76,21 @@ def create_like(common: Item[Created]) -> Callable[[PromiseId, bytes, str], Item
     names = common.script.item_names
     id_at, args_at, call_at = (1 + names.index(name) for name in ("id", "args", "call"))  # their count stands first
 
-    def make(id: PromiseId, args: bytes, call: str) -> Item[Created]:
+    def make(id: PromiseId, args: bytes, call: str) -> BatchItem[Created]:
         values = common.args.copy()
         values[id_at] = id
         values[args_at] = args
         values[call_at] = call
-        return Item(common.route, values, common.parse, len(args))
+        return BatchItem(common.route, values, common.parse, len(args))
 
     return make
 
 
-def attach(keys: Keyspace, id: PromiseId, *, inbox: str = "") -> Item[Created]:
+def attach(keys: Keyspace, id: PromiseId, *, inbox: str = "") -> BatchItem[Created]:
     """Wait for what has this id, whatever it is; NotFound if nothing has."""
     to = route("create", keys, ("1",))
     item = to.script.item(id=id, words=f"\t\t\t\t{inbox}\t\t", args="", call="")
-    return Item(to, item, partial(_parse_created, "", None))
+    return BatchItem(to, item, partial(_parse_created, "", None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +102,11 @@ class Settled:
     value: bytes
 
 
-def settle(keys: Keyspace, id: PromiseId, state: State, value: bytes) -> Item[Settled]:
+def settle(keys: Keyspace, id: PromiseId, state: State, value: bytes) -> BatchItem[Settled]:
     """Resolve, reject or cancel a promise from outside."""
     to = route("settle", keys)
     item = to.script.item(id=id, state=STATE[state], payload=value)
-    return Item(to, item, lambda answer: Settled(answer[0] == b"settled", state_of(answer[1]), answer[2]))
+    return BatchItem(to, item, lambda answer: Settled(answer[0] == b"settled", state_of(answer[1]), answer[2]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +119,15 @@ class Controlled:
 
 def control(
     keys: Keyspace, action: str, id: PromiseId, *, due: Due | None = None, reason: str = ""
-) -> Item[Controlled]:
+) -> BatchItem[Controlled]:
     """``wake``, ``reschedule``, ``cancel``, ``force``, ``halt``, ``resume`` or ``retry``."""
     to = route("control", keys)
     item = to.script.item(action=action, id=id, due=due or "", reason=reason)
-    return Item(to, item, lambda answer: Controlled(to_text(answer[0]), state_of(answer[1])))
+    return BatchItem(to, item, lambda answer: Controlled(to_text(answer[0]), state_of(answer[1])))
 
 
-def forget(keys: Keyspace, name: str) -> Item[bool]:
+def forget(keys: Keyspace, name: str) -> BatchItem[bool]:
     """Strike a name that was put aside; whether there was one. NotAllowed for an execution that is halted."""
     to = route("control", keys)
     item = to.script.item(action="forget", id=name, due="", reason="")
-    return Item(to, item, lambda answer: answer[0] == b"forgotten")
+    return BatchItem(to, item, lambda answer: answer[0] == b"forgotten")

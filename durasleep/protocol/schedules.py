@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from durasleep.model import PromiseId
-from durasleep.protocol.command import Command, Item, route, to_text
+from durasleep.protocol.command import BatchItem, Command, route, to_text
 from durasleep.protocol.keys import Keyspace, S
 from durasleep.protocol.promises import retention_word
 
@@ -30,7 +30,7 @@ def _word(answer: list[Any]) -> str:
     return to_text(answer[0])
 
 
-def put_schedule(keys: Keyspace, schedule: Schedule) -> Item[int]:
+def put_schedule(keys: Keyspace, schedule: Schedule) -> BatchItem[int]:
     """Keep a schedule, new or changed; answers when its next execution is due, in ms.
 
     That is ``due_ms``, unless it has the same line and zone as before: then it stays as it was.
@@ -39,17 +39,19 @@ def put_schedule(keys: Keyspace, schedule: Schedule) -> Item[int]:
     values = (schedule.cron, schedule.zone, schedule.function, schedule.queue, schedule.args)
     retention = retention_word(schedule.retention_ms)
     item = to.script.item(f"={schedule.due_ms}", *values, retention, action="put", name=schedule.name)
-    return Item(to, item, lambda answer: int(answer[1]))
+    return BatchItem(to, item, lambda answer: int(answer[1]))
 
 
-def advance_schedule(keys: Keyspace, schedule: Schedule, *, next_due_ms: int, id: PromiseId) -> Item[str]:
+def advance_schedule(keys: Keyspace, schedule: Schedule, *, next_due_ms: int, id: PromiseId) -> BatchItem[str]:
     """Start the execution that is due, under ``id``, and move on; ``stale`` if another worker did."""
     to = route("schedule", keys)
     item = to.script.item(f"={next_due_ms}", str(schedule.due_ms), id, action="advance", name=schedule.name)
-    return Item(to, item, _word)
+    return BatchItem(to, item, _word)
 
 
-def put_schedule_aside(keys: Keyspace, name: str, due_ms: int | None, reason: str, *, is_offered: bool) -> Item[str]:
+def quarantine_schedule(
+    keys: Keyspace, name: str, due_ms: int | None, reason: str, *, is_offered: bool
+) -> BatchItem[str]:
     """It is due, and cannot be read here: kept by name, and offered again in a minute.
 
     The other workers are told of one that is ``offered``, which it is by a firing. ``stale`` if it has been moved on
@@ -59,13 +61,13 @@ def put_schedule_aside(keys: Keyspace, name: str, due_ms: int | None, reason: st
     item = to.script.item(
         reason, "" if due_ms is None else str(due_ms), "1" if is_offered else "", action="aside", name=name
     )
-    return Item(to, item, _word)
+    return BatchItem(to, item, _word)
 
 
-def remove_schedule(keys: Keyspace, name: str) -> Item[str]:
+def remove_schedule(keys: Keyspace, name: str) -> BatchItem[str]:
     """Forget a schedule; ``missing`` if there is none."""
     to = route("schedule", keys)
-    return Item(to, to.script.item(action="remove", name=name), _word)
+    return BatchItem(to, to.script.item(action="remove", name=name), _word)
 
 
 def read_schedule(keys: Keyspace, name: str) -> Command[Schedule | None]:

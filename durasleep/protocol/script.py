@@ -20,7 +20,7 @@ from pathlib import Path
 from durasleep.protocol.keys import DEFAULT, KEY_NAMES, KIND, LIMIT, PLACE, STATE, F, S, W
 
 NAMES = (
-    *("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule", "load", "check"),
+    *("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule", "read_page", "fsck"),
     "join",
 )
 
@@ -53,7 +53,7 @@ class Script:
     in_order: Callable[[dict[str, Value]], tuple[Value, ...]]
     """The values of an item in the order of its names; KeyError for one missing."""
 
-    def head(self, **values: Value) -> list[Value]:
+    def shared_args(self, **values: Value) -> list[Value]:
         """The arguments before the items, by name; TypeError names one missing or unknown."""
         if len(values) != len(self.head_names) or not all(map(values.__contains__, self.head_names)):
             raise _misnamed(f"{self.name}.lua", self.head_names, values)

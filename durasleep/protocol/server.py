@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from durasleep.protocol.command import Call, Command, Plan, to_text, value_of
+from durasleep.protocol.command import Call, Command, Plan, to_text, unwrap
 from durasleep.protocol.keys import Keyspace
 
 
@@ -47,7 +47,7 @@ def now_ms(keys: Keyspace) -> Plan[int]:
     ask: list[Call] = [read_time()]
     if keys.movable_clock:
         ask.append(Command([b"GET", keys.clock.encode()], lambda kept: kept or b"0"))
-    us, *moved = map(value_of, (yield ask))
+    us, *moved = map(unwrap, (yield ask))
     now: int = us // 1000
     for kept in moved:
         now = int(kept[1:]) if kept.startswith(b"=") else now + int(kept)

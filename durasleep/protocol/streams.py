@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from durasleep.model import PromiseId
-from durasleep.protocol.command import Command, Item, pairs, route, to_text
+from durasleep.protocol.command import BatchItem, Command, pairs, route, to_text
 from durasleep.protocol.keys import Keyspace
 
 INBOX_CLOSES_MS = 1_000  # from a farewell to the end of an inbox: whoever is about to read it comes in time
@@ -116,10 +116,10 @@ def keep_inbox(inbox: bytes, *, ttl_s: float) -> Command[bool]:
     return Command([b"PEXPIRE", inbox, b"%d" % (ttl_s * 1000)], bool)
 
 
-def unwait(keys: Keyspace, id: PromiseId, inbox: str) -> Item[object]:
+def unwait(keys: Keyspace, id: PromiseId, inbox: str) -> BatchItem[object]:
     """An inbox need not hear of this promise any more."""
     to = route("control", keys)
-    return Item(to, to.script.item(action="unwait", id=id, due="", reason=inbox), bool)
+    return BatchItem(to, to.script.item(action="unwait", id=id, due="", reason=inbox), bool)
 
 
 def drop_inbox(keys: Keyspace, inbox: str) -> Command[int]:

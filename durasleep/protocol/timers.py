@@ -20,7 +20,7 @@ class Fired:
     last_wake: bytes
     stale: int
     schedules: list[str]
-    put_aside: list[str]
+    quarantined: list[str]
     closing: int
     newer: int
     """Timers that are due, and that only a newer version knows: they stay for it."""
@@ -35,7 +35,7 @@ def _parse_fired(answer: list[Any]) -> Fired:
         last_wake=last_wake,
         stale=int(stale),
         schedules=[to_text(name) for name in crons],
-        put_aside=[to_text(name) for name in aside],
+        quarantined=[to_text(name) for name in aside],
         closing=int(closing),
         newer=int(newer),
     )
@@ -46,7 +46,7 @@ def fire(keys: Keyspace, *, limit: int, latest_ms: int | None = None) -> Command
     lua = script.load("fire", keys.movable_clock)
     return Command(
         script.evalsha(
-            lua, key_list(keys), lua.head(limit=str(limit), latest="" if latest_ms is None else str(latest_ms))
+            lua, key_list(keys), lua.shared_args(limit=str(limit), latest="" if latest_ms is None else str(latest_ms))
         ),
         _parse_fired,
         lua,

@@ -14,13 +14,13 @@ from durasleep import humanize
 from durasleep.errors import DurasleepError
 from durasleep.model import PromiseId, State
 from durasleep.protocol import journal, membership, server, sorted_sets, streams
-from durasleep.protocol.command import Command, Plan, pairs, to_text, value_of
+from durasleep.protocol.command import Command, Plan, pairs, to_text, unwrap
 from durasleep.protocol.commit import NOT_KNOWN
-from durasleep.protocol.journal import Head
+from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.keys import DEFAULT, Keyspace
 from durasleep.query import search
 from durasleep.query.doctor import Diagnosis, Level
-from durasleep.query.search import Found
+from durasleep.query.search import SearchPage
 
 _SCHEDULE = "schedule:"
 NAMED_MAX = 5  # schedules, a line each
@@ -50,9 +50,9 @@ def look(keys: Keyspace) -> Plan[list[Diagnosis]]:
 def halted(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     """Executions that go on when a person says so."""
     [total, rows] = yield [sorted_sets.count_members(keys.halted), _members(keys.halted)]
-    names: list[tuple[str, int]] = value_of(rows)
-    executions = [(name, at_ms) for name, at_ms in names if not search.is_aside(name)]
-    count = value_of(total) - len(names) + len(executions)
+    names: list[tuple[str, int]] = unwrap(rows)
+    executions = [(name, at_ms) for name, at_ms in names if not search.is_quarantined(name)]
+    count = unwrap(total) - len(names) + len(executions)
     if not executions:
         return []
     oldest, at_ms = executions[0]
@@ -73,12 +73,12 @@ def failed(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     since = b"%d" % (now_ms - FAILED_MS)
     [rows] = yield [streams.list_latest(keys.failed.encode(), since=since, count=ENDINGS_MAX)]
     ids: dict[str, None] = {}
-    for _, fields in value_of(rows):
+    for _, fields in unwrap(rows):
         told = [(name, to_text(value)) for name, value in pairs(fields)]
         ids.update((value, None) for name, value in reversed(told) if name == b"i")
     latest = [PromiseId(id) for id in list(ids)[:ENDINGS_MAX]]
     heads: list[Any] = (yield [journal.read_head(keys, id, outline=True) for id in latest]) if latest else []
-    left = [one for one in heads if isinstance(one, Head) and one.state in (State.REJECTED, State.TIMEDOUT)]
+    left = [one for one in heads if isinstance(one, PromiseRecord) and one.state in (State.REJECTED, State.TIMEDOUT)]
     if not left:
         return []
     least = "at least " if len(ids) > ENDINGS_MAX else ""
@@ -95,10 +95,10 @@ def failed(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     ]
 
 
-def put_aside(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
+def quarantined(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
     """Names of what could not be served; of schedules with what can be done."""
     [rows] = yield [_members(keys.halted)]
-    names = [name for name, _ in value_of(rows) if search.is_aside(name)]
+    names = [name for name, _ in unwrap(rows) if search.is_quarantined(name)]
     schedules = [name.removeprefix(_SCHEDULE) for name in names if name.startswith(_SCHEDULE)]
     said: list[Diagnosis] = []
     for one in schedules[:NAMED_MAX]:
@@ -119,7 +119,7 @@ def put_aside(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
 def lost_threads(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     """Workers with threads that run what nobody waits for any more."""
     [rows] = yield [_members(keys.workers)]
-    beats: list[tuple[str, int]] = value_of(rows)
+    beats: list[tuple[str, int]] = unwrap(rows)
     alive = [name for name, at_ms in beats if now_ms - at_ms <= GONE_MS]
     ask = [membership.read_lost_threads(keys, name) for name in alive]
     counts: list[Any] = (yield ask) if ask else []
@@ -139,7 +139,7 @@ def lost_threads(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
 def newer(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     """Timers that only a newer version knows."""
     [rows] = yield [_members(keys.timers, b"%d" % (now_ms - OVERDUE_MS))]
-    names = [name for name, _ in value_of(rows) if _is_newer(name)]
+    names = [name for name, _ in unwrap(rows) if _is_newer(name)]
     if not names:
         return []
     text = f"{_count(len(names), 'timer is', 'timers are')} due that only a newer version knows, such as {names[0]}"
@@ -149,7 +149,7 @@ def newer(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
 
 def unserved(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
     """Queues with work and no living worker to do it."""
-    found = Found()
+    found = SearchPage()
     queues = (yield from search.queues(keys, None, found))[:LOOKED_MAX]
     lengths = (yield [streams.count_entries(keys.queue(queue)) for queue in queues]) if queues else []
     waiting = {queue: length for queue, length in zip(queues, lengths, strict=True) if length and _is_known(length)}
@@ -170,12 +170,12 @@ def unserved(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
 def unknown(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     """Executions whose function no worker of their group has: they are tried again each minute at most."""
     [rows] = yield [_members(keys.timers, b"%d" % (now_ms + DEFERRED_MS))]
-    deferred = [name.removesuffix("~retry") for name, _ in value_of(rows) if name.endswith("~retry")]
+    deferred = [name.removesuffix("~retry") for name, _ in unwrap(rows) if name.endswith("~retry")]
     ids = [PromiseId(id) for id in deferred[:ENDINGS_MAX]]
     heads: list[Any] = (yield [journal.read_head(keys, id, outline=True) for id in ids]) if ids else []
     found: dict[tuple[str, str], int] = {}
     for head in heads:
-        if isinstance(head, Head) and (head.reason or "").startswith(NOT_KNOWN):
+        if isinstance(head, PromiseRecord) and (head.reason or "").startswith(NOT_KNOWN):
             what = (head.function, head.queue.partition("/")[0])
             found[what] = found.get(what, 0) + 1
     least = "at least " if len(deferred) > ENDINGS_MAX else ""
@@ -194,7 +194,7 @@ def unknown(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
 def gone(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     """Workers that have ended without a word and were not taken over."""
     [rows] = yield [_members(keys.workers)]
-    beats: list[tuple[str, int]] = value_of(rows)
+    beats: list[tuple[str, int]] = unwrap(rows)
     old = [(name, at_ms) for name, at_ms in beats if now_ms - at_ms > GONE_MS]
     if not old:
         return []
@@ -216,10 +216,10 @@ def overdue(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     """Schedules and timers whose time has passed."""
     until = b"%d" % (now_ms - OVERDUE_MS)
     [rows, beats] = yield [_members(keys.timers, until), _members(keys.workers)]
-    due: list[tuple[str, int]] = [(name, due_ms) for name, due_ms in value_of(rows) if name and not _is_newer(name)]
+    due: list[tuple[str, int]] = [(name, due_ms) for name, due_ms in unwrap(rows) if name and not _is_newer(name)]
     if not due:
         return []
-    workers: list[tuple[str, int]] = value_of(beats)
+    workers: list[tuple[str, int]] = unwrap(beats)
     is_served = any(now_ms - at_ms <= GONE_MS for _, at_ms in workers)
     advice = "the log of a worker says why" if is_served else f"no worker is alive: {_start(DEFAULT['queue'])}"
     schedules = [(name.removesuffix("~cron"), due_ms) for name, due_ms in due if name.endswith("~cron")]
@@ -235,7 +235,7 @@ def overdue(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     return said
 
 
-FACTS: tuple[Fact, ...] = (halted, failed, put_aside, unserved, unknown, gone, lost_threads, overdue, newer)
+FACTS: tuple[Fact, ...] = (halted, failed, quarantined, unserved, unknown, gone, lost_threads, overdue, newer)
 
 
 # -- reading
@@ -271,7 +271,7 @@ def _alive(keys: Keyspace, groups: set[str]) -> Plan[dict[str, set[str]]]:
 
 def _groups_of(keys: Keyspace, consumers: set[str]) -> Plan[list[str]]:
     """The groups some consumers are of, as far as there is a trace of that."""
-    queues = yield from search.queues(keys, None, Found())
+    queues = yield from search.queues(keys, None, SearchPage())
     found = yield from _consumers(keys, {queue.partition("/")[0] for queue in queues[:LOOKED_MAX]})
     return [group for group, names in found.items() if consumers & set(names)]
 

@@ -11,8 +11,8 @@ import msgspec
 from durasleep.errors import NotFound
 from durasleep.model import CANCEL, Entry, Kind, PromiseId, State, check_id
 from durasleep.protocol import journal
-from durasleep.protocol.command import Plan, value_of
-from durasleep.protocol.journal import Head
+from durasleep.protocol.command import Plan, unwrap
+from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.keys import Keyspace
 from durasleep.query import describe
 
@@ -50,7 +50,7 @@ def tree(keys_of: Callable[[str], Keyspace], id: str) -> Plan[Tree]:
     """An execution with all it has called, breadth first up to ``NODES_MAX``; NotFound if there is none."""
     top = check_id(id)
     [head] = yield [journal.read_head(keys_of(top), top, outline=True)]
-    if value_of(head) is None:
+    if unwrap(head) is None:
         raise NotFound(f"there is no execution {id}")
     [worker] = yield from describe.holders(keys_of(top), [head])
     root = _node(head, worker)
@@ -65,7 +65,7 @@ def tree(keys_of: Callable[[str], Keyspace], id: str) -> Plan[Tree]:
         heads = yield from _heads(keys_of, child_ids)
         for entry in entries:
             child = heads.get(_child_id(owner, entry)) if entry.kind is Kind.CHILD else None
-            if child is None or (not entry.child_id and child[0].birth != owner.birth):
+            if child is None or (not entry.child_id and child[0].incarnation != owner.incarnation):
                 node.children.append(_leaf(owner, entry))
                 continue
             node.children.append(_node(*child))
@@ -85,7 +85,7 @@ def _entries(keys: Keyspace, id: PromiseId, room: int) -> Plan[tuple[list[Entry]
     cursor = b"0"
     for _ in range(journal.PAGES_MAX):
         [answer] = yield [journal.read_page(keys, id, cursor)]
-        page = value_of(answer)
+        page = unwrap(answer)
         found.update((entry.number, msgspec.structs.replace(entry, payload=b"")) for entry in page.entries)
         cursor = page.cursor
         if not cursor or len(found) > room:
@@ -99,23 +99,25 @@ def _order(entry: Entry) -> tuple[bool, list[int]]:
     return entry.number == CANCEL, [int(part) for part in entry.number.split(".") if part]
 
 
-def _heads(keys_of: Callable[[str], Keyspace], ids: list[PromiseId]) -> Plan[dict[PromiseId, tuple[Head, str | None]]]:
-    found: dict[PromiseId, tuple[Head, str | None]] = {}
+def _heads(
+    keys_of: Callable[[str], Keyspace], ids: list[PromiseId]
+) -> Plan[dict[PromiseId, tuple[PromiseRecord, str | None]]]:
+    found: dict[PromiseId, tuple[PromiseRecord, str | None]] = {}
     for start in range(0, len(ids), HEADS_MAX):
         part = ids[start : start + HEADS_MAX]
         answers = yield [journal.read_head(keys_of(id), id, outline=True) for id in part]
-        heads = [head for head in answers if isinstance(head, Head)]
+        heads = [head for head in answers if isinstance(head, PromiseRecord)]
         for head in heads:
             [worker] = yield from describe.holders(keys_of(head.id), [head])
             found[head.id] = (head, worker)
     return found
 
 
-def _child_id(owner: Head, entry: Entry) -> PromiseId:
+def _child_id(owner: PromiseRecord, entry: Entry) -> PromiseId:
     return PromiseId(entry.child_id or f"{owner.id}~{entry.number}")
 
 
-def _node(head: Head, worker: str | None) -> Node:
+def _node(head: PromiseRecord, worker: str | None) -> Node:
     return Node(
         id=head.id,
         kind=head.kind.value,
@@ -130,7 +132,7 @@ def _node(head: Head, worker: str | None) -> Node:
     )
 
 
-def _leaf(owner: Head, entry: Entry) -> Node:
+def _leaf(owner: PromiseRecord, entry: Entry) -> Node:
     is_left = entry.state is State.PENDING and owner.state is not State.PENDING
     state = State.CANCELED if is_left else entry.state
     return Node(

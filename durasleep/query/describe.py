@@ -47,8 +47,8 @@ from durasleep.model import (
     retention_ms,
 )
 from durasleep.protocol import command, journal, promises, streams
-from durasleep.protocol.command import Item, Plan
-from durasleep.protocol.journal import Head, Loaded
+from durasleep.protocol.command import BatchItem, Plan
+from durasleep.protocol.journal import Loaded, PromiseRecord
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Controlled, Created, Settled
 from durasleep.protocol.script import to_bytes
@@ -64,7 +64,7 @@ CLOSED = "the client was closed while this was waited for; what was started goes
 NAMED_MAX = 5  # timers in one sentence
 
 
-class Ending(msgspec.Struct, frozen=True, gc=False):
+class PromiseStatus(msgspec.Struct, frozen=True, gc=False):
     """How a promise stands: its state, and its value or error once it has settled."""
 
     id: PromiseId
@@ -115,7 +115,7 @@ class Description:
     error: str | None
     reason: str | None
     worker: str | None
-    deaths: int
+    crash_count: int
     """Workers in a row that died while it was in their hands; what it commits, and ``resume``, begin that anew."""
     waiting_on: list[Pending]
     failed_attempts: list[FailedAttempt]
@@ -135,7 +135,7 @@ _chance = random.Random()
 os.register_at_fork(after_in_child=_chance.seed)
 
 
-class Names:
+class IdSource:
     """Names nobody else has: of a client's inbox, and of its calls, which may be repeated.
 
     They are short, because every promise keeps the name of the call that made it and of the inbox that waits.
@@ -225,7 +225,7 @@ class CallOptions(msgspec.Struct, frozen=True):
 
 def rpc_maker(
     keys: Keyspace, function: str, options: CallOptions, *, group: str, inbox: str, settings: Settings
-) -> Callable[[str, bytes, str], Item[Created]]:
+) -> Callable[[str, bytes, str], BatchItem[Created]]:
     """What makes calls of one function, each of an id, its arguments and a name for the call.
 
     A call starts an execution, or attaches to the one that has this id. What all have in common is worked out once.
@@ -245,7 +245,7 @@ def rpc_maker(
     )
     make = promises.create_like(common)
 
-    def rpc(id: str, args: bytes, call: str) -> Item[Created]:
+    def rpc(id: str, args: bytes, call: str) -> BatchItem[Created]:
         return make(check_new_id(id), args, call)
 
     return rpc
@@ -281,10 +281,10 @@ def in_parts(many: Iterable[T]) -> Iterator[list[T]]:
         yield part
 
 
-def all_of(made: Sequence[Item[T]]) -> Plan[list[T]]:
+def all_of(made: Sequence[BatchItem[T]]) -> Plan[list[T]]:
     """The answers to all of some calls, or the first error, once all have been answered."""
     answers = yield made
-    return [command.value_of(answer) for answer in answers]
+    return [command.unwrap(answer) for answer in answers]
 
 
 def check_unconfirmed(min_replicas: int | None, fsync: bool | None) -> None:
@@ -293,7 +293,7 @@ def check_unconfirmed(min_replicas: int | None, fsync: bool | None) -> None:
         raise UsageError("min_replicas and fsync do not go with pipeline: WAIT must follow the caller's own EXEC")
 
 
-def enqueue(pipeline: Pipeline, call: Item[Any], settings: Settings) -> None:
+def enqueue(pipeline: Pipeline, call: BatchItem[Any], settings: Settings) -> None:
     """Put a call into a caller's own MULTI, with the script before it: NOSCRIPT there would drop just our part."""
     [joined] = batching.join([call], settings)
     pipeline.execute_command("SCRIPT LOAD", call.script.source)
@@ -302,7 +302,7 @@ def enqueue(pipeline: Pipeline, call: Item[Any], settings: Settings) -> None:
 
 def create_promise(
     keys: Keyspace, id: str, *, timeout: Duration | datetime | None, timer: bool, call: str, settings: Settings
-) -> Item[Created]:
+) -> BatchItem[Created]:
     """Make a bare promise; its timeout rejects it (``timedout``), or resolves it if it is a timer."""
     if timer and timeout is None:
         raise UsageError(f"timer {id!r} needs a timeout: it is what a timer resolves at")
@@ -319,7 +319,7 @@ def create_promise(
     )
 
 
-def settle(keys: Keyspace, id: str, state: State, payload: bytes) -> Item[Settled]:
+def settle(keys: Keyspace, id: str, state: State, payload: bytes) -> BatchItem[Settled]:
     """Resolve, reject or cancel a promise."""
     return promises.settle(keys, check_id(id), state, payload)
 
@@ -334,10 +334,10 @@ def steer(
     """
     when = None if due is None else due_at(due) if isinstance(due, datetime) else due_in(due)
     [answer] = yield [promises.control(keys, action, check_id(id), due=when, reason=reason)]
-    controlled = command.value_of(answer)
+    controlled = command.unwrap(answer)
     while controlled.word == "closing":  # a long journal is forgotten in parts
         [answer] = yield [promises.control(keys, action, PromiseId(id))]
-        controlled = command.value_of(answer)
+        controlled = command.unwrap(answer)
     if controlled.word != "asleep":
         return controlled
     loaded = yield from journal.load(keys, PromiseId(id))
@@ -347,7 +347,7 @@ def steer(
     if len(sleeps) != 1:
         raise NotAllowed(f"{id} {_describe_sleeps(sleeps)}")
     [answer] = yield [promises.control(keys, action, PromiseId(sleeps[0].id), due=when, reason=reason)]
-    return command.value_of(answer)
+    return command.unwrap(answer)
 
 
 def _describe_sleeps(sleeps: list[Pending]) -> str:
@@ -358,23 +358,23 @@ def _describe_sleeps(sleeps: list[Pending]) -> str:
     return f"waits for {len(sleeps)} timers, name one: {', '.join(names)}{f' and {more} more' if more else ''}"
 
 
-def ending_of_created(id: PromiseId, created: Created) -> Ending:
-    return Ending(id, created.state, created.value)
+def ending_of_created(id: PromiseId, created: Created) -> PromiseStatus:
+    return PromiseStatus(id, created.state, created.value)
 
 
 def attach_from(keys: Keyspace, id: PromiseId, inbox: str) -> Plan[tuple[bytes, Created]]:
     """The entry of an inbox from which on it tells of a promise, and how that stands."""
     last, created = yield [streams.read_end(keys.inbox(inbox).encode()), promises.attach(keys, id, inbox=inbox)]
-    return command.value_of(last), command.value_of(created)
+    return command.unwrap(last), command.unwrap(created)
 
 
-def look(keys: Keyspace, id: PromiseId) -> Plan[Ending]:
+def status(keys: Keyspace, id: PromiseId) -> Plan[PromiseStatus]:
     """How a promise stands; NotFound if there is none."""
     [head] = yield [journal.read_outcome(keys, id)]
-    if command.value_of(head) is not None:
-        return Ending(id, head.state, head.value)
+    if command.unwrap(head) is not None:
+        return PromiseStatus(id, head.state, head.value)
     owner, entry = yield from _entry(keys, id)
-    return Ending(id, _state_of(entry, owner), entry.payload)
+    return PromiseStatus(id, _state_of(entry, owner), entry.payload)
 
 
 def _entry(keys: Keyspace, id: PromiseId) -> Plan[tuple[Loaded, Entry]]:
@@ -393,7 +393,7 @@ def _state_of(entry: Entry, owner: Loaded) -> State:
     return State.CANCELED if is_left else entry.state
 
 
-def result_of(ending: Ending, codec: Codec, hint: Any = Any) -> Any:
+def result_of(ending: PromiseStatus, codec: Codec, hint: Any = Any) -> Any:
     """The value of a settled promise, shaped by ``hint``; raises what it was rejected with, Canceled or TimedOut."""
     match ending.state:
         case State.RESOLVED:
@@ -408,7 +408,7 @@ def result_of(ending: Ending, codec: Codec, hint: Any = Any) -> Any:
             raise UsageError(f"{ending.id} has not settled")
 
 
-def holders(keys: Keyspace, heads: Sequence[Head]) -> Plan[list[str | None]]:
+def holders(keys: Keyspace, heads: Sequence[PromiseRecord]) -> Plan[list[str | None]]:
     """Which worker runs each, None for those that run nowhere."""
     queued = [head for head in heads if head.place is Place.QUEUED and head.entry]
     answers = (yield [streams.read_holder(keys, head.queue, head.entry) for head in queued]) if queued else []
@@ -420,7 +420,7 @@ def holders(keys: Keyspace, heads: Sequence[Head]) -> Plan[list[str | None]]:
     return [found.get(head.id) for head in heads]
 
 
-def status_of(head: Head, worker: str | None) -> str:
+def status_of(head: PromiseRecord, worker: str | None) -> str:
     """Where it is, in one word: its place, or ``running`` on a worker, or ``done``."""
     if head.state is not State.PENDING:
         return "done"
@@ -439,7 +439,7 @@ def describe(keys: Keyspace, id: PromiseId, codec: Codec) -> Plan[Description]:
     halted_ms = 0
     if loaded.head.place is Place.HALTED:
         [answer] = yield [journal.read_halted_at(keys, id)]
-        halted_ms = command.value_of(answer) or 0
+        halted_ms = command.unwrap(answer) or 0
     found = _describe(loaded, worker, halted_ms, codec)
     if loaded.head.place is Place.SUSPENDED and (circle := (yield from find_circle(keys, loaded))):
         found = dataclasses.replace(found, reason=describe_circle(circle))
@@ -457,7 +457,7 @@ def export(keys: Keyspace, id: PromiseId) -> Plan[Recording]:
         function=head.function,
         group=head.queue.partition("/")[0],
         state=head.state,
-        birth=head.birth,
+        incarnation=head.incarnation,
         created_ms=head.created_ms,
         begun_ms=head.begun_ms,
         base=head.base,
@@ -491,21 +491,21 @@ def _describe(loaded: Loaded, worker: str | None, halted_ms: int, codec: Codec) 
         waiting_on=waiting_on,
         failed_attempts=_failed_attempts(loaded, codec),
         since_ms=head.settled_ms or halted_ms or _since_ms(head, waiting_on),
-        deaths=head.deaths,
+        crash_count=head.crash_count,
         traceback=_traceback(codec.decode_error(head.value)) if head.state is State.REJECTED else None,
         args=args,
         kwargs=kwargs,
     )
 
 
-def _since_ms(head: Head, waiting_on: list[Pending]) -> int:
+def _since_ms(head: PromiseRecord, waiting_on: list[Pending]) -> int:
     """Queued since its entry was added; else since the last that settled for it, or that it asked for."""
     if head.entry:
         return int(head.entry.partition("-")[0])
     return max(head.created_ms, head.begun_ms, head.order, *[one.since_ms for one in waiting_on])
 
 
-def _arguments(head: Head, codec: Codec) -> tuple[list[Any] | None, dict[str, Any] | None]:
+def _arguments(head: PromiseRecord, codec: Codec) -> tuple[list[Any] | None, dict[str, Any] | None]:
     try:
         args, kwargs = codec.decode(head.args)
     except (DurasleepError, TypeError, ValueError):
@@ -537,7 +537,7 @@ def _describe_entry(id: PromiseId, entry: Entry, owner: Loaded, codec: Codec) ->
         error=error_text(state, entry.payload, codec),
         reason=None,
         worker=None,
-        deaths=0,
+        crash_count=0,
         waiting_on=[],
         failed_attempts=[],
         since_ms=entry.stamp or _began_ms(entry, owner.head),
@@ -547,9 +547,9 @@ def _describe_entry(id: PromiseId, entry: Entry, owner: Loaded, codec: Codec) ->
     )
 
 
-def _began_ms(entry: Entry, owner: Head) -> int:
+def _began_ms(entry: Entry, owner: PromiseRecord) -> int:
     """When an entry of its journal was asked for; what does not say so came right after the birth."""
-    return max(owner.birth + entry.begun_ms, owner.created_ms)
+    return max(owner.incarnation + entry.begun_ms, owner.created_ms)
 
 
 def error_text(state: State, payload: bytes, codec: Codec) -> str | None:

@@ -126,7 +126,7 @@ class Facts:
     pings_ms: tuple[float, ...]
 
 
-def look(keys: Keyspace) -> Plan[Facts]:
+def collect_facts(keys: Keyspace) -> Plan[Facts]:
     """Ask the server; takes some tens of round trips."""
     asked_at = time.time()
     [info, config, whoami, server_time] = yield [

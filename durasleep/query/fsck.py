@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from durasleep.errors import DurasleepError
 from durasleep.protocol import command, server, sorted_sets, streams
-from durasleep.protocol.command import Call, Item, Plan, to_text, value_of
+from durasleep.protocol.command import BatchItem, Call, Plan, to_text, unwrap
 from durasleep.protocol.keys import Keyspace
 
 FINDINGS_MAX = 1_000  # in one report; what is beyond it is counted
@@ -79,7 +79,7 @@ def fsck(keys: Keyspace, *, repair: bool = False) -> Plan[Report]:
     cursor = b"0"
     while True:
         [page] = yield [server.scan(f"{keys.tag}*", cursor, count=PAGE)]
-        cursor, names = value_of(page)
+        cursor, names = unwrap(page)
         yield from _check(keys, _things(keys, names, queues, report), report, repair)
         if cursor == b"0":
             break
@@ -129,9 +129,9 @@ def _check(keys: Keyspace, things: Iterable[_Thing], report: Report, repair: boo
 
 
 def _item(keys: Keyspace, thing: _Thing, repair: bool) -> Call:
-    to = command.route("check", keys, ("1" if repair else "",))
+    to = command.route("fsck", keys, ("1" if repair else "",))
     kind, name, at = thing
-    return Item(to, to.script.item(what=kind, name=name, at=at), _parse)
+    return BatchItem(to, to.script.item(what=kind, name=name, at=at), _parse)
 
 
 def _parse(answer: list[bytes]) -> _Checked:

@@ -16,8 +16,8 @@ from durasleep.codec import Codec
 from durasleep.errors import DurasleepError, NotAllowed, UsageError
 from durasleep.model import Entry, Kind, PromiseId, State, owner_of
 from durasleep.protocol import journal, promises, schedules, server, sorted_sets, streams
-from durasleep.protocol.command import Call, Command, Plan, to_text, value_of
-from durasleep.protocol.journal import Head
+from durasleep.protocol.command import Call, Command, Plan, to_text, unwrap
+from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.keys import LIMIT, Keyspace
 from durasleep.protocol.script import to_bytes
 from durasleep.query import describe
@@ -78,7 +78,7 @@ class Summary:
     """The only worker that may run it, if it was started for one."""
 
 
-class Found(list[Summary]):
+class SearchPage(list[Summary]):
     """What a search has found, each execution once."""
 
     def __init__(self) -> None:
@@ -158,11 +158,11 @@ class Search:
         self._sources, self._cursor, self._dues = None, b"", {}
         return True
 
-    def part(self, keys: Keyspace, limit: int = FOUND_MAX) -> Plan[Found]:
+    def part(self, keys: Keyspace, limit: int = FOUND_MAX) -> Plan[SearchPage]:
         """The next executions, which may be none though there are more: a part ends after a few seconds."""
         if not 1 <= limit <= FOUND_MAX:
             raise UsageError(f"limit {limit}: a search finds 1 to {FOUND_MAX} executions")
-        found = Found()
+        found = SearchPage()
         found += self._ahead
         if self._sources is None:
             self._sources = yield from _sources(keys, self._statuses, self._states, self._group, found)
@@ -211,7 +211,7 @@ def _statuses(status: str | Collection[str] | None) -> set[str]:
     return asked
 
 
-def _tell_errors(keys: Keyspace, found: Found, codec: Codec) -> Plan[None]:
+def _tell_errors(keys: Keyspace, found: SearchPage, codec: Codec) -> Plan[None]:
     """Why those failed that did."""
     failed = [at for at, one in enumerate(found) if one.status == "done" and one.state != State.RESOLVED]
     for start in range(0, len(failed), VALUES_TOGETHER):
@@ -223,7 +223,7 @@ def _tell_errors(keys: Keyspace, found: Found, codec: Codec) -> Plan[None]:
 
 
 def _sources(
-    keys: Keyspace, statuses: set[str], states: set[str], group: str | None, found: Found
+    keys: Keyspace, statuses: set[str], states: set[str], group: str | None, found: SearchPage
 ) -> Plan[list[_Source]]:
     """Where to look, in the order to show it. The keys come last: what moved meanwhile is among them, too."""
     sources: list[_Source] = []
@@ -262,31 +262,31 @@ def _fresh(ids: _Ids, dues: dict[str, int | None]) -> list[str]:
     return fresh
 
 
-def _look(keys: Keyspace, ids: list[str], is_wanted: Callable[[Summary], bool], found: Found) -> Plan[None]:
+def _look(keys: Keyspace, ids: list[str], is_wanted: Callable[[Summary], bool], found: SearchPage) -> Plan[None]:
     """Find out what these are, and keep what is wanted."""
     for start in range(0, len(ids), PAGE):
         part = ids[start : start + PAGE]
         answers = yield [journal.read_head(keys, PromiseId(id), outline=True) for id in part]
-        heads: list[Head] = []
+        heads: list[PromiseRecord] = []
         for id, head in zip(part, answers, strict=True):
-            if isinstance(head, Head):
+            if isinstance(head, PromiseRecord):
                 if head.kind is Kind.EXECUTION:
                     heads.append(head)
             elif head is not None:
                 found.notes.append(str(head))
-            elif is_aside(id):
+            elif is_quarantined(id):
                 found.notes.append(f"put aside: {id}")
         workers = yield from describe.holders(keys, heads)
         summaries = [_summary(head, worker) for head, worker in zip(heads, workers, strict=True)]
         found += (one for one in summaries if is_wanted(one))
 
 
-def is_aside(name: str) -> bool:
+def is_quarantined(name: str) -> bool:
     """Whether a name in the halted set is that of something broken, and of no execution."""
     return name.startswith(_ASIDE) and ": " in name
 
 
-def _summary(head: Head, worker: str | None) -> Summary:
+def _summary(head: PromiseRecord, worker: str | None) -> Summary:
     status = describe.status_of(head, worker)
     group, _, target_worker = head.queue.partition("/")
     return Summary(
@@ -305,14 +305,14 @@ def _summary(head: Head, worker: str | None) -> Summary:
     )
 
 
-def queues(keys: Keyspace, group: str | None, found: Found) -> Plan[list[str]]:
+def queues(keys: Keyspace, group: str | None, found: SearchPage) -> Plan[list[str]]:
     """The streams of a group, or of all, that exist."""
     prefix = keys.queue("")
     names: set[str] = set()
     cursor: _Cursor = b""
     for _ in range(STEPS_MAX):
         [page] = yield [_scan(prefix, cursor)]
-        scanned, cursor = value_of(page)
+        scanned, cursor = unwrap(page)
         names.update(queue for queue, _ in scanned if group in (None, queue.partition("/")[0]))
         if cursor is None:
             return sorted(names)
@@ -326,7 +326,7 @@ def forget(keys: Keyspace, name: str) -> Plan[bool]:
     NotAllowed for an execution that is halted, and where several names begin so.
     """
     [answer] = yield [promises.forget(keys, name)]
-    if value_of(answer):
+    if unwrap(answer):
         return True
     begun = yield from _begun_so(keys, f"{name}: ")
     if len(begun) > 1:
@@ -336,7 +336,7 @@ def forget(keys: Keyspace, name: str) -> Plan[bool]:
     if not begun:
         return False
     [answer] = yield [promises.forget(keys, begun[0])]
-    return value_of(answer)
+    return unwrap(answer)
 
 
 def _begun_so(keys: Keyspace, beginning: str) -> Plan[list[str]]:
@@ -345,8 +345,8 @@ def _begun_so(keys: Keyspace, beginning: str) -> Plan[list[str]]:
     cursor: _Cursor = b""
     for _ in range(STEPS_MAX):
         [page] = yield [_read_halted(keys, cursor)]
-        names, cursor = value_of(page)
-        found += [name for name, _ in names if name.startswith(beginning) and is_aside(name)]
+        names, cursor = unwrap(page)
+        found += [name for name, _ in names if name.startswith(beginning) and is_quarantined(name)]
         if cursor is None:
             break
     return found
@@ -436,13 +436,13 @@ def timers(keys: Keyspace, limit: int = 20) -> Plan[Timers]:
         sorted_sets.list_members(keys.timers, count=limit),
         sorted_sets.count_members(keys.timers),
     ]
-    members: list[tuple[str, int]] = value_of(answer)
+    members: list[tuple[str, int]] = unwrap(answer)
     wanted: list[Call] = []
     for member, _ in members:
         wanted += _about(keys, member)
     answers = iter((yield wanted) if wanted else ())
     found = Timers(_timer(member, due_ms, next(answers), next(answers)) for member, due_ms in members)
-    found.total = max(len(found), value_of(total))
+    found.total = max(len(found), unwrap(total))
     return found
 
 
@@ -459,10 +459,10 @@ def _timer(member: str, due_ms: int, owner: Any, entry: Any) -> Timer:
     id, _, what = member.rpartition("~")
     if what[:1].isdigit():
         kind, name = (entry.kind.value, entry.name) if isinstance(entry, Entry) else ("timer", "")
-        return Timer(member, kind, name, owner.function if isinstance(owner, Head) else None, due_ms)
-    if isinstance(owner, Head) and owner.kind is not Kind.EXECUTION:
+        return Timer(member, kind, name, owner.function if isinstance(owner, PromiseRecord) else None, due_ms)
+    if isinstance(owner, PromiseRecord) and owner.kind is not Kind.EXECUTION:
         return Timer(id, owner.kind.value, "", None, due_ms)
     kind = "deadline" if what == "timeout" else what
     if isinstance(owner, schedules.Schedule):
         return Timer(id, kind, f"{owner.cron} {owner.zone}", owner.function, due_ms)
-    return Timer(id, kind, "", owner.function if isinstance(owner, Head) else None, due_ms)
+    return Timer(id, kind, "", owner.function if isinstance(owner, PromiseRecord) else None, due_ms)

@@ -15,7 +15,7 @@ from durasleep.model import CANCEL, Entry, Kind, Mark, Number, Op, PromiseId, St
 from durasleep.runtime import asyncio_patches
 from durasleep.runtime.context import Context, ExecutionInfo, to_its_end
 from durasleep.runtime.definition import WorkflowDefinition
-from durasleep.runtime.event_loop import DRAIN_CALLBACKS_MAX, Watch, WorkflowLoop, keep_for_ever, position_of
+from durasleep.runtime.event_loop import DRAIN_CALLBACKS_MAX, Watch, WorkflowLoop, leak_coroutine, position_of
 from durasleep.runtime.journal import Asked, Forgotten, Journal, StepCall
 from durasleep.settings import Settings
 
@@ -57,7 +57,7 @@ class Continued(msgspec.Struct, frozen=True):
     """The last number this run has taken, so that no number is used twice."""
 
 
-Ending = Resolved | Rejected | CanceledOutcome | Halted | Continued
+WorkflowOutcome = Resolved | Rejected | CanceledOutcome | Halted | Continued
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -71,7 +71,7 @@ class Progress(msgspec.Struct, frozen=True):
     """Running steps to stop: those the code took back (each has a CancelEntry); with an ending, all of them."""
     waiting: bool
     """Whether something pending, an op or a step can still wake it."""
-    outcome: Ending | None
+    outcome: WorkflowOutcome | None
     warning: str = ""
     """What a person should know before it is too late."""
     forgotten: tuple[Forgotten, ...] = ()
@@ -98,14 +98,14 @@ class Activation:
         "_args",
         "_base",
         "_definition",
-        "_halves",
+        "_fill_before",
         "_info",
         "_journal",
         "_loop",
         "_news",
         "_settings",
-        "asked_number",
         "codec",
+        "last_op_number",
         "seen",
         "seen_number",
     )
@@ -114,7 +114,7 @@ class Activation:
     """The stamp last fed; 0 at first."""
     seen_number: Number
     """The number of the entry that has it."""
-    asked_number: Number
+    last_op_number: Number
     """What was asked for last and has been committed: what is pending has no stamp to know it by."""
 
     def __init__(
@@ -135,7 +135,7 @@ class Activation:
         self.codec = codec
         self._settings = settings
         self._news: Collection[str] = ()
-        self._halves = 0.0
+        self._fill_before = 0.0
         self._base = base
         loop = self._loop = WorkflowLoop(info.begun_ms or info.created_ms)
         if base:
@@ -146,7 +146,7 @@ class Activation:
         if settings.debug:
             self._journal.trace = {}
         self.seen = 0
-        self.seen_number = self.asked_number = Number("")
+        self.seen_number = self.last_op_number = Number("")
 
     def start(
         self, entries: Iterable[Entry], unseen: Collection[str] | None = None, handed_out: Collection[Number] = ()
@@ -159,11 +159,13 @@ class Activation:
         entries = list(entries)
         self._journal.handed_out = handed_out
         settled = self._journal.load(entries) if entries else []
-        self._loop.passed = _has_begun(entries)
-        if not self._loop.passed and self._definition.version > 1:
+        self._loop.has_history = _has_begun(entries)
+        if not self._loop.has_history and self._definition.version > 1:
             self._journal.mark(Kind.VERSION, str(self._definition.version))
         if entries:
-            self._halves = self._journal.filled(self._settings.journal_entries_max, self._settings.journal_bytes_max)
+            self._fill_before = self._journal.filled(
+                self._settings.journal_entries_max, self._settings.journal_bytes_max
+            )
         self._news = unseen if unseen is not None else [entry.number for entry in settled[-1:]]
         loop = self._loop
         try:
@@ -173,14 +175,14 @@ class Activation:
             return self._progress()
         except UsageError as misfit:
             is_first_run = self._info.begun_ms <= self._info.created_ms
-            if is_first_run and not self._loop.passed:  # they never fitted: that is the caller's error
+            if is_first_run and not self._loop.has_history:  # they never fitted: that is the caller's error
                 return self._ended(self._rejected(misfit))
             self._journal.halt_unfit(self._args, misfit)
             return self._progress()
         except Exception as error:  # noqa: BLE001 - whatever user code raises as it is called ends the execution
             return self._ended(self._rejected(error))
-        if settled or loop.silent:
-            loop.quiet = True
+        if settled or loop.is_shadow:
+            loop.replaying = True
         loop.enter()
         try:
             loop.begin(coro)
@@ -189,7 +191,7 @@ class Activation:
             self._feed(settled)
         finally:
             loop.leave()
-        loop.speak()
+        loop.end_replay()
         if entries:
             self._journal.check_all_asked()
         return self._progress()
@@ -209,7 +211,7 @@ class Activation:
     def note_committed(self, ops: Sequence[Op]) -> None:
         """The server has these now."""
         if ops:
-            self.asked_number = ops[-1].number
+            self.last_op_number = ops[-1].number
 
     def positions(self) -> str:
         """Where the code waits, for people."""
@@ -226,16 +228,16 @@ class Activation:
         twin = Activation(
             self._definition, self._info, self._args, self.codec, settings=self._settings, base=self._base
         )
-        twin._loop.silent = True
+        twin._loop.is_shadow = True
         twin._journal.trace = {}
         return twin, twin.start(self._journal.entries(), self._news)
 
     def close(self) -> CloseReport:
         """Put the workflow away: cancel its tasks, within bounds, while durable calls raise Detached."""
         loop = self._loop
-        if not loop.drop() and (stubborn := loop.detach(self._journal.size)):
+        if not loop.drop() and (stubborn := loop.evict(self._journal.size)):
             for task in stubborn:
-                keep_for_ever(task)
+                leak_coroutine(task)
             return CloseReport(tuple(map(position_of, stubborn)))
         loop.forget()
         self._journal.forget()
@@ -292,11 +294,11 @@ class Activation:
             self.seen = loop.now_ms = entry.stamp
             self.seen_number = entry.number
             if entry.number in self._news:
-                loop.speak()
+                loop.end_replay()
             if entry.number != CANCEL:
                 self._journal.feed(entry)
             elif not loop.canceled:
-                loop.hear_cancel()
+                loop.on_cancel_asked()
             if not loop.drain():
                 self._ran_away()
 
@@ -347,9 +349,9 @@ class Activation:
             )
         ops, steps, stop_steps = journal.take_difference()
         warning = ""
-        if self._halves < JOURNAL_WARNED <= filled:
+        if self._fill_before < JOURNAL_WARNED <= filled:
             warning = f"{self._info.id} {self._amount()}: beyond it, it will be halted; see ctx.continue_as_new"
-        self._halves = filled
+        self._fill_before = filled
         forgotten = journal.take_forgotten(is_end=False) if journal.forgotten else ()
         return Progress(ops, steps, stop_steps, True, None, warning, forgotten)
 
@@ -360,7 +362,7 @@ class Activation:
             f"with {journal.payload_bytes:,} bytes of at most {settings.journal_bytes_max:,}"
         )
 
-    def _ended(self, outcome: Ending) -> Progress:
+    def _ended(self, outcome: WorkflowOutcome) -> Progress:
         journal = self._journal
         running = journal.running
         ops, _, _ = journal.take_difference()
@@ -371,7 +373,7 @@ class Activation:
             forgotten = journal.take_forgotten(is_end=True)
         return Progress(ops, (), running, False, outcome, forgotten=forgotten)
 
-    def _result(self) -> Ending:
+    def _result(self) -> WorkflowOutcome:
         loop = self._loop
         root = loop.root
         if root is None:

@@ -22,7 +22,7 @@ from uuid import UUID
 import msgspec
 
 from durasleep.codec import Codec
-from durasleep.errors import DefinitionError, Detached, NotSerializable, PayloadTooLarge, Stuck, UsageError
+from durasleep.errors import DefinitionError, NotSerializable, PayloadTooLarge, Stuck, UsageError, WorkflowEvicted
 from durasleep.model import (
     Due,
     Duration,
@@ -78,14 +78,14 @@ class ExecutionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The execution its family began with."""
     function: str
     group: str
-    birth: int
+    incarnation: int
     """The birth stamp of its family: another life under the same id has another."""
     created_ms: int
     begun_ms: int = 0
     """When its present run began, if ``continue_as_new`` has begun it."""
     version: int = 1
     """Of its workflow, see ``@app.workflow(version=...)``."""
-    deaths: int = 0
+    crash_count: int = 0
     """Workers that died with it since it last moved on. It differs between replays: show it, never branch on it."""
 
     @property
@@ -368,7 +368,7 @@ class Context:
         kwargs: dict[str, Any],
         options: _ChildOptions,
     ) -> DurableFuture[str]:
-        if self._loop.detaching:
+        if self._loop.evicting:
             return self._journal.call(Kind.DETACHED, name_of(fn), str, _never)
         child_id = self._free_id() if options.id is None else options.id
         start = self._child_maker(fn, args, kwargs, options, child_id, detached=True)
@@ -417,14 +417,14 @@ class Context:
         loop = self._loop
         loop.lineage()
         if self._journal.has_unheard_cancel:
-            loop.hear_cancel()
+            loop.on_cancel_asked()
             raise asyncio.CancelledError
         function = self.info.function
         definition = self._called(function) or self._definition
         payload = self._codec.encode_args(args, kwargs, function, definition.fn)
         definition.check(args, kwargs)
         loop.continued = payload
-        raise Detached("this workflow goes on as a new run")
+        raise WorkflowEvicted("this workflow goes on as a new run")
 
     def transaction(self) -> TransactionBuilder:
         """Queue Redis commands; awaiting it runs them together with their journal entry, exactly once.
@@ -470,12 +470,12 @@ class Context:
     @property
     def replaying(self) -> bool:
         """Whether what happens now has happened before. Never branch on it."""
-        return self._loop.quiet
+        return self._loop.replaying
 
     @property
-    def detaching(self) -> bool:
+    def evicting(self) -> bool:
         """Whether this workflow is being put away: ``finally`` blocks that run now are not its end."""
-        return self._loop.detaching
+        return self._loop.evicting
 
     def _called(self, fn_or_name: Callable[..., Any] | str) -> Definition | None:
         """What a call of this begins, if it is known here."""
@@ -490,13 +490,15 @@ class Context:
     def _free_id(self) -> PromiseId:
         """An id that only this call makes, in every replay the same."""
         name = hashlib.blake2b(
-            f"{self.info.id}\n{self.info.birth}\n{self._loop.lineage().next}".encode(), digest_size=8
+            f"{self.info.id}\n{self.info.incarnation}\n{self._loop.lineage().upcoming}".encode(), digest_size=8
         ).hexdigest()
         return PromiseId(f"{self.info.root_id[:100]}-{name}")
 
     def _digest(self, what: str) -> bytes:
-        number = self._loop.lineage().take()
-        return hashlib.blake2b(f"{what}\n{self.info.id}\n{self.info.birth}\n{number}".encode(), digest_size=32).digest()
+        number = self._loop.lineage().next()
+        return hashlib.blake2b(
+            f"{what}\n{self.info.id}\n{self.info.incarnation}\n{number}".encode(), digest_size=32
+        ).digest()
 
 
 async def to_its_end(context: Context, coro: Coroutine[Any, Any, Any]) -> Any:
@@ -508,7 +510,7 @@ async def to_its_end(context: Context, coro: Coroutine[Any, Any, Any]) -> Any:
         value = await coro
         context._check_result(value)
     except BaseException:  # whatever comes out: what matters is that it was canceled, and has no result
-        if not context.detaching:
+        if not context.evicting:
             await context._clean_up()
         raise
     else:
@@ -658,7 +660,7 @@ class _WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
         self._ctx = ctx
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is logging's
-        return not (self._ctx.replaying or self._ctx.detaching) and super().isEnabledFor(level)
+        return not (self._ctx.replaying or self._ctx.evicting) and super().isEnabledFor(level)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}

@@ -60,7 +60,7 @@ def describe(
     *,
     function: str,
     queue: str,
-    birth: int,
+    incarnation: int,
     attempt: int,
     deadline_ms: int,
     ends_at: float | None,
@@ -76,5 +76,5 @@ def describe(
         group=queue.partition("/")[0],
         attempt=attempt,
         deadline=datetime.fromtimestamp(min(ends), UTC) if ends else None,
-        idempotency_key=f"{id}:{birth}" if step is None else f"{id}:{birth}:{step}",
+        idempotency_key=f"{id}:{incarnation}" if step is None else f"{id}:{incarnation}:{step}",
     )

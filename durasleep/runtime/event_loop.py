@@ -21,7 +21,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import CodeType, CoroutineType, FrameType
 from typing import Any, Protocol, TypeVar
 
-from durasleep.errors import Detached, NotDurable
+from durasleep.errors import NotDurable, WorkflowEvicted
 from durasleep.model import DUE_MS_MAX, Due, Number, duration_ms
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ Watch = Callable[[FrameType, str, Any], None]
 """A profile function, see ``sys.setprofile``."""
 
 
-class Lineage:
+class CallNumbers:
     """Numbers what one asyncio task asks for, so that other tasks do not renumber it."""
 
     __slots__ = ("detached", "made", "prefix", "taken")
@@ -64,11 +64,11 @@ class Lineage:
         self.detached = False
 
     @property
-    def next(self) -> Number:
+    def upcoming(self) -> Number:
         """What ``take`` will answer."""
         return Number(f"{self.prefix}{self.taken + 1}")
 
-    def take(self) -> Number:
+    def next(self) -> Number:
         """The next number: ``3`` in the root task, ``2.3`` in the task that took number 2."""
         self.taken += 1
         return f"{self.prefix}{self.taken}"  # pyright: ignore[reportReturnType] - hot: calling a NewType costs 0.1 µs
@@ -79,7 +79,7 @@ class Lineage:
         return self.made
 
 
-_LINEAGE: contextvars.ContextVar[Lineage | None] = contextvars.ContextVar("durasleep_lineage", default=None)
+_LINEAGE: contextvars.ContextVar[CallNumbers | None] = contextvars.ContextVar("durasleep_lineage", default=None)
 
 
 class WorkflowFuture(asyncio.Future[T]):
@@ -97,7 +97,7 @@ class WorkflowTask(asyncio.Task[T]):
 
     __slots__ = ("lineage", "serial")
     serial: int
-    lineage: Lineage
+    lineage: CallNumbers
 
     @property
     def _loop(self) -> Any:
@@ -160,25 +160,25 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     is_of_a_workflow = True
     timers: Timers | None = None
     root: WorkflowTask[Any] | None = None
-    quiet = False
+    replaying = False
     """While replaying: what goes wrong has been logged before."""
-    silent = False
+    is_shadow = False
     """Whether it is only a run to compare with: it stays quiet for ever."""
     canceled = False
     """Whether a cancel from outside has been delivered."""
-    passed = False
+    has_history = False
     """Whether an earlier activation came by here and committed what it asked for."""
     continued: bytes | None = None
     """The arguments of the next run, once the code has asked for one."""
     watch: Watch | None = None
     """Sees every call of user code."""
-    detaching = False
+    evicting = False
     halted: str | None = None
     fatal: BaseException | None = None
     """The SystemExit or KeyboardInterrupt that user code raised."""
     _on_error: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
     _prune_at = 64
-    _generators: dict[int, tuple[weakref.ref[AsyncGenerator[Any, Any]], Lineage]] | None = None
+    _generators: dict[int, tuple[weakref.ref[AsyncGenerator[Any, Any]], CallNumbers]] | None = None
     _outer: tuple[asyncio.AbstractEventLoop | None, Any] | None = None
     """The loop around and its hooks, while this one is the running loop."""
 
@@ -186,7 +186,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.now_ms = now_ms
         """The stamp of the settlement last fed."""
         self.ready: deque[WorkflowHandle | WorkflowTimer] = deque()
-        self.root_lineage = Lineage("")
+        self.root_lineage = CallNumbers("")
         self._tasks: list[WorkflowTask[Any]] = []
 
     # -- driving
@@ -214,7 +214,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         Between ``enter`` and ``leave``.
         """
         ready = self.ready
-        watched = None if self.detaching else self.root
+        watched = None if self.evicting else self.root
         watching = self.watch is not None and sys.getprofile() is None  # a profiler of the user's goes first
         if watching:
             sys.setprofile(self.watch)
@@ -240,7 +240,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             handle = watched = None  # this frame is in tracebacks that they hold
         return callbacks_max
 
-    def hear_cancel(self) -> None:
+    def on_cancel_asked(self) -> None:
         """The execution was canceled from outside: the root task is, unless it is the one that runs."""
         self.canceled = True
         if self.root is not None and _current_task(self) is not self.root:
@@ -251,18 +251,18 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if self.halted is None:
             self.halted = reason
 
-    def speak(self) -> None:
+    def end_replay(self) -> None:
         """Replaying is over: what happens from here on is new, and what goes wrong is logged."""
-        self.passed = False
-        if self.quiet and not self.silent:
+        self.has_history = False
+        if self.replaying and not self.is_shadow:
             if len(self._tasks) > 1:
                 self._prune()
-            self.quiet = False
+            self.replaying = False
 
-    def detach(self, awaited: int) -> list[WorkflowTask[Any]]:
+    def evict(self, awaited: int) -> list[WorkflowTask[Any]]:
         """Cancel what is left, bounded by what it awaited; answers the tasks that would not end."""
         self._prune()
-        self.detaching = True
+        self.evicting = True
         self.halted = None
         self.continued = None
         self.watch = None
@@ -306,7 +306,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if type(awaited) is not _FUTURE_ITERATOR:
             return False
         task._log_destroy_pending = False
-        self.detaching = True
+        self.evicting = True
         outermost.close()  # a frame that holds its own task would wait for the garbage collector, which chokes on it
         asyncio.Future.remove_done_callback(
             waiter, callbacks[0][0]
@@ -328,7 +328,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     # -- numbers
 
-    def lineage(self) -> Lineage:
+    def lineage(self) -> CallNumbers:
         """Whose call this is: the running task's, or in a plain callback that of the task which registered it."""
         if _get_running_loop() is not self:
             raise NotDurable(
@@ -341,7 +341,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """A creation number, for what has to be hashed."""
         return self._current_lineage().next_serial()
 
-    def _current_lineage(self) -> Lineage:
+    def _current_lineage(self) -> CallNumbers:
         task = _current_task(self)
         if isinstance(task, WorkflowTask):
             return task.lineage
@@ -363,8 +363,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         **_: Any,  # eager_start, from 3.14 on: the order of a FIFO queue is the order that replays
     ) -> WorkflowTask[T]:
         maker = self.lineage()
-        number = maker.take()
-        return self._task(coro, Lineage(f"{number}."), maker.next_serial(), name or number, context)
+        number = maker.next()
+        return self._task(coro, CallNumbers(f"{number}."), maker.next_serial(), name or number, context)
 
     def call_soon(
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
@@ -385,7 +385,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         lineage = self.lineage()
         if self.detached(lineage) or self.timers is None:
             return timer
-        timer.number = lineage.take()
+        timer.number = lineage.next()
         self.timers.start_timer(timer, Due(f"+{delay_ms}"))
         return timer
 
@@ -440,14 +440,14 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def default_exception_handler(self, context: dict[str, Any]) -> None:
         """Log it, unless that was done in an earlier run over the same journal."""
         error = context.get("exception")
-        if not (self.quiet or self.detaching or isinstance(error, Detached)):
+        if not (self.replaying or self.evicting or isinstance(error, WorkflowEvicted)):
             _log.error("in a workflow: %s", context.get("message"), exc_info=error)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         # May come from the garbage collector, on any thread, and is only logged then, see `set_exception_handler`.
         handler = self._on_error
         is_collected = "task" in context or "future" in context
-        if handler is None or is_collected or self.detaching or not self.is_running():
+        if handler is None or is_collected or self.evicting or not self.is_running():
             self.default_exception_handler(context)
             return
         try:
@@ -484,13 +484,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """There is none to wait for."""
 
-    def detached(self, lineage: Lineage) -> bool:
+    def detached(self, lineage: CallNumbers) -> bool:
         """Whether a durable call must come to nothing; the first one of each task raises Detached."""
-        if not self.detaching:
+        if not self.evicting:
             return False
         if not lineage.detached:
             lineage.detached = True
-            raise Detached("this workflow is being put away until it is woken; nothing was started")
+            raise WorkflowEvicted("this workflow is being put away until it is woken; nothing was started")
         return True
 
     # -- keeping track
@@ -503,7 +503,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def _task(
         self,
         coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
-        lineage: Lineage,
+        lineage: CallNumbers,
         serial: int,
         name: str,
         context: contextvars.Context | None,
@@ -526,7 +526,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def _first_iteration(self, generator: AsyncGenerator[Any, Any]) -> None:
         # its number is taken now, in program order, because the garbage collector may end it at any time
-        lineage = Lineage(f"{self.lineage().take()}.")
+        lineage = CallNumbers(f"{self.lineage().next()}.")
         if self._generators is None:
             self._generators = {}
         self._generators[id(generator)] = (weakref.ref(generator), lineage)
@@ -536,7 +536,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if known is not None:
             self.call_soon(self._close_generator, generator, known[1])
 
-    def _close_generator(self, generator: AsyncGenerator[Any, Any], lineage: Lineage) -> None:
+    def _close_generator(self, generator: AsyncGenerator[Any, Any], lineage: CallNumbers) -> None:
         self._task(generator.aclose(), lineage, lineage.next_serial(), "aclose", None)
 
     def _close_generators(self) -> bool:
@@ -612,7 +612,7 @@ def place_of_call() -> str:
     return "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
 
 
-def keep_for_ever(task: asyncio.Task[Any]) -> None:
+def leak_coroutine(task: asyncio.Task[Any]) -> None:
     """Leak the coroutine of a task that would not end.
 
     To collect it, even at exit, throws GeneratorExit into it; code that swallows every exception in a loop then spins,

@@ -2,7 +2,7 @@
 
 cimport cython
 
-from durasleep.runtime.event_loop cimport Lineage
+from durasleep.runtime.event_loop cimport CallNumbers
 
 cdef class Journal:
     cdef public object owner, codec, loop, trace, handed_out
@@ -15,7 +15,7 @@ cdef class Journal:
     cpdef load(self, entries)
     cpdef feed(self, entry)
     cpdef check_all_asked(self)
-    @cython.locals(lineage=Lineage)
+    @cython.locals(lineage=CallNumbers)
     cpdef enter(self, future, kind, name, hint, make, given_id=*)
     cpdef ask(self, number, kind, name, asked, make)
     cpdef _want(self, number, make)

@@ -27,7 +27,7 @@ from durasleep.model import (
     StartTimer,
     State,
 )
-from durasleep.runtime.event_loop import Lineage, WorkflowFuture, WorkflowLoop, WorkflowTimer, place_of_call
+from durasleep.runtime.event_loop import CallNumbers, WorkflowFuture, WorkflowLoop, WorkflowTimer, place_of_call
 from durasleep.runtime.retry import Retry, failure_of
 
 T = TypeVar("T")
@@ -134,7 +134,7 @@ class DurableFuture(WorkflowFuture[T]):
         journal = self._journal
         if journal is None or self.done():
             return
-        if not (self._callbacks or journal.loop.quiet):
+        if not (self._callbacks or journal.loop.replaying):
             journal.unheard = self
         try:
             if entry.state is not State.RESOLVED:
@@ -156,7 +156,7 @@ class RetriedStep(DurableFuture[T]):
     _call: StepCall
     _current: tuple[Number, Kind, str]
     """What it waits for now."""
-    _lineage: Lineage
+    _lineage: CallNumbers
     _retry: Retry
 
     @classmethod
@@ -170,7 +170,7 @@ class RetriedStep(DurableFuture[T]):
             future, Kind.STEP, call.name, hint, lambda number: msgspec.structs.replace(call, number=number)
         )
         future._current = (number, Kind.STEP, call.name)
-        future._lineage = Lineage(f"{number}.")
+        future._lineage = CallNumbers(f"{number}.")
         future._attempt = 1
         return future
 
@@ -217,7 +217,7 @@ class RetriedStep(DurableFuture[T]):
         )
 
     def _ask(self, journal: Journal, kind: Kind, name: str, make: Callable[[Number], Op | StepCall]) -> None:
-        number = self._lineage.take()
+        number = self._lineage.next()
         self._current = (number, kind, name)
         journal.ask(number, kind, name, self, make)
 
@@ -343,7 +343,7 @@ class Journal:
     def note_unsent(self, place: str) -> None:
         """A transaction begun there was put together, and is gone."""
         loop = self.loop
-        if not (loop.quiet or loop.detaching or loop.halted):
+        if not (loop.replaying or loop.evicting or loop.halted):
             self.forgotten += (Forgotten("transaction", Number(""), place),)
 
     def take_forgotten(self, *, is_end: bool) -> tuple[Forgotten, ...]:
@@ -414,10 +414,10 @@ class Journal:
         future._name = name  # pyright: ignore[reportPrivateUsage]
         future._hint = hint  # pyright: ignore[reportPrivateUsage]
         future._journal = None  # pyright: ignore[reportPrivateUsage]
-        if loop.detaching and loop.detached(lineage):
+        if loop.evicting and loop.detached(lineage):
             future.number = Number("")
             return future.number
-        number = future.number = lineage.take()
+        number = future.number = lineage.next()
         self.ask(number, kind, name, future, make)
         future._journal = self  # pyright: ignore[reportPrivateUsage]
         return number
@@ -462,7 +462,7 @@ class Journal:
 
     def cancel(self, number: Number, kind: Kind, name: str) -> None:
         """The code no longer wants this; nothing will be delivered."""
-        if self.loop.detaching or self._asked.get(number) is None:
+        if self.loop.evicting or self._asked.get(number) is None:
             return
         self._asked[number] = None
         self.open_calls -= 1
@@ -482,7 +482,7 @@ class Journal:
         known = self._patches.get(change)
         if known is None:
             known = (Kind.PATCH, change) in self._marks
-            if not known and not self.loop.passed:
+            if not known and not self.loop.has_history:
                 self.mark(Kind.PATCH, change)
                 known = True
             self._patches[change] = known
@@ -516,7 +516,7 @@ class Journal:
     @property
     def has_unheard_cancel(self) -> bool:
         """Whether it says that the execution was canceled, and the code has not been told yet."""
-        return CANCEL in self._entries and not (self.loop.canceled or self.loop.detaching)
+        return CANCEL in self._entries and not (self.loop.canceled or self.loop.evicting)
 
     @property
     def running(self) -> tuple[Number, ...]:

@@ -16,10 +16,10 @@ from durasleep.runtime.activation import (
     Activation,
     CanceledOutcome,
     Continued,
-    Ending,
     Halted,
     Rejected,
     Resolved,
+    WorkflowOutcome,
     version_of,
 )
 from durasleep.runtime.context import ExecutionInfo
@@ -81,7 +81,7 @@ def _info(recording: Recording, definition: WorkflowDefinition) -> ExecutionInfo
         root_id=root_of(recording.id),
         function=recording.function,
         group=recording.group,
-        birth=recording.birth,
+        incarnation=recording.incarnation,
         created_ms=recording.created_ms,
         begun_ms=recording.begun_ms,
         version=definition.version,
@@ -95,7 +95,7 @@ def _recorded_ending(recording: Recording, codec: Codec) -> str:
     return f"rejected: {error_line(error)}"
 
 
-def _ending(outcome: Ending | None, codec: Codec) -> str:
+def _ending(outcome: WorkflowOutcome | None, codec: Codec) -> str:
     match outcome:
         case Resolved(payload):
             return f"resolved: {codec.decode(payload)!r}"
@@ -138,7 +138,7 @@ def dumps(recording: Recording) -> str:
             "function": recording.function,
             "group": recording.group,
             "state": recording.state.value,
-            "birth": recording.birth,
+            "birth": recording.incarnation,
             "created_ms": recording.created_ms,
             "begun_ms": recording.begun_ms,
             "base": recording.base,
@@ -161,7 +161,7 @@ def loads(line: str) -> Recording:
             function=_text(document, "function"),
             group=_text(document, "group"),
             state=State(document["state"]),
-            birth=int(document["birth"]),
+            incarnation=int(document["birth"]),
             created_ms=int(document["created_ms"]),
             begun_ms=int(document["begun_ms"]),
             base=int(document["base"]),

@@ -16,7 +16,7 @@ import msgspec
 
 from durasleep.errors import DurasleepError, StoreError, StoreRefused, StoreUnavailable
 from durasleep.protocol import server
-from durasleep.protocol.command import Call, Command, Item, Reply
+from durasleep.protocol.command import BatchItem, Call, Command, Reply
 from durasleep.settings import Settings
 from durasleep.transport.batching import (
     AGAIN,
@@ -25,8 +25,8 @@ from durasleep.transport.batching import (
     answer_of,
     check_confirmed,
     confirmation,
+    exchange_plan,
     is_unserved,
-    talk,
 )
 from durasleep.transport.connection import Link
 from durasleep.transport.outage import Outage
@@ -91,7 +91,7 @@ _Part = tuple[_Asked, list[int]]
 
 async def ask_once(link: Link, calls: Sequence[Call], settings: Settings) -> list[Any]:
     """The answers to some calls, none of which is repeated; what one says is wrong stands in its place."""
-    talking = talk(calls, settings)
+    talking = exchange_plan(calls, settings)
     try:
         commands = next(talking)
         while True:
@@ -118,11 +118,11 @@ class Batcher:
         self._confirmation = confirmation(settings)
         self._portion = Portion(EXCHANGE_MAX)
 
-    async def call(self, call: Item[T] | Command[T]) -> T:
+    async def call(self, call: BatchItem[T] | Command[T]) -> T:
         """The answer to one call, or the error it says."""
         return await self.send(call)
 
-    def send(self, call: Item[T] | Command[T]) -> asyncio.Future[T]:
+    def send(self, call: BatchItem[T] | Command[T]) -> asyncio.Future[T]:
         """The same as a future; the call leaves at the end of this turn of the loop."""
         return self._take(_Asked.of((call,), is_single=True))
 
@@ -202,11 +202,11 @@ class Batcher:
             if problem is None:
                 self._portion.grow()
                 if delay_s > RETRY_FIRST_S:
-                    self._outage.end()
+                    self._outage.recovered()
                 parts = _open_parts(parts)  # what was not looked at is sent again at once
                 continue
             if self._patience_s is None:
-                self._outage.say(problem)
+                self._outage.report(problem)
             else:
                 for asked, _ in parts:
                     asked.note_in_vain(began + self._patience_s)
@@ -258,7 +258,7 @@ class Batcher:
                 return False
             try:
                 if await self._once(parts) is None:
-                    self._outage.end()
+                    self._outage.recovered()
                 return False
             except StoreUnavailable:
                 if self._link.connected:
@@ -270,14 +270,14 @@ class Batcher:
     async def _once(self, parts: list[_Part]) -> StoreError | None:
         """One exchange; why some of it is to be repeated, if some is."""
         calls = [asked.calls[position] for asked, positions in parts for position in positions]
-        talk_of_calls = talk(calls, self._settings)
+        plan = exchange_plan(calls, self._settings)
         confirmed: list[Reply] = []  # by the last exchange, which speaks of those before it, too
         try:
-            commands = next(talk_of_calls)
+            commands = next(plan)
             while True:
                 replies = await self._link.exchange([*commands, *self._confirmation])
                 confirmed = replies[len(commands) :]
-                commands = talk_of_calls.send(replies[: len(commands)])
+                commands = plan.send(replies[: len(commands)])
         except StopIteration as end:
             raws = iter(cast("list[Reply]", end.value))
         if confirmed:

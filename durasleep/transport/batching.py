@@ -10,7 +10,7 @@ import msgspec
 from durasleep.errors import DurasleepError, NotReplicated, StoreError, StoreRefused, StoreUnavailable
 from durasleep.model import Op
 from durasleep.protocol import script, server
-from durasleep.protocol.command import Call, Command, Item, Reply, Route, error_of
+from durasleep.protocol.command import BatchItem, Call, Command, Reply, Route, error_of
 from durasleep.protocol.commit import op_bytes
 from durasleep.protocol.script import Value
 from durasleep.settings import Settings
@@ -75,7 +75,7 @@ def script_of(call: Call) -> script.Script | None:
     return call.script
 
 
-def talk(calls: Sequence[Call], settings: Settings) -> Generator[list[list[Value]], list[Reply], list[Reply]]:
+def exchange_plan(calls: Sequence[Call], settings: Settings) -> Generator[list[list[Value]], list[Reply], list[Reply]]:
     """What to send for some calls, and, if the server has forgotten scripts, what to send then.
 
     It is sent the replies, and ends with the raw answer to each call: the part of the reply that is its own, or an
@@ -95,7 +95,7 @@ def talk(calls: Sequence[Call], settings: Settings) -> Generator[list[list[Value
             replies[index] = reply
     raws: list[Reply] = [None] * len(calls)
     for one, reply in zip(joined, replies, strict=True):
-        is_batch = isinstance(calls[one.positions[0]], Item) and isinstance(reply, list)
+        is_batch = isinstance(calls[one.positions[0]], BatchItem) and isinstance(reply, list)
         own: list[Reply] = cast("list[Reply]", reply) if is_batch else [reply] * len(one.positions)
         for position, raw in zip(one.positions, own, strict=True):
             raws[position] = raw
@@ -114,7 +114,7 @@ def answer_of(call: Call, raw: Reply) -> Any:
             return call.parse(raw)
         if isinstance(raw, Exception):
             return refusal(raw) or error_of(error_text(raw))
-        if isinstance(raw, list) and isinstance(call, Item):
+        if isinstance(raw, list) and isinstance(call, BatchItem):
             words = cast("list[bytes]", raw)
             if words == _AGAIN:
                 return AGAIN

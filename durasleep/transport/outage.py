@@ -20,7 +20,7 @@ class Outage:
         self._began_s: float | None = None
         self._said_s: dict[type[Exception], float] = {}
 
-    def say(self, problem: Exception) -> None:
+    def report(self, problem: Exception) -> None:
         """Redis does not serve us."""
         now_s = time.monotonic()
         if self._began_s is None:
@@ -29,7 +29,7 @@ class Outage:
             self._said_s[type(problem)] = now_s
             logger.error("%s: this worker waits, nothing is lost", problem)
 
-    def end(self) -> None:
+    def recovered(self) -> None:
         """It does again; said if the outage was."""
         began_s, self._began_s = self._began_s, None
         if began_s is not None and max(self._said_s.values(), default=0.0) >= began_s:

@@ -33,7 +33,7 @@ class Clock:
         self.ahead_s = 0.0
         """How far the last answer was ahead of what is believed; 0.0 as long as it was believed."""
 
-    def hear(self, server_us: int, sent_us: int, received_us: int) -> None:
+    def observe(self, server_us: int, sent_us: int, received_us: int) -> None:
         """Take note of the time in an answer, received at monotonic ``received_us`` to what was sent at ``sent_us``."""
         low: float = server_us - received_us
         high: float = server_us - sent_us
@@ -55,12 +55,12 @@ class Clock:
         self._slept_us, self._wall_us = slept_us, wall_us
         self.ahead_s = 0.0
 
-    def believe(self) -> None:
+    def accept_next(self) -> None:
         """Take the next answer as it comes."""
         self._heard_us = 0
         self.ahead_s = 0.0
 
-    def begin(self, server_ms: int) -> None:
+    def seed(self, server_ms: int) -> None:
         """Believe what others believe, before the server was ever heard."""
         self._low_us = self._high_us = server_ms * 1000 - monotonic_us()
         self._offset_ms = self._low_us / 1000

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from durasleep.errors import StoreUnavailable, UnsupportedServer, UsageError
 from durasleep.model import PromiseId
 from durasleep.protocol import journal, server, versions
-from durasleep.protocol.command import Call, Command, Item, Plan
+from durasleep.protocol.command import BatchItem, Call, Command, Plan
 from durasleep.protocol.journal import Loaded
 from durasleep.protocol.keys import Keyspace
 from durasleep.settings import DEFAULTS, Settings
@@ -105,7 +105,7 @@ class Store:
         """A connection of its own, for what blocks."""
         return Link(self.connector, self.name, timeout_s or self.settings.command_timeout_s)
 
-    def beside(self, settings: Settings | None = None) -> Store:
+    def second_connection(self, settings: Settings | None = None) -> Store:
         """The same, by the same clock, over a connection of its own: its calls and ours do not wait for one another."""
         other = Store(
             self.connector,
@@ -126,7 +126,7 @@ class Store:
         if settings == self.settings:
             return self
         if settings not in self._confirming:
-            self._confirming[settings] = self.beside(settings)
+            self._confirming[settings] = self.second_connection(settings)
         return self._confirming[settings]
 
     @property
@@ -167,11 +167,11 @@ class Store:
             await link.close()
         self._check_at = time.monotonic() + CHECK_S
 
-    async def call(self, call: Item[T] | Command[T]) -> T:
+    async def call(self, call: BatchItem[T] | Command[T]) -> T:
         """Run one command or batched item; DurasleepError as the script says, StoreUnavailable after the patience."""
         return await self._batcher.send(call)
 
-    def send(self, call: Item[T] | Command[T]) -> asyncio.Future[T]:
+    def send(self, call: BatchItem[T] | Command[T]) -> asyncio.Future[T]:
         """The same as a future; what is sent in one turn of the loop travels together."""
         return self._batcher.send(call)
 
@@ -204,10 +204,10 @@ class Store:
         keys = self.keys(id)
         return await self.run(journal.load_rest(keys, id, await self.send(journal.read_page(keys, id))))
 
-    async def load_news(self, id: PromiseId) -> Loaded | None:
+    async def load_unseen(self, id: PromiseId) -> Loaded | None:
         """A promise and only what has settled since its last commit; None if that cannot be told in one answer."""
         keys = self.keys(id)
-        page = await self.send(journal.read_page(keys, id, news=True))
+        page = await self.send(journal.read_page(keys, id, unseen_only=True))
         return None if page.cursor else await self.run(journal.load_rest(keys, id, page))
 
     async def aclose(self, error: Exception | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from durasleep.errors import NotReplicated, StoreError, StoreUnavailable
 from durasleep.model import PromiseId
 from durasleep.protocol import command, journal, versions
-from durasleep.protocol.command import Call, Command, Item, Plan, Reply
+from durasleep.protocol.command import BatchItem, Call, Command, Plan, Reply
 from durasleep.protocol.journal import Loaded
 from durasleep.protocol.keys import Keyspace
 from durasleep.settings import Settings
@@ -89,10 +89,10 @@ class SyncStore:
             check_confirms(self._link.exchange(self._confirmation))
         self._check_at = time.monotonic() + CHECK_S
 
-    def call(self, call: Item[T] | Command[T]) -> T:
+    def call(self, call: BatchItem[T] | Command[T]) -> T:
         """See ``Store.call``."""
         [answer] = self._answers([call])
-        return command.value_of(answer)
+        return command.unwrap(answer)
 
     def call_once(self, calls: Sequence[Call]) -> None:
         """Hints, sent once: StoreUnavailable at once if they cannot be."""
@@ -140,14 +140,14 @@ class SyncStore:
 
     def _once(self, calls: Sequence[Call], left: list[int], answers: list[Any]) -> tuple[list[int], StoreError | None]:
         """One exchange; answers the positions of what is left to repeat, and why."""
-        talk = batching.talk([calls[position] for position in left], self.settings)
+        exchange_plan = batching.exchange_plan([calls[position] for position in left], self.settings)
         confirmed: list[Reply] = []  # by the last exchange, which speaks of those before it, too
         try:
-            commands = next(talk)
+            commands = next(exchange_plan)
             while True:
                 replies = self._link.exchange([*commands, *self._confirmation])
                 confirmed = replies[len(commands) :]
-                commands = talk.send(replies[: len(commands)])
+                commands = exchange_plan.send(replies[: len(commands)])
         except StopIteration as end:
             raws: list[Reply] = end.value
         batching.check_confirmed(confirmed, self.settings)

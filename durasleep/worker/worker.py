@@ -37,14 +37,14 @@ from durasleep.transport.connector import Connector
 from durasleep.transport.outage import Outage
 from durasleep.transport.store import Store
 from durasleep.worker.execution.executor import Executor
-from durasleep.worker.execution.function_runner import StandIns
+from durasleep.worker.execution.function_runner import Overrides
 from durasleep.worker.execution.jam import Jam
 from durasleep.worker.loops.heartbeat import Heartbeat
-from durasleep.worker.loops.hint_listener import Listener
+from durasleep.worker.loops.hint_listener import HintListener
 from durasleep.worker.loops.reaper import Reaper
 from durasleep.worker.loops.schedules import Schedules
-from durasleep.worker.loops.task_reader import Reader
-from durasleep.worker.loops.timer_firer import Firer
+from durasleep.worker.loops.task_reader import TaskReader
+from durasleep.worker.loops.timer_firer import TimerFirer
 
 Args = TypeVarTuple("Args")
 
@@ -77,7 +77,7 @@ class Worker:
         settings: Settings,
         name: str | None = None,
         lifespan: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
-        stand_ins: StandIns = MappingProxyType({}),
+        overrides: Overrides = MappingProxyType({}),
     ) -> None:
         self.name = check_name(name or default_name(), "worker")
         self.group = check_name(group, "group")
@@ -88,7 +88,7 @@ class Worker:
         self._registry = registry
         self._store = Store(connector, namespace=namespace, settings=settings, name=self.name)
         # What is due and what is read goes on while commits are answered: a quarter more workflows a second.
-        self._incoming = self._store.beside()
+        self._incoming = self._store.second_connection()
         keys = self._store.keys()
         self._executor = Executor(
             self._store,
@@ -98,22 +98,24 @@ class Worker:
             consumer=self._consumer,
             concurrency=concurrency,
             settings=settings,
-            stand_ins=stand_ins,
+            overrides=overrides,
             on_used_up=self._leave_used_up,
         )
         self._schedules = Schedules(self._store)
-        self._firer = Firer(self._incoming, settings, self._schedules.note_due)
-        self._reader = Reader(self._store.link(), keys, group=self.group, consumer=self._consumer, settings=settings)
-        self._listener = Listener(
+        self._firer = TimerFirer(self._incoming, settings, self._schedules.note_due)
+        self._reader = TaskReader(
+            self._store.link(), keys, group=self.group, consumer=self._consumer, settings=settings
+        )
+        self._listener = HintListener(
             self._store.link(),
             keys,
             consumer=self._consumer,
             settings=settings,
-            on_wake=self._firer.hear_wake,
+            on_wake=self._firer.on_wake,
             on_schedule=self._schedules.note_refused,
             on_nudge=self._executor.nudge,
             on_offer=self._executor.take_offer,
-            on_gap=self._hear_gap,
+            on_gap=self._on_gap,
         )
         self._jam = Jam()
         self._heartbeat: Heartbeat | None = None
@@ -254,7 +256,7 @@ class Worker:
                 ("listener", self._listener.run),
                 ("firer", self._firer.run),
                 ("schedules", self._schedules.run),
-                ("beats", self._hear_beats),
+                ("beats", self._follow_beats),
                 ("pulse", self._show_pulse),
             )
         ]
@@ -296,9 +298,9 @@ class Worker:
                 await self._join(heartbeat)
             except StoreUnavailable as error:
                 problems[:] = [error]
-                outage.say(error)
+                outage.report(error)
             else:
-                outage.end()
+                outage.recovered()
                 return
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, RETRY_MAX_S)
@@ -308,7 +310,7 @@ class Worker:
         keys = self._store.keys()
         info, believed = await self._store.ask_once([server.read_info("memory"), server.read_number(keys.clock_held)])
         self._check_eviction(info)
-        self._firer.join(command.value_of(believed))
+        self._firer.join(command.unwrap(believed))
         await self._reader.join()
         await asyncio.wrap_future(heartbeat.start())
 
@@ -368,7 +370,7 @@ class Worker:
                                 self._consumer,
                                 queue,
                                 beat="",
-                                give_back="all",
+                                release="all",
                                 max_attempts=self._settings.max_attempts,
                             )
                         )
@@ -409,13 +411,13 @@ class Worker:
         if not self._beats.full():  # a loop this far behind judges nobody
             self._beats.put_nowait((beat, sent_us, received_us))
 
-    async def _hear_beats(self) -> None:
+    async def _follow_beats(self) -> None:
         while True:
             beat, sent_us, received_us = await self._beats.get()
-            self._store.clock.hear(beat.server_us, sent_us, received_us)
+            self._store.clock.observe(beat.server_us, sent_us, received_us)
             self._firer.set_rank(beat.rank)
-            self._firer.hear_wake(beat.last_wake)
-            self._executor.hear_beat(beat)
+            self._firer.on_wake(beat.last_wake)
+            self._executor.on_beat(beat)
             self._jam.look([] if self._executor.free else self._executor.held(), self._executor.waits())
             await self._give_back_unnamed(beat, received_us)
             if self._reaper is not None:
@@ -436,7 +438,7 @@ class Worker:
             if before[place] < self._reader.heard_until_us and await self._executor.return_unheard(place):
                 logger.info("entry %s was delivered here but never arrived: given back", place[1])
 
-    def _hear_gap(self) -> None:
+    def _on_gap(self) -> None:
         self._firer.hint()
         self._executor.nudge_all()
 
@@ -447,7 +449,7 @@ async def _keep_going(name: str, run: Callable[[], Awaitable[None]], outage: Out
         try:
             await run()
         except (StoreUnavailable, StoreRefused) as error:
-            outage.say(error)
+            outage.report(error)
         except DurasleepError as error:
             logger.error("%s: %s", name, error)
         except Exception:

@@ -13,13 +13,13 @@ from datetime import timedelta
 from typing import Any
 
 from durasleep.client.client import store_of
-from durasleep.model import Due, Number, Outcome, StartTimer
+from durasleep.model import CommitAction, Due, Number, StartTimer
 from durasleep.protocol import command, commit
 from durasleep.query import describe
 from durasleep.runtime.definition import name_of
 from durasleep.settings import DEFAULTS
 from durasleep.transport.store import Store
-from durasleep.worker.loops.task_reader import Reader
+from durasleep.worker.loops.task_reader import TaskReader
 from scripts.benchmarks import workflows
 from scripts.benchmarks.bench import GROUP, Bench
 
@@ -34,8 +34,8 @@ async def put_to_sleep(
 ) -> None:
     """So many ``waking`` workflows, asleep until the instants ``due_ms_of`` tells; ``args`` in place of their own."""
     store = await store_of(bench.client)
-    keys, names = store.keys(), describe.Names()
-    reader = Reader(store.link(), keys, group=GROUP, consumer=CONSUMER, settings=DEFAULTS)
+    keys, names = store.keys(), describe.IdSource()
+    reader = TaskReader(store.link(), keys, group=GROUP, consumer=CONSUMER, settings=DEFAULTS)
     await reader.join()
     for numbers in _batches(count):
         dues = {f"{prefix}{number}": due_ms_of(number) for number in numbers}
@@ -50,34 +50,34 @@ async def put_to_sleep(
 async def delay(bench: Bench, count: int, *, prefix: str = "d") -> None:
     """So many executions whose start is delayed for years."""
     store = await store_of(bench.client)
-    name, names = name_of(workflows.leaf), describe.Names()
+    name, names = name_of(workflows.leaf), describe.IdSource()
     payload = bench.client.codec.encode_args((0,), {}, name)
     for numbers in _batches(count):
         await _gather(store, (_rpc(store, f"{prefix}{n}", name, payload, names, FAR) for n in numbers))
 
 
 def _rpc(
-    store: Store, id: str, function: str, payload: bytes, names: describe.Names, delay: timedelta | None = None
-) -> command.Item[Any]:
+    store: Store, id: str, function: str, payload: bytes, names: describe.IdSource, delay: timedelta | None = None
+) -> command.BatchItem[Any]:
     options = describe.CallOptions(delay=delay)
     make = describe.rpc_maker(store.keys(), function, options, group=GROUP, inbox=names.inbox, settings=DEFAULTS)
     return make(id, payload, names.call())
 
 
-async def _suspend(store: Store, reader: Reader, dues: dict[str, int]) -> None:
+async def _suspend(store: Store, reader: TaskReader, dues: dict[str, int]) -> None:
     """Take all of them from the stream, and let go of each with its timer set."""
     left = len(dues)
     while left:
         leases = await reader.once(left)
-        commits: list[command.Item[Any]] = []
+        commits: list[command.BatchItem[Any]] = []
         for lease in leases:
             timer = StartTimer(Number("1"), "", Due(f"={dues[lease.id]}"))
-            commits.append(commit.commit(store.keys(), CONSUMER, lease, Outcome.SUSPEND, ops=[timer]))
+            commits.append(commit.commit(store.keys(), CONSUMER, lease, CommitAction.SUSPEND, ops=[timer]))
         await _gather(store, commits)
         left -= len(leases)
 
 
-async def _gather(store: Store, items: Iterable[command.Item[Any]]) -> None:
+async def _gather(store: Store, items: Iterable[command.BatchItem[Any]]) -> None:
     await asyncio.gather(*map(store.call, items))
 
 

@@ -139,7 +139,7 @@ class Site:
         async with self._server_lock:
             old, new = self._servers
             await asyncio.to_thread(old.kill)
-            await self._tell(new, "REPLICAOF", "NO", "ONE")
+            await self._notify(new, "REPLICAOF", "NO", "ONE")
             self._servers = [new, old]
             self.proxy.target_port = new.port
             self.proxy.cut()
@@ -147,22 +147,22 @@ class Site:
             await self._follow()
 
     async def flush_scripts(self, _fault: Fault) -> None:
-        await self._tell(self._servers[0], "SCRIPT", "FLUSH")
+        await self._notify(self._servers[0], "SCRIPT", "FLUSH")
 
     async def kill_clients(self, _fault: Fault) -> None:
-        await self._tell(self._servers[0], "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await self._notify(self._servers[0], "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
     async def block_redis(self, fault: Fault) -> None:
-        await self._tell(self._servers[0], "DEBUG", "SLEEP", f"{fault.lasts_s}")
+        await self._notify(self._servers[0], "DEBUG", "SLEEP", f"{fault.lasts_s}")
 
     # -- a server that serves, but not all
 
     async def full_redis(self, fault: Fault) -> None:
         """What makes something new is refused for a while."""
         async with self._server_lock:
-            await self._tell(self._servers[0], "CONFIG", "SET", "maxmemory", "1")
+            await self._notify(self._servers[0], "CONFIG", "SET", "maxmemory", "1")
             await asyncio.sleep(fault.lasts_s)
-            await self._tell(self._servers[0], "CONFIG", "SET", "maxmemory", "0")
+            await self._notify(self._servers[0], "CONFIG", "SET", "maxmemory", "0")
 
     async def begin_while_full(self, fault: Fault) -> None:
         """A worker dies, and another one begins while the server is full."""
@@ -173,22 +173,22 @@ class Site:
     async def begin_while_read_only(self, fault: Fault) -> None:
         """A worker dies, and another one begins while the server follows a primary that is not there."""
         async with self._server_lock:
-            await self._tell(self._servers[0], "REPLICAOF", HOST, "1")
+            await self._notify(self._servers[0], "REPLICAOF", HOST, "1")
             await self.kill_worker(fault)
             await asyncio.sleep(fault.lasts_s)
-            await self._tell(self._servers[0], "REPLICAOF", "NO", "ONE")
+            await self._notify(self._servers[0], "REPLICAOF", "NO", "ONE")
 
     async def _follow(self) -> None:
         """The second server is a replica of the first, and has heard all of it."""
         if len(self._servers) < 2:
             return
         first, second = self._servers
-        await self._tell(second, "REPLICAOF", HOST, str(first.port))
+        await self._notify(second, "REPLICAOF", HOST, str(first.port))
         async with asyncio.timeout(SYNCED_S):
-            while dict(await self._tell(second, "INFO", "replication") or {}).get("master_link_status") != "up":
+            while dict(await self._notify(second, "INFO", "replication") or {}).get("master_link_status") != "up":
                 await asyncio.sleep(0.05)
 
-    async def _tell(self, server: DevServer, *command: str) -> Any:
+    async def _notify(self, server: DevServer, *command: str) -> Any:
         client = cast("Any", redis.asyncio.Redis.from_url(server.url))
         try:
             return await client.execute_command(*command)

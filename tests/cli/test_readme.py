@@ -78,11 +78,11 @@ async def test_what_a_workflow_can_say_it_says(capsys: pytest.CaptureFixture[str
         await env.skip(hours=1)
         await app.promises.resolve("o-1~2")
         assert await approved == "shipped as number 1"
-        await env.settle()
+        await env.run_until_idle()
         assert done == ["charge o-1 250", "charge o-1 250", "survey o-1"]
         assert await env.run(names["order"], 100, id="o-2") == "nobody approved"
         canceled = await env.start(names["order"], 50, id="o-3")
-        await env.settle()
+        await env.run_until_idle()
         await canceled.cancel()
         with pytest.raises(Canceled):
             await canceled

@@ -130,7 +130,7 @@ async def program(ctx: Context, node: Node) -> Any:
                 try:
                     return await run(part)
                 finally:
-                    if not ctx.detaching:
+                    if not ctx.evicting:
                         await run(last)
             case _:
                 raise AssertionError(node)

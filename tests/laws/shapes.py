@@ -903,7 +903,7 @@ async def canceled_in_a_group(ctx: Context) -> None:
         try:
             await asyncio.gather(ctx.rpc("ship", n), ctx.run(slowly, 50, n))
         finally:
-            if not ctx.detaching:
+            if not ctx.evicting:
                 await ctx.sleep(n)
                 await ctx.run(add, n, -1)
 

@@ -20,7 +20,7 @@ import pytest
 from durasleep import Context, Disposition, Durasleep, Handle, OtherFunction, Settings, TimedOut
 from durasleep.client.client import store_of
 from durasleep.errors import Fenced, InvalidId, PayloadTooLarge
-from durasleep.model import Due, Number, Outcome, Place, PromiseId, StartPromise, StartTimer, State, StepResult
+from durasleep.model import CommitAction, Due, Number, Place, PromiseId, StartPromise, StartTimer, State, StepResult
 from durasleep.protocol import commit, journal, membership
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT, Keyspace
@@ -182,7 +182,7 @@ async def test_law_04_a_stale_fence_writes_nothing(app: Durasleep, real_server: 
     ops = [StepResult(Number("1"), "note", State.RESOLVED, b"\xc0"), StartTimer(Number("2"), "", Due("+1"))]
     before = contents(real_server, keys)
     for consumer, held in stale.values():
-        for outcome in set(Outcome) - {Outcome.DROP}:
+        for outcome in set(CommitAction) - {CommitAction.DROP}:
             call = commit.commit(keys, consumer, held, outcome, ops=ops, payload=b"\xc0", due="+1")
             with pytest.raises(Fenced, match="order"):
                 await store.call(call)
@@ -199,9 +199,9 @@ async def test_law_05_a_wake_up_cannot_be_lost(app: Durasleep, real_server: Serv
     await app.rpc("waits", waiting)
     lease = await taken(real_server, store, "waits")
     ask = [StartPromise(Number("1"), "", None)]
-    await store.call(commit.commit(keys, CONSUMER, lease, Outcome.CONTINUE, ops=ask))
+    await store.call(commit.commit(keys, CONSUMER, lease, CommitAction.CONTINUE, ops=ask))
     assert await app.promises.resolve("waits~1", "now")
-    suspend = commit.commit(keys, CONSUMER, lease, Outcome.SUSPEND, ops=ask)
+    suspend = commit.commit(keys, CONSUMER, lease, CommitAction.SUSPEND, ops=ask)
     answer = await store.call(suspend)
     assert await store.call(suspend) == answer, "an answer may be lost, and the commit repeated"
     assert answer.redrive
@@ -211,7 +211,7 @@ async def test_law_05_a_wake_up_cannot_be_lost(app: Durasleep, real_server: Serv
         keys,
         CONSUMER,
         lease,
-        Outcome.RESOLVE,
+        CommitAction.RESOLVE,
         seen=entry.stamp,
         seen_number=entry.number,
         payload=entry.payload,
@@ -316,9 +316,9 @@ async def test_law_09_a_step_counts_once(app: Durasleep, real_server: Server, ef
     name = step_name_of(draw)
     for value in (b"\x01", b"\x02"):
         ops = [StepResult(Number("1"), name, State.RESOLVED, value)]
-        answer = await store.call(commit.commit(keys, CONSUMER, lease, Outcome.CONTINUE, ops=ops))
+        answer = await store.call(commit.commit(keys, CONSUMER, lease, CommitAction.CONTINUE, ops=ops))
         assert [entry.payload for entry in answer.entries] == [b"\x01"]
-    given = membership.reclaim(keys, CONSUMER, "workers", beat="", give_back="all", max_attempts=5)
+    given = membership.reclaim(keys, CONSUMER, "workers", beat="", release="all", max_attempts=5)
     assert (await store.call(given)).given == 1
     async with serving(app):
         assert await handle == 1

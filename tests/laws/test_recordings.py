@@ -44,7 +44,7 @@ async def test_a_journal_replays_at_every_moment(shape: Shape) -> None:
         handle = await env.start(shape.fn, *shape.args, id="x")
         outside = sorted((began + timedelta(milliseconds=ms), number) for number, (ms, _, _) in shape.script.items())
         for _ in range(MOMENTS_MAX):
-            due = await env.settle()
+            due = await env.run_until_idle()
             if (await app.describe("x")).status == "halted":
                 assert shape.fn is shapes.stuck
                 return
@@ -54,7 +54,7 @@ async def test_a_journal_replays_at_every_moment(shape: Shape) -> None:
             await go_on(env, handle, due, outside, shape)
         if not await handle.done():
             await handle.cancel()
-            await env.settle()
+            await env.run_until_idle()
             await env.replay("x")
 
 

@@ -17,7 +17,7 @@ from durasleep.runtime.activation import Halted, Resolved
 from durasleep.runtime.context import Context
 from tests.laws.programs import BRANCHES, LEAVES, Node, answer, program, programs
 from tests.laws.shapes import SHAPE_IDS, SHAPES, Shape
-from tests.unit.runtime_world import World, value_of
+from tests.unit.runtime_world import World, unwrap
 from tests.unit.test_runtime_debug import DebugWorld
 
 each_shape = pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
@@ -37,7 +37,7 @@ def test_the_corpus_has_many_shapes() -> None:
 
 def check_one_history(shape: Shape) -> None:
     kept, replayed = shape.world(keep=True), shape.world()
-    assert value_of(kept.play()) == value_of(replayed.play())
+    assert unwrap(kept.play()) == unwrap(replayed.play())
     assert kept.history() == replayed.history()
     assert kept.commands == replayed.commands
     assert kept.committed == replayed.committed
@@ -60,7 +60,7 @@ def test_debug_mode_finds_nothing_and_changes_nothing(shape: Shape) -> None:
     for keep in (True, False):
         plain = shape.world(keep=keep)
         watched = DebugWorld(shape.fn, *shape.args, keep=keep, script=shape.script, answer=shape.answer)
-        assert value_of(watched.play()) == value_of(plain.play())
+        assert unwrap(watched.play()) == unwrap(plain.play())
         assert watched.halts == []
         assert watched.history() == plain.history()
 
@@ -74,7 +74,7 @@ def check_cuts(shape: Shape, *, torn: bool) -> None:
     With ``torn``, commits too large for one script call are cut off in the middle as well.
     """
     whole = shape.world(keep=True)
-    result = value_of(whole.play())
+    result = unwrap(whole.play())
     assert len(whole.committed) == len(set(whole.committed))
     for cut in whole.cuts:
         if cut.torn and not torn:
@@ -82,7 +82,7 @@ def check_cuts(shape: Shape, *, torn: bool) -> None:
         for keep in (False, True):
             rest = cut.copied()
             rest.keep = keep
-            assert value_of(rest.play()) == result
+            assert unwrap(rest.play()) == result
             assert outline(rest) == outline(whole)
             assert rest.commands == whole.commands
             assert sorted(rest.committed) == sorted(whole.committed)
@@ -196,8 +196,8 @@ def check_branches(branches: list[Node], changed: int, part: Node, *, first: boo
     before, after = (
         Shape(program, args=(["gather all", *parts],), answer=answer).world() for parts in (branches, others)
     )
-    expected = [found for n, found in enumerate(value_of(before.play())) if n != changed]
-    assert [found for n, found in enumerate(value_of(after.play())) if n != changed] == expected
+    expected = [found for n, found in enumerate(unwrap(before.play())) if n != changed]
+    assert [found for n, found in enumerate(unwrap(after.play())) if n != changed] == expected
     # What a branch has left running may come less far, or farther, before the workflow ends.
     lines = [{line[0]: line[1:3] for line in outline(world)} for world in (before, after)]
     for number in lines[0].keys() & lines[1].keys():
@@ -210,7 +210,7 @@ def check_branches(branches: list[Node], changed: int, part: Node, *, first: boo
         rest.args = after.args
         progress = rest.play()
         assert isinstance(progress.outcome, Resolved)
-        assert [found for n, found in enumerate(value_of(progress)) if n != changed] == expected
+        assert [found for n, found in enumerate(unwrap(progress)) if n != changed] == expected
 
 
 @given(branches=BRANCHES, data=st.data(), part=LEAVES, first=st.booleans())
@@ -238,7 +238,7 @@ def test_a_call_added_to_one_branch_of_a_group_renumbers_no_other(changed: int, 
         return [task.result() for task in tasks]
 
     before, after = World(grouped, -1), World(grouped, changed)
-    assert value_of(before.play()) == value_of(after.play())
+    assert unwrap(before.play()) == unwrap(after.play())
     mine = f"{changed + 1}."
     assert before.shape().items() - after.shape().items() <= {
         item for item in before.shape().items() if item[0].startswith(mine)
@@ -272,7 +272,7 @@ def test_settlements_found_together_or_one_by_one_make_no_difference(shape: Shap
         if entry.stamp and fed.outcome is None:
             fed = one_by_one.feed([entry])
     one_by_one.close()
-    assert value_of(fed) == value_of(progress)
+    assert unwrap(fed) == unwrap(progress)
 
 
 # -- size
@@ -294,7 +294,7 @@ def test_ten_thousand_timers_replay_within_a_second_or_two() -> None:
         for n, entry in enumerate(_pending(world, progress), 1)
     ]
     activation = world.new_activation()
-    assert value_of(activation.start(entries)) == 10_000
+    assert unwrap(activation.start(entries)) == 10_000
     activation.close()
 
 

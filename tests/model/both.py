@@ -18,7 +18,7 @@ import msgspec
 from durasleep import errors
 from durasleep.model import Due, Entry, Number, PromiseId, State, Transaction
 from durasleep.protocol import command, commit, journal, membership, promises, schedules, script, timers
-from durasleep.protocol.command import KIND_OF, PLACE_OF, STATE_OF, Call, Command, Item, Plan
+from durasleep.protocol.command import KIND_OF, PLACE_OF, STATE_OF, BatchItem, Call, Command, Plan
 from durasleep.protocol.entry import parse_entry
 from durasleep.protocol.keys import F, S, W
 from durasleep.settings import DEFAULTS
@@ -36,7 +36,7 @@ SETTINGS = dataclasses.replace(DEFAULTS, movable_clock=True)
 _load = script.load  # while a test runs, `load_standing` stands in its place
 FAILOVER_S = 0.002  # it takes longer: no stream entry gets the name of one that is gone
 STANDING = (
-    *("id", "kind", "state", "place", "queue", "function", "birth", "created_ms", "begun_ms", "base", "args"),
+    *("id", "kind", "state", "place", "queue", "function", "incarnation", "created_ms", "begun_ms", "base", "args"),
     *("epoch", "entry"),
 )
 """What an entry may tell of an execution that does not change as long as it is queued."""
@@ -77,9 +77,9 @@ class Both:
         """What those that were read have told."""
         self.effects_prefix = f"effects-{namespace}:"
 
-    def effect(self, member: str, birth: int) -> Transaction:
+    def effect(self, member: str, incarnation: int) -> Transaction:
         """A transaction that counts how often it is carried out."""
-        key = f"{self.effects_prefix}{member}@{birth}".encode()
+        key = f"{self.effects_prefix}{member}@{incarnation}".encode()
         return Transaction(Number(member.rpartition("~")[2]), ((b"INCR", key),))
 
     def effect_keys(self) -> list[str]:
@@ -105,7 +105,7 @@ class Both:
         calls = [self._create(item) for item in items]
         self._batch(lambda: Scripts(self.model).create(items), calls, _created)
 
-    def _create(self, item: Create) -> Item[promises.Created]:
+    def _create(self, item: Create) -> BatchItem[promises.Created]:
         if item.kind is None:  # by themselves they go another way, on which they may free
             attach = promises.attach(self.keys, PromiseId(item.id), inbox=item.inbox)
             return msgspec.structs.replace(attach, route=command.route("create", self.keys, ("",)))
@@ -173,7 +173,7 @@ class Both:
             case "put":
                 call = schedules.put_schedule(self.keys, kept)
             case "aside":
-                call = schedules.put_schedule_aside(self.keys, name, seen_due, "why", is_offered=not is_changed)
+                call = schedules.quarantine_schedule(self.keys, name, seen_due, "why", is_offered=not is_changed)
             case "advance":
                 seen = dataclasses.replace(kept, due_ms=seen_due)
                 call = schedules.advance_schedule(self.keys, seen, next_due_ms=due_ms, id=PromiseId(id))
@@ -181,7 +181,7 @@ class Both:
                 call = schedules.remove_schedule(self.keys, name)
         self._one(
             lambda: Scripts(self.model).schedule(action, name, f"={due_ms}", seen_due, id, is_changed),
-            lambda: str(self.store.call(cast("Item[Any]", call))),
+            lambda: str(self.store.call(cast("BatchItem[Any]", call))),
             lambda told: told,
         )
 
@@ -194,7 +194,7 @@ class Both:
                 told.next_due_ms,
                 told.stale,
                 tuple(told.schedules),
-                tuple([line.partition(": ")[0] for line in told.put_aside]),
+                tuple([line.partition(": ")[0] for line in told.quarantined]),
                 told.closing,
                 told.newer,
             ),
@@ -232,7 +232,7 @@ class Both:
         queue: str,
         *,
         beat: int | None,
-        give_back: Literal["", "some", "all"],
+        release: Literal["", "some", "all"],
         max_attempts: int,
         limit: int,
         entries: Sequence[int],
@@ -243,7 +243,7 @@ class Both:
                 consumer,
                 queue,
                 beat="" if beat is None else str(beat),
-                give_back=give_back,
+                release=release,
                 max_attempts=max_attempts,
                 limit=limit,
                 entries=[self.real_entries[entry][1] for entry in entries],
@@ -259,7 +259,7 @@ class Both:
                 consumer,
                 queue,
                 beat=beat,
-                give_back=give_back,
+                release=release,
                 max_attempts=max_attempts,
                 limit=limit,
                 entries=entries,
@@ -409,7 +409,7 @@ class Both:
             return
         assert told, f"{snapshot!r} cannot be read"
         head, entries = told.head, [(str(number), _entry(one)) for number, one in told.entries.items()]
-        was = Snapshot(head.function, head.birth, head.base, head.order, journal=tuple(sorted(entries)))
+        was = Snapshot(head.function, head.incarnation, head.base, head.order, journal=tuple(sorted(entries)))
         assert was == entry.snapshot._replace(unseen=())
         assert head.unseen == frozenset(entry.snapshot.unseen)
         now = self.store.run(journal.load(self.keys, head.id))
@@ -419,7 +419,7 @@ class Both:
 
 
 def _created(told: promises.Created) -> moves.Created:
-    return moves.Created(told.disposition, told.state, told.place, told.birth, told.function, told.value)
+    return moves.Created(told.disposition, told.state, told.place, told.incarnation, told.function, told.value)
 
 
 def _committed(told: commit.Committed) -> tuple[bool, list[Any]]:
@@ -506,8 +506,8 @@ def read_redis(both: Both) -> dict[str, Any]:
         "snapshots": {},
     }
     for name in both.effect_keys():
-        member, _, birth = name.removeprefix(both.effects_prefix).rpartition("@")
-        found["effects"][member, int(birth)] = int(client.get(name))
+        member, _, incarnation = name.removeprefix(both.effects_prefix).rpartition("@")
+        found["effects"][member, int(incarnation)] = int(client.get(name))
     for name, (_, ttl) in kinds.items():
         kind, _, subject = name.decode().removeprefix(keys.tag).partition(":")
         _readers[kind](both, found, name, subject, ttl)
@@ -527,7 +527,7 @@ def _read_promise(both: Both, found: dict[str, Any], name: bytes, id: str, ttl: 
     entries = [(number, _entry(parse_entry(number.encode(), raw))) for number, raw in journal]
     kind = KIND_OF[fields.get(F["kind"].encode(), b"e")]
     found["promises"][id] = Promise(
-        birth=number("birth"),
+        incarnation=number("incarnation"),
         kind=kind,
         function=text("func"),
         queue=text("queue") or ("workers" if text("func") else ""),
@@ -539,13 +539,13 @@ def _read_promise(both: Both, found: dict[str, Any], name: bytes, id: str, ttl: 
         deadline=number("deadline") or None,
         order=number("order"),
         unseen=tuple(text("unseen").split()),
-        deaths=number("deaths"),
-        lone_deaths=number("lone_deaths"),
+        crash_count=number("crash_count"),
+        lone_crash_count=number("lone_crash_count"),
         lacking=tuple(text("lacking").split()),
         base=number("base"),
         has_family=bool(text("family")),
         waiters=tuple([_waiter(line) for line in _waiting(both, id, text("waiters"))]),
-        call=text("call"),
+        call=text("idempotency_key"),
         value=fields.get(F["value"].encode(), b""),
         retention_ms=number("retention") or None,
         expires=ttl > 0,
@@ -562,8 +562,8 @@ def _waiting(both: Both, id: str, text: str) -> list[str]:
 def _waiter(line: str) -> Waiter:
     if line[0] == "i":
         return Waiter(line[1:])
-    birth, _, who = line[1:].partition(" ")
-    return Waiter(who, int(birth))
+    incarnation, _, who = line[1:].partition(" ")
+    return Waiter(who, int(incarnation))
 
 
 def _read_stream(both: Both, found: dict[str, Any], name: bytes, queue: str, ttl: int) -> None:

@@ -86,17 +86,17 @@ class _Search:
             self._over.append(place)
             wrong = laws.NOTHING_LEFT(at.redis) if is_end else ""
             if wrong:
-                self._tell(laws.NOTHING_LEFT.__name__, wrong, place)
+                self._notify(laws.NOTHING_LEFT.__name__, wrong, place)
         return fresh
 
     def _breaks_a_law(self, place: int, at: Service, step: Step) -> bool:
         for law in laws.OF_STATES:
             if wrong := law(step.after.redis):
-                self._tell(law.__name__, wrong, place, step.label)
+                self._notify(law.__name__, wrong, place, step.label)
                 return True
         for law in laws.OF_STEPS:
             if wrong := law(at, step):
-                self._tell(law.__name__, wrong, place, step.label)
+                self._notify(law.__name__, wrong, place, step.label)
                 return True
         return False
 
@@ -111,10 +111,10 @@ class _Search:
                     waiting.append(before)
         for place in range(len(self._states)):
             if place not in can_finish:
-                self._tell(laws.NO_DEAD_END, "it cannot", place)
+                self._notify(laws.NO_DEAD_END, "it cannot", place)
                 return
 
-    def _tell(self, law: str, wrong: str, place: int, *last: str) -> None:
+    def _notify(self, law: str, wrong: str, place: int, *last: str) -> None:
         trace = list(reversed(last))
         while place > 0:
             place, label = self._came_from[place]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from durasleep.model import Kind, Outcome, Place, State
+from durasleep.model import CommitAction, Kind, Place, State
 from tests.model.moves import BEAT_MS, CANCEL, Committed
 from tests.model.state import Entry, Promise, Redis, owner_of
 from tests.model.workers import Service, Step
@@ -58,9 +58,9 @@ def _nothing_brings(redis: Redis, id: str, promise: Promise, number: str, entry:
     child = redis.promise(entry.child_id or member)
     if child is None or not child.is_pending:
         return f"{member} waits for a child that has ended or is gone"
-    if entry.child_id and not any((one.who, one.birth) == (member, promise.birth) for one in child.waiters):
+    if entry.child_id and not any((one.who, one.incarnation) == (member, promise.incarnation) for one in child.waiters):
         return f"{member} waits for {entry.child_id}, which will not tell it"
-    if not entry.child_id and child.birth != promise.birth:
+    if not entry.child_id and child.incarnation != promise.incarnation:
         return f"{member} waits for a child of another execution"
     return ""
 
@@ -107,8 +107,12 @@ def law_07_a_child_is_of_the_execution_that_asked_for_it(redis: Redis) -> str:
             if entry.kind is not Kind.CHILD or entry.child_id or child is None:
                 continue
             is_delivered = entry.state is not State.PENDING and entry.stamp > 0
-            if promise.is_pending and is_delivered and (child.birth, child.state) != (promise.birth, entry.state):
-                return f"{id}~{number} is {entry.state}, its child is {child.state} (birth {child.birth})"
+            if (
+                promise.is_pending
+                and is_delivered
+                and (child.incarnation, child.state) != (promise.incarnation, entry.state)
+            ):
+                return f"{id}~{number} is {entry.state}, its child is {child.state} (birth {child.incarnation})"
     return ""
 
 
@@ -130,9 +134,9 @@ def law_10_who_waits_is_still_there(redis: Redis) -> str:
         for waiter in promise.waiters if promise.is_pending else ():
             owner_id, number = owner_of(waiter.who) or (waiter.who, "")
             owner = redis.promise(owner_id)
-            if not waiter.birth or _is_closing(redis, owner_id):
+            if not waiter.incarnation or _is_closing(redis, owner_id):
                 continue
-            entry = dict(owner.journal).get(number) if owner and owner.birth == waiter.birth else None
+            entry = dict(owner.journal).get(number) if owner and owner.incarnation == waiter.incarnation else None
             if owner is None or not owner.is_pending or entry is None or entry.state is not State.PENDING:
                 return f"{waiter.who} is among those who wait for {id}, and does not"
     return ""
@@ -174,7 +178,7 @@ def law_05_news_stays_until_it_is_seen(at: Service, step: Step) -> str:
     for id, before, after in _same(at, step):
         calls = [call for _, call, answer in step.commits if call.lease.id == id and isinstance(answer, Committed)]
         seen = max([call.seen for call in calls], default=0)
-        is_anew = any(call.outcome is Outcome.CONTINUE_AS_NEW for call in calls)
+        is_anew = any(call.outcome is CommitAction.CONTINUE_AS_NEW for call in calls)
         journal = dict(before.journal)
         for number in before.unseen:
             is_seen = number in journal and journal[number].stamp <= seen
@@ -208,7 +212,7 @@ def law_05_what_was_canceled_is_not_tried_again(at: Service, step: Step) -> str:
     for _, call, answer in step.commits:
         promise, after = at.redis.promise(call.lease.id), step.after.redis.promise(call.lease.id)
         if (
-            call.outcome is Outcome.RETRY
+            call.outcome is CommitAction.RETRY
             and isinstance(answer, Committed)
             and promise
             and CANCEL in dict(promise.journal)
@@ -303,7 +307,7 @@ def _same(at: Service, step: Step) -> list[tuple[str, Promise, Promise]]:
         return []
     after = dict(step.after.redis.promises)
     both = [(id, before, after[id]) for id, before in at.redis.promises if id in after]
-    return [(id, before, now) for id, before, now in both if before.birth == now.birth]
+    return [(id, before, now) for id, before, now in both if before.incarnation == now.incarnation]
 
 
 # -- when all is over

@@ -13,10 +13,10 @@ from durasleep.model import (
     DUE_MS_MAX,
     KEPT_FOR_EVER,
     CancelEntry,
+    CommitAction,
     Kind,
     Mark,
     Op,
-    Outcome,
     Place,
     StartChild,
     StartPromise,
@@ -36,7 +36,11 @@ TIMERS = ("cron", "timeout", "start", "retry")
 GROUP = "workers"  # the one whose workers beat
 BEAT_MS = 1_000  # between two beats of every worker
 KEEP = "="  # what a worker says that has no room: it keeps what nobody else may know
-ENDING = {Outcome.RESOLVE: State.RESOLVED, Outcome.REJECT: State.REJECTED, Outcome.CANCEL: State.CANCELED}
+ENDING = {
+    CommitAction.RESOLVE: State.RESOLVED,
+    CommitAction.REJECT: State.REJECTED,
+    CommitAction.CANCEL: State.CANCELED,
+}
 
 
 def is_number(text: str) -> bool:
@@ -69,7 +73,7 @@ class Lease(NamedTuple):
 
 class Commit(NamedTuple):
     lease: Lease
-    outcome: Outcome = Outcome.CONTINUE
+    outcome: CommitAction = CommitAction.CONTINUE
     ops: tuple[Op, ...] = ()
     seen: int = 0
     seen_number: str = ""
@@ -106,7 +110,7 @@ class Created(NamedTuple):
     disposition: str
     state: State
     place: Place | None
-    birth: int
+    incarnation: int
     function: str
     value: bytes
 
@@ -116,7 +120,7 @@ class Fired(NamedTuple):
     next_due: int | None
     stale: int
     schedules: tuple[str, ...]
-    put_aside: tuple[str, ...]
+    quarantined: tuple[str, ...]
     closing: int
     newer: int
 
@@ -259,19 +263,19 @@ class Scripts:
         queue: str = "workers",
         *,
         beat: int | None = None,
-        give_back: str = "",
+        release: str = "",
         max_attempts: int = 5,
         limit: int = 256,
         entries: Sequence[int] = (),
     ) -> tuple[Redis, Reclaimed]:
-        if not give_back and not self.is_beat(consumer, beat):
+        if not release and not self.is_beat(consumer, beat):
             return self.redis(), Reclaimed("alive")
-        if give_back != "some":
+        if release != "some":
             mine = [entry for entry in self.stream.values() if (entry.queue, entry.holder) == (queue, consumer)]
             entries = sorted([entry.entry for entry in mine])[:limit]
         taken = [self.stream[name] for name in entries if self._holds(consumer, queue, name)]
         lives = [entry for entry in taken if self._lives_in(entry)]
-        suspects = sum(self.promises[entry.id].deaths >= 2 for entry in lives)
+        suspects = sum(self.promises[entry.id].crash_count >= 2 for entry in lives)
         given, poison = 0, list[str]()
         for entry in taken:
             del self.stream[entry.entry]
@@ -279,8 +283,8 @@ class Scripts:
                 if not entry.id:
                     self.halted.add(f"queue:{queue}:{entry.entry}")
                 continue
-            if give_back:
-                self.put(entry.id, deaths=0, lone_deaths=0)
+            if release:
+                self.put(entry.id, crash_count=0, lone_crash_count=0)
             elif self._count_death(entry.id, suspects, len(taken)) >= max_attempts and self._is_killer(entry.id):
                 self.put(entry.id, entry=None)
                 self._halt(entry.id)
@@ -288,9 +292,9 @@ class Scripts:
                 continue
             self.dispatch(entry.id, self.snapshot_again(entry.id))
             given += 1
-        if give_back != "some" and len(entries) >= limit:
+        if release != "some" and len(entries) >= limit:
             return self.redis(), Reclaimed("more", given, tuple(poison))
-        if give_back != "some" and "/" not in queue:
+        if release != "some" and "/" not in queue:
             self.beats.pop(consumer, None)
             self.presence.pop(consumer, None)
             self.inboxes.pop(consumer, None)
@@ -390,13 +394,13 @@ class Scripts:
         """Whether a worker still shows the beat its judge saw."""
         return self.beats.get(consumer) == beat
 
-    def is_of(self, owner: Promise, birth: int) -> bool:
+    def is_of(self, owner: Promise, incarnation: int) -> bool:
         """Whether what speaks of an execution means this one, and not another under the same id."""
-        return owner.birth == birth
+        return owner.incarnation == incarnation
 
     def next_birth(self, promise: Promise) -> int:
         """Of what begins anew under its id: nothing of its old life is taken for its own."""
-        return max(self.now, promise.birth + 1)
+        return max(self.now, promise.incarnation + 1)
 
     def strike(self, child_id: str, waiter: Waiter) -> None:
         """Who does not wait any more is no waiter."""
@@ -423,10 +427,10 @@ class Scripts:
 
     def snapshot_of(self, promise: Promise) -> Snapshot | None:
         """What the entry of a new execution, or of one that was waked by its timer, may tell."""
-        if promise.deaths:
+        if promise.crash_count:
             return None
         journal, order = promise.journal, promise.order
-        return Snapshot(promise.function, promise.birth, promise.base, order, promise.unseen, journal)
+        return Snapshot(promise.function, promise.incarnation, promise.base, order, promise.unseen, journal)
 
     def snapshot_again(self, id: str) -> Snapshot | None:  # noqa: ARG002 - for a test that breaks it
         """Who goes on where another has been loads what that one has left."""
@@ -553,9 +557,9 @@ class Scripts:
     # -- shared: beginnings
 
     def _make(
-        self, id: str, birth: int, made: Promise, start: int | None = None, deadline: int | None = None
+        self, id: str, incarnation: int, made: Promise, start: int | None = None, deadline: int | None = None
     ) -> Promise:
-        self.promises[id] = made._replace(birth=birth, deadline=deadline)
+        self.promises[id] = made._replace(incarnation=incarnation, deadline=deadline)
         self._gone.discard(id)
         if made.kind is Kind.EXECUTION and start is None:
             self.dispatch(id, self.snapshot_of(self.promises[id]))
@@ -613,28 +617,28 @@ class Scripts:
         before = self.promises[id]
         self.leave(id)
         self.forget_timers(id, before)
-        fresh = {"unseen": (), "deaths": 0, "lone_deaths": 0, "waiters": ()}
+        fresh = {"unseen": (), "crash_count": 0, "lone_crash_count": 0, "waiters": ()}
         promise = self.put(id, state=state, value=payload, place=None, **fresh)
         for waiter in before.waiters:
             self._tell_waiter(id, promise, waiter)
         owner = owner_of(id)
         if owner:
-            self._tell_owner(*owner, promise.birth, state, payload)
+            self._tell_owner(*owner, promise.incarnation, state, payload)
         self._families.append((id, promise, is_quiet))
 
     def _tell_waiter(self, id: str, promise: Promise, waiter: Waiter) -> None:
-        if not waiter.birth:
+        if not waiter.incarnation:
             state, value = STATE[promise.state], promise.value.decode()
-            self.tell_inbox(waiter.who, "i", id, "b", str(promise.birth), "s", state, "v", value)
+            self.tell_inbox(waiter.who, "i", id, "b", str(promise.incarnation), "s", state, "v", value)
         else:
             owner = owner_of(waiter.who)
             if owner:
-                self._tell_owner(*owner, waiter.birth, promise.state, promise.value)
+                self._tell_owner(*owner, waiter.incarnation, promise.state, promise.value)
 
-    def _tell_owner(self, owner_id: str, number: str, birth: int, state: State, payload: bytes) -> None:
+    def _tell_owner(self, owner_id: str, number: str, incarnation: int, state: State, payload: bytes) -> None:
         """The owner of a child hears of its ending, if it is still the one that asked for it."""
         owner = self.promises.get(owner_id)
-        if owner is None or not owner.is_pending or not self.is_of(owner, birth):
+        if owner is None or not owner.is_pending or not self.is_of(owner, incarnation):
             return
         entry = self.entry(owner_id, number)
         if entry and entry.state is State.PENDING and entry.kind is Kind.CHILD:
@@ -648,11 +652,11 @@ class Scripts:
     def _time_to_keep(self, id: str, promise: Promise) -> str | None:
         """ "kept" for its retention, or "for ever"; "later" with its root, "gone" at once; None if another lives."""
         found, root = self.promises.get(id), self.promises.get(root_of(id))
-        if found is None or found.is_pending or found.birth != promise.birth:
+        if found is None or found.is_pending or found.incarnation != promise.incarnation:
             return None
         if owner_of(id) is None:
             return self._kept_as(id)
-        if root is None or root.birth != promise.birth:
+        if root is None or root.incarnation != promise.incarnation:
             return "gone"
         return "later" if root.is_pending and self._is_remembered(id) else self._kept_as(root_of(id))
 
@@ -677,9 +681,14 @@ class Scripts:
             if entry.due is not None and entry.state is State.PENDING:
                 self.unset_timer(member)
             if entry.kind is Kind.CHILD and entry.child_id and entry.state is State.PENDING:
-                self.strike(entry.child_id, Waiter(member, promise.birth))
+                self.strike(entry.child_id, Waiter(member, promise.incarnation))
             child = self.promises.get(member)
-            if entry.kind is not Kind.CHILD or entry.child_id or child is None or not self.is_of(child, promise.birth):
+            if (
+                entry.kind is not Kind.CHILD
+                or entry.child_id
+                or child is None
+                or not self.is_of(child, promise.incarnation)
+            ):
                 continue
             if child.is_pending:
                 self.finish(member, State.CANCELED)
@@ -718,7 +727,12 @@ class Scripts:
         if owner is None:
             return False
         found = self.promises.get(owner[0])
-        return found is None or not found.is_pending or found.birth != promise.birth or self.entry(*owner) is None
+        return (
+            found is None
+            or not found.is_pending
+            or found.incarnation != promise.incarnation
+            or self.entry(*owner) is None
+        )
 
     def _drain_closing(self) -> None:
         for id in list(self.closing):
@@ -739,7 +753,7 @@ class Scripts:
     def _commit(self, consumer: str, item: Commit) -> Committed:
         id = item.lease.id
         promise = self.promises.get(id)
-        if item.outcome is Outcome.DROP:
+        if item.outcome is CommitAction.DROP:
             return self._drop_entry(item.lease, promise, item.payload)
         if promise is None or not promise.is_pending or self.is_fenced(promise, consumer, item.lease):
             raise Refused("FENCED")
@@ -757,8 +771,8 @@ class Scripts:
                 self._cancel_entry(id, op)
             elif not self.is_repeated(self.promises[id], op.number):
                 self._apply(id, op)
-        if item.outcome is not Outcome.DEFER:
-            self.put(id, deaths=0, lone_deaths=0)
+        if item.outcome is not CommitAction.DEFER:
+            self.put(id, crash_count=0, lone_crash_count=0)
         return self._outcome(id, consumer, item)
 
     def _drop_entry(self, lease: Lease, promise: Promise | None, reason: bytes) -> Committed:
@@ -778,7 +792,7 @@ class Scripts:
                 self.due_at(op.start)
             if isinstance(op, StartChild) and op.detached and not op.child_id:
                 raise Refused("INVALID")
-        if item.outcome in (Outcome.RETRY, Outcome.DEFER):
+        if item.outcome in (CommitAction.RETRY, CommitAction.DEFER):
             self.due_at(item.due)
 
     def _offer(self, id: str, consumer: str, functions: str) -> bool:
@@ -803,32 +817,32 @@ class Scripts:
 
     def _outcome(self, id: str, consumer: str, item: Commit) -> Committed:
         match item.outcome:
-            case Outcome.RESOLVE | Outcome.REJECT | Outcome.CANCEL:
+            case CommitAction.RESOLVE | CommitAction.REJECT | CommitAction.CANCEL:
                 self.finish(id, ENDING[item.outcome], item.payload, is_quiet=not item.is_open)
-            case Outcome.CONTINUE:
+            case CommitAction.CONTINUE:
                 return Committed("ok", self._news(id))
-            case Outcome.SUSPEND if self.wants_redrive(self.promises[id]):
+            case CommitAction.SUSPEND if self.wants_redrive(self.promises[id]):
                 return Committed("redrive", self._news(id))
-            case Outcome.SUSPEND:
+            case CommitAction.SUSPEND:
                 self.leave(id)
                 self.put(id, place=Place.SUSPENDED)
-            case Outcome.DEFER if item.functions == KEEP and self.is_kept(self.promises[id], consumer):
+            case CommitAction.DEFER if item.functions == KEEP and self.is_kept(self.promises[id], consumer):
                 return Committed("kept")
-            case Outcome.DEFER if item.functions and self._offer(id, consumer, item.functions):
+            case CommitAction.DEFER if item.functions and self._offer(id, consumer, item.functions):
                 return Committed("offered")
-            case Outcome.RETRY if self.is_tried_no_more(self.promises[id]):
+            case CommitAction.RETRY if self.is_tried_no_more(self.promises[id]):
                 self.finish(id, State.CANCELED)
-            case Outcome.RETRY | Outcome.DEFER:
+            case CommitAction.RETRY | CommitAction.DEFER:
                 self.leave(id)
                 due = self.due_at(item.due)
                 self.put(id, place=Place.DELAYED, due=due)
                 self.set_timer(f"{id}~retry", due)
-            case Outcome.HALT:
+            case CommitAction.HALT:
                 self.leave(id)
                 self._halt(id)
-            case Outcome.CONTINUE_AS_NEW:
+            case CommitAction.CONTINUE_AS_NEW:
                 self._continue_as_new(id, int(item.due))
-            case Outcome.DROP:
+            case CommitAction.DROP:
                 raise AssertionError("dropped before")
         return Committed("ok")
 
@@ -861,7 +875,7 @@ class Scripts:
             case Mark(number, kind, name):
                 self.put_entry(id, number, Entry(kind, State.RESOLVED, name=name))
             case Transaction(number, _):
-                effect = (f"{id}~{number}", self.promises[id].birth)
+                effect = (f"{id}~{number}", self.promises[id].incarnation)
                 self.effects[effect] = self.effects.get(effect, 0) + 1
                 self.journal(id, number, Entry(Kind.TRANSACTION), State.RESOLVED, TRANSACTED)
             case StartChild():
@@ -884,9 +898,9 @@ class Scripts:
             self.unset_timer(member)
         self.put_entry(id, op.number, entry._replace(state=State.CANCELED, stamp=0, due=None))
         if entry.child_id:
-            self.strike(entry.child_id, Waiter(member, self.promises[id].birth))
+            self.strike(entry.child_id, Waiter(member, self.promises[id].incarnation))
         child = self.promises.get(member)
-        is_ours = child is not None and child.is_pending and self.is_of(child, self.promises[id].birth)
+        is_ours = child is not None and child.is_pending and self.is_of(child, self.promises[id].incarnation)
         if is_ours and entry.kind is Kind.CHILD and not entry.child_id:
             self.finish(member, State.CANCELED)
 
@@ -896,7 +910,7 @@ class Scripts:
         entry = Entry(kind, name=op.function, child_id=op.child_id or "")
         child_id = op.child_id or f"{id}~{op.number}"
         child = self.promises.get(child_id)
-        if child and not op.child_id and not self.is_of(child, owner.birth):
+        if child and not op.child_id and not self.is_of(child, owner.incarnation):
             self._make_room(child_id)
             child = None
         if child and child.function != op.function:
@@ -916,15 +930,15 @@ class Scripts:
             self.journal(id, op.number, entry, State.RESOLVED)
             return
         self.put_entry(id, op.number, entry)
-        waiters = (Waiter(f"{id}~{op.number}", owner.birth),) if op.child_id else ()
+        waiters = (Waiter(f"{id}~{op.number}", owner.incarnation),) if op.child_id else ()
         if child:
             for waiter in waiters:
                 self._wait_for(child_id, waiter)
             return
         if not op.child_id:
             self.put(id, has_family=True)
-        birth = self.now if op.child_id else owner.birth
-        self._make(child_id, birth, made._replace(waiters=waiters), start, deadline)
+        incarnation = self.now if op.child_id else owner.incarnation
+        self._make(child_id, incarnation, made._replace(waiters=waiters), start, deadline)
 
     # -- fire
 
@@ -980,7 +994,7 @@ class Scripts:
                 raise Refused("NOT_FOUND")
             return promise, None
         holder = self.promises.get(owner[0])
-        if promise and (holder is None or holder.birth == promise.birth):
+        if promise and (holder is None or holder.incarnation == promise.incarnation):
             return promise, None
         entry = self.entry(*owner)
         if holder is None or entry is None:
@@ -1111,7 +1125,7 @@ class Scripts:
         if action == "halt":
             self._halt(id)
             return "halted", promise.state
-        self.put(id, deaths=0, lone_deaths=0)
+        self.put(id, crash_count=0, lone_crash_count=0)
         self.dispatch(id)
         return "resumed", promise.state
 
@@ -1127,10 +1141,12 @@ class Scripts:
         for number, entry in promise.journal:
             if entry.kind is Kind.CHILD and not entry.child_id:
                 self._close_later(f"{id}~{number}")
-        birth = self.next_birth(promise)
-        deadline = None if promise.deadline is None else min(birth + promise.deadline - promise.birth, DUE_MS_MAX)
+        incarnation = self.next_birth(promise)
+        deadline = (
+            None if promise.deadline is None else min(incarnation + promise.deadline - promise.incarnation, DUE_MS_MAX)
+        )
         fresh = {"state": State.PENDING, "value": b"", "journal": (), "base": 0, "has_family": False, "expires": False}
-        self.put(id, birth=birth, deadline=deadline, **fresh)
+        self.put(id, incarnation=incarnation, deadline=deadline, **fresh)
         if deadline is not None:
             self.set_timer(f"{id}~timeout", deadline)
         self.dispatch(id)
@@ -1152,13 +1168,13 @@ class Scripts:
 
     def _count_death(self, id: str, suspects: int, taken: int) -> int:
         promise = self.promises[id]
-        deaths = promise.deaths + 1
-        is_alone = (suspects == 1 and promise.deaths >= 2) or taken == 1
-        self.put(id, deaths=deaths, lone_deaths=promise.lone_deaths + 1 if is_alone else 0)
-        return deaths
+        crash_count = promise.crash_count + 1
+        is_alone = (suspects == 1 and promise.crash_count >= 2) or taken == 1
+        self.put(id, crash_count=crash_count, lone_crash_count=promise.lone_crash_count + 1 if is_alone else 0)
+        return crash_count
 
     def _is_killer(self, id: str) -> bool:
-        return self.promises[id].lone_deaths >= 2
+        return self.promises[id].lone_crash_count >= 2
 
     def _schedule(self, action: str, name: str, due: str, seen_due: int, id: str, is_changed: bool) -> str:
         if action == "aside":
@@ -1205,4 +1221,4 @@ def _item(handle: Callable[[T], R], item: T) -> R | Refused:
 
 
 def _created(disposition: str, promise: Promise) -> Created:
-    return Created(disposition, promise.state, promise.place, promise.birth, promise.function, promise.value)
+    return Created(disposition, promise.state, promise.place, promise.incarnation, promise.function, promise.value)

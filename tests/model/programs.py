@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from durasleep.model import (
     CancelEntry,
+    CommitAction,
     Due,
     Kind,
     Number,
     Op,
-    Outcome,
     PromiseId,
     StartChild,
     StartPromise,
@@ -27,7 +27,7 @@ from tests.model.state import Entry
 class Wish(NamedTuple):
     """The next commit, as far as the code decides it."""
 
-    outcome: Outcome
+    outcome: CommitAction
     ops: tuple[Op, ...] = ()
     payload: bytes = b""
     due: str = ""
@@ -72,41 +72,51 @@ def transaction(number: int) -> Transaction:
 
 def nap(view: View) -> Wish:
     """One timer."""
-    return Wish(Outcome.RESOLVE, payload=b"1") if view.first(1) else Wish(Outcome.SUSPEND, view.missing(timer(1)))
+    return (
+        Wish(CommitAction.RESOLVE, payload=b"1")
+        if view.first(1)
+        else Wish(CommitAction.SUSPEND, view.missing(timer(1)))
+    )
 
 
 def two_naps(view: View) -> Wish:
     """A timer, a transaction, and a timer again."""
     if not view.first(1):
-        return Wish(Outcome.SUSPEND, view.missing(timer(1)))
+        return Wish(CommitAction.SUSPEND, view.missing(timer(1)))
     if not view.first(2):
-        return Wish(Outcome.CONTINUE, (transaction(2),))
-    return Wish(Outcome.RESOLVE, payload=b"1") if view.first(3) else Wish(Outcome.SUSPEND, view.missing(timer(3)))
+        return Wish(CommitAction.CONTINUE, (transaction(2),))
+    return (
+        Wish(CommitAction.RESOLVE, payload=b"1")
+        if view.first(3)
+        else Wish(CommitAction.SUSPEND, view.missing(timer(3)))
+    )
 
 
 def race(view: View) -> Wish:
     """A timer against a child; the loser is canceled; then a transaction. The winner is the result."""
     winner = view.first(1, 2)
     if not winner:
-        return Wish(Outcome.SUSPEND, view.missing(timer(1), child(2)))
+        return Wish(CommitAction.SUSPEND, view.missing(timer(1), child(2)))
     loser = "2" if winner == "1" else "1"
     kind = Kind.CHILD if loser == "2" else Kind.TIMER
     is_open = view.entries[loser].state is State.PENDING
     if not view.first(3):
         cancel = (CancelEntry(Number(loser), kind, ""),) if is_open else ()
-        return Wish(Outcome.CONTINUE, (*cancel, transaction(3)))
-    return Wish(Outcome.RESOLVE, payload=winner.encode())
+        return Wish(CommitAction.CONTINUE, (*cancel, transaction(3)))
+    return Wish(CommitAction.RESOLVE, payload=winner.encode())
 
 
 def impatient(view: View) -> Wish:
     """A timer against an execution with an id of its own, which goes on if it loses."""
     winner = view.first(1, 2)
     if not winner:
-        return Wish(Outcome.SUSPEND, view.missing(timer(1), child(2, "two_naps", own_id="c")))
+        return Wish(CommitAction.SUSPEND, view.missing(timer(1), child(2, "two_naps", own_id="c")))
     if view.first(3):
-        return Wish(Outcome.RESOLVE, payload=winner.encode())
+        return Wish(CommitAction.RESOLVE, payload=winner.encode())
     is_open = view.entries["2"].state is State.PENDING
-    return Wish(Outcome.SUSPEND, ((CancelEntry(Number("2"), Kind.CHILD, "two_naps"),) if is_open else ()) + (timer(3),))
+    return Wish(
+        CommitAction.SUSPEND, ((CancelEntry(Number("2"), Kind.CHILD, "two_naps"),) if is_open else ()) + (timer(3),)
+    )
 
 
 def rounds(view: View) -> Wish:
@@ -114,43 +124,45 @@ def rounds(view: View) -> Wish:
     first = view.base + 1
     if not view.first(first):
         beside = () if view.base else (child(first + 1),)
-        return Wish(Outcome.SUSPEND, view.missing(timer(first), *beside))
-    return Wish(Outcome.RESOLVE, payload=b"0") if view.base else Wish(Outcome.CONTINUE_AS_NEW, due="2")
+        return Wish(CommitAction.SUSPEND, view.missing(timer(first), *beside))
+    return Wish(CommitAction.RESOLVE, payload=b"0") if view.base else Wish(CommitAction.CONTINUE_AS_NEW, due="2")
 
 
 def approval(view: View) -> Wish:
     """A promise somebody settles, or its time is over."""
     ask = StartPromise(Number("1"), "", Due("+1"))
-    return Wish(Outcome.RESOLVE, payload=b"1") if view.first(1) else Wish(Outcome.SUSPEND, view.missing(ask))
+    return Wish(CommitAction.RESOLVE, payload=b"1") if view.first(1) else Wish(CommitAction.SUSPEND, view.missing(ask))
 
 
 def votes(view: View) -> Wish:
     """Three promises; once the third has settled, which of the others was first."""
     asked = view.missing(*[StartPromise(Number(str(number)), "", None) for number in (1, 2, 3)])
     if asked:
-        return Wish(Outcome.CONTINUE, asked)
-    return Wish(Outcome.RESOLVE, payload=view.first(1, 2).encode()) if view.first(3) else Wish(Outcome.SUSPEND)
+        return Wish(CommitAction.CONTINUE, asked)
+    return (
+        Wish(CommitAction.RESOLVE, payload=view.first(1, 2).encode()) if view.first(3) else Wish(CommitAction.SUSPEND)
+    )
 
 
 def parent(view: View) -> Wish:
     """Two children at once, one with an id of its own."""
     if view.first(1) and view.first(2):
-        return Wish(Outcome.RESOLVE, payload=view.first(1, 2).encode())
-    return Wish(Outcome.SUSPEND, view.missing(child(1), child(2, own_id="c")))
+        return Wish(CommitAction.RESOLVE, payload=view.first(1, 2).encode())
+    return Wish(CommitAction.SUSPEND, view.missing(child(1), child(2, own_id="c")))
 
 
 def attempts(view: View) -> Wish:
     """A task that fails once, waits, and does it."""
     if "1" in view.entries:
-        return Wish(Outcome.RESOLVE, payload=b"")
+        return Wish(CommitAction.RESOLVE, payload=b"")
     failed = StepResult(Number("1"), "", State.REJECTED, b"")
-    return Wish(Outcome.RETRY, (failed,), due="+1")
+    return Wish(CommitAction.RETRY, (failed,), due="+1")
 
 
 def drive(program: Program, known: tuple[tuple[str, Entry], ...], base: int) -> Wish:
     """What a program asks for next; told that it is canceled, it ends so."""
     view = View(known, base)
-    return Wish(Outcome.CANCEL) if CANCEL in view.fed else program(view)
+    return Wish(CommitAction.CANCEL) if CANCEL in view.fed else program(view)
 
 
 PROGRAMS: dict[str, Program] = {

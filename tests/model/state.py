@@ -24,16 +24,16 @@ class Entry(NamedTuple):
 
 
 class Waiter(NamedTuple):
-    """Who hears of an ending: an inbox (without birth), or entry ``who`` of an execution born at ``birth``."""
+    """Who hears of an ending: an inbox (without birth), or entry ``who`` of an execution born at ``incarnation``."""
 
     who: str
-    birth: int = 0
+    incarnation: int = 0
 
 
 class Promise(NamedTuple):
     """One hash: a promise or an execution, with its journal by number."""
 
-    birth: int
+    incarnation: int
     kind: Kind = Kind.EXECUTION
     function: str = ""
     queue: str = ""
@@ -45,8 +45,8 @@ class Promise(NamedTuple):
     deadline: int | None = None
     order: int = 0
     unseen: tuple[str, ...] = ()
-    deaths: int = 0
-    lone_deaths: int = 0
+    crash_count: int = 0
+    lone_crash_count: int = 0
     lacking: tuple[str, ...] = ()
     """Sets of functions that lack its own."""
     base: int = 0
@@ -68,7 +68,7 @@ class Snapshot(NamedTuple):
     """What a stream entry tells of its execution, as it was when it was dispatched."""
 
     function: str
-    birth: int
+    incarnation: int
     base: int = 0
     order: int = 0
     unseen: tuple[str, ...] = ()
@@ -136,10 +136,10 @@ def instants(redis: Redis) -> set[int]:
     """Every instant somebody may compare with another."""
     found = {redis.now, *(due for _, due in redis.timers), *(due for _, due in redis.schedules)}
     found.update(beat for _, beat in redis.beats)
-    found.update(birth for (_, birth), _ in redis.effects)
+    found.update(incarnation for (_, incarnation), _ in redis.effects)
     for _, promise in redis.promises:
         found.update(_told(promise))
-        found.update(waiter.birth for waiter in promise.waiters)
+        found.update(waiter.incarnation for waiter in promise.waiters)
         found.update(instant for instant in (promise.due, promise.deadline) if instant is not None)
     for entry in redis.stream:
         if entry.snapshot:
@@ -148,7 +148,7 @@ def instants(redis: Redis) -> set[int]:
 
 
 def _told(of: Promise | Snapshot) -> set[int]:
-    found = {of.birth, of.order, *(entry.stamp for _, entry in of.journal)}
+    found = {of.incarnation, of.order, *(entry.stamp for _, entry in of.journal)}
     return found | {entry.due for _, entry in of.journal if entry.due is not None}
 
 
@@ -170,20 +170,22 @@ class Ranks:
 
     def promise(self, promise: Promise) -> Promise:
         return promise._replace(
-            birth=self.instants[promise.birth],
+            incarnation=self.instants[promise.incarnation],
             entry=None if promise.entry is None else self.entries[promise.entry],
             due=self.instant(promise.due),
             deadline=self.instant(promise.deadline),
             order=self.instants[promise.order],
-            waiters=tuple([waiter._replace(birth=self.instants[waiter.birth]) for waiter in promise.waiters]),
+            waiters=tuple(
+                [waiter._replace(incarnation=self.instants[waiter.incarnation]) for waiter in promise.waiters]
+            ),
             journal=self.journal(promise.journal),
         )
 
     def stream_entry(self, entry: StreamEntry) -> StreamEntry:
         told = entry.snapshot
         if told:
-            birth, order = self.instants[told.birth], self.instants[told.order]
-            told = told._replace(birth=birth, order=order, journal=self.journal(told.journal))
+            incarnation, order = self.instants[told.incarnation], self.instants[told.order]
+            told = told._replace(incarnation=incarnation, order=order, journal=self.journal(told.journal))
         return entry._replace(entry=self.entries[entry.entry], snapshot=told)
 
     def redis(self, redis: Redis) -> Redis:
@@ -196,7 +198,9 @@ class Ranks:
             stream=tuple([self.stream_entry(entry) for entry in redis.stream]),
             beats=tuple([(name, self.instants[beat]) for name, beat in redis.beats]),
             schedules=tuple([(name, self.instants[due]) for name, due in redis.schedules]),
-            effects=tuple([((member, self.instants[birth]), count) for (member, birth), count in redis.effects]),
+            effects=tuple(
+                [((member, self.instants[incarnation]), count) for (member, incarnation), count in redis.effects]
+            ),
             inboxes=(),
             wake=None,
         )

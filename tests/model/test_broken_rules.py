@@ -87,7 +87,7 @@ class WithoutTheDueTime(Scripts):
 class WithoutBirths(Scripts):
     """What speaks of an id means whatever lives there now."""
 
-    def is_of(self, owner: Promise, birth: int) -> bool:
+    def is_of(self, owner: Promise, incarnation: int) -> bool:
         return True
 
 
@@ -95,7 +95,7 @@ class WithoutANewBirth(Scripts):
     """What begins anew is taken for what it was before, and so are its children."""
 
     def next_birth(self, promise: Promise) -> int:
-        return promise.birth
+        return promise.incarnation
 
 
 class WithACancelForSleepersOnly(Scripts):
@@ -172,7 +172,7 @@ class WithSnapshotsThatStay(Scripts):
 
     def snapshot_again(self, id: str) -> Snapshot | None:
         promise = self.promises[id]
-        return Snapshot(promise.function, promise.birth)
+        return Snapshot(promise.function, promise.incarnation)
 
 
 class WithACancelBehindASnapshot(Scripts):

@@ -19,12 +19,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from durasleep.model import (
     KEPT_FOR_EVER,
     CancelEntry,
+    CommitAction,
     Due,
     Kind,
     Mark,
     Number,
     Op,
-    Outcome,
     Place,
     PromiseId,
     StartChild,
@@ -46,7 +46,7 @@ QUEUES = ("workers", "workers/w1", "others")
 NUMBERS = ("1", "2", "3", "1.1")
 DUES = ("+0", "+5", "+1000", "+3600000", "=1")
 SETTLED = (State.RESOLVED, State.REJECTED, State.CANCELED)
-SLEEPS = (Outcome.SUSPEND, Outcome.SUSPEND, Outcome.RETRY, Outcome.CONTINUE_AS_NEW)
+SLEEPS = (CommitAction.SUSPEND, CommitAction.SUSPEND, CommitAction.RETRY, CommitAction.CONTINUE_AS_NEW)
 FUNCTIONS = ("", "all", "some", "few")
 RETENTIONS = (None, None, KEPT_FOR_EVER, 3_600_000)
 YEAR_MS = 365 * 86_400_000
@@ -99,7 +99,7 @@ class Machine(RuleBasedStateMachine):
     # -- clients
 
     @initialize(start=st.booleans(), slept=st.sampled_from((None, *SLEEPS)))
-    def something_to_run(self, start: bool, slept: Outcome | None) -> None:
+    def something_to_run(self, start: bool, slept: CommitAction | None) -> None:
         self.both.create([Create("a", call="call-1"), Create("b", call="call-1", start="+5" if start else "")])
         if slept:
             self.sleep(CONSUMERS[0], "+5", slept, wakes=True)
@@ -133,10 +133,10 @@ class Machine(RuleBasedStateMachine):
             self.both.commit(consumer, [self.draw_commit(data, lease)])
 
     @rule(consumer=consumers, due=st.sampled_from(("+0", "+5")), how=st.sampled_from(SLEEPS), wakes=st.booleans())
-    def sleep(self, consumer: str, due: str, how: Outcome, wakes: bool) -> None:
+    def sleep(self, consumer: str, due: str, how: CommitAction, wakes: bool) -> None:
         """What mostly happens: an execution has seen what there is, and waits for a timer; or it begins anew before."""
         self.both.create([Create("a", call="call-1"), Create("b", call="call-1")])
-        for outcome in dict.fromkeys((how, Outcome.SUSPEND)):
+        for outcome in dict.fromkeys((how, CommitAction.SUSPEND)):
             lease = self.both.read(consumer, "workers")
             promise = self.both.model.promise(lease.id) if lease else None
             if not lease or not promise:
@@ -145,7 +145,7 @@ class Machine(RuleBasedStateMachine):
             journal = dict(promise.journal)
             seen = max([(entry.stamp, number) for number, entry in journal.items() if entry.stamp], default=(0, ""))
             number = next((number for number in NUMBERS if number not in journal), "9")
-            ops = (StartTimer(Number(number), "nap", Due(due)),) if outcome is Outcome.SUSPEND else ()
+            ops = (StartTimer(Number(number), "nap", Due(due)),) if outcome is CommitAction.SUSPEND else ()
             self.both.commit(consumer, [Commit(lease, outcome, ops, *seen, due="3" if ops == () else due)])
         if wakes:
             self.time_passes(4)
@@ -193,10 +193,10 @@ class Machine(RuleBasedStateMachine):
                 lease = lease._replace(epoch=lease.epoch + 1)
             case _:
                 pass
-        outcomes = (Outcome.SUSPEND, Outcome.CONTINUE, *Outcome)
+        outcomes = (CommitAction.SUSPEND, CommitAction.CONTINUE, *CommitAction)
         outcome = data.draw(st.sampled_from(outcomes))
         due = data.draw(dues)
-        if outcome is Outcome.CONTINUE_AS_NEW:
+        if outcome is CommitAction.CONTINUE_AS_NEW:
             due = "3"
         numbers = data.draw(st.lists(st.sampled_from(NUMBERS), max_size=3))
         return Commit(
@@ -207,7 +207,7 @@ class Machine(RuleBasedStateMachine):
             data.draw(payloads),
             due,
             asked=asked,
-            functions=data.draw(st.sampled_from((*FUNCTIONS, KEEP))) if outcome is Outcome.DEFER else "",
+            functions=data.draw(st.sampled_from((*FUNCTIONS, KEEP))) if outcome is CommitAction.DEFER else "",
         )
 
     def draw_op(self, data: st.DataObject, number: Number, lease: Lease) -> Op:
@@ -229,7 +229,7 @@ class Machine(RuleBasedStateMachine):
             StepResult(number, "step", data.draw(st.sampled_from((State.RESOLVED, State.REJECTED))), b"done"),
             CancelEntry(number, Kind.STEP, "step"),
             Mark(number, Kind.PATCH, "change"),
-            self.both.effect(f"{lease.id}~{number}", promise.birth if promise else 0),
+            self.both.effect(f"{lease.id}~{number}", promise.incarnation if promise else 0),
         ]
         return data.draw(st.sampled_from(ops))
 
@@ -246,7 +246,7 @@ class Machine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         consumer=consumers,
-        give_back=st.sampled_from(("", "", "some", "all")),
+        release=st.sampled_from(("", "", "some", "all")),
         is_seen=st.booleans(),
         max_attempts=st.integers(1, 3),
     )
@@ -254,7 +254,7 @@ class Machine(RuleBasedStateMachine):
         self,
         data: st.DataObject,
         consumer: str,
-        give_back: Literal["", "some", "all"],
+        release: Literal["", "some", "all"],
         is_seen: bool,
         max_attempts: int,
     ) -> None:
@@ -264,7 +264,7 @@ class Machine(RuleBasedStateMachine):
             consumer,
             queue,
             beat=dict(self.both.model.beats).get(consumer) if is_seen else 1,
-            give_back=give_back,
+            release=release,
             max_attempts=max_attempts,
             limit=data.draw(st.sampled_from((1, 2, 256))),
             entries=data.draw(st.lists(st.sampled_from(entries), max_size=3, unique=True)) if entries else [],
@@ -389,7 +389,7 @@ def tells(both: Both) -> list[bool]:
 
 def test_a_sleeper_that_is_waked_is_told_by_its_entry(both: Both) -> None:
     both.create([Create("a")])
-    both.commit(WORKER, [Commit(take(both), Outcome.SUSPEND, (NAP,))])
+    both.commit(WORKER, [Commit(take(both), CommitAction.SUSPEND, (NAP,))])
     wake(both)
     assert tells(both) == [True]
 
@@ -398,7 +398,7 @@ def test_what_happens_behind_an_entry_is_not_told_by_it(both: Both) -> None:
     """It stays what it was when it was dispatched; the answer to the first commit brings the rest."""
     both.create([Create("a")])
     ask = StartPromise(Number("2"), "", None)
-    both.commit(WORKER, [Commit(take(both), Outcome.SUSPEND, (NAP, ask))])
+    both.commit(WORKER, [Commit(take(both), CommitAction.SUSPEND, (NAP, ask))])
     wake(both)
     both.settle([("a~2", State.RESOLVED, b"v1")])
     told = both.model.stream[0].snapshot
@@ -406,12 +406,12 @@ def test_what_happens_behind_an_entry_is_not_told_by_it(both: Both) -> None:
     assert told.unseen == ("1",)
     lease = take(both)
     stamp = dict(told.journal)["1"].stamp
-    both.commit(WORKER, [Commit(lease, Outcome.SUSPEND, (), stamp, "1")])  # its answer, with the news, is compared
+    both.commit(WORKER, [Commit(lease, CommitAction.SUSPEND, (), stamp, "1")])  # its answer, with the news, is compared
 
 
 def test_a_cancel_makes_a_new_entry_for_what_nobody_holds(both: Both) -> None:
     both.create([Create("a")])
-    both.commit(WORKER, [Commit(take(both), Outcome.SUSPEND, (NAP,))])
+    both.commit(WORKER, [Commit(take(both), CommitAction.SUSPEND, (NAP,))])
     wake(both)
     both.control([("cancel", "a", "")])
     both.repeat()
@@ -435,12 +435,12 @@ def test_what_a_worker_does_not_know_goes_to_one_of_other_functions(both: Both) 
     fleet(both, w1="some", w2="some", w3="all")
     both.create([Create("a")])
     lease = take(both)
-    declined = Commit(lease, Outcome.DEFER, due="+5", functions="some")
+    declined = Commit(lease, CommitAction.DEFER, due="+5", functions="some")
     both.commit(WORKER, [declined, declined])
     both.repeat()
     assert held_by(both) == [THIRD]
-    both.commit(OTHER, [Commit(lease, Outcome.RESOLVE)])
-    both.commit(THIRD, [Commit(lease, Outcome.RESOLVE)])
+    both.commit(OTHER, [Commit(lease, CommitAction.RESOLVE)])
+    both.commit(THIRD, [Commit(lease, CommitAction.RESOLVE)])
     assert held_by(both) == []
 
 
@@ -448,18 +448,18 @@ def test_what_nobody_knows_is_offered_to_each_set_of_functions_once(both: Both) 
     fleet(both, w1="some", w2="few", w3="few")
     both.create([Create("a"), Create("own", queue="workers/w1")])
     lease = take(both)
-    both.commit(WORKER, [Commit(lease, Outcome.DEFER, due="+5", functions="some")])
+    both.commit(WORKER, [Commit(lease, CommitAction.DEFER, due="+5", functions="some")])
     [other] = [entry.holder for entry in both.model.stream if entry.id == "a"]
     assert other
     assert other != WORKER
-    both.commit(other, [Commit(lease, Outcome.DEFER, due="+5", functions="few")])
+    both.commit(other, [Commit(lease, CommitAction.DEFER, due="+5", functions="few")])
     both.move_clock(5)
     both.fire(64)
-    both.commit(OTHER, [Commit(take(both, OTHER), Outcome.DEFER, due="+5", functions="few")])
+    both.commit(OTHER, [Commit(take(both, OTHER), CommitAction.DEFER, due="+5", functions="few")])
     assert both.model.promises[0][1].place is Place.DELAYED
     own = both.read(WORKER, "workers/w1")
     assert own
-    both.commit(WORKER, [Commit(own, Outcome.DEFER, due="+5", functions="some")])
+    both.commit(WORKER, [Commit(own, CommitAction.DEFER, due="+5", functions="some")])
     assert held_by(both) == [], "what is for one worker is for no other"
 
 
@@ -467,8 +467,8 @@ def test_who_has_no_room_keeps_what_nobody_else_may_know(both: Both) -> None:
     fleet(both, w1="some", w2="all", w3="some")
     both.create([Create("a")])
     lease = take(both)
-    both.commit(WORKER, [Commit(lease, Outcome.DEFER, due="+5", functions="some")])
-    full = Commit(lease, Outcome.DEFER, due="+5", functions=KEEP)
+    both.commit(WORKER, [Commit(lease, CommitAction.DEFER, due="+5", functions="some")])
+    full = Commit(lease, CommitAction.DEFER, due="+5", functions=KEEP)
     both.commit(OTHER, [full, full])
     both.repeat()
     assert held_by(both) == [OTHER]
@@ -491,7 +491,7 @@ def test_nothing_is_offered_to_who_cannot_take_it(both: Both, how: str) -> None:
         case _:
             pass
     both.create([Create("a")])
-    both.commit(WORKER, [Commit(take(both), Outcome.DEFER, due="+5", functions="some")])
+    both.commit(WORKER, [Commit(take(both), CommitAction.DEFER, due="+5", functions="some")])
     assert both.model.promises[0][1].place is Place.DELAYED
 
 
@@ -518,7 +518,7 @@ def take_none(both: Both) -> bool:
 def test_what_is_given_to_another_worker_is_not_told(both: Both) -> None:
     both.create([Create("a")])
     lease = take(both)
-    both.reclaim(WORKER, "workers", beat=None, give_back="some", max_attempts=3, limit=1, entries=[lease.entry])
+    both.reclaim(WORKER, "workers", beat=None, release="some", max_attempts=3, limit=1, entries=[lease.entry])
     assert tells(both) == [False]
 
 
@@ -526,9 +526,9 @@ def test_what_workers_died_of_is_not_told(both: Both) -> None:
     """However it comes back: who takes it must know that it is a suspect."""
     both.create([Create("a")])
     take(both)
-    both.reclaim(WORKER, "workers", beat=None, give_back="", max_attempts=3, limit=256, entries=[])
-    both.commit(OTHER, [Commit(take(both, OTHER), Outcome.DEFER, due="+5")])
-    assert both.model.promises[0][1].deaths == 1
+    both.reclaim(WORKER, "workers", beat=None, release="", max_attempts=3, limit=256, entries=[])
+    both.commit(OTHER, [Commit(take(both, OTHER), CommitAction.DEFER, due="+5")])
+    assert both.model.promises[0][1].crash_count == 1
     wake(both)
     assert tells(both) == [False]
 
@@ -536,8 +536,8 @@ def test_what_workers_died_of_is_not_told(both: Both) -> None:
 def test_a_new_run_that_sleeps_tells_when_it_began(both: Both) -> None:
     both.create([Create("a")])
     both.move_clock(1000)
-    both.commit(WORKER, [Commit(take(both), Outcome.CONTINUE_AS_NEW, due="3")])
+    both.commit(WORKER, [Commit(take(both), CommitAction.CONTINUE_AS_NEW, due="3")])
     assert tells(both) == [False]
-    both.commit(WORKER, [Commit(take(both), Outcome.SUSPEND, (StartTimer(Number("4"), "nap", Due("+5")),))])
+    both.commit(WORKER, [Commit(take(both), CommitAction.SUSPEND, (StartTimer(Number("4"), "nap", Due("+5")),))])
     wake(both)
     assert tells(both) == [True]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
-from durasleep.model import CancelEntry, Kind, Op, Outcome, Place, StartChild, StartPromise, StartTimer, State
+from durasleep.model import CancelEntry, CommitAction, Kind, Op, Place, StartChild, StartPromise, StartTimer, State
 from tests.model import state
 from tests.model.moves import KEEP, Commit, Committed, Create, Lease, Refused, Scripts
 from tests.model.programs import PROGRAMS, drive, fed
@@ -121,7 +121,7 @@ class World:
         lease = _lease(hand)
         promise = at.redis.promise(lease.id)
         if promise is None or (promise.entry, promise.epoch) != (lease.entry, lease.epoch):
-            redis, _ = self._scripts(at.redis).commit(hand.consumer, [Commit(lease, Outcome.DROP)])
+            redis, _ = self._scripts(at.redis).commit(hand.consumer, [Commit(lease, CommitAction.DROP)])
             dropped = _with(at._replace(redis=redis), place, Hand(hand.consumer))
             return Step(f"{hand.consumer} drops {lease.id} of epoch {lease.epoch}", dropped)
         loaded = hand._replace(function=promise.function, base=promise.base)
@@ -175,14 +175,14 @@ class World:
             yield Step(f"{hand.consumer} DIES", spent._replace(hands=dead), is_fair=False)
         if (spent := _spend(at, "give back")) is not None:
             lease = _lease(hand)
-            redis, _ = self._scripts(at.redis).reclaim(hand.consumer, give_back="some", entries=[lease.entry])
+            redis, _ = self._scripts(at.redis).reclaim(hand.consumer, release="some", entries=[lease.entry])
             given = _with(spent._replace(redis=redis), place, Hand(hand.consumer))
             yield Step(f"{hand.consumer} gives {lease.id} back", given, is_fair=False)
         ways = (("defer", ""), ("offer", hand.consumer), ("offer", KEEP)) if hand.doing is Doing.LOADING else ()
         for what, functions in ways:
             if (spent := _spend(at, what)) is None:
                 continue
-            call = Commit(_lease(hand), Outcome.DEFER, due="+1", functions=functions)
+            call = Commit(_lease(hand), CommitAction.DEFER, due="+1", functions=functions)
             after, answer = self._deliver(spent, hand.consumer, call)
             why = "has no room for" if functions == KEEP else "does not know"
             label = f"{hand.consumer} {why} {call.lease.id}, and defers it: {_said(answer)}"
@@ -204,7 +204,7 @@ class World:
             named = {hand.lease.entry for hand in hands if hand.lease}
             for entry in at.redis.stream:
                 if entry.holder == consumer and entry.entry not in named and all(hand.is_alive for hand in hands):
-                    redis, _ = self._scripts(at.redis).reclaim(consumer, give_back="some", entries=[entry.entry])
+                    redis, _ = self._scripts(at.redis).reclaim(consumer, release="some", entries=[entry.entry])
                     yield Step(f"{consumer} gives back {entry.id}, of which it never heard", at._replace(redis=redis))
                     yield from self._hears(at, consumer, Lease(entry.id, entry.queue, entry.entry, entry.epoch))
 
@@ -346,7 +346,7 @@ def _asking(hand: Hand, known: tuple[tuple[str, Entry], ...]) -> Hand:
 def _hear(hand: Hand, answer: Committed | Refused) -> Hand:
     """A worker hears the answer to its commit: it goes on with the news, or lets go."""
     call = _call(hand)
-    if isinstance(answer, Refused) or not (answer.word == "redrive" or call.outcome is Outcome.CONTINUE):
+    if isinstance(answer, Refused) or not (answer.word == "redrive" or call.outcome is CommitAction.CONTINUE):
         return Hand(hand.consumer)
     known = dict(hand.known)
     for op in call.ops:

@@ -116,7 +116,7 @@ class World:
             self.mono_us += us
 
     def hear(self) -> None:
-        self.clock.hear(self.server_us, self.mono_us - 500, self.mono_us)
+        self.clock.observe(self.server_us, self.mono_us - 500, self.mono_us)
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_server_set_ahead_is_not_believed_and_one_that_was_put_right_is(world:
     world.hear()
     assert world.clock.ahead_s > 0
 
-    world.clock.believe()
+    world.clock.accept_next()
     world.server_us -= 2 * HOUR_S * 1_000_000
     world.hear()
     assert world.clock.ahead_s == 0
@@ -160,16 +160,16 @@ def test_a_server_set_ahead_is_not_believed_and_one_that_was_put_right_is(world:
 
 def test_others_are_believed_before_the_server(world: World) -> None:
     clock = Clock(60)
-    clock.begin(world.server_us // 1000 - int(timedelta(hours=2).total_seconds() * 1000))
+    clock.seed(world.server_us // 1000 - int(timedelta(hours=2).total_seconds() * 1000))
     world.wall_us -= 2 * HOUR_S * 1_000_000
-    clock.begin(world.wall_us // 1000)
-    clock.hear(world.server_us, world.mono_us, world.mono_us)
+    clock.seed(world.wall_us // 1000)
+    clock.observe(world.server_us, world.mono_us, world.mono_us)
     assert clock.ahead_s == pytest.approx(2 * HOUR_S, abs=1)
 
 
 def test_without_a_bound_everything_is_believed() -> None:
     clock = Clock()
-    clock.hear(10**15, 0, 0)
-    clock.hear(2 * 10**15, 1, 1)
+    clock.observe(10**15, 0, 0)
+    clock.observe(2 * 10**15, 1, 1)
     assert clock.ahead_s == 0
     assert clock.latest_ms is None

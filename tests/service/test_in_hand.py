@@ -17,7 +17,7 @@ from durasleep.protocol import streams
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import Keyspace
 from durasleep.settings import DEFAULTS
-from durasleep.worker.loops.task_reader import Reader
+from durasleep.worker.loops.task_reader import TaskReader
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, loop_passage, note
@@ -131,7 +131,7 @@ async def test_what_is_for_one_worker_does_not_wait_behind_what_is_for_all(app: 
 async def test_a_reader_takes_as_many_as_there_is_room_for_and_no_more(app: Durasleep, free: int) -> None:
     store = await store_of(app)
     keys, link = store.keys(), store.link()
-    reader = Reader(link, keys, group="workers", consumer="w1/00000000", settings=DEFAULTS)
+    reader = TaskReader(link, keys, group="workers", consumer="w1/00000000", settings=DEFAULTS)
     await in_line(app, [], many=3 * free, own=3 * free)
     taken: list[Lease] = []
     try:

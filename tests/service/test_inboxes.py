@@ -18,7 +18,7 @@ from durasleep.protocol import promises
 from durasleep.protocol.keys import LIMIT
 from durasleep.settings import DEFAULTS
 from durasleep.sync import Client as SyncClient
-from durasleep.worker.loops.hint_listener import Listener
+from durasleep.worker.loops.hint_listener import HintListener
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double
@@ -124,7 +124,7 @@ async def woken(app: Durasleep) -> AsyncIterator[list[int]]:
     """The due times a listener heard of."""
     store = await store_of(app)
     heard: list[int] = []
-    listener = Listener(
+    listener = HintListener(
         store.link(),
         store.keys(),
         consumer="w1/aaaaaaaa",

@@ -11,8 +11,8 @@ from durasleep import Context, Durasleep
 from durasleep.model import PromiseId
 from durasleep.runtime.recording import check
 from durasleep.settings import DEFAULTS, Settings
-from durasleep.worker.execution.execution_log import Story
-from durasleep.worker.execution.workflow_cache import ENTRY_BYTES, KeptWorkflows
+from durasleep.worker.execution.execution_log import ExecutionLog
+from durasleep.worker.execution.workflow_cache import ENTRY_BYTES, WorkflowCache
 from tests.service.fixtures import NewApp
 from tests.service.workers import eventually, serving
 
@@ -81,7 +81,7 @@ async def test_a_cancel_reaches_what_is_kept(new_app: NewApp) -> None:
         try:
             await ctx.sleep(3600)
         finally:
-            heard.append("canceled" if not ctx.detaching else "put away")
+            heard.append("canceled" if not ctx.evicting else "put away")
         return "woken"
 
     async with serving(app) as worker:
@@ -116,10 +116,13 @@ class Suspended:
 )
 def test_what_is_kept_is_bounded_and_the_oldest_goes_first(settings: Settings, kept: list[str]) -> None:
     closed: list[Suspended] = []
-    workflows = KeptWorkflows(settings, closed.append)  # type: ignore[arg-type]
+    workflows = WorkflowCache(settings, closed.append)  # type: ignore[arg-type]
     all_of_them = [Suspended(100) for _ in range(5)]
     put: Callable[..., bool] = workflows.put
-    stayed = [put(PromiseId(str(n)), one, Story(str(n), ()), epoch=1, birth=7) for n, one in enumerate(all_of_them)]
+    stayed = [
+        put(PromiseId(str(n)), one, ExecutionLog(str(n), ()), epoch=1, incarnation=7)
+        for n, one in enumerate(all_of_them)
+    ]
     assert all(stayed) == bool(kept)
     found = [str(n) for n in range(5) if workflows.take(PromiseId(str(n)), 2)]
     assert found == kept
@@ -128,12 +131,12 @@ def test_what_is_kept_is_bounded_and_the_oldest_goes_first(settings: Settings, k
 
 def test_one_that_somebody_else_has_had_since_is_put_away() -> None:
     closed: list[Suspended] = []
-    workflows = KeptWorkflows(SETTINGS, closed.append)  # type: ignore[arg-type]
+    workflows = WorkflowCache(SETTINGS, closed.append)  # type: ignore[arg-type]
     put: Callable[..., bool] = workflows.put
-    put(PromiseId("a"), Suspended(100), Story("a", ()), epoch=1, birth=7)
+    put(PromiseId("a"), Suspended(100), ExecutionLog("a", ()), epoch=1, incarnation=7)
     assert workflows.take(PromiseId("a"), 3) is None
     assert len(closed) == 1
-    put(PromiseId("a"), Suspended(100), Story("a", ()), epoch=4, birth=7)
+    put(PromiseId("a"), Suspended(100), ExecutionLog("a", ()), epoch=4, incarnation=7)
     workflows.drop_old(float("inf"))
     assert workflows.take(PromiseId("a"), 5) is None
     assert len(closed) == 2

@@ -13,7 +13,7 @@ import pytest
 from durasleep import Durasleep, Settings
 from durasleep.client.client import store_of
 from durasleep.errors import Fenced
-from durasleep.model import Outcome, PromiseId
+from durasleep.model import CommitAction, PromiseId
 from durasleep.protocol import commit, journal, streams
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import F
@@ -73,7 +73,7 @@ async def test_of_three_workers_one_dies_in_a_step_and_another_finishes(
     # What the dead worker would still say, had it only been slow.
     lease = Lease(head.id, head.queue, head.entry, head.epoch)
     before = await store.load(head.id)
-    late = commit.commit(keys, holder, lease, Outcome.RESOLVE, payload=app.codec.encode("late", "a result"))
+    late = commit.commit(keys, holder, lease, CommitAction.RESOLVE, payload=app.codec.encode("late", "a result"))
     with pytest.raises(Fenced, match="passage"):
         await store.call(late)
     assert await store.load(head.id) == before
@@ -136,12 +136,12 @@ async def test_a_suspect_waits_for_another_one_a_while_and_no_longer(
     for name in names:
         await (app.rpc(name, passage, effects.path, name) if name[0] == "l" else app.rpc(name, double, 21))
         load_from_hash(client, keys, name)
-        client.hset(keys.promise(name), F["deaths"], 2)  # as if two had died of it
+        client.hset(keys.promise(name), F["crash_count"], 2)  # as if two had died of it
     async with serving(app, "w1"), serving(app, "w2"):
         waited = await until(app, "quick-0", "delayed")
-        assert (waited.deaths, waited.reason) == (2, "waits apart: 2 workers in a row have died while running it")
+        assert (waited.crash_count, waited.reason) == (2, "waits apart: 2 workers in a row have died while running it")
         assert await app.gather([app.get(name) for name in names[2:]]) == [42] * 4
-        assert (await app.describe("quick-0")).deaths == 0
+        assert (await app.describe("quick-0")).crash_count == 0
         await effects.standing("long-1")
         for name in names[:2]:
             effects.open(name)
@@ -214,9 +214,9 @@ async def test_what_kills_its_workers_is_halted_and_its_neighbours_finish(
 
     await eventually(is_halted, "the poison to be halted")
     # The last two deaths must have been of workers that held no other suspect: a few more may be needed.
-    deaths = effects.count("poison taken")
-    assert deaths >= QUICK.max_attempts
-    reason = f"poison: {deaths} workers in a row died while running it"
+    crash_count = effects.count("poison taken")
+    assert crash_count >= QUICK.max_attempts
+    reason = f"poison: {crash_count} workers in a row died while running it"
     assert (await app.describe("poison")).reason == reason
     await asyncio.gather(*neighbours)
     assert not await poison.done()

@@ -242,7 +242,7 @@ async def test_what_the_inbox_may_have_missed_is_asked_for_together(
         gathering = asyncio.create_task(app.gather(handles))
         await asyncio.sleep(0)  # it waits for the first
         monkeypatch.setattr(Link, "exchange", counted)
-        inbox_of(app)._tell_to_look()  # pyright: ignore[reportPrivateUsage]
+        inbox_of(app)._notify_to_look()  # pyright: ignore[reportPrivateUsage]
         async with serving(new_app()):
             assert await gathering == [2 * n for n in range(MANY)]
         assert len(exchanges) < MANY / 10

@@ -15,7 +15,7 @@ from durasleep import Context, Durasleep, Retry, StoreRefused, StoreUnavailable
 from durasleep.client.client import store_of
 from durasleep.devserver import DevServer
 from durasleep.errors import StoreFull
-from durasleep.model import Number, Op, Outcome, PromiseId, StartChild, StartTimer, State, StepResult, Transaction
+from durasleep.model import CommitAction, Number, Op, PromiseId, StartChild, StartTimer, State, StepResult, Transaction
 from scripts.breaking.proxy import Proxy
 from tests.servers import MakeServer, Server
 from tests.service.fixtures import NewApp
@@ -226,20 +226,20 @@ async def test_values_that_a_full_redis_does_not_take_are_said_again_and_nothing
 )
 async def test_what_a_full_redis_takes(own_server: DevServer, admin: Any, namespace: str, what: str) -> None:
     number = Number("1")
-    ops: dict[str, tuple[Outcome, tuple[Op, ...]]] = {
-        "a child": (Outcome.SUSPEND, (child("1"),)),
-        "a detached one": (Outcome.CONTINUE, (StartChild(number, "g", b"", None, None, PromiseId("own"), True),)),
-        "a transaction": (Outcome.CONTINUE, (Transaction(number, ((b"RPUSH", b"t-list", b"x"),)),)),
-        "a large result": (Outcome.CONTINUE, (StepResult(number, "step", State.RESOLVED, b"x" * 50_000),)),
-        "a large error": (Outcome.CONTINUE, (StepResult(number, "step", State.REJECTED, b"x" * 50_000),)),
-        "many timers": (Outcome.SUSPEND, tuple([StartTimer(Number(str(n)), "", FAR) for n in range(1, 500)])),
-        "a large end": (Outcome.RESOLVE, ()),
-        "more and more": (Outcome.CONTINUE, (StepResult(number, "step", State.RESOLVED, b"x" * 2000),)),
+    ops: dict[str, tuple[CommitAction, tuple[Op, ...]]] = {
+        "a child": (CommitAction.SUSPEND, (child("1"),)),
+        "a detached one": (CommitAction.CONTINUE, (StartChild(number, "g", b"", None, None, PromiseId("own"), True),)),
+        "a transaction": (CommitAction.CONTINUE, (Transaction(number, ((b"RPUSH", b"t-list", b"x"),)),)),
+        "a large result": (CommitAction.CONTINUE, (StepResult(number, "step", State.RESOLVED, b"x" * 50_000),)),
+        "a large error": (CommitAction.CONTINUE, (StepResult(number, "step", State.REJECTED, b"x" * 50_000),)),
+        "many timers": (CommitAction.SUSPEND, tuple([StartTimer(Number(str(n)), "", FAR) for n in range(1, 500)])),
+        "a large end": (CommitAction.RESOLVE, ()),
+        "more and more": (CommitAction.CONTINUE, (StepResult(number, "step", State.RESOLVED, b"x" * 2000),)),
         "a small one": (
-            Outcome.SUSPEND,
+            CommitAction.SUSPEND,
             (StepResult(number, "step", State.RESOLVED, b"x"), StartTimer(number, "", FAR)),
         ),
-        "its end": (Outcome.RESOLVE, ()),
+        "its end": (CommitAction.RESOLVE, ()),
     }
     payload = b"x" * {"a large end": 100_000, "its end": 10_000}.get(what, 0)
     client = Redis.from_url(own_server.url)
@@ -252,7 +252,7 @@ async def test_what_a_full_redis_takes(own_server: DevServer, admin: Any, namesp
         if what == "more and more":
             for n in range(2, 9):
                 step = StepResult(Number(str(n)), "step", State.RESOLVED, b"x" * 2000)
-                await driver.commit(lease, Outcome.CONTINUE, step)
+                await driver.commit(lease, CommitAction.CONTINUE, step)
         if what in ("a small one", "its end"):
             await driver.commit(lease, outcome, *asked, payload=payload)
         else:
@@ -260,7 +260,7 @@ async def test_what_a_full_redis_takes(own_server: DevServer, admin: Any, namesp
             with pytest.raises(StoreFull, match="maxmemory"):
                 await driver.commit(lease, outcome, *asked, payload=payload)
             assert await driver.snapshot() == before
-            await driver.commit(lease, Outcome.DEFER, due="+1000", payload=b"later")
+            await driver.commit(lease, CommitAction.DEFER, due="+1000", payload=b"later")
         await admin.config_set("maxmemory", 0)
     await client.aclose()
 

@@ -20,7 +20,7 @@ from durasleep.errors import InvalidDuration, NotAllowed, StoreUnavailable
 from durasleep.model import CANCEL, Number, PromiseId, State
 from durasleep.protocol.script import Value
 from durasleep.query.call_tree import Node, Tree
-from durasleep.query.search import Found
+from durasleep.query.search import SearchPage
 from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, nap, note, sleeping_workflow, stand_at, waiting
@@ -55,7 +55,7 @@ async def wide(ctx: Context, effects: str) -> Any:
     )
 
 
-def ids(found: Found) -> list[str]:
+def ids(found: SearchPage) -> list[str]:
     return [one.id for one in found]
 
 

@@ -100,7 +100,7 @@ async def test_the_clock_stands_still_however_long_things_take(kit: Kit, app: Du
         days = [timedelta(seconds=round((seen - began).total_seconds(), 1)) for seen in await handle]
         assert days == [timedelta(days=1), timedelta(days=2), timedelta(days=3)]
         await asyncio.sleep(0.05)
-        await env.settle()
+        await env.run_until_idle()
         assert await env.now() - began == timedelta(days=3)
 
 
@@ -250,9 +250,9 @@ def test_without_asyncio_it_is_the_same(server: Server, app: Durasleep) -> None:
         assert handle.result() == "yes"
         with pytest.raises(TimedOut):
             env.run(approving, "bob")
-        assert env.settle() is None
+        assert env.run_until_idle() is None
         ending = env.start(approving, "eve")
-        env.settle()
+        env.run_until_idle()
         ending.cancel()
         with pytest.raises(Canceled):
             ending.result()
@@ -355,7 +355,7 @@ async def test_timers_are_listed_and_can_be_steered(kit: Kit, app: Durasleep) ->
         await app.wake(timer.id)
         assert await handle == f"{began + timedelta(days=19):%d}"
         assert await env.timers() == []
-        assert await env.settle() is None
+        assert await env.run_until_idle() is None
 
 
 async def test_retries_deadlines_delays_and_schedules_go_by_the_moved_clock(kit: Kit, app: Durasleep) -> None:
@@ -408,7 +408,7 @@ async def test_a_crashed_worker_is_taken_over_at_once_and_its_step_runs_again(ki
     @app.workflow
     async def relying(ctx: Context) -> list[int]:
         before = await ctx.run(len, [1])
-        return [before, await ctx.run(working), ctx.info.deaths]
+        return [before, await ctx.run(working), ctx.info.crash_count]
 
     async with kit(app) as env:
         handle = await env.start(relying)

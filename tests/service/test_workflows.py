@@ -191,7 +191,7 @@ async def test_cancel_is_delivered_at_the_await_and_may_be_answered(app: Durasle
         try:
             await asyncio.gather(ctx.sleep(3600), ctx.rpc(sleeping_workflow, 3600))
         except asyncio.CancelledError:
-            if not ctx.detaching:
+            if not ctx.evicting:
                 await ctx.run(note, effects.path, "tidied up")
             raise
 
@@ -199,7 +199,7 @@ async def test_cancel_is_delivered_at_the_await_and_may_be_answered(app: Durasle
         try:
             await ctx.sleep(3600)
         except asyncio.CancelledError:
-            if ctx.detaching:
+            if ctx.evicting:
                 raise
         return "stayed"
 
@@ -250,7 +250,7 @@ async def test_a_cancel_is_delivered_once_however_often_it_is_asked_for(app: Dur
         try:
             await ctx.sleep(3600)
         except asyncio.CancelledError:
-            if not ctx.detaching:
+            if not ctx.evicting:
                 await ctx.run(note, effects.path, "cleans up")
                 await ctx.promise(name="cleaned")
                 await ctx.run(note, effects.path, "has cleaned up")
@@ -314,7 +314,7 @@ async def test_force_cancels_without_running_the_code_again(app: Durasleep, effe
         try:
             await ctx.sleep(3600)
         except asyncio.CancelledError:
-            if not ctx.detaching:
+            if not ctx.evicting:
                 await ctx.run(note, effects.path, "never")
             raise
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from durasleep.model import Due, Entry, Kind, Number, Op, Outcome, Place, PromiseId, StartChild, State
+from durasleep.model import CommitAction, Due, Entry, Kind, Number, Op, Place, PromiseId, StartChild, State
 from durasleep.protocol import commit, membership, promises, timers
 from durasleep.protocol.commit import Committed, Lease
-from durasleep.protocol.journal import Head, Loaded
+from durasleep.protocol.journal import Loaded, PromiseRecord
 from durasleep.protocol.keys import LIMIT
 from durasleep.protocol.membership import Beat, Reclaimed
 from durasleep.protocol.promises import Controlled, Created, Settled
@@ -117,7 +117,7 @@ class Driver:
     async def commit(
         self,
         lease: Lease,
-        outcome: Outcome = Outcome.CONTINUE,
+        outcome: CommitAction = CommitAction.CONTINUE,
         *ops: Op,
         seen: Entry | None = None,
         payload: bytes = b"",
@@ -142,7 +142,7 @@ class Driver:
 
     async def suspended(self, id: str, *ops: Op, **options: Any) -> None:
         """Make an execution that waits for what ``ops`` started."""
-        await self.commit(await self.start(id, **options), Outcome.SUSPEND, *ops)
+        await self.commit(await self.start(id, **options), CommitAction.SUSPEND, *ops)
 
     async def fire(self, limit: int = 256) -> Fired:
         return await self.store.call(timers.fire(self.keys, limit=limit))
@@ -184,7 +184,7 @@ class Driver:
         consumer: str = WORKER,
         queue: str = "workers",
         beat: str | None = None,
-        give_back: Literal["", "some", "all"] = "",
+        release: Literal["", "some", "all"] = "",
         max_attempts: int = 5,
         limit: int = 256,
     ) -> Reclaimed:
@@ -198,7 +198,7 @@ class Driver:
                 consumer,
                 queue,
                 beat=beat,
-                give_back=give_back,
+                release=release,
                 max_attempts=max_attempts,
                 limit=limit,
                 entries=entries,
@@ -212,7 +212,7 @@ class Driver:
         assert loaded is not None, f"there is no {id}"
         return loaded
 
-    async def head(self, id: str) -> Head:
+    async def head(self, id: str) -> PromiseRecord:
         return (await self.load(id)).head
 
     async def entry(self, id: str, number: str) -> Entry:

@@ -16,9 +16,9 @@ import redis.exceptions as redis_errors
 from redis.asyncio import Redis
 
 from durasleep.errors import NotFound, OtherFunction, StoreError, StoreUnavailable
-from durasleep.model import Disposition, Kind, Number, Outcome, PromiseId, State, StepResult, Transaction
+from durasleep.model import CommitAction, Disposition, Kind, Number, PromiseId, State, StepResult, Transaction
 from durasleep.protocol import commit, journal, promises
-from durasleep.protocol.command import Command, Item, Plan
+from durasleep.protocol.command import BatchItem, Command, Plan
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Created
 from durasleep.protocol.script import Value, to_bytes
@@ -75,7 +75,7 @@ async def batching(
 keyspace = functools.cache(Keyspace)
 
 
-def create(namespace: str, id: str, function: str = "f", args: bytes = b"") -> Item[Created]:
+def create(namespace: str, id: str, function: str = "f", args: bytes = b"") -> BatchItem[Created]:
     return promises.create(
         keyspace(namespace),
         PromiseId(id),
@@ -113,7 +113,7 @@ async def test_a_batch_is_bounded_in_items_and_bytes(server: Server, namespace: 
 async def test_answers_come_back_to_whom_they_belong(server: Server, namespace: str) -> None:
     keys = keyspace(namespace)
     async with batching(server) as (batcher, _):
-        calls: list[Item[Any] | Command[Any]] = []
+        calls: list[BatchItem[Any] | Command[Any]] = []
         for n in range(100):
             calls += [
                 create(namespace, f"x{n}", args=b"%d" % n),
@@ -151,7 +151,7 @@ async def test_a_repeat_after_a_lost_answer_answers_as_the_first_would_have(serv
         lease = await driver.take()
         link.lose = 1
         step = StepResult(Number("1"), "step", State.RESOLVED, b"r")
-        answer = await batcher.call(commit.commit(driver.keys, "w1/aaaaaaaa", lease, Outcome.CONTINUE, ops=[step]))
+        answer = await batcher.call(commit.commit(driver.keys, "w1/aaaaaaaa", lease, CommitAction.CONTINUE, ops=[step]))
         assert [entry.payload for entry in answer.entries] == [b"r"]
         assert len((await driver.load("a")).entries) == 1
         await driver.create("p", kind=Kind.PROMISE)
@@ -276,8 +276,8 @@ async def test_the_sync_store_answers_like_the_async_one(server: Server, driver:
     with pytest.raises(OtherFunction):
         store.call(create(driver.namespace, "a", "g"))
     lease = await driver.take()
-    await driver.commit(lease, Outcome.CONTINUE, *(_step(n) for n in range(1, 251)))
-    await driver.commit(lease, Outcome.CONTINUE, *(_step(n) for n in range(251, 501)))
+    await driver.commit(lease, CommitAction.CONTINUE, *(_step(n) for n in range(1, 251)))
+    await driver.commit(lease, CommitAction.CONTINUE, *(_step(n) for n in range(251, 501)))
     loaded = store.load(PromiseId("a"))
     assert loaded == await driver.load("a")
     assert loaded is not None

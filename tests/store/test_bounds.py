@@ -8,7 +8,18 @@ from collections.abc import Sequence
 import pytest
 
 from durasleep.errors import PayloadTooLarge, UsageError
-from durasleep.model import Due, Kind, Number, Outcome, Place, PromiseId, StartTimer, State, StepResult, Transaction
+from durasleep.model import (
+    CommitAction,
+    Due,
+    Kind,
+    Number,
+    Place,
+    PromiseId,
+    StartTimer,
+    State,
+    StepResult,
+    Transaction,
+)
 from durasleep.protocol import promises
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT
@@ -33,23 +44,23 @@ async def long_run(driver: Driver, count: int = 1000) -> Lease:
     await driver.take()
     lease = await driver.start("a", deadline=FAR)
     for first in range(1, count, 250):
-        await driver.commit(lease, Outcome.CONTINUE, *timers(first, first + 249))
+        await driver.commit(lease, CommitAction.CONTINUE, *timers(first, first + 249))
     own = child(str(count + 3), "single")
-    await driver.commit(lease, Outcome.CONTINUE, child(str(count + 1)), child(str(count + 2)), own)
-    await driver.commit(await driver.take(), Outcome.RESOLVE)
+    await driver.commit(lease, CommitAction.CONTINUE, child(str(count + 1)), child(str(count + 2)), own)
+    await driver.commit(await driver.take(), CommitAction.RESOLVE)
     return lease
 
 
 async def test_a_long_run_that_begins_anew_is_closed_in_parts(driver: Driver) -> None:
     lease = await long_run(driver)
-    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, due="1003", payload=b"new")
+    await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, due="1003", payload=b"new")
     loaded = await driver.load("a")
     assert (loaded.entries, loaded.head.args, loaded.head.base) == ({}, b"new", 1003)
     assert loaded.head.deadline_ms > 0
     assert loaded.head.place is Place.QUEUED
     assert len(await driver.timers()) > 500  # not all at once
     new = next(one for one in await driver.read(9) if one.id == "a")
-    await driver.commit(new, Outcome.SUSPEND, *timers(1004, 1004))
+    await driver.commit(new, CommitAction.SUSPEND, *timers(1004, 1004))
     await driver.fire_all()
     assert set(await driver.timers()) == {"a~1004", "a~timeout"}
     assert await driver.redis.exists(driver.keys.run("a")) == 0
@@ -61,10 +72,10 @@ async def test_a_long_run_that_begins_anew_is_closed_in_parts(driver: Driver) ->
 
 async def test_who_begins_anew_before_the_last_run_is_closed_loses_nothing(driver: Driver) -> None:
     lease = await long_run(driver)
-    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, due="1003")
+    await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, due="1003")
     lease = next(one for one in await driver.read(9) if one.id == "a")
-    await driver.commit(lease, Outcome.CONTINUE, *timers(1004, 1200))
-    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, due="1200")
+    await driver.commit(lease, CommitAction.CONTINUE, *timers(1004, 1200))
+    await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, due="1200")
     await driver.fire_all()
     assert set(await driver.timers()) == {"a~timeout"}
     assert (await driver.head("a~1002")).state is State.CANCELED
@@ -74,7 +85,7 @@ async def test_who_begins_anew_before_the_last_run_is_closed_loses_nothing(drive
 async def test_a_cancel_that_a_long_run_has_not_heard_of_is_heard_by_the_next(driver: Driver) -> None:
     lease = await long_run(driver)
     assert (await driver.control("cancel", "a")).word == "canceling"
-    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, due="1003")
+    await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, due="1003")
     loaded = await driver.load("a")
     assert [entry.kind for entry in loaded.entries.values()] == [Kind.CANCEL]
     assert loaded.head.unseen == {"0"}
@@ -88,13 +99,13 @@ async def large_family(driver: Driver, id: str, count: int = 40) -> Lease:
     seen = None
     for number in range(1, count + 1):
         step = StepResult(Number(str(number)), "step", State.RESOLVED, MEGABYTE)
-        seen = (await driver.commit(lease, Outcome.CONTINUE, step, seen=seen)).entries[-1]
-    await driver.commit(lease, Outcome.CONTINUE, child("900"), seen=seen)
+        seen = (await driver.commit(lease, CommitAction.CONTINUE, step, seen=seen)).entries[-1]
+    await driver.commit(lease, CommitAction.CONTINUE, child("900"), seen=seen)
     return lease
 
 
-@pytest.mark.parametrize("how", [Outcome.RESOLVE, Outcome.CONTINUE_AS_NEW])
-async def test_a_family_with_large_results_is_closed_in_parts(driver: Driver, how: Outcome) -> None:
+@pytest.mark.parametrize("how", [CommitAction.RESOLVE, CommitAction.CONTINUE_AS_NEW])
+async def test_a_family_with_large_results_is_closed_in_parts(driver: Driver, how: CommitAction) -> None:
     lease = await large_family(driver, "a")
     await driver.commit(lease, how, due="900")
     parts = 0
@@ -102,7 +113,7 @@ async def test_a_family_with_large_results_is_closed_in_parts(driver: Driver, ho
         parts += 1
     assert parts >= 2
     assert (await driver.head("a~900")).state is State.CANCELED
-    if how is Outcome.RESOLVE:
+    if how is CommitAction.RESOLVE:
         await driver.assert_kept_together("a", "a~900")
     else:
         await driver.control("force", "a")
@@ -118,7 +129,7 @@ async def test_answers_that_are_large_together_come_one_call_after_the_other(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(20):
-        await driver.commit(await driver.start(f"v{number}"), Outcome.RESOLVE, payload=MEGABYTE)
+        await driver.commit(await driver.start(f"v{number}"), CommitAction.RESOLVE, payload=MEGABYTE)
     largest: list[int] = []
     exchange = Link.exchange
 
@@ -136,10 +147,10 @@ async def test_answers_that_are_large_together_come_one_call_after_the_other(
 
 async def test_whoever_asks_for_many_large_results_at_once_gets_them_all(driver: Driver) -> None:
     for number in range(12):
-        await driver.commit(await driver.start(f"v{number}"), Outcome.RESOLVE, payload=MEGABYTE)
+        await driver.commit(await driver.start(f"v{number}"), CommitAction.RESOLVE, payload=MEGABYTE)
     lease = await driver.start("a")
     await driver.commit(
-        lease, Outcome.SUSPEND, *[child(str(number + 1), f"v{number}", function="f") for number in range(12)]
+        lease, CommitAction.SUSPEND, *[child(str(number + 1), f"v{number}", function="f") for number in range(12)]
     )
     pending = [entry for entry in (await driver.load("a")).entries.values() if entry.state is State.PENDING]
     assert len(pending) >= 6
@@ -153,8 +164,8 @@ async def test_whoever_asks_for_many_large_results_at_once_gets_them_all(driver:
 async def test_one_large_result_is_told_to_many_in_parts(driver: Driver) -> None:
     lease = await driver.start("own", function="g")
     for number in range(12):
-        await driver.commit(await driver.start(f"a{number}"), Outcome.SUSPEND, child("1", "own"))
-    await driver.commit(lease, Outcome.RESOLVE, payload=MEGABYTE)
+        await driver.commit(await driver.start(f"a{number}"), CommitAction.SUSPEND, child("1", "own"))
+    await driver.commit(lease, CommitAction.RESOLVE, payload=MEGABYTE)
     heard = [(await driver.head(f"a{number}")).place for number in range(12)]
     assert heard.count(Place.QUEUED) <= BYTES_MAX // len(MEGABYTE)
     await driver.fire_all()
@@ -166,8 +177,8 @@ async def test_executions_with_much_in_them_fire_together(driver: Driver) -> Non
     for number in range(12):
         lease = await driver.start(f"a{number}")
         step = StepResult(Number("1"), "step", State.RESOLVED, MEGABYTE)
-        seen = (await driver.commit(lease, Outcome.CONTINUE, step)).entries[-1]
-        await driver.commit(lease, Outcome.SUSPEND, StartTimer(Number("2"), "", FAR), seen=seen)
+        seen = (await driver.commit(lease, CommitAction.CONTINUE, step)).entries[-1]
+        await driver.commit(lease, CommitAction.SUSPEND, StartTimer(Number("2"), "", FAR), seen=seen)
     await asyncio.gather(*[driver.control("reschedule", f"a{n}~2", due=Due("=1")) for n in range(12)])
     assert (await driver.fire()).due == 12
     assert len(await driver.queued()) == 12
@@ -178,7 +189,7 @@ async def test_executions_with_much_in_them_fire_together(driver: Driver) -> Non
 
 async def carried_out(driver: Driver, *asked: tuple[bytes, ...]) -> tuple[State, bytes]:
     lease = await driver.start("a")
-    [entry] = (await driver.commit(lease, Outcome.CONTINUE, Transaction(Number("1"), asked))).entries
+    [entry] = (await driver.commit(lease, CommitAction.CONTINUE, Transaction(Number("1"), asked))).entries
     return entry.state, entry.payload
 
 

@@ -12,6 +12,7 @@ from durasleep.errors import CorruptData, Fenced, NotAllowed, UsageError
 from durasleep.model import (
     CANCEL,
     CancelEntry,
+    CommitAction,
     Disposition,
     Due,
     Entry,
@@ -19,7 +20,6 @@ from durasleep.model import (
     Mark,
     Number,
     Op,
-    Outcome,
     Place,
     PromiseId,
     StartChild,
@@ -58,10 +58,10 @@ def drop_kind(kind: Kind, number: str) -> CancelEntry:
 # -- the fence
 
 
-@pytest.mark.parametrize("outcome", [one for one in Outcome if one is not Outcome.DROP])
-async def test_a_late_worker_writes_nothing_whatever_the_outcome(driver: Driver, outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", [one for one in CommitAction if one is not CommitAction.DROP])
+async def test_a_late_worker_writes_nothing_whatever_the_outcome(driver: Driver, outcome: CommitAction) -> None:
     lease = await driver.start("a")
-    await driver.reclaim(give_back="all")
+    await driver.reclaim(release="all")
     current = await driver.take(consumer=OTHER)
     before = await driver.snapshot()
     strangers: list[tuple[Lease, str]] = [
@@ -84,7 +84,7 @@ async def test_an_entry_nobody_has_read_yet_is_no_lease(driver: Driver) -> None:
     head = await driver.head("a")
     await driver.join()
     with pytest.raises(Fenced, match="not held by"):
-        await driver.commit(Lease(PromiseId("a"), "workers", head.entry, 1), Outcome.RESOLVE)
+        await driver.commit(Lease(PromiseId("a"), "workers", head.entry, 1), CommitAction.RESOLVE)
 
 
 async def test_after_a_rollback_a_worker_whose_started_timers_are_gone_is_fenced(driver: Driver) -> None:
@@ -92,12 +92,12 @@ async def test_after_a_rollback_a_worker_whose_started_timers_are_gone_is_fenced
     lease = await driver.start("a")
     key = driver.keys.promise("a")
     dump = await driver.redis.dump(key)
-    await driver.commit(lease, Outcome.CONTINUE, timer("1"))
+    await driver.commit(lease, CommitAction.CONTINUE, timer("1"))
     await driver.redis.restore(key, 0, dump, replace=True)
     with pytest.raises(Fenced, match="no entry 1"):
-        await driver.commit(lease, Outcome.SUSPEND, asked="1")
-    await driver.commit(lease, Outcome.CONTINUE, timer("1"))
-    await driver.commit(lease, Outcome.SUSPEND, asked="1")
+        await driver.commit(lease, CommitAction.SUSPEND, asked="1")
+    await driver.commit(lease, CommitAction.CONTINUE, timer("1"))
+    await driver.commit(lease, CommitAction.SUSPEND, asked="1")
     assert await driver.place("a") is Place.SUSPENDED
 
 
@@ -105,18 +105,18 @@ async def test_after_a_rollback_of_the_server_a_worker_that_remembers_more_is_fe
     lease = await driver.start("a")
     keys = [driver.keys.promise("a"), driver.keys.queue("workers")]
     dumps = [await driver.redis.dump(key) for key in keys]
-    [seen] = (await driver.commit(lease, Outcome.CONTINUE, step("1"))).entries
+    [seen] = (await driver.commit(lease, CommitAction.CONTINUE, step("1"))).entries
     for key, dump in zip(keys, dumps, strict=True):
         await driver.redis.restore(key, 0, dump, replace=True)
     before = await driver.snapshot()
     with pytest.raises(Fenced, match=f"no stamp {seen.stamp}"):
-        await driver.commit(lease, Outcome.SUSPEND, timer("2"), seen=seen)
+        await driver.commit(lease, CommitAction.SUSPEND, timer("2"), seen=seen)
     assert await driver.snapshot() == before
     # The same number settles again there, under another stamp: two histories are never taken for one.
-    [again] = (await driver.commit(lease, Outcome.CONTINUE, step("1"))).entries
+    [again] = (await driver.commit(lease, CommitAction.CONTINUE, step("1"))).entries
     assert again.stamp > seen.stamp
     with pytest.raises(Fenced):
-        await driver.commit(lease, Outcome.RESOLVE, seen=seen)
+        await driver.commit(lease, CommitAction.RESOLVE, seen=seen)
 
 
 # -- repeats
@@ -126,7 +126,7 @@ async def test_a_repeated_commit_changes_nothing_and_answers_the_same(driver: Dr
     lease = await driver.start("a")
     await driver.create("free", "g")
     other = await driver.take(consumer=OTHER)
-    await driver.commit(other, Outcome.RESOLVE, payload=b"r", consumer=OTHER)
+    await driver.commit(other, CommitAction.RESOLVE, payload=b"r", consumer=OTHER)
     ops: list[Op] = [
         timer("1"),
         StartPromise(Number("2"), "p", Due("+5000")),
@@ -138,21 +138,21 @@ async def test_a_repeated_commit_changes_nothing_and_answers_the_same(driver: Dr
         transaction("8", ("INCR", "counter-a")),
         drop_kind(Kind.TIMER, "1"),
     ]
-    first = await driver.commit(lease, Outcome.CONTINUE, *ops)
+    first = await driver.commit(lease, CommitAction.CONTINUE, *ops)
     assert [(entry.number, entry.state) for entry in first.entries] == [
         ("6", State.RESOLVED),
         ("7", State.RESOLVED),
         ("8", State.RESOLVED),
     ]
     before = await driver.snapshot()
-    assert await driver.commit(lease, Outcome.CONTINUE, *ops) == first
+    assert await driver.commit(lease, CommitAction.CONTINUE, *ops) == first
     assert await driver.snapshot() == before
     # Late: others have settled meanwhile, and more has been seen.
     await driver.settle("a~3", value=b"v")
-    later = await driver.commit(lease, Outcome.CONTINUE, seen=first.entries[-1])
+    later = await driver.commit(lease, CommitAction.CONTINUE, seen=first.entries[-1])
     assert [entry.number for entry in later.entries] == ["3"]
     before = await driver.snapshot()
-    assert (await driver.commit(lease, Outcome.CONTINUE, *ops)).entries == later.entries
+    assert (await driver.commit(lease, CommitAction.CONTINUE, *ops)).entries == later.entries
     assert await driver.snapshot() == before
     assert await driver.redis.get("counter-a") == b"1"
     await driver.redis.delete("counter-a")
@@ -160,16 +160,16 @@ async def test_a_repeated_commit_changes_nothing_and_answers_the_same(driver: Dr
 
 async def test_a_tombstone_keeps_a_late_duplicate_from_starting_what_was_canceled(driver: Driver) -> None:
     lease = await driver.start("a")
-    await driver.commit(lease, Outcome.CONTINUE, timer("1"))
-    await driver.commit(lease, Outcome.CONTINUE, drop_kind(Kind.TIMER, "1"), drop_kind(Kind.STEP, "2"))
-    await driver.commit(lease, Outcome.CONTINUE, timer("1"), step("2", b"late"))
+    await driver.commit(lease, CommitAction.CONTINUE, timer("1"))
+    await driver.commit(lease, CommitAction.CONTINUE, drop_kind(Kind.TIMER, "1"), drop_kind(Kind.STEP, "2"))
+    await driver.commit(lease, CommitAction.CONTINUE, timer("1"), step("2", b"late"))
     assert await driver.timers() == {}
     entries = (await driver.load("a")).entries
     assert [(entry.number, entry.state, entry.stamp) for entry in entries.values()] == [
         ("1", State.CANCELED, 0),
         ("2", State.CANCELED, 0),
     ]
-    assert not (await driver.commit(lease, Outcome.CONTINUE)).entries
+    assert not (await driver.commit(lease, CommitAction.CONTINUE)).entries
 
 
 # -- suspend and redrive
@@ -187,31 +187,31 @@ async def test_a_suspended_execution_is_one_hash_and_one_member_and_in_no_stream
 
 async def test_a_settlement_between_load_and_suspend_is_answered_with_redrive(driver: Driver) -> None:
     lease = await driver.start("a")
-    await driver.commit(lease, Outcome.CONTINUE, StartPromise(Number("1"), "p", None))
+    await driver.commit(lease, CommitAction.CONTINUE, StartPromise(Number("1"), "p", None))
     await driver.settle("a~1", value=EVERY_BYTE)
-    answer = await driver.commit(lease, Outcome.SUSPEND, timer("2"))
+    answer = await driver.commit(lease, CommitAction.SUSPEND, timer("2"))
     assert answer.redrive
     assert [(entry.number, entry.payload) for entry in answer.entries] == [("1", EVERY_BYTE)]
     assert await driver.place("a") is Place.QUEUED
     # The worker still holds it, and suspends once it says that it has seen this.
-    assert not (await driver.commit(lease, Outcome.SUSPEND, seen=answer.entries[0])).redrive
+    assert not (await driver.commit(lease, CommitAction.SUSPEND, seen=answer.entries[0])).redrive
     assert await driver.place("a") is Place.SUSPENDED
 
 
 async def test_a_commit_whose_own_step_is_unseen_is_not_suspended(driver: Driver) -> None:
     lease = await driver.start("a")
-    answer = await driver.commit(lease, Outcome.SUSPEND, step("1", EVERY_BYTE), step("2"))
+    answer = await driver.commit(lease, CommitAction.SUSPEND, step("1", EVERY_BYTE), step("2"))
     assert answer.redrive
     assert [entry.payload for entry in answer.entries] == [EVERY_BYTE, b""]
     # Seen to the first only: the second is answered again.
-    again = await driver.commit(lease, Outcome.SUSPEND, seen=answer.entries[0])
+    again = await driver.commit(lease, CommitAction.SUSPEND, seen=answer.entries[0])
     assert again.redrive
     assert again.entries == answer.entries[1:]
 
 
 async def test_stamps_grow_and_order_everything_that_settles_in_one_millisecond(driver: Driver) -> None:
     lease = await driver.start("a")
-    answer = await driver.commit(lease, Outcome.CONTINUE, *(step(str(n)) for n in range(1, 51)))
+    answer = await driver.commit(lease, CommitAction.CONTINUE, *(step(str(n)) for n in range(1, 51)))
     stamps = [entry.stamp for entry in answer.entries]
     assert stamps == sorted(set(stamps))
     assert [entry.number for entry in answer.entries] == [str(n) for n in range(1, 51)]
@@ -221,14 +221,14 @@ async def test_stamps_grow_and_order_everything_that_settles_in_one_millisecond(
 @pytest.mark.leaves_keys("an execution that waits for nothing")
 async def test_an_answer_carries_at_most_256_entries_and_says_that_there_is_more(driver: Driver) -> None:
     lease = await driver.start("a")
-    await driver.commit(lease, Outcome.CONTINUE, *(step(str(n)) for n in range(1, 251)))
-    answer = await driver.commit(lease, Outcome.CONTINUE, *(step(str(n)) for n in range(251, 301)))
+    await driver.commit(lease, CommitAction.CONTINUE, *(step(str(n)) for n in range(1, 251)))
+    answer = await driver.commit(lease, CommitAction.CONTINUE, *(step(str(n)) for n in range(251, 301)))
     assert (len(answer.entries), answer.more) == (256, True)
-    rest = await driver.commit(lease, Outcome.SUSPEND, seen=answer.entries[-1])
+    rest = await driver.commit(lease, CommitAction.SUSPEND, seen=answer.entries[-1])
     assert (rest.redrive, rest.more) == (True, False)
     assert [entry.number for entry in rest.entries] == [str(n) for n in range(257, 301)]
     # What was seen is not kept as unseen.
-    assert not (await driver.commit(lease, Outcome.SUSPEND, seen=rest.entries[-1])).redrive
+    assert not (await driver.commit(lease, CommitAction.SUSPEND, seen=rest.entries[-1])).redrive
     assert await driver.redis.hget(driver.keys.promise("a"), F["unseen"]) is None
 
 
@@ -236,7 +236,7 @@ async def test_an_answer_carries_at_most_a_megabyte_or_one_entry(driver: Driver)
     lease = await driver.start("a")
     big = b"x" * 700_000
     for number in ("1", "2", "3"):
-        await driver.commit(lease, Outcome.CONTINUE, step(number, big * 2 if number == "3" else big))
+        await driver.commit(lease, CommitAction.CONTINUE, step(number, big * 2 if number == "3" else big))
     answer = await driver.commit(lease)
     numbers: list[str] = []
     while True:
@@ -251,7 +251,7 @@ async def test_an_answer_carries_at_most_a_megabyte_or_one_entry(driver: Driver)
 async def test_numbers_without_entries_do_not_keep_an_execution_awake_forever(driver: Driver) -> None:
     lease = await driver.start("a")
     await driver.redis.hset(driver.keys.promise("a"), F["unseen"], "7 8 ")
-    assert not (await driver.commit(lease, Outcome.SUSPEND, timer("1"))).redrive
+    assert not (await driver.commit(lease, CommitAction.SUSPEND, timer("1"))).redrive
     assert await driver.place("a") is Place.SUSPENDED
 
 
@@ -260,11 +260,17 @@ async def test_numbers_without_entries_do_not_keep_an_execution_awake_forever(dr
 
 @pytest.mark.parametrize(
     ("outcome", "state"),
-    [(Outcome.RESOLVE, State.RESOLVED), (Outcome.REJECT, State.REJECTED), (Outcome.CANCEL, State.CANCELED)],
+    [
+        (CommitAction.RESOLVE, State.RESOLVED),
+        (CommitAction.REJECT, State.REJECTED),
+        (CommitAction.CANCEL, State.CANCELED),
+    ],
 )
-async def test_an_ending_leaves_no_entry_no_timer_and_no_member(driver: Driver, outcome: Outcome, state: State) -> None:
+async def test_an_ending_leaves_no_entry_no_timer_and_no_member(
+    driver: Driver, outcome: CommitAction, state: State
+) -> None:
     lease = await driver.start("a", deadline=FAR, inbox="one")
-    await driver.commit(lease, Outcome.CONTINUE, timer("1"), StartPromise(Number("2"), "p", FAR), child("3"))
+    await driver.commit(lease, CommitAction.CONTINUE, timer("1"), StartPromise(Number("2"), "p", FAR), child("3"))
     await driver.commit(lease, outcome, timer("4"), payload=EVERY_BYTE)
     head = await driver.head("a")
     assert (head.state, head.value, head.place, head.entry) == (state, EVERY_BYTE, None, "")
@@ -278,8 +284,8 @@ async def test_an_ending_leaves_no_entry_no_timer_and_no_member(driver: Driver, 
     assert (await driver.head("a")).value == EVERY_BYTE
 
 
-@pytest.mark.parametrize("outcome", [Outcome.RETRY, Outcome.DEFER])
-async def test_a_delayed_execution_comes_back_when_it_is_due(driver: Driver, outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", [CommitAction.RETRY, CommitAction.DEFER])
+async def test_a_delayed_execution_comes_back_when_it_is_due(driver: Driver, outcome: CommitAction) -> None:
     lease = await driver.start("a")
     await driver.commit(lease, outcome, payload=b"why", due="+3600000")
     head = await driver.head("a")
@@ -296,9 +302,9 @@ async def test_a_delayed_execution_comes_back_when_it_is_due(driver: Driver, out
 
 
 async def test_a_settlement_of_a_delayed_or_halted_execution_is_journaled_and_wakes_nobody(driver: Driver) -> None:
-    for id, outcome in (("d", Outcome.DEFER), ("h", Outcome.HALT)):
+    for id, outcome in (("d", CommitAction.DEFER), ("h", CommitAction.HALT)):
         lease = await driver.start(id)
-        await driver.commit(lease, Outcome.CONTINUE, StartPromise(Number("1"), "p", PAST))
+        await driver.commit(lease, CommitAction.CONTINUE, StartPromise(Number("1"), "p", PAST))
         await driver.commit(lease, outcome, payload=b"why", due="+3600000")
         place, order = await driver.place(id), (await driver.head(id)).order
         assert (await driver.fire()).due == 1
@@ -310,17 +316,17 @@ async def test_a_settlement_of_a_delayed_or_halted_execution_is_journaled_and_wa
 async def test_what_was_canceled_while_its_attempt_failed_is_not_tried_again(driver: Driver) -> None:
     """The cancel was answered, so nobody will ask for it again: the wait may last for hours."""
     parent = await driver.start("a", deadline=FAR, inbox="one")
-    await driver.commit(parent, Outcome.SUSPEND, child("1"))
+    await driver.commit(parent, CommitAction.SUSPEND, child("1"))
     lease = await driver.take()
     assert (await driver.control("cancel", "a~1")).word == "canceling"
-    await driver.commit(lease, Outcome.RETRY, step("1"), payload=b"why", due="+3600000")
+    await driver.commit(lease, CommitAction.RETRY, step("1"), payload=b"why", due="+3600000")
     head = await driver.head("a~1")
     assert (head.state, head.place, head.unseen) == (State.CANCELED, None, frozenset())
     assert (await driver.entry("a~1", "1")).kind is Kind.STEP
     assert set(await driver.timers()) == {"a~timeout"}
     parent = await driver.take()
     assert (await driver.entry("a", "1")).state is State.CANCELED
-    await driver.commit(parent, Outcome.RESOLVE, payload=b"done")
+    await driver.commit(parent, CommitAction.RESOLVE, payload=b"done")
     [told] = await driver.inbox("one")
     assert told[b"v"] == b"done"
 
@@ -328,28 +334,28 @@ async def test_what_was_canceled_while_its_attempt_failed_is_not_tried_again(dri
 async def test_a_delay_without_a_due_time_or_an_unknown_outcome_writes_nothing(driver: Driver) -> None:
     lease = await driver.start("a")
     before = await driver.snapshot()
-    for outcome in (Outcome.RETRY, Outcome.DEFER):
+    for outcome in (CommitAction.RETRY, CommitAction.DEFER):
         with pytest.raises(UsageError):
             await driver.commit(lease, outcome, step("1"), due="")
     with pytest.raises(UsageError):
-        await driver.commit(lease, Outcome.SUSPEND, step("1"), timer("2", Due("soon")))
+        await driver.commit(lease, CommitAction.SUSPEND, step("1"), timer("2", Due("soon")))
     with pytest.raises(UsageError, match="tab"):
-        await driver.commit(lease, Outcome.SUSPEND, step("1"), StartTimer(Number("2"), "a\tb", FAR))
+        await driver.commit(lease, CommitAction.SUSPEND, step("1"), StartTimer(Number("2"), "a\tb", FAR))
     assert await driver.snapshot() == before
 
 
 async def test_drop_removes_an_entry_nobody_lives_in_and_never_a_living_one(driver: Driver) -> None:
     lease = await driver.start("a")
     with pytest.raises(Fenced, match="lives in this entry"):
-        await driver.commit(lease, Outcome.DROP)
-    await driver.commit(lease, Outcome.RESOLVE)
+        await driver.commit(lease, CommitAction.DROP)
+    await driver.commit(lease, CommitAction.RESOLVE)
     stream = driver.keys.queue("workers")
     entry = (await driver.redis.xadd(stream, {"i": "a", "e": "1"})).decode()
     stale = (await driver.read())[0]
     assert stale.entry == entry
     before = await driver.head("a")
     for _ in range(2):  # a repeat finds it gone
-        await driver.commit(stale, Outcome.DROP)
+        await driver.commit(stale, CommitAction.DROP)
     assert await driver.queued() == []
     assert await driver.head("a") == before
     assert await driver.halted() == []
@@ -360,8 +366,8 @@ async def test_the_entry_of_a_broken_hash_is_dropped_by_name(driver: Driver) -> 
     lease = await driver.start("a")
     await driver.redis.set(driver.keys.promise("a"), "garbage")
     with pytest.raises(CorruptData, match="promise:a"):
-        await driver.commit(lease, Outcome.HALT, payload=b"cannot be read")
-    await driver.commit(lease, Outcome.DROP)
+        await driver.commit(lease, CommitAction.HALT, payload=b"cannot be read")
+    await driver.commit(lease, CommitAction.DROP)
     [name] = await driver.halted()
     assert name.startswith(f"queue:workers:{lease.entry}: CORRUPT")
     assert "promise:a" in name
@@ -370,23 +376,28 @@ async def test_the_entry_of_a_broken_hash_is_dropped_by_name(driver: Driver) -> 
 
 async def test_continue_as_new_ends_what_was_pending_and_keeps_the_rest(driver: Driver) -> None:
     lease = await driver.start("a", deadline=FAR, inbox="one", args=b"first")
-    await driver.commit(lease, Outcome.CONTINUE, timer("1"), child("2"), child("3", "own"), step("4"))
+    await driver.commit(lease, CommitAction.CONTINUE, timer("1"), child("2"), child("3", "own"), step("4"))
     old = await driver.head("a")
     deadline = (await driver.timers())["a~timeout"]
-    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, payload=EVERY_BYTE, due="4")
+    await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, payload=EVERY_BYTE, due="4")
     loaded = await driver.load("a")
-    assert (loaded.head.args, loaded.head.base, loaded.head.birth, loaded.entries) == (EVERY_BYTE, 4, old.birth, {})
+    assert (loaded.head.args, loaded.head.base, loaded.head.incarnation, loaded.entries) == (
+        EVERY_BYTE,
+        4,
+        old.incarnation,
+        {},
+    )
     assert loaded.head.order >= old.order
     assert await driver.timers() == {"a~timeout": deadline}
     assert (await driver.head("a~2")).state is State.CANCELED
     assert (await driver.head("own")).state is State.PENDING
     assert await driver.place("a") is Place.QUEUED
     with pytest.raises(Fenced):
-        await driver.commit(lease, Outcome.CONTINUE_AS_NEW, payload=b"again", due="4")
+        await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, payload=b"again", due="4")
     # `own` ends: the new run never asked for it.
     again = next(one for one in await driver.read(2) if one.id == "a")
     await driver.control("force", "own")
-    assert not (await driver.commit(again, Outcome.SUSPEND, timer("5"))).redrive
+    assert not (await driver.commit(again, CommitAction.SUSPEND, timer("5"))).redrive
     # Who waited for the first run hears of the last.
     await driver.fire()
     await driver.control("force", "a")
@@ -398,7 +409,7 @@ async def test_what_the_last_commit_of_a_run_asks_for_ends_with_that_run(driver:
     lease = await driver.start("a")
     detached = replace(child("3", "d"), detached=True)
     ops = (timer("1", due), child("2"), detached, StepResult(Number("4"), "step", State.RESOLVED, b""))
-    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, *ops, due="4")
+    await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, *ops, due="4")
     assert (await driver.load("a")).entries == {}
     assert await driver.timers() == {}
     assert (await driver.head("a~2")).state is State.CANCELED
@@ -411,11 +422,11 @@ async def test_a_new_run_knows_when_it_began_and_its_new_marks_are_kept(driver: 
     lease = await driver.start("a")
     old = await driver.head("a")
     assert old.begun_ms == old.created_ms
-    await driver.commit(lease, Outcome.CONTINUE, Mark(Number("0.1"), Kind.VERSION, "2"))
-    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, due="1")
+    await driver.commit(lease, CommitAction.CONTINUE, Mark(Number("0.1"), Kind.VERSION, "2"))
+    await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, due="1")
     new = await driver.load("a")
     assert (new.head.begun_ms >= old.created_ms, new.entries) == (True, {})
-    await driver.commit(await driver.take(), Outcome.CONTINUE, Mark(Number("0.1"), Kind.VERSION, "3"))
+    await driver.commit(await driver.take(), CommitAction.CONTINUE, Mark(Number("0.1"), Kind.VERSION, "3"))
     assert (await driver.entry("a", "0.1")).name == "3"
 
 
@@ -423,22 +434,22 @@ async def test_a_mark_is_written_once_and_wakes_nobody(driver: Driver) -> None:
     lease = await driver.start("a")
     mark = Mark(Number("0.1"), Kind.PATCH, "two steps")
     for again in (mark, replace(mark, name="other")):
-        assert not (await driver.commit(lease, Outcome.CONTINUE, again)).entries
+        assert not (await driver.commit(lease, CommitAction.CONTINUE, again)).entries
     assert await driver.entry("a", "0.1") == Entry(Number("0.1"), Kind.PATCH, State.RESOLVED, "two steps")
-    assert not (await driver.commit(lease, Outcome.SUSPEND, timer("1"))).redrive
+    assert not (await driver.commit(lease, CommitAction.SUSPEND, timer("1"))).redrive
     assert await driver.place("a") is Place.SUSPENDED
 
 
 async def test_a_cancel_the_old_run_has_not_heard_of_is_told_the_new_one_and_no_other(driver: Driver) -> None:
     lease = await driver.start("a")
     await driver.control("cancel", "a")
-    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, payload=b"", due="1")
+    await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, payload=b"", due="1")
     lease = await driver.take()
-    answer = await driver.commit(lease, Outcome.SUSPEND, timer("2"))
+    answer = await driver.commit(lease, CommitAction.SUSPEND, timer("2"))
     assert [entry.number for entry in answer.entries] == [CANCEL]
     # It has heard of it, and goes on all the same: that is its right, once.
-    await driver.commit(lease, Outcome.CONTINUE, seen=answer.entries[0])
-    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, payload=b"", due="2", seen=answer.entries[0])
+    await driver.commit(lease, CommitAction.CONTINUE, seen=answer.entries[0])
+    await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, payload=b"", due="2", seen=answer.entries[0])
     assert (await driver.load("a")).entries == {}
 
 
@@ -448,15 +459,15 @@ async def test_a_cancel_the_old_run_has_not_heard_of_is_told_the_new_one_and_no_
 async def test_a_detached_execution_settles_when_started_and_outlives_who_started_it(driver: Driver) -> None:
     lease = await driver.start("a")
     detached = replace(child("1", "own"), detached=True)
-    answer = await driver.commit(lease, Outcome.SUSPEND, detached, timer("2"))
+    answer = await driver.commit(lease, CommitAction.SUSPEND, detached, timer("2"))
     assert answer.redrive
     [entry] = answer.entries
     assert (entry.kind, entry.state, entry.child_id) == (Kind.DETACHED, State.RESOLVED, "own")
-    again = await driver.commit(lease, Outcome.SUSPEND, detached, seen=entry)  # the answer was lost
+    again = await driver.commit(lease, CommitAction.SUSPEND, detached, seen=entry)  # the answer was lost
     assert not again.redrive
     own = await driver.take()
     assert (own.id, own.epoch) == ("own", 1)
-    await driver.commit(own, Outcome.RESOLVE, payload=b"r")
+    await driver.commit(own, CommitAction.RESOLVE, payload=b"r")
     assert await driver.place("a") is Place.SUSPENDED  # nobody waits for it
     await driver.control("force", "a")
     assert (await driver.head("own")).value == b"r"
@@ -468,11 +479,11 @@ async def test_a_detached_execution_under_a_used_id_is_left_alone_or_refused(dri
     before = await driver.head("own")
     lease = await driver.start("a")
     same, wrong = (replace(child(number, id), detached=True) for number, id in (("1", "own"), ("2", "other")))
-    answer = await driver.commit(lease, Outcome.CONTINUE, same, wrong)
+    answer = await driver.commit(lease, CommitAction.CONTINUE, same, wrong)
     assert [(entry.number, entry.state) for entry in answer.entries] == [("1", State.RESOLVED), ("2", State.REJECTED)]
     assert await driver.head("own") == before
     with pytest.raises(UsageError, match="id of its own"):
-        await driver.commit(lease, Outcome.CONTINUE, replace(child("3"), detached=True))
+        await driver.commit(lease, CommitAction.CONTINUE, replace(child("3"), detached=True))
 
 
 # -- children
@@ -482,14 +493,14 @@ async def test_a_child_runs_for_its_parent_and_its_result_wakes_it(driver: Drive
     await driver.suspended("a", child("1", due=FAR))
     lease = await driver.take()
     assert (lease.id, (await driver.head("a~1")).args) == ("a~1", b"args")
-    await driver.commit(lease, Outcome.REJECT, payload=EVERY_BYTE)
+    await driver.commit(lease, CommitAction.REJECT, payload=EVERY_BYTE)
     assert await driver.place("a") is Place.QUEUED
     entry = await driver.entry("a", "1")
     assert (entry.state, entry.payload) == (State.REJECTED, EVERY_BYTE)
     assert await driver.timers() == {}
     # It is kept as long as the root lives, then as long as the root is kept.
     assert await driver.ttl_ms("a~1") == -1
-    await driver.commit(await driver.take(), Outcome.RESOLVE)
+    await driver.commit(await driver.take(), CommitAction.RESOLVE)
     await driver.assert_kept_together("a", "a~1")
 
 
@@ -500,7 +511,7 @@ async def test_children_with_an_id_of_their_own_are_shared_and_outlive_their_par
     await driver.suspended("wrong", child("1", "own", function="other"), timer("2"))
     await driver.control("force", "b")
     assert (await driver.head("own")).state is State.PENDING
-    await driver.commit(lease, Outcome.RESOLVE, payload=b"r")
+    await driver.commit(lease, CommitAction.RESOLVE, payload=b"r")
     assert (await driver.entry("a", "1")).payload == b"r"
     assert await driver.place("a") is Place.QUEUED
     # Under a used id another function is refused; a finished one answers at once.
@@ -508,18 +519,18 @@ async def test_children_with_an_id_of_their_own_are_shared_and_outlive_their_par
     await driver.read(10)
     assert (await driver.create("own", "g")).disposition is Disposition.FINISHED
     late = await driver.start("late")
-    answer = await driver.commit(late, Outcome.SUSPEND, child("1", "own"))
+    answer = await driver.commit(late, CommitAction.SUSPEND, child("1", "own"))
     assert [(entry.state, entry.payload) for entry in answer.entries] == [(State.RESOLVED, b"r")]
 
 
 async def test_every_one_of_many_parents_that_share_a_child_is_woken(driver: Driver) -> None:
     parents = [f"p{n}" for n in range(LIMIT["family_max"] + 10)]
     await driver.create("first", inbox="one")
-    await driver.commit(await driver.take(), Outcome.SUSPEND, child("1", "own"))
+    await driver.commit(await driver.take(), CommitAction.SUSPEND, child("1", "own"))
     lease = await driver.take()
     for id in parents:
         await driver.suspended(id, child("1", "own"))
-    await driver.commit(lease, Outcome.RESOLVE, payload=b"r")
+    await driver.commit(lease, CommitAction.RESOLVE, payload=b"r")
     await driver.fire_all()
     assert sorted(await driver.queued()) == sorted(["first", *parents])
     assert (await driver.entry(parents[-1], "1")).payload == b"r"
@@ -528,10 +539,10 @@ async def test_every_one_of_many_parents_that_share_a_child_is_woken(driver: Dri
 
 async def test_a_canceled_child_ends_at_once_and_tells_its_parent_nothing(driver: Driver) -> None:
     lease = await driver.start("a")
-    await driver.commit(lease, Outcome.CONTINUE, child("1"), child("2", "own"))
+    await driver.commit(lease, CommitAction.CONTINUE, child("1"), child("2", "own"))
     order = (await driver.head("a")).order
     answer = await driver.commit(
-        lease, Outcome.SUSPEND, drop_kind(Kind.CHILD, "1"), drop_kind(Kind.CHILD, "2"), timer("3")
+        lease, CommitAction.SUSPEND, drop_kind(Kind.CHILD, "1"), drop_kind(Kind.CHILD, "2"), timer("3")
     )
     assert not answer.redrive
     assert (await driver.head("a~1")).state is State.CANCELED
@@ -547,7 +558,7 @@ async def test_a_child_whose_parent_has_ended_is_told_so_when_it_commits(driver:
     await driver.redis.hset(driver.keys.promise("a"), mapping={F["state"]: "r"})
     await driver.redis.hdel(driver.keys.promise("a"), F["place"])
     with pytest.raises(Fenced, match="parent of a~1 has ended"):
-        await driver.commit(lease, Outcome.SUSPEND, timer("1"))
+        await driver.commit(lease, CommitAction.SUSPEND, timer("1"))
     assert (await driver.head("a~1")).state is State.CANCELED
     assert await driver.timers() == {}
     await driver.redis.delete(driver.keys.promise("a"))
@@ -556,17 +567,17 @@ async def test_a_child_whose_parent_has_ended_is_told_so_when_it_commits(driver:
 async def test_a_family_larger_than_one_ending_is_closed_in_parts_and_kept_together(driver: Driver) -> None:
     lease = await driver.start("a", retention_ms=60_000)
     for first in (1, 151):
-        await driver.commit(lease, Outcome.CONTINUE, *(child(str(n)) for n in range(first, first + 150)))
+        await driver.commit(lease, CommitAction.CONTINUE, *(child(str(n)) for n in range(first, first + 150)))
     leases = {str(one.id): one for one in await driver.read(300)}
     inner, fast = leases["a~7"], leases["a~9"]
-    await driver.commit(inner, Outcome.SUSPEND, timer("1"), child("2"))
+    await driver.commit(inner, CommitAction.SUSPEND, timer("1"), child("2"))
     last_wake = (await driver.fire()).last_wake
-    await driver.commit(lease, Outcome.RESOLVE)
+    await driver.commit(lease, CommitAction.RESOLVE)
     # Until all is closed its head is kept: whoever goes on closing has to find it.
     assert await driver.ttl_ms("a") == -1
     # A child that is faster than the closing is told, and kept as long as the others.
     with pytest.raises(Fenced, match="parent of a~9 has ended"):
-        await driver.commit(fast, Outcome.RESOLVE)
+        await driver.commit(fast, CommitAction.RESOLVE)
     await driver.assert_kept_together("a~9", retention_ms=60_000)
     fired = await driver.fire()
     assert fired.closing > 0
@@ -587,23 +598,23 @@ def detached(number: str, id: str, *, retention_ms: int | None = None) -> StartC
 async def test_what_has_an_id_of_its_own_is_kept_as_long_as_the_family_that_started_it(driver: Driver) -> None:
     """Whoever of the family started it, in whichever run, unless it says otherwise."""
     lease = await driver.start("a", retention_ms=60_000)
-    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, child("1", "first"), due="1")
-    await driver.commit(await driver.take_of("first"), Outcome.RESOLVE)
+    await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, child("1", "first"), due="1")
+    await driver.commit(await driver.take_of("first"), CommitAction.RESOLVE)
     lease = await driver.take_of("a")
-    await driver.commit(lease, Outcome.CONTINUE, child("2"), detached("3", "second"))
-    await driver.commit(await driver.take_of("second"), Outcome.RESOLVE)
+    await driver.commit(lease, CommitAction.CONTINUE, child("2"), detached("3", "second"))
+    await driver.commit(await driver.take_of("second"), CommitAction.RESOLVE)
     week = detached("3", "week", retention_ms=LIMIT["retention_ms"])
     inner = await driver.take_of("a~2")
-    await driver.commit(inner, Outcome.CONTINUE, child("1", "third"), detached("2", "ever", retention_ms=-1), week)
+    await driver.commit(inner, CommitAction.CONTINUE, child("1", "third"), detached("2", "ever", retention_ms=-1), week)
     for id in ("third", "ever", "week"):
-        await driver.commit(await driver.take_of(id), Outcome.RESOLVE)
+        await driver.commit(await driver.take_of(id), CommitAction.RESOLVE)
     await driver.assert_kept_together("first", "second", "third", retention_ms=60_000)
     await driver.assert_kept_together("week")
     assert await driver.ttl_ms("ever") == -1
     assert not await driver.redis.hexists(driver.keys.promise("week"), F["retention"])
     assert not await driver.redis.hexists(driver.keys.promise("a~2"), F["retention"])
-    await driver.commit(inner, Outcome.RESOLVE)
-    await driver.commit(lease, Outcome.RESOLVE)
+    await driver.commit(inner, CommitAction.RESOLVE)
+    await driver.commit(lease, CommitAction.RESOLVE)
     await driver.assert_kept_together("a", "a~2", retention_ms=60_000)
 
 
@@ -611,12 +622,12 @@ async def test_a_child_may_start_later_and_never_if_its_parent_ends_before(drive
     later = [StartChild(Number(n), "g", b"", None, None, None, start=due) for n, due in (("1", PAST), ("2", FAR))]
     stranger = StartChild(Number("3"), "g", b"", None, None, PromiseId("stranger"), detached=True, start=FAR)
     lease = await driver.start("a")
-    await driver.commit(lease, Outcome.CONTINUE, *later, stranger)
+    await driver.commit(lease, CommitAction.CONTINUE, *later, stranger)
     assert [await driver.place(id) for id in ("a~1", "a~2", "stranger")] == [Place.DELAYED] * 3
     assert set(await driver.timers()) == {"a~1~start", "a~2~start", "stranger~start"}
     await driver.fire_all()
     assert (await driver.take()).id == "a~1"
-    await driver.commit(lease, Outcome.RESOLVE)
+    await driver.commit(lease, CommitAction.RESOLVE)
     await driver.fire_all()
     assert (await driver.head("a~2")).state is State.CANCELED
     assert set(await driver.timers()) == {"stranger~start"}
@@ -624,13 +635,13 @@ async def test_a_child_may_start_later_and_never_if_its_parent_ends_before(drive
 
 async def test_a_family_kept_for_ever_expires_in_none_of_its_parts(driver: Driver) -> None:
     lease = await driver.start("a", retention_ms=-1)
-    await driver.commit(lease, Outcome.CONTINUE, child("1"), child("2"), child("3", "named"))
+    await driver.commit(lease, CommitAction.CONTINUE, child("1"), child("2"), child("3", "named"))
     leases = {str(one.id): one for one in await driver.read(3)}
-    await driver.commit(leases["a~1"], Outcome.RESOLVE)
-    await driver.commit(lease, Outcome.RESOLVE)
+    await driver.commit(leases["a~1"], CommitAction.RESOLVE)
+    await driver.commit(lease, CommitAction.RESOLVE)
     with pytest.raises(Fenced):
-        await driver.commit(leases["a~2"], Outcome.RESOLVE)
-    await driver.commit(leases["named"], Outcome.RESOLVE)
+        await driver.commit(leases["a~2"], CommitAction.RESOLVE)
+    await driver.commit(leases["named"], CommitAction.RESOLVE)
     await driver.fire_all()
     assert [await driver.ttl_ms(id) for id in ("a", "a~1", "a~2", "named")] == [-1] * 4
     assert (await driver.store.run(fsck.fsck(driver.keys))).is_clean
@@ -638,8 +649,8 @@ async def test_a_family_kept_for_ever_expires_in_none_of_its_parts(driver: Drive
 
 async def test_a_family_kept_for_no_time_at_all_goes_whole(driver: Driver) -> None:
     lease = await driver.start("a", retention_ms=0)
-    await driver.commit(lease, Outcome.CONTINUE, child("1"), child("2"))
-    await driver.commit(lease, Outcome.RESOLVE)
+    await driver.commit(lease, CommitAction.CONTINUE, child("1"), child("2"))
+    await driver.commit(lease, CommitAction.RESOLVE)
     await driver.fire_all()
     for id in ("a", "a~1", "a~2"):
         assert await driver.ttl_ms(id) in (-2, 0, 1)
@@ -647,16 +658,16 @@ async def test_a_family_kept_for_no_time_at_all_goes_whole(driver: Driver) -> No
 
 async def test_a_finished_subtree_expires_with_the_root_not_before(driver: Driver) -> None:
     root = await driver.start("a")
-    await driver.commit(root, Outcome.CONTINUE, child("1"))
+    await driver.commit(root, CommitAction.CONTINUE, child("1"))
     inner = await driver.take()
-    await driver.commit(inner, Outcome.CONTINUE, child("1"), child("2"))
+    await driver.commit(inner, CommitAction.CONTINUE, child("1"), child("2"))
     first, second = await driver.read(2)
-    await driver.commit(first, Outcome.RESOLVE)
+    await driver.commit(first, CommitAction.RESOLVE)
     assert await driver.ttl_ms("a~1~1") == -1
     # The root and a grandchild end in one script.
     await asyncio.gather(
-        driver.commit(root, Outcome.RESOLVE),
-        driver.commit(second, Outcome.RESOLVE, payload=b"r"),
+        driver.commit(root, CommitAction.RESOLVE),
+        driver.commit(second, CommitAction.RESOLVE, payload=b"r"),
     )
     assert (await driver.head("a~1~2")).value == b"r"
     await driver.assert_kept_together("a", "a~1", "a~1~1", "a~1~2")
@@ -668,25 +679,25 @@ async def test_a_finished_subtree_expires_with_the_root_not_before(driver: Drive
 async def test_a_child_id_left_over_from_another_life_is_made_room_for(driver: Driver) -> None:
     await driver.suspended("a", child("1"), child("2"))
     first, second = await driver.read(2)
-    await driver.commit(first, Outcome.RESOLVE, payload=b"old")
-    await driver.commit(second, Outcome.SUSPEND, timer("1"), child("2"))
+    await driver.commit(first, CommitAction.RESOLVE, payload=b"old")
+    await driver.commit(second, CommitAction.SUSPEND, timer("1"), child("2"))
     await driver.read(10)
     # The root vanishes (expired, or lost in a failover) and is made again.
     await driver.redis.delete(driver.keys.promise("a"))
     await driver.redis.delete(driver.keys.queue("workers"))
     await driver.join()
     lease = await driver.start("a")
-    await driver.commit(lease, Outcome.SUSPEND, child("1"), child("2"), timer("3"))
+    await driver.commit(lease, CommitAction.SUSPEND, child("1"), child("2"), timer("3"))
     assert [(await driver.head(f"a~{n}")).state for n in (1, 2)] == [State.PENDING] * 2
     assert (await driver.entry("a", "1")).state is State.PENDING
-    births = {(await driver.head(id)).birth for id in ("a", "a~1", "a~2")}
+    births = {(await driver.head(id)).incarnation for id in ("a", "a~1", "a~2")}
     assert len(births) == 1
     # The old life's timer and grandchild are nobody's.
     await driver.fire_all()
     assert "a~2~1" not in await driver.timers()
     assert await driver.ttl_ms("a~2~2") in (-2, 0, 1)
     with pytest.raises(Fenced):
-        await driver.commit(second, Outcome.RESOLVE)
+        await driver.commit(second, CommitAction.RESOLVE)
 
 
 async def test_an_outcome_of_another_life_reaches_nobody(driver: Driver) -> None:
@@ -695,8 +706,8 @@ async def test_an_outcome_of_another_life_reaches_nobody(driver: Driver) -> None
     await driver.redis.delete(driver.keys.promise("a"))
     await driver.another_life()
     again = await driver.start("a")
-    await driver.commit(again, Outcome.SUSPEND, child("1", "other"))
-    await driver.commit(lease, Outcome.RESOLVE, payload=b"old")
+    await driver.commit(again, CommitAction.SUSPEND, child("1", "other"))
+    await driver.commit(lease, CommitAction.RESOLVE, payload=b"old")
     assert (await driver.entry("a", "1")).state is State.PENDING
     assert await driver.place("a") is Place.SUSPENDED
 
@@ -709,7 +720,7 @@ async def test_a_transaction_happens_with_its_journal_entry_and_its_replies_keep
     key = f"user-{driver.namespace}"
     answer = await driver.commit(
         lease,
-        Outcome.CONTINUE,
+        CommitAction.CONTINUE,
         transaction(
             "1",
             ("SET", key, EVERY_BYTE),
@@ -731,7 +742,7 @@ async def test_a_failing_command_ends_its_transaction_and_says_how_far_it_came(d
     lease = await driver.start("a")
     key = f"user-{driver.namespace}"
     answer = await driver.commit(
-        lease, Outcome.SUSPEND, transaction("1", ("SET", key, "v"), ("INCR", key), ("SET", key, "w")), timer("2")
+        lease, CommitAction.SUSPEND, transaction("1", ("SET", key, "v"), ("INCR", key), ("SET", key, "w")), timer("2")
     )
     [entry] = answer.entries
     assert entry.state is State.REJECTED
@@ -759,7 +770,7 @@ async def test_a_transaction_cannot_touch_what_is_ours_nor_leave_the_database(dr
     ]
     for command in refused:
         with pytest.raises(UsageError):
-            await driver.commit(lease, Outcome.CONTINUE, step("1"), transaction("2", ("SET", key, "v"), command))
+            await driver.commit(lease, CommitAction.CONTINUE, step("1"), transaction("2", ("SET", key, "v"), command))
     assert await driver.snapshot() == before
     assert not await driver.redis.exists(key)
 
@@ -772,11 +783,11 @@ async def test_a_parent_whose_queue_is_broken_is_halted_with_what_it_waited_for(
     await driver.create("a", queue="broken")
     lease = await driver.take(queue="broken")
     away = StartChild(Number("1"), "g", b"", "workers", None, None)
-    await driver.commit(lease, Outcome.SUSPEND, away, child("2", "own"))
+    await driver.commit(lease, CommitAction.SUSPEND, away, child("2", "own"))
     await driver.redis.delete(driver.keys.queue("broken"))
     await driver.redis.set(driver.keys.queue("broken"), "garbage")
     result = await driver.take()
-    await driver.commit(result, Outcome.RESOLVE, payload=b"r")  # the child itself is well
+    await driver.commit(result, CommitAction.RESOLVE, payload=b"r")  # the child itself is well
     head = await driver.head("a")
     assert (await driver.halted(), head.place) == (["a"], Place.HALTED)
     assert "queue:broken holds a string, not a stream" in head.reason
@@ -786,20 +797,20 @@ async def test_a_parent_whose_queue_is_broken_is_halted_with_what_it_waited_for(
     assert (await driver.control("resume", "a")).word == "resumed"
     await driver.join("broken")
     again = await driver.take(queue="broken")
-    assert [one.number for one in (await driver.commit(again, Outcome.SUSPEND)).entries] == ["1"]
+    assert [one.number for one in (await driver.commit(again, CommitAction.SUSPEND)).entries] == ["1"]
 
 
 @pytest.mark.leaves_keys("keys of a wrong type")
 async def test_a_broken_relative_is_named_and_keeps_nobody_from_ending(driver: Driver) -> None:
     lease = await driver.start("a", inbox="one")
-    await driver.commit(lease, Outcome.CONTINUE, child("1"), child("2"))
+    await driver.commit(lease, CommitAction.CONTINUE, child("1"), child("2"))
     await driver.redis.set(driver.keys.promise("a~1"), "garbage")
     await driver.redis.delete(driver.keys.inbox("one"))
     await driver.redis.set(driver.keys.inbox("one"), "garbage")
     await driver.redis.set(driver.keys.wake, "garbage")
     await driver.redis.delete(driver.keys.recent)
     await driver.redis.set(driver.keys.recent, "garbage")
-    await driver.commit(lease, Outcome.RESOLVE, payload=b"done")
+    await driver.commit(lease, CommitAction.RESOLVE, payload=b"done")
     assert (await driver.head("a")).value == b"done"
     assert (await driver.head("a~2")).state is State.CANCELED
     assert await driver.ttl_ms("a") > 0
@@ -815,7 +826,7 @@ async def test_what_an_op_would_break_on_is_found_before_the_first_write(driver:
     before = await driver.snapshot()
     for op in (StartChild(Number("2"), "g", b"", "broken", None, None), child("2", "own")):
         with pytest.raises(CorruptData):
-            await driver.commit(lease, Outcome.SUSPEND, step("1"), op)
+            await driver.commit(lease, CommitAction.SUSPEND, step("1"), op)
     assert await driver.snapshot() == before
 
 
@@ -829,7 +840,7 @@ async def test_too_many_executions_that_wait_for_one_are_refused_before_they_are
     await driver.take()
     lease = await driver.start("a")
     with pytest.raises(NotAllowed, match="wait for own already"):
-        await driver.commit(lease, Outcome.SUSPEND, child("1", "own"))
+        await driver.commit(lease, CommitAction.SUSPEND, child("1", "own"))
     assert await driver.place("a") is Place.QUEUED
 
 
@@ -839,7 +850,7 @@ async def test_too_many_executions_that_wait_for_one_are_refused_before_they_are
 async def test_a_running_execution_is_nudged_through_the_inbox_of_its_holder(driver: Driver) -> None:
     lease = await driver.start("a", consumer=OTHER)
     await driver.beat(lease, consumer=OTHER)
-    await driver.commit(lease, Outcome.CONTINUE, StartPromise(Number("1"), "p", None), consumer=OTHER)
+    await driver.commit(lease, CommitAction.CONTINUE, StartPromise(Number("1"), "p", None), consumer=OTHER)
     await driver.settle("a~1")
     assert await driver.inbox(OTHER) == [{b"n": b"a"}]
     assert await driver.queued() == ["a"]  # in one place still
@@ -850,7 +861,7 @@ async def test_a_journal_is_loaded_as_of_its_order_in_pages(driver: Driver) -> N
     seen: Entry | None = None
     for first in range(1, 1000, 250):
         answer: Any = await driver.commit(
-            lease, Outcome.CONTINUE, *(step(str(n), b"x" * 20) for n in range(first, first + 250)), seen=seen
+            lease, CommitAction.CONTINUE, *(step(str(n), b"x" * 20) for n in range(first, first + 250)), seen=seen
         )
         seen = answer.entries[-1]
     loaded = await driver.load("a")
@@ -872,7 +883,7 @@ async def left_in_stream(driver: Driver) -> list[str]:
 
 
 async def leave_together(driver: Driver, leases: list[Lease]) -> None:
-    await asyncio.gather(*(driver.commit(lease, Outcome.RESOLVE) for lease in leases))
+    await asyncio.gather(*(driver.commit(lease, CommitAction.RESOLVE) for lease in leases))
 
 
 async def test_those_that_are_the_oldest_leave_their_stream_together(driver: Driver) -> None:
@@ -893,7 +904,7 @@ async def test_what_another_worker_holds_among_them_stays(driver: Driver) -> Non
     first, theirs, second = await driver.read(5), await driver.read(2, consumer=OTHER), await driver.read(5)
     await leave_together(driver, [*first, *second])
     assert await left_in_stream(driver) == [lease.entry for lease in theirs]
-    await asyncio.gather(*(driver.commit(lease, Outcome.RESOLVE, consumer=OTHER) for lease in theirs))
+    await asyncio.gather(*(driver.commit(lease, CommitAction.RESOLVE, consumer=OTHER) for lease in theirs))
     assert await left_in_stream(driver) == []
 
 
@@ -902,7 +913,8 @@ async def test_what_goes_on_in_front_of_them_stays(driver: Driver) -> None:
         await driver.create(f"a{number}")
     oldest, *leases = await driver.read(8)
     await asyncio.gather(
-        driver.commit(oldest, Outcome.CONTINUE), *(driver.commit(lease, Outcome.RESOLVE) for lease in leases[1:])
+        driver.commit(oldest, CommitAction.CONTINUE),
+        *(driver.commit(lease, CommitAction.RESOLVE) for lease in leases[1:]),
     )
     assert await left_in_stream(driver) == [oldest.entry, leases[0].entry]
     await leave_together(driver, [oldest, leases[0]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from durasleep.errors import CorruptData, Fenced, NotAllowed, NotFound
-from durasleep.model import CANCEL, Due, Kind, Number, Outcome, Place, PromiseId, StartPromise, StartTimer, State
+from durasleep.model import CANCEL, CommitAction, Due, Kind, Number, Place, PromiseId, StartPromise, StartTimer, State
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT, F
 from durasleep.query import describe
@@ -25,9 +25,11 @@ async def put(driver: Driver, place: str) -> Lease | None:
             await driver.beat(lease)
             ops = [StartTimer(Number("1"), "nap", FAR), StartPromise(Number("2"), "p", None)]
             if place == "running":
-                await driver.commit(lease, Outcome.CONTINUE, *ops)
+                await driver.commit(lease, CommitAction.CONTINUE, *ops)
                 return lease
-            outcome = {"suspended": Outcome.SUSPEND, "retrying": Outcome.RETRY, "halted": Outcome.HALT}[place]
+            outcome = {"suspended": CommitAction.SUSPEND, "retrying": CommitAction.RETRY, "halted": CommitAction.HALT}[
+                place
+            ]
             await driver.commit(lease, outcome, *ops, payload=b"why", due="+3600000")
     return None
 
@@ -46,10 +48,10 @@ async def test_cancel_ends_at_once_what_has_no_code_to_tell(driver: Driver, plac
         assert (await driver.control("cancel", "a")).word == "canceling"  # told once
         assert await driver.snapshot() == before
         lease = lease or await driver.take()
-        answered = await driver.commit(lease, Outcome.SUSPEND)
+        answered = await driver.commit(lease, CommitAction.SUSPEND)
         assert [entry.number for entry in answered.entries] == [CANCEL]
         # It may go on to clean up, and then says so.
-        await driver.commit(lease, Outcome.CANCEL, seen=answered.entries[0])
+        await driver.commit(lease, CommitAction.CANCEL, seen=answered.entries[0])
     else:
         words = {"queued": "canceled", "halted": "canceled while halted"}
         assert answer.word == words.get(place, "canceled while delayed")
@@ -84,14 +86,14 @@ async def test_who_picks_up_what_was_canceled_in_the_queue_knows_of_it(driver: D
     assert (lease.id, lease.epoch) == ("a", old.epoch + 1)
     assert lease.entry != old.entry
     assert Number("0") in (await driver.load("a")).entries
-    await driver.commit(lease, Outcome.CANCEL)
+    await driver.commit(lease, CommitAction.CANCEL)
 
 
 async def test_a_cancel_that_meets_an_ending_changes_nothing(driver: Driver) -> None:
     lease = await put(driver, "running")
     await driver.control("cancel", "a")
     assert lease is not None
-    await driver.commit(lease, Outcome.RESOLVE, payload=b"done")
+    await driver.commit(lease, CommitAction.RESOLVE, payload=b"done")
     head = await driver.head("a")
     assert (head.state, head.value) == (State.RESOLVED, b"done")
 
@@ -100,7 +102,7 @@ async def test_a_cancel_that_meets_an_ending_changes_nothing(driver: Driver) -> 
 async def test_force_settles_in_any_place_and_takes_the_family_along(driver: Driver, place: str) -> None:
     lease = await put(driver, place)
     if lease:
-        await driver.commit(lease, Outcome.CONTINUE, child("3"))
+        await driver.commit(lease, CommitAction.CONTINUE, child("3"))
     assert (await driver.control("force", "a")).word == "canceled"
     assert await driver.place("a") is None
     assert await driver.timers() == {}
@@ -135,7 +137,7 @@ async def test_a_halted_execution_hears_after_resume_what_happened_meanwhile(dri
     await put(driver, "halted")
     await driver.settle("a~2", value=b"v")
     await driver.control("resume", "a")
-    answer = await driver.commit(await driver.take(), Outcome.SUSPEND)
+    answer = await driver.commit(await driver.take(), CommitAction.SUSPEND)
     assert [(entry.number, entry.payload) for entry in answer.entries] == [("2", b"v")]
 
 
@@ -189,7 +191,7 @@ async def test_cancel_of_a_sleep_wakes_its_workflow_with_that(driver: Driver) ->
         assert (await driver.control("cancel", id)).word == "already"
     assert await driver.timers() == {}
     assert await driver.place("a") is Place.QUEUED
-    answer = await driver.commit(await driver.take(), Outcome.SUSPEND)
+    answer = await driver.commit(await driver.take(), CommitAction.SUSPEND)
     assert [entry.state for entry in answer.entries] == [State.CANCELED] * 2
 
 
@@ -234,17 +236,17 @@ async def test_the_worker_of_a_halted_execution_is_fenced_and_the_next_one_is_no
     assert lease is not None
     assert again.epoch == lease.epoch + 1
     assert (await driver.beat(lease)).lost == [lease.place]
-    await driver.commit(again, Outcome.RESOLVE, consumer=OTHER)
+    await driver.commit(again, CommitAction.RESOLVE, consumer=OTHER)
 
 
 async def test_an_execution_may_be_canceled_by_its_own_child(driver: Driver) -> None:
     lease = await driver.start("a")
-    await driver.commit(lease, Outcome.SUSPEND, child("1"))
+    await driver.commit(lease, CommitAction.SUSPEND, child("1"))
     inner = await driver.take()
     await driver.control("cancel", "a~1")
     assert (await driver.head("a")).state is State.PENDING
-    answer = await driver.commit(inner, Outcome.SUSPEND)
-    await driver.commit(inner, Outcome.CANCEL, seen=answer.entries[0])
+    answer = await driver.commit(inner, CommitAction.SUSPEND)
+    await driver.commit(inner, CommitAction.CANCEL, seen=answer.entries[0])
     assert (await driver.entry("a", "1")).state is State.CANCELED
     assert await driver.redis.hget(driver.keys.promise("a"), F["place"]) == b"q"
 
@@ -287,12 +289,12 @@ async def test_the_only_timer_of_a_sleeper_is_steered_by_a_plan(driver: Driver) 
 # -- retry
 
 
-@pytest.mark.parametrize("end", [Outcome.REJECT, Outcome.CANCEL, "timedout"])
-async def test_what_has_failed_begins_anew_as_another_life(driver: Driver, end: Outcome | str) -> None:
+@pytest.mark.parametrize("end", [CommitAction.REJECT, CommitAction.CANCEL, "timedout"])
+async def test_what_has_failed_begins_anew_as_another_life(driver: Driver, end: CommitAction | str) -> None:
     lease = await driver.start("a", args=b"x" * 200, deadline=FAR, call="call", retention_ms=60_000)
-    await driver.commit(lease, Outcome.CONTINUE, StartTimer(Number("1"), "nap", FAR))
+    await driver.commit(lease, CommitAction.CONTINUE, StartTimer(Number("1"), "nap", FAR))
     before = await driver.head("a")
-    if isinstance(end, Outcome):
+    if isinstance(end, CommitAction):
         await driver.commit(lease, end, payload=b"why")
     else:
         await driver.redis.hset(driver.keys.promise("a"), F["deadline"], "1")
@@ -305,18 +307,18 @@ async def test_what_has_failed_begins_anew_as_another_life(driver: Driver, end: 
     loaded = await driver.load("a")
     assert (loaded.head.state, loaded.head.value, loaded.entries) == (State.PENDING, b"", {})
     assert (loaded.head.function, loaded.head.args, loaded.head.queue) == ("f", b"x" * 200, "workers")
-    assert loaded.head.birth > before.birth
-    assert loaded.head.deadline_ms - loaded.head.birth == before.deadline_ms - before.birth
+    assert loaded.head.incarnation > before.incarnation
+    assert loaded.head.deadline_ms - loaded.head.incarnation == before.deadline_ms - before.incarnation
     assert await driver.timers() == {"a~timeout": loaded.head.deadline_ms}
     assert await driver.place("a") is Place.QUEUED
     assert await driver.ttl_ms("a") == -1
     # Who still holds the old life is fenced, whatever it wants to say.
-    for outcome in (Outcome.SUSPEND, Outcome.RESOLVE):
+    for outcome in (CommitAction.SUSPEND, CommitAction.RESOLVE):
         with pytest.raises(Fenced):
             await driver.commit(lease, outcome)
     anew = await driver.take()
     assert anew.epoch > lease.epoch
-    await driver.commit(anew, Outcome.RESOLVE, payload=b"done")
+    await driver.commit(anew, CommitAction.RESOLVE, payload=b"done")
     assert (await driver.head("a")).value == b"done"
     assert await driver.ttl_ms("a") <= 60_000
     with pytest.raises(NotAllowed, match="has not failed"):
@@ -325,7 +327,7 @@ async def test_what_has_failed_begins_anew_as_another_life(driver: Driver, end: 
 
 async def test_what_is_halted_is_not_tried_again_but_resumed(driver: Driver) -> None:
     lease = await driver.start("a")
-    await driver.commit(lease, Outcome.HALT, payload=b"why")
+    await driver.commit(lease, CommitAction.HALT, payload=b"why")
     assert (await driver.control("retry", "a")).word == "halted"
     assert await driver.place("a") is Place.HALTED
 
@@ -334,11 +336,11 @@ async def test_the_family_of_a_life_that_is_over_goes_and_the_next_one_has_its_o
     """However long its journal is: each call forgets a part of it."""
     lease = await driver.start("a")
     count = 2 * LIMIT["family_max"] + 10
-    await driver.commit(lease, Outcome.CONTINUE, *(child(str(n)) for n in range(1, count)))
-    await driver.commit(lease, Outcome.CONTINUE, child(str(count), "shared"))
+    await driver.commit(lease, CommitAction.CONTINUE, *(child(str(n)) for n in range(1, count)))
+    await driver.commit(lease, CommitAction.CONTINUE, child(str(count), "shared"))
     [first, *_] = await driver.read(count)
-    await driver.commit(first, Outcome.RESOLVE, payload=b"old")
-    await driver.commit(lease, Outcome.REJECT, payload=b"why")
+    await driver.commit(first, CommitAction.RESOLVE, payload=b"old")
+    await driver.commit(lease, CommitAction.REJECT, payload=b"why")
     words: list[str] = []
     while "retrying" not in words:
         words.append((await driver.control("retry", "a")).word)
@@ -346,16 +348,16 @@ async def test_the_family_of_a_life_that_is_over_goes_and_the_next_one_has_its_o
     assert words[:-1]
     anew = await driver.take()
     assert anew.id == "a"
-    await driver.commit(anew, Outcome.SUSPEND, child("1"))
+    await driver.commit(anew, CommitAction.SUSPEND, child("1"))
     await driver.fire_all()
-    assert (await driver.head("a~1")).birth == (await driver.head("a")).birth
+    assert (await driver.head("a~1")).incarnation == (await driver.head("a")).incarnation
 
     async def are_gone() -> bool:  # they are kept for another millisecond
         return [await driver.store.load(PromiseId(f"a~{n}")) for n in (2, count - 1)] == [None, None]
 
     await eventually(are_gone, "the old family to be gone")
     assert (await driver.head("shared")).state is State.PENDING
-    await driver.commit(await driver.take(), Outcome.RESOLVE, payload=b"new")
+    await driver.commit(await driver.take(), CommitAction.RESOLVE, payload=b"new")
     assert (await driver.entry("a", "1")).payload == b"new"
     for id in ("a", "shared"):
         await driver.control("force", id)
@@ -363,7 +365,7 @@ async def test_the_family_of_a_life_that_is_over_goes_and_the_next_one_has_its_o
 
 async def test_only_an_execution_of_its_own_that_has_failed_is_tried_again(driver: Driver) -> None:
     await driver.suspended("a", child("1"))
-    await driver.commit(await driver.take(), Outcome.REJECT, payload=b"why")
+    await driver.commit(await driver.take(), CommitAction.REJECT, payload=b"why")
     await driver.create("p", kind=Kind.PROMISE)
     await driver.settle("p", State.REJECTED)
     for id, error, text in (

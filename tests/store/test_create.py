@@ -8,7 +8,7 @@ import pytest
 import redis.asyncio
 
 from durasleep.errors import CorruptData, NotFound, OtherFunction, StoreError, UsageError
-from durasleep.model import DUE_MS_MAX, Disposition, Due, Kind, Outcome, Place, PromiseId, State
+from durasleep.model import DUE_MS_MAX, CommitAction, Disposition, Due, Kind, Place, PromiseId, State
 from durasleep.protocol import promises
 from tests.servers import FAKE, MakeServer, Server
 from tests.store.driver import FAR, PAST, Driver
@@ -25,7 +25,7 @@ async def test_a_new_execution_is_queued_under_its_first_epoch(driver: Driver) -
     )
     assert await driver.place("a") is Place.QUEUED
     head = await driver.head("a")
-    assert (head.epoch, head.args, head.function, head.birth) == (1, EVERY_BYTE, "f", created.birth)
+    assert (head.epoch, head.args, head.function, head.incarnation) == (1, EVERY_BYTE, "f", created.incarnation)
 
 
 async def test_a_repeated_create_changes_nothing_and_answers_the_same(driver: Driver) -> None:
@@ -38,7 +38,7 @@ async def test_a_repeated_create_changes_nothing_and_answers_the_same(driver: Dr
 
 async def test_a_create_repeated_after_the_end_answers_created_with_the_outcome(driver: Driver) -> None:
     lease = await driver.start("a", call="mine")
-    await driver.commit(lease, Outcome.RESOLVE, payload=EVERY_BYTE)
+    await driver.commit(lease, CommitAction.RESOLVE, payload=EVERY_BYTE)
     repeated = await driver.create("a", call="mine")
     assert (repeated.disposition, repeated.state, repeated.value) == (Disposition.CREATED, State.RESOLVED, EVERY_BYTE)
     assert (await driver.create("a", call="other")).disposition is Disposition.FINISHED
@@ -92,9 +92,9 @@ async def test_each_waiting_inbox_is_told_once_with_the_value(driver: Driver) ->
     for who in ("two", "two", "one"):
         await driver.store.call(promises.attach(driver.keys, PromiseId("p"), inbox=who))
     await driver.settle("p", value=EVERY_BYTE)
-    birth = str((await driver.head("p")).birth).encode()
+    incarnation = str((await driver.head("p")).incarnation).encode()
     for who in ("one", "two"):
-        assert await driver.inbox(who) == [{b"i": b"p", b"b": birth, b"s": b"r", b"v": EVERY_BYTE}]
+        assert await driver.inbox(who) == [{b"i": b"p", b"b": incarnation, b"s": b"r", b"v": EVERY_BYTE}]
     assert (await driver.head("p")).value == EVERY_BYTE
 
 
@@ -182,7 +182,7 @@ async def test_a_full_server_refuses_creates_whole_and_lets_what_runs_finish(
         assert (await driver.fire()).due == 1
         await driver.settle("waits", value=b"v")
         await driver.control("halt", "halts", reason="a person")
-        await driver.commit(lease, Outcome.RESOLVE, payload=b"done")
+        await driver.commit(lease, CommitAction.RESOLVE, payload=b"done")
         await driver.control("force", "sleeper")
         assert not (await driver.reclaim()).alive
         assert (await driver.head("runs")).value == b"done"
@@ -210,6 +210,6 @@ async def test_a_hash_with_some_arguments_stays_in_one_piece(server: Server, dri
 async def test_the_next_run_has_only_its_own_arguments(driver: Driver) -> None:
     lease = await driver.start("a", args=b"x" * 500)
     for args in (b"y" * 100, b"z" * 900, b"w"):
-        await driver.commit(lease, Outcome.CONTINUE_AS_NEW, payload=args, due="7")
+        await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, payload=args, due="7")
         assert (await driver.head("a")).args == args
         lease = await driver.take()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from durasleep.model import Outcome
+from durasleep.model import CommitAction
 from durasleep.protocol.commit import Lease
 from tests.servers import Server
 from tests.store.driver import Driver, child
@@ -13,17 +13,19 @@ async def begin_chain(driver: Driver, root: str, depth: int) -> list[Lease]:
     await driver.create(root)
     leases = [await driver.take()]
     for _ in range(depth - 1):
-        await driver.commit(leases[-1], Outcome.SUSPEND, child("1"))
+        await driver.commit(leases[-1], CommitAction.SUSPEND, child("1"))
         leases.append(await driver.take())
     return leases
 
 
 async def end_chain(driver: Driver, leases: list[Lease]) -> None:
     """From the last one up, each ends as it hears of the next."""
-    await driver.commit(leases[-1], Outcome.RESOLVE, payload=b"v")
+    await driver.commit(leases[-1], CommitAction.RESOLVE, payload=b"v")
     for lease in reversed(leases[:-1]):
         entry = (await driver.load(lease.id)).entries
-        await driver.commit(await driver.take(), Outcome.RESOLVE, payload=b"v", seen=max(entry.values(), key=_stamp))
+        await driver.commit(
+            await driver.take(), CommitAction.RESOLVE, payload=b"v", seen=max(entry.values(), key=_stamp)
+        )
     await driver.fire_all()
 
 
@@ -75,12 +77,12 @@ async def test_a_chain_that_is_canceled_ends_in_as_many_commands_a_member(real_s
 async def test_what_has_ended_below_a_run_that_is_over_goes_with_it(driver: Driver) -> None:
     """However deep it is: its root goes on, and nothing leads from there to it any more."""
     leases = await begin_chain(driver, "a", 6)
-    await driver.commit(leases[5], Outcome.RESOLVE)
-    await driver.commit(await driver.take(), Outcome.RESOLVE)
+    await driver.commit(leases[5], CommitAction.RESOLVE)
+    await driver.commit(await driver.take(), CommitAction.RESOLVE)
     await driver.control("cancel", "a~1")
     middle = next(lease for lease in await driver.read(9) if lease.id == "a~1")
     assert await driver.ttl_ms(leases[5].id) == -1  # as long as its root is pending
-    await driver.commit(middle, Outcome.CONTINUE_AS_NEW, due="2")
+    await driver.commit(middle, CommitAction.CONTINUE_AS_NEW, due="2")
     await driver.fire_all()
     await driver.assert_kept_together(*[lease.id for lease in leases[2:]])
     await driver.control("force", "a")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from durasleep.model import DUE_MS_MAX, Due, Kind, Number, Outcome, Place, StartPromise, StartTimer, State
+from durasleep.model import DUE_MS_MAX, CommitAction, Due, Kind, Number, Place, StartPromise, StartTimer, State
 from durasleep.protocol.keys import F
 from tests.store.driver import FAR, PAST, Driver, child
 
@@ -28,7 +28,7 @@ async def test_a_due_timer_wakes_its_sleeper_once(driver: Driver) -> None:
 async def test_no_timer_fires_before_the_servers_clock_shows_its_due_time(driver: Driver) -> None:
     await driver.create("soon", kind=Kind.TIMER, deadline=Due("+30"))
     lease = await driver.start("a")
-    await driver.commit(lease, Outcome.SUSPEND, timer("1", Due("+40")))
+    await driver.commit(lease, CommitAction.SUSPEND, timer("1", Due("+40")))
     dues = await driver.timers()
     while dues:
         fired = await driver.fire()
@@ -43,7 +43,7 @@ async def test_a_sleep_counts_from_the_first_instant_after_the_call(driver: Driv
     """Milliseconds are rounded up: half of one is not slept too little."""
     lease = await driver.start("a")
     before_us = (await driver.fire()).server_us
-    await driver.commit(lease, Outcome.SUSPEND, timer("1", Due("+0")))
+    await driver.commit(lease, CommitAction.SUSPEND, timer("1", Due("+0")))
     assert (await driver.entry("a", "1")).due_ms * 1000 >= before_us
 
 
@@ -72,7 +72,7 @@ async def test_a_promise_with_a_timeout_times_out_and_a_settled_one_does_not(dri
 async def test_a_deadline_ends_an_execution_wherever_it_is(driver: Driver, place: Place) -> None:
     await driver.create("a", deadline=FAR, inbox="one", start=FAR if place is Place.DELAYED else None)
     if place is Place.SUSPENDED:
-        await driver.commit(await driver.take(), Outcome.SUSPEND, timer("1", FAR))
+        await driver.commit(await driver.take(), CommitAction.SUSPEND, timer("1", FAR))
     elif place is Place.HALTED:
         await driver.control("halt", "a", reason="why")
     assert await driver.place("a") is place
@@ -94,7 +94,7 @@ async def test_members_nobody_waits_for_are_forgotten_and_counted(driver: Driver
     stale = ["a~9", "a~2", "nobody~1", "a~start", "a~retry", "a~timeout", "p~timeout", "nobody~cron"]
     await driver.redis.zadd(driver.keys.timers, dict.fromkeys(stale, 1))
     fired = await driver.fire()
-    assert (fired.due, fired.stale, fired.put_aside, fired.schedules) == (len(stale), len(stale), [], [])
+    assert (fired.due, fired.stale, fired.quarantined, fired.schedules) == (len(stale), len(stale), [], [])
     assert list(await driver.timers()) == ["a~1"]
     assert await driver.place("a") is Place.SUSPENDED
 
@@ -123,7 +123,7 @@ async def test_garbage_in_the_timers_is_put_aside_by_name_and_the_rest_fires(dri
     assert await driver.place("a") is Place.QUEUED
     assert await driver.timers() == {}
     halted = await driver.halted()
-    assert len(halted) == len(fired.put_aside) == len(garbage) + 1
+    assert len(halted) == len(fired.quarantined) == len(garbage) + 1
     for name in ("garbage: INVALID member", "broken~1: CORRUPT", "odd~1: CORRUPT", "at no time: INVALID"):
         assert any(line.startswith(f"timers:{name}") for line in halted), name
 
@@ -161,8 +161,8 @@ async def test_what_is_left_to_close_and_cannot_be_is_put_aside(driver: Driver) 
 async def test_children_left_behind_by_a_new_run_are_ended_a_little_later(driver: Driver) -> None:
     lease = await driver.start("a")
     for first in (1, 151):
-        await driver.commit(lease, Outcome.CONTINUE, *(child(str(n)) for n in range(first, first + 150)))
-    await driver.commit(lease, Outcome.CONTINUE_AS_NEW, payload=b"", due="300")
+        await driver.commit(lease, CommitAction.CONTINUE, *(child(str(n)) for n in range(first, first + 150)))
+    await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, payload=b"", due="300")
     assert await driver.redis.zcard(driver.keys.closing) > 0
     await driver.fire_all()
     assert await driver.queued() == ["a"]

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from durasleep.model import Due, Kind, Number, Outcome, Place, StartPromise, StartTimer, State, StepResult
+from durasleep.model import CommitAction, Due, Kind, Number, Place, StartPromise, StartTimer, State, StepResult
 from durasleep.protocol.keys import F
 from durasleep.query import fsck
 from durasleep.query.fsck import Report
@@ -25,11 +25,11 @@ async def healthy(driver: Driver) -> None:
     await driver.suspended("sleeper", TIMER, StartPromise(Number("2"), "approval", None))
     await driver.suspended("parent", child("1"), child("2", id="named"))
     for lease in await driver.read(2):
-        await driver.commit(lease, Outcome.SUSPEND, TIMER)
+        await driver.commit(lease, CommitAction.SUSPEND, TIMER)
     await driver.create("p", kind=Kind.PROMISE, deadline=FAR)
     await driver.create("later", start=FAR, deadline=Due("+7200000"))
     lease = await driver.start("done")
-    await driver.commit(lease, Outcome.RESOLVE, StepResult(Number("1"), "step", State.RESOLVED, b"x"))
+    await driver.commit(lease, CommitAction.RESOLVE, StepResult(Number("1"), "step", State.RESOLVED, b"x"))
     await driver.start("stopped")
     await driver.control("halt", "stopped", reason="why")
     await driver.create("queued", args=b"the arguments")
@@ -65,8 +65,8 @@ async def misquote(driver: Driver, old: bytes, new: bytes) -> None:
 
 
 async def another_birth(driver: Driver) -> None:
-    birth = str((await driver.head("queued")).birth).encode()
-    await misquote(driver, birth, b"1" * len(birth))
+    incarnation = str((await driver.head("queued")).incarnation).encode()
+    await misquote(driver, incarnation, b"1" * len(incarnation))
 
 
 async def add_waiter(driver: Driver) -> None:
@@ -122,7 +122,7 @@ BREAKS: dict[str, tuple[str, str, Break]] = {
         "nobody",
         lambda d: d.redis.sadd(d.keys.waiters("nobody"), "p1 sleeper~1"),
     ),
-    "a run that nobody closes": ("run", "sleeper", lambda d: d.redis.hset(d.keys.run("sleeper"), F["birth"], 1)),
+    "a run that nobody closes": ("run", "sleeper", lambda d: d.redis.hset(d.keys.run("sleeper"), F["incarnation"], 1)),
     "a family gone": ("closing", "nobody", lambda d: d.redis.zadd(d.keys.closing, {"nobody": 1})),
 }
 
@@ -151,7 +151,7 @@ async def test_what_is_queued_anew_runs_once_and_its_old_holder_is_fenced(driver
     assert [finding.kind for finding in (await check(driver, repair=True)).findings] == ["unqueued"]
     new = await driver.take()
     assert (new.id, new.epoch) == ("a", old.epoch + 1)
-    await driver.commit(new, Outcome.RESOLVE)
+    await driver.commit(new, CommitAction.RESOLVE)
     assert (await check(driver)).is_clean
 
 
@@ -159,7 +159,7 @@ async def test_a_parent_hears_of_a_child_whose_ending_it_missed(driver: Driver) 
     await driver.suspended("parent", child("1"))
     lease = await driver.take()
     before = await driver.redis.hgetall(driver.keys.promise("parent"))
-    await driver.commit(lease, Outcome.RESOLVE, payload=b"result")
+    await driver.commit(lease, CommitAction.RESOLVE, payload=b"result")
     await driver.redis.delete(driver.keys.promise("parent"))
     await driver.redis.hset(driver.keys.promise("parent"), mapping=before)  # as if it had never been told
     await driver.redis.delete(driver.keys.queue("workers"))
@@ -233,12 +233,12 @@ async def test_a_long_journal_is_looked_at_to_its_end(driver: Driver) -> None:
     lease, last = await driver.start("long"), None
     for start in range(1, 1001, 200):
         ops = [StepResult(Number(str(n)), "s", State.RESOLVED, b"x" * 100) for n in range(start, start + 200)]
-        seen = (await driver.commit(lease, Outcome.CONTINUE, *ops)).entries
+        seen = (await driver.commit(lease, CommitAction.CONTINUE, *ops)).entries
         while seen:
             last = max(seen, key=lambda entry: entry.stamp)
-            seen = (await driver.commit(lease, Outcome.CONTINUE, seen=last)).entries
+            seen = (await driver.commit(lease, CommitAction.CONTINUE, seen=last)).entries
     lost = StartTimer(Number("1001"), "", FAR)
-    await driver.commit(lease, Outcome.SUSPEND, lost, seen=last)
+    await driver.commit(lease, CommitAction.SUSPEND, lost, seen=last)
     assert (await driver.head("long")).place is Place.SUSPENDED
     assert (await check(driver)).findings == []
     await driver.redis.zrem(driver.keys.timers, "long~1001")
@@ -254,7 +254,7 @@ async def test_many_checks_beside_what_moves_find_nothing(driver: Driver) -> Non
             await driver.suspended(f"a-{n}", StartTimer(Number("1"), "", PAST), child("2"))
             await driver.fire()
             for lease in await driver.read(10):
-                outcome = Outcome.RESOLVE if "~" in lease.id else Outcome.CONTINUE
+                outcome = CommitAction.RESOLVE if "~" in lease.id else CommitAction.CONTINUE
                 await driver.commit(lease, outcome)
                 if "~" not in lease.id:
                     await driver.control("force", lease.id)

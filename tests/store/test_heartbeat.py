@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from durasleep.model import Number, Outcome, PromiseId, StartPromise
+from durasleep.model import CommitAction, Number, PromiseId, StartPromise
 from durasleep.protocol.keys import LIMIT, W
 from tests.store.driver import OTHER, WORKER, Driver
 
@@ -87,10 +87,10 @@ async def test_a_beat_tells_how_far_apart_those_of_the_others_are(driver: Driver
 
 async def test_a_beat_answers_the_order_of_what_is_held_and_what_was_lost(driver: Driver) -> None:
     held, taken, ended = [await driver.start(id) for id in "abc"]
-    await driver.commit(held, Outcome.CONTINUE, StartPromise(Number("1"), "p", None))
+    await driver.commit(held, CommitAction.CONTINUE, StartPromise(Number("1"), "p", None))
     await driver.settle("a~1")
-    await driver.reclaim(taken.entry, give_back="some")
-    await driver.commit(ended, Outcome.RESOLVE)
+    await driver.reclaim(taken.entry, release="some")
+    await driver.commit(ended, CommitAction.RESOLVE)
     gone = replace(held, id=PromiseId("nobody"), entry="1-1")
     beat = await driver.beat(held, taken, ended, gone)
     assert beat.lost == [taken.place, ended.place, gone.place]
@@ -100,7 +100,7 @@ async def test_a_beat_answers_the_order_of_what_is_held_and_what_was_lost(driver
 
 async def test_a_beat_never_takes_a_lease_back(driver: Driver) -> None:
     lease = await driver.start("a")
-    await driver.reclaim(give_back="all")
+    await driver.reclaim(release="all")
     other = await driver.take(consumer=OTHER)
     assert (await driver.beat(lease)).lost == [lease.place]
     assert (await driver.beat(other)).lost == [other.place]

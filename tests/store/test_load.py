@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from durasleep.errors import CorruptData
-from durasleep.model import Number, Outcome, PromiseId, StartPromise, StartTimer, State, StepResult
+from durasleep.model import CommitAction, Number, PromiseId, StartPromise, StartTimer, State, StepResult
 from durasleep.protocol.journal import Page, read_page
 from durasleep.protocol.keys import LIMIT
 from durasleep.protocol.script import Value
@@ -28,7 +28,7 @@ async def fill(driver: Driver, id: str, count: int, payload: bytes) -> None:
     for first in range(1, count + 1, each):
         numbers = map(str, range(first, min(first + each, count + 1)))
         steps = [StepResult(Number(number), "step", State.RESOLVED, payload) for number in numbers]
-        while (answer := await driver.commit(lease, Outcome.CONTINUE, *steps, seen=seen)).more:
+        while (answer := await driver.commit(lease, CommitAction.CONTINUE, *steps, seen=seen)).more:
             steps, seen = [], answer.entries[-1]
         seen = answer.entries[-1]
 
@@ -109,11 +109,11 @@ async def test_news_are_the_head_and_what_has_settled_since_the_last_commit(driv
     timers = [StartTimer(Number("1"), "", PAST), StartTimer(Number("2"), "", FAR)]
     await driver.suspended("a", *timers)
     await driver.fire()
-    news = await driver.store.load_news(PromiseId("a"))
+    news = await driver.store.load_unseen(PromiseId("a"))
     assert news is not None
     assert news.head == await driver.head("a")
     assert news.entries == {Number("1"): await driver.entry("a", "1")}
-    assert await driver.store.load_news(PromiseId("nobody")) is None
+    assert await driver.store.load_unseen(PromiseId("nobody")) is None
 
 
 async def test_more_news_than_one_answer_may_carry_are_not_told(driver: Driver) -> None:
@@ -121,5 +121,5 @@ async def test_more_news_than_one_answer_may_carry_are_not_told(driver: Driver) 
     await driver.suspended("a", *(StartPromise(number, "", None) for number in numbers))
     for number in numbers:
         await driver.settle(f"a~{number}", value=b"v")
-    assert await driver.store.load_news(PromiseId("a")) is None
+    assert await driver.store.load_unseen(PromiseId("a")) is None
     assert len((await driver.load("a")).entries) == 300

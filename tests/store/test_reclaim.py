@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from durasleep.errors import Fenced
-from durasleep.model import Number, Outcome, Place, StartTimer
+from durasleep.model import CommitAction, Number, Place, StartTimer
 from durasleep.protocol.membership import Reclaimed
 from tests.store.driver import FAR, OTHER, WORKER, Driver
 
@@ -19,7 +19,7 @@ async def die(driver: Driver, consumer: str = WORKER, *, max_attempts: int = 5) 
 async def test_a_dead_workers_executions_go_back_under_a_new_epoch(driver: Driver) -> None:
     lease = await driver.start("a")
     await driver.beat(lease)
-    await driver.commit(await driver.start("sleeper"), Outcome.SUSPEND, StartTimer(Number("1"), "nap", FAR))
+    await driver.commit(await driver.start("sleeper"), CommitAction.SUSPEND, StartTimer(Number("1"), "nap", FAR))
     answer = await driver.reclaim()
     assert (answer.alive, answer.more, answer.given, answer.poison) == (False, False, 1, [])
     assert await driver.place("a") is Place.QUEUED
@@ -27,7 +27,7 @@ async def test_a_dead_workers_executions_go_back_under_a_new_epoch(driver: Drive
     again = await driver.take(consumer=OTHER)
     assert (again.id, again.epoch) == ("a", lease.epoch + 1)
     with pytest.raises(Fenced):
-        await driver.commit(lease, Outcome.RESOLVE)
+        await driver.commit(lease, CommitAction.RESOLVE)
     # Nothing is left of the dead: neither beat nor inbox nor consumer.
     assert not await driver.redis.exists(driver.keys.worker(WORKER), driver.keys.inbox(WORKER))
     assert (await driver.beat(consumer=OTHER)).consumers == [OTHER]
@@ -40,7 +40,7 @@ async def test_a_worker_that_has_beaten_meanwhile_lives(driver: Driver) -> None:
     for beat in ("", "1"):
         assert (await driver.reclaim(beat=beat)).alive
     assert await driver.snapshot() == before
-    await driver.commit(lease, Outcome.RESOLVE)
+    await driver.commit(lease, CommitAction.RESOLVE)
 
 
 async def test_a_consumer_without_any_beat_is_reclaimed_as_such(driver: Driver) -> None:
@@ -66,11 +66,11 @@ async def test_a_worker_gives_back_the_entries_it_names_and_no_others(driver: Dr
     leases = await driver.read(5)
     other = await driver.start("other", consumer=OTHER)
     # Also beyond the first page of what it holds, and never what is somebody else's.
-    answer = await driver.reclaim(leases[4].entry, other.entry, "1-1", give_back="some", limit=2)
+    answer = await driver.reclaim(leases[4].entry, other.entry, "1-1", release="some", limit=2)
     assert (answer.given, answer.more) == (1, False)
     assert [lease.id for lease in await driver.read(10, consumer=OTHER)] == ["x4"]
-    await driver.commit(leases[0], Outcome.RESOLVE)
-    await driver.commit(other, Outcome.RESOLVE, consumer=OTHER)
+    await driver.commit(leases[0], CommitAction.RESOLVE)
+    await driver.commit(other, CommitAction.RESOLVE, consumer=OTHER)
 
 
 async def test_what_has_ended_or_moved_on_is_only_removed(driver: Driver) -> None:
@@ -79,7 +79,7 @@ async def test_what_has_ended_or_moved_on_is_only_removed(driver: Driver) -> Non
     for id, epoch in (("a", 1), ("a", 7), ("nobody", 1)):
         await driver.redis.xadd(stream, {"i": id, "e": str(epoch)})
     await driver.read(10)
-    await driver.commit(lease, Outcome.SUSPEND, StartTimer(Number("1"), "nap", FAR))
+    await driver.commit(lease, CommitAction.SUSPEND, StartTimer(Number("1"), "nap", FAR))
     assert (await driver.reclaim()).given == 0
     assert await driver.redis.xlen(stream) == 0
     assert await driver.place("a") is Place.SUSPENDED
@@ -106,7 +106,7 @@ async def test_an_execution_that_keeps_killing_its_workers_is_halted_as_poison(d
     for death in range(1, 5):
         await driver.take()
         assert (await die(driver)).given == 1
-        assert (await driver.head("killer")).deaths == death
+        assert (await driver.head("killer")).crash_count == death
     await driver.take()
     answer = await die(driver)
     assert (answer.given, answer.poison) == (0, ["killer"])
@@ -114,7 +114,7 @@ async def test_an_execution_that_keeps_killing_its_workers_is_halted_as_poison(d
     assert (await driver.head("killer")).reason == "poison: 5 workers in a row died while running it"
     # A person may let it try again, from the beginning of the count.
     await driver.control("resume", "killer")
-    assert ((await driver.head("killer")).deaths, await driver.place("killer")) == (0, Place.QUEUED)
+    assert ((await driver.head("killer")).crash_count, await driver.place("killer")) == (0, Place.QUEUED)
 
 
 async def test_deaths_in_a_row_end_with_an_accepted_commit_or_a_graceful_return(driver: Driver) -> None:
@@ -123,11 +123,11 @@ async def test_deaths_in_a_row_end_with_an_accepted_commit_or_a_graceful_return(
     await die(driver)
     lease = await driver.take()
     await driver.commit(lease)
-    assert (await driver.head("a")).deaths == 0
+    assert (await driver.head("a")).crash_count == 0
     await die(driver)
     await driver.take()
-    await driver.reclaim(give_back="all")
-    assert (await driver.head("a")).deaths == 0
+    await driver.reclaim(release="all")
+    assert (await driver.head("a")).crash_count == 0
 
 
 async def test_a_defer_is_no_sign_of_life(driver: Driver) -> None:
@@ -135,8 +135,8 @@ async def test_a_defer_is_no_sign_of_life(driver: Driver) -> None:
     await driver.take()
     await die(driver)
     lease = await driver.take()
-    await driver.commit(lease, Outcome.DEFER, payload=b"unknown", due="+0")
-    assert (await driver.head("a")).deaths == 1
+    await driver.commit(lease, CommitAction.DEFER, payload=b"unknown", due="+0")
+    assert (await driver.head("a")).crash_count == 1
     await driver.control("wake", "a")
 
 
@@ -153,18 +153,18 @@ async def test_the_neighbours_of_a_killer_are_not_halted_with_it(driver: Driver)
     # From now on they are kept apart: the killer with a newcomer, who is not suspected.
     await driver.create("newcomer")
     leases = {str(lease.id): lease for lease in await driver.read(3, consumer=OTHER)}
-    await driver.reclaim(leases["victim"].entry, consumer=OTHER, give_back="some")
+    await driver.reclaim(leases["victim"].entry, consumer=OTHER, release="some")
     assert (await die(driver, OTHER, max_attempts=3)).poison == []
     leases = {str(lease.id): lease for lease in await driver.read(3, consumer=OTHER)}
-    await driver.reclaim(leases["victim"].entry, consumer=OTHER, give_back="some")
+    await driver.reclaim(leases["victim"].entry, consumer=OTHER, release="some")
     answer = await die(driver, OTHER, max_attempts=3)
     assert answer.poison == ["killer"]
     assert await driver.place("victim") is Place.QUEUED
     # The newcomer has seen as many die, but only one while nobody else could have done it.
     newcomer = next(lease for lease in await driver.read(2, consumer=OTHER) if lease.id == "newcomer")
-    await driver.reclaim(*await driver.pending(OTHER, but=newcomer), consumer=OTHER, give_back="some")
+    await driver.reclaim(*await driver.pending(OTHER, but=newcomer), consumer=OTHER, release="some")
     assert (await die(driver, OTHER, max_attempts=3)).poison == []
-    assert (await driver.head("newcomer")).deaths == 3
+    assert (await driver.head("newcomer")).crash_count == 3
 
 
 async def test_what_was_meant_for_one_worker_waits_for_it_in_its_own_stream(driver: Driver) -> None:
@@ -182,7 +182,7 @@ async def test_a_worker_that_leaves_takes_its_own_empty_stream_along(driver: Dri
     await driver.join("workers/w1")
     await driver.read(queue="workers/w1")
     assert await driver.redis.exists(driver.keys.queue("workers/w1"))
-    await driver.reclaim(queue="workers/w1", beat="", give_back="all")
+    await driver.reclaim(queue="workers/w1", beat="", release="all")
     assert not await driver.redis.exists(driver.keys.queue("workers/w1"))
     await driver.create("a", queue="workers/w1")
     assert (await driver.take(queue="workers/w1")).id == "a"
@@ -200,7 +200,7 @@ async def test_a_dead_worker_leaves_its_stream_to_the_next_of_its_name(driver: D
 
 
 async def test_reclaiming_from_a_queue_nobody_made_does_nothing(driver: Driver) -> None:
-    for give_back in ("", "all"):
-        answer = await driver.reclaim(queue="nobody", beat="", give_back=give_back)  # type: ignore[arg-type]
+    for release in ("", "all"):
+        answer = await driver.reclaim(queue="nobody", beat="", release=release)  # type: ignore[arg-type]
         assert (answer.given, answer.more, answer.alive) == (0, False, False)
     assert await driver.snapshot() == {}

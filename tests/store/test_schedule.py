@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from durasleep.errors import CorruptData
-from durasleep.model import Outcome, Place, PromiseId
+from durasleep.model import CommitAction, Place, PromiseId
 from durasleep.protocol import schedules
 from durasleep.protocol.keys import LIMIT
 from durasleep.protocol.schedules import Schedule
@@ -117,7 +117,7 @@ async def test_what_a_schedule_starts_is_kept_as_long_as_the_schedule_says(drive
         seen = replace(schedule, due_ms=due_ms)
         assert await advance(driver, seen, next_due_ms=due_ms + 1) == "advanced"
         lease = await driver.take()
-        await driver.commit(lease, Outcome.RESOLVE)
+        await driver.commit(lease, CommitAction.RESOLVE)
         expected_ms = LIMIT["retention_ms"] if retention_ms is None else retention_ms
         if retention_ms == -1:
             assert await driver.ttl_ms(lease.id) == -1
@@ -126,18 +126,18 @@ async def test_what_a_schedule_starts_is_kept_as_long_as_the_schedule_says(drive
             await driver.assert_kept_together(lease.id, retention_ms=expected_ms)
 
 
-async def put_aside(
+async def quarantined(
     driver: Driver, reason: str = "no such zone", *, seen: Schedule = NIGHTLY, offered: bool = True
 ) -> str:
     return await driver.store.call(
-        schedules.put_schedule_aside(driver.keys, seen.name, seen.due_ms, reason, is_offered=offered)
+        schedules.quarantine_schedule(driver.keys, seen.name, seen.due_ms, reason, is_offered=offered)
     )
 
 
 async def test_one_that_cannot_be_read_is_put_aside_by_name_until_somebody_reads_it(driver: Driver) -> None:
     await keep(driver)
     fired = await driver.fire()
-    assert await put_aside(driver) == "aside"
+    assert await quarantined(driver) == "aside"
     assert await driver.halted() == ["schedule:nightly: no such zone"]
     [(_, told)] = await driver.redis.xrange(driver.keys.wake)
     assert told[b"c"] == b"nightly"  # the others look whether they can
@@ -145,22 +145,22 @@ async def test_one_that_cannot_be_read_is_put_aside_by_name_until_somebody_reads
     assert 50_000 < offered - fired.server_us // 1000 <= 61_000
     assert (await driver.fire()).last_wake > fired.last_wake
     before = await driver.snapshot()
-    assert await put_aside(driver, offered=False) == "aside"  # one that was told so tells nobody
+    assert await quarantined(driver, offered=False) == "aside"  # one that was told so tells nobody
     assert await driver.snapshot() == before
-    await put_aside(driver, "still no such zone")
+    await quarantined(driver, "still no such zone")
     assert await driver.halted() == ["schedule:nightly: still no such zone"]
-    assert await put_aside(driver, seen=replace(NIGHTLY, due_ms=5)) == "stale"
+    assert await quarantined(driver, seen=replace(NIGHTLY, due_ms=5)) == "stale"
     report = await driver.store.run(fsck.fsck(driver.keys))
     assert [(one.kind, one.id) for one in report.findings] == [("aside", "schedule:nightly: still no such zone")]
     assert await advance(driver) == "advanced"
     assert await driver.halted() == []
-    assert await put_aside(driver) == "stale"
+    assert await quarantined(driver) == "stale"
     for end in (lambda: keep(driver), lambda: driver.store.call(schedules.remove_schedule(driver.keys, "nightly"))):
-        await put_aside(driver, seen=replace(NIGHTLY, due_ms=9_000_000_000_000))
+        await quarantined(driver, seen=replace(NIGHTLY, due_ms=9_000_000_000_000))
         assert await driver.halted() == ["schedule:nightly: no such zone"]
         await end()
         assert await driver.halted() == []
-    assert await put_aside(driver) == "missing"
+    assert await quarantined(driver) == "missing"
     await driver.redis.zadd(driver.keys.halted, {"schedule:nightly: of old": 1})
     report = await driver.store.run(fsck.fsck(driver.keys, repair=True))
     assert [(one.kind, one.repaired) for one in report.findings] == [("halted", True)]

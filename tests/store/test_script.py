@@ -76,14 +76,14 @@ def rewrite(monkeypatch: pytest.MonkeyPatch, change: Callable[[str], str]) -> No
 def test_a_forgotten_keyword_is_a_type_error_that_names_it() -> None:
     fire = load("fire")
     with pytest.raises(TypeError, match=r"fire.lua needs 'limit'"):
-        fire.head()
+        fire.shared_args()
     with pytest.raises(TypeError, match=r"an item of settle.lua needs 'payload'"):
         load("settle").item(id="a", state="r")
 
 
 def test_an_unknown_keyword_is_a_type_error_that_names_it() -> None:
     with pytest.raises(TypeError, match=r"fire.lua does not know \['most'\]"):
-        load("fire").head(limit="1", latest="0", most="2")
+        load("fire").shared_args(limit="1", latest="0", most="2")
 
 
 def test_an_unknown_field_or_include_is_found_when_a_script_is_assembled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,14 +7,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from durasleep.codec import Codec
-from durasleep.model import Due, Kind, Number, Outcome, StartPromise, StartTimer, due_at
+from durasleep.model import CommitAction, Due, Kind, Number, StartPromise, StartTimer, due_at
 from durasleep.protocol.keys import LIMIT
 from durasleep.query import search
-from durasleep.query.search import Found
+from durasleep.query.search import SearchPage
 from tests.store.driver import FAR, PAST, Driver, child
 
 
-async def find(driver: Driver, *statuses: str, limit: int = 1_000) -> Found:
+async def find(driver: Driver, *statuses: str, limit: int = 1_000) -> SearchPage:
     return await driver.store.run(search.Search(status=statuses or None).part(driver.keys, limit))
 
 
@@ -26,7 +26,7 @@ async def test_every_execution_is_found_once_whatever_the_size_of_a_page(
     monkeypatch.setattr(search, "SCAN_COUNT", page)
     due = due_at(datetime.now(UTC) + timedelta(hours=2))
     await driver.suspended("family", child("1"), StartTimer(Number("2"), "", FAR), StartTimer(Number("3"), "", due))
-    await driver.commit(await driver.take(), Outcome.SUSPEND, StartTimer(Number("1"), "", Due("+1000000")))
+    await driver.commit(await driver.take(), CommitAction.SUSPEND, StartTimer(Number("1"), "", Due("+1000000")))
     await driver.suspended("promised", StartPromise(Number("1"), "", None), deadline=FAR)
     await driver.suspended("nowhere", StartPromise(Number("1"), "", None))
     for number in range(5):
@@ -57,7 +57,7 @@ async def test_every_execution_is_found_once_whatever_the_size_of_a_page(
     [running_one] = await find(driver, "running")
     assert (running_one.id, running_one.worker) == ("running", "w1")
     assert await find(driver, "done") == []
-    await driver.commit(running, Outcome.RESOLVE)
+    await driver.commit(running, CommitAction.RESOLVE)
     assert [one.id for one in await find(driver, "done")] == ["running"]
 
 
@@ -111,15 +111,15 @@ async def test_what_is_in_a_stream_and_the_hash_disagree_is_shown_where_the_hash
     assert [(one.id, one.status) for one in await find(driver)] == [("a", "halted")]
     await driver.control("force", "a")
     assert await find(driver) == []
-    await driver.commit(lease, Outcome.DROP)
+    await driver.commit(lease, CommitAction.DROP)
     for stale in await driver.read(count=2):
-        await driver.commit(stale, Outcome.DROP)
+        await driver.commit(stale, CommitAction.DROP)
 
 
 async def test_timers_of_every_kind_are_named_by_what_steers_them(driver: Driver) -> None:
     lease = await driver.start("a", function="order", deadline=Due("+9000000"))
     ops = [StartTimer(Number("1"), "nap", Due("+1000")), StartPromise(Number("2"), "yes", Due("+2000"))]
-    await driver.commit(lease, Outcome.RETRY, *ops, payload=b"why", due="+3000")
+    await driver.commit(lease, CommitAction.RETRY, *ops, payload=b"why", due="+3000")
     await driver.create("b", start=Due("+4000"))
     await driver.create("p", kind=Kind.PROMISE, deadline=Due("+5000"))
     await driver.create("t", kind=Kind.TIMER, deadline=Due("+6000"))
@@ -139,8 +139,8 @@ async def test_timers_of_every_kind_are_named_by_what_steers_them(driver: Driver
 
 async def test_what_has_failed_is_found_behind_any_number_of_successes_with_its_error(driver: Driver) -> None:
     codec = Codec()
-    for id, end in (("rejected", Outcome.REJECT), ("canceled", Outcome.CANCEL)):
-        payload = codec.encode_error(ValueError("no such customer")) if end is Outcome.REJECT else b""
+    for id, end in (("rejected", CommitAction.REJECT), ("canceled", CommitAction.CANCEL)):
+        payload = codec.encode_error(ValueError("no such customer")) if end is CommitAction.REJECT else b""
         await driver.commit(await driver.start(id), end, payload=payload)
     await driver.create("timedout", deadline=PAST)
     await driver.fire()
@@ -149,7 +149,7 @@ async def test_what_has_failed_is_found_behind_any_number_of_successes_with_its_
         for n in range(start, start + 100):
             await driver.create(f"ok-{n}", retention_ms=60_000)
         for lease in await driver.read(100):
-            await driver.commit(lease, Outcome.RESOLVE)
+            await driver.commit(lease, CommitAction.RESOLVE)
     for status, ids in (
         ("failed", ["timedout", "rejected"]),
         ("rejected", ["rejected"]),

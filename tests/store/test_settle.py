@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from durasleep.errors import NotAllowed, NotFound, UsageError
-from durasleep.model import Kind, Number, Outcome, Place, StartPromise, StartTimer, State
+from durasleep.model import CommitAction, Kind, Number, Place, StartPromise, StartTimer, State
 from durasleep.protocol.keys import LIMIT
 from tests.store.driver import FAR, Driver, child
 
@@ -57,7 +57,7 @@ async def test_of_many_who_settle_at_once_one_wins(driver: Driver) -> None:
 
 async def test_only_promises_and_timers_can_be_settled_from_outside(driver: Driver) -> None:
     lease = await driver.start("a")
-    await driver.commit(lease, Outcome.CONTINUE, child("1"))
+    await driver.commit(lease, CommitAction.CONTINUE, child("1"))
     before = await driver.snapshot()
     for id in ("a", "a~1"):
         with pytest.raises(NotAllowed, match="is an execution"):
@@ -95,6 +95,6 @@ async def test_a_broken_owner_is_put_aside_by_name_and_the_child_ends(driver: Dr
     await driver.suspended("a", child("1", "own"))
     lease = await driver.take()
     await driver.redis.set(driver.keys.promise("a"), "garbage")
-    await driver.commit(lease, Outcome.RESOLVE, payload=b"r")
+    await driver.commit(lease, CommitAction.RESOLVE, payload=b"r")
     assert (await driver.head("own")).value == b"r"
     assert [name.startswith("promise:a: CORRUPT") for name in await driver.halted()] == [True]

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import pytest
 
-from durasleep.model import Due, Number, Outcome, Place, PromiseId, StartPromise, StartTimer, State, StepResult
+from durasleep.model import CommitAction, Due, Number, Place, PromiseId, StartPromise, StartTimer, State, StepResult
 from durasleep.protocol import journal
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT
 from durasleep.settings import DEFAULTS
-from durasleep.worker.loops.task_reader import Reader
+from durasleep.worker.loops.task_reader import TaskReader
 from tests.store.driver import FAR, OTHER, PAST, WORKER, Driver
 
 BYTES_MAX = LIMIT["snapshot_bytes_max"]
@@ -45,8 +45,8 @@ async def test_a_journal_that_has_grown_too_large_is_not_told(driver: Driver) ->
     for id, size in (("small", 10), ("large", BYTES_MAX)):
         done = StepResult(Number("2"), "step", State.RESOLVED, b"x" * size)
         lease = await driver.start(id)
-        [seen] = (await driver.commit(lease, Outcome.CONTINUE, done)).entries
-        await driver.commit(lease, Outcome.SUSPEND, TIMER, seen=seen)
+        [seen] = (await driver.commit(lease, CommitAction.CONTINUE, done)).entries
+        await driver.commit(lease, CommitAction.SUSPEND, TIMER, seen=seen)
     await driver.fire()
     assert await told(driver, "small")
     assert await told(driver, "large") == b""
@@ -68,8 +68,8 @@ async def test_a_deadline_is_told_along_with_the_rest(driver: Driver) -> None:
     assert await told(driver, "new")
     lease = await driver.take()
     done = StepResult(Number("2"), "step", State.RESOLVED, b"done")
-    [seen] = (await driver.commit(lease, Outcome.CONTINUE, done)).entries
-    await driver.commit(lease, Outcome.SUSPEND, TIMER, seen=seen)
+    [seen] = (await driver.commit(lease, CommitAction.CONTINUE, done)).entries
+    await driver.commit(lease, CommitAction.SUSPEND, TIMER, seen=seen)
     assert (await driver.head("new")).deadline_ms
     await driver.fire()
     assert await told(driver, "new")
@@ -97,11 +97,11 @@ async def test_what_workers_died_of_is_told_again_only_after_a_commit(driver: Dr
     await driver.start("a")
     await driver.reclaim()
     assert await told(driver, "a") == b""
-    await driver.commit(await driver.take(consumer=OTHER), Outcome.DEFER, due="=1", consumer=OTHER)
+    await driver.commit(await driver.take(consumer=OTHER), CommitAction.DEFER, due="=1", consumer=OTHER)
     await driver.fire()
     assert await told(driver, "a") == b""
-    assert (await driver.head("a")).deaths == 1
-    await driver.commit(await driver.take(consumer=OTHER), Outcome.SUSPEND, TIMER, consumer=OTHER)
+    assert (await driver.head("a")).crash_count == 1
+    await driver.commit(await driver.take(consumer=OTHER), CommitAction.SUSPEND, TIMER, consumer=OTHER)
     await driver.fire()
     assert await told(driver, "a")
 
@@ -111,17 +111,17 @@ async def test_only_what_is_new_or_was_waked_by_its_timer_is_told(driver: Driver
     lease = await driver.start("a")
     match how:
         case "given back":
-            await driver.reclaim(lease.entry, give_back="some")
+            await driver.reclaim(lease.entry, release="some")
         case "resumed":
             await driver.control("halt", "a")
             await driver.control("resume", "a")
         case "woken":
-            await driver.commit(lease, Outcome.RETRY, due="+3600000")
+            await driver.commit(lease, CommitAction.RETRY, due="+3600000")
             await driver.control("wake", "a")
         case "begun anew":
-            await driver.commit(lease, Outcome.CONTINUE_AS_NEW, due="0")
+            await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, due="0")
         case _:
-            await driver.commit(lease, Outcome.SUSPEND, StartPromise(Number("1"), "", None))
+            await driver.commit(lease, CommitAction.SUSPEND, StartPromise(Number("1"), "", None))
             await driver.settle("a~1")
     assert await driver.place("a") is Place.QUEUED
     assert await told(driver, "a") == b""
@@ -130,11 +130,11 @@ async def test_only_what_is_new_or_was_waked_by_its_timer_is_told(driver: Driver
 async def test_an_entry_that_is_read_again_tells_nothing(driver: Driver) -> None:
     """After a reconnect it may have been worked on for long: it is loaded."""
     link = driver.store.link()
-    reader = Reader(link, driver.keys, group="workers", consumer=WORKER, settings=DEFAULTS)
+    reader = TaskReader(link, driver.keys, group="workers", consumer=WORKER, settings=DEFAULTS)
     await driver.create("a")
     [first] = await reader.once(1)
     assert journal.read_snapshot(first) == await driver.load("a")
-    await driver.commit(first, Outcome.CONTINUE, StartTimer(Number("1"), "", Due("+3600000")))
+    await driver.commit(first, CommitAction.CONTINUE, StartTimer(Number("1"), "", Due("+3600000")))
     await link.close()
     [again] = await reader.once(1)
     assert (again.id, again.entry, again.epoch) == (first.id, first.entry, first.epoch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from durasleep.errors import NotFound
-from durasleep.model import Number, Outcome, StartPromise, StartTimer
+from durasleep.model import CommitAction, Number, StartPromise, StartTimer
 from durasleep.query import call_tree
 from durasleep.query.call_tree import Tree
 from tests.store.driver import FAR, Driver, child
@@ -17,7 +17,7 @@ async def test_a_tree_is_cut_where_it_grows_too_large_or_too_deep(
     await driver.create("a")
     for _ in range(6):
         ops = [child("10"), StartTimer(Number("2"), "", FAR), StartPromise(Number("2.1"), "", None)]
-        await driver.commit(await driver.take(), Outcome.SUSPEND, *ops)
+        await driver.commit(await driver.take(), CommitAction.SUSPEND, *ops)
 
     async def look() -> Tree:
         return await driver.store.run(call_tree.tree(lambda _: driver.keys, "a"))

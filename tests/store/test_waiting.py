@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from durasleep.model import CancelEntry, Kind, Number, Outcome, Place, PromiseId, StartTimer, State
+from durasleep.model import CancelEntry, CommitAction, Kind, Number, Place, PromiseId, StartTimer, State
 from durasleep.protocol import commit, streams
 from durasleep.protocol.keys import LIMIT, F
 from tests.servers import Server
@@ -27,7 +27,7 @@ async def waiting(driver: Driver) -> list[str]:
 async def wait_as(driver: Driver, id: str) -> commit.Lease:
     """An execution that waits for the single one beside a timer."""
     lease = await driver.start(id)
-    await driver.commit(lease, Outcome.SUSPEND, child("1", SINGLE), StartTimer(Number("2"), "", FAR))
+    await driver.commit(lease, CommitAction.SUSPEND, child("1", SINGLE), StartTimer(Number("2"), "", FAR))
     return lease
 
 
@@ -42,21 +42,21 @@ async def single(driver: Driver) -> commit.Lease:
     return await driver.take()
 
 
-async def give_up(driver: Driver, id: str, outcome: Outcome, due: str = "") -> None:
+async def give_up(driver: Driver, id: str, outcome: CommitAction, due: str = "") -> None:
     """Its timer has won."""
     await driver.control("wake", f"{id}~2")
     lease = await driver.take()
     seen = await driver.entry(id, "2")
     loser = CancelEntry(Number("1"), Kind.CHILD, "g")
-    ops = (loser,) if outcome is Outcome.SUSPEND else ()
+    ops = (loser,) if outcome is CommitAction.SUSPEND else ()
     await driver.commit(lease, outcome, *ops, StartTimer(Number("3"), "", FAR), seen=seen, due=due)
 
 
 @pytest.mark.parametrize(
-    ("outcome", "due"), [(Outcome.SUSPEND, ""), (Outcome.RESOLVE, ""), (Outcome.CONTINUE_AS_NEW, "4")]
+    ("outcome", "due"), [(CommitAction.SUSPEND, ""), (CommitAction.RESOLVE, ""), (CommitAction.CONTINUE_AS_NEW, "4")]
 )
 @pytest.mark.parametrize("others", [0, 100])
-async def test_who_waits_no_longer_is_struck(driver: Driver, outcome: Outcome, due: str, others: int) -> None:
+async def test_who_waits_no_longer_is_struck(driver: Driver, outcome: CommitAction, due: str, others: int) -> None:
     lease = await single(driver)
     for number in range(others):
         await wait_as(driver, f"other-{number}")
@@ -65,7 +65,7 @@ async def test_who_waits_no_longer_is_struck(driver: Driver, outcome: Outcome, d
     assert len(await waiting(driver)) == others + 1
     await give_up(driver, "a", outcome, due)
     assert await waiting(driver) == before
-    await driver.commit(lease, Outcome.RESOLVE, payload=b"v")
+    await driver.commit(lease, CommitAction.RESOLVE, payload=b"v")
     await driver.fire_all()
     assert await driver.redis.exists(driver.keys.waiters(SINGLE)) == 0
     for number in range(others):
@@ -86,7 +86,7 @@ async def test_very_many_wait_and_all_of_them_hear(driver: Driver) -> None:
     for number in range(MANY):
         await wait_as(driver, f"a{number}")
     assert len(await waiting(driver)) == MANY + 1
-    await driver.commit(lease, Outcome.RESOLVE, payload=b"v")
+    await driver.commit(lease, CommitAction.RESOLVE, payload=b"v")
     await driver.fire_all()
     for number in range(MANY):
         head = await driver.head(f"a{number}")
@@ -105,7 +105,7 @@ async def test_who_comes_last_costs_as_much_as_who_came_first(real_server: Serve
         for number in range(600):
             lease = await driver.start(f"a{number}")
             before = await commands_run(driver)
-            await driver.commit(lease, Outcome.SUSPEND, child("1", SINGLE))
+            await driver.commit(lease, CommitAction.SUSPEND, child("1", SINGLE))
             counts.append(await commands_run(driver) - before)
             kept.append(await driver.redis.hstrlen(driver.keys.promise(SINGLE), F["waiters"]))
     assert max(kept) <= LIMIT["waiters_bytes_max"]
@@ -120,7 +120,7 @@ async def test_inboxes_whose_readers_are_gone_make_room(driver: Driver) -> None:
     await driver.create(SINGLE, "g", inbox="living")
     assert "iliving" in await waiting(driver)
     assert len(await waiting(driver)) < 100
-    await driver.commit(lease, Outcome.RESOLVE, payload=b"v")
+    await driver.commit(lease, CommitAction.RESOLVE, payload=b"v")
     [told] = await driver.inbox("living")
     assert told[b"v"] == b"v"
 
@@ -129,7 +129,7 @@ async def test_hundreds_of_inboxes_are_told_and_none_is_turned_away(driver: Driv
     lease = await single(driver)
     for number in range(700):
         await driver.create(SINGLE, "g", inbox=f"i{number}")
-    await driver.commit(lease, Outcome.RESOLVE, payload=b"v")
+    await driver.commit(lease, CommitAction.RESOLVE, payload=b"v")
     await driver.fire_all()
     for number in range(700):
         assert [told[b"v"] for told in await driver.inbox(f"i{number}")] == [b"v"]
@@ -156,9 +156,11 @@ async def test_a_long_list_as_it_was_kept_before_is_taken_over(driver: Driver) -
     await driver.redis.hset(driver.keys.promise(SINGLE), F["waiters"], old)
     await wait_as(driver, "b")
     assert await driver.redis.hget(driver.keys.promise(SINGLE), F["waiters"]) == b"+"
-    await driver.redis.hset(driver.keys.promise(SINGLE), F["waiters"], old + f"p{(await driver.head('b')).birth} b~1\n")
+    await driver.redis.hset(
+        driver.keys.promise(SINGLE), F["waiters"], old + f"p{(await driver.head('b')).incarnation} b~1\n"
+    )
     await driver.redis.delete(driver.keys.waiters(SINGLE))
-    await driver.commit(lease, Outcome.RESOLVE, payload=b"v")
+    await driver.commit(lease, CommitAction.RESOLVE, payload=b"v")
     await driver.fire_all()
     for id in (*[f"a{number}" for number in range(40)], "b"):
         assert (await driver.entry(id, "1")).state is State.RESOLVED
@@ -168,8 +170,8 @@ async def test_two_that_one_execution_asks_for_at_once_are_both_told(driver: Dri
     """Whoever is not written yet is not taken for one that is gone."""
     lease = await single(driver)
     asking = await driver.start("a")
-    await driver.commit(asking, Outcome.SUSPEND, *[child(str(number), SINGLE) for number in range(1, 101)])
-    await driver.commit(lease, Outcome.RESOLVE, payload=b"v")
+    await driver.commit(asking, CommitAction.SUSPEND, *[child(str(number), SINGLE) for number in range(1, 101)])
+    await driver.commit(lease, CommitAction.RESOLVE, payload=b"v")
     await driver.fire_all()
     entries: Any = (await driver.load("a")).entries
     assert {entry.state for entry in entries.values()} == {State.RESOLVED}

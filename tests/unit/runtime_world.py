@@ -78,7 +78,7 @@ class World:
             root_id=PromiseId("order-1"),
             function=self.definition.name,
             group="workers",
-            birth=7,
+            incarnation=7,
             created_ms=CREATED_MS,
         )
         self.base = 0
@@ -333,14 +333,14 @@ def finish(coro: Coroutine[Any, Any, Any]) -> Any:
 def play(fn: WorkflowFn, *args: Any, **options: Any) -> Any:
     """The result of a workflow, the same kept in memory and replayed at each event."""
     kept = World(fn, *args, keep=True, **options)
-    value = value_of(kept.play())
+    value = unwrap(kept.play())
     replayed = World(fn, *args, **options)
-    assert value_of(replayed.play()) == value
+    assert unwrap(replayed.play()) == value
     assert replayed.shape() == kept.shape()
     return value
 
 
-def value_of(progress: Progress) -> Any:
+def unwrap(progress: Progress) -> Any:
     """The result of an ending as something to compare: a value, or a word and a text."""
     match progress.outcome:
         case Resolved(payload):

@@ -12,7 +12,7 @@ from durasleep.client.inbox import _split  # pyright: ignore[reportPrivateUsage]
 from durasleep.errors import CorruptData, InvalidId, NewerVersion, StoreError, UsageError
 from durasleep.model import Kind, PromiseId, State, check_id, owner_of, parse_target, root_of
 from durasleep.protocol import journal, promises, timers
-from durasleep.protocol.command import Call, Item
+from durasleep.protocol.command import BatchItem, Call
 from durasleep.protocol.entry import parse_entry
 from durasleep.protocol.keys import F, Keyspace
 from durasleep.query import doctor
@@ -29,7 +29,7 @@ BYTES = st.binary(max_size=60) | st.sampled_from(
 
 def read(call: Call, reply: Any) -> None:
     """As the batcher does: an answer, or one of our errors; nothing is raised."""
-    batching.answer_of(call, reply[0] if isinstance(call, Item) else reply)
+    batching.answer_of(call, reply[0] if isinstance(call, BatchItem) else reply)
 
 
 @given(st.binary(max_size=200))

@@ -8,8 +8,8 @@ from durasleep.model import State
 from durasleep.protocol.keys import STATE, F
 from tests.leaks import Key, Partition, leaks
 
-PENDING = {F["birth"]: "1"}
-RESOLVED = {F["birth"]: "1", F["state"]: STATE[State.RESOLVED]}
+PENDING = {F["incarnation"]: "1"}
+RESOLVED = {F["incarnation"]: "1", F["state"]: STATE[State.RESOLVED]}
 
 
 def key(fields: dict[str, str] | None = None, items: tuple[str, ...] = (), ttl_ms: int | None = None) -> Key:

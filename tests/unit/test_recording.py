@@ -60,7 +60,7 @@ def recorded(world: World) -> Recording:
         function="paying",
         group=world.info.group,
         state=state,
-        birth=world.info.birth,
+        incarnation=world.info.incarnation,
         created_ms=world.info.created_ms,
         begun_ms=world.info.created_ms,
         base=world.base,

@@ -15,7 +15,7 @@ import pytest
 from durasleep.model import Kind, Number, State
 from durasleep.runtime.activation import Halted, Rejected
 from durasleep.runtime.context import Context
-from tests.unit.runtime_world import World, play, value_of
+from tests.unit.runtime_world import World, play, unwrap
 
 
 async def napping(ctx: Context, seconds: float, value: Any) -> Any:
@@ -29,7 +29,7 @@ def test_asyncio_sleep_is_a_durable_timer() -> None:
         return "slept"
 
     world = World(sleeper)
-    assert value_of(world.play()) == "slept"
+    assert unwrap(world.play()) == "slept"
     assert world.journal[Number("1")].kind is Kind.TIMER
     assert world.now_ms - world.info.created_ms == 30_000
 
@@ -90,7 +90,7 @@ def test_wait_for_cancels_the_entry_it_gave_up_on() -> None:
         return "in time"
 
     world = World(waiting)
-    assert value_of(world.play()) == "too late"
+    assert unwrap(world.play()) == "too late"
     assert world.journal[Number("1")].state is State.CANCELED
     assert world.journal[Number("1")].stamp == 0
     assert play(waiting) == "too late"
@@ -105,7 +105,7 @@ def test_a_timeout_block_that_is_left_in_time_takes_its_timer_back() -> None:
         return "done"
 
     world = World(waiting)
-    assert value_of(world.play()) == "done"
+    assert unwrap(world.play()) == "done"
     assert world.journal[Number("1")].state is State.CANCELED
     assert world.now_ms - world.info.created_ms == 2000
 
@@ -130,7 +130,7 @@ def test_a_timeout_of_zero_never_reaches_the_journal() -> None:
         return "done"
 
     world = World(waiting)
-    assert value_of(world.play()) == "done"
+    assert unwrap(world.play()) == "done"
     assert world.journal == {}
 
 
@@ -166,7 +166,7 @@ def test_timeout_at_is_an_instant_of_the_workflows_own_clock() -> None:
         return []
 
     world = World(waiting)
-    assert value_of(world.play()) == [0, 1]
+    assert unwrap(world.play()) == [0, 1]
     assert world.now_ms - world.info.created_ms == 5000
     assert play(waiting) == [0, 1]
 
@@ -180,7 +180,7 @@ def test_a_timeout_can_be_moved_and_the_timer_it_had_is_taken_back() -> None:
         return "in time"
 
     world = World(waiting)
-    assert value_of(world.play()) == "in time"
+    assert unwrap(world.play()) == "in time"
     assert world.journal[Number("1")].state is State.CANCELED
     assert play(waiting) == "in time"
 
@@ -213,7 +213,7 @@ def test_wait_for_a_coroutine_takes_the_same_numbers_on_every_python() -> None:
         return values
 
     world = World(waiting)
-    assert value_of(world.play()) == ["in time", "no limit"]
+    assert unwrap(world.play()) == ["in time", "no limit"]
     assert sorted(world.journal) == ["1", "2", "3", "4", "5"]  # a timer and a nap, twice, and a nap
     assert play(waiting) == ["in time", "no limit"]
 
@@ -235,7 +235,7 @@ def test_wait_with_a_timeout_leaves_what_is_late_running() -> None:
         return [len(done), len(late), await tasks[2]]
 
     world = World(waiting)
-    assert value_of(world.play()) == [2, 1, 30]
+    assert unwrap(world.play()) == [2, 1, 30]
     assert world.now_ms - world.info.created_ms == 30_000
     assert play(waiting) == [2, 1, 30]
 
@@ -286,7 +286,7 @@ def test_two_settlements_found_together_are_still_delivered_one_at_a_time() -> N
     world.close()
     world.step_time()
     world.step_time()  # both timers have fired before anybody looks
-    assert value_of(world.activate()) == [0]
+    assert unwrap(world.activate()) == [0]
     world.close()
 
 
@@ -341,7 +341,7 @@ def test_sets_of_tasks_futures_and_gathers_are_iterated_in_the_order_of_the_prog
             [gathers.index(gather) for gather in gather_set],
         ]
 
-    orders = [value_of(World(setting).play()) for _ in range(5)]
+    orders = [unwrap(World(setting).play()) for _ in range(5)]
     assert all(order == orders[0] for order in orders)
 
 
@@ -394,7 +394,7 @@ def test_sets_of_one_branch_keep_their_order_when_another_branch_makes_more() ->
 
         return (await asyncio.gather(other(), branch()))[1]
 
-    orders = [value_of(World(branching, more).play()) for more in range(6)]
+    orders = [unwrap(World(branching, more).play()) for more in range(6)]
     assert all(order == orders[0] for order in orders)
 
 
@@ -411,7 +411,7 @@ def test_all_tasks_are_those_of_the_workflow_in_one_order() -> None:
         assert len(found) == 41
         return [tasks.index(task) for task in found if task in tasks]
 
-    orders = [value_of(World(looking).play()) for _ in range(5)]
+    orders = [unwrap(World(looking).play()) for _ in range(5)]
     assert sorted(orders[0]) == list(range(20))
     assert all(order == orders[0] for order in orders)
 
@@ -502,7 +502,7 @@ def test_a_task_is_canceled_at_its_await_with_its_message_and_may_take_it_back()
         return log
 
     world = World(canceling)
-    assert value_of(world.play()) == ["enough", 1, 0, "alive", False, "survivor"]
+    assert unwrap(world.play()) == ["enough", 1, 0, "alive", False, "survivor"]
     assert world.journal[Number("1.1")].state is State.CANCELED
     assert play(canceling) == ["enough", 1, 0, "alive", False, "survivor"]
 
@@ -518,7 +518,7 @@ def test_canceling_a_gather_cancels_what_it_gathers() -> None:
         return "done"
 
     world = World(canceling)
-    assert value_of(world.play()) == "done"
+    assert unwrap(world.play()) == "done"
     states = {number: entry.state for number, entry in world.journal.items()}
     assert [states[Number(number)] for number in ("1", "2", "3.1")] == [State.CANCELED] * 3
     assert play(canceling) == "done"
@@ -546,7 +546,7 @@ def test_async_generators_left_open_are_closed_on_the_private_loop() -> None:
                     await ctx.sleep(1)
                     yield n
             finally:
-                closed.append("early" if ctx.detaching else "in order")
+                closed.append("early" if ctx.evicting else "in order")
 
         async for n in numbers():
             if n == 1:
@@ -555,7 +555,7 @@ def test_async_generators_left_open_are_closed_on_the_private_loop() -> None:
         return "done"
 
     world = World(generating, keep=True)
-    assert value_of(world.play()) == "done"
+    assert unwrap(world.play()) == "done"
     assert closed == ["in order"]
     closed.clear()
     world = World(generating)
@@ -624,7 +624,7 @@ def test_a_task_factory_is_refused() -> None:
         factory: Any = asyncio.Task
         asyncio.get_running_loop().set_task_factory(factory)
 
-    assert "takes None alone" in value_of(World(making).play())[1]
+    assert "takes None alone" in unwrap(World(making).play())[1]
 
 
 def test_an_exception_handler_hears_of_the_same_errors_in_every_run(caplog: pytest.LogCaptureFixture) -> None:
@@ -727,7 +727,7 @@ def test_a_thread_cannot_call_into_a_workflow() -> None:
         with ThreadPoolExecutor(1) as threads:
             threads.submit(loop.call_soon_threadsafe, print).result()
 
-    assert "was called from a thread" in value_of(World(letting_in).play())[1]
+    assert "was called from a thread" in unwrap(World(letting_in).play())[1]
 
 
 def test_task_groups_scopes_and_streams_of_anyio_are_durable() -> None:
@@ -780,7 +780,7 @@ def test_task_groups_scopes_and_streams_of_anyio_are_durable() -> None:
         return seen
 
     world = World(grouping)
-    assert value_of(world.play())[1].startswith("TimeoutError")
+    assert unwrap(world.play())[1].startswith("TimeoutError")
     assert world.now_ms - world.info.created_ms == (2 + 5 + 2 + 1 + 7) * 1000
 
     async def without_the_end(ctx: Context) -> list[Any]:

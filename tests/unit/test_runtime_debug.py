@@ -21,7 +21,7 @@ from durasleep.runtime import nondeterminism
 from durasleep.runtime.activation import Activation, Halted, Progress
 from durasleep.runtime.context import Context
 from durasleep.settings import Settings
-from tests.unit.runtime_world import CODEC, WorkflowFn, World, value_of
+from tests.unit.runtime_world import CODEC, WorkflowFn, World, unwrap
 
 DEBUG = Settings(debug=True)
 
@@ -122,7 +122,7 @@ def test_another_profiler_is_left_alone(caplog: pytest.LogCaptureFixture) -> Non
 
     sys.setprofile(mine)
     try:
-        assert value_of(DebugWorld(calling).play()) == "watched"
+        assert unwrap(DebugWorld(calling).play()) == "watched"
         assert sys.getprofile() is mine
     finally:
         sys.setprofile(None)
@@ -183,7 +183,7 @@ def test_what_agrees_goes_on_as_it_was() -> None:
     for keep in (True, False):
         world = DebugWorld(ordering, 4, keep=keep)
         plain = World(ordering, 4, keep=keep)
-        assert value_of(world.play()) == value_of(plain.play())
+        assert unwrap(world.play()) == unwrap(plain.play())
         assert world.shape() == plain.shape()
         assert world.checked is world.progress
 
@@ -196,5 +196,5 @@ def test_arguments_that_cannot_be_written_are_not_compared() -> None:
         return await ctx.run(done, object())
 
     world = DebugWorld(passing)
-    assert value_of(world.play()) == "done"
+    assert unwrap(world.play()) == "done"
     assert world.checked is world.progress

@@ -18,7 +18,7 @@ from durasleep.runtime.activation import Continued, Halted, Progress, Rejected, 
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry
 from durasleep.settings import Settings
-from tests.unit.runtime_world import CODEC, CREATED_MS, World, play, value_of
+from tests.unit.runtime_world import CODEC, CREATED_MS, World, play, unwrap
 
 DAY_MS = 86_400_000
 
@@ -37,9 +37,9 @@ async def approved(ctx: Context) -> list[Any]:
 
 def test_the_first_wins_and_the_others_are_taken_back_in_the_same_commit() -> None:
     world = World(approved, script={"1": (DAY_MS, State.RESOLVED, "yes")})
-    assert value_of(world.play()) == [0, "yes"]
+    assert unwrap(world.play()) == [0, "yes"]
     late = World(approved)
-    assert value_of(late.play()) == [1, None]
+    assert unwrap(late.play()) == [1, None]
     assert play(approved, script={"1": (DAY_MS, State.RESOLVED, "yes")}) == [0, "yes"]
 
     async def going_on(ctx: Context) -> Any:
@@ -62,7 +62,7 @@ def test_a_branch_that_loses_cleans_up_before_the_race_is_over() -> None:
         try:
             await ctx.sleep(60)
         finally:
-            if not ctx.detaching:
+            if not ctx.evicting:
                 await ctx.run(done, "put away")
         return "slow"
 
@@ -71,7 +71,7 @@ def test_a_branch_that_loses_cleans_up_before_the_race_is_over() -> None:
         return [winner.index, await ctx.run(done, "after")]
 
     world = World(racing)
-    assert value_of(world.play()) == [1, "after"]
+    assert unwrap(world.play()) == [1, "after"]
     assert world.journal[Number("2.2")].stamp < world.journal[Number("3")].stamp
 
 
@@ -93,7 +93,7 @@ def test_a_cancel_runs_what_was_registered_the_last_one_first() -> None:
 
     noted: list[str] = []
     world = World(ordering, script={"0": (5, State.RESOLVED, None)})
-    assert value_of(world.play()) == "canceled"
+    assert unwrap(world.play()) == "canceled"
     assert noted == ["restock", "refund"]
     assert [world.journal[Number(number)].kind for number in ("1", "2", "3")] == [Kind.TIMER, Kind.STEP, Kind.STEP]
 
@@ -108,8 +108,8 @@ def test_a_workflow_that_ends_otherwise_or_survives_its_cancel_runs_none_of_it()
         return "slept"
 
     noted: list[str] = []
-    assert value_of(World(ordering).play()) == "slept"
-    assert value_of(World(ordering, script={"0": (5, State.RESOLVED, None)}).play()) == "went on"
+    assert unwrap(World(ordering).play()) == "slept"
+    assert unwrap(World(ordering, script={"0": (5, State.RESOLVED, None)}).play()) == "went on"
     assert noted == []
 
 
@@ -227,7 +227,7 @@ def test_what_fails_of_itself_is_not_undone() -> None:
         raise asyncio.CancelledError("of its own")
 
     noted: list[str] = []
-    assert value_of(World(ordering).play())[0] == "rejected"
+    assert unwrap(World(ordering).play())[0] == "rejected"
     assert noted == []
 
 
@@ -240,7 +240,7 @@ def test_what_goes_on_as_a_new_run_after_its_cancel_has_survived_it() -> None:
             ctx.continue_as_new()
 
     noted: list[str] = []
-    assert value_of(World(ordering, script={"0": (5, State.RESOLVED, None)}).play())[0] == "continued"
+    assert unwrap(World(ordering, script={"0": (5, State.RESOLVED, None)}).play())[0] == "continued"
     assert noted == []
 
 
@@ -251,7 +251,7 @@ def test_what_fails_after_a_cancel_is_how_it_ends_and_the_rest_runs() -> None:
         await ctx.sleep(60)
 
     noted: list[str] = []
-    state, text = value_of(World(ordering, script={"0": (5, State.RESOLVED, None)}).play())
+    state, text = unwrap(World(ordering, script={"0": (5, State.RESOLVED, None)}).play())
     assert (state, text[:10]) == ("rejected", "ValueError")
     assert noted == ["refund"]
 
@@ -281,7 +281,7 @@ def test_what_could_not_run_after_a_cancel_is_refused_as_it_is_registered(
         ctx.on_cancel(fn, *args, **kwargs)
         return "registered"
 
-    state, text = value_of(World(ordering).play())
+    state, text = unwrap(World(ordering).play())
     assert (state, text.partition(":")[0]) == ("rejected", "UsageError")
     assert named in text
 
@@ -314,11 +314,11 @@ def test_a_detached_execution_is_started_and_not_awaited() -> None:
         commit(progress)
 
     world.commit = noting  # type: ignore[method-assign]
-    first, second = value_of(world.play())
+    first, second = unwrap(world.play())
     assert [(op.child_id, op.detached) for op in ops] == [(first, True), ("mine", True)]
     assert first.startswith("order-1-")
     assert second == "mine"
-    assert value_of(World(starting).play())[0] == first
+    assert unwrap(World(starting).play())[0] == first
 
 
 def test_with_the_end_of_its_workflow_it_is_still_started() -> None:
@@ -358,13 +358,13 @@ def with_new_code(world: World) -> World:
 
 def test_one_that_has_come_by_takes_the_old_way_one_that_has_not_the_new() -> None:
     world = World(renewing(new=False))
-    old_result = value_of(world.play())
+    old_result = unwrap(world.play())
     assert old_result == ["old way", "end"]
     ways: list[Any] = []
     for cut in world.cuts[:-1]:
         other = with_new_code(cut.copied())
-        ways.append(value_of(other.play()))
-        assert value_of(other.play()) == ways[-1]  # and ever after
+        ways.append(unwrap(other.play()))
+        assert unwrap(other.play()) == ways[-1]  # and ever after
     # up to the end of the sleep nobody has come by
     assert ways == [["new way", "newer way", "end"]] * 2 + [["old way", "end"]]
 
@@ -384,7 +384,7 @@ def test_a_change_is_noted_once_and_holds_for_the_whole_run() -> None:
 
     looping_before.__name__ = looping_before.__qualname__ = "looping"
     fresh = World(looping)
-    assert value_of(fresh.play()) == [True] * 3
+    assert unwrap(fresh.play()) == [True] * 3
     assert [entry.name for entry in fresh.journal.values() if entry.kind is Kind.PATCH] == ["loop"]
     old = World(looping_before)
     old.activate()
@@ -392,7 +392,7 @@ def test_a_change_is_noted_once_and_holds_for_the_whole_run() -> None:
     old.activate()
     old.definition = fresh.definition
     old.step_time()
-    assert value_of(old.play()) == [False] * 3
+    assert unwrap(old.play()) == [False] * 3
 
 
 def test_a_note_nobody_asks_about_any_more_is_no_mismatch() -> None:
@@ -404,7 +404,7 @@ def test_a_note_nobody_asks_about_any_more_is_no_mismatch() -> None:
         return [await ctx.run(done, way) for way in ("new way", "newer way", "end")]
 
     world.definition = World(renewed).definition
-    assert value_of(world.play()) == ["new way", "newer way", "end"]
+    assert unwrap(world.play()) == ["new way", "newer way", "end"]
 
 
 def test_the_newest_version_begins_and_what_has_begun_stays() -> None:
@@ -471,11 +471,11 @@ async def counting(ctx: Context, count: int, upto: int = 3) -> int:
 def test_it_goes_on_as_a_new_run_with_other_arguments_and_numbers() -> None:
     world = World(counting, 1)
     progress = world.play()
-    assert value_of(progress) == ("continued", [[2], {"upto": 3}], 1)
+    assert unwrap(progress) == ("continued", [[2], {"upto": 3}], 1)
     assert isinstance(progress.outcome, Continued)
     world.args, world.journal = progress.outcome.payload, {}
     world.base = progress.outcome.base
-    assert value_of(world.play()) == ("continued", [[3], {"upto": 3}], 2)
+    assert unwrap(world.play()) == ("continued", [[3], {"upto": 3}], 2)
     assert set(world.journal) == {"2"}
 
 
@@ -491,7 +491,7 @@ def test_it_ends_the_run_wherever_it_is_called_and_whatever_is_caught() -> None:
         return "never"
 
     progress = World(nested).activate()
-    assert value_of(progress) == ("continued", [[7], {}], 2)
+    assert unwrap(progress) == ("continued", [[7], {}], 2)
     assert progress.ops == ()
 
 
@@ -517,15 +517,15 @@ def test_a_run_that_awaits_nothing_hears_of_a_cancel_where_it_would_begin_anew()
     for fn in (spinning, in_a_task):
         for keep in (False, True):
             world = World(fn, keep=keep)
-            assert value_of(world.activate())[0] == "continued"
+            assert unwrap(world.activate())[0] == "continued"
             world.close()
             world.cancel()
-            assert value_of(world.play()) == "canceled"
+            assert unwrap(world.play()) == "canceled"
             assert noted == ["refund"]
             noted.clear()
     world = World(surviving)
     world.cancel()
-    assert value_of(world.play()) == "went on"
+    assert unwrap(world.play()) == "went on"
 
 
 @pytest.mark.parametrize(
@@ -543,7 +543,7 @@ def test_arguments_the_next_run_would_not_take_are_refused_and_this_one_goes_on(
             return str(refused)
 
     for keep in (False, True):
-        assert named in value_of(World(counted, 1, keep=keep).play())
+        assert named in unwrap(World(counted, 1, keep=keep).play())
 
 
 def test_the_next_run_is_of_the_newest_version_and_takes_what_that_takes() -> None:
@@ -556,7 +556,7 @@ def test_the_next_run_is_of_the_newest_version_and_takes_what_that_takes() -> No
     registry = Registry()
     world.definition = registry.workflow(before)
     registry.workflow(after, "before", 2)
-    assert value_of(world.activate()) == ("continued", [[1, "more"], {}], 0)
+    assert unwrap(world.activate()) == ("continued", [[1, "more"], {}], 0)
 
 
 @pytest.mark.parametrize("called", ["rpc", "detached"])
@@ -577,7 +577,7 @@ def test_a_child_called_by_a_name_that_is_known_here_is_checked(called: str) -> 
     registry = Registry()
     world.definition = registry.workflow(calling)
     registry.workflow(child)
-    refused = value_of(world.play())
+    refused = unwrap(world.play())
     assert len(refused) == 6
     assert all("count" in text or "too many" in text for text in refused)
 
@@ -613,7 +613,7 @@ def test_arguments_that_cannot_be_kept_reject() -> None:
     async def nested(ctx: Context) -> None:
         ctx.continue_as_new(object())
 
-    assert value_of(World(nested).activate())[0] == "rejected"
+    assert unwrap(World(nested).activate())[0] == "rejected"
 
 
 def test_time_in_a_new_run_begins_with_it() -> None:
@@ -622,7 +622,7 @@ def test_time_in_a_new_run_begins_with_it() -> None:
 
     world = World(asking)
     world.info = replace(world.info, begun_ms=CREATED_MS + DAY_MS)
-    assert value_of(world.play()) == "2023-11-15T22:13:20+00:00"
+    assert unwrap(world.play()) == "2023-11-15T22:13:20+00:00"
 
 
 # -- the bound of a journal

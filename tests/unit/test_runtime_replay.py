@@ -38,7 +38,7 @@ from durasleep.runtime.context import TRANSACTION_COMMANDS_MAX, Context
 from durasleep.runtime.definition import Registry
 from durasleep.runtime.journal import read_reply
 from durasleep.settings import Settings
-from tests.unit.runtime_world import CODEC, CREATED_MS, World, play, value_of
+from tests.unit.runtime_world import CODEC, CREATED_MS, World, play, unwrap
 
 
 def double(n: int) -> int:
@@ -66,7 +66,7 @@ def test_a_fresh_activation_asks_for_its_timer_and_waits() -> None:
     assert progress.ops == (StartTimer(Number("1"), "pause", Due("+5000")),)
     assert (progress.steps, progress.stop_steps, progress.waiting, progress.outcome) == ((), (), True, None)
     world.close()
-    assert value_of(world.play()) == "slept 5"
+    assert unwrap(world.play()) == "slept 5"
 
 
 def test_what_the_journal_has_is_not_asked_for_again() -> None:
@@ -166,7 +166,7 @@ def test_sync_and_async_functions_and_tasks_are_steps() -> None:
         return [await ctx.run(double, 1), await ctx.run(double_async, 2, timeout=1), await ctx.run(task.fn)]
 
     world = World(stepping)
-    assert value_of(world.play()) == [2, 4, "paid"]
+    assert unwrap(world.play()) == [2, 4, "paid"]
     assert [entry.name for entry in world.journal.values()] == ["double", "double_async", "billing"]
 
 
@@ -214,7 +214,7 @@ def test_a_running_step_that_is_taken_back_is_stopped_and_buried() -> None:
     activation.close()
     assert world.activate().steps == ()  # replay never starts it
     world.close()
-    assert value_of(world.play()) == "went on"
+    assert unwrap(world.play()) == "went on"
 
 
 def test_a_workflow_is_no_step_and_says_so() -> None:
@@ -358,7 +358,7 @@ def test_a_transaction_is_committed_with_its_entry_and_answers_its_replies() -> 
         return await tx
 
     world = World(paying)
-    assert value_of(world.play()) == [1, 1, 1]
+    assert unwrap(world.play()) == [1, 1, 1]
     assert world.commands == [
         (b"INCR", b"orders"),
         (b"SET", b"last", b"\x00", b"EX", b"10"),
@@ -380,7 +380,7 @@ def test_a_transaction_is_sent_once_and_never_empty() -> None:
         return "ok"
 
     world = World(paying)
-    assert value_of(world.play()) == "ok"
+    assert unwrap(world.play()) == "ok"
     assert world.commands == [(b"DEL", b"k")]
 
 
@@ -399,13 +399,13 @@ def test_a_transaction_that_is_too_large_is_not_sent_and_those_in_the_journal_ar
         return [*heard, *await ctx.transaction().incr("k")]
 
     world = World(paying)
-    [said, one] = value_of(world.play())
+    [said, one] = unwrap(world.play())
     assert "nothing was sent" in said
     assert one == 1
     assert world.commands == [(b"INCR", b"k")]
     before = Entry(Number("1"), Kind.TRANSACTION, State.RESOLVED, "", CREATED_MS + 1, payload=b"*1\n+OK\n")
     after = Entry(Number("3"), Kind.TRANSACTION, State.RESOLVED, "", CREATED_MS + 2, payload=b"*1\n:7\n")
-    assert value_of(world.new_activation().start([before, after])) == ["OK", 7]
+    assert unwrap(world.new_activation().start([before, after])) == ["OK", 7]
 
 
 def test_replies_are_read_as_lua_wrote_them() -> None:
@@ -428,7 +428,7 @@ def test_a_rejected_transaction_raises() -> None:
     progress = world.new_activation().start(())
     assert progress.ops == (Transaction(Number("1"), ((b"INCR", b"k"),)),)
     entry = Entry(Number("1"), Kind.TRANSACTION, State.REJECTED, "", CREATED_MS + 1, payload=b"-WRONGTYPE no\n")
-    assert value_of(world.new_activation().start([entry])) == "WRONGTYPE no"
+    assert unwrap(world.new_activation().start([entry])) == "WRONGTYPE no"
 
 
 def test_results_are_shaped_by_type_hints() -> None:
@@ -466,8 +466,8 @@ def test_chance_is_the_same_in_every_replay_and_needs_no_entry() -> None:
     assert len(set(rolls)) == 4
     assert all(0 <= roll < 1 for roll in (rolls[0], rolls[2], rolls[3]))
     world = World(rolling)
-    world.info = replace(world.info, birth=8)
-    assert value_of(world.play()) != rolls
+    world.info = replace(world.info, incarnation=8)
+    assert unwrap(world.play()) != rolls
 
 
 def test_the_logger_says_each_line_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -557,7 +557,7 @@ def test_a_workflow_that_ends_before_it_hears_of_a_cancel_has_its_result() -> No
     world.activate()
     world.step_time()
     world.cancel()
-    assert value_of(world.activate()) == "slept"
+    assert unwrap(world.activate()) == "slept"
 
 
 # -- ends
@@ -722,7 +722,7 @@ def test_an_entry_fed_twice_counts_once() -> None:
     assert first is not None
     world.feed(first)
     assert world.feed(first).ops == ()
-    assert value_of(world.play()) == [0, 1, 2]
+    assert unwrap(world.play()) == [0, 1, 2]
 
 
 def test_what_settled_before_it_could_be_taken_back_is_fed_and_ignored() -> None:
@@ -749,7 +749,7 @@ def test_what_settled_before_it_could_be_taken_back_is_fed_and_ignored() -> None
     assert progress.ops == ()
     assert activation.seen_number == "1"
     activation.close()
-    assert value_of(world.play()) == ["1.0"]
+    assert unwrap(world.play()) == ["1.0"]
 
 
 # -- putting away
@@ -762,7 +762,7 @@ def test_suspension_runs_finally_blocks_with_detaching_set() -> None:
         try:
             await ctx.sleep(60)
         finally:
-            seen.append(ctx.detaching)
+            seen.append(ctx.evicting)
             try:
                 await ctx.sleep(1)
             except BaseException as error:
@@ -772,8 +772,8 @@ def test_suspension_runs_finally_blocks_with_detaching_set() -> None:
     world = World(cleaning)
     world.activate()
     world.close()
-    assert seen == [True, "Detached"]
-    assert value_of(world.play()) is None
+    assert seen == [True, "WorkflowEvicted"]
+    assert unwrap(world.play()) is None
 
 
 def test_stubborn_code_is_given_up_in_bounded_work_and_named() -> None:
@@ -827,7 +827,7 @@ def test_closing_after_an_end_cancels_what_was_left_running() -> None:
         return task.get_name()
 
     world = World(leaving)
-    assert value_of(world.play()) == "1"
+    assert unwrap(world.play()) == "1"
     assert seen == ["canceled"]
 
 
@@ -874,14 +874,14 @@ def test_arguments_that_no_longer_fit_halt_and_wait_for_the_mend(changed: Any, s
     assert "- 1 argument\n" in outcome.reason
     assert says in outcome.reason
     assert "Deploy the code this execution began with and resume it" in outcome.reason
-    assert value_of(world.play()) == "tea"
+    assert unwrap(world.play()) == "tea"
 
 
 def test_arguments_of_a_later_run_that_do_not_fit_halt_what_has_lived_so_long() -> None:
     world = World(_pay_two, "tea")
-    assert value_of(world.play())[0] == "rejected"
+    assert unwrap(world.play())[0] == "rejected"
     world.info = replace(world.info, begun_ms=CREATED_MS + 1)
-    assert value_of(world.play())[0] == "halted"
+    assert unwrap(world.play())[0] == "halted"
 
 
 def _count() -> Any:
@@ -913,7 +913,7 @@ def test_a_result_that_no_longer_fits_its_hint_halts_and_waits_for_the_mend() ->
     assert "- 1      step        '_count' (resolved)" in outcome.reason
     assert "+ 1      the value does not fit int" in outcome.reason
     step = _count
-    assert value_of(world.play()) == "many"
+    assert unwrap(world.play()) == "many"
 
 
 def test_what_a_hook_cannot_read_halts_and_waits_for_its_key() -> None:

@@ -17,7 +17,7 @@ from durasleep.model import Entry, Kind, Number, State
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry
 from durasleep.runtime.retry import Retry, RetryAfter
-from tests.unit.runtime_world import CODEC, CREATED_MS, World, value_of
+from tests.unit.runtime_world import CODEC, CREATED_MS, World, unwrap
 
 
 class DeclinedError(Exception):
@@ -79,7 +79,7 @@ def test_waits_and_attempts_are_entries_below_the_first_one() -> None:
 
     charge = Flaky(2)
     world = World(paying)
-    assert value_of(world.play()) == ["attempt 3", "attempt 1"]
+    assert unwrap(world.play()) == ["attempt 3", "attempt 1"]
     assert world.shape() == {
         "1": (Kind.STEP, "Flaky", State.REJECTED),
         "1.1": (Kind.TIMER, "Flaky, attempt 2", State.RESOLVED),
@@ -111,7 +111,7 @@ def test_the_last_error_is_the_outcome() -> None:
         return await ctx.run(charge, retry=Retry(attempts=2, delay=1))
 
     charge = Flaky(9)
-    assert value_of(World(paying).play()) == ("rejected", "ConnectionError: attempt 2")
+    assert unwrap(World(paying).play()) == ("rejected", "ConnectionError: attempt 2")
 
 
 def test_an_error_to_give_up_on_is_raised_at_once() -> None:
@@ -124,7 +124,7 @@ def test_an_error_to_give_up_on_is_raised_at_once() -> None:
 
     charge = Flaky(9)
     world = World(paying)
-    assert value_of(world.play()) == 1
+    assert unwrap(world.play()) == 1
 
 
 def test_a_tasks_own_retry_holds_where_it_is_a_step() -> None:
@@ -140,7 +140,7 @@ def test_a_tasks_own_retry_holds_where_it_is_a_step() -> None:
     world = World(paying)
     world.activate()
     assert (world.journal["1.1"].kind, world.journal["1.1"].state) == (Kind.TIMER, State.PENDING)  # type: ignore[index]
-    assert value_of(world.play()) == "attempt 2"
+    assert unwrap(world.play()) == "attempt 2"
 
 
 def test_taking_the_call_back_takes_back_the_wait_it_is_in() -> None:
@@ -152,7 +152,7 @@ def test_taking_the_call_back_takes_back_the_wait_it_is_in() -> None:
             return "gave up"
 
     world = World(paying)
-    assert value_of(world.play()) == "gave up"
+    assert unwrap(world.play()) == "gave up"
     assert world.journal["2.1"].state is State.CANCELED  # type: ignore[index]
 
 
@@ -164,7 +164,7 @@ def test_attempts_in_one_branch_do_not_renumber_another() -> None:
     for failures in (0, 2):
         calls = [Flaky(failures), Flaky(0), Flaky(1)]
         world = World(paying)
-        assert value_of(world.play())[1:] == ["attempt 1", "attempt 2"]
+        assert unwrap(world.play())[1:] == ["attempt 1", "attempt 2"]
         assert {number for number in world.journal if number.startswith("3")} == {"3", "3.1", "3.2"}
 
 
@@ -194,7 +194,7 @@ def test_what_says_itself_when_to_try_again_is_tried_then(delay: float | timedel
     fetch = Throttled(2, delay, ConnectionError("429"))
     world = World(fetching)
     began_ms = world.now_ms
-    assert value_of(world.play()) == "attempt 3"
+    assert unwrap(world.play()) == "attempt 3"
     assert world.now_ms - began_ms in range(60_000, 60_100)
 
 
@@ -204,7 +204,7 @@ def test_a_short_wait_it_asks_for_is_made_by_the_worker() -> None:
 
     fetch = Throttled(2, 0.25)
     world = World(fetching)
-    assert value_of(world.play()) == "attempt 3"
+    assert unwrap(world.play()) == "attempt 3"
     assert {kind for kind, *_ in world.shape().values()} == {Kind.STEP}
 
 
@@ -220,7 +220,7 @@ def test_beyond_the_last_attempt_it_is_the_error_it_was_raised_from(
             return f"{type(found).__name__}: {found}"
 
     fetch = Throttled(9, 0.01, error)
-    said = value_of(World(fetching).play())
+    said = unwrap(World(fetching).play())
     assert said == ("RetryAfter: asks for another attempt in 0.01 s" if error is None else "ConnectionError: 429")
     assert fetch.calls == (retry.attempts if retry else 1)
 
@@ -299,10 +299,10 @@ def test_another_attempt_is_decided_on_the_error_itself(step: Any, kind: Any) ->
 
     retry = Retry(attempts=3, delay=0, give_up_on=(kind,))
     world = World(trying)
-    assert value_of(world.play()) == 1
+    assert unwrap(world.play()) == 1
     retry = Retry(attempts=3, delay=0, retry_on=(kind,))
     world = World(trying)
-    assert value_of(world.play()) == 3
+    assert unwrap(world.play()) == 3
 
 
 def test_what_was_decided_stays_so_whatever_is_deployed() -> None:
@@ -319,7 +319,7 @@ def test_what_was_decided_stays_so_whatever_is_deployed() -> None:
     world.activate()
     world.close()
     retry = Retry(attempts=2, delay=2, give_up_on=(ConnectionError,))
-    assert value_of(world.play()) == "attempt 2"
+    assert unwrap(world.play()) == "attempt 2"
 
 
 def test_journals_of_before_are_decided_on_what_they_tell() -> None:
@@ -331,7 +331,7 @@ def test_journals_of_before_are_decided_on_what_they_tell() -> None:
     told = CODEC.encode_error(ConnectionError("of before"))
     world.journal[Number("1")] = Entry(Number("1"), Kind.STEP, State.REJECTED, "Flaky", CREATED_MS + 1, payload=told)
     world.order = CREATED_MS + 1
-    assert value_of(world.play()) == "attempt 1"
+    assert unwrap(world.play()) == "attempt 1"
 
 
 def test_who_only_has_the_copy_of_an_error_may_name_its_class() -> None:

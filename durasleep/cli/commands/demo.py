@@ -43,7 +43,7 @@ def demo() -> int:
     with tempfile.TemporaryDirectory(prefix="durasleep-demo-") as directory, DevServer(Path(directory)) as server:
         console.story(f"a {server.binary.kind} server of its own is up at {server.url}")
         try:
-            return asyncio.run(_tell(server.url))
+            return asyncio.run(_notify(server.url))
         except asyncio.CancelledError:
             return EXIT_TOLD_TO_STOP
 
@@ -73,7 +73,7 @@ class _Workers:
                 process.wait()
 
 
-async def _tell(url: str) -> int:
+async def _notify(url: str) -> int:
     task = asyncio.current_task()
     assert task is not None
     with contextlib.suppress(NotImplementedError):  # where there are no such signals
@@ -82,12 +82,12 @@ async def _tell(url: str) -> int:
     workers = _Workers(url)
     try:
         async with Durasleep(url) as client:
-            return await _tell_of(client, workers)
+            return await _notify_of(client, workers)
     finally:
         workers.end()
 
 
-async def _tell_of(client: Durasleep, workers: _Workers) -> int:
+async def _notify_of(client: Durasleep, workers: _Workers) -> int:
     first = workers.start()
     console.story(f"worker {first.pid} starts")
     handle = await client.rpc(ID, sleeping_workflow, SLEEP_S)

@@ -20,7 +20,7 @@ from durasleep.client.client import store_of
 from durasleep.errors import DurasleepError, StoreUnavailable, UsageError
 from durasleep.model import State, root_of
 from durasleep.protocol.promises import Controlled
-from durasleep.query.search import PENDING_STATUSES, Found, Search
+from durasleep.query.search import PENDING_STATUSES, Search, SearchPage
 
 EXIT_FAILED = 1
 
@@ -189,21 +189,21 @@ def _steer(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | None)
     return asyncio.run(_steer_found(address.open_client(url, namespace), verb, first, looking))
 
 
-async def _look(client: Durasleep, looking: Search) -> Found:
+async def _look(client: Durasleep, looking: Search) -> SearchPage:
     async with client:
         return await _next_part(client, looking)
 
 
-async def _next_part(client: Durasleep, looking: Search) -> Found:
+async def _next_part(client: Durasleep, looking: Search) -> SearchPage:
     """The next that were found; none if there are no more."""
     store = await store_of(client)
     while not looking.is_over or looking.again():
         if found := await store.run(looking.part(store.keys())):
             return found
-    return Found()
+    return SearchPage()
 
 
-async def _steer_found(client: Durasleep, verb: _Verb, found: Found, looking: Search) -> int:
+async def _steer_found(client: Durasleep, verb: _Verb, found: SearchPage, looking: Search) -> int:
     """One part after the other, so that there may be any number."""
     code = 0
     async with client:
@@ -218,7 +218,7 @@ async def _steer_these(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> in
         return await _steer_all(client, verb, ids)
 
 
-def _is_meant(verb: _Verb, found: Found, looking: Search, yes: bool) -> bool:
+def _is_meant(verb: _Verb, found: SearchPage, looking: Search, yes: bool) -> bool:
     """Show what was found; on a terminal ask, elsewhere UsageError without --yes."""
     tables.executions(found[:PREVIEW_MAX], time.time_ns() // 1_000_000, on_stderr=True)
     more = len(found) - PREVIEW_MAX

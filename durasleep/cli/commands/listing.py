@@ -12,7 +12,7 @@ import typer
 from durasleep.cli import address
 from durasleep.cli.options import FunctionOption, GroupFilter, JsonOption, NamespaceOption, StatusOption, UrlOption
 from durasleep.cli.output import console, json_values, tables
-from durasleep.query.search import FOUND_MAX, TIMERS_MAX, Found
+from durasleep.query.search import FOUND_MAX, TIMERS_MAX, SearchPage
 
 HIDDEN_MAX = 1_000  # finished ones that are counted though they are not asked for: a page or two
 
@@ -30,11 +30,11 @@ def ls(
     """List executions, what needs a person first; all that are pending unless told otherwise."""
     client = address.open_client(url, namespace)
 
-    async def look() -> tuple[Found, Found]:
+    async def look() -> tuple[SearchPage, SearchPage]:
         async with client:
             found = await client.search(status=status or None, group=group, function=function, limit=limit)
             if status:
-                return found, Found()
+                return found, SearchPage()
             return found, await client.search(status="done", group=group, function=function, limit=HIDDEN_MAX)
 
     found, hidden = asyncio.run(look())
@@ -54,7 +54,7 @@ def ls(
         console.warning(note)
 
 
-def _hidden(hidden: Found) -> str:
+def _hidden(hidden: SearchPage) -> str:
     """What a list of those that are pending leaves out."""
     failed = sum(one.state in ("rejected", "timedout") for one in hidden)
     of_them = f", {failed:,} of them failed" if failed else ""

@@ -23,7 +23,7 @@ from durasleep.codec.exceptions import error_line
 from durasleep.errors import DurasleepError, WaitTimeout
 from durasleep.model import Disposition, PromiseId, Target, parse_target
 from durasleep.query import describe
-from durasleep.query.describe import Ending
+from durasleep.query.describe import PromiseStatus
 
 EXIT_FAILED = 1
 EXIT_WAITED = 3
@@ -93,7 +93,7 @@ async def _rpc(
         return _show_ending(client, ending, disposition, as_json)
 
 
-async def _wait(client: Durasleep, id: PromiseId, target: Target, limit: timedelta | None) -> Ending:
+async def _wait(client: Durasleep, id: PromiseId, target: Target, limit: timedelta | None) -> PromiseStatus:
     """How it ended; meanwhile, on a terminal, what it waits for."""
     waiting = asyncio.ensure_future(ending_of(client, id, limit))
     with console.waiting(f"{id}: started") as show:
@@ -108,7 +108,7 @@ async def _wait(client: Durasleep, id: PromiseId, target: Target, limit: timedel
     return waiting.result()
 
 
-def _show_ending(client: Durasleep, ending: Ending, disposition: str, as_json: bool) -> int:
+def _show_ending(client: Durasleep, ending: PromiseStatus, disposition: str, as_json: bool) -> int:
     """Print the value, or say what the execution raised, which may be an error of any class, ours included."""
     try:
         value = describe.result_of(ending, client.codec)

@@ -194,7 +194,7 @@ def _rows(description: Description, now_ms: int, with_values: bool) -> list[tupl
     is_execution = description.kind == "execution"
     is_pending = description.state == "pending"
     value = json_values.as_text(description.value) if description.state == "resolved" else None
-    deaths = f"{description.deaths} workers in a row, while running it" if description.deaths else None
+    crash_count = f"{description.crash_count} workers in a row, while running it" if description.crash_count else None
     rows: list[tuple[str, str | None, str]] = [
         ("id", description.id, "bold"),
         ("state", state, STATE_STYLE.get(description.state) or STATUS_STYLE.get(description.status, "")),
@@ -210,7 +210,7 @@ def _rows(description: Description, now_ms: int, with_values: bool) -> list[tupl
         ("value", value if value is None or with_values else _shown(value), ""),
         ("error", description.error if description.state == "rejected" else None, ""),
         ("reason", description.reason, ""),
-        ("died", deaths, "red"),
+        ("died", crash_count, "red"),
     ]
     for index, pending in enumerate(description.waiting_on):
         name = f" ({pending.name})" if pending.name else ""

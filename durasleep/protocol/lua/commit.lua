@@ -98,7 +98,7 @@ end
 -- The execution an item speaks of: what every commit needs of it, of one that may journal its order, and of one that
 -- ends who waits for it and how long it is kept. The first `count` of `named` are read along. What has ended has no
 -- entry.
-local query = { 'HMGET', '', F.entry, F.epoch, F.birth, F.unseen, F.deaths } -- for all items, too
+local query = { 'HMGET', '', F.entry, F.epoch, F.incarnation, F.unseen, F.crash_count } -- for all items, too
 
 local function load_held(id, queue, may_journal, is_ending, count)
   local key, n = promise_prefix .. id, 7
@@ -132,7 +132,7 @@ local function load_held(id, queue, may_journal, is_ending, count)
       key = key,
       queue = queue,
       known = known,
-      birth = v[3],
+      incarnation = v[3],
       entry = v[1],
       unseen = v[4] or '',
       saved_unseen = v[4] or '',
@@ -149,7 +149,7 @@ local function load_held(id, queue, may_journal, is_ending, count)
       key = key,
       queue = queue,
       known = known,
-      birth = v[3],
+      incarnation = v[3],
       epoch = epoch,
       entry = v[1],
       order = order,
@@ -161,7 +161,7 @@ local function load_held(id, queue, may_journal, is_ending, count)
       record.retention, record.func, record.created = v[n - 2], v[n - 1], v[n]
     end
   end
-  if v[5] then record.deaths = tonumber(v[5]) end
+  if v[5] then record.crash_count = tonumber(v[5]) end
   return record, epoch
 end
 
@@ -290,10 +290,10 @@ local function commit(at, size)
     apply[ARGV[op + 1]](record, op)
     op = op + ARGV[op] + 1
   end
-  if record.deaths and outcome ~= 'defer' then -- deferred, it has not run
-    drop(record, F.deaths)
-    drop(record, F.lone_deaths)
-    record.deaths = nil
+  if record.crash_count and outcome ~= 'defer' then -- deferred, it has not run
+    drop(record, F.crash_count)
+    drop(record, F.lone_crash_count)
+    record.crash_count = nil
   end
   if final then
     finish(record, final, payload, open == '')
@@ -375,10 +375,10 @@ function seldom()
     save(record)
     if entry.kind ~= KIND.child then return end
     if (entry.child_id or '') ~= '' then
-      strike(entry.child_id, 'p' .. record.birth .. ' ' .. record.id .. '~' .. number)
+      strike(entry.child_id, 'p' .. record.incarnation .. ' ' .. record.id .. '~' .. number)
     else
       local child = load(record.id .. '~' .. number)
-      if child and child.birth == record.birth and child.state == STATE.pending then
+      if child and child.incarnation == record.incarnation and child.state == STATE.pending then
         finish(child, STATE.canceled, '')
       end
     end
@@ -415,7 +415,7 @@ function seldom()
       { kind = KIND.child, state = STATE.pending, stamp = begin_of(record), name = func, child_id = child_id }
     local id = child_id ~= '' and child_id or record.id .. '~' .. number
     local child, waiting = load(id), ''
-    if child and child_id == '' and child.birth ~= record.birth then
+    if child and child_id == '' and child.incarnation ~= record.incarnation then
       waiting = make_room(child)
       child = nil
     end
@@ -430,7 +430,7 @@ function seldom()
       return
     end
     put_entry(record, number, write_entry(entry, ''))
-    local waiter = child_id ~= '' and 'p' .. record.birth .. ' ' .. record.id .. '~' .. number or nil
+    local waiter = child_id ~= '' and 'p' .. record.incarnation .. ' ' .. record.id .. '~' .. number or nil
     if child then
       save(record)
       if waiter then wait_for(child, waiter) end
@@ -452,7 +452,7 @@ function seldom()
       waiters = waiter and waiter .. '\n' or waiting ~= '' and waiting or nil,
       retention = waiter and (retention ~= '' and retention or family_retention(record)),
     }
-    make(id, waiter and now_text or record.birth, what, instant_of(start), instant_of(deadline))
+    make(id, waiter and now_text or record.incarnation, what, instant_of(start), instant_of(deadline))
   end
 
   function checks.detached(record, op)
@@ -667,7 +667,7 @@ function seldom()
     end
     redis.call('XACK', queue_prefix .. queue, group_of(queue), entry)
     redis.call('XDEL', queue_prefix .. queue, entry)
-    if reason ~= '' then put_aside('queue:' .. queue .. ':' .. entry .. ': ' .. reason) end
+    if reason ~= '' then quarantine('queue:' .. queue .. ':' .. entry .. ': ' .. reason) end
     return 'dropped'
   end
 

@@ -128,8 +128,8 @@ function actions.resume(id)
   if record.place ~= PLACE.halted then return { 'running', record.state } end
   check_queue(record.queue)
   leave(record)
-  drop(record, F.deaths)
-  drop(record, F.lone_deaths)
+  drop(record, F.crash_count)
+  drop(record, F.lone_crash_count)
   dispatch(record)
   save(record)
   return { 'resumed', record.state }
@@ -172,7 +172,7 @@ local ENDED = {
 }
 
 -- What has failed begins anew under its id, with its arguments and as much time as it had. It is another life: its
--- birth is later, so that nothing of the old one is taken for its own, and its epoch higher, so that whoever still holds
+-- incarnation is later, so that nothing of the old one is taken for its own, and its epoch higher, so that whoever still holds
 -- that is fenced. Of a long journal one call takes a part ("closing"), and the next goes on.
 function actions.retry(id)
   local record = find(id)
@@ -193,12 +193,12 @@ function actions.retry(id)
   end
   record.saved_unseen, record.unseen = '', ''
   save(record)
-  local lasted = record.deadline and tonumber(record.deadline) - tonumber(record.birth)
-  record.birth = int(math.max(now, tonumber(record.birth) + 1))
-  put(record, F.birth, record.birth)
-  if record.birth ~= now_text then put(record, F.created, now_text) end
+  local lasted = record.deadline and tonumber(record.deadline) - tonumber(record.incarnation)
+  record.incarnation = int(math.max(now, tonumber(record.incarnation) + 1))
+  put(record, F.incarnation, record.incarnation)
+  if record.incarnation ~= now_text then put(record, F.created, now_text) end
   if lasted then
-    local deadline = math.min(tonumber(record.birth) + lasted, LIMIT.due_ms_max)
+    local deadline = math.min(tonumber(record.incarnation) + lasted, LIMIT.due_ms_max)
     put(record, F.deadline, int(deadline))
     set_timer(id .. '~timeout', deadline)
   end

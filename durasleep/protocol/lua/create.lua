@@ -1,7 +1,7 @@
 -- Make executions and bare promises, or attach to those that exist.
 -- What only attaches makes nothing: it is answered on a full Redis, too, so `may_free` says that all items are of this
 -- kind.
--- Answers per item: the birth of what was made just now; else disposition, state, place, birth, function, value.
+-- Answers per item: the incarnation of what was made just now; else disposition, state, place, incarnation, function, value.
 -- @include keys
 -- @include each_item
 -- @include said_alike
@@ -13,7 +13,7 @@ local may_free = unpack(ARGV, 1, 1)
 
 local function answer(disposition, record)
   local value = record.state ~= STATE.pending and value_of(record) or ''
-  return { disposition, record.state, record.place or '', record.birth, record.func or '', value }
+  return { disposition, record.state, record.place or '', record.incarnation, record.func or '', value }
 end
 
 local function attach(record, kind, func, call, inbox)

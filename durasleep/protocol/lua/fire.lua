@@ -48,8 +48,8 @@ local function load_waiting(id, number)
     [F.epoch] = false,
     [F.func] = false,
     [F.args] = false,
-    [F.birth] = false,
-    [F.call] = false,
+    [F.incarnation] = false,
+    [F.idempotency_key] = false,
     [F.waiters] = false,
     [F.order] = false,
     [F.unseen] = false,
@@ -71,7 +71,7 @@ local function load_waiting(id, number)
   local is_common = (place == PLACE.suspended or place == PLACE.delayed)
     and known[F.func]
     and known[F.args]
-    and known[F.birth]
+    and known[F.incarnation]
   if not (is_common and epoch and order) then return load(id, { number }) end
   local unseen = known[F.unseen] or ''
   return {
@@ -82,7 +82,7 @@ local function load_waiting(id, number)
     state = STATE.pending,
     place = place,
     queue = known[F.queue] or DEFAULT.queue,
-    birth = known[F.birth],
+    incarnation = known[F.incarnation],
     epoch = epoch,
     due = known[F.due],
     order = order,
@@ -211,7 +211,7 @@ local function drain_closing()
       close_newer_later(id)
     else
       raise_refusal(done)
-      put_aside('closing:' .. id .. ': ' .. text_of(done))
+      quarantine('closing:' .. id .. ': ' .. text_of(done))
       redis.call('ZREM', closing, id)
     end
     spend(0, 1)
@@ -241,7 +241,7 @@ for i = 1, #due, 2 do
     local line = string.sub(member, 1, NAME_BYTES_MAX) .. ': ' .. text_of(problem)
     aside[#aside + 1] = line
     unset_timer(member)
-    put_aside('timers:' .. line)
+    quarantine('timers:' .. line)
   end
 end
 drain_closing()

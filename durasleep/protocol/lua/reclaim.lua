@@ -1,17 +1,17 @@
 -- Give the entries of a dead worker, or those a worker gives back itself, to their stream under a new epoch.
 -- `beat` is the heartbeat the judge saw ("" for a consumer that has none); if it changed, the worker lives.
--- `give_back` is set when the worker itself asks: "some" for the entries that follow, "all" when it leaves.
+-- `release` is set when the worker itself asks: "some" for the entries that follow, "all" when it leaves.
 -- Answers: "alive", "more" or "done"; how many were given back; the ids halted as poison.
 -- @include keys
 -- @include load
 -- @include dispatch
 -- @include holder
 -- @include text_of
-local consumer, queue, beat, give_back, max_attempts, limit = unpack(ARGV, 1, 6)
+local consumer, queue, beat, release, max_attempts, limit = unpack(ARGV, 1, 6)
 
 redis.call('ZREM', timers, '') -- recovery goes on while Redis is full
 local beat_now = redis.call('ZSCORE', workers, consumer)
-if give_back == '' and (beat_now and int(tonumber(beat_now)) or '') ~= beat then return { 'alive', 0, {} } end
+if release == '' and (beat_now and int(tonumber(beat_now)) or '') ~= beat then return { 'alive', 0, {} } end
 
 local group, stream = group_of(queue), queue_prefix .. queue
 
@@ -36,16 +36,16 @@ end
 -- A suspect has seen two workers die. Workers hold one at a time, so that a killer is told from its neighbours:
 -- a death counts as lonely only for the one suspect, or for what was held all alone.
 local function count_death(record, alone)
-  record.deaths = record.deaths + 1
-  record.lone_deaths = alone and record.lone_deaths + 1 or 0
-  put(record, F.deaths, record.deaths)
-  put(record, F.lone_deaths, record.lone_deaths)
-  return record.deaths >= tonumber(max_attempts) and record.lone_deaths >= 2
+  record.crash_count = record.crash_count + 1
+  record.lone_crash_count = alone and record.lone_crash_count + 1 or 0
+  put(record, F.crash_count, record.crash_count)
+  put(record, F.lone_crash_count, record.lone_crash_count)
+  return record.crash_count >= tonumber(max_attempts) and record.lone_crash_count >= 2
 end
 
 -- What is to be given back: the entries asked for that are the worker's, or the oldest of all it holds.
 local entries, has_group = {}, true
-if give_back == 'some' then
+if release == 'some' then
   for i = 7, #ARGV do
     if holder({ queue = queue, entry = ARGV[i] }) == consumer then entries[#entries + 1] = ARGV[i] end
   end
@@ -61,10 +61,10 @@ local records, suspects = {}, 0
 for _, entry in ipairs(entries) do
   local ok, record = pcall(read_execution, entry)
   if not ok then
-    put_aside('queue:' .. queue .. ':' .. entry .. ': ' .. text_of(record))
+    quarantine('queue:' .. queue .. ':' .. entry .. ': ' .. text_of(record))
   elseif record then
     records[entry] = record
-    if record.deaths >= 2 then suspects = suspects + 1 end
+    if record.crash_count >= 2 then suspects = suspects + 1 end
   end
 end
 
@@ -75,15 +75,15 @@ for _, entry in ipairs(entries) do
   local record = records[entry]
   if record then
     local is_poison = false
-    if give_back ~= '' then
-      drop(record, F.deaths)
-      drop(record, F.lone_deaths)
+    if release ~= '' then
+      drop(record, F.crash_count)
+      drop(record, F.lone_crash_count)
     else
-      is_poison = count_death(record, (suspects == 1 and record.deaths >= 2) or #entries == 1)
+      is_poison = count_death(record, (suspects == 1 and record.crash_count >= 2) or #entries == 1)
     end
     if is_poison then
       drop(record, F.entry)
-      halt(record, 'poison: ' .. record.deaths .. ' workers in a row died while running it')
+      halt(record, 'poison: ' .. record.crash_count .. ' workers in a row died while running it')
       poison[#poison + 1] = record.id
     else
       dispatch(record)
@@ -93,8 +93,8 @@ for _, entry in ipairs(entries) do
   end
 end
 
-if give_back ~= 'some' and #entries >= tonumber(limit) then return { 'more', given, poison } end
-if give_back ~= 'some' then
+if release ~= 'some' and #entries >= tonumber(limit) then return { 'more', given, poison } end
+if release ~= 'some' then
   if has_group then redis.call('XGROUP', 'DELCONSUMER', stream, group, consumer) end
   if queue == group then
     redis.call('ZREM', workers, consumer)

@@ -71,7 +71,7 @@ function actions.aside(name, at)
   if was_offered == '' then return { 'aside' } end
   end_aside(key, name)
   redis.call('HSET', key, S.aside, reason)
-  put_aside(aside_name(name, reason))
+  quarantine(aside_name(name, reason))
   set_timer(name .. '~cron', now + ASIDE_MS)
   all_hear[#all_hear + 1] = 'c'
   all_hear[#all_hear + 1] = name

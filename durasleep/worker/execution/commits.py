@@ -11,14 +11,14 @@ from operator import attrgetter
 from typing import Any
 
 from durasleep.errors import CorruptData, Fenced, StoreError
-from durasleep.model import Op, Outcome, PromiseId
+from durasleep.model import CommitAction, Op, PromiseId
 from durasleep.protocol import commit
-from durasleep.protocol.command import Item
+from durasleep.protocol.command import BatchItem
 from durasleep.protocol.commit import Committed, Lease
 from durasleep.settings import Settings
 from durasleep.transport import batching
 from durasleep.transport.store import Store
-from durasleep.worker.execution.held import Running
+from durasleep.worker.execution.held import HeldExecution
 
 _place_of = attrgetter("lease.queue", "lease.entry")
 
@@ -37,7 +37,7 @@ class Commits:
         store: Store,
         consumer: str,
         settings: Settings,
-        on_error: Callable[[Running, Exception], None],
+        on_error: Callable[[HeldExecution, Exception], None],
         functions: Callable[[], str],
     ) -> None:
         """``on_error`` hears of an execution that cannot go on, from a plain callback; ``functions`` says which ones
@@ -50,11 +50,11 @@ class Commits:
         self._settings = settings
         self._on_error = on_error
         self._functions = functions
-        self._due: list[Running] = []
+        self._due: list[HeldExecution] = []
         self._deferred: dict[PromiseId, tuple[float, float]] = {}
         """How long each was deferred last, and when, by the monotonic clock; the latest last."""
 
-    def due(self, running: Running) -> None:
+    def due(self, running: HeldExecution) -> None:
         """It may have something to commit: asked for it at the end of this turn, or once it is answered."""
         if running.is_due or running.is_committing or running.is_gone:
             return
@@ -66,8 +66,8 @@ class Commits:
     def _flush(self) -> None:
         due, self._due = self._due, []
         due.sort(key=_place_of)  # what lies together in the stream is asked for together
-        many: list[Running] = []
-        items: list[Item[Committed]] = []
+        many: list[HeldExecution] = []
+        items: list[BatchItem[Committed]] = []
         for running in due:
             running.is_due = False
             if running.is_gone or running.work is None:
@@ -86,13 +86,13 @@ class Commits:
             answers = self._store.ask(items[start : start + size])
             answers.add_done_callback(partial(self._take_answers, many[start : start + size]))
 
-    def _take_answers(self, many: Sequence[Running], asked: asyncio.Future[list[Any]]) -> None:
+    def _take_answers(self, many: Sequence[HeldExecution], asked: asyncio.Future[list[Any]]) -> None:
         if asked.cancelled():
             return  # the worker is leaving
         error = asked.exception()
         self._take_each(many, asked.result() if error is None else [error] * len(many), 0)
 
-    def _take_each(self, many: Sequence[Running], answers: Sequence[Any], first: int) -> None:
+    def _take_each(self, many: Sequence[HeldExecution], answers: Sequence[Any], first: int) -> None:
         """Go on with each; as many as there is time for in one turn of the loop."""
         until = time.monotonic() + TURN_S
         for index in range(first, len(many)):
@@ -114,7 +114,7 @@ class Commits:
     def item(
         self,
         lease: Lease,
-        outcome: Outcome,
+        outcome: CommitAction,
         *,
         seen: int = 0,
         seen_number: str = "",
@@ -122,7 +122,7 @@ class Commits:
         due: str = "",
         ops: Sequence[Op] = (),
         open: bool = True,
-    ) -> Item[Committed]:
+    ) -> BatchItem[Committed]:
         """What is said of an execution that is no workflow, or nothing of its code."""
         return commit.commit(
             self.keys(lease.id),
@@ -141,17 +141,17 @@ class Commits:
         """What is asked for, as much in each part as one script call may do; at least one part."""
         return batching.split_ops(ops, self._settings) if len(ops) > 1 else (ops,)
 
-    async def one(self, lease: Lease, outcome: Outcome, *, payload: bytes = b"", due: str = "") -> Committed:
+    async def one(self, lease: Lease, outcome: CommitAction, *, payload: bytes = b"", due: str = "") -> Committed:
         """A commit by itself, which says nothing of any code."""
         return await self._store.call(self.item(lease, outcome, payload=payload, due=due))
 
     async def cancel(self, lease: Lease) -> None:
         """It was canceled before any code of it has run."""
-        await self.one(lease, Outcome.CANCEL)
+        await self.one(lease, CommitAction.CANCEL)
 
     async def defer(self, lease: Lease, reason: str, delay_s: float) -> None:
         """Offer it again after a while."""
-        await self.one(lease, Outcome.DEFER, payload=reason.encode(), due=f"+{round(delay_s * 1000)}")
+        await self.one(lease, CommitAction.DEFER, payload=reason.encode(), due=f"+{round(delay_s * 1000)}")
 
     async def defer_unknown(self, lease: Lease, what: str) -> None:
         """Another worker may know it: it is offered straight to one that has other functions than those who have had
@@ -171,19 +171,21 @@ class Commits:
     async def _defer_to_others(self, lease: Lease, reason: str) -> None:
         delay_s = self._next_delay_s(lease.id)
         due = f"+{round(delay_s * 1000)} {self._functions()}"
-        answer = await self.one(lease, Outcome.DEFER, payload=reason.encode(), due=due)
+        answer = await self.one(lease, CommitAction.DEFER, payload=reason.encode(), due=due)
         if answer.offered:
             self._deferred.pop(lease.id, None)
             logger.debug("%s offered to another worker: %s", lease.id, reason)
         else:
             logger.warning("%s deferred: %s; next try in %.0f s", lease.id, reason, delay_s)
 
-    def turn_away(self, lease: Lease, *, unless_alone: bool) -> Item[Committed]:
+    def turn_away(self, lease: Lease, *, unless_alone: bool) -> BatchItem[Committed]:
         """There is no room for it: offered again like what nobody knows. Where it may wait here, ``unless_alone``, it
         goes straight to another worker that may know its function; without one it is kept.
         """
         due = f"+{round(DEFER_FIRST_S * 1000)} =" if unless_alone else f"+{round(self._next_delay_s(lease.id) * 1000)}"
-        return self.item(lease, Outcome.DEFER, payload=b"the workers that know its function have no free slot", due=due)
+        return self.item(
+            lease, CommitAction.DEFER, payload=b"the workers that know its function have no free slot", due=due
+        )
 
     async def defer_full(self, lease: Lease) -> None:
         """Redis has no room for what it asks for: it comes back later, and others that can finish have its place."""
@@ -203,7 +205,7 @@ class Commits:
         """The entry's execution is gone, has ended or was dispatched anew; garbage is put aside by name."""
         reason = b"" if lease.id else b"not an entry of ours"
         try:
-            await self.one(lease, Outcome.DROP, payload=reason)
+            await self.one(lease, CommitAction.DROP, payload=reason)
         except Fenced:
             return  # it was dispatched here while we looked: the next read brings it
         if reason:
@@ -212,11 +214,11 @@ class Commits:
     async def halt(self, lease: Lease, reason: str) -> None:
         """A person must look at it; of what cannot even be halted, being no record of ours, the entry is put aside."""
         try:
-            await self.one(lease, Outcome.HALT, payload=reason.encode())
+            await self.one(lease, CommitAction.HALT, payload=reason.encode())
         except CorruptData as error:
             logger.error("%s could not be halted (%s): its entry is put aside", lease.id, error)
             try:
-                await self.one(lease, Outcome.DROP, payload=reason.encode())
+                await self.one(lease, CommitAction.DROP, payload=reason.encode())
             except StoreError:
                 return
         except Fenced:

@@ -9,11 +9,11 @@ import msgspec
 
 from durasleep import humanize
 from durasleep.model import DUE_MS_MAX, Entry, Number, Op, StartTimer, State
-from durasleep.protocol.journal import Head
+from durasleep.protocol.journal import PromiseRecord
 from durasleep.runtime.activation import CanceledOutcome, Continued, Halted, Progress, Rejected
 
 
-class Story(msgspec.Struct, eq=False):
+class ExecutionLog(msgspec.Struct, eq=False):
     """Notes what an execution waits for; put into words only if a line is written, which at a high rate is seldom."""
 
     id: str
@@ -45,7 +45,7 @@ class Story(msgspec.Struct, eq=False):
             dues.pop(number, None)
         return dues
 
-    def ended(self, progress: Progress, head: Head, now_ms: int) -> str:
+    def ended(self, progress: Progress, head: PromiseRecord, now_ms: int) -> str:
         """How it ended, and how long it has lived: most of that in no hand."""
         after = describe_since(head.created_ms, now_ms)
         match progress.outcome:

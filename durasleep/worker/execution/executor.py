@@ -27,9 +27,9 @@ from durasleep.settings import Settings
 from durasleep.transport.outage import Outage
 from durasleep.transport.store import Store
 from durasleep.worker.execution.commits import TURN_S, Commits
-from durasleep.worker.execution.function_runner import StandIns, UserCode
-from durasleep.worker.execution.held import Running
-from durasleep.worker.execution.log_sampler import Lines
+from durasleep.worker.execution.function_runner import FunctionRunner, Overrides
+from durasleep.worker.execution.held import HeldExecution
+from durasleep.worker.execution.log_sampler import LogSampler
 from durasleep.worker.execution.tasks import Tasks
 from durasleep.worker.execution.threads import Threads
 from durasleep.worker.execution.workflows import SUSPECT_DEATHS, Workflows, is_ours
@@ -58,7 +58,7 @@ class Executor:
         consumer: str,
         concurrency: int,
         settings: Settings,
-        stand_ins: StandIns,
+        overrides: Overrides,
         on_used_up: Callable[[], None],
     ) -> None:
         """``on_used_up`` hears that there is no thread for sync functions any more, see ``Threads``."""
@@ -67,18 +67,18 @@ class Executor:
         self._registry = registry
         self._consumer = consumer
         self._concurrency = concurrency
-        self._stand_ins = stand_ins
+        self._stand_ins = overrides
         self._settings = settings
         self._freed = asyncio.Event()
         self._threads = Threads(
             concurrency, lost_max_s=settings.threads_lost_s, on_back=self._note_freed, on_used_up=on_used_up
         )
-        self._code = UserCode(self._threads, codec, stand_ins)
+        self._code = FunctionRunner(self._threads, codec, overrides)
         self._commits = Commits(store, consumer, settings, self._fail, lambda: registry.fingerprint)
-        lines = Lines(settings.log_lines_max)
-        self._tasks = Tasks(codec, self._commits, self._code, lines, self.let_go)
-        self._workflows = Workflows(store, codec, self._commits, self._code, lines, settings, self)
-        self._running: dict[tuple[str, str], Running] = {}
+        sampler = LogSampler(settings.log_lines_max)
+        self._tasks = Tasks(codec, self._commits, self._code, sampler, self.let_go)
+        self._workflows = Workflows(store, codec, self._commits, self._code, sampler, settings, self)
+        self._running: dict[tuple[str, str], HeldExecution] = {}
         self._waiting: dict[tuple[str, str], Lease] = {}
         """What is held here without a slot yet, the oldest first."""
         self._late: set[tuple[str, str]] = set()
@@ -140,8 +140,8 @@ class Executor:
         """Take executions on; one that is in hand already is left alone, one for which there is no slot waits for one,
         or is given back if too many do.
         """
-        known: list[tuple[Running, Loaded]] = []
-        unknown: list[Running] = []
+        known: list[tuple[HeldExecution, Loaded]] = []
+        unknown: list[HeldExecution] = []
         too_many: list[Lease] = []
         slots, running_now = self._slots, self._running
         for lease in leases:
@@ -154,7 +154,7 @@ class Executor:
                 else:
                     too_many.append(lease)
                 continue
-            running = running_now[place] = Running(lease, place)
+            running = running_now[place] = HeldExecution(lease, place)
             if lease.id in self._workflows.kept:
                 running.is_kept = True
                 unknown.append(running)
@@ -167,7 +167,7 @@ class Executor:
         for start in range(0, len(unknown), TOGETHER_MAX):
             self._load(unknown[start : start + TOGETHER_MAX])
         for lease in too_many:
-            await self.give_back_entries(lease.queue, [lease.entry])
+            await self.release_entries(lease.queue, [lease.entry])
 
     def take_offer(self, lease: Lease) -> None:
         """Another worker does not know what it needs, and has made us its holder."""
@@ -212,10 +212,10 @@ class Executor:
 
     def _begin_waiting(self) -> None:
         """There is a slot for what waits for one."""
-        begun: list[Running] = []
+        begun: list[HeldExecution] = []
         while self._waiting and len(self._running) < self._slots and not self._code.is_leaving:
             place, lease = next(iter(self._waiting.items()))
-            running = self._running[place] = Running(lease, place, is_kept=lease.id in self._workflows.kept)
+            running = self._running[place] = HeldExecution(lease, place, is_kept=lease.id in self._workflows.kept)
             del self._waiting[place]
             begun.append(running)
         for start in range(0, len(begun), TOGETHER_MAX):
@@ -227,7 +227,7 @@ class Executor:
             return False
         self._returning.add(place)
         try:
-            await self.give_back_entries(place[0], [place[1]])
+            await self.release_entries(place[0], [place[1]])
         finally:
             self._returning.discard(place)
         return True
@@ -236,14 +236,14 @@ class Executor:
         """Something may have settled for this execution."""
         for running in self._running.values():
             if running.lease.id == id:
-                self._tell(running)
+                self._notify(running)
 
     def nudge_all(self) -> None:
         """Hints may have been missed."""
         for running in self._running.values():
-            self._tell(running)
+            self._notify(running)
 
-    def hear_beat(self, beat: Beat) -> None:
+    def on_beat(self, beat: Beat) -> None:
         """Drop what was lost; look at what has moved on."""
         self._workflows.kept.drop_old(time.monotonic())
         lost = set(beat.lost)
@@ -257,7 +257,7 @@ class Executor:
                     logger.info("%s was taken over or has ended elsewhere", running.lease.id)
                     asyncio.get_running_loop().call_soon(self.let_go, running)
             elif beat.orders.get(running.lease.id, 0) > running.order:
-                self._tell(running)
+                self._notify(running)
 
     def leave(self) -> None:
         """Start nothing new from here on."""
@@ -289,21 +289,21 @@ class Executor:
         await asyncio.sleep(0)  # they are put away in plain callbacks
         self._threads.close()
 
-    def _tell(self, running: Running) -> None:
-        running.has_news = True
+    def _notify(self, running: HeldExecution) -> None:
+        running.has_unseen = True
         self._commits.due(running)
 
     # -- beginning
 
-    def _load(self, many: list[Running]) -> None:
+    def _load(self, many: list[HeldExecution]) -> None:
         """Begin what no entry tells enough of."""
         keys = self._store.keys()
-        pages = [journal.read_page(keys, running.lease.id, news=running.is_kept) for running in many]
+        pages = [journal.read_page(keys, running.lease.id, unseen_only=running.is_kept) for running in many]
         asked = self._incoming.ask(pages)
         self._loading.add(asked)
         asked.add_done_callback(partial(self._take_pages, many))
 
-    def _take_pages(self, many: list[Running], asked: asyncio.Future[list[Any]]) -> None:
+    def _take_pages(self, many: list[HeldExecution], asked: asyncio.Future[list[Any]]) -> None:
         self._loading.discard(asked)
         if asked.cancelled():
             for running in many:
@@ -315,7 +315,7 @@ class Executor:
         self._begin_each(self._begin, loaded)
 
     def _begin_each(
-        self, begin: Callable[[Running, T], None], many: Sequence[tuple[Running, T]], first: int = 0
+        self, begin: Callable[[HeldExecution, T], None], many: Sequence[tuple[HeldExecution, T]], first: int = 0
     ) -> None:
         """Begin as many as one call commits, or there is time for in one turn of the loop."""
         until = time.monotonic() + TURN_S
@@ -331,7 +331,7 @@ class Executor:
                 asyncio.get_running_loop().call_soon(self._begin_each, begin, many, index + 1)
                 return
 
-    def _begin(self, running: Running, loaded: Loaded | None) -> None:
+    def _begin(self, running: HeldExecution, loaded: Loaded | None) -> None:
         if running.is_kept:  # only what has settled since was loaded
             if not self._workflows.wake(running, loaded):
                 self._run_alone(running, self._load_alone(running))
@@ -340,7 +340,7 @@ class Executor:
         else:
             self._begin_loaded(running, loaded)
 
-    def _begin_loaded(self, running: Running, loaded: Loaded) -> None:
+    def _begin_loaded(self, running: HeldExecution, loaded: Loaded) -> None:
         if running.is_gone:
             return
         lease, head = running.lease, loaded.head
@@ -352,9 +352,9 @@ class Executor:
         if definition is None:
             self._end_alone(running, self._commits.defer_unknown(lease, self._describe_needed(loaded)))
             return
-        if head.deaths >= SUSPECT_DEATHS and not (is_canceled and isinstance(definition, TaskDefinition)):
+        if head.crash_count >= SUSPECT_DEATHS and not (is_canceled and isinstance(definition, TaskDefinition)):
             if self._waits_apart(lease.id):
-                reason = f"waits apart: {head.deaths} workers in a row have died while running it"
+                reason = f"waits apart: {head.crash_count} workers in a row have died while running it"
                 self._end_alone(running, self._commits.defer(lease, reason, APART_S))
                 return
             running.is_suspect = True
@@ -405,32 +405,32 @@ class Executor:
 
     # -- alone
 
-    async def _load_alone(self, running: Running) -> None:
+    async def _load_alone(self, running: HeldExecution) -> None:
         """What has several pages, or is not where its entry says."""
         lease = running.lease
         loaded = await self._store.load(lease.id) if lease.id else None
         if loaded is None or not is_ours(lease, loaded.head):
             await self._commits.drop(lease)
-            await plainly(self.let_go, running)
+            await call_outside_task(self.let_go, running)
         else:
-            await plainly(self._begin_loaded, running, loaded)
+            await call_outside_task(self._begin_loaded, running, loaded)
 
-    def load_again(self, running: Running, go_on: Callable[[Loaded], None]) -> None:
+    def load_again(self, running: HeldExecution, go_on: Callable[[Loaded], None]) -> None:
         """Load the journal of one in hand, and call ``go_on`` with it from a plain callback."""
         self._run_alone(running, self._load_again(running, go_on))
 
-    async def _load_again(self, running: Running, go_on: Callable[[Loaded], None]) -> None:
+    async def _load_again(self, running: HeldExecution, go_on: Callable[[Loaded], None]) -> None:
         loaded = await self._store.load(running.lease.id)
         if loaded is None:
             raise Fenced(f"{running.lease.id} is not there any more")
         if not running.is_gone:
-            await plainly(go_on, loaded)
+            await call_outside_task(go_on, loaded)
 
-    def give_back(self, running: Running) -> None:
+    def release(self, running: HeldExecution) -> None:
         """Let others go on with one in hand."""
-        self._end_alone(running, self.give_back_entries(running.lease.queue, [running.lease.entry]))
+        self._end_alone(running, self.release_entries(running.lease.queue, [running.lease.entry]))
 
-    async def give_back_entries(self, queue: str, entries: Sequence[str]) -> None:
+    async def release_entries(self, queue: str, entries: Sequence[str]) -> None:
         """Let others have entries that were read here; no attempt is counted."""
         await self._store.call(
             membership.reclaim(
@@ -438,23 +438,23 @@ class Executor:
                 self._consumer,
                 queue,
                 beat="",
-                give_back="some",
+                release="some",
                 max_attempts=self._settings.max_attempts,
                 entries=entries,
             )
         )
 
-    def _end_alone(self, running: Running, last: Coroutine[Any, Any, None]) -> None:
+    def _end_alone(self, running: HeldExecution, last: Coroutine[Any, Any, None]) -> None:
         """It is let go of after this."""
 
         async def end() -> None:
             await last
-            await plainly(self.let_go, running)
+            await call_outside_task(self.let_go, running)
 
         self._run_alone(running, end(), last)
 
     def _run_alone(
-        self, running: Running, work: Coroutine[Any, Any, None], inner: Coroutine[Any, Any, None] | None = None
+        self, running: HeldExecution, work: Coroutine[Any, Any, None], inner: Coroutine[Any, Any, None] | None = None
     ) -> None:
         if running.is_gone:
             _close(work, inner)
@@ -470,17 +470,17 @@ class Executor:
 
         task.add_done_callback(end)
 
-    async def _run(self, running: Running, work: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, running: HeldExecution, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except Exception as error:  # noqa: BLE001 - said, and the execution halted
             await self._end_with(running, error)
 
-    def _fail(self, running: Running, error: Exception) -> None:
+    def _fail(self, running: HeldExecution, error: Exception) -> None:
         """It cannot go on here."""
         self._run_alone(running, self._end_with(running, error))
 
-    async def _end_with(self, running: Running, error: Exception) -> None:
+    async def _end_with(self, running: HeldExecution, error: Exception) -> None:
         lease = running.lease
         if running.is_gone:
             return
@@ -490,10 +490,10 @@ class Executor:
             case NewerVersion():
                 await self._commits.defer_newer(lease, str(error))
             case StoreFull():
-                self._full.say(error)
+                self._full.report(error)
                 if running.work is not None and running.work.take_back():
                     await asyncio.sleep(FULL_RETRY_S)
-                    await plainly(self._commits.due, running)
+                    await call_outside_task(self._commits.due, running)
                     return
                 await self._commits.defer_full(lease)
             case CorruptData():
@@ -505,11 +505,11 @@ class Executor:
             case _:
                 logger.error("%s halted by a fault in durasleep", lease.id, exc_info=error)
                 await self._commits.halt(lease, f"a fault in durasleep: {error!r}")
-        await plainly(self.let_go, running)
+        await call_outside_task(self.let_go, running)
 
     # -- letting go
 
-    def let_go(self, running: Running) -> None:
+    def let_go(self, running: HeldExecution) -> None:
         """It is not in hand any more. In a plain callback: user code may run as it is put away."""
         if running.is_gone:
             return
@@ -544,7 +544,7 @@ def _loaded_of(page: Page | BaseException) -> Loaded | None:
     return journal.loaded_of(page.head, page.entries)
 
 
-def plainly(call: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+def call_outside_task(call: Callable[..., T], *args: Any) -> asyncio.Future[T]:
     """Call from a plain callback, outside any task."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()

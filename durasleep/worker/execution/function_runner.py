@@ -14,7 +14,7 @@ from typing import Any
 from durasleep.codec import Codec
 from durasleep.codec.exceptions import error_line
 from durasleep.model import State, StepResult
-from durasleep.protocol.journal import Head
+from durasleep.protocol.journal import PromiseRecord
 from durasleep.runtime import current
 from durasleep.runtime.current import Current
 from durasleep.runtime.definition import step_name_of
@@ -25,16 +25,16 @@ from durasleep.worker.execution.threads import NotBegun, Threads
 logger = logging.getLogger("durasleep")
 
 
-StandIns = Mapping[Callable[..., Any], Callable[..., Any]]
+Overrides = Mapping[Callable[..., Any], Callable[..., Any]]
 """Functions to call in place of others: what tests put there."""
 
 
-class UserCode:
+class FunctionRunner:
     """Where steps and tasks run: async ones on the loop, sync ones in ``threads``."""
 
-    def __init__(self, threads: Threads, codec: Codec, stand_ins: StandIns) -> None:
+    def __init__(self, threads: Threads, codec: Codec, overrides: Overrides) -> None:
         self._codec = codec
-        self._stand_ins = stand_ins
+        self._stand_ins = overrides
         self._threads = threads
         self.waits = Waits()
         self.is_leaving = False
@@ -71,7 +71,7 @@ class UserCode:
             call = self._call_async_later(stand_in, args, kwargs, inside, timeout_s, delay_s, step_name_of(fn))
         return asyncio.get_running_loop().create_task(call, name=name)
 
-    def start_step(self, call: StepCall, head: Head) -> asyncio.Task[Any]:
+    def start_step(self, call: StepCall, head: PromiseRecord) -> asyncio.Task[Any]:
         """Begin a step of an execution."""
         return self.start(
             call.fn,
@@ -195,13 +195,13 @@ async def _within(timeout_s: float, name: str, inside: Inside, call: Callable[[I
         raise TimeoutError(f"{name} took longer than {timeout_s:g} s") from error
 
 
-def _about_step(call: StepCall, head: Head, *, ends_at: float | None = None) -> Current:
+def _about_step(call: StepCall, head: PromiseRecord, *, ends_at: float | None = None) -> Current:
     return current.describe(
         head.id,
         call.first or call.number,
         function=call.name,
         queue=head.queue,
-        birth=head.birth,
+        incarnation=head.incarnation,
         attempt=call.attempt,
         deadline_ms=head.deadline_ms,
         ends_at=ends_at,

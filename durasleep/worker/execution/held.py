@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from durasleep.model import Entry, Number, Op
-from durasleep.protocol.command import Item
+from durasleep.protocol.command import BatchItem
 from durasleep.protocol.commit import Committed, Lease
 
 
@@ -19,7 +19,7 @@ class Work(Protocol):
     All of it is called from plain callbacks, outside any asyncio task: user code may run in it.
     """
 
-    def commit(self) -> Item[Committed] | None:
+    def commit(self) -> BatchItem[Committed] | None:
         """What is to be written now; None if there is nothing to write."""
         ...
 
@@ -36,7 +36,7 @@ class Work(Protocol):
         ...
 
 
-class Running(msgspec.Struct, eq=False):
+class HeldExecution(msgspec.Struct, eq=False):
     """What a worker knows of an execution it holds."""
 
     lease: Lease
@@ -52,7 +52,7 @@ class Running(msgspec.Struct, eq=False):
     """What is to be committed, in the order it was asked for or came about."""
     steps: dict[Number, asyncio.Task[Any]] = {}
     """Calls of user code that are under way."""
-    has_news: bool = False
+    has_unseen: bool = False
     """Something may have settled for it."""
     is_due: bool = False
     """Whether it is among those to be committed at the end of this turn of the loop."""

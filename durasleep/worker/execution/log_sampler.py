@@ -10,7 +10,7 @@ from collections import Counter
 logger = logging.getLogger("durasleep")
 
 
-class Lines:
+class LogSampler:
     """At most ``each_second`` lines; what else went well is one line when the second is over."""
 
     def __init__(self, each_second: int) -> None:
@@ -19,7 +19,7 @@ class Lines:
         self._until = 0.0
         self._more: Counter[str] = Counter()
 
-    def has_room(self, word: str) -> bool:
+    def allow(self, word: str) -> bool:
         """Whether to write a line now; else it is counted under ``word``."""
         if not logger.isEnabledFor(logging.INFO):
             return False
@@ -30,11 +30,11 @@ class Lines:
             self._left -= 1
             return True
         if not self._more:
-            asyncio.get_running_loop().call_later(self._until - now, self._say_more)
+            asyncio.get_running_loop().call_later(self._until - now, self._log_more)
         self._more[word] += 1
         return False
 
-    def _say_more(self) -> None:
+    def _log_more(self) -> None:
         words = ", ".join(f"{count:,} {word}" for word, count in sorted(self._more.items()))
         self._more.clear()
         logger.info("and in the same second: %s", words)

@@ -13,8 +13,8 @@ from durasleep import humanize
 from durasleep.codec import Codec
 from durasleep.codec.exceptions import error_line
 from durasleep.errors import UsageError
-from durasleep.model import CANCEL, Entry, Kind, Number, Op, Outcome, State, StepResult, duration_ms
-from durasleep.protocol.command import Item
+from durasleep.model import CANCEL, CommitAction, Entry, Kind, Number, Op, State, StepResult, duration_ms
+from durasleep.protocol.command import BatchItem
 from durasleep.protocol.commit import Committed
 from durasleep.protocol.journal import Loaded
 from durasleep.runtime.current import Current, describe
@@ -24,9 +24,9 @@ from durasleep.runtime.retry import failure_of
 from durasleep.runtime.waits import CALLER_PREFIX
 from durasleep.worker.execution.commits import Commits
 from durasleep.worker.execution.execution_log import describe_since
-from durasleep.worker.execution.function_runner import UserCode, as_exception, note_stopped
-from durasleep.worker.execution.held import Running
-from durasleep.worker.execution.log_sampler import Lines
+from durasleep.worker.execution.function_runner import FunctionRunner, as_exception, note_stopped
+from durasleep.worker.execution.held import HeldExecution
+from durasleep.worker.execution.log_sampler import LogSampler
 from durasleep.worker.execution.threads import NotBegun
 
 logger = logging.getLogger("durasleep")
@@ -34,27 +34,32 @@ logger = logging.getLogger("durasleep")
 ATTEMPT = Number("1")
 """Where the attempt that is under way stands among the steps of its execution."""
 _stamp = attrgetter("stamp")
-_WORDS = {Outcome.RESOLVE: "resolved", Outcome.CANCEL: "canceled"}
+_WORDS = {CommitAction.RESOLVE: "resolved", CommitAction.CANCEL: "canceled"}
 
 
 class Tasks:
     """Everything a worker does with tasks, from plain callbacks."""
 
     def __init__(
-        self, codec: Codec, commits: Commits, code: UserCode, lines: Lines, let_go: Callable[[Running], None]
+        self,
+        codec: Codec,
+        commits: Commits,
+        code: FunctionRunner,
+        sampler: LogSampler,
+        let_go: Callable[[HeldExecution], None],
     ) -> None:
         self.codec = codec
         self.commits = commits
         self.code = code
-        self.lines = lines
+        self.sampler = sampler
         self.let_go = let_go
 
-    def begin(self, running: Running, loaded: Loaded, definition: TaskDefinition) -> None:
+    def begin(self, running: HeldExecution, loaded: Loaded, definition: TaskDefinition) -> None:
         """Call it, unless it was canceled; its journal holds the attempts that failed, its outcome is the last."""
         running.order = loaded.head.order
         task = running.work = Task(self, running, definition, loaded)
         if CANCEL in loaded.entries:
-            task.end(Outcome.CANCEL, b"")
+            task.end(CommitAction.CANCEL, b"")
             return
         try:
             args, kwargs = self.codec.decode_args(loaded.head.args, definition.fn, skip_first=False)
@@ -63,15 +68,15 @@ class Tasks:
             return
         if self.code.is_leaving:
             task.leave_to_others(0)
-        elif running.has_news:  # it may be a cancel
+        elif running.has_unseen:  # it may be a cancel
             task.ask_first(args, kwargs)
         else:
             task.attempt(args, kwargs)
 
-    def _end_unfit(self, task: Task, running: Running, loaded: Loaded, misfit: UsageError) -> None:
+    def _end_unfit(self, task: Task, running: HeldExecution, loaded: Loaded, misfit: UsageError) -> None:
         """Arguments that never fitted are the caller's error, and end it; those that no longer do wait for the mend."""
         if not loaded.entries:
-            task.end(Outcome.REJECT, self.codec.encode_error(misfit), f"rejected: {misfit}")
+            task.end(CommitAction.REJECT, self.codec.encode_error(misfit), f"rejected: {misfit}")
             return
         reason = "\n".join(
             [
@@ -81,7 +86,7 @@ class Tasks:
                 "Deploy the code this execution began with and resume it, or cancel it.",
             ]
         )
-        task.end(Outcome.HALT, reason.encode(), f"halted: {reason}")
+        task.end(CommitAction.HALT, reason.encode(), f"halted: {reason}")
 
 
 class Task:
@@ -112,7 +117,7 @@ class Task:
     """When the attempt that is under way began, see ``Entry.begun_ms``."""
     _kwargs: dict[str, Any]
 
-    def __init__(self, all: Tasks, running: Running, definition: TaskDefinition, loaded: Loaded) -> None:
+    def __init__(self, all: Tasks, running: HeldExecution, definition: TaskDefinition, loaded: Loaded) -> None:
         self._all = all
         self._running = running
         self._head = loaded.head
@@ -124,7 +129,7 @@ class Task:
         """The stamp and the number of the settlement it has heard of last: what is news comes after it."""
         if loaded.entries:
             self._read(loaded.entries.values())
-        self._end: tuple[Outcome, bytes, str] | None = None
+        self._end: tuple[CommitAction, bytes, str] | None = None
         """How it ends, or until when it waits: outcome, payload, due."""
         self._is_ending = False
         """Whether that is what was committed last."""
@@ -151,7 +156,7 @@ class Task:
     def attempt(self, args: Sequence[Any], kwargs: dict[str, Any], delay_s: float = 0.0) -> None:
         """Call it, after a while if it has failed before."""
         self._args, self._kwargs = args, kwargs
-        self._begun_ms = self._all.commits.clock.now_ms() + round(1000 * delay_s) - self._head.birth
+        self._begun_ms = self._all.commits.clock.now_ms() + round(1000 * delay_s) - self._head.incarnation
         definition, running = self._definition, self._running
         timeout_s = None if definition.timeout is None else duration_ms(definition.timeout) / 1000
         name = f"{CALLER_PREFIX}{running.lease.id}"
@@ -169,7 +174,7 @@ class Task:
             None,
             function=head.function,
             queue=head.queue,
-            birth=head.birth,
+            incarnation=head.incarnation,
             attempt=self._number,
             deadline_ms=head.deadline_ms,
             ends_at=ends_at,
@@ -183,12 +188,12 @@ class Task:
         del running.steps[ATTEMPT]
         try:
             self.end(
-                Outcome.RESOLVE,
+                CommitAction.RESOLVE,
                 codec.encode(task.result(), f"the result of {self._definition.name}", self._definition.fn),
             )
         except asyncio.CancelledError as error:
             if self._is_canceled:
-                self.end(Outcome.CANCEL, b"")
+                self.end(CommitAction.CANCEL, b"")
             else:  # one of its own: nobody canceled it
                 self._fail(error)
         except NotBegun:
@@ -202,7 +207,7 @@ class Task:
             error = as_exception(failure_of(raised), self._definition.name)
             payload = self._all.codec.encode_error(error)
             said = f"rejected after {self._lifetime()}: {error_line(error)}"
-            self.end(Outcome.REJECT, payload, said)
+            self.end(CommitAction.REJECT, payload, said)
             return
         error = as_exception(raised, self._definition.name)
         payload = self._all.codec.encode_error(error)
@@ -213,17 +218,17 @@ class Task:
         running.ops += (StepResult(number, self._definition.name, State.REJECTED, payload, self._begun_ms),)
         self._number += 1
         if delay_ms >= TIMER_MS_MIN or self._all.code.is_leaving:
-            self._end = (Outcome.RETRY, said.encode(), f"+{delay_ms}")
+            self._end = (CommitAction.RETRY, said.encode(), f"+{delay_ms}")
         else:
             self._wait_s = delay_ms / 1000
         self._all.commits.due(running)
 
     def leave_to_others(self, delay_ms: int) -> None:
         """The next attempt is made elsewhere."""
-        self._end = (Outcome.RETRY, b"its worker has left", f"+{delay_ms}")
+        self._end = (CommitAction.RETRY, b"its worker has left", f"+{delay_ms}")
         self._all.commits.due(self._running)
 
-    def end(self, outcome: Outcome, payload: bytes, said: str = "") -> None:
+    def end(self, outcome: CommitAction, payload: bytes, said: str = "") -> None:
         """It is over."""
         self._end = (outcome, payload, "")
         self._said = said
@@ -231,7 +236,7 @@ class Task:
 
     # -- its commits
 
-    def commit(self) -> Item[Committed] | None:
+    def commit(self) -> BatchItem[Committed] | None:
         running, commits = self._running, self._all.commits
         ops, running.ops = running.ops, ()
         self._sent = ops
@@ -248,30 +253,30 @@ class Task:
                 due=due,
                 open=self._is_open,
             )
-        if not ops and not running.has_news:
+        if not ops and not running.has_unseen:
             return None
-        running.has_news = False
+        running.has_unseen = False
         seen, seen_number = self._seen, self._seen_number
-        return commits.item(running.lease, Outcome.CONTINUE, seen=seen, seen_number=seen_number, ops=ops)
+        return commits.item(running.lease, CommitAction.CONTINUE, seen=seen, seen_number=seen_number, ops=ops)
 
     def take(self, answer: Committed) -> None:
         running = self._running
         if self._is_ending:
-            self._say_ended()
+            self._log_ended()
             self._all.let_go(running)
             return
         running.note_order(answer.entries)
         self._note_seen(answer.entries)
-        running.has_news = running.has_news or answer.more
+        running.has_unseen = running.has_unseen or answer.more
         if any(entry.number == CANCEL for entry in answer.entries):
             self._cancel()
-        elif self._wait_s is not None and not (running.ops or running.has_news):  # the failed one has been committed
+        elif self._wait_s is not None and not (running.ops or running.has_unseen):  # the failed one has been committed
             wait_s, self._wait_s = self._wait_s, None
             if self._all.code.is_leaving:
                 self.leave_to_others(round(1000 * wait_s))
             else:
                 self.attempt(self._args, self._kwargs, wait_s)
-        if self._end is not None or running.ops or running.has_news:
+        if self._end is not None or running.ops or running.has_unseen:
             self._all.commits.due(running)
 
     def _note_seen(self, settled: Sequence[Entry]) -> None:
@@ -279,11 +284,11 @@ class Task:
             last = max(settled, key=_stamp)
             self._seen, self._seen_number = last.stamp, last.number
 
-    def _say_ended(self) -> None:
+    def _log_ended(self) -> None:
         word = _WORDS.get(self._end[0]) if self._end is not None else None
         if self._said:
             logger.warning("%s %s", self._running.lease.id, self._said)
-        elif word and self._all.lines.has_room(word):
+        elif word and self._all.sampler.allow(word):
             logger.info("%s %s after %s", self._running.lease.id, word, self._lifetime())
 
     def _lifetime(self) -> str:
@@ -298,7 +303,7 @@ class Task:
         if attempt := self._running.steps.get(ATTEMPT):
             attempt.cancel()
         elif self._end is None:
-            self.end(Outcome.CANCEL, b"")
+            self.end(CommitAction.CANCEL, b"")
 
     def take_back(self) -> bool:
         """Its function would be called again if it were let go of."""

@@ -229,14 +229,14 @@ class Threads:
         now = time.monotonic()
         if now - self._said_at > SAID_AGAIN_S or any(not call.is_said for call in lost):
             self._said_at = now
-            self._say(lost, now)
+            self._log(lost, now)
         since = self._all_lost_since
         if since is not None and now - since >= self._lost_max_s:
             self._on_used_up()
         else:
             self._look_later()
 
-    def _say(self, lost: list[_Call | LoopCall], now: float) -> None:
+    def _log(self, lost: list[_Call | LoopCall], now: float) -> None:
         lost.sort(key=lambda call: call.began)
         named = [f"{call.name} for {now - call.began:.0f} s" for call in lost[:NAMED_MAX]]
         if len(lost) > NAMED_MAX:

@@ -13,34 +13,34 @@ from dataclasses import dataclass
 from durasleep.model import PromiseId
 from durasleep.runtime.activation import Activation
 from durasleep.settings import Settings
-from durasleep.worker.execution.execution_log import Story
+from durasleep.worker.execution.execution_log import ExecutionLog
 
 ENTRY_BYTES = 500  # of one journal entry in memory, beside what it carries
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedWorkflow:
     """A workflow as it was when it was suspended."""
 
     activation: Activation
-    story: Story
+    story: ExecutionLog
     epoch: int
     """The dispatch under which it was suspended. The next one is one more, unless somebody else has had it since."""
-    birth: int
+    incarnation: int
     size_bytes: int
     until: float
 
 
-class KeptWorkflows:
+class WorkflowCache:
     """The latest ones, bounded in number, bytes and time; ``close`` puts one away."""
 
     def __init__(self, settings: Settings, close: Callable[[Activation], None]) -> None:
         self._settings = settings
         self._close = close
-        self._kept: dict[PromiseId, Kept] = {}  # the oldest first
+        self._kept: dict[PromiseId, CachedWorkflow] = {}  # the oldest first
         self._bytes = 0
 
-    def put(self, id: PromiseId, activation: Activation, story: Story, *, epoch: int, birth: int) -> bool:
+    def put(self, id: PromiseId, activation: Activation, story: ExecutionLog, *, epoch: int, incarnation: int) -> bool:
         """Keep one that was just suspended; false if that does not pay."""
         settings, size = self._settings, activation.size
         if settings.always_suspend or size < settings.kept_entries_min:
@@ -51,7 +51,7 @@ class KeptWorkflows:
         if id in self._kept:  # it was woken before its commit was answered, and begun anew
             self.drop(id)
         now = time.monotonic()
-        self._kept[id] = Kept(activation, story, epoch, birth, size_bytes, now + settings.kept_s)
+        self._kept[id] = CachedWorkflow(activation, story, epoch, incarnation, size_bytes, now + settings.kept_s)
         self._bytes += size_bytes
         while len(self._kept) > settings.kept_max or self._bytes > settings.kept_bytes_max:
             self.drop(next(iter(self._kept)))
@@ -60,7 +60,7 @@ class KeptWorkflows:
     def __contains__(self, id: PromiseId) -> bool:
         return id in self._kept
 
-    def take(self, id: PromiseId, epoch: int) -> Kept | None:
+    def take(self, id: PromiseId, epoch: int) -> CachedWorkflow | None:
         """The workflow that was suspended under the dispatch before ``epoch``, if it is kept."""
         kept = self._kept.pop(id, None)
         if kept is None:

@@ -14,21 +14,21 @@ import msgspec
 
 from durasleep.codec import Codec
 from durasleep.errors import Fenced
-from durasleep.model import Entry, Number, Op, Outcome, StepResult, root_of
+from durasleep.model import CommitAction, Entry, Number, Op, StepResult, root_of
 from durasleep.protocol import commit
-from durasleep.protocol.command import Item
+from durasleep.protocol.command import BatchItem
 from durasleep.protocol.commit import Committed, Lease
-from durasleep.protocol.journal import Head, Loaded
+from durasleep.protocol.journal import Loaded, PromiseRecord
 from durasleep.runtime import nondeterminism
 from durasleep.runtime.activation import (
     Activation,
     CanceledOutcome,
     Continued,
-    Ending,
     Halted,
     Progress,
     Rejected,
     Resolved,
+    WorkflowOutcome,
 )
 from durasleep.runtime.context import ExecutionInfo
 from durasleep.runtime.definition import WorkflowDefinition
@@ -36,12 +36,12 @@ from durasleep.runtime.journal import StepCall
 from durasleep.settings import Settings
 from durasleep.transport.store import Store
 from durasleep.worker.execution.commits import Commits
-from durasleep.worker.execution.execution_log import Story
-from durasleep.worker.execution.function_runner import UserCode, note_stopped
-from durasleep.worker.execution.held import Running
-from durasleep.worker.execution.log_sampler import Lines
+from durasleep.worker.execution.execution_log import ExecutionLog
+from durasleep.worker.execution.function_runner import FunctionRunner, note_stopped
+from durasleep.worker.execution.held import HeldExecution
+from durasleep.worker.execution.log_sampler import LogSampler
 from durasleep.worker.execution.threads import NotBegun
-from durasleep.worker.execution.workflow_cache import KeptWorkflows
+from durasleep.worker.execution.workflow_cache import WorkflowCache
 
 STUBBORN_MAX = 100  # tasks that would not end, kept for good; beyond it the process needs a new start
 WATCHED_FIRST = 10  # activations of each function: what does not replay mostly shows early, and watching costs
@@ -53,15 +53,15 @@ logger = logging.getLogger("durasleep")
 class InHand(Protocol):
     """What the executor does for a workflow."""
 
-    def let_go(self, running: Running) -> None:
+    def let_go(self, running: HeldExecution) -> None:
         """It is suspended or has ended."""
         ...
 
-    def give_back(self, running: Running) -> None:
+    def release(self, running: HeldExecution) -> None:
         """It goes on elsewhere."""
         ...
 
-    def load_again(self, running: Running, go_on: Callable[[Loaded], None]) -> None:
+    def load_again(self, running: HeldExecution, go_on: Callable[[Loaded], None]) -> None:
         """Load its journal anew, and call ``go_on`` with it from a plain callback."""
         ...
 
@@ -77,8 +77,8 @@ class Workflows:
         store: Store,
         codec: Codec,
         commits: Commits,
-        code: UserCode,
-        lines: Lines,
+        code: FunctionRunner,
+        sampler: LogSampler,
         settings: Settings,
         in_hand: InHand,
     ) -> None:
@@ -86,23 +86,23 @@ class Workflows:
         self.codec = codec
         self.commits = commits
         self.code = code
-        self.lines = lines
+        self.sampler = sampler
         self.settings = settings
         self.in_hand = in_hand
-        self.kept = KeptWorkflows(settings, self._close_soon)
+        self.kept = WorkflowCache(settings, self._close_soon)
         self._stubborn = 0
         self._watched: Counter[str] = Counter()
 
-    def begin(self, running: Running, loaded: Loaded, definition: WorkflowDefinition) -> None:
+    def begin(self, running: HeldExecution, loaded: Loaded, definition: WorkflowDefinition) -> None:
         """Replay what was loaded, let the code run until it waits, and commit what it asked for."""
         head, entries = loaded.head, loaded.entries.values()
         began = time.monotonic()
         activation = self.activation(definition, _info(head, definition), head)
-        work = running.work = Workflow(self, running, head, Story(head.id, entries), activation)
+        work = running.work = Workflow(self, running, head, ExecutionLog(head.id, entries), activation)
         running.order = head.order
         work.drive(began, activation.start, entries, head.unseen)
 
-    def wake(self, running: Running, loaded: Loaded | None) -> bool:
+    def wake(self, running: HeldExecution, loaded: Loaded | None) -> bool:
         """Go on with one that was kept, with what has settled since; false if it must be replayed."""
         lease = running.lease
         kept = self.kept.take(lease.id, lease.epoch)
@@ -111,8 +111,8 @@ class Workflows:
         if (
             loaded is None
             or not is_ours(lease, loaded.head)
-            or loaded.head.birth != kept.birth
-            or loaded.head.deaths >= SUSPECT_DEATHS
+            or loaded.head.incarnation != kept.incarnation
+            or loaded.head.crash_count >= SUSPECT_DEATHS
         ):
             self.close(kept.activation)
             return False
@@ -127,9 +127,9 @@ class Workflows:
         """Put a workflow away; call it from a plain callback."""
         report = activation.close()
         if report.stubborn:
-            self._say_stubborn(activation.id, report.stubborn)
+            self._log_stubborn(activation.id, report.stubborn)
 
-    def activation(self, definition: WorkflowDefinition, info: ExecutionInfo, head: Head) -> Activation:
+    def activation(self, definition: WorkflowDefinition, info: ExecutionInfo, head: PromiseRecord) -> Activation:
         watched = self._watched
         is_watched = self.settings.debug or watched[info.function] < WATCHED_FIRST
         if is_watched:
@@ -140,7 +140,7 @@ class Workflows:
     def _close_soon(self, activation: Activation) -> None:
         asyncio.get_running_loop().call_soon(self.close, activation)
 
-    def _say_stubborn(self, id: str, positions: Sequence[str]) -> None:
+    def _log_stubborn(self, id: str, positions: Sequence[str]) -> None:
         """Code that swallows its own cancellation stays in memory for good: it is named and counted."""
         self._stubborn += len(positions)
         logger.warning("%s was put away, but would not end at %s", id, ", ".join(positions))
@@ -155,9 +155,9 @@ class Workflow(msgspec.Struct, eq=False):
     """One workflow in hand: between two commits it runs, or waits for steps of its own."""
 
     all: Workflows
-    running: Running
-    head: Head
-    story: Story
+    running: HeldExecution
+    head: PromiseRecord
+    story: ExecutionLog
     activation: Activation | None
     """None once it was put away, or is kept."""
     progress: Progress = _NOTHING
@@ -168,7 +168,7 @@ class Workflow(msgspec.Struct, eq=False):
     """What did not fit in one commit."""
     held_back: Sequence[StepCall] = ()
     """Steps that begin once what was asked for beside them has been committed: they may speak of it."""
-    is_given_back: bool = False
+    is_released: bool = False
     """Whether it goes on elsewhere, once the steps that run have ended."""
 
     # -- its code
@@ -220,17 +220,17 @@ class Workflow(msgspec.Struct, eq=False):
     def _go_on(self) -> None:
         """Commit if there is anything to say; else it waits for its steps."""
         running = self.running
-        if self.is_given_back and not (running.ops or running.steps or self.rest):
-            self.all.in_hand.give_back(running)
-        elif running.ops or running.has_news or not running.steps or self.progress.outcome is not None:
+        if self.is_released and not (running.ops or running.steps or self.rest):
+            self.all.in_hand.release(running)
+        elif running.ops or running.has_unseen or not running.steps or self.progress.outcome is not None:
             self.all.commits.due(running)
 
     def _start_steps(self, calls: Sequence[StepCall]) -> None:
         running = self.running
         if calls and self.all.code.is_leaving:
-            self.is_given_back = True
+            self.is_released = True
             return
-        begun_ms = self.all.clock.now_ms() - self.head.birth if calls else 0
+        begun_ms = self.all.clock.now_ms() - self.head.incarnation if calls else 0
         for call in calls:
             task = running.steps[call.number] = self.all.code.start_step(call, self.head)
             task.add_done_callback(partial(self._end_step, call, begun_ms))
@@ -242,7 +242,7 @@ class Workflow(msgspec.Struct, eq=False):
             return
         del running.steps[call.number]
         if not task.cancelled() and isinstance(task.exception(), NotBegun):
-            self.is_given_back = True
+            self.is_released = True
             if not running.is_committing:  # else it goes on with the answer
                 self._go_on()
             return
@@ -260,7 +260,7 @@ class Workflow(msgspec.Struct, eq=False):
 
     # -- its commits
 
-    def commit(self) -> Item[Committed] | None:
+    def commit(self) -> BatchItem[Committed] | None:
         running, activation, commits = self.running, self._activation, self.all.commits
         if self.rest:
             ops = self.rest.pop(0)
@@ -268,12 +268,12 @@ class Workflow(msgspec.Struct, eq=False):
             ops, running.ops = running.ops, ()
             if len(ops) > 1:
                 ops, *self.rest = commits.parts(ops)
-        outcome, payload, due = (Outcome.CONTINUE, b"", "") if self.rest else self._outcome()
-        if outcome is Outcome.CONTINUE and not (ops or running.has_news):
+        outcome, payload, due = (CommitAction.CONTINUE, b"", "") if self.rest else self._outcome()
+        if outcome is CommitAction.CONTINUE and not (ops or running.has_unseen):
             return None
         self.sent = ops
         if not self.rest:
-            running.has_news = False
+            running.has_unseen = False
         lease = running.lease
         return commit.commit(
             commits.keys(lease.id),
@@ -282,20 +282,20 @@ class Workflow(msgspec.Struct, eq=False):
             outcome,
             seen=activation.seen,
             seen_number=activation.seen_number,
-            asked=activation.asked_number,
+            asked=activation.last_op_number,
             ops=ops,
             payload=payload,
             due=due,
             open=activation.is_open,
         )
 
-    def _outcome(self) -> tuple[Outcome, bytes, str]:
+    def _outcome(self) -> tuple[CommitAction, bytes, str]:
         if self.progress.outcome is not None:
             return _ending(self.running.lease, self.progress.outcome)
         running = self.running
         # A step may have ended between two parts of a commit: what it brought comes with the next one.
-        is_held = running.steps or running.ops or self.held_back or self.is_given_back
-        return Outcome.CONTINUE if is_held else Outcome.SUSPEND, b"", ""
+        is_held = running.steps or running.ops or self.held_back or self.is_released
+        return CommitAction.CONTINUE if is_held else CommitAction.SUSPEND, b"", ""
 
     def take(self, answer: Committed) -> None:
         running, activation = self.running, self._activation
@@ -307,13 +307,13 @@ class Workflow(msgspec.Struct, eq=False):
             calls, self.held_back = self.held_back, ()
             self._start_steps(calls)
         if self.progress.outcome is not None:
-            self._say_ended()
+            self._log_ended()
             self.all.in_hand.let_go(running)
         elif answer.entries:
             running.note_order(answer.entries)
-            running.has_news = running.has_news or answer.more
+            running.has_unseen = running.has_unseen or answer.more
             self._feed(answer.entries)
-        elif running.steps or running.ops or self.is_given_back:
+        elif running.steps or running.ops or self.is_released:
             self._go_on()
         else:
             self._suspend()
@@ -350,15 +350,15 @@ class Workflow(msgspec.Struct, eq=False):
     def _suspend(self) -> None:
         head, lease = self.head, self.running.lease
         all = self.all
-        if all.kept.put(head.id, self._activation, self.story, epoch=lease.epoch, birth=head.birth):
+        if all.kept.put(head.id, self._activation, self.story, epoch=lease.epoch, incarnation=head.incarnation):
             self.activation = None
-        if all.lines.has_room("suspended"):
+        if all.sampler.allow("suspended"):
             logger.info(self.story.suspended(all.clock.now_ms()))
         all.in_hand.let_go(self.running)
 
-    def _say_ended(self) -> None:
+    def _log_ended(self) -> None:
         outcome = self.progress.outcome
-        if not isinstance(outcome, Resolved) or self.all.lines.has_room("resolved"):
+        if not isinstance(outcome, Resolved) or self.all.sampler.allow("resolved"):
             level = logging.WARNING if isinstance(outcome, Rejected) else logging.INFO
             logger.log(level, self.story.ended(self.progress, self.head, self.all.clock.now_ms()))
 
@@ -368,36 +368,36 @@ class Workflow(msgspec.Struct, eq=False):
             self.all.close(activation)
 
 
-def is_ours(lease: Lease, head: Head) -> bool:
+def is_ours(lease: Lease, head: PromiseRecord) -> bool:
     """Whether an execution is still where the lease says."""
     return head.entry == lease.entry and head.epoch == lease.epoch
 
 
-def _info(head: Head, definition: WorkflowDefinition) -> ExecutionInfo:
+def _info(head: PromiseRecord, definition: WorkflowDefinition) -> ExecutionInfo:
     return ExecutionInfo(
         id=head.id,
         root_id=root_of(head.id),
         function=head.function,
         group=head.queue.partition("/")[0] if "/" in head.queue else head.queue,
-        deaths=head.deaths,
+        crash_count=head.crash_count,
         created_ms=head.created_ms,
         begun_ms=head.begun_ms,
         version=definition.version,
-        birth=head.birth,
+        incarnation=head.incarnation,
     )
 
 
-def _ending(lease: Lease, ending: Ending) -> tuple[Outcome, bytes, str]:
+def _ending(lease: Lease, ending: WorkflowOutcome) -> tuple[CommitAction, bytes, str]:
     """How a workflow ends, as a commit says it: the outcome, its payload and its due."""
     if isinstance(ending, Resolved):  # as most end: to match its pattern takes as long as all of the rest
-        return Outcome.RESOLVE, ending.payload, ""
+        return CommitAction.RESOLVE, ending.payload, ""
     match ending:
         case Rejected(payload=payload):
-            return Outcome.REJECT, payload, ""
+            return CommitAction.REJECT, payload, ""
         case CanceledOutcome():
-            return Outcome.CANCEL, b"", ""
+            return CommitAction.CANCEL, b"", ""
         case Continued(payload, base):
-            return Outcome.CONTINUE_AS_NEW, payload, str(base)
+            return CommitAction.CONTINUE_AS_NEW, payload, str(base)
         case Halted(reason):
             logger.error("%s halted: %s", lease.id, reason)
-            return Outcome.HALT, reason.encode(), ""
+            return CommitAction.HALT, reason.encode(), ""

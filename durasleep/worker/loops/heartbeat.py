@@ -21,7 +21,7 @@ from typing import Any
 
 from durasleep.errors import DurasleepError, SchemaMismatch, StoreRefused, StoreUnavailable
 from durasleep.protocol import membership, server, versions
-from durasleep.protocol.command import Plan, value_of
+from durasleep.protocol.command import Plan, unwrap
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.membership import Beat
 from durasleep.settings import Settings
@@ -134,7 +134,7 @@ class Heartbeat:
             lost_threads=self._lost_threads(),
         )
         answers = yield [beat, versions.read_meta(self._store.namespace)]
-        return value_of(answers[0]), value_of(answers[1])
+        return unwrap(answers[0]), unwrap(answers[1])
 
     def start(self) -> Future[None]:
         """Beat in a thread from now on; the answer tells of the first beat: if that fails, there are no more.
@@ -189,7 +189,7 @@ class Heartbeat:
             try:
                 self._beat()
             except (StoreUnavailable, StoreRefused) as error:
-                self._outage.say(error)
+                self._outage.report(error)
             except SchemaMismatch as error:
                 self._on_unfit(error)
                 return

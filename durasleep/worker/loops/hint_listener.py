@@ -22,7 +22,7 @@ from durasleep.transport.reply_errors import refusal
 HINTS_MAX = 256  # of each stream, in one read
 
 
-class Listener:
+class HintListener:
     """Passes on that an earlier timer was made, and that something settled for what we run."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Listener:
         heard = 0
         for stream, rows in read.parse(found):
             for entry, fields in rows:
-                self._hear(stream, entry, fields)
+                self._on_hint(stream, entry, fields)
                 heard += 1
         return heard
 
@@ -96,7 +96,7 @@ class Listener:
             self._last = ends
             self._on_gap()
 
-    def _hear(self, stream: bytes, entry: bytes, fields: list[Any]) -> None:
+    def _on_hint(self, stream: bytes, entry: bytes, fields: list[Any]) -> None:
         self._last[stream] = entry
         for name, value in zip(fields[::2], fields[1::2], strict=False):
             if stream == self._wake and name == b"c":

@@ -13,7 +13,7 @@ from durasleep import cron, humanize
 from durasleep.errors import DurasleepError, StoreUnavailable, UsageError
 from durasleep.model import PromiseId
 from durasleep.protocol import schedules
-from durasleep.protocol.command import Item
+from durasleep.protocol.command import BatchItem
 from durasleep.protocol.schedules import Schedule
 from durasleep.transport.store import Store
 
@@ -61,11 +61,11 @@ class Schedules:
     async def _start(self, names: list[str]) -> None:
         keys = self._store.keys()
         kept = await self._store.ask([schedules.read_schedule(keys, name) for name in names])
-        items: list[Item[str]] = []
+        items: list[BatchItem[str]] = []
         told: list[tuple[str, PromiseId, int] | None] = []
         for name, schedule in zip(names, kept, strict=True):
             if isinstance(schedule, StoreUnavailable):
-                self._say(name, schedule)
+                self._log(name, schedule)
             elif isinstance(schedule, DurasleepError):
                 items.append(self._aside(name, None, schedule))
                 told.append(None)
@@ -88,7 +88,7 @@ class Schedules:
                 continue
             name, id, next_due_ms = one
             if isinstance(answer, DurasleepError):
-                self._say(name, answer)
+                self._log(name, answer)
             elif answer == "advanced":
                 until = humanize.describe_until(next_due_ms, self._store.clock.now_ms())
                 logger.info("schedule %s started %s, next %s", name, id, until)
@@ -100,14 +100,14 @@ class Schedules:
         next_due_ms = cron.next_due_ms(schedule.cron, schedule.zone, max(due, now))
         return PromiseId(f"{schedule.name}@{due.isoformat()}"), next_due_ms
 
-    def _aside(self, name: str, due_ms: int | None, error: Exception) -> Item[str]:
+    def _aside(self, name: str, due_ms: int | None, error: Exception) -> BatchItem[str]:
         """It is put aside by name, and offered again in a minute."""
-        self._say(name, error)
+        self._log(name, error)
         reason = " ".join((str(error) if isinstance(error, DurasleepError) else repr(error)).split())[:REASON_MAX]
         is_offered = self._due.get(name, True)
-        return schedules.put_schedule_aside(self._store.keys(), name, due_ms, reason, is_offered=is_offered)
+        return schedules.quarantine_schedule(self._store.keys(), name, due_ms, reason, is_offered=is_offered)
 
-    def _say(self, name: str, error: Exception) -> None:
+    def _log(self, name: str, error: Exception) -> None:
         """It stays due, and is offered again, to this worker or another; said once a minute."""
         now = time.monotonic()
         if now - self._said_at.get(name, -SAID_S) < SAID_S:

@@ -10,7 +10,7 @@ from typing import Any
 from durasleep.errors import StoreError, StoreUnavailable
 from durasleep.model import PromiseId
 from durasleep.protocol import membership, streams
-from durasleep.protocol.command import value_of
+from durasleep.protocol.command import unwrap
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.streams import BEGINNING, UNREAD
@@ -27,7 +27,7 @@ UNBLOCKED_PAUSE_S = 0.002  # what is answered at once, as by fakeredis, must not
 BROKEN_EPOCH = -1  # of an entry that is not one of ours: nothing can have this epoch
 
 
-class Reader:
+class TaskReader:
     """Reads as one consumer of the group, from the group's stream and from the worker's own.
 
     COUNT of XREADGROUP holds for each stream: as long as both have something, each is asked for a share of what there
@@ -54,7 +54,7 @@ class Reader:
         """Be a consumer of the group."""
         join = membership.join(self._keys, self._consumer, self._group, self._queues.values())
         [answer] = await ask_once(self._link, [join], self._settings)
-        value_of(answer)
+        unwrap(answer)
 
     async def close(self) -> None:
         await self._link.close()

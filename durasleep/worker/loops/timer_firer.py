@@ -25,7 +25,7 @@ DEAF_LOOK_S = 0.25  # while there can be no wake-ups, as the key of their stream
 SAID_S = 60.0  # between two lines about what goes on
 
 
-class Firer:
+class TimerFirer:
     """Waits for the next due time by its own timer, corrected by the offset to the server's clock.
 
     A better rank fires first: rank r waits r times ``rank_delay_ms`` longer, so that a dead rank 0 costs 50 ms.
@@ -54,7 +54,7 @@ class Firer:
         self._hinted_ms = due_ms if self._hinted_ms is None else min(due_ms, self._hinted_ms)
         self._hint.set()
 
-    def hear_wake(self, last_wake: bytes, due_ms: int = 0) -> None:
+    def on_wake(self, last_wake: bytes, due_ms: int = 0) -> None:
         """The last entry of ``wake``, from a heartbeat or as it came; a new one is a hint. Empty: there can be none."""
         self._look_again_s = LOOK_AGAIN_S if last_wake else DEAF_LOOK_S
         if last_wake != self._last_wake:
@@ -64,7 +64,7 @@ class Firer:
     def join(self, believed: int | None) -> None:
         """Begin with what the others believe of the clock, if they do not believe the server."""
         if believed is not None and self._settings.clock_ahead_max_s != math.inf:
-            self._store.clock.begin(believed)
+            self._store.clock.seed(believed)
 
     async def once(self, batches: int = 1) -> Fired:
         """Settle at most so many batches of due timers, after what is under way; how the last one went."""
@@ -75,17 +75,17 @@ class Firer:
             answers = await self._store.ask([fire] * batches)
             received_us = monotonic_us()
             for answer in answers:
-                await self._take(command.value_of(answer), sent_us, received_us)
+                await self._take(command.unwrap(answer), sent_us, received_us)
             return answers[-1]
 
     async def _take(self, fired: Fired, sent_us: int, received_us: int) -> None:
         clock = self._store.clock
-        clock.hear(fired.server_us, sent_us, received_us)
+        clock.observe(fired.server_us, sent_us, received_us)
         if clock.ahead_s or self._held_from_ms is not None:
             await self._hold(fired.server_us // 1000)
         self._next_due_ms = fired.next_due_ms
         self._last_wake = fired.last_wake
-        for line in fired.put_aside:
+        for line in fired.quarantined:
             logger.error("a timer was put aside: %s", line)
         if fired.newer and monotonic_us() / 1e6 - self._newer_said_at >= SAID_S:
             self._newer_said_at = monotonic_us() / 1e6
@@ -103,7 +103,7 @@ class Firer:
             self._held_from_ms = server_ms
         released_ms = await self._store.call(server.read_number(keys.clock_released))
         if released_ms is not None and released_ms >= self._held_from_ms:
-            clock.believe()
+            clock.accept_next()
             self._held_from_ms = None
             logger.warning("the clock of Redis was released by hand: timers fire by it")
             return

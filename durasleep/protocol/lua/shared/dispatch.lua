@@ -1,5 +1,5 @@
 -- @include leave
--- @include put_aside
+-- @include quarantine
 local carries = {} -- queue -> whether what is added to it may carry a snapshot
 
 -- Refuses a queue that is no stream, before anything is written.
@@ -12,7 +12,7 @@ local function halt(record, reason)
   record.place = PLACE.halted
   put(record, F.place, record.place)
   put(record, F.reason, reason)
-  put_aside(record.id)
+  quarantine(record.id)
 end
 
 -- Whether an entry of this queue may say what the first activation needs: not while thousands wait, which are memory.

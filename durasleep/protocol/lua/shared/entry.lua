@@ -17,9 +17,9 @@ local function has_stamp(raw, stamp)
   return string.sub(raw, 3, 4 + #stamp) == '\t' .. stamp .. '\t'
 end
 
--- When something begins: in ms since the birth of its execution; empty for what it does at once, as most sleep.
+-- When something begins: in ms since the incarnation of its execution; empty for what it does at once, as most sleep.
 local function begin_of(record)
-  local ms = now - record.birth
+  local ms = now - record.incarnation
   return ms >= LIMIT.begin_ms_min and int(ms) or ''
 end
 

@@ -28,7 +28,7 @@ local function tell_waiter(record, kind, who, state, payload)
   local size = #record.id + (carried and #carried or 0)
   local fields = hints_for(who, size)
   local n = #fields
-  fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'i', record.id, 'b', record.birth
+  fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'i', record.id, 'b', record.incarnation
   fields[n + 5], fields[n + 6] = 's', state
   spend(size, 1)
   if carried then
@@ -66,9 +66,9 @@ local function finish(record, state, payload, is_quiet)
   put(record, F.settled, now_text)
   put(record, F.value, payload)
   drop(record, F.place)
-  if (record.deaths or 0) > 0 then
-    drop(record, F.deaths)
-    drop(record, F.lone_deaths)
+  if (record.crash_count or 0) > 0 then
+    drop(record, F.crash_count)
+    drop(record, F.lone_crash_count)
   end
   record.unseen = ''
   local waiters = record.waiters or ''

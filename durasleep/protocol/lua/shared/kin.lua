@@ -21,25 +21,25 @@ end
 -- What cannot be closed is put aside by name, or left for a newer version.
 local function leave_open(id, problem)
   if is_newer(problem) then return close_later(id) end
-  put_aside('closing:' .. id .. ': ' .. text_of(problem))
+  quarantine('closing:' .. id .. ': ' .. text_of(problem))
 end
 
 -- Entry `number` of whoever asked for a child settles with it, if it is still the one that asked.
-local function settle_for(owner_id, number, birth, state, payload)
+local function settle_for(owner_id, number, incarnation, state, payload)
   local ok, owner = pcall(load, owner_id, { number })
-  if not ok then return put_aside('promise:' .. owner_id .. ': ' .. text_of(owner)) end
-  if not owner or owner.state ~= STATE.pending or owner.birth ~= birth then return end
+  if not ok then return quarantine('promise:' .. owner_id .. ': ' .. text_of(owner)) end
+  if not owner or owner.state ~= STATE.pending or owner.incarnation ~= incarnation then return end
   local entry = read_entry(raw_of(owner, number))
   if not entry or entry.state ~= STATE.pending then return end
   if not ENTRIES[entry.kind] then return close_newer_later(owner_id .. '~' .. number) end
   if entry.kind == KIND.child then settle_entry(owner, number, entry, state, payload) end
 end
 
--- A promise that waits for another one, as birth and id.
+-- A promise that waits for another one, as incarnation and id.
 local function settle_waiter(who, state, payload)
-  local birth, promise = string.match(who, '^(%d+) (.*)$')
+  local incarnation, promise = string.match(who, '^(%d+) (.*)$')
   local owner_id, number = owner_of(promise or '')
-  if owner_id then settle_for(owner_id, number, birth, state, payload) end
+  if owner_id then settle_for(owner_id, number, incarnation, state, payload) end
 end
 
 -- Of those who are members of a set as many hear of it as there is room for; answers what the field says of the others.
@@ -64,7 +64,7 @@ end
 
 local function tell_owner(record, state, payload)
   local owner_id, number = owner_of(record.id)
-  settle_for(owner_id, number, record.birth, state, payload)
+  settle_for(owner_id, number, record.incarnation, state, payload)
 end
 
 -- Whether each journal up to the root has an entry for it: those of an old run are gone (continue_as_new).
@@ -81,8 +81,8 @@ end
 local function is_orphan(record)
   local owner_id, number = owner_of(record.id)
   if not owner_id then return false end
-  local state, birth, entry = unpack(redis.call('HMGET', promise_prefix .. owner_id, F.state, F.birth, number))
-  return state or birth ~= record.birth or not entry
+  local state, incarnation, entry = unpack(redis.call('HMGET', promise_prefix .. owner_id, F.state, F.incarnation, number))
+  return state or incarnation ~= record.incarnation or not entry
 end
 
 -- How long a settled promise is kept: as its root. 0: for ever, or the root is still pending; 1: it is gone already.
@@ -90,12 +90,12 @@ end
 local function time_to_keep(record)
   -- A root that has ended in this script: what is loaded holds.
   if record.ended_now and not owner_of(record.id) then return retention_of(record.retention) end
-  local state, birth, retention = unpack(redis.call('HMGET', record.key, F.state, F.birth, F.retention))
-  if not state or birth ~= record.birth then return nil end
+  local state, incarnation, retention = unpack(redis.call('HMGET', record.key, F.state, F.incarnation, F.retention))
+  if not state or incarnation ~= record.incarnation then return nil end
   local root = string.match(record.id, '^[^~]*')
   if root ~= record.id then
-    state, birth, retention = unpack(redis.call('HMGET', promise_prefix .. root, F.state, F.birth, F.retention))
-    if birth ~= record.birth then return 1 end
+    state, incarnation, retention = unpack(redis.call('HMGET', promise_prefix .. root, F.state, F.incarnation, F.retention))
+    if incarnation ~= record.incarnation then return 1 end
     if not state then
       -- Whoever closes a pending one closes what it has asked for, too: further up nobody needs to be asked.
       return (not is_orphan(record) or is_remembered(record.id)) and 0 or retention_of(retention)
@@ -116,11 +116,11 @@ local function close_member(record, number, raw, keep_ms)
   if is_pending and not ENTRIES[entry.kind] then return close_later(record.id .. '~' .. number) end -- if it is a hash
   if entry.kind ~= KIND.child or not (is_pending or keep_ms > 0) then return end
   if entry.child_id ~= '' then
-    if is_pending then strike(entry.child_id, 'p' .. record.birth .. ' ' .. record.id .. '~' .. number) end
+    if is_pending then strike(entry.child_id, 'p' .. record.incarnation .. ' ' .. record.id .. '~' .. number) end
     return
   end
   local child = load(record.id .. '~' .. number)
-  if not child or child.birth ~= record.birth then return end
+  if not child or child.incarnation ~= record.incarnation then return end
   child.keep_ms = keep_ms -- it need not look for its root
   if child.state == STATE.pending then
     spend(0, ENDING_COST)

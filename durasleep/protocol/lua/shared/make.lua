@@ -5,27 +5,27 @@
 -- @include snapshot
 
 -- A new execution or promise. `start` and `deadline` are instants or nil.
-local function make(id, birth, what, start, deadline)
+local function make(id, incarnation, what, start, deadline)
   local record = { id = id, key = promise_prefix .. id, queue = what.queue, epoch = 0, unseen = '', saved_unseen = '' }
   if what.kind == KIND.execution then
-    record.sets = { F.func, what.func, F.args, first_part(what.args), F.birth, birth }
+    record.sets = { F.func, what.func, F.args, first_part(what.args), F.incarnation, incarnation }
     if start then
       put(record, F.place, PLACE.delayed)
       put(record, F.due, int(start))
       set_timer(id .. '~start', start)
     else
-      dispatch(record, snapshot_of_new(what, birth, deadline))
+      dispatch(record, snapshot_of_new(what, incarnation, deadline))
     end
     if what.queue ~= DEFAULT.queue then put(record, F.queue, what.queue) end
   else
-    record.sets = { F.kind, what.kind, F.birth, birth }
+    record.sets = { F.kind, what.kind, F.incarnation, incarnation }
   end
-  if birth ~= now_text then put(record, F.created, now_text) end
+  if incarnation ~= now_text then put(record, F.created, now_text) end
   if deadline then
     put(record, F.deadline, int(deadline))
     set_timer(id .. '~timeout', deadline)
   end
-  if what.call then put(record, F.call, what.call) end
+  if what.call then put(record, F.idempotency_key, what.call) end
   if what.waiters then put(record, F.waiters, what.waiters) end
   local keep_ms = tonumber(what.retention or '')
   if keep_ms and keep_ms ~= LIMIT.retention_ms then put(record, F.retention, what.retention) end

@@ -19,7 +19,7 @@ local function note(endings, record, state)
   local n = #endings
   endings[n + 1], endings[n + 2], endings[n + 3], endings[n + 4] = 'i', record.id, 's', state
   endings[n + 5], endings[n + 6] = 'f', record.func
-  endings[n + 7], endings[n + 8] = 'c', record.created or record.birth
+  endings[n + 7], endings[n + 8] = 'c', record.created or record.incarnation
   if n + 8 == VALUES_EACH then write_recents() end
 end
 

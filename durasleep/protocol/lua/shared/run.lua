@@ -26,9 +26,9 @@ end
 -- A part of a run that was set apart; answers whether that was all of it.
 local function close_run(id)
   local key = run_prefix .. id
-  local birth, cursor = unpack(redis.call('HMGET', key, F.birth, F.cursor))
-  if birth then
-    cursor = close_from({ id = id, birth = birth }, key, cursor or '0', time_to_keep_run(id))
+  local incarnation, cursor = unpack(redis.call('HMGET', key, F.incarnation, F.cursor))
+  if incarnation then
+    cursor = close_from({ id = id, incarnation = incarnation }, key, cursor or '0', time_to_keep_run(id))
     if cursor ~= '0' then
       redis.call('HSET', key, F.cursor, cursor)
       return false

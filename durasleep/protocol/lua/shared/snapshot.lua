@@ -1,6 +1,6 @@
 -- @include int
 
--- What the first activation after a dispatch needs, in one field of the stream entry: a line of numbers (birth, created,
+-- What the first activation after a dispatch needs, in one field of the stream entry: a line of numbers (incarnation, created,
 -- begun, base, order, unseen, bytes of the arguments; then number and bytes of each journal entry; then its deadline, if
 -- it has one), the arguments, the entries, and the function's name to the end. nil if that is too much for an entry.
 local function write_snapshot(head, deadline, args, entries, func)
@@ -9,16 +9,16 @@ local function write_snapshot(head, deadline, args, entries, func)
   if #snapshot <= LIMIT.snapshot_bytes_max then return snapshot end
 end
 
-local function snapshot_of_new(what, birth, deadline)
+local function snapshot_of_new(what, incarnation, deadline)
   if #what.args > LIMIT.snapshot_bytes_max then return nil end
-  local created = birth ~= now_text and now_text or ''
-  local head = birth .. '\t' .. created .. '\t\t\t\t\t' .. int(#what.args)
+  local created = incarnation ~= now_text and now_text or ''
+  local head = incarnation .. '\t' .. created .. '\t\t\t\t\t' .. int(#what.args)
   return write_snapshot(head, deadline and int(deadline), what.args, '', what.func)
 end
 
 -- Of an execution whose hash was read whole, `numbers` being its journal; not of one that workers died of.
 local function snapshot_of_known(record, known, numbers)
-  if known[F.deaths] then return nil end
+  if known[F.crash_count] then return nil end
   local args = known[F.args]
   if known[F.more_args] then
     for i = 1, LIMIT.args_parts_max - 1 do
@@ -26,7 +26,7 @@ local function snapshot_of_known(record, known, numbers)
     end
   end
   local order = record.order > 0 and int(record.order) or ''
-  local head = known[F.birth]
+  local head = known[F.incarnation]
     .. '\t'
     .. (known[F.created] or '')
     .. '\t'

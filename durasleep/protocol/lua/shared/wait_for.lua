@@ -11,13 +11,13 @@ local function is_gone(waiter)
   local kind, who = string.sub(waiter, 1, 1), string.sub(waiter, 2)
   if kind == 'i' then return redis.call('EXISTS', inbox_prefix .. who) == 0 end
   if kind ~= 'p' then return false end -- a newer version knows
-  local birth, promise = string.match(who, '^(%d+) (.*)$')
+  local incarnation, promise = string.match(who, '^(%d+) (.*)$')
   local owner_id, number = owner_of(promise or '')
   if not owner_id then return true end
-  local found = redis.pcall('HMGET', promise_prefix .. owner_id, F.state, F.birth, number)
+  local found = redis.pcall('HMGET', promise_prefix .. owner_id, F.state, F.incarnation, number)
   if found.err then return false end -- it is for a person to look at
   local entry = read_entry(found[3] or nil)
-  return found[1] or found[2] ~= birth or not entry or entry.state ~= STATE.pending
+  return found[1] or found[2] ~= incarnation or not entry or entry.state ~= STATE.pending
 end
 
 -- Of the lines of a field those of who is still there.

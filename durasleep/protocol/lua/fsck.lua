@@ -103,7 +103,7 @@ local function is_true_of(record, snapshot)
     entries_size = entries_size + (tonumber(values[i]) or 0)
   end
   return size ~= nil
-    and values[1] == record.birth
+    and values[1] == record.incarnation
     and string.sub(body, 1, size) == args_of(record)
     and string.sub(body, size + entries_size + 1) == record.func
 end
@@ -147,7 +147,7 @@ local function check_attached(record, number, entry)
     return found('gone', member, 'waits for ' .. entry.child_id .. ', which is not kept any more: cancel it')
   end
   if target.state == STATE.pending then
-    local waiter = 'p' .. record.birth .. ' ' .. member
+    local waiter = 'p' .. record.incarnation .. ' ' .. member
     if not is_waiting(target, waiter) then
       found('untold', member, 'waits for ' .. target.id .. ', which does not know it', function()
         wait_for(target, waiter)
@@ -163,7 +163,7 @@ end
 local function check_child(record, number, entry)
   local id = record.id .. '~' .. number
   local child = load(id)
-  if not child or child.birth ~= record.birth then
+  if not child or child.incarnation ~= record.incarnation then
     found('gone', id, 'is awaited, but there is no such execution', function()
       settle_entry(record, number, entry, STATE.canceled, '')
     end)
@@ -291,7 +291,7 @@ function checks.promise(id, at)
   elseif record.place == PLACE.halted then
     if not redis.call('ZSCORE', halted, id) then
       found('unnamed', id, 'is halted, but not among those a person looks after', function()
-        put_aside(id)
+        quarantine(id)
       end)
     end
   elseif record.place ~= PLACE.suspended then

@@ -1,6 +1,6 @@
 -- A promise with its journal, one page an item: all of them together carry at most `LIMIT.answer_bytes_max`, or the
 -- least that HSCAN gives, and each at most about `LIMIT.answer_entries_max` entries. `cursor` is "0" for the first page.
--- Of `what` may be said "head", all but the journal, or "news", the head and what has settled since the last commit.
+-- Of `what` may be said "head", all but the journal, or "unseen", the head and what has settled since the last commit.
 -- Answers per item: names and values in turn; then the cursor of the next page, "" at the end. The first page has all
 -- of the promise but its waiters. A page for which there was no room has nothing, and the cursor that was asked for.
 -- @include keys
@@ -39,7 +39,7 @@ local function add_head(answer, key)
     F.func,
     F.queue,
     F.args,
-    F.birth,
+    F.incarnation,
     F.created,
     F.place,
     F.epoch,
@@ -47,7 +47,7 @@ local function add_head(answer, key)
     F.due,
     F.deadline,
     F.reason,
-    F.deaths,
+    F.crash_count,
     F.order,
     F.unseen,
     F.base,
@@ -75,7 +75,7 @@ local function load_head(key)
 end
 
 -- Only what has settled since the last commit, beside the head; nothing and "0" if that is more than one answer.
-local function load_news(key)
+local function load_unseen(key)
   local answer = {}
   add_head(answer, key)
   local unseen = redis.call('HGET', key, F.unseen) or ''
@@ -111,7 +111,7 @@ end
 local function load_page(at)
   local id, cursor, what = unpack(ARGV, at + 1, at + 3)
   local key, first, answer, is_done = promise_prefix .. id, cursor, {}, false
-  if what == 'news' then return load_news(key) end
+  if what == 'unseen' then return load_unseen(key) end
   if what == 'head' then return load_head(key) end
   local small = cursor == '0' and room > 0 and load_small(key)
   if small then return small end
