@@ -14,6 +14,7 @@ The layers, each importing only what stands below it:
                             values as bytes; every limit and its reason; an embedded server; what people read
     tracebacks | model      where users' code was when it failed; the words of the design as types
     errors                  one tree
+    deprecation             names that have changed
 """
 
 from durasleep.app import Durasleep

@@ -31,10 +31,14 @@ DurasleepError
 ├── Stuck                                something would wait for itself, or for what waits for it
 └── Stalled (also an AssertionError)     a test waits for what nothing in it will bring about
 
-Detached (a BaseException) is raised inside a workflow that is being put away, or that goes on as a new run.
+WorkflowEvicted (a BaseException) is raised inside a workflow that is being put away, or that goes on as a new run.
 """
 
 from __future__ import annotations
+
+from typing import Any
+
+from durasleep.deprecation import warn_renamed
 
 
 class DurasleepError(Exception):
@@ -203,3 +207,10 @@ def from_code(code: str, message: str) -> DurasleepError:
     """The exception for an error code of a script; an unknown code is a StoreError that shows it."""
     known = _BY_CODE.get(code)
     return known(message) if known is not None else StoreError(f"{code} {message}".strip())
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Detached":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warn_renamed("Detached", "WorkflowEvicted")
+    return WorkflowEvicted

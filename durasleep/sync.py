@@ -15,6 +15,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
 from durasleep import address
 from durasleep.codec import Codec
+from durasleep.deprecation import warn_renamed
 from durasleep.errors import ClientClosed, StoreError, StoreUnavailable, WaitTimeout
 from durasleep.model import Disposition, Duration, PromiseId, Recording, State, check_id, check_name, seconds_of
 from durasleep.protocol import command, journal, streams
@@ -499,7 +500,7 @@ class Client(_Starts):
         give_up_at = None if limit_s is None else time.monotonic() + limit_s
         store = self._opened()
         keys = store.keys(id)
-        tells_inbox = store.call(journal.read_head(keys, id, outline=True)) is not None
+        tells_inbox = store.call(journal.read_record(keys, id, outline=True)) is not None
         inbox = waiting.inbox
         while True:
             _check_open(closed)
@@ -615,10 +616,15 @@ class Client(_Starts):
         store = self._opened()
         return store.run(fsck.fsck(store.keys(), repair=repair))
 
-    def forget(self, name: str) -> bool:
-        """Strike a name that was put aside: see ``durasleep.client.Client.forget``."""
+    def discard_quarantined(self, name: str) -> bool:
+        """Strike a name that was quarantined: see ``durasleep.client.Client.discard_quarantined``."""
         store = self._opened()
-        return store.run(search.forget(store.keys(), name))
+        return store.run(search.discard_quarantined(store.keys(), name))
+
+    def forget(self, name: str) -> bool:
+        """The old name of ``discard_quarantined``."""
+        warn_renamed("forget", "discard_quarantined")
+        return self.discard_quarantined(name)
 
     def diagnose(self) -> list[Diagnosis]:
         """What the server's configuration can lose, and what waits for a person or a worker; the worst first.

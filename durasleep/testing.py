@@ -30,6 +30,7 @@ from typing import Any, Self, TypeVar
 
 from durasleep.app import Durasleep, pointed_at
 from durasleep.client.client import Handle, store_of
+from durasleep.deprecation import warn_renamed
 from durasleep.errors import Mismatch, Stalled, UsageError
 from durasleep.model import Kind, Place, PromiseId, State, check_id, duration_ms
 from durasleep.protocol import journal, membership, server, streams
@@ -55,7 +56,7 @@ Function = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Timer:
+class DueItem:
     """Something that falls due."""
 
     id: str
@@ -122,10 +123,10 @@ class Env:
         with self._in_motion():
             while True:
                 fired = await self._settle()
-                head = await self._head(handle.id)
-                if head is None or head.state is not State.PENDING:
+                record = await self._head(handle.id)
+                if record is None or record.state is not State.PENDING:
                     return await handle.result()
-                if fired.next_due_ms is None or head.place is Place.HALTED:
+                if fired.next_due_ms is None or record.place is Place.HALTED:
                     raise Stalled(await self._what_keeps(handle.id))
                 await self._check(deadline, fired, f"{handle.id} has not ended")
                 await self._move(fired, fired.next_due_ms)
@@ -136,7 +137,7 @@ class Env:
 
     async def _head(self, id: PromiseId) -> PromiseRecord | None:
         store = await store_of(self.app)
-        return await store.call(journal.read_head(store.keys(id), id))
+        return await store.call(journal.read_record(store.keys(id), id))
 
     @contextmanager
     def _in_motion(self) -> Generator[None]:
@@ -201,6 +202,11 @@ class Env:
         fired = await self._settle()
         return None if fired.next_due_ms is None else _instant(fired.next_due_ms)
 
+    async def settle(self) -> datetime | None:
+        """The old name of ``run_until_idle``."""
+        warn_renamed("settle", "run_until_idle")
+        return await self.run_until_idle()
+
     def _deadline(self) -> float:
         return time.monotonic() + self._patience_s
 
@@ -256,11 +262,11 @@ class Env:
         """The clock of the test."""
         return _instant(_ms(await self._any_worker().fire()))
 
-    async def timers(self, limit: int = TIMERS_MAX) -> list[Timer]:
+    async def timers(self, limit: int = TIMERS_MAX) -> list[DueItem]:
         """What falls due next, soonest first."""
         await self.run_until_idle()
         found = await self.app.timers(limit)
-        return [Timer(one.id, one.kind, one.name, one.func, _instant(one.due_at_ms)) for one in found]
+        return [DueItem(one.id, one.kind, one.name, one.func, _instant(one.due_at_ms)) for one in found]
 
     async def replay(self, id: str) -> Verdict:
         """Run today's code over the journal of an execution; Mismatch, with the difference, if it goes another way."""
@@ -418,6 +424,11 @@ class SyncEnv:
         """As ``Env.run_until_idle``."""
         return self.call(self._env.run_until_idle)
 
+    def settle(self) -> datetime | None:
+        """The old name of ``run_until_idle``."""
+        warn_renamed("settle", "run_until_idle")
+        return self.run_until_idle()
+
     def skip(
         self,
         duration: float | timedelta = 0,
@@ -434,7 +445,7 @@ class SyncEnv:
         """As ``Env.now``."""
         return self.call(self._env.now)
 
-    def timers(self, limit: int = TIMERS_MAX) -> list[Timer]:
+    def timers(self, limit: int = TIMERS_MAX) -> list[DueItem]:
         """As ``Env.timers``."""
         return self.call(self._env.timers, limit)
 
@@ -534,3 +545,10 @@ def _shown(ms: int) -> str:
 
 def _instant(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Timer":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warn_renamed("Timer", "DueItem")
+    return DueItem

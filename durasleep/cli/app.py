@@ -48,7 +48,8 @@ app.command("retry")(executions.retry)
 app.add_typer(promise.app, name="promise")
 app.command("doctor")(doctor.doctor)
 app.command("fsck")(fsck.fsck)
-app.add_typer(namespace.app, name="control")
+app.add_typer(namespace.app, name="namespace")
+app.add_typer(namespace.old_app, name="control", hidden=True)
 app.command("demo")(demo.demo)
 
 

@@ -17,6 +17,7 @@ from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, over
 
 from durasleep.client.inbox import Inbox, Subscription, on_answers
 from durasleep.codec import Codec
+from durasleep.deprecation import warn_renamed
 from durasleep.errors import ClientClosed, DurasleepError, NotFound, WaitTimeout
 from durasleep.model import Disposition, Duration, PromiseId, Recording, State, check_id, owner_of, seconds_of
 from durasleep.protocol import journal, membership, promises, server, streams
@@ -722,7 +723,7 @@ class Client(_Starts):
         try:
             if (
                 owner_of(id) is not None
-                and await store.call(journal.read_head(store.keys(id), id, outline=True)) is None
+                and await store.call(journal.read_record(store.keys(id), id, outline=True)) is None
             ):
                 return None
             created = await store.call(promises.attach(store.keys(id), id, inbox=expected.inbox.name))
@@ -822,14 +823,19 @@ class Client(_Starts):
         store = await self._opened()
         return await store.run(fsck.fsck(store.keys(), repair=repair))
 
-    async def forget(self, name: str) -> bool:
-        """Strike a name that was put aside, as ``fsck`` and ``search`` show it; false if there is no such name.
+    async def discard_quarantined(self, name: str) -> bool:
+        """Strike a name that was quarantined, as ``fsck`` and ``search`` show it; false if there is no such name.
 
         The part before a ``": "`` will do where no other name begins so; NotAllowed if one does.
         What has one is no execution that could go on: an entry or a timer that was not ours, a key of another type.
         """
         store = await self._opened()
-        return await store.run(search.forget(store.keys(), name))
+        return await store.run(search.discard_quarantined(store.keys(), name))
+
+    async def forget(self, name: str) -> bool:
+        """The old name of ``discard_quarantined``."""
+        warn_renamed("forget", "discard_quarantined")
+        return await self.discard_quarantined(name)
 
     async def diagnose(self) -> list[Diagnosis]:
         """What the server's configuration can lose, and what waits for a person or a worker; the worst first.

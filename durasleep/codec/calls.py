@@ -19,7 +19,7 @@ from uuid import UUID
 import msgspec
 
 from durasleep.codec.shapes import shape
-from durasleep.codec.type_hints import ARRIVE, SCALARS, alike_in, function_name, hints_of
+from durasleep.codec.type_hints import ARRIVE, SCALARS, alike_in, function_name, type_hints_of
 from durasleep.errors import UsageError
 
 
@@ -28,7 +28,7 @@ class _Call:
     """How a function is called: its signature, its hints, and those of what it takes by position."""
 
     signature: inspect.Signature
-    hints: dict[str, Any]
+    type_hints: dict[str, Any]
     by_position: tuple[tuple[str, Any], ...]
     required: int
     """Fewest arguments by position that are a whole call; more than there are if keywords are needed."""
@@ -41,7 +41,7 @@ class _Call:
 
 @lru_cache(maxsize=1024)
 def call_of(fn: Callable[..., Any]) -> _Call:
-    signature, hints = inspect.signature(fn), hints_of(fn)
+    signature, type_hints = inspect.signature(fn), type_hints_of(fn)
     parameters = signature.parameters.values()
     plain = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     others = any(
@@ -49,16 +49,16 @@ def call_of(fn: Callable[..., Any]) -> _Call:
         for one in parameters
     )
     required = len(plain) + 1 if others else sum(one.default is one.empty for one in plain)
-    by_position = tuple((one.name, hints.get(one.name, Any)) for one in plain)
-    types = tuple(hint for _, hint in by_position)
+    by_position = tuple((one.name, type_hints.get(one.name, Any)) for one in plain)
+    types = tuple(type_hint for _, type_hint in by_position)
     return _Call(
         signature,
-        hints,
+        type_hints,
         by_position,
         required,
         (None, None) if others else (types, types[1:]),
-        alike_in(*(hint for name, hint in hints.items() if name != "return")),
-        alike_in(hints.get("return", Any)),
+        alike_in(*(type_hint for name, type_hint in type_hints.items() if name != "return")),
+        alike_in(type_hints.get("return", Any)),
     )
 
 
@@ -69,23 +69,23 @@ def shape_args(
     if not kwargs and call.required <= len(args) + skip_first <= len(call.by_position):  # binding costs 5 us
         shaped = [
             value
-            if hint is Any or type(value) is hint
-            else shape(value, hint, f"argument {name!r} of {function_name(fn)}")
-            for value, (name, hint) in zip(args, call.by_position[skip_first:], strict=False)
+            if type_hint is Any or type(value) is type_hint
+            else shape(value, type_hint, f"argument {name!r} of {function_name(fn)}")
+            for value, (name, type_hint) in zip(args, call.by_position[skip_first:], strict=False)
         ]
         return tuple(shaped), {}
     bound = _bind(call, fn, args, kwargs, skip_first)
     for index, (name, value) in enumerate(bound.arguments.items()):
-        if name not in call.hints or (skip_first and index == 0):
+        if name not in call.type_hints or (skip_first and index == 0):
             continue
-        hint, what = call.hints[name], f"argument {name!r} of {function_name(fn)}"
+        type_hint, what = call.type_hints[name], f"argument {name!r} of {function_name(fn)}"
         match call.signature.parameters[name].kind:
             case inspect.Parameter.VAR_POSITIONAL:
-                bound.arguments[name] = tuple(shape(one, hint, what) for one in value)
+                bound.arguments[name] = tuple(shape(one, type_hint, what) for one in value)
             case inspect.Parameter.VAR_KEYWORD:
-                bound.arguments[name] = {key: shape(one, hint, what) for key, one in value.items()}
+                bound.arguments[name] = {key: shape(one, type_hint, what) for key, one in value.items()}
             case _:
-                bound.arguments[name] = shape(value, hint, what)
+                bound.arguments[name] = shape(value, type_hint, what)
     return bound.args[1:] if skip_first else bound.args, bound.kwargs
 
 
@@ -109,7 +109,7 @@ class _Parameter(msgspec.Struct, frozen=True):
     """What may be told of its values without reading what is in them."""
 
     name: str
-    hint: Any
+    type_hint: Any
     fitting: frozenset[Any]
     """Classes that fit for certain."""
     told: frozenset[Any]
@@ -162,7 +162,7 @@ def check_call(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, An
         if type(value) not in parameter.fitting and type(value) in parameter.told
     ]
     for value, parameter in doubtful:
-        shape(value, parameter.hint, f"argument {parameter.name!r} of {function_name(fn)}")
+        shape(value, parameter.type_hint, f"argument {parameter.name!r} of {function_name(fn)}")
     return not doubtful
 
 
@@ -174,7 +174,7 @@ def _check_of(fn: Callable[..., Any], skip_first: bool) -> _Check | None:
     except (TypeError, ValueError):
         return None
     parameters = list(call.signature.parameters.values())[skip_first:]
-    known = {one.name: _parameter(one.name, call.hints.get(one.name, Any)) for one in parameters}
+    known = {one.name: _parameter(one.name, call.type_hints.get(one.name, Any)) for one in parameters}
     by_position = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     by_name = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     required = {one.name for one in (*by_position, *by_name) if one.default is one.empty}
@@ -191,14 +191,16 @@ def _check_of(fn: Callable[..., Any], skip_first: bool) -> _Check | None:
     )
 
 
-def _parameter(name: str, hint: Any) -> _Parameter:
-    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+def _parameter(name: str, type_hint: Any) -> _Parameter:
+    kinds = (
+        typing.get_args(type_hint) if typing.get_origin(type_hint) in (typing.Union, types.UnionType) else (type_hint,)
+    )
     kinds = [typing.get_origin(kind) or kind for kind in kinds]
     classes = {kind for kind in kinds if isinstance(kind, type)}
     if len(classes) < len(kinds):
-        return _Parameter(name, hint, frozenset(), frozenset())
+        return _Parameter(name, type_hint, frozenset(), frozenset())
     if classes <= PLAIN_TYPES:
-        return _Parameter(name, hint, frozenset(classes | {int} if float in classes else classes), ARRIVE)
+        return _Parameter(name, type_hint, frozenset(classes | {int} if float in classes else classes), ARRIVE)
     is_told = all(
         kind in PLAIN_TYPES
         or kind in _HOLDING
@@ -206,4 +208,4 @@ def _parameter(name: str, hint: Any) -> _Parameter:
         or issubclass(kind, Enum | msgspec.Struct)
         for kind in classes
     )
-    return _Parameter(name, hint, frozenset(), SCALARS if is_told else frozenset())
+    return _Parameter(name, type_hint, frozenset(), SCALARS if is_told else frozenset())

@@ -44,7 +44,6 @@ from durasleep.codec.type_hints import (
     class_of,
     field_hints,
     fields_of,
-    hints_of,
     is_named_tuple,
     is_plain_map,
     is_union,
@@ -55,6 +54,7 @@ from durasleep.codec.type_hints import (
     named_as,
     show_hint,
     travels_as,
+    type_hints_of,
 )
 from durasleep.codec.values import DATA_WRITER, is_model, unpack
 from durasleep.errors import UsageError
@@ -62,24 +62,24 @@ from durasleep.errors import UsageError
 _STRICT, _LENIENT = (True,), (False,)
 
 
-def shape(value: Any, hint: Any, what: str, modes: tuple[bool, ...] = (True, False)) -> Any:
+def shape(value: Any, type_hint: Any, what: str, modes: tuple[bool, ...] = (True, False)) -> Any:
     """A decoded value as its hint says; strictly if it fits so, else leniently (``"5"`` as an int)."""
-    if hint is Any or type(value) is hint:
+    if type_hint is Any or type(value) is type_hint:
         return value
-    if _is_misread(hint):
-        hint = _known(hint)
+    if _is_misread(type_hint):
+        type_hint = _known(type_hint)
     misfit: Exception | None = None
     for strict in modes:
         try:
-            return msgspec.convert(value, hint, strict=strict, dec_hook=_convert)
+            return msgspec.convert(value, type_hint, strict=strict, dec_hook=_convert)
         except Exception as error:  # noqa: BLE001 - a class may check itself and raise anything
             misfit = misfit or error
-        known = _known(hint)
-        if known is not hint:
+        known = _known(type_hint)
+        if known is not type_hint:
             return value if known is Any else shape(value, known, what, modes)
         if isinstance(misfit, TypeError | NameError):  # of a hint that nobody knows
             return value
-    raise UsageError(f"{what} does not fit {show_hint(hint)}: {' '.join(str(misfit).split())}") from misfit
+    raise UsageError(f"{what} does not fit {show_hint(type_hint)}: {' '.join(str(misfit).split())}") from misfit
 
 
 def _convert(kind: Any, value: Any) -> Any:
@@ -130,9 +130,9 @@ def take_model_as_it_is(kind: Any, value: Any) -> Any:
     made.__setstate__({**state, "__pydantic_private__": None})
     if kind.__pydantic_post_init__:
         made.model_post_init(None)
-    hints = hints_of(kind)
+    type_hints = type_hints_of(kind)
     for name in kind.__private_attributes__.keys() & private:
-        made.__pydantic_private__[name] = shape(private[name], hints.get(name, Any), f"attribute {name!r}")
+        made.__pydantic_private__[name] = shape(private[name], type_hints.get(name, Any), f"attribute {name!r}")
     made.__setstate__({**state, "__dict__": vars(made) | fields, "__pydantic_private__": made.__pydantic_private__})
     return made
 
@@ -161,18 +161,23 @@ _COLLECTIONS: dict[Any, Callable[[Any, tuple[Any, ...]], Any]] = {
 }
 
 
-def _factory(_: Any = Any, hint: Any = Any) -> Callable[[], Any] | None:
+def _factory(_: Any = Any, type_hint: Any = Any) -> Callable[[], Any] | None:
     """What a missing value of such a map is, where its hint says so."""
-    kind = class_of(hint)
+    kind = class_of(type_hint)
     return kind if kind in (int, float, str, list, dict, set) else None
 
 
-def _shape_items(value: Any, hint: Any) -> Any:
+def _shape_items(value: Any, type_hint: Any) -> Any:
     """What fits an abstract collection keeps its own class."""
-    for kind, known in ((list, list[hint]), (tuple, tuple[hint, ...]), (set, set[hint]), (frozenset, frozenset[hint])):
+    for kind, known in (
+        (list, list[type_hint]),
+        (tuple, tuple[type_hint, ...]),
+        (set, set[type_hint]),
+        (frozenset, frozenset[type_hint]),
+    ):
         if isinstance(value, kind):
             return shape(value, known, "the items")
-    return shape(value, dict[hint, Any], "the keys") if isinstance(value, dict) else value
+    return shape(value, dict[type_hint, Any], "the keys") if isinstance(value, dict) else value
 
 
 class _ReaderOfHint(type):
@@ -184,13 +189,13 @@ class _ReaderOfHint(type):
         return True
 
 
-def _reader(hint: Any, read: Callable[[Any], Any]) -> _ReaderOfHint:
-    return _ReaderOfHint(show_hint(hint), (), {"read": staticmethod(read)})
+def _reader(type_hint: Any, read: Callable[[Any], Any]) -> _ReaderOfHint:
+    return _ReaderOfHint(show_hint(type_hint), (), {"read": staticmethod(read)})
 
 
-def _known(hint: Any) -> Any:
+def _known(type_hint: Any) -> Any:
     """A hint as msgspec knows it; Any for one that nobody does: it says nothing about bytes."""
-    return _find_known(hint, str(hint))
+    return _find_known(type_hint, str(type_hint))
 
 
 # Of what is called or awaited there is no data: whatever comes for it is taken as it is.
@@ -198,32 +203,32 @@ _SAYS_NOTHING = (Callable, type, Iterator, Generator, Awaitable, Coroutine, Asyn
 
 
 @lru_cache(maxsize=256)
-def _find_known(hint: Any, _shown: str) -> Any:  # as it is shown: unions are equal whatever their order
-    if isinstance(hint, _ReaderOfHint | LaterHint) or _is_known(hint):
-        return hint
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if (origin or hint) in _SAYS_NOTHING:
+def _find_known(type_hint: Any, _shown: str) -> Any:  # as it is shown: unions are equal whatever their order
+    if isinstance(type_hint, _ReaderOfHint | LaterHint) or _is_known(type_hint):
+        return type_hint
+    origin, parts = typing.get_origin(type_hint), typing.get_args(type_hint)
+    if (origin or type_hint) in _SAYS_NOTHING:
         return Any
-    if isinstance(hint, EnumType):  # msgspec knows only those of names and numbers
-        return _reader(hint, partial(_read_member, hint))
-    if is_union(hint):  # and no union of two that travel alike
-        return _reader(hint, partial(_read_one_of, parts, alike_in(hint)))
-    if alias_of(hint) is not None:
-        return later_hint(hint, partial(meaning_of, hint))
-    if isinstance(hint, TypeVar):
-        return _known(meaning_of_variable(hint))
-    if field_hints(hint):
-        return _reader(hint, partial(_read_fields, hint))
+    if isinstance(type_hint, EnumType):  # msgspec knows only those of names and numbers
+        return _reader(type_hint, partial(_read_member, type_hint))
+    if is_union(type_hint):  # and no union of two that travel alike
+        return _reader(type_hint, partial(_read_one_of, parts, alike_in(type_hint)))
+    if alias_of(type_hint) is not None:
+        return later_hint(type_hint, partial(meaning_of, type_hint))
+    if isinstance(type_hint, TypeVar):
+        return _known(meaning_of_variable(type_hint))
+    if field_hints(type_hint):
+        return _reader(type_hint, partial(_read_fields, type_hint))
     if origin in ABSTRACT:
-        return _reader(hint, partial(_read_abstract, hint, _known_container(origin, parts)))
+        return _reader(type_hint, partial(_read_abstract, type_hint, _known_container(origin, parts)))
     if origin in MAPS and parts and not _is_plain_key(parts[0]):
-        return _reader(hint, partial(_read_map, parts))
+        return _reader(type_hint, partial(_read_map, parts))
     if origin is typing.Literal:  # of what is neither text nor a number
-        return _reader(hint, partial(_read_literal, parts))
+        return _reader(type_hint, partial(_read_literal, parts))
     if origin in ONLY_SAYS_HOW:
         return _known(parts[0])
     if origin in _COLLECTIONS or (isinstance(origin, type) and origin not in ARRIVE and travels_as(origin)):
-        return _reader(hint, partial(_convert, hint))
+        return _reader(type_hint, partial(_convert, type_hint))
     if isinstance(origin, type) and issubclass(origin, tuple) and any(map(is_unpacked, parts)):
         return tuple
     if origin in MAPS or origin in (list, set, frozenset, tuple):
@@ -240,9 +245,13 @@ def _known_container(origin: Any, parts: tuple[Any, ...]) -> Any:
     return kind[tuple(part if part is ... else _known(part) for part in parts)] if parts else kind
 
 
-def _read_abstract(hint: Any, known: Any, value: Any) -> Any:
+def _read_abstract(type_hint: Any, known: Any, value: Any) -> Any:
     """What fits keeps its class; what was sent as JSON gets the usual one."""
-    return _convert(hint, value) if isinstance(value, typing.get_origin(hint)) else shape(value, known, "the value")
+    return (
+        _convert(type_hint, value)
+        if isinstance(value, typing.get_origin(type_hint))
+        else shape(value, known, "the value")
+    )
 
 
 def _read_map(parts: tuple[Any, Any], value: Any) -> Any:
@@ -252,40 +261,46 @@ def _read_map(parts: tuple[Any, Any], value: Any) -> Any:
     return {shape(key, parts[0], "a key"): shape(one, parts[1], f"{key!r}") for key, one in found.items()}
 
 
-def _is_plain_key(hint: Any) -> bool:
+def _is_plain_key(type_hint: Any) -> bool:
     """Whether msgspec reads keys of this kind; text it leaves as it is where it would have to ask us."""
     try:
-        return not isinstance(msgspec.inspect.type_info(hint), msgspec.inspect.CustomType)
+        return not isinstance(msgspec.inspect.type_info(type_hint), msgspec.inspect.CustomType)
     except Exception:  # noqa: BLE001 - it knows nothing of such a hint
         return False
 
 
-def _is_known(hint: Any) -> bool:
+def _is_known(type_hint: Any) -> bool:
     """Whether msgspec reads a hint, and all in it, as it is meant."""
     try:
-        msgspec.msgpack.Decoder(hint)
+        msgspec.msgpack.Decoder(type_hint)
     except (TypeError, NameError):
         return False
-    return not (_is_misread(hint) or any(map(_says_nothing, all_in([hint]))))
+    return not (_is_misread(type_hint) or any(map(_says_nothing, all_in([type_hint]))))
 
 
-def _says_nothing(hint: Any) -> bool:
-    if isinstance(hint, type) and hasattr(hint, "__get_pydantic_core_schema__") and hint.__init__ is object.__init__:
+def _says_nothing(type_hint: Any) -> bool:
+    if (
+        isinstance(type_hint, type)
+        and hasattr(type_hint, "__get_pydantic_core_schema__")
+        and type_hint.__init__ is object.__init__
+    ):
         return True  # nothing is an instance of it: it says what pydantic is to check, as EmailStr
-    return is_unpacked(hint) or (has_hash(hint) and (typing.get_origin(hint) or hint) in _SAYS_NOTHING)
+    return is_unpacked(type_hint) or (
+        has_hash(type_hint) and (typing.get_origin(type_hint) or type_hint) in _SAYS_NOTHING
+    )
 
 
-def _is_misread(hint: Any) -> bool:
+def _is_misread(type_hint: Any) -> bool:
     """Whether something in a hint is read otherwise by msgspec than it is meant, without a word."""
     try:
-        return _has_misread(hint)
+        return _has_misread(type_hint)
     except TypeError:  # it has no hash
         return False
 
 
 @lru_cache(maxsize=1024)
-def _has_misread(hint: Any) -> bool:
-    for part in all_in([hint]):
+def _has_misread(type_hint: Any) -> bool:
+    for part in all_in([type_hint]):
         origin, parts = typing.get_origin(part), typing.get_args(part)
         if origin in ABSTRACT or (origin in MAPS and parts and not _is_plain_key(parts[0])):
             return True
@@ -356,28 +371,28 @@ def _is_another(kind: Any, name: str) -> bool:
     return travels_as(kind) is not None and not issubclass(named, kind) and named.__qualname__ != kind.__qualname__
 
 
-def _has_names(hint: Any, value: Any, alike: frozenset[type]) -> bool:
+def _has_names(type_hint: Any, value: Any, alike: frozenset[type]) -> bool:
     """Whether the names of classes in a value stand where a hint has these classes."""
-    while hasattr(hint, "__supertype__") or typing.get_origin(hint) in ONLY_SAYS_HOW:
-        hint = hint.__supertype__ if hasattr(hint, "__supertype__") else typing.get_args(hint)[0]
-    if alias_of(hint) is not None:
-        return _has_names(meaning_of(hint), value, alike)
-    if isinstance(hint, TypeVar):
-        return _has_names(meaning_of_variable(hint), value, alike)
-    mark, parts = mark_of(value), typing.get_args(hint)
-    if is_union(hint):
+    while hasattr(type_hint, "__supertype__") or typing.get_origin(type_hint) in ONLY_SAYS_HOW:
+        type_hint = type_hint.__supertype__ if hasattr(type_hint, "__supertype__") else typing.get_args(type_hint)[0]
+    if alias_of(type_hint) is not None:
+        return _has_names(meaning_of(type_hint), value, alike)
+    if isinstance(type_hint, TypeVar):
+        return _has_names(meaning_of_variable(type_hint), value, alike)
+    mark, parts = mark_of(value), typing.get_args(type_hint)
+    if is_union(type_hint):
         return any(_has_names(part, value, alike) for part in parts)
-    if typing.get_origin(hint) is typing.Literal:
+    if typing.get_origin(type_hint) is typing.Literal:
         return mark is None or any(_is_named(type(one), mark) for one in parts)
-    kind = class_of(hint)
+    kind = class_of(type_hint)
     if isinstance(kind, type) and (named_as(kind) in alike if mark is None else not _is_named(kind, mark)):
         return False
-    return all(_has_names(part, one, alike) for part, one in _placed(hint, parts, value))
+    return all(_has_names(part, one, alike) for part, one in _placed(type_hint, parts, value))
 
 
-def _placed(hint: Any, parts: tuple[Any, ...], value: Any) -> Iterable[tuple[Any, Any]]:
+def _placed(type_hint: Any, parts: tuple[Any, ...], value: Any) -> Iterable[tuple[Any, Any]]:
     """What a value consists of, each with its hint."""
-    fields = field_hints(hint)
+    fields = field_hints(type_hint)
     if isinstance(value, dict):
         found = cast("dict[Any, Any]", value)
         if len(parts) == 2 and not fields:
@@ -386,7 +401,7 @@ def _placed(hint: Any, parts: tuple[Any, ...], value: Any) -> Iterable[tuple[Any
     if not isinstance(value, list | tuple | set | frozenset):
         return ()
     items = list(cast("Iterable[Any]", value))
-    if class_of(hint) is tuple and parts[1:] != (...,):
+    if class_of(type_hint) is tuple and parts[1:] != (...,):
         return zip(parts, items, strict=False)
     return zip(fields.values(), items, strict=False) if fields else [(part, one) for part in parts[:1] for one in items]
 
@@ -403,9 +418,9 @@ def _distance(value: Any, kind: Any) -> int:
     return 0 if type(value) is (typing.get_origin(kind) or kind) else 1
 
 
-def _read_fields(hint: Any, value: Any) -> Any:
-    kind: Any = typing.get_origin(hint) or hint
-    hints = field_hints(hint)
+def _read_fields(type_hint: Any, value: Any) -> Any:
+    kind: Any = typing.get_origin(type_hint) or type_hint
+    type_hints = field_hints(type_hint)
     if is_named_tuple(kind) and isinstance(value, list | tuple):
         value = dict(zip(kind._fields, cast("list[Any]", value), strict=False))
     if not isinstance(value, dict):
@@ -414,7 +429,7 @@ def _read_fields(hint: Any, value: Any) -> Any:
     if issubclass(kind, msgspec.Struct):
         sent_as = zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
         found = {name: found[sent] for name, sent in sent_as if sent in found}
-    given = {name: shape(found[name], part, f"field {name!r}") for name, part in hints.items() if name in found}
+    given = {name: shape(found[name], part, f"field {name!r}") for name, part in type_hints.items() if name in found}
     if not dataclasses.is_dataclass(kind):
         return kind(**given)
     later = [field.name for field in dataclasses.fields(kind) if not field.init and field.name in given]

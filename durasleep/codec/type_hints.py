@@ -65,8 +65,8 @@ class LaterHint(type):
         return True
 
 
-def later_hint(hint: Any, meaning: Callable[[], Any]) -> LaterHint:
-    return LaterHint(show_hint(hint), (), {"meaning": staticmethod(meaning)})
+def later_hint(type_hint: Any, meaning: Callable[[], Any]) -> LaterHint:
+    return LaterHint(show_hint(type_hint), (), {"meaning": staticmethod(meaning)})
 
 
 ONLY_SAYS_HOW = (typing.Annotated, typing.Final, typing.ClassVar, typing.Required, typing.NotRequired)
@@ -74,48 +74,52 @@ ABSTRACT = (Collection, Sequence, MutableSequence, AbstractSet, MutableSet)
 MAPS = (dict, Mapping, MutableMapping)
 
 
-def is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+def is_union(type_hint: Any) -> bool:
+    return typing.get_origin(type_hint) in (typing.Union, types.UnionType)
 
 
-def is_unpacked(hint: Any) -> bool:
-    return typing.get_origin(hint) is typing.Unpack or getattr(hint, "__unpacked__", False)
+def is_unpacked(type_hint: Any) -> bool:
+    return typing.get_origin(type_hint) is typing.Unpack or getattr(type_hint, "__unpacked__", False)
 
 
-def alias_of(hint: Any) -> Any:
+def alias_of(type_hint: Any) -> Any:
     """What ``type X = ...`` has made, of a hint that is one, or one with parameters."""
-    alias = typing.get_origin(hint) or hint
+    alias = typing.get_origin(type_hint) or type_hint
     return alias if type(alias).__name__ == "TypeAliasType" else None
 
 
-def meaning_of(hint: Any) -> Any:
-    alias = alias_of(hint)
+def meaning_of(type_hint: Any) -> Any:
+    alias = alias_of(type_hint)
     module = sys.modules.get(alias.__module__)
     names = {alias.__name__: alias} | {one.__name__: one for one in alias.__type_params__}
     value = SimpleNamespace(__annotations__={"value": alias.__value__})
     meaning = typing.get_type_hints(value, vars(module) if module else {}, names, include_extras=True)["value"]
-    return _with_parameters(meaning, dict(zip(alias.__type_params__, typing.get_args(hint), strict=False)))
+    return _with_parameters(meaning, dict(zip(alias.__type_params__, typing.get_args(type_hint), strict=False)))
 
 
-def meaning_of_variable(hint: TypeVar) -> Any:
-    return cast("Any", typing.Union)[hint.__constraints__] if hint.__constraints__ else hint.__bound__ or Any
+def meaning_of_variable(type_hint: TypeVar) -> Any:
+    return (
+        cast("Any", typing.Union)[type_hint.__constraints__]
+        if type_hint.__constraints__
+        else type_hint.__bound__ or Any
+    )
 
 
-def _with_parameters(hint: Any, given: dict[Any, Any]) -> Any:
-    if isinstance(hint, TypeVar):
-        return given.get(hint, hint)
-    if isinstance(hint, type) or not given or not (left_open := getattr(hint, "__parameters__", ())):
-        return hint
-    return hint[tuple(given.get(one, one) for one in left_open)]
+def _with_parameters(type_hint: Any, given: dict[Any, Any]) -> Any:
+    if isinstance(type_hint, TypeVar):
+        return given.get(type_hint, type_hint)
+    if isinstance(type_hint, type) or not given or not (left_open := getattr(type_hint, "__parameters__", ())):
+        return type_hint
+    return type_hint[tuple(given.get(one, one) for one in left_open)]
 
 
-def class_of(hint: Any) -> Any:
+def class_of(type_hint: Any) -> Any:
     """The class behind a hint that only says more of it."""
-    while (origin := typing.get_origin(hint)) in ONLY_SAYS_HOW:
-        hint = typing.get_args(hint)[0]
-    while hasattr(hint, "__supertype__"):
-        hint = hint.__supertype__
-    return origin or hint
+    while (origin := typing.get_origin(type_hint)) in ONLY_SAYS_HOW:
+        type_hint = typing.get_args(type_hint)[0]
+    while hasattr(type_hint, "__supertype__"):
+        type_hint = type_hint.__supertype__
+    return origin or type_hint
 
 
 def fields_of(kind: Any) -> set[str]:
@@ -125,9 +129,9 @@ def fields_of(kind: Any) -> set[str]:
     return set(getattr(kind, "model_fields", None) or getattr(kind, "__struct_encode_fields__", ()))
 
 
-def field_hints(hint: Any) -> dict[str, Any]:
+def field_hints(type_hint: Any) -> dict[str, Any]:
     """The hints of what a class consists of, with the parameters it is given; none of one that has no such parts."""
-    kind: Any = typing.get_origin(hint) or hint
+    kind: Any = typing.get_origin(type_hint) or type_hint
     if not isinstance(kind, type) or not (
         dataclasses.is_dataclass(kind)
         or typing.is_typeddict(cast("Any", kind))
@@ -136,43 +140,43 @@ def field_hints(hint: Any) -> dict[str, Any]:
     ):
         return {}
     parameters: tuple[Any, ...] = getattr(cast("Any", kind), "__parameters__", ())
-    given = dict(zip(parameters, typing.get_args(hint), strict=False))
-    return {name: _with_parameters(part, given) for name, part in hints_of(kind).items()}
+    given = dict(zip(parameters, typing.get_args(type_hint), strict=False))
+    return {name: _with_parameters(part, given) for name, part in type_hints_of(kind).items()}
 
 
 def is_named_tuple(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, tuple) and hasattr(cast("Any", kind), "_fields")
 
 
-def all_in(hints: Iterable[Any], *, with_fields: bool = True) -> Iterator[Any]:
+def all_in(type_hints: Iterable[Any], *, with_fields: bool = True) -> Iterator[Any]:
     """These hints and all they consist of, each once; without the fields of what has a class of its own, if so."""
-    left, seen = list(hints), set[str]()
+    left, seen = list(type_hints), set[str]()
     while left:
-        hint = left.pop()
-        shown = f"{id(hint)} {hint}" if isinstance(hint, type) else str(hint)
+        type_hint = left.pop()
+        shown = f"{id(type_hint)} {type_hint}" if isinstance(type_hint, type) else str(type_hint)
         if shown in seen or len(seen) > _HINTS_MAX:
             continue
         seen.add(shown)
-        yield hint
-        parts = typing.get_args(hint)
+        yield type_hint
+        parts = typing.get_args(type_hint)
         left += [part for part in parts if not isinstance(part, list)]
-        if with_fields or typing.is_typeddict(typing.get_origin(hint) or hint):
-            left += field_hints(hint).values()
-        if hasattr(hint, "__supertype__"):
-            left.append(hint.__supertype__)
-        if isinstance(hint, TypeVar):
-            left.append(meaning_of_variable(hint))
-        if alias_of(hint) is not None:
+        if with_fields or typing.is_typeddict(typing.get_origin(type_hint) or type_hint):
+            left += field_hints(type_hint).values()
+        if hasattr(type_hint, "__supertype__"):
+            left.append(type_hint.__supertype__)
+        if isinstance(type_hint, TypeVar):
+            left.append(meaning_of_variable(type_hint))
+        if alias_of(type_hint) is not None:
             with contextlib.suppress(Exception):  # a name in it may not be known
-                left.append(meaning_of(hint))
+                left.append(meaning_of(type_hint))
 
 
-def alike_in(*hints: Any) -> frozenset[type]:
+def alike_in(*type_hints: Any) -> frozenset[type]:
     """The classes in unions whose bytes would fit another of the same union, too, wherever in it they are."""
     found: set[type] = set()
-    for hint in all_in(hints):
-        if is_union(hint) or typing.get_origin(hint) is typing.Literal:
-            kinds = set(_classes_in(hint))
+    for type_hint in all_in(type_hints):
+        if is_union(type_hint) or typing.get_origin(type_hint) is typing.Literal:
+            kinds = set(_classes_in(type_hint))
             found.update(
                 named_as(one) for one in kinds if any(other is not one and _is_alike(one, other) for other in kinds)
             )
@@ -180,10 +184,10 @@ def alike_in(*hints: Any) -> frozenset[type]:
 
 
 def _classes_in(union: Any) -> Iterator[type]:
-    for hint in all_in([union], with_fields=False):
-        if typing.get_origin(hint) is typing.Literal:
-            yield from map(type, typing.get_args(hint))
-        elif isinstance(kind := class_of(hint), type):
+    for type_hint in all_in([union], with_fields=False):
+        if typing.get_origin(type_hint) is typing.Literal:
+            yield from map(type, typing.get_args(type_hint))
+        elif isinstance(kind := class_of(type_hint), type):
             yield kind
 
 
@@ -258,25 +262,27 @@ def _travels_as_map(kind: Any) -> bool:
     return dataclasses.is_dataclass(kind) or is_model(kind)
 
 
-def show_hint(hint: Any) -> str:
-    return hint.__qualname__ if isinstance(hint, type) else str(hint)
+def show_hint(type_hint: Any) -> str:
+    return type_hint.__qualname__ if isinstance(type_hint, type) else str(type_hint)
 
 
 def function_name(fn: Callable[..., Any]) -> str:
     return getattr(fn, "__qualname__", None) or type(fn).__qualname__
 
 
-def hints_of(fn: Any) -> dict[str, Any]:
+def type_hints_of(fn: Any) -> dict[str, Any]:
     """The hints that can be resolved; a name imported for type checkers only costs no more than its own."""
     names = _names_at(fn)
     try:
-        hints: dict[str, Any] = typing.get_type_hints(fn, include_extras=True)
+        type_hints: dict[str, Any] = typing.get_type_hints(fn, include_extras=True)
     except Exception:  # noqa: BLE001 - a hint is an expression of the user's; each is tried for itself
-        hints = {}
-        for name, hint in getattr(fn, "__annotations__", {}).items():
+        type_hints = {}
+        for name, type_hint in getattr(fn, "__annotations__", {}).items():
             with contextlib.suppress(Exception):
-                hints |= typing.get_type_hints(SimpleNamespace(__annotations__={name: hint}), names, None, True)
-    return {name: _closed(hint, names) for name, hint in hints.items()}
+                type_hints |= typing.get_type_hints(
+                    SimpleNamespace(__annotations__={name: type_hint}), names, None, True
+                )
+    return {name: _closed(type_hint, names) for name, type_hint in type_hints.items()}
 
 
 def _names_at(fn: Any) -> dict[str, Any]:
@@ -286,25 +292,25 @@ def _names_at(fn: Any) -> dict[str, Any]:
     return getattr(inspect.unwrap(fn), "__globals__", {})
 
 
-def _closed(hint: Any, names: dict[str, Any]) -> Any:
+def _closed(type_hint: Any, names: dict[str, Any]) -> Any:
     """A hint that refers to itself by its name, as one that is read as deep as its values go."""
-    if isinstance(hint, str):
-        hint = typing.ForwardRef(hint)
-    if isinstance(hint, typing.ForwardRef):
-        return later_hint(hint.__forward_arg__, partial(_meaning_of_name, hint, names))
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(type_hint, str):
+        type_hint = typing.ForwardRef(type_hint)
+    if isinstance(type_hint, typing.ForwardRef):
+        return later_hint(type_hint.__forward_arg__, partial(_meaning_of_name, type_hint, names))
+    origin, parts = typing.get_origin(type_hint), typing.get_args(type_hint)
     if origin in (None, typing.Literal, typing.Annotated, Callable):
-        return hint
+        return type_hint
     closed = tuple(_closed(part, names) for part in parts)
     if all(map(operator.is_, closed, parts)):
-        return hint
-    if is_union(hint):
+        return type_hint
+    if is_union(type_hint):
         return cast("Any", typing.Union)[closed]
-    return hint.copy_with(closed) if hasattr(hint, "copy_with") else origin[closed]
+    return type_hint.copy_with(closed) if hasattr(type_hint, "copy_with") else origin[closed]
 
 
-def _meaning_of_name(hint: typing.ForwardRef, names: dict[str, Any]) -> Any:
-    annotated = SimpleNamespace(__annotations__={"value": hint})
+def _meaning_of_name(type_hint: typing.ForwardRef, names: dict[str, Any]) -> Any:
+    annotated = SimpleNamespace(__annotations__={"value": type_hint})
     try:
         return _closed(typing.get_type_hints(annotated, names, None, include_extras=True)["value"], names)
     except Exception:  # noqa: BLE001 - a name that only type checkers know says nothing

@@ -44,10 +44,10 @@ class Route(msgspec.Struct, frozen=True, eq=False):
 
 
 @lru_cache(maxsize=256)
-def route(name: str, keys: Keyspace, head: tuple[Value, ...] = ()) -> Route:
+def route(name: str, keys: Keyspace, shared_args: tuple[Value, ...] = ()) -> Route:
     """The route of a script that takes a batch; the same object for the same arguments."""
     lua = script.load(name, keys.movable_clock, keys.value_bytes_max)
-    return Route(lua, tuple(script.evalsha(lua, key_list(keys), head)))
+    return Route(lua, tuple(script.evalsha(lua, key_list(keys), shared_args)))
 
 
 class BatchItem(msgspec.Struct, Generic[T], frozen=True):

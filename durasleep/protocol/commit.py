@@ -40,7 +40,7 @@ class Lease(msgspec.Struct, frozen=True):
     """What the entry itself tells of the execution, see ``journal.read_snapshot``; none if it is read again."""
 
     @property
-    def place(self) -> tuple[str, str]:
+    def entry_key(self) -> tuple[str, str]:
         """Its queue and its entry: two queues may well have entries of one name, made in one script."""
         return self.queue, self.entry
 

@@ -93,7 +93,7 @@ _READ: dict[bytes, tuple[str, Callable[[bytes], Any]]] = {
 """Of a hash field: which attribute of the head it is, and how it is read."""
 _PARTS = tuple(f"{F['args']}{n}".encode() for n in range(1, LIMIT["args_parts_max"]))
 _PARTED_BYTES_MAX = LIMIT["args_parts_max"] * LIMIT["args_part_bytes"]
-_HEAD = (*_READ, *_PARTS)
+_RECORD = (*_READ, *_PARTS)
 _INNER = {F[name].encode() for name in ("args", "epoch", "crash_count", "order", "base", "unseen", "value")}
 _OUTLINE = tuple(name for name in _READ if name not in _INNER)
 _STATE = F["state"].encode()
@@ -103,33 +103,33 @@ _BIRTH = F["incarnation"].encode()
 class Loaded(msgspec.Struct):
     """A promise with its journal."""
 
-    head: PromiseRecord
+    record: PromiseRecord
     entries: dict[Number, Entry] = {}
 
 
 class Page(msgspec.Struct):
     """A part of a promise: in the first one the head, None if there is no promise; ``cursor`` is b"" at the end."""
 
-    head: PromiseRecord | None
+    record: PromiseRecord | None
     entries: list[Entry]
     cursor: bytes
 
 
-def read_head(keys: Keyspace, id: PromiseId, *, outline: bool = False) -> Command[PromiseRecord | None]:
+def read_record(keys: Keyspace, id: PromiseId, *, outline: bool = False) -> Command[PromiseRecord | None]:
     """A promise without its journal; None if there is none, CorruptData if the hash is not one of ours.
 
     An ``outline`` is without arguments and value, which may be large, and without what only a worker needs.
     """
-    names = _OUTLINE if outline else _HEAD
+    names = _OUTLINE if outline else _RECORD
 
     def parse(values: list[bytes | None]) -> PromiseRecord | None:
         known = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-        return _head_of(id, known)
+        return _record_of(id, known)
 
     return Command([b"HMGET", keys.promise(id).encode(), *names], parse)
 
 
-def _head_of(id: PromiseId, known: Mapping[bytes, bytes]) -> PromiseRecord | None:
+def _record_of(id: PromiseId, known: Mapping[bytes, bytes]) -> PromiseRecord | None:
     """A head from those fields of its hash there are."""
     if _BIRTH not in known and _STATE not in known:
         return None
@@ -165,7 +165,7 @@ def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, unseen_onl
         *fields, after = answer
         known = dict(zip(fields[::2], fields[1::2], strict=True))
         entries = [parse_entry(name, value) for name, value in known.items() if b"0" <= name < b":"]  # numbers
-        return Page(_head_of(id, known) if cursor == b"0" else None, entries, after)
+        return Page(_record_of(id, known) if cursor == b"0" else None, entries, after)
 
     return BatchItem(to, to.script.item(id=id, cursor=cursor, what="unseen" if unseen_only else ""), parse)
 
@@ -175,9 +175,9 @@ def read_outcome(keys: Keyspace, id: PromiseId) -> BatchItem[PromiseRecord | Non
     to = command.route("read_page", keys)
 
     def parse(answer: list[bytes]) -> PromiseRecord | None:
-        return _head_of(id, dict(zip(answer[:-1:2], answer[1:-1:2], strict=True)))
+        return _record_of(id, dict(zip(answer[:-1:2], answer[1:-1:2], strict=True)))
 
-    return BatchItem(to, to.script.item(id=id, cursor=b"0", what="head"), parse)
+    return BatchItem(to, to.script.item(id=id, cursor=b"0", what="record"), parse)
 
 
 def read_halted_at(keys: Keyspace, id: PromiseId) -> Command[int | None]:
@@ -214,8 +214,8 @@ def load_rest(keys: Keyspace, id: PromiseId, page: Page) -> Plan[Loaded | None]:
         left -= sum([len(entry.payload) for entry in page.entries])
         if left < 0:
             raise CorruptData(f"the journal of {id} carries more than {keys.journal_bytes_max:,} bytes")
-        if loaded is None and page.head is not None:
-            loaded = Loaded(page.head)
+        if loaded is None and page.record is not None:
+            loaded = Loaded(page.record)
         if loaded is not None:
             _merge(loaded, page.entries)
         if not page.cursor:
@@ -245,7 +245,7 @@ def read_snapshot(lease: commit.Lease) -> Loaded | None:
             start, end = end, end + int(sizes[at + 1])
             entry = parse_entry(sizes[at], body[start:end])
             entries[entry.number] = entry
-        head = PromiseRecord(
+        record = PromiseRecord(
             id=lease.id,
             kind=Kind.EXECUTION,
             incarnation=birth_ms,
@@ -264,12 +264,12 @@ def read_snapshot(lease: commit.Lease) -> Loaded | None:
         )
     except (ValueError, IndexError, CorruptData):
         return None
-    return Loaded(head, entries)
+    return Loaded(record, entries)
 
 
-def loaded_of(head: PromiseRecord, entries: Sequence[Entry]) -> Loaded:
+def loaded_of(record: PromiseRecord, entries: Sequence[Entry]) -> Loaded:
     """The same, if all of it came in one page."""
-    loaded = Loaded(head)
+    loaded = Loaded(record)
     _merge(loaded, entries)
     return loaded
 
@@ -277,7 +277,7 @@ def loaded_of(head: PromiseRecord, entries: Sequence[Entry]) -> Loaded:
 def _merge(loaded: Loaded, entries: Sequence[Entry]) -> None:
     """Add a page; what settled after the head was read is left pending: a commit's answer will bring it."""
     for entry in entries:
-        if entry.stamp <= loaded.head.order:
+        if entry.stamp <= loaded.record.order:
             loaded.entries[entry.number] = entry
         elif entry.kind not in (Kind.STEP, Kind.TRANSACTION, Kind.CANCEL):  # these have no pending state
             loaded.entries[entry.number] = msgspec.structs.replace(entry, state=State.PENDING, stamp=0, payload=b"")

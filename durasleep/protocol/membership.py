@@ -78,7 +78,7 @@ def heartbeat(
     threads are lost.
     """
     lua = script.load("heartbeat", keys.movable_clock)
-    head = lua.shared_args(
+    shared = lua.shared_args(
         consumer=consumer,
         group=group,
         client=str(client_id),
@@ -90,14 +90,14 @@ def heartbeat(
         lost_threads=str(lost_threads),
     )
     named = [value for lease in held for value in (lease.queue, lease.entry, lease.id)]
-    return Command(script.evalsha(lua, key_list(keys), [*head, *named]), _parse_beat, lua)
+    return Command(script.evalsha(lua, key_list(keys), [*shared, *named]), _parse_beat, lua)
 
 
 def join(keys: Keyspace, consumer: str, group: str, queues: Iterable[str]) -> Command[str]:
     """Be a consumer of a group in some queues; CorruptData if one of them is no stream."""
     lua = script.load("join", keys.movable_clock)
-    head = lua.shared_args(consumer=consumer, group=group)
-    return Command(script.evalsha(lua, key_list(keys), [*head, *queues]), to_text, lua)
+    shared = lua.shared_args(consumer=consumer, group=group)
+    return Command(script.evalsha(lua, key_list(keys), [*shared, *queues]), to_text, lua)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def reclaim(
     ``beat`` is its heartbeat as the judge saw it. A worker gives back ``some`` entries, or ``all`` as it leaves.
     """
     lua = script.load("reclaim", keys.movable_clock)
-    head = lua.shared_args(
+    shared = lua.shared_args(
         consumer=consumer,
         queue=queue,
         beat=beat,
@@ -139,7 +139,7 @@ def reclaim(
         max_attempts=str(max_attempts),
         limit=str(limit),
     )
-    return Command(script.evalsha(lua, key_list(keys), [*head, *entries]), _parse_reclaimed, lua)
+    return Command(script.evalsha(lua, key_list(keys), [*shared, *entries]), _parse_reclaimed, lua)
 
 
 def read_beat(keys: Keyspace, consumer: str) -> Command[int | None]:

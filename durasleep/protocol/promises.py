@@ -126,8 +126,8 @@ def control(
     return BatchItem(to, item, lambda answer: Controlled(to_text(answer[0]), state_of(answer[1])))
 
 
-def forget(keys: Keyspace, name: str) -> BatchItem[bool]:
-    """Strike a name that was put aside; whether there was one. NotAllowed for an execution that is halted."""
+def discard_quarantined(keys: Keyspace, name: str) -> BatchItem[bool]:
+    """Strike a name that was quarantined; whether there was one. NotAllowed for an execution that is halted."""
     to = route("control", keys)
-    item = to.script.item(action="forget", id=name, due="", reason="")
-    return BatchItem(to, item, lambda answer: answer[0] == b"forgotten")
+    item = to.script.item(action="discard", id=name, due="", reason="")
+    return BatchItem(to, item, lambda answer: answer[0] == b"discarded")

@@ -48,16 +48,16 @@ class Script:
     name: str
     source: bytes
     sha: bytes
-    head_names: tuple[str, ...]
+    shared_names: tuple[str, ...]
     item_names: tuple[str, ...]
     in_order: Callable[[dict[str, Value]], tuple[Value, ...]]
     """The values of an item in the order of its names; KeyError for one missing."""
 
     def shared_args(self, **values: Value) -> list[Value]:
         """The arguments before the items, by name; TypeError names one missing or unknown."""
-        if len(values) != len(self.head_names) or not all(map(values.__contains__, self.head_names)):
-            raise _misnamed(f"{self.name}.lua", self.head_names, values)
-        return [values[name] for name in self.head_names]
+        if len(values) != len(self.shared_names) or not all(map(values.__contains__, self.shared_names)):
+            raise _misnamed(f"{self.name}.lua", self.shared_names, values)
+        return [values[name] for name in self.shared_names]
 
     def item(self, *rest: Value, **values: Value) -> list[Value]:
         """One item of a batch, by name; ``rest`` follows the named part. The count of values stands first."""
@@ -129,7 +129,7 @@ def load(name: str, movable_clock: bool = False, value_bytes_max: int = LIMIT["v
         name=name,
         source=source,
         sha=hashlib.sha1(source, usedforsecurity=False).hexdigest().encode(),
-        head_names=_names(r"ARGV, 1, \d+\)", text),
+        shared_names=_names(r"ARGV, 1, \d+\)", text),
         item_names=item_names,
         in_order=operator.itemgetter(*item_names)
         if len(item_names) > 1

@@ -77,8 +77,8 @@ def failed(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
         told = [(name, to_text(value)) for name, value in pairs(fields)]
         ids.update((value, None) for name, value in reversed(told) if name == b"i")
     latest = [PromiseId(id) for id in list(ids)[:ENDINGS_MAX]]
-    heads: list[Any] = (yield [journal.read_head(keys, id, outline=True) for id in latest]) if latest else []
-    left = [one for one in heads if isinstance(one, PromiseRecord) and one.state in (State.REJECTED, State.TIMEDOUT)]
+    records: list[Any] = (yield [journal.read_record(keys, id, outline=True) for id in latest]) if latest else []
+    left = [one for one in records if isinstance(one, PromiseRecord) and one.state in (State.REJECTED, State.TIMEDOUT)]
     if not left:
         return []
     least = "at least " if len(ids) > ENDINGS_MAX else ""
@@ -108,10 +108,10 @@ def quarantined(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
         said.append(Diagnosis(Level.WARNING, "schedules", text, advice))
     if (count := len(schedules) - NAMED_MAX) > 0:
         said.append(
-            Diagnosis(Level.WARNING, "schedules", f"and {count} more are put aside", "durasleep fsck names them")
+            Diagnosis(Level.WARNING, "schedules", f"and {count} more are quarantined", "durasleep fsck names them")
         )
     if count := len(names) - len(schedules):
-        text = f"{_count(count, 'name was', 'names were')} put aside, for what has them is broken"
+        text = f"{_count(count, 'name was', 'names were')} quarantined, for what has them is broken"
         said.append(Diagnosis(Level.WARNING, "broken data", text, "durasleep fsck says what is wrong with each"))
     return said
 
@@ -172,11 +172,11 @@ def unknown(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     [rows] = yield [_members(keys.timers, b"%d" % (now_ms + DEFERRED_MS))]
     deferred = [name.removesuffix("~retry") for name, _ in unwrap(rows) if name.endswith("~retry")]
     ids = [PromiseId(id) for id in deferred[:ENDINGS_MAX]]
-    heads: list[Any] = (yield [journal.read_head(keys, id, outline=True) for id in ids]) if ids else []
+    records: list[Any] = (yield [journal.read_record(keys, id, outline=True) for id in ids]) if ids else []
     found: dict[tuple[str, str], int] = {}
-    for head in heads:
-        if isinstance(head, PromiseRecord) and (head.reason or "").startswith(NOT_KNOWN):
-            what = (head.function, head.queue.partition("/")[0])
+    for record in records:
+        if isinstance(record, PromiseRecord) and (record.reason or "").startswith(NOT_KNOWN):
+            what = (record.function, record.queue.partition("/")[0])
             found[what] = found.get(what, 0) + 1
     least = "at least " if len(deferred) > ENDINGS_MAX else ""
     return [

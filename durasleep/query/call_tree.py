@@ -49,22 +49,22 @@ class Tree:
 def tree(keys_of: Callable[[str], Keyspace], id: str) -> Plan[Tree]:
     """An execution with all it has called, breadth first up to ``NODES_MAX``; NotFound if there is none."""
     top = check_id(id)
-    [head] = yield [journal.read_head(keys_of(top), top, outline=True)]
-    if unwrap(head) is None:
+    [record] = yield [journal.read_record(keys_of(top), top, outline=True)]
+    if unwrap(record) is None:
         raise NotFound(f"there is no execution {id}")
-    [worker] = yield from describe.holders(keys_of(top), [head])
-    root = _node(head, worker)
+    [worker] = yield from describe.holders(keys_of(top), [record])
+    root = _node(record, worker)
     is_all, count, shown = True, 1, {top}
-    below = deque([(root, head, 1)])
+    below = deque([(root, record, 1)])
     while below:
         node, owner, depth = below.popleft()
         entries, is_whole = yield from _entries(keys_of(owner.id), owner.id, NODES_MAX - count)
         is_all = is_all and is_whole
         count += len(entries)
         child_ids = [_child_id(owner, entry) for entry in entries if entry.kind is Kind.CHILD]
-        heads = yield from _heads(keys_of, child_ids)
+        records = yield from _records(keys_of, child_ids)
         for entry in entries:
-            child = heads.get(_child_id(owner, entry)) if entry.kind is Kind.CHILD else None
+            child = records.get(_child_id(owner, entry)) if entry.kind is Kind.CHILD else None
             if child is None or (not entry.child_id and child[0].incarnation != owner.incarnation):
                 node.children.append(_leaf(owner, entry))
                 continue
@@ -99,17 +99,17 @@ def _order(entry: Entry) -> tuple[bool, list[int]]:
     return entry.number == CANCEL, [int(part) for part in entry.number.split(".") if part]
 
 
-def _heads(
+def _records(
     keys_of: Callable[[str], Keyspace], ids: list[PromiseId]
 ) -> Plan[dict[PromiseId, tuple[PromiseRecord, str | None]]]:
     found: dict[PromiseId, tuple[PromiseRecord, str | None]] = {}
     for start in range(0, len(ids), HEADS_MAX):
         part = ids[start : start + HEADS_MAX]
-        answers = yield [journal.read_head(keys_of(id), id, outline=True) for id in part]
-        heads = [head for head in answers if isinstance(head, PromiseRecord)]
-        for head in heads:
-            [worker] = yield from describe.holders(keys_of(head.id), [head])
-            found[head.id] = (head, worker)
+        answers = yield [journal.read_record(keys_of(id), id, outline=True) for id in part]
+        records = [record for record in answers if isinstance(record, PromiseRecord)]
+        for record in records:
+            [worker] = yield from describe.holders(keys_of(record.id), [record])
+            found[record.id] = (record, worker)
     return found
 
 
@@ -117,17 +117,17 @@ def _child_id(owner: PromiseRecord, entry: Entry) -> PromiseId:
     return PromiseId(entry.child_id or f"{owner.id}~{entry.number}")
 
 
-def _node(head: PromiseRecord, worker: str | None) -> Node:
+def _node(record: PromiseRecord, worker: str | None) -> Node:
     return Node(
-        id=head.id,
-        kind=head.kind.value,
-        name=head.function,
-        state=head.state.value,
-        status=describe.status_of(head, worker),
-        created_at_ms=head.created_ms,
-        due_at_ms=head.due_ms or head.deadline_ms or None,
-        settled_at_ms=head.settled_ms or None,
-        reason=head.reason or None,
+        id=record.id,
+        kind=record.kind.value,
+        name=record.function,
+        state=record.state.value,
+        status=describe.status_of(record, worker),
+        created_at_ms=record.created_ms,
+        due_at_ms=record.due_ms or record.deadline_ms or None,
+        settled_at_ms=record.settled_ms or None,
+        reason=record.reason or None,
         worker=worker,
     )
 

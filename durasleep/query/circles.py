@@ -22,7 +22,7 @@ def find_circle(keys: Keyspace, start: Loaded) -> Plan[list[PromiseId]]:
 
     It reads at most ``LOOKED_AT_MAX`` of them: that none is found does not prove that there is none.
     """
-    first = start.head.id
+    first = start.record.id
     paths = [[first, awaited] for awaited in _awaited(start)]
     seen = {first}
     while paths and len(seen) <= LOOKED_AT_MAX:
@@ -45,8 +45,8 @@ def describe_circle(ids: list[PromiseId]) -> str:
 
 def _awaited(loaded: Loaded) -> Iterator[PromiseId]:
     """The children that an execution has not heard of."""
-    if loaded.head.state is not State.PENDING:
+    if loaded.record.state is not State.PENDING:
         return
     for entry in loaded.entries.values():
         if entry.kind is Kind.CHILD and entry.state is State.PENDING:
-            yield PromiseId(entry.child_id or f"{loaded.head.id}~{entry.number}")
+            yield PromiseId(entry.child_id or f"{loaded.record.id}~{entry.number}")

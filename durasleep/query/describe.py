@@ -18,6 +18,7 @@ import msgspec
 
 from durasleep.codec import Codec
 from durasleep.codec.exceptions import RAISED_THERE, error_line
+from durasleep.deprecation import warn_renamed
 from durasleep.errors import (
     Canceled,
     DurasleepError,
@@ -127,6 +128,12 @@ class Description:
     args: list[Any] | None
     """What it was called with, as it travelled; None for no execution, and where it cannot be read."""
     kwargs: dict[str, Any] | None
+
+    @property
+    def deaths(self) -> int:
+        """The old name of ``crash_count``."""
+        warn_renamed("deaths", "crash_count")
+        return self.crash_count
 
 
 # Not the generator that all of a program shares: two that seeded it alike, or a child and its parent, would take one
@@ -341,8 +348,8 @@ def steer(
     if controlled.word != "asleep":
         return controlled
     loaded = yield from journal.load(keys, PromiseId(id))
-    if loaded is None or loaded.head.place is not Place.SUSPENDED:
-        return Controlled("already", loaded.head.state if loaded else controlled.state)
+    if loaded is None or loaded.record.place is not Place.SUSPENDED:
+        return Controlled("already", loaded.record.state if loaded else controlled.state)
     sleeps = [one for one in _waiting_on(loaded) if one.kind == Kind.TIMER]
     if len(sleeps) != 1:
         raise NotAllowed(f"{id} {_describe_sleeps(sleeps)}")
@@ -370,9 +377,9 @@ def attach_from(keys: Keyspace, id: PromiseId, inbox: str) -> Plan[tuple[bytes, 
 
 def status(keys: Keyspace, id: PromiseId) -> Plan[PromiseStatus]:
     """How a promise stands; NotFound if there is none."""
-    [head] = yield [journal.read_outcome(keys, id)]
-    if command.unwrap(head) is not None:
-        return PromiseStatus(id, head.state, head.value)
+    [record] = yield [journal.read_outcome(keys, id)]
+    if command.unwrap(record) is not None:
+        return PromiseStatus(id, record.state, record.value)
     owner, entry = yield from _entry(keys, id)
     return PromiseStatus(id, _state_of(entry, owner), entry.payload)
 
@@ -389,7 +396,7 @@ def _entry(keys: Keyspace, id: PromiseId) -> Plan[tuple[Loaded, Entry]]:
 
 def _state_of(entry: Entry, owner: Loaded) -> State:
     """What was pending when its owner ended has ended with it."""
-    is_left = entry.state is State.PENDING and owner.head.state is not State.PENDING
+    is_left = entry.state is State.PENDING and owner.record.state is not State.PENDING
     return State.CANCELED if is_left else entry.state
 
 
@@ -408,25 +415,25 @@ def result_of(ending: PromiseStatus, codec: Codec, hint: Any = Any) -> Any:
             raise UsageError(f"{ending.id} has not settled")
 
 
-def holders(keys: Keyspace, heads: Sequence[PromiseRecord]) -> Plan[list[str | None]]:
+def holders(keys: Keyspace, records: Sequence[PromiseRecord]) -> Plan[list[str | None]]:
     """Which worker runs each, None for those that run nowhere."""
-    queued = [head for head in heads if head.place is Place.QUEUED and head.entry]
-    answers = (yield [streams.read_holder(keys, head.queue, head.entry) for head in queued]) if queued else []
+    queued = [record for record in records if record.place is Place.QUEUED and record.entry]
+    answers = (yield [streams.read_holder(keys, record.queue, record.entry) for record in queued]) if queued else []
     found = {
-        head.id: holder.partition("/")[0]
-        for head, holder in zip(queued, answers, strict=True)
+        record.id: holder.partition("/")[0]
+        for record, holder in zip(queued, answers, strict=True)
         if isinstance(holder, str)  # else nobody has ever served its group
     }
-    return [found.get(head.id) for head in heads]
+    return [found.get(record.id) for record in records]
 
 
-def status_of(head: PromiseRecord, worker: str | None) -> str:
+def status_of(record: PromiseRecord, worker: str | None) -> str:
     """Where it is, in one word: its place, or ``running`` on a worker, or ``done``."""
-    if head.state is not State.PENDING:
+    if record.state is not State.PENDING:
         return "done"
-    if head.place is Place.QUEUED:
+    if record.place is Place.QUEUED:
         return "running" if worker else "queued"
-    return head.place.value if head.place else "suspended"
+    return record.place.value if record.place else "suspended"
 
 
 def describe(keys: Keyspace, id: PromiseId, codec: Codec) -> Plan[Description]:
@@ -435,13 +442,13 @@ def describe(keys: Keyspace, id: PromiseId, codec: Codec) -> Plan[Description]:
     if loaded is None:
         owner, entry = yield from _entry(keys, id)
         return _describe_entry(id, entry, owner, codec)
-    [worker] = yield from holders(keys, [loaded.head])
+    [worker] = yield from holders(keys, [loaded.record])
     halted_ms = 0
-    if loaded.head.place is Place.HALTED:
+    if loaded.record.place is Place.HALTED:
         [answer] = yield [journal.read_halted_at(keys, id)]
         halted_ms = command.unwrap(answer) or 0
     found = _describe(loaded, worker, halted_ms, codec)
-    if loaded.head.place is Place.SUSPENDED and (circle := (yield from find_circle(keys, loaded))):
+    if loaded.record.place is Place.SUSPENDED and (circle := (yield from find_circle(keys, loaded))):
         found = dataclasses.replace(found, reason=describe_circle(circle))
     return found
 
@@ -449,65 +456,65 @@ def describe(keys: Keyspace, id: PromiseId, codec: Codec) -> Plan[Description]:
 def export(keys: Keyspace, id: PromiseId) -> Plan[Recording]:
     """An execution with its journal, to be kept in a file or replayed; NotFound if there is none."""
     loaded = yield from journal.load(keys, id)
-    if loaded is None or loaded.head.kind is not Kind.EXECUTION:
+    if loaded is None or loaded.record.kind is not Kind.EXECUTION:
         raise NotFound(f"there is no execution {id}")
-    head = loaded.head
+    record = loaded.record
     return Recording(
-        id=head.id,
-        function=head.function,
-        group=head.queue.partition("/")[0],
-        state=head.state,
-        incarnation=head.incarnation,
-        created_ms=head.created_ms,
-        begun_ms=head.begun_ms,
-        base=head.base,
-        args=head.args,
-        value=head.value,
-        unseen=head.unseen,
+        id=record.id,
+        function=record.function,
+        group=record.queue.partition("/")[0],
+        state=record.state,
+        incarnation=record.incarnation,
+        created_ms=record.created_ms,
+        begun_ms=record.begun_ms,
+        base=record.base,
+        args=record.args,
+        value=record.value,
+        unseen=record.unseen,
         entries=tuple(loaded.entries.values()),
     )
 
 
 def _describe(loaded: Loaded, worker: str | None, halted_ms: int, codec: Codec) -> Description:
     """An execution or a bare promise, as it is kept."""
-    head = loaded.head
-    is_execution = head.kind is Kind.EXECUTION
-    args, kwargs = _arguments(head, codec) if is_execution else (None, None)
+    record = loaded.record
+    is_execution = record.kind is Kind.EXECUTION
+    args, kwargs = _arguments(record, codec) if is_execution else (None, None)
     waiting_on = _waiting_on(loaded)
     return Description(
-        id=head.id,
-        kind=head.kind.value,
-        state=head.state.value,
-        status=status_of(head, worker),
-        func=head.function if is_execution else None,
-        group=head.queue.partition("/")[0] if is_execution else None,
-        created_at_ms=head.created_ms,
-        timeout_at_ms=head.deadline_ms or None,
-        settled_at_ms=head.settled_ms or None,
-        value=codec.decode(head.value) if head.state is State.RESOLVED else None,
-        error=error_text(head.state, head.value, codec),
-        reason=head.reason or None,
+        id=record.id,
+        kind=record.kind.value,
+        state=record.state.value,
+        status=status_of(record, worker),
+        func=record.function if is_execution else None,
+        group=record.queue.partition("/")[0] if is_execution else None,
+        created_at_ms=record.created_ms,
+        timeout_at_ms=record.deadline_ms or None,
+        settled_at_ms=record.settled_ms or None,
+        value=codec.decode(record.value) if record.state is State.RESOLVED else None,
+        error=error_text(record.state, record.value, codec),
+        reason=record.reason or None,
         worker=worker,
         waiting_on=waiting_on,
         failed_attempts=_failed_attempts(loaded, codec),
-        since_ms=head.settled_ms or halted_ms or _since_ms(head, waiting_on),
-        crash_count=head.crash_count,
-        traceback=_traceback(codec.decode_error(head.value)) if head.state is State.REJECTED else None,
+        since_ms=record.settled_ms or halted_ms or _since_ms(record, waiting_on),
+        crash_count=record.crash_count,
+        traceback=_traceback(codec.decode_error(record.value)) if record.state is State.REJECTED else None,
         args=args,
         kwargs=kwargs,
     )
 
 
-def _since_ms(head: PromiseRecord, waiting_on: list[Pending]) -> int:
+def _since_ms(record: PromiseRecord, waiting_on: list[Pending]) -> int:
     """Queued since its entry was added; else since the last that settled for it, or that it asked for."""
-    if head.entry:
-        return int(head.entry.partition("-")[0])
-    return max(head.created_ms, head.begun_ms, head.order, *[one.since_ms for one in waiting_on])
+    if record.entry:
+        return int(record.entry.partition("-")[0])
+    return max(record.created_ms, record.begun_ms, record.order, *[one.since_ms for one in waiting_on])
 
 
-def _arguments(head: PromiseRecord, codec: Codec) -> tuple[list[Any] | None, dict[str, Any] | None]:
+def _arguments(record: PromiseRecord, codec: Codec) -> tuple[list[Any] | None, dict[str, Any] | None]:
     try:
-        args, kwargs = codec.decode(head.args)
+        args, kwargs = codec.decode(record.args)
     except (DurasleepError, TypeError, ValueError):
         return None, None
     return args, kwargs
@@ -530,7 +537,7 @@ def _describe_entry(id: PromiseId, entry: Entry, owner: Loaded, codec: Codec) ->
         status="suspended" if state is State.PENDING else "done",
         func=entry.name or None,
         group=None,
-        created_at_ms=owner.head.created_ms,
+        created_at_ms=owner.record.created_ms,
         timeout_at_ms=entry.due_ms or None,
         settled_at_ms=entry.stamp or None,
         value=codec.decode(entry.payload) if state is State.RESOLVED and entry.payload else None,
@@ -540,7 +547,7 @@ def _describe_entry(id: PromiseId, entry: Entry, owner: Loaded, codec: Codec) ->
         crash_count=0,
         waiting_on=[],
         failed_attempts=[],
-        since_ms=entry.stamp or _began_ms(entry, owner.head),
+        since_ms=entry.stamp or _began_ms(entry, owner.record),
         traceback=_traceback(codec.decode_error(entry.payload)) if state is State.REJECTED else None,
         args=None,
         kwargs=None,
@@ -571,7 +578,7 @@ def _failed_attempts(loaded: Loaded, codec: Codec) -> list[FailedAttempt]:
     failed.sort(key=lambda entry: entry.stamp)
     return [
         FailedAttempt(
-            f"{loaded.head.id}~{entry.number}",
+            f"{loaded.record.id}~{entry.number}",
             entry.name,
             error_text(entry.state, entry.payload, codec) or "",
             entry.stamp,
@@ -581,21 +588,21 @@ def _failed_attempts(loaded: Loaded, codec: Codec) -> list[FailedAttempt]:
 
 
 def _waiting_on(loaded: Loaded) -> list[Pending]:
-    head = loaded.head
-    if head.state is not State.PENDING:
+    record = loaded.record
+    if record.state is not State.PENDING:
         return []
     waiting = [
         Pending(
-            entry.child_id or f"{head.id}~{entry.number}",
+            entry.child_id or f"{record.id}~{entry.number}",
             entry.kind.value,
             entry.name,
             entry.due_ms or None,
-            _began_ms(entry, head),
+            _began_ms(entry, record),
         )
         for entry in loaded.entries.values()
         if entry.state is State.PENDING
     ]
-    if head.place is Place.DELAYED:
-        what = "retry" if head.reason else "start"
-        waiting.append(Pending(f"{head.id}~{what}", "timer", what, head.due_ms or None, head.created_ms))
+    if record.place is Place.DELAYED:
+        what = "retry" if record.reason else "start"
+        waiting.append(Pending(f"{record.id}~{what}", "timer", what, record.due_ms or None, record.created_ms))
     return sorted(waiting, key=lambda one: (one.due_ms or float("inf"), one.id))

@@ -86,11 +86,11 @@ class SearchPage(list[Summary]):
         self.is_all = True
         """Whether nothing was left out because of a limit."""
         self.notes: list[str] = []
-        """What a person should know beside it: what was put aside by name, what could not be read."""
+        """What a person should know beside it: what was quarantined by name, what could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Timer:
+class DueItem:
     """Something that falls due."""
 
     id: str
@@ -103,7 +103,7 @@ class Timer:
     due_at_ms: int
 
 
-class Timers(list[Timer]):
+class Timers(list[DueItem]):
     """What falls due next, soonest first."""
 
     total = 0
@@ -266,18 +266,18 @@ def _look(keys: Keyspace, ids: list[str], is_wanted: Callable[[Summary], bool], 
     """Find out what these are, and keep what is wanted."""
     for start in range(0, len(ids), PAGE):
         part = ids[start : start + PAGE]
-        answers = yield [journal.read_head(keys, PromiseId(id), outline=True) for id in part]
-        heads: list[PromiseRecord] = []
-        for id, head in zip(part, answers, strict=True):
-            if isinstance(head, PromiseRecord):
-                if head.kind is Kind.EXECUTION:
-                    heads.append(head)
-            elif head is not None:
-                found.notes.append(str(head))
+        answers = yield [journal.read_record(keys, PromiseId(id), outline=True) for id in part]
+        records: list[PromiseRecord] = []
+        for id, record in zip(part, answers, strict=True):
+            if isinstance(record, PromiseRecord):
+                if record.kind is Kind.EXECUTION:
+                    records.append(record)
+            elif record is not None:
+                found.notes.append(str(record))
             elif is_quarantined(id):
-                found.notes.append(f"put aside: {id}")
-        workers = yield from describe.holders(keys, heads)
-        summaries = [_summary(head, worker) for head, worker in zip(heads, workers, strict=True)]
+                found.notes.append(f"quarantined: {id}")
+        workers = yield from describe.holders(keys, records)
+        summaries = [_summary(record, worker) for record, worker in zip(records, workers, strict=True)]
         found += (one for one in summaries if is_wanted(one))
 
 
@@ -286,20 +286,20 @@ def is_quarantined(name: str) -> bool:
     return name.startswith(_ASIDE) and ": " in name
 
 
-def _summary(head: PromiseRecord, worker: str | None) -> Summary:
-    status = describe.status_of(head, worker)
-    group, _, target_worker = head.queue.partition("/")
+def _summary(record: PromiseRecord, worker: str | None) -> Summary:
+    status = describe.status_of(record, worker)
+    group, _, target_worker = record.queue.partition("/")
     return Summary(
-        id=head.id,
-        func=head.function,
+        id=record.id,
+        func=record.function,
         group=group,
-        state=head.state.value,
+        state=record.state.value,
         status=status,
-        created_at_ms=head.created_ms,
-        due_at_ms=head.due_ms or None,
-        timeout_at_ms=head.deadline_ms or None,
-        settled_at_ms=head.settled_ms or None,
-        reason=head.reason or None,
+        created_at_ms=record.created_ms,
+        due_at_ms=record.due_ms or None,
+        timeout_at_ms=record.deadline_ms or None,
+        settled_at_ms=record.settled_ms or None,
+        reason=record.reason or None,
         worker=worker,
         target_worker=target_worker or None,
     )
@@ -320,12 +320,12 @@ def queues(keys: Keyspace, group: str | None, found: SearchPage) -> Plan[list[st
     return sorted(names)
 
 
-def forget(keys: Keyspace, name: str) -> Plan[bool]:
-    """Strike a name that was put aside, or the only one that goes on with ``": "`` behind this; whether there was one.
+def discard_quarantined(keys: Keyspace, name: str) -> Plan[bool]:
+    """Strike a quarantined name, or the only one that goes on with ``": "`` behind this; whether there was one.
 
     NotAllowed for an execution that is halted, and where several names begin so.
     """
-    [answer] = yield [promises.forget(keys, name)]
+    [answer] = yield [promises.discard_quarantined(keys, name)]
     if unwrap(answer):
         return True
     begun = yield from _begun_so(keys, f"{name}: ")
@@ -335,12 +335,12 @@ def forget(keys: Keyspace, name: str) -> Plan[bool]:
         )
     if not begun:
         return False
-    [answer] = yield [promises.forget(keys, begun[0])]
+    [answer] = yield [promises.discard_quarantined(keys, begun[0])]
     return unwrap(answer)
 
 
 def _begun_so(keys: Keyspace, beginning: str) -> Plan[list[str]]:
-    """The names put aside that begin so."""
+    """The names quarantined that begin so."""
     found: list[str] = []
     cursor: _Cursor = b""
     for _ in range(STEPS_MAX):
@@ -452,17 +452,17 @@ def _about(keys: Keyspace, member: str) -> tuple[Call, Call]:
     entry = journal.read_entry(keys, PromiseId(id), what)
     if what == "cron":
         return schedules.read_schedule(keys, id), entry
-    return journal.read_head(keys, PromiseId(id), outline=True), entry
+    return journal.read_record(keys, PromiseId(id), outline=True), entry
 
 
-def _timer(member: str, due_ms: int, owner: Any, entry: Any) -> Timer:
+def _timer(member: str, due_ms: int, owner: Any, entry: Any) -> DueItem:
     id, _, what = member.rpartition("~")
     if what[:1].isdigit():
         kind, name = (entry.kind.value, entry.name) if isinstance(entry, Entry) else ("timer", "")
-        return Timer(member, kind, name, owner.function if isinstance(owner, PromiseRecord) else None, due_ms)
+        return DueItem(member, kind, name, owner.function if isinstance(owner, PromiseRecord) else None, due_ms)
     if isinstance(owner, PromiseRecord) and owner.kind is not Kind.EXECUTION:
-        return Timer(id, owner.kind.value, "", None, due_ms)
+        return DueItem(id, owner.kind.value, "", None, due_ms)
     kind = "deadline" if what == "timeout" else what
     if isinstance(owner, schedules.Schedule):
-        return Timer(id, kind, f"{owner.cron} {owner.zone}", owner.function, due_ms)
-    return Timer(id, kind, "", owner.function if isinstance(owner, PromiseRecord) else None, due_ms)
+        return DueItem(id, kind, f"{owner.cron} {owner.zone}", owner.function, due_ms)
+    return DueItem(id, kind, "", owner.function if isinstance(owner, PromiseRecord) else None, due_ms)

@@ -5,7 +5,7 @@ cimport cython
 from durasleep.runtime.journal cimport Journal
 
 cdef class Activation:
-    cdef public object _definition, _info, _args, codec, _settings, _news, _loop, seen_number, last_op_number
+    cdef public object _definition, _info, _args, codec, _settings, _unseen, _loop, seen_number, last_op_number
     cdef public Journal _journal
     cdef public double _fill_before
     cdef public long long _base, seen

@@ -102,8 +102,8 @@ class Activation:
         "_info",
         "_journal",
         "_loop",
-        "_news",
         "_settings",
+        "_unseen",
         "codec",
         "last_op_number",
         "seen",
@@ -134,7 +134,7 @@ class Activation:
         self._args = args
         self.codec = codec
         self._settings = settings
-        self._news: Collection[str] = ()
+        self._unseen: Collection[str] = ()
         self._fill_before = 0.0
         self._base = base
         loop = self._loop = WorkflowLoop(info.begun_ms or info.created_ms)
@@ -166,7 +166,7 @@ class Activation:
             self._fill_before = self._journal.filled(
                 self._settings.journal_entries_max, self._settings.journal_bytes_max
             )
-        self._news = unseen if unseen is not None else [entry.number for entry in settled[-1:]]
+        self._unseen = unseen if unseen is not None else [entry.number for entry in settled[-1:]]
         loop = self._loop
         try:
             coro = self._call()
@@ -200,7 +200,7 @@ class Activation:
         """Go on with what a commit answered, all of it; what was fed before is skipped."""
         settled = self._journal.load(entries)
         if self._settings.debug:
-            self._news = {*self._news, *(entry.number for entry in settled)}
+            self._unseen = {*self._unseen, *(entry.number for entry in settled)}
         self._loop.enter()
         try:
             self._feed(settled)
@@ -230,7 +230,7 @@ class Activation:
         )
         twin._loop.is_shadow = True
         twin._journal.trace = {}
-        return twin, twin.start(self._journal.entries(), self._news)
+        return twin, twin.start(self._journal.entries(), self._unseen)
 
     def close(self) -> CloseReport:
         """Put the workflow away: cancel its tasks, within bounds, while durable calls raise Detached."""
@@ -293,7 +293,7 @@ class Activation:
                 return
             self.seen = loop.now_ms = entry.stamp
             self.seen_number = entry.number
-            if entry.number in self._news:
+            if entry.number in self._unseen:
                 loop.end_replay()
             if entry.number != CANCEL:
                 self._journal.feed(entry)

@@ -22,6 +22,7 @@ from uuid import UUID
 import msgspec
 
 from durasleep.codec import Codec
+from durasleep.deprecation import warn_renamed
 from durasleep.errors import DefinitionError, NotSerializable, PayloadTooLarge, Stuck, UsageError, WorkflowEvicted
 from durasleep.model import (
     Due,
@@ -126,17 +127,25 @@ class Context:
     @overload
     def promise(self, /, *, timeout: Duration | None = None, name: str = "") -> DurableFuture[Any]: ...
     @overload
-    def promise(self, hint: type[T], /, *, timeout: Duration | None = None, name: str = "") -> DurableFuture[T]: ...
+    def promise(
+        self, type_hint: type[T], /, *, timeout: Duration | None = None, name: str = ""
+    ) -> DurableFuture[T]: ...
     @overload
-    def promise(self, hint: UnionType, /, *, timeout: Duration | None = None, name: str = "") -> DurableFuture[Any]: ...
-    def promise(self, hint: Any = Any, /, *, timeout: Duration | None = None, name: str = "") -> DurableFuture[Any]:
+    def promise(
+        self, type_hint: UnionType, /, *, timeout: Duration | None = None, name: str = ""
+    ) -> DurableFuture[Any]: ...
+    def promise(
+        self, type_hint: Any = Any, /, *, timeout: Duration | None = None, name: str = ""
+    ) -> DurableFuture[Any]:
         """Something to be settled from outside, by its ``.id``, with a value shaped by ``hint``.
 
         Raises TimedOut once ``timeout`` (seconds, a timedelta, or text such as ``"3d"``) has passed; by default it
         waits for as long as it takes.
         """
         due = None if timeout is None else due_in(timeout, "timeout")
-        return self._journal.call(Kind.PROMISE, check_label(name), hint, lambda number: StartPromise(number, name, due))
+        return self._journal.call(
+            Kind.PROMISE, check_label(name), type_hint, lambda number: StartPromise(number, name, due)
+        )
 
     @overload
     async def race(self, first: Awaitable[A], second: Awaitable[B], /) -> Winner[A | B]: ...
@@ -476,6 +485,12 @@ class Context:
     def evicting(self) -> bool:
         """Whether this workflow is being put away: ``finally`` blocks that run now are not its end."""
         return self._loop.evicting
+
+    @property
+    def detaching(self) -> bool:
+        """The old name of ``evicting``."""
+        warn_renamed("ctx.detaching", "ctx.evicting")
+        return self.evicting
 
     def _called(self, fn_or_name: Callable[..., Any] | str) -> Definition | None:
         """What a call of this begins, if it is known here."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from durasleep.codec.calls import check_call
-from durasleep.codec.type_hints import hints_of
+from durasleep.codec.type_hints import type_hints_of
 from durasleep.errors import DefinitionError, UsageError
 from durasleep.model import Duration, duration_ms
 from durasleep.runtime.retry import Retry
@@ -241,7 +241,7 @@ def returns_of(fn: AnyFunction) -> Any:
     """The resolved type hint of a function's result; Any if it has none, or one that cannot be resolved."""
     while isinstance(fn, functools.partial):
         fn = cast("AnyFunction", fn.func)
-    return hints_of(fn).get("return", Any)
+    return type_hints_of(fn).get("return", Any)
 
 
 def _usable_name(fn: object, name: str | None) -> str:

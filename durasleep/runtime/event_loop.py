@@ -604,7 +604,7 @@ def position_of(task: asyncio.Task[Any]) -> str:
     return found
 
 
-def place_of_call() -> str:
+def find_call_site() -> str:
     """``file:line in function`` of the innermost user frame that runs now."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_NOT_USERS):

@@ -16,7 +16,7 @@ cdef class Journal:
     cpdef feed(self, entry)
     cpdef check_all_asked(self)
     @cython.locals(lineage=CallNumbers)
-    cpdef enter(self, future, kind, name, hint, make, given_id=*)
+    cpdef enter(self, future, kind, name, type_hint, make, given_id=*)
     cpdef ask(self, number, kind, name, asked, make)
     cpdef _want(self, number, make)
     cpdef mark(self, kind, name)

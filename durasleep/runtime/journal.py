@@ -27,7 +27,7 @@ from durasleep.model import (
     StartTimer,
     State,
 )
-from durasleep.runtime.event_loop import CallNumbers, WorkflowFuture, WorkflowLoop, WorkflowTimer, place_of_call
+from durasleep.runtime.event_loop import CallNumbers, WorkflowFuture, WorkflowLoop, WorkflowTimer, find_call_site
 from durasleep.runtime.retry import Retry, failure_of
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ class Asked:
     name: str
     wanted: Op | StepCall | None
     """What it asked to be made; None if the journal had it."""
-    place: str
+    call_site: str
     """Where in the code."""
 
 
@@ -74,7 +74,7 @@ class Forgotten(msgspec.Struct, frozen=True):
 
     what: str
     number: Number
-    place: str = ""
+    call_site: str = ""
     """Where in the code; empty if that has to be found out, by its number."""
 
 
@@ -160,14 +160,14 @@ class RetriedStep(DurableFuture[T]):
     _retry: Retry
 
     @classmethod
-    def begin(cls, journal: Journal, call: StepCall, hint: Any, retry: Retry) -> RetriedStep[Any]:
+    def begin(cls, journal: Journal, call: StepCall, type_hint: Any, retry: Retry) -> RetriedStep[Any]:
         """Ask for the first attempt."""
         future: RetriedStep[Any] = cls(loop=journal.loop)
         future._retry = retry
         future._call = call
         future._attempt = 0
         number = journal.enter(
-            future, Kind.STEP, call.name, hint, lambda number: msgspec.structs.replace(call, number=number)
+            future, Kind.STEP, call.name, type_hint, lambda number: msgspec.structs.replace(call, number=number)
         )
         future._current = (number, Kind.STEP, call.name)
         future._lineage = CallNumbers(f"{number}.")
@@ -340,11 +340,11 @@ class Journal:
         """Somebody has awaited it."""
         self._listened |= {number}
 
-    def note_unsent(self, place: str) -> None:
+    def note_unsent(self, call_site: str) -> None:
         """A transaction begun there was put together, and is gone."""
         loop = self.loop
         if not (loop.replaying or loop.evicting or loop.halted):
-            self.forgotten += (Forgotten("transaction", Number(""), place),)
+            self.forgotten += (Forgotten("transaction", Number(""), call_site),)
 
     def take_forgotten(self, *, is_end: bool) -> tuple[Forgotten, ...]:
         """Calls written without ``await`` that were found since the last time; at the end all that are open, too."""
@@ -386,13 +386,13 @@ class Journal:
         self,
         kind: Kind,
         name: str,
-        hint: Any,
+        type_hint: Any,
         make: Callable[[Number], Op | StepCall],
         given_id: PromiseId | None = None,
     ) -> DurableFuture[Any]:
         """One durable call: takes the next number; ``make`` is called only if the journal lacks it."""
         future: DurableFuture[Any] = DurableFuture(loop=self.loop)
-        self.enter(future, kind, name, hint, make, given_id)
+        self.enter(future, kind, name, type_hint, make, given_id)
         return future
 
     def enter(
@@ -400,7 +400,7 @@ class Journal:
         future: DurableFuture[Any],
         kind: Kind,
         name: str,
-        hint: Any,
+        type_hint: Any,
         make: Callable[[Number], Op | StepCall],
         given_id: PromiseId | None = None,
     ) -> Number:
@@ -412,7 +412,7 @@ class Journal:
         future._given_id = given_id  # pyright: ignore[reportPrivateUsage] - set here only; a constructor costs as much again
         future._kind = kind  # pyright: ignore[reportPrivateUsage]
         future._name = name  # pyright: ignore[reportPrivateUsage]
-        future._hint = hint  # pyright: ignore[reportPrivateUsage]
+        future._hint = type_hint  # pyright: ignore[reportPrivateUsage]
         future._journal = None  # pyright: ignore[reportPrivateUsage]
         if loop.evicting and loop.detached(lineage):
             future.number = Number("")
@@ -434,7 +434,7 @@ class Journal:
         """Wait for entry ``number``; what the journal lacks is made with the next commit."""
         entry = self._entries.get(number) if self._entries else None
         if self.trace is not None:
-            self.trace[number] = Asked(kind, name, make(number) if entry is None else None, place_of_call())
+            self.trace[number] = Asked(kind, name, make(number) if entry is None else None, find_call_site())
         if entry is None:
             self._want(number, make)
         else:
@@ -583,12 +583,12 @@ def _is_tombstone(entry: Entry) -> bool:
 # -- values
 
 
-def _value_of(entry: Entry, codec: Codec, hint: Any, future: DurableFuture[Any]) -> Any:
+def _value_of(entry: Entry, codec: Codec, type_hint: Any, future: DurableFuture[Any]) -> Any:
     if entry.kind is Kind.TRANSACTION:
         return read_reply(entry.payload)
     if entry.kind is Kind.DETACHED:
         return future.id
-    return None if entry.kind is Kind.TIMER else codec.decode(entry.payload, hint)
+    return None if entry.kind is Kind.TIMER else codec.decode(entry.payload, type_hint)
 
 
 def _error_of(entry: Entry, codec: Codec, id: PromiseId) -> Exception:

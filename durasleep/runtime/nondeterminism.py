@@ -105,13 +105,13 @@ def watch(frame: FrameType, event: str, arg: Any) -> None:
     if found is None or caller is None or caller.f_code.co_filename.startswith(_NOT_THEIRS):
         return
     name, instead = found
-    place = (caller.f_code.co_filename, caller.f_lineno, name)
-    if place not in _said:
-        _said.add(place)
+    call_site = (caller.f_code.co_filename, caller.f_lineno, name)
+    if call_site not in _said:
+        _said.add(call_site)
         _log.warning(
             "%s:%d in %s: a workflow calls %s(), %s: use %s",
-            place[0],
-            place[1],
+            call_site[0],
+            call_site[1],
             caller.f_code.co_qualname,
             name,
             _WHY[instead],
@@ -130,10 +130,10 @@ def reminded(activation: Activation, progress: Progress, *, halt: bool) -> Progr
         if _reminded[function] > REMINDED_MAX:
             return progress
     said: list[str] = []
-    for one, place in _places(activation, progress.forgotten):
-        line = f"{place}: a workflow makes a durable call without `await`, {one.what}: {_FORGOTTEN}"
-        if halt or (place, 0, one.what) not in _said:
-            _said.add((place, 0, one.what))
+    for one, call_site in _call_sites(activation, progress.forgotten):
+        line = f"{call_site}: a workflow makes a durable call without `await`, {one.what}: {_FORGOTTEN}"
+        if halt or (call_site, 0, one.what) not in _said:
+            _said.add((call_site, 0, one.what))
             said.append(line)
     if halt:
         reason = "\n".join([f"{activation.id} forgets what it has begun:", *said])
@@ -143,14 +143,14 @@ def reminded(activation: Activation, progress: Progress, *, halt: bool) -> Progr
     return progress
 
 
-def _places(activation: Activation, forgotten: Sequence[Forgotten]) -> list[tuple[Forgotten, str]]:
+def _call_sites(activation: Activation, forgotten: Sequence[Forgotten]) -> list[tuple[Forgotten, str]]:
     asked = activation.asked
-    if not asked and not all(one.place for one in forgotten):
+    if not asked and not all(one.call_site for one in forgotten):
         twin, _ = activation.run_again()
         asked = twin.asked
         twin.close()
     found = [(one, asked.get(one.number)) for one in forgotten]
-    return [(one, one.place or ("?" if call is None else call.place)) for one, call in found]
+    return [(one, one.call_site or ("?" if call is None else call.call_site)) for one, call in found]
 
 
 def checked(activation: Activation, progress: Progress) -> Progress:

@@ -429,14 +429,18 @@ class Worker:
         The beats are of another thread: our loop may have been blocked, with that answer waiting to be heard. So it
         counts only once all has been heard that was on its way when the first of them came.
         """
-        held = {lease.place for lease in self._executor.held()}
+        held = {lease.entry_key for lease in self._executor.held()}
         before, self._unnamed = (
             self._unnamed,
-            {place: self._unnamed.get(place, received_us) for place in beat.unnamed if place not in held},
+            {
+                entry_key: self._unnamed.get(entry_key, received_us)
+                for entry_key in beat.unnamed
+                if entry_key not in held
+            },
         )
-        for place in self._unnamed.keys() & before.keys():
-            if before[place] < self._reader.heard_until_us and await self._executor.return_unheard(place):
-                logger.info("entry %s was delivered here but never arrived: given back", place[1])
+        for entry_key in self._unnamed.keys() & before.keys():
+            if before[entry_key] < self._reader.heard_until_us and await self._executor.return_unheard(entry_key):
+                logger.info("entry %s was delivered here but never arrived: given back", entry_key[1])
 
     def _on_gap(self) -> None:
         self._firer.hint()

@@ -101,5 +101,5 @@ async def _finished(bench: Bench, count: int) -> int:
     """How many of a sample, spread over all, have a result."""
     store = await store_of(bench.client)
     ids = [PromiseId(f"s{number}") for number in range(0, count, max(1, count // SAMPLE))][:SAMPLE]
-    heads = await asyncio.gather(*(store.call(journal.read_head(store.keys(id), id)) for id in ids))
-    return sum(head is not None and head.state is State.RESOLVED for head in heads)
+    records = await asyncio.gather(*(store.call(journal.read_record(store.keys(id), id)) for id in ids))
+    return sum(record is not None and record.state is State.RESOLVED for record in records)

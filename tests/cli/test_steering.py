@@ -289,25 +289,25 @@ def test_data_is_checked_and_mended(here: Terminal, quick: Quick) -> None:
 
 
 def test_a_clock_that_was_put_right_is_released_by_hand(here: Terminal, quick: Quick) -> None:
-    said = quick(here, "control", "release-clock")
+    said = quick(here, "namespace", "release-clock")
     assert said.code == 0
     assert re.fullmatch(r"timers fire by the clock of Redis: [\d-]{10} [\d:]{8} UTC\n", said.err)
-    assert quick(here, "control").code == 2
+    assert quick(here, "namespace").code == 2
 
 
 def test_the_part_before_the_problem_is_enough_to_strike_a_name(here: Terminal, quick: Quick) -> None:
     client = Redis.from_url(here.environment["DURASLEEP_REDIS_URL"])
     names = ["schedule:bad: 'x' is (not) a line", "timers:x~1: CORRUPT a", "timers:x~1: CORRUPT b: c", "timers:x~12: d"]
     client.zadd("{durasleep:0}:halted", dict.fromkeys(names, 1))
-    struck = quick(here, "control", "forget", "schedule:bad")
-    assert (struck.code, struck.out) == (0, "schedule:bad: forgotten\n")
-    several = quick(here, "control", "forget", "timers:x~1")
+    struck = quick(here, "namespace", "discard", "schedule:bad")
+    assert (struck.code, struck.out) == (0, "schedule:bad: discarded\n")
+    several = quick(here, "namespace", "discard", "timers:x~1")
     assert several.code == 1
     assert "timers:x~1: CORRUPT a; timers:x~1: CORRUPT b: c" in several.err
     assert "x~12" not in several.err
-    assert quick(here, "control", "forget", "timers:x").code == 1
+    assert quick(here, "namespace", "discard", "timers:x").code == 1
     assert client.zcard("{durasleep:0}:halted") == 3
-    assert quick(here, "control", "forget", "timers:x~1: CORRUPT b", "timers:x~1", "timers:x~12").code == 0
+    assert quick(here, "namespace", "discard", "timers:x~1: CORRUPT b", "timers:x~1", "timers:x~12").code == 0
     assert client.zcard("{durasleep:0}:halted") == 0
 
 
@@ -316,13 +316,13 @@ def test_what_was_put_aside_is_struck_by_name(here: Terminal, quick: Quick) -> N
     start(here, quick, "a")
     assert quick(here, "halt", "a").code == 0
     Redis.from_url(here.environment["DURASLEEP_REDIS_URL"]).zadd("{durasleep:0}:halted", {name: 1})
-    assert f"put aside: {name}" in quick(here, "ls").err
-    assert "durasleep control forget" in quick(here, "fsck").out
-    struck = quick(here, "control", "forget", name)
-    assert (struck.code, struck.out) == (0, f"{name}: forgotten\n")
+    assert f"quarantined: {name}" in quick(here, "ls").err
+    assert "durasleep namespace discard" in quick(here, "fsck").out
+    struck = quick(here, "namespace", "discard", name)
+    assert (struck.code, struck.out) == (0, f"{name}: discarded\n")
     assert quick(here, "fsck").code == 0
-    again = quick(here, "control", "forget", name, "a")
+    again = quick(here, "namespace", "discard", name, "a")
     assert again.code == 1
-    assert "was not put aside" in again.err
+    assert "was not quarantined" in again.err
     assert "a is an execution" in again.err
     assert listed(here, quick, "--status", "halted").keys() == {"a"}

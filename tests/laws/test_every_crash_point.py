@@ -85,7 +85,7 @@ async def check_counter(env: testing.Env, id: PromiseId) -> None:
     """What ``counting`` has added up in Redis itself, exactly once."""
     store = await store_of(env.app)
     loaded = await store.load(id)
-    if loaded is not None and loaded.head.function == "counting":
+    if loaded is not None and loaded.record.function == "counting":
         counter = f"{id}-counter".encode()
         assert await store.call(Command([b"GET", counter], int)) == 5
         await store.call(Command([b"DEL", counter], int))

@@ -120,13 +120,13 @@ async def test_law_02_a_pending_execution_is_in_exactly_one_place(
         found = ["queued"] * len(stream)
         found += ["delayed" for what in ("start", "retry") if client.zscore(keys.timers, f"{id}~{what}") is not None]
         found += ["halted"] * (client.zscore(keys.halted, id) is not None)
-        head = await (await store_of(app)).call(journal.read_head(keys, PromiseId(id)))
-        assert head
-        assert bool(head.entry) == bool(stream)
-        if not found and head.place is Place.SUSPENDED:
+        record = await (await store_of(app)).call(journal.read_record(keys, PromiseId(id)))
+        assert record
+        assert bool(record.entry) == bool(stream)
+        if not found and record.place is Place.SUSPENDED:
             assert (await app.describe(id)).waiting_on, "something pending must wake it"
             found = ["suspended"]
-        assert [head.place] == found
+        assert [record.place] == found
         return found
 
     await app.rpc("queued", double, 1)
@@ -343,13 +343,13 @@ async def test_law_10_nothing_is_dropped_in_silence(
         assert await (await app.rpc("healthy", double, 1)) == 2
         assert "no_such_function" in ((await until(app, "unknown", "delayed")).reason or "")
         assert (await until(app, "bad-payload", "halted")).reason
-        await eventually(lambda: client.zcard(keys.halted) == 3, "three to be put aside")
+        await eventually(lambda: client.zcard(keys.halted) == 3, "three to be quarantined")
     aside = b"\n".join(client.zrange(keys.halted, 0, -1)).decode()
     for name in ("bad-payload", "queue:workers:", "timers:not ours"):
         assert name in aside
     for line in (
         "entry .* of queue workers is not one of ours",
-        "timer was put aside: not ours",
+        "timer was quarantined: not ours",
         "bad-payload halted: ",
     ):
         assert re.search(line, caplog.text)

@@ -408,14 +408,14 @@ class Both:
         if entry.snapshot is None:
             return
         assert told, f"{snapshot!r} cannot be read"
-        head, entries = told.head, [(str(number), _entry(one)) for number, one in told.entries.items()]
-        was = Snapshot(head.function, head.incarnation, head.base, head.order, journal=tuple(sorted(entries)))
+        record, entries = told.record, [(str(number), _entry(one)) for number, one in told.entries.items()]
+        was = Snapshot(record.function, record.incarnation, record.base, record.order, journal=tuple(sorted(entries)))
         assert was == entry.snapshot._replace(unseen=())
-        assert head.unseen == frozenset(entry.snapshot.unseen)
-        now = self.store.run(journal.load(self.keys, head.id))
+        assert record.unseen == frozenset(entry.snapshot.unseen)
+        now = self.store.run(journal.load(self.keys, record.id))
         assert now is not None
         for name in STANDING:
-            assert getattr(head, name) == getattr(now.head, name), f"the entry of {head.id} tells another {name}"
+            assert getattr(record, name) == getattr(now.record, name), f"the entry of {record.id} tells another {name}"
 
 
 def _created(told: promises.Created) -> moves.Created:
@@ -473,7 +473,7 @@ def _hints(told: tuple[tuple[str, ...], ...], real_entries: dict[int, tuple[str,
 
 
 def _aside(name: str, real_entries: dict[int, tuple[str, str]]) -> str:
-    """A stream entry that was put aside, by its real name."""
+    """A stream entry that was quarantined, by its real name."""
     match = re.fullmatch(r"queue:([^:]+):(\d+)", name)
     return f"queue:{match[1]}:{real_entries[int(match[2])][1]}" if match else name
 

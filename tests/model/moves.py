@@ -776,7 +776,7 @@ class Scripts:
         return self._outcome(id, consumer, item)
 
     def _drop_entry(self, lease: Lease, promise: Promise | None, reason: bytes) -> Committed:
-        """An entry nobody lives in leaves its stream; with a reason it is put aside by name."""
+        """An entry nobody lives in leaves its stream; with a reason it is quarantined by name."""
         if promise and promise.is_pending and promise.entry == lease.entry:
             raise Refused("FENCED")
         self.stream.pop(lease.entry, None)

@@ -102,7 +102,7 @@ class Redis(NamedTuple):
     presence: tuple[tuple[str, str], ...] = ()
     """The workers that were heard of lately, and what each says of its functions: keys of their own, which expire."""
     halted: frozenset[str] = frozenset()
-    """Executions that wait for a person, and what was put aside, as ``<where>:<what>``."""
+    """Executions that wait for a person, and what was quarantined, as ``<where>:<what>``."""
     closing: tuple[str, ...] = ()
     schedules: tuple[tuple[str, int], ...] = ()
     inboxes: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = ()

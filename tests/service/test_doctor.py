@@ -142,8 +142,8 @@ async def test_what_is_halted_or_put_aside_is_said(app: Durasleep, raw: tuple[An
         r"3 executions are halted and wait for a person; the oldest is h1, for \d.*s", said["halted"][0]
     )
     assert "durasleep resume --status halted --yes" in said["halted"][1]
-    assert said["broken data"][0].startswith("1 name was put aside")
-    assert await app.forget(name)
+    assert said["broken data"][0].startswith("1 name was quarantined")
+    assert await app.discard_quarantined(name)
     for handle in handles:
         await handle.cancel(force=True)
     assert (await said_of(app)).keys() == {"work"}
@@ -172,7 +172,7 @@ async def test_a_schedule_nobody_can_read_is_said_with_what_mends_it(app: Durasl
     await client.hset(keys.schedule("nightly"), mapping={S["zone"]: "Mars/Base", S["due"]: 1000})
     await client.zadd(keys.timers, {"nightly~cron": 1000})
     async with serving(app):
-        await eventually(lambda: client.zcard(keys.halted), "it to be put aside")
+        await eventually(lambda: client.zcard(keys.halted), "it to be quarantined")
     text, advice = (await said_of(app))["schedules"]
     assert text.startswith("schedule nightly is due, and no worker can read it: ")
     assert "Mars/Base" in text
@@ -427,7 +427,7 @@ async def test_with_the_rights_of_the_example_nothing_that_is_sent_is_refused(
         await app.search(status=["queued", "running", "suspended", "delayed", "halted", "done"])
         await app.workers()
         await app.fsck(repair=True)
-        await app.forget("nothing")
+        await app.discard_quarantined("nothing")
         await app.release_clock()
         await app.unschedule("daily")
         await app.cancel(held.id, force=True)

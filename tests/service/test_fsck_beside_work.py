@@ -150,11 +150,11 @@ async def test_the_sync_client_checks_and_forgets_what_was_put_aside(app: Durasl
     keys = (await store_of(app)).keys()
     client.xadd(keys.queue("workers"), {"what": "ever"})
     async with serving(app):
-        await eventually(lambda: client.zcard(keys.halted) == 1, "it to be put aside")
+        await eventually(lambda: client.zcard(keys.halted) == 1, "it to be quarantined")
     with SyncClient(real_server.url, namespace=app.namespace) as sync:
         [finding] = sync.fsck().findings
         assert finding.kind == "aside"
         assert not finding.repairable
-        assert sync.forget(finding.id)
-        assert not sync.forget(finding.id)
+        assert sync.discard_quarantined(finding.id)
+        assert not sync.discard_quarantined(finding.id)
         assert sync.fsck().is_clean

@@ -1,4 +1,4 @@
-"""Garbage in Redis, written by somebody else: put aside and named, and the rest goes on."""
+"""Garbage in Redis, written by somebody else: quarantined and named, and the rest goes on."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_garbage_in_a_stream_is_put_aside(
             await eventually(lambda: client.xlen(stream) == 0, "the stream to be empty")
     assert client.xpending(stream, "workers")["pending"] == 0
     assert _halted(client, keys).count("queue:workers:") == 3
-    assert caplog.text.count("put aside") == 3
+    assert caplog.text.count("quarantined") == 3
 
 
 async def test_a_broken_hash_is_halted_or_refused_by_name(
@@ -68,7 +68,7 @@ async def test_a_broken_hash_is_halted_or_refused_by_name(
     client.hset(keys.promise("a-hash"), "colour", "green")
     async with serving(app):
         for name in ("bad-args", "bad-journal", "bad-kind"):
-            await eventually(lambda name=name: name in _halted(client, keys), f"{name} to be put aside")
+            await eventually(lambda name=name: name in _halted(client, keys), f"{name} to be quarantined")
         assert "not one of ours" in ((await until(app, "bad-args", "halted")).reason or "")
         for id in ("bad-journal", "bad-kind"):
             with pytest.raises(CorruptData, match="not one of ours"):
@@ -96,7 +96,7 @@ async def test_what_is_far_too_large_never_reaches_a_worker(
     load_from_hash(client, keys, "huge")
     largest = watch_replies(monkeypatch)
     async with serving(app):
-        await eventually(lambda: "huge" in _halted(client, keys), "it to be put aside")
+        await eventually(lambda: "huge" in _halted(client, keys), "it to be quarantined")
         if where != "reason":  # of which there is another one by now
             with pytest.raises(CorruptData, match="huge"):
                 await app.describe("huge")
@@ -151,7 +151,7 @@ async def test_a_journal_that_is_far_too_large_is_not_loaded_to_its_end(
     load_from_hash(client, keys, "huge")
     replies = watch_replies(monkeypatch)
     async with serving(app):
-        await eventually(lambda: "huge" in _halted(client, keys), "it to be put aside")
+        await eventually(lambda: "huge" in _halted(client, keys), "it to be quarantined")
         await _goes_on(app, effects)
     # What may be loaded, and the least that HSCAN gives, which in Valkey is a bucket of several entries.
     assert sum(replies) < keys.journal_bytes_max + 17_000_000

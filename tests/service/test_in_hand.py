@@ -124,7 +124,7 @@ async def test_what_is_for_one_worker_does_not_wait_behind_what_is_for_all(app: 
     assert max(ran.index(name) for name in own) < 60
     store = await store_of(app)
     for name in ran:
-        assert (await store.load(PromiseId(name))).head.epoch == 1, name  # type: ignore[union-attr]
+        assert (await store.load(PromiseId(name))).record.epoch == 1, name  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("free", [1, 2, 5, 100])
@@ -145,7 +145,7 @@ async def test_a_reader_takes_as_many_as_there_is_room_for_and_no_more(app: Dura
         assert max(sizes) == free, "all of it goes to the only stream that has something"
     finally:
         await reader.close()
-    assert len({lease.place for lease in taken}) == 6 * free
+    assert len({lease.entry_key for lease in taken}) == 6 * free
 
 
 async def in_line_again(app: Durasleep, many: int) -> None:

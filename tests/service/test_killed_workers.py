@@ -62,21 +62,21 @@ async def test_of_three_workers_one_dies_in_a_step_and_another_finishes(
     [(pid, _)] = await effects.standing("gate")
     store = await store_of(app)
     keys = store.keys()
-    head = await store.call(journal.read_head(keys, PromiseId("passage")))
-    assert head
-    holder = await store.call(streams.read_holder(keys, head.queue, head.entry))
+    record = await store.call(journal.read_record(keys, PromiseId("passage")))
+    assert record
+    holder = await store.call(streams.read_holder(keys, record.queue, record.entry))
     assert holder
     await workers.of_pid(pid).kill()
 
     (_, _), (other, _) = await effects.standing("gate", times=2)
     assert other != pid
     # What the dead worker would still say, had it only been slow.
-    lease = Lease(head.id, head.queue, head.entry, head.epoch)
-    before = await store.load(head.id)
+    lease = Lease(record.id, record.queue, record.entry, record.epoch)
+    before = await store.load(record.id)
     late = commit.commit(keys, holder, lease, CommitAction.RESOLVE, payload=app.codec.encode("late", "a result"))
     with pytest.raises(Fenced, match="passage"):
         await store.call(late)
-    assert await store.load(head.id) == before
+    assert await store.load(record.id) == before
 
     effects.open("gate")
     assert await handle == "through gate"

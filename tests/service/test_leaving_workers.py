@@ -65,7 +65,7 @@ async def test_a_second_sigterm_leaves_at_once_and_another_worker_takes_over(
         assert (await app.describe(id)).status == "queued"
         loaded = await store.load(PromiseId(id))
         assert loaded
-        assert loaded.head.crash_count == 0, "leaving is not dying"
+        assert loaded.record.crash_count == 0, "leaving is not dying"
 
     await workers.start("next")
     for gate in ("loop-gate", "thread-gate"):

@@ -1,4 +1,4 @@
-"""What a newer version has written is left to it: nothing is put aside or halted for it, and the rest goes on."""
+"""What a newer version has written is left to it: nothing is quarantined or halted for it, and the rest goes on."""
 
 from __future__ import annotations
 

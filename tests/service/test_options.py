@@ -334,8 +334,8 @@ async def test_what_is_awake_is_not_judged_by_a_signature_that_came_later(new_ap
 
 async def _state(app: Durasleep, id: str) -> bool:
     store = await store_of(app)
-    head = await store.call(journal.read_head(store.keys(), PromiseId(id)))
-    return head is not None and head.state is State.RESOLVED
+    record = await store.call(journal.read_record(store.keys(), PromiseId(id)))
+    return record is not None and record.state is State.RESOLVED
 
 
 async def test_of_several_versions_a_call_must_fit_the_newest_for_that_one_begins(app: Durasleep) -> None:

@@ -41,7 +41,7 @@ async def test_a_schedule_due_in_the_past_starts_once_with_two_workers(
         # A worker that saw it due as well, and is late.
         late = schedules.advance_schedule(keys, schedule, next_due_ms=due_ms + 1, id=PromiseId("hourly@late"))
         assert await store.call(late) == "stale"
-        assert await store.call(journal.read_head(keys, PromiseId("hourly@late"))) is None
+        assert await store.call(journal.read_record(keys, PromiseId("hourly@late"))) is None
     assert effects.lines() == ["hourly"]
     assert await app.unschedule("hourly")
     assert not await app.unschedule("hourly")
@@ -110,7 +110,7 @@ async def test_one_that_cannot_be_read_here_stops_neither_other_schedules_nor_sl
     assert not [line for line in caplog.messages if line.startswith(("firer", "the firer", "the schedules"))]
     notes = (await app.search(status="halted")).notes  # a person finds them
     for name in broken:  # each is offered again, and said, once a minute
-        assert sum(note.startswith(f"put aside: schedule:{name}: ") for note in notes) == 1
+        assert sum(note.startswith(f"quarantined: schedule:{name}: ") for note in notes) == 1
         assert caplog.text.count(f"schedule {name} is due, but") == 1
         await app.unschedule(name)
     assert client.zcard(keys.halted) == 0
@@ -161,7 +161,7 @@ async def test_hundreds_that_are_due_at_once_do_not_hold_up_a_sleep(app: Durasle
 async def test_a_schedule_forgotten_while_due_starts_nothing(
     app: Durasleep, effects: Effects, real_server: Server
 ) -> None:
-    """Its timer may still be there: it is put aside without a trace in the timers."""
+    """Its timer may still be there: it is quarantined without a trace in the timers."""
     client: Any = real_server.sync_client()
     keys = (await store_of(app)).keys()
     client.zadd(keys.timers, {"forgotten~cron": 1})

@@ -1,4 +1,4 @@
-"""What cannot go on is put aside by name: code that changed, functions nobody knows, groups without workers."""
+"""What cannot go on is quarantined by name: code that changed, functions nobody knows, groups without workers."""
 
 from __future__ import annotations
 

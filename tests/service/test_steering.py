@@ -130,7 +130,7 @@ async def test_what_was_put_aside_by_name_is_noted_beside_the_list(app: Duraslee
     await app.rpc("fine", double, 1)
     found = await app.search()
     assert ids(found) == ["fine"]
-    for text in ("put aside: timers:broken~1: CORRUPT due time", "the hash of odd", "queue:odd cannot be read"):
+    for text in ("quarantined: timers:broken~1: CORRUPT due time", "the hash of odd", "queue:odd cannot be read"):
         assert any(text in line for line in found.notes), found.notes
     assert len(found.notes) == 3
     real_server.flush()

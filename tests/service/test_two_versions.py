@@ -104,7 +104,7 @@ async def test_what_one_of_three_workers_knows_goes_straight_to_it(
     store = await store_of(knowing)
     loaded = await store.load(PromiseId("one-0"))
     assert loaded is not None
-    assert loaded.head.epoch <= 3, "it was dispatched only where it had something to go on with"
+    assert loaded.record.epoch <= 3, "it was dispatched only where it had something to go on with"
 
 
 async def test_what_only_a_busy_worker_knows_waits_there_and_others_that_come_and_know_it_have_it(

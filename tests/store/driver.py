@@ -212,8 +212,8 @@ class Driver:
         assert loaded is not None, f"there is no {id}"
         return loaded
 
-    async def head(self, id: str) -> PromiseRecord:
-        return (await self.load(id)).head
+    async def record(self, id: str) -> PromiseRecord:
+        return (await self.load(id)).record
 
     async def entry(self, id: str, number: str) -> Entry:
         return (await self.load(id)).entries[Number(number)]
@@ -254,15 +254,15 @@ class Driver:
 
     async def place(self, id: str) -> Place | None:
         """The place of an execution, after checking that it is there and nowhere else (law 2)."""
-        head = await self.head(id)
-        stream = await self.redis.xrange(self.keys.queue(head.queue))
+        record = await self.record(id)
+        stream = await self.redis.xrange(self.keys.queue(record.queue))
         entries = [(entry.decode(), int(fields[b"e"])) for entry, fields in stream if fields[b"i"].decode() == id]
         delays = {f"{id}~start", f"{id}~retry"} & (await self.timers()).keys()
-        assert entries == ([(head.entry, head.epoch)] if head.place is Place.QUEUED else [])
-        assert len(delays) == (head.place is Place.DELAYED)
-        assert (id in await self.halted()) == (head.place is Place.HALTED)
-        assert (head.place is None) == (head.state is not State.PENDING)
-        return head.place
+        assert entries == ([(record.entry, record.epoch)] if record.place is Place.QUEUED else [])
+        assert len(delays) == (record.place is Place.DELAYED)
+        assert (id in await self.halted()) == (record.place is Place.HALTED)
+        assert (record.place is None) == (record.state is not State.PENDING)
+        return record.place
 
     async def snapshot(self) -> dict[str, Any]:
         """Everything the namespace holds, to be compared."""

@@ -120,9 +120,9 @@ async def test_answers_come_back_to_whom_they_belong(server: Server, namespace: 
                 promises.create(keys, PromiseId(f"p{n}"), kind=Kind.PROMISE, call=f"p{n}"),
             ]
         await asyncio.gather(*map(batcher.call, calls))
-        looks = [journal.read_head(keys, PromiseId(f"x{n}")) for n in range(100)]
-        heads = await asyncio.gather(*map(batcher.call, looks))
-        assert [head.args for head in heads if head] == [b"%d" % n for n in range(100)]
+        looks = [journal.read_record(keys, PromiseId(f"x{n}")) for n in range(100)]
+        records = await asyncio.gather(*map(batcher.call, looks))
+        assert [record.args for record in records if record] == [b"%d" % n for n in range(100)]
         settles = [promises.settle(keys, PromiseId(f"p{n}"), State.RESOLVED, b"%d" % n) for n in range(100)]
         assert [one.value for one in await asyncio.gather(*map(batcher.call, settles))] == [
             b"%d" % n for n in range(100)
@@ -337,19 +337,19 @@ async def test_what_is_more_than_a_connection_may_carry_is_asked_for_in_parts(
         await store.ask([create(namespace, id, args=large) for id in ids])
         await store.call(create(namespace, "huge", args=os.urandom(1_900_000)))
         await admin.config_set("client-output-buffer-limit", "normal 1mb 0 0")
-        looks = [journal.read_head(keys, PromiseId(id)) for id in ids]
-        assert [head.args for head in await store.ask(looks)] == [large] * len(ids)
+        looks = [journal.read_record(keys, PromiseId(id)) for id in ids]
+        assert [record.args for record in await store.ask(looks)] == [large] * len(ids)
         alone = [asyncio.ensure_future(store.load(PromiseId(id))) for id in ("huge", *ids)]
         with pytest.raises(StoreError, match="client-output-buffer-limit"):
             await alone[0]
         for one in await asyncio.gather(*alone[1:]):
             assert one is not None
-            assert one.head.args == large
+            assert one.record.args == large
 
         def plan() -> Plan[list[Any]]:
             return (yield looks)
 
-        assert [head.args for head in await asyncio.to_thread(sync.run, plan())] == [large] * len(ids)
+        assert [record.args for record in await asyncio.to_thread(sync.run, plan())] == [large] * len(ids)
     sync.close()
 
 

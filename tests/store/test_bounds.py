@@ -55,16 +55,16 @@ async def test_a_long_run_that_begins_anew_is_closed_in_parts(driver: Driver) ->
     lease = await long_run(driver)
     await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, due="1003", payload=b"new")
     loaded = await driver.load("a")
-    assert (loaded.entries, loaded.head.args, loaded.head.base) == ({}, b"new", 1003)
-    assert loaded.head.deadline_ms > 0
-    assert loaded.head.place is Place.QUEUED
+    assert (loaded.entries, loaded.record.args, loaded.record.base) == ({}, b"new", 1003)
+    assert loaded.record.deadline_ms > 0
+    assert loaded.record.place is Place.QUEUED
     assert len(await driver.timers()) > 500  # not all at once
     new = next(one for one in await driver.read(9) if one.id == "a")
     await driver.commit(new, CommitAction.SUSPEND, *timers(1004, 1004))
     await driver.fire_all()
     assert set(await driver.timers()) == {"a~1004", "a~timeout"}
     assert await driver.redis.exists(driver.keys.run("a")) == 0
-    assert (await driver.head("a~1002")).state is State.CANCELED
+    assert (await driver.record("a~1002")).state is State.CANCELED
     await driver.assert_kept_together("a~1001", "a~1002")
     await driver.control("cancel", "single")
     assert list((await driver.load("a")).entries) == ["1004"]
@@ -78,7 +78,7 @@ async def test_who_begins_anew_before_the_last_run_is_closed_loses_nothing(drive
     await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, due="1200")
     await driver.fire_all()
     assert set(await driver.timers()) == {"a~timeout"}
-    assert (await driver.head("a~1002")).state is State.CANCELED
+    assert (await driver.record("a~1002")).state is State.CANCELED
     await driver.control("force", "a")
 
 
@@ -88,7 +88,7 @@ async def test_a_cancel_that_a_long_run_has_not_heard_of_is_heard_by_the_next(dr
     await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, due="1003")
     loaded = await driver.load("a")
     assert [entry.kind for entry in loaded.entries.values()] == [Kind.CANCEL]
-    assert loaded.head.unseen == {"0"}
+    assert loaded.record.unseen == {"0"}
     await driver.fire_all()
     await driver.control("force", "a")
 
@@ -112,7 +112,7 @@ async def test_a_family_with_large_results_is_closed_in_parts(driver: Driver, ho
     while (await driver.fire()).closing:
         parts += 1
     assert parts >= 2
-    assert (await driver.head("a~900")).state is State.CANCELED
+    assert (await driver.record("a~900")).state is State.CANCELED
     if how is CommitAction.RESOLVE:
         await driver.assert_kept_together("a", "a~900")
     else:
@@ -166,7 +166,7 @@ async def test_one_large_result_is_told_to_many_in_parts(driver: Driver) -> None
     for number in range(12):
         await driver.commit(await driver.start(f"a{number}"), CommitAction.SUSPEND, child("1", "own"))
     await driver.commit(lease, CommitAction.RESOLVE, payload=MEGABYTE)
-    heard = [(await driver.head(f"a{number}")).place for number in range(12)]
+    heard = [(await driver.record(f"a{number}")).place for number in range(12)]
     assert heard.count(Place.QUEUED) <= BYTES_MAX // len(MEGABYTE)
     await driver.fire_all()
     for number in range(12):

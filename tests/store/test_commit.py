@@ -81,10 +81,10 @@ async def test_a_late_worker_writes_nothing_whatever_the_outcome(driver: Driver,
 
 async def test_an_entry_nobody_has_read_yet_is_no_lease(driver: Driver) -> None:
     await driver.create("a")
-    head = await driver.head("a")
+    record = await driver.record("a")
     await driver.join()
     with pytest.raises(Fenced, match="not held by"):
-        await driver.commit(Lease(PromiseId("a"), "workers", head.entry, 1), CommitAction.RESOLVE)
+        await driver.commit(Lease(PromiseId("a"), "workers", record.entry, 1), CommitAction.RESOLVE)
 
 
 async def test_after_a_rollback_a_worker_whose_started_timers_are_gone_is_fenced(driver: Driver) -> None:
@@ -180,8 +180,8 @@ async def test_a_suspended_execution_is_one_hash_and_one_member_and_in_no_stream
     assert await driver.place("a") is Place.SUSPENDED
     assert await driver.queued() == []
     assert (await driver.redis.xpending(driver.keys.queue("workers"), "workers"))["pending"] == 0
-    head = await driver.head("a")
-    assert (head.entry, await driver.ttl_ms("a")) == ("", -1)
+    record = await driver.record("a")
+    assert (record.entry, await driver.ttl_ms("a")) == ("", -1)
     assert await driver.timers() == {"a~1": (await driver.entry("a", "1")).due_ms}
 
 
@@ -215,7 +215,7 @@ async def test_stamps_grow_and_order_everything_that_settles_in_one_millisecond(
     stamps = [entry.stamp for entry in answer.entries]
     assert stamps == sorted(set(stamps))
     assert [entry.number for entry in answer.entries] == [str(n) for n in range(1, 51)]
-    assert (await driver.head("a")).order == stamps[-1]
+    assert (await driver.record("a")).order == stamps[-1]
 
 
 @pytest.mark.leaves_keys("an execution that waits for nothing")
@@ -272,24 +272,24 @@ async def test_an_ending_leaves_no_entry_no_timer_and_no_member(
     lease = await driver.start("a", deadline=FAR, inbox="one")
     await driver.commit(lease, CommitAction.CONTINUE, timer("1"), StartPromise(Number("2"), "p", FAR), child("3"))
     await driver.commit(lease, outcome, timer("4"), payload=EVERY_BYTE)
-    head = await driver.head("a")
-    assert (head.state, head.value, head.place, head.entry) == (state, EVERY_BYTE, None, "")
+    record = await driver.record("a")
+    assert (record.state, record.value, record.place, record.entry) == (state, EVERY_BYTE, None, "")
     assert await driver.timers() == {}
     assert await driver.queued() == []
-    assert (await driver.head("a~3")).state is State.CANCELED
+    assert (await driver.record("a~3")).state is State.CANCELED
     assert [told[b"v"] for told in await driver.inbox("one")] == [EVERY_BYTE]
     await driver.assert_kept_together("a", "a~3")
     with pytest.raises(Fenced, match="has ended"):
         await driver.commit(lease, outcome, payload=b"other")
-    assert (await driver.head("a")).value == EVERY_BYTE
+    assert (await driver.record("a")).value == EVERY_BYTE
 
 
 @pytest.mark.parametrize("outcome", [CommitAction.RETRY, CommitAction.DEFER])
 async def test_a_delayed_execution_comes_back_when_it_is_due(driver: Driver, outcome: CommitAction) -> None:
     lease = await driver.start("a")
     await driver.commit(lease, outcome, payload=b"why", due="+3600000")
-    head = await driver.head("a")
-    assert (await driver.place("a"), head.reason, head.due_ms) == (
+    record = await driver.record("a")
+    assert (await driver.place("a"), record.reason, record.due_ms) == (
         Place.DELAYED,
         "why",
         (await driver.timers())["a~retry"],
@@ -298,7 +298,7 @@ async def test_a_delayed_execution_comes_back_when_it_is_due(driver: Driver, out
     await driver.fire()
     assert await driver.place("a") is Place.QUEUED
     again = await driver.take()
-    assert (again.epoch, (await driver.head("a")).reason) == (lease.epoch + 1, "")
+    assert (again.epoch, (await driver.record("a")).reason) == (lease.epoch + 1, "")
 
 
 async def test_a_settlement_of_a_delayed_or_halted_execution_is_journaled_and_wakes_nobody(driver: Driver) -> None:
@@ -306,10 +306,10 @@ async def test_a_settlement_of_a_delayed_or_halted_execution_is_journaled_and_wa
         lease = await driver.start(id)
         await driver.commit(lease, CommitAction.CONTINUE, StartPromise(Number("1"), "p", PAST))
         await driver.commit(lease, outcome, payload=b"why", due="+3600000")
-        place, order = await driver.place(id), (await driver.head(id)).order
+        place, order = await driver.place(id), (await driver.record(id)).order
         assert (await driver.fire()).due == 1
         assert await driver.place(id) is place
-        assert (await driver.head(id)).order > order
+        assert (await driver.record(id)).order > order
         assert (await driver.entry(id, "1")).state is State.TIMEDOUT
 
 
@@ -320,8 +320,8 @@ async def test_what_was_canceled_while_its_attempt_failed_is_not_tried_again(dri
     lease = await driver.take()
     assert (await driver.control("cancel", "a~1")).word == "canceling"
     await driver.commit(lease, CommitAction.RETRY, step("1"), payload=b"why", due="+3600000")
-    head = await driver.head("a~1")
-    assert (head.state, head.place, head.unseen) == (State.CANCELED, None, frozenset())
+    record = await driver.record("a~1")
+    assert (record.state, record.place, record.unseen) == (State.CANCELED, None, frozenset())
     assert (await driver.entry("a~1", "1")).kind is Kind.STEP
     assert set(await driver.timers()) == {"a~timeout"}
     parent = await driver.take()
@@ -353,11 +353,11 @@ async def test_drop_removes_an_entry_nobody_lives_in_and_never_a_living_one(driv
     entry = (await driver.redis.xadd(stream, {"i": "a", "e": "1"})).decode()
     stale = (await driver.read())[0]
     assert stale.entry == entry
-    before = await driver.head("a")
+    before = await driver.record("a")
     for _ in range(2):  # a repeat finds it gone
         await driver.commit(stale, CommitAction.DROP)
     assert await driver.queued() == []
-    assert await driver.head("a") == before
+    assert await driver.record("a") == before
     assert await driver.halted() == []
 
 
@@ -377,20 +377,20 @@ async def test_the_entry_of_a_broken_hash_is_dropped_by_name(driver: Driver) -> 
 async def test_continue_as_new_ends_what_was_pending_and_keeps_the_rest(driver: Driver) -> None:
     lease = await driver.start("a", deadline=FAR, inbox="one", args=b"first")
     await driver.commit(lease, CommitAction.CONTINUE, timer("1"), child("2"), child("3", "own"), step("4"))
-    old = await driver.head("a")
+    old = await driver.record("a")
     deadline = (await driver.timers())["a~timeout"]
     await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, payload=EVERY_BYTE, due="4")
     loaded = await driver.load("a")
-    assert (loaded.head.args, loaded.head.base, loaded.head.incarnation, loaded.entries) == (
+    assert (loaded.record.args, loaded.record.base, loaded.record.incarnation, loaded.entries) == (
         EVERY_BYTE,
         4,
         old.incarnation,
         {},
     )
-    assert loaded.head.order >= old.order
+    assert loaded.record.order >= old.order
     assert await driver.timers() == {"a~timeout": deadline}
-    assert (await driver.head("a~2")).state is State.CANCELED
-    assert (await driver.head("own")).state is State.PENDING
+    assert (await driver.record("a~2")).state is State.CANCELED
+    assert (await driver.record("own")).state is State.PENDING
     assert await driver.place("a") is Place.QUEUED
     with pytest.raises(Fenced):
         await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, payload=b"again", due="4")
@@ -412,20 +412,20 @@ async def test_what_the_last_commit_of_a_run_asks_for_ends_with_that_run(driver:
     await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, *ops, due="4")
     assert (await driver.load("a")).entries == {}
     assert await driver.timers() == {}
-    assert (await driver.head("a~2")).state is State.CANCELED
+    assert (await driver.record("a~2")).state is State.CANCELED
     assert await driver.place("d") is Place.QUEUED  # what is detached outlives it
     await driver.fire_all()
-    assert (await driver.head("a")).unseen == frozenset()
+    assert (await driver.record("a")).unseen == frozenset()
 
 
 async def test_a_new_run_knows_when_it_began_and_its_new_marks_are_kept(driver: Driver) -> None:
     lease = await driver.start("a")
-    old = await driver.head("a")
+    old = await driver.record("a")
     assert old.begun_ms == old.created_ms
     await driver.commit(lease, CommitAction.CONTINUE, Mark(Number("0.1"), Kind.VERSION, "2"))
     await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, due="1")
     new = await driver.load("a")
-    assert (new.head.begun_ms >= old.created_ms, new.entries) == (True, {})
+    assert (new.record.begun_ms >= old.created_ms, new.entries) == (True, {})
     await driver.commit(await driver.take(), CommitAction.CONTINUE, Mark(Number("0.1"), Kind.VERSION, "3"))
     assert (await driver.entry("a", "0.1")).name == "3"
 
@@ -470,18 +470,18 @@ async def test_a_detached_execution_settles_when_started_and_outlives_who_starte
     await driver.commit(own, CommitAction.RESOLVE, payload=b"r")
     assert await driver.place("a") is Place.SUSPENDED  # nobody waits for it
     await driver.control("force", "a")
-    assert (await driver.head("own")).value == b"r"
+    assert (await driver.record("own")).value == b"r"
 
 
 async def test_a_detached_execution_under_a_used_id_is_left_alone_or_refused(driver: Driver) -> None:
     await driver.start("own", function="g")
     await driver.start("other", function="h")
-    before = await driver.head("own")
+    before = await driver.record("own")
     lease = await driver.start("a")
     same, wrong = (replace(child(number, id), detached=True) for number, id in (("1", "own"), ("2", "other")))
     answer = await driver.commit(lease, CommitAction.CONTINUE, same, wrong)
     assert [(entry.number, entry.state) for entry in answer.entries] == [("1", State.RESOLVED), ("2", State.REJECTED)]
-    assert await driver.head("own") == before
+    assert await driver.record("own") == before
     with pytest.raises(UsageError, match="id of its own"):
         await driver.commit(lease, CommitAction.CONTINUE, replace(child("3"), detached=True))
 
@@ -492,7 +492,7 @@ async def test_a_detached_execution_under_a_used_id_is_left_alone_or_refused(dri
 async def test_a_child_runs_for_its_parent_and_its_result_wakes_it(driver: Driver) -> None:
     await driver.suspended("a", child("1", due=FAR))
     lease = await driver.take()
-    assert (lease.id, (await driver.head("a~1")).args) == ("a~1", b"args")
+    assert (lease.id, (await driver.record("a~1")).args) == ("a~1", b"args")
     await driver.commit(lease, CommitAction.REJECT, payload=EVERY_BYTE)
     assert await driver.place("a") is Place.QUEUED
     entry = await driver.entry("a", "1")
@@ -510,7 +510,7 @@ async def test_children_with_an_id_of_their_own_are_shared_and_outlive_their_par
     await driver.suspended("b", child("1", "own"))
     await driver.suspended("wrong", child("1", "own", function="other"), timer("2"))
     await driver.control("force", "b")
-    assert (await driver.head("own")).state is State.PENDING
+    assert (await driver.record("own")).state is State.PENDING
     await driver.commit(lease, CommitAction.RESOLVE, payload=b"r")
     assert (await driver.entry("a", "1")).payload == b"r"
     assert await driver.place("a") is Place.QUEUED
@@ -540,15 +540,15 @@ async def test_every_one_of_many_parents_that_share_a_child_is_woken(driver: Dri
 async def test_a_canceled_child_ends_at_once_and_tells_its_parent_nothing(driver: Driver) -> None:
     lease = await driver.start("a")
     await driver.commit(lease, CommitAction.CONTINUE, child("1"), child("2", "own"))
-    order = (await driver.head("a")).order
+    order = (await driver.record("a")).order
     answer = await driver.commit(
         lease, CommitAction.SUSPEND, drop_kind(Kind.CHILD, "1"), drop_kind(Kind.CHILD, "2"), timer("3")
     )
     assert not answer.redrive
-    assert (await driver.head("a~1")).state is State.CANCELED
+    assert (await driver.record("a~1")).state is State.CANCELED
     await driver.control("force", "own")
     assert await driver.place("a") is Place.SUSPENDED
-    assert (await driver.head("a")).order == order
+    assert (await driver.record("a")).order == order
 
 
 async def test_a_child_whose_parent_has_ended_is_told_so_when_it_commits(driver: Driver) -> None:
@@ -559,7 +559,7 @@ async def test_a_child_whose_parent_has_ended_is_told_so_when_it_commits(driver:
     await driver.redis.hdel(driver.keys.promise("a"), F["place"])
     with pytest.raises(Fenced, match="parent of a~1 has ended"):
         await driver.commit(lease, CommitAction.SUSPEND, timer("1"))
-    assert (await driver.head("a~1")).state is State.CANCELED
+    assert (await driver.record("a~1")).state is State.CANCELED
     assert await driver.timers() == {}
     await driver.redis.delete(driver.keys.promise("a"))
 
@@ -583,9 +583,9 @@ async def test_a_family_larger_than_one_ending_is_closed_in_parts_and_kept_toget
     assert fired.closing > 0
     assert fired.last_wake > last_wake
     await driver.fire_all()
-    states = {(await driver.head(f"a~{n}")).state for n in range(1, 301)}
+    states = {(await driver.record(f"a~{n}")).state for n in range(1, 301)}
     assert states == {State.CANCELED}
-    assert (await driver.head("a~7~2")).state is State.CANCELED
+    assert (await driver.record("a~7~2")).state is State.CANCELED
     assert await driver.timers() == {}
     assert await driver.queued() == []
     await driver.assert_kept_together("a", "a~1", "a~300", "a~7~2", retention_ms=60_000)
@@ -629,7 +629,7 @@ async def test_a_child_may_start_later_and_never_if_its_parent_ends_before(drive
     assert (await driver.take()).id == "a~1"
     await driver.commit(lease, CommitAction.RESOLVE)
     await driver.fire_all()
-    assert (await driver.head("a~2")).state is State.CANCELED
+    assert (await driver.record("a~2")).state is State.CANCELED
     assert set(await driver.timers()) == {"stranger~start"}
 
 
@@ -669,7 +669,7 @@ async def test_a_finished_subtree_expires_with_the_root_not_before(driver: Drive
         driver.commit(root, CommitAction.RESOLVE),
         driver.commit(second, CommitAction.RESOLVE, payload=b"r"),
     )
-    assert (await driver.head("a~1~2")).value == b"r"
+    assert (await driver.record("a~1~2")).value == b"r"
     await driver.assert_kept_together("a", "a~1", "a~1~1", "a~1~2")
 
 
@@ -688,9 +688,9 @@ async def test_a_child_id_left_over_from_another_life_is_made_room_for(driver: D
     await driver.join()
     lease = await driver.start("a")
     await driver.commit(lease, CommitAction.SUSPEND, child("1"), child("2"), timer("3"))
-    assert [(await driver.head(f"a~{n}")).state for n in (1, 2)] == [State.PENDING] * 2
+    assert [(await driver.record(f"a~{n}")).state for n in (1, 2)] == [State.PENDING] * 2
     assert (await driver.entry("a", "1")).state is State.PENDING
-    births = {(await driver.head(id)).incarnation for id in ("a", "a~1", "a~2")}
+    births = {(await driver.record(id)).incarnation for id in ("a", "a~1", "a~2")}
     assert len(births) == 1
     # The old life's timer and grandchild are nobody's.
     await driver.fire_all()
@@ -788,9 +788,9 @@ async def test_a_parent_whose_queue_is_broken_is_halted_with_what_it_waited_for(
     await driver.redis.set(driver.keys.queue("broken"), "garbage")
     result = await driver.take()
     await driver.commit(result, CommitAction.RESOLVE, payload=b"r")  # the child itself is well
-    head = await driver.head("a")
-    assert (await driver.halted(), head.place) == (["a"], Place.HALTED)
-    assert "queue:broken holds a string, not a stream" in head.reason
+    record = await driver.record("a")
+    assert (await driver.halted(), record.place) == (["a"], Place.HALTED)
+    assert "queue:broken holds a string, not a stream" in record.reason
     assert (await driver.entry("a", "1")).payload == b"r"
     # Mended and resumed, it goes on.
     await driver.redis.delete(driver.keys.queue("broken"))
@@ -811,8 +811,8 @@ async def test_a_broken_relative_is_named_and_keeps_nobody_from_ending(driver: D
     await driver.redis.delete(driver.keys.recent)
     await driver.redis.set(driver.keys.recent, "garbage")
     await driver.commit(lease, CommitAction.RESOLVE, payload=b"done")
-    assert (await driver.head("a")).value == b"done"
-    assert (await driver.head("a~2")).state is State.CANCELED
+    assert (await driver.record("a")).value == b"done"
+    assert (await driver.record("a~2")).state is State.CANCELED
     assert await driver.ttl_ms("a") > 0
     [name] = await driver.halted()
     assert name.startswith("closing:a~1: CORRUPT")
@@ -866,7 +866,7 @@ async def test_a_journal_is_loaded_as_of_its_order_in_pages(driver: Driver) -> N
         seen = answer.entries[-1]
     loaded = await driver.load("a")
     assert len(loaded.entries) == 1000
-    assert max(entry.stamp for entry in loaded.entries.values()) == loaded.head.order
+    assert max(entry.stamp for entry in loaded.entries.values()) == loaded.record.order
 
 
 async def test_other_servers_are_asked_nothing_newer_than_they_know(server: Server, driver: Driver) -> None:

@@ -45,12 +45,12 @@ async def exercise(source: str | AnyClient, namespace: str) -> None:
             settled = await store.call(promises.settle(keys, PromiseId(id), State.RESOLVED, value))
             assert (settled.by_us, settled.value) == (True, value)
         sync.open()
-        head = sync.call(journal.read_head(keys, PromiseId("q")))
-        assert head is not None
-        assert head.value == EVERY_BYTE
+        record = sync.call(journal.read_record(keys, PromiseId("q")))
+        assert record is not None
+        assert record.value == EVERY_BYTE
         loaded = await store.load(PromiseId("p"))
         assert loaded is not None
-        assert loaded.head.value == NOT_UTF8
+        assert loaded.record.value == NOT_UTF8
     sync.close()
 
 

@@ -55,7 +55,7 @@ async def test_cancel_ends_at_once_what_has_no_code_to_tell(driver: Driver, plac
     else:
         words = {"queued": "canceled", "halted": "canceled while halted"}
         assert answer.word == words.get(place, "canceled while delayed")
-    assert (await driver.head("a")).state is State.CANCELED
+    assert (await driver.record("a")).state is State.CANCELED
     assert await driver.place("a") is None
     assert await driver.timers() == {}
     assert (await driver.control("cancel", "a")).word == "already"
@@ -75,7 +75,7 @@ async def test_who_picks_up_what_was_canceled_in_the_queue_knows_of_it(driver: D
     """Its entry may tell what was before the cancel, so it gets a new one, once, of which nothing is told."""
     await driver.suspended("a", StartTimer(Number("1"), "", PAST))
     await driver.fire()
-    old = await driver.head("a")
+    old = await driver.record("a")
     for _ in range(2):
         told = await driver.control("cancel", "a")
         assert told.word == "canceling"
@@ -94,8 +94,8 @@ async def test_a_cancel_that_meets_an_ending_changes_nothing(driver: Driver) -> 
     await driver.control("cancel", "a")
     assert lease is not None
     await driver.commit(lease, CommitAction.RESOLVE, payload=b"done")
-    head = await driver.head("a")
-    assert (head.state, head.value) == (State.RESOLVED, b"done")
+    record = await driver.record("a")
+    assert (record.state, record.value) == (State.RESOLVED, b"done")
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -122,12 +122,12 @@ async def test_halt_and_resume_from_any_place(driver: Driver, place: str) -> Non
     before = await driver.snapshot()
     assert (await driver.control("halt", "a", reason="again")).word == "halted"
     assert await driver.snapshot() == before
-    reason = (await driver.head("a")).reason
+    reason = (await driver.record("a")).reason
     assert reason == ("why" if place == "halted" else "look at this")
     assert (await driver.control("resume", "a")).word == "resumed"
     assert await driver.place("a") is Place.QUEUED
-    head = await driver.head("a")
-    assert (head.reason, head.due_ms) == ("", 0)
+    record = await driver.record("a")
+    assert (record.reason, record.due_ms) == ("", 0)
     before = await driver.snapshot()
     assert (await driver.control("resume", "a")).word == "running"
     assert await driver.snapshot() == before
@@ -178,8 +178,8 @@ async def test_reschedule_moves_a_sleep_a_start_and_a_deadline(driver: Driver) -
         assert fired.due == 1, id
         assert fired.last_wake > last_wake
     assert await driver.queued() == ["a", "d"]
-    assert (await driver.head("e")).state is State.TIMEDOUT
-    assert (await driver.head("t")).state is State.RESOLVED
+    assert (await driver.record("e")).state is State.TIMEDOUT
+    assert (await driver.record("t")).state is State.RESOLVED
     for id in ("a~1", "e", "t"):
         assert (await driver.control("reschedule", id, due=FAR)).word == "already"
 
@@ -235,7 +235,7 @@ async def test_the_worker_of_a_halted_execution_is_fenced_and_the_next_one_is_no
     again = await driver.take(consumer=OTHER)
     assert lease is not None
     assert again.epoch == lease.epoch + 1
-    assert (await driver.beat(lease)).lost == [lease.place]
+    assert (await driver.beat(lease)).lost == [lease.entry_key]
     await driver.commit(again, CommitAction.RESOLVE, consumer=OTHER)
 
 
@@ -244,7 +244,7 @@ async def test_an_execution_may_be_canceled_by_its_own_child(driver: Driver) -> 
     await driver.commit(lease, CommitAction.SUSPEND, child("1"))
     inner = await driver.take()
     await driver.control("cancel", "a~1")
-    assert (await driver.head("a")).state is State.PENDING
+    assert (await driver.record("a")).state is State.PENDING
     answer = await driver.commit(inner, CommitAction.SUSPEND)
     await driver.commit(inner, CommitAction.CANCEL, seen=answer.entries[0])
     assert (await driver.entry("a", "1")).state is State.CANCELED
@@ -293,7 +293,7 @@ async def test_the_only_timer_of_a_sleeper_is_steered_by_a_plan(driver: Driver) 
 async def test_what_has_failed_begins_anew_as_another_life(driver: Driver, end: CommitAction | str) -> None:
     lease = await driver.start("a", args=b"x" * 200, deadline=FAR, call="call", retention_ms=60_000)
     await driver.commit(lease, CommitAction.CONTINUE, StartTimer(Number("1"), "nap", FAR))
-    before = await driver.head("a")
+    before = await driver.record("a")
     if isinstance(end, CommitAction):
         await driver.commit(lease, end, payload=b"why")
     else:
@@ -305,11 +305,11 @@ async def test_what_has_failed_begins_anew_as_another_life(driver: Driver, end: 
     assert (await driver.control("retry", "a")).word == "retrying"
     assert (await driver.control("retry", "a")).word == "running"  # its answer may have been lost
     loaded = await driver.load("a")
-    assert (loaded.head.state, loaded.head.value, loaded.entries) == (State.PENDING, b"", {})
-    assert (loaded.head.function, loaded.head.args, loaded.head.queue) == ("f", b"x" * 200, "workers")
-    assert loaded.head.incarnation > before.incarnation
-    assert loaded.head.deadline_ms - loaded.head.incarnation == before.deadline_ms - before.incarnation
-    assert await driver.timers() == {"a~timeout": loaded.head.deadline_ms}
+    assert (loaded.record.state, loaded.record.value, loaded.entries) == (State.PENDING, b"", {})
+    assert (loaded.record.function, loaded.record.args, loaded.record.queue) == ("f", b"x" * 200, "workers")
+    assert loaded.record.incarnation > before.incarnation
+    assert loaded.record.deadline_ms - loaded.record.incarnation == before.deadline_ms - before.incarnation
+    assert await driver.timers() == {"a~timeout": loaded.record.deadline_ms}
     assert await driver.place("a") is Place.QUEUED
     assert await driver.ttl_ms("a") == -1
     # Who still holds the old life is fenced, whatever it wants to say.
@@ -319,7 +319,7 @@ async def test_what_has_failed_begins_anew_as_another_life(driver: Driver, end: 
     anew = await driver.take()
     assert anew.epoch > lease.epoch
     await driver.commit(anew, CommitAction.RESOLVE, payload=b"done")
-    assert (await driver.head("a")).value == b"done"
+    assert (await driver.record("a")).value == b"done"
     assert await driver.ttl_ms("a") <= 60_000
     with pytest.raises(NotAllowed, match="has not failed"):
         await driver.control("retry", "a")
@@ -350,13 +350,13 @@ async def test_the_family_of_a_life_that_is_over_goes_and_the_next_one_has_its_o
     assert anew.id == "a"
     await driver.commit(anew, CommitAction.SUSPEND, child("1"))
     await driver.fire_all()
-    assert (await driver.head("a~1")).incarnation == (await driver.head("a")).incarnation
+    assert (await driver.record("a~1")).incarnation == (await driver.record("a")).incarnation
 
     async def are_gone() -> bool:  # they are kept for another millisecond
         return [await driver.store.load(PromiseId(f"a~{n}")) for n in (2, count - 1)] == [None, None]
 
     await eventually(are_gone, "the old family to be gone")
-    assert (await driver.head("shared")).state is State.PENDING
+    assert (await driver.record("shared")).state is State.PENDING
     await driver.commit(await driver.take(), CommitAction.RESOLVE, payload=b"new")
     assert (await driver.entry("a", "1")).payload == b"new"
     for id in ("a", "shared"):

@@ -24,8 +24,8 @@ async def test_a_new_execution_is_queued_under_its_first_epoch(driver: Driver) -
         Place.QUEUED,
     )
     assert await driver.place("a") is Place.QUEUED
-    head = await driver.head("a")
-    assert (head.epoch, head.args, head.function, head.incarnation) == (1, EVERY_BYTE, "f", created.incarnation)
+    record = await driver.record("a")
+    assert (record.epoch, record.args, record.function, record.incarnation) == (1, EVERY_BYTE, "f", created.incarnation)
 
 
 async def test_a_repeated_create_changes_nothing_and_answers_the_same(driver: Driver) -> None:
@@ -59,7 +59,7 @@ async def test_a_delayed_execution_starts_when_it_is_due_and_not_before(driver: 
     await driver.create("now", start=PAST)
     assert await driver.place("later") is Place.DELAYED
     fired = await driver.fire()
-    assert (fired.due, fired.next_due_ms) == (1, (await driver.head("later")).due_ms)
+    assert (fired.due, fired.next_due_ms) == (1, (await driver.record("later")).due_ms)
     assert await driver.place("later") is Place.DELAYED
     assert await driver.place("now") is Place.QUEUED
 
@@ -82,8 +82,8 @@ async def test_a_promise_settles_by_its_deadline_timers_resolve_others_time_out(
     await driver.create("timer", kind=Kind.TIMER, deadline=PAST)
     await driver.create("promise", kind=Kind.PROMISE, deadline=PAST)
     assert (await driver.fire()).due == 2
-    assert (await driver.head("timer")).state is State.RESOLVED
-    assert (await driver.head("promise")).state is State.TIMEDOUT
+    assert (await driver.record("timer")).state is State.RESOLVED
+    assert (await driver.record("promise")).state is State.TIMEDOUT
     assert await driver.timers() == {}
 
 
@@ -92,10 +92,10 @@ async def test_each_waiting_inbox_is_told_once_with_the_value(driver: Driver) ->
     for who in ("two", "two", "one"):
         await driver.store.call(promises.attach(driver.keys, PromiseId("p"), inbox=who))
     await driver.settle("p", value=EVERY_BYTE)
-    incarnation = str((await driver.head("p")).incarnation).encode()
+    incarnation = str((await driver.record("p")).incarnation).encode()
     for who in ("one", "two"):
         assert await driver.inbox(who) == [{b"i": b"p", b"b": incarnation, b"s": b"r", b"v": EVERY_BYTE}]
-    assert (await driver.head("p")).value == EVERY_BYTE
+    assert (await driver.record("p")).value == EVERY_BYTE
 
 
 async def test_a_large_value_is_left_for_its_reader_to_fetch(driver: Driver) -> None:
@@ -103,7 +103,7 @@ async def test_a_large_value_is_left_for_its_reader_to_fetch(driver: Driver) -> 
     await driver.settle("p", value=b"x" * 65_537)
     [told] = await driver.inbox("one")
     assert b"v" not in told
-    assert len((await driver.head("p")).value) == 65_537
+    assert len((await driver.record("p")).value) == 65_537
 
 
 async def test_an_inbox_that_is_gone_is_not_made_again(driver: Driver) -> None:
@@ -185,8 +185,8 @@ async def test_a_full_server_refuses_creates_whole_and_lets_what_runs_finish(
         await driver.commit(lease, CommitAction.RESOLVE, payload=b"done")
         await driver.control("force", "sleeper")
         assert not (await driver.reclaim()).alive
-        assert (await driver.head("runs")).value == b"done"
-        assert (await driver.head("timer")).state is State.RESOLVED
+        assert (await driver.record("runs")).value == b"done"
+        assert (await driver.record("timer")).state is State.RESOLVED
         assert await driver.place("halts") is Place.HALTED
         await client.config_set("maxmemory", 0)
         await driver.create("new")
@@ -197,7 +197,7 @@ async def test_arguments_come_back_whole_whatever_their_size(driver: Driver) -> 
     for size in (0, 1, 64, 65, 128, 1000, 1024, 1025, 5000):
         args = bytes(n % 251 for n in range(size))
         await driver.create(f"a-{size}", args=args)
-        assert (await driver.head(f"a-{size}")).args == args
+        assert (await driver.record(f"a-{size}")).args == args
 
 
 async def test_a_hash_with_some_arguments_stays_in_one_piece(server: Server, driver: Driver) -> None:
@@ -211,5 +211,5 @@ async def test_the_next_run_has_only_its_own_arguments(driver: Driver) -> None:
     lease = await driver.start("a", args=b"x" * 500)
     for args in (b"y" * 100, b"z" * 900, b"w"):
         await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, payload=args, due="7")
-        assert (await driver.head("a")).args == args
+        assert (await driver.record("a")).args == args
         lease = await driver.take()

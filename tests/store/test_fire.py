@@ -1,4 +1,4 @@
-"""fire.lua: what is due is settled, oldest first and never early; what is broken is put aside by name."""
+"""fire.lua: what is due is settled, oldest first and never early; what is broken is quarantined by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def test_a_due_timer_wakes_its_sleeper_once(driver: Driver) -> None:
     assert (fired.due, fired.stale, fired.next_due_ms) == (1, 0, (await driver.entry("a", "2")).due_ms)
     assert await driver.place("a") is Place.QUEUED
     entry = await driver.entry("a", "1")
-    assert (entry.state, entry.stamp) == (State.RESOLVED, (await driver.head("a")).order)
+    assert (entry.state, entry.stamp) == (State.RESOLVED, (await driver.record("a")).order)
     before = await driver.snapshot()
     assert (await driver.fire()).due == 0
     assert await driver.snapshot() == before
@@ -81,7 +81,7 @@ async def test_a_deadline_ends_an_execution_wherever_it_is(driver: Driver, place
     await driver.redis.zadd(driver.keys.timers, {"a~timeout": 1})
     assert due_ms > 1
     assert (await driver.fire()).due == 1
-    assert (await driver.head("a")).state is State.TIMEDOUT
+    assert (await driver.record("a")).state is State.TIMEDOUT
     assert await driver.place("a") is None
     assert await driver.timers() == {}
     assert await driver.halted() == []
@@ -111,7 +111,7 @@ async def test_a_score_that_was_tampered_with_neither_fires_early_nor_loses_the_
     assert await driver.place("d") is Place.DELAYED
 
 
-@pytest.mark.leaves_keys("garbage that was put aside, and broken hashes")
+@pytest.mark.leaves_keys("garbage that was quarantined, and broken hashes")
 async def test_garbage_in_the_timers_is_put_aside_by_name_and_the_rest_fires(driver: Driver) -> None:
     await driver.suspended("a", timer("1"))
     await driver.suspended("odd", timer("1", FAR))
@@ -139,9 +139,9 @@ async def test_broken_hints_and_a_broken_queue_stop_no_timer(driver: Driver) -> 
     fired = await driver.fire()
     assert (fired.due, fired.last_wake, fired.closing) == (3, b"0-0", 0)
     assert await driver.queued() == ["b"]
-    assert (await driver.head("c")).state is State.RESOLVED
-    assert (await driver.head("a")).place is Place.HALTED
-    assert "not a stream" in (await driver.head("a")).reason
+    assert (await driver.record("c")).state is State.RESOLVED
+    assert (await driver.record("a")).place is Place.HALTED
+    assert "not a stream" in (await driver.record("a")).reason
 
 
 async def test_an_endless_due_time_is_shown_as_the_end_of_the_calendar(driver: Driver) -> None:
@@ -150,7 +150,7 @@ async def test_an_endless_due_time_is_shown_as_the_end_of_the_calendar(driver: D
     await driver.redis.delete(driver.keys.timers)
 
 
-@pytest.mark.leaves_keys("names that were put aside")
+@pytest.mark.leaves_keys("names that were quarantined")
 async def test_what_is_left_to_close_and_cannot_be_is_put_aside(driver: Driver) -> None:
     await driver.redis.set(driver.keys.promise("broken"), "garbage")
     await driver.redis.zadd(driver.keys.closing, {"broken": 1, "nobody": 2})
@@ -166,7 +166,7 @@ async def test_children_left_behind_by_a_new_run_are_ended_a_little_later(driver
     assert await driver.redis.zcard(driver.keys.closing) > 0
     await driver.fire_all()
     assert await driver.queued() == ["a"]
-    states = {(await driver.head(f"a~{n}")).state for n in range(1, 301)}
+    states = {(await driver.record(f"a~{n}")).state for n in range(1, 301)}
     assert states == {State.CANCELED}
     assert await driver.ttl_ms("a~300") > 0
     assert await driver.place("a") is Place.QUEUED

@@ -65,7 +65,7 @@ async def misquote(driver: Driver, old: bytes, new: bytes) -> None:
 
 
 async def another_birth(driver: Driver) -> None:
-    incarnation = str((await driver.head("queued")).incarnation).encode()
+    incarnation = str((await driver.record("queued")).incarnation).encode()
     await misquote(driver, incarnation, b"1" * len(incarnation))
 
 
@@ -166,7 +166,7 @@ async def test_a_parent_hears_of_a_child_whose_ending_it_missed(driver: Driver) 
     found = (await check(driver, repair=True)).findings
     assert [(finding.kind, finding.id) for finding in found] == [("untold", "parent~1")]
     assert (await driver.entry("parent", "1")).payload == b"result"
-    assert (await driver.head("parent")).place is Place.QUEUED
+    assert (await driver.record("parent")).place is Place.QUEUED
 
 
 async def test_a_child_without_its_parent_is_ended(driver: Driver) -> None:
@@ -192,8 +192,8 @@ async def test_what_was_misquoted_is_given_out_as_its_hash_says(driver: Driver) 
     await check(driver, repair=True)
     [(entry, fields)] = await driver.redis.xrange(driver.keys.queue("workers"))
     assert b"x" not in fields
-    head = await driver.head((await driver.take()).id)
-    assert (head.args, head.entry, head.epoch) == (b"the arguments", entry.decode(), 2)
+    record = await driver.record((await driver.take()).id)
+    assert (record.args, record.entry, record.epoch) == (b"the arguments", entry.decode(), 2)
 
 
 async def test_an_entry_that_is_only_older_than_its_hash_is_left_alone(driver: Driver) -> None:
@@ -239,7 +239,7 @@ async def test_a_long_journal_is_looked_at_to_its_end(driver: Driver) -> None:
             seen = (await driver.commit(lease, CommitAction.CONTINUE, seen=last)).entries
     lost = StartTimer(Number("1001"), "", FAR)
     await driver.commit(lease, CommitAction.SUSPEND, lost, seen=last)
-    assert (await driver.head("long")).place is Place.SUSPENDED
+    assert (await driver.record("long")).place is Place.SUSPENDED
     assert (await check(driver)).findings == []
     await driver.redis.zrem(driver.keys.timers, "long~1001")
     assert [finding.id for finding in (await check(driver)).findings] == ["long~1001"]

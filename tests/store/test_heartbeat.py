@@ -93,8 +93,8 @@ async def test_a_beat_answers_the_order_of_what_is_held_and_what_was_lost(driver
     await driver.commit(ended, CommitAction.RESOLVE)
     gone = replace(held, id=PromiseId("nobody"), entry="1-1")
     beat = await driver.beat(held, taken, ended, gone)
-    assert beat.lost == [taken.place, ended.place, gone.place]
-    assert beat.orders["a"] == (await driver.head("a")).order > 0
+    assert beat.lost == [taken.entry_key, ended.entry_key, gone.entry_key]
+    assert beat.orders["a"] == (await driver.record("a")).order > 0
     assert beat.unnamed == []
 
 
@@ -102,8 +102,8 @@ async def test_a_beat_never_takes_a_lease_back(driver: Driver) -> None:
     lease = await driver.start("a")
     await driver.reclaim(release="all")
     other = await driver.take(consumer=OTHER)
-    assert (await driver.beat(lease)).lost == [lease.place]
-    assert (await driver.beat(other)).lost == [other.place]
+    assert (await driver.beat(lease)).lost == [lease.entry_key]
+    assert (await driver.beat(other)).lost == [other.entry_key]
     assert (await driver.beat(other, consumer=OTHER)).lost == []
 
 
@@ -127,7 +127,7 @@ async def test_a_broken_hash_or_queue_costs_one_entry_and_not_the_beat(driver: D
     await driver.redis.delete(driver.keys.wake)
     await driver.redis.set(driver.keys.wake, "garbage")
     beat = await driver.beat(broken, well)
-    assert beat.lost == [broken.place]
+    assert beat.lost == [broken.entry_key]
     assert beat.last_wake == b"", "there are no wake-ups"
 
 

@@ -49,8 +49,8 @@ async def test_large_results_come_in_pages_that_are_bounded_in_bytes(driver: Dri
     found = await pages(driver, "a")
     assert max(map(size_of, found)) <= LIMIT["answer_bytes_max"]
     assert len(found) >= 6
-    assert found[0].head is not None
-    assert found[0].head.function == "f"
+    assert found[0].record is not None
+    assert found[0].record.function == "f"
     assert len((await driver.load("a")).entries) == 240
 
 
@@ -111,7 +111,7 @@ async def test_news_are_the_head_and_what_has_settled_since_the_last_commit(driv
     await driver.fire()
     news = await driver.store.load_unseen(PromiseId("a"))
     assert news is not None
-    assert news.head == await driver.head("a")
+    assert news.record == await driver.record("a")
     assert news.entries == {Number("1"): await driver.entry("a", "1")}
     assert await driver.store.load_unseen(PromiseId("nobody")) is None
 

@@ -48,7 +48,7 @@ async def test_a_consumer_without_any_beat_is_reclaimed_as_such(driver: Driver) 
     assert (await driver.reclaim(beat="1")).alive
     assert (await driver.reclaim(beat="")).given == 1
     assert (await driver.reclaim(beat="")).given == 0  # a repeat changes nothing
-    assert (await driver.head("a")).epoch == 2
+    assert (await driver.record("a")).epoch == 2
 
 
 async def test_a_large_load_is_reclaimed_in_parts(driver: Driver) -> None:
@@ -85,7 +85,7 @@ async def test_what_has_ended_or_moved_on_is_only_removed(driver: Driver) -> Non
     assert await driver.place("a") is Place.SUSPENDED
 
 
-@pytest.mark.leaves_keys("names that were put aside")
+@pytest.mark.leaves_keys("names that were quarantined")
 async def test_garbage_in_the_stream_is_put_aside_by_name_and_the_rest_goes_on(driver: Driver) -> None:
     stream = driver.keys.queue("workers")
     await driver.redis.xadd(stream, {"garbage": b"\xff"})
@@ -106,15 +106,15 @@ async def test_an_execution_that_keeps_killing_its_workers_is_halted_as_poison(d
     for death in range(1, 5):
         await driver.take()
         assert (await die(driver)).given == 1
-        assert (await driver.head("killer")).crash_count == death
+        assert (await driver.record("killer")).crash_count == death
     await driver.take()
     answer = await die(driver)
     assert (answer.given, answer.poison) == (0, ["killer"])
     assert await driver.place("killer") is Place.HALTED
-    assert (await driver.head("killer")).reason == "poison: 5 workers in a row died while running it"
+    assert (await driver.record("killer")).reason == "poison: 5 workers in a row died while running it"
     # A person may let it try again, from the beginning of the count.
     await driver.control("resume", "killer")
-    assert ((await driver.head("killer")).crash_count, await driver.place("killer")) == (0, Place.QUEUED)
+    assert ((await driver.record("killer")).crash_count, await driver.place("killer")) == (0, Place.QUEUED)
 
 
 async def test_deaths_in_a_row_end_with_an_accepted_commit_or_a_graceful_return(driver: Driver) -> None:
@@ -123,11 +123,11 @@ async def test_deaths_in_a_row_end_with_an_accepted_commit_or_a_graceful_return(
     await die(driver)
     lease = await driver.take()
     await driver.commit(lease)
-    assert (await driver.head("a")).crash_count == 0
+    assert (await driver.record("a")).crash_count == 0
     await die(driver)
     await driver.take()
     await driver.reclaim(release="all")
-    assert (await driver.head("a")).crash_count == 0
+    assert (await driver.record("a")).crash_count == 0
 
 
 async def test_a_defer_is_no_sign_of_life(driver: Driver) -> None:
@@ -136,7 +136,7 @@ async def test_a_defer_is_no_sign_of_life(driver: Driver) -> None:
     await die(driver)
     lease = await driver.take()
     await driver.commit(lease, CommitAction.DEFER, payload=b"unknown", due="+0")
-    assert (await driver.head("a")).crash_count == 1
+    assert (await driver.record("a")).crash_count == 1
     await driver.control("wake", "a")
 
 
@@ -164,7 +164,7 @@ async def test_the_neighbours_of_a_killer_are_not_halted_with_it(driver: Driver)
     newcomer = next(lease for lease in await driver.read(2, consumer=OTHER) if lease.id == "newcomer")
     await driver.reclaim(*await driver.pending(OTHER, but=newcomer), consumer=OTHER, release="some")
     assert (await die(driver, OTHER, max_attempts=3)).poison == []
-    assert (await driver.head("newcomer")).crash_count == 3
+    assert (await driver.record("newcomer")).crash_count == 3
 
 
 async def test_what_was_meant_for_one_worker_waits_for_it_in_its_own_stream(driver: Driver) -> None:

@@ -59,7 +59,7 @@ async def test_of_many_workers_one_starts_the_execution(driver: Driver) -> None:
     words = await asyncio.gather(*(advance(driver) for _ in range(20)))
     assert sorted(words) == ["advanced", *["stale"] * 19]
     assert await driver.place("nightly@1000") is Place.QUEUED
-    assert (await driver.head("nightly@1000")).args == NIGHTLY.args
+    assert (await driver.record("nightly@1000")).args == NIGHTLY.args
     assert await driver.queued() == ["nightly@1000"]
     assert await driver.timers() == {"nightly~cron": 9_000_000_000_000}
     assert (await read(driver)) == replace(NIGHTLY, due_ms=9_000_000_000_000)

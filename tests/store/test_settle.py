@@ -52,7 +52,7 @@ async def test_of_many_who_settle_at_once_one_wins(driver: Driver) -> None:
     answers = await asyncio.gather(*(driver.settle("a~1", value=b"%d" % n) for n in range(100)))
     assert [answer.by_us for answer in answers].count(True) == 1
     assert len({answer.value for answer in answers}) == 1
-    assert (await driver.head("a")).epoch == 2
+    assert (await driver.record("a")).epoch == 2
 
 
 async def test_only_promises_and_timers_can_be_settled_from_outside(driver: Driver) -> None:
@@ -96,5 +96,5 @@ async def test_a_broken_owner_is_put_aside_by_name_and_the_child_ends(driver: Dr
     lease = await driver.take()
     await driver.redis.set(driver.keys.promise("a"), "garbage")
     await driver.commit(lease, CommitAction.RESOLVE, payload=b"r")
-    assert (await driver.head("own")).value == b"r"
+    assert (await driver.record("own")).value == b"r"
     assert [name.startswith("promise:a: CORRUPT") for name in await driver.halted()] == [True]

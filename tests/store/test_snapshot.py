@@ -21,11 +21,11 @@ TIMER = StartTimer(Number("1"), "", PAST)
 
 async def told(driver: Driver, id: str) -> bytes:
     """What the entry of a queued execution tells, after checking that it is what a worker would load."""
-    head = await driver.head(id)
-    [(_, fields)] = await driver.redis.xrange(driver.keys.queue(head.queue), head.entry, head.entry)
+    record = await driver.record(id)
+    [(_, fields)] = await driver.redis.xrange(driver.keys.queue(record.queue), record.entry, record.entry)
     snapshot = fields.get(b"x", b"")
     if snapshot:
-        lease = Lease(PromiseId(id), head.queue, head.entry, head.epoch, snapshot)
+        lease = Lease(PromiseId(id), record.queue, record.entry, record.epoch, snapshot)
         assert journal.read_snapshot(lease) == await driver.load(id)
     return snapshot
 
@@ -38,7 +38,7 @@ async def test_what_is_larger_than_an_entry_may_be_is_not_told(driver: Driver) -
     await driver.create("huge", args=b"x" * 100_000)
     assert len(await told(driver, "fits")) == BYTES_MAX
     assert await told(driver, "large") == await told(driver, "huge") == b""
-    assert (await driver.head("huge")).args == b"x" * 100_000
+    assert (await driver.record("huge")).args == b"x" * 100_000
 
 
 async def test_a_journal_that_has_grown_too_large_is_not_told(driver: Driver) -> None:
@@ -70,7 +70,7 @@ async def test_a_deadline_is_told_along_with_the_rest(driver: Driver) -> None:
     done = StepResult(Number("2"), "step", State.RESOLVED, b"done")
     [seen] = (await driver.commit(lease, CommitAction.CONTINUE, done)).entries
     await driver.commit(lease, CommitAction.SUSPEND, TIMER, seen=seen)
-    assert (await driver.head("new")).deadline_ms
+    assert (await driver.record("new")).deadline_ms
     await driver.fire()
     assert await told(driver, "new")
 
@@ -100,7 +100,7 @@ async def test_what_workers_died_of_is_told_again_only_after_a_commit(driver: Dr
     await driver.commit(await driver.take(consumer=OTHER), CommitAction.DEFER, due="=1", consumer=OTHER)
     await driver.fire()
     assert await told(driver, "a") == b""
-    assert (await driver.head("a")).crash_count == 1
+    assert (await driver.record("a")).crash_count == 1
     await driver.commit(await driver.take(consumer=OTHER), CommitAction.SUSPEND, TIMER, consumer=OTHER)
     await driver.fire()
     assert await told(driver, "a")

@@ -89,8 +89,8 @@ async def test_very_many_wait_and_all_of_them_hear(driver: Driver) -> None:
     await driver.commit(lease, CommitAction.RESOLVE, payload=b"v")
     await driver.fire_all()
     for number in range(MANY):
-        head = await driver.head(f"a{number}")
-        assert (head.place, head.unseen) == (Place.QUEUED, {"1"})
+        record = await driver.record(f"a{number}")
+        assert (record.place, record.unseen) == (Place.QUEUED, {"1"})
     [told] = await driver.inbox("reader")
     assert told[b"v"] == b"v"
     assert await driver.redis.exists(driver.keys.waiters(SINGLE)) == 0
@@ -157,7 +157,7 @@ async def test_a_long_list_as_it_was_kept_before_is_taken_over(driver: Driver) -
     await wait_as(driver, "b")
     assert await driver.redis.hget(driver.keys.promise(SINGLE), F["waiters"]) == b"+"
     await driver.redis.hset(
-        driver.keys.promise(SINGLE), F["waiters"], old + f"p{(await driver.head('b')).incarnation} b~1\n"
+        driver.keys.promise(SINGLE), F["waiters"], old + f"p{(await driver.record('b')).incarnation} b~1\n"
     )
     await driver.redis.delete(driver.keys.waiters(SINGLE))
     await driver.commit(lease, CommitAction.RESOLVE, payload=b"v")

@@ -45,10 +45,10 @@ def test_a_journal_entry_is_one_of_ours_or_corrupt(raw: bytes) -> None:
 def test_a_promise_is_one_of_ours_or_corrupt(fields: dict[bytes, bytes]) -> None:
     flat = [value for pair in fields.items() for value in pair]
     read(journal.read_page(KEYS, PromiseId("a")), [[*flat, b""]])
-    head = journal.read_head(KEYS, PromiseId("a"))
-    names = list(head.args)[2:]
+    record = journal.read_record(KEYS, PromiseId("a"))
+    names = list(record.args)[2:]
     try:
-        found = head.parse([fields.get(name) if isinstance(name, bytes) else None for name in names])
+        found = record.parse([fields.get(name) if isinstance(name, bytes) else None for name in names])
     except (CorruptData, NewerVersion):
         return
     assert found is None or found.id == "a"

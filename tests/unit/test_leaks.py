@@ -30,7 +30,7 @@ OWNED = {
     "a queue nobody waits in": {("queue", "workers"): key()},
     "a schedule and its timer": {("schedule", "s"): key(), ("timers", ""): key(items=("s~cron",))},
     "an inbox that expires": {("inbox", "me"): key(ttl_ms=1)},
-    "a member put aside by its name": {("halted", ""): key(items=("timers:x: INVALID member",))},
+    "a member quarantined by its name": {("halted", ""): key(items=("timers:x: INVALID member",))},
 }
 LEAKED = {
     "a pending promise that expires": {("promise", "a"): key(PENDING, ttl_ms=1)},

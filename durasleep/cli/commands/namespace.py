@@ -1,4 +1,4 @@
-"""``durasleep control``: what concerns a whole namespace."""
+"""``durasleep namespace``: what concerns a whole namespace; ``durasleep control`` is its old name."""
 
 from __future__ import annotations
 
@@ -14,24 +14,31 @@ from durasleep.errors import NotAllowed
 
 EXIT_FAILED = 1
 
-app = typer.Typer(help="Steer a whole namespace.", no_args_is_help=True)
+app = typer.Typer(help="What concerns a whole namespace.", no_args_is_help=True)
+old_app = typer.Typer(help="The old name of `namespace`.", no_args_is_help=True)
 
 
 @app.callback()
-def _control() -> None:
+def _namespace() -> None:
     pass
 
 
+@old_app.callback()
+def _control() -> None:
+    console.warning("`durasleep control` is called `durasleep namespace` now, and `forget` there `discard`")
+
+
 @app.command()
+@old_app.command("forget")
 @address.explained
-def forget(
+def discard(
     names: Annotated[
         list[str], typer.Argument(metavar="NAME", help="As `durasleep fsck` shows it, or what is before ': '.")
     ],
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
-    """Strike names that were put aside, once somebody has looked at what they name.
+    """Strike names that were quarantined, once somebody has looked at what they name.
 
     That is what could not be served and is no execution: an entry or a timer that was not ours, a key of another type.
     """
@@ -39,14 +46,14 @@ def forget(
 
     async def strike(name: str) -> bool:
         try:
-            is_known = await client.forget(name)
+            is_known = await client.discard_quarantined(name)
         except NotAllowed as error:
             console.error(str(error))
             return False
         if is_known:
-            json_values.data(f"{name}: forgotten")
+            json_values.data(f"{name}: discarded")
         else:
-            console.error(f"{name!r} was not put aside")
+            console.error(f"{name!r} was not quarantined")
         return is_known
 
     async def strike_all() -> bool:
@@ -57,6 +64,7 @@ def forget(
 
 
 @app.command("release-clock")
+@old_app.command("release-clock")
 @address.explained
 def release_clock(url: UrlOption = None, namespace: NamespaceOption = None) -> None:
     """Let timers fire by the clock of Redis, though it is far ahead of what the workers believe.

@@ -155,7 +155,7 @@ def get(
         async with client:
             description = await client.describe(id)
         if as_json:
-            json_values.data(json_values.as_json(asdict(description)))
+            json_values.data(json_values.as_json(asdict(description) | {"deaths": description.crash_count}))
         else:
             console.show(description, time.time_ns() // 1_000_000, with_values=with_values)
 

@@ -8,7 +8,7 @@ from durasleep import humanize
 from durasleep.cli.output import console
 from durasleep.query.call_tree import Node, Tree
 from durasleep.query.fsck import Finding
-from durasleep.query.search import Summary, Timer
+from durasleep.query.search import DueItem, Summary
 from durasleep.runtime.recording import Verdict
 
 Cell = tuple[str, str]
@@ -87,7 +87,7 @@ def verdicts(found: Sequence[Verdict]) -> None:
             console.line((f"  {line}", {"  -": "red", "  +": "green"}.get(line[:3], "dim")))
 
 
-def timers(found: Sequence[Timer], now_ms: int) -> None:
+def timers(found: Sequence[DueItem], now_ms: int) -> None:
     """What falls due, one a line."""
     rows: list[list[Cell]] = [
         [

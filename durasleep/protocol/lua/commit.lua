@@ -308,10 +308,10 @@ local function commit(at, size)
   elseif record.unseen == '' then
     suspend(record)
   else
-    local news = unseen_entries(record, 'redrive')
-    if news ~= 'redrive' then
+    local unseen = unseen_entries(record, 'redrive')
+    if unseen ~= 'redrive' then
       save(record)
-      return news
+      return unseen
     end
     record.unseen = '' -- numbers without entries: nothing would ever be seen
     suspend(record)

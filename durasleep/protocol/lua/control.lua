@@ -215,13 +215,13 @@ function actions.unwait(id, _, inbox)
   return { 'struck', STATE.pending }
 end
 
--- A name that was put aside, once a person has looked at it; an execution that waits for one is none.
-function actions.forget(name)
+-- A name that was quarantined, once a person has looked at it; an execution that waits for one is none.
+function actions.discard(name)
   local ok, record = pcall(load, name)
   if ok and record and record.place == PLACE.halted then
     error('NOT_ALLOWED ' .. name .. ' is an execution: resume or cancel it', 0)
   end
-  local word = redis.call('ZREM', halted, name) == 1 and 'forgotten' or 'already'
+  local word = redis.call('ZREM', halted, name) == 1 and 'discarded' or 'already'
   return { word, STATE.resolved }
 end
 

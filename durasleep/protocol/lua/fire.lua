@@ -1,6 +1,6 @@
 -- Settle at most `limit` timers that are due, oldest first, and close a part of what is left to close.
 -- Answers: seconds and microseconds of the server's clock, how many were due, when the next is,
--- the last id of `wake`, how many were dropped as stale, schedules that are due, what was put aside,
+-- the last id of `wake`, how many were dropped as stale, schedules that are due, what was quarantined,
 -- how many families are still to be closed, and how many timers are due that only a newer version knows.
 -- @include keys
 -- @include kin

@@ -352,12 +352,12 @@ function checks.halted(name)
   local ok, record = pcall(load, name)
   local schedule, why = string.match(name, '^schedule:([%w_.-]+): (.*)$')
   if schedule and redis.call('HGET', schedule_prefix .. schedule, S.aside) ~= why then
-    found('halted', name, 'is named as put aside, and is not', function()
+    found('halted', name, 'is named as quarantined, and is not', function()
       redis.call('ZREM', halted, name)
     end)
   elseif not ok or (not record and string.find(name, ': ', 1, true)) then
     local what = schedule and 'cannot be read by its workers: say it anew with app.schedule(), or app.unschedule() it'
-      or 'was put aside: look at it, then `durasleep control forget` it'
+      or 'was quarantined: look at it, then `durasleep namespace discard` it'
     found('aside', name, what)
   elseif not record or record.place ~= PLACE.halted then
     found('halted', name, 'is named as halted, and is not', function()

@@ -1,6 +1,6 @@
 -- A promise with its journal, one page an item: all of them together carry at most `LIMIT.answer_bytes_max`, or the
 -- least that HSCAN gives, and each at most about `LIMIT.answer_entries_max` entries. `cursor` is "0" for the first page.
--- Of `what` may be said "head", all but the journal, or "unseen", the head and what has settled since the last commit.
+-- Of `what` may be said "record", all but the journal, or "unseen", the record and what has settled since the last commit.
 -- Answers per item: names and values in turn; then the cursor of the next page, "" at the end. The first page has all
 -- of the promise but its waiters. A page for which there was no room has nothing, and the cursor that was asked for.
 -- @include keys
@@ -32,7 +32,7 @@ local function scan(key, cursor, step)
 end
 
 -- All that is not an entry, where the journal has several pages.
-local function add_head(answer, key)
+local function add_record(answer, key)
   local names = {
     F.state,
     F.kind,
@@ -67,17 +67,17 @@ local function add_head(answer, key)
   end
 end
 
-local function load_head(key)
+local function load_record(key)
   local answer = {}
-  if redis.call('EXISTS', key) == 1 then add_head(answer, key) end
+  if redis.call('EXISTS', key) == 1 then add_record(answer, key) end
   answer[#answer + 1] = ''
   return answer
 end
 
--- Only what has settled since the last commit, beside the head; nothing and "0" if that is more than one answer.
+-- Only what has settled since the last commit, beside the record; nothing and "0" if that is more than one answer.
 local function load_unseen(key)
   local answer = {}
-  add_head(answer, key)
+  add_record(answer, key)
   local unseen = redis.call('HGET', key, F.unseen) or ''
   for number in string.gmatch(unseen, '[^ ]+') do
     local raw = redis.call('HGET', key, number)
@@ -112,7 +112,7 @@ local function load_page(at)
   local id, cursor, what = unpack(ARGV, at + 1, at + 3)
   local key, first, answer, is_done = promise_prefix .. id, cursor, {}, false
   if what == 'unseen' then return load_unseen(key) end
-  if what == 'head' then return load_head(key) end
+  if what == 'record' then return load_record(key) end
   local small = cursor == '0' and room > 0 and load_small(key)
   if small then return small end
   if room <= 0 and has_any then return { cursor } end
@@ -131,7 +131,7 @@ local function load_page(at)
     room, has_any = room - bytes, has_any or bytes > 0
     cursor, is_done = after, after == '0'
   until is_done or room <= 0 or #answer > 2 * LIMIT.answer_entries_max
-  if first == '0' and cursor ~= '0' then add_head(answer, key) end
+  if first == '0' and cursor ~= '0' then add_record(answer, key) end
   answer[#answer + 1] = is_done and '' or cursor
   return answer
 end

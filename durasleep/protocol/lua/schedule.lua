@@ -1,4 +1,4 @@
--- Keep a cron schedule ("put"), start its next execution and move it on ("advance"), put it aside by name where it
+-- Keep a cron schedule ("put"), start its next execution and move it on ("advance"), quarantine it by name where it
 -- cannot be read ("aside"), or forget it ("remove"). What moves it compares the due time the worker saw, so that of many
 -- workers one starts the execution.
 -- Answers per item: "kept" and when it is due, "advanced", "aside", "stale", "removed" or "missing".

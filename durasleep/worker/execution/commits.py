@@ -202,21 +202,21 @@ class Commits:
         return delay_s
 
     async def drop(self, lease: Lease) -> None:
-        """The entry's execution is gone, has ended or was dispatched anew; garbage is put aside by name."""
+        """The entry's execution is gone, has ended or was dispatched anew; garbage is quarantined by name."""
         reason = b"" if lease.id else b"not an entry of ours"
         try:
             await self.one(lease, CommitAction.DROP, payload=reason)
         except Fenced:
             return  # it was dispatched here while we looked: the next read brings it
         if reason:
-            logger.error("entry %s of queue %s is not one of ours: put aside", lease.entry, lease.queue)
+            logger.error("entry %s of queue %s is not one of ours: quarantined", lease.entry, lease.queue)
 
     async def halt(self, lease: Lease, reason: str) -> None:
-        """A person must look at it; of what cannot even be halted, being no record of ours, the entry is put aside."""
+        """A person must look at it. What cannot be halted is no record of ours: its entry is quarantined."""
         try:
             await self.one(lease, CommitAction.HALT, payload=reason.encode())
         except CorruptData as error:
-            logger.error("%s could not be halted (%s): its entry is put aside", lease.id, error)
+            logger.error("%s could not be halted (%s): its entry is quarantined", lease.id, error)
             try:
                 await self.one(lease, CommitAction.DROP, payload=reason.encode())
             except StoreError:

@@ -45,16 +45,16 @@ class ExecutionLog(msgspec.Struct, eq=False):
             dues.pop(number, None)
         return dues
 
-    def ended(self, progress: Progress, head: PromiseRecord, now_ms: int) -> str:
+    def ended(self, progress: Progress, record: PromiseRecord, now_ms: int) -> str:
         """How it ended, and how long it has lived: most of that in no hand."""
-        after = describe_since(head.created_ms, now_ms)
+        after = describe_since(record.created_ms, now_ms)
         match progress.outcome:
             case Rejected(text=text):
                 return f"{self.id} rejected after {after}: {text}"
             case CanceledOutcome():
                 return f"{self.id} canceled after {after}"
             case Continued():
-                return f"{self.id} goes on as a new run after {describe_since(head.begun_ms, now_ms)}"
+                return f"{self.id} goes on as a new run after {describe_since(record.begun_ms, now_ms)}"
             case Halted():
                 return f"{self.id} waits for a person: durasleep get {self.id}"
             case _:

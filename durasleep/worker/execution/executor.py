@@ -145,16 +145,16 @@ class Executor:
         too_many: list[Lease] = []
         slots, running_now = self._slots, self._running
         for lease in leases:
-            place = lease.place
-            if self._is_known(place):
+            entry_key = lease.entry_key
+            if self._is_known(entry_key):
                 continue
             if len(running_now) >= slots:  # two streams were read at once, or on a new connection
                 if len(self._waiting) < WAITING_MAX:
-                    self._waiting[place] = lease
+                    self._waiting[entry_key] = lease
                 else:
                     too_many.append(lease)
                 continue
-            running = running_now[place] = HeldExecution(lease, place)
+            running = running_now[entry_key] = HeldExecution(lease, entry_key)
             if lease.id in self._workflows.kept:
                 running.is_kept = True
                 unknown.append(running)
@@ -171,12 +171,12 @@ class Executor:
 
     def take_offer(self, lease: Lease) -> None:
         """Another worker does not know what it needs, and has made us its holder."""
-        if self._is_known(lease.place):
+        if self._is_known(lease.entry_key):
             return
         if self._code.is_leaving or len(self._waiting) >= WAITING_MAX:
             self._turn_away([lease], unless_alone=False)
             return
-        self._waiting[lease.place] = lease
+        self._waiting[lease.entry_key] = lease
         self._begin_waiting()
 
     def _turn_away(self, leases: Sequence[Lease], *, unless_alone: bool) -> None:
@@ -193,19 +193,19 @@ class Executor:
             logger.info("%s: what waits for a slot here is given back after the next beats", error)
             return
         for lease, answer in zip(leases, asked.result(), strict=True):
-            if isinstance(answer, Committed) and answer.kept and not self._is_known(lease.place):
-                self._waiting[lease.place] = lease
+            if isinstance(answer, Committed) and answer.kept and not self._is_known(lease.entry_key):
+                self._waiting[lease.entry_key] = lease
         self._begin_waiting()
 
-    def _is_known(self, place: tuple[str, str]) -> bool:
-        return place in self._running or place in self._waiting or place in self._returning
+    def _is_known(self, entry_key: tuple[str, str]) -> bool:
+        return entry_key in self._running or entry_key in self._waiting or entry_key in self._returning
 
     def _turn_away_waiting(self) -> None:
         """What others may do waits for a slot no longer than from one beat to the next."""
-        late = {place: lease for place, lease in self._waiting.items() if "/" not in place[0]}
-        too_long = [lease for place, lease in late.items() if place in self._late]
+        late = {entry_key: lease for entry_key, lease in self._waiting.items() if "/" not in entry_key[0]}
+        too_long = [lease for entry_key, lease in late.items() if entry_key in self._late]
         for lease in too_long:
-            del self._waiting[lease.place]
+            del self._waiting[lease.entry_key]
         if too_long:
             self._turn_away(too_long, unless_alone=True)
         self._late = set(late)
@@ -214,22 +214,24 @@ class Executor:
         """There is a slot for what waits for one."""
         begun: list[HeldExecution] = []
         while self._waiting and len(self._running) < self._slots and not self._code.is_leaving:
-            place, lease = next(iter(self._waiting.items()))
-            running = self._running[place] = HeldExecution(lease, place, is_kept=lease.id in self._workflows.kept)
-            del self._waiting[place]
+            entry_key, lease = next(iter(self._waiting.items()))
+            running = self._running[entry_key] = HeldExecution(
+                lease, entry_key, is_kept=lease.id in self._workflows.kept
+            )
+            del self._waiting[entry_key]
             begun.append(running)
         for start in range(0, len(begun), TOGETHER_MAX):
             self._load(begun[start : start + TOGETHER_MAX])
 
-    async def return_unheard(self, place: tuple[str, str]) -> bool:
+    async def return_unheard(self, entry_key: tuple[str, str]) -> bool:
         """Let others have what is pending to us and has never arrived; false if it has."""
-        if self._is_known(place):
+        if self._is_known(entry_key):
             return False
-        self._returning.add(place)
+        self._returning.add(entry_key)
         try:
-            await self.release_entries(place[0], [place[1]])
+            await self.release_entries(entry_key[0], [entry_key[1]])
         finally:
-            self._returning.discard(place)
+            self._returning.discard(entry_key)
         return True
 
     def nudge(self, id: str) -> None:
@@ -247,11 +249,11 @@ class Executor:
         """Drop what was lost; look at what has moved on."""
         self._workflows.kept.drop_old(time.monotonic())
         lost = set(beat.lost)
-        for place in lost & self._waiting.keys():
-            del self._waiting[place]
+        for entry_key in lost & self._waiting.keys():
+            del self._waiting[entry_key]
         self._turn_away_waiting()
         for running in tuple(self._running.values()):
-            if running.place in lost:
+            if running.entry_key in lost:
                 # What is being committed may just have been let go of: its answer tells.
                 if not (running.is_committing or running.is_due):
                     logger.info("%s was taken over or has ended elsewhere", running.lease.id)
@@ -335,7 +337,7 @@ class Executor:
         if running.is_kept:  # only what has settled since was loaded
             if not self._workflows.wake(running, loaded):
                 self._run_alone(running, self._load_alone(running))
-        elif loaded is None or not is_ours(running.lease, loaded.head):
+        elif loaded is None or not is_ours(running.lease, loaded.record):
             self._run_alone(running, self._load_alone(running))
         else:
             self._begin_loaded(running, loaded)
@@ -343,7 +345,7 @@ class Executor:
     def _begin_loaded(self, running: HeldExecution, loaded: Loaded) -> None:
         if running.is_gone:
             return
-        lease, head = running.lease, loaded.head
+        lease, record = running.lease, loaded.record
         definition = self._definition(loaded)
         is_canceled = CANCEL in loaded.entries
         if definition is None and is_canceled and len(loaded.entries) == 1:
@@ -352,9 +354,9 @@ class Executor:
         if definition is None:
             self._end_alone(running, self._commits.defer_unknown(lease, self._describe_needed(loaded)))
             return
-        if head.crash_count >= SUSPECT_DEATHS and not (is_canceled and isinstance(definition, TaskDefinition)):
+        if record.crash_count >= SUSPECT_DEATHS and not (is_canceled and isinstance(definition, TaskDefinition)):
             if self._waits_apart(lease.id):
-                reason = f"waits apart: {head.crash_count} workers in a row have died while running it"
+                reason = f"waits apart: {record.crash_count} workers in a row have died while running it"
                 self._end_alone(running, self._commits.defer(lease, reason, APART_S))
                 return
             running.is_suspect = True
@@ -365,7 +367,7 @@ class Executor:
 
     def _describe_needed(self, loaded: Loaded) -> str:
         """What it needs that is not here."""
-        function = loaded.head.function
+        function = loaded.record.function
         version = version_of(loaded.entries.values())
         if version and self._registry.get(function):
             return f"version {version} of {function}, with which it began"
@@ -392,7 +394,7 @@ class Executor:
 
     def _definition(self, loaded: Loaded) -> Definition | None:
         """What it runs: of a workflow the version it began with."""
-        function = loaded.head.function
+        function = loaded.record.function
         definition = self._registry.get(function)
         if not isinstance(definition, WorkflowDefinition):
             return definition
@@ -409,7 +411,7 @@ class Executor:
         """What has several pages, or is not where its entry says."""
         lease = running.lease
         loaded = await self._store.load(lease.id) if lease.id else None
-        if loaded is None or not is_ours(lease, loaded.head):
+        if loaded is None or not is_ours(lease, loaded.record):
             await self._commits.drop(lease)
             await call_outside_task(self.let_go, running)
         else:
@@ -520,8 +522,8 @@ class Executor:
         work, running.work = running.work, None  # no cycle is left for the garbage collector
         if work is not None:
             work.put_away()
-        if self._running.get(running.place) is running:
-            del self._running[running.place]
+        if self._running.get(running.entry_key) is running:
+            del self._running[running.entry_key]
         self._note_freed()
 
     def _note_freed(self) -> None:
@@ -539,9 +541,9 @@ def _close(*work: Coroutine[Any, Any, None] | None) -> None:
 
 def _loaded_of(page: Page | BaseException) -> Loaded | None:
     """What was read whole with one page; None if a closer look is needed."""
-    if isinstance(page, BaseException) or page.head is None or page.cursor:
+    if isinstance(page, BaseException) or page.record is None or page.cursor:
         return None
-    return journal.loaded_of(page.head, page.entries)
+    return journal.loaded_of(page.record, page.entries)
 
 
 def call_outside_task(call: Callable[..., T], *args: Any) -> asyncio.Future[T]:

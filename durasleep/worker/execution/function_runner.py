@@ -71,16 +71,16 @@ class FunctionRunner:
             call = self._call_async_later(stand_in, args, kwargs, inside, timeout_s, delay_s, step_name_of(fn))
         return asyncio.get_running_loop().create_task(call, name=name)
 
-    def start_step(self, call: StepCall, head: PromiseRecord) -> asyncio.Task[Any]:
+    def start_step(self, call: StepCall, record: PromiseRecord) -> asyncio.Task[Any]:
         """Begin a step of an execution."""
         return self.start(
             call.fn,
             call.args,
             call.kwargs,
-            about=partial(_about_step, call, head),
+            about=partial(_about_step, call, record),
             timeout_s=call.timeout_s,
             delay_s=call.delay_s,
-            name=f"{CALLER_PREFIX}{head.id}~{call.number}",
+            name=f"{CALLER_PREFIX}{record.id}~{call.number}",
         )
 
     def result_of(self, call: StepCall, task: asyncio.Task[Any], owner: str, begun_ms: int) -> StepResult:
@@ -195,15 +195,15 @@ async def _within(timeout_s: float, name: str, inside: Inside, call: Callable[[I
         raise TimeoutError(f"{name} took longer than {timeout_s:g} s") from error
 
 
-def _about_step(call: StepCall, head: PromiseRecord, *, ends_at: float | None = None) -> Current:
+def _about_step(call: StepCall, record: PromiseRecord, *, ends_at: float | None = None) -> Current:
     return current.describe(
-        head.id,
+        record.id,
         call.first or call.number,
         function=call.name,
-        queue=head.queue,
-        incarnation=head.incarnation,
+        queue=record.queue,
+        incarnation=record.incarnation,
         attempt=call.attempt,
-        deadline_ms=head.deadline_ms,
+        deadline_ms=record.deadline_ms,
         ends_at=ends_at,
     )
 

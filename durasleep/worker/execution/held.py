@@ -40,7 +40,7 @@ class HeldExecution(msgspec.Struct, eq=False):
     """What a worker knows of an execution it holds."""
 
     lease: Lease
-    place: tuple[str, str]
+    entry_key: tuple[str, str]
     """That of the lease."""
     work: Work | None = None
     """None until it has been loaded."""

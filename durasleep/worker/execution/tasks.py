@@ -56,13 +56,13 @@ class Tasks:
 
     def begin(self, running: HeldExecution, loaded: Loaded, definition: TaskDefinition) -> None:
         """Call it, unless it was canceled; its journal holds the attempts that failed, its outcome is the last."""
-        running.order = loaded.head.order
+        running.order = loaded.record.order
         task = running.work = Task(self, running, definition, loaded)
         if CANCEL in loaded.entries:
             task.end(CommitAction.CANCEL, b"")
             return
         try:
-            args, kwargs = self.codec.decode_args(loaded.head.args, definition.fn, skip_first=False)
+            args, kwargs = self.codec.decode_args(loaded.record.args, definition.fn, skip_first=False)
         except UsageError as misfit:
             self._end_unfit(task, running, loaded, misfit)
             return
@@ -81,7 +81,7 @@ class Tasks:
         reason = "\n".join(
             [
                 f"the arguments with which {running.lease.id} has begun no longer fit its code:",
-                f"  - {self.codec.show_args(loaded.head.args)}",
+                f"  - {self.codec.show_args(loaded.record.args)}",
                 f"  + {self.codec.show_misfit(misfit)}",
                 "Deploy the code this execution began with and resume it, or cancel it.",
             ]
@@ -120,7 +120,7 @@ class Task:
     def __init__(self, all: Tasks, running: HeldExecution, definition: TaskDefinition, loaded: Loaded) -> None:
         self._all = all
         self._running = running
-        self._head = loaded.head
+        self._head = loaded.record
         self._definition = definition
         self._number = 1
         self._is_open = False
@@ -168,15 +168,15 @@ class Task:
 
     def about(self, *, ends_at: float | None = None) -> Current:
         """What its function may ask of the attempt that is under way."""
-        head = self._head
+        record = self._head
         return describe(
-            head.id,
+            record.id,
             None,
-            function=head.function,
-            queue=head.queue,
-            incarnation=head.incarnation,
+            function=record.function,
+            queue=record.queue,
+            incarnation=record.incarnation,
             attempt=self._number,
-            deadline_ms=head.deadline_ms,
+            deadline_ms=record.deadline_ms,
             ends_at=ends_at,
         )
 

@@ -95,12 +95,12 @@ class Workflows:
 
     def begin(self, running: HeldExecution, loaded: Loaded, definition: WorkflowDefinition) -> None:
         """Replay what was loaded, let the code run until it waits, and commit what it asked for."""
-        head, entries = loaded.head, loaded.entries.values()
+        record, entries = loaded.record, loaded.entries.values()
         began = time.monotonic()
-        activation = self.activation(definition, _info(head, definition), head)
-        work = running.work = Workflow(self, running, head, ExecutionLog(head.id, entries), activation)
-        running.order = head.order
-        work.drive(began, activation.start, entries, head.unseen)
+        activation = self.activation(definition, _info(record, definition), record)
+        work = running.work = ActiveWorkflow(self, running, record, ExecutionLog(record.id, entries), activation)
+        running.order = record.order
+        work.drive(began, activation.start, entries, record.unseen)
 
     def wake(self, running: HeldExecution, loaded: Loaded | None) -> bool:
         """Go on with one that was kept, with what has settled since; false if it must be replayed."""
@@ -110,16 +110,16 @@ class Workflows:
             return False
         if (
             loaded is None
-            or not is_ours(lease, loaded.head)
-            or loaded.head.incarnation != kept.incarnation
-            or loaded.head.crash_count >= SUSPECT_DEATHS
+            or not is_ours(lease, loaded.record)
+            or loaded.record.incarnation != kept.incarnation
+            or loaded.record.crash_count >= SUSPECT_DEATHS
         ):
             self.close(kept.activation)
             return False
         began = time.monotonic()
         kept.story.wake(loaded.entries)
-        work = running.work = Workflow(self, running, loaded.head, kept.story, kept.activation)
-        running.order = loaded.head.order
+        work = running.work = ActiveWorkflow(self, running, loaded.record, kept.story, kept.activation)
+        running.order = loaded.record.order
         work.drive(began, kept.activation.feed, loaded.entries.values())
         return True
 
@@ -129,13 +129,15 @@ class Workflows:
         if report.stubborn:
             self._log_stubborn(activation.id, report.stubborn)
 
-    def activation(self, definition: WorkflowDefinition, info: ExecutionInfo, head: PromiseRecord) -> Activation:
+    def activation(self, definition: WorkflowDefinition, info: ExecutionInfo, record: PromiseRecord) -> Activation:
         watched = self._watched
         is_watched = self.settings.debug or watched[info.function] < WATCHED_FIRST
         if is_watched:
             watched[info.function] += 1
         watch = nondeterminism.watch if is_watched else None
-        return Activation(definition, info, head.args, self.codec, settings=self.settings, base=head.base, watch=watch)
+        return Activation(
+            definition, info, record.args, self.codec, settings=self.settings, base=record.base, watch=watch
+        )
 
     def _close_soon(self, activation: Activation) -> None:
         asyncio.get_running_loop().call_soon(self.close, activation)
@@ -151,12 +153,12 @@ class Workflows:
 _NOTHING = Progress((), (), (), waiting=False, outcome=None)
 
 
-class Workflow(msgspec.Struct, eq=False):
+class ActiveWorkflow(msgspec.Struct, eq=False):
     """One workflow in hand: between two commits it runs, or waits for steps of its own."""
 
     all: Workflows
     running: HeldExecution
-    head: PromiseRecord
+    record: PromiseRecord
     story: ExecutionLog
     activation: Activation | None
     """None once it was put away, or is kept."""
@@ -230,9 +232,9 @@ class Workflow(msgspec.Struct, eq=False):
         if calls and self.all.code.is_leaving:
             self.is_released = True
             return
-        begun_ms = self.all.clock.now_ms() - self.head.incarnation if calls else 0
+        begun_ms = self.all.clock.now_ms() - self.record.incarnation if calls else 0
         for call in calls:
-            task = running.steps[call.number] = self.all.code.start_step(call, self.head)
+            task = running.steps[call.number] = self.all.code.start_step(call, self.record)
             task.add_done_callback(partial(self._end_step, call, begun_ms))
 
     def _end_step(self, call: StepCall, begun_ms: int, task: asyncio.Task[Any]) -> None:
@@ -332,12 +334,12 @@ class Workflow(msgspec.Struct, eq=False):
         running = self.running
         running.is_committing = False
         old = self._activation
-        if not is_ours(running.lease, loaded.head):
+        if not is_ours(running.lease, loaded.record):
             raise Fenced(f"{running.lease.id} is not ours any more")
         self.all.close(old)
-        self.activation = self.all.activation(old.definition, old.info, self.head)
+        self.activation = self.all.activation(old.definition, old.info, self.record)
         handed_out = (*running.steps, *(op.number for op in running.ops))
-        self.drive(time.monotonic(), self.activation.start, loaded.entries.values(), loaded.head.unseen, handed_out)
+        self.drive(time.monotonic(), self.activation.start, loaded.entries.values(), loaded.record.unseen, handed_out)
 
     def take_back(self) -> bool:
         """Whether steps would have to run again if it were let go of."""
@@ -348,9 +350,9 @@ class Workflow(msgspec.Struct, eq=False):
     # -- letting go
 
     def _suspend(self) -> None:
-        head, lease = self.head, self.running.lease
+        record, lease = self.record, self.running.lease
         all = self.all
-        if all.kept.put(head.id, self._activation, self.story, epoch=lease.epoch, incarnation=head.incarnation):
+        if all.kept.put(record.id, self._activation, self.story, epoch=lease.epoch, incarnation=record.incarnation):
             self.activation = None
         if all.sampler.allow("suspended"):
             logger.info(self.story.suspended(all.clock.now_ms()))
@@ -360,7 +362,7 @@ class Workflow(msgspec.Struct, eq=False):
         outcome = self.progress.outcome
         if not isinstance(outcome, Resolved) or self.all.sampler.allow("resolved"):
             level = logging.WARNING if isinstance(outcome, Rejected) else logging.INFO
-            logger.log(level, self.story.ended(self.progress, self.head, self.all.clock.now_ms()))
+            logger.log(level, self.story.ended(self.progress, self.record, self.all.clock.now_ms()))
 
     def put_away(self) -> None:
         activation, self.activation = self.activation, None
@@ -368,22 +370,22 @@ class Workflow(msgspec.Struct, eq=False):
             self.all.close(activation)
 
 
-def is_ours(lease: Lease, head: PromiseRecord) -> bool:
+def is_ours(lease: Lease, record: PromiseRecord) -> bool:
     """Whether an execution is still where the lease says."""
-    return head.entry == lease.entry and head.epoch == lease.epoch
+    return record.entry == lease.entry and record.epoch == lease.epoch
 
 
-def _info(head: PromiseRecord, definition: WorkflowDefinition) -> ExecutionInfo:
+def _info(record: PromiseRecord, definition: WorkflowDefinition) -> ExecutionInfo:
     return ExecutionInfo(
-        id=head.id,
-        root_id=root_of(head.id),
-        function=head.function,
-        group=head.queue.partition("/")[0] if "/" in head.queue else head.queue,
-        crash_count=head.crash_count,
-        created_ms=head.created_ms,
-        begun_ms=head.begun_ms,
+        id=record.id,
+        root_id=root_of(record.id),
+        function=record.function,
+        group=record.queue.partition("/")[0] if "/" in record.queue else record.queue,
+        crash_count=record.crash_count,
+        created_ms=record.created_ms,
+        begun_ms=record.begun_ms,
         version=definition.version,
-        incarnation=head.incarnation,
+        incarnation=record.incarnation,
     )
 
 

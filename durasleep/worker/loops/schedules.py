@@ -101,7 +101,7 @@ class Schedules:
         return PromiseId(f"{schedule.name}@{due.isoformat()}"), next_due_ms
 
     def _aside(self, name: str, due_ms: int | None, error: Exception) -> BatchItem[str]:
-        """It is put aside by name, and offered again in a minute."""
+        """It is quarantined by name, and offered again in a minute."""
         self._log(name, error)
         reason = " ".join((str(error) if isinstance(error, DurasleepError) else repr(error)).split())[:REASON_MAX]
         is_offered = self._due.get(name, True)

@@ -86,7 +86,7 @@ class TimerFirer:
         self._next_due_ms = fired.next_due_ms
         self._last_wake = fired.last_wake
         for line in fired.quarantined:
-            logger.error("a timer was put aside: %s", line)
+            logger.error("a timer was quarantined: %s", line)
         if fired.newer and monotonic_us() / 1e6 - self._newer_said_at >= SAID_S:
             self._newer_said_at = monotonic_us() / 1e6
             logger.warning("%d timers wait for a worker of a newer version, the only one that knows them", fired.newer)
@@ -112,7 +112,7 @@ class TimerFirer:
             self._said_at = monotonic_us() / 1e6
             logger.error(
                 "the clock of Redis is %s ahead of what it can be: NO TIMER FIRES until it comes back. If it is right, "
-                "say so with `durasleep control release-clock`",
+                "say so with `durasleep namespace release-clock`",
                 humanize.describe_ms(round(clock.ahead_s * 1000)),
             )
 

@@ -9,7 +9,9 @@ local function find(id)
     if not record then error('NOT_FOUND there is no promise ' .. id, 0) end
     return record
   end
-  if record and redis.call('HGET', promise_prefix .. owner_id, F.incarnation) == record.incarnation then return record end
+  if record and redis.call('HGET', promise_prefix .. owner_id, F.incarnation) == record.incarnation then
+    return record
+  end
   local owner = load(owner_id)
   if record and not owner then return record end
   local raw = owner and redis.call('HGET', owner.key, number)

@@ -18,7 +18,7 @@ local function close_newer_later(id)
   if is_a(closing, 'zset') then redis.call('ZADD', closing, int(LIMIT.closing_newer + now), id) end
 end
 
--- What cannot be closed is put aside by name, or left for a newer version.
+-- What cannot be closed is quarantined by name, or left for a newer version.
 local function leave_open(id, problem)
   if is_newer(problem) then return close_later(id) end
   quarantine('closing:' .. id .. ': ' .. text_of(problem))
@@ -81,7 +81,8 @@ end
 local function is_orphan(record)
   local owner_id, number = owner_of(record.id)
   if not owner_id then return false end
-  local state, incarnation, entry = unpack(redis.call('HMGET', promise_prefix .. owner_id, F.state, F.incarnation, number))
+  local state, incarnation, entry =
+    unpack(redis.call('HMGET', promise_prefix .. owner_id, F.state, F.incarnation, number))
   return state or incarnation ~= record.incarnation or not entry
 end
 
@@ -94,7 +95,8 @@ local function time_to_keep(record)
   if not state or incarnation ~= record.incarnation then return nil end
   local root = string.match(record.id, '^[^~]*')
   if root ~= record.id then
-    state, incarnation, retention = unpack(redis.call('HMGET', promise_prefix .. root, F.state, F.incarnation, F.retention))
+    state, incarnation, retention =
+      unpack(redis.call('HMGET', promise_prefix .. root, F.state, F.incarnation, F.retention))
     if incarnation ~= record.incarnation then return 1 end
     if not state then
       -- Whoever closes a pending one closes what it has asked for, too: further up nobody needs to be asked.

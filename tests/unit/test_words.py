@@ -1,0 +1,162 @@
+"""One word for one idea: names that were given up stay away, and words of the glossary keep to their one meaning."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import durasleep
+from durasleep import Context, Description, errors, testing
+from durasleep.client import Client
+from durasleep.sync import Client as SyncClient
+from durasleep.testing import Env, SyncEnv
+
+PACKAGE = Path(durasleep.__file__).parent
+
+GIVEN_UP = {
+    "Detached": "WorkflowEvicted",
+    "detach": "evict",
+    "put_aside": "quarantine",
+    "give_back": "release",
+    "Expected": "Subscription",
+    "Ending": "PromiseStatus or WorkflowOutcome",
+    "Outcome": "CommitAction",
+    "Head": "PromiseRecord",
+    "Item": "BatchItem",
+    "value_of": "unwrap",
+    "talk": "exchange_plan",
+    "Names": "IdSource",
+    "Running": "HeldExecution",
+    "Kept": "CachedWorkflow",
+    "KeptWorkflows": "WorkflowCache",
+    "plainly": "call_outside_task",
+    "UserCode": "FunctionRunner",
+    "stand_ins": "overrides",
+    "Lines": "LogSampler",
+    "Story": "ExecutionLog",
+    "load_news": "load_unseen",
+    "asked_number": "last_op_number",
+    "Lineage": "CallNumbers",
+    "keep_for_ever": "leak_coroutine",
+    "birth": "incarnation",
+    "Found": "SearchPage",
+    "Reader": "TaskReader",
+    "Listener": "HintListener",
+    "Firer": "TimerFirer",
+}
+"""Names of the past, and what is said instead."""
+
+MEANINGS: dict[str, tuple[str, str]] = {
+    "place": (r"runtime/|transport/|client/", "a place is where a pending execution is: no index, and no call site"),
+    "head": (r"protocol/script|protocol/membership", "arguments that all items share are no head"),
+    "hint": (r"codec/|runtime/", "a hint is a wake-up; of a type it is a type_hint"),
+    "hints": (r"codec/|runtime/", "hints are wake-ups; of types they are type_hints"),
+}
+"""Words that have one meaning: the modules in which an identifier of this name would have another, and why."""
+
+
+def identifiers(text: str) -> Iterator[tuple[str, int]]:
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.NAME:
+            yield token.string, token.start[0]
+
+
+def strays(path: str, text: str) -> list[str]:
+    """What stands in a module under a name that was given up, or under a word that means something else."""
+    found: list[str] = []
+    for name, line in identifiers(text):
+        if name in GIVEN_UP:
+            found.append(f"{path}:{line}: {name} is called {GIVEN_UP[name]}")
+        elif name in MEANINGS and re.match(MEANINGS[name][0], path):
+            found.append(f"{path}:{line}: {name}: {MEANINGS[name][1]}")
+    return found
+
+
+def test_the_package_says_each_thing_by_its_one_name() -> None:
+    modules = {str(one.relative_to(PACKAGE)): one.read_text() for one in PACKAGE.rglob("*.py")}
+    assert [stray for path, text in sorted(modules.items()) for stray in strays(path, text)] == []
+
+
+def test_the_scripts_say_it_by_the_same_name() -> None:
+    given_up = re.compile(r"\b(birth|deaths|put_aside|give_back|load_news|news)\b")
+    code = {script.name: re.sub(r"--.*", "", script.read_text()) for script in PACKAGE.rglob("*.lua")}
+    assert {name: found for name, text in code.items() if (found := given_up.findall(text))} == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("worker/x.py", "ending = Ending()"),
+        ("runtime/journal.py", "place = 3"),
+        ("codec/shapes.py", "def shape(value, hint): ..."),
+        ("protocol/membership.py", "head = lua.shared_args()"),
+    ],
+)
+def test_a_stray_is_found(path: str, text: str) -> None:
+    assert len(strays(path, text)) == 1
+
+
+def test_a_word_may_stand_in_prose_and_where_it_has_its_meaning() -> None:
+    assert strays("worker/x.py", '"""The place, the head, a hint."""\nplace = hint = 1  # birth') == []
+
+
+# -- old names
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "new"), [(errors, "Detached", "WorkflowEvicted"), (testing, "Timer", "DueItem")]
+)
+def test_an_old_name_of_a_module_works_and_warns(module: object, name: str, new: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"{name} is called {new}") as caught:
+        assert getattr(module, name) is getattr(module, new)
+    assert caught[0].filename == __file__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        getattr(module, "nothing")  # noqa: B009 - as a checker would not let us
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new"),
+    [
+        (Env, "settle", "run_until_idle"),
+        (SyncEnv, "settle", "run_until_idle"),
+        (Client, "forget", "discard_quarantined"),
+        (SyncClient, "forget", "discard_quarantined"),
+        (Context, "detaching", "evicting"),
+        (Description, "deaths", "crash_count"),
+    ],
+)
+async def test_an_old_name_of_a_class_does_what_the_new_one_does_and_warns(
+    kind: type[Any], old: str, new: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, one = getattr(kind, new, None), object.__new__(kind)
+
+    async def answer_later(*_: object) -> str:
+        return "the answer"
+
+    def answer(*_: object) -> str:
+        return "the answer"
+
+    if inspect.iscoroutinefunction(found):
+        monkeypatch.setattr(kind, new, answer_later)
+    elif callable(found):
+        monkeypatch.setattr(kind, new, answer)
+    else:
+        monkeypatch.setattr(kind, new, property(answer))
+
+    async def ask() -> object:
+        told = getattr(one, old)
+        if callable(told):
+            told = told("a name") if old == "forget" else told()
+        return await told if inspect.isawaitable(told) else told
+
+    with pytest.warns(DeprecationWarning, match=f"{old} is called .*{new}") as caught:
+        told = await ask()
+    assert told == "the answer"
+    assert caught[0].filename == __file__
