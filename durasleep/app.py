@@ -33,6 +33,7 @@ from durasleep import address, cron
 from durasleep.address import Address
 from durasleep.client.client import Caller, Client
 from durasleep.codec import Codec
+from durasleep.deprecation import warn_renamed
 from durasleep.errors import DefinitionError, ThreadsLost, UsageError
 from durasleep.model import Duration, check_name, duration_ms, parse_target, retention_ms
 from durasleep.protocol import schedules, server
@@ -256,12 +257,16 @@ class Durasleep(Client):
         min_replicas: int | None = None,
         fsync: bool | None = None,
         overrides: Overrides | None = None,
+        stand_ins: Overrides | None = None,
     ) -> Worker:
         """A worker for the functions registered here; ``await worker.run()`` serves until ``worker.stop()``.
 
         ``debug``, ``accept_eviction``, ``min_replicas`` and ``fsync`` are those of ``Settings``, for this worker alone;
-        ``overrides`` are functions to call in place of others.
+        ``overrides`` are functions to call in place of others; ``stand_ins`` is its old name.
         """
+        if stand_ins is not None:
+            warn_renamed("stand_ins", "overrides")
+            overrides = stand_ins
         return Worker(
             self._store().connector,
             self.registry,
@@ -291,6 +296,7 @@ class Durasleep(Client):
         min_replicas: int | None = None,
         fsync: bool | None = None,
         overrides: Overrides | None = None,
+        stand_ins: Overrides | None = None,
         start_timeout: Duration | None = 10,
     ) -> AsyncGenerator[Worker]:
         """A worker in this event loop, beside what stands in the block; the options are those of ``worker``.
@@ -310,6 +316,7 @@ class Durasleep(Client):
             min_replicas=min_replicas,
             fsync=fsync,
             overrides=overrides,
+            stand_ins=stand_ins,
         )
         async with _Beside(
             worker, None if start_timeout is None else duration_ms(start_timeout, "start_timeout") / 1000

@@ -72,7 +72,7 @@ class Mocked:
 
     def __init__(self, overrides: dict[Function, Function], real: Function, stand_in: Any) -> None:
         self.stand_in = stand_in
-        self._stand_ins = overrides
+        self._overrides = overrides
         self._real = real
         self._before = overrides.get(real)
         overrides[real] = stand_in
@@ -82,9 +82,9 @@ class Mocked:
 
     def __exit__(self, *exc: object) -> None:
         if self._before is None:
-            self._stand_ins.pop(self._real, None)
+            self._overrides.pop(self._real, None)
         else:
-            self._stand_ins[self._real] = self._before
+            self._overrides[self._real] = self._before
 
 
 class Env:
@@ -95,7 +95,7 @@ class Env:
         self.groups = groups
         self._patience_s = patience_s
         self._concurrency = concurrency
-        self._stand_ins: dict[Function, Function] = {}
+        self._overrides: dict[Function, Function] = {}
         self._workers: dict[str, tuple[Worker, asyncio.Task[None]]] = {}
         self._names = 0
         self._loop = asyncio.get_running_loop()
@@ -284,7 +284,7 @@ class Env:
         It takes the arguments without the context; a Mock or AsyncMock will do. It stays until the end of the env or,
         used as a context manager, of its block.
         """
-        return Mocked(self._stand_ins, self._function(fn), stand_in)
+        return Mocked(self._overrides, self._function(fn), stand_in)
 
     async def crash_worker(self) -> None:
         """The workers die as by kill -9, and others take over at once what they held."""
@@ -306,7 +306,7 @@ class Env:
 
     async def _begin(self, group: str) -> None:
         """Start the worker of a group."""
-        worker = self.app.worker(group=group, concurrency=self._concurrency, overrides=self._stand_ins)
+        worker = self.app.worker(group=group, concurrency=self._concurrency, overrides=self._overrides)
         running = asyncio.create_task(worker.run(), name=f"durasleep-test-{group}")
         ready = asyncio.create_task(worker.ready.wait())
         await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)

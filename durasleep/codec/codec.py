@@ -76,10 +76,10 @@ class Codec:
             raise PayloadTooLarge(f"{what}: {len(payload)} bytes are over the cap of {self._payload_bytes_max}")
         return payload
 
-    def decode(self, payload: bytes, type_hint: Any = Any) -> Any:
+    def decode(self, payload: bytes, hint: Any = Any) -> Any:
         """The value, shaped by a type hint; CorruptData for what is no payload, UsageError for what does not fit."""
         value = unpack(self._unwrap(payload)) if payload else None
-        return value if type_hint is Any else shape(value, type_hint, "the value")
+        return value if hint is Any else shape(value, hint, "the value")
 
     def encode_args(
         self,

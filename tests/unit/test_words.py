@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import durasleep
-from durasleep import Context, Description, errors, testing
+from durasleep import Context, Description, Durasleep, errors, testing
 from durasleep.client import Client
 from durasleep.sync import Client as SyncClient
 from durasleep.testing import Env, SyncEnv
@@ -56,7 +56,7 @@ GIVEN_UP = {
 MEANINGS: dict[str, tuple[str, str]] = {
     "place": (r"runtime/|transport/|client/", "a place is where a pending execution is: no index, and no call site"),
     "head": (r"protocol/script|protocol/membership", "arguments that all items share are no head"),
-    "hint": (r"codec/|runtime/", "a hint is a wake-up; of a type it is a type_hint"),
+    "hint": (r"codec/(?!codec\.py)|runtime/", "a hint is a wake-up; of a type it is a type_hint"),
     "hints": (r"codec/|runtime/", "hints are wake-ups; of types they are type_hints"),
 }
 """Words that have one meaning: the modules in which an identifier of this name would have another, and why."""
@@ -160,3 +160,9 @@ async def test_an_old_name_of_a_class_does_what_the_new_one_does_and_warns(
         told = await ask()
     assert told == "the answer"
     assert caught[0].filename == __file__
+
+
+def test_an_old_name_of_an_option_works_and_warns() -> None:
+    app = Durasleep("redis://localhost:1")
+    with pytest.warns(DeprecationWarning, match="stand_ins is called overrides"):
+        app.worker(stand_ins={})
