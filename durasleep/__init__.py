@@ -4,8 +4,8 @@ The layers, each importing only what stands below it:
 
     cli | pytest_plugin     the command line; fixtures for users' tests
     testing                 a whole service in one process
-    app                     Durasleep: registry, client and worker in one object
-    client | sync | worker  the verbs, async and sync; the loops that serve a group
+    app | sync              Durasleep: registry, client and worker in one object; the client without asyncio
+    client | worker         the verbs, async and sync; the loops that serve a group
     address                 which Redis is meant where none is named
     query                   bounded plans that answer a person's question
     runtime | transport     user code made durable; how a server is reached

@@ -24,23 +24,19 @@ from contextlib import (
     suppress,
 )
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import cache, partial
 from types import FrameType
-from typing import Any, Concatenate, NoReturn, TypeVar, Unpack, cast, overload
+from typing import Any, Concatenate, NoReturn, TypeVar, cast, overload
 
-from durasleep import address, cron
+from durasleep import address
 from durasleep.address import Address
-from durasleep.client.client import Caller, Client
+from durasleep.client.client import Client
 from durasleep.codec import Codec
 from durasleep.deprecation import warn_renamed
 from durasleep.errors import DefinitionError, ThreadsLost, UsageError
-from durasleep.model import Duration, check_name, duration_ms, parse_target, retention_ms
-from durasleep.protocol import schedules, server
-from durasleep.protocol.schedules import Schedule
-from durasleep.query.describe import CallOptions, Options
+from durasleep.model import Duration, check_name, duration_ms
 from durasleep.runtime.context import Context
-from durasleep.runtime.definition import Registry, called_by, name_of
+from durasleep.runtime.definition import Registry
 from durasleep.runtime.event_loop import position_of
 from durasleep.runtime.retry import Retry
 from durasleep.settings import DEFAULTS, Settings, fitting
@@ -233,17 +229,6 @@ class Durasleep(Client):
             finally:
                 self._resources.reset(token)
 
-    def options(self, **options: Unpack[Options]) -> AppCaller:
-        """The verbs with options, whose arguments are the function's own: ``app.options(delay="1h").rpc(id, fn, 5)``.
-
-        ``target``: who runs it, as for ``rpc``. ``timeout``, its deadline, ``delay``, until it starts, and
-        ``retention``, how long it is kept after its end: seconds, a timedelta, or text such as ``"1h30m"``; a ``delay``
-        may also be an aware datetime, and a ``retention`` ``"forever"``. ``pipeline``, ``min_replicas`` and ``fsync``
-        are as for ``rpc``. There is ``schedule``, too. TypeError or
-        UsageError, here, for what cannot be used.
-        """
-        return AppCaller(self, CallOptions(**options).checked())
-
     # -- the worker
 
     def worker(
@@ -322,76 +307,6 @@ class Durasleep(Client):
             worker, None if start_timeout is None else duration_ms(start_timeout, "start_timeout") / 1000
         ):
             yield worker
-
-    # -- schedules
-
-    async def schedule(
-        self,
-        name: str,
-        line: str,
-        fn: Callable[..., Any] | str,
-        *args: Any,
-        zone: str = "UTC",
-        target: str | None = None,
-        **kwargs: Any,
-    ) -> datetime:
-        """Start ``fn`` at every time of a cron line in a zone, under ``<name>@<time>``; answers the next time.
-
-        Scheduling a name again replaces it. With the same line and zone its next time stays as it was, even if it has
-        passed and no worker has seen it yet: so every start of an application may say what it schedules.
-
-        ``target`` says who runs it, as in ``rpc``. What it starts is kept as long as these settings say; for another
-        retention, ``app.options(retention="30d").schedule(...)``. UsageError for arguments that ``fn`` would not take.
-        """
-        return await self._schedule(name, line, fn, args, kwargs, zone, CallOptions(target))
-
-    async def _schedule(
-        self,
-        name: str,
-        line: str,
-        fn: Callable[..., Any] | str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        zone: str,
-        options: CallOptions,
-    ) -> datetime:
-        definition = self.registry.called(fn)
-        function = name_of(fn) if definition is None else definition.name
-        payload = self.codec.encode_args(args, kwargs, function, called_by(definition or fn))
-        if definition is not None:
-            definition.check(args, kwargs)
-        store = await self._opened()
-        now_ms = await store.run(server.now_ms(store.keys()))
-        due_ms = cron.next_due_ms(line, zone, datetime.fromtimestamp(now_ms / 1000, UTC))
-        queue = parse_target(options.target or self.group).queue
-        keep_ms = retention_ms(self.settings.retention if options.retention is None else options.retention)
-        schedule = Schedule(check_name(name, "schedule"), line, zone, function, queue, payload, due_ms, keep_ms)
-        kept_due_ms = await store.call(schedules.put_schedule(store.keys(), schedule))
-        return datetime.fromtimestamp(kept_due_ms / 1000, UTC)
-
-    async def unschedule(self, name: str) -> bool:
-        """Forget a schedule; false if there was none. What it has started goes on."""
-        store = await self._opened()
-        return await store.call(schedules.remove_schedule(store.keys(), check_name(name, "schedule"))) == "removed"
-
-
-class AppCaller(Caller):
-    """The same for an application, which has schedules."""
-
-    __slots__ = ("_app",)
-
-    def __init__(self, app: Durasleep, options: CallOptions) -> None:
-        super().__init__(app, options)
-        self._app = app
-
-    async def schedule(
-        self, name: str, line: str, fn: Callable[..., Any] | str, /, *args: Any, zone: str = "UTC", **kwargs: Any
-    ) -> datetime:
-        """See ``Durasleep.schedule``. Of the options it takes ``target`` and ``retention``; UsageError for others."""
-        options = self._options
-        if options != CallOptions(target=options.target, retention=options.retention):
-            raise UsageError(f"schedule {name!r}: of the options it takes target and retention only")
-        return await self._app._schedule(name, line, fn, args, kwargs, zone, options)
 
 
 def pointed_at(

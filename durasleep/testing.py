@@ -29,7 +29,7 @@ from importlib.util import find_spec
 from typing import Any, Self, TypeVar
 
 from durasleep.app import Durasleep, pointed_at
-from durasleep.client.client import Handle, store_of
+from durasleep.client.client import Handle, store_of, watch_waits
 from durasleep.deprecation import warn_renamed
 from durasleep.errors import Mismatch, Stalled, UsageError
 from durasleep.model import Kind, Place, PromiseId, State, check_id, duration_ms
@@ -519,7 +519,7 @@ async def env(
         store = await store_of(app)
         stack.push_async_callback(made._close)
         await made._stand_at(await store.run(server.now_ms(store.keys())))
-        app.beside_waits = made._watch
+        watch_waits(app, made._watch)
         for group in made.groups:
             await made._begin(group)
         yield made

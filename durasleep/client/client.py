@@ -1,29 +1,39 @@
-"""The client verbs for asyncio, and the handle of an execution or promise."""
+"""The client verbs, and the handle of an execution or promise; ``sync.py`` is written from this by a script."""
 
 # What its classes share with one another is not for their users.
 # pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Iterable, Sequence
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache
 from types import UnionType
 from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
-from durasleep.client.inbox import Inbox, Subscription, on_answers
+from durasleep import cron
+from durasleep.client.inbox import Inbox, Subscription
+from durasleep.client.waiting import BesideWaits, Waiter
 from durasleep.codec import Codec
 from durasleep.deprecation import warn_renamed
-from durasleep.errors import ClientClosed, DurasleepError, NotFound, WaitTimeout
-from durasleep.model import Disposition, Duration, PromiseId, Recording, State, check_id, owner_of, seconds_of
-from durasleep.protocol import journal, membership, promises, server, streams
+from durasleep.errors import NotFound, UsageError
+from durasleep.model import (
+    Disposition,
+    Duration,
+    PromiseId,
+    Recording,
+    State,
+    check_id,
+    check_name,
+    owner_of,
+    parse_target,
+    retention_ms,
+)
+from durasleep.protocol import membership, schedules, server, streams
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Controlled, Created
+from durasleep.protocol.schedules import Schedule
 from durasleep.query import attention, call_tree, describe, doctor, fsck, search
 from durasleep.query.call_tree import Tree
 from durasleep.query.describe import CallOptions, Description, Options, Pipeline, PromiseStatus
@@ -32,9 +42,7 @@ from durasleep.query.fsck import Report
 from durasleep.query.search import SearchPage, Timers
 from durasleep.runtime.context import AsyncTask, Workflow
 from durasleep.runtime.definition import Registry, called_by, name_of, returns_of
-from durasleep.runtime.waits import Waiting, inside
 from durasleep.settings import Settings
-from durasleep.transport.local import PerLoop
 from durasleep.transport.store import Store
 
 T = TypeVar("T")
@@ -42,21 +50,13 @@ T_co = TypeVar("T_co", covariant=True)
 P = ParamSpec("P")
 
 
-logger = logging.getLogger("durasleep")
-
-BesideWaits = Callable[[PromiseId, Coroutine[Any, Any, PromiseStatus]], Coroutine[Any, Any, PromiseStatus]]
-
-POLL_S = 1.0  # what tells no inbox is looked at this often
-LAST_LOOK_S = 1.0
-
 _NO_OPTIONS = CallOptions()
 
-FAREWELL_S = 1.0  # for a client that closes, to say that nobody reads its inbox any more
 RELEASE_S = 60.0  # a released clock is believed by every worker within a second or two
 
 
 class Handle(Generic[T_co]):
-    """An execution or promise and, once awaited, its result."""
+    """An execution or promise; ``result`` waits for its end."""
 
     __slots__ = ("__weakref__", "_client", "_ending", "_expected", "_hint", "disposition", "id")
 
@@ -77,18 +77,18 @@ class Handle(Generic[T_co]):
         self._ending = ending
         self._expected = expected
 
-    def __await__(self) -> Generator[Any, None, T_co]:
+    def __await__(self) -> Generator[Any, None, T_co]:  # asyncio only
         return self.result().__await__()
 
     async def result(self, timeout: Duration | None = None) -> T_co:
         """The value; raises what the execution raised, Canceled or TimedOut.
 
         WaitTimeout after ``timeout`` (seconds, a timedelta, or text such as ``"30s"``), and it goes on; by default it
-        waits for as long as it takes.
+        waits for as long as it takes. ClientClosed if the client is closed meanwhile.
         """
         ending = self._known()
         if ending is None:
-            with self._client._inbox.hurry:
+            with self._client._waiter.inbox.hurry:
                 ending = await self._settled(timeout)
         return self._value_of(ending)
 
@@ -102,9 +102,7 @@ class Handle(Generic[T_co]):
         ending = self._known()
         if ending is None:
             expected, self._expected = self._expected, None
-            client = self._client
-            waiting = client._ending(self.id, expected) if timeout is None else client._wait(self.id, timeout, expected)
-            self._ending = ending = await waiting
+            self._ending = ending = await self._client._waiter.ending(self.id, timeout, expected)
         return ending
 
     def _value_of(self, ending: PromiseStatus) -> T_co:
@@ -112,7 +110,7 @@ class Handle(Generic[T_co]):
         return describe.result_of(ending, self._client.codec, self._hint)
 
     def _known(self) -> PromiseStatus | None:
-        """How it has ended, if that is known by now, for then nothing needs to be awaited."""
+        """How it has ended, if that is known by now, for then nothing needs to be asked."""
         if self._expected is not None and self._expected.ending is not None:
             self._ending, self._expected = self._expected.ending, None
         return self._ending if self._ending is not None and self._ending.is_final else None
@@ -120,7 +118,7 @@ class Handle(Generic[T_co]):
     async def done(self) -> bool:
         """Whether it has settled; NotFound if it is not kept any more."""
         if self._ending is None or not self._ending.is_final:
-            self._ending = await self._client._look(self.id)
+            self._ending = await self._client._waiter.look(self.id)
         return self._ending.is_final
 
     async def cancel(self, *, force: bool = False) -> str:
@@ -141,10 +139,10 @@ class Handle(Generic[T_co]):
         """What the inbox has to be told to tell of it from now on, if there is anything."""
         is_known = self._ending is not None and self._ending.is_final
         expected = self._expected
-        is_expected = expected is not None and expected.inbox is self._client._inbox and not expected.is_missed
+        is_expected = expected is not None and expected.inbox is self._client._waiter.inbox and not expected.is_missed
         if is_known or is_expected or owner_of(self.id) is not None:
             return None
-        self._expected = self._client._inbox.subscribe(self.id)
+        self._expected = self._client._waiter.inbox.subscribe(self.id)
         return self._expected
 
     def __del__(self) -> None:
@@ -157,13 +155,8 @@ class Handle(Generic[T_co]):
         return f"<Handle {self.id} {self.disposition or 'of get'}, {state}>"
 
 
-def _ignore(answer: asyncio.Future[Any]) -> None:
-    if not answer.cancelled():
-        answer.exception()
-
-
 def attach(handles: Sequence[Handle[Any]]) -> None:
-    """Be told of the endings of some handles, each by its own client; what the server answers is not waited for."""
+    """Be told of the endings of some handles, each by its own client."""
     for client in {handle._client for handle in handles}:
         client._notify_of([handle for handle in handles if handle._client is client])
 
@@ -221,23 +214,6 @@ class Promises:
     async def _settle(self, id: str, state: State, payload: bytes) -> bool:
         store = await self._client._opened()
         return (await store.call(describe.settle(store.keys(id), id, state, payload))).by_us
-
-
-class _Connected:
-    """What a client has in one event loop."""
-
-    def __init__(self, store: Store, settings: Settings) -> None:
-        self.store = store
-        self.inbox = Inbox(store, describe.IdSource().inbox, settings)
-
-    async def close(self) -> None:
-        error = ClientClosed(describe.CLOSED)
-        await self.inbox.close(error)
-        if self.store.connected:
-            with contextlib.suppress(DurasleepError, TimeoutError):
-                async with asyncio.timeout(FAREWELL_S):
-                    await self.store.call(streams.drop_inbox(self.store.keys(), self.inbox.name))
-        await self.store.aclose(error)
 
 
 class _Starts:
@@ -311,23 +287,37 @@ class Caller(_Starts):
         """Start ``fn`` many times, each with an id and its arguments: see ``rpc_many`` of the client."""
         return await self._client._rpc_many(fn, many, self._options)
 
+    async def schedule(
+        self, name: str, line: str, fn: Callable[..., Any] | str, /, *args: Any, zone: str = "UTC", **kwargs: Any
+    ) -> datetime:
+        """See ``schedule`` of the client. Of the options it takes ``target`` and ``retention``, else UsageError."""
+        options = self._options
+        if options != CallOptions(target=options.target, retention=options.retention):
+            raise UsageError(f"schedule {name!r}: of the options it takes target and retention only")
+        return await self._client._schedule(name, line, fn, args, kwargs, zone, options)
+
     async def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
         return await self._client._rpc(describe.new_id(), fn, args, kwargs, self._options)
 
 
 async def store_of(client: Client) -> Store:
-    """The store a client has in this event loop, connected and checked: for what is built on clients."""
+    """The store a client has here, connected and checked: for what is built on clients."""
     return await client._opened()
 
 
 def inbox_of(client: Client) -> Inbox:
-    """Where a client hears of results in this event loop."""
-    return client._inbox
+    """Where a client hears of results here."""
+    return client._waiter.inbox
+
+
+def watch_waits(client: Client, beside_waits: BesideWaits) -> None:  # asyncio only
+    """For tests: what looks after each wait outside of tasks and steps, and may end it."""
+    client._waiter.beside_waits = beside_waits
 
 
 async def ending_of(client: Client, id: PromiseId, timeout: Duration | None = None) -> PromiseStatus:
     """How a promise ends, once it has, as it is kept; WaitTimeout after ``timeout``, and it goes on."""
-    return await client._wait(id, timeout)
+    return await client._waiter.ending(id, timeout)
 
 
 class Client(_Starts):
@@ -343,32 +333,22 @@ class Client(_Starts):
         self.codec = codec
         self.settings = settings
         self.promises = Promises(self)
-        self._store = cache(store)  # how to connect, asked when that is first needed; each loop has one like it
-        self._of_loop = PerLoop(lambda: _Connected(self._store().second_connection(), settings), _Connected.close)
+        self._store = cache(store)  # how to connect, asked when that is first needed
+        self._waiter = Waiter(self._store, settings)
         self._group = group
         self._names = describe.IdSource()
-        self.beside_waits: BesideWaits | None = None
-        """For tests: what looks after each wait outside of tasks and steps, and may end it."""
-
-    @property
-    def _inbox(self) -> Inbox:
-        """Where this event loop hears of results."""
-        return self._of_loop.here().inbox
 
     def _new_call(self) -> str:
         """A name for one call, under which it may be repeated."""
         return self._names.call()
 
     async def _opened(self) -> Store:
-        """The store of this event loop, connected and checked."""
-        store = self._of_loop.here().store
-        if not store.is_checked:
-            await store.open()
-        return store
+        """The store, connected and checked."""
+        return await self._waiter.opened()
 
     async def aclose(self) -> None:
         """Close what this event loop has; whoever waits in it hears ClientClosed. To call again connects again."""
-        await self._of_loop.close()
+        await self._waiter.aclose()
 
     async def __aenter__(self) -> Self:
         await self._opened()
@@ -502,12 +482,12 @@ class Client(_Starts):
         return await self._rpc_many(fn, many, CallOptions(target, timeout, delay))
 
     def options(self, **options: Unpack[Options]) -> Caller:
-        """The verbs with options, whose arguments are the function's own: ``app.options(delay="1h").rpc(id, fn, 5)``.
+        """The verbs with options; all arguments are the function's own: ``app.options(delay="1h").rpc(id, fn, 5)``.
 
         ``target``: who runs it, as for ``rpc``. ``timeout``, its deadline, ``delay``, until it starts, and
         ``retention``, how long it is kept after its end: seconds, a timedelta, or text such as ``"1h30m"``; a ``delay``
         may also be an aware datetime, and a ``retention`` ``"forever"``. ``pipeline``, ``min_replicas`` and ``fsync``
-        are as for ``rpc``. TypeError or UsageError, here, for what cannot be used.
+        are as for ``rpc``. There is ``schedule``, too. TypeError or UsageError, here, for what cannot be used.
         """
         return Caller(self, CallOptions(**options).checked())
 
@@ -527,7 +507,7 @@ class Client(_Starts):
         payload = self.codec.encode_args(args, kwargs, name, called_by(definition or fn))
         if definition is not None:
             definition.check(args, kwargs)
-        store = self._of_loop.here().store.confirming(options.min_replicas, options.fsync)
+        store = self._waiter.store.confirming(options.min_replicas, options.fsync)
         await store.open()
         inbox = None if options.pipeline is not None else self._listening()
         call = self._maker(store.keys(id), name, options, inbox)(id, payload, self._new_call())
@@ -546,7 +526,7 @@ class Client(_Starts):
         describe.check_unpipelined(options)
         definition = self.registry.called(fn)
         name = name_of(fn) if definition is None else definition.name
-        store = self._of_loop.here().store.confirming(options.min_replicas, options.fsync)
+        store = self._waiter.store.confirming(options.min_replicas, options.fsync)
         await store.open()
         hint = Any if isinstance(fn, str) else returns_of(fn)
         inbox = self._listening()
@@ -575,7 +555,7 @@ class Client(_Starts):
 
         None while nobody waits: it will be told of what is waited for then.
         """
-        inbox = self._inbox
+        inbox = self._waiter.inbox
         return inbox if inbox.is_listening else None
 
     def _handles(self, ids: Sequence[PromiseId], hint: Any, inbox: Inbox | None) -> list[Handle[Any]]:
@@ -594,7 +574,7 @@ class Client(_Starts):
     async def gather(self, handles: Sequence[Handle[Any]], *, return_exceptions: bool = False) -> list[Any]:
         """The results of many, in order; what one raised is raised, or with ``return_exceptions`` stands in its place.
 
-        Cheaper than ``asyncio.gather``: no task is made for each, and all of them are asked for together.
+        Cheaper than to wait for each: all of them are asked for together.
         """
         await self._opened()
         attach(handles)
@@ -614,11 +594,56 @@ class Client(_Starts):
         return results
 
     def _notify_of(self, handles: Iterable[Handle[Any]]) -> None:
-        here = self._of_loop.here()
-        expected = [one for handle in handles if (one := handle._subscribe()) is not None]
-        for part in describe.in_parts(expected):
-            made = [promises.attach(here.store.keys(one.id), one.id, inbox=here.inbox.name) for one in part]
-            here.store.ask(made).add_done_callback(partial(on_answers, part))
+        self._waiter.attach([one for handle in handles if (one := handle._subscribe()) is not None])
+
+    async def schedule(
+        self,
+        name: str,
+        line: str,
+        fn: Callable[..., Any] | str,
+        *args: Any,
+        zone: str = "UTC",
+        target: str | None = None,
+        **kwargs: Any,
+    ) -> datetime:
+        """Start ``fn`` at every time of a cron line in a zone, under ``<name>@<time>``; answers the next time.
+
+        Scheduling a name again replaces it. With the same line and zone its next time stays as it was, even if it has
+        passed and no worker has seen it yet: so every start of an application may say what it schedules.
+
+        ``target`` says who runs it, as in ``rpc``. What it starts is kept as long as these settings say; for another
+        retention, ``app.options(retention="30d").schedule(...)``. UsageError for arguments ``fn`` would not take.
+        """
+        return await self._schedule(name, line, fn, args, kwargs, zone, CallOptions(target))
+
+    async def _schedule(
+        self,
+        name: str,
+        line: str,
+        fn: Callable[..., Any] | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        zone: str,
+        options: CallOptions,
+    ) -> datetime:
+        definition = self.registry.called(fn)
+        function = name_of(fn) if definition is None else definition.name
+        payload = self.codec.encode_args(args, kwargs, function, called_by(definition or fn))
+        if definition is not None:
+            definition.check(args, kwargs)
+        store = await self._opened()
+        now_ms = await store.run(server.now_ms(store.keys()))
+        due_ms = cron.next_due_ms(line, zone, datetime.fromtimestamp(now_ms / 1000, UTC))
+        queue = parse_target(options.target or self._group).queue
+        keep_ms = retention_ms(self.settings.retention if options.retention is None else options.retention)
+        schedule = Schedule(check_name(name, "schedule"), line, zone, function, queue, payload, due_ms, keep_ms)
+        kept_due_ms = await store.call(schedules.put_schedule(store.keys(), schedule))
+        return datetime.fromtimestamp(kept_due_ms / 1000, UTC)
+
+    async def unschedule(self, name: str) -> bool:
+        """Forget a schedule; false if there was none. What it has started goes on."""
+        store = await self._opened()
+        return await store.call(schedules.remove_schedule(store.keys(), check_name(name, "schedule"))) == "removed"
 
     @overload
     def get(self, id: str) -> Handle[Any]: ...
@@ -630,7 +655,7 @@ class Client(_Starts):
     def get(self, id: str, hint: UnionType) -> Handle[Any]: ...
 
     def get(self, id: str, hint: Any = Any) -> Handle[Any]:
-        """A handle for what has this id, its result shaped by ``hint``; whether it exists shows when it is awaited."""
+        """A handle for what has this id, its result shaped by ``hint``; whether it exists shows when it is asked."""
         return Handle(self, check_id(id), hint, None, None)
 
     async def describe(self, id: str) -> Description:
@@ -642,103 +667,6 @@ class Client(_Starts):
         """An execution with its journal, see ``durasleep.runtime.recording``; NotFound if there is none."""
         store = await self._opened()
         return await store.run(describe.export(store.keys(id), check_id(id)))
-
-    async def _look(self, id: PromiseId) -> PromiseStatus:
-        """How a promise stands; NotFound if there is none."""
-        store = await self._opened()
-        return await store.run(describe.status(store.keys(id), id))
-
-    async def _wait(
-        self, id: PromiseId, timeout: Duration | None = None, expected: Subscription | None = None
-    ) -> PromiseStatus:
-        """Wait until a promise has settled; WaitTimeout after ``timeout``, and it goes on.
-
-        ``expected`` is what the inbox has been told to tell of it since it was created.
-        """
-        if timeout is None:
-            return await self._ending(id, expected)
-        limit_s = seconds_of(timeout)
-        try:
-            async with asyncio.timeout(limit_s):
-                return await self._ending(id, expected)
-        except TimeoutError:
-            ending = await self._last_look(id)
-            if ending is None or not ending.is_final:
-                raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on") from None
-            return ending
-
-    async def _last_look(self, id: PromiseId) -> PromiseStatus | None:
-        """How a promise stands when the time to wait for it is over: no time at all means to look once.
-
-        None if Redis does not say at once.
-        """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_LOOK_S):
-                return await self._look(id)
-        return None
-
-    def _ending(self, id: PromiseId, expected: Subscription | None = None) -> Coroutine[Any, Any, PromiseStatus]:
-        """What waits until a promise has settled; mostly nothing stands between that and who awaits it."""
-        if inside() is not None:
-            return self._settle_inside(id, expected)
-        hearing = self._settled(id, expected)
-        return hearing if self.beside_waits is None else self.beside_waits(id, hearing)
-
-    async def _settle_inside(self, id: PromiseId, expected: Subscription | None) -> PromiseStatus:
-        with Waiting(id):
-            return await self._settled(id, expected)
-
-    async def _settled(self, id: PromiseId, expected: Subscription | None) -> PromiseStatus:
-        here = self._of_loop.here()
-        store, inbox = here.store, here.inbox
-        if not store.is_checked:
-            await store.open()
-        if expected is not None and expected.inbox is not inbox:
-            expected = None  # it tells another event loop
-        while True:
-            if expected is None:
-                expected = inbox.subscribe(id)
-                ending = await self._attach(store, id, expected)
-                if ending is None or ending.is_final:
-                    expected.forget()
-                    return ending or await self._poll(id)
-            try:
-                told = await expected.future
-            except BaseException:
-                expected.forget()
-                self._stop_waiting(store, inbox, id)
-                raise
-            expected.forget()
-            if told is not None:
-                return told
-            expected = None  # something may have been missed
-
-    def _stop_waiting(self, store: Store, inbox: Inbox, id: PromiseId) -> None:
-        """Nobody here wants to hear of it any more; a hint, which is not waited for."""
-        if store.connected and not inbox.is_expected(id):
-            store.send(streams.unwait(store.keys(id), id, inbox.name)).add_done_callback(_ignore)
-
-    async def _attach(self, store: Store, id: PromiseId, expected: Subscription) -> PromiseStatus | None:
-        """How it stands, and our inbox will be told; None for an entry of a journal, which tells no inbox."""
-        try:
-            if (
-                owner_of(id) is not None
-                and await store.call(journal.read_record(store.keys(id), id, outline=True)) is None
-            ):
-                return None
-            created = await store.call(promises.attach(store.keys(id), id, inbox=expected.inbox.name))
-        except BaseException:
-            expected.forget()
-            self._stop_waiting(store, expected.inbox, id)
-            raise
-        return describe.ending_of_created(id, created)
-
-    async def _poll(self, id: PromiseId) -> PromiseStatus:
-        ending = await self._look(id)
-        while not ending.is_final:
-            await asyncio.sleep(POLL_S)
-            ending = await self._look(id)
-        return ending
 
     async def search(
         self,
@@ -865,7 +793,7 @@ class Client(_Starts):
             consumers = await store.call(streams.read_consumers(keys, group or self._group))
         except NotFound:
             return []
-        beats = await asyncio.gather(*(store.call(membership.read_beat(keys, consumer)) for consumer in consumers))
+        beats = await store.run(describe.all_of([membership.read_beat(keys, consumer) for consumer in consumers]))
         return [name.partition("/")[0] for name, beat in zip(consumers, beats, strict=True) if beat is not None]
 
     async def _control(

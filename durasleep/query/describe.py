@@ -48,7 +48,7 @@ from durasleep.model import (
     retention_ms,
 )
 from durasleep.protocol import command, journal, promises, streams
-from durasleep.protocol.command import BatchItem, Plan
+from durasleep.protocol.command import BatchItem, Command, Plan
 from durasleep.protocol.journal import Loaded, PromiseRecord
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Controlled, Created, Settled
@@ -288,7 +288,7 @@ def in_parts(many: Iterable[T]) -> Iterator[list[T]]:
         yield part
 
 
-def all_of(made: Sequence[BatchItem[T]]) -> Plan[list[T]]:
+def all_of(made: Sequence[BatchItem[T] | Command[T]]) -> Plan[list[T]]:
     """The answers to all of some calls, or the first error, once all have been answered."""
     answers = yield made
     return [command.unwrap(answer) for answer in answers]
@@ -369,10 +369,15 @@ def ending_of_created(id: PromiseId, created: Created) -> PromiseStatus:
     return PromiseStatus(id, created.state, created.value)
 
 
-def attach_from(keys: Keyspace, id: PromiseId, inbox: str) -> Plan[tuple[bytes, Created]]:
-    """The entry of an inbox from which on it tells of a promise, and how that stands."""
-    last, created = yield [streams.read_end(keys.inbox(inbox).encode()), promises.attach(keys, id, inbox=inbox)]
-    return command.unwrap(last), command.unwrap(created)
+def attach_from(
+    keys: Keyspace, ids: Sequence[PromiseId], inbox: str
+) -> Plan[tuple[bytes, list[Created | DurasleepError]]]:
+    """The entry of an inbox from which on it tells of some promises, and how each of them stands."""
+    last, *created = yield [
+        streams.read_end(keys.inbox(inbox).encode()),
+        *(promises.attach(keys, id, inbox=inbox) for id in ids),
+    ]
+    return command.unwrap(last), created
 
 
 def status(keys: Keyspace, id: PromiseId) -> Plan[PromiseStatus]:

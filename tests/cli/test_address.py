@@ -52,7 +52,7 @@ def test_programs_and_commands_take_the_first_that_names_one(
         program = Durasleep().address
         assert (program.url, address.find_url(None)) == (url, program)
         assert Durasleep().worker()._store.connector.address == Connector.of(url).address  # pyright: ignore[reportPrivateUsage]
-        assert Client()._store.connector.address == Connector.of(url).address  # pyright: ignore[reportPrivateUsage]
+        assert Client()._store().connector.address == Connector.of(url).address  # pyright: ignore[reportPrivateUsage]
         assert why in program.why
 
     assert_used("redis://localhost:6379/0", "default")

@@ -12,68 +12,18 @@ from typing import Any
 
 import pytest
 
-from durasleep import Disposition, Durasleep, NotFound, OtherFunction
+from durasleep import Durasleep, NotFound
 from durasleep.client import inbox as inbox_module
-from durasleep.client.client import Handle, attach, inbox_of, store_of
+from durasleep.client.client import attach, inbox_of, store_of
 from durasleep.protocol.keys import LIMIT
 from durasleep.settings import DEFAULTS
-from durasleep.sync import Client as SyncClient
 from durasleep.transport.connection import Link
 from tests.servers import Server
 from tests.service.fixtures import NewApp
-from tests.service.functions import double, failing, sleeping_workflow
+from tests.service.functions import double, sleeping_workflow
 from tests.service.workers import eventually, serving
 
 MANY = 1_500  # more than one part
-
-
-async def test_many_are_started_and_awaited_in_order(app: Durasleep, monkeypatch: pytest.MonkeyPatch) -> None:
-    exchanges: list[int] = []
-    exchange = Link.exchange
-
-    async def counted(self: Link, commands: Any, *, block_s: float = 0.0) -> Any:
-        exchanges.append(len(commands))
-        return await exchange(self, commands, block_s=block_s)
-
-    async with serving(app):
-        await (await app.rpc("warm", double, 1))
-        monkeypatch.setattr(Link, "exchange", counted)
-        handles = await app.rpc_many(double, ((f"d-{n}", n) for n in range(MANY)))
-        assert len(exchanges) < MANY / 10
-        assert [handle.id for handle in handles] == [f"d-{n}" for n in range(MANY)]
-        assert await app.gather(handles) == [2 * n for n in range(MANY)]
-        again = await app.rpc_many(double, [("d-1", 7), ("new", 8)])
-        assert [handle.disposition for handle in again] == [Disposition.FINISHED, Disposition.CREATED]
-        assert await app.gather([*again, app.get("d-2", int)]) == [2, 16, 4]
-
-
-async def test_what_one_raises_is_raised_or_stands_in_its_place(app: Durasleep) -> None:
-    async with serving(app):
-        handles: list[Handle[Any]] = [await app.rpc("good", double, 1), await app.rpc("bad", failing, "no such luck")]
-        with pytest.raises(ValueError, match="no such luck"):
-            await app.gather(handles)
-        good, bad = await app.gather(handles, return_exceptions=True)
-        assert good == 2
-        assert isinstance(bad, ValueError)
-
-
-async def test_one_that_is_refused_does_not_keep_those_beside_it_from_beginning(app: Durasleep) -> None:
-    await app.rpc("used", sleeping_workflow, 3600)
-    with pytest.raises(OtherFunction, match="used"):
-        await app.rpc_many(double, [("a", 1), ("used", 2), ("b", 3)])
-    async with serving(app):
-        assert await app.gather([app.get("a"), app.get("b")]) == [2, 6]
-        await app.cancel("used", force=True)
-
-
-async def test_the_sync_client_starts_many_too(app: Durasleep, real_server: Server, namespace: str) -> None:
-    def use() -> list[int]:
-        with SyncClient(real_server.url, namespace=namespace) as client:
-            handles = client.rpc_many(double, [(f"d-{n}", n) for n in range(100)])
-            return [handle.result(timeout=30) for handle in handles]
-
-    async with serving(app):
-        assert await asyncio.to_thread(use) == [2 * n for n in range(100)]
 
 
 async def test_a_reader_that_fell_behind_the_cap_of_its_inbox_looks_for_itself(

@@ -1,38 +1,27 @@
-"""Calls with options of their own, ids of ours, and calls that are refused where they are made."""
+"""Options inside of workflows, calls that are refused there, and how long what has ended is kept."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from durasleep import Context, Disposition, Durasleep, Settings, State, UsageError
+from durasleep import Context, Durasleep, Settings, State, UsageError
 from durasleep.client.client import store_of
-from durasleep.errors import InvalidDuration, InvalidId
 from durasleep.model import PromiseId
 from durasleep.protocol import journal, schedules
 from durasleep.protocol.keys import LIMIT
-from durasleep.sync import Client as SyncClient
+from tests.client.functions import odd
 from tests.servers import Server
 from tests.service.fixtures import NewApp
-from tests.service.functions import double, sleeping_workflow, waiting
+from tests.service.functions import double
 from tests.service.workers import eventually, serving
 
 HOUR_MS = 3_600_000
 HOUR = Settings(retention=timedelta(hours=1))
 FOR_EVER = pytest.mark.leaves_keys("what is kept for ever")
-
-
-async def odd(ctx: Context, target: str, timeout: int, delay: int = 0, id: str = "", fn: str = "") -> str:
-    """Its parameters are named as options are, and as those of the verbs."""
-    return f"{target} {timeout} {delay} {id} {fn}".rstrip()
-
-
-def self_named(self: str, many: int = 0, *, retention: str = "") -> str:
-    return f"{self} {many} {retention}".rstrip()
 
 
 async def parent(ctx: Context, retention: str | None = None) -> list[str]:
@@ -61,7 +50,6 @@ def options_app(new_app: NewApp) -> Durasleep:
 def with_functions(app: Durasleep) -> Durasleep:
     for workflow in (odd, parent, begun_anew):
         app.workflow(workflow)
-    app.task(self_named)
     return app
 
 
@@ -82,78 +70,19 @@ def is_about(left_ms: int, kept_ms: int) -> bool:
     return kept_ms - 60_000 < left_ms <= kept_ms + 1  # of two clocks, cut to milliseconds each
 
 
-async def test_options_stand_apart_from_arguments_of_the_same_names(
-    options_app: Durasleep, real_server: Server, namespace: str
-) -> None:
-    app = options_app
-
-    def call() -> tuple[str, str, str]:
-        with SyncClient(real_server.url, namespace=namespace) as client:
-            mine = client.options(timeout="1h")
-            first = mine.rpc("sync", odd, target="a", timeout=1, delay=2, id="b", fn="c")
-            second = mine.start(self_named, self="a", many=1, retention="b")
-            third = client.start(odd, "a", timeout=1)
-            assert (first.id, first.disposition, second.disposition) == (
-                "sync",
-                Disposition.CREATED,
-                Disposition.CREATED,
-            )
-            return first.result(30), second.result(30), third.result(30)
-
-    async with serving(app):
-        options = app.options(target="poll://any@workers", timeout=timedelta(hours=1), retention="30d")
-        handle = await options.rpc("a", odd, target="a", timeout=1, delay=2, id="b", fn="c")
-        assert await handle == "a 1 2 b c"
-        described = await app.describe("a")
-        assert described.timeout_at_ms
-        assert is_about(described.timeout_at_ms - described.created_at_ms, HOUR_MS)
-        assert await (await options.start(self_named, self="a", many=1, retention="b")) == "a 1 b"
-        assert await (await app.start(odd, target="a", timeout=1)) == "a 1 0"
-        assert await app.gather(await options.rpc_many(odd, [("b", "a", 1), ("c", "a", 2)])) == ["a 1 0", "a 2 0"]
-        assert await asyncio.to_thread(call) == ("a 1 2 b c", "a 1 b", "a 1 0")
-
-
 @pytest.mark.parametrize(("delay", "timeout"), [(1, 0.5), (1, 1), ("1h", timedelta(minutes=59)), (0.001, 0)])
-async def test_a_timeout_that_passes_before_the_delayed_start_is_refused(
-    options_app: Durasleep, real_server: Server, namespace: str, delay: Any, timeout: Any
+async def test_a_timeout_that_passes_before_the_delayed_start_is_refused_in_a_workflow(
+    options_app: Durasleep, delay: Any, timeout: Any
 ) -> None:
     """Both count from the call: it would end without having begun."""
-    app, sync = options_app, SyncClient(real_server.url, namespace=namespace)
 
     async def starting(ctx: Context) -> None:
         ctx.options(delay=delay, timeout=timeout)
 
-    app.workflow(starting)
-    refused = pytest.raises(UsageError, match="timeout counts from the call")
-    for client in (app, sync):
-        with refused:
-            client.options(delay=delay, timeout=timeout)
-    with refused:
-        await app.rpc("a", double, 1, delay=delay, timeout=timeout)
-    with refused:
-        await app.rpc_many(double, [("a", 1)], delay=delay, timeout=timeout)
-    with refused:
-        await asyncio.to_thread(sync.rpc, "a", double, 1, delay=delay, timeout=timeout)
-    async with serving(app):
-        with refused:
-            await (await app.rpc("starting", starting))
-    assert [one.id for one in await app.search(status="done")] == ["starting"]
-    await asyncio.to_thread(sync.close)
-
-
-async def test_no_delay_goes_with_any_timeout(options_app: Durasleep) -> None:
-    for delay in (0, datetime.now(UTC) - timedelta(hours=1)):
-        options_app.options(delay=delay, timeout=0)
-
-
-async def test_a_delay_among_the_options_is_one(options_app: Durasleep) -> None:
-    handle = await options_app.options(delay="1h", target="others").start(odd, "a", 1)
-    described = await options_app.describe(handle.id)
-    assert (described.status, described.group) == ("delayed", "others")
-    due_ms = described.waiting_on[0].due_ms
-    assert due_ms is not None
-    assert is_about(due_ms - described.created_at_ms, HOUR_MS)
-    await handle.cancel(force=True)
+    options_app.workflow(starting)
+    async with serving(options_app):
+        with pytest.raises(UsageError, match="timeout counts from the call"):
+            await (await options_app.rpc("starting", starting))
 
 
 async def test_a_child_may_be_delayed_and_waked_like_any_other(new_app: NewApp) -> None:
@@ -174,93 +103,14 @@ async def test_a_child_may_be_delayed_and_waked_like_any_other(new_app: NewApp) 
         assert await handle.result(30) > 2
 
 
-BAD_OPTIONS: dict[str, tuple[dict[str, Any], type[Exception]]] = {
-    "unknown": ({"urgency": 1}, TypeError),
-    "a target that is none": ({"target": "poll://all@x"}, InvalidId),
-    "a target of another type": ({"target": 5}, InvalidId),
-    "a negative timeout": ({"timeout": -1}, InvalidDuration),
-    "text without a unit": ({"timeout": "5"}, InvalidDuration),
-    "a timeout of another type": ({"timeout": [5]}, InvalidDuration),
-    "a delay that is no time": ({"delay": "soon"}, InvalidDuration),
-    "a retention that is no time": ({"retention": "for ever"}, InvalidDuration),
-    "a retention of another type": ({"retention": True}, InvalidDuration),
-    "replicas in words": ({"min_replicas": "one"}, UsageError),
-    "a word for yes": ({"fsync": "yes"}, UsageError),
-}
-
-
-@pytest.mark.parametrize("what", BAD_OPTIONS)
-async def test_options_that_cannot_be_used_are_refused_where_they_are_given(
-    app: Durasleep, what: str, real_server: Server
-) -> None:
-    options, error = BAD_OPTIONS[what]
-    with pytest.raises(error, match=next(iter(options))):
-        app.options(**options)
-    with pytest.raises(error, match=next(iter(options))):
-        SyncClient(real_server.url).options(**options)
-
-
-async def test_ids_of_ours_are_new_and_sort_as_they_were_made(app: Durasleep) -> None:
-    handles = [await app.start(double, n) for n in range(200)]
-    ids = [str(handle.id) for handle in handles]
-    assert sorted(set(ids)) == ids
-    assert {id[14] for id in ids} == {"7"}  # the version of the UUID
-    async with serving(app):
-        assert await app.gather(handles) == [2 * n for n in range(200)]
-
-
 # -- calls that are refused
 
-Call = Callable[[Durasleep, Any, tuple[Any, ...], dict[str, Any]], Awaitable[object]]
 
-VERBS: dict[str, Call] = {
-    "rpc": lambda app, fn, args, kwargs: app.rpc("x", fn, *args, **kwargs),
-    "options": lambda app, fn, args, kwargs: app.options(timeout=5).rpc("x", fn, *args, **kwargs),
-    "start": lambda app, fn, args, kwargs: app.start(fn, *args, **kwargs),
-    "schedule": lambda app, fn, args, kwargs: app.schedule("x", "0 0 1 1 *", fn, *args, **kwargs),
-    "options of a schedule": lambda app, fn, args, kwargs: app.options(retention="1h").schedule(
-        "x", "0 0 1 1 *", fn, *args, **kwargs
-    ),
-}
-MISFITS: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], str]] = {
-    "missing": (double, (), {}, "number"),
-    "misspelt": (double, (), {"numbers": 1}, "numbers"),
-    "misspelt beside it": (double, (1,), {"numbers": 1}, "numbers"),
-    "surplus": (double, (1, 2), {}, "double"),
-    "twice": (double, (1,), {"number": 1}, "number"),
-    "of another type": (double, ("many",), {}, "number"),
-    "of another type by name": (double, (), {"number": [1]}, "number"),
-    "missing in a workflow": (sleeping_workflow, (), {}, "secs"),
-    "surplus in a workflow": (sleeping_workflow, (1, 2), {}, "sleeping_workflow"),
-    "of another type in a workflow": (waiting, ("soon",), {}, "secs"),
-    "the context": (sleeping_workflow, (), {"ctx": None, "secs": 1}, "ctx"),
-    "by its name": ("double", (), {"numbers": 1}, "numbers"),
-}
-
-
-@pytest.mark.parametrize("verb", VERBS)
-async def test_a_call_the_function_would_not_take_is_refused_and_its_id_stays_free(
-    app: Durasleep, verb: str, real_server: Server, namespace: str
-) -> None:
-    for fn, args, kwargs, named in MISFITS.values():
-        with pytest.raises(UsageError, match=named):
-            await VERBS[verb](app, fn, args, kwargs)
-    client: Any = real_server.sync_client()
-    assert not [key for key in client.scan_iter(match=f"{{{namespace}:0}}:*") if b"inbox" not in key]
-
-
-async def test_of_many_calls_those_that_travel_with_a_misfit_are_not_made(
-    app: Durasleep, real_server: Server, namespace: str
-) -> None:
-    with pytest.raises(UsageError, match="number"):
-        await app.rpc_many(double, [("a", 1), ("b",)])
-    with SyncClient(real_server.url, namespace=namespace) as client:
-        with pytest.raises(UsageError, match="number"):
-            client.rpc_many(double, [("a", 1), ("b", "many")])
-        verbs: list[Callable[..., Any]] = [client.rpc, client.options().rpc]
-        for call in verbs:
-            with pytest.raises(UsageError, match="numbers"):
-                call("a", double, numbers=1)
+async def test_a_call_by_name_is_refused_where_the_application_knows_the_function(app: Durasleep) -> None:
+    with pytest.raises(UsageError, match="numbers"):
+        await app.rpc("x", "double", numbers=1)
+    with pytest.raises(UsageError, match="numbers"):
+        await app.schedule("x", "0 0 1 1 *", "double", numbers=1)
     assert await app.search(status=("queued", "done")) == []
 
 
@@ -393,7 +243,9 @@ async def test_what_a_workflow_starts_is_kept_as_long_as_the_workflow(new_app: N
 
 
 @FOR_EVER
-async def test_options_say_how_long_a_call_is_kept(options_app: Durasleep, real_server: Server, namespace: str) -> None:
+async def test_options_say_how_long_a_call_and_what_it_starts_are_kept(
+    options_app: Durasleep, real_server: Server
+) -> None:
     app = options_app
     async with serving(app):
         for id, retention, kept_ms in (("s", 7200, 2 * HOUR_MS), ("t", "2h", 2 * HOUR_MS), ("e", "forever", -1)):
@@ -407,13 +259,6 @@ async def test_options_say_how_long_a_call_is_kept(options_app: Durasleep, real_
         assert is_about(await ttl_ms(app, real_server, "other"), 2 * HOUR_MS)
         assert is_about(await ttl_ms(app, real_server, "lodger"), HOUR_MS)
         assert is_about(await ttl_ms(app, real_server, stranger), HOUR_MS)
-
-        def call() -> None:
-            with SyncClient(real_server.url, namespace=namespace) as client:
-                client.options(retention="2h").rpc("sync", double, 1).result(30)
-
-        await asyncio.to_thread(call)
-        assert is_about(await ttl_ms(app, real_server, "sync"), 2 * HOUR_MS)
 
 
 @FOR_EVER

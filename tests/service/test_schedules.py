@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfoNotFoundError
 
 import pytest
 
-from durasleep import Durasleep, UsageError
+from durasleep import Durasleep
 from durasleep.client.client import store_of
 from durasleep.model import PromiseId
 from durasleep.protocol import journal, schedules, server
@@ -45,43 +45,6 @@ async def test_a_schedule_due_in_the_past_starts_once_with_two_workers(
     assert effects.lines() == ["hourly"]
     assert await app.unschedule("hourly")
     assert not await app.unschedule("hourly")
-
-
-async def test_a_schedule_is_replaced_by_name_and_refused_if_it_makes_no_sense(
-    app: Durasleep, effects: Effects, real_server: Server
-) -> None:
-    client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
-    first = await app.schedule("nightly", "0 3 * * *", note, effects.path, "night", zone="Europe/Berlin")
-    assert first > datetime.now(UTC)
-    second = await app.schedule("nightly", "0 4 * * *", note, effects.path, "night", zone="Europe/Berlin")
-    assert client.zrange(keys.timers, 0, -1, withscores=True) == [(b"nightly~cron", second.timestamp() * 1000)]
-    for line, zone, named in (("every day", "UTC", "every day"), ("0 3 * * *", "Mars/Base", "Mars/Base")):
-        with pytest.raises(UsageError, match=named):
-            await app.schedule("nightly", line, note, effects.path, "night", zone=zone)
-    assert client.zcard(keys.timers) == 1
-    await app.unschedule("nightly")
-    assert client.zcard(keys.timers) == 0
-
-
-async def test_a_deploy_that_says_the_same_schedule_again_loses_no_overdue_time(
-    app: Durasleep, effects: Effects
-) -> None:
-    """Nobody served as it fell due; the application starts, says its schedules, and only then serves."""
-    store = await store_of(app)
-    keys = store.keys()
-    due = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=30)
-    line = f"{due.minute} * * * *"
-    payload = app.codec.encode_args((effects.path, "before"), {}, "note")
-    overdue = Schedule("hourly", line, "UTC", "note", "workers", payload, round(due.timestamp() * 1000))
-    await store.call(schedules.put_schedule(keys, overdue))
-    for _ in range(2):
-        assert await app.schedule("hourly", line, note, effects.path, "after") == due
-    async with serving(app):
-        await eventually(effects.lines, "the time that was missed to be made up for")
-    assert effects.lines() == ["after"]
-    for changed, zone in ((line, "Etc/GMT+5"), ("7 7 7 7 *", "UTC")):  # another line is another time
-        assert await app.schedule("hourly", changed, note, effects.path, "after", zone=zone) > datetime.now(UTC)
 
 
 async def test_one_that_cannot_be_read_here_stops_neither_other_schedules_nor_sleeps(

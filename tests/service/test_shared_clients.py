@@ -277,7 +277,7 @@ async def test_who_waits_in_a_thread_when_the_client_is_closed_in_another_hears_
     """Long before its read would have ended: an execution, a promise, and an entry of a journal, which is looked at."""
     server: Any = real_server.sync_client()
     client = SyncClient(real_server.url, namespace=namespace, settings=Settings(read_block_s=60))
-    waits = client._waiting  # pyright: ignore[reportPrivateUsage]
+    waits = client._waiter.inboxes  # pyright: ignore[reportPrivateUsage]
     async with serving(app):
         await app.rpc("wait", waiting)
         await app.promises.create("gate")

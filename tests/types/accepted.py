@@ -66,6 +66,9 @@ def without_asyncio() -> None:
     assert_type(client.options(delay="1h").start(send, "a", text="b"), SyncHandle[bool])
     assert_type(client.start(order, "a", 5).result(), Receipt)
     assert_type(client.get("a", int).result(), int)
+    assert_type(client.gather(client.rpc_many(order, [("a", "a", 5)])), list[Receipt])
+    assert_type(client.gather([client.start(charge, "a", timeout=5)], return_exceptions=True), list[int | Exception])
+    client.options(retention=timedelta(days=1)).schedule("daily", "@daily", send, "a", "b", zone="Europe/Berlin")
 
 
 async def in_a_workflow(ctx: Context) -> None:

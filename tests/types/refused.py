@@ -54,7 +54,8 @@ def without_asyncio() -> None:
     client.options(timeout=5).rpc("a", charge, "a", timeout="5")  # refused
     client.options(timeout=5).start(send, "a", text=5)  # refused
     text: str = client.rpc("a", send, "a", "b").result()  # refused
-    assert text
+    texts: list[str] = client.gather(client.rpc_many(send, [("a", "a", "b")]))  # refused
+    assert all((text, texts))
 
 
 async def in_a_workflow(ctx: Context) -> None:

@@ -1,0 +1,791 @@
+# Written by scripts/generate_sync.py from durasleep/client/client.py: change that one.
+"""The client verbs, and the handle of an execution or promise; ``sync.py`` is written from this by a script."""
+
+# What its classes share with one another is not for their users.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from types import UnionType
+from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
+
+from durasleep import cron
+from durasleep.client.sync_waiting import Inbox, Subscription, Waiter
+from durasleep.codec import Codec
+from durasleep.deprecation import warn_renamed
+from durasleep.errors import NotFound, UsageError
+from durasleep.model import (
+    Disposition,
+    Duration,
+    PromiseId,
+    Recording,
+    State,
+    check_id,
+    check_name,
+    owner_of,
+    parse_target,
+    retention_ms,
+)
+from durasleep.protocol import membership, schedules, server, streams
+from durasleep.protocol.command import BatchItem
+from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.promises import Controlled, Created
+from durasleep.protocol.schedules import Schedule
+from durasleep.query import attention, call_tree, describe, doctor, fsck, search
+from durasleep.query.call_tree import Tree
+from durasleep.query.describe import CallOptions, Description, Options, Pipeline, PromiseStatus
+from durasleep.query.doctor import Diagnosis
+from durasleep.query.fsck import Report
+from durasleep.query.search import SearchPage, Timers
+from durasleep.runtime.context import AsyncTask, Workflow
+from durasleep.runtime.definition import Registry, called_by, name_of, returns_of
+from durasleep.settings import Settings
+from durasleep.transport.sync_store import SyncStore
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+P = ParamSpec("P")
+
+
+_NO_OPTIONS = CallOptions()
+
+RELEASE_S = 60.0  # a released clock is believed by every worker within a second or two
+
+
+class Handle(Generic[T_co]):
+    """An execution or promise; ``result`` waits for its end."""
+
+    __slots__ = ("__weakref__", "_client", "_ending", "_expected", "_hint", "disposition", "id")
+
+    def __init__(
+        self,
+        client: Client,
+        id: PromiseId,
+        hint: Any,
+        disposition: Disposition | None,
+        ending: PromiseStatus | None,
+        expected: Subscription | None = None,
+    ) -> None:
+        self.id = id
+        self.disposition = disposition
+        """What ``rpc`` found: ``created``, ``attached`` or ``finished``; None from ``get`` or in a pipeline."""
+        self._client = client
+        self._hint = hint
+        self._ending = ending
+        self._expected = expected
+
+    def result(self, timeout: Duration | None = None) -> T_co:
+        """The value; raises what the execution raised, Canceled or TimedOut.
+
+        WaitTimeout after ``timeout`` (seconds, a timedelta, or text such as ``"30s"``), and it goes on; by default it
+        waits for as long as it takes. ClientClosed if the client is closed meanwhile.
+        """
+        ending = self._known()
+        if ending is None:
+            with self._client._waiter.inbox.hurry:
+                ending = self._settled(timeout)
+        return self._value_of(ending)
+
+    @property
+    def _is_missed(self) -> bool:
+        """Whether the inbox may have missed how it has ended."""
+        return self._expected is not None and self._expected.is_missed
+
+    def _settled(self, timeout: Duration | None = None) -> PromiseStatus:
+        """How it ends, once it has; read at leisure if very many are waited for."""
+        ending = self._known()
+        if ending is None:
+            expected, self._expected = self._expected, None
+            self._ending = ending = self._client._waiter.ending(self.id, timeout, expected)
+        return ending
+
+    def _value_of(self, ending: PromiseStatus) -> T_co:
+        """The result, given how it has ended; raises as ``result`` does."""
+        return describe.result_of(ending, self._client.codec, self._hint)
+
+    def _known(self) -> PromiseStatus | None:
+        """How it has ended, if that is known by now, for then nothing needs to be asked."""
+        if self._expected is not None and self._expected.ending is not None:
+            self._ending, self._expected = self._expected.ending, None
+        return self._ending if self._ending is not None and self._ending.is_final else None
+
+    def done(self) -> bool:
+        """Whether it has settled; NotFound if it is not kept any more."""
+        if self._ending is None or not self._ending.is_final:
+            self._ending = self._client._waiter.look(self.id)
+        return self._ending.is_final
+
+    def cancel(self, *, force: bool = False) -> str:
+        """Ask it to end; with ``force`` it ends without running its code again. Answers what happened, in words."""
+        return self._client.cancel(self.id, force=force).word
+
+    def _begin(self, created: Created) -> None:
+        """Note how it was found."""
+        self.disposition = created.disposition
+        if created.state is State.PENDING:
+            return
+        self._ending = describe.ending_of_created(self.id, created)
+        if self._expected is not None:
+            self._expected.forget()
+            self._expected = None
+
+    def _subscribe(self) -> Subscription | None:
+        """What the inbox has to be told to tell of it from now on, if there is anything."""
+        is_known = self._ending is not None and self._ending.is_final
+        expected = self._expected
+        is_expected = expected is not None and expected.inbox is self._client._waiter.inbox and not expected.is_missed
+        if is_known or is_expected or owner_of(self.id) is not None:
+            return None
+        self._expected = self._client._waiter.inbox.subscribe(self.id)
+        return self._expected
+
+    def __del__(self) -> None:
+        if self._expected is not None:  # nobody will ask for it any more
+            self._expected.forget()
+
+    def __repr__(self) -> str:
+        found = "unknown" if self.disposition is None else State.PENDING.value
+        state = self._ending.state.value if self._ending else found
+        return f"<Handle {self.id} {self.disposition or 'of get'}, {state}>"
+
+
+def attach(handles: Sequence[Handle[Any]]) -> None:
+    """Be told of the endings of some handles, each by its own client."""
+    for client in {handle._client for handle in handles}:
+        client._notify_of([handle for handle in handles if handle._client is client])
+
+
+class Promises:
+    """Promises on their own: what a person, a webhook or another program settles."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def create(self, id: str, *, timeout: Duration | datetime | None = None, timer: bool = False) -> Handle[Any]:
+        """Make a promise; after ``timeout`` it is ``timedout``, or, if it is a ``timer``, resolved.
+
+        ``timeout`` is seconds, a timedelta, text such as ``"1h30m"``, or an aware datetime; by default there is none.
+        """
+        store = self._client._opened()
+        created = store.call(
+            describe.create_promise(
+                store.keys(id),
+                id,
+                timeout=timeout,
+                timer=timer,
+                call=self._client._new_call(),
+                settings=self._client.settings,
+            )
+        )
+        return Handle(
+            self._client,
+            PromiseId(id),
+            Any,
+            created.disposition,
+            PromiseStatus(PromiseId(id), created.state, created.value),
+        )
+
+    def get(self, id: str) -> Description:
+        """How it stands; NotFound if there is none."""
+        return self._client.describe(id)
+
+    def resolve(self, id: str, value: object = None) -> bool:
+        """Resolve it; false if it had settled before in another way, which stays.
+
+        To resolve it with the very same value again answers true, as the first time: so a call may be repeated.
+        """
+        return self._settle(id, State.RESOLVED, self._client.codec.encode(value, f"the value of {id}"))
+
+    def reject(self, id: str, error: BaseException | str) -> bool:
+        """Reject it with an error, which is raised where it is awaited; false if it had settled in another way."""
+        failure = RuntimeError(error) if isinstance(error, str) else error
+        return self._settle(id, State.REJECTED, self._client.codec.encode_error(failure))
+
+    def cancel(self, id: str) -> bool:
+        """Cancel it; false if it had settled before."""
+        return self._settle(id, State.CANCELED, b"")
+
+    def _settle(self, id: str, state: State, payload: bytes) -> bool:
+        store = self._client._opened()
+        return store.call(describe.settle(store.keys(id), id, state, payload)).by_us
+
+
+class _Starts:
+    """The verb that is the same with options and without."""
+
+    __slots__ = ()
+
+    @overload
+    def start(self, fn: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    @overload
+    def start(self, fn: AsyncTask[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    @overload
+    def start(self, fn: str, /, *args: Any, **kwargs: Any) -> Handle[Any]: ...
+
+    @overload
+    def start(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    def start(self, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Handle[Any]:
+        """Start ``fn`` with these arguments under an id of ours, a new one each time; it is ``.id`` of the handle.
+
+        Those made later sort behind. UsageError as for ``rpc``.
+        """
+        return self._start(fn, args, kwargs)
+
+    def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
+        raise NotImplementedError
+
+
+class Caller(_Starts):
+    """Calls with options of their own, which ``client.options(...)`` gives; it may be kept and used again.
+
+    What follows the function are its own arguments, whatever their names.
+    """
+
+    __slots__ = ("_client", "_options")
+
+    def __init__(self, client: Client, options: CallOptions) -> None:
+        self._client = client
+        self._options = options
+
+    @overload
+    def rpc(self, id: str, fn: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    @overload
+    def rpc(self, id: str, fn: AsyncTask[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    @overload
+    def rpc(self, id: str, fn: str, /, *args: Any, **kwargs: Any) -> Handle[Any]: ...
+
+    @overload
+    def rpc(self, id: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    def rpc(self, id: str, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Handle[Any]:
+        """Start ``fn`` under ``id``, or attach to the execution that has this id: see ``rpc`` of the client."""
+        return self._client._rpc(id, fn, args, kwargs, self._options)
+
+    @overload
+    def rpc_many(self, fn: Callable[..., Awaitable[T]], many: Iterable[tuple[Any, ...]], /) -> list[Handle[T]]: ...
+
+    @overload
+    def rpc_many(self, fn: str, many: Iterable[tuple[Any, ...]], /) -> list[Handle[Any]]: ...
+
+    @overload
+    def rpc_many(self, fn: Callable[..., T], many: Iterable[tuple[Any, ...]], /) -> list[Handle[T]]: ...
+
+    def rpc_many(self, fn: Callable[..., Any] | str, many: Iterable[tuple[Any, ...]], /) -> list[Handle[Any]]:
+        """Start ``fn`` many times, each with an id and its arguments: see ``rpc_many`` of the client."""
+        return self._client._rpc_many(fn, many, self._options)
+
+    def schedule(
+        self, name: str, line: str, fn: Callable[..., Any] | str, /, *args: Any, zone: str = "UTC", **kwargs: Any
+    ) -> datetime:
+        """See ``schedule`` of the client. Of the options it takes ``target`` and ``retention``, else UsageError."""
+        options = self._options
+        if options != CallOptions(target=options.target, retention=options.retention):
+            raise UsageError(f"schedule {name!r}: of the options it takes target and retention only")
+        return self._client._schedule(name, line, fn, args, kwargs, zone, options)
+
+    def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
+        return self._client._rpc(describe.new_id(), fn, args, kwargs, self._options)
+
+
+def store_of(client: Client) -> SyncStore:
+    """The store a client has here, connected and checked: for what is built on clients."""
+    return client._opened()
+
+
+def inbox_of(client: Client) -> Inbox:
+    """Where a client hears of results here."""
+    return client._waiter.inbox
+
+
+def ending_of(client: Client, id: PromiseId, timeout: Duration | None = None) -> PromiseStatus:
+    """How a promise ends, once it has, as it is kept; WaitTimeout after ``timeout``, and it goes on."""
+    return client._waiter.ending(id, timeout)
+
+
+class Client(_Starts):
+    """Starts, awaits and steers executions in one namespace. Connects at the first call.
+
+    One client serves all threads and forked children: each has a connection of its own, made when it first calls.
+    """
+
+    def __init__(
+        self, store: Callable[[], SyncStore], codec: Codec, settings: Settings, *, registry: Registry, group: str
+    ) -> None:
+        self.registry = registry
+        self.codec = codec
+        self.settings = settings
+        self.promises = Promises(self)
+        self._store = cache(store)  # how to connect, asked when that is first needed
+        self._waiter = Waiter(self._store, settings)
+        self._group = group
+        self._names = describe.IdSource()
+
+    def _new_call(self) -> str:
+        """A name for one call, under which it may be repeated."""
+        return self._names.call()
+
+    def _opened(self) -> SyncStore:
+        """The store, connected and checked."""
+        return self._waiter.opened()
+
+    def close(self) -> None:
+        """Let go of all connections; whoever waits in any thread hears ClientClosed. To call again connects again."""
+        self._waiter.close()
+
+    def __enter__(self) -> Self:
+        self._opened()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @overload
+    def rpc(
+        self,
+        id: str,
+        fn: Callable[..., Awaitable[T]],
+        *args: Any,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+        pipeline: Pipeline | None = None,
+        min_replicas: int | None = None,
+        fsync: bool | None = None,
+        **kwargs: Any,
+    ) -> Handle[T]: ...
+
+    @overload
+    def rpc(
+        self,
+        id: str,
+        fn: str,
+        *args: Any,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+        pipeline: Pipeline | None = None,
+        min_replicas: int | None = None,
+        fsync: bool | None = None,
+        **kwargs: Any,
+    ) -> Handle[Any]: ...
+
+    @overload
+    def rpc(
+        self,
+        id: str,
+        fn: Callable[..., T],
+        *args: Any,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+        pipeline: Pipeline | None = None,
+        min_replicas: int | None = None,
+        fsync: bool | None = None,
+        **kwargs: Any,
+    ) -> Handle[T]: ...
+
+    def rpc(
+        self,
+        id: str,
+        fn: Callable[..., Any] | str,
+        *args: Any,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+        pipeline: Pipeline | None = None,
+        min_replicas: int | None = None,
+        fsync: bool | None = None,
+        **kwargs: Any,
+    ) -> Handle[Any]:
+        """Start ``fn`` under ``id``, or attach to the execution that has this id, and give its handle at once.
+
+        ``target`` says who runs it: ``"gpu"`` or ``"poll://any@gpu"`` any worker of that group, ``"poll://uni@gpu/w1"``
+        the one of that name; by default it is the group of this application. ``timeout`` is the deadline of the
+        execution itself, ``delay`` starts it later: seconds, a timedelta, or text such as ``"1h30m"``, from now; a
+        ``delay`` may also be an aware datetime. For arguments of these names, and more options, see ``options``.
+
+        UsageError, and nothing is written, for arguments that cannot be sent or that ``fn`` would not take;
+        OtherFunction if the id is used by another function. With ``pipeline`` it becomes a part of the caller's own
+        MULTI and exists once that was executed; the answer is the pipeline's.
+
+        With ``min_replicas`` or ``fsync`` it counts once so many replicas have received it, or the disk has it: else
+        NotReplicated, though it is started and goes on; to call again is safe. Without, it is as in the settings.
+        """
+        options = CallOptions(target, timeout, delay, None, pipeline, min_replicas, fsync)
+        return self._rpc(id, fn, args, kwargs, options)
+
+    @overload
+    def rpc_many(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        many: Iterable[tuple[Any, ...]],
+        *,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+    ) -> list[Handle[T]]: ...
+
+    @overload
+    def rpc_many(
+        self,
+        fn: str,
+        many: Iterable[tuple[Any, ...]],
+        *,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+    ) -> list[Handle[Any]]: ...
+
+    @overload
+    def rpc_many(
+        self,
+        fn: Callable[..., T],
+        many: Iterable[tuple[Any, ...]],
+        *,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+    ) -> list[Handle[T]]: ...
+
+    def rpc_many(
+        self,
+        fn: Callable[..., Any] | str,
+        many: Iterable[tuple[Any, ...]],
+        *,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+    ) -> list[Handle[Any]]:
+        """Start ``fn`` many times, each with an id and its arguments: ``client.rpc_many(pay, [("order-1", 5), ...])``.
+
+        As ``rpc`` for each of them, in the order given, but hundreds travel together. Of those that travel with one
+        that is refused, such as OtherFunction, the others have begun when its error is raised; what follows has not.
+        """
+        return self._rpc_many(fn, many, CallOptions(target, timeout, delay))
+
+    def options(self, **options: Unpack[Options]) -> Caller:
+        """The verbs with options; all arguments are the function's own: ``client.options(delay="1h").rpc(id, fn, 5)``.
+
+        ``target``: who runs it, as for ``rpc``. ``timeout``, its deadline, ``delay``, until it starts, and
+        ``retention``, how long it is kept after its end: seconds, a timedelta, or text such as ``"1h30m"``; a ``delay``
+        may also be an aware datetime, and a ``retention`` ``"forever"``. ``pipeline``, ``min_replicas`` and ``fsync``
+        are as for ``rpc``. There is ``schedule``, too. TypeError or UsageError, here, for what cannot be used.
+        """
+        return Caller(self, CallOptions(**options).checked())
+
+    def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
+        return self._rpc(describe.new_id(), fn, args, kwargs, _NO_OPTIONS)
+
+    def _rpc(
+        self,
+        id: str,
+        fn: Callable[..., Any] | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+    ) -> Handle[Any]:
+        definition = self.registry.called(fn)
+        name = name_of(fn) if definition is None else definition.name
+        payload = self.codec.encode_args(args, kwargs, name, called_by(definition or fn))
+        if definition is not None:
+            definition.check(args, kwargs)
+        store = self._waiter.store.confirming(options.min_replicas, options.fsync)
+        store.open()
+        inbox = None if options.pipeline is not None else self._listening()
+        call = self._maker(store.keys(id), name, options, inbox)(id, payload, self._new_call())
+        hint = Any if isinstance(fn, str) else returns_of(fn)
+        if options.pipeline is not None:
+            describe.check_unconfirmed(options.min_replicas, options.fsync)
+            describe.enqueue(options.pipeline, call, self.settings)
+            return Handle(self, PromiseId(id), hint, None, None)
+        [handle] = self._handles([PromiseId(id)], hint, inbox)
+        handle._begin(store.call(call))
+        return handle
+
+    def _rpc_many(
+        self, fn: Callable[..., Any] | str, many: Iterable[tuple[Any, ...]], options: CallOptions
+    ) -> list[Handle[Any]]:
+        describe.check_unpipelined(options)
+        definition = self.registry.called(fn)
+        name = name_of(fn) if definition is None else definition.name
+        store = self._waiter.store.confirming(options.min_replicas, options.fsync)
+        store.open()
+        hint = Any if isinstance(fn, str) else returns_of(fn)
+        inbox = self._listening()
+        make = self._maker(store.keys(), name, options, inbox)
+        encode = describe.encoder(
+            self.codec, name, called_by(definition or fn), definition.check if definition is not None else None
+        )
+        new_call = self._names.call
+        handles: list[Handle[Any]] = []
+        for part in describe.in_parts(many):
+            made = [make(id, encode(args), new_call()) for id, *args in part]
+            begun = self._handles([id for id, *_ in part], hint, inbox)
+            for handle, created in zip(begun, store.run(describe.all_of(made)), strict=True):
+                handle._begin(created)
+            handles += begun
+        return handles
+
+    def _maker(
+        self, keys: Keyspace, name: str, options: CallOptions, inbox: Inbox | None
+    ) -> Callable[[str, bytes, str], BatchItem[Created]]:
+        told = "" if inbox is None else inbox.name
+        return describe.rpc_maker(keys, name, options, group=self._group, inbox=told, settings=self.settings)
+
+    def _listening(self) -> Inbox | None:
+        """The inbox while it is read anyway: it is told of what begins, so that no result that comes early is missed.
+
+        None while nobody waits: it will be told of what is waited for then.
+        """
+        inbox = self._waiter.inbox
+        return inbox if inbox.is_listening else None
+
+    def _handles(self, ids: Sequence[PromiseId], hint: Any, inbox: Inbox | None) -> list[Handle[Any]]:
+        """For what is about to be created, and may be told to this inbox."""
+        if inbox is None:
+            return [Handle(self, id, hint, None, None) for id in ids]
+        expected = inbox.subscribe_all(ids)
+        return [Handle(self, id, hint, None, None, one) for id, one in zip(ids, expected, strict=True)]
+
+    @overload
+    def gather(self, handles: Sequence[Handle[T]], *, return_exceptions: Literal[False] = False) -> list[T]: ...
+
+    @overload
+    def gather(self, handles: Sequence[Handle[T]], *, return_exceptions: bool) -> list[T | Exception]: ...
+
+    def gather(self, handles: Sequence[Handle[Any]], *, return_exceptions: bool = False) -> list[Any]:
+        """The results of many, in order; what one raised is raised, or with ``return_exceptions`` stands in its place.
+
+        Cheaper than to wait for each: all of them are asked for together.
+        """
+        self._opened()
+        attach(handles)
+        results: list[Any] = []
+        for at, handle in enumerate(handles):
+            try:
+                ending = handle._known()
+                if ending is None:
+                    if handle._is_missed:  # and so are those after it: all together are asked again, not one by one
+                        attach(handles[at:])
+                    ending = handle._settled()
+                results.append(handle._value_of(ending))
+            except Exception as error:
+                if not return_exceptions:
+                    raise
+                results.append(error)
+        return results
+
+    def _notify_of(self, handles: Iterable[Handle[Any]]) -> None:
+        self._waiter.attach([one for handle in handles if (one := handle._subscribe()) is not None])
+
+    def schedule(
+        self,
+        name: str,
+        line: str,
+        fn: Callable[..., Any] | str,
+        *args: Any,
+        zone: str = "UTC",
+        target: str | None = None,
+        **kwargs: Any,
+    ) -> datetime:
+        """Start ``fn`` at every time of a cron line in a zone, under ``<name>@<time>``; answers the next time.
+
+        Scheduling a name again replaces it. With the same line and zone its next time stays as it was, even if it has
+        passed and no worker has seen it yet: so every start of an application may say what it schedules.
+
+        ``target`` says who runs it, as in ``rpc``. What it starts is kept as long as these settings say; for another
+        retention, ``client.options(retention="30d").schedule(...)``. UsageError for arguments ``fn`` would not take.
+        """
+        return self._schedule(name, line, fn, args, kwargs, zone, CallOptions(target))
+
+    def _schedule(
+        self,
+        name: str,
+        line: str,
+        fn: Callable[..., Any] | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        zone: str,
+        options: CallOptions,
+    ) -> datetime:
+        definition = self.registry.called(fn)
+        function = name_of(fn) if definition is None else definition.name
+        payload = self.codec.encode_args(args, kwargs, function, called_by(definition or fn))
+        if definition is not None:
+            definition.check(args, kwargs)
+        store = self._opened()
+        now_ms = store.run(server.now_ms(store.keys()))
+        due_ms = cron.next_due_ms(line, zone, datetime.fromtimestamp(now_ms / 1000, UTC))
+        queue = parse_target(options.target or self._group).queue
+        keep_ms = retention_ms(self.settings.retention if options.retention is None else options.retention)
+        schedule = Schedule(check_name(name, "schedule"), line, zone, function, queue, payload, due_ms, keep_ms)
+        kept_due_ms = store.call(schedules.put_schedule(store.keys(), schedule))
+        return datetime.fromtimestamp(kept_due_ms / 1000, UTC)
+
+    def unschedule(self, name: str) -> bool:
+        """Forget a schedule; false if there was none. What it has started goes on."""
+        store = self._opened()
+        return store.call(schedules.remove_schedule(store.keys(), check_name(name, "schedule"))) == "removed"
+
+    @overload
+    def get(self, id: str) -> Handle[Any]: ...
+
+    @overload
+    def get(self, id: str, hint: type[T]) -> Handle[T]: ...
+
+    @overload
+    def get(self, id: str, hint: UnionType) -> Handle[Any]: ...
+
+    def get(self, id: str, hint: Any = Any) -> Handle[Any]:
+        """A handle for what has this id, its result shaped by ``hint``; whether it exists shows when it is asked."""
+        return Handle(self, check_id(id), hint, None, None)
+
+    def describe(self, id: str) -> Description:
+        """Everything there is to see of a promise; NotFound if there is none."""
+        store = self._opened()
+        return store.run(describe.describe(store.keys(id), check_id(id), self.codec))
+
+    def export(self, id: str) -> Recording:
+        """An execution with its journal, see ``durasleep.runtime.recording``; NotFound if there is none."""
+        store = self._opened()
+        return store.run(describe.export(store.keys(id), check_id(id)))
+
+    def search(
+        self,
+        *,
+        status: str | Collection[str] | None = None,
+        group: str | None = None,
+        function: str | None = None,
+        limit: int = 1_000,
+    ) -> SearchPage:
+        """Executions that are ``queued``, ``running``, ``suspended``, ``delayed`` or ``halted``, as by default; or
+        ``done``, which are ``resolved``, ``failed`` (``rejected`` or ``timedout``) or ``canceled``.
+
+        Of what is done the latest thousands, with the errors of what has failed. ``SearchPage.is_all`` tells whether a
+        limit cut it.
+        """
+        store = self._opened()
+        looking = search.Search(status=status, group=group, function=function, codec=self.codec)
+        return store.run(looking.part(store.keys(), limit))
+
+    def search_all(
+        self,
+        *,
+        status: str | Collection[str] | None = None,
+        group: str | None = None,
+        function: str | None = None,
+    ) -> Generator[SearchPage]:
+        """The same part by part, until there are no more: what is shown may be steered meanwhile."""
+        store = self._opened()
+        looking = search.Search(status=status, group=group, function=function, codec=self.codec)
+        while not looking.is_over or looking.again():
+            yield store.run(looking.part(store.keys()))
+
+    def timers(self, limit: int = 20) -> Timers:
+        """What falls due next, soonest first."""
+        store = self._opened()
+        return store.run(search.timers(store.keys(), limit))
+
+    def tree(self, id: str) -> Tree:
+        """An execution and all it has called, as one tree; NotFound if there is none."""
+        store = self._opened()
+        return store.run(call_tree.tree(store.keys, id))
+
+    def cancel(self, id: str, *, force: bool = False) -> Controlled:
+        """Ask an execution to end, or end it by ``force`` without running its code again."""
+        return self._control("force" if force else "cancel", id)
+
+    def halt(self, id: str, reason: str = "halted by hand") -> Controlled:
+        """Stop an execution where it is until ``resume``; its timers go on."""
+        return self._control("halt", id, reason=reason)
+
+    def resume(self, id: str) -> Controlled:
+        """Let a halted execution go on."""
+        return self._control("resume", id)
+
+    def retry(self, id: str) -> Controlled:
+        """What was rejected, timed out or canceled begins anew under its id, with its arguments and as much time as it
+        had; what it had called is no more, but for what has an id of its own: if that has failed, retry that one first.
+        It is another life, with other idempotency keys. The word is ``retrying``; ``running`` for one that has not
+        ended, ``halted`` for one that is, which ``resume`` lets go on.
+
+        NotFound if it is not kept any more; NotAllowed for what has resolved, is no execution, or is a part of another.
+        A handle that has told how it ended goes on doing so: ``get`` gives another.
+        """
+        return self._control("retry", id)
+
+    def wake(self, id: str) -> Controlled:
+        """A sleep ends now; a delayed execution starts now.
+
+        The id is that of a timer, or of an execution that waits for exactly one.
+        """
+        return self._control("wake", id)
+
+    def reschedule(self, id: str, due: Duration | datetime) -> Controlled:
+        """Move a delayed start, a deadline, a timeout, or a timer, which may be the only one an execution waits for.
+
+        ``due`` is seconds, a timedelta, or text such as ``"1h30m"``, from now; or an aware datetime.
+        """
+        return self._control("reschedule", id, due=due)
+
+    def fsck(self, *, repair: bool = False) -> Report:
+        """Check everything there is, beside whatever runs; mend what can be mended without guessing, if asked to."""
+        store = self._opened()
+        return store.run(fsck.fsck(store.keys(), repair=repair))
+
+    def discard_quarantined(self, name: str) -> bool:
+        """Strike a name that was quarantined, as ``fsck`` and ``search`` show it; false if there is no such name.
+
+        The part before a ``": "`` will do where no other name begins so; NotAllowed if one does.
+        What has one is no execution that could go on: an entry or a timer that was not ours, a key of another type.
+        """
+        store = self._opened()
+        return store.run(search.discard_quarantined(store.keys(), name))
+
+    def forget(self, name: str) -> bool:
+        """The old name of ``discard_quarantined``."""
+        warn_renamed("forget", "discard_quarantined")
+        return self.discard_quarantined(name)
+
+    def diagnose(self) -> list[Diagnosis]:
+        """What the server's configuration can lose, and what waits for a person or a worker; the worst first.
+
+        It only reads.
+        """
+        store = self._opened()
+        found = doctor.diagnose(store.run(doctor.collect_facts(store.keys())))
+        return doctor.worst_first([*found, *store.run(attention.look(store.keys()))])
+
+    def release_clock(self) -> datetime:
+        """Say that the server's clock is right, which workers found too far ahead to be true; answers what it shows.
+
+        They fire by it within some seconds. Where none holds back, it changes nothing.
+        """
+        store = self._opened()
+        keys = store.keys()
+        now_ms = store.run(server.now_ms(keys))
+        store.call(server.keep_number(keys.clock_released, now_ms, ttl_s=RELEASE_S))
+        return datetime.fromtimestamp(now_ms / 1000, UTC)
+
+    def workers(self, group: str | None = None) -> list[str]:
+        """Names of the workers of a group that are alive, as far as their beats tell."""
+        store = self._opened()
+        keys = store.keys()
+        try:
+            consumers = store.call(streams.read_consumers(keys, group or self._group))
+        except NotFound:
+            return []
+        beats = store.run(describe.all_of([membership.read_beat(keys, consumer) for consumer in consumers]))
+        return [name.partition("/")[0] for name, beat in zip(consumers, beats, strict=True) if beat is not None]
+
+    def _control(self, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = "") -> Controlled:
+        store = self._opened()
+        return store.run(describe.steer(store.keys(id), action, id, due=due, reason=reason))

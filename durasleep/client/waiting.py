@@ -1,0 +1,185 @@
+"""What the async client waits with: a store and an inbox in each event loop. ``sync_waiting`` is its twin for threads.
+
+Both are written by hand and have the same methods, so that everything built on them can be written once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from durasleep.client.inbox import Inbox, Subscription, on_answers
+from durasleep.errors import ClientClosed, DurasleepError, WaitTimeout
+from durasleep.model import Duration, PromiseId, owner_of, seconds_of
+from durasleep.protocol import journal, promises, streams
+from durasleep.query import describe
+from durasleep.query.describe import PromiseStatus
+from durasleep.runtime.waits import Waiting, inside
+from durasleep.settings import Settings
+from durasleep.transport.local import PerLoop
+from durasleep.transport.store import Store
+
+BesideWaits = Callable[[PromiseId, Coroutine[Any, Any, PromiseStatus]], Coroutine[Any, Any, PromiseStatus]]
+
+POLL_S = 1.0  # what tells no inbox is looked at this often
+LAST_LOOK_S = 1.0
+FAREWELL_S = 1.0  # for a client that closes, to say that nobody reads its inbox any more
+
+
+def _ignore(answer: asyncio.Future[Any]) -> None:
+    if not answer.cancelled():
+        answer.exception()
+
+
+class _Connected:
+    """What a client has in one event loop."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self.store = store
+        self.inbox = Inbox(store, describe.IdSource().inbox, settings)
+
+    async def close(self) -> None:
+        error = ClientClosed(describe.CLOSED)
+        await self.inbox.close(error)
+        if self.store.connected:
+            with suppress(DurasleepError, TimeoutError):
+                async with asyncio.timeout(FAREWELL_S):
+                    await self.store.call(streams.drop_inbox(self.store.keys(), self.inbox.name))
+        await self.store.aclose(error)
+
+
+class Waiter:
+    """The connections of one client, and how it hears of the ends of promises."""
+
+    def __init__(self, store: Callable[[], Store], settings: Settings) -> None:
+        self._of_loop = PerLoop(lambda: _Connected(store().second_connection(), settings), _Connected.close)
+        self.beside_waits: BesideWaits | None = None
+        """For tests: what looks after each wait outside of tasks and steps, and may end it."""
+
+    @property
+    def store(self) -> Store:
+        """The store of this event loop, which may not be open yet."""
+        return self._of_loop.here().store
+
+    @property
+    def inbox(self) -> Inbox:
+        """Where this event loop hears of results."""
+        return self._of_loop.here().inbox
+
+    async def opened(self) -> Store:
+        """The store of this event loop, connected and checked."""
+        store = self._of_loop.here().store
+        if not store.is_checked:
+            await store.open()
+        return store
+
+    async def aclose(self) -> None:
+        """Close what this event loop has; whoever waits in it hears ClientClosed."""
+        await self._of_loop.close()
+
+    def attach(self, expected: Sequence[Subscription]) -> None:
+        """Have the inbox told of several endings; what the server answers is not waited for."""
+        here = self._of_loop.here()
+        for part in describe.in_parts(expected):
+            made = [promises.attach(here.store.keys(one.id), one.id, inbox=here.inbox.name) for one in part]
+            here.store.ask(made).add_done_callback(partial(on_answers, part))
+
+    async def look(self, id: PromiseId) -> PromiseStatus:
+        """How a promise stands; NotFound if there is none."""
+        store = await self.opened()
+        return await store.run(describe.status(store.keys(id), id))
+
+    def ending(
+        self, id: PromiseId, timeout: Duration | None = None, expected: Subscription | None = None
+    ) -> Coroutine[Any, Any, PromiseStatus]:
+        """What waits until a promise has settled; WaitTimeout after ``timeout``, and it goes on.
+
+        ``expected`` is what the inbox has been told to tell of it. Mostly nothing stands between the coroutine that
+        hears and whoever awaits it.
+        """
+        if timeout is not None:
+            return self._ending_within(id, timeout, expected)
+        if inside() is not None:
+            return self._settle_inside(id, expected)
+        hearing = self._settled(id, expected)
+        return hearing if self.beside_waits is None else self.beside_waits(id, hearing)
+
+    async def _ending_within(self, id: PromiseId, timeout: Duration, expected: Subscription | None) -> PromiseStatus:
+        limit_s = seconds_of(timeout)
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self.ending(id, None, expected)
+        except TimeoutError:
+            ending = await self._last_look(id)
+            if ending is None or not ending.is_final:
+                raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on") from None
+            return ending
+
+    async def _last_look(self, id: PromiseId) -> PromiseStatus | None:
+        """How a promise stands when the time to wait for it is over: no time at all means to look once.
+
+        None if Redis does not say at once.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_LOOK_S):
+                return await self.look(id)
+        return None
+
+    async def _settle_inside(self, id: PromiseId, expected: Subscription | None) -> PromiseStatus:
+        with Waiting(id):
+            return await self._settled(id, expected)
+
+    async def _settled(self, id: PromiseId, expected: Subscription | None) -> PromiseStatus:
+        here = self._of_loop.here()
+        store, inbox = here.store, here.inbox
+        if not store.is_checked:
+            await store.open()
+        if expected is not None and expected.inbox is not inbox:
+            expected = None  # it tells another event loop
+        while True:
+            if expected is None:
+                expected = inbox.subscribe(id)
+                ending = await self._attach(store, id, expected)
+                if ending is None or ending.is_final:
+                    expected.forget()
+                    return ending or await self._poll(id)
+            try:
+                told = await expected.future
+            except BaseException:
+                expected.forget()
+                self._stop_waiting(store, inbox, id)
+                raise
+            expected.forget()
+            if told is not None:
+                return told
+            expected = None  # something may have been missed
+
+    def _stop_waiting(self, store: Store, inbox: Inbox, id: PromiseId) -> None:
+        """Nobody here wants to hear of it any more; a hint, which is not waited for."""
+        if store.connected and not inbox.is_expected(id):
+            store.send(streams.unwait(store.keys(id), id, inbox.name)).add_done_callback(_ignore)
+
+    async def _attach(self, store: Store, id: PromiseId, expected: Subscription) -> PromiseStatus | None:
+        """How it stands, and our inbox will be told; None for an entry of a journal, which tells no inbox."""
+        try:
+            if (
+                owner_of(id) is not None
+                and await store.call(journal.read_record(store.keys(id), id, outline=True)) is None
+            ):
+                return None
+            created = await store.call(promises.attach(store.keys(id), id, inbox=expected.inbox.name))
+        except BaseException:
+            expected.forget()
+            self._stop_waiting(store, expected.inbox, id)
+            raise
+        return describe.ending_of_created(id, created)
+
+    async def _poll(self, id: PromiseId) -> PromiseStatus:
+        ending = await self.look(id)
+        while not ending.is_final:
+            await asyncio.sleep(POLL_S)
+            ending = await self.look(id)
+        return ending

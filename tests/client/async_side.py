@@ -1,0 +1,71 @@
+"""What the tests of the async client are built on; ``sync_side`` is the same without asyncio, by hand as well."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+import pytest
+
+from durasleep import Durasleep as Client
+from durasleep import Handle, Settings
+from durasleep.client.client import attach, store_of
+from durasleep.settings import DEFAULTS
+from durasleep.transport.connection import Link
+from tests.servers import Server
+from tests.service.workers import eventually, until
+
+
+class NewClient(Protocol):
+    """What the fixture ``new_client`` is."""
+
+    def __call__(self, *, settings: Settings = DEFAULTS, group: str = "workers") -> Client: ...
+
+
+@pytest.fixture
+async def new_client(real_server: Server, namespace: str) -> AsyncIterator[NewClient]:
+    """Makes clients of ``real_server``."""
+    made: list[Client] = []
+
+    def make(*, settings: Settings = DEFAULTS, group: str = "workers") -> Client:
+        made.append(Client(real_server.url, namespace=namespace, settings=settings, group=group))
+        return made[-1]
+
+    yield make
+    for client in made:
+        await client.aclose()
+
+
+@pytest.fixture
+def client(new_client: NewClient) -> Client:
+    return new_client()
+
+
+@pytest.fixture
+def exchanges(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many commands each exchange of this thread has sent so far; the worker has a thread of its own."""
+    counted: list[int] = []
+    exchange = Link.exchange
+
+    async def counting(self: Link, commands: Any, *, block_s: float = 0.0) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            counted.append(len(commands))
+        return await exchange(self, commands, block_s=block_s)
+
+    monkeypatch.setattr(Link, "exchange", counting)
+    return counted
+
+
+__all__ = [
+    "Client",
+    "Handle",
+    "NewClient",
+    "attach",
+    "client",
+    "eventually",
+    "exchanges",
+    "new_client",
+    "store_of",
+    "until",
+]

@@ -1,0 +1,9 @@
+"""Tests of the client's verbs. Those in ``sync`` are written from these by scripts/generate_sync.py."""
+
+from __future__ import annotations
+
+from tests.client.async_side import client, exchanges, new_client
+from tests.client.fixtures import serving
+from tests.service.fixtures import effects
+
+__all__ = ["client", "effects", "exchanges", "new_client", "serving"]

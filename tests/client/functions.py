@@ -1,0 +1,81 @@
+"""What the worker of these tests serves, and how it is served: in a thread, beside clients of either kind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from durasleep import Context, Durasleep
+from tests.service.functions import make_app, note, sleeping_workflow, stand_at
+
+Serving = Callable[..., AbstractContextManager[None]]
+"""``with serving("w1"):`` a worker of this name serves meanwhile."""
+
+
+async def odd(ctx: Context, target: str, timeout: int, delay: int = 0, id: str = "", fn: str = "") -> str:
+    """Its parameters are named as options are, and as those of the verbs."""
+    return f"{target} {timeout} {delay} {id} {fn}".rstrip()
+
+
+def self_named(self: str, many: int = 0, *, retention: str = "") -> str:
+    return f"{self} {many} {retention}".rstrip()
+
+
+@dataclass
+class Order:
+    number: int
+    tags: list[str]
+
+
+async def grown(ctx: Context, order: Order, tag: str) -> Order:
+    return Order(order.number + 1, [*order.tags, tag])
+
+
+async def wide(ctx: Context, effects: str) -> Any:
+    """A step, two sleeps, a promise, a child and an execution of its own at the same time."""
+    await ctx.run(note, effects, "begun")
+    return await asyncio.gather(
+        ctx.sleep(3600, name="short"),
+        ctx.sleep(7200, name="long"),
+        ctx.promise(name="approval"),
+        ctx.rpc(sleeping_workflow, 60),
+        ctx.rpc(sleeping_workflow, 5400, id="beside"),
+    )
+
+
+def served_app(url: str, namespace: str) -> Durasleep:
+    """An application with these functions, and those of the service tests."""
+    app = make_app(url, namespace)
+    for workflow in (odd, grown, wide):
+        app.workflow(workflow)
+    for task in (self_named, stand_at):
+        app.task(task)
+    return app
+
+
+@contextmanager
+def serving_in_thread(app: Durasleep, name: str = "w1") -> Generator[None]:
+    """A worker in an event loop of its own; it leaves at once at the end."""
+    is_ready, stop = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        worker = app.worker(name=name)
+        running = asyncio.create_task(worker.run())
+        await asyncio.wait((running, asyncio.create_task(worker.ready.wait())), return_when=asyncio.FIRST_COMPLETED)
+        is_ready.set()
+        await asyncio.to_thread(stop.wait)
+        worker.abort()
+        await running
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="worker")
+    thread.start()
+    try:
+        assert is_ready.wait(30)
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,89 @@
+# Written by scripts/generate_sync.py from tests/client/test_many.py: change that one.
+"""Many at a time: started together, awaited together, and none of their results missed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from durasleep import Disposition, NotFound, OtherFunction
+from tests.client.functions import Serving
+from tests.client.sync_side import Client, Handle, NewClient
+from tests.service.functions import double, failing, sleeping_workflow
+
+MANY = 1_500  # more than one part
+
+
+def test_many_are_started_and_awaited_in_order(client: Client, serving: Serving, exchanges: list[int]) -> None:
+    with serving():
+        client.rpc("warm", double, 1).result(30)
+        exchanges.clear()
+        handles = client.rpc_many(double, ((f"d-{n}", n) for n in range(MANY)))
+        assert len(exchanges) < MANY / 10
+        assert [handle.id for handle in handles] == [f"d-{n}" for n in range(MANY)]
+        assert client.gather(handles) == [2 * n for n in range(MANY)]
+        assert len(exchanges) < MANY / 2
+        again = client.rpc_many(double, [("d-1", 7), ("new", 8)])
+        assert [handle.disposition for handle in again] == [Disposition.FINISHED, Disposition.CREATED]
+        assert client.gather([*again, client.get("d-2", int)]) == [2, 16, 4]
+
+
+def test_what_has_ended_is_gathered_in_a_few_exchanges(
+    client: Client, new_client: NewClient, exchanges: list[int]
+) -> None:
+    for n in range(100):
+        client.promises.create(f"p-{n}")
+        client.promises.resolve(f"p-{n}", n)
+    other = new_client()
+    other.describe("p-0")
+    exchanges.clear()
+    assert other.gather([other.get(f"p-{n}", int) for n in range(100)]) == list(range(100))
+    assert len(exchanges) < 10
+
+
+def test_what_one_raises_is_raised_or_stands_in_its_place(client: Client, serving: Serving) -> None:
+    with serving():
+        handles: list[Handle[Any]] = [
+            client.rpc("good", double, 1),
+            client.rpc("bad", failing, "no such luck"),
+        ]
+        with pytest.raises(ValueError, match="no such luck"):
+            client.gather(handles)
+        good, bad = client.gather(handles, return_exceptions=True)
+        assert good == 2
+        assert isinstance(bad, ValueError)
+
+
+def test_one_that_is_refused_does_not_keep_those_beside_it_from_beginning(client: Client, serving: Serving) -> None:
+    client.rpc("used", sleeping_workflow, 3600)
+    with pytest.raises(OtherFunction, match="used"):
+        client.rpc_many(double, [("a", 1), ("used", 2), ("b", 3)])
+    with serving():
+        assert client.gather([client.get("a"), client.get("b")]) == [2, 6]
+        client.cancel("used", force=True)
+
+
+def test_handles_of_another_client_are_gathered_by_that_client(client: Client, new_client: NewClient) -> None:
+    other = new_client()
+    client.promises.create("ours")
+    client.promises.create("theirs")
+    client.promises.resolve("ours", 1)
+    client.promises.resolve("theirs", 2)
+    handles = [client.get("ours"), other.get("theirs"), client.get("ours~1")]
+    ours, theirs, missing = client.gather(handles, return_exceptions=True)
+    assert (ours, theirs, type(missing)) == (1, 2, NotFound)
+
+
+def test_what_is_not_there_is_told_one_by_one(client: Client) -> None:
+    client.promises.create("here")
+    client.promises.resolve("here", 1)
+    handles = [client.get(id) for id in ("nobody", "here", "nobody else")]
+    found = client.gather(handles, return_exceptions=True)
+    assert [type(one) for one in found] == [NotFound, int, NotFound]
+
+
+def test_one_id_may_be_gathered_several_times(client: Client, serving: Serving) -> None:
+    with serving():
+        handles = [client.rpc("sleep", sleeping_workflow, 0.3) for _ in range(3)]
+        assert client.gather([*handles, *handles]) == ["Slept for 0.3 seconds"] * 6

@@ -1,0 +1,162 @@
+# Written by scripts/generate_sync.py from tests/client/test_options.py: change that one.
+"""Calls with options of their own, ids of ours, and calls that are refused where they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from durasleep import UsageError
+from durasleep.errors import InvalidDuration, InvalidId
+from tests.client.functions import Serving, odd, self_named
+from tests.client.sync_side import Client, NewClient, eventually, store_of
+from tests.servers import Server
+from tests.service.functions import double, sleeping_workflow, waiting
+
+HOUR_MS = 3_600_000
+FOR_EVER = pytest.mark.leaves_keys("what is kept for ever")
+
+
+def is_about(left_ms: int, kept_ms: int) -> bool:
+    return kept_ms - 60_000 < left_ms <= kept_ms + 1  # of two clocks, cut to milliseconds each
+
+
+def test_options_stand_apart_from_arguments_of_the_same_names(client: Client, serving: Serving) -> None:
+    with serving():
+        options = client.options(target="poll://any@workers", timeout=timedelta(hours=1), retention="30d")
+        handle = options.rpc("a", odd, target="a", timeout=1, delay=2, id="b", fn="c")
+        assert handle.result(30) == "a 1 2 b c"
+        described = client.describe("a")
+        assert described.timeout_at_ms
+        assert is_about(described.timeout_at_ms - described.created_at_ms, HOUR_MS)
+        assert options.start(self_named, self="a", many=1, retention="b").result(30) == "a 1 b"
+        assert client.start(odd, target="a", timeout=1).result(30) == "a 1 0"
+        handles = options.rpc_many(odd, [("b", "a", 1), ("c", "a", 2)])
+        assert client.gather(handles) == ["a 1 0", "a 2 0"]
+
+
+@pytest.mark.parametrize(("delay", "timeout"), [(1, 0.5), (1, 1), ("1h", timedelta(minutes=59)), (0.001, 0)])
+def test_a_timeout_that_passes_before_the_delayed_start_is_refused(client: Client, delay: Any, timeout: Any) -> None:
+    """Both count from the call: it would end without having begun."""
+    with pytest.raises(UsageError, match="timeout counts from the call"):
+        client.options(delay=delay, timeout=timeout)
+    with pytest.raises(UsageError, match="timeout counts from the call"):
+        client.rpc("a", double, 1, delay=delay, timeout=timeout)
+    with pytest.raises(UsageError, match="timeout counts from the call"):
+        client.rpc_many(double, [("a", 1)], delay=delay, timeout=timeout)
+    assert client.search(status=("queued", "delayed", "done")) == []
+
+
+def test_no_delay_goes_with_any_timeout(client: Client) -> None:
+    for delay in (0, datetime.now(UTC) - timedelta(hours=1)):
+        client.options(delay=delay, timeout=0)
+
+
+def test_a_delay_among_the_options_is_one(client: Client) -> None:
+    handle = client.options(delay="1h", target="others").start(odd, "a", 1)
+    described = client.describe(handle.id)
+    assert (described.status, described.group) == ("delayed", "others")
+    due_ms = described.waiting_on[0].due_ms
+    assert due_ms is not None
+    assert is_about(due_ms - described.created_at_ms, HOUR_MS)
+    handle.cancel(force=True)
+
+
+BAD_OPTIONS: dict[str, tuple[dict[str, Any], type[Exception]]] = {
+    "unknown": ({"urgency": 1}, TypeError),
+    "a target that is none": ({"target": "poll://all@x"}, InvalidId),
+    "a target of another type": ({"target": 5}, InvalidId),
+    "a negative timeout": ({"timeout": -1}, InvalidDuration),
+    "text without a unit": ({"timeout": "5"}, InvalidDuration),
+    "a timeout of another type": ({"timeout": [5]}, InvalidDuration),
+    "a delay that is no time": ({"delay": "soon"}, InvalidDuration),
+    "a retention that is no time": ({"retention": "for ever"}, InvalidDuration),
+    "a retention of another type": ({"retention": True}, InvalidDuration),
+    "replicas in words": ({"min_replicas": "one"}, UsageError),
+    "a word for yes": ({"fsync": "yes"}, UsageError),
+}
+
+
+@pytest.mark.parametrize("what", BAD_OPTIONS)
+def test_options_that_cannot_be_used_are_refused_where_they_are_given(client: Client, what: str) -> None:
+    options, error = BAD_OPTIONS[what]
+    with pytest.raises(error, match=next(iter(options))):
+        client.options(**options)
+
+
+def test_ids_of_ours_are_new_and_sort_as_they_were_made(client: Client, serving: Serving) -> None:
+    handles = [client.start(double, n) for n in range(200)]
+    ids = [str(handle.id) for handle in handles]
+    assert sorted(set(ids)) == ids
+    assert {id[14] for id in ids} == {"7"}  # the version of the UUID
+    with serving():
+        assert client.gather(handles) == [2 * n for n in range(200)]
+
+
+# -- calls that are refused
+
+Call = Callable[[Client, Any, tuple[Any, ...], dict[str, Any]], Any]
+
+VERBS: dict[str, Call] = {
+    "rpc": lambda client, fn, args, kwargs: client.rpc("x", fn, *args, **kwargs),
+    "options": lambda client, fn, args, kwargs: client.options(timeout=5).rpc("x", fn, *args, **kwargs),
+    "start": lambda client, fn, args, kwargs: client.start(fn, *args, **kwargs),
+    "schedule": lambda client, fn, args, kwargs: client.schedule("x", "0 0 1 1 *", fn, *args, **kwargs),
+    "options of a schedule": lambda client, fn, args, kwargs: client.options(retention="1h").schedule(
+        "x", "0 0 1 1 *", fn, *args, **kwargs
+    ),
+}
+MISFITS: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], str]] = {
+    "missing": (double, (), {}, "number"),
+    "misspelt": (double, (), {"numbers": 1}, "numbers"),
+    "misspelt beside it": (double, (1,), {"numbers": 1}, "numbers"),
+    "surplus": (double, (1, 2), {}, "double"),
+    "twice": (double, (1,), {"number": 1}, "number"),
+    "of another type": (double, ("many",), {}, "number"),
+    "of another type by name": (double, (), {"number": [1]}, "number"),
+    "missing in a workflow": (sleeping_workflow, (), {}, "secs"),
+    "surplus in a workflow": (sleeping_workflow, (1, 2), {}, "sleeping_workflow"),
+    "of another type in a workflow": (waiting, ("soon",), {}, "secs"),
+    "the context": (sleeping_workflow, (), {"ctx": None, "secs": 1}, "ctx"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_call_the_function_would_not_take_is_refused_and_its_id_stays_free(
+    client: Client, serving: Serving, verb: str, real_server: Server, namespace: str
+) -> None:
+    with serving():  # whose application has registered them
+        for fn, args, kwargs, named in MISFITS.values():
+            with pytest.raises(UsageError, match=named):
+                VERBS[verb](client, fn, args, kwargs)
+        assert client.search(status=("queued", "running", "suspended", "done")) == []
+    redis: Any = real_server.sync_client()
+    assert not list(redis.scan_iter(match=f"{{{namespace}:0}}:schedule*"))
+
+
+def test_of_many_calls_those_that_travel_with_a_misfit_are_not_made(client: Client, real_server: Server) -> None:
+    with pytest.raises(UsageError, match="number"):
+        client.rpc_many(double, [("a", 1), ("b",)])
+    with pytest.raises(UsageError, match="number"):
+        client.options().rpc_many(double, [("a", 1), ("b", "many")])
+    with pytest.raises(UsageError, match="pipeline"):
+        client.options(pipeline=real_server.sync_client().pipeline()).rpc_many(double, [("a", 1)])
+    assert client.search(status=("queued", "done")) == []
+
+
+@FOR_EVER
+def test_options_say_how_long_a_call_is_kept(
+    client: Client, new_client: NewClient, serving: Serving, real_server: Server
+) -> None:
+    redis: Any = real_server.sync_client()
+    keys = store_of(client).keys()
+    with serving():
+        for id, retention, kept_ms in (("s", 7200, 2 * HOUR_MS), ("t", "2h", 2 * HOUR_MS), ("e", "forever", -1)):
+            client.options(retention=retention).rpc(id, double, 1).result(30)
+            key = keys.promise(id)
+            eventually(lambda key=key: redis.pttl(key) != -1 or redis.hget(key, "r") == b"-1", "it to be closed")
+            left_ms = int(redis.pttl(key))
+            assert is_about(left_ms, kept_ms) if kept_ms > 0 else left_ms == -1
