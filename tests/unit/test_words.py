@@ -38,7 +38,6 @@ GIVEN_UP = {
     "KeptWorkflows": "WorkflowCache",
     "plainly": "call_outside_task",
     "UserCode": "FunctionRunner",
-    "stand_ins": "overrides",
     "Lines": "LogSampler",
     "Story": "ExecutionLog",
     "load_news": "load_unseen",
