@@ -1,10 +1,12 @@
 """Fixtures for every test: servers, a namespace of its own, and the check that nothing is left behind in it.
 
 ``--servers=redis7,valkey8`` (or ``DURASLEEP_TEST_SERVERS``) chooses the servers; one that is named must be there.
+``--quick`` runs on the embedded server, unless others are named, and leaves out what takes longest: see ``_NOT_QUICK``.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
@@ -18,13 +20,24 @@ from durasleep.query import fsck
 from durasleep.settings import DEFAULTS
 from durasleep.transport.connector import Connector
 from durasleep.transport.sync_store import SyncStore
+from harness.servers import EMBEDDED, FAKE, KINDS, REAL, MakeServer, Server, Servers, debug, find, found_kinds
 from tests import leaks
-from tests.servers import FAKE, KINDS, REAL, MakeServer, Server, Servers, debug, find, found_kinds
 
-pytest_plugins = ("pytester",)  # runs a pytest of its own, for the fixtures we give to others
+pytest_plugins = (
+    "pytester",  # runs a pytest of its own, for the fixtures we give to others
+    "tests.durations",
+)
 
+_NOT_QUICK = (
+    "tests/cli/",  # every command is a Python that starts
+    "tests/types/",
+    "tests/laws/test_recordings.py",
+    "tests/laws/test_dropped_workflows.py",
+    "tests/service/test_leaving_workers.py",  # test_killed_workers.py does the same in a harder way
+    "tests/service/test_fsck_beside_work.py",
+)
+"""What ``--quick`` leaves out beside what is marked ``long``."""
 _KINDS = pytest.StashKey[list[str]]()
-_SERVER_FIXTURES = ("server", "real_server")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("DURASLEEP_TEST_SERVERS", ""),
         help=f"servers to test on, separated by commas, of: {', '.join(KINDS)} (default: all that are found)",
     )
+
+    parser.addoption("--quick", action="store_true", help="what shows most in a minute: one server, nothing long")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,7 +58,24 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--servers: there is no {kind!r}; there are {', '.join(KINDS)}")
         if kind not in found:
             raise pytest.UsageError(f"--servers: {kind} is not installed here; there are {', '.join(found)}")
-    config.stash[_KINDS] = named or found
+    quick = [EMBEDDED] if config.getoption("quick") and EMBEDDED in found else []
+    config.stash[_KINDS] = named or quick or found
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("quick"):
+        config.hook.pytest_deselected(items=[item for item in items if not _is_quick(item)])
+        items[:] = [item for item in items if _is_quick(item)]
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    return not item.get_closest_marker("long") and not item.nodeid.startswith(_NOT_QUICK)
+
+
+def pytest_collection_finish() -> None:
+    """What stands for thousands of tests is looked at by no collection of garbage any more; some tests make many."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -52,10 +84,13 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     kinds = metafunc.config.stash[_KINDS]
-    if "server" in metafunc.fixturenames:
-        metafunc.parametrize("server", kinds, indirect=True)
-    if "real_server" in metafunc.fixturenames:
-        metafunc.parametrize("real_server", _real(kinds), indirect=True)
+    for name, choose in _SERVER_FIXTURES.items():
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, choose(kinds), indirect=True)
+
+
+def _all(kinds: list[str]) -> list[str]:
+    return kinds
 
 
 def _real(kinds: list[str]) -> list[str]:
@@ -63,6 +98,17 @@ def _real(kinds: list[str]) -> list[str]:
     if "redis7" not in kinds and "redis8" in kinds:
         chosen.append("redis8")
     return chosen or [kind for kind in kinds if kind != FAKE]  # better another one than none
+
+
+def _fake_and_real(kinds: list[str]) -> list[str]:
+    return [kind for kind in kinds if kind == FAKE] + _real(kinds)
+
+
+def _one(kinds: list[str]) -> list[str]:
+    return (_real(kinds) or kinds)[:1]
+
+
+_SERVER_FIXTURES = {"server": _all, "real_server": _real, "kit_server": _fake_and_real, "one_server": _one}
 
 
 @pytest.fixture(scope="session")
@@ -75,18 +121,18 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 @pytest.fixture
 async def server(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterator[Server]:
-    """Each server there is, fakeredis among them."""
+    """Each server there is, fakeredis among them: for what the scripts do."""
     server = servers.get(request.param)
     yield server
     await server.close_clients()
 
 
-@pytest.fixture
-async def real_server(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterator[Server]:
-    """Redis 7 (or 8) and Valkey 8: what can judge time, blocking and connections, and has an address."""
-    server = servers.get(request.param)
-    yield server
-    await server.close_clients()
+real_server = server
+"""Redis 7 (or 8) and Valkey 8: what can judge time, blocking and connections, and has an address."""
+kit_server = server
+"""Those and fakeredis: for the test kit, which runs on them."""
+one_server = server
+"""The first of the real ones: for what needs a server, and asks nothing of its kind."""
 
 
 @pytest.fixture

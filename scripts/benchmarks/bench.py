@@ -21,7 +21,7 @@ from durasleep import Durasleep
 from durasleep.devserver import DevServer
 from durasleep.errors import DurasleepError
 from durasleep.protocol.keys import Keyspace
-from tests import servers
+from harness import servers
 
 ROOT = Path(__file__).parents[2]
 APP = "scripts.benchmarks.workflows:app"

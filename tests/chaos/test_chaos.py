@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from scripts.breaking import check
-from scripts.breaking.plan import FAULTS, plan
-from scripts.breaking.work import COUNTED
+from harness.chaos import check
+from harness.chaos.plan import FAULTS, plan
+from harness.chaos.work import COUNTED
+
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +29,7 @@ ROOT = Path(__file__).parents[2]
     ],
 )
 def test_whatever_breaks_nothing_is_lost_early_or_done_twice_in_redis(minutes: float, fsync: str, options: str) -> None:
-    command = [sys.executable, "-m", "scripts.breaking", "--seed", "11", "--json"]
+    command = [sys.executable, "-m", "harness.chaos", "--seed", "11", "--json"]
     done = subprocess.run(
         [*command, "--minutes", f"{minutes}", "--fsync", fsync, *options.split()],
         cwd=ROOT,

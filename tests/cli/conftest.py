@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from durasleep.cli.app import main
+from harness.servers import MakeServer
 from tests.cli.terminal import Done, Terminal
 
 Quick = Callable[..., Done]
 """What the fixture ``quick`` is: ``quick(terminal, *args)``."""
+NewProject = Callable[..., Terminal]
+"""What the fixture ``new_project`` is: ``new_project(shop=TEXT)``."""
 
 
 @pytest.fixture
@@ -41,6 +44,20 @@ def quick(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     logger.handlers[:], logger.level, logger.propagate = kept
     for directory in directories:
         forget_modules_in(directory)
+
+
+@pytest.fixture
+def new_project(tmp_path: Path, make_server: MakeServer) -> NewProject:
+    """Makes a directory with modules of these names, and a Redis that its environment names."""
+
+    def make(*, persist: bool = True, **modules: str) -> Terminal:
+        directory = tmp_path / "project"
+        directory.mkdir()
+        for name, text in modules.items():
+            (directory / f"{name}.py").write_text(text)
+        return Terminal(directory, DURASLEEP_REDIS_URL=make_server(persist=persist).url)
+
+    return make
 
 
 def forget_modules_in(directory: Path) -> None:

@@ -19,9 +19,9 @@ from durasleep.devserver import DIRECTORY
 from durasleep.errors import UsageError
 from durasleep.sync import Client
 from durasleep.transport.connector import Connector
+from harness.servers import MakeServer
 from tests.cli.conftest import Quick, forget_modules_in
 from tests.cli.terminal import Terminal, lines
-from tests.servers import MakeServer
 
 VARIABLES = ("DURASLEEP_REDIS_URL", "REDIS_URL", "DURASLEEP_APP", "DURASLEEP_NAMESPACE")
 

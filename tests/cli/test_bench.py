@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from harness.servers import FAKE, found_kinds
 from tests.cli.terminal import ROOT
-from tests.servers import FAKE, found_kinds
 
-pytestmark = pytest.mark.skipif(found_kinds() == [FAKE], reason="there is no Redis to measure on")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(found_kinds() == [FAKE], reason="there is no Redis to measure on"),
+]
 
 CPU = "worker_cpu_us client_cpu_us server_cpu_us sum_cpu_us cores_used"
 

@@ -22,9 +22,9 @@ import redis
 
 from durasleep.errors import DurasleepError
 from durasleep.protocol.keys import Keyspace, meta_key
-from tests.cli.conftest import Quick
+from harness.servers import MakeServer
+from tests.cli.conftest import NewProject, Quick
 from tests.cli.terminal import COMMAND, PATIENCE_S, ROOT, Terminal, lines, wait_for
-from tests.servers import MakeServer
 
 APP = """
 import datetime
@@ -71,12 +71,8 @@ def noon(day: datetime.date) -> bytes:
 
 
 @pytest.fixture
-def here(tmp_path: Path, make_server: MakeServer) -> Terminal:
-    """A directory with an application, and a Redis its environment names."""
-    directory = tmp_path / "project"
-    directory.mkdir()
-    (directory / "shop.py").write_text(APP)
-    return Terminal(directory, DURASLEEP_REDIS_URL=make_server().url)
+def here(new_project: NewProject) -> Terminal:
+    return new_project(shop=APP)
 
 
 @pytest.fixture
@@ -348,7 +344,8 @@ def test_a_dev_server_keeps_sleepers_and_is_found_by_other_commands(tmp_path: Pa
     (tmp_path / "shop.py").write_text(APP)
     terminal = Terminal(tmp_path)
     with terminal.running("dev", "shop", until="is ready") as dev:
-        assert terminal.run("rpc", "s-1", "sleep", "2", "--no-wait").code == 0
+        # Longer than a command takes to find it asleep, on any machine.
+        assert terminal.run("rpc", "s-1", "sleep", "8", "--no-wait").code == 0
         wait_for(lambda: '"suspended"' in terminal.run("get", "s-1", "--json").out, "the sleep")
         second = terminal.run("dev", "shop")
         assert second.code != 0
@@ -357,7 +354,7 @@ def test_a_dev_server_keeps_sleepers_and_is_found_by_other_commands(tmp_path: Pa
         assert dev.wait(20) == 0
     assert (tmp_path / ".durasleep").is_dir()
     with terminal.running("dev", "shop", until="is ready"):
-        assert terminal.run("rpc", "s-1", "sleep", "2").out == "slept 2.0\n"
+        assert terminal.run("rpc", "s-1", "sleep", "8").out == "slept 8.0\n"
 
 
 def test_who_waits_while_a_dev_server_is_restarted_goes_on(tmp_path: Path) -> None:

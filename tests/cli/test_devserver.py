@@ -17,7 +17,7 @@ import redis
 from durasleep import devserver
 from durasleep.devserver import Binary, DevServer, discover, find_binary
 from durasleep.errors import DurasleepError
-from tests.servers import MakeServer, Server
+from harness.servers import MakeServer, Server
 
 
 def ask(server: DevServer) -> redis.Redis:

@@ -13,8 +13,8 @@ from cryptography.fernet import Fernet
 
 from durasleep import testing
 from examples import reminders
+from harness.servers import MakeServer
 from tests.cli.terminal import ROOT, Terminal, wait_for
-from tests.servers import MakeServer
 
 
 @pytest.fixture

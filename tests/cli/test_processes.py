@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
@@ -15,8 +14,9 @@ import redis
 
 from durasleep.app import EXIT_RESTART
 from durasleep.protocol.keys import meta_key
+from harness.servers import MakeServer
+from tests.cli.conftest import NewProject
 from tests.cli.terminal import Terminal, wait_for
-from tests.servers import MakeServer
 
 APP = """
 import os
@@ -30,9 +30,8 @@ def where() -> int:
 
 
 @pytest.fixture
-def here(make_server: MakeServer, tmp_path: Path) -> Terminal:
-    (tmp_path / "computing.py").write_text(APP)
-    return Terminal(tmp_path, DURASLEEP_REDIS_URL=make_server().url)
+def here(new_project: NewProject) -> Terminal:
+    return new_project(computing=APP)
 
 
 @pytest.fixture
@@ -76,11 +75,11 @@ def test_what_keeps_one_from_beginning_is_said_once_and_ends_the_command(here: T
     assert done.err.count("there is no module 'nowhere'") == 1
 
 
-def test_a_url_is_not_among_the_arguments_of_the_workers(here: Terminal, tmp_path: Path) -> None:
+def test_a_url_is_not_among_the_arguments_of_the_workers(here: Terminal) -> None:
     """Everybody on the machine can read these, and a URL may hold a password."""
     url = here.environment["DURASLEEP_REDIS_URL"]
     command = ("worker", "computing", "--processes", "2", "--url", url)
-    elsewhere = Terminal(tmp_path, DURASLEEP_REDIS_URL="redis://127.0.0.1:1")
+    elsewhere = Terminal(here.directory, DURASLEEP_REDIS_URL="redis://127.0.0.1:1")
     with elsewhere.running(*command, until="is ready") as process:
         wait_for(lambda: len(children_of(process)) == 2, "both workers")
         assert not [child for child in children_of(process) if url in " ".join(child.cmdline())]
@@ -115,9 +114,9 @@ def where() -> int:
 """
 
 
-def test_the_signals_of_a_child_that_a_task_forks_are_its_own(here: Terminal, tmp_path: Path) -> None:
+def test_the_signals_of_a_child_that_a_task_forks_are_its_own(here: Terminal) -> None:
     """A pool ends its children by SIGTERM: the worker would take that for its own, and leave."""
-    (tmp_path / "forking.py").write_text(FORKING)
+    (here.directory / "forking.py").write_text(FORKING)
     with here.running("worker", "forking", until="is ready") as process:
         pid = int(here.run("rpc", "where-1", "where").out)
         for number in range(3):
@@ -158,10 +157,10 @@ async def quick() -> None:
     ("what", "hangs", "times"), [("in_a_thread", False, 2), ("blocking", False, 3), ("quick", True, 2)]
 )
 def test_whatever_holds_it_up_the_second_signal_ends_a_worker(
-    here: Terminal, tmp_path: Path, what: str, hangs: bool, times: int
+    here: Terminal, what: str, hangs: bool, times: int
 ) -> None:
     """Threads that user code has begun, a blocked event loop (which hears the third), a lifespan that does not end."""
-    (tmp_path / "stubborn.py").write_text(STUBBORN.replace("HANGS", str(hangs)))
+    (here.directory / "stubborn.py").write_text(STUBBORN.replace("HANGS", str(hangs)))
     with here.running("worker", "stubborn", until="is ready") as process:
         here.run("rpc", "a", what, "--no-wait")
         wait_for(lambda: '"running"' in (shown := here.run("get", "a", "--json").out) or '"done"' in shown, "its begin")
@@ -186,15 +185,15 @@ def where() -> int:
 """
 
 
-def test_a_worker_that_has_lost_all_its_threads_asks_for_a_new_start(here: Terminal, tmp_path: Path) -> None:
-    (tmp_path / "used_up.py").write_text(USED_UP)
+def test_a_worker_that_has_lost_all_its_threads_asks_for_a_new_start(here: Terminal) -> None:
+    (here.directory / "used_up.py").write_text(USED_UP)
     with here.running("worker", "used_up", "--concurrency", "1", until="is ready") as process:
         assert here.run("rpc", "lost", "for_ever").code == 1
         assert process.wait(20) == EXIT_RESTART
 
 
-def test_one_that_asks_for_a_new_start_gets_it(here: Terminal, tmp_path: Path) -> None:
-    (tmp_path / "used_up.py").write_text(USED_UP)
+def test_one_that_asks_for_a_new_start_gets_it(here: Terminal) -> None:
+    (here.directory / "used_up.py").write_text(USED_UP)
     command = ("worker", "used_up", "--concurrency", "1", "--processes", "2")
     with here.running(*command, until="is ready") as process:
         wait_for(lambda: len(children_of(process)) == 2, "both workers")

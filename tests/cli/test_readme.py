@@ -18,9 +18,9 @@ from durasleep import Canceled, Context, Durasleep, Retry, testing
 from durasleep.cli.app import app
 from durasleep.client.client import store_of
 from durasleep.protocol.command import Command
+from harness.servers import MakeServer
 from tests.cli.conftest import Quick
 from tests.cli.terminal import ROOT, Terminal, wait_for
-from tests.servers import MakeServer
 
 GIVEN = (timedelta, Retry)  # what the code of the README has imported
 
@@ -40,7 +40,7 @@ def test_the_first_workflow_runs_as_shown_and_outlives_its_server(tmp_path: Path
     assert [command[0] for command in commands] == ["rpc", "get"]
     terminal = Terminal(tmp_path)
     with terminal.running("dev", "welcome", until="is ready"):
-        rpc = [*commands[0][:-1], "2"]
+        rpc = [*commands[0][:-1], "8"]  # longer than a command takes to find it asleep, on any machine
         assert terminal.run(*rpc, "--no-wait").code == 0
         wait_for(lambda: "asleep" in terminal.run(*commands[1]).out, "the sleep")
     with terminal.running("dev", "welcome", until="is ready"):

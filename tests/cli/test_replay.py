@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Quick
+from tests.cli.conftest import NewProject, Quick
 from tests.cli.terminal import Terminal, wait_for
-from tests.servers import MakeServer
 
 BEFORE = """
 from durasleep import Context, Durasleep
@@ -45,11 +44,9 @@ PATCHED = BEFORE.replace(
 
 
 @pytest.fixture
-def terminal(tmp_path: Path, make_server: MakeServer) -> Terminal:
+def terminal(new_project: NewProject) -> Terminal:
     """With one execution asleep, one finished, and one of a function that will go."""
-    terminal = Terminal(tmp_path, REDIS_URL=make_server().url)
-    for name, text in (("before", BEFORE), ("after", AFTER), ("patched", PATCHED)):
-        (tmp_path / f"{name}.py").write_text(text)
+    terminal = new_project(before=BEFORE, after=AFTER, patched=PATCHED)
     with terminal.running("worker", "before", until="is ready"):
         started = [
             ("rpc", "order-1", "fulfil", "tea", "--no-wait"),
@@ -68,7 +65,7 @@ def test_exported_journals_are_replayed_against_todays_code(terminal: Terminal, 
     assert [json.loads(line)["id"] for line in exported.out.splitlines()] == ["order-1", "hello-1", "lost-1"]
     file = terminal.directory / "sleepers.jsonl"
     file.write_text(exported.out)
-    del terminal.environment["REDIS_URL"]  # from here on nothing is asked of a server
+    del terminal.environment["DURASLEEP_REDIS_URL"]  # from here on nothing is asked of a server
 
     same = quick(terminal, "replay", "sleepers.jsonl", "before")
     assert same.code == 0, same.err

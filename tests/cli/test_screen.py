@@ -8,12 +8,11 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import NewProject
 from tests.cli.terminal import COMMAND, PATIENCE_S, Terminal, wait_for
-from tests.servers import MakeServer
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*3[0-7]")
@@ -73,10 +72,9 @@ class OnScreen:
 
 
 @pytest.fixture
-def here(tmp_path: Path, make_server: MakeServer) -> Iterator[Terminal]:
-    """A directory with an application and a worker of it."""
-    (tmp_path / "shop.py").write_text(APP)
-    terminal = Terminal(tmp_path, DURASLEEP_REDIS_URL=make_server(directory=tmp_path / "server").url)
+def here(new_project: NewProject) -> Iterator[Terminal]:
+    """An application and a worker of it."""
+    terminal = new_project(shop=APP)
     with terminal.running("worker", "shop", until="is ready"):
         yield terminal
 
@@ -143,10 +141,9 @@ async def wait(ctx: Context) -> None:
 """
 
 
-def test_no_text_of_others_writes_to_the_terminal_itself(make_server: MakeServer, tmp_path: Path) -> None:
+def test_no_text_of_others_writes_to_the_terminal_itself(new_project: NewProject) -> None:
     """Titles, colours, a cleared screen, a line turned around: they are shown as what they are."""
-    (tmp_path / "failing.py").write_text(FAILING)
-    here = Terminal(tmp_path, DURASLEEP_REDIS_URL=make_server().url)
+    here = new_project(failing=FAILING)
     with here.running("worker", "failing", "--verbose", until="is ready") as worker:
         failed = here.run("rpc", "a", "wait")
         shown = [failed, here.run("get", "a"), here.run("ls", "--status", "done"), here.run("fsck")]

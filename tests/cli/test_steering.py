@@ -6,15 +6,13 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
 
-from tests.cli.conftest import Quick
+from tests.cli.conftest import NewProject, Quick
 from tests.cli.terminal import Terminal, lines, wait_for
-from tests.servers import MakeServer
 
 APP = """
 import asyncio
@@ -46,10 +44,9 @@ async def order(ctx: Context) -> None:
 
 
 @pytest.fixture
-def here(tmp_path: Path, make_server: MakeServer) -> Iterator[Terminal]:
-    """A directory with an application and a worker of it."""
-    (tmp_path / "shop.py").write_text(APP)
-    terminal = Terminal(tmp_path, DURASLEEP_REDIS_URL=make_server(directory=tmp_path / "server", persist=False).url)
+def here(new_project: NewProject) -> Iterator[Terminal]:
+    """An application and a worker of it."""
+    terminal = new_project(shop=APP, persist=False)
     with terminal.running("worker", "shop", "--name", "w1", until="is ready"):
         yield terminal
 

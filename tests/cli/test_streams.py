@@ -12,9 +12,8 @@ from typing import BinaryIO
 
 import pytest
 
-from tests.cli.conftest import Quick
+from tests.cli.conftest import NewProject, Quick
 from tests.cli.terminal import COMMAND, PATIENCE_S, Terminal, wait_for
-from tests.servers import MakeServer
 
 APP = """
 import sys
@@ -57,9 +56,8 @@ def nobody() -> Iterator[BinaryIO]:
 
 
 @pytest.fixture
-def here(tmp_path: Path, make_server: MakeServer) -> Terminal:
-    (tmp_path / "shop.py").write_text(APP)
-    return Terminal(tmp_path, DURASLEEP_REDIS_URL=make_server(persist=False).url)
+def here(new_project: NewProject) -> Terminal:
+    return new_project(shop=APP, persist=False)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from durasleep import Handle, Settings
 from durasleep.client.client import attach, store_of
 from durasleep.settings import DEFAULTS
 from durasleep.transport.connection import Link
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.workers import eventually, until
 
 

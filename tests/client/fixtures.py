@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 
 import pytest
 
+from harness.servers import Server
 from tests.client.functions import Serving, served_app, serving_in_thread
-from tests.servers import Server
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from durasleep.query.describe import Description
 from durasleep.settings import DEFAULTS
 from durasleep.sync import Client, Handle
 from durasleep.transport.connection import SyncLink
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.workers import LOOK_S, PATIENCE_S
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from durasleep import Disposition, NotFound, OtherFunction, WaitTimeout
+from harness.servers import Server
 from tests.client.async_side import Client, NewClient, eventually, store_of
 from tests.client.functions import Order, Serving, grown
-from tests.servers import Server
 from tests.service.functions import double, failing, note, passage, sleeping_workflow
 from tests.service.workers import Effects
 

@@ -9,9 +9,9 @@ import pytest
 
 from durasleep import Canceled, NotFound
 from durasleep.errors import InvalidDuration, NotAllowed
+from harness.servers import Server
 from tests.client.async_side import Client, attach, store_of, until
 from tests.client.functions import Serving, wide
-from tests.servers import Server
 from tests.service.functions import double, failing, sleeping_workflow, waiting
 from tests.service.workers import Effects
 

@@ -527,7 +527,6 @@ def compare(make: Callable[[], World], events: int) -> bool:
     for way in (may_drop, must_not):
         complaints: list[str] = []
         gc.collect()
-        gc.freeze()  # what was there before is not looked at again and again
         gc.disable()
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
@@ -537,7 +536,6 @@ def compare(make: Callable[[], World], events: int) -> bool:
                 seen.append((put_away(make(), events), complaints))
             finally:
                 gc.enable()
-                gc.unfreeze()
             complaints += [str(one.message) for one in warned]
     (short, short_complaints), (full, full_complaints) = seen
     assert short.told == full.told

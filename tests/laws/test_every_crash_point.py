@@ -14,9 +14,11 @@ from durasleep import testing
 from durasleep.client.client import store_of
 from durasleep.model import PromiseId
 from durasleep.protocol.command import Command
+from harness.servers import Server
 from tests.laws import crashing
 from tests.laws.crashing import STORIES, Crash, effects
-from tests.servers import Server
+
+pytestmark = pytest.mark.long
 
 POINTS_MAX = int(os.environ.get("DURASLEEP_CRASH_POINTS", "12"))
 """Of a story with more of them, so many, evenly spread; 0 for all."""

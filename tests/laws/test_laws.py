@@ -23,11 +23,11 @@ from durasleep.errors import Fenced, InvalidId, PayloadTooLarge
 from durasleep.model import CommitAction, Due, Number, Place, PromiseId, StartPromise, StartTimer, State, StepResult
 from durasleep.protocol import commit, journal, membership
 from durasleep.protocol.commit import Lease
-from durasleep.protocol.keys import LIMIT, Keyspace
+from durasleep.protocol.keys import LIMIT
 from durasleep.runtime.definition import step_name_of
 from durasleep.settings import DEFAULTS
 from durasleep.transport.store import Store
-from tests.servers import MakeServer, Server
+from harness.servers import MakeServer, Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import QUICK, double, make_app, nap, note, passage, sleeping_workflow, waiting
 from tests.service.workers import Effects, eventually, load_from_hash, serving, until
@@ -45,11 +45,6 @@ async def taken(server: Server, store: Store, id: str) -> Lease:
     [(entry, fields)] = rows
     assert fields[b"i"] == id.encode()
     return Lease(PromiseId(id), "workers", entry.decode(), int(fields[b"e"]))
-
-
-def contents(server: Server, keys: Keyspace) -> dict[bytes, bytes]:
-    client: Any = server.sync_client()
-    return {key: client.dump(key) for key in client.scan_iter(match=f"{keys.tag}*", count=1000)}
 
 
 # -- 1
@@ -180,13 +175,13 @@ async def test_law_04_a_stale_fence_writes_nothing(app: Durasleep, real_server: 
         "the same worker, started anew": ("by-hand/00000001", lease),
     }
     ops = [StepResult(Number("1"), "note", State.RESOLVED, b"\xc0"), StartTimer(Number("2"), "", Due("+1"))]
-    before = contents(real_server, keys)
+    before = real_server.contents(keys.tag)
     for consumer, held in stale.values():
         for outcome in set(CommitAction) - {CommitAction.DROP}:
             call = commit.commit(keys, consumer, held, outcome, ops=ops, payload=b"\xc0", due="+1")
             with pytest.raises(Fenced, match="order"):
                 await store.call(call)
-    assert contents(real_server, keys) == before
+    assert real_server.contents(keys.tag) == before
 
 
 # -- 5

@@ -17,8 +17,7 @@ from durasleep.runtime.activation import Halted, Resolved
 from durasleep.runtime.context import Context
 from tests.laws.programs import BRANCHES, LEAVES, Node, answer, program, programs
 from tests.laws.shapes import SHAPE_IDS, SHAPES, Shape
-from tests.unit.runtime_world import World, unwrap
-from tests.unit.test_runtime_debug import DebugWorld
+from tests.unit.runtime_world import DebugWorld, World, unwrap
 
 each_shape = pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
 

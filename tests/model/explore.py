@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tests.model import laws
 from tests.model.moves import Create, Scripts
-from tests.model.workers import Service, Step, World, by_order
+from tests.model.workers import Service, Step, Transitions, by_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Report:
 class _Search:
     def __init__(self, scenario: Scenario, scripts: type[Scripts], is_timed: bool) -> None:
         self._key = _as_it_is if is_timed else by_order
-        self._world = World(scripts, scenario.roots, is_batched=scenario.is_batched)
-        first = self._key(self._world.begin(scenario.hands, scenario.budget))
+        self._transitions = Transitions(scripts, scenario.roots, is_batched=scenario.is_batched)
+        first = self._key(self._transitions.begin(scenario.hands, scenario.budget))
         self._states = [first]
         self._places = {first: 0}
         self._came_from: list[tuple[int, str]] = [(-1, "")]
@@ -68,7 +68,7 @@ class _Search:
     def _expand(self, place: int) -> list[int]:
         at, fresh = self._states[place], list[int]()
         is_end = True
-        for step in self._world.steps(at):
+        for step in self._transitions.steps(at):
             is_end = is_end and not step.is_fair
             if self._breaks_a_law(place, at, step):
                 return []

@@ -13,6 +13,8 @@ from tests.model.moves import CANCEL, Lease, Scripts
 from tests.model.scenarios import SCENARIOS
 from tests.model.state import Entry, Promise, Snapshot, Waiter
 
+pytestmark = pytest.mark.long
+
 
 class WithoutAFence(Scripts):
     """A commit is taken from whoever sends it."""

@@ -13,6 +13,8 @@ from tests.model.explore import Scenario, explore
 from tests.model.moves import Scripts
 from tests.model.scenarios import LARGER, SCENARIOS
 
+pytestmark = pytest.mark.long
+
 ASKED = int(os.environ.get("DURASLEEP_MODEL_STATES", "0"))
 STATES_MAX = ASKED or 30_000
 CHOSEN = SCENARIOS | LARGER if ASKED else SCENARIOS

@@ -34,9 +34,11 @@ from durasleep.model import (
     StepResult,
 )
 from durasleep.protocol import script
+from harness.servers import Server
 from tests.model.both import Both, load_standing
 from tests.model.moves import KEEP, Commit, Create, Lease
-from tests.servers import Server
+
+pytestmark = pytest.mark.long
 
 EXAMPLES = int(os.environ.get("DURASLEEP_MODEL_EXAMPLES", "0"))
 

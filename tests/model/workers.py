@@ -66,7 +66,7 @@ class Step(NamedTuple):
     """Not a script: a failover, an expiry, a clock that is set."""
 
 
-class World:
+class Transitions:
     """The steps of one scenario, under given rules."""
 
     def __init__(self, scripts: type[Scripts], roots: tuple[Create, ...], *, is_batched: bool) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
+from redis.asyncio import Redis
 
 from durasleep import Durasleep, Settings
+from durasleep.devserver import DevServer
 from durasleep.settings import DEFAULTS
 from durasleep.transport.connector import AnyClient
-from tests.servers import Server
+from harness.servers import MakeServer, Server
 from tests.service.functions import make_app
 from tests.service.workers import Effects, Workers
 
@@ -61,4 +63,21 @@ def app(new_app: NewApp) -> Durasleep:
     return new_app()
 
 
-__all__ = ["NewApp", "app", "effects", "new_app", "workers"]
+@pytest.fixture
+def own_server(make_server: MakeServer, real_server: Server) -> DevServer:
+    """A server of the test's own, to be made full, slow or small."""
+    return make_server()
+
+
+@pytest.fixture
+async def admin(own_server: DevServer) -> AsyncIterator[Any]:
+    """Whoever operates ``own_server``; with a name of his own, for his rights are not those of the others."""
+    client: Any = Redis.from_url(own_server.url)
+    await client.execute_command("ACL", "SETUSER", "admin", "on", "nopass", "~*", "&*", "+@all")
+    await client.aclose()
+    client = Redis.from_url(own_server.url, username="admin", password="")
+    yield client
+    await client.aclose()
+
+
+__all__ = ["NewApp", "admin", "app", "effects", "new_app", "own_server", "workers"]

@@ -14,7 +14,7 @@ from durasleep import Context, Durasleep, Settings, UsageError
 from durasleep.client.client import store_of
 from durasleep.errors import InvalidDuration, InvalidId, NotSerializable, PayloadTooLarge
 from durasleep.sync import Client as SyncClient
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, note, sleeping_workflow
 from tests.service.workers import Effects, serving
@@ -27,12 +27,6 @@ BAD_IDS = {"empty": "", "too long": "x" * 513, "too long in bytes": "é" * 257, 
 BAD_SECONDS = {"negative": -1, "a hair negative": -1e-9, "NaN": math.nan, "infinite": math.inf, "a bool": True,
     "text": "5", "a negative timedelta": timedelta(seconds=-1)}  # fmt: skip
 BAD_NAMES = {"braces": "a{b}", "empty": "", "too long": "x" * 65, "a slash": "a/b", "a space": "a b"}
-
-
-def contents(server: Server, namespace: str) -> dict[bytes, bytes]:
-    """Every key of a namespace, as the server would dump it."""
-    client: Any = server.sync_client()
-    return {key: client.dump(key) for key in client.scan_iter(match=f"{{{namespace}*", count=1000)}
 
 
 Call = Callable[[Durasleep, Any], Awaitable[object]]
@@ -58,14 +52,14 @@ async def test_a_bad_argument_is_refused_and_nothing_is_written(
     app: Durasleep, real_server: Server, namespace: str, call: str
 ) -> None:
     await app.rpc("kept", double, 1)
-    before = contents(real_server, namespace)
+    before = real_server.contents(f"{{{namespace}")
     act, values, error = BAD_CALLS[call]
     for what, value in values.items():
         with pytest.raises(error) as raised:
             await act(app, value)
         assert str(raised.value), what
         assert isinstance(raised.value, ValueError)
-    assert contents(real_server, namespace) == before
+    assert real_server.contents(f"{{{namespace}") == before
 
 
 async def test_a_good_id_is_taken_up_to_its_last_byte(app: Durasleep) -> None:
@@ -79,7 +73,7 @@ async def test_what_cannot_be_sent_is_named_and_nothing_is_written(
 ) -> None:
     app = new_app(settings=SMALL)
     await app.rpc("kept", double, 1)
-    before = contents(real_server, namespace)
+    before = real_server.contents(f"{{{namespace}")
     with pytest.raises(NotSerializable, match="argument 2 of note"):
         await app.rpc("x", note, "fine", object())
     with pytest.raises(NotSerializable, match="argument 'line' of note"):
@@ -102,7 +96,7 @@ async def test_what_cannot_be_sent_is_named_and_nothing_is_written(
                 client.rpc("x", note, "x" * 6000)
 
     await asyncio.to_thread(use)
-    assert contents(real_server, namespace) == before
+    assert real_server.contents(f"{{{namespace}") == before
 
 
 async def test_what_a_workflow_asks_for_wrongly_is_raised_at_its_call(new_app: NewApp, effects: Effects) -> None:

@@ -19,7 +19,7 @@ from durasleep.protocol.keys import F
 from durasleep.settings import DEFAULTS
 from durasleep.sync import Client as SyncClient
 from durasleep.transport.connector import AnyClient
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import nap, passage, waiting
 from tests.service.workers import Effects, eventually, serving, until

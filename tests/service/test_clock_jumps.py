@@ -13,10 +13,12 @@ from durasleep.client.client import store_of
 from durasleep.settings import DEFAULTS
 from durasleep.transport import server_clock as clock_module
 from durasleep.transport.server_clock import Clock
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import sleeping_workflow
 from tests.service.workers import eventually, serving, until
+
+pytestmark = pytest.mark.long
 
 HOUR_S = 3600
 MOVED = replace(DEFAULTS, movable_clock=True)
@@ -92,7 +94,7 @@ async def test_a_person_releases_a_clock_that_is_right_and_new_workers_wait_for_
 # -- what is believed
 
 
-class World:
+class Clocks:
     """Clocks to be set: the server's, and this machine's two."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
@@ -120,50 +122,50 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    return World(monkeypatch)
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    return Clocks(monkeypatch)
 
 
-def test_a_long_silence_is_no_jump(world: World) -> None:
-    world.pass_s(24 * HOUR_S)
-    world.hear()
-    assert world.clock.ahead_s == 0
-    assert world.clock.latest_ms is not None
-    assert world.clock.latest_ms - world.server_us / 1000 == pytest.approx(60_000, abs=5000)
+def test_a_long_silence_is_no_jump(clocks: Clocks) -> None:
+    clocks.pass_s(24 * HOUR_S)
+    clocks.hear()
+    assert clocks.clock.ahead_s == 0
+    assert clocks.clock.latest_ms is not None
+    assert clocks.clock.latest_ms - clocks.server_us / 1000 == pytest.approx(60_000, abs=5000)
 
 
-def test_a_machine_that_has_slept_believes_the_server(world: World) -> None:
-    world.pass_s(8 * HOUR_S, slept=True)
-    assert world.clock.latest_ms is not None
-    assert world.clock.latest_ms > world.server_us // 1000
-    world.hear()
-    assert world.clock.ahead_s == 0
-    assert abs(world.clock.now_ms() - world.server_us // 1000) <= 1
+def test_a_machine_that_has_slept_believes_the_server(clocks: Clocks) -> None:
+    clocks.pass_s(8 * HOUR_S, slept=True)
+    assert clocks.clock.latest_ms is not None
+    assert clocks.clock.latest_ms > clocks.server_us // 1000
+    clocks.hear()
+    assert clocks.clock.ahead_s == 0
+    assert abs(clocks.clock.now_ms() - clocks.server_us // 1000) <= 1
 
 
-def test_a_server_set_ahead_is_not_believed_and_one_that_was_put_right_is(world: World) -> None:
-    world.server_us += 2 * HOUR_S * 1_000_000
-    world.hear()
-    assert world.clock.ahead_s == pytest.approx(2 * HOUR_S, abs=1)
-    world.wall_us = world.server_us  # somebody has set both: proves nothing
-    world.hear()
-    assert world.clock.ahead_s > 0
+def test_a_server_set_ahead_is_not_believed_and_one_that_was_put_right_is(clocks: Clocks) -> None:
+    clocks.server_us += 2 * HOUR_S * 1_000_000
+    clocks.hear()
+    assert clocks.clock.ahead_s == pytest.approx(2 * HOUR_S, abs=1)
+    clocks.wall_us = clocks.server_us  # somebody has set both: proves nothing
+    clocks.hear()
+    assert clocks.clock.ahead_s > 0
 
-    world.clock.accept_next()
-    world.server_us -= 2 * HOUR_S * 1_000_000
-    world.hear()
-    assert world.clock.ahead_s == 0
-    world.server_us += 2 * HOUR_S * 1_000_000  # as our own wall clock, which nobody has touched, has shown all the time
-    world.hear()
-    assert world.clock.ahead_s == 0
+    clocks.clock.accept_next()
+    clocks.server_us -= 2 * HOUR_S * 1_000_000
+    clocks.hear()
+    assert clocks.clock.ahead_s == 0
+    clocks.server_us += 2 * HOUR_S * 1_000_000  # what our own wall clock, which nobody has touched, always showed
+    clocks.hear()
+    assert clocks.clock.ahead_s == 0
 
 
-def test_others_are_believed_before_the_server(world: World) -> None:
+def test_others_are_believed_before_the_server(clocks: Clocks) -> None:
     clock = Clock(60)
-    clock.seed(world.server_us // 1000 - int(timedelta(hours=2).total_seconds() * 1000))
-    world.wall_us -= 2 * HOUR_S * 1_000_000
-    clock.seed(world.wall_us // 1000)
-    clock.observe(world.server_us, world.mono_us, world.mono_us)
+    clock.seed(clocks.server_us // 1000 - int(timedelta(hours=2).total_seconds() * 1000))
+    clocks.wall_us -= 2 * HOUR_S * 1_000_000
+    clock.seed(clocks.wall_us // 1000)
+    clock.observe(clocks.server_us, clocks.mono_us, clocks.mono_us)
     assert clock.ahead_s == pytest.approx(2 * HOUR_S, abs=1)
 
 

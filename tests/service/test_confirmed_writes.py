@@ -16,10 +16,12 @@ from durasleep.devserver import DevServer
 from durasleep.errors import UnsupportedServer
 from durasleep.settings import DEFAULTS
 from durasleep.sync import Client as SyncClient
-from tests.servers import MakeServer, Server
+from harness.servers import MakeServer, Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, passage
 from tests.service.workers import Effects, eventually, serving
+
+pytestmark = pytest.mark.long
 
 CONFIRMED = replace(DEFAULTS, min_replicas=1, confirm_timeout_s=0.1)
 

@@ -6,7 +6,6 @@ import ast
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,22 +30,10 @@ from durasleep.sync import Client as SyncClient
 from durasleep.transport.connection import Link
 from durasleep.transport.connector import Connector
 from durasleep.transport.store import Store
-from tests.servers import ACL, MakeServer, Server, limit
+from harness.servers import ACL, MakeServer, Server, limit
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, failing, gathering, sleeping_workflow, stand_in_thread_at, waiting
 from tests.service.workers import Effects, eventually, serving, until
-
-
-@pytest.fixture
-def own_server(make_server: MakeServer, real_server: Server) -> DevServer:
-    return make_server()
-
-
-@pytest.fixture
-async def admin(own_server: DevServer) -> AsyncIterator[Any]:
-    client: Any = Redis.from_url(own_server.url)
-    yield client
-    await client.aclose()
 
 
 def levels(found: list[Diagnosis]) -> dict[str, Level]:

@@ -18,8 +18,8 @@ from durasleep.protocol import membership, streams
 from durasleep.settings import DEFAULTS
 from durasleep.sync import Client as SyncClient
 from durasleep.transport.store import Store
-from scripts.breaking.proxy import Proxy
-from tests.servers import MakeServer, Server
+from harness.proxy import Proxy
+from harness.servers import MakeServer, Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import nap, passage
 from tests.service.workers import Effects, Workers, eventually, serving, until

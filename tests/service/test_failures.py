@@ -10,7 +10,7 @@ import pytest
 from durasleep import Context, Durasleep, NotFound, TimedOut, sync
 from durasleep.errors import NotAllowed
 from durasleep.query.describe import Description
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.workers import eventually, serving, until
 

@@ -14,9 +14,11 @@ from durasleep.protocol.script import Value, to_bytes
 from durasleep.settings import DEFAULTS
 from durasleep.transport.connection import Link
 from durasleep.transport.reply_errors import Reply
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.functions import gathering
 from tests.service.workers import serving
+
+pytestmark = pytest.mark.long
 
 CHILDREN = 10_000
 ROOM_BYTES = 64 * 1024  # for keys, ids and lengths around what is bounded

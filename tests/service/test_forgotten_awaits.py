@@ -14,7 +14,6 @@ import pytest
 from durasleep import Context, Durasleep, Retry, testing
 from durasleep.errors import Stalled
 from durasleep.runtime import nondeterminism
-from tests.servers import FAKE, Server
 
 # pyright: reportUnusedCoroutine=false, reportUnusedCallResult=false
 
@@ -25,11 +24,6 @@ Workflow = Callable[[Context], Coroutine[Any, Any, Any]]
 def nothing_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nondeterminism, "_said", set[Any]())
     monkeypatch.setattr(nondeterminism, "_reminded", Counter[str]())
-
-
-@pytest.fixture
-def source(server: Server) -> str | None:
-    return None if server.kind == FAKE else server.url
 
 
 async def sleeping(ctx: Context) -> None:
@@ -90,13 +84,11 @@ def place_of(fn: Workflow) -> str:
 
 
 @pytest.mark.parametrize("always_suspend", [False, True])
-async def test_it_is_warned_of_once_with_its_line(
-    source: str | None, caplog: pytest.LogCaptureFixture, always_suspend: bool
-) -> None:
+async def test_it_is_warned_of_once_with_its_line(caplog: pytest.LogCaptureFixture, always_suspend: bool) -> None:
     app = Durasleep()
     app.workflow(sleeping_well)
     with caplog.at_level(logging.WARNING, "durasleep"):
-        async with testing.env(app, redis=source, debug=False, always_suspend=always_suspend) as env:
+        async with testing.env(app, debug=False, always_suspend=always_suspend) as env:
             for fn in FORGETFUL:
                 app.workflow(fn)
                 await env.run(fn)
@@ -106,11 +98,11 @@ async def test_it_is_warned_of_once_with_its_line(
 
 
 @pytest.mark.parametrize("fn", FORGETFUL, ids=lambda fn: fn.__name__)
-async def test_in_debug_mode_it_halts(source: str | None, fn: Workflow) -> None:
+async def test_in_debug_mode_it_halts(fn: Workflow) -> None:
     app = Durasleep()
     app.workflow(sleeping_well)
     app.workflow(fn)
-    async with testing.env(app, redis=source) as env:
+    async with testing.env(app) as env:
         with pytest.raises(
             Stalled, match=r"(?s)f-1 is halted: f-1 forgets what it has begun:.*without `await`"
         ) as stalled:
@@ -120,7 +112,7 @@ async def test_in_debug_mode_it_halts(source: str | None, fn: Workflow) -> None:
 
 @pytest.mark.parametrize("always_suspend", [False, True])
 async def test_what_is_awaited_later_or_taken_back_or_for_others_is_no_mistake(
-    source: str | None, caplog: pytest.LogCaptureFixture, always_suspend: bool
+    caplog: pytest.LogCaptureFixture, always_suspend: bool
 ) -> None:
     app = Durasleep()
 
@@ -156,7 +148,7 @@ async def test_what_is_awaited_later_or_taken_back_or_for_others_is_no_mistake(
         await first
         await second
 
-    async with testing.env(app, redis=source, debug=True, always_suspend=always_suspend) as env:
+    async with testing.env(app, debug=True, always_suspend=always_suspend) as env:
         assert await env.run(careful) == [2, 3, 1, "late", "late", False]
         with pytest.raises(ValueError, match="invalid literal"):
             await env.run(failing)

@@ -14,7 +14,7 @@ from durasleep.client.client import store_of
 from durasleep.errors import DurasleepError
 from durasleep.protocol.keys import F
 from durasleep.sync import Client as SyncClient
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, sleeping_workflow, waiting
 from tests.service.workers import eventually, serving

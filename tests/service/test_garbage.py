@@ -16,7 +16,7 @@ from durasleep.protocol.keys import F, meta_key
 from durasleep.protocol.script import Value
 from durasleep.transport.connection import Link
 from durasleep.transport.reply_errors import Reply
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, nap, passage
 from tests.service.workers import Effects, eventually, load_from_hash, serving, until

@@ -18,7 +18,7 @@ from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import Keyspace
 from durasleep.settings import DEFAULTS
 from durasleep.worker.loops.task_reader import TaskReader
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, loop_passage, note
 from tests.service.workers import Effects, Workers, beats_of, eventually, serving

@@ -19,7 +19,7 @@ from durasleep.protocol.keys import LIMIT
 from durasleep.settings import DEFAULTS
 from durasleep.sync import Client as SyncClient
 from durasleep.worker.loops.hint_listener import HintListener
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double
 from tests.service.workers import eventually, serving

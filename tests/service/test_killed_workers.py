@@ -17,7 +17,7 @@ from durasleep.model import CommitAction, PromiseId
 from durasleep.protocol import commit, journal, streams
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import F
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import QUICK, double, kill_own_process, nap, passage
 from tests.service.workers import Effects, Workers, beats_of, eventually, load_from_hash, serving, until
@@ -86,7 +86,7 @@ async def test_of_three_workers_one_dies_in_a_step_and_another_finishes(
         assert effects.count(f"nap-{number} lies down") == effects.count(f"nap-{number} gets up") == 1
 
 
-@pytest.mark.takeover
+@pytest.mark.long
 async def test_a_step_goes_on_soon_after_its_worker_was_killed(
     app: Durasleep, workers: Workers, effects: Effects, capsys: pytest.CaptureFixture[str]
 ) -> None:

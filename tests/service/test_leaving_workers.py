@@ -12,7 +12,7 @@ from durasleep import Durasleep
 from durasleep.client.client import store_of
 from durasleep.model import PromiseId
 from durasleep.settings import DEFAULTS
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.functions import loop_passage, nap, passage, sleeping_workflow, thread_passage
 from tests.service.workers import Effects, Workers, eventually, until
 

@@ -13,7 +13,7 @@ import pytest
 from durasleep import Canceled, Context, Durasleep, DurasleepError, Retry, Settings, TimedOut, UsageError
 from durasleep.client.client import store_of
 from durasleep.protocol.keys import Keyspace
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import note, stand_at
 from tests.service.workers import Effects, eventually, serving, until

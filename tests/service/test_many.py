@@ -18,7 +18,7 @@ from durasleep.client.client import attach, inbox_of, store_of
 from durasleep.protocol.keys import LIMIT
 from durasleep.settings import DEFAULTS
 from durasleep.transport.connection import Link
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, sleeping_workflow
 from tests.service.workers import eventually, serving

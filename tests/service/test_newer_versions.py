@@ -14,7 +14,7 @@ from durasleep.errors import NewerVersion, SchemaMismatch
 from durasleep.model import Place, PromiseId
 from durasleep.protocol import promises
 from durasleep.protocol.keys import PLACE, F, Keyspace, W, meta_key
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, nap, passage, sleeping_workflow
 from tests.service.workers import Effects, eventually, serving, until

@@ -13,8 +13,8 @@ from durasleep.client.client import store_of
 from durasleep.model import PromiseId
 from durasleep.protocol import journal, schedules
 from durasleep.protocol.keys import LIMIT
+from harness.servers import Server
 from tests.client.functions import odd
-from tests.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double
 from tests.service.workers import eventually, serving

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -16,33 +16,17 @@ from durasleep.client.client import store_of
 from durasleep.devserver import DevServer
 from durasleep.errors import StoreFull
 from durasleep.model import CommitAction, Number, Op, PromiseId, StartChild, StartTimer, State, StepResult, Transaction
-from scripts.breaking.proxy import Proxy
-from tests.servers import MakeServer, Server
+from harness.proxy import Proxy
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, nap, note, passage, stand_at
 from tests.service.workers import Effects, eventually, serving, until
 from tests.store.driver import FAR, Driver, child
 
+pytestmark = pytest.mark.long
+
 SLEEPERS = 10
 GENERATIONS = 60
 FULL_BYTES = 3_000_000
-
-
-@pytest.fixture
-def own_server(make_server: MakeServer, real_server: Server) -> DevServer:
-    """A server to be made full and slow."""
-    return make_server()
-
-
-@pytest.fixture
-async def admin(own_server: DevServer) -> AsyncIterator[Any]:
-    """Whoever operates that server; with a name of his own, for his rights are not those of the others."""
-    client: Any = Redis.from_url(own_server.url)
-    await client.execute_command("ACL", "SETUSER", "admin", "on", "nopass", "~*", "&*", "+@all")
-    await client.aclose()
-    client = Redis.from_url(own_server.url, username="admin", password="")
-    yield client
-    await client.aclose()
 
 
 async def through_trouble(

@@ -15,7 +15,7 @@ from durasleep.model import PromiseId
 from durasleep.protocol import journal, schedules, server
 from durasleep.protocol.keys import S
 from durasleep.protocol.schedules import Schedule
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import note, sleeping_workflow
 from tests.service.workers import Effects, eventually, serving

@@ -19,11 +19,12 @@ from durasleep.client.client import store_of
 from durasleep.devserver import DevServer
 from durasleep.sync import Client as SyncClient
 from durasleep.transport.connector import Connector
-from tests.servers import MakeServer
+from harness.servers import MakeServer, free_port
 from tests.service.fixtures import NewApp
 from tests.service.functions import nap, passage
-from tests.service.test_tls import free_port
 from tests.service.workers import Effects, Workers, eventually, serving, until
+
+pytestmark = pytest.mark.long
 
 SERVICE = "main"
 DOWN_AFTER_MS = 500

@@ -18,7 +18,7 @@ from durasleep import Durasleep, ThreadsLost
 from durasleep.errors import DefinitionError, InvalidDuration, SchemaMismatch, StoreUnavailable, UnsupportedServer
 from durasleep.protocol.keys import meta_key
 from durasleep.settings import DEFAULTS
-from tests.servers import MakeServer, Server
+from harness.servers import MakeServer, Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, passage
 from tests.service.workers import Effects, until

@@ -14,7 +14,7 @@ from durasleep import Context, Durasleep, Retry, WaitTimeout
 from durasleep.client.client import store_of
 from durasleep.errors import UsageError
 from durasleep.protocol.keys import F
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, note, sleeping_workflow
 from tests.service.workers import Effects, eventually, load_from_hash, serving, until

@@ -19,7 +19,7 @@ from durasleep import ClientClosed, Durasleep, Settings, WaitTimeout
 from durasleep.client.client import inbox_of, store_of
 from durasleep.protocol.keys import W
 from durasleep.sync import Client as SyncClient
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, make_app, sleeping_workflow, waiting
 from tests.service.workers import Workers, eventually, serving, until
@@ -260,8 +260,14 @@ async def test_who_waits_when_the_client_is_closed_hears_that_it_was(new_app: Ne
         asyncio.create_task(app.gather(handles)),
         asyncio.create_task(app.get("wait-2").result()),
     ]
-    waited_for = inbox_of(app)._waiting  # pyright: ignore[reportPrivateUsage]
-    await eventually(lambda: {"wait-0", "wait-2"} <= waited_for.keys(), "both to be waited for")
+
+    def waiters_of(id: str) -> int:
+        latest, count = inbox_of(app)._waiting.get(id), 0  # pyright: ignore[reportPrivateUsage]
+        while latest:
+            latest, count = latest.before, count + 1
+        return count
+
+    await eventually(lambda: (waiters_of("wait-0"), waiters_of("wait-2")) == (3, 1), "all four to wait")
     await app.aclose()
     for waiter in waiters:
         with pytest.raises(ClientClosed, match="goes on"):

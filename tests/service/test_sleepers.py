@@ -15,9 +15,9 @@ from durasleep import Durasleep
 from durasleep.client.client import store_of
 from durasleep.protocol import timers
 from durasleep.runtime.activation import Activation
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.functions import measured_sleep, sleeping_workflow
-from tests.service.workers import eventually, serving
+from tests.service.workers import eventually, serving, until
 
 SLEEPERS = 10_000
 AT_ONCE = 500  # calls under way at a time
@@ -109,7 +109,7 @@ async def test_sleeps_end_where_no_worker_can_be_woken(app: Durasleep, real_serv
 async def test_a_running_sleep_can_be_seen_moved_and_woken(app: Durasleep) -> None:
     async with serving(app):
         handle = await app.rpc("sleep", sleeping_workflow, 3600)
-        await eventually(lambda: _waits(app, "sleep"), "it to sleep")
+        await until(app, "sleep", "suspended")
         [timer] = (await app.describe("sleep")).waiting_on
         assert (timer.id, timer.kind) == ("sleep~1", "timer")
         assert (await app.reschedule("sleep~1", 7200)).word == "rescheduled"
@@ -122,7 +122,3 @@ async def test_a_running_sleep_can_be_seen_moved_and_woken(app: Durasleep) -> No
         assert (
             await (await store_of(app)).call(timers.fire((await store_of(app)).keys(), limit=10))
         ).next_due_ms is None
-
-
-async def _waits(app: Durasleep, id: str) -> bool:
-    return bool((await app.describe(id)).waiting_on)

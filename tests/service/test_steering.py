@@ -19,7 +19,7 @@ from durasleep.model import CANCEL, Number, PromiseId, State
 from durasleep.protocol.script import Value
 from durasleep.query.call_tree import Node
 from durasleep.query.search import SearchPage
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, nap, sleeping_workflow
 from tests.service.workers import Effects, Workers, eventually, serving, until

@@ -17,8 +17,8 @@ from durasleep.client.sync import attach, inbox_of, store_of
 from durasleep.protocol.keys import LIMIT
 from durasleep.settings import DEFAULTS
 from durasleep.sync import Client
+from harness.servers import Server
 from tests.client.sync_side import eventually
-from tests.servers import Server
 from tests.service.functions import double
 from tests.service.workers import Workers
 

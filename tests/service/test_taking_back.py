@@ -13,7 +13,7 @@ from durasleep.model import PromiseId
 from durasleep.protocol import timers
 from durasleep.protocol.keys import LIMIT
 from durasleep.sync import Client as SyncClient
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import QUICK, note, stand_at
 from tests.service.workers import Effects, eventually, serving, until

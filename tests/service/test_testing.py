@@ -19,7 +19,7 @@ from durasleep.errors import Mismatch, Stalled
 from durasleep.testing import Env
 from durasleep.transport.connection import Link
 from durasleep.transport.reply_errors import Reply
-from tests.servers import FAKE, Server
+from harness.servers import FAKE, Server
 from tests.service.workers import ended
 
 Kit = Callable[..., AbstractAsyncContextManager[Env]]
@@ -31,14 +31,14 @@ def own_tasks() -> list[asyncio.Task[Any]]:
 
 
 @pytest.fixture
-async def kit(server: Server) -> AsyncIterator[Kit]:
-    """``testing.env`` on each server there is; nothing of it may be left."""
+async def kit(kit_server: Server) -> AsyncIterator[Kit]:
+    """``testing.env`` on fakeredis and on real servers; nothing of it may be left."""
 
     def make(app: Durasleep, **options: Any) -> AbstractAsyncContextManager[Env]:
-        return testing.env(app, redis=None if server.kind == FAKE else server.url, **options)
+        return testing.env(app, redis=None if kit_server.kind == FAKE else kit_server.url, **options)
 
     yield make
-    client: Any = server.sync_client()
+    client: Any = kit_server.sync_client()
     assert list(client.scan_iter("{test-*")) == []
     assert ended(thread for thread in threading.enumerate() if thread.name.startswith("durasleep-heart"))
     assert own_tasks() == [asyncio.current_task()]
@@ -226,14 +226,14 @@ async def test_tasks_that_wait_in_a_circle_are_named(kit: Kit, app: Durasleep) -
         await app.cancel("b")
 
 
-def test_without_asyncio_it_is_the_same(server: Server, app: Durasleep) -> None:
+def test_without_asyncio_it_is_the_same(kit_server: Server, app: Durasleep) -> None:
     @app.workflow
     async def approving(ctx: Context, name: str) -> str:
         await ctx.sleep(timedelta(days=1))
         await ctx.run(send, name)
         return await ctx.promise(name="approval", timeout=timedelta(days=7))
 
-    with testing.sync_env(app, redis=None if server.kind == FAKE else server.url) as env:
+    with testing.sync_env(app, redis=None if kit_server.kind == FAKE else kit_server.url) as env:
         began = env.now()
         sent = env.mock(send, Mock(return_value=None)).stand_in
         handle = env.start(approving, "ada", id="a")
@@ -257,7 +257,7 @@ def test_without_asyncio_it_is_the_same(server: Server, app: Durasleep) -> None:
         with pytest.raises(Canceled):
             ending.result()
         assert env.now() - began == timedelta(days=9)
-    client: Any = server.sync_client()
+    client: Any = kit_server.sync_client()
     assert list(client.scan_iter("{test-*")) == []
     assert ended(thread for thread in threading.enumerate() if thread.name.startswith("durasleep"))
 
@@ -601,16 +601,16 @@ async def test_the_moved_clock_is_told_to_workflows_only(kit: Kit, app: Duraslee
         assert timedelta(days=3649) < told - datetime.now(UTC) < timedelta(days=3651)
 
 
-async def test_a_client_of_the_tests_own_is_taken(server: Server, app: Durasleep) -> None:
+async def test_a_client_of_the_tests_own_is_taken(kit_server: Server, app: Durasleep) -> None:
     @app.workflow
     async def sleeping(ctx: Context) -> str:
         await ctx.sleep(timedelta(days=1))
         return "rested"
 
-    for client in (server.client(decode_responses=True), server.sync_client()):
+    for client in (kit_server.client(decode_responses=True), kit_server.sync_client()):
         async with testing.env(app, redis=client) as env:
             assert await env.run(sleeping) == "rested"
-        looking: Any = server.sync_client()
+        looking: Any = kit_server.sync_client()
         assert list(looking.scan_iter("{test-*")) == []
         assert own_tasks() == [asyncio.current_task()]
 
@@ -637,10 +637,10 @@ async def test_a_nap(durasleep_env, durasleep_redis):
 """
 
 
-def test_pytest_finds_the_fixtures_by_itself(pytester: pytest.Pytester, server: Server) -> None:
+def test_pytest_finds_the_fixtures_by_itself(pytester: pytest.Pytester, kit_server: Server) -> None:
     pytester.makepyfile(PLUGIN_TEST)
     pytester.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
-    options = [] if server.kind == FAKE else ["--durasleep-redis", server.url]
+    options = [] if kit_server.kind == FAKE else ["--durasleep-redis", kit_server.url]
     done = pytester.runpytest_subprocess("-s", *options)
     done.assert_outcomes(passed=2)
-    done.stdout.fnmatch_lines([f"*on {None if server.kind == FAKE else server.url} True*"])
+    done.stdout.fnmatch_lines([f"*on {None if kit_server.kind == FAKE else kit_server.url} True*"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import socket
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -16,16 +15,10 @@ from cryptography.x509.oid import NameOID
 
 from durasleep import StoreUnavailable
 from durasleep.sync import Client as SyncClient
-from tests.servers import MakeServer, Server
+from harness.servers import MakeServer, Server, free_port
 from tests.service.fixtures import NewApp
 from tests.service.functions import sleeping_workflow
 from tests.service.workers import serving
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 class Authority:

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from durasleep import Durasleep
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.functions import counting
 from tests.service.workers import Workers, eventually
 
+pytestmark = pytest.mark.long
+
 WORKFLOWS, TIMES = 50, 20
-KILL_EACH = (20, 60)  # increments between two kills
+KILL_EACH = (50, 110)  # increments between two kills
 
 
 @pytest.mark.timeout(180)

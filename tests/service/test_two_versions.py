@@ -13,10 +13,12 @@ import durasleep
 from durasleep import Context, Durasleep
 from durasleep.client.client import store_of
 from durasleep.model import PromiseId
-from tests.servers import MakeServer, Server, limit
+from harness.servers import MakeServer, Server, limit
 from tests.service.fixtures import NewApp
 from tests.service.functions import QUICK, gathering, nap, passage, stand_at
 from tests.service.workers import Effects, Workers, eventually, serving, until
+
+pytestmark = pytest.mark.long
 
 PACKAGE = Path(durasleep.__file__).parent
 EACH = 8

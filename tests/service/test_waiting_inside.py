@@ -11,7 +11,7 @@ import pytest
 from durasleep import Context, Durasleep
 from durasleep.errors import NotFound, Stuck
 from durasleep.sync import Client
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.workers import eventually, serving
 
 

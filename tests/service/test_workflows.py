@@ -13,7 +13,7 @@ import pytest
 from durasleep import Canceled, Context, Durasleep, NotFound, TimedOut
 from durasleep.client.client import store_of
 from durasleep.model import Kind, PromiseId
-from tests.servers import Server
+from harness.servers import Server
 from tests.service.functions import double, failing, note, sleeping_workflow, waiting
 from tests.service.workers import Effects, eventually, serving, until
 

@@ -24,7 +24,7 @@ from durasleep.client.client import store_of
 from durasleep.protocol import membership
 from durasleep.protocol.keys import F, Keyspace
 from durasleep.query.describe import Description
-from scripts.breaking import versions
+from harness import versions
 from tests.service.functions import NAMESPACE_VARIABLE, gate_of
 
 PATIENCE_S = 30.0  # below the timeout of a test, so that it fails with a sentence

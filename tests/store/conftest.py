@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.servers import Server
+from harness.servers import Server
 from tests.store.driver import Driver
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Literal, cast
 
 from durasleep.model import CommitAction, Due, Entry, Kind, Number, Op, Place, PromiseId, StartChild, State
 from durasleep.protocol import commit, membership, promises, timers
@@ -14,6 +16,7 @@ from durasleep.protocol.promises import Controlled, Created, Settled
 from durasleep.protocol.timers import Fired
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.transport.connector import Connector
+from durasleep.transport.reply_errors import Reply
 from durasleep.transport.store import Store
 
 WORKER = "w1/aaaaaaaa"
@@ -28,13 +31,20 @@ def child(number: str, id: str | None = None, *, function: str = "g", due: Due |
     return StartChild(Number(number), function, b"args", None, due, PromiseId(id) if id else None)
 
 
+def bytes_of(reply: Reply) -> int:
+    """What a reply carries, its structure aside."""
+    if isinstance(reply, list):
+        return sum(map(bytes_of, cast("list[Reply]", reply)))
+    return len(reply) if isinstance(reply, bytes) else 0
+
+
 class Driver:
     """One namespace on one server, driven call by call."""
 
-    def __init__(self, client: Any, namespace: str, settings: Settings = DEFAULTS) -> None:
+    def __init__(self, client: Any, namespace: str, settings: Settings = DEFAULTS, *, patience_s: float = 5.0) -> None:
         self.redis: Any = client
         self.namespace = namespace
-        self.store = Store(Connector.of(client), namespace=namespace, settings=settings, patience_s=5.0)
+        self.store = Store(Connector.of(client), namespace=namespace, settings=settings, patience_s=patience_s)
         self.keys = self.store.keys()
         self._calls = 0
         self._taken: dict[PromiseId, Lease] = {}
@@ -143,6 +153,16 @@ class Driver:
     async def suspended(self, id: str, *ops: Op, **options: Any) -> None:
         """Make an execution that waits for what ``ops`` started."""
         await self.commit(await self.start(id, **options), CommitAction.SUSPEND, *ops)
+
+    async def start_all(self, ids: Sequence[str], **options: Any) -> list[Lease]:
+        """Many at once, their leases in this order; nothing else may be waiting in their queue."""
+        await asyncio.gather(*(self.create(id, **options) for id in ids))
+        leases = {lease.id: lease for lease in await self.read(len(ids))}
+        return [leases[PromiseId(id)] for id in ids]
+
+    async def commit_all(self, leases: Sequence[Lease], outcome: CommitAction, *ops: Op) -> None:
+        """The same to each."""
+        await asyncio.gather(*(self.commit(lease, outcome, *ops) for lease in leases))
 
     async def fire(self, limit: int = 256) -> Fired:
         return await self.store.call(timers.fire(self.keys, limit=limit))

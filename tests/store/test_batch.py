@@ -30,7 +30,7 @@ from durasleep.transport.connector import Connector
 from durasleep.transport.reply_errors import Reply
 from durasleep.transport.store import Store
 from durasleep.transport.sync_store import SyncStore
-from tests.servers import FAKE, MakeServer, Server
+from harness.servers import FAKE, MakeServer, Server
 from tests.store.driver import Driver
 
 
@@ -188,8 +188,8 @@ PASSING = [
 
 
 @pytest.mark.parametrize("error", PASSING, ids=lambda error: str(error)[:12])
-async def test_what_passes_is_waited_out(server: Server, namespace: str, error: Exception) -> None:
-    async with batching(server) as (batcher, link):
+async def test_what_passes_is_waited_out(one_server: Server, namespace: str, error: Exception) -> None:
+    async with batching(one_server) as (batcher, link):
         link.answers = [lambda: [error], lambda: [[[b"error", b"READONLY You can't write"]]]]
         assert (await batcher.call(create(namespace, "a"))).disposition is Disposition.CREATED
         assert len(link.sent) >= 3
@@ -218,8 +218,10 @@ async def test_a_demoted_server_is_waited_for_until_it_may_be_written(
     await client.aclose()
 
 
-async def test_patience_ends_in_store_unavailable_and_the_next_call_tries_anew(server: Server, namespace: str) -> None:
-    async with batching(server, patience_s=0.1) as (batcher, link):
+async def test_patience_ends_in_store_unavailable_and_the_next_call_tries_anew(
+    one_server: Server, namespace: str
+) -> None:
+    async with batching(one_server, patience_s=0.1) as (batcher, link):
         loading = redis_errors.BusyLoadingError("loading")
         link.answers = [lambda: [loading] for _ in range(10)]
         with pytest.raises(StoreUnavailable, match="cannot serve us now"):
@@ -232,11 +234,11 @@ async def test_patience_ends_in_store_unavailable_and_the_next_call_tries_anew(s
         assert (await batcher.call(create(namespace, "a"))).disposition is Disposition.CREATED
 
 
-async def test_a_fault_of_ours_reaches_who_waits_and_stops_nobody_else(server: Server, namespace: str) -> None:
+async def test_a_fault_of_ours_reaches_who_waits_and_stops_nobody_else(one_server: Server, namespace: str) -> None:
     def broken() -> list[Reply]:
         raise RuntimeError("a fault")
 
-    async with batching(server) as (batcher, link):
+    async with batching(one_server) as (batcher, link):
         link.answers = [broken, lambda: [[[b"created", b"?"]]], lambda: [redis_errors.ResponseError("WRONGTYPE x")]]
         with pytest.raises(RuntimeError, match="a fault"):
             await batcher.call(create(namespace, "a"))
@@ -247,8 +249,8 @@ async def test_a_fault_of_ours_reaches_who_waits_and_stops_nobody_else(server: S
         assert (await batcher.call(create(namespace, "a"))).disposition is Disposition.CREATED
 
 
-async def test_a_caller_that_gives_up_takes_no_answer_from_others(server: Server, namespace: str) -> None:
-    async with batching(server) as (batcher, _):
+async def test_a_caller_that_gives_up_takes_no_answer_from_others(one_server: Server, namespace: str) -> None:
+    async with batching(one_server) as (batcher, _):
         calls = [asyncio.ensure_future(batcher.call(create(namespace, f"x{n}"))) for n in range(10)]
         await asyncio.sleep(0)
         for call in calls[::2]:
@@ -257,8 +259,8 @@ async def test_a_caller_that_gives_up_takes_no_answer_from_others(server: Server
         assert [isinstance(one, asyncio.CancelledError) for one in answers] == [True, False] * 5
 
 
-async def test_closing_cancels_what_still_waits(server: Server, namespace: str) -> None:
-    async with batching(server, patience_s=None) as (batcher, link):
+async def test_closing_cancels_what_still_waits(one_server: Server, namespace: str) -> None:
+    async with batching(one_server, patience_s=None) as (batcher, link):
         link.lose = 1000
         call = asyncio.ensure_future(batcher.call(create(namespace, "a")))
         await link.asked.wait()
@@ -353,8 +355,8 @@ async def test_what_is_more_than_a_connection_may_carry_is_asked_for_in_parts(
     sync.close()
 
 
-async def test_a_portion_that_was_too_large_grows_again(server: Server, namespace: str) -> None:
-    async with batching(server) as (batcher, link):
+async def test_a_portion_that_was_too_large_grows_again(one_server: Server, namespace: str) -> None:
+    async with batching(one_server) as (batcher, link):
         calls = [create(namespace, f"x{n}") for n in range(96)]
         link.lose = 2
         await batcher.ask(calls)
@@ -365,10 +367,10 @@ async def test_a_portion_that_was_too_large_grows_again(server: Server, namespac
 
 
 async def test_patience_begins_anew_where_some_of_many_were_answered(
-    server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+    one_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many calls take longer than the patience with one of them, and lose an answer at the start and at the end."""
-    async with batching(server, patience_s=0.5) as (batcher, link):
+    async with batching(one_server, patience_s=0.5) as (batcher, link):
         calls = [create(namespace, f"x{n}") for n in range(96 * 4)]
         exchange, exchanges = link.exchange, 0
 

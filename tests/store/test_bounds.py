@@ -28,7 +28,7 @@ from durasleep.runtime.context import TRANSACTION_COMMANDS_MAX, _check_transacti
 from durasleep.runtime.journal import read_reply
 from durasleep.transport.connection import Link
 from durasleep.transport.reply_errors import Reply
-from tests.store.driver import FAR, Driver, child
+from tests.store.driver import FAR, Driver, bytes_of, child
 
 MEGABYTE = b"x" * (1 << 20)
 BYTES_MAX = LIMIT["call_bytes_max"] + 2 * len(MEGABYTE)
@@ -117,12 +117,6 @@ async def test_a_family_with_large_results_is_closed_in_parts(driver: Driver, ho
         await driver.assert_kept_together("a", "a~900")
     else:
         await driver.control("force", "a")
-
-
-def bytes_of(value: object) -> int:
-    if isinstance(value, list):
-        return sum(map(bytes_of, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    return len(value) if isinstance(value, bytes) else 0
 
 
 async def test_answers_that_are_large_together_come_one_call_after_the_other(

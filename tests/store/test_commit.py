@@ -32,7 +32,7 @@ from durasleep.model import (
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT, F
 from durasleep.query import fsck
-from tests.servers import Server
+from harness.servers import Server
 from tests.store.driver import FAR, OTHER, PAST, WORKER, Driver, child
 
 EVERY_BYTE = bytes(range(256))
@@ -528,8 +528,7 @@ async def test_every_one_of_many_parents_that_share_a_child_is_woken(driver: Dri
     await driver.create("first", inbox="one")
     await driver.commit(await driver.take(), CommitAction.SUSPEND, child("1", "own"))
     lease = await driver.take()
-    for id in parents:
-        await driver.suspended(id, child("1", "own"))
+    await driver.commit_all(await driver.start_all(parents), CommitAction.SUSPEND, child("1", "own"))
     await driver.commit(lease, CommitAction.RESOLVE, payload=b"r")
     await driver.fire_all()
     assert sorted(await driver.queued()) == sorted(["first", *parents])

@@ -24,7 +24,7 @@ from durasleep.transport.connector import AnyClient, Connector
 from durasleep.transport.reply_errors import Reply
 from durasleep.transport.store import Store
 from durasleep.transport.sync_store import SyncStore
-from tests.servers import MakeServer, Server
+from harness.servers import MakeServer, Server
 from tests.service.workers import eventually
 
 EVERY_BYTE = bytes(range(256))

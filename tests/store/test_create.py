@@ -10,7 +10,7 @@ import redis.asyncio
 from durasleep.errors import CorruptData, NotFound, OtherFunction, StoreError, UsageError
 from durasleep.model import DUE_MS_MAX, CommitAction, Disposition, Due, Kind, Place, PromiseId, State
 from durasleep.protocol import promises
-from tests.servers import FAKE, MakeServer, Server
+from harness.servers import FAKE, MakeServer, Server
 from tests.store.driver import FAR, PAST, Driver
 
 EVERY_BYTE = bytes(range(256))
@@ -159,7 +159,8 @@ async def test_a_full_server_refuses_creates_whole_and_lets_what_runs_finish(
         pytest.skip("fakeredis has no memory limit")
     client: Any = redis.asyncio.Redis.from_url(make_server().url)
     driver = Driver(client, namespace)
-    async with driver.store.opened():
+    hasty = Driver(client, namespace, patience_s=0.1)  # a full server is asked again until the patience ends
+    async with driver.store.opened(), hasty.store.opened():
         await driver.suspended("sleeper")
         lease = await driver.start("runs", inbox="one", deadline=FAR)
         await driver.create("waits", kind=Kind.PROMISE)
@@ -175,7 +176,7 @@ async def test_a_full_server_refuses_creates_whole_and_lets_what_runs_finish(
         ]
         for options in refused:
             with pytest.raises(StoreError, match="maxmemory"):
-                await driver.create("new", inbox="one", **options)
+                await hasty.create("new", inbox="one", **options)
         assert await driver.snapshot() == before
         # Each of the others is let through.
         await driver.beat(lease)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from durasleep.model import CommitAction
 from durasleep.protocol.commit import Lease
-from tests.servers import Server
+from harness.servers import Server
 from tests.store.driver import Driver, child
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import cast
 
 import pytest
 
@@ -15,7 +14,7 @@ from durasleep.protocol.keys import LIMIT
 from durasleep.protocol.script import Value
 from durasleep.transport.connection import Link
 from durasleep.transport.reply_errors import Reply
-from tests.store.driver import FAR, PAST, Driver
+from tests.store.driver import FAR, PAST, Driver, bytes_of
 
 ROOM_BYTES = 4096  # what is not payload: the head, and the names of entries
 
@@ -65,12 +64,6 @@ async def test_results_that_are_larger_than_a_page_still_come(driver: Driver) ->
     await fill(driver, "a", 5, b"x" * (LIMIT["answer_bytes_max"] + 1))
     assert len(await pages(driver, "a")) > 1  # how many come at once is up to how the server hashes their names
     assert sorted((await driver.load("a")).entries) == ["1", "2", "3", "4", "5"]
-
-
-def bytes_of(reply: Reply) -> int:
-    if isinstance(reply, list):
-        return sum(map(bytes_of, cast("list[Reply]", reply)))
-    return len(reply) if isinstance(reply, bytes) else 0
 
 
 async def test_several_that_are_loaded_together_share_the_bound_and_all_arrive(

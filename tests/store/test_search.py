@@ -146,10 +146,8 @@ async def test_what_has_failed_is_found_behind_any_number_of_successes_with_its_
     await driver.fire()
     many = LIMIT["recent_max"] + 300
     for start in range(0, many, 100):
-        for n in range(start, start + 100):
-            await driver.create(f"ok-{n}", retention_ms=60_000)
-        for lease in await driver.read(100):
-            await driver.commit(lease, CommitAction.RESOLVE)
+        leases = await driver.start_all([f"ok-{n}" for n in range(start, start + 100)], retention_ms=60_000)
+        await driver.commit_all(leases, CommitAction.RESOLVE)
     for status, ids in (
         ("failed", ["timedout", "rejected"]),
         ("rejected", ["rejected"]),

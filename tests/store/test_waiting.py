@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from durasleep.model import CancelEntry, CommitAction, Kind, Number, Place, PromiseId, StartTimer, State
 from durasleep.protocol import commit, streams
 from durasleep.protocol.keys import LIMIT, F
-from tests.servers import Server
+from harness.servers import Server
 from tests.store.driver import FAR, Driver, child
 
 SINGLE = "single"
@@ -29,6 +31,11 @@ async def wait_as(driver: Driver, id: str) -> commit.Lease:
     lease = await driver.start(id)
     await driver.commit(lease, CommitAction.SUSPEND, child("1", SINGLE), StartTimer(Number("2"), "", FAR))
     return lease
+
+
+async def wait_as_many(driver: Driver, ids: Sequence[str]) -> None:
+    leases = await driver.start_all(ids)
+    await driver.commit_all(leases, CommitAction.SUSPEND, child("1", SINGLE), StartTimer(Number("2"), "", FAR))
 
 
 async def commands_run(driver: Driver) -> int:
@@ -58,8 +65,8 @@ async def give_up(driver: Driver, id: str, outcome: CommitAction, due: str = "")
 @pytest.mark.parametrize("others", [0, 100])
 async def test_who_waits_no_longer_is_struck(driver: Driver, outcome: CommitAction, due: str, others: int) -> None:
     lease = await single(driver)
-    for number in range(others):
-        await wait_as(driver, f"other-{number}")
+    if others:
+        await wait_as_many(driver, [f"other-{number}" for number in range(others)])
     before = await waiting(driver)
     await wait_as(driver, "a")
     assert len(await waiting(driver)) == others + 1
@@ -83,13 +90,12 @@ async def test_races_that_are_lost_again_and_again_leave_nothing(driver: Driver)
 async def test_very_many_wait_and_all_of_them_hear(driver: Driver) -> None:
     lease = await single(driver)
     await driver.create(SINGLE, "g", inbox="reader")
-    for number in range(MANY):
-        await wait_as(driver, f"a{number}")
+    ids = [f"a{number}" for number in range(MANY)]
+    await wait_as_many(driver, ids)
     assert len(await waiting(driver)) == MANY + 1
     await driver.commit(lease, CommitAction.RESOLVE, payload=b"v")
     await driver.fire_all()
-    for number in range(MANY):
-        record = await driver.record(f"a{number}")
+    for record in await asyncio.gather(*map(driver.record, ids)):
         assert (record.place, record.unseen) == (Place.QUEUED, {"1"})
     [told] = await driver.inbox("reader")
     assert told[b"v"] == b"v"
@@ -102,8 +108,7 @@ async def test_who_comes_last_costs_as_much_as_who_came_first(real_server: Serve
     kept: list[int] = []
     async with driver.store.opened():
         await single(driver)
-        for number in range(600):
-            lease = await driver.start(f"a{number}")
+        for lease in await driver.start_all([f"a{number}" for number in range(600)]):
             before = await commands_run(driver)
             await driver.commit(lease, CommitAction.SUSPEND, child("1", SINGLE))
             counts.append(await commands_run(driver) - before)
@@ -114,9 +119,10 @@ async def test_who_comes_last_costs_as_much_as_who_came_first(real_server: Serve
 
 async def test_inboxes_whose_readers_are_gone_make_room(driver: Driver) -> None:
     lease = await single(driver)
-    for number in range(2000):
-        await driver.create(SINGLE, "g", inbox=f"inbox{number:05}")
-        await driver.redis.delete(driver.keys.inbox(f"inbox{number:05}"))
+    for start in range(0, 2000, 50):
+        inboxes = [f"inbox{number:05}" for number in range(start, start + 50)]
+        await asyncio.gather(*(driver.create(SINGLE, "g", inbox=inbox) for inbox in inboxes))
+        await driver.redis.delete(*map(driver.keys.inbox, inboxes))
     await driver.create(SINGLE, "g", inbox="living")
     assert "iliving" in await waiting(driver)
     assert len(await waiting(driver)) < 100
@@ -127,12 +133,12 @@ async def test_inboxes_whose_readers_are_gone_make_room(driver: Driver) -> None:
 
 async def test_hundreds_of_inboxes_are_told_and_none_is_turned_away(driver: Driver) -> None:
     lease = await single(driver)
-    for number in range(700):
-        await driver.create(SINGLE, "g", inbox=f"i{number}")
+    inboxes = [f"i{number}" for number in range(700)]
+    await asyncio.gather(*(driver.create(SINGLE, "g", inbox=inbox) for inbox in inboxes))
     await driver.commit(lease, CommitAction.RESOLVE, payload=b"v")
     await driver.fire_all()
-    for number in range(700):
-        assert [told[b"v"] for told in await driver.inbox(f"i{number}")] == [b"v"]
+    for inbox in inboxes:
+        assert [told[b"v"] for told in await driver.inbox(inbox)] == [b"v"]
 
 
 async def test_a_client_that_gives_up_is_struck_and_others_are_not(driver: Driver) -> None:

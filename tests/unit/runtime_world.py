@@ -29,6 +29,7 @@ from durasleep.model import (
     StepResult,
     Transaction,
 )
+from durasleep.runtime import nondeterminism
 from durasleep.runtime.activation import Activation, CanceledOutcome, Continued, Halted, Progress, Rejected, Resolved
 from durasleep.runtime.context import ExecutionInfo
 from durasleep.runtime.definition import Registry, WorkflowDefinition
@@ -37,6 +38,7 @@ from durasleep.settings import Settings
 
 CODEC = Codec()
 CREATED_MS = 1_700_000_000_000
+DEBUG = Settings(debug=True)
 WorkflowFn = Callable[..., Coroutine[Any, Any, Any]]
 Line = tuple[int, State, Any]
 """What happens from outside: so many ms after the start, with this state and value."""
@@ -319,6 +321,24 @@ class World:
 
     def _due_ms(self, due: Due) -> int:
         return int(due[1:]) + (self.now_ms if due[0] == "+" else 0)
+
+
+class DebugWorld(World):
+    """A world in debug mode: every activation is watched, and checked after each time it was driven."""
+
+    def __init__(self, fn: WorkflowFn, *args: Any, **options: Any) -> None:
+        super().__init__(fn, *args, settings=DEBUG, **options)
+        self.halts: list[Progress] = []
+
+    def new_activation(self) -> Activation:
+        return Activation(self.definition, self.info, self.args, CODEC, settings=DEBUG, watch=nondeterminism.watch)
+
+    def commit(self, progress: Progress) -> None:
+        assert self.activation is not None
+        self.checked = nondeterminism.checked(self.activation, progress)
+        if self.checked is not progress:
+            self.halts.append(self.checked)
+        super().commit(progress)
 
 
 def finish(coro: Coroutine[Any, Any, Any]) -> Any:

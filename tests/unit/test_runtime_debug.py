@@ -17,31 +17,9 @@ from typing import Any
 
 import pytest
 
-from durasleep.runtime import nondeterminism
-from durasleep.runtime.activation import Activation, Halted, Progress
+from durasleep.runtime.activation import Halted
 from durasleep.runtime.context import Context
-from durasleep.settings import Settings
-from tests.unit.runtime_world import CODEC, WorkflowFn, World, unwrap
-
-DEBUG = Settings(debug=True)
-
-
-class DebugWorld(World):
-    """A world in debug mode: every activation is watched, and checked after each time it was driven."""
-
-    def __init__(self, fn: WorkflowFn, *args: Any, **options: Any) -> None:
-        super().__init__(fn, *args, settings=DEBUG, **options)
-        self.halts: list[Progress] = []
-
-    def new_activation(self) -> Activation:
-        return Activation(self.definition, self.info, self.args, CODEC, settings=DEBUG, watch=nondeterminism.watch)
-
-    def commit(self, progress: Progress) -> None:
-        assert self.activation is not None
-        self.checked = nondeterminism.checked(self.activation, progress)
-        if self.checked is not progress:
-            self.halts.append(self.checked)
-        super().commit(progress)
+from tests.unit.runtime_world import DebugWorld, WorkflowFn, World, unwrap
 
 
 def warned(caplog: pytest.LogCaptureFixture) -> list[str]:

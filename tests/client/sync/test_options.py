@@ -11,9 +11,9 @@ import pytest
 
 from durasleep import UsageError
 from durasleep.errors import InvalidDuration, InvalidId
+from harness.servers import Server
 from tests.client.functions import Serving, odd, self_named
 from tests.client.sync_side import Client, NewClient, eventually, store_of
-from tests.servers import Server
 from tests.service.functions import double, sleeping_workflow, waiting
 
 HOUR_MS = 3_600_000

@@ -11,9 +11,9 @@ import pytest
 from durasleep import UsageError
 from durasleep.protocol import schedules
 from durasleep.protocol.schedules import Schedule
+from harness.servers import Server
 from tests.client.functions import Serving
 from tests.client.sync_side import Client, NewClient, eventually, store_of
-from tests.servers import Server
 from tests.service.functions import double, note
 from tests.service.workers import Effects
 

@@ -13,9 +13,9 @@ import pytest
 from durasleep import NotFound, UsageError
 from durasleep.query.call_tree import Node
 from durasleep.query.search import SearchPage
+from harness.servers import Server
 from tests.client.functions import Serving, wide
 from tests.client.sync_side import Client, eventually, until
-from tests.servers import Server
 from tests.service.functions import double, stand_at, waiting
 from tests.service.workers import Effects
 

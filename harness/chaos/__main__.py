@@ -19,11 +19,11 @@ import redis.asyncio
 
 from durasleep import DurasleepError, StoreUnavailable
 from durasleep.query.fsck import Report
-from scripts.breaking import check
-from scripts.breaking.around import Around
-from scripts.breaking.faults import Site
-from scripts.breaking.plan import AROUND, FAULTS, plan
-from scripts.breaking.work import SHAPES, WORKFLOWS, app
+from harness.chaos import check
+from harness.chaos.around import Around
+from harness.chaos.faults import Site
+from harness.chaos.plan import AROUND, FAULTS, plan
+from harness.chaos.work import SHAPES, WORKFLOWS, app
 
 WORKERS = 3
 STARTS_A_S = 8.0

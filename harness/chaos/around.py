@@ -22,7 +22,7 @@ import redis.exceptions as redis_errors
 
 from durasleep import Durasleep, DurasleepError
 from durasleep.protocol.keys import F, Keyspace, S
-from scripts.breaking.work import EFFECTS, app, asks_briefly, echo, sought_after, tick
+from harness.chaos.work import EFFECTS, app, asks_briefly, echo, sought_after, tick
 
 ROOT = Path(__file__).parents[2]
 SOUGHT = "around-sought-after"
@@ -53,7 +53,7 @@ class Around:
     async def start(self) -> None:
         with self._lines.open("wb") as lines, self._log.open("ab") as log:
             self._clients = subprocess.Popen(
-                [sys.executable, "-m", "scripts.breaking.clients", self._url], cwd=ROOT, stdout=lines, stderr=log
+                [sys.executable, "-m", "harness.chaos.clients", self._url], cwd=ROOT, stdout=lines, stderr=log
             )
         for once, pause_s in (
             (self._give_up, 0.05),
@@ -104,7 +104,7 @@ class Around:
 
     async def _retire(self) -> None:
         """A worker of a group that nobody will serve again, killed as it serves."""
-        command = [sys.executable, "-m", "durasleep", "worker", "scripts.breaking.work:app", "--url", self._url]
+        command = [sys.executable, "-m", "durasleep", "worker", "harness.chaos.work:app", "--url", self._url]
         with self._log.open("ab") as log:
             worker = subprocess.Popen(
                 [*command, "--group", f"retired-{self.retired}"],

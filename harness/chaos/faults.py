@@ -14,10 +14,10 @@ import redis.asyncio
 import redis.exceptions as redis_errors
 
 from durasleep.devserver import DevServer, Fsync
-from scripts.breaking import versions
-from scripts.breaking.plan import Fault
-from scripts.breaking.proxy import HOST, Proxy
-from scripts.breaking.work import EFFECTS
+from harness import versions
+from harness.chaos.plan import Fault
+from harness.chaos.work import EFFECTS
+from harness.proxy import HOST, Proxy
 
 DOWN_S = 0.5  # how long a killed server stays down
 SYNCED_S = 10.0
@@ -102,7 +102,7 @@ class Site:
         durasleep = versions.command(self._other if self._starts % 2 else None)
         with self.log.open("ab") as log:
             self._workers[n] = subprocess.Popen(
-                [*durasleep, "worker", "scripts.breaking.work:app", "--url", self.url],
+                [*durasleep, "worker", "harness.chaos.work:app", "--url", self.url],
                 cwd=ROOT,
                 env=os.environ | {EFFECTS: str(self.effects)},
                 stdout=log,

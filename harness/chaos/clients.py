@@ -1,6 +1,6 @@
 """Clients as applications have them, in a process of its own: one sync client for threads and forked children, one
 application for several event loops. Each call must be answered with its own result. Prints what was wrong, a line each,
-and at the end, on SIGTERM, how much was right: ``python -m scripts.breaking.clients URL``.
+and at the end, on SIGTERM, how much was right: ``python -m harness.chaos.clients URL``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from durasleep import Durasleep, DurasleepError, sync
-from scripts.breaking.work import echo
+from harness.chaos.work import echo
 
 THREADS = 4
 LOOPS = 2

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from scripts.breaking.work import COUNTED, NAP_S, effects_of, result_of
+from harness.chaos.work import COUNTED, NAP_S, effects_of, result_of
 
 EARLY_S = 0.002  # two clocks of one machine, and a file between them
 

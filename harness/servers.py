@@ -1,9 +1,10 @@
-"""The servers the tests run on: four real ones, each started when first asked for, and fakeredis."""
+"""The servers that tests and benchmarks run on: four real ones, each started when first asked for, and fakeredis."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ ACL = Path(__file__).parents[1] / "examples" / "users.acl"
 LIMITED = "durasleep"
 FAKE = "fake"
 FAKE_VERSION = (7, 4)
+EMBEDDED = "valkey8"
+"""The one that comes with ``durasleep[embedded]``."""
 REAL = ("redis7", "valkey8")
 """What behaviour has to be shown on; where there is no Redis 7, Redis 8 stands in for it."""
 
@@ -112,6 +115,11 @@ class Server:
         self._sync_clients.append(client)
         return client
 
+    def contents(self, start: str) -> dict[bytes, bytes]:
+        """Every key whose name begins so, as the server would dump it."""
+        client: Any = self.sync_client()
+        return {key: client.dump(key) for key in client.scan_iter(match=f"{start}*", count=1000)}
+
     def flush(self) -> None:
         """Remove everything, whoever's it is."""
         self.sync_client().flushall()
@@ -123,6 +131,13 @@ class Server:
                 await self._clients.pop().aclose()
         while self._sync_clients:
             self._sync_clients.pop().close()
+
+
+def free_port() -> int:
+    """For a server that does not choose one itself."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
 
 
 class Servers:
