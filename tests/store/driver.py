@@ -182,13 +182,14 @@ class Driver:
         group: str = "workers",
         beat_ms: int | None = 1000,
         functions: str = "",
+        client_id: int = 1,
     ) -> Beat:
         return await self.store.call(
             membership.heartbeat(
                 self.keys,
                 consumer,
                 group,
-                client_id=1,
+                client_id=client_id,
                 info="here",
                 knows="2",
                 ttl_ms=60_000,

@@ -179,3 +179,25 @@ async def test_a_schedule_that_is_due_is_offered_again_until_somebody_moves_it_o
     assert (fired.schedules, fired.stale) == (["nightly"], 0)
     again_ms = (await driver.timers())["nightly~cron"]
     assert again_ms == fired.server_us // 1000 + 1000
+
+
+async def test_timers_of_what_is_gone_are_forgotten(driver: Driver) -> None:
+    await driver.redis.zadd(driver.keys.timers, {f"gone~{what}": 1 for what in ("start", "retry", "timeout", "1")})
+    fired = await driver.fire()
+    assert (fired.due, fired.stale, fired.quarantined) == (4, 4, [])
+    assert await driver.timers() == {}
+
+
+async def test_a_due_time_that_is_no_number_is_put_aside_by_name(driver: Driver) -> None:
+    await driver.create("a", start=PAST)
+    await driver.redis.hset(driver.keys.promise("a"), F["due"], "soon")
+    [line] = (await driver.fire()).quarantined
+    assert line == "a~start: CORRUPT due time soon"
+    await driver.redis.delete(driver.keys.halted, driver.keys.promise("a"))
+
+
+async def test_of_a_name_that_nobody_of_ours_has_made_a_part_is_said(driver: Driver) -> None:
+    await driver.redis.zadd(driver.keys.timers, {"x" * 5000: 1})
+    [line] = (await driver.fire()).quarantined
+    assert line == "x" * 1000 + ": INVALID member"
+    await driver.redis.delete(driver.keys.halted)

@@ -6,6 +6,7 @@ import pytest
 
 from durasleep.errors import Fenced
 from durasleep.model import CommitAction, Number, Place, StartTimer
+from durasleep.protocol.keys import F
 from durasleep.protocol.membership import Reclaimed
 from tests.store.driver import FAR, OTHER, WORKER, Driver
 
@@ -204,3 +205,14 @@ async def test_reclaiming_from_a_queue_nobody_made_does_nothing(driver: Driver) 
         answer = await driver.reclaim(queue="nobody", beat="", release=release)  # type: ignore[arg-type]
         assert (answer.given, answer.more, answer.alive) == (0, False, False)
     assert await driver.snapshot() == {}
+
+
+async def test_a_suspect_beside_others_that_are_none_dies_alone(driver: Driver) -> None:
+    """Two workers have died of it: from the next death on it is counted as the one that may kill."""
+    await driver.start("a")
+    await driver.start("b")
+    await driver.redis.hset(driver.keys.promise("a"), F["crash_count"], 2)
+    assert (await driver.reclaim(beat="", max_attempts=3)).poison == []
+    assert len(await driver.read(2)) == 2
+    assert (await driver.reclaim(beat="", max_attempts=3)).poison == ["a"]
+    assert await driver.place("b") is Place.QUEUED

@@ -98,3 +98,10 @@ async def test_a_broken_owner_is_put_aside_by_name_and_the_child_ends(driver: Dr
     await driver.commit(lease, CommitAction.RESOLVE, payload=b"r")
     assert (await driver.record("own")).value == b"r"
     assert [name.startswith("promise:a: CORRUPT") for name in await driver.halted()] == [True]
+
+
+async def test_only_a_full_server_minds_how_large_a_value_is(driver: Driver) -> None:
+    value = b"x" * (LIMIT["full_value_bytes_max"] + 1)
+    await driver.create("p", kind=Kind.PROMISE)
+    await driver.settle("p", value=value)
+    assert (await driver.record("p")).value == value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -46,9 +45,8 @@ class Reaper:
         self._last_at = 0.0
         self._sees_connections: bool | None = None
 
-    async def once(self, beat: Beat, at: float | None = None) -> list[str]:
+    async def once(self, beat: Beat, at: float) -> list[str]:
         """Judge by one beat of our own, received at monotonic time ``at``; answers the workers found dead."""
-        at = time.monotonic() if at is None else at
         if at - self._last_at > self._settings.heartbeat_s * BEAT_GAP_MAX:
             self._seen.clear()
         self._last_at = at

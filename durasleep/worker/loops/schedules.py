@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from durasleep import cron, humanize
-from durasleep.errors import DurasleepError, StoreUnavailable, UsageError
+from durasleep.errors import DurasleepError, UsageError
 from durasleep.model import PromiseId
 from durasleep.protocol import schedules
 from durasleep.protocol.command import BatchItem
@@ -45,17 +45,20 @@ class Schedules:
         self._due.setdefault(name, False)
         self._is_any_due.set()
 
+    async def once(self) -> None:
+        """Start some of what is due, those that have waited longest."""
+        names = list(self._due)[:TOGETHER_MAX]
+        try:
+            await self._start(names)
+        finally:
+            for name in names:
+                self._due.pop(name, None)
+
     async def run(self) -> None:
-        """Start what is due, some at a time."""
         while True:
             self._is_any_due.clear()
             while self._due:
-                names = list(self._due)[:TOGETHER_MAX]
-                try:
-                    await self._start(names)
-                finally:
-                    for name in names:
-                        self._due.pop(name, None)
+                await self.once()
             await self._is_any_due.wait()
 
     async def _start(self, names: list[str]) -> None:
@@ -64,9 +67,7 @@ class Schedules:
         items: list[BatchItem[str]] = []
         told: list[tuple[str, PromiseId, int] | None] = []
         for name, schedule in zip(names, kept, strict=True):
-            if isinstance(schedule, StoreUnavailable):
-                self._log(name, schedule)
-            elif isinstance(schedule, DurasleepError):
+            if isinstance(schedule, DurasleepError):
                 items.append(self._aside(name, None, schedule))
                 told.append(None)
             elif schedule is None:
@@ -104,8 +105,7 @@ class Schedules:
         """It is quarantined by name, and offered again in a minute."""
         self._log(name, error)
         reason = " ".join((str(error) if isinstance(error, DurasleepError) else repr(error)).split())[:REASON_MAX]
-        is_offered = self._due.get(name, True)
-        return schedules.quarantine_schedule(self._store.keys(), name, due_ms, reason, is_offered=is_offered)
+        return schedules.quarantine_schedule(self._store.keys(), name, due_ms, reason, is_offered=self._due[name])
 
     def _log(self, name: str, error: Exception) -> None:
         """It stays due, and is offered again, to this worker or another; said once a minute."""

@@ -80,8 +80,7 @@ class TaskReader:
             if leases:
                 return leases
         began = time.monotonic()
-        count = max(1, free // 2) if self._has_own else free
-        leases = await self._read(count, block_s=self._settings.read_block_s if self._link.may_block else 0.0)
+        leases = await self._read(free, block_s=self._settings.read_block_s if self._link.may_block else 0.0)
         if not leases and time.monotonic() - began < UNBLOCKED_PAUSE_S:
             await asyncio.sleep(UNBLOCKED_PAUSE_S)
         return leases

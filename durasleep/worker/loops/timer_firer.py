@@ -43,7 +43,7 @@ class TimerFirer:
         self._look_again_s = LOOK_AGAIN_S
         self._firing = asyncio.Lock()
         self._held_from_ms: int | None = None
-        self._said_at = 0.0
+        self._said_at = -SAID_S
         self._newer_said_at = -SAID_S
 
     def set_rank(self, rank: int) -> None:
@@ -129,7 +129,7 @@ class TimerFirer:
     async def _wait(self) -> None:
         """Until the next due time of our rank; a hint moves it, and so does a clock that was set."""
         began_at = monotonic_us() / 1e6
-        while (wait_s := self._seconds_left()) > 0 and monotonic_us() / 1e6 < began_at + self._look_again_s:
+        while (wait_s := self.seconds_left()) > 0 and monotonic_us() / 1e6 < began_at + self._look_again_s:
             self._hint.clear()
             try:
                 async with asyncio.timeout(min(wait_s, RECKON_S)):
@@ -138,7 +138,8 @@ class TimerFirer:
                 if wait_s <= RECKON_S:
                     return
 
-    def _seconds_left(self) -> float:
+    def seconds_left(self) -> float:
+        """Until the next due time of our rank, by our own clock; 0 or less: it is time."""
         if self._store.clock.ahead_s:  # as the last beat or firing has told
             return HELD_LOOK_S
         known = [due for due in (self._next_due_ms, self._hinted_ms) if due is not None]

@@ -1,0 +1,80 @@
+"""Mutants of Lua: one word of one line changed, or a line that is a statement of its own left out.
+
+Each rule looks at one line, with what is text or a remark blotted out. That goes well because StyLua writes one
+statement a line, and begins a line that goes on with its operator.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from scripts.mutation.mutant import Mutant, in_one_line, numbered
+
+_SMALL = 10  # see python_rules
+
+_WORDS = {
+    " == ": " ~= ",
+    " ~= ": " == ",
+    " < ": " <= ",
+    " <= ": " < ",
+    " > ": " >= ",
+    " >= ": " > ",
+    " and ": " or ",
+    " or ": " and ",
+    " + ": " - ",
+    " - ": " + ",
+    " * ": " / ",
+    " / ": " * ",
+    "not ": "",
+    "true": "false",
+    "false": "true",
+    "math.min": "math.max",
+    "math.max": "math.min",
+}
+_WORD = re.compile("|".join(re.escape(word) if word[0] == " " else rf"\b{re.escape(word)}" for word in _WORDS))
+_NUMBER = re.compile(r"(?<![\w.])\d+(?![\w.])")
+_CONDITION = re.compile(r"\b(?:else)?if (.+?) then\b")
+_CALL = re.compile(r"\s*[\w.:]+\(.*\)\s*")
+_SET = re.compile(r"\s*[\w]+[\w.\[\] #+\"']*[.\]][\w.\[\]]* = .*[^,({=]\s*|\s*[\w]+ = .*[^,({=]\s*")
+_GOES_ON = re.compile(r"\s*(?:and|or|\.\.|[-+*/]|[)}\]])")
+_TEXT = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|--.*")
+_FUNCTION = re.compile(r"(?:local )?function ([\w.]+)")
+_FIXED = ("unpack(ARGV", "unpack(KEYS", "-- @include")  # a signature is read from Lua, see durasleep/protocol/script.py
+
+
+def mutants(path: str, source: str) -> list[Mutant]:
+    """All of one script, from its beginning to its end."""
+    lines, where = source.splitlines(), ""
+    made: list[Mutant] = []
+    for at, line in enumerate(lines):
+        if named := _FUNCTION.search(line):
+            where = named[1]
+        if any(word in line for word in _FIXED):
+            continue
+        bare = _TEXT.sub(lambda text: (" " if text[0].startswith("--") else "\0") * len(text[0]), line)
+        following = lines[at + 1] if at + 1 < len(lines) else ""
+        for before, after, changed in _changes(line, bare, following):
+            text = "\n".join([*lines[:at], changed, *lines[at + 1 :], ""])
+            made.append(Mutant(path, at + 1, where, f"{in_one_line(line)}: {before} -> {after}", text))
+    return numbered(made)
+
+
+def _changes(line: str, bare: str, following: str) -> Iterator[tuple[str, str, str]]:
+    """What was there, what is there now, and the line with it."""
+    for found in _CONDITION.finditer(bare):
+        start, end = found.span(1)
+        for word in ("true", "false"):
+            yield line[start:end], word, line[:start] + word + line[end:]
+    for found in _WORD.finditer(bare):
+        start, end = found.span()
+        after = _WORDS[found[0]]
+        yield found[0].strip(), after.strip() or "nothing", line[:start] + after + line[end:]
+    for found in _NUMBER.finditer(bare):
+        start, end = found.span()
+        value = int(found[0])
+        after = str(value + 1 if value < _SMALL else value * 10)
+        yield found[0], after, line[:start] + after + line[end:]
+    is_whole = bare.count("(") == bare.count(")") and bare.count("{") == bare.count("}")
+    if is_whole and not _GOES_ON.match(following) and (_CALL.fullmatch(bare) or _SET.fullmatch(bare)):
+        yield "all of it", "nothing", ""

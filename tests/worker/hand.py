@@ -1,0 +1,106 @@
+"""An executor without the loops around it: a test reads for it, and looks at what it does."""
+
+from __future__ import annotations
+
+import asyncio
+from types import MappingProxyType
+
+from durasleep import Context
+from durasleep.codec import Codec
+from durasleep.protocol.commit import Lease
+from durasleep.runtime.definition import Registry
+from durasleep.settings import DEFAULTS, Settings
+from durasleep.worker.execution.executor import Executor
+from durasleep.worker.execution.function_runner import Overrides
+from tests.service.workers import eventually
+from tests.store.driver import WORKER, Driver
+
+
+class Hand:
+    """An executor with a task that stands at gates, and what has run in it."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        concurrency: int = 2,
+        settings: Settings = DEFAULTS,
+        overrides: Overrides = MappingProxyType({}),
+    ) -> None:
+        self.driver = driver
+        self.codec = Codec()
+        self.registry = Registry()
+        self.ran: list[str] = []
+        self.stopped: list[str] = []
+        self._gates: dict[str, asyncio.Event] = {}
+        self.incoming = driver.store.second_connection()
+        self.executor = Executor(
+            driver.store,
+            self.incoming,
+            self.registry,
+            self.codec,
+            consumer=WORKER,
+            concurrency=concurrency,
+            settings=settings,
+            overrides=overrides,
+            on_used_up=lambda: None,
+        )
+
+        async def stand(name: str) -> str:
+            self.ran.append(name)
+            try:
+                await self.gate(name).wait()
+            except asyncio.CancelledError:
+                self.stopped.append(name)
+                raise
+            return name
+
+        async def asking(ctx: Context, name: str) -> str:
+            self.ran.append(name)
+            return await ctx.promise(name="approval")
+
+        self.registry.task(stand, name="stand")
+        self.registry.workflow(asking, name="asking")
+
+    def gate(self, name: str) -> asyncio.Event:
+        return self._gates.setdefault(name, asyncio.Event())
+
+    async def create(self, *ids: str, function: str = "stand", queue: str = "workers") -> None:
+        for id in ids:
+            args = self.codec.encode_args((id,), {}, function)
+            await self.driver.create(id, function, args=args, queue=queue)
+
+    async def read(self, *ids: str, function: str = "stand", queue: str = "workers") -> list[Lease]:
+        """New executions, read by this worker."""
+        await self.create(*ids, function=function, queue=queue)
+        return await self.driver.read(len(ids), queue=queue)
+
+    async def read_with_snapshot(self, id: str) -> Lease:
+        """One whose entry tells all there is to know; nothing else may be queued."""
+        [lease] = await self.read(id)
+        [(_, fields)] = await self.driver.redis.xrange(self.driver.keys.queue("workers"))
+        return Lease(lease.id, lease.queue, lease.entry, lease.epoch, fields[b"x"])
+
+    async def standing(self, *ids: str, function: str = "stand", queue: str = "workers") -> list[Lease]:
+        """New executions in hand, that run."""
+        leases = await self.read(*ids, function=function, queue=queue)
+        await self.executor.submit(leases)
+        await self.begun(*ids)
+        return leases
+
+    async def begun(self, *ids: str) -> None:
+        await eventually(lambda: set(ids) <= set(self.ran), f"{ids} to begin")
+
+    async def let_go(self, *ids: str) -> None:
+        for id in ids:
+            self.gate(id).set()
+        await eventually(lambda: not {lease.id for lease in self.executor.held()} & set(ids), f"{ids} to be let go of")
+
+    async def status(self, id: str) -> str:
+        record = await self.driver.record(id)
+        return str(record.place or record.state)
+
+    async def end(self) -> None:
+        await self.executor.abort()
+        await self.incoming.aclose()
+        await self.driver.reclaim(release="all")

@@ -1,0 +1,627 @@
+"""The executor takes executions on, lets each go on until it is let go of, and knows what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from durasleep import Context
+from durasleep.errors import CorruptData, NewerVersion, StoreFull, UsageError
+from durasleep.model import CommitAction, Number, Op, Place, PromiseId, StartPromise, State
+from durasleep.protocol.commit import Lease
+from durasleep.protocol.keys import F
+from durasleep.protocol.membership import Beat
+from durasleep.settings import DEFAULTS
+from durasleep.worker.execution import executor
+from tests.service.workers import eventually
+from tests.store.driver import OTHER, Driver
+from tests.worker.clock import HeldClock
+from tests.worker.hand import Hand
+
+HoldClock = Callable[[ModuleType], HeldClock]
+BEAT = Beat(0, 0, b"", b"", [], {}, [], [], [])
+
+
+# -- slots
+
+
+async def test_what_is_taken_on_runs_and_ends(hand: Hand, driver: Driver) -> None:
+    leases = await hand.standing("a", "b")
+    assert (hand.executor.free, hand.executor.running) == (0, 2)
+    assert sorted(hand.executor.held(), key=lambda lease: lease.id) == leases
+    await hand.let_go("a", "b")
+    assert (hand.executor.free, hand.executor.running, hand.executor.held()) == (2, 0, [])
+    assert [await hand.status(id) for id in "ab"] == [State.RESOLVED] * 2
+
+
+async def test_one_that_is_in_hand_is_not_taken_on_again(hand: Hand) -> None:
+    leases = await hand.standing("a")
+    await hand.executor.submit(leases)
+    hand.executor.take_offer(leases[0])
+    assert hand.executor.free == 1
+    await hand.let_go("a")
+    assert hand.ran == ["a"]
+
+
+async def test_who_waits_for_a_free_slot_is_told_how_many_there_are(hand: Hand) -> None:
+    assert await hand.executor.wait_until_free() == 2
+    await hand.standing("a", "b")
+    waiting = asyncio.create_task(hand.executor.wait_until_free())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await hand.let_go("b")
+    assert await waiting == 1
+    await hand.standing("c")
+    waiting = asyncio.create_task(hand.executor.wait_until_free())
+    await asyncio.sleep(0)
+    assert not waiting.done(), "that it was free is over"
+    await hand.let_go("c")
+    assert await waiting == 1
+
+
+async def test_who_is_in_a_thread_or_waits_is_known(hand: Hand) -> None:
+    pool = hand.executor._threads  # pyright: ignore[reportPrivateUsage]
+    assert (hand.executor.in_threads, hand.executor.lost_threads, hand.executor.waits()) == (0, 0, [])
+    may_end, has_begun = threading.Event(), threading.Event()
+
+    def standing() -> None:
+        has_begun.set()
+        may_end.wait(20)
+
+    await pool.take()
+    task = asyncio.create_task(pool.call(standing, (), {}, "standing"))
+    await eventually(has_begun.is_set, "it to begin")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert (hand.executor.in_threads, hand.executor.lost_threads, hand.executor.free) == (1, 1, 1)
+    waiting = asyncio.create_task(hand.executor.wait_until_free())
+    await hand.standing("a")
+    may_end.set()
+    await eventually(lambda: hand.executor.free == 1, "it to be back")
+    assert await waiting == 1
+
+
+async def test_what_has_no_slot_waits_here_for_one_and_is_held(hand: Hand) -> None:
+    """The oldest has the next."""
+    first = await hand.standing("a", "b")
+    more = await hand.read("c", "d")
+    await hand.executor.submit(more)
+    assert (hand.executor.free, hand.executor.running) == (0, 2)
+    assert {lease.id for lease in hand.executor.held()} == {lease.id for lease in (*first, *more)}
+    await hand.executor.submit(more)
+    await hand.let_go("a")
+    await hand.begun("c")
+    assert hand.ran[-1] == "c"
+    assert hand.executor.free == 0
+    await hand.let_go("b", "c")
+    await hand.begun("d")
+    assert sorted(hand.ran) == ["a", "b", "c", "d"]
+    assert hand.executor.free == 1
+
+
+async def test_beyond_what_may_wait_here_it_is_given_back(
+    hand: Hand, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert executor.WAITING_MAX == 500
+    monkeypatch.setattr(executor, "WAITING_MAX", 1)
+    await hand.standing("a", "b")
+    await hand.executor.submit(await hand.read("c", "d"))
+    assert {lease.id for lease in hand.executor.held()} == {"a", "b", "c"}
+    assert (await driver.record("d")).epoch == 2
+    [again] = await driver.read(10, consumer=OTHER)
+    assert (again.id, (await driver.record("d")).crash_count) == ("d", 0)
+    await driver.reclaim(consumer=OTHER, release="all")
+
+
+async def test_many_are_loaded_and_begun_in_parts(driver: Driver) -> None:
+    hand = Hand(driver, concurrency=200)
+    ids = [f"x{number}" for number in range(110)]
+    await hand.standing(*ids, function="stand")
+    assert len(hand.ran) == 110
+    await hand.end()
+
+
+async def test_what_its_entry_tells_is_not_asked_for(hand: Hand, driver: Driver) -> None:
+    lease = await hand.read_with_snapshot("a")
+    before = await calls(driver)
+    await hand.executor.submit([lease])
+    await hand.begun("a")
+    assert await calls(driver) == before
+    await hand.let_go("a")
+    assert await hand.status("a") == State.RESOLVED
+
+
+# -- what another worker offers
+
+
+async def test_what_is_offered_runs_as_if_it_had_been_read(hand: Hand) -> None:
+    [lease] = await hand.read("a")
+    hand.executor.take_offer(lease)
+    await hand.begun("a")
+    await hand.let_go("a")
+    assert await hand.status("a") == State.RESOLVED
+
+
+async def test_what_is_offered_waits_for_a_slot(hand: Hand) -> None:
+    await hand.standing("a", "b")
+    [lease] = await hand.read("c")
+    hand.executor.take_offer(lease)
+    assert lease in hand.executor.held()
+    await hand.let_go("a")
+    await hand.begun("c")
+
+
+@pytest.mark.parametrize("why", ["it leaves", "too many wait"])
+async def test_what_is_offered_in_vain_is_offered_to_others(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    [lease] = await hand.read("a")
+    if why == "it leaves":
+        hand.executor.leave()
+    else:
+        monkeypatch.setattr(executor, "WAITING_MAX", 0)
+    hand.executor.take_offer(lease)
+    await eventually(lambda: _is(hand, "a", Place.DELAYED), "it to be offered again")
+    assert hand.executor.held() == []
+    assert hand.ran == []
+    await hand.driver.control("force", "a")
+
+
+async def _is(hand: Hand, id: str, status: str) -> bool:
+    return await hand.status(id) == status
+
+
+async def test_what_waits_for_longer_than_a_beat_is_offered_to_others(hand: Hand, driver: Driver) -> None:
+    """If there is another that may know it; what is for this worker alone waits on."""
+    await driver.beat(functions=hand.registry.fingerprint)
+    await driver.start("other", consumer=OTHER)
+    await driver.beat(consumer=OTHER, functions="others")
+    await hand.standing("a", "b")
+    [lease] = await hand.read("c")
+    [own] = await hand.read("d", queue="workers/w1")
+    await hand.executor.submit([lease, own])
+    hand.executor.on_beat(BEAT)
+    assert lease in hand.executor.held()
+    hand.executor.on_beat(BEAT)
+    assert lease not in hand.executor.held()
+    assert own in hand.executor.held()
+    await eventually(lambda: _holds(driver, OTHER, lease), "it to be another's")
+    await driver.reclaim(consumer=OTHER, release="all")
+
+
+async def _holds(driver: Driver, consumer: str, lease: Lease) -> bool:
+    return lease.entry_key in (await driver.beat(consumer=consumer, functions="others")).unnamed
+
+
+async def test_where_nobody_else_may_know_it_it_waits_on(hand: Hand, driver: Driver) -> None:
+    await driver.beat(functions=hand.registry.fingerprint)
+    await hand.standing("a", "b")
+    [lease] = await hand.read("c")
+    await hand.executor.submit([lease])
+    for _ in range(2):
+        hand.executor.on_beat(BEAT)
+    assert lease not in hand.executor.held()
+    await eventually(lambda: lease in hand.executor.held(), "it to be kept")
+    await hand.let_go("a")
+    await hand.begun("c")
+
+
+# -- what never arrived
+
+
+async def test_what_never_arrived_is_given_back(hand: Hand, driver: Driver) -> None:
+    [lease] = await hand.read("a")
+    returning = asyncio.create_task(hand.executor.return_unheard(lease.entry_key))
+    await asyncio.sleep(0)
+    await hand.executor.submit([lease])
+    assert hand.executor.held() == [], "it is too late for it to arrive"
+    assert await returning
+    assert (await driver.record("a")).epoch == 2
+    [again] = await driver.read(1)
+    await hand.executor.submit([again])
+    await hand.begun("a")
+
+
+async def test_what_has_arrived_is_not(hand: Hand, driver: Driver) -> None:
+    leases = await hand.standing("a", "b")
+    [waiting] = await hand.read("c")
+    await hand.executor.submit([waiting])
+    for lease in (leases[0], waiting):
+        assert not await hand.executor.return_unheard(lease.entry_key)
+        assert (await driver.record(lease.id)).epoch == 1
+
+
+# -- beats
+
+
+async def test_what_was_lost_is_let_go_of(hand: Hand, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "durasleep")
+    lost, kept = await hand.standing("a", "b")
+    [waiting] = await hand.read("c")
+    await hand.executor.submit([waiting])
+    hand.executor.on_beat(replace(BEAT, lost=[lost.entry_key, waiting.entry_key]))
+    await eventually(lambda: hand.stopped, "its code to be stopped")
+    assert hand.stopped == ["a"]
+    assert hand.executor.held() == [kept]
+    assert "a was taken over or has ended elsewhere" in caplog.text
+    assert await hand.status("a") == Place.QUEUED, "nothing is written of it"
+
+
+@pytest.mark.parametrize("how", ["nudge", "nudge_all", "beat"])
+async def test_it_hears_of_a_cancel(hand: Hand, driver: Driver, how: str) -> None:
+    """By whatever hint comes."""
+    await hand.standing("a", "b")
+    await driver.control("cancel", "a")
+    match how:
+        case "nudge":
+            hand.executor.nudge("b")
+            hand.executor.nudge("a")
+        case "nudge_all":
+            hand.executor.nudge_all()
+        case _:
+            hand.executor.on_beat(replace(BEAT, orders={"a": (await driver.record("a")).order, "b": 0}))
+    await eventually(lambda: hand.stopped, "it to be told")
+    await eventually(lambda: _is(hand, "a", State.CANCELED), "it to end")
+    assert hand.stopped == ["a"]
+
+
+async def test_news_that_was_heard_is_no_news(hand: Hand, driver: Driver) -> None:
+    await hand.standing("a")
+    before = await calls(driver)
+    hand.executor.on_beat(replace(BEAT, orders={"a": 0, "unknown": 7}))
+    hand.executor.nudge("unknown")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert await calls(driver) == before
+
+
+async def calls(driver: Driver) -> int:
+    found = await driver.redis.info("commandstats")
+    return found["cmdstat_evalsha"]["calls"]
+
+
+# -- leaving
+
+
+async def test_what_runs_may_end_within_the_grace_time(hand: Hand) -> None:
+    assert await hand.executor.drain(10), "there is nothing to wait for"
+    await hand.standing("a")
+    hand.executor.leave()
+    assert not await hand.executor.drain(0.01)
+    draining = asyncio.create_task(hand.executor.drain(20))
+    await asyncio.sleep(0)
+    assert not draining.done()
+    await hand.let_go("a")
+    assert await draining
+
+
+async def test_who_leaves_begins_nothing_that_waits(hand: Hand) -> None:
+    await hand.standing("a", "b")
+    [lease] = await hand.read("c")
+    await hand.executor.submit([lease])
+    hand.executor.leave()
+    await hand.let_go("a", "b")
+    assert await hand.executor.drain(10)
+    assert hand.executor.held() == [lease]
+    assert sorted(hand.ran) == ["a", "b"]
+
+
+async def test_at_the_end_all_is_stopped_and_nothing_written(hand: Hand, driver: Driver) -> None:
+    await hand.standing("a", "b")
+    await hand.executor.submit(await hand.read("c"))
+    await hand.executor.abort()
+    assert (hand.executor.held(), hand.executor.running) == ([], 0)
+    assert sorted(hand.stopped) == ["a", "b"]
+    assert [await hand.status(id) for id in "abc"] == [Place.QUEUED] * 3
+    assert (await driver.record("a")).epoch == 1
+
+
+async def test_what_is_being_loaded_at_the_end_is_let_go_of(hand: Hand) -> None:
+    leases = await hand.read("a", "b")
+    await hand.executor.submit([Lease(lease.id, lease.queue, lease.entry, lease.epoch) for lease in leases])
+    await hand.executor.abort()
+    assert (hand.executor.held(), hand.ran) == ([], [])
+
+
+# -- what cannot begin
+
+
+@pytest.mark.parametrize("what", ["gone", "dispatched anew", "not ours"])
+async def test_an_entry_without_its_execution_is_dropped(hand: Hand, driver: Driver, what: str) -> None:
+    [lease] = await hand.read("a")
+    match what:
+        case "gone":
+            await driver.control("force", "a")
+        case "dispatched anew":
+            await driver.reclaim(lease.entry, release="some")
+        case _:
+            lease = Lease(PromiseId(""), "workers", lease.entry, -1)
+    await hand.executor.submit([Lease(lease.id, lease.queue, lease.entry, lease.epoch)])
+    await eventually(lambda: not hand.executor.held(), "it to be dropped")
+    assert hand.ran == []
+    if what == "not ours":
+        assert await driver.queued() == []
+        assert await driver.halted() != []
+        await driver.redis.delete(driver.keys.halted)
+        await driver.control("force", "a")
+
+
+async def test_one_whose_function_is_not_here_is_left_to_others(hand: Hand, caplog: pytest.LogCaptureFixture) -> None:
+    await hand.executor.submit(await hand.read("a", function="unheard_of"))
+    await eventually(lambda: _is(hand, "a", Place.DELAYED), "it to be deferred")
+    assert "no worker here knows the function 'unheard_of'" in caplog.text
+    await eventually(lambda: not hand.executor.held(), "it to be let go of")
+    assert "halted" not in caplog.text
+    await hand.driver.control("force", "a")
+
+
+@pytest.mark.parametrize(
+    ("here", "needed"), [(2, "version 1 of dated, with which it began"), (None, "the function 'dated'")]
+)
+async def test_of_a_workflow_the_version_it_began_with_is_needed(
+    hand: Hand, driver: Driver, caplog: pytest.LogCaptureFixture, here: int | None, needed: str
+) -> None:
+    def dated() -> Callable[..., Any]:
+        async def code(ctx: Context, name: str) -> str:
+            return await ctx.promise(name="approval")
+
+        return code
+
+    old = Hand(driver)
+    old.registry.workflow(dated(), name="dated", version=1)
+    await old.executor.submit(await old.read("a", function="dated"))
+    await eventually(lambda: _is(old, "a", Place.SUSPENDED), "it to wait")
+    await old.executor.abort()
+    await old.incoming.aclose()
+    if here is not None:
+        hand.registry.workflow(dated(), name="dated", version=here)
+    await driver.settle("a~1")
+    [lease] = await driver.read(1)
+    await hand.executor.submit([lease])
+    await eventually(lambda: _is(hand, "a", Place.DELAYED), "it to be deferred")
+    assert f"no worker here knows {needed}" in caplog.text
+    await driver.control("force", "a")
+
+
+async def test_what_was_canceled_before_it_began_ends_without_its_function(hand: Hand, driver: Driver) -> None:
+    leases = await hand.read("a", function="unheard_of")
+    await driver.control("cancel", "a")
+    await hand.executor.submit(leases)
+    await eventually(lambda: _is(hand, "a", State.CANCELED), "it to end")
+
+
+async def test_a_fault_of_ours_halts_one_and_the_others_go_on(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begin = hand.executor._tasks.begin  # pyright: ignore[reportPrivateUsage]
+
+    def fail(running: Any, loaded: Any, definition: Any) -> None:
+        if running.lease.id == "a":
+            raise ZeroDivisionError
+        begin(running, loaded, definition)
+
+    monkeypatch.setattr(hand.executor._tasks, "begin", fail)  # pyright: ignore[reportPrivateUsage]
+    await hand.executor.submit(await hand.read("a", "b"))
+    await hand.begun("b")
+    await eventually(lambda: _is(hand, "a", Place.HALTED), "it to be halted")
+    assert "a halted by a fault in durasleep" in caplog.text
+    await hand.driver.control("force", "a")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason", "said"),
+    [
+        (
+            NewerVersion("a newer one wrote it"),
+            Place.DELAYED,
+            "a newer one wrote it",
+            "a deferred: a newer one wrote it",
+        ),
+        (StoreFull("no room"), Place.DELAYED, "Redis has reached its maxmemory", "no room: this worker waits"),
+        (CorruptData("not ours"), Place.HALTED, "not ours", "a halted: not ours"),
+        (UsageError("wrong"), Place.HALTED, "UsageError: wrong", "a halted"),
+    ],
+)
+async def test_what_becomes_of_one_that_cannot_go_on_depends_on_why(
+    hand: Hand,
+    driver: Driver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    status: Place,
+    reason: str,
+    said: str,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(hand.executor._tasks, "begin", fail)  # pyright: ignore[reportPrivateUsage]
+    await hand.executor.submit(await hand.read("a"))
+    await eventually(lambda: _is(hand, "a", status), "it to be left")
+    await eventually(lambda: not hand.executor.held(), "it to be let go of")
+    assert (await driver.record("a")).reason == reason
+    assert said in caplog.text
+    await driver.control("force", "a")
+
+
+async def test_while_redis_is_full_what_would_run_again_is_said_again(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "FULL_RETRY_S", 0.05)
+    await hand.standing("a")
+    [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
+    running.is_committing = True  # its result is on its way, and is refused
+    hand.gate("a").set()
+    await eventually(lambda: not running.steps, "it to end")
+    running.is_committing = False
+    hand.executor._fail(running, StoreFull("no room"))  # pyright: ignore[reportPrivateUsage]
+    await eventually(lambda: _is(hand, "a", State.RESOLVED), "it to be kept")
+    await eventually(lambda: not hand.executor.held(), "it to be let go of")
+    assert hand.ran == ["a"]
+
+
+@pytest.mark.leaves_keys("a broken hash")
+async def test_what_is_broken_is_put_aside(hand: Hand, driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
+    [lease] = await hand.read("a")
+    await driver.redis.hset(driver.keys.promise("a"), "1", "garbage")
+    await hand.executor.submit([lease])
+    await eventually(lambda: not hand.executor.held(), "it to be let go of")
+    assert "a halted: " in caplog.text
+    assert hand.ran == []
+
+
+async def test_a_result_that_is_too_late_is_dropped(
+    hand: Hand, driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "durasleep")
+    await hand.standing("a")
+    await driver.reclaim(release="all")
+    await hand.let_go("a")
+    assert "a dropped: " in caplog.text
+    assert await hand.status("a") == Place.QUEUED
+
+
+# -- suspects
+
+
+async def suspects(driver: Driver, *ids: str) -> None:
+    """Two workers in a row have died of these."""
+    for id in ids:
+        await driver.redis.hset(driver.keys.promise(id), F["crash_count"], 2)
+
+
+async def test_a_suspect_runs_beside_no_other(hand: Hand, driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = await hand.read("a", "b")
+    await suspects(driver, "a", "b")
+    await hand.executor.submit([first])
+    await hand.begun("a")
+    await hand.executor.submit([second])
+    await eventually(lambda: _is(hand, "b", Place.DELAYED), "it to wait apart")
+    reason = (await driver.record("b")).reason
+    assert reason == "waits apart: 2 workers in a row have died while running it"
+    now_ms = (await driver.beat()).server_us // 1000
+    assert 0 < (await driver.timers())["b~retry"] - now_ms <= 1000
+    await hand.standing("c")
+
+    await hand.let_go("a", "c")
+    await driver.control("force", "b")
+
+
+async def test_a_suspect_that_is_canceled_need_not_wait_to_end(hand: Hand, driver: Driver) -> None:
+    first, second = await hand.read("a", "b")
+    await suspects(driver, "a", "b")
+    await hand.executor.submit([first])
+    await hand.begun("a")
+    await driver.control("cancel", "b")
+    await hand.executor.submit([Lease(second.id, second.queue, second.entry, second.epoch)])
+    await eventually(lambda: _is(hand, "b", State.CANCELED), "it to end")
+    assert hand.ran == ["a"]
+    await hand.let_go("a")
+
+
+async def test_one_that_has_waited_apart_long_enough_runs(driver: Driver, hold_clock: HoldClock) -> None:
+    """What is in its way may take an hour. One that has run elsewhere meanwhile begins anew."""
+    clock = hold_clock(executor)
+    hand = Hand(driver)
+    waits = hand.executor._waits_apart  # pyright: ignore[reportPrivateUsage] - of ten seconds and more
+    assert not waits(PromiseId("b")), "there is no other"
+    [lease] = await hand.read("a")
+    await suspects(driver, "a")
+    await hand.executor.submit([lease])
+    await hand.begun("a")
+    told: list[bool] = []
+    for after_s in (0, 5, 4.9, 0.1, 0, 11.1):
+        clock.move(after_s)
+        told.append(waits(PromiseId("b")))
+    assert told == [True, True, True, False, True, True]
+    clock.move(11)
+    assert not waits(PromiseId("b"))
+    await hand.end()
+    await driver.control("force", "a")
+
+
+async def test_it_remembers_of_so_many_that_they_wait_apart(
+    driver: Driver, hold_clock: HoldClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert executor.APART_MAX == 10_000
+    monkeypatch.setattr(executor, "APART_MAX", 2)
+    clock, hand = hold_clock(executor), Hand(driver)
+    [lease] = await hand.read("a")
+    await suspects(driver, "a")
+    await hand.executor.submit([lease])
+    await hand.begun("a")
+    waits = hand.executor._waits_apart  # pyright: ignore[reportPrivateUsage]
+    assert all(waits(PromiseId(id)) for id in "bcd")
+    clock.move(10)
+    assert [waits(PromiseId(id)) for id in "dcb"] == [False, False, True]
+    await hand.end()
+    await driver.control("force", "a")
+
+
+# -- workflows
+
+
+async def test_a_function_in_the_place_of_a_workflow_is_called_as_a_task(driver: Driver) -> None:
+    """As tests have it."""
+
+    async def real(ctx: Context, name: str) -> str:
+        raise AssertionError("it is not called")
+
+    def instead(name: str) -> str:
+        return f"instead of {name}"
+
+    hand = Hand(driver, overrides={real: instead})
+    hand.registry.workflow(real, name="real")
+    await hand.executor.submit(await hand.read("a", function="real"))
+    await eventually(lambda: _is(hand, "a", State.RESOLVED), "it to end")
+    assert hand.codec.decode((await driver.record("a")).value) == "instead of a"
+    await hand.end()
+
+
+async def test_a_workflow_suspends_and_goes_on_where_it_was(hand: Hand, driver: Driver) -> None:
+    await hand.executor.submit(await hand.read("a", function="asking"))
+    await eventually(lambda: _is(hand, "a", Place.SUSPENDED), "it to wait")
+    await eventually(lambda: not hand.executor.held(), "it to be let go of")
+    await driver.settle("a~1", value=hand.codec.encode("yes", "the value", None))
+    await hand.executor.submit(await driver.read(1))
+    await eventually(lambda: _is(hand, "a", State.RESOLVED), "it to end")
+
+
+async def test_a_journal_of_many_pages_is_loaded_whole(hand: Hand, driver: Driver) -> None:
+    """What one answer does not tell is asked for."""
+    lease = await driver.start("a", function="asking", args=hand.codec.encode_args(("a" * 600_000,), {}, "asking"))
+    ops: list[Op] = [StartPromise(Number("1"), "approval", None)]
+    await driver.commit(lease, CommitAction.SUSPEND, *ops)
+    await driver.settle("a~1", value=hand.codec.encode("yes" * 200_000, "the value", None))
+    [again] = await driver.read(1)
+    await hand.executor.submit([again])
+    await eventually(lambda: _is(hand, "a", State.RESOLVED), "it to end")
+
+
+@pytest.mark.parametrize("how", ["read", "offered", "after it has waited"])
+async def test_one_that_was_kept_goes_on_without_a_replay(driver: Driver, how: str) -> None:
+    hand = Hand(driver, settings=replace(DEFAULTS, kept_entries_min=1, always_suspend=False))
+    await hand.executor.submit(await hand.read("a", function="asking"))
+    await eventually(lambda: _is(hand, "a", Place.SUSPENDED), "it to wait")
+    await eventually(lambda: not hand.executor.held(), "it to be let go of")
+    await driver.settle("a~1", value=hand.codec.encode("yes", "the value", None))
+    [lease] = await driver.read(1)
+    match how:
+        case "read":
+            await hand.executor.submit([lease])
+        case "offered":
+            hand.executor.take_offer(lease)
+        case _:
+            await hand.standing("x", "y")
+            await hand.executor.submit([lease])
+            await hand.let_go("x", "y")
+    await eventually(lambda: _is(hand, "a", State.RESOLVED), "it to end")
+    assert hand.ran.count("a") == 1
+    await hand.end()

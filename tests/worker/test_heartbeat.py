@@ -1,0 +1,429 @@
+"""The heartbeat shows a worker alive as long as its event loop is not blocked for too long."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from types import ModuleType
+
+import pytest
+
+from durasleep.errors import SchemaMismatch, StoreUnavailable
+from durasleep.model import CommitAction
+from durasleep.protocol.commit import Lease
+from durasleep.protocol.keys import W, meta_key
+from durasleep.protocol.membership import Beat
+from durasleep.settings import DEFAULTS, Settings
+from durasleep.transport import handshake, server_clock
+from durasleep.transport.connector import Connector
+from durasleep.transport.outage import Outage
+from durasleep.worker.loops import heartbeat
+from durasleep.worker.loops.heartbeat import Heartbeat
+from harness.servers import MakeServer, Server
+from tests.service.workers import ended, eventually
+from tests.store.driver import OTHER, WORKER, Driver
+from tests.worker.clock import HeldClock
+
+HoldClock = Callable[[ModuleType], HeldClock]
+OnBeat = Callable[[Beat, int, int], None]
+OFTEN = replace(DEFAULTS, heartbeat_s=0.02)
+
+
+class Hearts:
+    """Makes heartbeats, and keeps what they pass on."""
+
+    def __init__(self, server: Server, driver: Driver) -> None:
+        self.held: list[Lease] = []
+        self.beats: list[tuple[Beat, int, int]] = []
+        self.unfit: list[SchemaMismatch] = []
+        self.outage = Outage()
+        self._namespace = driver.namespace
+        self._url = server.url
+        self._made: list[Heartbeat] = []
+
+    def make(
+        self,
+        settings: Settings = DEFAULTS,
+        *,
+        on_beat: OnBeat | None = None,
+        url: str = "",
+        loop_thread: int | None = None,
+    ) -> Heartbeat:
+        made = Heartbeat(
+            Connector.of(url or self._url),
+            namespace=self._namespace,
+            consumer=WORKER,
+            group="workers",
+            settings=settings,
+            held=lambda: self.held,
+            functions=lambda: "some",
+            lost_threads=lambda: 3,
+            on_beat=on_beat or self._note,
+            on_unfit=self.unfit.append,
+            loop_thread=threading.get_ident() if loop_thread is None else loop_thread,
+            outage=self.outage,
+        )
+        self._made.append(made)
+        return made
+
+    def _note(self, beat: Beat, sent_us: int, received_us: int) -> None:
+        self.beats.append((beat, sent_us, received_us))
+
+    async def beaten(self, count: int) -> None:
+        """So many beats have been passed on."""
+        await eventually(lambda: len(self.beats) >= count, f"{count} beats")
+
+    def stop(self) -> None:
+        for made in self._made:
+            made.stop()
+
+
+@pytest.fixture
+def hearts(real_server: Server, driver: Driver) -> Iterator[Hearts]:
+    hearts = Hearts(real_server, driver)
+    yield hearts
+    hearts.stop()
+
+
+async def shown(driver: Driver) -> float | None:
+    """The beat of the worker, as others see it."""
+    return await driver.redis.zscore(driver.keys.workers, WORKER)
+
+
+async def listed(driver: Driver, client_id: int) -> str:
+    """What the server says of a connection, if there is one."""
+    found: bytes = await driver.redis.execute_command("CLIENT", "LIST", "ID", client_id)
+    return found.decode()
+
+
+# -- one beat
+
+
+async def test_a_beat_says_who_the_worker_is_and_what_it_holds(hearts: Hearts, driver: Driver) -> None:
+    lost = await driver.start("a")
+    await driver.commit(lost, CommitAction.RESOLVE)
+    hearts.held = [lost, await driver.start("b")]
+    began_us = server_clock.monotonic_us()
+    beat = hearts.make(replace(DEFAULTS, heartbeat_s=0.5)).once()
+    assert beat
+    assert beat.lost == [lost.entry_key]
+    assert beat.unnamed == []
+    [(passed_on, sent_us, received_us)] = hearts.beats
+    assert passed_on is beat
+    assert began_us <= sent_us <= received_us <= server_clock.monotonic_us()
+    fields = await driver.redis.hgetall(driver.keys.worker(WORKER))
+    said = {
+        name: fields[W[name].encode()].decode() for name in ("group", "info", "beat_ms", "functions", "lost", "knows")
+    }
+    assert said == {
+        "group": "workers",
+        "info": f"{socket.gethostname()}:{os.getpid()}",
+        "beat_ms": "500",
+        "functions": "some",
+        "lost": "3",
+        "knows": handshake.KNOWS,
+    }
+
+
+async def test_it_names_its_connection(hearts: Hearts, driver: Driver) -> None:
+    """Others judge by it. It asks for its id once."""
+    heart = hearts.make()
+    assert heart.client_id == 0
+    asked = (await driver.redis.info("commandstats")).get("cmdstat_client|id", {}).get("calls", 0)
+    for _ in range(2):
+        assert heart.once()
+        [peer] = [peer for peer in (await driver.beat(consumer=OTHER)).peers if peer.consumer == WORKER]
+        assert peer.client_id == str(heart.client_id)
+        assert f" name=durasleep/{driver.namespace}/w1 " in await listed(driver, heart.client_id)
+    assert (await driver.redis.info("commandstats"))["cmdstat_client|id"]["calls"] == asked + 1
+
+
+@pytest.mark.parametrize(("every_s", "ttl_s"), [(1.0, 90), (9.0, 90), (20.0, 200)])
+async def test_what_is_the_workers_own_goes_if_it_does_not_beat(
+    hearts: Hearts, driver: Driver, every_s: float, ttl_s: int
+) -> None:
+    """In a minute and a half, and after ten of its beats at least."""
+    hearts.make(replace(DEFAULTS, heartbeat_s=every_s)).once()
+    for key in (driver.keys.worker(WORKER), driver.keys.inbox(WORKER)):
+        assert 1000 * ttl_s - 10_000 < await driver.redis.pttl(key) <= 1000 * ttl_s
+
+
+async def test_a_beat_counts_at_once_where_writes_are_to_be_confirmed(hearts: Hearts) -> None:
+    """The next one is as good."""
+    assert hearts.make(replace(DEFAULTS, min_replicas=1, fsync=True)).once()
+
+
+async def test_after_its_connection_was_cut_it_has_another(hearts: Hearts, driver: Driver) -> None:
+    heart = hearts.make()
+    heart.once()
+    first = heart.client_id
+    await driver.redis.execute_command("CLIENT", "KILL", "ID", first)
+    with pytest.raises(StoreUnavailable):
+        heart.once()
+    assert heart.client_id == 0
+    heart.once()
+    assert heart.client_id not in (0, first)
+
+
+async def test_where_nobody_answers_it_says_so_at_once(hearts: Hearts) -> None:
+    """It is the next beat that tries again."""
+    began_s = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        hearts.make(url="redis://127.0.0.1:1").once()
+    assert time.monotonic() - began_s < 1.0
+
+
+@pytest.mark.parametrize("change", [{"schema": "99"}, {"features": "unheard-of"}])
+async def test_a_namespace_for_other_versions_is_told_after_its_beat(
+    hearts: Hearts, driver: Driver, change: dict[str, str]
+) -> None:
+    meta = meta_key(driver.namespace)
+    before = await driver.redis.hgetall(meta)
+    await driver.redis.hset(meta, mapping=change)
+    with pytest.raises(SchemaMismatch):
+        hearts.make().once()
+    assert len(hearts.beats) == 1
+    await driver.redis.delete(meta)
+    await driver.redis.hset(meta, mapping=before)
+
+
+# -- a loop that is blocked
+
+
+async def test_a_loop_blocked_for_too_long_stops_the_beat(
+    hearts: Hearts, driver: Driver, hold_clock: HoldClock
+) -> None:
+    """What the worker holds is given to others; once the loop goes on, it is a worker as before."""
+    clock = hold_clock(heartbeat)
+    heart = hearts.make()
+    clock.move(DEFAULTS.stall_max_s)
+    assert heart.once(), "so long it is alive"
+    last = await shown(driver)
+    clock.move(0.001)
+    await driver.another_life()
+    assert heart.once() is None
+    assert await shown(driver) == last
+    assert len(hearts.beats) == 1
+    heart.pulse()
+    assert heart.once()
+    assert await shown(driver) != last
+
+
+async def test_a_blocked_loop_is_reported_with_its_stack_now_and_again(
+    hearts: Hearts, hold_clock: HoldClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = hold_clock(heartbeat)
+    heart = hearts.make()
+
+    def reports(after_s: float) -> list[str]:
+        caplog.clear()
+        clock.move(after_s)
+        assert heart.once()
+        return caplog.messages
+
+    every_s = DEFAULTS.stall_warn_s
+    assert reports(every_s) == []
+    [report] = reports(0.5)
+    assert "the event loop has been blocked for 60 s" in report
+    assert "in test_a_blocked_loop_is_reported_with_its_stack_now_and_again" in report
+    assert reports(every_s) == []
+    assert len(reports(0.5)) == 1
+    heart.pulse()
+    assert reports(every_s) == []
+
+
+def test_a_loop_that_is_gone_is_reported_without_a_stack(
+    hearts: Hearts, hold_clock: HoldClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = hold_clock(heartbeat)
+    heart = hearts.make(loop_thread=0)
+    clock.move(DEFAULTS.stall_warn_s + 1)
+    assert heart.once()
+    [report] = caplog.messages
+    assert report.endswith("here:\n")
+
+
+# -- its thread
+
+
+async def test_it_beats_on_until_it_is_told_to_stop(hearts: Hearts, driver: Driver) -> None:
+    """Not more often than it is to; all over one connection."""
+    heart = hearts.make(OFTEN)
+    began_s = time.monotonic()
+    await asyncio.wrap_future(heart.start())
+    assert len(hearts.beats) >= 1, "the first has been"
+    [thread] = threads()
+    assert thread.daemon, "it keeps no process"
+    first = heart.client_id
+    await hearts.beaten(6)
+    assert time.monotonic() - began_s < 4.0
+    sent_us = [sent_us for _, sent_us, _ in hearts.beats]
+    every_us = OFTEN.heartbeat_s * 1e6
+    assert sent_us[1] - sent_us[0] >= every_us
+    assert sent_us[5] - sent_us[1] >= 3 * every_us
+    heart.stop()
+    count = len(hearts.beats)
+    assert threads() == []
+    assert heart.client_id == first
+    last = await shown(driver)
+    await asyncio.sleep(3 * OFTEN.heartbeat_s)
+    assert (len(hearts.beats), await shown(driver)) == (count, last)
+    await eventually(partial(_is_gone, driver, first), "its connection to go")
+
+
+async def test_to_wait_for_its_end_leaves_the_loop_free(hearts: Hearts, driver: Driver) -> None:
+    """And needs no thread."""
+    in_beat, may_end = threading.Event(), threading.Event()
+
+    def hold_up(beat: Beat, sent_us: int, received_us: int) -> None:
+        in_beat.set()
+        may_end.wait(10)
+
+    heart = hearts.make(replace(DEFAULTS, heartbeat_s=120.0), on_beat=hold_up)
+    first = heart.start()
+    await eventually(in_beat.is_set, "a beat")
+    leaving = asyncio.create_task(heart.leave())
+    await asyncio.sleep(0)
+    assert not leaving.done()
+    may_end.set()
+    await leaving
+    await asyncio.wrap_future(first)
+    assert ended(threads())
+
+
+@pytest.mark.parametrize("how", ["stop", "leave"])
+async def test_it_leaves_no_connection_behind_whose_ever_thread_has_beaten(
+    hearts: Hearts, driver: Driver, how: str
+) -> None:
+    heart = hearts.make()
+    heart.once()
+    assert await listed(driver, heart.client_id)
+    if how == "stop":
+        heart.stop()
+    else:
+        await heart.leave()
+    await eventually(partial(_is_gone, driver, heart.client_id), "its connection to go")
+
+
+async def _is_gone(driver: Driver, client_id: int) -> bool:
+    return await listed(driver, client_id) == ""
+
+
+@pytest.mark.parametrize("how", ["stop", "leave"])
+async def test_one_that_hangs_is_waited_for_no_longer_than_a_beat(hearts: Hearts, how: str) -> None:
+    in_beat, may_end = threading.Event(), threading.Event()
+
+    def hang(beat: Beat, sent_us: int, received_us: int) -> None:
+        in_beat.set()
+        may_end.wait(30)
+
+    heart = hearts.make(OFTEN, on_beat=hang)
+    first = heart.start()
+    await eventually(in_beat.is_set, "a beat")
+    began_s = time.monotonic()
+    if how == "stop":
+        heart.stop()
+    else:
+        await heart.leave()
+    assert OFTEN.heartbeat_s <= time.monotonic() - began_s < 10
+    assert not first.done()
+    may_end.set()
+    await asyncio.wrap_future(first)
+
+
+async def test_one_that_was_never_started_is_stopped_at_once(hearts: Hearts) -> None:
+    seldom = replace(DEFAULTS, heartbeat_s=120.0)
+    hearts.make(seldom).stop()
+    await hearts.make(seldom).leave()
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "durasleep-heartbeat"]
+
+
+async def test_if_the_first_beat_fails_there_are_no_more(hearts: Hearts) -> None:
+    """Whoever waits for it hears why, and may start it anew."""
+    heart = hearts.make(OFTEN, url="redis://127.0.0.1:1")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await asyncio.wrap_future(heart.start())
+        await eventually(lambda: threads() == [], "its thread to end")
+    await heart.leave()
+
+
+async def test_one_that_nobody_waits_for_any_more_does_not_begin(
+    hearts: Hearts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canceled: list[threading.Thread] = []
+
+    def start_late(thread: threading.Thread) -> None:
+        canceled.append(thread)
+
+    heart = hearts.make(OFTEN)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start_late)
+        first = heart.start()
+    assert first.cancel()
+    [thread] = canceled
+    thread.start()
+    thread.join()
+    assert hearts.beats == []
+
+
+async def test_a_connection_that_is_cut_leaves_no_beat_out(
+    hearts: Hearts, driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That would look like a death."""
+    heart = hearts.make(OFTEN)
+    await asyncio.wrap_future(heart.start())
+    for _ in range(3):
+        await driver.redis.execute_command("CLIENT", "KILL", "ID", heart.client_id)
+        await hearts.beaten(len(hearts.beats) + 2)
+    assert caplog.text == ""
+
+
+async def test_while_redis_is_away_it_goes_on_trying(
+    hearts: Hearts, make_server: MakeServer, driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = make_server()
+    heart = hearts.make(OFTEN, url=server.url)
+    await asyncio.wrap_future(heart.start())
+    server.stop()
+    await eventually(lambda: "this worker waits, nothing is lost" in caplog.text, "a line")
+    count = len(hearts.beats)
+    server.start()
+    await hearts.beaten(count + 3)
+    heart.stop()
+    assert "a heartbeat failed" not in caplog.text
+
+
+async def test_it_ends_once_the_namespace_is_for_other_versions(hearts: Hearts, driver: Driver) -> None:
+    await asyncio.wrap_future(hearts.make(OFTEN).start())
+    meta = meta_key(driver.namespace)
+    before = await driver.redis.hget(meta, "schema")
+    await driver.redis.hset(meta, "schema", "99")
+    await eventually(lambda: threads() == [], "its thread to end")
+    assert len(hearts.unfit) == 1
+    await driver.redis.hset(meta, "schema", before)
+
+
+async def test_a_fault_of_ours_is_said_and_the_next_beat_comes(
+    hearts: Hearts, caplog: pytest.LogCaptureFixture
+) -> None:
+    count = 0
+
+    def fail(beat: Beat, sent_us: int, received_us: int) -> None:
+        nonlocal count
+        count += 1
+        if count > 1:
+            raise ZeroDivisionError
+
+    await asyncio.wrap_future(hearts.make(OFTEN, on_beat=fail).start())
+    await eventually(lambda: caplog.text.count("a heartbeat failed") > 1, "two lines")
+    assert hearts.unfit == []

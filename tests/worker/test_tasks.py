@@ -1,0 +1,380 @@
+"""Tasks: called with what they were given, tried again as they say, ended with what they return or raise."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from durasleep import Retry, current
+from durasleep.errors import UsageError
+from durasleep.model import Place, State
+from durasleep.protocol.commit import Lease
+from durasleep.protocol.keys import F
+from durasleep.settings import DEFAULTS
+from tests.service.workers import eventually
+from tests.store.driver import Driver
+from tests.worker.hand import Hand
+
+
+async def run(hand: Hand, fn: Callable[..., Any], *args: Any, **options: Any) -> None:
+    """Register a task, call it, and take it on."""
+    hand.registry.task(fn, name="fn", **options)
+    await hand.driver.create("a", "fn", args=hand.codec.encode_args(args, {}, "fn"))
+    await hand.executor.submit(await hand.driver.read(1))
+
+
+async def becomes(hand: Hand, status: str) -> None:
+    async def is_so() -> bool:
+        return await hand.status("a") == status
+
+    await eventually(is_so, f"a to be {status}")
+    await eventually(lambda: not hand.executor.held(), "it to be let go of")
+
+
+async def unwrap(hand: Hand) -> Any:
+    return hand.codec.decode((await hand.driver.record("a")).value)
+
+
+async def error_of(hand: Hand) -> BaseException:
+    return hand.codec.decode_error((await hand.driver.record("a")).value)
+
+
+@pytest.mark.parametrize("is_sync", [False, True])
+async def test_its_result_is_that_of_the_execution(hand: Hand, is_sync: bool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "durasleep")
+
+    def double_in_thread(number: int) -> int:
+        return 2 * number
+
+    async def double(number: int) -> int:
+        return 2 * number
+
+    await run(hand, double_in_thread if is_sync else double, 21)
+    await becomes(hand, State.RESOLVED)
+    assert await unwrap(hand) == 42
+    assert [line for line in caplog.messages if line.startswith("a resolved after ")]
+
+
+async def test_its_error_is_that_of_the_execution(hand: Hand, caplog: pytest.LogCaptureFixture) -> None:
+    async def failing() -> None:
+        raise ValueError("no luck")
+
+    await run(hand, failing)
+    await becomes(hand, State.REJECTED)
+    assert repr(await error_of(hand)) == "ValueError('no luck')"
+    [line] = caplog.messages
+    assert line.startswith("a rejected after ")
+    assert line.endswith(": ValueError: no luck")
+
+
+async def test_a_result_that_cannot_be_kept_is_an_error(hand: Hand) -> None:
+    def strange() -> object:
+        return object()
+
+    await run(hand, strange)
+    await becomes(hand, State.REJECTED)
+    assert "the result of fn" in str(await error_of(hand))
+
+
+async def test_it_can_ask_what_it_is(hand: Hand) -> None:
+    seen: list[Any] = []
+
+    async def asking() -> None:
+        now = current()
+        seen.append((now.id, now.function, now.attempt))
+        if now.attempt < 2:
+            raise ConnectionError
+
+    await run(hand, asking, retry=Retry(attempts=2, delay=0))
+    await becomes(hand, State.RESOLVED)
+    assert seen == [("a", "fn", 1), ("a", "fn", 2)]
+
+
+async def test_each_attempt_that_failed_is_kept_and_the_last_is_the_end(
+    hand: Hand, driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempts: list[int] = []
+
+    async def failing() -> None:
+        attempts.append(len(await entries()))
+        raise ConnectionError(f"number {len(attempts)}")
+
+    async def entries() -> list[Any]:
+        return sorted((await driver.load("a")).entries.values(), key=lambda entry: entry.number)
+
+    await run(hand, failing, retry=Retry(attempts=3, delay=0))
+    await becomes(hand, State.REJECTED)
+    assert attempts == [0, 1, 2], "it begins once the one before it is kept"
+    kept = await entries()
+    assert [(entry.number, entry.name, entry.state) for entry in kept] == [
+        ("1", "fn", State.REJECTED),
+        ("2", "fn", State.REJECTED),
+    ]
+    assert "number 3" in str(await error_of(hand))
+    assert "a: attempt 1 of 3 failed: ConnectionError: number 1; next in 0" in caplog.text
+    assert caplog.text.count("; next in") == 2
+
+
+@pytest.mark.parametrize(("delay_s", "status"), [(0.99, Place.QUEUED), (1.0, Place.DELAYED)])
+async def test_a_short_wait_is_waited_here_and_a_long_one_in_redis(
+    hand: Hand, driver: Driver, delay_s: float, status: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def failing() -> None:
+        raise ConnectionError("no")
+
+    await run(hand, failing, retry=Retry(attempts=9, delay=delay_s, backoff=1, jitter=0))
+    await eventually(lambda: "; next in" in caplog.text, "it to fail")
+    if status == Place.DELAYED:
+        await becomes(hand, status)
+        now_ms = (await driver.beat()).server_us // 1000
+        assert 0 <= now_ms + 1000 - (await driver.timers())["a~retry"] < 900
+        assert (await driver.redis.hget(driver.keys.promise("a"), F["reason"])).decode() == (
+            "attempt 1 of 9 failed: ConnectionError: no"
+        )
+    else:
+        await eventually(lambda: caplog.text.count("; next in") > 1, "it to be tried again")
+        assert await hand.status("a") == status
+    await hand.executor.abort()
+    await driver.control("force", "a")
+
+
+async def test_it_goes_on_counting_where_it_was_tried_before(hand: Hand, driver: Driver) -> None:
+    """By another worker, or this one."""
+    attempts: list[int] = []
+
+    async def failing() -> None:
+        attempts.append(current().attempt)
+        raise ConnectionError("no")
+
+    await run(hand, failing, retry=Retry(attempts=3, delay=3600, jitter=0))
+    for _ in range(2):
+        await becomes(hand, Place.DELAYED)
+        await driver.control("wake", "a")
+        await hand.executor.submit(await driver.read(1))
+    await becomes(hand, State.REJECTED)
+    assert attempts == [1, 2, 3]
+
+
+async def test_what_is_not_to_be_tried_again_is_not(hand: Hand) -> None:
+    async def failing() -> None:
+        raise ValueError("for good")
+
+    await run(hand, failing, retry=Retry(attempts=9, delay=0, give_up_on=(ValueError,)))
+    await becomes(hand, State.REJECTED)
+
+
+async def test_an_attempt_has_its_own_time(hand: Hand) -> None:
+    attempts: list[int] = []
+
+    async def slow() -> str:
+        attempts.append(1)
+        if len(attempts) == 1:
+            await asyncio.Event().wait()
+        return "in time"
+
+    await run(hand, slow, timeout=0.05, retry=Retry(attempts=2, delay=0))
+    await becomes(hand, State.RESOLVED)
+    assert len(attempts) == 2
+
+
+# -- arguments
+
+
+async def test_arguments_that_never_fitted_end_it(hand: Hand, caplog: pytest.LogCaptureFixture) -> None:
+    async def one(number: int) -> None:
+        hand.ran.append("a")
+
+    await run(hand, one, 1, 2)
+    await becomes(hand, State.REJECTED)
+    assert isinstance(await error_of(hand), UsageError)
+    assert "a rejected: " in caplog.text
+    assert hand.ran == []
+
+
+async def test_arguments_that_no_longer_fit_wait_for_the_mend(hand: Hand, driver: Driver) -> None:
+    async def failing(number: int) -> None:
+        raise ConnectionError
+
+    await run(hand, failing, 1, retry=Retry(attempts=9, delay=3600))
+    await becomes(hand, Place.DELAYED)
+    changed = Hand(driver)
+
+    def changed_fn(number: int, word: str) -> None: ...
+
+    changed.registry.task(changed_fn, name="fn")
+    await driver.control("wake", "a")
+    await changed.executor.submit(await driver.read(1))
+    await becomes(changed, Place.HALTED)
+    reason = (await driver.record("a")).reason.splitlines()
+    assert reason[0] == "the arguments with which a has begun no longer fit its code:"
+    assert [line[:4] for line in reason[1:3]] == ["  - ", "  + "]
+    assert reason[3].startswith("Deploy the code this execution began with")
+    await changed.end()
+    await driver.control("force", "a")
+
+
+# -- canceled
+
+
+async def test_a_cancel_is_told_once_where_it_awaits(hand: Hand, driver: Driver) -> None:
+    told: list[int] = []
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> str:
+        has_begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            told.append(1)
+            await may_end.wait()
+        return "after all"
+
+    await run(hand, stubborn)
+    await has_begun.wait()
+    for _ in range(3):
+        await driver.control("cancel", "a")
+        hand.executor.nudge("a")
+        await eventually(lambda: told, "it to be told")
+    may_end.set()
+    await becomes(hand, State.RESOLVED)
+    assert await unwrap(hand) == "after all"
+    assert told == [1]
+
+
+@pytest.mark.parametrize("retry", [None, Retry(attempts=9, delay=0, retry_on=(BaseException,))])
+async def test_one_that_ends_by_its_cancel_is_canceled(hand: Hand, driver: Driver, retry: Retry | None) -> None:
+    has_begun = asyncio.Event()
+
+    async def endless() -> None:
+        has_begun.set()
+        await asyncio.Event().wait()
+
+    await run(hand, endless, retry=retry)
+    await has_begun.wait()
+    await driver.control("cancel", "a")
+    hand.executor.nudge("a")
+    await becomes(hand, State.CANCELED)
+
+
+async def test_one_that_fails_as_it_is_canceled_is_not_tried_again(hand: Hand, driver: Driver) -> None:
+    has_begun = asyncio.Event()
+
+    async def failing() -> None:
+        has_begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ConnectionError("the cleanup failed")
+
+    await run(hand, failing, retry=Retry(attempts=9, delay=0))
+    await has_begun.wait()
+    await driver.control("cancel", "a")
+    hand.executor.nudge("a")
+    await becomes(hand, State.REJECTED)
+    assert "the cleanup failed" in str(await error_of(hand))
+
+
+async def test_one_that_is_canceled_between_two_attempts_makes_no_more(
+    hand: Hand, driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempts: list[int] = []
+
+    async def failing() -> None:
+        attempts.append(1)
+        await driver.control("cancel", "a")
+        raise ConnectionError
+
+    await run(hand, failing, retry=Retry(attempts=9, delay=0.9, jitter=0))
+    await becomes(hand, State.CANCELED)
+    assert attempts == [1]
+
+
+async def test_a_cancel_of_its_own_is_an_error_like_any_other(hand: Hand) -> None:
+    attempts: list[int] = []
+
+    async def canceling() -> None:
+        attempts.append(1)
+        raise asyncio.CancelledError("by itself")
+
+    await run(hand, canceling, retry=Retry(attempts=2, delay=0, retry_on=(BaseException,)))
+    await becomes(hand, State.REJECTED)
+    assert "CancelledError in fn: by itself" in str(await error_of(hand))
+
+
+async def test_what_was_canceled_before_is_not_called(
+    hand: Hand, driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "durasleep")
+    [lease] = await hand.read("a")
+    await driver.control("cancel", "a")
+    await hand.executor.submit([Lease(lease.id, lease.queue, lease.entry, lease.epoch)])
+    await becomes(hand, State.CANCELED)
+    assert hand.ran == []
+    assert [line for line in caplog.messages if line.startswith("a canceled after ")]
+
+
+async def test_news_are_heard_before_it_is_called(hand: Hand, driver: Driver) -> None:
+    """Its entry tells what was before the cancel."""
+    lease = await hand.read_with_snapshot("a")
+    await driver.control("cancel", "a")
+    await hand.executor.submit([lease])
+    hand.executor.nudge("a")
+    await becomes(hand, State.CANCELED)
+    assert hand.ran == []
+
+
+async def test_news_that_are_none_hold_nobody_up(hand: Hand) -> None:
+    lease = await hand.read_with_snapshot("a")
+    await hand.executor.submit([lease])
+    hand.executor.nudge("a")
+    await hand.begun("a")
+    await hand.let_go("a")
+    assert await hand.status("a") == State.RESOLVED
+
+
+# -- leaving
+
+
+async def test_what_is_loaded_as_the_worker_leaves_is_left_to_others(hand: Hand, driver: Driver) -> None:
+    leases = await hand.read("a")
+    hand.executor.leave()
+    await hand.executor.submit(leases)
+    await becomes(hand, Place.DELAYED)
+    assert hand.ran == []
+    assert (await driver.record("a")).reason == "its worker has left"
+    await driver.control("force", "a")
+
+
+@pytest.mark.parametrize("delay_s", [0, 0.9])
+async def test_who_leaves_makes_no_other_attempt(hand: Hand, driver: Driver, delay_s: float) -> None:
+    async def failing() -> None:
+        hand.ran.append("a")
+        if delay_s == 0:
+            hand.executor.leave()
+        raise ConnectionError("no")
+
+    await run(hand, failing, retry=Retry(attempts=9, delay=delay_s, jitter=0))
+    await hand.begun("a")
+    hand.executor.leave()
+    await becomes(hand, Place.DELAYED)
+    assert hand.ran == ["a"]
+    assert len((await driver.load("a")).entries) == 1
+    await driver.control("force", "a")
+
+
+async def test_one_that_waits_for_a_thread_as_the_worker_leaves_is_left_to_others(driver: Driver) -> None:
+    hand = Hand(driver, concurrency=1, settings=replace(DEFAULTS, threads_lost_s=60.0))
+    await hand.executor._threads.take()  # pyright: ignore[reportPrivateUsage] - somebody has the only one
+    await run(hand, lambda: hand.ran.append("a"))
+    await eventually(lambda: hand.executor.running, "it to be in hand")
+    hand.executor.leave()
+    await becomes(hand, Place.DELAYED)
+    assert hand.ran == []
+    assert (await driver.record("a")).reason == "its worker has left"
+    await hand.end()
+    await driver.control("force", "a")
