@@ -70,35 +70,41 @@ def split_ops(ops: Sequence[Op], settings: Settings) -> list[list[Op]]:
     return parts
 
 
-def script_of(call: Call) -> script.Script | None:
-    """The script a call runs, if it runs one."""
-    return call.script
-
-
 def exchange_plan(calls: Sequence[Call], settings: Settings) -> Generator[list[list[Value]], list[Reply], list[Reply]]:
-    """What to send for some calls, and, if the server has forgotten scripts, what to send then.
+    """What to send for some calls: it yields commands, is sent their replies, and returns the raw answer to each call.
 
-    It is sent the replies, and ends with the raw answer to each call: the part of the reply that is its own, or an
-    error reply as the exception it is.
+    A raw answer is the part of a reply that belongs to the call, or an error reply as the exception it is.
+
+    Scripts are sent by their digests. The plan mostly yields once. A server that was started anew has forgotten the
+    scripts: then the plan yields a second time, with the source of each script the server did not know.
     """
     joined = join(calls, settings)
     replies = yield [one.command for one in joined]
     unknown = [index for index, reply in enumerate(replies) if is_unknown_script(reply)]
     if unknown:
-        again: list[list[Value]] = []
-        for index in unknown:
-            lua = script_of(calls[joined[index].positions[0]])
-            if lua is None:
-                raise StoreError(str(replies[index]))
-            again.append(script.as_eval(lua, joined[index].command))
-        for index, reply in zip(unknown, (yield again), strict=True):
+        again = yield [_with_source(calls, joined[index], replies[index]) for index in unknown]
+        for index, reply in zip(unknown, again, strict=True):
             replies[index] = reply
+    return _split(calls, joined, replies)
+
+
+def _with_source(calls: Sequence[Call], one: Joined, reply: Reply) -> list[Value]:
+    """The same command with the whole script, for a server whose reply says that it does not know the script."""
+    lua = calls[one.positions[0]].script  # the calls of one command run one script
+    if lua is None:
+        raise StoreError(str(reply))
+    return script.as_eval(lua, one.command)
+
+
+def _split(calls: Sequence[Call], joined: Sequence[Joined], replies: Sequence[Reply]) -> list[Reply]:
+    """To each call its own part of the reply. Where the reply is one error, each call of the command has that."""
     raws: list[Reply] = [None] * len(calls)
     for one, reply in zip(joined, replies, strict=True):
-        is_batch = isinstance(calls[one.positions[0]], BatchItem) and isinstance(reply, list)
-        own: list[Reply] = cast("list[Reply]", reply) if is_batch else [reply] * len(one.positions)
-        for position, raw in zip(one.positions, own, strict=True):
-            raws[position] = raw
+        is_batch = isinstance(calls[one.positions[0]], BatchItem)
+        has_parts = is_batch and isinstance(reply, list)
+        parts: list[Reply] = cast("list[Reply]", reply) if has_parts else [reply] * len(one.positions)
+        for position, part in zip(one.positions, parts, strict=True):
+            raws[position] = part
     return raws
 
 
