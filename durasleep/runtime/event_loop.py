@@ -211,13 +211,18 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def drain(self, callbacks_max: int = DRAIN_CALLBACKS_MAX) -> int:
         """Run callbacks until blocked, finished or halted; the number left of ``callbacks_max``, 0 if it ran away.
 
-        Between ``enter`` and ``leave``.
+        Between ``enter`` and ``leave``. The idea: there is no I/O, and time passes by settlements alone. So nothing
+        enters the queue but from a callback in it, or from a settlement that is fed between two drains. An empty queue
+        therefore means, precisely, that the workflow waits for its journal.
+
+        What would run after the workflow has come to an end must not run: what it asks for is never committed. So the
+        drain stops, with callbacks left in the queue, once the root task is done, the workflow is halted or has asked
+        to begin anew, or a SystemExit is to end it. An eviction goes on after the end of the root: it ends all tasks.
         """
+        if self.watch is not None and sys.getprofile() is None:  # a profiler of the user's goes first
+            return self._drain_watched(callbacks_max)
         ready = self.ready
-        watched = None if self.evicting else self.root
-        watching = self.watch is not None and sys.getprofile() is None  # a profiler of the user's goes first
-        if watching:
-            sys.setprofile(self.watch)
+        root = None if self.evicting else self.root
         try:
             while callbacks_max and ready:
                 callbacks_max -= 1
@@ -232,13 +237,19 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                         break
                 except BaseException as error:  # noqa: BLE001 - as asyncio does: one callback fails alone
                     self.call_exception_handler({"message": f"error in callback {handle!r}", "exception": error})
-                if self.halted is not None or (watched is not None and watched.done()) or self.continued is not None:
+                if self.halted is not None or (root is not None and root.done()) or self.continued is not None:
                     break
         finally:
-            if watching:
-                sys.setprofile(None)
-            handle = watched = None  # this frame is in tracebacks that they hold
+            handle = root = None  # this frame is in tracebacks that they hold
         return callbacks_max
+
+    def _drain_watched(self, callbacks_max: int) -> int:
+        """Drain while ``watch`` sees every call; ``drain`` finds it there as a profiler, and runs the queue."""
+        sys.setprofile(self.watch)
+        try:
+            return self.drain(callbacks_max)
+        finally:
+            sys.setprofile(None)
 
     def on_cancel_asked(self) -> None:
         """The execution was canceled from outside: the root task is, unless it is the one that runs."""
