@@ -1,5 +1,8 @@
 """What has happened in one execution, and what its code asks for; the difference is what a commit writes."""
 
+# pyright: reportPrivateUsage=false
+# The fields of a durable future are hidden from users, not from the journal.
+
 from __future__ import annotations
 
 import functools
@@ -404,22 +407,31 @@ class Journal:
         make: Callable[[Number], Op | StepCall],
         given_id: PromiseId | None = None,
     ) -> Number:
-        """Give a new future its number and ask for what it awaits."""
+        """Give a new future its number and ask for what it awaits.
+
+        Every durable call comes by here. The future's fields are set one by one, because a constructor of its own
+        would cost as much as all of this. The order of the steps matters:
+
+        1. The future gets its fields, so that it can be hashed and described whatever comes next.
+        2. During an eviction nothing is asked for: the first call of each task raises, further ones stay pending.
+        3. The number is taken, and the call is asked for. That may raise, for instance if an argument cannot be sent.
+        4. Only then the future knows its journal. From here on its cancel takes the call back.
+        """
         loop = self.loop
         lineage = loop.lineage()
         lineage.made += 1
-        future.serial = lineage.made
-        future._given_id = given_id  # pyright: ignore[reportPrivateUsage] - set here only; a constructor costs as much again
-        future._kind = kind  # pyright: ignore[reportPrivateUsage]
-        future._name = name  # pyright: ignore[reportPrivateUsage]
-        future._hint = type_hint  # pyright: ignore[reportPrivateUsage]
-        future._journal = None  # pyright: ignore[reportPrivateUsage]
+        future.serial = lineage.made  # as `next_serial`, which would be one call more
+        future._given_id = given_id
+        future._kind = kind
+        future._name = name
+        future._hint = type_hint
+        future._journal = None
         if loop.evicting and loop.detached(lineage):
             future.number = Number("")
             return future.number
         number = future.number = lineage.next()
         self.ask(number, kind, name, future, make)
-        future._journal = self  # pyright: ignore[reportPrivateUsage]
+        future._journal = self
         return number
 
     def start_timer(self, timer: WorkflowTimer, due: Due) -> None:
