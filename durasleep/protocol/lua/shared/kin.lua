@@ -4,6 +4,17 @@
 -- @include at_end
 -- @include text_of
 -- @include wait_for
+-- What an ending means for others: those who wait for it, the one that asked for it, and its family, which is what it
+-- has asked for itself. How a family is closed:
+--
+-- A promise that ends is put among `families`. At the end of the script each of them is closed: what is pending in its
+-- journal is canceled, and so is put among `families`, too. A whole tree is closed in this way without recursion.
+--
+-- The value of the root says how long all of its family is kept. As long as the root is pending nothing expires, for its
+-- journal may be replayed. Once it has ended, its members go when it goes.
+--
+-- A script has a budget (see budget.lua). A family that does not fit in what is left of it is named in `closing`, and
+-- the firer goes on with it, part by part. Until it is done its head is kept, for whoever goes on must find it.
 local SCAN_STEP = 4 -- of a family looked at in one go: each may have a value of a megabyte
 
 -- Left for the firer: more than one script may do.
@@ -86,26 +97,30 @@ local function is_orphan(record)
   return state or incarnation ~= record.incarnation or not entry
 end
 
--- How long a settled promise is kept: as its root. 0: for ever, or the root is still pending; 1: it is gone already.
+-- How long what is below a root is kept. A member of an old run (continue_as_new) does not wait for the root to end.
+local function time_to_keep_below(root, record)
+  local key = promise_prefix .. root
+  local state, incarnation, retention = unpack(redis.call('HMGET', key, F.state, F.incarnation, F.retention))
+  if incarnation ~= record.incarnation then return 1 end -- its own root is gone
+  if state then
+    local left = redis.call('PTTL', key)
+    return left >= 0 and math.max(left, 1) or retention_of(retention)
+  end
+  -- Mostly its owner is pending, and that is enough: whoever closes a pending one closes what it has asked for, too.
+  local may_be_replayed = not is_orphan(record) or is_remembered(record.id)
+  return may_be_replayed and 0 or retention_of(retention)
+end
+
+-- How long a settled promise is kept, in ms: as its root. 0: for ever, or as long as the root is pending; 1: no longer.
 -- nil: under this id there is another promise by now.
 local function time_to_keep(record)
-  -- A root that has ended in this script: what is loaded holds.
-  if record.ended_now and not owner_of(record.id) then return retention_of(record.retention) end
+  local root = string.match(record.id, '^[^~]*')
+  local is_root = root == record.id
+  if is_root and record.ended_now then return retention_of(record.retention) end -- as loaded: it is not read again
   local state, incarnation, retention = unpack(redis.call('HMGET', record.key, F.state, F.incarnation, F.retention))
   if not state or incarnation ~= record.incarnation then return nil end
-  local root = string.match(record.id, '^[^~]*')
-  if root ~= record.id then
-    state, incarnation, retention =
-      unpack(redis.call('HMGET', promise_prefix .. root, F.state, F.incarnation, F.retention))
-    if incarnation ~= record.incarnation then return 1 end
-    if not state then
-      -- Whoever closes a pending one closes what it has asked for, too: further up nobody needs to be asked.
-      return (not is_orphan(record) or is_remembered(record.id)) and 0 or retention_of(retention)
-    end
-    local left = redis.call('PTTL', promise_prefix .. root)
-    if left >= 0 then return math.max(left, 1) end
-  end
-  return retention_of(retention)
+  if is_root then return retention_of(retention) end
+  return time_to_keep_below(root, record)
 end
 
 -- One member of the journal of an ended promise: what is pending ends with it, what is kept goes with it. What has ended
