@@ -199,22 +199,36 @@ end
 
 local checks = {}
 
--- The next page of a journal; answers where to go on. An execution that moves meanwhile is left alone: it is alive.
+-- Checks the entries among some fields of an execution; answers how many are pending.
+local function check_entries(record, fields)
+  local pending = 0
+  for i = 1, #fields, 2 do
+    local is_entry = string.find(fields[i], '^%d')
+    if is_entry and check_entry(record, fields[i], fields[i + 1]) then pending = pending + 1 end
+  end
+  return pending
+end
+
+-- What is another as soon as the execution has moved.
+local function mark_of(record)
+  return record.epoch .. '/' .. int(record.order) .. '/' .. (record.place or '')
+end
+
+-- The next page of a journal; answers where to go on, "" at the end: the cursor of HSCAN, the mark of the execution, and
+-- how many pending entries there were so far. That sum is what the pages are for: who sleeps must wait for something.
+-- It holds only if nothing has moved between the pages. What moves is left alone, for it is alive.
 local function check_journal(record, at)
-  local cursor, mark, open = string.match(at, '^(%d+) (%S+) (%d+)$')
-  local now_mark = record.epoch .. '/' .. int(record.order) .. '/' .. (record.place or '')
-  if at == '' then
-    cursor, mark, open = '0', now_mark, '0'
+  local mark = mark_of(record)
+  local cursor, mark_before, pending = '0', mark, '0'
+  if at ~= '' then
+    cursor, mark_before, pending = string.match(at, '^(%d+) (%S+) (%d+)$')
   end
-  if mark ~= now_mark then return '' end
-  local page, count = redis.call('HSCAN', record.key, cursor, 'COUNT', STEP), tonumber(open)
-  for i = 1, #page[2], 2 do
-    local number = page[2][i]
-    if string.find(number, '^%d') and check_entry(record, number, page[2][i + 1]) then count = count + 1 end
-  end
+  if mark_before ~= mark then return '' end
+  local page = redis.call('HSCAN', record.key, cursor, 'COUNT', STEP)
+  pending = tonumber(pending) + check_entries(record, page[2])
   if #findings > 0 then return '' end -- what was mended has moved it; what was not is told already
-  if page[1] ~= '0' then return page[1] .. ' ' .. mark .. ' ' .. count end
-  if record.place == PLACE.suspended and count == 0 then
+  if page[1] ~= '0' then return page[1] .. ' ' .. mark .. ' ' .. pending end
+  if record.place == PLACE.suspended and pending == 0 then
     found('stuck', record.id, 'sleeps, but nothing it waits for is pending', again(record))
   end
   return ''
