@@ -164,23 +164,7 @@ class Search:
             raise UsageError(f"limit {limit}: a search finds 1 to {FOUND_MAX} executions")
         found = SearchPage()
         found += self._ahead
-        if self._sources is None:
-            self._sources = yield from _sources(keys, self._statuses, self._states, self._group, found)
-        looked_max = len(self._dues) + LOOKED_MAX
-        steps = 0
-        while self._sources and len(found) <= limit and len(self._dues) <= looked_max and steps < STEPS_MAX:
-            steps += 1
-            read = self._sources[0](self._cursor)
-            [page] = yield [read]
-            cursor: _Cursor = None
-            if isinstance(page, DurasleepError):
-                found.notes.append(f"{to_bytes(read.args[1]).decode()} cannot be read: {page}")
-            else:
-                ids, cursor = page
-                yield from _look(keys, _fresh(ids, self._dues), self._is_wanted, found)
-            self._cursor = cursor or b""
-            if cursor is None:
-                del self._sources[0]
+        yield from self._fill(keys, limit, found)
         self._ahead = found[limit:]
         found[:] = [_with_due(one, self._dues[one.id]) for one in found[:limit]]
         if self._codec is not None:
@@ -188,6 +172,30 @@ class Search:
         self._shown.update(one.id for one in found)
         found.is_all = found.is_all and self.is_over
         return found
+
+    def _fill(self, keys: Keyspace, limit: int, found: SearchPage) -> Plan[None]:
+        """Look on, source by source, until more than ``limit`` are found, all is seen, or enough was looked at."""
+        if self._sources is None:
+            self._sources = yield from _sources(keys, self._statuses, self._states, self._group, found)
+        looked_max = len(self._dues) + LOOKED_MAX
+        for _ in range(STEPS_MAX):
+            if not self._sources or len(found) > limit or len(self._dues) > looked_max:
+                return
+            cursor = yield from self._read_page(keys, self._sources[0], found)
+            self._cursor = cursor or b""
+            if cursor is None:
+                del self._sources[0]
+
+    def _read_page(self, keys: Keyspace, source: _Source, found: SearchPage) -> Plan[_Cursor]:
+        """Find what is wanted in the next page of a source; where to go on, None if this was the last."""
+        read = source(self._cursor)
+        [page] = yield [read]
+        if isinstance(page, DurasleepError):
+            found.notes.append(f"{to_bytes(read.args[1]).decode()} cannot be read: {page}")
+            return None
+        ids, cursor = page
+        yield from _look(keys, _fresh(ids, self._dues), self._is_wanted, found)
+        return cursor
 
     def _is_wanted(self, one: Summary) -> bool:
         return (
