@@ -95,7 +95,16 @@ _EXACT = (tuple, set, frozenset, datetime, date, time, timedelta, UUID, Decimal,
 
 
 class ErrorMapper:
-    """Makes maps of errors: type, message; with detail 1 traceback, notes and causes; with detail 2 what they carry."""
+    """Makes the maps that payloads of errors consist of. The keys of a map:
+
+    - with any detail ``t``, the type, and ``m``, the message;
+    - from detail 1 on ``tb``, the traceback; ``c``, the map of the cause; ``x``, the maps of the members of a group;
+      and ``n``, the notes;
+    - with detail 2 what the error carries: ``d``, attributes that are plain data; ``a``, the arguments if all of them
+      are plain data; and ``s``, what of both has to be packed with its classes.
+
+    Errors may refer to each other in circles: how deep and how many one payload tells of is bounded by ``has_room``.
+    """
 
     def __init__(self, detail: int, text_max: int, attributes: ErrorAttributes | None) -> None:
         self.text_max = text_max
@@ -111,53 +120,82 @@ class ErrorMapper:
         return True
 
     def tell(self, error: BaseException, depth: int) -> dict[str, Any]:
-        text_max = self.text_max
-        found: dict[str, Any] = {"t": type_name(error), "m": shorten(_shown(error), text_max)}
-        if isinstance(error, RemoteError):  # of elsewhere already
-            found |= {"t": shorten(error.type, text_max), "m": shorten(error.message, text_max)}
+        """The map of an error for which there is room."""
+        found = self._outline(error)
         if not self._detail:
             return found
-        notes = _few(dict.fromkeys(str(note) for note in vars(error).get("__notes__", ())), text_max)
-        if isinstance(error, RemoteError):
-            found["tb"] = shorten(error.remote_traceback, text_max)
-        else:
-            found["tb"] = shorten(tracebacks.of_user(error, _ERROR_FRAMES_MAX), text_max)
-            found |= self._carried_by(error, depth) if self._detail > 1 else {}
+        notes = self._notes_of(error)
+        found["tb"] = self._traceback_of(error)
+        if self._detail > 1 and not isinstance(error, RemoteError):
+            found |= self._carried_by(error, depth)
         cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         if cause is not None and self.has_room(depth + 1):
             found["c"] = self.tell(cause, depth + 1)
         if depth < _ERROR_DEPTH_MAX and isinstance(error, BaseExceptionGroup):
             group = cast("BaseExceptionGroup[BaseException]", error)
             found["x"] = [self.tell(one, depth + 1) for one in group.exceptions if self.has_room(depth + 1)]
-            found["m"] = shorten(group.message, text_max)
+            found["m"] = shorten(group.message, self.text_max)  # Python adds a count to the text
             if more := len(group.exceptions) - len(found["x"]):
                 notes.append(f"{more} more errors are not shown")
-        return found | ({"n": notes} if notes else {})
+        if notes:
+            found["n"] = notes
+        return found
+
+    def _outline(self, error: BaseException) -> dict[str, Any]:
+        """Type and message; of an error that came from elsewhere those it had there."""
+        if isinstance(error, RemoteError):
+            return {"t": shorten(error.type, self.text_max), "m": shorten(error.message, self.text_max)}
+        return {"t": type_name(error), "m": shorten(_shown(error), self.text_max)}
+
+    def _traceback_of(self, error: BaseException) -> str:
+        is_remote = isinstance(error, RemoteError)
+        text = error.remote_traceback if is_remote else tracebacks.of_user(error, _ERROR_FRAMES_MAX)
+        return shorten(text, self.text_max)
+
+    def _notes_of(self, error: BaseException) -> list[str]:
+        return _few(dict.fromkeys(str(note) for note in vars(error).get("__notes__", ())), self.text_max)
 
     def _carried_by(self, error: BaseException, depth: int) -> dict[str, Any]:
-        """Its arguments, and those of its attributes that can be sent: as plain data if that is all they are."""
+        """Its arguments, and those of its attributes that can be sent.
+
+        An attribute goes the first of these ways that it can: as plain data that comes back as it was; packed with its
+        classes; as plain data that has lost its class. What can go none of them is left out. Arguments belong together:
+        what of them can only be shown goes as its text.
+        """
         attributes: dict[str, object] = {"args": _args_of(error), **_state_of(error)}
         if self._attributes is not None:
             attributes = self._attributes(error, attributes)
-        named = {name: value for name, value in attributes.items() if name != "args"}
-        plain = {name: value for name, value in named.items() if can_pack(_PLAIN_IN_ERRORS, value)}
-        special = {name: value for name, value in named.items() if name not in plain}
-        exact = _InErrors(self, depth, shows=False) if special else PLAIN_WRITER
-        kept = {name: value for name, value in special.items() if can_pack(exact, value)}
-        plain |= {name: value for name, value in special.items() if name not in kept and can_pack(PLAIN_WRITER, value)}
-        found: dict[str, Any] = {"d": plain}
         args: Any = attributes.get("args")
+        plain, special = self._sort({name: value for name, value in attributes.items() if name != "args"}, depth)
+        found: dict[str, Any] = {"d": plain}
         if isinstance(args, tuple) and not isinstance(error, BaseExceptionGroup):
             if can_pack(_PLAIN_IN_ERRORS, cast("object", args)):
                 found["a"] = list(cast("tuple[object, ...]", args))
             else:
-                kept["args"] = cast("object", args)
-        if kept:
-            shows = _InErrors(self, depth, shows=True)
-            if "args" in kept and not can_pack(shows, kept["args"]):
-                del kept["args"]
-            found["s"] = shows.pack(kept)
+                special["args"] = cast("object", args)
+        if special:
+            found["s"] = self._pack_special(special, depth)
         return found
+
+    def _sort(self, attributes: dict[str, object], depth: int) -> tuple[dict[str, object], dict[str, object]]:
+        """The attributes that go as plain data, and those that are packed with their classes."""
+        plain = {name: value for name, value in attributes.items() if can_pack(_PLAIN_IN_ERRORS, value)}
+        others = {name: value for name, value in attributes.items() if name not in plain}
+        if not others:
+            return plain, {}
+        exact = _InErrors(self, depth, shows=False)
+        special = {name: value for name, value in others.items() if can_pack(exact, value)}
+        plain |= {
+            name: value for name, value in others.items() if name not in special and can_pack(PLAIN_WRITER, value)
+        }
+        return plain, special
+
+    def _pack_special(self, special: dict[str, object], depth: int) -> bytes:
+        """With their classes; without the arguments, if these cannot even be shown."""
+        shows = _InErrors(self, depth, shows=True)
+        if "args" in special and not can_pack(shows, special["args"]):
+            special = {name: value for name, value in special.items() if name != "args"}
+        return shows.pack(special)
 
 
 def _few(notes: Collection[str], text_max: int) -> list[str]:
