@@ -154,7 +154,19 @@ _NOTHING = Progress((), (), (), waiting=False, outcome=None)
 
 
 class ActiveWorkflow(msgspec.Struct, eq=False):
-    """One workflow in hand: between two commits it runs, or waits for steps of its own."""
+    """One workflow in hand: its code runs until it waits, what it asked for is committed, and so on.
+
+    1. ``drive`` lets the code run until it waits or ends, and ``_go_on`` decides what comes of that.
+    2. ``commit`` says what is to be written: what the code asked for, the results of steps, and how it ended if it has.
+       What is too much for one call goes in parts; only the last part has the outcome.
+    3. ``take`` hears the answer. Settlements in it are fed to the code, which is 1 again. Without any, it waits for its
+       steps, is suspended, or has ended and is let go of.
+
+    A step runs beside all of this. ``_end_step`` adds its result to what is to be written, and a commit is due: 2.
+
+    A step that was asked for together with something else begins only in 3, for it may speak of that: until then it is
+    held back. There is one commit at a time: what comes about while it is under way is part of the next.
+    """
 
     all: Workflows
     running: HeldExecution
@@ -220,11 +232,19 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         self._go_on()
 
     def _go_on(self) -> None:
-        """Commit if there is anything to say; else it waits for its steps."""
+        """Release the lease, commit or wait.
+
+        - It is released if it is to go on elsewhere, all is written, and none of its steps runs.
+        - A commit is due if there is something to write or to ask for, or nothing to wait for here: that suspends it.
+        - Else its steps run, and the next one that ends makes a commit due.
+        """
         running = self.running
-        if self.is_released and not (running.ops or running.steps or self.rest):
+        is_written = not (running.ops or self.rest)
+        if self.is_released and is_written and not running.steps:
             self.all.in_hand.release(running)
-        elif running.ops or running.has_unseen or not running.steps or self.progress.outcome is not None:
+            return
+        has_ended = self.progress.outcome is not None
+        if running.ops or running.has_unseen or has_ended or not running.steps:
             self.all.commits.due(running)
 
     def _start_steps(self, calls: Sequence[StepCall]) -> None:
@@ -264,17 +284,13 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
 
     def commit(self) -> BatchItem[Committed] | None:
         running, activation, commits = self.running, self._activation, self.all.commits
-        if self.rest:
-            ops = self.rest.pop(0)
-        else:
-            ops, running.ops = running.ops, ()
-            if len(ops) > 1:
-                ops, *self.rest = commits.parts(ops)
-        outcome, payload, due = (CommitAction.CONTINUE, b"", "") if self.rest else self._outcome()
+        ops = self._next_part()
+        is_last = not self.rest
+        outcome, payload, due = self._outcome() if is_last else (CommitAction.CONTINUE, b"", "")
         if outcome is CommitAction.CONTINUE and not (ops or running.has_unseen):
             return None
         self.sent = ops
-        if not self.rest:
+        if is_last:
             running.has_unseen = False
         lease = running.lease
         return commit.commit(
@@ -290,6 +306,15 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
             due=due,
             open=activation.is_open,
         )
+
+    def _next_part(self) -> Sequence[Op]:
+        """What the next commit writes; ``rest`` is what has to follow it."""
+        if self.rest:
+            return self.rest.pop(0)
+        ops, self.running.ops = self.running.ops, ()
+        if len(ops) > 1:
+            ops, *self.rest = self.all.commits.parts(ops)
+        return ops
 
     def _outcome(self) -> tuple[CommitAction, bytes, str]:
         if self.progress.outcome is not None:
