@@ -1,7 +1,13 @@
 """The executor: takes executions on, lets each go on until a commit lets go of it, and knows what it holds.
 
 Nothing waits for one execution alone: what was read together is begun together, and all that is due in one turn of the
-loop is committed together, in plain callbacks. Only what is unusual about one gets an asyncio task.
+loop is committed together, in plain callbacks. Only what is unusual about one gets an asyncio task. The way together:
+
+    submit ── all that is needed stands in its entry ───────────────────────> _begin_each ─> _begin_loaded
+       └───── the journal, or what is new in it, has to be read ─> _load ─> _begin_each ─> _begin
+
+One that cannot begin in this way, say because its journal has several pages, leaves it for a task of its own, see
+``_load_alone``, and comes back to ``_begin_loaded``.
 """
 
 from __future__ import annotations
@@ -140,34 +146,35 @@ class Executor:
         """Take executions on; one that is in hand already is left alone, one for which there is no slot waits for one,
         or is given back if too many do.
         """
-        known: list[tuple[HeldExecution, Loaded]] = []
-        unknown: list[HeldExecution] = []
+        loaded: list[tuple[HeldExecution, Loaded]] = []
+        to_load: list[HeldExecution] = []
         too_many: list[Lease] = []
-        slots, running_now = self._slots, self._running
+        slots = self._slots
         for lease in leases:
-            entry_key = lease.entry_key
-            if self._is_known(entry_key):
+            if self._is_known(lease.entry_key):
                 continue
-            if len(running_now) >= slots:  # two streams were read at once, or on a new connection
+            if len(self._running) >= slots:  # two streams were read at once, or on a new connection
                 if len(self._waiting) < WAITING_MAX:
-                    self._waiting[entry_key] = lease
+                    self._waiting[lease.entry_key] = lease
                 else:
                     too_many.append(lease)
                 continue
-            running = running_now[entry_key] = HeldExecution(lease, entry_key)
-            if lease.id in self._workflows.kept:
-                running.is_kept = True
-                unknown.append(running)
-            elif lease.snapshot and (loaded := journal.read_snapshot(lease)):
-                known.append((running, loaded))
+            running = self._hold(lease)
+            if not running.is_kept and lease.snapshot and (snapshot := journal.read_snapshot(lease)):
+                loaded.append((running, snapshot))
             else:
-                unknown.append(running)
-        if known:
-            asyncio.get_running_loop().call_soon(self._begin_each, self._begin_loaded, known)
-        for start in range(0, len(unknown), TOGETHER_MAX):
-            self._load(unknown[start : start + TOGETHER_MAX])
+                to_load.append(running)
+        if loaded:
+            asyncio.get_running_loop().call_soon(self._begin_each, self._begin_loaded, loaded)
+        self._load(to_load)
         for lease in too_many:
             await self.release_entries(lease.queue, [lease.entry])
+
+    def _hold(self, lease: Lease) -> HeldExecution:
+        """It has a slot from here on."""
+        entry_key = lease.entry_key
+        running = self._running[entry_key] = HeldExecution(lease, entry_key, is_kept=lease.id in self._workflows.kept)
+        return running
 
     def take_offer(self, lease: Lease) -> None:
         """Another worker does not know what it needs, and has made us its holder."""
@@ -212,16 +219,12 @@ class Executor:
 
     def _begin_waiting(self) -> None:
         """There is a slot for what waits for one."""
-        begun: list[HeldExecution] = []
+        to_load: list[HeldExecution] = []
         while self._waiting and len(self._running) < self._slots and not self._code.is_leaving:
             entry_key, lease = next(iter(self._waiting.items()))
-            running = self._running[entry_key] = HeldExecution(
-                lease, entry_key, is_kept=lease.id in self._workflows.kept
-            )
+            to_load.append(self._hold(lease))
             del self._waiting[entry_key]
-            begun.append(running)
-        for start in range(0, len(begun), TOGETHER_MAX):
-            self._load(begun[start : start + TOGETHER_MAX])
+        self._load(to_load)
 
     async def return_unheard(self, entry_key: tuple[str, str]) -> bool:
         """Let others have what is pending to us and has never arrived; false if it has."""
@@ -298,7 +301,11 @@ class Executor:
     # -- beginning
 
     def _load(self, many: list[HeldExecution]) -> None:
-        """Begin what no entry tells enough of."""
+        """Read the first page of each, as many in one exchange as are begun in one turn, and begin them."""
+        for start in range(0, len(many), TOGETHER_MAX):
+            self._load_together(many[start : start + TOGETHER_MAX])
+
+    def _load_together(self, many: list[HeldExecution]) -> None:
         keys = self._store.keys()
         pages = [journal.read_page(keys, running.lease.id, unseen_only=running.is_kept) for running in many]
         asked = self._incoming.ask(pages)
@@ -319,51 +326,60 @@ class Executor:
     def _begin_each(
         self, begin: Callable[[HeldExecution, T], None], many: Sequence[tuple[HeldExecution, T]], first: int = 0
     ) -> None:
-        """Begin as many as one call commits, or there is time for in one turn of the loop."""
+        """Begin them from ``first`` on, until one call is full of their commits or this turn of the loop is over.
+
+        The next turn goes on with the others. One that fails does so alone.
+        """
         until = time.monotonic() + TURN_S
         for index in range(first, len(many)):
             running, loaded = many[index]
             if not running.is_gone:
                 try:
                     begin(running, loaded)
-                except Exception as error:  # noqa: BLE001 - it fails alone
+                except Exception as error:  # noqa: BLE001 - see above
                     self._fail(running, error)
-            begun = index + 1 - first
-            if (begun == TOGETHER_MAX or time.monotonic() > until) and index + 1 < len(many):
-                asyncio.get_running_loop().call_soon(self._begin_each, begin, many, index + 1)
+            following = index + 1
+            is_turn_over = following - first == TOGETHER_MAX or time.monotonic() > until
+            if is_turn_over and following < len(many):
+                asyncio.get_running_loop().call_soon(self._begin_each, begin, many, following)
                 return
 
     def _begin(self, running: HeldExecution, loaded: Loaded | None) -> None:
+        """Begin with one page of its journal; where that does not do, all of it is loaded alone."""
         if running.is_kept:  # only what has settled since was loaded
-            if not self._workflows.wake(running, loaded):
-                self._run_alone(running, self._load_alone(running))
-        elif loaded is None or not is_ours(running.lease, loaded.record):
-            self._run_alone(running, self._load_alone(running))
-        else:
+            if self._workflows.wake(running, loaded):
+                return
+        elif loaded is not None and is_ours(running.lease, loaded.record):
             self._begin_loaded(running, loaded)
+            return
+        self._run_alone(running, self._load_alone(running))
 
     def _begin_loaded(self, running: HeldExecution, loaded: Loaded) -> None:
+        """Hand it to the workflows or the tasks, unless it is for others to run, or has to wait apart."""
         if running.is_gone:
             return
-        lease, record = running.lease, loaded.record
         definition = self._definition(loaded)
-        is_canceled = CANCEL in loaded.entries
-        if definition is None and is_canceled and len(loaded.entries) == 1:
-            self._end_alone(running, self._commits.cancel(lease))
-            return
         if definition is None:
-            self._end_alone(running, self._commits.defer_unknown(lease, self._describe_needed(loaded)))
+            self._end_unknown(running, loaded)
             return
-        if record.crash_count >= SUSPECT_DEATHS and not (is_canceled and isinstance(definition, TaskDefinition)):
-            if self._waits_apart(lease.id):
-                reason = f"waits apart: {record.crash_count} workers in a row have died while running it"
-                self._end_alone(running, self._commits.defer(lease, reason, APART_S))
+        if _is_suspect(loaded, definition):
+            if self._waits_apart(running.lease.id):
+                reason = f"waits apart: {loaded.record.crash_count} workers in a row have died while running it"
+                self._end_alone(running, self._commits.defer(running.lease, reason, APART_S))
                 return
             running.is_suspect = True
         if isinstance(definition, WorkflowDefinition):
             self._workflows.begin(running, loaded, definition)
         else:
             self._tasks.begin(running, loaded, definition)
+
+    def _end_unknown(self, running: HeldExecution, loaded: Loaded) -> None:
+        """Leave what this worker does not know to others; what was canceled before it began ends here."""
+        if loaded.entries.keys() == {CANCEL}:
+            last = self._commits.cancel(running.lease)
+        else:
+            last = self._commits.defer_unknown(running.lease, self._describe_needed(loaded))
+        self._end_alone(running, last)
 
     def _describe_needed(self, loaded: Loaded) -> str:
         """What it needs that is not here."""
@@ -537,6 +553,13 @@ def _close(*work: Coroutine[Any, Any, None] | None) -> None:
     for coroutine in work:
         if coroutine is not None:
             coroutine.close()
+
+
+def _is_suspect(loaded: Loaded, definition: Definition) -> bool:
+    """Whether it may be what kills its workers. A canceled task is not, for none of its code runs any more."""
+    if loaded.record.crash_count < SUSPECT_DEATHS:
+        return False
+    return not (isinstance(definition, TaskDefinition) and CANCEL in loaded.entries)
 
 
 def _loaded_of(page: Page | BaseException) -> Loaded | None:
