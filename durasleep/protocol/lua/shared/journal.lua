@@ -1,6 +1,14 @@
 -- @include entry
 -- @include record
 -- @include now
+-- How an execution hears of every settlement, though its code may run meanwhile or sleep:
+--
+-- A settlement puts the number of its entry behind `unseen`, and stamps the entry with an order newer than all before.
+-- It wakes an execution that sleeps. Of one that runs only the worker gets a hint, which may be lost.
+--
+-- Every commit names the newest settlement that the code has seen. `unseen` is struck up to that, and the commit answers
+-- what is left. A commit that would suspend the execution suspends it only if nothing is left. So nothing can settle
+-- unnoticed between the last look of the code and its sleep: one script does both.
 
 -- Note that entry `number` has settled: its execution has not seen it yet. Its stamp is a new one: two histories of one
 -- execution never share one.

@@ -7,14 +7,15 @@
 -- What an ending means for others: those who wait for it, the one that asked for it, and its family, which is what it
 -- has asked for itself. How a family is closed:
 --
--- A promise that ends is put among `families`. At the end of the script each of them is closed: what is pending in its
--- journal is canceled, and so is put among `families`, too. A whole tree is closed in this way without recursion.
+-- A promise that ends is put among `families`, unless nothing is left to close. At the end of the script each of these
+-- is closed: what is pending in its journal is canceled, which puts that among `families`, too. So a whole tree is
+-- closed without recursion.
 --
--- The value of the root says how long all of its family is kept. As long as the root is pending nothing expires, for its
--- journal may be replayed. Once it has ended, its members go when it goes.
+-- The retention of the root says how long a family is kept. As long as the root is pending none of it expires, for the
+-- root may be replayed. Once the root has ended, all of it expires together.
 --
--- A script has a budget (see budget.lua). A family that does not fit in what is left of it is named in `closing`, and
--- the firer goes on with it, part by part. Until it is done its head is kept, for whoever goes on must find it.
+-- A script may do only so much (see budget.lua). A family for which there is no room is named in `closing`, and the
+-- firer goes on with it, part by part. Until that is done its promise does not expire: whoever goes on must find it.
 local SCAN_STEP = 4 -- of a family looked at in one go: each may have a value of a megabyte
 
 -- Left for the firer: more than one script may do.
