@@ -65,6 +65,12 @@ def default_name() -> str:
 class Worker:
     """Serves one group of one namespace until it is told to stop."""
 
+    _heartbeat: Heartbeat | None = None
+    _reaper: Reaper | None = None
+    _crashed = False
+    _unfit: SchemaMismatch | None = None
+    _is_used_up = False
+
     def __init__(
         self,
         connector: Connector,
@@ -118,14 +124,9 @@ class Worker:
             on_gap=self._on_gap,
         )
         self._jam = Jam()
-        self._heartbeat: Heartbeat | None = None
-        self._reaper: Reaper | None = None
         self._beats: asyncio.Queue[tuple[Beat, int, int]] = asyncio.Queue(maxsize=16)
         self._unnamed: dict[tuple[str, str], int] = {}
         """What is pending to us and not in hand, and when a beat first said so, by our own clock."""
-        self._crashed = False
-        self._unfit: SchemaMismatch | None = None
-        self._is_used_up = False
         self._stop_asked = asyncio.Event()
         self._abort_asked = asyncio.Event()
         self.ready = asyncio.Event()
@@ -216,21 +217,7 @@ class Worker:
             )
 
     async def _serve(self, start_timeout_s: float | None) -> None:
-        loop = asyncio.get_running_loop()
-        heartbeat = self._heartbeat = Heartbeat(
-            self._store.connector,
-            namespace=self._store.namespace,
-            consumer=self._consumer,
-            group=self.group,
-            settings=self._settings,
-            held=self._executor.held,
-            functions=lambda: "" if self._stop_asked.is_set() else self._registry.fingerprint,
-            lost_threads=lambda: self._executor.lost_threads,
-            on_beat=lambda beat, sent_us, received_us: _post(loop, self._take_beat, beat, sent_us, received_us),
-            on_unfit=lambda error: _post(loop, self._end_unfit, error),
-            loop_thread=threading.get_ident(),
-            outage=self._store.outage,
-        )
+        heartbeat = self._heartbeat = self._make_heartbeat()
         self._reaper = Reaper(
             self._store,
             consumer=self._consumer,
@@ -249,7 +236,41 @@ class Worker:
             await self._close()
             logger.info("worker %s has left before it was ready", self.name)
             return
-        loops = [
+        loops = self._begin_loops()
+        functions = ", ".join(self._registry.names()) or "no functions"
+        logger.info("worker %s of group %s is ready: %s", self.name, self.group, functions)
+        self.ready.set()
+        try:
+            await self._stop_asked.wait()
+            await self._finish(reader=loops[0])
+        finally:
+            for task in loops:
+                task.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            await self._leave(heartbeat)
+
+    def _make_heartbeat(self) -> Heartbeat:
+        """It beats in a thread of its own; what it hears is told in this loop."""
+        loop = asyncio.get_running_loop()
+        return Heartbeat(
+            self._store.connector,
+            namespace=self._store.namespace,
+            consumer=self._consumer,
+            group=self.group,
+            settings=self._settings,
+            held=self._executor.held,
+            functions=lambda: "" if self._stop_asked.is_set() else self._registry.fingerprint,
+            lost_threads=lambda: self._executor.lost_threads,
+            on_beat=lambda beat, sent_us, received_us: _post(loop, self._take_beat, beat, sent_us, received_us),
+            on_unfit=lambda error: _post(loop, self._end_unfit, error),
+            loop_thread=threading.get_ident(),
+            outage=self._store.outage,
+        )
+
+    def _begin_loops(self) -> list[asyncio.Task[None]]:
+        """The tasks that run for as long as it serves, the reader first."""
+        loop = asyncio.get_running_loop()
+        return [
             loop.create_task(_keep_going(name, run, self._store.outage), name=f"durasleep-{name}")
             for name, run in (
                 ("reader", self._read),
@@ -260,23 +281,17 @@ class Worker:
                 ("pulse", self._show_pulse),
             )
         ]
-        functions = ", ".join(self._registry.names()) or "no functions"
-        logger.info("worker %s of group %s is ready: %s", self.name, self.group, functions)
-        self.ready.set()
-        try:
-            await self._stop_asked.wait()
-            self._executor.leave()  # before the reader has let go of its connection: threads come free meanwhile
-            loops[0].cancel()
-            await asyncio.gather(loops[0], return_exceptions=True)
-            if self._executor.running and not self._crashed:
-                logger.info("worker %s is leaving: %d in hand", self.name, self._executor.running)
-            if not self._crashed:
-                await self._drain()
-        finally:
-            for task in loops:
-                task.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
-            await self._leave(heartbeat)
+
+    async def _finish(self, *, reader: asyncio.Task[None]) -> None:
+        """Begin nothing new and read no more; then, unless this is a crash, let what is in hand finish."""
+        self._executor.leave()  # before the reader has let go of its connection: threads come free meanwhile
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+        if self._crashed:
+            return
+        if self._executor.running:
+            logger.info("worker %s is leaving: %d in hand", self.name, self._executor.running)
+        await self._drain()
 
     async def _join_in_time(self, heartbeat: Heartbeat, timeout_s: float | None) -> None:
         """Join; what Redis cannot do now is waited for, so long at most. What does not pass is an error at once."""
