@@ -17,35 +17,7 @@ The layers, each importing only what stands below it:
     deprecation             names that have changed
 """
 
-from durasleep.app import Durasleep
-from durasleep.client.client import Handle
-from durasleep.codec import Codec
-from durasleep.errors import (
-    Canceled,
-    ClientClosed,
-    DurasleepError,
-    ExecutionError,
-    InvalidId,
-    Mismatch,
-    NotAllowed,
-    NotFound,
-    NotReplicated,
-    OtherFunction,
-    RemoteError,
-    StoreRefused,
-    StoreUnavailable,
-    ThreadsLost,
-    TimedOut,
-    UsageError,
-    WaitTimeout,
-)
-from durasleep.model import Disposition, State, Target
-from durasleep.query.describe import Description
-from durasleep.runtime.context import Context, Winner
-from durasleep.runtime.current import Current, current
-from durasleep.runtime.retry import Retry, RetryAfter
-from durasleep.settings import Settings
-from durasleep.worker.worker import Worker
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -84,3 +56,87 @@ __all__ = [
     "__version__",
     "current",
 ]
+
+# A name is imported when it is first asked for: importing all of it at once takes longer than redis-py itself, and a
+# command or a program that only calls needs a part. Type checkers read the imports instead, and nothing else.
+if TYPE_CHECKING:
+    from durasleep.app import Durasleep
+    from durasleep.client.client import Handle
+    from durasleep.codec import Codec
+    from durasleep.errors import (
+        Canceled,
+        ClientClosed,
+        DurasleepError,
+        ExecutionError,
+        InvalidId,
+        Mismatch,
+        NotAllowed,
+        NotFound,
+        NotReplicated,
+        OtherFunction,
+        RemoteError,
+        StoreRefused,
+        StoreUnavailable,
+        ThreadsLost,
+        TimedOut,
+        UsageError,
+        WaitTimeout,
+    )
+    from durasleep.model import Disposition, State, Target
+    from durasleep.query.describe import Description
+    from durasleep.runtime.context import Context, Winner
+    from durasleep.runtime.current import Current, current
+    from durasleep.runtime.retry import Retry, RetryAfter
+    from durasleep.settings import Settings
+    from durasleep.worker.worker import Worker
+else:
+    from importlib import import_module
+
+    _NAMES = {
+        "durasleep.app": ("Durasleep",),
+        "durasleep.client.client": ("Handle",),
+        "durasleep.codec": ("Codec",),
+        "durasleep.errors": (
+            "Canceled",
+            "ClientClosed",
+            "DurasleepError",
+            "ExecutionError",
+            "InvalidId",
+            "Mismatch",
+            "NotAllowed",
+            "NotFound",
+            "NotReplicated",
+            "OtherFunction",
+            "RemoteError",
+            "StoreRefused",
+            "StoreUnavailable",
+            "ThreadsLost",
+            "TimedOut",
+            "UsageError",
+            "WaitTimeout",
+        ),
+        "durasleep.model": ("Disposition", "State", "Target"),
+        "durasleep.query.describe": ("Description",),
+        "durasleep.runtime.context": ("Context", "Winner"),
+        "durasleep.runtime.current": ("Current", "current"),
+        "durasleep.runtime.retry": ("Retry", "RetryAfter"),
+        "durasleep.settings": ("Settings",),
+        "durasleep.worker.worker": ("Worker",),
+    }
+    _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+
+    def __getattr__(name: str) -> object:
+        if module := _MODULE_OF.get(name):
+            value = globals()[name] = getattr(import_module(module), name)
+            return value
+        whole = f"{__name__}.{name}"
+        try:
+            if not name.startswith("_"):
+                return import_module(whole)  # ``durasleep.errors`` is found without an import of its own
+        except ModuleNotFoundError as error:
+            if error.name != whole:
+                raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -9,15 +9,12 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from durasleep import devserver
 from durasleep.errors import UsageError
-from durasleep.transport.connector import without_secret
 
 T = TypeVar("T")
 
@@ -34,6 +31,8 @@ class Address:
     """Such as ``DURASLEEP_REDIS_URL``, or the path of a pyproject.toml."""
 
     def __str__(self) -> str:
+        from durasleep.transport.connector import without_secret
+
         return f"{without_secret(self.url)} ({self.why})"
 
 
@@ -74,6 +73,8 @@ def _of_pyproject() -> Address | None:
 
 
 def _running() -> Address | None:
+    from durasleep import devserver
+
     def look(directory: Path) -> Address | None:
         url = devserver.discover(directory / devserver.DIRECTORY)
         return Address(url, f"the `durasleep dev` of {directory}") if url else None
@@ -126,6 +127,8 @@ def _read(path: Path, key: str | None) -> Setting | None:
     """A text of one pyproject.toml; without a key, whether there is a table of ours."""
     if not path.is_file():
         return None
+    import tomllib
+
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

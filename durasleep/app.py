@@ -26,7 +26,7 @@ from contextlib import (
 from dataclasses import replace
 from functools import cache, partial
 from types import FrameType
-from typing import Any, Concatenate, NoReturn, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, TypeVar, cast, overload
 
 from durasleep import address
 from durasleep.address import Address
@@ -42,8 +42,10 @@ from durasleep.runtime.retry import Retry
 from durasleep.settings import DEFAULTS, Settings, fitting
 from durasleep.transport.connector import AnyClient, Connector
 from durasleep.transport.store import Store, confirming
-from durasleep.worker.execution.function_runner import Overrides
-from durasleep.worker.worker import Worker
+
+if TYPE_CHECKING:  # a program that only calls needs no worker
+    from durasleep.worker.execution.function_runner import Overrides
+    from durasleep.worker.worker import Worker
 
 AnyWorkflow = TypeVar("AnyWorkflow", bound=Callable[Concatenate[Context, ...], Coroutine[Any, Any, Any]])
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
@@ -249,6 +251,8 @@ class Durasleep(Client):
         ``debug``, ``accept_eviction``, ``min_replicas`` and ``fsync`` are those of ``Settings``, for this worker alone;
         ``overrides`` are functions to call in place of others; ``stand_ins`` is its old name.
         """
+        from durasleep.worker.worker import Worker
+
         if stand_ins is not None:
             warn_renamed("stand_ins", "overrides")
             overrides = stand_ins

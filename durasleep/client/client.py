@@ -9,9 +9,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Gen
 from datetime import UTC, datetime
 from functools import cache
 from types import UnionType
-from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
-from durasleep import cron
 from durasleep.client.inbox import Inbox, Subscription
 from durasleep.client.waiting import BesideWaits, Waiter
 from durasleep.codec import Codec
@@ -29,21 +28,22 @@ from durasleep.model import (
     parse_target,
     retention_ms,
 )
-from durasleep.protocol import membership, schedules, server, streams
+from durasleep.protocol import server, streams
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Controlled, Created
-from durasleep.protocol.schedules import Schedule
-from durasleep.query import attention, call_tree, describe, doctor, fsck, search
-from durasleep.query.call_tree import Tree
+from durasleep.query import describe
 from durasleep.query.describe import CallOptions, Description, Options, Pipeline, PromiseStatus
-from durasleep.query.doctor import Diagnosis
-from durasleep.query.fsck import Report
-from durasleep.query.search import SearchPage, Timers
 from durasleep.runtime.context import AsyncTask, Workflow
 from durasleep.runtime.definition import Registry, called_by, name_of, returns_of
 from durasleep.settings import Settings
 from durasleep.transport.store import Store
+
+if TYPE_CHECKING:  # what looks at many executions is imported by the methods that do; most programs call none of them
+    from durasleep.query.call_tree import Tree
+    from durasleep.query.doctor import Diagnosis
+    from durasleep.query.fsck import Report
+    from durasleep.query.search import SearchPage, Timers
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -626,6 +626,9 @@ class Client(_Starts):
         zone: str,
         options: CallOptions,
     ) -> datetime:
+        from durasleep import cron
+        from durasleep.protocol import schedules
+
         definition = self.registry.called(fn)
         function = name_of(fn) if definition is None else definition.name
         payload = self.codec.encode_args(args, kwargs, function, called_by(definition or fn))
@@ -636,12 +639,15 @@ class Client(_Starts):
         due_ms = cron.next_due_ms(line, zone, datetime.fromtimestamp(now_ms / 1000, UTC))
         queue = parse_target(options.target or self._group).queue
         keep_ms = retention_ms(self.settings.retention if options.retention is None else options.retention)
-        schedule = Schedule(check_name(name, "schedule"), line, zone, function, queue, payload, due_ms, keep_ms)
+        name = check_name(name, "schedule")
+        schedule = schedules.Schedule(name, line, zone, function, queue, payload, due_ms, keep_ms)
         kept_due_ms = await store.call(schedules.put_schedule(store.keys(), schedule))
         return datetime.fromtimestamp(kept_due_ms / 1000, UTC)
 
     async def unschedule(self, name: str) -> bool:
         """Forget a schedule; false if there was none. What it has started goes on."""
+        from durasleep.protocol import schedules
+
         store = await self._opened()
         return await store.call(schedules.remove_schedule(store.keys(), check_name(name, "schedule"))) == "removed"
 
@@ -682,6 +688,8 @@ class Client(_Starts):
         Of what is done the latest thousands, with the errors of what has failed. ``SearchPage.is_all`` tells whether a
         limit cut it.
         """
+        from durasleep.query import search
+
         store = await self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         return await store.run(looking.part(store.keys(), limit))
@@ -694,6 +702,8 @@ class Client(_Starts):
         function: str | None = None,
     ) -> AsyncGenerator[SearchPage]:
         """The same part by part, until there are no more: what is shown may be steered meanwhile."""
+        from durasleep.query import search
+
         store = await self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         while not looking.is_over or looking.again():
@@ -701,11 +711,15 @@ class Client(_Starts):
 
     async def timers(self, limit: int = 20) -> Timers:
         """What falls due next, soonest first."""
+        from durasleep.query import search
+
         store = await self._opened()
         return await store.run(search.timers(store.keys(), limit))
 
     async def tree(self, id: str) -> Tree:
         """An execution and all it has called, as one tree; NotFound if there is none."""
+        from durasleep.query import call_tree
+
         store = await self._opened()
         return await store.run(call_tree.tree(store.keys, id))
 
@@ -748,6 +762,8 @@ class Client(_Starts):
 
     async def fsck(self, *, repair: bool = False) -> Report:
         """Check everything there is, beside whatever runs; mend what can be mended without guessing, if asked to."""
+        from durasleep.query import fsck
+
         store = await self._opened()
         return await store.run(fsck.fsck(store.keys(), repair=repair))
 
@@ -757,6 +773,8 @@ class Client(_Starts):
         The part before a ``": "`` will do where no other name begins so; NotAllowed if one does.
         What has one is no execution that could go on: an entry or a timer that was not ours, a key of another type.
         """
+        from durasleep.query import search
+
         store = await self._opened()
         return await store.run(search.discard_quarantined(store.keys(), name))
 
@@ -770,6 +788,8 @@ class Client(_Starts):
 
         It only reads.
         """
+        from durasleep.query import attention, doctor
+
         store = await self._opened()
         found = doctor.diagnose(await store.run(doctor.collect_facts(store.keys())))
         return doctor.worst_first([*found, *await store.run(attention.look(store.keys()))])
@@ -787,6 +807,8 @@ class Client(_Starts):
 
     async def workers(self, group: str | None = None) -> list[str]:
         """Names of the workers of a group that are alive, as far as their beats tell."""
+        from durasleep.protocol import membership
+
         store = await self._opened()
         keys = store.keys()
         try:

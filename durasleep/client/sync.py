@@ -10,9 +10,8 @@ from collections.abc import Awaitable, Callable, Collection, Generator, Iterable
 from datetime import UTC, datetime
 from functools import cache
 from types import UnionType
-from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
-from durasleep import cron
 from durasleep.client.sync_waiting import Inbox, Subscription, Waiter
 from durasleep.codec import Codec
 from durasleep.deprecation import warn_renamed
@@ -29,21 +28,22 @@ from durasleep.model import (
     parse_target,
     retention_ms,
 )
-from durasleep.protocol import membership, schedules, server, streams
+from durasleep.protocol import server, streams
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Controlled, Created
-from durasleep.protocol.schedules import Schedule
-from durasleep.query import attention, call_tree, describe, doctor, fsck, search
-from durasleep.query.call_tree import Tree
+from durasleep.query import describe
 from durasleep.query.describe import CallOptions, Description, Options, Pipeline, PromiseStatus
-from durasleep.query.doctor import Diagnosis
-from durasleep.query.fsck import Report
-from durasleep.query.search import SearchPage, Timers
 from durasleep.runtime.context import AsyncTask, Workflow
 from durasleep.runtime.definition import Registry, called_by, name_of, returns_of
 from durasleep.settings import Settings
 from durasleep.transport.sync_store import SyncStore
+
+if TYPE_CHECKING:  # what looks at many executions is imported by the methods that do; most programs call none of them
+    from durasleep.query.call_tree import Tree
+    from durasleep.query.doctor import Diagnosis
+    from durasleep.query.fsck import Report
+    from durasleep.query.search import SearchPage, Timers
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -616,6 +616,9 @@ class Client(_Starts):
         zone: str,
         options: CallOptions,
     ) -> datetime:
+        from durasleep import cron
+        from durasleep.protocol import schedules
+
         definition = self.registry.called(fn)
         function = name_of(fn) if definition is None else definition.name
         payload = self.codec.encode_args(args, kwargs, function, called_by(definition or fn))
@@ -626,12 +629,15 @@ class Client(_Starts):
         due_ms = cron.next_due_ms(line, zone, datetime.fromtimestamp(now_ms / 1000, UTC))
         queue = parse_target(options.target or self._group).queue
         keep_ms = retention_ms(self.settings.retention if options.retention is None else options.retention)
-        schedule = Schedule(check_name(name, "schedule"), line, zone, function, queue, payload, due_ms, keep_ms)
+        name = check_name(name, "schedule")
+        schedule = schedules.Schedule(name, line, zone, function, queue, payload, due_ms, keep_ms)
         kept_due_ms = store.call(schedules.put_schedule(store.keys(), schedule))
         return datetime.fromtimestamp(kept_due_ms / 1000, UTC)
 
     def unschedule(self, name: str) -> bool:
         """Forget a schedule; false if there was none. What it has started goes on."""
+        from durasleep.protocol import schedules
+
         store = self._opened()
         return store.call(schedules.remove_schedule(store.keys(), check_name(name, "schedule"))) == "removed"
 
@@ -672,6 +678,8 @@ class Client(_Starts):
         Of what is done the latest thousands, with the errors of what has failed. ``SearchPage.is_all`` tells whether a
         limit cut it.
         """
+        from durasleep.query import search
+
         store = self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         return store.run(looking.part(store.keys(), limit))
@@ -684,6 +692,8 @@ class Client(_Starts):
         function: str | None = None,
     ) -> Generator[SearchPage]:
         """The same part by part, until there are no more: what is shown may be steered meanwhile."""
+        from durasleep.query import search
+
         store = self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         while not looking.is_over or looking.again():
@@ -691,11 +701,15 @@ class Client(_Starts):
 
     def timers(self, limit: int = 20) -> Timers:
         """What falls due next, soonest first."""
+        from durasleep.query import search
+
         store = self._opened()
         return store.run(search.timers(store.keys(), limit))
 
     def tree(self, id: str) -> Tree:
         """An execution and all it has called, as one tree; NotFound if there is none."""
+        from durasleep.query import call_tree
+
         store = self._opened()
         return store.run(call_tree.tree(store.keys, id))
 
@@ -738,6 +752,8 @@ class Client(_Starts):
 
     def fsck(self, *, repair: bool = False) -> Report:
         """Check everything there is, beside whatever runs; mend what can be mended without guessing, if asked to."""
+        from durasleep.query import fsck
+
         store = self._opened()
         return store.run(fsck.fsck(store.keys(), repair=repair))
 
@@ -747,6 +763,8 @@ class Client(_Starts):
         The part before a ``": "`` will do where no other name begins so; NotAllowed if one does.
         What has one is no execution that could go on: an entry or a timer that was not ours, a key of another type.
         """
+        from durasleep.query import search
+
         store = self._opened()
         return store.run(search.discard_quarantined(store.keys(), name))
 
@@ -760,6 +778,8 @@ class Client(_Starts):
 
         It only reads.
         """
+        from durasleep.query import attention, doctor
+
         store = self._opened()
         found = doctor.diagnose(store.run(doctor.collect_facts(store.keys())))
         return doctor.worst_first([*found, *store.run(attention.look(store.keys()))])
@@ -777,6 +797,8 @@ class Client(_Starts):
 
     def workers(self, group: str | None = None) -> list[str]:
         """Names of the workers of a group that are alive, as far as their beats tell."""
+        from durasleep.protocol import membership
+
         store = self._opened()
         keys = store.keys()
         try:
