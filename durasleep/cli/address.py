@@ -9,16 +9,17 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from durasleep import address
 from durasleep.address import Address, Candidate, configured, project_directory
-from durasleep.app import Durasleep
 from durasleep.cli.output import json_values
 from durasleep.errors import UsageError
-from durasleep.transport.connector import without_secret
+
+if TYPE_CHECKING:  # the help and the mistakes of users need no client: commands import it where they run
+    from durasleep.app import Durasleep
 
 DEFAULT_NAMESPACE = "durasleep"
 
@@ -43,6 +44,8 @@ def find_namespace(namespace: str | None) -> str:
 
 def open_client(url: str | None, namespace: str | None) -> Durasleep:
     """The client side of an application, wherever its functions are."""
+    from durasleep.app import Durasleep
+
     return Durasleep(find_url(url).url, namespace=find_namespace(namespace))
 
 
@@ -76,6 +79,8 @@ def find_app(module: str | None) -> str:
 
 def load_app(name: str) -> Durasleep:
     """Import ``MODULE[:ATTR]``; without ATTR it is ``app``, or the only Durasleep object of the module."""
+    from durasleep.app import Durasleep
+
     module_name, _, attribute = name.partition(":")
     module = _import(module_name)
     if attribute:
@@ -123,6 +128,8 @@ def _not_imported(name: str, error: BaseException) -> UsageError:
 
 def _apps(module: Any) -> dict[str, Durasleep]:
     """The Durasleep objects of a module, each once, by the first of its names."""
+    from durasleep.app import Durasleep
+
     found: dict[str, Durasleep] = {}
     for name, value in cast("dict[str, object]", vars(module)).items():
         if isinstance(value, Durasleep) and all(value is not other for other in found.values()):
@@ -193,6 +200,8 @@ def _of_application(module: str | None) -> Candidate:
 
 def _explain(candidates: Sequence[Candidate]) -> None:
     """Print each that may name a Redis, in order, and which one is used; raises what keeps us from knowing."""
+    from durasleep.transport.connector import without_secret
+
     found: Address | None = None
     problem: UsageError | None = None
     for one in candidates:

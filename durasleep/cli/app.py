@@ -11,7 +11,6 @@ from durasleep import __version__
 from durasleep.cli.commands import demo, doctor, executions, fsck, listing, namespace, promise, replay, rpc, worker
 from durasleep.cli.output import console, json_values, streams
 from durasleep.errors import DurasleepError, StoreError, StoreUnavailable, UsageError
-from durasleep.runtime import event_loop
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -55,6 +54,8 @@ app.command("demo")(demo.demo)
 
 def _show_version(asked: bool) -> None:
     if asked:
+        from durasleep.runtime import event_loop
+
         is_compiled = not event_loop.__file__.endswith(
             (".py", ".pyc")
         )  # all of what the accelerator compiles, or nothing

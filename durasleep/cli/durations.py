@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 
-from durasleep import model
 from durasleep.errors import UsageError
 
 
 def parse_duration(text: str) -> timedelta:
     """The duration a text means, seconds where it names no unit; UsageError if it means none."""
+    from durasleep import model
+
     return model.parse_duration(f"{text}s" if re.fullmatch(r"\d+(\.\d+)?", text) else text)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from durasleep.query.search import STATUSES
+from durasleep.query.statuses import STATUSES
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 UrlOption = Annotated[

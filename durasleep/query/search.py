@@ -21,25 +21,12 @@ from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.keys import LIMIT, Keyspace
 from durasleep.protocol.script import to_bytes
 from durasleep.query import describe
+from durasleep.query.statuses import ENDED, FOUND_MAX, PENDING_STATUSES, STATUSES, TIMERS_MAX
 
-PENDING_STATUSES = ("halted", "running", "queued", "delayed", "suspended")
-ENDED: dict[str, tuple[str, ...]] = {
-    "done": ("resolved", "rejected", "timedout", "canceled"),
-    "failed": ("rejected", "timedout"),
-    "resolved": ("resolved",),
-    "rejected": ("rejected",),
-    "timedout": ("timedout",),
-    "canceled": ("canceled",),
-}
-"""Of the statuses of what has ended: its states."""
-STATUSES = (*PENDING_STATUSES, *ENDED)
-
-FOUND_MAX = 10_000  # executions in one answer: more than anybody reads, few enough to steer in one go
 LOOKED_MAX = 50_000  # promises looked at for one answer, so that a search ends after a few seconds
 PAGE = 1_000  # ids in one read, heads in one round trip
 SCAN_COUNT = 5_000  # keys in one step of a scan: a millisecond of Redis
 STEPS_MAX = 500  # pages for one answer: half a million timers, or two million keys, whoever's they are
-TIMERS_MAX = 1_000
 SHOWN_MAX = 10  # names in a sentence
 VALUES_TOGETHER = 100  # errors read in one round trip: most have some kilobytes
 

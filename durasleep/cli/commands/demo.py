@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from durasleep.app import Durasleep
 from durasleep.cli.output import console
-from durasleep.devserver import DevServer
 from durasleep.errors import DurasleepError
-from durasleep.humanize import describe_ms, describe_until
-from durasleep.runtime.context import Context
+
+if TYPE_CHECKING:
+    from durasleep.app import Durasleep
 
 ID = "sleep-workflow-1"
 SLEEP_S = 5
@@ -27,18 +25,13 @@ RESULT_LIMIT_S = 30.0
 EXIT_TOLD_TO_STOP = 128 + signal.SIGTERM
 LATE_MAX_MS = 1_000  # more than this is not the story we tell
 
-app = Durasleep()
-
-
-@app.workflow
-async def sleeping_workflow(ctx: Context, secs: int) -> str:
-    print(f"          worker {os.getpid()} runs it: Sleeping for {secs} seconds...", flush=True)  # noqa: T201 - the story
-    await ctx.sleep(secs)
-    return f"Slept for {secs} seconds"
-
 
 def demo() -> int:
     """The story in one command: a sleep outlives the worker that began it. Exits 0 only if it truly went so."""
+    import asyncio
+
+    from durasleep.devserver import DevServer
+
     console.log_to_stderr(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="durasleep-demo-") as directory, DevServer(Path(directory)) as server:
         console.story(f"a {server.binary.kind} server of its own is up at {server.url}")
@@ -56,7 +49,7 @@ class _Workers:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "durasleep", "worker", "durasleep.cli.commands.demo:app", "--url", self._url]
+        command = [sys.executable, "-m", "durasleep", "worker", "durasleep.cli.demo_app:app", "--url", self._url]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._processes.append(process)
         return process
@@ -74,6 +67,10 @@ class _Workers:
 
 
 async def _notify(url: str) -> int:
+    import asyncio
+
+    from durasleep.app import Durasleep
+
     task = asyncio.current_task()
     assert task is not None
     with contextlib.suppress(NotImplementedError):  # where there are no such signals
@@ -88,6 +85,11 @@ async def _notify(url: str) -> int:
 
 
 async def _notify_of(client: Durasleep, workers: _Workers) -> int:
+    import asyncio
+
+    from durasleep.cli.demo_app import sleeping_workflow
+    from durasleep.humanize import describe_ms, describe_until
+
     first = workers.start()
     console.story(f"worker {first.pid} starts")
     handle = await client.rpc(ID, sleeping_workflow, SLEEP_S)
@@ -111,6 +113,8 @@ async def _notify_of(client: Durasleep, workers: _Workers) -> int:
 
 async def _until_asleep(client: Durasleep) -> int:
     """When the sleep is due, once it has begun."""
+    import asyncio
+
     try:
         async with asyncio.timeout(START_LIMIT_S):
             while True:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from durasleep.app import Durasleep
 from durasleep.cli import address
 from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
 from durasleep.cli.output import console, json_values
-from durasleep.query.doctor import Diagnosis, Level
+
+if TYPE_CHECKING:
+    from durasleep.query.doctor import Diagnosis
 
 EXIT_DANGER = 1
 
-_STYLE = {Level.GOOD: "green", Level.WARNING: "yellow", Level.DANGER: "bold red"}
+_STYLE = {"good": "green", "warning": "yellow", "danger": "bold red"}
 
 
 @address.explained
@@ -22,6 +23,11 @@ def doctor(as_json: JsonOption = False, url: UrlOption = None, namespace: Namesp
 
     Exit code 1 if something is dangerous.
     """
+    import asyncio
+
+    from durasleep.app import Durasleep
+    from durasleep.query.doctor import Diagnosis, Level
+
     where = address.find_url(url)
     used = Diagnosis(Level.GOOD, "address", str(where))
     if not as_json:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from durasleep.app import Durasleep
 from durasleep.cli import address
 from durasleep.cli.durations import parse_duration, parse_instant
 from durasleep.cli.options import FunctionOption, GroupFilter, NamespaceOption, StatusOption, UrlOption
-from durasleep.cli.output import console, json_values, tables
-from durasleep.client.client import store_of
+from durasleep.cli.output import console, json_values
 from durasleep.errors import DurasleepError, StoreUnavailable, UsageError
-from durasleep.model import State, root_of
-from durasleep.protocol.promises import Controlled
-from durasleep.query.search import PENDING_STATUSES, Search, SearchPage
+from durasleep.query.statuses import PENDING_STATUSES
+
+if TYPE_CHECKING:
+    from durasleep.app import Durasleep
+    from durasleep.protocol.promises import Controlled
+    from durasleep.query.search import Search, SearchPage
 
 EXIT_FAILED = 1
 
@@ -170,6 +170,10 @@ def retry(
 
 def _steer(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | None) -> int:
     """Do it, and say of each what happened. Exit 1 if it could not be done to one of them."""
+    import asyncio
+
+    from durasleep.query.search import Search
+
     chosen.check(verb)
     if chosen.ids:
         return asyncio.run(_steer_these(address.open_client(url, namespace), verb, chosen.ids))
@@ -196,6 +200,9 @@ async def _look(client: Durasleep, looking: Search) -> SearchPage:
 
 async def _next_part(client: Durasleep, looking: Search) -> SearchPage:
     """The next that were found; none if there are no more."""
+    from durasleep.client.client import store_of
+    from durasleep.query.search import SearchPage
+
     store = await store_of(client)
     while not looking.is_over or looking.again():
         if found := await store.run(looking.part(store.keys())):
@@ -220,6 +227,8 @@ async def _steer_these(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> in
 
 def _is_meant(verb: _Verb, found: SearchPage, looking: Search, yes: bool) -> bool:
     """Show what was found; on a terminal ask, elsewhere UsageError without --yes."""
+    from durasleep.cli.output import tables
+
     tables.executions(found[:PREVIEW_MAX], time.time_ns() // 1_000_000, on_stderr=True)
     more = len(found) - PREVIEW_MAX
     if more > 0:
@@ -234,6 +243,8 @@ def _is_meant(verb: _Verb, found: SearchPage, looking: Search, yes: bool) -> boo
 
 
 async def _steer_all(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> int:
+    import asyncio
+
     code = 0
     for start in range(0, len(ids), AT_ONCE):
         part = ids[start : start + AT_ONCE]
@@ -261,6 +272,8 @@ async def _steer_one(client: Durasleep, verb: _Verb, id: str) -> Controlled | Du
 
 def _other_verb(verb: _Verb, id: str, answer: Controlled) -> str:
     """What is said where another command is the one that helps."""
+    from durasleep.model import State, root_of
+
     if verb.name == "resume" and answer.word == "already" and answer.state is not State.RESOLVED:
         return f"{id} is {answer.state}, and stays so: `durasleep retry {root_of(id)}` runs it again"
     if verb.name == "retry" and answer.word == "halted":
@@ -269,6 +282,8 @@ def _other_verb(verb: _Verb, id: str, answer: Controlled) -> str:
 
 
 def _describe(verb: _Verb, answer: Controlled) -> str:
+    from durasleep.model import State
+
     match answer.word, answer.state:
         case "already", State.PENDING:
             return "awake already"

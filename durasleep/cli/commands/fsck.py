@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from durasleep.cli import address
 from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
-from durasleep.cli.output import console, json_values, tables
+from durasleep.cli.output import console, json_values
 
 EXIT_BROKEN = 1
 
@@ -25,6 +24,10 @@ def fsck(
     namespace: NamespaceOption = None,
 ) -> int:
     """Check all data of a namespace: may run beside workers. Exit code 1 if something is wrong and was not repaired."""
+    import asyncio
+
+    from durasleep.cli.output import tables
+
     client = address.open_client(url, namespace)
 
     async def look() -> int:

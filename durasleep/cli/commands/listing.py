@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from durasleep.cli import address
 from durasleep.cli.options import FunctionOption, GroupFilter, JsonOption, NamespaceOption, StatusOption, UrlOption
-from durasleep.cli.output import console, json_values, tables
-from durasleep.query.search import FOUND_MAX, TIMERS_MAX, SearchPage
+from durasleep.cli.output import console, json_values
+from durasleep.query.statuses import FOUND_MAX, TIMERS_MAX
+
+if TYPE_CHECKING:
+    from durasleep.query.search import SearchPage
 
 HIDDEN_MAX = 1_000  # finished ones that are counted though they are not asked for: a page or two
 
@@ -28,6 +30,11 @@ def ls(
     namespace: NamespaceOption = None,
 ) -> None:
     """List executions, what needs a person first; all that are pending unless told otherwise."""
+    import asyncio
+
+    from durasleep.cli.output import tables
+    from durasleep.query.search import SearchPage
+
     client = address.open_client(url, namespace)
 
     async def look() -> tuple[SearchPage, SearchPage]:
@@ -70,6 +77,10 @@ def tree(
     namespace: NamespaceOption = None,
 ) -> None:
     """Show an execution and all it has called: states, due times and durations."""
+    import asyncio
+
+    from durasleep.cli.output import tables
+
     client = address.open_client(url, namespace)
 
     async def look() -> None:
@@ -93,6 +104,10 @@ def timers(
     namespace: NamespaceOption = None,
 ) -> None:
     """Show what falls due next: sleeps, deadlines, delayed starts and schedules."""
+    import asyncio
+
+    from durasleep.cli.output import tables
+
     client = address.open_client(url, namespace)
 
     async def look() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
@@ -42,6 +41,8 @@ def discard(
 
     That is what could not be served and is no execution: an entry or a timer that was not ours, a key of another type.
     """
+    import asyncio
+
     client = address.open_client(url, namespace)
 
     async def strike(name: str) -> bool:
@@ -71,6 +72,8 @@ def release_clock(url: UrlOption = None, namespace: NamespaceOption = None) -> N
 
     For when it was put right; workers hold back what would fire by a clock that has jumped.
     """
+    import asyncio
+
     client = address.open_client(url, namespace)
 
     async def release() -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from durasleep.app import Durasleep
 from durasleep.cli import address
 from durasleep.cli.durations import parse_duration
 from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
 from durasleep.cli.output import console, json_values
-from durasleep.model import State
+
+if TYPE_CHECKING:
+    from durasleep.app import Durasleep
+    from durasleep.model import State
 
 EXIT_OTHERWISE = 1
 
@@ -36,6 +37,8 @@ def create(
     namespace: NamespaceOption = None,
 ) -> None:
     """Make a promise, and print its id."""
+    import asyncio
+
     limit = None if timeout is None else parse_duration(timeout)
     client = address.open_client(url, namespace)
 
@@ -58,6 +61,10 @@ def resolve(
     namespace: NamespaceOption = None,
 ) -> int:
     """Resolve a promise with a value, and print the state it has then."""
+    import asyncio
+
+    from durasleep.model import State
+
     result = None if value is None else json_values.read_argument(value)
     client = address.open_client(url, namespace)
     return asyncio.run(_settle(client, id, State.RESOLVED, lambda: client.promises.resolve(id, result), as_json))
@@ -73,6 +80,10 @@ def reject(
     namespace: NamespaceOption = None,
 ) -> int:
     """Reject a promise; the value is the text of the error that is raised where it is awaited."""
+    import asyncio
+
+    from durasleep.model import State
+
     text = "rejected" if value is None else json_values.as_text(json_values.read_argument(value))
     client = address.open_client(url, namespace)
     return asyncio.run(_settle(client, id, State.REJECTED, lambda: client.promises.reject(id, text), as_json))
@@ -84,6 +95,10 @@ def cancel(
     id: IdArgument, as_json: JsonOption = False, url: UrlOption = None, namespace: NamespaceOption = None
 ) -> int:
     """Cancel a promise."""
+    import asyncio
+
+    from durasleep.model import State
+
     client = address.open_client(url, namespace)
     return asyncio.run(_settle(client, id, State.CANCELED, lambda: client.promises.cancel(id), as_json))
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from durasleep.app import Durasleep
 from durasleep.cli import address
 from durasleep.cli.commands.worker import ModuleArgument
 from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
-from durasleep.cli.output import console, json_values, tables
+from durasleep.cli.output import console, json_values
 from durasleep.errors import UsageError
-from durasleep.model import Recording
-from durasleep.runtime import recording
+
+if TYPE_CHECKING:
+    from durasleep.app import Durasleep
+    from durasleep.model import Recording
 
 EXIT_DIFFERS = 1
 
@@ -32,6 +32,10 @@ def export(
 
     Payloads are written as Redis holds them.
     """
+    import asyncio
+
+    from durasleep.runtime import recording
+
     client = address.open_client(url, namespace)
 
     async def write() -> None:
@@ -53,6 +57,11 @@ def replay(
 
     Exit 0: every execution goes on as it would have. 1: one would be halted, or would have ended otherwise.
     """
+    import asyncio
+
+    from durasleep.cli.output import tables
+    from durasleep.runtime import recording
+
     app = address.load_app(address.find_app(module))
     recorded = _read(source) if source == "-" or Path(source).is_file() else [asyncio.run(_load(app, source, url))]
     verdicts = [recording.check(one, app.registry, app.codec, app.settings) for one in recorded]
@@ -67,6 +76,8 @@ def replay(
 
 
 def _read(source: str) -> list[Recording]:
+    from durasleep.runtime import recording
+
     text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
     found = [recording.loads(line) for line in text.splitlines() if line.strip()]
     if not found:

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from datetime import timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from durasleep.app import Durasleep
 from durasleep.cli import address
 from durasleep.cli.durations import parse_duration
 from durasleep.cli.options import FsyncOption, JsonOption, NamespaceOption, ReplicasOption, UrlOption
 from durasleep.cli.output import console, json_values
 from durasleep.cli.output.watch import Watch
-from durasleep.client.client import Handle, ending_of
-from durasleep.codec.exceptions import error_line
 from durasleep.errors import DurasleepError, WaitTimeout
-from durasleep.model import Disposition, PromiseId, Target, parse_target
-from durasleep.query import describe
-from durasleep.query.describe import PromiseStatus
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from durasleep.app import Durasleep
+    from durasleep.client.client import Handle
+    from durasleep.model import PromiseId, Target
+    from durasleep.query.describe import PromiseStatus
 
 EXIT_FAILED = 1
 EXIT_WAITED = 3
@@ -52,6 +52,10 @@ def rpc(
 
     Exit 0: resolved. 1: it failed. 2: wrong usage. 3: waited longer than --timeout. 4: no Redis.
     """
+    import asyncio
+
+    from durasleep.model import parse_target
+
     console.log_to_stderr(logging.WARNING)
     limit = None if timeout is None else parse_duration(timeout)
     arguments = [json_values.read_argument(arg) for arg in args or ()]
@@ -72,6 +76,10 @@ async def _rpc(
     no_wait: bool,
     as_json: bool,
 ) -> int:
+    import asyncio
+
+    from durasleep.model import Disposition
+
     async with client:
         handle = await start()
         id = handle.id
@@ -95,6 +103,10 @@ async def _rpc(
 
 async def _wait(client: Durasleep, id: PromiseId, target: Target, limit: timedelta | None) -> PromiseStatus:
     """How it ended; meanwhile, on a terminal, what it waits for."""
+    import asyncio
+
+    from durasleep.client.client import ending_of
+
     waiting = asyncio.ensure_future(ending_of(client, id, limit))
     with console.waiting(f"{id}: started") as show:
         watch = Watch(client, id, target, show)
@@ -110,6 +122,9 @@ async def _wait(client: Durasleep, id: PromiseId, target: Target, limit: timedel
 
 def _show_ending(client: Durasleep, ending: PromiseStatus, disposition: str, as_json: bool) -> int:
     """Print the value, or say what the execution raised, which may be an error of any class, ours included."""
+    from durasleep.codec.exceptions import error_line
+    from durasleep.query import describe
+
     try:
         value = describe.result_of(ending, client.codec)
     except Exception as error:  # noqa: BLE001 - see above
@@ -149,6 +164,8 @@ def get(
     namespace: NamespaceOption = None,
 ) -> None:
     """Show how an execution or promise stands, what it waits for, and how it has failed."""
+    import asyncio
+
     client = address.open_client(url, namespace)
 
     async def look() -> None:

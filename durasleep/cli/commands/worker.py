@@ -9,19 +9,18 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from durasleep import devserver, humanize
 from durasleep.address import project_directory
-from durasleep.app import run_worker
 from durasleep.cli import address
-from durasleep.cli import processes as several
-from durasleep.cli import reload as reloading
 from durasleep.cli.options import FsyncOption, ReplicasOption, UrlOption
 from durasleep.cli.output import console
 from durasleep.errors import StoreError
+
+if TYPE_CHECKING:
+    from durasleep import devserver
 
 GIVEN_URL = "DURASLEEP_GIVEN_URL"
 """The environment variable that passes --url on to the processes of --processes."""
@@ -70,6 +69,10 @@ def worker(
 
     An application that names its own Redis keeps it, unless --url is given.
     """
+    from durasleep import humanize
+    from durasleep.app import run_worker
+    from durasleep.cli import processes as several
+
     _prepare_output(verbose)
     app = address.load_app(address.find_app(module))
     humanize.be_heard()
@@ -116,6 +119,10 @@ def dev(
     verbose: VerboseOption = False,
 ) -> None:
     """A Redis of this directory, kept in ./.durasleep/, and a worker; programs and commands here and below find it."""
+    from durasleep import devserver
+    from durasleep.app import run_worker
+    from durasleep.cli import reload as reloading
+
     _prepare_output(verbose)
     if reload:
         reloading.watcher()

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from functools import cache
+from typing import TYPE_CHECKING
 
-from durasleep import humanize
 from durasleep.cli.output import json_values
-from durasleep.query.describe import Description
+
+if TYPE_CHECKING:
+    from durasleep.query.describe import Description
 
 STATUS_STYLE = {
     "queued": "cyan",
@@ -101,6 +103,8 @@ def story(text: str) -> None:
     """One line of a story told as it happens."""
     from rich.text import Text
 
+    from durasleep import humanize
+
     _out().print(Text.assemble((f"{humanize.local(time.time_ns() // 1_000_000):%H:%M:%S}", "dim"), "  ", text))
 
 
@@ -141,11 +145,15 @@ def log_to_stderr(level: int) -> None:
 
 def instant(ms: int) -> str:
     """An instant in the local zone."""
+    from durasleep import humanize
+
     return humanize.local(ms).isoformat(" ", "milliseconds")
 
 
 def describe_waiting(description: Description, now_ms: int) -> str:
     """What an execution waits for, in a few words."""
+    from durasleep import humanize
+
     first = description.waiting_on[0] if description.waiting_on else None
     due = humanize.describe_until(first.due_ms, now_ms) if first and first.due_ms else ""
     match description.status:
@@ -186,6 +194,8 @@ def show(description: Description, now_ms: int, *, with_values: bool = False) ->
 
 def _rows(description: Description, now_ms: int, with_values: bool) -> list[tuple[str, str, str]]:
     """Name, value and style of every line that has something to say."""
+    from durasleep import humanize
+
     state = description.state
     if description.status == "halted":  # the reason has lines of its own
         state = f"{state}, halted"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from durasleep.app import Durasleep
 from durasleep.cli.output import console
 from durasleep.errors import DurasleepError
-from durasleep.model import Target
-from durasleep.query.describe import Description
+
+if TYPE_CHECKING:
+    from durasleep.app import Durasleep
+    from durasleep.model import Target
+    from durasleep.query.describe import Description
 
 LOOK_FIRST_S = 0.5  # between two looks
 LOOK_MAX_S = 5.0  # and at what has waited long already
