@@ -10,7 +10,7 @@ import inspect
 import re
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import redis
@@ -30,8 +30,10 @@ from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnecti
 
 from durasleep.errors import UsageError
 from durasleep.protocol.command import Reply
-from durasleep.transport import foreign, sentinel
-from durasleep.transport.sentinel import Sentinels
+from durasleep.transport import foreign
+
+if TYPE_CHECKING:  # few use Sentinel: it is imported for those that do
+    from durasleep.transport.sentinel import Sentinels
 
 AnyClient = redis.Redis | redis.asyncio.Redis  # type: ignore[type-arg]
 # From what a client has to what we open. What redis-py's own Sentinel makes asks it through its pool; ours ask before
@@ -117,13 +119,17 @@ class Connector:
         if isinstance(source, str):
             source = _VALKEY.sub(r"redis\1", source)
             _check_url(source)
-            if sentinel.is_sentinel(source):
+            if _is_sentinel(source):
+                from durasleep.transport import sentinel
+
                 sentinels, source = sentinel.parse(source)
             try:
                 pool = AsyncPool.from_url(source)
             except ValueError as error:  # of its scheme or an option: the rest was looked at
                 raise UsageError(f"{without_secret(source)!r} is not a Redis URL: {error}") from None
         elif isinstance(source, redis.Redis | redis.asyncio.Redis):  # pyright: ignore[reportUnnecessaryIsInstance]
+            from durasleep.transport import sentinel
+
             pool = source.connection_pool
             if isinstance(pool, sentinel.AnySentinelPool):
                 sentinels = sentinel.of_pool(pool)
@@ -176,6 +182,8 @@ class Connector:
 
         if self.sentinels is None:
             return open()
+        from durasleep.transport import sentinel
+
         return sentinel.FoundConnection(self.sentinels, lambda host, port: open(host=host, port=port))
 
     def _open_sync(self, name: str, timeout_s: float | None) -> RawSyncConnection:
@@ -186,6 +194,8 @@ class Connector:
 
         if self.sentinels is None:
             return open()
+        from durasleep.transport import sentinel
+
         return sentinel.FoundSyncConnection(self.sentinels, lambda host, port: open(host=host, port=port))
 
     def _make(
@@ -254,11 +264,16 @@ def _check_url(url: str) -> None:
     is_cut = "@" in split.fragment or any("@" in part and not _is_option(part) for part in split.query.split("&"))
     if is_cut or ("@" in split.path and split.scheme != "unix"):
         raise UsageError(f"{without_secret(url)!r} is not a Redis URL: {_AS_WRITTEN}")
-    if not sentinel.is_sentinel(url) and not _is_place(split.netloc.rpartition("@")[2]):
+    if not _is_sentinel(url) and not _is_place(split.netloc.rpartition("@")[2]):
         raise UsageError(
             f"{without_secret(url)!r} is not a Redis URL: the port is not a number up to 65535, or there is no host "
             f"behind a password; {_AS_WRITTEN}"
         )
+
+
+def _is_sentinel(url: str) -> bool:
+    """Whether a URL names sentinels."""
+    return url.startswith(("redis+sentinel://", "rediss+sentinel://"))
 
 
 def without_secret(url: str) -> str:

@@ -16,7 +16,6 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from durasleep.errors import UsageError
 
-SCHEMES = ("redis+sentinel", "rediss+sentinel")
 PORT = 26379
 ASKED_S = 2.0  # for one sentinel to answer, where nothing else is said; the next is asked then
 
@@ -63,11 +62,6 @@ class Sentinels:
             for client in asked.sentinels:
                 client.close()
         return host, int(port)
-
-
-def is_sentinel(url: str) -> bool:
-    """Whether a URL names sentinels."""
-    return url.startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
 
 
 def parse(url: str) -> tuple[Sentinels, str]:

@@ -23,6 +23,7 @@ from scripts.benchmarks import (
     month,
     recover,
     rpc,
+    startup,
     steps,
     storm,
     tasks,
@@ -59,6 +60,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "recover": recover,
     "growth": growth,
     "month": month,
+    "startup": startup,
 }
 
 
