@@ -35,19 +35,18 @@ from durasleep.codec import Codec
 from durasleep.deprecation import warn_renamed
 from durasleep.errors import DefinitionError, ThreadsLost, UsageError
 from durasleep.model import Duration, check_name, duration_ms
-from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry
-from durasleep.runtime.event_loop import position_of
 from durasleep.runtime.retry import Retry
 from durasleep.settings import DEFAULTS, Settings, fitting
 from durasleep.transport.connector import AnyClient, Connector
 from durasleep.transport.store import Store, confirming
 
-if TYPE_CHECKING:  # a program that only calls needs no worker
+if TYPE_CHECKING:  # a program that only calls needs no worker, and nothing of what runs workflows
+    from durasleep.runtime.context import Context
     from durasleep.worker.execution.function_runner import Overrides
     from durasleep.worker.worker import Worker
 
-AnyWorkflow = TypeVar("AnyWorkflow", bound=Callable[Concatenate[Context, ...], Coroutine[Any, Any, Any]])
+AnyWorkflow = TypeVar("AnyWorkflow", bound="Callable[Concatenate[Context, ...], Coroutine[Any, Any, Any]]")
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 Lifespan = Callable[[], AsyncIterator[Any] | AbstractAsyncContextManager[Any]]
 AnyLifespan = TypeVar("AnyLifespan", bound=Lifespan)
@@ -425,6 +424,9 @@ class _Stopping:
     """
 
     def __init__(self, worker: Worker) -> None:
+        from durasleep.runtime.event_loop import position_of  # not at the end, when nothing may hold up
+
+        self._position_of = position_of
         self._worker = worker
         self._told_at: float | None = None
         self._ends_at = 0.0
@@ -478,7 +480,7 @@ class _Stopping:
     def _end_without(self, left: Iterable[asyncio.Task[Any]], error: BaseException | None = None) -> None:
         if error is not None:
             logger.error("worker %s: %s", self._worker.name, error)
-        what = [f"the task {task.get_name()} at {position_of(task)}" for task in left if not task.done()]
+        what = [f"the task {task.get_name()} at {self._position_of(task)}" for task in left if not task.done()]
         what = what or _threads_left()
         more = [f"{len(what) - LEFT_NAMED_MAX} more"] if len(what) > LEFT_NAMED_MAX else []
         logger.warning(

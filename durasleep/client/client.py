@@ -34,16 +34,16 @@ from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Controlled, Created
 from durasleep.query import describe
 from durasleep.query.describe import CallOptions, Description, Options, Pipeline, PromiseStatus
-from durasleep.runtime.context import AsyncTask, Workflow
 from durasleep.runtime.definition import Registry, called_by, name_of, returns_of
 from durasleep.settings import Settings
 from durasleep.transport.store import Store
 
-if TYPE_CHECKING:  # what looks at many executions is imported by the methods that do; most programs call none of them
+if TYPE_CHECKING:  # what looks at many executions is imported by the methods that do: most programs call none of them
     from durasleep.query.call_tree import Tree
     from durasleep.query.doctor import Diagnosis
     from durasleep.query.fsck import Report
     from durasleep.query.search import SearchPage, Timers
+    from durasleep.runtime.context import AsyncTask, Workflow
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

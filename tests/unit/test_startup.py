@@ -23,6 +23,9 @@ ONLY_FOR_SOME = (
     "durasleep.query.doctor",
     "durasleep.query.fsck",
     "durasleep.query.search",
+    "durasleep.runtime.context",
+    "durasleep.runtime.event_loop",
+    "durasleep.runtime.journal",
     "durasleep.sync",
     "durasleep.testing",
     "durasleep.transport.sentinel",
@@ -55,7 +58,7 @@ ONLY_TO_RUN = (
 
 STARTS = {
     "import durasleep": (("-c", "import durasleep"), (*ONLY_FOR_SOME, *ONLY_TO_RUN)),
-    "an application": (("-c", "from durasleep import Durasleep; Durasleep()"), ONLY_FOR_SOME),
+    "an application": (("-c", "from durasleep import Durasleep; Durasleep('redis://host')"), ONLY_FOR_SOME),
     "--help": (("-m", "durasleep", "--help"), ONLY_TO_RUN),
     "get --help": (("-m", "durasleep", "get", "--help"), ONLY_TO_RUN),
     "--version": (("-m", "durasleep", "--version"), ("durasleep.app", "redis", "rich")),
