@@ -27,9 +27,10 @@ VARIABLES = ("DURASLEEP_REDIS_URL", "REDIS_URL", "DURASLEEP_APP", "DURASLEEP_NAM
 
 
 def commands_of(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """All commands below one, with what is typed to call each."""
+    """All commands below one that are shown, with what is typed to call each."""
     for name, below in getattr(command, "commands", {}).items():
-        yield from commands_of(below, *path, name)
+        if not below.hidden:  # an old name, which says so beside all else
+            yield from commands_of(below, *path, name)
     if not hasattr(command, "commands"):
         yield path, command
 
