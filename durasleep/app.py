@@ -108,7 +108,10 @@ class Durasleep(Client):
         return make
 
     def connect(self, url_or_client: str | AnyClient) -> None:
-        """Use another Redis than the one named at the start; for commands, before the first call."""
+        """Use the Redis of ``url_or_client``, another one than was named at the start; before the first call.
+
+        It is a Redis URL, or a client of redis-py, whose way to connect is used. UsageError for anything else.
+        """
         self._source = url_or_client
         self._use(url_or_client, self.settings)
 
@@ -149,7 +152,8 @@ class Durasleep(Client):
     def workflow(self, fn: Callable[..., Any] | None = None, /, *, name: str | None = None, version: int = 1) -> Any:
         """Register ``async def f(ctx, ...)`` as a workflow, under its own name or ``name``.
 
-        Of several versions the newest one begins; what has begun with another stays on it, while a worker has it.
+        Several may have one name, each with a ``version`` of its own, a whole number from 1 on. The newest one begins;
+        what has begun with another stays on it, while a worker has it.
         """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -247,7 +251,9 @@ class Durasleep(Client):
     ) -> Worker:
         """A worker for the functions registered here; ``await worker.run()`` serves until ``worker.stop()``.
 
-        ``debug``, ``accept_eviction``, ``min_replicas`` and ``fsync`` are those of ``Settings``, for this worker alone;
+        It serves ``group``, by default that of the application, under ``name``, by default one of host and process, and
+        runs at most ``concurrency`` executions at a time; sleepers do not count. ``debug``, ``accept_eviction``,
+        ``min_replicas`` and ``fsync`` are those of ``Settings``, for this worker alone;
         ``overrides`` are functions to call in place of others; ``stand_ins`` is its old name.
         """
         from durasleep.worker.worker import Worker

@@ -243,7 +243,11 @@ class Env:
         minutes: float = 0,
         seconds: float = 0,
     ) -> None:
-        """Move the clock on, stopping at each due time on the way to let everything run that it brings."""
+        """Move the clock on, stopping at each due time on the way to let everything run that it brings.
+
+        By ``duration`` (seconds or a timedelta) and by ``days``, ``hours``, ``minutes`` and ``seconds`` together:
+        ``await env.skip(days=3, hours=1)``. Stalled if what comes on the way does not end.
+        """
         total = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
         deadline = self._deadline()
         fired = await self._settle()
@@ -263,7 +267,7 @@ class Env:
         return _instant(_ms(await self._any_worker().fire()))
 
     async def timers(self, limit: int = TIMERS_MAX) -> list[DueItem]:
-        """What falls due next, soonest first."""
+        """What falls due next, soonest first; at most ``limit``."""
         await self.run_until_idle()
         found = await self.app.timers(limit)
         return [DueItem(one.id, one.kind, one.name, one.func, _instant(one.due_at_ms)) for one in found]
@@ -388,7 +392,10 @@ class SyncHandle:
         self._handle = handle
 
     def result(self, timeout: float | timedelta | None = None) -> Any:
-        """The value; raises what the execution raised, or Stalled if it cannot come while the clock stands."""
+        """The value; raises what the execution raised, or Stalled if it cannot come while the clock stands.
+
+        WaitTimeout after ``timeout`` (seconds or a timedelta) of real time; by default there is no limit of its own.
+        """
         return self._env.call(self._handle.result, timeout)
 
     def done(self) -> bool:
@@ -500,7 +507,8 @@ async def env(
 
     ``redis`` is a URL or client of a real server, where a namespace of its own is used and removed; else it is
     fakeredis. In ``debug`` every activation is run twice and compared. ``always_suspend`` puts every workflow away at
-    each of its awaits, so that nothing is right only because it stayed in memory. A call that takes longer than
+    each of its awaits, so that nothing is right only because it stayed in memory. Each worker runs at most
+    ``concurrency`` executions at a time. A call that takes longer than
     ``patience_s`` of real time raises Stalled and says what keeps it.
     """
     settings = replace(

@@ -562,7 +562,8 @@ class Client(_Starts):
     def gather(self, handles: Sequence[Handle[T]], *, return_exceptions: bool) -> list[T | Exception]: ...
 
     def gather(self, handles: Sequence[Handle[Any]], *, return_exceptions: bool = False) -> list[Any]:
-        """The results of many, in order; what one raised is raised, or with ``return_exceptions`` stands in its place.
+        """The results of many ``handles``, in order; what one raised is raised, or stands in its place with
+        ``return_exceptions``.
 
         Cheaper than to wait for each: all of them are asked for together.
         """
@@ -635,7 +636,7 @@ class Client(_Starts):
         return datetime.fromtimestamp(kept_due_ms / 1000, UTC)
 
     def unschedule(self, name: str) -> bool:
-        """Forget a schedule; false if there was none. What it has started goes on."""
+        """Forget the schedule of this ``name``; false if there is none. What it has started goes on."""
         from durasleep.protocol import schedules
 
         store = self._opened()
@@ -675,8 +676,9 @@ class Client(_Starts):
         """Executions that are ``queued``, ``running``, ``suspended``, ``delayed`` or ``halted``, as by default; or
         ``done``, which are ``resolved``, ``failed`` (``rejected`` or ``timedout``) or ``canceled``.
 
-        Of what is done the latest thousands, with the errors of what has failed. ``SearchPage.is_all`` tells whether a
-        limit cut it.
+        ``status`` is one of these words or several; ``group`` and ``function`` are names, by default any. Of what is
+        done the latest thousands, with the errors of what has failed. At most ``limit`` are found, and
+        ``SearchPage.is_all`` tells whether a limit cut it. UsageError for a status that there is not.
         """
         from durasleep.query import search
 
@@ -700,7 +702,7 @@ class Client(_Starts):
             yield store.run(looking.part(store.keys()))
 
     def timers(self, limit: int = 20) -> Timers:
-        """What falls due next, soonest first."""
+        """What falls due next, soonest first: at most ``limit``, from 1 to 1,000; UsageError for another number."""
         from durasleep.query import search
 
         store = self._opened()
@@ -718,7 +720,7 @@ class Client(_Starts):
         return self._control("force" if force else "cancel", id)
 
     def halt(self, id: str, reason: str = "halted by hand") -> Controlled:
-        """Stop an execution where it is until ``resume``; its timers go on."""
+        """Stop an execution where it is until ``resume``; its timers go on. People are shown the ``reason``."""
         return self._control("halt", id, reason=reason)
 
     def resume(self, id: str) -> Controlled:
@@ -751,7 +753,7 @@ class Client(_Starts):
         return self._control("reschedule", id, due=due)
 
     def fsck(self, *, repair: bool = False) -> Report:
-        """Check everything there is, beside whatever runs; mend what can be mended without guessing, if asked to."""
+        """Check everything, beside whatever runs; with ``repair``, mend what can be mended without guessing."""
         from durasleep.query import fsck
 
         store = self._opened()

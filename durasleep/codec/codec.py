@@ -111,9 +111,10 @@ class Codec:
     def decode_args(
         self, payload: bytes, fn: Callable[..., Any], *, skip_first: bool
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments shaped by the annotations of ``fn``; UsageError if they do not fit it.
+        """The arguments in ``payload``, shaped by the annotations of ``fn``: by position, and by name.
 
-        ``skip_first`` leaves out the context parameter of a workflow.
+        UsageError if they do not fit it, CorruptData for what is no payload of arguments. ``skip_first`` leaves out the
+        context parameter of a workflow.
         """
         found: Any = unpack(payload if self._outer is None else self._unwrap(payload))
         args, kwargs = found if type(found) in _LIST and len(found) == 2 else _NEITHER
@@ -124,7 +125,7 @@ class Codec:
         return shape_args(fn, args, kwargs, skip_first)
 
     def show_args(self, payload: bytes) -> str:
-        """What arguments there are, without their values: ``2 arguments, and 'days'``."""
+        """What arguments there are in ``payload``, without their values: ``2 arguments, and 'days'``."""
         found: Any = unpack(self._unwrap(payload))
         args, kwargs = found if type(found) in _LIST and len(found) == 2 else _NEITHER
         if (type(args), type(kwargs)) != _ARGUMENTS:
@@ -132,7 +133,7 @@ class Codec:
         return ", and ".join([f"{len(args)} argument{'s' * (len(args) != 1)}", *map(repr, kwargs)])
 
     def show_misfit(self, misfit: Exception) -> str:
-        """What an error of ``decode`` says, for a place that no hook encrypts: with a hook, without values."""
+        """What ``misfit``, an error of ``decode``, says where no hook encrypts: if there is a hook, without values."""
         text = str(misfit)
         return text if self._outer is None else text.partition(": ")[0]
 

@@ -120,7 +120,10 @@ class Context:
         return self._journal.call(Kind.TIMER, name, None, lambda number: StartTimer(number, name, due))
 
     def sleep_until(self, instant: datetime, *, name: str = "") -> DurableFuture[None]:
-        """Pause until an aware datetime; InvalidDuration for a naive one."""
+        """Pause until ``instant``, an aware datetime; InvalidDuration for a naive one.
+
+        One that has passed is due at once. ``name`` is for people: lists and ``durasleep get`` show it.
+        """
         due = due_at(instant)
         return self._journal.call(Kind.TIMER, check_label(name), None, lambda number: StartTimer(number, name, due))
 
@@ -154,7 +157,7 @@ class Context:
     @overload
     async def race(self, *awaitables: Awaitable[T]) -> Winner[T]: ...
     async def race(self, *awaitables: Awaitable[Any]) -> Winner[Any]:
-        """Wait for the first of several and take the others back, in one commit; raises what the first one raised.
+        """Wait for the first of ``awaitables`` and take the others back, in one commit; raises what the first raised.
 
         ``approval or three days``: ``winner = await ctx.race(ctx.promise(name="approval"), ctx.sleep(...))``, and
         ``winner.index`` says which it was.

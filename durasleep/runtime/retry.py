@@ -86,7 +86,7 @@ class Retry:
         duration_ms(self.delay_max, "delay_max")
 
     def wants(self, error: BaseException, attempt: int) -> bool:
-        """Whether another attempt follows the failure of this one, the first being 1."""
+        """Whether another ``attempt`` follows this one, the first being 1, which failed with ``error``."""
         if attempt >= self.attempts or isinstance(error, Canceled | NotSerializable | PayloadTooLarge):
             return False
         if isinstance(error, RetryAfter):
@@ -94,7 +94,10 @@ class Retry:
         return _is_one_of(error, self.retry_on) and not _is_one_of(error, self.give_up_on)
 
     def delay_ms(self, error: BaseException, attempt: int, chance: float) -> int:
-        """How long to wait after this attempt, which failed so; ``chance`` is a random number in [0, 1)."""
+        """How long to wait after this ``attempt``, which failed with ``error``, in milliseconds.
+
+        ``chance`` is a random number in [0, 1).
+        """
         if isinstance(error, RetryAfter):
             return error.delay_ms
         first_ms = duration_ms(self.delay)
