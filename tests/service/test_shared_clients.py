@@ -148,8 +148,8 @@ def test_a_signal_handler_that_raises_leaves_no_answer_for_the_next_call(client:
     try:
         interrupted = 0
         for _ in range(200):
-            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.002))
             try:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.002))
                 for handle in handles:
                     assert client.describe(handle.id).id == handle.id
                 signal.setitimer(signal.ITIMER_REAL, 0)
