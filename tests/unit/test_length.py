@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "durasleep"
+import durasleep
+
+PACKAGE = Path(durasleep.__file__).parent
 PYTHON_MAX = 60
 LUA_MAX = 65  # in the scripts of every commit a function more costs at every call
 

@@ -175,5 +175,5 @@ def test_the_check_names_what_is_not_as_it_would_be_written_and_writes_nothing(c
 def test_what_is_written_says_so_in_its_first_line() -> None:
     tests = sorted((ROOT / "tests/client/sync").glob("test_*.py"))
     assert [test.name for test in tests] == sorted(path.name for path in (ROOT / "tests/client").glob("test_*.py"))
-    for path in [ROOT / "durasleep/client/sync.py", *tests]:
+    for path in [Path(sync_side.__file__), *tests]:
         assert path.read_text(encoding="utf-8").startswith("# Written by scripts/generate_sync.py from "), path
