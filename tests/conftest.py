@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help=f"servers to test on, separated by commas, of: {', '.join(KINDS)} (default: all that are found)",
     )
 
-    parser.addoption("--quick", action="store_true", help="what shows most in a minute: one server, nothing long")
+    parser.addoption("--quick", action="store_true", help="what shows most, in some 90 s: one server, nothing long")
 
 
 def pytest_configure(config: pytest.Config) -> None:
