@@ -125,8 +125,6 @@ class Worker:
         )
         self._jam = Jam()
         self._beats: asyncio.Queue[tuple[Beat, int, int]] = asyncio.Queue(maxsize=16)
-        self._unnamed: dict[tuple[str, str], int] = {}
-        """What is pending to us and not in hand, and when a beat first said so, by our own clock."""
         self._stop_asked = asyncio.Event()
         self._abort_asked = asyncio.Event()
         self.ready = asyncio.Event()
@@ -434,28 +432,11 @@ class Worker:
             self._firer.on_wake(beat.last_wake)
             self._executor.on_beat(beat)
             self._jam.look([] if self._executor.free else self._executor.held(), self._executor.waits())
-            await self._give_back_unnamed(beat, received_us)
+            for entry_key in self._reader.never_arrived(beat.unnamed, sent_us, received_us):
+                if await self._executor.return_unheard(entry_key):
+                    logger.info("entry %s was delivered here but never arrived: given back", entry_key[1])
             if self._reaper is not None:
                 await self._reaper.once(beat, received_us / 1e6)
-
-    async def _give_back_unnamed(self, beat: Beat, received_us: int) -> None:
-        """An entry pending to us that two beats in a row did not name was read by an answer we never got.
-
-        The beats are of another thread: our loop may have been blocked, with that answer waiting to be heard. So it
-        counts only once all has been heard that was on its way when the first of them came.
-        """
-        held = {lease.entry_key for lease in self._executor.held()}
-        before, self._unnamed = (
-            self._unnamed,
-            {
-                entry_key: self._unnamed.get(entry_key, received_us)
-                for entry_key in beat.unnamed
-                if entry_key not in held
-            },
-        )
-        for entry_key in self._unnamed.keys() & before.keys():
-            if before[entry_key] < self._reader.heard_until_us and await self._executor.return_unheard(entry_key):
-                logger.info("entry %s was delivered here but never arrived: given back", entry_key[1])
 
     def _on_gap(self) -> None:
         self._firer.hint()

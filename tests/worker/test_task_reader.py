@@ -224,19 +224,57 @@ async def blocked(driver: Driver, reader: TaskReader, free: int = 2) -> tuple[as
     return asking, await eventually(find, "it to wait")
 
 
-async def test_while_it_asks_it_has_heard_only_what_came_before(driver: Driver) -> None:
+KEY = ("workers", "1-1")
+"""What beats say is pending to it, and do not name."""
+
+
+async def test_what_two_beats_do_not_name_never_arrived(reader: TaskReader) -> None:
+    first_us, second_us = monotonic_us(), monotonic_us() + 1
+    assert reader.never_arrived([KEY], first_us, first_us) == []
+    assert reader.never_arrived([KEY], second_us, second_us) == [KEY]
+
+
+async def test_one_beat_that_named_it_or_did_not_find_it_begins_anew(reader: TaskReader) -> None:
+    us = monotonic_us()
+    assert reader.never_arrived([KEY], us, us) == []
+    assert reader.never_arrived([], us + 1, us + 1) == []
+    assert reader.never_arrived([KEY], us + 2, us + 2) == []
+    assert reader.never_arrived([KEY], us + 3, us + 3) == [KEY]
+
+
+async def test_while_it_asks_what_was_delivered_since_may_be_on_its_way(driver: Driver) -> None:
     reader = reader_of(driver, DEFAULTS)
-    before_us = monotonic_us()
-    assert before_us <= reader.heard_until_us <= monotonic_us()
     asking, _ = await blocked(driver, reader)
-    heard_us = reader.heard_until_us
-    assert before_us <= heard_us < monotonic_us()
-    await asyncio.sleep(0.001)
-    assert reader.heard_until_us == heard_us
+    for us in (monotonic_us(), monotonic_us() + 1):
+        assert reader.never_arrived([KEY], us, us) == []
     await put(driver, group=1)
     assert len(await asking) == 1
-    after_us = monotonic_us()
-    assert reader.heard_until_us >= after_us
+    us = monotonic_us() + 1
+    assert reader.never_arrived([KEY], us, us) == [KEY]
+    await reader.close()
+
+
+async def test_what_was_delivered_before_it_asks_again_never_arrived(driver: Driver) -> None:
+    reader = reader_of(driver, DEFAULTS)
+    first_us = monotonic_us()
+    assert reader.never_arrived([KEY], first_us, first_us) == []
+    asking, _ = await blocked(driver, reader)
+    us = monotonic_us()
+    assert reader.never_arrived([KEY], us, us) == [KEY]
+    await put(driver, group=1)
+    await asking
+    await reader.close()
+
+
+async def test_a_beat_of_before_the_answer_says_nothing_of_what_came_with_it(driver: Driver) -> None:
+    """Such beats are heard late after the loop was blocked: what came may be done with by then."""
+    reader = reader_of(driver, DEFAULTS)
+    asking, _ = await blocked(driver, reader)
+    old_us = monotonic_us()
+    assert reader.never_arrived([KEY], old_us, old_us) == []
+    await put(driver, group=1)
+    assert len(await asking) == 1
+    assert reader.never_arrived([KEY], old_us + 1, old_us + 1) == []
     await reader.close()
 
 
@@ -244,14 +282,17 @@ async def test_what_was_asked_for_in_vain_may_have_been_given_to_it(driver: Driv
     """It has heard of nothing since, until it has asked for that again."""
     reader = reader_of(driver, DEFAULTS)
     asking, connection = await blocked(driver, reader)
-    heard_us = reader.heard_until_us
+    us = monotonic_us()
+    assert reader.never_arrived([KEY], us, us) == []
     await driver.redis.client_kill_filter(_id=connection)
     with pytest.raises(StoreUnavailable):
         await asking
-    assert reader.heard_until_us == heard_us
+    us = monotonic_us()
+    assert reader.never_arrived([KEY], us, us) == []
     await put(driver, group=1)
     assert len(await reader.once(2)) == 1
-    assert reader.heard_until_us > heard_us
+    us = monotonic_us() + 1
+    assert reader.never_arrived([KEY], us, us) == [KEY]
     await reader.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from durasleep.errors import StoreError, StoreUnavailable
@@ -47,8 +48,11 @@ class TaskReader:
         self._has_own = True
         """Whether there was something for this worker alone when it was looked for last."""
         self._is_own_turn = False
-        self._asked_us = 0
+        self._heard_us = 0
+        """When we last asked, or heard the answer, by our own clock."""
         self._is_asking = False
+        self._unnamed: dict[tuple[str, str], int] = {}
+        """What is pending to us and not in hand, and when a beat first said so, by our own clock."""
 
     async def join(self) -> None:
         """Be a consumer of the group."""
@@ -59,10 +63,22 @@ class TaskReader:
     async def close(self) -> None:
         await self._link.close()
 
-    @property
-    def heard_until_us(self) -> int:
-        """What was delivered to us before this instant of our own clock has arrived, or never will."""
-        return self._asked_us if self._is_asking else monotonic_us()
+    def never_arrived(
+        self, unnamed: Iterable[tuple[str, str]], sent_us: int, received_us: int
+    ) -> list[tuple[str, str]]:
+        """What was delivered to us by an answer that we never got: queues and entries, for others to have.
+
+        ``unnamed`` is what a beat, sent and received at these times of our own clock, found pending to us and did not
+        name. Beats are of another thread: our loop may have been blocked, with that answer waiting to be heard, and by
+        now it may have done what came with it. So it takes two beats: when the second was sent, all had been heard that
+        was on its way when the first was answered.
+        """
+        before, self._unnamed = self._unnamed, {key: self._unnamed.get(key, received_us) for key in unnamed}
+        return [key for key in self._unnamed if key in before and self._had_heard(before[key], by_us=sent_us)]
+
+    def _had_heard(self, until_us: int, *, by_us: int) -> bool:
+        """Whether what was delivered to us before the one instant had arrived by the other, or never will."""
+        return self._heard_us < by_us and (until_us < self._heard_us or not self._is_asking)
 
     async def once(self, free: int) -> list[Lease]:
         """About ``free`` executions; none after ``read_block_s``. On a new connection first what is ours already.
@@ -105,7 +121,7 @@ class TaskReader:
             streams.read_for_group(self._group, self._consumer, some, count=count, after=after, block_s=block_s)
             for count, some in shares
         ]
-        self._asked_us, self._is_asking = monotonic_us(), True
+        self._heard_us, self._is_asking = monotonic_us(), True
         try:
             answers = await self._link.exchange([read.args for read in reads], block_s=block_s)
         except StoreUnavailable:
@@ -116,7 +132,7 @@ class TaskReader:
                 await self._link.close()  # the next read joins anew: most likely the stream or the group is gone
                 raise refusal(answer) or StoreError(f"the stream is gone or not served now: {answer}")
         self._portion.grow()
-        self._is_asking = False  # what fails is asked for again, before anything else
+        self._heard_us, self._is_asking = monotonic_us(), False  # what fails is asked for again, before anything else
         is_new, leases = after == UNREAD, list[Lease]()
         if any(self._own in some for _, some in shares):
             self._has_own = False
