@@ -7,8 +7,9 @@ The layers, each importing only what stands below it:
     app | sync              Durasleep: registry, client and worker in one object; the client without asyncio
     client | worker         the verbs, async and sync; the loops that serve a group
     address                 which Redis is meant where none is named
-    query                   bounded plans that answer a person's question
-    runtime | transport     user code made durable; how a server is reached
+    query | runtime | transport
+                            bounded plans that answer a person's question; user code made durable; how a server is
+                            reached
     protocol                what is asked of Redis, and what the answers mean; the Lua scripts
     codec | settings | devserver | humanize | cron
                             values as bytes; every limit and its reason; an embedded server; what people read

@@ -36,8 +36,8 @@ from durasleep.model import Kind, Place, PromiseId, State, check_id, duration_ms
 from durasleep.protocol import journal, membership, server, streams
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.timers import Fired
-from durasleep.query import describe
-from durasleep.query.describe import PromiseStatus
+from durasleep.query import status
+from durasleep.query.status import PromiseStatus
 from durasleep.runtime.definition import definition_of
 from durasleep.runtime.recording import Verdict, check
 from durasleep.runtime.waits import Wait
@@ -133,7 +133,7 @@ class Env:
 
     async def _has_settled(self, id: PromiseId) -> bool:
         store = await store_of(self.app)
-        return (await store.run(describe.status(store.keys(id), id))).is_final
+        return (await store.run(status.read(store.keys(id), id))).is_final
 
     async def _head(self, id: PromiseId) -> PromiseRecord | None:
         store = await store_of(self.app)

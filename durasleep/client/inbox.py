@@ -6,13 +6,14 @@ import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 
+from durasleep.client.requests import status_of_created
 from durasleep.errors import DurasleepError, StoreError, StoreUnavailable
 from durasleep.model import PromiseId
 from durasleep.protocol import command, streams
 from durasleep.protocol.keys import LIMIT
 from durasleep.protocol.promises import Created
 from durasleep.protocol.streams import BEGINNING, instant_of
-from durasleep.query.describe import PromiseStatus, ending_of_created
+from durasleep.query.status import PromiseStatus
 from durasleep.settings import Settings
 from durasleep.transport.connection import Link
 from durasleep.transport.portion import Portion
@@ -68,7 +69,7 @@ class Subscription:
 
     def on_created(self, answer: Created | None) -> None:
         """What attaching has answered: that it has ended already, or whatever else whoever waits will see himself."""
-        ending = None if answer is None else ending_of_created(self.id, answer)
+        ending = None if answer is None else status_of_created(self.id, answer)
         if ending is None or ending.is_final:
             self.forget()
             self.notify(ending)

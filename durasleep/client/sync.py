@@ -12,6 +12,8 @@ from functools import cache
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
+from durasleep.client import requests
+from durasleep.client.requests import CallOptions, Options, Pipeline
 from durasleep.client.sync_waiting import Inbox, Subscription, Waiter
 from durasleep.codec import Codec
 from durasleep.deprecation import warn_renamed
@@ -32,8 +34,9 @@ from durasleep.protocol import server, streams
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Controlled, Created
-from durasleep.query import describe
-from durasleep.query.describe import CallOptions, Description, Options, Pipeline, PromiseStatus
+from durasleep.query import control, describe, result
+from durasleep.query.describe import Description
+from durasleep.query.status import PromiseStatus
 from durasleep.runtime.definition import Registry, called_by, name_of, returns_of
 from durasleep.settings import Settings
 from durasleep.transport.sync_store import SyncStore
@@ -104,7 +107,7 @@ class Handle(Generic[T_co]):
 
     def _value_of(self, ending: PromiseStatus) -> T_co:
         """The result, given how it has ended; raises as ``result`` does."""
-        return describe.result_of(ending, self._client.codec, self._hint)
+        return result.result_of(ending, self._client.codec, self._hint)
 
     def _known(self) -> PromiseStatus | None:
         """How it has ended, if that is known by now, for then nothing needs to be asked."""
@@ -127,7 +130,7 @@ class Handle(Generic[T_co]):
         self.disposition = created.disposition
         if created.state is State.PENDING:
             return
-        self._ending = describe.ending_of_created(self.id, created)
+        self._ending = requests.status_of_created(self.id, created)
         if self._expected is not None:
             self._expected.forget()
             self._expected = None
@@ -171,12 +174,12 @@ class Promises:
         """
         store = self._client._opened()
         created = store.call(
-            describe.create_promise(
+            requests.create_promise(
                 store.keys(id),
                 id,
                 timeout=timeout,
                 timer=timer,
-                call=self._client._new_call(),
+                idempotency_key=self._client._new_key(),
                 settings=self._client.settings,
             )
         )
@@ -210,7 +213,7 @@ class Promises:
 
     def _settle(self, id: str, state: State, payload: bytes) -> bool:
         store = self._client._opened()
-        return store.call(describe.settle(store.keys(id), id, state, payload)).by_us
+        return store.call(requests.settle(store.keys(id), id, state, payload)).by_us
 
 
 class _Starts:
@@ -292,7 +295,7 @@ class Caller(_Starts):
         return self._client._schedule(name, line, fn, args, kwargs, zone, options)
 
     def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
-        return self._client._rpc(describe.new_id(), fn, args, kwargs, self._options)
+        return self._client._rpc(requests.new_id(), fn, args, kwargs, self._options)
 
 
 def store_of(client: Client) -> SyncStore:
@@ -326,11 +329,11 @@ class Client(_Starts):
         self._store = cache(store)  # how to connect, asked when that is first needed
         self._waiter = Waiter(self._store, settings)
         self._group = group
-        self._names = describe.IdSource()
+        self._ids = requests.IdSource()
 
-    def _new_call(self) -> str:
-        """A name for one call, under which it may be repeated."""
-        return self._names.call()
+    def _new_key(self) -> str:
+        """The idempotency key of one call, under which it may be repeated."""
+        return self._ids.idempotency_key()
 
     def _opened(self) -> SyncStore:
         """The store, connected and checked."""
@@ -482,7 +485,7 @@ class Client(_Starts):
         return Caller(self, CallOptions(**options).checked())
 
     def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
-        return self._rpc(describe.new_id(), fn, args, kwargs, _NO_OPTIONS)
+        return self._rpc(requests.new_id(), fn, args, kwargs, _NO_OPTIONS)
 
     def _rpc(
         self,
@@ -500,11 +503,11 @@ class Client(_Starts):
         store = self._waiter.store.confirming(options.min_replicas, options.fsync)
         store.open()
         inbox = None if options.pipeline is not None else self._listening()
-        call = self._maker(store.keys(id), name, options, inbox)(id, payload, self._new_call())
+        call = self._maker(store.keys(id), name, options, inbox)(id, payload, self._new_key())
         hint = Any if isinstance(fn, str) else returns_of(fn)
         if options.pipeline is not None:
-            describe.check_unconfirmed(options.min_replicas, options.fsync)
-            describe.enqueue(options.pipeline, call, self.settings)
+            requests.check_unconfirmed(options.min_replicas, options.fsync)
+            requests.enqueue(options.pipeline, call, self.settings)
             return Handle(self, PromiseId(id), hint, None, None)
         [handle] = self._handles([PromiseId(id)], hint, inbox)
         handle._begin(store.call(call))
@@ -513,7 +516,7 @@ class Client(_Starts):
     def _rpc_many(
         self, fn: Callable[..., Any] | str, many: Iterable[tuple[Any, ...]], options: CallOptions
     ) -> list[Handle[Any]]:
-        describe.check_unpipelined(options)
+        requests.check_unpipelined(options)
         definition = self.registry.called(fn)
         name = name_of(fn) if definition is None else definition.name
         store = self._waiter.store.confirming(options.min_replicas, options.fsync)
@@ -521,15 +524,15 @@ class Client(_Starts):
         hint = Any if isinstance(fn, str) else returns_of(fn)
         inbox = self._listening()
         make = self._maker(store.keys(), name, options, inbox)
-        encode = describe.encoder(
+        encode = requests.encoder(
             self.codec, name, called_by(definition or fn), definition.check if definition is not None else None
         )
-        new_call = self._names.call
+        new_key = self._ids.idempotency_key
         handles: list[Handle[Any]] = []
-        for part in describe.in_parts(many):
-            made = [make(id, encode(args), new_call()) for id, *args in part]
+        for part in requests.in_parts(many):
+            made = [make(id, encode(args), new_key()) for id, *args in part]
             begun = self._handles([id for id, *_ in part], hint, inbox)
-            for handle, created in zip(begun, store.run(describe.all_of(made)), strict=True):
+            for handle, created in zip(begun, store.run(requests.all_of(made)), strict=True):
                 handle._begin(created)
             handles += begun
         return handles
@@ -538,7 +541,7 @@ class Client(_Starts):
         self, keys: Keyspace, name: str, options: CallOptions, inbox: Inbox | None
     ) -> Callable[[str, bytes, str], BatchItem[Created]]:
         told = "" if inbox is None else inbox.name
-        return describe.rpc_maker(keys, name, options, group=self._group, inbox=told, settings=self.settings)
+        return requests.rpc_maker(keys, name, options, group=self._group, inbox=told, settings=self.settings)
 
     def _listening(self) -> Inbox | None:
         """The inbox while it is read anyway: it is told of what begins, so that no result that comes early is missed.
@@ -807,9 +810,9 @@ class Client(_Starts):
             consumers = store.call(streams.read_consumers(keys, group or self._group))
         except NotFound:
             return []
-        beats = store.run(describe.all_of([membership.read_beat(keys, consumer) for consumer in consumers]))
+        beats = store.run(requests.all_of([membership.read_beat(keys, consumer) for consumer in consumers]))
         return [name.partition("/")[0] for name, beat in zip(consumers, beats, strict=True) if beat is not None]
 
     def _control(self, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = "") -> Controlled:
         store = self._opened()
-        return store.run(describe.steer(store.keys(id), action, id, due=due, reason=reason))
+        return store.run(control.apply(store.keys(id), action, id, due=due, reason=reason))

@@ -13,14 +13,16 @@ from contextlib import nullcontext, suppress
 from typing import Self
 from weakref import WeakValueDictionary
 
+from durasleep.client import requests
 from durasleep.client.inbox import READ_MAX, told_endings
+from durasleep.client.requests import status_of_created
 from durasleep.errors import ClientClosed, DurasleepError, StoreError, StoreUnavailable, WaitTimeout
 from durasleep.model import Duration, PromiseId, owner_of, seconds_of
 from durasleep.protocol import command, journal, streams
 from durasleep.protocol.promises import Created
 from durasleep.protocol.streams import instant_of
-from durasleep.query import describe
-from durasleep.query.describe import PromiseStatus, ending_of_created
+from durasleep.query import status
+from durasleep.query.status import PromiseStatus
 from durasleep.runtime.waits import Waiting
 from durasleep.settings import Settings
 from durasleep.transport.connection import SyncLink
@@ -52,7 +54,7 @@ class Subscription:
 
     def on_created(self, answer: Created) -> None:
         """What attaching has answered: it may have ended already."""
-        ending = ending_of_created(self.id, answer)
+        ending = status_of_created(self.id, answer)
         if ending.is_final:
             self.inbox.notify(self.id, ending)
             self.notify(ending)  # a signal handler may have taken it out of the inbox
@@ -72,7 +74,7 @@ class Inbox:
     hurry = nullcontext()  # and when it reads, it waits for what comes
 
     def __init__(self, check_s: float) -> None:
-        self.name = describe.IdSource().inbox
+        self.name = requests.IdSource().inbox
         self.is_open = False
         """Whether there is such an inbox, or has been."""
         self.waits = 0
@@ -171,7 +173,7 @@ class Waiter:
     def attach(self, expected: Sequence[Subscription]) -> None:
         """Have the inbox told of several endings; what has ended already is known then."""
         inbox = self.inbox
-        for part in describe.in_parts(expected):
+        for part in requests.in_parts(expected):
             answers = self._attach(inbox, [one.id for one in part])
             for one, answer in zip(part, answers, strict=True):
                 if isinstance(answer, Created):
@@ -182,7 +184,7 @@ class Waiter:
     def look(self, id: PromiseId) -> PromiseStatus:
         """How a promise stands; NotFound if there is none."""
         store = self.opened()
-        return store.run(describe.status(store.keys(id), id))
+        return store.run(status.read(store.keys(id), id))
 
     def ending(
         self, id: PromiseId, timeout: Duration | None = None, expected: Subscription | None = None
@@ -234,7 +236,7 @@ class Waiter:
         """How some promises stand, and the inbox will be told; this also keeps it alive."""
         store = self.opened()
         inbox.is_open = True
-        last, answers = store.run(describe.attach_from(store.keys(), ids, inbox.name))
+        last, answers = store.run(requests.attach_from(store.keys(), ids, inbox.name))
         inbox.begin(last)
         return answers
 
@@ -285,7 +287,7 @@ class _Patience:
     def check_open(self) -> None:
         """ClientClosed if the client was closed meanwhile."""
         if self.closed.is_set():
-            raise ClientClosed(describe.CLOSED)
+            raise ClientClosed(requests.CLOSED)
 
     def left_s(self, most_s: float) -> float:
         """How long it may go on, at most so long; ClientClosed or WaitTimeout if it may not."""

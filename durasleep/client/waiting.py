@@ -11,12 +11,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from durasleep.client import requests
 from durasleep.client.inbox import Inbox, Subscription, on_answers
 from durasleep.errors import ClientClosed, DurasleepError, WaitTimeout
 from durasleep.model import Duration, PromiseId, owner_of, seconds_of
 from durasleep.protocol import journal, promises, streams
-from durasleep.query import describe
-from durasleep.query.describe import PromiseStatus
+from durasleep.query import status
+from durasleep.query.status import PromiseStatus
 from durasleep.runtime.waits import Waiting, inside
 from durasleep.settings import Settings
 from durasleep.transport.local import PerLoop
@@ -39,10 +40,10 @@ class _Connected:
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store = store
-        self.inbox = Inbox(store, describe.IdSource().inbox, settings)
+        self.inbox = Inbox(store, requests.IdSource().inbox, settings)
 
     async def close(self) -> None:
-        error = ClientClosed(describe.CLOSED)
+        error = ClientClosed(requests.CLOSED)
         await self.inbox.close(error)
         if self.store.connected:
             with suppress(DurasleepError, TimeoutError):
@@ -83,14 +84,14 @@ class Waiter:
     def attach(self, expected: Sequence[Subscription]) -> None:
         """Have the inbox told of several endings; what the server answers is not waited for."""
         here = self._of_loop.here()
-        for part in describe.in_parts(expected):
+        for part in requests.in_parts(expected):
             made = [promises.attach(here.store.keys(one.id), one.id, inbox=here.inbox.name) for one in part]
             here.store.ask(made).add_done_callback(partial(on_answers, part))
 
     async def look(self, id: PromiseId) -> PromiseStatus:
         """How a promise stands; NotFound if there is none."""
         store = await self.opened()
-        return await store.run(describe.status(store.keys(id), id))
+        return await store.run(status.read(store.keys(id), id))
 
     def ending(
         self, id: PromiseId, timeout: Duration | None = None, expected: Subscription | None = None
@@ -175,7 +176,7 @@ class Waiter:
             expected.forget()
             self._stop_waiting(store, expected.inbox, id)
             raise
-        return describe.ending_of_created(id, created)
+        return requests.status_of_created(id, created)
 
     async def _poll(self, id: PromiseId) -> PromiseStatus:
         ending = await self.look(id)

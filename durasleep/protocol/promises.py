@@ -55,7 +55,7 @@ def create(
     args: bytes = b"",
     start: Due | None = None,
     deadline: Due | None = None,
-    call: str = "",
+    idempotency_key: str = "",
     inbox: str = "",
     retention_ms: int | None = None,
 ) -> BatchItem[Created]:
@@ -63,24 +63,26 @@ def create(
     to = route("create", keys, ("",))
     retention = retention_word(retention_ms)
     words = "\t".join((KIND[kind], queue, start or "", deadline or "", inbox, retention, function))
-    item = to.script.item(id=id, words=words, args=args, call=call)
+    item = to.script.item(id=id, words=words, args=args, idempotency_key=idempotency_key)
     place = None if kind is not Kind.EXECUTION else Place.DELAYED if start else Place.QUEUED
     return BatchItem(to, item, partial(_parse_created, function, place))
 
 
 def create_like(common: BatchItem[Created]) -> Callable[[PromiseId, bytes, str], BatchItem[Created]]:
-    """What makes one ``create`` after another, each of an id, its arguments and the name of its call.
+    """What makes one ``create`` after another, each of an id, its arguments and its idempotency key.
 
     All else is as in ``common``: to put that together again for each of thousands of calls took twice as long.
     """
     names = common.script.item_names
-    id_at, args_at, call_at = (1 + names.index(name) for name in ("id", "args", "call"))  # their count stands first
+    id_at, args_at, key_at = (
+        1 + names.index(name) for name in ("id", "args", "idempotency_key")
+    )  # their count stands first
 
-    def make(id: PromiseId, args: bytes, call: str) -> BatchItem[Created]:
+    def make(id: PromiseId, args: bytes, idempotency_key: str) -> BatchItem[Created]:
         values = common.args.copy()
         values[id_at] = id
         values[args_at] = args
-        values[call_at] = call
+        values[key_at] = idempotency_key
         return BatchItem(common.route, values, common.parse, len(args))
 
     return make
@@ -89,7 +91,7 @@ def create_like(common: BatchItem[Created]) -> Callable[[PromiseId, bytes, str],
 def attach(keys: Keyspace, id: PromiseId, *, inbox: str = "") -> BatchItem[Created]:
     """Wait for what has this id, whatever it is; NotFound if nothing has."""
     to = route("create", keys, ("1",))
-    item = to.script.item(id=id, words=f"\t\t\t\t{inbox}\t\t", args="", call="")
+    item = to.script.item(id=id, words=f"\t\t\t\t{inbox}\t\t", args="", idempotency_key="")
     return BatchItem(to, item, partial(_parse_created, "", None))
 
 

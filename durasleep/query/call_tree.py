@@ -14,7 +14,7 @@ from durasleep.protocol import journal
 from durasleep.protocol.command import Plan, unwrap
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.keys import Keyspace
-from durasleep.query import describe
+from durasleep.query.status import holders, status_of
 
 NODES_MAX = 1_000  # in one tree: more than a screen can show
 DEPTH_MAX = 50
@@ -52,7 +52,7 @@ def tree(keys_of: Callable[[str], Keyspace], id: str) -> Plan[Tree]:
     [record] = yield [journal.read_record(keys_of(top), top, outline=True)]
     if unwrap(record) is None:
         raise NotFound(f"there is no execution {id}")
-    [worker] = yield from describe.holders(keys_of(top), [record])
+    [worker] = yield from holders(keys_of(top), [record])
     root = _node(record, worker)
     is_all, count, shown = True, 1, {top}
     below = deque([(root, record, 1)])
@@ -108,7 +108,7 @@ def _records(
         answers = yield [journal.read_record(keys_of(id), id, outline=True) for id in part]
         records = [record for record in answers if isinstance(record, PromiseRecord)]
         for record in records:
-            [worker] = yield from describe.holders(keys_of(record.id), [record])
+            [worker] = yield from holders(keys_of(record.id), [record])
             found[record.id] = (record, worker)
     return found
 
@@ -123,7 +123,7 @@ def _node(record: PromiseRecord, worker: str | None) -> Node:
         kind=record.kind.value,
         name=record.function,
         state=record.state.value,
-        status=describe.status_of(record, worker),
+        status=status_of(record, worker),
         created_at_ms=record.created_ms,
         due_at_ms=record.due_ms or record.deadline_ms or None,
         settled_at_ms=record.settled_ms or None,

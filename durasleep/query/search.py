@@ -20,7 +20,8 @@ from durasleep.protocol.command import Call, Command, Plan, to_text, unwrap
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.keys import LIMIT, Keyspace
 from durasleep.protocol.script import to_bytes
-from durasleep.query import describe
+from durasleep.query.result import error_text
+from durasleep.query.status import holders, status_of
 from durasleep.query.statuses import ENDED, FOUND_MAX, PENDING_STATUSES, STATUSES, TIMERS_MAX
 
 LOOKED_MAX = 50_000  # promises looked at for one answer, so that a search ends after a few seconds
@@ -214,7 +215,7 @@ def _tell_errors(keys: Keyspace, found: SearchPage, codec: Codec) -> Plan[None]:
         values = yield [journal.read_value(keys, PromiseId(found[at].id)) for at in part]
         for at, value in zip(part, values, strict=True):
             if isinstance(value, bytes):  # else it is kept no longer
-                found[at] = replace(found[at], error=describe.error_text(State(found[at].state), value, codec))
+                found[at] = replace(found[at], error=error_text(State(found[at].state), value, codec))
 
 
 def _sources(
@@ -271,7 +272,7 @@ def _look(keys: Keyspace, ids: list[str], is_wanted: Callable[[Summary], bool], 
                 found.notes.append(str(record))
             elif is_quarantined(id):
                 found.notes.append(f"quarantined: {id}")
-        workers = yield from describe.holders(keys, records)
+        workers = yield from holders(keys, records)
         summaries = [_summary(record, worker) for record, worker in zip(records, workers, strict=True)]
         found += (one for one in summaries if is_wanted(one))
 
@@ -282,7 +283,7 @@ def is_quarantined(name: str) -> bool:
 
 
 def _summary(record: PromiseRecord, worker: str | None) -> Summary:
-    status = describe.status_of(record, worker)
+    status = status_of(record, worker)
     group, _, target_worker = record.queue.partition("/")
     return Summary(
         id=record.id,

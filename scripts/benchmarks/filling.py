@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
+from durasleep.client import requests
 from durasleep.client.client import store_of
 from durasleep.model import CommitAction, Due, Number, StartTimer
 from durasleep.protocol import command, commit
-from durasleep.query import describe
 from durasleep.runtime.definition import name_of
 from durasleep.settings import DEFAULTS
 from durasleep.transport.store import Store
@@ -34,7 +34,7 @@ async def put_to_sleep(
 ) -> None:
     """So many ``waking`` workflows, asleep until the instants ``due_ms_of`` tells; ``args`` in place of their own."""
     store = await store_of(bench.client)
-    keys, names = store.keys(), describe.IdSource()
+    keys, names = store.keys(), requests.IdSource()
     reader = TaskReader(store.link(), keys, group=GROUP, consumer=CONSUMER, settings=DEFAULTS)
     await reader.join()
     for numbers in _batches(count):
@@ -50,18 +50,18 @@ async def put_to_sleep(
 async def delay(bench: Bench, count: int, *, prefix: str = "d") -> None:
     """So many executions whose start is delayed for years."""
     store = await store_of(bench.client)
-    name, names = name_of(workflows.leaf), describe.IdSource()
+    name, names = name_of(workflows.leaf), requests.IdSource()
     payload = bench.client.codec.encode_args((0,), {}, name)
     for numbers in _batches(count):
         await _gather(store, (_rpc(store, f"{prefix}{n}", name, payload, names, FAR) for n in numbers))
 
 
 def _rpc(
-    store: Store, id: str, function: str, payload: bytes, names: describe.IdSource, delay: timedelta | None = None
+    store: Store, id: str, function: str, payload: bytes, names: requests.IdSource, delay: timedelta | None = None
 ) -> command.BatchItem[Any]:
-    options = describe.CallOptions(delay=delay)
-    make = describe.rpc_maker(store.keys(), function, options, group=GROUP, inbox=names.inbox, settings=DEFAULTS)
-    return make(id, payload, names.call())
+    options = requests.CallOptions(delay=delay)
+    make = requests.rpc_maker(store.keys(), function, options, group=GROUP, inbox=names.inbox, settings=DEFAULTS)
+    return make(id, payload, names.idempotency_key())
 
 
 async def _suspend(store: Store, reader: TaskReader, dues: dict[str, int]) -> None:

@@ -117,7 +117,7 @@ class Both:
             queue=item.queue,
             start=Due(item.start) if item.start else None,
             deadline=Due(item.deadline) if item.deadline else None,
-            call=item.call,
+            idempotency_key=item.idempotency_key,
             inbox=item.inbox,
             retention_ms=item.retention_ms,
         )
@@ -545,7 +545,7 @@ def _read_promise(both: Both, found: dict[str, Any], name: bytes, id: str, ttl: 
         base=number("base"),
         has_family=bool(text("family")),
         waiters=tuple([_waiter(line) for line in _waiting(both, id, text("waiters"))]),
-        call=text("idempotency_key"),
+        idempotency_key=text("idempotency_key"),
         value=fields.get(F["value"].encode(), b""),
         retention_ms=number("retention") or None,
         expires=ttl > 0,

@@ -101,7 +101,7 @@ class Create(NamedTuple):
     queue: str = "workers"
     start: str = ""
     deadline: str = ""
-    call: str = ""
+    idempotency_key: str = ""
     inbox: str = ""
     retention_ms: int | None = None
 
@@ -593,7 +593,7 @@ class Scripts:
         start = self.due_at(item.start) if item.start else None
         deadline = self.due_at(item.deadline) if item.deadline else None
         waiters = (Waiter(item.inbox),) if item.inbox else ()
-        made = Promise(0, item.kind, item.function, item.queue, call=item.call, waiters=waiters)
+        made = Promise(0, item.kind, item.function, item.queue, idempotency_key=item.idempotency_key, waiters=waiters)
         made = made._replace(retention_ms=item.retention_ms)
         promise = self._make(item.id, self.now, made, start, deadline)
         if item.inbox:
@@ -606,7 +606,7 @@ class Scripts:
         if found.is_pending and item.inbox:
             self._wait_for(item.id, Waiter(item.inbox))
             self.inboxes.setdefault(item.inbox, ())
-        if found.call and found.call == item.call:
+        if found.idempotency_key and found.idempotency_key == item.idempotency_key:
             return _created("created", found)
         return _created("attached" if found.is_pending else "finished", found)
 

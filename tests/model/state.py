@@ -52,7 +52,7 @@ class Promise(NamedTuple):
     base: int = 0
     has_family: bool = False
     waiters: tuple[Waiter, ...] = ()
-    call: str = ""
+    idempotency_key: str = ""
     value: bytes = b""
     retention_ms: int | None = None
     """None for the default, -1 for ever."""

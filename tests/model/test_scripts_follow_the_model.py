@@ -68,7 +68,7 @@ creations = st.builds(
     queue=st.sampled_from(("workers", *QUEUES)),
     start=st.one_of(st.just(""), maybe_dues),
     deadline=st.one_of(st.just(""), maybe_dues),
-    call=st.sampled_from(("call-1", "call-2")),
+    idempotency_key=st.sampled_from(("call-1", "call-2")),
     inbox=st.sampled_from(("", "reader")),
     retention_ms=st.sampled_from(RETENTIONS),
 )
@@ -77,7 +77,7 @@ creations = st.builds(
 def creation(create: Create) -> Create:
     """As a client asks for it: to attach has no name, a bare promise no function, and a timer is due some time."""
     if create.kind is None:
-        return create._replace(call="")
+        return create._replace(idempotency_key="")
     if create.kind in (Kind.PROMISE, Kind.TIMER):
         deadline = create.deadline or ("+5" if create.kind is Kind.TIMER else "")
         return create._replace(function="", queue="", start="", deadline=deadline)
@@ -102,7 +102,9 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(start=st.booleans(), slept=st.sampled_from((None, *SLEEPS)))
     def something_to_run(self, start: bool, slept: CommitAction | None) -> None:
-        self.both.create([Create("a", call="call-1"), Create("b", call="call-1", start="+5" if start else "")])
+        self.both.create(
+            [Create("a", idempotency_key="call-1"), Create("b", idempotency_key="call-1", start="+5" if start else "")]
+        )
         if slept:
             self.sleep(CONSUMERS[0], "+5", slept, wakes=True)
 
@@ -137,7 +139,7 @@ class Machine(RuleBasedStateMachine):
     @rule(consumer=consumers, due=st.sampled_from(("+0", "+5")), how=st.sampled_from(SLEEPS), wakes=st.booleans())
     def sleep(self, consumer: str, due: str, how: CommitAction, wakes: bool) -> None:
         """What mostly happens: an execution has seen what there is, and waits for a timer; or it begins anew before."""
-        self.both.create([Create("a", call="call-1"), Create("b", call="call-1")])
+        self.both.create([Create("a", idempotency_key="call-1"), Create("b", idempotency_key="call-1")])
         for outcome in dict.fromkeys((how, CommitAction.SUSPEND)):
             lease = self.both.read(consumer, "workers")
             promise = self.both.model.promise(lease.id) if lease else None

@@ -61,7 +61,7 @@ class Driver:
         args: bytes = b"",
         start: Due | None = None,
         deadline: Due | None = None,
-        call: str = "",
+        idempotency_key: str = "",
         inbox: str = "",
         retention_ms: int | None = None,
     ) -> Created:
@@ -77,7 +77,7 @@ class Driver:
                 args=args,
                 start=start,
                 deadline=deadline,
-                call=call or f"call-{self._calls}",
+                idempotency_key=idempotency_key or f"call-{self._calls}",
                 inbox=inbox,
                 retention_ms=retention_ms,
             )

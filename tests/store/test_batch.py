@@ -83,7 +83,7 @@ def create(namespace: str, id: str, function: str = "f", args: bytes = b"") -> B
         function=function,
         queue="workers",
         args=args,
-        call=f"call-{id}",
+        idempotency_key=f"call-{id}",
     )
 
 
@@ -117,7 +117,7 @@ async def test_answers_come_back_to_whom_they_belong(server: Server, namespace: 
         for n in range(100):
             calls += [
                 create(namespace, f"x{n}", args=b"%d" % n),
-                promises.create(keys, PromiseId(f"p{n}"), kind=Kind.PROMISE, call=f"p{n}"),
+                promises.create(keys, PromiseId(f"p{n}"), kind=Kind.PROMISE, idempotency_key=f"p{n}"),
             ]
         await asyncio.gather(*map(batcher.call, calls))
         looks = [journal.read_record(keys, PromiseId(f"x{n}")) for n in range(100)]

@@ -8,7 +8,7 @@ from durasleep.errors import CorruptData, Fenced, NotAllowed, NotFound
 from durasleep.model import CANCEL, CommitAction, Due, Kind, Number, Place, PromiseId, StartPromise, StartTimer, State
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT, F
-from durasleep.query import describe
+from durasleep.query import control
 from tests.service.workers import eventually
 from tests.store.driver import FAR, OTHER, PAST, Driver, child
 
@@ -277,13 +277,13 @@ async def test_what_is_not_asleep_has_no_sleep_to_move(driver: Driver, place: st
 
 async def test_the_only_timer_of_a_sleeper_is_steered_by_a_plan(driver: Driver) -> None:
     await put(driver, "suspended")
-    moved = await driver.store.run(describe.steer(driver.keys, "reschedule", "a", due=7200))
+    moved = await driver.store.run(control.apply(driver.keys, "reschedule", "a", due=7200))
     assert moved.word == "rescheduled"
     assert (await driver.entry("a", "1")).due_ms == (await driver.timers())["a~1"]
-    assert (await driver.store.run(describe.steer(driver.keys, "wake", "a"))).word == "woken"
+    assert (await driver.store.run(control.apply(driver.keys, "wake", "a"))).word == "woken"
     assert await driver.place("a") is Place.QUEUED
     assert await driver.timers() == {}
-    assert (await driver.store.run(describe.steer(driver.keys, "wake", "a"))).word == "already"
+    assert (await driver.store.run(control.apply(driver.keys, "wake", "a"))).word == "already"
 
 
 # -- retry
@@ -291,7 +291,7 @@ async def test_the_only_timer_of_a_sleeper_is_steered_by_a_plan(driver: Driver) 
 
 @pytest.mark.parametrize("end", [CommitAction.REJECT, CommitAction.CANCEL, "timedout"])
 async def test_what_has_failed_begins_anew_as_another_life(driver: Driver, end: CommitAction | str) -> None:
-    lease = await driver.start("a", args=b"x" * 200, deadline=FAR, call="call", retention_ms=60_000)
+    lease = await driver.start("a", args=b"x" * 200, deadline=FAR, idempotency_key="call", retention_ms=60_000)
     await driver.commit(lease, CommitAction.CONTINUE, StartTimer(Number("1"), "nap", FAR))
     before = await driver.record("a")
     if isinstance(end, CommitAction):

@@ -29,19 +29,19 @@ async def test_a_new_execution_is_queued_under_its_first_epoch(driver: Driver) -
 
 
 async def test_a_repeated_create_changes_nothing_and_answers_the_same(driver: Driver) -> None:
-    first = await driver.create("a", call="mine", inbox="client-1", deadline=FAR, start=FAR)
+    first = await driver.create("a", idempotency_key="mine", inbox="client-1", deadline=FAR, start=FAR)
     before = await driver.snapshot()
-    assert await driver.create("a", call="mine", inbox="client-1", deadline=FAR, start=FAR) == first
+    assert await driver.create("a", idempotency_key="mine", inbox="client-1", deadline=FAR, start=FAR) == first
     assert await driver.snapshot() == before
-    assert (await driver.create("a", call="other")).disposition is Disposition.ATTACHED
+    assert (await driver.create("a", idempotency_key="other")).disposition is Disposition.ATTACHED
 
 
 async def test_a_create_repeated_after_the_end_answers_created_with_the_outcome(driver: Driver) -> None:
-    lease = await driver.start("a", call="mine")
+    lease = await driver.start("a", idempotency_key="mine")
     await driver.commit(lease, CommitAction.RESOLVE, payload=EVERY_BYTE)
-    repeated = await driver.create("a", call="mine")
+    repeated = await driver.create("a", idempotency_key="mine")
     assert (repeated.disposition, repeated.state, repeated.value) == (Disposition.CREATED, State.RESOLVED, EVERY_BYTE)
-    assert (await driver.create("a", call="other")).disposition is Disposition.FINISHED
+    assert (await driver.create("a", idempotency_key="other")).disposition is Disposition.FINISHED
 
 
 async def test_a_used_id_with_another_function_is_refused_and_nothing_is_written(driver: Driver) -> None:
@@ -149,7 +149,7 @@ async def test_a_hash_that_is_not_a_promise_is_named(driver: Driver, fields: dic
     with pytest.raises(CorruptData, match="promise:a"):
         await driver.create("a")
     with pytest.raises(CorruptData, match="promise:a"):
-        await driver.create("a", inbox="one", call="again")
+        await driver.create("a", inbox="one", idempotency_key="again")
 
 
 async def test_a_full_server_refuses_creates_whole_and_lets_what_runs_finish(

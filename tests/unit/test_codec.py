@@ -54,7 +54,7 @@ from durasleep.codec.calls import call_of, check_call  # pyright: ignore[reportP
 from durasleep.codec.exceptions import error_line
 from durasleep.errors import CorruptData, NotSerializable, PayloadTooLarge, RemoteError, UsageError
 from durasleep.model import State
-from durasleep.query.describe import error_text
+from durasleep.query.result import error_text
 
 codec = Codec()
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from durasleep.app import Durasleep
     from durasleep.client.client import Handle
     from durasleep.model import PromiseId, Target
-    from durasleep.query.describe import PromiseStatus
+    from durasleep.query.status import PromiseStatus
 
 EXIT_FAILED = 1
 EXIT_WAITED = 3
@@ -123,10 +123,10 @@ async def _wait(client: Durasleep, id: PromiseId, target: Target, limit: timedel
 def _show_ending(client: Durasleep, ending: PromiseStatus, disposition: str, as_json: bool) -> int:
     """Print the value, or say what the execution raised, which may be an error of any class, ours included."""
     from durasleep.codec.exceptions import error_line
-    from durasleep.query import describe
+    from durasleep.query import result
 
     try:
-        value = describe.result_of(ending, client.codec)
+        value = result.result_of(ending, client.codec)
     except Exception as error:  # noqa: BLE001 - see above
         text = str(error) if isinstance(error, DurasleepError) else error_line(error)
         if as_json:

@@ -29,7 +29,7 @@ local function record_of(id, key, v, known)
     saved_unseen = v[12] or '',
     family = v[13],
     waiters = v[14],
-    call = v[15],
+    idempotency_key = v[15],
     crash_count = tonumber(v[16] or '0') or 0,
     lone_crash_count = tonumber(v[17] or '0') or 0,
     retention = v[18],

@@ -25,7 +25,7 @@ local function make(id, incarnation, what, start, deadline)
     put(record, F.deadline, int(deadline))
     set_timer(id .. '~timeout', deadline)
   end
-  if what.call then put(record, F.idempotency_key, what.call) end
+  if what.idempotency_key then put(record, F.idempotency_key, what.idempotency_key) end
   if what.waiters then put(record, F.waiters, what.waiters) end
   local keep_ms = tonumber(what.retention or '')
   if keep_ms and keep_ms ~= LIMIT.retention_ms then put(record, F.retention, what.retention) end
