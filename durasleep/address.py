@@ -41,7 +41,7 @@ class Candidate:
     """One that may name a Redis, in the order of the rule."""
 
     name: str
-    look: Callable[[], Address | None]
+    find: Callable[[], Address | None]
     otherwise: str = ""
     """What it means if there is none."""
 
@@ -56,15 +56,15 @@ class Setting:
 
 def find(*named: Candidate) -> Address:
     """The Redis to use: the first that these name, or the rule; UsageError for a pyproject.toml that is wrong."""
-    return next(found for one in (*named, *RULE) if (found := one.look()) is not None)
+    return next(found for one in (*named, *RULE) if (found := one.find()) is not None)
 
 
 def _of_environment(variable: str) -> Candidate:
-    def look() -> Address | None:
+    def find() -> Address | None:
         url = os.environ.get(variable)
         return Address(url, variable) if url else None
 
-    return Candidate(variable, look, "it is not set")
+    return Candidate(variable, find, "it is not set")
 
 
 def _of_pyproject() -> Address | None:
@@ -75,11 +75,11 @@ def _of_pyproject() -> Address | None:
 def _running() -> Address | None:
     from durasleep import devserver
 
-    def look(directory: Path) -> Address | None:
+    def find(directory: Path) -> Address | None:
         url = devserver.discover(directory / devserver.DIRECTORY)
         return Address(url, f"the `durasleep dev` of {directory}") if url else None
 
-    return _nearest(look)
+    return _nearest(find)
 
 
 RULE = (
@@ -106,8 +106,8 @@ def project_directory() -> Path | None:
     return setting.path.parent if setting else None
 
 
-def _nearest(look: Callable[[Path], T | None]) -> T | None:
-    return next((found for directory in _upwards() if (found := look(directory)) is not None), None)
+def _nearest(find: Callable[[Path], T | None]) -> T | None:
+    return next((found for directory in _upwards() if (found := find(directory)) is not None), None)
 
 
 def _upwards() -> Iterator[Path]:

@@ -434,18 +434,18 @@ class _Stopping:
 
         self._position_of = position_of
         self._worker = worker
-        self._told_at: float | None = None
+        self._stop_asked_at: float | None = None
         self._ends_at = 0.0
         self._in_loop: threading.Timer | None = None
         self._code = 0
         self.times = 0
 
-    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
+    def install(self, loop: asyncio.AbstractEventLoop) -> None:
         """In the main thread, once the loop runs."""
 
-        def tell(_number: int, _frame: object) -> None:
+        def on_signal(_number: int, _frame: object) -> None:
             self.times += 1
-            self._told_at = self._told_at or time.monotonic()
+            self._stop_asked_at = self._stop_asked_at or time.monotonic()
             with suppress(RuntimeError):  # the loop is closed: it has ended
                 loop.call_soon_threadsafe(self._worker.stop)
             if self.times == 2:
@@ -454,12 +454,12 @@ class _Stopping:
                 self._end()
 
         for number in STOP_SIGNALS:
-            signal.signal(number, tell)
+            signal.signal(number, on_signal)
 
     def end_loop_in_time(self, error: BaseException | None) -> None:
         """The worker has left, or has failed: what goes on in its loop has so much time."""
         now = time.monotonic()
-        grace_left_s = self._worker.grace_s - (now - (self._told_at or now))
+        grace_left_s = self._worker.grace_s - (now - (self._stop_asked_at or now))
         limit_s = max(grace_left_s - CLEAN_UP_S, CLEAN_UP_S)
         self._ends_at = now + limit_s
         self._code = 0 if error is None else 1
@@ -505,7 +505,7 @@ def run_worker(worker: Worker) -> None:
     stopping = _Stopping(worker)
 
     async def serve() -> None:
-        stopping.listen(asyncio.get_running_loop())
+        stopping.install(asyncio.get_running_loop())
         worker.own_loop()
         try:
             await worker.run()

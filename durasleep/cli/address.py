@@ -191,11 +191,11 @@ def _of_application(module: str | None) -> Candidate:
     """What the application of a command says itself."""
     name = named_app(module)
 
-    def look() -> Address | None:
+    def find() -> Address | None:
         app = load_app(name) if name else None
         return app.address if app and app.is_addressed else None
 
-    return Candidate("the application", look, f"{name} names none" if name else "no application is named")
+    return Candidate("the application", find, f"{name} names none" if name else "no application is named")
 
 
 def _explain(candidates: Sequence[Candidate]) -> None:
@@ -206,7 +206,7 @@ def _explain(candidates: Sequence[Candidate]) -> None:
     problem: UsageError | None = None
     for one in candidates:
         try:
-            names = one.look()
+            names = one.find()
             says = without_secret(names.url) if names else one.otherwise
         except UsageError as error:
             names, says = None, str(error)

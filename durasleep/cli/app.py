@@ -82,7 +82,7 @@ def _run() -> int:
     except (typer.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     except _Refused as error:
-        return _say_refused(error)
+        return _print_usage_error(error)
     except UsageError as error:
         console.error(str(error))
         return EXIT_USAGE
@@ -99,7 +99,7 @@ def _run() -> int:
     return code if isinstance(code, int) else 0
 
 
-def _say_refused(error: Any) -> int:
+def _print_usage_error(error: Any) -> int:
     """What typer would not take, as one sentence; a command without arguments has shown its help already."""
     if type(error).__name__ == "NoArgsIsHelpError":
         return EXIT_USAGE

@@ -29,26 +29,26 @@ def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> 
     and ends the others.
     ``environment`` is added to ours.
     """
-    told: list[int] = []
+    received: list[int] = []
     wake = threading.Event()
 
-    def tell(number: int, _frame: object) -> None:
-        told.append(number)
+    def on_signal(number: int, _frame: object) -> None:
+        received.append(number)
         wake.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, tell)
+        signal.signal(number, on_signal)
     children = [start(command, environment) for command in commands]
     code, passed_on = 0, 0
     while any(child.poll() is None for child in children):
         wake.wait(LOOK_S)
         wake.clear()
-        while passed_on < len(told):
+        while passed_on < len(received):
             _notify_all(children, signal.SIGTERM)  # Ctrl-C twice is SIGTERM twice: the second one leaves at once
             passed_on += 1
         for place, child in enumerate(children):
             ended = child.poll()
-            if ended is None or told:
+            if ended is None or received:
                 continue
             if ended < 0 or ended == EXIT_RESTART:
                 why = "asks for a new start" if ended == EXIT_RESTART else f"was killed by {_name_of(-ended)}"
@@ -57,7 +57,7 @@ def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> 
                 children[place] = start(commands[place], environment)
             else:
                 code = ended
-                told.append(signal.SIGTERM)
+                received.append(signal.SIGTERM)
     return code
 
 

@@ -37,21 +37,21 @@ def serve(command: Sequence[str], environment: Mapping[str, str], directory: Pat
     called all the time, and ends it all by raising.
     """
     watchfiles = watcher()
-    told = threading.Event()
+    stop_asked = threading.Event()
     worker = processes.start(command, environment)
 
-    def tell(_number: int, _frame: object) -> None:
-        if told.is_set():
+    def on_signal(_number: int, _frame: object) -> None:
+        if stop_asked.is_set():
             _notify(worker)
-        told.set()
+        stop_asked.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, tell)
+        signal.signal(number, on_signal)
     is_said = False
     changes = watchfiles.watch(
         directory,
         watch_filter=watchfiles.PythonFilter(),
-        stop_event=told,
+        stop_event=stop_asked,
         rust_timeout=round(LOOK_S * 1000),
         yield_on_timeout=True,
     )

@@ -121,7 +121,7 @@ class Handle(Generic[T_co]):
     async def done(self) -> bool:
         """Whether it has settled; NotFound if it is not kept any more."""
         if self._ending is None or not self._ending.is_final:
-            self._ending = await self._client._waiter.look(self.id)
+            self._ending = await self._client._waiter.status(self.id)
         return self._ending.is_final
 
     async def cancel(self, *, force: bool = False) -> str:
@@ -797,7 +797,7 @@ class Client(_Starts):
 
         store = await self._opened()
         found = doctor.diagnose(await store.run(doctor.collect_facts(store.keys())))
-        return doctor.worst_first([*found, *await store.run(attention.look(store.keys()))])
+        return doctor.worst_first([*found, *await store.run(attention.collect(store.keys()))])
 
     async def release_clock(self) -> datetime:
         """Say that the server's clock is right, which workers found too far ahead to be true; answers what it shows.

@@ -275,7 +275,7 @@ class Inbox:
         """The endings an entry tells of; where all are told in the common way, by columns, in a third of the time."""
         width = 2 * len(_ENDING)
         if fields[::2] != _ENDING * (len(fields) // width):
-            for id, ending in told_endings(fields):
+            for id, ending in statuses_in(fields):
                 self._notify(id, ending)
             return
         for raw_id, code, value in zip(fields[1::width], fields[5::width], fields[7::width], strict=True):
@@ -286,7 +286,7 @@ class Inbox:
                 self._notify(expected.id, PromiseStatus(expected.id, state, value) if state and is_ours else None)
 
 
-def told_endings(fields: list[bytes]) -> Iterator[tuple[str, PromiseStatus | None]]:
+def statuses_in(fields: list[bytes]) -> Iterator[tuple[str, PromiseStatus | None]]:
     """The endings one entry of an inbox tells of, by id; None for one that is to be looked at."""
     for told in _split(fields):
         id = told.get(b"i", b"").decode(errors="replace")

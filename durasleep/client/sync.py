@@ -118,7 +118,7 @@ class Handle(Generic[T_co]):
     def done(self) -> bool:
         """Whether it has settled; NotFound if it is not kept any more."""
         if self._ending is None or not self._ending.is_final:
-            self._ending = self._client._waiter.look(self.id)
+            self._ending = self._client._waiter.status(self.id)
         return self._ending.is_final
 
     def cancel(self, *, force: bool = False) -> str:
@@ -787,7 +787,7 @@ class Client(_Starts):
 
         store = self._opened()
         found = doctor.diagnose(store.run(doctor.collect_facts(store.keys())))
-        return doctor.worst_first([*found, *store.run(attention.look(store.keys()))])
+        return doctor.worst_first([*found, *store.run(attention.collect(store.keys()))])
 
     def release_clock(self) -> datetime:
         """Say that the server's clock is right, which workers found too far ahead to be true; answers what it shows.

@@ -14,7 +14,7 @@ from typing import Self
 from weakref import WeakValueDictionary
 
 from durasleep.client import requests
-from durasleep.client.inbox import READ_MAX, told_endings
+from durasleep.client.inbox import READ_MAX, statuses_in
 from durasleep.client.requests import status_of_created
 from durasleep.errors import ClientClosed, DurasleepError, StoreError, StoreUnavailable, WaitTimeout
 from durasleep.model import Duration, PromiseId, owner_of, seconds_of
@@ -181,7 +181,7 @@ class Waiter:
                 else:
                     inbox.notify(one.id, None)
 
-    def look(self, id: PromiseId) -> PromiseStatus:
+    def status(self, id: PromiseId) -> PromiseStatus:
         """How a promise stands; NotFound if there is none."""
         store = self.opened()
         return store.run(status.read(store.keys(id), id))
@@ -206,7 +206,7 @@ class Waiter:
         """How an entry of a journal ends, which tells no inbox."""
         while True:
             patience.check_open()
-            ending = self.look(patience.id)
+            ending = self.status(patience.id)
             if ending.is_final:
                 return ending
             patience.closed.wait(patience.left_s(POLL_S))
@@ -256,7 +256,7 @@ class Waiter:
         rows = [row for _, rows in read.parse(found) for row in rows]
         for entry, fields in rows:
             inbox.last = entry
-            for id, ending in told_endings(fields):
+            for id, ending in statuses_in(fields):
                 inbox.notify(id, ending)
         return bool(rows) and not (len(rows) == READ_MAX and self._is_cut(key, last))
 

@@ -88,7 +88,7 @@ class Waiter:
             made = [promises.attach(here.store.keys(one.id), one.id, inbox=here.inbox.name) for one in part]
             here.store.ask(made).add_done_callback(partial(on_answers, part))
 
-    async def look(self, id: PromiseId) -> PromiseStatus:
+    async def status(self, id: PromiseId) -> PromiseStatus:
         """How a promise stands; NotFound if there is none."""
         store = await self.opened()
         return await store.run(status.read(store.keys(id), id))
@@ -114,19 +114,19 @@ class Waiter:
             async with asyncio.timeout(limit_s):
                 return await self.ending(id, None, expected)
         except TimeoutError:
-            ending = await self._last_look(id)
+            ending = await self._last_status(id)
             if ending is None or not ending.is_final:
                 raise WaitTimeout(f"{id} has not settled within {limit_s:g} s; it goes on") from None
             return ending
 
-    async def _last_look(self, id: PromiseId) -> PromiseStatus | None:
+    async def _last_status(self, id: PromiseId) -> PromiseStatus | None:
         """How a promise stands when the time to wait for it is over: no time at all means to look once.
 
         None if Redis does not say at once.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_LOOK_S):
-                return await self.look(id)
+                return await self.status(id)
         return None
 
     async def _settle_inside(self, id: PromiseId, expected: Subscription | None) -> PromiseStatus:
@@ -179,8 +179,8 @@ class Waiter:
         return requests.status_of_created(id, created)
 
     async def _poll(self, id: PromiseId) -> PromiseStatus:
-        ending = await self.look(id)
+        ending = await self.status(id)
         while not ending.is_final:
             await asyncio.sleep(POLL_S)
-            ending = await self.look(id)
+            ending = await self.status(id)
         return ending

@@ -145,9 +145,9 @@ class Codec:
         """
         verdict = {} if retried is None else {"r": retried}
         for detail, text_max in ((2, ERROR_TEXT_MAX), (1, ERROR_TEXT_MAX), (0, self._payload_bytes_max // 4)):
-            teller = ErrorMapper(detail, min(text_max, ERROR_TEXT_MAX), self._error_attributes)
+            mapper = ErrorMapper(detail, min(text_max, ERROR_TEXT_MAX), self._error_attributes)
             try:
-                packed = PLAIN_WRITER.pack(teller.tell(error, 0) | verdict)
+                packed = PLAIN_WRITER.pack(mapper.to_map(error, 0) | verdict)
             except Exception:  # noqa: BLE001, S112 - a user's error may do anything when looked at; less is told of it
                 continue
             payload = self._wrap(packed)

@@ -69,23 +69,23 @@ def _shown(value: object, how: Callable[[object], str] = str) -> str:
 
 def error_line(error: BaseException) -> str:
     """Type and message of any error, as one shows it to people; those of a group, too, as far as they are few."""
-    return f"{type(error).__name__}: {shorten(_told(error, _LINE_DEPTH_MAX), _LINE_MAX)}"
+    return f"{type(error).__name__}: {shorten(_message_with_members(error, _LINE_DEPTH_MAX), _LINE_MAX)}"
 
 
-def _told(error: BaseException, depth: int) -> str:
-    said = _shown(error)
+def _message_with_members(error: BaseException, depth: int) -> str:
+    message = _shown(error)
     if not isinstance(error, BaseExceptionGroup) or not depth:
-        return said
+        return message
     members = cast("BaseExceptionGroup[BaseException]", error).exceptions
     shown = [shorten(_member_line(one, depth - 1), _LINE_MEMBER_MAX) for one in members[:_LINE_MEMBERS_MAX]]
     more = [f"and {len(members) - len(shown)} more"] if len(shown) < len(members) else []
     counted = f" ({len(members)} sub-exception{'s' * (len(members) != 1)})"
-    return f"{said.removesuffix(counted)} ({'; '.join(shown + more)})"
+    return f"{message.removesuffix(counted)} ({'; '.join(shown + more)})"
 
 
 def _member_line(error: BaseException, depth: int) -> str:
-    told = _told(error, depth)
-    return told if isinstance(error, RemoteError) else f"{type(error).__name__}: {told}"
+    message = _message_with_members(error, depth)
+    return message if isinstance(error, RemoteError) else f"{type(error).__name__}: {message}"
 
 
 _KEPT_BESIDE = frozenset({"__notes__", "__said__"})  # in the attributes of an error, but no attributes
@@ -119,7 +119,7 @@ class ErrorMapper:
         self._left -= 1
         return True
 
-    def tell(self, error: BaseException, depth: int) -> dict[str, Any]:
+    def to_map(self, error: BaseException, depth: int) -> dict[str, Any]:
         """The map of an error for which there is room."""
         found = self._outline(error)
         if not self._detail:
@@ -130,10 +130,10 @@ class ErrorMapper:
             found |= self._carried_by(error, depth)
         cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         if cause is not None and self.has_room(depth + 1):
-            found["c"] = self.tell(cause, depth + 1)
+            found["c"] = self.to_map(cause, depth + 1)
         if depth < _ERROR_DEPTH_MAX and isinstance(error, BaseExceptionGroup):
             group = cast("BaseExceptionGroup[BaseException]", error)
-            found["x"] = [self.tell(one, depth + 1) for one in group.exceptions if self.has_room(depth + 1)]
+            found["x"] = [self.to_map(one, depth + 1) for one in group.exceptions if self.has_room(depth + 1)]
             found["m"] = shorten(group.message, self.text_max)  # Python adds a count to the text
             if more := len(group.exceptions) - len(found["x"]):
                 notes.append(f"{more} more errors are not shown")
@@ -270,7 +270,7 @@ class _InErrors(ProvenWriter):
 
     def __init__(self, teller: ErrorMapper, depth: int, *, shows: bool) -> None:
         super().__init__()
-        self._teller = teller
+        self._mapper = teller
         self._depth = depth
         self._shows = shows
 
@@ -282,15 +282,15 @@ class _InErrors(ProvenWriter):
         if isinstance(kind, EnumType) and value.name in kind.__members__:  # else it is several flags
             return msgpack.ExtType(EXT_MEMBER, self.pack_items(depth, [name, value.name]))
         if isinstance(value, BaseException):
-            if self._teller.has_room(self._depth + 1):
-                return msgpack.ExtType(EXT_ERROR, PLAIN_WRITER.pack(self._teller.tell(value, self._depth + 1)))
+            if self._mapper.has_room(self._depth + 1):
+                return msgpack.ExtType(EXT_ERROR, PLAIN_WRITER.pack(self._mapper.to_map(value, self._depth + 1)))
         elif is_named_tuple(kind):
             return msgpack.ExtType(EXT_RECORD, self.pack_items(depth, [name, [*value]]))
         elif dataclasses.is_dataclass(kind):
             return msgpack.ExtType(EXT_RECORD, self.pack_items(depth, [name, dataclass_parts(value)]))
         if not self._shows:
             raise Unsendable("is only known where it was made")
-        shown = [shorten(_shown(value, how), self._teller.text_max) for how in (str, repr)]
+        shown = [shorten(_shown(value, how), self._mapper.text_max) for how in (str, repr)]
         return msgpack.ExtType(EXT_SHOWN, PLAIN_WRITER.pack(shown))
 
 
@@ -371,7 +371,7 @@ def _error_from(found: Any, depth: int) -> Exception:
     data = cast("dict[str, Any]", found)
     name, message, remote = str(data["t"]), str(data.get("m", "")), str(data.get("tb", ""))
     inner = [_error_from(one, depth + 1) for one in data.get("x", ())]
-    kind = loaded_error(name)
+    kind = _loaded_error(name)
     error = _group(kind, message, inner, data, depth) if inner else _known_error(kind, message, data, depth)
     notes = [str(note) for note in data.get("n", ())]
     if error is None:
@@ -416,8 +416,8 @@ def _known_error(kind: type[Exception] | None, message: str, data: dict[str, Any
         if args is None:
             args = (_as_shown(message, message),)
         error = _made(kind, args, attributes)
-        if _says(error) != message:
-            error = _made(_speaking(kind), args, attributes | {"__said__": message})
+        if _message_of(error) != message:
+            error = _made(_with_message(kind), args, attributes | {"__said__": message})
     except Exception:  # noqa: BLE001 - a class that is not made of Python's own errors alone, or bytes of anyone
         return None
     return error
@@ -438,7 +438,7 @@ def _made(kind: type[Exception], args: tuple[Any, ...], attributes: dict[str, An
     return error
 
 
-def _says(error: Exception) -> str | None:
+def _message_of(error: Exception) -> str | None:
     try:
         return shorten(str(error), ERROR_TEXT_MAX)
     except Exception:  # noqa: BLE001 - it lacks what could not be sent
@@ -446,14 +446,14 @@ def _says(error: Exception) -> str | None:
 
 
 @lru_cache(maxsize=64)
-def _speaking(kind: type[Exception]) -> type[Exception]:
+def _with_message(kind: type[Exception]) -> type[Exception]:
     """A class that is ``kind`` to everybody, for an instance that lacks what it would make its message of."""
     same = {"__slots__": (), "__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    said: Callable[[Exception], str] = lambda error: vars(error)["__said__"]  # noqa: E731 - a def would be named
-    return type(kind)(kind.__name__, (kind,), {**same, "__str__": said})
+    message: Callable[[Exception], str] = lambda error: vars(error)["__said__"]  # noqa: E731 - a def would be named
+    return type(kind)(kind.__name__, (kind,), {**same, "__str__": message})
 
 
-def loaded_error(name: str) -> type[Exception] | None:
+def _loaded_error(name: str) -> type[Exception] | None:
     """The class of errors that goes by a name in payloads; None for one that is not loaded, or steers Python itself."""
     kind = loaded_class(name)
     steers = kind is None or not issubclass(kind, Exception) or issubclass(kind, StopIteration | StopAsyncIteration)

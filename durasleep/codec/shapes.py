@@ -199,7 +199,7 @@ def _known(type_hint: Any) -> Any:
 
 
 # Of what is called or awaited there is no data: whatever comes for it is taken as it is.
-_SAYS_NOTHING = (Callable, type, Iterator, Generator, Awaitable, Coroutine, AsyncIterable, AsyncIterator)
+_WITHOUT_INSTANCES = (Callable, type, Iterator, Generator, Awaitable, Coroutine, AsyncIterable, AsyncIterator)
 
 
 @lru_cache(maxsize=256)
@@ -207,7 +207,7 @@ def _find_known(type_hint: Any, _shown: str) -> Any:  # as it is shown: unions a
     if isinstance(type_hint, _ReaderOfHint | LaterHint) or _is_known(type_hint):
         return type_hint
     origin, parts = typing.get_origin(type_hint), typing.get_args(type_hint)
-    if (origin or type_hint) in _SAYS_NOTHING:
+    if (origin or type_hint) in _WITHOUT_INSTANCES:
         return Any
     if isinstance(type_hint, EnumType):  # msgspec knows only those of names and numbers
         return _reader(type_hint, partial(_read_member, type_hint))
@@ -275,10 +275,10 @@ def _is_known(type_hint: Any) -> bool:
         msgspec.msgpack.Decoder(type_hint)
     except (TypeError, NameError):
         return False
-    return not (_is_misread(type_hint) or any(map(_says_nothing, all_in([type_hint]))))
+    return not (_is_misread(type_hint) or any(map(_has_no_instances, all_in([type_hint]))))
 
 
-def _says_nothing(type_hint: Any) -> bool:
+def _has_no_instances(type_hint: Any) -> bool:
     if (
         isinstance(type_hint, type)
         and hasattr(type_hint, "__get_pydantic_core_schema__")
@@ -286,7 +286,7 @@ def _says_nothing(type_hint: Any) -> bool:
     ):
         return True  # nothing is an instance of it: it says what pydantic is to check, as EmailStr
     return is_unpacked(type_hint) or (
-        has_hash(type_hint) and (typing.get_origin(type_hint) or type_hint) in _SAYS_NOTHING
+        has_hash(type_hint) and (typing.get_origin(type_hint) or type_hint) in _WITHOUT_INSTANCES
     )
 
 

@@ -35,7 +35,7 @@ Fact = Callable[[Keyspace, int], Plan[list[Diagnosis]]]
 """What there is to say, given the server's time in ms."""
 
 
-def look(keys: Keyspace) -> Plan[list[Diagnosis]]:
+def collect(keys: Keyspace) -> Plan[list[Diagnosis]]:
     """All facts, in the order in which they are to be mended; one that cannot be read is said so."""
     now_ms = yield from server.now_ms(keys)
     found: list[Diagnosis] = []
@@ -147,7 +147,7 @@ def newer(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     return [Diagnosis(Level.WARNING, "timers", text, advice)]
 
 
-def unserved(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
+def _unserved(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
     """Queues with work and no living worker to do it."""
     found = SearchPage()
     queues = (yield from search.queues(keys, None, found))[:LOOKED_MAX]
@@ -235,7 +235,7 @@ def overdue(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     return said
 
 
-FACTS: tuple[Fact, ...] = (halted, failed, quarantined, unserved, unknown, gone, lost_threads, overdue, newer)
+FACTS: tuple[Fact, ...] = (halted, failed, quarantined, _unserved, unknown, gone, lost_threads, overdue, newer)
 
 
 # -- reading

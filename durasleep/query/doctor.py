@@ -187,12 +187,12 @@ def worst_first(found: Iterable[Diagnosis]) -> list[Diagnosis]:
     return sorted(found, key=lambda one: -order.index(one.level))
 
 
-def policy_of(facts: Facts) -> str:
+def _policy_of(facts: Facts) -> str:
     """The eviction policy, "" if nobody says."""
     return facts.config.get("maxmemory-policy") or facts.info.get("maxmemory_policy", "")
 
 
-def can_drop_pending(policy: str) -> bool:
+def _can_drop_pending(policy: str) -> bool:
     """Whether a policy may remove what is pending: that has no TTL, so those for volatile keys cannot."""
     return policy.startswith("allkeys-")
 
@@ -201,7 +201,7 @@ def eviction(info: bytes) -> str:
     """From INFO: the policy by which this server, whose memory is bounded, may drop what is pending; else ""."""
     known = _info_of(to_text(info))
     policy = known.get("maxmemory_policy", "")
-    return policy if can_drop_pending(policy) and known.get("maxmemory", "0") != "0" else ""
+    return policy if _can_drop_pending(policy) and known.get("maxmemory", "0") != "0" else ""
 
 
 def _server(facts: Facts) -> Iterator[Diagnosis]:
@@ -228,7 +228,7 @@ def _server(facts: Facts) -> Iterator[Diagnosis]:
 
 
 def _eviction(facts: Facts) -> Iterator[Diagnosis]:
-    policy = policy_of(facts)
+    policy = _policy_of(facts)
     is_bounded = facts.info.get("maxmemory", facts.config.get("maxmemory", "0")) != "0"
     if not policy:
         yield Diagnosis(Level.WARNING, "eviction", "the eviction policy cannot be seen", "it must be noeviction")
@@ -236,7 +236,7 @@ def _eviction(facts: Facts) -> Iterator[Diagnosis]:
         yield Diagnosis(
             Level.GOOD, "eviction", "noeviction: a full server refuses new work and lets what is there finish"
         )
-    elif can_drop_pending(policy):
+    elif _can_drop_pending(policy):
         when = "when memory is full" if is_bounded else "as soon as somebody sets maxmemory"
         yield Diagnosis(
             Level.DANGER if is_bounded else Level.WARNING,

@@ -156,7 +156,7 @@ class Search:
         self._ahead = found[limit:]
         found[:] = [_with_due(one, self._dues[one.id]) for one in found[:limit]]
         if self._codec is not None:
-            yield from _tell_errors(keys, found, self._codec)
+            yield from _add_errors(keys, found, self._codec)
         self._shown.update(one.id for one in found)
         found.is_all = found.is_all and self.is_over
         return found
@@ -182,7 +182,7 @@ class Search:
             found.notes.append(f"{to_bytes(read.args[1]).decode()} cannot be read: {page}")
             return None
         ids, cursor = page
-        yield from _look(keys, _fresh(ids, self._dues), self._is_wanted, found)
+        yield from _read_summaries(keys, _fresh(ids, self._dues), self._is_wanted, found)
         return cursor
 
     def _is_wanted(self, one: Summary) -> bool:
@@ -207,7 +207,7 @@ def _statuses(status: str | Collection[str] | None) -> set[str]:
     return asked
 
 
-def _tell_errors(keys: Keyspace, found: SearchPage, codec: Codec) -> Plan[None]:
+def _add_errors(keys: Keyspace, found: SearchPage, codec: Codec) -> Plan[None]:
     """Why those failed that did."""
     failed = [at for at, one in enumerate(found) if one.status == "done" and one.state != State.RESOLVED]
     for start in range(0, len(failed), VALUES_TOGETHER):
@@ -258,7 +258,9 @@ def _fresh(ids: _Ids, dues: dict[str, int | None]) -> list[str]:
     return fresh
 
 
-def _look(keys: Keyspace, ids: list[str], is_wanted: Callable[[Summary], bool], found: SearchPage) -> Plan[None]:
+def _read_summaries(
+    keys: Keyspace, ids: list[str], is_wanted: Callable[[Summary], bool], found: SearchPage
+) -> Plan[None]:
     """Find out what these are, and keep what is wanted."""
     for start in range(0, len(ids), PAGE):
         part = ids[start : start + PAGE]

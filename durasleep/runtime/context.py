@@ -428,7 +428,7 @@ class Context:
         """
         loop = self._loop
         loop.lineage()
-        if self._journal.has_unheard_cancel:
+        if self._journal.has_undelivered_cancel:
             loop.on_cancel_asked()
             raise asyncio.CancelledError
         function = self.info.function

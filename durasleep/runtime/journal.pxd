@@ -10,7 +10,7 @@ cdef class Journal:
     cdef public dict _marks, _patches, _entries, _asked, _wanted, _running
     cdef public set _buried
     cdef public list _stopped
-    cdef public object _listened, forgotten, unheard
+    cdef public object _listened, forgotten, unawaited
 
     cpdef load(self, entries)
     cpdef feed(self, entry)

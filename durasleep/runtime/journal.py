@@ -124,7 +124,7 @@ class DurableFuture(WorkflowFuture[T]):
         journal.cancel(self.number, self._kind, self._name)
 
     @property
-    def is_unheard(self) -> bool:
+    def is_unawaited(self) -> bool:
         """Whether nobody awaits it now, though it is of a kind that does nothing for those who do not."""
         return not self._callbacks and self._given_id is None and self._kind in _AWAITED
 
@@ -138,7 +138,7 @@ class DurableFuture(WorkflowFuture[T]):
         if journal is None or self.done():
             return
         if not (self._callbacks or journal.loop.replaying):
-            journal.unheard = self
+            journal.unawaited = self
         try:
             if entry.state is not State.RESOLVED:
                 error = _error_of(entry, journal.codec, self.id)
@@ -263,7 +263,7 @@ class Journal:
         "owner",
         "payload_bytes",
         "trace",
-        "unheard",
+        "unawaited",
     )
 
     def __init__(self, owner: PromiseId, codec: Codec, loop: WorkflowLoop) -> None:
@@ -290,7 +290,7 @@ class Journal:
         self._listened: frozenset[Number] = _NO_NUMBERS  # few are ever listened to and left, or forgotten
         self.forgotten: tuple[Forgotten, ...] = ()
         """Calls that nobody can await any more, and nobody has; those that are still open come with the end."""
-        self.unheard: DurableFuture[Any] | None = None
+        self.unawaited: DurableFuture[Any] | None = None
         """What was delivered last, if nobody awaited it by then."""
 
     # -- what has happened
@@ -325,14 +325,14 @@ class Journal:
         self.open_calls -= 1
         self._running.pop(number, None)
         asked.deliver(entry)
-        if self.unheard is not None:
+        if self.unawaited is not None:
             asked = None
-            self._look_who_may_hear()
+            self._note_if_forgotten()
 
-    def _look_who_may_hear(self) -> None:
+    def _note_if_forgotten(self) -> None:
         """Of what was delivered to nobody: if the code has not even kept it, it never will be heard."""
-        future, self.unheard = self.unheard, None
-        if future is None or not future.is_unheard or future.number in self._listened:
+        future, self.unawaited = self.unawaited, None
+        if future is None or not future.is_unawaited or future.number in self._listened:
             return
         described, kept = future.describe(), weakref.ref(future)
         future = None
@@ -354,7 +354,7 @@ class Journal:
         found, self.forgotten = self.forgotten, ()
         if is_end:
             futures: list[DurableFuture[Any]] = [one for one in self._asked.values() if isinstance(one, DurableFuture)]
-            found += tuple([one.describe() for one in futures if one.is_unheard and one.number not in self._listened])
+            found += tuple([one.describe() for one in futures if one.is_unawaited and one.number not in self._listened])
         return found
 
     def halt_unread(self, entry: Entry, misfit: Exception) -> None:
@@ -526,7 +526,7 @@ class Journal:
         return tuple(ops), tuple(steps), stopped
 
     @property
-    def has_unheard_cancel(self) -> bool:
+    def has_undelivered_cancel(self) -> bool:
         """Whether it says that the execution was canceled, and the code has not been told yet."""
         return CANCEL in self._entries and not (self.loop.canceled or self.loop.evicting)
 

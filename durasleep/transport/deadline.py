@@ -32,7 +32,7 @@ class Deadline:
             self._timer.cancel()
             self._timer = None
         if self._timer is None:
-            self._timer = loop.call_at(self._at, self._look)
+            self._timer = loop.call_at(self._at, self._check)
 
     def end(self) -> None:
         """It is done, or has failed."""
@@ -49,14 +49,14 @@ class Deadline:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer = None
         task = self._task
         if task is None or self._at is None:
             return
         loop = task.get_loop()
         if loop.time() < self._at:
-            self._timer = loop.call_at(self._at, self._look)
+            self._timer = loop.call_at(self._at, self._check)
             return
         self._is_over = True
         task.cancel()

@@ -34,11 +34,11 @@ def doctor(as_json: JsonOption = False, url: UrlOption = None, namespace: Namesp
         _show(used)  # before all else: it may be the mistake
     client = Durasleep(where.url, namespace=address.find_namespace(namespace))
 
-    async def look() -> list[Diagnosis]:
+    async def fetch() -> list[Diagnosis]:
         async with client:
             return await client.diagnose()
 
-    found = asyncio.run(look())
+    found = asyncio.run(fetch())
     if as_json:
         json_values.data(json_values.as_json([asdict(one) for one in (used, *found)]))
     for one in () if as_json else found:

@@ -178,45 +178,45 @@ def _steer(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | None)
     if chosen.ids:
         return asyncio.run(_steer_these(address.open_client(url, namespace), verb, chosen.ids))
     statuses = chosen.status or verb.statuses
-    looking = Search(status=statuses, group=chosen.group, function=chosen.function, only_roots=verb.only_roots)
-    first = asyncio.run(_look(address.open_client(url, namespace), looking))
+    search = Search(status=statuses, group=chosen.group, function=chosen.function, only_roots=verb.only_roots)
+    first = asyncio.run(_first_part(address.open_client(url, namespace), search))
     for note in first.notes:
         console.note(note)
     if not first:
         console.note(f"There is nothing to {verb.name}.")
         return 0
     if not _is_meant(
-        verb, first, looking, chosen.yes
+        verb, first, search, chosen.yes
     ):  # asked here: in a running loop Ctrl-C would not end the question
         console.note("Nothing was done.")
         return EXIT_FAILED
-    return asyncio.run(_steer_found(address.open_client(url, namespace), verb, first, looking))
+    return asyncio.run(_steer_found(address.open_client(url, namespace), verb, first, search))
 
 
-async def _look(client: Durasleep, looking: Search) -> SearchPage:
+async def _first_part(client: Durasleep, search: Search) -> SearchPage:
     async with client:
-        return await _next_part(client, looking)
+        return await _next_part(client, search)
 
 
-async def _next_part(client: Durasleep, looking: Search) -> SearchPage:
+async def _next_part(client: Durasleep, search: Search) -> SearchPage:
     """The next that were found; none if there are no more."""
     from durasleep.client.client import store_of
     from durasleep.query.search import SearchPage
 
     store = await store_of(client)
-    while not looking.is_over or looking.again():
-        if found := await store.run(looking.part(store.keys())):
+    while not search.is_over or search.again():
+        if found := await store.run(search.part(store.keys())):
             return found
     return SearchPage()
 
 
-async def _steer_found(client: Durasleep, verb: _Verb, found: SearchPage, looking: Search) -> int:
+async def _steer_found(client: Durasleep, verb: _Verb, found: SearchPage, search: Search) -> int:
     """One part after the other, so that there may be any number."""
     code = 0
     async with client:
         while found:
             code = max(code, await _steer_all(client, verb, [one.id for one in found]))
-            found = await _next_part(client, looking)
+            found = await _next_part(client, search)
     return code
 
 
@@ -225,7 +225,7 @@ async def _steer_these(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> in
         return await _steer_all(client, verb, ids)
 
 
-def _is_meant(verb: _Verb, found: SearchPage, looking: Search, yes: bool) -> bool:
+def _is_meant(verb: _Verb, found: SearchPage, search: Search, yes: bool) -> bool:
     """Show what was found; on a terminal ask, elsewhere UsageError without --yes."""
     from durasleep.cli.output import tables
 
@@ -235,7 +235,7 @@ def _is_meant(verb: _Verb, found: SearchPage, looking: Search, yes: bool) -> boo
         console.note(f"and {more} more")
     if yes:
         return True
-    others = "" if looking.is_over else " and all others like them"
+    others = "" if search.is_over else " and all others like them"
     what = f"{verb.name} {'this one' if len(found) == 1 else f'these {len(found)}'}{others}"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"nothing was done; to {what}, add --yes")

@@ -30,7 +30,7 @@ def fsck(
 
     client = address.open_client(url, namespace)
 
-    async def look() -> int:
+    async def fetch() -> int:
         async with client:
             report = await client.fsck(repair=repair)
         if as_json:
@@ -47,4 +47,4 @@ def fsck(
             console.note("`durasleep fsck --repair` mends what can be mended.")
         return 0 if report.is_clean else EXIT_BROKEN
 
-    return asyncio.run(look())
+    return asyncio.run(fetch())

@@ -37,14 +37,14 @@ def ls(
 
     client = address.open_client(url, namespace)
 
-    async def look() -> tuple[SearchPage, SearchPage]:
+    async def fetch() -> tuple[SearchPage, SearchPage]:
         async with client:
             found = await client.search(status=status or None, group=group, function=function, limit=limit)
             if status:
                 return found, SearchPage()
             return found, await client.search(status="done", group=group, function=function, limit=HIDDEN_MAX)
 
-    found, hidden = asyncio.run(look())
+    found, hidden = asyncio.run(fetch())
     if as_json:
         told = {"executions": list(found), "is_all": found.is_all, "notes": found.notes, "not_shown": len(hidden)}
         json_values.data(json_values.as_json(told))
@@ -83,7 +83,7 @@ def tree(
 
     client = address.open_client(url, namespace)
 
-    async def look() -> None:
+    async def fetch() -> None:
         async with client:
             found = await client.tree(id)
         if as_json:
@@ -93,7 +93,7 @@ def tree(
         if not found.is_all:
             console.note("This is not all of it: `durasleep tree` of one of its children shows more.")
 
-    asyncio.run(look())
+    asyncio.run(fetch())
 
 
 @address.explained
@@ -110,7 +110,7 @@ def timers(
 
     client = address.open_client(url, namespace)
 
-    async def look() -> None:
+    async def fetch() -> None:
         async with client:
             found = await client.timers(count)
         if as_json:
@@ -123,7 +123,7 @@ def timers(
         if more := found.total - len(found):
             console.note(f"{more:,} more {'falls' if more == 1 else 'fall'} due later: --next shows more.")
 
-    asyncio.run(look())
+    asyncio.run(fetch())
 
 
 def _now_ms() -> int:

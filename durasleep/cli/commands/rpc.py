@@ -168,7 +168,7 @@ def get(
 
     client = address.open_client(url, namespace)
 
-    async def look() -> None:
+    async def fetch() -> None:
         async with client:
             description = await client.describe(id)
         if as_json:
@@ -176,4 +176,4 @@ def get(
         else:
             console.show(description, time.time_ns() // 1_000_000, with_values=with_values)
 
-    asyncio.run(look())
+    asyncio.run(fetch())

@@ -158,14 +158,14 @@ def _prepare_output(verbose: bool) -> None:
 
 def _until_told_to_stop(server: devserver.DevServer) -> None:
     """Until SIGTERM or Ctrl-C, or until the server has gone by itself."""
-    told = threading.Event()
+    stop_asked = threading.Event()
 
-    def tell(_number: int, _frame: object) -> None:
-        told.set()
+    def on_signal(_number: int, _frame: object) -> None:
+        stop_asked.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, tell)
-    while not told.wait(LOOK_S):
+        signal.signal(number, on_signal)
+    while not stop_asked.wait(LOOK_S):
         _check_running(server)
 
 

@@ -72,15 +72,15 @@ def note(text: str) -> None:
 
 def error(text: str) -> None:
     """What went wrong, in one sentence, and what to do next."""
-    _say("error:", "bold red", text)
+    _print_labeled("error:", "bold red", text)
 
 
 def warning(text: str) -> None:
     """What must not be overlooked."""
-    _say("warning:", "bold yellow", text)
+    _print_labeled("warning:", "bold yellow", text)
 
 
-def _say(word: str, style: str, text: str) -> None:
+def _print_labeled(word: str, style: str, text: str) -> None:
     from rich.text import Text
 
     _err().print(Text.assemble((word, style), " ", text))

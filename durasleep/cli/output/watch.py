@@ -26,40 +26,40 @@ class Watch:
         self._id = id
         self._target = target
         self._show = show
-        self._said: set[str] = set()
+        self._noted: set[str] = set()
         self._seen: Description | None = None
         self._pause_s = LOOK_FIRST_S
-        self._look_at = 0.0
+        self._refresh_at = 0.0
 
     async def once(self) -> None:
         """Show what it waits for; look again if the last look is old."""
-        if time.monotonic() >= self._look_at:
+        if time.monotonic() >= self._refresh_at:
             try:
-                await self._look()
+                await self._refresh()
             except DurasleepError as error:  # if it matters, the call that waits will raise it
                 self._show(f"{self._id}: {error}")
                 return
-            self._look_at = time.monotonic() + self._pause_s
+            self._refresh_at = time.monotonic() + self._pause_s
             self._pause_s = min(self._pause_s * 1.5, LOOK_MAX_S)
         if self._seen is not None:
             self._show(f"{self._id}: {console.describe_waiting(self._seen, time.time_ns() // 1_000_000)}")
 
-    async def _look(self) -> None:
+    async def _refresh(self) -> None:
         self._seen = seen = await self._client.describe(self._id)
         if seen.status in ("halted", "delayed") and seen.reason:
-            self._say(f"{self._id} is {seen.status}: {seen.reason}")
+            self._note_once(f"{self._id} is {seen.status}: {seen.reason}")
         if seen.status == "halted":
-            self._say(f"Once that is mended: durasleep resume {self._id}")
+            self._note_once(f"Once that is mended: durasleep resume {self._id}")
         group = seen.group or self._target.group
         alive = await self._client.workers(group)
         worker = self._target.worker if group == self._target.group else None
         if worker is not None and worker not in alive:
-            self._say(f"{self._id} waits: worker {worker!r} of group {group!r} is not alive")
+            self._note_once(f"{self._id} waits: worker {worker!r} of group {group!r} is not alive")
         elif not alive:
             start = "durasleep worker" if group == "workers" else f"durasleep worker --group {group}"
-            self._say(f"{self._id} waits: group {group!r} has no worker alive (start one: {start})")
+            self._note_once(f"{self._id} waits: group {group!r} has no worker alive (start one: {start})")
 
-    def _say(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
+    def _note_once(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
             console.note(text)
