@@ -84,10 +84,10 @@ class Handle(Generic[T_co]):
         return self.result().__await__()
 
     async def result(self, timeout: Duration | None = None) -> T_co:
-        """The value; raises what the execution raised, Canceled or TimedOut.
+        """Wait for the value; raises what the execution raised, or Canceled or TimedOut.
 
-        WaitTimeout after ``timeout`` (seconds, a timedelta, or text such as ``"30s"``), and it goes on; by default it
-        waits for as long as it takes. ClientClosed if the client is closed meanwhile.
+        ``timeout`` is seconds, a timedelta, or text such as ``"30s"``: after it WaitTimeout is raised, and the
+        execution goes on. By default the wait is without end. Raises ClientClosed if the client is closed meanwhile.
         """
         ending = self._known()
         if ending is None:
@@ -195,18 +195,18 @@ class Promises:
         )
 
     async def get(self, id: str) -> Description:
-        """How it stands; NotFound if there is none."""
+        """All there is to see of it; raises NotFound if there is none."""
         return await self._client.describe(id)
 
     async def resolve(self, id: str, value: object = None) -> bool:
-        """Resolve it; false if it had settled before in another way, which stays.
+        """Resolve it with ``value``; false if it had settled before in another way, which stays.
 
-        To resolve it with the very same value again answers true, as the first time: so a call may be repeated.
+        The same call again, with the same value, answers true again: so it may be repeated.
         """
         return await self._settle(id, State.RESOLVED, self._client.codec.encode(value, f"the value of {id}"))
 
     async def reject(self, id: str, error: BaseException | str) -> bool:
-        """Reject it with an error, which is raised where it is awaited; false if it had settled in another way."""
+        """Reject it with ``error``, which is raised where it is awaited; false if it had settled in another way."""
         failure = RuntimeError(error) if isinstance(error, str) else error
         return await self._settle(id, State.REJECTED, self._client.codec.encode_error(failure))
 
@@ -237,9 +237,12 @@ class _Starts:
     async def start(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
 
     async def start(self, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Handle[Any]:
-        """Start ``fn`` with these arguments under an id of ours, a new one each time; it is ``.id`` of the handle.
+        """Start ``fn`` with these arguments, under a new id each time::
 
-        Those made later sort behind. UsageError as for ``rpc``.
+            handle = await app.start(send_mail, "ada@example.org", subject="Hello")
+            print(handle.id)
+
+        The id is a UUID of version 7: later ones sort behind. Raises UsageError as ``rpc`` does.
         """
         return await self._start(fn, args, kwargs)
 
@@ -248,9 +251,9 @@ class _Starts:
 
 
 class Caller(_Starts):
-    """Calls with options of their own, which ``app.options(...)`` gives; it may be kept and used again.
+    """The verbs with options, as ``app.options(...)`` gives them. It may be kept and used again.
 
-    What follows the function are its own arguments, whatever their names.
+    All that follows the function are the function's own arguments, whatever their names.
     """
 
     __slots__ = ("_client", "_options")
@@ -418,19 +421,25 @@ class Client(_Starts):
         fsync: bool | None = None,
         **kwargs: Any,
     ) -> Handle[Any]:
-        """Start ``fn`` under ``id``, or attach to the execution that has this id, and give its handle at once.
+        """Start ``fn`` under ``id``, or attach to the execution that has this id, and give its handle at once::
+
+            handle = await app.rpc("order-1", checkout, cart, timeout="1h")
+            receipt = await handle.result()
 
         ``target`` says who runs it: ``"gpu"`` or ``"poll://any@gpu"`` any worker of that group, ``"poll://uni@gpu/w1"``
         the one of that name; by default it is the group of this application. ``timeout`` is the deadline of the
         execution itself, ``delay`` starts it later: seconds, a timedelta, or text such as ``"1h30m"``, from now; a
         ``delay`` may also be an aware datetime. For arguments of these names, and more options, see ``options``.
 
-        UsageError, and nothing is written, for arguments that cannot be sent or that ``fn`` would not take;
-        OtherFunction if the id is used by another function. With ``pipeline`` it becomes a part of the caller's own
-        MULTI and exists once that was executed; the answer is the pipeline's.
+        With ``pipeline``, a redis-py pipeline, the call becomes part of the caller's own MULTI. It exists once that
+        was executed, and the answer comes with those of the pipeline.
 
-        With ``min_replicas`` or ``fsync`` it counts once so many replicas have received it, or the disk has it: else
-        NotReplicated, though it is started and goes on; to call again is safe. Without, it is as in the settings.
+        With ``min_replicas`` the call is confirmed once so many replicas have received it, with ``fsync`` once the
+        server's disk has it. By default both are as in the settings.
+
+        Raises UsageError for arguments that cannot be sent or that ``fn`` would not take: nothing is written then.
+        Raises OtherFunction if the id is used by another function. Raises NotReplicated if the call could not be
+        confirmed in time: it has started and goes on, and to call again is safe.
         """
         options = CallOptions(target, timeout, delay, None, pipeline, min_replicas, fsync)
         return await self._rpc(id, fn, args, kwargs, options)
@@ -477,20 +486,28 @@ class Client(_Starts):
         timeout: Duration | None = None,
         delay: Duration | datetime | None = None,
     ) -> list[Handle[Any]]:
-        """Start ``fn`` many times, each with an id and its arguments: ``app.rpc_many(pay, [("order-1", 5), ...])``.
+        """Start ``fn`` many times: each of ``many`` is an id, followed by the arguments::
 
-        As ``rpc`` for each of them, in the order given, but hundreds travel together. Of those that travel with one
-        that is refused, such as OtherFunction, the others have begun when its error is raised; what follows has not.
+            handles = await app.rpc_many(pay, [("order-1", 5), ("order-2", 7)])
+            receipts = await app.gather(handles)
+
+        As ``rpc`` for each of them, in the order given, but hundreds travel together. If one is refused, as by
+        OtherFunction, its error is raised: those that travelled with it have begun, what follows has not.
+        ``target``, ``timeout`` and ``delay`` are as for ``rpc``.
         """
         return await self._rpc_many(fn, many, CallOptions(target, timeout, delay))
 
     def options(self, **options: Unpack[Options]) -> Caller:
-        """The verbs with options; all arguments are the function's own: ``app.options(delay="1h").rpc(id, fn, 5)``.
+        """The verbs with options, so that all arguments of the verb are the function's own::
+
+            late = app.options(delay="1h", retention="30d")
+            handle = await late.rpc("reminder-7", remind, user)
 
         ``target``: who runs it, as for ``rpc``. ``timeout``, its deadline, ``delay``, until it starts, and
         ``retention``, how long it is kept after its end: seconds, a timedelta, or text such as ``"1h30m"``; a ``delay``
         may also be an aware datetime, and a ``retention`` ``"forever"``. ``pipeline``, ``min_replicas`` and ``fsync``
-        are as for ``rpc``. There is ``schedule``, too. TypeError or UsageError, here, for what cannot be used.
+        are as for ``rpc``. There is ``schedule``, too. Raises TypeError for an option that there is not, and UsageError
+        for a value that cannot be used: here, not at the call.
         """
         return Caller(self, CallOptions(**options).checked())
 
@@ -575,10 +592,10 @@ class Client(_Starts):
     async def gather(self, handles: Sequence[Handle[T]], *, return_exceptions: bool) -> list[T | Exception]: ...
 
     async def gather(self, handles: Sequence[Handle[Any]], *, return_exceptions: bool = False) -> list[Any]:
-        """The results of many ``handles``, in order; what one raised is raised, or stands in its place with
-        ``return_exceptions``.
+        """The results of many ``handles``, in order. With ``return_exceptions`` the error of one that failed stands in
+        its place; by default it is raised.
 
-        Cheaper than to wait for each: all of them are asked for together.
+        It is cheaper than to wait for each, because all of them are asked for together.
         """
         await self._opened()
         attach(handles)
@@ -610,13 +627,17 @@ class Client(_Starts):
         target: str | None = None,
         **kwargs: Any,
     ) -> datetime:
-        """Start ``fn`` at every time of a cron line in a zone, under ``<name>@<time>``; answers the next time.
+        """Start ``fn`` at every time of a cron ``line`` in a time ``zone``; answers the next time::
 
-        Scheduling a name again replaces it. With the same line and zone its next time stays as it was, even if it has
-        passed and no worker has seen it yet: so every start of an application may say what it schedules.
+            await app.schedule("nightly-report", "0 3 * * *", report, zone="Europe/Berlin")
 
-        ``target`` says who runs it, as in ``rpc``. What it starts is kept as long as these settings say; for another
-        retention, ``app.options(retention="30d").schedule(...)``. UsageError for arguments ``fn`` would not take.
+        Each start has the id ``<name>@<time>``. A schedule of the same ``name`` is replaced. With the same line and
+        zone its next time stays as it was, even if it has passed and no worker has seen it yet: so an application may
+        schedule all it needs each time it starts.
+
+        ``target`` says who runs it, as in ``rpc``. What it starts is kept as long as the settings say; for another
+        retention there is ``app.options(retention="30d").schedule(...)``. Raises UsageError for arguments that ``fn``
+        would not take, and for a line or zone that cannot be read.
         """
         return await self._schedule(name, line, fn, args, kwargs, zone, CallOptions(target))
 
@@ -669,7 +690,7 @@ class Client(_Starts):
         return Handle(self, check_id(id), hint, None, None)
 
     async def describe(self, id: str) -> Description:
-        """Everything there is to see of a promise; NotFound if there is none."""
+        """Everything there is to see of a promise; raises NotFound if there is none."""
         store = await self._opened()
         return await store.run(describe.describe(store.keys(id), check_id(id), self.codec))
 
@@ -686,12 +707,16 @@ class Client(_Starts):
         function: str | None = None,
         limit: int = 1_000,
     ) -> SearchPage:
-        """Executions that are ``queued``, ``running``, ``suspended``, ``delayed`` or ``halted``, as by default; or
-        ``done``, which are ``resolved``, ``failed`` (``rejected`` or ``timedout``) or ``canceled``.
+        """Executions by their status, group and function::
 
-        ``status`` is one of these words or several; ``group`` and ``function`` are names, by default any. Of what is
-        done the latest thousands, with the errors of what has failed. At most ``limit`` are found, and
-        ``SearchPage.is_all`` tells whether a limit cut it. UsageError for a status that there is not.
+            for one in await app.search(status="failed", function="checkout", limit=50):
+                print(one.id, one.error)
+
+        ``status`` is one word or several. By default it is all that has not ended: ``queued``, ``running``,
+        ``suspended``, ``delayed`` and ``halted``. What has ended is ``done``: ``resolved``, ``failed`` (``rejected`` or
+        ``timedout``) or ``canceled``; the latest thousands of it are found. ``group`` and ``function`` are names, by
+        default any. At most ``limit`` are found, and ``SearchPage.is_all`` is false if there are more. Raises
+        UsageError for a status that there is not.
         """
         from durasleep.query import search
 
@@ -706,7 +731,7 @@ class Client(_Starts):
         group: str | None = None,
         function: str | None = None,
     ) -> AsyncGenerator[SearchPage]:
-        """The same part by part, until there are no more: what is shown may be steered meanwhile."""
+        """As ``search``, page by page, until there are no more. What a page shows may be controlled before the next."""
         from durasleep.query import search
 
         store = await self._opened()
@@ -715,25 +740,25 @@ class Client(_Starts):
             yield await store.run(looking.part(store.keys()))
 
     async def timers(self, limit: int = 20) -> Timers:
-        """What falls due next, soonest first: at most ``limit``, from 1 to 1,000; UsageError for another number."""
+        """What falls due next, soonest first: at most ``limit``, from 1 to 1,000. Raises UsageError for another."""
         from durasleep.query import search
 
         store = await self._opened()
         return await store.run(search.timers(store.keys(), limit))
 
     async def tree(self, id: str) -> Tree:
-        """An execution and all it has called, as one tree; NotFound if there is none."""
+        """An execution and all it has called, as one tree; raises NotFound if there is none."""
         from durasleep.query import call_tree
 
         store = await self._opened()
         return await store.run(call_tree.tree(store.keys, id))
 
     async def cancel(self, id: str, *, force: bool = False) -> Controlled:
-        """Ask an execution to end, or end it by ``force`` without running its code again."""
+        """Ask an execution to end: its code is canceled. With ``force`` it ends without running its code again."""
         return await self._control("force" if force else "cancel", id)
 
     async def halt(self, id: str, reason: str = "halted by hand") -> Controlled:
-        """Stop an execution where it is until ``resume``; its timers go on. People are shown the ``reason``."""
+        """Stop an execution where it is until ``resume``; its timers go on. ``reason`` is shown to people."""
         return await self._control("halt", id, reason=reason)
 
     async def resume(self, id: str) -> Controlled:
@@ -741,42 +766,44 @@ class Client(_Starts):
         return await self._control("resume", id)
 
     async def retry(self, id: str) -> Controlled:
-        """What was rejected, timed out or canceled begins anew under its id, with its arguments and as much time as it
-        had; what it had called is no more, but for what has an id of its own: if that has failed, retry that one first.
-        It is another life, with other idempotency keys. The word is ``retrying``; ``running`` for one that has not
-        ended, ``halted`` for one that is, which ``resume`` lets go on.
+        """Begin anew an execution that was rejected, timed out or canceled: with its id, arguments and timeout.
 
-        NotFound if it is not kept any more; NotAllowed for what has resolved, is no execution, or is a part of another.
-        A handle that has told how it ended goes on doing so: ``get`` gives another.
+        Its journal is dropped, so its steps run again, with other idempotency keys. What it had started under an id of
+        its own stays: if that has failed, retry it first. The answer's word is ``retrying``; it is ``running`` for one
+        that has not ended, and ``halted`` for one that ``resume`` would let go on.
+
+        Raises NotFound if it is not kept any more. Raises NotAllowed for one that has resolved, for what is no
+        execution, and for a part of another. An old handle keeps its result: ``get`` gives a new one.
         """
         return await self._control("retry", id)
 
     async def wake(self, id: str) -> Controlled:
-        """A sleep ends now; a delayed execution starts now.
+        """End a sleep now, or start a delayed execution now.
 
-        The id is that of a timer, or of an execution that waits for exactly one.
+        The id is that of a timer, or of an execution that waits for exactly one timer.
         """
         return await self._control("wake", id)
 
     async def reschedule(self, id: str, due: Duration | datetime) -> Controlled:
-        """Move a delayed start, a deadline, a timeout, or a timer, which may be the only one an execution waits for.
+        """Move a delayed start, a deadline, a timeout, or a timer: by its own id, or by that of an execution that waits
+        for this timer only.
 
         ``due`` is seconds, a timedelta, or text such as ``"1h30m"``, from now; or an aware datetime.
         """
         return await self._control("reschedule", id, due=due)
 
     async def fsck(self, *, repair: bool = False) -> Report:
-        """Check everything, beside whatever runs; with ``repair``, mend what can be mended without guessing."""
+        """Check all that is kept, while workers go on; with ``repair``, mend what can be mended without guessing."""
         from durasleep.query import fsck
 
         store = await self._opened()
         return await store.run(fsck.fsck(store.keys(), repair=repair))
 
     async def discard_quarantined(self, name: str) -> bool:
-        """Strike a name that was quarantined, as ``fsck`` and ``search`` show it; false if there is no such name.
+        """Forget a ``name`` that was quarantined, as ``fsck`` and ``search`` show it; false if there is no such name.
 
-        The part before a ``": "`` will do where no other name begins so; NotAllowed if one does.
-        What has one is no execution that could go on: an entry or a timer that was not ours, a key of another type.
+        It names no execution, but a stream entry or timer that was not ours, or a key of another type. The part before
+        ``": "`` is enough where no other name begins with it. Raises NotAllowed where one does.
         """
         from durasleep.query import search
 
@@ -789,9 +816,9 @@ class Client(_Starts):
         return await self.discard_quarantined(name)
 
     async def diagnose(self) -> list[Diagnosis]:
-        """What the server's configuration can lose, and what waits for a person or a worker; the worst first.
+        """What the server's configuration may lose, and what waits for a person or a worker; the worst first.
 
-        It only reads.
+        It writes nothing.
         """
         from durasleep.query import attention, doctor
 
@@ -800,9 +827,9 @@ class Client(_Starts):
         return doctor.worst_first([*found, *await store.run(attention.collect(store.keys()))])
 
     async def release_clock(self) -> datetime:
-        """Say that the server's clock is right, which workers found too far ahead to be true; answers what it shows.
+        """Confirm the server's clock after it jumped so far ahead that workers hold back timers; answers its time.
 
-        They fire by it within some seconds. Where none holds back, it changes nothing.
+        Workers fire by it within some seconds. Where none holds back, nothing changes.
         """
         store = await self._opened()
         keys = store.keys()
@@ -811,7 +838,7 @@ class Client(_Starts):
         return datetime.fromtimestamp(now_ms / 1000, UTC)
 
     async def workers(self, group: str | None = None) -> list[str]:
-        """Names of the workers of a group that are alive, as far as their beats tell."""
+        """Names of the workers of a ``group`` whose heartbeats are recent."""
         from durasleep.protocol import membership
 
         store = await self._opened()

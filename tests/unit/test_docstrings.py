@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import itertools
 import re
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,6 +68,37 @@ def test_it_says_what_it_does_and_names_its_parameters(name: str) -> None:
     value = CALLABLES[name]
     assert (value.__doc__ or "").strip(), f"{name} has no docstring"
     assert untold(value) == []
+
+
+def examples(value: Any) -> list[str]:
+    """The code in its docstring: what is indented after a line that ends with two colons."""
+    lines = (inspect.getdoc(value) or "").splitlines()
+    found: list[str] = []
+    for at, line in enumerate(lines):
+        if line.endswith("::"):
+            rest = itertools.takewhile(lambda one: not one or one.startswith(" "), lines[at + 1 :])
+            found.append(textwrap.dedent("\n".join(rest)))
+    return found
+
+
+CALLED: dict[str, Any] = {"app": durasleep.Durasleep, "client": durasleep.sync.Client, "ctx": durasleep.Context}
+EXAMPLES = {name: code for name, value in CALLABLES.items() for code in examples(value)}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_code_that_calls_what_there_is(name: str) -> None:
+    code = compile(EXAMPLES[name], name, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    for node in ast.walk(code):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in CALLED:
+            assert hasattr(CALLED[node.value.id], node.attr) or node.attr == "promises", ast.unparse(node)
+
+
+@pytest.mark.parametrize("method", ["rpc", "rpc_many", "start", "options", "schedule", "search"])
+def test_what_every_user_calls_has_an_example_async_and_sync(method: str) -> None:
+    [own] = examples(getattr(durasleep.Durasleep, method))
+    [sync] = examples(getattr(durasleep.sync.Client, method))
+    assert "app." in own
+    assert sync == own.replace("await ", "").replace("app.", "client.")
 
 
 def test_what_is_not_told_is_found() -> None:
