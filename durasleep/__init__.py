@@ -1,19 +1,19 @@
 """Durable timers and workflows, and a task queue, on the Redis you already run.
 
-The layers, each importing only what stands below it:
+The layers; each imports only those below it:
 
     cli | pytest_plugin     the command line; fixtures for users' tests
     testing                 a whole service in one process
     app | sync              Durasleep: registry, client and worker in one object; the client without asyncio
-    client | worker         the verbs, async and sync; the loops that serve a group
-    address                 which Redis is meant where none is named
+    client | worker         the calls, async and sync; the loops that serve a group
+    address                 which Redis to use if none is named
     query | runtime | transport
                             bounded plans that answer a person's question; user code made durable; how a server is
                             reached
-    protocol                what is asked of Redis, and what the answers mean; the Lua scripts
+    protocol                the commands for Redis, and the meaning of the answers; the Lua scripts
     codec | settings | devserver | humanize | cron
                             values as bytes; every limit and its reason; an embedded server; what people read
-    tracebacks | model      where users' code was when it failed; the words of the design as types
+    tracebacks | model      the place in user code of an error; the words of the design as types
     errors                  one tree
     deprecation             names that have changed
 """
@@ -58,8 +58,8 @@ __all__ = [
     "current",
 ]
 
-# A name is imported when it is first asked for: importing all of it at once takes longer than redis-py itself, and a
-# command or a program that only calls needs a part. Type checkers read the imports instead, and nothing else.
+# A name is imported when it is first used. Importing all of it at once takes longer than redis-py itself, and a command
+# or a program that only calls needs only a part. Type checkers read the imports instead.
 if TYPE_CHECKING:
     from durasleep.app import Durasleep
     from durasleep.client.client import Handle
@@ -133,7 +133,7 @@ else:
         whole = f"{__name__}.{name}"
         try:
             if not name.startswith("_"):
-                return import_module(whole)  # ``durasleep.errors`` is found without an import of its own
+                return import_module(whole)  # ``durasleep.errors`` works without an import of its own
         except ModuleNotFoundError as error:
             if error.name != whole:
                 raise

@@ -1,7 +1,7 @@
-"""Which Redis is meant where the code names none: one rule for programs and for commands.
+"""Finds the Redis to use if the code names none: one rule for programs and for commands.
 
-What is named in words comes first, then the environment, pyproject.toml, a `durasleep dev`, and the default. A file or
-a server is looked for in this directory and in those above it.
+The order is: an explicit name, the environment, pyproject.toml, a `durasleep dev`, and the default. A file or a server
+is looked for in this directory and in those above it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PYPROJECT = "pyproject.toml"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a Redis is, and who says so."""
+    """The address of a Redis, and where it was found."""
 
     url: str
     why: str
@@ -38,24 +38,24 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One that may name a Redis, in the order of the rule."""
+    """One place that may name a Redis, in the order of the rule."""
 
     name: str
     find: Callable[[], Address | None]
     otherwise: str = ""
-    """What it means if there is none."""
+    """The message if it names none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a pyproject.toml says under ``[tool.durasleep]``."""
+    """A value under ``[tool.durasleep]`` of a pyproject.toml."""
 
     value: str
     path: Path
 
 
 def find(*named: Candidate) -> Address:
-    """The Redis to use: the first that these name, or the rule; UsageError for a pyproject.toml that is wrong."""
+    """The Redis to use: the first of ``named`` that gives one, else by the rule; UsageError for a wrong file."""
     return next(found for one in (*named, *RULE) if (found := one.find()) is not None)
 
 
@@ -85,23 +85,23 @@ def _running() -> Address | None:
 RULE = (
     _of_environment("DURASLEEP_REDIS_URL"),
     _of_environment("REDIS_URL"),
-    Candidate(PYPROJECT, _of_pyproject, "none here or above has a url under [tool.durasleep]"),
-    Candidate("durasleep dev", _running, "none runs here or above"),
-    Candidate("the default", lambda: Address(DEFAULT_URL, "the default, for nothing names another")),
+    Candidate(PYPROJECT, _of_pyproject, "none in this directory or above has a url under [tool.durasleep]"),
+    Candidate("durasleep dev", _running, "none runs in this directory or above"),
+    Candidate("the default", lambda: Address(DEFAULT_URL, "the default, because nothing else is set")),
 )
-"""All that may name a Redis, best first."""
+"""All places that may name a Redis, in order."""
 
 
 def configured(key: str) -> Setting | None:
     """``key`` under ``[tool.durasleep]`` of the nearest pyproject.toml that has it, from this directory upwards.
 
-    UsageError for one that is wrong.
+    UsageError if that file is wrong.
     """
     return _nearest(lambda directory: _read(directory / PYPROJECT, key))
 
 
 def project_directory() -> Path | None:
-    """The nearest directory whose pyproject.toml has a ``[tool.durasleep]`` with anything in it."""
+    """The nearest directory whose pyproject.toml has a ``[tool.durasleep]`` that is not empty."""
     setting = _nearest(lambda directory: _read(directory / PYPROJECT, None))
     return setting.path.parent if setting else None
 
@@ -111,7 +111,7 @@ def _nearest(find: Callable[[Path], T | None]) -> T | None:
 
 
 def _upwards() -> Iterator[Path]:
-    """This directory and those above it, up to one that anybody may write to: who knows whose words these would be."""
+    """This directory and those above it, up to the first that everybody may write to: its files cannot be trusted."""
     try:
         here = Path.cwd()
     except FileNotFoundError:  # it was removed
@@ -124,7 +124,7 @@ def _upwards() -> Iterator[Path]:
 
 
 def _read(path: Path, key: str | None) -> Setting | None:
-    """A text of one pyproject.toml; without a key, whether there is a table of ours."""
+    """A text of one pyproject.toml; without a key, whether it has a ``[tool.durasleep]``."""
     if not path.is_file():
         return None
     import tomllib
@@ -143,5 +143,5 @@ def _read(path: Path, key: str | None) -> Setting | None:
         return Setting("", path) if table else None
     value = table.get(key)
     if not isinstance(value, str | None):
-        raise UsageError(f"{path}: `{key}` under [tool.durasleep] is not a text")
+        raise UsageError(f"{path}: `{key}` under [tool.durasleep] is not a string")
     return Setting(value, path) if value else None

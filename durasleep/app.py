@@ -1,6 +1,6 @@
 """Durasleep: registry, client and worker in one object."""
 
-# What its classes share with one another is not for their users.
+# The classes of this module share private parts, which are not for users.
 # pyright: reportPrivateUsage=false
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from durasleep.settings import DEFAULTS, Settings, fitting
 from durasleep.transport.connector import AnyClient, Connector
 from durasleep.transport.store import Store, confirming
 
-if TYPE_CHECKING:  # a program that only calls needs no worker, and nothing of what runs workflows
+if TYPE_CHECKING:  # a program that only calls needs no worker, and none of the code that runs workflows
     from durasleep.runtime.context import Context
     from durasleep.worker.execution.function_runner import Overrides
     from durasleep.worker.worker import Worker
@@ -53,11 +53,11 @@ AnyLifespan = TypeVar("AnyLifespan", bound=Lifespan)
 
 logger = logging.getLogger("durasleep")
 
-GC_YOUNG_MAX = 10_000  # objects made before the youngest are looked at: a few MB, in place of 700 objects
-EXIT_RESTART = 5  # of a process that can do no more, and is to be started anew
-FORCED_S = 5.0  # from the second signal on; to give back takes a second or two
-CLEAN_UP_S = 1.0  # for what is left once the worker has left, at least; and so long before others lose their patience
-LEFT_NAMED_MAX = 5  # of what a process leaves behind, in one line
+GC_YOUNG_MAX = 10_000  # objects made before the youngest are looked at: a few MB, instead of 700 objects
+EXIT_RESTART = 5  # exit code of a process that can do nothing more and must be started again
+FORCED_S = 5.0  # counts from the second signal; releasing the leases takes a second or two
+CLEAN_UP_S = 1.0  # what user code has at least after the worker has left; also kept free at the end of the grace time
+LEFT_NAMED_MAX = 5  # how many threads or tasks of user code one line names
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 CALL_PATIENCE_S = 10.0  # a call is repeated this long while Redis does not answer
 
@@ -65,10 +65,11 @@ CALL_PATIENCE_S = 10.0  # a call is repeated this long while Redis does not answ
 class Durasleep(Client):
     """The functions of an application, and its access to the Redis they run on.
 
-    ``url_or_client`` is a Redis URL or an existing redis-py client, which is taken as a description of how to
-    connect. Without one it is the Redis that the command line uses, too: of ``DURASLEEP_REDIS_URL``, ``REDIS_URL``,
-    ``url`` under ``[tool.durasleep]`` in pyproject.toml, a running ``durasleep dev``, both of this directory or one
-    above it, and ``redis://localhost:6379/0``, the first. Nothing is looked for or connected before the first call.
+    ``url_or_client`` is a Redis URL or an existing redis-py client. A client only says how to connect. Without it, the
+    Redis is the same as for the command line: the first one that is named by ``DURASLEEP_REDIS_URL``, ``REDIS_URL``,
+    ``url`` under ``[tool.durasleep]`` in pyproject.toml, or a running ``durasleep dev``, else
+    ``redis://localhost:6379/0``. pyproject.toml and ``durasleep dev`` may be those of this directory or one above it.
+    Durasleep looks for nothing, and connects to nothing, before the first call.
     """
 
     def __init__(
@@ -91,7 +92,9 @@ class Durasleep(Client):
         super().__init__(store, codec, settings, registry=Registry(), group=group)
 
     def _store_maker(self, source: str | AnyClient | None, settings: Settings) -> Callable[[], Store]:
-        """Where to: at once where that is said, for then a mistake is said too; else when it is first needed."""
+        """How to make the store: at once if a source is given, so that a mistake is reported at once; else at the first
+        call.
+        """
         known = Connector.of(source) if source else None
         find = cache(address.find)
         namespace = self.namespace
@@ -108,9 +111,9 @@ class Durasleep(Client):
         return make
 
     def connect(self, url_or_client: str | AnyClient) -> None:
-        """Use the Redis of ``url_or_client``, another one than was named at the start; before the first call.
+        """Use the Redis of ``url_or_client`` instead of the one named at the start. Call it before the first call.
 
-        It is a Redis URL, or a client of redis-py, whose way to connect is used. UsageError for anything else.
+        It is a Redis URL, or a client of redis-py that says how to connect. UsageError for anything else.
         """
         self._source = url_or_client
         self._use(url_or_client, self.settings)
@@ -131,12 +134,12 @@ class Durasleep(Client):
 
     @property
     def is_addressed(self) -> bool:
-        """Whether the application itself says which Redis it uses."""
+        """Whether the application itself names its Redis."""
         return self._source is not None
 
     @property
     def address(self) -> Address:
-        """Which Redis it uses, and why that; looked for once. UsageError for a pyproject.toml that is wrong."""
+        """Which Redis it uses, and why. It is looked for once. UsageError for a pyproject.toml that is wrong."""
         return self._address()
 
     # -- registration
@@ -152,8 +155,8 @@ class Durasleep(Client):
     def workflow(self, fn: Callable[..., Any] | None = None, /, *, name: str | None = None, version: int = 1) -> Any:
         """Register ``async def f(ctx, ...)`` as a workflow, under its own name or ``name``.
 
-        Several may have one name, each with a ``version`` of its own, a whole number from 1 on. The newest one begins;
-        what has begun with another stays on it, while a worker has it.
+        Several workflows may share a name, each with its own ``version``, a whole number from 1. New executions begin
+        with the newest version. An execution that began with another one stays on it, while a worker has that version.
         """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -185,11 +188,11 @@ class Durasleep(Client):
         retry: Retry | None = None,
         timeout: Duration | None = None,
     ) -> Any:
-        """Register a plain function, sync or async, as a task: it may do any I/O and never suspends.
+        """Register a plain function, sync or async, as a task under its own name or ``name``. It may do any I/O.
 
-        It is tried once unless ``retry`` says otherwise; ``timeout`` (seconds, a timedelta, or text such as ``"30s"``)
-        is for each attempt. Both hold where it is a step, too. A sync function runs in a thread, which no timeout can
-        stop.
+        It has one attempt unless ``retry`` says otherwise. ``timeout`` (seconds, a timedelta, or text such as
+        ``"30s"``) is for each attempt. Both also hold when the function is a step. A sync function runs in a thread,
+        which a timeout cannot stop.
         """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -199,10 +202,10 @@ class Durasleep(Client):
         return register if fn is None else register(fn)
 
     def lifespan(self, fn: AnyLifespan) -> AnyLifespan:
-        """Register what opens the things tasks and steps share, yields them once, and closes them.
+        """Register a function that opens the resources of tasks and steps, yields them once, and closes them.
 
-        It is an ``async def`` that yields once, or makes an async context manager. Each worker runs it around its life;
-        what it yields is ``app.resources`` in tasks and steps.
+        It is an ``async def`` that yields once, or a function that makes an async context manager. Each worker opens it
+        when it starts, and closes it when it ends. In tasks and steps, the yielded value is ``app.resources``.
         """
         if self._lifespan is not None:
             raise DefinitionError(f"this application has a lifespan already, {self._lifespan!r}")
@@ -212,18 +215,18 @@ class Durasleep(Client):
 
     @property
     def resources(self) -> Any:
-        """What the lifespan of this worker has yielded; UsageError anywhere but in its tasks and steps."""
+        """What the lifespan of this worker has yielded; UsageError outside its tasks and steps."""
         try:
             return self._resources.get()
         except LookupError:
             raise UsageError(
-                "app.resources belongs to the tasks and steps of a worker whose application has a @app.lifespan; "
-                "a workflow reaches it through `await ctx.run(...)`"
+                "app.resources works only in tasks and steps, and only if the application has an @app.lifespan; "
+                "a workflow uses it in a step, `await ctx.run(...)`"
             ) from None
 
     @asynccontextmanager
     async def _alive(self) -> AsyncGenerator[None]:
-        """Around the life of a worker, in the context its loops inherit."""
+        """Around the life of a worker, in the context that its loops inherit."""
         if self._lifespan is None:
             yield
             return
@@ -251,10 +254,10 @@ class Durasleep(Client):
     ) -> Worker:
         """A worker for the functions registered here; ``await worker.run()`` serves until ``worker.stop()``.
 
-        It serves ``group``, by default that of the application, under ``name``, by default one of host and process, and
-        runs at most ``concurrency`` executions at a time; sleepers do not count. ``debug``, ``accept_eviction``,
-        ``min_replicas`` and ``fsync`` are those of ``Settings``, for this worker alone;
-        ``overrides`` are functions to call in place of others; ``stand_ins`` is its old name.
+        It serves ``group`` (by default that of the application) under ``name`` (by default made of host and process
+        id), and runs at most ``concurrency`` executions at a time; sleepers do not count. ``debug``,
+        ``accept_eviction``, ``min_replicas`` and ``fsync`` are those of ``Settings``, but only for this worker.
+        ``overrides`` maps functions to those that are called instead; ``stand_ins`` is its old name.
         """
         from durasleep.worker.worker import Worker
 
@@ -293,13 +296,13 @@ class Durasleep(Client):
         stand_ins: Overrides | None = None,
         start_timeout: Duration | None = 10,
     ) -> AsyncGenerator[Worker]:
-        """A worker in this event loop, beside what stands in the block; the options are those of ``worker``.
+        """Run a worker in this event loop during the block; the options are those of ``worker``.
 
-        Whatever keeps it from serving is raised where the block would begin: StoreUnavailable, too, if Redis does not
-        serve it within ``start_timeout`` (seconds, a timedelta, or text such as ``"1m"``; by default 10 s); with None
-        such a Redis is waited for. Later it is waited for in any case. If it ends by an error later, the block is
-        cancelled, and that error raised at its end. Otherwise it drains there, within ``Settings.grace_s``; cancelled
-        meanwhile, it gives all back at once.
+        If the worker cannot start, the error is raised before the block begins. StoreUnavailable is raised if Redis
+        does not serve it within ``start_timeout`` (seconds, a timedelta, or text such as ``"1m"``; by default 10 s);
+        with None the worker waits for Redis without a limit. Later it always waits for Redis. If the worker fails
+        later, the block is cancelled, and the error is raised at its end. Otherwise the worker drains at the end of the
+        block, within ``Settings.grace_s``; if it is cancelled meanwhile, it releases all leases at once.
         """
         worker = self.worker(
             group=group,
@@ -321,20 +324,20 @@ class Durasleep(Client):
 def pointed_at(
     app: Durasleep, source: str | AnyClient, *, namespace: str, settings: Settings
 ) -> AbstractContextManager[None]:
-    """Use another Redis, namespace and settings for a while: for tests."""
+    """Use another Redis, namespace and settings for a time; for tests."""
     return app._pointed_at(source, namespace, settings)
 
 
 def _check_lifespan(fn: Callable[..., Any]) -> None:
-    """DefinitionError for what cannot be a lifespan; what a plain function makes is seen when it is called."""
+    """DefinitionError if this cannot be a lifespan. What a plain function makes is checked when it is called."""
     inner = inspect.unwrap(fn) if callable(fn) else fn
     if not callable(inner) or inspect.iscoroutinefunction(inner) or inspect.isgeneratorfunction(inner):
         raise DefinitionError(f"a lifespan is an `async def` that yields once, and {fn!r} is not")
     try:
         inspect.signature(fn).bind()
     except TypeError as error:
-        raise DefinitionError(f"a lifespan is called without arguments, and {fn!r} has a {error}") from None
-    except ValueError:  # it does not say what it takes
+        raise DefinitionError(f"a lifespan is called without arguments, and {fn!r} needs some: {error}") from None
+    except ValueError:  # its signature is not known
         return
 
 
@@ -349,7 +352,7 @@ def _opened(lifespan: Lifespan) -> AbstractAsyncContextManager[Any]:
 
 
 class _Beside:
-    """Around what runs beside a worker in one event loop."""
+    """A block that runs beside a worker in one event loop."""
 
     def __init__(self, worker: Worker, start_timeout_s: float | None) -> None:
         self._worker = worker
@@ -389,7 +392,7 @@ class _Beside:
         running.result()
 
     def _cut(self, ended: asyncio.Task[None]) -> None:
-        """The worker has ended while the block goes on."""
+        """The worker has ended while the block still runs."""
         if self._body is not None and (ended.cancelled() or ended.exception() is not None):
             self._is_cut = self._body.cancel()
 
@@ -399,9 +402,9 @@ class _Beside:
 
 
 class _SignalsAtFork:
-    """A child that a task forks ends by its own signals, which would be told to the loop of the worker, its parent.
+    """A child process that a task forks ends by its own signals. Without this, they would reach the worker's loop.
 
-    None comes through between the fork and the moment from which it is the child's own.
+    No signal is delivered between the fork and the moment at which the child handles its own.
     """
 
     def __init__(self) -> None:
@@ -422,15 +425,16 @@ class _SignalsAtFork:
 
 
 class _Stopping:
-    """What SIGTERM and Ctrl-C do: the first drains, the second gives back at once, the third ends the process.
+    """What SIGTERM and Ctrl-C do: the first one drains, the second releases all leases at once, the third ends the
+    process.
 
-    So does time: whatever user code holds up, the second one ends it within ``FORCED_S``. A blocked event loop hears
-    nothing, so this is not left to it. Nor is the end of the process once the worker has left: the tasks and threads of
-    user code that go on by then have what remains of the grace time.
+    Time does the same: after the second signal, the process ends within ``FORCED_S``, whatever user code does. A
+    blocked event loop does not see signals, so a thread does this. When the worker has left, tasks and threads of user
+    code that still run have the rest of the grace time.
     """
 
     def __init__(self, worker: Worker) -> None:
-        from durasleep.runtime.event_loop import position_of  # not at the end, when nothing may hold up
+        from durasleep.runtime.event_loop import position_of  # imported now: nothing may delay the end
 
         self._position_of = position_of
         self._worker = worker
@@ -441,7 +445,7 @@ class _Stopping:
         self.times = 0
 
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
-        """In the main thread, once the loop runs."""
+        """Call it in the main thread, once the loop runs."""
 
         def on_signal(_number: int, _frame: object) -> None:
             self.times += 1
@@ -457,7 +461,7 @@ class _Stopping:
             signal.signal(number, on_signal)
 
     def end_loop_in_time(self, error: BaseException | None) -> None:
-        """The worker has left, or has failed: what goes on in its loop has so much time."""
+        """The worker has left, or has failed: tasks that still run in its loop get a limited time."""
         now = time.monotonic()
         grace_left_s = self._worker.grace_s - (now - (self._stop_asked_at or now))
         limit_s = max(grace_left_s - CLEAN_UP_S, CLEAN_UP_S)
@@ -467,7 +471,7 @@ class _Stopping:
         self._in_loop = _later(limit_s, partial(self._end_without, left, error))
 
     def end_threads_in_time(self) -> None:
-        """The loop has ended: what goes on in threads once the main one has ended has the rest of that time."""
+        """The loop has ended: threads that still run after the main one get the rest of that time."""
         if self._in_loop is None:
             return
         self._in_loop.cancel()
@@ -475,12 +479,12 @@ class _Stopping:
             threading.Thread(target=self._watch_end, name="durasleep-end", daemon=True).start()
 
     def _watch_end(self) -> None:
-        threading.main_thread().join()  # from then on Python waits for the others
+        threading.main_thread().join()  # after this, Python waits for the other threads
         time.sleep(max(self._ends_at - time.monotonic(), CLEAN_UP_S))
         self._end_without(())
 
     def _end(self) -> None:
-        logger.warning("worker %s ends by force: what it had in hand is taken over by others", self._worker.name)
+        logger.warning("worker %s ends by force: other workers take over its executions", self._worker.name)
         _leave(1)
 
     def _end_without(self, left: Iterable[asyncio.Task[Any]], error: BaseException | None = None) -> None:
@@ -490,7 +494,7 @@ class _Stopping:
         what = what or _threads_left()
         more = [f"{len(what) - LEFT_NAMED_MAX} more"] if len(what) > LEFT_NAMED_MAX else []
         logger.warning(
-            "the process of worker %s ends without waiting any longer for what user code has left behind: %s",
+            "the process of worker %s ends now, and waits no longer for the threads and tasks of user code: %s",
             self._worker.name,
             ", ".join([*what[:LEFT_NAMED_MAX], *more]) or "it does not end by itself",
         )
@@ -516,19 +520,19 @@ def run_worker(worker: Worker) -> None:
             stopping.end_loop_in_time(error)
             raise
         if stopping.times > 1:
-            _leave(0)  # what user code has left in threads or tasks of its own is not waited for
+            _leave(0)  # threads and tasks that user code has left running are not waited for
         stopping.end_loop_in_time(None)
 
     _SignalsAtFork()
 
-    # Collecting garbage took a sixth of a busy worker's time: what is loaded by now stays for good.
+    # Garbage collection took a sixth of a busy worker's time. So objects that are loaded by now are never collected.
     gc.freeze()
     gc.set_threshold(GC_YOUNG_MAX)
     try:
         asyncio.run(serve())
     finally:
         stopping.end_threads_in_time()
-    if worker.in_threads:  # Python would wait for threads that nothing can stop
+    if worker.in_threads:  # Python would wait for threads that cannot be stopped
         _leave(0)
 
 
@@ -541,7 +545,7 @@ def _later(delay_s: float, call: Callable[[], None]) -> threading.Timer:
 
 
 def _threads_left() -> list[str]:
-    """The threads Python waits for, and where they are."""
+    """The threads that Python waits for, and where they are."""
     frames = sys._current_frames()
     threads = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
     return [f"the thread {one.name}{_place(frames.get(one.ident or 0))}" for one in threads if not one.daemon]
@@ -557,5 +561,5 @@ def _leave(code: int) -> NoReturn:
     try:
         logging.shutdown()
         sys.stdout.flush()
-    finally:  # a signal may have come in the middle of a write, or nobody may read any more
+    finally:  # a signal may interrupt a write, or the reader may be gone
         os._exit(code)

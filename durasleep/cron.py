@@ -11,10 +11,10 @@ from durasleep.errors import UsageError
 
 
 def next_due_ms(line: str, zone: str, after: datetime) -> int:
-    """The first instant after ``after`` the line names in its zone, in ms; UsageError for a line or zone that is none.
+    """The first instant after ``after`` that the line names in its zone, in ms; UsageError for a wrong line or zone.
 
-    Across a change of the clocks it does as Debian's cron: jobs at a fixed time that was skipped run right after,
-    those at a time that comes twice run once.
+    When clocks change, it does the same as Debian's cron. A job whose fixed time is skipped runs right after the
+    change. A job whose time comes twice runs once.
     """
     try:
         local = after.astimezone(ZoneInfo(zone))

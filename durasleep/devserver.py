@@ -1,8 +1,8 @@
-"""A Redis for a laptop, a demo or a test: found on PATH or taken from a wheel, on loopback, gone with its parent.
+"""A Redis for a laptop, a demo or a test: from PATH or from a wheel, on loopback. It ends with its owner.
 
-A small supervisor process stands between us and the server. It ends the server when our end of its pipe closes,
-so that no server outlives its owner, however that dies; and it holds the lock of the directory meanwhile, so that
-two servers never write one append-only file.
+A small supervisor process stands between us and the server. It ends the server when our end of its pipe closes, so the
+server never outlives its owner. The supervisor also holds the lock of the directory, so that two servers never write
+one append-only file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if sys.platform != "win32":
     import fcntl
 
 DIRECTORY = Path(".durasleep")
-"""Where ``durasleep dev`` keeps its data, below the directory it is run in."""
+"""Where ``durasleep dev`` keeps its data, inside the directory in which it runs."""
 
 Fsync = Literal["always", "everysec", "no"]
 ServerKind = Literal["valkey", "redis", "fakeredis"]
@@ -48,14 +48,14 @@ _IGNORED = ".gitignore"
 _OLDEST = (6, 2)  # what the scripts need
 _START_S = 60.0  # loading a large append-only file takes a while
 _STOP_S = 10.0  # what Redis allows itself for a shutdown
-_LOCK_S = _STOP_S + 2  # a server whose owner was killed is gone by then
-_GOING_S = 1.0  # one that answers this long was not just orphaned, so it is somebody's
+_LOCK_S = _STOP_S + 2  # a server whose owner was killed has ended by then
+_GOING_S = 1.0  # a server that answers this long has an owner
 _ANSWER_S = 1.0  # an idle server on loopback answers in a millisecond
-_PORT_MIN = 1024  # those below are for root
-_PORT_ATTEMPTS = 5  # somebody may take the port between our looking and the server's binding
+_PORT_MIN = 1024  # lower ports are for root
+_PORT_ATTEMPTS = 5  # another program may take the port between our check and the server's bind
 _LOG_LINES = 5  # of the server's log in an error
 
-# It runs with -I -S, so that it is up in 20 ms and no environment can bend it.
+# It runs with -I -S, so that it starts in 20 ms, and no environment variable can change it.
 _SUPERVISOR = """
 import signal, subprocess, sys, threading
 server = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, stdout=sys.stderr)
@@ -90,9 +90,9 @@ class Binary:
 
 
 def find_binary() -> Binary | None:
-    """The server to use: from PATH, else from the ``embedded`` extra, else fakeredis; None if there is nothing.
+    """The server to use: from PATH, else from the ``embedded`` extra, else fakeredis; None if there is none.
 
-    One that does not run here, or is older than Redis 6.2, is passed over.
+    A server that does not run here, or is older than Redis 6.2, is skipped.
     """
     kinds: tuple[ServerKind, ...] = ("valkey", "redis")
     for kind in kinds:
@@ -118,7 +118,7 @@ def packaged(package: str, relative: str) -> Path | None:
 
 
 def version_of(executable: Path) -> tuple[int, ...] | None:
-    """What ``--version`` says, such as (7, 0, 15); None for something that does not run here."""
+    """The version that ``--version`` prints, such as (7, 0, 15); None if it does not run here."""
     try:
         done = subprocess.run([executable, "--version"], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -128,7 +128,7 @@ def version_of(executable: Path) -> tuple[int, ...] | None:
 
 
 def discover(directory: Path = DIRECTORY) -> str | None:
-    """The URL of the server running in this directory; None if none does, whatever was left behind there."""
+    """The URL of the server that runs in this directory; None if none runs, even if files of one are left."""
     try:
         facts = json.loads((directory / _FACTS).read_text(encoding="utf-8"))
         url, pid = str(facts["url"]), int(facts["pid"])
@@ -141,9 +141,9 @@ def discover(directory: Path = DIRECTORY) -> str | None:
 class DevServer:
     """One server on loopback with its data in ``directory``; a context manager.
 
-    ``port`` 0 picks a free one, which later starts in this directory keep, while nobody else has taken it: who waits
-    through a restart finds it again. ``persist=False`` keeps no data.
-    Every method blocks, ``start`` for at most a minute, ``stop`` for about ten seconds.
+    With ``port`` 0 it picks a free port, and later starts in this directory use the same port while it is free. So
+    clients find the server again after a restart. ``persist=False`` keeps no data. Every method blocks, ``start`` for
+    at most a minute, ``stop`` for about ten seconds.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class DevServer:
 
     @property
     def port(self) -> int:
-        """Its port; 0 before the first start of one that picks its own."""
+        """Its port; 0 before the first start if it picks its own."""
         return self._port
 
     @property
@@ -187,7 +187,7 @@ class DevServer:
 
     @property
     def binary(self) -> Binary:
-        """What it runs; DurasleepError, saying what to install, if there is nothing."""
+        """The program it runs; DurasleepError, saying what to install, if there is none."""
         if self._binary is None:
             self._binary = find_binary()
         if self._binary is None:
@@ -199,7 +199,7 @@ class DevServer:
 
     @property
     def keeps(self) -> bool:
-        """Whether what is written outlives the server."""
+        """Whether its data outlives it."""
         return self._persist and self.binary.kind != "fakeredis"
 
     def start(self) -> Self:
@@ -226,7 +226,7 @@ class DevServer:
         return self
 
     def stop(self) -> None:
-        """End it in order, so that the append-only file is flushed; by force if it does not obey."""
+        """End it in order, so that the append-only file is flushed; by force if it does not end."""
         supervisor = self._supervisor
         if supervisor is None:
             return
@@ -273,7 +273,9 @@ class DevServer:
             if self._launch(binary, port, lock):
                 self._port = port
                 if kept and port != kept:
-                    _log.warning("port %d, which this server had before, is taken: it is at port %d now", kept, port)
+                    _log.warning(
+                        "port %d, which this server had before, is in use: the server is at port %d now", kept, port
+                    )
                 return
             self._reap()
             said = log.read_bytes()[begin:].decode(errors="replace").strip()
@@ -283,7 +285,7 @@ class DevServer:
         raise DurasleepError(f"{binary.path} did not start on port {port}; {log} says:\n{tail}")
 
     def _kept_port(self) -> int:
-        """The one it had last time in this directory; 0 if that is not known."""
+        """Its last port in this directory; 0 if that is not known."""
         try:
             port = int((self.directory / _PORT).read_text(encoding="ascii"))
         except (OSError, ValueError):
@@ -291,7 +293,7 @@ class DevServer:
         return port if _PORT_MIN <= port < 1 << 16 else 0
 
     def _launch(self, binary: Binary, port: int, lock: int | None) -> bool:
-        """Start it and say whether it came up."""
+        """Start it; returns whether it has started."""
         command = [sys.executable, "-I", "-S", "-c", _SUPERVISOR, str(_STOP_S), *self._command(binary, port)]
         with (self.directory / _LOG).open("ab") as log:
             self._supervisor = subprocess.Popen(
@@ -315,7 +317,7 @@ class DevServer:
         pause_s = 0.002
         while self.running and time.monotonic() < deadline:
             if _ping(port) == "PONG":
-                # Somebody else's server may have taken the port while ours fails to bind.
+                # Another server may have taken the port, so that ours cannot bind.
                 return binary.kind == "fakeredis" or _pid_at(port) == self._pid
             time.sleep(pause_s)
             pause_s = min(pause_s * 1.5, 0.1)
@@ -344,7 +346,7 @@ class DevServer:
         self._write(_FACTS, json.dumps(facts) + "\n")
 
     def _write(self, name: str, text: str) -> None:
-        """A file of the directory, whole for whoever reads it."""
+        """Write a file of the directory; its readers never see a part of it."""
         new = self.directory / f"{name}.{os.getpid()}"
         new.write_text(text, encoding="utf-8")
         new.replace(self.directory / name)
@@ -374,7 +376,7 @@ def _free_port() -> int:
 
 
 def _take_lock(directory: Path) -> int | None:
-    """The lock of a directory, as a descriptor; waits for a server that is on its way up or down."""
+    """The lock of a directory, as a descriptor; waits for a server that is starting or stopping."""
     if sys.platform == "win32":
         return None  # only fakeredis runs there, and it writes no files
     lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
@@ -397,7 +399,7 @@ def _lives(pid: int) -> bool:
     if pid <= 0:
         return False
     if sys.platform == "win32":
-        return True  # signal 0 would be a Ctrl-C there; that the port answers has to do
+        return True  # on Windows signal 0 would be a Ctrl-C; it is enough that the port answers
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -415,7 +417,7 @@ def _kill(pid: int) -> None:
 
 
 def _ping(port: int) -> str:
-    """``PONG``, ``LOADING`` or whatever else the server says; empty if nobody answers."""
+    """``PONG``, ``LOADING`` or another answer of the server; empty if none answers."""
     answer = _ask(port, b"*1\r\n$4\r\nPING\r\n")
     words = answer[1:].split()
     return words[0].decode(errors="replace") if words else ""
@@ -428,7 +430,7 @@ def _pid_at(port: int) -> int:
 
 
 def _ask(port: int, command: bytes) -> bytes:
-    """One command to a server, and its answer, a line or a bulk. A client's retries would hide the facts."""
+    """Send one command to a server; returns its answer, a line or a bulk. A client's retries would hide errors."""
     try:
         with socket.create_connection((_HOST, port), timeout=_ANSWER_S) as connection:
             connection.settimeout(_ANSWER_S)

@@ -9,29 +9,29 @@ DurasleepError
 │   ├── DefinitionError                  a function that cannot be registered as asked
 │   └── OtherFunction                    the id is in use by another function
 ├── NotFound                             no promise under this id
-├── NotAllowed                           the promise is not in a state that permits it
-├── StoreError                           something between us and Redis
+├── NotAllowed                           the state of the promise does not permit this
+├── StoreError                           a problem between durasleep and Redis
 │   ├── StoreUnavailable                 Redis cannot be reached, does not answer, or is full
-│   │   └── NotReplicated                written, but not by so many replicas, or not to disk
-│   ├── StoreFull                        Redis is full: what would make more of it was not written
-│   ├── StoreRefused                     Redis lacks nothing but our password or our rights
-│   ├── UnsupportedServer                older than Redis 6.2, or lacking what we need
+│   │   └── NotReplicated                written, but too few replicas or disks have confirmed it
+│   ├── StoreFull                        Redis is full: nothing was written that needs more memory
+│   ├── StoreRefused                     Redis rejects our password or our permissions
+│   ├── UnsupportedServer                older than Redis 6.2, or without a feature that we need
 │   ├── SchemaMismatch                   the namespace was written by an incompatible version
-│   ├── NewerVersion                     written by a newer version, for that to go on with
-│   ├── CorruptData                      a key holds what durasleep never writes
-│   └── Fenced                           the execution belongs to somebody else now; nothing was written
-├── ExecutionError                       how an execution ended, as its caller sees it
-│   ├── RemoteError                      it raised; carries the type, message and traceback of there
+│   ├── NewerVersion                     a newer version wrote this, and only that version can use it
+│   ├── CorruptData                      a key holds data that durasleep never writes
+│   └── Fenced                           another worker has the lease of the execution; nothing was written
+├── ExecutionError                       how an execution ended, for its caller
+│   ├── RemoteError                      it raised an error; has the type, message and traceback of that error
 │   ├── Canceled                         it was canceled
 │   └── TimedOut (also a TimeoutError)   its deadline passed
 ├── WaitTimeout (also a TimeoutError)    we stopped waiting; the execution goes on
 ├── ClientClosed                         our client was closed while we waited; the execution goes on
 ├── Mismatch                             code and journal disagree; the execution is halted
-├── NotDurable (also a RuntimeError)     a workflow asked its loop for I/O
-├── Stuck                                something would wait for itself, or for what waits for it
-└── Stalled (also an AssertionError)     a test waits for what nothing in it will bring about
+├── NotDurable (also a RuntimeError)     a workflow asked its event loop for I/O
+├── Stuck                                an execution would wait for itself, or for one that waits for it
+└── Stalled (also an AssertionError)     a test waits for a result that cannot come
 
-WorkflowEvicted (a BaseException) is raised inside a workflow that is being put away, or that goes on as a new run.
+WorkflowEvicted (a BaseException) is raised inside a workflow that is evicted, or that goes on as a new run.
 """
 
 from __future__ import annotations
@@ -78,34 +78,34 @@ class NotFound(DurasleepError):
 
 
 class NotAllowed(DurasleepError):
-    """The promise is not in a state that permits this; nothing was written."""
+    """The state of the promise does not permit this; nothing was written."""
 
 
 class StoreError(DurasleepError):
-    """Something between us and Redis went wrong."""
+    """A problem between durasleep and Redis."""
 
 
 class StoreUnavailable(StoreError):
-    """Redis cannot be reached, or cannot serve us now; what was not answered may have been carried out or not."""
+    """Redis cannot be reached, or cannot serve us now. A call without an answer may have been carried out, or not."""
 
     is_unreachable = False
-    """Whether no Redis was found where one should be, as opposed to one that does not serve us now."""
+    """Whether no Redis was found at the address. False if there is one that cannot serve us now."""
 
 
 class NotReplicated(StoreUnavailable):
-    """Written, but fewer replicas than asked for have received it in time, or no disk; to repeat the call is safe."""
+    """Written, but too few replicas or disks have confirmed it in time. It is safe to repeat the call."""
 
 
 class StoreFull(StoreError):
-    """Redis has reached its limit of memory, and this would make more of it; nothing was written."""
+    """Redis has reached its memory limit, and this call would need more memory; nothing was written."""
 
 
 class StoreRefused(StoreError):
-    """Redis does not take our password, or does not allow what we ask; nothing was written."""
+    """Redis rejects our password, or does not permit the command; nothing was written."""
 
 
 class UnsupportedServer(StoreError):
-    """The server lacks what durasleep needs; nothing was written."""
+    """The server lacks a feature that durasleep needs; nothing was written."""
 
 
 class SchemaMismatch(StoreError):
@@ -113,35 +113,35 @@ class SchemaMismatch(StoreError):
 
 
 class NewerVersion(StoreError):
-    """A newer version of durasleep wrote what is there; it was left as it is, for that version to go on with."""
+    """A newer version of durasleep wrote this. It was left as it is, for that version."""
 
 
 class CorruptData(StoreError):
-    """A key holds what durasleep never writes; it was left as it is."""
+    """A key holds data that durasleep never writes; it was left as it is."""
 
 
 class Fenced(StoreError):
-    """The execution belongs to another worker or a later epoch; nothing was written."""
+    """The lease belongs to another worker or a later epoch; nothing was written."""
 
 
 class ThreadsLost(DurasleepError):
-    """All threads of a worker are held by functions nobody waits for any more. It has left its work to others, and its
-    process needs a new start.
+    """All threads of a worker are held by functions that nobody waits for any more. The worker has left its work to
+    others, and its process must be started again.
     """
 
 
 class ClientClosed(DurasleepError):
-    """The client was closed while something was waited for. What has been started goes on."""
+    """The client was closed while a call waited for a result. The executions go on."""
 
 
 class ExecutionError(DurasleepError):
-    """How an execution ended, as its caller sees it."""
+    """How an execution ended, for its caller."""
 
 
 class RemoteError(ExecutionError):
     """The execution raised an error whose class is not known here.
 
-    ``type`` is its qualified class name, ``remote_traceback`` the trimmed text of its traceback.
+    ``type`` is its qualified class name, ``remote_traceback`` the shortened text of its traceback.
     """
 
     def __init__(self, type: str, message: str, remote_traceback: str = "") -> None:
@@ -167,7 +167,7 @@ class WaitTimeout(DurasleepError, TimeoutError):
 
 
 class Mismatch(DurasleepError):
-    """The code asks for something else than its journal holds; the execution is halted, not failed."""
+    """The code does not match its journal; the execution is halted, not failed."""
 
 
 class NotDurable(DurasleepError, RuntimeError):
@@ -175,15 +175,15 @@ class NotDurable(DurasleepError, RuntimeError):
 
 
 class Stuck(DurasleepError):
-    """Something would wait for itself, or for what called it and goes on only after it; nothing was started."""
+    """An execution would wait for itself, or for a caller that waits for it; nothing was started."""
 
 
 class Stalled(DurasleepError, AssertionError):
-    """A test waits for what nothing in it will bring about; the message says where its executions stand."""
+    """A test waits for a result that cannot come. The message says what its executions wait for."""
 
 
 class WorkflowEvicted(BaseException):
-    """Ends the code of a workflow that is being put away, or goes on as a new run; never catch it."""
+    """Ends the code of a workflow that is evicted, or that goes on as a new run; never catch it."""
 
 
 _BY_CODE: dict[str, type[DurasleepError]] = {

@@ -1,4 +1,4 @@
-"""What logs and screens say of time, and that they are heard."""
+"""Times and durations for people, in logs and on screens; and loggers that stay enabled."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def be_heard() -> None:
-    """Undo what ``dictConfig`` and ``fileConfig`` do, unless told otherwise, to loggers that are there already.
+    """Enable our loggers again: by default, ``dictConfig`` and ``fileConfig`` disable loggers that exist already.
 
-    An application that sets up its handlers after it has imported us means to hear of us, too; it can still set levels.
+    An application that sets up its handlers after it has imported us wants our lines, too. It can still set levels.
     """
     for name in tuple(logging.root.manager.loggerDict):
         if name.partition(".")[0] == "durasleep":

@@ -24,33 +24,33 @@ PromiseId = NewType("PromiseId", str)
 """The id of anything awaitable: ``order-42``, ``order-42~3``, ``order-42~2.1``."""
 
 Number = NewType("Number", str)
-"""The place of an entry in its journal: ``3``, or ``2.1`` for the first entry of the second task."""
+"""The number of an entry in its journal: ``3``, or ``2.1`` for the first entry of the second task."""
 
 Due = NewType("Due", str)
 """When something falls due: ``+5000`` (ms from the server's now) or ``=1893456000000`` (ms since 1970)."""
 
-ID_BYTES_MAX = 512  # of the id a caller gives; ids made below it may be longer
-PAYLOAD_BYTES_MAX = 1 << 20  # unless told otherwise: a field of megabytes blocks Redis for everyone
+ID_BYTES_MAX = 512  # of an id that a caller gives; ids below it, made by workflows, may be longer
+PAYLOAD_BYTES_MAX = 1 << 20  # by default: a field of megabytes blocks Redis for everyone
 DUE_MS_MAX = 253_402_300_799_000  # the end of year 9999, the last instant datetime can show
 LABEL_MAX = 255  # characters of a name that is only shown
 SHOWN_MAX = 100  # characters of a value in a message
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # braces would break hash tags
-CANCEL = Number("0")  # the journal entry that says: you are canceled
+CANCEL = Number("0")  # the journal entry of a cancel
 
 _MS = Fraction(1, 1000)
-KEPT_FOR_EVER = -1  # in place of a retention in ms
+KEPT_FOR_EVER = -1  # instead of a retention in ms
 
 Duration = float | timedelta | str
-"""Seconds, a timedelta, or text that says its units: ``"30s"``, ``"1h30m"``, ``"2d"``, ``"500ms"``."""
+"""Seconds, a timedelta, or text with units: ``"30s"``, ``"1h30m"``, ``"2d"``, ``"500ms"``."""
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_PLAIN_ID = re.compile(rf"[ -}}]{{1,{ID_BYTES_MAX}}}")  # nearly every id: ASCII up to where '~' stands
+_PLAIN_ID = re.compile(rf"[ -}}]{{1,{ID_BYTES_MAX}}}")  # nearly every id: ASCII before '~'
 
 
 class State(StrEnum):
-    """Where a promise stands; all but ``pending`` are final."""
+    """The state of a promise; all but ``pending`` are final."""
 
     PENDING = "pending"
     RESOLVED = "resolved"
@@ -69,7 +69,7 @@ class Place(StrEnum):
 
 
 class Kind(StrEnum):
-    """What a promise, or an entry of a journal, is."""
+    """The kind of a promise, or of a journal entry."""
 
     EXECUTION = "execution"
     PROMISE = "promise"
@@ -84,7 +84,7 @@ class Kind(StrEnum):
 
 
 MARKS = (Kind.PATCH, Kind.VERSION)
-"""Entries that only note which code an execution runs: never awaited, and settling nothing."""
+"""Entries that only say which code an execution runs. They are never awaited, and settle nothing."""
 
 
 class Disposition(StrEnum):
@@ -111,7 +111,7 @@ class CommitAction(StrEnum):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One entry of a journal: what was asked for under ``number``, and what became of it."""
+    """One entry of a journal: the durable call with this ``number``, and its result."""
 
     number: Number
     kind: Kind
@@ -120,12 +120,12 @@ class Entry(msgspec.Struct, frozen=True):
     stamp: int = 0
     """Order stamp of its settlement, in ms; 0 while pending, and for what the workflow itself canceled."""
     due_ms: int = 0
-    """For a pending timer, or a pending promise with a timeout: when it falls due; 0 for never."""
+    """For a pending timer, or a pending promise with a timeout: its due time; 0 for never."""
     child_id: str = ""
     """For a child with an id of its own: that id."""
     payload: bytes = b""
     begun_ms: int = 0
-    """When it was asked for, in ms since the birth of its execution; 0 for within the first second, or not known."""
+    """When the call was made, in ms since the creation of its execution; 0 for the first second, or if not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +171,8 @@ class StartChild(msgspec.Struct, frozen=True):
     detached: bool = False
     """Nobody waits for it: its entry settles when it has been started. It needs an id of its own."""
     retention_ms: int | None = None
-    """How long it is kept once it has ended, ``KEPT_FOR_EVER`` or None: as its parent's family. Not of a child without
-    an id of its own, which is kept with that family."""
+    """How long it is kept after its end. ``KEPT_FOR_EVER``, or None for as long as the family of its parent. Not for a
+    child without an id of its own, which is kept with that family."""
     start: Due | None = None
     """When it starts, if not at once."""
 
@@ -187,7 +187,7 @@ class StepResult(msgspec.Struct, frozen=True):
 
 
 class CancelEntry(msgspec.Struct, frozen=True):
-    """The workflow itself no longer wants entry ``number``: a tombstone is left, nothing will be delivered.
+    """The workflow itself does not want entry ``number`` any more: a tombstone is left, and nothing is delivered.
 
     Kind and name are those of the call: a running step has no entry yet.
     """
@@ -198,14 +198,14 @@ class CancelEntry(msgspec.Struct, frozen=True):
 
 
 class Transaction(msgspec.Struct, frozen=True):
-    """Redis commands the commit script itself executes, together with their journal entry."""
+    """Redis commands that the commit script executes, together with their journal entry."""
 
     number: Number
     commands: tuple[tuple[bytes, ...], ...]
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """A note in the journal on which code this execution runs: a change it knows, or the version it began with."""
+    """A note in the journal about the code of this execution: a change that it knows, or the version it began with."""
 
     number: Number
     kind: Kind
@@ -213,7 +213,7 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 Op = StartTimer | StartPromise | StartChild | StepResult | CancelEntry | Transaction | Mark
-"""What an activation asks of its commit; each keyed by its number, so that repeating one changes nothing."""
+"""What an activation asks of its commit. Each has a number, so that a repeated one changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,21 +245,21 @@ def parse_target(text: str) -> Target:
 
 
 def check_name(name: str, what: str) -> str:
-    """Pass on a namespace, group, worker or schedule name, or raise InvalidId."""
+    """Return the name of a namespace, group, worker or schedule, or raise InvalidId."""
     if not NAME_PATTERN.fullmatch(name):
         raise InvalidId(f"{what} name {name!r}: use 1 to 64 letters, digits, '_', '.' or '-'")
     return name
 
 
 def check_label(label: str) -> str:
-    """Pass on the name of a timer or promise, which people read, or raise InvalidId."""
+    """Return the name of a timer or promise, which people read, or raise InvalidId."""
     if label and (len(label) > LABEL_MAX or _CONTROL.search(label)):
         raise InvalidId(f"name {label!r}: use at most {LABEL_MAX} characters, none of them a control character")
     return label
 
 
 def check_new_id(id: str) -> PromiseId:
-    """Pass on an id for something new, or raise InvalidId; ``~`` is reserved for what workflows make."""
+    """Return an id for something new, or raise InvalidId; ``~`` is reserved for the promises that workflows make."""
     if _PLAIN_ID.fullmatch(id):
         return PromiseId(id)
     if "~" in id:
@@ -268,7 +268,7 @@ def check_new_id(id: str) -> PromiseId:
 
 
 def check_id(id: str) -> PromiseId:
-    """Pass on an id of something that may exist, or raise InvalidId."""
+    """Return an id of something that may exist, or raise InvalidId."""
     try:
         size = len(root_of(id).encode())
     except UnicodeEncodeError:
@@ -281,7 +281,7 @@ def check_id(id: str) -> PromiseId:
 
 
 def root_of(id: str) -> PromiseId:
-    """The execution a family began with: what stands before the first ``~``."""
+    """The execution at the root of a family: the part before the first ``~``."""
     return PromiseId(id.partition("~")[0]) if "~" in id else id  # pyright: ignore[reportReturnType] - see ``due_in``
 
 
@@ -292,7 +292,7 @@ def owner_of(id: str) -> tuple[PromiseId, Number] | None:
 
 
 def parse_duration(text: str, what: str = "") -> timedelta:
-    """The duration a text means, which says its units; InvalidDuration if it means none."""
+    """The duration that a text with units means; InvalidDuration for any other text."""
     if not text or _DURATION_PART.sub("", text):
         raise InvalidDuration(f"{what} {text!r} is not a duration: write 30s, 5m, 1h30m, 2d or 500ms".lstrip())
     try:
@@ -302,7 +302,7 @@ def parse_duration(text: str, what: str = "") -> timedelta:
 
 
 def seconds_of(duration: Duration, what: str = "timeout") -> float:
-    """Of a wait in this process, which is over if that is negative; InvalidDuration for what is no duration."""
+    """Seconds of a wait in this process; a negative one is over at once. InvalidDuration for anything else."""
     if isinstance(duration, str):
         duration = parse_duration(duration, what)
     number = duration.total_seconds() if isinstance(duration, timedelta) else plain_number(duration)
@@ -316,12 +316,13 @@ def seconds_of(duration: Duration, what: str = "timeout") -> float:
 
 
 def retention_ms(retention: Duration, what: str = "retention") -> int:
-    """How long what has ended is kept: whole milliseconds, or ``KEPT_FOR_EVER`` for ``"forever"``."""
+    """How long a finished execution is kept: whole milliseconds, or ``KEPT_FOR_EVER`` for ``"forever"``."""
     return KEPT_FOR_EVER if retention == "forever" else duration_ms(retention, what)
 
 
 def duration_ms(duration: Duration, what: str = "duration") -> int:
-    """Whole milliseconds, rounded up so that nothing is early; InvalidDuration for what cannot be waited for.
+    """Whole milliseconds, rounded up so that nothing is early; InvalidDuration for a duration that cannot be waited
+    for.
 
     Seconds may be any number: an int, a float, a Decimal, a Fraction or one of numpy, but not a bool.
     """
@@ -348,7 +349,7 @@ def _ms_of_number(seconds: object, what: str) -> int:
         return duration_ms(number, what)
     if (isinstance(number, Decimal) and not number.is_finite()) or number < 0:
         raise _no_duration(seconds, what)
-    if number >= DUE_MS_MAX // 1000:  # before it is written out: an exponent may be of any size
+    if number >= DUE_MS_MAX // 1000:  # checked before it is written out: its exponent may be of any size
         return DUE_MS_MAX
     if number < _MS:
         return 1 if number else 0
@@ -356,7 +357,7 @@ def _ms_of_number(seconds: object, what: str) -> int:
 
 
 def plain_number(value: object) -> int | float | Decimal | Fraction | None:
-    """A number as one of Python's own, the same to the last digit; None for what is no number, and for a bool."""
+    """A number as one of Python's own, exact to the last digit; None for a bool, and for a value that is no number."""
     if isinstance(value, bool):
         return None
     if isinstance(value, Decimal | Fraction):
@@ -365,7 +366,7 @@ def plain_number(value: object) -> int | float | Decimal | Fraction | None:
         if isinstance(value, numbers.Integral):
             return operator.index(value)
         return float(value) if isinstance(value, numbers.Real) else None
-    except (TypeError, OverflowError):  # numpy says of a timedelta that it is one
+    except (TypeError, OverflowError):  # numpy claims that a timedelta is a number
         return None
 
 
@@ -374,21 +375,21 @@ def _no_duration(duration: object, what: str) -> InvalidDuration:
 
 
 def shown(value: object) -> str:
-    """A value as messages show it, whatever its ``repr`` does."""
+    """A value as messages show it, even if its ``repr`` fails."""
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - an int of thousands of digits has none, and others may do anything
+    except Exception:  # noqa: BLE001 - an int of thousands of digits has no text, and others may raise
         return f"of type {type(value).__name__}"
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
 
 
 def due_in(duration: Duration, what: str = "duration") -> Due:
-    """Due a while after the server's now."""
+    """A due time, counted from the server's now."""
     return f"+{duration_ms(duration, what)}"  # pyright: ignore[reportReturnType] - hot: calling a NewType costs 0.1 µs
 
 
 def check_time_left(start: Due | None, deadline: Due | None) -> None:
-    """UsageError for a deadline that passes before a delayed start: both count from now."""
+    """UsageError for a deadline that passes before a delayed start; both count from now."""
     if start is None or deadline is None or not start.startswith("+") or not deadline.startswith("+"):
         return
     delay_ms, timeout_ms = int(start), int(deadline)
@@ -400,9 +401,9 @@ def check_time_left(start: Due | None, deadline: Due | None) -> None:
 
 
 def due_at(instant: datetime) -> Due:
-    """Due at an instant; InvalidDuration for a naive datetime, whose zone nobody knows."""
+    """Due at an instant; InvalidDuration for a naive datetime, whose time zone is not known."""
     if not isinstance(instant, datetime):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-        raise InvalidDuration(f"{shown(instant)} is no instant: use an aware datetime, such as datetime.now(UTC)")
+        raise InvalidDuration(f"{shown(instant)} is not an instant: use an aware datetime, such as datetime.now(UTC)")
     if instant.tzinfo is None or instant.utcoffset() is None:
         raise InvalidDuration(f"{instant!r} has no time zone: use an aware datetime, such as datetime.now(UTC)")
     return Due(f"={min(max(0, math.ceil(round(instant.timestamp() * 1000, 3))), DUE_MS_MAX)}")

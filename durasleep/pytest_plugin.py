@@ -24,13 +24,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def durasleep_redis(request: pytest.FixtureRequest) -> Any:
-    """The URL or client ``durasleep_env`` runs on, None for fakeredis; override it to choose another."""
+    """The URL or client on which ``durasleep_env`` runs, None for fakeredis; override it to choose another."""
     return request.config.getoption("--durasleep-redis")
 
 
 @pytest.fixture
 def durasleep_env(durasleep_redis: Any) -> Any:
-    """Takes what ``durasleep.testing.env`` takes, and runs on ``durasleep_redis``."""
+    """Takes the arguments of ``durasleep.testing.env``, and runs on ``durasleep_redis``."""
     from durasleep import testing
 
     return functools.partial(testing.env, redis=durasleep_redis)
@@ -38,7 +38,7 @@ def durasleep_env(durasleep_redis: Any) -> Any:
 
 @pytest.fixture
 def durasleep_sync_env(durasleep_redis: Any) -> Any:
-    """Takes what ``durasleep.testing.sync_env`` takes, and runs on ``durasleep_redis``."""
+    """Takes the arguments of ``durasleep.testing.sync_env``, and runs on ``durasleep_redis``."""
     from durasleep import testing
 
     return functools.partial(testing.sync_env, redis=durasleep_redis)

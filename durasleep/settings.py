@@ -11,107 +11,111 @@ from durasleep.model import PAYLOAD_BYTES_MAX
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How durasleep behaves; the defaults suit a service with one Redis nearby."""
+    """How durasleep behaves. The defaults suit a service with one Redis nearby."""
 
     # -- sizes
     payload_bytes_max: int = PAYLOAD_BYTES_MAX
-    """One argument list, result or error."""
+    """The largest argument list, result or error."""
     journal_entries_max: int = 10_000
-    """Entries of one execution before it is halted; a longer life uses continue_as_new. Half of it is warned of."""
+    """Entries of one execution; with more it is halted. A longer life uses continue_as_new. Half of it logs a
+    warning."""
     journal_bytes_max: int = 16 << 20
-    """What these entries carry, for every activation loads it all; likewise halted, and warned of at half."""
+    """Payload bytes of these entries, because every activation loads all of them. The same halt, and the same
+    warning."""
     commit_ops_max: int = 256
-    """Things one commit may start; more are split over several, so that no script runs long."""
+    """How many things one commit may start. More are split over several commits, so that no script runs long."""
     batch_items_max: int = 48
-    """Calls joined into one script call: a millisecond of Redis, and below five where the machine is shared. 32 cost it
-    3 % less for each."""
+    """Calls joined into one script call: one millisecond of Redis, and less than five on a shared machine. 32 calls
+    would cost 3 % less for each call."""
     batch_bytes_max: int = 1 << 20
     """Bytes joined into one script call, for the same reason."""
 
     # -- times
     retention: timedelta = timedelta(days=7)
-    """How long a finished family is kept, so that a repeated call finds its result; after it, the same id begins anew.
-    It counts from the end, by the settings of the client that started it."""
+    """How long a finished family is kept, so that a repeated call finds its result. After that, the same id begins
+    again. The time counts from the end. The settings of the client that started the execution apply."""
     command_timeout_s: float = 10.0
-    """No answer after this long and the connection is dropped: silent resets end most stuck queues."""
+    """Without an answer for this long, the connection is dropped: silent resets cause most stuck queues."""
     read_block_s: float = 5.0
-    """A blocking read returns empty after this long, so that a dead connection is noticed within 15 s: this, and the
-    time allowed for an answer."""
+    """A blocking read returns empty after this long. A dead connection is noticed within 15 s: this time, and the time
+    allowed for an answer."""
     read_own_max: int = 1000
-    """Entries already ours that are read again after a reconnect; more than any worker holds."""
+    """Entries that are already ours, and are read again after a reconnect; more than any worker holds."""
     inbox_ttl_s: float = 90.0
-    """An inbox lives this long after its reader last showed itself."""
+    """An inbox lives this long after its reader was last active."""
     client_check_s: float = 30.0
-    """How often a waiting client reads the state itself; inbox entries are hints."""
+    """How often a waiting client reads the state itself, because inbox entries are only hints."""
 
-    # -- durability beyond the server's own; for what this process writes: a client's calls, a worker's commits
+    # -- durability beyond that of the server, for the writes of this process: calls of a client, commits of a worker
     min_replicas: int = 0
-    """So many replicas must have received a write before it counts (WAIT); until then it is repeated."""
+    """This many replicas must confirm a write (WAIT); until then it is repeated."""
     fsync: bool = False
-    """And the server, and that many replicas, must have it on disk (WAITAOF: Redis 7.2 or newer, append-only file)."""
+    """The server, and that many replicas, must have the write on disk (WAITAOF: Redis 7.2 or newer, append-only
+    file)."""
     confirm_timeout_s: float = 1.0
-    """How long one attempt waits for that."""
+    """How long one attempt waits for this."""
 
     # -- workers
     heartbeat_s: float = 1.0
-    """Between two beats; takeover takes about two of them."""
+    """Time between two heartbeats; a takeover takes about two of them."""
     dead_after_s: float = 3.0
-    """A worker whose beat has not changed for this long, and for three times its own ``heartbeat_s``, is dead."""
+    """A worker is dead if its heartbeat has not changed for this long, and for three times its own ``heartbeat_s``."""
     max_attempts: int = 5
-    """Workers in a row one execution may take down before it is halted as poison; more, if others were suspect too."""
+    """How many workers in a row may die during one execution before it is halted as poison; more, if other executions
+    were suspect, too."""
     suspect_wait_s: float = 10.0
-    """An execution that two workers in a row have died of runs beside no other such one, so that a killer is told from
-    its neighbours. It waits for that so long at most: what is in their way may well be a step of an hour."""
+    """An execution during which two workers in a row have died runs beside no other such execution, so that the one
+    that kills workers can be found. It waits at most this long for the others: one of them may be a step of an hour."""
     stall_max_s: float = 600.0
-    """An event loop blocked this long stops beating: its work is given to others."""
+    """If an event loop is blocked this long, its worker stops its heartbeat, and others get its work."""
     stall_warn_s: float = 60.0
-    """A blocked event loop is reported with its stack this often."""
+    """How often a blocked event loop is reported, with its stack."""
     grace_s: float = 30.0
     """How long running steps may finish after SIGTERM; systemd and Kubernetes wait 90 and 30 s."""
     threads_lost_s: float = 60.0
-    """Once functions nobody waits for any more have held all threads this long, the worker leaves: it can run no other
-    in one."""
+    """When functions that nobody waits for have held all threads this long, the worker leaves: it can run no other
+    function in a thread."""
     fire_items_max: int = 80
-    """Due timers settled by one script call, so that other clients are served in between."""
+    """Due timers that one script call settles; other clients are served between two calls."""
     accept_eviction: bool = False
-    """Serve even where Redis may drop what is pending when its memory is full; see ``durasleep doctor``."""
+    """Serve even if Redis may drop pending executions when its memory is full; see ``durasleep doctor``."""
     clock_ahead_max_s: float = 60.0
-    """A server's clock that runs ahead of its workers' by more is not believed: nothing fires until it comes back, or a
-    person has released it."""
+    """If the server's clock is further ahead of the workers' clocks than this, it is not accepted: nothing fires until
+    it comes back, or until a person releases it."""
     rank_delay_ms: int = 50
-    """Each rank waits this much longer before it fires what a better one has not."""
+    """Each rank waits this much longer than the rank before it, and then fires the timers that are still due."""
     rank_max: int = 20
-    """Beyond it, ranks wait the same second."""
+    """Above this rank, all ranks wait for the same second."""
     defer_s_max: float = 60.0
     """A function that no living worker knows is offered again after 1, 2, 4, ... seconds, at most this many."""
     log_lines_max: int = 100
-    """Lines a second about executions that go well; beyond it they are counted, for writing them would cost as much
-    as running them."""
+    """Log lines a second about executions that go well. More are only counted: writing them would cost as much as
+    running the executions."""
     slow_drain_s: float = 1.0
-    """A workflow's own code that holds up its worker for longer is named in the log."""
+    """If a workflow's own code blocks its worker for longer, it is named in the log."""
 
-    # -- workflows kept in memory between two wake-ups, see worker/kept.py
+    # -- workflows kept in memory between two wake-ups, see worker/execution/workflow_cache.py
     kept_entries_min: int = 32
-    """Journal entries from which on a suspended workflow is kept; to replay fewer takes less than a millisecond."""
+    """A suspended workflow with this many journal entries is kept; to replay fewer takes less than a millisecond."""
     kept_max: int = 256
-    """So many of them."""
+    """How many workflows are kept."""
     kept_bytes_max: int = 64 << 20
-    """And what they take, as far as their journals tell."""
+    """The memory that they take, as far as their journals show."""
     kept_s: float = 60.0
-    """Longer sleeps are worth a replay."""
+    """A longer sleep is worth a replay."""
 
     # -- finding mistakes
     debug: bool = field(default_factory=lambda: _is_asked("DURASLEEP_DEBUG"))
-    """Replays every activation twice and compares; watches all of them for calls that differ from run to run, not
-    only the first few of each function. It costs double."""
+    """Replays every activation twice and compares. Every activation is watched for calls that differ from run to run,
+    not only the first few of each function. It costs double."""
     always_suspend: bool = field(default_factory=lambda: _is_asked("DURASLEEP_ALWAYS_SUSPEND"))
-    """Puts a workflow away at every await and replays it from its journal: for tests."""
+    """Evicts a workflow at every await and replays it from its journal; for tests."""
     movable_clock: bool = False
-    """The scripts go by a clock that can be moved, see ``durasleep.testing``; all who share a namespace must agree."""
+    """The scripts use a clock that a test can move, see ``durasleep.testing``; all users of a namespace must agree."""
 
 
 def fitting(settings: Settings, payload_bytes_max: int) -> Settings:
-    """Settings under which payloads of this size are read, too: those of a codec of one's own."""
+    """Settings with which payloads of this size can be read, too: those of a codec of your own."""
     if payload_bytes_max <= settings.payload_bytes_max:
         return settings
     return replace(settings, payload_bytes_max=payload_bytes_max)

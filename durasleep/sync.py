@@ -1,4 +1,4 @@
-"""The client without asyncio, for Django, Flask or a script: the same verbs on the same commands."""
+"""The client without asyncio, for Django, Flask or a script: the same methods, without ``await``."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["Caller", "Client", "Handle", "Promises"]
 
 
 class Client(sync.Client):
-    """Starts, awaits and steers executions in one namespace. Connects at the first call.
+    """Starts, awaits and controls executions in one namespace. It connects at the first call.
 
-    One client serves all threads and forked children: each has a connection of its own, made when it first calls.
-    Without a URL or client it is the Redis that ``Durasleep()`` would use, looked for now.
+    One client serves all threads and forked children: each has a connection of its own, made at its first call. Without
+    a URL or client it uses the Redis that ``Durasleep()`` would use, which is looked for now.
     """
 
     def __init__(

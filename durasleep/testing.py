@@ -1,17 +1,17 @@
-"""A whole service in one process, whose clock can be moved: tests in milliseconds what takes months.
+"""A whole service in one process, with a clock that a test can move: months pass in milliseconds.
 
     async with durasleep.testing.env(app) as env:
         handle = await env.start(remind_daily, "ada@example.org")
         await env.skip(days=30)
         assert await handle == "reminded 30 times"
 
-It is the real worker on fakeredis (``pip install "durasleep[testing]"``) or on a server of yours; ``sync_env`` is the
-same without asyncio. The clock is that of the scripts, and stands still but for what moves it: ``ctx.now()``, timers,
-deadlines, retries and schedules go by it. The process's own clock goes on, steps and waits between quick attempts take
-their time by it, and what Redis itself removes after a time (results, after their retention) goes by the server's.
+It is the real worker on fakeredis (``pip install "durasleep[testing]"``) or on your own server; ``sync_env`` is the
+same without asyncio. The test's clock is the clock of the scripts, and stands still until something moves it.
+``ctx.now()``, timers, deadlines, retries and schedules follow it. The clock of the process goes on: steps, and waits
+between quick attempts, follow that one. Redis expires results after their retention by its own clock.
 """
 
-# What an Env shares with what makes it is not for its users.
+# The private parts that an Env shares with its makers are not for users.
 # pyright: reportPrivateUsage=false
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from durasleep.transport.connector import AnyClient
 from durasleep.worker.loops.reaper import take_over
 from durasleep.worker.worker import Worker
 
-STANDS_S = 1.0  # of real time: longer than another task of the test needs to bring what is awaited about
-WATCH_S = 0.02  # between two looks at whether what is awaited can still come
-PATIENCE_S = 30.0  # of real time, for one call: longer than a year of days takes, or a step of a test should
+STANDS_S = 1.0  # of real time: longer than another task of the test needs to produce the awaited result
+WATCH_S = 0.02  # between two looks at whether the awaited result can still come
+PATIENCE_S = 30.0  # of real time, for one call: longer than a year of daily timers takes, or a step of a test should
 LOOK_S = 0.001  # between two looks at whether anything still runs
 TIMERS_MAX = 1_000
 
@@ -57,7 +57,7 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class DueItem:
-    """Something that falls due."""
+    """A timer, deadline or start, with its due time."""
 
     id: str
     kind: str
@@ -68,7 +68,7 @@ class DueItem:
 
 
 class Mocked:
-    """A stand-in at work; as a context manager it puts back what was there before."""
+    """A replaced function; as a context manager it restores the original at its end."""
 
     def __init__(self, overrides: dict[Function, Function], real: Function, stand_in: Any) -> None:
         self.stand_in = stand_in
@@ -88,7 +88,7 @@ class Mocked:
 
 
 class Env:
-    """What ``env`` gives; the application itself is pointed at it, so its own verbs work, too."""
+    """What ``env`` gives. The application itself uses the same Redis, so its own methods work, too."""
 
     def __init__(self, app: Durasleep, groups: Sequence[str], *, concurrency: int, patience_s: float) -> None:
         self.app = app
@@ -105,18 +105,20 @@ class Env:
     # -- running
 
     async def start(self, fn: Function | str, *args: Any, id: str | None = None, **kwargs: Any) -> Handle[Any]:
-        """Start an execution, under an id of its own unless one is given; await its handle for the result.
+        """Start an execution, under a new id unless one is given; await its handle for the result.
 
-        The clock stands meanwhile: where the result needs it to move, or something else that does not come, awaiting
-        the handle raises Stalled. So does every wait for a result in the test itself.
+        The clock stands still meanwhile. Awaiting the handle raises Stalled if the result cannot come: because the
+        clock would have to move, or because nothing else will produce it. The same holds for every wait for a result in
+        the test itself.
         """
         self._names += 1
         return await self.app.rpc(id or f"test-{self._names}", fn, *args, **kwargs)
 
     async def run(self, fn: Function | str, *args: Any, id: str | None = None, **kwargs: Any) -> Any:
-        """Start an execution and move the clock from due time to due time until it has ended; its result.
+        """Start an execution, and move the clock from due time to due time until it has ended; returns its result.
 
-        Raises what it raised, or Stalled if it waits for what no clock brings: a promise, a person, another group.
+        Raises the error of the execution, or Stalled if it waits for something that no clock brings: a promise, a
+        person, another group.
         """
         handle = await self.start(fn, *args, id=id, **kwargs)
         deadline = self._deadline()
@@ -141,7 +143,7 @@ class Env:
 
     @contextmanager
     def _in_motion(self) -> Generator[None]:
-        """While the clock is about to be moved, nobody is stalled."""
+        """While the clock is about to be moved, no wait is stalled."""
         self._moving += 1
         try:
             yield
@@ -149,8 +151,8 @@ class Env:
             self._moving -= 1
 
     async def _watch(self, id: PromiseId, hearing: Coroutine[Any, Any, PromiseStatus]) -> PromiseStatus:
-        """Wait for a result, or raise Stalled once nothing runs and nothing is due any more."""
-        if asyncio.get_running_loop() is not self._loop:  # the workers are of ours, and can be asked in it alone
+        """Wait for a result, or raise Stalled when nothing runs and nothing is due any more."""
+        if asyncio.get_running_loop() is not self._loop:  # the workers belong to our loop, and can be asked only in it
             return await hearing
         waiting = asyncio.ensure_future(hearing)
         stands_since: float | None = None
@@ -169,8 +171,8 @@ class Env:
             waiting.cancel()
 
     async def _stands(self, id: PromiseId) -> bool:
-        """Whether it has not settled, and nothing but the test itself could bring that about."""
-        async with self._watching:  # one look serves all that wait
+        """Whether it has not settled, and only the test itself could change that."""
+        async with self._watching:  # one look serves all waits
             if self._moving or not self._workers or await self._busy_with():
                 return False
             fired = await self._any_worker().fire()
@@ -198,7 +200,7 @@ class Env:
         return [wait for worker, _ in self._workers.values() for wait in worker.waits()]
 
     async def run_until_idle(self) -> datetime | None:
-        """Let everything run that can run now; answers when the next timer is due."""
+        """Let everything run that can run now; returns when the next timer is due."""
         fired = await self._settle()
         return None if fired.next_due_ms is None else _instant(fired.next_due_ms)
 
@@ -221,11 +223,11 @@ class Env:
                 if not busy:
                     return fired
             if time.monotonic() > deadline:
-                raise Stalled(f"after {self._patience_s:g} s there still runs {busy}")
+                raise Stalled(f"after {self._patience_s:g} s this still runs: {busy}")
             await asyncio.sleep(LOOK_S)
 
     async def _check(self, deadline: float, fired: Fired, what: str) -> None:
-        """Stalled, saying ``what`` is not done yet, for a way that is too long for a test."""
+        """Stalled, saying that ``what`` is not done yet, if a call takes too long for a test."""
         if time.monotonic() > deadline:
             next_due = ", ".join([f"{one.id} at {_shown(one.due_at_ms)}" for one in await self.app.timers(3)])
             stands = f"the clock stands at {_shown(_ms(fired))} and {what}"
@@ -243,10 +245,10 @@ class Env:
         minutes: float = 0,
         seconds: float = 0,
     ) -> None:
-        """Move the clock on, stopping at each due time on the way to let everything run that it brings.
+        """Move the clock ahead. It stops at each due time on the way, and lets everything run that is due then.
 
-        By ``duration`` (seconds or a timedelta) and by ``days``, ``hours``, ``minutes`` and ``seconds`` together:
-        ``await env.skip(days=3, hours=1)``. Stalled if what comes on the way does not end.
+        The distance is the sum of ``duration`` (seconds or a timedelta), ``days``, ``hours``, ``minutes`` and
+        ``seconds``: ``await env.skip(days=3, hours=1)``. Stalled if the executions on the way do not come to rest.
         """
         total = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
         deadline = self._deadline()
@@ -267,13 +269,15 @@ class Env:
         return _instant(_ms(await self._any_worker().fire()))
 
     async def timers(self, limit: int = TIMERS_MAX) -> list[DueItem]:
-        """What falls due next, soonest first; at most ``limit``."""
+        """The next due items, soonest first; at most ``limit``."""
         await self.run_until_idle()
         found = await self.app.timers(limit)
         return [DueItem(one.id, one.kind, one.name, one.func, _instant(one.due_at_ms)) for one in found]
 
     async def replay(self, id: str) -> Verdict:
-        """Run today's code over the journal of an execution; Mismatch, with the difference, if it goes another way."""
+        """Run today's code over the journal of an execution; Mismatch, with the difference, if the code goes another
+        way.
+        """
         await self.run_until_idle()
         verdict = check(await self.app.export(check_id(id)), self.app.registry, self.app.codec, self.app.settings)
         if not verdict.ok:
@@ -283,15 +287,15 @@ class Env:
     # -- interfering
 
     def mock(self, fn: Function | str, stand_in: Any) -> Mocked:
-        """Call ``stand_in`` in place of a step, task or workflow, given itself or by its name.
+        """Call ``stand_in`` instead of a step, task or workflow, which is given itself or by its name.
 
-        It takes the arguments without the context; a Mock or AsyncMock will do. It stays until the end of the env or,
-        used as a context manager, of its block.
+        It takes the arguments without the context; a Mock or AsyncMock works. It stays until the end of the env or, as
+        a context manager, until the end of its block.
         """
         return Mocked(self._overrides, self._function(fn), stand_in)
 
     async def crash_worker(self) -> None:
-        """The workers die as by kill -9, and others take over at once what they held."""
+        """The workers die as by kill -9, and others take over their executions at once."""
         dead = [await self._stop(group) for group in tuple(self._workers)]
         for group in self.groups:
             await self._begin(group)
@@ -316,7 +320,7 @@ class Env:
         await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         if running.done():
-            await running  # raises what kept it from beginning
+            await running  # raises the error that kept it from starting
         self._workers[group] = (worker, running)
 
     async def _stop(self, group: str) -> Worker:
@@ -326,10 +330,10 @@ class Env:
         return worker
 
     async def _close(self) -> None:
-        """End the workers and remove everything that was kept."""
+        """End the workers, and remove everything that was kept in Redis."""
         for group in tuple(self._workers):
             await self._stop(group)
-        await self.app.aclose()  # its inbox would come back while the rest is removed
+        await self.app.aclose()  # first, because its inbox would come back while the rest is removed
         store = await store_of(self.app)
         for pattern in (f"{store.keys().tag}*", f"{{{self.app.namespace}}}:*"):
             cursor = b"0"
@@ -344,7 +348,7 @@ class Env:
         return next(iter(self._workers.values()))[0]
 
     async def _busy_with(self) -> str:
-        """What runs, but for what waits for the result of another, or waits for a worker; empty if nothing does."""
+        """The calls that run, except those that wait for another result or for a worker; empty if there are none."""
         held = [lease.id for worker, _ in self._workers.values() for lease in worker.held()]
         waits = self._waits()
         waiting = {wait.caller for wait in waits} | {wait.caller.rpartition("~")[0] for wait in waits}
@@ -352,7 +356,7 @@ class Env:
             return ", ".join(running)
         for wait in waits:
             if await self._has_settled(wait.awaited):
-                return wait.caller  # it is about to hear of that
+                return wait.caller  # it will get the result in a moment
         store = await store_of(self.app)
         queues = [
             queue for worker, _ in self._workers.values() for queue in (worker.group, f"{worker.group}/{worker.name}")
@@ -378,12 +382,12 @@ class Env:
             return fn if known is None else known.fn
         named = self.app.registry.get(fn)
         if named is None:
-            raise UsageError(f"this application has no function {fn!r} to put another one in place of")
+            raise UsageError(f"this application has no function {fn!r} that could be replaced")
         return named.fn
 
 
 class SyncHandle:
-    """What ``SyncEnv.start`` gives."""
+    """The handle of ``SyncEnv.start``."""
 
     def __init__(self, env: SyncEnv, handle: Handle[Any]) -> None:
         self.id = handle.id
@@ -392,7 +396,8 @@ class SyncHandle:
         self._handle = handle
 
     def result(self, timeout: float | timedelta | None = None) -> Any:
-        """The value; raises what the execution raised, or Stalled if it cannot come while the clock stands.
+        """The value. Raises the error of the execution, or Stalled if the result cannot come while the clock stands
+        still.
 
         WaitTimeout after ``timeout`` (seconds or a timedelta) of real time; by default there is no limit of its own.
         """
@@ -403,12 +408,12 @@ class SyncHandle:
         return self._env.call(self._handle.done)
 
     def cancel(self, *, force: bool = False) -> str:
-        """Ask it to end, or end it by ``force``; what happened, in words."""
+        """Ask it to end, or end it by ``force``; returns what happened, in words."""
         return self._env.call(self._handle.cancel, force=force)
 
 
 class SyncEnv:
-    """``Env`` without asyncio: its event loop runs in a thread, and each call waits for what it does there."""
+    """``Env`` without asyncio: its event loop runs in a thread, and each call waits for its result."""
 
     def __init__(self, env: Env, loop: asyncio.AbstractEventLoop) -> None:
         self.app = env.app
@@ -416,7 +421,7 @@ class SyncEnv:
         self._loop = loop
 
     def call(self, fn: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> T:
-        """What else the application can do, in the loop of the env: ``env.call(app.promises.resolve, id, "yes")``."""
+        """Run another method of the application in the loop of the env: ``env.call(app.promises.resolve, id, 1)``."""
         return asyncio.run_coroutine_threadsafe(fn(*args, **kwargs), self._loop).result()
 
     def start(self, fn: Function | str, *args: Any, id: str | None = None, **kwargs: Any) -> SyncHandle:
@@ -505,17 +510,17 @@ async def env(
 ) -> AsyncGenerator[Env]:
     """A worker of ``app`` for each of its ``groups`` (by default its own), and a clock to move.
 
-    ``redis`` is a URL or client of a real server, where a namespace of its own is used and removed; else it is
-    fakeredis. In ``debug`` every activation is run twice and compared. ``always_suspend`` puts every workflow away at
-    each of its awaits, so that nothing is right only because it stayed in memory. Each worker runs at most
-    ``concurrency`` executions at a time. A call that takes longer than
-    ``patience_s`` of real time raises Stalled and says what keeps it.
+    ``redis`` is the URL or client of a real server. The test then uses a namespace of its own there, and removes it.
+    Without it, the test runs on fakeredis. In ``debug`` every activation is run twice and compared. ``always_suspend``
+    evicts every workflow at each of its awaits, so that no test passes only because a workflow stayed in memory. Each
+    worker runs at most ``concurrency`` executions at a time. A call that takes longer than ``patience_s`` of real time
+    raises Stalled, and says what it waits for.
     """
     settings = replace(
         app.settings,
         movable_clock=True,
         clock_ahead_max_s=math.inf,
-        dead_after_s=math.inf,  # where the clock stands, so do the beats
+        dead_after_s=math.inf,  # where the clock stands still, so do the heartbeats
         debug=debug,
         always_suspend=always_suspend,
     )
@@ -534,7 +539,7 @@ async def env(
 
 
 def _fake() -> AnyClient:
-    if not all(map(find_spec, ("fakeredis", "lupa"))):  # it runs the scripts with lupa
+    if not all(map(find_spec, ("fakeredis", "lupa"))):  # fakeredis runs the scripts with lupa
         raise UsageError(
             'without redis=... the tests run on fakeredis: pip install "durasleep[testing]", or name a server'
         )

@@ -1,4 +1,4 @@
-"""Tracebacks of users' errors, as they travel: where their code was, and of ours only how much there is."""
+"""Tracebacks of users' errors as they are stored: the frames of user code, and the number of ours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PACKAGE = __name__.partition(".")[0]
 
 
 def of_user(error: BaseException, frames_max: int) -> str:
-    """The last ``frames_max`` of its frames, without ours and what stands between these."""
+    """The last ``frames_max`` frames of user code, without ours and those between ours."""
     frames = list(_each(error.__traceback__))
     text = "".join(traceback.format_tb(_chained(_of_user(frames)), limit=-frames_max))
     ours = sum(_module_of(frame) == PACKAGE for frame in frames)
@@ -21,9 +21,10 @@ def of_user(error: BaseException, frames_max: int) -> str:
 
 
 def _of_user(frames: Sequence[TracebackType]) -> list[TracebackType]:
-    """Those of users. What of Python's own modules comes before a frame of ours is our way of calling theirs.
+    """The frames of users. Frames of Python's own modules before one of ours show how we call user code, and are
+    dropped.
 
-    So is what of asyncio comes behind the last of ours: it ends what we wait for.
+    So are frames of asyncio after the last of ours: they end the call that we wait for.
     """
     shown: list[TracebackType] = []
     between: list[TracebackType] = []

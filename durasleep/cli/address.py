@@ -1,4 +1,4 @@
-"""Which Redis, which application: from options, the environment, pyproject.toml, or a `durasleep dev` nearby."""
+"""Finds the Redis and the application: from options, the environment, pyproject.toml, or a `durasleep dev` nearby."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEFAULT_NAMESPACE = "durasleep"
 
 
 def find_url(url: str | None) -> Address:
-    """The Redis to use: of the option, or as any program finds it."""
+    """The Redis to use: the one of the option, else the one that any program finds."""
     return address.find(_option(url))
 
 
@@ -50,7 +50,7 @@ def open_client(url: str | None, namespace: str | None) -> Durasleep:
 
 
 def named_app(module: str | None) -> str | None:
-    """``MODULE[:ATTR]`` somebody named: the argument, the environment, or pyproject.toml."""
+    """The ``MODULE[:ATTR]`` that is named by the argument, the environment, or pyproject.toml; None without any."""
     named = module or os.environ.get("DURASLEEP_APP")
     if named:
         return named
@@ -59,7 +59,7 @@ def named_app(module: str | None) -> str | None:
 
 
 def point(app: Durasleep, url: str | None) -> Address:
-    """Let an application use the Redis of the option, if that is given; else it uses its own. Answers which."""
+    """Let an application use the Redis of the option, if that is given; else it uses its own. Returns which."""
     if url:
         app.connect(url)
         return find_url(url)
@@ -67,7 +67,7 @@ def point(app: Durasleep, url: str | None) -> Address:
 
 
 def find_app(module: str | None) -> str:
-    """``MODULE[:ATTR]`` of the application; UsageError if nobody named one."""
+    """``MODULE[:ATTR]`` of the application; UsageError if none is named."""
     named = named_app(module)
     if named is None:
         raise UsageError(
@@ -102,11 +102,11 @@ def _import(name: str) -> Any:
     path = Path(name)
     if path.suffix == ".py" or os.sep in name:
         module = ".".join(path.with_suffix("").parts)
-        raise UsageError(f"{name!r} is a file: name the module it is, such as {module.strip('./') or 'module'}")
+        raise UsageError(f"{name!r} is a file: give the name of its module, such as {module.strip('./') or 'module'}")
     if not all(part.isidentifier() for part in name.split(".")):
         raise UsageError(f"{name!r} is not the name of a module: write MODULE or MODULE:ATTR, such as welcome:app")
     directory = str(Path.cwd())
-    above = project_directory()  # what its pyproject.toml names is seen from there
+    above = project_directory()  # names in a pyproject.toml are relative to its directory
     for place in (str(above or directory), directory):
         if place not in sys.path:
             sys.path.insert(0, place)
@@ -114,9 +114,9 @@ def _import(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            raise UsageError(f"there is no module {error.name!r} in {directory}, nor is it installed") from None
+            raise UsageError(f"there is no module {error.name!r} in {directory}, and none is installed") from None
         raise _not_imported(name, error) from None
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's module raises is said in one sentence
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - any error of a user's module becomes one sentence
         raise _not_imported(name, error) from None
 
 
@@ -149,7 +149,7 @@ def _suggest(name: str, module: Any) -> str:
 
 def _begin_explaining(context: typer.Context, asked: bool) -> bool:
     if asked:
-        context.resilient_parsing = True  # what else it wants to be told is not needed
+        context.resilient_parsing = True  # its required arguments are not needed here
     return asked
 
 
@@ -159,13 +159,13 @@ ExplainOption = Annotated[
         "--explain-address",
         callback=_begin_explaining,
         is_eager=True,
-        help="Say which Redis would be used, and why, and do nothing else.",
+        help="Show which Redis would be used, and why, and do nothing else.",
     ),
 ]
 
 
 def explained(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A command that connects, with ``--explain-address``: for it, nothing connects."""
+    """A command that connects gets the option ``--explain-address``, with which it does not connect."""
     signature = inspect.signature(command, eval_str=True)
     explain = inspect.Parameter(
         "explain_address", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=ExplainOption
@@ -188,7 +188,7 @@ def explained(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _of_application(module: str | None) -> Candidate:
-    """What the application of a command says itself."""
+    """The Redis that the application of a command names."""
     name = named_app(module)
 
     def find() -> Address | None:
@@ -199,7 +199,7 @@ def _of_application(module: str | None) -> Candidate:
 
 
 def _explain(candidates: Sequence[Candidate]) -> None:
-    """Print each that may name a Redis, in order, and which one is used; raises what keeps us from knowing."""
+    """Print the candidates in order, and which one is used; raises the error if none can be found."""
     from durasleep.transport.connector import without_secret
 
     found: Address | None = None

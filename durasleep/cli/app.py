@@ -1,4 +1,4 @@
-"""The ``durasleep`` command: its options, its exit codes, and one sentence for whatever goes wrong."""
+"""The ``durasleep`` command: its options, its exit codes, and one sentence for each error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXIT_USAGE = 2
 EXIT_NO_REDIS = 4
 EXIT_INTERRUPTED = 130
 
-# Typer has brought click along as a part of itself since 0.26, and used the package before.
+# Typer contains click as a part of itself since 0.26, and used the package before.
 _Refused = cast(
     "type[Exception]", next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 )
@@ -58,7 +58,7 @@ def _show_version(asked: bool) -> None:
 
         is_compiled = not event_loop.__file__.endswith(
             (".py", ".pyc")
-        )  # all of what the accelerator compiles, or nothing
+        )  # either all modules that the accelerator compiles, or none
         json_values.data(f"{__version__} (accelerated)" if is_compiled else __version__)
         raise typer.Exit
 
@@ -71,7 +71,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; never shows a traceback for a mistake of its user."""
+    """Run the command line; a user's mistake never shows a traceback."""
     streams.prepare()
     sys.exit(_run())
 
@@ -100,12 +100,12 @@ def _run() -> int:
 
 
 def _print_usage_error(error: Any) -> int:
-    """What typer would not take, as one sentence; a command without arguments has shown its help already."""
+    """Show an error of typer as one sentence; a command without arguments has shown its help already."""
     if type(error).__name__ == "NoArgsIsHelpError":
         return EXIT_USAGE
     command = error.ctx.command_path if getattr(error, "ctx", None) else "durasleep"
     text = error.format_message().rstrip(".")
     if type(error).__name__ == "NoSuchOption" and command.endswith(" rpc"):
-        text += ", and what is meant for FUNC comes after -- if it begins with a dash"
+        text += "; an argument of FUNC that begins with a dash comes after --"
     console.error(f"{text}; see `{command} --help`.")
     return EXIT_USAGE

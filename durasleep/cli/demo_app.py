@@ -1,4 +1,4 @@
-"""The application of ``durasleep demo``: what its workers serve."""
+"""The application of ``durasleep demo``, which its workers serve."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ app = Durasleep()
 
 @app.workflow
 async def sleeping_workflow(ctx: Context, secs: int) -> str:
-    print(f"          worker {os.getpid()} runs it: Sleeping for {secs} seconds...", flush=True)  # noqa: T201 - the story
+    print(f"          worker {os.getpid()} runs it: Sleeping for {secs} seconds...", flush=True)  # noqa: T201 - for the demo
     await ctx.sleep(secs)
     return f"Slept for {secs} seconds"

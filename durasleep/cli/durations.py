@@ -9,14 +9,14 @@ from durasleep.errors import UsageError
 
 
 def parse_duration(text: str) -> timedelta:
-    """The duration a text means, seconds where it names no unit; UsageError if it means none."""
+    """The duration that a text means, in seconds if it names no unit; UsageError for any other text."""
     from durasleep import model
 
     return model.parse_duration(f"{text}s" if re.fullmatch(r"\d+(\.\d+)?", text) else text)
 
 
 def parse_instant(text: str) -> datetime:
-    """The instant a text means; UsageError if it means none, or has no zone."""
+    """The instant that a text means; UsageError for any other text, or one without a time zone."""
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:

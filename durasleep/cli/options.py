@@ -10,10 +10,12 @@ from durasleep.query.statuses import STATUSES
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 UrlOption = Annotated[
-    str | None, typer.Option("--url", metavar="URL", help="The Redis to use; else DURASLEEP_REDIS_URL, and so on.")
+    str | None,
+    typer.Option("--url", metavar="URL", help="The Redis to use; by default DURASLEEP_REDIS_URL, and so on."),
 ]
 NamespaceOption = Annotated[
-    str | None, typer.Option("--namespace", metavar="NAME", help="The namespace to use; else DURASLEEP_NAMESPACE.")
+    str | None,
+    typer.Option("--namespace", metavar="NAME", help="The namespace to use; by default DURASLEEP_NAMESPACE."),
 ]
 StatusOption = Annotated[
     list[str] | None,
@@ -22,8 +24,8 @@ StatusOption = Annotated[
 GroupFilter = Annotated[str | None, typer.Option("--group", metavar="NAME", help="Only those of this group.")]
 FunctionOption = Annotated[str | None, typer.Option("--func", metavar="NAME", help="Only those of this function.")]
 ReplicasOption = Annotated[
-    int | None, typer.Option("--min-replicas", metavar="N", min=0, help="A write counts once N replicas have it.")
+    int | None, typer.Option("--min-replicas", metavar="N", min=0, help="Confirm a write only when N replicas have it.")
 ]
 FsyncOption = Annotated[
-    bool | None, typer.Option("--fsync/--no-fsync", help="A write counts once it is on disk, too.", show_default=False)
+    bool | None, typer.Option("--fsync/--no-fsync", help="Confirm a write only when it is on disk.", show_default=False)
 ]

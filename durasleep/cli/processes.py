@@ -1,4 +1,4 @@
-"""Several worker processes under one command: for tasks that need more than one core, as Python has one a process."""
+"""Several worker processes under one command, for tasks that need more than one core: Python has one a process."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from collections.abc import Mapping, Sequence
 from durasleep.app import EXIT_RESTART
 
 PARENT = "DURASLEEP_PARENT"
-"""The environment variable that tells a child whose death is its end, too."""
+"""The environment variable that names the parent process: its death ends the child."""
 
 LOOK_S = 0.2
-RESTART_S = 1.0  # what dies at once would die again
+RESTART_S = 1.0  # a process that dies at once would die again
 
 logger = logging.getLogger("durasleep")
 
 
 def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> int:
-    """Run each command until SIGTERM or Ctrl-C, which all of them are told; answers the exit code.
+    """Run each command until SIGTERM or Ctrl-C, which goes to all of them; returns the exit code.
 
-    One that a signal has killed, or that asks for it, is started again. One that ends by itself otherwise has a reason,
-    and ends the others.
-    ``environment`` is added to ours.
+    A process that was killed by a signal, or that asks for it, is started again. If a process ends by itself, the
+    others are ended, too. ``environment`` is added to ours.
     """
     received: list[int] = []
     wake = threading.Event()
@@ -44,7 +43,7 @@ def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> 
         wake.wait(LOOK_S)
         wake.clear()
         while passed_on < len(received):
-            _notify_all(children, signal.SIGTERM)  # Ctrl-C twice is SIGTERM twice: the second one leaves at once
+            _notify_all(children, signal.SIGTERM)  # Ctrl-C twice is SIGTERM twice: the second ends a worker at once
             passed_on += 1
         for place, child in enumerate(children):
             ended = child.poll()
@@ -62,12 +61,12 @@ def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> 
 
 
 def is_child() -> bool:
-    """Whether this process is one of several."""
+    """Whether this process is one of several that a parent has started."""
     return PARENT in os.environ
 
 
 def end_with_parent() -> None:
-    """In a child: SIGTERM to ourselves once the parent is gone, however it went."""
+    """In a child: send SIGTERM to ourselves when the parent is gone, for whatever reason."""
     if not is_child():
         return
     parent = int(os.environ[PARENT])
@@ -81,8 +80,8 @@ def end_with_parent() -> None:
 
 
 def start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Run a command as a child that ends with us; it hears no Ctrl-C of the terminal."""
-    # In a session of its own: Ctrl-C is for the parent, which passes it on once.
+    """Run a command as a child that ends with us; it gets no Ctrl-C of the terminal."""
+    # In a session of its own: Ctrl-C goes to the parent, which passes it on once.
     return subprocess.Popen(
         [sys.executable, "-m", "durasleep", *command],
         env={**os.environ, **environment, PARENT: str(os.getpid())},

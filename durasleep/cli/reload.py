@@ -1,4 +1,4 @@
-"""``durasleep dev --reload``: the worker is a process of its own, and a new one whenever the code has changed."""
+"""``durasleep dev --reload``: the worker is a process of its own, and is started again when the code changes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from typing import Any
 from durasleep.cli import processes
 from durasleep.errors import UsageError
 
-LOOK_S = 0.5  # whether all that should run still does
-DRAIN_S = 3.0  # what runs longer is given back, and goes on in the next worker
-FORCED_S = 10.0  # a worker told twice has ended before
+LOOK_S = 0.5  # how often it is checked that everything still runs
+DRAIN_S = 3.0  # executions that run longer are released, and go on in the next worker
+FORCED_S = 10.0  # a worker that got a second signal has ended before
 
 logger = logging.getLogger("durasleep")
 
 
 def watcher() -> Any:
-    """The library that tells of changes; UsageError, saying what to install, where it is not there."""
+    """The library that watches files; UsageError, saying what to install, if it is missing."""
     try:
         return import_module("watchfiles")
     except ModuleNotFoundError:
@@ -31,10 +31,11 @@ def watcher() -> Any:
 
 
 def serve(command: Sequence[str], environment: Mapping[str, str], directory: Path, check: Callable[[], None]) -> None:
-    """Run a worker by ``command`` until SIGTERM or Ctrl-C, a new one after each change of code below ``directory``.
+    """Run a worker by ``command`` until SIGTERM or Ctrl-C; start it again after each change of code below
+    ``directory``.
 
-    One that ends by itself is begun again when the code has changed: most often that is what it needs. ``check`` is
-    called all the time, and ends it all by raising.
+    A worker that ends by itself is started again when the code has changed: in most cases, the change is the fix.
+    ``check`` is called all the time; if it raises, everything ends.
     """
     watchfiles = watcher()
     stop_asked = threading.Event()

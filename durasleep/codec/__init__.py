@@ -1,15 +1,15 @@
 """Python values as bytes and back: MessagePack with a few extension types, shaped by type hints.
 
-Never pickle, and never an import by a name from data. Nothing else imports msgpack. Each module stands on those before:
+Never pickle, and never an import by a name from data. Nothing else imports msgpack. Each module uses those before it:
 
-    marks        values that say of which class they were
-    values       values as MessagePack, without hints
-    type_hints   what a hint means
-    shapes       values that have come, as their hints say
+    marks        values that name their class
+    values       values as MessagePack, without type hints
+    type_hints   what a type hint means
+    shapes       decoded values, shaped by their type hints
     calls        the arguments of a function
-    packing      values that are sent
+    packing      values to send
     exceptions   errors as payloads
-    codec        Codec: all of it
+    codec        Codec: all of this in one object
 """
 
 from durasleep.codec.codec import Codec, ErrorHook, PayloadHook

@@ -1,4 +1,4 @@
-"""How a function is called: its arguments shaped by its hints where they arrive, and checked where they are sent."""
+"""The arguments of a function: shaped by its type hints when they arrive, and checked when they are sent."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from durasleep.errors import UsageError
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Call:
-    """How a function is called: its signature, its hints, and those of what it takes by position."""
+    """How a function is called: its signature, its type hints, and those of its positional parameters."""
 
     signature: inspect.Signature
     type_hints: dict[str, Any]
     by_position: tuple[tuple[str, Any], ...]
     required: int
-    """Fewest arguments by position that are a whole call; more than there are if keywords are needed."""
+    """The least number of positional arguments that is a complete call; impossibly many if keywords are needed."""
     types: tuple[tuple[Any, ...] | None, tuple[Any, ...] | None]
-    """The hints of all that is taken by position, and of all but the first, if that is a whole call."""
+    """The type hints of all positional parameters, and of all but the first, if these are a complete call."""
     alike_in_arguments: frozenset[type]
-    """The classes that have to be told apart by name."""
+    """The classes whose values must name their class."""
     alike_in_result: frozenset[type]
 
 
@@ -106,31 +106,31 @@ _HOLDING = frozenset({list, dict, tuple, set, frozenset})
 
 
 class _Parameter(msgspec.Struct, frozen=True):
-    """What may be told of its values without reading what is in them."""
+    """What can be checked of a parameter's values without looking into them."""
 
     name: str
     type_hint: Any
     fitting: frozenset[Any]
-    """Classes that fit for certain."""
+    """Classes that certainly fit."""
     told: frozenset[Any]
-    """Classes whose values are shaped here as they will be there."""
+    """Classes whose values are shaped here as they will be at the receiver."""
 
 
 class _Check(msgspec.Struct, frozen=True):
-    """What a call of a function needs, without its context if it has one."""
+    """What a call of a function needs; the context parameter is left out."""
 
     by_position: tuple[_Parameter, ...]
     fewest: int
-    """Arguments by position that are a whole call; more than there can be if keywords are needed."""
+    """The number of positional arguments that is a complete call; impossibly many if keywords are needed."""
     most: int
     by_name: dict[str, _Parameter]
-    """All that may be given by keyword."""
+    """All parameters that may be given by keyword."""
     required: frozenset[str]
     is_simple: bool
-    """Whether every parameter has a name of its own, by which it may be given."""
+    """Whether every parameter has a name by which it may be given."""
 
     def takes(self, count: int, names: AbstractSet[str]) -> bool:
-        """Whether so many by position and these by keyword are a whole call; for certain only if it is simple."""
+        """Whether this many positional arguments and these keywords are a complete call; certain only if simple."""
         if not names:
             return self.fewest <= count <= self.most
         given = {one.name for one in self.by_position[:count]}
@@ -144,11 +144,11 @@ class _Check(msgspec.Struct, frozen=True):
 
 
 def check_call(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], *, skip_first: bool) -> bool:
-    """UsageError, naming the parameter, for a call that ``fn`` would not take; ``skip_first`` is as in ``decode_args``.
+    """UsageError, naming the parameter, if ``fn`` would not take this call; ``skip_first`` is as in ``decode_args``.
 
-    A value that does not fit its hint is told if nothing has to be looked into: a text for a number, a number for a
-    list or a dataclass. All else shows where it arrives. Answers whether nothing depended on the values themselves:
-    other arguments of these classes need not be checked.
+    A value that does not fit its type hint is found if nothing has to be looked into: a text for a number, a number for
+    a list or a dataclass. Other misfits are found at the receiver. Returns whether the answer depends only on the
+    classes of the arguments: then other arguments of these classes need no check.
     """
     check = _check_of(fn, skip_first)
     if check is None:
@@ -168,7 +168,7 @@ def check_call(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, An
 
 @lru_cache(maxsize=1024)
 def _check_of(fn: Callable[..., Any], skip_first: bool) -> _Check | None:
-    """None for a function that does not tell how it is called, as some of C."""
+    """None for a function whose signature is not known, such as some functions of C."""
     try:
         call = call_of(fn)
     except (TypeError, ValueError):

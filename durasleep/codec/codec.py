@@ -28,11 +28,12 @@ _NEITHER: Any = (None, None)
 
 
 class PayloadHook(Protocol):
-    """Encrypts or compresses payloads on their way; ``unwrap`` undoes ``wrap``.
+    """Encrypts or compresses payloads; ``unwrap`` undoes ``wrap``.
 
-    Payloads are arguments, results and errors. An error is stored with its message, notes and traceback, and with its
-    ``args`` and attributes as far as they can be sent: a request, a password, whatever its class keeps in them. A hook
-    that has ``error_attributes``, see ``ErrorHook``, says which of them are. The worker's log has type and message.
+    Payloads are arguments, results and errors. An error is stored with its message, notes and traceback, and with those
+    of its ``args`` and attributes that can be sent: a request, a password, or other data that its class keeps. A hook
+    that has ``error_attributes``, see ``ErrorHook``, decides which of them are stored. The worker's log has type and
+    message.
     """
 
     def wrap(self, payload: bytes) -> bytes: ...
@@ -40,19 +41,20 @@ class PayloadHook(Protocol):
 
 
 class ErrorHook(PayloadHook, Protocol):
-    """A hook that also decides what is stored of an error."""
+    """A hook that also decides which attributes of an error are stored."""
 
     def error_attributes(self, error: BaseException, attributes: dict[str, object]) -> dict[str, object]:
-        """Answer what is stored of these: by name the attributes of the error, its ``args`` among them.
+        """Return the attributes to store: the attributes of the error by name, with its ``args`` among them.
 
-        It is asked for each cause and each member of a group, too. Leave the error itself as it is: retries look at it.
-        Where it raises, nothing of them is stored. The message and the notes are always, so they are for no secrets.
+        It is also called for each cause and each member of a group. Do not change the error itself: retries look at it.
+        If this method raises, no attributes are stored. The message and the notes are always stored, so keep secrets
+        out of them.
         """
         ...
 
 
 class Codec:
-    """Encodes and decodes arguments, results and errors; one object may serve all threads."""
+    """Encodes and decodes arguments, results and errors; threads may share one object."""
 
     def __init__(
         self, *, payload_bytes_max: int = PAYLOAD_BYTES_MAX, outer: PayloadHook | ErrorHook | None = None
@@ -63,13 +65,15 @@ class Codec:
 
     @property
     def payload_bytes_max(self) -> int:
-        """The cap of one payload."""
+        """The largest size of a payload."""
         return self._payload_bytes_max
 
     def encode(self, value: object, what: str, fn: Callable[..., Any] | None = None) -> bytes:
-        """The payload for a value; NotSerializable or PayloadTooLarge name ``what`` and the place in it.
+        """The payload for a value; NotSerializable or PayloadTooLarge name ``what`` and the part of it that is at
+        fault.
 
-        Where it is the result of ``fn``, whose hints could be read in two ways, it says which is meant.
+        If the value is the result of ``fn``, whose type hints could be read in two ways, the payload says which way is
+        meant.
         """
         payload = self._wrap(pack(value, what, fn))
         if len(payload) > self._payload_bytes_max:
@@ -77,7 +81,7 @@ class Codec:
         return payload
 
     def decode(self, payload: bytes, hint: Any = Any) -> Any:
-        """The value, shaped by a type hint; CorruptData for what is no payload, UsageError for what does not fit."""
+        """The value, shaped by a type hint; CorruptData if it is no payload, UsageError if the value does not fit."""
         value = unpack(self._unwrap(payload)) if payload else None
         return value if hint is Any else shape(value, hint, "the value")
 
@@ -90,12 +94,12 @@ class Codec:
     ) -> bytes:
         """The payload for the arguments of ``what``; errors as ``encode``, naming the argument.
 
-        ``fn`` is the function they are for, where it is known here.
+        ``fn`` is their function, if it is known here.
         """
         writer = PLAIN_WRITER if fn is None else writer_for(fn, of_result=False)
         try:
             payload = self._wrap(writer.pack_call(args, kwargs))
-        except Exception:  # packed one by one, the one that failed is named
+        except Exception:  # packed one by one, so that the error names the argument
             for name, value in name_arguments(args, kwargs):
                 pack(value, f"argument {name} of {what}", None)
             raise
@@ -111,21 +115,21 @@ class Codec:
     def decode_args(
         self, payload: bytes, fn: Callable[..., Any], *, skip_first: bool
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments in ``payload``, shaped by the annotations of ``fn``: by position, and by name.
+        """The arguments in ``payload``, shaped by the annotations of ``fn``: positional ones, and those by keyword.
 
-        UsageError if they do not fit it, CorruptData for what is no payload of arguments. ``skip_first`` leaves out the
-        context parameter of a workflow.
+        UsageError if they do not fit ``fn``, CorruptData if it is not a payload of arguments. ``skip_first`` leaves out
+        the context parameter of a workflow.
         """
         found: Any = unpack(payload if self._outer is None else self._unwrap(payload))
         args, kwargs = found if type(found) in _LIST and len(found) == 2 else _NEITHER
-        if (type(args), type(kwargs)) != _ARGUMENTS:  # hot: to match a pattern takes twice as long
+        if (type(args), type(kwargs)) != _ARGUMENTS:  # hot: matching a pattern takes twice as long
             raise CorruptData(f"the arguments of {function_name(fn)} are not a list of arguments")
         if not kwargs and tuple(map(type, args)) == call_of(fn).types[skip_first]:
-            return tuple(args), kwargs  # as most are: whole, and of the types that the function names
+            return tuple(args), kwargs  # most calls are like this: complete, with the types that the function names
         return shape_args(fn, args, kwargs, skip_first)
 
     def show_args(self, payload: bytes) -> str:
-        """What arguments there are in ``payload``, without their values: ``2 arguments, and 'days'``."""
+        """Which arguments are in ``payload``, without their values: ``2 arguments, and 'days'``."""
         found: Any = unpack(self._unwrap(payload))
         args, kwargs = found if type(found) in _LIST and len(found) == 2 else _NEITHER
         if (type(args), type(kwargs)) != _ARGUMENTS:
@@ -133,22 +137,22 @@ class Codec:
         return ", and ".join([f"{len(args)} argument{'s' * (len(args) != 1)}", *map(repr, kwargs)])
 
     def show_misfit(self, misfit: Exception) -> str:
-        """What ``misfit``, an error of ``decode``, says where no hook encrypts: if there is a hook, without values."""
+        """The text of ``misfit``, an error of ``decode``; without values if there is a hook, which may encrypt."""
         text = str(misfit)
         return text if self._outer is None else text.partition(": ")[0]
 
     def encode_error(self, error: BaseException, *, retried: bool | None = None) -> bytes:
-        """The payload for an error: type, message, arguments, attributes, notes, causes and a trimmed traceback.
+        """The payload for an error: type, message, arguments, attributes, notes, causes and a shortened traceback.
 
-        Whatever the error is made of, there is a payload within the cap; only a failing hook can prevent it. With
-        ``retried`` it says whether another attempt follows the one that failed so.
+        Every error gets a payload within the size limit; only a failing hook can prevent it. ``retried`` says whether
+        another attempt follows the failed one.
         """
         verdict = {} if retried is None else {"r": retried}
         for detail, text_max in ((2, ERROR_TEXT_MAX), (1, ERROR_TEXT_MAX), (0, self._payload_bytes_max // 4)):
             mapper = ErrorMapper(detail, min(text_max, ERROR_TEXT_MAX), self._error_attributes)
             try:
                 packed = PLAIN_WRITER.pack(mapper.to_map(error, 0) | verdict)
-            except Exception:  # noqa: BLE001, S112 - a user's error may do anything when looked at; less is told of it
+            except Exception:  # noqa: BLE001, S112 - a user's error may raise anything; then less is stored
                 continue
             payload = self._wrap(packed)
             if len(payload) <= self._payload_bytes_max:
@@ -165,11 +169,11 @@ class Codec:
             return unreadable_error(problem)
 
     def read_error(self, payload: bytes) -> Exception:
-        """As ``decode_error``, but CorruptData for what the hook cannot read, or what is none of our payloads."""
+        """As ``decode_error``, but CorruptData if the hook cannot read it, or if it is not a payload of ours."""
         return error_of(unpack(self._unwrap(payload)))
 
     def was_retried(self, payload: bytes) -> bool | None:
-        """What ``encode_error`` was told of another attempt; CorruptData as ``read_error``."""
+        """Whether another attempt follows, as ``encode_error`` has stored it; CorruptData as ``read_error``."""
         found = unpack(self._unwrap(payload))
         retried = cast("dict[str, Any]", found).get("r") if isinstance(found, dict) else None
         return retried if isinstance(retried, bool) else None

@@ -1,4 +1,4 @@
-"""Errors as payloads and back: with their class where it is loaded, their notes, causes and a trimmed traceback."""
+"""Errors as payloads and back: with their class if it is loaded, their notes, causes and a shortened traceback."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ from durasleep.codec.values import (
 )
 from durasleep.errors import CorruptData, RemoteError
 
-RAISED_THERE = "it was raised there:\n"  # begins the note of an error that has the traceback of elsewhere
-ERROR_TEXT_MAX = 8_192  # of a message or traceback: the place of an error, not its history
+RAISED_THERE = "it was raised there:\n"  # begins the note of an error that has a traceback from another process
+ERROR_TEXT_MAX = 8_192  # of a message or traceback: enough to find the error
 _ERROR_FRAMES_MAX = 20
 _ERROR_DEPTH_MAX = 8  # causes of causes, groups in groups
-_NOTES_MAX = 16  # of one error; each level it passes through adds one
+_NOTES_MAX = 16  # of one error; each level that it passes through adds one
 _NOTES_TEXT_MAX = 4_096  # all together
 _NOTES_LEFT_OUT = "(notes in between are left out)"
-_LINE_DEPTH_MAX = 3  # groups in groups that one line tells of, and how many of each, so long at most
+_LINE_DEPTH_MAX = 3  # how deep one line shows groups in groups; then how many of each, and how long
 _LINE_MEMBERS_MAX = 5
 _LINE_MEMBER_MAX = 300
 _LINE_MAX = 4000  # characters of a message as it is logged and listed
-_ERRORS_MAX = 100  # told in one payload, however they refer to each other
+_ERRORS_MAX = 100  # in one payload, even if they refer to each other
 ErrorAttributes = Callable[[BaseException, dict[str, object]], dict[str, object]]
 
 
@@ -54,7 +54,7 @@ def type_name(error: BaseException) -> str:
 
 
 def shorten(text: str, text_max: int) -> str:
-    """The head and the tail of a text, without what UTF-8 has no bytes for."""
+    """The head and the tail of a text, without characters that UTF-8 cannot encode."""
     if len(text) > text_max:
         text = f"{text[: text_max // 2]} ... {text[len(text) - text_max // 2 :]}"
     return text.encode(errors="backslashreplace").decode()
@@ -63,12 +63,12 @@ def shorten(text: str, text_max: int) -> str:
 def _shown(value: object, how: Callable[[object], str] = str) -> str:
     try:
         return how(value)
-    except Exception:  # noqa: BLE001 - a user's object may do anything when looked at
+    except Exception:  # noqa: BLE001 - a user's object may raise anything when it is read
         return "(it cannot be shown)"
 
 
 def error_line(error: BaseException) -> str:
-    """Type and message of any error, as one shows it to people; those of a group, too, as far as they are few."""
+    """Type and message of any error, for people; also those of the members of a small group."""
     return f"{type(error).__name__}: {shorten(_message_with_members(error, _LINE_DEPTH_MAX), _LINE_MAX)}"
 
 
@@ -88,9 +88,9 @@ def _member_line(error: BaseException, depth: int) -> str:
     return message if isinstance(error, RemoteError) else f"{type(error).__name__}: {message}"
 
 
-_KEPT_BESIDE = frozenset({"__notes__", "__said__"})  # in the attributes of an error, but no attributes
+_KEPT_BESIDE = frozenset({"__notes__", "__said__"})  # among the attributes of an error, but not shown as attributes
 _BUILTIN_FIELDS = {OSError: ("filename", "filename2"), ImportError: ("name", "path"), NameError: ("name",)}
-"""What errors of Python itself have beside their arguments, and whatever it is, their methods may read it."""
+"""What errors of Python itself have beside their arguments. Their methods may read these, whatever the values are."""
 _EXACT = (tuple, set, frozenset, datetime, date, time, timedelta, UUID, Decimal, complex, int)
 
 
@@ -100,10 +100,10 @@ class ErrorMapper:
     - with any detail ``t``, the type, and ``m``, the message;
     - from detail 1 on ``tb``, the traceback; ``c``, the map of the cause; ``x``, the maps of the members of a group;
       and ``n``, the notes;
-    - with detail 2 what the error carries: ``d``, attributes that are plain data; ``a``, the arguments if all of them
-      are plain data; and ``s``, what of both has to be packed with its classes.
+    - with detail 2 the data of the error: ``d``, attributes that are plain data; ``a``, the arguments if all of them
+      are plain data; and ``s``, the attributes and arguments that must be packed with their classes.
 
-    Errors may refer to each other in circles: how deep and how many one payload tells of is bounded by ``has_room``.
+    Errors may refer to each other in circles. ``has_room`` bounds how deep and how many errors one payload has.
     """
 
     def __init__(self, detail: int, text_max: int, attributes: ErrorAttributes | None) -> None:
@@ -113,14 +113,14 @@ class ErrorMapper:
         self._left = _ERRORS_MAX
 
     def has_room(self, depth: int) -> bool:
-        """Whether another error may be told, and takes its place."""
+        """Whether another error fits; if so, it counts as stored."""
         if depth > _ERROR_DEPTH_MAX or not self._left:
             return False
         self._left -= 1
         return True
 
     def to_map(self, error: BaseException, depth: int) -> dict[str, Any]:
-        """The map of an error for which there is room."""
+        """The map of an error; ``has_room`` was asked before."""
         found = self._outline(error)
         if not self._detail:
             return found
@@ -142,7 +142,7 @@ class ErrorMapper:
         return found
 
     def _outline(self, error: BaseException) -> dict[str, Any]:
-        """Type and message; of an error that came from elsewhere those it had there."""
+        """Type and message; for an error from another process, those that it had there."""
         if isinstance(error, RemoteError):
             return {"t": shorten(error.type, self.text_max), "m": shorten(error.message, self.text_max)}
         return {"t": type_name(error), "m": shorten(_shown(error), self.text_max)}
@@ -158,9 +158,9 @@ class ErrorMapper:
     def _carried_by(self, error: BaseException, depth: int) -> dict[str, Any]:
         """Its arguments, and those of its attributes that can be sent.
 
-        An attribute goes the first of these ways that it can: as plain data that comes back as it was; packed with its
-        classes; as plain data that has lost its class. What can go none of them is left out. Arguments belong together:
-        what of them can only be shown goes as its text.
+        An attribute is stored in the first way that works: as plain data that is unchanged when it is read; packed with
+        its classes; as plain data that loses its class. If none works, it is left out. Arguments stay together: one
+        that can only be shown is stored as its text.
         """
         attributes: dict[str, object] = {"args": _args_of(error), **_state_of(error)}
         if self._attributes is not None:
@@ -178,7 +178,7 @@ class ErrorMapper:
         return found
 
     def _sort(self, attributes: dict[str, object], depth: int) -> tuple[dict[str, object], dict[str, object]]:
-        """The attributes that go as plain data, and those that are packed with their classes."""
+        """The attributes that are stored as plain data, and those that are packed with their classes."""
         plain = {name: value for name, value in attributes.items() if can_pack(_PLAIN_IN_ERRORS, value)}
         others = {name: value for name, value in attributes.items() if name not in plain}
         if not others:
@@ -191,7 +191,7 @@ class ErrorMapper:
         return plain, special
 
     def _pack_special(self, special: dict[str, object], depth: int) -> bytes:
-        """With their classes; without the arguments, if these cannot even be shown."""
+        """Packed with their classes; without the arguments, if these cannot even be shown."""
         shows = _InErrors(self, depth, shows=True)
         if "args" in special and not can_pack(shows, special["args"]):
             special = {name: value for name, value in special.items() if name != "args"}
@@ -199,9 +199,9 @@ class ErrorMapper:
 
 
 def _few(notes: Collection[str], text_max: int) -> list[str]:
-    """Each note once, and those in the middle left out if they are many: the ends tell where it began, and came to."""
+    """Each note once. If they are many, those in the middle are left out: the first and the last say most."""
     cut = [shorten(note, min(text_max, _NOTES_TEXT_MAX // 2)) for note in notes if note != _NOTES_LEFT_OUT]
-    is_all = len(cut) == len(notes)  # else some were left out before
+    is_all = len(cut) == len(notes)  # false if some were left out before
     if is_all and len(cut) <= _NOTES_MAX and sum(map(len, cut)) <= _NOTES_TEXT_MAX:
         return cut
     first = _within(cut)
@@ -210,7 +210,7 @@ def _few(notes: Collection[str], text_max: int) -> list[str]:
 
 
 def _within(notes: Iterable[str]) -> list[str]:
-    """The first of them, as many as make half of what may be told."""
+    """The first notes, up to half of the space for all."""
     kept: list[str] = []
     left = _NOTES_TEXT_MAX // 2
     for note in notes:
@@ -229,20 +229,20 @@ def _args_of(error: BaseException) -> tuple[object, ...]:
 
 
 def _state_of(error: BaseException) -> dict[str, object]:
-    """All its attributes but those of every error."""
+    """All its attributes except those that every error has."""
     found: dict[str, object] = {}
     for name, slot in _slots_of(type(error)).items():
         with contextlib.suppress(AttributeError):  # it is not set
             if (value := slot.__get__(error)) is not None or slot.__objclass__ not in _BUILTIN_FIELDS:
                 found[name] = value
-    if isinstance(error, OSError) and len(error.args) == 2:  # there it is an argument
+    if isinstance(error, OSError) and len(error.args) == 2:  # then it is one of the arguments
         found = {name: value for name, value in found.items() if name not in _BUILTIN_FIELDS[OSError]}
     return found | {name: value for name, value in vars(error).items() if name not in _KEPT_BESIDE}
 
 
 @lru_cache(maxsize=1024)
 def _slots_of(kind: type) -> dict[str, types.MemberDescriptorType]:
-    """Where the instances of a class keep what is not in their ``__dict__``; only what may hold anything."""
+    """The slots in which instances of a class keep attributes outside their ``__dict__``."""
     found: dict[str, types.MemberDescriptorType] = {}
     for cls in kind.__mro__:
         names = _BUILTIN_FIELDS.get(cls, vars(cls) if "__slots__" in vars(cls) else ())
@@ -254,7 +254,7 @@ def _slots_of(kind: type) -> dict[str, types.MemberDescriptorType]:
 
 
 class _PlainInErrors(ProvenWriter):
-    """Packs only what comes back as it was without any hint."""
+    """Packs only values that are unchanged when they are read without a type hint."""
 
     def extend(self, depth: int, value: Any) -> Any:
         if type(value) in _EXACT:
@@ -266,7 +266,7 @@ _PLAIN_IN_ERRORS = _PlainInErrors()
 
 
 class _InErrors(ProvenWriter):
-    """Packs with their classes what errors carry; with ``shows`` the rest as it is shown."""
+    """Packs the data of errors with its classes; with ``shows`` the rest as its text."""
 
     def __init__(self, teller: ErrorMapper, depth: int, *, shows: bool) -> None:
         super().__init__()
@@ -279,7 +279,7 @@ class _InErrors(ProvenWriter):
             return super().extend(depth, value)
         kind = value.__class__
         name = class_name(kind)
-        if isinstance(kind, EnumType) and value.name in kind.__members__:  # else it is several flags
+        if isinstance(kind, EnumType) and value.name in kind.__members__:  # otherwise it is several flags
             return msgpack.ExtType(EXT_MEMBER, self.pack_items(depth, [name, value.name]))
         if isinstance(value, BaseException):
             if self._mapper.has_room(self._depth + 1):
@@ -289,13 +289,13 @@ class _InErrors(ProvenWriter):
         elif dataclasses.is_dataclass(kind):
             return msgpack.ExtType(EXT_RECORD, self.pack_items(depth, [name, dataclass_parts(value)]))
         if not self._shows:
-            raise Unsendable("is only known where it was made")
+            raise Unsendable("can be read only by the process that made it")
         shown = [shorten(_shown(value, how), self._mapper.text_max) for how in (str, repr)]
         return msgpack.ExtType(EXT_SHOWN, PLAIN_WRITER.pack(shown))
 
 
-class _Shown(str):  # noqa: SLOT000 - it needs a place for its other text
-    """In place of a value that could not be sent: it is shown as that was."""
+class _Shown(str):  # noqa: SLOT000 - it needs an attribute for its other text
+    """A placeholder for a value that could not be sent: it is shown as that value was."""
 
     shown: str
 
@@ -310,7 +310,7 @@ def _as_shown(text: str, shown: str) -> _Shown:
 
 
 class _OfErrors(ThoroughUnpacker):
-    """Gives what errors carry its classes back, of those that are loaded; none of their own code is run."""
+    """Restores the classes in the data of errors, if they are loaded; it runs none of their code."""
 
     def __init__(self, depth: int) -> None:
         super().__init__()
@@ -345,7 +345,7 @@ def _record(kind: type | None, parts: Any) -> Any:
 
 
 def _fill(made: object, attributes: dict[str, Any]) -> None:
-    """Set attributes where they are kept, past whatever code the class has for that."""
+    """Set attributes where they are stored, without the code that a class may have for it."""
     slots = _slots_of(type(made))
     for name, value in attributes.items():
         if name in slots:
@@ -357,7 +357,7 @@ def _fill(made: object, attributes: dict[str, Any]) -> None:
 def error_of(found: Any) -> Exception:
     try:
         return _error_from(found, 0)
-    except Exception as problem:  # noqa: BLE001 - whatever a hostile payload does, the answer is an error
+    except Exception as problem:  # noqa: BLE001 - a hostile payload may raise anything; the answer is an error
         return unreadable_error(problem)
 
 
@@ -378,7 +378,7 @@ def _error_from(found: Any, depth: int) -> Exception:
         error = RemoteError(name, message, remote)
     elif remote:
         notes.insert(0, f"{RAISED_THERE}{remote.rstrip()}")
-    if notes:  # as add_note does, which would run what the class does for a missing attribute
+    if notes:  # the same as add_note, which would run the class's code for a missing attribute
         vars(error)["__notes__"] = notes
     if "c" in data:
         error.__cause__ = _error_from(data["c"], depth + 1)
@@ -405,9 +405,9 @@ def _group(
 
 
 def _known_error(kind: type[Exception] | None, message: str, data: dict[str, Any], depth: int) -> Exception | None:
-    """An instance of a class, made without any code of it; None if that cannot be.
+    """An instance of a class, made without its code; None if that is not possible.
 
-    Where its arguments could not be sent, its message is its only one.
+    If its arguments could not be sent, its message is its only argument.
     """
     if kind is None or issubclass(kind, RemoteError):
         return None
@@ -418,7 +418,7 @@ def _known_error(kind: type[Exception] | None, message: str, data: dict[str, Any
         error = _made(kind, args, attributes)
         if _message_of(error) != message:
             error = _made(_with_message(kind), args, attributes | {"__said__": message})
-    except Exception:  # noqa: BLE001 - a class that is not made of Python's own errors alone, or bytes of anyone
+    except Exception:  # noqa: BLE001 - a class that has other bases than Python's own errors, or bytes from anywhere
         return None
     return error
 
@@ -431,8 +431,8 @@ def _made(kind: type[Exception], args: tuple[Any, ...], attributes: dict[str, An
         raise ValueError("a position before the beginning, where Python 3.11 would look")
     error: Exception = base.__new__(kind, *args)
     try:
-        base.__init__(error, *args)  # in C, as it is built in
-    except Exception:  # noqa: BLE001 - arguments that its own class has put in place of these
+        base.__init__(error, *args)  # in C, because it is built in
+    except Exception:  # noqa: BLE001 - its own class may have replaced these arguments
         BaseException.__init__(error, *args)
     _fill(error, attributes)
     return error
@@ -441,20 +441,20 @@ def _made(kind: type[Exception], args: tuple[Any, ...], attributes: dict[str, An
 def _message_of(error: Exception) -> str | None:
     try:
         return shorten(str(error), ERROR_TEXT_MAX)
-    except Exception:  # noqa: BLE001 - it lacks what could not be sent
+    except Exception:  # noqa: BLE001 - it lacks an attribute that could not be sent
         return None
 
 
 @lru_cache(maxsize=64)
 def _with_message(kind: type[Exception]) -> type[Exception]:
-    """A class that is ``kind`` to everybody, for an instance that lacks what it would make its message of."""
+    """A class that looks like ``kind``, for an instance that lacks the data for its message."""
     same = {"__slots__": (), "__module__": kind.__module__, "__qualname__": kind.__qualname__}
     message: Callable[[Exception], str] = lambda error: vars(error)["__said__"]  # noqa: E731 - a def would be named
     return type(kind)(kind.__name__, (kind,), {**same, "__str__": message})
 
 
 def _loaded_error(name: str) -> type[Exception] | None:
-    """The class of errors that goes by a name in payloads; None for one that is not loaded, or steers Python itself."""
+    """The class of errors with this name in payloads; None if it is not loaded, or controls Python itself."""
     kind = loaded_class(name)
     steers = kind is None or not issubclass(kind, Exception) or issubclass(kind, StopIteration | StopAsyncIteration)
     return None if steers else cast("type[Exception]", kind)

@@ -1,4 +1,4 @@
-"""Values that say of which class they were, where a hint could be read in two ways, and values that can be keys."""
+"""Values that name their class, for type hints that could be read in two ways; and values that can be keys."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from uuid import UUID
 
 
 class MarkedMap(dict[Any, Any]):
-    """A map that says of which class it was, or what a model held beside its fields; to everybody else a dict."""
+    """A map that names its class, or the private data of a model; other code sees a dict."""
 
     mark: str | None = None
     kept: Any = None
 
 
-class MarkedTuple(tuple[Any, ...]):  # noqa: SLOT001 - it needs a place for its mark
+class MarkedTuple(tuple[Any, ...]):  # noqa: SLOT001 - it needs an attribute for its mark
     mark: str
 
 
@@ -44,12 +44,12 @@ MARKED_AS: dict[type, Any] = {
 
 
 class HashedMap(dict[Any, Any]):
-    """A map that was a key or an item of a set: what it is to become has a hash, so it must have one until then."""
+    """A map that was a key or an item of a set. The final value will have a hash, so this one needs one until then."""
 
     mark: str | None = None
     kept: Any = None
 
-    def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride] - that is what it is for
+    def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride] - its only purpose
         return hash(frozenset((key, hashable(value)) for key, value in self.items()))
 
     def __eq__(self, other: object) -> bool:
@@ -58,7 +58,7 @@ class HashedMap(dict[Any, Any]):
 
 
 def hashable(value: Any) -> Any:
-    """What was a key or an item of a set, as something that can be one."""
+    """A value that was a key or an item of a set, as a value that can be one."""
     match value:
         case _ if has_hash(value):
             return value
@@ -88,7 +88,7 @@ def has_hash(value: Any) -> bool:
 
 
 class Mark(str):
-    """The key under which a map has the name of its class, or, if it is empty, what a model held beside its fields."""
+    """The key in a map for the name of its class or, if it is empty, for the private data of a model."""
 
     __slots__ = ()
 
@@ -99,12 +99,12 @@ def with_mark(value: Any, mark: str | None) -> Any:
 
 
 def mark_of(value: object) -> str | None:
-    """The name of the class a value had where it was sent, if that was told."""
+    """The name of the class that a value had where it was sent, if it was stored."""
     return getattr(value, "mark", None) if isinstance(value, _HAVE_MARKS) else None
 
 
 def kept_of(value: object) -> Any:
-    """What a model held beside its fields, if it is to be taken as it is."""
+    """The private data of a model, if it is to be taken as it is."""
     return value.kept if isinstance(value, MarkedMap | HashedMap) else None
 
 
@@ -128,19 +128,19 @@ def map_of(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def as_subclass(kind: Any, value: Any) -> Any:
-    """A value as the class derived from its own that it was sent as."""
+    """A value as an instance of the subclass with which it was sent."""
     if isinstance(value, date | time | timedelta):
         return kind(*cast("tuple[Any, ...]", value.__reduce_ex__(4)[1]))
     return kind(int=value.int) if isinstance(value, UUID) else kind(value)
 
 
 def class_name(kind: type) -> str:
-    """The name a class has in payloads: qualified, but for what is built in."""
+    """The name of a class in payloads: qualified, except for built-in classes."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def loaded_class(name: str) -> type | None:
-    """The class that goes by a name in payloads, in a module that has been imported."""
+    """The class with this name in payloads, if its module has been imported."""
     parts = name.split(".")
     if len(parts) == 1:
         found = getattr(builtins, name, None)

@@ -1,4 +1,4 @@
-"""Packs what is sent so that its hints can be read in one way only, and so that models are what they were."""
+"""Packs values so that their type hints can be read in one way only, and so that models come back unchanged."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from durasleep.codec.values import (
 )
 from durasleep.errors import NotSerializable
 
-_SHORT = 1024  # a kept packer keeps its buffer: nothing longer goes through it
+_SHORT = 1024  # a reused packer keeps its buffer: longer values do not use it
 _SMALL = (int, bool)
 _SHOWN_PATH_DEPTH = 50
 
 
 class _Packers(threading.local):
-    """A kept packer for each thread: making one costs more than packing a number."""
+    """A reused packer for each thread: making one costs more than packing a number."""
 
     def __init__(self) -> None:
         self.pack = cast("Callable[[object], bytes]", msgpack.Packer(autoreset=True).pack)
@@ -50,10 +50,10 @@ def pack(value: object, what: str, fn: Callable[..., Any] | None) -> bytes:
         try:
             return _packers.pack(value)
         except (OverflowError, UnicodeEncodeError):
-            pass  # a large integer is an extension; a broken string is told below
+            pass  # a large integer is an extension; a broken string is reported below
     try:
         return (PLAIN_WRITER if fn is None else writer_for(fn, of_result=True)).pack(value)
-    except Exception as error:  # noqa: BLE001 - a value's own code may raise anything when asked for its parts
+    except Exception as error:  # noqa: BLE001 - a value's own code may raise anything when its parts are read
         if isinstance(error, RecursionError) or "recursion limit" in str(error):
             raise NotSerializable(f"{what} is nested too deeply, or contains itself") from None
         path = _find_culprit(value)
@@ -68,7 +68,7 @@ def name_arguments(args: Iterable[object], kwargs: dict[str, object]) -> list[tu
 
 
 class ProvenWriter(Writer):
-    """Packs what is sent: models so that they are what they were where they arrive."""
+    """Packs values to send: models are checked to come back unchanged."""
 
     def model_parts(self, value: Any) -> Any:
         return _proven_parts(value)
@@ -88,7 +88,7 @@ class _MarkingWriter(ProvenWriter):
         return super().extend(depth, value)
 
     def _with_mark(self, depth: int, value: Any, mark: str) -> Any:
-        # The value of a member of an enum may be of a class that is named, too: it is the member that has the name.
+        # The value of an enum member may be of a named class, too; then the name belongs to the member.
         extend = PLAIN_WRITER.extend if isinstance(value, Enum) else super().extend
         parts: Any = [*value] if isinstance(value, tuple) else extend(depth, value)
         if isinstance(parts, dict):
@@ -101,7 +101,7 @@ class _MarkingWriter(ProvenWriter):
 
 
 class _MapMarkingWriter(_MarkingWriter):
-    """Also names maps that are no more than that, beside classes that travel as maps."""
+    """Also marks plain maps, if there are classes that are sent as maps."""
 
     def pack(self, value: object, depth: int = 0) -> bytes:
         return super().pack(_with_plain_maps(value), depth)
@@ -119,14 +119,14 @@ class _MapMarkingWriter(_MarkingWriter):
         return _with_plain_maps(parts)
 
     def _is_plain(self, value: Any) -> bool:
-        """Of a dict itself, which the packer never asks about, it is a model or a member of an enum."""
+        """The packer does not ask about a plain dict; so a dict here is a model or a member of an enum."""
         kind = value.__class__
         is_map = issubclass(kind, dict) and kind not in (dict, MarkedMap, HashedMap)
         return is_map and self._marked.isdisjoint(kind.__mro__)
 
 
 def _with_plain_maps(value: Any) -> Any:
-    """A value whose maps the packer asks about: those that are plain dicts it would not."""
+    """A value whose plain dicts are replaced, so that the packer asks about them."""
     if type(value) is dict:
         return _PlainMap({name: _with_plain_maps(part) for name, part in cast("dict[Any, Any]", value).items()})
     return [_with_plain_maps(part) for part in cast("list[Any]", value)] if type(value) is list else value
@@ -137,7 +137,7 @@ class _PlainMap(dict[Any, Any]):
 
 
 class _ProofWriter(Writer):
-    """Packs values to compare them: models with all they hold, and sets in one order."""
+    """Packs values to compare them: models with all their data, and sets in one order."""
 
     def __init__(self, *, roots_as_maps: bool) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ def _writer_of(marked: frozenset[type]) -> Writer:
 
 
 def writer_for(fn: Callable[..., Any], *, of_result: bool) -> Writer:
-    """What packs a function's arguments or result, so that its hints can be read in one way only."""
+    """The writer for a function's arguments or result, so that its type hints can be read in one way only."""
     try:
         call = call_of(fn)
     except (TypeError, ValueError):  # it has no hash, or no signature
@@ -174,11 +174,12 @@ def writer_for(fn: Callable[..., Any], *, of_result: bool) -> Writer:
 
 
 def _proven_parts(value: Any) -> Any:
-    """What a model will be made of again as it is; ``Unsendable`` if it will not.
+    """The parts from which a model will be restored unchanged; ``Unsendable`` if that is not possible.
 
-    It is read here as it will be there. A map is validated; if that would change it (a strict field of a class that
-    travels as text, a validator that does not take what it has made, a private attribute), it says that it is not to
-    be. What was set past all validation may become what the hint of its field says.
+    It is read here in the same way as at the receiver. A map is validated. If validation would change it (a strict
+    field whose class is sent as text, a validator that does not accept its own result, a private attribute), it gets a
+    mark that says it is not to be validated. A value that was set without validation may change to what the hint of its
+    field says.
     """
     kind = value.__class__
     fields, private = model_state(value)
@@ -186,7 +187,7 @@ def _proven_parts(value: Any) -> Any:
     if not private and _is_given_back(kind, fields, parts):
         return parts
     sent, validated = _PROOF_WRITER.pack(value), None
-    with contextlib.suppress(Exception):  # of its validators
+    with contextlib.suppress(Exception):  # any error of its validators
         again = validate_model(kind, THOROUGH_UNPACKER.unpack(sent))
         validated = _PROOF_WRITER.pack(again)
         if validated == sent or again == value:
@@ -194,7 +195,7 @@ def _proven_parts(value: Any) -> Any:
     exact = {KEPT_KEY: [private, sorted(value.model_fields_set)], **fields}
     try:
         again = take_model_as_it_is(kind, THOROUGH_UNPACKER.unpack(_AS_IT_IS_WRITER.pack(exact)))
-    except Exception as misfit:  # noqa: BLE001 - of a class that checks itself, or has a __post_init__ that fails
+    except Exception as misfit:  # noqa: BLE001 - any error of a class that checks itself, or whose __post_init__ fails
         if validated is not None and not private and _is_stable(kind, validated):
             return parts
         raise unsendable_model(kind, str(misfit)) from None
@@ -209,21 +210,21 @@ def _proven_parts(value: Any) -> Any:
         if _PROOF_WRITER.pack(one) != _PROOF_WRITER.pack(getattr(again, name, None))
     ]
     what = f"field {changed[0]!r}" if changed else "a private attribute"
-    raise unsendable_model(kind, f"{what} would be read as something else")
+    raise unsendable_model(kind, f"{what} would be read as a different value")
 
 
 def _is_stable(kind: Any, validated: bytes) -> bool:
-    """Whether a model, as it is read, would be read so again."""
-    with contextlib.suppress(Exception):  # of its validators
+    """Whether a model that was read once would be read the same again."""
+    with contextlib.suppress(Exception):  # any error of its validators
         return _PROOF_WRITER.pack(validate_model(kind, THOROUGH_UNPACKER.unpack(validated))) == validated
     return False
 
 
 def _is_given_back(kind: Any, fields: dict[str, Any], parts: Any) -> bool:
-    """Whether a model holds but plain values, and validation gives the same."""
+    """Whether a model has only plain values, and validation gives the same."""
     if not PLAIN_TYPES.issuperset(map(type, fields.values())):
         return False
-    with contextlib.suppress(Exception):  # of its validators
+    with contextlib.suppress(Exception):  # any error of its validators
         found, private = model_state(validate_model(kind, {**parts} if parts is fields else parts))
         same = found.keys() == fields.keys() and [*map(type, found.values())] == [*map(type, fields.values())]
         return same and not private and found == fields
@@ -231,12 +232,12 @@ def _is_given_back(kind: Any, fields: dict[str, Any], parts: Any) -> bool:
 
 
 def _find_culprit(value: Any, path: str = "") -> str:
-    """Where in a value the part is that cannot be sent: a path such as ``['items'][3]``."""
+    """The part of a value that cannot be sent, as a path such as ``['items'][3]``."""
     for _ in range(_SHOWN_PATH_DEPTH):
         for where, child in _parts_of(value):
             try:
                 PLAIN_WRITER.pack(child)
-            except Exception:  # noqa: BLE001 - whatever it raised, here it is
+            except Exception:  # noqa: BLE001 - whatever it raised, this is the part
                 path, value = path + where, child
                 break
         else:

@@ -1,7 +1,7 @@
-"""Gives values that have come the shape their hints say.
+"""Shapes decoded values by their type hints.
 
-What is received is made anew: the ``__post_init__`` of a dataclass runs again, on what the first one has left in its
-fields. A model is validated again; one that this would change has a mark without a name, and is taken as it is.
+Received objects are made again: the ``__post_init__`` of a dataclass runs again, on the fields that the first run has
+left. A model is validated again. If validation would change it, it has a mark without a name, and is taken as it is.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _STRICT, _LENIENT = (True,), (False,)
 
 
 def shape(value: Any, type_hint: Any, what: str, modes: tuple[bool, ...] = (True, False)) -> Any:
-    """A decoded value as its hint says; strictly if it fits so, else leniently (``"5"`` as an int)."""
+    """A decoded value as its type hint says: strictly if that fits, else leniently (``"5"`` as an int)."""
     if type_hint is Any or type(value) is type_hint:
         return value
     if _is_misread(type_hint):
@@ -77,13 +77,13 @@ def shape(value: Any, type_hint: Any, what: str, modes: tuple[bool, ...] = (True
         known = _known(type_hint)
         if known is not type_hint:
             return value if known is Any else shape(value, known, what, modes)
-        if isinstance(misfit, TypeError | NameError):  # of a hint that nobody knows
+        if isinstance(misfit, TypeError | NameError):  # the type hint itself cannot be used
             return value
     raise UsageError(f"{what} does not fit {show_hint(type_hint)}: {' '.join(str(misfit).split())}") from misfit
 
 
 def _convert(kind: Any, value: Any) -> Any:
-    """What msgspec leaves to us: generic collections, models, paths, and classes of the user's own."""
+    """Types that msgspec leaves to us: generic collections, models, paths, and users' own classes."""
     if isinstance(kind, _ReaderOfHint):
         return kind.read(value)
     if isinstance(kind, LaterHint):
@@ -108,7 +108,7 @@ def _convert(kind: Any, value: Any) -> Any:
 
 
 def validate_model(kind: Any, value: Any) -> Any:
-    """A model of what came as a map, under the names of its fields or their aliases."""
+    """A model from a map with the names of its fields or their aliases."""
     try:
         return kind.model_validate(value, by_alias=True, by_name=True)
     except TypeError:  # pydantic before 2.11
@@ -116,7 +116,7 @@ def validate_model(kind: Any, value: Any) -> Any:
 
 
 def take_model_as_it_is(kind: Any, value: Any) -> Any:
-    """A model with the fields and private attributes it was sent with, each as its hint says, and not validated."""
+    """A model with the fields and private attributes that were sent, each shaped by its hint, and not validated."""
     private, *rest = kept_of(value)
     fields = {name: _field_of_model(name, field, value) for name, field in kind.model_fields.items()}
     fields_set = fields.keys() & rest[0] if rest else fields.keys()
@@ -140,7 +140,9 @@ def take_model_as_it_is(kind: Any, value: Any) -> Any:
 def _field_of_model(name: str, field: Any, found: dict[str, Any]) -> Any:
     if name in found:
         if found[name] and "PydanticRecursiveRef(" in str(field.annotation):
-            raise ValueError(f"field {name!r} has the hint of a generic model in itself, which names no class")
+            raise ValueError(
+                f"field {name!r} has a type hint that names no class: a generic model that contains itself"
+            )
         return shape(found[name], field.annotation, f"field {name!r}", _STRICT)
     if field.is_required():
         raise ValueError(f"field {name!r} is missing")
@@ -162,13 +164,13 @@ _COLLECTIONS: dict[Any, Callable[[Any, tuple[Any, ...]], Any]] = {
 
 
 def _factory(_: Any = Any, type_hint: Any = Any) -> Callable[[], Any] | None:
-    """What a missing value of such a map is, where its hint says so."""
+    """The default factory of such a map, if its type hint names one."""
     kind = class_of(type_hint)
     return kind if kind in (int, float, str, list, dict, set) else None
 
 
 def _shape_items(value: Any, type_hint: Any) -> Any:
-    """What fits an abstract collection keeps its own class."""
+    """A value that fits an abstract collection keeps its own class."""
     for kind, known in (
         (list, list[type_hint]),
         (tuple, tuple[type_hint, ...]),
@@ -181,7 +183,7 @@ def _shape_items(value: Any, type_hint: Any) -> Any:
 
 
 class _ReaderOfHint(type):
-    """The class of a hint that we read ourselves; whatever it has read is an instance of it."""
+    """The class of type hints that we read ourselves; every value read so counts as an instance of it."""
 
     read: Callable[[Any], Any]
 
@@ -194,24 +196,26 @@ def _reader(type_hint: Any, read: Callable[[Any], Any]) -> _ReaderOfHint:
 
 
 def _known(type_hint: Any) -> Any:
-    """A hint as msgspec knows it; Any for one that nobody does: it says nothing about bytes."""
+    """A type hint as msgspec knows it; Any if msgspec does not know it, because then it says nothing about bytes."""
     return _find_known(type_hint, str(type_hint))
 
 
-# Of what is called or awaited there is no data: whatever comes for it is taken as it is.
+# Functions and awaitables have no data: a value for such a type hint is taken as it is.
 _WITHOUT_INSTANCES = (Callable, type, Iterator, Generator, Awaitable, Coroutine, AsyncIterable, AsyncIterator)
 
 
 @lru_cache(maxsize=256)
-def _find_known(type_hint: Any, _shown: str) -> Any:  # as it is shown: unions are equal whatever their order
+def _find_known(
+    type_hint: Any, _shown: str
+) -> Any:  # the shown text is part of the cache key: unions are equal in any order
     if isinstance(type_hint, _ReaderOfHint | LaterHint) or _is_known(type_hint):
         return type_hint
     origin, parts = typing.get_origin(type_hint), typing.get_args(type_hint)
     if (origin or type_hint) in _WITHOUT_INSTANCES:
         return Any
-    if isinstance(type_hint, EnumType):  # msgspec knows only those of names and numbers
+    if isinstance(type_hint, EnumType):  # msgspec knows only enums of names and numbers
         return _reader(type_hint, partial(_read_member, type_hint))
-    if is_union(type_hint):  # and no union of two that travel alike
+    if is_union(type_hint):  # msgspec knows no union of two types that are sent alike
         return _reader(type_hint, partial(_read_one_of, parts, alike_in(type_hint)))
     if alias_of(type_hint) is not None:
         return later_hint(type_hint, partial(meaning_of, type_hint))
@@ -223,7 +227,7 @@ def _find_known(type_hint: Any, _shown: str) -> Any:  # as it is shown: unions a
         return _reader(type_hint, partial(_read_abstract, type_hint, _known_container(origin, parts)))
     if origin in MAPS and parts and not _is_plain_key(parts[0]):
         return _reader(type_hint, partial(_read_map, parts))
-    if origin is typing.Literal:  # of what is neither text nor a number
+    if origin is typing.Literal:  # literals that are neither text nor numbers
         return _reader(type_hint, partial(_read_literal, parts))
     if origin in ONLY_SAYS_HOW:
         return _known(parts[0])
@@ -246,7 +250,7 @@ def _known_container(origin: Any, parts: tuple[Any, ...]) -> Any:
 
 
 def _read_abstract(type_hint: Any, known: Any, value: Any) -> Any:
-    """What fits keeps its class; what was sent as JSON gets the usual one."""
+    """A value that fits keeps its class; a value that was sent as JSON gets the usual class."""
     return (
         _convert(type_hint, value)
         if isinstance(value, typing.get_origin(type_hint))
@@ -256,21 +260,21 @@ def _read_abstract(type_hint: Any, known: Any, value: Any) -> Any:
 
 def _read_map(parts: tuple[Any, Any], value: Any) -> Any:
     if not isinstance(value, dict):
-        raise ValueError(f"expected a map, got {type(value).__qualname__}")  # noqa: TRY004 - for msgspec
+        raise ValueError(f"expected a map, got {type(value).__qualname__}")  # noqa: TRY004 - msgspec needs a ValueError
     found = cast("dict[Any, Any]", value)
     return {shape(key, parts[0], "a key"): shape(one, parts[1], f"{key!r}") for key, one in found.items()}
 
 
 def _is_plain_key(type_hint: Any) -> bool:
-    """Whether msgspec reads keys of this kind; text it leaves as it is where it would have to ask us."""
+    """Whether msgspec reads keys of this kind. It leaves text as it is where it would have to ask us."""
     try:
         return not isinstance(msgspec.inspect.type_info(type_hint), msgspec.inspect.CustomType)
-    except Exception:  # noqa: BLE001 - it knows nothing of such a hint
+    except Exception:  # noqa: BLE001 - msgspec does not know such a type hint
         return False
 
 
 def _is_known(type_hint: Any) -> bool:
-    """Whether msgspec reads a hint, and all in it, as it is meant."""
+    """Whether msgspec reads a type hint, and all parts of it, as it is meant."""
     try:
         msgspec.msgpack.Decoder(type_hint)
     except (TypeError, NameError):
@@ -284,14 +288,14 @@ def _has_no_instances(type_hint: Any) -> bool:
         and hasattr(type_hint, "__get_pydantic_core_schema__")
         and type_hint.__init__ is object.__init__
     ):
-        return True  # nothing is an instance of it: it says what pydantic is to check, as EmailStr
+        return True  # it has no instances, and only says what pydantic must check, as EmailStr
     return is_unpacked(type_hint) or (
         has_hash(type_hint) and (typing.get_origin(type_hint) or type_hint) in _WITHOUT_INSTANCES
     )
 
 
 def _is_misread(type_hint: Any) -> bool:
-    """Whether something in a hint is read otherwise by msgspec than it is meant, without a word."""
+    """Whether msgspec would silently read some part of a type hint differently than it is meant."""
     try:
         return _has_misread(type_hint)
     except TypeError:  # it has no hash
@@ -326,9 +330,9 @@ def _read_one_of(kinds: tuple[Any, ...], alike: frozenset[type], value: Any) -> 
 
 
 def _read_literal(meant: tuple[Any, ...], value: Any) -> Any:
-    """The one of these that travels as this value."""
+    """The literal that is sent as this value."""
     mark, sent = mark_of(value), _data_in(value)
-    is_far: Callable[[Any], bool] = lambda one: type(one) is not type(value)  # noqa: E731 - the other is one, too
+    is_far: Callable[[Any], bool] = lambda one: type(one) is not type(value)  # noqa: E731 - so is the other
     for one in sorted(meant, key=is_far if mark is None else lambda one: not _is_named(type(one), mark)):
         if _data_of(one) == sent:
             return one
@@ -336,13 +340,13 @@ def _read_literal(meant: tuple[Any, ...], value: Any) -> Any:
 
 
 def _data_of(value: object) -> object:
-    """What travels of a value, to be compared with what has come."""
+    """A value as it is sent, to compare it with a received one."""
     return _data_in(unpack(DATA_WRITER.pack(value)))
 
 
 def _data_in(value: Any) -> object:
-    """What has come, to be compared: without names of classes, and alike whether it was a key, as which a list becomes
-    a tuple.
+    """A received value for comparison: without names of classes, and a list as a tuple, because a key that was a list
+    arrives as one.
     """
     match value:
         case dict():
@@ -364,7 +368,7 @@ def _is_named(kind: Any, name: str) -> bool:
 
 
 def _is_another(kind: Any, name: str) -> bool:
-    """Whether a class is for certain not the one with this name, or one of its bases, under whatever name by now."""
+    """Whether a class is certainly not the one with this name, nor a subclass of it, even if it was renamed."""
     kind, named = class_of(kind), loaded_class(name)
     if named is None or not isinstance(kind, type) or kind in (dict, list, tuple):
         return False
@@ -372,7 +376,7 @@ def _is_another(kind: Any, name: str) -> bool:
 
 
 def _has_names(type_hint: Any, value: Any, alike: frozenset[type]) -> bool:
-    """Whether the names of classes in a value stand where a hint has these classes."""
+    """Whether the classes that a value names are those that its type hint has in these places."""
     while hasattr(type_hint, "__supertype__") or typing.get_origin(type_hint) in ONLY_SAYS_HOW:
         type_hint = type_hint.__supertype__ if hasattr(type_hint, "__supertype__") else typing.get_args(type_hint)[0]
     if alias_of(type_hint) is not None:
@@ -391,7 +395,7 @@ def _has_names(type_hint: Any, value: Any, alike: frozenset[type]) -> bool:
 
 
 def _placed(type_hint: Any, parts: tuple[Any, ...], value: Any) -> Iterable[tuple[Any, Any]]:
-    """What a value consists of, each with its hint."""
+    """The parts of a value, each with its type hint."""
     fields = field_hints(type_hint)
     if isinstance(value, dict):
         found = cast("dict[Any, Any]", value)
@@ -407,7 +411,7 @@ def _placed(type_hint: Any, parts: tuple[Any, ...], value: Any) -> Iterable[tupl
 
 
 def _distance(value: Any, kind: Any) -> int:
-    """How far a value is from a kind: the nearest of a union is tried first."""
+    """How different a value is from a type; of a union, the nearest type is tried first."""
     if _known(kind) is Any:
         return 2
     if isinstance(value, dict):
@@ -440,7 +444,7 @@ def _read_fields(type_hint: Any, value: Any) -> Any:
 
 
 def _read_member(kind: Any, value: Any) -> Any:
-    """A member of an enum by its value, or by what its value is as data."""
+    """A member of an enum by its value, or by its value as data."""
     try:
         return kind(value)
     except ValueError:

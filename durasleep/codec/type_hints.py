@@ -1,4 +1,4 @@
-"""What a hint means, without any value: its class, its fields, what it stands for, what travels alike with it."""
+"""What a type hint means, without a value: its class, its fields, its target, and the types that are sent alike."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ import msgspec
 
 from durasleep.codec.values import is_model
 
-_HINTS_MAX = 1_000  # looked at in one function: those that refer to each other end, too
+_HINTS_MAX = 1_000  # hints of one function that are looked at; hints that refer to each other end, too
 TRAVELS_AS: tuple[type, ...] = (
     int,
     str,
@@ -57,7 +57,7 @@ TRAVELS_AS: tuple[type, ...] = (
 
 
 class LaterHint(type):
-    """The class of a hint that stands for another one, which is found where a value has come; Any if there is none."""
+    """The class of a type hint that stands for another one, which is resolved when a value arrives; Any without any."""
 
     meaning: Callable[[], Any]
 
@@ -83,7 +83,7 @@ def is_unpacked(type_hint: Any) -> bool:
 
 
 def alias_of(type_hint: Any) -> Any:
-    """What ``type X = ...`` has made, of a hint that is one, or one with parameters."""
+    """The target of ``type X = ...``, for a hint that is such an alias, also one with parameters."""
     alias = typing.get_origin(type_hint) or type_hint
     return alias if type(alias).__name__ == "TypeAliasType" else None
 
@@ -114,7 +114,7 @@ def _with_parameters(type_hint: Any, given: dict[Any, Any]) -> Any:
 
 
 def class_of(type_hint: Any) -> Any:
-    """The class behind a hint that only says more of it."""
+    """The class behind a type hint that only adds to it."""
     while (origin := typing.get_origin(type_hint)) in ONLY_SAYS_HOW:
         type_hint = typing.get_args(type_hint)[0]
     while hasattr(type_hint, "__supertype__"):
@@ -130,7 +130,7 @@ def fields_of(kind: Any) -> set[str]:
 
 
 def field_hints(type_hint: Any) -> dict[str, Any]:
-    """The hints of what a class consists of, with the parameters it is given; none of one that has no such parts."""
+    """The type hints of the fields of a class, with the parameters given to it; none for a class without fields."""
     kind: Any = typing.get_origin(type_hint) or type_hint
     if not isinstance(kind, type) or not (
         dataclasses.is_dataclass(kind)
@@ -149,7 +149,7 @@ def is_named_tuple(kind: Any) -> bool:
 
 
 def all_in(type_hints: Iterable[Any], *, with_fields: bool = True) -> Iterator[Any]:
-    """These hints and all they consist of, each once; without the fields of what has a class of its own, if so."""
+    """These type hints and all their parts, each once; optionally without the fields of classes."""
     left, seen = list(type_hints), set[str]()
     while left:
         type_hint = left.pop()
@@ -167,12 +167,12 @@ def all_in(type_hints: Iterable[Any], *, with_fields: bool = True) -> Iterator[A
         if isinstance(type_hint, TypeVar):
             left.append(meaning_of_variable(type_hint))
         if alias_of(type_hint) is not None:
-            with contextlib.suppress(Exception):  # a name in it may not be known
+            with contextlib.suppress(Exception):  # a name in it may be unknown
                 left.append(meaning_of(type_hint))
 
 
 def alike_in(*type_hints: Any) -> frozenset[type]:
-    """The classes in unions whose bytes would fit another of the same union, too, wherever in it they are."""
+    """The classes in unions whose bytes would also fit another class of the same union, at any depth."""
     found: set[type] = set()
     for type_hint in all_in(type_hints):
         if is_union(type_hint) or typing.get_origin(type_hint) is typing.Literal:
@@ -192,7 +192,7 @@ def _classes_in(union: Any) -> Iterator[type]:
 
 
 def _is_alike(one: type, other: type) -> bool:
-    """Whether the values of one would be taken for those of the other, unless they say what they are."""
+    """Whether values of one class would be taken for those of the other, unless they name their class."""
     if isinstance(one, EnumType):
         values = [member.value for member in cast("Iterable[Enum]", one)]
         if isinstance(other, EnumType):
@@ -200,7 +200,7 @@ def _is_alike(one: type, other: type) -> bool:
         return any(_takes(other, travels_as(type(value))) for value in values)
     if _travels_as_map(one) and _travels_as_map(other):
         return fields_of(one) == fields_of(other)
-    if is_plain_map(one):  # written before, the class had no name: so it is the map that has one
+    if is_plain_map(one):  # older payloads have no name for this class: so the map is the one that names itself
         return _travels_as_map(other)
     if one in ARRIVE or _travels_as_map(one) or inspect.isabstract(one) or typing.is_typeddict(one):
         return False
@@ -222,7 +222,7 @@ def is_plain_map(kind: Any) -> bool:
 
 
 def travels_as(kind: Any) -> type | None:
-    """The class of what arrives of it, where no hint is known; None for what has none of its own."""
+    """The class that arrives if no type hint is known; None if there is none of its own."""
     if issubclass(kind, msgspec.Struct):
         return list if kind.__struct_config__.array_like else dict
     if _travels_as_map(kind) or is_plain_map(kind):
@@ -246,7 +246,7 @@ _TAKEN_FOR: dict[type, tuple[type, ...]] = {
 
 
 def _takes(kind: type, arrived: type | None) -> bool:
-    """Whether a class is read from what arrives as an instance of this one."""
+    """Whether a class can be read from an instance of the class that arrives."""
     if arrived is None or kind is types.NoneType:
         return False
     if isinstance(kind, EnumType):
@@ -271,11 +271,11 @@ def function_name(fn: Callable[..., Any]) -> str:
 
 
 def type_hints_of(fn: Any) -> dict[str, Any]:
-    """The hints that can be resolved; a name imported for type checkers only costs no more than its own."""
+    """The type hints that can be resolved. If a name is imported only for type checkers, only its own hint is lost."""
     names = _names_at(fn)
     try:
         type_hints: dict[str, Any] = typing.get_type_hints(fn, include_extras=True)
-    except Exception:  # noqa: BLE001 - a hint is an expression of the user's; each is tried for itself
+    except Exception:  # noqa: BLE001 - a type hint is a user's expression; each one is tried by itself
         type_hints = {}
         for name, type_hint in getattr(fn, "__annotations__", {}).items():
             with contextlib.suppress(Exception):
@@ -286,14 +286,14 @@ def type_hints_of(fn: Any) -> dict[str, Any]:
 
 
 def _names_at(fn: Any) -> dict[str, Any]:
-    """What is known where a function or a class was written."""
+    """The names that are known where a function or a class was written."""
     if isinstance(fn, type):
         return vars(sys.modules[fn.__module__]) if fn.__module__ in sys.modules else {}
     return getattr(inspect.unwrap(fn), "__globals__", {})
 
 
 def _closed(type_hint: Any, names: dict[str, Any]) -> Any:
-    """A hint that refers to itself by its name, as one that is read as deep as its values go."""
+    """A type hint that refers to itself by its name, in a form that is read as deep as its values go."""
     if isinstance(type_hint, str):
         type_hint = typing.ForwardRef(type_hint)
     if isinstance(type_hint, typing.ForwardRef):
@@ -318,6 +318,6 @@ def _meaning_of_name(type_hint: typing.ForwardRef, names: dict[str, Any]) -> Any
 
 
 SCALARS = frozenset({types.NoneType, bool, int, float, str, bytes})
-"""They hold nothing, and arrive as what they were."""
+"""They contain nothing, and arrive unchanged."""
 ARRIVE = SCALARS | {list, dict, tuple, set, frozenset, date, datetime, time, timedelta, UUID, Decimal, complex}
-"""Of these at least the class arrives."""
+"""For these, at least the class arrives."""

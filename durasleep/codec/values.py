@@ -1,9 +1,10 @@
-"""Python values as MessagePack and back, without hints: the format.
+"""Python values as MessagePack and back, without type hints: the format.
 
-Extension types: 1 datetime (ISO text and zone key), 2 date, 3 time, 4 timedelta (microseconds), 5 UUID, 6 Decimal,
-7 set, 8 frozenset, 9 tuple, 10 integers beyond 64 bits, 11 complex, 12 the class of a map and 13 of another value,
-where a union has several alike. Dataclasses, structs and models travel as maps, enums as their values. Only what errors
-carry has no hints: 14 another error, 15 a member of an enum, 16 a dataclass or named tuple, 17 what can only be shown.
+Extension types: 1 datetime (ISO text and zone key), 2 date, 3 time, 4 timedelta (microseconds), 5 UUID, 6 Decimal, 7
+set, 8 frozenset, 9 tuple, 10 integers beyond 64 bits, 11 complex, 12 the class of a map and 13 of another value, where
+a union has several alike. Dataclasses, structs and models are sent as maps, enums as their values. The data of errors
+has no hints: 14 another error, 15 a member of an enum, 16 a dataclass or named tuple, 17 a value that can only be
+shown.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import msgspec
 from durasleep.codec.marks import MARKED_AS, HashedMap, Mark, MarkedMap, as_subclass, hashable, map_of, with_mark
 from durasleep.errors import CorruptData
 
-_msgpack: Any = msgpack  # its stubs say less than it does, and a cast is a call
+_msgpack: Any = msgpack  # its stubs say less than it can, and a cast costs a call
 (
     _EXT_DATETIME,
     _EXT_DATE,
@@ -42,10 +43,12 @@ _msgpack: Any = msgpack  # its stubs say less than it does, and a cast is a call
 ) = range(1, 12)
 EXT_MARK, EXT_MARKED, EXT_ERROR, EXT_MEMBER, EXT_RECORD, EXT_SHOWN = range(12, 18)
 _MICROSECOND = timedelta(microseconds=1)
-_INT_BITS_MAX = 14_000  # beyond 4300 digits Python refuses to show one, so no screen or log could
-_NESTED_MAX = 32  # tuples and sets inside one another: each may hold 511 lists in lists, 300 bytes of C stack apiece
-ON_STACK_MAX = 4  # levels of them read by unpackb, whose 40 KB of C stack each would overflow a small thread's
-# What bytes that are anyone's can raise as they are read: not all there is, for that of a signal handler is its own.
+_INT_BITS_MAX = 14_000  # beyond 4300 digits Python refuses to show a number, so no screen or log could
+_NESTED_MAX = 32  # tuples and sets inside one another: each may contain 511 lists in lists, 300 bytes of C stack each
+ON_STACK_MAX = (
+    4  # levels of them that unpackb reads: each takes 40 KB of C stack, which would overflow a small thread's
+)
+# Errors that reading arbitrary bytes may raise. Not Exception: the error of a signal handler must pass.
 _BAD_BYTES = (
     ArithmeticError,
     AttributeError,
@@ -59,11 +62,11 @@ _BAD_BYTES = (
 
 
 class Unsendable(TypeError):
-    """Its text goes on from the name of a value: ``is a socket, which cannot be sent``."""
+    """Its text continues the name of a value: ``is a socket, which cannot be sent``."""
 
 
 class Writer:
-    """Packs values, as plain as they can be, and models as they are."""
+    """Packs values as plainly as possible, and models without a check."""
 
     def __init__(self) -> None:
         self._extend_at = tuple([partial(self.extend, depth) for depth in range(_NESTED_MAX + 1)])
@@ -76,7 +79,7 @@ class Writer:
         return _msgpack.packb([list(args), kwargs], default=self._extend_at[0], strict_types=True)
 
     def extend(self, depth: int, value: Any) -> Any:
-        """What MessagePack does not know as something it does; ``Unsendable`` for what cannot be sent."""
+        """A value that MessagePack does not know, as one that it knows; ``Unsendable`` if it cannot be sent."""
         match value:
             case None:
                 return None
@@ -138,16 +141,16 @@ class Writer:
         return self.pack(list(items), depth + 1)
 
     def model_parts(self, value: Any) -> Any:
-        """What a model travels as: a map, or the value of a root model."""
+        """A model as it is sent: a map, or the value of a root model."""
         fields, _ = model_state(value)
         return fields["root"] if is_root(value) else fields
 
 
 class _ModelessWriter(Writer):
-    """Packs what holds no models: who holds whom may go round."""
+    """Packs values without models, because references between models may form a circle."""
 
     def model_parts(self, value: Any) -> Any:
-        raise Unsendable(f"is a {type(value).__qualname__}, of which something may hold this")
+        raise Unsendable(f"is a {type(value).__qualname__}, which may contain this value")
 
 
 DATA_WRITER, _MODELESS_WRITER = Writer(), _ModelessWriter()
@@ -159,9 +162,10 @@ def is_model(kind: Any) -> bool:
 
 
 KEPT_KEY = msgpack.ExtType(EXT_MARK, b"")
-"""The key of a list in a map: it is a model to be taken as it is, with these private attributes, and these fields set.
+"""The key of a list in a map. It says that the map is a model to be taken as it is; the list has its private attributes
+and the names of the fields that were set.
 
-What was written for readers that do not know this is a map to them."""
+Readers that do not know this key see a map."""
 
 
 def unsendable_model(kind: type, reason: str) -> Unsendable:
@@ -169,15 +173,15 @@ def unsendable_model(kind: type, reason: str) -> Unsendable:
 
 
 def model_state(value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fields of a model with what it has beyond them, and those of its private attributes that can be sent.
+    """The fields of a model and its extra values; and those of its private attributes that can be sent.
 
-    The others, a lock or a client, are the class's own to make.
+    The class itself makes the other private attributes, such as a lock or a client.
     """
     kind: Any = value.__class__
     given = cast("dict[str, Any]", vars(value))
     extra: dict[str, Any] = getattr(value, "__pydantic_extra__", None) or {}
     if both := extra.keys() & kind.model_fields.keys():
-        raise unsendable_model(kind, f"{min(both)!r} is a field, and there is another value of this name")
+        raise unsendable_model(kind, f"{min(both)!r} is a field, and there is a second value of this name")
     private: dict[str, Any] = getattr(value, "__pydantic_private__", None) or {}
     fields: dict[str, Any] = {name: given[name] for name in kind.model_fields if name in given}
     return {**fields, **extra}, {name: one for name, one in private.items() if can_pack(_MODELESS_WRITER, one)}
@@ -188,7 +192,7 @@ def is_root(value: Any) -> bool:
 
 
 def _struct_parts(value: Any) -> Any:
-    """A struct as ``msgspec.convert`` expects it: its names outside, its tag, or a list for ``array_like``."""
+    """A struct as ``msgspec.convert`` expects it: its external names, its tag, or a list for ``array_like``."""
     config = value.__struct_config__
     parts = [getattr(value, name) for name in value.__struct_fields__]
     if config.array_like:
@@ -201,13 +205,13 @@ def _struct_parts(value: Any) -> Any:
 def dataclass_parts(value: Any) -> dict[str, object]:
     lost = _lost_in(value.__class__)
     if lost:
-        raise Unsendable(f"needs {lost!r} to be made again, which it does not keep: it cannot be sent")
+        raise Unsendable(f"cannot be sent: its class needs {lost!r} to make it again, and it does not keep that")
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 @lru_cache(maxsize=1024)
 def _lost_in(kind: Any) -> str:
-    """An ``InitVar`` of a dataclass that must be given, if there is one: nothing tells what it was."""
+    """An ``InitVar`` of a dataclass that must be given, if there is one: its value is not stored anywhere."""
     declared: dict[str, dataclasses.Field[Any]] = kind.__dataclass_fields__
     of_init = dataclasses._FIELD_INITVAR  # type: ignore[attr-defined]
     needed = [one for one in declared.values() if one._field_type is of_init and one.default is dataclasses.MISSING]  # type: ignore[attr-defined]
@@ -221,11 +225,11 @@ def _pack_int(value: int) -> bytes:
 
 
 class _Special(Exception):
-    """A payload has marks or keys that only the thorough one takes."""
+    """A payload has marks or keys that only the thorough unpacker can read."""
 
 
 class _Unpacker:
-    """Unpacks values; the quick one knows no marks, and no keys or items of sets but those that have a hash."""
+    """Unpacks values. The quick one reads no marks, and no keys or items of sets without a hash."""
 
     _pairs_hook: Callable[[Any], Any] | None = None
 
@@ -233,11 +237,11 @@ class _Unpacker:
         self._restore_at = tuple([partial(self.restore, depth) for depth in range(_NESTED_MAX + 1)])
 
     def hook(self, depth: int) -> Callable[[int, bytes], Any]:
-        """What restores the extensions in a value at a depth."""
+        """The function that restores the extensions in a value at a depth."""
         return self._restore_at[depth]
 
     def unpack(self, payload: bytes, depth: int = 0) -> Any:
-        """One value; its lengths are bounded by the payload's own, its depth by msgpack and ``_NESTED_MAX``."""
+        """One value. The payload's size bounds its lengths; msgpack and ``_NESTED_MAX`` bound its depth."""
         hook = self.hook(depth)
         if depth < ON_STACK_MAX:
             return _msgpack.unpackb(
@@ -331,7 +335,7 @@ _restore = QUICK_UNPACKER.hook(0)
 
 
 def unpack(payload: bytes) -> Any:
-    try:  # as `QUICK_UNPACKER.unpack` does, without the calls in between, which were half the time of a call
+    try:  # the same as `QUICK_UNPACKER.unpack`, without inner calls, which were half the time of a call
         return _msgpack.unpackb(payload, ext_hook=_restore, strict_map_key=False, timestamp=3)
     except (TypeError, _Special):
         pass  # a key without a hash is a TypeError
@@ -348,7 +352,7 @@ def _corrupt(error: Exception) -> CorruptData:
 
 
 def _datetime(text: str) -> datetime:
-    """Read an instant in its zone; where the zone is not known it keeps the offset, for the instant is what counts."""
+    """Read an instant in its zone. If the zone is not known, it keeps the offset, because only the instant matters."""
     moment, _, key = text.partition("|")
     found = datetime.fromisoformat(moment)
     if not key:
@@ -361,19 +365,19 @@ def _datetime(text: str) -> datetime:
         local = found.replace(tzinfo=zone, fold=fold)
         if local.utcoffset() == found.utcoffset():
             return local
-    return found.astimezone(zone)  # the rules of the zone have changed since
+    return found.astimezone(zone)  # the rules of the zone have changed since then
 
 
 def _decimal(text: str) -> Decimal:
     try:
         return Decimal(text)
     except InvalidOperation:
-        raise ValueError(f"{text!r} is no decimal") from None
+        raise ValueError(f"{text!r} is not a decimal") from None
 
 
 def can_pack(writer: Writer, value: object) -> bool:
     try:
         writer.pack(value)
-    except Exception:  # noqa: BLE001 - whatever it raised, it cannot
+    except Exception:  # noqa: BLE001 - whatever it raised, it cannot be packed
         return False
     return True

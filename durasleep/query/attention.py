@@ -1,7 +1,7 @@
-"""What in a namespace waits for a person, or for a worker that is not there; in words, with the command that mends it.
+"""What in a namespace waits for a person, or for a missing worker; in words, with the command that helps.
 
-Each fact is one plan that answers what there is to say of it, and nothing if all is well. It reads a bounded number of
-members; only the names of the queues are found by a scan.
+Each check is one plan that returns its findings, and none if all is well. It reads a bounded number of members; only
+the names of the queues are found by a scan.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from durasleep.query.search import SearchPage
 
 _SCHEDULE = "schedule:"
 NAMED_MAX = 5  # schedules, a line each
-FAILED_MS = 24 * 3_600_000  # older failures are known by now
+FAILED_MS = 24 * 3_600_000  # older failures are no news
 ENDINGS_MAX = 100  # executions of one kind, looked at one by one
 LOOKED_MAX = 1_000  # members of one set: beyond it people need no better count
-DEFERRED_MS = 60_000  # what lacks a worker is offered again within the time that `Settings.defer_s_max` says
-OVERDUE_MS = 10_000  # what is due is settled within a second, or within three where its firer has just died
+DEFERRED_MS = 60_000  # an execution without a worker is offered again within `Settings.defer_s_max`
+OVERDUE_MS = 10_000  # a due timer settles within a second, or within three if its firer has just died
 GONE_MS = 10_000  # the work of a dead worker has been taken over by then
 
 Fact = Callable[[Keyspace, int], Plan[list[Diagnosis]]]
-"""What there is to say, given the server's time in ms."""
+"""The findings of one check, given the server's time in ms."""
 
 
 def collect(keys: Keyspace) -> Plan[list[Diagnosis]]:
-    """All facts, in the order in which they are to be mended; one that cannot be read is said so."""
+    """All findings, in the order in which to fix them; a check that fails is a finding itself."""
     now_ms = yield from server.now_ms(keys)
     found: list[Diagnosis] = []
     for fact in FACTS:
         try:
             found += yield from fact(keys, now_ms)
         except DurasleepError as error:
-            found.append(Diagnosis(Level.WARNING, "work", f"not all can be seen: {error}"))
+            found.append(Diagnosis(Level.WARNING, "work", f"some of this cannot be read: {error}"))
     return found or [Diagnosis(Level.GOOD, "work", "nothing waits for a person, or for a worker that is not there")]
 
 
 def halted(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
-    """Executions that go on when a person says so."""
+    """Halted executions, which wait for a person."""
     [total, rows] = yield [sorted_sets.count_members(keys.halted), _members(keys.halted)]
     names: list[tuple[str, int]] = unwrap(rows)
     executions = [(name, at_ms) for name, at_ms in names if not search.is_quarantined(name)]
@@ -62,14 +62,14 @@ def halted(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
             Level.WARNING,
             "halted",
             f"{_count(count, 'execution is halted and waits', 'executions are halted and wait')} for a person; {since}",
-            "durasleep ls --status halted says why; once that is mended: durasleep resume ID, or all of them: "
+            "durasleep ls --status halted says why; when the cause is fixed: durasleep resume ID, or all of them: "
             "durasleep resume --status halted --yes",
         )
     ]
 
 
 def failed(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
-    """Executions that have failed within a day, and were not tried again."""
+    """Executions that have failed within a day, and have not been retried."""
     since = b"%d" % (now_ms - FAILED_MS)
     [rows] = yield [streams.list_latest(keys.failed.encode(), since=since, count=ENDINGS_MAX)]
     ids: dict[str, None] = {}
@@ -89,14 +89,14 @@ def failed(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
             Level.WARNING,
             "failed",
             f"{least}{count} within a day; the latest is {left[0].id}, {ago} ago",
-            "durasleep ls --status failed says why; once that is mended: durasleep retry ID, or all of them: "
+            "durasleep ls --status failed says why; when the cause is fixed: durasleep retry ID, or all of them: "
             "durasleep retry --status failed --yes",
         )
     ]
 
 
 def quarantined(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
-    """Names of what could not be served; of schedules with what can be done."""
+    """Quarantined names; for schedules also what to do."""
     [rows] = yield [_members(keys.halted)]
     names = [name for name, _ in unwrap(rows) if search.is_quarantined(name)]
     schedules = [name.removeprefix(_SCHEDULE) for name in names if name.startswith(_SCHEDULE)]
@@ -104,20 +104,20 @@ def quarantined(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
     for one in schedules[:NAMED_MAX]:
         name, _, why = one.partition(": ")
         text = f"schedule {name} is due, and no worker can read it: {why}"
-        advice = f"say it anew with app.schedule({name!r}, ...), or forget it with app.unschedule({name!r})"
+        advice = f"write it again with app.schedule({name!r}, ...), or remove it with app.unschedule({name!r})"
         said.append(Diagnosis(Level.WARNING, "schedules", text, advice))
     if (count := len(schedules) - NAMED_MAX) > 0:
         said.append(
             Diagnosis(Level.WARNING, "schedules", f"and {count} more are quarantined", "durasleep fsck names them")
         )
     if count := len(names) - len(schedules):
-        text = f"{_count(count, 'name was', 'names were')} quarantined, for what has them is broken"
+        text = f"{_count(count, 'name was', 'names were')} quarantined, because of broken data"
         said.append(Diagnosis(Level.WARNING, "broken data", text, "durasleep fsck says what is wrong with each"))
     return said
 
 
 def lost_threads(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
-    """Workers with threads that run what nobody waits for any more."""
+    """Workers with threads that run functions nobody waits for any more."""
     [rows] = yield [_members(keys.workers)]
     beats: list[tuple[str, int]] = unwrap(rows)
     alive = [name for name, at_ms in beats if now_ms - at_ms <= GONE_MS]
@@ -128,8 +128,8 @@ def lost_threads(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
             Level.WARNING,
             "threads",
             f"worker {name.partition('/')[0]} has lost {_count(count, 'thread', 'threads')} to functions that took too "
-            "long or were canceled, and do not return: it does so much less at a time",
-            "its log names them; give them timeouts of their own, and start the worker anew",
+            "long or were canceled, and do not return: it runs so many fewer functions at a time",
+            "its log names them; give them timeouts of their own, and restart the worker",
         )
         for name, count in zip(alive, counts, strict=True)
         if isinstance(count, int) and count
@@ -143,12 +143,12 @@ def newer(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     if not names:
         return []
     text = f"{_count(len(names), 'timer is', 'timers are')} due that only a newer version knows, such as {names[0]}"
-    advice = "start workers of that version: those of this one leave them as they are"
+    advice = "start workers of that version: workers of this version leave these timers alone"
     return [Diagnosis(Level.WARNING, "timers", text, advice)]
 
 
 def _unserved(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
-    """Queues with work and no living worker to do it."""
+    """Queues with work and without a living worker."""
     found = SearchPage()
     queues = (yield from search.queues(keys, None, found))[:LOOKED_MAX]
     lengths = (yield [streams.count_entries(keys.queue(queue)) for queue in queues]) if queues else []
@@ -168,7 +168,7 @@ def _unserved(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
 
 
 def unknown(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
-    """Executions whose function no worker of their group has: they are tried again each minute at most."""
+    """Executions whose function no worker of their group has: they are tried again at least each minute."""
     [rows] = yield [_members(keys.timers, b"%d" % (now_ms + DEFERRED_MS))]
     deferred = [name.removesuffix("~retry") for name, _ in unwrap(rows) if name.endswith("~retry")]
     ids = [PromiseId(id) for id in deferred[:ENDINGS_MAX]]
@@ -192,7 +192,7 @@ def unknown(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
 
 
 def gone(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
-    """Workers that have ended without a word and were not taken over."""
+    """Workers that have died, and whose work nobody has taken over."""
     [rows] = yield [_members(keys.workers)]
     beats: list[tuple[str, int]] = unwrap(rows)
     old = [(name, at_ms) for name, at_ms in beats if now_ms - at_ms > GONE_MS]
@@ -205,7 +205,7 @@ def gone(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     groups = yield from _groups_of(keys, {name for name, _ in dead})
     oldest, at_ms = dead[0]
     text = (
-        f"{_count(len(dead), 'worker has', 'workers have')} ended without a word and nobody has taken over; the first "
+        f"{_count(len(dead), 'worker has', 'workers have')} died and no other worker has taken over; the first "
         f"was {oldest.partition('/')[0]}, {_duration(now_ms - at_ms)} ago: timers may be late by a second"
     )
     start = ", ".join(_start(group) for group in groups) or _start(DEFAULT["queue"])
@@ -213,7 +213,7 @@ def gone(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
 
 
 def overdue(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
-    """Schedules and timers whose time has passed."""
+    """Schedules and timers that are overdue."""
     until = b"%d" % (now_ms - OVERDUE_MS)
     [rows, beats] = yield [_members(keys.timers, until), _members(keys.workers)]
     due: list[tuple[str, int]] = [(name, due_ms) for name, due_ms in unwrap(rows) if name and not _is_newer(name)]
@@ -242,7 +242,7 @@ FACTS: tuple[Fact, ...] = (halted, failed, quarantined, _unserved, unknown, gone
 
 
 def _members(key: str, until: bytes = b"+inf") -> Command[list[tuple[str, int]]]:
-    """The first of a sorted set, lowest scores first, which are times in ms."""
+    """The first members of a sorted set, lowest scores first; the scores are times in ms."""
     return sorted_sets.list_members(key, until=until, count=LOOKED_MAX)
 
 
@@ -252,7 +252,7 @@ def _is_newer(timer: str) -> bool:
 
 
 def _is_there(keys: Keyspace, consumer: str) -> Command[bool]:
-    """Whether a worker shows itself: its key expires soon after its last beat."""
+    """Whether the key of a worker exists: it expires soon after the last heartbeat."""
     return server.exists(keys.worker(consumer))
 
 
@@ -270,7 +270,7 @@ def _alive(keys: Keyspace, groups: set[str]) -> Plan[dict[str, set[str]]]:
 
 
 def _groups_of(keys: Keyspace, consumers: set[str]) -> Plan[list[str]]:
-    """The groups some consumers are of, as far as there is a trace of that."""
+    """The groups of some consumers, if their names are still found."""
     queues = yield from search.queues(keys, None, SearchPage())
     found = yield from _consumers(keys, {queue.partition("/")[0] for queue in queues[:LOOKED_MAX]})
     return [group for group, names in found.items() if consumers & set(names)]
@@ -279,7 +279,7 @@ def _groups_of(keys: Keyspace, consumers: set[str]) -> Plan[list[str]]:
 def _consumers(keys: Keyspace, groups: set[str]) -> Plan[dict[str, list[str]]]:
     names = sorted(groups)
     answers = (yield [streams.read_consumers(keys, group) for group in names]) if names else []
-    found = zip(names, answers, strict=True)  # of a stream that nobody ever read there is no answer
+    found = zip(names, answers, strict=True)  # a stream that nobody has ever read has no answer
     return {group: [] if isinstance(answer, DurasleepError) else answer[:LOOKED_MAX] for group, answer in found}
 
 

@@ -40,14 +40,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The call tree of an execution; ``is_all`` is false if it is larger than what is shown."""
+    """The call tree of an execution; ``is_all`` is false if only a part of it is shown."""
 
     root: Node
     is_all: bool
 
 
 def tree(keys_of: Callable[[str], Keyspace], id: str) -> Plan[Tree]:
-    """An execution with all it has called, breadth first up to ``NODES_MAX``; NotFound if there is none."""
+    """An execution with all its calls, breadth first up to ``NODES_MAX``; NotFound if there is none."""
     top = check_id(id)
     [record] = yield [journal.read_record(keys_of(top), top, outline=True)]
     if unwrap(record) is None:
@@ -95,7 +95,7 @@ def _entries(keys: Keyspace, id: PromiseId, room: int) -> Plan[tuple[list[Entry]
 
 
 def _order(entry: Entry) -> tuple[bool, list[int]]:
-    """As the code asked for them; that it is canceled comes last."""
+    """In the order of the calls; the entry of a cancel comes last."""
     return entry.number == CANCEL, [int(part) for part in entry.number.split(".") if part]
 
 

@@ -1,6 +1,6 @@
-"""Finds executions that wait for one another in a circle, none of which can ever go on by itself.
+"""Finds executions that wait for one another in a circle: none of them can go on by itself.
 
-For people who ask why something does not move: to look at each wait as it begins would cost every wait.
+It runs when a person asks why an execution does not move. A check at the start of each wait would slow every wait.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from durasleep.protocol.journal import Loaded
 from durasleep.protocol.keys import Keyspace
 
 LINKS_MAX = 16  # from the first execution to the last of a circle
-LOOKED_AT_MAX = 32  # executions read in all: a parent may wait for thousands
+LOOKED_AT_MAX = 32  # executions read in all: a parent may wait for thousands of children
 
 
 def find_circle(keys: Keyspace, start: Loaded) -> Plan[list[PromiseId]]:
-    """The executions of a circle, beginning with the one given, each waiting for the next; empty if none is found.
+    """The executions of a circle that contains the given one, each waiting for the next; empty if none is found.
 
-    It reads at most ``LOOKED_AT_MAX`` of them: that none is found does not prove that there is none.
+    It reads at most ``LOOKED_AT_MAX`` executions, so an empty answer does not prove that there is no circle.
     """
     first = start.record.id
     paths = [[first, awaited] for awaited in _awaited(start)]
@@ -44,7 +44,7 @@ def describe_circle(ids: list[PromiseId]) -> str:
 
 
 def _awaited(loaded: Loaded) -> Iterator[PromiseId]:
-    """The children that an execution has not heard of."""
+    """The children whose results an execution has not seen yet."""
     if loaded.record.state is not State.PENDING:
         return
     for entry in loaded.entries.values():

@@ -1,7 +1,7 @@
-"""What a server's configuration means for what is kept in it, in words. It only reads.
+"""What a server's configuration means for the data in it, in words. It only reads.
 
-Facts come from INFO, CONFIG GET and ACL DRYRUN where the server and our rights allow them; what cannot be seen is said.
-Sources: the Redis documentation of persistence, eviction, replication and ACL.
+The facts come from INFO, CONFIG GET and ACL DRYRUN, if the server has them and our rights allow them. Facts that cannot
+be read are named. Sources: the Redis documentation of persistence, eviction, replication and ACL.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ PINGS = 50
 SLOW_PING_MS = 5.0  # a step is two round trips or more
 CLOCK_OFF_S = 1.0
 CLOCK_WRONG_S = 60.0
-ROOM_WARNED, ROOM_DANGER = 0.8, 0.95  # of the memory allowed
-SYSTEM_ROOM_WARNED = 0.6  # of the machine's memory, where nothing bounds it: saving may need as much again
+ROOM_WARNED, ROOM_DANGER = 0.8, 0.95  # of the allowed memory
+SYSTEM_ROOM_WARNED = 0.6  # of the machine's memory, if there is no limit: saving may need as much again
 LAG_WARNED_S = 10
 
 RIGHTS: tuple[tuple[str, ...], ...] = (
@@ -88,7 +88,7 @@ RIGHTS: tuple[tuple[str, ...], ...] = (
     ("CLIENT", "LIST"),
     ("CLIENT", "SETNAME", "n"),
 )
-"""Every command that is sent, or used in a script, with arguments that it takes."""
+"""Every command that is sent, or used in a script, with valid arguments."""
 
 
 class Level(StrEnum):
@@ -101,28 +101,28 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """One thing about the server."""
+    """One finding about the server."""
 
     level: Level
     subject: str
-    """What it is about: ``eviction``, ``persistence``, ``memory``, ..."""
+    """Its subject: ``eviction``, ``persistence``, ``memory``, ..."""
     text: str
-    """What is so, and what it means for what is kept."""
+    """The fact, and what it means for the data."""
     advice: str = ""
     """What to change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the server says of itself; None or empty where it does not say."""
+    """What the server says about itself; None or empty if it does not say."""
 
     info: Mapping[str, str]
     config: Mapping[str, str]
-    """Empty where CONFIG is not allowed, as managed servers do."""
+    """Empty if CONFIG is not allowed, as on managed servers."""
     missing_rights: tuple[str, ...] | None
-    """Commands our user may not use; None if the server cannot tell."""
+    """Commands that our user may not use; None if the server cannot tell."""
     clock_off_s: float
-    """By how much the server's clock is ahead of ours, at least."""
+    """The least by which the server's clock is ahead of ours."""
     pings_ms: tuple[float, ...]
 
 
@@ -161,7 +161,7 @@ def _missing_rights(keys: Keyspace, user: str) -> Plan[tuple[str, ...] | None]:
         words = [word.replace("{key}", key).replace("{meta}", meta) for word in right]
         calls.append(server.may_run(user, words))
     answers = yield calls
-    if any(isinstance(answer, DurasleepError) for answer in answers):  # there is none before Redis 7, or not for us
+    if any(isinstance(answer, DurasleepError) for answer in answers):  # Redis before 7, or we may not use it
         return None
     return tuple(right[0] for right, answer in zip(RIGHTS, answers, strict=True) if not answer)
 
@@ -188,17 +188,17 @@ def worst_first(found: Iterable[Diagnosis]) -> list[Diagnosis]:
 
 
 def _policy_of(facts: Facts) -> str:
-    """The eviction policy, "" if nobody says."""
+    """The eviction policy, "" if it is not known."""
     return facts.config.get("maxmemory-policy") or facts.info.get("maxmemory_policy", "")
 
 
 def _can_drop_pending(policy: str) -> bool:
-    """Whether a policy may remove what is pending: that has no TTL, so those for volatile keys cannot."""
+    """Whether a policy may remove pending executions. They have no TTL, so policies for volatile keys cannot."""
     return policy.startswith("allkeys-")
 
 
 def eviction(info: bytes) -> str:
-    """From INFO: the policy by which this server, whose memory is bounded, may drop what is pending; else ""."""
+    """From INFO: the policy by which this server, with its limited memory, may drop pending executions; else ""."""
     known = _info_of(to_text(info))
     policy = known.get("maxmemory_policy", "")
     return policy if _can_drop_pending(policy) and known.get("maxmemory", "0") != "0" else ""
@@ -207,7 +207,7 @@ def eviction(info: bytes) -> str:
 def _server(facts: Facts) -> Iterator[Diagnosis]:
     info = facts.info
     if not info:
-        text = "the server does not say what it is (fakeredis, or INFO is forbidden): little can be said of it"
+        text = "the server does not say what it is (fakeredis, or INFO is forbidden): it cannot be checked further"
         yield Diagnosis(Level.WARNING, "server", text)
         return
     if "dragonfly_version" in info:
@@ -215,13 +215,13 @@ def _server(facts: Facts) -> Iterator[Diagnosis]:
             Level.DANGER,
             "server",
             f"Dragonfly {info['dragonfly_version']}: its scripts may only use keys that are declared",
-            "start it with --default_lua_flags=allow-undeclared-keys, and test your workflows there: we do not",
+            "start it with --default_lua_flags=allow-undeclared-keys, and test your workflows: we do not test there",
         )
     name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info.get('redis_version', '?')}"
     yield Diagnosis(Level.GOOD, "server", f"{name}, up for {int(info.get('uptime_in_seconds', 0)) // 3600} h")
     if info.get("cluster_enabled") == "1":
         yield Diagnosis(
-            Level.DANGER, "server", "this is a cluster, which is not served yet", "use a server on its own, or Sentinel"
+            Level.DANGER, "server", "this is a cluster, which is not served yet", "use a single server, or Sentinel"
         )
     if info.get("loading") == "1":
         yield Diagnosis(Level.WARNING, "server", "it is still loading its data: calls wait until that is done")
@@ -234,7 +234,7 @@ def _eviction(facts: Facts) -> Iterator[Diagnosis]:
         yield Diagnosis(Level.WARNING, "eviction", "the eviction policy cannot be seen", "it must be noeviction")
     elif policy == "noeviction":
         yield Diagnosis(
-            Level.GOOD, "eviction", "noeviction: a full server refuses new work and lets what is there finish"
+            Level.GOOD, "eviction", "noeviction: a full server refuses new calls; running executions may complete"
         )
     elif _can_drop_pending(policy):
         when = "when memory is full" if is_bounded else "as soon as somebody sets maxmemory"
@@ -248,7 +248,7 @@ def _eviction(facts: Facts) -> Iterator[Diagnosis]:
         yield Diagnosis(
             Level.WARNING,
             "eviction",
-            f"{policy}: what is pending stays, but results may go before their time, and a repeated id then runs again",
+            f"{policy}: pending executions stay, but results may be dropped early, and a repeated id then runs again",
             "set maxmemory-policy noeviction",
         )
 
@@ -261,7 +261,7 @@ def _persistence(facts: Facts) -> Iterator[Diagnosis]:
         fsync = config.get("appendfsync", "")
         match fsync:
             case "always":
-                yield Diagnosis(Level.GOOD, "persistence", "append-only file, fsync always: what was answered is kept")
+                yield Diagnosis(Level.GOOD, "persistence", "append-only file, fsync always: a confirmed write is kept")
             case "everysec" | "":
                 unseen = "" if fsync else " (appendfsync cannot be seen; this is its default)"
                 yield Diagnosis(
@@ -269,7 +269,7 @@ def _persistence(facts: Facts) -> Iterator[Diagnosis]:
                     "persistence",
                     f"append-only file, fsync every second{unseen}: when the machine fails, the last second or two are "
                     "lost: steps of that time run again, and calls made in it are unknown",
-                    "appendfsync always keeps them, for a price on every write",
+                    "appendfsync always keeps them, but makes every write slower",
                 )
             case _:
                 yield Diagnosis(
@@ -279,7 +279,7 @@ def _persistence(facts: Facts) -> Iterator[Diagnosis]:
                     "set appendfsync everysec",
                 )
         if info.get("aof_last_write_status", "ok") != "ok":
-            text = "the append-only file cannot be written: nothing new is kept"
+            text = "the append-only file cannot be written: new writes are not kept"
             yield Diagnosis(Level.DANGER, "persistence", text, "look at the disk and the server's log")
     elif config.get("save", "?") == "":
         yield Diagnosis(
@@ -312,8 +312,8 @@ def _replicas(facts: Facts) -> Iterator[Diagnosis]:
         yield Diagnosis(
             Level.GOOD,
             "replicas",
-            "no replica: if this machine is lost for good, so is what it keeps",
-            "a replica, and min-replicas-to-write 1 if none may be missing",
+            "no replica: if this machine is lost, its data is lost, too",
+            "add a replica; min-replicas-to-write 1 refuses writes without it",
         )
     for number in range(count):
         parts = [part.partition("=") for part in info.get(f"slave{number}", "").split(",")]
@@ -324,7 +324,7 @@ def _replicas(facts: Facts) -> Iterator[Diagnosis]:
             text = f"{name} is {fields.get('state', '?')}, {lag_s} s behind: a failover to it loses that time"
             yield Diagnosis(Level.WARNING, "replicas", text)
         else:
-            text = f"{name} follows; replication is asynchronous: a failover may lose what was answered just before"
+            text = f"{name} follows; replication is asynchronous: a failover may lose the writes just before it"
             yield Diagnosis(Level.GOOD, "replicas", text)
 
 
@@ -337,8 +337,10 @@ def _memory(facts: Facts) -> Iterator[Diagnosis]:
     if allowed:
         share = used / allowed
         level = Level.DANGER if share > ROOM_DANGER else Level.WARNING if share > ROOM_WARNED else Level.GOOD
-        text = f"{_mib(used)} of {_mib(allowed)} in use ({share:.0%}); when it is full, new work is refused"
-        yield Diagnosis(level, "memory", text, "" if level is Level.GOOD else "give it more, or shorten the retention")
+        text = f"{_mib(used)} of {_mib(allowed)} in use ({share:.0%}); when it is full, new calls are refused"
+        yield Diagnosis(
+            level, "memory", text, "" if level is Level.GOOD else "give it more memory, or shorten the retention"
+        )
     elif system:
         share = used / system
         level = Level.WARNING if share > SYSTEM_ROOM_WARNED else Level.GOOD
@@ -361,7 +363,7 @@ def _clock(facts: Facts) -> Iterator[Diagnosis]:
     yield Diagnosis(
         Level.DANGER if abs(off) > CLOCK_WRONG_S else Level.WARNING,
         "clock",
-        f"the server's clock is {abs(off):,.0f} s {word} ours: all times go by the server's",
+        f"the server's clock is {abs(off):,.0f} s {word} ours: all due times follow the server's clock",
         "let both follow NTP",
     )
 
@@ -371,7 +373,7 @@ def _latency(facts: Facts) -> Iterator[Diagnosis]:
         return
     median, worst = statistics.median(facts.pings_ms), max(facts.pings_ms)
     level = Level.WARNING if median > SLOW_PING_MS else Level.GOOD
-    text = f"a round trip takes {median:.1f} ms, {worst:.1f} at worst; a step takes about two"
+    text = f"a round trip takes {median:.1f} ms, {worst:.1f} at worst; a step takes about two round trips"
     yield Diagnosis(level, "latency", text, "" if level is Level.GOOD else "bring workers and server closer together")
 
 
@@ -380,14 +382,14 @@ def _rights(facts: Facts) -> Iterator[Diagnosis]:
         yield Diagnosis(
             Level.GOOD,
             "rights",
-            "which rights our user lacks cannot be seen: ACL DRYRUN is of Redis 7, and a right of its own",
+            "the rights that our user lacks cannot be seen: this needs ACL DRYRUN, of Redis 7, and the right to use it",
         )
     elif facts.missing_rights:
         yield Diagnosis(
             Level.DANGER,
             "rights",
             f"our user may not use {', '.join(facts.missing_rights)} on our keys",
-            "see examples/users.acl for the least that is needed",
+            "examples/users.acl has the least rights that are needed",
         )
     else:
-        yield Diagnosis(Level.GOOD, "rights", "our user may do all that is needed")
+        yield Diagnosis(Level.GOOD, "rights", "our user has all rights that are needed")

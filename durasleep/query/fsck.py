@@ -1,7 +1,7 @@
-"""Walks a namespace and checks every law that broken data would break, with no I/O: a plan of bounded reads.
+"""Walks a namespace and checks every law that broken data would violate, with no I/O: a plan of bounded reads.
 
-Each thing is looked at by a script, as it is at one instant, so that a live system raises no false alarm; with
-``repair`` the same script mends what can be mended without guessing.
+A script checks each thing at one instant, so a live system raises no false alarm. With ``repair`` the same script
+repairs everything that needs no guess.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from durasleep.protocol import command, server, sorted_sets, streams
 from durasleep.protocol.command import BatchItem, Call, Plan, to_text, unwrap
 from durasleep.protocol.keys import Keyspace
 
-FINDINGS_MAX = 1_000  # in one report; what is beyond it is counted
+FINDINGS_MAX = 1_000  # in one report; more are only counted
 PAGE = 500  # keys, members or entries in one read: a millisecond of Redis
 
 _EXPIRING = ("inbox", "worker", "clock-held", "clock-released")
 _WHOLE = ("timers", "wake", "workers", "closing", "halted", "recent", "failed", "clock")
-"""Keys of which there is one; what is in them is checked by itself."""
+"""Keys that exist once; their content is checked separately."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that breaks a law."""
+    """Something that violates a law."""
 
     kind: str
-    """What is wrong, in a word: ``unqueued``, ``untimed``, ``untold``, ``orphan``, ``corrupt``, ..."""
+    """The kind of the problem in a word: ``unqueued``, ``untimed``, ``untold``, ``orphan``, ``corrupt``, ..."""
     id: str
-    """Of the promise, timer, stream entry or key."""
+    """The name of the promise, timer, stream entry or key."""
     text: str
     """The rest of a sentence that begins with the id."""
     repaired: bool
@@ -39,21 +39,21 @@ class Finding:
 
 @dataclass(slots=True)
 class Report:
-    """What was found in a namespace."""
+    """The findings in a namespace."""
 
     findings: list[Finding] = field(default_factory=list[Finding])
     checked: Counter[str] = field(default_factory=Counter[str])
-    """How many promises, timers, stream entries and others were looked at."""
+    """How many promises, timers, stream entries and others were checked."""
     left_out: int = 0
     """Findings beyond those listed."""
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing is wrong, or nothing any more."""
+        """Whether nothing is wrong, or everything was repaired."""
         return not self.left_out and all(finding.repaired for finding in self.findings)
 
     def add(self, finding: Finding) -> None:
-        """Take note of one, once: a scan may come by twice."""
+        """Add a finding, once: a scan may return the same key twice."""
         if len(self.findings) >= FINDINGS_MAX:
             self.left_out += 1
         elif not any(finding.id == known.id and finding.kind == known.kind for known in self.findings):
@@ -62,14 +62,14 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """What the script says of one thing, and where it is to go on."""
+    """The script's answer for one thing, and where to go on."""
 
     at: bytes
     findings: list[Finding]
 
 
 _Thing = tuple[str, bytes, bytes]
-"""What to look at: its kind, its name, and where in it."""
+"""A thing to check: its kind, its name, and the position in it."""
 
 
 def fsck(keys: Keyspace, *, repair: bool = False) -> Plan[Report]:
@@ -92,7 +92,7 @@ def fsck(keys: Keyspace, *, repair: bool = False) -> Plan[Report]:
 
 
 def _things(keys: Keyspace, names: Iterable[bytes], queues: list[bytes], report: Report) -> Iterator[_Thing]:
-    """What some keys are; the queues among them are left for later, and what nobody knows is told."""
+    """The things behind some keys. Queues are collected for later; unknown keys are reported."""
     for name in names:
         kind, _, subject = name[len(keys.tag.encode()) :].partition(b":")
         match to_text(kind):
@@ -104,13 +104,13 @@ def _things(keys: Keyspace, names: Iterable[bytes], queues: list[bytes], report:
             case known if known in _EXPIRING:
                 yield "expiring", name, b""
             case known if known not in _WHOLE or subject:
-                report.add(_by_hand("unknown", to_text(name), "is no key of ours: see who wrote it"))
+                report.add(_by_hand("unknown", to_text(name), "is not a key of durasleep: find out who wrote it"))
             case _:
                 pass
 
 
 def _check(keys: Keyspace, things: Iterable[_Thing], report: Report, repair: bool) -> Plan[None]:
-    """Look at some things, those of several pages until their end."""
+    """Check some things; those with several pages until their end."""
     left = list(things)
     report.checked.update(kind for kind, _, _ in left)
     while left:

@@ -1,7 +1,7 @@
-"""What runs and what falls due, as lists, with no I/O: plans of bounded reads.
+"""Lists of executions and due items, with no I/O: plans of bounded reads.
 
-No index is kept per execution: they are found by the halted set, the streams and the timers; what waits only for
-a promise that nobody has given a timeout is in none of these, and is found among the keys themselves, last.
+No index is kept for executions. They are found in the halted set, the streams and the timers. An execution that waits
+only for a promise without a timeout is in none of these. It is found last, among the keys themselves.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from durasleep.query.statuses import ENDED, FOUND_MAX, PENDING_STATUSES, STATUSE
 LOOKED_MAX = 50_000  # promises looked at for one answer, so that a search ends after a few seconds
 PAGE = 1_000  # ids in one read, heads in one round trip
 SCAN_COUNT = 5_000  # keys in one step of a scan: a millisecond of Redis
-STEPS_MAX = 500  # pages for one answer: half a million timers, or two million keys, whoever's they are
+STEPS_MAX = 500  # pages for one answer: half a million timers, or two million keys of any owner
 SHOWN_MAX = 10  # names in a sentence
 VALUES_TOGETHER = 100  # errors read in one round trip: most have some kilobytes
 
 _ASIDE = ("timers:", "closing:", "promise:", "queue:", "schedule:")
-"""How the names in the halted set begin that are no executions but something broken, and how."""
+"""How names in the halted set begin that stand for broken data and not for an execution; and what they stand for."""
 
 _TIMERS = ("cron", "timeout", "start", "retry")
-"""What stands behind the ``~`` of a timer that is no entry of a journal."""
+"""The part after the ``~`` of a timer that is not an entry of a journal."""
 
 _Cursor = bytes | None
 _Ids = list[tuple[str, int | None]]
 _Page = tuple[_Ids, _Cursor]
 _Source = Callable[[bytes], Command[_Page]]
-"""A page of ids from a cursor on, b"" at first, each with the time it is due; and the next cursor, None at the end."""
+"""A page of ids with their due times from a cursor on, b"" at first; and the next cursor, None at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,34 +55,34 @@ class Summary:
     status: str
     created_at_ms: int
     due_at_ms: int | None
-    """When its earliest timer ends, as far as the search came across one."""
+    """When its earliest timer ends, if the search has found one."""
     timeout_at_ms: int | None
     settled_at_ms: int | None
     reason: str | None
     worker: str | None
     error: str | None = None
-    """Of one that was rejected, timed out or canceled: in a word or a sentence."""
+    """Why an execution was rejected, timed out or canceled: a word or a sentence."""
     target_worker: str | None = None
     """The only worker that may run it, if it was started for one."""
 
 
 class SearchPage(list[Summary]):
-    """What a search has found, each execution once."""
+    """Executions that a search has found, each once."""
 
     def __init__(self) -> None:
         super().__init__()
         self.is_all = True
-        """Whether nothing was left out because of a limit."""
+        """Whether no limit has left anything out."""
         self.notes: list[str] = []
-        """What a person should know beside it: what was quarantined by name, what could not be read."""
+        """Notes for people: quarantined names, and data that could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class DueItem:
-    """Something that falls due."""
+    """A timer, deadline, start or schedule with its due time."""
 
     id: str
-    """What ``wake``, ``reschedule`` and ``cancel`` take; of a schedule its name."""
+    """The id for ``wake``, ``reschedule`` and ``cancel``; for a schedule its name."""
     kind: str
     """``timer`` or ``promise``; the ``deadline`` of an execution, its delayed ``start`` or ``retry``; or ``cron``."""
     name: str
@@ -92,23 +92,23 @@ class DueItem:
 
 
 class Timers(list[DueItem]):
-    """What falls due next, soonest first."""
+    """The next due items, soonest first."""
 
     total = 0
-    """How many there are, the later ones too."""
+    """How many there are, also those that are not listed."""
 
 
 # -- search ------------------------------------------------------------------
 
 
 class Search:
-    """Executions in one of these statuses (any that is pending by default), of a group, of a function, part by part.
+    """Executions in one of these statuses (by default any pending one), of a group, of a function, part by part.
 
-    Of what has ended, the latest thousands; of what has failed, as many more. With a ``codec`` their errors are told.
-    With ``only_roots`` what others have called is left out.
+    Of executions that have ended, it finds the latest thousands; of those that have failed, as many more. With a
+    ``codec`` it reads their errors. With ``only_roots`` it leaves out executions that others have called.
 
-    What a part shows may be steered before the next is looked for. Others may then be missed, for they move in the
-    lists that are read in pages: ``again`` finds them.
+    The executions of one part may be changed before the next part is searched. Then others may be missed, because they
+    move in the lists that are read in pages: ``again`` finds them.
     """
 
     def __init__(
@@ -128,18 +128,18 @@ class Search:
         self._function = function
         self._sources: list[_Source] | None = None
         self._cursor = b""
-        self._dues: dict[str, int | None] = {}  # of all that were seen, found or not
-        self._ahead: list[Summary] = []  # found, but beyond the limit of the part before
+        self._dues: dict[str, int | None] = {}  # of all that were seen, also those that did not match
+        self._ahead: list[Summary] = []  # found, but beyond the limit of the last part
         self._shown: set[str] = set()
         self._shown_before = 0
 
     @property
     def is_over(self) -> bool:
-        """Whether all has been looked at and shown."""
+        """Whether everything has been searched and shown."""
         return self._sources == [] and not self._ahead
 
     def again(self) -> bool:
-        """Look at everything once more, for what has not been shown; false if the last look showed nothing."""
+        """Search everything once more, for executions not shown yet; false if the last search showed nothing."""
         if len(self._shown) == self._shown_before:
             return False
         self._shown_before = len(self._shown)
@@ -147,7 +147,7 @@ class Search:
         return True
 
     def part(self, keys: Keyspace, limit: int = FOUND_MAX) -> Plan[SearchPage]:
-        """The next executions, which may be none though there are more: a part ends after a few seconds."""
+        """The next executions. It may be empty although there are more: a part ends after a few seconds."""
         if not 1 <= limit <= FOUND_MAX:
             raise UsageError(f"limit {limit}: a search finds 1 to {FOUND_MAX} executions")
         found = SearchPage()
@@ -162,7 +162,7 @@ class Search:
         return found
 
     def _fill(self, keys: Keyspace, limit: int, found: SearchPage) -> Plan[None]:
-        """Look on, source by source, until more than ``limit`` are found, all is seen, or enough was looked at."""
+        """Search source by source, until more than ``limit`` are found, or all or enough was searched."""
         if self._sources is None:
             self._sources = yield from _sources(keys, self._statuses, self._states, self._group, found)
         looked_max = len(self._dues) + LOOKED_MAX
@@ -175,7 +175,7 @@ class Search:
                 del self._sources[0]
 
     def _read_page(self, keys: Keyspace, source: _Source, found: SearchPage) -> Plan[_Cursor]:
-        """Find what is wanted in the next page of a source; where to go on, None if this was the last."""
+        """Find matching executions in the next page of a source; returns the next cursor, None after the last page."""
         read = source(self._cursor)
         [page] = yield [read]
         if isinstance(page, DurasleepError):
@@ -208,20 +208,20 @@ def _statuses(status: str | Collection[str] | None) -> set[str]:
 
 
 def _add_errors(keys: Keyspace, found: SearchPage, codec: Codec) -> Plan[None]:
-    """Why those failed that did."""
+    """Add the errors of those that failed."""
     failed = [at for at, one in enumerate(found) if one.status == "done" and one.state != State.RESOLVED]
     for start in range(0, len(failed), VALUES_TOGETHER):
         part = failed[start : start + VALUES_TOGETHER]
         values = yield [journal.read_value(keys, PromiseId(found[at].id)) for at in part]
         for at, value in zip(part, values, strict=True):
-            if isinstance(value, bytes):  # else it is kept no longer
+            if isinstance(value, bytes):  # otherwise it is no longer stored
                 found[at] = replace(found[at], error=error_text(State(found[at].state), value, codec))
 
 
 def _sources(
     keys: Keyspace, statuses: set[str], states: set[str], group: str | None, found: SearchPage
 ) -> Plan[list[_Source]]:
-    """Where to look, in the order to show it. The keys come last: what moved meanwhile is among them, too."""
+    """Where to search, in the order to show it. The keys come last: they also have what has moved meanwhile."""
     sources: list[_Source] = []
     if "halted" in statuses:
         sources.append(partial(_read_halted, keys))
@@ -236,15 +236,15 @@ def _sources(
         sources.append(partial(_read_endings, keys.failed))
         [length] = yield [streams.count_entries(keys.failed)]
         if isinstance(length, int) and length >= LIMIT["recent_max"]:
-            found.notes.append("Only the latest failures can be listed: those before are found by their ids.")
+            found.notes.append("Only the latest failures can be listed: find earlier ones by their ids.")
             found.is_all = False
-    if states:  # schema 1 had but this one
+    if states:  # schema 1 had only this one
         sources.append(partial(_read_endings, keys.recent))
     return sources
 
 
 def _fresh(ids: _Ids, dues: dict[str, int | None]) -> list[str]:
-    """Those not seen before, and the executions above them: these wait for them."""
+    """Ids not seen before, and those of the executions above them, which wait for them."""
     fresh: list[str] = []
     for id, due_ms in ids:
         above = id
@@ -253,15 +253,13 @@ def _fresh(ids: _Ids, dues: dict[str, int | None]) -> list[str]:
             dues[above] = None
             owner = owner_of(above)
             above = owner[0] if owner else above
-        if dues[id] is None:  # they come by due time
+        if dues[id] is None:  # they are sorted by due time
             dues[id] = due_ms
     return fresh
 
 
-def _read_summaries(
-    keys: Keyspace, ids: list[str], is_wanted: Callable[[Summary], bool], found: SearchPage
-) -> Plan[None]:
-    """Find out what these are, and keep what is wanted."""
+def _read_summaries(keys: Keyspace, ids: list[str], is_wanted: Callable[[Summary], bool], found: SearchPage) -> Plan[None]:
+    """Read these, and keep those that match."""
     for start in range(0, len(ids), PAGE):
         part = ids[start : start + PAGE]
         answers = yield [journal.read_record(keys, PromiseId(id), outline=True) for id in part]
@@ -280,7 +278,7 @@ def _read_summaries(
 
 
 def is_quarantined(name: str) -> bool:
-    """Whether a name in the halted set is that of something broken, and of no execution."""
+    """Whether a name in the halted set stands for broken data, and not for an execution."""
     return name.startswith(_ASIDE) and ": " in name
 
 
@@ -319,9 +317,10 @@ def queues(keys: Keyspace, group: str | None, found: SearchPage) -> Plan[list[st
 
 
 def discard_quarantined(keys: Keyspace, name: str) -> Plan[bool]:
-    """Strike a quarantined name, or the only one that goes on with ``": "`` behind this; whether there was one.
+    """Delete a quarantined name, or the only one that begins with this name and ``": "``; returns whether there was
+    one.
 
-    NotAllowed for an execution that is halted, and where several names begin so.
+    NotAllowed for a halted execution, and if several names have this beginning.
     """
     [answer] = yield [promises.discard_quarantined(keys, name)]
     if unwrap(answer):
@@ -329,7 +328,7 @@ def discard_quarantined(keys: Keyspace, name: str) -> Plan[bool]:
     begun = yield from _begun_so(keys, f"{name}: ")
     if len(begun) > 1:
         raise NotAllowed(
-            f"{name!r} begins {len(begun)} names, which are told by more of them: {'; '.join(begun[:SHOWN_MAX])}"
+            f"{len(begun)} names begin with {name!r}, so give more of the name: {'; '.join(begun[:SHOWN_MAX])}"
         )
     if not begun:
         return False
@@ -338,7 +337,7 @@ def discard_quarantined(keys: Keyspace, name: str) -> Plan[bool]:
 
 
 def _begun_so(keys: Keyspace, beginning: str) -> Plan[list[str]]:
-    """The names quarantined that begin so."""
+    """The quarantined names that begin so."""
     found: list[str] = []
     cursor: _Cursor = b""
     for _ in range(STEPS_MAX):
@@ -381,14 +380,16 @@ def _read_timers(keys: Keyspace, statuses: Collection[str], cursor: bytes) -> Co
 
 
 def is_known_timer(what: str) -> bool:
-    """Whether this version knows what stands behind the ``~`` of a timer: else it waits for a newer one."""
+    """Whether this version knows the part after the ``~`` of a timer; if not, the timer waits for a newer version."""
     return what in _TIMERS or re.fullmatch(r"\d[\d.]*", what) is not None
 
 
 def _by_score(
     key: str, cursor: bytes, ids: Callable[[list[tuple[str, int]]], Iterable[tuple[str, int | None]]]
 ) -> Command[_Page]:
-    """A page of a sorted set. The cursor is a score and how many of it were read: what leaves meanwhile moves none."""
+    """A page of a sorted set. The cursor is a score and how many of that score were read: members that leave do not
+    shift it.
+    """
     score, _, offset = (cursor or b"-inf 0").partition(b" ")
 
     def page_of(rows: list[tuple[bytes, bytes]]) -> _Page:
@@ -416,7 +417,7 @@ def _read_endings(key: str, cursor: bytes) -> Command[_Page]:
 
 
 def _ids_in(rows: streams.Rows, *, name_at: int = 0) -> _Page:
-    """The ids some entries name; of each pair of fields the name is the first or, read backwards, the second."""
+    """The ids that some entries name. In each pair of fields the name is the first or, read backwards, the second."""
     named = [field for _, fields in rows for field in zip(fields[name_at::2], fields[1 - name_at :: 2], strict=True)]
     found = [to_text(value) for name, value in named if name == b"i"]
     return [(id, None) for id in found if id], rows[-1][0] if len(rows) == PAGE else None
@@ -426,7 +427,7 @@ def _ids_in(rows: streams.Rows, *, name_at: int = 0) -> _Page:
 
 
 def timers(keys: Keyspace, limit: int = 20) -> Plan[Timers]:
-    """What falls due next, soonest first."""
+    """The next due items, soonest first."""
     if not 1 <= limit <= TIMERS_MAX:
         raise UsageError(f"limit {limit}: 1 to {TIMERS_MAX} timers can be shown")
 
@@ -445,7 +446,7 @@ def timers(keys: Keyspace, limit: int = 20) -> Plan[Timers]:
 
 
 def _about(keys: Keyspace, member: str) -> tuple[Call, Call]:
-    """What tells what a member of the timers is: its owner or schedule, and its entry if it has one."""
+    """The reads that explain a member of the timers: its owner or schedule, and its entry if it has one."""
     id, _, what = member.rpartition("~")
     entry = journal.read_entry(keys, PromiseId(id), what)
     if what == "cron":

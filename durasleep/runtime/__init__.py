@@ -1,4 +1,4 @@
 """User code made durable: definitions, the private event loop, the journal, the context and replay.
 
-No Redis, no clock and no randomness in here: what a workflow sees depends on its arguments and its journal alone.
+There is no Redis, no clock and no randomness here: a workflow sees only its arguments and its journal.
 """

@@ -1,4 +1,4 @@
-"""Drives one execution from its journal: the same code, fed the same settlements, one at a time."""
+"""Drives one execution from its journal: the same code gets the same settlements, one at a time."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from durasleep.runtime.event_loop import DRAIN_CALLBACKS_MAX, Watch, WorkflowLoo
 from durasleep.runtime.journal import Asked, Forgotten, Journal, StepCall
 from durasleep.settings import Settings
 
-POSITIONS_MAX = 20  # tasks whose places are named: a fan-out of thousands waits in one line
-JOURNAL_WARNED = 0.5  # of what a journal may hold
+POSITIONS_MAX = 20  # tasks whose positions are named: a fan-out of thousands waits in one line
+JOURNAL_WARNED = 0.5  # the part of a journal's limits at which a warning is logged
 
 asyncio_patches.install()
 
@@ -40,11 +40,11 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 class CanceledOutcome(msgspec.Struct, frozen=True):
-    """The workflow was canceled from outside, and let it happen."""
+    """The workflow was canceled from outside, and did not catch the cancel."""
 
 
 class Halted(msgspec.Struct, frozen=True):
-    """It needs a person; ``reason`` says what for, in one or more lines."""
+    """It waits for a person; ``reason`` says why, in one or more lines."""
 
     reason: str
 
@@ -54,44 +54,44 @@ class Continued(msgspec.Struct, frozen=True):
 
     payload: bytes
     base: int
-    """The last number this run has taken, so that no number is used twice."""
+    """The last number of this run, so that no number is used twice."""
 
 
 WorkflowOutcome = Resolved | Rejected | CanceledOutcome | Halted | Continued
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """What an activation asks for, now that its code is blocked, finished or halted."""
+    """The requests of an activation when its code is blocked, finished or halted."""
 
     ops: tuple[Op, ...]
-    """New durable things to commit, in the order asked. With an ending: only what outlives it."""
+    """New ops to commit, in the order of the calls. At an ending: only those that outlive it."""
     steps: tuple[StepCall, ...]
     """Steps to begin now."""
     stop_steps: tuple[Number, ...]
-    """Running steps to stop: those the code took back (each has a CancelEntry); with an ending, all of them."""
+    """Running steps to stop: those that the code has canceled (each has a CancelEntry); at an ending, all of them."""
     waiting: bool
-    """Whether something pending, an op or a step can still wake it."""
+    """Whether a pending entry, an op or a step can still wake it."""
     outcome: WorkflowOutcome | None
     warning: str = ""
-    """What a person should know before it is too late."""
+    """Warnings for people."""
     forgotten: tuple[Forgotten, ...] = ()
-    """Calls that were written without ``await``."""
+    """Calls that the code does not await."""
 
 
 class CloseReport(msgspec.Struct, frozen=True):
-    """How putting a workflow away went."""
+    """The result of an eviction."""
 
     stubborn: tuple[str, ...]
-    """Positions of the tasks that refused to end. They stay in memory until the process ends."""
+    """Positions of the tasks that did not end. They stay in memory until the process ends."""
 
 
 _CLEAN = CloseReport(())
 
 
 class Activation:
-    """One execution in memory: ``start`` once, ``feed`` as commits answer, ``close`` always.
+    """One execution in memory: ``start`` once, ``feed`` as commits are answered, ``close`` always.
 
-    Never raises for what user code does. Runs in a plain callback of a real loop, on one thread.
+    It raises no error of user code. It runs in a plain callback of a real loop, on one thread.
     """
 
     __slots__ = (
@@ -111,11 +111,11 @@ class Activation:
     )
 
     seen: int
-    """The stamp last fed; 0 at first."""
+    """The stamp of the last settlement that was delivered; 0 at first."""
     seen_number: Number
-    """The number of the entry that has it."""
+    """The number of that entry."""
     last_op_number: Number
-    """What was asked for last and has been committed: what is pending has no stamp to know it by."""
+    """The last number that was asked for and committed: a pending entry has no stamp that identifies it."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class Activation:
         base: int = 0,
         watch: Watch | None = None,
     ) -> None:
-        """``base`` is the last number that the runs before this one have taken; ``watch`` sees the code's calls."""
+        """``base`` is the last number of the runs before this one; ``watch`` sees the calls of the code."""
         self._definition = definition
         self._info = info
         self._args = args
@@ -153,8 +153,9 @@ class Activation:
     ) -> Progress:
         """Replay the whole journal, given in any order.
 
-        ``unseen`` are the numbers no commit has named as seen: from the first of them on it is no replay, and what
-        is logged is new. Without them, only the newest settlement is. Steps ``handed_out`` run already.
+        ``unseen`` are the numbers that no commit has named as seen: from the first of them on, it is no longer a
+        replay, and log lines are new. Without them, only the newest settlement is new. Steps ``handed_out`` run
+        already.
         """
         entries = list(entries)
         self._journal.handed_out = handed_out
@@ -175,11 +176,11 @@ class Activation:
             return self._progress()
         except UsageError as misfit:
             is_first_run = self._info.begun_ms <= self._info.created_ms
-            if is_first_run and not self._loop.has_history:  # they never fitted: that is the caller's error
+            if is_first_run and not self._loop.has_history:  # they never fitted: that is an error of the caller
                 return self._ended(self._rejected(misfit))
             self._journal.halt_unfit(self._args, misfit)
             return self._progress()
-        except Exception as error:  # noqa: BLE001 - whatever user code raises as it is called ends the execution
+        except Exception as error:  # noqa: BLE001 - any error that user code raises when called ends the execution
             return self._ended(self._rejected(error))
         if settled or loop.is_shadow:
             loop.replaying = True
@@ -197,7 +198,7 @@ class Activation:
         return self._progress()
 
     def feed(self, entries: Iterable[Entry]) -> Progress:
-        """Go on with what a commit answered, all of it; what was fed before is skipped."""
+        """Go on with all the settlements that a commit has returned; those delivered before are skipped."""
         settled = self._journal.load(entries)
         if self._settings.debug:
             self._unseen = {*self._unseen, *(entry.number for entry in settled)}
@@ -209,22 +210,22 @@ class Activation:
         return self._progress()
 
     def note_committed(self, ops: Sequence[Op]) -> None:
-        """The server has these now."""
+        """The server has these ops now."""
         if ops:
             self.last_op_number = ops[-1].number
 
     def positions(self) -> str:
-        """Where the code waits, for people."""
+        """The positions at which the code waits, for people."""
         shown = [f"at {position_of(task)}" for task in self._loop.unfinished()[:POSITIONS_MAX]]
         return ", ".join(shown)
 
     @property
     def asked(self) -> dict[Number, Asked]:
-        """Everything the code has asked for so far; kept in debug mode and in other runs only."""
+        """Everything the code has asked for so far; only kept in debug mode and in repeated runs."""
         return self._journal.trace or {}
 
     def run_again(self) -> tuple[Activation, Progress]:
-        """Another run of the same code over the same journal, which says nothing in the log and keeps all it asks."""
+        """Another run of the same code over the same journal, which logs nothing and keeps everything it asks for."""
         twin = Activation(
             self._definition, self._info, self._args, self.codec, settings=self._settings, base=self._base
         )
@@ -233,7 +234,7 @@ class Activation:
         return twin, twin.start(self._journal.entries(), self._unseen)
 
     def close(self) -> CloseReport:
-        """Put the workflow away: cancel its tasks, within bounds, while durable calls raise Detached."""
+        """Evict the workflow: cancel its tasks, within bounds, while durable calls raise WorkflowEvicted."""
         loop = self._loop
         if not loop.drop() and (stubborn := loop.evict(self._journal.size)):
             for task in stubborn:
@@ -253,22 +254,22 @@ class Activation:
 
     @property
     def size(self) -> int:
-        """How many entries its journal has or will have."""
+        """How many entries its journal has, or will have."""
         return self._journal.size
 
     @property
     def payload_bytes(self) -> int:
-        """What they carry."""
+        """The bytes of their payloads."""
         return self._journal.payload_bytes
 
     @property
     def is_open(self) -> bool:
-        """Whether something it has asked for has neither settled nor been taken back."""
+        """Whether something it has asked for has neither settled nor been canceled."""
         return self._journal.open_calls > 0
 
     @property
     def id(self) -> PromiseId:
-        """Of the execution."""
+        """The id of the execution."""
         return self._info.id
 
     @property
@@ -337,20 +338,20 @@ class Activation:
             return self._ended(
                 Halted(
                     f"{self._info.id} {self._amount()}: let children do a part of the work, "
-                    "or begin anew now and then, ctx.continue_as_new(...)"
+                    "or begin a new run now and then, ctx.continue_as_new(...)"
                 )
             )
         if not journal.open_calls:
             return self._ended(
                 Halted(
-                    f"{self._info.id} waits for something that only itself could produce, or a thread, of which a "
-                    f"workflow hears nothing{_positions(loop)}"
+                    f"{self._info.id} cannot go on: it waits for something that only its own code or a thread could "
+                    f"set, and a thread cannot wake a workflow{_positions(loop)}"
                 )
             )
         ops, steps, stop_steps = journal.take_difference()
         warning = ""
         if self._fill_before < JOURNAL_WARNED <= filled:
-            warning = f"{self._info.id} {self._amount()}: beyond it, it will be halted; see ctx.continue_as_new"
+            warning = f"{self._info.id} {self._amount()}: beyond this limit it is halted; see ctx.continue_as_new"
         self._fill_before = filled
         forgotten = journal.take_forgotten(is_end=False) if journal.forgotten else ()
         return Progress(ops, steps, stop_steps, True, None, warning, forgotten)
@@ -381,14 +382,14 @@ class Activation:
         if root.cancelled():
             if loop.canceled:
                 return CanceledOutcome()
-            return self._rejected(asyncio.CancelledError("the workflow ended by a CancelledError of its own"))
+            return self._rejected(asyncio.CancelledError("the workflow raised CancelledError, but nobody canceled it"))
         error = root.exception()
         if error is not None:
             return self._rejected(error)
         try:
             function = self._info.function
             return Resolved(self.codec.encode(root.result(), f"result of {function}", self._definition.fn))
-        except Exception as unencodable:  # noqa: BLE001 - whatever the result does when looked at, it ends the execution
+        except Exception as unencodable:  # noqa: BLE001 - any error of the result's own code ends the execution
             return self._rejected(unencodable)
 
     def _rejected(self, error: BaseException) -> Rejected:
@@ -401,7 +402,7 @@ def _has_begun(entries: Sequence[Entry]) -> bool:
 
 
 def version_of(entries: Iterable[Entry]) -> int | None:
-    """The version of its workflow an execution began with, as its journal tells; None if it has not begun."""
+    """The version of its workflow that an execution began with, from its journal; None if it has not begun."""
     begun = False
     for entry in entries:
         if entry.kind is Kind.VERSION:
@@ -411,7 +412,7 @@ def version_of(entries: Iterable[Entry]) -> int | None:
 
 
 def _outlives(op: Op) -> bool:
-    """Whether it matters once its workflow has ended; the rest would be made and taken back in one commit."""
+    """Whether it matters after its workflow has ended; other ops would be made and canceled in one commit."""
     match op:
         case StartTimer() | StartPromise() | Mark():
             return False

@@ -1,8 +1,8 @@
-"""Gives ``as_completed``, ``all_tasks`` and sets of ``gather`` one order in workflows, and ``wait_for`` one way.
+"""Makes parts of asyncio deterministic in workflows: ``as_completed``, ``all_tasks``, ``gather`` and ``wait_for``.
 
-asyncio keeps what it is given in sets ordered by address. Our own tasks and futures hash by creation number; three
-things in asyncio do not. ``wait_for`` makes a task of a coroutine on Python 3.11 only, and tasks take numbers: a
-journal begun there must replay on later ones. Outside of workflows nothing changes.
+asyncio keeps tasks and futures in sets, whose order depends on addresses. Our own tasks and futures use their creation
+number as hash; three things in asyncio do not. ``wait_for`` makes a task of a coroutine only on Python 3.11, and tasks
+take numbers: a journal that began there must replay on later versions. Outside of workflows nothing changes.
 """
 
 # pyright: reportPrivateUsage=false
@@ -21,7 +21,7 @@ from durasleep.runtime.event_loop import WorkflowLoop, WorkflowTask
 
 def _copy(function: Any) -> Callable[..., Any]:
     if not isinstance(function, types.FunctionType):
-        return function  # built in, and left as it is
+        return function  # built in, and not changed
     copied = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
     copied.__kwdefaults__ = function.__kwdefaults__
     return copied
@@ -39,7 +39,7 @@ def _as_completed(fs: Any, *, timeout: float | None = None) -> Any:  # pyright: 
 
 
 def ordered_as_completed(fs: Iterable[Any], *, timeout: float | None = None) -> Any:
-    """``asyncio.as_completed``, its coroutines first made tasks in the order given if a workflow is running."""
+    """``asyncio.as_completed``; in a workflow its coroutines first become tasks, in the given order."""
     loop = asyncio._get_running_loop()
     if isinstance(loop, WorkflowLoop) and not (asyncio.isfuture(fs) or asyncio.iscoroutine(fs)):
         fs = [asyncio.ensure_future(awaitable, loop=loop) for awaitable in dict.fromkeys(fs)]
@@ -53,7 +53,7 @@ def _all_tasks(loop: Any = None) -> Any:  # pyright: ignore[reportUnusedFunction
 
 
 def ordered_all_tasks(loop: Any = None) -> Any:
-    """``asyncio.all_tasks``, in a workflow always in the same order."""
+    """``asyncio.all_tasks``; in a workflow always in the same order."""
     running = asyncio._get_running_loop()
     if isinstance(running, WorkflowLoop) and loop in (None, running):
         return set(running.unfinished())
@@ -67,7 +67,7 @@ async def _wait_for(fut: Any, timeout: float | None) -> Any:  # pyright: ignore[
 
 
 async def wait_without_a_task(fut: Any, timeout: float | None) -> Any:
-    """``asyncio.wait_for`` as Python 3.12 does it, if a workflow is running."""
+    """``asyncio.wait_for`` as in Python 3.12, if a workflow is running."""
     if timeout is None or timeout <= 0 or not isinstance(asyncio._get_running_loop(), WorkflowLoop):
         return await _plain_wait_for(fut, timeout)
     async with asyncio.timeout(timeout):
@@ -83,10 +83,10 @@ async def _leave_group(
     exc: BaseException | None,
     tb: types.TracebackType | None,
 ) -> None:
-    """``TaskGroup.__aexit__``, after which a cancel of its own does not count as one from outside.
+    """``TaskGroup.__aexit__``. After it, the cancel that it makes itself does not count as one from outside.
 
-    Python 3.11 forgets to take back the one that it asks for while it waits for its tasks, and every timeout around
-    it then takes its own cancel for somebody else's.
+    While it waits for its tasks, Python 3.11 cancels its own task and does not undo it. Every timeout around it then
+    takes its own cancel for one of somebody else.
     """
     group: Any = self
     was_requested = group._parent_cancel_requested
@@ -102,15 +102,15 @@ def _hash_of_gather(self: asyncio.Future[Any]) -> int:
     if not isinstance(loop, WorkflowLoop):
         return object.__hash__(self)
     serial: int | None = vars(self).get("_serial")
-    if serial is None:  # the first use in a set is in the order of the program, too
+    if serial is None:  # the first use in a set follows the order of the program, too
         serial = vars(self)["_serial"] = loop.next_serial()
     return serial
 
 
 def install() -> None:
-    """Change them; repeating it changes nothing.
+    """Change these functions; repeating it changes nothing.
 
-    The code of a function is exchanged, not its name, since ``from asyncio import as_completed`` copies names.
+    It replaces the code of a function, not its name, because ``from asyncio import as_completed`` copies names.
     """
     exchanged: dict[Any, Any] = {asyncio.as_completed: _as_completed, asyncio.all_tasks: _all_tasks}
     if sys.version_info < (3, 12):
@@ -126,8 +126,8 @@ def install() -> None:
 
 
 def _leave_ours_out(known: weakref.WeakSet[asyncio.Task[Any]]) -> None:
-    """Tasks of workflows are known to their own loop. Asyncio's set of all tasks is written in Python, and would only
-    add and remove them: a twentieth of an activation.
+    """Workflow tasks are known to their own loop. asyncio's set of all tasks is written in Python, and would only add
+    and remove them: a twentieth of an activation.
     """
     if "add" in vars(known):
         return

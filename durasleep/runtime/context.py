@@ -1,6 +1,6 @@
-"""``ctx``: what a workflow may ask for. Each durable call takes its number at once and returns a future."""
+"""``ctx``: the durable calls of a workflow. Each call takes its number at once and returns a future."""
 
-# What its classes share with one another is not for their users.
+# The classes of this module share private parts, which are not for users.
 # pyright: reportPrivateUsage=false
 
 from __future__ import annotations
@@ -66,28 +66,29 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 
-TRANSACTION_COMMANDS_MAX = 1_000  # a millisecond of Redis or two
+TRANSACTION_COMMANDS_MAX = 1_000  # one or two milliseconds of Redis
 
 _log = logging.getLogger("durasleep.workflow")
 
 
 class ExecutionInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """Which execution this is."""
+    """The facts about an execution."""
 
     id: PromiseId
     root_id: PromiseId
-    """The execution its family began with."""
+    """The execution at the root of its family."""
     function: str
     group: str
     incarnation: int
-    """The birth stamp of its family: another life under the same id has another."""
+    """The stamp of its family's creation: another incarnation under the same id has another one."""
     created_ms: int
     begun_ms: int = 0
-    """When its present run began, if ``continue_as_new`` has begun it."""
+    """When its present run began, if ``continue_as_new`` started it."""
     version: int = 1
-    """Of its workflow, see ``@app.workflow(version=...)``."""
+    """The version of its workflow, see ``@app.workflow(version=...)``."""
     crash_count: int = 0
-    """Workers that died with it since it last moved on. It differs between replays: show it, never branch on it."""
+    """Workers that have died during it since its last commit. It differs between replays: show it, never branch on
+    it."""
 
     @property
     def created_at(self) -> datetime:
@@ -113,7 +114,7 @@ class Context:
     # -- waiting
 
     def sleep(self, duration: Duration, *, name: str = "") -> DurableFuture[None]:
-        """Pause for some seconds, a timedelta, or text such as ``"1h30m"``: never shorter, and across restarts."""
+        """Pause for some seconds, a timedelta, or text such as ``"1h30m"``: across restarts, and never shorter."""
         due = due_in(duration, "sleep")
         if name:
             check_label(name)
@@ -122,7 +123,7 @@ class Context:
     def sleep_until(self, instant: datetime, *, name: str = "") -> DurableFuture[None]:
         """Pause until ``instant``, an aware datetime; InvalidDuration for a naive one.
 
-        One that has passed is due at once. ``name`` is for people: lists and ``durasleep get`` show it.
+        An instant in the past is due at once. ``name`` is for people: lists and ``durasleep get`` show it.
         """
         due = due_at(instant)
         return self._journal.call(Kind.TIMER, check_label(name), None, lambda number: StartTimer(number, name, due))
@@ -140,10 +141,10 @@ class Context:
     def promise(
         self, type_hint: Any = Any, /, *, timeout: Duration | None = None, name: str = ""
     ) -> DurableFuture[Any]:
-        """Something to be settled from outside, by its ``.id``, with a value shaped by ``hint``.
+        """A promise that others settle from outside, by its ``.id``, with a value that ``hint`` shapes.
 
-        Raises TimedOut once ``timeout`` (seconds, a timedelta, or text such as ``"3d"``) has passed; by default it
-        waits for as long as it takes.
+        Raises TimedOut when ``timeout`` (seconds, a timedelta, or text such as ``"3d"``) has passed. By default it has
+        no timeout.
         """
         due = None if timeout is None else due_in(timeout, "timeout")
         return self._journal.call(
@@ -157,10 +158,10 @@ class Context:
     @overload
     async def race(self, *awaitables: Awaitable[T]) -> Winner[T]: ...
     async def race(self, *awaitables: Awaitable[Any]) -> Winner[Any]:
-        """Wait for the first of ``awaitables`` and take the others back, in one commit; raises what the first raised.
+        """Wait for the first of ``awaitables`` and cancel the others in the same commit; raises the error of the first.
 
-        ``approval or three days``: ``winner = await ctx.race(ctx.promise(name="approval"), ctx.sleep(...))``, and
-        ``winner.index`` says which it was.
+        For example, approval or three days: ``winner = await ctx.race(ctx.promise(name="approval"), ctx.sleep(...))``,
+        and ``winner.index`` says which one it was.
         """
         if not awaitables:
             raise UsageError("a race needs something to wait for")
@@ -171,7 +172,7 @@ class Context:
         finally:
             losers = [future for future in futures if future.cancel()]
         if losers:
-            await asyncio.wait(losers)  # a task may have something to put in order first
+            await asyncio.wait(losers)  # a task may have to clean up first
         return Winner(first, futures[first].result())
 
     # -- calling
@@ -217,8 +218,8 @@ class Context:
     ) -> DurableFuture[Any]:
         """Run a plain function or a task as a step in this worker: at least once, and its result counts once.
 
-        ``timeout`` (seconds, a timedelta, or text such as ``"30s"``) is for each attempt; a task's own timeout and
-        retry hold where none is given.
+        ``timeout`` (seconds, a timedelta, or text such as ``"30s"``) is for each attempt. Without it, a task's own
+        timeout applies; without ``retry``, the task's own.
         """
         definition = _step_of(fn)
         if definition is not None:
@@ -234,39 +235,39 @@ class Context:
         )
 
     def on_cancel(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-        """Run this as a step once the workflow was canceled and its code has ended; the last one registered first.
+        """Run this function as a step after the workflow was canceled and its code has ended; the last registered
+        first.
 
-        It does not matter what the code raises then: CancelledError, or an error of its own. Code that catches its
-        cancel and returns a value, or goes on as a new run, has survived it, and nothing is run. What a step raises is
-        what the execution then ends with. ``cancel(force=True)`` and a deadline run no code. UsageError, at once, for
-        arguments that ``fn`` cannot be called with.
+        It runs whatever the code raises then: CancelledError, or another error. It does not run if the code catches the
+        cancel and returns a value, or goes on as a new run. If such a step raises, the execution ends with that error.
+        ``cancel(force=True)`` and a deadline run no code. UsageError, at once, for arguments that do not fit ``fn``.
         """
         _step_of(fn)
         check_arguments(fn, args, kwargs)
         self._cleanups.append((fn, args, kwargs))
 
     def _check_result(self, value: object) -> None:
-        """Of a canceled workflow that has something to undo: a value that cannot be sent is no result."""
+        """If the workflow was canceled and has something to undo, a result that cannot be sent does not count."""
         if self._loop.canceled and self._cleanups:
             self._codec.encode(value, f"result of {self.info.function}", self._definition.fn)
 
     async def _clean_up(self) -> None:
-        """What ``on_cancel`` has asked for, if the workflow was canceled and does not go on."""
+        """Run the ``on_cancel`` steps, if the workflow was canceled and does not go on."""
         errors: list[Exception] = []
         is_undone = self._loop.canceled and self._loop.continued is None
         if is_undone and self._cleanups:
-            # A cancel may still have to be raised at the next await: a TaskGroup that fails while it is canceled leaves
-            # one behind since Python 3.13.
+            # A cancel may remain for the next await: since Python 3.13, a TaskGroup that fails while it is canceled
+            # leaves one behind.
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
         while is_undone and self._cleanups:
             fn, args, kwargs = self._cleanups.pop()
             try:
                 await self.run(fn, *args, **kwargs)
-            except Exception as error:  # noqa: BLE001 - the others run all the same
+            except Exception as error:  # noqa: BLE001 - the other steps run all the same
                 errors.append(error)
         if len(errors) > 1:
-            raise ExceptionGroup("several failed that ran after a cancel", errors)
+            raise ExceptionGroup("several errors after a cancel", errors)
         if errors:
             raise errors[0]
 
@@ -315,11 +316,12 @@ class Context:
     ) -> DurableFuture[Any]:
         """Start a workflow or task as an execution of its own, and await its result.
 
-        With an ``id`` it attaches to what runs under it, and outlives this workflow; Stuck if that is this workflow,
-        or the one its family began with, which would wait for one another. ``target`` says who runs it, a group or
-        ``"poll://uni@group/worker"``; by default it is the queue of this workflow. Raises what it raised, Canceled, or
-        TimedOut once ``timeout`` (seconds, a timedelta, or text such as ``"1h30m"``) has passed; UsageError for
-        arguments ``fn`` would not take. For arguments of these names, and more options, see ``options``.
+        With an ``id``, the call attaches to the execution with this id, which outlives this workflow. Stuck if that is
+        this workflow itself, or the root of its family: they would wait for each other. ``target`` says who runs it, a
+        group or ``"poll://uni@group/worker"``; by default it is the queue of this workflow. Raises the error of the
+        execution, Canceled, or TimedOut when ``timeout`` (seconds, a timedelta, or text such as ``"1h30m"``) has
+        passed. UsageError for arguments that do not fit ``fn``. If its parameters have these names, or for more
+        options, use ``options``.
         """
         return self._rpc(fn, args, kwargs, _ChildOptions.of(id, target, timeout))
 
@@ -333,9 +335,9 @@ class Context:
         timeout: Duration | None = None,
         **kwargs: Any,
     ) -> DurableFuture[str]:
-        """Start an execution that goes its own way: not awaited, not canceled with this one.
+        """Start an execution that is independent: this workflow does not await it, and a cancel does not reach it.
 
-        Awaiting it gives its id, once it has been started; one that exists under ``id`` is left as it is. ``target``
+        Awaiting it gives its id when it has been started; if one exists under ``id``, it is left as it is. ``target``
         and ``timeout`` are as for ``rpc``.
         """
         return self._detached(fn, args, kwargs, _ChildOptions.of(id, target, timeout))
@@ -349,13 +351,13 @@ class Context:
         delay: Duration | datetime | None = None,
         retention: Duration | None = None,
     ) -> ContextCaller:
-        """``rpc`` and ``detached`` with options, whose arguments are the function's own, whatever their names.
+        """``rpc`` and ``detached`` with options. All arguments after it go to the function, whatever their names.
 
-        ``id``, ``target`` and ``timeout`` are as for ``rpc``. ``delay`` puts off its start: seconds, a timedelta, or
-        text such as ``"1h30m"``, from now, or an aware datetime; the timeout counts from now, too, and UsageError is
-        raised for one that is no longer than the delay. ``retention`` is how long it is kept after its end:
-        seconds, a timedelta, text such as ``"30d"``, or ``"forever"``; by default as long as this workflow's family. It
-        is for what has an id of its own: other children are kept with their family.
+        ``id``, ``target`` and ``timeout`` are as for ``rpc``. ``delay`` postpones the start: seconds, a timedelta, or
+        text such as ``"1h30m"``, from now, or an aware datetime. The timeout counts from now, too; UsageError if it is
+        not longer than the delay. ``retention`` is how long the execution is kept after its end: seconds, a timedelta,
+        text such as ``"30d"``, or ``"forever"``; by default as long as this workflow's family. It needs an id of its
+        own: other children are kept with their family.
         """
         return ContextCaller(self, _ChildOptions.of(id, target, timeout, delay, retention))
 
@@ -396,7 +398,9 @@ class Context:
         *,
         detached: bool = False,
     ) -> Callable[[Number], StartChild]:
-        """What asks for a child, if the journal lacks it: only then it matters whether its arguments fit."""
+        """The function that makes the op of a child. It runs only if the journal lacks it: then its arguments are
+        checked.
+        """
         function = name_of(fn)
 
         def start(number: Number) -> StartChild:
@@ -421,10 +425,9 @@ class Context:
     def continue_as_new(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Go on as a new run of the same execution: other arguments, an empty journal, the newest version.
 
-        The id, whoever waits for it and the deadline stay; what is pending ends. It does not return. A cancel that this
-        run has not heard of ends it here, in place of the new run, as it would at an ``await``. UsageError for
-        arguments the workflow would not take, NotSerializable or PayloadTooLarge for those that cannot be sent: then
-        this run goes on.
+        The id, the waiters and the deadline stay; pending entries end. This call does not return. If the code has not
+        been told of a cancel yet, it ends here instead, as it would at an ``await``. UsageError for arguments that do
+        not fit the workflow, NotSerializable or PayloadTooLarge for those that cannot be sent: then this run goes on.
         """
         loop = self._loop
         loop.lineage()
@@ -441,16 +444,16 @@ class Context:
     def transaction(self) -> TransactionBuilder:
         """Queue Redis commands; awaiting it runs them together with their journal entry, exactly once.
 
-        At most 1,000 commands, of together as many bytes as one payload may have: else PayloadTooLarge, or UsageError,
-        and nothing was sent. What they answer may be a megabyte: if it is more, they were carried out all the same, and
-        a RemoteError says so.
+        At most 1,000 commands, which together have at most the bytes of one payload. Otherwise PayloadTooLarge or
+        UsageError is raised, and nothing was sent. Their answers may have a megabyte. If they have more, the commands
+        were carried out all the same, and a RemoteError says so.
         """
         return TransactionBuilder(self._journal, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
 
     # -- what would differ between replays
 
     def now(self) -> datetime:
-        """The time of the last thing that happened to this workflow, by the server's clock."""
+        """The time of the last event of this workflow, by the server's clock."""
         return _instant(self._loop.now_ms)
 
     def random(self) -> float:
@@ -462,9 +465,10 @@ class Context:
         return UUID(bytes=self._digest("uuid")[:16], version=4)
 
     def patched(self, change: str) -> bool:
-        """Whether this execution takes the new way: false if it came by here before the change was deployed.
+        """Whether this execution takes the new way. False if it first reached this line before the change was deployed.
 
         ``if ctx.patched("two-reminders"): ... else: ...`` keeps both ways until no execution takes the old one.
+        ``change`` is the name of the change.
         """
         self._loop.lineage()
         return self._journal.patched(check_label(change))
@@ -473,7 +477,7 @@ class Context:
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """Logs each line once, with the id before it: it is silent while replaying.
+        """Logs each line once, with the id in front; it is silent during a replay.
 
         It is the logger ``durasleep.workflow``; its records have the attributes ``execution`` and ``function``.
         """
@@ -481,12 +485,12 @@ class Context:
 
     @property
     def replaying(self) -> bool:
-        """Whether what happens now has happened before. Never branch on it."""
+        """Whether the code is being replayed. Never branch on it."""
         return self._loop.replaying
 
     @property
     def evicting(self) -> bool:
-        """Whether this workflow is being put away: ``finally`` blocks that run now are not its end."""
+        """Whether this workflow is being evicted: then ``finally`` blocks run, but the workflow has not ended."""
         return self._loop.evicting
 
     @property
@@ -496,17 +500,17 @@ class Context:
         return self.evicting
 
     def _called(self, fn_or_name: Callable[..., Any] | str) -> Definition | None:
-        """What a call of this begins, if it is known here."""
+        """The definition that a call begins, if it is known here."""
         registry = self._definition.registry
         return None if registry is None else registry.called(fn_or_name)
 
     def _check_other(self, id: PromiseId) -> None:
-        """Stuck for the id of who waits for us: nobody would go on."""
+        """Stuck for the id of an execution that waits for this one: neither would go on."""
         if is_in_line(self.info.id, id):
-            raise Stuck(f"{self.info.id} would wait for {id}, which goes on only after it: nothing was started")
+            raise Stuck(f"{self.info.id} would wait for {id}, and {id} waits for it: nothing was started")
 
     def _free_id(self) -> PromiseId:
-        """An id that only this call makes, in every replay the same."""
+        """An id that only this call makes; the same in every replay."""
         name = hashlib.blake2b(
             f"{self.info.id}\n{self.info.incarnation}\n{self._loop.lineage().upcoming}".encode(), digest_size=8
         ).hexdigest()
@@ -520,14 +524,15 @@ class Context:
 
 
 async def to_its_end(context: Context, coro: Coroutine[Any, Any, Any]) -> Any:
-    """The workflow and, if a cancel has ended it, what it wanted done then.
+    """Run the workflow and, if a cancel has ended it, its ``on_cancel`` steps.
 
-    Here, and not beside its caller: the loop looks into this coroutine, which the compiled modules could not give it.
+    It is in this module, not beside its caller: the loop looks into this coroutine, and compiled modules have none that
+    it could look into.
     """
     try:
         value = await coro
         context._check_result(value)
-    except BaseException:  # whatever comes out: what matters is that it was canceled, and has no result
+    except BaseException:  # any error: it matters only that the workflow was canceled and has no result
         if not context.evicting:
             await context._clean_up()
         raise
@@ -537,15 +542,15 @@ async def to_its_end(context: Context, coro: Coroutine[Any, Any, Any]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Winner(Generic[T]):
-    """The first of a race."""
+    """The first awaitable of a race that has settled."""
 
     index: int
-    """Its place among the arguments."""
+    """Its index among the arguments."""
     value: T
 
 
 class _ChildOptions(msgspec.Struct, frozen=True):
-    """How a child is started, apart from its arguments."""
+    """The options of a child."""
 
     id: PromiseId | None
     queue: str | None
@@ -562,7 +567,7 @@ class _ChildOptions(msgspec.Struct, frozen=True):
         delay: Duration | datetime | None = None,
         retention: Duration | None = None,
     ) -> _ChildOptions:
-        """As they were given; UsageError for what cannot be used."""
+        """Options as the caller gave them; UsageError for those that cannot be used."""
         deadline = None if timeout is None else due_in(timeout, "timeout")
         start = None if delay is None else due_at(delay) if isinstance(delay, datetime) else due_in(delay, "delay")
         check_time_left(start, deadline)
@@ -576,9 +581,9 @@ class _ChildOptions(msgspec.Struct, frozen=True):
 
 
 class ContextCaller:
-    """Calls with options of their own, which ``ctx.options(...)`` gives; it may be kept and used again.
+    """Calls with options, made by ``ctx.options(...)``; it may be kept and used again.
 
-    What follows the function are its own arguments, whatever their names.
+    All arguments after the function go to the function, whatever their names.
     """
 
     __slots__ = ("_ctx", "_options")
@@ -606,7 +611,7 @@ class ContextCaller:
     @overload
     def detached(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[str]: ...
     def detached(self, fn: Callable[..., Any] | Definition | str, /, *args: Any, **kwargs: Any) -> DurableFuture[str]:
-        """Start an execution that goes its own way, and await its id: see ``ctx.detached``."""
+        """Start an independent execution, and await its id: see ``ctx.detached``."""
         return self._ctx._detached(fn, args, kwargs, self._options)
 
 
@@ -615,9 +620,10 @@ AsyncTask = Callable[P, Awaitable[T]]
 
 
 class TransactionBuilder:
-    """Redis commands in the making: ``tx.incr("k")``, ``tx.execute("SET", "k", 1)``, then ``results = await tx``.
+    """Redis commands to run together: ``tx.incr("k")``, ``tx.execute("SET", "k", 1)``, then ``results = await tx``.
 
-    A method is the command in lower case (``tx.del_("k")`` for a word Python keeps). Answers one item a command.
+    A method is the command in lower case (``tx.del_("k")`` for a Python keyword). The answer has one item for each
+    command.
     """
 
     __slots__ = ("_commands", "_future", "_journal", "_place")
@@ -654,7 +660,7 @@ class TransactionBuilder:
                 raise UsageError("this transaction has no commands: nothing was sent")
             bytes_max = self._journal.codec.payload_bytes_max
 
-            def make(number: Number) -> Transaction:  # what the journal has was sent, whatever is allowed by now
+            def make(number: Number) -> Transaction:  # the journal's one was sent, even if it is not allowed now
                 _check_transaction(commands, bytes_max)
                 return Transaction(number, commands)
 
@@ -663,7 +669,7 @@ class TransactionBuilder:
 
 
 def _name_execution(record: logging.LogRecord) -> bool:
-    """A line begins with the id, whatever handlers show it."""
+    """A line begins with the id, whichever handlers show it."""
     if id := getattr(record, "execution", ""):
         record.msg = f"{id.replace('%', '%%') if record.args else id}: {record.msg}"
     return True
@@ -677,7 +683,7 @@ class _WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
         super().__init__(_log, {"execution": ctx.info.id, "function": ctx.info.function})
         self._ctx = ctx
 
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is logging's
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
         return not (self._ctx.replaying or self._ctx.evicting) and super().isEnabledFor(level)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
@@ -686,7 +692,7 @@ class _WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 def _check_transaction(commands: Sequence[tuple[bytes, ...]], bytes_max: int) -> None:
-    """One script call carries all of it, and Redis does nothing else meanwhile."""
+    """One script call carries all of it, and Redis does nothing else during that time."""
     if len(commands) > TRANSACTION_COMMANDS_MAX:
         raise UsageError(
             f"this transaction has {len(commands):,} commands, more than {TRANSACTION_COMMANDS_MAX:,}: nothing was sent"
@@ -710,7 +716,7 @@ def _argument(value: object, command: str) -> bytes:
 
 
 def _step_of(fn: Callable[..., Any]) -> TaskDefinition | None:
-    """The task a step is, if it is one; DefinitionError for what cannot be a step."""
+    """The task that a step is, if it is one; DefinitionError if it cannot be a step."""
     definition = definition_of(fn)
     if isinstance(definition, WorkflowDefinition):
         raise DefinitionError(f"{definition.name!r} is a workflow, not a step: `await ctx.rpc({definition.name}, ...)`")
@@ -720,7 +726,7 @@ def _step_of(fn: Callable[..., Any]) -> TaskDefinition | None:
 
 
 def _never(number: Number) -> StepCall:
-    raise AssertionError(f"entry {number} of a workflow that is being put away")
+    raise AssertionError(f"entry {number} of a workflow that is being evicted")
 
 
 def _result_hint(fn: Callable[..., Any] | Definition | str) -> Any:

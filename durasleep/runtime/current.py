@@ -1,4 +1,4 @@
-"""What a task or step may ask of the call it is in: which one it is, which attempt, and until when it has time."""
+"""The facts that a task or step can ask for: its id, its attempt, and its deadline."""
 
 from __future__ import annotations
 
@@ -12,43 +12,45 @@ from durasleep.runtime.waits import inside
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """The call of a task or step that is under way."""
+    """The running call of a task or step."""
 
     id: str
-    """Of the execution: of the task, or of the workflow whose step it is."""
+    """The id of the task, or of the workflow that the step belongs to."""
     step: str | None
     """The number of the step in its workflow, the same for all its attempts; None for a task."""
     function: str
     """The name of the task, or of the step."""
     group: str
-    """The group its worker serves."""
+    """The group that its worker serves."""
     attempt: int
-    """From 1 on: one more than the attempts that have failed. One that a dead worker cut short is not counted."""
+    """From 1: the number of failed attempts, plus one. An attempt that was cut short by a dead worker does not
+    count."""
     deadline: datetime | None
-    """When its time is over, in UTC: that of this attempt or that of the whole execution, whichever is sooner; None if
+    """When its time ends, in UTC: that of this attempt or of the whole execution, whichever comes first; None if
     neither has a limit."""
     idempotency_key: str
-    """The same in every attempt of this task or step, whichever worker makes it, and in no other: not in another life
-    of the id either. For services that take such a key, so that what is tried again is done once."""
+    """The same in every attempt of this task or step, on every worker. It differs for all other calls, and for another
+    incarnation of the id. Pass it to services that accept such a key, so that a repeated attempt has its effect
+    once."""
 
 
 class Source(Protocol):
-    """Makes the description of a call, once it is asked for; ``ends_at`` is the end of its time, in s since 1970."""
+    """Makes the description of a call when it is asked for; ``ends_at`` is the end of its time, in s since 1970."""
 
     def __call__(self, *, ends_at: float | None = None) -> Current: ...
 
 
 def current() -> Current:
-    """Which task or step this is, and which attempt of it; UsageError anywhere else.
+    """The running task or step, and its attempt; UsageError anywhere else.
 
-    Threads that are given a copy of the context know it, too: those of sync tasks and steps and of
-    ``asyncio.to_thread``, but not those of ``threading.Thread``.
+    Threads with a copy of the context know it, too: those of sync tasks and steps and of ``asyncio.to_thread``, but not
+    those of ``threading.Thread``.
     """
     call = inside()
     if call is None:
         raise UsageError(
-            "durasleep.current() belongs to tasks and steps: a workflow has ctx.info, and a thread that user code has "
-            "begun itself knows it only in a copy of the context, `contextvars.copy_context().run(...)`"
+            "durasleep.current() works only in tasks and steps: a workflow has ctx.info; a thread that your code has "
+            "started must run in a copy of the context, `contextvars.copy_context().run(...)`"
         )
     source: Source = call[2]
     return source()

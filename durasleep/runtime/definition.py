@@ -1,4 +1,4 @@
-"""What may be started by name: workflows and tasks, and the registry that holds them."""
+"""Functions that can be started by name: workflows and tasks, and their registry."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,255}")
 _MARK = "__durasleep__"
 
 VERSION_MAX = 1_000_000
-FITTING_MAX = 64  # of one function: most are called in one way or two
+FITTING_MAX = 64  # for one function: most are called in one or two ways
 
 Fitting = set[tuple[type, ...]]
-"""Classes of arguments by position that make a call which fits, whatever their values: those met so far."""
+"""The classes of positional arguments of fitting calls, whatever their values: those that were seen so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class WorkflowDefinition:
     fn: Callable[..., Coroutine[Any, Any, Any]]
     version: int = 1
     registry: Registry | None = field(default=None, repr=False, compare=False)
-    """Where it is registered, beside what it may call by name."""
+    """The registry it belongs to, with the functions that it can call by name."""
     fitting: Fitting = field(default_factory=set[tuple[type, ...]], init=False, repr=False, compare=False)
 
     @property
@@ -46,7 +46,7 @@ class WorkflowDefinition:
         return returns_of(self.fn)
 
     def check(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-        """UsageError, naming the parameter, for arguments it would not take; its context is not among them."""
+        """UsageError, naming the parameter, for arguments that do not fit; the context is not among them."""
         if kwargs or tuple(map(type, args)) not in self.fitting:
             _check(self, args, kwargs, skip_first=True)
 
@@ -68,7 +68,7 @@ class TaskDefinition:
         return returns_of(self.fn)
 
     def check(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-        """UsageError, naming the parameter, for arguments it would not take."""
+        """UsageError, naming the parameter, for arguments that do not fit."""
         if kwargs or tuple(map(type, args)) not in self.fitting:
             _check(self, args, kwargs, skip_first=False)
 
@@ -95,9 +95,9 @@ class Registry:
     def workflow(
         self, fn: Callable[..., Coroutine[Any, Any, Any]], name: str | None = None, version: int = 1
     ) -> WorkflowDefinition:
-        """Register a workflow under ``name`` or its own; DefinitionError if it could not run as one.
+        """Register a workflow under ``name`` or its own; DefinitionError if it cannot run as one.
 
-        Several versions may stand side by side: the newest begins, what has begun stays on its own.
+        It may have several versions: new executions begin with the newest, others stay on theirs.
         """
         if not 1 <= version <= VERSION_MAX:
             raise DefinitionError(f"version {version} of {fn!r}: use 1 to {VERSION_MAX:,}")
@@ -133,7 +133,7 @@ class Registry:
         return self._definitions.get(name)
 
     def called(self, fn_or_name: AnyFunction | str) -> Definition | None:
-        """What a call of this begins, if it is known here: of several versions the newest."""
+        """The definition that a call begins, if it is known here: the newest of several versions."""
         if isinstance(fn_or_name, str):
             return self._definitions.get(fn_or_name)
         definition = definition_of(fn_or_name)
@@ -149,9 +149,9 @@ class Registry:
 
     @property
     def fingerprint(self) -> str:
-        """The same eight characters wherever there are the same functions, in the same versions."""
+        """Eight characters that are the same for the same functions in the same versions."""
         if not self._fingerprint:
-            versions = tuple(self._versions)  # at once: a heartbeat asks from its own thread
+            versions = tuple(self._versions)  # in one step, because a heartbeat asks from its own thread
             names = [*self._definitions, *[f"{name}\n{version}" for name, version in versions]]
             digest = hashlib.blake2s("\n\n".join(sorted(names)).encode(), digest_size=6).digest()
             self._fingerprint = base64.urlsafe_b64encode(digest).decode()
@@ -178,7 +178,7 @@ class Registry:
             )
         try:
             setattr(fn, _MARK, definition)
-        except AttributeError:  # a bound method takes no attributes: it is found by its own name only
+        except AttributeError:  # a bound method takes no attributes: it can be found only by its own name
             if name != getattr(fn, "__name__", None):
                 raise DefinitionError(f"{_where(fn)} cannot carry another name: register a plain function") from None
         if isinstance(definition, WorkflowDefinition):
@@ -189,7 +189,7 @@ class Registry:
 
 
 def definition_of(fn: object) -> Definition | None:
-    """The definition a function was registered with, if it was."""
+    """The definition with which a function was registered, if it was."""
     definition = getattr(fn, _MARK, None)
     if definition is not None and isinstance(definition, Definition) and definition.fn is fn:
         return definition
@@ -197,7 +197,7 @@ def definition_of(fn: object) -> Definition | None:
 
 
 def name_of(fn_or_name: AnyFunction | Definition | str) -> str:
-    """The name to call a function by: the one it was registered under, or its own; DefinitionError if it has none."""
+    """The name by which a function is called: its registered name, or its own; DefinitionError if it has none."""
     if isinstance(fn_or_name, WorkflowDefinition | TaskDefinition):
         return fn_or_name.name
     if isinstance(fn_or_name, str):
@@ -207,17 +207,17 @@ def name_of(fn_or_name: AnyFunction | Definition | str) -> str:
 
 
 def called_by(fn_or_name: AnyFunction | Definition | str) -> AnyFunction | None:
-    """The function itself, where it is known here."""
+    """The function itself, if it is known here."""
     if isinstance(fn_or_name, WorkflowDefinition | TaskDefinition):
         return fn_or_name.fn
     return None if isinstance(fn_or_name, str) else fn_or_name
 
 
 def check_arguments(fn: AnyFunction, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-    """UsageError for what a function called here cannot be called with; their values are its own concern."""
+    """UsageError for arguments that do not fit a function; their values are not checked."""
     try:
         signature = inspect.signature(fn)
-    except (TypeError, ValueError):  # it does not tell, as some of C
+    except (TypeError, ValueError):  # its signature is not known, as for some functions of C
         return
     try:
         signature.bind(*args, **kwargs)
@@ -226,7 +226,7 @@ def check_arguments(fn: AnyFunction, args: Sequence[Any], kwargs: dict[str, Any]
 
 
 def step_name_of(fn: AnyFunction) -> str:
-    """The name a step is journaled under: that of the task, or the function's qualified name."""
+    """The name of a step in the journal: that of the task, or the function's qualified name."""
     definition = definition_of(fn)
     if definition is not None:
         return definition.name

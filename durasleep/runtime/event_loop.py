@@ -1,10 +1,10 @@
-"""The private event loop a workflow runs on: one FIFO queue, no I/O, and no time but that of its journal.
+"""The private event loop of a workflow: one FIFO queue, no I/O, and only the time of its journal.
 
-When the queue is empty the workflow is blocked, precisely; whatever asyncio builds on a loop works and replays.
+An empty queue means exactly that the workflow is blocked. Everything that asyncio builds on a loop works and replays.
 """
 
 # pyright: reportPrivateUsage=false
-# Handles, hooks and the running loop are reached the way asyncio's own loops reach them.
+# Handles, hooks and the running loop are accessed in the same way as asyncio's own loops do it.
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ T = TypeVar("T")
 
 DRAIN_CALLBACKS_MAX = 100_000  # a second or two of Python; a workflow that blocks needs a few
 CLOSE_CALLBACKS_MAX = 1_000  # user code may swallow every exception, so time cannot bound it
-CLOSE_CALLBACKS_EACH = 4  # a fan-out of thousands ends in as many callbacks, and behaves
-CLOSE_ROUNDS_MAX = 10  # cancels a task may swallow before it is given up
+CLOSE_CALLBACKS_EACH = 4  # a fan-out of thousands ends in as many callbacks, and that is in order
+CLOSE_ROUNDS_MAX = 10  # cancels that a task may swallow before the worker gives up
 
-HANDLERS_MAX = 10_000  # functions looked at; only code that is made while it runs comes to as many
+HANDLERS_MAX = 10_000  # functions that were looked at; only code that is made at run time reaches this number
 
 _HANDLERS: dict[int, tuple[CodeType, bool]] = {}
-"""By the id of the code, which is kept so that its id stays its own: to hash code itself takes a microsecond."""
+"""By the id of the code, which is kept so that the id stays unique: hashing the code itself takes a microsecond."""
 _log = logging.getLogger("durasleep.runtime")
 _get_running_loop = asyncio._get_running_loop  # bound once: these are called several times in every activation
 _set_running_loop = asyncio._set_running_loop
 _get_hooks = sys.get_asyncgen_hooks
 _set_hooks = sys.set_asyncgen_hooks
-# On Python 3.11 asyncio's own is a function in Python around this, its C counterpart comes with 3.12.
+# asyncio's own function is a Python wrapper of this on 3.11; its C version comes with 3.12.
 _tasks: Any = asyncio.tasks
 _current_task: Callable[[asyncio.AbstractEventLoop], asyncio.Task[Any] | None] = (
     _tasks._current_tasks.get if sys.version_info < (3, 12) else asyncio.current_task
@@ -53,7 +53,7 @@ Watch = Callable[[FrameType, str, Any], None]
 
 
 class CallNumbers:
-    """Numbers what one asyncio task asks for, so that other tasks do not renumber it."""
+    """Numbers the calls of one asyncio task, so that other tasks do not change the numbers."""
 
     __slots__ = ("detached", "made", "prefix", "taken")
 
@@ -65,7 +65,7 @@ class CallNumbers:
 
     @property
     def upcoming(self) -> Number:
-        """What ``take`` will answer."""
+        """The number that ``next`` will return."""
         return Number(f"{self.prefix}{self.taken + 1}")
 
     def next(self) -> Number:
@@ -74,7 +74,7 @@ class CallNumbers:
         return f"{self.prefix}{self.taken}"  # pyright: ignore[reportReturnType] - hot: calling a NewType costs 0.1 µs
 
     def next_serial(self) -> int:
-        """A creation number for what has to be hashed: what other tasks make does not reorder the sets of this one."""
+        """A creation number to use as hash: objects of other tasks do not change the order of this task's sets."""
         self.made += 1
         return self.made
 
@@ -83,7 +83,7 @@ _LINEAGE: contextvars.ContextVar[CallNumbers | None] = contextvars.ContextVar("d
 
 
 class WorkflowFuture(asyncio.Future[T]):
-    """A future that hashes by creation number, so that sets of them have one order."""
+    """A future whose hash is its creation number, so that sets of futures have one order."""
 
     __slots__ = ("serial",)
     serial: int
@@ -93,7 +93,7 @@ class WorkflowFuture(asyncio.Future[T]):
 
 
 class WorkflowTask(asyncio.Task[T]):
-    """A task that hashes by creation number and counts its own durable calls."""
+    """A task whose hash is its creation number, and that counts its own durable calls."""
 
     __slots__ = ("lineage", "serial")
     serial: int
@@ -101,10 +101,10 @@ class WorkflowTask(asyncio.Task[T]):
 
     @property
     def _loop(self) -> Any:
-        """Asked for by nobody but ``anyio.to_thread``, as it starts a thread that would report to this loop."""
+        """Only ``anyio.to_thread`` reads this, when it starts a thread that would report to this loop."""
         raise NotDurable(
-            "anyio.to_thread is not there in a workflow, which does no I/O and starts no threads or processes; "
-            "nothing was started: do I/O in a task or a function of your own, `await ctx.run(...)`"
+            "anyio.to_thread cannot be used in a workflow, which does no I/O and starts no threads or processes; "
+            "nothing was started: do this in a step, `await ctx.run(...)`"
         )
 
     def __hash__(self) -> int:
@@ -118,7 +118,7 @@ class WorkflowHandle(asyncio.Handle):
     """A callback in the queue; asyncio's own constructor costs three times as much."""
 
     __slots__ = ()
-    _repr = None  # asyncio writes these two in debug mode only
+    _repr = None  # asyncio writes these two only in debug mode
     _source_traceback = None
 
     def __init__(
@@ -139,12 +139,12 @@ class WorkflowTimer(asyncio.TimerHandle):
     _loop: WorkflowLoop
 
     def fire(self) -> None:
-        """Put the callback in the queue: its timer has resolved."""
+        """Put the callback into the queue: its timer has resolved."""
         self._loop.ready.append(self)
 
 
 class Timers(Protocol):
-    """Where the loop's timers become durable."""
+    """Makes the loop's timers durable."""
 
     def start_timer(self, timer: WorkflowTimer, due: Due) -> None: ...
 
@@ -152,24 +152,24 @@ class Timers(Protocol):
 
 
 class WorkflowLoop(asyncio.AbstractEventLoop):
-    """Runs one workflow until it is blocked; everything that would leave the process raises NotDurable.
+    """Runs one workflow until it is blocked; calls that would leave the process raise NotDurable.
 
-    A loop is made for each activation: what most of them leave as it is stands in the class, and is not written anew.
+    Each activation makes a loop. So values that most activations do not change are attributes of the class.
     """
 
     is_of_a_workflow = True
     timers: Timers | None = None
     root: WorkflowTask[Any] | None = None
     replaying = False
-    """While replaying: what goes wrong has been logged before."""
+    """While replaying: errors have been logged before."""
     is_shadow = False
-    """Whether it is only a run to compare with: it stays quiet for ever."""
+    """Whether it is only a run for comparison: then it never logs."""
     canceled = False
     """Whether a cancel from outside has been delivered."""
     has_history = False
-    """Whether an earlier activation came by here and committed what it asked for."""
+    """Whether an earlier activation ran this code and committed its calls."""
     continued: bytes | None = None
-    """The arguments of the next run, once the code has asked for one."""
+    """The arguments of the next run, if the code has asked for one."""
     watch: Watch | None = None
     """Sees every call of user code."""
     evicting = False
@@ -180,11 +180,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     _prune_at = 64
     _generators: dict[int, tuple[weakref.ref[AsyncGenerator[Any, Any]], CallNumbers]] | None = None
     _outer: tuple[asyncio.AbstractEventLoop | None, Any] | None = None
-    """The loop around and its hooks, while this one is the running loop."""
+    """The outer loop and its hooks, while this one is the running loop."""
 
     def __init__(self, now_ms: int) -> None:
         self.now_ms = now_ms
-        """The stamp of the settlement last fed."""
+        """The stamp of the settlement that was delivered last."""
         self.ready: deque[WorkflowHandle | WorkflowTimer] = deque()
         self.root_lineage = CallNumbers("")
         self._tasks: list[WorkflowTask[Any]] = []
@@ -192,13 +192,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     # -- driving
 
     def enter(self) -> None:
-        """Be the running loop until ``leave``, for any number of drains."""
+        """Make this the running loop until ``leave``, for any number of drains."""
         self._outer = _get_running_loop(), _get_hooks()
         _set_running_loop(self)
         _set_hooks(self._first_iteration, self._finalize)
 
     def leave(self) -> None:
-        """Let the loop around be the running one again."""
+        """Make the outer loop the running one again."""
         if self._outer is not None:
             (outer, hooks), self._outer = self._outer, None
             _set_hooks(*hooks)
@@ -209,17 +209,18 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.root = self._task(coro, self.root_lineage, self.root_lineage.next_serial(), "root", contextvars.Context())
 
     def drain(self, callbacks_max: int = DRAIN_CALLBACKS_MAX) -> int:
-        """Run callbacks until blocked, finished or halted; the number left of ``callbacks_max``, 0 if it ran away.
+        """Run callbacks until blocked, finished or halted; returns the rest of ``callbacks_max``, 0 if the code runs in
+        a circle.
 
-        Between ``enter`` and ``leave``. The idea: there is no I/O, and time passes by settlements alone. So nothing
-        enters the queue but from a callback in it, or from a settlement that is fed between two drains. An empty queue
-        therefore means, precisely, that the workflow waits for its journal.
+        Call it between ``enter`` and ``leave``. The idea: there is no I/O, and only settlements make time pass. So a
+        callback can enter the queue only from another callback, or from a settlement that is delivered between two
+        drains. An empty queue therefore means exactly that the workflow waits for its journal.
 
-        What would run after the workflow has come to an end must not run: what it asks for is never committed. So the
-        drain stops, with callbacks left in the queue, once the root task is done, the workflow is halted or has asked
-        to begin anew, or a SystemExit is to end it. An eviction goes on after the end of the root: it ends all tasks.
+        Callbacks after the end of the workflow must not run: their calls would never be committed. So the drain stops,
+        with callbacks left in the queue, when the root task is done, when the workflow is halted or has asked for a new
+        run, or when a SystemExit ends it. An eviction goes on after the end of the root: it ends all tasks.
         """
-        if self.watch is not None and sys.getprofile() is None:  # a profiler of the user's goes first
+        if self.watch is not None and sys.getprofile() is None:  # a profiler of the user has priority
             return self._drain_watched(callbacks_max)
         ready = self.ready
         root = None if self.evicting else self.root
@@ -232,19 +233,19 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 try:
                     handle._context.run(handle._callback, *handle._args)
                 except (SystemExit, KeyboardInterrupt) as error:
-                    if not self.canceled:  # else it ends its task, and who awaits that: something may have to be undone
+                    if not self.canceled:  # else it ends its task and those that wait: something may have to be undone
                         self.fatal = error
                         break
-                except BaseException as error:  # noqa: BLE001 - as asyncio does: one callback fails alone
+                except BaseException as error:  # noqa: BLE001 - as in asyncio: only this callback fails
                     self.call_exception_handler({"message": f"error in callback {handle!r}", "exception": error})
                 if self.halted is not None or (root is not None and root.done()) or self.continued is not None:
                     break
         finally:
-            handle = root = None  # this frame is in tracebacks that they hold
+            handle = root = None  # tracebacks hold this frame, and the frame must not hold them
         return callbacks_max
 
     def _drain_watched(self, callbacks_max: int) -> int:
-        """Drain while ``watch`` sees every call; ``drain`` finds it there as a profiler, and runs the queue."""
+        """Drain while ``watch`` sees every call: as a profile function it is called for each one."""
         sys.setprofile(self.watch)
         try:
             return self.drain(callbacks_max)
@@ -252,7 +253,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             sys.setprofile(None)
 
     def on_cancel_asked(self) -> None:
-        """The execution was canceled from outside: the root task is, unless it is the one that runs."""
+        """The execution was canceled from outside: cancel the root task, unless it is the running one."""
         self.canceled = True
         if self.root is not None and _current_task(self) is not self.root:
             self.root.cancel()
@@ -263,7 +264,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             self.halted = reason
 
     def end_replay(self) -> None:
-        """Replaying is over: what happens from here on is new, and what goes wrong is logged."""
+        """The replay is over: from here on events are new, and errors are logged."""
         self.has_history = False
         if self.replaying and not self.is_shadow:
             if len(self._tasks) > 1:
@@ -271,7 +272,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             self.replaying = False
 
     def evict(self, awaited: int) -> list[WorkflowTask[Any]]:
-        """Cancel what is left, bounded by what it awaited; answers the tasks that would not end."""
+        """Cancel the remaining tasks, within a bound for each; returns the tasks that did not end."""
         self._prune()
         self.evicting = True
         self.halted = None
@@ -290,10 +291,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return self._tasks
 
     def drop(self) -> bool:
-        """Let go of a workflow of which nothing would notice a cancel; false for any other, which must be detached.
+        """Drop a workflow whose code would not notice a cancel; false for any other, which must be evicted.
 
-        That is one that has ended, or whose only task awaits one of our futures through coroutines that handle no
-        exception, as most of those do that sleep: to cancel it would unwind these frames, with nothing in them to run.
+        The code does not notice it if it has ended, or if its only task awaits one of our futures through coroutines
+        that handle no exceptions. Most sleeping workflows are like this: a cancel would unwind their frames and run
+        nothing.
         """
         task: Any = self.root
         if len(self._tasks) > 1 or self._generators:
@@ -306,10 +308,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if not issubclass(type(waiter), WorkflowFuture) or task._callbacks or task.cancelling():
             return False
         callbacks: Any = waiter._callbacks
-        if len(callbacks) != 1:  # somebody else would hear of it, too
+        if len(callbacks) != 1:  # other code would notice it, too
             return False
         outermost: Any = task.get_coro()
-        awaited: Any = outermost.cr_await  # the outermost is our own
+        awaited: Any = outermost.cr_await  # the outermost coroutine is our own
         while type(awaited) is CoroutineType:
             if _handles_exceptions(awaited.cr_code):
                 return False
@@ -318,10 +320,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             return False
         task._log_destroy_pending = False
         self.evicting = True
-        outermost.close()  # a frame that holds its own task would wait for the garbage collector, which chokes on it
+        outermost.close()  # a frame that holds its own task would be left to the garbage collector, and slow it down
         asyncio.Future.remove_done_callback(
             waiter, callbacks[0][0]
-        )  # it is the task's, which it would keep for the collector, too
+        )  # it belongs to the task, which would keep it for the garbage collector, too
         return True
 
     def unfinished(self) -> list[WorkflowTask[Any]]:
@@ -329,7 +331,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return [task for task in self._tasks if not task.done()]
 
     def forget(self) -> None:
-        """Let go of everything, so that no cycle is left for the garbage collector."""
+        """Drop all references, so that no cycle is left for the garbage collector."""
         self.ready.clear()
         self._tasks.clear()
         self._generators = None
@@ -340,7 +342,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     # -- numbers
 
     def lineage(self) -> CallNumbers:
-        """Whose call this is: the running task's, or in a plain callback that of the task which registered it."""
+        """The numbers of the running task, or in a plain callback those of the task that registered it."""
         if _get_running_loop() is not self:
             raise NotDurable(
                 "a context was used outside its workflow (in a step, a thread or another workflow); nothing was "
@@ -349,7 +351,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return self._current_lineage()
 
     def next_serial(self) -> int:
-        """A creation number, for what has to be hashed."""
+        """A creation number to use as hash."""
         return self._current_lineage().next_serial()
 
     def _current_lineage(self) -> CallNumbers:
@@ -371,7 +373,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         *,
         name: str | None = None,
         context: contextvars.Context | None = None,
-        **_: Any,  # eager_start, from 3.14 on: the order of a FIFO queue is the order that replays
+        **_: Any,  # eager_start, from 3.14 on: only the order of a FIFO queue replays
     ) -> WorkflowTask[T]:
         maker = self.lineage()
         number = maker.next()
@@ -419,43 +421,42 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def is_closed(self) -> bool:
         return False
 
-    get_debug: Any = bool  # which answers False; tasks and futures ask for it all the time, and this is no frame
+    get_debug: Any = bool  # it returns False; tasks and futures call it all the time, and ``bool`` needs no frame
 
     def set_debug(self, enabled: bool) -> None:
-        """Asyncio's debug mode looks at the time each callback takes, which is not the workflow's: it stays off."""
+        """Asyncio's debug mode measures the time of each callback, which is not the workflow's time: it stays off."""
 
     def get_task_factory(self) -> None:
-        """There is none: tasks are made in one way, which numbers what they ask for."""
+        """There is none: tasks are made in one way, which numbers their calls."""
 
     def set_task_factory(self, factory: Any) -> None:
-        """None alone is taken."""
+        """Only None is accepted."""
         if factory is not None:
             raise NotDurable(
-                "a workflow makes its tasks in one way, which replays: loop.set_task_factory() takes None alone, and "
-                "nothing was changed"
+                "loop.set_task_factory() takes only None in a workflow, whose tasks must replay; nothing was changed"
             )
 
     def get_exception_handler(self) -> Any:
         return self._on_error
 
     def set_exception_handler(self, handler: Any) -> None:
-        """``handler(loop, context)`` hears of errors in callbacks, and of what is told by ``call_exception_handler``.
+        """``handler(loop, context)`` gets the errors in callbacks, and those given to ``call_exception_handler``.
 
-        Of tasks and futures that failed while nobody awaited them the log hears alone: it depends on the garbage
-        collector when that shows, and another run over the same journal would hear of it elsewhere.
+        Errors of tasks and futures that nobody awaits only go to the log: the garbage collector decides when they show,
+        and a replay would report them at another point.
         """
         if handler is not None and not callable(handler):
             raise TypeError(f"a callable object or None is expected, got {handler!r}")
         self._on_error = handler
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """Log it, unless that was done in an earlier run over the same journal."""
+        """Log the error, unless an earlier run over the same journal has done it."""
         error = context.get("exception")
         if not (self.replaying or self.evicting or isinstance(error, WorkflowEvicted)):
             _log.error("in a workflow: %s", context.get("message"), exc_info=error)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        # May come from the garbage collector, on any thread, and is only logged then, see `set_exception_handler`.
+        # The garbage collector may call this, on any thread; then it only logs, see `set_exception_handler`.
         handler = self._on_error
         is_collected = "task" in context or "future" in context
         if handler is None or is_collected or self.evicting or not self.is_running():
@@ -465,17 +466,17 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             handler(self, context)
         except (SystemExit, KeyboardInterrupt):
             raise
-        except BaseException as error:  # noqa: BLE001 - as asyncio does
+        except BaseException as error:  # noqa: BLE001 - as in asyncio
             self.default_exception_handler({"message": "error in an exception handler", "exception": error})
 
     def call_soon_threadsafe(
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
-        """As ``call_soon``, in the workflow itself; other threads have no place in the order that replays."""
+        """As ``call_soon``, but only in the workflow itself: calls of other threads could not be replayed in order."""
         if not self.is_running():
             raise NotDurable(
-                "loop.call_soon_threadsafe() of a workflow was called from a thread or another loop, and nothing was "
-                "called: what works in threads is a step, `await ctx.run(...)`"
+                "loop.call_soon_threadsafe() of a workflow was called from a thread or another loop; nothing was "
+                "called: use threads only in a step, `await ctx.run(...)`"
             )
         return self.call_soon(callback, *args, context=context)
 
@@ -488,7 +489,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 continue
             try:
                 await generator.aclose()
-            except Exception as error:  # noqa: BLE001 - as asyncio does: the others are closed all the same
+            except Exception as error:  # noqa: BLE001 - as in asyncio: the others are closed all the same
                 message = f"an error occurred while an asynchronous generator was closed: {generator!r}"
                 self.call_exception_handler({"message": message, "exception": error, "asyncgen": generator})
 
@@ -496,12 +497,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """There is none to wait for."""
 
     def detached(self, lineage: CallNumbers) -> bool:
-        """Whether a durable call must come to nothing; the first one of each task raises Detached."""
+        """Whether a durable call must not be made; the first one of each task raises WorkflowEvicted."""
         if not self.evicting:
             return False
         if not lineage.detached:
             lineage.detached = True
-            raise WorkflowEvicted("this workflow is being put away until it is woken; nothing was started")
+            raise WorkflowEvicted("this workflow is being evicted until it is woken; nothing was started")
         return True
 
     # -- keeping track
@@ -532,11 +533,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return task
 
     def _prune(self) -> None:
-        # a failed task nobody asks about is logged when it goes: its __del__ calls our exception handler
+        # The error of a task that nobody awaits is logged when the task goes: its __del__ calls our exception handler.
         self._tasks = self.unfinished()
 
     def _first_iteration(self, generator: AsyncGenerator[Any, Any]) -> None:
-        # its number is taken now, in program order, because the garbage collector may end it at any time
+        # Its number is taken now, in the order of the program, because the garbage collector may end it at any time.
         lineage = CallNumbers(f"{self.lineage().next()}.")
         if self._generators is None:
             self._generators = {}
@@ -561,7 +562,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
 
 def _handles_exceptions(code: CodeType) -> bool:
-    """Whether a function has anything to do when an exception passes through it: handlers, ``finally``, ``with``."""
+    """Whether a function reacts to an exception that passes through it: handlers, ``finally``, ``with``."""
     known = _HANDLERS.get(id(code))
     if known is None:
         if len(_HANDLERS) >= HANDLERS_MAX:
@@ -576,8 +577,8 @@ def _handles_exceptions(code: CodeType) -> bool:
 def _refusal(name: str) -> Callable[..., Any]:
     def refuse(*_: Any, **__: Any) -> Any:
         raise NotDurable(
-            f"loop.{name}() is not there in a workflow, which does no I/O and starts no threads or processes; "
-            "nothing was started: do I/O in a task or a function of your own, `await ctx.run(...)`"
+            f"loop.{name}() cannot be used in a workflow, which does no I/O and starts no threads or processes; "
+            "nothing was started: do this in a step, `await ctx.run(...)`"
         )
 
     refuse.__name__ = name
@@ -592,10 +593,10 @@ for _name in dir(asyncio.AbstractEventLoop):
 
 
 def position_of(task: asyncio.Task[Any]) -> str:
-    """``file:line in function`` of the innermost user frame a task is suspended in."""
+    """``file:line in function`` of the innermost user frame in which a task is suspended."""
     found = "not started"
     awaited: object = task.get_coro()
-    for _ in range(1000):  # deeper than the recursion limit lets code await
+    for _ in range(1000):  # deeper than the recursion limit allows
         frame = (
             getattr(awaited, "cr_frame", None)
             or getattr(awaited, "ag_frame", None)
@@ -616,7 +617,7 @@ def position_of(task: asyncio.Task[Any]) -> str:
 
 
 def find_call_site() -> str:
-    """``file:line in function`` of the innermost user frame that runs now."""
+    """``file:line in function`` of the innermost user frame that is running."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_NOT_USERS):
         frame = frame.f_back
@@ -624,9 +625,9 @@ def find_call_site() -> str:
 
 
 def leak_coroutine(task: asyncio.Task[Any]) -> None:
-    """Leak the coroutine of a task that would not end.
+    """Leak the coroutine of a task that did not end.
 
-    To collect it, even at exit, throws GeneratorExit into it; code that swallows every exception in a loop then spins,
-    with nothing to bound it.
+    Collecting it, even at exit, would throw GeneratorExit into it. If its code swallows every exception in a loop, it
+    would then run for ever.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(task.get_coro()))

@@ -1,4 +1,4 @@
-"""What has happened in one execution, and what its code asks for; the difference is what a commit writes."""
+"""The events of one execution, and the calls of its code; the difference is what a commit writes."""
 
 # pyright: reportPrivateUsage=false
 # The fields of a durable future are hidden from users, not from the journal.
@@ -37,9 +37,9 @@ T = TypeVar("T")
 
 TIMER_MS_MIN = 1_000  # a shorter wait between two attempts is cheaper in the worker than in Redis
 _REPLY_DEPTH_MAX = 100  # Redis itself answers lists in lists in lists
-_AWAITED = (Kind.TIMER, Kind.STEP, Kind.CHILD)  # a promise is for others, and what is detached needs nobody
+_AWAITED = (Kind.TIMER, Kind.STEP, Kind.CHILD)  # a promise is for others, and a detached execution needs no waiter
 _NO_NUMBERS: frozenset[Number] = frozenset()
-_SHOWN_BEFORE = 3  # matching entries shown above a mismatch, to find the place
+_SHOWN_BEFORE = 3  # matching entries that are shown before a mismatch, to help find the position
 
 
 class StepCall(msgspec.Struct, frozen=True):
@@ -52,12 +52,12 @@ class StepCall(msgspec.Struct, frozen=True):
     kwargs: dict[str, Any]
     timeout_s: float | None
     delay_s: float = 0.0
-    """How long the worker waits before it begins: between two attempts, if it is not worth a timer."""
+    """How long the worker waits before it begins: between two attempts, if the wait is too short for a timer."""
     retry: Retry | None = None
-    """What says whether another attempt follows, if this one fails."""
+    """Decides whether another attempt follows, if this one fails."""
     attempt: int = 1
     first: Number = Number("")
-    """Of a further attempt: the number of the first one."""
+    """For a further attempt: the number of the first one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,28 +67,28 @@ class Asked:
     kind: Kind
     name: str
     wanted: Op | StepCall | None
-    """What it asked to be made; None if the journal had it."""
+    """The op it asked for; None if the journal had it."""
     call_site: str
-    """Where in the code."""
+    """Its position in the code."""
 
 
 class Forgotten(msgspec.Struct, frozen=True):
-    """A durable call that was written without ``await``."""
+    """A durable call that is not awaited."""
 
     what: str
     number: Number
     call_site: str = ""
-    """Where in the code; empty if that has to be found out, by its number."""
+    """Its position in the code; empty if it must be found by its number."""
 
 
 class _Awaiting(Protocol):
-    """What a settlement is delivered to."""
+    """The receiver of a settlement."""
 
     def deliver(self, entry: Entry) -> None: ...
 
 
 class DurableFuture(WorkflowFuture[T]):
-    """The awaitable of a durable call; cancelling it takes the call back."""
+    """The awaitable of a durable call; to cancel it cancels the call."""
 
     __slots__ = ("_given_id", "_hint", "_journal", "_kind", "_name", "number")
     number: Number
@@ -100,14 +100,14 @@ class DurableFuture(WorkflowFuture[T]):
 
     @property
     def id(self) -> PromiseId:
-        """The id to settle, steer or find it by from outside."""
+        """The id by which it can be settled, controlled or found from outside."""
         if self._given_id is not None:
             return self._given_id
         owner = self._journal.owner if self._journal is not None else ""
         return PromiseId(f"{owner}~{self.number}")
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Take the call back, unless it has settled."""
+        """Cancel the call, unless it has settled."""
         if not super().cancel(msg):
             return False
         if self._journal is not None:
@@ -115,7 +115,7 @@ class DurableFuture(WorkflowFuture[T]):
         return True
 
     def remove_done_callback(self, fn: Any, /) -> int:
-        """Somebody who awaited it does not any more; what a person awaited once was not forgotten."""
+        """A waiter has stopped waiting. A call that was once awaited does not count as forgotten."""
         if self._journal is not None:
             self._journal.note_listened(self.number)
         return super().remove_done_callback(fn)
@@ -125,15 +125,15 @@ class DurableFuture(WorkflowFuture[T]):
 
     @property
     def is_unawaited(self) -> bool:
-        """Whether nobody awaits it now, though it is of a kind that does nothing for those who do not."""
+        """Whether nobody awaits it now, although its kind has no effect without a waiter."""
         return not self._callbacks and self._given_id is None and self._kind in _AWAITED
 
     def describe(self) -> Forgotten:
-        """The call, as one that was forgotten."""
+        """The call, described as a forgotten one."""
         return Forgotten(f"{self._kind} {self._name!r}" if self._name else self._kind.value, self.number)
 
     def deliver(self, entry: Entry) -> None:
-        """Complete with what became of the entry."""
+        """Complete with the settlement of the entry."""
         journal = self._journal
         if journal is None or self.done():
             return
@@ -145,20 +145,20 @@ class DurableFuture(WorkflowFuture[T]):
                 self.set_exception(error)
                 return
             value = _value_of(entry, journal.codec, self._hint, self)
-        except (CorruptData, UsageError) as misfit:  # no fault of what was awaited: mended code reads it
+        except (CorruptData, UsageError) as misfit:  # not an error of the awaited call: corrected code can read it
             journal.halt_unread(entry, misfit)
             return
         self.set_result(value)
 
 
 class RetriedStep(DurableFuture[T]):
-    """A step with further attempts: the first is entry n; the waits and attempts after it are n.1, n.2, and so on."""
+    """A step with further attempts. The first is entry n; the waits and attempts after it are n.1, n.2, and so on."""
 
     __slots__ = ("_attempt", "_call", "_current", "_lineage", "_retry")
     _attempt: int
     _call: StepCall
     _current: tuple[Number, Kind, str]
-    """What it waits for now."""
+    """The entry it waits for now."""
     _lineage: CallNumbers
     _retry: Retry
 
@@ -191,7 +191,7 @@ class RetriedStep(DurableFuture[T]):
         super().deliver(entry)
 
     def _is_retried(self, journal: Journal, payload: bytes) -> bool:
-        """As it was decided where the error was at hand; journals of before do not say."""
+        """As the worker that ran the attempt decided; older journals do not say."""
         try:
             was_retried = journal.codec.was_retried(payload)
         except CorruptData:
@@ -229,7 +229,7 @@ class RetriedStep(DurableFuture[T]):
 
 
 class _TimerEntry:
-    """A timer of the loop, as asyncio.sleep and timeouts make them; one canceled from outside never fires."""
+    """A timer of the loop, made by asyncio.sleep or a timeout. If it was canceled from outside, it never fires."""
 
     __slots__ = ("_timer",)
 
@@ -271,32 +271,32 @@ class Journal:
         self.codec = codec
         self.loop = loop
         self.trace: dict[Number, Asked] | None = None
-        """Everything asked for, in debug mode."""
+        """Everything the code has asked for, in debug mode."""
         self.payload_bytes = 0
-        """What the entries carry; their own few bytes are bounded by their number."""
+        """The bytes of their payloads; the other bytes of an entry are few, and the number of entries is bounded."""
         self.handed_out: Collection[Number] = ()
-        """Steps that run already, begun by an activation before this one."""
+        """Steps that run already, begun by an earlier activation."""
         self._marks: dict[tuple[Kind, str], Number] = {}
         self._patches: dict[str, bool] = {}
         self._entries: dict[Number, Entry] = {}
-        self._asked: dict[Number, _Awaiting | None] = {}  # None once delivered or taken back
+        self._asked: dict[Number, _Awaiting | None] = {}  # None once delivered or canceled
         self.open_calls = 0
-        """How many calls have neither settled nor been taken back."""
-        self._matched = 0  # how many of them the loaded journal had
-        self._buried: set[Number] = set()  # asked for, though the journal says the workflow took it back
-        self._wanted: dict[Number, Op | StepCall] = {}  # the difference, in the order asked
+        """How many calls have neither settled nor been canceled."""
+        self._matched = 0  # how many of them were in the loaded journal
+        self._buried: set[Number] = set()  # asked for, although the workflow has canceled them in the journal
+        self._wanted: dict[Number, Op | StepCall] = {}  # the difference, in the order of the calls
         self._running: dict[Number, None] = {}  # steps handed out
         self._stopped: list[Number] = []
-        self._listened: frozenset[Number] = _NO_NUMBERS  # few are ever listened to and left, or forgotten
+        self._listened: frozenset[Number] = _NO_NUMBERS  # few are ever awaited and then left, or forgotten
         self.forgotten: tuple[Forgotten, ...] = ()
-        """Calls that nobody can await any more, and nobody has; those that are still open come with the end."""
+        """Calls that were not awaited and that nobody can await any more; those still open are added at the end."""
         self.unawaited: DurableFuture[Any] | None = None
-        """What was delivered last, if nobody awaited it by then."""
+        """The call that was delivered last, if nobody awaited it."""
 
     # -- what has happened
 
     def load(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Take in entries in any order; answers the settled ones as they are to be fed."""
+        """Take entries in any order; returns the settled ones in the order in which they must be delivered."""
         known = self._entries
         settled: list[Entry] = []
         for entry in entries:
@@ -312,7 +312,7 @@ class Journal:
         return settled
 
     def feed(self, entry: Entry) -> None:
-        """Deliver one settlement; one nobody asked for is a mismatch."""
+        """Deliver one settlement; a settlement without a call is a mismatch."""
         number = entry.number
         try:
             asked = self._asked[number]
@@ -330,7 +330,9 @@ class Journal:
             self._note_if_forgotten()
 
     def _note_if_forgotten(self) -> None:
-        """Of what was delivered to nobody: if the code has not even kept it, it never will be heard."""
+        """Look at calls that were delivered without a waiter: if the code holds no reference, they can never be
+        awaited.
+        """
         future, self.unawaited = self.unawaited, None
         if future is None or not future.is_unawaited or future.number in self._listened:
             return
@@ -340,17 +342,17 @@ class Journal:
             self.forgotten += (described,)
 
     def note_listened(self, number: Number) -> None:
-        """Somebody has awaited it."""
+        """The call was awaited."""
         self._listened |= {number}
 
     def note_unsent(self, call_site: str) -> None:
-        """A transaction begun there was put together, and is gone."""
+        """A transaction was built at this position, and was dropped before it was sent."""
         loop = self.loop
         if not (loop.replaying or loop.evicting or loop.halted):
             self.forgotten += (Forgotten("transaction", Number(""), call_site),)
 
     def take_forgotten(self, *, is_end: bool) -> tuple[Forgotten, ...]:
-        """Calls written without ``await`` that were found since the last time; at the end all that are open, too."""
+        """Calls that are not awaited, found since the last time; at the end also all that are still open."""
         found, self.forgotten = self.forgotten, ()
         if is_end:
             futures: list[DurableFuture[Any]] = [one for one in self._asked.values() if isinstance(one, DurableFuture)]
@@ -358,17 +360,17 @@ class Journal:
         return found
 
     def halt_unread(self, entry: Entry, misfit: Exception) -> None:
-        """Halt over what the journal has, but the code cannot take."""
+        """Halt because the code cannot read an entry of the journal."""
         number = entry.number
         code_line = f"  + {number:<6} {self.codec.show_misfit(misfit)}"
         self.loop.halt(self._difference(_line("-", number, entry), code_line))
 
     def halt_unfit(self, args: bytes, misfit: Exception) -> None:
-        """Halt over arguments with which this execution has begun, but its code cannot go on."""
+        """Halt because the arguments with which this execution began do not fit its code."""
         self.loop.halt(self._difference(f"  - {self.codec.show_args(args)}", f"  + {self.codec.show_misfit(misfit)}"))
 
     def check_all_asked(self) -> None:
-        """Halt if the loaded journal holds what the code has not asked for, or still waits for what it took back."""
+        """Halt if the loaded journal has an entry that the code has not asked for, or waits for one it canceled."""
         if self._matched < len(self._entries):
             for entry in sorted(self._entries.values(), key=_place):
                 if not (entry.number in self._asked or entry.number == CANCEL or _is_tombstone(entry)):
@@ -407,20 +409,20 @@ class Journal:
         make: Callable[[Number], Op | StepCall],
         given_id: PromiseId | None = None,
     ) -> Number:
-        """Give a new future its number and ask for what it awaits.
+        """Give a new future its number and ask for its entry.
 
-        Every durable call comes by here. The future's fields are set one by one, because a constructor of its own
-        would cost as much as all of this. The order of the steps matters:
+        Every durable call comes through here. The future's fields are set one by one, because a constructor would cost
+        as much as all of this. The order of the steps matters:
 
-        1. The future gets its fields, so that it can be hashed and described whatever comes next.
+        1. The future gets its fields, so that it can be hashed and described, whatever happens next.
         2. During an eviction nothing is asked for: the first call of each task raises, further ones stay pending.
         3. The number is taken, and the call is asked for. That may raise, for instance if an argument cannot be sent.
-        4. Only then the future knows its journal. From here on its cancel takes the call back.
+        4. Only then the future knows its journal. From here on, to cancel it cancels the call.
         """
         loop = self.loop
         lineage = loop.lineage()
         lineage.made += 1
-        future.serial = lineage.made  # as `next_serial`, which would be one call more
+        future.serial = lineage.made  # the same as `next_serial`, which would be one more call
         future._given_id = given_id
         future._kind = kind
         future._name = name
@@ -435,7 +437,7 @@ class Journal:
         return number
 
     def start_timer(self, timer: WorkflowTimer, due: Due) -> None:
-        """One durable call of the loop itself."""
+        """A durable call of the loop itself."""
         if timer.number is not None:
             make = functools.partial(StartTimer, name="", due=due)
             self.ask(timer.number, Kind.TIMER, "", _TimerEntry(timer), make)
@@ -443,7 +445,7 @@ class Journal:
     def ask(
         self, number: Number, kind: Kind, name: str, asked: _Awaiting, make: Callable[[Number], Op | StepCall]
     ) -> None:
-        """Wait for entry ``number``; what the journal lacks is made with the next commit."""
+        """Wait for entry ``number``; if the journal lacks it, the next commit makes it."""
         entry = self._entries.get(number) if self._entries else None
         if self.trace is not None:
             self.trace[number] = Asked(kind, name, make(number) if entry is None else None, find_call_site())
@@ -455,7 +457,7 @@ class Journal:
                 return
             self._matched += 1
             if entry.state is State.PENDING:
-                if kind is Kind.STEP:  # one without a result is run again
+                if kind is Kind.STEP:  # a step without a result runs again
                     self._want(number, make)
             elif not entry.stamp:
                 self._buried.add(number)
@@ -469,11 +471,11 @@ class Journal:
             self._wanted[number] = make(number)
 
     def cancel_timer(self, number: Number) -> None:
-        """The loop no longer wants this timer."""
+        """The loop does not need this timer any more."""
         self.cancel(number, Kind.TIMER, "")
 
     def cancel(self, number: Number, kind: Kind, name: str) -> None:
-        """The code no longer wants this; nothing will be delivered."""
+        """The code does not need this any more; it gets no result."""
         if self.loop.evicting or self._asked.get(number) is None:
             return
         self._asked[number] = None
@@ -490,7 +492,7 @@ class Journal:
             self._stopped.append(number)
 
     def patched(self, change: str) -> bool:
-        """Whether this execution runs the code that knows ``change``; noted when that code is first reached."""
+        """Whether this execution runs the code with ``change``; it is noted when that code is first reached."""
         known = self._patches.get(change)
         if known is None:
             known = (Kind.PATCH, change) in self._marks
@@ -501,15 +503,15 @@ class Journal:
         return known
 
     def mark(self, kind: Kind, name: str) -> None:
-        """Note which code runs, with the next commit."""
-        number = Number(f"{CANCEL}.{len(self._marks) + 1}")  # no call of the code has a number below that of the cancel
+        """Note the version of the code, with the next commit."""
+        number = Number(f"{CANCEL}.{len(self._marks) + 1}")  # calls of the code have numbers above that of the cancel
         self._marks[kind, name] = number
         self._wanted[number] = Mark(number, kind, name)
 
     # -- the difference
 
     def take_difference(self) -> tuple[tuple[Op, ...], tuple[StepCall, ...], tuple[Number, ...]]:
-        """New operations, steps to begin and steps to stop since the last time; now they count as done."""
+        """New ops, steps to begin and steps to stop since the last time; from now on they count as done."""
         if not (self._wanted or self._stopped):
             return (), (), ()
         steps: list[StepCall] = []
@@ -527,38 +529,38 @@ class Journal:
 
     @property
     def has_undelivered_cancel(self) -> bool:
-        """Whether it says that the execution was canceled, and the code has not been told yet."""
+        """Whether it has a cancel of the execution that the code has not been told yet."""
         return CANCEL in self._entries and not (self.loop.canceled or self.loop.evicting)
 
     @property
     def running(self) -> tuple[Number, ...]:
-        """The steps handed out that have neither settled nor been stopped."""
+        """The steps that were handed out and have neither settled nor been stopped."""
         return (*self._stopped, *self._running)
 
     @property
     def size(self) -> int:
-        """How many entries there are or will be."""
+        """How many entries it has, or will have."""
         asked, known = len(self._asked), len(self._entries)
         return (asked if asked > known else known) + len(self._marks)  # noqa: FURB136 - hot: max() costs twice as much
 
     def filled(self, entries_max: int, bytes_max: int) -> float:
-        """How much of what it may hold is used: 1 is all of it."""
-        asked, known = len(self._asked), len(self._entries)  # as in `size`, which would be one call more
+        """How much of its limits is used: 1 is all."""
+        asked, known = len(self._asked), len(self._entries)  # as in `size`, which would be one more call
         entries = ((asked if asked > known else known) + len(self._marks)) / entries_max  # noqa: FURB136
         carried = self.payload_bytes / bytes_max
         return entries if entries > carried else carried  # noqa: FURB136 - as in `size`
 
     def forget(self) -> None:
-        """Let go of the futures, so that no cycle is left for the garbage collector."""
+        """Drop the futures, so that no cycle is left for the garbage collector."""
         self._asked.clear()
         self._wanted.clear()
 
     def entries(self) -> list[Entry]:
-        """All that is known to have been written, marks included."""
+        """All entries that are known to be written, marks included."""
         marks = [Entry(number, kind, State.RESOLVED, name) for (kind, name), number in self._marks.items()]
         return [*self._entries.values(), *marks]
 
-    # -- saying what differs
+    # -- messages about differences
 
     def _unasked(self, entry: Entry) -> str:
         return self._difference(_line("-", entry.number, entry), f"  + {entry.number:<6} nothing")

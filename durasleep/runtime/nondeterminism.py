@@ -1,4 +1,4 @@
-"""Finds what differs from run to run: where it is called and, in debug mode, by driving each journal twice."""
+"""Finds calls that differ from run to run: by their position and, in debug mode, by replaying each journal twice."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _log = logging.getLogger("durasleep.runtime")
 _NOW, _CHANCE, _SLEEP = "ctx.now()", "ctx.random()", "await ctx.sleep(...)"
 _UUID, _STEP = "ctx.uuid()", "a step, await ctx.run(...)"
 _WHY = {
-    _NOW: "which another run over the same journal answers otherwise",
-    _CHANCE: "which another run over the same journal answers otherwise",
-    _UUID: "which another run over the same journal answers otherwise",
-    _SLEEP: "which holds up its worker",
-    _STEP: "which every run over its journal does again",
+    _NOW: "which gives another answer when it is replayed",
+    _CHANCE: "which gives another answer when it is replayed",
+    _UUID: "which gives another answer when it is replayed",
+    _SLEEP: "which blocks its worker",
+    _STEP: "which every replay does again",
 }
 
 _BUILT_IN: dict[Callable[..., Any], tuple[str, str]] = {
@@ -42,7 +42,7 @@ _BUILT_IN: dict[Callable[..., Any], tuple[str, str]] = {
     time.monotonic: ("time.monotonic", _NOW),
     time.perf_counter: ("time.perf_counter", _NOW),
     datetime.now: ("datetime.now", _NOW),
-    datetime.utcnow: ("datetime.utcnow", _NOW),  # pyright: ignore[reportDeprecated] - it is looked out for
+    datetime.utcnow: ("datetime.utcnow", _NOW),  # pyright: ignore[reportDeprecated] - it is looked for
     datetime.today: ("datetime.today", _NOW),
     date.today: ("date.today", _NOW),
     random.random: ("random.random", _CHANCE),
@@ -69,7 +69,7 @@ _IN_PYTHON: dict[CodeType, tuple[str, str]] = {
     },
 }
 _SHARED_RANDOM: Any = cast("Any", random.random).__self__
-"""The generator behind the functions of ``random``; one that a workflow has seeded itself replays."""
+"""The generator behind the functions of ``random``; one that the workflow has seeded itself can be replayed."""
 
 for _name in random.__all__:
     _method: Any = getattr(random, _name)
@@ -84,15 +84,15 @@ _NOT_THEIRS = tuple(
     }
 )
 _said: set[tuple[str, int, str]] = set()
-_FORGOTTEN = "it may end with the workflow, done or not; await it, now or later, or take it back, `.cancel()`"
+_FORGOTTEN = "it may be lost when the workflow ends; await it, now or later, or cancel it with `.cancel()`"
 _reminded: Counter[str] = Counter()
-REMINDED_MAX = 10  # times for each function: what it forgets mostly shows early, and another run costs
+REMINDED_MAX = 10  # times for each function: most forgotten calls show early, and each further run costs time
 
 
 def watch(frame: FrameType, event: str, arg: Any) -> None:
-    """A profile function that names calls which differ from run to run, or block; each place once.
+    """A profile function that logs calls which differ from run to run, or block; each position once.
 
-    Only those of the user's own code: what libraries do inside is their business.
+    It looks only at calls in the user's own code, not at those inside libraries.
     """
     if event == "c_call":
         found, caller = _BUILT_IN.get(arg) if arg.__hash__ else None, frame
@@ -120,9 +120,10 @@ def watch(frame: FrameType, event: str, arg: Any) -> None:
 
 
 def reminded(activation: Activation, progress: Progress, *, halt: bool) -> Progress:
-    """Say which durable calls were written without ``await``, each place once; or with ``halt`` a halt that says it.
+    """Log the durable calls that are not awaited, each position once; with ``halt``, halt the execution with this
+    message.
 
-    Where they were made is found by another run over the same journal: to note it at each call would cost every call.
+    Another run over the same journal finds their positions: to note the position of each call would slow every call.
     """
     function = activation.function
     if not halt:
@@ -136,7 +137,7 @@ def reminded(activation: Activation, progress: Progress, *, halt: bool) -> Progr
             _said.add((call_site, 0, one.what))
             said.append(line)
     if halt:
-        reason = "\n".join([f"{activation.id} forgets what it has begun:", *said])
+        reason = "\n".join([f"{activation.id} does not await what it has begun:", *said])
         return Progress((), (), progress.stop_steps, False, Halted(reason))
     for line in said:
         _log.warning("%s", line)
@@ -154,7 +155,7 @@ def _call_sites(activation: Activation, forgotten: Sequence[Forgotten]) -> list[
 
 
 def checked(activation: Activation, progress: Progress) -> Progress:
-    """The progress itself or, if another run over the same journal differs, a halt that shows how."""
+    """The progress itself; or a halt with the difference, if another run over the same journal differs."""
     if isinstance(progress.outcome, Halted):
         return progress
     twin, again = activation.run_again()
@@ -166,9 +167,9 @@ def checked(activation: Activation, progress: Progress) -> Progress:
         return progress
     reason = "\n".join(
         [
-            f"{activation.id} is not deterministic: driven twice over one journal, it differs (- first, + again):",
+            f"{activation.id} is not deterministic: two replays of one journal differ (- first, + second):",
             *found,
-            "What differs from run to run comes from ctx (now, random, uuid) or from a step.",
+            "Take values that differ from run to run from ctx (now, random, uuid) or from a step.",
         ]
     )
     return Progress((), (), progress.stop_steps, False, Halted(reason))
@@ -199,7 +200,7 @@ def _same(activation: Activation, one: Asked, other: Asked) -> bool:
 def _arguments(activation: Activation, call: StepCall) -> bytes:
     try:
         return activation.codec.encode_args(call.args, call.kwargs, call.name)
-    except Exception:  # noqa: BLE001 - a step takes whatever it likes: what cannot be written cannot be compared
+    except Exception:  # noqa: BLE001 - a step takes any arguments; those that cannot be written cannot be compared
         return b""
 
 

@@ -1,4 +1,4 @@
-"""The journal of one execution in a file, and whether today's code still goes the way it tells."""
+"""The journal of one execution in a file, and whether today's code still fits it."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of replaying one execution."""
+    """The result of replaying one execution."""
 
     id: str
     function: str
     ok: bool
     text: str
-    """Where it stands now, or what differs."""
+    """Its state, or the difference."""
 
 
 def check(recording: Recording, registry: Registry, codec: Codec, settings: Settings) -> Verdict:
@@ -48,7 +48,7 @@ def check(recording: Recording, registry: Registry, codec: Codec, settings: Sett
 
     definition = registry.get(recording.function)
     if isinstance(definition, TaskDefinition):
-        return verdict(True, "a task: it has no way to go")
+        return verdict(True, "a task: it is not replayed")
     version = version_of(recording.entries)
     if definition is not None and version is not None:
         definition = registry.get_version(recording.function, version)
@@ -68,7 +68,7 @@ def check(recording: Recording, registry: Registry, codec: Codec, settings: Sett
     if recording.state in (State.RESOLVED, State.REJECTED):
         expected, found = _recorded_ending(recording, codec), _ending(progress.outcome, codec)
         if found != expected:
-            return verdict(False, f"it ended otherwise:\n  - {expected}\n  + {found}")
+            return verdict(False, f"it ended differently:\n  - {expected}\n  + {found}")
         return verdict(True, expected)
     if recording.state is not State.PENDING:
         return verdict(True, f"{recording.state}")
@@ -116,7 +116,7 @@ def _ending(outcome: WorkflowOutcome | None, codec: Codec) -> str:
 
 
 def dumps(recording: Recording) -> str:
-    """One line of JSON; payloads are base64 of what Redis holds, encrypted if they are encrypted there."""
+    """One line of JSON; payloads are in base64 as they are in Redis, encrypted if they are encrypted there."""
     entries = [
         {
             "number": entry.number,
@@ -152,7 +152,7 @@ def dumps(recording: Recording) -> str:
 
 
 def loads(line: str) -> Recording:
-    """What ``dumps`` wrote; UsageError for anything else."""
+    """Reads the output of ``dumps``; UsageError for anything else."""
     try:
         document: Any = json.loads(line)
         _check_format(document["durasleep"])
@@ -171,12 +171,12 @@ def loads(line: str) -> Recording:
             entries=tuple(_entry(entry) for entry in document["entries"]),
         )
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"this is no recording of an execution: {error!r}") from None
+        raise UsageError(f"this is not a recording of an execution: {error!r}") from None
 
 
 def _check_format(found: object) -> None:
     if found != FORMAT:
-        raise ValueError(f"it has format {found!r}, where format {FORMAT} is read")
+        raise ValueError(f"it has format {found!r}, but this version reads format {FORMAT}")
 
 
 def _entry(document: Mapping[str, Any]) -> Entry:

@@ -1,4 +1,4 @@
-"""When a failed step or task is tried again."""
+"""When a failed step or task gets another attempt."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ErrorKind = type[BaseException] | str
 
 
 class RetryAfter(DurasleepError):
-    """Raise it in a task or step to be tried again after ``delay``, in seconds or as a timedelta.
+    """Raise it in a task or step to ask for another attempt after ``delay``, in seconds or as a timedelta.
 
-    It is one of the attempts of its ``Retry``, whose own delays, ``retry_on`` and ``give_up_on`` do not matter to it.
-    If that was the last one, or there is no ``Retry``, it fails with the error this was raised from, ``raise
+    The attempt counts as one of its ``Retry``; the ``Retry``'s own delays, ``retry_on`` and ``give_up_on`` do not
+    apply. If no attempt is left, or there is no ``Retry``, the call fails with the error this was raised from, ``raise
     RetryAfter(30) from error``, or with this one.
     """
 
@@ -30,7 +30,7 @@ class RetryAfter(DurasleepError):
 
     @property
     def delay_ms(self) -> int:
-        """How long to wait at least, in milliseconds."""
+        """The least time to wait, in milliseconds."""
         return duration_ms(self.args[0])
 
     def __str__(self) -> str:
@@ -40,7 +40,7 @@ class RetryAfter(DurasleepError):
 
 
 def _behind(wish: RetryAfter) -> BaseException | None:
-    """The error because of which somebody asks for another attempt, whether raised from it or while it was handled."""
+    """The error that caused the wish for another attempt: raised from it, or raised while it was handled."""
     error: BaseException | None = wish
     while isinstance(error, RetryAfter):
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
@@ -48,7 +48,7 @@ def _behind(wish: RetryAfter) -> BaseException | None:
 
 
 def failure_of(error: BaseException) -> BaseException:
-    """What a call failed with for good: of a wish to be tried again, the error it was raised from."""
+    """The final error of a call: for a wish to retry, the error it was raised from."""
     while isinstance(error, RetryAfter) and error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -58,11 +58,11 @@ def failure_of(error: BaseException) -> BaseException:
 class Retry:
     """Try up to ``attempts`` times, waiting ``delay`` after the first failure and ``backoff`` times longer each time.
 
-    ``delay`` and ``delay_max``, which no wait but the first exceeds, are seconds or timedeltas. A wait of a second or
-    more is a timer, which holds no worker. ``retry_on`` names the errors worth another try, ``give_up_on`` those that
-    are not, which wins; ``Exception`` is whatever a function may raise. They are asked where the attempt has failed,
-    and the answer is kept: what has been decided stays so, whatever is deployed. What raises ``RetryAfter`` says itself
-    when it is tried again.
+    ``delay`` and ``delay_max`` are seconds or timedeltas. No wait is longer than ``delay_max``, except the first. A
+    wait of a second or more is a timer, which occupies no worker. ``retry_on`` names the errors that get another
+    attempt, ``give_up_on`` those that do not, and wins over ``retry_on``; ``Exception`` stands for any error. The
+    worker that ran the attempt decides, and its decision is stored: a later deployment does not change it. An error
+    that is a ``RetryAfter`` decides itself when the next attempt comes.
     """
 
     attempts: int = 5
@@ -70,7 +70,8 @@ class Retry:
     backoff: float = 2.0
     delay_max: float | timedelta = timedelta(hours=1)
     jitter: float = 0.2
-    """Each wait is longer by a random part of it, at most this one, so that what failed together is not retried so."""
+    """Each wait is longer by a random part of itself, at most this one, so that calls which failed together spread
+    out."""
     retry_on: tuple[ErrorKind, ...] = (Exception,)
     give_up_on: tuple[ErrorKind, ...] = ()
 
@@ -86,7 +87,7 @@ class Retry:
         duration_ms(self.delay_max, "delay_max")
 
     def wants(self, error: BaseException, attempt: int) -> bool:
-        """Whether another ``attempt`` follows this one, the first being 1, which failed with ``error``."""
+        """Whether another attempt follows ``attempt``, which failed with ``error``; the first attempt is 1."""
         if attempt >= self.attempts or isinstance(error, Canceled | NotSerializable | PayloadTooLarge):
             return False
         if isinstance(error, RetryAfter):
@@ -94,7 +95,7 @@ class Retry:
         return _is_one_of(error, self.retry_on) and not _is_one_of(error, self.give_up_on)
 
     def delay_ms(self, error: BaseException, attempt: int, chance: float) -> int:
-        """How long to wait after this ``attempt``, which failed with ``error``, in milliseconds.
+        """How long to wait after ``attempt``, which failed with ``error``, in milliseconds.
 
         ``chance`` is a random number in [0, 1).
         """
@@ -122,12 +123,12 @@ def _is_a(error: BaseException, kind: type[BaseException]) -> bool:
         return True
     if not isinstance(error, RemoteError):
         return False
-    known = loaded_class(error.type)  # of which nobody could make an instance here
+    known = loaded_class(error.type)  # no instance of it could be made here
     return error.type == class_name(kind) or (known is not None and issubclass(known, kind))
 
 
 def _names(error: BaseException) -> set[str]:
-    """The names an error goes by: those of its classes, or of the class it had elsewhere."""
+    """The names of an error's classes, or of the class it had in another process."""
     named: list[type] = list(type(error).__mro__)
     names: set[str] = set()
     if isinstance(error, RemoteError):

@@ -1,4 +1,4 @@
-"""Which tasks and steps of a worker wait for results of others, each of them in a place others may need meanwhile."""
+"""The tasks and steps of a worker that wait for other results; each holds a slot that others may need."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Wait(NamedTuple):
 
 
 class Waits:
-    """Those of one worker, in the order in which they began."""
+    """The waits of one worker, in the order in which they began."""
 
     def __init__(self) -> None:
         self._waiting: dict[object, Wait] = {}
 
     def now(self) -> list[Wait]:
-        """All there are; may be called from any thread."""
+        """All of them; may be called from any thread."""
         return list(self._waiting.values())
 
     def begin(self, key: object, wait: Wait) -> None:
@@ -36,21 +36,21 @@ class Waits:
 
 
 Inside = tuple[Waits, str, Any]
-"""A call of a task or step: whose waits those in it are, its name, a prefix and the id of the task or step, and what
-tells of it, see ``durasleep.runtime.current``."""
+"""A running task or step: the waits it belongs to, its name, a prefix and its id, and the source of its description,
+see ``durasleep.runtime.current``."""
 
-# One variable for all of it: each that is set costs a step a microsecond or two.
+# One variable for everything: setting each one costs a step a microsecond or two.
 _inside: contextvars.ContextVar[Inside | None] = contextvars.ContextVar("durasleep_call", default=None)
 enter = _inside.set
-"""From here on it is this call, in this context."""
+"""From here on, this call runs in this context."""
 inside = _inside.get
-"""The call of a task or step this is in; None anywhere else."""
+"""The task or step in which this code runs; None anywhere else."""
 
 
 class Waiting:
-    """Around the wait for a result, which may be inside a task or step of a worker.
+    """Use it around a wait for a result, which may be inside a task or step of a worker.
 
-    Stuck if that is what it waits for itself, or what was called by it.
+    Stuck if it would wait for the task or step itself, or for one of its callers.
     """
 
     __slots__ = ("_awaited", "_waits")
@@ -65,7 +65,9 @@ class Waiting:
             waits, name, _ = call
             caller = PromiseId(name.removeprefix(CALLER_PREFIX))
             if is_in_line(caller, self._awaited):
-                raise Stuck(f"{caller} would wait for {self._awaited}, which goes on only after it: it does not wait")
+                raise Stuck(
+                    f"{caller} would wait for {self._awaited}, and {self._awaited} waits for it: the call is refused"
+                )
             waits.begin(self, Wait(caller, self._awaited))
             self._waits = waits
         return self
@@ -76,5 +78,5 @@ class Waiting:
 
 
 def is_in_line(caller: str, awaited: str) -> bool:
-    """Whether ``awaited`` is the caller itself, or one of those it was called by."""
+    """Whether ``awaited`` is the caller itself, or one of its callers."""
     return caller == awaited or caller.startswith(f"{awaited}~")

@@ -1,6 +1,6 @@
 """The calls made in one turn of the event loop, sent together.
 
-While an exchange is under way, new calls gather for the next: the busier, the larger the batches.
+While an exchange runs, new calls gather for the next one: the higher the load, the larger the batches.
 """
 
 from __future__ import annotations
@@ -33,30 +33,32 @@ from durasleep.transport.outage import Outage
 from durasleep.transport.portion import Portion
 
 T = TypeVar("T")
-EXCHANGE_MAX = 96  # calls in one write: Redis runs all scripts it has read of one client before it serves another
-ALONE_TRIES = 5  # of a call over which the connection is lost each time, though Redis answers otherwise
+EXCHANGE_MAX = (
+    96  # calls in one write: Redis runs all scripts that it has read from one client before it serves another
+)
+ALONE_TRIES = 5  # of a call that loses the connection each time, although Redis answers other calls
 
 
 class _Asked(msgspec.Struct, eq=False):
-    """Calls that were asked for together, and the answers there are so far. The error of a script is an answer, too."""
+    """Calls that were made together, and their answers so far. The error of a script is an answer, too."""
 
     calls: Sequence[Call]
     future: asyncio.Future[Any]
     is_single: bool
     answers: list[Any]
     left: int
-    """How many are not answered."""
+    """How many have no answer yet."""
     left_in_vain: int = -1
-    """How many these were when they were last asked in vain."""
+    """How many had no answer after the last attempt."""
     give_up_at: float = math.inf
-    """When the patience ends with that, by the clock of the loop."""
+    """When the patience for these ends, by the clock of the loop."""
 
     @classmethod
     def of(cls, calls: Sequence[Call], *, is_single: bool = False) -> _Asked:
         return cls(calls, asyncio.get_running_loop().create_future(), is_single, [_OPEN] * len(calls), len(calls))
 
     def open_positions(self) -> list[int]:
-        """Of the calls to be sent, again or for the first time; none if nobody waits any more."""
+        """The calls to send, again or for the first time; none if nobody waits any more."""
         if self.future.done():
             return []
         if self.left == len(self.calls):
@@ -64,12 +66,12 @@ class _Asked(msgspec.Struct, eq=False):
         return [position for position, answer in enumerate(self.answers) if answer is _OPEN]
 
     def note_in_vain(self, give_up_at: float) -> None:
-        """They were asked; the patience begins with the first time, and anew where some were answered since."""
+        """They were sent without an answer. The patience begins now, or again if some were answered since."""
         if self.left != self.left_in_vain:
             self.left_in_vain, self.give_up_at = self.left, give_up_at
 
     def finish(self) -> None:
-        """Tell whoever waits, if all is answered."""
+        """Return the answers to the waiter, if all are there."""
         if self.left or self.future.done():
             return
         if not self.is_single:
@@ -86,11 +88,11 @@ class _Asked(msgspec.Struct, eq=False):
 
 _OPEN = object()
 _Part = tuple[_Asked, list[int]]
-"""Calls of one exchange: whose they are, and which of them."""
+"""Calls of one exchange: their group, and their positions in it."""
 
 
 async def ask_once(link: Link, calls: Sequence[Call], settings: Settings) -> list[Any]:
-    """The answers to some calls, none of which is repeated; what one says is wrong stands in its place."""
+    """The answers to some calls, none of which is repeated; an error of a call takes the place of its answer."""
     talking = exchange_plan(calls, settings)
     try:
         commands = next(talking)
@@ -119,15 +121,15 @@ class Batcher:
         self._portion = Portion(EXCHANGE_MAX)
 
     async def call(self, call: BatchItem[T] | Command[T]) -> T:
-        """The answer to one call, or the error it says."""
+        """The answer to one call; raises its error."""
         return await self.send(call)
 
     def send(self, call: BatchItem[T] | Command[T]) -> asyncio.Future[T]:
-        """The same as a future; the call leaves at the end of this turn of the loop."""
+        """The same as a future; the call is sent at the end of this turn of the loop."""
         return self._take(_Asked.of((call,), is_single=True))
 
     def ask(self, calls: Sequence[Call]) -> asyncio.Future[list[Any]]:
-        """The answers to several, in order; what one says is wrong stands in its place, as the error it is."""
+        """The answers to several calls, in order; an error of a call takes the place of its answer."""
         asked = _Asked.of(calls)
         if calls:
             return self._take(asked)
@@ -142,11 +144,11 @@ class Batcher:
 
     @property
     def is_asking(self) -> bool:
-        """Whether something waits to be answered."""
+        """Whether a call waits for its answer."""
         return self._pump is not None and not self._pump.done()
 
     async def close(self, error: Exception | None = None) -> None:
-        """Stop; who still waits hears ``error``, or is cancelled without one."""
+        """Stop; waiters get ``error``, or are cancelled without one."""
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.gather(self._pump, return_exceptions=True)
@@ -164,7 +166,7 @@ class Batcher:
             await self._exchange(parts)
 
     def _next_parts(self) -> list[_Part]:
-        """What waits longest, as much as one exchange carries; of a long one the rest stays in front."""
+        """The calls that wait longest, as many as one exchange carries; the rest of a long group stays in front."""
         parts: list[_Part] = []
         room = self._portion.now
         while self._waiting and room:
@@ -185,7 +187,9 @@ class Batcher:
                 self._waiting.appendleft(asked)
 
     async def _exchange(self, parts: list[_Part]) -> None:
-        """Run some calls, repeating what got no answer or was refused; new ones join, smaller parts are tried."""
+        """Run some calls. Calls without an answer or refused ones are repeated; new ones join, and smaller parts are
+        tried.
+        """
         loop = asyncio.get_running_loop()
         delay_s = RETRY_FIRST_S
         while parts:
@@ -194,7 +198,7 @@ class Batcher:
                 problem = await self._once(parts)
             except StoreUnavailable as error:
                 problem, is_lost = error, not self._link.connected
-            except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, and the others go on
+            except Exception as error:  # noqa: BLE001 - the waiters must get it, and the others go on
                 if not isinstance(error, StoreRefused) or self._patience_s is not None:
                     _fail(parts, error)
                     return
@@ -203,7 +207,7 @@ class Batcher:
                 self._portion.grow()
                 if delay_s > RETRY_FIRST_S:
                     self._outage.recovered()
-                parts = _open_parts(parts)  # what was not looked at is sent again at once
+                parts = _open_parts(parts)  # calls that were not looked at are sent again at once
                 continue
             if self._patience_s is None:
                 self._outage.report(problem)
@@ -221,28 +225,28 @@ class Batcher:
             parts = self._next_parts()
 
     def _give_up(self, now_s: float, problem: StoreError) -> None:
-        """Whose patience has ended hears why; nobody waits in vain for the others."""
+        """Waiters whose patience has ended get the error, and calls that nobody waits for are dropped."""
         for asked in self._waiting:
             if asked.give_up_at < now_s:
                 asked.fail(problem)
         self._waiting = deque(asked for asked in self._waiting if not asked.future.done())
 
     async def _lessen(self, parts: list[_Part]) -> None:
-        """The connection was lost over some calls: fewer at a time, and what loses it alone has its error for it."""
+        """Calls lost the connection: send fewer at a time. A single call that loses it each time gets the error."""
         count = sum(len(positions) for _, positions in parts)
         self._portion.halve(count)
         if count > 1 or not await self._is_lost_over(parts):
             return
         [(asked, [position])] = parts
         asked.answers[position] = StoreError(
-            "Redis closes the connection whenever it is asked for this, and answers otherwise: it may be more than the "
-            "server allows (client-output-buffer-limit, client-query-buffer-limit)"
+            "Redis closes the connection each time it gets this call, but answers other calls: this call may be larger "
+            "than the server allows (client-output-buffer-limit, client-query-buffer-limit)"
         )
         asked.left -= 1
         asked.finish()
 
     async def _is_lost_over(self, parts: list[_Part]) -> bool:
-        """Whether Redis answers, but not this one call, however often it is asked."""
+        """Whether Redis answers other calls, but never this one."""
         loop = asyncio.get_running_loop()
         delay_s = RETRY_FIRST_S
         for _ in range(ALONE_TRIES):
@@ -263,15 +267,15 @@ class Batcher:
             except StoreUnavailable:
                 if self._link.connected:
                     return False
-            except Exception:  # noqa: BLE001 - the next exchange tells who waits
+            except Exception:  # noqa: BLE001 - the next exchange raises it to the waiters
                 return False
         return True
 
     async def _once(self, parts: list[_Part]) -> StoreError | None:
-        """One exchange; why some of it is to be repeated, if some is."""
+        """One exchange; returns why some of it must be repeated, or None."""
         calls = [asked.calls[position] for asked, positions in parts for position in positions]
         plan = exchange_plan(calls, self._settings)
-        confirmed: list[Reply] = []  # by the last exchange, which speaks of those before it, too
+        confirmed: list[Reply] = []  # by the last exchange, which also confirms those before it
         try:
             commands = next(plan)
             while True:
@@ -299,7 +303,7 @@ class Batcher:
 
 
 def _open_parts(parts: list[_Part]) -> list[_Part]:
-    """What of some parts is still to be answered."""
+    """The calls of some parts that have no answer yet."""
     return [
         (asked, left)
         for asked, positions in parts

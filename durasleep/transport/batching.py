@@ -17,9 +17,9 @@ from durasleep.settings import Settings
 from durasleep.transport.reply_errors import error_text, is_unknown_script, refusal
 
 RETRY_FIRST_S = 0.05
-RETRY_MAX_S = 2.0  # a Redis that comes back is used within two seconds
+RETRY_MAX_S = 2.0  # a Redis that comes back is used again within two seconds
 AGAIN = object()
-"""In place of an answer: other items of its call have moved as many bytes as one call may; to be sent again at once."""
+"""Stands for an answer: the items of this call have reached the byte limit of one call; send this one again at once."""
 _AGAIN, _ERROR = [b"again"], b"error"
 
 
@@ -29,7 +29,7 @@ class Joined(msgspec.Struct, eq=False):
     command: list[Value]
     positions: list[int]
     size: int = 0
-    """Bytes of the user's."""
+    """Bytes of payloads."""
 
 
 def join(calls: Sequence[Call], settings: Settings) -> list[Joined]:
@@ -57,7 +57,7 @@ def join(calls: Sequence[Call], settings: Settings) -> list[Joined]:
 
 
 def split_ops(ops: Sequence[Op], settings: Settings) -> list[list[Op]]:
-    """What one commit asks for, in parts that one script call may do; at least one part."""
+    """The ops of one commit, in parts that one script call may do; at least one part."""
     parts: list[list[Op]] = [[]]
     size = 0
     for op in ops:
@@ -89,7 +89,7 @@ def exchange_plan(calls: Sequence[Call], settings: Settings) -> Generator[list[l
 
 
 def _with_source(calls: Sequence[Call], one: Joined, reply: Reply) -> list[Value]:
-    """The same command with the whole script, for a server whose reply says that it does not know the script."""
+    """The same command with the whole script, for a server that does not know the script."""
     lua = calls[one.positions[0]].script  # the calls of one command run one script
     if lua is None:
         raise StoreError(str(reply))
@@ -97,7 +97,7 @@ def _with_source(calls: Sequence[Call], one: Joined, reply: Reply) -> list[Value
 
 
 def _split(calls: Sequence[Call], joined: Sequence[Joined], replies: Sequence[Reply]) -> list[Reply]:
-    """To each call its own part of the reply. Where the reply is one error, each call of the command has that."""
+    """For each call its own part of the reply. If the reply is one error, each call of the command gets it."""
     raws: list[Reply] = [None] * len(calls)
     for one, reply in zip(joined, replies, strict=True):
         is_batch = isinstance(calls[one.positions[0]], BatchItem)
@@ -109,14 +109,14 @@ def _split(calls: Sequence[Call], joined: Sequence[Joined], replies: Sequence[Re
 
 
 def answer_of(call: Call, raw: Reply) -> Any:
-    """What a call answers, an error as the exception it is; StoreUnavailable or StoreRefused if it was not served, and
-    ``AGAIN`` if it was not even looked at.
+    """The answer of a call, an error as the exception it is. StoreUnavailable or StoreRefused if the server did not
+    serve it, and ``AGAIN`` if it was not even looked at.
 
-    Nothing of such a call was applied. That holds when the server is full, too: a script is stopped at its first write
-    or, having freed something, not at all.
+    Nothing of such a call was applied. This also holds when the server is full: a script stops at its first write or,
+    if it has freed memory, runs to its end.
     """
     try:
-        if isinstance(raw, bytes):  # as most items answer
+        if isinstance(raw, bytes):  # the answer of most items
             return call.parse(raw)
         if isinstance(raw, Exception):
             return refusal(raw) or error_of(error_text(raw))
@@ -134,12 +134,12 @@ def answer_of(call: Call, raw: Reply) -> Any:
 
 
 def is_unserved(answer: Any, *, waits_for_rights: bool) -> bool:
-    """Whether to repeat a call after this answer; only a worker waits for rights."""
+    """Whether to repeat a call after this answer; only a worker waits for missing rights."""
     return isinstance(answer, StoreUnavailable) or (waits_for_rights and isinstance(answer, StoreRefused))
 
 
 def confirmation(settings: Settings) -> list[Sequence[Value]]:
-    """What follows the commands of an exchange, if it must be confirmed: it speaks of all that were written before."""
+    """The command after those of an exchange, if it must be confirmed; it covers all writes before it."""
     if settings.fsync:
         return [server.wait_for_disk(settings.min_replicas, settings.confirm_timeout_s).args]
     if settings.min_replicas:
@@ -148,7 +148,7 @@ def confirmation(settings: Settings) -> list[Sequence[Value]]:
 
 
 def check_confirmed(replies: Sequence[Reply], settings: Settings) -> None:
-    """NotReplicated if too few have it; the writes are made all the same, and to repeat them is safe."""
+    """NotReplicated if too few replicas have it. The writes are made all the same, and it is safe to repeat them."""
     for reply in replies:
         if isinstance(reply, Exception):
             raise StoreUnavailable(f"the server cannot confirm what is written: {error_text(reply)}")

@@ -34,7 +34,9 @@ class Link:
 
     @property
     def may_block(self) -> bool:
-        """Whether a read that blocks ends with its connection: in fakeredis it goes on, and takes what others need."""
+        """Whether a blocking read ends with its connection. In fakeredis it goes on, and takes entries meant for
+        others.
+        """
         return not is_fake(self._connector.connection_class)
 
     async def exchange(self, commands: Sequence[Sequence[Value]], *, block_s: float = 0.0) -> list[Reply]:
@@ -57,7 +59,7 @@ class Link:
             raise unavailable(self._connector.address, error) from error
         except BaseException as error:
             is_over = isinstance(error, asyncio.CancelledError) and self._deadline.is_over()
-            await self.close()  # an answer that nobody waits for must not be taken for the next one's
+            await self.close()  # a late answer must not be taken for the answer of the next call
             if is_over:
                 raise unavailable(self._connector.address, TimeoutError()) from error
             raise
@@ -78,7 +80,9 @@ class Link:
 
 
 def pack(commands: Sequence[Sequence[Value]]) -> bytes:
-    """Commands as Redis reads them. By hiredis: redis-py's own packing, in Python, took a tenth of a worker's time."""
+    """Commands as Redis reads them. hiredis packs them: redis-py's own packing, in Python, took a tenth of a worker's
+    time.
+    """
     return b"".join([_pack_one(tuple(command)) for command in commands])
 
 
@@ -98,7 +102,7 @@ class _Slot:
 
 
 class SyncLink:
-    """The same, blocking: for any thread and any forked child, each over a connection of its own."""
+    """The same, blocking, for any thread and any forked child; each has a connection of its own."""
 
     def __init__(self, connector: Connector, name: str, timeout_s: float) -> None:
         self._connector = connector
@@ -110,7 +114,7 @@ class SyncLink:
     def exchange(self, commands: Sequence[Sequence[Value]]) -> list[Reply]:
         """See ``Link.exchange``."""
         slot, closings = self._slots.here(), self._closings
-        # Taken out for the exchange: a signal handler or finalizer that calls meanwhile gets another connection.
+        # Taken out for the exchange: a signal handler or finalizer that makes a call meanwhile gets another connection.
         connection, slot.connection = slot.connection, None
         try:
             if connection is None:
@@ -122,7 +126,7 @@ class SyncLink:
             _disconnect(connection)
             raise unavailable(self._connector.address, error) from error
         except BaseException:
-            _disconnect(connection)  # an answer that nobody waits for must not be taken for the next one's
+            _disconnect(connection)  # a late answer must not be taken for the answer of the next call
             raise
         is_kept = slot.connection is None and closings == self._closings
         if is_kept and not any(is_of_replica(reply) for reply in replies):
@@ -132,7 +136,7 @@ class SyncLink:
         return replies
 
     def close(self) -> None:
-        """Let go of the connections of all threads; whoever is in an exchange does so at its end."""
+        """Close the connections of all threads; a thread in an exchange closes its own at the end."""
         self._closings += 1
         for slot in self._slots.all():
             connection, slot.connection = slot.connection, None

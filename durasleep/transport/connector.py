@@ -1,7 +1,7 @@
-"""How to connect, taken from a URL or from an application's redis-py client, and connections made so.
+"""How to connect, read from a URL or an application's redis-py client; and connections made in this way.
 
-The client is taken as a description; its connections stay its own. Ours speak RESP2, decode nothing, and never repeat
-a command by themselves: only the store repeats.
+The client only says how to connect; its connections stay its own. Our connections speak RESP2, decode nothing, and do
+not repeat commands by themselves: only the store repeats.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from durasleep.errors import UsageError
 from durasleep.protocol.command import Reply
 from durasleep.transport import foreign
 
-if TYPE_CHECKING:  # few use Sentinel: it is imported for those that do
+if TYPE_CHECKING:  # imported only for the few who use Sentinel
     from durasleep.transport.sentinel import Sentinels
 
 AnyClient = redis.Redis | redis.asyncio.Redis  # type: ignore[type-arg]
-# From what a client has to what we open. What redis-py's own Sentinel makes asks it through its pool; ours ask before
-# they connect.
+# From the connection class of a client to ours. The classes of redis-py's Sentinel ask for the address through their
+# pool; ours ask for it before they connect.
 _TO_ASYNC: dict[type, type] = {
     Connection: AsyncConnection,
     SSLConnection: AsyncSSLConnection,
@@ -56,9 +56,9 @@ _TO_SYNC: dict[type, type] = {
     AsyncSentinelConnection: Connection,
     AsyncSentinelSSLConnection: SSLConnection,
 }
-_FOUND = ("host", "port", "connection_pool")  # what the sentinels say, and redis-py's own way to ask them
-CONNECT_TIMEOUT_S = 5.0  # where the client says nothing: a host that drops packets must not hang a start
-# What belongs to the pool the description comes from, or would repeat, decode or time out behind our back.
+_FOUND = ("host", "port", "connection_pool")  # the sentinels' answer, and redis-py's own way to ask them
+CONNECT_TIMEOUT_S = 5.0  # if the client has no timeout: a host that drops packets must not block a start
+# Arguments that belong to the client's pool, or would repeat, decode or time out without our knowledge.
 _NOT_OURS = {
     "retry_on_timeout",
     "retry_on_error",
@@ -72,7 +72,7 @@ _NOT_OURS = {
     "cache",
     "cache_config",
 }
-_VALKEY = re.compile(r"^valkey(s?)(?=://|\+sentinel://)")  # other words for the same
+_VALKEY = re.compile(r"^valkey(s?)(?=://|\+sentinel://)")  # another name for the same
 HIDDEN = "***"
 PORT_MAX = 65_535
 _PARTS = re.compile(r"([A-Za-z+]*://|)(.*@|)([^/?#]*)([^?#]*)(\?[^#]*|)(#.*|)", re.DOTALL)
@@ -85,7 +85,7 @@ _AS_WRITTEN = (
 
 
 class RawConnection(Protocol):
-    """What we use of a redis-py asyncio connection."""
+    """The methods that we use of a redis-py asyncio connection."""
 
     async def connect(self) -> None: ...
     async def disconnect(self, nowait: bool = False) -> None: ...
@@ -94,7 +94,7 @@ class RawConnection(Protocol):
 
 
 class RawSyncConnection(Protocol):
-    """What we use of a redis-py connection."""
+    """The methods that we use of a redis-py connection."""
 
     def connect(self) -> None: ...
     def disconnect(self) -> None: ...
@@ -107,14 +107,14 @@ class Connector:
     """How to connect: a connection class of redis-py, sync or async, and its arguments."""
 
     connection_class: type
-    arguments: dict[str, Any] = field(repr=False)  # a password may be among them
+    arguments: dict[str, Any] = field(repr=False)  # may contain a password
     address: str
     sentinels: Sentinels | None = field(default=None, repr=False)
-    """Who know the host and the port, if these are not known beforehand."""
+    """The sentinels that know the host and the port, if these are not given."""
 
     @classmethod
     def of(cls, source: str | AnyClient) -> Connector:
-        """From a URL or an existing client; UsageError for what is neither."""
+        """From a URL or an existing client; UsageError for anything else."""
         sentinels = None
         if isinstance(source, str):
             source = _VALKEY.sub(r"redis\1", source)
@@ -125,7 +125,7 @@ class Connector:
                 sentinels, source = sentinel.parse(source)
             try:
                 pool = AsyncPool.from_url(source)
-            except ValueError as error:  # of its scheme or an option: the rest was looked at
+            except ValueError as error:  # in its scheme or an option: the other parts were checked
                 raise UsageError(f"{without_secret(source)!r} is not a Redis URL: {error}") from None
         elif isinstance(source, redis.Redis | redis.asyncio.Redis):  # pyright: ignore[reportUnnecessaryIsInstance]
             from durasleep.transport import sentinel
@@ -163,7 +163,9 @@ class Connector:
         return self._open_sync(name, timeout_s)
 
     def _is_foreign(self, *, is_async: bool) -> bool:
-        """Whether only connections of the other kind will do: by their class, or by what the application has added."""
+        """Whether only connections of the other kind can be used, because of their class or an argument of the
+        application.
+        """
         if foreign.is_async(self.connection_class) is is_async:
             return False
         if self.connection_class not in (_TO_ASYNC if is_async else _TO_SYNC) and not is_fake(self.connection_class):
@@ -177,7 +179,7 @@ class Connector:
         connection_class = _translate(self.connection_class, _TO_ASYNC, is_async=True)
 
         def open(**address: Any) -> RawConnection:
-            # Deadlines are the link's: redis-py 8 would end a blocking read after 5 s by itself.
+            # The link keeps its own deadlines: redis-py 8 would end a blocking read after 5 s.
             return self._make(connection_class, name, None, AsyncRetry(NoBackoff(), 0), address)
 
         if self.sentinels is None:
@@ -201,7 +203,7 @@ class Connector:
     def _make(
         self, connection_class: type, name: str, timeout_s: float | None, retry: object, address: dict[str, Any]
     ) -> Any:
-        """One of this class, with the application's arguments, and ours as far as the class takes them."""
+        """One of this class, with the application's arguments, and those of ours that the class takes."""
         arguments = self.arguments
         taken = _taken(connection_class)
         if connection_class is not self.connection_class:
@@ -213,7 +215,7 @@ class Connector:
             "socket_timeout": timeout_s,
             "retry": retry,
             "socket_connect_timeout": arguments.get("socket_connect_timeout") or CONNECT_TIMEOUT_S,
-            # A socket of this machine knows no keep-alive.
+            # A Unix socket has no keep-alive.
             **({} if "path" in arguments else {"socket_keepalive": arguments.get("socket_keepalive", True)}),
         }
         return connection_class(**{**arguments, **address, **{key: ours[key] for key in ours if key in taken}})
@@ -221,7 +223,7 @@ class Connector:
 
 @cache
 def _taken(connection_class: type) -> frozenset[str]:
-    """The arguments a class of connections takes, its own and those it passes on."""
+    """The arguments of a connection class, its own and those that it passes on."""
     names: set[str] = set()
     for ancestor in connection_class.__mro__:
         init = ancestor.__dict__.get("__init__")
@@ -235,12 +237,12 @@ def _taken(connection_class: type) -> frozenset[str]:
 
 
 def is_fake(connection_class: type) -> bool:
-    """Whether it is one of fakeredis: the same server, whatever the kind of the connection."""
+    """Whether it is a class of fakeredis: the server is the same for both kinds of connection."""
     return connection_class.__name__ in ("FakeRedisConnection", "FakeConnection", "FakeAsyncRedisConnection")
 
 
 def _translate(connection_class: type, table: dict[type, type], *, is_async: bool) -> type:
-    """The class of the other kind, if there is one; a class of an application is as it is."""
+    """The class of the other kind, if there is one; a class of the application stays as it is."""
     if connection_class in table:
         return table[connection_class]
     if is_fake(connection_class) and foreign.is_async(connection_class) is not is_async:
@@ -252,10 +254,9 @@ def _translate(connection_class: type, table: dict[type, type], *, is_async: boo
 
 
 def _check_url(url: str) -> None:
-    """UsageError where it cannot be read, or a password is cut in two or lacks its host.
+    """UsageError if it cannot be read, or if a password is cut in two or has no host.
 
-    What is then read of the password as host, port, path or option would be shown to people, as would be what Python
-    says of it.
+    Otherwise a part of the password would be read as host, port, path or option, and messages would show it.
     """
     try:
         split = urlsplit(url)
@@ -277,7 +278,7 @@ def _is_sentinel(url: str) -> bool:
 
 
 def without_secret(url: str) -> str:
-    """A URL, right or wrong, to show: without whatever of it may be a part of a password."""
+    """A URL to show, even a wrong one, without any part that may belong to a password."""
     found = _PARTS.fullmatch(url)
     if found is None:
         return HIDDEN
@@ -308,13 +309,13 @@ def _is_option(part: str) -> bool:
 
 
 def _is_place(text: str) -> bool:
-    """Whether it is no more than ``HOST:PORT``, each of which may be left out."""
+    """Whether it is only ``HOST:PORT``; each of the two may be missing."""
     found = _PLACE_OF_HOST.fullmatch(text)
     return found is not None and int(found[1] or 0) <= PORT_MAX
 
 
 def _address(arguments: dict[str, Any]) -> str:
-    """Where it connects to, without secrets."""
+    """The address it connects to, without secrets."""
     if path := arguments.get("path"):
         return f"unix:{path}"
     return f"{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}"

@@ -6,10 +6,10 @@ import asyncio
 
 
 class Deadline:
-    """Ends with TimeoutError what takes too long, one wait after the other: ``begin``, and in any case ``end``.
+    """Raises TimeoutError in a wait that takes too long, one wait after the other: call ``begin``, and always ``end``.
 
-    ``asyncio.timeout`` makes a timer for each wait and cancels it again: a fifth of what a short exchange costs. Nearly
-    all waits are over in time, so here one timer stays, and looks again when it is due.
+    ``asyncio.timeout`` makes a timer for each wait and cancels it again: a fifth of the cost of a short exchange.
+    Nearly all waits end in time, so here one timer stays, and looks again when it is due.
     """
 
     __slots__ = ("_at", "_cancels", "_is_over", "_task", "_timer")
@@ -22,7 +22,7 @@ class Deadline:
         self._is_over = False
 
     def begin(self, timeout_s: float) -> None:
-        """The current task is to be done with something within ``timeout_s``."""
+        """The current task must finish its wait within ``timeout_s``."""
         task = asyncio.current_task()
         assert task is not None, "an exchange outside a task"
         loop = task.get_loop()
@@ -35,16 +35,16 @@ class Deadline:
             self._timer = loop.call_at(self._at, self._check)
 
     def end(self) -> None:
-        """It is done, or has failed."""
+        """The wait is over, or has failed."""
         self._at = self._task = None
 
     def is_over(self) -> bool:
-        """Whether a CancelledError means that the time was over, and nobody else canceled the task meanwhile."""
+        """Whether a CancelledError means that the time has passed, and nobody else canceled the task."""
         task = self._task
         return self._is_over and task is not None and task.uncancel() <= self._cancels
 
     def close(self) -> None:
-        """There will be no more waits for now."""
+        """There are no more waits for now."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

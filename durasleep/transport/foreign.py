@@ -1,6 +1,6 @@
-"""Connections of an application's own class, which there is of one kind only: used from code of the other kind.
+"""Connections of an application's own class that exists for one kind of code only, sync or async: used from the other.
 
-Nothing of such a class can be translated: it may fetch tokens, dig tunnels or greet the server in its own way.
+Such a class cannot be translated: it may fetch tokens, open tunnels, or greet the server in its own way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def is_async(connection_class: type) -> bool:
 
 
 class InThread:
-    """A blocking connection for asyncio: what blocks does so in a thread of its own."""
+    """A blocking connection for asyncio: its blocking calls run in a thread of its own."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -31,7 +31,7 @@ class InThread:
         await self._do(self._connection.connect)
 
     async def disconnect(self, nowait: bool = False) -> None:
-        """At once: whatever the thread waits for fails."""
+        """At once: the current call of the thread fails."""
         del nowait
         try:
             self._connection.disconnect()
@@ -49,7 +49,7 @@ class InThread:
 
 
 class InLoop:
-    """A connection for asyncio in blocking code: it lives in an event loop of its own, in a thread of its own."""
+    """A connection for asyncio in blocking code: it lives in its own event loop, in its own thread."""
 
     def __init__(self, connection: Any, timeout_s: float) -> None:
         self._connection = connection
@@ -57,7 +57,7 @@ class InLoop:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=_run, args=(self._loop,), name="durasleep-connection", daemon=True)
         self._thread.start()
-        self._end = weakref.finalize(self, _end, os.getpid(), self._loop, connection)  # as its user's thread may end
+        self._end = weakref.finalize(self, _end, os.getpid(), self._loop, connection)  # the thread of its user may end
 
     def connect(self) -> None:
         self._do(self._connection.connect())
@@ -73,12 +73,12 @@ class InLoop:
         return self._do(self._connection.read_response(disable_decoding=disable_decoding))
 
     def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """TimeoutError if it takes longer than a blocking connection may."""
+        """TimeoutError if it takes longer than a blocking connection allows."""
         done = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, self._timeout_s), self._loop)
         try:
             return done.result()
         except BaseException:
-            done.cancel()  # whoever waited for it was interrupted
+            done.cancel()  # the waiter was interrupted
             raise
 
 
@@ -88,7 +88,7 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _end(pid: int, loop: asyncio.AbstractEventLoop, connection: Any) -> None:
-    """Close a connection and its loop; from any thread. What a forked child inherits is its parent's."""
+    """Close a connection and its loop; from any thread. What a forked child inherits belongs to its parent."""
     if os.getpid() != pid:
         return
 

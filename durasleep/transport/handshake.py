@@ -1,7 +1,7 @@
-"""Whether a namespace is for this version: its schema and features, asked for when we connect and with every beat.
+"""Checks whether this version can use a namespace: its schema and features, at each connect and with every heartbeat.
 
-A schema is how all of it is kept; a feature is what some namespaces need and others do not. What only adds a code, a
-field or a kind of timer needs neither: older workers leave it to newer ones.
+A schema is the format of all data; a feature is something that only some namespaces need. A new code, field or kind of
+timer needs neither: older workers leave it to newer ones.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from durasleep.protocol.script import Value
 from durasleep.transport.reply_errors import refusal
 
 FEATURES: frozenset[str] = frozenset()
-"""What this version knows of that a namespace may need. One that needs more is not served: ``features`` of its meta
-hash has their names, with a space between them; and each worker says which it knows, so that none is used too early."""
+"""The features that this version knows. A namespace that needs another one is not served. ``features`` in its meta hash
+has their names, separated by spaces. Each worker reports those that it knows, so that none is used too early."""
 
 KNOWS = " ".join((str(SCHEMA_VERSION), *sorted(FEATURES)))
-"""What a worker says of itself: its schema, then its features."""
+"""What a worker reports about itself: its schema, then its features."""
 
-BEATS_MS = 10_000  # who has beaten since is alive
+BEATS_MS = 10_000  # a worker with a heartbeat since then is alive
 NAMED_MAX = 5  # workers in one sentence
 
 Asking = Generator[Sequence[Sequence[Value]], list[Reply], None]
-"""Commands that go together, again and again, each time sent their replies."""
+"""A plan of commands that are sent together, step by step; each step gets their replies."""
 
 
 def greet(keys: Keyspace, *, moves: bool = False) -> Asking:
-    """Make the namespace ours if it is new; a worker ``moves`` it from the schema before, if no worker of that is left.
+    """Make the namespace ours if it is new. A worker ``moves`` it from the previous schema, if no worker of that is
+    left.
 
-    SchemaMismatch if it is not for us, StoreUnavailable as long as it is of the schema before, StoreError if we may not
-    use it at all.
+    SchemaMismatch if this version cannot use it, StoreUnavailable while it has the previous schema, StoreError if we
+    have no right to use it.
     """
     look = versions.read_meta(keys.namespace).args
     [found] = yield [look]
@@ -44,13 +45,13 @@ def greet(keys: Keyspace, *, moves: bool = False) -> Asking:
             _check_reply(reply)
     _check_reply(found)
     if not isinstance(found, list):
-        raise StoreError("what answers there does not behave like Redis")
+        raise StoreError("the server at this address does not behave like Redis")
     values = cast("list[bytes | None]", found)
     if values[0] == b"%d" % (SCHEMA_VERSION - 1):
         if not moves:
             raise StoreUnavailable(
-                f"namespace {keys.namespace!r} is of the version before: the first worker of this version moves it, "
-                "once the workers of that one have left"
+                f"namespace {keys.namespace!r} is of the previous version: the first worker of this version moves it, "
+                "when the workers of the previous version have left"
             )
         yield from _move(keys)
         values[0] = b"%d" % SCHEMA_VERSION
@@ -63,7 +64,9 @@ def _check_reply(reply: Reply) -> None:
 
 
 def check(namespace: str, values: list[Any]) -> None:
-    """SchemaMismatch if these fields of the meta hash are not for us; without any, somebody has emptied the server."""
+    """SchemaMismatch if these fields of the meta hash do not fit us. If all are missing, somebody has emptied the
+    server.
+    """
     if not any(values):
         return
     schema, partitions = (int(value) if value and value.isdigit() else 0 for value in values[:2])
@@ -79,12 +82,12 @@ def check(namespace: str, values: list[Any]) -> None:
 
 
 def _move(keys: Keyspace) -> Asking:
-    """From schema 1, whose promises, entries and timers are read as they are: only no worker may write it any more."""
+    """From schema 1. Its promises, entries and timers can be read unchanged; only its workers must have ended."""
     old = yield from _old_workers(keys)
     if old:
         more = f" and {len(old) - NAMED_MAX} more" if len(old) > NAMED_MAX else ""
         raise StoreUnavailable(
-            f"namespace {keys.namespace!r} can be used by this version once the workers of the version before have "
+            f"namespace {keys.namespace!r} can be used by this version when the workers of the previous version have "
             f"left: {', '.join(old[:NAMED_MAX])}{more}"
         )
     [moved] = yield [versions.move(keys.namespace).args]
@@ -93,7 +96,7 @@ def _move(keys: Keyspace) -> Asking:
 
 
 def _old_workers(keys: Keyspace) -> Generator[Sequence[Sequence[Value]], list[Reply], list[str]]:
-    """Those that beat, and do not say that they know our schema."""
+    """Workers that are alive, and do not report that they know our schema."""
     ask_beats, ask_time = sorted_sets.list_members(keys.workers), server.read_time()
     beats, time = yield [ask_beats.args, ask_time.args]
     if not isinstance(beats, list) or not isinstance(time, list):

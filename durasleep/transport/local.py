@@ -1,7 +1,7 @@
-"""What belongs to one thread or to one event loop: a connection must not be shared between them, nor with a child.
+"""Values that belong to one thread or one event loop: threads, loops and child processes must not share a connection.
 
-A client may be used by all of them. Each gets what is its own when it first asks, and a forked child begins with
-nothing: what it inherits is its parent's, who goes on to use it.
+A client may be used by all of them. Each gets its own value at its first use. A forked child begins with none: the
+inherited values belong to its parent, which still uses them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 class _Inherited(Protocol):
     def begin_anew(self) -> None:
-        """In a forked child: let go of everything, without a word to whoever is at the other end."""
+        """In a forked child: drop everything, without a message to the other end."""
         ...
 
 
@@ -37,7 +37,7 @@ os.register_at_fork(after_in_child=_begin_anew)
 
 
 class PerThread(Generic[T]):
-    """One value for each thread, made when the thread first asks; it goes with its thread."""
+    """One value for each thread, made at its first use; it goes with its thread."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
@@ -61,16 +61,16 @@ class PerThread(Generic[T]):
             return value
 
     def all(self) -> list[T]:
-        """Those of all threads that live."""
+        """The values of all living threads."""
         with self._lock:
             return list(self._all)
 
 
 class PerLoop(Generic[T]):
-    """One value for each event loop, made when somebody in the loop first asks.
+    """One value for each event loop, made at its first use.
 
-    It is closed with its loop, as ``asyncio.run`` and whatever else ends a loop in order ends asynchronous generators.
-    What was made in a loop that has been closed without is let go of when another loop asks.
+    It is closed with its loop if the loop closes its asynchronous generators, as ``asyncio.run`` does. The value of a
+    loop that was closed in another way is dropped when another loop asks.
     """
 
     def __init__(self, make: Callable[[], T], close: Callable[[T], Coroutine[Any, Any, None]]) -> None:
@@ -88,7 +88,7 @@ class PerLoop(Generic[T]):
     def here(self) -> T:
         """The value of the running loop; RuntimeError if none runs, NotDurable in a workflow."""
         loop = asyncio.get_running_loop()
-        latest = self._latest  # nearly always there is but one loop
+        latest = self._latest  # nearly always there is only one loop
         if latest is not None and latest[0] is loop:
             return latest[1]
         if getattr(loop, "is_of_a_workflow", False):
@@ -107,7 +107,7 @@ class PerLoop(Generic[T]):
         return value
 
     async def close(self) -> None:
-        """Close the value of the running loop, which has none then."""
+        """Close the value of the running loop; after that it has none."""
         with self._lock:
             _, life = self._of_loop.get(asyncio.get_running_loop(), (None, None))
         if life is not None:
@@ -124,7 +124,7 @@ class PerLoop(Generic[T]):
 
 
 def _begun(generator: AsyncGenerator[None]) -> AsyncGenerator[None]:
-    """The generator at its first ``yield``: from there on its loop knows of it."""
+    """The generator at its first ``yield``: from there on its loop knows it."""
     with suppress(StopIteration):
         generator.__anext__().__await__().send(None)
     return generator

@@ -1,4 +1,4 @@
-"""What a worker says of a Redis that does not serve it."""
+"""The log lines of a worker about a Redis that does not serve it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ logger = logging.getLogger("durasleep")
 
 
 class Outage:
-    """One line a minute for each kind of problem, whichever part of the worker notices first, and one when it is over.
+    """One line a minute for each kind of problem, whichever part of the worker notices it first, and one when it is
+    over.
 
-    For any thread.
+    Any thread may use it.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,7 @@ class Outage:
             logger.error("%s: this worker waits, nothing is lost", problem)
 
     def recovered(self) -> None:
-        """It does again; said if the outage was."""
+        """Redis serves us again; logged if the outage was."""
         began_s, self._began_s = self._began_s, None
         if began_s is not None and max(self._said_s.values(), default=0.0) >= began_s:
             logger.warning("Redis serves this worker again, after %.1f s", time.monotonic() - began_s)

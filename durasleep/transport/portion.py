@@ -1,15 +1,15 @@
-"""How much is asked for together, after an answer that the connection did not survive."""
+"""How much to ask for in one call, after an answer that broke the connection."""
 
 from __future__ import annotations
 
-GROWS_AFTER = 8  # that went well in a row: what is too much is tried seldom, and an outage is soon forgotten
+GROWS_AFTER = 8  # successes in a row: too large an answer is tried seldom, and an outage is soon forgotten
 
 
 class Portion:
-    """So many at a time: half after a connection was lost over them, twice as many after some that went well.
+    """How many at a time: half as many after the connection was lost, twice as many after several successes.
 
-    A server closes a connection that is to carry more than it allows (``client-output-buffer-limit``), and the same
-    question would end the next one as well.
+    A server closes a connection whose answers exceed its limit (``client-output-buffer-limit``), and the same question
+    would also break the next connection.
     """
 
     __slots__ = ("_well", "most", "now")
@@ -17,15 +17,15 @@ class Portion:
     def __init__(self, most: int) -> None:
         self.most = most
         self.now = most
-        """At most so many, and at least one."""
+        """At most this many, and at least one."""
         self._well = 0
 
     def halve(self, asked: int) -> None:
-        """So many were too many, or the connection was lost for another reason: then it soon grows again."""
+        """This many were too many, or the connection was lost for another reason; then the number soon grows again."""
         self.now, self._well = max(1, asked // 2), 0
 
     def grow(self) -> None:
-        """It went well."""
+        """A call succeeded."""
         if self.now < self.most:
             self._well += 1
             if self._well == GROWS_AFTER:

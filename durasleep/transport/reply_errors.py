@@ -1,4 +1,4 @@
-"""The border at which the errors of redis-py end: what a failed connection or an error reply says, as our errors.
+"""The border at which the errors of redis-py end: failed connections and error replies become our errors.
 
 Nothing else imports ``redis.exceptions``.
 """
@@ -16,33 +16,33 @@ from durasleep.errors import StoreError, StoreRefused, StoreUnavailable
 from durasleep.protocol.command import Reply
 
 CONNECTION_FAILED = (OSError, TimeoutError, EOFError, redis_errors.RedisError)
-"""What a connection of redis-py raises where no answer comes; and error replies, see ``is_reply``."""
+"""The errors of redis-py connections without an answer; and error replies, see ``is_reply``."""
 
-# The server is there but cannot serve this now: waiting helps, and nothing was applied.
+# The server is there but cannot serve us now. Waiting helps, and nothing was applied.
 _PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "NOREPLICAS", "MISCONF", "OOM")
-_PASSING_ERRORS = (  # those of them whose code redis-py takes out of the text
+_PASSING_ERRORS = (  # those whose code redis-py removes from the text
     redis_errors.BusyLoadingError,
     redis_errors.ReadOnlyError,
     redis_errors.ClusterDownError,
     redis_errors.TryAgainError,
     redis_errors.OutOfMemoryError,
 )
-# Rights that are missing; of what a script does, Redis says so in a sentence of its own, another one since 8.
+# Missing rights. For commands inside a script Redis has its own sentence, and since version 8 another one.
 _REFUSED = ("NOPERM", "NOAUTH", "WRONGPASS")
 _REFUSED_IN_SCRIPT = ("can't run this command", "ACL failure in script")
-# What a server says to whoever connects as we were told to: it does not pass by itself.
+# Errors for a connection with wrong settings: they do not pass by themselves.
 _REFUSED_AT_CONNECTING = ("DENIED", "DB index is out of range", "invalid DB index")
-# Redis 6.2 puts the place in front of what failed in a script.
+# Redis 6.2 puts the position in front of the error of a script.
 _PLACE = re.compile(r"(?:ERR )?Error running script .*?(?:@user_script: ?\d+: -?)+(?=[A-Z]{2})", re.DOTALL)
 
 
 def is_of_replica(reply: Reply) -> bool:
-    """Whether the server says that it takes no writes: another connection may find the one that does."""
+    """Whether the server says that it takes no writes: another connection may find the primary."""
     return isinstance(reply, Exception) and (isinstance(reply, redis_errors.ReadOnlyError) or "READONLY" in str(reply))
 
 
 def is_reply(error: Exception) -> bool:
-    """Whether the server said so, as opposed to the connection having failed."""
+    """Whether the server has sent this error; if not, the connection has failed."""
     if isinstance(error, redis_errors.BusyLoadingError):
         return True
     transport = (redis_errors.ConnectionError, redis_errors.TimeoutError, redis_errors.InvalidResponse)
@@ -57,7 +57,7 @@ def is_unknown_script(reply: Reply) -> bool:
 
 
 def refusal(error: BaseException | str) -> StoreError | None:
-    """What an error reply, or the text of one, says of the server and not of the call: not now, or not to us."""
+    """The error if a reply, or its text, is about the server and not about the call: not now, or no permission."""
     text = error_text(error)
     if isinstance(error, _PASSING_ERRORS) or text.startswith(_PASSING):
         return StoreUnavailable(f"Redis cannot serve us now: {text}")
@@ -71,12 +71,12 @@ def refusal(error: BaseException | str) -> StoreError | None:
 
 
 def error_text(error: BaseException | str) -> str:
-    """The text of an error reply, its code first, as every server says it."""
+    """The text of an error reply, with its code first, as every server sends it."""
     return _PLACE.sub("", str(error), count=1)
 
 
 def unavailable(address: str, error: BaseException) -> StoreError:
-    """The error for a connection that failed; a refused password is final, the rest may pass."""
+    """The error for a failed connection. A refused password is final; other problems may pass."""
     if isinstance(error, redis_errors.AuthenticationError | redis_errors.NoPermissionError) or str(error).startswith(
         _REFUSED_AT_CONNECTING
     ):
@@ -89,10 +89,10 @@ def unavailable(address: str, error: BaseException) -> StoreError:
 
 
 def _reason(error: BaseException) -> str:
-    """What the system said, without what redis-py and asyncio wrap around it."""
+    """The system's message, without the text that redis-py and asyncio add."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ssl.SSLError):  # an OSError whose number is not the system's
+        if isinstance(cause, ssl.SSLError):  # an OSError whose number is not one of the system
             return str(cause).rstrip(".")
         if isinstance(cause, OSError) and cause.errno:
             return (isinstance(cause, socket.gaierror) and cause.strerror) or os.strerror(cause.errno)

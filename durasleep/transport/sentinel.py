@@ -1,4 +1,4 @@
-"""Redis behind Sentinel: who is the primary is asked before each connection, so that a failover is found by itself."""
+"""Redis behind Sentinel: the sentinels are asked for the primary before each connection, so a failover is followed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 from durasleep.errors import UsageError
 
 PORT = 26379
-ASKED_S = 2.0  # for one sentinel to answer, where nothing else is said; the next is asked then
+ASKED_S = 2.0  # for the answer of one sentinel, by default; then the next one is asked
 
 _AS_WRITTEN = "a Sentinel URL is redis+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/SERVICE[/DB][?OPTIONS]"
 
-_OWN = "sentinel_"  # how the options of a URL begin that are for the sentinels themselves
+_OWN = "sentinel_"  # the prefix of URL options that are for the sentinels
 
 AnySentinelPool = SentinelConnectionPool | AsyncSentinelPool
 
@@ -32,19 +32,19 @@ Open = Callable[[str, int], Any]
 
 @dataclass(frozen=True, slots=True)
 class Sentinels:
-    """Whom to ask, for what."""
+    """Which sentinels to ask, and for which service."""
 
     addresses: tuple[tuple[str, int], ...]
     service: str
     options: dict[str, Any]
-    """How to connect to them: what redis-py calls ``sentinel_kwargs``."""
+    """How to connect to them; redis-py calls it ``sentinel_kwargs``."""
 
     def __str__(self) -> str:
         asked = ",".join(f"{host}:{port}" for host, port in self.addresses)
         return f"{self.service} of {asked}"
 
     async def find(self) -> tuple[str, int]:
-        """The primary, as the first sentinel says that knows one; ConnectionError if none does."""
+        """The primary, from the first sentinel that knows it; ConnectionError if none does."""
         asked: Any = AsyncSentinel(self.addresses, sentinel_kwargs={"retry": AsyncRetry(NoBackoff(), 0)} | self.options)
         try:
             host, port = await asked.discover_master(self.service)
@@ -67,9 +67,9 @@ class Sentinels:
 def parse(url: str) -> tuple[Sentinels, str]:
     """``redis+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/SERVICE[/DB][?OPTIONS]`` in two parts.
 
-    Whom to ask, and the URL of the primary with another's address: user, database and options are the primary's, and
-    TLS is asked of all if it is ``rediss+sentinel``. Options that begin with ``sentinel_`` are for the sentinels:
-    ``sentinel_username``, ``sentinel_password``. UsageError for what is none.
+    The parts are the sentinels, and the URL of the primary with a placeholder address. User, database and options are
+    for the primary; ``rediss+sentinel`` asks for TLS everywhere. Options that begin with ``sentinel_`` are for the
+    sentinels: ``sentinel_username``, ``sentinel_password``. UsageError for a wrong URL.
     """
     split = urlsplit(url)
     scheme, is_tls = split.scheme.partition("+")[0], split.scheme.startswith("rediss")
@@ -87,9 +87,9 @@ def parse(url: str) -> tuple[Sentinels, str]:
 
 
 def of_pool(pool: AnySentinelPool) -> Sentinels:
-    """Whom a pool asks that redis-py's own Sentinel made; UsageError for one of replicas, which take no writes."""
+    """The sentinels of a pool that redis-py's Sentinel made; UsageError for one of replicas, which take no writes."""
     if not pool.is_master:
-        raise UsageError("this client is one of replicas: hand in that of the primary, `sentinel.master_for(...)`")
+        raise UsageError("this is a client of replicas: pass the client of the primary, `sentinel.master_for(...)`")
     given = cast("Any", pool)
     manager = given.sentinel_manager
     asked = [client.connection_pool.connection_kwargs for client in manager.sentinels]
@@ -98,7 +98,7 @@ def of_pool(pool: AnySentinelPool) -> Sentinels:
 
 
 def _in_time(options: dict[str, Any]) -> dict[str, Any]:
-    """A sentinel that is gone must not hold up the others."""
+    """Options with a timeout: a sentinel that is gone must not block the others."""
     return {"socket_timeout": ASKED_S, "socket_connect_timeout": ASKED_S} | options
 
 
@@ -108,12 +108,12 @@ def _address(text: str) -> tuple[str, int]:
     if not colon or port.endswith("]"):
         host, port = text, str(PORT)
     if not host or not port.isdigit():
-        raise UsageError(f"what should be the address of a sentinel is none, or may be a password: {_AS_WRITTEN}")
+        raise UsageError(f"the address of a sentinel is not valid, or may be a password: {_AS_WRITTEN}")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 class FoundConnection:
-    """A connection for asyncio to whoever is the primary when it connects."""
+    """A connection for asyncio to the server that is the primary when it connects."""
 
     def __init__(self, sentinels: Sentinels, open: Open) -> None:
         self._sentinels = sentinels

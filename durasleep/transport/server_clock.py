@@ -1,4 +1,4 @@
-"""What a process believes of the server's clock, and when it does not believe it."""
+"""What a process knows of the server's clock, and when it does not accept it."""
 
 from __future__ import annotations
 
@@ -6,62 +6,62 @@ import math
 import time
 from dataclasses import dataclass, replace
 
-_DRIFT = 50e-6  # by which two good clocks part: what is known widens by it
-_STEADY_US = 2_000_000  # a wall clock that moved by more, against our own, was set
+_DRIFT = 50e-6  # by which two good clocks drift apart: the bounds widen by it
+_STEADY_US = 2_000_000  # a wall clock that moved by more, against our own, was changed
 _COUNTS_SLEEP: int | None = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
 
 @dataclass(frozen=True, slots=True)
 class _Bounds:
-    """The bounds of the offset from our monotonic clock to the server's, and what our clocks showed meanwhile."""
+    """The bounds of the offset from our monotonic clock to the server's, and the state of our clocks at that time."""
 
     low_us: float
     high_us: float
     at_us: int
-    """The monotonic clock as the answer came."""
+    """Our monotonic clock when the answer came."""
     slept_us: int
-    """How long this machine had slept by then, since some instant long ago."""
+    """How long this machine had slept until then, since some instant long ago."""
     wall_us: int
     """The offset from our monotonic clock to our wall clock."""
 
     def drift_until(self, at_us: int) -> float:
-        """How far two good clocks may have parted since."""
+        """How far two good clocks may have drifted apart since then."""
         return (at_us - self.at_us) * _DRIFT
 
     def narrowed_by(self, older: _Bounds) -> _Bounds:
-        """What both allow. If they have nothing in common a clock was set, and only the newer one counts."""
+        """What both allow. If they do not overlap, a clock was changed, and only the newer bounds count."""
         drift_us = older.drift_until(self.at_us)
         low_us, high_us = max(self.low_us, older.low_us - drift_us), min(self.high_us, older.high_us + drift_us)
         return replace(self, low_us=low_us, high_us=high_us) if low_us <= high_us else self
 
 
 class Clock:
-    """The server's clock, as its answers tell it, carried on by our monotonic clock.
+    """The server's clock, as its answers show it, continued by our monotonic clock.
 
     The idea: nobody sets the monotonic clock, so it is enough to know the offset from it to the server's clock. The
     server writes an answer after we send and before we receive. So each answer bounds the offset: it is at least the
     server's time minus the time of receiving, and at most the server's time minus the time of sending. The bounds of
     several answers together are narrower than any of them. The offset that is used lies in the middle.
 
-    A clock set back is always believed: it only makes us wait. A clock set ahead is dangerous: what was to happen in a
-    month would happen now. So an answer that is ahead of what is known by more than ``ahead_max_s`` is not believed,
-    unless there is an innocent reason:
+    A clock that was set back is always accepted: we only wait longer. A clock that was set ahead is dangerous: a timer
+    that is due in a month would fire now. So an answer that is ahead of our bounds by more than ``ahead_max_s`` is not
+    accepted, unless there is an innocent reason:
 
     - This machine has slept, and its monotonic clock stood still meanwhile.
-    - The server agrees with our wall clock, and nobody has set that one: then the server's clock was put right.
+    - The server agrees with our wall clock, and nobody has changed that one: then the server's clock was corrected.
     """
 
     def __init__(self, ahead_max_s: float = math.inf) -> None:
         self._ahead_us_max = ahead_max_s * 1e6
         self._known: _Bounds | None = None
-        """What is believed; None before the server was ever heard, or if the next answer is taken as it comes."""
+        """The accepted bounds; None before the first answer, or if the next answer is accepted without a check."""
         self._offset_ms = 0.0
-        """The middle between the bounds, kept apart because it is asked for all the time."""
+        """The middle between the bounds, stored because it is read all the time."""
         self.ahead_s = 0.0
-        """How far the last answer was ahead of what is believed; 0.0 as long as it was believed."""
+        """How far the last answer was ahead of the accepted bounds; 0.0 if it was accepted."""
 
     def observe(self, server_us: int, sent_us: int, received_us: int) -> None:
-        """Take note of the time in an answer, received at monotonic ``received_us`` to what was sent at ``sent_us``."""
+        """Take the time in an answer, received at monotonic ``received_us``, to a call that was sent at ``sent_us``."""
         wall_us = wall_us_now() - received_us
         told = _Bounds(server_us - received_us, server_us - sent_us, received_us, _slept_us(), wall_us)
         if (known := self._known) is not None:
@@ -75,7 +75,7 @@ class Clock:
         self.ahead_s = 0.0
 
     def _is_put_right(self, known: _Bounds, told: _Bounds) -> bool:
-        """Whether the server shows what our wall clock shows, and that one has only gone on since."""
+        """Whether the server agrees with our wall clock, and nobody has changed that one."""
         slept_us = told.slept_us - known.slept_us
         is_steady = abs(told.wall_us - known.wall_us - slept_us) <= _STEADY_US
         return is_steady and abs(told.low_us - told.wall_us) <= self._ahead_us_max
@@ -85,19 +85,19 @@ class Clock:
         self._offset_ms = (bounds.low_us + bounds.high_us) / 2000
 
     def accept_next(self) -> None:
-        """Take the next answer as it comes."""
+        """Accept the next answer without a check."""
         self._known = None
         self.ahead_s = 0.0
 
     def seed(self, server_ms: int) -> None:
-        """Believe what others believe, before the server was ever heard."""
+        """Accept the time that others accept, before the first answer of the server."""
         at_us = monotonic_us()
         offset_us = server_ms * 1000 - at_us
         self._believe(_Bounds(offset_us, offset_us, at_us, _slept_us(), wall_us_now() - at_us))
 
     @property
     def latest_ms(self) -> int | None:
-        """The latest the server's clock can show, as far as we believe it; None if anything goes."""
+        """The latest time that the server's clock can show, as far as we accept it; None if there is no limit."""
         known = self._known
         if known is None or self._ahead_us_max == math.inf:
             return None
@@ -105,23 +105,23 @@ class Clock:
         return int(known.high_us + monotonic_us() + slept_us + self._ahead_us_max) // 1000
 
     def seconds_until(self, instant_ms: int) -> float:
-        """How long until the server's clock shows ``instant_ms``; 0 before it was ever heard."""
+        """How long until the server's clock shows ``instant_ms``; 0 before the first answer."""
         if self._known is None:
             return 0.0
         return (instant_ms - self._offset_ms) / 1000 - monotonic_us() / 1e6
 
     def now_ms(self) -> int:
-        """The server's now; the local clock before it was ever heard."""
+        """The server's now; the local clock before the first answer."""
         return int(self._offset_ms + monotonic_us() / 1000) if self._known is not None else wall_us_now() // 1000
 
 
 def monotonic_us() -> int:
-    """The process's own clock, which nobody sets, in microseconds. It stands while the machine sleeps."""
+    """The process's own clock in microseconds, which nobody changes. It stands still while the machine sleeps."""
     return time.monotonic_ns() // 1000
 
 
 def wall_us_now() -> int:
-    """What this machine takes for the time of day, in microseconds since 1970."""
+    """The time of day of this machine, in microseconds since 1970."""
     return time.time_ns() // 1000
 
 

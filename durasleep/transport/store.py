@@ -1,4 +1,4 @@
-"""The store: one namespace in one Redis, as calls that answer records, for asyncio."""
+"""The store: one namespace in one Redis, as calls that return records, for asyncio."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from durasleep.transport.server_clock import Clock
 
 T = TypeVar("T")
 SERVER_MIN = (6, 2)
-CHECK_S = 60.0  # from one look at the schema of the namespace to the next: clients live long, and send no beats
+CHECK_S = 60.0  # between two checks of the namespace's schema: clients live long, and send no heartbeats
 ASK_INFO = server.read_info("server").args
 logger = logging.getLogger("durasleep")
 
 
 def check_server(info: Any) -> None:
-    """UnsupportedServer if this Redis is not for us; asked before anything is written."""
-    if isinstance(info, bytes):  # fakeredis has no INFO, an ACL may forbid it: the scripts will tell
+    """UnsupportedServer if we cannot use this Redis; checked before anything is written."""
+    if isinstance(info, bytes):  # fakeredis has no INFO, an ACL may forbid it: then the scripts will show it
         match = re.search(rb"redis_version:(\d+)\.(\d+)", info)
         if match and (int(match[1]), int(match[2])) < SERVER_MIN:
             found = match[0].removeprefix(b"redis_version:").decode()
@@ -43,7 +43,7 @@ def check_server(info: Any) -> None:
 
 
 def check_confirms(replies: list[Any]) -> None:
-    """UnsupportedServer if this one can never confirm what it is asked to, StoreUnavailable if it cannot now."""
+    """UnsupportedServer if this server can never confirm writes as asked, StoreUnavailable if it cannot now."""
     for reply in replies:
         if isinstance(reply, Exception):
             if "replica" in str(reply):
@@ -52,7 +52,7 @@ def check_confirms(replies: list[Any]) -> None:
 
 
 def keyspace(namespace: str, settings: Settings) -> Keyspace:
-    """The partition there is. What others write may be as large as the defaults allow, whatever our own limits are."""
+    """The only partition. Values of others may be as large as the defaults allow, whatever our own limits are."""
     return Keyspace(
         namespace,
         0,
@@ -63,9 +63,9 @@ def keyspace(namespace: str, settings: Settings) -> Keyspace:
 
 
 def confirming(settings: Settings, min_replicas: int | None, fsync: bool | None) -> Settings:
-    """Settings under which writes are confirmed so; what is None stays as it is. UsageError below 0."""
+    """Settings with these confirmations of writes; None leaves a setting as it is. UsageError below 0."""
     if min_replicas is not None and min_replicas < 0:
-        raise UsageError(f"min_replicas is {min_replicas}: 0 or more replicas can have it")
+        raise UsageError(f"min_replicas is {min_replicas}: give 0 or more")
     return replace(
         settings,
         min_replicas=settings.min_replicas if min_replicas is None else min_replicas,
@@ -74,7 +74,7 @@ def confirming(settings: Settings, min_replicas: int | None, fsync: bool | None)
 
 
 class Store:
-    """One namespace, for asyncio. Every call may be repeated; see ``Batcher`` for what is gathered."""
+    """One namespace, for asyncio. Every call may be repeated; see ``Batcher`` for the gathering of calls."""
 
     def __init__(
         self,
@@ -102,11 +102,11 @@ class Store:
         self.clock = Clock(settings.clock_ahead_max_s)
 
     def link(self, timeout_s: float | None = None) -> Link:
-        """A connection of its own, for what blocks."""
+        """A connection of its own, for blocking commands."""
         return Link(self.connector, self.name, timeout_s or self.settings.command_timeout_s)
 
     def second_connection(self, settings: Settings | None = None) -> Store:
-        """The same, by the same clock, over a connection of its own: its calls and ours do not wait for one another."""
+        """The same store and clock over a second connection: its calls and ours do not wait for one another."""
         other = Store(
             self.connector,
             namespace=self.namespace,
@@ -119,8 +119,8 @@ class Store:
         return other
 
     def confirming(self, min_replicas: int | None, fsync: bool | None) -> Store:
-        """One whose writes count once so many replicas, or the disk, have them; None is as in the settings."""
-        if min_replicas is None and fsync is None:  # nearly always: to compare all settings takes as long as a call
+        """A store whose writes count when this many replicas, or the disk, have them; None is as in the settings."""
+        if min_replicas is None and fsync is None:  # nearly always: comparing all settings takes as long as a call
             return self
         settings = confirming(self.settings, min_replicas, fsync)
         if settings == self.settings:
@@ -131,21 +131,21 @@ class Store:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection by now, or one is being made; what it is worth shows when it is used."""
+        """Whether there is a connection, or one is being made; whether it works shows when it is used."""
         return self._link.connected or self._batcher.is_asking
 
     def keys(self, _id: str = "") -> Keyspace:
-        """The partition an id lives in: the only one there is so far."""
+        """The partition of an id: there is only one so far."""
         return self._keys
 
     @property
     def is_checked(self) -> bool:
-        """Whether server and schema have been looked at lately."""
+        """Whether server and schema were checked lately."""
         return time.monotonic() < self._check_at
 
     async def open(self, *, moves: bool = False) -> None:
-        """Connect and check server and schema, which is done again now and then; StoreUnavailable at once if nobody
-        answers. A worker ``moves`` a namespace from the schema before.
+        """Connect, and check server and schema, which is repeated now and then. StoreUnavailable at once if there is no
+        answer. A worker ``moves`` a namespace from the previous schema.
         """
         if self.is_checked:
             return
@@ -168,11 +168,11 @@ class Store:
         self._check_at = time.monotonic() + CHECK_S
 
     async def call(self, call: BatchItem[T] | Command[T]) -> T:
-        """Run one command or batched item; DurasleepError as the script says, StoreUnavailable after the patience."""
+        """Run a command or batched item; raises the script's DurasleepError, or StoreUnavailable in the end."""
         return await self._batcher.send(call)
 
     def send(self, call: BatchItem[T] | Command[T]) -> asyncio.Future[T]:
-        """The same as a future; what is sent in one turn of the loop travels together."""
+        """The same as a future; calls of one turn of the loop are sent together."""
         return self._batcher.send(call)
 
     async def run(self, plan: Plan[T]) -> T:
@@ -189,7 +189,7 @@ class Store:
         return self._batcher.ask(calls)
 
     async def ask_once(self, calls: Sequence[Call]) -> list[Any]:
-        """The answers to several calls over a connection of its own, none repeated, confirmed as the settings ask."""
+        """The answers to several calls over a connection of its own, without repeats, confirmed as the settings say."""
         link = self.link()
         try:
             answers = await batcher.ask_once(link, calls, self.settings)
@@ -205,13 +205,13 @@ class Store:
         return await self.run(journal.load_rest(keys, id, await self.send(journal.read_page(keys, id))))
 
     async def load_unseen(self, id: PromiseId) -> Loaded | None:
-        """A promise and only what has settled since its last commit; None if that cannot be told in one answer."""
+        """A promise and only its settlements since its last commit; None if one answer cannot have them."""
         keys = self.keys(id)
         page = await self.send(journal.read_page(keys, id, unseen_only=True))
         return None if page.cursor else await self.run(journal.load_rest(keys, id, page))
 
     async def aclose(self, error: Exception | None = None) -> None:
-        """Close; who still waits for an answer hears ``error``, or is cancelled without one."""
+        """Close; waiters get ``error``, or are cancelled without one."""
         for other in self._confirming.values():
             await other.aclose(error)
         await self._batcher.close(error)

@@ -22,7 +22,7 @@ from durasleep.transport.store import ASK_INFO, CHECK_S, T, check_confirms, chec
 
 
 class SyncStore:
-    """One namespace, for code without asyncio: for any thread and any forked child."""
+    """One namespace, for code without asyncio; any thread and any forked child may use it."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class SyncStore:
 
     def confirming(self, min_replicas: int | None, fsync: bool | None) -> SyncStore:
         """See ``Store.confirming``."""
-        if min_replicas is None and fsync is None:  # nearly always: to compare all settings takes as long as a call
+        if min_replicas is None and fsync is None:  # nearly always: comparing all settings takes as long as a call
             return self
         settings = confirming(self.settings, min_replicas, fsync)
         if settings == self.settings:
@@ -64,7 +64,7 @@ class SyncStore:
         return self._confirming[settings]
 
     def link(self, timeout_s: float) -> SyncLink:
-        """A connection of its own, for what blocks."""
+        """A connection of its own, for blocking commands."""
         return SyncLink(self.connector, self.name, timeout_s)
 
     def keys(self, _id: str = "") -> Keyspace:
@@ -95,7 +95,7 @@ class SyncStore:
         return command.unwrap(answer)
 
     def call_once(self, calls: Sequence[Call]) -> None:
-        """Hints, sent once: StoreUnavailable at once if they cannot be."""
+        """Send hints, once; StoreUnavailable at once if that fails."""
         self._once(calls, list(range(len(calls))), [None] * len(calls))
 
     def run(self, plan: Plan[T]) -> T:
@@ -124,7 +124,7 @@ class SyncStore:
                 left = again + later
                 if not left:
                     return answers
-                if problem is None:  # a part of them, and the patience is for each
+                if problem is None:  # only a part had no answer, and the patience counts for each
                     portion.grow()
                     give_up_at, delay_s = time.monotonic() + self._patience_s, batching.RETRY_FIRST_S
                     continue
@@ -139,9 +139,9 @@ class SyncStore:
             delay_s = min(delay_s * 2, batching.RETRY_MAX_S)
 
     def _once(self, calls: Sequence[Call], left: list[int], answers: list[Any]) -> tuple[list[int], StoreError | None]:
-        """One exchange; answers the positions of what is left to repeat, and why."""
+        """One exchange; returns the positions to repeat, and why."""
         exchange_plan = batching.exchange_plan([calls[position] for position in left], self.settings)
-        confirmed: list[Reply] = []  # by the last exchange, which speaks of those before it, too
+        confirmed: list[Reply] = []  # by the last exchange, which also confirms those before it
         try:
             commands = next(exchange_plan)
             while True:

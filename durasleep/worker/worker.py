@@ -191,7 +191,7 @@ class Worker:
 
     def _leave_used_up(self) -> None:
         """No sync function can run here any more."""
-        logger.error("worker %s leaves: all its threads are lost, and its process needs a new start", self.name)
+        logger.error("worker %s leaves: all its threads are lost, and its process must be started again", self.name)
         self._is_used_up = True
         self._stop_asked.set()
 
@@ -211,7 +211,7 @@ class Worker:
         if self._is_used_up:
             raise ThreadsLost(
                 f"worker {self.name} has left its work to others: for {self._settings.threads_lost_s:g} s all its "
-                "threads have been held by functions nobody waits for any more; only a new process has others"
+                "threads have been held by functions nobody waits for any more; only a new process has free threads"
             )
 
     async def _serve(self, start_timeout_s: float | None) -> None:
@@ -288,7 +288,7 @@ class Worker:
         if self._crashed:
             return
         if self._executor.running:
-            logger.info("worker %s is leaving: %d in hand", self.name, self._executor.running)
+            logger.info("worker %s is leaving: %d still running", self.name, self._executor.running)
         await self._drain()
 
     async def _join_in_time(self, heartbeat: Heartbeat, timeout_s: float | None) -> None:
@@ -390,7 +390,9 @@ class Worker:
                         given += answer.given
                         more = answer.more
         except (TimeoutError, DurasleepError) as error:
-            logger.warning("nothing could be given back (%s): others will take it over", error or "no answer")
+            logger.warning(
+                "the leases could not be released (%s): other workers will take them over", error or "no answer"
+            )
         await self._close()
         logger.info("worker %s has left%s", self.name, f": {given} executions given to others" if given else "")
 
@@ -416,7 +418,7 @@ class Worker:
 
     def _end_unfit(self, error: SchemaMismatch) -> None:
         """The namespace is for others by now: nothing is written any more, not even to give back what is in hand."""
-        logger.error("%s: this worker ends, and leaves what it holds to others", error)
+        logger.error("%s: this worker ends, and leaves its executions to others", error)
         self._unfit = error
         self.crash()
 
@@ -434,7 +436,7 @@ class Worker:
             self._jam.look([] if self._executor.free else self._executor.held(), self._executor.waits())
             for entry_key in self._reader.never_arrived(beat.unnamed, sent_us, received_us):
                 if await self._executor.return_unheard(entry_key):
-                    logger.info("entry %s was delivered here but never arrived: given back", entry_key[1])
+                    logger.info("entry %s was delivered here but never arrived: released", entry_key[1])
             if self._reaper is not None:
                 await self._reaper.once(beat, received_us / 1e6)
 

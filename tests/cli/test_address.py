@@ -261,7 +261,7 @@ def test_an_application_is_its_app_or_the_only_one_of_its_module(here: Path) -> 
         ("two:c", "there is no two:c; there is two:a, two:b"),
         ("two:Durasleep", "two:Durasleep is no Durasleep object"),
         ("none", r"write `app = Durasleep\(\)` in 'none'"),
-        ("two.py", "is a file: name the module it is, such as two"),
+        ("two.py", "is a file: give the name of its module, such as two"),
         ("./inner/two.py", "such as inner.two"),
         ("/abs/two.py", "is a file"),
         ("", "is not the name of a module"),

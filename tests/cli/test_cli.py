@@ -138,7 +138,7 @@ def test_wrong_usage_is_one_sentence_and_exit_2(here: Terminal, quick: Quick) ->
         ("rpc", "a", "greet", "--nope"): "--nope",
         ("worker",): "no application is named",
         ("worker", "nowhere"): "there is no module 'nowhere'",
-        ("worker", "shop.py"): "name the module it is, such as shop",
+        ("worker", "shop.py"): "give the name of its module, such as shop",
         ("worker", "shop:Receipt"): "there is shop:app",
         ("worker", "shop", "--group", "{x}"): "group name",
         ("worker", "shop", "--concurrency", "0"): "--concurrency",
@@ -163,7 +163,7 @@ def test_a_redis_that_is_there_is_not_to_be_started(here: Terminal, quick: Quick
         for command in (("get", "a"), ("ls",), ("fsck",), ("rpc", "a", "greet", "Ada")):
             done = quick(here, *command, "--url", server.url)
             assert done.code == 4
-            assert done.err.endswith("once the workers of that one have left\n")
+            assert done.err.endswith("when the workers of the previous version have left\n")
 
 
 def test_a_redis_that_cannot_be_used_is_one_sentence_and_exit_4(
@@ -303,7 +303,7 @@ def test_what_halted_shows_the_difference_line_by_line(
     waited = quick(here, "rpc", "c", "changing", "--timeout", "1s")
     assert waited.code == 3
     assert waited.err.startswith("c is halted: ")
-    assert "\nOnce that is mended: durasleep resume c\n" in waited.err
+    assert "\nWhen the cause is fixed: durasleep resume c\n" in waited.err
     shown = quick(here, "get", "c").out
     assert "state     pending, halted\n" in shown
     assert re.search(r"^ +- 1 +timer +'nap'.*\n +\+ 1 +step +'noon'", shown, re.MULTILINE), shown

@@ -248,7 +248,7 @@ def test_what_has_failed_is_listed_shown_and_tried_again(here: Terminal, quick: 
     again = quick(here, "retry", "s1")
     assert (again.code, again.out) == (0, "s1: has not ended\n")
     refused = quick(here, "retry", "s1~1")
-    assert (refused.code, "no execution" in refused.err) == (1, True)
+    assert (refused.code, "not an execution" in refused.err) == (1, True)
 
 
 def test_what_a_filter_finds_is_shown_and_done_with_yes(here: Terminal, quick: Quick) -> None:

@@ -145,7 +145,7 @@ async def test_the_deadline_is_that_of_the_attempt_or_of_the_execution(app: Dura
 
 
 def test_anywhere_else_there_is_none_and_a_thread_of_ones_own_needs_the_context() -> None:
-    with pytest.raises(UsageError, match="belongs to tasks and steps"):
+    with pytest.raises(UsageError, match="works only in tasks and steps"):
         current()
     found: list[object] = []
 

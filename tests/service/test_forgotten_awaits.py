@@ -104,7 +104,7 @@ async def test_in_debug_mode_it_halts(fn: Workflow) -> None:
     app.workflow(fn)
     async with testing.env(app) as env:
         with pytest.raises(
-            Stalled, match=r"(?s)f-1 is halted: f-1 forgets what it has begun:.*without `await`"
+            Stalled, match=r"(?s)f-1 is halted: f-1 does not await what it has begun:.*without `await`"
         ) as stalled:
             await env.run(fn, id="f-1")
         assert place_of(fn) in str(stalled.value)

@@ -29,7 +29,7 @@ async def test_sigterm_lets_running_steps_finish_and_leaves_sleepers_alone(
     await effects.standing("gate")
 
     leaving.signal(signal.SIGTERM)
-    await leaving.line("is leaving: 1 in hand")
+    await leaving.line("is leaving: 1 still running")
     late = await app.rpc("late", nap, effects.path, 0)
     effects.open("gate")
     assert await leaving.exited() == 0
@@ -57,7 +57,7 @@ async def test_a_second_sigterm_leaves_at_once_and_another_worker_takes_over(
     await effects.standing("loop-gate")
     await effects.standing("thread-gate")
     leaving.signal(signal.SIGTERM)
-    await leaving.line("is leaving: 2 in hand")
+    await leaving.line("is leaving: 2 still running")
     leaving.signal(signal.SIGTERM)
     await leaving.exited()
     store = await store_of(app)
@@ -89,7 +89,7 @@ async def test_what_user_code_leaves_behind_and_does_not_end_is_named_and_keeps_
     await (await app.rpc("leaves", "leave_behind", effects.path, where))
     leaving.signal(signal.SIGTERM)
     assert await leaving.exited() == 0
-    await leaving.line(f"process of worker leaving ends without waiting .*: {said}")
+    await leaving.line(f"process of worker leaving ends now, and waits no longer .*: {said}")
     assert leaving.log().count("left-behind") == 1
 
 
@@ -101,7 +101,7 @@ async def test_a_step_that_swallows_its_cancels_is_given_back_and_keeps_no_proce
     await eventually(lambda: effects.count("swallows"), "its code to run")
     leaving.signal(signal.SIGTERM)
     assert await leaving.exited() == 0
-    await leaving.line("ends without waiting .*: the task durasleep:stubborn at ")
+    await leaving.line("ends now, and waits no longer .*: the task durasleep:stubborn at ")
     assert (await app.describe(handle.id)).status == "queued"
 
 

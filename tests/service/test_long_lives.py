@@ -266,7 +266,7 @@ async def test_what_has_begun_stays_on_its_version_and_waits_for_a_worker_that_h
         assert await new.result(timeout=30) == "second one of version 2"
         await after.promises.resolve("old~1", "one")
         waiting = await until(after, "old", "delayed")
-        assert waiting.reason == "no worker here knows version 1 of renew, with which it began"
+        assert waiting.reason == "no worker here knows version 1 of renew, the version it began with"
     both.workflow(name="renew")(first)
     async with serving(both):
         await both.wake("old")
@@ -415,5 +415,5 @@ async def test_a_body_that_blocks_its_worker_is_named(
         await effects.standing("gate")
         effects.open("gate")
         await handle.result(timeout=30)
-    assert "the code of b-1 (blocking) held up this worker for 0.1 s" in caplog.text
+    assert "the code of b-1 (blocking) blocked this worker for 0.1 s" in caplog.text
     assert "the code of s-1" not in caplog.text

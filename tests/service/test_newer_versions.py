@@ -164,7 +164,9 @@ async def test_a_namespace_is_moved_from_the_schema_before_once_no_worker_of_tha
     client.hset(keys.worker("old-1/ab"), W["group"], "workers")
     client.zadd(keys.workers, {"old-1/ab": time.time() * 1000, "dead-1/cd": 1})
     for _ in range(2):  # who only looks or calls moves nothing
-        with pytest.raises(StoreUnavailable, match="is of the version before: the first worker of this version moves"):
+        with pytest.raises(
+            StoreUnavailable, match="is of the previous version: the first worker of this version moves"
+        ):
             await store_of(new_app())
     waiting = new_app().worker(name="newer")
     running = asyncio.create_task(waiting.run())

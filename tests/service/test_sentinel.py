@@ -151,7 +151,7 @@ async def test_the_clients_that_redis_py_makes_by_its_own_sentinel_are_taken(
         with SyncClient(sync_theirs, namespace=namespace) as client:
             handle = await asyncio.to_thread(client.rpc, "a", "nap", effects.path, 0.1)
             assert await asyncio.to_thread(handle.result, 30) == "a slept for 0.1 seconds"
-    with pytest.raises(UsageError, match="one of replicas"):
+    with pytest.raises(UsageError, match="a client of replicas"):
         Durasleep(AsyncSentinel(asked).slave_for(SERVICE))
     await theirs.aclose()
     sync_theirs.close()

@@ -91,7 +91,7 @@ async def test_a_thread_that_nobody_waits_for_any_more_is_one_less_until_it_is_b
             with pytest.raises(Canceled):
                 await handle.result(timeout=20)
         await eventually(lambda: "1 of 2 threads are lost" in caplog.text, "a line about it")
-        assert "which nothing can stop: in_thread for " in caplog.text
+        assert "cannot be stopped: in_thread for " in caplog.text
         held = [await app.rpc(f"held-{number}", "in_loop", "held") for number in range(2)]
         await effects.standing("held")
         assert worker.running == 1
@@ -124,7 +124,7 @@ async def test_who_has_lost_all_threads_leaves_its_work_to_others_and_asks_for_a
     with pytest.raises(ThreadsLost, match="used-up has left its work to others"):
         await asyncio.wait_for(running, 20)
     assert effects.count("another") == 0
-    assert "its process needs a new start" in caplog.text
+    assert "its process must be started again" in caplog.text
     async with serving(app, "other"):
         assert await app.gather(handles) == ["done", None]
     assert sorted(effects.lines()[1:]) == ["another step", "another task"]

@@ -45,7 +45,7 @@ async def test_a_worker_full_of_calls_that_wait_says_who_waits_for_whom(
             handles = [await app.rpc(f"out-{number}", outer, number) for number in (0, 1)]
             handles.append(await app.rpc("out-2", through_a_step))
             [line] = await eventually(lambda: [one for one in caplog.messages if "wait for results" in one], "the line")
-            assert line.startswith("all 3 places of this worker are held by tasks and steps that wait for results: ")
+            assert line.startswith("all 3 slots of this worker are held by tasks and steps that wait for results: ")
             for said in ("out-0 for in-0", "out-0 for in-10", "out-1 for in-1", "out-2~1 for in-2", "--concurrency"):
                 assert said in line
             async with serving(app, "w2", concurrency=3):
@@ -82,7 +82,7 @@ async def test_what_would_wait_for_itself_or_its_caller_is_told_so(app: Duraslee
     async with serving(app), asyncio.timeout(30):
         for how in ("a step", "a child", "a child in a thread", "itself", "its family"):
             id = how.replace(" ", "-")
-            with pytest.raises(Stuck, match=f"would wait for {id}, which goes on only after it"):
+            with pytest.raises(Stuck, match=f"would wait for {id}, and {id} waits for it"):
                 await (await app.rpc(id, calling, how))
         with pytest.raises(Stuck, match="w-1 would wait for w-1,"):
             await (await app.rpc("w-1", asking, "w-1"))

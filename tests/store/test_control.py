@@ -200,12 +200,12 @@ async def test_what_does_not_apply_is_refused_with_a_reason_and_nothing_is_writt
     await driver.create("p", kind=Kind.PROMISE)
     before = await driver.snapshot()
     for action, id, error in (
-        ("wake", "a~2", "is no timer"),
+        ("wake", "a~2", "is not a timer"),
         ("wake", "p", "not asleep"),
         ("reschedule", "a~2", "has no due time"),
-        ("halt", "p", "is no execution"),
-        ("halt", "a~1", "is no execution"),
-        ("resume", "p", "is no execution"),
+        ("halt", "p", "is not an execution"),
+        ("halt", "a~1", "is not an execution"),
+        ("resume", "p", "is not an execution"),
     ):
         with pytest.raises(NotAllowed, match=error):
             await driver.control(action, id, due=FAR)
@@ -370,7 +370,7 @@ async def test_only_an_execution_of_its_own_that_has_failed_is_tried_again(drive
     await driver.settle("p", State.REJECTED)
     for id, error, text in (
         ("a~1", NotAllowed, "a part of a: retry that"),
-        ("p", NotAllowed, "no execution"),
+        ("p", NotAllowed, "not an execution"),
         ("nobody", NotFound, "no promise"),
     ):
         with pytest.raises(error, match=text):

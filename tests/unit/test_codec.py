@@ -1568,7 +1568,7 @@ def test_what_could_not_be_made_again_is_refused_before_it_is_written() -> None:
         a: int
         salt: InitVar[int]
 
-    with pytest.raises(NotSerializable, match=r"it: \[0\] needs 'salt' to be made again"):
+    with pytest.raises(NotSerializable, match=r"it: \[0\] cannot be sent: its class needs 'salt'"):
         codec.encode([Salted(1, 2)], "it")
 
 

@@ -115,7 +115,7 @@ def test_another_ending_is_a_difference_once_it_has_ended() -> None:
     verdict = checked(finished(), saying_more)
     assert (verdict.ok, verdict.text) == (
         False,
-        "it ended otherwise:\n  - resolved: 'paid 250 yes'\n  + resolved: 'paid 250 yes!'",
+        "it ended differently:\n  - resolved: 'paid 250 yes'\n  + resolved: 'paid 250 yes!'",
     )
     assert "still waiting" in checked(replace(finished(), entries=()), saying_more).text
 

@@ -624,7 +624,7 @@ def test_a_task_factory_is_refused() -> None:
         factory: Any = asyncio.Task
         asyncio.get_running_loop().set_task_factory(factory)
 
-    assert "takes None alone" in unwrap(World(making).play())[1]
+    assert "takes only None" in unwrap(World(making).play())[1]
 
 
 def test_an_exception_handler_hears_of_the_same_errors_in_every_run(caplog: pytest.LogCaptureFixture) -> None:
@@ -718,7 +718,7 @@ def test_a_workflow_that_waits_for_a_thread_is_halted_and_says_so() -> None:
         outcome = World(waiting).play().outcome
         opened.set()
     assert isinstance(outcome, Halted)
-    assert "or a thread, of which a workflow hears nothing" in outcome.reason
+    assert "a thread cannot wake a workflow" in outcome.reason
 
 
 def test_a_thread_cannot_call_into_a_workflow() -> None:

@@ -615,7 +615,7 @@ def test_what_waits_for_itself_is_halted_with_its_positions() -> None:
     world = World(waiting)
     outcome = world.play().outcome
     assert isinstance(outcome, Halted)
-    assert "only itself could produce" in outcome.reason
+    assert "only its own code or a thread could set" in outcome.reason
     assert outcome.reason.count("waiting.<locals>.inner") == 2
     assert "test_runtime_replay.py:" in outcome.reason
 

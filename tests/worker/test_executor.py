@@ -363,7 +363,7 @@ async def test_one_whose_function_is_not_here_is_left_to_others(hand: Hand, capl
 
 
 @pytest.mark.parametrize(
-    ("here", "needed"), [(2, "version 1 of dated, with which it began"), (None, "the function 'dated'")]
+    ("here", "needed"), [(2, "version 1 of dated, the version it began with"), (None, "the function 'dated'")]
 )
 async def test_of_a_workflow_the_version_it_began_with_is_needed(
     hand: Hand, driver: Driver, caplog: pytest.LogCaptureFixture, here: int | None, needed: str

@@ -47,7 +47,7 @@ SOME: Look = (held("a", "b"), waits("a"))
 def test_a_jam_of_three_seconds_is_said_once_a_minute(clock: HeldClock, caplog: pytest.LogCaptureFixture) -> None:
     """A task waits itself, a workflow by one of its steps."""
     assert lines(clock, caplog, [(0, ALL), (2.9, ALL), (0.1, ALL), (59.9, ALL), (0.1, ALL)]) == [0, 0, 1, 1, 2]
-    assert "all 2 places of this worker are held by tasks and steps that wait for results: " in caplog.text
+    assert "all 2 slots of this worker are held by tasks and steps that wait for results: " in caplog.text
     assert "a for what a needs, b~2 for what b~2 needs. " in caplog.text
 
 
@@ -68,4 +68,4 @@ def test_of_many_a_few_are_named(clock: HeldClock, caplog: pytest.LogCaptureFixt
     ids = [f"x{number}" for number in range(count)]
     many = (held(*ids), waits(*ids))
     assert lines(clock, caplog, [(0, many), (3, many)]) == [0, 1]
-    assert f"x4 for what x4 needs{more}. What they wait for" in caplog.text
+    assert f"x4 for what x4 needs{more}. The calls they wait for" in caplog.text

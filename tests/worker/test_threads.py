@@ -241,7 +241,7 @@ async def test_lost_ones_are_said_with_what_they_run(
     await pool.lose("one")
     clock.move(5)
     await eventually(lambda: len(caplog.messages) == 1, "a line")
-    assert caplog.messages[0].startswith("1 of 3 threads are lost, with functions nobody waits for any more")
+    assert caplog.messages[0].startswith("1 of 3 threads are lost to functions that nobody waits for any more")
     assert caplog.messages[0].endswith(": one for 5 s")
     await pool.lose("two")
     await eventually(lambda: len(caplog.messages) == 2, "another")

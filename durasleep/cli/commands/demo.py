@@ -1,4 +1,4 @@
-"""``durasleep demo``: a worker is killed in the middle of a sleep, and the sleep does not notice."""
+"""``durasleep demo``: a worker is killed in the middle of a sleep, and the workflow finishes all the same."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ KILL_AFTER_S = 2.0
 START_LIMIT_S = 20.0
 RESULT_LIMIT_S = 30.0
 EXIT_TOLD_TO_STOP = 128 + signal.SIGTERM
-LATE_MAX_MS = 1_000  # more than this is not the story we tell
+LATE_MAX_MS = 1_000  # if it is later, the demo has failed
 
 
 def demo() -> int:
-    """The story in one command: a sleep outlives the worker that began it. Exits 0 only if it truly went so."""
+    """Show a sleep that outlives its worker. Exits 0 only if everything went as it says."""
     import asyncio
 
     from durasleep.devserver import DevServer
@@ -42,7 +42,7 @@ def demo() -> int:
 
 
 class _Workers:
-    """Worker processes, and the end of each."""
+    """Worker processes, which end with the demo."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -112,7 +112,7 @@ async def _notify_of(client: Durasleep, workers: _Workers) -> int:
 
 
 async def _until_asleep(client: Durasleep) -> int:
-    """When the sleep is due, once it has begun."""
+    """When the sleep is due; returns once the sleep has begun."""
     import asyncio
 
     try:
@@ -123,11 +123,11 @@ async def _until_asleep(client: Durasleep) -> int:
                     return description.waiting_on[0].due_ms
                 await asyncio.sleep(0.05)
     except TimeoutError:
-        raise DurasleepError(f"the worker did not begin within {START_LIMIT_S:.0f} s: this is not the story") from None
+        raise DurasleepError(f"the worker did not begin within {START_LIMIT_S:.0f} s: the demo has failed") from None
 
 
 def _went_so(result: str, late_ms: int, first: subprocess.Popen[bytes], second: subprocess.Popen[bytes]) -> bool:
-    """Whether the story is true: right result, not early, not late, one worker killed, the other alive."""
+    """Whether the demo went well: right result, not early, not late, one worker killed, the other alive."""
     problems = [
         text
         for is_wrong, text in (

@@ -19,7 +19,7 @@ _STYLE = {"good": "green", "warning": "yellow", "danger": "bold red"}
 
 @address.explained
 def doctor(as_json: JsonOption = False, url: UrlOption = None, namespace: NamespaceOption = None) -> int:
-    """Say in words what this server can lose, what waits for you or for a worker, and what to do about it.
+    """Say what this server can lose, what waits for you or for a worker, and what to do about it.
 
     Exit code 1 if something is dangerous.
     """
@@ -31,7 +31,7 @@ def doctor(as_json: JsonOption = False, url: UrlOption = None, namespace: Namesp
     where = address.find_url(url)
     used = Diagnosis(Level.GOOD, "address", str(where))
     if not as_json:
-        _show(used)  # before all else: it may be the mistake
+        _show(used)  # first of all, because this may be the mistake
     client = Durasleep(where.url, namespace=address.find_namespace(namespace))
 
     async def fetch() -> list[Diagnosis]:

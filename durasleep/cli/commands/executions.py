@@ -24,29 +24,31 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 
-AT_ONCE = 1_000  # calls under way at a time
-PREVIEW_MAX = 20  # of what a filter found: a screen
+AT_ONCE = 1_000  # how many calls run at a time
+PREVIEW_MAX = 20  # of the executions that a filter found: one screen
 
 ASLEEP = ("suspended", "delayed")
 
 IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Executions or timers.")]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it to all that a filter finds, unasked.")]
+YesOption = Annotated[
+    bool, typer.Option("--yes", "-y", help="Do it to everything that the filter finds, without asking.")
+]
 
 
 @dataclass(frozen=True, slots=True)
 class _Verb:
-    """What to do, and to what if a filter names no status."""
+    """What to do, and to which executions if a filter names no status."""
 
     name: str
     statuses: Sequence[str]
     act: Callable[[Durasleep, str], Awaitable[Controlled]]
     only_roots: bool = False
-    """Whether what others have called is left to them."""
+    """Whether it leaves the children of an execution alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """What to do it to: ids, or what a filter finds."""
+    """The executions: ids, or those that a filter finds."""
 
     ids: list[str] | None
     status: list[str] | None
@@ -55,12 +57,12 @@ class _Chosen:
     yes: bool
 
     def check(self, verb: _Verb) -> None:
-        """UsageError unless it is one of the two."""
+        """UsageError unless exactly one of the two is given."""
         is_filter = bool(self.status or self.group or self.function)
         if self.ids and is_filter:
             raise UsageError(f"give IDs or a filter to {verb.name}, not both")
         if not self.ids and not is_filter:
-            raise UsageError(f"what to {verb.name}? Give IDs, or find it by --status, --group or --func")
+            raise UsageError(f"what to {verb.name}? Give IDs, or a filter: --status, --group or --func")
 
 
 @address.explained
@@ -73,9 +75,9 @@ def wake(
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
-    """End a sleep now, or start now what is delayed.
+    """End a sleep now, or start a delayed execution now.
 
-    An ID is that of a timer, or of an execution that waits for one timer only.
+    An ID is that of a timer, or of an execution that waits for exactly one timer.
     """
     verb = _Verb("wake", ASLEEP, lambda client, which: client.wake(which))
     return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
@@ -104,7 +106,7 @@ def reschedule(
 @address.explained
 def cancel(
     ids: IdsArgument = None,
-    force: Annotated[bool, typer.Option("--force", help="End it at once; its code hears nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="End it at once; its code cannot react.")] = False,
     status: StatusOption = None,
     group: GroupFilter = None,
     function: FunctionOption = None,
@@ -112,7 +114,7 @@ def cancel(
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
-    """Ask an execution to end: it hears of it where it waits, and may clean up."""
+    """Ask an execution to end: its code is told at its next await, and may clean up."""
     verb = _Verb("cancel", PENDING_STATUSES, lambda client, which: client.cancel(which, force=force))
     return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
@@ -144,7 +146,7 @@ def resume(
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
-    """Let a halted execution go on; one that has failed is over, and can be run again by `durasleep retry`."""
+    """Let a halted execution go on. Use `durasleep retry` for an execution that has failed."""
     verb = _Verb("resume", ["halted"], lambda client, which: client.resume(which))
     return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
@@ -159,17 +161,17 @@ def retry(
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
-    """Begin anew what has failed: under the same id, with the same arguments.
+    """Run failed executions again: under the same id, with the same arguments.
 
-    A filter without a status means what was rejected or has timed out; what was canceled is `--status canceled`. What
-    it had called begins anew with it, but for what has an id of its own: if that has failed, retry that one first.
+    A filter without a status finds executions that were rejected or have timed out; `--status canceled` finds canceled
+    ones. Children run again, too, except those with an id of their own: if one of these has failed, retry it first.
     """
     verb = _Verb("retry", ["failed"], lambda client, which: client.retry(which), only_roots=True)
     return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
 
 def _steer(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | None) -> int:
-    """Do it, and say of each what happened. Exit 1 if it could not be done to one of them."""
+    """Do it, and say what happened to each. Exit 1 if it could not be done to one of them."""
     import asyncio
 
     from durasleep.query.search import Search
@@ -187,7 +189,7 @@ def _steer(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | None)
         return 0
     if not _is_meant(
         verb, first, search, chosen.yes
-    ):  # asked here: in a running loop Ctrl-C would not end the question
+    ):  # asked outside a running loop, where Ctrl-C would not end the question
         console.note("Nothing was done.")
         return EXIT_FAILED
     return asyncio.run(_steer_found(address.open_client(url, namespace), verb, first, search))
@@ -199,7 +201,7 @@ async def _first_part(client: Durasleep, search: Search) -> SearchPage:
 
 
 async def _next_part(client: Durasleep, search: Search) -> SearchPage:
-    """The next that were found; none if there are no more."""
+    """The next executions that were found; none if there are no more."""
     from durasleep.client.client import store_of
     from durasleep.query.search import SearchPage
 
@@ -211,7 +213,7 @@ async def _next_part(client: Durasleep, search: Search) -> SearchPage:
 
 
 async def _steer_found(client: Durasleep, verb: _Verb, found: SearchPage, search: Search) -> int:
-    """One part after the other, so that there may be any number."""
+    """Do it in parts, one after the other, so that there may be any number of executions."""
     code = 0
     async with client:
         while found:
@@ -226,7 +228,7 @@ async def _steer_these(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> in
 
 
 def _is_meant(verb: _Verb, found: SearchPage, search: Search, yes: bool) -> bool:
-    """Show what was found; on a terminal ask, elsewhere UsageError without --yes."""
+    """Show what was found. On a terminal, ask; elsewhere UsageError without --yes."""
     from durasleep.cli.output import tables
 
     tables.executions(found[:PREVIEW_MAX], time.time_ns() // 1_000_000, on_stderr=True)
@@ -271,7 +273,7 @@ async def _steer_one(client: Durasleep, verb: _Verb, id: str) -> Controlled | Du
 
 
 def _other_verb(verb: _Verb, id: str, answer: Controlled) -> str:
-    """What is said where another command is the one that helps."""
+    """Name the command that helps, if it is another one."""
     from durasleep.model import State, root_of
 
     if verb.name == "resume" and answer.word == "already" and answer.state is not State.RESOLVED:

@@ -1,4 +1,4 @@
-"""``durasleep fsck``: whether the data in Redis keeps the laws it should."""
+"""``durasleep fsck``: checks the data in Redis against the laws."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ EXIT_BROKEN = 1
 @address.explained
 def fsck(
     repair: Annotated[
-        bool, typer.Option("--repair", help="Mend what can be mended without guessing, each thing in one step.")
+        bool, typer.Option("--repair", help="Repair everything that needs no guess, each repair in one step.")
     ] = False,
     as_json: JsonOption = False,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
-    """Check all data of a namespace: may run beside workers. Exit code 1 if something is wrong and was not repaired."""
+    """Check all data of a namespace. It may run beside workers. Exit code 1 if something is wrong and not repaired."""
     import asyncio
 
     from durasleep.cli.output import tables
@@ -44,7 +44,7 @@ def fsck(
         if report.is_clean:
             console.note("All is repaired." if report.findings else "All is well.")
         elif not repair and any(finding.repairable for finding in report.findings):
-            console.note("`durasleep fsck --repair` mends what can be mended.")
+            console.note("`durasleep fsck --repair` repairs everything that needs no guess.")
         return 0 if report.is_clean else EXIT_BROKEN
 
     return asyncio.run(fetch())

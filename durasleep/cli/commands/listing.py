@@ -1,4 +1,4 @@
-"""``durasleep ls``, ``tree`` and ``timers``: what runs, and what falls due."""
+"""``durasleep ls``, ``tree`` and ``timers``: what runs, and what is due next."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from durasleep.query.statuses import FOUND_MAX, TIMERS_MAX
 if TYPE_CHECKING:
     from durasleep.query.search import SearchPage
 
-HIDDEN_MAX = 1_000  # finished ones that are counted though they are not asked for: a page or two
+HIDDEN_MAX = 1_000  # finished executions that are counted, but not listed: a page or two
 
 
 @address.explained
@@ -29,7 +29,7 @@ def ls(
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """List executions, what needs a person first; all that are pending unless told otherwise."""
+    """List executions, first those that need a person. By default these are the pending ones."""
     import asyncio
 
     from durasleep.cli.output import tables
@@ -62,7 +62,7 @@ def ls(
 
 
 def _hidden(hidden: SearchPage) -> str:
-    """What a list of those that are pending leaves out."""
+    """The executions that a list of pending ones does not show."""
     failed = sum(one.state in ("rejected", "timedout") for one in hidden)
     of_them = f", {failed:,} of them failed" if failed else ""
     count = f"{len(hidden):,}{'' if hidden.is_all else ' or more'}"
@@ -103,7 +103,7 @@ def timers(
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Show what falls due next: sleeps, deadlines, delayed starts and schedules."""
+    """Show what is due next: sleeps, deadlines, delayed starts and schedules."""
     import asyncio
 
     from durasleep.cli.output import tables

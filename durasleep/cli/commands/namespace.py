@@ -1,4 +1,4 @@
-"""``durasleep namespace``: what concerns a whole namespace; ``durasleep control`` is its old name."""
+"""``durasleep namespace``: commands for a whole namespace; ``durasleep control`` is its old name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from durasleep.errors import NotAllowed
 
 EXIT_FAILED = 1
 
-app = typer.Typer(help="What concerns a whole namespace.", no_args_is_help=True)
+app = typer.Typer(help="Commands for a whole namespace.", no_args_is_help=True)
 old_app = typer.Typer(help="The old name of `namespace`.", no_args_is_help=True)
 
 
@@ -24,7 +24,7 @@ def _namespace() -> None:
 
 @old_app.callback()
 def _control() -> None:
-    console.warning("`durasleep control` is called `durasleep namespace` now, and `forget` there `discard`")
+    console.warning("`durasleep control` is called `durasleep namespace` now, and its `forget` is called `discard`")
 
 
 @app.command()
@@ -32,14 +32,15 @@ def _control() -> None:
 @address.explained
 def discard(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME", help="As `durasleep fsck` shows it, or what is before ': '.")
+        list[str], typer.Argument(metavar="NAME", help="The name that `durasleep fsck` shows, or its part before ': '.")
     ],
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
-    """Strike names that were quarantined, once somebody has looked at what they name.
+    """Delete quarantined names, after somebody has looked at the data they name.
 
-    That is what could not be served and is no execution: an entry or a timer that was not ours, a key of another type.
+    A quarantined name stands for something that could not be served and is not an execution: an entry or timer that
+    durasleep did not write, or a key of another type.
     """
     import asyncio
 
@@ -68,9 +69,9 @@ def discard(
 @old_app.command("release-clock")
 @address.explained
 def release_clock(url: UrlOption = None, namespace: NamespaceOption = None) -> None:
-    """Let timers fire by the clock of Redis, though it is far ahead of what the workers believe.
+    """Let timers fire by the clock of Redis, although it is far ahead of the workers' clocks.
 
-    For when it was put right; workers hold back what would fire by a clock that has jumped.
+    Use it when the clock is right. After a jump of the clock, workers fire no timers until this is confirmed.
     """
     import asyncio
 

@@ -1,4 +1,4 @@
-"""``durasleep promise``: promises on their own, for scripts and people."""
+"""``durasleep promise``: promises without an execution, for scripts and people."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXIT_OTHERWISE = 1
 app = typer.Typer(help="Create, resolve, reject or cancel a promise.", no_args_is_help=True)
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The promise.")]
-ValueOption = Annotated[str | None, typer.Option("--value", metavar="JSON", help="Its value: JSON, or else text.")]
+ValueOption = Annotated[str | None, typer.Option("--value", metavar="JSON", help="Its value: JSON, otherwise text.")]
 
 
 @app.command("create")
@@ -29,7 +29,7 @@ ValueOption = Annotated[str | None, typer.Option("--value", metavar="JSON", help
 def create(
     id: IdArgument,
     timeout: Annotated[
-        str | None, typer.Option("--timeout", metavar="1h", help="After this long it is timed out.")
+        str | None, typer.Option("--timeout", metavar="1h", help="It times out after this time.")
     ] = None,
     timer: Annotated[bool, typer.Option("--timer", help="The timeout resolves it.")] = False,
     as_json: JsonOption = False,
@@ -60,7 +60,7 @@ def resolve(
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
-    """Resolve a promise with a value, and print the state it has then."""
+    """Resolve a promise with a value, and print its state."""
     import asyncio
 
     from durasleep.model import State
@@ -79,7 +79,7 @@ def reject(
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
-    """Reject a promise; the value is the text of the error that is raised where it is awaited."""
+    """Reject a promise; the value is the text of the error that its waiters get."""
     import asyncio
 
     from durasleep.model import State
@@ -106,7 +106,7 @@ def cancel(
 async def _settle(
     client: Durasleep, id: str, wanted: State, settle: Callable[[], Awaitable[bool]], as_json: bool
 ) -> int:
-    """Print the state it has now; a promise settles once, so if it is another than was wanted, that is exit 1."""
+    """Print its state now. A promise settles once: if the state is not the wanted one, the exit code is 1."""
     async with client:
         by_us = await settle()
         state = wanted if by_us else (await client.describe(id)).state

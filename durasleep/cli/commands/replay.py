@@ -1,4 +1,4 @@
-"""``durasleep export`` and ``durasleep replay``: whether today's code still goes the way that journals tell."""
+"""``durasleep export`` and ``durasleep replay``: whether today's code still fits recorded journals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def export(
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Write executions with their journals to stdout, a line of JSON each: `durasleep export ID > file`.
+    """Write executions with their journals to stdout, one line of JSON each: `durasleep export ID > file`.
 
     Payloads are written as Redis holds them.
     """
@@ -48,14 +48,16 @@ def export(
 
 @address.explained
 def replay(
-    source: Annotated[str, typer.Argument(metavar="ID|FILE", help="An execution, or what `export` wrote; - is stdin.")],
+    source: Annotated[
+        str, typer.Argument(metavar="ID|FILE", help="The id of an execution, or a file from `export`; - is stdin.")
+    ],
     module: ModuleArgument = None,
     as_json: JsonOption = False,
     url: UrlOption = None,
 ) -> int:
     """Run today's code over recorded journals; no step is run and nothing is written.
 
-    Exit 0: every execution goes on as it would have. 1: one would be halted, or would have ended otherwise.
+    Exit 0: every execution would go on as before. 1: one would be halted, or would end differently.
     """
     import asyncio
 

@@ -28,27 +28,30 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 EXIT_WAITED = 3
 
-FIRST_LOOK_S = 0.2  # most calls are over by then
-SHOW_S = 0.5  # the spinner counts seconds
+FIRST_LOOK_S = 0.2  # most calls have ended by then
+SHOW_S = 0.5  # the spinner shows seconds
 
 
 @address.explained
 def rpc(
-    id: Annotated[str, typer.Argument(metavar="ID", help="What to call it; the same id is the same execution.")],
+    id: Annotated[
+        str, typer.Argument(metavar="ID", help="The id of the execution; the same id is the same execution.")
+    ],
     function: Annotated[str, typer.Argument(metavar="FUNC", help="The name of a workflow or task.")],
     args: Annotated[
-        list[str] | None, typer.Argument(metavar="ARG", help="JSON, or else text; after -- if it begins with -.")
+        list[str] | None,
+        typer.Argument(metavar="ARG", help="JSON, otherwise text; put -- before it if it begins with a dash."),
     ] = None,
     target: Annotated[str, typer.Option("--target", metavar="TARGET", help="Who runs it.")] = "poll://any@workers",
     timeout: Annotated[str | None, typer.Option("--timeout", metavar="30s", help="Wait no longer than this.")] = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the id and leave.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the id and do not wait.")] = False,
     as_json: JsonOption = False,
     min_replicas: ReplicasOption = None,
     fsync: FsyncOption = None,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
-    """Start FUNC under ID, or attach to what has this ID, and print the result.
+    """Start FUNC under ID, or attach to the execution that has this ID, and print the result.
 
     Exit 0: resolved. 1: it failed. 2: wrong usage. 3: waited longer than --timeout. 4: no Redis.
     """
@@ -102,7 +105,7 @@ async def _rpc(
 
 
 async def _wait(client: Durasleep, id: PromiseId, target: Target, limit: timedelta | None) -> PromiseStatus:
-    """How it ended; meanwhile, on a terminal, what it waits for."""
+    """How it ended. Meanwhile a terminal shows what it waits for."""
     import asyncio
 
     from durasleep.client.client import ending_of
@@ -116,12 +119,12 @@ async def _wait(client: Durasleep, id: PromiseId, target: Target, limit: timedel
                 await watch.once()
                 done, _ = await asyncio.wait({waiting}, timeout=SHOW_S)
         finally:
-            waiting.cancel()  # by Ctrl-C nobody waits for it any more
+            waiting.cancel()  # after Ctrl-C nobody waits for it
     return waiting.result()
 
 
 def _show_ending(client: Durasleep, ending: PromiseStatus, disposition: str, as_json: bool) -> int:
-    """Print the value, or say what the execution raised, which may be an error of any class, ours included."""
+    """Print the value, or the error of the execution, which may be of any class, also one of ours."""
     from durasleep.codec.exceptions import error_line
     from durasleep.query import result
 
@@ -156,14 +159,12 @@ def _details(error: Exception) -> list[str]:
 @address.explained
 def get(
     id: Annotated[str, typer.Argument(metavar="ID", help="An execution, a timer or a promise.")],
-    with_values: Annotated[
-        bool, typer.Option("--values", help="Show what it was called with, and all of its result.")
-    ] = False,
+    with_values: Annotated[bool, typer.Option("--values", help="Show its arguments, and its whole result.")] = False,
     as_json: JsonOption = False,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Show how an execution or promise stands, what it waits for, and how it has failed."""
+    """Show the state of an execution or promise, what it waits for, and how it has failed."""
     import asyncio
 
     client = address.open_client(url, namespace)

@@ -23,25 +23,27 @@ if TYPE_CHECKING:
     from durasleep import devserver
 
 GIVEN_URL = "DURASLEEP_GIVEN_URL"
-"""The environment variable that passes --url on to the processes of --processes."""
-LOOK_S = 1.0  # whether a server without a worker is still there
+"""The environment variable that passes --url to the processes of --processes."""
+LOOK_S = 1.0  # how often it is checked that a server without a worker still runs
 
 logger = logging.getLogger("durasleep")
 
 ModuleArgument = Annotated[
     str | None,
-    typer.Argument(metavar="MODULE[:ATTR]", help="The application; else DURASLEEP_APP, else pyproject.toml."),
+    typer.Argument(metavar="MODULE[:ATTR]", help="The application; by default DURASLEEP_APP, then pyproject.toml."),
 ]
 GroupOption = Annotated[str | None, typer.Option("--group", metavar="NAME", help="The group to serve.")]
 ConcurrencyOption = Annotated[
-    int, typer.Option("--concurrency", metavar="N", min=1, max=10_000, help="Executions in hand at a time.")
+    int, typer.Option("--concurrency", metavar="N", min=1, max=10_000, help="How many executions run at a time.")
 ]
-NameOption = Annotated[str | None, typer.Option("--name", metavar="NAME", help="The worker's name; else host and pid.")]
+NameOption = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="The worker's name; by default host and pid.")
+]
 ProcessesOption = Annotated[
     int, typer.Option("--processes", metavar="N", min=1, max=256, help="Worker processes, for tasks that compute.")
 ]
 DebugOption = Annotated[
-    bool, typer.Option("--debug", help="Run every activation twice and compare; name calls that do not replay.")
+    bool, typer.Option("--debug", help="Run every activation twice and compare; log calls that do not replay.")
 ]
 EvictionOption = Annotated[
     bool,
@@ -93,7 +95,7 @@ def worker(
         )
         given += [option for option, is_set in flags if is_set]
         names = [["--name", f"{name}-{number}"] if name else [] for number in range(1, processes + 1)]
-        # Not among the arguments, which everybody on the machine can read: a URL may hold a password.
+        # Not among the arguments, which everybody on the machine can read: a URL may contain a password.
         environment = {GIVEN_URL: where.url} if url or not app.is_addressed else {}
         raise typer.Exit(several.serve([["worker", *given, *own] for own in names], environment))
     several.end_with_parent()
@@ -118,7 +120,9 @@ def dev(
     reload: ReloadOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """A Redis of this directory, kept in ./.durasleep/, and a worker; programs and commands here and below find it."""
+    """Run a Redis for this directory, kept in ./.durasleep/, and a worker; programs and commands here and below find
+    it.
+    """
     from durasleep import devserver
     from durasleep.app import run_worker
     from durasleep.cli import reload as reloading
@@ -150,14 +154,14 @@ def dev(
 
 
 def _prepare_output(verbose: bool) -> None:
-    """Log lines to stderr; what workflows print is seen as it happens, in a file or a pipe too."""
+    """Log lines go to stderr; what workflows print is shown at once, in a file or a pipe, too."""
     console.log_to_stderr(logging.DEBUG if verbose else logging.INFO)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
 
 
 def _until_told_to_stop(server: devserver.DevServer) -> None:
-    """Until SIGTERM or Ctrl-C, or until the server has gone by itself."""
+    """Wait for SIGTERM or Ctrl-C, or for the end of the server."""
     stop_asked = threading.Event()
 
     def on_signal(_number: int, _frame: object) -> None:

@@ -1,6 +1,6 @@
-"""Everything the command line shows to people: notes and errors on stderr, results on stdout; lists are in tables.
+"""Everything that people see of the command line: notes and errors on stderr, results on stdout, lists in tables.
 
-The only importers of rich, and only when there is something to show: it takes as long to import as asyncio.
+Only this folder imports rich, and only when there is something to show: rich takes as long to import as asyncio.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _console(*, stderr: bool):  # noqa: ANN202 - a rich Console; naming its type
     from rich.segment import Segment
 
     class SafeConsole(Console):
-        """Shows what texts hold: they may be anyone's, and none of them is to write to the terminal itself."""
+        """Escapes control characters: texts come from anywhere, and none of them may control the terminal."""
 
         def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
             for text, style, control in super().render(renderable, options):
@@ -54,14 +54,14 @@ def _err():  # noqa: ANN202 - as above
 
 
 class _SafeFormatter(logging.Formatter):
-    """Log lines may tell of errors of users, and a file is shown on a terminal, too."""
+    """Escapes control characters: log lines may contain texts of users, and log files are shown on terminals, too."""
 
     def format(self, record: logging.LogRecord) -> str:
         return json_values.visible(super().format(record))
 
 
 def console(*, on_stderr: bool = False):  # noqa: ANN201 - as above
-    """Where people read results, or what is said beside them."""
+    """The console for results, or the one for messages beside them."""
     return _err() if on_stderr else _out()
 
 
@@ -71,12 +71,12 @@ def note(text: str) -> None:
 
 
 def error(text: str) -> None:
-    """What went wrong, in one sentence, and what to do next."""
+    """An error in one sentence, with the next step."""
     _print_labeled("error:", "bold red", text)
 
 
 def warning(text: str) -> None:
-    """What must not be overlooked."""
+    """A message that must not be overlooked."""
     _print_labeled("warning:", "bold yellow", text)
 
 
@@ -87,20 +87,20 @@ def _print_labeled(word: str, style: str, text: str) -> None:
 
 
 def ask(question: str) -> bool:
-    """Whether the person at the terminal says yes; stdout stays for the results."""
+    """Whether the person at the terminal says yes; stdout is kept for results."""
     _err().print(f"{question} [y/N]:", end=" ", markup=False)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def line(*parts: tuple[str, str]) -> None:
-    """One line on stdout, of texts and their styles."""
+    """One line on stdout, made of texts and their styles."""
     from rich.text import Text
 
     _out().print(Text.assemble(*parts))
 
 
 def story(text: str) -> None:
-    """One line of a story told as it happens."""
+    """One line of the demo, with the time."""
     from rich.text import Text
 
     from durasleep import humanize
@@ -110,7 +110,7 @@ def story(text: str) -> None:
 
 @contextmanager
 def waiting(text: str) -> Generator[Callable[[str], None]]:
-    """A spinner on a terminal, nothing elsewhere; what it yields changes its text."""
+    """A spinner on a terminal, nothing elsewhere; the yielded function changes its text."""
     if not sys.stderr.isatty():
         yield _ignore
         return
@@ -127,7 +127,7 @@ def _ignore(text: str) -> None:
 def log_to_stderr(level: int) -> None:
     """Log lines of durasleep on stderr: short on a terminal, dated elsewhere.
 
-    Where an application has handlers of its own, whenever it sets them up, the lines are theirs, and not ours, too.
+    If an application has handlers of its own, even later, the lines go only to these.
     """
     if sys.stderr.isatty():
         from rich.logging import RichHandler
@@ -181,7 +181,7 @@ def _first_line(text: str | None) -> str:
 
 
 def show(description: Description, now_ms: int, *, with_values: bool = False) -> None:
-    """A promise as a list of what is known of it; a line with no end is cut by nobody, so it can be copied."""
+    """A promise with all that is known of it. Lines are not cut, so that they can be copied."""
     from rich.text import Text
 
     rows = _rows(description, now_ms, with_values)
@@ -193,11 +193,11 @@ def show(description: Description, now_ms: int, *, with_values: bool = False) ->
 
 
 def _rows(description: Description, now_ms: int, with_values: bool) -> list[tuple[str, str, str]]:
-    """Name, value and style of every line that has something to say."""
+    """Name, value and style of every line that is not empty."""
     from durasleep import humanize
 
     state = description.state
-    if description.status == "halted":  # the reason has lines of its own
+    if description.status == "halted":  # the reason has its own lines
         state = f"{state}, halted"
     elif description.status != "done":
         state = f"{state}, {describe_waiting(description, now_ms)}"

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, cast
 
 _CONTROLS = [code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
-_TURNS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # from left to right or back, for what follows
+_TURNS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # characters that change the direction of the text after them
 _HIDDEN = {code: f"\\x{code:02x}" for code in _CONTROLS} | {code: f"\\u{code:04x}" for code in _TURNS}
 
 
@@ -30,12 +30,12 @@ def _refuse(name: str) -> Any:
 
 
 def visible(text: str) -> str:
-    """A text for a terminal: what would move its cursor, clear it or turn its lines around is shown, not done."""
+    """A text for a terminal: characters that would move its cursor, clear it or reverse its lines are shown escaped."""
     return text.translate(_HIDDEN)
 
 
 def data(text: str) -> None:
-    """A result on stdout, to a program as it is."""
+    """A result on stdout; a program gets it unchanged."""
     sys.stdout.write((visible(text) if sys.stdout.isatty() else text) + "\n")
     sys.stdout.flush()
 
@@ -46,7 +46,7 @@ def as_text(value: object) -> str:
 
 
 def as_json(value: object) -> str:
-    """One line of JSON. Instants are ISO 8601, durations seconds, bytes base64, what else JSON lacks its text."""
+    """One line of JSON. Instants are ISO 8601, durations seconds, bytes base64; other values are their text."""
     return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
 
 
@@ -55,7 +55,7 @@ def _plain(value: object) -> Any:
         case Enum():
             return _plain(value.value)
         case float() if not math.isfinite(value):
-            return None  # as JavaScript does it
+            return None  # as JavaScript does
         case str() | int() | float() | None:
             return value
         case bytes():

@@ -1,6 +1,6 @@
-"""Stdin, stdout and stderr as a command needs them: there, and never a reason to fail.
+"""Makes stdin, stdout and stderr usable for a command, so that they never make it fail.
 
-Who starts a command may have closed them, and who read them may have gone: what is written then goes nowhere.
+The starter of a command may have closed them, and their reader may be gone: then what is written is dropped.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, TextIO
 
 
 def prepare() -> None:
-    """At the start, before anything else is opened: what is opened first would take the place of what is closed."""
+    """Call it first of all: a file that is opened before would take the number of a closed stream."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
             _open_nothing(descriptor)
-    sys.stdin = sys.stdin or open(0, closefd=False, encoding="utf-8")  # noqa: SIM115 - it is open to the end
+    sys.stdin = sys.stdin or open(0, closefd=False, encoding="utf-8")  # noqa: SIM115 - it stays open to the end
     sys.stdout = _lasting(sys.stdout, sys.__stdout__, 1)
     sys.stderr = _lasting(sys.stderr, sys.__stderr__, 2)
 
@@ -43,16 +43,16 @@ class _Lasting(io.FileIO):
 
 
 def _lasting(stream: TextIO | None, original: TextIO | None, descriptor: int) -> TextIO:
-    if stream is not original:  # somebody else's, as of a test
+    if stream is not original:  # replaced by somebody else, such as a test
         assert stream is not None
         return stream
-    if sys.platform == "win32" and stream is not None:  # where a console is no file
+    if sys.platform == "win32" and stream is not None:  # where a console is not a file
         return stream
     is_plain = isinstance(stream, io.TextIOWrapper)
     return io.TextIOWrapper(
         io.BufferedWriter(_Lasting(descriptor, "w", closefd=False)),
         encoding=stream.encoding if is_plain else "utf-8",
-        errors="backslashreplace",  # no text breaks a terminal of a small charset
+        errors="backslashreplace",  # a terminal with a small charset can show any text
         line_buffering=descriptor == 2 or (is_plain and stream.line_buffering),
         write_through=is_plain and stream.write_through,
     )

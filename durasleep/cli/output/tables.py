@@ -1,4 +1,4 @@
-"""Lists and trees for people. Ids are never cut: they are what the next command is given."""
+"""Lists and trees for people. Ids are never cut, because the next command needs them whole."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Cell = tuple[str, str]
 """A text and its style."""
 
 GAP = 2
-DUE_WIDTH = 36  # of an instant another day, and in how long
-LINE_MAX = 10_000  # where there is no screen
+DUE_WIDTH = 36  # an instant on another day, and the time until then
+LINE_MAX = 10_000  # if there is no screen
 _LINE_END = "\n"
-NAMED_MAX = 40  # characters of a function or name beside others
+NAMED_MAX = 40  # characters of a function or name in a row
 
 
 def executions(found: Sequence[Summary], now_ms: int, *, on_stderr: bool = False) -> None:
-    """Executions, one a line: where each is, and until when or why."""
+    """Executions, one a line: the place of each, and until when or why."""
     with_group = len({one.group for one in found}) > 1
     rows: list[list[Cell]] = []
     for one in found:
@@ -61,7 +61,7 @@ def _details(one: Summary, now_ms: int) -> str:
 
 
 def findings(found: Sequence[Finding]) -> None:
-    """What breaks a law, one a line, and what became of it."""
+    """Broken laws, one a line, and whether each was repaired."""
     if not found:
         return
     rows: list[list[Cell]] = []
@@ -78,7 +78,7 @@ def findings(found: Sequence[Finding]) -> None:
 
 
 def verdicts(found: Sequence[Verdict]) -> None:
-    """What came of replays, one a line, the difference below it."""
+    """The results of replays, one a line, with the difference below."""
     for one in found:
         word, style = ("ok", "green") if one.ok else ("differs", "red")
         first, *more = one.text.splitlines() or [""]
@@ -88,7 +88,7 @@ def verdicts(found: Sequence[Verdict]) -> None:
 
 
 def timers(found: Sequence[DueItem], now_ms: int) -> None:
-    """What falls due, one a line."""
+    """What is due, one a line."""
     rows: list[list[Cell]] = [
         [
             (one.id, "bold"),
@@ -112,7 +112,9 @@ def _age(ms: int) -> str:
 
 
 def _print(names: list[str], rows: list[list[Cell]], *, spare: Sequence[str], on_stderr: bool = False) -> None:
-    """Aligned columns, empty ones left out. On a terminal those to ``spare`` go first and the last is cut."""
+    """Aligned columns without the empty ones. If a terminal is too narrow, the columns ``spare`` go first; the last is
+    cut.
+    """
     from rich.cells import cell_len
     from rich.text import Text
 
@@ -174,7 +176,7 @@ def _standing(node: Node) -> str:
 
 
 def _times(node: Node, now_ms: int) -> str:
-    """How long an execution took or has been, when it or an entry is due, or when that settled."""
+    """How long an execution took or has run, when an entry is due, or when it settled."""
     if node.state == "pending":
         due = humanize.describe_until(node.due_at_ms, now_ms) if node.due_at_ms else ""
         since = f"for {_age(now_ms - node.created_at_ms)}" if node.created_at_ms else ""

@@ -1,4 +1,4 @@
-"""What an execution waits for, shown while its caller waits for it."""
+"""Shows what an execution waits for, while its caller waits for it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from durasleep.query.describe import Description
 
 LOOK_FIRST_S = 0.5  # between two looks
-LOOK_MAX_S = 5.0  # and at what has waited long already
+LOOK_MAX_S = 5.0  # between two looks at an execution that has waited long
 
 
 class Watch:
-    """Shows one execution; what a person should know of it is said once each."""
+    """Shows one execution; each message that a person should see is shown once."""
 
     def __init__(self, client: Durasleep, id: str, target: Target, show: Callable[[str], None]) -> None:
         self._client = client
@@ -32,11 +32,11 @@ class Watch:
         self._refresh_at = 0.0
 
     async def once(self) -> None:
-        """Show what it waits for; look again if the last look is old."""
+        """Show what it waits for; ask again if the last answer is old."""
         if time.monotonic() >= self._refresh_at:
             try:
                 await self._refresh()
-            except DurasleepError as error:  # if it matters, the call that waits will raise it
+            except DurasleepError as error:  # if it matters, the waiting call will raise it
                 self._show(f"{self._id}: {error}")
                 return
             self._refresh_at = time.monotonic() + self._pause_s
@@ -49,7 +49,7 @@ class Watch:
         if seen.status in ("halted", "delayed") and seen.reason:
             self._note_once(f"{self._id} is {seen.status}: {seen.reason}")
         if seen.status == "halted":
-            self._note_once(f"Once that is mended: durasleep resume {self._id}")
+            self._note_once(f"When the cause is fixed: durasleep resume {self._id}")
         group = seen.group or self._target.group
         alive = await self._client.workers(group)
         worker = self._target.worker if group == self._target.group else None

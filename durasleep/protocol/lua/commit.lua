@@ -169,7 +169,7 @@ end
 local function check_fence(record, held_epoch, id, queue, entry, epoch)
   if not record then error('FENCED there is no ' .. id, 0) end
   if record.entry ~= entry or held_epoch ~= tonumber(epoch) then
-    error('FENCED ' .. id .. ' has ended, or has been dispatched anew', 0)
+    error('FENCED ' .. id .. ' has ended, or has been dispatched again', 0)
   end
   if not is_held(queue, entry) then error('FENCED ' .. id .. ' is not held by ' .. consumer, 0) end
 end
@@ -645,7 +645,7 @@ function seldom()
       op = op + size + 1
     end
     if not may_pass or (grown > before and grown > LIMIT.full_bytes_max) then
-      error('FULL Redis has reached its maxmemory: ' .. record.id .. ' waits with what would make more of it', 0)
+      error('FULL Redis has reached its maxmemory: ' .. record.id .. ' waits: its commit needs more memory', 0)
     end
     if grown > before and not is_ending then put(record, F.grown, int(grown)) end
   end

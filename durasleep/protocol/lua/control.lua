@@ -29,7 +29,7 @@ function actions.wake(id)
     if record.place == PLACE.suspended then return { 'asleep', record.state } end
     error('NOT_ALLOWED ' .. id .. ' is not asleep', 0)
   end
-  if entry.kind ~= KIND.timer then error('NOT_ALLOWED ' .. id .. ' is no timer', 0) end
+  if entry.kind ~= KIND.timer then error('NOT_ALLOWED ' .. id .. ' is not a timer', 0) end
   if entry.state ~= STATE.pending then return { 'already', entry.state } end
   settle_entry(owner, number, entry, STATE.resolved, '')
   return { 'woken', STATE.resolved }
@@ -106,7 +106,7 @@ end
 
 local function check_execution(record, id)
   if record then check_known(record) end
-  if not record or record.kind ~= KIND.execution then error('NOT_ALLOWED ' .. id .. ' is no execution', 0) end
+  if not record or record.kind ~= KIND.execution then error('NOT_ALLOWED ' .. id .. ' is not an execution', 0) end
 end
 
 function actions.halt(id, _, reason)
@@ -178,7 +178,7 @@ function actions.retry(id)
   local record = find(id)
   check_execution(record, id)
   if owner_of(id) then
-    error('NOT_ALLOWED ' .. id .. ' is a part of ' .. string.match(id, '^[^~]*') .. ': retry that', 0)
+    error('NOT_ALLOWED ' .. id .. ' is a part of ' .. string.match(id, '^[^~]*') .. ': retry that one', 0)
   end
   if record.place == PLACE.halted then return { 'halted', record.state } end
   if record.state == STATE.pending then return { 'running', record.state } end

@@ -197,7 +197,7 @@ class Executor:
         if asked.cancelled():
             return
         if error := asked.exception():
-            logger.info("%s: what waits for a slot here is given back after the next beats", error)
+            logger.info("%s: the executions that wait for a slot here are released after the next heartbeats", error)
             return
         for lease, answer in zip(leases, asked.result(), strict=True):
             if isinstance(answer, Committed) and answer.kept and not self._is_known(lease.entry_key):
@@ -386,7 +386,7 @@ class Executor:
         function = loaded.record.function
         version = version_of(loaded.entries.values())
         if version and self._registry.get(function):
-            return f"version {version} of {function}, with which it began"
+            return f"version {version} of {function}, the version it began with"
         return f"the function {function!r}"
 
     def _waits_apart(self, id: PromiseId) -> bool:

@@ -36,8 +36,8 @@ class Jam:
         shown = ", ".join(f"{one.caller} for {one.awaited}" for one in waits[:SHOWN_MAX])
         more = f", and {len(waits) - SHOWN_MAX} more" if len(waits) > SHOWN_MAX else ""
         logger.warning(
-            "all %d places of this worker are held by tasks and steps that wait for results: %s%s. What they wait for "
-            "may find no place to run in: await it in a workflow, which holds none while it waits, serve it in "
+            "all %d slots of this worker are held by tasks and steps that wait for results: %s%s. The calls they wait "
+            "for may find no free slot: await them in a workflow, which holds no slot while it waits, serve them in "
             "another group, or raise --concurrency",
             len(held),
             shown,

@@ -244,7 +244,9 @@ class Threads:
         for call in lost:
             call.is_said = True
         logger.warning(
-            "%s, with functions nobody waits for any more, which nothing can stop: %s", self._count(), ", ".join(named)
+            "%s to functions that nobody waits for any more and that cannot be stopped: %s",
+            self._count(),
+            ", ".join(named),
         )
 
     def _count(self) -> str:

@@ -145,9 +145,9 @@ class Workflows:
     def _log_stubborn(self, id: str, positions: Sequence[str]) -> None:
         """Code that swallows its own cancellation stays in memory for good: it is named and counted."""
         self._stubborn += len(positions)
-        logger.warning("%s was put away, but would not end at %s", id, ", ".join(positions))
+        logger.warning("%s was evicted, but its code did not end at %s", id, ", ".join(positions))
         if self._stubborn > STUBBORN_MAX:
-            logger.error("%d tasks of workflows would not end: restart this worker", self._stubborn)
+            logger.error("%d tasks of workflows did not end: restart this worker", self._stubborn)
 
 
 _NOTHING = Progress((), (), (), waiting=False, outcome=None)
@@ -195,7 +195,7 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         if ended - began > settings.slow_drain_s:
             activation = self._activation
             logger.warning(
-                "the code of %s (%s) held up this worker for %.1f s: what takes time or blocks belongs in a step, "
+                "the code of %s (%s) blocked this worker for %.1f s: code that takes time or blocks belongs in a step, "
                 "`await ctx.run(...)`",
                 activation.id,
                 activation.function,
@@ -214,7 +214,7 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
 
     @property
     def _activation(self) -> Activation:
-        assert self.activation is not None, "a workflow that was put away"
+        assert self.activation is not None, "a workflow that was evicted"
         return self.activation
 
     def _act(self, progress: Progress) -> None:

@@ -93,7 +93,7 @@ class Reaper:
         try:
             return await self._store.call(server.has_client(client_id))
         except StoreError as error:
-            logger.info("CLIENT LIST is not available (%s): death is judged by beats alone", error)
+            logger.info("CLIENT LIST is not available (%s): only missed heartbeats show that a worker is dead", error)
             self._sees_connections = False
             return True
 

@@ -97,7 +97,7 @@ class TimerFirer:
         clock, keys = self._store.clock, self._store.keys()
         if not clock.ahead_s:
             self._held_from_ms = None
-            logger.warning("the clock of Redis can be believed again: timers fire")
+            logger.warning("the clock of Redis is accepted again: timers fire")
             return
         if self._held_from_ms is None:
             self._held_from_ms = server_ms
@@ -111,8 +111,8 @@ class TimerFirer:
         if monotonic_us() / 1e6 - self._said_at >= SAID_S:
             self._said_at = monotonic_us() / 1e6
             logger.error(
-                "the clock of Redis is %s ahead of what it can be: NO TIMER FIRES until it comes back. If it is right, "
-                "say so with `durasleep namespace release-clock`",
+                "the clock of Redis is %s too far ahead: NO TIMER FIRES until it comes back. If the clock is right, "
+                "confirm it with `durasleep namespace release-clock`",
                 humanize.describe_ms(round(clock.ahead_s * 1000)),
             )
 
