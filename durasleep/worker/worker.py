@@ -1,4 +1,4 @@
-"""A worker: its loops put together, from the first beat to the last entry given back."""
+"""A worker: all its loops, from the first heartbeat to the last lease that is released."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ Args = TypeVarTuple("Args")
 logger = logging.getLogger("durasleep")
 
 PULSE_S = 0.5  # how often the event loop shows the heartbeat that it is not blocked
-LOOP_RETRY_S = 1.0  # after a loop failed; a broken Redis must not be asked in a tight circle
+LOOP_RETRY_S = 1.0  # after a loop failed; a broken Redis must not be asked in a tight loop
 
 
 def default_name() -> str:
-    """A worker name that says where it runs. Redis takes only ASCII: another alphabet is spelled as DNS does."""
+    """A worker name that says where it runs. Redis takes only ASCII: other letters are written as in DNS."""
     host = socket.gethostname()
     spelled = host if host.isascii() else host.encode("punycode").decode()
     plain = "".join(char if char.isalnum() or char in "_.-" else "-" for char in spelled)
@@ -87,13 +87,13 @@ class Worker:
     ) -> None:
         self.name = check_name(name or default_name(), "worker")
         self.group = check_name(group, "group")
-        # Two processes under one name never share a consumer.
+        # Two processes with one name never share a consumer.
         self._consumer = f"{self.name}/{secrets.token_hex(4)}"
         self._settings = settings
         self._lifespan = lifespan
         self._registry = registry
         self._store = Store(connector, namespace=namespace, settings=settings, name=self.name)
-        # What is due and what is read goes on while commits are answered: a quarter more workflows a second.
+        # Firing and reading go on while commits are answered: a quarter more workflows a second.
         self._incoming = self._store.second_connection()
         keys = self._store.keys()
         self._executor = Executor(
@@ -128,64 +128,65 @@ class Worker:
         self._stop_asked = asyncio.Event()
         self._abort_asked = asyncio.Event()
         self.ready = asyncio.Event()
-        """Set once the worker has beaten and reads."""
+        """Set when the worker has sent its first heartbeat and reads."""
 
     @property
     def running(self) -> int:
-        """Executions in hand now; sleepers are in no hand."""
+        """Executions that run now; sleepers do not count."""
         return self._executor.running
 
     def held(self) -> list[Lease]:
-        """What it has in hand."""
+        """The leases it holds."""
         return self._executor.held()
 
     def waits(self) -> list[Wait]:
-        """Tasks and steps in hand that wait for results of others; may be called from another thread."""
+        """Running tasks and steps that wait for other results; may be called from another thread."""
         return self._executor.waits()
 
     @property
     def in_threads(self) -> int:
-        """Calls in threads that still run; after ``run`` has ended they are left to themselves."""
+        """Calls in threads that still run; after the end of ``run`` nobody waits for them."""
         return self._executor.in_threads
 
     @property
     def grace_s(self) -> float:
-        """How long it may take to leave."""
+        """How long the worker may take to leave."""
         return self._settings.grace_s
 
     def own_loop(self) -> None:
-        """The running loop is there for this worker alone: what user code calls in its threads, as by
-        ``asyncio.to_thread``, counts like sync functions, once nobody waits for it any more.
+        """The running loop is for this worker only. Then functions that user code calls in its threads, as by
+        ``asyncio.to_thread``, count like sync functions when nobody waits for them any more.
 
-        Not where an application has the worker in its own loop: the threads of that are the application's.
+        Do not call it if an application runs the worker in its own loop: the threads of that loop belong to the
+        application.
         """
         self._executor.own_loop()
 
     def stop(self) -> None:
-        """Read no more, let running steps finish within the grace time, give the rest back. Again: at once."""
+        """Read no more, let running steps finish within the grace time, release the other leases. Again: at once."""
         if self._stop_asked.is_set():
             self._abort_asked.set()
         self._stop_asked.set()
 
     def crash(self) -> None:
-        """End as by kill -9: nothing is finished, committed or given back. For tests."""
+        """End as by kill -9: nothing is finished, committed or released. For tests."""
         self._crashed = True
         self.abort()
 
     async def fire(self) -> Fired:
-        """Settle one batch of what is due now; the firer does so by itself."""
+        """Settle one batch of timers that are due now; the firer also does this by itself."""
         fired = await self._firer.once()
         if fired.next_due_ms is not None:
-            self._firer.hint(fired.next_due_ms)  # its wait began by an older clock
+            self._firer.hint(fired.next_due_ms)  # its wait began with an older clock
         return fired
 
     @property
     def consumer(self) -> str:
-        """What the server knows it by: its name, and which start of it this is."""
+        """Its name for the server: the worker's name, and a part that is new at each start."""
         return self._consumer
 
     def abort(self) -> None:
-        """Leave at once: running steps are cancelled, their executions given back."""
+        """Leave at once: running steps are cancelled, and their executions released."""
         self._stop_asked.set()
         self._abort_asked.set()
 
@@ -196,12 +197,11 @@ class Worker:
         self._stop_asked.set()
 
     async def run(self, *, start_timeout_s: float | None = None) -> None:
-        """Serve until ``stop``; a Redis that cannot serve it now is waited for, at the start too.
+        """Serve until ``stop``; wait for a Redis that cannot serve it now, also at the start.
 
-        StoreUnavailable if it could not begin within ``start_timeout_s``, if that is given; the lifespan has its own
-        time.
-        StoreRefused, UnsupportedServer or SchemaMismatch if this Redis will not serve it as it is, or any more;
-        ThreadsLost if it has left by itself: all its threads are held by functions nobody waits for any more.
+        StoreUnavailable if it could not start within ``start_timeout_s``, if that is given; the time of the lifespan
+        does not count. StoreRefused, UnsupportedServer or SchemaMismatch if this Redis cannot serve it at all, or not
+        any more; ThreadsLost if it has left by itself, because functions that nobody waits for hold all its threads.
         """
         async with self._lifespan():
             humanize.be_heard()
@@ -248,7 +248,7 @@ class Worker:
             await self._leave(heartbeat)
 
     def _make_heartbeat(self) -> Heartbeat:
-        """It beats in a thread of its own; what it hears is told in this loop."""
+        """It sends beats in a thread of its own; its answers are passed to this loop."""
         loop = asyncio.get_running_loop()
         return Heartbeat(
             self._store.connector,
@@ -281,8 +281,8 @@ class Worker:
         ]
 
     async def _finish(self, *, reader: asyncio.Task[None]) -> None:
-        """Begin nothing new and read no more; then, unless this is a crash, let what is in hand finish."""
-        self._executor.leave()  # before the reader has let go of its connection: threads come free meanwhile
+        """Begin nothing new and read no more; then, unless this is a crash, let the running executions finish."""
+        self._executor.leave()  # before the reader has closed its connection: threads come free meanwhile
         reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
         if self._crashed:
@@ -292,7 +292,7 @@ class Worker:
         await self._drain()
 
     async def _join_in_time(self, heartbeat: Heartbeat, timeout_s: float | None) -> None:
-        """Join; what Redis cannot do now is waited for, so long at most. What does not pass is an error at once."""
+        """Join; wait this long for a Redis that cannot serve us now. A lasting problem is an error at once."""
         problems: list[StoreUnavailable] = []
         deadline = asyncio.timeout(timeout_s)
         try:
@@ -328,7 +328,7 @@ class Worker:
         await asyncio.wrap_future(heartbeat.start())
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Whether it came to its end; what a Redis that does not serve us holds up is given up when told to stop."""
+        """Whether it came to its end; when told to stop, it no longer waits for a Redis that does not serve us."""
         working = asyncio.ensure_future(work)
         stopped = asyncio.ensure_future(self._stop_asked.wait())
         try:
@@ -343,7 +343,7 @@ class Worker:
             await asyncio.gather(working, stopped, return_exceptions=True)
 
     def _check_eviction(self, info: bytes | DurasleepError) -> None:
-        """UnsupportedServer where what sleeps here could vanish."""
+        """UnsupportedServer if this Redis may drop sleeping workflows."""
         if isinstance(info, StoreUnavailable):
             raise info
         # fakeredis has no INFO, an ACL may forbid it
@@ -365,7 +365,7 @@ class Worker:
         await asyncio.gather(drained, aborted, return_exceptions=True)
 
     async def _leave(self, heartbeat: Heartbeat) -> None:
-        """Cancel what is left, give everything back, and be no consumer any more."""
+        """Cancel what still runs, release all leases, and stop being a consumer."""
         await self._executor.abort()
         await heartbeat.leave()
         if self._crashed:
@@ -417,13 +417,13 @@ class Worker:
             await asyncio.sleep(PULSE_S)
 
     def _end_unfit(self, error: SchemaMismatch) -> None:
-        """The namespace is for others by now: nothing is written any more, not even to give back what is in hand."""
+        """Another version has taken over the namespace: nothing is written any more, not even to release leases."""
         logger.error("%s: this worker ends, and leaves its executions to others", error)
         self._unfit = error
         self.crash()
 
     def _take_beat(self, beat: Beat, sent_us: int, received_us: int) -> None:
-        if not self._beats.full():  # a loop this far behind judges nobody
+        if not self._beats.full():  # a loop this far behind declares no worker dead
             self._beats.put_nowait((beat, sent_us, received_us))
 
     async def _follow_beats(self) -> None:
@@ -446,7 +446,7 @@ class Worker:
 
 
 async def _keep_going(name: str, run: Callable[[], Awaitable[None]], outage: Outage) -> None:
-    """Run a loop for ever: what fails is said and begun again."""
+    """Run a loop for ever: an error is logged, and the loop begins again."""
     while True:
         try:
             await run()

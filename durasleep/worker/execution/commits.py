@@ -1,4 +1,4 @@
-"""What a worker writes about the executions it holds: what is due in one turn of the loop is one call of the script."""
+"""The writes of a worker about its executions: all that are due in one turn of the loop are one script call."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from durasleep.worker.execution.held import HeldExecution
 _place_of = attrgetter("lease.queue", "lease.entry")
 
 DEFER_FIRST_S = 1.0
-DEFERRED_MAX = 10_000  # of which is known how long they were deferred
-TURN_S = 0.005  # of user code in one turn of the loop; what is left goes on in the next
+DEFERRED_MAX = 10_000  # executions whose last delay is remembered
+TURN_S = 0.005  # of user code in one turn of the loop; the rest goes on in the next turn
 
 logger = logging.getLogger("durasleep")
 
 
 class Commits:
-    """Commits as one consumer."""
+    """The commits of one consumer."""
 
     def __init__(
         self,
@@ -40,8 +40,8 @@ class Commits:
         on_error: Callable[[HeldExecution, Exception], None],
         functions: Callable[[], str],
     ) -> None:
-        """``on_error`` hears of an execution that cannot go on, from a plain callback; ``functions`` says which ones
-        this worker has.
+        """``on_error`` is called for an execution that cannot go on, from a plain callback; ``functions`` says which
+        ones this worker has.
         """
         self._store = store
         self.keys = store.keys
@@ -52,10 +52,10 @@ class Commits:
         self._functions = functions
         self._due: list[HeldExecution] = []
         self._deferred: dict[PromiseId, tuple[float, float]] = {}
-        """How long each was deferred last, and when, by the monotonic clock; the latest last."""
+        """The last delay of each execution and its time, by the monotonic clock; the latest last."""
 
     def due(self, running: HeldExecution) -> None:
-        """It may have something to commit: asked for it at the end of this turn, or once it is answered."""
+        """It may have something to commit. It is asked at the end of this turn, or when its last commit is answered."""
         if running.is_due or running.is_committing or running.is_gone:
             return
         running.is_due = True
@@ -65,7 +65,7 @@ class Commits:
 
     def _flush(self) -> None:
         due, self._due = self._due, []
-        due.sort(key=_place_of)  # what lies together in the stream is asked for together
+        due.sort(key=_place_of)  # neighbours in the stream are committed together
         many: list[HeldExecution] = []
         items: list[BatchItem[Committed]] = []
         for running in due:
@@ -74,7 +74,7 @@ class Commits:
                 continue
             try:
                 item = running.work.commit()
-            except Exception as error:  # noqa: BLE001 - it fails alone
+            except Exception as error:  # noqa: BLE001 - only this one fails
                 self._on_error(running, error)
                 continue
             if item is not None:
@@ -93,7 +93,7 @@ class Commits:
         self._take_each(many, asked.result() if error is None else [error] * len(many), 0)
 
     def _take_each(self, many: Sequence[HeldExecution], answers: Sequence[Any], first: int) -> None:
-        """Go on with each; as many as there is time for in one turn of the loop."""
+        """Go on with each; as many as one turn of the loop has time for."""
         until = time.monotonic() + TURN_S
         for index in range(first, len(many)):
             running, answer = many[index], answers[index]
@@ -105,7 +105,7 @@ class Commits:
             else:
                 try:
                     running.work.take(answer)
-                except Exception as failed:  # noqa: BLE001 - it fails alone
+                except Exception as failed:  # noqa: BLE001 - only this one fails
                     self._on_error(running, failed)
             if time.monotonic() > until and index + 1 < len(many):
                 asyncio.get_running_loop().call_soon(self._take_each, many, answers, index + 1)
@@ -123,7 +123,7 @@ class Commits:
         ops: Sequence[Op] = (),
         open: bool = True,
     ) -> BatchItem[Committed]:
-        """What is said of an execution that is no workflow, or nothing of its code."""
+        """A commit of an execution that is not a workflow, or without a word about its code."""
         return commit.commit(
             self.keys(lease.id),
             self.consumer,
@@ -138,29 +138,29 @@ class Commits:
         )
 
     def parts(self, ops: Sequence[Op]) -> Sequence[Sequence[Op]]:
-        """What is asked for, as much in each part as one script call may do; at least one part."""
+        """The ops, as many in each part as one script call may do; at least one part."""
         return batching.split_ops(ops, self._settings) if len(ops) > 1 else (ops,)
 
     async def one(self, lease: Lease, outcome: CommitAction, *, payload: bytes = b"", due: str = "") -> Committed:
-        """A commit by itself, which says nothing of any code."""
+        """A single commit, without a word about any code."""
         return await self._store.call(self.item(lease, outcome, payload=payload, due=due))
 
     async def cancel(self, lease: Lease) -> None:
-        """It was canceled before any code of it has run."""
+        """It was canceled before any of its code has run."""
         await self.one(lease, CommitAction.CANCEL)
 
     async def defer(self, lease: Lease, reason: str, delay_s: float) -> None:
-        """Offer it again after a while."""
+        """Offer it again after this delay."""
         await self.one(lease, CommitAction.DEFER, payload=reason.encode(), due=f"+{round(delay_s * 1000)}")
 
     async def defer_unknown(self, lease: Lease, what: str) -> None:
-        """Another worker may know it: it is offered straight to one that has other functions than those who have had
-        it already. Without such a one it is offered again after 1, 2, 4, ... seconds since it came here first.
+        """Another worker may know it. It goes at once to a worker with other functions than the workers that have had
+        it. If there is none, it is offered again after 1, 2, 4, ... seconds since it first came here.
         """
         await self._defer_to_others(lease, f"{commit.NOT_KNOWN} {what}")
 
     async def defer_newer(self, lease: Lease, reason: str) -> None:
-        """What it holds is of a newer version: left to a worker of that."""
+        """A newer version has written it: leave it to a worker of that version."""
         try:
             await self._defer_to_others(lease, reason)
         except Fenced:
@@ -179,8 +179,8 @@ class Commits:
             logger.warning("%s deferred: %s; next try in %.0f s", lease.id, reason, delay_s)
 
     def turn_away(self, lease: Lease, *, unless_alone: bool) -> BatchItem[Committed]:
-        """There is no room for it: offered again like what nobody knows. Where it may wait here, ``unless_alone``, it
-        goes straight to another worker that may know its function; without one it is kept.
+        """There is no slot for it: offered again like an unknown one. With ``unless_alone``, it goes at once to another
+        worker that may know its function; if there is none, it waits here.
         """
         due = f"+{round(DEFER_FIRST_S * 1000)} =" if unless_alone else f"+{round(self._next_delay_s(lease.id) * 1000)}"
         return self.item(
@@ -188,11 +188,11 @@ class Commits:
         )
 
     async def defer_full(self, lease: Lease) -> None:
-        """Redis has no room for what it asks for: it comes back later, and others that can finish have its place."""
+        """Redis is too full for its commit. It comes back later; others, which can complete, get its slot."""
         await self.defer(lease, "Redis has reached its maxmemory", self._next_delay_s(lease.id))
 
     def _next_delay_s(self, id: PromiseId) -> float:
-        """Twice the last one of this execution; of one that has not come again when it was offered, it begins anew."""
+        """Twice its last delay; back to the first one if it did not come again when it was offered."""
         now, longest = time.monotonic(), self._settings.defer_s_max
         last_s, at = self._deferred.pop(id, (0.0, 0.0))
         delay_s = min(max(DEFER_FIRST_S, 2 * last_s), longest) if now - at < 2 * last_s + longest else DEFER_FIRST_S
@@ -202,17 +202,17 @@ class Commits:
         return delay_s
 
     async def drop(self, lease: Lease) -> None:
-        """The entry's execution is gone, has ended or was dispatched anew; garbage is quarantined by name."""
+        """The execution of the entry is gone, has ended or was dispatched again; garbage is quarantined by name."""
         reason = b"" if lease.id else b"not an entry of ours"
         try:
             await self.one(lease, CommitAction.DROP, payload=reason)
         except Fenced:
-            return  # it was dispatched here while we looked: the next read brings it
+            return  # it was dispatched here meanwhile: the next read brings it
         if reason:
             logger.error("entry %s of queue %s is not one of ours: quarantined", lease.entry, lease.queue)
 
     async def halt(self, lease: Lease, reason: str) -> None:
-        """A person must look at it. What cannot be halted is no record of ours: its entry is quarantined."""
+        """A person must look at it. If it cannot be halted, it is not a record of ours: its entry is quarantined."""
         try:
             await self.one(lease, CommitAction.HALT, payload=reason.encode())
         except CorruptData as error:

@@ -1,4 +1,4 @@
-"""What the log says of one activation: how it ended, or until when it is suspended."""
+"""The log lines about one activation: how it ended, or until when it is suspended."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from durasleep.runtime.activation import CanceledOutcome, Continued, Halted, Pro
 
 
 class ExecutionLog(msgspec.Struct, eq=False):
-    """Notes what an execution waits for; put into words only if a line is written, which at a high rate is seldom."""
+    """Notes what an execution waits for. It makes text only when a line is written, which is seldom at a high rate."""
 
     id: str
     entries: Collection[Entry]
-    """The journal it began with."""
+    """The journal at its beginning."""
     asked: list[tuple[Sequence[Op], float]] = []
-    """What it has asked for since, and when."""
+    """The ops since then, and when they were made."""
     settled: list[Number] = []
 
     def wake(self, numbers: Iterable[Number]) -> None:
-        """It goes on, for these have settled."""
+        """It goes on, because these have settled."""
         self.settled += numbers
 
     def suspended(self, now_ms: int) -> str:
-        """That it is suspended, and until when: for people, Redis computes the real instant."""
+        """That it is suspended, and until when: roughly, because Redis computes the real instant."""
         due_ms = min((due for due in self._dues(now_ms).values() if due), default=0)
         until = humanize.describe_until(due_ms, now_ms) if due_ms else "until something it waits for settles"
         return f"{self.id} suspended {until}"
@@ -46,7 +46,7 @@ class ExecutionLog(msgspec.Struct, eq=False):
         return dues
 
     def ended(self, progress: Progress, record: PromiseRecord, now_ms: int) -> str:
-        """How it ended, and how long it has lived: most of that in no hand."""
+        """How it ended, and how long it has lived; most of that time it was suspended."""
         after = describe_since(record.created_ms, now_ms)
         match progress.outcome:
             case Rejected(text=text):
@@ -62,5 +62,5 @@ class ExecutionLog(msgspec.Struct, eq=False):
 
 
 def describe_since(then_ms: int, now_ms: int) -> str:
-    """How long ago something was; the clocks of two machines may differ by a little."""
+    """How long ago something was; the clocks of two machines may differ a little."""
     return humanize.describe_ms(max(0, now_ms - then_ms))

@@ -1,13 +1,13 @@
-"""The executor: takes executions on, lets each go on until a commit lets go of it, and knows what it holds.
+"""The executor: takes executions, runs each until a commit gives up its lease, and knows which ones it holds.
 
-Nothing waits for one execution alone: what was read together is begun together, and all that is due in one turn of the
-loop is committed together, in plain callbacks. Only what is unusual about one gets an asyncio task. The way together:
+It works on many executions at once. Executions that were read together begin together, and all commits that are due in
+one turn of the loop are one call, in plain callbacks. Only an unusual execution gets an asyncio task. The common way:
 
     submit ── all that is needed stands in its entry ───────────────────────> _begin_each ─> _begin_loaded
        └───── the journal, or what is new in it, has to be read ─> _load ─> _begin_each ─> _begin
 
-One that cannot begin in this way, say because its journal has several pages, leaves it for a task of its own, see
-``_load_alone``, and comes back to ``_begin_loaded``.
+An execution that cannot begin in this way, for example because its journal has several pages, gets a task of its own,
+see ``_load_alone``, and comes back to ``_begin_loaded``.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ from durasleep.worker.execution.workflows import SUSPECT_DEATHS, Workflows, is_o
 
 T = TypeVar("T")
 
-FULL_RETRY_S = 1.0  # while Redis is full, what cannot be let go of is said again this often
+FULL_RETRY_S = 1.0  # while Redis is full, a commit that is refused is repeated this often
 TOGETHER_MAX = 48  # executions loaded in one exchange, or begun in one turn of the loop
-WAITING_MAX = 500  # executions held without a slot: no more than a beat can well name
+WAITING_MAX = 500  # executions held without a slot: no more than one heartbeat can well name
 APART_S = 1.0  # until a suspect is offered again
-APART_MAX = 10_000  # suspects of which is known how long they have waited
+APART_MAX = 10_000  # suspects whose waiting time is remembered
 
 logger = logging.getLogger("durasleep")
 
 
 class Executor:
-    """Runs what the reader takes, loaded by way of ``incoming``; commits through the store; knows what it holds."""
+    """Runs the executions that the reader takes, loads them through ``incoming``, and commits through the store."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Executor:
         overrides: Overrides,
         on_used_up: Callable[[], None],
     ) -> None:
-        """``on_used_up`` hears that there is no thread for sync functions any more, see ``Threads``."""
+        """``on_used_up`` is called when no thread is left for sync functions, see ``Threads``."""
         self._store = store
         self._incoming = incoming
         self._registry = registry
@@ -86,13 +86,13 @@ class Executor:
         self._workflows = Workflows(store, codec, self._commits, self._code, sampler, settings, self)
         self._running: dict[tuple[str, str], HeldExecution] = {}
         self._waiting: dict[tuple[str, str], Lease] = {}
-        """What is held here without a slot yet, the oldest first."""
+        """Leases that have no slot yet, the oldest first."""
         self._late: set[tuple[str, str]] = set()
-        """What of it waited at the last beat already, and is not for this worker alone."""
+        """Those of them that were already waiting at the last heartbeat, and that other workers may run, too."""
         self._returning: set[tuple[str, str]] = set()
-        """What is being given back because it never arrived: should it arrive now, it is too late."""
+        """Entries that are released because they never arrived: if one arrives now, it is too late."""
         self._apart: dict[PromiseId, tuple[float, float]] = {}
-        """Suspects that were left to wait: since when, and when the last time, by the monotonic clock."""
+        """Suspects that have to wait: since when, and when they came last, by the monotonic clock."""
         self._loading: set[asyncio.Future[Any]] = set()
         self._full = Outage()
 
@@ -100,16 +100,16 @@ class Executor:
         """See ``Threads.own_loop``."""
         self._threads.own_loop()
 
-    # -- what the other loops use
+    # -- for the other loops
 
     @property
     def free(self) -> int:
-        """Slots nobody uses or waits for."""
+        """Slots that are not in use, and that no lease waits for."""
         return max(0, self._slots - len(self._running) - len(self._waiting))
 
     @property
     def _slots(self) -> int:
-        """How many executions may be in hand; a lost thread takes one."""
+        """How many executions may run; each lost thread takes one slot."""
         return self._concurrency - self._threads.lost
 
     @property
@@ -118,33 +118,33 @@ class Executor:
 
     @property
     def in_threads(self) -> int:
-        """Calls in threads that have not returned; nothing can stop them."""
+        """Calls in threads that have not returned; they cannot be stopped."""
         return self._threads.running
 
     @property
     def lost_threads(self) -> int:
-        """Threads that run what nobody waits for any more."""
+        """Threads that run a function nobody waits for any more."""
         return self._threads.lost
 
     def waits(self) -> list[Wait]:
-        """Tasks and steps in hand that wait for results of others; may be called from another thread."""
+        """Running tasks and steps that wait for other results; may be called from another thread."""
         return self._code.waits.now()
 
     async def wait_until_free(self) -> int:
-        """How many executions may be read, once that is at least one."""
+        """Wait until at least one execution may be read; returns how many."""
         while self.free == 0:
             self._freed.clear()
             await self._freed.wait()
         return self.free
 
     def held(self) -> list[Lease]:
-        """The leases in hand; may be called from another thread."""
-        waiting = tuple(self._waiting.values())  # first: what begins meanwhile is among the running
+        """The leases it holds; may be called from another thread."""
+        waiting = tuple(self._waiting.values())  # first: a lease that begins meanwhile is among the running ones
         return [*waiting, *[running.lease for running in tuple(self._running.values())]]
 
     async def submit(self, leases: Iterable[Lease]) -> None:
-        """Take executions on; one that is in hand already is left alone, one for which there is no slot waits for one,
-        or is given back if too many do.
+        """Take executions. One that is held already is left alone. One without a free slot waits for a slot, or is
+        released if too many are waiting.
         """
         loaded: list[tuple[HeldExecution, Loaded]] = []
         to_load: list[HeldExecution] = []
@@ -171,13 +171,13 @@ class Executor:
             await self.release_entries(lease.queue, [lease.entry])
 
     def _hold(self, lease: Lease) -> HeldExecution:
-        """It has a slot from here on."""
+        """From here on it has a slot."""
         entry_key = lease.entry_key
         running = self._running[entry_key] = HeldExecution(lease, entry_key, is_kept=lease.id in self._workflows.kept)
         return running
 
     def take_offer(self, lease: Lease) -> None:
-        """Another worker does not know what it needs, and has made us its holder."""
+        """Another worker does not know its function, and has made us the holder of its lease."""
         if self._is_known(lease.entry_key):
             return
         if self._code.is_leaving or len(self._waiting) >= WAITING_MAX:
@@ -187,7 +187,7 @@ class Executor:
         self._begin_waiting()
 
     def _turn_away(self, leases: Sequence[Lease], *, unless_alone: bool) -> None:
-        """Let others have what was to wait for a slot here. What is lost meanwhile is nothing to us."""
+        """Release leases that would have to wait for a slot here. Leases that are lost meanwhile need nothing."""
         asked = self._store.ask([self._commits.turn_away(lease, unless_alone=unless_alone) for lease in leases])
         self._loading.add(asked)
         asked.add_done_callback(partial(self._end_turning_away, leases))
@@ -208,7 +208,7 @@ class Executor:
         return entry_key in self._running or entry_key in self._waiting or entry_key in self._returning
 
     def _turn_away_waiting(self) -> None:
-        """What others may do waits for a slot no longer than from one beat to the next."""
+        """If other workers may run it, a lease waits for a slot no longer than from one heartbeat to the next."""
         late = {entry_key: lease for entry_key, lease in self._waiting.items() if "/" not in entry_key[0]}
         too_long = [lease for entry_key, lease in late.items() if entry_key in self._late]
         for lease in too_long:
@@ -218,7 +218,7 @@ class Executor:
         self._late = set(late)
 
     def _begin_waiting(self) -> None:
-        """There is a slot for what waits for one."""
+        """There is a slot for a waiting lease."""
         to_load: list[HeldExecution] = []
         while self._waiting and len(self._running) < self._slots and not self._code.is_leaving:
             entry_key, lease = next(iter(self._waiting.items()))
@@ -227,7 +227,7 @@ class Executor:
         self._load(to_load)
 
     async def return_unheard(self, entry_key: tuple[str, str]) -> bool:
-        """Let others have what is pending to us and has never arrived; false if it has."""
+        """Release an entry that is pending to us and has never arrived; false if it has arrived."""
         if self._is_known(entry_key):
             return False
         self._returning.add(entry_key)
@@ -238,7 +238,7 @@ class Executor:
         return True
 
     def nudge(self, id: str) -> None:
-        """Something may have settled for this execution."""
+        """An entry of this execution may have settled."""
         for running in self._running.values():
             if running.lease.id == id:
                 self._notify(running)
@@ -249,7 +249,7 @@ class Executor:
             self._notify(running)
 
     def on_beat(self, beat: Beat) -> None:
-        """Drop what was lost; look at what has moved on."""
+        """Drop lost leases; look at executions with new settlements."""
         self._workflows.kept.drop_old(time.monotonic())
         lost = set(beat.lost)
         for entry_key in lost & self._waiting.keys():
@@ -257,7 +257,7 @@ class Executor:
         self._turn_away_waiting()
         for running in tuple(self._running.values()):
             if running.entry_key in lost:
-                # What is being committed may just have been let go of: its answer tells.
+                # A commit on its way may just have given up the lease: its answer will tell.
                 if not (running.is_committing or running.is_due):
                     logger.info("%s was taken over or has ended elsewhere", running.lease.id)
                     asyncio.get_running_loop().call_soon(self.let_go, running)
@@ -269,7 +269,7 @@ class Executor:
         self._code.leave()
 
     async def drain(self, grace_s: float) -> bool:
-        """Once it starts nothing new, let running steps finish; whether all was let go of within ``grace_s``."""
+        """After ``leave``, let running steps finish; returns whether all leases were given up within ``grace_s``."""
         try:
             async with asyncio.timeout(grace_s):
                 while self._running:
@@ -280,7 +280,7 @@ class Executor:
         return True
 
     async def abort(self) -> None:
-        """Cancel everything in hand, without another commit."""
+        """Cancel everything, without another commit."""
         self._waiting.clear()
         while self._running or self._loading:
             tasks = [running.task for running in self._running.values() if running.task is not None]
@@ -289,9 +289,9 @@ class Executor:
             for running in tuple(self._running.values()):
                 asyncio.get_running_loop().call_soon(self.let_go, running)
             await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.sleep(0)  # for these callbacks: of what has ended, gather waits for nothing
+            await asyncio.sleep(0)  # for these callbacks: gather does not wait for those that have ended
         self._workflows.kept.drop_all()
-        await asyncio.sleep(0)  # they are put away in plain callbacks
+        await asyncio.sleep(0)  # they are evicted in plain callbacks
         self._threads.close()
 
     def _notify(self, running: HeldExecution) -> None:
@@ -301,7 +301,7 @@ class Executor:
     # -- beginning
 
     def _load(self, many: list[HeldExecution]) -> None:
-        """Read the first page of each, as many in one exchange as are begun in one turn, and begin them."""
+        """Read the first page of each in one exchange, as many as begin in one turn, and begin them."""
         for start in range(0, len(many), TOGETHER_MAX):
             self._load_together(many[start : start + TOGETHER_MAX])
 
@@ -328,7 +328,7 @@ class Executor:
     ) -> None:
         """Begin them from ``first`` on, until one call is full of their commits or this turn of the loop is over.
 
-        The next turn goes on with the others. One that fails does so alone.
+        The next turn goes on with the others. If one fails, the others go on.
         """
         until = time.monotonic() + TURN_S
         for index in range(first, len(many)):
@@ -345,8 +345,8 @@ class Executor:
                 return
 
     def _begin(self, running: HeldExecution, loaded: Loaded | None) -> None:
-        """Begin with one page of its journal; where that does not do, all of it is loaded alone."""
-        if running.is_kept:  # only what has settled since was loaded
+        """Begin with one page of its journal; if that is not enough, all of it is loaded in a task of its own."""
+        if running.is_kept:  # only the new settlements were loaded
             if self._workflows.wake(running, loaded):
                 return
         elif loaded is not None and is_ours(running.lease, loaded.record):
@@ -355,7 +355,7 @@ class Executor:
         self._run_alone(running, self._load_alone(running))
 
     def _begin_loaded(self, running: HeldExecution, loaded: Loaded) -> None:
-        """Hand it to the workflows or the tasks, unless it is for others to run, or has to wait apart."""
+        """Pass it to the workflows or the tasks, unless other workers must run it, or it has to wait apart."""
         if running.is_gone:
             return
         definition = self._definition(loaded)
@@ -374,7 +374,9 @@ class Executor:
             self._tasks.begin(running, loaded, definition)
 
     def _end_unknown(self, running: HeldExecution, loaded: Loaded) -> None:
-        """Leave what this worker does not know to others; what was canceled before it began ends here."""
+        """Leave it to others if this worker does not know its function; if it was canceled before it began, end it
+        here.
+        """
         if loaded.entries.keys() == {CANCEL}:
             last = self._commits.cancel(running.lease)
         else:
@@ -382,7 +384,7 @@ class Executor:
         self._end_alone(running, last)
 
     def _describe_needed(self, loaded: Loaded) -> str:
-        """What it needs that is not here."""
+        """The function, or its version, that is missing here."""
         function = loaded.record.function
         version = version_of(loaded.entries.values())
         if version and self._registry.get(function):
@@ -390,16 +392,16 @@ class Executor:
         return f"the function {function!r}"
 
     def _waits_apart(self, id: PromiseId) -> bool:
-        """Whether a suspect leaves the worker to another one; what has waited long enough does so no more.
+        """Whether a suspect goes to another worker. When it has waited long enough, it stays.
 
-        Then a death is lonely for none of them (see reclaim.lua): more may die before a killer is halted, and no
-        neighbour is halted in its place.
+        Then each death happens among several suspects (see reclaim.lua): more workers may die before one is halted, but
+        no other execution is halted in its place.
         """
         now, longest = time.monotonic(), self._settings.suspect_wait_s
         since, last = self._apart.pop(id, (now, now))
         if not any(other.is_suspect for other in self._running.values()):
             return False
-        if now - last > longest + APART_S:  # it has run elsewhere meanwhile
+        if now - last > longest + APART_S:  # it has run on another worker meanwhile
             since = now
         if now - since >= longest:
             return False
@@ -409,7 +411,7 @@ class Executor:
         return True
 
     def _definition(self, loaded: Loaded) -> Definition | None:
-        """What it runs: of a workflow the version it began with."""
+        """The definition it runs; for a workflow, the version it began with."""
         function = loaded.record.function
         definition = self._registry.get(function)
         if not isinstance(definition, WorkflowDefinition):
@@ -424,7 +426,7 @@ class Executor:
     # -- alone
 
     async def _load_alone(self, running: HeldExecution) -> None:
-        """What has several pages, or is not where its entry says."""
+        """For an execution with several pages, or one that is not where its entry says."""
         lease = running.lease
         loaded = await self._store.load(lease.id) if lease.id else None
         if loaded is None or not is_ours(lease, loaded.record):
@@ -434,7 +436,7 @@ class Executor:
             await call_outside_task(self._begin_loaded, running, loaded)
 
     def load_again(self, running: HeldExecution, go_on: Callable[[Loaded], None]) -> None:
-        """Load the journal of one in hand, and call ``go_on`` with it from a plain callback."""
+        """Load the journal of a held execution, and call ``go_on`` with it from a plain callback."""
         self._run_alone(running, self._load_again(running, go_on))
 
     async def _load_again(self, running: HeldExecution, go_on: Callable[[Loaded], None]) -> None:
@@ -445,11 +447,11 @@ class Executor:
             await call_outside_task(go_on, loaded)
 
     def release(self, running: HeldExecution) -> None:
-        """Let others go on with one in hand."""
+        """Let other workers go on with a held execution."""
         self._end_alone(running, self.release_entries(running.lease.queue, [running.lease.entry]))
 
     async def release_entries(self, queue: str, entries: Sequence[str]) -> None:
-        """Let others have entries that were read here; no attempt is counted."""
+        """Let other workers have entries that were read here; no attempt is counted."""
         await self._store.call(
             membership.reclaim(
                 self._store.keys(),
@@ -463,7 +465,7 @@ class Executor:
         )
 
     def _end_alone(self, running: HeldExecution, last: Coroutine[Any, Any, None]) -> None:
-        """It is let go of after this."""
+        """After this, its lease is given up."""
 
         async def end() -> None:
             await last
@@ -482,7 +484,7 @@ class Executor:
         )
 
         def end(_: asyncio.Task[None]) -> None:
-            _close(work, inner)  # a task that is cancelled at once never began it
+            _close(work, inner)  # a task that is cancelled at once has never begun it
             if running.task is task:
                 running.task = None
 
@@ -491,7 +493,7 @@ class Executor:
     async def _run(self, running: HeldExecution, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except Exception as error:  # noqa: BLE001 - said, and the execution halted
+        except Exception as error:  # noqa: BLE001 - it is logged, and the execution halted
             await self._end_with(running, error)
 
     def _fail(self, running: HeldExecution, error: Exception) -> None:
@@ -528,14 +530,14 @@ class Executor:
     # -- letting go
 
     def let_go(self, running: HeldExecution) -> None:
-        """It is not in hand any more. In a plain callback: user code may run as it is put away."""
+        """Its lease was given up. Call it in a plain callback, because an eviction may run user code."""
         if running.is_gone:
             return
         running.is_gone = True
         if running.steps:
             for step in running.steps.values():
                 step.cancel()
-        work, running.work = running.work, None  # no cycle is left for the garbage collector
+        work, running.work = running.work, None  # so that no cycle is left for the garbage collector
         if work is not None:
             work.put_away()
         if self._running.get(running.entry_key) is running:
@@ -543,7 +545,7 @@ class Executor:
         self._note_freed()
 
     def _note_freed(self) -> None:
-        """There may be a slot again."""
+        """There may be a free slot again."""
         self._freed.set()
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._begin_waiting)
@@ -556,14 +558,14 @@ def _close(*work: Coroutine[Any, Any, None] | None) -> None:
 
 
 def _is_suspect(loaded: Loaded, definition: Definition) -> bool:
-    """Whether it may be what kills its workers. A canceled task is not, for none of its code runs any more."""
+    """Whether it may be the execution that kills its workers. A canceled task is not: its code runs no more."""
     if loaded.record.crash_count < SUSPECT_DEATHS:
         return False
     return not (isinstance(definition, TaskDefinition) and CANCEL in loaded.entries)
 
 
 def _loaded_of(page: Page | BaseException) -> Loaded | None:
-    """What was read whole with one page; None if a closer look is needed."""
+    """The execution, if one page has all of it; None if it must be loaded in another way."""
     if isinstance(page, BaseException) or page.record is None or page.cursor:
         return None
     return journal.loaded_of(page.record, page.entries)
@@ -577,7 +579,7 @@ def call_outside_task(call: Callable[..., T], *args: Any) -> asyncio.Future[T]:
     def run() -> None:
         try:
             result = call(*args)
-        except BaseException as error:  # noqa: BLE001 - it is raised where the future is awaited
+        except BaseException as error:  # noqa: BLE001 - awaiting the future raises it
             if not future.done():
                 future.set_exception(error)
         else:

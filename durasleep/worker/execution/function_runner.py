@@ -1,4 +1,4 @@
-"""Calls the functions of users: async ones on the worker's loop, sync ones in threads, none can end the worker."""
+"""Calls users' functions: async ones on the worker's loop, sync ones in threads. None of them can end the worker."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ logger = logging.getLogger("durasleep")
 
 
 Overrides = Mapping[Callable[..., Any], Callable[..., Any]]
-"""Functions to call in place of others: what tests put there."""
+"""Functions that a test has replaced, with those to call instead."""
 
 
 class FunctionRunner:
-    """Where steps and tasks run: async ones on the loop, sync ones in ``threads``."""
+    """Runs steps and tasks: async ones on the loop, sync ones in ``threads``."""
 
     def __init__(self, threads: Threads, codec: Codec, overrides: Overrides) -> None:
         self._codec = codec
@@ -38,10 +38,10 @@ class FunctionRunner:
         self._threads = threads
         self.waits = Waits()
         self.is_leaving = False
-        """Whether what waits is not called any more."""
+        """Whether calls that are still waiting are not made any more."""
 
     def leave(self) -> None:
-        """Call nothing any more that waits."""
+        """Make no more calls, also of those that are waiting."""
         self.is_leaving = True
         self._threads.refuse()
 
@@ -56,10 +56,10 @@ class FunctionRunner:
         delay_s: float = 0.0,
         name: str,
     ) -> asyncio.Task[Any]:
-        """Begin a call of ``fn`` after ``delay_s``: its result or what it raises. It can ask what it is: ``about``. Its
-        ``name``: see ``Inside``.
+        """Begin a call of ``fn`` after ``delay_s``; the result is its value or error. ``about`` describes the call to
+        the function. Its ``name``: see ``Inside``.
 
-        That is a TimeoutError, saying so, if it takes longer than ``timeout_s``, a RuntimeError for SystemExit and
+        The error is a TimeoutError if it takes longer than ``timeout_s``, a RuntimeError for SystemExit and
         KeyboardInterrupt, and NotBegun if the worker leaves before it has begun.
         """
         stand_in, inside = self._stand_in(fn), (self.waits, name, about)
@@ -84,17 +84,17 @@ class FunctionRunner:
         )
 
     def result_of(self, call: StepCall, task: asyncio.Task[Any], owner: str, begun_ms: int) -> StepResult:
-        """How a step of the execution ``owner`` that is over ended, as it will be journaled; see ``Entry.begun_ms``."""
+        """How a step of the execution ``owner`` has ended, for the journal; see ``Entry.begun_ms``."""
         try:
             value = self._codec.encode(task.result(), f"the result of {call.name}", call.fn)
             return StepResult(call.number, call.name, State.RESOLVED, value, begun_ms)
-        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises is its result
+        except BaseException as error:  # noqa: BLE001 - any error of a user's function is its result
             failure = error
         what = f"step {call.number} ({call.name}) of {owner}"
         logger.warning("%s failed: %s", what, error_line(failure))
-        # Decided here, on the error itself: what is journaled of it is a copy, which may lack its class.
+        # Decided here, on the error itself: the journal gets a copy, which may lack its class.
         retried = None if call.retry is None else call.retry.wants(failure, call.attempt)
-        # A CancelledError of its own is told as what it is: for the workflow, nobody canceled it.
+        # A CancelledError of its own is reported as it is: for the workflow, nobody canceled it.
         payload = self._codec.encode_error(as_exception(failure, f"step {call.name}"), retried=retried)
         return StepResult(call.number, call.name, State.REJECTED, payload, begun_ms)
 
@@ -156,20 +156,20 @@ class FunctionRunner:
 
 
 def as_exception(error: BaseException, where: str) -> Exception:
-    """What user code raised, as something that ends no worker and no workflow by its kind alone."""
+    """An error of user code, as one that cannot end a worker or a workflow by its type alone."""
     if isinstance(error, Exception):
         return error
     return RuntimeError(f"{type(error).__name__} in {where}: {error}")
 
 
 def note_stopped(task: asyncio.Task[Any], what: str) -> None:
-    """Of a call that was stopped only what went wrong as it ended is of interest, to people."""
+    """If a call was stopped, only an error at its end is logged."""
     if not task.cancelled() and (error := task.exception()) is not None:
         logger.warning("%s was stopped, and failed as it ended: %s", what, error_line(error))
 
 
 def _is_async(fn: Callable[..., Any]) -> bool:
-    """As inspect has it, which takes a microsecond, here seldom needed."""
+    """The same as inspect's function, which takes a microsecond and is seldom needed here."""
     if isinstance(fn, FunctionType) and fn.__code__.co_flags & inspect.CO_COROUTINE:
         return True
     return inspect.iscoroutinefunction(fn)

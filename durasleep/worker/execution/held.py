@@ -1,4 +1,4 @@
-"""An execution in hand: from its stream entry to the commit that lets go of it."""
+"""An execution that a worker holds: from its stream entry to the commit that gives up its lease."""
 
 from __future__ import annotations
 
@@ -14,57 +14,59 @@ from durasleep.protocol.commit import Committed, Lease
 
 
 class Work(Protocol):
-    """What is done with an execution in hand: a workflow that is driven, a task that is tried.
+    """The work on a held execution: a workflow that runs, or a task with its attempts.
 
-    All of it is called from plain callbacks, outside any asyncio task: user code may run in it.
+    All methods are called from plain callbacks, outside any asyncio task, because user code may run in them.
     """
 
     def commit(self) -> BatchItem[Committed] | None:
-        """What is to be written now; None if there is nothing to write."""
+        """The next commit; None if there is nothing to write."""
         ...
 
     def take(self, answer: Committed) -> None:
-        """Go on with what ``commit`` was answered."""
+        """Go on with the answer to ``commit``."""
         ...
 
     def take_back(self) -> bool:
-        """What ``commit`` gave last was refused: whether it is kept to be said again, as user code would run again."""
+        """The last commit was refused. Returns whether to keep it and repeat it, because otherwise user code would run
+        again.
+        """
         ...
 
     def put_away(self) -> None:
-        """It is not in hand any more."""
+        """The execution is not held any more."""
         ...
 
 
 class HeldExecution(msgspec.Struct, eq=False):
-    """What a worker knows of an execution it holds."""
+    """What a worker knows about an execution that it holds."""
 
     lease: Lease
     entry_key: tuple[str, str]
-    """That of the lease."""
+    """The id of the lease."""
     work: Work | None = None
     """None until it has been loaded."""
     task: asyncio.Task[None] | None = None
-    """Where something must be waited for before the work can begin, or go on."""
+    """A task that waits for something before the work can begin, or go on."""
     order: int = 0
-    """The newest order stamp heard of; above what was fed, there is news."""
+    """The newest order stamp that was reported; if it is above those delivered, there are new settlements."""
     ops: tuple[Op, ...] = ()
-    """What is to be committed, in the order it was asked for or came about."""
+    """The ops and results to commit, in their order."""
     steps: dict[Number, asyncio.Task[Any]] = {}
-    """Calls of user code that are under way."""
+    """Running calls of user code."""
     has_unseen: bool = False
-    """Something may have settled for it."""
+    """An entry of it may have settled."""
     is_due: bool = False
-    """Whether it is among those to be committed at the end of this turn of the loop."""
+    """Whether it is asked for a commit at the end of this turn of the loop."""
     is_committing: bool = False
-    """Whether a commit has not been answered yet: until then there is no other."""
+    """Whether a commit has no answer yet: until then there is no other commit."""
     is_gone: bool = False
-    """Whether it is not in hand any more: what still comes for it is dropped."""
+    """Whether its lease was given up: what arrives for it later is dropped."""
     is_suspect: bool = False
     is_kept: bool = False
-    """Whether it may go on from where it was here."""
+    """Whether its work may go on here without a replay."""
 
     def note_order(self, entries: Sequence[Entry]) -> None:
-        """These settlements have been heard of, the latest last."""
+        """These settlements have been delivered, the latest last."""
         if entries:
             self.order = max(self.order, entries[-1].stamp)

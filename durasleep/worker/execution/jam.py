@@ -1,4 +1,4 @@
-"""Says when a worker has no place left because everything in it waits for others, which may need that place."""
+"""Logs when all slots of a worker are held by calls that wait for others, which may need a slot."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from collections.abc import Sequence
 from durasleep.protocol.commit import Lease
 from durasleep.runtime.waits import Wait
 
-JAMMED_S = 3.0  # shorter is no jam: what is waited for runs elsewhere, and ends
-SAID_S = 60.0  # from one line to the next
-SHOWN_MAX = 5  # of those that wait
+JAMMED_S = 3.0  # a shorter wait is normal: the awaited calls run on other workers, and end
+SAID_S = 60.0  # between two lines
+SHOWN_MAX = 5  # of the waiting calls
 
 logger = logging.getLogger("durasleep")
 
 
 class Jam:
-    """Looks at each beat whether all places of the worker are held by calls that wait for results."""
+    """Checks at each heartbeat whether calls that wait for results hold all slots of the worker."""
 
     def __init__(self) -> None:
         self._since: float | None = None
         self._said_at = float("-inf")
 
     def look(self, held: Sequence[Lease], waits: Sequence[Wait]) -> None:
-        """What is in hand, if that leaves no place free, and who of those in hand waits for what."""
+        """``held`` are all leases if no slot is free; ``waits`` says which of them wait for what."""
         if not (held and waits and _all_wait(held, waits)):
             self._since = None
             return
@@ -46,7 +46,7 @@ class Jam:
 
 
 def _all_wait(held: Sequence[Lease], waits: Sequence[Wait]) -> bool:
-    """Whether each of those in hand waits itself, or has a step that does."""
+    """Whether each held execution waits itself, or has a step that waits."""
     callers = {one.caller for one in waits}
     owners = {caller.rpartition("~")[0] for caller in callers}
     return all(lease.id in callers or lease.id in owners for lease in held)

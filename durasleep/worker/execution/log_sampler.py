@@ -1,4 +1,4 @@
-"""Log lines about executions that go well: so many a second, and the rest counted."""
+"""Log lines about executions that go well: a limited number a second; the others are only counted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ logger = logging.getLogger("durasleep")
 
 
 class LogSampler:
-    """At most ``each_second`` lines; what else went well is one line when the second is over."""
+    """At most ``each_second`` lines; the others are summed up in one line when the second is over."""
 
     def __init__(self, each_second: int) -> None:
         self._each_second = each_second
@@ -20,7 +20,7 @@ class LogSampler:
         self._more: Counter[str] = Counter()
 
     def allow(self, word: str) -> bool:
-        """Whether to write a line now; else it is counted under ``word``."""
+        """Whether to write a line now; otherwise it is counted under ``word``."""
         if not logger.isEnabledFor(logging.INFO):
             return False
         now = time.monotonic()

@@ -1,7 +1,7 @@
-"""The threads of a loop that is a worker's own: what ``asyncio.to_thread`` and ``loop.run_in_executor(None, ...)`` use.
+"""The threads of a worker's own loop, for ``asyncio.to_thread`` and ``loop.run_in_executor(None, ...)``.
 
-To cancel who waits for such a call does not stop it. Asyncio forgets it, and has one thread less; here it is told, and
-another thread does the work of the one that is lost.
+If the waiter of such a call is canceled, the call runs on. asyncio forgets the call, and has one thread less. Here the
+loss is counted, and another thread takes over.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 
 class LoopCall(Future[Any]):
-    """A function that waits for a thread, or is in one; asyncio cancels it once nobody waits for it any more."""
+    """A function that waits for a thread, or runs in one; asyncio cancels it when nobody waits for it any more."""
 
     def __init__(self, fn: Callable[[], Any], on_given_up: Callable[[LoopCall], None]) -> None:
         super().__init__()
@@ -32,20 +32,20 @@ class LoopCall(Future[Any]):
 
     @property
     def name(self) -> str:
-        """Of the function, for people."""
+        """The name of the function, for people."""
         return _name_of(self.fn)
 
     def cancel(self) -> bool:
         is_canceled = super().cancel()
-        if not is_canceled:  # it has begun
+        if not is_canceled:  # it runs already
             self._on_given_up(self)
         return is_canceled
 
 
 class LoopThreads(ThreadPoolExecutor):
-    """At most ``calls_max`` calls at a time that somebody waits for; the others wait their turn, the oldest first.
+    """At most ``calls_max`` calls at a time that somebody waits for; the others wait for their turn, the oldest first.
 
-    Beside them are up to ``lost_max`` that are lost; from then on each takes the place of a call.
+    Up to ``lost_max`` lost calls do not count; each further lost call takes the slot of a call.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class LoopThreads(ThreadPoolExecutor):
         on_lost: Callable[[LoopCall], None],
         on_back: Callable[[LoopCall], None],
     ) -> None:
-        """``on_lost`` and ``on_back`` hear of a call in this order, from any thread, and must not wait."""
-        # A thread is made when it is first needed: this pool never has more than it needs, and nothing waits in it.
+        """``on_lost`` and ``on_back`` are called for a call in this order, from any thread, and must not wait."""
+        # A thread is made when it is needed: this pool never has more than it needs, and nothing waits in it.
         super().__init__(calls_max + lost_max, thread_name_prefix="durasleep-loop")
         self._calls_max = calls_max
         self._lost_max = lost_max
@@ -66,7 +66,7 @@ class LoopThreads(ThreadPoolExecutor):
         self._lock = Lock()
         self._running: set[LoopCall] = set()
         self._beside: set[LoopCall] = set()
-        """Those that are lost and take no place."""
+        """Lost calls that take no slot."""
         self._turns: deque[LoopCall] = deque()
         self._is_leaving = False
         self._is_closed = False
@@ -84,11 +84,11 @@ class LoopThreads(ThreadPoolExecutor):
         return call
 
     def leave(self) -> None:
-        """What is given up from now on is not lost: it is waited for at the end."""
+        """A call that is given up from now on does not count as lost: the worker waits for it at its end."""
         self._is_leaving = True
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As of any executor, but that those are not waited for that are lost."""
+        """As for any executor, but it does not wait for lost calls."""
         with self._lock:
             self._is_closed = True
             if cancel_futures:
@@ -114,7 +114,7 @@ class LoopThreads(ThreadPoolExecutor):
                 return
 
     def _claim(self, call: LoopCall) -> bool:
-        """Whether it is ours: one whose thread could not be started may be found by another one."""
+        """Whether this thread gets the call: if its own thread could not be started, another one may have taken it."""
         with self._lock:
             is_ours = not call.is_claimed
             call.is_claimed = True
@@ -129,16 +129,16 @@ class LoopThreads(ThreadPoolExecutor):
         call.began = time.monotonic()
         try:
             result = call.fn()
-        except BaseException as error:  # noqa: BLE001 - it is raised where the call is awaited
+        except BaseException as error:  # noqa: BLE001 - awaiting the call raises it
             self._begin(self._end(call))
             call.set_exception(error)
-            del call  # this frame is in the traceback that it holds
+            del call  # the traceback holds this frame
         else:
             self._begin(self._end(call))
             call.set_result(result)
 
     def _end(self, call: LoopCall) -> LoopCall | None:
-        """It needs no thread any more; answers whose turn it is."""
+        """It needs no thread any more; returns the call whose turn it is."""
         with self._lock:
             call.has_returned = True
             if call.is_lost:
@@ -173,6 +173,6 @@ class LoopThreads(ThreadPoolExecutor):
 def _name_of(fn: Any) -> str:
     while isinstance(fn, partial):
         inner: Any = fn.func
-        is_context = isinstance(getattr(inner, "__self__", None), contextvars.Context)  # as asyncio.to_thread does
+        is_context = isinstance(getattr(inner, "__self__", None), contextvars.Context)  # as in asyncio.to_thread
         fn = fn.args[0] if is_context and fn.args else inner
     return getattr(fn, "__qualname__", None) or type(fn).__name__

@@ -1,4 +1,4 @@
-"""Tasks as executions of their own: called, tried again, committed."""
+"""Tasks as executions: called, retried, committed."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from durasleep.worker.execution.threads import NotBegun
 logger = logging.getLogger("durasleep")
 
 ATTEMPT = Number("1")
-"""Where the attempt that is under way stands among the steps of its execution."""
+"""The number of the running attempt, among the steps of its execution."""
 _stamp = attrgetter("stamp")
 _WORDS = {CommitAction.RESOLVE: "resolved", CommitAction.CANCEL: "canceled"}
 
 
 class Tasks:
-    """Everything a worker does with tasks, from plain callbacks."""
+    """Runs the tasks of a worker, from plain callbacks."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Tasks:
         self.let_go = let_go
 
     def begin(self, running: HeldExecution, loaded: Loaded, definition: TaskDefinition) -> None:
-        """Call it, unless it was canceled; its journal holds the attempts that failed, its outcome is the last."""
+        """Call it, unless it was canceled. Its journal has the failed attempts; its outcome is the last one."""
         running.order = loaded.record.order
         task = running.work = Task(self, running, definition, loaded)
         if CANCEL in loaded.entries:
@@ -74,7 +74,9 @@ class Tasks:
             task.attempt(args, kwargs)
 
     def _end_unfit(self, task: Task, running: HeldExecution, loaded: Loaded, misfit: UsageError) -> None:
-        """Arguments that never fitted are the caller's error, and end it; those that no longer do wait for the mend."""
+        """Arguments that never fitted are the caller's error, and end it; if the code has changed, it waits for the
+        fix.
+        """
         if not loaded.entries:
             task.end(CommitAction.REJECT, self.codec.encode_error(misfit), f"rejected: {misfit}")
             return
@@ -90,7 +92,7 @@ class Tasks:
 
 
 class Task:
-    """One task in hand: it runs, waits for the next attempt, or its outcome is on its way."""
+    """One task: its function runs, it waits for the next attempt, or its outcome is being committed."""
 
     __slots__ = (
         "_all",
@@ -114,7 +116,7 @@ class Task:
 
     _args: Sequence[Any]
     _begun_ms: int
-    """When the attempt that is under way began, see ``Entry.begun_ms``."""
+    """When the running attempt began, see ``Entry.begun_ms``."""
     _kwargs: dict[str, Any]
 
     def __init__(self, all: Tasks, running: HeldExecution, definition: TaskDefinition, loaded: Loaded) -> None:
@@ -126,21 +128,21 @@ class Task:
         self._is_open = False
         self._is_canceled = False
         self._seen, self._seen_number = 0, ""
-        """The stamp and the number of the settlement it has heard of last: what is news comes after it."""
+        """Stamp and number of the last settlement that it has seen."""
         if loaded.entries:
             self._read(loaded.entries.values())
         self._end: tuple[CommitAction, bytes, str] | None = None
         """How it ends, or until when it waits: outcome, payload, due."""
         self._is_ending = False
-        """Whether that is what was committed last."""
+        """Whether that was the last commit."""
         self._sent: tuple[Op, ...] = ()
-        """What was committed last."""
+        """The ops of the last commit."""
         self._said = ""
         self._wait_s: float | None = None
-        """How long until the next attempt, once the failed one has been committed and there is no other news."""
+        """How long until the next attempt, after the failed one was committed and there is no cancel."""
 
     def _read(self, entries: Collection[Entry]) -> None:
-        """What its journal says: it was tried before, or canceled."""
+        """Read its journal: whether it was tried before, or canceled."""
         self._number += sum([entry.kind is Kind.STEP for entry in entries])
         self._is_open = any(entry.state is State.PENDING for entry in entries)
         self._note_seen([entry for entry in entries if entry.stamp])
@@ -148,13 +150,13 @@ class Task:
     # -- attempts
 
     def ask_first(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-        """Hear the news there is, and call it then."""
+        """Read new settlements first, then call it."""
         self._args, self._kwargs = args, kwargs
         self._wait_s = 0.0
         self._all.commits.due(self._running)
 
     def attempt(self, args: Sequence[Any], kwargs: dict[str, Any], delay_s: float = 0.0) -> None:
-        """Call it, after a while if it has failed before."""
+        """Call it, after a delay if it has failed before."""
         self._args, self._kwargs = args, kwargs
         self._begun_ms = self._all.commits.clock.now_ms() + round(1000 * delay_s) - self._head.incarnation
         definition, running = self._definition, self._running
@@ -167,7 +169,7 @@ class Task:
         task.add_done_callback(self._end_attempt)
 
     def about(self, *, ends_at: float | None = None) -> Current:
-        """What its function may ask of the attempt that is under way."""
+        """The description of the running attempt, for its function."""
         record = self._head
         return describe(
             record.id,
@@ -194,11 +196,11 @@ class Task:
         except asyncio.CancelledError as error:
             if self._is_canceled:
                 self.end(CommitAction.CANCEL, b"")
-            else:  # one of its own: nobody canceled it
+            else:  # a CancelledError of its own: nobody canceled it
                 self._fail(error)
         except NotBegun:
             self.leave_to_others(0)
-        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises is its outcome
+        except BaseException as error:  # noqa: BLE001 - any error of a user's function is its outcome
             self._fail(error)
 
     def _fail(self, raised: BaseException) -> None:
@@ -224,7 +226,7 @@ class Task:
         self._all.commits.due(running)
 
     def leave_to_others(self, delay_ms: int) -> None:
-        """The next attempt is made elsewhere."""
+        """The next attempt is made by any worker, when it is due."""
         self._end = (CommitAction.RETRY, b"its worker has left", f"+{delay_ms}")
         self._all.commits.due(self._running)
 
@@ -295,7 +297,7 @@ class Task:
         return describe_since(self._head.created_ms, self._all.commits.clock.now_ms())
 
     def _cancel(self) -> None:
-        """It is told once, where it awaits; between two attempts it ends at once."""
+        """It is told once, at its await; between two attempts it ends at once."""
         if self._is_canceled:
             return
         self._is_canceled = True
@@ -306,7 +308,7 @@ class Task:
             self.end(CommitAction.CANCEL, b"")
 
     def take_back(self) -> bool:
-        """Its function would be called again if it were let go of."""
+        """If its lease were given up, its function would be called again."""
         self._running.ops = (*self._sent, *self._running.ops)
         self._is_ending = False
         return True

@@ -1,7 +1,7 @@
-"""The threads in which sync functions run: a call waits for a free one, and keeps it until the function returns.
+"""The threads of sync functions: a call waits for a free one, and keeps it until the function returns.
 
-Nothing can stop a thread. One whose call nobody waits for any more, as it took too long or was canceled, is lost for as
-long as the function goes on: there is one less until then. So it is with what async functions call in threads.
+A thread cannot be stopped. If a call took too long or was canceled, nobody waits for it any more: its thread is lost
+until the function returns. The same holds for functions that async code calls in threads.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from typing import Any
 
 from durasleep.worker.execution.loop_threads import LoopCall, LoopThreads
 
-LOOK_S = 1.0  # what returns sooner after it was given up is not worth a line
+LOOK_S = 1.0  # a function that returns sooner after it was given up is not worth a line
 SAID_AGAIN_S = 60.0
 NAMED_MAX = 10  # functions in one line
-LOOP_CALLS_MIN = min(32, (os.cpu_count() or 1) + 4)  # of a loop, in threads at a time: as asyncio has it
+LOOP_CALLS_MIN = min(32, (os.cpu_count() or 1) + 4)  # calls of a loop in threads at a time: the same as asyncio
 
 logger = logging.getLogger("durasleep")
 
 
 class NotBegun(Exception):
-    """Its worker leaves: what waited for its turn was not called."""
+    """The worker leaves, and the waiting call was not made."""
 
 
 class _Call:
-    """A function in its thread."""
+    """A running function in its thread."""
 
     __slots__ = ("began", "future", "has_returned", "is_lost", "is_said", "name")
 
@@ -46,12 +46,12 @@ class _Call:
 
 
 class Threads:
-    """At most ``threads_max`` calls at a time; what comes beyond waits its turn, the oldest first."""
+    """At most ``threads_max`` calls at a time; the others wait for their turn, the oldest first."""
 
     def __init__(
         self, threads_max: int, *, lost_max_s: float, on_back: Callable[[], None], on_used_up: Callable[[], None]
     ) -> None:
-        """``on_back`` hears that a lost thread has come back, ``on_used_up`` that all are lost for ``lost_max_s``."""
+        """``on_back`` is called when a lost thread comes back, ``on_used_up`` when all are lost for ``lost_max_s``."""
         self._threads_max = threads_max
         self._lost_max_s = lost_max_s
         self._on_back = on_back
@@ -59,9 +59,9 @@ class Threads:
         self._pool = ThreadPoolExecutor(threads_max, thread_name_prefix="durasleep-step")
         self._free = threads_max
         self._turns: dict[asyncio.Future[None], None] = {}
-        """Who waits for a thread."""
+        """Calls that wait for a thread."""
         self._calls: set[_Call | LoopCall] = set()
-        """Of the loop's own those that are lost."""
+        """The lost calls of the loop's own threads."""
         self._of_loop: LoopThreads | None = None
         self._is_refusing = False
         self._lost = 0
@@ -72,7 +72,7 @@ class Threads:
 
     @property
     def lost(self) -> int:
-        """Threads that still run what nobody waits for."""
+        """Threads that still run a function nobody waits for."""
         return self._lost
 
     @property
@@ -94,12 +94,12 @@ class Threads:
         except asyncio.CancelledError:
             if turn in self._turns:
                 del self._turns[turn]
-            elif not turn.cancelled() and turn.exception() is None:  # it had just got one
+            elif not turn.cancelled() and turn.exception() is None:  # it had just got a thread
                 self._give()
             raise
 
     def refuse(self) -> None:
-        """Who waits for a thread gets none, and who comes later neither."""
+        """Calls that wait for a thread get none, and later calls get none, either."""
         self._is_refusing = True
         turns, self._turns = self._turns, {}
         for turn in turns:
@@ -117,10 +117,10 @@ class Threads:
             result, error = None, None
             try:
                 result = context.run(fn, *args, **kwargs)
-            except StopIteration as stop:  # a future does not take it, and would wait for ever
+            except StopIteration as stop:  # a future does not accept it, and would wait for ever
                 error = RuntimeError(f"StopIteration in user code: {stop}")
                 error.__cause__ = stop
-            except BaseException as raised:  # noqa: BLE001 - it is raised where the call is awaited
+            except BaseException as raised:  # noqa: BLE001 - awaiting the call raises it
                 error = raised
             call.has_returned = True
             try:
@@ -142,9 +142,9 @@ class Threads:
             raise
 
     def own_loop(self) -> None:
-        """Count what is lost of ``asyncio.to_thread`` and ``loop.run_in_executor(None, ...)``, too, from now on.
+        """From now on, also count lost calls of ``asyncio.to_thread`` and ``loop.run_in_executor(None, ...)``.
 
-        Each call in hand has a thread there, as it would have as a sync function.
+        Each running execution can have a thread there, as it can as a sync function.
         """
         loop = asyncio.get_running_loop()
 
@@ -161,7 +161,7 @@ class Threads:
         loop.set_default_executor(self._of_loop)
 
     def close(self) -> None:
-        """Begin nothing more; what runs is left to itself."""
+        """Begin nothing more; running functions are left alone."""
         self._is_closed = True
         if self._of_loop is not None:
             self._of_loop.leave()
@@ -182,7 +182,7 @@ class Threads:
             call.future.set_exception(error)
 
     def _give(self) -> None:
-        """A thread is free, for who has waited longest."""
+        """A thread is free, for the call that has waited longest."""
         while self._turns:
             turn = next(iter(self._turns))
             del self._turns[turn]
@@ -191,7 +191,7 @@ class Threads:
                 return
         self._free += 1
 
-    # -- what is lost
+    # -- lost threads
 
     def _lose_of_loop(self, call: LoopCall) -> None:
         self._calls.add(call)

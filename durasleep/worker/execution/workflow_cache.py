@@ -1,7 +1,7 @@
 """Suspended workflows that stay in memory for a while, so that a long journal is not replayed at every wake-up.
 
-Only a saving: what is kept may be dropped at any time, and is used only if nobody else has run the execution since.
-A sleeper with a short journal is not kept at all: to replay it costs less than to remember it.
+It only saves time: a workflow may be dropped at any time, and is used only if nobody else has run the execution since.
+A sleeper with a short journal is not kept: a replay costs less than the memory.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from durasleep.runtime.activation import Activation
 from durasleep.settings import Settings
 from durasleep.worker.execution.execution_log import ExecutionLog
 
-ENTRY_BYTES = 500  # of one journal entry in memory, beside what it carries
+ENTRY_BYTES = 500  # of one journal entry in memory, without its payload
 
 
 @dataclass(frozen=True, slots=True)
 class CachedWorkflow:
-    """A workflow as it was when it was suspended."""
+    """A workflow in the state in which it was suspended."""
 
     activation: Activation
     story: ExecutionLog
     epoch: int
-    """The dispatch under which it was suspended. The next one is one more, unless somebody else has had it since."""
+    """The epoch at its suspension. The next epoch is one more, unless another worker has had it since."""
     incarnation: int
     size_bytes: int
     until: float
 
 
 class WorkflowCache:
-    """The latest ones, bounded in number, bytes and time; ``close`` puts one away."""
+    """The latest workflows, bounded in number, bytes and time; ``close`` evicts one."""
 
     def __init__(self, settings: Settings, close: Callable[[Activation], None]) -> None:
         self._settings = settings
@@ -41,14 +41,14 @@ class WorkflowCache:
         self._bytes = 0
 
     def put(self, id: PromiseId, activation: Activation, story: ExecutionLog, *, epoch: int, incarnation: int) -> bool:
-        """Keep one that was just suspended; false if that does not pay."""
+        """Keep a workflow that was just suspended; false if that does not pay."""
         settings, size = self._settings, activation.size
         if settings.always_suspend or size < settings.kept_entries_min:
             return False
         size_bytes = activation.payload_bytes + ENTRY_BYTES * size
         if size_bytes > settings.kept_bytes_max:
             return False
-        if id in self._kept:  # it was woken before its commit was answered, and begun anew
+        if id in self._kept:  # it was woken before its commit was answered, and begun again
             self.drop(id)
         now = time.monotonic()
         self._kept[id] = CachedWorkflow(activation, story, epoch, incarnation, size_bytes, now + settings.kept_s)
@@ -61,7 +61,7 @@ class WorkflowCache:
         return id in self._kept
 
     def take(self, id: PromiseId, epoch: int) -> CachedWorkflow | None:
-        """The workflow that was suspended under the dispatch before ``epoch``, if it is kept."""
+        """The workflow that was suspended in the epoch before ``epoch``, if it is kept."""
         kept = self._kept.pop(id, None)
         if kept is None:
             return None
@@ -72,13 +72,13 @@ class WorkflowCache:
         return kept
 
     def drop(self, id: PromiseId) -> None:
-        """Put one away."""
+        """Evict one."""
         kept = self._kept.pop(id)
         self._bytes -= kept.size_bytes
         self._close(kept.activation)
 
     def drop_old(self, now: float) -> None:
-        """Put away what has been kept long enough."""
+        """Evict those that have been kept long enough."""
         while self._kept:
             id, kept = next(iter(self._kept.items()))
             if kept.until > now:
@@ -86,6 +86,6 @@ class WorkflowCache:
             self.drop(id)
 
     def drop_all(self) -> None:
-        """Put all of them away."""
+        """Evict all of them."""
         for id in tuple(self._kept):
             self.drop(id)

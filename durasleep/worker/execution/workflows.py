@@ -1,4 +1,4 @@
-"""Drives workflows: their code runs until it waits, what it asked for is committed, and it goes on with the news."""
+"""Runs workflows: their code runs until it waits, its calls are committed, and it goes on with new settlements."""
 
 from __future__ import annotations
 
@@ -43,33 +43,34 @@ from durasleep.worker.execution.log_sampler import LogSampler
 from durasleep.worker.execution.threads import NotBegun
 from durasleep.worker.execution.workflow_cache import WorkflowCache
 
-STUBBORN_MAX = 100  # tasks that would not end, kept for good; beyond it the process needs a new start
-WATCHED_FIRST = 10  # activations of each function: what does not replay mostly shows early, and watching costs
-SUSPECT_DEATHS = 2  # from here on an execution may be what kills its workers
+STUBBORN_MAX = 100  # tasks that did not end and are never freed; with more, the process must be restarted
+WATCHED_FIRST = 10  # activations of each function: most calls that do not replay show early, and watching costs time
+SUSPECT_DEATHS = 2  # with this many crashes, an execution may be the one that kills its workers
 
 logger = logging.getLogger("durasleep")
 
 
 class InHand(Protocol):
-    """What the executor does for a workflow."""
+    """The methods of the executor that a workflow calls."""
 
     def let_go(self, running: HeldExecution) -> None:
         """It is suspended or has ended."""
         ...
 
     def release(self, running: HeldExecution) -> None:
-        """It goes on elsewhere."""
+        """It goes on in another worker."""
         ...
 
     def load_again(self, running: HeldExecution, go_on: Callable[[Loaded], None]) -> None:
-        """Load its journal anew, and call ``go_on`` with it from a plain callback."""
+        """Load its journal again, and call ``go_on`` with it from a plain callback."""
         ...
 
 
 class Workflows:
-    """Everything a worker does with workflows, from the loaded journal to the commit that lets go of it.
+    """Runs the workflows of a worker, from the loaded journal to the commit that gives up the lease.
 
-    What runs user code must be called from a plain callback, outside any task: the private loop has tasks of its own.
+    Methods that run user code must be called from a plain callback, outside any task: the private loop has its own
+    tasks.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Workflows:
         self._watched: Counter[str] = Counter()
 
     def begin(self, running: HeldExecution, loaded: Loaded, definition: WorkflowDefinition) -> None:
-        """Replay what was loaded, let the code run until it waits, and commit what it asked for."""
+        """Replay the loaded journal, let the code run until it waits, and commit its calls."""
         record, entries = loaded.record, loaded.entries.values()
         began = time.monotonic()
         activation = self.activation(definition, _info(record, definition), record)
@@ -103,7 +104,7 @@ class Workflows:
         work.drive(began, activation.start, entries, record.unseen)
 
     def wake(self, running: HeldExecution, loaded: Loaded | None) -> bool:
-        """Go on with one that was kept, with what has settled since; false if it must be replayed."""
+        """Go on with a kept workflow and its new settlements; false if it must be replayed."""
         lease = running.lease
         kept = self.kept.take(lease.id, lease.epoch)
         if kept is None:
@@ -124,7 +125,7 @@ class Workflows:
         return True
 
     def close(self, activation: Activation) -> None:
-        """Put a workflow away; call it from a plain callback."""
+        """Evict a workflow; call it from a plain callback."""
         report = activation.close()
         if report.stubborn:
             self._log_stubborn(activation.id, report.stubborn)
@@ -143,7 +144,7 @@ class Workflows:
         asyncio.get_running_loop().call_soon(self.close, activation)
 
     def _log_stubborn(self, id: str, positions: Sequence[str]) -> None:
-        """Code that swallows its own cancellation stays in memory for good: it is named and counted."""
+        """Code that swallows its own cancellation stays in memory for ever: it is logged and counted."""
         self._stubborn += len(positions)
         logger.warning("%s was evicted, but its code did not end at %s", id, ", ".join(positions))
         if self._stubborn > STUBBORN_MAX:
@@ -154,18 +155,19 @@ _NOTHING = Progress((), (), (), waiting=False, outcome=None)
 
 
 class ActiveWorkflow(msgspec.Struct, eq=False):
-    """One workflow in hand: its code runs until it waits, what it asked for is committed, and so on.
+    """A workflow that is being run: its code runs until it waits, its calls are committed, and so on.
 
-    1. ``drive`` lets the code run until it waits or ends, and ``_go_on`` decides what comes of that.
-    2. ``commit`` says what is to be written: what the code asked for, the results of steps, and how it ended if it has.
-       What is too much for one call goes in parts; only the last part has the outcome.
-    3. ``take`` hears the answer. Settlements in it are fed to the code, which is 1 again. Without any, it waits for its
-       steps, is suspended, or has ended and is let go of.
+    1. ``drive`` lets the code run until it waits or ends, and ``_go_on`` decides what to do then.
+    2. ``commit`` returns what to write: the calls of the code, the results of steps, and the outcome if the code has
+    ended.
+       If it is too much for one call, it is written in parts; only the last part has the outcome.
+    3. ``take`` gets the answer. If it has settlements, they are delivered to the code, which is 1 again. Otherwise the
+       workflow waits for its steps, is suspended, or has ended, and its lease is given up.
 
-    A step runs beside all of this. ``_end_step`` adds its result to what is to be written, and a commit is due: 2.
+    Steps run beside this. ``_end_step`` adds a result to the next write, and a commit is due: 2.
 
-    A step that was asked for together with something else begins only in 3, for it may speak of that: until then it is
-    held back. There is one commit at a time: what comes about while it is under way is part of the next.
+    If other ops came together with a step, the step begins only in 3, because it may refer to them: until then it is
+    held back. There is one commit at a time: results that come meanwhile go into the next one.
     """
 
     all: Workflows
@@ -173,22 +175,22 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
     record: PromiseRecord
     story: ExecutionLog
     activation: Activation | None
-    """None once it was put away, or is kept."""
+    """None once it was evicted, or is kept."""
     progress: Progress = _NOTHING
-    """What its code last asked for."""
+    """The last requests of its code."""
     sent: Sequence[Op] = ()
-    """What the last commit had of it."""
+    """The ops of the last commit."""
     rest: list[Sequence[Op]] = []
-    """What did not fit in one commit."""
+    """The ops that did not fit into one commit."""
     held_back: Sequence[StepCall] = ()
-    """Steps that begin once what was asked for beside them has been committed: they may speak of it."""
+    """Steps that begin when the ops beside them have been committed, because they may refer to them."""
     is_released: bool = False
-    """Whether it goes on elsewhere, once the steps that run have ended."""
+    """Whether it goes on in another worker, when its running steps have ended."""
 
     # -- its code
 
     def drive(self, began: float, go_on: Callable[..., Progress], *with_what: Any) -> None:
-        """Let the code run until it waits, and do what it asks for."""
+        """Let the code run until it waits, and carry out its requests."""
         progress = go_on(*with_what)
         ended = time.monotonic()
         settings = self.all.settings
@@ -234,9 +236,9 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
     def _go_on(self) -> None:
         """Release the lease, commit or wait.
 
-        - It is released if it is to go on elsewhere, all is written, and none of its steps runs.
-        - A commit is due if there is something to write or to ask for, or nothing to wait for here: that suspends it.
-        - Else its steps run, and the next one that ends makes a commit due.
+        - The lease is released if another worker must go on, everything is written, and no step runs.
+        - A commit is due if there is something to write or to ask, or nothing to wait for here: that suspends it.
+        - Otherwise its steps run, and the next one that ends makes a commit due.
         """
         running = self.running
         is_written = not (running.ops or self.rest)
@@ -265,14 +267,14 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         del running.steps[call.number]
         if not task.cancelled() and isinstance(task.exception(), NotBegun):
             self.is_released = True
-            if not running.is_committing:  # else it goes on with the answer
+            if not running.is_committing:  # otherwise it goes on with the answer
                 self._go_on()
             return
         running.ops += (self.all.code.result_of(call, task, running.lease.id, begun_ms),)
         self.all.commits.due(running)
 
     def _stop(self, numbers: Collection[Number]) -> None:
-        """The code does not want these steps any more: what a late one brought is dropped."""
+        """The code does not want these steps any more: a late result is dropped."""
         running = self.running
         for number in numbers:
             if step := running.steps.pop(number, None):
@@ -308,7 +310,7 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         )
 
     def _next_part(self) -> Sequence[Op]:
-        """What the next commit writes; ``rest`` is what has to follow it."""
+        """The ops of the next commit; ``rest`` are those that follow it."""
         if self.rest:
             return self.rest.pop(0)
         ops, self.running.ops = self.running.ops, ()
@@ -320,7 +322,7 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         if self.progress.outcome is not None:
             return _ending(self.running.lease, self.progress.outcome)
         running = self.running
-        # A step may have ended between two parts of a commit: what it brought comes with the next one.
+        # A step may have ended between two parts of a commit: its result comes with the next one.
         is_held = running.steps or running.ops or self.held_back or self.is_released
         return CommitAction.CONTINUE if is_held else CommitAction.SUSPEND, b"", ""
 
@@ -349,13 +351,13 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         for entry in entries:
             self.story.settled.append(entry.number)
         if self.all.settings.always_suspend:
-            self.running.is_committing = True  # until its journal has been loaded anew
+            self.running.is_committing = True  # until its journal has been loaded again
             self.all.in_hand.load_again(self.running, self._replay)
         else:
             self.drive(time.monotonic(), self._activation.feed, entries)
 
     def _replay(self, loaded: Loaded) -> None:
-        """As if it had been suspended, and woken elsewhere; its steps go on."""
+        """As if it had been suspended, and woken in another worker; its steps go on."""
         running = self.running
         running.is_committing = False
         old = self._activation
@@ -367,12 +369,12 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         self.drive(time.monotonic(), self.activation.start, loaded.entries.values(), loaded.record.unseen, handed_out)
 
     def take_back(self) -> bool:
-        """Whether steps would have to run again if it were let go of."""
+        """Whether steps would have to run again if the lease were given up."""
         self.rest.insert(0, self.sent)
         results = any(isinstance(op, StepResult) for op in (*self.sent, *self.running.ops))
         return results or len(self.running.steps) > 0
 
-    # -- letting go
+    # -- giving up the lease
 
     def _suspend(self) -> None:
         record, lease = self.record, self.running.lease
@@ -396,7 +398,7 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
 
 
 def is_ours(lease: Lease, record: PromiseRecord) -> bool:
-    """Whether an execution is still where the lease says."""
+    """Whether an execution is still the one of this lease."""
     return record.entry == lease.entry and record.epoch == lease.epoch
 
 
@@ -415,8 +417,8 @@ def _info(record: PromiseRecord, definition: WorkflowDefinition) -> ExecutionInf
 
 
 def _ending(lease: Lease, ending: WorkflowOutcome) -> tuple[CommitAction, bytes, str]:
-    """How a workflow ends, as a commit says it: the outcome, its payload and its due."""
-    if isinstance(ending, Resolved):  # as most end: to match its pattern takes as long as all of the rest
+    """The end of a workflow for a commit: the outcome, its payload and its due time."""
+    if isinstance(ending, Resolved):  # most end like this: matching its pattern takes as long as all the rest
         return CommitAction.RESOLVE, ending.payload, ""
     match ending:
         case Rejected(payload=payload):

@@ -1,7 +1,7 @@
 """The heartbeat: a thread with its own connection, so that a blocked event loop keeps its leases.
 
-A lease is nothing but the beat of its holder. A loop blocked for ``stall_max_s`` stops the beat,
-and what the worker holds is given to others.
+A lease lasts as long as its holder's heartbeat. If the loop is blocked for ``stall_max_s``, the heartbeat stops, and
+other workers get the leases.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from durasleep.transport.sync_store import SyncStore
 
 logger = logging.getLogger("durasleep")
 
-TTL_MS = 90_000  # of the worker's own keys: long after it has been reaped, so that nothing is left of it
-TTL_BEATS = 10  # and so many of its beats at least
+TTL_MS = 90_000  # expiry of the worker's own keys: long after other workers have found it dead
+TTL_BEATS = 10  # and at least this many of its beats
 
 
 class Heartbeat:
-    """Beats once in ``heartbeat_s`` and passes each answer on."""
+    """Sends a beat every ``heartbeat_s`` and passes each answer on."""
 
     def __init__(
         self,
@@ -56,14 +56,14 @@ class Heartbeat:
         loop_thread: int,
         outage: Outage,
     ) -> None:
-        """``held``, ``functions`` (which ones it has, as a short hash), ``lost_threads``, ``on_beat`` (with the
-        monotonic times it was sent and received, in us) and ``on_unfit`` (the namespace is for other versions by now;
-        there are no more beats) are called in the heartbeat's thread; ``loop_thread`` is watched for stalls.
+        """``held``, ``functions`` (a short hash of the functions it has), ``lost_threads``, ``on_beat`` (with the
+        monotonic times at which it was sent and received, in us) and ``on_unfit`` (another version has taken over the
+        namespace; there are no more beats) are called in the heartbeat's thread. ``loop_thread`` is watched for stalls.
         """
         self._store = SyncStore(
             connector,
             namespace=namespace,
-            settings=replace(settings, min_replicas=0, fsync=False),  # the next beat is as good
+            settings=replace(settings, min_replicas=0, fsync=False),  # the next beat replaces a lost one
             name=consumer.partition("/")[0],
             patience_s=0.0,
         )
@@ -77,7 +77,7 @@ class Heartbeat:
         self._on_beat = on_beat
         self._on_unfit = on_unfit
         self._loop_thread = loop_thread
-        host = socket.gethostname().encode(errors="backslashreplace").decode()  # its bytes may be no text
+        host = socket.gethostname().encode(errors="backslashreplace").decode()  # its bytes may not be valid text
         self._info = f"{host}:{os.getpid()}"
         self._beat_ms = round(settings.heartbeat_s * 1000)
         self._client_id = 0
@@ -88,7 +88,7 @@ class Heartbeat:
         self._thread: threading.Thread | None = None
 
     def pulse(self) -> None:
-        """The event loop shows that it is not blocked."""
+        """The event loop calls this to show that it is not blocked."""
         self._pulse = time.monotonic()
 
     @property
@@ -97,7 +97,7 @@ class Heartbeat:
         return self._client_id
 
     def once(self) -> Beat | None:
-        """One beat; None if the loop has been blocked for too long to be called alive."""
+        """One beat; None if the loop has been blocked for so long that the worker must not count as alive."""
         stalled_s = time.monotonic() - self._pulse
         if stalled_s > self._settings.stall_warn_s and time.monotonic() - self._warned_at > self._settings.stall_warn_s:
             self._warned_at = time.monotonic()
@@ -112,14 +112,14 @@ class Heartbeat:
             sent_us = monotonic_us()
             beat, meta = self._store.run(self._ask())
         except DurasleepError:
-            self._client_id = 0  # the next connection has another
+            self._client_id = 0  # the next connection has another one
             raise
         self._on_beat(beat, sent_us, monotonic_us())
         handshake.check(self._store.namespace, meta)
         return beat
 
     def _ask(self) -> Plan[tuple[Beat, list[Any]]]:
-        """The beat, and for which versions the namespace is."""
+        """The beat, and a check of the namespace's version."""
         beat = membership.heartbeat(
             self._store.keys(),
             self._consumer,
@@ -137,9 +137,9 @@ class Heartbeat:
         return unwrap(answers[0]), unwrap(answers[1])
 
     def start(self) -> Future[None]:
-        """Beat in a thread from now on; the answer tells of the first beat: if that fails, there are no more.
+        """Beat in a thread from now on. The result is that of the first beat: if it fails, there are no more.
 
-        All beats are of one thread, and so over one connection: others judge by its id, too.
+        All beats come from one thread, and so over one connection: other workers use its id, too.
         """
         first: Future[None] = Future()
         ended = self._ended = Future[None]()
@@ -148,7 +148,7 @@ class Heartbeat:
         return first
 
     def stop(self) -> None:
-        """The last beat has been."""
+        """End after the current beat."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(self._settings.heartbeat_s)
@@ -162,7 +162,7 @@ class Heartbeat:
         self._store.close()
 
     def _beat(self) -> None:
-        """One beat, on a new connection if the old one was cut: a beat left out would look like a death."""
+        """One beat, on a new connection if the old one was cut: a missed beat would look like a death."""
         try:
             self.once()
         except StoreUnavailable:
@@ -179,7 +179,7 @@ class Heartbeat:
             return
         try:
             self.once()
-        except BaseException as error:  # noqa: BLE001 - it is raised where the first beat is awaited
+        except BaseException as error:  # noqa: BLE001 - awaiting the first beat raises it
             first.set_exception(error)
             return
         first.set_result(None)

@@ -1,6 +1,6 @@
-"""The listener: one blocking read of `wake` and the worker's inbox. What it hears are hints, never the truth.
+"""The listener: one blocking read of `wake` and the worker's inbox. It reads only hints; nothing depends on them.
 
-An execution that is offered here is loaded before it begins, and what it commits is fenced like all else.
+An execution that is offered here is loaded before it begins, and its commits are fenced like all others.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HINTS_MAX = 256  # of each stream, in one read
 
 
 class HintListener:
-    """Passes on that an earlier timer was made, and that something settled for what we run."""
+    """Passes on that an earlier timer was made, or that an entry of a held execution has settled."""
 
     def __init__(
         self,
@@ -38,8 +38,8 @@ class HintListener:
         on_offer: Callable[[Lease], None],
         on_gap: Callable[[], None],
     ) -> None:
-        """``on_schedule`` hears of one that another worker cannot read, ``on_offer`` of what another has left to us,
-        ``on_gap`` that hints may have been missed.
+        """``on_schedule`` gets a schedule that another worker cannot read, ``on_offer`` a lease that another worker has
+        passed to us; ``on_gap`` is called when hints may have been missed.
         """
         self._link = link
         self._wake = keys.wake.encode()
@@ -57,7 +57,7 @@ class HintListener:
         await self._link.close()
 
     async def once(self) -> int:
-        """One blocking read; answers how many hints came."""
+        """One blocking read; returns the number of hints."""
         block_s = self._settings.read_block_s
         if not self._link.connected or time.monotonic() > self._look_at:
             await self._look()
@@ -79,10 +79,10 @@ class HintListener:
             await self.once()
 
     async def _look(self) -> None:
-        """On a new connection: what came before is a gap, what comes next is read from the streams' own ends.
+        """On a new connection: hints before it are lost, and the next ones are read from the streams' own ends.
 
-        So it is where a stream ends before what was read of it: it was made anew after the server's clock was set back,
-        and its reader would be deaf.
+        The same is done if a stream ends before the position of its reader: then it was made again after the server's
+        clock was set back, and its reader would get nothing.
         """
         is_new = not self._link.connected
         reads = {stream: streams.read_end(stream) for stream in self._last}
@@ -110,7 +110,7 @@ class HintListener:
 
 
 def _offered(value: bytes) -> Lease | None:
-    """What it is whose holder we are now; None for what cannot be read."""
+    """The lease that was passed to us; None if it cannot be read."""
     try:
         queue, entry, epoch, id = value.decode().split("\t")
         return Lease(PromiseId(id), queue, entry, int(epoch))

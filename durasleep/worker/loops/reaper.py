@@ -1,4 +1,4 @@
-"""The reaper: judges other workers of the group by their beats and gives the work of the dead to the living."""
+"""The reaper: finds dead workers of the group by their heartbeats, and gives their executions to living ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from durasleep.transport.store import Store
 
 logger = logging.getLogger("durasleep")
 
-BEAT_GAP_MAX = 1.5  # of heartbeat_s between two of our own beats: more is a break
+BEAT_GAP_MAX = 1.5  # of heartbeat_s between two of our own beats: a longer gap counts as a break
 
 
 @dataclass(slots=True)
@@ -23,14 +23,14 @@ class _Seen:
     beat: str
     since: float
     beat_s: float
-    """Between two beats of this worker, which may be another time than between two of ours."""
+    """Between two beats of this worker, which may differ from ours."""
     client_id: str = ""
 
 
 class Reaper:
-    """Death is a beat that has not changed for ``dead_after_s`` of our own monotonic clock, and for three of that
-    worker's own beats; or one missed beat of a worker whose heartbeat connection is closed. Who missed beats itself
-    does not judge.
+    """A worker is dead if its beat has not changed for ``dead_after_s`` of our own monotonic clock, and for three of
+    its own beat intervals; or if it has missed one beat and its heartbeat connection is closed. A worker that has
+    missed beats itself declares no other worker dead.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Reaper:
         self._sees_connections: bool | None = None
 
     async def once(self, beat: Beat, at: float) -> list[str]:
-        """Judge by one beat of our own, received at monotonic time ``at``; answers the workers found dead."""
+        """Judge by one beat of our own, received at monotonic time ``at``; returns the workers found dead."""
         if at - self._last_at > self._settings.heartbeat_s * BEAT_GAP_MAX:
             self._seen.clear()
         self._last_at = at
@@ -64,12 +64,12 @@ class Reaper:
         return max(self._settings.dead_after_s, LIMIT["beats_missed"] * seen.beat_s)
 
     def _missed_s(self, seen: _Seen) -> float:
-        """From here on it has missed a beat: its last one may be older by half a look of ours than we know."""
+        """From here on it has missed a beat. Its last beat may be older than we know, by half of our interval."""
         look_s = self._settings.heartbeat_s / 2
         return max(look_s, seen.beat_s - look_s)
 
     def _note(self, beat: Beat, at: float) -> None:
-        """Keep for each other consumer of the group since when its beat has not changed."""
+        """Note for each other consumer of the group since when its beat has not changed."""
         peers = {peer.consumer: peer for peer in beat.peers}
         known = set(beat.consumers) - {self._consumer}
         for name in known:
@@ -83,7 +83,7 @@ class Reaper:
             del self._seen[name]
 
     async def _is_disconnected(self, client_id: str) -> bool:
-        """Whether the server knows no connection of this id. Asked only if it once showed us our own."""
+        """Whether the server has no connection with this id. It is asked only if it has once listed our own."""
         if self._sees_connections is None:
             own = self._client_id()
             self._sees_connections = own != 0 and await self._lists(str(own))
@@ -98,7 +98,7 @@ class Reaper:
             return True
 
     async def _reap(self, consumer: str, seen: _Seen) -> bool:
-        """Give back what a dead worker held; false if it has beaten after all."""
+        """Give the executions of a dead worker to others; false if it is alive after all."""
         given = await take_over(
             self._store, consumer, self._group, beat=seen.beat, max_attempts=self._settings.max_attempts
         )
@@ -109,7 +109,7 @@ class Reaper:
 
 
 async def take_over(store: Store, consumer: str, group: str, *, beat: str, max_attempts: int) -> int | None:
-    """Give to others what a dead worker held: how much that was, or None if it has beaten since ``beat``."""
+    """Give a dead worker's executions to others. Returns how many, or None if it has sent a beat since ``beat``."""
     given = 0
     for queue in (f"{group}/{consumer.partition('/')[0]}", group):
         more = True

@@ -1,4 +1,4 @@
-"""Schedules that are due: each starts its execution and is moved on, beside the firer and never in its way."""
+"""Due schedules: each starts its execution and gets its next time. The firer does not wait for this."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from durasleep.protocol.command import BatchItem
 from durasleep.protocol.schedules import Schedule
 from durasleep.transport.store import Store
 
-TOGETHER_MAX = 16  # reckoned in one turn of the loop: a line takes a tenth of a millisecond
-SAID_S = 60.0  # of one that cannot be moved on
-REASON_MAX = 200  # characters of why
+TOGETHER_MAX = 16  # computed in one turn of the loop: a line takes a tenth of a millisecond
+SAID_S = 60.0  # between two lines about a schedule that cannot be started
+REASON_MAX = 200  # characters of the reason
 
 logger = logging.getLogger("durasleep")
 
 
 class Schedules:
-    """Takes the names that a firing found due. Of many workers that see one due, the script lets one start it."""
+    """Takes the names that a firing found due. If several workers see a schedule due, the script lets one start it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._due: dict[str, bool] = {}
-        """By name; whether it is due by a firing, and not by another worker that could not read it."""
+        """By name; true if a firing found it due, false if another worker could not read it."""
         self._is_any_due = asyncio.Event()
         self._said_at: dict[str, float] = {}
 
     def note_due(self, names: Iterable[str]) -> None:
-        """These are due; one that is known to be, and offered again, is started once."""
+        """These are due; one that is known already, and offered again, is started once."""
         self._due.update(dict.fromkeys(names, True))
         if self._due:
             self._is_any_due.set()
 
     def note_refused(self, name: str) -> None:
-        """This one is due, and cannot be read by the worker that found it so: it may be here."""
+        """This one is due, and the worker that found it cannot read it; this worker may be able to."""
         self._due.setdefault(name, False)
         self._is_any_due.set()
 
     async def once(self) -> None:
-        """Start some of what is due, those that have waited longest."""
+        """Start some of the due schedules, those that have waited longest first."""
         names = list(self._due)[:TOGETHER_MAX]
         try:
             await self._start(names)
@@ -74,7 +74,7 @@ class Schedules:
                 items.append(schedules.remove_schedule(keys, name))
                 told.append(None)
             elif schedule.due_ms > self._store.clock.now_ms():
-                continue  # another worker has moved it on
+                continue  # another worker has started it
             else:
                 try:
                     id, next_due_ms = self._moved(schedule)
@@ -95,7 +95,7 @@ class Schedules:
                 logger.info("schedule %s started %s, next %s", name, id, until)
 
     def _moved(self, schedule: Schedule) -> tuple[PromiseId, int]:
-        """What it starts now, and when it is due next, in ms; some error for one that cannot be read here."""
+        """The execution to start now, and the next due time in ms; an error if the schedule cannot be read here."""
         due = datetime.fromtimestamp(schedule.due_ms / 1000, ZoneInfo(schedule.zone))
         now = datetime.fromtimestamp(self._store.clock.now_ms() / 1000, UTC)
         next_due_ms = cron.next_due_ms(schedule.cron, schedule.zone, max(due, now))
@@ -108,7 +108,7 @@ class Schedules:
         return schedules.quarantine_schedule(self._store.keys(), name, due_ms, reason, is_offered=self._due[name])
 
     def _log(self, name: str, error: Exception) -> None:
-        """It stays due, and is offered again, to this worker or another; said once a minute."""
+        """It stays due, and is offered again to this worker or another one; logged once a minute."""
         now = time.monotonic()
         if now - self._said_at.get(name, -SAID_S) < SAID_S:
             return

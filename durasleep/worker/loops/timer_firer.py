@@ -1,4 +1,4 @@
-"""The firer: settles timers the moment they fall due. Any worker may; the script decides; nobody is elected."""
+"""The firer: settles timers when they are due. Any worker may do it; the script decides; there is no election."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from durasleep.transport.store import Store
 
 logger = logging.getLogger("durasleep")
 
-AIM_EARLY_S = 0.001  # epoll wakes up to 1 ms late and the call takes a while; what comes too early asks again
-BATCHES_MAX = 2  # in one write: Redis serves nobody else between them
-LOOK_AGAIN_S = 60.0  # with no timer known; wake-ups are hints and a hint may be lost
-RECKON_S = 1.0  # a longer wait is reckoned again: beats may have told that the server's clock was set
-HELD_LOOK_S = 1.0  # while the server's clock is not believed
-DEAF_LOOK_S = 0.25  # while there can be no wake-ups, as the key of their stream holds something else
-SAID_S = 60.0  # between two lines about what goes on
+AIM_EARLY_S = 0.001  # epoll wakes up to 1 ms late, and the call takes a while; a call that comes too early is repeated
+BATCHES_MAX = 2  # in one write: Redis serves no other client between them
+LOOK_AGAIN_S = 60.0  # if no timer is known; wake-ups are hints, and a hint may be lost
+RECKON_S = 1.0  # a longer wait is computed again: beats may have shown that the server's clock was changed
+HELD_LOOK_S = 1.0  # while the server's clock is not accepted
+DEAF_LOOK_S = 0.25  # while there can be no wake-ups, because the key of their stream holds something else
+SAID_S = 60.0  # between two lines about a lasting problem
 
 
 class TimerFirer:
     """Waits for the next due time by its own timer, corrected by the offset to the server's clock.
 
-    A better rank fires first: rank r waits r times ``rank_delay_ms`` longer, so that a dead rank 0 costs 50 ms.
+    A better rank fires first: rank r waits r times ``rank_delay_ms`` longer, so a dead rank 0 costs 50 ms.
     """
 
     def __init__(self, store: Store, settings: Settings, on_schedules: Callable[[list[str]], None]) -> None:
@@ -55,21 +55,23 @@ class TimerFirer:
         self._hint.set()
 
     def on_wake(self, last_wake: bytes, due_ms: int = 0) -> None:
-        """The last entry of ``wake``, from a heartbeat or as it came; a new one is a hint. Empty: there can be none."""
+        """The last entry of ``wake``, from a heartbeat or from the stream; a new one is a hint. Empty: there can be
+        none.
+        """
         self._look_again_s = LOOK_AGAIN_S if last_wake else DEAF_LOOK_S
         if last_wake != self._last_wake:
             self._last_wake = last_wake
             self.hint(due_ms)
 
     def join(self, believed: int | None) -> None:
-        """Begin with what the others believe of the clock, if they do not believe the server."""
+        """Start with the time that the others accept, if they do not accept the server's."""
         if believed is not None and self._settings.clock_ahead_max_s != math.inf:
             self._store.clock.seed(believed)
 
     async def once(self, batches: int = 1) -> Fired:
-        """Settle at most so many batches of due timers, after what is under way; how the last one went."""
+        """Settle at most this many batches of due timers, after a running call; returns the last result."""
         async with self._firing:
-            self._hinted_ms = None  # a hint that comes while we ask may be news to the answer
+            self._hinted_ms = None  # a hint that comes while we ask may be newer than the answer
             clock, sent_us = self._store.clock, monotonic_us()
             fire = timers.fire(self._store.keys(), limit=self._settings.fire_items_max, latest_ms=clock.latest_ms)
             answers = await self._store.ask([fire] * batches)
@@ -93,7 +95,7 @@ class TimerFirer:
         self._on_schedules(fired.schedules)
 
     async def _hold(self, server_ms: int) -> None:
-        """Wait until the clock can be believed or a person has released it; said now and again, and to new workers."""
+        """Wait until the clock is accepted or a person has released it; logged at times, and told to new workers."""
         clock, keys = self._store.clock, self._store.keys()
         if not clock.ahead_s:
             self._held_from_ms = None
@@ -121,13 +123,14 @@ class TimerFirer:
         while True:
             fired = await self.once(batches)
             is_full = fired.due >= self._settings.fire_items_max
-            # Where many are due, Redis settles the next batch while the worker begins what the last one woke.
+            # If many are due, Redis settles the next batch while the worker begins the executions that the last one
+            # woke.
             batches = BATCHES_MAX if is_full else 1
             if not is_full and fired.closing == 0:
                 await self._wait()
 
     async def _wait(self) -> None:
-        """Until the next due time of our rank; a hint moves it, and so does a clock that was set."""
+        """Wait for the next due time of our rank; a hint moves it, and so does a change of the clock."""
         began_at = monotonic_us() / 1e6
         while (wait_s := self.seconds_left()) > 0 and monotonic_us() / 1e6 < began_at + self._look_again_s:
             self._hint.clear()
@@ -139,8 +142,8 @@ class TimerFirer:
                     return
 
     def seconds_left(self) -> float:
-        """Until the next due time of our rank, by our own clock; 0 or less: it is time."""
-        if self._store.clock.ahead_s:  # as the last beat or firing has told
+        """The time to the next due time of our rank, by our own clock; 0 or less: it is due."""
+        if self._store.clock.ahead_s:  # as the last beat or firing has shown
             return HELD_LOOK_S
         known = [due for due in (self._next_due_ms, self._hinted_ms) if due is not None]
         if not known:
