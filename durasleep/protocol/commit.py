@@ -1,4 +1,4 @@
-"""What one activation of an execution asks for, by whoever holds its lease."""
+"""The commits of an activation, made by the holder of its lease."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ BEGIN_MS_MIN = LIMIT["begin_ms_min"]
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """An execution as a worker holds it: the stream entry and the epoch it read there are its fence."""
+    """An execution that a worker holds: its stream entry and its epoch are the fencing token."""
 
     id: PromiseId
     queue: str
     entry: str
     epoch: int
     snapshot: bytes = b""
-    """What the entry itself tells of the execution, see ``journal.read_snapshot``; none if it is read again."""
+    """The fields of the stream entry, see ``journal.read_snapshot``; none if the entry is read again."""
 
     @property
     def entry_key(self) -> tuple[str, str]:
-        """Its queue and its entry: two queues may well have entries of one name, made in one script."""
+        """Its queue and its entry: entries of two queues may have the same id, if one script made them."""
         return self.queue, self.entry
 
 
 NOT_KNOWN = "no worker here knows"
-"""How the reason begins for which an execution is deferred whose function its worker lacks."""
+"""The beginning of the reason of a deferred execution whose function its worker lacks."""
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """The answer to a commit: ``redrive`` means it is still running, with news."""
+    """The answer to a commit; ``redrive`` means that it is still running, and that there are new settlements."""
 
     redrive: bool
     more: bool
@@ -58,7 +58,7 @@ class Committed(msgspec.Struct, frozen=True):
     offered: bool = False
     """Whether another worker holds it now, which may know its function."""
     kept: bool = False
-    """Whether it is still held, as nobody else may know its function."""
+    """Whether the lease was kept, because no other worker may know its function."""
 
 
 def _parse_committed(answer: list[Any] | bytes) -> Committed:
@@ -67,7 +67,7 @@ def _parse_committed(answer: list[Any] | bytes) -> Committed:
     word, more = answer[:2]
     entries: list[Entry] = []
     for at in range(2, len(answer), 2):
-        entries.append(parse_entry(answer[at], answer[at + 1]))  # noqa: PERF401 - mostly it is one
+        entries.append(parse_entry(answer[at], answer[at + 1]))  # noqa: PERF401 - nearly always there is one
     return Committed(word == b"redrive", more == b"1", entries)
 
 
@@ -79,7 +79,7 @@ _ANSWERED = {
 
 
 def _op_values(op: Op) -> list[Value]:
-    # Not matched by pattern are those that are written most: that takes five times as long.
+    # The most frequent ops are not matched by pattern: that takes five times as long.
     if isinstance(op, StartTimer):
         return ["4", "timer", op.number, op.name, op.due]
     if isinstance(op, StepResult):
@@ -105,7 +105,7 @@ def _op_values(op: Op) -> list[Value]:
 
 
 def op_bytes(op: Op) -> int:
-    """What an operation carries of the user's, in bytes."""
+    """The bytes of the user's values in an op."""
     if isinstance(op, StartTimer):
         return 0
     if isinstance(op, StepResult):
@@ -120,7 +120,8 @@ def op_bytes(op: Op) -> int:
 
 
 _COMMIT = ("id", "entry", "words", "payload")
-"""What an item of commit.lua begins with; the hottest of all items is built by position, not by name."""
+"""The first arguments of an item of commit.lua. This item is the most frequent, so it is built by position, not by
+name."""
 _COMMIT_SIZE = str(len(_COMMIT))
 
 
@@ -146,13 +147,13 @@ def commit(
     due: str = "",
     open: bool = True,
 ) -> BatchItem[Committed]:
-    """What one activation asks for. ``payload`` is the result, the error, or the reason of a delay or halt;
-    ``due`` the delay of ``retry`` and ``defer`` (which may have behind it, after a space, the fingerprint of a worker
-    that lacks the function), or the base of ``continue_as_new``. It is ``open`` unless all it has
-    ever asked for has settled. ``seen`` is the last settlement it knows, ``asked`` the number of what its commit before
-    this one asked for last. Fenced if the lease is lost, or if the server knows nothing of these: it failed over.
+    """The commit of one activation. ``payload`` is the result, the error, or the reason of a delay or halt. ``due`` is
+    the delay of ``retry`` and ``defer`` (a space and the fingerprint of a worker that lacks the function may follow),
+    or the base of ``continue_as_new``. ``open`` is false if all its calls have settled. ``seen`` is the last settlement
+    it knows, ``asked`` the last number of its previous commit. Fenced if the lease is lost, or if the server does not
+    know these two, after a failover.
     """
-    # An outcome is a text itself: to ask an enum for its value takes longer than all of this.
+    # An outcome is a str itself: asking an enum for its value takes longer than all of this.
     words = "\t".join((lease.queue, str(lease.epoch), str(seen), seen_number, outcome, due, "1" if open else "", asked))
     args: list[Value] = [_COMMIT_SIZE, lease.id, lease.entry, words, payload]
     size = len(payload)

@@ -11,9 +11,9 @@ _KIND_AND_STATE = {
     for kind_code, kind in KIND_OF.items()
     for state_code, state in STATE_OF.items()
 }
-"""Of the two letters an entry begins with."""
+"""By the first two letters of an entry."""
 _PENDING = frozenset(code for code, (_, state) in _KIND_AND_STATE.items() if state is State.PENDING)
-BEGUN_MS_MAX = 10**12  # 31 years; where schema 1 kept the due time of what has settled, there is more
+BEGUN_MS_MAX = 10**12  # 31 years; larger numbers are due times, which schema 1 kept here for settled entries
 
 
 def parse_entry(number: bytes, raw: bytes) -> Entry:

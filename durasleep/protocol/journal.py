@@ -30,7 +30,7 @@ PAGES_MAX = 1_000  # of one journal: far above its cap
 
 
 class PromiseRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A promise hash without its journal; what is not there has its default."""
+    """A promise hash without its journal; missing fields have their defaults."""
 
     id: PromiseId
     kind: Kind
@@ -51,9 +51,9 @@ class PromiseRecord(msgspec.Struct, frozen=True, kw_only=True):
     crash_count: int = 0
     order: int = 0
     base: int = 0
-    """The last root number of the runs before this one."""
+    """The last root number of the earlier runs."""
     unseen: frozenset[str] = frozenset()
-    """Numbers of what has settled since the last commit."""
+    """Numbers of the entries that have settled since the last commit."""
     value: bytes = b""
     settled_ms: int = 0
 
@@ -90,7 +90,7 @@ _FIELDS: tuple[tuple[str, str, Callable[[bytes], Any]], ...] = (
 _READ: dict[bytes, tuple[str, Callable[[bytes], Any]]] = {
     F[name].encode(): (attribute, read) for name, attribute, read in _FIELDS
 }
-"""Of a hash field: which attribute of the head it is, and how it is read."""
+"""For each hash field: its attribute in the record, and how to read it."""
 _PARTS = tuple(f"{F['args']}{n}".encode() for n in range(1, LIMIT["args_parts_max"]))
 _PARTED_BYTES_MAX = LIMIT["args_parts_max"] * LIMIT["args_part_bytes"]
 _RECORD = (*_READ, *_PARTS)
@@ -108,7 +108,7 @@ class Loaded(msgspec.Struct):
 
 
 class Page(msgspec.Struct):
-    """A part of a promise: in the first one the head, None if there is no promise; ``cursor`` is b"" at the end."""
+    """A part of a promise. The first one has the record, None if there is no promise; ``cursor`` is b"" at the end."""
 
     record: PromiseRecord | None
     entries: list[Entry]
@@ -118,7 +118,7 @@ class Page(msgspec.Struct):
 def read_record(keys: Keyspace, id: PromiseId, *, outline: bool = False) -> Command[PromiseRecord | None]:
     """A promise without its journal; None if there is none, CorruptData if the hash is not one of ours.
 
-    An ``outline`` is without arguments and value, which may be large, and without what only a worker needs.
+    An ``outline`` lacks the arguments and the value, which may be large, and the fields that only a worker needs.
     """
     names = _OUTLINE if outline else _RECORD
 
@@ -130,7 +130,7 @@ def read_record(keys: Keyspace, id: PromiseId, *, outline: bool = False) -> Comm
 
 
 def _record_of(id: PromiseId, known: Mapping[bytes, bytes]) -> PromiseRecord | None:
-    """A head from those fields of its hash there are."""
+    """A record from the fields of its hash."""
     if _BIRTH not in known and _STATE not in known:
         return None
     if _PARTS[0] in known and sum([len(known.get(name, b"")) for name in _PARTS]) > _PARTED_BYTES_MAX:
@@ -154,10 +154,10 @@ def _record_of(id: PromiseId, known: Mapping[bytes, bytes]) -> PromiseRecord | N
 
 
 def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, unseen_only: bool = False) -> BatchItem[Page]:
-    """One page of a promise, of bounded size. What settles between pages is sorted out by its stamp.
+    """One page of a promise, of bounded size. Stamps show which entries settled between two pages.
 
-    With ``unseen_only`` it has only those entries that have settled since the last commit, and a cursor that is not
-    b"" if these are too many for one page.
+    With ``unseen_only`` it has only the entries that have settled since the last commit; the cursor is not b"" if these
+    are too many for one page.
     """
     to = command.route("read_page", keys)
 
@@ -171,7 +171,7 @@ def read_page(keys: Keyspace, id: PromiseId, cursor: bytes = b"0", *, unseen_onl
 
 
 def read_outcome(keys: Keyspace, id: PromiseId) -> BatchItem[PromiseRecord | None]:
-    """A promise without its journal, value and all; None if there is none."""
+    """A promise without its journal, with its value; None if there is none."""
     to = command.route("read_page", keys)
 
     def parse(answer: list[bytes]) -> PromiseRecord | None:
@@ -188,7 +188,7 @@ def read_halted_at(keys: Keyspace, id: PromiseId) -> Command[int | None]:
 
 
 def read_value(keys: Keyspace, id: PromiseId) -> Command[bytes | None]:
-    """What a promise has settled with; None if it is pending or there is none."""
+    """The value with which a promise has settled; None if it is pending or there is none."""
     return Command([b"HGET", keys.promise(id).encode(), F["value"].encode()], lambda value: value)
 
 
@@ -226,8 +226,8 @@ def load_rest(keys: Keyspace, id: PromiseId, page: Page) -> Plan[Loaded | None]:
 
 
 def read_snapshot(lease: commit.Lease) -> Loaded | None:
-    """What the entry of a lease tells of its execution (see ``write_snapshot`` of the scripts), as ``load`` would have
-    found it when it was dispatched. None if it tells nothing, or not in our words: it must be loaded then.
+    """The execution as the entry of its lease shows it (see ``write_snapshot`` of the scripts), the same that ``load``
+    would have found at its dispatch. None if the entry has no snapshot, or not in our format: then it must be loaded.
     """
     snapshot = lease.snapshot
     if not snapshot or len(snapshot) > SNAPSHOT_BYTES_MAX:
@@ -268,14 +268,14 @@ def read_snapshot(lease: commit.Lease) -> Loaded | None:
 
 
 def loaded_of(record: PromiseRecord, entries: Sequence[Entry]) -> Loaded:
-    """The same, if all of it came in one page."""
+    """The same, if one page has all of it."""
     loaded = Loaded(record)
     _merge(loaded, entries)
     return loaded
 
 
 def _merge(loaded: Loaded, entries: Sequence[Entry]) -> None:
-    """Add a page; what settled after the head was read is left pending: a commit's answer will bring it."""
+    """Add a page. An entry that settled after the record was read is left pending: a commit's answer will bring it."""
     for entry in entries:
         if entry.stamp <= loaded.record.order:
             loaded.entries[entry.number] = entry

@@ -1,7 +1,7 @@
-"""Every name in Redis: keys, hash fields, and the one-letter codes; the Lua scripts get them from here.
+"""Every name in Redis: keys, hash fields, and one-letter codes; the Lua scripts get them from here.
 
-In a script ``F.state`` is the field name, ``STATE.pending`` the code, ``LIMIT.due_ms_max`` the number:
-the loader writes the literal in their place, so the tables below exist once and cost nothing at run time.
+In a script ``F.state`` is the field name, ``STATE.pending`` the code, ``LIMIT.due_ms_max`` the number: the loader
+replaces them by the literals, so the tables below exist once and cost nothing at run time.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ SCHEMA_VERSION = 2
 
 F = {
     # what it is
-    "state": "s",  # only once it has settled
-    "kind": "k",  # only where it is no execution
+    "state": "s",  # only when it has settled
+    "kind": "k",  # only if it is not an execution
     "func": "f",
-    "queue": "g",  # only where it is not the default
-    "args": "a",  # the rest of longer ones is in a1, a2, ...
+    "queue": "g",  # only if it is not the default
+    "args": "a",  # the rest of long ones is in a1, a2, ...
     "more_args": "a1",
     "incarnation": "b",
-    "created": "c",  # only where it differs from the birth stamp
-    "idempotency_key": "i",  # the id its creator gave the call, so that a repeated create is recognised
-    "retention": "r",  # ms, -1 for ever; only where it differs from the default, and only of what is a root
-    # where it is
+    "created": "c",  # only if it differs from the family's stamp
+    "idempotency_key": "i",  # the id that its creator gave the call, so that a repeated create is recognised
+    "retention": "r",  # ms, -1 for ever; only if it is not the default, and only for a root
+    # its place
     "place": "p",
     "epoch": "e",
     "entry": "n",  # its current stream entry
@@ -32,13 +32,13 @@ F = {
     "deadline": "t",
     "reason": "y",  # why it is delayed or halted, for people
     "crash_count": "x",  # workers that died in a row while running it
-    "lone_crash_count": "xl",  # those of them while it was the only suspect they held
+    "lone_crash_count": "xl",  # those of them that held no other suspect
     "grown": "xg",  # bytes it has added to its journal while Redis had no memory left
-    "lacking": "xf",  # sets of functions that lack its own, each with a space behind it, the latest last
-    # what happened
+    "lacking": "xf",  # function sets of workers that lack its function, each followed by a space, the latest last
+    # its journal
     "order": "o",
-    "unseen": "u",  # numbers settled since the last stamp a commit named, oldest first
-    "base": "m",  # numbering of the current run begins after this one
+    "unseen": "u",  # numbers settled after the last stamp that a commit named, oldest first
+    "base": "m",  # the current run numbers its entries after this one
     "begun": "mb",  # ms; when the current run began, if it is not the first
     "family": "h",  # it has started children
     "waiters": "w",
@@ -75,8 +75,8 @@ S = {
     "queue": "g",
     "args": "a",
     "due": "d",
-    "aside": "y",  # why it could not be read, where it was tried last
-    "retention": "r",  # of what it starts, as in a promise
+    "aside": "y",  # why it could not be read at the last try
+    "retention": "r",  # of the executions it starts, as in a promise
 }
 """Fields of a ``schedule`` hash."""
 
@@ -86,47 +86,47 @@ W = {
     "info": "i",  # host and process, for people
     "knows": "k",  # its schema and features, see ``handshake.KNOWS``
     "beat_ms": "b",  # between two of its beats
-    "functions": "f",  # which functions it has, as a short hash; none while it leaves
-    "lost": "l",  # threads that run what nobody waits for any more
+    "functions": "f",  # which functions it has, as a short hash; empty while it leaves
+    "lost": "l",  # threads that run a function nobody waits for any more
 }
 """Fields of a ``worker`` hash."""
 
 DEFAULT = {"queue": "workers"}
-"""What is not written, because it is nearly always the same."""
+"""Values that are not written, because they are nearly always the same."""
 
 LIMIT = {
     "due_ms_max": DUE_MS_MAX,
     "retention_ms": 7 * 24 * 3600 * 1000,
-    "family_max": 256,  # members of families one script closes; the rest waits in `closing`
+    "family_max": 256,  # members of families that one script closes; the rest waits in `closing`
     "answer_entries_max": 256,  # journal entries in one answer
     "answer_bytes_max": 1 << 20,
-    "closing_max": 32,  # ended promises one script goes on closing
-    "closing_newer": 10**15,  # above it in `closing`: what only a newer version can close
-    "value_bytes_max": 2 * PAYLOAD_BYTES_MAX,  # of one field that is answered: a payload, and what stands around it
-    "transaction_bytes_max": 1 << 20,  # of what it answers
+    "closing_max": 32,  # ended promises whose families one script continues to close
+    "closing_newer": 10**15,  # larger scores in `closing`: families that only a newer version can close
+    "value_bytes_max": 2 * PAYLOAD_BYTES_MAX,  # of one field in an answer: a payload, and the data around it
+    "transaction_bytes_max": 1 << 20,  # of the answers of its commands
     "full_bytes_max": 16_384,  # that an execution may add to its journal while Redis has no memory left
-    "full_entry_bytes": 64,  # what an entry of it takes, beside what it says
-    "full_value_bytes_max": 65_536,  # with which something may end then
+    "full_entry_bytes": 64,  # the size of an entry in it, without its data
+    "full_value_bytes_max": 65_536,  # of the value with which an execution may end then
     "call_bytes_max": 4 << 20,  # moved by one script call, beside its own arguments: a few milliseconds of Redis
-    "waiters_bytes_max": 512,  # of the field that names who waits; of more there is a set
-    "promise_waiters_max": 100_000,  # executions and inboxes that wait for one; they take some 8 MB then
+    "waiters_bytes_max": 512,  # of the field that names the waiters; if there are more, they are in a set
+    "promise_waiters_max": 100_000,  # executions and inboxes that wait for one promise; they take some 8 MB then
     "inbox_entries_max": 1000,
-    "inbox_value_bytes_max": 16_384,  # larger results are read by their reader
-    "inbox_entry_bytes_max": 16_384,  # of ids and values: an inbox nobody reads has at most some 16 MiB
+    "inbox_value_bytes_max": 16_384,  # the client reads larger results itself
+    "inbox_entry_bytes_max": 16_384,  # of ids and values: an inbox that nobody reads has at most some 16 MiB
     "inbox_ttl_ms": 90_000,
     "recent_max": 1000,  # entries of `recent` and of `failed`, each of up to sixteen endings
-    "begin_ms_min": 1000,  # what begins earlier in the life of its execution does not say when
-    "snapshot_bytes_max": 512,  # of an execution in its stream entry: what begins with more is loaded
+    "begin_ms_min": 1000,  # an entry that begins earlier in the life of its execution does not store when
+    "snapshot_bytes_max": 512,  # of an execution in its stream entry: larger ones are loaded
     "snapshot_fields_max": 40,  # of its hash: some sixteen of them are journal entries
-    "snapshots_queued_max": 10_000,  # in one stream; what is queued behind as many is only named
+    "snapshots_queued_max": 10_000,  # in one stream; entries behind them have no snapshot
     "args_part_bytes": 64,  # the default of hash-max-listpack-value
     "args_parts_max": 16,
     "workers_max": 1000,  # the youngest of them
-    "struck_max": 100,  # of the oldest, where there are more: those that are gone for good are struck
-    "beats_missed": 3,  # who has missed as many of its own may be dead, and nobody waits for it to fire first
-    "lacking_max": 16,  # of one execution; a fleet of more different workers tries again by its timer
-    "offers_max": 256,  # workers one offer looks at, the youngest
-    "pending_max": 1000,  # entries of one worker one answer looks at
+    "struck_max": 100,  # of the oldest workers, if there are more: those that are gone for good are removed
+    "beats_missed": 3,  # a worker that has missed this many may be dead, and nobody waits for it to fire first
+    "lacking_max": 16,  # of one execution; with more different workers, it tries again by its timer
+    "offers_max": 256,  # workers that one offer looks at, the youngest
+    "pending_max": 1000,  # entries of one worker that one answer looks at
     "consumers_max": 1000,
 }
 
@@ -151,23 +151,23 @@ KEY_NAMES = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Keyspace:
-    """The keys of one partition of a namespace; its owner makes it once, so that it can stand for its batches."""
+    """The keys of one partition of a namespace; its owner makes it once, so that its batches share one object."""
 
     namespace: str
     partition: int = 0
     movable_clock: bool = False
-    """For tests: the scripts go by a clock that ``clock`` moves."""
+    """For tests: the scripts use a clock that ``clock`` moves."""
     value_bytes_max: int = LIMIT["value_bytes_max"]
-    """What is longer, somebody else wrote: it is not even answered."""
+    """A longer value was not written by durasleep: it is not even returned."""
     journal_bytes_max: int = 32 << 20
-    """What a journal may carry to be loaded at all: twice what it may carry to go on."""
+    """The largest journal that can be loaded: twice the limit at which an execution is halted."""
 
     @property
     def tag(self) -> str:
         return f"{{{self.namespace}:{self.partition}}}:"
 
     def named(self) -> dict[str, str]:
-        """The keys the scripts declare, by the names they use."""
+        """The keys of the scripts, by the names they have there."""
         tag = self.tag
         return {
             name: f"{tag}{name.removesuffix('_prefix')}" + (":" if name.endswith("_prefix") else "")
@@ -190,7 +190,7 @@ class Keyspace:
         return f"{self.tag}schedule:{name}"
 
     def waiters(self, id: str) -> str:
-        """The set of those who wait for a promise, if they are many."""
+        """The set of the waiters of a promise, if there are many."""
         return f"{self.tag}waiters:{id}"
 
     def run(self, id: str) -> str:
@@ -219,12 +219,12 @@ class Keyspace:
 
     @property
     def clock(self) -> str:
-        """By how many ms the clock of a test has been moved; after ``=`` the instant at which it stands."""
+        """By how many ms the clock of a test was moved; after ``=`` the instant at which it stands still."""
         return f"{self.tag}clock"
 
     @property
     def clock_held(self) -> str:
-        """What the workers believe the time to be while they do not believe the server; goes if nobody repeats it."""
+        """The time that the workers accept while they do not accept the server's; it expires if it is not repeated."""
         return f"{self.tag}clock-held"
 
     @property
@@ -234,12 +234,12 @@ class Keyspace:
 
     @property
     def recent(self) -> str:
-        """The latest endings."""
+        """The executions that ended last."""
         return f"{self.tag}recent"
 
     @property
     def failed(self) -> str:
-        """The latest executions that were rejected, timed out or canceled."""
+        """The last executions that were rejected, timed out or canceled."""
         return f"{self.tag}failed"
 
 

@@ -1,4 +1,4 @@
-"""Who is alive and what each holds: joining, beating, and taking over from the dead."""
+"""Which workers are alive, and which leases they hold: joining, heartbeats, and taking over from dead workers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from durasleep.protocol.keys import Keyspace, W
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A worker as its last beat shows it."""
+    """A worker at its last heartbeat."""
 
     consumer: str
     beat: str
     client_id: str
     beat_ms: int | None = None
-    """Between two of its beats; None if it does not say."""
+    """Between two of its heartbeats; None if it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class Beat:
     server_us: int
     rank: int
     last_wake: bytes
-    """Empty where something else stands in the place of that stream."""
+    """Empty if another value has taken the key of that stream."""
     last_told: bytes
     lost: list[tuple[str, str]]
-    """Queues and entries of what it named and does not hold."""
+    """Queues and entries of leases that it named and does not hold."""
     orders: dict[str, int]
     unnamed: list[tuple[str, str]]
     peers: list[Peer]
@@ -72,10 +72,10 @@ def heartbeat(
     functions: str = "",
     lost_threads: int = 0,
 ) -> Command[Beat]:
-    """Note a worker alive and hear what became of what it holds.
+    """Note that a worker is alive, and return the state of its leases.
 
-    It says how far apart its beats are, which functions it has (see ``Registry.fingerprint``), and how many of its
-    threads are lost.
+    The worker reports the time between its heartbeats, its functions (see ``Registry.fingerprint``), and how many of
+    its threads are lost.
     """
     lua = script.load("heartbeat", keys.movable_clock)
     shared = lua.shared_args(
@@ -94,7 +94,7 @@ def heartbeat(
 
 
 def join(keys: Keyspace, consumer: str, group: str, queues: Iterable[str]) -> Command[str]:
-    """Be a consumer of a group in some queues; CorruptData if one of them is no stream."""
+    """Become a consumer of a group in some queues; CorruptData if one of them is not a stream."""
     lua = script.load("join", keys.movable_clock)
     shared = lua.shared_args(consumer=consumer, group=group)
     return Command(script.evalsha(lua, key_list(keys), [*shared, *queues]), to_text, lua)
@@ -102,7 +102,7 @@ def join(keys: Keyspace, consumer: str, group: str, queues: Iterable[str]) -> Co
 
 @dataclass(frozen=True, slots=True)
 class Reclaimed:
-    """What became of a worker's entries; ``alive`` means it had beaten meanwhile and nothing was done."""
+    """What happened to a worker's entries; ``alive`` means that it had sent another heartbeat, and nothing was done."""
 
     alive: bool
     more: bool
@@ -126,9 +126,10 @@ def reclaim(
     limit: int = 256,
     entries: Iterable[str] = (),
 ) -> Command[Reclaimed]:
-    """Give a dead worker's entries, or those it gives back itself, to their stream under a new epoch.
+    """Put the entries of a dead worker, or those that a worker releases itself, back into their stream, with a new
+    epoch.
 
-    ``beat`` is its heartbeat as the judge saw it. A worker gives back ``some`` entries, or ``all`` as it leaves.
+    ``beat`` is its last heartbeat that we have seen. A worker releases ``some`` entries, or ``all`` when it leaves.
     """
     lua = script.load("reclaim", keys.movable_clock)
     shared = lua.shared_args(
@@ -143,7 +144,7 @@ def reclaim(
 
 
 def read_beat(keys: Keyspace, consumer: str) -> Command[int | None]:
-    """When a worker last beat, in ms of the server's clock; None for one that has left."""
+    """The time of a worker's last heartbeat, in ms of the server's clock; None if it has left."""
     return Command(
         [b"ZSCORE", keys.workers.encode(), consumer.encode()],
         lambda score: None if score is None else int(float(score)),
@@ -151,5 +152,5 @@ def read_beat(keys: Keyspace, consumer: str) -> Command[int | None]:
 
 
 def read_lost_threads(keys: Keyspace, consumer: str) -> Command[int]:
-    """How many threads a worker says it has lost."""
+    """How many threads a worker has lost, by its own report."""
     return Command([b"HGET", keys.worker(consumer).encode(), W["lost"].encode()], to_number)

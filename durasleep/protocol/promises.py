@@ -1,4 +1,4 @@
-"""Promises and executions from outside: made, settled and controlled."""
+"""Promises and executions from outside: creating, settling and controlling them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from durasleep.protocol.keys import KIND, LIMIT, STATE, Keyspace
 
 
 class Created(msgspec.Struct, frozen=True, gc=False):
-    """What ``create`` found or made."""
+    """What ``create`` has found or made."""
 
     disposition: Disposition
     state: State
@@ -26,7 +26,7 @@ class Created(msgspec.Struct, frozen=True, gc=False):
 
 
 def _parse_created(function: str, place: Place | None, answer: list[Any] | bytes) -> Created:
-    """What ``create`` answers; of what was made just now it is only the birth."""
+    """The answer of ``create``; for a new promise it is only its incarnation."""
     if isinstance(answer, bytes):
         return Created(Disposition.CREATED, State.PENDING, place, int(answer), function, b"")
     disposition, state, found_place, incarnation, found_function, value = answer
@@ -41,7 +41,7 @@ def _parse_created(function: str, place: Place | None, answer: list[Any] | bytes
 
 
 def retention_word(retention_ms: int | None) -> str:
-    """How long something is kept; the default is said by nothing."""
+    """How long something is kept; empty for the default."""
     return "" if retention_ms in (None, LIMIT["retention_ms"]) else str(retention_ms)
 
 
@@ -59,7 +59,7 @@ def create(
     inbox: str = "",
     retention_ms: int | None = None,
 ) -> BatchItem[Created]:
-    """Make an execution or a bare promise, or attach to what has this id."""
+    """Make an execution or a bare promise, or attach to the one with this id."""
     to = route("create", keys, ("",))
     retention = retention_word(retention_ms)
     words = "\t".join((KIND[kind], queue, start or "", deadline or "", inbox, retention, function))
@@ -69,14 +69,12 @@ def create(
 
 
 def create_like(common: BatchItem[Created]) -> Callable[[PromiseId, bytes, str], BatchItem[Created]]:
-    """What makes one ``create`` after another, each of an id, its arguments and its idempotency key.
+    """A function that makes one ``create`` after another, each from an id, its arguments and the name of its call.
 
-    All else is as in ``common``: to put that together again for each of thousands of calls took twice as long.
+    Everything else is as in ``common``: to build that again for each of thousands of calls took twice as long.
     """
     names = common.script.item_names
-    id_at, args_at, key_at = (
-        1 + names.index(name) for name in ("id", "args", "idempotency_key")
-    )  # their count stands first
+    id_at, args_at, call_at = (1 + names.index(name) for name in ("id", "args", "call"))  # their number comes first
 
     def make(id: PromiseId, args: bytes, idempotency_key: str) -> BatchItem[Created]:
         values = common.args.copy()
@@ -89,7 +87,7 @@ def create_like(common: BatchItem[Created]) -> Callable[[PromiseId, bytes, str],
 
 
 def attach(keys: Keyspace, id: PromiseId, *, inbox: str = "") -> BatchItem[Created]:
-    """Wait for what has this id, whatever it is; NotFound if nothing has."""
+    """Wait for the promise with this id, of any kind; NotFound if there is none."""
     to = route("create", keys, ("1",))
     item = to.script.item(id=id, words=f"\t\t\t\t{inbox}\t\t", args="", idempotency_key="")
     return BatchItem(to, item, partial(_parse_created, "", None))
@@ -97,7 +95,7 @@ def attach(keys: Keyspace, id: PromiseId, *, inbox: str = "") -> BatchItem[Creat
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """``by_us`` is false if the promise had settled before, otherwise than asked now."""
+    """``by_us`` is false if the promise had settled before, in another way."""
 
     by_us: bool
     state: State
@@ -129,7 +127,7 @@ def control(
 
 
 def discard_quarantined(keys: Keyspace, name: str) -> BatchItem[bool]:
-    """Strike a name that was quarantined; whether there was one. NotAllowed for an execution that is halted."""
+    """Delete a quarantined name; returns whether there was one. NotAllowed for a halted execution."""
     to = route("control", keys)
     item = to.script.item(action="discard", id=name, due="", reason="")
     return BatchItem(to, item, lambda answer: answer[0] == b"discarded")

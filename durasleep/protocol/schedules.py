@@ -1,4 +1,4 @@
-"""What is started again and again, by its cron expression."""
+"""Executions that are started again and again, by a cron expression."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from durasleep.protocol.promises import retention_word
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A cron schedule as it is kept."""
+    """A cron schedule as it is stored."""
 
     name: str
     cron: str
@@ -23,7 +23,7 @@ class Schedule:
     args: bytes
     due_ms: int
     retention_ms: int | None = None
-    """Of what it starts, -1 for ever; None for the default."""
+    """Of the executions it starts, -1 for ever; None for the default."""
 
 
 def _word(answer: list[Any]) -> str:
@@ -31,9 +31,9 @@ def _word(answer: list[Any]) -> str:
 
 
 def put_schedule(keys: Keyspace, schedule: Schedule) -> BatchItem[int]:
-    """Keep a schedule, new or changed; answers when its next execution is due, in ms.
+    """Store a schedule, new or changed; returns when its next execution is due, in ms.
 
-    That is ``due_ms``, unless it has the same line and zone as before: then it stays as it was.
+    That is ``due_ms``, unless line and zone are the same as before: then the due time does not change.
     """
     to = route("schedule", keys)
     values = (schedule.cron, schedule.zone, schedule.function, schedule.queue, schedule.args)
@@ -43,7 +43,7 @@ def put_schedule(keys: Keyspace, schedule: Schedule) -> BatchItem[int]:
 
 
 def advance_schedule(keys: Keyspace, schedule: Schedule, *, next_due_ms: int, id: PromiseId) -> BatchItem[str]:
-    """Start the execution that is due, under ``id``, and move on; ``stale`` if another worker did."""
+    """Start the due execution, under ``id``, and set the next due time; ``stale`` if another worker has done it."""
     to = route("schedule", keys)
     item = to.script.item(f"={next_due_ms}", str(schedule.due_ms), id, action="advance", name=schedule.name)
     return BatchItem(to, item, _word)
@@ -52,10 +52,10 @@ def advance_schedule(keys: Keyspace, schedule: Schedule, *, next_due_ms: int, id
 def quarantine_schedule(
     keys: Keyspace, name: str, due_ms: int | None, reason: str, *, is_offered: bool
 ) -> BatchItem[str]:
-    """It is due, and cannot be read here: kept by name, and offered again in a minute.
+    """It is due, and cannot be read here: its name is kept, and it is offered again in a minute.
 
-    The other workers are told of one that is ``offered``, which it is by a firing. ``stale`` if it has been moved on
-    meanwhile, which is not asked without ``due_ms``.
+    If it is ``offered`` by a firing, the other workers are told. ``stale`` if it has a new due time by now, which is
+    checked only with ``due_ms``.
     """
     to = route("schedule", keys)
     item = to.script.item(
@@ -65,7 +65,7 @@ def quarantine_schedule(
 
 
 def remove_schedule(keys: Keyspace, name: str) -> BatchItem[str]:
-    """Forget a schedule; ``missing`` if there is none."""
+    """Remove a schedule; ``missing`` if there is none."""
     to = route("schedule", keys)
     return BatchItem(to, to.script.item(action="remove", name=name), _word)
 

@@ -1,8 +1,8 @@
-"""Lua scripts from package data: includes joined, names of keys and fields filled in, signatures read.
+"""Lua scripts from package data: includes joined, names of keys and fields replaced, signatures read.
 
-A script's signature is written once, in Lua: ``unpack(KEYS)``, ``unpack(ARGV, 1, n)`` for its head and
-``unpack(ARGV, at + 1, at + n)`` for each item of a batch. Python binds keywords to those names.
-``python -m durasleep.protocol.script DIRECTORY`` writes what the server runs, for linters and readers.
+A script's signature is written once, in Lua: ``unpack(KEYS)``, ``unpack(ARGV, 1, n)`` for its shared arguments, and
+``unpack(ARGV, at + 1, at + n)`` for each item of a batch. Python binds keywords to those names. ``python -m
+durasleep.protocol.script DIRECTORY`` writes what the server runs, for linters and readers.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _TABLES: dict[str, dict[str, str] | dict[str, int]] = {
 }
 
 Value = bytes | str
-"""An argument. No number: as hiredis writes one, an exception of a signal handler ends the process."""
+"""An argument. Not a number: hiredis would write it, and an exception of a signal handler would end the process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One script as the server sees it, and the names it gives its arguments."""
+    """One script as the server gets it, and the names of its arguments."""
 
     name: str
     source: bytes
@@ -51,16 +51,16 @@ class Script:
     shared_names: tuple[str, ...]
     item_names: tuple[str, ...]
     in_order: Callable[[dict[str, Value]], tuple[Value, ...]]
-    """The values of an item in the order of its names; KeyError for one missing."""
+    """The values of an item in the order of its names; KeyError if one is missing."""
 
     def shared_args(self, **values: Value) -> list[Value]:
-        """The arguments before the items, by name; TypeError names one missing or unknown."""
+        """The arguments before the items, by name; a TypeError names one that is missing or unknown."""
         if len(values) != len(self.shared_names) or not all(map(values.__contains__, self.shared_names)):
             raise _misnamed(f"{self.name}.lua", self.shared_names, values)
         return [values[name] for name in self.shared_names]
 
     def item(self, *rest: Value, **values: Value) -> list[Value]:
-        """One item of a batch, by name; ``rest`` follows the named part. The count of values stands first."""
+        """One item of a batch, by name; ``rest`` follows the named part. The number of values comes first."""
         try:
             bound = self.in_order(values)
         except KeyError:
@@ -71,7 +71,7 @@ class Script:
 
 
 def to_bytes(value: Value) -> bytes:
-    """An argument as Redis takes it; our own connections do that as they pack it."""
+    """An argument as Redis takes it; our own connections do the same when they pack it."""
     return value if isinstance(value, bytes) else value.encode()
 
 
@@ -86,7 +86,7 @@ def _read(name: str) -> str:
 
 
 def _join(text: str, seen: set[str], instead: dict[str, str]) -> str:
-    """Put each included file where it is first asked for, what it includes itself before it."""
+    """Put each included file at its first include, after those that it includes itself."""
 
     def include(match: re.Match[str]) -> str:
         name = match[1]
@@ -117,8 +117,8 @@ def _names(pattern: str, text: str) -> tuple[str, ...]:
 def load(name: str, movable_clock: bool = False, value_bytes_max: int = LIMIT["value_bytes_max"]) -> Script:
     """The script of this name, assembled; KeyError for a field name that ``keys.py`` does not have.
 
-    With a ``movable_clock`` its time is the server's, moved by what the key ``clock`` holds. It answers no value that
-    has more than ``value_bytes_max``.
+    With a ``movable_clock`` its time is the server's, moved by the value of the key ``clock``. It returns no value of
+    more than ``value_bytes_max``.
     """
     text = _fill_in(_join(_read(name), set(), {"now": "movable_now"} if movable_clock else {}), value_bytes_max)
     if _names(r"KEYS\)", text) != KEY_NAMES:

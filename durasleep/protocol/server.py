@@ -1,4 +1,4 @@
-"""What is asked of the server itself, and numbers kept by themselves."""
+"""Questions to the server itself, and single numbers that are stored there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def ping() -> Command[object]:
 
 
 def read_info(section: str = "") -> Command[bytes]:
-    """What the server says of itself, of all it has or of one section."""
+    """The server's INFO, all of it or one section."""
     return Command([b"INFO", section.encode()] if section else [b"INFO"], bytes)
 
 
@@ -28,12 +28,12 @@ def read_config() -> Command[dict[str, str]]:
 
 
 def read_user() -> Command[str]:
-    """As whom we are connected."""
+    """The user of our connection."""
     return Command([b"ACL", b"WHOAMI"], to_text)
 
 
 def may_run(user: str, words: Sequence[str]) -> Command[bool]:
-    """Whether a user may run a command, which is not run; since Redis 7."""
+    """Whether a user may run a command, without running it; since Redis 7."""
     return Command([b"ACL", b"DRYRUN", user, *words], lambda reply: to_text(reply) == "OK")
 
 
@@ -55,7 +55,7 @@ def now_ms(keys: Keyspace) -> Plan[int]:
 
 
 def stop_clock(keys: Keyspace, instant_ms: int) -> Command[object]:
-    """The clock of a test stands at an instant, in ms since 1970."""
+    """Make the clock of a test stand at an instant, in ms since 1970."""
     return Command([b"SET", keys.clock.encode(), b"=%d" % instant_ms], bool)
 
 
@@ -65,7 +65,7 @@ def read_client_id() -> Command[int]:
 
 
 def has_client(id: str) -> Command[bool]:
-    """Whether the server knows a connection of this id, as far as it shows any."""
+    """Whether the server lists a connection with this id, among those it shows."""
 
     def parse(reply: object) -> bool:
         return isinstance(reply, bytes) and f"id={id} ".encode() in reply
@@ -74,17 +74,17 @@ def has_client(id: str) -> Command[bool]:
 
 
 def wait_for_replicas(replicas: int, timeout_s: float) -> Command[Any]:
-    """What was written before over this connection is received by so many."""
+    """Wait until this many replicas have received the earlier writes of this connection."""
     return Command([b"WAIT", str(replicas), str(round(timeout_s * 1000))], int)
 
 
 def wait_for_disk(replicas: int, timeout_s: float) -> Command[Any]:
-    """The same, and on disk here and there."""
+    """The same, and until they are on disk, here and there."""
     return Command([b"WAITAOF", b"1", str(replicas), str(round(timeout_s * 1000))], list[Any])
 
 
 def scan(pattern: str, cursor: bytes, *, count: int) -> Command[tuple[bytes, list[bytes]]]:
-    """A page of the keys that fit a pattern: the cursor of the next one, b"0" at the end, and names."""
+    """A page of the keys that match a pattern: the next cursor, b"0" at the end, and names."""
     return Command([b"SCAN", cursor, b"MATCH", pattern.encode(), b"COUNT", b"%d" % count], tuple[bytes, list[bytes]])
 
 
@@ -97,12 +97,12 @@ def exists(name: str) -> Command[bool]:
 
 
 def read_number(key: str) -> Command[int | None]:
-    """A whole number kept by itself, or None."""
+    """A whole number that is stored under a key, or None."""
     return Command([b"GET", key.encode()], lambda value: None if value is None else int(value))
 
 
 def keep_number(key: str, number: int, *, ttl_s: float) -> Command[bool]:
-    """Keep one for a while."""
+    """Store a number for a while."""
     return Command(
         [b"SET", key.encode(), str(number), b"PX", str(round(ttl_s * 1000))], lambda reply: reply is not None
     )

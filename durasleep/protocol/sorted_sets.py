@@ -1,4 +1,4 @@
-"""The sorted sets: timers, workers, and what is halted or being closed, each by an instant in ms."""
+"""The sorted sets: timers, workers, and executions that are halted or being closed, each by an instant in ms."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Members = list[tuple[str, int]]
 
 
 def list_members(key: str, *, until: bytes = b"+inf", count: int = -1) -> Command[Members]:
-    """All of it, or the first ones, whose scores are ``until`` at most."""
+    """All members, or the first ones, with scores up to ``until``."""
     return Command([b"ZRANGEBYSCORE", key.encode(), b"-inf", until, *_part(0, count)], _members)
 
 
 def read_page(key: str, since: bytes, offset: int, *, count: int) -> Command[list[tuple[bytes, bytes]]]:
-    """Some of those whose score is at least ``since``, as they are, so that the next page can go on from a score."""
+    """Some members with a score of at least ``since``, unchanged, so that the next page can go on from a score."""
     return Command([b"ZRANGEBYSCORE", key.encode(), since, b"+inf", *_part(offset, count)], pairs)
 
 
@@ -25,7 +25,7 @@ def count_members(key: str) -> Command[int]:
 
 
 def scan_members(key: bytes, cursor: bytes, *, count: int) -> Command[tuple[bytes, list[bytes]]]:
-    """A page of it in no order: the cursor of the next one, b"0" at the end, and names."""
+    """A page of members in no order: the next cursor, b"0" at the end, and names."""
 
     def parse(reply: list[Any]) -> tuple[bytes, list[bytes]]:
         after, flat = reply

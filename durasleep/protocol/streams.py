@@ -1,4 +1,4 @@
-"""Streams as they are read and written one by one: queues, hints and inboxes."""
+"""Streams that are read and written one by one: queues, hints and inboxes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from durasleep.model import PromiseId
 from durasleep.protocol.command import BatchItem, Command, pairs, route, to_text
 from durasleep.protocol.keys import Keyspace
 
-INBOX_CLOSES_MS = 1_000  # from a farewell to the end of an inbox: whoever is about to read it comes in time
+INBOX_CLOSES_MS = 1_000  # from a farewell to the end of an inbox: enough for a reader that is about to read it
 BEGINNING = b"0-0"
 """Before the first entry of any stream."""
 UNREAD = b">"
-"""In place of an entry: what the group has given to nobody yet."""
+"""Instead of an entry id: the entries that the group has delivered to nobody yet."""
 
 Row = tuple[bytes, list[bytes]]
 """An entry: its id, and its fields as names and values in turn."""
 Rows = list[Row]
 Read = Sequence[tuple[bytes, Rows]]
-"""What came from several streams: the key of each, and its entries."""
+"""Entries of several streams: the key of each, and its entries."""
 
 
 # -- reading
@@ -28,8 +28,8 @@ Read = Sequence[tuple[bytes, Rows]]
 def read_for_group(
     group: str, consumer: str, streams: Sequence[bytes], *, count: int, after: bytes = UNREAD, block_s: float = 0.0
 ) -> Command[Read]:
-    """At most ``count`` entries of each stream, which are then pending to this consumer; or those that are already,
-    ``after`` an entry. An answer of several waits ``block_s`` at most for a first one; with 0 it comes at once.
+    """At most ``count`` entries of each stream, which are then pending to this consumer; or those pending already,
+    ``after`` an entry. If there are none, it waits ``block_s`` at most for the first one; with 0 it returns at once.
     """
     block = [b"BLOCK", b"%d" % (block_s * 1000)] if block_s else []
     reading = [b"XREADGROUP", b"GROUP", group.encode(), consumer.encode(), *block, b"COUNT", b"%d" % count]
@@ -37,7 +37,7 @@ def read_for_group(
 
 
 def read_after(positions: Mapping[bytes, bytes], *, count: int, block_s: float) -> Command[Read]:
-    """At most ``count`` entries of each stream behind an entry of it; waits ``block_s``, a millisecond at least."""
+    """At most ``count`` entries of each stream after a position; waits ``block_s``, at least a millisecond."""
     block = b"%d" % max(1, round(block_s * 1000))
     words = [b"XREAD", b"BLOCK", block, b"COUNT", b"%d" % count]
     return Command([*words, b"STREAMS", *positions.keys(), *positions.values()], _read)
@@ -48,28 +48,28 @@ def _read(reply: Any) -> Read:
 
 
 def read_first(stream: bytes) -> Command[bytes | None]:
-    """The id of the first entry there is."""
+    """The id of the first entry."""
     return Command([b"XRANGE", stream, b"-", b"+", b"COUNT", b"1"], lambda rows: rows[0][0] if rows else None)
 
 
 def read_last(stream: bytes) -> Command[bytes | None]:
-    """The id of the last entry there is."""
+    """The id of the last entry."""
     return Command([b"XREVRANGE", stream, b"+", b"-", b"COUNT", b"1"], lambda rows: rows[0][0] if rows else None)
 
 
 def read_end(stream: bytes) -> Command[bytes]:
-    """The id of the last entry, ``BEGINNING`` if there is none: to be read from there on."""
+    """The id of the last entry, ``BEGINNING`` if there is none; a reader goes on from there."""
     return Command(read_last(stream).args, lambda rows: rows[0][0] if rows else BEGINNING)
 
 
 def list_entries(stream: bytes, *, after: bytes = b"", count: int) -> Command[Rows]:
-    """Its first entries, or those behind one."""
+    """Its first entries, or those after one."""
     start = b"(" + after if after else b"-"
     return Command([b"XRANGE", stream, start, b"+", b"COUNT", b"%d" % count], list[Any])
 
 
 def list_latest(stream: bytes, *, before: bytes = b"", since: bytes = b"-", count: int) -> Command[Rows]:
-    """Its last entries, the latest first, or those before one; none older than ``since``, an id or an instant in ms."""
+    """Its last entries, or those before one, the latest first; none older than ``since``, an id or an instant in ms."""
     start = b"(" + before if before else b"+"
     return Command([b"XREVRANGE", stream, start, since, b"COUNT", b"%d" % count], list[Any])
 
@@ -79,7 +79,7 @@ def count_entries(stream: str) -> Command[int]:
 
 
 def read_holder(keys: Keyspace, queue: str, entry: str) -> Command[str | None]:
-    """The consumer a stream entry is pending to, or None."""
+    """The consumer to which a stream entry is pending, or None."""
     group = queue.partition("/")[0].encode()
     where = entry.encode()
     return Command(
@@ -89,7 +89,7 @@ def read_holder(keys: Keyspace, queue: str, entry: str) -> Command[str | None]:
 
 
 def read_consumers(keys: Keyspace, group: str) -> Command[list[str]]:
-    """The consumers of a group, dead ones not yet reaped included; empty if nobody ever served it."""
+    """The consumers of a group, also dead ones that are not yet removed; empty if nobody has ever served it."""
 
     def parse(rows: list[Any]) -> list[str]:
         return [to_text(dict(pairs(row))[b"name"]) for row in rows]
@@ -98,7 +98,7 @@ def read_consumers(keys: Keyspace, group: str) -> Command[list[str]]:
 
 
 def instant_of(entry: bytes) -> tuple[int, int]:
-    """The id of a stream entry, to be compared."""
+    """The id of a stream entry as numbers, for comparison."""
     ms, _, number = entry.partition(b"-")
     return int(ms), int(number)
 
@@ -107,28 +107,28 @@ def instant_of(entry: bytes) -> tuple[int, int]:
 
 
 def open_inbox(inbox: bytes) -> Command[object]:
-    """Make it: what says nothing is its first entry."""
+    """Make an inbox, with a first entry that says nothing."""
     return Command([b"XADD", inbox, b"*", b"o", b""], bool)
 
 
 def keep_inbox(inbox: bytes, *, ttl_s: float) -> Command[bool]:
-    """It goes so long after the last time somebody said this; whether it is there."""
+    """Renew the expiry of an inbox; returns whether it exists."""
     return Command([b"PEXPIRE", inbox, b"%d" % (ttl_s * 1000)], bool)
 
 
 def unwait(keys: Keyspace, id: PromiseId, inbox: str) -> BatchItem[object]:
-    """An inbox need not hear of this promise any more."""
+    """This inbox does not wait for this promise any more."""
     to = route("control", keys)
     return BatchItem(to, to.script.item(action="unwait", id=id, due="", reason=inbox), bool)
 
 
 def drop_inbox(keys: Keyspace, inbox: str) -> Command[int]:
-    """Nobody reads it any more: wherever it waits, it makes room for others."""
+    """Nobody reads it any more: its waits are removed, and make room for others."""
     return Command([b"DEL", keys.inbox(inbox).encode()], int)
 
 
 def wake_inbox(keys: Keyspace, inbox: str) -> list[Command[object]]:
-    """Whoever reads it stops, or begins to: it has something to read, which is soon gone, with all of it."""
+    """Its blocked reader returns: there is an entry to read, which soon disappears with the whole inbox."""
     key = keys.inbox(inbox).encode()
     return [
         Command([b"XADD", key, b"*", b"closed", b""], bool),

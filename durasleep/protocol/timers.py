@@ -1,4 +1,4 @@
-"""What has fallen due is settled, and moved to the streams."""
+"""Settles due timers, and moves executions to the streams."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from durasleep.protocol.keys import Keyspace
 
 @dataclass(frozen=True, slots=True)
 class Fired:
-    """What ``fire`` did and saw."""
+    """The result of ``fire``."""
 
     server_us: int
     due: int
@@ -23,7 +23,7 @@ class Fired:
     quarantined: list[str]
     closing: int
     newer: int
-    """Timers that are due, and that only a newer version knows: they stay for it."""
+    """Due timers that only a newer version knows: they stay for that version."""
 
 
 def _parse_fired(answer: list[Any]) -> Fired:

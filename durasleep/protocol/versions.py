@@ -1,4 +1,4 @@
-"""For which versions a namespace is, and of which versions its workers are."""
+"""Which versions can use a namespace, and which version its workers have."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read_meta(namespace: str) -> Command[list[bytes | None]]:
 
 
 def make_meta(namespace: str) -> list[Command[object]]:
-    """A new namespace is of this version."""
+    """Mark a new namespace as one of this version."""
     meta = meta_key(namespace).encode()
     return [
         Command([b"HSETNX", meta, b"schema", b"%d" % SCHEMA_VERSION], bool),
@@ -26,13 +26,13 @@ def make_meta(namespace: str) -> list[Command[object]]:
 
 
 def move(namespace: str) -> Command[object]:
-    """From the schema before to ours."""
+    """Move a namespace from the previous schema to ours."""
     meta = meta_key(namespace).encode()
     return Command([b"EVAL", _MOVE, b"1", meta, b"%d" % (SCHEMA_VERSION - 1), b"%d" % SCHEMA_VERSION], bool)
 
 
 def read_knows(keys: Keyspace, consumer: str) -> Command[str | None]:
-    """Which versions a worker says it is of; None if it says nothing."""
+    """The schema and features that a worker reports; None if it reports none."""
     return Command(
         [b"HGET", keys.worker(consumer).encode(), W["knows"].encode()],
         lambda raw: None if raw is None else to_text(raw),

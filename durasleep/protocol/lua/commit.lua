@@ -1,6 +1,7 @@
--- Everything one activation asked for, and its outcome: all of it or, with FENCED, nothing.
--- `open` is empty if all it ever asked for has settled: whoever holds the lease knows, for nobody else can ask.
--- Answers per item: "ok" if that was all, "offered" for what was deferred and is another worker's now; else a word
+-- Writes the new ops of one activation and its outcome: all of it or, with FENCED, nothing.
+-- `open` is empty if everything it has ever asked for has settled. The holder of the lease knows this, because only the
+-- holder can ask for more.
+-- Answers per item: "ok" if that is all, "offered" if a deferred execution is now held by another worker; else a word
 -- ("ok", "redrive", "dropped"), "1" if there is more, then the entries settled after `seen`, as number and raw entry.
 -- @include keys
 -- @include each_item
@@ -14,14 +15,14 @@
 -- @include full
 local consumer = unpack(ARGV, 1, 1)
 
--- What few commits need, see `seldom` below: it is made when the first of them comes. A function of a script is made
--- anew at every call, and these sixty cost as much as a commit.
+-- Functions that few commits need, see `seldom` below, are made when the first such commit comes. A script makes its
+-- functions again at every call, and these sixty cost as much as a commit.
 local seldom
 
--- What is pending to this very consumer. Items mostly come in the order of their entries, which mostly lie together in
--- the stream: so those behind an entry are asked for along with it, all if it is the first, and later about as many as
--- the last question has spared us.
-local known_of, items_left = {}, 0 -- queue -> entries that are held, and how many the last question has spared us
+-- The entries that are pending to this very consumer. Items mostly come in the order of their entries, which mostly lie
+-- together in the stream. So the entries behind one are asked for along with it: all if it is the first, later about as
+-- many as the last question has saved us.
+local known_of, items_left = {}, 0 -- queue -> entries that are held, and how many questions the last one has saved us
 
 -- How many items there are from `first` on.
 local function count_items(first)
@@ -71,8 +72,8 @@ local function is_held(queue, entry)
   return known.held[entry]
 end
 
--- The entries a commit speaks of, as many as it answers: they are gathered in one table for all items. Ops follow the
--- item's fixed part: how many values, then kind, number and the rest.
+-- The entries of a commit, as many as it answers: they are gathered in one table for all items. Ops follow the item's
+-- fixed part: the number of values, then kind, number and the rest.
 local named = {}
 
 local function gather_numbers(op, stop, seen_number, asked)
@@ -95,8 +96,8 @@ local function gather_numbers(op, stop, seen_number, asked)
   return n
 end
 
--- The execution an item speaks of: what every commit needs of it, of one that may journal its order, and of one that
--- ends who waits for it and how long it is kept. The first `count` of `named` are read along. What has ended has no
+-- The execution of an item: the fields that every commit needs; the order, if it may write to the journal; and for an
+-- ending its waiters and its retention. The first `count` of `named` are read along. A promise that has ended has no
 -- entry.
 local query = { 'HMGET', '', F.entry, F.epoch, F.incarnation, F.unseen, F.crash_count } -- for all items, too
 
@@ -123,8 +124,9 @@ local function load_held(id, queue, may_journal, is_ending, count)
   for i = 1, count do
     known[named[i]] = v[n + i]
   end
-  -- No more than sixteen fields, with those that `save` uses: Lua doubles a table that grows beyond. So what ends
-  -- without having asked for anything has neither order nor epoch, which it does not need any more.
+  -- No more than sixteen fields, including those that `save` uses: Lua doubles a table that grows beyond. So an
+  -- execution that ends without having asked for anything gets neither order nor epoch, which it does not need any
+  -- more.
   local record
   if is_ending and not may_journal then
     record = {
@@ -165,7 +167,7 @@ local function load_held(id, queue, may_journal, is_ending, count)
   return record, epoch
 end
 
--- The fence: stream entry and epoch, both as the worker read them, and the entry pending to this very consumer.
+-- The fence: stream entry and epoch are those that the worker has read, and the entry is pending to this very consumer.
 local function check_fence(record, held_epoch, id, queue, entry, epoch)
   if not record then error('FENCED there is no ' .. id, 0) end
   if record.entry ~= entry or held_epoch ~= tonumber(epoch) then
@@ -174,8 +176,8 @@ local function check_fence(record, held_epoch, id, queue, entry, epoch)
   if not is_held(queue, entry) then error('FENCED ' .. id .. ' is not held by ' .. consumer, 0) end
 end
 
--- The worker's memory must be this server's history: after a rollback it may know what never happened here.
--- `asked` is what it last asked for: what is pending has no stamp to know it by.
+-- The worker's memory must be this server's history: after a rollback it may know events that never happened here.
+-- `asked` is the last number it has asked for: a pending entry has no stamp that identifies it.
 local function check_history(record, seen, seen_number, asked)
   if asked ~= '' and not raw_of(record, asked) then
     error('FENCED the journal of ' .. record.id .. ' has no entry ' .. asked, 0)
@@ -188,12 +190,13 @@ local function check_history(record, seen, seen_number, asked)
   end
 end
 
--- Names stand in the heads of entries, between tabs.
+-- Names are written in the heads of entries, between tabs.
 local function check_text(text)
   if string.find(text, '[\t\n]') then error('INVALID a name with a tab or line end: ' .. text, 0) end
 end
 
--- What could make an op fail, looked at before the first write; and what it writes. An op that was made before is left.
+-- Finds everything that could make an op fail before the first write, and prepares the write. An op that was made
+-- before is skipped.
 local checks, apply = {}, {}
 
 function checks.timer(_, op)
@@ -221,7 +224,7 @@ end
 
 local ending = { resolve = STATE.resolved, reject = STATE.rejected, cancel = STATE.canceled }
 
--- Where an execution is put that goes on later.
+-- Puts an execution where it waits to go on later.
 local function suspend(record)
   leave(record)
   put(record, F.place, PLACE.suspended)
@@ -229,7 +232,7 @@ end
 
 -- The oldest unseen settlements, as many as one answer may carry.
 local function unseen_entries(record, word)
-  local answer, bytes = { word, '', nil, nil }, 0 -- with room for one entry, as there mostly is
+  local answer, bytes = { word, '', nil, nil }, 0 -- with room for one entry, the usual number
   for number in string.gmatch(record.unseen, '[^ ]+') do
     local raw = raw_of(record, number)
     if raw then
@@ -250,7 +253,7 @@ local function unseen_entries(record, word)
   return #answer > 2 and answer or word
 end
 
--- Forget what the worker says it has seen; what is left is news.
+-- Removes the settlements that the worker has seen; the others are new to it.
 local function trim_unseen(record, seen_number)
   if seen_number == '' or record.unseen == '' then return end
   local _, last = string.find(' ' .. record.unseen, ' ' .. seen_number .. ' ', 1, true)
@@ -290,7 +293,7 @@ local function commit(at, size)
     apply[ARGV[op + 1]](record, op)
     op = op + ARGV[op] + 1
   end
-  if record.crash_count and outcome ~= 'defer' then -- deferred, it has not run
+  if record.crash_count and outcome ~= 'defer' then -- a deferred execution has not run
     drop(record, F.crash_count)
     drop(record, F.lone_crash_count)
     record.crash_count = nil
@@ -313,7 +316,7 @@ local function commit(at, size)
       save(record)
       return unseen
     end
-    record.unseen = '' -- numbers without entries: nothing would ever be seen
+    record.unseen = '' -- numbers without entries could never be seen
     suspend(record)
   end
   save(record)
@@ -330,7 +333,7 @@ function seldom()
   -- @include run_transaction
   -- @include run
 
-  -- A child that outlived its parent is told so: nobody waits for what it does.
+  -- A child whose parent has ended is told so: nobody waits for its result.
   local function check_parent(record)
     if not is_orphan(record) then return end
     record = load(record.id)
@@ -363,7 +366,7 @@ function seldom()
     if ARGV[op + 3] == KIND.child then load(record.id .. '~' .. ARGV[op + 2]) end
   end
 
-  -- What the workflow no longer wants: a tombstone, never delivered. Of a step there was no entry yet.
+  -- An entry that the workflow has canceled: a tombstone, never delivered. A step had no entry yet.
   function apply.cancel(record, op)
     local number, kind, name = unpack(ARGV, op + 2, op + 4)
     local entry = read_entry(raw_of(record, number))
@@ -401,12 +404,12 @@ function seldom()
     return due ~= '' and due_at(due) or nil
   end
 
-  -- How long its family is kept, as its root says.
+  -- How long its family is kept, by the retention of its root.
   local function family_retention(record)
     return redis.call('HGET', promise_prefix .. string.match(record.id, '^[^~]*'), F.retention)
   end
 
-  -- A child of the family, or an execution with an id of its own, which is attached to if it exists. That one is kept
+  -- A child of the family, or an execution with an id of its own; if that exists, the call attaches to it. It is kept
   -- as long as the family, unless `retention` says otherwise.
   function apply.child(record, op)
     local number, func, queue, args, deadline, child_id, retention, start = unpack(ARGV, op + 2, op + 9)
@@ -434,7 +437,7 @@ function seldom()
     if child then
       save(record)
       if waiter then wait_for(child, waiter) end
-      if child.state ~= STATE.pending then -- there was no room for its value: it is told as one that has just ended
+      if child.state ~= STATE.pending then -- no room for its value: it is told as one that has just ended
         redis.call('PERSIST', child.key)
         close_later(child.id)
       end
@@ -460,7 +463,7 @@ function seldom()
     checks.child(record, op)
   end
 
-  -- An execution nobody waits for: its entry settles as soon as it has been started, or exists already.
+  -- A detached execution: nobody waits for it. Its entry settles as soon as it has been started, or exists already.
   function apply.detached(record, op)
     local number, func, queue, args, deadline, id, retention, start = unpack(ARGV, op + 2, op + 9)
     if raw_of(record, number) then return end
@@ -487,7 +490,7 @@ function seldom()
     check_text(ARGV[op + 4])
   end
 
-  -- Which code this execution runs. It settles nothing, so that nobody is woken for it.
+  -- Which code this execution runs. It settles nothing, so nobody is woken for it.
   function apply.mark(record, op)
     local number, kind, name = unpack(ARGV, op + 2, op + 4)
     if raw_of(record, number) then return end
@@ -512,7 +515,7 @@ function seldom()
 
   local outcomes = {}
 
-  -- Delayed: a task between two attempts, or a function no worker knows yet.
+  -- Delayed: a task between two attempts, or a function that no worker knows yet.
   local function delay(record, due, reason)
     leave(record)
     put(record, F.place, PLACE.delayed)
@@ -522,14 +525,14 @@ function seldom()
     set_timer(record.id .. '~retry', instant)
   end
 
-  -- What was canceled while its attempt failed is not tried again.
+  -- If it was canceled while its attempt failed, there is no further attempt.
   function outcomes.retry(record, payload, due)
     if not raw_of(record, '0') then return delay(record, due, payload) end
     save(record)
     finish(load(record.id), STATE.canceled, '')
   end
 
-  -- The sets of functions that lack what it needs, and these.
+  -- The function sets of workers that lack its function, with this one added.
   local function note_lacking(record, functions)
     local lacking = redis.call('HGET', record.key, F.lacking) or ''
     if string.find(' ' .. lacking, ' ' .. functions .. ' ', 1, true) then return lacking end
@@ -540,7 +543,8 @@ function seldom()
     return lacking
   end
 
-  -- A living worker of the group whose functions are none of these, as far as they all say; nil if there is none.
+  -- A living worker of the group whose functions are none of these sets, if all of them report theirs; nil if there is
+  -- none.
   local function find_other(record, lacking)
     local found = {}
     local members = redis.call('ZRANGE', workers, 0, LIMIT.offers_max - 1, 'REV', 'WITHSCORES')
@@ -556,15 +560,15 @@ function seldom()
         found[#found + 1] = members[i]
       end
     end
-    return found[1 + string.byte(record.id, -1) % #found] -- not all to the same
+    return found[1 + string.byte(record.id, -1) % #found] -- so that not all go to the same worker
   end
 
-  -- Straight to a worker that may know its function, as it lies in the stream: only its holder changes. The hint tells
-  -- that worker; should it not hear of it, its next beats do.
+  -- Passes the lease at once to a worker that may know the function: the entry stays in the stream, only its holder
+  -- changes. A hint tells that worker; if the hint is lost, its next heartbeats do.
   local function hand_over(record, other)
     local stream = queue_prefix .. record.queue
     local is_done = pcall(redis.call, 'XCLAIM', stream, record.queue, other, 0, record.entry, 'JUSTID')
-    if not is_done then return false end -- by an ACL made before there were offers: nothing is written yet
+    if not is_done then return false end -- by an ACL of an older version, without the command: nothing is written yet
     known_of[record.queue].held[record.entry] = nil
     local fields = hints_for(other, #record.id)
     fields[#fields + 1] = 't'
@@ -572,8 +576,9 @@ function seldom()
     return true
   end
 
-  -- `due` may name the functions of a worker that does not know what is asked for: until then, if nobody else may. Or it
-  -- has "=" there, of one that knows it and has no room for it now: that keeps what nobody else may know.
+  -- `due` may name the functions of a worker that does not know the function: it is delayed until then, if no other
+  -- worker may know it. Or `due` has "=" there, from a worker that knows the function and has no slot: then it stays
+  -- there, if no other worker may know it.
   function outcomes.defer(record, payload, due)
     local delay_until, functions = string.match(due, '^(%S+) ?(%S*)$')
     local is_for_one = group_of(record.queue) ~= record.queue
@@ -593,13 +598,13 @@ function seldom()
     halt(record, payload)
   end
 
-  -- The next run under the same id: the journal begins anew behind `base`, so that no number is used twice. What was
-  -- pending in the old run ends with it; what has ended before is kept no longer than that. Only a cancel that the old
-  -- run has not heard of is the new one's.
+  -- The next run under the same id: its journal begins after `base`, so that no number is used twice. Pending entries
+  -- of the old run end with it, and those that have ended are kept no longer than it. Only a cancel that the old run
+  -- has not seen goes to the new run.
   function outcomes.continue_as_new(record, payload, base)
     local is_canceled = string.find(' ' .. record.unseen, ' 0 ', 1, true)
     local cancel = is_canceled and raw_of(record, '0')
-    save(record) -- what this very commit has asked for belongs to the old run, too
+    save(record) -- the ops of this commit belong to the old run, too
     local old = read_run(record.key)
     if not old then set_run_apart(record) end
     leave(record)
@@ -628,8 +633,8 @@ function seldom()
 
   local makes_more = { child = true, detached = true, transaction = true }
 
-  -- A full Redis takes no other executions, no commands of users and no large values, and of each execution no more than a
-  -- little: so that what is there may come to its end. What was written before is no news.
+  -- A full Redis takes no other executions, no commands of users and no large values, and only a little from each
+  -- execution, so that the existing ones may end. An entry that was written before is not counted again.
   local function check_growth(record, op, stop, payload, is_ending)
     local before = tonumber(redis.call('HGET', record.key, F.grown) or '') or 0
     local grown, may_pass = before, #payload <= (is_ending and LIMIT.full_value_bytes_max or LIMIT.full_bytes_max)
@@ -650,14 +655,14 @@ function seldom()
     if grown > before and not is_ending then put(record, F.grown, int(grown)) end
   end
 
-  -- What the outcome needs, looked at before the first write.
+  -- Checks everything that the outcome needs, before the first write.
   local function check_outcome(outcome, due)
     if not outcomes[outcome] then error('INVALID outcome ' .. outcome, 0) end
     if outcome == 'retry' or outcome == 'defer' then due_at(string.match(due, '^%S*')) end
     if outcome == 'halt' then check_type(halted, 'zset') end
   end
 
-  -- An entry whose execution is gone, has ended or was dispatched anew leaves its stream; nothing else is written.
+  -- An entry whose execution is gone, has ended or was dispatched again leaves its stream; nothing else is written.
   local function drop_entry(queue, entry, id, reason)
     local ok, record = pcall(load, id)
     if not ok then
@@ -684,7 +689,7 @@ function seldom()
 end
 
 function kin()
-  seldom() -- which puts another in the place of this one
+  seldom() -- this replaces the current function
   return kin()
 end
 

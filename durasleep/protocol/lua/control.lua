@@ -1,13 +1,12 @@
--- What a person does to a promise that is still pending: wake, reschedule, cancel, force, halt, resume; and to one that
--- has failed: retry.
--- Answers per item: a word for what happened, and the state. "asleep": nothing did, for an execution is woken or
--- moved by the timers it waits for, each under its own id, so that a repeat never touches the next one.
+-- What a person does to a pending promise: wake, reschedule, cancel, force, halt, resume; and to a failed one: retry.
+-- Answers per item: a word for what happened, and the state. "asleep" means that nothing happened: an execution is
+-- woken or moved through the timers it waits for, each under its own id, so that a repeat never changes the next timer.
 -- @include keys
 -- @include each_item
 -- @include due_at
 -- @include find
 
-redis.call('ZREM', timers, '') -- steering goes on while Redis is full
+redis.call('ZREM', timers, '') -- control works while Redis is full
 
 local actions = {}
 
@@ -24,7 +23,7 @@ function actions.wake(id)
     finish(record, STATE.resolved, '')
     return { 'woken', STATE.resolved }
   elseif record then
-    -- Queued: it was woken before, by this very call if its answer was lost.
+    -- Queued: it was woken before, maybe by this very call, if its answer was lost.
     if record.state ~= STATE.pending or record.place == PLACE.queued then return { 'already', record.state } end
     if record.place == PLACE.suspended then return { 'asleep', record.state } end
     error('NOT_ALLOWED ' .. id .. ' is not asleep', 0)
@@ -64,7 +63,7 @@ function actions.reschedule(id, due)
   return { 'rescheduled', entry.state }
 end
 
--- At once for what has no code to tell; else an event in its journal, delivered at its await, once.
+-- At once if no code runs that could be told; otherwise an event in its journal, delivered once, at its await.
 function actions.cancel(id)
   local record, owner, number, entry = find(id)
   if not record then
@@ -87,7 +86,7 @@ function actions.cancel(id)
   if redis.call('HEXISTS', record.key, '0') == 1 then return { 'canceling', record.state } end
   journal(record, '0', { kind = KIND.cancel }, STATE.resolved, '')
   if record.place == PLACE.queued and not holder(record) then
-    leave(record) -- what its entry tells is older: whoever takes the new one loads it, and is told
+    leave(record) -- the data of its entry are older: the holder of the new entry loads the journal, and sees the cancel
     dispatch(record)
   else
     rouse(record)
@@ -135,7 +134,8 @@ function actions.resume(id)
   return { 'resumed', record.state }
 end
 
--- A part of the journal of a life that is over: what it has called is closed. Whether that was all of it.
+-- A part of the journal of an earlier incarnation: the executions it has called are closed. Answers whether that was
+-- all.
 local function forget_journal(record)
   local cursor = '0'
   repeat
@@ -171,9 +171,10 @@ local ENDED = {
   F.grown,
 }
 
--- What has failed begins anew under its id, with its arguments and as much time as it had. It is another life: its
--- incarnation is later, so that nothing of the old one is taken for its own, and its epoch higher, so that whoever still holds
--- that is fenced. Of a long journal one call takes a part ("closing"), and the next goes on.
+-- A failed execution begins again under its id, with its arguments and as much time as it had. It is another
+-- incarnation: its stamp is later, so that nothing of the old one is taken for its own. Its epoch is higher, so that a
+-- worker that still holds the old one is fenced. One call closes a part of a long journal ("closing"), and the next
+-- call goes on.
 function actions.retry(id)
   local record = find(id)
   check_execution(record, id)
@@ -215,7 +216,7 @@ function actions.unwait(id, _, inbox)
   return { 'struck', STATE.pending }
 end
 
--- A name that was quarantined, once a person has looked at it; an execution that waits for one is none.
+-- A quarantined name, after a person has looked at it; a halted execution is not one.
 function actions.discard(name)
   local ok, record = pcall(load, name)
   if ok and record and record.place == PLACE.halted then

@@ -1,7 +1,7 @@
--- Make executions and bare promises, or attach to those that exist.
--- What only attaches makes nothing: it is answered on a full Redis, too, so `may_free` says that all items are of this
--- kind.
--- Answers per item: the incarnation of what was made just now; else disposition, state, place, incarnation, function, value.
+-- Makes executions and bare promises, or attaches to those that exist.
+-- An item that only attaches makes nothing: it is answered on a full Redis, too. `may_free` says that all items are
+-- like this.
+-- Answers per item: for a new promise its incarnation; else disposition, state, place, incarnation, function, value.
 -- @include keys
 -- @include each_item
 -- @include said_alike
@@ -25,7 +25,7 @@ local function attach(record, kind, func, idempotency_key, inbox)
   end
   if record.state == STATE.pending and inbox ~= '' then
     if may_free ~= '' then
-      redis.call('ZREM', timers, '') -- a first write that frees lets the rest pass
+      redis.call('ZREM', timers, '') -- a first write that frees memory lets the others pass
       may_free = ''
     end
     wait_for(record, 'i' .. inbox)

@@ -1,7 +1,7 @@
--- Settle at most `limit` timers that are due, oldest first, and close a part of what is left to close.
--- Answers: seconds and microseconds of the server's clock, how many were due, when the next is,
--- the last id of `wake`, how many were dropped as stale, schedules that are due, what was quarantined,
--- how many families are still to be closed, and how many timers are due that only a newer version knows.
+-- Settles at most `limit` due timers, oldest first, and closes a part of the families that are still to be closed.
+-- Answers: seconds and microseconds of the server's clock, how many timers were due, when the next is due, the last id
+-- of `wake`, how many were dropped as stale, the due schedules, the quarantined names, how many families are still to
+-- be closed, and how many due timers only a newer version knows.
 -- @include keys
 -- @include kin
 -- @include run
@@ -10,21 +10,21 @@
 -- @include snapshot
 local limit, latest = unpack(ARGV, 1, 2)
 
--- Firing goes on while Redis is full: a first write that frees lets the rest pass.
+-- Firing goes on while Redis is full: a first write that frees memory lets the others pass.
 redis.call('ZREM', timers, '')
 
-local NAME_BYTES_MAX = 1000 -- of a member nobody of ours has made
+local NAME_BYTES_MAX = 1000 -- of a member that durasleep has not made
 local stale, crons, aside = 0, {}, {}
 local NEWER_LATER_MS = 10000
 local newer, newer_count = {}, 0 -- timers that stay as they are, for a newer version; how many it knows in all
 
--- Settled, gone, or of another life: nobody waits for it.
+-- Settled, gone, or of another incarnation: nobody waits for it.
 local function forget(member)
   unset_timer(member)
   stale = stale + 1
 end
 
--- Somebody else moved the member: what the promise says holds.
+-- Somebody else has moved the member: the due time of the promise holds.
 local function is_moved(member, score, due)
   if due == score then return false end
   if not tonumber(due) then error('CORRUPT due time ' .. due, 0) end
@@ -36,13 +36,13 @@ end
 
 local is_number = {} -- whether a field is a journal entry
 
--- What waits for a timer and has a small hash is read whole: that is what its first activation after the wake-up needs,
--- so that its stream entry can carry it.
+-- If the owner of a timer has a small hash, the hash is read whole: its first activation after the wake-up needs it,
+-- and its stream entry can carry it.
 local function load_waiting(id, number)
   local key = promise_prefix .. id
   local size = bytes_left > 0 and redis.pcall('HLEN', key)
   if type(size) ~= 'number' or size > LIMIT.snapshot_fields_max then return load(id, { number }) end
-  -- Made with room for what is there as a rule: Lua doubles a table again and again as it grows.
+  -- Made with room for the usual number of fields: Lua doubles a growing table again and again.
   local known = {
     [F.place] = false,
     [F.epoch] = false,
@@ -95,7 +95,7 @@ local function snapshot_of(record)
   return record.numbers and snapshot_of_known(record, record.known, record.numbers)
 end
 
--- A deadline: force with state timedout. A timer on its own resolves.
+-- A deadline: force with state timedout. A timer without an owner resolves.
 local function fire_deadline(id, score, member)
   local record = load(id)
   if not record or record.state ~= STATE.pending or not record.deadline then return forget(member) end
@@ -115,7 +115,7 @@ local function fire_delayed(id, score, member)
   save(record)
 end
 
--- A pending timer without a name, as most are: what reading its entry would answer.
+-- A pending timer without a name, the most frequent kind: the same as reading its entry would give.
 local function unnamed_timer(due)
   return { kind = KIND.timer, state = STATE.pending, stamp = '', due = due, name = '', child_id = '' }
 end
@@ -140,7 +140,7 @@ local function fire_one(member, score)
   if not id then error('INVALID member', 0) end
   if what == 'cron' then
     if redis.call('EXISTS', schedule_prefix .. id) == 0 then return forget(member) end
-    -- Only a worker can read a cron line; until one has moved it on it is offered again every second.
+    -- Only a worker can read a cron line. Until a worker has set the next due time, it is offered again every second.
     set_timer(member, now + 1000)
     crons[#crons + 1] = id
   elseif what == 'timeout' then
@@ -154,15 +154,15 @@ local function fire_one(member, score)
   end
 end
 
--- A newer version settles it, as soon as one looks. Where many wait for that, they make room for the others.
+-- A newer version settles it as soon as it looks. If many timers wait for that, they make room for the others.
 local function leave_to_newer(member)
   newer_count = newer_count + 1
   if newer_count > limit / 2 then return set_timer(member, now + NEWER_LATER_MS) end
   newer[member] = true
 end
 
--- The next part of what one ending left to do: first those who wait, then the family, last the time it is kept.
--- Answers whether that was all of it.
+-- The next part of what one ending has left to do: first the waiters, then the family, last the expiry. Answers whether
+-- that was all.
 local function close_part(id)
   local record = load(id)
   if not record then
@@ -196,7 +196,7 @@ local function close_part(id)
   return true
 end
 
--- Oldest first, small ones several at a time.
+-- Oldest first, several small ones at a time.
 local function drain_closing()
   if not is_a(closing, 'zset') then return end
   for _, id in ipairs(redis.call('ZRANGE', closing, 0, LIMIT.closing_max - 1)) do
@@ -206,7 +206,7 @@ local function drain_closing()
     if ok and done then
       redis.call('ZREM', closing, id)
     elseif ok then
-      redis.call('ZADD', closing, now_text, id) -- the others come before its next part
+      redis.call('ZADD', closing, now_text, id) -- the other families come before its next part
     elseif is_newer(done) then
       close_newer_later(id)
     else
@@ -218,7 +218,7 @@ local function drain_closing()
   end
 end
 
--- How many are left that this version can close.
+-- How many families are left that this version can close.
 local function count_closing()
   if not is_a(closing, 'zset') then return 0 end
   local count = redis.call('ZCARD', closing)
@@ -226,7 +226,7 @@ local function count_closing()
   return count - #redis.call('ZRANGEBYSCORE', closing, LIMIT.closing_newer, '+inf')
 end
 
--- Nothing is due by a clock that the caller cannot believe.
+-- No timer is due by a clock that the caller does not accept.
 local due = {}
 if latest == '' or now <= tonumber(latest) then
   due = redis.call('ZRANGEBYSCORE', timers, '-inf', now_text, 'WITHSCORES', 'LIMIT', 0, limit)
@@ -246,9 +246,9 @@ for i = 1, #due, 2 do
 end
 drain_closing()
 close_families()
-write_gathered() -- no firer is told: the one that asks hears when the next is due
+write_gathered() -- no firer is told: the calling one gets the next due time in the answer
 
--- When the next is due: what stays for a newer version is no reason to come again.
+-- When the next timer is due, without those that stay for a newer version.
 local function next_due()
   local first = redis.call('ZRANGE', timers, 0, newer_count, 'WITHSCORES')
   for i = 1, #first, 2 do

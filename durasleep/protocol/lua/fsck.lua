@@ -1,10 +1,10 @@
--- Looks at one thing as it is this instant, by the laws that broken data would break; with `repair` it mends what can
--- be mended without guessing. What is looked at and what is mended cannot move in between.
+-- Checks one thing at this instant by the laws that broken data would violate; with `repair` it repairs everything that
+-- needs no guess. The thing cannot change between the check and the repair.
 -- `what` is promise, timer, entry (of queue `name`, with id `at`), halted, closing, member (of `workers`), schedule or
 -- expiring (a key).
--- A promise is looked at in pages: `at` is "" at first, then what the page before has answered.
+-- A promise is checked in pages: `at` is "" at first, then the answer of the page before.
 -- Answers per item: where to go on, "" at the end; then for each finding its kind, id, a sentence, and whether it was
--- mended ("1"), could be ("0") or cannot ("").
+-- repaired ("1"), could be ("0") or cannot be ("").
 -- @include keys
 -- @include each_item
 -- @include find
@@ -12,10 +12,10 @@
 -- @include last_id
 local repair = unpack(ARGV, 1, 1)
 
-if repair == '1' then redis.call('ZREM', timers, '') end -- what is broken may be mended on a full Redis
+if repair == '1' then redis.call('ZREM', timers, '') end -- broken data may be repaired on a full Redis
 
-local STEP = 16 -- entries looked at a time, as in load
-local KEPT_MS = 90000 -- of what should expire, once it does
+local STEP = 16 -- entries checked at a time, as in load
+local KEPT_MS = 90000 -- of a key that should expire, when its expiry is repaired
 
 local findings
 
@@ -26,7 +26,7 @@ local function found(kind, id, text, mend)
   end
 end
 
--- Whether the firer will come by: this promise, one above it, or a run that has ended of either waits to be closed.
+-- Whether the firer will come: this promise, one above it, or an ended run of either waits to be closed.
 local function is_closing(id)
   while id do
     if redis.call('ZSCORE', closing, id) or redis.call('ZSCORE', closing, id .. '~run') then return true end
@@ -44,7 +44,7 @@ local function check_timer(member, due)
   end)
 end
 
--- A new stream entry: whoever has the old one is fenced.
+-- A new stream entry: the holder of the old one is fenced.
 local function again(record)
   return function()
     leave(record)
@@ -88,8 +88,8 @@ local function args_of(record)
   return args
 end
 
--- What a stream entry tells of its execution is a hint: that it is older is no harm. What does not change as long as an
--- execution is queued must be as in its hash, see `write_snapshot`.
+-- The data of an execution in its stream entry is a hint: it may be older. But data that does not change as long as the
+-- execution is queued must be the same as in its hash, see `write_snapshot`.
 local function is_true_of(record, snapshot)
   local line, body = string.match(snapshot, '^([^\n]*)\n(.*)$')
   if not line then return false end
@@ -139,7 +139,7 @@ local function check_delayed(record)
   check_timer(record.id .. member, record.due)
 end
 
--- Where it waits for an execution with an id of its own.
+-- Whether it waits for an execution with an id of its own.
 local function check_attached(record, number, entry)
   local target = load(entry.child_id)
   local member = record.id .. '~' .. number
@@ -209,14 +209,15 @@ local function check_entries(record, fields)
   return pending
 end
 
--- What is another as soon as the execution has moved.
+-- A value that changes as soon as the execution changes.
 local function mark_of(record)
   return record.epoch .. '/' .. int(record.order) .. '/' .. (record.place or '')
 end
 
--- The next page of a journal; answers where to go on, "" at the end: the cursor of HSCAN, the mark of the execution, and
--- how many pending entries there were so far. That sum is what the pages are for: who sleeps must wait for something.
--- It holds only if nothing has moved between the pages. What moves is left alone, for it is alive.
+-- The next page of a journal. Answers where to go on, "" at the end: the cursor of HSCAN, the mark of the execution,
+-- and how many pending entries there were so far. The pages exist for this sum: a sleeping execution must wait for
+-- something. The sum holds only if nothing has changed between the pages. An execution that changes is alive, and is
+-- left alone.
 local function check_journal(record, at)
   local mark = mark_of(record)
   local cursor, mark_before, pending = '0', mark, '0'
@@ -226,7 +227,7 @@ local function check_journal(record, at)
   if mark_before ~= mark then return '' end
   local page = redis.call('HSCAN', record.key, cursor, 'COUNT', STEP)
   pending = tonumber(pending) + check_entries(record, page[2])
-  if #findings > 0 then return '' end -- what was mended has moved it; what was not is told already
+  if #findings > 0 then return '' end -- a repair has changed it; other findings are reported already
   if page[1] ~= '0' then return page[1] .. ' ' .. mark .. ' ' .. pending end
   if record.place == PLACE.suspended and pending == 0 then
     found('stuck', record.id, 'sleeps, but nothing it waits for is pending', again(record))
@@ -243,8 +244,8 @@ local function check_settled(record)
   end)
 end
 
--- Those that are said to wait for it, and do not any more: executions, of which who gives up is struck, and clients that
--- were killed while they waited. Of a set some are looked at.
+-- Waiters that are listed, and do not wait any more: executions, which are removed when they stop waiting, and clients
+-- that were killed while they waited. Of a set only some are checked.
 local function check_waiters(record)
   local gone, clients = {}, {}
   if record.waiters == MANY then
@@ -392,7 +393,7 @@ function checks.closing(id)
   return ''
 end
 
--- A worker's own key goes long after it was last heard of.
+-- The key of a worker expires long after its last heartbeat.
 function checks.member(name)
   if redis.call('ZSCORE', workers, name) and redis.call('EXISTS', worker_prefix .. name) == 0 then
     found('stale', name, 'is among the workers, but has not been heard of for long', function()
@@ -402,7 +403,8 @@ function checks.member(name)
   return ''
 end
 
--- The set of those who wait for a promise: as long as its field speaks of it, whoever ends it or closes it takes from it.
+-- The set of the waiters of a promise: as long as its field refers to it, the ending or the closing of the promise
+-- reads it.
 function checks.waiters(id)
   local record = load(id)
   if record and record.waiters == MANY then return '' end
@@ -414,7 +416,7 @@ function checks.waiters(id)
   return ''
 end
 
--- The journal of a run that has ended.
+-- The journal of an ended run.
 function checks.run(id)
   local is_left = redis.call('EXISTS', run_prefix .. id) == 1 and not redis.call('ZSCORE', closing, id .. '~run')
   if is_left then

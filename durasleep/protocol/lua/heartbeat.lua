@@ -1,7 +1,8 @@
--- Note a worker alive. Its entries are leased to it as long as it beats; none is ever taken back.
--- `held` follows as triples of queue, entry and id. Answers: seconds and microseconds of the server's clock,
--- rank, last ids of `wake` and of the worker's inbox, what it lost (queue and entry), the order of what it holds (id
--- and stamp), what is pending to it unnamed (queue and entry), the workers (name, beat, connection, ms between two
+-- Notes that a worker is alive. Its entries are leased to it as long as it sends heartbeats; no heartbeat takes a lease
+-- away.
+-- `held` follows as triples of queue, entry and id. Answers: seconds and microseconds of the server's clock, rank, last
+-- ids of `wake` and of the worker's inbox, lost leases (queue and entry), the order of its executions (id and stamp),
+-- entries that are pending to it but not named (queue and entry), the workers (name, beat, connection, ms between two
 -- beats), the group's consumers.
 -- @include keys
 -- @include record
@@ -12,7 +13,7 @@
 -- @include now
 local consumer, group, client, info, knows, ttl_ms, beat_ms, functions, lost_threads = unpack(ARGV, 1, 9)
 
-redis.call('ZREM', timers, '') -- a worker beats on a full Redis too
+redis.call('ZREM', timers, '') -- a worker sends heartbeats on a full Redis, too
 redis.call('ZADD', workers, now_text, consumer)
 local me = worker_prefix .. consumer
 redis.call(
@@ -75,8 +76,8 @@ if not known.err then
   end
 end
 
--- Rank by name: stable from beat to beat, and different for all that have beaten lately. Who has not been heard of for
--- so long that its own key has expired is struck: of a group that is retired nobody else would.
+-- Rank by name: it is stable from beat to beat, and different for all workers with a recent heartbeat. A worker whose
+-- own key has expired is removed: for a group that is not used any more, nobody else would do it.
 local peers, rank, is_noted, gone = {}, 0, {}, {}
 
 local function note_member(name, beat)
@@ -88,7 +89,7 @@ local function note_member(name, beat)
     return
   end
   local between_ms = tonumber(found[2] or '') or tonumber(beat_ms) or 0
-  -- Either way: before the server's clock was set back they beat in what is now the future.
+  -- In both directions: before the server's clock was set back, their heartbeats had times that are now in the future.
   if name < consumer and math.abs(now - tonumber(beat)) < LIMIT.beats_missed * between_ms then rank = rank + 1 end
   local n = #peers
   peers[n + 1], peers[n + 2], peers[n + 3], peers[n + 4] = name, int(tonumber(beat)), found[1], found[2] or ''
@@ -103,7 +104,7 @@ end
 note_members(redis.call('ZRANGE', workers, 0, LIMIT.workers_max - 1, 'REV', 'WITHSCORES'))
 if redis.call('ZCARD', workers) > LIMIT.workers_max then
   note_members(redis.call('ZRANGE', workers, 0, LIMIT.struck_max - 1, 'WITHSCORES'))
-  for _, name in ipairs(consumers) do -- those that this worker judges, however old their beat is
+  for _, name in ipairs(consumers) do -- the consumers that this worker judges, however old their heartbeats are
     local beat = redis.call('ZSCORE', workers, name)
     if beat then note_member(name, beat) end
   end

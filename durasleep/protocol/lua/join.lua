@@ -1,5 +1,5 @@
--- A worker is a consumer of its queues from now on. Their groups begin at 0: acknowledging deletes, so what is in a
--- stream is unfinished. The names of the queues follow.
+-- A worker becomes a consumer of its queues. Their groups begin at 0: acknowledged entries are deleted, so all entries
+-- in a stream are unfinished. The names of the queues follow.
 -- @include keys
 -- @include check_type
 local consumer, group = unpack(ARGV, 1, 2)
@@ -15,7 +15,7 @@ end
 for i = 3, #ARGV do
   check_type(queue_prefix .. ARGV[i], 'stream')
 end
-redis.call('ZREM', timers, '') -- a worker joins on a full Redis, too: it can finish what is there
+redis.call('ZREM', timers, '') -- a worker joins on a full Redis, too: it can finish the existing executions
 for i = 3, #ARGV do
   local stream = queue_prefix .. ARGV[i]
   if not has_group(stream) then redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM') end

@@ -1,17 +1,19 @@
--- A promise with its journal, one page an item: all of them together carry at most `LIMIT.answer_bytes_max`, or the
--- least that HSCAN gives, and each at most about `LIMIT.answer_entries_max` entries. `cursor` is "0" for the first page.
--- Of `what` may be said "record", all but the journal, or "unseen", the record and what has settled since the last commit.
+-- A promise with its journal, one page an item. All pages together carry at most `LIMIT.answer_bytes_max`, or the least
+-- that HSCAN gives, and each page has at most about `LIMIT.answer_entries_max` entries. `cursor` is "0" for the first
+-- page.
+-- `what` may be "record", for all but the journal, or "unseen", for the record and the entries settled since the last
+-- commit.
 -- Answers per item: names and values in turn; then the cursor of the next page, "" at the end. The first page has all
--- of the promise but its waiters. A page for which there was no room has nothing, and the cursor that was asked for.
+-- of the promise except its waiters. A page without room has nothing, and the same cursor as before.
 -- @include keys
 -- @include each_item
 -- @include check_size
-local SMALL_FIELDS_MAX = 32 -- of what is read whole, in one command
-local STEP = 4 -- entries looked at a time, for each may have a megabyte; of a small hash all come at once, whatever the step
+local SMALL_FIELDS_MAX = 32 -- of a hash that is read whole, in one command
+local STEP = 4 -- entries read at a time, because each may have a megabyte; a small hash comes whole in any case
 
 local room, has_any = LIMIT.answer_bytes_max, false
 
--- The bytes of a name and its value, of which a reader can take as many.
+-- The bytes of a name and its value; a reader can take only so many.
 local function size_of(key, name, value)
   if #value > LIMIT.value_bytes_max and name ~= F.waiters then check_size(name .. ' of ' .. key, value) end
   return #name + #value
@@ -31,7 +33,7 @@ local function scan(key, cursor, step)
   return found[1], fields, bytes
 end
 
--- All that is not an entry, where the journal has several pages.
+-- All fields that are not entries, if the journal has several pages.
 local function add_record(answer, key)
   local names = {
     F.state,
@@ -74,7 +76,7 @@ local function load_record(key)
   return answer
 end
 
--- Only what has settled since the last commit, beside the record; nothing and "0" if that is more than one answer.
+-- Only the entries settled since the last commit, beside the record; nothing and "0" if that is more than one answer.
 local function load_unseen(key)
   local answer = {}
   add_record(answer, key)
@@ -91,7 +93,7 @@ local function load_unseen(key)
   return answer
 end
 
--- A small promise as it is, waiters and all; nil for another, or if there is no room.
+-- A small promise as it is, with its waiters; nil for a large one, or if there is no room.
 local function load_small(key)
   local size = redis.pcall('HLEN', key)
   if type(size) ~= 'number' or size > SMALL_FIELDS_MAX then return nil end

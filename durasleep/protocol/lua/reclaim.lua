@@ -1,7 +1,8 @@
--- Give the entries of a dead worker, or those a worker gives back itself, to their stream under a new epoch.
--- `beat` is the heartbeat the judge saw ("" for a consumer that has none); if it changed, the worker lives.
+-- Puts the entries of a dead worker, or those that a worker releases itself, back into their stream, with a new epoch.
+-- `beat` is its last heartbeat that the other worker has seen ("" for a consumer that has none); if it has changed, the
+-- worker is alive.
 -- `release` is set when the worker itself asks: "some" for the entries that follow, "all" when it leaves.
--- Answers: "alive", "more" or "done"; how many were given back; the ids halted as poison.
+-- Answers: "alive", "more" or "done"; how many entries were put back; the ids halted as poison.
 -- @include keys
 -- @include load
 -- @include dispatch
@@ -15,7 +16,7 @@ if release == '' and (beat_now and int(tonumber(beat_now)) or '') ~= beat then r
 
 local group, stream = group_of(queue), queue_prefix .. queue
 
--- The execution that lives in an entry; nil for an entry nobody needs.
+-- The execution that the entry belongs to; nil for an entry that nobody needs.
 local function read_execution(entry)
   local row = redis.call('XRANGE', stream, entry, entry)[1]
   local fields = row and row[2] or {}
@@ -33,8 +34,8 @@ local function read_execution(entry)
   return record
 end
 
--- A suspect has seen two workers die. Workers hold one at a time, so that a killer is told from its neighbours:
--- a death counts as lonely only for the one suspect, or for what was held all alone.
+-- Two workers have died while they held a suspect. A worker runs one suspect at a time, so that the one that kills
+-- workers can be found: a death counts as lonely only for the only suspect, or for an execution that was held alone.
 local function count_death(record, alone)
   record.crash_count = record.crash_count + 1
   record.lone_crash_count = alone and record.lone_crash_count + 1 or 0
@@ -43,7 +44,7 @@ local function count_death(record, alone)
   return record.crash_count >= tonumber(max_attempts) and record.lone_crash_count >= 2
 end
 
--- What is to be given back: the entries asked for that are the worker's, or the oldest of all it holds.
+-- The entries to put back: those asked for that the worker holds, or the oldest of all it holds.
 local entries, has_group = {}, true
 if release == 'some' then
   for i = 7, #ARGV do
@@ -100,7 +101,7 @@ if release ~= 'some' then
     redis.call('ZREM', workers, consumer)
     redis.call('DEL', worker_prefix .. consumer, inbox_prefix .. consumer)
   elseif has_group and redis.call('XLEN', stream) == 0 and #redis.call('XINFO', 'CONSUMERS', stream, group) == 0 then
-    redis.call('DEL', stream) -- its own stream: names come and go, and what is sent to one makes it anew
+    redis.call('DEL', stream) -- its own stream: names come and go, and the next entry makes the stream again
   end
 end
 return { 'done', given, poison }

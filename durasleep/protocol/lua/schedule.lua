@@ -1,6 +1,6 @@
--- Keep a cron schedule ("put"), start its next execution and move it on ("advance"), quarantine it by name where it
--- cannot be read ("aside"), or forget it ("remove"). What moves it compares the due time the worker saw, so that of many
--- workers one starts the execution.
+-- Stores a cron schedule ("put"), starts its next execution and sets the next due time ("advance"), quarantines it by
+-- name if it cannot be read ("aside"), or removes it ("remove"). A change of the due time compares the one that the
+-- worker has seen, so that only one of several workers starts the execution.
 -- Answers per item: "kept" and when it is due, "advanced", "aside", "stale", "removed" or "missing".
 -- @include keys
 -- @include each_item
@@ -13,7 +13,7 @@ local function aside_name(name, reason)
   return 'schedule:' .. name .. ': ' .. reason
 end
 
--- It can be read, or is gone: nobody need look after it any more.
+-- It can be read, or is gone: nobody needs to look at it any more.
 local function end_aside(key, name)
   local reason = redis.call('HGET', key, S.aside)
   if not reason then return end
@@ -25,7 +25,7 @@ function actions.put(name, at)
   local due, cron, zone, func, queue, args, retention = unpack(ARGV, at + 3, at + 9)
   local key, instant = schedule_prefix .. name, due_at(due)
   check_type(timers, 'zset')
-  -- The same line again, as every deploy says it: what is due stays due, however late it is.
+  -- The same line again, as every deployment sends it: the due time stays, however late it is.
   local kept = redis.call('HMGET', key, S.cron, S.zone, S.due)
   if kept[1] == cron and kept[2] == zone and tonumber(kept[3] or '') then instant = tonumber(kept[3]) end
   redis.call('HSET', key, S.cron, cron, S.zone, zone, S.func, func, S.queue, queue, S.args, args, S.due, int(instant))
@@ -60,8 +60,8 @@ function actions.advance(name, at)
   return { 'advanced' }
 end
 
--- A worker cannot read it, perhaps not even when it is due (`seen_due` is empty then): a person should know, and all other
--- workers look whether they can. One that was told so does not tell the others once more.
+-- A worker cannot read it, perhaps before it is due (`seen_due` is empty then). A person should know, and all other
+-- workers check whether they can read it. A worker that was told in this way does not tell the others again.
 function actions.aside(name, at)
   local reason, seen_due, was_offered = unpack(ARGV, at + 3, at + 5)
   local key = schedule_prefix .. name

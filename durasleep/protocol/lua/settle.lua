@@ -1,4 +1,4 @@
--- Resolve, reject or cancel a promise from outside. The first outcome stays (law 6).
+-- Resolves, rejects or cancels a promise from outside. The first outcome stays (law 6).
 -- Answers per item: "settled" or "already", the state, the value.
 -- @include keys
 -- @include each_item
@@ -6,7 +6,7 @@
 -- @include value_of
 -- @include full
 
--- A settlement is let through on a full Redis: it is what frees memory. Not so a large value.
+-- A full Redis lets a settlement pass, because it frees memory; but not a large value.
 local settling = { [STATE.resolved] = true, [STATE.rejected] = true, [STATE.canceled] = true }
 
 local function outcome(state, value, asked_state, asked_value)

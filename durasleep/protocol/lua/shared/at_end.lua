@@ -3,7 +3,7 @@
 -- @include tell_inbox
 -- @include recent
 
--- What a script gathers while it runs is written once, at its end.
+-- A script gathers some writes while it runs, and makes them once, at its end.
 local function write_gathered()
   write_timers()
   clear_queues()

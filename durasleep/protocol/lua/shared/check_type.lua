@@ -1,6 +1,6 @@
 local types = {}
 
--- Whether a key holds what we keep there, or nothing; and what it holds. The server is asked once a script.
+-- Whether a key holds our type of value, or nothing; and what it holds. The server is asked once in a script.
 local function is_a(key, wanted)
   local found = types[key]
   if not found then
@@ -11,7 +11,7 @@ local function is_a(key, wanted)
   return found == 'none' or found == wanted, found
 end
 
--- Refuses a key that holds something else, before anything is written.
+-- Refuses a key of another type, before anything is written.
 local function check_type(key, wanted)
   local fits, found = is_a(key, wanted)
   if not fits then error('CORRUPT ' .. key .. ' holds a ' .. found .. ', not a ' .. wanted, 0) end

@@ -1,13 +1,13 @@
 -- @include leave
 -- @include quarantine
-local carries = {} -- queue -> whether what is added to it may carry a snapshot
+local carries = {} -- queue -> whether new entries of it may carry a snapshot
 
--- Refuses a queue that is no stream, before anything is written.
+-- Refuses a queue that is not a stream, before anything is written.
 local function check_queue(queue)
   check_type(queue_prefix .. queue, 'stream')
 end
 
--- Where a person will look after it. The caller saves.
+-- Halts it, until a person looks at it. The caller saves.
 local function halt(record, reason)
   record.place = PLACE.halted
   put(record, F.place, record.place)
@@ -15,15 +15,17 @@ local function halt(record, reason)
   quarantine(record.id)
 end
 
--- Whether an entry of this queue may say what the first activation needs: not while thousands wait, which are memory.
+-- Whether an entry of this queue may carry the data for the first activation: not while thousands wait, because that
+-- takes memory.
 local function may_carry(queue)
   if carries[queue] == nil then carries[queue] = redis.call('XLEN', queue) < LIMIT.snapshots_queued_max end
   return carries[queue]
 end
 
--- To its stream, under a new epoch. The caller saves. It never fails: what was settled must reach its owner,
--- so an execution whose queue is no stream is halted, to be resumed when somebody has mended that.
--- `snapshot` is what its hash will say, see `write_snapshot`: whoever takes the entry need not load it. Only a hint.
+-- Puts an execution into its stream, with a new epoch. The caller saves. It never fails: a settlement must reach its
+-- owner. So an execution whose queue is not a stream is halted, to be resumed when somebody has repaired that.
+-- `snapshot` is the content of its hash, see `write_snapshot`: the reader of the entry need not load the hash. Only a
+-- hint.
 local function dispatch(record, snapshot)
   local queue = queue_prefix .. record.queue
   local fits, found = is_a(queue, 'stream')

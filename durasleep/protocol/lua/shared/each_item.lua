@@ -1,9 +1,9 @@
 -- @include budget
 -- @include text_of
 
--- Answers `handle(at, size)` for every item of ARGV from `first` on: its size stands at `at`, its values follow. Each
--- stands alone: Lua has no rollback, so an item checks everything before its first write, and its error is its own
--- answer. Those that come when this call has moved enough bytes are not looked at, and answered "again".
+-- Answers `handle(at, size)` for every item of ARGV from `first` on: its size is at `at`, its values follow. Items do
+-- not depend on each other. Lua has no rollback, so an item checks everything before its first write, and its error is
+-- its own answer. When this call has moved enough bytes, the other items are not looked at, and are answered "again".
 local function each_item(first, handle)
   local answers, count, at, last = {}, 0, first, #ARGV
   while at <= last do

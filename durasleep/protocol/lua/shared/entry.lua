@@ -1,10 +1,10 @@
 -- @include now
 
--- A journal entry is one field: kind and state, then stamp, due, name and child id, then the payload. When it began
--- stands where nothing else can: as its stamp while it is pending, as its due time once it has settled.
+-- A journal entry is one field: kind and state, then stamp, due, name and child id, then the payload. The time at which
+-- it began is kept in a free place: as its stamp while it is pending, as its due time when it has settled.
 local ENTRY = '^(%a)(%a)\t(%d*)\t(%d*)\t([^\t\n]*)\t([^\t\n]*)\n()'
 
--- The head of an entry, or nil for what is not one.
+-- The head of an entry, or nil if this is not an entry.
 local function read_entry(raw)
   if not raw then return nil end
   local kind, state, stamp, due, name, child_id, body = string.match(raw, ENTRY)
@@ -17,13 +17,13 @@ local function has_stamp(raw, stamp)
   return string.sub(raw, 3, 4 + #stamp) == '\t' .. stamp .. '\t'
 end
 
--- When something begins: in ms since the incarnation of its execution; empty for what it does at once, as most sleep.
+-- When something begins: in ms since the incarnation of its execution; empty for the first second, the usual case.
 local function begin_of(record)
   local ms = now - record.incarnation
   return ms >= LIMIT.begin_ms_min and int(ms) or ''
 end
 
--- A pending timer: the one that is written most.
+-- A pending timer: the most frequent entry.
 local function timer_entry(begun, due, name)
   return KIND.timer .. STATE.pending .. '\t' .. begun .. '\t' .. due .. '\t' .. name .. '\t\n'
 end

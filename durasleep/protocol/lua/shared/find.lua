@@ -1,7 +1,7 @@
 -- @include kin
 
--- A promise with its own hash, or nil and the owner in whose journal it is, its number and entry.
--- A hash left over from another life of the family is neither.
+-- A promise with its own hash, or nil and the owner in whose journal it is, its number and entry. A hash that is left
+-- from another incarnation of the family is neither.
 local function find(id)
   local record = load(id)
   local owner_id, number = owner_of(id)

@@ -4,8 +4,8 @@
 -- @include budget
 -- @include many
 local families = {} -- records that have ended, whose family is to be closed at the end of the script
--- What an ending means for others than its own hash and the inboxes that wait: a function that answers the table of
--- kin.lua. A script that seldom needs it makes it late.
+-- The effects of an ending beside its own hash and the waiting inboxes: a function that answers the table of kin.lua. A
+-- script that seldom needs it makes it late.
 local kin
 
 -- In ms, 0 for ever.
@@ -18,7 +18,7 @@ local function keep_for(key, keep_ms)
   if keep_ms > 0 then redis.call('PEXPIRE', key, int(keep_ms)) end
 end
 
--- A line is an inbox, told with the value if that is small, or a promise that settles with this one.
+-- A line is an inbox, which gets the value if it is small, or a promise that settles with this one.
 local function tell_waiter(record, kind, who, state, payload)
   if kind == 'p' then
     spend(#payload, ENDING_COST)
@@ -36,11 +36,11 @@ local function tell_waiter(record, kind, who, state, payload)
   end
 end
 
--- Those who wait hear of it, as many as there is room for; answers what the field says of the others. Who waits in a way
--- that only a newer version knows is left to that.
+-- Notifies the waiters, as many as there is room for; answers the field for the others. Waiters that only a newer
+-- version knows are left to that version.
 local function tell_waiters(record, waiters, state, payload)
   if waiters == MANY then return kin().tell_many(record, state, payload) end
-  local inbox = string.match(waiters, '^i([^\n]+)\n$') -- mostly it is one
+  local inbox = string.match(waiters, '^i([^\n]+)\n$') -- mostly there is one waiter
   if inbox and not is_spent() then
     tell_waiter(record, 'i', inbox, state, payload)
     return ''
@@ -57,8 +57,8 @@ local function tell_waiters(record, waiters, state, payload)
   return newer
 end
 
--- Ends a pending promise: out of its place, settled, those who wait told, its family to be closed. `is_quiet` if nothing
--- it has asked for is pending.
+-- Ends a pending promise: it leaves its place, settles, its waiters are notified, and its family is to be closed.
+-- `is_quiet` if none of its entries is pending.
 local function finish(record, state, payload, is_quiet)
   leave(record)
   if record.deadline then unset_timer(record.id .. '~timeout') end

@@ -1,6 +1,6 @@
 -- @include text_of
--- Whether Redis has no memory left. There it refuses a script only its first write, and only if that may grow: so what runs
--- may finish if the first one frees. Neither of these changes anything.
+-- Whether Redis has no memory left. A full Redis refuses only the first write of a script, and only if that write may
+-- grow. So a script may finish if its first write frees memory. Neither of these two changes anything.
 local is_full = false
 do
   local may_grow, refused = pcall(redis.call, 'ZADD', timers, 'XX', 0, '')

@@ -1,5 +1,5 @@
 -- @include record
--- The consumer that holds an execution's current entry, or nil: it waits for a reader, or is not queued.
+-- The consumer that holds an execution's current entry, or nil: the entry waits for a reader, or there is none.
 local function holder(record)
   if not record.entry then return nil end
   local pending =

@@ -4,18 +4,18 @@
 -- @include at_end
 -- @include text_of
 -- @include wait_for
--- What an ending means for others: those who wait for it, the one that asked for it, and its family, which is what it
--- has asked for itself. How a family is closed:
+-- The effects of an ending on others: on its waiters, on the execution that asked for it, and on its family, which is
+-- everything it has asked for itself. How a family is closed:
 --
--- A promise that ends is put among `families`, unless nothing is left to close. At the end of the script each of these
--- is closed: what is pending in its journal is canceled, which puts that among `families`, too. So a whole tree is
+-- A promise that ends is added to `families`, unless nothing is left to close. At the end of the script each of these
+-- is closed: the pending members of its journal are canceled, which adds them to `families`, too. So a whole tree is
 -- closed without recursion.
 --
--- The retention of the root says how long a family is kept. As long as the root is pending none of it expires, for the
--- root may be replayed. Once the root has ended, all of it expires together.
+-- The retention of the root says how long a family is kept. As long as the root is pending, no member expires, because
+-- the root may be replayed. When the root has ended, all of the family expires together.
 --
--- A script may do only so much (see budget.lua). A family for which there is no room is named in `closing`, and the
--- firer goes on with it, part by part. Until that is done its promise does not expire: whoever goes on must find it.
+-- A script may do only so much (see budget.lua). A family without room is named in `closing`, and the firer goes on
+-- with it, part by part. Until that is done, its promise does not expire: the next part must find it.
 local SCAN_STEP = 4 -- of a family looked at in one go: each may have a value of a megabyte
 
 -- Left for the firer: more than one script may do.
@@ -25,18 +25,18 @@ local function close_later(id)
   earliest_made = now
 end
 
--- What only a newer version can close waits behind all others, and is tried again where nothing else is left.
+-- A family that only a newer version can close waits behind all others, and is tried again when nothing else is left.
 local function close_newer_later(id)
   if is_a(closing, 'zset') then redis.call('ZADD', closing, int(LIMIT.closing_newer + now), id) end
 end
 
--- What cannot be closed is quarantined by name, or left for a newer version.
+-- A family that cannot be closed is quarantined by name, or left for a newer version.
 local function leave_open(id, problem)
   if is_newer(problem) then return close_later(id) end
   quarantine('closing:' .. id .. ': ' .. text_of(problem))
 end
 
--- Entry `number` of whoever asked for a child settles with it, if it is still the one that asked.
+-- The entry `number` of the execution that asked for a child settles with it, if it is still the same incarnation.
 local function settle_for(owner_id, number, incarnation, state, payload)
   local ok, owner = pcall(load, owner_id, { number })
   if not ok then return quarantine('promise:' .. owner_id .. ': ' .. text_of(owner)) end
@@ -54,7 +54,7 @@ local function settle_waiter(who, state, payload)
   if owner_id then settle_for(owner_id, number, incarnation, state, payload) end
 end
 
--- Of those who are members of a set as many hear of it as there is room for; answers what the field says of the others.
+-- Notifies the waiters in a set, as many as there is room for; answers the field for the others.
 local function tell_many(record, state, payload)
   local key = waiters_prefix .. record.id
   if not is_a(key, 'set') then return '' end
@@ -64,7 +64,7 @@ local function tell_many(record, state, payload)
     local kind, who = string.match(waiter or '', '^(%a)(.+)$')
     if kind == 'i' or kind == 'p' then
       tell_waiter(record, kind, who, state, payload)
-    elseif kind then -- only a newer version knows how to tell it
+    elseif kind then -- only a newer version knows how to notify it
       newer[#newer + 1] = waiter
       spend(#waiter, 1)
     end
@@ -89,7 +89,7 @@ local function is_remembered(id)
   return true
 end
 
--- Whether a child has lost the execution that asked for it: ended, gone, or begun anew.
+-- Whether the execution that asked for a child has ended, is gone, or has begun again.
 local function is_orphan(record)
   local owner_id, number = owner_of(record.id)
   if not owner_id then return false end
@@ -98,7 +98,8 @@ local function is_orphan(record)
   return state or incarnation ~= record.incarnation or not entry
 end
 
--- How long what is below a root is kept. A member of an old run (continue_as_new) does not wait for the root to end.
+-- How long the members below a root are kept. A member of an old run (continue_as_new) does not wait for the root to
+-- end.
 local function time_to_keep_below(root, record)
   local key = promise_prefix .. root
   local state, incarnation, retention = unpack(redis.call('HMGET', key, F.state, F.incarnation, F.retention))
@@ -107,13 +108,13 @@ local function time_to_keep_below(root, record)
     local left = redis.call('PTTL', key)
     return left >= 0 and math.max(left, 1) or retention_of(retention)
   end
-  -- Mostly its owner is pending, and that is enough: whoever closes a pending one closes what it has asked for, too.
+  -- Mostly its owner is pending, and that is enough: closing a pending owner also closes its members.
   local may_be_replayed = not is_orphan(record) or is_remembered(record.id)
   return may_be_replayed and 0 or retention_of(retention)
 end
 
--- How long a settled promise is kept, in ms: as its root. 0: for ever, or as long as the root is pending; 1: no longer.
--- nil: under this id there is another promise by now.
+-- How long a settled promise is kept, in ms: as long as its root. 0: for ever, or as long as the root is pending; 1: no
+-- longer. nil: there is another promise under this id now.
 local function time_to_keep(record)
   local root = string.match(record.id, '^[^~]*')
   local is_root = root == record.id
@@ -124,8 +125,8 @@ local function time_to_keep(record)
   return time_to_keep_below(root, record)
 end
 
--- One member of the journal of an ended promise: what is pending ends with it, what is kept goes with it. What has ended
--- before is closed: as long as the root is pending (`keep_ms` is 0) nothing is left to do for it.
+-- One member of the journal of an ended promise: a pending one ends with it, a kept one expires with it. A member that
+-- has ended before is closed: as long as the root is pending (`keep_ms` is 0) nothing is left to do for it.
 local function close_member(record, number, raw, keep_ms)
   local entry = read_entry(raw)
   if not entry then return end
@@ -161,8 +162,8 @@ local function close_members(record, fields, keep_ms)
   end
 end
 
--- The members of the family in `key` from a cursor on, as many as there is room for; answers the next cursor, "0" at the
--- end.
+-- The members of the family in `key` from a cursor on, as many as there is room for; answers the next cursor, "0" at
+-- the end.
 local function close_from(record, key, cursor, keep_ms)
   repeat
     local part = redis.call('HSCAN', key, cursor, 'COUNT', SCAN_STEP)
@@ -172,8 +173,8 @@ local function close_from(record, key, cursor, keep_ms)
   return cursor
 end
 
--- All of one family if there is room, else none of it yet. Until it is closed, its head is kept: whoever closes the rest
--- must find it.
+-- Closes all of one family if there is room, else none of it yet. Until all is closed, its record is kept: the next
+-- part must find it.
 local function close_family(record)
   local keep_ms = record.keep_ms or time_to_keep(record)
   if not keep_ms then return end
@@ -186,12 +187,13 @@ local function close_family(record)
     local cursor = close_from(record, record.key, '0', keep_ms)
     if cursor == '0' then return keep_for(record.key, keep_ms) end
   end
-  -- From its beginning, even if it was being closed: what was closed while its root was pending is kept no longer.
+  -- From its beginning, even if it was being closed: members closed while the root was pending have no expiry yet.
   redis.call('HDEL', record.key, F.cursor)
   close_later(record.id)
 end
 
--- Close what has ended in this script, as much as there is room for; the rest waits in `closing`.
+-- Closes the families of promises that have ended in this script, as many as there is room for; the rest waits in
+-- `closing`.
 local function close_families()
   while #families > 0 do
     local record = table.remove(families)

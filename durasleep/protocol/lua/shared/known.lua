@@ -1,6 +1,6 @@
 -- @include text_of
 
--- A code of one small letter that is none of these is of a newer version: what has it is left to that version.
+-- An unknown code of one small letter belongs to a newer version: a promise that has it is left to that version.
 local PLACES = { [PLACE.queued] = true, [PLACE.suspended] = true, [PLACE.delayed] = true, [PLACE.halted] = true }
 local ENTRIES = {
   [KIND.timer] = true,

@@ -1,11 +1,11 @@
 -- @include record
 -- @include timer
 -- @include known
-local CUT_MIN = 4 -- fewer are deleted as soon as looked at
-local runs = {} -- queue -> first entry -> what is pending there from it on, in order and without gaps, if it was asked
+local CUT_MIN = 4 -- fewer are deleted one by one
+local runs = {} -- queue -> first entry -> the pending entries from it on, in order and without gaps, if it was asked
 local cleared = {} -- queue -> the entries that leave it, acknowledged at the end in one command
 
--- Out of the place it is in, whichever that is. The caller saves and puts it elsewhere.
+-- Takes an execution out of its place, whichever that is. The caller saves and puts it elsewhere.
 local function leave(record)
   if record.place or record.kind then check_known(record) end
   if record.entry then
@@ -30,15 +30,15 @@ local function leave(record)
   end
 end
 
--- For scripts that have asked what is pending of a queue.
+-- For scripts that have asked for the pending entries of a queue.
 local function note_run(queue, ids)
   if #ids < CUT_MIN then return end
   runs[queue] = runs[queue] or {}
   runs[queue][ids[1]] = ids
 end
 
--- Cuts off those of `entries` that are the oldest of their stream, if they are enough for that to pay; answers the rest.
--- What is delivered stays pending until it leaves its stream, so between pending entries there are no others.
+-- Cuts off those of `entries` that are the oldest of their stream, if there are enough of them; answers the rest. A
+-- delivered entry stays pending until it leaves its stream, so there are no others between pending entries.
 local function cut(stream, entries, runs_here)
   local oldest = #entries >= CUT_MIN and redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
   local pending = oldest and runs_here[oldest[1]]
@@ -60,8 +60,8 @@ local function cut(stream, entries, runs_here)
   return rest
 end
 
--- Once, at the end of a script. To delete one entry is to look for it among a hundred of its node; those that are the
--- oldest, as most are where nothing runs long, go all at once.
+-- Once, at the end of a script. To delete one entry, Redis searches among a hundred in its node. If nothing runs long,
+-- most entries are the oldest, and these go all at once.
 local function clear_queues()
   for queue, entries in pairs(cleared) do
     local stream = queue_prefix .. queue

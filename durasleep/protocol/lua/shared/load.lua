@@ -1,8 +1,8 @@
 -- @include record
 -- @include text_of
 
--- The record of a promise from the values of `HEAD`, nil if there is none. `known` are journal entries by number,
--- see `raw_of`.
+-- The record of a promise from the values of `HEAD`, nil if there is none. `known` are journal entries by number, see
+-- `raw_of`.
 local function record_of(id, key, v, known)
   if not (v[1] or v[5]) then return nil end
   local epoch, order = tonumber(v[7] or '0'), tonumber(v[11] or '0')
@@ -59,8 +59,8 @@ local HEAD = {
   F.created,
 }
 
--- Raises what is wrong with a key that a promise cannot be read from. Asked once more for the words: not every server's
--- redis.pcall has them.
+-- Raises the error of a key from which a promise cannot be read. It asks once more for the text: redis.pcall does not
+-- have it on every server.
 local function raise_unreadable(key)
   local ok, problem = pcall(redis.call, 'HGET', key, F.state)
   local text = ok and 'it was not readable before' or text_of(problem)

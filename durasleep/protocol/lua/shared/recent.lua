@@ -1,5 +1,5 @@
 -- @include check_type
-local ENDINGS_EACH = 16 -- in one entry: a stream is bounded by its entries, and so by what they hold
+local ENDINGS_EACH = 16 -- in one entry: a stream is bounded by its entries, and so by their size
 local VALUES_EACH = 8 * ENDINGS_EACH
 local recents, failures = {}, {} -- endings for people and dashboards, as names and values in turn
 
@@ -23,7 +23,7 @@ local function note(endings, record, state)
   if n + 8 == VALUES_EACH then write_recents() end
 end
 
--- All of one entry have ended at its `z`. What failed is kept apart, too, so that successes do not flush it out.
+-- All endings of one entry happened at its `z`. Failures are also kept apart, so that successes do not push them out.
 local function note_ending(record, state)
   note(recents, record, state)
   if state ~= STATE.resolved and record.func ~= '' then note(failures, record, state) end

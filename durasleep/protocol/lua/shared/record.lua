@@ -1,13 +1,14 @@
 -- @include int
 -- @include in_chunks
 
--- A promise in hand is a table: its fields by name, and what is to be written. `save` drops before it sets, so what was
--- put is not dropped in the same save; `unseen` it writes if it has changed. A table that nobody needs is not made.
+-- A loaded promise is a table: its fields by name, and the changes to write. `save` drops fields before it sets others,
+-- so a field that was put is not dropped in the same save; it writes `unseen` only if it has changed. A table that
+-- nobody needs is not made.
 
 local function put(record, field, value)
   local sets = record.sets
   if not sets then
-    -- With room for more: Lua counts a table anew whenever it grows.
+    -- With room for more: Lua counts a table again whenever it grows.
     record.sets = { field, value, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil }
     return
   end
@@ -30,7 +31,7 @@ local function put_entry(record, number, raw)
   record.known[number] = raw
 end
 
--- A journal entry as it is kept, false if there is none.
+-- A journal entry as it is stored, false if there is none.
 local function raw_of(record, number)
   local raw = record.known[number]
   if raw == nil then return redis.call('HGET', record.key, number) end
@@ -61,7 +62,7 @@ local function group_of(queue)
   return string.match(queue, '^[^/]+')
 end
 
--- What stands before the last '~', and the number after it; nil for a root.
+-- The part before the last '~', and the number after it; nil for a root.
 local function owner_of(id)
   if not string.find(id, '~', 1, true) then return nil end
   return string.match(id, '^(.*)~([^~]*)$')

@@ -18,12 +18,12 @@ local function read_run(key)
   return fields
 end
 
--- How long what has ended in a run before is kept: as long as its root will be.
+-- How long the members of an earlier run that have ended are kept: as long as its root will be.
 local function time_to_keep_run(id)
   return retention_of(redis.call('HGET', promise_prefix .. string.match(id, '^[^~]*'), F.retention))
 end
 
--- A part of a run that was set apart; answers whether that was all of it.
+-- Closes a part of a run that was moved to its own key; answers whether that was all of it.
 local function close_run(id)
   local key = run_prefix .. id
   local incarnation, cursor = unpack(redis.call('HMGET', key, F.incarnation, F.cursor))
@@ -38,11 +38,12 @@ local function close_run(id)
   return true
 end
 
--- A long run goes whole to a key of its own, which is closed in parts, as large families are. What its promise is stays,
--- all but the journal and the arguments. What the old run asked for is harmless meanwhile: no journal knows of it.
+-- A long run is moved whole to a key of its own, which is closed in parts, as large families are. The promise keeps its
+-- other fields, all but the journal and the arguments. Entries of the old run do no harm meanwhile: no journal knows
+-- them.
 local function set_run_apart(record)
   local key = run_prefix .. record.id
-  while redis.call('EXISTS', key) == 1 do -- the one before: who begins anew faster than it is closed does it himself
+  while redis.call('EXISTS', key) == 1 do -- an earlier run, not closed yet: it is closed here
     spend(-LIMIT.call_bytes_max, -LIMIT.family_max)
     close_run(record.id)
   end

@@ -1,12 +1,12 @@
 -- @include budget
 -- @include text_of
--- What would move the rest of this script to another database, or wipe it away under it.
+-- Commands that would move the rest of this script to another database, or delete the data under it.
 local FORBIDDEN = { SELECT = true, SWAPDB = true, FLUSHALL = true, FLUSHDB = true }
 local WORDS_MAX = 7000 -- unpack fails near 8,000 values
 local namespace = string.match(timers, '^{([^:}]*)')
 
 -- Adds a reply of Redis to `parts`, as text that needs no library: `$<bytes>\n...`, `:<int>\n`, `+<status>\n`, `_\n`,
--- `*<n>\n...`. Answers how many bytes of `room` are left; what is below 0 is not added any more.
+-- `*<n>\n...`. Answers how many bytes of `room` are left; below 0 nothing more is added.
 local function write_reply(parts, reply, room)
   if type(reply) == 'table' and not reply.ok then
     parts[#parts + 1] = '*' .. #reply .. '\n'
@@ -33,8 +33,8 @@ local function write_reply(parts, reply, room)
   return room - 16
 end
 
--- A user's command may not touch what is ours. The commands stand in ARGV from `at` to `stop`, each as how many words
--- and the words.
+-- A user's command may not touch durasleep's keys. The commands are in ARGV from `at` to `stop`, each as the number of
+-- its words and the words.
 local function check_transaction(at, stop)
   while at <= stop do
     local size = tonumber(ARGV[at])
@@ -54,8 +54,8 @@ local function in_words(number, command, what)
   return '-command ' .. number .. ' (' .. command .. ') ' .. what .. '\n'
 end
 
--- Executes them. One that fails ends the transaction, and so does one that answers more than a journal entry may carry; as
--- in MULTI, what was carried out stays, and the text says how many.
+-- Executes them. The transaction ends at a command that fails, or whose answer is larger than a journal entry may be.
+-- As in MULTI, the commands before it stay, and the text says how many.
 local function run_transaction(at, stop)
   local replies, done, room = {}, 0, LIMIT.transaction_bytes_max
   while at <= stop do

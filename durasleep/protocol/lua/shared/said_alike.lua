@@ -1,5 +1,5 @@
--- What most items of a call say alike stands in one argument, its words between tabs: it is read only where it differs
--- from that of the item before. Answers the reader of such arguments, which answers what `pattern` captures.
+-- Values that most items of a call share are one argument, its words between tabs: it is read only if it differs from
+-- that of the item before. Answers the reader of such arguments, which answers the captures of `pattern`.
 local function reader_of(pattern)
   local last, words
   return function(text)

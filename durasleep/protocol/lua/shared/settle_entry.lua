@@ -3,7 +3,7 @@
 -- @include holder
 -- @include tell_inbox
 
--- Wakes an execution that waits; one that runs gets a nudge, which is only a hint.
+-- Wakes a waiting execution; a running one gets only a hint.
 local function rouse(record, snapshot_of)
   if record.place == PLACE.suspended then
     dispatch(record, snapshot_of and snapshot_of(record))
@@ -17,8 +17,8 @@ local function rouse(record, snapshot_of)
   end
 end
 
--- Entry `number` of a pending execution settles, and its owner hears of it. `snapshot_of` answers what its stream entry
--- may carry, see `dispatch`.
+-- Entry `number` of a pending execution settles, and its owner is notified. `snapshot_of` answers the data for its
+-- stream entry, see `dispatch`.
 local function settle_entry(record, number, entry, state, payload, snapshot_of)
   if entry.due ~= '' then unset_timer(record.id .. '~' .. number) end
   entry.due = entry.stamp -- when it began

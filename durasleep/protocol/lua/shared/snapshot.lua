@@ -1,8 +1,9 @@
 -- @include int
 
--- What the first activation after a dispatch needs, in one field of the stream entry: a line of numbers (incarnation, created,
--- begun, base, order, unseen, bytes of the arguments; then number and bytes of each journal entry; then its deadline, if
--- it has one), the arguments, the entries, and the function's name to the end. nil if that is too much for an entry.
+-- The data for the first activation after a dispatch, in one field of the stream entry: a line of numbers (incarnation,
+-- created, begun, base, order, unseen, bytes of the arguments; then number and bytes of each journal entry; then its
+-- deadline, if it has one), the arguments, the entries, and the function's name to the end. nil if that is too large
+-- for an entry.
 local function write_snapshot(head, deadline, args, entries, func)
   if deadline then head = head .. '\t' .. deadline end
   local snapshot = head .. '\n' .. args .. entries .. func
@@ -16,7 +17,7 @@ local function snapshot_of_new(what, incarnation, deadline)
   return write_snapshot(head, deadline and int(deadline), what.args, '', what.func)
 end
 
--- Of an execution whose hash was read whole, `numbers` being its journal; not of one that workers died of.
+-- For an execution whose hash was read whole, `numbers` being its journal; not if workers have died during it.
 local function snapshot_of_known(record, known, numbers)
   if known[F.crash_count] then return nil end
   local args = known[F.args]

@@ -1,6 +1,6 @@
 -- @include check_type
 local FIELDS_MAX = 1000 -- unpack fails near 8,000 values
-local hints = {} -- inbox -> what it is told, as names and values in turn
+local hints = {} -- inbox -> its messages, as names and values in turn
 
 local function write_inbox(inbox, fields)
   if is_a(inbox, 'stream') then
@@ -8,8 +8,9 @@ local function write_inbox(inbox, fields)
   end
 end
 
--- Where to add what whoever reads an inbox is to hear, as names and values. A hint, which never fails what it speaks of.
--- `size` is how many bytes will be added: what one inbox holds is bounded by its entries, and so by what each holds.
+-- The table to which to add the messages for the reader of an inbox, as names and values. They are hints, so a problem
+-- with the inbox never fails the call. `size` is the number of bytes to add: an inbox is bounded by its entries, and so
+-- by their size.
 local function hints_for(who, size)
   local inbox = inbox_prefix .. who
   local fields = hints[inbox]
@@ -25,7 +26,7 @@ local function hints_for(who, size)
   return fields
 end
 
--- Once, at the end of a script: what one inbox is told is one entry.
+-- Once, at the end of a script: all messages for one inbox are one entry.
 local function write_inboxes()
   for inbox, fields in pairs(hints) do
     write_inbox(inbox, fields)

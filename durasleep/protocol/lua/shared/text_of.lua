@@ -1,4 +1,4 @@
--- An error caught in Lua as one line, its code first: Redis 6.2 puts the place before it and a line end behind.
+-- An error caught in Lua as one line, its code first: Redis 6.2 puts the position before it and a line end behind.
 local function text_of(problem)
   local text = type(problem) == 'table' and problem.err or tostring(problem)
   text = string.match(text, '^.-: %-(%u%u+ .*)$') or text

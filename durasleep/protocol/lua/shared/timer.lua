@@ -1,7 +1,7 @@
 -- @include now
 -- @include check_type
 -- @include in_chunks
-local timer_changes = {} -- member -> its due time, or false for one that goes: written at the end, in two commands
+local timer_changes = {} -- member -> its due time, or false to remove it: written at the end, in two commands
 local earliest_made
 
 local function set_timer(member, due)
@@ -12,7 +12,8 @@ local function unset_timer(member)
   timer_changes[member] = false
 end
 
--- Once, at the end of a script. Answers nothing; whether the earliest of all was made is kept for `tell_firers`.
+-- Once, at the end of a script. It answers nothing; for `tell_firers` it keeps whether a new timer is the earliest of
+-- all.
 local function write_timers()
   local gone, gone_count, made, made_count, earliest = {}, 0, {}, 0, nil
   for member, due in pairs(timer_changes) do
@@ -28,7 +29,7 @@ local function write_timers()
   timer_changes = {}
   in_chunks(gone, 'ZREM', timers)
   if earliest then
-    -- What is due already may be for a newer version, and stay so.
+    -- A timer that is due already may stay for a newer version.
     local first = redis.call('ZRANGEBYSCORE', timers, '(' .. now_text, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
     if not first[2] or earliest < tonumber(first[2]) then
       earliest_made = math.min(earliest_made or earliest, earliest)
@@ -37,7 +38,7 @@ local function write_timers()
   in_chunks(made, 'ZADD', timers)
 end
 
-local all_hear = {} -- what every worker is to hear, as names and values in turn: it is one entry, for `wake` has but one
+local all_hear = {} -- messages for every worker, as names and values in turn: one entry, because `wake` has only one
 
 -- The firers wait for an earlier instant now. Only a hint.
 local function tell_firers()

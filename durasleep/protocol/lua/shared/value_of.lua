@@ -1,7 +1,7 @@
 -- @include budget
 -- @include check_size
 
--- What a promise has settled with, as it is answered.
+-- The value of a settled promise, as it is answered.
 local function value_of(record)
   local value = redis.call('HGET', record.key, F.value) or ''
   check_size('the value of ' .. record.id, value)

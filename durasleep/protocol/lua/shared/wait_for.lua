@@ -2,11 +2,11 @@
 -- @include entry
 -- @include many
 -- @include check_type
-local SAMPLE = 2 -- of a set, looked at for each one that comes: so those who are gone never are the most of it
+local SAMPLE = 2 -- members of a set that are checked for each new one: so most of a set is always alive
 local SAMPLE_WHEN_FULL = 64
 
--- Whether nobody is there any more who could hear of it: an inbox whose reader has left, an execution that has ended,
--- begun anew or taken back what it asked for.
+-- Whether the waiter is gone: an inbox whose reader has left, or an execution that has ended, has begun again, or has
+-- canceled the call.
 local function is_gone(waiter)
   local kind, who = string.sub(waiter, 1, 1), string.sub(waiter, 2)
   if kind == 'i' then return redis.call('EXISTS', inbox_prefix .. who) == 0 end
@@ -20,7 +20,7 @@ local function is_gone(waiter)
   return found[1] or found[2] ~= incarnation or not entry or entry.state ~= STATE.pending
 end
 
--- Of the lines of a field those of who is still there.
+-- The lines of a field whose waiters are still there.
 local function living(waiters)
   local lines = {}
   for line in string.gmatch(waiters, '[^\n]+') do
@@ -44,7 +44,7 @@ local function some_gone(key, count)
   return gone
 end
 
--- Whether so many wait for a promise that there is no room for another one.
+-- Whether a promise has so many waiters that there is no room for another one.
 local function has_no_room(record)
   if record.waiters ~= MANY then return false end
   local key = waiters_prefix .. record.id
@@ -61,7 +61,7 @@ end
 local function add_to_set(record, waiter)
   local key = waiters_prefix .. record.id
   local gone = some_gone(key, SAMPLE)
-  redis.call('SADD', key, waiter) -- first: a full Redis refuses it, and all that it would let pass after the other one
+  redis.call('SADD', key, waiter) -- first, so that a full Redis refuses it: after SREM it would pass
   if #gone > 0 then redis.call('SREM', key, unpack(gone)) end
 end
 
@@ -75,8 +75,8 @@ local function make_set(record, waiters)
   put_waiters(record, MANY)
 end
 
--- One more waits for a pending promise, unless it does already. An inbox is only a hint, so that it may be turned away;
--- an execution that waits is not (see `checks.child` in commit). Who waits must be written before: see `is_gone`.
+-- Adds a waiter to a pending promise, unless it waits already. An inbox is only a hint, so it may be refused; an
+-- execution that waits is not (see `checks.child` in commit). The waiter must be written before: see `is_gone`.
 local function wait_for(record, waiter)
   if is_waiting(record, waiter) or (string.sub(waiter, 1, 1) == 'i' and has_no_room(record)) then return end
   local waiters = record.waiters or ''
@@ -109,7 +109,7 @@ end
 
 local opened = {}
 
--- An inbox exists as long as its reader shows itself; results go only to inboxes that exist.
+-- An inbox exists as long as its reader is active; results go only to inboxes that exist.
 local function open_inbox(inbox)
   if opened[inbox] then return end
   opened[inbox] = true
