@@ -626,7 +626,7 @@ class Client(_Starts):
         schedule all it needs each time it starts.
 
         ``target`` says who runs it, as in ``rpc``. What it starts is kept as long as the settings say; for another
-        retention there is ``client.options(retention="30d").schedule(...)``. Raises UsageError for arguments that ``fn``
+        retention there is ``client.options(retention="30d").schedule(...)``. Raises UsageError for arguments ``fn``
         would not take, and for a line or zone that cannot be read.
         """
         return self._schedule(name, line, fn, args, kwargs, zone, CallOptions(target))

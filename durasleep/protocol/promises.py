@@ -69,12 +69,14 @@ def create(
 
 
 def create_like(common: BatchItem[Created]) -> Callable[[PromiseId, bytes, str], BatchItem[Created]]:
-    """A function that makes one ``create`` after another, each from an id, its arguments and the name of its call.
+    """A function that makes one ``create`` after another, each from an id, its arguments and its idempotency key.
 
     Everything else is as in ``common``: to build that again for each of thousands of calls took twice as long.
     """
     names = common.script.item_names
-    id_at, args_at, call_at = (1 + names.index(name) for name in ("id", "args", "call"))  # their number comes first
+    id_at, args_at, key_at = (
+        1 + names.index(name) for name in ("id", "args", "idempotency_key")
+    )  # their number comes first
 
     def make(id: PromiseId, args: bytes, idempotency_key: str) -> BatchItem[Created]:
         values = common.args.copy()

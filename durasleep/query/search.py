@@ -258,7 +258,9 @@ def _fresh(ids: _Ids, dues: dict[str, int | None]) -> list[str]:
     return fresh
 
 
-def _read_summaries(keys: Keyspace, ids: list[str], is_wanted: Callable[[Summary], bool], found: SearchPage) -> Plan[None]:
+def _read_summaries(
+    keys: Keyspace, ids: list[str], is_wanted: Callable[[Summary], bool], found: SearchPage
+) -> Plan[None]:
     """Read these, and keep those that match."""
     for start in range(0, len(ids), PAGE):
         part = ids[start : start + PAGE]
