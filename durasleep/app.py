@@ -153,7 +153,12 @@ class Durasleep(Client):
     ) -> Callable[[AnyWorkflow], AnyWorkflow]: ...
 
     def workflow(self, fn: Callable[..., Any] | None = None, /, *, name: str | None = None, version: int = 1) -> Any:
-        """Register ``async def f(ctx, ...)`` as a workflow, under its own name or ``name``.
+        """Register ``async def f(ctx, ...)`` as a workflow, under its own name or ``name``::
+
+            @app.workflow
+            async def greet_later(ctx: Context, name: str) -> str:
+                await ctx.sleep("1d")
+                return await ctx.run(greet, name)
 
         Several workflows may share a name, each with its own ``version``, a whole number from 1. New executions begin
         with the newest version. An execution that began with another one stays on it, while a worker has that version.
@@ -188,7 +193,10 @@ class Durasleep(Client):
         retry: Retry | None = None,
         timeout: Duration | None = None,
     ) -> Any:
-        """Register a plain function, sync or async, as a task under its own name or ``name``. It may do any I/O.
+        """Register a plain function, sync or async, as a task under its own name or ``name``. It may do any I/O::
+
+            @app.task(retry=Retry(attempts=5), timeout="30s")
+            async def send_mail(to: str) -> None: ...
 
         It has one attempt unless ``retry`` says otherwise. ``timeout`` (seconds, a timedelta, or text such as
         ``"30s"``) is for each attempt. Both also hold when the function is a step. A sync function runs in a thread,
@@ -202,7 +210,12 @@ class Durasleep(Client):
         return register if fn is None else register(fn)
 
     def lifespan(self, fn: AnyLifespan) -> AnyLifespan:
-        """Register a function that opens the resources of tasks and steps, yields them once, and closes them.
+        """Register a function that opens the resources of tasks and steps, yields them once, and closes them::
+
+            @app.lifespan
+            async def database() -> AsyncGenerator[Pool]:
+                async with create_pool() as pool:
+                    yield pool
 
         It is an ``async def`` that yields once, or a function that makes an async context manager. Each worker opens it
         when it starts, and closes it when it ends. In tasks and steps, the yielded value is ``app.resources``.
@@ -252,7 +265,10 @@ class Durasleep(Client):
         overrides: Overrides | None = None,
         stand_ins: Overrides | None = None,
     ) -> Worker:
-        """A worker for the functions registered here; ``await worker.run()`` serves until ``worker.stop()``.
+        """A worker for the functions registered here, for a process of your own::
+
+            worker = app.worker(concurrency=100)
+            await worker.run()  # until worker.stop()
 
         It serves ``group`` (by default that of the application) under ``name`` (by default made of host and process
         id), and runs at most ``concurrency`` executions at a time; sleepers do not count. ``debug``,

@@ -114,7 +114,13 @@ class Context:
     # -- waiting
 
     def sleep(self, duration: Duration, *, name: str = "") -> DurableFuture[None]:
-        """Pause for some seconds, a timedelta, or text such as ``"1h30m"``: across restarts, and never shorter."""
+        """Pause, across restarts of workers and Redis, and never for less than ``duration``::
+
+            await ctx.sleep("3d", name="trial")
+
+        ``duration`` is seconds, a timedelta, or text such as ``"1h30m"``. ``name`` is for people: lists and
+        ``durasleep get`` show it.
+        """
         due = due_in(duration, "sleep")
         if name:
             check_label(name)
@@ -141,7 +147,12 @@ class Context:
     def promise(
         self, type_hint: Any = Any, /, *, timeout: Duration | None = None, name: str = ""
     ) -> DurableFuture[Any]:
-        """A promise that others settle from outside, by its ``.id``, with a value that ``hint`` shapes.
+        """A promise that others settle from outside, by its ``.id``, with a value that ``type_hint`` shapes::
+
+            approval = ctx.promise(bool, timeout="3d", name="approval")
+            await ctx.run(mail_link, approval.id)
+            if await approval:
+                await ctx.run(pay)
 
         Raises TimedOut when ``timeout`` (seconds, a timedelta, or text such as ``"3d"``) has passed. By default it has
         no timeout.
@@ -158,10 +169,12 @@ class Context:
     @overload
     async def race(self, *awaitables: Awaitable[T]) -> Winner[T]: ...
     async def race(self, *awaitables: Awaitable[Any]) -> Winner[Any]:
-        """Wait for the first of ``awaitables`` and cancel the others in the same commit; raises the error of the first.
+        """Wait for the first of ``awaitables`` and cancel the others in the same commit::
 
-        For example, approval or three days: ``winner = await ctx.race(ctx.promise(name="approval"), ctx.sleep(...))``,
-        and ``winner.index`` says which one it was.
+            winner = await ctx.race(ctx.promise(name="approval"), ctx.sleep("3d"))
+            approved = winner.index == 0
+
+        Raises the error of the first, if it has one.
         """
         if not awaitables:
             raise UsageError("a race needs something to wait for")
@@ -216,7 +229,9 @@ class Context:
         retry: Retry | None = None,
         **kwargs: Any,
     ) -> DurableFuture[Any]:
-        """Run a plain function or a task as a step in this worker: at least once, and its result counts once.
+        """Run a plain function or a task as a step in this worker: at least once, and its result counts once::
+
+            receipt = await ctx.run(charge, card, 20, retry=Retry(attempts=5), timeout="30s")
 
         ``timeout`` (seconds, a timedelta, or text such as ``"30s"``) is for each attempt. Without it, a task's own
         timeout applies; without ``retry``, the task's own.
@@ -236,7 +251,10 @@ class Context:
 
     def on_cancel(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
         """Run this function as a step after the workflow was canceled and its code has ended; the last registered
-        first.
+        first::
+
+            seat = await ctx.run(book_seat)
+            ctx.on_cancel(free_seat, seat)
 
         It runs whatever the code raises then: CancelledError, or another error. It does not run if the code catches the
         cancel and returns a value, or goes on as a new run. If such a step raises, the execution ends with that error.
@@ -314,7 +332,9 @@ class Context:
         timeout: Duration | None = None,
         **kwargs: Any,
     ) -> DurableFuture[Any]:
-        """Start a workflow or task as an execution of its own, and await its result.
+        """Start a workflow or task as an execution of its own, and await its result::
+
+            first, second = await asyncio.gather(ctx.rpc(render, 1), ctx.rpc(render, 2, target="gpu"))
 
         With an ``id``, the call attaches to the execution with this id, which outlives this workflow. Stuck if that is
         this workflow itself, or the root of its family: they would wait for each other. ``target`` says who runs it, a
@@ -335,7 +355,9 @@ class Context:
         timeout: Duration | None = None,
         **kwargs: Any,
     ) -> DurableFuture[str]:
-        """Start an execution that is independent: this workflow does not await it, and a cancel does not reach it.
+        """Start an execution that is independent: this workflow does not await it, and a cancel does not reach it::
+
+            await ctx.detached(send_newsletter, user, id=f"newsletter-{user}")
 
         Awaiting it gives its id when it has been started; if one exists under ``id``, it is left as it is. ``target``
         and ``timeout`` are as for ``rpc``.
@@ -351,7 +373,9 @@ class Context:
         delay: Duration | datetime | None = None,
         retention: Duration | None = None,
     ) -> ContextCaller:
-        """``rpc`` and ``detached`` with options. All arguments after it go to the function, whatever their names.
+        """``rpc`` and ``detached`` with options, so that all their arguments go to the function::
+
+            await ctx.options(delay="1h", timeout="2h").rpc(remind, user)
 
         ``id``, ``target`` and ``timeout`` are as for ``rpc``. ``delay`` postpones the start: seconds, a timedelta, or
         text such as ``"1h30m"``, from now, or an aware datetime. The timeout counts from now, too; UsageError if it is
@@ -423,7 +447,10 @@ class Context:
         return start
 
     def continue_as_new(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Go on as a new run of the same execution: other arguments, an empty journal, the newest version.
+        """Go on as a new run of the same execution: other arguments, an empty journal, the newest version::
+
+            await ctx.sleep("1d")
+            ctx.continue_as_new(day + 1)
 
         The id, the waiters and the deadline stay; pending entries end. This call does not return. If the code has not
         been told of a cancel yet, it ends here instead, as it would at an ``await``. UsageError for arguments that do
@@ -442,7 +469,9 @@ class Context:
         raise WorkflowEvicted("this workflow goes on as a new run")
 
     def transaction(self) -> TransactionBuilder:
-        """Queue Redis commands; awaiting it runs them together with their journal entry, exactly once.
+        """Queue Redis commands; awaiting it runs them together with their journal entry, exactly once::
+
+            [balance] = await ctx.transaction().incrby("balance:ada", 20)
 
         At most 1,000 commands, which together have at most the bytes of one payload. Otherwise PayloadTooLarge or
         UsageError is raised, and nothing was sent. Their answers may have a megabyte. If they have more, the commands
@@ -465,10 +494,14 @@ class Context:
         return UUID(bytes=self._digest("uuid")[:16], version=4)
 
     def patched(self, change: str) -> bool:
-        """Whether this execution takes the new way. False if it first reached this line before the change was deployed.
+        """Whether this execution takes the new way. False if it first reached this line before the change was deployed::
 
-        ``if ctx.patched("two-reminders"): ... else: ...`` keeps both ways until no execution takes the old one.
-        ``change`` is the name of the change.
+            if ctx.patched("two-reminders"):
+                await ctx.run(remind_twice, user)
+            else:
+                await ctx.run(remind, user)
+
+        ``change`` is the name of the change. Keep both ways until no execution takes the old one.
         """
         self._loop.lineage()
         return self._journal.patched(check_label(change))
