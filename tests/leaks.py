@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -156,38 +156,52 @@ def read(client: redis.Redis, namespace: str) -> tuple[list[bytes], dict[str, Pa
         *scan(match=f"{{{namespace}}}:*", count=_SCAN_COUNT),
     ]
     partitions: dict[str, dict[tuple[str, str], Key]] = {}
-    for name in names:
+    for name, key in _read_keys(client, names):
         tag, _, rest = name.decode(errors="replace").partition("}:")
         _, _, partition = tag.partition(":")
         if not partition:
             continue  # the meta key lives as long as its namespace
         kind, _, subject = rest.partition(":")
-        key = _read_key(client, name)
-        if key:
-            partitions.setdefault(partition, {})[kind, subject] = key
+        partitions.setdefault(partition, {})[kind, subject] = key
     return names, {number: Partition(keys) for number, keys in partitions.items()}
 
 
-def _read_key(client: Any, name: bytes) -> Key | None:
-    ttl_ms: int = client.pttl(name)
-    if ttl_ms == -2:
-        return None  # it has expired since the scan
-    fields: dict[str, str] = {}
-    items: list[bytes] = []
-    match client.type(name):
-        case b"none":
-            return None  # since it was asked for its TTL
-        case b"hash":
-            fields = {_text(field): _text(value) for field, value in client.hgetall(name).items()}
-            if not fields:  # there are no empty hashes: since it was asked for its type
-                return None
-        case b"zset":
-            items = client.zrange(name, 0, -1)
-        case b"stream":
-            items = [entry.get(b"i", b"") for _, entry in client.xrange(name)]
-        case other:
-            fields = {"type": _text(other)}
-    return Key(ttl_ms if ttl_ms >= 0 else None, fields, tuple(map(_text, items)))
+def _read_keys(client: Any, names: Sequence[bytes]) -> Iterator[tuple[bytes, Key]]:
+    """Those that have not expired since the scan; in two exchanges, for every test asks this of all it has left."""
+    pipe = client.pipeline(transaction=False)
+    for name in names:
+        pipe.pttl(name)
+        pipe.type(name)
+    answers = pipe.execute()
+    found: list[tuple[bytes, int, bytes]] = []
+    for name, ttl_ms, type in zip(names, answers[::2], answers[1::2], strict=True):
+        if ttl_ms == -2 or type == b"none":
+            continue
+        found.append((name, ttl_ms, type))
+        match type:
+            case b"hash":
+                pipe.hgetall(name)
+            case b"zset":
+                pipe.zrange(name, 0, -1)
+            case b"stream":
+                pipe.xrange(name)
+            case _:
+                pipe.ping()  # what else there may be is not read
+    for (name, ttl_ms, type), held in zip(found, pipe.execute(), strict=True):
+        fields: dict[str, str] = {}
+        items: list[bytes] = []
+        match type:
+            case b"hash":
+                fields = {_text(field): _text(value) for field, value in held.items()}
+                if not fields:  # there are no empty hashes: since it was asked for its type
+                    continue
+            case b"zset":
+                items = held
+            case b"stream":
+                items = [entry.get(b"i", b"") for _, entry in held]
+            case other:
+                fields = {"type": _text(other)}
+        yield name, Key(ttl_ms if ttl_ms >= 0 else None, fields, tuple(map(_text, items)))
 
 
 def _text(data: bytes) -> str:
