@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -70,10 +71,10 @@ class _Search:
         is_end = True
         for step in self._transitions.steps(at):
             is_end = is_end and not step.is_fair
-            if self._breaks_a_law(place, at, step):
-                return []
             after = self._key(step.after)
             found = self._places.get(after)
+            if self._breaks_a_law(place, at, step, is_new=found is None):
+                return []
             if found is None:
                 found = self._places[after] = len(self._states)
                 self._states.append(after)
@@ -89,8 +90,9 @@ class _Search:
                 self._notify(laws.NOTHING_LEFT.__name__, wrong, place)
         return fresh
 
-    def _breaks_a_law(self, place: int, at: Service, step: Step) -> bool:
-        for law in laws.OF_STATES:
+    def _breaks_a_law(self, place: int, at: Service, step: Step, *, is_new: bool) -> bool:
+        """A state that is the same but for when it was reached keeps the laws of states as the first one did."""
+        for law in laws.OF_STATES if is_new else ():
             if wrong := law(step.after.redis):
                 self._notify(law.__name__, wrong, place, step.label)
                 return True
@@ -133,4 +135,9 @@ def explore(
 
     ``is_timed`` tells states apart that differ only in when they are reached: many more, for rules that count.
     """
-    return _Search(scenario, scripts, is_timed).run(states_max)
+    search = _Search(scenario, scripts, is_timed)
+    gc.disable()  # every state is kept, and a collection would look at all of them in vain
+    try:
+        return search.run(states_max)
+    finally:
+        gc.enable()

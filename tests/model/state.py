@@ -163,6 +163,8 @@ class Ranks:
         return None if instant is None else self.instants[instant]
 
     def entry(self, entry: Entry) -> Entry:
+        if not entry.stamp and entry.due is None:
+            return entry  # as most are
         return entry._replace(stamp=self.instants[entry.stamp], due=self.instant(entry.due))
 
     def journal(self, journal: tuple[tuple[str, Entry], ...]) -> tuple[tuple[str, Entry], ...]:
