@@ -9,9 +9,9 @@ from __future__ import annotations
 import gc
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -22,6 +22,8 @@ from durasleep.transport.connector import Connector
 from durasleep.transport.sync_store import SyncStore
 from harness.servers import EMBEDDED, FAKE, KINDS, REAL, MakeServer, Server, Servers, debug, find, found_kinds
 from tests import leaks
+
+T = TypeVar("T")
 
 pytest_plugins = (
     "pytester",  # runs a pytest of its own, for the fixtures we give to others
@@ -136,6 +138,20 @@ one_server = server
 
 
 @pytest.fixture
+def share(request: pytest.FixtureRequest) -> Callable[[Sequence[T]], Sequence[T]]:
+    """This test's part of what is shared out among the kinds of servers it runs on: all of it, if there is one."""
+    name = _server_fixture_of(request)
+    assert name, "without a server there is nothing to share"
+    kinds = _SERVER_FIXTURES[name](request.config.stash[_KINDS])
+    at = kinds.index(cast("Server", request.getfixturevalue(name)).kind)
+    return lambda things: things[at :: len(kinds)]
+
+
+def _server_fixture_of(request: pytest.FixtureRequest) -> str | None:
+    return next((name for name in _SERVER_FIXTURES if name in request.fixturenames), None)
+
+
+@pytest.fixture
 def make_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeServer]:
     """Starts servers of the test's own, to be killed and restarted: ``make_server(kind=None, **DevServer options)``.
 
@@ -193,7 +209,7 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 
     ``@pytest.mark.leaves_keys("why")`` lets a test leave what it likes.
     """
-    name = next((name for name in _SERVER_FIXTURES if name in request.fixturenames), None)
+    name = _server_fixture_of(request)
     if name is None or "namespace" not in request.fixturenames:
         yield
         return
@@ -203,8 +219,8 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     client = server.sync_client()
     keys, partitions = leaks.read(client, namespace)
     found = [f"partition {number}: {leak}" for number, part in partitions.items() for leak in leaks.leaks(part)]
-    found += _broken(client, namespace)
     if keys:
+        found += _broken(client, namespace)
         client.delete(*keys)
     node = cast("pytest.Function", request.node)
     if found and not node.get_closest_marker("leaves_keys"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from tests.laws.crashing import STORIES, Crash, effects
 pytestmark = pytest.mark.long
 
 POINTS_MAX = int(os.environ.get("DURASLEEP_CRASH_POINTS", "12"))
-"""Of a story with more of them, so many, evenly spread; 0 for all."""
+"""Of a story with more of them, so many, evenly spread, each on one kind of server; 0 for all."""
 
 
 async def ending(env: testing.Env, story: Callable[..., Any], id: str) -> str:
@@ -58,7 +58,11 @@ def chosen(points: int) -> list[int]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("story", "end"), STORIES.items(), ids=[story.__name__ for story in STORIES])
 async def test_wherever_the_worker_dies_a_workflow_ends_as_if_it_had_not(
-    real_server: Server, story: Callable[..., Any], end: str, monkeypatch: pytest.MonkeyPatch
+    real_server: Server,
+    share: Callable[[Sequence[int]], Sequence[int]],
+    story: Callable[..., Any],
+    end: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     crash = Crash()
     async with testing.env(crashing.app, redis=real_server.client(), debug=False) as env:
@@ -67,8 +71,8 @@ async def test_wherever_the_worker_dies_a_workflow_ends_as_if_it_had_not(
         crash.arm(None)
         assert await ending_with(crash, env, story, "undisturbed") == end
         plan, usual = crash.passed[:], Counter(effects)
-        died = 0
-        for point in chosen(len(plan)):
+        points, died = share(chosen(len(plan))), 0
+        for point in points:
             id = f"dies-at-{point}"
             effects.clear()
             crash.arm(point)
@@ -80,7 +84,7 @@ async def test_wherever_the_worker_dies_a_workflow_ends_as_if_it_had_not(
             assert await env.timers() == [], id
             assert (await env.app.fsck()).findings == [], id
             await check_counter(env, PromiseId(id))
-        assert died >= 0.8 * len(chosen(len(plan)))
+        assert died >= min(0.8 * len(points), len(points) - 1)  # no two runs pass quite the same
 
 
 async def check_counter(env: testing.Env, id: PromiseId) -> None:

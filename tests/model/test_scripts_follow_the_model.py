@@ -8,11 +8,11 @@ is in Redis is compared with the model. ``DURASLEEP_MODEL_EXAMPLES=2000`` runs i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
@@ -338,16 +338,22 @@ def _id_of(lease: Lease) -> str:
     return lease.id
 
 
-# The same examples every time, unless it is asked to look for new ones.
+# The same examples every time, and others on each kind of server; or new ones, if that is asked for.
 PROFILE = (
     settings(max_examples=EXAMPLES, stateful_step_count=60, print_blob=True)
     if EXAMPLES
-    else settings(max_examples=60, stateful_step_count=30, derandomize=True, phases=[Phase.generate])
+    else settings(stateful_step_count=30, phases=[Phase.generate])
 )
+IN_ALL, OF_ONE_KIND_MAX = 120, 60
 
 
 @pytest.mark.timeout(60 if not EXAMPLES else 0)
-def test_the_scripts_do_what_the_model_says(server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scripts_do_what_the_model_says(
+    server: Server,
+    namespace: str,
+    share: Callable[[Sequence[int]], Sequence[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(script, "load", load_standing)
 
     class OnServer(Machine):
@@ -355,12 +361,11 @@ def test_the_scripts_do_what_the_model_says(server: Server, namespace: str, monk
 
     OnServer.server, OnServer.namespace = server, namespace
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-    run_state_machine_as_test(  # pyright: ignore[reportUnknownMemberType]
-        OnServer,
-        settings=settings(
-            PROFILE, deadline=None, database=None, report_multiple_bugs=False, suppress_health_check=checks
-        ),
-    )
+    profile = settings(PROFILE, deadline=None, database=None, report_multiple_bugs=False, suppress_health_check=checks)
+    if not EXAMPLES:
+        profile = settings(profile, max_examples=min(OF_ONE_KIND_MAX, len(share(range(IN_ALL)))))
+        seed(server.kind)(OnServer)
+    run_state_machine_as_test(OnServer, settings=profile)  # pyright: ignore[reportUnknownMemberType]
 
 
 @pytest.fixture
