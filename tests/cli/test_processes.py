@@ -241,4 +241,4 @@ def test_a_program_goes_on_whose_worker_could_not_serve(here: Terminal, make_ser
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.read() == "SchemaMismatch\nstill here\n"
-        assert "left behind: the thread" in process.stderr.read()
+        assert "of user code: the thread" in process.stderr.read()

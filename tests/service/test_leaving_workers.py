@@ -117,7 +117,7 @@ async def test_what_user_code_leaves_behind_may_end_within_the_grace_time(
     effects.open("gate")
     assert await leaving.exited() == 0
     assert effects.count("the work is done") == 1
-    assert "ends without" not in leaving.log()
+    assert "ends now, and waits no longer" not in leaving.log()
 
 
 async def test_a_paused_worker_finds_itself_fenced(app: Durasleep, workers: Workers, effects: Effects) -> None:

@@ -185,7 +185,7 @@ async def test_a_thread_of_the_loop_counts_again_once_it_is_back(
     worker = await workers.begin("w1", "--concurrency", "2", app="leaving_app").ready()
     with pytest.raises(TimeoutError):
         await (await app.rpc("late", "stand_in_thread_of_loop", effects.path, "one")).result(timeout=20)
-    await worker.line("1 of 2 threads are lost, .*: stand_in_thread_at for ")
+    await worker.line("1 of 2 threads are lost to .*: stand_in_thread_at for ")
     effects.open("one")
     await worker.line("the thread of stand_in_thread_at is back after .*: 0 of 2 threads are lost")
 
