@@ -1,4 +1,4 @@
-"""A network to be broken: every connection to the server goes through here."""
+"""A network that can be broken: every connection to the server goes through this proxy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HOST = "127.0.0.1"
 
 
 class Proxy:
-    """Passes bytes on, in both directions, unless told otherwise."""
+    """Passes bytes on in both directions, until a fault is asked for."""
 
     def __init__(self) -> None:
         self.target_port = 0
@@ -44,17 +44,17 @@ class Proxy:
             writer.transport.abort()
 
     def black_hole(self) -> None:
-        """Every connection stays open, and nothing comes through any more."""
+        """Every connection stays open, and no byte passes any more."""
         self._mute |= self._open
 
     async def stall(self, seconds: float) -> None:
-        """Nothing comes through for a while, then all of it."""
+        """No byte passes for a while, then all of them."""
         self._flowing.clear()
         await asyncio.sleep(seconds)
         self._flowing.set()
 
     async def slow(self, delay_s: float, seconds: float) -> None:
-        """Every packet takes longer for a while."""
+        """For a while every packet takes longer."""
         self.delay_s = delay_s
         await asyncio.sleep(seconds)
         self.delay_s = 0.0

@@ -1,4 +1,4 @@
-"""The servers that tests and benchmarks run on: four real ones, each started when first asked for, and fakeredis."""
+"""The servers for tests and benchmarks: four real ones, each started at its first use, and fakeredis."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FAKE_VERSION = (7, 4)
 EMBEDDED = "valkey8"
 """The one that comes with ``durasleep[embedded]``."""
 REAL = ("redis7", "valkey8")
-"""What behaviour has to be shown on; where there is no Redis 7, Redis 8 stands in for it."""
+"""Servers for tests that need one of each kind; if there is no Redis 7, Redis 8 takes its place."""
 
 
 def _on_path(name: str) -> Path | None:
@@ -33,7 +33,7 @@ def _on_path(name: str) -> Path | None:
     return Path(found) if found else None
 
 
-# kind -> its major version, and where one may be, best first
+# kind -> its major version, and where it may be found, best first
 _PLACES: dict[str, tuple[int, tuple[Callable[[], Path | None], ...]]] = {
     "redis62": (
         6,
@@ -54,7 +54,7 @@ KINDS = (FAKE, *_PLACES)
 
 
 MakeServer = Callable[..., DevServer]
-"""What the fixture ``make_server`` is."""
+"""The type of the fixture ``make_server``."""
 
 
 @cache
@@ -86,7 +86,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where workers and clients connect: with the least rights, if the tests are run so."""
+        """The URL for workers and clients; with the least rights, if the tests run with them."""
         assert self.running, "fakeredis has no address; take the fixture real_server"
         url = self.running.url
         return url.replace("redis://", f"redis://{LIMITED}:change-me@") if is_limited() else url
@@ -116,17 +116,17 @@ class Server:
         return client
 
     def contents(self, start: str) -> dict[bytes, bytes]:
-        """Every key whose name begins so, as the server would dump it."""
+        """Every key whose name begins with ``start``, as the server dumps it."""
         client: Any = self.sync_client()
         return {key: client.dump(key) for key in client.scan_iter(match=f"{start}*", count=1000)}
 
     def flush(self) -> None:
-        """Remove everything, whoever's it is."""
+        """Remove everything, also keys of others."""
         self.sync_client().flushall()
 
     async def close_clients(self) -> None:
         while self._clients:
-            # One made in an event loop that has ended cannot be closed in this one; its sockets went with its loop.
+            # A client of an event loop that has ended cannot be closed in this one; its sockets went with that loop.
             with suppress(RuntimeError, redis.RedisError):
                 await self._clients.pop().aclose()
         while self._sync_clients:
@@ -134,7 +134,7 @@ class Server:
 
 
 def free_port() -> int:
-    """For a server that does not choose one itself."""
+    """A port for a server that does not choose one itself."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return taken.getsockname()[1]
@@ -168,7 +168,7 @@ def _start(kind: str, directory: Path) -> Server:
     binary, version = found
     running = DevServer(directory, persist=False, binary=binary, extra_args=debug(kind)).start()
     if is_limited():
-        limit(running.url, "t*", "~*-counter", "+incr", "+incrby")  # what transactions and moved clocks take on top
+        limit(running.url, "t*", "~*-counter", "+incr", "+incrby")  # the rest is for transactions and moved clocks
     return Server(kind, version, running=running)
 
 
@@ -178,7 +178,7 @@ def is_limited() -> bool:
 
 
 def limit(url: str, namespaces: str, *more: str) -> str:
-    """Make the user of the example, for these namespaces; the URL to connect as that user."""
+    """Create the user of the example, for these namespaces; returns the URL to connect as that user."""
     rule = next(line for line in ACL.read_text().splitlines() if line.startswith("user "))
     _, name, *rules = rule.replace("{durasleep", f"{{{namespaces}").split()
     with redis.Redis.from_url(url) as admin:

@@ -1,4 +1,4 @@
-"""Workers of another version of the package, beside those of this one."""
+"""Workers of another version of the package, beside workers of this one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ runpy.run_module("durasleep", run_name="__main__", alter_sys=True)
 
 
 def command(package: Path | None) -> list[str]:
-    """What runs ``durasleep``: the one that is installed, or that in a directory."""
+    """The command that runs ``durasleep``: the installed one, or the one in a directory."""
     if package is None:
         return [sys.executable, "-m", "durasleep"]
     if not (package / "durasleep" / "__init__.py").is_file():

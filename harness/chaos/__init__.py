@@ -1,1 +1,1 @@
-"""Chaos: workers, server and network are broken by a plan made from a seed; a checker looks at what came of it."""
+"""Chaos: a plan made from a seed breaks workers, server and network; a checker looks at the results."""

@@ -1,4 +1,4 @@
-"""Runs the chaos: starts work, breaks things by the plan, mends everything, waits, and checks."""
+"""Runs the chaos: starts work, breaks things by the plan, repairs everything, waits, and checks."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from harness.chaos.work import SHAPES, WORKFLOWS, app
 
 WORKERS = 3
 STARTS_A_S = 8.0
-QUIET_S = 120.0  # for all that was started to end
+QUIET_S = 120.0  # for all executions to end
 REPEATING = ("kill-worker", "pause-worker", "kill-redis", "failover", "black-hole", "stall", "block-redis", "cut")
 """Faults after which a step may run again."""
 ROLLS_BACK = ("failover",)
-"""Faults after which what was answered may not be known any more."""
+"""Faults after which Redis may not know a confirmed write any more."""
 
 logger = logging.getLogger("durasleep")
 
 
 class Work:
-    """What is started, and what came of it."""
+    """The started executions, and their results."""
 
     def __init__(self, seed: int) -> None:
         self.shapes: dict[str, int] = {}
         self.results: dict[str, list[str]] = {}
         self.refused = 0
-        """Calls that gave up, as they say they do."""
+        """Calls that gave up after their time limit, as they should."""
         self._chance = random.Random(seed + 1)
         self._seed = seed
 
     async def go_on(self) -> None:
-        """Start one execution after the other, and settle what waits for a person, until cancelled."""
+        """Start one execution after the other, and settle promises that wait for a person, until cancelled."""
         while True:
             shape = self._chance.randrange(SHAPES)
             id = f"{WORKFLOWS[shape].__name__}-{self._seed}-{len(self.shapes)}"
@@ -58,7 +58,7 @@ class Work:
             await asyncio.sleep(self._chance.expovariate(STARTS_A_S))
 
     async def answer(self) -> None:
-        """Settle the promises of those that wait, again and again, until cancelled."""
+        """Settle the promises of waiting executions, again and again, until cancelled."""
         while True:
             for id, shape in tuple(self.shapes.items()):
                 if shape == 4 and id not in self.results:
@@ -67,16 +67,16 @@ class Work:
             await asyncio.sleep(0.5)
 
     async def collect(self, *, restart: bool) -> None:
-        """All results, twice each. With ``restart``, what a rollback may have lost is called again first."""
+        """All results, twice each. With ``restart``, executions that a rollback may have lost are called again."""
         for id, shape in self.shapes.items():
             handle = await app.rpc(id, WORKFLOWS[shape]) if restart else app.get(id, str)
             with suppress(DurasleepError, asyncio.TimeoutError):
                 told = [await handle.result(timeout=QUIET_S), await app.get(id, str)]
-                self.results[id] = told  # not before: what waits for a person is answered until it has a result
+                self.results[id] = told  # not before: its promises are settled until it has a result
 
 
 async def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
-    """One run; what came of it, ``violations`` being what must not be."""
+    """One run; returns its results. ``violations`` are the promises it has broken."""
     names = options.faults.split(",") if options.faults else [name for name in FAULTS if name != "failover"]
     if options.around and not options.faults:
         names += AROUND
@@ -116,7 +116,7 @@ async def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     found += check.violations(
         work.shapes, work.results, effects, counters, repeats_max=sum(site.done[name] for name in REPEATING)
     )
-    # Clients that were killed stand among those who wait until what they waited for has ended.
+    # Killed clients are among the waiters of an execution until it has ended.
     found += [f"fsck: {one.kind}: {one.id} {one.text}" for one in report.findings if one.kind != "client"]
     log = site.log.read_text(errors="replace")
     found += [f"a fault of ours: {line}" for line in log.splitlines() if "fault in durasleep" in line][:5]
@@ -140,7 +140,7 @@ async def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
 
 
 async def _fsck() -> Report:
-    """Once nothing moves: what is left to close is closed by then."""
+    """When nothing changes any more: all families are closed by then."""
     while True:
         try:
             return await app.fsck()

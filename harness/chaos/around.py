@@ -1,6 +1,7 @@
-"""What goes on around the engine while things break.
+"""Other users of the server while things break.
 
-Clients in threads, forks and event loops; schedules nobody can read; workers of retired groups; waiters that give up.
+Clients in threads, forks and event loops; schedules that nobody can read; workers of retired groups; waiters that give
+up.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from harness.chaos.work import EFFECTS, app, asks_briefly, echo, sought_after, t
 
 ROOT = Path(__file__).parents[2]
 SOUGHT = "around-sought-after"
-"""The one that many wait for, and nearly all give up on."""
+"""The execution that many wait for, and on which nearly all give up."""
 WAITERS_BYTES_MAX = 64_000
-PRESENCE_S = 100  # after its last beat nothing of a worker is left
+PRESENCE_S = 100  # after its last heartbeat, until all keys of a worker have expired
 GOOD, BAD = "around-good", "around-bad"
 QUIET_S = 120.0
 
 
 class Around:
-    """All of it, beside the work whose results are checked."""
+    """All of them, beside the work whose results are checked."""
 
     def __init__(self, url: str, directory: Path, seed: int) -> None:
         self._url = url
@@ -64,7 +65,7 @@ class Around:
             self._tasks.append(asyncio.create_task(_again_and_again(once, pause_s)))
 
     async def stop(self) -> None:
-        """Nothing new begins, and the clients come to their end."""
+        """Begin nothing new; the clients come to their end."""
         for task in self._tasks:
             task.cancel()
         for ended in await asyncio.gather(*self._tasks, return_exceptions=True):
@@ -80,7 +81,7 @@ class Around:
     # -- what goes on
 
     async def _give_up(self) -> None:
-        """A client that lives for a moment, and waits for less."""
+        """A client that lives for a moment, and waits even less."""
         async with Durasleep(self._url) as client:
             handle = await client.rpc(SOUGHT, sought_after)
             with suppress(TimeoutError):
@@ -88,12 +89,12 @@ class Around:
             self.gave_up += 1
 
     async def _race(self) -> None:
-        """A workflow that waits for it, too, and has something better to do."""
+        """A workflow that also waits for it, and gives up soon."""
         await app.rpc(f"around-race-{self.races}", asks_briefly, SOUGHT)
         self.races += 1
 
     async def _spoil_schedules(self) -> None:
-        """One schedule in two is of a zone that no machine has; both are due again and again."""
+        """Every second schedule has a time zone that does not exist; both kinds are due again and again."""
         for name in (GOOD, BAD):
             await app.schedule(name, "0 0 1 1 *", tick)
         await self._redis.hset(self._keys.schedule(BAD), S["zone"], "Mars/Base")
@@ -103,7 +104,7 @@ class Around:
             await self._redis.zadd(self._keys.timers, {f"{name}~cron": due})
 
     async def _retire(self) -> None:
-        """A worker of a group that nobody will serve again, killed as it serves."""
+        """A worker of a group that is not used afterwards, killed while it serves."""
         command = [sys.executable, "-m", "durasleep", "worker", "harness.chaos.work:app", "--url", self._url]
         with self._log.open("ab") as log:
             worker = subprocess.Popen(
@@ -123,8 +124,8 @@ class Around:
     # -- what must be true afterwards
 
     async def violations(self) -> list[str]:
-        """Once all is well again and the clients have ended."""
-        await self._redis.connection_pool.disconnect()  # what was cut meanwhile
+        """When everything works again and the clients have ended."""
+        await self._redis.connection_pool.disconnect()  # connections that were cut meanwhile
         found = [line for line in self._lines.read_text().splitlines() if line.startswith("wrong: ")]
         if not self._told():
             found.append("the clients in threads, forks and loops did not come to their end")
@@ -159,11 +160,11 @@ class Around:
         ]
 
     def report(self) -> dict[str, int]:
-        """How much of it there was."""
+        """How often each of them happened."""
         return {**self._told(), "waited_in_vain": self.gave_up, "races": self.races, "retired_groups": self.retired}
 
     def _told(self) -> dict[str, int]:
-        """What the clients say of themselves at their end."""
+        """What the clients report at their end."""
         lines = [line for line in self._lines.read_text().splitlines() if line.startswith("{")]
         return json.loads(lines[-1]) if lines else {}
 
@@ -176,7 +177,7 @@ async def _result_of(id: str) -> str:
 
 
 async def _again_and_again(once: Callable[[], Awaitable[None]], pause_s: float) -> None:
-    """What Redis does not do now is done later; all else is an error of this program."""
+    """Repeat it later if Redis cannot do it now; any other error is one of this program."""
     while True:
         with suppress(DurasleepError, redis_errors.RedisError, OSError):
             await once()

@@ -1,4 +1,4 @@
-"""What must be true afterwards, whatever was broken: each thing that is not is one line."""
+"""What must be true after the chaos: each broken promise is one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EARLY_S = 0.002  # two clocks of one machine, and a file between them
 
 
 def read_effects(path: Path) -> dict[str, list[float]]:
-    """When each thing was done outside Redis."""
+    """When each effect outside Redis happened."""
     found: dict[str, list[float]] = defaultdict(list)
     for line in path.read_text().splitlines():
         label, _, at = line.partition("\t")
@@ -27,7 +27,7 @@ def violations(
     counters: Mapping[str, int],
     repeats_max: int,
 ) -> list[str]:
-    """``results`` are those of each execution as often as it was asked; an effect may be repeated so often, no more."""
+    """``results`` has each result of each execution; an effect may be repeated at most this often."""
     found: list[str] = []
     for id, shape in shapes.items():
         told = results.get(id, [])

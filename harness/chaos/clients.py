@@ -1,6 +1,6 @@
-"""Clients as applications have them, in a process of its own: one sync client for threads and forked children, one
-application for several event loops. Each call must be answered with its own result. Prints what was wrong, a line each,
-and at the end, on SIGTERM, how much was right: ``python -m harness.chaos.clients URL``.
+"""Clients as applications have them, in a process of their own: one sync client for threads and forked children, one
+application for several event loops. Each call must get its own result. Prints each mistake on a line and, at the end,
+on SIGTERM, the number of right answers: ``python -m harness.chaos.clients URL``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ THREADS = 4
 LOOPS = 2
 PAUSE_S = 0.1
 FORKS_EVERY_S = 1.0
-ANSWER_S = 30.0  # for one result; longer, and the call gives up as it says it does
+ANSWER_S = 30.0  # for one result; after that the call gives up, as it should
 CHILD_S = 120.0
 
 RIGHT, WRONG = 0, 1
@@ -66,7 +66,7 @@ class Clients:
             with self._lock:
                 self.gave_up += 1
             return RIGHT
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is wrong
+        except BaseException as error:  # noqa: BLE001 - any error is a mistake
             say(f"{id} ended with {error!r}")
             return WRONG
         if told != id:
@@ -86,7 +86,7 @@ class Clients:
         return asyncio.run(ask())
 
     def _fork(self, who: str) -> None:
-        """A child asks by the client its parent has used, while the parent's other threads go on."""
+        """A child process uses the client of its parent, while the parent's other threads go on."""
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -113,7 +113,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, clients.stop)
     clients.run()
     print(json.dumps({"right": clients.right, "gave_up": clients.gave_up}), flush=True)
-    os._exit(0)  # what hangs is told by its line
+    os._exit(0)  # the line of a call shows if it hangs
 
 
 if __name__ == "__main__":

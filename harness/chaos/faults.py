@@ -1,4 +1,4 @@
-"""The servers, the workers and the network between them, and how each fault is done to them."""
+"""The servers, the workers and the network between them, and the faults that break them."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Site:
     def __init__(
         self, directory: Path, *, workers: int, fsync: Fsync, with_replica: bool, other: Path | None = None
     ) -> None:
-        """Every second start of a worker is of the version in ``other``, if that is given."""
+        """Every second start of a worker uses the version in ``other``, if that is given."""
         self.proxy = Proxy()
         self.effects = directory / "effects"
         self.log = directory / "workers.log"
         self.done: Counter[str] = Counter()
-        """How often each fault was done."""
+        """How often each fault happened."""
         self.deserted = 0
-        """Workers that ended though nobody had killed them."""
+        """Workers that ended although nobody had killed them."""
         self._servers = [
             DevServer(directory / f"server-{n}", fsync=fsync, extra_args=("--enable-debug-command", "local"))
             for n in range(2 if with_replica else 1)
@@ -55,7 +55,7 @@ class Site:
 
     @property
     def primary_url(self) -> str:
-        """The server itself, past the proxy."""
+        """The server itself, without the proxy."""
         return self._servers[0].url
 
     async def start(self) -> None:
@@ -80,15 +80,15 @@ class Site:
             await asyncio.to_thread(server.stop)
 
     async def mend(self) -> None:
-        """Everything is well again: what lasts has ended, and every worker runs."""
-        await asyncio.gather(*self._lasting)  # a fault that could not be done is an error of this program
+        """Repair everything: lasting faults have ended, and every worker runs."""
+        await asyncio.gather(*self._lasting)  # if a fault could not be done, that is an error of this program
         for n, worker in enumerate(self._workers):
             if worker is None or worker.poll() is not None:
                 self.deserted += worker is not None
                 self._start_worker(n)
 
     async def do(self, fault: Fault) -> None:
-        """Break something; what lasts goes on by itself."""
+        """Break something; a lasting fault goes on by itself."""
         act = getattr(self, fault.name.replace("-", "_"))
         task = asyncio.get_running_loop().create_task(act(fault))
         self._lasting.add(task)
@@ -110,14 +110,14 @@ class Site:
             )
 
     async def kill_worker(self, fault: Fault) -> None:
-        """Kill -9, and another one in its place."""
+        """Kill -9; another worker takes its place."""
         if worker := self._workers[fault.which]:
             worker.kill()
             await asyncio.to_thread(worker.wait)
         self._start_worker(fault.which)
 
     async def pause_worker(self, fault: Fault) -> None:
-        """SIGSTOP: for longer than others take for a death, or for less."""
+        """SIGSTOP, for longer or shorter than it takes until others count the worker as dead."""
         worker = self._workers[fault.which]
         if worker is not None:
             worker.send_signal(signal.SIGSTOP)
@@ -127,7 +127,7 @@ class Site:
     # -- the server
 
     async def kill_redis(self, _fault: Fault) -> None:
-        """Kill -9, and it comes back with what it had written."""
+        """Kill -9; the server comes back with the data it had written."""
         async with self._server_lock:
             server = self._servers[0]
             await asyncio.to_thread(server.kill)
@@ -135,7 +135,7 @@ class Site:
             await asyncio.to_thread(server.start)
 
     async def failover(self, _fault: Fault) -> None:
-        """The replica becomes the primary; what it had not heard of is lost."""
+        """The replica becomes the primary; writes that it had not received are lost."""
         async with self._server_lock:
             old, new = self._servers
             await asyncio.to_thread(old.kill)
@@ -155,23 +155,23 @@ class Site:
     async def block_redis(self, fault: Fault) -> None:
         await self._notify(self._servers[0], "DEBUG", "SLEEP", f"{fault.lasts_s}")
 
-    # -- a server that serves, but not all
+    # -- a server that serves only some calls
 
     async def full_redis(self, fault: Fault) -> None:
-        """What makes something new is refused for a while."""
+        """For a while the server refuses calls that make something new."""
         async with self._server_lock:
             await self._notify(self._servers[0], "CONFIG", "SET", "maxmemory", "1")
             await asyncio.sleep(fault.lasts_s)
             await self._notify(self._servers[0], "CONFIG", "SET", "maxmemory", "0")
 
     async def begin_while_full(self, fault: Fault) -> None:
-        """A worker dies, and another one begins while the server is full."""
+        """A worker dies, and another one starts while the server is full."""
         full = asyncio.create_task(self.full_redis(fault))
         await self.kill_worker(fault)
         await full
 
     async def begin_while_read_only(self, fault: Fault) -> None:
-        """A worker dies, and another one begins while the server follows a primary that is not there."""
+        """A worker dies, and another one starts while the server follows a primary that does not exist."""
         async with self._server_lock:
             await self._notify(self._servers[0], "REPLICAOF", HOST, "1")
             await self.kill_worker(fault)
@@ -179,7 +179,7 @@ class Site:
             await self._notify(self._servers[0], "REPLICAOF", "NO", "ONE")
 
     async def _follow(self) -> None:
-        """The second server is a replica of the first, and has heard all of it."""
+        """The second server is a replica of the first, and has received all its data."""
         if len(self._servers) < 2:
             return
         first, second = self._servers

@@ -1,4 +1,4 @@
-"""What is broken and when: made from the seed alone, so that the same seed breaks the same."""
+"""Which faults happen, and when: made from the seed alone, so that the same seed gives the same faults."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAULTS = (
 """In the order of ``faults.py``."""
 
 AROUND = ("full-redis", "begin-while-full", "begin-while-read-only")
-"""Those that come with what goes on around the work."""
+"""The faults of ``around.py``."""
 
 _BETWEEN_S = (0.3, 2.5)
 _LASTS_S = {
@@ -35,12 +35,12 @@ _LASTS_S = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One of them."""
+    """One fault."""
 
     at_s: float
     name: str
     which: int
-    """The worker, if it is one."""
+    """The worker, if the fault is for one."""
     lasts_s: float
 
 

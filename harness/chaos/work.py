@@ -1,4 +1,4 @@
-"""The workflows that run while things break; what they do outside Redis is a line in a file, written at once."""
+"""The workflows that run while things break. Their effects outside Redis are lines in a file, written at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ app = Durasleep()
 
 
 async def effect(label: str) -> str:
-    """Something nobody can take back: one line, with the time."""
+    """An effect that cannot be undone: one line, with the time."""
     line = f"{label}\t{time.time():.6f}\n".encode()
     file = os.open(Path(os.environ[EFFECTS]), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
@@ -102,7 +102,7 @@ async def changing_its_mind(ctx: Context) -> str:
     running.cancel()
     other = ctx.rpc(long_child)
     await ctx.sleep(0.1)
-    await ctx.run(cancel, other.id, retry=PATIENT)  # a client gives up after a while, as it says it does
+    await ctx.run(cancel, other.id, retry=PATIENT)  # a client gives up after its time limit, as it should
     try:
         await other
     except Canceled:
@@ -114,7 +114,7 @@ async def cancel(id: str) -> None:
     await app.cancel(id)
 
 
-# -- what goes on around them, see ``around.py``
+# -- other work, see ``around.py``
 
 
 @app.task
@@ -124,7 +124,7 @@ async def echo(text: str) -> str:
 
 @app.task
 async def tick() -> None:
-    """What schedules start."""
+    """The task that schedules start."""
 
 
 @app.workflow
@@ -142,12 +142,12 @@ WORKFLOWS = (napping, family, counting, trying, waiting, changing_its_mind)
 
 
 def result_of(shape: int, id: str) -> str:
-    """What a workflow must answer."""
+    """The result that a workflow must have."""
     return ("rested", "190", "3 runs", "done", "an answer", f"{id} gives up")[shape]
 
 
 def effects_of(shape: int, id: str) -> dict[str, int]:
-    """What it must have done, and how often at least."""
+    """Its effects, and how often each must happen at least."""
     match shape:
         case 0:
             return {f"{id} lies down": 1, f"{id} gets up": 1}
@@ -164,4 +164,4 @@ def effects_of(shape: int, id: str) -> dict[str, int]:
 
 
 COUNTED = 15
-"""What each counter of ``counting`` must show."""
+"""The value that each counter of ``counting`` must have."""
