@@ -1,7 +1,7 @@
-"""Fixtures for every test: servers, a namespace of its own, and the check that nothing is left behind in it.
+"""Fixtures for every test: servers, a namespace of its own, and the check that it leaks no keys.
 
-``--servers=redis7,valkey8`` (or ``DURASLEEP_TEST_SERVERS``) chooses the servers; one that is named must be there.
-``--quick`` runs on the embedded server, unless others are named, and leaves out what takes longest: see ``_NOT_QUICK``.
+``--servers=redis7,valkey8`` (or ``DURASLEEP_TEST_SERVERS``) chooses the servers; a named server must exist. ``--quick``
+runs on the embedded server, unless others are named, and leaves out the slowest tests: see ``_NOT_QUICK``.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _NOT_QUICK = (
     "tests/types/",
     "tests/laws/test_recordings.py",
     "tests/laws/test_dropped_workflows.py",
-    "tests/service/test_leaving_workers.py",  # test_killed_workers.py does the same in a harder way
+    "tests/service/test_leaving_workers.py",  # test_killed_workers.py tests the same in a harder way
     "tests/service/test_fsck_beside_work.py",
 )
-"""What ``--quick`` leaves out beside what is marked ``long``."""
+"""Tests that ``--quick`` leaves out, beside those marked ``long``."""
 _KINDS = pytest.StashKey[list[str]]()
 
 
@@ -75,7 +75,7 @@ def _is_quick(item: pytest.Item) -> bool:
 
 
 def pytest_collection_finish() -> None:
-    """What stands for thousands of tests is looked at by no collection of garbage any more; some tests make many."""
+    """Leave objects that live as long as the session out of garbage collection: some tests make many others."""
     gc.collect()
     gc.freeze()
 
@@ -99,7 +99,7 @@ def _real(kinds: list[str]) -> list[str]:
     chosen = [kind for kind in REAL if kind in kinds]
     if "redis7" not in kinds and "redis8" in kinds:
         chosen.append("redis8")
-    return chosen or [kind for kind in kinds if kind != FAKE]  # better another one than none
+    return chosen or [kind for kind in kinds if kind != FAKE]  # another server is better than none
 
 
 def _fake_and_real(kinds: list[str]) -> list[str]:
@@ -123,18 +123,18 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 @pytest.fixture
 async def server(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterator[Server]:
-    """Each server there is, fakeredis among them: for what the scripts do."""
+    """Each server, also fakeredis: for tests of the scripts."""
     server = servers.get(request.param)
     yield server
     await server.close_clients()
 
 
 real_server = server
-"""Redis 7 (or 8) and Valkey 8: what can judge time, blocking and connections, and has an address."""
+"""Redis 7 (or 8) and Valkey 8: for tests of time, blocking and connections, which need an address."""
 kit_server = server
 """Those and fakeredis: for the test kit, which runs on them."""
 one_server = server
-"""The first of the real ones: for what needs a server, and asks nothing of its kind."""
+"""The first real one: for tests that need a server of any kind."""
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def _server_fixture_of(request: pytest.FixtureRequest) -> str | None:
 def make_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeServer]:
     """Starts servers of the test's own, to be killed and restarted: ``make_server(kind=None, **DevServer options)``.
 
-    Unless told otherwise it is of the kind of ``real_server``, and keeps every write (``fsync="always"``).
+    By default it is of the same kind as ``real_server``, and keeps every write (``fsync="always"``).
     """
     started: list[DevServer] = []
 
@@ -188,26 +188,26 @@ def _kind_of(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def namespace() -> str:
-    """A namespace nobody else uses; what is left in it is checked, see ``no_leaks``."""
+    """A namespace of its own; keys that are left in it are checked, see ``no_leaks``."""
     return f"t{secrets.token_hex(6)}"
 
 
 def _broken(client: Any, namespace: str) -> list[str]:
-    """What ``fsck`` has to say, in one line each."""
+    """The findings of ``fsck``, one line each."""
     store = SyncStore(Connector.of(client), namespace=namespace, settings=DEFAULTS, name="fsck")
     try:
         findings = store.run(fsck.fsck(store.keys())).findings
     finally:
         store.close()
-    # A client that was killed may stand among those who wait until what it waited for has ended.
+    # A killed client may be among the waiters of an execution until it has ended.
     return [f"fsck: {finding.kind}: {finding.id} {finding.text}" for finding in findings if finding.kind != "client"]
 
 
 @pytest.fixture(autouse=True)
 def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After a test with a ``namespace``, fails on keys without an owner or a TTL, and on what ``fsck`` finds.
+    """After a test with a ``namespace``, fail on keys without an owner or a TTL, and on findings of ``fsck``.
 
-    ``@pytest.mark.leaves_keys("why")`` lets a test leave what it likes.
+    ``@pytest.mark.leaves_keys("why")`` lets a test leave any keys.
     """
     name = _server_fixture_of(request)
     if name is None or "namespace" not in request.fixturenames:

@@ -1,7 +1,7 @@
-"""How long the tests take: they say so at their start; several at a time, the longest begin first.
+"""The durations of the tests: pytest prints the whole at its start, and the longest tests begin first.
 
-``durations.json`` has the seconds of each function of tests that is long, and of the others by their file, as they
-were with four at a time on two cores. ``--write-durations`` writes it anew, from this run.
+``durations.json`` has the seconds of each long test function, and of the others by their file, as measured with four at
+a time on two cores. ``--write-durations`` writes it again, from this run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 TABLE = Path(__file__).with_name("durations.json")
 LONG_S = 1.0
 START_S = 10.0  # until the first test begins: every process imports and collects all of them
-UNKNOWN = "others"  # what a new file is taken for
+UNKNOWN = "others"  # the name for a new file
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):  # which a process of pytest-xdist has: the one that started it does all this
+    if not hasattr(config, "workerinput"):  # a worker of pytest-xdist has it: its controller does all this
         config.pluginmanager.register(Teller(config))
 
 
@@ -36,7 +36,7 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 2
 
 
-@pytest.hookimpl(trylast=True)  # once the rest is in its random order
+@pytest.hookimpl(trylast=True)  # when the other tests are in their random order
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
         table = read_table()
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def rank(seconds: float) -> float:
-    """The longest first; what is short stays where chance has put it."""
+    """The longest first; short tests stay in their random order."""
     return -seconds if seconds >= LONG_S else 0.0
 
 
@@ -62,12 +62,12 @@ def file_of(id: str) -> str:
 
 
 def seconds_of(id: str, table: dict[str, float]) -> float:
-    """What one test takes."""
+    """The time of one test."""
     return table.get(function_of(id), table.get(file_of(id), table.get(UNKNOWN, 0.0)))
 
 
 def table_of(seconds: dict[str, float]) -> dict[str, float]:
-    """From what each test took."""
+    """The durations of all tests, from the time of each."""
     functions, files = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
     for id, took in seconds.items():
         functions[function_of(id)].append(took)
@@ -81,14 +81,14 @@ def table_of(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def in_words(seconds: float) -> str:
-    """Rounded up, as far as one may trust it."""
+    """Rounded up, because it is only an estimate."""
     if seconds <= 90:
         return f"{10 * max(1, round(seconds / 10 + 0.4))} seconds"
     return f"{round(seconds / 60 + 0.4)} minutes"
 
 
 class Teller:
-    """Says how long it will take, and remembers how long it took."""
+    """Prints how long the run will take, and stores how long it took."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -101,7 +101,7 @@ class Teller:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
-        """All collect the same; the first to do so is heard."""
+        """All workers collect the same tests; the first report counts."""
         if not self._told:
             processes = cast("list[str]", self._config.getoption("tx"))
             self._notify(ids, len(processes))

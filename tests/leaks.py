@@ -1,4 +1,4 @@
-"""No key outlives a test without an owner or a TTL: what a namespace holds, and what of it nobody will remove."""
+"""Finds the keys of a namespace that have no owner and no TTL, after a test."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Partition:
         return key is not None and F["incarnation"] in key.fields and F["state"] not in key.fields
 
     def is_kept_for_ever(self, id: str) -> bool:
-        """Whether that is how long what ends in its family was to be kept."""
+        """Whether that is the retention of members of its family that have ended."""
         root = self.keys.get(("promise", root_of(id)))
         return root is not None and root.fields.get(F["retention"]) == str(KEPT_FOR_EVER)
 
     def is_closing(self, id: str) -> bool:
-        """Whether the firer will come by: this promise or one above it waits in ``closing``."""
+        """Whether the firer will handle it: this promise or one above it waits in ``closing``."""
         closing = self.items("closing")
         while id not in closing and f"{id}~run" not in closing:
             owner = owner_of(id)
@@ -62,7 +62,7 @@ class Partition:
 
 
 def leaks(partition: Partition) -> list[str]:
-    """One line for each key that nobody will ever remove, or that will go while it is needed."""
+    """One line for each key that nobody will ever remove, or that expires while it is needed."""
     found: list[str] = []
     for (kind, name), key in sorted(partition.keys.items()):
         rule = _RULES.get(kind)

@@ -494,7 +494,7 @@ class Context:
         return UUID(bytes=self._digest("uuid")[:16], version=4)
 
     def patched(self, change: str) -> bool:
-        """Whether this execution takes the new way. False if it first reached this line before the change was deployed::
+        """Whether this execution takes the new way; false if it reached this line before the change was deployed::
 
             if ctx.patched("two-reminders"):
                 await ctx.run(remind_twice, user)

@@ -1,4 +1,4 @@
-"""A short run of the chaos, with the plan of one seed: scripts/chaos breaks longer, and otherwise each time."""
+"""A short run of the chaos, with the plan of one seed; scripts/chaos runs longer, with another seed each time."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ NewProject = Callable[..., Terminal]
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Quick]:
-    """Runs the command in this process, for what ends at once: most of a command's time is Python's start."""
+    """Runs a short command in this process, because most of a command's time is the start of Python."""
     logger = logging.getLogger("durasleep")
     kept = (logger.handlers[:], logger.level, logger.propagate)
     directories: set[Path] = set()
@@ -61,7 +61,7 @@ def new_project(tmp_path: Path, make_server: MakeServer) -> NewProject:
 
 
 def forget_modules_in(directory: Path) -> None:
-    """Let the modules of a test's own directory, and no others, be imported anew by the next one."""
+    """Makes the next test import the modules of its own directory again, and no others."""
     for name, module in tuple(sys.modules.items()):
         if directory in Path(getattr(module, "__file__", None) or "/").parents:
             del sys.modules[name]

@@ -1,4 +1,4 @@
-"""Runs the real command, and workers of it, as a user would."""
+"""Runs the real command and its workers, as a user would."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOOK_S = 0.02
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
+    """The end of a command: its exit code and output."""
 
     code: int
     out: str
@@ -30,7 +30,7 @@ class Done:
 
 
 class Terminal:
-    """A directory to run commands in, and the environment they see."""
+    """A directory and an environment for commands."""
 
     def __init__(self, directory: Path, **environment: str) -> None:
         self.directory = directory
@@ -70,7 +70,7 @@ class Terminal:
 
     @contextmanager
     def running(self, *args: str, until: str, keep: Path | None = None) -> Generator[subprocess.Popen[bytes]]:
-        """Run ``durasleep`` beside the test, once its log says ``until``; SIGTERM at the end.
+        """Run ``durasleep`` during the block, which begins when its log says ``until``; SIGTERM at the end.
 
         The log is in ``keep``, if that is given.
         """
@@ -93,7 +93,7 @@ class Terminal:
 
 
 def wait_for(look: object, what: str) -> None:
-    """Until ``look()`` is true; fails naming ``what``."""
+    """Wait until ``look()`` is true; fail with ``what``."""
     assert callable(look)
     give_up_at = time.monotonic() + PATIENCE_S
     while not look():

@@ -1,4 +1,4 @@
-"""Which Redis and which application a command takes, of all that may name one."""
+"""Which Redis and which application a command uses, among all places that may name one."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ VARIABLES = ("DURASLEEP_REDIS_URL", "REDIS_URL", "DURASLEEP_APP", "DURASLEEP_NAM
 
 
 def commands_of(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """All commands below one that are shown, with what is typed to call each."""
+    """All visible commands below one, each with the words that call it."""
     for name, below in getattr(command, "commands", {}).items():
-        if not below.hidden:  # an old name, which says so beside all else
+        if not below.hidden:  # an old name, whose output has a warning
             yield from commands_of(below, *path, name)
     if not hasattr(command, "commands"):
         yield path, command
@@ -37,7 +37,7 @@ def commands_of(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty directory, an environment that names nothing, and modules that are forgotten afterwards."""
+    """An empty directory, an environment without names, and modules that are dropped afterwards."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -126,7 +126,7 @@ def test_nothing_is_believed_that_anybody_may_have_put_there(here: Path, monkeyp
     assert find().url == "redis://elsewhere"
     here.chmod(0o1777)
     assert find().url == "redis://localhost:6379/0"
-    monkeypatch.chdir(here)  # who works there knows what is there
+    monkeypatch.chdir(here)  # somebody who works in this directory knows its files
     assert find().url == "redis://elsewhere"
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks run and answer; what they answer is for people, not for tests."""
+"""The benchmarks run and print results; the figures are for people, not for tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [
 
 CPU = "worker_cpu_us client_cpu_us server_cpu_us sum_cpu_us cores_used"
 
-# a benchmark -> how little of it, what it must have done exactly, and what it must have measured
+# a benchmark -> its small arguments, the exact amount of work, and the figures it must print
 EXPECTED: dict[str, tuple[str, dict[str, int], str]] = {
     "throughput": ("--count 20 --sleep 0.1 --floor-calls 1000", {"finished": 20}, f"finished_per_s {CPU}"),
     "rpc": ("--count 5", {"calls": 5}, "ping_p50_ms p50_ms"),

@@ -82,7 +82,7 @@ def worker(here: Terminal) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def clone_with_redis(make_server: MakeServer) -> Terminal:
-    """A clone, and a Redis on its default port; where somebody else's is there, one named by the environment."""
+    """A clone, and a Redis on its default port; if that port is in use, one that the environment names."""
     try:
         make_server(port=6379)
     except DurasleepError:
@@ -203,7 +203,7 @@ OLD_INFO = b"$%d\r\n%s\r\n" % (len(INFO), INFO)
 
 
 class SpeaksOnly:
-    """A server that gives one answer to whatever it is asked, but lets clients introduce themselves."""
+    """A server with one answer to every command, except the greeting of a client."""
 
     def __init__(self, answer: bytes) -> None:
         class Handler(socketserver.StreamRequestHandler):
@@ -429,7 +429,7 @@ def begin_demo(terminal: Terminal) -> subprocess.Popen[str]:
 
 
 def assert_nothing_left(demo: subprocess.Popen[str], out: str) -> None:
-    """No process of its group, and nobody at the address of its server."""
+    """Whether no process of its group runs, and nothing listens at the address of its server."""
     with pytest.raises(ProcessLookupError):
         os.killpg(demo.pid, 0)
     port = re.search(r"redis://127\.0\.0\.1:(\d+)", out)

@@ -1,4 +1,4 @@
-"""The embedded server: what it keeps, how it is found, and that it goes when it should."""
+"""The embedded server: its data, how it is found, and when it ends."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_git_sees_nothing_of_its_directory(make_server: MakeServer, tmp_path: Pa
     assert status.stdout == b""
     (server.directory / ".gitignore").write_text("*.log\n")
     server.restart()
-    assert (server.directory / ".gitignore").read_text() == "*.log\n"  # it is the user's by then
+    assert (server.directory / ".gitignore").read_text() == "*.log\n"  # the user may have changed it
 
 
 @pytest.mark.parametrize(

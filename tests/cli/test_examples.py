@@ -28,7 +28,7 @@ def waits_for(terminal: Terminal, id: str) -> list[dict[str, object]]:
 
 def test_durable_sleep_is_worker_and_client(terminal: Terminal) -> None:
     with terminal.running("worker", "examples.durable_sleep:app", until="is ready"):
-        # As a program it takes the Redis on the default port, which may be somebody else's.
+        # As a program, it uses the Redis on the default port, which may belong to somebody else.
         done = run_as_program("durable_sleep", terminal)
     assert (done.returncode, done.stdout) == (0, "Slept for 5 seconds\n"), done.stderr
 

@@ -115,7 +115,7 @@ def where() -> int:
 
 
 def test_the_signals_of_a_child_that_a_task_forks_are_its_own(here: Terminal) -> None:
-    """A pool ends its children by SIGTERM: the worker would take that for its own, and leave."""
+    """A pool ends its children with SIGTERM: the worker must not take it for its own, and leave."""
     (here.directory / "forking.py").write_text(FORKING)
     with here.running("worker", "forking", until="is ready") as process:
         pid = int(here.run("rpc", "where-1", "where").out)
@@ -159,14 +159,14 @@ async def quick() -> None:
 def test_whatever_holds_it_up_the_second_signal_ends_a_worker(
     here: Terminal, what: str, hangs: bool, times: int
 ) -> None:
-    """Threads that user code has begun, a blocked event loop (which hears the third), a lifespan that does not end."""
+    """Threads that user code has begun; a blocked event loop, which reacts to the third signal; an endless lifespan."""
     (here.directory / "stubborn.py").write_text(STUBBORN.replace("HANGS", str(hangs)))
     with here.running("worker", "stubborn", until="is ready") as process:
         here.run("rpc", "a", what, "--no-wait")
         wait_for(lambda: '"running"' in (shown := here.run("get", "a", "--json").out) or '"done"' in shown, "its begin")
         for _ in range(times):
             process.send_signal(signal.SIGTERM)
-            time.sleep(0.3)  # two that come at once are one to Python
+            time.sleep(0.3)  # two signals at once are one for Python
         assert process.wait(20) in (0, 1)
 
 
@@ -223,7 +223,7 @@ print("still here")
 
 
 def test_a_program_goes_on_whose_worker_could_not_serve(here: Terminal, make_server: MakeServer) -> None:
-    """It is not taken for one that does not end: only once its main thread has ended, others have so much time."""
+    """It does not count as a process that does not end: the time for threads begins when its main thread has ended."""
     server = make_server(persist=False)
     with redis.Redis.from_url(server.url) as client:
         client.hset(meta_key("durasleep"), mapping={"schema": "99", "partitions": "1"})

@@ -1,4 +1,4 @@
-"""The README is a promise: what it shows runs."""
+"""The code and the commands in the README work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``durasleep dev --reload``: code that changes is run, code that is broken waits to be mended."""
+"""``durasleep dev --reload``: changed code is run; if it is broken, the worker waits for the next change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``durasleep export`` and ``durasleep replay``: a team's check that a deploy will not break its sleepers."""
+"""``durasleep export`` and ``durasleep replay``: a check that a deployment does not break sleeping workflows."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PATCHED = BEFORE.replace(
 
 @pytest.fixture
 def terminal(new_project: NewProject) -> Terminal:
-    """With one execution asleep, one finished, and one of a function that will go."""
+    """With one sleeping execution, one finished one, and one whose function will be removed."""
     terminal = new_project(before=BEFORE, after=AFTER, patched=PATCHED)
     with terminal.running("worker", "before", until="is ready"):
         started = [
@@ -65,7 +65,7 @@ def test_exported_journals_are_replayed_against_todays_code(terminal: Terminal, 
     assert [json.loads(line)["id"] for line in exported.out.splitlines()] == ["order-1", "hello-1", "lost-1"]
     file = terminal.directory / "sleepers.jsonl"
     file.write_text(exported.out)
-    del terminal.environment["DURASLEEP_REDIS_URL"]  # from here on nothing is asked of a server
+    del terminal.environment["DURASLEEP_REDIS_URL"]  # from here on no server is used
 
     same = quick(terminal, "replay", "sleepers.jsonl", "before")
     assert same.code == 0, same.err

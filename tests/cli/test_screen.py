@@ -1,4 +1,4 @@
-"""What a person at a terminal sees, and that it never mixes with the data."""
+"""The output for a person at a terminal, which is never mixed with the data."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class OnScreen:
         try:
             while chunk := os.read(self._screen, 65536):
                 self._seen += chunk
-        except (BlockingIOError, OSError):  # nothing new, or nobody writes to it any more
+        except (BlockingIOError, OSError):  # no new output, or the other end is closed
             pass
         return self._seen.decode()
 
@@ -64,7 +64,7 @@ class OnScreen:
         os.write(self._screen, text.encode())
 
     def end(self) -> tuple[int, str, str]:
-        """Its exit code, what it wrote to stdout, and the screen."""
+        """Its exit code, its stdout, and the screen."""
         out, _ = self.process.communicate(timeout=PATIENCE_S)
         screen = self.raw
         os.close(self._screen)
@@ -142,7 +142,7 @@ async def wait(ctx: Context) -> None:
 
 
 def test_no_text_of_others_writes_to_the_terminal_itself(new_project: NewProject) -> None:
-    """Titles, colours, a cleared screen, a line turned around: they are shown as what they are."""
+    """Titles, colours, a cleared screen, a reversed line: such characters are shown escaped."""
     here = new_project(failing=FAILING)
     with here.running("worker", "failing", "--verbose", until="is ready") as worker:
         failed = here.run("rpc", "a", "wait")

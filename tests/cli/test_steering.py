@@ -1,4 +1,4 @@
-"""Lists, trees and steering from the command line, on a real worker."""
+"""Lists, trees and control from the command line, with a real worker."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def test_data_is_checked_and_mended(here: Terminal, quick: Quick) -> None:
         ("b~1", True),
     ]
     assert quick(here, "fsck").code == 0
-    assert len(lines(quick(here, "timers").out)) == 3  # a head and both
+    assert len(lines(quick(here, "timers").out)) == 3  # a header and both
 
 
 def test_a_clock_that_was_put_right_is_released_by_hand(here: Terminal, quick: Quick) -> None:

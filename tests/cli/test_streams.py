@@ -1,4 +1,4 @@
-"""Commands whose stdin, stdout or stderr is closed, or is read by nobody any more: they do what they were asked for."""
+"""Commands whose stdin, stdout or stderr is closed or has no reader any more: they still do their work."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def here(new_project: NewProject) -> Terminal:
 
 @contextmanager
 def begun(terminal: Terminal, how: str, nobody: BinaryIO, *args: str) -> Generator[subprocess.Popen[bytes]]:
-    """Run a command with streams as ``how`` names them; what is left of them goes nowhere."""
+    """Run a command with streams as ``how`` says; their remaining output is dropped."""
     with subprocess.Popen(
         ["/bin/bash", "-c", SHELL[how].format(nobody=nobody.fileno()), "bash", *COMMAND, *args],
         cwd=terminal.directory,
@@ -93,11 +93,11 @@ def test_a_command_ends_as_it_would_have(here: Terminal, quick: Quick, nobody: B
         ("tree", "a"): 0,
         ("timers",): 0,
         ("fsck",): 0,
-        ("doctor",): 1,  # it keeps nothing
+        ("doctor",): 1,  # its server keeps no data
         ("export", "a", "b"): 0,
         ("rpc", "a", "wait", "--timeout", "200ms"): 3,
         ("promise", "create", how.replace(" ", "-")): 0,
-        ("cancel", "--func", "wait"): 2,  # nothing is done without --yes, where nobody can be asked
+        ("cancel", "--func", "wait"): 2,  # without --yes nothing is done, because nobody can be asked
         ("get", "a", "--url", "redis://127.0.0.1:1"): 4,
     }
     for args, code in expected.items():

@@ -1,4 +1,4 @@
-"""Programs that type checkers accept, with the types they find: results are what the function returns."""
+"""Programs that type checkers accept; results have the type that the function returns."""
 
 from __future__ import annotations
 

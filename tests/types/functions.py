@@ -1,4 +1,4 @@
-"""What the programs of these tests call."""
+"""The functions that the programs of these tests call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls that type checkers refuse, each of them: the lines that end with ``# refused``, and no others."""
+"""Calls that type checkers refuse: the lines that end with ``# refused``, and no others."""
 
 from __future__ import annotations
 

@@ -15,11 +15,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HERE = Path("tests", "types")
-PATIENCE_S = 300  # mypy reads everything anew
+PATIENCE_S = 300  # mypy reads everything again
 
 
 def find(program: str) -> str:
-    """The checker beside this Python, or wherever it is."""
+    """The checker next to this Python, or the one on PATH."""
     found = shutil.which(program, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if found is None:
         pytest.skip(f"{program} is not installed")
@@ -33,7 +33,7 @@ def run(*command: str) -> str:
 
 
 def pyright(name: str, tmp_path: Path) -> dict[int, str]:
-    shutil.copy(ROOT / HERE / name, tmp_path)  # where it is, what is to be refused is left out
+    shutil.copy(ROOT / HERE / name, tmp_path)  # in its usual place, these refused calls are left out of checks
     settings = {"include": [name], "typeCheckingMode": "strict", "extraPaths": [str(ROOT)]}
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
     told = json.loads(run(find("pyright"), "--pythonpath", sys.executable, "--outputjson", "--project", str(tmp_path)))

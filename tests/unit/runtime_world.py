@@ -1,4 +1,4 @@
-"""What the tests of the runtime share: one execution, and a server that is a dict and a clock."""
+"""The world of the runtime's tests: one execution, and a server that is a dict and a clock."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ CREATED_MS = 1_700_000_000_000
 DEBUG = Settings(debug=True)
 WorkflowFn = Callable[..., Coroutine[Any, Any, Any]]
 Line = tuple[int, State, Any]
-"""What happens from outside: so many ms after the start, with this state and value."""
+"""An event from outside: this many ms after the start, with this state and value."""
 
 
 @dataclass(frozen=True)
 class Slow:
-    """What a step answers that takes a while: its result, or an exception, comes that much later."""
+    """The answer of a slow step: its result, or an exception, comes this much later."""
 
     seconds: float
     value: Any
@@ -55,8 +55,9 @@ class Slow:
 class World:
     """One execution and its journal; ``play`` drives it to its end, as a worker and a server would.
 
-    ``keep`` keeps one activation in memory for as long as it lives; otherwise each event finds a fresh one, as if its
-    worker had died. ``script`` settles entries from outside, by number; ``answer`` settles those it does not name.
+    ``keep`` keeps one activation in memory for as long as it lives; otherwise each event gets a new one, as if its
+    worker had died. ``script`` settles entries from outside, by number; ``answer`` settles entries that ``script`` does
+    not name.
     """
 
     def __init__(
@@ -91,14 +92,14 @@ class World:
         self.cuts: list[World] = []
         """A copy of this world after every change of its journal."""
         self.torn = False
-        """Whether it was copied in the middle of a commit: only one that takes several script calls can be torn."""
+        """Whether it was copied in the middle of a commit: only a commit of several script calls can be interrupted."""
         self.steps_run: list[str] = []
         self.calls: dict[str, str] = {}
-        """What this world has called as steps, however often: number → function and arguments."""
+        """The steps that this world has called, however often: number → function and arguments."""
         self.committed: list[str] = []
         """The steps whose result was journaled, here or in the world this one is a copy of."""
         self.in_flight: dict[Number, tuple[int, StepResult]] = {}
-        """Steps that take a while: when their result comes, in ms, and what it is."""
+        """Slow steps: when their result comes, in ms, and the result."""
         self.activation: Activation | None = None
         self.progress: Progress | None = None
 
@@ -111,7 +112,7 @@ class World:
         """Load the journal and drive until suspended, running steps as they are asked for."""
         self.activation = self.new_activation()
         progress = self.activation.start(list(reversed(self.journal.values())))
-        again = {call.number for call in progress.steps}  # what the last worker ran beyond these is fenced off
+        again = {call.number for call in progress.steps}  # steps that only the last worker has run are fenced off
         self.in_flight = {number: ends for number, ends in self.in_flight.items() if number in again}
         return self._go_on(progress)
 
@@ -131,7 +132,7 @@ class World:
                 self.in_flight.pop(number, None)
             for call in progress.steps:
                 self.begin_step(call)
-            if self.order == seen:  # else what the commit itself has settled is heard of before any step ends
+            if self.order == seen:  # otherwise the commit's own settlements are delivered before any step ends
                 self._end_steps()
             entries = [entry for entry in self.journal.values() if entry.stamp > seen]
             if not entries:
@@ -139,7 +140,7 @@ class World:
             progress = self.activation.feed(entries)
 
     def run_step(self, call: StepCall) -> None:
-        """From its begin to its end."""
+        """From its beginning to its end."""
         self.begin_step(call)
         self.end_step(self.in_flight[call.number][1])
 
@@ -163,7 +164,7 @@ class World:
             result = StepResult(call.number, call.name, State.REJECTED, CODEC.encode_error(value, retried=retried))
         else:
             result = StepResult(call.number, call.name, State.RESOLVED, payload)
-        # One that is begun again ends when it would have ended: what is outside has one history, too.
+        # A step that begins again ends when it would have ended: the outside world has one history, too.
         self.in_flight.setdefault(call.number, (self.now_ms + round(1000 * seconds), result))
 
     def _end_steps(self) -> None:
@@ -300,7 +301,9 @@ class World:
         return other
 
     def history(self) -> list[Entry]:
-        """The journal, but for steps taken back: one whose worker died while it ran leaves nothing to bury."""
+        """The journal, without steps that were canceled: if the worker died while such a step ran, there is no
+        tombstone.
+        """
         return [
             entry
             for _, entry in sorted(self.journal.items())
@@ -361,7 +364,7 @@ def play(fn: WorkflowFn, *args: Any, **options: Any) -> Any:
 
 
 def unwrap(progress: Progress) -> Any:
-    """The result of an ending as something to compare: a value, or a word and a text."""
+    """The result of an ending in a form that can be compared: a value, or a word and a text."""
     match progress.outcome:
         case Resolved(payload):
             return CODEC.decode(payload)

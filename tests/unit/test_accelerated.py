@@ -1,4 +1,4 @@
-"""What may be compiled is the same code: each .pxd says of its classes what their .py says."""
+"""The compiled modules are the same code: each .pxd declares the classes as the .py does."""
 
 from __future__ import annotations
 

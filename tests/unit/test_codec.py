@@ -978,11 +978,11 @@ class Slotted(Exception):
 
 
 class TwoBases(RuntimeError, OSError):
-    """Of which only one knows how it is laid out."""
+    """Only the class itself knows its layout."""
 
 
 class HttpError(OSError):
-    """As clients of HTTP have it: its keywords are no arguments of its base."""
+    """As HTTP clients have it: its keywords are not arguments of its base."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         self.response = kwargs.pop("response", None)
@@ -1004,7 +1004,7 @@ def test_an_error_that_was_raised_says_where_whatever_its_class_does_for_a_missi
 def raised_by(call: Any, *args: object) -> Exception:
     try:
         call(*args)
-    except Exception as error:  # noqa: BLE001 - that is what is asked for
+    except Exception as error:  # noqa: BLE001 - the error is what is tested
         return error.with_traceback(None)
     raise AssertionError("it raised nothing")
 
@@ -1089,7 +1089,7 @@ class Careful(Exception):
 
 
 class ApiError(Exception):
-    """Makes its message of what cannot be sent."""
+    """Makes its message from a value that cannot be sent."""
 
     def __init__(self, response: Any) -> None:
         self.response = response
@@ -1523,7 +1523,7 @@ def test_a_hint_of_typing_without_parameters_says_no_more_than_its_class(name: s
 
 
 def test_what_was_sent_without_names_is_read_as_before() -> None:
-    """Names came later: then what is in the data decides, and else the order of the hint."""
+    """The names are newer than the payload: then the data decides, or else the order in the type hint."""
     for sent, hint, meant in [
         ({"a": 1}, Frozen | dict[str, int], Frozen(1)),
         ({"a": 1}, dict[str, int] | Frozen, Frozen(1)),
@@ -1669,7 +1669,7 @@ FITTING: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
     (_bare, (1,), {"b": object()}),
     (_listed, ([1],), {"b": {}}),
     (print, (1, 2), {"sep": ""}),
-    (max, (1, 2), {}),  # it does not tell how it is called
+    (max, (1, 2), {}),  # its signature is not known
 ]
 MISFITTING: list[tuple[Any, tuple[Any, ...], dict[str, Any], str]] = [
     (_plain, (), {}, "'a'"),

@@ -1,4 +1,4 @@
-"""The documents hold: each log line can be looked up, each law that is cited is there, and no link is broken."""
+"""The documents are complete: each log line and each cited law can be looked up, and no link is broken."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 TROUBLESHOOTING = (ROOT / "docs" / "troubleshooting.md").read_text()
 
 LEVELS = {"warning": "warning", "log": "warning", "error": "error", "critical": "error", "exception": "error"}
-"""How the page calls the level of a logger's method."""
+"""The page's name for the level of a logger's method."""
 
-# -- what the package says, and what the page quotes: a part that differs from time to time is "<>" in both
+# -- messages of the package and quotes of the page; a part that differs from line to line is "<>" in both
 
 
 def alike(text: str) -> str:
-    """A text of one line, whose neighbouring parts that differ are one part."""
+    """A text in one line; neighbouring parts that differ become one."""
     return re.sub(r"(<[^<>]*>)+", "<>", " ".join(text.split()))
 
 
 def template(node: ast.expr) -> str:
-    """What a string expression says."""
+    """The text of a string expression."""
     match node:
         case ast.Constant(value=str(text)):
             return text
@@ -83,7 +83,7 @@ def said_anywhere() -> set[str]:
 
 
 def bullets() -> Iterator[tuple[str, str]]:
-    """What each entry of the page quotes, and what follows it."""
+    """The quote of each entry of the page, and the text that follows it."""
     for entry in re.findall(r"^ *- (.*(?:\n +(?!- ).*)*)", TROUBLESHOOTING, re.MULTILINE):
         quoted = re.match(r"(?s)(`+)(.+?)(?<!`)\1(?!`)\s*(.*)", entry)
         assert quoted is not None, f"an entry that quotes nothing: {entry}"
@@ -91,7 +91,7 @@ def bullets() -> Iterator[tuple[str, str]]:
 
 
 COMMAND = re.compile(r"durasleep (doctor|get|ls|fsck)\b")
-"""What the page begins with: the only entries that are no messages."""
+"""The entries at the beginning of the page, the only ones that are not messages."""
 
 
 def test_every_line_of_the_log_above_info_is_explained() -> None:
@@ -105,7 +105,7 @@ def test_every_line_of_the_log_above_info_is_explained() -> None:
 
 
 def lines(found: Iterable[tuple[str, str]]) -> str:
-    """To be read by whoever mends the page."""
+    """For the person who corrects the page."""
     return "\n".join(f"{level}: {text}" for level, text in sorted(found))
 
 
@@ -179,14 +179,14 @@ def without_code(text: str) -> str:
 
 
 def linked(page: Path, name: str) -> Path:
-    """The file that a page means; what belongs to the package is where that is."""
+    """The file of a link; a file of the package is looked for where the package is."""
     path = (page.parent / name).resolve()
     inside = path.relative_to(ROOT).parts
     return PACKAGE.joinpath(*inside[1:]) if inside[:1] == (PACKAGE.name,) else path
 
 
 def anchors(page: Path) -> set[str]:
-    """The headings of a page, as links name them."""
+    """The headings of a page, in the form that links use."""
     headings = re.findall(r"^#+ (.+)$", without_code(page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -1,4 +1,4 @@
-"""Everything users call tells what it does, and names each of its parameters."""
+"""Everything that users call says what it does, and names each of its parameters."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import durasleep.sync
 import durasleep.testing
 
 KNOWN = {"self", "cls", "args", "kwargs", "fn", "id", "exc"}
-"""Parameters that need no word: what is called, with what, and under which id."""
+"""Parameters that need no explanation: the function, its arguments, and its id."""
 
 REFERS = re.compile(r"\b[Aa]s ``|\b[Ss]ee ``|\b[Ss]ame\b|\bold name\b")
-"""A docstring may send its reader to the one that tells."""
+"""A docstring may refer to another one that explains."""
 
 
 def exported() -> Iterator[tuple[str, Any]]:
-    """What users import, by its name."""
+    """The names that users import."""
     for name in durasleep.__all__:
         yield f"durasleep.{name}", getattr(durasleep, name)
     for module in (durasleep.sync, durasleep.testing):
@@ -35,7 +35,7 @@ def exported() -> Iterator[tuple[str, Any]]:
 
 
 def callables() -> dict[str, Any]:
-    """What users call: functions, classes, and the public methods and properties of these."""
+    """What users call: functions, classes, and the public methods and properties of classes."""
     found: dict[str, Any] = {}
     for name, value in exported():
         if not callable(value):
@@ -55,7 +55,7 @@ CALLABLES = callables()
 
 
 def untold(value: Any) -> list[str]:
-    """The parameters its docstring does not name."""
+    """The parameters that its docstring does not name."""
     told = inspect.getdoc(value) or ""
     if inspect.isclass(value) or REFERS.search(told):
         return []

@@ -1,4 +1,4 @@
-"""What is told about how long the tests take comes from how long they took."""
+"""The printed duration of the tests comes from their measured durations."""
 
 from __future__ import annotations
 

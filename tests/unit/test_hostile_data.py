@@ -1,4 +1,4 @@
-"""Whoever can write to Redis can write anything: every reader answers, or says what is wrong, and does nothing else."""
+"""Anybody who can write to Redis can write anything: each reader returns a value or an error, and does nothing else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BYTES = st.binary(max_size=60) | st.sampled_from(
 
 
 def read(call: Call, reply: Any) -> None:
-    """As the batcher does: an answer, or one of our errors; nothing is raised."""
+    """As the batcher does it: the answer, or one of our errors; nothing is raised."""
     batching.answer_of(call, reply[0] if isinstance(call, BatchItem) else reply)
 
 

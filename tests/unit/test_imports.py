@@ -1,4 +1,4 @@
-"""Who may import whom outside the package; inside it, import-linter holds the layers."""
+"""Which modules outside the package may import which; inside it, import-linter checks the layers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ ROOT = Path(__file__).parents[2]
 def test_tests_and_scripts_meet_in_the_harness_and_import_nothing_from_one_another(
     folder: str, strangers: set[str]
 ) -> None:
-    """import-linter reads packages only, and the folders of tests and scripts are none."""
+    """import-linter reads only packages, and the folders of tests and scripts are not packages."""
     files = list((ROOT / folder).rglob("*.py"))
-    assert files or folder == "durasleep"  # the compiled package is tested where there is no source of it
+    assert files or folder == "durasleep"  # the compiled package is tested without its source
     found = {f"{file.relative_to(ROOT)}: {name}" for file in files for name in _imported(file)}
     assert [one for one in sorted(found) if one.partition(": ")[2].partition(".")[0] in strangers] == []
 

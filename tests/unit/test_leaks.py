@@ -1,4 +1,4 @@
-"""The check for keys left behind: what it calls owned, and what a leak."""
+"""The check for leaked keys: which keys count as owned, and which as leaked."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import durasleep
 
 PACKAGE = Path(durasleep.__file__).parent
 PYTHON_MAX = 60
-LUA_MAX = 65  # in the scripts of every commit a function more costs at every call
+LUA_MAX = 65  # a further function in the scripts costs time at every call
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _LUA_BEGIN = re.compile(r"( *)(?:local )?(?:function ([\w.]+)|(\w+) = function)\(")
@@ -62,7 +62,7 @@ def test_a_function_fits_a_screen(pattern: str, most: int) -> None:
         for name, length in lengths(path).items()
     }
 
-    assert len(found) > 100  # it looks where the functions are
+    assert len(found) > 100  # the search finds functions at all
     assert {name: length for name, length in found.items() if length > most} == {}
 
 

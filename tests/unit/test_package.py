@@ -67,7 +67,7 @@ KINDS = [Durasleep, Handle, Context, Env, durasleep.sync.Client, durasleep.sync.
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_called_for_users_is_not_shown_to_them(kind: type[object]) -> None:
-    """Neither by name nor by a docstring that says so."""
+    """It is not mentioned, by its name or in a docstring."""
     shown = {name: getattr(kind, name) for name in dir(kind) if not name.startswith("_")}
     internal = {"begin", "expect", "new_call", "opened", "pointed_at", "attach", "known", "ending", "inbox", "look"}
     assert not internal & shown.keys()

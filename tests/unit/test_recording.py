@@ -1,4 +1,4 @@
-"""Recordings: a journal in a file, and what today's code makes of it."""
+"""Recordings: a journal in a file, and how today's code replays it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What asyncio itself does on the private loop: it works, it is durable, and it replays."""
+"""asyncio on the private loop: its functions work, are durable, and replay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Debug mode: calls that do not replay are named where they stand, and two runs over one journal are compared."""
+"""Debug mode: calls that do not replay are logged with their position, and two runs over one journal are compared."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_what_does_not_replay_is_named_once_with_what_to_use(
     for _ in range(2):
         DebugWorld(calling).play()
     warnings = warned(caplog)
-    if not name:  # what a library does inside is its own business
+    if not name:  # calls inside a library are not looked at
         assert warnings == []
         return
     [warning] = warnings
@@ -108,7 +108,7 @@ def test_another_profiler_is_left_alone(caplog: pytest.LogCaptureFixture) -> Non
 
 
 class Restless:
-    """Another number at each call, as a clock or a die would give."""
+    """Another number at each call, as from a clock or a random generator."""
 
     def __init__(self) -> None:
         self.calls = 0

@@ -1,4 +1,4 @@
-"""What may be registered, under which name."""
+"""Which functions can be registered, and under which name."""
 
 from __future__ import annotations
 

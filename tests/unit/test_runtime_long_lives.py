@@ -1,4 +1,4 @@
-"""What long-lived workflows need: races, clean-up after a cancel, changes of their code, new runs, and a bound."""
+"""Features for long-lived workflows: races, clean-up after a cancel, changes of the code, new runs, and limits."""
 
 from __future__ import annotations
 
@@ -364,8 +364,8 @@ def test_one_that_has_come_by_takes_the_old_way_one_that_has_not_the_new() -> No
     for cut in world.cuts[:-1]:
         other = with_new_code(cut.copied())
         ways.append(unwrap(other.play()))
-        assert unwrap(other.play()) == ways[-1]  # and ever after
-    # up to the end of the sleep nobody has come by
+        assert unwrap(other.play()) == ways[-1]  # and from then on
+    # Until the end of the sleep, the code has not reached the line.
     assert ways == [["new way", "newer way", "end"]] * 2 + [["old way", "end"]]
 
 

@@ -1,4 +1,4 @@
-"""An activation: what it asks for, what it is fed, and how it ends."""
+"""An activation: its requests, the settlements it gets, and its ending."""
 
 from __future__ import annotations
 
@@ -896,7 +896,7 @@ def test_a_result_that_no_longer_fits_its_hint_halts_and_waits_for_the_mend() ->
     async def counting(ctx: Context) -> str:
         try:
             count = await ctx.run(step)
-        except Exception:  # noqa: BLE001 - a workflow that takes whatever comes must not get what is no fault of its own
+        except Exception:  # noqa: BLE001 - a workflow that catches everything must not get an error that is not its own
             return "it failed"
         await ctx.sleep(1)
         return str(count)

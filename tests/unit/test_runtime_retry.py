@@ -1,4 +1,4 @@
-"""Retries: when a failed attempt is followed by another, and how a step's attempts stand in the journal."""
+"""Retries: when a failed attempt gets another one, and the entries of a step's attempts in the journal."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_attempts_in_one_branch_do_not_renumber_another() -> None:
 
 
 class Throttled:
-    """Asks for another attempt in a while, so often; from an error, if it is given one."""
+    """Asks for another attempt after a delay, this often; raised from an error, if one is given."""
 
     def __init__(self, times: int, delay: float | timedelta, error: Exception | None = None) -> None:
         self.times = times
@@ -186,7 +186,7 @@ class Throttled:
 
 @pytest.mark.parametrize("delay", [30, timedelta(seconds=30)], ids=repr)
 def test_what_says_itself_when_to_try_again_is_tried_then(delay: float | timedelta) -> None:
-    """Whatever the policy says of delays and of errors."""
+    """Whatever the ``Retry`` says about delays and errors."""
 
     async def fetching(ctx: Context) -> str:
         return await ctx.run(fetch, retry=Retry(attempts=3, delay=5, give_up_on=(Exception,)))

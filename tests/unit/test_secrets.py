@@ -1,4 +1,4 @@
-"""Passwords in addresses: never in what people are shown."""
+"""Passwords in addresses: no text for people shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a start does not import: a program or a command takes only what it needs."""
+"""Modules that a start must not import: a program or a command imports only what it needs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ONLY_FOR_SOME = (
     "tomllib",
     "typer",
 )
-"""What an application needs for some of its methods only, or never."""
+"""Modules that an application needs only for some of its methods, or never."""
 
 ONLY_TO_RUN = (
     "asyncio",
@@ -55,7 +55,7 @@ ONLY_TO_RUN = (
     "msgspec",
     "redis",
 )
-"""What a command needs once it does its work."""
+"""Modules that a command needs only when it does its work."""
 
 STARTS = {
     "import durasleep": (("-c", "import durasleep"), (*ONLY_FOR_SOME, *ONLY_TO_RUN)),
@@ -67,7 +67,7 @@ STARTS = {
 
 
 def imported(*arguments: str) -> set[str]:
-    """The modules that a Python imports, by what it says itself."""
+    """The modules that a Python imports, by its own report."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *arguments],
         cwd=ROOT,
@@ -92,7 +92,7 @@ def test_a_start_imports_nothing_it_does_not_need(start: str) -> None:
 
 
 def test_all_that_is_unneeded_exists() -> None:
-    """Else a list that names what was moved would say nothing."""
+    """Otherwise a list with old names would prove nothing."""
     ours = {name for name in (*ONLY_FOR_SOME, *ONLY_TO_RUN) if name.startswith("durasleep.")}
     lacking = [
         name for name in ours if not list((ABOVE / name.replace(".", "/")).parent.glob(f"{name.split('.')[-1]}*"))

@@ -34,7 +34,7 @@ OF_AN_APPLICATION = {
     "worker",
     "workflow",
 }
-"""What ``Durasleep`` has that is no verb of a client."""
+"""Attributes of ``Durasleep`` that are not calls of a client."""
 
 KINDS = ["Caller", "Client", "Handle", "Promises"]
 

@@ -1,4 +1,4 @@
-"""What logs and screens say of time."""
+"""Times and durations in logs and on screens."""
 
 from __future__ import annotations
 

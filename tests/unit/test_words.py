@@ -1,4 +1,4 @@
-"""One word for one idea: names that were given up stay away, and words of the glossary keep to their one meaning."""
+"""One word for one idea: old names do not come back, and words of the glossary have one meaning."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ GIVEN_UP = {
     "Listener": "HintListener",
     "Firer": "TimerFirer",
 }
-"""Names of the past, and what is said instead."""
+"""Old names, and the names that replace them."""
 
 MEANINGS: dict[str, tuple[str, str]] = {
     "place": (r"runtime/|transport/|client/", "a place is where a pending execution is: no index, and no call site"),
@@ -58,7 +58,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "hint": (r"codec/(?!codec\.py)|runtime/", "a hint is a wake-up; of a type it is a type_hint"),
     "hints": (r"codec/|runtime/", "hints are wake-ups; of types they are type_hints"),
 }
-"""Words that have one meaning: the modules in which an identifier of this name would have another, and why."""
+"""Words with one meaning: the modules in which an identifier of this name would mean something else, and why."""
 
 
 def identifiers(text: str) -> Iterator[tuple[str, int]]:
@@ -68,7 +68,7 @@ def identifiers(text: str) -> Iterator[tuple[str, int]]:
 
 
 def strays(path: str, text: str) -> list[str]:
-    """What stands in a module under a name that was given up, or under a word that means something else."""
+    """Identifiers of a module that are old names, or words of the glossary with another meaning."""
     found: list[str] = []
     for name, line in identifiers(text):
         if name in GIVEN_UP:
