@@ -17,16 +17,16 @@ from durasleep.transport.connection import Link
 
 app = Durasleep(group="crashing")
 effects: Counter[str] = Counter()
-"""How often each step was run, by its label; as far as the world outside can tell."""
+"""How often each step has run, by its label: the effects outside Redis."""
 
 MANY = 300  # timers: more than one script call may start
 
 
 class Crash:
-    """Where the worker dies. Without a point it only counts them.
+    """Counts the points of a run and, with ``point``, lets the worker die there.
 
-    A point is an exchange that changes something: a commit, just before it is sent or just after, its answer lost;
-    and after it, a read that brought entries, or a firing that settled timers.
+    A point is an exchange that changes something: just before a commit is sent, or just after it, when its answer is
+    lost; and after a read that brought entries, or a firing that settled timers.
     """
 
     def __init__(self) -> None:
@@ -39,13 +39,13 @@ class Crash:
         self._dead: set[Link] = set()
 
     def arm(self, at: int | None) -> None:
-        """Begin to count anew, and die at a point."""
+        """Count from the beginning again, and die at a point."""
         self.at = at
         self.passed.clear()
         self.happened.clear()
 
     def install(self, patch: pytest.MonkeyPatch, worker_name: str) -> None:
-        """Stand between every worker of this name and its server."""
+        """Intercept every exchange of a worker with this name."""
         exchange = Link.exchange
 
         async def watched(link: Link, commands: Sequence[Sequence[Value]], *, block_s: float = 0.0) -> list[Any]:

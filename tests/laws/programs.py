@@ -1,4 +1,4 @@
-"""Workflows made by chance: a small grammar of programs, and the workflow that runs them."""
+"""Random workflows: a small grammar of programs, and the workflow that runs them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.laws.shapes import Shape, add, canceled_at, fail_slowly, slowly
 from tests.unit.runtime_world import Line
 
 Node = list[Any]
-"""A word and what belongs to it, such as ``["gather", ["sleep", 1], ["step", 2]]``."""
+"""A word and its parts, such as ``["gather", ["sleep", 1], ["step", 2]]``."""
 
 LEAVES = cast(
     "st.SearchStrategy[Node]",
@@ -49,7 +49,7 @@ def programs(draw: st.DrawFn) -> Shape:
 
 
 def answer(entry: Entry) -> Line | None:
-    """What becomes of a promise or child: anything, but by its number always the same."""
+    """The settlement of a promise or child: arbitrary, but always the same for its number."""
     if entry.kind not in (Kind.PROMISE, Kind.CHILD):
         return None
     chance = zlib.crc32(entry.number.encode())
@@ -64,7 +64,7 @@ def answer(entry: Entry) -> Line | None:
 
 
 async def program(ctx: Context, node: Node) -> Any:
-    """Run a program; what its parts answered."""
+    """Run a program; returns the answers of its parts."""
 
     async def run(node: Node) -> Any:
         match node:
@@ -168,7 +168,7 @@ async def program(ctx: Context, node: Node) -> Any:
 
 
 async def _outcome(task: asyncio.Task[Any]) -> Any:
-    """What came of a task, as something to send."""
+    """The result of a task, as a value that can be sent."""
     await asyncio.wait([task])
     return "canceled" if task.cancelled() else _shown(task.exception() or task.result())
 

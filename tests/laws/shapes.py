@@ -1,4 +1,4 @@
-"""The corpus of the replay laws: workflows of many shapes, each with what happens to it from outside."""
+"""The corpus of the replay laws: workflows of many shapes, each with its events from outside."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Shape:
     script: dict[str, Line] = field(default_factory=dict[str, Line])
     args: tuple[Any, ...] = ()
     answer: Callable[[Entry], Line | None] | None = None
-    """What settles the promises and children the script does not name."""
+    """How promises and children settle that the script does not name."""
 
     def world(self, *, keep: bool = False) -> World:
         """One execution of it."""
@@ -69,7 +69,7 @@ async def sequence(ctx: Context) -> list[Any]:
 
 
 async def looping(ctx: Context) -> int:
-    """A loop whose end depends on what its steps answer."""
+    """A loop whose end depends on the results of its steps."""
     total = 1
     while total < 50:
         total = await ctx.run(add, total, total)
@@ -112,7 +112,7 @@ async def failing(ctx: Context) -> None:
 
 
 async def compensating(ctx: Context) -> list[str]:
-    """A saga: what has been done is undone in the opposite order."""
+    """A saga: its steps are undone in the opposite order."""
     undo: list[tuple[int, int]] = []
     log: list[str] = []
     try:
@@ -170,7 +170,7 @@ async def chances(ctx: Context) -> list[Any]:
 
 
 async def changed(ctx: Context) -> list[bool]:
-    """Asks which way to go, more than once."""
+    """Asks a step which branch to take, more than once."""
     ways = [ctx.patched("two-reminders")]
     await ctx.sleep(1)
     ways.extend([ctx.patched("two-reminders"), ctx.patched("other")])
@@ -195,7 +195,7 @@ async def fan_out(ctx: Context) -> list[int]:
 
 
 async def dynamic_fan_out(ctx: Context) -> list[list[int]]:
-    """As many branches as a step says, each with as many calls as another one does."""
+    """As many branches as one step says, each with as many calls as another step says."""
 
     async def branch(n: int) -> list[int]:
         return list(await asyncio.gather(*(ctx.run(add, n, m) for m in range(await ctx.run(add, n, 1)))))
@@ -294,7 +294,7 @@ async def group(ctx: Context) -> list[str]:
 
 
 async def groups_in_groups(ctx: Context) -> list[Any]:
-    """The inner one fails; the outer one hears of it after its own body has cleaned up."""
+    """The inner one fails; the outer one gets the error after its own body has cleaned up."""
     log: list[Any] = []
     try:
         async with asyncio.TaskGroup() as outer:
@@ -317,7 +317,7 @@ async def failing_after(ctx: Context, seconds: float, text: str) -> None:
 
 
 async def ending_in_a_group(ctx: Context) -> None:
-    """An exception group of exception groups is how it ends."""
+    """It ends with an exception group of exception groups."""
 
     async def inner() -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -351,7 +351,7 @@ async def racing(ctx: Context) -> list[Any]:
 
 
 async def waiting_for_all(ctx: Context) -> list[Any]:
-    """For all of them, but not for ever: what is late goes on."""
+    """Waits for all of them, with a time limit: late ones go on."""
     tasks = [asyncio.create_task(napping(ctx, 2 * n, n)) for n in range(5)]
     done, late = await asyncio.wait(tasks, timeout=5)
     early = sorted(task.result() for task in done)
@@ -462,7 +462,7 @@ async def deadlines(ctx: Context) -> list[Any]:
 
 
 async def overtaken(ctx: Context) -> list[Any]:
-    """Steps that take longer than they may; what they answer then is nobody's."""
+    """Steps that take longer than their limit; nobody gets their late results."""
     log: list[Any] = []
     for seconds in (1, 5):
         try:
@@ -478,7 +478,7 @@ async def overtaken(ctx: Context) -> list[Any]:
 
 
 async def shielding(ctx: Context) -> list[Any]:
-    """What is shielded survives the time limit around it, and is awaited after all."""
+    """A shielded call survives the time limit around it, and is awaited after all."""
     work = asyncio.create_task(napping(ctx, 5, "work"))
     log: list[Any] = []
     while not work.done():
@@ -490,7 +490,7 @@ async def shielding(ctx: Context) -> list[Any]:
 
 
 async def debouncing(ctx: Context) -> list[list[int]]:
-    """Batches end when nothing has come for a while."""
+    """A batch ends when no item has come for a while."""
     queue: asyncio.Queue[int] = asyncio.Queue()
 
     async def produce() -> None:
@@ -520,7 +520,7 @@ async def reminding(ctx: Context) -> str:
     return "given up"
 
 
-# -- what asyncio builds
+# -- the tools of asyncio
 
 
 async def producing(ctx: Context) -> list[int]:
@@ -543,7 +543,7 @@ async def producing(ctx: Context) -> list[int]:
 
 
 async def pipeline(ctx: Context) -> list[str]:
-    """Three workers take from a queue by priority until all of it is done."""
+    """Three workers take from a priority queue until all work is done."""
     queue: asyncio.PriorityQueue[tuple[int, int]] = asyncio.PriorityQueue()
     log: list[str] = []
 
@@ -588,7 +588,7 @@ async def signalling(ctx: Context) -> list[Any]:
 
 
 async def locking(ctx: Context) -> list[int]:
-    """A lock is taken in the order it was asked for; who gives up is passed over."""
+    """A lock is taken in the order of the requests; a waiter that gives up is skipped."""
     lock = asyncio.Lock()
     log: list[int] = []
 
@@ -837,7 +837,7 @@ async def children(ctx: Context) -> list[Any]:
 
 
 async def canceling_children(ctx: Context) -> list[str]:
-    """A child that takes too long is taken back, and another one is begun; a detached one is left alone."""
+    """A child that takes too long is canceled, and another one is started; a detached one is left alone."""
     log: list[str] = []
     await ctx.detached("mail", "begun")
     for n in range(3):
@@ -852,7 +852,7 @@ async def canceling_children(ctx: Context) -> list[str]:
 
 
 async def deciding(ctx: Context) -> list[str]:
-    """Promises in every state they can end in."""
+    """Promises in every final state."""
     promises = [ctx.promise(timeout=10, name=f"number {n}") for n in range(5)]
     log: list[str] = []
     for promise in promises:
@@ -896,7 +896,7 @@ async def canceled(ctx: Context) -> str:
 
 
 async def canceled_in_a_group(ctx: Context) -> None:
-    """Every branch undoes what it did; a child and a running step go with them."""
+    """Every branch undoes its work; a child and a running step end with them."""
 
     async def branch(n: int) -> None:
         await ctx.run(add, n, 1)

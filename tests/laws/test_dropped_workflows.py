@@ -1,7 +1,8 @@
-"""A workflow is put away by letting go of it, or by canceling it and running what it does then: nothing tells which.
+"""A workflow is evicted in one of two ways: its frames are dropped, or it is canceled and its clean-up runs. Nothing
+can tell which way it was.
 
-Workflows of small layers in any nesting, and the shapes of the replay laws: each runs to where it waits, is put away
-once in each way, and what its code could have noticed is compared.
+The tests nest small layers in any way, and use the shapes of the replay laws. Each workflow runs until it waits, and is
+evicted once in each way. The effects that its code could have noticed are compared.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from tests.laws.shapes import SHAPE_IDS, SHAPES, Shape
 from tests.unit.runtime_world import World
 
 LAYERS_MAX = 4
-EVENTS_MAX = 2  # that happen before it is put away
+EVENTS_MAX = 2  # events before the eviction
 
 
 @dataclass
 class Noticed:
-    """What the code of a workflow, or who waits for its objects to go, has seen."""
+    """The events that the code of a workflow has seen, and the ends of its objects."""
 
     log: list[str] = field(default_factory=list[str])
     alive: list[tuple[str, weakref.ref[Any]]] = field(default_factory=list[tuple[str, "weakref.ref[Any]"]])
@@ -55,7 +56,7 @@ noticed = Noticed()
 
 
 class Thing:
-    """A local somebody watches."""
+    """A local variable whose end is noticed."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -63,7 +64,7 @@ class Thing:
 
 
 class Loud(Thing):
-    """One that says when it goes."""
+    """An object that reports its end."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -382,7 +383,7 @@ LAYERS: tuple[Layer, ...] = (
 )
 
 
-# -- and what the innermost awaits
+# -- the innermost awaitables
 
 
 async def _nap(ctx: Context) -> Any:
@@ -450,7 +451,7 @@ LEAVES: tuple[Leaf, ...] = (
 )
 
 
-# -- what is compared
+# -- the comparison
 
 
 def workflow_of(layers: tuple[Layer, ...], leaf: Leaf) -> Any:
@@ -466,16 +467,16 @@ def workflow_of(layers: tuple[Layer, ...], leaf: Leaf) -> Any:
 
 @dataclass
 class Seen:
-    """What is left of a workflow that was put away."""
+    """The state of a workflow after its eviction."""
 
     left_at_once: set[str]
     told: tuple[Any, ...]
-    """Whatever else could be noticed, once the garbage was collected."""
+    """Everything else that could be noticed, after garbage collection."""
 
 
 def put_away(world: World, events: int) -> Seen:
-    """Let it run to where it waits after so many events, put it away, and let it run once more."""
-    global noticed  # noqa: PLW0603 - what its code tells, wherever it is
+    """Run it until it waits after this many events, evict it, and run it once more."""
+    global noticed  # noqa: PLW0603 - its code reports here, wherever it is
     mine = noticed = Noticed()
     progress = world.activate()
     for _ in range(events):
@@ -500,7 +501,7 @@ def put_away(world: World, events: int) -> Seen:
 
 
 def _as_told(log: list[str]) -> list[str]:
-    """Locals that go one after the other may go in any order: which frame lets go first is Python's affair."""
+    """Locals may go in any order: Python decides which frame is released first."""
     lines: list[str] = []
     for goes, some in itertools.groupby(log, lambda line: " goes, " in line):
         together = list(some)
@@ -513,7 +514,7 @@ def _complain(complaints: list[str], told: Any) -> None:
 
 
 def compare(make: Callable[[], World], events: int) -> bool:
-    """Whether it was dropped, when it may be."""
+    """Whether it was dropped, if that is allowed."""
     drop, dropped = WorkflowLoop.drop, list[bool]()
 
     def may_drop(loop: WorkflowLoop) -> bool:

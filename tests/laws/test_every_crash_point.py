@@ -1,4 +1,4 @@
-"""The worker dies at every point of a run, just before and just after what it writes: it always ends the same way."""
+"""The worker dies at every point of a run, just before and just after each write: it always ends in the same way."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.laws.crashing import STORIES, Crash, effects
 pytestmark = pytest.mark.long
 
 POINTS_MAX = int(os.environ.get("DURASLEEP_CRASH_POINTS", "12"))
-"""Of a story with more of them, so many, evenly spread, each on one kind of server; 0 for all."""
+"""Points of a story that are tried, evenly spread, each on one kind of server; 0 for all of them on each."""
 
 
 async def ending(env: testing.Env, story: Callable[..., Any], id: str) -> str:
@@ -36,7 +36,7 @@ async def ending(env: testing.Env, story: Callable[..., Any], id: str) -> str:
 
 
 async def ending_with(crash: Crash, env: testing.Env, story: Callable[..., Any], id: str) -> str:
-    """How it ends, through the crash if it comes."""
+    """How it ends, with the crash if its point is reached."""
     running = asyncio.create_task(ending(env, story, id))
     dying = asyncio.create_task(crash.happened.wait())
     await asyncio.wait((running, dying), return_when=asyncio.FIRST_COMPLETED)
@@ -88,7 +88,7 @@ async def test_wherever_the_worker_dies_a_workflow_ends_as_if_it_had_not(
 
 
 async def check_counter(env: testing.Env, id: PromiseId) -> None:
-    """What ``counting`` has added up in Redis itself, exactly once."""
+    """The sum of ``counting`` in Redis itself, exactly once."""
     store = await store_of(env.app)
     loaded = await store.load(id)
     if loaded is not None and loaded.record.function == "counting":

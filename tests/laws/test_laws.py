@@ -1,4 +1,4 @@
-"""The eleven laws of docs/architecture.md, each shown once, in short; the other tests go deeper."""
+"""The eleven laws of docs/architecture.md, each with one short test; other tests go deeper."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CONSUMER = "by-hand/00000000"
 
 
 async def taken(server: Server, store: Store, id: str) -> Lease:
-    """An execution read from its stream as a worker would, by hand."""
+    """An execution that the test reads from its stream, as a worker would."""
     client: Any = server.sync_client()
     stream = store.keys().queue("workers")
     if not client.exists(stream) or not client.xinfo_groups(stream):
@@ -110,7 +110,7 @@ async def test_law_02_a_pending_execution_is_in_exactly_one_place(
     keys = (await store_of(app)).keys()
 
     async def places(id: str) -> list[str]:
-        """Where Redis has it, whatever its hash says."""
+        """Its places by the data of Redis, whatever its hash says."""
         stream = [row for row in client.xrange(keys.queue("workers")) if row[1][b"i"] == id.encode()]
         found = ["queued"] * len(stream)
         found += ["delayed" for what in ("start", "retry") if client.zscore(keys.timers, f"{id}~{what}") is not None]
@@ -268,7 +268,7 @@ async def test_law_07_the_same_id_is_the_same_execution(app: Durasleep, effects:
 async def test_law_08_redis_owns_the_clock(
     app: Durasleep, real_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Worker and client believe it is tomorrow, or yesterday: a sleep is as long as it is, by the server's clock."""
+    """The clocks of worker and client are a day ahead, or behind: a sleep follows the server's clock."""
     client: Any = real_server.sync_client()
 
     async def times(ctx: Context, secs: float) -> float:
@@ -362,7 +362,7 @@ async def test_law_11_everything_has_a_bound(new_app: NewApp, real_server: Serve
         if isinstance(value, bool):
             continue
         assert math.isfinite(number), name
-        assert number > 0 or name == "min_replicas", name  # none is what most want
+        assert number > 0 or name == "min_replicas", name  # most want none
     app = new_app(settings=Settings(payload_bytes_max=1000))
     keys = (await store_of(app)).keys()
     concurrency = 3
@@ -380,7 +380,7 @@ async def test_law_11_everything_has_a_bound(new_app: NewApp, real_server: Serve
         many = LIMIT["recent_max"] + 300
         await asyncio.gather(*(app.promises.create(f"p-{number}") for number in range(many)))
         await asyncio.gather(*(app.promises.resolve(f"p-{number}") for number in range(many)))
-        assert client.xlen(keys.recent) < LIMIT["recent_max"] + 200  # trimmed by whole nodes
+        assert client.xlen(keys.recent) < LIMIT["recent_max"] + 200  # Redis trims whole nodes
         with pytest.raises(InvalidId):
             await app.rpc("x" * 513, double, 1)
         with pytest.raises(PayloadTooLarge):

@@ -1,4 +1,4 @@
-"""What Redis keeps of an execution replays without a difference: at every moment of its life, and after its end."""
+"""The stored journal of an execution replays without a difference: at every moment of its life, and after its end."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from durasleep.testing import Env
 from tests.laws import shapes
 from tests.laws.shapes import SHAPE_IDS, SHAPES, Shape
 
-MOMENTS_MAX = 40  # of one life: more would be more of the same
+MOMENTS_MAX = 40  # of one life: more would show nothing new
 
 
 def answer_late(_: float, value: Any) -> Any:
-    """In place of a step that takes long."""
+    """Stands for a step that takes long."""
     return value
 
 
@@ -61,7 +61,7 @@ async def test_a_journal_replays_at_every_moment(shape: Shape) -> None:
 async def go_on(
     env: Env, handle: Handle[Any], due: datetime | None, outside: list[tuple[datetime, str]], shape: Shape
 ) -> None:
-    """To the next due time, or the next thing that happens from outside."""
+    """Move to the next due time, or the next event from outside."""
     if not outside or (due is not None and due < outside[0][0]):
         assert due is not None
         await skip_to(env, due)
@@ -75,11 +75,11 @@ async def go_on(
     try:
         await settle(env.app, f"{handle.id}~{number}", state, value)
     except DurasleepError:
-        return  # here it is no promise, or not asked for yet
+        return  # here it is not a promise, or not asked for yet
 
 
 async def skip_to(env: Env, instant: datetime) -> None:
-    await env.skip(max(instant - await env.now(), timedelta()))  # it may have passed by itself
+    await env.skip(max(instant - await env.now(), timedelta()))  # it may have passed already
 
 
 async def settle(app: Durasleep, id: str, state: State, value: Any) -> None:

@@ -1,6 +1,6 @@
-"""Replay, as laws over a corpus of workflow shapes and over programs made by chance.
+"""Replay, as laws over a corpus of workflow shapes and over random programs.
 
-A workflow has one history: kept in memory, replayed at every event or cut off anywhere, it ends the same way.
+A workflow has one history: kept in memory, replayed at every event or interrupted anywhere, it ends in the same way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ each_shape = pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
 
 
 def some(examples: int) -> Any:
-    """So many programs: each of them is many runs, and all of this file stays within a minute."""
+    """The number of programs: each of them runs many times, and all tests of this file take less than a minute."""
     return settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -31,7 +31,7 @@ def test_the_corpus_has_many_shapes() -> None:
     assert len({shape.fn for shape in SHAPES}) >= 30
 
 
-# -- the same history however it is driven
+# -- the same history, however it is run
 
 
 def check_one_history(shape: Shape) -> None:
@@ -70,7 +70,7 @@ def test_debug_mode_finds_nothing_and_changes_nothing(shape: Shape) -> None:
 def check_cuts(shape: Shape, *, torn: bool) -> None:
     """Steps are run again only if their result was not journaled, and each result counts once.
 
-    With ``torn``, commits too large for one script call are cut off in the middle as well.
+    With ``torn``, commits too large for one script call are also interrupted in the middle.
     """
     whole = shape.world(keep=True)
     result = unwrap(whole.play())
@@ -90,7 +90,7 @@ def check_cuts(shape: Shape, *, torn: bool) -> None:
 
 
 def outline(world: World) -> list[tuple[Number, Kind, str, State, bytes]]:
-    """All of a journal but its times: a worker that comes back late asks for its next timer late."""
+    """A journal without its times: a worker that comes back late asks for its next timer late."""
     return [(entry.number, entry.kind, entry.name, entry.state, entry.payload) for entry in world.history()]
 
 
@@ -102,7 +102,7 @@ def test_cut_off_after_any_write_it_ends_the_same_way_with_the_same_effects(shap
 @given(shape=programs())
 @some(60)
 def test_any_program_cut_off_after_any_write_ends_the_same_way_with_the_same_effects(shape: Shape) -> None:
-    """But for what is torn: of two transactions in a race, the one not made yet will not be made any more."""
+    """Except for interrupted commits: of two transactions in a race, the missing one is never made."""
     check_cuts(shape, torn=False)
 
 
@@ -133,11 +133,11 @@ def test_the_finished_journal_of_any_program_is_a_fixed_point(shape: Shape) -> N
     check_fixed_point(shape)
 
 
-# -- a journal in the making
+# -- a growing journal
 
 
 def check_nothing_new(shape: Shape) -> None:
-    """Every journal that was written is one whose code, replayed, wants exactly what was asked for live."""
+    """Replaying the code over each stored journal gives exactly the same calls as the live run."""
     world = shape.world()
     world.play()
     for cut in world.cuts:
@@ -169,7 +169,7 @@ def test_replay_of_any_program_asks_for_nothing_new(shape: Shape) -> None:
 
 @each_shape
 def test_any_entry_taken_from_the_middle_is_noticed(shape: Shape) -> None:
-    """A journal with another entry under a number than the code asks for is halted, wherever that is."""
+    """If the journal has another entry than the code asks for under a number, it is halted, at any number."""
     world = shape.world()
     world.play()
     for number in world.journal:
@@ -189,7 +189,7 @@ def test_any_entry_taken_from_the_middle_is_noticed(shape: Shape) -> None:
 
 
 def check_branches(branches: list[Node], changed: int, part: Node, *, first: bool) -> None:
-    """With ``part`` added to one branch, nothing of the others has another number, name or result."""
+    """When ``part`` is added to one branch, numbers, names and results of the other branches stay the same."""
     others = [*branches]
     others[changed] = ["seq", part, *branches[changed][1:]] if first else [*branches[changed], part]
     before, after = (
@@ -197,13 +197,13 @@ def check_branches(branches: list[Node], changed: int, part: Node, *, first: boo
     )
     expected = [found for n, found in enumerate(unwrap(before.play())) if n != changed]
     assert [found for n, found in enumerate(unwrap(after.play())) if n != changed] == expected
-    # What a branch has left running may come less far, or farther, before the workflow ends.
+    # Calls that a branch has left running may come less far, or farther, before the workflow ends.
     lines = [{line[0]: line[1:3] for line in outline(world)} for world in (before, after)]
     for number in lines[0].keys() & lines[1].keys():
         assert lines[0][number] == lines[1][number] or number.startswith(f"{changed + 1}.")
     if first:
         return
-    # What was begun with the old code goes on with the new one: the call that was added is the last of its branch.
+    # An execution of the old code goes on with the new code: the added call is the last of its branch.
     for cut in before.cuts:
         rest = cut.copied()
         rest.args = after.args
@@ -245,14 +245,14 @@ def test_a_call_added_to_one_branch_of_a_group_renumbers_no_other(changed: int, 
     assert {number for number in after.shape().keys() - before.shape().keys() if not number.startswith(mine)} == set()
 
 
-# -- what settles together
+# -- settlements at the same time
 
 
 @each_shape
 @given(data=st.data())
 @some(15)
 def test_settlements_found_together_or_one_by_one_make_no_difference(shape: Shape, data: st.DataObject) -> None:
-    """A worker may look after each settlement or after several: what settled is delivered in its order all the same."""
+    """A worker may look after each settlement or after several: they are delivered in their order all the same."""
     world = shape.world()
     progress = world.activate()
     world.close()

@@ -1,6 +1,6 @@
-"""Model and scripts side by side: every call goes to both, their answers and what is in Redis are compared after it.
+"""Model and scripts side by side: every call goes to both; after it, their answers and the data in Redis are compared.
 
-The scripts go by a clock that stands still until the test moves it, so that every stamp is known to the millisecond.
+The scripts use a clock that stands still until the test moves it, so that every stamp is known to the millisecond.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ T = TypeVar("T")
 
 NOON_MS = 1_800_000_000_000
 SETTINGS = dataclasses.replace(DEFAULTS, movable_clock=True)
-_load = script.load  # while a test runs, `load_standing` stands in its place
-FAILOVER_S = 0.002  # it takes longer: no stream entry gets the name of one that is gone
+_load = script.load  # while a test runs, `load_standing` replaces it
+FAILOVER_S = 0.002  # real time passes: no new stream entry gets the id of a lost one
 STANDING = (
     *("id", "kind", "state", "place", "queue", "function", "incarnation", "created_ms", "begun_ms", "base", "args"),
     *("epoch", "entry"),
 )
-"""What an entry may tell of an execution that does not change as long as it is queued."""
-EXPIRES_SOON_MS = 1_000  # what is kept is kept for days
+"""Fields of an entry that do not change as long as its execution is queued."""
+EXPIRES_SOON_MS = 1_000  # stored promises expire after days
 
 
 @cache
 def load_standing(name: str, movable_clock: bool = False, *limits: int) -> script.Script:
-    """A script whose clock stands still at noon, moved by what the key ``clock`` holds."""
+    """A script whose clock stands still at noon, moved by the value of the key ``clock``."""
     plain = _load(name, movable_clock, *limits)
     source = plain.source.replace(b"redis.call('TIME')", b"{ '%d', '0' }" % (NOON_MS // 1000))
     return dataclasses.replace(plain, source=source, sha=hashlib.sha1(source).hexdigest().encode())
 
 
 def in_one_call(calls: Sequence[Call]) -> Plan[list[Any]]:
-    """Calls that travel together; an answer may be an error."""
+    """Calls that are sent together; an answer may be an error."""
     return (yield calls)
 
 
@@ -72,9 +72,9 @@ class Both:
         self.replica: tuple[Redis, list[tuple[str, bytes, int]]] | None = None
         self.repeat: Callable[[], None] = lambda: None
         self.checked: set[int] = set()
-        """The entries nobody has read, of which is known that they tell the truth."""
+        """Entries that nobody has read, and whose data is known to be true."""
         self.told: dict[int, Snapshot] = {}
-        """What those that were read have told."""
+        """The data of the entries that were read."""
         self.effects_prefix = f"effects-{namespace}:"
 
     def effect(self, member: str, incarnation: int) -> Transaction:
@@ -86,7 +86,7 @@ class Both:
         return [name.decode() for name in self.client.scan_iter(match=f"{self.effects_prefix}*", count=1000)]
 
     def clear(self) -> None:
-        """Leave nothing behind."""
+        """Remove everything."""
         self._delete_all()
         self.store.close()
 
@@ -106,7 +106,7 @@ class Both:
         self._batch(lambda: Scripts(self.model).create(items), calls, _created)
 
     def _create(self, item: Create) -> BatchItem[promises.Created]:
-        if item.kind is None:  # by themselves they go another way, on which they may free
+        if item.kind is None:  # single ones go another way, in which they may free memory
             attach = promises.attach(self.keys, PromiseId(item.id), inbox=item.inbox)
             return msgspec.structs.replace(attach, route=command.route("create", self.keys, ("",)))
         return promises.create(
@@ -164,7 +164,7 @@ class Both:
     def schedule(
         self, action: str, name: str, due_ms: int, seen_due: int, id: str, *, is_changed: bool = False
     ) -> None:
-        """``put`` says the line that is kept, or another one if it is to be changed."""
+        """``put`` uses the stored line, or another one if it is to be changed."""
         line = (self.client.hget(self.keys.schedule(name), S["cron"]) or LINES[0].encode()).decode()
         if is_changed:
             line = LINES[1 - LINES.index(line)]
@@ -269,7 +269,7 @@ class Both:
         )
 
     def read(self, consumer: str, queue: str) -> moves.Lease | None:
-        """What XREADGROUP gives a worker: the oldest entry nobody has been given."""
+        """The answer of XREADGROUP to a worker: the oldest entry that was not delivered."""
         stream, group = self.keys.queue(queue), queue.partition("/")[0]
         if not self.client.exists(stream) or not self.client.xinfo_groups(stream):
             self.client.xgroup_create(stream, group, "0", mkstream=True)
@@ -284,29 +284,29 @@ class Both:
         self.compare()
         return lease
 
-    # -- what others do
+    # -- events from elsewhere
 
     def move_clock(self, by_ms: int) -> None:
         self.model = self.model._replace(now=max(1, self.model.now + by_ms))
         self.client.set(self.keys.clock, self.model.now - NOON_MS)
 
     def expire(self, id: str) -> None:
-        """The time a promise is kept for is over."""
+        """The retention of a promise has passed."""
         self.model = Scripts(self.model).expire(id)
         self.client.delete(self.keys.promise(id))
 
     def fade(self, consumer: str) -> None:
-        """A worker was not heard of for long."""
+        """A worker has sent no heartbeat for long."""
         self.model = Scripts(self.model).fade(consumer)
         self.client.delete(self.keys.worker(consumer))
 
     def fall_behind(self) -> None:
-        """A replica has what there is now, and hears no more."""
+        """A replica has the current data, and gets no more."""
         dumps = [(name, self.client.dump(name), self.client.pttl(name)) for name in self._all_keys()]
         self.replica = self.model, dumps
 
     def fail_over(self) -> None:
-        """The replica takes over: what has happened since is gone, but not the time."""
+        """The replica takes over: later writes are gone, but the time is not."""
         assert self.replica
         before, dumps = self.replica
         self.replica = None
@@ -319,13 +319,13 @@ class Both:
         self.compare()
 
     def add_timer(self, member: str, due: int) -> None:
-        """A member somebody else wrote, or that was left from another time."""
+        """A member that somebody else has written, or that is left from before."""
         timers = dict(self.model.timers) | {member: due}
         self.model = self.model._replace(timers=tuple(sorted(timers.items())))
         self.client.zadd(self.keys.timers, {member: due})
 
     def add_entry(self, queue: str, id: str, epoch: int) -> None:
-        """A stream entry without its execution; nothing of ours in it if the id is empty."""
+        """A stream entry without its execution; if the id is empty, it has no fields of ours."""
         name = self.model.last_entry + 1
         entry = StreamEntry(name, queue, id, epoch)
         self.model = self.model._replace(last_entry=name, stream=(*self.model.stream, entry))
@@ -372,7 +372,7 @@ class Both:
                 assert told(answer) == wanted
 
     def compare(self) -> None:
-        """What is in Redis is what the model says."""
+        """The data in Redis is what the model says."""
         found = read_redis(self)
         self._name_entries(found)
         self._compare_snapshots(found)
@@ -381,7 +381,7 @@ class Both:
             assert found[part] == expected, f"{part}: Redis has {found[part]}, the model {expected}"
 
     def _name_entries(self, found: dict[str, Any]) -> None:
-        """Which stream entry is which: they are added in one order."""
+        """Maps stream entries of the two: both add them in the same order."""
         expected: dict[str, list[StreamEntry]] = {}
         for entry in self.model.stream:
             expected.setdefault(entry.queue, []).append(entry)
@@ -393,7 +393,7 @@ class Both:
                 assert self.real_entries.setdefault(entry.entry, (queue, row[0])) == (queue, row[0])
 
     def _compare_snapshots(self, found: dict[str, Any]) -> None:
-        """An entry tells what its execution was when it was dispatched, and still is where nothing moves."""
+        """The data of an entry is that of its execution at dispatch, and is still true if nothing has changed."""
         unread = {entry.entry for entry in self.model.stream if entry.holder is None}
         self.checked &= unread
         for entry in self.model.stream:
@@ -435,7 +435,7 @@ def _entry(entry: Entry) -> state.Entry:
     return state.Entry(entry.kind, entry.state, entry.stamp, due, entry.name, entry.child_id, entry.payload)
 
 
-# -- what the model says, and what is there, in the same terms
+# -- the model's data and the server's data, in the same terms
 
 
 def _shown(model: Redis, real_entries: dict[int, tuple[str, str]]) -> dict[str, Any]:
@@ -463,7 +463,7 @@ def _shown(model: Redis, real_entries: dict[int, tuple[str, str]]) -> dict[str, 
 
 
 def _hints(told: tuple[tuple[str, ...], ...], real_entries: dict[int, tuple[str, str]]) -> tuple[tuple[str, ...], ...]:
-    """What an inbox was told, with the real names of the entries that were offered."""
+    """The messages in an inbox, with the real ids of the offered entries."""
     return tuple(
         [
             tuple([re.sub(r"\t#(\d+)\t", lambda name: f"\t{real_entries[int(name[1])][1]}\t", part) for part in hints])
@@ -490,7 +490,7 @@ def read_redis(both: Both) -> dict[str, Any]:
         answers = pipe.execute()
         kinds = dict(zip(names, zip(answers[::2], answers[1::2], strict=True), strict=True))
         if all(ttl == -1 or ttl > EXPIRES_SOON_MS for _, ttl in kinds.values()):
-            break  # else something has a last millisecond: after that it is gone
+            break  # a promise may expire in this millisecond: read again after it
     found: dict[str, Any] = {
         "promises": {},
         "timers": {},
@@ -609,7 +609,7 @@ def _read_schedule(both: Both, found: dict[str, Any], name: bytes, subject: str,
 
 def _read_inbox(both: Both, found: dict[str, Any], name: bytes, who: str, ttl: int) -> None:
     assert ttl > 0, f"the inbox of {who} does not expire"
-    rows = both.store.call(Command([b"XRANGE", name, b"-", b"+"], list[Any]))  # as it is: a field may be there twice
+    rows = both.store.call(Command([b"XRANGE", name, b"-", b"+"], list[Any]))  # unchanged: a field may be there twice
     told = [tuple([part.decode() for part in fields]) for _, fields in rows]
     found["inboxes"][who] = tuple([fields for fields in told if fields[0] != "o"])
 
@@ -625,7 +625,7 @@ def _read_worker(both: Both, found: dict[str, Any], name: bytes, consumer: str, 
 
 
 def _ignore(both: Both, found: dict[str, Any], name: bytes, subject: str, ttl: int) -> None:
-    """For people, or of the test itself."""
+    """For people, or for the test itself."""
 
 
 _readers: dict[str, Callable[..., None]] = {

@@ -1,4 +1,4 @@
-"""Every state a scenario can reach, breadth first; each law that falls is shown by a shortest way to where it does."""
+"""Every state that a scenario can reach, breadth first; a violated law is shown by a shortest way to it."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from tests.model.workers import Service, Step, Transitions, by_order
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is created, the slots of its workers by consumer, and how often what may go wrong."""
+    """The created executions, the slots of workers by consumer, and how often each fault may happen."""
 
     roots: tuple[Create, ...]
     hands: tuple[str, ...] = ("w1", "w2")
     budget: dict[str, int] = field(default_factory=dict[str, int])
     is_batched: bool = False
-    """Commits of one worker travel together, and all due timers fire at once, too."""
+    """Commits of one worker are sent together, and all due timers fire at once, too."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What was found: the law that fell, how, and the way there."""
+    """The result: the violated law, how, and the way to it."""
 
     states: int = 0
     is_whole: bool = True
-    """Whether all states were seen, or only as many as asked for."""
+    """Whether all states were seen, or only as many as allowed."""
     law: str = ""
     wrong: str = ""
     trace: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ class _Search:
         self._places = {first: 0}
         self._came_from: list[tuple[int, str]] = [(-1, "")]
         self._fair_before: list[list[int]] = [[]]
-        """For each state those from which a fair step leads to it."""
+        """For each state, those from which a fair step leads to it."""
         self._over: list[int] = []
         self.report = Report()
 
@@ -103,7 +103,7 @@ class _Search:
         return False
 
     def _look_for_dead_ends(self) -> None:
-        """From where the end cannot be reached by what happens by itself."""
+        """States from which fair steps cannot reach the end."""
         can_finish = set(self._over)
         waiting = deque(self._over)
         while waiting:
@@ -131,9 +131,9 @@ def _as_it_is(service: Service) -> Service:
 def explore(
     scenario: Scenario, scripts: type[Scripts] = Scripts, *, states_max: int = 100_000, is_timed: bool = False
 ) -> Report:
-    """Look at every state, until a law falls or there are more than ``states_max``.
+    """Look at every state, until a law is violated or there are more than ``states_max``.
 
-    ``is_timed`` tells states apart that differ only in when they are reached: many more, for rules that count.
+    With ``is_timed``, states that differ only in their times count as different: many more, for rules that count.
     """
     search = _Search(scenario, scripts, is_timed)
     gc.disable()  # every state is kept, and a collection would look at all of them in vain

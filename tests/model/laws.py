@@ -1,4 +1,4 @@
-"""The laws that data can break, a function each: what is wrong in a state or with a step, "" for nothing.
+"""The laws that data can violate, a function each: it returns the problem of a state or step, "" for none.
 
 They have the numbers of docs/architecture.md.
 """
@@ -86,7 +86,7 @@ def law_05_a_wake_up_is_not_lost(redis: Redis) -> str:
 
 
 def law_05_who_takes_up_what_was_canceled_knows_it(redis: Redis) -> str:
-    """It was told before it began: a task that is to be canceled is not called."""
+    """It was canceled before it began: a task that is to be canceled is not called."""
     for entry in redis.stream:
         promise = redis.promise(entry.id)
         if (
@@ -100,7 +100,7 @@ def law_05_who_takes_up_what_was_canceled_knows_it(redis: Redis) -> str:
 
 
 def law_07_a_child_is_of_the_execution_that_asked_for_it(redis: Redis) -> str:
-    """An entry says what became of its child, not of another one under the same id."""
+    """An entry has the result of its own child, not of another one under the same id."""
     for id, promise in redis.promises:
         for number, entry in promise.journal:
             child = redis.promise(f"{id}~{number}")
@@ -129,7 +129,7 @@ def law_10_a_timer_belongs_to_something_pending(redis: Redis) -> str:
 
 
 def law_10_who_waits_is_still_there(redis: Redis) -> str:
-    """Who gave up, ended or began anew is struck from the list of those who wait."""
+    """An execution that gave up, ended or began again is removed from the waiters."""
     for id, promise in redis.promises:
         for waiter in promise.waiters if promise.is_pending else ():
             owner_id, number = owner_of(waiter.who) or (waiter.who, "")
@@ -188,7 +188,7 @@ def law_05_news_stays_until_it_is_seen(at: Service, step: Step) -> str:
 
 
 def law_05_a_settlement_is_news(at: Service, step: Step) -> str:
-    """What settles without the workflow's doing is told to it, under a new stamp."""
+    """A settlement that the workflow has not made is reported to it, under a new stamp."""
     for id, before, after in _same(at, step):
         known = dict(before.journal)
         for number, entry in after.journal:
@@ -200,7 +200,7 @@ def law_05_a_settlement_is_news(at: Service, step: Step) -> str:
 
 
 def law_05_a_cancel_is_heard(at: Service, step: Step) -> str:
-    """Who is told "canceling" can rely on it: the cancel is in the journal."""
+    """A caller that got "canceling" can rely on it: the cancel is in the journal."""
     promise = step.after.redis.promise(step.canceling)
     if promise and promise.is_pending and CANCEL not in dict(promise.journal):
         return f"{step.canceling} is to be canceled, and does not know"
@@ -208,7 +208,7 @@ def law_05_a_cancel_is_heard(at: Service, step: Step) -> str:
 
 
 def law_05_what_was_canceled_is_not_tried_again(at: Service, step: Step) -> str:
-    """A wait between two attempts would hear of it at its end only, which may be hours away."""
+    """A cancel must not wait for the end of the delay between two attempts, which may be hours away."""
     for _, call, answer in step.commits:
         promise, after = at.redis.promise(call.lease.id), step.after.redis.promise(call.lease.id)
         if (
@@ -278,7 +278,7 @@ def law_10_what_is_kept_is_for_nobody_else(at: Service, step: Step) -> str:
 
 
 def law_11_only_who_was_heard_of_stays_a_worker(at: Service, step: Step) -> str:
-    """The set of workers does not grow for ever: one of them that beats sees to it."""
+    """The set of workers does not grow for ever: a heartbeat of any worker removes dead ones."""
     redis = step.after.redis
     gone = dict(redis.beats).keys() - dict(redis.presence).keys()
     if step.beats in gone:
@@ -287,7 +287,7 @@ def law_11_only_who_was_heard_of_stays_a_worker(at: Service, step: Step) -> str:
 
 
 def law_09_a_commit_builds_on_what_this_server_knows(at: Service, step: Step) -> str:
-    """After a failover a worker may remember what never happened here: nothing is built on that."""
+    """After a failover a worker may remember events that never happened here: nothing builds on them."""
     for consumer, call, answer in step.commits:
         promise = at.redis.promise(call.lease.id)
         if not isinstance(answer, Committed) or promise is None:
@@ -302,7 +302,7 @@ def law_09_a_commit_builds_on_what_this_server_knows(at: Service, step: Step) ->
 
 
 def _same(at: Service, step: Step) -> list[tuple[str, Promise, Promise]]:
-    """The promises that were there before a step and are there after it, unless it was no script's."""
+    """The promises that exist before and after a step, if a script made the step."""
     if step.is_outside:
         return []
     after = dict(step.after.redis.promises)
@@ -314,7 +314,7 @@ def _same(at: Service, step: Step) -> list[tuple[str, Promise, Promise]]:
 
 
 def law_10_nothing_is_left_when_all_has_ended(redis: Redis) -> str:
-    """No timers, no stream entries, nothing to close; and whatever has ended is kept for a while, not for good."""
+    """No timers, no stream entries, nothing to close; and all finished promises have an expiry."""
     left = [*[member for member, _ in redis.timers], *[f"entry of {entry.id}" for entry in redis.stream]]
     left += [*redis.closing, *redis.halted]
     left += [f"{id} for good" for id, promise in redis.promises if not promise.expires]
@@ -326,7 +326,7 @@ def is_over(redis: Redis) -> bool:
     return all(not promise.is_pending for _, promise in redis.promises)
 
 
-# Of several that fall at once the first is shown.
+# If several laws are violated at once, the first is shown.
 OF_STATES: tuple[StateLaw, ...] = (
     law_09_a_transaction_is_carried_out_once,
     law_05_a_wake_up_is_not_lost,

@@ -1,7 +1,7 @@
 """The transitions: one method per script in ``durasleep/protocol/lua``, named as there, on one state of Redis.
 
-They say what the scripts do, in their order: each item is checked, then written, and what a script gathers happens at
-its end. The small methods are its rules: a test breaks one by overriding it (see ``test_broken_rules``).
+They do what the scripts do, in the same order: each item is checked, then written, and gathered writes happen at the
+end. The small methods are the rules: a test breaks a rule by overriding it (see ``test_broken_rules``).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ R = TypeVar("R")
 
 CANCEL = "0"
 TIMERS = ("cron", "timeout", "start", "retry")
-GROUP = "workers"  # the one whose workers beat
+GROUP = "workers"  # the group of the workers
 BEAT_MS = 1_000  # between two beats of every worker
-KEEP = "="  # what a worker says that has no room: it keeps what nobody else may know
+KEEP = "="  # the word of a worker without a slot: it keeps an execution that nobody else may know
 ENDING = {
     CommitAction.RESOLVE: State.RESOLVED,
     CommitAction.REJECT: State.REJECTED,
@@ -63,7 +63,7 @@ class Refused(Exception):
 
 
 class Lease(NamedTuple):
-    """What a worker reads in a stream entry: its fence."""
+    """The fencing token that a worker reads in a stream entry."""
 
     id: str
     queue: str
@@ -82,7 +82,7 @@ class Commit(NamedTuple):
     is_open: bool = True
     asked: str = ""
     functions: str = ""
-    """Which ones a worker has that defers what it does not know; or ``KEEP``."""
+    """The functions of a worker that defers an unknown execution; or ``KEEP``."""
 
 
 class Committed(NamedTuple):
@@ -139,9 +139,9 @@ class Reclaimed(NamedTuple):
 
 
 class Scripts:
-    """Redis while a script runs. What one answers is ``(the state after it, its answer)``."""
+    """Redis while a script runs. Each method returns ``(the state after it, its answer)``."""
 
-    family_max = 256  # journal entries one script closes; the rest waits in `closing`
+    family_max = 256  # journal entries that one script closes; the rest waits in `closing`
 
     def __init__(self, redis: Redis) -> None:
         self.now = redis.now
@@ -199,7 +199,7 @@ class Scripts:
         return self.redis(), answers
 
     def settle(self, items: Iterable[tuple[str, State, bytes]]) -> tuple[Redis, list[tuple[bool, State] | Refused]]:
-        """Whether it was settled by this call, and the state it has."""
+        """Whether this call has settled it, and its state."""
         answers = [_item(lambda item: self._settle(*item), item) for item in items]
         self._close_families()
         self._write_gathered()
@@ -303,13 +303,13 @@ class Scripts:
     def schedule(
         self, action: str, name: str, due: str = "", seen_due: int = 0, id: str = "", is_changed: bool = False
     ) -> tuple[Redis, str]:
-        """``put``, ``advance`` or ``remove``; what it starts is an execution of ``f`` for the default queue."""
+        """``put``, ``advance`` or ``remove``; it starts an execution of ``f`` for the default queue."""
         word = self._schedule(action, name, due, seen_due, id, is_changed)
         self._write_gathered()
         self._tell_firers()
         return self.redis(), word
 
-    # -- what Redis itself does
+    # -- events of Redis itself
 
     def read(self, consumer: str, entry: int) -> tuple[Redis, Lease]:
         """XREADGROUP gives an entry to a worker."""
@@ -318,46 +318,46 @@ class Scripts:
         return self.redis(), Lease(found.id, found.queue, entry, found.epoch)
 
     def expire(self, id: str) -> Redis:
-        """A promise has been kept for as long as it should be."""
+        """The retention of a promise has passed."""
         self.remove(id)
         return self.redis()
 
     def fade(self, consumer: str) -> Redis:
-        """A worker was not heard of for so long that its own key has expired."""
+        """A worker has sent no heartbeat for so long that its key has expired."""
         self.presence.pop(consumer, None)
         return self.redis()
 
-    # -- rules, each to be broken by a test
+    # -- rules; a test breaks each of them
 
     def strike_the_gone(self) -> None:
-        """Every beat takes away those that are no workers any more, whatever their group."""
+        """Every heartbeat removes workers that are gone, of any group."""
         for name in self.beats.keys() - self.presence.keys():
             del self.beats[name]
 
     def may_know(self, promise: Promise, name: str) -> bool:
-        """Whether what a worker says of its functions is none of what lacks it."""
+        """Whether the functions of a worker are none of those that lack the execution's."""
         functions = self.presence.get(name) if promise.queue == GROUP and self.has_beaten(name) else ""
         return bool(functions) and functions not in promise.lacking
 
     def is_kept(self, promise: Promise, consumer: str) -> bool:
-        """Whether it is for nobody else who is there, so that who has no room for it now keeps it until it has."""
+        """Whether no other worker may know it, so that a worker without a slot keeps it until it has one."""
         return not self._others(promise, consumer)
 
     def hand_over(self, promise: Promise, other: str) -> None:
-        """Nobody lets go of it, and nobody else can read it meanwhile: its entry changes hands."""
+        """The entry gets another holder; nobody else can read it meanwhile."""
         assert promise.entry is not None
         self.stream[promise.entry] = self.stream[promise.entry]._replace(holder=other)
 
     def has_beaten(self, name: str) -> bool:
-        """Whether a worker is one that others leave the first turn to."""
+        """Whether the other workers let this one go first."""
         return abs(self.now - self.beats[name]) < LIMIT["beats_missed"] * BEAT_MS
 
     def is_fenced(self, promise: Promise, consumer: str, lease: Lease) -> bool:
-        """Whether a commit comes from somebody who does not hold the execution (any more)."""
+        """Whether the sender of a commit does not hold the execution (any more)."""
         return promise.entry != lease.entry or promise.epoch != lease.epoch or self.holder(promise) != consumer
 
     def has_other_history(self, promise: Promise, seen: int, seen_number: str) -> bool:
-        """Whether a worker has seen what never happened here."""
+        """Whether a worker has seen a settlement that never happened here."""
         if seen == 0:
             return False
         entry = dict(promise.journal).get(seen_number)
@@ -374,11 +374,11 @@ class Scripts:
         return max(promise.order + 1, self.now)
 
     def wants_redrive(self, promise: Promise) -> bool:
-        """Whether more has happened than a worker that wants to suspend has seen."""
+        """Whether there are settlements that a worker that wants to suspend has not seen."""
         return bool(promise.unseen)
 
     def is_moved(self, score: int, due: int) -> bool:
-        """Whether a due member is not what the promise says: somebody else moved it."""
+        """Whether a due member differs from its promise, because somebody else has moved it."""
         return score != due
 
     def is_newer(self, member: str) -> bool:
@@ -391,19 +391,19 @@ class Scripts:
         return number in dict(promise.journal)
 
     def is_beat(self, consumer: str, beat: int | None) -> bool:
-        """Whether a worker still shows the beat its judge saw."""
+        """Whether the last heartbeat of a worker is still the one that the judge has seen."""
         return self.beats.get(consumer) == beat
 
     def is_of(self, owner: Promise, incarnation: int) -> bool:
-        """Whether what speaks of an execution means this one, and not another under the same id."""
+        """Whether a reference to an execution means this incarnation, and not another one under the same id."""
         return owner.incarnation == incarnation
 
     def next_birth(self, promise: Promise) -> int:
-        """Of what begins anew under its id: nothing of its old life is taken for its own."""
+        """The incarnation of an execution that begins again under its id: nothing of the old is taken for its own."""
         return max(self.now, promise.incarnation + 1)
 
     def strike(self, child_id: str, waiter: Waiter) -> None:
-        """Who does not wait any more is no waiter."""
+        """One that does not wait any more is removed from the waiters."""
         child = self.promises.get(child_id)
         if child:
             self.put(child_id, waiters=tuple([one for one in child.waiters if one != waiter]))
@@ -413,31 +413,31 @@ class Scripts:
         self.journal(id, CANCEL, Entry(Kind.CANCEL), State.RESOLVED)
 
     def forget_timers(self, id: str, promise: Promise) -> None:
-        """An ending takes the deadline along; the members of its journal go with the family."""
+        """An ending removes the deadline; the members of its journal go with the family."""
         if promise.deadline is not None:
             self.unset_timer(f"{id}~timeout")
 
     def is_tried_no_more(self, promise: Promise) -> bool:
-        """What was canceled while its attempt failed ends with that."""
+        """If it was canceled while its attempt failed, it ends with that."""
         return CANCEL in dict(promise.journal)
 
     def carries_over(self, promise: Promise) -> tuple[str, ...]:
-        """What a new run hears of the old one's news: a cancel nobody has seen."""
+        """The unseen settlements that a new run takes over: a cancel that nobody has seen."""
         return (CANCEL,) if CANCEL in promise.unseen else ()
 
     def snapshot_of(self, promise: Promise) -> Snapshot | None:
-        """What the entry of a new execution, or of one that was waked by its timer, may tell."""
+        """The data in the entry of a new execution, or of one that its timer has woken."""
         if promise.crash_count:
             return None
         journal, order = promise.journal, promise.order
         return Snapshot(promise.function, promise.incarnation, promise.base, order, promise.unseen, journal)
 
     def snapshot_again(self, id: str) -> Snapshot | None:  # noqa: ARG002 - for a test that breaks it
-        """Who goes on where another has been loads what that one has left."""
+        """A worker that goes on after another one loads the journal."""
         return None
 
     def rouse_canceled(self, id: str) -> None:
-        """Whoever takes up what was canceled knows of it: an entry that is older than that goes."""
+        """The next worker of a canceled execution must know it: an older entry is removed."""
         promise = self.promises[id]
         if promise.place is Place.QUEUED and self.holder(promise) is None:
             self.leave(id)
@@ -552,7 +552,7 @@ class Scripts:
         if self._earliest_made is not None:
             self.wake = self._earliest_made
         elif self._tells_all:
-            self.wake = None  # what it says is of no instant
+            self.wake = None  # its content is no instant
 
     # -- shared: beginnings
 
@@ -571,7 +571,7 @@ class Scripts:
         return self.promises[id]
 
     def _make_room(self, id: str) -> None:
-        """For a new promise under an id: what another life left there goes."""
+        """For a new promise under an id: the rest of another incarnation is removed."""
         if self.promises[id].is_pending:
             self.finish(id, State.CANCELED)
         promise = self.promises[id]
@@ -613,7 +613,7 @@ class Scripts:
     # -- shared: endings
 
     def finish(self, id: str, state: State, payload: bytes = b"", *, is_quiet: bool = False) -> None:
-        """End a pending promise: out of its place, settled, those who wait told, its family to be closed."""
+        """End a pending promise: it leaves its place, settles, its waiters are notified, its family is to be closed."""
         before = self.promises[id]
         self.leave(id)
         self.forget_timers(id, before)
@@ -636,7 +636,7 @@ class Scripts:
                 self._tell_owner(*owner, waiter.incarnation, promise.state, promise.value)
 
     def _tell_owner(self, owner_id: str, number: str, incarnation: int, state: State, payload: bytes) -> None:
-        """The owner of a child hears of its ending, if it is still the one that asked for it."""
+        """The owner of a child is notified of its ending, if it is still the one that asked for it."""
         owner = self.promises.get(owner_id)
         if owner is None or not owner.is_pending or not self.is_of(owner, incarnation):
             return
@@ -665,7 +665,7 @@ class Scripts:
         return None if root is None else root.retention_ms
 
     def _kept_as(self, root_id: str) -> str:
-        """How long what ends below a root is kept."""
+        """How long members below a root are kept after their end."""
         return "for ever" if self._retention_ms(root_id) == KEPT_FOR_EVER else "kept"
 
     def _keep(self, id: str, how: str | None) -> None:
@@ -675,7 +675,7 @@ class Scripts:
             self._gone.add(id)
 
     def _close_members(self, id: str, promise: Promise, journal: Iterable[tuple[str, Entry]], keep: str | None) -> None:
-        """What is pending in a journal ends with it, what is kept goes with it."""
+        """Pending members of a journal end with it, stored ones expire with it."""
         for number, entry in journal:
             member = f"{id}~{number}"
             if entry.due is not None and entry.state is State.PENDING:
@@ -698,7 +698,7 @@ class Scripts:
                 self._keep(member, keep)
 
     def _close_families(self) -> None:
-        """Close what has ended in this script, at most ``family_max`` of it; the rest waits in ``closing``."""
+        """Close families that have ended in this script, at most ``family_max``; the rest waits in ``closing``."""
         room = self.family_max
         while self._families:
             id, promise, is_quiet = self._families.pop()
@@ -722,7 +722,7 @@ class Scripts:
         self._earliest_made = self.now
 
     def _is_orphan(self, id: str, promise: Promise) -> bool:
-        """Whether a child has lost the execution that asked for it: ended, gone, or begun anew."""
+        """Whether the execution that asked for a child has ended, is gone, or has begun again."""
         owner = owner_of(id)
         if owner is None:
             return False
@@ -776,7 +776,7 @@ class Scripts:
         return self._outcome(id, consumer, item)
 
     def _drop_entry(self, lease: Lease, promise: Promise | None, reason: bytes) -> Committed:
-        """An entry nobody lives in leaves its stream; with a reason it is quarantined by name."""
+        """An entry without its execution leaves its stream; with a reason it is quarantined by name."""
         if promise and promise.is_pending and promise.entry == lease.entry:
             raise Refused("FENCED")
         self.stream.pop(lease.entry, None)
@@ -796,7 +796,7 @@ class Scripts:
             self.due_at(item.due)
 
     def _offer(self, id: str, consumer: str, functions: str) -> bool:
-        """Whether it is held now, as it lies in the stream, by a worker of the group that may know its function."""
+        """Whether it is passed at once, in the stream, to a worker of the group that may know its function."""
         promise = self.promises[id]
         if "/" in promise.queue:
             return False
@@ -811,7 +811,7 @@ class Scripts:
         return True
 
     def _others(self, promise: Promise, consumer: str) -> list[str]:
-        """Who else may know it, the youngest first."""
+        """The other workers that may know it, the youngest first."""
         youngest = sorted([(beat, name) for name, beat in self.beats.items()], reverse=True)
         return [name for _, name in youngest if name != consumer and self.may_know(promise, name)]
 
@@ -852,7 +852,7 @@ class Scripts:
         return tuple([(number, journal[number]) for number in promise.unseen])
 
     def _continue_as_new(self, id: str, base: int) -> None:
-        """The next run under the same id: what was pending in the old one ends with it."""
+        """The next run under the same id: pending entries of the old run end with it."""
         old = self.promises[id]
         carried = self.carries_over(old)
         self.leave(id)
@@ -861,7 +861,7 @@ class Scripts:
         self.dispatch(id)
         self._close_members(id, old, old.journal, self._kept_as(root_of(id)))
 
-    # -- what a commit asks for
+    # -- the ops of a commit
 
     def _apply(self, id: str, op: Op) -> None:
         match op:
@@ -889,7 +889,7 @@ class Scripts:
             self.set_timer(f"{id}~{number}", entry.due)
 
     def _cancel_entry(self, id: str, op: CancelEntry) -> None:
-        """What the workflow no longer wants: a tombstone, never delivered."""
+        """An entry that the workflow has canceled: a tombstone, never delivered."""
         entry = self.entry(id, op.number) or Entry(op.kind, name=op.name)
         if entry.state is not State.PENDING:
             return
@@ -1213,7 +1213,7 @@ TRANSACTED = b"*1\n:1\n"
 
 
 def _item(handle: Callable[[T], R], item: T) -> R | Refused:
-    """Each item stands alone: its error is its own answer."""
+    """Items do not depend on each other: the error of one is its own answer."""
     try:
         return handle(item)
     except Refused as refused:

@@ -1,4 +1,4 @@
-"""What the workflows of the scenarios do: from the journal as a worker knows it to what the next commit asks for."""
+"""The workflows of the scenarios: from the journal that a worker knows to the next commit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Wish(NamedTuple):
 
 
 class View:
-    """A journal as it was fed: entries by number, and those that have settled, in the order of their stamps."""
+    """A delivered journal: entries by number, and the settled ones in the order of their stamps."""
 
     def __init__(self, known: tuple[tuple[str, Entry], ...], base: int) -> None:
         self.entries = dict(known)
@@ -160,7 +160,7 @@ def attempts(view: View) -> Wish:
 
 
 def drive(program: Program, known: tuple[tuple[str, Entry], ...], base: int) -> Wish:
-    """What a program asks for next; told that it is canceled, it ends so."""
+    """The next ops of a program; if it was told of a cancel, it ends so."""
     view = View(known, base)
     return Wish(CommitAction.CANCEL) if CANCEL in view.fed else program(view)
 

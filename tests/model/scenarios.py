@@ -1,6 +1,6 @@
-"""What is explored: small workflows, and for each what may go wrong how often.
+"""The scenarios to explore: small workflows, and how often each fault may happen.
 
-Every one is small enough to be looked at whole. ``LARGER`` lets more go wrong at once.
+Each one is small enough to be explored completely. ``LARGER`` allows more faults at once.
 """
 
 from __future__ import annotations

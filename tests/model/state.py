@@ -1,7 +1,7 @@
-"""What is kept in Redis, as immutable records: one partition of a namespace, seen as the scripts see it.
+"""The data in Redis, as immutable records: one partition of a namespace, as the scripts see it.
 
-Instants are whole milliseconds; names of stream entries are whole numbers that grow. What only people read
-(reasons, arguments, the times of creation and ending) is left out.
+Instants are whole milliseconds; ids of stream entries are whole numbers that grow. Data that only people read (reasons,
+arguments, the times of creation and ending) is left out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Entry(NamedTuple):
 
 
 class Waiter(NamedTuple):
-    """Who hears of an ending: an inbox (without birth), or entry ``who`` of an execution born at ``incarnation``."""
+    """The waiter of an ending: an inbox (without incarnation), or entry ``who`` of an execution of ``incarnation``."""
 
     who: str
     incarnation: int = 0
@@ -65,7 +65,7 @@ class Promise(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """What a stream entry tells of its execution, as it was when it was dispatched."""
+    """The data of an execution in its stream entry, from its dispatch."""
 
     function: str
     incarnation: int
@@ -76,9 +76,9 @@ class Snapshot(NamedTuple):
 
 
 class StreamEntry(NamedTuple):
-    """An execution ready to run; ``holder`` is the consumer it is pending to.
+    """An execution that is ready to run; ``holder`` is the consumer to which it is pending.
 
-    Who is given it first may begin from its ``snapshot``; nobody who is given it again.
+    The first reader may begin from its ``snapshot``; a later reader may not.
     """
 
     entry: int
@@ -100,23 +100,23 @@ class Redis(NamedTuple):
     """Of all queues together, in the order in which they were added."""
     beats: tuple[tuple[str, int], ...] = ()
     presence: tuple[tuple[str, str], ...] = ()
-    """The workers that were heard of lately, and what each says of its functions: keys of their own, which expire."""
+    """Workers with a recent heartbeat, and the functions they report: keys of their own, which expire."""
     halted: frozenset[str] = frozenset()
-    """Executions that wait for a person, and what was quarantined, as ``<where>:<what>``."""
+    """Executions that wait for a person, and quarantined names, as ``<where>:<what>``."""
     closing: tuple[str, ...] = ()
     schedules: tuple[tuple[str, int], ...] = ()
     inboxes: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = ()
-    """Hints, and so is ``wake``: the instant the firers were told last."""
+    """Hints; ``wake`` is one, too: the last instant that the firers were told."""
     wake: int | None = None
     effects: tuple[tuple[tuple[str, int], int], ...] = ()
-    """How often each transaction was carried out, by its id and the birth of its execution."""
+    """How often each transaction was carried out, by its id and the incarnation of its execution."""
 
     def promise(self, id: str) -> Promise | None:
         return next((promise for name, promise in self.promises if name == id), None)
 
 
 def owner_of(id: str) -> tuple[str, str] | None:
-    """What stands before the last ``~`` of an id or timer member, and what behind it; None for a root."""
+    """The part before the last ``~`` of an id or timer member, and the part after it; None for a root."""
     owner, mark, rest = id.rpartition("~")
     return (owner, rest) if mark else None
 
@@ -125,15 +125,15 @@ def root_of(id: str) -> str:
     return id.partition("~")[0]
 
 
-# -- the same state, whenever it was reached
+# -- the same state at any time
 
 
 SPACE = 10
-"""Between two instants of a state that is told by order alone, so that what a script adds falls between them."""
+"""The distance between two neighbouring instants of a normalised state, so that new instants fit between them."""
 
 
 def instants(redis: Redis) -> set[int]:
-    """Every instant somebody may compare with another."""
+    """Every instant that may be compared with another one."""
     found = {redis.now, *(due for _, due in redis.timers), *(due for _, due in redis.schedules)}
     found.update(beat for _, beat in redis.beats)
     found.update(incarnation for (_, incarnation), _ in redis.effects)
@@ -153,7 +153,7 @@ def _told(of: Promise | Snapshot) -> set[int]:
 
 
 class Ranks:
-    """Instants and names of stream entries by their order: two states that differ only in when are the same."""
+    """Instants and entry ids by their order: two states that differ only in their times become equal."""
 
     def __init__(self, instants: set[int], entries: set[int]) -> None:
         self.instants = {instant: rank * SPACE for rank, instant in enumerate(sorted(instants | {0}))}
@@ -191,7 +191,7 @@ class Ranks:
         return entry._replace(entry=self.entries[entry.entry], snapshot=told)
 
     def redis(self, redis: Redis) -> Redis:
-        """The same without its hints: nothing may depend on them."""
+        """The same without hints: nothing may depend on them."""
         return redis._replace(
             now=self.instants[redis.now],
             last_entry=max(self.entries.values()),
@@ -209,7 +209,7 @@ class Ranks:
 
 
 def entries(redis: Redis) -> set[int]:
-    """Every name of a stream entry somebody may know."""
+    """Every id of a stream entry that somebody may know."""
     found = {entry.entry for entry in redis.stream}
     found.update(promise.entry for _, promise in redis.promises if promise.entry is not None)
     return found

@@ -1,4 +1,4 @@
-"""Each rule of the protocol has its reason: without it the named law falls. So the laws are not empty, either."""
+"""Each rule of the protocol is needed: without it the named law is violated. So the laws are not empty, either."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.long
 
 
 class WithoutAFence(Scripts):
-    """A commit is taken from whoever sends it."""
+    """A commit is accepted from any sender."""
 
     def is_fenced(self, promise: Promise, consumer: str, lease: Lease) -> bool:
         return False
@@ -31,35 +31,35 @@ class WithoutTheEntry(Scripts):
 
 
 class WithoutTheHolder(Scripts):
-    """Whoever once read an entry may commit."""
+    """Anybody who has once read an entry may commit."""
 
     def is_fenced(self, promise: Promise, consumer: str, lease: Lease) -> bool:
         return promise.entry != lease.entry or promise.epoch != lease.epoch
 
 
 class WithoutANewEpoch(Scripts):
-    """Who is given an execution has it under the epoch of the one before."""
+    """The next holder of an execution gets it under the same epoch."""
 
     def next_epoch(self, promise: Promise) -> int:
         return max(promise.epoch, 1)
 
 
 class WithoutRedrive(Scripts):
-    """Who wants to suspend is suspended, whatever has happened meanwhile."""
+    """A workflow that wants to suspend is suspended, whatever has happened meanwhile."""
 
     def wants_redrive(self, promise: Promise) -> bool:
         return False
 
 
 class WithoutHistory(Scripts):
-    """What a worker says it has seen is believed."""
+    """The stamp that a worker says it has seen is accepted without a check."""
 
     def has_other_history(self, promise: Promise, seen: int, seen_number: str) -> bool:
         return False
 
 
 class WithoutMemoryOfCommits(Scripts):
-    """What a worker remembers to have asked for is believed: it has no stamp before it settles."""
+    """The last number that a worker has asked for is accepted without a check."""
 
     def has_never_asked(self, promise: Promise, asked: str) -> bool:
         return False
@@ -80,21 +80,21 @@ class WithoutNumbers(Scripts):
 
 
 class WithoutTheDueTime(Scripts):
-    """A member that is due fires, whatever its promise says."""
+    """A due member fires, whatever its promise says."""
 
     def is_moved(self, score: int, due: int) -> bool:
         return False
 
 
 class WithoutBirths(Scripts):
-    """What speaks of an id means whatever lives there now."""
+    """A reference to an id means any incarnation under it."""
 
     def is_of(self, owner: Promise, incarnation: int) -> bool:
         return True
 
 
 class WithoutANewBirth(Scripts):
-    """What begins anew is taken for what it was before, and so are its children."""
+    """An execution that begins again is taken for its old incarnation, and so are its children."""
 
     def next_birth(self, promise: Promise) -> int:
         return promise.incarnation
@@ -109,35 +109,35 @@ class WithACancelForSleepersOnly(Scripts):
 
 
 class WithACancelNobodyIsToldOf(Scripts):
-    """A cancel is written down, but is no news."""
+    """A cancel is stored, but does not count as unseen."""
 
     def journal_cancel(self, id: str) -> None:
         self.put_entry(id, CANCEL, Entry(Kind.CANCEL, State.RESOLVED, self.next_stamp(self.promises[id])))
 
 
 class WithAttemptsAfterACancel(Scripts):
-    """A cancel that meets a failing attempt is heard when the wait for the next one is over."""
+    """A cancel during a failing attempt is told only after the wait for the next attempt."""
 
     def is_tried_no_more(self, promise: Promise) -> bool:
         return False
 
 
 class WithForgetfulRuns(Scripts):
-    """A new run hears nothing of the old one's news."""
+    """A new run does not get the unseen cancel of the old one."""
 
     def carries_over(self, promise: Promise) -> tuple[str, ...]:
         return ()
 
 
 class WithoutWakeUps(Scripts):
-    """What settles is written down, and nobody is woken."""
+    """A settlement is stored, and nobody is woken."""
 
     def rouse(self, id: str, *, tells: bool = False) -> None:
         return
 
 
 class WithWakeUpsForTheDelayed(Scripts):
-    """A settlement dispatches whoever is not running, the delayed too."""
+    """A settlement dispatches every execution that is not running, also a delayed one."""
 
     def rouse(self, id: str, *, tells: bool = False) -> None:
         if self.promises[id].place is Place.DELAYED:
@@ -147,7 +147,7 @@ class WithWakeUpsForTheDelayed(Scripts):
 
 
 class WithEntriesThatStay(Scripts):
-    """Who leaves its place leaves its stream entry there."""
+    """An execution that leaves its place leaves its stream entry behind."""
 
     def leave(self, id: str) -> None:
         stream = dict(self.stream)
@@ -163,14 +163,14 @@ class WithDeadlinesThatStay(Scripts):
 
 
 class WithWaitersThatStay(Scripts):
-    """Who gives up waiting stays among those who wait."""
+    """An execution that gives up stays among the waiters."""
 
     def strike(self, child_id: str, waiter: Waiter) -> None:
         return
 
 
 class WithSnapshotsThatStay(Scripts):
-    """An entry tells once more what one before it told: who goes on never hears what was seen in between."""
+    """An entry repeats the data of the one before it: the next worker never learns what was seen in between."""
 
     def snapshot_again(self, id: str) -> Snapshot | None:
         promise = self.promises[id]
@@ -178,42 +178,42 @@ class WithSnapshotsThatStay(Scripts):
 
 
 class WithACancelBehindASnapshot(Scripts):
-    """A cancel that meets an entry nobody has read is written down, and the entry still tells of no cancel."""
+    """A cancel of an execution whose entry nobody has read is stored, and the entry still says nothing of it."""
 
     def rouse_canceled(self, id: str) -> None:
         self.rouse(id)
 
 
 class WithoutReclaim(Scripts):
-    """The dead are thought alive for good."""
+    """Dead workers count as alive for ever."""
 
     def is_beat(self, consumer: str, beat: int | None) -> bool:
         return False
 
 
 class WithOffersToAnybody(Scripts):
-    """What nobody knows goes round and round."""
+    """An unknown execution is passed on again and again."""
 
     def may_know(self, promise: Promise, name: str) -> bool:
         return True
 
 
 class WithOffersThatStay(Scripts):
-    """A worker is told of what another one does not know, and is not made its holder."""
+    """A worker is told of an execution that another one does not know, and is not made its holder."""
 
     def hand_over(self, promise: Promise, other: str) -> None:
         return
 
 
 class WithoutTurningAway(Scripts):
-    """Who has no room keeps what it has."""
+    """A worker without a slot keeps the execution."""
 
     def is_kept(self, promise: Promise, consumer: str) -> bool:
         return True
 
 
 class WithOffersOfCopies(Scripts):
-    """What is offered is added once more, for that worker."""
+    """An offered execution is added once more, for that worker."""
 
     def hand_over(self, promise: Promise, other: str) -> None:
         entry = promise.entry
@@ -223,7 +223,7 @@ class WithOffersOfCopies(Scripts):
 
 
 class WithMembersForGood(Scripts):
-    """Who was a worker once is one for ever."""
+    """A worker is never removed."""
 
     def strike_the_gone(self) -> None:
         return

@@ -1,6 +1,6 @@
-"""No scenario breaks a law, in any order of what may happen, and from every state everything can still finish.
+"""No scenario violates a law, in any order of events, and every state can still reach the end.
 
-``DURASLEEP_MODEL_STATES=1000000`` looks at the larger scenarios, too, and at so many states of each.
+``DURASLEEP_MODEL_STATES=1000000`` also explores the larger scenarios, with this many states each.
 """
 
 from __future__ import annotations

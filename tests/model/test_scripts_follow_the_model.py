@@ -1,8 +1,8 @@
 """The scripts do what the model says, call for call: on every server, in batches and one by one.
 
-A machine makes calls as workers, clients, people and time would, the wrong ones too: stale leases, calls repeated
-because their answer was lost, settlements in any order, a clock that is set, members nobody knows. After each, what
-is in Redis is compared with the model. ``DURASLEEP_MODEL_EXAMPLES=2000`` runs it longer, and differently each time.
+A machine makes calls as workers, clients, people and time would, also wrong ones: stale leases, calls that are repeated
+because their answer was lost, settlements in any order, a clock that is changed, unknown members. After each call, the
+data in Redis is compared with the model. ``DURASLEEP_MODEL_EXAMPLES=2000`` runs longer, with other calls each time.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ creations = st.builds(
 
 
 def creation(create: Create) -> Create:
-    """As a client asks for it: to attach has no name, a bare promise no function, and a timer is due some time."""
+    """As a client asks for it: attaching has no name, a bare promise no function, and a timer has a due time."""
     if create.kind is None:
         return create._replace(idempotency_key="")
     if create.kind in (Kind.PROMISE, Kind.TIMER):
@@ -85,7 +85,7 @@ def creation(create: Create) -> Create:
 
 
 class Machine(RuleBasedStateMachine):
-    """What may be called at any time; a subclass says on which server."""
+    """The calls that may be made at any time; a subclass chooses the server."""
 
     server: Server
     namespace: str
@@ -130,7 +130,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data(), consumer=consumers)
     def work(self, data: st.DataObject, consumer: str) -> None:
-        """What mostly happens: an execution is read, and committed as one wants."""
+        """The usual case: an execution is read, and committed as a worker would."""
         lease = self.both.read(consumer, "workers")
         if lease:
             self.leases.append((consumer, lease))
@@ -138,7 +138,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(consumer=consumers, due=st.sampled_from(("+0", "+5")), how=st.sampled_from(SLEEPS), wakes=st.booleans())
     def sleep(self, consumer: str, due: str, how: CommitAction, wakes: bool) -> None:
-        """What mostly happens: an execution has seen what there is, and waits for a timer; or it begins anew before."""
+        """The usual case: an execution has seen all settlements and waits for a timer, or begins a new run first."""
         self.both.create([Create("a", idempotency_key="call-1"), Create("b", idempotency_key="call-1")])
         for outcome in dict.fromkeys((how, CommitAction.SUSPEND)):
             lease = self.both.read(consumer, "workers")
@@ -156,7 +156,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(limit=st.integers(1, 4))
     def time_passes(self, limit: int) -> None:
-        """Until the next timer is due, which fires."""
+        """Moves to the next due time, and fires the timer."""
         due = min((due for _, due in self.both.model.timers), default=0)
         if due - self.both.model.now < YEAR_MS:
             self.both.move_clock(max(0, due - self.both.model.now))
@@ -165,7 +165,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.leases)
     @rule(data=st.data())
     def commit(self, data: st.DataObject) -> None:
-        """For one or more leases, mostly the newest, which may still be in hand."""
+        """For one or more leases, mostly the newest, which may still be held."""
         consumer, _ = lease = data.draw(st.sampled_from(self.leases[-3:]))
         leases = [lease[1]]
         if data.draw(st.booleans()):
@@ -184,7 +184,7 @@ class Machine(RuleBasedStateMachine):
         told = self.both.told.get(lease.entry)
         journal = promise.journal if promise else ()
         if told and data.draw(st.booleans()):
-            journal = told.journal  # it has begun with what its entry told, and knows no more
+            journal = told.journal  # it has begun with the data of its entry, and knows no more
         settled = [(entry.stamp, number) for number, entry in journal if entry.stamp]
         seen = data.draw(st.sampled_from([(0, ""), *sorted(settled, reverse=True)]))
         asked = data.draw(st.sampled_from(["", *[number for number, _ in journal]]))
@@ -303,7 +303,7 @@ class Machine(RuleBasedStateMachine):
         for id in data.draw(st.lists(st.sampled_from(kept), unique=True)) if kept else []:
             self.both.expire(id)
 
-    # -- what goes wrong
+    # -- faults
 
     @rule()
     def repeat(self) -> None:
@@ -404,7 +404,7 @@ def test_a_sleeper_that_is_waked_is_told_by_its_entry(both: Both) -> None:
 
 
 def test_what_happens_behind_an_entry_is_not_told_by_it(both: Both) -> None:
-    """It stays what it was when it was dispatched; the answer to the first commit brings the rest."""
+    """The entry keeps its data from the dispatch; the answer to the first commit brings the rest."""
     both.create([Create("a")])
     ask = StartPromise(Number("2"), "", None)
     both.commit(WORKER, [Commit(take(both), CommitAction.SUSPEND, (NAP, ask))])
@@ -415,7 +415,7 @@ def test_what_happens_behind_an_entry_is_not_told_by_it(both: Both) -> None:
     assert told.unseen == ("1",)
     lease = take(both)
     stamp = dict(told.journal)["1"].stamp
-    both.commit(WORKER, [Commit(lease, CommitAction.SUSPEND, (), stamp, "1")])  # its answer, with the news, is compared
+    both.commit(WORKER, [Commit(lease, CommitAction.SUSPEND, (), stamp, "1")])  # its answer is compared
 
 
 def test_a_cancel_makes_a_new_entry_for_what_nobody_holds(both: Both) -> None:
@@ -440,7 +440,7 @@ def held_by(both: Both) -> list[str | None]:
 
 
 def test_what_a_worker_does_not_know_goes_to_one_of_other_functions(both: Both) -> None:
-    """In the same batch once more it is fenced: it is not its any more."""
+    """The same commit again in the batch is fenced: the lease has gone."""
     fleet(both, w1="some", w2="some", w3="all")
     both.create([Create("a")])
     lease = take(both)
@@ -532,7 +532,7 @@ def test_what_is_given_to_another_worker_is_not_told(both: Both) -> None:
 
 
 def test_what_workers_died_of_is_not_told(both: Both) -> None:
-    """However it comes back: who takes it must know that it is a suspect."""
+    """However it comes back, its next worker must know that it is a suspect."""
     both.create([Create("a")])
     take(both)
     both.reclaim(WORKER, "workers", beat=None, release="", max_attempts=3, limit=256, entries=[])

@@ -1,4 +1,4 @@
-"""A whole service: Redis, workers and what is on its way between them, and every step one of them may take next."""
+"""A whole service: Redis, workers and the messages between them, and every step that one of them may take next."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Doing(StrEnum):
 
 
 class Hand(NamedTuple):
-    """One slot of a worker: the execution in it, the journal as it knows it, and the commit that is on its way."""
+    """One slot of a worker: its execution, the journal as the worker knows it, and a commit on its way."""
 
     consumer: str
     doing: Doing = Doing.NOTHING
@@ -30,7 +30,7 @@ class Hand(NamedTuple):
     base: int = 0
     known: tuple[tuple[str, Entry], ...] = ()
     asked: str = ""
-    """What it has asked for last, in a commit before this one."""
+    """The last number of its previous commit."""
     call: Commit | None = None
     is_paused: bool = False
 
@@ -45,13 +45,13 @@ class Service(NamedTuple):
     redis: Redis
     hands: tuple[Hand, ...]
     left: tuple[tuple[str, int], ...]
-    """How many faults, and deeds of people, of each kind may still happen."""
+    """How many faults, and actions of people, of each kind may still happen."""
     late: tuple[tuple[str, Commit], ...] = ()
     replica: Redis | None = None
 
 
 class Step(NamedTuple):
-    """What happened: to be told, and judged by the laws. A step is fair if it will happen when nothing else does."""
+    """An event, to be shown and judged by the laws. A step is fair if it happens when nothing else does."""
 
     label: str
     after: Service
@@ -59,11 +59,11 @@ class Step(NamedTuple):
     commits: tuple[tuple[str, Commit, Committed | Refused], ...] = ()
     is_firing: bool = False
     canceling: str = ""
-    """The execution that was told it is to be canceled."""
+    """The execution that was told of its cancel."""
     beats: str = ""
-    """The worker that has beaten."""
+    """The worker that has sent a heartbeat."""
     is_outside: bool = False
-    """Not a script: a failover, an expiry, a clock that is set."""
+    """Not a script: a failover, an expiry, a change of the clock."""
 
 
 class Transitions:
@@ -146,7 +146,7 @@ class Transitions:
         return at._replace(redis=redis), answer
 
     def _batch(self, at: Service) -> Iterator[Step]:
-        """Two executions in the hands of one worker: their commits travel together."""
+        """One worker holds two executions: their commits are sent together."""
         for first, one in enumerate(at.hands):
             for second, other in enumerate(at.hands[:first]):
                 if one.consumer == other.consumer and one.call and other.call and one.is_alive and other.is_alive:
@@ -191,7 +191,7 @@ class Transitions:
             yield Step(label, deferred, is_fair=False, commits=((hand.consumer, call, answer),))
 
     def _recovers(self, at: Service) -> Iterator[Step]:
-        """What living workers do about the dead, and about what they hold without knowing it."""
+        """How living workers handle dead ones, and entries that are theirs without their knowledge."""
         holders = {entry.holder for entry in at.redis.stream if entry.holder}
         for consumer in sorted({hand.consumer for hand in at.hands}):
             hands = [hand for hand in at.hands if hand.consumer == consumer]
@@ -209,7 +209,7 @@ class Transitions:
                     yield from self._hears(at, consumer, Lease(entry.id, entry.queue, entry.entry, entry.epoch))
 
     def _hears(self, at: Service, consumer: str, lease: Lease) -> Iterator[Step]:
-        """A worker hears of what another one has made its own."""
+        """A worker learns of a lease that another one has passed to it."""
         for place, hand in enumerate(at.hands) if "offer" in dict(at.left) else ():
             if hand.consumer == consumer and hand.doing is Doing.NOTHING:
                 taken = Hand(consumer, Doing.LOADING, lease)
@@ -236,7 +236,7 @@ class Transitions:
     # -- membership
 
     def _beats(self, at: Service) -> Iterator[Step]:
-        """Workers show themselves, and those that do no more are forgotten after a while."""
+        """Workers send heartbeats, and those that stop are removed after a while."""
         alive = {hand.consumer for hand in at.hands if hand.is_alive}
         for consumer in sorted(alive):
             if (spent := _spend(at, "beat")) is not None:
@@ -290,7 +290,7 @@ class Transitions:
         redis, _ = self._scripts(at.redis).settle([(id, State.RESOLVED, b"")])
         return Step(f"settle {id}", at._replace(redis=redis))
 
-    # -- what else goes wrong
+    # -- other faults
 
     def _faults(self, at: Service) -> Iterator[Step]:
         for one in at.late:
@@ -320,7 +320,7 @@ class Transitions:
             yield Step("FAILOVER: what happened since is gone", failed, is_fair=False, is_outside=True)
 
 
-# -- hands
+# -- slots
 
 
 def _lease(hand: Hand) -> Lease:
@@ -334,7 +334,7 @@ def _call(hand: Hand) -> Commit:
 
 
 def _asking(hand: Hand, known: tuple[tuple[str, Entry], ...]) -> Hand:
-    """Driven with what it knows: its next commit is on its way."""
+    """Its code has run: its next commit is on its way."""
     wish = drive(PROGRAMS[hand.function], known, hand.base)
     seen_number = next(reversed(fed(known)), "")
     seen = dict(known)[seen_number].stamp if seen_number else 0
@@ -344,7 +344,7 @@ def _asking(hand: Hand, known: tuple[tuple[str, Entry], ...]) -> Hand:
 
 
 def _hear(hand: Hand, answer: Committed | Refused) -> Hand:
-    """A worker hears the answer to its commit: it goes on with the news, or lets go."""
+    """A worker gets the answer to its commit: it goes on with the settlements, or gives up the lease."""
     call = _call(hand)
     if isinstance(answer, Refused) or not (answer.word == "redrive" or call.outcome is CommitAction.CONTINUE):
         return Hand(hand.consumer)
@@ -359,7 +359,7 @@ def _hear(hand: Hand, answer: Committed | Refused) -> Hand:
 
 
 def _entry_of(op: Op) -> Entry | None:
-    """What a worker knows of an op it has asked for; of a result it hears."""
+    """What a worker knows about an op it has asked for; it waits for the result of a child or step."""
     match op:
         case StartTimer():
             return Entry(Kind.TIMER)
@@ -402,11 +402,11 @@ def _said(answer: Committed | Refused) -> str:
     return " ".join([answer.word, *[number for number, _ in answer.entries]])
 
 
-# -- the same service, whenever it was reached
+# -- the same service at any time
 
 
 def by_order(service: Service) -> Service:
-    """The same with instants and stream entries told by their order alone, so that few states are many."""
+    """The same with instants and entry ids by their order, so that fewer states are different."""
     kept = [service.redis] if service.replica is None else [service.redis, service.replica]
     leases = [hand.lease for hand in service.hands if hand.lease] + [call.lease for _, call in service.late]
     calls = [hand.call for hand in service.hands if hand.call] + [call for _, call in service.late]

@@ -19,7 +19,7 @@ from tests.service.workers import Effects, Workers
 
 
 class NewApp(Protocol):
-    """What the fixture ``new_app`` is."""
+    """The type of the fixture ``new_app``."""
 
     def __call__(
         self, source: str | AnyClient | None = None, *, settings: Settings = DEFAULTS, group: str = "workers"
@@ -28,7 +28,7 @@ class NewApp(Protocol):
 
 @pytest.fixture
 def effects(tmp_path: Path) -> Effects:
-    """The file steps write their effects to."""
+    """The file to which steps write their effects."""
     return Effects(tmp_path / "effects")
 
 
@@ -42,7 +42,7 @@ def workers(real_server: Server, namespace: str, tmp_path: Path) -> Iterator[Wor
 
 @pytest.fixture
 async def new_app(real_server: Server, namespace: str) -> AsyncIterator[NewApp]:
-    """Makes applications with the functions of these tests, on ``real_server`` unless told otherwise."""
+    """Makes applications with the functions of these tests, by default on ``real_server``."""
     made: list[Durasleep] = []
 
     def make(
@@ -65,13 +65,13 @@ def app(new_app: NewApp) -> Durasleep:
 
 @pytest.fixture
 def own_server(make_server: MakeServer, real_server: Server) -> DevServer:
-    """A server of the test's own, to be made full, slow or small."""
+    """A server for one test, which may make it full, slow or small."""
     return make_server()
 
 
 @pytest.fixture
 async def admin(own_server: DevServer) -> AsyncIterator[Any]:
-    """Whoever operates ``own_server``; with a name of his own, for his rights are not those of the others."""
+    """An administrator of ``own_server``, with a user name and rights of its own."""
     client: Any = Redis.from_url(own_server.url)
     await client.execute_command("ACL", "SETUSER", "admin", "on", "nopass", "~*", "&*", "+@all")
     await client.aclose()

@@ -1,6 +1,6 @@
-"""What the workers of these tests run, in the test's own process or in one of their own.
+"""The functions that the workers of these tests run, in the test's own process or in one of their own.
 
-What a step does is a line in a file outside Redis, so that how often it was done can be counted.
+The effect of a step is a line in a file outside Redis, so that its runs can be counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from durasleep.transport.connector import AnyClient
 NAMESPACE_VARIABLE = "DURASLEEP_NAMESPACE"
 
 QUICK = Settings(heartbeat_s=0.25, dead_after_s=0.75, max_attempts=3)
-"""Deaths are noticed in a fraction of a second; for tests where being wrong about one does no harm."""
+"""Deaths are noticed in a fraction of a second; for tests in which a wrong death does no harm."""
 
 
 # -- steps
@@ -37,12 +37,12 @@ def note(effects: str, line: str) -> None:
 
 
 def gate_of(effects: str, name: str) -> Path:
-    """The file whose coming opens a gate."""
+    """The file that opens a gate when it appears."""
     return Path(f"{effects}.{name}.open")
 
 
 async def stand_at(effects: str, gate: str) -> str:
-    """A step that is running until its gate is opened; says by which process and when it began."""
+    """A step that runs until its gate is opened; it writes its process id and when it began."""
     note(effects, f"{gate} pid={os.getpid()} at={time.time()}")
     opened = gate_of(effects, gate)
     while not opened.exists():  # noqa: ASYNC110 - the gate is opened by another process
@@ -56,7 +56,7 @@ def stand_in_thread_at(effects: str, gate: str) -> str:
 
 
 async def stand_in_loop_at(effects: str, gate: str) -> str:
-    """The same, blocking the event loop of its worker: what nobody should do."""
+    """The same, blocking the event loop of its worker, which nobody should do."""
     return block_at(effects, gate)
 
 
@@ -108,7 +108,7 @@ async def loop_passage(ctx: Context, effects: str, gate: str = "gate") -> str:
 
 
 async def measured_sleep(ctx: Context, url: str, secs: float) -> int:
-    """How many microseconds passed on the server's clock, around a sleep."""
+    """How many microseconds a sleep took on the server's clock."""
     before = await ctx.run(server_time_us, url)
     await ctx.sleep(secs)
     return await ctx.run(server_time_us, url) - before
@@ -120,7 +120,7 @@ async def waiting(ctx: Context, secs: float | None = None) -> Any:
 
 
 async def counting(ctx: Context, key: str, times: int) -> list[int]:
-    """Increments a counter so often, with short sleeps; what each increment answered."""
+    """Increments a counter this often, with short sleeps; returns the answer of each increment."""
     values: list[int] = []
     for _ in range(times):
         [value] = await ctx.transaction().incr(key)
@@ -130,7 +130,7 @@ async def counting(ctx: Context, key: str, times: int) -> list[int]:
 
 
 async def gathering(ctx: Context, count: int) -> list[int]:
-    """The results of so many children, in order."""
+    """The results of this many children, in order."""
     return await asyncio.gather(*(ctx.rpc(double, number) for number in range(count)))
 
 
@@ -151,7 +151,7 @@ async def kill_own_process(effects: str) -> None:
 
 
 async def stand_in_thread_of_loop(effects: str, gate: str) -> str:
-    """At a gate in a thread of the event loop, for half a second at most where it is served with that ``timeout``."""
+    """Waits at a gate in a thread of the event loop; with a ``timeout``, for half a second at most."""
     return await asyncio.to_thread(stand_in_thread_at, effects, gate)
 
 
@@ -185,7 +185,7 @@ async def leave_behind(effects: str, where: str) -> None:
 
 
 async def work_in_thread(effects: str) -> None:
-    """Cancelled while the thread is at its gate: that goes on."""
+    """It is cancelled while its thread is at a gate: the thread goes on."""
 
     def work() -> None:
         stand_in_thread_at(effects, "gate")

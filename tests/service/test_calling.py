@@ -1,4 +1,4 @@
-"""Calling: the same id again, waiting at several places, and the clients an application may already have."""
+"""Calls: the same id again, several waiters, and the clients that an application may already have."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_a_client_that_stops_waiting_or_closes_is_not_waited_for(
 async def test_a_client_hears_at_once_however_many_others_have_come_and_gone(
     app: Durasleep, real_server: Server, effects: Effects
 ) -> None:
-    """Three hundred processes that asked for one id and were killed."""
+    """Three hundred processes that waited for one id and were killed."""
     client: Any = real_server.sync_client()
     store = await store_of(app)
     async with serving(app):

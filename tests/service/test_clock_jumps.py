@@ -1,4 +1,4 @@
-"""The server's clock is set: nothing fires early by a clock that cannot be true, nothing twice, and nothing is lost."""
+"""The server's clock is changed: nothing fires early by a clock that cannot be right, or twice, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -91,11 +91,11 @@ async def test_a_person_releases_a_clock_that_is_right_and_new_workers_wait_for_
         assert "was released by hand" in caplog.text
 
 
-# -- what is believed
+# -- accepted clocks
 
 
 class Clocks:
-    """Clocks to be set: the server's, and this machine's two."""
+    """Clocks that a test can change: the server's, and two of this machine."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.mono_us = 1_000_000
@@ -147,7 +147,7 @@ def test_a_server_set_ahead_is_not_believed_and_one_that_was_put_right_is(clocks
     clocks.server_us += 2 * HOUR_S * 1_000_000
     clocks.hear()
     assert clocks.clock.ahead_s == pytest.approx(2 * HOUR_S, abs=1)
-    clocks.wall_us = clocks.server_us  # somebody has set both: proves nothing
+    clocks.wall_us = clocks.server_us  # somebody has changed both: proves nothing
     clocks.hear()
     assert clocks.clock.ahead_s > 0
 
@@ -155,7 +155,7 @@ def test_a_server_set_ahead_is_not_believed_and_one_that_was_put_right_is(clocks
     clocks.server_us -= 2 * HOUR_S * 1_000_000
     clocks.hear()
     assert clocks.clock.ahead_s == 0
-    clocks.server_us += 2 * HOUR_S * 1_000_000  # what our own wall clock, which nobody has touched, always showed
+    clocks.server_us += 2 * HOUR_S * 1_000_000  # the time of our own wall clock, which nobody has changed
     clocks.hear()
     assert clocks.clock.ahead_s == 0
 

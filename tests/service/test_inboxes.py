@@ -1,4 +1,4 @@
-"""Inboxes: there when somebody waits, bounded in bytes, and heard again after they began anew."""
+"""Inboxes: they exist while somebody waits, are bounded in bytes, and work again after they were made again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_no_inbox_is_made_for_who_never_waits(new_app: NewApp, real_server
 
 
 async def test_an_inbox_that_nobody_reads_is_bounded_in_bytes(app: Durasleep, real_server: Server) -> None:
-    """Whatever the results are like: many small ones in one call, some large ones, ones too large to be told."""
+    """For any results: many small ones in one call, some large ones, and ones too large for an inbox."""
     store = await store_of(app)
     keys = store.keys()
     sizes = {"small": 1_000, "large": 15_000, "larger": LIMIT["inbox_value_bytes_max"], "huge": 60_000}
@@ -121,7 +121,7 @@ async def test_a_sync_client_hears_at_once_of_what_an_inbox_that_began_anew_tell
 
 @pytest.fixture
 async def woken(app: Durasleep) -> AsyncIterator[list[int]]:
-    """The due times a listener heard of."""
+    """The due times that a listener was told."""
     store = await store_of(app)
     heard: list[int] = []
     listener = HintListener(

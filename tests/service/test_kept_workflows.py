@@ -1,4 +1,4 @@
-"""Workflows that stay in memory between two wake-ups: only a saving, whoever else runs the execution meanwhile."""
+"""Workflows that stay in memory between two wake-ups: it only saves time, whoever else runs the execution meanwhile."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.service.fixtures import NewApp
 from tests.service.workers import eventually, serving
 
 ROUNDS = 60
-SETTINGS = replace(DEFAULTS, always_suspend=False)  # what is always put away is never kept
+SETTINGS = replace(DEFAULTS, always_suspend=False)  # with it, no workflow is ever kept
 
 
 class Body:
-    """A loop that counts how often its code was begun, and who took each of its steps."""
+    """A loop that counts how often its code began, and which worker ran each of its steps."""
 
     def __init__(self, app: Durasleep, worker: str, taken: list[tuple[int, str]]) -> None:
         self.begun = 0
@@ -55,11 +55,11 @@ async def test_a_loop_that_is_kept_is_not_replayed_at_each_wake_up(new_app: NewA
         assert [number for number, _ in taken] == list(range(ROUNDS))
         verdict = check(await app.export("loop"), app.registry, app.codec, app.settings)
         assert verdict.ok, verdict.text
-    assert body.ended >= body.begun  # the rest of them when they were put away
+    assert body.ended >= body.begun  # the others ended when they were evicted
 
 
 async def test_what_another_worker_did_meanwhile_is_not_missed(new_app: NewApp) -> None:
-    """Two workers take turns by chance; each has an older state of the same executions in memory."""
+    """Two workers take turns at random; each has an older state of the same executions in memory."""
     apps = [new_app(settings=replace(SETTINGS, kept_entries_min=1)) for _ in range(2)]
     taken: list[tuple[int, str]] = []
     bodies = [Body(app, name, taken) for app, name in zip(apps, "ab", strict=True)]
@@ -97,7 +97,7 @@ async def test_a_cancel_reaches_what_is_kept(new_app: NewApp) -> None:
 
 
 class Suspended:
-    """As much of an activation as is asked of one that is kept."""
+    """The part of an activation that the cache uses."""
 
     def __init__(self, size: int, payload_bytes: int = 0) -> None:
         self.size = size

@@ -22,7 +22,7 @@ from tests.service.fixtures import NewApp
 from tests.service.functions import QUICK, double, kill_own_process, nap, passage
 from tests.service.workers import Effects, Workers, beats_of, eventually, load_from_hash, serving, until
 
-TAKEOVER_S = 2.5  # the issue's figure
+TAKEOVER_S = 2.5  # in the median, an execution of a killed worker must go on elsewhere in this time
 ROUNDS = 10
 LAG_STEP_S = 0.05
 
@@ -70,7 +70,7 @@ async def test_of_three_workers_one_dies_in_a_step_and_another_finishes(
 
     (_, _), (other, _) = await effects.standing("gate", times=2)
     assert other != pid
-    # What the dead worker would still say, had it only been slow.
+    # The next calls are those that the dead worker would make if it had only been slow.
     lease = Lease(record.id, record.queue, record.entry, record.epoch)
     before = await store.load(record.id)
     late = commit.commit(keys, holder, lease, CommitAction.RESOLVE, payload=app.codec.encode("late", "a result"))
@@ -90,7 +90,7 @@ async def test_of_three_workers_one_dies_in_a_step_and_another_finishes(
 async def test_a_step_goes_on_soon_after_its_worker_was_killed(
     app: Durasleep, workers: Workers, effects: Effects, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The budget is extended by how long this test's own loop was kept waiting: a starved machine proves nothing."""
+    """The limit is extended by the delay of this test's own loop: a busy machine proves nothing."""
     await workers.start("a", "b", "c")
     took_s: list[float] = []
     lag = asyncio.create_task(_largest_lag())
@@ -114,7 +114,7 @@ async def test_a_step_goes_on_soon_after_its_worker_was_killed(
 
 
 async def _largest_lag() -> float:
-    """How late this loop was at worst, until it is cancelled."""
+    """The longest delay of this loop, until it is cancelled."""
     worst = 0.0
     try:
         while True:
@@ -128,7 +128,7 @@ async def _largest_lag() -> float:
 async def test_a_suspect_waits_for_another_one_a_while_and_no_longer(
     new_app: NewApp, effects: Effects, real_server: Server
 ) -> None:
-    """However long those steps take that hold every worker there is."""
+    """However long the steps take that occupy every worker."""
     app = new_app(settings=replace(QUICK, suspect_wait_s=1.0))
     client: Any = real_server.sync_client()
     keys = (await store_of(app)).keys()
@@ -136,7 +136,7 @@ async def test_a_suspect_waits_for_another_one_a_while_and_no_longer(
     for name in names:
         await (app.rpc(name, passage, effects.path, name) if name[0] == "l" else app.rpc(name, double, 21))
         load_from_hash(client, keys, name)
-        client.hset(keys.promise(name), F["crash_count"], 2)  # as if two had died of it
+        client.hset(keys.promise(name), F["crash_count"], 2)  # as if two workers had died during it
     async with serving(app, "w1"), serving(app, "w2"):
         waited = await until(app, "quick-0", "delayed")
         assert (waited.crash_count, waited.reason) == (2, "waits apart: 2 workers in a row have died while running it")
@@ -151,7 +151,7 @@ async def test_a_suspect_waits_for_another_one_a_while_and_no_longer(
 async def test_names_of_workers_of_long_ago_do_not_keep_a_dead_one_from_being_found(
     new_app: NewApp, effects: Effects, real_server: Server
 ) -> None:
-    """Of groups that were retired while nobody else was there, say."""
+    """For example, workers of a group that was retired while no other worker was there."""
     app, other = new_app(settings=QUICK), new_app(settings=QUICK, group="others")
     client: Any = real_server.sync_client()
     members = (await store_of(app)).keys().workers
@@ -173,7 +173,7 @@ SLOW = Settings(heartbeat_s=1.5, dead_after_s=4.5)
 async def test_who_beats_more_seldom_than_its_judge_is_alive_until_it_misses_its_own_beats(
     new_app: NewApp, effects: Effects, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And one that is dead is found by those who beat less often than it did."""
+    """A dead worker is also found by workers with fewer heartbeats than it had."""
     quick, slow = new_app(settings=QUICK), new_app(settings=SLOW)
     async with serving(slow, "slow") as first:
         handle = await quick.rpc("passage", passage, effects.path)
@@ -203,7 +203,7 @@ async def test_what_kills_its_workers_is_halted_and_its_neighbours_finish(
     started = 2
 
     async def is_halted() -> bool:
-        """A supervisor: who dies is started again."""
+        """A supervisor: a worker that dies is started again."""
         nonlocal alive, started
         for worker in alive:
             if not worker.alive:

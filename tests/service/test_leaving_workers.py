@@ -48,7 +48,7 @@ async def test_sigterm_lets_running_steps_finish_and_leaves_sleepers_alone(
 async def test_a_second_sigterm_leaves_at_once_and_another_worker_takes_over(
     app: Durasleep, workers: Workers, effects: Effects
 ) -> None:
-    """Steps that will not end, as a coroutine and as a thread, keep nobody: their executions are given back."""
+    """Steps that do not end, as a coroutine and as a thread, keep no process: their executions are released."""
     [leaving] = await workers.start("leaving")
     handles = [
         await app.rpc("in-loop", passage, effects.path, "loop-gate"),
@@ -132,7 +132,7 @@ async def test_a_paused_worker_finds_itself_fenced(app: Durasleep, workers: Work
     assert await handle == "through gate"
     assert effects.count("passage goes") == 1
 
-    paused.signal(signal.SIGCONT)  # its step ends now, and what it commits comes too late
+    paused.signal(signal.SIGCONT)  # its step ends now, and its commit comes too late
     await paused.line("passage (was taken over|dropped)")
     assert await handle == "through gate"
     assert effects.count("passage goes") == 1
@@ -166,7 +166,7 @@ async def test_a_blocked_event_loop_keeps_its_lease(
 
 
 async def test_a_worker_leaves_while_what_it_held_has_just_ended(app: Durasleep, real_server: Server) -> None:
-    """What has ended is let go of in a callback, which must get its turn: from Python 3.12 on, gather gives it none."""
+    """An ended execution is dropped in a callback, which must get a turn: since Python 3.12, gather gives it none."""
     executor = app.worker()._executor  # pyright: ignore[reportPrivateUsage]
     loading = executor._loading  # pyright: ignore[reportPrivateUsage]
     loaded: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()

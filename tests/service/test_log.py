@@ -1,4 +1,4 @@
-"""What a worker's log and remote tracebacks tell people: which execution, how long it lived, what failed, and where."""
+"""A worker's log and remote tracebacks for people: the execution, how long it lived, the error, and its position."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def test_lines_of_a_workflow_name_it_whatever_its_id(app: Durasleep, caplo
 async def test_an_application_that_sets_up_its_log_late_hears_of_its_worker(
     app: Durasleep, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logging.config.dictConfig({"version": 1})  # which silences every logger that is there
+    logging.config.dictConfig({"version": 1})  # this disables every logger that exists
     logging.getLogger("durasleep").disabled = True
     caplog.set_level(logging.INFO, "durasleep")
     async with serving(app, "w1"):

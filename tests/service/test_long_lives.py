@@ -1,4 +1,4 @@
-"""What long-lived executions need, on real servers: retries, versions, new runs, clean-up, and what workers share."""
+"""Features for long-lived executions on real servers: retries, versions, new runs, clean-up, and shared resources."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUICKLY = Retry(attempts=4, delay=0.02, jitter=0)
 
 
 def fail_until(effects: str, times: int, name: str = "attempt") -> int:
-    """Fails until it was called so often, by whomever."""
+    """Fails until it was called this often, by any worker."""
     note(effects, name)
     count = Effects.of(effects).count(name)
     if count < times:
@@ -183,7 +183,7 @@ async def test_a_cancel_runs_its_clean_up_as_steps_and_a_forced_one_runs_nothing
                 await handle.result(timeout=30)
             assert effects.count(f"refund {name}") == (not force)
             await eventually(lambda name=name: _state(app, f"{name}~2", "canceled"), "the child to be canceled")
-            # what was detached goes on
+            # the detached execution goes on
             await until(app, f"audit-{name}", "suspended")
             await app.promises.resolve(f"audit-{name}~2", "signed")
             assert await app.get(f"audit-{name}").result(timeout=30) == "signed"
@@ -232,7 +232,7 @@ async def test_an_approval_or_three_days(app: Durasleep, real_server: Server) ->
         await eventually(lambda: _waits_for(app, "a-1", "after"), "the race to be over")
         client: Any = real_server.sync_client()
         keys: Keyspace = (await store_of(app)).keys()
-        assert client.zrange(keys.timers, 0, -1) == []  # the loser went in the same commit
+        assert client.zrange(keys.timers, 0, -1) == []  # the loser was canceled in the same commit
         await app.promises.resolve("a-1~3")
         assert await handle.result(timeout=30) == [0, "yes"]
 
@@ -292,7 +292,7 @@ async def test_it_goes_on_as_a_new_run_under_its_id_for_those_who_wait(app: Dura
         handle = await app.rpc("poll-1", polling, effects.path, 3)
         assert await handle.result(timeout=30) == [True, True]
         assert effects.lines() == ["round 3", "round 2", "round 1", "round 0"]
-        # numbers went on, and what the old runs left pending has ended
+        # numbers went on, and pending entries of the old runs have ended
         assert (await app.describe("poll-1~10")).state == "resolved"
         for number in (2, 5, 8, 11):
             await eventually(lambda number=number: _state(app, f"poll-1~{number}", "canceled"), "its end")
@@ -339,7 +339,7 @@ async def test_a_cap_is_warned_of_at_half_and_what_was_halted_goes_on_with_more_
         assert await handle.result(timeout=30) == 30
 
 
-# -- what workers share
+# -- resources of a worker
 
 
 async def test_what_a_lifespan_yields_is_there_for_tasks_and_steps_and_closed_at_the_end(
@@ -362,7 +362,7 @@ async def test_what_a_lifespan_yields_is_there_for_tasks_and_steps_and_closed_at
     @app.workflow
     async def using(ctx: Context) -> list[str]:
         try:
-            app.resources  # noqa: B018 - asking is the test
+            app.resources  # noqa: B018 - reading it is the test
         except UsageError as error:
             return [await ctx.run(in_thread), await ctx.run(in_loop), await ctx.rpc(in_thread), str(error)[:13]]
         return []

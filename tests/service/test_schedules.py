@@ -1,4 +1,4 @@
-"""Cron schedules: each time starts one execution, however many workers look."""
+"""Cron schedules: each due time starts one execution, whatever the number of workers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_a_schedule_due_in_the_past_starts_once_with_two_workers(
         assert moved
         assert moved.due_ms > due_ms + 3_600_000 - 1
         assert client.zscore(keys.timers, "hourly~cron") == moved.due_ms
-        # A worker that saw it due as well, and is late.
+        # Another worker that saw it due, and is late.
         late = schedules.advance_schedule(keys, schedule, next_due_ms=due_ms + 1, id=PromiseId("hourly@late"))
         assert await store.call(late) == "stale"
         assert await store.call(journal.read_record(keys, PromiseId("hourly@late"))) is None
@@ -50,7 +50,7 @@ async def test_a_schedule_due_in_the_past_starts_once_with_two_workers(
 async def test_one_that_cannot_be_read_here_stops_neither_other_schedules_nor_sleeps(
     app: Durasleep, effects: Effects, real_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A zone this machine lacks, a line a newer version understands, a hash somebody has broken."""
+    """A time zone that this machine lacks, a line that a newer version understands, a broken hash."""
     client: Any = real_server.sync_client()
     keys = (await store_of(app)).keys()
     broken = {"no-zone": ("zone", "Mars/Base"), "no-line": ("cron", "@sometimes"), "no-time": ("due", "soon")}
@@ -72,7 +72,7 @@ async def test_one_that_cannot_be_read_here_stops_neither_other_schedules_nor_sl
     )
     assert not [line for line in caplog.messages if line.startswith(("firer", "the firer", "the schedules"))]
     notes = (await app.search(status="halted")).notes  # a person finds them
-    for name in broken:  # each is offered again, and said, once a minute
+    for name in broken:  # each is offered again, and logged, once a minute
         assert sum(note.startswith(f"quarantined: schedule:{name}: ") for note in notes) == 1
         assert caplog.text.count(f"schedule {name} is due, but") == 1
         await app.unschedule(name)
@@ -82,7 +82,7 @@ async def test_one_that_cannot_be_read_here_stops_neither_other_schedules_nor_sl
 async def test_a_worker_that_can_read_what_another_cannot_starts_it_at_once(
     app: Durasleep, new_app: NewApp, effects: Effects, real_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever fires is of a machine that lacks the zone; the others are told, and the first that can starts it."""
+    """The firing worker's machine lacks the zone; the others are told, and the first that can starts it."""
     client: Any = real_server.sync_client()
     keys = (await store_of(app)).keys()
     await app.schedule("paris", "0 0 1 1 *", note, effects.path, "paris", zone="Europe/Paris")
@@ -124,7 +124,7 @@ async def test_hundreds_that_are_due_at_once_do_not_hold_up_a_sleep(app: Durasle
 async def test_a_schedule_forgotten_while_due_starts_nothing(
     app: Durasleep, effects: Effects, real_server: Server
 ) -> None:
-    """Its timer may still be there: it is quarantined without a trace in the timers."""
+    """Its timer may still be there: it is quarantined, and removed from the timers."""
     client: Any = real_server.sync_client()
     keys = (await store_of(app)).keys()
     client.zadd(keys.timers, {"forgotten~cron": 1})

@@ -1,4 +1,4 @@
-"""Redis behind Sentinel: a primary that dies is replaced, and everything finishes on the one that took over."""
+"""Redis behind Sentinel: a dead primary is replaced, and everything finishes on the new one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PASSAGES = 10
 
 
 class Watched:
-    """A primary with a replica, and one sentinel, which is all it takes to fail over."""
+    """A primary with a replica and one sentinel: enough for a failover."""
 
     def __init__(self, primary: DevServer, replica: DevServer, directory: Path) -> None:
         self.primary = primary
@@ -109,14 +109,14 @@ async def test_a_primary_that_dies_is_replaced_and_all_finish_once(
         assert await handle.result(timeout=60) == "through gate"
         assert effects.count(f"{handle.id} goes") == 1
     assert (await app.fsck()).is_clean
-    with SyncClient(watched.url, namespace=namespace) as client:  # which never knew the first one
+    with SyncClient(watched.url, namespace=namespace) as client:  # this client never knew the first one
         assert client.rpc("passage-0", "passage", effects.path).result(timeout=5) == "through gate"
 
 
 async def test_a_primary_that_hands_over_is_left_at_once(
     watched: Watched, new_app: NewApp, effects: Effects, namespace: str
 ) -> None:
-    """By a person's word: the old one lives on, as a replica, and takes no writes."""
+    """A failover that a person asks for: the old primary lives on as a replica, and takes no writes."""
     await watched.follows()
     app = new_app(watched.url)
     with SyncClient(watched.url, namespace=namespace) as client:

@@ -1,4 +1,4 @@
-"""A worker beside something else in one event loop: what keeps it from serving is heard at once, its end too."""
+"""A worker beside other code in one event loop: an error at its start is raised at once, and so is its end."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_a_redis_that_does_not_serve_it_is_waited_for_a_bounded_time_at_th
 
 
 async def slow_start() -> AsyncIterator[None]:
-    """It takes longer than the worker may wait for Redis, which is another matter."""
+    """It takes longer than the worker may wait for Redis, which does not count."""
     await asyncio.sleep(0.3)
     yield
 

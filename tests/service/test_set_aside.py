@@ -1,4 +1,4 @@
-"""What cannot go on is quarantined by name: code that changed, functions nobody knows, groups without workers."""
+"""Executions that cannot go on are set aside by name: changed code, unknown functions, groups without workers."""
 
 from __future__ import annotations
 
@@ -127,8 +127,8 @@ async def test_what_no_longer_fits_its_code_halts_and_resumes_once_it_is_mended(
             assert "- 1 argument\n" in reason
             assert "missing a required argument: 'cents'" in reason
             assert "resume it" in reason
-        never = await new_app().rpc("never", "ship", "tea")  # by one that does not know the function
-        with pytest.raises(UsageError, match="'cents'"):  # nothing of it has begun: its caller was wrong
+        never = await new_app().rpc("never", "ship", "tea")  # by an application that does not know the function
+        with pytest.raises(UsageError, match="'cents'"):  # nothing of it has begun: it is its caller's mistake
             await never.result(timeout=30)
     async with serving(mended, "mended"):
         for name in ("take", "ship"):
@@ -140,7 +140,7 @@ async def test_a_step_or_task_is_given_up_for_what_it_raised_and_not_for_the_cop
     calls: list[str] = []
 
     class OfHere(LookupError):
-        """Of which no copy can be made: nobody finds it by its name."""
+        """No copy of it can be made: nobody finds it by its name."""
 
     def raising(kind: str) -> None:
         calls.append(kind)
@@ -234,7 +234,7 @@ async def test_a_group_without_workers_keeps_what_it_was_given(app: Durasleep, n
 
 
 async def test_halt_and_resume_by_hand(app: Durasleep) -> None:
-    """Timers go on meanwhile; what they brought is there after the resume."""
+    """Timers go on meanwhile; their results are there after the resume."""
     async with serving(app):
         handle = await app.rpc("sleeper", sleeping_workflow, 0.3)
         await until(app, "sleeper", "suspended")
@@ -267,7 +267,7 @@ async def test_a_journal_over_its_limit_is_halted(app: Durasleep, new_app: NewAp
 async def test_an_unknown_function_is_offered_again_after_1_2_4_seconds_however_old_the_execution_is(
     app: Durasleep, real_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not after as long again as it has slept, or its start was delayed: a newer worker may come any time."""
+    """The delay does not grow with the time that it has slept or waited to start: a newer worker may come any time."""
     client: Any = real_server.sync_client()
     keys = (await store_of(app)).keys()
     await app.rpc("old", "brand_new")

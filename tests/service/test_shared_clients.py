@@ -1,4 +1,4 @@
-"""One client for all threads, forked children and event loops of a program; what a close tells those who wait."""
+"""One client for all threads, forked children and event loops of a program; and what a close tells the waiters."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def shared(real_server: Server, namespace: str) -> Durasleep:
 
 
 def in_threads(work: Callable[[int], T]) -> list[T]:
-    """What ``work`` answers in each of several threads that run at the same time."""
+    """The answers of ``work`` in several threads that run at the same time."""
     begin = threading.Barrier(THREADS)
 
     def run(number: int) -> T:
@@ -55,7 +55,7 @@ def in_threads(work: Callable[[int], T]) -> list[T]:
 
 
 def in_forked_child(work: Callable[[], Any]) -> Callable[[], int]:
-    """Runs ``work`` in a child that is forked here; the answer waits for its exit code, 0 if nothing was raised."""
+    """Runs ``work`` in a child that is forked here; returns its exit code, 0 if nothing was raised."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -72,7 +72,7 @@ def expected_of(numbers: range) -> list[int]:
 
 
 def test_one_sync_client_serves_many_threads(client: SyncClient, workers: Workers) -> None:
-    """Each thread starts, awaits and describes executions of its own, and hears of these."""
+    """Each thread starts, awaits and describes its own executions, and gets their results."""
     workers.begin("w1")
 
     def work(thread: int) -> list[Any]:
@@ -107,7 +107,7 @@ def test_the_end_of_a_child_does_not_end_the_connection_of_its_parent(client: Sy
     assert client.rpc("before", double, 1).result(timeout=30) == 2
     assert in_forked_child(client.close)() == 0
     assert in_forked_child(lambda: None)() == 0
-    with ThreadPoolExecutor(1) as pool:  # which waits while others come and go
+    with ThreadPoolExecutor(1) as pool:  # this thread waits while others come and go
         waits = pool.submit(client.rpc("sleep", sleeping_workflow, 0.3).result, 30)
         assert in_forked_child(client.close)() == 0
         assert waits.result() == "Slept for 0.3 seconds"
@@ -131,7 +131,7 @@ def test_a_signal_handler_may_call_while_a_call_is_under_way(client: SyncClient,
     assert set(seen) == {"sleep"}
 
 
-# A socket that redis-py was about to connect, as the handler raised, goes with a warning.
+# A socket that redis-py was about to connect when the handler raised is closed with a warning.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_signal_handler_that_raises_leaves_no_answer_for_the_next_call(client: SyncClient, workers: Workers) -> None:
     class Enough(Exception):
@@ -163,7 +163,7 @@ def test_a_signal_handler_that_raises_leaves_no_answer_for_the_next_call(client:
 
 
 def test_the_same_seed_gives_no_two_calls_one_name(real_server: Server, namespace: str) -> None:
-    """Two programs that seed alike would both hear ``created`` for one id."""
+    """Two programs with the same random seed would both get ``created`` for one id."""
     found = []
     for _ in range(2):
         random.seed(42)
@@ -203,7 +203,7 @@ def test_one_application_serves_the_event_loops_of_many_threads(shared: Duraslee
 
 
 def test_a_handle_of_one_loop_may_be_awaited_in_another(shared: Durasleep, workers: Workers) -> None:
-    """Those of ``rpc_many`` are told of by the inbox of their own loop, which is gone by then."""
+    """Results of ``rpc_many`` come to the inbox of their own loop, which is gone by then."""
 
     async def begin() -> list[Any]:
         handles = await shared.rpc_many(sleeping_workflow, [(f"sleep-{number}", 0.1) for number in range(3)])
@@ -273,14 +273,14 @@ async def test_who_waits_when_the_client_is_closed_hears_that_it_was(new_app: Ne
         with pytest.raises(ClientClosed, match="goes on"):
             await waiter
     assert (await other.describe("wait-0")).status == "queued"
-    assert (await app.describe("wait-0")).status == "queued"  # to call again connects again
+    assert (await app.describe("wait-0")).status == "queued"  # another call connects again
 
 
 @pytest.mark.parametrize("id", ["wait", "gate", "journal~1"])
 async def test_who_waits_in_a_thread_when_the_client_is_closed_in_another_hears_that_it_was(
     app: Durasleep, real_server: Server, namespace: str, id: str
 ) -> None:
-    """Long before its read would have ended: an execution, a promise, and an entry of a journal, which is looked at."""
+    """Long before its read would have ended: for an execution, a promise, and a polled entry of a journal."""
     server: Any = real_server.sync_client()
     client = SyncClient(real_server.url, namespace=namespace, settings=Settings(read_block_s=60))
     waits = client._waiter.inboxes  # pyright: ignore[reportPrivateUsage]
@@ -295,7 +295,7 @@ async def test_who_waits_in_a_thread_when_the_client_is_closed_in_another_hears_
             reads = [one for one in server.client_list() if "/client" in one["name"] and one["cmd"] == "xread"]
             return id == "journal~1" or len(reads) >= 2
 
-        for looks in (in_read, lambda: True):  # to call again connects again; wherever in it they are
+        for looks in (in_read, lambda: True):  # another call connects again, wherever in it they are
             waiters = [asyncio.to_thread(client.get(id).result, timeout) for timeout in (None, 90)]
             waiters = [asyncio.create_task(waiter) for waiter in waiters]
             await eventually(lambda: sum(one.waits for one in waits.all()) == 2, "both to wait")
@@ -326,7 +326,7 @@ async def test_a_call_that_is_under_way_when_the_client_is_closed_says_so(new_ap
 async def test_all_beats_of_a_worker_come_over_the_one_connection_it_names(
     new_app: NewApp, real_server: Server
 ) -> None:
-    """Others take one whose connection is gone for dead after a single missed beat."""
+    """If its connection is gone, others declare a worker dead after one missed heartbeat."""
     client: Any = real_server.sync_client()
     app = new_app(settings=Settings(heartbeat_s=0.05))
     keys = (await store_of(app)).keys()

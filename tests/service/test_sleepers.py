@@ -1,4 +1,4 @@
-"""What sleeps is in Redis and nowhere else, and wakes when the server's clock says so, not before."""
+"""A sleeping workflow exists only in Redis, and wakes when the server's clock says so, not before."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.service.functions import measured_sleep, sleeping_workflow
 from tests.service.workers import eventually, serving, until
 
 SLEEPERS = 10_000
-AT_ONCE = 500  # calls under way at a time
-STOP_S = 1.0  # the issue's figure
+AT_ONCE = 500  # how many calls run at a time
+STOP_S = 1.0  # a worker whose workflows all sleep must end in this time
 
 
 @pytest.mark.timeout(120)
@@ -56,11 +56,11 @@ async def test_ten_thousand_sleepers_hold_nothing_in_the_worker(
         await eventually(lambda: not _worker_tasks(), "the worker to have left")
         assert time.monotonic() - began < STOP_S
     assert client.zcard(keys.timers) == SLEEPERS
-    real_server.flush()  # asleep as they are, nothing about them is left to check
+    real_server.flush()  # while they all sleep, there is nothing to check
 
 
 def _names_of_tasks() -> list[str]:
-    """Those that stay: a batch under way comes and goes, and so does the client's own reading of results."""
+    """Connections that stay; those of a batch, and of the client's own reads, come and go."""
     passing = {"durasleep-batcher", "durasleep-inbox"}
     return sorted(name for task in asyncio.all_tasks() if (name := task.get_name()) not in passing)
 
@@ -70,7 +70,7 @@ def _worker_tasks() -> list[str]:
 
 
 async def test_no_sleep_is_early_by_the_servers_clock(app: Durasleep, real_server: Server) -> None:
-    """Asked of the server itself before and after: lengths of whole and of broken milliseconds, some at once."""
+    """Measured with the server's clock before and after: whole and broken milliseconds, some at once."""
     chance = random.Random(7)
     lengths_s = [0, 0.001, 0.0005, 0.0101, *(round(chance.uniform(0, 1.2), 4) for _ in range(300))]
     async with serving(app):
@@ -95,7 +95,7 @@ async def test_a_timer_made_by_another_client_moves_the_firer_forward(app: Duras
 
 
 async def test_sleeps_end_where_no_worker_can_be_woken(app: Durasleep, real_server: Server) -> None:
-    """What stands where wake-ups are told is none of ours: workers look by themselves, and often."""
+    """The key of the wake-ups holds another type: workers look by themselves, and often."""
     client: Any = real_server.sync_client()
     wake = (await store_of(app)).keys().wake
     client.set(wake, "not a stream")

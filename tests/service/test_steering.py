@@ -1,4 +1,4 @@
-"""Lists, trees and verbs where what runs is odd, large or just about to fire; ``tests/client`` has the common cases."""
+"""Lists, trees and control of executions that are odd, large or about to fire; ``tests/client`` has the usual cases."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def test_a_tree_is_bounded_and_ends_where_executions_wait_for_one_another(
 async def test_a_wake_repeated_after_its_answers_were_lost_ends_one_sleep_only(
     app: Durasleep, new_app: NewApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the time it is repeated the workflow sleeps again; that sleep is not the one its caller saw."""
+    """When the call is repeated, the workflow sleeps again; that sleep is not the one that its caller saw."""
 
     async def two_sleeps(ctx: Context) -> None:
         await ctx.sleep(3600)
@@ -131,15 +131,15 @@ async def test_a_wake_repeated_after_its_answers_were_lost_ends_one_sleep_only(
 # -- the race
 
 RACES = 1_002
-WAVE = 167  # under way at a time
-SLEEP_S = 0.5  # all of a wave are asleep by then
+WAVE = 167  # that run at a time
+SLEEP_S = 0.5  # all of a wave sleep by then
 MOVE_S = 0.3
 VERBS = ("wake", "reschedule", "cancel")
 
 
 @dataclass
 class Aim:
-    """When to act, in ms from the due time: each race aims where the last ones were even."""
+    """When to act, in ms from the due time: each race aims at the time at which both won equally often before."""
 
     offset_ms: float = 0.0
     outcomes: Counter[str] = field(default_factory=Counter[str])
@@ -150,7 +150,7 @@ class Aim:
 
 
 def _endings(client: Any, recent: str) -> Counter[str]:
-    """How often each id is told to have ended; one entry tells of several, under the same names."""
+    """How often each id is reported to have ended; one entry may report several, under the same names."""
     rows = client.eval("return redis.call('XRANGE', KEYS[1], '-', '+')", 1, recent)
     told = [pair for _, fields in rows for pair in zip(fields[::2], fields[1::2], strict=True)]
     return Counter(value.decode() for name, value in told if name == b"i")
@@ -160,7 +160,7 @@ def _endings(client: Any, recent: str) -> Counter[str]:
 async def test_what_is_steered_at_the_moment_it_fires_ends_in_exactly_one_way(
     app: Durasleep, workers: Workers, effects: Effects, real_server: Server
 ) -> None:
-    """A thousand races between a verb and the firing of a timer, in three processes, around its due time."""
+    """A thousand races between a control call and the firing of a timer, in three processes, around its due time."""
     await workers.start("w1", "w2")
     client: Any = real_server.sync_client()
     keys = (await store_of(app)).keys()
@@ -189,11 +189,11 @@ async def test_what_is_steered_at_the_moment_it_fires_ends_in_exactly_one_way(
     assert set(done.values()) == {1}
     assert len(done) == 2 * RACES * 2 // 3  # two steps of each that was not to be canceled
     for verb, aim in aims.items():
-        assert min(aim.outcomes["fired"], aim.outcomes["steered"]) >= 10, (verb, aim)  # both are met, often
+        assert min(aim.outcomes["fired"], aim.outcomes["steered"]) >= 10, (verb, aim)  # both win often
 
 
 async def _race(app: Durasleep, id: str, verb: str, due_ms: int, aim: Aim) -> None:
-    """Act as the timer falls due, and check that what was said is what happened."""
+    """Act when the timer falls due, and check that the answer is what happened."""
     instant_s = (due_ms + aim.offset_ms + random.uniform(-1, 1)) / 1000
     await asyncio.sleep(instant_s - time.time())
     said = await _act(app, id, verb)
@@ -205,7 +205,7 @@ async def _race(app: Durasleep, id: str, verb: str, due_ms: int, aim: Aim) -> No
     assert loaded
     if verb == "cancel":
         timer, told = loaded.entries[Number("1")], loaded.entries.get(CANCEL)
-        # The workflow hears both in the order of the journal, and the first decides how it ends.
+        # The workflow gets both in the order of the journal, and the first decides how it ends.
         was_told = told is not None and (timer.state is not State.RESOLVED or told.stamp < timer.stamp)
         assert said == ("canceling" if told else "already"), id
         assert ending.state is (State.CANCELED if was_told else State.RESOLVED), id
@@ -221,12 +221,12 @@ async def _race(app: Durasleep, id: str, verb: str, due_ms: int, aim: Aim) -> No
 
 
 async def _act(app: Durasleep, id: str, verb: str) -> str:
-    """What the caller is told."""
+    """The answer to the caller."""
     if verb == "wake":
         return (await app.wake(id)).word
     if verb == "cancel":
         return (await app.cancel(id)).word
     try:
         return (await app.reschedule(id, MOVE_S)).word
-    except NotAllowed:  # it runs, so it was fired
+    except NotAllowed:  # it runs, so the timer had fired
         return "already"

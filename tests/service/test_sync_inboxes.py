@@ -1,4 +1,4 @@
-"""What a thread waits with: its own inbox, read while it waits, and asked anew where something may have been missed."""
+"""How a thread waits: with its own inbox, which it reads while it waits, and asks again if a hint may be lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ THREADS = 8
 EACH = 100
 
 
-LONG_S = 20.0  # of a read: what comes only after one comes too late
+LONG_S = 20.0  # of a read: a hint that comes only after one is too late
 SOON_S = 10.0
 
 
@@ -40,7 +40,7 @@ def client(real_server: Server, namespace: str) -> Iterator[Client]:
 
 @pytest.fixture
 def other(real_server: Server, namespace: str) -> Iterator[Client]:
-    """Who settles what the client waits for; it looks again every half second."""
+    """Settles the promises that the client waits for; it looks every half second."""
     with Client(real_server.url, namespace=namespace, settings=replace(DEFAULTS, read_block_s=0.5)) as made:
         yield made
 
@@ -59,7 +59,7 @@ def promises(client: Client, count: int) -> list[str]:
 
 
 def in_thread(pool: ThreadPoolExecutor, work: Callable[[], T], server: Server) -> Any:
-    """``work`` in a thread, once that reads its inbox."""
+    """Run ``work`` in a thread, when that reads its inbox."""
     running = pool.submit(work)
     redis: Any = server.sync_client()
     eventually(
@@ -69,7 +69,7 @@ def in_thread(pool: ThreadPoolExecutor, work: Callable[[], T], server: Server) -
 
 
 def soon(work: Callable[[], T]) -> T:
-    """What ``work`` answers, well before a read that nothing came to would have ended."""
+    """The answer of ``work``, well before the end of a read without an answer."""
     began = time.monotonic()
     answer = work()
     assert time.monotonic() - began < SOON_S
@@ -126,7 +126,7 @@ def test_results_are_told_by_the_inbox_and_not_asked_one_by_one(
 
 @pytest.fixture
 def exchanges_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Client], int]:
-    """How often a client has asked anything so far, but for what blocks."""
+    """How many calls a client has made so far, without blocking ones."""
     counted: dict[int, int] = {}
 
     def count(client: Client) -> int:
@@ -161,7 +161,7 @@ def test_an_inbox_that_is_lost_while_it_is_read_loses_no_result(
 def test_who_waits_again_after_its_inbox_was_lost_hears_at_once(
     client: Client, other: Client, pool: ThreadPoolExecutor, real_server: Server
 ) -> None:
-    """Its stream was ahead of the clock, and begins anew at a lower entry."""
+    """Its stream was ahead of the clock, and begins again at a lower entry."""
     redis: Any = real_server.sync_client()
     [first, second] = promises(client, 2)
     handles = [client.get(first), client.get(second)]
@@ -197,7 +197,7 @@ def test_a_reader_that_fell_behind_the_cap_of_its_inbox_asks_for_all_again(clien
 def test_an_entry_told_in_another_way_is_heard_and_one_without_a_value_is_looked_up(
     client: Client, other: Client, real_server: Server
 ) -> None:
-    """One entry may tell of many; what is odd about one of them is not laid to the others."""
+    """One entry may report several results; an odd one does not affect the others."""
     redis: Any = real_server.sync_client()
     names = promises(client, 4)
     handles = [client.get(name) for name in names]
@@ -208,7 +208,7 @@ def test_an_entry_told_in_another_way_is_heard_and_one_without_a_value_is_looked
     redis.execute_command("XADD", store_of(client).keys().inbox(inbox_of(client).name), "*", *fields, *odd)
     other.promises.resolve("p-2", 3)
     other.promises.resolve("p-3", 4)
-    # The first two have not settled: the values are those they were told.
+    # The first two have not settled: the values are those of the hints.
     assert client.gather(handles) == [1, 2, 3, 4]
     for name in names[:2]:
         client.promises.cancel(name)
@@ -247,7 +247,7 @@ def test_who_gathers_when_the_client_is_closed_hears_that_it_was(
 
 
 def test_a_wait_that_gives_up_leaves_a_gather_of_the_same_as_it_is(client: Client, other: Client) -> None:
-    """It strikes the inbox from those who wait; what still waits in this thread asks again."""
+    """It removes the inbox from the waiters; calls that still wait in this thread ask again."""
     [name] = promises(client, 1)
     handle = client.get(name)
     attach([handle])

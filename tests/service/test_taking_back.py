@@ -1,4 +1,4 @@
-"""What a worker does not begin any more: attempts and steps of what was canceled, or once it was told to leave."""
+"""Attempts and steps that a worker does not begin any more: they were canceled, or the worker was told to leave."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def failing_task(app: Durasleep, retry: Retry) -> Any:
 
 
 async def beats(app: Durasleep, client: Any, count: int) -> None:
-    """Until the worker has told so often that it is alive, and was told what it holds."""
+    """Wait until the worker has sent this many heartbeats, and has got their answers."""
     key, seen = (await store_of(app)).keys().workers, set[float]()
 
     def look() -> bool:
@@ -49,7 +49,7 @@ async def beats(app: Durasleep, client: Any, count: int) -> None:
 
 
 async def read_and_die(app: Durasleep, client: Any) -> None:
-    """Whoever is next takes an execution, and is never heard of again."""
+    """Another worker takes the execution next, and is never heard of again."""
     queue = (await store_of(app)).keys().queue("workers")
     if not client.exists(queue) or not client.xinfo_groups(queue):
         client.xgroup_create(queue, "workers", "0", mkstream=True)
@@ -62,7 +62,7 @@ async def read_and_die(app: Durasleep, client: Any) -> None:
 async def test_a_task_canceled_between_two_attempts_makes_no_more(
     app: Durasleep, effects: Effects, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It waits in the hand of its worker, and is told there."""
+    """It waits in its worker, and is told there."""
     trying = failing_task(app, IN_HAND)
     async with serving(app) as worker:
         handle = await app.rpc("t", trying, effects.path)
@@ -79,7 +79,7 @@ async def test_a_task_canceled_between_two_attempts_makes_no_more(
 async def test_a_task_canceled_while_it_is_queued_again_is_not_run(
     new_app: NewApp, effects: Effects, real_server: Server
 ) -> None:
-    """Its stream entry tells what was before the cancel: whoever picks it up must hear of it."""
+    """Its stream entry has the data from before the cancel: the next worker must learn of the cancel."""
     app, unknowing = new_app(), new_app()
 
     @app.task
@@ -123,7 +123,7 @@ async def test_what_was_canceled_before_its_worker_died_is_not_run_by_the_next(
 async def test_a_task_is_told_of_its_cancel_once_however_long_it_takes(
     new_app: NewApp, effects: Effects, real_server: Server
 ) -> None:
-    """However often it is asked for, and however many beats say meanwhile that there is news."""
+    """However often it is asked, and however many heartbeats report new settlements meanwhile."""
     app = new_app(settings=QUICK)
     client: Any = real_server.sync_client()
 
@@ -159,7 +159,7 @@ async def test_a_task_is_told_of_its_cancel_once_however_long_it_takes(
 async def test_a_cancel_that_meets_a_failing_attempt_is_not_kept_until_the_next(
     app: Durasleep, real_server: Server
 ) -> None:
-    """Its worker learns of it only after it has said that the next attempt is in an hour."""
+    """Its worker learns of it only after it has reported that the next attempt is in an hour."""
     said: list[str] = []
 
     @app.task(retry=Retry(attempts=9, delay=3600))
@@ -175,7 +175,7 @@ async def test_a_cancel_that_meets_a_failing_attempt_is_not_kept_until_the_next(
 
 
 async def test_a_cancel_is_heard_however_often_a_task_has_failed_before(app: Durasleep) -> None:
-    """One answer cannot tell of all its attempts: what comes last is heard, too."""
+    """One answer cannot have all its attempts: the last ones are read, too."""
     stands = asyncio.Event()
     attempts: list[int] = []
 
@@ -213,7 +213,7 @@ async def test_what_nobody_knows_and_nobody_has_begun_ends_with_its_cancel(
 async def test_what_changed_since_a_task_was_read_is_known_before_it_is_called(
     app: Durasleep, effects: Effects, what: str
 ) -> None:
-    """Its stream entry told all there is to know of it, and nothing of that."""
+    """Its stream entry had all data of it, and nothing about the cancel."""
     worker = app.worker(name="w1")
     reader, executor = worker._reader, worker._executor  # pyright: ignore[reportPrivateUsage]
     handle = await app.rpc("t", note, effects.path, "has run")
@@ -307,7 +307,7 @@ async def retrying_step(ctx: Context, effects: str) -> None:
 async def test_a_worker_that_leaves_between_two_attempts_begins_none(
     app: Durasleep, effects: Effects, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
-    """A wait of less than a second, in its hand, is no work that has begun."""
+    """A wait of less than a second in a worker does not count as begun work."""
     trying = failing_task(app, IN_HAND)
     app.workflow(retrying_step)
     effects.open("gate")
@@ -330,11 +330,11 @@ async def test_a_worker_that_leaves_between_two_attempts_begins_none(
     await app.cancel("it", force=True)
 
 
-# -- steps that speak of what was asked for beside them
+# -- steps that refer to ops of the same commit
 
 
 async def test_a_step_finds_the_promise_it_was_given(app: Durasleep) -> None:
-    """It begins once what was asked for before it is there for all to see."""
+    """It begins when the ops before it are committed, so that everybody can see them."""
     found: list[bool] = []
 
     async def answer(id: str) -> None:

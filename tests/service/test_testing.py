@@ -263,7 +263,7 @@ def test_without_asyncio_it_is_the_same(kit_server: Server, app: Durasleep) -> N
 
 
 async def test_thirty_days_cost_a_few_calls_a_day(kit: Kit, app: Durasleep, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What makes it a fraction of a second (``scripts/bench month``): no waiting, and few script calls a day."""
+    """Why it takes a fraction of a second (``scripts/bench month``): no waiting, and few script calls a day."""
     scripts = 0
     exchange = Link.exchange
 
@@ -494,7 +494,7 @@ async def test_always_suspended_or_not_the_results_are_the_same(kit: Kit, app: D
 
     async with kit(app, always_suspend=always_suspend, debug=False) as env:
         assert await env.run(ordering) == [2, 3, 1, 4]
-    # at its start and at its wake-up, or once more for each commit that had news
+    # at its start and at its wake-up, or once more for each commit with new settlements
     assert len(starts) == 2 if not always_suspend else len(starts) >= 4
 
 

@@ -1,4 +1,4 @@
-"""Sync functions have threads, which nothing can stop: what waits for one, and what becomes of those that are lost."""
+"""Sync functions have threads, which cannot be stopped: calls that wait for a thread, and threads that are lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TIMEOUT_S = 0.2
 
 @pytest.fixture(autouse=True)
 def all_gates(effects: Effects) -> Iterator[None]:
-    """No thread is left standing."""
+    """No thread is left running."""
     yield
     for gate in ("one", "two", "held"):
         effects.open(gate)
@@ -111,7 +111,7 @@ async def test_who_has_lost_all_threads_leaves_its_work_to_others_and_asks_for_a
 
     @app.workflow
     async def once_more(ctx: Context) -> str:
-        """Its second step waits for a thread that does not come."""
+        """Its second step waits for a thread, and gets none."""
         try:
             await ctx.run(stand_in_thread_at, effects.path, "one", timeout=TIMEOUT_S)
         except TimeoutError:
@@ -131,7 +131,7 @@ async def test_who_has_lost_all_threads_leaves_its_work_to_others_and_asks_for_a
 
 
 def hold_up_until_returned(worker: Worker) -> None:
-    """Until no call in a thread runs; the loop does nothing meanwhile."""
+    """Wait until no call in a thread runs; the loop does nothing meanwhile."""
     while worker.in_threads:
         time.sleep(LOOK_S)
 
@@ -149,7 +149,7 @@ async def test_what_waits_for_a_thread_when_its_worker_leaves_is_begun_by_anothe
         await effects.standing("one")
         worker.stop()
         effects.open("one")
-        hold_up_until_returned(worker)  # the thread is free before its worker has looked around
+        hold_up_until_returned(worker)  # the thread is free before its worker has noticed it
         await eventually(lambda: not worker.running, "the first to be let go of")
     assert (await until(app, "two", "queued")).status == "queued"
     assert not effects.count("two")

@@ -74,7 +74,7 @@ class Authority:
                     decipher_only=False,
                 ),
                 critical=True,
-            )  # without these, Python 3.13 takes none of them
+            )  # without these, Python 3.13 accepts none of them
             .sign(self._key, hashes.SHA256())
         )
 

@@ -37,7 +37,7 @@ async def test_a_thousand_increments_under_kills_are_a_thousand(
                 return results.done() or int(await client.get(key) or 0) >= target
 
             await eventually(is_reached, f"{target} increments")
-            await asyncio.sleep(chance.random() * 0.02)  # wherever the others are just then
+            await asyncio.sleep(chance.random() * 0.02)  # at a random point of the others
             victim = crew.pop(0)
             crew.append(workers.begin(f"r{kills}", app="sturdy_app"))
             await victim.kill()

@@ -1,4 +1,4 @@
-"""A deployment under way: workers of this version and of a later one share a group, and take over from one another."""
+"""A deployment: workers of this version and of a later one share a group, and take over from one another."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EACH = 8
 
 
 def a_later_version(directory: Path) -> Path:
-    """As a later one of the same schema may be: its scripts read otherwise, its hashes and entries carry more."""
+    """A possible later version of the same schema: its scripts differ, and its hashes and entries have more fields."""
     shutil.copytree(PACKAGE, directory / "durasleep", ignore=shutil.ignore_patterns("__pycache__"))
     lua = directory / "durasleep" / "protocol" / "lua"
     for script in lua.glob("*.lua"):
@@ -89,7 +89,7 @@ async def woken(ctx: Context, number: int) -> int:
 async def test_what_one_of_three_workers_knows_goes_straight_to_it(
     new_app: NewApp, caplog: pytest.LogCaptureFixture, lacking: int
 ) -> None:
-    """Whoever reads it first, at its start and after each sleep."""
+    """Whichever worker reads it first, at its start and after each sleep."""
     knowing, *others = new_app(), new_app(), new_app()
     knowing.workflow(woken)
     knowing.task(doubled)
@@ -155,7 +155,7 @@ async def test_what_no_worker_knows_waits_for_one_that_comes(new_app: NewApp) ->
 async def test_where_nothing_may_be_offered_what_is_not_known_waits_for_its_timer(
     new_app: NewApp, make_server: MakeServer, effects: Effects, namespace: str
 ) -> None:
-    """Of a user whose rights are from before there were offers."""
+    """For a Redis user with rights from before there were offers."""
     url = limit(make_server().url, namespace, "-xclaim")
     knowing, other = new_app(url), new_app(url)
     knowing.task(stand_at)

@@ -1,4 +1,4 @@
-"""Tasks and steps that wait for results of others: each holds a place of its worker meanwhile."""
+"""Tasks and steps that wait for results of others: each holds a slot of its worker meanwhile."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from tests.service.workers import Effects, eventually, serving, until
 
 
 async def test_sleeps_steps_and_children_run_side_by_side(app: Durasleep, effects: Effects) -> None:
-    """Twice: a replay from the journal alone, after a worker has left, ends the same way."""
+    """Twice: a replay from the journal only, after a worker has left, ends in the same way."""
 
     async def everything(ctx: Context) -> list[Any]:
         begun = ctx.now()
@@ -275,7 +275,7 @@ async def test_a_cancel_is_delivered_once_however_often_it_is_asked_for(app: Dur
 async def test_what_ends_a_parent_ends_its_children_and_theirs_in_the_middle_of_a_step(
     app: Durasleep, effects: Effects, how: str
 ) -> None:
-    """All but the one that has an id of its own."""
+    """All of them, except the one with an id of its own."""
 
     async def hangs(what: str) -> None:
         note(effects.path, f"{what} begins")

@@ -1,6 +1,7 @@
-"""Workers to kill, stop and drain: real processes, or a worker in the test's own loop; and how to wait for them.
+"""Workers that a test can kill, stop and drain: real processes, or one in the test's own loop; and how to wait for
+them.
 
-Nothing here waits for a while: each wait is for a line, a state or a file, and fails after ``PATIENCE_S``.
+Nothing here waits for an amount of time: each wait is for a line, a state or a file, and fails after ``PATIENCE_S``.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 
 
 async def eventually(look: Callable[[], Any], what: str) -> Any:
-    """What ``look`` answers, at once or awaited, when that is true; fails naming ``what`` was waited for."""
+    """The answer of ``look``, sync or async, when it is true; fails with ``what`` it waited for."""
     give_up_at = time.monotonic() + PATIENCE_S
     while True:
         found = look()
@@ -46,7 +47,7 @@ async def eventually(look: Callable[[], Any], what: str) -> Any:
 
 
 def ended(threads: Iterable[threading.Thread]) -> bool:
-    """Whether threads that have been told to end are gone; the last thing they do is to say so."""
+    """Whether threads that were told to end have ended; their last act is to report it."""
     threads = [thread for thread in threads if thread is not threading.current_thread()]
     for thread in threads:
         thread.join(PATIENCE_S)
@@ -54,7 +55,7 @@ def ended(threads: Iterable[threading.Thread]) -> bool:
 
 
 def load_from_hash(client: Any, keys: Keyspace, id: str) -> None:
-    """A queued execution gets an entry that tells nothing of it: whoever takes it reads what its hash says by then."""
+    """A queued execution gets an entry without data: the next worker reads the current data of its hash."""
     promise, queue = keys.promise(id), keys.queue("workers")
     entry, epoch = client.hmget(promise, F["entry"], F["epoch"])
     client.hset(promise, F["entry"], client.xadd(queue, {"i": id, "e": epoch}))
@@ -62,7 +63,7 @@ def load_from_hash(client: Any, keys: Keyspace, id: str) -> None:
 
 
 async def beats_of(app: Durasleep, consumer: str, count: int) -> None:
-    """Until a worker has beaten so often since now."""
+    """Wait until a worker has sent this many heartbeats from now on."""
     store, seen = await store_of(app), set[int | None]()
 
     async def look() -> bool:
@@ -89,7 +90,7 @@ async def until(app: Durasleep, id: str, status: str) -> Description:
 
 
 class Effects:
-    """The lines steps have written, and the gates they stand at."""
+    """The lines that steps have written, and the gates at which they wait."""
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
@@ -104,11 +105,11 @@ class Effects:
         return self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
 
     def count(self, start: str) -> int:
-        """How many lines begin so."""
+        """How many lines begin with this text."""
         return sum(line.startswith(start) for line in self.lines())
 
     async def standing(self, gate: str, times: int = 1) -> list[tuple[int, float]]:
-        """Who came to a gate and when, as pid and time, once that were ``times``."""
+        """Which processes came to a gate and when, as pid and time, when there were ``times``."""
 
         def look() -> list[tuple[int, float]] | None:
             found = re.findall(rf"^{re.escape(gate)} pid=(\d+) at=([\d.]+)$", "\n".join(self.lines()), re.MULTILINE)
@@ -121,7 +122,7 @@ class Effects:
 
 
 class WorkerProcess:
-    """``durasleep worker`` in a process of its own, its log in a file."""
+    """``durasleep worker`` in a process of its own, with its log in a file."""
 
     def __init__(
         self,
@@ -159,7 +160,7 @@ class WorkerProcess:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     async def line(self, pattern: str) -> str:
-        """The first line of its log that matches, once there is one."""
+        """The first line of its log that matches, when there is one."""
 
         def look() -> str | None:
             found = re.search(f"^.*(?:{pattern}).*$", self.log(), re.MULTILINE)
@@ -175,12 +176,12 @@ class WorkerProcess:
         return self
 
     async def exited(self) -> int:
-        """Its exit code, once it has one; negative for the signal that ended it."""
+        """Its exit code, when it has ended; negative for the signal that ended it."""
         await eventually(lambda: not self.alive, f"{self.name} to exit")
         return self._process.wait()
 
     async def kill(self) -> None:
-        """kill -9, and gone."""
+        """kill -9, and wait for its end."""
         self.signal(signal.SIGKILL)
         await self.exited()
 
