@@ -365,7 +365,7 @@ class Env:
             *(store.call(streams.count_entries(store.keys().queue(queue))) for queue in queues)
         )
         left = sum(lengths) - len(held)
-        return f"{left} of {', '.join(queues)} that no worker has in hand" if left > 0 else ""
+        return f"{left} of {', '.join(queues)} that no worker holds" if left > 0 else ""
 
     async def _move(self, seen: Fired, instant_ms: int) -> None:
         if instant_ms > _ms(seen):

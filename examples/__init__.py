@@ -1,1 +1,1 @@
-"""One idea a file; each is run by a test."""
+"""Each file shows one idea, and a test runs it."""

@@ -1,4 +1,4 @@
-"""A promise a person resolves, or three days pass.
+"""Wait until a person resolves a promise, or three days have passed.
 
 As a worker:   durasleep worker examples.approval:app
 As a client:   durasleep rpc expense-7 approve_expense 250 --no-wait
@@ -25,5 +25,5 @@ async def approve_expense(ctx: Context, euros: int, patience_s: float = timedelt
 
 
 def ask_for_approval(promise_id: str, euros: int) -> None:
-    """Here a mail would go out, with a link that resolves the promise."""
+    """A real application sends a mail here, with a link that resolves the promise."""
     print(f"May we spend {euros} EUR? Whoever resolves {promise_id} decides.")

@@ -1,4 +1,4 @@
-"""Arguments, results and errors that Redis never sees in plain text: a codec hook encrypts every payload.
+"""A codec hook encrypts every payload, so that Redis never sees arguments, results and errors in plain text.
 
 A key:         python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"
 As a worker:   PAYLOAD_KEY=... durasleep worker examples.encrypted:app
@@ -14,7 +14,7 @@ from durasleep import Codec, Context, Durasleep
 
 
 class Encryption:
-    """Names, ids and times stay readable; what workflows are given and give back does not."""
+    """Names, ids and times stay readable; arguments, results and errors of workflows do not."""
 
     def __init__(self, key: str) -> None:
         self._fernet = Fernet(key)

@@ -1,4 +1,4 @@
-"""Charge, wait, ship: steps run in the worker, and each result is kept before the next step begins.
+"""Charge, wait, ship: steps run in the worker, and each result is stored before the next step begins.
 
 As a worker:   durasleep worker examples.steps:app
 As a client:   durasleep rpc order-42 fulfil_order '{"sku": "tea", "cents": 1250}' 2
@@ -28,7 +28,7 @@ class Receipt:
 async def fulfil_order(
     ctx: Context, order: Order, cooling_off_s: float = timedelta(days=14).total_seconds()
 ) -> Receipt:
-    # A step may run again if its worker dies before the result is kept: give the payment service the id of the order.
+    # A step may run again if its worker dies before the result is stored: give the payment service the id of the order.
     payment = await ctx.run(charge, ctx.info.id, order.cents)
     await ctx.sleep(cooling_off_s)
     parcel = await ctx.run(ship, order.sku)

@@ -38,7 +38,7 @@ end
 local function check_timer(member, due)
   local score = redis.call('ZSCORE', timers, member)
   if score and tonumber(score) == tonumber(due) then return end
-  local text = score and 'its timer is set to another time than it is due' or 'is due some time, but has no timer'
+  local text = score and 'its timer has another time than its due time' or 'is due some time, but has no timer'
   found(score and 'mistimed' or 'untimed', member, text, function()
     set_timer(member, tonumber(due))
   end)
@@ -124,7 +124,7 @@ local function check_queued(record)
     return found('unqueued', record.id, 'is queued, but its stream has no entry for it', again(record))
   end
   if fields[5] == 'x' and not is_true_of(record, fields[6]) then
-    return found('misquoted', record.id, 'is queued, but its stream entry tells of another one', again(record))
+    return found('misquoted', record.id, 'is queued, but its stream entry does not match it', again(record))
   end
   if not holder(record) and is_delivered(record) then
     found('undelivered', record.id, 'was delivered, but nobody holds it', again(record))
@@ -144,7 +144,7 @@ local function check_attached(record, number, entry)
   local target = load(entry.child_id)
   local member = record.id .. '~' .. number
   if not target then
-    return found('gone', member, 'waits for ' .. entry.child_id .. ', which is not kept any more: cancel it')
+    return found('gone', member, 'waits for ' .. entry.child_id .. ', which does not exist any more: cancel it')
   end
   if target.state == STATE.pending then
     local waiter = 'p' .. record.incarnation .. ' ' .. member
@@ -154,7 +154,7 @@ local function check_attached(record, number, entry)
       end)
     end
   elseif not is_closing(target.id) then
-    found('untold', member, 'has not heard that ' .. target.id .. ' has ended', function()
+    found('untold', member, 'has not been told that ' .. target.id .. ' has ended', function()
       settle_entry(record, number, entry, target.state, redis.call('HGET', target.key, F.value) or '')
     end)
   end
@@ -168,7 +168,7 @@ local function check_child(record, number, entry)
       settle_entry(record, number, entry, STATE.canceled, '')
     end)
   elseif child.state ~= STATE.pending then
-    found('untold', id, 'has ended, but who asked for it has not heard of it', function()
+    found('untold', id, 'has ended, but the execution that asked for it was not told', function()
       settle_entry(record, number, entry, child.state, redis.call('HGET', child.key, F.value) or '')
     end)
   end
@@ -259,13 +259,13 @@ local function check_waiters(record)
     if string.sub(waiter, 1, 1) == 'i' then clients[#clients + 1] = waiter end
     local owner = owner_of(string.match(waiter, '^p%d+ (.*)$') or '')
     if owner and not is_closing(owner) and redis.call('EXISTS', run_prefix .. owner) == 0 then
-      found('waiter', record.id, 'is said to be waited for by ' .. owner .. ', which does not wait', function()
+      found('waiter', record.id, 'lists the waiter ' .. owner .. ', which does not wait', function()
         strike(record.id, waiter)
       end)
     end
   end
   if #clients > 0 then
-    found('client', record.id, 'is waited for by ' .. #clients .. ' that were clients and are gone', function()
+    found('client', record.id, 'lists ' .. #clients .. ' waiting clients that are gone', function()
       for _, waiter in ipairs(clients) do
         strike(record.id, waiter)
       end
@@ -286,7 +286,7 @@ function checks.promise(id, at)
     return ''
   end
   if is_orphan(record) and not is_closing(id) then
-    found('orphan', id, 'is pending, but what asked for it has ended or is gone', function()
+    found('orphan', id, 'is pending, but the execution that asked for it has ended or is gone', function()
       finish(record, STATE.canceled, '')
     end)
     return ''
@@ -305,14 +305,14 @@ function checks.promise(id, at)
     check_delayed(record)
   elseif record.place == PLACE.halted then
     if not redis.call('ZSCORE', halted, id) then
-      found('unnamed', id, 'is halted, but not among those a person looks after', function()
+      found('unnamed', id, 'is halted, but not in the list of halted executions', function()
         quarantine(id)
       end)
     end
   elseif record.place ~= PLACE.suspended then
     found('nowhere', id, 'is pending, but in no place', again(record))
   elseif record.unseen ~= '' then
-    found('unwoken', id, 'sleeps, though something it waited for has settled', again(record))
+    found('unwoken', id, 'sleeps, although an entry it waited for has settled', again(record))
   end
   return #findings == 0 and check_journal(record, at) or ''
 end
@@ -355,7 +355,7 @@ function checks.entry(queue, at)
   if ok and record and record.state == STATE.pending and record.entry == at and record.epoch == tonumber(epoch) then
     return ''
   end
-  found('entry', queue .. ' ' .. at, 'is in the stream, but leads to nothing that is queued', function()
+  found('entry', queue .. ' ' .. at, 'is in the stream, but belongs to no queued execution', function()
     redis.call('XACK', queue_prefix .. queue, group_of(queue), at)
     redis.call('XDEL', queue_prefix .. queue, at)
   end)
@@ -367,15 +367,15 @@ function checks.halted(name)
   local ok, record = pcall(load, name)
   local schedule, why = string.match(name, '^schedule:([%w_.-]+): (.*)$')
   if schedule and redis.call('HGET', schedule_prefix .. schedule, S.aside) ~= why then
-    found('halted', name, 'is named as quarantined, and is not', function()
+    found('halted', name, 'is listed as quarantined, but is not', function()
       redis.call('ZREM', halted, name)
     end)
   elseif not ok or (not record and string.find(name, ': ', 1, true)) then
-    local what = schedule and 'cannot be read by its workers: say it anew with app.schedule(), or app.unschedule() it'
+    local what = schedule and 'cannot be read by its workers: use app.schedule() again, or app.unschedule()'
       or 'was quarantined: look at it, then `durasleep namespace discard` it'
     found('aside', name, what)
   elseif not record or record.place ~= PLACE.halted then
-    found('halted', name, 'is named as halted, and is not', function()
+    found('halted', name, 'is listed as halted, but is not', function()
       redis.call('ZREM', halted, name)
     end)
   end
@@ -396,7 +396,7 @@ end
 -- The key of a worker expires long after its last heartbeat.
 function checks.member(name)
   if redis.call('ZSCORE', workers, name) and redis.call('EXISTS', worker_prefix .. name) == 0 then
-    found('stale', name, 'is among the workers, but has not been heard of for long', function()
+    found('stale', name, 'is listed as a worker, but has sent no heartbeat for long', function()
       redis.call('ZREM', workers, name)
     end)
   end
@@ -409,7 +409,7 @@ function checks.waiters(id)
   local record = load(id)
   if record and record.waiters == MANY then return '' end
   if redis.call('EXISTS', waiters_prefix .. id) == 1 then
-    found('waiters', id, 'has a list of those who wait for it, and does not know it', function()
+    found('waiters', id, 'has a set of waiters, but does not refer to it', function()
       redis.call('UNLINK', waiters_prefix .. id)
     end)
   end
@@ -420,7 +420,7 @@ end
 function checks.run(id)
   local is_left = redis.call('EXISTS', run_prefix .. id) == 1 and not redis.call('ZSCORE', closing, id .. '~run')
   if is_left then
-    found('run', id, 'has begun anew, and the run before is not closed', function()
+    found('run', id, 'has begun a new run, but the run before is not closed', function()
       close_later(id .. '~run')
     end)
   end
