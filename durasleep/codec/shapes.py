@@ -164,7 +164,7 @@ _COLLECTIONS: dict[Any, Callable[[Any, tuple[Any, ...]], Any]] = {
 
 
 def _factory(_: Any = Any, type_hint: Any = Any) -> Callable[[], Any] | None:
-    """The default factory of such a map, if its type hint names one."""
+    """The default factory of such a map, if the type hint of its values is one."""
     kind = class_of(type_hint)
     return kind if kind in (int, float, str, list, dict, set) else None
 

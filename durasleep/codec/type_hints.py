@@ -57,7 +57,7 @@ TRAVELS_AS: tuple[type, ...] = (
 
 
 class LaterHint(type):
-    """The class of a type hint that stands for another one, which is resolved when a value arrives; Any without any."""
+    """The class of a type hint that stands for another one, resolved when a value arrives; Any if there is none."""
 
     meaning: Callable[[], Any]
 

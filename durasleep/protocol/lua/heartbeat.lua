@@ -1,5 +1,5 @@
--- Notes that a worker is alive. Its entries are leased to it as long as it sends heartbeats; no heartbeat takes a lease
--- away.
+-- Notes that a worker is alive. Its entries are leased to it as long as it sends heartbeats, and are not taken away
+-- before.
 -- `held` follows as triples of queue, entry and id. Answers: seconds and microseconds of the server's clock, rank, last
 -- ids of `wake` and of the worker's inbox, lost leases (queue and entry), the order of its executions (id and stamp),
 -- entries that are pending to it but not named (queue and entry), the workers (name, beat, connection, ms between two

@@ -392,10 +392,10 @@ class Executor:
         return f"the function {function!r}"
 
     def _waits_apart(self, id: PromiseId) -> bool:
-        """Whether a suspect goes to another worker. When it has waited long enough, it stays.
+        """Whether a suspect must not run here, because this worker runs another one. After a long wait it may.
 
-        Then each death happens among several suspects (see reclaim.lua): more workers may die before one is halted, but
-        no other execution is halted in its place.
+        Then a death does not count as lonely for any of them (see reclaim.lua): more workers may die before the right
+        one is halted, but no other execution is halted in its place.
         """
         now, longest = time.monotonic(), self._settings.suspect_wait_s
         since, last = self._apart.pop(id, (now, now))
