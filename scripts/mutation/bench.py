@@ -47,7 +47,8 @@ _IMPORTED = (
     ),
 )
 _LOOK_S = 0.02
-_TEST_S = 15  # of one test, and one that waits in vain: nearly all take less than one
+_TEST_S = 15  # of one test, and one that waits in vain: nearly all take less than one; where it is known how long
+_WAIT_S, _WAIT_TIMES = 5.0, 4.0  # they take, so many times that and so much for the server: waiting is most of a run
 _SERVICE_TEST_S = 45  # of one that starts processes and kills them, on a machine that is busy with other mutants
 _SLACK = 3.0  # times what the tests take undisturbed, and
 _START_S = 20.0  # so much for the server
@@ -74,6 +75,13 @@ class _Undisturbed:
     took_s: float
     files: tuple[str, ...]
     passing: Passing | None
+
+    def longest_s(self, tests: Sequence[str]) -> float:
+        """How long one of these tests may take with a mutant."""
+        longest_s = _SERVICE_TEST_S if any("/service/" in test for test in tests) else _TEST_S
+        if self.passing is None or tuple(tests) == self.files:
+            return longest_s
+        return min(longest_s, _WAIT_S + _WAIT_TIMES * self.passing.longest_s(tests))
 
     def tests(self, line: int) -> list[str]:
         """Those that come by a line, where that is known; what other processes do of it is not."""
@@ -158,13 +166,13 @@ class Bench:
         if not tests and run.stage == 0:  # what runs as the file is imported, nobody comes by
             tests = list(files)
         run.kill_at = time.monotonic() + _START_S + _SLACK * known.took_s
-        run.pid = self._fork(run.copy, tests) if tests else 0
+        run.pid = self._fork(run.copy, tests, longest_s=known.longest_s(tests)) if tests else 0
         return bool(tests)
 
     def _run_undisturbed(self, path: str, files: tuple[str, ...]) -> _Undisturbed:
         """These tests without any mutant; UndisturbedFailure if they fail even so."""
         began, is_traced = time.monotonic(), path.endswith(".py")
-        pid = self._fork(self._plain, files, traced=path if is_traced else "")
+        pid = self._fork(self._plain, files, longest_s=_SERVICE_TEST_S, traced=path if is_traced else "")
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if code != 0:
             log = (self._plain / "log").read_text(encoding="utf-8", errors="replace")
@@ -195,12 +203,12 @@ class Bench:
         """As it was, and as old as it was: what was compiled of it holds again."""
         shutil.copy2(self._root / run.mutant.path, run.copy / run.mutant.path)
 
-    def _fork(self, copy: Path, tests: Sequence[str], *, traced: str = "") -> int:
+    def _fork(self, copy: Path, tests: Sequence[str], *, longest_s: float, traced: str = "") -> int:
         sys.stdout.flush()
         pid = os.fork()
         if pid == 0:
             try:
-                code = _test(copy, tests, self._servers, traced)
+                code = _test(copy, tests, self._servers, longest_s, traced)
             except BaseException as error:  # noqa: BLE001 - this process must not go on as its parent
                 print(repr(error), flush=True)
                 code = 1
@@ -208,7 +216,7 @@ class Bench:
         return pid
 
 
-def _test(copy: Path, tests: Sequence[str], servers: str, traced: str) -> int:
+def _test(copy: Path, tests: Sequence[str], servers: str, longest_s: float, traced: str) -> int:
     """In the fork: run these tests in the copy, as a process there would; note who comes by in a file to be traced."""
     os.setsid()
     os.chdir(copy)
@@ -221,7 +229,6 @@ def _test(copy: Path, tests: Sequence[str], servers: str, traced: str) -> int:
     recorder = Recorder(copy / traced)
     base = copy / "tmp"
     shutil.rmtree(base, ignore_errors=True)
-    longest_s = _SERVICE_TEST_S if any("/service/" in test for test in tests) else _TEST_S
     options = ["-x", "-q", "--no-header", "--tb=short", f"--timeout={longest_s}", f"--basetemp={base}"]
     options += ["--assert=plain", "-p", "no:randomly", "-p", "no:cacheprovider"]
     code = int(pytest.main([*options, f"--servers={servers}", *tests], plugins=[recorder] if traced else []))

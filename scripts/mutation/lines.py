@@ -1,11 +1,12 @@
-"""Which tests run through which lines of one file: a mutant is shown to those alone that come by."""
+"""Which tests run through which lines of one file, and for how long: a mutant is shown to those alone that come by."""
 
 from __future__ import annotations
 
 import json
 import sys
 import threading
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,10 +21,12 @@ class Recorder:
         self._file = str(file)
         self._lines: set[int] = set()
         self._of_test: dict[str, list[int]] = {}
+        self._took_s: dict[str, float] = {}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         self._lines = set()
+        began = time.monotonic()
         sys.settrace(self._enter)
         threading.settrace(self._enter)
         try:
@@ -32,9 +35,10 @@ class Recorder:
             sys.settrace(None)
             threading.settrace(None)  # type: ignore[arg-type] - its stub knows of no end
             self._of_test[item.nodeid] = sorted(self._lines)
+            self._took_s[item.nodeid] = time.monotonic() - began
 
     def write(self, to: Path) -> None:
-        to.write_text(json.dumps(self._of_test), encoding="utf-8")
+        to.write_text(json.dumps([self._of_test, self._took_s]), encoding="utf-8")
 
     def _enter(self, frame: FrameType, _event: str, _argument: Any) -> Any:
         return self._note if frame.f_code.co_filename == self._file else None
@@ -48,9 +52,14 @@ class Passing:
     """What a recorder has written."""
 
     def __init__(self, written: Path) -> None:
-        self._of_test: dict[str, list[int]] = json.loads(written.read_text(encoding="utf-8"))
+        found: tuple[dict[str, list[int]], dict[str, float]] = json.loads(written.read_text(encoding="utf-8"))
+        self._of_test, self._took_s = found
 
     def tests(self, line: int) -> list[str]:
         """Those that come by a line, who comes by the fewest others first."""
         found = [name for name, lines in self._of_test.items() if line in lines]
         return sorted(found, key=lambda name: len(self._of_test[name]))
+
+    def longest_s(self, tests: Sequence[str]) -> float:
+        """What the slowest of them took."""
+        return max(self._took_s[name] for name in tests)

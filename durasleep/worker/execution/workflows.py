@@ -228,7 +228,7 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         else:
             running.ops += progress.ops
             if progress.ops:
-                self.held_back = (*self.held_back, *progress.steps)
+                self.held_back = progress.steps
             else:
                 self._start_steps(progress.steps)
         self._go_on()
@@ -279,7 +279,6 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         for number in numbers:
             if step := running.steps.pop(number, None):
                 step.cancel()
-        self.held_back = [call for call in self.held_back if call.number not in numbers]
         running.ops = tuple([op for op in running.ops if not (isinstance(op, StepResult) and op.number in numbers)])
 
     # -- its commits
@@ -407,7 +406,7 @@ def _info(record: PromiseRecord, definition: WorkflowDefinition) -> ExecutionInf
         id=record.id,
         root_id=root_of(record.id),
         function=record.function,
-        group=record.queue.partition("/")[0] if "/" in record.queue else record.queue,
+        group=record.queue.partition("/")[0],
         crash_count=record.crash_count,
         created_ms=record.created_ms,
         begun_ms=record.begun_ms,
