@@ -11,14 +11,15 @@ Stages = tuple[tuple[str, ...], ...]
 LUA = Path("durasleep/protocol/lua")
 _INCLUDE = re.compile(r"^-- @include (\w+)", re.MULTILINE)
 
-# What of the service has to do with one file of a worker, where its own file in tests/worker is not enough. Only what a
-# worker in the test's own process runs counts: processes of workers take long, and who comes by in them is not seen.
+# What else has to do with one file of a worker, where its own file in tests/worker is not enough. Of the service only
+# what a worker in the test's own process runs counts: processes of workers take long, and who comes by in them is not
+# seen.
 _OF_WORKER: dict[str, tuple[str, ...]] = {
-    "executor": ("worker/test_tasks", "service/test_taking_back", "service/test_in_hand", "service/test_set_aside"),
-    "tasks": ("worker/test_executor", "service/test_taking_back", "service/test_in_hand", "service/test_failures"),
-    "workflows": ("worker/test_executor", "service/test_workflows", "service/test_kept_workflows"),
-    "function_runner": ("worker/test_tasks", "service/test_in_hand", "service/test_threads", "service/test_current"),
-    "held": ("worker/test_executor", "worker/test_tasks"),
+    "executor": ("worker/test_tasks", "worker/test_workflows"),
+    "tasks": ("worker/test_executor",),
+    "workflows": ("worker/test_executor",),
+    "function_runner": ("worker/test_tasks", "worker/test_workflows"),
+    "held": ("worker/test_workflows", "worker/test_tasks"),
     "worker": ("service/test_serving", "service/test_in_hand", "service/test_bad_input"),
 }
 # Of a script whose tests have another name, or that others look at as well.

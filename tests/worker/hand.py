@@ -78,7 +78,11 @@ class Hand:
     async def read_with_snapshot(self, id: str) -> Lease:
         """One whose entry tells all there is to know; nothing else may be queued."""
         [lease] = await self.read(id)
-        [(_, fields)] = await self.driver.redis.xrange(self.driver.keys.queue("workers"))
+        return await self.with_snapshot(lease)
+
+    async def with_snapshot(self, lease: Lease) -> Lease:
+        """As the reader would have it, with what its entry tells."""
+        [(_, fields)] = await self.driver.redis.xrange(self.driver.keys.queue(lease.queue), lease.entry, lease.entry)
         return Lease(lease.id, lease.queue, lease.entry, lease.epoch, fields[b"x"])
 
     async def standing(self, *ids: str, function: str = "stand", queue: str = "workers") -> list[Lease]:

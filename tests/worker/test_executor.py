@@ -13,19 +13,22 @@ from typing import Any
 import pytest
 
 from durasleep import Context
-from durasleep.errors import CorruptData, NewerVersion, StoreFull, UsageError
+from durasleep.errors import CorruptData, Fenced, NewerVersion, StoreFull, StoreUnavailable, UsageError
 from durasleep.model import CommitAction, Number, Op, Place, PromiseId, StartPromise, State
-from durasleep.protocol.commit import Lease
+from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.keys import F
 from durasleep.protocol.membership import Beat
 from durasleep.settings import DEFAULTS
 from durasleep.worker.execution import executor
+from durasleep.worker.execution.held import HeldExecution
 from tests.service.workers import eventually
 from tests.store.driver import OTHER, Driver
 from tests.worker.clock import HeldClock
 from tests.worker.hand import Hand
 
 HoldClock = Callable[[ModuleType], HeldClock]
+KEEPING = replace(DEFAULTS, kept_entries_min=1, always_suspend=False)
+LEASE = Lease(PromiseId("x"), "workers", "1-1", 1)
 BEAT = Beat(0, 0, b"", b"", [], {}, [], [], [])
 
 
@@ -120,12 +123,81 @@ async def test_beyond_what_may_wait_here_it_is_given_back(
     await driver.reclaim(consumer=OTHER, release="all")
 
 
-async def test_many_are_loaded_and_begun_in_parts(driver: Driver) -> None:
-    hand = Hand(driver, concurrency=200)
-    ids = [f"x{number}" for number in range(110)]
-    await hand.standing(*ids, function="stand")
-    assert len(hand.ran) == 110
+async def test_what_is_called_in_threads_of_the_loop_counts_where_it_is_ours(hand: Hand) -> None:
+    hand.executor.own_loop()
+    may_end, has_begun = threading.Event(), threading.Event()
+
+    def standing() -> None:
+        has_begun.set()
+        may_end.wait(20)
+
+    async def calling() -> None:
+        await asyncio.to_thread(standing)
+
+    task = asyncio.create_task(calling())
+    await eventually(has_begun.is_set, "it to begin")
+    task.cancel()
+    await eventually(lambda: hand.executor.lost_threads == 1, "it to be lost")
+    may_end.set()
+    await eventually(lambda: hand.executor.lost_threads == 0, "it to be back")
+
+
+async def test_with_fewer_threads_than_executions_there_is_no_slot(hand: Hand) -> None:
+    """It must not read less than nothing."""
+    pool = hand.executor._threads  # pyright: ignore[reportPrivateUsage]
+    await hand.standing("a", "b")
+    may_end, has_begun = threading.Event(), threading.Event()
+
+    def standing() -> None:
+        has_begun.set()
+        may_end.wait(20)
+
+    await pool.take()
+    task = asyncio.create_task(pool.call(standing, (), {}, "standing"))
+    await eventually(has_begun.is_set, "it to begin")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert hand.executor.free == 0
+    may_end.set()
+    await eventually(lambda: hand.executor.lost_threads == 0, "it to be back")
+
+
+async def test_many_are_loaded_and_begun_in_parts(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, hold_clock: HoldClock
+) -> None:
+    monkeypatch.setattr(executor, "TOGETHER_MAX", 4)
+    hold_clock(executor)
+    hand = Hand(driver, concurrency=20)
+    sizes: list[int] = []
+    ask = hand.incoming.ask
+
+    def note(items: Any) -> asyncio.Future[list[Any]]:
+        sizes.append(len(items))
+        return ask(items)
+
+    monkeypatch.setattr(hand.incoming, "ask", note)
+    ids = [f"x{number}" for number in range(9)]
+    await hand.standing(*ids)
+    assert sizes == [4, 4, 1]
     await hand.end()
+
+
+@pytest.mark.parametrize(
+    ("tick_s", "parts"), [(0.0, [4, 4, 1]), (executor.TURN_S / 2, [2, 2, 2, 2, 1]), (2 * executor.TURN_S, [1] * 9)]
+)
+async def test_so_many_begin_in_one_turn_of_the_loop(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch, hold_clock: HoldClock, tick_s: float, parts: list[int]
+) -> None:
+    """Or as many as there is time for: at least one."""
+    monkeypatch.setattr(executor, "TOGETHER_MAX", 4)
+    hold_clock(executor).tick_s = tick_s
+    begun: list[int] = []
+    many: list[tuple[Any, int]] = [(HeldExecution(LEASE, LEASE.entry_key), number) for number in range(9)]
+    hand.executor._begin_each(lambda _, number: begun.append(number), many)  # pyright: ignore[reportPrivateUsage]
+    for at in range(len(parts)):
+        assert begun == list(range(sum(parts[: at + 1])))
+        await asyncio.sleep(0)
+    assert len(begun) == 9
 
 
 async def test_what_its_entry_tells_is_not_asked_for(hand: Hand, driver: Driver) -> None:
@@ -172,6 +244,84 @@ async def test_what_is_offered_in_vain_is_offered_to_others(
     assert hand.executor.held() == []
     assert hand.ran == []
     await hand.driver.control("force", "a")
+
+
+class Turning:
+    """Answers what is asked of the store by hand, while two wait for a slot and none is free."""
+
+    def __init__(self, hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.executor = hand.executor
+        self.asked: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        monkeypatch.setattr(hand.driver.store, "ask", lambda _: self.asked)
+
+    async def turn_away(self, *leases: Lease) -> None:
+        await self.executor.submit(leases)
+        for _ in range(2):
+            self.executor.on_beat(BEAT)
+        assert not set(leases) & set(self.executor.held())
+
+    async def answer(self, answers: list[Any] | Exception) -> None:
+        if isinstance(answers, Exception):
+            self.asked.set_exception(answers)
+        else:
+            self.asked.set_result(answers)
+        await asyncio.sleep(0)  # for those who wait for it
+
+
+async def test_only_what_nobody_else_may_know_waits_here_again(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    await hand.standing("a", "b")
+    leases = await hand.read("c", "d", "e", "f")
+    with monkeypatch.context() as patched:
+        turning = Turning(hand, patched)
+        await turning.turn_away(*leases)
+        hand.executor._returning.add(leases[3].entry_key)  # pyright: ignore[reportPrivateUsage]
+        kept, offered = answered(kept=True), answered(offered=True)
+        await turning.answer([offered, kept, Fenced("lost"), kept])
+    assert [lease.id for lease in hand.executor.held()] == ["d", "a", "b"]
+    hand.executor._returning.clear()  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_if_there_is_a_slot_by_then_it_begins(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    await hand.standing("a", "b")
+    [lease] = await hand.read("c")
+    with monkeypatch.context() as patched:
+        turning = Turning(hand, patched)
+        await turning.turn_away(lease)
+        hand.executor.let_go(next(iter(hand.executor._running.values())))  # pyright: ignore[reportPrivateUsage]
+        await turning.answer([answered(kept=True)])
+    await hand.begun("c")
+
+
+async def test_what_cannot_be_turned_away_is_told(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody names it in a beat any more, so that it is given back."""
+    caplog.set_level(logging.INFO, "durasleep")
+    await hand.standing("a", "b")
+    [lease] = await hand.read("c")
+    with monkeypatch.context() as patched:
+        turning = Turning(hand, patched)
+        await turning.turn_away(lease)
+        await turning.answer(StoreUnavailable("gone"))
+    assert caplog.messages == ["gone: what waits for a slot here is given back after the next beats"]
+    assert lease not in hand.executor.held()
+
+
+async def test_who_ends_as_it_turns_away_waits_for_no_answer(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await hand.standing("a", "b")
+    [lease] = await hand.read("c")
+    with monkeypatch.context() as patched:
+        turning = Turning(hand, patched)
+        await turning.turn_away(lease)
+        await hand.executor.abort()
+        assert turning.asked.cancelled()
+    assert caplog.messages == []
+
+
+def answered(**what: bool) -> Committed:
+    return Committed(redrive=False, more=False, entries=[], **what)
 
 
 async def _is(hand: Hand, id: str, status: str) -> bool:
@@ -254,6 +404,17 @@ async def test_what_was_lost_is_let_go_of(hand: Hand, caplog: pytest.LogCaptureF
     assert await hand.status("a") == Place.QUEUED, "nothing is written of it"
 
 
+@pytest.mark.parametrize("what", ["is_committing", "is_due"])
+async def test_of_what_was_lost_as_it_is_committed_the_answer_tells(hand: Hand, what: str) -> None:
+    [lease] = await hand.standing("a")
+    [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
+    setattr(running, what, True)
+    hand.executor.on_beat(replace(BEAT, lost=[lease.entry_key]))
+    await asyncio.sleep(0)
+    assert hand.executor.held() == [lease]
+    setattr(running, what, False)
+
+
 @pytest.mark.parametrize("how", ["nudge", "nudge_all", "beat"])
 async def test_it_hears_of_a_cancel(hand: Hand, driver: Driver, how: str) -> None:
     """By whatever hint comes."""
@@ -323,11 +484,30 @@ async def test_at_the_end_all_is_stopped_and_nothing_written(hand: Hand, driver:
     assert (await driver.record("a")).epoch == 1
 
 
+async def test_after_the_end_no_function_can_be_called(hand: Hand) -> None:
+    pool = hand.executor._threads  # pyright: ignore[reportPrivateUsage]
+    await hand.executor.abort()
+    await pool.take()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        await pool.call(len, ("ab",), {}, "len")
+
+
 async def test_what_is_being_loaded_at_the_end_is_let_go_of(hand: Hand) -> None:
     leases = await hand.read("a", "b")
     await hand.executor.submit([Lease(lease.id, lease.queue, lease.entry, lease.epoch) for lease in leases])
     await hand.executor.abort()
     assert (hand.executor.held(), hand.ran) == ([], [])
+
+
+async def test_what_cannot_be_loaded_together_is_loaded_alone(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Any) -> asyncio.Future[list[Any]]:
+        asked: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        asked.set_exception(StoreUnavailable("gone"))
+        return asked
+
+    monkeypatch.setattr(hand.incoming, "ask", fail)
+    await hand.standing("a", "b")
+    await hand.let_go("a", "b")
 
 
 # -- what cannot begin
@@ -605,9 +785,58 @@ async def test_a_journal_of_many_pages_is_loaded_whole(hand: Hand, driver: Drive
     await eventually(lambda: _is(hand, "a", State.RESOLVED), "it to end")
 
 
+async def test_one_that_was_kept_goes_on_whatever_its_entry_tells(driver: Driver) -> None:
+    hand, begun = Hand(driver, settings=KEEPING), list[int]()
+
+    async def sleeping(ctx: Context, name: str) -> None:
+        begun.append(1)
+        await ctx.sleep(0.001)
+
+    hand.registry.workflow(sleeping, name="sleeping")
+    await hand.executor.submit(await hand.read("a", function="sleeping"))
+    await eventually(lambda: _is(hand, "a", Place.SUSPENDED), "it to wait")
+    await eventually(lambda: not hand.executor.held(), "it to be let go of")
+    await eventually(lambda: _fired(driver), "it to be due")
+    [lease] = await driver.read(1)
+    await hand.executor.submit([await hand.with_snapshot(lease)])
+    await eventually(lambda: _is(hand, "a", State.RESOLVED), "it to end")
+    assert begun == [1]
+    await hand.end()
+
+
+async def _fired(driver: Driver) -> bool:
+    return (await driver.fire()).due > 0
+
+
+@pytest.mark.parametrize("how", ["a beat", "the end"])
+async def test_what_is_kept_is_put_away(driver: Driver, how: str) -> None:
+    """Once it is old, or no worker is left for it."""
+    hand = Hand(driver, settings=replace(KEEPING, kept_s=0.0 if how == "a beat" else 60.0))
+
+    async def waiting(ctx: Context, name: str) -> None:
+        try:
+            await ctx.promise()
+        finally:
+            hand.stopped.append(name)
+
+    hand.registry.workflow(waiting, name="waiting")
+    await hand.executor.submit(await hand.read("a", function="waiting"))
+    await eventually(lambda: _is(hand, "a", Place.SUSPENDED), "it to wait")
+    await eventually(lambda: not hand.executor.held(), "it to be let go of")
+    assert hand.stopped == []
+    if how == "a beat":
+        hand.executor.on_beat(BEAT)
+        await eventually(lambda: hand.stopped, "it to be put away")
+    else:
+        await hand.executor.abort()
+    assert hand.stopped == ["a"]
+    await hand.end()
+    await driver.control("force", "a")
+
+
 @pytest.mark.parametrize("how", ["read", "offered", "after it has waited"])
 async def test_one_that_was_kept_goes_on_without_a_replay(driver: Driver, how: str) -> None:
-    hand = Hand(driver, settings=replace(DEFAULTS, kept_entries_min=1, always_suspend=False))
+    hand = Hand(driver, settings=KEEPING)
     await hand.executor.submit(await hand.read("a", function="asking"))
     await eventually(lambda: _is(hand, "a", Place.SUSPENDED), "it to wait")
     await eventually(lambda: not hand.executor.held(), "it to be let go of")
@@ -625,3 +854,23 @@ async def test_one_that_was_kept_goes_on_without_a_replay(driver: Driver, how: s
     await eventually(lambda: _is(hand, "a", State.RESOLVED), "it to end")
     assert hand.ran.count("a") == 1
     await hand.end()
+
+
+# -- plain callbacks
+
+
+async def test_what_is_called_outside_a_task_answers_its_waiter() -> None:
+    def tell(number: int) -> tuple[int, Any]:
+        return number, asyncio.current_task()
+
+    assert await executor.call_outside_task(tell, 3) == (3, None)
+    with pytest.raises(ZeroDivisionError):
+        await executor.call_outside_task(divmod, 1, 0)
+
+
+@pytest.mark.parametrize("divisor", [0, 1])
+async def test_nobody_need_wait_for_it(divisor: int, caplog: pytest.LogCaptureFixture) -> None:
+    asked = executor.call_outside_task(divmod, 1, divisor)
+    asked.cancel()
+    await asyncio.sleep(0)
+    assert caplog.messages == []

@@ -160,7 +160,7 @@ class Executor:
                     too_many.append(lease)
                 continue
             running = self._hold(lease)
-            if not running.is_kept and lease.snapshot and (snapshot := journal.read_snapshot(lease)):
+            if not running.is_kept and (snapshot := journal.read_snapshot(lease)):
                 loaded.append((running, snapshot))
             else:
                 to_load.append(running)
@@ -416,9 +416,9 @@ class Executor:
         definition = self._registry.get(function)
         if not isinstance(definition, WorkflowDefinition):
             return definition
-        if self._stand_ins and definition.fn in self._stand_ins:
+        if definition.fn in self._stand_ins:
             return TaskDefinition(definition.name, self._stand_ins[definition.fn])
-        version = version_of(loaded.entries.values()) if loaded.entries else None
+        version = version_of(loaded.entries.values())
         if version is None or version == definition.version:
             return definition
         return self._registry.get_version(function, version)
@@ -534,14 +534,12 @@ class Executor:
         if running.is_gone:
             return
         running.is_gone = True
-        if running.steps:
-            for step in running.steps.values():
-                step.cancel()
+        for step in running.steps.values():
+            step.cancel()
         work, running.work = running.work, None  # so that no cycle is left for the garbage collector
         if work is not None:
             work.put_away()
-        if self._running.get(running.entry_key) is running:
-            del self._running[running.entry_key]
+        del self._running[running.entry_key]
         self._note_freed()
 
     def _note_freed(self) -> None:
