@@ -109,7 +109,7 @@ class Unhashable:
         return self is other
 
 
-async def test_what_is_async_in_disguise_runs_on_the_loop(runner: Runner) -> None:
+async def test_what_is_async_needs_no_thread(runner: Runner) -> None:
     async def work(number: int) -> tuple[int, int]:
         return number, threading.get_ident()
 
@@ -118,6 +118,7 @@ async def test_what_is_async_in_disguise_runs_on_the_loop(runner: Runner) -> Non
             return threading.get_ident()
 
     await runner.threads.take()  # there is no thread for it
+    assert await runner.start(work, 2) == (2, threading.get_ident())
     assert await runner.start(functools.partial(work, 3)) == (3, threading.get_ident())
     assert await runner.start(Worker().work) == threading.get_ident()
 

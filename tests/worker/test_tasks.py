@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from durasleep import Retry, current
 from durasleep.errors import UsageError
-from durasleep.model import Place, State
-from durasleep.protocol.commit import Lease
+from durasleep.model import CommitAction, Due, Entry, Kind, Number, Place, State
+from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.keys import F
 from durasleep.settings import DEFAULTS
+from durasleep.worker.execution.tasks import Task
 from tests.service.workers import eventually
-from tests.store.driver import Driver
+from tests.store.driver import Driver, child
 from tests.worker.hand import Hand
 
 
@@ -93,6 +96,71 @@ async def test_it_can_ask_what_it_is(hand: Hand) -> None:
     await run(hand, asking, retry=Retry(attempts=2, delay=0))
     await becomes(hand, State.RESOLVED)
     assert seen == [("a", "fn", 1), ("a", "fn", 2)]
+
+
+@pytest.mark.parametrize("timeout", [None, 3600])
+async def test_it_knows_until_when_it_has_time(hand: Hand, driver: Driver, timeout: float | None) -> None:
+    """Until its own time is over or that of the execution."""
+    seen: list[Any] = []
+
+    async def asking() -> None:
+        seen.append(current())
+
+    hand.registry.task(asking, name="fn", timeout=timeout)
+    await driver.create(
+        "a", "fn", args=hand.codec.encode_args((), {}, "fn"), queue="workers/w1", deadline=Due("+86400000")
+    )
+    await hand.executor.submit(await driver.read(1, queue="workers/w1"))
+    await becomes(hand, State.RESOLVED)
+    [now] = seen
+    record = await driver.record("a")
+    assert (now.step, now.group, now.idempotency_key) == (None, "workers", f"a:{record.incarnation}")
+    left_s = (now.deadline - datetime.now(UTC)).total_seconds()
+    longest_s = timeout or 86_400
+    assert longest_s - 100 < left_s <= longest_s
+
+
+async def test_of_many_that_go_well_few_are_logged(driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
+    """What has failed always is."""
+    caplog.set_level(logging.INFO, "durasleep")
+    hand = Hand(driver, settings=replace(DEFAULTS, log_lines_max=0))
+    await run(hand, lambda: 42)
+    await becomes(hand, State.RESOLVED)
+    assert caplog.messages == []
+    await hand.end()
+
+
+async def test_when_an_attempt_began_is_kept(hand: Hand, driver: Driver) -> None:
+    """In the life of its execution, here an hour and some; a wait before it is no part of it."""
+    began_ms: list[float] = []
+
+    async def failing() -> None:
+        began_ms.append(1000 * time.time())
+        raise ConnectionError
+
+    hand.registry.task(failing, name="fn", retry=Retry(attempts=3, delay=0.3, jitter=0, backoff=1))
+    await driver.create("a", "fn", args=hand.codec.encode_args((), {}, "fn"))
+    record = await driver.record("a")
+    leases = await driver.read(1)
+    await driver.redis.hset(driver.keys.promise("a"), F["incarnation"], record.incarnation - 3_600_000)
+    await hand.executor.submit(leases)
+    await becomes(hand, State.REJECTED)
+    entries = (await driver.load("a")).entries
+    first, second = entries[Number("1")].begun_ms, entries[Number("2")].begun_ms
+    assert 3_600_000 <= first < 3_610_000
+    assert abs((second - first) - (began_ms[1] - began_ms[0])) < 100
+
+
+async def test_what_began_while_it_was_a_workflow_ends_with_it(hand: Hand, driver: Driver) -> None:
+    lease = await driver.start("a", function="fn", args=hand.codec.encode_args((), {}, "fn"))
+    await driver.commit(lease, CommitAction.RETRY, child("1"), due="+0")
+    await driver.fire()
+    hand.registry.task(lambda: None, name="fn")
+    found = await driver.read(10)
+    await hand.executor.submit([one for one in found if one.id == "a"])
+    await becomes(hand, State.RESOLVED)
+    await driver.fire_all()
+    assert (await driver.record("a~1")).state is State.CANCELED
 
 
 async def test_each_attempt_that_failed_is_kept_and_the_last_is_the_end(
@@ -335,6 +403,43 @@ async def test_news_that_are_none_hold_nobody_up(hand: Hand) -> None:
     await hand.begun("a")
     await hand.let_go("a")
     assert await hand.status("a") == State.RESOLVED
+
+
+async def test_what_goes_wrong_as_it_is_stopped_is_told(
+    hand: Hand, driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it was lost meanwhile it has no other way to be heard of."""
+
+    async def failing() -> None:
+        hand.ran.append("a")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise OSError("the cleanup failed")
+
+    await run(hand, failing)
+    await hand.begun("a")
+    [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
+    hand.executor.let_go(running)
+    await eventually(lambda: caplog.messages, "it to be told")
+    assert caplog.messages == ["a was stopped, and failed as it ended: OSError: the cleanup failed"]
+
+
+async def test_what_one_answer_does_not_tell_is_asked_for(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the newest of it is what it has heard of."""
+    await hand.standing("a")
+    [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
+    work = running.work
+    assert isinstance(work, Task)
+    first, second = (Entry(Number(n), Kind.PROMISE, State.RESOLVED, stamp=stamp) for n, stamp in (("7", 9), ("8", 5)))
+    work.take(Committed(redrive=True, more=True, entries=[second, first]))
+    assert running.has_unseen
+    item = work.commit()
+    assert item is not None
+    assert "9\t7\tcontinue" in str(item.args[3])
+    assert not running.has_unseen
+    assert work.commit() is None
+    await hand.let_go("a")
 
 
 # -- leaving
