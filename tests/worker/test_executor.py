@@ -252,7 +252,11 @@ class Turning:
     def __init__(self, hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
         self.executor = hand.executor
         self.asked: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        monkeypatch.setattr(hand.driver.store, "ask", lambda _: self.asked)
+
+        def ask(_: Any) -> asyncio.Future[list[Any]]:
+            return self.asked
+
+        monkeypatch.setattr(hand.driver.store, "ask", ask)
 
     async def turn_away(self, *leases: Lease) -> None:
         await self.executor.submit(leases)
