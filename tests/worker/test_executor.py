@@ -280,7 +280,7 @@ async def test_only_what_nobody_else_may_know_waits_here_again(hand: Hand, monke
         await turning.turn_away(*leases)
         hand.executor._returning.add(leases[3].entry_key)  # pyright: ignore[reportPrivateUsage]
         kept, offered = answered(kept=True), answered(offered=True)
-        await turning.answer([offered, kept, Fenced("lost"), kept])
+        await turning.answer([Fenced("lost"), kept, offered, kept])
     assert [lease.id for lease in hand.executor.held()] == ["d", "a", "b"]
     hand.executor._returning.clear()  # pyright: ignore[reportPrivateUsage]
 
@@ -378,6 +378,7 @@ async def test_what_never_arrived_is_given_back(hand: Hand, driver: Driver) -> N
     assert hand.executor.held() == [], "it is too late for it to arrive"
     assert await returning
     assert (await driver.record("a")).epoch == 2
+    assert await hand.executor.return_unheard(lease.entry_key), "nothing of it is remembered"
     [again] = await driver.read(1)
     await hand.executor.submit([again])
     await hand.begun("a")

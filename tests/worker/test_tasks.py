@@ -153,8 +153,8 @@ async def test_when_an_attempt_began_is_kept(hand: Hand, driver: Driver) -> None
 
 async def test_what_began_while_it_was_a_workflow_ends_with_it(hand: Hand, driver: Driver) -> None:
     lease = await driver.start("a", function="fn", args=hand.codec.encode_args((), {}, "fn"))
-    await driver.commit(lease, CommitAction.RETRY, child("1"), due="+0")
-    await driver.fire()
+    await driver.commit(lease, CommitAction.RETRY, child("1"), due="+3600000")
+    await driver.control("wake", "a")
     hand.registry.task(lambda: None, name="fn")
     found = await driver.read(10)
     await hand.executor.submit([one for one in found if one.id == "a"])
