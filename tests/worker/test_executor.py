@@ -319,6 +319,8 @@ async def test_who_ends_as_it_turns_away_waits_for_no_answer(
     with monkeypatch.context() as patched:
         turning = Turning(hand, patched)
         await turning.turn_away(lease)
+        for running in tuple(hand.executor._running.values()):  # pyright: ignore[reportPrivateUsage]
+            hand.executor.let_go(running)
         await hand.executor.abort()
         assert turning.asked.cancelled()
     assert caplog.messages == []
@@ -467,6 +469,18 @@ async def test_what_runs_may_end_within_the_grace_time(hand: Hand) -> None:
     assert await draining
 
 
+async def test_it_is_drained_once_all_are_let_go_of(hand: Hand) -> None:
+    """Not before, however often one is."""
+    await hand.standing("a", "b")
+    hand.executor.leave()
+    await hand.let_go("a")
+    draining = asyncio.create_task(hand.executor.drain(20))
+    await asyncio.sleep(0)
+    assert not draining.done()
+    await hand.let_go("b")
+    assert await draining
+
+
 async def test_who_leaves_begins_nothing_that_waits(hand: Hand) -> None:
     await hand.standing("a", "b")
     [lease] = await hand.read("c")
@@ -496,19 +510,49 @@ async def test_after_the_end_no_function_can_be_called(hand: Hand) -> None:
         await pool.call(len, ("ab",), {}, "len")
 
 
-async def test_what_is_being_loaded_at_the_end_is_let_go_of(hand: Hand) -> None:
-    leases = await hand.read("a", "b")
-    await hand.executor.submit([Lease(lease.id, lease.queue, lease.entry, lease.epoch) for lease in leases])
+async def test_what_is_being_loaded_at_the_end_is_let_go_of(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+
+    def ask(_: Any) -> asyncio.Future[list[Any]]:
+        return asked
+
+    monkeypatch.setattr(hand.incoming, "ask", ask)
+    await hand.executor.submit(await hand.read("a", "b"))
     await hand.executor.abort()
     assert (hand.executor.held(), hand.ran) == ([], [])
+    assert asked.cancelled()
+
+
+async def test_what_is_loaded_alone_at_the_end_is_stopped(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And waited for: the connection is closed only then."""
+    is_loading = asyncio.Event()
+
+    async def load(_: Any) -> None:
+        is_loading.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _turn in range(9):
+                await asyncio.sleep(0)
+            hand.stopped.append("load")
+
+    monkeypatch.setattr(hand.incoming, "ask", fail)
+    monkeypatch.setattr(hand.driver.store, "load", load)
+    await hand.executor.submit(await hand.read("a"))
+    await is_loading.wait()
+    await hand.executor.abort()
+    assert hand.stopped == ["load"]
+    assert hand.executor.held() == []
+
+
+def fail(_: Any) -> asyncio.Future[list[Any]]:
+    """What a store that is gone answers."""
+    asked: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+    asked.set_exception(StoreUnavailable("gone"))
+    return asked
 
 
 async def test_what_cannot_be_loaded_together_is_loaded_alone(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Any) -> asyncio.Future[list[Any]]:
-        asked: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        asked.set_exception(StoreUnavailable("gone"))
-        return asked
-
     monkeypatch.setattr(hand.incoming, "ask", fail)
     await hand.standing("a", "b")
     await hand.let_go("a", "b")
