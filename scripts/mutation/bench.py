@@ -79,9 +79,16 @@ class _Undisturbed:
     def longest_s(self, tests: Sequence[str]) -> float:
         """How long one of these tests may take with a mutant."""
         longest_s = _SERVICE_TEST_S if any("/service/" in test for test in tests) else _TEST_S
-        if self.passing is None or tuple(tests) == self.files:
-            return longest_s
-        return min(longest_s, _WAIT_S + _WAIT_TIMES * self.passing.longest_s(tests))
+        took_s = self._each_s(tests)
+        return min(longest_s, _WAIT_S + _WAIT_TIMES * max(took_s)) if took_s else longest_s
+
+    def all_s(self, tests: Sequence[str]) -> float:
+        """How long all of them may take together."""
+        return _START_S + _SLACK * (sum(self._each_s(tests)) or self.took_s)
+
+    def _each_s(self, tests: Sequence[str]) -> list[float]:
+        """How long each of them took; empty where that is not known."""
+        return [] if self.passing is None or tuple(tests) == self.files else self.passing.took_s(tests)
 
     def tests(self, line: int) -> list[str]:
         """Those that come by a line, where that is known; what other processes do of it is not."""
@@ -165,7 +172,7 @@ class Bench:
         tests = known.tests(run.mutant.line)
         if not tests and run.stage == 0:  # what runs as the file is imported, nobody comes by
             tests = list(files)
-        run.kill_at = time.monotonic() + _START_S + _SLACK * known.took_s
+        run.kill_at = time.monotonic() + known.all_s(tests)
         run.pid = self._fork(run.copy, tests, longest_s=known.longest_s(tests)) if tests else 0
         return bool(tests)
 
