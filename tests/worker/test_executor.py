@@ -510,7 +510,9 @@ async def test_after_the_end_no_function_can_be_called(hand: Hand) -> None:
         await pool.call(len, ("ab",), {}, "len")
 
 
-async def test_what_is_being_loaded_at_the_end_is_let_go_of(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_being_loaded_at_the_end_is_let_go_of(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     asked: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
     def ask(_: Any) -> asyncio.Future[list[Any]]:
@@ -521,6 +523,8 @@ async def test_what_is_being_loaded_at_the_end_is_let_go_of(hand: Hand, monkeypa
     await hand.executor.abort()
     assert (hand.executor.held(), hand.ran) == ([], [])
     assert asked.cancelled()
+    await asyncio.sleep(0)
+    assert caplog.messages == []
 
 
 async def test_what_is_loaded_alone_at_the_end_is_stopped(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -315,9 +315,7 @@ class Executor:
     def _take_pages(self, many: list[HeldExecution], asked: asyncio.Future[list[Any]]) -> None:
         self._loading.discard(asked)
         if asked.cancelled():
-            for running in many:
-                self.let_go(running)
-            return
+            return  # the worker is leaving, and lets go of all it holds
         error = asked.exception()
         pages: Sequence[Page | BaseException] = asked.result() if error is None else [error] * len(many)
         loaded = [(running, _loaded_of(page)) for running, page in zip(many, pages, strict=True)]
