@@ -48,7 +48,7 @@ _IMPORTED = (
 )
 _LOOK_S = 0.02
 _TEST_S = 15  # of one test, and one that waits in vain: nearly all take less than one; where it is known how long
-_WAIT_S, _WAIT_TIMES = 5.0, 4.0  # they take, so many times that and so much for the server: waiting is most of a run
+_WAIT_S, _WAIT_TIMES = 3.0, 4.0  # they take, so many times that and so much for the server: waiting is most of a run
 _SERVICE_TEST_S = 45  # of one that starts processes and kills them, on a machine that is busy with other mutants
 _SLACK = 3.0  # times what the tests take undisturbed, and
 _START_S = 20.0  # so much for the server

@@ -176,10 +176,24 @@ async def test_many_are_loaded_and_begun_in_parts(
         return ask(items)
 
     monkeypatch.setattr(hand.incoming, "ask", note)
+    loaded_alone = loads_of(hand, monkeypatch)
     ids = [f"x{number}" for number in range(9)]
     await hand.standing(*ids)
-    assert sizes == [4, 4, 1]
+    assert (sizes, loaded_alone) == ([4, 4, 1], [])
     await hand.end()
+
+
+def loads_of(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is loaded alone from here on."""
+    loaded: list[str] = []
+    load = hand.executor._load_alone  # pyright: ignore[reportPrivateUsage]
+
+    async def note(running: HeldExecution) -> None:
+        loaded.append(running.lease.id)
+        await load(running)
+
+    monkeypatch.setattr(hand.executor, "_load_alone", note)
+    return loaded
 
 
 @pytest.mark.parametrize(
@@ -188,16 +202,17 @@ async def test_many_are_loaded_and_begun_in_parts(
 async def test_so_many_begin_in_one_turn_of_the_loop(
     hand: Hand, monkeypatch: pytest.MonkeyPatch, hold_clock: HoldClock, tick_s: float, parts: list[int]
 ) -> None:
-    """Or as many as there is time for: at least one."""
+    """Or as many as there is time for: at least one. What is gone meanwhile is passed over."""
     monkeypatch.setattr(executor, "TOGETHER_MAX", 4)
     hold_clock(executor).tick_s = tick_s
     begun: list[int] = []
     many: list[tuple[Any, int]] = [(HeldExecution(LEASE, LEASE.entry_key), number) for number in range(9)]
+    many[-1][0].is_gone = True
     hand.executor._begin_each(lambda _, number: begun.append(number), many)  # pyright: ignore[reportPrivateUsage]
     for at in range(len(parts)):
-        assert begun == list(range(sum(parts[: at + 1])))
+        assert begun == list(range(8))[: sum(parts[: at + 1])]
         await asyncio.sleep(0)
-    assert len(begun) == 9
+    assert len(begun) == 8
 
 
 async def test_what_its_entry_tells_is_not_asked_for(hand: Hand, driver: Driver) -> None:
@@ -527,6 +542,30 @@ async def test_what_is_being_loaded_at_the_end_is_let_go_of(
     assert caplog.messages == []
 
 
+async def test_what_is_lost_while_it_is_loaded_alone_does_not_begin(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_loading, may_load, load = asyncio.Event(), asyncio.Event(), hand.driver.store.load
+
+    async def hold(id: PromiseId) -> Any:
+        is_loading.set()
+        await may_load.wait()
+        return await load(id)
+
+    monkeypatch.setattr(hand.incoming, "ask", fail)
+    monkeypatch.setattr(hand.driver.store, "load", hold)
+    await hand.executor.submit(await hand.read("a"))
+    await is_loading.wait()
+    [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
+    hand.executor.let_go(running)
+    task = running.task
+    assert task is not None
+    may_load.set()
+    await task
+    assert hand.ran == []
+    assert running.work is None
+
+
 async def test_what_is_loaded_alone_at_the_end_is_stopped(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
     """And waited for: the connection is closed only then."""
     is_loading = asyncio.Event()
@@ -741,6 +780,7 @@ async def test_a_suspect_runs_beside_no_other(hand: Hand, driver: Driver, caplog
     now_ms = (await driver.beat()).server_us // 1000
     assert 0 < (await driver.timers())["b~retry"] - now_ms <= 1000
     await hand.standing("c")
+    assert hand.ran == ["a", "c"]
 
     await hand.let_go("a", "c")
     await driver.control("force", "b")
@@ -769,7 +809,7 @@ async def test_one_that_has_waited_apart_long_enough_runs(driver: Driver, hold_c
     await hand.executor.submit([lease])
     await hand.begun("a")
     told: list[bool] = []
-    for after_s in (0, 5, 4.9, 0.1, 0, 11.1):
+    for after_s in (0, 5, 4.5, 0.5, 0, 12):
         clock.move(after_s)
         told.append(waits(PromiseId("b")))
     assert told == [True, True, True, False, True, True]
@@ -887,8 +927,11 @@ async def test_what_is_kept_is_put_away(driver: Driver, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["read", "offered", "after it has waited"])
-async def test_one_that_was_kept_goes_on_without_a_replay(driver: Driver, how: str) -> None:
+async def test_one_that_was_kept_goes_on_without_a_replay(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     hand = Hand(driver, settings=KEEPING)
+    loaded_alone = loads_of(hand, monkeypatch)
     await hand.executor.submit(await hand.read("a", function="asking"))
     await eventually(lambda: _is(hand, "a", Place.SUSPENDED), "it to wait")
     await eventually(lambda: not hand.executor.held(), "it to be let go of")
@@ -905,6 +948,7 @@ async def test_one_that_was_kept_goes_on_without_a_replay(driver: Driver, how: s
             await hand.let_go("x", "y")
     await eventually(lambda: _is(hand, "a", State.RESOLVED), "it to end")
     assert hand.ran.count("a") == 1
+    assert loaded_alone == []
     await hand.end()
 
 

@@ -11,21 +11,28 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from durasleep import Context, current
 from durasleep.errors import StoreFull
-from durasleep.model import CommitAction, Number, Place, PromiseId, State, StepResult
+from durasleep.model import CommitAction, Kind, Number, Place, PromiseId, StartPromise, State, StepResult
+from durasleep.protocol.commit import Committed, Lease
+from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.keys import F
+from durasleep.protocol.membership import Beat
 from durasleep.runtime import nondeterminism
+from durasleep.runtime.activation import CanceledOutcome, Progress
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.worker.execution import workflows
+from durasleep.worker.execution.executor import call_outside_task
 from durasleep.worker.execution.held import HeldExecution
 from durasleep.worker.execution.workflows import ActiveWorkflow, Workflows
 from tests.service.workers import eventually
 from tests.store.driver import Driver
 from tests.worker.hand import Hand
 
+BEAT = Beat(0, 0, b"", b"", [], {}, [], [], [])
 ONCE = replace(DEFAULTS, debug=False, always_suspend=False)
 """Its code runs once, whatever the environment asks of the other tests."""
 
@@ -349,6 +356,43 @@ async def test_a_step_that_fails_is_told_as_what_it_is(once: Hand, caplog: pytes
     assert "failing) of a failed: ConnectionError: no" in caplog.text
 
 
+async def test_a_cancel_of_its_own_is_an_error_like_any_other(once: Hand) -> None:
+    async def canceling() -> None:
+        raise asyncio.CancelledError("by itself")
+
+    async def stepping(ctx: Context) -> str:
+        try:
+            await ctx.run(canceling)
+        except RuntimeError as error:
+            return str(error)
+        return "nothing"
+
+    await run(once, stepping)
+    await becomes(once, State.RESOLVED)
+    assert (await unwrap(once)).endswith(": by itself")
+
+
+async def test_what_goes_wrong_as_a_step_ends_that_was_lost_is_told(
+    once: Hand, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def failing() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise OSError("the cleanup failed")
+
+    async def stepping(ctx: Context) -> None:
+        await ctx.run(failing)
+
+    await run(once, stepping)
+    running, _ = await in_hand(once, steps=1)
+    once.executor.let_go(running)
+    await eventually(lambda: caplog.messages, "it to be told")
+    [line] = caplog.messages
+    assert line.endswith(" of a was stopped, and failed as it ended: OSError: the cleanup failed")
+    await once.driver.control("force", "a")
+
+
 async def test_a_step_that_is_taken_back_is_stopped_and_brings_nothing(
     once: Hand, driver: Driver, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -379,7 +423,9 @@ async def test_a_step_that_is_taken_back_is_stopped_and_brings_nothing(
     await becomes(once, Place.SUSPENDED)
     may_end.set()
     await eventually(lambda: "as it ended" in caplog.text, "it to end")
-    assert "stubborn) of a was stopped, and failed as it ended: OSError: as it ended" in caplog.text
+    [line] = caplog.messages
+    assert line.startswith("step 1 (")
+    assert line.endswith("stubborn) of a was stopped, and failed as it ended: OSError: as it ended")
     await answer(once, "a~3")
     await goes_on(once)
     await becomes(once, State.RESOLVED)
@@ -432,7 +478,140 @@ def holding(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     return may_answer
 
 
+# -- whether it goes on
+
+
+@pytest.mark.parametrize("what", ["running.ops", "work.rest", "running.steps"])
+async def test_it_goes_on_elsewhere_once_all_is_written_and_ended(
+    once: Hand, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    released: list[HeldExecution] = []
+    monkeypatch.setattr(once.executor, "release", released.append)
+    running, work = await idle(once)
+    work.is_released = True
+    where: Any = running if what.startswith("running") else work
+    empty: Any = getattr(where, what.partition(".")[2])
+    setattr(where, what.partition(".")[2], {Number("1"): None} if what == "running.steps" else [RESULT])
+    work._go_on()  # pyright: ignore[reportPrivateUsage]
+    assert released == []
+    assert running.is_due is (what != "running.steps")
+    running.is_due = False
+    setattr(where, what.partition(".")[2], empty)
+    work._go_on()  # pyright: ignore[reportPrivateUsage]
+    assert (released, running.is_due) == ([running], False)
+    await once.driver.control("force", "a")
+
+
+@pytest.mark.parametrize(
+    ("what", "is_due"),
+    [("ops", True), ("has_unseen", True), ("outcome", True), ("nothing, and no step", True), ("nothing", False)],
+)
+async def test_a_commit_is_due_if_there_is_anything_to_say(once: Hand, what: str, is_due: bool) -> None:
+    """Or nothing to wait for here."""
+    running, work = await idle(once)
+    running.steps = {} if what.endswith("no step") else {Number("1"): asyncio.ensure_future(asyncio.sleep(0))}  # type: ignore[dict-item]
+    match what:
+        case "ops":
+            running.ops = (RESULT,)
+        case "has_unseen":
+            running.has_unseen = True
+        case "outcome":
+            work.progress = replace_progress(outcome=CanceledOutcome())
+        case _:
+            pass
+    work._go_on()  # pyright: ignore[reportPrivateUsage]
+    assert running.is_due is is_due
+    once.executor.let_go(running)
+    await once.driver.control("force", "a")
+
+
+RESULT = StepResult(Number("1"), "step", State.RESOLVED, b"", 0)
+
+
+def replace_progress(**other: Any) -> Progress:
+    return msgspec.structs.replace(Progress((), (), (), waiting=True, outcome=None), **other)
+
+
+async def idle(hand: Hand) -> tuple[HeldExecution, ActiveWorkflow]:
+    """One in hand that waits for a step and has nothing to say; the step is over as far as it knows."""
+
+    async def stepping(ctx: Context) -> None:
+        await ctx.run(hand.gate("step").wait)
+
+    await run(hand, stepping)
+    running, work = await in_hand(hand, steps=1)
+    for step in running.steps.values():
+        step.cancel()
+    running.steps = {}
+    await asyncio.sleep(0)
+    return running, work
+
+
+async def test_what_comes_while_its_answer_is_on_its_way_is_not_forgotten(once: Hand, driver: Driver) -> None:
+    async def asking(ctx: Context) -> None:
+        step = ctx.run(once.gate("step").wait)
+        for _ in range(4):
+            await ctx.promise()
+        await step
+
+    await run(once, asking)
+    running, work = await in_hand(once, steps=1)
+    for number, (has_unseen, more) in enumerate([(True, False), (False, True), (False, False)], 2):
+        await eventually(lambda number=number: _has(driver, str(number)), "the promise")
+        await eventually(lambda: not (running.is_due or running.is_committing), "it to be answered")
+        assert work._activation.last_op_number == str(number)  # pyright: ignore[reportPrivateUsage]
+        await answer(once, f"a~{number}")
+        running.has_unseen = has_unseen
+        entry = await driver.entry("a", str(number))
+        is_asked_for = await call_outside_task(_take, running, Committed(redrive=True, more=more, entries=[entry]))
+        assert is_asked_for is (has_unseen or more)
+    once.gate("step").set()
+    await driver.control("force", "a")
+    await once.executor.abort()
+
+
+def _take(running: HeldExecution, committed: Committed) -> bool:
+    assert running.work is not None
+    running.work.take(committed)
+    return running.has_unseen
+
+
 # -- its commits
+
+
+async def test_a_step_that_ends_between_two_parts_comes_with_the_next(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand = Hand(driver, settings=replace(ONCE, commit_ops_max=2))
+
+    async def stepping(ctx: Context) -> str:
+        step = ctx.run(hand.gate("step").wait)
+        await ctx.promise()
+        asked = [ctx.promise() for _ in range(3)]
+        await step
+        await asyncio.gather(*asked)
+        return "done"
+
+    await run(hand, stepping)
+    running, work = await in_hand(hand, steps=1)
+    await eventually(lambda: _has(driver, "2"), "the promise")
+    await answer(hand, "a~2")
+    with monkeypatch.context() as patched:
+        may_answer = holding(hand, patched)
+        await call_outside_task(
+            _take, running, Committed(redrive=True, more=False, entries=[await driver.entry("a", "2")])
+        )
+        await eventually(lambda: work.rest, "the first part")
+        hand.gate("step").set()
+        await eventually(lambda: running.ops, "the step to end")
+        may_answer.set()
+        await becomes(hand, Place.SUSPENDED)
+    assert (await driver.entry("a", "1")).state is State.RESOLVED
+    for number in (3, 4, 5):
+        await answer(hand, f"a~{number}")
+    await goes_on(hand)
+    await becomes(hand, State.RESOLVED)
+    await hand.end()
 
 
 async def test_what_is_too_much_for_one_commit_goes_in_parts(driver: Driver) -> None:
@@ -571,27 +750,23 @@ def refusing(hand: Hand, monkeypatch: pytest.MonkeyPatch, times: int) -> list[ty
 
 @pytest.mark.parametrize("what", ["sent", "to be sent", "running", "nothing"])
 async def test_whether_it_may_be_let_go_of_depends_on_its_steps(once: Hand, what: str) -> None:
-    async def stepping(ctx: Context) -> None:
-        await ctx.run(once.gate("step").wait)
-
-    await run(once, stepping)
-    running, work = await in_hand(once, steps=1)
-    result = StepResult(Number("1"), "step", State.RESOLVED, b"", 0)
-    steps, running.steps = running.steps, {}
+    """What was refused comes before what was to follow it."""
+    running, work = await idle(once)
+    asked = StartPromise(Number("2"), "", None)
+    work.sent, work.rest = (asked,), [(asked, asked)]
     match what:
         case "sent":
-            work.sent = (result,)
+            work.sent = (RESULT, asked)
         case "to be sent":
-            running.ops = (result,)
+            running.ops = (asked, RESULT)
         case "running":
-            running.steps = steps
+            running.steps = {Number("1"): asyncio.ensure_future(asyncio.sleep(0))}  # type: ignore[dict-item]
         case _:
             pass
     assert work.take_back() is (what != "nothing")
-    assert work.rest == [work.sent]
-    work.rest, work.sent, running.ops, running.steps = [], (), (), steps
-    once.gate("step").set()
-    await becomes(once, State.RESOLVED)
+    assert work.rest == [work.sent, (asked, asked)]
+    once.executor.let_go(running)
+    await once.driver.control("force", "a")
 
 
 # -- leaving
@@ -626,6 +801,43 @@ async def test_who_leaves_begins_no_step_and_gives_it_back(once: Hand, driver: D
     await driver.control("force", "a")
 
 
+async def test_who_leaves_suspends_what_waits_for_no_step(once: Hand, driver: Driver) -> None:
+    async def stepping(ctx: Context) -> None:
+        await asyncio.gather(ctx.run(once.gate("step").wait), ctx.promise())
+
+    await run(once, stepping)
+    await in_hand(once, steps=1)
+    once.executor.leave()
+    once.gate("step").set()
+    await becomes(once, Place.SUSPENDED)
+    await driver.control("force", "a")
+
+
+async def test_who_leaves_waits_for_the_answer_that_is_on_its_way(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand = Hand(driver, concurrency=1, settings=ONCE)
+    released: list[HeldExecution] = []
+    monkeypatch.setattr(hand.executor, "release", released.append)
+    await hand.executor._threads.take()  # pyright: ignore[reportPrivateUsage] - somebody has the only one
+
+    async def stepping(ctx: Context) -> None:
+        await ctx.run(len, "ab")
+
+    await run(hand, stepping)
+    running, _ = await in_hand(hand, steps=1)
+    may_answer = holding(hand, monkeypatch)
+    hand.executor.nudge("a")
+    await eventually(lambda: running.is_committing, "the question")
+    hand.executor.leave()
+    await eventually(lambda: not running.steps, "the step to end")
+    assert released == []
+    may_answer.set()
+    await eventually(lambda: released == [running], "it to be released")
+    await hand.end()
+    await driver.control("force", "a")
+
+
 async def test_a_step_that_waits_for_a_thread_as_the_worker_leaves_is_left_to_others(driver: Driver) -> None:
     hand = Hand(driver, concurrency=1, settings=replace(ONCE, threads_lost_s=60.0))
     await hand.executor._threads.take()  # pyright: ignore[reportPrivateUsage] - somebody has the only one
@@ -650,11 +862,15 @@ async def test_it_is_suspended_until_what_it_waits_for_comes(once: Hand, caplog:
     caplog.set_level(logging.INFO, "durasleep")
 
     async def sleeping(ctx: Context) -> None:
-        await ctx.promise()
-        await ctx.sleep(3600)
+        try:
+            await ctx.promise()
+            await ctx.sleep(3600)
+        finally:
+            once.stopped.append("a")
 
     await run(once, sleeping)
     await becomes(once, Place.SUSPENDED)
+    assert once.stopped == ["a"], "it is put away"
     assert caplog.messages == ["a suspended until something it waits for settles"]
     await answer(once, "a~1")
     await goes_on(once)
@@ -664,18 +880,92 @@ async def test_it_is_suspended_until_what_it_waits_for_comes(once: Hand, caplog:
     await once.driver.control("force", "a")
 
 
+@pytest.mark.parametrize("how", ["in hand", "kept"])
+async def test_what_it_has_heard_of_it_waits_for_no_more(
+    driver: Driver, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """Neither does it ask for it again."""
+    caplog.set_level(logging.INFO, "durasleep")
+    hand = Hand(driver, settings=replace(ONCE, kept_entries_min=1 if how == "kept" else 32))
+    gates: list[str] = ["first", "second"] if how == "in hand" else ["second"]
+
+    async def sleeping(ctx: Context) -> None:
+        steps = [ctx.run(step, name) for name in gates[:-1]]
+        await ctx.sleep(3600)
+        await ctx.run(step, gates[-1])
+        await asyncio.gather(*steps)
+        await ctx.promise()
+
+    async def step(name: str) -> None:
+        hand.ran.append(name)
+        await hand.gate(name).wait()
+
+    await run(hand, sleeping)
+    timer = f"a~{len(gates)}"
+    if how == "kept":
+        await becomes(hand, Place.SUSPENDED)
+        assert caplog.messages.pop().endswith("(1 h)")
+    await eventually(lambda: _has(driver, str(len(gates))), "the timer")
+    await answer(hand, timer)
+    if how == "kept":
+        await goes_on(hand)
+    else:
+        hand.executor.nudge("a")
+    await hand.begun("second")
+    running, _ = await in_hand(hand)
+    await eventually(lambda: not (running.is_due or running.is_committing), "it to be answered")
+    order = (await driver.record("a")).order
+    hand.executor.on_beat(replace(BEAT, orders={"a": order}))
+    assert order > 0
+    assert not running.has_unseen
+    for name in gates:
+        hand.gate(name).set()
+    await becomes(hand, Place.SUSPENDED)
+    assert caplog.messages[-1] == "a suspended until something it waits for settles"
+    await driver.control("force", "a")
+    await hand.end()
+
+
+async def test_what_its_journal_has_is_no_news(once: Hand, driver: Driver) -> None:
+    async def stepping(ctx: Context) -> None:
+        await ctx.promise()
+        await ctx.run(once.gate("step").wait)
+
+    await run(once, stepping)
+    await becomes(once, Place.SUSPENDED)
+    await answer(once, "a~1")
+    await goes_on(once)
+    running, _ = await in_hand(once, steps=1)
+    once.executor.on_beat(replace(BEAT, orders={"a": (await driver.record("a")).order}))
+    assert not running.has_unseen
+    once.gate("step").set()
+    await becomes(once, State.RESOLVED)
+
+
+@pytest.mark.parametrize(("entry", "epoch", "is_so"), [("1-1", 2, True), ("1-1", 3, False), ("1-2", 2, False)])
+def test_an_execution_is_ours_by_its_entry_and_its_epoch(entry: str, epoch: int, is_so: bool) -> None:
+    record = PromiseRecord(
+        id=PromiseId("a"), kind=Kind.EXECUTION, incarnation=7, created_ms=7, begun_ms=7, entry="1-1", epoch=2
+    )
+    assert workflows.is_ours(Lease(PromiseId("a"), "workers", entry, epoch), record) is is_so
+
+
 class Kept:
-    """A workflow that was suspended and is kept, and how often its code has begun."""
+    """A workflow that was suspended and is kept, and how often its code has begun, heard and ended."""
 
     def __init__(self, driver: Driver, settings: Settings = ONCE) -> None:
         self.hand = Hand(driver, settings=replace(settings, kept_entries_min=1))
-        self.begun = 0
+        self.begun = self.heard = self.ended = 0
 
     async def suspend(self) -> None:
         async def asking(ctx: Context) -> str:
             self.begun += 1
-            first = await ctx.promise()
-            return first + await ctx.promise()
+            try:
+                first = await ctx.promise()
+                self.heard += 1
+                return first + await ctx.promise()
+            finally:
+                self.ended += 1
 
         await run(self.hand, asking)
         await becomes(self.hand, Place.SUSPENDED)
@@ -716,8 +1006,9 @@ async def test_one_that_is_kept_is_replayed_where_it_may_differ(driver: Driver, 
         case "dispatched anew":
             await driver.reclaim(lease.entry, release="some")
         case _:
-            loaded = all_of(kept.hand).wake(HeldExecution(lease, lease.entry_key), None)
-            assert not loaded
+            held = HeldExecution(lease, lease.entry_key)
+            assert not await call_outside_task(all_of(kept.hand).wake, held, None)
+            assert kept.ended == 1
     await kept.hand.executor.submit([lease])
     if why == "dispatched anew":
         await eventually(lambda: not kept.hand.executor.held(), "it to be dropped")
@@ -725,7 +1016,7 @@ async def test_one_that_is_kept_is_replayed_where_it_may_differ(driver: Driver, 
         [lease] = await driver.read(1)
         await kept.hand.executor.submit([lease])
     await becomes(kept.hand, Place.SUSPENDED)
-    assert kept.begun == 2
+    assert (kept.begun, kept.heard, kept.ended) == (2, 1, 1)
     await kept.hand.executor.abort()
     await driver.control("force", "a")
     await kept.hand.end()
@@ -757,9 +1048,12 @@ async def test_where_every_await_suspends_it_is_replayed_and_its_steps_go_on(dri
 
     async def stepping(ctx: Context) -> str:
         begun.append(1)
-        one = ctx.run(step)
-        told = await ctx.promise()
-        return told + await one
+        try:
+            one = ctx.run(step)
+            told = await ctx.promise()
+            return told + await one
+        finally:
+            hand.stopped.append("code")
 
     await run(hand, stepping)
     await hand.begun("step")
@@ -767,6 +1061,7 @@ async def test_where_every_await_suspends_it_is_replayed_and_its_steps_go_on(dri
     await answer(hand, "a~2", "told ")
     hand.executor.nudge("a")
     await eventually(lambda: len(begun) == 2, "the replay")
+    assert hand.stopped == ["code"]
     running, _ = await in_hand(hand)
     assert list(running.steps) == ["1"]
     await eventually(lambda: not running.is_committing, "it to be over")
@@ -774,6 +1069,47 @@ async def test_where_every_await_suspends_it_is_replayed_and_its_steps_go_on(dri
     await becomes(hand, State.RESOLVED)
     assert await unwrap(hand) == "told step"
     assert hand.ran == ["step"]
+    await hand.end()
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_until_its_journal_is_there_nothing_is_written(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_lost: bool
+) -> None:
+    """If it is lost by then, nothing ever."""
+    caplog.set_level(logging.INFO, "durasleep")
+    hand = Hand(driver, settings=replace(ONCE, always_suspend=True))
+    is_loading, may_load, load = asyncio.Event(), asyncio.Event(), driver.store.load
+
+    async def hold(id: PromiseId) -> Any:
+        is_loading.set()
+        await may_load.wait()
+        return await load(id)
+
+    async def stepping(ctx: Context) -> None:
+        step = ctx.run(hand.gate("step").wait)
+        await ctx.promise()
+        await step
+
+    await run(hand, stepping)
+    running, _ = await in_hand(hand, steps=1)
+    await eventually(lambda: _has(driver, "2"), "the promise")
+    monkeypatch.setattr(driver.store, "load", hold)
+    await answer(hand, "a~2")
+    hand.executor.nudge("a")
+    await is_loading.wait()
+    hand.gate("step").set()
+    await eventually(lambda: running.ops, "the step to end")
+    assert (running.is_committing, running.is_due) == (True, False)
+    if is_lost:
+        await driver.reclaim(running.lease.entry, release="some")
+    may_load.set()
+    if is_lost:
+        await eventually(lambda: not hand.executor.held(), "it to be let go of")
+        assert "a dropped: a is not ours any more" in caplog.messages
+        await driver.control("force", "a")
+    else:
+        await becomes(hand, State.RESOLVED)
     await hand.end()
 
 
@@ -866,6 +1202,8 @@ async def test_only_the_first_runs_of_each_function_are_watched(driver: Driver, 
             await driver.create(id, function, args=hand.codec.encode_args((), {}, function))
             await hand.executor.submit(await driver.read(1))
             await eventually(lambda: not hand.executor.held(), f"{id} to end")
+            assert (await driver.record(id)).state is State.RESOLVED
+    assert nondeterminism._reminded == {}  # pyright: ignore[reportPrivateUsage] - they forget nothing
     runs = watched if not debug else watched[::2]
     assert runs == [True] * 10 + [debug] * 2 + [True]
     await hand.end()

@@ -385,7 +385,7 @@ class Executor:
         """The function, or its version, that is missing here."""
         function = loaded.record.function
         version = version_of(loaded.entries.values())
-        if version and self._registry.get(function):
+        if self._registry.get(function):
             return f"version {version} of {function}, the version it began with"
         return f"the function {function!r}"
 

@@ -250,11 +250,13 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
             self.all.commits.due(running)
 
     def _start_steps(self, calls: Sequence[StepCall]) -> None:
+        if not calls:
+            return
         running = self.running
-        if calls and self.all.code.is_leaving:
+        if self.all.code.is_leaving:
             self.is_released = True
             return
-        begun_ms = self.all.clock.now_ms() - self.record.incarnation if calls else 0
+        begun_ms = self.all.clock.now_ms() - self.record.incarnation
         for call in calls:
             task = running.steps[call.number] = self.all.code.start_step(call, self.record)
             task.add_done_callback(partial(self._end_step, call, begun_ms))
@@ -274,12 +276,15 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         self.all.commits.due(running)
 
     def _stop(self, numbers: Collection[Number]) -> None:
-        """The code does not want these steps any more: a late result is dropped."""
+        """The code does not want these steps any more: a late result is dropped.
+
+        Nothing else waits to be written: what the code has asked for was committed before it was fed anything new.
+        """
         running = self.running
         for number in numbers:
             if step := running.steps.pop(number, None):
                 step.cancel()
-        running.ops = tuple([op for op in running.ops if not (isinstance(op, StepResult) and op.number in numbers)])
+        running.ops = tuple([op for op in running.ops if op.number not in numbers])
 
     # -- its commits
 
@@ -291,8 +296,7 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         if outcome is CommitAction.CONTINUE and not (ops or running.has_unseen):
             return None
         self.sent = ops
-        if is_last:
-            running.has_unseen = False
+        running.has_unseen = False
         lease = running.lease
         return commit.commit(
             commits.keys(lease.id),
@@ -313,9 +317,8 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         if self.rest:
             return self.rest.pop(0)
         ops, self.running.ops = self.running.ops, ()
-        if len(ops) > 1:
-            ops, *self.rest = self.all.commits.parts(ops)
-        return ops
+        first, *self.rest = self.all.commits.parts(ops)
+        return first
 
     def _outcome(self) -> tuple[CommitAction, bytes, str]:
         if self.progress.outcome is not None:
@@ -331,9 +334,8 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         if self.rest:
             self.all.commits.due(running)
             return
-        if self.held_back:
-            calls, self.held_back = self.held_back, ()
-            self._start_steps(calls)
+        calls, self.held_back = self.held_back, ()
+        self._start_steps(calls)
         if self.progress.outcome is not None:
             self._log_ended()
             self.all.in_hand.let_go(running)
