@@ -384,9 +384,8 @@ class Executor:
     def _describe_needed(self, loaded: Loaded) -> str:
         """The function, or its version, that is missing here."""
         function = loaded.record.function
-        version = version_of(loaded.entries.values())
         if self._registry.get(function):
-            return f"version {version} of {function}, the version it began with"
+            return f"version {version_of(loaded.entries.values())} of {function}, the version it began with"
         return f"the function {function!r}"
 
     def _waits_apart(self, id: PromiseId) -> bool:
