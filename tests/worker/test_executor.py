@@ -322,7 +322,7 @@ async def test_what_cannot_be_turned_away_is_told(
         turning = Turning(hand, patched)
         await turning.turn_away(lease)
         await turning.answer(StoreUnavailable("gone"))
-    assert caplog.messages == ["gone: what waits for a slot here is given back after the next beats"]
+    assert caplog.messages == ["gone: the executions that wait for a slot here are released after the next heartbeats"]
     assert lease not in hand.executor.held()
 
 

@@ -171,7 +171,7 @@ async def test_it_serves_until_it_is_told_to_stop(
     assert (worker.waits(), worker.in_threads) == ([], 0)
     worker.stop()
     assert served.running is not None
-    await eventually(lambda: "worker w1 is leaving: 2 in hand" in caplog.messages, "it to leave")
+    await eventually(lambda: "worker w1 is leaving: 2 still running" in caplog.messages, "it to leave")
     assert not served.running.done(), "what runs may end"
     served.may_end.set()
     await served.running
@@ -279,7 +279,7 @@ async def test_in_a_namespace_of_other_versions_nothing_is_written_any_more(
     assert served.running is not None
     with pytest.raises(SchemaMismatch, match="schema 99"):
         await served.running
-    assert "this worker ends, and leaves what it holds to others" in caplog.text
+    assert "this worker ends, and leaves its executions to others" in caplog.text
     assert served.stopped == ["a"]
     assert await consumers(driver) == {served.worker.consumer: 1}
     await driver.redis.hdel(meta_key(driver.namespace), "schema")
@@ -543,7 +543,7 @@ async def test_what_is_given_back_as_it_never_arrived_is_told(
     await eventually(lambda: caplog.messages, "it to be told")
     await asyncio.sleep(0)
     following.cancel()
-    assert caplog.messages == ["entry 1-1 was delivered here but never arrived: given back"]
+    assert caplog.messages == ["entry 1-1 was delivered here but never arrived: released"]
     await served.worker._close()
 
 
@@ -649,7 +649,7 @@ async def test_what_cannot_be_given_back_is_taken_over(
     monkeypatch.setattr(served.worker._store, "call", fail)
     closed = closings(served.worker, monkeypatch)
     await served.end()
-    assert f"nothing could be given back ({error or 'no answer'}): others will take it over" in caplog.text
+    assert f"the leases could not be released ({error or 'no answer'}): other workers will take them over" in caplog.text
     assert closed == [1]
 
 

@@ -194,7 +194,7 @@ async def test_one_that_cannot_go_on_is_halted(once: Hand, driver: Driver, caplo
     await run(once, stuck)
     await becomes(once, Place.HALTED)
     reason = (await driver.record("a")).reason
-    assert reason.startswith("a waits for something that only itself could produce")
+    assert reason.startswith("a cannot go on: it waits for something that only its own code")
     assert f"a halted: {reason}" in caplog.text
     await driver.control("force", "a")
 
@@ -1129,7 +1129,7 @@ async def test_code_that_holds_up_its_worker_is_named(
 
     await run(hand, slow)
     await becomes(hand, State.RESOLVED)
-    assert ("the code of a (fn) held up this worker for 0." in caplog.text) is (how_long == "too long")
+    assert ("the code of a (fn) blocked this worker for 0." in caplog.text) is (how_long == "too long")
     await hand.end()
 
 
@@ -1164,7 +1164,7 @@ async def test_a_call_without_await_is_told_and_halts_in_debug_mode(
     await run(hand, forgetting)
     await becomes(hand, Place.HALTED if debug else State.RESOLVED)
     if debug:
-        assert "a forgets what it has begun" in (await driver.record("a")).reason
+        assert "a does not await what it has begun" in (await driver.record("a")).reason
         await driver.control("force", "a")
     else:
         assert "a workflow makes a durable call without `await`" in caplog.text
@@ -1223,11 +1223,11 @@ async def test_what_will_not_end_as_it_is_put_away_is_named(
 
     await run(once, stubborn)
     await becomes(once, Place.SUSPENDED)
-    told = [line for line in caplog.messages if "was put away, but would not end at " in line]
+    told = [line for line in caplog.messages if "was evicted, but its code did not end at " in line]
     assert len(told) == 1
-    assert told[0].startswith("a was put away")
-    assert "would not end: restart this worker" not in caplog.text
+    assert told[0].startswith("a was evicted")
+    assert "did not end: restart this worker" not in caplog.text
     await driver.settle("a~1")
     await goes_on(once)
-    await eventually(lambda: "2 tasks of workflows would not end: restart this worker" in caplog.text, "the second")
+    await eventually(lambda: "2 tasks of workflows did not end: restart this worker" in caplog.text, "the second")
     await driver.control("force", "a")
