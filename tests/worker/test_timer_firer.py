@@ -35,11 +35,14 @@ class Firing(TimerFirer):
     def __init__(self, driver: Driver, settings: Settings = DEFAULTS) -> None:
         self.schedules: list[list[str]] = []
         self.asked: list[int] = []
+        self.answered = 0
         super().__init__(driver.store, settings, self.schedules.append)
 
     async def once(self, batches: int = 1) -> Fired:
         self.asked.append(batches)
-        return await super().once(batches)
+        fired = await super().once(batches)
+        self.answered += 1
+        return fired
 
 
 @asynccontextmanager
@@ -47,7 +50,7 @@ async def running(firer: Firing) -> AsyncGenerator[Firing]:
     """It runs, and has looked once."""
     task = asyncio.create_task(firer.run())
     try:
-        await eventually(lambda: firer.asked, "its first look")
+        await eventually(lambda: firer.answered, "its first look")
         yield firer
     finally:
         task.cancel()
