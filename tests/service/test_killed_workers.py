@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,7 @@ from tests.service.functions import QUICK, double, kill_own_process, nap, passag
 from tests.service.workers import Effects, Workers, beats_of, eventually, load_from_hash, serving, until
 
 TAKEOVER_S = 2.5  # in the median, an execution of a killed worker must go on elsewhere in this time
-ROUNDS = 10
+ROUNDS = 10  # of the kinds of servers together
 LAG_STEP_S = 0.05
 
 
@@ -88,13 +89,17 @@ async def test_of_three_workers_one_dies_in_a_step_and_another_finishes(
 
 @pytest.mark.long
 async def test_a_step_goes_on_soon_after_its_worker_was_killed(
-    app: Durasleep, workers: Workers, effects: Effects, capsys: pytest.CaptureFixture[str]
+    app: Durasleep,
+    workers: Workers,
+    effects: Effects,
+    share: Callable[[Sequence[int]], Sequence[int]],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The limit is extended by the delay of this test's own loop: a busy machine proves nothing."""
     await workers.start("a", "b", "c")
     took_s: list[float] = []
     lag = asyncio.create_task(_largest_lag())
-    for number in range(ROUNDS):
+    for number in share(range(ROUNDS)):
         id = f"passage-{number}"
         handle = await app.rpc(id, passage, effects.path, id)
         [(pid, _)] = await effects.standing(id)
