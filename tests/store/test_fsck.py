@@ -250,7 +250,7 @@ async def test_many_checks_beside_what_moves_find_nothing(driver: Driver) -> Non
     done = asyncio.Event()
 
     async def move() -> None:
-        for n in range(100):
+        for n in range(40):
             await driver.suspended(f"a-{n}", StartTimer(Number("1"), "", PAST), child("2"))
             await driver.fire()
             for lease in await driver.read(10):
