@@ -1,4 +1,4 @@
-"""What the tests of the async client are built on; ``sync_side`` is the same without asyncio, by hand as well."""
+"""The base of the async client's tests; ``sync_side`` is the same without asyncio, also written by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.service.workers import eventually, until
 
 
 class NewClient(Protocol):
-    """What the fixture ``new_client`` is."""
+    """The type of the fixture ``new_client``."""
 
     def __call__(self, *, settings: Settings = DEFAULTS, group: str = "workers") -> Client: ...
 
@@ -44,7 +44,7 @@ def client(new_client: NewClient) -> Client:
 
 @pytest.fixture
 def exchanges(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many commands each exchange of this thread has sent so far; the worker has a thread of its own."""
+    """How many commands this thread has sent in each exchange so far; the worker has a thread of its own."""
     counted: list[int] = []
     exchange = Link.exchange
 

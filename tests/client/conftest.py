@@ -1,4 +1,4 @@
-"""Tests of the client's verbs. Those in ``sync`` are written from these by scripts/generate_sync.py."""
+"""Tests of the client's methods. scripts/generate_sync.py writes those in ``sync`` from these."""
 
 from __future__ import annotations
 

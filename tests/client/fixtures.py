@@ -1,4 +1,4 @@
-"""Fixtures that are the same for clients of either kind."""
+"""Fixtures that are the same for both kinds of clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the worker of these tests serves, and how it is served: in a thread, beside clients of either kind."""
+"""The functions of the worker in these tests, and the worker itself: in a thread, beside clients of either kind."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from durasleep import Context, Durasleep
 from tests.service.functions import make_app, note, sleeping_workflow, stand_at
 
 Serving = Callable[..., AbstractContextManager[None]]
-"""``with serving("w1"):`` a worker of this name serves meanwhile."""
+"""``with serving("w1"):`` runs a worker of this name during the block."""
 
 
 async def odd(ctx: Context, target: str, timeout: int, delay: int = 0, id: str = "", fn: str = "") -> str:
-    """Its parameters are named as options are, and as those of the verbs."""
+    """Its parameters have the names of options and of parameters of the client's methods."""
     return f"{target} {timeout} {delay} {id} {fn}".rstrip()
 
 
@@ -36,7 +36,7 @@ async def grown(ctx: Context, order: Order, tag: str) -> Order:
 
 
 async def wide(ctx: Context, effects: str) -> Any:
-    """A step, two sleeps, a promise, a child and an execution of its own at the same time."""
+    """A step, two sleeps, a promise, a child and an independent execution at the same time."""
     await ctx.run(note, effects, "begun")
     return await asyncio.gather(
         ctx.sleep(3600, name="short"),

@@ -1,4 +1,4 @@
-"""What the tests of the sync client are built on: ``async_side`` without asyncio."""
+"""The base of the sync client's tests: ``async_side`` without asyncio."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.service.workers import LOOK_S, PATIENCE_S
 
 
 class NewClient(Protocol):
-    """What the fixture ``new_client`` is."""
+    """The type of the fixture ``new_client``."""
 
     def __call__(self, *, settings: Settings = DEFAULTS, group: str = "workers") -> Client: ...
 
@@ -60,7 +60,7 @@ def exchanges(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def eventually(look: Callable[[], Any], what: str) -> Any:
-    """What ``look`` answers when that is true; fails naming ``what`` was waited for."""
+    """The answer of ``look`` when it is true; fails with ``what`` it waited for."""
     give_up_at = time.monotonic() + PATIENCE_S
     while not (found := look()):
         assert time.monotonic() < give_up_at, f"waited in vain for {what}; last seen: {found!r}"
@@ -69,7 +69,7 @@ def eventually(look: Callable[[], Any], what: str) -> Any:
 
 
 def until(client: Client, id: str, status: str) -> Description:
-    """The description of an execution, once it has this status."""
+    """The description of an execution, when it has this status."""
     return eventually(
         lambda: found if (found := client.describe(id)).status == status else None, f"{id} to be {status}"
     )

@@ -1,4 +1,4 @@
-"""Calling: the same id again, what a wait answers or raises, and who runs it."""
+"""Calls: the same id again, the result or error of a wait, and the worker that runs it."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def test_a_delayed_call_starts_when_due_or_when_woken(client: Client, serv
 
 
 async def test_one_worker_can_be_named(client: Client, serving: Serving, effects: Effects) -> None:
-    """What is meant for one worker waits for it, and is not taken by others of its group."""
+    """A call for one worker waits for that worker; others of its group do not take it."""
     handle = await client.rpc("mine", note, effects.path, "mine", target="poll://uni@workers/w2")
     with serving("w1"):
         await (await client.rpc("any", note, effects.path, "any", target="poll://any@workers")).result(30)

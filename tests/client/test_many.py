@@ -1,4 +1,4 @@
-"""Many at a time: started together, awaited together, and none of their results missed."""
+"""Many executions: started together, awaited together, and no result is missed."""
 
 from __future__ import annotations
 

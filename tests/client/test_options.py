@@ -1,4 +1,4 @@
-"""Calls with options of their own, ids of ours, and calls that are refused where they are made."""
+"""Calls with options, ids that durasleep chooses, and calls that are refused before anything is sent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOR_EVER = pytest.mark.leaves_keys("what is kept for ever")
 
 
 def is_about(left_ms: int, kept_ms: int) -> bool:
-    return kept_ms - 60_000 < left_ms <= kept_ms + 1  # of two clocks, cut to milliseconds each
+    return kept_ms - 60_000 < left_ms <= kept_ms + 1  # of two clocks, each rounded down to milliseconds
 
 
 async def test_options_stand_apart_from_arguments_of_the_same_names(client: Client, serving: Serving) -> None:
@@ -41,7 +41,7 @@ async def test_options_stand_apart_from_arguments_of_the_same_names(client: Clie
 async def test_a_timeout_that_passes_before_the_delayed_start_is_refused(
     client: Client, delay: Any, timeout: Any
 ) -> None:
-    """Both count from the call: it would end without having begun."""
+    """Both count from the call: it would end before it begins."""
     with pytest.raises(UsageError, match="timeout counts from the call"):
         client.options(delay=delay, timeout=timeout)
     with pytest.raises(UsageError, match="timeout counts from the call"):
@@ -129,7 +129,7 @@ MISFITS: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], str]] = {
 async def test_a_call_the_function_would_not_take_is_refused_and_its_id_stays_free(
     client: Client, serving: Serving, verb: str, real_server: Server, namespace: str
 ) -> None:
-    with serving():  # whose application has registered them
+    with serving():  # the application of this worker has registered them
         for fn, args, kwargs, named in MISFITS.values():
             with pytest.raises(UsageError, match=named):
                 await VERBS[verb](client, fn, args, kwargs)

@@ -1,4 +1,4 @@
-"""Promises on their own: made, settled and asked for by a client."""
+"""Promises without an execution: made, settled and read by a client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cron schedules, as a client puts and removes them."""
+"""Cron schedules, as a client adds and removes them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_a_schedule_is_replaced_by_name_and_refused_if_it_makes_no_sense(
 async def test_a_deploy_that_says_the_same_schedule_again_loses_no_overdue_time(
     client: Client, serving: Serving, effects: Effects
 ) -> None:
-    """Nobody served as it fell due; the application starts, says its schedules, and only then serves."""
+    """No worker ran when it was due; the application starts, sends its schedules, and only then serves."""
     store = await store_of(client)
     keys = store.keys()
     due = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=30)
@@ -51,7 +51,7 @@ async def test_a_deploy_that_says_the_same_schedule_again_loses_no_overdue_time(
     with serving():
         await eventually(effects.lines, "the time that was missed to be made up for")
     assert effects.lines() == ["after"]
-    for changed, zone in ((line, "Etc/GMT+5"), ("7 7 7 7 *", "UTC")):  # another line is another time
+    for changed, zone in ((line, "Etc/GMT+5"), ("7 7 7 7 *", "UTC")):  # another line has another time
         assert await client.schedule("hourly", changed, note, effects.path, "after", zone=zone) > datetime.now(UTC)
 
 

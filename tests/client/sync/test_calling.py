@@ -1,5 +1,5 @@
 # Written by scripts/generate_sync.py from tests/client/test_calling.py: change that one.
-"""Calling: the same id again, what a wait answers or raises, and who runs it."""
+"""Calls: the same id again, the result or error of a wait, and the worker that runs it."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_delayed_call_starts_when_due_or_when_woken(client: Client, serving: S
 
 
 def test_one_worker_can_be_named(client: Client, serving: Serving, effects: Effects) -> None:
-    """What is meant for one worker waits for it, and is not taken by others of its group."""
+    """A call for one worker waits for that worker; others of its group do not take it."""
     handle = client.rpc("mine", note, effects.path, "mine", target="poll://uni@workers/w2")
     with serving("w1"):
         client.rpc("any", note, effects.path, "any", target="poll://any@workers").result(30)

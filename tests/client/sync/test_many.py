@@ -1,5 +1,5 @@
 # Written by scripts/generate_sync.py from tests/client/test_many.py: change that one.
-"""Many at a time: started together, awaited together, and none of their results missed."""
+"""Many executions: started together, awaited together, and no result is missed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Written by scripts/generate_sync.py from tests/client/test_promises.py: change that one.
-"""Promises on their own: made, settled and asked for by a client."""
+"""Promises without an execution: made, settled and read by a client."""
 
 from __future__ import annotations
 

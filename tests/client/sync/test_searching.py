@@ -1,5 +1,5 @@
 # Written by scripts/generate_sync.py from tests/client/test_searching.py: change that one.
-"""What runs and what falls due is listed, and shown as a tree."""
+"""Lists of executions and due items, and trees."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_each_execution_is_listed_once_with_where_it_is(
 
 
 def test_pages_of_timers_miss_none_and_show_none_twice(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many due at the same instant, with pages that end among them."""
+    """Many are due at the same instant, and pages end among them."""
     monkeypatch.setattr("durasleep.query.search.PAGE", 7)
     due = datetime.now(UTC) + timedelta(hours=1)
     names = [f"order-{number}" for number in range(60)]

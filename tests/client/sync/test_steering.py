@@ -1,5 +1,5 @@
 # Written by scripts/generate_sync.py from tests/client/test_steering.py: change that one.
-"""What runs is woken, moved, canceled, halted, resumed or tried again; and what a person may ask of it all."""
+"""Executions are woken, rescheduled, canceled, halted, resumed or retried; and which of these is allowed when."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_what_has_failed_is_tried_again(client: Client, serving: Serving) -> Non
             client.get("fails").result(30)
         slept = client.rpc("sleeps", sleeping_workflow, 0.1, delay=3600)
         assert slept.cancel(force=True) == "canceled"
-        attach([slept])  # which hears that it was canceled
+        attach([slept])  # it gets the cancel
         with pytest.raises(Canceled):
             client.get("sleeps").result(30)
         assert client.retry("sleeps").word == "retrying"
