@@ -44,7 +44,9 @@ class Run:
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--what", choices=work.KINDS, default="sleeper", help="the kind of work (%(default)s)")
     parser.add_argument("--count", type=int, default=20_000, help="how many of it in a run (%(default)s)")
-    parser.add_argument("--against", type=Path, metavar="DIRECTORY", help="another checkout, to take turns with")
+    parser.add_argument(
+        "--against", type=Path, metavar="DIRECTORY", help="another checkout, which runs in turns with this one"
+    )
     parser.add_argument("--pairs", type=int, default=7, help="runs of each, with --against (%(default)s)")
     work.add_concurrency(parser)
 

@@ -21,11 +21,15 @@ EVERY_MS = 5
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--timers", type=int, default=1_000_000, help="beside how many, at most (%(default)s)")
-    parser.add_argument("--base", type=int, default=10_000, help="beside how many, at least (%(default)s)")
-    parser.add_argument("--wake-ups", type=int, default=1_000, help="how many each time (%(default)s)")
-    parser.add_argument("--lead", type=float, default=5.0, metavar="S", help="to set these and start a worker")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw cost against number; measures between, too")
+    parser.add_argument("--timers", type=int, default=1_000_000, help="the largest number of timers (%(default)s)")
+    parser.add_argument("--base", type=int, default=10_000, help="the smallest number of timers (%(default)s)")
+    parser.add_argument("--wake-ups", type=int, default=1_000, help="wake-ups for each number of timers (%(default)s)")
+    parser.add_argument(
+        "--lead", type=float, default=5.0, metavar="S", help="time to set the timers and start a worker"
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="PNG", help="draw the cost by the number of timers, with more numbers between"
+    )
 
 
 async def measure(options: Namespace) -> Report:

@@ -24,8 +24,10 @@ GROWN_MIB_MAX = 1.0  # none, but for what two processes differ by
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--sleepers", type=int, default=100_000, help="how many (%(default)s)")
-    parser.add_argument("--settle", type=float, default=3.0, metavar="S", help="before a look (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long to look (%(default)s)")
+    parser.add_argument(
+        "--settle", type=float, default=3.0, metavar="S", help="pause before the measurement (%(default)s)"
+    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure (%(default)s)")
 
 
 async def measure(options: Namespace) -> Report:

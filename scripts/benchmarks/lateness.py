@@ -27,9 +27,9 @@ AT_OTHER_RATES = {"p50_max": None, "p99_max": 50.0}
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--timers", type=int, default=200, help="how many, 20 ms apart (%(default)s)")
-    parser.add_argument("--rate", type=int, metavar="PER_S", help="instead: so many wake-ups a second")
+    parser.add_argument("--rate", type=int, metavar="PER_S", help="instead: this many wake-ups a second")
     parser.add_argument("--seconds", type=float, default=10.0, help="for how long, with --rate (%(default)s)")
-    parser.add_argument("--lead", type=float, metavar="S", help="to put all to sleep before the first is due")
+    parser.add_argument("--lead", type=float, metavar="S", help="time until the first is due, in which all go to sleep")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the distribution")
     peers.add_arguments(parser)
 

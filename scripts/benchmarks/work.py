@@ -52,7 +52,7 @@ KINDS: dict[str, Work] = {
 
 def add_concurrency(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--concurrency", type=int, default=CONCURRENCY, help="what the worker has in hand at a time (%(default)s)"
+        "--concurrency", type=int, default=CONCURRENCY, help="executions that the worker runs at a time (%(default)s)"
     )
 
 

@@ -60,10 +60,10 @@ def _options() -> argparse.Namespace:
         "--only", action="append", default=[], metavar="PATH", help="only this file or folder; may be repeated"
     )
     parser.add_argument("--since", metavar="REVISION", help="only lines changed since a revision of git")
-    parser.add_argument("--sample", type=int, metavar="N", help="only so many, picked by chance")
-    parser.add_argument("--seed", type=int, default=0, help="of that chance (default: 0)")
+    parser.add_argument("--sample", type=int, metavar="N", help="only this many, chosen at random")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of --sample (default: 0)")
     parser.add_argument(
-        "--processes", type=int, default=os.cpu_count() or 1, help="side by side (default: as many as cores)"
+        "--processes", type=int, default=os.cpu_count() or 1, help="how many run at a time (default: as many as cores)"
     )
     parser.add_argument(
         "--servers", default="redis7", help="where the tests run, see tests/conftest.py (default: redis7)"

@@ -29,7 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--vs", type=_names, default=(), metavar="NAMES", help=f"the same work by others: {','.join(PEERS)}"
     )
     parser.add_argument(
-        "--vs-concurrency", type=int, default=CONCURRENCY, help="what their worker has in hand at a time (%(default)s)"
+        "--vs-concurrency", type=int, default=CONCURRENCY, help="jobs that their worker runs at a time (%(default)s)"
     )
 
 
