@@ -120,9 +120,7 @@ def dev(
     reload: ReloadOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Run a Redis for this directory, kept in ./.durasleep/, and a worker; programs and commands here and below find
-    it.
-    """
+    """Run a Redis of this directory, in ./.durasleep/, and a worker; programs and commands here and below find it."""
     from durasleep import devserver
     from durasleep.app import run_worker
     from durasleep.cli import reload as reloading
