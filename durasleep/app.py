@@ -92,9 +92,7 @@ class Durasleep(Client):
         super().__init__(store, codec, settings, registry=Registry(), group=group)
 
     def _store_maker(self, source: str | AnyClient | None, settings: Settings) -> Callable[[], Store]:
-        """How to make the store: at once if a source is given, so that a mistake is reported at once; else at the first
-        call.
-        """
+        """Makes the store: at once if a source is given, so that a mistake shows at once; else at the first call."""
         known = Connector.of(source) if source else None
         find = cache(address.find)
         namespace = self.namespace
@@ -441,8 +439,7 @@ class _SignalsAtFork:
 
 
 class _Stopping:
-    """What SIGTERM and Ctrl-C do: the first one drains, the second releases all leases at once, the third ends the
-    process.
+    """What SIGTERM and Ctrl-C do: the first drains, the second releases all leases, the third ends the process.
 
     Time does the same: after the second signal, the process ends within ``FORCED_S``, whatever user code does. A
     blocked event loop does not see signals, so a thread does this. When the worker has left, tasks and threads of user

@@ -321,8 +321,7 @@ def retention_ms(retention: Duration, what: str = "retention") -> int:
 
 
 def duration_ms(duration: Duration, what: str = "duration") -> int:
-    """Whole milliseconds, rounded up so that nothing is early; InvalidDuration for a duration that cannot be waited
-    for.
+    """Whole milliseconds, rounded up so that nothing is early; InvalidDuration for a negative or infinite one.
 
     Seconds may be any number: an int, a float, a Decimal, a Fraction or one of numpy, but not a bool.
     """

@@ -275,9 +275,7 @@ class Env:
         return [DueItem(one.id, one.kind, one.name, one.func, _instant(one.due_at_ms)) for one in found]
 
     async def replay(self, id: str) -> Verdict:
-        """Run today's code over the journal of an execution; Mismatch, with the difference, if the code goes another
-        way.
-        """
+        """Run today's code over the journal of an execution; Mismatch, with the difference, if it goes another way."""
         await self.run_until_idle()
         verdict = check(await self.app.export(check_id(id)), self.app.registry, self.app.codec, self.app.settings)
         if not verdict.ok:
@@ -396,8 +394,7 @@ class SyncHandle:
         self._handle = handle
 
     def result(self, timeout: float | timedelta | None = None) -> Any:
-        """The value. Raises the error of the execution, or Stalled if the result cannot come while the clock stands
-        still.
+        """The value. Raises the error of the execution, or Stalled if it cannot come while the clock stands still.
 
         WaitTimeout after ``timeout`` (seconds or a timedelta) of real time; by default there is no limit of its own.
         """

@@ -21,8 +21,7 @@ def of_user(error: BaseException, frames_max: int) -> str:
 
 
 def _of_user(frames: Sequence[TracebackType]) -> list[TracebackType]:
-    """The frames of users. Frames of Python's own modules before one of ours show how we call user code, and are
-    dropped.
+    """The frames of users. Frames of Python's own modules before one of ours are our way of calling user code: dropped.
 
     So are frames of asyncio after the last of ours: they end the call that we wait for.
     """

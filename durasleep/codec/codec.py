@@ -69,8 +69,7 @@ class Codec:
         return self._payload_bytes_max
 
     def encode(self, value: object, what: str, fn: Callable[..., Any] | None = None) -> bytes:
-        """The payload for a value; NotSerializable or PayloadTooLarge name ``what`` and the part of it that is at
-        fault.
+        """The payload for a value; NotSerializable or PayloadTooLarge name ``what`` and the wrong part of it.
 
         If the value is the result of ``fn``, whose type hints could be read in two ways, the payload says which way is
         meant.

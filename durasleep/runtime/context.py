@@ -250,8 +250,7 @@ class Context:
         )
 
     def on_cancel(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-        """Run this function as a step after the workflow was canceled and its code has ended; the last registered
-        first::
+        """Run ``fn`` as a step after the workflow was canceled and its code has ended; the last registered first::
 
             seat = await ctx.run(book_seat)
             ctx.on_cancel(free_seat, seat)
@@ -422,9 +421,7 @@ class Context:
         *,
         detached: bool = False,
     ) -> Callable[[Number], StartChild]:
-        """The function that makes the op of a child. It runs only if the journal lacks it: then its arguments are
-        checked.
-        """
+        """The function that makes the op of a child. It runs only if the journal lacks it, and checks the arguments."""
         function = name_of(fn)
 
         def start(number: Number) -> StartChild:

@@ -34,9 +34,7 @@ class Link:
 
     @property
     def may_block(self) -> bool:
-        """Whether a blocking read ends with its connection. In fakeredis it goes on, and takes entries meant for
-        others.
-        """
+        """Whether a blocking read ends with its connection. In fakeredis it goes on, and takes others' entries."""
         return not is_fake(self._connector.connection_class)
 
     async def exchange(self, commands: Sequence[Sequence[Value]], *, block_s: float = 0.0) -> list[Reply]:

@@ -112,9 +112,7 @@ def _age(ms: int) -> str:
 
 
 def _print(names: list[str], rows: list[list[Cell]], *, spare: Sequence[str], on_stderr: bool = False) -> None:
-    """Aligned columns without the empty ones. If a terminal is too narrow, the columns ``spare`` go first; the last is
-    cut.
-    """
+    """Aligned columns without empty ones. On a narrow terminal, the columns ``spare`` go first, and the last is cut."""
     from rich.cells import cell_len
     from rich.text import Text
 

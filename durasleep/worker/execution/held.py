@@ -28,9 +28,7 @@ class Work(Protocol):
         ...
 
     def take_back(self) -> bool:
-        """The last commit was refused. Returns whether to keep it and repeat it, because otherwise user code would run
-        again.
-        """
+        """The last commit was refused. Whether to repeat it, because else user code would run again."""
         ...
 
     def put_away(self) -> None:

@@ -74,9 +74,7 @@ class Tasks:
             task.attempt(args, kwargs)
 
     def _end_unfit(self, task: Task, running: HeldExecution, loaded: Loaded, misfit: UsageError) -> None:
-        """Arguments that never fitted are the caller's error, and end it; if the code has changed, it waits for the
-        fix.
-        """
+        """Arguments that never fitted are the caller's error, and end it; if the code has changed, it waits."""
         if not loaded.entries:
             task.end(CommitAction.REJECT, self.codec.encode_error(misfit), f"rejected: {misfit}")
             return
