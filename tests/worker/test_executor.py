@@ -566,6 +566,31 @@ async def test_what_is_lost_while_it_is_loaded_alone_does_not_begin(
     assert running.work is None
 
 
+@pytest.mark.parametrize("what", ["there", "lost meanwhile", "not there"])
+async def test_a_journal_can_be_loaded_anew(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    caplog.set_level(logging.INFO, "durasleep")
+    loaded: list[Any] = []
+    await hand.standing("a")
+    [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
+    if what == "not there":
+
+        async def load(_: Any) -> None:
+            return None
+
+        monkeypatch.setattr(hand.driver.store, "load", load)
+    hand.executor.load_again(running, loaded.append)
+    task = running.task
+    assert task is not None
+    if what == "lost meanwhile":
+        hand.executor.let_go(running)
+    await task
+    assert [journal.record.id for journal in loaded] == (["a"] if what == "there" else [])
+    assert bool(hand.executor.held()) is (what == "there")
+    assert caplog.messages == (["a dropped: a is not there any more"] if what == "not there" else [])
+
+
 async def test_what_is_loaded_alone_at_the_end_is_stopped(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
     """And waited for: the connection is closed only then."""
     is_loading = asyncio.Event()
@@ -659,6 +684,31 @@ async def test_of_a_workflow_the_version_it_began_with_is_needed(
     await eventually(lambda: _is(hand, "a", Place.DELAYED), "it to be deferred")
     assert f"no worker here knows {needed}" in caplog.text
     await driver.control("force", "a")
+
+
+async def test_of_several_versions_it_goes_on_by_that_it_began_with(hand: Hand, driver: Driver) -> None:
+    def dated(version: int) -> Callable[..., Any]:
+        async def code(ctx: Context, name: str) -> int:
+            await ctx.promise()
+            return version
+
+        return code
+
+    hand.registry.workflow(dated(1), name="dated", version=1)
+    await hand.executor.submit(await hand.read("a", function="dated"))
+    await eventually(lambda: _is(hand, "a", Place.SUSPENDED), "it to wait")
+    hand.registry.workflow(dated(2), name="dated", version=2)
+    await hand.create("b", function="dated")
+    await driver.settle("a~1")
+    await eventually(lambda: not hand.executor.held(), "it to be let go of")
+    await hand.executor.submit(await driver.read(2))
+    await eventually(lambda: _is(hand, "b", Place.SUSPENDED), "the other to wait")
+    await driver.settle("b~1")
+    await eventually(lambda: not hand.executor.held(), "it to be let go of")
+    await hand.executor.submit(await driver.read(1))
+    await eventually(lambda: not hand.executor.held(), "both to end")
+    for id, version in (("a", 1), ("b", 2)):
+        assert hand.codec.decode((await driver.record(id)).value) == version
 
 
 async def test_what_was_canceled_before_it_began_ends_without_its_function(hand: Hand, driver: Driver) -> None:

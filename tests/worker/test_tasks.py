@@ -12,16 +12,21 @@ from typing import Any
 
 import pytest
 
-from durasleep import Retry, current
+from durasleep import Retry, RetryAfter, current
 from durasleep.errors import UsageError
-from durasleep.model import CommitAction, Due, Entry, Kind, Number, Place, State
+from durasleep.model import CANCEL, CommitAction, Due, Entry, Kind, Number, Place, State, StepResult
 from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.keys import F
+from durasleep.protocol.membership import Beat
 from durasleep.settings import DEFAULTS
-from durasleep.worker.execution.tasks import Task
+from durasleep.worker.execution.executor import call_outside_task
+from durasleep.worker.execution.held import HeldExecution
+from durasleep.worker.execution.tasks import ATTEMPT, Task
 from tests.service.workers import eventually
 from tests.store.driver import Driver, child
 from tests.worker.hand import Hand
+
+BEAT = Beat(0, 0, b"", b"", [], {}, [], [], [])
 
 
 async def run(hand: Hand, fn: Callable[..., Any], *args: Any, **options: Any) -> None:
@@ -153,14 +158,15 @@ async def test_when_an_attempt_began_is_kept(hand: Hand, driver: Driver) -> None
 
 async def test_what_began_while_it_was_a_workflow_ends_with_it(hand: Hand, driver: Driver) -> None:
     lease = await driver.start("a", function="fn", args=hand.codec.encode_args((), {}, "fn"))
-    await driver.commit(lease, CommitAction.RETRY, child("1"), due="+3600000")
+    tried = StepResult(Number("1"), "fn", State.REJECTED, b"", 0)
+    await driver.commit(lease, CommitAction.RETRY, tried, child("2"), due="+3600000")
     await driver.control("wake", "a")
     hand.registry.task(lambda: None, name="fn")
     found = await driver.read(10)
     await hand.executor.submit([one for one in found if one.id == "a"])
     await becomes(hand, State.RESOLVED)
     await driver.fire_all()
-    assert (await driver.record("a~1")).state is State.CANCELED
+    assert (await driver.record("a~2")).state is State.CANCELED
 
 
 async def test_each_attempt_that_failed_is_kept_and_the_last_is_the_end(
@@ -417,7 +423,7 @@ async def test_what_goes_wrong_as_it_is_stopped_is_told(
         finally:
             raise OSError("the cleanup failed")
 
-    await run(hand, failing)
+    await run(hand, failing, retry=Retry(attempts=9, delay=0))
     await hand.begun("a")
     [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
     hand.executor.let_go(running)
@@ -425,15 +431,33 @@ async def test_what_goes_wrong_as_it_is_stopped_is_told(
     assert caplog.messages == ["a was stopped, and failed as it ended: OSError: the cleanup failed"]
 
 
-async def test_what_one_answer_does_not_tell_is_asked_for(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the newest of it is what it has heard of."""
+# -- its commits
+
+
+async def standing(hand: Hand) -> tuple[HeldExecution, Task]:
+    """One that runs, and has nothing to say."""
     await hand.standing("a")
     [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
-    work = running.work
-    assert isinstance(work, Task)
-    first, second = (Entry(Number(n), Kind.PROMISE, State.RESOLVED, stamp=stamp) for n, stamp in (("7", 9), ("8", 5)))
-    work.take(Committed(redrive=True, more=True, entries=[second, first]))
+    assert isinstance(running.work, Task)
+    return running, running.work
+
+
+def settled(number: str, stamp: int = 7) -> Entry:
+    return Entry(Number(number), Kind.PROMISE, State.RESOLVED, stamp=stamp)
+
+
+def answer(*entries: Entry, more: bool = False) -> Committed:
+    return Committed(redrive=True, more=more, entries=list(entries))
+
+
+@pytest.mark.parametrize(("has_unseen", "more"), [(False, True), (True, False)])
+async def test_what_one_answer_does_not_tell_is_asked_for(hand: Hand, has_unseen: bool, more: bool) -> None:
+    """And the newest of it is what it has heard of."""
+    running, work = await standing(hand)
+    running.has_unseen = has_unseen
+    work.take(answer(settled("8", 5), settled("7", 9), more=more))
     assert running.has_unseen
+    assert running.is_due
     item = work.commit()
     assert item is not None
     assert "9\t7\tcontinue" in str(item.args[3])
@@ -442,15 +466,170 @@ async def test_what_one_answer_does_not_tell_is_asked_for(hand: Hand, monkeypatc
     await hand.let_go("a")
 
 
+async def test_whatever_comes_with_a_cancel_it_is_told_once(hand: Hand) -> None:
+    running, work = await standing(hand)
+    attempt = running.steps[ATTEMPT]
+    for _ in range(2):
+        work.take(answer(settled("7"), settled(CANCEL, 8)))
+        assert attempt.cancelling() == 1
+    hand.executor.let_go(running)
+
+
+async def test_one_that_has_ended_ends_so_even_if_it_was_canceled_meanwhile(hand: Hand) -> None:
+    running, work = await standing(hand)
+    running.is_committing = True
+    hand.gate("a").set()
+    await eventually(lambda: not running.steps, "it to end")
+    work.take(answer(settled(CANCEL)))
+    end = work._end  # pyright: ignore[reportPrivateUsage]
+    assert end is not None
+    assert end[0] is CommitAction.RESOLVE
+    hand.executor.let_go(running)
+
+
+@pytest.mark.parametrize("how", ["returns", "fails"])
+async def test_what_ends_while_an_answer_is_on_its_way_is_written_after_it(hand: Hand, how: str) -> None:
+    async def work() -> str:
+        hand.ran.append("a")
+        if len(hand.ran) == 1:
+            await hand.gate("a").wait()
+            if how == "fails":
+                raise ConnectionError
+        return "done"
+
+    await run(hand, work, retry=Retry(attempts=2, delay=0))
+    await hand.begun("a")
+    [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
+    running.is_committing = True
+    hand.gate("a").set()
+    await eventually(lambda: not running.steps, "it to end")
+    assert not running.is_due
+    running.is_committing = False
+    assert running.work is not None
+    await call_outside_task(running.work.take, answer())
+    await becomes(hand, State.RESOLVED)
+    assert len(hand.ran) == (1 if how == "returns" else 2)
+
+
+@pytest.mark.parametrize("news", ["has_unseen", "ops"])
+async def test_the_next_attempt_waits_for_all_that_is_to_be_said_or_heard(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch, news: str
+) -> None:
+    delays = delays_of(hand, monkeypatch)
+    running, work = await standing(hand)
+    result = StepResult(Number("1"), "fn", State.REJECTED, b"", 0)
+    work._wait_s = 0.5  # pyright: ignore[reportPrivateUsage]
+    setattr(running, news, True if news == "has_unseen" else (result,))
+    work.take(answer())
+    assert (delays, running.is_due) == ([0.0], True)
+    setattr(running, news, False if news == "has_unseen" else ())
+    running.is_due = False
+    work.take(answer())
+    assert (delays, running.is_due) == ([0.0, 0.5], False)
+    hand.executor.let_go(running)
+
+
+def delays_of(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long each attempt waits before it begins, from here on."""
+    delays: list[float] = []
+    code = hand.executor._code  # pyright: ignore[reportPrivateUsage]
+    start = code.start
+
+    def note(*args: Any, **options: Any) -> asyncio.Task[Any]:
+        delays.append(options["delay_s"])
+        return start(*args, **options)
+
+    monkeypatch.setattr(code, "start", note)
+    return delays
+
+
+async def test_only_between_two_attempts_is_there_a_wait(
+    hand: Hand, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before the first, and not for news."""
+    delays = delays_of(hand, monkeypatch)
+
+    async def failing() -> None:
+        raise ConnectionError
+
+    hand.registry.task(failing, name="fn", retry=Retry(attempts=3, delay=0.02, backoff=2, jitter=0))
+    await driver.create("a", "fn", args=hand.codec.encode_args((), {}, "fn"))
+    [lease] = await driver.read(1)
+    await hand.executor.submit([await hand.with_snapshot(lease)])
+    hand.executor.nudge("a")
+    await becomes(hand, State.REJECTED)
+    assert delays == [0.0, 0.02, 0.04]
+
+
+async def test_what_it_has_heard_of_is_no_news(hand: Hand, driver: Driver) -> None:
+    """Of its journal, and of the answers since."""
+
+    async def failing() -> None:
+        hand.ran.append(f"attempt {len(hand.ran)}")
+        if len(hand.ran) == 3:
+            await hand.gate("a").wait()
+        elif len(hand.ran) == 2:
+            raise RetryAfter(0)
+        else:
+            raise ConnectionError
+
+    await run(hand, failing, retry=Retry(attempts=9, delay=3600, retry_on=(Exception,)))
+    await becomes(hand, Place.DELAYED)
+    await driver.control("wake", "a")
+    await hand.executor.submit(await driver.read(1))
+    [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
+    orders = [(await driver.record("a")).order]
+    await hand.begun("attempt 2")
+    assert orders[0] > 0
+    orders.append((await driver.record("a")).order)
+    hand.executor.on_beat(replace(BEAT, orders={"a": orders[-1]}))
+    assert not running.has_unseen
+    await hand.let_go("a")
+
+
+async def test_what_its_journal_has_is_no_news(hand: Hand, driver: Driver) -> None:
+    async def failing() -> None:
+        hand.ran.append(f"attempt {len(hand.ran)}")
+        if len(hand.ran) == 1:
+            raise ConnectionError
+        await hand.gate("a").wait()
+
+    await run(hand, failing, retry=Retry(attempts=9, delay=3600))
+    await becomes(hand, Place.DELAYED)
+    await driver.control("wake", "a")
+    await hand.executor.submit(await driver.read(1))
+    await hand.begun("attempt 1")
+    [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
+    order = (await driver.record("a")).order
+    hand.executor.on_beat(replace(BEAT, orders={"a": order}))
+    assert order > 0
+    assert not running.has_unseen
+    await hand.let_go("a")
+
+
+async def test_what_was_refused_comes_before_what_was_to_follow_it(hand: Hand) -> None:
+    running, work = await standing(hand)
+    first, second = (StepResult(Number(n), "fn", State.REJECTED, b"", 0) for n in "12")
+    running.ops = (first,)
+    assert work.commit() is not None
+    running.ops = (second,)
+    assert work.take_back()
+    assert running.ops == (first, second)
+    hand.executor.let_go(running)
+
+
 # -- leaving
 
 
-async def test_what_is_loaded_as_the_worker_leaves_is_left_to_others(hand: Hand, driver: Driver) -> None:
+async def test_what_is_loaded_as_the_worker_leaves_is_left_to_others(
+    hand: Hand, driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "durasleep")
     leases = await hand.read("a")
     hand.executor.leave()
     await hand.executor.submit(leases)
     await becomes(hand, Place.DELAYED)
-    assert hand.ran == []
+    assert (hand.ran, caplog.messages) == ([], [])
     assert (await driver.record("a")).reason == "its worker has left"
     await driver.control("force", "a")
 

@@ -416,16 +416,14 @@ class Executor:
         if definition.fn in self._stand_ins:
             return TaskDefinition(definition.name, self._stand_ins[definition.fn])
         version = version_of(loaded.entries.values())
-        if version is None or version == definition.version:
-            return definition
-        return self._registry.get_version(function, version)
+        return definition if version is None else self._registry.get_version(function, version)
 
     # -- alone
 
     async def _load_alone(self, running: HeldExecution) -> None:
         """For an execution with several pages, or one that is not where its entry says."""
         lease = running.lease
-        loaded = await self._store.load(lease.id) if lease.id else None
+        loaded = await self._store.load(lease.id)
         if loaded is None or not is_ours(lease, loaded.record):
             await self._commits.drop(lease)
             await call_outside_task(self.let_go, running)

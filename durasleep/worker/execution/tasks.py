@@ -299,7 +299,6 @@ class Task:
         if self._is_canceled:
             return
         self._is_canceled = True
-        self._wait_s = None
         if attempt := self._running.steps.get(ATTEMPT):
             attempt.cancel()
         elif self._end is None:
@@ -308,7 +307,6 @@ class Task:
     def take_back(self) -> bool:
         """If its lease were given up, its function would be called again."""
         self._running.ops = (*self._sent, *self._running.ops)
-        self._is_ending = False
         return True
 
     def put_away(self) -> None:
