@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 from collections.abc import Callable
@@ -589,6 +590,44 @@ async def test_a_journal_can_be_loaded_anew(
     assert [journal.record.id for journal in loaded] == (["a"] if what == "there" else [])
     assert bool(hand.executor.held()) is (what == "there")
     assert caplog.messages == (["a dropped: a is not there any more"] if what == "not there" else [])
+
+
+async def test_what_is_done_alone_is_known_until_it_ends(hand: Hand) -> None:
+    """Even if it begins before the last is quite over."""
+    await hand.standing("a")
+    [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
+    tasks: list[asyncio.Task[None] | None] = []
+
+    def begin(_: Any) -> None:
+        hand.executor.load_again(running, lambda _: None)
+        tasks.append(running.task)
+
+    hand.executor.load_again(running, begin)
+    first = running.task
+    assert first is not None
+    await first
+    await asyncio.sleep(0)
+    [second] = tasks
+    assert second is not None
+    assert running.task is second
+    await second
+    await asyncio.sleep(0)
+    assert running.task is None
+
+
+@pytest.mark.parametrize("what", ["loading", "giving back"])
+async def test_what_is_stopped_before_it_has_begun_leaves_nothing(hand: Hand, what: str) -> None:
+    """No coroutine that nobody has awaited, of which Python would warn."""
+    await hand.standing("a")
+    [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
+    for _ in range(2):  # the second when it is gone
+        if what == "loading":
+            hand.executor.load_again(running, lambda _: None)
+        else:
+            hand.executor.release(running)
+        await hand.executor.abort()
+    gc.collect()
+    assert running.task is None
 
 
 async def test_what_is_loaded_alone_at_the_end_is_stopped(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
