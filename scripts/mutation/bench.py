@@ -51,7 +51,7 @@ _TEST_S = 15  # of one test, and one that waits in vain: nearly all take less th
 _WAIT_S, _WAIT_TIMES = 3.0, 4.0  # they take, so many times that and so much for the server: waiting is most of a run
 _SERVICE_TEST_S = 45  # of one that starts processes and kills them, on a machine that is busy with other mutants
 _SLACK = 3.0  # times what the tests take undisturbed, and
-_START_S = 20.0  # so much for the server
+_START_S = 10.0  # so much for the server
 _LINES = "lines.json"  # in a copy, what a recorder has written
 _FOREIGN = 70  # the exit code of a run that has tested another tree than its copy
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
@@ -567,7 +568,7 @@ async def test_what_is_lost_while_it_is_loaded_alone_does_not_begin(
     assert running.work is None
 
 
-@pytest.mark.parametrize("what", ["there", "lost meanwhile", "not there"])
+@pytest.mark.parametrize("what", ["there", "lost meanwhile", "not there", "lost and broken"])
 async def test_a_journal_can_be_loaded_anew(
     hand: Hand, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
@@ -575,16 +576,17 @@ async def test_a_journal_can_be_loaded_anew(
     loaded: list[Any] = []
     await hand.standing("a")
     [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
-    if what == "not there":
+    if what in ("not there", "lost and broken"):
 
         async def load(_: Any) -> None:
-            return None
+            if what == "lost and broken":
+                raise CorruptData("odd")
 
         monkeypatch.setattr(hand.driver.store, "load", load)
     hand.executor.load_again(running, loaded.append)
     task = running.task
     assert task is not None
-    if what == "lost meanwhile":
+    if what.startswith("lost"):
         hand.executor.let_go(running)
     await task
     assert [journal.record.id for journal in loaded] == (["a"] if what == "there" else [])
@@ -821,9 +823,11 @@ async def test_while_redis_is_full_what_would_run_again_is_said_again(
     hand.gate("a").set()
     await eventually(lambda: not running.steps, "it to end")
     running.is_committing = False
+    before = time.monotonic()
     hand.executor._fail(running, StoreFull("no room"))  # pyright: ignore[reportPrivateUsage]
     await eventually(lambda: _is(hand, "a", State.RESOLVED), "it to be kept")
     await eventually(lambda: not hand.executor.held(), "it to be let go of")
+    assert time.monotonic() - before >= 0.05, "not at once"
     assert hand.ran == ["a"]
 
 
