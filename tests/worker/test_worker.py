@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from types import ModuleType
@@ -25,7 +25,7 @@ from durasleep.errors import (
     ThreadsLost,
     UnsupportedServer,
 )
-from durasleep.model import PromiseId, State
+from durasleep.model import Place, PromiseId, State
 from durasleep.protocol.keys import meta_key
 from durasleep.protocol.membership import Beat, Reclaimed
 from durasleep.runtime.definition import Registry
@@ -34,6 +34,7 @@ from durasleep.settings import DEFAULTS, Settings
 from durasleep.transport.connector import Connector
 from durasleep.transport.outage import Outage
 from durasleep.worker import worker as module
+from durasleep.worker.loops.heartbeat import Heartbeat
 from durasleep.worker.worker import Worker, default_name
 from harness.servers import Server
 from tests.service.workers import eventually
@@ -175,12 +176,22 @@ async def test_it_serves_until_it_is_told_to_stop(
     assert not served.running.done(), "what runs may end"
     served.may_end.set()
     await served.running
-    assert len(served.ran) == 2, "it begins nothing new"
-    assert served.stopped == []
+    assert (len(served.ran), served.stopped) == (2, [])
+    [left] = {"a", "b", "c"} - set(served.ran)
+    record = await driver.record(left)
+    assert (record.place, record.epoch) == (Place.QUEUED, 1), "it reads nothing new"
     assert [(await driver.record(id)).state for id in served.ran] == [State.RESOLVED] * 2
     assert await consumers(driver) == {}
     assert caplog.messages[-1] == "worker w1 has left"
-    assert worker.consumer not in await driver.redis.zrange(driver.keys.workers, 0, -1)
+    assert await driver.redis.zrange(driver.keys.workers, 0, -1) == []
+    assert worker._heartbeat is not None
+    assert not beats(worker._heartbeat)
+    await driver.control("force", left)
+
+
+def beats(heartbeat: Heartbeat) -> bool:
+    """Whether its thread runs, and was not told to end."""
+    return heartbeat._thread is not None and heartbeat._thread.is_alive() and not heartbeat._stop.is_set()
 
 
 @pytest.mark.parametrize("how", ["stop twice", "abort", "the grace time ends"])
@@ -212,7 +223,11 @@ async def test_at_the_end_it_gives_back_what_it_holds(
         await driver.control("force", lease.id)
 
 
-async def test_after_a_crash_all_is_as_a_kill_leaves_it(served: Served, driver: Driver) -> None:
+async def test_after_a_crash_all_is_as_a_kill_leaves_it(
+    served: Served, driver: Driver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "durasleep")
+    closed = closings(served.worker, monkeypatch)
     await served.begin()
     await served.call(driver, "a")
     await eventually(lambda: served.ran, "it to begin")
@@ -220,11 +235,17 @@ async def test_after_a_crash_all_is_as_a_kill_leaves_it(served: Served, driver: 
     assert served.running is not None
     await served.running
     assert await consumers(driver) == {served.worker.consumer: 1}
+    assert closed == [1]
+    assert [line for line in caplog.messages if "leaving" in line or "has left" in line] == []
     await driver.control("force", "a")
 
 
-async def test_its_lifespan_is_around_all_of_it(real_server: Server, namespace: str) -> None:
+async def test_its_lifespan_is_around_all_of_it(
+    real_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it sets up a log of its own, that holds."""
     told: list[str] = []
+    monkeypatch.setattr(module.humanize, "be_heard", lambda: told.append("be heard"))
 
     @asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
@@ -234,9 +255,72 @@ async def test_its_lifespan_is_around_all_of_it(real_server: Server, namespace: 
 
     served = Served(real_server, namespace, lifespan=lifespan)
     await served.begin()
-    assert told == ["opened False"]
+    assert told == ["opened False", "be heard"]
     await served.end()
-    assert told == ["opened False", "closed True"]
+    assert told == ["opened False", "be heard", "closed True"]
+
+
+async def test_without_functions_it_says_so(
+    real_server: Server, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "durasleep")
+    worker = make_worker(real_server, namespace, name="idle")
+    running = asyncio.create_task(worker.run())
+    await worker.ready.wait()
+    assert worker._reaper is not None
+    worker.stop()
+    await running
+    assert caplog.messages == ["worker idle of group workers is ready: no functions", "worker idle has left"]
+
+
+async def test_it_counts_what_is_lost_of_a_loop_of_its_own(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(served.worker._executor, "own_loop", lambda: told.append("own"))
+    served.worker.own_loop()
+    assert told == ["own"]
+    await served.worker._close()
+
+
+async def test_each_of_its_parts_has_ended_before_the_next_step(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader before it waits for what is in hand, the other loops before it gives back, and then all is closed."""
+    worker, told = served.worker, list[str]()
+
+    def looping(name: str) -> Callable[[], Awaitable[None]]:
+        async def loop() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                for _ in range(9):
+                    await asyncio.sleep(0)
+                told.append(name)
+
+        return loop
+
+    def noting(name: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def note(*args: Any) -> Any:
+            told.append(name)
+            return await call(*args)
+
+        return note
+
+    monkeypatch.setattr(worker, "_read", looping("reader"))
+    monkeypatch.setattr(worker._firer, "run", looping("firer"))
+    monkeypatch.setattr(worker, "_drain", noting("drain", worker._drain))
+    monkeypatch.setattr(worker._executor, "abort", noting("abort", worker._executor.abort))
+    for name in ("_store", "_incoming"):
+        store = getattr(worker, name)
+        monkeypatch.setattr(store, "aclose", noting(name, store.aclose))
+    for name in ("_reader", "_listener"):
+        part = getattr(worker, name)
+        monkeypatch.setattr(part, "close", noting(name, part.close))
+    await served.begin()
+    await asyncio.sleep(0)
+    worker.stop()
+    assert served.running is not None
+    await served.running
+    assert told == ["reader", "drain", "firer", "abort", "_store", "_incoming", "_reader", "_listener"]
 
 
 async def test_what_is_due_can_be_settled_at_once(
@@ -259,12 +343,14 @@ async def test_what_is_due_can_be_settled_at_once(
 
 async def test_without_threads_it_leaves(served: Served, driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
     """Its process has to begin anew."""
+    caplog.set_level(logging.INFO, "durasleep")
     await served.begin()
     served.worker._leave_used_up()
     assert served.running is not None
     with pytest.raises(ThreadsLost, match=r"worker w1 has left its work to others: for 60 s all its threads"):
         await served.running
     assert "worker w1 leaves: all its threads are lost" in caplog.text
+    assert "in hand" not in caplog.text
     assert await consumers(driver) == {}
 
 
@@ -349,6 +435,60 @@ async def test_a_timeout_that_is_not_that_of_its_start_is_raised(served: Served)
     served.worker._join = fail  # type: ignore[method-assign]
     with pytest.raises(TimeoutError, match="another"):
         await served.worker.run(start_timeout_s=20.0)
+
+
+@pytest.mark.parametrize("how", ["it fails", "it is stopped"])
+async def test_who_does_not_become_ready_beats_no_more(
+    served: Served, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Even if its first beat has been."""
+    heartbeats: list[Heartbeat] = []
+
+    async def join(heartbeat: Heartbeat) -> None:
+        heartbeats.append(heartbeat)
+        await served.worker._store.open(moves=True)
+        await asyncio.wrap_future(heartbeat.start())
+        assert beats(heartbeat)
+        if how == "it fails":
+            raise UnsupportedServer("not this one")
+        served.worker.stop()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(served.worker, "_join", join)
+    closed = closings(served.worker, monkeypatch)
+    await asyncio.gather(served.worker.run(), return_exceptions=True)
+    [heartbeat] = heartbeats
+    assert not beats(heartbeat)
+    assert closed == [1]
+
+
+async def test_it_joins_in_order(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may bring the namespace to its own version; it fires by the clock that was believed last; it beats at last."""
+    worker, told = served.worker, list[Any]()
+    open_store, join_reader, join_firer = worker._store.open, worker._reader.join, worker._firer.join
+
+    async def opened(*, moves: bool) -> Any:
+        told.append(("store", moves))
+        return await open_store(moves=moves)
+
+    async def joined() -> None:
+        told.append("reader")
+        await join_reader()
+
+    def believed(number: Any) -> None:
+        told.append(("firer", number))
+        join_firer(number)
+
+    monkeypatch.setattr(worker._store, "open", opened)
+    monkeypatch.setattr(worker._reader, "join", joined)
+    monkeypatch.setattr(worker._firer, "join", believed)
+    heartbeat = worker._make_heartbeat()
+    assert not beats(heartbeat)
+    await worker._join(heartbeat)
+    assert beats(heartbeat)
+    assert told == [("store", True), ("firer", None), "reader"]
+    await heartbeat.leave()
+    await worker._close()
 
 
 async def test_it_may_be_stopped_before_it_is_ready(served: Served, caplog: pytest.LogCaptureFixture) -> None:
@@ -458,6 +598,7 @@ async def test_a_beat_is_passed_on_to_whom_it_concerns(served: Served, monkeypat
     monkeypatch.setattr(worker._firer, "on_wake", note("wake"))
     monkeypatch.setattr(worker._executor, "on_beat", note("executor"))
     monkeypatch.setattr(worker._executor, "return_unheard", unheard)
+    monkeypatch.setattr(worker._executor, "held", lambda: ["held"])
     monkeypatch.setattr(worker._jam, "look", note("jam"))
     monkeypatch.setattr(worker._reader, "never_arrived", never_arrived)
     monkeypatch.setattr(worker, "_reaper", type("", (), {"once": staticmethod(once)}))
