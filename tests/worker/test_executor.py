@@ -428,6 +428,15 @@ async def test_what_was_lost_is_let_go_of(hand: Hand, caplog: pytest.LogCaptureF
     assert await hand.status("a") == Place.QUEUED, "nothing is written of it"
 
 
+async def test_one_may_be_let_go_of_for_two_reasons(hand: Hand) -> None:
+    """In one turn of the loop; the second finds nothing to do."""
+    await hand.standing("a")
+    [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
+    for _ in range(2):
+        hand.executor.let_go(running)
+    assert (hand.executor.free, running.work) == (2, None)
+
+
 @pytest.mark.parametrize("what", ["is_committing", "is_due"])
 async def test_of_what_was_lost_as_it_is_committed_the_answer_tells(hand: Hand, what: str) -> None:
     [lease] = await hand.standing("a")
