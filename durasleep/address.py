@@ -18,8 +18,8 @@ from durasleep.errors import UsageError
 
 T = TypeVar("T")
 
-DEFAULT_URL = "redis://localhost:6379/0"
-PYPROJECT = "pyproject.toml"
+_DEFAULT_URL = "redis://localhost:6379/0"
+_PYPROJECT = "pyproject.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,9 @@ def _running() -> Address | None:
 RULE = (
     _of_environment("DURASLEEP_REDIS_URL"),
     _of_environment("REDIS_URL"),
-    Candidate(PYPROJECT, _of_pyproject, "none in this directory or above has a url under [tool.durasleep]"),
+    Candidate(_PYPROJECT, _of_pyproject, "none in this directory or above has a url under [tool.durasleep]"),
     Candidate("durasleep dev", _running, "none runs in this directory or above"),
-    Candidate("the default", lambda: Address(DEFAULT_URL, "the default, because nothing else is set")),
+    Candidate("the default", lambda: Address(_DEFAULT_URL, "the default, because nothing else is set")),
 )
 """All places that may name a Redis, in order."""
 
@@ -97,12 +97,12 @@ def configured(key: str) -> Setting | None:
 
     UsageError if that file is wrong.
     """
-    return _nearest(lambda directory: _read(directory / PYPROJECT, key))
+    return _nearest(lambda directory: _read(directory / _PYPROJECT, key))
 
 
 def project_directory() -> Path | None:
     """The nearest directory whose pyproject.toml has a ``[tool.durasleep]`` that is not empty."""
-    setting = _nearest(lambda directory: _read(directory / PYPROJECT, None))
+    setting = _nearest(lambda directory: _read(directory / _PYPROJECT, None))
     return setting.path.parent if setting else None
 
 

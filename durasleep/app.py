@@ -53,12 +53,12 @@ AnyLifespan = TypeVar("AnyLifespan", bound=Lifespan)
 
 logger = logging.getLogger("durasleep")
 
-GC_YOUNG_MAX = 10_000  # objects made before the youngest are looked at: a few MB, instead of 700 objects
+_GC_YOUNG_MAX = 10_000  # objects made before the youngest are looked at: a few MB, instead of 700 objects
 EXIT_RESTART = 5  # exit code of a process that can do nothing more and must be started again
 FORCED_S = 5.0  # counts from the second signal; releasing the leases takes a second or two
 CLEAN_UP_S = 1.0  # what user code has at least after the worker has left; also kept free at the end of the grace time
-LEFT_NAMED_MAX = 5  # how many threads or tasks of user code one line names
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_LEFT_NAMED_MAX = 5  # how many threads or tasks of user code one line names
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 CALL_PATIENCE_S = 10.0  # a call is repeated this long while Redis does not answer
 
 
@@ -426,14 +426,14 @@ class _SignalsAtFork:
         os.register_at_fork(before=self._hold, after_in_parent=self._let_through, after_in_child=self._take)
 
     def _hold(self) -> None:
-        self._of_thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        self._of_thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
 
     def _let_through(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._of_thread.mask)
 
     def _take(self) -> None:
         signal.set_wakeup_fd(-1)
-        for number in STOP_SIGNALS:
+        for number in _STOP_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         self._let_through()
 
@@ -470,7 +470,7 @@ class _Stopping:
             elif self.times > 2:
                 self._end()
 
-        for number in STOP_SIGNALS:
+        for number in _STOP_SIGNALS:
             signal.signal(number, on_signal)
 
     def end_loop_in_time(self, error: BaseException | None) -> None:
@@ -505,11 +505,11 @@ class _Stopping:
             logger.error("worker %s: %s", self._worker.name, error)
         what = [f"the task {task.get_name()} at {self._position_of(task)}" for task in left if not task.done()]
         what = what or _threads_left()
-        more = [f"{len(what) - LEFT_NAMED_MAX} more"] if len(what) > LEFT_NAMED_MAX else []
+        more = [f"{len(what) - _LEFT_NAMED_MAX} more"] if len(what) > _LEFT_NAMED_MAX else []
         logger.warning(
             "the process of worker %s ends now, and waits no longer for the threads and tasks of user code: %s",
             self._worker.name,
-            ", ".join([*what[:LEFT_NAMED_MAX], *more]) or "it does not end by itself",
+            ", ".join([*what[:_LEFT_NAMED_MAX], *more]) or "it does not end by itself",
         )
         _leave(self._code)
 
@@ -540,7 +540,7 @@ def run_worker(worker: Worker) -> None:
 
     # Garbage collection took a sixth of a busy worker's time. So objects that are loaded by now are never collected.
     gc.freeze()
-    gc.set_threshold(GC_YOUNG_MAX)
+    gc.set_threshold(_GC_YOUNG_MAX)
     try:
         asyncio.run(serve())
     finally:

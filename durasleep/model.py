@@ -29,12 +29,12 @@ Number = NewType("Number", str)
 Due = NewType("Due", str)
 """When something falls due: ``+5000`` (ms from the server's now) or ``=1893456000000`` (ms since 1970)."""
 
-ID_BYTES_MAX = 512  # of an id that a caller gives; ids below it, made by workflows, may be longer
+_ID_BYTES_MAX = 512  # of an id that a caller gives; ids below it, made by workflows, may be longer
 PAYLOAD_BYTES_MAX = 1 << 20  # by default: a field of megabytes blocks Redis for everyone
 DUE_MS_MAX = 253_402_300_799_000  # the end of year 9999, the last instant datetime can show
-LABEL_MAX = 255  # characters of a name that is only shown
+_LABEL_MAX = 255  # characters of a name that is only shown
 SHOWN_MAX = 100  # characters of a value in a message
-NAME_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # braces would break hash tags
+_NAME_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # braces would break hash tags
 CANCEL = Number("0")  # the journal entry of a cancel
 
 _MS = Fraction(1, 1000)
@@ -46,7 +46,7 @@ Duration = float | timedelta | str
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_PLAIN_ID = re.compile(rf"[ -}}]{{1,{ID_BYTES_MAX}}}")  # nearly every id: ASCII before '~'
+_PLAIN_ID = re.compile(rf"[ -}}]{{1,{_ID_BYTES_MAX}}}")  # nearly every id: ASCII before '~'
 
 
 class State(StrEnum):
@@ -246,15 +246,15 @@ def parse_target(text: str) -> Target:
 
 def check_name(name: str, what: str) -> str:
     """Return the name of a namespace, group, worker or schedule, or raise InvalidId."""
-    if not NAME_PATTERN.fullmatch(name):
+    if not _NAME_PATTERN.fullmatch(name):
         raise InvalidId(f"{what} name {name!r}: use 1 to 64 letters, digits, '_', '.' or '-'")
     return name
 
 
 def check_label(label: str) -> str:
     """Return the name of a timer or promise, which people read, or raise InvalidId."""
-    if label and (len(label) > LABEL_MAX or _CONTROL.search(label)):
-        raise InvalidId(f"name {label!r}: use at most {LABEL_MAX} characters, none of them a control character")
+    if label and (len(label) > _LABEL_MAX or _CONTROL.search(label)):
+        raise InvalidId(f"name {label!r}: use at most {_LABEL_MAX} characters, none of them a control character")
     return label
 
 
@@ -273,8 +273,8 @@ def check_id(id: str) -> PromiseId:
         size = len(root_of(id).encode())
     except UnicodeEncodeError:
         raise InvalidId(f"id {id!r}: not valid Unicode") from None
-    if not 1 <= size <= ID_BYTES_MAX:
-        raise InvalidId(f"an id has 1 to {ID_BYTES_MAX} bytes, this one has {size}")
+    if not 1 <= size <= _ID_BYTES_MAX:
+        raise InvalidId(f"an id has 1 to {_ID_BYTES_MAX} bytes, this one has {size}")
     if _CONTROL.search(id):
         raise InvalidId(f"id {id!r}: control characters cannot be used")
     return PromiseId(id)

@@ -45,8 +45,8 @@ from durasleep.transport.connector import AnyClient
 from durasleep.worker.loops.reaper import take_over
 from durasleep.worker.worker import Worker
 
-STANDS_S = 1.0  # of real time: longer than another task of the test needs to produce the awaited result
-WATCH_S = 0.02  # between two looks at whether the awaited result can still come
+_STANDS_S = 1.0  # of real time: longer than another task of the test needs to produce the awaited result
+_WATCH_S = 0.02  # between two looks at whether the awaited result can still come
 PATIENCE_S = 30.0  # of real time, for one call: longer than a year of daily timers takes, or a step of a test should
 LOOK_S = 0.001  # between two looks at whether anything still runs
 TIMERS_MAX = 1_000
@@ -158,14 +158,14 @@ class Env:
         stands_since: float | None = None
         try:
             while True:
-                await asyncio.wait((waiting,), timeout=WATCH_S)
+                await asyncio.wait((waiting,), timeout=_WATCH_S)
                 if waiting.done():
                     return waiting.result()
                 if not await self._stands(id):
                     stands_since = None
                 elif stands_since is None:
                     stands_since = time.monotonic()
-                elif time.monotonic() - stands_since > STANDS_S:
+                elif time.monotonic() - stands_since > _STANDS_S:
                     raise Stalled(await self._what_keeps(id))
         finally:
             waiting.cancel()

@@ -21,7 +21,7 @@ from durasleep.errors import UsageError
 if TYPE_CHECKING:  # the help and the mistakes of users need no client: commands import it where they run
     from durasleep.app import Durasleep
 
-DEFAULT_NAMESPACE = "durasleep"
+_DEFAULT_NAMESPACE = "durasleep"
 
 
 def find_url(url: str | None) -> Address:
@@ -39,7 +39,7 @@ def find_namespace(namespace: str | None) -> str:
     if named:
         return named
     setting = configured("namespace")
-    return setting.value if setting else DEFAULT_NAMESPACE
+    return setting.value if setting else _DEFAULT_NAMESPACE
 
 
 def open_client(url: str | None, namespace: str | None) -> Durasleep:

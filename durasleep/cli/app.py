@@ -13,9 +13,9 @@ from durasleep.cli.output import console, json_values, streams
 from durasleep.errors import DurasleepError, StoreError, StoreUnavailable, UsageError
 
 EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_NO_REDIS = 4
-EXIT_INTERRUPTED = 130
+_EXIT_USAGE = 2
+_EXIT_NO_REDIS = 4
+_EXIT_INTERRUPTED = 130
 
 # Typer contains click as a part of itself since 0.26, and used the package before.
 _Refused = cast(
@@ -80,19 +80,19 @@ def _run() -> int:
     try:
         code = app(prog_name="durasleep", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
-        return EXIT_INTERRUPTED
+        return _EXIT_INTERRUPTED
     except _Refused as error:
         return _print_usage_error(error)
     except UsageError as error:
         console.error(str(error))
-        return EXIT_USAGE
+        return _EXIT_USAGE
     except StoreUnavailable as error:
         hint = ". Start one with `durasleep dev`, or say where it is with --url." if error.is_unreachable else ""
         console.error(f"{error}{hint}")
-        return EXIT_NO_REDIS
+        return _EXIT_NO_REDIS
     except StoreError as error:
         console.error(str(error))
-        return EXIT_NO_REDIS
+        return _EXIT_NO_REDIS
     except DurasleepError as error:
         console.error(str(error))
         return EXIT_FAILED
@@ -102,10 +102,10 @@ def _run() -> int:
 def _print_usage_error(error: Any) -> int:
     """Show an error of typer as one sentence; a command without arguments has shown its help already."""
     if type(error).__name__ == "NoArgsIsHelpError":
-        return EXIT_USAGE
+        return _EXIT_USAGE
     command = error.ctx.command_path if getattr(error, "ctx", None) else "durasleep"
     text = error.format_message().rstrip(".")
     if type(error).__name__ == "NoSuchOption" and command.endswith(" rpc"):
         text += "; an argument of FUNC that begins with a dash comes after --"
     console.error(f"{text}; see `{command} --help`.")
-    return EXIT_USAGE
+    return _EXIT_USAGE

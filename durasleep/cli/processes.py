@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 
 from durasleep.app import EXIT_RESTART
 
-PARENT = "DURASLEEP_PARENT"
+_PARENT = "DURASLEEP_PARENT"
 """The environment variable that names the parent process: its death ends the child."""
 
 LOOK_S = 0.2
-RESTART_S = 1.0  # a process that dies at once would die again
+_RESTART_S = 1.0  # a process that dies at once would die again
 
 logger = logging.getLogger("durasleep")
 
@@ -52,7 +52,7 @@ def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> 
             if ended < 0 or ended == EXIT_RESTART:
                 why = "asks for a new start" if ended == EXIT_RESTART else f"was killed by {_name_of(-ended)}"
                 logger.warning("worker process %d %s: started again", child.pid, why)
-                time.sleep(RESTART_S)
+                time.sleep(_RESTART_S)
                 children[place] = start(commands[place], environment)
             else:
                 code = ended
@@ -62,18 +62,18 @@ def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> 
 
 def is_child() -> bool:
     """Whether this process is one of several that a parent has started."""
-    return PARENT in os.environ
+    return _PARENT in os.environ
 
 
 def end_with_parent() -> None:
     """In a child: send SIGTERM to ourselves when the parent is gone, for whatever reason."""
     if not is_child():
         return
-    parent = int(os.environ[PARENT])
+    parent = int(os.environ[_PARENT])
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(RESTART_S)
+            time.sleep(_RESTART_S)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="durasleep-parent", daemon=True).start()
@@ -84,7 +84,7 @@ def start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.
     # In a session of its own: Ctrl-C goes to the parent, which passes it on once.
     return subprocess.Popen(
         [sys.executable, "-m", "durasleep", *command],
-        env={**os.environ, **environment, PARENT: str(os.getpid())},
+        env={**os.environ, **environment, _PARENT: str(os.getpid())},
         start_new_session=True,
     )
 

@@ -16,7 +16,7 @@ from durasleep.cli import processes
 from durasleep.errors import UsageError
 
 LOOK_S = 0.5  # how often it is checked that everything still runs
-DRAIN_S = 3.0  # executions that run longer are released, and go on in the next worker
+_DRAIN_S = 3.0  # executions that run longer are released, and go on in the next worker
 FORCED_S = 10.0  # a worker that got a second signal has ended before
 
 logger = logging.getLogger("durasleep")
@@ -76,7 +76,7 @@ def _named(paths: Iterable[str]) -> str:
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:
-    for patience_s in (DRAIN_S, FORCED_S):
+    for patience_s in (_DRAIN_S, FORCED_S):
         _notify(worker)
         try:
             worker.wait(patience_s)

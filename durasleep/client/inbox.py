@@ -24,7 +24,7 @@ READ_MAX = 256  # entries of it in one answer
 MANY = 500  # so many to wait for, and nobody waits for one by itself: then they are read at leisure
 LEISURE_S = 0.01  # from one read to the next: a read takes a client as long as a hundred endings in it
 
-VALUE_BYTES_MAX = LIMIT["inbox_value_bytes_max"]  # what is larger no script of ours has told: to be looked at
+_VALUE_BYTES_MAX = LIMIT["inbox_value_bytes_max"]  # what is larger no script of ours has told: to be looked at
 
 _ENDING = [b"i", b"b", b"s", b"v"]  # what nearly every ending is told by: id, birth, state and value
 
@@ -282,7 +282,7 @@ class Inbox:
             expected = self._waiting.get(raw_id.decode(errors="replace"))
             if expected is not None:
                 state = command.STATE_OF.get(code)
-                is_ours = state and len(value) <= VALUE_BYTES_MAX
+                is_ours = state and len(value) <= _VALUE_BYTES_MAX
                 self._notify(expected.id, PromiseStatus(expected.id, state, value) if state and is_ours else None)
 
 
@@ -291,7 +291,7 @@ def statuses_in(fields: list[bytes]) -> Iterator[tuple[str, PromiseStatus | None
     for told in _split(fields):
         id = told.get(b"i", b"").decode(errors="replace")
         state, value = command.STATE_OF.get(told.get(b"s", b"")), told.get(b"v")
-        if value is not None and len(value) > VALUE_BYTES_MAX:
+        if value is not None and len(value) > _VALUE_BYTES_MAX:
             value = None
         if id:
             yield id, PromiseStatus(PromiseId(id), state, value) if state and value is not None else None

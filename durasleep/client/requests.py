@@ -44,7 +44,7 @@ from durasleep.transport import batching
 
 T = TypeVar("T")
 
-MANY_MAX = 1_024  # calls on their way at a time
+_MANY_MAX = 1_024  # calls on their way at a time
 CLOSED = "the client was closed while this was waited for; what was started goes on"
 
 # Not the generator that all of a program shares: two that seeded it alike, or a child and its parent, would take one
@@ -197,7 +197,7 @@ def check_unpipelined(options: CallOptions) -> None:
 def in_parts(many: Iterable[T]) -> Iterator[list[T]]:
     """As many as may travel together, again and again."""
     rest = iter(many)
-    while part := list(itertools.islice(rest, MANY_MAX)):
+    while part := list(itertools.islice(rest, _MANY_MAX)):
         yield part
 
 

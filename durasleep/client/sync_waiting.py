@@ -29,7 +29,7 @@ from durasleep.transport.connection import SyncLink
 from durasleep.transport.local import PerThread
 from durasleep.transport.sync_store import SyncStore
 
-READ_MARGIN_S = 2.0  # a blocking read's connection is given up this long after the read should have ended
+_READ_MARGIN_S = 2.0  # a blocking read's connection is given up this long after the read should have ended
 POLL_S = 1.0  # what tells no inbox is looked at this often
 
 
@@ -138,7 +138,7 @@ class Waiter:
         self.store = store()
         self.inboxes = PerThread(lambda: Inbox(settings.client_check_s))
         self._block_s = settings.read_block_s
-        self._reader: SyncLink = self.store.link(settings.read_block_s + READ_MARGIN_S)
+        self._reader: SyncLink = self.store.link(settings.read_block_s + _READ_MARGIN_S)
         self._closed = threading.Event()
         """Of those who wait now: set when the client is closed, and then another one's turn."""
 

@@ -26,8 +26,8 @@ from durasleep.transport.store import Store
 BesideWaits = Callable[[PromiseId, Coroutine[Any, Any, PromiseStatus]], Coroutine[Any, Any, PromiseStatus]]
 
 POLL_S = 1.0  # what tells no inbox is looked at this often
-LAST_LOOK_S = 1.0
-FAREWELL_S = 1.0  # for a client that closes, to say that nobody reads its inbox any more
+_LAST_LOOK_S = 1.0
+_FAREWELL_S = 1.0  # for a client that closes, to say that nobody reads its inbox any more
 
 
 def _ignore(answer: asyncio.Future[Any]) -> None:
@@ -47,7 +47,7 @@ class _Connected:
         await self.inbox.close(error)
         if self.store.connected:
             with suppress(DurasleepError, TimeoutError):
-                async with asyncio.timeout(FAREWELL_S):
+                async with asyncio.timeout(_FAREWELL_S):
                     await self.store.call(streams.drop_inbox(self.store.keys(), self.inbox.name))
         await self.store.aclose(error)
 
@@ -125,7 +125,7 @@ class Waiter:
         None if Redis does not say at once.
         """
         with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_LOOK_S):
+            async with asyncio.timeout(_LAST_LOOK_S):
                 return await self.status(id)
         return None
 

@@ -26,7 +26,7 @@ from durasleep.protocol.entry import parse_entry
 from durasleep.protocol.keys import KIND, LIMIT, STATE, Keyspace
 from durasleep.protocol.script import Value
 
-BEGIN_MS_MIN = LIMIT["begin_ms_min"]
+_BEGIN_MS_MIN = LIMIT["begin_ms_min"]
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -83,7 +83,7 @@ def _op_values(op: Op) -> list[Value]:
     if isinstance(op, StartTimer):
         return ["4", "timer", op.number, op.name, op.due]
     if isinstance(op, StepResult):
-        began = str(op.begun_ms) if op.begun_ms >= BEGIN_MS_MIN else ""
+        began = str(op.begun_ms) if op.begun_ms >= _BEGIN_MS_MIN else ""
         return ["6", "step", op.number, op.name, STATE[op.state], op.payload, began]
     match op:
         case StartPromise(number, name, due):

@@ -13,7 +13,7 @@ _KIND_AND_STATE = {
 }
 """By the first two letters of an entry."""
 _PENDING = frozenset(code for code, (_, state) in _KIND_AND_STATE.items() if state is State.PENDING)
-BEGUN_MS_MAX = 10**12  # 31 years; larger numbers are due times, which schema 1 kept here for settled entries
+_BEGUN_MS_MAX = 10**12  # 31 years; larger numbers are due times, which schema 1 kept here for settled entries
 
 
 def parse_entry(number: bytes, raw: bytes) -> Entry:
@@ -26,7 +26,7 @@ def parse_entry(number: bytes, raw: bytes) -> Entry:
         due_ms = begun_ms = 0
         if what in _PENDING:
             due_ms, stamp_ms, begun_ms = int(due) if due else 0, 0, stamp_ms
-        elif due and (told_ms := int(due)) < BEGUN_MS_MAX:
+        elif due and (told_ms := int(due)) < _BEGUN_MS_MAX:
             begun_ms = told_ms
         return Entry(
             to_text(number),  # type: ignore[arg-type] - hot: calling a NewType costs 0.1 µs

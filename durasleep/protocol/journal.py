@@ -25,7 +25,7 @@ from durasleep.protocol.command import (
 from durasleep.protocol.entry import parse_entry
 from durasleep.protocol.keys import DEFAULT, LIMIT, F, Keyspace
 
-SNAPSHOT_BYTES_MAX = LIMIT["snapshot_bytes_max"]
+_SNAPSHOT_BYTES_MAX = LIMIT["snapshot_bytes_max"]
 PAGES_MAX = 1_000  # of one journal: far above its cap
 
 
@@ -230,7 +230,7 @@ def read_snapshot(lease: commit.Lease) -> Loaded | None:
     would have found at its dispatch. None if the entry has no snapshot, or not in our format: then it must be loaded.
     """
     snapshot = lease.snapshot
-    if not snapshot or len(snapshot) > SNAPSHOT_BYTES_MAX:
+    if not snapshot or len(snapshot) > _SNAPSHOT_BYTES_MAX:
         return None
     line, _, body = snapshot.partition(b"\n")
     try:

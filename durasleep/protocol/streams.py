@@ -9,7 +9,7 @@ from durasleep.model import PromiseId
 from durasleep.protocol.command import BatchItem, Command, pairs, route, to_text
 from durasleep.protocol.keys import Keyspace
 
-INBOX_CLOSES_MS = 1_000  # from a farewell to the end of an inbox: enough for a reader that is about to read it
+_INBOX_CLOSES_MS = 1_000  # from a farewell to the end of an inbox: enough for a reader that is about to read it
 BEGINNING = b"0-0"
 """Before the first entry of any stream."""
 UNREAD = b">"
@@ -132,5 +132,5 @@ def wake_inbox(keys: Keyspace, inbox: str) -> list[Command[object]]:
     key = keys.inbox(inbox).encode()
     return [
         Command([b"XADD", key, b"*", b"closed", b""], bool),
-        Command([b"PEXPIRE", key, b"%d" % INBOX_CLOSES_MS], bool),
+        Command([b"PEXPIRE", key, b"%d" % _INBOX_CLOSES_MS], bool),
     ]

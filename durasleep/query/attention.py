@@ -24,12 +24,12 @@ from durasleep.query.search import SearchPage
 
 _SCHEDULE = "schedule:"
 NAMED_MAX = 5  # schedules, a line each
-FAILED_MS = 24 * 3_600_000  # older failures are no news
-ENDINGS_MAX = 100  # executions of one kind, looked at one by one
+_FAILED_MS = 24 * 3_600_000  # older failures are no news
+_ENDINGS_MAX = 100  # executions of one kind, looked at one by one
 LOOKED_MAX = 1_000  # members of one set: beyond it people need no better count
-DEFERRED_MS = 60_000  # an execution without a worker is offered again within `Settings.defer_s_max`
-OVERDUE_MS = 10_000  # a due timer settles within a second, or within three if its firer has just died
-GONE_MS = 10_000  # the work of a dead worker has been taken over by then
+_DEFERRED_MS = 60_000  # an execution without a worker is offered again within `Settings.defer_s_max`
+_OVERDUE_MS = 10_000  # a due timer settles within a second, or within three if its firer has just died
+_GONE_MS = 10_000  # the work of a dead worker has been taken over by then
 
 Fact = Callable[[Keyspace, int], Plan[list[Diagnosis]]]
 """The findings of one check, given the server's time in ms."""
@@ -39,7 +39,7 @@ def collect(keys: Keyspace) -> Plan[list[Diagnosis]]:
     """All findings, in the order in which to fix them; a check that fails is a finding itself."""
     now_ms = yield from server.now_ms(keys)
     found: list[Diagnosis] = []
-    for fact in FACTS:
+    for fact in _FACTS:
         try:
             found += yield from fact(keys, now_ms)
         except DurasleepError as error:
@@ -70,18 +70,18 @@ def halted(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
 
 def failed(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     """Executions that have failed within a day, and have not been retried."""
-    since = b"%d" % (now_ms - FAILED_MS)
-    [rows] = yield [streams.list_latest(keys.failed.encode(), since=since, count=ENDINGS_MAX)]
+    since = b"%d" % (now_ms - _FAILED_MS)
+    [rows] = yield [streams.list_latest(keys.failed.encode(), since=since, count=_ENDINGS_MAX)]
     ids: dict[str, None] = {}
     for _, fields in unwrap(rows):
         told = [(name, to_text(value)) for name, value in pairs(fields)]
         ids.update((value, None) for name, value in reversed(told) if name == b"i")
-    latest = [PromiseId(id) for id in list(ids)[:ENDINGS_MAX]]
+    latest = [PromiseId(id) for id in list(ids)[:_ENDINGS_MAX]]
     records: list[Any] = (yield [journal.read_record(keys, id, outline=True) for id in latest]) if latest else []
     left = [one for one in records if isinstance(one, PromiseRecord) and one.state in (State.REJECTED, State.TIMEDOUT)]
     if not left:
         return []
-    least = "at least " if len(ids) > ENDINGS_MAX else ""
+    least = "at least " if len(ids) > _ENDINGS_MAX else ""
     count = _count(len(left), "execution has failed", "executions have failed")
     ago = _duration(now_ms - left[0].settled_ms)
     return [
@@ -120,7 +120,7 @@ def lost_threads(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     """Workers with threads that run functions nobody waits for any more."""
     [rows] = yield [_members(keys.workers)]
     beats: list[tuple[str, int]] = unwrap(rows)
-    alive = [name for name, at_ms in beats if now_ms - at_ms <= GONE_MS]
+    alive = [name for name, at_ms in beats if now_ms - at_ms <= _GONE_MS]
     ask = [membership.read_lost_threads(keys, name) for name in alive]
     counts: list[Any] = (yield ask) if ask else []
     return [
@@ -138,7 +138,7 @@ def lost_threads(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
 
 def newer(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     """Timers that only a newer version knows."""
-    [rows] = yield [_members(keys.timers, b"%d" % (now_ms - OVERDUE_MS))]
+    [rows] = yield [_members(keys.timers, b"%d" % (now_ms - _OVERDUE_MS))]
     names = [name for name, _ in unwrap(rows) if _is_newer(name)]
     if not names:
         return []
@@ -169,16 +169,16 @@ def _unserved(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
 
 def unknown(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     """Executions whose function no worker of their group has: they are tried again at least each minute."""
-    [rows] = yield [_members(keys.timers, b"%d" % (now_ms + DEFERRED_MS))]
+    [rows] = yield [_members(keys.timers, b"%d" % (now_ms + _DEFERRED_MS))]
     deferred = [name.removesuffix("~retry") for name, _ in unwrap(rows) if name.endswith("~retry")]
-    ids = [PromiseId(id) for id in deferred[:ENDINGS_MAX]]
+    ids = [PromiseId(id) for id in deferred[:_ENDINGS_MAX]]
     records: list[Any] = (yield [journal.read_record(keys, id, outline=True) for id in ids]) if ids else []
     found: dict[tuple[str, str], int] = {}
     for record in records:
         if isinstance(record, PromiseRecord) and (record.reason or "").startswith(NOT_KNOWN):
             what = (record.function, record.queue.partition("/")[0])
             found[what] = found.get(what, 0) + 1
-    least = "at least " if len(deferred) > ENDINGS_MAX else ""
+    least = "at least " if len(deferred) > _ENDINGS_MAX else ""
     return [
         Diagnosis(
             Level.WARNING,
@@ -195,7 +195,7 @@ def gone(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     """Workers that have died, and whose work nobody has taken over."""
     [rows] = yield [_members(keys.workers)]
     beats: list[tuple[str, int]] = unwrap(rows)
-    old = [(name, at_ms) for name, at_ms in beats if now_ms - at_ms > GONE_MS]
+    old = [(name, at_ms) for name, at_ms in beats if now_ms - at_ms > _GONE_MS]
     if not old:
         return []
     signs = yield [_is_there(keys, name) for name, _ in old]
@@ -214,13 +214,13 @@ def gone(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
 
 def overdue(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     """Schedules and timers that are overdue."""
-    until = b"%d" % (now_ms - OVERDUE_MS)
+    until = b"%d" % (now_ms - _OVERDUE_MS)
     [rows, beats] = yield [_members(keys.timers, until), _members(keys.workers)]
     due: list[tuple[str, int]] = [(name, due_ms) for name, due_ms in unwrap(rows) if name and not _is_newer(name)]
     if not due:
         return []
     workers: list[tuple[str, int]] = unwrap(beats)
-    is_served = any(now_ms - at_ms <= GONE_MS for _, at_ms in workers)
+    is_served = any(now_ms - at_ms <= _GONE_MS for _, at_ms in workers)
     advice = "the log of a worker says why" if is_served else f"no worker is alive: {_start(DEFAULT['queue'])}"
     schedules = [(name.removesuffix("~cron"), due_ms) for name, due_ms in due if name.endswith("~cron")]
     others = [one for one in due if not one[0].endswith("~cron")]
@@ -235,7 +235,7 @@ def overdue(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     return said
 
 
-FACTS: tuple[Fact, ...] = (halted, failed, quarantined, _unserved, unknown, gone, lost_threads, overdue, newer)
+_FACTS: tuple[Fact, ...] = (halted, failed, quarantined, _unserved, unknown, gone, lost_threads, overdue, newer)
 
 
 # -- reading

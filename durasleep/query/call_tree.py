@@ -18,7 +18,7 @@ from durasleep.query.status import holders, status_of
 
 NODES_MAX = 1_000  # in one tree: more than a screen can show
 DEPTH_MAX = 50
-HEADS_MAX = 1_000  # in one round trip
+_HEADS_MAX = 1_000  # in one round trip
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,8 @@ def _records(
     keys_of: Callable[[str], Keyspace], ids: list[PromiseId]
 ) -> Plan[dict[PromiseId, tuple[PromiseRecord, str | None]]]:
     found: dict[PromiseId, tuple[PromiseRecord, str | None]] = {}
-    for start in range(0, len(ids), HEADS_MAX):
-        part = ids[start : start + HEADS_MAX]
+    for start in range(0, len(ids), _HEADS_MAX):
+        part = ids[start : start + _HEADS_MAX]
         answers = yield [journal.read_record(keys_of(id), id, outline=True) for id in part]
         records = [record for record in answers if isinstance(record, PromiseRecord)]
         for record in records:

@@ -13,23 +13,23 @@ from durasleep.protocol.command import Plan
 from durasleep.protocol.journal import Loaded
 from durasleep.protocol.keys import Keyspace
 
-LINKS_MAX = 16  # from the first execution to the last of a circle
-LOOKED_AT_MAX = 32  # executions read in all: a parent may wait for thousands of children
+_LINKS_MAX = 16  # from the first execution to the last of a circle
+_LOOKED_AT_MAX = 32  # executions read in all: a parent may wait for thousands of children
 
 
 def find_circle(keys: Keyspace, start: Loaded) -> Plan[list[PromiseId]]:
     """The executions of a circle that contains the given one, each waiting for the next; empty if none is found.
 
-    It reads at most ``LOOKED_AT_MAX`` executions, so an empty answer does not prove that there is no circle.
+    It reads at most ``_LOOKED_AT_MAX`` executions, so an empty answer does not prove that there is no circle.
     """
     first = start.record.id
     paths = [[first, awaited] for awaited in _awaited(start)]
     seen = {first}
-    while paths and len(seen) <= LOOKED_AT_MAX:
+    while paths and len(seen) <= _LOOKED_AT_MAX:
         path = paths.pop()
         if path[-1] == first:
             return path[:-1]
-        if path[-1] in seen or len(path) > LINKS_MAX:
+        if path[-1] in seen or len(path) > _LINKS_MAX:
             continue
         seen.add(path[-1])
         loaded = yield from journal.load(keys, path[-1])

@@ -31,7 +31,7 @@ from durasleep.query.result import error_text
 from durasleep.query.status import find_entry, holders, state_of, status_of
 from durasleep.query.waiting_on import Pending, began_ms, pending_of
 
-SHOWN_ATTEMPTS_MAX = 20  # of those that failed: the last ones tell what is wrong
+_SHOWN_ATTEMPTS_MAX = 20  # of those that failed: the last ones tell what is wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Description:
     """Workers in a row that died while it was in their hands; what it commits, and ``resume``, begin that anew."""
     waiting_on: list[Pending]
     failed_attempts: list[FailedAttempt]
-    """The latest, at most ``SHOWN_ATTEMPTS_MAX``, oldest first."""
+    """The latest, at most ``_SHOWN_ATTEMPTS_MAX``, oldest first."""
     since_ms: int
     """Since when it is where it is."""
     traceback: str | None
@@ -209,5 +209,5 @@ def _failed_attempts(loaded: Loaded, codec: Codec) -> list[FailedAttempt]:
             error_text(entry.state, entry.payload, codec) or "",
             entry.stamp,
         )
-        for entry in failed[-SHOWN_ATTEMPTS_MAX:]
+        for entry in failed[-_SHOWN_ATTEMPTS_MAX:]
     ]

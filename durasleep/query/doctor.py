@@ -20,13 +20,13 @@ from durasleep.protocol.keys import Keyspace
 
 T = TypeVar("T")
 
-PINGS = 50
-SLOW_PING_MS = 5.0  # a step is two round trips or more
-CLOCK_OFF_S = 1.0
-CLOCK_WRONG_S = 60.0
+_PINGS = 50
+_SLOW_PING_MS = 5.0  # a step is two round trips or more
+_CLOCK_OFF_S = 1.0
+_CLOCK_WRONG_S = 60.0
 ROOM_WARNED, ROOM_DANGER = 0.8, 0.95  # of the allowed memory
-SYSTEM_ROOM_WARNED = 0.6  # of the machine's memory, if there is no limit: saving may need as much again
-LAG_WARNED_S = 10
+_SYSTEM_ROOM_WARNED = 0.6  # of the machine's memory, if there is no limit: saving may need as much again
+_LAG_WARNED_S = 10
 
 RIGHTS: tuple[tuple[str, ...], ...] = (
     ("EVALSHA", "sha", "1", "{key}"),
@@ -140,7 +140,7 @@ def collect_facts(keys: Keyspace) -> Plan[Facts]:
     if not isinstance(server_time, DurasleepError):
         off = max(0.0, server_time - answered_at) or min(0.0, server_time - asked_at)
     pings: list[float] = []
-    for _ in range(PINGS):
+    for _ in range(_PINGS):
         began = time.perf_counter()
         yield [server.ping()]
         pings.append((time.perf_counter() - began) * 1000)
@@ -320,7 +320,7 @@ def _replicas(facts: Facts) -> Iterator[Diagnosis]:
         fields = {name: value for name, _, value in parts}
         lag_s = int(fields.get("lag", "0") or 0)
         name = f"replica {fields.get('ip', '?')}:{fields.get('port', '?')}"
-        if fields.get("state") != "online" or lag_s > LAG_WARNED_S:
+        if fields.get("state") != "online" or lag_s > _LAG_WARNED_S:
             text = f"{name} is {fields.get('state', '?')}, {lag_s} s behind: a failover to it loses that time"
             yield Diagnosis(Level.WARNING, "replicas", text)
         else:
@@ -343,7 +343,7 @@ def _memory(facts: Facts) -> Iterator[Diagnosis]:
         )
     elif system:
         share = used / system
-        level = Level.WARNING if share > SYSTEM_ROOM_WARNED else Level.GOOD
+        level = Level.WARNING if share > _SYSTEM_ROOM_WARNED else Level.GOOD
         text = f"{_mib(used)} in use of the {_mib(system)} this machine has ({share:.0%}), no maxmemory"
         yield Diagnosis(
             level, "memory", text, "" if level is Level.GOOD else "set maxmemory before the system kills it"
@@ -356,12 +356,12 @@ def _mib(size: int) -> str:
 
 def _clock(facts: Facts) -> Iterator[Diagnosis]:
     off = facts.clock_off_s
-    if abs(off) < CLOCK_OFF_S:
+    if abs(off) < _CLOCK_OFF_S:
         yield Diagnosis(Level.GOOD, "clock", "the server's clock agrees with ours")
         return
     word = "ahead of" if off > 0 else "behind"
     yield Diagnosis(
-        Level.DANGER if abs(off) > CLOCK_WRONG_S else Level.WARNING,
+        Level.DANGER if abs(off) > _CLOCK_WRONG_S else Level.WARNING,
         "clock",
         f"the server's clock is {abs(off):,.0f} s {word} ours: all due times follow the server's clock",
         "let both follow NTP",
@@ -372,7 +372,7 @@ def _latency(facts: Facts) -> Iterator[Diagnosis]:
     if not facts.pings_ms:
         return
     median, worst = statistics.median(facts.pings_ms), max(facts.pings_ms)
-    level = Level.WARNING if median > SLOW_PING_MS else Level.GOOD
+    level = Level.WARNING if median > _SLOW_PING_MS else Level.GOOD
     text = f"a round trip takes {median:.1f} ms, {worst:.1f} at worst; a step takes about two round trips"
     yield Diagnosis(level, "latency", text, "" if level is Level.GOOD else "bring workers and server closer together")
 

@@ -15,7 +15,7 @@ from durasleep.protocol import command, server, sorted_sets, streams
 from durasleep.protocol.command import BatchItem, Call, Plan, to_text, unwrap
 from durasleep.protocol.keys import Keyspace
 
-FINDINGS_MAX = 1_000  # in one report; more are only counted
+_FINDINGS_MAX = 1_000  # in one report; more are only counted
 PAGE = 500  # keys, members or entries in one read: a millisecond of Redis
 
 _EXPIRING = ("inbox", "worker", "clock-held", "clock-released")
@@ -54,7 +54,7 @@ class Report:
 
     def add(self, finding: Finding) -> None:
         """Add a finding, once: a scan may return the same key twice."""
-        if len(self.findings) >= FINDINGS_MAX:
+        if len(self.findings) >= _FINDINGS_MAX:
             self.left_out += 1
         elif not any(finding.id == known.id and finding.kind == known.kind for known in self.findings):
             self.findings.append(finding)

@@ -29,7 +29,7 @@ PAGE = 1_000  # ids in one read, heads in one round trip
 SCAN_COUNT = 5_000  # keys in one step of a scan: a millisecond of Redis
 STEPS_MAX = 500  # pages for one answer: half a million timers, or two million keys of any owner
 SHOWN_MAX = 10  # names in a sentence
-VALUES_TOGETHER = 100  # errors read in one round trip: most have some kilobytes
+_VALUES_TOGETHER = 100  # errors read in one round trip: most have some kilobytes
 
 _ASIDE = ("timers:", "closing:", "promise:", "queue:", "schedule:")
 """How names in the halted set begin that stand for broken data and not for an execution; and what they stand for."""
@@ -210,8 +210,8 @@ def _statuses(status: str | Collection[str] | None) -> set[str]:
 def _add_errors(keys: Keyspace, found: SearchPage, codec: Codec) -> Plan[None]:
     """Add the errors of those that failed."""
     failed = [at for at, one in enumerate(found) if one.status == "done" and one.state != State.RESOLVED]
-    for start in range(0, len(failed), VALUES_TOGETHER):
-        part = failed[start : start + VALUES_TOGETHER]
+    for start in range(0, len(failed), _VALUES_TOGETHER):
+        part = failed[start : start + _VALUES_TOGETHER]
         values = yield [journal.read_value(keys, PromiseId(found[at].id)) for at in part]
         for at, value in zip(part, values, strict=True):
             if isinstance(value, bytes):  # otherwise it is no longer stored

@@ -19,8 +19,8 @@ from durasleep.runtime.event_loop import DRAIN_CALLBACKS_MAX, Watch, WorkflowLoo
 from durasleep.runtime.journal import Asked, Forgotten, Journal, StepCall
 from durasleep.settings import Settings
 
-POSITIONS_MAX = 20  # tasks whose positions are named: a fan-out of thousands waits in one line
-JOURNAL_WARNED = 0.5  # the part of a journal's limits at which a warning is logged
+_POSITIONS_MAX = 20  # tasks whose positions are named: a fan-out of thousands waits in one line
+_JOURNAL_WARNED = 0.5  # the part of a journal's limits at which a warning is logged
 
 asyncio_patches.install()
 
@@ -216,7 +216,7 @@ class Activation:
 
     def positions(self) -> str:
         """The positions at which the code waits, for people."""
-        shown = [f"at {position_of(task)}" for task in self._loop.unfinished()[:POSITIONS_MAX]]
+        shown = [f"at {position_of(task)}" for task in self._loop.unfinished()[:_POSITIONS_MAX]]
         return ", ".join(shown)
 
     @property
@@ -350,7 +350,7 @@ class Activation:
             )
         ops, steps, stop_steps = journal.take_difference()
         warning = ""
-        if self._fill_before < JOURNAL_WARNED <= filled:
+        if self._fill_before < _JOURNAL_WARNED <= filled:
             warning = f"{self._info.id} {self._amount()}: beyond this limit it is halted; see ctx.continue_as_new"
         self._fill_before = filled
         forgotten = journal.take_forgotten(is_end=False) if journal.forgotten else ()
@@ -435,5 +435,5 @@ def _explained(error: BaseException) -> BaseException:
 
 
 def _positions(loop: WorkflowLoop) -> str:
-    shown = [f"  {task.get_name()}: {position_of(task)}" for task in loop.unfinished()[:POSITIONS_MAX]]
+    shown = [f"  {task.get_name()}: {position_of(task)}" for task in loop.unfinished()[:_POSITIONS_MAX]]
     return "\n".join(["; its tasks are at", *shown]) if shown else ""

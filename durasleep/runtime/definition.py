@@ -22,8 +22,8 @@ AnyFunction = Callable[..., Any]
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,255}")
 _MARK = "__durasleep__"
 
-VERSION_MAX = 1_000_000
-FITTING_MAX = 64  # for one function: most are called in one or two ways
+_VERSION_MAX = 1_000_000
+_FITTING_MAX = 64  # for one function: most are called in one or two ways
 
 Fitting = set[tuple[type, ...]]
 """The classes of positional arguments of fitting calls, whatever their values: those that were seen so far."""
@@ -78,7 +78,7 @@ Definition = WorkflowDefinition | TaskDefinition
 
 def _check(definition: Definition, args: Sequence[Any], kwargs: dict[str, Any], *, skip_first: bool) -> None:
     fits_always = check_call(definition.fn, args, kwargs, skip_first=skip_first)
-    if fits_always and not kwargs and len(definition.fitting) < FITTING_MAX:
+    if fits_always and not kwargs and len(definition.fitting) < _FITTING_MAX:
         definition.fitting.add(tuple(map(type, args)))
 
 
@@ -99,8 +99,8 @@ class Registry:
 
         It may have several versions: new executions begin with the newest, others stay on theirs.
         """
-        if not 1 <= version <= VERSION_MAX:
-            raise DefinitionError(f"version {version} of {fn!r}: use 1 to {VERSION_MAX:,}")
+        if not 1 <= version <= _VERSION_MAX:
+            raise DefinitionError(f"version {version} of {fn!r}: use 1 to {_VERSION_MAX:,}")
         definition = WorkflowDefinition(_usable_name(fn, name), fn, version, self)
         if not inspect.iscoroutinefunction(fn):
             raise DefinitionError(

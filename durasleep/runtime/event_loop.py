@@ -27,11 +27,11 @@ from durasleep.model import DUE_MS_MAX, Due, Number, duration_ms
 T = TypeVar("T")
 
 DRAIN_CALLBACKS_MAX = 100_000  # a second or two of Python; a workflow that blocks needs a few
-CLOSE_CALLBACKS_MAX = 1_000  # user code may swallow every exception, so time cannot bound it
-CLOSE_CALLBACKS_EACH = 4  # a fan-out of thousands ends in as many callbacks, and that is in order
-CLOSE_ROUNDS_MAX = 10  # cancels that a task may swallow before the worker gives up
+_CLOSE_CALLBACKS_MAX = 1_000  # user code may swallow every exception, so time cannot bound it
+_CLOSE_CALLBACKS_EACH = 4  # a fan-out of thousands ends in as many callbacks, and that is in order
+_CLOSE_ROUNDS_MAX = 10  # cancels that a task may swallow before the worker gives up
 
-HANDLERS_MAX = 10_000  # functions that were looked at; only code that is made at run time reaches this number
+_HANDLERS_MAX = 10_000  # functions that were looked at; only code that is made at run time reaches this number
 
 _HANDLERS: dict[int, tuple[CodeType, bool]] = {}
 """By the id of the code, which is kept so that the id stays unique: hashing the code itself takes a microsecond."""
@@ -278,10 +278,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.halted = None
         self.continued = None
         self.watch = None
-        left = CLOSE_CALLBACKS_MAX + CLOSE_CALLBACKS_EACH * (awaited + len(self._tasks))
+        left = _CLOSE_CALLBACKS_MAX + _CLOSE_CALLBACKS_EACH * (awaited + len(self._tasks))
         self.enter()
         try:
-            for _ in range(CLOSE_ROUNDS_MAX):
+            for _ in range(_CLOSE_ROUNDS_MAX):
                 if not left or not (self._cancel_tasks() or self._close_generators()):
                     break
                 left = self.drain(left)
@@ -565,7 +565,7 @@ def _handles_exceptions(code: CodeType) -> bool:
     """Whether a function reacts to an exception that passes through it: handlers, ``finally``, ``with``."""
     known = _HANDLERS.get(id(code))
     if known is None:
-        if len(_HANDLERS) >= HANDLERS_MAX:
+        if len(_HANDLERS) >= _HANDLERS_MAX:
             _HANDLERS.clear()
         known = _HANDLERS[id(code)] = (
             code,

@@ -86,7 +86,7 @@ _NOT_THEIRS = tuple(
 _said: set[tuple[str, int, str]] = set()
 _FORGOTTEN = "it may be lost when the workflow ends; await it, now or later, or cancel it with `.cancel()`"
 _reminded: Counter[str] = Counter()
-REMINDED_MAX = 10  # times for each function: most forgotten calls show early, and each further run costs time
+_REMINDED_MAX = 10  # times for each function: most forgotten calls show early, and each further run costs time
 
 
 def watch(frame: FrameType, event: str, arg: Any) -> None:
@@ -128,7 +128,7 @@ def reminded(activation: Activation, progress: Progress, *, halt: bool) -> Progr
     function = activation.function
     if not halt:
         _reminded[function] += 1
-        if _reminded[function] > REMINDED_MAX:
+        if _reminded[function] > _REMINDED_MAX:
             return progress
     said: list[str] = []
     for one, call_site in _call_sites(activation, progress.forgotten):

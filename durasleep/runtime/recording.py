@@ -26,7 +26,7 @@ from durasleep.runtime.context import ExecutionInfo
 from durasleep.runtime.definition import Registry, TaskDefinition, WorkflowDefinition
 from durasleep.settings import Settings
 
-FORMAT = 1
+_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def dumps(recording: Recording) -> str:
     ]
     return json.dumps(
         {
-            "durasleep": FORMAT,
+            "durasleep": _FORMAT,
             "id": recording.id,
             "function": recording.function,
             "group": recording.group,
@@ -175,8 +175,8 @@ def loads(line: str) -> Recording:
 
 
 def _check_format(found: object) -> None:
-    if found != FORMAT:
-        raise ValueError(f"it has format {found!r}, but this version reads format {FORMAT}")
+    if found != _FORMAT:
+        raise ValueError(f"it has format {found!r}, but this version reads format {_FORMAT}")
 
 
 def _entry(document: Mapping[str, Any]) -> Entry:

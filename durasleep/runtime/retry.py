@@ -11,7 +11,7 @@ from durasleep.codec.marks import class_name, loaded_class
 from durasleep.errors import Canceled, DurasleepError, NotSerializable, PayloadTooLarge, RemoteError, UsageError
 from durasleep.model import duration_ms
 
-ATTEMPTS_MAX = 1_000  # each takes entries of the journal, which has a cap
+_ATTEMPTS_MAX = 1_000  # each takes entries of the journal, which has a cap
 
 ErrorKind = type[BaseException] | str
 """An exception class, or its name: ``ValueError``, ``billing.errors.Declined``."""
@@ -76,8 +76,8 @@ class Retry:
     give_up_on: tuple[ErrorKind, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 1 <= self.attempts <= ATTEMPTS_MAX:
-            raise UsageError(f"a retry has 1 to {ATTEMPTS_MAX} attempts, not {self.attempts}")
+        if not 1 <= self.attempts <= _ATTEMPTS_MAX:
+            raise UsageError(f"a retry has 1 to {_ATTEMPTS_MAX} attempts, not {self.attempts}")
         if not (self.backoff >= 1 and 0 <= self.jitter <= 1):
             raise UsageError(f"a retry's backoff is at least 1 and its jitter between 0 and 1: {self}")
         for kinds in (self.retry_on, self.give_up_on):

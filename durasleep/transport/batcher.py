@@ -33,10 +33,10 @@ from durasleep.transport.outage import Outage
 from durasleep.transport.portion import Portion
 
 T = TypeVar("T")
-EXCHANGE_MAX = (
+_EXCHANGE_MAX = (
     96  # calls in one write: Redis runs all scripts that it has read from one client before it serves another
 )
-ALONE_TRIES = 5  # of a call that loses the connection each time, although Redis answers other calls
+_ALONE_TRIES = 5  # of a call that loses the connection each time, although Redis answers other calls
 
 
 class _Asked(msgspec.Struct, eq=False):
@@ -118,7 +118,7 @@ class Batcher:
         self._pump: asyncio.Task[None] | None = None
         self._outage = outage or Outage()
         self._confirmation = confirmation(settings)
-        self._portion = Portion(EXCHANGE_MAX)
+        self._portion = Portion(_EXCHANGE_MAX)
 
     async def call(self, call: BatchItem[T] | Command[T]) -> T:
         """The answer to one call; raises its error."""
@@ -249,7 +249,7 @@ class Batcher:
         """Whether Redis answers other calls, but never this one."""
         loop = asyncio.get_running_loop()
         delay_s = RETRY_FIRST_S
-        for _ in range(ALONE_TRIES):
+        for _ in range(_ALONE_TRIES):
             if loop.time() + delay_s > parts[0][0].give_up_at:
                 return False
             await asyncio.sleep(delay_s)

@@ -57,7 +57,7 @@ _TO_SYNC: dict[type, type] = {
     AsyncSentinelSSLConnection: SSLConnection,
 }
 _FOUND = ("host", "port", "connection_pool")  # the sentinels' answer, and redis-py's own way to ask them
-CONNECT_TIMEOUT_S = 5.0  # if the client has no timeout: a host that drops packets must not block a start
+_CONNECT_TIMEOUT_S = 5.0  # if the client has no timeout: a host that drops packets must not block a start
 # Arguments that belong to the client's pool, or would repeat, decode or time out without our knowledge.
 _NOT_OURS = {
     "retry_on_timeout",
@@ -73,8 +73,8 @@ _NOT_OURS = {
     "cache_config",
 }
 _VALKEY = re.compile(r"^valkey(s?)(?=://|\+sentinel://)")  # another name for the same
-HIDDEN = "***"
-PORT_MAX = 65_535
+_HIDDEN = "***"
+_PORT_MAX = 65_535
 _PARTS = re.compile(r"([A-Za-z+]*://|)(.*@|)([^/?#]*)([^?#]*)(\?[^#]*|)(#.*|)", re.DOTALL)
 _PLACE_OF_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[^\[\]:,@]*)(?::([0-9]{0,5}))?")
 _SECRET_OPTION = re.compile(r"(.*(?:pass|secret|token|key).*?=).*", re.IGNORECASE | re.DOTALL)
@@ -214,7 +214,7 @@ class Connector:
             "protocol": 2,
             "socket_timeout": timeout_s,
             "retry": retry,
-            "socket_connect_timeout": arguments.get("socket_connect_timeout") or CONNECT_TIMEOUT_S,
+            "socket_connect_timeout": arguments.get("socket_connect_timeout") or _CONNECT_TIMEOUT_S,
             # A Unix socket has no keep-alive.
             **({} if "path" in arguments else {"socket_keepalive": arguments.get("socket_keepalive", True)}),
         }
@@ -281,23 +281,23 @@ def without_secret(url: str) -> str:
     """A URL to show, even a wrong one, without any part that may belong to a password."""
     found = _PARTS.fullmatch(url)
     if found is None:
-        return HIDDEN
+        return _HIDDEN
     scheme, user, hosts, path, query, fragment = found.groups()
     if not all(map(_is_place, hosts.split(","))):
         if not user:
-            return f"{scheme}{HIDDEN}"
-        hosts = f"{hosts.partition(':')[0]}:{HIDDEN}"
+            return f"{scheme}{_HIDDEN}"
+        hosts = f"{hosts.partition(':')[0]}:{_HIDDEN}"
     is_named = scheme == "unix://" or "sentinel" in scheme
     if not is_named and not path.removeprefix("/").isdigit():
-        path = path and f"/{HIDDEN}"
+        path = path and f"/{_HIDDEN}"
     shown = "&".join(map(_shown_option, query.removeprefix("?").split("&"))) if query else ""
-    return "".join([scheme, user and f"{HIDDEN}@", hosts, path, shown and f"?{shown}", fragment and f"#{HIDDEN}"])
+    return "".join([scheme, user and f"{_HIDDEN}@", hosts, path, shown and f"?{shown}", fragment and f"#{_HIDDEN}"])
 
 
 def _shown_option(part: str) -> str:
     if _is_option(part):
-        return _SECRET_OPTION.sub(rf"\1{HIDDEN}", part)
-    return part and HIDDEN
+        return _SECRET_OPTION.sub(rf"\1{_HIDDEN}", part)
+    return part and _HIDDEN
 
 
 def _is_option(part: str) -> bool:
@@ -311,7 +311,7 @@ def _is_option(part: str) -> bool:
 def _is_place(text: str) -> bool:
     """Whether it is only ``HOST:PORT``; each of the two may be missing."""
     found = _PLACE_OF_HOST.fullmatch(text)
-    return found is not None and int(found[1] or 0) <= PORT_MAX
+    return found is not None and int(found[1] or 0) <= _PORT_MAX
 
 
 def _address(arguments: dict[str, Any]) -> str:

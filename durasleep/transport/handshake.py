@@ -16,14 +16,14 @@ from durasleep.protocol.keys import SCHEMA_VERSION, Keyspace
 from durasleep.protocol.script import Value
 from durasleep.transport.reply_errors import refusal
 
-FEATURES: frozenset[str] = frozenset()
+_FEATURES: frozenset[str] = frozenset()
 """The features that this version knows. A namespace that needs another one is not served. ``features`` in its meta hash
 has their names, separated by spaces. Each worker reports those that it knows, so that none is used too early."""
 
-KNOWS = " ".join((str(SCHEMA_VERSION), *sorted(FEATURES)))
+KNOWS = " ".join((str(SCHEMA_VERSION), *sorted(_FEATURES)))
 """What a worker reports about itself: its schema, then its features."""
 
-BEATS_MS = 10_000  # a worker with a heartbeat since then is alive
+_BEATS_MS = 10_000  # a worker with a heartbeat since then is alive
 NAMED_MAX = 5  # workers in one sentence
 
 Asking = Generator[Sequence[Sequence[Value]], list[Reply], None]
@@ -76,7 +76,7 @@ def check(namespace: str, values: list[Any]) -> None:
         )
     if partitions != 1:
         raise SchemaMismatch(f"namespace {namespace!r} has {partitions} partitions, this version serves one")
-    if unknown := set(to_text(values[2]).split()) - FEATURES:
+    if unknown := set(to_text(values[2]).split()) - _FEATURES:
         names = ", ".join(sorted(unknown))
         raise SchemaMismatch(f"namespace {namespace!r} needs {names}, which this version of durasleep does not know")
 
@@ -102,7 +102,7 @@ def _old_workers(keys: Keyspace) -> Generator[Sequence[Sequence[Value]], list[Re
     if not isinstance(beats, list) or not isinstance(time, list):
         return []
     now_ms = ask_time.parse(time) // 1000
-    beating = [name for name, beat_ms in ask_beats.parse(beats) if now_ms - beat_ms < BEATS_MS]
+    beating = [name for name, beat_ms in ask_beats.parse(beats) if now_ms - beat_ms < _BEATS_MS]
     if not beating:
         return []
     known = yield [versions.read_knows(keys, name).args for name in beating]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-GROWS_AFTER = 8  # successes in a row: too large an answer is tried seldom, and an outage is soon forgotten
+_GROWS_AFTER = 8  # successes in a row: too large an answer is tried seldom, and an outage is soon forgotten
 
 
 class Portion:
@@ -28,5 +28,5 @@ class Portion:
         """A call succeeded."""
         if self.now < self.most:
             self._well += 1
-            if self._well == GROWS_AFTER:
+            if self._well == _GROWS_AFTER:
                 self.now, self._well = min(2 * self.now, self.most), 0

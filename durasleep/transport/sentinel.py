@@ -17,7 +17,7 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 from durasleep.errors import UsageError
 
 PORT = 26379
-ASKED_S = 2.0  # for the answer of one sentinel, by default; then the next one is asked
+_ASKED_S = 2.0  # for the answer of one sentinel, by default; then the next one is asked
 
 _AS_WRITTEN = "a Sentinel URL is redis+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/SERVICE[/DB][?OPTIONS]"
 
@@ -99,7 +99,7 @@ def of_pool(pool: AnySentinelPool) -> Sentinels:
 
 def _in_time(options: dict[str, Any]) -> dict[str, Any]:
     """Options with a timeout: a sentinel that is gone must not block the others."""
-    return {"socket_timeout": ASKED_S, "socket_connect_timeout": ASKED_S} | options
+    return {"socket_timeout": _ASKED_S, "socket_connect_timeout": _ASKED_S} | options
 
 
 def _address(text: str) -> tuple[str, int]:

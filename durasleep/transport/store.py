@@ -27,7 +27,7 @@ from durasleep.transport.reply_errors import refusal
 from durasleep.transport.server_clock import Clock
 
 T = TypeVar("T")
-SERVER_MIN = (6, 2)
+_SERVER_MIN = (6, 2)
 CHECK_S = 60.0  # between two checks of the namespace's schema: clients live long, and send no heartbeats
 ASK_INFO = server.read_info("server").args
 logger = logging.getLogger("durasleep")
@@ -37,7 +37,7 @@ def check_server(info: Any) -> None:
     """UnsupportedServer if we cannot use this Redis; checked before anything is written."""
     if isinstance(info, bytes):  # fakeredis has no INFO, an ACL may forbid it: then the scripts will show it
         match = re.search(rb"redis_version:(\d+)\.(\d+)", info)
-        if match and (int(match[1]), int(match[2])) < SERVER_MIN:
+        if match and (int(match[1]), int(match[2])) < _SERVER_MIN:
             found = match[0].removeprefix(b"redis_version:").decode()
             raise UnsupportedServer(f"this server speaks Redis {found}; durasleep needs 6.2 or newer (or Valkey)")
 

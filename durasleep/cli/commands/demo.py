@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 ID = "sleep-workflow-1"
 SLEEP_S = 5
-KILL_AFTER_S = 2.0
-START_LIMIT_S = 20.0
-RESULT_LIMIT_S = 30.0
-EXIT_TOLD_TO_STOP = 128 + signal.SIGTERM
-LATE_MAX_MS = 1_000  # if it is later, the demo has failed
+_KILL_AFTER_S = 2.0
+_START_LIMIT_S = 20.0
+_RESULT_LIMIT_S = 30.0
+_EXIT_TOLD_TO_STOP = 128 + signal.SIGTERM
+_LATE_MAX_MS = 1_000  # if it is later, the demo has failed
 
 
 def demo() -> int:
@@ -38,7 +38,7 @@ def demo() -> int:
         try:
             return asyncio.run(_notify(server.url))
         except asyncio.CancelledError:
-            return EXIT_TOLD_TO_STOP
+            return _EXIT_TOLD_TO_STOP
 
 
 class _Workers:
@@ -99,13 +99,13 @@ async def _notify_of(client: Durasleep, workers: _Workers) -> int:
         f"{ID} sleeps {describe_until(due_ms, due_ms - SLEEP_S * 1000)}: "
         f"a timer in Redis, and nothing at all in worker {first.pid}"
     )
-    await asyncio.sleep(KILL_AFTER_S)
+    await asyncio.sleep(_KILL_AFTER_S)
     first.kill()
     first.wait()
     console.story(f"kill -9 {first.pid}: no worker is left, in the middle of the sleep")
     second = workers.start()
     console.story(f"worker {second.pid} starts, and knows nothing of the first")
-    result = await handle.result(RESULT_LIMIT_S)
+    result = await handle.result(_RESULT_LIMIT_S)
     late_ms = ((await client.describe(ID)).settled_at_ms or 0) - due_ms
     console.story(f"{ID} resolved: {result!r}, {describe_ms(late_ms)} after its timer was due")
     return 0 if _went_so(result, late_ms, first, second) else 1
@@ -116,14 +116,14 @@ async def _until_asleep(client: Durasleep) -> int:
     import asyncio
 
     try:
-        async with asyncio.timeout(START_LIMIT_S):
+        async with asyncio.timeout(_START_LIMIT_S):
             while True:
                 description = await client.describe(ID)
                 if description.status == "suspended" and description.waiting_on and description.waiting_on[0].due_ms:
                     return description.waiting_on[0].due_ms
                 await asyncio.sleep(0.05)
     except TimeoutError:
-        raise DurasleepError(f"the worker did not begin within {START_LIMIT_S:.0f} s: the demo has failed") from None
+        raise DurasleepError(f"the worker did not begin within {_START_LIMIT_S:.0f} s: the demo has failed") from None
 
 
 def _went_so(result: str, late_ms: int, first: subprocess.Popen[bytes], second: subprocess.Popen[bytes]) -> bool:
@@ -133,7 +133,7 @@ def _went_so(result: str, late_ms: int, first: subprocess.Popen[bytes], second: 
         for is_wrong, text in (
             (result != f"Slept for {SLEEP_S} seconds", f"the result is {result!r}"),
             (late_ms < 0, f"it woke {-late_ms} ms early"),
-            (late_ms > LATE_MAX_MS, f"it woke {late_ms} ms late"),
+            (late_ms > _LATE_MAX_MS, f"it woke {late_ms} ms late"),
             (first.returncode != -signal.SIGKILL, "the first worker was not killed"),
             (second.poll() is not None, "the second worker has ended"),
         )

@@ -12,7 +12,7 @@ from durasleep.cli.output import console, json_values
 if TYPE_CHECKING:
     from durasleep.query.doctor import Diagnosis
 
-EXIT_DANGER = 1
+_EXIT_DANGER = 1
 
 _STYLE = {"good": "green", "warning": "yellow", "danger": "bold red"}
 
@@ -43,7 +43,7 @@ def doctor(as_json: JsonOption = False, url: UrlOption = None, namespace: Namesp
         json_values.data(json_values.as_json([asdict(one) for one in (used, *found)]))
     for one in () if as_json else found:
         _show(one)
-    return EXIT_DANGER if any(one.level is Level.DANGER for one in found) else 0
+    return _EXIT_DANGER if any(one.level is Level.DANGER for one in found) else 0
 
 
 def _show(one: Diagnosis) -> None:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 
 AT_ONCE = 1_000  # how many calls run at a time
-PREVIEW_MAX = 20  # of the executions that a filter found: one screen
+_PREVIEW_MAX = 20  # of the executions that a filter found: one screen
 
-ASLEEP = ("suspended", "delayed")
+_ASLEEP = ("suspended", "delayed")
 
 IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Executions or timers.")]
 YesOption = Annotated[
@@ -79,7 +79,7 @@ def wake(
 
     An ID is that of a timer, or of an execution that waits for exactly one timer.
     """
-    verb = _Verb("wake", ASLEEP, lambda client, which: client.wake(which))
+    verb = _Verb("wake", _ASLEEP, lambda client, which: client.wake(which))
     return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
 
@@ -99,7 +99,7 @@ def reschedule(
     if (at is None) == (within is None):
         raise UsageError("until when? Give either --at with a time or --in with a duration")
     due = parse_duration(within or "") if at is None else parse_instant(at)
-    verb = _Verb("reschedule", ASLEEP, lambda client, which: client.reschedule(which, due))
+    verb = _Verb("reschedule", _ASLEEP, lambda client, which: client.reschedule(which, due))
     return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
 
@@ -231,8 +231,8 @@ def _is_meant(verb: _Verb, found: SearchPage, search: Search, yes: bool) -> bool
     """Show what was found. On a terminal, ask; elsewhere UsageError without --yes."""
     from durasleep.cli.output import tables
 
-    tables.executions(found[:PREVIEW_MAX], time.time_ns() // 1_000_000, on_stderr=True)
-    more = len(found) - PREVIEW_MAX
+    tables.executions(found[:_PREVIEW_MAX], time.time_ns() // 1_000_000, on_stderr=True)
+    more = len(found) - _PREVIEW_MAX
     if more > 0:
         console.note(f"and {more} more")
     if yes:

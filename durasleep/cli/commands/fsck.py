@@ -11,7 +11,7 @@ from durasleep.cli import address
 from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
 from durasleep.cli.output import console, json_values
 
-EXIT_BROKEN = 1
+_EXIT_BROKEN = 1
 
 
 @address.explained
@@ -35,7 +35,7 @@ def fsck(
             report = await client.fsck(repair=repair)
         if as_json:
             json_values.data(json_values.as_json(asdict(report) | {"is_clean": report.is_clean}))
-            return 0 if report.is_clean else EXIT_BROKEN
+            return 0 if report.is_clean else _EXIT_BROKEN
         tables.findings(report.findings)
         if report.left_out:
             console.note(f"and {report.left_out:,} more")
@@ -45,6 +45,6 @@ def fsck(
             console.note("All is repaired." if report.findings else "All is well.")
         elif not repair and any(finding.repairable for finding in report.findings):
             console.note("`durasleep fsck --repair` repairs everything that needs no guess.")
-        return 0 if report.is_clean else EXIT_BROKEN
+        return 0 if report.is_clean else _EXIT_BROKEN
 
     return asyncio.run(fetch())

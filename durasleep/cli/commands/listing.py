@@ -16,7 +16,7 @@ from durasleep.query.statuses import FOUND_MAX, TIMERS_MAX
 if TYPE_CHECKING:
     from durasleep.query.search import SearchPage
 
-HIDDEN_MAX = 1_000  # finished executions that are counted, but not listed: a page or two
+_HIDDEN_MAX = 1_000  # finished executions that are counted, but not listed: a page or two
 
 
 @address.explained
@@ -42,7 +42,7 @@ def ls(
             found = await client.search(status=status or None, group=group, function=function, limit=limit)
             if status:
                 return found, SearchPage()
-            return found, await client.search(status="done", group=group, function=function, limit=HIDDEN_MAX)
+            return found, await client.search(status="done", group=group, function=function, limit=_HIDDEN_MAX)
 
     found, hidden = asyncio.run(fetch())
     if as_json:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from durasleep.app import Durasleep
     from durasleep.model import State
 
-EXIT_OTHERWISE = 1
+_EXIT_OTHERWISE = 1
 
 app = typer.Typer(help="Create, resolve, reject or cancel a promise.", no_args_is_help=True)
 
@@ -115,4 +115,4 @@ async def _settle(
     )
     if not by_us:
         console.note(f"{id} had settled before: it is {state}, and stays so.")
-    return 0 if state == wanted else EXIT_OTHERWISE
+    return 0 if state == wanted else _EXIT_OTHERWISE

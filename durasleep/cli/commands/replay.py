@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from durasleep.app import Durasleep
     from durasleep.model import Recording
 
-EXIT_DIFFERS = 1
+_EXIT_DIFFERS = 1
 
 
 @address.explained
@@ -74,7 +74,7 @@ def replay(
     differing = sum(not verdict.ok for verdict in verdicts)
     if differing:
         console.error(f"{differing} of {len(verdicts)} would not go on as before")
-    return EXIT_DIFFERS if differing else 0
+    return _EXIT_DIFFERS if differing else 0
 
 
 def _read(source: str) -> list[Recording]:

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from durasleep.query.status import PromiseStatus
 
 EXIT_FAILED = 1
-EXIT_WAITED = 3
+_EXIT_WAITED = 3
 
-FIRST_LOOK_S = 0.2  # most calls have ended by then
-SHOW_S = 0.5  # the spinner shows seconds
+_FIRST_LOOK_S = 0.2  # most calls have ended by then
+_SHOW_S = 0.5  # the spinner shows seconds
 
 
 @address.explained
@@ -97,7 +97,7 @@ async def _rpc(
             if as_json:
                 _print_outcome(id, disposition, "pending", None, None)
             console.error(f"{error}, and the same command attaches to it again.")
-            return EXIT_WAITED
+            return _EXIT_WAITED
         except asyncio.CancelledError:
             console.note(f"{id} goes on; the same command attaches to it again.")
             raise
@@ -114,10 +114,10 @@ async def _wait(client: Durasleep, id: PromiseId, target: Target, limit: timedel
     with console.waiting(f"{id}: started") as show:
         watch = Watch(client, id, target, show)
         try:
-            done, _ = await asyncio.wait({waiting}, timeout=FIRST_LOOK_S)
+            done, _ = await asyncio.wait({waiting}, timeout=_FIRST_LOOK_S)
             while not done:
                 await watch.once()
-                done, _ = await asyncio.wait({waiting}, timeout=SHOW_S)
+                done, _ = await asyncio.wait({waiting}, timeout=_SHOW_S)
         finally:
             waiting.cancel()  # after Ctrl-C nobody waits for it
     return waiting.result()

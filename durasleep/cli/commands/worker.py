@@ -22,7 +22,7 @@ from durasleep.errors import StoreError
 if TYPE_CHECKING:
     from durasleep import devserver
 
-GIVEN_URL = "DURASLEEP_GIVEN_URL"
+_GIVEN_URL = "DURASLEEP_GIVEN_URL"
 """The environment variable that passes --url to the processes of --processes."""
 LOOK_S = 1.0  # how often it is checked that a server without a worker still runs
 
@@ -78,7 +78,7 @@ def worker(
     _prepare_output(verbose)
     app = address.load_app(address.find_app(module))
     humanize.be_heard()
-    url = url or os.environ.get(GIVEN_URL)
+    url = url or os.environ.get(_GIVEN_URL)
     where = address.point(app, url)
     if not several.is_child():
         logger.info("this worker uses %s", where)
@@ -96,7 +96,7 @@ def worker(
         given += [option for option, is_set in flags if is_set]
         names = [["--name", f"{name}-{number}"] if name else [] for number in range(1, processes + 1)]
         # Not among the arguments, which everybody on the machine can read: a URL may contain a password.
-        environment = {GIVEN_URL: where.url} if url or not app.is_addressed else {}
+        environment = {_GIVEN_URL: where.url} if url or not app.is_addressed else {}
         raise typer.Exit(several.serve([["worker", *given, *own] for own in names], environment))
     several.end_with_parent()
     run_worker(
@@ -139,7 +139,7 @@ def dev(
             options += [option for option, is_set in (("--debug", debug), ("--verbose", verbose)) if is_set]
             reloading.serve(
                 ["worker", str(named), *options],
-                {GIVEN_URL: server.url},
+                {_GIVEN_URL: server.url},
                 project_directory() or Path.cwd(),
                 lambda: _check_running(server),
             )

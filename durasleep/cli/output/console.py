@@ -27,7 +27,7 @@ STATUS_STYLE = {
 }
 STATE_STYLE = {"resolved": "green", "rejected": "bold red", "canceled": "yellow", "timedout": "yellow"}
 
-SHOWN_VALUE_MAX = 2_000  # characters of a value in a table; --json prints it all
+_SHOWN_VALUE_MAX = 2_000  # characters of a value in a table; --json prints it all
 
 
 @cache
@@ -246,5 +246,5 @@ def _instant_or_none(ms: int | None) -> str | None:
 
 
 def _shown(text: str) -> str:
-    more = len(text) - SHOWN_VALUE_MAX
-    return text if more <= 0 else f"{text[:SHOWN_VALUE_MAX]}... ({more} more characters: --json shows all)"
+    more = len(text) - _SHOWN_VALUE_MAX
+    return text if more <= 0 else f"{text[:_SHOWN_VALUE_MAX]}... ({more} more characters: --json shows all)"

@@ -14,9 +14,9 @@ from durasleep.runtime.recording import Verdict
 Cell = tuple[str, str]
 """A text and its style."""
 
-GAP = 2
-DUE_WIDTH = 36  # an instant on another day, and the time until then
-LINE_MAX = 10_000  # if there is no screen
+_GAP = 2
+_DUE_WIDTH = 36  # an instant on another day, and the time until then
+_LINE_MAX = 10_000  # if there is no screen
 _LINE_END = "\n"
 NAMED_MAX = 40  # characters of a function or name in a row
 
@@ -121,7 +121,7 @@ def _print(names: list[str], rows: list[list[Cell]], *, spare: Sequence[str], on
     widths = [max(cell_len(row[index][0]) for row in table) for index in range(len(names))]
     shown = [index for index in range(len(names)) if any(row[index][0] for row in rows)]
     for name in spare if screen.is_terminal else ():
-        needed = sum(widths[index] + GAP for index in shown[:-1]) + min(widths[shown[-1]], DUE_WIDTH)
+        needed = sum(widths[index] + _GAP for index in shown[:-1]) + min(widths[shown[-1]], _DUE_WIDTH)
         if needed > screen.width:
             shown = [index for index in shown if names[index] != name]
     for row in table:
@@ -129,7 +129,7 @@ def _print(names: list[str], rows: list[list[Cell]], *, spare: Sequence[str], on
         for index in shown[:-1]:
             text, style = row[index]
             line.append(text, style)
-            line.append(" " * (widths[index] - cell_len(text) + GAP))
+            line.append(" " * (widths[index] - cell_len(text) + _GAP))
         line.append(*row[shown[-1]])
         line.rstrip()
         if screen.is_terminal and cell_len(row[0][0]) < screen.width:
@@ -158,7 +158,7 @@ def tree(found: Tree, now_ms: int) -> None:
         drawn += [(branch.add(label(child)), child) for child in node.children]
     screen = console.console()
     if not screen.is_terminal:
-        screen.width = LINE_MAX
+        screen.width = _LINE_MAX
     screen.print(root, soft_wrap=False)
 
 

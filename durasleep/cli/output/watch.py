@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from durasleep.model import Target
     from durasleep.query.describe import Description
 
-LOOK_FIRST_S = 0.5  # between two looks
-LOOK_MAX_S = 5.0  # between two looks at an execution that has waited long
+_LOOK_FIRST_S = 0.5  # between two looks
+_LOOK_MAX_S = 5.0  # between two looks at an execution that has waited long
 
 
 class Watch:
@@ -28,7 +28,7 @@ class Watch:
         self._show = show
         self._noted: set[str] = set()
         self._seen: Description | None = None
-        self._pause_s = LOOK_FIRST_S
+        self._pause_s = _LOOK_FIRST_S
         self._refresh_at = 0.0
 
     async def once(self) -> None:
@@ -40,7 +40,7 @@ class Watch:
                 self._show(f"{self._id}: {error}")
                 return
             self._refresh_at = time.monotonic() + self._pause_s
-            self._pause_s = min(self._pause_s * 1.5, LOOK_MAX_S)
+            self._pause_s = min(self._pause_s * 1.5, _LOOK_MAX_S)
         if self._seen is not None:
             self._show(f"{self._id}: {console.describe_waiting(self._seen, time.time_ns() // 1_000_000)}")
 
