@@ -42,31 +42,19 @@ class Terminal:
         self.environment = {**kept, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **environment}
 
     def run(self, *args: str, **environment: str) -> Done:
-        """Run ``durasleep`` to its end."""
-        [done] = self.run_all([args], **environment)
-        return done
-
-    def run_all(self, commands: Sequence[Sequence[str]], **environment: str) -> list[Done]:
-        """Run several at the same time, each to its end: most of a command's time is Python's start."""
-        processes = [
-            subprocess.Popen(
-                [*COMMAND, *args],
-                cwd=self.directory,
-                env={**self.environment, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for args in commands
-        ]
-        ended: list[Done] = []
-        for process in processes:
-            with process:
-                out, err = process.communicate(timeout=PATIENCE_S)
-            assert "Traceback" not in err, err
-            ended.append(Done(process.returncode, out, err))
-        return ended
+        """Run ``durasleep`` to its end: most of its time is Python's start, see ``quick`` in conftest.py."""
+        done = subprocess.run(
+            [*COMMAND, *args],
+            cwd=self.directory,
+            env={**self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Done(done.returncode, done.stdout, done.stderr)
 
     @contextmanager
     def running(self, *args: str, until: str, keep: Path | None = None) -> Generator[subprocess.Popen[bytes]]:

@@ -245,8 +245,8 @@ def test_no_wait_prints_the_id_and_get_shows_what_it_waits_for(
     assert quick(here, "get", "nobody").code == 1
 
 
-def test_a_group_without_workers_is_named_while_it_waits(here: Terminal) -> None:
-    done = here.run("rpc", "lonely", "greet", "Ada", "--target", "gpu", "--timeout", "1s")
+def test_a_group_without_workers_is_named_while_it_waits(here: Terminal, quick: Quick) -> None:
+    done = quick(here, "rpc", "lonely", "greet", "Ada", "--target", "gpu", "--timeout", "1s")
     assert done.code == 3
     assert "group 'gpu' has no worker alive" in done.err
 
@@ -262,7 +262,7 @@ def test_promises_are_settled_once_from_the_command_line(here: Terminal, quick: 
     assert quick(here, "promise", "resolve", "nobody").code == 1
 
 
-def test_what_a_workflow_prints_is_seen_as_it_happens_in_a_pipe_too(here: Terminal) -> None:
+def test_what_a_workflow_prints_is_seen_as_it_happens_in_a_pipe_too(here: Terminal, quick: Quick) -> None:
     with subprocess.Popen(
         [*COMMAND, "worker", "shop"],
         cwd=here.directory,
@@ -272,7 +272,7 @@ def test_what_a_workflow_prints_is_seen_as_it_happens_in_a_pipe_too(here: Termin
         text=True,
     ) as worker:
         assert worker.stdout is not None
-        here.run("rpc", "g", "greet", "Ada", "--no-wait")
+        quick(here, "rpc", "g", "greet", "Ada", "--no-wait")
         assert worker.stdout.readline() == "greeting Ada\n"
         worker.terminate()
         assert worker.stdout.read() == ""
@@ -327,26 +327,26 @@ def test_what_halted_shows_the_difference_line_by_line(
 )
 @pytest.mark.parametrize("when", ["at import", "in its lifespan"])
 def test_an_application_that_sets_up_its_log_has_every_line_once(
-    here: Terminal, tmp_path: Path, setting_up: str, when: str
+    here: Terminal, tmp_path: Path, setting_up: str, when: str, quick: Quick
 ) -> None:
     late = f"@app.lifespan\nasync def resources():\n    {setting_up}\n    yield\n"
     text = APP + "\nimport logging.config\n" + (late if when == "in its lifespan" else setting_up)
     (here.directory / "shop.py").write_text(text)
     with here.running("worker", "shop", until="is ready", keep=tmp_path / "log"):
-        assert here.run("rpc", "f", "fail").code == 1
+        assert quick(here, "rpc", "f", "fail").code == 1
     said = (tmp_path / "log").read_text().splitlines()
     assert len([line for line in said if "this worker uses" in line]) == 1, said
     for what in ("is ready", "f rejected after", "has left"):
         assert [line.startswith("MINE ") for line in said if what in line] == [True], said
 
 
-def test_a_dev_server_keeps_sleepers_and_is_found_by_other_commands(tmp_path: Path) -> None:
+def test_a_dev_server_keeps_sleepers_and_is_found_by_other_commands(tmp_path: Path, quick: Quick) -> None:
     (tmp_path / "shop.py").write_text(APP)
     terminal = Terminal(tmp_path)
     with terminal.running("dev", "shop", until="is ready") as dev:
         # Longer than a command takes to find it asleep, on any machine.
-        assert terminal.run("rpc", "s-1", "sleep", "8", "--no-wait").code == 0
-        wait_for(lambda: '"suspended"' in terminal.run("get", "s-1", "--json").out, "the sleep")
+        assert quick(terminal, "rpc", "s-1", "sleep", "8", "--no-wait").code == 0
+        wait_for(lambda: '"suspended"' in quick(terminal, "get", "s-1", "--json").out, "the sleep")
         second = terminal.run("dev", "shop")
         assert second.code != 0
         assert len(lines(second.err)) == 1
@@ -354,16 +354,16 @@ def test_a_dev_server_keeps_sleepers_and_is_found_by_other_commands(tmp_path: Pa
         assert dev.wait(20) == 0
     assert (tmp_path / ".durasleep").is_dir()
     with terminal.running("dev", "shop", until="is ready"):
-        assert terminal.run("rpc", "s-1", "sleep", "8").out == "slept 8.0\n"
+        assert quick(terminal, "rpc", "s-1", "sleep", "8").out == "slept 8.0\n"
 
 
-def test_who_waits_while_a_dev_server_is_restarted_goes_on(tmp_path: Path) -> None:
+def test_who_waits_while_a_dev_server_is_restarted_goes_on(tmp_path: Path, quick: Quick) -> None:
     (tmp_path / "shop.py").write_text(APP)
     (tmp_path / "below").mkdir()
     terminal, below = Terminal(tmp_path), Terminal(tmp_path / "below")
     program = "import asyncio, shop; print(asyncio.run(shop.app.get('s').result()))"
     with terminal.running("dev", "shop", until="is ready") as dev:
-        assert below.run("rpc", "s", "sleep", "600", "--no-wait").code == 0
+        assert quick(below, "rpc", "s", "sleep", "600", "--no-wait").code == 0
         waiting = [
             subprocess.Popen(command, cwd=directory, env=below.environment | paths, stdout=subprocess.PIPE, text=True)
             for command, directory, paths in (
@@ -377,7 +377,7 @@ def test_who_waits_while_a_dev_server_is_restarted_goes_on(tmp_path: Path) -> No
         dev.send_signal(signal.SIGTERM)
         assert dev.wait(20) == 0
     with terminal.running("dev", "shop", until="is ready"):
-        assert below.run("wake", "s").code == 0
+        assert quick(below, "wake", "s").code == 0
         assert [process.communicate(timeout=PATIENCE_S)[0] for process in waiting] == ["slept 600.0\n"] * 2
 
 
@@ -438,8 +438,8 @@ def assert_nothing_left(demo: subprocess.Popen[str], out: str) -> None:
         socket.create_connection(("127.0.0.1", int(port[1])), timeout=5)
 
 
-def test_a_reader_that_has_enough_is_no_error(here: Terminal, worker: subprocess.Popen[bytes]) -> None:
-    here.run("rpc", "big", "greet", "x" * 1000, "500", "--no-wait")
+def test_a_reader_that_has_enough_is_no_error(here: Terminal, worker: subprocess.Popen[bytes], quick: Quick) -> None:
+    quick(here, "rpc", "big", "greet", "x" * 1000, "500", "--no-wait")
     done = subprocess.run(
         f"{sys.executable} -m durasleep rpc big greet 1 2>&1 | head -c 5; echo ${{PIPESTATUS[0]}}",
         shell=True,
@@ -454,15 +454,15 @@ def test_a_reader_that_has_enough_is_no_error(here: Terminal, worker: subprocess
     assert done.stdout == "hello0\n"
 
 
-def test_writes_that_no_replica_receives_do_not_count(here: Terminal) -> None:
+def test_writes_that_no_replica_receives_do_not_count(here: Terminal, quick: Quick) -> None:
     with here.running("worker", "shop", "--min-replicas", "1", until="received by 0 replicas of 1"):
-        said = here.run("rpc", "a", "noon", '"2026-11-24"', "--min-replicas", "1")
+        said = quick(here, "rpc", "a", "noon", '"2026-11-24"', "--min-replicas", "1")
     assert said.code == 4
     assert "written, but received by 0 replicas of 1" in said.err
-    assert here.run("get", "a").code == 0  # it is there all the same
+    assert quick(here, "get", "a").code == 0  # it is there all the same
 
 
-def test_passwords_are_shown_nowhere(tmp_path: Path, make_server: MakeServer) -> None:
+def test_passwords_are_shown_nowhere(tmp_path: Path, make_server: MakeServer, quick: Quick) -> None:
     server, password = make_server(), "hush-hush"
     (tmp_path / "shop.py").write_text(APP)
     with redis.Redis.from_url(server.url) as client:
@@ -478,11 +478,11 @@ def test_passwords_are_shown_nowhere(tmp_path: Path, make_server: MakeServer) ->
                 ("doctor",),
                 ("export", "a"),
             ):
-                done = here.run(*command)
+                done = quick(here, *command)
                 said += [done.out, done.err]
             client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             client.config_set("requirepass", f"not {password}")
-            said += [here.run("get", "a").err]
+            said += [quick(here, "get", "a").err]
             wait_for(lambda: "refuses us" in (tmp_path / "log").read_text(), "the worker to say that it is refused")
             client.config_set("requirepass", password)
         said.append((tmp_path / "log").read_text())

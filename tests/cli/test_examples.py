@@ -14,6 +14,7 @@ from cryptography.fernet import Fernet
 from durasleep import testing
 from examples import reminders
 from harness.servers import MakeServer
+from tests.cli.conftest import Quick
 from tests.cli.terminal import ROOT, Terminal, wait_for
 
 
@@ -22,8 +23,8 @@ def terminal(tmp_path_factory: pytest.TempPathFactory, make_server: MakeServer) 
     return Terminal(tmp_path_factory.mktemp("examples"), REDIS_URL=make_server().url)
 
 
-def waits_for(terminal: Terminal, id: str) -> list[dict[str, object]]:
-    return json.loads(terminal.run("get", id, "--json").out)["waiting_on"]
+def waits_for(quick: Quick, terminal: Terminal, id: str) -> list[dict[str, object]]:
+    return json.loads(quick(terminal, "get", id, "--json").out)["waiting_on"]
 
 
 def test_durable_sleep_is_worker_and_client(terminal: Terminal) -> None:
@@ -65,24 +66,26 @@ def test_what_is_encrypted_is_plain_text_nowhere_in_redis(terminal: Terminal) ->
     assert len(without_key.err.splitlines()) == 1
 
 
-def test_an_approval_is_given_through_the_command_line(terminal: Terminal) -> None:
+def test_an_approval_is_given_through_the_command_line(terminal: Terminal, quick: Quick) -> None:
     with terminal.running("worker", "examples.approval:app", until="is ready"):
-        assert terminal.run("rpc", "expense-7", "approve_expense", "250", "--no-wait").code == 0
-        wait_for(lambda: [one["id"] for one in waits_for(terminal, "expense-7")] == ["expense-7~1"], "the promise")
-        assert terminal.run("promise", "resolve", "expense-7~1", "--value", '"Ada"').out == "resolved\n"
-        done = terminal.run("rpc", "expense-7", "approve_expense", "250")
+        assert quick(terminal, "rpc", "expense-7", "approve_expense", "250", "--no-wait").code == 0
+        wait_for(
+            lambda: [one["id"] for one in waits_for(quick, terminal, "expense-7")] == ["expense-7~1"], "the promise"
+        )
+        assert quick(terminal, "promise", "resolve", "expense-7~1", "--value", '"Ada"').out == "resolved\n"
+        done = quick(terminal, "rpc", "expense-7", "approve_expense", "250")
     assert done.out == "250 EUR approved by Ada\n"
 
 
-def test_an_approval_nobody_gives_is_a_no(terminal: Terminal) -> None:
+def test_an_approval_nobody_gives_is_a_no(terminal: Terminal, quick: Quick) -> None:
     with terminal.running("worker", "examples.approval:app", until="is ready"):
-        done = terminal.run("rpc", "expense-8", "approve_expense", "250", "0.5")
+        done = quick(terminal, "rpc", "expense-8", "approve_expense", "250", "0.5")
     assert done.out == "250 EUR declined: nobody answered in time\n"
 
 
-def test_steps_charge_wait_and_ship(terminal: Terminal) -> None:
+def test_steps_charge_wait_and_ship(terminal: Terminal, quick: Quick) -> None:
     with terminal.running("worker", "examples.steps:app", until="is ready"):
-        done = terminal.run("rpc", "order-42", "fulfil_order", '{"sku": "tea", "cents": 1250}', "0.5")
+        done = quick(terminal, "rpc", "order-42", "fulfil_order", '{"sku": "tea", "cents": 1250}', "0.5")
     assert json.loads(done.out) == {"payment": "payment-of-order-42", "parcel": "parcel-with-tea"}
 
 

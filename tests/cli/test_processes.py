@@ -15,7 +15,7 @@ import redis
 from durasleep.app import EXIT_RESTART
 from durasleep.protocol.keys import meta_key
 from harness.servers import MakeServer
-from tests.cli.conftest import NewProject
+from tests.cli.conftest import NewProject, Quick
 from tests.cli.terminal import Terminal, wait_for
 
 APP = """
@@ -47,10 +47,10 @@ def children_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def test_one_that_is_killed_is_started_again_and_all_leave_together(
-    here: Terminal, parent: subprocess.Popen[bytes]
+    here: Terminal, quick: Quick, parent: subprocess.Popen[bytes]
 ) -> None:
     first, second = children_of(parent)
-    pid = int(here.run("rpc", "a", "where").out)
+    pid = int(quick(here, "rpc", "a", "where").out)
     assert pid in (first.pid, second.pid)
     first.kill()
     wait_for(lambda: first.pid not in [child.pid for child in children_of(parent)], "the end of it")
@@ -75,7 +75,7 @@ def test_what_keeps_one_from_beginning_is_said_once_and_ends_the_command(here: T
     assert done.err.count("there is no module 'nowhere'") == 1
 
 
-def test_a_url_is_not_among_the_arguments_of_the_workers(here: Terminal) -> None:
+def test_a_url_is_not_among_the_arguments_of_the_workers(here: Terminal, quick: Quick) -> None:
     """Everybody on the machine can read these, and a URL may hold a password."""
     url = here.environment["DURASLEEP_REDIS_URL"]
     command = ("worker", "computing", "--processes", "2", "--url", url)
@@ -83,7 +83,7 @@ def test_a_url_is_not_among_the_arguments_of_the_workers(here: Terminal) -> None
     with elsewhere.running(*command, until="is ready") as process:
         wait_for(lambda: len(children_of(process)) == 2, "both workers")
         assert not [child for child in children_of(process) if url in " ".join(child.cmdline())]
-        assert int(here.run("rpc", "a", "where").out) in [child.pid for child in children_of(process)]
+        assert int(quick(here, "rpc", "a", "where").out) in [child.pid for child in children_of(process)]
 
 
 FORKING = """
@@ -114,15 +114,15 @@ def where() -> int:
 """
 
 
-def test_the_signals_of_a_child_that_a_task_forks_are_its_own(here: Terminal) -> None:
+def test_the_signals_of_a_child_that_a_task_forks_are_its_own(here: Terminal, quick: Quick) -> None:
     """A pool ends its children with SIGTERM: the worker must not take it for its own, and leave."""
     (here.directory / "forking.py").write_text(FORKING)
     with here.running("worker", "forking", until="is ready") as process:
-        pid = int(here.run("rpc", "where-1", "where").out)
+        pid = int(quick(here, "rpc", "where-1", "where").out)
         for number in range(3):
-            assert int(here.run("rpc", f"fork-{number}", "fork_and_end").out) == -signal.SIGTERM
-            assert int(here.run("rpc", f"pool-{number}", "in_a_pool").out) == 285
-        assert int(here.run("rpc", "where-2", "where").out) == pid
+            assert int(quick(here, "rpc", f"fork-{number}", "fork_and_end").out) == -signal.SIGTERM
+            assert int(quick(here, "rpc", f"pool-{number}", "in_a_pool").out) == 285
+        assert int(quick(here, "rpc", "where-2", "where").out) == pid
         assert process.poll() is None
 
 
@@ -157,13 +157,15 @@ async def quick() -> None:
     ("what", "hangs", "times"), [("in_a_thread", False, 2), ("blocking", False, 3), ("quick", True, 2)]
 )
 def test_whatever_holds_it_up_the_second_signal_ends_a_worker(
-    here: Terminal, what: str, hangs: bool, times: int
+    here: Terminal, quick: Quick, what: str, hangs: bool, times: int
 ) -> None:
     """Threads that user code has begun; a blocked event loop, which reacts to the third signal; an endless lifespan."""
     (here.directory / "stubborn.py").write_text(STUBBORN.replace("HANGS", str(hangs)))
     with here.running("worker", "stubborn", until="is ready") as process:
-        here.run("rpc", "a", what, "--no-wait")
-        wait_for(lambda: '"running"' in (shown := here.run("get", "a", "--json").out) or '"done"' in shown, "its begin")
+        quick(here, "rpc", "a", what, "--no-wait")
+        wait_for(
+            lambda: '"running"' in (shown := quick(here, "get", "a", "--json").out) or '"done"' in shown, "its begin"
+        )
         for _ in range(times):
             process.send_signal(signal.SIGTERM)
             time.sleep(0.3)  # two signals at once are one for Python
@@ -185,23 +187,23 @@ def where() -> int:
 """
 
 
-def test_a_worker_that_has_lost_all_its_threads_asks_for_a_new_start(here: Terminal) -> None:
+def test_a_worker_that_has_lost_all_its_threads_asks_for_a_new_start(here: Terminal, quick: Quick) -> None:
     (here.directory / "used_up.py").write_text(USED_UP)
     with here.running("worker", "used_up", "--concurrency", "1", until="is ready") as process:
-        assert here.run("rpc", "lost", "for_ever").code == 1
+        assert quick(here, "rpc", "lost", "for_ever").code == 1
         assert process.wait(20) == EXIT_RESTART
 
 
-def test_one_that_asks_for_a_new_start_gets_it(here: Terminal) -> None:
+def test_one_that_asks_for_a_new_start_gets_it(here: Terminal, quick: Quick) -> None:
     (here.directory / "used_up.py").write_text(USED_UP)
     command = ("worker", "used_up", "--concurrency", "1", "--processes", "2")
     with here.running(*command, until="is ready") as process:
         wait_for(lambda: len(children_of(process)) == 2, "both workers")
         before = {child.pid for child in children_of(process)}
-        assert here.run("rpc", "lost", "for_ever").code == 1
+        assert quick(here, "rpc", "lost", "for_ever").code == 1
         wait_for(lambda: len(before & {child.pid for child in children_of(process)}) == 1, "the end of one")
         wait_for(lambda: len(children_of(process)) == 2, "another one")
-        assert int(here.run("rpc", "where", "where").out) in {child.pid for child in children_of(process)}
+        assert int(quick(here, "rpc", "where", "where").out) in {child.pid for child in children_of(process)}
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
 

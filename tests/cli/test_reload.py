@@ -21,23 +21,23 @@ def answer() -> str:
 """
 
 
-def test_the_worker_runs_the_code_as_it_is_now(tmp_path: Path) -> None:
+def test_the_worker_runs_the_code_as_it_is_now(tmp_path: Path, quick: Quick) -> None:
     pytest.importorskip("watchfiles")
     code, log = tmp_path / "shop.py", tmp_path / "log"
     code.write_text(APP.format(answer="first"))
     terminal = Terminal(tmp_path)
     with terminal.running("dev", "shop", "--reload", until="is ready", keep=log) as dev:
-        assert terminal.run("rpc", "a", "answer").out == "first\n"
+        assert quick(terminal, "rpc", "a", "answer").out == "first\n"
         code.write_text(APP.format(answer="second"))
         wait_for(lambda: log.read_text().count("is ready") == 2, "the worker with the new code")
         assert "shop.py changed" in log.read_text()
-        assert terminal.run("rpc", "b", "answer").out == "second\n"
+        assert quick(terminal, "rpc", "b", "answer").out == "second\n"
         code.write_text("def broken(\n")
         wait_for(lambda: "the worker has ended" in log.read_text(), "the end of the worker")
         assert "SyntaxError" in log.read_text()
         (tmp_path / "notes.txt").write_text("no code")
         code.write_text(APP.format(answer="third"))
-        assert terminal.run("rpc", "c", "answer").out == "third\n"
+        assert quick(terminal, "rpc", "c", "answer").out == "third\n"
         dev.send_signal(signal.SIGINT)
         assert dev.wait(PATIENCE_S) == 0
     assert log.read_text().count("has left") == 3

@@ -44,7 +44,7 @@ PATCHED = BEFORE.replace(
 
 
 @pytest.fixture
-def terminal(new_project: NewProject) -> Terminal:
+def terminal(new_project: NewProject, quick: Quick) -> Terminal:
     """With one sleeping execution, one finished one, and one whose function will be removed."""
     terminal = new_project(before=BEFORE, after=AFTER, patched=PATCHED)
     with terminal.running("worker", "before", until="is ready"):
@@ -53,9 +53,9 @@ def terminal(new_project: NewProject) -> Terminal:
             ("rpc", "hello-1", "greet", "Ada"),
             ("rpc", "lost-1", "lost", "--no-wait"),
         ]
-        assert [done.code for done in terminal.run_all(started)] == [0, 0, 0]
+        assert [quick(terminal, *command).code for command in started] == [0, 0, 0]
         for name in ("order-1", "lost-1"):
-            wait_for(lambda name=name: '"suspended"' in terminal.run("get", name, "--json").out, f"{name} to wait")
+            wait_for(lambda name=name: '"suspended"' in quick(terminal, "get", name, "--json").out, f"{name} to wait")
     return terminal
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cli.conftest import NewProject
+from tests.cli.conftest import NewProject, Quick
 from tests.cli.terminal import COMMAND, PATIENCE_S, Terminal, wait_for
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -106,9 +106,11 @@ def test_no_color_is_honoured_where_there_would_be_some(here: Terminal) -> None:
 
 
 @pytest.mark.parametrize(("answer", "said", "code"), [("y", "s: woken\n", 0), ("", "", 1)])
-def test_what_a_filter_finds_is_asked_about_first(here: Terminal, answer: str, said: str, code: int) -> None:
-    here.run("rpc", "s", "sleep", "600", "--no-wait")
-    wait_for(lambda: '"suspended"' in here.run("get", "s", "--json").out, "the sleep")
+def test_what_a_filter_finds_is_asked_about_first(
+    here: Terminal, quick: Quick, answer: str, said: str, code: int
+) -> None:
+    quick(here, "rpc", "s", "sleep", "600", "--no-wait")
+    wait_for(lambda: '"suspended"' in quick(here, "get", "s", "--json").out, "the sleep")
     asking = OnScreen(here, "wake", "--func", "sleep", COLUMNS="60")
     asking.wait_for("Wake this one? [y/N]:")
     asking.write(f"{answer}\n")
@@ -141,14 +143,14 @@ async def wait(ctx: Context) -> None:
 """
 
 
-def test_no_text_of_others_writes_to_the_terminal_itself(new_project: NewProject) -> None:
+def test_no_text_of_others_writes_to_the_terminal_itself(new_project: NewProject, quick: Quick) -> None:
     """Titles, colours, a cleared screen, a reversed line: such characters are shown escaped."""
     here = new_project(failing=FAILING)
     with here.running("worker", "failing", "--verbose", until="is ready") as worker:
-        failed = here.run("rpc", "a", "wait")
-        shown = [failed, here.run("get", "a"), here.run("ls", "--status", "done"), here.run("fsck")]
+        failed = quick(here, "rpc", "a", "wait")
+        shown = [failed, quick(here, "get", "a"), quick(here, "ls", "--status", "done"), quick(here, "fsck")]
         assert failed.code == 1
-        assert here.run("rpc", "b", "say").out == f"{HOSTILE}\n"  # for a program, as it is
+        assert quick(here, "rpc", "b", "say").out == f"{HOSTILE}\n"  # for a program, as it is
         code, out, screen = OnScreen(here, "rpc", "a", "wait").end()
         assert (code, out) == (1, "")
         worker.send_signal(signal.SIGTERM)

@@ -111,16 +111,16 @@ def test_a_command_ends_as_it_would_have(here: Terminal, quick: Quick, nobody: B
 @pytest.mark.parametrize("how", ["all closed", "both broken"])
 @pytest.mark.parametrize("options", [(), ("--processes", "2")], ids=str)
 def test_a_worker_serves_on_whoever_reads_what_it_says(
-    here: Terminal, nobody: BinaryIO, how: str, options: tuple[str, ...]
+    here: Terminal, nobody: BinaryIO, how: str, options: tuple[str, ...], quick: Quick
 ) -> None:
     with begun(here, how, nobody, "worker", "shop", *options) as worker:
         for name in ("Ada", "Grace"):
-            assert here.run("rpc", name, "greet", name).out == f"hello {name}\n"
+            assert quick(here, "rpc", name, "greet", name).out == f"hello {name}\n"
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(PATIENCE_S) == 0
 
 
-def test_a_worker_outlives_the_reader_of_its_log(here: Terminal) -> None:
+def test_a_worker_outlives_the_reader_of_its_log(here: Terminal, quick: Quick) -> None:
     with subprocess.Popen(
         [*COMMAND, "worker", "shop"],
         cwd=here.directory,
@@ -132,17 +132,17 @@ def test_a_worker_outlives_the_reader_of_its_log(here: Terminal) -> None:
         while b"is ready" not in worker.stdout.readline():
             pass
         worker.stdout.close()
-        assert here.run("rpc", "a", "greet", "Ada").out == "hello Ada\n"
+        assert quick(here, "rpc", "a", "greet", "Ada").out == "hello Ada\n"
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(PATIENCE_S) == 0
 
 
-def test_a_dev_server_starts_and_ends_where_nothing_can_be_said(tmp_path: Path, nobody: BinaryIO) -> None:
+def test_a_dev_server_starts_and_ends_where_nothing_can_be_said(tmp_path: Path, nobody: BinaryIO, quick: Quick) -> None:
     (tmp_path / "shop.py").write_text(APP)
     terminal = Terminal(tmp_path)
     for how in ("all closed", "both broken"):
         with begun(terminal, how, nobody, "dev", "shop") as dev:
             wait_for((tmp_path / ".durasleep" / "server.json").exists, "the server")
-            assert terminal.run("rpc", how, "greet", "Ada").out == "hello Ada\n"
+            assert quick(terminal, "rpc", how, "greet", "Ada").out == "hello Ada\n"
             dev.send_signal(signal.SIGTERM)
             assert dev.wait(PATIENCE_S) == 0
