@@ -35,6 +35,10 @@ _NOT_QUICK = (
     "tests/types/",
     "tests/laws/test_recordings.py",
     "tests/laws/test_dropped_workflows.py",
+    "tests/service/test_doctor.py",  # from here on: what rarely happens, and takes long to bring about
+    "tests/service/test_forgotten_awaits.py",
+    "tests/service/test_garbage.py",
+    "tests/service/test_threads.py",
     "tests/service/test_leaving_workers.py",  # test_killed_workers.py tests the same in a harder way
     "tests/service/test_fsck_beside_work.py",
 )
