@@ -17,7 +17,9 @@ import pytest
 from durasleep import Context
 from durasleep.errors import CorruptData, Fenced, NewerVersion, StoreFull, StoreUnavailable, UsageError
 from durasleep.model import CommitAction, Number, Op, Place, PromiseId, StartPromise, State
+from durasleep.protocol import journal
 from durasleep.protocol.commit import Committed, Lease
+from durasleep.protocol.journal import Page
 from durasleep.protocol.keys import F
 from durasleep.protocol.membership import Beat
 from durasleep.settings import DEFAULTS
@@ -598,7 +600,7 @@ async def test_a_journal_can_be_loaded_anew(
     if what.startswith("lost"):
         hand.executor.let_go(running)
     await task
-    assert [journal.record.id for journal in loaded] == (["a"] if what == "there" else [])
+    assert [one.record.id for one in loaded] == (["a"] if what == "there" else [])
     assert bool(hand.executor.held()) is (what == "there")
     assert caplog.messages == (["a dropped: a is not there any more"] if what == "not there" else [])
 
@@ -900,6 +902,20 @@ async def test_a_suspect_that_is_canceled_need_not_wait_to_end(hand: Hand, drive
     await hand.let_go("a")
 
 
+async def test_a_workflow_that_is_canceled_runs_on_and_waits_apart_like_others(hand: Hand, driver: Driver) -> None:
+    [first] = await hand.read("a")
+    [second] = await hand.read("b", function="asking")
+    await suspects(driver, "a", "b")
+    await hand.executor.submit([first])
+    await hand.begun("a")
+    await driver.control("cancel", "b")
+    await hand.executor.submit([second])
+    await eventually(lambda: _is(hand, "b", Place.DELAYED), "it to wait apart")
+    assert hand.ran == ["a"]
+    await hand.let_go("a")
+    await driver.control("force", "b")
+
+
 async def test_one_that_has_waited_apart_long_enough_runs(driver: Driver, hold_clock: HoldClock) -> None:
     """What is in its way may take an hour. One that has run elsewhere meanwhile begins anew."""
     clock = hold_clock(executor)
@@ -1000,6 +1016,16 @@ async def test_one_that_was_kept_goes_on_whatever_its_entry_tells(driver: Driver
 
 async def _fired(driver: Driver) -> bool:
     return (await driver.fire()).due > 0
+
+
+async def test_one_page_of_several_is_not_taken_for_all(hand: Hand, driver: Driver) -> None:
+    await hand.create("a")
+    page = await driver.store.call(journal.read_page(driver.keys, PromiseId("a")))
+    read = executor._loaded_of  # pyright: ignore[reportPrivateUsage]
+    assert read(page) == await driver.load("a")
+    for other in (Page(page.record, page.entries, b"1"), Page(None, [], b""), StoreUnavailable("gone")):
+        assert read(other) is None
+    await driver.control("force", "a")
 
 
 @pytest.mark.parametrize("how", ["a beat", "the end"])
