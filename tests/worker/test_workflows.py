@@ -987,7 +987,7 @@ async def test_one_that_is_kept_goes_on_where_it_was(driver: Driver, caplog: pyt
     await kept.hand.end()
 
 
-@pytest.mark.parametrize("why", ["another life", "a suspect", "dispatched anew", "unreadable"])
+@pytest.mark.parametrize("why", ["another life", "a suspect", "dispatched anew", "unreadable", "put away meanwhile"])
 async def test_one_that_is_kept_is_replayed_where_it_may_differ(driver: Driver, why: str) -> None:
     """It is put away first."""
     kept = Kept(driver)
@@ -1005,11 +1005,15 @@ async def test_one_that_is_kept_is_replayed_where_it_may_differ(driver: Driver, 
             await driver.redis.hset(hash_key, F["crash_count"], crashes)
         case "dispatched anew":
             await driver.reclaim(lease.entry, release="some")
+        case "put away meanwhile":
+            pass
         case _:
             held = HeldExecution(lease, lease.entry_key)
             assert not await call_outside_task(all_of(kept.hand).wake, held, None)
             assert kept.ended == 1
     await kept.hand.executor.submit([lease])
+    if why == "put away meanwhile":
+        all_of(kept.hand).kept.drop_all()
     if why == "dispatched anew":
         await eventually(lambda: not kept.hand.executor.held(), "it to be dropped")
         assert PromiseId("a") not in all_of(kept.hand).kept
