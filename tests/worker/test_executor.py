@@ -31,7 +31,7 @@ from tests.worker.clock import HeldClock
 from tests.worker.hand import Hand
 
 HoldClock = Callable[[ModuleType], HeldClock]
-KEEPING = replace(DEFAULTS, kept_entries_min=1, always_suspend=False)
+KEEPING = replace(DEFAULTS, kept_entries_min=1, always_suspend=False, debug=False)
 LEASE = Lease(PromiseId("x"), "workers", "1-1", 1)
 BEAT = Beat(0, 0, b"", b"", [], {}, [], [], [])
 
