@@ -24,6 +24,7 @@ from durasleep.protocol.keys import F
 from durasleep.protocol.membership import Beat
 from durasleep.runtime import nondeterminism
 from durasleep.runtime.activation import CanceledOutcome, Progress
+from durasleep.runtime.journal import StepCall
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.worker.execution import workflows
 from durasleep.worker.execution.executor import call_outside_task
@@ -520,6 +521,27 @@ async def test_a_commit_is_due_if_there_is_anything_to_say(once: Hand, what: str
             pass
     work._go_on()  # pyright: ignore[reportPrivateUsage]
     assert running.is_due is is_due
+    once.executor.let_go(running)
+    await once.driver.control("force", "a")
+
+
+@pytest.mark.parametrize("what", ["nothing", "is_released", "held_back", "steps"])
+async def test_it_is_suspended_only_if_nothing_is_left_to_do_here(once: Hand, what: str) -> None:
+    """Not while it is being given back, either: nobody would go on with it."""
+    running, work = await idle(once)
+    running.has_unseen = True
+    match what:
+        case "is_released":
+            work.is_released = True
+        case "held_back":
+            work.held_back = (StepCall(Number("2"), "step", len, (), {}, None),)
+        case "steps":
+            running.steps = {Number("1"): asyncio.ensure_future(asyncio.sleep(0))}  # type: ignore[dict-item]
+        case _:
+            pass
+    item = work.commit()
+    assert item is not None
+    assert ("suspend" if what == "nothing" else "continue") in str(item.args[3]).split("\t")
     once.executor.let_go(running)
     await once.driver.control("force", "a")
 
