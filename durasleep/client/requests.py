@@ -33,11 +33,10 @@ from durasleep.model import (
     parse_target,
     retention_ms,
 )
-from durasleep.protocol import command, promises, streams
+from durasleep.protocol import command, promises, script, streams
 from durasleep.protocol.command import BatchItem, Command, Plan
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Created, Settled
-from durasleep.protocol.script import to_bytes
 from durasleep.query.status import PromiseStatus
 from durasleep.settings import Settings
 from durasleep.transport import batching
@@ -214,10 +213,10 @@ def check_unconfirmed(min_replicas: int | None, fsync: bool | None) -> None:
 
 
 def enqueue(pipeline: Pipeline, call: BatchItem[Any], settings: Settings) -> None:
-    """Put a call into a caller's own MULTI, with the script before it: NOSCRIPT there would drop just our part."""
+    """Put a call into a caller's own MULTI."""
     [joined] = batching.join([call], settings)
-    pipeline.execute_command("SCRIPT LOAD", call.script.source)
-    pipeline.execute_command("EVALSHA", *map(to_bytes, joined.command[1:]))
+    for words in script.in_multi(call.script, joined.command):
+        pipeline.execute_command(*words)
 
 
 def create_promise(

@@ -147,6 +147,14 @@ def as_eval(script: Script, command: list[Value]) -> list[Value]:
     return [b"EVAL", script.source, *command[2:]]
 
 
+def in_multi(script: Script, command: list[Value]) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
+    """Two commands for the MULTI of a redis-py pipeline: the server learns the script, and runs it.
+
+    Without the first, a NOSCRIPT would leave out this call alone, and the rest of the MULTI would be done.
+    """
+    return ("SCRIPT LOAD", script.source), ("EVALSHA", *map(to_bytes, command[1:]))
+
+
 def write_assembled(directory: Path) -> None:
     """Write each script as the server runs it."""
     directory.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,8 @@ from enum import StrEnum
 from typing import TypeVar
 
 from durasleep.errors import DurasleepError
-from durasleep.protocol import server
-from durasleep.protocol.command import Call, Plan, to_text
+from durasleep.protocol import rights, server
+from durasleep.protocol.command import Plan, to_text
 from durasleep.protocol.keys import Keyspace
 
 T = TypeVar("T")
@@ -27,68 +27,6 @@ _CLOCK_WRONG_S = 60.0
 ROOM_WARNED, ROOM_DANGER = 0.8, 0.95  # of the allowed memory
 _SYSTEM_ROOM_WARNED = 0.6  # of the machine's memory, if there is no limit: saving may need as much again
 _LAG_WARNED_S = 10
-
-RIGHTS: tuple[tuple[str, ...], ...] = (
-    ("EVALSHA", "sha", "1", "{key}"),
-    ("EVAL", "script", "1", "{key}"),
-    ("XREADGROUP", "GROUP", "g", "c", "STREAMS", "{key}", ">"),
-    ("XREAD", "STREAMS", "{key}", "0"),
-    ("XGROUP", "CREATE", "{key}", "g", "0", "MKSTREAM"),
-    ("XGROUP", "CREATECONSUMER", "{key}", "g", "c"),
-    ("XGROUP", "DELCONSUMER", "{key}", "g", "c"),
-    ("XINFO", "CONSUMERS", "{key}", "g"),
-    ("XINFO", "GROUPS", "{key}"),
-    ("XPENDING", "{key}", "g"),
-    ("XRANGE", "{key}", "-", "+"),
-    ("XREVRANGE", "{key}", "+", "-"),
-    ("XADD", "{key}", "*", "a", "b"),
-    ("XACK", "{key}", "g", "0-1"),
-    ("XCLAIM", "{key}", "g", "c", "0", "0-1"),
-    ("XDEL", "{key}", "0-1"),
-    ("XTRIM", "{key}", "MAXLEN", "1000000"),
-    ("XLEN", "{key}"),
-    ("HGET", "{key}", "f"),
-    ("HMGET", "{key}", "f"),
-    ("HGETALL", "{key}"),
-    ("HEXISTS", "{key}", "f"),
-    ("HKEYS", "{key}"),
-    ("HLEN", "{key}"),
-    ("HSCAN", "{key}", "0"),
-    ("HSET", "{key}", "f", "v"),
-    ("HSETNX", "{meta}", "f", "v"),
-    ("HDEL", "{key}", "f"),
-    ("SADD", "{key}", "m"),
-    ("SREM", "{key}", "m"),
-    ("SPOP", "{key}"),
-    ("SCARD", "{key}"),
-    ("SISMEMBER", "{key}", "m"),
-    ("SRANDMEMBER", "{key}", "2"),
-    ("ZADD", "{key}", "1", "m"),
-    ("ZREM", "{key}", "m"),
-    ("ZSCORE", "{key}", "m"),
-    ("ZCARD", "{key}"),
-    ("ZRANGE", "{key}", "0", "0"),
-    ("ZRANGEBYSCORE", "{key}", "0", "1"),
-    ("ZSCAN", "{key}", "0"),
-    ("GET", "{key}"),
-    ("SET", "{key}", "v"),
-    ("DEL", "{key}"),
-    ("UNLINK", "{key}"),
-    ("RENAME", "{key}", "{key}"),
-    ("EXISTS", "{key}"),
-    ("TYPE", "{key}"),
-    ("PTTL", "{key}"),
-    ("PEXPIRE", "{key}", "1"),
-    ("PERSIST", "{key}"),
-    ("SCAN", "0"),
-    ("TIME",),
-    ("INFO",),
-    ("PING",),
-    ("CLIENT", "ID"),
-    ("CLIENT", "LIST"),
-    ("CLIENT", "SETNAME", "n"),
-)
-"""Every command that is sent, or used in a script, with valid arguments."""
 
 
 class Level(StrEnum):
@@ -144,7 +82,7 @@ def collect_facts(keys: Keyspace) -> Plan[Facts]:
         began = time.perf_counter()
         yield [server.ping()]
         pings.append((time.perf_counter() - began) * 1000)
-    missing = None if isinstance(whoami, DurasleepError) else (yield from _missing_rights(keys, whoami))
+    missing = None if isinstance(whoami, DurasleepError) else (yield from rights.missing_rights(keys, whoami))
     return Facts(
         info={} if isinstance(info, DurasleepError) else _info_of(to_text(info)),
         config={} if isinstance(config, DurasleepError) else config,
@@ -152,18 +90,6 @@ def collect_facts(keys: Keyspace) -> Plan[Facts]:
         clock_off_s=off,
         pings_ms=tuple(pings),
     )
-
-
-def _missing_rights(keys: Keyspace, user: str) -> Plan[tuple[str, ...] | None]:
-    key, meta = keys.promise("doctor"), f"{{{keys.namespace}}}:meta"
-    calls: list[Call] = []
-    for right in RIGHTS:
-        words = [word.replace("{key}", key).replace("{meta}", meta) for word in right]
-        calls.append(server.may_run(user, words))
-    answers = yield calls
-    if any(isinstance(answer, DurasleepError) for answer in answers):  # Redis before 7, or we may not use it
-        return None
-    return tuple(right[0] for right, answer in zip(RIGHTS, answers, strict=True) if not answer)
 
 
 def _info_of(text: str) -> dict[str, str]:

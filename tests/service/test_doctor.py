@@ -20,10 +20,9 @@ from durasleep.client.client import store_of
 from durasleep.devserver import DevServer
 from durasleep.errors import NotReplicated, StoreRefused, UnsupportedServer
 from durasleep.model import PromiseId, State
-from durasleep.protocol import promises
+from durasleep.protocol import promises, rights
 from durasleep.protocol.keys import Keyspace, S
 from durasleep.protocol.script import NAMES, load
-from durasleep.query import doctor
 from durasleep.query.doctor import Diagnosis, Facts, Level, diagnose
 from durasleep.settings import DEFAULTS
 from durasleep.sync import Client as SyncClient
@@ -379,7 +378,7 @@ async def test_the_example_grants_what_is_sent_or_used_in_a_script_and_nothing_e
     used = words_of_package() & known - ASKED_IF_ALLOWED | BY_REDIS_PY | BY_PIPELINES
     assert granted & known == used
     assert granted - known <= {"waitaof"}
-    named = {word for right in doctor.RIGHTS for word in _joined(list(right[:2]))}
+    named = {word for right in rights.RIGHTS for word in _joined(list(right[:2]))}
     assert granted - {"wait", "waitaof"} - BY_PIPELINES - BY_REDIS_PY <= named
 
 
