@@ -561,10 +561,10 @@ def _threads_left() -> list[str]:
     """The threads that Python waits for, and where they are."""
     frames = sys._current_frames()
     threads = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
-    return [f"the thread {one.name}{_place(frames.get(one.ident or 0))}" for one in threads if not one.daemon]
+    return [f"the thread {one.name}{_position(frames.get(one.ident or 0))}" for one in threads if not one.daemon]
 
 
-def _place(frame: FrameType | None) -> str:
+def _position(frame: FrameType | None) -> str:
     if frame is None:
         return ""
     return f" at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"

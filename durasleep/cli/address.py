@@ -107,9 +107,9 @@ def _import(name: str) -> Any:
         raise UsageError(f"{name!r} is not the name of a module: write MODULE or MODULE:ATTR, such as welcome:app")
     directory = str(Path.cwd())
     above = project_directory()  # names in a pyproject.toml are relative to its directory
-    for place in (str(above or directory), directory):
-        if place not in sys.path:
-            sys.path.insert(0, place)
+    for folder in (str(above or directory), directory):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

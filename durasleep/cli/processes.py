@@ -45,7 +45,7 @@ def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> 
         while passed_on < len(received):
             _notify_all(children, signal.SIGTERM)  # Ctrl-C twice is SIGTERM twice: the second ends a worker at once
             passed_on += 1
-        for place, child in enumerate(children):
+        for at, child in enumerate(children):
             ended = child.poll()
             if ended is None or received:
                 continue
@@ -53,7 +53,7 @@ def serve(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> 
                 why = "asks for a new start" if ended == EXIT_RESTART else f"was killed by {_name_of(-ended)}"
                 logger.warning("worker process %d %s: started again", child.pid, why)
                 time.sleep(_RESTART_S)
-                children[place] = start(commands[place], environment)
+                children[at] = start(commands[at], environment)
             else:
                 code = ended
                 received.append(signal.SIGTERM)

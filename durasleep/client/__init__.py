@@ -1,5 +1,5 @@
 """Starts, awaits and controls executions; ``durasleep.sync`` is the same for code without asyncio."""
 
-from durasleep.client.client import Client, Handle
+from durasleep.client.client import Client, Handle, Promises
 
-__all__ = ["Client", "Handle"]
+__all__ = ["Client", "Handle", "Promises"]

@@ -1,4 +1,4 @@
-"""What settles for one client, as the scripts tell it: hints with the value in them, heard while anybody waits."""
+"""The inbox of a client: the stream by which the scripts notify it of settlements. It is read while anybody waits."""
 
 from __future__ import annotations
 
@@ -24,58 +24,58 @@ READ_MAX = 256  # entries of it in one answer
 MANY = 500  # so many to wait for, and nobody waits for one by itself: then they are read at leisure
 LEISURE_S = 0.01  # from one read to the next: a read takes a client as long as a hundred endings in it
 
-_VALUE_BYTES_MAX = LIMIT["inbox_value_bytes_max"]  # what is larger no script of ours has told: to be looked at
+_VALUE_BYTES_MAX = LIMIT["inbox_value_bytes_max"]  # a larger value is read from its promise
 
-_ENDING = [b"i", b"b", b"s", b"v"]  # what nearly every ending is told by: id, birth, state and value
+_ENDING = [b"i", b"b", b"s", b"v"]  # the fields of nearly every entry: id, incarnation, state and value
 
 logger = logging.getLogger("durasleep")
 
 
 class Subscription:
-    """The ending of one promise, once the inbox tells it; it may be told that nothing is known: look yourself."""
+    """Waits for the inbox to notify of the end of one promise. The end may be unknown: then the promise is read."""
 
-    __slots__ = ("_future", "_is_told", "before", "ending", "id", "inbox", "is_missed")
+    __slots__ = ("_future", "_is_notified", "before", "ending", "id", "inbox", "is_missed")
 
     def __init__(self, inbox: Inbox, id: PromiseId) -> None:
         self.inbox = inbox
-        """Who tells it, in the event loop of that one."""
+        """The inbox that notifies it, in the event loop of the inbox."""
         self._future: asyncio.Future[PromiseStatus | None] | None = None
-        self._is_told = False
+        self._is_notified = False
         self.before: Subscription | None = None
         """Another one for the same id, if there is one: the inbox keeps the latest."""
         self.id = id
         self.ending: PromiseStatus | None = None
-        """None until it is told, and if nothing is known."""
+        """None before the notification, and if the end is unknown."""
         self.is_missed = False
-        """Nothing is known because the inbox may not have been told: to attach again will do."""
+        """The end is unknown because the inbox may have missed it: attach again."""
 
     @property
     def future(self) -> asyncio.Future[PromiseStatus | None]:
-        """The ending for who waits for it. Most are told before anybody does, so it is made when it is asked for."""
+        """To await the end with. Most notifications come before anybody waits, so the future is made on demand."""
         if self._future is None:
             self._future = asyncio.get_running_loop().create_future()
-            if self._is_told:
+            if self._is_notified:
                 self._future.set_result(self.ending)
         return self._future
 
     def notify(self, ending: PromiseStatus | None) -> None:
-        """What the inbox says; only the first time counts."""
-        if self._is_told or (self._future is not None and self._future.done()):
+        """Notify of the end; only the first time counts."""
+        if self._is_notified or (self._future is not None and self._future.done()):
             return
-        self._is_told = True
+        self._is_notified = True
         self.ending = ending
         if self._future is not None:
             self._future.set_result(ending)
 
     def on_created(self, answer: Created | None) -> None:
-        """What attaching has answered: that it has ended already, or whatever else whoever waits will see himself."""
+        """Take the answer to attaching: the promise may have ended already. Other replies are left to the waiter."""
         ending = None if answer is None else status_of_created(self.id, answer)
         if ending is None or ending.is_final:
             self.forget()
             self.notify(ending)
 
     def fail(self, error: Exception) -> None:
-        """Nothing will be told; whoever waits hears why."""
+        """No notification will come: raise ``error`` where it is awaited."""
         if self._future is not None and not self._future.done():
             self._future.set_exception(error)
 
@@ -84,15 +84,15 @@ class Subscription:
         self.inbox.forget(self)
 
 
-def on_answers(expected: Sequence[Subscription], asked: asyncio.Future[list[Created | DurasleepError]]) -> None:
-    """What attaching to several has answered; nothing is known of any if they could not be asked."""
+def on_answers(subscriptions: Sequence[Subscription], asked: asyncio.Future[list[Created | DurasleepError]]) -> None:
+    """Take the answers to attaching to several; if the call failed, the ends of all are unknown."""
     failed = asked.cancelled() or asked.exception() is not None
-    for one, answer in zip(expected, [None] * len(expected) if failed else asked.result(), strict=True):
+    for one, answer in zip(subscriptions, [None] * len(subscriptions) if failed else asked.result(), strict=True):
         one.on_created(answer if isinstance(answer, Created) else None)
 
 
 class Hurry:
-    """Counts those who wait for a single result: as long as there are any, what comes is read at once."""
+    """Counts the waits for single results: while there are any, the inbox is read at once."""
 
     __slots__ = ("count",)
 
@@ -132,40 +132,40 @@ class Inbox:
         """Whether what it is told from now on is heard."""
         return self._link.connected and self._task is not None and not self._task.done()
 
-    def is_expected(self, id: PromiseId) -> bool:
+    def is_subscribed(self, id: PromiseId) -> bool:
         """Whether anybody here waits for the ending of this promise."""
         return id in self._waiting
 
     def subscribe(self, id: PromiseId) -> Subscription:
         """What will be told of a promise."""
-        [expected] = self.subscribe_all([id])
-        return expected
+        [subscription] = self.subscribe_all([id])
+        return subscription
 
     def subscribe_all(self, ids: Iterable[PromiseId]) -> list[Subscription]:
         """What will be told of some promises, in their order."""
         waiting = self._waiting
         made: list[Subscription] = []
         for id in ids:
-            expected = Subscription(self, id)
-            expected.before = waiting.get(id)
-            waiting[id] = expected
-            made.append(expected)
+            subscription = Subscription(self, id)
+            subscription.before = waiting.get(id)
+            waiting[id] = subscription
+            made.append(subscription)
         if made and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(self._run(), name="durasleep-inbox")
         return made
 
-    def forget(self, expected: Subscription) -> None:
+    def forget(self, subscription: Subscription) -> None:
         """Nobody waits for this any more."""
-        one = self._waiting.get(expected.id)
-        if one is not expected:
-            while one is not None and one.before is not expected:
+        one = self._waiting.get(subscription.id)
+        if one is not subscription:
+            while one is not None and one.before is not subscription:
                 one = one.before
             if one is not None:
-                one.before = expected.before
-        elif expected.before is not None:
-            self._waiting[expected.id] = expected.before
+                one.before = subscription.before
+        elif subscription.before is not None:
+            self._waiting[subscription.id] = subscription.before
         else:
-            del self._waiting[expected.id]
+            del self._waiting[subscription.id]
 
     async def close(self, error: Exception) -> None:
         """Stop reading; who still waits hears ``error``."""
@@ -173,26 +173,26 @@ class Inbox:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         for latest in tuple(self._waiting.values()):
-            expected: Subscription | None = latest
-            while expected is not None:
-                expected.fail(error)
-                expected = expected.before
+            subscription: Subscription | None = latest
+            while subscription is not None:
+                subscription.fail(error)
+                subscription = subscription.before
         self._waiting.clear()
         await self._link.close()
 
     def _notify(self, id: str, ending: PromiseStatus | None) -> None:
-        expected = self._waiting.pop(id, None)
-        while expected is not None:
-            expected.notify(ending)
-            expected = expected.before
+        subscription = self._waiting.pop(id, None)
+        while subscription is not None:
+            subscription.notify(ending)
+            subscription = subscription.before
 
     def _notify_to_look(self) -> None:
         """Something may have been missed."""
         for latest in tuple(self._waiting.values()):
-            expected: Subscription | None = latest
-            while expected is not None:
-                expected.is_missed = True
-                expected = expected.before
+            subscription: Subscription | None = latest
+            while subscription is not None:
+                subscription.is_missed = True
+                subscription = subscription.before
             self._notify(latest.id, None)
 
     async def _run(self) -> None:
@@ -279,11 +279,13 @@ class Inbox:
                 self._notify(id, ending)
             return
         for raw_id, code, value in zip(fields[1::width], fields[5::width], fields[7::width], strict=True):
-            expected = self._waiting.get(raw_id.decode(errors="replace"))
-            if expected is not None:
+            subscription = self._waiting.get(raw_id.decode(errors="replace"))
+            if subscription is not None:
                 state = command.STATE_OF.get(code)
                 is_ours = state and len(value) <= _VALUE_BYTES_MAX
-                self._notify(expected.id, PromiseStatus(expected.id, state, value) if state and is_ours else None)
+                self._notify(
+                    subscription.id, PromiseStatus(subscription.id, state, value) if state and is_ours else None
+                )
 
 
 def statuses_in(fields: list[bytes]) -> Iterator[tuple[str, PromiseStatus | None]]:

@@ -61,24 +61,24 @@ RELEASE_S = 60.0  # a released clock is believed by every worker within a second
 class Handle(Generic[T_co]):
     """An execution or promise; ``result`` waits for its end."""
 
-    __slots__ = ("__weakref__", "_client", "_ending", "_expected", "_hint", "disposition", "id")
+    __slots__ = ("__weakref__", "_client", "_ending", "_subscription", "_type_hint", "disposition", "id")
 
     def __init__(
         self,
         client: Client,
         id: PromiseId,
-        hint: Any,
+        type_hint: Any,
         disposition: Disposition | None,
         ending: PromiseStatus | None,
-        expected: Subscription | None = None,
+        subscription: Subscription | None = None,
     ) -> None:
         self.id = id
         self.disposition = disposition
         """What ``rpc`` found: ``created``, ``attached`` or ``finished``; None from ``get`` or in a pipeline."""
         self._client = client
-        self._hint = hint
+        self._type_hint = type_hint
         self._ending = ending
-        self._expected = expected
+        self._subscription = subscription
 
     def result(self, timeout: Duration | None = None) -> T_co:
         """Wait for the value; raises what the execution raised, or Canceled or TimedOut.
@@ -95,24 +95,24 @@ class Handle(Generic[T_co]):
     @property
     def _is_missed(self) -> bool:
         """Whether the inbox may have missed how it has ended."""
-        return self._expected is not None and self._expected.is_missed
+        return self._subscription is not None and self._subscription.is_missed
 
     def _settled(self, timeout: Duration | None = None) -> PromiseStatus:
         """How it ends, once it has; read at leisure if very many are waited for."""
         ending = self._known()
         if ending is None:
-            expected, self._expected = self._expected, None
-            self._ending = ending = self._client._waiter.ending(self.id, timeout, expected)
+            subscription, self._subscription = self._subscription, None
+            self._ending = ending = self._client._waiter.ending(self.id, timeout, subscription)
         return ending
 
     def _value_of(self, ending: PromiseStatus) -> T_co:
         """The result, given how it has ended; raises as ``result`` does."""
-        return result.result_of(ending, self._client.codec, self._hint)
+        return result.result_of(ending, self._client.codec, self._type_hint)
 
     def _known(self) -> PromiseStatus | None:
         """How it has ended, if that is known by now, for then nothing needs to be asked."""
-        if self._expected is not None and self._expected.ending is not None:
-            self._ending, self._expected = self._expected.ending, None
+        if self._subscription is not None and self._subscription.ending is not None:
+            self._ending, self._subscription = self._subscription.ending, None
         return self._ending if self._ending is not None and self._ending.is_final else None
 
     def done(self) -> bool:
@@ -131,23 +131,25 @@ class Handle(Generic[T_co]):
         if created.state is State.PENDING:
             return
         self._ending = requests.status_of_created(self.id, created)
-        if self._expected is not None:
-            self._expected.forget()
-            self._expected = None
+        if self._subscription is not None:
+            self._subscription.forget()
+            self._subscription = None
 
     def _subscribe(self) -> Subscription | None:
         """What the inbox has to be told to tell of it from now on, if there is anything."""
         is_known = self._ending is not None and self._ending.is_final
-        expected = self._expected
-        is_expected = expected is not None and expected.inbox is self._client._waiter.inbox and not expected.is_missed
-        if is_known or is_expected or owner_of(self.id) is not None:
+        subscription = self._subscription
+        is_subscribed = (
+            subscription is not None and subscription.inbox is self._client._waiter.inbox and not subscription.is_missed
+        )
+        if is_known or is_subscribed or owner_of(self.id) is not None:
             return None
-        self._expected = self._client._waiter.inbox.subscribe(self.id)
-        return self._expected
+        self._subscription = self._client._waiter.inbox.subscribe(self.id)
+        return self._subscription
 
     def __del__(self) -> None:
-        if self._expected is not None:  # nobody will ask for it any more
-            self._expected.forget()
+        if self._subscription is not None:  # nobody will ask for it any more
+            self._subscription.forget()
 
     def __repr__(self) -> str:
         found = "unknown" if self.disposition is None else State.PENDING.value
@@ -317,7 +319,7 @@ def ending_of(client: Client, id: PromiseId, timeout: Duration | None = None) ->
 
 
 class Client(_Starts):
-    """Starts, awaits and steers executions in one namespace. Connects at the first call.
+    """Starts, awaits and controls executions in one namespace. It connects at the first call.
 
     One client serves all threads and forked children: each has a connection of its own, made when it first calls.
     """
@@ -343,7 +345,7 @@ class Client(_Starts):
         return self._waiter.opened()
 
     def close(self) -> None:
-        """Let go of all connections; whoever waits in any thread hears ClientClosed. To call again connects again."""
+        """Close what this event loop has; ClientClosed is raised where it waits. The next call connects again."""
         self._waiter.close()
 
     def __enter__(self) -> Self:
@@ -521,12 +523,12 @@ class Client(_Starts):
         store.open()
         inbox = None if options.pipeline is not None else self._listening()
         call = self._maker(store.keys(id), name, options, inbox)(id, payload, self._new_key())
-        hint = Any if isinstance(fn, str) else returns_of(fn)
+        type_hint = Any if isinstance(fn, str) else returns_of(fn)
         if options.pipeline is not None:
             requests.check_unconfirmed(options.min_replicas, options.fsync)
             requests.enqueue(options.pipeline, call, self.settings)
-            return Handle(self, PromiseId(id), hint, None, None)
-        [handle] = self._handles([PromiseId(id)], hint, inbox)
+            return Handle(self, PromiseId(id), type_hint, None, None)
+        [handle] = self._handles([PromiseId(id)], type_hint, inbox)
         handle._begin(store.call(call))
         return handle
 
@@ -538,7 +540,7 @@ class Client(_Starts):
         name = name_of(fn) if definition is None else definition.name
         store = self._waiter.store.confirming(options.min_replicas, options.fsync)
         store.open()
-        hint = Any if isinstance(fn, str) else returns_of(fn)
+        type_hint = Any if isinstance(fn, str) else returns_of(fn)
         inbox = self._listening()
         make = self._maker(store.keys(), name, options, inbox)
         encode = requests.encoder(
@@ -548,7 +550,7 @@ class Client(_Starts):
         handles: list[Handle[Any]] = []
         for part in requests.in_parts(many):
             made = [make(id, encode(args), new_key()) for id, *args in part]
-            begun = self._handles([id for id, *_ in part], hint, inbox)
+            begun = self._handles([id for id, *_ in part], type_hint, inbox)
             for handle, created in zip(begun, store.run(requests.all_of(made)), strict=True):
                 handle._begin(created)
             handles += begun
@@ -568,12 +570,12 @@ class Client(_Starts):
         inbox = self._waiter.inbox
         return inbox if inbox.is_listening else None
 
-    def _handles(self, ids: Sequence[PromiseId], hint: Any, inbox: Inbox | None) -> list[Handle[Any]]:
+    def _handles(self, ids: Sequence[PromiseId], type_hint: Any, inbox: Inbox | None) -> list[Handle[Any]]:
         """For what is about to be created, and may be told to this inbox."""
         if inbox is None:
-            return [Handle(self, id, hint, None, None) for id in ids]
-        expected = inbox.subscribe_all(ids)
-        return [Handle(self, id, hint, None, None, one) for id, one in zip(ids, expected, strict=True)]
+            return [Handle(self, id, type_hint, None, None) for id in ids]
+        subscriptions = inbox.subscribe_all(ids)
+        return [Handle(self, id, type_hint, None, None, one) for id, one in zip(ids, subscriptions, strict=True)]
 
     @overload
     def gather(self, handles: Sequence[Handle[T]], *, return_exceptions: Literal[False] = False) -> list[T]: ...
@@ -670,14 +672,24 @@ class Client(_Starts):
     def get(self, id: str) -> Handle[Any]: ...
 
     @overload
-    def get(self, id: str, hint: type[T]) -> Handle[T]: ...
+    def get(self, id: str, type_hint: type[T]) -> Handle[T]: ...
 
     @overload
-    def get(self, id: str, hint: UnionType) -> Handle[Any]: ...
+    def get(self, id: str, type_hint: UnionType) -> Handle[Any]: ...
 
-    def get(self, id: str, hint: Any = Any) -> Handle[Any]:
-        """A handle for what has this id, its result shaped by ``hint``; whether it exists shows when it is asked."""
-        return Handle(self, check_id(id), hint, None, None)
+    @overload
+    def get(self, id: str, *, hint: Any) -> Handle[Any]: ...
+
+    def get(self, id: str, type_hint: Any = Any, *, hint: Any = None) -> Handle[Any]:
+        """A handle for the execution or promise with this id; nothing is asked yet, not even whether it exists.
+
+        ``type_hint`` shapes the result: ``client.get("order-1", Receipt)``. By default it is plain data. ``hint``
+        is the old name of ``type_hint``.
+        """
+        if hint is not None:
+            warn_renamed("hint", "type_hint")
+            type_hint = hint
+        return Handle(self, check_id(id), type_hint, None, None)
 
     def describe(self, id: str) -> Description:
         """Everything there is to see of a promise; raises NotFound if there is none."""

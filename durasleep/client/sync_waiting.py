@@ -36,21 +36,21 @@ POLL_S = 1.0  # what tells no inbox is looked at this often
 class Subscription:
     """The ending of one promise, once the inbox has told it; what is told without an ending is to be asked again."""
 
-    __slots__ = ("__weakref__", "ending", "id", "inbox", "is_missed", "is_told")
+    __slots__ = ("__weakref__", "ending", "id", "inbox", "is_missed", "is_notified")
 
     def __init__(self, inbox: Inbox, id: PromiseId) -> None:
         self.inbox = inbox
         """Who tells it, in the thread of that one."""
         self.id = id
         self.ending: PromiseStatus | None = None
-        self.is_told = False
+        self.is_notified = False
         self.is_missed = False
         """It was not told because the inbox may have missed it."""
 
     def notify(self, ending: PromiseStatus | None) -> None:
         """How it has ended; None if that is not known."""
         self.ending = ending
-        self.is_told = True
+        self.is_notified = True
 
     def on_created(self, answer: Created) -> None:
         """What attaching has answered: it may have ended already."""
@@ -64,10 +64,10 @@ class Subscription:
 
 
 class Inbox:
-    """What settles for one thread, as the scripts tell it.
+    """The inbox of one thread: the stream by which the scripts notify it of settlements.
 
-    It is read from one entry to the next. Where something may have been missed it is lost: all that is expected is
-    asked anew, and the reading begins behind what there is by then.
+    It is read entry by entry. If entries may have been missed, all awaited promises are asked again, and reading
+    continues behind the last entry.
     """
 
     is_listening = False  # a thread that starts something does not read
@@ -83,7 +83,7 @@ class Inbox:
         """Its entry that was read last; None before it is first read, and once it is lost."""
         self._check_s = check_s
         self._check_at = 0.0
-        self._expected: WeakValueDictionary[str, Subscription] = WeakValueDictionary()
+        self._subscriptions: WeakValueDictionary[str, Subscription] = WeakValueDictionary()
 
     def __enter__(self) -> Self:
         self.waits += 1
@@ -95,10 +95,10 @@ class Inbox:
     def subscribe(self, id: PromiseId) -> Subscription:
         """What will be told of a promise."""
         self.check()
-        expected = self._expected.get(id)
-        if expected is None:
-            expected = self._expected[id] = Subscription(self, id)
-        return expected
+        subscription = self._subscriptions.get(id)
+        if subscription is None:
+            subscription = self._subscriptions[id] = Subscription(self, id)
+        return subscription
 
     def subscribe_all(self, ids: Iterable[PromiseId]) -> list[Subscription]:
         """What will be told of some promises, in their order."""
@@ -120,15 +120,15 @@ class Inbox:
     def lose(self) -> None:
         """Something may have been missed."""
         self.last = None
-        for expected in list(self._expected.values()):
-            expected.is_missed = True
-            self.notify(expected.id, None)
+        for subscription in list(self._subscriptions.values()):
+            subscription.is_missed = True
+            self.notify(subscription.id, None)
 
     def notify(self, id: str, ending: PromiseStatus | None) -> None:
         """How a promise has ended, to whoever waits for that; None if it is to be asked."""
-        expected = self._expected.pop(id, None)
-        if expected is not None:
-            expected.notify(ending)
+        subscription = self._subscriptions.pop(id, None)
+        if subscription is not None:
+            subscription.notify(ending)
 
 
 class Waiter:
@@ -170,10 +170,10 @@ class Waiter:
         self._reader.close()
         self.store.close()
 
-    def attach(self, expected: Sequence[Subscription]) -> None:
+    def attach(self, subscriptions: Sequence[Subscription]) -> None:
         """Have the inbox told of several endings; what has ended already is known then."""
         inbox = self.inbox
-        for part in requests.in_parts(expected):
+        for part in requests.in_parts(subscriptions):
             answers = self._attach(inbox, [one.id for one in part])
             for one, answer in zip(part, answers, strict=True):
                 if isinstance(answer, Created):
@@ -187,11 +187,11 @@ class Waiter:
         return store.run(status.read(store.keys(id), id))
 
     def ending(
-        self, id: PromiseId, timeout: Duration | None = None, expected: Subscription | None = None
+        self, id: PromiseId, timeout: Duration | None = None, subscription: Subscription | None = None
     ) -> PromiseStatus:
         """Block until a promise has settled; WaitTimeout after ``timeout``, and it goes on.
 
-        ``expected`` is what the inbox has been told to tell of it.
+        ``subscription`` is how the inbox is notified of it.
         """
         patience = _Patience(id, timeout)
         with Waiting(id), self.inbox as inbox:
@@ -200,7 +200,9 @@ class Waiter:
             keys = store.keys(id)
             if owner_of(id) is not None and store.call(journal.read_record(keys, id, outline=True)) is None:
                 return self._poll(patience)
-            return self._settled(patience, inbox, None if expected is None or expected.inbox is not inbox else expected)
+            return self._settled(
+                patience, inbox, None if subscription is None or subscription.inbox is not inbox else subscription
+            )
 
     def _poll(self, patience: _Patience) -> PromiseStatus:
         """How an entry of a journal ends, which tells no inbox."""
@@ -211,17 +213,17 @@ class Waiter:
                 return ending
             patience.closed.wait(patience.left_s(POLL_S))
 
-    def _settled(self, patience: _Patience, inbox: Inbox, expected: Subscription | None) -> PromiseStatus:
+    def _settled(self, patience: _Patience, inbox: Inbox, subscription: Subscription | None) -> PromiseStatus:
         id = patience.id
         while True:
             inbox.check()
-            if expected is None or (expected.is_told and expected.ending is None):
+            if subscription is None or (subscription.is_notified and subscription.ending is None):
                 patience.check_open()
-                expected = inbox.subscribe(id)
+                subscription = inbox.subscribe(id)
                 [answer] = self._attach(inbox, [id])
-                expected.on_created(command.unwrap(answer))
-            if expected.ending is not None:
-                return expected.ending
+                subscription.on_created(command.unwrap(answer))
+            if subscription.ending is not None:
+                return subscription.ending
             try:
                 block_s = patience.left_s(self._block_s)
             except WaitTimeout:

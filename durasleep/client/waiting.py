@@ -81,10 +81,10 @@ class Waiter:
         """Close what this event loop has; whoever waits in it hears ClientClosed."""
         await self._of_loop.close()
 
-    def attach(self, expected: Sequence[Subscription]) -> None:
+    def attach(self, subscriptions: Sequence[Subscription]) -> None:
         """Have the inbox told of several endings; what the server answers is not waited for."""
         here = self._of_loop.here()
-        for part in requests.in_parts(expected):
+        for part in requests.in_parts(subscriptions):
             made = [promises.attach(here.store.keys(one.id), one.id, inbox=here.inbox.name) for one in part]
             here.store.ask(made).add_done_callback(partial(on_answers, part))
 
@@ -94,25 +94,27 @@ class Waiter:
         return await store.run(status.read(store.keys(id), id))
 
     def ending(
-        self, id: PromiseId, timeout: Duration | None = None, expected: Subscription | None = None
+        self, id: PromiseId, timeout: Duration | None = None, subscription: Subscription | None = None
     ) -> Coroutine[Any, Any, PromiseStatus]:
         """What waits until a promise has settled; WaitTimeout after ``timeout``, and it goes on.
 
-        ``expected`` is what the inbox has been told to tell of it. Mostly nothing stands between the coroutine that
+        ``subscription`` is how the inbox is notified of it. Mostly nothing stands between the coroutine that
         hears and whoever awaits it.
         """
         if timeout is not None:
-            return self._ending_within(id, timeout, expected)
+            return self._ending_within(id, timeout, subscription)
         if inside() is not None:
-            return self._settle_inside(id, expected)
-        hearing = self._settled(id, expected)
+            return self._settle_inside(id, subscription)
+        hearing = self._settled(id, subscription)
         return hearing if self.beside_waits is None else self.beside_waits(id, hearing)
 
-    async def _ending_within(self, id: PromiseId, timeout: Duration, expected: Subscription | None) -> PromiseStatus:
+    async def _ending_within(
+        self, id: PromiseId, timeout: Duration, subscription: Subscription | None
+    ) -> PromiseStatus:
         limit_s = seconds_of(timeout)
         try:
             async with asyncio.timeout(limit_s):
-                return await self.ending(id, None, expected)
+                return await self.ending(id, None, subscription)
         except TimeoutError:
             ending = await self._last_status(id)
             if ending is None or not ending.is_final:
@@ -129,41 +131,41 @@ class Waiter:
                 return await self.status(id)
         return None
 
-    async def _settle_inside(self, id: PromiseId, expected: Subscription | None) -> PromiseStatus:
+    async def _settle_inside(self, id: PromiseId, subscription: Subscription | None) -> PromiseStatus:
         with Waiting(id):
-            return await self._settled(id, expected)
+            return await self._settled(id, subscription)
 
-    async def _settled(self, id: PromiseId, expected: Subscription | None) -> PromiseStatus:
+    async def _settled(self, id: PromiseId, subscription: Subscription | None) -> PromiseStatus:
         here = self._of_loop.here()
         store, inbox = here.store, here.inbox
         if not store.is_checked:
             await store.open()
-        if expected is not None and expected.inbox is not inbox:
-            expected = None  # it tells another event loop
+        if subscription is not None and subscription.inbox is not inbox:
+            subscription = None  # it tells another event loop
         while True:
-            if expected is None:
-                expected = inbox.subscribe(id)
-                ending = await self._attach(store, id, expected)
+            if subscription is None:
+                subscription = inbox.subscribe(id)
+                ending = await self._attach(store, id, subscription)
                 if ending is None or ending.is_final:
-                    expected.forget()
+                    subscription.forget()
                     return ending or await self._poll(id)
             try:
-                told = await expected.future
+                told = await subscription.future
             except BaseException:
-                expected.forget()
+                subscription.forget()
                 self._stop_waiting(store, inbox, id)
                 raise
-            expected.forget()
+            subscription.forget()
             if told is not None:
                 return told
-            expected = None  # something may have been missed
+            subscription = None  # something may have been missed
 
     def _stop_waiting(self, store: Store, inbox: Inbox, id: PromiseId) -> None:
         """Nobody here wants to hear of it any more; a hint, which is not waited for."""
-        if store.connected and not inbox.is_expected(id):
+        if store.connected and not inbox.is_subscribed(id):
             store.send(streams.unwait(store.keys(id), id, inbox.name)).add_done_callback(_ignore)
 
-    async def _attach(self, store: Store, id: PromiseId, expected: Subscription) -> PromiseStatus | None:
+    async def _attach(self, store: Store, id: PromiseId, subscription: Subscription) -> PromiseStatus | None:
         """How it stands, and our inbox will be told; None for an entry of a journal, which tells no inbox."""
         try:
             if (
@@ -171,10 +173,10 @@ class Waiter:
                 and await store.call(journal.read_record(store.keys(id), id, outline=True)) is None
             ):
                 return None
-            created = await store.call(promises.attach(store.keys(id), id, inbox=expected.inbox.name))
+            created = await store.call(promises.attach(store.keys(id), id, inbox=subscription.inbox.name))
         except BaseException:
-            expected.forget()
-            self._stop_waiting(store, expected.inbox, id)
+            subscription.forget()
+            self._stop_waiting(store, subscription.inbox, id)
             raise
         return requests.status_of_created(id, created)
 

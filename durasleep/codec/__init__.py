@@ -12,6 +12,6 @@ Never pickle, and never an import by a name from data. Nothing else imports msgp
     codec        Codec: all of this in one object
 """
 
-from durasleep.codec.codec import Codec, ErrorHook, PayloadHook
+from durasleep.codec.codec import Codec, ErrorAttributes, ErrorHook, PayloadHook
 
-__all__ = ["Codec", "ErrorHook", "PayloadHook"]
+__all__ = ["Codec", "ErrorAttributes", "ErrorHook", "PayloadHook"]

@@ -95,6 +95,18 @@ class ExecutionInfo(msgspec.Struct, frozen=True, kw_only=True):
         """When it was created, by the server's clock."""
         return _instant(self.created_ms)
 
+    @property
+    def deaths(self) -> int:
+        """The old name of ``crash_count``."""
+        warn_renamed("ctx.info.deaths", "ctx.info.crash_count")
+        return self.crash_count
+
+    @property
+    def birth(self) -> int:
+        """The old name of ``incarnation``."""
+        warn_renamed("ctx.info.birth", "ctx.info.incarnation")
+        return self.incarnation
+
 
 class Context:
     """The first argument of every workflow. Use it in the workflow only, never in steps or threads."""
@@ -656,11 +668,11 @@ class TransactionBuilder:
     command.
     """
 
-    __slots__ = ("_commands", "_future", "_journal", "_place")
+    __slots__ = ("_call_site", "_commands", "_future", "_journal")
 
     def __init__(self, journal: Journal, frame: FrameType) -> None:
         self._journal = journal
-        self._place = frame.f_code, frame.f_lineno
+        self._call_site = frame.f_code, frame.f_lineno
         self._commands: list[tuple[bytes, ...]] = []
         self._future: asyncio.Future[list[Any]] | None = None
 
@@ -680,7 +692,7 @@ class TransactionBuilder:
 
     def __del__(self) -> None:
         if self._commands and self._future is None:
-            code, line = self._place
+            code, line = self._call_site
             self._journal.note_unsent(f"{code.co_filename}:{line} in {code.co_qualname}")
 
     def __await__(self) -> Generator[Any, None, list[Any]]:

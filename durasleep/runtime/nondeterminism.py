@@ -177,7 +177,7 @@ def checked(activation: Activation, progress: Progress) -> Progress:
 
 def _difference(first: Activation, again: Activation, progress: Progress, repeated: Progress) -> list[str] | None:
     asked, asked_again = first.asked, again.asked
-    for number in sorted(asked.keys() | asked_again.keys(), key=_place):
+    for number in sorted(asked.keys() | asked_again.keys(), key=_sort_key):
         one, other = asked.get(number), asked_again.get(number)
         if one is None or other is None or not _same(first, one, other):
             return [f"  - {number:<6} {_shown(one)}", f"  + {number:<6} {_shown(other)}"]
@@ -226,5 +226,5 @@ def _plain(activation: Activation, progress: Progress) -> str:
             return "not yet" if other is None else repr(other)
 
 
-def _place(number: Number) -> list[int]:
+def _sort_key(number: Number) -> list[int]:
     return [int(part) for part in number.split(".")]

@@ -265,7 +265,7 @@ def _check_url(url: str) -> None:
     is_cut = "@" in split.fragment or any("@" in part and not _is_option(part) for part in split.query.split("&"))
     if is_cut or ("@" in split.path and split.scheme != "unix"):
         raise UsageError(f"{without_secret(url)!r} is not a Redis URL: {_AS_WRITTEN}")
-    if not _is_sentinel(url) and not _is_place(split.netloc.rpartition("@")[2]):
+    if not _is_sentinel(url) and not _is_host(split.netloc.rpartition("@")[2]):
         raise UsageError(
             f"{without_secret(url)!r} is not a Redis URL: the port is not a number up to 65535, or there is no host "
             f"behind a password; {_AS_WRITTEN}"
@@ -283,7 +283,7 @@ def without_secret(url: str) -> str:
     if found is None:
         return _HIDDEN
     scheme, user, hosts, path, query, fragment = found.groups()
-    if not all(map(_is_place, hosts.split(","))):
+    if not all(map(_is_host, hosts.split(","))):
         if not user:
             return f"{scheme}{_HIDDEN}"
         hosts = f"{hosts.partition(':')[0]}:{_HIDDEN}"
@@ -308,7 +308,7 @@ def _is_option(part: str) -> bool:
     return bool(equals) and name.removeprefix("sentinel_") in known
 
 
-def _is_place(text: str) -> bool:
+def _is_host(text: str) -> bool:
     """Whether it is only ``HOST:PORT``; each of the two may be missing."""
     found = _PLACE_OF_HOST.fullmatch(text)
     return found is not None and int(found[1] or 0) <= _PORT_MAX
