@@ -69,7 +69,14 @@ class Durasleep(Client):
     Redis is the same as for the command line: the first one that is named by ``DURASLEEP_REDIS_URL``, ``REDIS_URL``,
     ``url`` under ``[tool.durasleep]`` in pyproject.toml, or a running ``durasleep dev``, else
     ``redis://localhost:6379/0``. pyproject.toml and ``durasleep dev`` may be those of this directory or one above it.
-    Durasleep looks for nothing, and connects to nothing, before the first call.
+    Durasleep looks for nothing, and connects to nothing, before the first call::
+
+        app = Durasleep("redis://localhost:6379/0", group="mail")
+
+    ``namespace`` keeps what several applications store in one Redis apart. ``group`` names the workers that run what
+    this application starts, and that it serves. ``codec`` encrypts or compresses payloads, see ``Codec``; by default
+    they are plain MessagePack. ``settings`` are the limits, see ``Settings``. Raises InvalidId for a ``namespace`` or
+    ``group`` that is no name, and UsageError for a URL that cannot be read.
     """
 
     def __init__(

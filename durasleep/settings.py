@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from durasleep.model import PAYLOAD_BYTES_MAX
+from durasleep.model import INBOX_TTL_MS, PAYLOAD_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Settings:
     allowed for an answer."""
     read_own_max: int = 1000
     """Entries that are already ours, and are read again after a reconnect; more than any worker holds."""
-    inbox_ttl_s: float = 90.0
+    inbox_ttl_s: float = INBOX_TTL_MS / 1000
     """An inbox lives this long after its reader was last active."""
     client_check_s: float = 30.0
     """How often a waiting client reads the state itself, because inbox entries are only hints."""

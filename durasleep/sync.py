@@ -18,8 +18,14 @@ __all__ = ["Caller", "Client", "Handle", "Promises"]
 class Client(sync.Client):
     """Starts, awaits and controls executions in one namespace. It connects at the first call.
 
-    One client serves all threads and forked children: each has a connection of its own, made at its first call. Without
-    a URL or client it uses the Redis that ``Durasleep()`` would use, which is looked for now.
+    One client serves all threads and forked children: each has a connection of its own, made at its first call::
+
+        client = Client("redis://localhost:6379/0")
+        receipt = client.rpc("order-1", "checkout", 20).result(timeout="1h")
+
+    ``url_or_client`` is a Redis URL or an existing redis-py client, which only says how to connect. Without it, the
+    client uses the Redis that ``Durasleep()`` would use, and looks for it now. ``namespace``, ``group``, ``codec`` and
+    ``settings`` are as for ``Durasleep``.
     """
 
     def __init__(

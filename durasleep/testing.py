@@ -473,7 +473,7 @@ class SyncEnv:
 
 @contextmanager
 def sync_env(app: Durasleep, **options: Any) -> Generator[SyncEnv]:
-    """``env``, which takes the same options, for tests that are plain functions."""
+    """As ``env``, for tests that are plain functions: ``app`` and the other options are those of ``env``."""
     with ThreadPoolExecutor(1, thread_name_prefix="durasleep-test") as thread, asyncio.Runner() as runner:
         loop = runner.get_loop()
         running = thread.submit(loop.run_forever)

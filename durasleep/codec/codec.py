@@ -54,7 +54,12 @@ class ErrorHook(PayloadHook, Protocol):
 
 
 class Codec:
-    """Encodes and decodes arguments, results and errors; threads may share one object."""
+    """Encodes and decodes arguments, results and errors; threads may share one object.
+
+    A payload has at most ``payload_bytes_max`` bytes, by default 1 MiB. ``outer`` encrypts or compresses payloads, and
+    may decide what is stored of errors: see ``PayloadHook`` and ``ErrorHook``. By default payloads are plain
+    MessagePack.
+    """
 
     def __init__(
         self, *, payload_bytes_max: int = PAYLOAD_BYTES_MAX, outer: PayloadHook | ErrorHook | None = None

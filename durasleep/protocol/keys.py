@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from durasleep.model import DUE_MS_MAX, PAYLOAD_BYTES_MAX, Kind, Place, State, check_name
+from durasleep.model import DUE_MS_MAX, INBOX_TTL_MS, PAYLOAD_BYTES_MAX, Kind, Place, State, check_name
 
 SCHEMA_VERSION = 2
 
@@ -113,7 +113,7 @@ LIMIT = {
     "inbox_entries_max": 1000,
     "inbox_value_bytes_max": 16_384,  # the client reads larger results itself
     "inbox_entry_bytes_max": 16_384,  # of ids and values: an inbox that nobody reads has at most some 16 MiB
-    "inbox_ttl_ms": 90_000,
+    "inbox_ttl_ms": INBOX_TTL_MS,
     "recent_max": 1000,  # entries of `recent` and of `failed`, each of up to sixteen endings
     "begin_ms_min": 1000,  # an entry that begins earlier in the life of its execution does not store when
     "snapshot_bytes_max": 512,  # of an execution in its stream entry: larger ones are loaded

@@ -58,8 +58,9 @@ def failure_of(error: BaseException) -> BaseException:
 class Retry:
     """Try up to ``attempts`` times, waiting ``delay`` after the first failure and ``backoff`` times longer each time.
 
-    ``delay`` and ``delay_max`` are seconds or timedeltas. No wait is longer than ``delay_max``, except the first. A
-    wait of a second or more is a timer, which occupies no worker. ``retry_on`` names the errors that get another
+    ``delay`` and ``delay_max`` are seconds or timedeltas. No wait is longer than ``delay_max``, except the first.
+    Each wait is longer by a random part of itself, at most ``jitter`` (0 to 1), so that many do not come back at once.
+    A wait of a second or more is a timer, which occupies no worker. ``retry_on`` names the errors that get another
     attempt, ``give_up_on`` those that do not, and wins over ``retry_on``; ``Exception`` stands for any error. The
     worker that ran the attempt decides, and its decision is stored: a later deployment does not change it. An error
     that is a ``RetryAfter`` decides itself when the next attempt comes.
