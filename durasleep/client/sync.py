@@ -90,7 +90,7 @@ class Handle(Generic[T_co]):
         if ending is None:
             with self._client._waiter.inbox.hurry:
                 ending = self._settled(timeout)
-        return self._value_of(ending)
+        return self._result_of(ending)
 
     @property
     def _is_missed(self) -> bool:
@@ -105,7 +105,7 @@ class Handle(Generic[T_co]):
             self._ending = ending = self._client._waiter.ending(self.id, timeout, subscription)
         return ending
 
-    def _value_of(self, ending: PromiseStatus) -> T_co:
+    def _result_of(self, ending: PromiseStatus) -> T_co:
         """The result, given how it has ended; raises as ``result`` does."""
         return result.result_of(ending, self._client.codec, self._type_hint)
 
@@ -599,7 +599,7 @@ class Client(_Starts):
                     if handle._is_missed:  # and so are those after it: all together are asked again, not one by one
                         attach(handles[at:])
                     ending = handle._settled()
-                results.append(handle._value_of(ending))
+                results.append(handle._result_of(ending))
             except Exception as error:
                 if not return_exceptions:
                     raise

@@ -18,11 +18,11 @@ from durasleep.model import (
 from durasleep.query.status import PromiseStatus
 
 
-def result_of(ending: PromiseStatus, codec: Codec, hint: Any = Any) -> Any:
+def result_of(ending: PromiseStatus, codec: Codec, type_hint: Any = Any) -> Any:
     """The value of a settled promise, shaped by ``hint``; raises what it was rejected with, Canceled or TimedOut."""
     match ending.state:
         case State.RESOLVED:
-            return codec.decode(ending.payload, hint)
+            return codec.decode(ending.payload, type_hint)
         case State.REJECTED:
             raise codec.decode_error(ending.payload)
         case State.CANCELED:

@@ -90,12 +90,12 @@ class _Awaiting(Protocol):
 class DurableFuture(WorkflowFuture[T]):
     """The awaitable of a durable call; to cancel it cancels the call."""
 
-    __slots__ = ("_given_id", "_hint", "_journal", "_kind", "_name", "number")
+    __slots__ = ("_given_id", "_journal", "_kind", "_name", "_type_hint", "number")
     number: Number
     _kind: Kind
     _name: str
     _journal: Journal | None
-    _hint: Any
+    _type_hint: Any
     _given_id: PromiseId | None
 
     @property
@@ -144,7 +144,7 @@ class DurableFuture(WorkflowFuture[T]):
                 error = _error_of(entry, journal.codec, self.id)
                 self.set_exception(error)
                 return
-            value = _value_of(entry, journal.codec, self._hint, self)
+            value = _result_of(entry, journal.codec, self._type_hint, self)
         except (CorruptData, UsageError) as misfit:  # not an error of the awaited call: corrected code can read it
             journal.halt_unread(entry, misfit)
             return
@@ -426,7 +426,7 @@ class Journal:
         future._given_id = given_id
         future._kind = kind
         future._name = name
-        future._hint = type_hint
+        future._type_hint = type_hint
         future._journal = None
         if loop.evicting and loop.detached(lineage):
             future.number = Number("")
@@ -597,7 +597,7 @@ def _is_tombstone(entry: Entry) -> bool:
 # -- values
 
 
-def _value_of(entry: Entry, codec: Codec, type_hint: Any, future: DurableFuture[Any]) -> Any:
+def _result_of(entry: Entry, codec: Codec, type_hint: Any, future: DurableFuture[Any]) -> Any:
     if entry.kind is Kind.TRANSACTION:
         return read_reply(entry.payload)
     if entry.kind is Kind.DETACHED:

@@ -67,10 +67,10 @@ class Clients:
                 self.gave_up += 1
             return RIGHT
         except BaseException as error:  # noqa: BLE001 - any error is a mistake
-            say(f"{id} ended with {error!r}")
+            log(f"{id} ended with {error!r}")
             return WRONG
         if told != id:
-            say(f"{id} was told {told!r}")
+            log(f"{id} was told {told!r}")
             return WRONG
         with self._lock:
             self.right += 1
@@ -97,14 +97,14 @@ class Clients:
             if time.monotonic() > give_up_at:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-                say(f"{who} hung")
+                log(f"{who} hung")
                 return
             time.sleep(PAUSE_S)
         with self._lock:
             self.right += 1
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     print(f"wrong: {line}", flush=True)
 
 

@@ -29,7 +29,7 @@ _OF_SCRIPT: dict[str, tuple[str, ...]] = {
     "create": ("test_create", "test_batch"),
     "fire": ("test_fire", "test_families", "test_snapshot"),
     "join": ("test_bounds", "test_heartbeat"),
-    "read_page": ("test_load", "test_snapshot", "test_bounds"),
+    "read_page": ("test_read_page", "test_snapshot", "test_bounds"),
     "control": ("test_control", "test_search"),
     "settle": ("test_settle", "test_waiting", "test_families"),
 }

@@ -41,7 +41,7 @@ class Noticed:
     log: list[str] = field(default_factory=list[str])
     alive: list[tuple[str, weakref.ref[Any]]] = field(default_factory=list[tuple[str, "weakref.ref[Any]"]])
 
-    def say(self, what: str) -> None:
+    def note(self, what: str) -> None:
         loop = asyncio._get_running_loop()  # pyright: ignore[reportPrivateUsage]
         self.log.append(f"{what}, {'in its loop' if isinstance(loop, WorkflowLoop) else 'outside'}")
 
@@ -71,7 +71,7 @@ class Loud(Thing):
         self.noticed = noticed
 
     def __del__(self) -> None:
-        self.noticed.say(f"{self.name} goes")
+        self.noticed.note(f"{self.name} goes")
 
 
 Inner = Callable[[], Coroutine[Any, Any, Any]]
@@ -98,7 +98,7 @@ async def with_a_loud_local(ctx: Context, inner: Inner) -> Any:
 
 async def with_a_finalizer(ctx: Context, inner: Inner) -> Any:
     thing = Thing("finalized")
-    weakref.finalize(thing, noticed.say, "a watched local goes")
+    weakref.finalize(thing, noticed.note, "a watched local goes")
     return await inner(), thing
 
 
@@ -139,14 +139,14 @@ async def try_finally(ctx: Context, inner: Inner) -> Any:
     try:
         return await inner()
     finally:
-        noticed.say("finally")
+        noticed.note("finally")
 
 
 async def try_except(ctx: Context, inner: Inner) -> Any:
     try:
         return await inner()
     except asyncio.CancelledError:
-        noticed.say("except CancelledError")
+        noticed.note("except CancelledError")
         raise
 
 
@@ -159,7 +159,7 @@ async def try_except_and_ask(ctx: Context, inner: Inner) -> Any:
     try:
         return await inner()
     except BaseException as error:
-        noticed.say(f"except {type(error).__name__}")
+        noticed.note(f"except {type(error).__name__}")
         await ctx.sleep(1)
         raise
 
@@ -168,7 +168,7 @@ async def swallowing(ctx: Context, inner: Inner) -> Any:
     try:
         await inner()
     except asyncio.CancelledError:
-        noticed.say("swallowed")
+        noticed.note("swallowed")
     return await inner()
 
 
@@ -177,7 +177,7 @@ def _saying() -> Generator[None]:
     try:
         yield
     finally:
-        noticed.say("with")
+        noticed.note("with")
 
 
 async def in_a_with(ctx: Context, inner: Inner) -> Any:
@@ -190,7 +190,7 @@ async def _saying_too() -> AsyncGenerator[None]:
     try:
         yield
     finally:
-        noticed.say("async with")
+        noticed.note("async with")
 
 
 async def in_an_async_with(ctx: Context, inner: Inner) -> Any:
@@ -231,7 +231,7 @@ async def after_a_task(ctx: Context, inner: Inner) -> Any:
 
 async def with_a_callback(ctx: Context, inner: Inner) -> Any:
     task: Any = asyncio.current_task()
-    task.add_done_callback(lambda _, noticed=noticed: noticed.say("callback of the task"))  # pyright: ignore[reportUnknownLambdaType]
+    task.add_done_callback(lambda _, noticed=noticed: noticed.note("callback of the task"))  # pyright: ignore[reportUnknownLambdaType]
     return await inner()
 
 
@@ -239,7 +239,7 @@ async def _numbers(inner: Inner) -> AsyncGenerator[Any, None]:
     try:
         yield await inner()
     finally:
-        noticed.say("generator ends")
+        noticed.note("generator ends")
 
 
 async def in_an_async_for(ctx: Context, inner: Inner) -> Any:
@@ -252,7 +252,7 @@ async def _steps() -> AsyncGenerator[int, None]:
         yield 1
         yield 2
     finally:
-        mine.say("begun generator ends")
+        mine.note("begun generator ends")
 
 
 async def with_a_begun_async_generator(ctx: Context, inner: Inner) -> Any:
@@ -267,7 +267,7 @@ def _count() -> Generator[int, None, None]:
         yield 1
         yield 2
     finally:
-        mine.say("plain generator ends")
+        mine.note("plain generator ends")
 
 
 async def with_a_begun_generator(ctx: Context, inner: Inner) -> Any:
@@ -301,7 +301,7 @@ class _ByHand:
         try:
             return (yield from self.inner().__await__())
         finally:
-            noticed.say("__await__ ends")
+            noticed.note("__await__ ends")
 
 
 async def awaiting_by_hand(ctx: Context, inner: Inner) -> Any:
@@ -322,7 +322,7 @@ def _old(inner: Inner) -> Generator[Any, Any, Any]:
     try:
         return (yield from inner())  # pyright: ignore[reportUnknownVariableType]
     finally:
-        noticed.say("old coroutine ends")
+        noticed.note("old coroutine ends")
 
 
 async def in_an_old_coroutine(ctx: Context, inner: Inner) -> Any:
@@ -342,7 +342,7 @@ async def with_one_never_awaited(ctx: Context, inner: Inner) -> Any:
 
 
 async def soon(ctx: Context, inner: Inner) -> Any:
-    asyncio.get_running_loop().call_later(3600, noticed.say, "later")
+    asyncio.get_running_loop().call_later(3600, noticed.note, "later")
     return await inner()
 
 
@@ -404,7 +404,7 @@ async def _child(ctx: Context) -> Any:
 
 async def _told(ctx: Context) -> Any:
     nap = ctx.sleep(60)
-    nap.add_done_callback(lambda _, noticed=noticed: noticed.say("callback of the sleep"))  # pyright: ignore[reportUnknownLambdaType]
+    nap.add_done_callback(lambda _, noticed=noticed: noticed.note("callback of the sleep"))  # pyright: ignore[reportUnknownLambdaType]
     return await nap
 
 
@@ -429,7 +429,7 @@ async def _future(ctx: Context) -> Any:
 
 async def _both(ctx: Context) -> Any:
     nap = ctx.sleep(60)
-    nap.add_done_callback(lambda _, noticed=noticed: noticed.say("callback of one sleep"))  # pyright: ignore[reportUnknownLambdaType]
+    nap.add_done_callback(lambda _, noticed=noticed: noticed.note("callback of one sleep"))  # pyright: ignore[reportUnknownLambdaType]
     return await asyncio.gather(nap, ctx.sleep(60))
 
 

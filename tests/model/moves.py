@@ -188,14 +188,14 @@ class Scripts:
     def create(self, items: Iterable[Create]) -> tuple[Redis, list[Created | Refused]]:
         answers = [_item(self._create, item) for item in items]
         self._write_gathered()
-        self._tell_firers()
+        self._notify_firers()
         return self.redis(), answers
 
     def commit(self, consumer: str, items: Iterable[Commit]) -> tuple[Redis, list[Committed | Refused]]:
         answers = [_item(lambda item: self._commit(consumer, item), item) for item in items]
         self._close_families()
         self._write_gathered()
-        self._tell_firers()
+        self._notify_firers()
         return self.redis(), answers
 
     def settle(self, items: Iterable[tuple[str, State, bytes]]) -> tuple[Redis, list[tuple[bool, State] | Refused]]:
@@ -203,7 +203,7 @@ class Scripts:
         answers = [_item(lambda item: self._settle(*item), item) for item in items]
         self._close_families()
         self._write_gathered()
-        self._tell_firers()
+        self._notify_firers()
         return self.redis(), answers
 
     def control(self, items: Iterable[tuple[str, str, str]]) -> tuple[Redis, list[tuple[str, State] | Refused]]:
@@ -211,7 +211,7 @@ class Scripts:
         answers = [_item(self._control, item) for item in items]
         self._close_families()
         self._write_gathered()
-        self._tell_firers()
+        self._notify_firers()
         return self.redis(), answers
 
     def fire(self, limit: int = 64) -> tuple[Redis, Fired]:
@@ -306,7 +306,7 @@ class Scripts:
         """``put``, ``advance`` or ``remove``; it starts an execution of ``f`` for the default queue."""
         word = self._schedule(action, name, due, seen_due, id, is_changed)
         self._write_gathered()
-        self._tell_firers()
+        self._notify_firers()
         return self.redis(), word
 
     # -- events of Redis itself
@@ -522,7 +522,7 @@ class Scripts:
         elif promise.place is Place.QUEUED:
             consumer = self.holder(promise)
             if consumer:
-                self.tell_inbox(consumer, "n", id)
+                self.notify_inbox(consumer, "n", id)
 
     def settle_entry(
         self, id: str, number: str, entry: Entry, state: State, payload: bytes = b"", *, tells: bool = False
@@ -534,7 +534,7 @@ class Scripts:
 
     # -- shared: hints
 
-    def tell_inbox(self, who: str, *fields: str) -> None:
+    def notify_inbox(self, who: str, *fields: str) -> None:
         self._hints[who] = (*self._hints.get(who, ()), *fields)
 
     def _write_gathered(self) -> None:
@@ -548,7 +548,7 @@ class Scripts:
         for id in self._gone:
             self.remove(id)
 
-    def _tell_firers(self) -> None:
+    def _notify_firers(self) -> None:
         if self._earliest_made is not None:
             self.wake = self._earliest_made
         elif self._tells_all:
@@ -620,22 +620,22 @@ class Scripts:
         fresh = {"unseen": (), "crash_count": 0, "lone_crash_count": 0, "waiters": ()}
         promise = self.put(id, state=state, value=payload, place=None, **fresh)
         for waiter in before.waiters:
-            self._tell_waiter(id, promise, waiter)
+            self._notify_waiter(id, promise, waiter)
         owner = owner_of(id)
         if owner:
-            self._tell_owner(*owner, promise.incarnation, state, payload)
+            self._notify_owner(*owner, promise.incarnation, state, payload)
         self._families.append((id, promise, is_quiet))
 
-    def _tell_waiter(self, id: str, promise: Promise, waiter: Waiter) -> None:
+    def _notify_waiter(self, id: str, promise: Promise, waiter: Waiter) -> None:
         if not waiter.incarnation:
             state, value = STATE[promise.state], promise.value.decode()
-            self.tell_inbox(waiter.who, "i", id, "b", str(promise.incarnation), "s", state, "v", value)
+            self.notify_inbox(waiter.who, "i", id, "b", str(promise.incarnation), "s", state, "v", value)
         else:
             owner = owner_of(waiter.who)
             if owner:
-                self._tell_owner(*owner, waiter.incarnation, promise.state, promise.value)
+                self._notify_owner(*owner, waiter.incarnation, promise.state, promise.value)
 
-    def _tell_owner(self, owner_id: str, number: str, incarnation: int, state: State, payload: bytes) -> None:
+    def _notify_owner(self, owner_id: str, number: str, incarnation: int, state: State, payload: bytes) -> None:
         """The owner of a child is notified of its ending, if it is still the one that asked for it."""
         owner = self.promises.get(owner_id)
         if owner is None or not owner.is_pending or not self.is_of(owner, incarnation):
@@ -807,7 +807,7 @@ class Scripts:
             return False
         other = found[id.encode()[-1] % len(found)]
         self.hand_over(promise, other)
-        self.tell_inbox(other, "t", f"{promise.queue}\t#{promise.entry}\t{promise.epoch}\t{id}")
+        self.notify_inbox(other, "t", f"{promise.queue}\t#{promise.entry}\t{promise.epoch}\t{id}")
         return True
 
     def _others(self, promise: Promise, consumer: str) -> list[str]:

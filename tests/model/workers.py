@@ -131,7 +131,7 @@ class Transitions:
     def _send(self, at: Service, place: int, hand: Hand) -> Iterator[Step]:
         call = _call(hand)
         after, answer = self._deliver(at, hand.consumer, call)
-        heard = _with(after, place, _hear(hand, answer))
+        heard = _with(after, place, _take_answer(hand, answer))
         label = f"{hand.consumer} commits {_told(call)}: {_said(answer)}"
         commits = ((hand.consumer, call, answer),)
         yield Step(label, heard, commits=commits)
@@ -152,8 +152,8 @@ class Transitions:
                 if one.consumer == other.consumer and one.call and other.call and one.is_alive and other.is_alive:
                     calls = [one.call, other.call]
                     redis, answers = self._scripts(at.redis).commit(one.consumer, calls)
-                    after = _with(at._replace(redis=redis), first, _hear(one, answers[0]))
-                    after = _with(after, second, _hear(other, answers[1]))
+                    after = _with(at._replace(redis=redis), first, _take_answer(one, answers[0]))
+                    after = _with(after, second, _take_answer(other, answers[1]))
                     said = ", ".join(
                         f"{_told(call)}: {_said(answer)}" for call, answer in zip(calls, answers, strict=True)
                     )
@@ -343,7 +343,7 @@ def _asking(hand: Hand, known: tuple[tuple[str, Entry], ...]) -> Hand:
     return hand._replace(doing=Doing.SENDING, known=known, call=call)
 
 
-def _hear(hand: Hand, answer: Committed | Refused) -> Hand:
+def _take_answer(hand: Hand, answer: Committed | Refused) -> Hand:
     """A worker gets the answer to its commit: it goes on with the settlements, or gives up the lease."""
     call = _call(hand)
     if isinstance(answer, Refused) or not (answer.word == "redrive" or call.outcome is CommitAction.CONTINUE):

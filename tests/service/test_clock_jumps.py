@@ -106,7 +106,7 @@ class Clocks:
         patch.setattr(clock_module, "wall_us_now", lambda: self.wall_us)
         patch.setattr(clock_module, "_slept_us", lambda: self.slept_us)
         self.clock = Clock(60)
-        self.hear()
+        self.observe()
 
     def pass_s(self, seconds: float, *, slept: bool = False) -> None:
         us = round(seconds * 1e6)
@@ -117,7 +117,7 @@ class Clocks:
         else:
             self.mono_us += us
 
-    def hear(self) -> None:
+    def observe(self) -> None:
         self.clock.observe(self.server_us, self.mono_us - 500, self.mono_us)
 
 
@@ -128,7 +128,7 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
 
 def test_a_long_silence_is_no_jump(clocks: Clocks) -> None:
     clocks.pass_s(24 * HOUR_S)
-    clocks.hear()
+    clocks.observe()
     assert clocks.clock.ahead_s == 0
     assert clocks.clock.latest_ms is not None
     assert clocks.clock.latest_ms - clocks.server_us / 1000 == pytest.approx(60_000, abs=5000)
@@ -138,25 +138,25 @@ def test_a_machine_that_has_slept_believes_the_server(clocks: Clocks) -> None:
     clocks.pass_s(8 * HOUR_S, slept=True)
     assert clocks.clock.latest_ms is not None
     assert clocks.clock.latest_ms > clocks.server_us // 1000
-    clocks.hear()
+    clocks.observe()
     assert clocks.clock.ahead_s == 0
     assert abs(clocks.clock.now_ms() - clocks.server_us // 1000) <= 1
 
 
 def test_a_server_set_ahead_is_not_believed_and_one_that_was_put_right_is(clocks: Clocks) -> None:
     clocks.server_us += 2 * HOUR_S * 1_000_000
-    clocks.hear()
+    clocks.observe()
     assert clocks.clock.ahead_s == pytest.approx(2 * HOUR_S, abs=1)
     clocks.wall_us = clocks.server_us  # somebody has changed both: proves nothing
-    clocks.hear()
+    clocks.observe()
     assert clocks.clock.ahead_s > 0
 
     clocks.clock.accept_next()
     clocks.server_us -= 2 * HOUR_S * 1_000_000
-    clocks.hear()
+    clocks.observe()
     assert clocks.clock.ahead_s == 0
     clocks.server_us += 2 * HOUR_S * 1_000_000  # the time of our own wall clock, which nobody has changed
-    clocks.hear()
+    clocks.observe()
     assert clocks.clock.ahead_s == 0
 
 

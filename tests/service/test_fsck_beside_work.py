@@ -46,7 +46,7 @@ async def busy(ctx: Context, key: str, runs: int) -> None:
         ctx.continue_as_new(key, runs - 1)
 
 
-async def _steer(app: Durasleep, id: str, chance: random.Random) -> None:
+async def _control(app: Durasleep, id: str, chance: random.Random) -> None:
     """What people do to an execution, if it is not over yet."""
     match chance.randrange(8):
         case 0:
@@ -75,7 +75,7 @@ async def test_beside_busy_workers_it_reports_nothing(new_app: NewApp, real_serv
         delay = 0.1 * chance.random() if chance.random() < 0.3 else None
         handle = await app.rpc(id, busy, key, 2, delay=delay, timeout=60)
         with suppress(DurasleepError):  # canceled, or steered when there was nothing to steer
-            await _steer(app, id, chance)
+            await _control(app, id, chance)
             await handle
 
     async def look() -> None:

@@ -635,13 +635,13 @@ def test_an_exception_handler_hears_of_the_same_errors_in_every_run(caplog: pyte
         loop = asyncio.get_running_loop()
         heard: list[Any] = []
 
-        def hear(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        def listen(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
             heard.append(context.get("exception", context["message"]))
             if len(heard) == 2:
                 raise LookupError("in the handler")
 
-        loop.set_exception_handler(hear)
-        assert loop.get_exception_handler() is hear
+        loop.set_exception_handler(listen)
+        assert loop.get_exception_handler() is listen
         loop.call_soon(int, "x")
         asyncio.ensure_future(failing())  # noqa: RUF006 - nobody awaits it
         await ctx.sleep(1)

@@ -21,6 +21,8 @@ from durasleep.sync import Client as SyncClient
 from durasleep.testing import Env, SyncEnv
 
 PACKAGE = Path(durasleep.__file__).parent
+ROOT = Path(__file__).parents[2]
+THIS = str(Path(__file__).relative_to(ROOT))
 
 GIVEN_UP = {
     "Detached": "WorkflowEvicted",
@@ -51,20 +53,36 @@ GIVEN_UP = {
     "Reader": "TaskReader",
     "Listener": "HintListener",
     "Firer": "TimerFirer",
+    "deaths": "crash_count",
+    "steer": "control",
+    "is_off": "is_abandoned",
+    "GiveBack": "ReleaseLease",
+    "expect": "subscribe",
 }
 """Old names, and the names that replace them."""
 
+VERBS = re.compile(r"_*(tell|hear|say)(_\w+)?")
+"""Names of functions that notify, observe or log, by their old verbs."""
+
 MEANINGS: dict[str, tuple[str, str]] = {
-    "place": (r"runtime/|transport/|client/", "a place is where a pending execution is: no index, and no call site"),
+    "place": (
+        r"runtime/|transport/|client/|cli/|app",
+        "a place is where a pending execution is: no index, and no call site",
+    ),
     "head": (r"protocol/script|protocol/membership", "arguments that all items share are no head"),
-    "hint": (r"codec/(?!codec\.py)|runtime/", "a hint is a wake-up; of a type it is a type_hint"),
+    "hint": (r"codec/(?!codec\.py)|runtime/|query/", "a hint is a wake-up; of a type it is a type_hint"),
     "hints": (r"codec/|runtime/", "hints are wake-ups; of types they are type_hints"),
 }
 """Words with one meaning: the modules in which an identifier of this name would mean something else, and why."""
 
 
-STILL = {("runtime/context.py", "birth")}
-"""Old names that users may still use, until the next release."""
+STILL = {
+    ("runtime/context.py", "birth"),
+    ("runtime/context.py", "deaths"),
+    ("query/describe.py", "deaths"),
+    ("codec/values.py", "tell"),
+}
+"""Old names that users may still use, until the next release; and where msgpack says which byte it has come to."""
 
 
 def identifiers(text: str) -> Iterator[tuple[str, int]]:
@@ -77,20 +95,37 @@ def strays(path: str, text: str) -> list[str]:
     """Identifiers of a module that are old names, or words of the glossary with another meaning."""
     found: list[str] = []
     for name, line in identifiers(text):
-        if name in GIVEN_UP and (path, name) not in STILL:
-            found.append(f"{path}:{line}: {name} is called {GIVEN_UP[name]}")
-        elif name in MEANINGS and re.match(MEANINGS[name][0], path):
-            found.append(f"{path}:{line}: {name}: {MEANINGS[name][1]}")
+        word = name.lstrip("_")
+        if (path, word) in STILL:
+            continue
+        if word in GIVEN_UP:
+            found.append(f"{path}:{line}: {name} is called {GIVEN_UP[word]}")
+        elif VERBS.fullmatch(name):
+            found.append(f"{path}:{line}: {name}: say notify, observe or log")
+        elif word in MEANINGS and re.match(MEANINGS[word][0], path):
+            found.append(f"{path}:{line}: {name}: {MEANINGS[word][1]}")
     return found
 
 
 def test_the_package_says_each_thing_by_its_one_name() -> None:
     modules = {str(one.relative_to(PACKAGE)): one.read_text() for one in PACKAGE.rglob("*.py")}
-    assert [stray for path, text in sorted(modules.items()) for stray in strays(path, text)] == []
+    found = [stray for path, text in sorted(modules.items()) for stray in strays(path, text)]
+    assert found == []
+
+
+OF_OTHERS = {"Item"}
+"""An item of pytest."""
+
+
+@pytest.mark.parametrize("folder", ["tests", "harness", "scripts", "examples"])
+def test_what_surrounds_the_package_says_it_by_the_same_name(folder: str) -> None:
+    modules = {f"{one.relative_to(ROOT)}": one.read_text() for one in (ROOT / folder).rglob("*.py")}
+    found = [stray for path, text in sorted(modules.items()) for stray in strays(path, text) if path != THIS]
+    assert [one for one in found if one.split()[1] not in OF_OTHERS] == []
 
 
 def test_the_scripts_say_it_by_the_same_name() -> None:
-    given_up = re.compile(r"\b(birth|deaths|put_aside|give_back|load_news|news)\b")
+    given_up = re.compile(r"\b(birth|deaths|put_aside|give_back|load_news|news|(?:tell|hear|say)(?:_\w+)?)\b")
     code = {script.name: re.sub(r"--.*", "", script.read_text()) for script in PACKAGE.rglob("*.lua")}
     assert {name: found for name, text in code.items() if (found := given_up.findall(text))} == {}
 

@@ -80,7 +80,7 @@ def wake(
     An ID is that of a timer, or of an execution that waits for exactly one timer.
     """
     verb = _Verb("wake", _ASLEEP, lambda client, which: client.wake(which))
-    return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+    return _control(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
 
 @address.explained
@@ -100,7 +100,7 @@ def reschedule(
         raise UsageError("until when? Give either --at with a time or --in with a duration")
     due = parse_duration(within or "") if at is None else parse_instant(at)
     verb = _Verb("reschedule", _ASLEEP, lambda client, which: client.reschedule(which, due))
-    return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+    return _control(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
 
 @address.explained
@@ -116,7 +116,7 @@ def cancel(
 ) -> int:
     """Ask an execution to end: its code is told at its next await, and may clean up."""
     verb = _Verb("cancel", PENDING_STATUSES, lambda client, which: client.cancel(which, force=force))
-    return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+    return _control(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
 
 @address.explained
@@ -133,7 +133,7 @@ def halt(
     """Stop an execution where it is until it is resumed; its timers go on."""
     statuses = [status for status in PENDING_STATUSES if status != "halted"]
     verb = _Verb("halt", statuses, lambda client, which: client.halt(which, reason))
-    return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+    return _control(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
 
 @address.explained
@@ -148,7 +148,7 @@ def resume(
 ) -> int:
     """Let a halted execution go on. Use `durasleep retry` for an execution that has failed."""
     verb = _Verb("resume", ["halted"], lambda client, which: client.resume(which))
-    return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+    return _control(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
 
 @address.explained
@@ -167,10 +167,10 @@ def retry(
     ones. Children run again, too, except those with an id of their own: if one of these has failed, retry it first.
     """
     verb = _Verb("retry", ["failed"], lambda client, which: client.retry(which), only_roots=True)
-    return _steer(verb, _Chosen(ids, status, group, function, yes), url, namespace)
+    return _control(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
 
-def _steer(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | None) -> int:
+def _control(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | None) -> int:
     """Do it, and say what happened to each. Exit 1 if it could not be done to one of them."""
     import asyncio
 
@@ -192,7 +192,7 @@ def _steer(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | None)
     ):  # asked outside a running loop, where Ctrl-C would not end the question
         console.note("Nothing was done.")
         return EXIT_FAILED
-    return asyncio.run(_steer_found(address.open_client(url, namespace), verb, first, search))
+    return asyncio.run(_control_found(address.open_client(url, namespace), verb, first, search))
 
 
 async def _first_part(client: Durasleep, search: Search) -> SearchPage:
@@ -212,7 +212,7 @@ async def _next_part(client: Durasleep, search: Search) -> SearchPage:
     return SearchPage()
 
 
-async def _steer_found(client: Durasleep, verb: _Verb, found: SearchPage, search: Search) -> int:
+async def _control_found(client: Durasleep, verb: _Verb, found: SearchPage, search: Search) -> int:
     """Do it in parts, one after the other, so that there may be any number of executions."""
     code = 0
     async with client:

@@ -1,4 +1,4 @@
-"""load.lua on every server: pages of bounded size, from which all of a promise comes back."""
+"""read_page.lua on every server: pages of bounded size, from which all of a promise comes back."""
 
 from __future__ import annotations
 

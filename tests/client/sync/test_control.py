@@ -1,4 +1,4 @@
-# Written by scripts/generate_sync.py from tests/client/test_steering.py: change that one.
+# Written by scripts/generate_sync.py from tests/client/test_control.py: change that one.
 """Executions are woken, rescheduled, canceled, halted, resumed or retried; and which of these is allowed when."""
 
 from __future__ import annotations
