@@ -18,6 +18,7 @@ from durasleep.model import CANCEL, CommitAction, Due, Entry, Kind, Number, Plac
 from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.keys import F
 from durasleep.protocol.membership import Beat
+from durasleep.runtime.definition import TaskDefinition
 from durasleep.settings import DEFAULTS
 from durasleep.worker.execution.executor import call_outside_task
 from durasleep.worker.execution.held import HeldExecution
@@ -405,7 +406,8 @@ async def test_news_are_heard_before_it_is_called(hand: Hand, driver: Driver) ->
 async def test_news_that_are_none_hold_nobody_up(hand: Hand) -> None:
     lease = await hand.read_with_snapshot("a")
     await hand.executor.submit([lease])
-    hand.executor.nudge("a")
+    [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
+    running.has_unseen = True  # it was asked for while there was nobody to hear it
     await hand.begun("a")
     await hand.let_go("a")
     assert await hand.status("a") == State.RESOLVED
@@ -463,6 +465,21 @@ async def test_what_one_answer_does_not_tell_is_asked_for(hand: Hand, has_unseen
     assert "9\t7\tcontinue" in str(item.args[3])
     assert not running.has_unseen
     assert work.commit() is None
+    await hand.let_go("a")
+
+
+async def test_it_has_heard_of_nothing_that_has_not_settled(hand: Hand, driver: Driver) -> None:
+    running, work = await standing(hand)
+    journal = await driver.load("a")
+    journal.entries[Number("7")] = Entry(Number("7"), Kind.CHILD, State.PENDING)
+    definition = hand.registry.get("stand")
+    assert isinstance(definition, TaskDefinition)
+    again = Task(hand.executor._tasks, running, definition, journal)  # pyright: ignore[reportPrivateUsage]
+    running.has_unseen = True
+    item = again.commit()
+    assert item is not None
+    assert "0\t\tcontinue" in str(item.args[3])
+    assert work is running.work
     await hand.let_go("a")
 
 
@@ -653,9 +670,10 @@ async def test_who_leaves_makes_no_other_attempt(hand: Hand, driver: Driver, del
 
 async def test_one_that_waits_for_a_thread_as_the_worker_leaves_is_left_to_others(driver: Driver) -> None:
     hand = Hand(driver, concurrency=1, settings=replace(DEFAULTS, threads_lost_s=60.0))
-    await hand.executor._threads.take()  # pyright: ignore[reportPrivateUsage] - somebody has the only one
+    pool = hand.executor._threads  # pyright: ignore[reportPrivateUsage]
+    await pool.take()  # somebody has the only one
     await run(hand, lambda: hand.ran.append("a"))
-    await eventually(lambda: hand.executor.running, "it to be in hand")
+    await eventually(lambda: pool._turns, "it to wait")  # pyright: ignore[reportPrivateUsage]
     hand.executor.leave()
     await becomes(hand, Place.DELAYED)
     assert hand.ran == []
