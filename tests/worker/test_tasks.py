@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -66,7 +67,7 @@ async def test_its_result_is_that_of_the_execution(hand: Hand, is_sync: bool, ca
     await run(hand, double_in_thread if is_sync else double, 21)
     await becomes(hand, State.RESOLVED)
     assert await unwrap(hand) == 42
-    assert [line for line in caplog.messages if line.startswith("a resolved after ")]
+    assert [line for line in caplog.messages if re.match(r"a resolved after \d", line)]
 
 
 async def test_its_error_is_that_of_the_execution(hand: Hand, caplog: pytest.LogCaptureFixture) -> None:
@@ -543,6 +544,16 @@ async def test_the_next_attempt_waits_for_all_that_is_to_be_said_or_heard(
     running.is_due = False
     work.take(answer())
     assert (delays, running.is_due) == ([0.0, 0.5], False)
+    hand.executor.let_go(running)
+
+
+async def test_who_leaves_lets_others_wait_for_the_rest_of_the_time(hand: Hand) -> None:
+    """If it leaves before the attempt that failed is written."""
+    running, work = await standing(hand)
+    work._wait_s = 0.5  # pyright: ignore[reportPrivateUsage]
+    hand.executor.leave()
+    work.take(answer())
+    assert work._end == (CommitAction.RETRY, b"its worker has left", "+500")  # pyright: ignore[reportPrivateUsage]
     hand.executor.let_go(running)
 
 
