@@ -502,6 +502,9 @@ async def test_one_that_has_ended_ends_so_even_if_it_was_canceled_meanwhile(hand
     end = work._end  # pyright: ignore[reportPrivateUsage]
     assert end is not None
     assert end[0] is CommitAction.RESOLVE
+    item = work.commit()
+    assert item is not None
+    assert str(item.args[3]).split("\t")[6] == "", "it has nothing open that would end with it"
     hand.executor.let_go(running)
 
 
