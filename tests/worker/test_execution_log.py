@@ -60,7 +60,7 @@ def test_what_it_has_asked_for_since_counts_from_when_it_asked(clock: HeldClock)
     clock.move(3600)
     assert "(1 h)" in until(story.suspended(NOW_MS))
     story.asked.append(([StartTimer(Number("3"), "", Due(f"={NOW_MS + HOUR_MS // 2}"))], clock.now_s))
-    assert "(30 min)" in until(story.suspended(NOW_MS))
+    assert ".000 (30 min)" in until(story.suspended(NOW_MS)), "to the millisecond"
     story.settled.append(Number("3"))
     assert "(1 h)" in until(story.suspended(NOW_MS))
 
