@@ -357,6 +357,12 @@ async def stand_in_loop(gate: threading.Event) -> asyncio.Task[Any]:
     return task
 
 
+async def test_its_own_loop_has_as_many_threads_as_asyncio_gives_others() -> None:
+    asyncios = ThreadPoolExecutor()
+    assert asyncios._max_workers == threads.LOOP_CALLS_MIN  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownMemberType]
+    asyncios.shutdown()
+
+
 async def test_what_is_lost_of_its_own_loop_counts_as_well(pool: Pool) -> None:
     pool.threads.own_loop()
     gate = threading.Event()
