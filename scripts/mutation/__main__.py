@@ -16,7 +16,7 @@ from pathlib import Path
 
 from scripts.mutation import explained, lua_rules, python_rules
 from scripts.mutation.bench import Bench, UndisturbedFailure, Verdict
-from scripts.mutation.chosen import LUA
+from scripts.mutation.lua_rules import LUA
 from scripts.mutation.mutant import Mutant
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +68,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--servers", default="redis7", help="where the tests run, see tests/conftest.py (default: redis7)"
     )
+    parser.add_argument(
+        "--no-model", dest="model", action="store_false", help="of Lua: only the tests in tests/store, for a first look"
+    )
     parser.add_argument("--list", action="store_true", help="only name the mutants")
     return parser.parse_args()
 
@@ -100,19 +103,30 @@ def _changed_since(revision: str) -> dict[str, set[int]]:
 
 def _run(mutants: Sequence[Mutant], options: argparse.Namespace) -> list[tuple[Mutant, Verdict]]:
     verdicts: list[tuple[Mutant, Verdict]] = []
-    if not mutants:
-        return verdicts
+    began = time.monotonic()
+
+    def note(mutant: Mutant, verdict: Verdict) -> None:
+        verdicts.append((mutant, verdict))
+        if verdict is not Verdict.KILLED:
+            print(f"{verdict}: {_line(mutant)}", flush=True)
+        if len(verdicts) % 50 == 0:
+            print(f"{len(verdicts)} of {len(mutants)} after {time.monotonic() - began:.0f} s", flush=True)
+
+    print(f"{len(mutants)} mutants", flush=True)
+    of_lua = [mutant for mutant in mutants if mutant.path.endswith(".lua")]
+    of_python = [mutant for mutant in mutants if not mutant.path.endswith(".lua")]
     with tempfile.TemporaryDirectory(prefix="durasleep-mutants-") as directory:
-        bench = Bench(ROOT, Path(directory), options.processes, options.servers)
-        bench.prepare()
-        began = time.monotonic()
-        print(f"{len(mutants)} mutants", flush=True)
-        for number, (mutant, verdict) in enumerate(bench.run(mutants), 1):
-            verdicts.append((mutant, verdict))
-            if verdict is not Verdict.KILLED:
-                print(f"{verdict}: {_line(mutant)}", flush=True)
-            if number % 50 == 0:
-                print(f"{number} of {len(mutants)} after {time.monotonic() - began:.0f} s", flush=True)
+        if of_python:
+            bench = Bench(ROOT, Path(directory), options.processes, options.servers)
+            bench.prepare()
+            for mutant, verdict in bench.run(of_python):
+                note(mutant, verdict)
+        if of_lua:  # last: from here on this process has imported what those tests shall find in their copies
+            from scripts.mutation.lua_bench import LuaBench
+
+            LuaBench(Path(directory) / "lua", options.processes, options.servers, with_model=options.model).run(
+                of_lua, note
+            )
     return verdicts
 
 

@@ -1,4 +1,4 @@
-"""Runs the tests of mutants side by side, each process in a copy of the tree of its own.
+"""Runs the tests of mutants of Python side by side, each process in a copy of the tree of its own.
 
 A run is a fork of this process, which has imported all that is not ours already: half of a second is won by that. What
 goes on for too long is killed, with all it has started; a mutant that nobody can wait for is noticed, too.
@@ -74,7 +74,8 @@ class _Undisturbed:
 
     took_s: float
     files: tuple[str, ...]
-    passing: Passing | None
+    passing: Passing
+    """Who comes by which line; what other processes do of it nobody sees."""
 
     def longest_s(self, tests: Sequence[str]) -> float:
         """How long one of these tests may take with a mutant."""
@@ -88,11 +89,7 @@ class _Undisturbed:
 
     def _each_s(self, tests: Sequence[str]) -> list[float]:
         """How long each of them took; empty where that is not known."""
-        return [] if self.passing is None or tuple(tests) == self.files else self.passing.took_s(tests)
-
-    def tests(self, line: int) -> list[str]:
-        """Those that come by a line, where that is known; what other processes do of it is not."""
-        return list(self.files) if self.passing is None else self.passing.tests(line)
+        return [] if tuple(tests) == self.files else self.passing.took_s(tests)
 
 
 @dataclass(slots=True)
@@ -169,7 +166,7 @@ class Bench:
         if (path, files) not in self._undisturbed:
             self._undisturbed[path, files] = self._run_undisturbed(path, files)
         known = self._undisturbed[path, files]
-        tests = known.tests(run.mutant.line)
+        tests = known.passing.tests(run.mutant.line)
         if not tests and run.stage == 0:  # what runs as the file is imported, nobody comes by
             tests = list(files)
         run.kill_at = time.monotonic() + known.all_s(tests)
@@ -178,13 +175,13 @@ class Bench:
 
     def _run_undisturbed(self, path: str, files: tuple[str, ...]) -> _Undisturbed:
         """These tests without any mutant; UndisturbedFailure if they fail even so."""
-        began, is_traced = time.monotonic(), path.endswith(".py")
-        pid = self._fork(self._plain, files, longest_s=_SERVICE_TEST_S, traced=path if is_traced else "")
+        began = time.monotonic()
+        pid = self._fork(self._plain, files, longest_s=_SERVICE_TEST_S, traced=path)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if code != 0:
             log = (self._plain / "log").read_text(encoding="utf-8", errors="replace")
             raise UndisturbedFailure(f"without any mutant {' '.join(files)} ended with {code}:\n{log[-3000:]}")
-        return _Undisturbed(time.monotonic() - began, files, Passing(self._plain / _LINES) if is_traced else None)
+        return _Undisturbed(time.monotonic() - began, files, Passing(self._plain / _LINES))
 
     def _look(self, run: _Run) -> Verdict | None:
         pid, status = os.waitpid(run.pid, os.WNOHANG)

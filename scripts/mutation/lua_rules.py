@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from scripts.mutation.mutant import Mutant, in_one_line, numbered
 
+LUA = Path("durasleep/protocol/lua")
 _SMALL = 10  # see python_rules
 
 _WORDS = {
@@ -33,6 +35,7 @@ _WORDS = {
     "math.max": "math.min",
 }
 _WORD = re.compile("|".join(re.escape(word) if word[0] == " " else rf"\b{re.escape(word)}" for word in _WORDS))
+_REVERSED = ("==", "~=", "not")  # of these the change says the contrary
 _NUMBER = re.compile(r"(?<![\w.])\d+(?![\w.])")
 _CONDITION = re.compile(r"\b(?:else)?if (.+?) then\b")
 _CALL = re.compile(r"\s*[\w.:]+\(.*\)\s*")
@@ -62,12 +65,18 @@ def mutants(path: str, source: str) -> list[Mutant]:
 
 def _changes(line: str, bare: str, following: str) -> Iterator[tuple[str, str, str]]:
     """What was there, what is there now, and the line with it."""
+    reversals = set[int]()
     for found in _CONDITION.finditer(bare):
         start, end = found.span(1)
         for word in ("true", "false"):
             yield line[start:end], word, line[:start] + word + line[end:]
+        words = list(_WORD.finditer(bare, start, end))
+        if len(words) == 1 and words[0][0].strip() in _REVERSED:
+            reversals.add(words[0].start())
     for found in _WORD.finditer(bare):
         start, end = found.span()
+        if start in reversals:
+            continue
         after = _WORDS[found[0]]
         yield found[0].strip(), after.strip() or "nothing", line[:start] + after + line[end:]
     for found in _NUMBER.finditer(bare):
