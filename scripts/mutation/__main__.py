@@ -69,7 +69,9 @@ def _options() -> argparse.Namespace:
         "--servers", default="redis7", help="where the tests run, see tests/conftest.py (default: redis7)"
     )
     parser.add_argument(
-        "--no-model", dest="model", action="store_false", help="of Lua: only the tests in tests/store, for a first look"
+        "--quick",
+        action="store_true",
+        help="of Lua: only the tests that are nearest, and not the model, for a first look",
     )
     parser.add_argument("--list", action="store_true", help="only name the mutants")
     return parser.parse_args()
@@ -124,7 +126,7 @@ def _run(mutants: Sequence[Mutant], options: argparse.Namespace) -> list[tuple[M
         if of_lua:  # last: from here on this process has imported what those tests shall find in their copies
             from scripts.mutation.lua_bench import LuaBench
 
-            LuaBench(Path(directory) / "lua", options.processes, options.servers, with_model=options.model).run(
+            LuaBench(Path(directory) / "lua", options.processes, options.servers, is_quick=options.quick).run(
                 of_lua, note
             )
     return verdicts

@@ -38,6 +38,7 @@ _LOOK_S = 0.005
 _ASK_S = 1.0  # between two looks at whether a server still answers
 _BUSY_MS = 2000  # what a script takes that never ends
 _TEST_S = 15  # of one test, and one that waits in vain: nearly all take less than one
+_NEAR_MAX = 50  # tests, for a first look
 _SLACK = 3.0  # times what the tests take undisturbed, and
 _START_S = 20.0  # so much for a busy machine
 _SURVIVED, _KILLED, _BROKEN = 0, 1, 2  # what a fork ends with
@@ -46,15 +47,15 @@ _SURVIVED, _KILLED, _BROKEN = 0, 1, 2  # what a fork ends with
 class LuaBench:
     """``run`` mutants on one kind of server, so many side by side."""
 
-    def __init__(self, directory: Path, processes: int, kind: str, *, with_model: bool) -> None:
+    def __init__(self, directory: Path, processes: int, kind: str, *, is_quick: bool) -> None:
         self._directory = directory
         self._processes = processes
         self._kind = kind
-        self._tests = _TESTS if with_model else _TESTS[:1]
+        self._is_quick = is_quick
 
     def run(self, mutants: Sequence[Mutant], note: Note) -> None:
         """Each is noted as soon as its verdict is known."""
-        loop = _Loop(self._directory, self._processes, self._kind, mutants, note)
+        loop = _Loop(self._directory, self._processes, self._kind, mutants, note, is_quick=self._is_quick)
         options = [
             "-qq",
             "-s",
@@ -65,7 +66,9 @@ class LuaBench:
             "--assert=plain",
         ]
         options += ["-p", "no:randomly", "-p", "no:cacheprovider"]
-        code = pytest.main([*options, f"--servers={FAKE},{self._kind}", *self._tests], plugins=[loop])
+        code = pytest.main(
+            [*options, f"--servers={FAKE},{self._kind}", *(_TESTS[:1] if self._is_quick else _TESTS)], plugins=[loop]
+        )
         if loop.problem:
             raise loop.problem
         if code != pytest.ExitCode.OK:
@@ -128,13 +131,16 @@ class _Lane:
 class _Loop:
     """A plugin of pytest: in the place of running what was collected, forks run parts of it."""
 
-    def __init__(self, directory: Path, processes: int, kind: str, mutants: Sequence[Mutant], note: Note) -> None:
+    def __init__(
+        self, directory: Path, processes: int, kind: str, mutants: Sequence[Mutant], note: Note, *, is_quick: bool
+    ) -> None:
         self.problem: BaseException | None = None
         self._directory = directory
         self._processes = processes
         self._kind = kind
         self._mutants = mutants
         self._note = note
+        self._is_quick = is_quick
         self._failed: list[str] = []  # in a fork, what the tests say that have failed
         self._items: dict[str, pytest.Item] = {}
         self._took_s: dict[str, float] = {}
@@ -232,9 +238,12 @@ class _Loop:
     def _begin(self, lane: _Lane, mutant: Mutant, passing: Passing) -> None:
         killers = self._killers.setdefault(mutant.path, [])
         name = Path(mutant.path).relative_to(LUA).with_suffix("").as_posix()
-        found = sorted(passing.tests(name, mutant.line), key=self._took_s.__getitem__)
+        own = f"tests/store/test_{Path(mutant.path).stem}.py"
+        found = sorted(
+            passing.tests(name, mutant.line), key=lambda test: (not test.startswith(own), self._took_s[test])
+        )
         found.sort(key=lambda test: killers.index(test) if test in killers else len(killers))
-        tests = [*found, *self._last]
+        tests = found[:_NEAR_MAX] if self._is_quick else [*found, *self._last]
         lane.mutant = mutant
         lane.kill_at = time.monotonic() + _START_S + _SLACK * sum(self._took_s[test] for test in tests)
         lane.ask_at = time.monotonic() + _ASK_S

@@ -1,0 +1,197 @@
+"""What calls cost: the commands that the server runs for them, told by name.
+
+A script that asks for the same thing twice answers as well as one that does not, and only here is the difference seen.
+Whoever changes these figures knows why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from durasleep.model import CommitAction, Due, Kind, Number, Op, StartTimer, State, StepResult
+from durasleep.protocol.commit import Lease
+from harness.servers import Server
+from tests.store.driver import OTHER, Driver
+
+COUNT = 10
+STEP = StepResult(Number("1"), "", State.RESOLVED, b"")
+CALL = {"evalsha": 1, "time": 1}
+"""Whatever it does."""
+COMMITS = {**CALL, "zadd": 1, "hmget": COUNT, "xpending": 1}
+LEAVE = {"xrange": 1, "xack": 1, "xtrim": 1}
+"""Entries have left a queue, as its oldest."""
+
+
+@pytest.fixture
+async def driver(one_server: Server, namespace: str) -> AsyncIterator[Driver]:
+    """On a server that has seen every script before."""
+    driver = Driver(one_server.client(), namespace)
+    async with driver.store.opened():
+        await driver.create("warm")
+        await driver.commit(await driver.take(), CommitAction.RESOLVE)
+        await driver.create("warm-too", kind=Kind.PROMISE)
+        await driver.settle("warm-too")
+        await driver.fire()
+        yield driver
+
+
+async def cost(driver: Driver, *calls: Callable[[], Awaitable[object]]) -> dict[str, int]:
+    """Of these calls, which travel together."""
+    await driver.redis.config_resetstat()
+    await asyncio.gather(*[call() for call in calls])
+    stats: dict[str, dict[str, Any]] = await driver.redis.info("commandstats")
+    found = {name.removeprefix("cmdstat_"): one["calls"] for name, one in stats.items()}
+    return {name: count for name, count in found.items() if name.partition("|")[0] not in ("config", "info", "eval")}
+
+
+async def cost_of_commits(driver: Driver, leases: Sequence[Lease], outcome: CommitAction, *ops: Op) -> dict[str, int]:
+    return await cost(driver, *[lambda lease=lease: driver.commit(lease, outcome, *ops) for lease in leases])
+
+
+async def started(driver: Driver, count: int = COUNT) -> list[Lease]:
+    return await driver.start_all([f"a{number:03}" for number in range(count)])
+
+
+async def ended(driver: Driver, leases: Sequence[Lease]) -> None:
+    await driver.commit_all(leases, CommitAction.RESOLVE)
+
+
+async def test_executions_that_are_made_together(driver: Driver) -> None:
+    calls = [lambda n=n: driver.create(f"a{n}", inbox="reader") for n in range(COUNT)]
+    assert await cost(driver, *calls) == {
+        **CALL,
+        "exists": COUNT + 1,
+        "type": 1,
+        "xlen": 1,
+        "xadd": COUNT + 1,
+        "hset": COUNT,
+        "pexpire": 1,
+    }
+    assert await cost(driver, *calls) == {**CALL, "exists": COUNT + 1, "hmget": COUNT, "pexpire": 1}
+    await ended(driver, await driver.read(COUNT))
+
+
+async def test_executions_that_sleep_and_wake(driver: Driver) -> None:
+    leases = await started(driver)
+    assert await cost_of_commits(driver, leases, CommitAction.SUSPEND, StartTimer(Number("1"), "", Due("=1"))) == {
+        **COMMITS,
+        **LEAVE,
+        "zadd": 2,
+        "hset": COUNT,
+        "hdel": COUNT,
+        "type": 2,
+        "zrangebyscore": 1,
+        "xadd": 1,
+    }
+    assert await cost(driver, driver.fire) == {
+        **CALL,
+        "hlen": COUNT,
+        "hgetall": COUNT,
+        "hset": COUNT,
+        "xadd": COUNT,
+        "type": 2,
+        "xlen": 1,
+        "xrevrange": 1,
+        "zcard": 1,
+        "zrange": 2,
+        "zrangebyscore": 1,
+        "zrem": 2,
+    }
+    await ended(driver, await driver.read(COUNT))
+
+
+async def test_executions_that_go_on(driver: Driver) -> None:
+    leases = await started(driver)
+    assert await cost_of_commits(driver, leases, CommitAction.CONTINUE, STEP) == {**COMMITS, "hset": COUNT}
+    seen = [await driver.entry(lease.id, "1") for lease in leases]
+    calls = [
+        lambda lease=lease, entry=entry: driver.commit(lease, CommitAction.CONTINUE, seen=entry, asked="1")
+        for lease, entry in zip(leases, seen, strict=True)
+    ]
+    assert await cost(driver, *calls) == {**COMMITS, "hdel": COUNT}
+    assert await cost(driver, lambda: driver.beat(*leases)) == {
+        **CALL,
+        "zadd": 1,
+        "hset": 1,
+        "hmget": COUNT + 1,
+        "exists": 1,
+        "pexpire": 2,
+        "type": 1,
+        "xadd": 1,
+        "xinfo|consumers": 1,
+        "xpending": 2,
+        "xrevrange": 2,
+        "zcard": 1,
+        "zrange": 1,
+        "zrem": 1,
+    }
+    assert await cost_of_commits(driver, leases, CommitAction.RESOLVE) == {
+        **COMMITS,
+        **LEAVE,
+        "hset": COUNT,
+        "hdel": COUNT,
+        "hlen": COUNT,
+        "hscan": COUNT,
+        "pexpire": COUNT,
+        "type": 2,
+        "xadd": 1,
+    }
+
+
+async def test_entries_that_do_not_come_in_their_order(driver: Driver) -> None:
+    """Behind the first all are asked for, and behind each that was not among them about as many as that spared."""
+    leases = await started(driver, 48)
+    last_first = [*leases[46:], *leases[:46]]
+    found = await cost_of_commits(driver, last_first, CommitAction.CONTINUE)
+    assert found == {**COMMITS, "hmget": 48, "xpending": 6}
+    await ended(driver, leases)
+
+
+async def test_entries_between_those_of_another_worker(driver: Driver) -> None:
+    await asyncio.gather(*[driver.create(f"a{n}") for n in range(2 * COUNT)])
+    ours, theirs = list[Lease](), list[Lease]()
+    for _ in range(COUNT):
+        ours += await driver.read()
+        theirs += await driver.read(consumer=OTHER)
+    assert await cost_of_commits(driver, ours, CommitAction.CONTINUE) == {**COMMITS, "xpending": 2}
+    assert await cost(driver, lambda: driver.reclaim(consumer=OTHER, beat="")) == {
+        **CALL,
+        "hmget": COUNT,
+        "hset": COUNT,
+        "xrange": COUNT,
+        "xack": COUNT,
+        "xdel": COUNT,
+        "xadd": COUNT,
+        "del": 1,
+        "type": 1,
+        "xgroup|delconsumer": 1,
+        "xpending": 1,
+        "zrem": 2,
+        "zscore": 1,
+    }
+    await ended(driver, [*ours, *await driver.read(COUNT)])
+
+
+async def test_promises_that_settle(driver: Driver) -> None:
+    await asyncio.gather(*[driver.create(f"p{n}", kind=Kind.PROMISE) for n in range(COUNT)])
+    assert await cost(driver, *[lambda n=n: driver.settle(f"p{n}") for n in range(COUNT)]) == {
+        **CALL,
+        "zadd": 1,
+        "hmget": COUNT,
+        "hset": COUNT,
+        "hdel": COUNT,
+        "hlen": COUNT,
+        "hscan": COUNT,
+        "pexpire": COUNT,
+        "type": 1,
+        "xadd": 1,
+    }
+    assert await cost(driver, *[lambda n=n: driver.load(f"p{n}") for n in range(COUNT)]) == {
+        "evalsha": 1,
+        "hlen": COUNT,
+        "hgetall": COUNT,
+    }
