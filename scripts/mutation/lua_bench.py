@@ -238,10 +238,9 @@ class _Loop:
     def _begin(self, lane: _Lane, mutant: Mutant, passing: Passing) -> None:
         killers = self._killers.setdefault(mutant.path, [])
         name = Path(mutant.path).relative_to(LUA).with_suffix("").as_posix()
-        own = f"tests/store/test_{Path(mutant.path).stem}.py"
-        found = sorted(
-            passing.tests(name, mutant.line), key=lambda test: (not test.startswith(own), self._took_s[test])
-        )
+        own = f"tests/store/test_{Path(mutant.path).stem}.py"  # and those that come by much
+        found = passing.tests(name, mutant.line)
+        found.sort(key=lambda test: (not test.startswith(own), -passing.counts[test], self._took_s[test]))
         found.sort(key=lambda test: killers.index(test) if test in killers else len(killers))
         tests = found[:_NEAR_MAX] if self._is_quick else [*found, *self._last]
         lane.mutant = mutant

@@ -88,6 +88,7 @@ class Passing:
     """What recorders have noted, by test."""
 
     def __init__(self, of_test: Mapping[str, Sequence[Line]]) -> None:
+        self.counts = {test: len(lines) for test, lines in of_test.items()}
         self._of_line: dict[Line, list[str]] = {}
         for test, lines in of_test.items():
             for name, line in lines:
@@ -97,5 +98,5 @@ class Passing:
         """Those that come by this line, or where that is never said of it, by the nearest one above."""
         for at in range(line, 0, -1):
             if found := self._of_line.get((name, at)):
-                return found
+                return list(found)
         return []

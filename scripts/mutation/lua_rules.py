@@ -40,6 +40,9 @@ _NUMBER = re.compile(r"(?<![\w.])\d+(?![\w.])")
 _CONDITION = re.compile(r"\b(?:else)?if (.+?) then\b")
 _CALL = re.compile(r"\s*[\w.:]+\(.*\)\s*")
 _SET = re.compile(r"\s*[\w]+[\w.\[\] #+\"']*[.\]][\w.\[\]]* = .*[^,({=]\s*|\s*[\w]+ = .*[^,({=]\s*")
+_LEVEL = re.compile(r"\berror\(.*, (0)\)")
+_BOUND = re.compile(r" (?:[<>]=?) (?:2 \* )?LIMIT\.")
+_SPENT = re.compile(r"\bspend\((?:0, 1|[^()]*, [01])\)")
 _GOES_ON = re.compile(r"\s*(?:and|or|\.\.|[-+*/]|[)}\]])")
 _TEXT = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|--.*")
 _FUNCTION = re.compile(r"(?:local )?function ([\w.]+)")
@@ -75,12 +78,15 @@ def _changes(line: str, bare: str, following: str) -> Iterator[tuple[str, str, s
             reversals.add(words[0].start())
     for found in _WORD.finditer(bare):
         start, end = found.span()
-        if start in reversals:
+        if start in reversals or _BOUND.match(bare, start):
             continue
         after = _WORDS[found[0]]
         yield found[0].strip(), after.strip() or "nothing", line[:start] + after + line[end:]
+    fixed = [level.span(1) for level in _LEVEL.finditer(bare)] + [spent.span() for spent in _SPENT.finditer(bare)]
     for found in _NUMBER.finditer(bare):
         start, end = found.span()
+        if any(first <= start < last for first, last in fixed):
+            continue
         value = int(found[0])
         after = str(value + 1 if value < _SMALL else value * 10)
         yield found[0], after, line[:start] + after + line[end:]
