@@ -337,11 +337,25 @@ async def test_a_delay_without_a_due_time_or_an_unknown_outcome_writes_nothing(d
     for outcome in (CommitAction.RETRY, CommitAction.DEFER):
         with pytest.raises(UsageError):
             await driver.commit(lease, outcome, step("1"), due="")
-    with pytest.raises(UsageError):
-        await driver.commit(lease, CommitAction.SUSPEND, step("1"), timer("2", Due("soon")))
-    with pytest.raises(UsageError, match="tab"):
-        await driver.commit(lease, CommitAction.SUSPEND, step("1"), StartTimer(Number("2"), "a\tb", FAR))
     assert await driver.snapshot() == before
+
+
+async def test_what_an_op_may_not_say_is_found_before_the_first_write(driver: Driver) -> None:
+    lease = await driver.start("a")
+    before = await driver.snapshot()
+    named = (step("2"), timer("2"), StartPromise(Number("2"), "", None), Mark(Number("2"), Kind.PATCH, ""))
+    for op in (
+        *(replace(op, name="a\tb") for op in (*named, drop_kind(Kind.TIMER, "2"))),
+        step("x"),
+        timer("2", Due("soon")),
+        StartPromise(Number("2"), "p", Due("soon")),
+        child("2", due=Due("soon")),
+        replace(child("2"), start=Due("soon")),
+        child("2", "own", function="a\nb"),
+    ):
+        with pytest.raises(UsageError, match=r"tab|due soon|entry number x"):
+            await driver.commit(lease, CommitAction.SUSPEND, step("1"), op)
+        assert await driver.snapshot() == before
 
 
 async def test_drop_removes_an_entry_nobody_lives_in_and_never_a_living_one(driver: Driver) -> None:
