@@ -38,7 +38,7 @@ _LOOK_S = 0.005
 _ASK_S = 1.0  # between two looks at whether a server still answers
 _BUSY_MS = 2000  # what a script takes that never ends
 _TEST_S = 15  # of one test, and one that waits in vain: nearly all take less than one
-_NEAR_MAX = 50  # tests, for a first look
+_NEAR_MAX, _SHORT_S = 50, 1.0  # how many tests, and which of those at the end, are run for a first look
 _SLACK = 3.0  # times what the tests take undisturbed, and
 _START_S = 20.0  # so much for a busy machine
 _SURVIVED, _KILLED, _BROKEN = 0, 1, 2  # what a fork ends with
@@ -142,9 +142,11 @@ class _Loop:
         self._note = note
         self._is_quick = is_quick
         self._failed: list[str] = []  # in a fork, what the tests say that have failed
+        self._skipped = False
         self._items: dict[str, pytest.Item] = {}
         self._took_s: dict[str, float] = {}
         self._last: list[str] = []  # tests that every mutant is shown to, at the end
+        self._short_last: list[str] = []
         self._killers: dict[str, list[str]] = {}  # file -> tests that have noticed a mutant of it, the latest first
 
     @pytest.hookimpl(tryfirst=True)
@@ -162,6 +164,7 @@ class _Loop:
         return True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._skipped |= report.skipped
         if report.failed:
             self._failed.append(f"{report.nodeid} ({report.when})\n{report.longreprtext}")
 
@@ -175,12 +178,13 @@ class _Loop:
                 self._items[item.nodeid] = item
             elif not item.nodeid.startswith(_MODEL):
                 traced.append(item)
-        known = {self._on_server(item.nodeid) for item in traced}
+        lines = self._measure(lane, "lines", lambda to: self._trace(traced, to))
+        known = {self._on_server(name) for name in lines}
         unknown = [name for name in self._items if name not in known and not name.startswith(_NOT_OF_SCRIPTS)]
         self._items = {name: item for name, item in self._items.items() if name in known or name in unknown}
-        lines = self._measure(lane, "lines", lambda to: self._trace(traced, to))
         self._took_s = self._measure(lane, "seconds", lambda to: self._time(lane, to))
         self._last = sorted(unknown, key=lambda name: (name.startswith(_MODEL), self._took_s[name]))
+        self._short_last = [name for name in self._last if self._took_s[name] < _SHORT_S]
         return Passing({self._on_server(name): [(at[0], at[1]) for at in passed] for name, passed in lines.items()})
 
     def _on_server(self, name: str) -> str:
@@ -198,7 +202,10 @@ class _Loop:
         recorder, lines = Recorder(), dict[str, list[Line]]()
 
         def note(item: pytest.Item) -> None:
-            lines[item.nodeid] = recorder.take()
+            passed = recorder.take()
+            if not self._skipped:
+                lines[item.nodeid] = passed
+            self._skipped = False
             self._failed.clear()  # here everything is slow; who judges is the other server
 
         self._test(items, note)
@@ -242,7 +249,7 @@ class _Loop:
         found = passing.tests(name, mutant.line)
         found.sort(key=lambda test: (not test.startswith(own), -passing.counts[test], self._took_s[test]))
         found.sort(key=lambda test: killers.index(test) if test in killers else len(killers))
-        tests = found[:_NEAR_MAX] if self._is_quick else [*found, *self._last]
+        tests = [*found[:_NEAR_MAX], *self._short_last] if self._is_quick else [*found, *self._last]
         lane.mutant = mutant
         lane.kill_at = time.monotonic() + _START_S + _SLACK * sum(self._took_s[test] for test in tests)
         lane.ask_at = time.monotonic() + _ASK_S

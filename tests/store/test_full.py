@@ -1,0 +1,120 @@
+"""A full Redis: what is there comes to its end, and nothing makes much more of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from msgspec.structs import replace
+
+from durasleep.errors import StoreFull
+from durasleep.model import CancelEntry, CommitAction, Kind, Number, Op, State, StepResult, Transaction
+from durasleep.protocol.commit import Lease
+from durasleep.protocol.keys import LIMIT, F
+from harness.servers import Server
+from tests.store.driver import Driver, child
+
+ENTRY = LIMIT["full_entry_bytes"]
+EACH = 8000
+LAST = LIMIT["full_bytes_max"] - 2 * (ENTRY + 1 + EACH) - ENTRY - 1
+"""What a third step may have, behind two of ``EACH``; each has a byte that says how it ended."""
+
+
+@pytest.fixture
+async def driver(real_server: Server, namespace: str) -> AsyncIterator[Driver]:
+    driver = Driver(real_server.client(), namespace)
+    async with driver.store.opened():
+        yield driver
+        await driver.redis.config_set("maxmemory", 0)
+
+
+async def fill(driver: Driver) -> None:
+    await driver.redis.config_set("maxmemory", 1)
+
+
+def step(number: int, payload_bytes: int) -> StepResult:
+    return StepResult(Number(str(number)), "", State.RESOLVED, b"x" * payload_bytes)
+
+
+async def grown(driver: Driver, id: str) -> int:
+    return int(await driver.redis.hget(driver.keys.promise(id), F["grown"]) or 0)
+
+
+async def assert_refused(driver: Driver, lease: Lease, outcome: CommitAction, *ops: Op, payload: bytes = b"") -> None:
+    before = await driver.snapshot()
+    with pytest.raises(StoreFull, match=f"{lease.id} waits with what would make more of it"):
+        await driver.commit(lease, outcome, *ops, payload=payload, due="+1")
+    assert await driver.snapshot() == before
+
+
+async def test_an_execution_adds_a_little_to_its_journal(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await driver.commit(lease, CommitAction.CONTINUE, step(1, 50_000))
+    await fill(driver)
+    for number in (2, 3):
+        await driver.commit(lease, CommitAction.CONTINUE, step(number, EACH))
+    assert await grown(driver, "a") == 2 * (ENTRY + 1 + EACH)
+    await assert_refused(driver, lease, CommitAction.CONTINUE, step(4, LAST + 1))
+    await driver.commit(lease, CommitAction.CONTINUE, step(4, LAST))
+    assert await grown(driver, "a") == LIMIT["full_bytes_max"]
+    await assert_refused(driver, lease, CommitAction.CONTINUE, step(5, 0))
+    # What asks for nothing, what was written before, and a cancel are no more.
+    await driver.commit(lease, CommitAction.CONTINUE)
+    await driver.commit(lease, CommitAction.CONTINUE, step(1, 50_000), CancelEntry(Number("9"), Kind.STEP, ""))
+    assert await grown(driver, "a") == LIMIT["full_bytes_max"]
+    await driver.redis.config_set("maxmemory", 0)
+    await driver.commit(lease, CommitAction.CONTINUE, step(5, 50_000))
+    await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, due="9")
+    assert await grown(driver, "a") == 0
+
+
+async def test_the_steps_of_one_commit_count_together(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await fill(driver)
+    await assert_refused(driver, lease, CommitAction.CONTINUE, step(1, EACH), step(2, EACH), step(3, LAST + 1))
+    await assert_refused(driver, lease, CommitAction.RESOLVE, step(1, EACH), step(2, EACH), step(3, LAST + 1))
+    await driver.commit(lease, CommitAction.RESOLVE, step(1, EACH), step(2, EACH), step(3, LAST))
+    assert await grown(driver, "a") == 0  # who has ended adds nothing any more
+    assert (await driver.record("a")).state is State.RESOLVED
+
+
+async def test_what_makes_more_waits_unless_it_was_made_before(driver: Driver) -> None:
+    lease = await driver.start("a")
+    counts = Transaction(Number("1"), ((b"INCR", driver.namespace.encode() + b"-n"),))
+    makes = (counts, child("2"), replace(child("3", "own"), detached=True))
+    await driver.commit(lease, CommitAction.CONTINUE, *makes)
+    await fill(driver)
+    for number, op in enumerate(makes, 4):
+        await assert_refused(driver, lease, CommitAction.CONTINUE, replace(op, number=Number(str(number))))
+        await assert_refused(driver, lease, CommitAction.CONTINUE, replace(op, number=Number(str(number))), step(9, 1))
+    await driver.commit(lease, CommitAction.CONTINUE, *makes)
+    await driver.redis.config_set("maxmemory", 0)
+    await driver.control("force", "own")
+    await driver.commit(lease, CommitAction.RESOLVE)
+    await driver.redis.delete(driver.namespace + "-n")
+
+
+async def test_a_value_may_end_it_that_is_too_large_to_go_on_with(driver: Driver) -> None:
+    large, largest = LIMIT["full_bytes_max"], LIMIT["full_value_bytes_max"]
+    for id, outcome, most in (("a", CommitAction.RETRY, large), ("b", CommitAction.RESOLVE, largest)):
+        lease = await driver.start(id)
+        await fill(driver)
+        await assert_refused(driver, lease, outcome, payload=b"x" * (most + 1))
+        await driver.commit(lease, outcome, payload=b"x" * most, due="+3600000")
+        await driver.redis.config_set("maxmemory", 0)
+
+
+async def test_who_looks_after_it_is_told_at_any_length(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await fill(driver)
+    await driver.commit(lease, CommitAction.HALT, payload=b"x" * 100_000)
+    await driver.redis.config_set("maxmemory", 0)
+    assert await driver.halted() == ["a"]
+
+
+async def test_a_promise_takes_no_large_value(driver: Driver) -> None:
+    await driver.create("p", kind=Kind.PROMISE)
+    await fill(driver)
+    with pytest.raises(StoreFull, match="no large value for p"):
+        await driver.settle("p", value=b"x" * (LIMIT["full_value_bytes_max"] + 1))
+    assert (await driver.settle("p", value=b"x" * LIMIT["full_value_bytes_max"])).by_us
