@@ -22,7 +22,7 @@ from durasleep.model import (
 )
 from durasleep.protocol import promises
 from durasleep.protocol.commit import Lease
-from durasleep.protocol.keys import LIMIT
+from durasleep.protocol.keys import LIMIT, F
 from durasleep.protocol.script import Value
 from durasleep.runtime.context import TRANSACTION_COMMANDS_MAX, _check_transaction  # pyright: ignore[reportPrivateUsage]
 from durasleep.runtime.journal import read_reply
@@ -108,10 +108,13 @@ async def large_family(driver: Driver, id: str, count: int = 40) -> Lease:
 async def test_a_family_with_large_results_is_closed_in_parts(driver: Driver, how: CommitAction) -> None:
     lease = await large_family(driver, "a")
     await driver.commit(lease, how, due="900")
-    parts = 0
+    key = driver.keys.promise("a") if how is CommitAction.RESOLVE else driver.keys.run("a")
+    parts, cursors = 0, set[bytes]()
     while (await driver.fire()).closing:
         parts += 1
-    assert parts >= 2
+        cursors.add(await driver.redis.hget(key, F["cursor"]))
+    assert len(cursors) == parts >= 2  # each goes on where the one before has ended
+    assert not await driver.redis.hexists(key, F["cursor"])
     assert (await driver.record("a~900")).state is State.CANCELED
     if how is CommitAction.RESOLVE:
         await driver.assert_kept_together("a", "a~900")

@@ -128,6 +128,40 @@ async def test_garbage_in_the_timers_is_put_aside_by_name_and_the_rest_fires(dri
         assert any(line.startswith(f"timers:{name}") for line in halted), name
 
 
+@pytest.mark.leaves_keys("broken hashes")
+async def test_what_is_broken_of_a_sleeper_puts_its_timer_aside(driver: Driver) -> None:
+    broken = {F["func"]: "", F["incarnation"]: "", F["epoch"]: "x", F["order"]: "x"}
+    for field, value in broken.items():
+        await driver.suspended(field, timer("1"))
+        if value:
+            await driver.redis.hset(driver.keys.promise(field), field, value)
+        else:
+            await driver.redis.hdel(driver.keys.promise(field), field)
+    fired = await driver.fire()
+    assert fired.stale == 1  # without an incarnation it is none of ours
+    named = sorted(line.partition(": CORRUPT")[0] for line in fired.quarantined)
+    assert named == sorted(f"{field}~1" for field in broken if field != F["incarnation"])
+
+
+async def test_a_sleeper_without_arguments_wakes_and_its_entry_tells_nothing(driver: Driver) -> None:
+    await driver.suspended("a", timer("1"))
+    await driver.redis.hdel(driver.keys.promise("a"), F["args"])
+    assert (await driver.fire()).quarantined == []
+    [(_, fields)] = await driver.redis.xrange(driver.keys.queue("workers"))
+    assert set(fields) == {b"i", b"e"}
+
+
+async def test_a_delayed_execution_without_a_due_time_is_no_reason_to_do_anything(driver: Driver) -> None:
+    await driver.create("a", start=PAST)
+    due = await driver.redis.hget(driver.keys.promise("a"), F["due"])
+    await driver.redis.hdel(driver.keys.promise("a"), F["due"])
+    fired = await driver.fire()
+    assert (fired.stale, fired.quarantined) == (1, [])
+    assert await driver.timers() == {}
+    await driver.redis.hset(driver.keys.promise("a"), F["due"], due)
+    await driver.redis.zadd(driver.keys.timers, {"a~start": 1})
+
+
 @pytest.mark.leaves_keys("keys of a wrong type")
 async def test_broken_hints_and_a_broken_queue_stop_no_timer(driver: Driver) -> None:
     await driver.suspended("b", timer("1"), queue="workers")

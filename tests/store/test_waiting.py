@@ -100,6 +100,7 @@ async def test_very_many_wait_and_all_of_them_hear(driver: Driver) -> None:
     [told] = await driver.inbox("reader")
     assert told[b"v"] == b"v"
     assert await driver.redis.exists(driver.keys.waiters(SINGLE)) == 0
+    assert not await driver.redis.hexists(driver.keys.promise(SINGLE), F["waiters"])
 
 
 async def test_who_comes_last_costs_as_much_as_who_came_first(real_server: Server, namespace: str) -> None:
