@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
@@ -29,6 +29,7 @@ from durasleep.model import (
     StepResult,
     Transaction,
 )
+from durasleep.protocol import commit
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT, F
 from durasleep.query import fsck
@@ -284,6 +285,35 @@ async def test_an_ending_leaves_no_entry_no_timer_and_no_member(
     assert (await driver.record("a")).value == EVERY_BYTE
 
 
+@pytest.mark.parametrize("ops", [(), (step("9"),)])
+async def test_an_ending_does_all_that_its_promise_says(driver: Driver, ops: tuple[Op, ...]) -> None:
+    for id in ("a", "b"):  # one with all of it, and one with nothing
+        full: dict[str, Any] = {"deadline": FAR, "inbox": "one", "retention_ms": 60_000} if id == "a" else {}
+        lease = await driver.start(id, function=f"f-{id}", **full)
+        await driver.commit(lease, CommitAction.REJECT, *ops, payload=b"v")
+        record = await driver.record(id)
+        assert (record.state, record.unseen, record.value) == (State.REJECTED, set(), b"v")
+        [(_, ending), *_] = await driver.redis.xrevrange(driver.keys.failed)
+        told = {b"i": id.encode(), b"s": b"j", b"f": f"f-{id}".encode(), b"c": str(record.incarnation).encode()}
+        assert told.items() <= ending.items()
+        await driver.assert_kept_together(id, retention_ms=60_000 if full else LIMIT["retention_ms"])
+    assert await driver.timers() == {}
+    assert [told[b"v"] for told in await driver.inbox("one")] == [b"v"]
+
+
+async def test_what_a_member_has_asked_for_is_closed_with_the_root(driver: Driver) -> None:
+    """However it was asked for: only its own hash says that it has a family."""
+    await driver.suspended("a", child("1"))
+    middle = await driver.take()
+    await driver.commit(middle, CommitAction.CONTINUE, step("1"))
+    await driver.commit(middle, CommitAction.CONTINUE, step("2"), child("3"))
+    await driver.commit(middle, CommitAction.RESOLVE)
+    root = next(lease for lease in await driver.read(9) if lease.id == "a")
+    await driver.commit(root, CommitAction.RESOLVE)
+    await driver.fire_all()
+    await driver.assert_kept_together("a", "a~1", "a~1~3")
+
+
 @pytest.mark.parametrize("outcome", [CommitAction.RETRY, CommitAction.DEFER])
 async def test_a_delayed_execution_comes_back_when_it_is_due(driver: Driver, outcome: CommitAction) -> None:
     lease = await driver.start("a")
@@ -335,8 +365,14 @@ async def test_a_delay_without_a_due_time_or_an_unknown_outcome_writes_nothing(d
     lease = await driver.start("a")
     before = await driver.snapshot()
     for outcome in (CommitAction.RETRY, CommitAction.DEFER):
-        with pytest.raises(UsageError):
-            await driver.commit(lease, outcome, step("1"), due="")
+        with pytest.raises(UsageError, match="due"):
+            await driver.commit(lease, outcome, step("1"), timer("2"), due="")
+    with pytest.raises(UsageError, match="outcome nonsense"):
+        await driver.commit(lease, cast("CommitAction", "nonsense"), step("1"), timer("2"))
+    item = commit.commit(driver.keys, WORKER, lease, CommitAction.CONTINUE, ops=[timer("2"), step("1")])
+    item.args[item.args.index("step")] = "nonsense"
+    with pytest.raises(UsageError, match="op nonsense"):
+        await driver.store.call(item)
     assert await driver.snapshot() == before
 
 
@@ -352,8 +388,9 @@ async def test_what_an_op_may_not_say_is_found_before_the_first_write(driver: Dr
         child("2", due=Due("soon")),
         replace(child("2"), start=Due("soon")),
         child("2", "own", function="a\nb"),
+        replace(child("2", "own"), retention_ms=cast("int", "x")),
     ):
-        with pytest.raises(UsageError, match=r"tab|due soon|entry number x"):
+        with pytest.raises(UsageError, match=r"tab|due soon|entry number x|retention x"):
             await driver.commit(lease, CommitAction.SUSPEND, step("1"), op)
         assert await driver.snapshot() == before
 
@@ -370,6 +407,7 @@ async def test_drop_removes_an_entry_nobody_lives_in_and_never_a_living_one(driv
     before = await driver.record("a")
     for _ in range(2):  # a repeat finds it gone
         await driver.commit(stale, CommitAction.DROP)
+        assert await driver.pending(WORKER, but=lease) == []
     assert await driver.queued() == []
     assert await driver.record("a") == before
     assert await driver.halted() == []
@@ -442,6 +480,15 @@ async def test_a_new_run_knows_when_it_began_and_its_new_marks_are_kept(driver: 
     assert (new.record.begun_ms >= old.created_ms, new.entries) == (True, {})
     await driver.commit(await driver.take(), CommitAction.CONTINUE, Mark(Number("0.1"), Kind.VERSION, "3"))
     assert (await driver.entry("a", "0.1")).name == "3"
+
+
+async def test_of_the_arguments_of_the_run_before_nothing_is_left(driver: Driver) -> None:
+    largest = b"x" * (LIMIT["args_part_bytes"] * LIMIT["args_parts_max"])
+    lease = await driver.start("a", args=largest)
+    await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, payload=b"new", due="3")
+    fields = await driver.redis.hkeys(driver.keys.promise("a"))
+    assert [field for field in fields if field.startswith(b"a")] == [b"a"]
+    assert (await driver.record("a")).args == b"new"
 
 
 async def test_a_mark_is_written_once_and_wakes_nobody(driver: Driver) -> None:
@@ -562,6 +609,63 @@ async def test_a_canceled_child_ends_at_once_and_tells_its_parent_nothing(driver
     await driver.control("force", "own")
     assert await driver.place("a") is Place.SUSPENDED
     assert (await driver.record("a")).order == order
+
+
+async def test_a_cancel_leaves_what_has_settled_as_it_is(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await driver.commit(lease, CommitAction.CONTINUE, step("1", b"v"), child("2"))
+    await driver.commit(await driver.take(), CommitAction.RESOLVE, payload=b"v")
+    before = (await driver.load("a")).entries
+    await driver.commit(lease, CommitAction.CONTINUE, drop_kind(Kind.STEP, "1"), drop_kind(Kind.CHILD, "2"))
+    assert (await driver.load("a")).entries == before
+
+
+async def test_a_cancel_takes_nothing_from_a_child_that_is_gone_or_of_another_life(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await driver.commit(lease, CommitAction.CONTINUE, child("1"), child("2"), child("3"))
+    await driver.redis.delete(driver.keys.promise("a~1"))
+    await driver.redis.hset(driver.keys.promise("a~2"), F["incarnation"], 1)
+    await driver.redis.hset(driver.keys.promise("a~3"), mapping={F["state"]: "r", F["value"]: "v"})
+    others = [await driver.redis.hgetall(driver.keys.promise(f"a~{number}")) for number in (2, 3)]
+    await driver.commit(lease, CommitAction.CONTINUE, *[drop_kind(Kind.CHILD, str(number)) for number in (1, 2, 3)])
+    assert [entry.state for entry in (await driver.load("a")).entries.values()] == [State.CANCELED] * 3
+    assert [await driver.redis.hgetall(driver.keys.promise(f"a~{number}")) for number in (2, 3)] == others
+    await driver.redis.delete(driver.keys.promise("a~2"), driver.keys.queue("workers"), driver.keys.promise("a~3"))
+    await driver.redis.delete(driver.keys.promise("a"))
+
+
+async def test_a_tombstone_says_when_it_began(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await driver.commit(lease, CommitAction.CONTINUE, timer("1"))
+    key = driver.keys.promise("a")
+    raw = await driver.redis.hget(key, "1")
+    await driver.redis.hset(key, "1", raw.replace(b"tp\t\t", b"tp\t1500\t"))
+    await driver.commit(lease, CommitAction.CONTINUE, drop_kind(Kind.TIMER, "1"))
+    assert await driver.redis.hget(key, "1") == b"tc\t\t1500\tnap-1\t\n"
+
+
+async def test_a_child_that_is_there_already_is_attached_to(driver: Driver) -> None:
+    """After a rollback that the journal of its parent has lost it, and it itself has not been."""
+    lease = await driver.start("a")
+    key = driver.keys.promise("a")
+    dump = await driver.redis.dump(key)
+    await driver.commit(lease, CommitAction.CONTINUE, child("1"))
+    await driver.redis.restore(key, 0, dump, replace=True)
+    await driver.commit(lease, CommitAction.SUSPEND, child("1"))
+    assert not await driver.redis.hexists(driver.keys.promise("a~1"), F["waiters"])
+    assert await driver.redis.exists(driver.keys.closing) == 0
+    await driver.commit(await driver.take(), CommitAction.RESOLVE, payload=b"v")
+    assert (await driver.entry("a", "1")).payload == b"v"
+
+
+async def test_only_who_has_children_of_its_own_has_a_family(driver: Driver) -> None:
+    await driver.create("own", "g")
+    await driver.take()
+    lease = await driver.start("a")
+    await driver.commit(lease, CommitAction.CONTINUE, child("1", "own"), child("2", "new"))
+    assert not await driver.redis.hexists(driver.keys.promise("a"), F["family"])
+    await driver.commit(lease, CommitAction.CONTINUE, child("3"))
+    assert await driver.redis.hexists(driver.keys.promise("a"), F["family"])
 
 
 async def test_a_child_whose_parent_has_ended_is_told_so_when_it_commits(driver: Driver) -> None:
@@ -835,11 +939,16 @@ async def test_a_broken_relative_is_named_and_keeps_nobody_from_ending(driver: D
 async def test_what_an_op_would_break_on_is_found_before_the_first_write(driver: Driver) -> None:
     lease = await driver.start("a")
     await driver.redis.set(driver.keys.queue("broken"), "garbage")
-    await driver.redis.set(driver.keys.promise("own"), "garbage")
+    for key in (driver.keys.promise("own"), driver.keys.promise("a~7"), driver.keys.halted):
+        await driver.redis.set(key, "garbage")
+    await driver.redis.hset(driver.keys.promise("a"), "8", "garbage")
     before = await driver.snapshot()
-    for op in (StartChild(Number("2"), "g", b"", "broken", None, None), child("2", "own")):
+    broken = child("2", "own"), drop_kind(Kind.CHILD, "7"), step("8")
+    for op in (StartChild(Number("2"), "g", b"", "broken", None, None), *broken):
         with pytest.raises(CorruptData):
             await driver.commit(lease, CommitAction.SUSPEND, step("1"), op)
+    with pytest.raises(CorruptData, match="halted"):
+        await driver.commit(lease, CommitAction.HALT, timer("1"))
     assert await driver.snapshot() == before
 
 

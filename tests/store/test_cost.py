@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from durasleep.model import CommitAction, Due, Kind, Number, Op, StartTimer, State, StepResult
 from durasleep.protocol.commit import Lease
@@ -106,13 +107,16 @@ async def test_executions_that_sleep_and_wake(driver: Driver) -> None:
 
 async def test_executions_that_go_on(driver: Driver) -> None:
     leases = await started(driver)
-    assert await cost_of_commits(driver, leases, CommitAction.CONTINUE, STEP) == {**COMMITS, "hset": COUNT}
+    assert await cost_of_commits(driver, leases, CommitAction.CONTINUE, STEP, replace(STEP, number=Number("2"))) == {
+        **COMMITS,
+        "hset": COUNT,
+    }
     seen = [await driver.entry(lease.id, "1") for lease in leases]
     calls = [
-        lambda lease=lease, entry=entry: driver.commit(lease, CommitAction.CONTINUE, seen=entry, asked="1")
+        lambda lease=lease, entry=entry: driver.commit(lease, CommitAction.CONTINUE, seen=entry, asked="2")
         for lease, entry in zip(leases, seen, strict=True)
     ]
-    assert await cost(driver, *calls) == {**COMMITS, "hdel": COUNT}
+    assert await cost(driver, *calls) == {**COMMITS, "hset": COUNT}
     assert await cost(driver, lambda: driver.beat(*leases)) == {
         **CALL,
         "zadd": 1,
