@@ -80,6 +80,20 @@ async def test_a_late_worker_writes_nothing_whatever_the_outcome(driver: Driver,
     assert await driver.snapshot() == before
 
 
+async def test_what_is_gone_is_said_to_be_so(driver: Driver) -> None:
+    lease = await driver.start("a")
+    with pytest.raises(Fenced, match="there is no nobody"):
+        await driver.commit(replace(lease, id=PromiseId("nobody")), CommitAction.CONTINUE)
+
+
+async def test_an_execution_whose_epoch_is_no_number_is_not_committed(driver: Driver) -> None:
+    lease, key = await driver.start("a"), driver.keys.promise("a")
+    await driver.redis.hset(key, F["epoch"], "x")
+    with pytest.raises(CorruptData, match="promise:a is not a promise of ours"):
+        await driver.commit(lease, CommitAction.CONTINUE, step("1"))
+    await driver.redis.hset(key, F["epoch"], lease.epoch)
+
+
 async def test_an_entry_nobody_has_read_yet_is_no_lease(driver: Driver) -> None:
     await driver.create("a")
     record = await driver.record("a")
@@ -220,6 +234,17 @@ async def test_stamps_grow_and_order_everything_that_settles_in_one_millisecond(
 
 
 @pytest.mark.leaves_keys("an execution that waits for nothing")
+async def test_a_stamp_is_newer_than_all_before_whatever_the_clock_shows(driver: Driver) -> None:
+    lease = await driver.start("a")
+    order = (await driver.fire()).server_us // 1000 + 3_600_000
+    for ending in (False, True):
+        await driver.redis.hset(driver.keys.promise("a"), F["order"], order)
+        outcome = CommitAction.RESOLVE if ending else CommitAction.CONTINUE
+        number = str(int(ending) + 1)
+        await driver.commit(lease, outcome, step(number))
+        assert (await driver.entry("a", number)).stamp == order + 1
+
+
 async def test_an_answer_carries_at_most_256_entries_and_says_that_there_is_more(driver: Driver) -> None:
     lease = await driver.start("a")
     await driver.commit(lease, CommitAction.CONTINUE, *(step(str(n)) for n in range(1, 251)))
@@ -290,6 +315,8 @@ async def test_an_ending_does_all_that_its_promise_says(driver: Driver, ops: tup
     for id in ("a", "b"):  # one with all of it, and one with nothing
         full: dict[str, Any] = {"deadline": FAR, "inbox": "one", "retention_ms": 60_000} if id == "a" else {}
         lease = await driver.start(id, function=f"f-{id}", **full)
+        if full:
+            await driver.commit(lease, CommitAction.CONTINUE, step("1"))
         await driver.commit(lease, CommitAction.REJECT, *ops, payload=b"v")
         record = await driver.record(id)
         assert (record.state, record.unseen, record.value) == (State.REJECTED, set(), b"v")
