@@ -233,7 +233,15 @@ async def test_stamps_grow_and_order_everything_that_settles_in_one_millisecond(
     assert (await driver.record("a")).order == stamps[-1]
 
 
-@pytest.mark.leaves_keys("an execution that waits for nothing")
+async def test_what_has_been_seen_is_no_news_any_more(driver: Driver) -> None:
+    lease = await driver.start("a")
+    first, second = (await driver.commit(lease, CommitAction.CONTINUE, step("1"), step("2"))).entries
+    assert (await driver.commit(lease, CommitAction.CONTINUE, seen=first)).entries == [second]
+    assert (await driver.record("a")).unseen == {"2"}
+    assert (await driver.commit(lease, CommitAction.CONTINUE, seen=second)).entries == []
+    assert (await driver.record("a")).unseen == set()
+
+
 async def test_a_stamp_is_newer_than_all_before_whatever_the_clock_shows(driver: Driver) -> None:
     lease = await driver.start("a")
     order = (await driver.fire()).server_us // 1000 + 3_600_000
@@ -245,6 +253,7 @@ async def test_a_stamp_is_newer_than_all_before_whatever_the_clock_shows(driver:
         assert (await driver.entry("a", number)).stamp == order + 1
 
 
+@pytest.mark.leaves_keys("an execution that waits for nothing")
 async def test_an_answer_carries_at_most_256_entries_and_says_that_there_is_more(driver: Driver) -> None:
     lease = await driver.start("a")
     await driver.commit(lease, CommitAction.CONTINUE, *(step(str(n)) for n in range(1, 251)))
@@ -415,10 +424,11 @@ async def test_what_an_op_may_not_say_is_found_before_the_first_write(driver: Dr
         child("2", due=Due("soon")),
         replace(child("2"), start=Due("soon")),
         child("2", "own", function="a\nb"),
+        replace(child("2", "own", function="a\nb"), detached=True),
         replace(child("2", "own"), retention_ms=cast("int", "x")),
     ):
         with pytest.raises(UsageError, match=r"tab|due soon|entry number x|retention x"):
-            await driver.commit(lease, CommitAction.SUSPEND, step("1"), op)
+            await driver.commit(lease, CommitAction.SUSPEND, step("1"), timer("3"), op)
         assert await driver.snapshot() == before
 
 
@@ -669,6 +679,16 @@ async def test_a_tombstone_says_when_it_began(driver: Driver) -> None:
     await driver.redis.hset(key, "1", raw.replace(b"tp\t\t", b"tp\t1500\t"))
     await driver.commit(lease, CommitAction.CONTINUE, drop_kind(Kind.TIMER, "1"))
     assert await driver.redis.hget(key, "1") == b"tc\t\t1500\tnap-1\t\n"
+
+
+@pytest.mark.parametrize("ops", [(), (step("9"),)])
+async def test_who_ends_with_nothing_pending_is_kept_with_its_family(driver: Driver, ops: tuple[Op, ...]) -> None:
+    lease = await driver.start("a")
+    await driver.commit(lease, CommitAction.CONTINUE, child("1"))
+    await driver.commit(await driver.take(), CommitAction.RESOLVE)
+    quiet = commit.commit(driver.keys, WORKER, lease, CommitAction.RESOLVE, ops=ops, open=False)
+    await driver.store.call(quiet)
+    await driver.assert_kept_together("a", "a~1")
 
 
 async def test_a_child_that_is_there_already_is_attached_to(driver: Driver) -> None:
@@ -972,7 +992,7 @@ async def test_what_an_op_would_break_on_is_found_before_the_first_write(driver:
     before = await driver.snapshot()
     broken = child("2", "own"), drop_kind(Kind.CHILD, "7"), step("8")
     for op in (StartChild(Number("2"), "g", b"", "broken", None, None), *broken):
-        with pytest.raises(CorruptData):
+        with pytest.raises(CorruptData, match=r"queue:broken|promise:own|promise:a~7|entry a~8"):
             await driver.commit(lease, CommitAction.SUSPEND, step("1"), op)
     with pytest.raises(CorruptData, match="halted"):
         await driver.commit(lease, CommitAction.HALT, timer("1"))

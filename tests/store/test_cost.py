@@ -14,9 +14,10 @@ import pytest
 from msgspec.structs import replace
 
 from durasleep.model import CommitAction, Due, Kind, Number, Op, StartTimer, State, StepResult
+from durasleep.protocol import commit
 from durasleep.protocol.commit import Lease
 from harness.servers import Server
-from tests.store.driver import OTHER, Driver
+from tests.store.driver import OTHER, WORKER, Driver
 
 COUNT = 10
 STEP = StepResult(Number("1"), "", State.RESOLVED, b"")
@@ -144,6 +145,17 @@ async def test_executions_that_go_on(driver: Driver) -> None:
         "type": 2,
         "xadd": 1,
     }
+
+
+async def test_executions_that_leave_nothing_open(driver: Driver) -> None:
+    calls = [
+        lambda lease=lease: driver.store.call(
+            commit.commit(driver.keys, WORKER, lease, CommitAction.RESOLVE, open=False)
+        )
+        for lease in await started(driver)
+    ]
+    found = await cost(driver, *calls)
+    assert found == {**COMMITS, **LEAVE, "hset": COUNT, "hdel": COUNT, "pexpire": COUNT, "type": 2, "xadd": 1}
 
 
 async def test_entries_that_do_not_come_in_their_order(driver: Driver) -> None:

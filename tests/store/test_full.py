@@ -14,10 +14,11 @@ from durasleep.protocol.keys import LIMIT, F
 from harness.servers import Server
 from tests.store.driver import Driver, child
 
-ENTRY = LIMIT["full_entry_bytes"]
+ENTRY = LIMIT["full_entry_bytes"] + 2
+"""Of a step without a value: its name and how it ended have a byte each."""
 EACH = 8000
-LAST = LIMIT["full_bytes_max"] - 2 * (ENTRY + 1 + EACH) - ENTRY - 1
-"""What a third step may have, behind two of ``EACH``; each has a byte that says how it ended."""
+LAST = LIMIT["full_bytes_max"] - 2 * (ENTRY + EACH) - ENTRY
+"""What a third step may have, behind two of ``EACH``."""
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ async def fill(driver: Driver) -> None:
 
 
 def step(number: int, payload_bytes: int) -> StepResult:
-    return StepResult(Number(str(number)), "", State.RESOLVED, b"x" * payload_bytes)
+    return StepResult(Number(str(number)), "s", State.RESOLVED, b"x" * payload_bytes)
 
 
 async def grown(driver: Driver, id: str) -> int:
@@ -53,7 +54,7 @@ async def test_an_execution_adds_a_little_to_its_journal(driver: Driver) -> None
     await fill(driver)
     for number in (2, 3):
         await driver.commit(lease, CommitAction.CONTINUE, step(number, EACH))
-    assert await grown(driver, "a") == 2 * (ENTRY + 1 + EACH)
+    assert await grown(driver, "a") == 2 * (ENTRY + EACH)
     await assert_refused(driver, lease, CommitAction.CONTINUE, step(4, LAST + 1))
     await driver.commit(lease, CommitAction.CONTINUE, step(4, LAST))
     assert await grown(driver, "a") == LIMIT["full_bytes_max"]

@@ -143,3 +143,11 @@ async def test_a_member_in_an_unknown_place_keeps_its_family_from_nothing(driver
     await driver.fire_all()
     assert await driver.redis.hget(driver.keys.promise("a~1"), F["state"]) == STATE[State.CANCELED].encode()
     assert await left_open(driver) == []
+
+
+async def test_who_waits_so_for_a_child_of_another_life_waits_for_the_next_one(driver: Driver) -> None:
+    left = {F["func"]: "g", F["incarnation"]: "1", F["state"]: STATE[State.RESOLVED], F["waiters"]: "znightly\n"}
+    await driver.redis.hset(driver.keys.promise("a~1"), mapping=left)
+    await driver.suspended("a", child("1"))
+    assert await driver.redis.hget(driver.keys.promise("a~1"), F["waiters"]) == b"znightly\n"
+    assert (await driver.record("a~1")).state is State.PENDING

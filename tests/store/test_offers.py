@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from durasleep.errors import Fenced
 from durasleep.model import CommitAction, Place
 from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.keys import LIMIT, F
+from harness.servers import Server
 from tests.store.driver import OTHER, WORKER, Driver
 
 MINE, THEIRS = "mine", "theirs"
@@ -77,9 +79,10 @@ async def test_it_is_not_offered_to_those_that_lack_it_too(driver: Driver) -> No
     assert await driver.place("a") is Place.DELAYED
     assert await lacking(driver, "a") == b"theirs-too mine theirs "
     await driver.control("wake", "a")
-    again = await driver.take()
-    assert not (await defer(driver, again)).offered
-    assert await lacking(driver, "a") == b"theirs-too mine theirs "
+    for functions in ("theirs-too", MINE, THEIRS):
+        assert not (await defer(driver, await driver.take(), functions)).offered
+        assert await lacking(driver, "a") == b"theirs-too mine theirs "
+        await driver.control("wake", "a")
 
 
 async def test_of_what_it_lacks_the_latest_are_remembered(driver: Driver) -> None:
@@ -171,3 +174,17 @@ async def test_the_next_run_may_be_known_to_those_that_lacked_this_one(driver: D
     await driver.control("wake", "a")
     await driver.commit(await driver.take(), CommitAction.CONTINUE_AS_NEW, due="3")
     assert await lacking(driver, "a") is None
+
+
+async def test_where_nothing_may_be_handed_over_it_waits_for_its_time(one_server: Server, namespace: str) -> None:
+    """By the rules for a user that were made before there were offers."""
+    admin: Any = one_server.client()
+    await admin.acl_setuser("before", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-xclaim"], reset=True)
+    driver = Driver(one_server.client(username="before", password=""), namespace)
+    async with driver.store.opened():
+        await driver.beat(consumer=OTHER, functions=THEIRS)
+        lease = await driver.start("a")
+        assert not (await defer(driver, lease)).offered
+        assert await driver.place("a") is Place.DELAYED
+        assert await driver.inbox(OTHER) == []
+    await admin.acl_deluser("before")

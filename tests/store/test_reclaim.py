@@ -125,6 +125,7 @@ async def test_deaths_in_a_row_end_with_an_accepted_commit_or_a_graceful_return(
     lease = await driver.take()
     await driver.commit(lease)
     assert (await driver.record("a")).crash_count == 0
+    assert not await driver.redis.hexists(driver.keys.promise("a"), F["lone_crash_count"])
     await die(driver)
     await driver.take()
     await driver.reclaim(release="all")
