@@ -106,6 +106,17 @@ async def test_executions_that_sleep_and_wake(driver: Driver) -> None:
     await ended(driver, await driver.read(COUNT))
 
 
+async def test_executions_with_much_in_them_are_not_read_whole_once_a_call_has_moved_enough(driver: Driver) -> None:
+    """What they need then is left to whoever takes them."""
+    for lease in await started(driver, 6):
+        seen = (await driver.commit(lease, CommitAction.CONTINUE, replace(STEP, payload=b"x" * (1 << 20)))).entries[0]
+        nap = StartTimer(Number("2"), "", Due("=1"))
+        await driver.commit(lease, CommitAction.SUSPEND, nap, seen=seen)
+    found = await cost(driver, driver.fire)
+    assert (found["hgetall"], found["hmget"]) == (4, 2)
+    await ended(driver, await driver.read(6))
+
+
 async def test_executions_that_go_on(driver: Driver) -> None:
     leases = await started(driver)
     assert await cost_of_commits(driver, leases, CommitAction.CONTINUE, STEP, replace(STEP, number=Number("2"))) == {

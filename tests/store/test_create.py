@@ -10,6 +10,7 @@ import redis.asyncio
 from durasleep.errors import CorruptData, NotFound, OtherFunction, StoreError, UsageError
 from durasleep.model import DUE_MS_MAX, CommitAction, Disposition, Due, Kind, Place, PromiseId, State
 from durasleep.protocol import promises
+from durasleep.protocol.keys import F
 from harness.servers import FAKE, MakeServer, Server
 from tests.store.driver import FAR, PAST, Driver
 
@@ -137,8 +138,9 @@ async def test_a_key_that_holds_something_else_refuses_the_create_and_is_left_al
     ]
     await driver.redis.set(key, "garbage")
     before = await driver.snapshot()
-    with pytest.raises(CorruptData, match=kind):
-        await driver.create("a", deadline=FAR)
+    for start, deadline in ((FAR, None), (None, FAR)) if kind == "timers" else ((None, FAR),):
+        with pytest.raises(CorruptData, match=kind):
+            await driver.create("a", start=start, deadline=deadline)
     assert await driver.snapshot() == before
 
 
@@ -150,6 +152,16 @@ async def test_a_hash_that_is_not_a_promise_is_named(driver: Driver, fields: dic
         await driver.create("a")
     with pytest.raises(CorruptData, match="promise:a"):
         await driver.create("a", inbox="one", idempotency_key="again")
+
+
+async def test_who_does_not_wait_is_nowhere_among_those_who_do(driver: Driver) -> None:
+    for _ in range(2):
+        await driver.create("a")
+    assert not await driver.redis.hexists(driver.keys.promise("a"), F["waiters"])
+    await driver.commit(await driver.take(), CommitAction.RESOLVE)
+    await driver.create("a", inbox="one")
+    assert not await driver.redis.hexists(driver.keys.promise("a"), F["waiters"])
+    assert await driver.redis.exists(driver.keys.inbox(""), driver.keys.inbox("one")) == 0
 
 
 async def test_a_full_server_refuses_creates_whole_and_lets_what_runs_finish(

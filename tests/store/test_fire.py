@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from durasleep.errors import StoreRefused
 from durasleep.model import DUE_MS_MAX, CommitAction, Due, Kind, Number, Place, StartPromise, StartTimer, State
+from durasleep.protocol import timers
 from durasleep.protocol.keys import F
+from harness.servers import Server
 from tests.store.driver import FAR, PAST, Driver, child
 
 
@@ -182,6 +187,56 @@ async def test_an_endless_due_time_is_shown_as_the_end_of_the_calendar(driver: D
     await driver.redis.zadd(driver.keys.timers, {"x~1": "+inf"})
     assert (await driver.fire()).next_due_ms == DUE_MS_MAX
     await driver.redis.delete(driver.keys.timers)
+
+
+async def test_nothing_is_due_by_a_clock_that_nobody_believes(driver: Driver) -> None:
+    now_ms = 1_800_000_000_000
+    keys = replace(driver.keys, movable_clock=True)
+    await driver.redis.set(driver.keys.clock, f"={now_ms}")
+    await driver.create("a", start=PAST)
+    fired = await driver.store.call(timers.fire(keys, limit=9, latest_ms=now_ms - 1))
+    assert (fired.due, fired.server_us, fired.next_due_ms) == (0, now_ms * 1000, 1)
+    assert await driver.place("a") is Place.DELAYED
+    assert (await driver.store.call(timers.fire(keys, limit=9, latest_ms=now_ms))).due == 1
+    await driver.redis.delete(driver.keys.clock)
+
+
+async def test_large_families_are_closed_in_turn(driver: Driver) -> None:
+    for id in "ab":
+        lease = await driver.start(id)
+        for first in (1, 301):
+            ops = [timer(str(number), FAR) for number in range(first, first + 300)]
+            await driver.commit(lease, CommitAction.CONTINUE, *ops)
+        await driver.commit(lease, CommitAction.RESOLVE)
+    await driver.redis.zadd(driver.keys.closing, {"a": 1, "b": 2})
+    assert (await driver.fire()).closing == 2
+    assert await driver.redis.zrange(driver.keys.closing, 0, -1) == [b"b", b"a"]
+    await driver.fire_all()
+    assert await driver.timers() == {}
+
+
+@pytest.mark.parametrize("command", ["hscan", "xadd"])
+async def test_what_the_server_refuses_is_no_fault_of_the_data(
+    one_server: Server, namespace: str, command: str
+) -> None:
+    driver = Driver(one_server.client(), namespace)
+    async with driver.store.opened():
+        await driver.suspended("a", timer("1"))
+        await driver.commit(await driver.start("b"), CommitAction.RESOLVE)
+        await driver.redis.zadd(driver.keys.closing, {"b": 1})
+        before = await driver.snapshot()
+        rules = ["+@all", f"-{command}"]
+        await driver.redis.acl_setuser("refused", enabled=True, nopass=True, keys=["*"], commands=rules, reset=True)
+        refused = Driver(one_server.client(username="refused", password=""), namespace)
+        async with refused.store.opened():
+            with pytest.raises(StoreRefused):
+                await refused.fire()
+        await driver.redis.acl_deluser("refused")
+        assert await driver.halted() == []
+        if command == "xadd":  # the timer comes first, and is left whole
+            assert await driver.snapshot() == before
+        await driver.fire_all()
+        assert await driver.place("a") is Place.QUEUED
 
 
 @pytest.mark.leaves_keys("names that were quarantined")

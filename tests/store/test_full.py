@@ -8,7 +8,19 @@ import pytest
 from msgspec.structs import replace
 
 from durasleep.errors import StoreFull
-from durasleep.model import CancelEntry, CommitAction, Kind, Number, Op, State, StepResult, Transaction
+from durasleep.model import (
+    CancelEntry,
+    CommitAction,
+    Disposition,
+    Kind,
+    Number,
+    Op,
+    PromiseId,
+    State,
+    StepResult,
+    Transaction,
+)
+from durasleep.protocol import promises
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT, F
 from harness.servers import Server
@@ -119,3 +131,13 @@ async def test_a_promise_takes_no_large_value(driver: Driver) -> None:
     with pytest.raises(StoreFull, match="no large value for p"):
         await driver.settle("p", value=b"x" * (LIMIT["full_value_bytes_max"] + 1))
     assert (await driver.settle("p", value=b"x" * LIMIT["full_value_bytes_max"])).by_us
+
+
+async def test_who_only_attaches_is_answered_and_told(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await fill(driver)
+    for inbox in ("one", "two"):
+        made = await driver.store.call(promises.attach(driver.keys, PromiseId("a"), inbox=inbox))
+        assert made.disposition is Disposition.ATTACHED
+    await driver.commit(lease, CommitAction.RESOLVE, payload=b"v")
+    assert [(await driver.inbox(inbox))[0][b"v"] for inbox in ("one", "two")] == [b"v", b"v"]

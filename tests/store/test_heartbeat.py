@@ -52,7 +52,7 @@ async def test_thousands_of_them_hide_nobody_and_go_in_parts(driver: Driver) -> 
             await driver.redis.xgroup_createconsumer(driver.keys.queue("workers"), "workers", consumer)
         await retired(driver, 2 * LIMIT["workers_max"], score=score)
         beat = await driver.beat()
-        assert {WORKER, OTHER} == {peer.consumer for peer in beat.peers}
+        assert sorted(peer.consumer for peer in beat.peers) == [WORKER, OTHER]
         assert beat.rank == 0
         for _ in range(20):
             await driver.beat()
@@ -75,6 +75,15 @@ async def test_who_has_missed_beats_has_no_rank(driver: Driver) -> None:
     assert (await driver.beat()).rank == 1, "it beats more seldom"
     await driver.redis.zincrby(driver.keys.workers, 3_600_000, early)
     assert (await driver.beat()).rank == 0, "it beat before the clock was set back"
+
+
+async def test_who_does_not_say_how_often_it_beats_is_taken_for_one_like_us(driver: Driver) -> None:
+    early = "a0/00000000"
+    await driver.beat(consumer=early)
+    await driver.redis.hdel(driver.keys.worker(early), W["beat_ms"])  # as of an earlier version
+    await driver.redis.zincrby(driver.keys.workers, -5_000, early)
+    ranks = [(await driver.beat(beat_ms=beat_ms)).rank for beat_ms in (10_000, 1_000, None)]
+    assert ranks == [1, 0, 0]
 
 
 async def test_a_beat_tells_how_far_apart_those_of_the_others_are(driver: Driver) -> None:

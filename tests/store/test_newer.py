@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from durasleep.errors import NewerVersion
 from durasleep.model import CommitAction, Due, Number, Place, StartTimer, State
 from durasleep.protocol.keys import LIMIT, PLACE, STATE, F
 from tests.store.driver import FAR, PAST, Driver, child
@@ -151,3 +152,10 @@ async def test_who_waits_so_for_a_child_of_another_life_waits_for_the_next_one(d
     await driver.suspended("a", child("1"))
     assert await driver.redis.hget(driver.keys.promise("a~1"), F["waiters"]) == b"znightly\n"
     assert (await driver.record("a~1")).state is State.PENDING
+
+
+async def test_nobody_attaches_to_what_is_of_an_unknown_kind(driver: Driver) -> None:
+    await driver.create("a")
+    await driver.redis.hset(driver.keys.promise("a"), F["kind"], UNKNOWN_KIND)
+    with pytest.raises(NewerVersion, match="is of kind m"):
+        await driver.create("a")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from durasleep.errors import NotAllowed, NotFound, UsageError
-from durasleep.model import CommitAction, Kind, Number, Place, StartPromise, StartTimer, State
+from durasleep.errors import CorruptData, NotAllowed, NotFound, UsageError
+from durasleep.model import CommitAction, Kind, Number, Place, PromiseId, StartPromise, StartTimer, State, StepResult
+from durasleep.protocol import promises
 from durasleep.protocol.keys import LIMIT
 from tests.store.driver import FAR, Driver, child
 
@@ -69,6 +71,29 @@ async def test_only_promises_and_timers_can_be_settled_from_outside(driver: Driv
         with pytest.raises(UsageError, match="state"):
             await driver.settle("a", state)
     assert await driver.snapshot() == before
+
+
+async def test_of_what_an_execution_has_asked_for_promises_and_timers_are_settled(driver: Driver) -> None:
+    step = StepResult(Number("3"), "step", State.RESOLVED, b"v")
+    lease = await driver.start("a")
+    await driver.create("own", "g")
+    await driver.commit(lease, CommitAction.CONTINUE, StartTimer(Number("1"), "nap", FAR), child("2", "own"), step)
+    assert (await driver.settle("a~1")).by_us
+    assert await driver.timers() == {}
+    for id in ("a~2", "a~3"):
+        with pytest.raises(NotAllowed, match="is not a promise to settle from outside"):
+            await driver.settle(id)
+
+
+async def test_a_value_that_is_none_of_ours_is_not_answered(driver: Driver) -> None:
+    await driver.suspended("a", promise("1"))
+    await driver.create("p", kind=Kind.PROMISE)
+    for id in ("a~1", "p"):
+        await driver.settle(id, value=b"x" * 200)
+        with pytest.raises(CorruptData, match=f"{id} has 2.. bytes"):
+            await driver.store.call(
+                promises.settle(replace(driver.keys, value_bytes_max=100), PromiseId(id), State.RESOLVED, b"")
+            )
 
 
 async def test_what_is_left_of_an_ended_owner_reads_as_canceled(driver: Driver) -> None:
