@@ -228,6 +228,42 @@ async def test_a_broken_queue_refuses_to_resume_but_not_to_end(driver: Driver) -
     assert (await driver.control("cancel", "a")).word == "canceled while halted"
 
 
+@pytest.mark.leaves_keys("keys of a wrong type")
+async def test_what_could_not_be_carried_out_is_refused_before_the_first_write(driver: Driver) -> None:
+    await driver.create("a", queue="other", start=FAR)
+    for key in (driver.keys.queue("other"), driver.keys.halted):
+        await driver.redis.set(key, "garbage")
+    before = await driver.snapshot()
+    for action, named in (("wake", "queue:other"), ("halt", "halted")):
+        with pytest.raises(CorruptData, match=named):
+            await driver.control(action, "a")
+    assert await driver.snapshot() == before
+
+
+async def test_what_has_ended_is_neither_halted_nor_resumed(driver: Driver) -> None:
+    await driver.commit(await driver.start("a"), CommitAction.REJECT)
+    before = await driver.snapshot()
+    for action in ("halt", "resume"):
+        answer = await driver.control(action, "a")
+        assert (answer.word, answer.state) == ("already", State.REJECTED)
+    assert await driver.snapshot() == before
+
+
+async def test_of_a_journal_promises_and_timers_are_canceled_by_themselves(driver: Driver) -> None:
+    await driver.create("own", "g")
+    await driver.take()
+    ops = (StartTimer(Number("1"), "", FAR), StartPromise(Number("2"), "p", FAR), child("3", "own"))
+    await driver.suspended("a", *ops)
+    assert (await driver.control("force", "a~1")).word == "canceled"
+    assert (await driver.control("cancel", "a~2")).word == "canceled"
+    for action in ("cancel", "force"):
+        with pytest.raises(NotAllowed, match="a~3 cannot be canceled by itself"):
+            await driver.control(action, "a~3")
+    assert await driver.timers() == {}
+    states = {number: entry.state for number, entry in (await driver.load("a")).entries.items()}
+    assert states == {"1": State.CANCELED, "2": State.CANCELED, "3": State.PENDING}
+
+
 async def test_the_worker_of_a_halted_execution_is_fenced_and_the_next_one_is_not(driver: Driver) -> None:
     lease = await put(driver, "running")
     await driver.control("halt", "a")

@@ -20,11 +20,11 @@ from durasleep.model import (
     StepResult,
     Transaction,
 )
-from durasleep.protocol import promises
+from durasleep.protocol import membership, promises
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT, F
 from harness.servers import Server
-from tests.store.driver import Driver, child
+from tests.store.driver import FAR, OTHER, Driver, child
 
 ENTRY = LIMIT["full_entry_bytes"] + 2
 """Of a step without a value: its name and how it ended have a byte each."""
@@ -141,3 +141,11 @@ async def test_who_only_attaches_is_answered_and_told(driver: Driver) -> None:
         assert made.disposition is Disposition.ATTACHED
     await driver.commit(lease, CommitAction.RESOLVE, payload=b"v")
     assert [(await driver.inbox(inbox))[0][b"v"] for inbox in ("one", "two")] == [b"v", b"v"]
+
+
+async def test_a_person_steers_and_a_worker_joins(driver: Driver) -> None:
+    await driver.create("a", start=FAR)
+    await fill(driver)
+    assert (await driver.control("wake", "a")).word == "woken"
+    assert await driver.store.call(membership.join(driver.keys, OTHER, "others", ["others"])) == "joined"
+    assert (await driver.control("halt", "a")).word == "halted"

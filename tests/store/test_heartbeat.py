@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from durasleep.errors import CorruptData
 from durasleep.model import CommitAction, Number, PromiseId, StartPromise
+from durasleep.protocol import membership
 from durasleep.protocol.keys import LIMIT, W
+from harness.servers import Server
 from tests.store.driver import OTHER, WORKER, Driver
 
 
@@ -153,6 +156,29 @@ async def test_a_worker_that_holds_more_than_one_answer_looks_at_loses_nothing(d
     assert beat.lost == []
     assert len(beat.unnamed) == LIMIT["pending_max"]
     await driver.redis.delete(driver.keys.queue("workers"))
+
+
+async def test_who_joins_is_a_consumer_of_each_of_its_queues(driver: Driver) -> None:
+    shared, own = driver.keys.queue("workers"), driver.keys.queue("workers/w1")
+    await driver.redis.xgroup_create(shared, "others", "0", mkstream=True)
+    for consumer in (WORKER, OTHER, WORKER):
+        call = membership.join(driver.keys, consumer, "workers", ["workers", "workers/w1"])
+        assert await driver.store.call(call) == "joined"
+    for stream in (shared, own):
+        consumers = await driver.redis.xinfo_consumers(stream, "workers")
+        assert {one["name"] for one in consumers} == {WORKER.encode(), OTHER.encode()}
+
+
+@pytest.mark.leaves_keys("a key of a wrong type")
+async def test_who_cannot_join_one_queue_joins_none(real_server: Server, namespace: str) -> None:
+    driver = Driver(real_server.client(), namespace)
+    async with driver.store.opened():
+        await driver.redis.set(driver.keys.queue("broken"), "garbage")
+        before = await driver.snapshot()
+        for queues in (["broken", "workers"], ["workers", "broken"]):
+            with pytest.raises(CorruptData, match="queue:broken"):
+                await driver.store.call(membership.join(driver.keys, WORKER, "workers", queues))
+            assert await driver.snapshot() == before
 
 
 async def test_before_anybody_served_a_group_a_beat_answers_empty(driver: Driver) -> None:

@@ -159,3 +159,20 @@ async def test_nobody_attaches_to_what_is_of_an_unknown_kind(driver: Driver) -> 
     await driver.redis.hset(driver.keys.promise("a"), F["kind"], UNKNOWN_KIND)
     with pytest.raises(NewerVersion, match="is of kind m"):
         await driver.create("a")
+
+
+async def test_nobody_steers_what_is_in_an_unknown_place(driver: Driver) -> None:
+    await driver.create("a")
+    await driver.redis.hset(driver.keys.promise("a"), F["place"], UNKNOWN_PLACE)
+    before = await driver.snapshot()
+    for action in ("force", "halt", "resume", "retry"):
+        with pytest.raises(NewerVersion, match="is in place k"):
+            await driver.control(action, "a")
+    assert await driver.snapshot() == before
+
+
+async def test_what_has_ended_in_an_unknown_state_is_not_tried_again(driver: Driver) -> None:
+    await driver.commit(await driver.start("a"), CommitAction.REJECT)
+    await driver.redis.hset(driver.keys.promise("a"), F["state"], "z")
+    with pytest.raises(NewerVersion, match="has ended in state z"):
+        await driver.control("retry", "a")

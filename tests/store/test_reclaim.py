@@ -39,7 +39,8 @@ async def test_a_worker_that_has_beaten_meanwhile_lives(driver: Driver) -> None:
     await driver.beat(lease)
     before = await driver.snapshot()
     for beat in ("", "1"):
-        assert (await driver.reclaim(beat=beat)).alive
+        answer = await driver.reclaim(beat=beat)
+        assert (answer.alive, answer.more, answer.given, answer.poison) == (True, False, 0, [])
     assert await driver.snapshot() == before
     await driver.commit(lease, CommitAction.RESOLVE)
 
@@ -112,10 +113,12 @@ async def test_an_execution_that_keeps_killing_its_workers_is_halted_as_poison(d
     answer = await die(driver)
     assert (answer.given, answer.poison) == (0, ["killer"])
     assert await driver.place("killer") is Place.HALTED
-    assert (await driver.record("killer")).reason == "poison: 5 workers in a row died while running it"
+    record = await driver.record("killer")
+    assert (record.reason, record.entry) == ("poison: 5 workers in a row died while running it", "")
     # A person may let it try again, from the beginning of the count.
     await driver.control("resume", "killer")
     assert ((await driver.record("killer")).crash_count, await driver.place("killer")) == (0, Place.QUEUED)
+    assert not await driver.redis.hexists(driver.keys.promise("killer"), F["lone_crash_count"])
 
 
 async def test_deaths_in_a_row_end_with_an_accepted_commit_or_a_graceful_return(driver: Driver) -> None:
@@ -130,6 +133,7 @@ async def test_deaths_in_a_row_end_with_an_accepted_commit_or_a_graceful_return(
     await driver.take()
     await driver.reclaim(release="all")
     assert (await driver.record("a")).crash_count == 0
+    assert not await driver.redis.hexists(driver.keys.promise("a"), F["lone_crash_count"])
 
 
 async def test_a_defer_is_no_sign_of_life(driver: Driver) -> None:
