@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from durasleep.errors import CorruptData, Fenced, NotAllowed, NotFound
+from durasleep.errors import CorruptData, Fenced, NotAllowed, NotFound, UsageError
 from durasleep.model import CANCEL, CommitAction, Due, Kind, Number, Place, PromiseId, StartPromise, StartTimer, State
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT, F
@@ -361,6 +361,34 @@ async def test_what_has_failed_begins_anew_as_another_life(driver: Driver, end: 
         await driver.control("retry", "a")
 
 
+@pytest.mark.leaves_keys("keys of a wrong type")
+async def test_what_cannot_begin_anew_is_left_as_it_has_failed(driver: Driver) -> None:
+    await driver.commit(await driver.start("a"), CommitAction.REJECT)
+    for key in (driver.keys.queue("workers"), driver.keys.closing):
+        kept = await driver.redis.dump(key)
+        await driver.redis.delete(key)
+        await driver.redis.set(key, "garbage")
+        before = await driver.snapshot()
+        with pytest.raises(CorruptData, match=key.partition(":")[2]):
+            await driver.control("retry", "a")
+        assert await driver.snapshot() == before
+        await driver.redis.delete(key)
+        if kept:
+            await driver.redis.restore(key, 0, kept)
+
+
+async def test_another_life_is_later_whatever_the_clock_shows(driver: Driver) -> None:
+    await driver.commit(await driver.start("a"), CommitAction.REJECT)
+    later = (await driver.record("a")).incarnation + 3_600_000
+    await driver.redis.hset(driver.keys.promise("a"), F["incarnation"], later)
+    await driver.redis.zadd(driver.keys.closing, {"a": 1})
+    assert (await driver.control("retry", "a")).word == "retrying"
+    record = await driver.record("a")
+    assert record.incarnation == later + 1
+    assert record.created_ms < later
+    assert await driver.redis.exists(driver.keys.closing) == 0
+
+
 async def test_what_is_halted_is_not_tried_again_but_resumed(driver: Driver) -> None:
     lease = await driver.start("a")
     await driver.commit(lease, CommitAction.HALT, payload=b"why")
@@ -413,3 +441,28 @@ async def test_only_an_execution_of_its_own_that_has_failed_is_tried_again(drive
             await driver.control("retry", id)
     assert (await driver.control("retry", "a")).word == "running"
     await driver.control("force", "a")
+
+
+# -- what was quarantined
+
+
+async def test_a_name_that_was_looked_at_is_discarded_once(driver: Driver) -> None:
+    await driver.create("pending")
+    await driver.redis.set(driver.keys.promise("broken"), "garbage")
+    for name in ("queue:workers:1-1: CORRUPT", "broken", "pending"):
+        await driver.redis.zadd(driver.keys.halted, {name: 1})
+        for word in ("discarded", "already"):
+            answer = await driver.control("discard", name)
+            assert (answer.word, answer.state) == (word, State.RESOLVED)
+    assert await driver.halted() == []
+    await driver.redis.delete(driver.keys.promise("broken"))
+
+
+async def test_an_execution_that_is_halted_is_no_name_to_discard(driver: Driver) -> None:
+    await put(driver, "halted")
+    before = await driver.snapshot()
+    with pytest.raises(NotAllowed, match="a is an execution: resume or cancel it"):
+        await driver.control("discard", "a")
+    with pytest.raises(UsageError, match="action nonsense"):
+        await driver.control("nonsense", "a")
+    assert await driver.snapshot() == before

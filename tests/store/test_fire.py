@@ -7,8 +7,19 @@ from dataclasses import replace
 import pytest
 
 from durasleep.errors import StoreRefused
-from durasleep.model import DUE_MS_MAX, CommitAction, Due, Kind, Number, Place, StartPromise, StartTimer, State
-from durasleep.protocol import timers
+from durasleep.model import (
+    DUE_MS_MAX,
+    CommitAction,
+    Due,
+    Kind,
+    Number,
+    Place,
+    PromiseId,
+    StartPromise,
+    StartTimer,
+    State,
+)
+from durasleep.protocol import promises, timers
 from durasleep.protocol.keys import F
 from harness.servers import Server
 from tests.store.driver import FAR, PAST, Driver, child
@@ -45,11 +56,19 @@ async def test_no_timer_fires_before_the_servers_clock_shows_its_due_time(driver
 
 
 async def test_a_sleep_counts_from_the_first_instant_after_the_call(driver: Driver) -> None:
-    """Milliseconds are rounded up: half of one is not slept too little."""
-    lease = await driver.start("a")
-    before_us = (await driver.fire()).server_us
-    await driver.commit(lease, CommitAction.SUSPEND, timer("1", Due("+0")))
-    assert (await driver.entry("a", "1")).due_ms * 1000 >= before_us
+    """Milliseconds are rounded up: half of one is not slept too little, and none too much."""
+    for number in range(20):
+        before_us = (await driver.fire()).server_us
+        await driver.create(f"t{number}", kind=Kind.TIMER, deadline=Due("+60000"))
+        after_us = (await driver.fire()).server_us
+        due_ms = (await driver.timers())[f"t{number}~timeout"] - 60_000
+        assert before_us <= due_ms * 1000 < after_us + 1000
+    now_ms = 1_800_000_000_000
+    await driver.redis.set(driver.keys.clock, f"={now_ms}")
+    standing = replace(driver.keys, movable_clock=True)
+    await driver.store.call(promises.create(standing, PromiseId("t"), kind=Kind.TIMER, deadline=Due("+5")))
+    assert (await driver.timers())["t~timeout"] == now_ms + 5
+    await driver.redis.delete(driver.keys.clock)
 
 
 async def test_a_batch_is_bounded_oldest_first_and_says_what_is_next(driver: Driver) -> None:
