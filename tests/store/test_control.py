@@ -264,6 +264,13 @@ async def test_of_a_journal_promises_and_timers_are_canceled_by_themselves(drive
     assert states == {"1": State.CANCELED, "2": State.CANCELED, "3": State.PENDING}
 
 
+async def test_a_member_of_a_family_whose_head_is_gone_is_still_steered(driver: Driver) -> None:
+    await driver.suspended("a", child("1"))
+    await driver.redis.delete(driver.keys.promise("a"))
+    assert (await driver.control("halt", "a~1")).word == "halted"
+    assert (await driver.control("force", "a~1")).word == "canceled"
+
+
 async def test_the_worker_of_a_halted_execution_is_fenced_and_the_next_one_is_not(driver: Driver) -> None:
     lease = await put(driver, "running")
     await driver.control("halt", "a")
