@@ -321,20 +321,19 @@ async def test_an_ending_leaves_no_entry_no_timer_and_no_member(
 
 @pytest.mark.parametrize("ops", [(), (step("9"),)])
 async def test_an_ending_does_all_that_its_promise_says(driver: Driver, ops: tuple[Op, ...]) -> None:
-    for id in ("a", "b"):  # one with all of it, and one with nothing
-        full: dict[str, Any] = {"deadline": FAR, "inbox": "one", "retention_ms": 60_000} if id == "a" else {}
-        lease = await driver.start(id, function=f"f-{id}", **full)
-        if full:
-            await driver.commit(lease, CommitAction.CONTINUE, step("1"))
+    options: tuple[dict[str, Any], ...] = ({}, {"deadline": FAR}, {"inbox": "one"}, {"retention_ms": 60_000})
+    for id, said in zip("abcd", options, strict=True):
+        lease = await driver.start(id, function=f"f-{id}", **said)
+        await driver.commit(lease, CommitAction.CONTINUE, step("1"))
         await driver.commit(lease, CommitAction.REJECT, *ops, payload=b"v")
         record = await driver.record(id)
         assert (record.state, record.unseen, record.value) == (State.REJECTED, set(), b"v")
         [(_, ending), *_] = await driver.redis.xrevrange(driver.keys.failed)
         told = {b"i": id.encode(), b"s": b"j", b"f": f"f-{id}".encode(), b"c": str(record.incarnation).encode()}
         assert told.items() <= ending.items()
-        await driver.assert_kept_together(id, retention_ms=60_000 if full else LIMIT["retention_ms"])
-    assert await driver.timers() == {}
-    assert [told[b"v"] for told in await driver.inbox("one")] == [b"v"]
+        await driver.assert_kept_together(id, retention_ms=said.get("retention_ms", LIMIT["retention_ms"]))
+        assert await driver.timers() == {}
+    assert [(told[b"i"], told[b"v"]) for told in await driver.inbox("one")] == [(b"c", b"v")]
 
 
 async def test_what_a_member_has_asked_for_is_closed_with_the_root(driver: Driver) -> None:
@@ -512,9 +511,10 @@ async def test_a_new_run_knows_when_it_began_and_its_new_marks_are_kept(driver: 
     old = await driver.record("a")
     assert old.begun_ms == old.created_ms
     await driver.commit(lease, CommitAction.CONTINUE, Mark(Number("0.1"), Kind.VERSION, "2"))
+    await driver.another_life()
     await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, due="1")
     new = await driver.load("a")
-    assert (new.record.begun_ms >= old.created_ms, new.entries) == (True, {})
+    assert (new.record.begun_ms > old.created_ms, new.record.created_ms, new.entries) == (True, old.created_ms, {})
     await driver.commit(await driver.take(), CommitAction.CONTINUE, Mark(Number("0.1"), Kind.VERSION, "3"))
     assert (await driver.entry("a", "0.1")).name == "3"
 
