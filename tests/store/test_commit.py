@@ -325,9 +325,12 @@ async def test_an_ending_does_all_that_its_promise_says(driver: Driver, ops: tup
     for id, said in zip("abcd", options, strict=True):
         lease = await driver.start(id, function=f"f-{id}", **said)
         await driver.commit(lease, CommitAction.CONTINUE, step("1"))
+        before_ms = (await driver.fire()).server_us // 1000
         await driver.commit(lease, CommitAction.REJECT, *ops, payload=b"v")
         record = await driver.record(id)
         assert (record.state, record.unseen, record.value) == (State.REJECTED, set(), b"v")
+        assert not await driver.redis.hexists(driver.keys.promise(id), F["waiters"])
+        assert before_ms <= record.settled_ms <= (await driver.fire()).server_us // 1000
         [(_, ending), *_] = await driver.redis.xrevrange(driver.keys.failed)
         told = {b"i": id.encode(), b"s": b"j", b"f": f"f-{id}".encode(), b"c": str(record.incarnation).encode()}
         assert told.items() <= ending.items()

@@ -167,6 +167,13 @@ async def test_what_is_broken_of_a_sleeper_puts_its_timer_aside(driver: Driver) 
     assert named == sorted(f"{field}~1" for field in broken if field != F["incarnation"])
 
 
+async def test_the_entry_of_what_was_delayed_tells_it_to_whoever_takes_it(driver: Driver) -> None:
+    await driver.create("a", start=PAST, args=b"args")
+    await driver.fire()
+    [(_, fields)] = await driver.redis.xrange(driver.keys.queue("workers"))
+    assert fields[b"x"].endswith(b"\nargsf")
+
+
 async def test_a_sleeper_without_arguments_wakes_and_its_entry_tells_nothing(driver: Driver) -> None:
     await driver.suspended("a", timer("1"))
     await driver.redis.hdel(driver.keys.promise("a"), F["args"])

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from durasleep.errors import CorruptData
 from durasleep.model import CommitAction, Number, PromiseId, StartPromise
 from durasleep.protocol import membership
-from durasleep.protocol.keys import LIMIT, W
+from durasleep.protocol.keys import LIMIT, F, W
 from harness.servers import Server
 from tests.store.driver import OTHER, WORKER, Driver
 
@@ -63,6 +63,31 @@ async def test_thousands_of_them_hide_nobody_and_go_in_parts(driver: Driver) -> 
         await driver.redis.delete(driver.keys.queue("workers"))
 
 
+async def test_where_very_many_live_the_oldest_are_struck_and_nobody_judged_is_hidden(
+    one_server: Server, namespace: str
+) -> None:
+    """More than one answer looks at have beaten later than the one that is to be judged."""
+    driver = Driver(one_server.client(), namespace)
+    async with driver.store.opened():
+        await driver.join()
+        await driver.redis.xgroup_createconsumer(driver.keys.queue("workers"), "workers", OTHER)
+        await driver.beat(consumer=OTHER)
+        now_ms = (await driver.beat()).server_us // 1000
+        living = [f"z{n}/00000000" for n in range(LIMIT["workers_max"])]
+        pipeline = driver.redis.pipeline(transaction=False)
+        for name in living:
+            pipeline.hset(driver.keys.worker(name), W["client"], "1")
+            pipeline.pexpire(driver.keys.worker(name), 60_000)
+        await pipeline.execute()
+        await driver.redis.zadd(driver.keys.workers, dict.fromkeys(living, now_ms + 60_000) | {OTHER: 2})
+        await retired(driver, LIMIT["struck_max"] + 1)
+        peers = [peer.consumer for peer in (await driver.beat()).peers]
+        assert OTHER in peers
+        left = await driver.redis.zrangebyscore(driver.keys.workers, 1, 1)
+        assert len(left) == 1
+        await driver.redis.delete(driver.keys.queue("workers"), driver.keys.workers)
+
+
 async def test_who_has_missed_beats_has_no_rank(driver: Driver) -> None:
     """Nobody waits for one that does not fire; it is still there to be judged."""
     early = "a0/00000000"
@@ -108,6 +133,14 @@ async def test_a_beat_answers_the_order_of_what_is_held_and_what_was_lost(driver
     assert beat.lost == [taken.entry_key, ended.entry_key, gone.entry_key]
     assert beat.orders["a"] == (await driver.record("a")).order > 0
     assert beat.unnamed == []
+
+
+async def test_what_is_gone_or_lives_in_another_entry_is_lost_to_whoever_has_its_entry_still(driver: Driver) -> None:
+    gone, moved = await driver.start("a"), await driver.start("b")
+    await driver.redis.delete(driver.keys.promise("a"))
+    await driver.redis.hset(driver.keys.promise("b"), F["entry"], "1-1")
+    assert (await driver.beat(gone, moved)).lost == [gone.entry_key, moved.entry_key]
+    await driver.redis.delete(driver.keys.promise("b"), driver.keys.queue("workers"))
 
 
 async def test_a_beat_never_takes_a_lease_back(driver: Driver) -> None:

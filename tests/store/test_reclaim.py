@@ -136,6 +136,15 @@ async def test_deaths_in_a_row_end_with_an_accepted_commit_or_a_graceful_return(
     assert not await driver.redis.hexists(driver.keys.promise("a"), F["lone_crash_count"])
 
 
+async def test_of_what_has_ended_no_deaths_are_kept(driver: Driver) -> None:
+    await driver.start("a")
+    await die(driver)
+    key = driver.keys.promise("a")
+    assert await driver.redis.hmget(key, F["crash_count"], F["lone_crash_count"]) == [b"1", b"1"]
+    await driver.control("force", "a")
+    assert await driver.redis.hmget(key, F["crash_count"], F["lone_crash_count"]) == [None, None]
+
+
 async def test_a_defer_is_no_sign_of_life(driver: Driver) -> None:
     await driver.create("a")
     await driver.take()

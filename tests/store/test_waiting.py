@@ -137,9 +137,20 @@ async def test_hundreds_of_inboxes_are_told_and_none_is_turned_away(driver: Driv
     inboxes = [f"i{number}" for number in range(700)]
     await asyncio.gather(*(driver.create(SINGLE, "g", inbox=inbox) for inbox in inboxes))
     await driver.commit(lease, CommitAction.RESOLVE, payload=b"v")
+    assert await driver.redis.zcard(driver.keys.closing) == 1  # not all of them by one call
     await driver.fire_all()
     for inbox in inboxes:
         assert [told[b"v"] for told in await driver.inbox(inbox)] == [b"v"]
+
+
+@pytest.mark.parametrize(("payload_bytes", "entries"), [(10, 1), (10_000, 4)])
+async def test_what_one_inbox_is_told_is_one_entry_unless_it_is_much(
+    driver: Driver, payload_bytes: int, entries: int
+) -> None:
+    leases = await driver.start_all(["a", "b", "c", "d"], inbox="reader")
+    calls = [driver.commit(lease, CommitAction.RESOLVE, payload=b"x" * payload_bytes) for lease in leases]
+    await asyncio.gather(*calls)
+    assert len(await driver.inbox("reader")) == entries
 
 
 async def test_a_client_that_gives_up_is_struck_and_others_are_not(driver: Driver) -> None:
