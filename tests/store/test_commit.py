@@ -686,11 +686,14 @@ async def test_a_tombstone_says_when_it_began(driver: Driver) -> None:
 
 @pytest.mark.parametrize("ops", [(), (step("9"),)])
 async def test_who_ends_with_nothing_pending_is_kept_with_its_family(driver: Driver, ops: tuple[Op, ...]) -> None:
+    async def end_quietly(lease: Lease, *ops: Op) -> None:
+        await driver.store.call(commit.commit(driver.keys, WORKER, lease, CommitAction.RESOLVE, ops=ops, open=False))
+
     lease = await driver.start("a")
     await driver.commit(lease, CommitAction.CONTINUE, child("1"))
-    await driver.commit(await driver.take(), CommitAction.RESOLVE)
-    quiet = commit.commit(driver.keys, WORKER, lease, CommitAction.RESOLVE, ops=ops, open=False)
-    await driver.store.call(quiet)
+    await end_quietly(await driver.take())
+    assert await driver.ttl_ms("a~1") == -1  # as long as its root is pending
+    await end_quietly(lease, *ops)
     await driver.assert_kept_together("a", "a~1")
 
 
