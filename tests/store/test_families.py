@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from durasleep.model import CommitAction
+import pytest
+
+from durasleep.model import CommitAction, Number, Place, StartTimer, State
 from durasleep.protocol.commit import Lease
+from durasleep.protocol.keys import F
 from harness.servers import Server
-from tests.store.driver import Driver, child
+from tests.store.driver import FAR, Driver, child
 
 
 async def begin_chain(driver: Driver, root: str, depth: int) -> list[Lease]:
@@ -87,3 +90,56 @@ async def test_what_has_ended_below_a_run_that_is_over_goes_with_it(driver: Driv
     await driver.assert_kept_together(*[lease.id for lease in leases[2:]])
     await driver.control("force", "a")
     await driver.fire_all()
+
+
+async def test_an_ending_under_the_number_of_something_else_settles_nothing(driver: Driver) -> None:
+    """As after a rollback of a part: the journal has a timer where a child was."""
+    await driver.suspended("a", StartTimer(Number("1"), "", FAR))
+    incarnation = (await driver.record("a")).incarnation
+    await driver.redis.hset(driver.keys.promise("a~1"), mapping={F["func"]: "g", F["incarnation"]: incarnation})
+    await driver.control("force", "a~1")
+    assert (await driver.entry("a", "1")).state is State.PENDING
+    assert await driver.place("a") is Place.SUSPENDED
+    await driver.redis.delete(driver.keys.promise("a~1"))
+
+
+async def test_what_is_gone_of_a_family_or_of_another_life_keeps_it_from_nothing(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await driver.commit(lease, CommitAction.CONTINUE, child("1"), child("2"))
+    await driver.redis.delete(driver.keys.promise("a~1"))
+    other = {F["func"]: "g", F["incarnation"]: "1"}
+    await driver.redis.delete(driver.keys.promise("a~2"))
+    await driver.redis.hset(driver.keys.promise("a~2"), mapping=other)
+    await driver.commit(lease, CommitAction.RESOLVE)
+    assert await driver.halted() == []
+    assert set(await driver.redis.hkeys(driver.keys.promise("a~2"))) == {field.encode() for field in other}
+    await driver.redis.delete(driver.keys.promise("a~2"), driver.keys.queue("workers"))
+
+
+@pytest.mark.leaves_keys("a journal with garbage, and keys of a wrong type")
+async def test_garbage_keeps_no_family_open(driver: Driver) -> None:
+    lease = await driver.start("a")
+    timers = [StartTimer(Number(str(number)), "", FAR) for number in range(1, 301)]
+    await driver.commit(lease, CommitAction.CONTINUE, *timers)
+    await driver.redis.hset(driver.keys.promise("a"), "0.9", "garbage")
+    await driver.commit(lease, CommitAction.RESOLVE)
+    await driver.fire_all()
+    assert (await driver.timers(), await driver.halted()) == ({}, [])
+    assert await driver.ttl_ms("a") > 0
+    lease = await driver.start("b")
+    await driver.commit(lease, CommitAction.CONTINUE, *timers)
+    await driver.redis.set(driver.keys.closing, "garbage")
+    await driver.commit(lease, CommitAction.RESOLVE)
+    assert (await driver.record("b")).state is State.RESOLVED
+
+
+@pytest.mark.leaves_keys("a set of a wrong type")
+@pytest.mark.parametrize("field", ["pgarbage\nione\n", "+"])
+async def test_whoever_waits_under_no_name_keeps_nothing_from_ending(driver: Driver, field: str) -> None:
+    lease = await driver.start("a", inbox="one")
+    await driver.redis.hset(driver.keys.promise("a"), F["waiters"], field)
+    await driver.redis.set(driver.keys.waiters("a"), "garbage")
+    await driver.commit(lease, CommitAction.RESOLVE, payload=b"v")
+    assert (await driver.record("a")).state is State.RESOLVED
+    assert [told[b"v"] for told in await driver.inbox("one")] == ([b"v"] if "one" in field else [])
+    assert await driver.halted() == []

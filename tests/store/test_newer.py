@@ -176,3 +176,11 @@ async def test_what_has_ended_in_an_unknown_state_is_not_tried_again(driver: Dri
     await driver.redis.hset(driver.keys.promise("a"), F["state"], "z")
     with pytest.raises(NewerVersion, match="has ended in state z"):
         await driver.control("retry", "a")
+
+
+async def test_where_nothing_can_be_left_open_what_ends_ends_all_the_same(driver: Driver) -> None:
+    await driver.suspended("a", child("1"))
+    await driver.redis.hset(driver.keys.promise("a"), "1", UNKNOWN_ENTRY)
+    await driver.redis.set(driver.keys.closing, "garbage")
+    await driver.commit(await driver.take(), CommitAction.RESOLVE)
+    assert (await driver.record("a~1")).state is State.RESOLVED
