@@ -251,6 +251,10 @@ async def test_a_stamp_is_newer_than_all_before_whatever_the_clock_shows(driver:
         number = str(int(ending) + 1)
         await driver.commit(lease, outcome, step(number))
         assert (await driver.entry("a", number)).stamp == order + 1
+    await driver.suspended("b", StartPromise(Number("1"), "p", None))
+    await driver.redis.hset(driver.keys.promise("b"), F["order"], order)
+    await driver.settle("b~1")
+    assert (await driver.entry("b", "1")).stamp == order + 1
 
 
 @pytest.mark.leaves_keys("an execution that waits for nothing")
@@ -1094,3 +1098,9 @@ async def test_what_goes_on_in_front_of_them_stays(driver: Driver) -> None:
     assert await left_in_stream(driver) == [oldest.entry, leases[0].entry]
     await leave_together(driver, [oldest, leases[0]])
     assert await left_in_stream(driver) == []
+
+
+async def test_the_oldest_leave_together_wherever_they_stand_among_the_others(driver: Driver) -> None:
+    leases = await driver.start_all([f"a{number}" for number in range(8)])
+    await leave_together(driver, [*leases[5:], *leases[:4]])
+    assert await left_in_stream(driver) == [leases[4].entry]

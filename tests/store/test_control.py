@@ -240,6 +240,15 @@ async def test_what_could_not_be_carried_out_is_refused_before_the_first_write(d
     assert await driver.snapshot() == before
 
 
+@pytest.mark.leaves_keys("a key of a wrong type")
+async def test_what_is_halted_ends_even_where_its_name_cannot_be_struck(driver: Driver) -> None:
+    await put(driver, "halted")
+    await driver.redis.delete(driver.keys.halted)
+    await driver.redis.set(driver.keys.halted, "garbage")
+    assert (await driver.control("cancel", "a")).word == "canceled while halted"
+    assert (await driver.record("a")).state is State.CANCELED
+
+
 async def test_what_has_ended_is_neither_halted_nor_resumed(driver: Driver) -> None:
     await driver.commit(await driver.start("a"), CommitAction.REJECT)
     before = await driver.snapshot()

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from durasleep.errors import CorruptData
+from durasleep.errors import CorruptData, UsageError
 from durasleep.model import CommitAction, Place, PromiseId
 from durasleep.protocol import schedules
-from durasleep.protocol.keys import LIMIT
+from durasleep.protocol.keys import LIMIT, S
 from durasleep.protocol.schedules import Schedule
 from durasleep.query import fsck
 from tests.store.driver import Driver
@@ -154,6 +154,7 @@ async def test_one_that_cannot_be_read_is_put_aside_by_name_until_somebody_reads
     assert [(one.kind, one.id) for one in report.findings] == [("aside", "schedule:nightly: still no such zone")]
     assert await advance(driver) == "advanced"
     assert await driver.halted() == []
+    assert not await driver.redis.hexists(driver.keys.schedule("nightly"), S["aside"])
     assert await quarantined(driver) == "stale"
     for end in (lambda: keep(driver), lambda: driver.store.call(schedules.remove_schedule(driver.keys, "nightly"))):
         await quarantined(driver, seen=replace(NIGHTLY, due_ms=9_000_000_000_000))
@@ -165,3 +166,23 @@ async def test_one_that_cannot_be_read_is_put_aside_by_name_until_somebody_reads
     report = await driver.store.run(fsck.fsck(driver.keys, repair=True))
     assert [(one.kind, one.repaired) for one in report.findings] == [("halted", True)]
     assert await driver.halted() == []
+
+
+async def test_a_schedule_that_is_gone_takes_its_timer_along(driver: Driver) -> None:
+    await driver.redis.zadd(driver.keys.timers, {"nightly~cron": 1})
+    assert await advance(driver) == "missing"
+    assert await driver.timers() == {}
+    item = schedules.remove_schedule(driver.keys, "nightly")
+    item.args[item.args.index("remove")] = "nonsense"
+    with pytest.raises(UsageError, match="action nonsense"):
+        await driver.store.call(item)
+
+
+@pytest.mark.leaves_keys("a key of a wrong type")
+async def test_what_is_read_again_is_so_even_where_nobody_can_be_told(driver: Driver) -> None:
+    await keep(driver)
+    await quarantined(driver)
+    await driver.redis.delete(driver.keys.halted)
+    await driver.redis.set(driver.keys.halted, "garbage")
+    assert await advance(driver) == "advanced"
+    assert not await driver.redis.hexists(driver.keys.schedule("nightly"), S["aside"])
