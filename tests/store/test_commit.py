@@ -1020,6 +1020,8 @@ async def test_too_many_executions_that_wait_for_one_are_refused_before_they_are
     lease = await driver.start("a")
     with pytest.raises(NotAllowed, match="wait for own already"):
         await driver.commit(lease, CommitAction.SUSPEND, child("1", "own"))
+    await driver.create("own", "g", inbox="late")  # which is a hint, and is answered
+    assert not await driver.redis.sismember(driver.keys.waiters("own"), "ilate")
     assert await driver.place("a") is Place.QUEUED
 
 

@@ -49,6 +49,16 @@ async def test_an_entry_of_a_journal_settles_once_and_wakes_its_owner(driver: Dr
     assert list(await driver.timers()) == ["a~2"]
 
 
+async def test_what_has_settled_says_when_it_began_and_no_more_when_it_was_due(driver: Driver) -> None:
+    await driver.suspended("a", promise("1"), promise("2"))
+    key = driver.keys.promise("a")
+    raw = await driver.redis.hget(key, "2")
+    await driver.redis.hset(key, "2", raw.replace(b"pp\t\t", b"pp\t1500\t"))
+    for number, began in (("1", b""), ("2", b"1500")):
+        await driver.settle(f"a~{number}")
+        assert (await driver.redis.hget(key, number)).split(b"\t")[2] == began
+
+
 async def test_of_many_who_settle_at_once_one_wins(driver: Driver) -> None:
     await driver.suspended("a", promise("1"))
     answers = await asyncio.gather(*(driver.settle("a~1", value=b"%d" % n) for n in range(100)))

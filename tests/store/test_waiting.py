@@ -12,7 +12,7 @@ from durasleep.model import CancelEntry, CommitAction, Kind, Number, Place, Prom
 from durasleep.protocol import commit, streams
 from durasleep.protocol.keys import LIMIT, F
 from harness.servers import Server
-from tests.store.driver import FAR, Driver, child
+from tests.store.driver import FAR, PAST, Driver, child
 
 SINGLE = "single"
 MANY = 1500
@@ -132,6 +132,42 @@ async def test_inboxes_whose_readers_are_gone_make_room(driver: Driver) -> None:
     assert told[b"v"] == b"v"
 
 
+async def test_who_waits_twice_is_one_whatever_its_name(driver: Driver) -> None:
+    await single(driver)
+    for _ in range(2):
+        await driver.create(SINGLE, "g", inbox="one-a+b.c")
+    assert await waiting(driver) == ["ione-a+b.c"]
+
+
+@pytest.mark.leaves_keys("those who are gone, and who nobody can tell to be alive or gone")
+async def test_where_the_list_is_full_those_who_are_gone_make_room(driver: Driver) -> None:
+    await single(driver)
+    await driver.create(SINGLE, "g", inbox="living")
+    await wait_as(driver, "a")
+    here, inbox = (await waiting(driver))[::-1]
+    await driver.suspended("settled", StartTimer(Number("1"), "", PAST))
+    await driver.fire()
+    await driver.take()
+    await driver.suspended("ended", StartTimer(Number("1"), "", FAR))
+    lives = {id: (await driver.record(id)).incarnation for id in ("a", "settled", "ended")}
+    await driver.redis.hset(driver.keys.promise("ended"), F["state"], "r")
+    await driver.redis.set(driver.keys.promise("broken"), "garbage")
+    left = [inbox, here, "znewer", "p1 broken~1"]
+    gone = [
+        f"p{lives['settled']} settled~1",
+        f"p{lives['ended']} ended~1",
+        f"p{lives['a']} a~9",
+        "p1 a~1",
+        "p1 nobody~1",
+    ]
+    lines = [*gone, "pgarbage", *left]
+    field = "".join(f"{line}\n" for line in lines)
+    field = "igone\n" * ((LIMIT["waiters_bytes_max"] - len(field)) // len("igone\n")) + field
+    await driver.redis.hset(driver.keys.promise(SINGLE), F["waiters"], field)
+    await wait_as(driver, "b")
+    assert await waiting(driver) == [*left, f"p{(await driver.record('b')).incarnation} b~1"]
+
+
 async def test_hundreds_of_inboxes_are_told_and_none_is_turned_away(driver: Driver) -> None:
     lease = await single(driver)
     inboxes = [f"i{number}" for number in range(700)]
@@ -193,3 +229,12 @@ async def test_two_that_one_execution_asks_for_at_once_are_both_told(driver: Dri
     await driver.fire_all()
     entries: Any = (await driver.load("a")).entries
     assert {entry.state for entry in entries.values()} == {State.RESOLVED}
+
+
+@pytest.mark.leaves_keys("a set of a wrong type")
+async def test_who_gives_up_is_answered_where_those_who_wait_cannot_be_read(driver: Driver) -> None:
+    await single(driver)
+    await driver.redis.hset(driver.keys.promise(SINGLE), F["waiters"], "+")
+    await driver.redis.set(driver.keys.waiters(SINGLE), "garbage")
+    await driver.store.call(streams.unwait(driver.keys, PromiseId(SINGLE), "reader"))
+    assert await driver.redis.get(driver.keys.waiters(SINGLE)) == b"garbage"
