@@ -12,7 +12,6 @@ from durasleep.protocol import script
 
 Line = tuple[str, int]
 _MARK = "--@"
-_GOES_ON = ("=", ",", "(", "{")  # what stands behind such a line, `script` reads along with it
 _HOOK = """
 local hit = {}
 debug.sethook(function(_, line) hit[line] = true end, 'l')
@@ -65,9 +64,9 @@ def _noting(runtime: Any, lines: set[Line]) -> Any:
 
 
 def _marked(name: str, text: str) -> str:
-    """Each line says at its end which it is, as far as that disturbs nobody."""
+    """Each line says at its end which it is; not where `script` reads on behind it."""
     lines = [
-        line if line.endswith(_GOES_ON) or "-- @include" in line else f"{line}{_MARK}{name}:{number}"
+        line if line.endswith(" =") or "-- @include" in line else f"{line}{_MARK}{name}:{number}"
         for number, line in enumerate(text.splitlines(), 1)
     ]
     return "\n".join([*lines, ""])

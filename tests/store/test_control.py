@@ -249,6 +249,13 @@ async def test_what_is_halted_ends_even_where_its_name_cannot_be_struck(driver: 
     assert (await driver.record("a")).state is State.CANCELED
 
 
+@pytest.mark.leaves_keys("a hash of somebody else")
+async def test_what_has_ended_before_it_was_made_is_none_of_ours(driver: Driver) -> None:
+    await driver.redis.hset(driver.keys.promise("a"), F["state"], "r")
+    with pytest.raises(CorruptData, match="promise:a is not a promise of ours"):
+        await driver.control("force", "a")
+
+
 async def test_what_has_ended_is_neither_halted_nor_resumed(driver: Driver) -> None:
     await driver.commit(await driver.start("a"), CommitAction.REJECT)
     before = await driver.snapshot()

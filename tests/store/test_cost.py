@@ -17,7 +17,7 @@ from durasleep.model import CommitAction, Due, Kind, Number, Op, StartTimer, Sta
 from durasleep.protocol import commit
 from durasleep.protocol.commit import Lease
 from harness.servers import Server
-from tests.store.driver import OTHER, WORKER, Driver
+from tests.store.driver import OTHER, WORKER, Driver, child
 
 COUNT = 10
 STEP = StepResult(Number("1"), "", State.RESOLVED, b"")
@@ -103,6 +103,15 @@ async def test_executions_that_sleep_and_wake(driver: Driver) -> None:
         "zrangebyscore": 1,
         "zrem": 2,
     }
+    await ended(driver, await driver.read(COUNT))
+
+
+async def test_children_that_end(driver: Driver) -> None:
+    for lease in await started(driver):
+        await driver.commit(lease, CommitAction.SUSPEND, child("1"))
+    found = await cost_of_commits(driver, await driver.read(COUNT), CommitAction.RESOLVE)
+    closed = {"hset": 2 * COUNT, "hdel": COUNT, "hlen": COUNT, "hscan": COUNT, "xadd": COUNT + 1}
+    assert found == {**COMMITS, **LEAVE, **closed, "hmget": 6 * COUNT, "type": 2}
     await ended(driver, await driver.read(COUNT))
 
 

@@ -121,8 +121,9 @@ async def test_garbage_keeps_no_family_open(driver: Driver) -> None:
     lease = await driver.start("a")
     timers = [StartTimer(Number(str(number)), "", FAR) for number in range(1, 301)]
     await driver.commit(lease, CommitAction.CONTINUE, *timers)
-    await driver.redis.hset(driver.keys.promise("a"), "0.9", "garbage")
+    await driver.redis.hset(driver.keys.promise("a"), mapping={"0.9": "garbage", F["cursor"]: "7"})
     await driver.commit(lease, CommitAction.RESOLVE)
+    assert not await driver.redis.hexists(driver.keys.promise("a"), F["cursor"])  # from its beginning
     await driver.fire_all()
     assert (await driver.timers(), await driver.halted()) == ({}, [])
     assert await driver.ttl_ms("a") > 0
@@ -131,6 +132,7 @@ async def test_garbage_keeps_no_family_open(driver: Driver) -> None:
     await driver.redis.set(driver.keys.closing, "garbage")
     await driver.commit(lease, CommitAction.RESOLVE)
     assert (await driver.record("b")).state is State.RESOLVED
+    assert await driver.halted() == []
 
 
 @pytest.mark.leaves_keys("a set of a wrong type")
@@ -143,3 +145,30 @@ async def test_whoever_waits_under_no_name_keeps_nothing_from_ending(driver: Dri
     assert (await driver.record("a")).state is State.RESOLVED
     assert [told[b"v"] for told in await driver.inbox("one")] == ([b"v"] if "one" in field else [])
     assert await driver.halted() == []
+
+
+async def test_what_a_pending_root_may_come_by_again_is_kept_until_it_ends(driver: Driver) -> None:
+    """Though who asked for it has ended, and it is so large that it is closed later."""
+    await driver.suspended("a", child("1"))
+    middle = await driver.take()
+    await driver.commit(middle, CommitAction.CONTINUE, child("2"))
+    timers = [StartTimer(Number(str(number)), "", FAR) for number in range(1, 301)]
+    await driver.commit(await driver.take(), CommitAction.SUSPEND, *timers)
+    await driver.commit(middle, CommitAction.RESOLVE)
+    await driver.fire_all()
+    assert (await driver.record("a~1~2")).state is State.CANCELED
+    assert await driver.ttl_ms("a~1~2") == -1
+    await driver.commit(await driver.take(), CommitAction.RESOLVE)
+    await driver.fire_all()
+    await driver.assert_kept_together("a", "a~1", "a~1~2")
+
+
+@pytest.mark.leaves_keys("a broken root, and what was named for it")
+async def test_a_member_whose_root_cannot_be_read_is_named(driver: Driver) -> None:
+    await driver.suspended("a", child("1", due=FAR))
+    await driver.redis.set(driver.keys.promise("a"), "garbage")
+    await driver.redis.hset(driver.keys.promise("a~1"), F["deadline"], "1")
+    await driver.redis.zadd(driver.keys.timers, {"a~1~timeout": 1})
+    assert (await driver.fire()).quarantined == []
+    assert (await driver.record("a~1")).state is State.TIMEDOUT
+    assert sorted(name.partition(": ")[0] for name in await driver.halted()) == ["closing:a~1", "promise:a"]
