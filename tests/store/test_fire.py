@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -225,6 +226,24 @@ async def test_nothing_is_due_by_a_clock_that_nobody_believes(driver: Driver) ->
     assert await driver.place("a") is Place.DELAYED
     assert (await driver.store.call(timers.fire(keys, limit=9, latest_ms=now_ms))).due == 1
     await driver.redis.delete(driver.keys.clock)
+
+
+async def test_the_firers_hear_of_the_earliest_of_all_that_one_call_makes(driver: Driver) -> None:
+    closed, sleeper = await driver.start_all(["a", "b"])
+    dues = [f"={9_000_000_000_000 + 7 * number % 10}" for number in range(1, 11)]
+    await driver.commit(sleeper, CommitAction.CONTINUE, *[timer(str(n), Due(due)) for n, due in enumerate(dues, 1)])
+    [(_, hint)] = await driver.redis.xrange(driver.keys.wake)
+    assert hint == {b"d": b"9000000000000"}
+    await driver.commit(closed, CommitAction.CONTINUE, *[timer(str(number), FAR) for number in range(1, 301)])
+    now_ms = (await driver.fire()).server_us // 1000
+    await asyncio.gather(  # of which one leaves more to close than one call does: that is due at once
+        driver.commit(closed, CommitAction.RESOLVE),
+        driver.commit(sleeper, CommitAction.CONTINUE, timer("11", Due("+9"))),
+    )
+    [(_, hint)] = await driver.redis.xrange(driver.keys.wake)
+    made_ms = (await driver.entry("b", "11")).due_ms - 9
+    assert now_ms <= int(hint[b"d"]) <= made_ms
+    await driver.fire_all()
 
 
 async def test_large_families_are_closed_in_turn(driver: Driver) -> None:
