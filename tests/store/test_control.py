@@ -89,6 +89,14 @@ async def test_who_picks_up_what_was_canceled_in_the_queue_knows_of_it(driver: D
     await driver.commit(lease, CommitAction.CANCEL)
 
 
+async def test_what_a_person_ends_is_kept_as_long_as_it_says(driver: Driver) -> None:
+    await driver.create("a", retention_ms=60_000)
+    await driver.create("p", kind=Kind.PROMISE, retention_ms=60_000)
+    for id in ("a", "p"):
+        await driver.control("force", id)
+        await driver.assert_kept_together(id, retention_ms=60_000)
+
+
 async def test_a_cancel_that_meets_an_ending_changes_nothing(driver: Driver) -> None:
     lease = await put(driver, "running")
     await driver.control("cancel", "a")
