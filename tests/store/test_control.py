@@ -97,6 +97,17 @@ async def test_what_a_person_ends_is_kept_as_long_as_it_says(driver: Driver) -> 
         await driver.assert_kept_together(id, retention_ms=60_000)
 
 
+async def test_among_the_latest_endings_a_child_has_begun_when_it_was_asked_for(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await driver.another_life()
+    await driver.commit(lease, CommitAction.CONTINUE, child("1"))
+    await driver.control("force", "a~1")
+    record = await driver.record("a~1")
+    assert record.created_ms > record.incarnation
+    [(_, ending), *_] = await driver.redis.xrevrange(driver.keys.recent)
+    assert (ending[b"i"], int(ending[b"c"])) == (b"a~1", record.created_ms)
+
+
 async def test_a_cancel_that_meets_an_ending_changes_nothing(driver: Driver) -> None:
     lease = await put(driver, "running")
     await driver.control("cancel", "a")
