@@ -996,13 +996,16 @@ async def test_a_broken_relative_is_named_and_keeps_nobody_from_ending(driver: D
 async def test_what_an_op_would_break_on_is_found_before_the_first_write(driver: Driver) -> None:
     lease = await driver.start("a")
     await driver.redis.set(driver.keys.queue("broken"), "garbage")
+    await driver.create("many", "g", queue="other")
+    await driver.redis.hset(driver.keys.promise("many"), F["waiters"], "+")
+    await driver.redis.set(driver.keys.waiters("many"), "garbage")
     for key in (driver.keys.promise("own"), driver.keys.promise("a~7"), driver.keys.halted):
         await driver.redis.set(key, "garbage")
     await driver.redis.hset(driver.keys.promise("a"), "8", "garbage")
     before = await driver.snapshot()
-    broken = child("2", "own"), drop_kind(Kind.CHILD, "7"), step("8")
+    broken = child("2", "own"), child("2", "many"), drop_kind(Kind.CHILD, "7"), step("8")
     for op in (StartChild(Number("2"), "g", b"", "broken", None, None), *broken):
-        with pytest.raises(CorruptData, match=r"queue:broken|promise:own|promise:a~7|entry a~8"):
+        with pytest.raises(CorruptData, match=r"queue:broken|promise:own|waiters:many holds|promise:a~7|entry a~8"):
             await driver.commit(lease, CommitAction.SUSPEND, step("1"), op)
     with pytest.raises(CorruptData, match="halted"):
         await driver.commit(lease, CommitAction.HALT, timer("1"))

@@ -137,6 +137,10 @@ async def test_who_waits_twice_is_one_whatever_its_name(driver: Driver) -> None:
     for _ in range(2):
         await driver.create(SINGLE, "g", inbox="one-a+b.c")
     assert await waiting(driver) == ["ione-a+b.c"]
+    for inbox, left in (("unknown", ["ione-a+b.c"]), ("one-a+b.c", [])):
+        await driver.store.call(streams.unwait(driver.keys, PromiseId(SINGLE), inbox))
+        assert await waiting(driver) == left
+    assert not await driver.redis.hexists(driver.keys.promise(SINGLE), F["waiters"])
 
 
 @pytest.mark.leaves_keys("those who are gone, and who nobody can tell to be alive or gone")
