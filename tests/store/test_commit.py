@@ -526,6 +526,19 @@ async def test_a_new_run_knows_when_it_began_and_its_new_marks_are_kept(driver: 
     assert (await driver.entry("a", "0.1")).name == "3"
 
 
+async def test_a_run_with_values_is_closed_to_its_end(driver: Driver) -> None:
+    """Such a hash is read in pages."""
+    lease = await driver.start("a")
+    asked = [timer(str(number)) for number in range(1, 11)] + [child(str(number)) for number in range(11, 21)]
+    steps = [step(str(number), b"x" * 100) for number in range(21, 41)]
+    await driver.commit(lease, CommitAction.CONTINUE, *asked, *steps)
+    await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, due="40")
+    assert (await driver.load("a")).entries == {}
+    assert await driver.timers() == {}
+    assert {(await driver.record(f"a~{number}")).state for number in range(11, 21)} == {State.CANCELED}
+    assert await driver.redis.exists(driver.keys.run("a")) == 0
+
+
 async def test_of_the_arguments_of_the_run_before_nothing_is_left(driver: Driver) -> None:
     largest = b"x" * (LIMIT["args_part_bytes"] * LIMIT["args_parts_max"])
     lease = await driver.start("a", args=largest)
