@@ -55,7 +55,7 @@ async def grown(driver: Driver, id: str) -> int:
 
 async def assert_refused(driver: Driver, lease: Lease, outcome: CommitAction, *ops: Op, payload: bytes = b"") -> None:
     before = await driver.snapshot()
-    with pytest.raises(StoreFull, match=f"{lease.id} waits with what would make more of it"):
+    with pytest.raises(StoreFull, match=f"{lease.id} waits: its commit needs more memory"):
         await driver.commit(lease, outcome, *ops, payload=payload, due="+1")
     assert await driver.snapshot() == before
 

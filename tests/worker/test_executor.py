@@ -1084,10 +1084,10 @@ async def test_one_that_was_kept_goes_on_without_a_replay(
 
 
 async def test_what_is_called_outside_a_task_answers_its_waiter() -> None:
-    def tell(number: int) -> tuple[int, Any]:
+    def ask_it(number: int) -> tuple[int, Any]:
         return number, asyncio.current_task()
 
-    assert await executor.call_outside_task(tell, 3) == (3, None)
+    assert await executor.call_outside_task(ask_it, 3) == (3, None)
     with pytest.raises(ZeroDivisionError):
         await executor.call_outside_task(divmod, 1, 0)
 

@@ -36,9 +36,9 @@ class Runner:
 
     def start(self, fn: Callable[..., Any], *args: Any, **options: Any) -> asyncio.Task[Any]:
         kwargs = options.pop("kwargs", {})
-        return self.code.start(fn, args, kwargs, about=self._tell, name="durasleep:a", **options)
+        return self.code.start(fn, args, kwargs, about=self._note, name="durasleep:a", **options)
 
-    def _tell(self, *, ends_at: float | None = None) -> Current:
+    def _note(self, *, ends_at: float | None = None) -> Current:
         self.about.append(ends_at)
         return Current("a", None, "fn", "workers", 1, None, "a:7")
 

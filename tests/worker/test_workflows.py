@@ -974,7 +974,7 @@ def test_an_execution_is_ours_by_its_entry_and_its_epoch(entry: str, epoch: int,
     assert workflows.is_ours(Lease(PromiseId("a"), "workers", entry, epoch), record) is is_so
 
 
-class Kept:
+class Cache:
     """A workflow that was suspended and is kept, and how often its code has begun, heard and ended."""
 
     def __init__(self, driver: Driver, settings: Settings = ONCE) -> None:
@@ -998,7 +998,7 @@ class Kept:
 
 async def test_one_that_is_kept_goes_on_where_it_was(driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "durasleep")
-    kept = Kept(driver)
+    kept = Cache(driver)
     await kept.suspend()
     await answer(kept.hand, "a~1", "x")
     await goes_on(kept.hand)
@@ -1014,7 +1014,7 @@ async def test_one_that_is_kept_goes_on_where_it_was(driver: Driver, caplog: pyt
 @pytest.mark.parametrize("why", ["another life", "a suspect", "dispatched anew", "unreadable", "put away meanwhile"])
 async def test_one_that_is_kept_is_replayed_where_it_may_differ(driver: Driver, why: str) -> None:
     """It is put away first."""
-    kept = Kept(driver)
+    kept = Cache(driver)
     await kept.suspend()
     await answer(kept.hand, "a~1", "x")
     [lease] = await driver.read(1)
@@ -1052,7 +1052,7 @@ async def test_one_that_is_kept_is_replayed_where_it_may_differ(driver: Driver, 
 
 async def test_one_whose_worker_has_died_once_is_no_suspect(driver: Driver) -> None:
     assert workflows.SUSPECT_DEATHS == 2
-    kept = Kept(driver)
+    kept = Cache(driver)
     await kept.suspend()
     await answer(kept.hand, "a~1", "x")
     [lease] = await driver.read(1)

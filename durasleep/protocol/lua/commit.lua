@@ -5,7 +5,7 @@
 -- ("ok", "redrive", "dropped"), "1" if there is more, then the entries settled after `seen`, as number and raw entry.
 -- @include keys
 -- @include each_item
--- @include said_alike
+-- @include shared_words
 -- @include due_at
 -- @include journal
 -- @include finish

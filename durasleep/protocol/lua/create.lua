@@ -4,7 +4,7 @@
 -- Answers per item: for a new promise its incarnation; else disposition, state, place, incarnation, function, value.
 -- @include keys
 -- @include each_item
--- @include said_alike
+-- @include shared_words
 -- @include make
 -- @include wait_for
 -- @include value_of

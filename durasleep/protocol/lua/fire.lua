@@ -179,7 +179,7 @@ local function close_part(id)
   if left ~= '' then
     local value = redis.call('HGET', record.key, F.value) or ''
     spend(#value, 0)
-    left = tell_waiters(record, left, record.state, value)
+    left = notify_waiters(record, left, record.state, value)
     put(record, F.waiters, left)
     save(record)
     if left ~= '' and is_spent() then return false end

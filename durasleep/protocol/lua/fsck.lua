@@ -108,7 +108,7 @@ local function is_true_of(record, snapshot)
     and string.sub(body, size + entries_size + 1) == record.func
 end
 
-local function told_by(fields)
+local function as_table(fields)
   local told = {}
   for i = 1, #fields, 2 do
     told[fields[i]] = fields[i + 1]
@@ -119,7 +119,7 @@ end
 local function check_queued(record)
   local row = record.entry and redis.call('XRANGE', queue_prefix .. record.queue, record.entry, record.entry)[1]
   local fields = row and row[2] or {}
-  local told = told_by(fields)
+  local told = as_table(fields)
   if told.i ~= record.id or tonumber(told.e) ~= record.epoch then
     return found('unqueued', record.id, 'is queued, but its stream has no entry for it', again(record))
   end
@@ -349,7 +349,7 @@ end
 function checks.entry(queue, at)
   local row = redis.call('XRANGE', queue_prefix .. queue, at, at)[1]
   if not row then return '' end
-  local told = told_by(row[2])
+  local told = as_table(row[2])
   local id, epoch = told.i or '', told.e
   local ok, record = pcall(load, id)
   if ok and record and record.state == STATE.pending and record.entry == at and record.epoch == tonumber(epoch) then

@@ -73,8 +73,8 @@ function actions.aside(name, at)
   redis.call('HSET', key, S.aside, reason)
   quarantine(aside_name(name, reason))
   set_timer(name .. '~cron', now + ASIDE_MS)
-  all_hear[#all_hear + 1] = 'c'
-  all_hear[#all_hear + 1] = name
+  for_all[#for_all + 1] = 'c'
+  for_all[#for_all + 1] = name
   return { 'aside' }
 end
 

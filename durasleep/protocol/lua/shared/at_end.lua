@@ -1,6 +1,6 @@
 -- @include leave
 -- @include timer
--- @include tell_inbox
+-- @include notify_inbox
 -- @include recent
 
 -- A script gathers some writes while it runs, and makes them once, at its end.
@@ -13,5 +13,5 @@ end
 
 local function at_end()
   write_gathered()
-  tell_firers()
+  notify_firers()
 end

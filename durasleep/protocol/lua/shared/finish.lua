@@ -1,5 +1,5 @@
 -- @include leave
--- @include tell_inbox
+-- @include notify_inbox
 -- @include recent
 -- @include budget
 -- @include many
@@ -19,7 +19,7 @@ local function keep_for(key, keep_ms)
 end
 
 -- A line is an inbox, which gets the value if it is small, or a promise that settles with this one.
-local function tell_waiter(record, kind, who, state, payload)
+local function notify_waiter(record, kind, who, state, payload)
   if kind == 'p' then
     spend(#payload, ENDING_COST)
     return kin().settle_waiter(who, state, payload)
@@ -38,18 +38,18 @@ end
 
 -- Notifies the waiters, as many as there is room for; answers the field for the others. Waiters that only a newer
 -- version knows are left to that version.
-local function tell_waiters(record, waiters, state, payload)
-  if waiters == MANY then return kin().tell_many(record, state, payload) end
+local function notify_waiters(record, waiters, state, payload)
+  if waiters == MANY then return kin().notify_many(record, state, payload) end
   local inbox = string.match(waiters, '^i([^\n]+)\n$') -- mostly there is one waiter
   if inbox and not is_spent() then
-    tell_waiter(record, 'i', inbox, state, payload)
+    notify_waiter(record, 'i', inbox, state, payload)
     return ''
   end
   local newer = ''
   for at, kind, who in string.gmatch(waiters, '()(%a)([^\n]+)\n') do
     if is_spent() then return newer .. string.sub(waiters, at) end
     if kind == 'i' or kind == 'p' then
-      tell_waiter(record, kind, who, state, payload)
+      notify_waiter(record, kind, who, state, payload)
     else
       newer = newer .. kind .. who .. '\n'
     end
@@ -74,14 +74,14 @@ local function finish(record, state, payload, is_quiet)
   local waiters = record.waiters or ''
   if waiters ~= '' then drop(record, F.waiters) end
   save(record)
-  record.waiters = waiters ~= '' and tell_waiters(record, waiters, state, payload) or ''
+  record.waiters = waiters ~= '' and notify_waiters(record, waiters, state, payload) or ''
   if record.waiters ~= '' then
     put(record, F.waiters, record.waiters)
     save(record)
   end
   note_ending(record, state)
   local has_owner = string.find(record.id, '~', 1, true)
-  if has_owner then kin().tell_owner(record, state, payload) end
+  if has_owner then kin().notify_owner(record, state, payload) end
   is_quiet = is_quiet and not record.family and record.waiters == ''
   if is_quiet and not has_owner then
     keep_for(record.key, retention_of(record.retention)) -- nothing of it is left to close

@@ -55,7 +55,7 @@ local function settle_waiter(who, state, payload)
 end
 
 -- Notifies the waiters in a set, as many as there is room for; answers the field for the others.
-local function tell_many(record, state, payload)
+local function notify_many(record, state, payload)
   local key = waiters_prefix .. record.id
   if not is_a(key, 'set') then return '' end
   local newer, is_all = {}, false
@@ -63,7 +63,7 @@ local function tell_many(record, state, payload)
     local waiter = redis.call('SPOP', key)
     local kind, who = string.match(waiter or '', '^(%a)(.+)$')
     if kind == 'i' or kind == 'p' then
-      tell_waiter(record, kind, who, state, payload)
+      notify_waiter(record, kind, who, state, payload)
     elseif kind then -- only a newer version knows how to notify it
       newer[#newer + 1] = waiter
       spend(#waiter, 1)
@@ -74,7 +74,7 @@ local function tell_many(record, state, payload)
   return is_all and #newer == 0 and '' or MANY
 end
 
-local function tell_owner(record, state, payload)
+local function notify_owner(record, state, payload)
   local owner_id, number = owner_of(record.id)
   settle_for(owner_id, number, record.incarnation, state, payload)
 end
@@ -204,8 +204,8 @@ end
 
 local kinship = {
   settle_waiter = settle_waiter,
-  tell_many = tell_many,
-  tell_owner = tell_owner,
+  notify_many = notify_many,
+  notify_owner = notify_owner,
   close_families = close_families,
   is_orphan = is_orphan,
 }

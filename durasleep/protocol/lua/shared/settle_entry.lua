@@ -1,7 +1,7 @@
 -- @include journal
 -- @include dispatch
 -- @include holder
--- @include tell_inbox
+-- @include notify_inbox
 
 -- Wakes a waiting execution; a running one gets only a hint.
 local function rouse(record, snapshot_of)

@@ -12,7 +12,7 @@ local function unset_timer(member)
   timer_changes[member] = false
 end
 
--- Once, at the end of a script. It answers nothing; for `tell_firers` it keeps whether a new timer is the earliest of
+-- Once, at the end of a script. It answers nothing; for `notify_firers` it keeps whether a new timer is the earliest of
 -- all.
 local function write_timers()
   local gone, gone_count, made, made_count, earliest = {}, 0, {}, 0, nil
@@ -38,13 +38,13 @@ local function write_timers()
   in_chunks(made, 'ZADD', timers)
 end
 
-local all_hear = {} -- messages for every worker, as names and values in turn: one entry, because `wake` has only one
+local for_all = {} -- messages for every worker, as names and values in turn: one entry, because `wake` has only one
 
 -- The firers wait for an earlier instant now. Only a hint.
-local function tell_firers()
+local function notify_firers()
   if earliest_made then
-    all_hear[#all_hear + 1] = 'd'
-    all_hear[#all_hear + 1] = int(earliest_made)
+    for_all[#for_all + 1] = 'd'
+    for_all[#for_all + 1] = int(earliest_made)
   end
-  if #all_hear > 0 and is_a(wake, 'stream') then redis.call('XADD', wake, 'MAXLEN', '1', '*', unpack(all_hear)) end
+  if #for_all > 0 and is_a(wake, 'stream') then redis.call('XADD', wake, 'MAXLEN', '1', '*', unpack(for_all)) end
 end
