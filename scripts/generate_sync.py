@@ -1,9 +1,9 @@
 """Writes the sync client and its tests from the async ones: the same code without ``async`` and ``await``.
 
-    scripts/generate_sync.py           writes the files; scripts/fix does
-    scripts/generate_sync.py --check   names those that are not what they would be; scripts/check does
+    scripts/generate_sync.py           writes the files; scripts/fix runs this
+    scripts/generate_sync.py --check   names the files that are out of date; scripts/check runs this
 
-What only asyncio has is marked where it stands: ``# asyncio only`` behind the first line of a function leaves it out.
+Code that only asyncio can have is marked: ``# asyncio only`` behind the first line of a function leaves it out.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ MODULES = {
     "durasleep.client.waiting": "durasleep.client.sync_waiting",
     "tests.client.async_side": "tests.client.sync_side",
 }
-"""What is written by hand for both, and where."""
+"""Modules that are written by hand for both, and the sync twin of each."""
 
 PROSE = {
     r"\bapp\.(?=\w+\()": "client.",
     r"\bawait ": "",
-    r"all event loops, in whichever threads:": "all threads and forked children:",
-    r"Close what this event loop has; whoever waits in it": "Let go of all connections; whoever waits in any thread",
+    r"all event loops, in any thread:": "all threads and forked children:",
+    r"Close the connections of this event loop; its waits": "Close all connections; the waits of all threads",
 }
-"""What docstrings say where the sync client is meant."""
+"""What docstrings of the sync client say instead."""
 
 
 class Sync(cst.CSTTransformer):
-    """Takes ``async`` and ``await`` away, and gives every name that of its twin."""
+    """Removes ``async`` and ``await``, and replaces every name by that of its twin."""
 
     def on_leave(self, original_node: cst.CSTNode, updated_node: cst.CSTNode) -> cst.CSTNode | cst.RemovalSentinel:
-        """What stands in the place of a node, its children being changed already."""
+        """The node that replaces this one, whose children are replaced already."""
         match updated_node:
             case cst.FunctionDef() if _is_only_async(original_node):
                 return cst.RemoveFromParent()
@@ -89,10 +89,10 @@ def _dotted(module: cst.BaseExpression | None) -> str:
 
 
 def sync_of(source: Path, target: Path) -> str:
-    """The sync twin of a file, formatted as it will stand there."""
+    """The sync twin of a file, formatted."""
     module = cst.parse_module((ROOT / source).read_text(encoding="utf-8")).visit(Sync())
     code = f"# Written by scripts/generate_sync.py from {source.as_posix()}: change that one.\n{module.code}"
-    # An import that only what was left out needs goes, too; the others are sorted anew.
+    # Imports that only the removed code needed are removed, too; the others are sorted again.
     code = _ruff(target, code, "check", "--fix-only", "--quiet", "--select", "F401,I001")
     return _ruff(target, code, "format", "--quiet")
 
@@ -103,16 +103,16 @@ def _ruff(target: Path, code: str, command: str, *options: str) -> str:
 
 
 def main(options: list[str]) -> int:
-    """The exit code: 1 if a file is not what it would be."""
+    """The exit code: 1 if a file is out of date."""
     written = {target: (source, sync_of(source, target)) for source, target in FILES.items()}
     tests = [path.relative_to(ROOT) for path in sorted((ROOT / TESTS / "sync").glob("test_*.py"))]
     left = [path for path in tests if path not in written]
     changed = {target: made for target, made in written.items() if _text(target) != made[1]}
     if "--check" in options:
         for target, (source, _) in changed.items():
-            print(f"{target} is not what {source} makes of it: run scripts/fix")
+            print(f"{target} does not match {source}: run scripts/fix")
         for path in left:
-            print(f"{path} is written from nothing: run scripts/fix")
+            print(f"{path} has no source: run scripts/fix")
         return int(bool(changed or left))
     for target, (_, code) in changed.items():
         (ROOT / target).write_text(code, encoding="utf-8")

@@ -19,10 +19,10 @@ from durasleep.transport.connection import Link
 from durasleep.transport.portion import Portion
 from durasleep.transport.store import Store
 
-LOOK_S = 5.0  # from one look at the inbox to the next: well within its life; one that began anew is not missed for long
+LOOK_S = 5.0  # between two checks that the inbox exists: well within its life, and a new stream is soon noticed
 READ_MAX = 256  # entries of it in one answer
-MANY = 500  # so many to wait for, and nobody waits for one by itself: then they are read at leisure
-LEISURE_S = 0.01  # from one read to the next: a read takes a client as long as a hundred endings in it
+MANY = 500  # with so many awaited, and no wait for a single one, there is a pause after each read
+LEISURE_S = 0.01  # that pause: a read costs a client as much time as a hundred endings in it
 
 _VALUE_BYTES_MAX = LIMIT["inbox_value_bytes_max"]  # a larger value is read from its promise
 
@@ -109,8 +109,8 @@ class Hurry:
 class Inbox:
     """Reads what settles for this client from one stream, in the background, while anybody waits.
 
-    At once, as it comes; at leisure where only ``gather`` waits, for hundreds or more: its last hundreds of results
-    come at once again, so that it ends no later.
+    It reads each entry at once. Where only ``gather`` waits, and for hundreds or more, it pauses after each read. The
+    last hundreds of results are read at once again, so that ``gather`` ends no later.
     """
 
     def __init__(self, store: Store, name: str, settings: Settings) -> None:
@@ -129,7 +129,7 @@ class Inbox:
 
     @property
     def is_listening(self) -> bool:
-        """Whether what it is told from now on is heard."""
+        """Whether it is being read, so that every notification from now on arrives."""
         return self._link.connected and self._task is not None and not self._task.done()
 
     def is_subscribed(self, id: PromiseId) -> bool:
@@ -137,12 +137,12 @@ class Inbox:
         return id in self._waiting
 
     def subscribe(self, id: PromiseId) -> Subscription:
-        """What will be told of a promise."""
+        """Subscribe to the end of a promise."""
         [subscription] = self.subscribe_all([id])
         return subscription
 
     def subscribe_all(self, ids: Iterable[PromiseId]) -> list[Subscription]:
-        """What will be told of some promises, in their order."""
+        """Subscribe to the ends of some promises; the subscriptions are in their order."""
         waiting = self._waiting
         made: list[Subscription] = []
         for id in ids:
@@ -155,7 +155,7 @@ class Inbox:
         return made
 
     def forget(self, subscription: Subscription) -> None:
-        """Nobody waits for this any more."""
+        """Drop this subscription: nobody waits for it any more."""
         one = self._waiting.get(subscription.id)
         if one is not subscription:
             while one is not None and one.before is not subscription:
@@ -168,7 +168,7 @@ class Inbox:
             del self._waiting[subscription.id]
 
     async def close(self, error: Exception) -> None:
-        """Stop reading; who still waits hears ``error``."""
+        """Stop reading; ``error`` is raised where somebody still waits."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -187,7 +187,7 @@ class Inbox:
             subscription = subscription.before
 
     def _notify_to_look(self) -> None:
-        """Something may have been missed."""
+        """Notify all without an end, because something may have been missed: then each promise is read."""
         for latest in tuple(self._waiting.values()):
             subscription: Subscription | None = latest
             while subscription is not None:
@@ -197,7 +197,7 @@ class Inbox:
 
     async def _run(self) -> None:
         heard = False
-        while self._waiting or heard:  # who was just told something often asks again: not to be missed
+        while self._waiting or heard:  # after a result the caller often waits for the next: stay ready
             try:
                 heard = await self._once()
                 if heard and not self.hurry.count and len(self._waiting) >= MANY:
@@ -209,13 +209,13 @@ class Inbox:
                 await asyncio.sleep(1.0)
 
     async def _once(self) -> bool:
-        """Waits until something is told, a while at most; whether anything was."""
+        """Read once, waiting a limited time for new entries; whether there were any."""
         now = asyncio.get_running_loop().time()
         if not self._link.connected or now > self._fresh_until:
             if await self._freshen():
                 self._look_at = now + self._settings.client_check_s
             self._fresh_until = now + LOOK_S
-        if now > self._look_at:  # what an inbox is told are hints
+        if now > self._look_at:  # notifications are hints, so now and then all promises are read
             self._notify_to_look()
             self._look_at = now + self._settings.client_check_s
             return False
@@ -239,7 +239,7 @@ class Inbox:
         return bool(found)
 
     async def _check_gap(self, last: bytes) -> None:
-        """A reader far behind may have missed what the cap of the stream has cut."""
+        """Check that nothing was missed: the cap of the stream may have cut entries before a slow reader reads them."""
         read = streams.read_first(self._key)
         [reply] = await self._link.exchange([read.args])
         if isinstance(reply, Exception):
@@ -248,10 +248,10 @@ class Inbox:
             self._notify_to_look()
 
     async def _freshen(self) -> bool:
-        """Keep the inbox alive; whether what it tells begins anew, for then everyone has been told to look himself.
+        """Keep the inbox alive; true if reading begins anew, and then all were notified to read their promises.
 
-        It does on a new connection, and where the stream is not the one that was read: what is left of it begins behind
-        what we have read last or, if the server's clock was set back meanwhile, ends before that.
+        Reading begins anew on a new connection, and where the stream is not the one that was read. Such a stream begins
+        behind the entry read last or, if the server's clock was set back meanwhile, ends before it.
         """
         is_new = not self._link.connected
         keep = streams.keep_inbox(self._key, ttl_s=self._settings.inbox_ttl_s)
@@ -272,7 +272,7 @@ class Inbox:
         return True
 
     def _on_entry(self, fields: list[bytes]) -> None:
-        """The endings an entry tells of; where all are told in the common way, by columns, in a third of the time."""
+        """Notify of the endings in an entry. The common form is read by columns, in a third of the time."""
         width = 2 * len(_ENDING)
         if fields[::2] != _ENDING * (len(fields) // width):
             for id, ending in statuses_in(fields):
@@ -289,7 +289,7 @@ class Inbox:
 
 
 def statuses_in(fields: list[bytes]) -> Iterator[tuple[str, PromiseStatus | None]]:
-    """The endings one entry of an inbox tells of, by id; None for one that is to be looked at."""
+    """The endings in one entry of an inbox, by id; None for one that has to be read from its promise."""
     for told in _split(fields):
         id = told.get(b"i", b"").decode(errors="replace")
         state, value = command.STATE_OF.get(told.get(b"s", b"")), told.get(b"v")
@@ -300,7 +300,7 @@ def statuses_in(fields: list[bytes]) -> Iterator[tuple[str, PromiseStatus | None
 
 
 def _split(fields: list[bytes]) -> Iterator[dict[bytes, bytes]]:
-    """The endings one entry tells of; each begins with its id."""
+    """The fields of each ending in an entry; each begins with its id."""
     told: dict[bytes, bytes] = {}
     for name, value in zip(fields[::2], fields[1::2], strict=False):
         if name == b"i" and told:

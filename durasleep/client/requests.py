@@ -1,4 +1,4 @@
-"""What a client asks for, built without I/O: both clients use it."""
+"""The requests of a client, built without I/O. The async and the sync client both use them."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ from durasleep.transport import batching
 
 T = TypeVar("T")
 
-_MANY_MAX = 1_024  # calls on their way at a time
-CLOSED = "the client was closed while this was waited for; what was started goes on"
+_MANY_MAX = 1_024  # calls in flight at a time
+CLOSED = "the client was closed during this wait; the execution goes on"
 
-# Not the generator that all of a program shares: two that seeded it alike, or a child and its parent, would take one
-# another's calls for their own.
+# A generator of its own, not the one that the whole program shares. Two programs that seed the shared one alike, or a
+# child and its parent, would make the same keys, and each would take the other's calls for its own.
 _chance = random.Random()
 
 
@@ -61,7 +61,7 @@ class IdSource:
         self.inbox = secrets.token_urlsafe(6)
 
     def idempotency_key(self) -> str:
-        """The key of one more call. A repeated call has the same key: so it is known by the promise it has made.
+        """The key of one more call. A repeated call has the same key, so the promise that it made recognizes it.
 
         It is compared only with the keys of other calls for the same id.
         """
@@ -69,44 +69,47 @@ class IdSource:
 
 
 def new_id() -> str:
-    """An id nobody else has, a UUID of version 7: what is made later sorts behind, to a quarter of a microsecond."""
+    """An id that nobody else has, a UUID of version 7: later ids sort behind, to a quarter of a microsecond."""
     ms, ns = divmod(time.time_ns(), 1_000_000)
     fraction = ns * 4096 // 1_000_000
     return str(UUID(int=ms << 80 | 7 << 76 | fraction << 64 | 2 << 62 | secrets.randbits(62)))
 
 
 class Pipeline(Protocol):
-    """What we use of a redis-py pipeline, async or sync."""
+    """The part of a redis-py pipeline, async or sync, that we use."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any: ...
 
 
 class Options(TypedDict, total=False):
-    """What a call may be told apart from the arguments of its function; None is as if it were left out."""
+    """The options of a call, apart from the arguments of its function. None means that an option is left out."""
 
     target: str | None
     """Who runs it: any worker of a group, ``"gpu"`` or ``"poll://any@gpu"``, or one worker of it by its name,
     ``"poll://uni@gpu/w1"``. By default the group of the application or client."""
     timeout: Duration | None
-    """The deadline of the execution, from now: seconds, a timedelta, or text such as ``"1h30m"``. Then it is
-    ``timedout``, whatever it does. By default there is none."""
+    """The deadline of the execution, from now: seconds, a timedelta, or text such as ``"1h30m"``. At the deadline it
+    becomes ``timedout``, whatever it does. By default there is none."""
     delay: Duration | datetime | None
-    """It starts after so long (as for ``timeout``), or at an aware datetime; the deadline counts from now all the
-    same, so that a timeout no longer than the delay is refused."""
+    """It starts after this time (written as for ``timeout``), or at an aware datetime. The deadline still counts from
+    now, so a timeout that is not longer than the delay is refused."""
     retention: Duration | None
-    """How long it is kept after its end, so that a repeated call finds its result (as for ``timeout``), or
-    ``"forever"``. All of its family is kept as long, and what it starts under an id of its own, unless that is told
-    otherwise. By default as in the settings."""
+    """How long it is kept after its end, so that a repeated call finds its result: written as for ``timeout``, or
+    ``"forever"``. All of its family is kept as long. So is an execution that it starts under an id of its own, unless
+    that one is given another retention. By default as in the settings."""
     pipeline: Pipeline | None
-    """A part of the caller's own MULTI: it exists once that was executed, and the answer is the pipeline's."""
+    """The call becomes part of the caller's own MULTI. It exists once the MULTI was executed, and the pipeline has the
+    answer."""
     min_replicas: int | None
-    """It counts once so many replicas have received it, else NotReplicated. By default as in the settings."""
+    """The call is confirmed once so many replicas have received it, else NotReplicated. By default as in the
+    settings."""
     fsync: bool | None
-    """It counts once it is on disk there, too."""
+    """The call is confirmed once it is on the disk of the server, and of these replicas, too. By default as in
+    the settings."""
 
 
 class CallOptions(msgspec.Struct, frozen=True):
-    """The same as they are kept: TypeError for one that is not known."""
+    """The options of a call as they are kept; TypeError for an unknown one."""
 
     target: str | None = None
     timeout: Duration | None = None
@@ -119,7 +122,7 @@ class CallOptions(msgspec.Struct, frozen=True):
     def checked(self) -> Self:
         """Itself; UsageError for a value that cannot be used."""
         if self.target is not None:
-            if not isinstance(self.target, str):  # pyright: ignore[reportUnnecessaryIsInstance] - whoever calls may err
+            if not isinstance(self.target, str):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
                 raise InvalidId(f"target {self.target!r}: write poll://any@<group> or poll://uni@<group>/<worker>")
             parse_target(self.target)
         check_time_left(self.start(), self.deadline())
@@ -132,22 +135,22 @@ class CallOptions(msgspec.Struct, frozen=True):
         return self
 
     def start(self) -> Due | None:
-        """When it starts, if it is delayed."""
+        """Its start, if it is delayed."""
         if self.delay is None:
             return None
         return due_at(self.delay) if isinstance(self.delay, datetime) else due_in(self.delay, "delay")
 
     def deadline(self) -> Due | None:
-        """When it is over, if it has a timeout."""
+        """Its deadline, if it has a timeout."""
         return None if self.timeout is None else due_in(self.timeout, "timeout")
 
 
 def rpc_maker(
     keys: Keyspace, function: str, options: CallOptions, *, group: str, inbox: str, settings: Settings
 ) -> Callable[[str, bytes, str], BatchItem[Created]]:
-    """What makes calls of one function, each of an id, its arguments and its idempotency key.
+    """A function that makes calls of ``function``, each from an id, arguments and an idempotency key.
 
-    A call starts an execution, or attaches to the one that has this id. What all have in common is worked out once.
+    A call starts an execution, or attaches to the one that has this id. What all calls share is computed once.
     """
     start, deadline = options.start(), options.deadline()
     check_time_left(start, deadline)
@@ -176,7 +179,7 @@ def encoder(
     called: Callable[..., Any] | None,
     check: Callable[[Sequence[Any], dict[str, Any]], None] | None,
 ) -> Callable[[Sequence[Any]], bytes]:
-    """What makes payloads of the arguments for many calls of one function; UsageError for those it would not take."""
+    """A function that encodes arguments for many calls of ``function``; UsageError for arguments that do not fit it."""
 
     def encode(args: Sequence[Any]) -> bytes:
         payload = codec.encode_args(args, {}, function, called)
@@ -188,32 +191,32 @@ def encoder(
 
 
 def check_unpipelined(options: CallOptions) -> None:
-    """UsageError for many calls at once in a caller's own MULTI: each of them would bring its script along."""
+    """UsageError for many calls at once in a caller's own MULTI: each of them would carry its script."""
     if options.pipeline is not None:
-        raise UsageError("rpc_many does not go with pipeline: call rpc for each")
+        raise UsageError("rpc_many takes no pipeline: call rpc for each")
 
 
 def in_parts(many: Iterable[T]) -> Iterator[list[T]]:
-    """As many as may travel together, again and again."""
+    """Split ``many`` into parts that are small enough to be sent together."""
     rest = iter(many)
     while part := list(itertools.islice(rest, _MANY_MAX)):
         yield part
 
 
 def all_of(made: Sequence[BatchItem[T] | Command[T]]) -> Plan[list[T]]:
-    """The answers to all of some calls, or the first error, once all have been answered."""
+    """The answers to some calls, or the first error, once all have been answered."""
     answers = yield made
     return [command.unwrap(answer) for answer in answers]
 
 
 def check_unconfirmed(min_replicas: int | None, fsync: bool | None) -> None:
-    """UsageError if what goes into a caller's MULTI is to be confirmed: only the caller can, once it was executed."""
+    """UsageError for a call in a caller's MULTI that is to be confirmed: only the caller can do it, after EXEC."""
     if min_replicas or fsync:
-        raise UsageError("min_replicas and fsync do not go with pipeline: WAIT must follow the caller's own EXEC")
+        raise UsageError("min_replicas and fsync cannot be used with pipeline: WAIT must follow the caller's own EXEC")
 
 
 def enqueue(pipeline: Pipeline, call: BatchItem[Any], settings: Settings) -> None:
-    """Put a call into a caller's own MULTI."""
+    """Add a call to a caller's own MULTI."""
     [joined] = batching.join([call], settings)
     for words in script.in_multi(call.script, joined.command):
         pipeline.execute_command(*words)
@@ -230,7 +233,7 @@ def create_promise(
 ) -> BatchItem[Created]:
     """Make a bare promise; its timeout rejects it (``timedout``), or resolves it if it is a timer."""
     if timer and timeout is None:
-        raise UsageError(f"timer {id!r} needs a timeout: it is what a timer resolves at")
+        raise UsageError(f"timer {id!r} needs a timeout: a timer resolves at its timeout")
     deadline: Due | None = None
     if timeout is not None:
         deadline = due_at(timeout) if isinstance(timeout, datetime) else due_in(timeout, "timeout")
@@ -256,7 +259,7 @@ def status_of_created(id: PromiseId, created: Created) -> PromiseStatus:
 def attach_from(
     keys: Keyspace, ids: Sequence[PromiseId], inbox: str
 ) -> Plan[tuple[bytes, list[Created | DurasleepError]]]:
-    """The entry of an inbox from which on it tells of some promises, and how each of them stands."""
+    """The last entry of an inbox before it notifies of some promises, and the status of each promise."""
     last, *created = yield [
         streams.read_end(keys.inbox(inbox).encode()),
         *(promises.attach(keys, id, inbox=inbox) for id in ids),

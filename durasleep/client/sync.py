@@ -1,7 +1,7 @@
 # Written by scripts/generate_sync.py from durasleep/client/client.py: change that one.
-"""The client verbs, and the handle of an execution or promise; ``sync.py`` is written from this by a script."""
+"""The client verbs, and the handle of an execution or promise. A script writes ``sync.py`` from this file."""
 
-# What its classes share with one another is not for their users.
+# The classes here use private members of one another, which are not for users.
 # pyright: reportPrivateUsage=false
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from durasleep.runtime.definition import Registry, called_by, name_of, returns_o
 from durasleep.settings import Settings
 from durasleep.transport.sync_store import SyncStore
 
-if TYPE_CHECKING:  # what looks at many executions is imported by the methods that do: most programs call none of them
+if TYPE_CHECKING:  # imported by the few methods that need them: most programs call none of these
     from durasleep.query.call_tree import Tree
     from durasleep.query.doctor import Diagnosis
     from durasleep.query.fsck import Report
@@ -55,7 +55,7 @@ P = ParamSpec("P")
 
 _NO_OPTIONS = CallOptions()
 
-RELEASE_S = 60.0  # a released clock is believed by every worker within a second or two
+RELEASE_S = 60.0  # how long a release is kept: every worker accepts it within a second or two
 
 
 class Handle(Generic[T_co]):
@@ -83,8 +83,8 @@ class Handle(Generic[T_co]):
     def result(self, timeout: Duration | None = None) -> T_co:
         """Wait for the value; raises what the execution raised, or Canceled or TimedOut.
 
-        ``timeout`` is seconds, a timedelta, or text such as ``"30s"``: after it WaitTimeout is raised, and the
-        execution goes on. By default the wait is without end. Raises ClientClosed if the client is closed meanwhile.
+        ``timeout`` is seconds, a timedelta, or text such as ``"30s"``. After it WaitTimeout is raised, and the
+        execution goes on. By default the wait has no end. Raises ClientClosed if the client is closed meanwhile.
         """
         ending = self._known()
         if ending is None:
@@ -94,11 +94,11 @@ class Handle(Generic[T_co]):
 
     @property
     def _is_missed(self) -> bool:
-        """Whether the inbox may have missed how it has ended."""
+        """Whether the inbox may have missed its end."""
         return self._subscription is not None and self._subscription.is_missed
 
     def _settled(self, timeout: Duration | None = None) -> PromiseStatus:
-        """How it ends, once it has; read at leisure if very many are waited for."""
+        """Wait for its end. If very many are awaited, the inbox pauses after each read."""
         ending = self._known()
         if ending is None:
             subscription, self._subscription = self._subscription, None
@@ -106,27 +106,27 @@ class Handle(Generic[T_co]):
         return ending
 
     def _result_of(self, ending: PromiseStatus) -> T_co:
-        """The result, given how it has ended; raises as ``result`` does."""
+        """The result, given its end; raises as ``result`` does."""
         return result.result_of(ending, self._client.codec, self._type_hint)
 
     def _known(self) -> PromiseStatus | None:
-        """How it has ended, if that is known by now, for then nothing needs to be asked."""
+        """Its end, if that is known already: then the server need not be asked."""
         if self._subscription is not None and self._subscription.ending is not None:
             self._ending, self._subscription = self._subscription.ending, None
         return self._ending if self._ending is not None and self._ending.is_final else None
 
     def done(self) -> bool:
-        """Whether it has settled; NotFound if it is not kept any more."""
+        """Whether it has settled; raises NotFound if it is not kept any more."""
         if self._ending is None or not self._ending.is_final:
             self._ending = self._client._waiter.status(self.id)
         return self._ending.is_final
 
     def cancel(self, *, force: bool = False) -> str:
-        """Ask it to end; with ``force`` it ends without running its code again. Answers what happened, in words."""
+        """Ask it to end; with ``force`` it ends without running its code again. Answers in a word what happened."""
         return self._client.cancel(self.id, force=force).word
 
     def _begin(self, created: Created) -> None:
-        """Note how it was found."""
+        """Keep what the call has found: the disposition, and the end if there is one already."""
         self.disposition = created.disposition
         if created.state is State.PENDING:
             return
@@ -136,7 +136,7 @@ class Handle(Generic[T_co]):
             self._subscription = None
 
     def _subscribe(self) -> Subscription | None:
-        """What the inbox has to be told to tell of it from now on, if there is anything."""
+        """A new subscription, to be attached; None if its end is known, or the inbox is notified of it already."""
         is_known = self._ending is not None and self._ending.is_final
         subscription = self._subscription
         is_subscribed = (
@@ -148,7 +148,7 @@ class Handle(Generic[T_co]):
         return self._subscription
 
     def __del__(self) -> None:
-        if self._subscription is not None:  # nobody will ask for it any more
+        if self._subscription is not None:  # nobody waits for it any more
             self._subscription.forget()
 
     def __repr__(self) -> str:
@@ -158,13 +158,13 @@ class Handle(Generic[T_co]):
 
 
 def attach(handles: Sequence[Handle[Any]]) -> None:
-    """Be told of the endings of some handles, each by its own client."""
+    """Subscribe to the endings of some handles, each through its own client."""
     for client in {handle._client for handle in handles}:
         client._notify_of([handle for handle in handles if handle._client is client])
 
 
 class Promises:
-    """Promises on their own: what a person, a webhook or another program settles."""
+    """Promises on their own: a person, a webhook or another program settles them."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -194,13 +194,13 @@ class Promises:
         )
 
     def get(self, id: str) -> Description:
-        """All there is to see of it; raises NotFound if there is none."""
+        """Everything there is to see of a promise; raises NotFound if there is none."""
         return self._client.describe(id)
 
     def resolve(self, id: str, value: object = None) -> bool:
-        """Resolve it with ``value``; false if it had settled before in another way, which stays.
+        """Resolve it with ``value``; false if it had already settled in another way, which is not changed.
 
-        The same call again, with the same value, answers true again: so it may be repeated.
+        It may be repeated: the same call with the same value answers true again.
         """
         return self._settle(id, State.RESOLVED, self._client.codec.encode(value, f"the value of {id}"))
 
@@ -219,7 +219,7 @@ class Promises:
 
 
 class _Starts:
-    """The verb that is the same with options and without."""
+    """``start``, which is the same with options and without."""
 
     __slots__ = ()
 
@@ -241,7 +241,7 @@ class _Starts:
             handle = client.start(send_mail, "ada@example.org", subject="Hello")
             print(handle.id)
 
-        The id is a UUID of version 7: later ones sort behind. Raises UsageError as ``rpc`` does.
+        The id is a UUID of version 7, and later ids sort behind. Raises UsageError as ``rpc`` does.
         """
         return self._start(fn, args, kwargs)
 
@@ -252,7 +252,7 @@ class _Starts:
 class Caller(_Starts):
     """The verbs with options, as ``client.options(...)`` gives them. It may be kept and used again.
 
-    All that follows the function are the function's own arguments, whatever their names.
+    All arguments after the function are the function's own, whatever their names are.
     """
 
     __slots__ = ("_client", "_options")
@@ -293,10 +293,10 @@ class Caller(_Starts):
     def schedule(
         self, name: str, line: str, fn: Callable[..., Any] | str, /, *args: Any, zone: str = "UTC", **kwargs: Any
     ) -> datetime:
-        """See ``schedule`` of the client. Of the options it takes ``target`` and ``retention``, else UsageError."""
+        """See ``schedule`` of the client. It takes only the options ``target`` and ``retention``, else UsageError."""
         options = self._options
         if options != CallOptions(target=options.target, retention=options.retention):
-            raise UsageError(f"schedule {name!r}: of the options it takes target and retention only")
+            raise UsageError(f"schedule {name!r}: it takes only the options target and retention")
         return self._client._schedule(name, line, fn, args, kwargs, zone, options)
 
     def _start(self, fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
@@ -304,24 +304,24 @@ class Caller(_Starts):
 
 
 def store_of(client: Client) -> SyncStore:
-    """The store a client has here, connected and checked: for what is built on clients."""
+    """The store of a client here, connected and checked: for code that is built on clients."""
     return client._opened()
 
 
 def inbox_of(client: Client) -> Inbox:
-    """Where a client hears of results here."""
+    """The inbox of a client here."""
     return client._waiter.inbox
 
 
 def ending_of(client: Client, id: PromiseId, timeout: Duration | None = None) -> PromiseStatus:
-    """How a promise ends, once it has, as it is kept; WaitTimeout after ``timeout``, and it goes on."""
+    """Wait for the end of a promise, as it is kept; WaitTimeout after ``timeout``, and the promise goes on."""
     return client._waiter.ending(id, timeout)
 
 
 class Client(_Starts):
     """Starts, awaits and controls executions in one namespace. It connects at the first call.
 
-    One client serves all threads and forked children: each has a connection of its own, made when it first calls.
+    One client serves all threads and forked children: each has a connection of its own, made at its first call.
     """
 
     def __init__(
@@ -331,7 +331,7 @@ class Client(_Starts):
         self.codec = codec
         self.settings = settings
         self.promises = Promises(self)
-        self._store = cache(store)  # how to connect, asked when that is first needed
+        self._store = cache(store)  # made when it is first needed
         self._waiter = Waiter(self._store, settings)
         self._group = group
         self._ids = requests.IdSource()
@@ -345,7 +345,7 @@ class Client(_Starts):
         return self._waiter.opened()
 
     def close(self) -> None:
-        """Close what this event loop has; ClientClosed is raised where it waits. The next call connects again."""
+        """Close all connections; the waits of all threads raise ClientClosed. The next call connects again."""
         self._waiter.close()
 
     def __enter__(self) -> Self:
@@ -418,20 +418,21 @@ class Client(_Starts):
             handle = client.rpc("order-1", checkout, cart, timeout="1h")
             receipt = handle.result()
 
-        ``target`` says who runs it: ``"gpu"`` or ``"poll://any@gpu"`` any worker of that group, ``"poll://uni@gpu/w1"``
-        the one of that name; by default it is the group of this application. ``timeout`` is the deadline of the
-        execution itself, ``delay`` starts it later: seconds, a timedelta, or text such as ``"1h30m"``, from now; a
-        ``delay`` may also be an aware datetime. For arguments of these names, and more options, see ``options``.
+        ``target`` says who runs it. ``"gpu"`` or ``"poll://any@gpu"`` is any worker of that group, and
+        ``"poll://uni@gpu/w1"`` is the worker of that name. By default it is the group of this application.
+        ``timeout`` is the deadline of the execution itself, and ``delay`` starts it later. Both are seconds, a
+        timedelta, or text such as ``"1h30m"``, from now; a ``delay`` may also be an aware datetime. For arguments of
+        these names, and more options, see ``options``.
 
-        With ``pipeline``, a redis-py pipeline, the call becomes part of the caller's own MULTI. It exists once that
-        was executed, and the answer comes with those of the pipeline.
+        With ``pipeline``, a redis-py pipeline, the call becomes part of the caller's own MULTI. It exists once the
+        MULTI was executed, and its answer is among those of the pipeline.
 
         With ``min_replicas`` the call is confirmed once so many replicas have received it, with ``fsync`` once the
         server's disk has it. By default both are as in the settings.
 
-        Raises UsageError for arguments that cannot be sent or that ``fn`` would not take: nothing is written then.
+        Raises UsageError for arguments that cannot be sent or that do not fit ``fn``: nothing is written then.
         Raises OtherFunction if the id is used by another function. Raises NotReplicated if the call could not be
-        confirmed in time: it has started and goes on, and to call again is safe.
+        confirmed in time: the execution has started and goes on, and it is safe to call again.
         """
         options = CallOptions(target, timeout, delay, None, pipeline, min_replicas, fsync)
         return self._rpc(id, fn, args, kwargs, options)
@@ -483,8 +484,8 @@ class Client(_Starts):
             handles = client.rpc_many(pay, [("order-1", 5), ("order-2", 7)])
             receipts = client.gather(handles)
 
-        As ``rpc`` for each of them, in the order given, but hundreds travel together. If one is refused, as by
-        OtherFunction, its error is raised: those that travelled with it have begun, what follows has not.
+        It is as ``rpc`` for each of them, in the order given, but hundreds are sent together. If one is refused, for
+        example with OtherFunction, its error is raised: those sent together with it have begun, later ones have not.
         ``target``, ``timeout`` and ``delay`` are as for ``rpc``.
         """
         return self._rpc_many(fn, many, CallOptions(target, timeout, delay))
@@ -495,11 +496,11 @@ class Client(_Starts):
             late = client.options(delay="1h", retention="30d")
             handle = late.rpc("reminder-7", remind, user)
 
-        ``target``: who runs it, as for ``rpc``. ``timeout``, its deadline, ``delay``, until it starts, and
-        ``retention``, how long it is kept after its end: seconds, a timedelta, or text such as ``"1h30m"``; a ``delay``
-        may also be an aware datetime, and a ``retention`` ``"forever"``. ``pipeline``, ``min_replicas`` and ``fsync``
-        are as for ``rpc``. There is ``schedule``, too. Raises TypeError for an option that there is not, and UsageError
-        for a value that cannot be used: here, not at the call.
+        ``target`` says who runs it, as for ``rpc``. ``timeout`` is its deadline, ``delay`` the time until it starts,
+        and ``retention`` how long it is kept after its end. They are seconds, a timedelta, or text such as
+        ``"1h30m"``; a ``delay`` may also be an aware datetime, and a ``retention`` ``"forever"``. ``pipeline``,
+        ``min_replicas`` and ``fsync`` are as for ``rpc``. ``schedule`` may be called with options, too. Raises
+        TypeError for an unknown option and UsageError for a value that cannot be used: here, not at the call.
         """
         return Caller(self, CallOptions(**options).checked())
 
@@ -563,15 +564,15 @@ class Client(_Starts):
         return requests.rpc_maker(keys, name, options, group=self._group, inbox=told, settings=self.settings)
 
     def _listening(self) -> Inbox | None:
-        """The inbox while it is read anyway: it is told of what begins, so that no result that comes early is missed.
+        """The inbox, if it is being read now. New executions attach to it at once, so that no early result is missed.
 
-        None while nobody waits: it will be told of what is waited for then.
+        None while nobody waits. A later wait attaches to the inbox itself.
         """
         inbox = self._waiter.inbox
         return inbox if inbox.is_listening else None
 
     def _handles(self, ids: Sequence[PromiseId], type_hint: Any, inbox: Inbox | None) -> list[Handle[Any]]:
-        """For what is about to be created, and may be told to this inbox."""
+        """Handles of executions about to be created, subscribed to this inbox if there is one."""
         if inbox is None:
             return [Handle(self, id, type_hint, None, None) for id in ids]
         subscriptions = inbox.subscribe_all(ids)
@@ -584,10 +585,10 @@ class Client(_Starts):
     def gather(self, handles: Sequence[Handle[T]], *, return_exceptions: bool) -> list[T | Exception]: ...
 
     def gather(self, handles: Sequence[Handle[Any]], *, return_exceptions: bool = False) -> list[Any]:
-        """The results of many ``handles``, in order. With ``return_exceptions`` the error of one that failed stands in
-        its place; by default it is raised.
+        """The results of many ``handles``, in order. By default the first error is raised. With ``return_exceptions``
+        each error stands in the list, in the place of the result.
 
-        It is cheaper than to wait for each, because all of them are asked for together.
+        It is cheaper than waiting for each handle, because all of them are requested together.
         """
         self._opened()
         attach(handles)
@@ -596,7 +597,7 @@ class Client(_Starts):
             try:
                 ending = handle._known()
                 if ending is None:
-                    if handle._is_missed:  # and so are those after it: all together are asked again, not one by one
+                    if handle._is_missed:  # then those after it are, too: attach them again together, not one by one
                         attach(handles[at:])
                     ending = handle._settled()
                 results.append(handle._result_of(ending))
@@ -624,12 +625,12 @@ class Client(_Starts):
             client.schedule("nightly-report", "0 3 * * *", report, zone="Europe/Berlin")
 
         Each start has the id ``<name>@<time>``. A schedule of the same ``name`` is replaced. With the same line and
-        zone its next time stays as it was, even if it has passed and no worker has seen it yet: so an application may
-        schedule all it needs each time it starts.
+        zone it keeps its next time, even if that has passed and no worker has seen it yet. So an application may
+        schedule everything it needs each time it starts.
 
-        ``target`` says who runs it, as in ``rpc``. What it starts is kept as long as the settings say; for another
-        retention there is ``client.options(retention="30d").schedule(...)``. Raises UsageError for arguments ``fn``
-        would not take, and for a line or zone that cannot be read.
+        ``target`` says who runs it, as in ``rpc``. Its executions are kept as long as the settings say; for another
+        retention use ``client.options(retention="30d").schedule(...)``. Raises UsageError for arguments that do not fit
+        ``fn``, and for a line or zone that cannot be read.
         """
         return self._schedule(name, line, fn, args, kwargs, zone, CallOptions(target))
 
@@ -662,7 +663,7 @@ class Client(_Starts):
         return datetime.fromtimestamp(kept_due_ms / 1000, UTC)
 
     def unschedule(self, name: str) -> bool:
-        """Forget the schedule of this ``name``; false if there is none. What it has started goes on."""
+        """Remove the schedule of this ``name``; false if there is none. Executions that it started go on."""
         from durasleep.protocol import schedules
 
         store = self._opened()
@@ -681,7 +682,7 @@ class Client(_Starts):
     def get(self, id: str, *, hint: Any) -> Handle[Any]: ...
 
     def get(self, id: str, type_hint: Any = Any, *, hint: Any = None) -> Handle[Any]:
-        """A handle for the execution or promise with this id; nothing is asked yet, not even whether it exists.
+        """A handle for the execution or promise with this id. Redis is not asked yet, not even whether it exists.
 
         ``type_hint`` shapes the result: ``client.get("order-1", Receipt)``. By default it is plain data. ``hint``
         is the old name of ``type_hint``.
@@ -697,7 +698,7 @@ class Client(_Starts):
         return store.run(describe.describe(store.keys(id), check_id(id), self.codec))
 
     def export(self, id: str) -> Recording:
-        """An execution with its journal, see ``durasleep.runtime.recording``; NotFound if there is none."""
+        """An execution with its journal, see ``durasleep.runtime.recording``; raises NotFound if there is none."""
         store = self._opened()
         return store.run(describe.export(store.keys(id), check_id(id)))
 
@@ -714,11 +715,11 @@ class Client(_Starts):
             for one in client.search(status="failed", function="checkout", limit=50):
                 print(one.id, one.error)
 
-        ``status`` is one word or several. By default it is all that has not ended: ``queued``, ``running``,
-        ``suspended``, ``delayed`` and ``halted``. What has ended is ``done``: ``resolved``, ``failed`` (``rejected`` or
-        ``timedout``) or ``canceled``; the latest thousands of it are found. ``group`` and ``function`` are names, by
-        default any. At most ``limit`` are found, and ``SearchPage.is_all`` is false if there are more. Raises
-        UsageError for a status that there is not.
+        ``status`` is one word or several. By default all executions are found that have not ended: ``queued``,
+        ``running``, ``suspended``, ``delayed`` and ``halted``. Those that have ended are ``done``: ``resolved``,
+        ``failed`` (``rejected`` or ``timedout``) or ``canceled``; the latest thousands of them are found. ``group``
+        and ``function`` are names, by default any. At most ``limit`` are found, and ``SearchPage.is_all`` is false if
+        there are more. Raises UsageError for an unknown status.
         """
         from durasleep.query import search
 
@@ -733,7 +734,7 @@ class Client(_Starts):
         group: str | None = None,
         function: str | None = None,
     ) -> Generator[SearchPage]:
-        """As ``search``, page by page, until there are no more. What a page shows may be controlled before the next."""
+        """As ``search``, page by page to the end. Executions on a page may be controlled before the next is read."""
         from durasleep.query import search
 
         store = self._opened()
@@ -742,14 +743,14 @@ class Client(_Starts):
             yield store.run(looking.part(store.keys()))
 
     def timers(self, limit: int = 20) -> Timers:
-        """What falls due next, soonest first: at most ``limit``, from 1 to 1,000. Raises UsageError for another."""
+        """The timers that fall due next, soonest first: at most ``limit``, which is 1 to 1,000, else UsageError."""
         from durasleep.query import search
 
         store = self._opened()
         return store.run(search.timers(store.keys(), limit))
 
     def tree(self, id: str) -> Tree:
-        """An execution and all it has called, as one tree; raises NotFound if there is none."""
+        """An execution and everything it has called, as one tree; raises NotFound if there is none."""
         from durasleep.query import call_tree
 
         store = self._opened()
@@ -768,14 +769,14 @@ class Client(_Starts):
         return self._control("resume", id)
 
     def retry(self, id: str) -> Controlled:
-        """Begin anew an execution that was rejected, timed out or canceled: with its id, arguments and timeout.
+        """Run an execution again that was rejected, timed out or canceled: with its id, arguments and timeout.
 
-        Its journal is dropped, so its steps run again, with other idempotency keys. What it had started under an id of
-        its own stays: if that has failed, retry it first. The answer's word is ``retrying``; it is ``running`` for one
-        that has not ended, and ``halted`` for one that ``resume`` would let go on.
+        Its journal is dropped, so its steps run again, with other idempotency keys. Executions that it had started
+        under ids of their own stay: if one of them has failed, retry that one first. The answer's word is
+        ``retrying``. It is ``running`` if the execution has not ended, and ``halted`` if it needs ``resume`` instead.
 
-        Raises NotFound if it is not kept any more. Raises NotAllowed for one that has resolved, for what is no
-        execution, and for a part of another. An old handle keeps its result: ``get`` gives a new one.
+        Raises NotFound if it is not kept any more. Raises NotAllowed if it has resolved, if it is no execution, and if
+        it is a part of another one. An old handle keeps its result: ``get`` gives a new one.
         """
         return self._control("retry", id)
 
@@ -787,15 +788,15 @@ class Client(_Starts):
         return self._control("wake", id)
 
     def reschedule(self, id: str, due: Duration | datetime) -> Controlled:
-        """Move a delayed start, a deadline, a timeout, or a timer: by its own id, or by that of an execution that waits
-        for this timer only.
+        """Move a delayed start, a deadline, a timeout, or a timer. A timer is named by its own id, or by the id of an
+        execution that waits for this timer only.
 
         ``due`` is seconds, a timedelta, or text such as ``"1h30m"``, from now; or an aware datetime.
         """
         return self._control("reschedule", id, due=due)
 
     def fsck(self, *, repair: bool = False) -> Report:
-        """Check all that is kept, while workers go on; with ``repair``, mend what can be mended without guessing."""
+        """Check everything that is kept, while workers go on; with ``repair``, fix what needs no guess."""
         from durasleep.query import fsck
 
         store = self._opened()
@@ -805,7 +806,7 @@ class Client(_Starts):
         """Forget a ``name`` that was quarantined, as ``fsck`` and ``search`` show it; false if there is no such name.
 
         It names no execution, but a stream entry or timer that was not ours, or a key of another type. The part before
-        ``": "`` is enough where no other name begins with it. Raises NotAllowed where one does.
+        ``": "`` is enough if no other name begins with it. Raises NotAllowed if another one does.
         """
         from durasleep.query import search
 
@@ -818,9 +819,9 @@ class Client(_Starts):
         return self.discard_quarantined(name)
 
     def diagnose(self) -> list[Diagnosis]:
-        """What the server's configuration may lose, and what waits for a person or a worker; the worst first.
+        """Data that the server's configuration may lose, and work that waits for a person or a worker; worst first.
 
-        It writes nothing.
+        It only reads.
         """
         from durasleep.query import attention, doctor
 
@@ -831,7 +832,7 @@ class Client(_Starts):
     def release_clock(self) -> datetime:
         """Confirm the server's clock after it jumped so far ahead that workers hold back timers; answers its time.
 
-        Workers fire by it within some seconds. Where none holds back, nothing changes.
+        Workers fire by it within some seconds. If no worker holds back timers, nothing changes.
         """
         store = self._opened()
         keys = store.keys()

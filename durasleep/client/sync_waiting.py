@@ -1,7 +1,7 @@
-"""What the sync client waits with: an inbox in each thread, which is read while that thread waits.
+"""Waiting of the sync client: an inbox in each thread, which is read while that thread waits.
 
-The twin of ``inbox`` and ``waiting``, with the same methods. A thread has nobody who reads in the background, and may
-be interrupted anywhere: by a signal handler that waits, too, and by a finalizer that drops a handle.
+The twin of ``inbox`` and ``waiting``, with the same methods. Nothing reads in the background for a thread. A thread may
+be interrupted anywhere: by a signal handler that also waits, and by a finalizer that drops a handle.
 """
 
 from __future__ import annotations
@@ -29,38 +29,38 @@ from durasleep.transport.connection import SyncLink
 from durasleep.transport.local import PerThread
 from durasleep.transport.sync_store import SyncStore
 
-_READ_MARGIN_S = 2.0  # a blocking read's connection is given up this long after the read should have ended
-POLL_S = 1.0  # what tells no inbox is looked at this often
+_READ_MARGIN_S = 2.0  # the connection of a blocking read is closed this long after the read should have ended
+POLL_S = 1.0  # a promise that notifies no inbox is read this often
 
 
 class Subscription:
-    """The ending of one promise, once the inbox has told it; what is told without an ending is to be asked again."""
+    """The ending of one promise, once the inbox was notified of it. Without an ending, the promise is asked again."""
 
     __slots__ = ("__weakref__", "ending", "id", "inbox", "is_missed", "is_notified")
 
     def __init__(self, inbox: Inbox, id: PromiseId) -> None:
         self.inbox = inbox
-        """Who tells it, in the thread of that one."""
+        """The inbox that notifies it, in the thread of the inbox."""
         self.id = id
         self.ending: PromiseStatus | None = None
         self.is_notified = False
         self.is_missed = False
-        """It was not told because the inbox may have missed it."""
+        """The end is unknown because the inbox may have missed it."""
 
     def notify(self, ending: PromiseStatus | None) -> None:
-        """How it has ended; None if that is not known."""
+        """Notify of the end; None if it is not known."""
         self.ending = ending
         self.is_notified = True
 
     def on_created(self, answer: Created) -> None:
-        """What attaching has answered: it may have ended already."""
+        """Take the answer to attaching: the promise may have ended already."""
         ending = status_of_created(self.id, answer)
         if ending.is_final:
             self.inbox.notify(self.id, ending)
             self.notify(ending)  # a signal handler may have taken it out of the inbox
 
     def forget(self) -> None:
-        """Nobody waits for it any more: an inbox keeps only what somebody holds, so there is nothing to do."""
+        """Nobody waits for it any more. There is nothing to do: the inbox holds only weak references to it."""
 
 
 class Inbox:
@@ -76,11 +76,11 @@ class Inbox:
     def __init__(self, check_s: float) -> None:
         self.name = requests.IdSource().inbox
         self.is_open = False
-        """Whether there is such an inbox, or has been."""
+        """Whether this inbox exists on the server, or has existed."""
         self.waits = 0
-        """How many wait in this thread: one, and those of its signal handlers."""
+        """How many waits there are in this thread: its own, and those of its signal handlers."""
         self.last: bytes | None = None
-        """Its entry that was read last; None before it is first read, and once it is lost."""
+        """The entry that was read last; None before the first read, and after ``lose``."""
         self._check_s = check_s
         self._check_at = 0.0
         self._subscriptions: WeakValueDictionary[str, Subscription] = WeakValueDictionary()
@@ -93,7 +93,7 @@ class Inbox:
         self.waits -= 1
 
     def subscribe(self, id: PromiseId) -> Subscription:
-        """What will be told of a promise."""
+        """Subscribe to the end of a promise."""
         self.check()
         subscription = self._subscriptions.get(id)
         if subscription is None:
@@ -101,16 +101,16 @@ class Inbox:
         return subscription
 
     def subscribe_all(self, ids: Iterable[PromiseId]) -> list[Subscription]:
-        """What will be told of some promises, in their order."""
+        """Subscribe to the ends of some promises; the subscriptions are in their order."""
         return [self.subscribe(id) for id in ids]
 
     def check(self) -> None:
-        """Now and then it is asked how everything stands: what an inbox is told are hints."""
+        """Now and then have all promises asked again, because notifications are hints."""
         if self.last is not None and (not self.is_open or time.monotonic() >= self._check_at):
             self.lose()
 
     def begin(self, last: bytes) -> None:
-        """What was just attached is told behind ``last``, the last entry there is by now; what was read stays read."""
+        """Read on behind ``last``, the last entry before the promises just attached; what was read stays read."""
         if self.last is not None and instant_of(last) < instant_of(self.last):
             self.lose()  # it is not the stream that was read
         if self.last is None:
@@ -118,21 +118,21 @@ class Inbox:
             self._check_at = time.monotonic() + self._check_s
 
     def lose(self) -> None:
-        """Something may have been missed."""
+        """Notify all without an end, because something may have been missed: then each promise is asked again."""
         self.last = None
         for subscription in list(self._subscriptions.values()):
             subscription.is_missed = True
             self.notify(subscription.id, None)
 
     def notify(self, id: str, ending: PromiseStatus | None) -> None:
-        """How a promise has ended, to whoever waits for that; None if it is to be asked."""
+        """Notify the waiters of a promise of its end; None if the promise has to be asked."""
         subscription = self._subscriptions.pop(id, None)
         if subscription is not None:
             subscription.notify(ending)
 
 
 class Waiter:
-    """The connections of one client, and how it hears of the ends of promises."""
+    """The connections of one client. It waits for the ends of promises."""
 
     def __init__(self, store: Callable[[], SyncStore], settings: Settings) -> None:
         self.store = store()
@@ -140,11 +140,11 @@ class Waiter:
         self._block_s = settings.read_block_s
         self._reader: SyncLink = self.store.link(settings.read_block_s + _READ_MARGIN_S)
         self._closed = threading.Event()
-        """Of those who wait now: set when the client is closed, and then another one's turn."""
+        """The event of all current waits. It is set when the client is closed; later waits have a new one."""
 
     @property
     def inbox(self) -> Inbox:
-        """Where this thread hears of results."""
+        """The inbox of this thread."""
         return self.inboxes.here()
 
     def opened(self) -> SyncStore:
@@ -153,7 +153,7 @@ class Waiter:
         return self.store
 
     def close(self) -> None:
-        """Let go of all connections; who waits in any thread hears ClientClosed."""
+        """Close all connections; the waits of all threads raise ClientClosed."""
         closed, self._closed = self._closed, threading.Event()
         closed.set()
         keys = self.store.keys()
@@ -171,7 +171,7 @@ class Waiter:
         self.store.close()
 
     def attach(self, subscriptions: Sequence[Subscription]) -> None:
-        """Have the inbox told of several endings; what has ended already is known then."""
+        """Have the inbox notified of several endings; those that have settled already are known afterwards."""
         inbox = self.inbox
         for part in requests.in_parts(subscriptions):
             answers = self._attach(inbox, [one.id for one in part])
@@ -182,20 +182,20 @@ class Waiter:
                     inbox.notify(one.id, None)
 
     def status(self, id: PromiseId) -> PromiseStatus:
-        """How a promise stands; NotFound if there is none."""
+        """The status of a promise; NotFound if there is none."""
         store = self.opened()
         return store.run(status.read(store.keys(id), id))
 
     def ending(
         self, id: PromiseId, timeout: Duration | None = None, subscription: Subscription | None = None
     ) -> PromiseStatus:
-        """Block until a promise has settled; WaitTimeout after ``timeout``, and it goes on.
+        """Block until a promise has settled; WaitTimeout after ``timeout``, and the promise goes on.
 
-        ``subscription`` is how the inbox is notified of it.
+        ``subscription`` is that of an inbox to this promise.
         """
         patience = _Patience(id, timeout)
         with Waiting(id), self.inbox as inbox:
-            patience.closed = self._closed  # before it is asked which close would end it
+            patience.closed = self._closed  # first of all, so that a close from now on ends this wait
             store = self.opened()
             keys = store.keys(id)
             if owner_of(id) is not None and store.call(journal.read_record(keys, id, outline=True)) is None:
@@ -205,7 +205,7 @@ class Waiter:
             )
 
     def _poll(self, patience: _Patience) -> PromiseStatus:
-        """How an entry of a journal ends, which tells no inbox."""
+        """Wait for the end of an entry of a journal, which notifies no inbox."""
         while True:
             patience.check_open()
             ending = self.status(patience.id)
@@ -235,7 +235,7 @@ class Waiter:
                 inbox.lose()
 
     def _attach(self, inbox: Inbox, ids: Sequence[PromiseId]) -> list[Created | DurasleepError]:
-        """How some promises stand, and the inbox will be told; this also keeps it alive."""
+        """The status of some promises, and from now on the inbox is notified of them. This also keeps it alive."""
         store = self.opened()
         inbox.is_open = True
         last, answers = store.run(requests.attach_from(store.keys(), ids, inbox.name))
@@ -243,7 +243,7 @@ class Waiter:
         return answers
 
     def _read(self, inbox: Inbox, block_s: float, closed: threading.Event) -> bool:
-        """Wait so long for what is told; whether anything was, and nothing can have been missed before it."""
+        """Read the inbox, waiting so long at most; true if there were entries and none can have been missed before."""
         key, last = self.store.keys().inbox(inbox.name).encode(), inbox.last
         if last is None:  # a signal handler has waited, or raised, in between
             return False
@@ -263,7 +263,7 @@ class Waiter:
         return bool(rows) and not (len(rows) == READ_MAX and self._is_cut(key, last))
 
     def _is_cut(self, key: bytes, last: bytes) -> bool:
-        """Whether a reader far behind may have missed, after the entry ``last``, what the cap of the stream has cut."""
+        """Whether the cap of the stream may have cut entries behind ``last`` before this slow reader read them."""
         read = streams.read_first(key)
         try:
             [reply] = self._reader.exchange([read.args])
@@ -292,7 +292,7 @@ class _Patience:
             raise ClientClosed(requests.CLOSED)
 
     def left_s(self, most_s: float) -> float:
-        """How long it may go on, at most so long; ClientClosed or WaitTimeout if it may not."""
+        """The time left, at most ``most_s``; ClientClosed or WaitTimeout if the wait is over."""
         self.check_open()
         if self._give_up_at is None:
             return most_s

@@ -1,4 +1,4 @@
-"""What the async client waits with: a store and an inbox in each event loop. ``sync_waiting`` is its twin for threads.
+"""Waiting of the async client: a store and an inbox in each event loop. ``sync_waiting`` is its twin for threads.
 
 Both are written by hand and have the same methods, so that everything built on them can be written once.
 """
@@ -25,9 +25,9 @@ from durasleep.transport.store import Store
 
 BesideWaits = Callable[[PromiseId, Coroutine[Any, Any, PromiseStatus]], Coroutine[Any, Any, PromiseStatus]]
 
-POLL_S = 1.0  # what tells no inbox is looked at this often
+POLL_S = 1.0  # a promise that notifies no inbox is read this often
 _LAST_LOOK_S = 1.0
-_FAREWELL_S = 1.0  # for a client that closes, to say that nobody reads its inbox any more
+_FAREWELL_S = 1.0  # in which a client that closes removes its inbox
 
 
 def _ignore(answer: asyncio.Future[Any]) -> None:
@@ -36,7 +36,7 @@ def _ignore(answer: asyncio.Future[Any]) -> None:
 
 
 class _Connected:
-    """What a client has in one event loop."""
+    """The store and the inbox of a client in one event loop."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store = store
@@ -53,12 +53,12 @@ class _Connected:
 
 
 class Waiter:
-    """The connections of one client, and how it hears of the ends of promises."""
+    """The connections of one client. It waits for the ends of promises."""
 
     def __init__(self, store: Callable[[], Store], settings: Settings) -> None:
         self._of_loop = PerLoop(lambda: _Connected(store().second_connection(), settings), _Connected.close)
         self.beside_waits: BesideWaits | None = None
-        """For tests: what looks after each wait outside of tasks and steps, and may end it."""
+        """For tests: it wraps each wait outside of tasks and steps, and may end it."""
 
     @property
     def store(self) -> Store:
@@ -67,7 +67,7 @@ class Waiter:
 
     @property
     def inbox(self) -> Inbox:
-        """Where this event loop hears of results."""
+        """The inbox of this event loop."""
         return self._of_loop.here().inbox
 
     async def opened(self) -> Store:
@@ -78,28 +78,28 @@ class Waiter:
         return store
 
     async def aclose(self) -> None:
-        """Close what this event loop has; whoever waits in it hears ClientClosed."""
+        """Close the connections of this event loop; its waits raise ClientClosed."""
         await self._of_loop.close()
 
     def attach(self, subscriptions: Sequence[Subscription]) -> None:
-        """Have the inbox told of several endings; what the server answers is not waited for."""
+        """Have the inbox notified of several endings, without waiting for the server's answer."""
         here = self._of_loop.here()
         for part in requests.in_parts(subscriptions):
             made = [promises.attach(here.store.keys(one.id), one.id, inbox=here.inbox.name) for one in part]
             here.store.ask(made).add_done_callback(partial(on_answers, part))
 
     async def status(self, id: PromiseId) -> PromiseStatus:
-        """How a promise stands; NotFound if there is none."""
+        """The status of a promise; NotFound if there is none."""
         store = await self.opened()
         return await store.run(status.read(store.keys(id), id))
 
     def ending(
         self, id: PromiseId, timeout: Duration | None = None, subscription: Subscription | None = None
     ) -> Coroutine[Any, Any, PromiseStatus]:
-        """What waits until a promise has settled; WaitTimeout after ``timeout``, and it goes on.
+        """A coroutine that waits until a promise has settled; WaitTimeout after ``timeout``, and the promise goes on.
 
-        ``subscription`` is how the inbox is notified of it. Mostly nothing stands between the coroutine that
-        hears and whoever awaits it.
+        ``subscription`` is that of the inbox to this promise. Mostly the caller awaits the coroutine of the wait
+        directly, with no other one between.
         """
         if timeout is not None:
             return self._ending_within(id, timeout, subscription)
@@ -122,9 +122,9 @@ class Waiter:
             return ending
 
     async def _last_status(self, id: PromiseId) -> PromiseStatus | None:
-        """How a promise stands when the time to wait for it is over: no time at all means to look once.
+        """The status of a promise when the time to wait for it is over. So a wait of no time reads it once.
 
-        None if Redis does not say at once.
+        None if Redis does not answer soon.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_LOOK_S):
@@ -141,7 +141,7 @@ class Waiter:
         if not store.is_checked:
             await store.open()
         if subscription is not None and subscription.inbox is not inbox:
-            subscription = None  # it tells another event loop
+            subscription = None  # it belongs to another event loop
         while True:
             if subscription is None:
                 subscription = inbox.subscribe(id)
@@ -161,12 +161,12 @@ class Waiter:
             subscription = None  # something may have been missed
 
     def _stop_waiting(self, store: Store, inbox: Inbox, id: PromiseId) -> None:
-        """Nobody here wants to hear of it any more; a hint, which is not waited for."""
+        """Tell the server that nobody here waits for it any more: a hint, whose answer is not awaited."""
         if store.connected and not inbox.is_subscribed(id):
             store.send(streams.unwait(store.keys(id), id, inbox.name)).add_done_callback(_ignore)
 
     async def _attach(self, store: Store, id: PromiseId, subscription: Subscription) -> PromiseStatus | None:
-        """How it stands, and our inbox will be told; None for an entry of a journal, which tells no inbox."""
+        """Its status; our inbox is notified from now on. None for an entry of a journal, which notifies no inbox."""
         try:
             if (
                 owner_of(id) is not None

@@ -48,7 +48,7 @@ def test_a_name_belongs_to_one_function() -> None:
     registry.task(same)
     with pytest.raises(DefinitionError, match="already registered"):
         registry.task(ship, "same")
-    with pytest.raises(DefinitionError, match="one function, one name"):
+    with pytest.raises(DefinitionError, match="a function has one name"):
         registry.task(same, "other")
     assert registry.names() == ("same",)
 

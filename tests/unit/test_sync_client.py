@@ -163,8 +163,8 @@ def test_the_check_names_what_is_not_as_it_would_be_written_and_writes_nothing(c
     assert copy.run("--check") == (
         1,
         [
-            "durasleep/client/sync.py is not what durasleep/client/client.py makes of it: run scripts/fix",
-            "tests/client/sync/test_gone.py is written from nothing: run scripts/fix",
+            "durasleep/client/sync.py does not match durasleep/client/client.py: run scripts/fix",
+            "tests/client/sync/test_gone.py has no source: run scripts/fix",
         ],
     )
     assert copy.read("durasleep/client/sync.py") == "changed by hand\n"
