@@ -1,4 +1,4 @@
-"""What is done to an execution from outside: wake, reschedule, cancel, force, halt, resume, retry."""
+"""Control of executions from outside: wake, reschedule, cancel, force, halt, resume, retry."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def apply(
 ) -> Plan[Controlled]:
     """``wake``, ``reschedule``, ``cancel``, ``force``, ``halt``, ``resume`` or ``retry``.
 
-    An execution that sleeps stands for the only timer it waits for. That timer is then steered by its own id,
+    The id of a sleeping execution means the only timer that it waits for. That timer is then controlled by its own id,
     so that a call repeated after a lost answer never ends the next sleep as well.
     """
     when = None if due is None else due_at(due) if isinstance(due, datetime) else due_in(due)
     [answer] = yield [promises.control(keys, action, check_id(id), due=when, reason=reason)]
     controlled = command.unwrap(answer)
-    while controlled.word == "closing":  # a long journal is forgotten in parts
+    while controlled.word == "closing":  # a long journal is deleted in parts
         [answer] = yield [promises.control(keys, action, PromiseId(id))]
         controlled = command.unwrap(answer)
     if controlled.word != "asleep":

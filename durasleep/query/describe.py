@@ -31,7 +31,7 @@ from durasleep.query.result import error_text
 from durasleep.query.status import find_entry, holders, state_of, status_of
 from durasleep.query.waiting_on import Pending, began_ms, pending_of
 
-_SHOWN_ATTEMPTS_MAX = 20  # of those that failed: the last ones tell what is wrong
+_SHOWN_ATTEMPTS_MAX = 20  # of the failed ones: the last ones show what is wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +62,16 @@ class Description:
     reason: str | None
     worker: str | None
     crash_count: int
-    """Workers in a row that died while it was in their hands; what it commits, and ``resume``, begin that anew."""
+    """Workers in a row that died while they ran it. A commit of it, and ``resume``, set this back to 0."""
     waiting_on: list[Pending]
     failed_attempts: list[FailedAttempt]
     """The latest, at most ``_SHOWN_ATTEMPTS_MAX``, oldest first."""
     since_ms: int
-    """Since when it is where it is."""
+    """Since when it is in its present place."""
     traceback: str | None
-    """Of what it was rejected with, as it was where that was raised."""
+    """The traceback of the error that it was rejected with, as it was where the error was raised."""
     args: list[Any] | None
-    """What it was called with, as it travelled; None for no execution, and where it cannot be read."""
+    """Its arguments, as they were sent; None if it is no execution, and if they cannot be read."""
     kwargs: dict[str, Any] | None
 
     @property
@@ -99,7 +99,7 @@ def describe(keys: Keyspace, id: PromiseId, codec: Codec) -> Plan[Description]:
 
 
 def export(keys: Keyspace, id: PromiseId) -> Plan[Recording]:
-    """An execution with its journal, to be kept in a file or replayed; NotFound if there is none."""
+    """An execution with its journal, for a file or a replay; NotFound if there is none."""
     loaded = yield from journal.load(keys, id)
     if loaded is None or loaded.record.kind is not Kind.EXECUTION:
         raise NotFound(f"there is no execution {id}")
@@ -151,7 +151,7 @@ def _describe(loaded: Loaded, worker: str | None, halted_ms: int, codec: Codec) 
 
 
 def _since_ms(record: PromiseRecord, waiting_on: list[Pending]) -> int:
-    """Queued since its entry was added; else since the last that settled for it, or that it asked for."""
+    """A queued one: since its entry was added. Else since the last settlement for it, or its last durable call."""
     if record.entry:
         return int(record.entry.partition("-")[0])
     return max(record.created_ms, record.begun_ms, record.order, *[one.since_ms for one in waiting_on])
@@ -166,7 +166,7 @@ def _arguments(record: PromiseRecord, codec: Codec) -> tuple[list[Any] | None, d
 
 
 def _traceback(error: Exception) -> str | None:
-    """Where it was raised; of what a child has raised, where that was awaited, and then where it was raised."""
+    """Where the error was raised. For the error of a child: where the child was awaited, then where it was raised."""
     own = [error.remote_traceback] if isinstance(error, RemoteError) and error.remote_traceback else []
     notes = [note.removeprefix(RAISED_THERE) for note in getattr(error, "__notes__", ()) if RAISED_THERE in note]
     return "\n".join([*own, *notes]) or None

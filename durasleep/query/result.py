@@ -1,4 +1,4 @@
-"""What a settled promise comes to: its value, or why it has none."""
+"""The outcome of a settled promise: its value, or why it has none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from durasleep.query.status import PromiseStatus
 
 
 def result_of(ending: PromiseStatus, codec: Codec, type_hint: Any = Any) -> Any:
-    """The value of a settled promise, shaped by ``hint``; raises what it was rejected with, Canceled or TimedOut."""
+    """The value of a settled promise, shaped by ``type_hint``; raises its error, Canceled or TimedOut."""
     match ending.state:
         case State.RESOLVED:
             return codec.decode(ending.payload, type_hint)
@@ -34,7 +34,7 @@ def result_of(ending: PromiseStatus, codec: Codec, type_hint: Any = Any) -> Any:
 
 
 def error_text(state: State, payload: bytes, codec: Codec) -> str | None:
-    """Why something failed, in a word or a sentence; None for what has not."""
+    """Why a promise failed, in a word or a sentence; None if it did not fail."""
     match state:
         case State.REJECTED:
             error = codec.decode_error(payload)

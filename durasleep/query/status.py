@@ -1,4 +1,4 @@
-"""How a promise stands, and where an execution is."""
+"""The status of a promise, and where an execution is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from durasleep.protocol.keys import Keyspace
 
 
 class PromiseStatus(msgspec.Struct, frozen=True, gc=False):
-    """How a promise stands: its state, and its value or error once it has settled."""
+    """The status of a promise: its state, and its value or error once it has settled."""
 
     id: PromiseId
     state: State
@@ -35,7 +35,7 @@ class PromiseStatus(msgspec.Struct, frozen=True, gc=False):
 
 
 def read(keys: Keyspace, id: PromiseId) -> Plan[PromiseStatus]:
-    """How a promise stands; NotFound if there is none."""
+    """The status of a promise; NotFound if there is none."""
     [record] = yield [journal.read_outcome(keys, id)]
     if command.unwrap(record) is not None:
         return PromiseStatus(id, record.state, record.value)
@@ -44,7 +44,7 @@ def read(keys: Keyspace, id: PromiseId) -> Plan[PromiseStatus]:
 
 
 def find_entry(keys: Keyspace, id: PromiseId) -> Plan[tuple[Loaded, Entry]]:
-    """The journal entry a promise is, and whose; NotFound if there is none."""
+    """The journal entry of a promise, and the execution that owns it; NotFound if there is none."""
     where = owner_of(id)
     owner = (yield from journal.load(keys, where[0])) if where else None
     entry = owner.entries.get(where[1]) if where and owner else None
@@ -54,19 +54,19 @@ def find_entry(keys: Keyspace, id: PromiseId) -> Plan[tuple[Loaded, Entry]]:
 
 
 def state_of(entry: Entry, owner: Loaded) -> State:
-    """What was pending when its owner ended has ended with it."""
+    """The state of an entry. If it was pending when its owner ended, it ended with the owner."""
     is_left = entry.state is State.PENDING and owner.record.state is not State.PENDING
     return State.CANCELED if is_left else entry.state
 
 
 def holders(keys: Keyspace, records: Sequence[PromiseRecord]) -> Plan[list[str | None]]:
-    """Which worker runs each, None for those that run nowhere."""
+    """The worker that runs each; None for one that no worker runs."""
     queued = [record for record in records if record.place is Place.QUEUED and record.entry]
     answers = (yield [streams.read_holder(keys, record.queue, record.entry) for record in queued]) if queued else []
     found = {
         record.id: holder.partition("/")[0]
         for record, holder in zip(queued, answers, strict=True)
-        if isinstance(holder, str)  # else nobody has ever served its group
+        if isinstance(holder, str)  # else no worker has ever served its group
     }
     return [found.get(record.id) for record in records]
 

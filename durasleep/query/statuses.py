@@ -1,4 +1,4 @@
-"""The statuses a search asks for, and how much it answers. The help of the command line shows them: no imports."""
+"""The statuses a search accepts, and how much it answers. The help of the command line shows them: no imports."""
 
 PENDING_STATUSES = ("halted", "running", "queued", "delayed", "suspended")
 ENDED: dict[str, tuple[str, ...]] = {
@@ -9,8 +9,8 @@ ENDED: dict[str, tuple[str, ...]] = {
     "timedout": ("timedout",),
     "canceled": ("canceled",),
 }
-"""Of the statuses of what has ended: its states."""
+"""The statuses of executions that have ended, with their states."""
 STATUSES = (*PENDING_STATUSES, *ENDED)
 
-FOUND_MAX = 10_000  # executions in one answer: more than anybody reads, few enough to steer in one go
+FOUND_MAX = 10_000  # executions in one answer: more than anybody reads, few enough to control in one go
 TIMERS_MAX = 1_000

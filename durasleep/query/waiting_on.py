@@ -1,4 +1,4 @@
-"""What an execution waits for."""
+"""The things that an execution waits for."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Pending:
     name: str
     due_ms: int | None
     since_ms: int
-    """Since when it is waited for."""
+    """Since when the execution waits for it."""
 
 
 def began_ms(entry: Entry, owner: PromiseRecord) -> int:
-    """When an entry of its journal was asked for; what does not say so came right after the birth."""
+    """When the durable call of an entry was made; if that is not recorded, when this incarnation began."""
     return max(owner.incarnation + entry.begun_ms, owner.created_ms)
 
 
