@@ -1,6 +1,6 @@
-"""The words of the design as types: states, kinds, ids, entries, and what a workflow asks for.
+"""The words of the design as types: states, kinds, ids, entries, and what an activation asks of its commit.
 
-Frozen records with no behaviour beyond reading and checking themselves; every layer may import this one.
+The records are frozen and only read and check themselves. Every layer may import this one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _PLAIN_ID = re.compile(rf"[ -}}]{{1,{_ID_BYTES_MAX}}}")  # nearly every id: ASCI
 
 
 class State(StrEnum):
-    """The state of a promise; all but ``pending`` are final."""
+    """The state of a promise; all except ``pending`` are final."""
 
     PENDING = "pending"
     RESOLVED = "resolved"
@@ -89,7 +89,7 @@ MARKS = (Kind.PATCH, Kind.VERSION)
 
 
 class Disposition(StrEnum):
-    """What ``create`` found under the id."""
+    """What ``create`` found under its id."""
 
     CREATED = "created"
     ATTACHED = "attached"
@@ -119,7 +119,7 @@ class Entry(msgspec.Struct, frozen=True):
     state: State
     name: str = ""
     stamp: int = 0
-    """Order stamp of its settlement, in ms; 0 while pending, and for what the workflow itself canceled."""
+    """Order stamp of its settlement, in ms; 0 while pending, and if the workflow itself canceled it."""
     due_ms: int = 0
     """For a pending timer, or a pending promise with a timeout: its due time; 0 for never."""
     child_id: str = ""
@@ -170,10 +170,10 @@ class StartChild(msgspec.Struct, frozen=True):
     child_id: PromiseId | None
     """An id of its own, or None for ``<owner>~<number>``. With its own id it outlives its parent."""
     detached: bool = False
-    """Nobody waits for it: its entry settles when it has been started. It needs an id of its own."""
+    """The parent does not wait for it: its entry settles when it has been started. It needs an id of its own."""
     retention_ms: int | None = None
-    """How long it is kept after its end. ``KEPT_FOR_EVER``, or None for as long as the family of its parent. Not for a
-    child without an id of its own, which is kept with that family."""
+    """How long it is kept after its end; it may be ``KEPT_FOR_EVER``. None is as long as the family of its parent. A
+    child without an id of its own has none, because it is kept with that family."""
     start: Due | None = None
     """When it starts, if not at once."""
 
@@ -188,9 +188,9 @@ class StepResult(msgspec.Struct, frozen=True):
 
 
 class CancelEntry(msgspec.Struct, frozen=True):
-    """The workflow itself does not want entry ``number`` any more: a tombstone is left, and nothing is delivered.
+    """The workflow itself has canceled entry ``number``: a tombstone is left, and nothing is delivered.
 
-    Kind and name are those of the call: a running step has no entry yet.
+    Kind and name are those of the call, because a running step has no entry yet.
     """
 
     number: Number
@@ -214,7 +214,7 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 Op = StartTimer | StartPromise | StartChild | StepResult | CancelEntry | Transaction | Mark
-"""What an activation asks of its commit. Each has a number, so that a repeated one changes nothing."""
+"""One thing that an activation asks of its commit. Each has a number, so that repeating it changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +253,7 @@ def check_name(name: str, what: str) -> str:
 
 
 def check_label(label: str) -> str:
-    """Return the name of a timer or promise, which people read, or raise InvalidId."""
+    """Return the name of a timer or promise, which is only shown to people, or raise InvalidId."""
     if label and (len(label) > _LABEL_MAX or _CONTROL.search(label)):
         raise InvalidId(f"name {label!r}: use at most {_LABEL_MAX} characters, none of them a control character")
     return label
@@ -273,7 +273,7 @@ def check_id(id: str) -> PromiseId:
     try:
         size = len(root_of(id).encode())
     except UnicodeEncodeError:
-        raise InvalidId(f"id {id!r}: not valid Unicode") from None
+        raise InvalidId(f"id {id!r}: it is not valid Unicode") from None
     if not 1 <= size <= _ID_BYTES_MAX:
         raise InvalidId(f"an id has 1 to {_ID_BYTES_MAX} bytes, this one has {size}")
     if _CONTROL.search(id):
@@ -299,11 +299,11 @@ def parse_duration(text: str, what: str = "") -> timedelta:
     try:
         return timedelta(seconds=sum(float(n) * _DURATION_UNITS[unit] for n, unit in _DURATION_PART.findall(text)))
     except OverflowError:
-        raise InvalidDuration(f"{what} {text!r} is longer than any calendar".lstrip()) from None
+        raise InvalidDuration(f"{what} {text!r} is too long: no calendar reaches so far".lstrip()) from None
 
 
 def seconds_of(duration: Duration, what: str = "timeout") -> float:
-    """Seconds of a wait in this process; a negative one is over at once. InvalidDuration for anything else."""
+    """Seconds of a wait in this process; a negative wait ends at once. InvalidDuration if it is no duration."""
     if isinstance(duration, str):
         duration = parse_duration(duration, what)
     number = duration.total_seconds() if isinstance(duration, timedelta) else plain_number(duration)
@@ -324,7 +324,7 @@ def retention_ms(retention: Duration, what: str = "retention") -> int:
 def duration_ms(duration: Duration, what: str = "duration") -> int:
     """Whole milliseconds, rounded up so that nothing is early; InvalidDuration for a negative or infinite one.
 
-    Seconds may be any number: an int, a float, a Decimal, a Fraction or one of numpy, but not a bool.
+    Seconds may be any number: an int, a float, a Decimal, a Fraction or a number of numpy, but not a bool.
     """
     seconds: Any = duration.total_seconds() if isinstance(duration, timedelta) else duration
     if type(seconds) not in (int, float):
@@ -341,7 +341,7 @@ def duration_ms(duration: Duration, what: str = "duration") -> int:
 
 
 def _ms_of_number(seconds: object, what: str) -> int:
-    """As ``duration_ms``, of a number that is neither an int nor a float itself."""
+    """As ``duration_ms``, for a number whose type is neither int nor float."""
     number = plain_number(seconds)
     if number is None:
         raise InvalidDuration(f"{what} {shown(seconds)}: give seconds as a number, a timedelta, or text such as '30s'")
@@ -349,7 +349,7 @@ def _ms_of_number(seconds: object, what: str) -> int:
         return duration_ms(number, what)
     if (isinstance(number, Decimal) and not number.is_finite()) or number < 0:
         raise _no_duration(seconds, what)
-    if number >= DUE_MS_MAX // 1000:  # checked before it is written out: its exponent may be of any size
+    if number >= DUE_MS_MAX // 1000:  # checked before it becomes a Fraction, because its exponent may be huge
         return DUE_MS_MAX
     if number < _MS:
         return 1 if number else 0
@@ -357,7 +357,7 @@ def _ms_of_number(seconds: object, what: str) -> int:
 
 
 def plain_number(value: object) -> int | float | Decimal | Fraction | None:
-    """A number as one of Python's own, exact to the last digit; None for a bool, and for a value that is no number."""
+    """A number as one of Python's own types, without loss; None for a bool, and for a value that is no number."""
     if isinstance(value, bool):
         return None
     if isinstance(value, Decimal | Fraction):
@@ -378,7 +378,7 @@ def shown(value: object) -> str:
     """A value as messages show it, even if its ``repr`` fails."""
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - an int of thousands of digits has no text, and others may raise
+    except Exception:  # noqa: BLE001 - an int of thousands of digits has no text, and other types may raise
         return f"of type {type(value).__name__}"
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
 

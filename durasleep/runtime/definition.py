@@ -23,10 +23,10 @@ _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,255}")
 _MARK = "__durasleep__"
 
 _VERSION_MAX = 1_000_000
-_FITTING_MAX = 64  # for one function: most are called in one or two ways
+_FITTING_MAX = 64  # for each function: most are called in one or two ways
 
 Fitting = set[tuple[type, ...]]
-"""The classes of positional arguments of fitting calls, whatever their values: those that were seen so far."""
+"""The argument types of the positional calls seen so far that always fit, whatever the values are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Registry:
     ) -> WorkflowDefinition:
         """Register a workflow under ``name`` or its own; DefinitionError if it cannot run as one.
 
-        It may have several versions: new executions begin with the newest, others stay on theirs.
+        It may have several versions: new executions begin with the newest, others stay on the one they began with.
         """
         if not 1 <= version <= _VERSION_MAX:
             raise DefinitionError(f"version {version} of {fn!r}: use 1 to {_VERSION_MAX:,}")
@@ -129,7 +129,7 @@ class Registry:
         return definition
 
     def get(self, name: str) -> Definition | None:
-        """The definition under this name, the newest of several versions, if there is one."""
+        """The definition under this name, if there is one: of several versions the newest."""
         return self._definitions.get(name)
 
     def called(self, fn_or_name: AnyFunction | str) -> Definition | None:
@@ -144,14 +144,14 @@ class Registry:
         return definition
 
     def get_version(self, name: str, version: int) -> WorkflowDefinition | None:
-        """One version of a workflow, if it is here."""
+        """One version of a workflow, if it is registered here."""
         return self._versions.get((name, version))
 
     @property
     def fingerprint(self) -> str:
         """Eight characters that are the same for the same functions in the same versions."""
         if not self._fingerprint:
-            versions = tuple(self._versions)  # in one step, because a heartbeat asks from its own thread
+            versions = tuple(self._versions)  # copied in one step, because the heartbeat reads it from its own thread
             names = [*self._definitions, *[f"{name}\n{version}" for name, version in versions]]
             digest = hashlib.blake2s("\n\n".join(sorted(names)).encode(), digest_size=6).digest()
             self._fingerprint = base64.urlsafe_b64encode(digest).decode()
@@ -174,13 +174,13 @@ class Registry:
         marked = definition_of(fn)
         if marked is not None and marked != definition:
             raise DefinitionError(
-                f"{_where(fn)} is already registered, as {_described(marked)}: one function, one name"
+                f"{_where(fn)} is already registered, as {_described(marked)}: a function has one name"
             )
         try:
             setattr(fn, _MARK, definition)
-        except AttributeError:  # a bound method takes no attributes: it can be found only by its own name
+        except AttributeError:  # a bound method has no attributes of its own: only its own name finds it
             if name != getattr(fn, "__name__", None):
-                raise DefinitionError(f"{_where(fn)} cannot carry another name: register a plain function") from None
+                raise DefinitionError(f"{_where(fn)} cannot have another name: register a plain function") from None
         if isinstance(definition, WorkflowDefinition):
             self._versions[name, definition.version] = definition
             if isinstance(newest, WorkflowDefinition) and newest.version > definition.version:
@@ -217,7 +217,7 @@ def check_arguments(fn: AnyFunction, args: Sequence[Any], kwargs: dict[str, Any]
     """UsageError for arguments that do not fit a function; their values are not checked."""
     try:
         signature = inspect.signature(fn)
-    except (TypeError, ValueError):  # its signature is not known, as for some functions of C
+    except (TypeError, ValueError):  # some C functions have no known signature
         return
     try:
         signature.bind(*args, **kwargs)
@@ -226,7 +226,7 @@ def check_arguments(fn: AnyFunction, args: Sequence[Any], kwargs: dict[str, Any]
 
 
 def step_name_of(fn: AnyFunction) -> str:
-    """The name of a step in the journal: that of the task, or the function's qualified name."""
+    """The name of a step in the journal: the name of the task, or the function's qualified name."""
     definition = definition_of(fn)
     if definition is not None:
         return definition.name
@@ -238,7 +238,7 @@ def step_name_of(fn: AnyFunction) -> str:
 
 @functools.lru_cache(maxsize=1024)  # resolving hints takes longer than an activation
 def returns_of(fn: AnyFunction) -> Any:
-    """The resolved type hint of a function's result; Any if it has none, or one that cannot be resolved."""
+    """The resolved type hint of a function's result; Any if there is none, or it cannot be resolved."""
     while isinstance(fn, functools.partial):
         fn = cast("AnyFunction", fn.func)
     return type_hints_of(fn).get("return", Any)
@@ -251,7 +251,7 @@ def _usable_name(fn: object, name: str | None) -> str:
         return _checked_name(name)
     own = getattr(fn, "__name__", None)
     if not isinstance(own, str) or own == "<lambda>":
-        raise DefinitionError(f"{fn!r} has no name to be called by: use `def`, or pass name=")
+        raise DefinitionError(f"{fn!r} has no name: use `def`, or pass name=")
     return _checked_name(own)
 
 
