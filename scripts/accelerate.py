@@ -1,7 +1,7 @@
-"""The build hook of hatchling: with DURASLEEP_ACCELERATE=1 a wheel has its hottest modules compiled, too.
+"""The build hook of hatchling: with DURASLEEP_ACCELERATE=1 a wheel also contains its hottest modules compiled.
 
-Each is compiled from its .py as it is, with the .pxd beside it, and lies next to it in the wheel, where Python prefers
-it. Without the variable, and in an editable install, nothing is compiled, and all works the same.
+Each is compiled from its unchanged .py, with the .pxd beside it. In the wheel it lies next to the .py, and Python
+prefers it. Without the variable, and in an editable install, nothing is compiled, and everything works the same.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 MODULES = [
     # Together they save a sixth of what a worker computes for a workflow that sleeps. Nearly all other code reads
     # records of msgspec, which is as quick uncompiled: nine modules more, the whole way of a commit, save 2 to 5 %.
-    "durasleep/runtime/journal.py",  # what is counted, asked and fed at every await: fields of C instead of slots
+    "durasleep/runtime/journal.py",  # its objects are used at every await: fields of C instead of slots
     "durasleep/runtime/event_loop.py",  # each callback and future of a workflow is made and called here
-    "durasleep/runtime/activation.py",  # what every activation does once, of the other two mostly
+    "durasleep/runtime/activation.py",  # every activation uses it once, and it mostly calls the other two
 ]
 DIRECTIVES = {
-    "annotation_typing": False,  # hints are for people: what is an int there may be as large as it likes
-    "binding": True,  # functions that can be inspected like any other
+    "annotation_typing": False,  # hints are for people: an int in them may have any size
+    "binding": True,  # functions that can be inspected like all others
     "language_level": 3,
 }
 
 
 class AcceleratorHook(BuildHookInterface[Any]):
-    """Compiles in a folder of its own, so that a clone never holds what its own Python would then prefer."""
+    """Compiles in a folder of its own: in a clone, Python would prefer the compiled modules to the .py files."""
 
     _folder: tempfile.TemporaryDirectory[str] | None = None
 
     def dependencies(self) -> list[str]:
-        """What the build needs beside hatchling; asked for before anything is built."""
+        """The packages that the build needs beside hatchling; hatchling calls this before it builds."""
         if not _is_wanted():
             return []
         return [
-            "cython>=3.1",  # from here on a .pxd beside a .py is all it takes, and its coroutines are known as such
+            "cython>=3.1",  # the first that needs only a .pxd beside a .py, and marks coroutines as such
             "setuptools>=68",  # finds the compiler of this Python, and how to call it
         ]
 
@@ -54,7 +54,7 @@ class AcceleratorHook(BuildHookInterface[Any]):
         subprocess.run(
             [sys.executable, "-m", "Cython.Build.Cythonize", "--inplace", "--parallel", "2", *options, *MODULES],
             cwd=root,
-            env={**os.environ, "CFLAGS": f"{os.environ.get('CFLAGS', '')} -O2 -g0"},  # symbols are ten times the code
+            env={**os.environ, "CFLAGS": f"{os.environ.get('CFLAGS', '')} -O2 -g0"},  # symbols: ten times as large
             check=True,
         )
         for module in MODULES:

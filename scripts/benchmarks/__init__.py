@@ -1,6 +1,6 @@
-"""Measures durasleep, each figure on a server of its own: to compare within one run, never a test.
+"""Measures durasleep, each figure on a server of its own. Compare figures of one run only; this is no test.
 
-One module a benchmark, each with ``add_arguments`` and ``measure``; what they share is in ``bench`` (the server and
-the processes), ``workflows`` (what the worker serves), ``work`` (how much of it, by whom), ``stopwatch``, ``filling``,
-``floor``, ``report`` and ``plot``; ``alone`` is the process that ``cpu`` starts.
+Each benchmark is one module with ``add_arguments`` and ``measure``. They share ``bench`` (the server and the
+processes), ``workflows`` (the functions of the worker), ``work`` (how much of them, by which worker), ``stopwatch``,
+``filling``, ``floor``, ``report`` and ``plot``. ``alone`` is the process that ``cpu`` starts.
 """

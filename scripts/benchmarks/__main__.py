@@ -34,7 +34,7 @@ from scripts.benchmarks.report import Report
 
 
 class Benchmark(Protocol):
-    """What a module of a benchmark offers."""
+    """The functions of a benchmark's module."""
 
     __doc__: str | None
 

@@ -1,7 +1,7 @@
 """One measurement for ``cpu``: ``python -m scripts.benchmarks.alone KIND SERVER COUNT CONCURRENCY`` prints it as JSON.
 
-It is a process of its own because its durasleep may be that of another checkout; so it uses what users use, and of the
-benchmarks only what does the same. It is the client, and starts the server and the worker.
+It is a process of its own because its durasleep may be that of another checkout. So it uses only the public interface,
+and of the benchmarks only modules that do the same. It is the client, and starts the server and the worker.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A server of its own, a client on it, and worker processes: what every benchmark runs on."""
+"""Every benchmark runs on this: a server of its own, a client on it, and worker processes."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from harness import servers
 ROOT = Path(__file__).parents[2]
 APP = "scripts.benchmarks.workflows:app"
 GROUP = "workers"
-START_S = 30.0  # for a worker to be there on a loaded machine
+START_S = 30.0  # in which a worker starts on a loaded machine
 STOP_S = 40.0  # a worker that is told to stop may take its grace of 30 s
 LOOK_S = 0.02
-LOG_LINES = 5  # of a worker that did not start
+LOG_LINES = 5  # shown of a worker that did not start
 
-CPUCLOCK_SCHED = 2  # time on the processor, of Linux's clocks of a process
+CPUCLOCK_SCHED = 2  # the processor time, among Linux's clocks of a process
 
 KINDS = tuple(kind for kind in servers.KINDS if kind != servers.FAKE)
 
 
 def found_kinds() -> list[str]:
-    """The kinds of servers this machine has, Debian's Redis first."""
+    """The kinds of servers on this machine, Debian's Redis first."""
     return sorted((kind for kind in KINDS if servers.find(kind)), key=lambda kind: kind != "redis7")
 
 
 def cpu_s(process: psutil.Process) -> float:
-    """What a process has used of the processor, in seconds, with its threads that have ended.
+    """The processor time of a process in seconds, with that of its ended threads.
 
-    Linux has a clock for it in each process, to the nanosecond, by the number clock_getcpuclockid(3) gives it; what
-    psutil reads counts in ticks of 10 ms.
+    Linux has a clock for it in each process, in nanoseconds, whose number clock_getcpuclockid(3) tells. The figures of
+    psutil count in ticks of 10 ms.
     """
     if sys.platform == "linux":
         return time.clock_gettime(~process.pid << 3 | CPUCLOCK_SCHED)
@@ -55,13 +55,13 @@ def cpu_s(process: psutil.Process) -> float:
 
 @dataclass(frozen=True)
 class Bench:
-    """What one measurement runs on."""
+    """The server, client and processes of one measurement."""
 
     server: DevServer
     name: str
     """The server's kind and version, to show."""
     redis: redis.asyncio.Redis
-    """A connection beside the client's, to look at the server."""
+    """A second connection beside the client's, to inspect the server."""
     client: Durasleep
     client_process: psutil.Process
     server_process: psutil.Process
@@ -72,7 +72,7 @@ class Bench:
 
     @property
     def directory(self) -> Path:
-        """For files of this measurement; gone with it."""
+        """For files of this measurement; removed with it."""
         return self.server.directory
 
     @property
@@ -88,7 +88,7 @@ class Bench:
         return sum(int(stats[name]["usec"]) for name in ("cmdstat_evalsha", "cmdstat_eval") if name in stats)
 
     async def in_queue(self) -> int:
-        """Executions that wait for a worker or are in the hands of one."""
+        """Executions that wait for a worker, or that a worker holds."""
         return int(await self.redis.xlen(self.keys.queue(GROUP)))
 
     async def in_timers(self) -> int:
@@ -96,7 +96,7 @@ class Bench:
 
     @asynccontextmanager
     async def worker(self, *arguments: str, wait: bool = True) -> AsyncGenerator[psutil.Process]:
-        """A worker process, with default settings but for ``arguments``; ready if one waits for it; told to stop."""
+        """A worker process, with default settings except ``arguments``: ready if ``wait``, and stopped at the end."""
         log = self.directory / "worker.log"
         before = set(await self.client.workers())
         with log.open("ab") as output:
@@ -124,12 +124,12 @@ class Bench:
                 return
             await asyncio.sleep(LOOK_S)
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
-        raise DurasleepError(f"the worker did not start; it says:\n{tail}")
+        raise DurasleepError(f"the worker did not start; its log ends with:\n{tail}")
 
 
 @asynccontextmanager
 async def bench_on(kind: str, *, extra_args: Sequence[str] = ()) -> AsyncGenerator[Bench]:
-    """A server of a kind that keeps nothing, and a client on it."""
+    """A server of this kind without persistence, and a client on it."""
     found = servers.find(kind)
     if found is None:
         raise DurasleepError(f"there is no {kind} on this machine, only {', '.join(found_kinds()) or 'none at all'}")

@@ -1,10 +1,10 @@
 """CPU of worker, client and server for one piece of work, also beside that of another checkout of this repository.
 
-With --against the two take turns, and each pair of runs, one right after the other, gives a ratio of this checkout to
-the other: below one, this one is cheaper. The machine may be faster in one minute than in the next, so the median of
-these ratios is what counts. Two equal checkouts came out between 0.96 and 1.03 on two cores that others used as well:
-a smaller difference says nothing there. Server, worker and client of each run import durasleep from its checkout, and
-the benchmarks from this one.
+With --against the two checkouts take turns. Each pair of runs, one right after the other, gives a ratio of this
+checkout to the other: below one, this one is cheaper. The machine may be faster in one minute than in the next, so
+the median of these ratios counts. Two equal checkouts had ratios between 0.96 and 1.03 on two cores that others used
+as well: a smaller difference means nothing there. Server, worker and client of each run import durasleep from its
+checkout, and the benchmarks from this one.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from scripts.benchmarks.report import Report, rounded
 from scripts.benchmarks.stopwatch import Spent
 
 PACKAGE = "durasleep"
-BENCHMARKS = ("scripts", "tests")  # of tests: which servers there are
-ERROR_LINES = 8  # of a run that failed
+BENCHMARKS = ("scripts", "tests")  # linked into the tree of each run
+ERROR_LINES = 8  # shown of a run that failed
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one run has found."""
+    """The result of one run."""
 
     server: str
     finished: int
@@ -95,7 +95,7 @@ def described(checkout: Path) -> str:
 
 
 async def _take_turns(this: Path, against: Path, options: Namespace) -> list[tuple[Run, Run]]:
-    """So many pairs of runs, of this checkout and the other, taking turns to be first; stderr tells of each pair."""
+    """Run this checkout and the other in pairs, and take turns which is first; stderr shows each pair."""
     pairs: list[tuple[Run, Run]] = []
     for number in range(options.pairs):
         if number % 2:
@@ -122,7 +122,7 @@ async def _run(tree: Path, options: Namespace) -> Run:
     out, err = await process.communicate()
     if process.returncode != 0:
         tail = "\n".join(err.decode(errors="replace").splitlines()[-ERROR_LINES:])
-        raise DurasleepError(f"a run of {package} failed; it says:\n{tail}")
+        raise DurasleepError(f"a run of {package} failed; its output ends with:\n{tail}")
     found = json.loads(out)
     if Path(found["package"]) != package:
         raise DurasleepError(f"a run of {package} used {found['package']}")
@@ -146,7 +146,7 @@ def _sum_ratio(this: Run, against: Run) -> float:
 
 
 def _compare(report: Report, pairs: list[tuple[Run, Run]]) -> None:
-    """Each figure of both, as a median, and the median ratio of the pairs; for the sum also the ends of the ratios."""
+    """The median of each figure of both, and of the ratios of the pairs; for the sum also the extreme ratios."""
     figures = [(_figures(this), _figures(against)) for this, against in pairs]
     for name in _figures(pairs[0][0]):
         report.add(name, statistics.median(this[name] for this, _ in figures))

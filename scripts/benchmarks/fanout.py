@@ -17,7 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 async def measure(options: Namespace) -> Report:
     count: int = options.count
     async with bench_on(options.server) as bench, bench.worker() as worker:
-        report = Report("fanout", bench.name, f"one workflow that calls {count} others and gathers what they answer")
+        report = Report("fanout", bench.name, f"one workflow that calls {count} others and gathers their answers")
         watch = Stopwatch(bench, worker)
         finished = await (await bench.client.rpc("fan", workflows.fan, count))
         spent = watch.stop(count)

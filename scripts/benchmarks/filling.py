@@ -1,8 +1,8 @@
 """Many executions that sleep, made fast: by the store's own calls, 64 to a script, without running any workflow.
 
-``put_to_sleep`` does what a client and a worker do: create, read from the stream, commit a timer and suspend. What it
-leaves is what they leave, to be woken by a worker. ``delay`` only creates, each with a delayed start: also a timer
-each, for less than half of the work, where it only counts how many timers there are.
+``put_to_sleep`` does the work of a client and a worker: create, read from the stream, commit a timer and suspend. It
+leaves the same data as they do, and a worker can wake the executions. ``delay`` only creates executions with a delayed
+start. Each also has a timer, for less than half of the work: use it where only the number of timers counts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from durasleep.worker.loops.task_reader import TaskReader
 from scripts.benchmarks import workflows
 from scripts.benchmarks.bench import GROUP, Bench
 
-FAR = timedelta(days=3_650)  # never due while we look
+FAR = timedelta(days=3_650)  # never due during a measurement
 CONSUMER = "filler/1"
 BATCH = 4_096  # calls in flight
 WAKING = name_of(workflows.waking)
@@ -32,7 +32,7 @@ WAKING = name_of(workflows.waking)
 async def put_to_sleep(
     bench: Bench, count: int, due_ms_of: Callable[[int], int], *, prefix: str = "s", args: bytes | None = None
 ) -> None:
-    """So many ``waking`` workflows, asleep until the instants ``due_ms_of`` tells; ``args`` in place of their own."""
+    """Make ``count`` ``waking`` workflows that sleep until the instants of ``due_ms_of``; ``args`` replaces theirs."""
     store = await store_of(bench.client)
     keys, names = store.keys(), requests.IdSource()
     reader = TaskReader(store.link(), keys, group=GROUP, consumer=CONSUMER, settings=DEFAULTS)
@@ -48,7 +48,7 @@ async def put_to_sleep(
 
 
 async def delay(bench: Bench, count: int, *, prefix: str = "d") -> None:
-    """So many executions whose start is delayed for years."""
+    """Make ``count`` executions whose start is delayed for years."""
     store = await store_of(bench.client)
     name, names = name_of(workflows.leaf), requests.IdSource()
     payload = bench.client.codec.encode_args((0,), {}, name)
@@ -65,7 +65,7 @@ def _rpc(
 
 
 async def _suspend(store: Store, reader: TaskReader, dues: dict[str, int]) -> None:
-    """Take all of them from the stream, and let go of each with its timer set."""
+    """Read all of them from the stream, and suspend each with its timer set."""
     left = len(dues)
     while left:
         leases = await reader.once(left)

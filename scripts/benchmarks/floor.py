@@ -1,4 +1,4 @@
-"""The server's own floor: the least a transition can cost, by redis-benchmark, which is of the redis-tools package."""
+"""The server's own floor: the lowest cost of a transition, by redis-benchmark of the redis-tools package."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def measure_floor(bench: Bench, calls: int) -> float | None:
 
 
 def add_floor(report: Report, floor: float | None, transitions_per_s: float, *, at_least: float | None) -> None:
-    """The floor beside what was done of it, or why it is missing."""
+    """The floor and the share of it that was reached, or why it is missing."""
     if floor is None:
         report.notes.append("no floor: redis-benchmark, of the package redis-tools, is not here, or --floor-calls is 0")
         return

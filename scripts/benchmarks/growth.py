@@ -1,8 +1,8 @@
-"""What one wake-up costs beside ever more timers: Redis's time in scripts, and lateness.
+"""The cost of one wake-up beside more and more timers: Redis's time in scripts, and lateness.
 
-Executions with a delayed start stand in for other sleepers (``filling.delay``): a timer each. Beside them, workflows
-put to sleep by the store's own calls wake one by one, a few milliseconds apart, on one worker. The cost is that of
-firing, of the commit that ends the workflow, and of what the worker does anyway meanwhile.
+Executions with a delayed start represent other sleepers (``filling.delay``): each has a timer. Beside them, workflows
+that the store's own calls put to sleep wake one by one, a few milliseconds apart, on one worker. The cost is that of
+firing, of the commit that ends the workflow, and of the worker's other work meanwhile.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ async def measure(options: Namespace) -> Report:
 
 
 def _numbers(base: int, most: int, *, between: bool) -> list[int]:
-    """The least and the most; with what is between, a point each ten times as many."""
+    """The least and the most; with ``--plot`` also numbers between, each ten times the one before."""
     numbers = [base]
     while between and numbers[-1] * 10 < most:
         numbers.append(numbers[-1] * 10)
@@ -67,7 +67,7 @@ def _numbers(base: int, most: int, *, between: bool) -> list[int]:
 
 
 async def _wake(bench: Bench, wake_ups: int, lead_s: float, *, prefix: str) -> tuple[float, float]:
-    """Microseconds of scripts for each, and the median of lateness in ms."""
+    """Microseconds of scripts for each wake-up, and the median lateness in ms."""
     first_ms = time.time_ns() // 1_000_000 + round(lead_s * 1000)
     await filling.put_to_sleep(bench, wake_ups, lambda number: first_ms + number * EVERY_MS, prefix=prefix)
     async with bench.worker():

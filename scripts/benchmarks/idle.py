@@ -1,8 +1,8 @@
-"""What a worker costs that has nothing to do: its commands a second, its share of a core, and its memory.
+"""The cost of a worker that has nothing to do: its commands a second, its share of a core, and its memory.
 
 The store's own calls put the sleepers to sleep (``filling.put_to_sleep``), so that no worker has ever seen them.
-Commands are those MONITOR shows: INFO would count what scripts call as well. Memory is compared with that of a worker
-of an empty Redis.
+Commands are counted by MONITOR, because INFO would also count the commands of scripts. Memory is compared with that of
+a worker of an empty Redis.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scripts.benchmarks import filling
 from scripts.benchmarks.bench import Bench, bench_on, cpu_s
 from scripts.benchmarks.report import Report
 
-GROWN_MIB_MAX = 1.0  # none, but for what two processes differ by
+GROWN_MIB_MAX = 1.0  # none, except the difference between any two processes
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -53,7 +53,7 @@ async def measure(options: Namespace) -> Report:
 
 
 async def _look(bench: Bench, worker: psutil.Process, seconds: float) -> tuple[Counter[str], float, float]:
-    """Commands by name that clients sent meanwhile, and the share of a core of worker and Redis."""
+    """The commands that clients sent meanwhile, by name, and the shares of a core that worker and Redis used."""
     sent: Counter[str] = Counter()
     before = cpu_s(worker), cpu_s(bench.server_process)
     monitor: Any

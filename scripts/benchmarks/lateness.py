@@ -1,7 +1,8 @@
 """How late a sleeping workflow wakes: from its due time to the line after the sleep.
 
-Spread timers on an idle worker, or with --rate so many wake-ups a second over some seconds. The workflow sleeps until
-an instant and answers how late it was itself; server, worker and client are on one machine, with one clock.
+The timers are spread on an idle worker, or with --rate there are so many wake-ups a second for some seconds. The
+workflow sleeps until an instant and answers how late it was. Server, worker and client are on one machine, with one
+clock.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ async def measure(options: Namespace) -> Report:
 
 
 async def _wake(bench: Bench, timers: int, every_ms: float, lead_ms: int, *, strict: bool) -> list[float]:
-    """How late each was, in ms; ``strict`` refuses a run in which the first fell due before all were asleep."""
+    """The lateness of each, in ms; ``strict`` refuses a run in which the first fell due before all were asleep."""
     first_ms = now_ms() + lead_ms
     dues = [first_ms + round(number * every_ms) for number in range(timers)]
     started = [bench.client.rpc(f"s{number}", workflows.waking, due) for number, due in enumerate(dues)]

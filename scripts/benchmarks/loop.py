@@ -1,7 +1,7 @@
-"""A workflow that does a step and a short sleep again and again: whether a long journal makes it slow.
+"""A workflow that repeats a step and a short sleep: does a long journal make it slow?
 
-The first and the second half of the iterations are timed by the workflow itself, in steps that read the clocks of its
-worker: of the wall and of the processor. Work that grows with what is new alone has halves that cost the same.
+The workflow itself times the first and the second half of the iterations, in steps that read the wall clock and the
+processor clock of its worker. If the work depends only on new entries, both halves cost the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from scripts.benchmarks import workflows
 from scripts.benchmarks.bench import bench_on
 from scripts.benchmarks.report import Report
 
-RATIO_MAX = 1.25  # halves that cost the same, and what a busy machine adds
+RATIO_MAX = 1.25  # equal halves, and some tolerance for a busy machine
 SLEEP_MS = 1
 
 

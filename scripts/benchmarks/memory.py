@@ -1,7 +1,7 @@
-"""What a sleeper costs in Redis: the growth of used_memory by each workflow that sleeps, on each kind of server.
+"""The cost of a sleeper in Redis: the growth of used_memory with each sleeping workflow, on each kind of server.
 
-The store's own calls put them to sleep, as a client and a worker would (``filling.put_to_sleep``). Each has a short id
-and its client waits for it; its arguments are one int, nothing, or a text of so many bytes.
+The store's own calls put them to sleep, as a client and a worker would (``filling.put_to_sleep``). Each has a short
+id, and its client waits for it. Its arguments are one int, nothing, or a text of a given size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scripts.benchmarks.report import Report
 
 ALL = "all that are found"
 SIZES = (0, 50, 200, 1_000)
-FIRST = 512  # fill whole batches, so that the server has all the buffers it ever needs
+FIRST = 512  # they fill whole batches, so that the server has all its buffers before the measurement
 NO_SLOWLOG = ("--slowlog-log-slower-than", "-1")  # it would keep copies of our arguments
 ONE_INT_MAX = {"redis7": 325.0, "valkey8": 270.0}
 
@@ -48,12 +48,12 @@ async def _bytes_each(kind: str, count: int, args: tuple[object, ...]) -> float:
 
 
 async def _used_after(bench: Bench, count: int, prefix: str, payload: bytes) -> int:
-    """Put some to sleep, and answer what the server holds when the connection of who did it is gone."""
+    """Put some to sleep, and answer the server's memory after their client's connection has closed."""
     far_ms = (time.time_ns() // 1_000_000) + round(filling.FAR.total_seconds() * 1000)
     async with Durasleep(bench.url) as client:
         filler = replace(bench, client=client)
         await filling.put_to_sleep(filler, count, lambda number: far_ms + number, prefix=prefix, args=payload)
     while int((await bench.info("clients"))["connected_clients"]) > 1:
         await asyncio.sleep(LOOK_S)
-    await bench.redis.script_flush("SYNC")  # the garbage of its Lua comes and goes
+    await bench.redis.script_flush("SYNC")  # the amount of Lua garbage changes from time to time
     return int((await bench.info("memory"))["used_memory"])

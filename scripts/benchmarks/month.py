@@ -1,4 +1,4 @@
-"""Thirty days with a daily step in the test kit, in seconds of real time: the best and the median of some runs."""
+"""Thirty days with a daily step in the test kit, in seconds of real time: the best and the median of several runs."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""Pictures, for ``--plot``; matplotlib takes long to import, so only then."""
+"""Plots, for ``--plot``. It is imported only then, because matplotlib takes long to import."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-WIDE = 10  # times the shortest line is the longest: they would not be seen on one linear axis
+WIDE = 10  # if the longest line is so many times the shortest, the axis is logarithmic
 
 
 def distribution(path: Path, title: str, samples_ms: Mapping[str, Sequence[float]]) -> None:
-    """The share of samples that took at most so long, a line for each name."""
+    """Draw the share of samples up to each delay, a line for each name."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -27,7 +27,7 @@ def distribution(path: Path, title: str, samples_ms: Mapping[str, Sequence[float
 
 
 def curves(path: Path, title: str, xlabel: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> None:
-    """A line of points for each name, its number on a logarithmic axis."""
+    """Draw a line of points for each name, the numbers on a logarithmic axis."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")

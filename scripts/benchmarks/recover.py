@@ -1,8 +1,9 @@
-"""How soon work goes on: after the start of a worker beside many sleepers, and after another was killed.
+"""How soon work goes on: after a worker has started beside many sleepers, and after another worker was killed.
 
-The store's own calls put the sleepers to sleep for years (``filling.put_to_sleep``), and one that is due already. Time
-counts from the start of the process to its result here, so Python's start is in it. For the takeover, a worker is
-killed as by kill -9 in the middle of a step, while a second one stands by; it ends where the step begins anew.
+The store's own calls put the sleepers to sleep for years (``filling.put_to_sleep``), and one more that is due already.
+Time counts from the start of the worker process to the result here, so it includes Python's start. For the takeover, a
+worker is killed as by kill -9 in the middle of a step, while a second one is idle. That time ends when the step begins
+again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from scripts.benchmarks import filling, workflows
 from scripts.benchmarks.bench import LOOK_S, Bench, bench_on
 from scripts.benchmarks.report import Report
 
-IN_STEP_S = 0.2  # from an execution in hand to its step, which nothing shows
+IN_STEP_S = 0.2  # from reading an execution to its step: no signal shows this
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -41,7 +42,7 @@ async def measure(options: Namespace) -> Report:
 
 
 async def _takeover_s(bench: Bench) -> float:
-    """From the kill of a worker to the new beginning of its step elsewhere."""
+    """The time from the kill of a worker until its step begins again in the other."""
     marker = bench.directory / "go"
     async with bench.worker() as first:
         handle = await bench.client.rpc("held", workflows.held, str(marker))

@@ -1,4 +1,4 @@
-"""What a benchmark has found, beside its budgets: as a table for people, as one JSON object for programs."""
+"""The results of a benchmark beside its budgets: a table for people, one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Sense = Literal["at least", "at most"]
 
 @dataclass(frozen=True)
 class Figure:
-    """One number and what it should be."""
+    """One number and its budget."""
 
     name: str
     value: Value
@@ -27,7 +27,7 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """None where there is no budget, or no number."""
+        """Whether the budget is met; None if there is no budget, or no number."""
         if self.budget is None or isinstance(self.value, str):
             return None
         return self.value >= self.budget if self.sense == "at least" else self.value <= self.budget
@@ -40,14 +40,14 @@ class Report:
     name: str
     server: str
     what: str
-    """What was done, in a sentence."""
+    """The measured work, in a sentence."""
     figures: list[Figure] = field(default_factory=list[Figure])
     notes: list[str] = field(default_factory=list[str])
     cores: int = field(default_factory=lambda: psutil.cpu_count() or 1)
-    """Of the machine, which server, worker and client share."""
+    """The cores of the machine, which server, worker and client share."""
 
     def add(self, name: str, value: Value, *, at_least: float | None = None, at_most: float | None = None) -> None:
-        """Note a figure, rounded to what can be read."""
+        """Add a figure, rounded so that people can read it."""
         sense, budget = ("at least", at_least) if at_least is not None else ("at most", at_most)
         self.figures.append(Figure(name, rounded(value), sense, budget if budget is None else rounded(budget)))
 
@@ -88,7 +88,7 @@ class Report:
 
 
 def rounded(value: Any) -> Any:
-    """Four digits that count; whole numbers and words as they are."""
+    """Round to four significant digits; whole numbers and words stay as they are."""
     if not isinstance(value, float) or not value or not math.isfinite(value):
         return value
     digits = 3 - math.floor(math.log10(abs(value)))
@@ -100,7 +100,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def add_spread(report: Report, values_ms: Sequence[float], *, p50_max: float | None, p99_max: float | None) -> None:
-    """The middle and the ends of some delays in ms."""
+    """Add the median, the 99th percentile and the maximum of some delays in ms."""
     report.add("p50_ms", statistics.median(values_ms), at_most=p50_max)
     report.add("p99_ms", percentile(values_ms, 0.99), at_most=p99_max)
     report.add("max_ms", max(values_ms))

@@ -1,4 +1,4 @@
-"""What one call costs: an empty workflow from start to result, one at a time, beside a PING of the same process."""
+"""The cost of one call: an empty workflow from start to result, one at a time, beside a PING of the same process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What it takes to start: processor time of whole processes, beside one that imports ``redis.asyncio`` alone.
+"""The cost of a start: processor time of whole processes, beside one that only imports ``redis.asyncio``.
 
-Each program runs once for its bytecode, then all of them in turns. A ratio is that of the best times, which a busy
-machine moves least. It needs no server.
+Each program runs once for its bytecode, then all of them in turns. A ratio is that of the best times, because a busy
+machine changes them least. It needs no server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PROGRAMS = {
     "get_help": ("-m", "durasleep", "get", "--help"),
 }
 RATIO_MAX = {"import": 1.15, "help": 1.5}
-"""Of the time ``import redis.asyncio`` takes, which every user pays anyway."""
+"""The budgets, as shares of the time that ``import redis.asyncio`` takes: every user pays that anyway."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -46,7 +46,7 @@ async def measure(options: Namespace) -> Report:
 
 
 def _best_s(rounds: int) -> dict[str, float]:
-    """The least that each program has used of the processor, in seconds."""
+    """The least processor time of each program, in seconds."""
     for arguments in PROGRAMS.values():
         _spent_s(arguments)
     turns = [{name: _spent_s(arguments) for name, arguments in PROGRAMS.items()} for _ in range(rounds)]
@@ -54,7 +54,7 @@ def _best_s(rounds: int) -> dict[str, float]:
 
 
 def _spent_s(arguments: tuple[str, ...]) -> float:
-    """What one process uses of the processor, in itself and in the kernel."""
+    """The processor time of one process, in itself and in the kernel."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     process = subprocess.Popen(
         [sys.executable, *arguments],

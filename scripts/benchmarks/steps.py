@@ -1,4 +1,4 @@
-"""Three-step workflows a second: each step trivial, and durable before the next begins."""
+"""Three-step workflows a second: each step is trivial, and durable before the next one begins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time that passes, and what worker, client and server use of the processor meanwhile."""
+"""The time that passes, and the processor time of worker, client and server meanwhile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scripts.benchmarks.report import Report
 
 @dataclass(frozen=True)
 class Budget:
-    """What one piece of work may cost, in µs of the processor, and how many a second there should be."""
+    """The processor time that one piece of work may cost, in µs, and how many a second there should be."""
 
     per_s: float | None = None
     sum_us: float | None = None
@@ -27,7 +27,7 @@ NO_BUDGET = Budget()
 
 @dataclass(frozen=True)
 class Spent:
-    """What ``count`` pieces of work took: the seconds that passed, and for each what a process used, in µs."""
+    """The cost of ``count`` pieces of work: the seconds in all, and each process's processor time for one, in µs."""
 
     count: int
     seconds: float
@@ -37,7 +37,7 @@ class Spent:
 
     @classmethod
     def of(cls, count: int, seconds: float, *, worker_s: float, client_s: float, server_s: float) -> Spent:
-        """From what the processes used for all of them."""
+        """Make it from the processor time for all of them."""
         worker_us, client_us, server_us = (used_s * 1e6 / count for used_s in (worker_s, client_s, server_s))
         return cls(count, seconds, worker_us, client_us, server_us)
 
@@ -55,7 +55,7 @@ class Spent:
         return self.sum_us * self.per_s / 1e6
 
     def add_to(self, report: Report, rate: str, budget: Budget = NO_BUDGET, *, prefix: str = "") -> None:
-        """The rate under the name ``rate``, the processor time for one, and the cores used of ``report.cores``."""
+        """Add the rate under the name ``rate``, the processor time for one, and how many of the cores were used."""
         report.add(f"{prefix}seconds", self.seconds)
         report.add(f"{prefix}{rate}", self.per_s, at_least=budget.per_s)
         report.add(f"{prefix}worker_cpu_us", self.worker_us, at_most=budget.worker_us)
@@ -66,7 +66,7 @@ class Spent:
 
 
 class Stopwatch:
-    """Runs from its making until ``stop``."""
+    """Runs from its creation until ``stop``."""
 
     def __init__(self, bench: Bench, worker: psutil.Process) -> None:
         self._processes = worker, bench.client_process, bench.server_process
@@ -74,7 +74,7 @@ class Stopwatch:
         self._began = time.perf_counter()
 
     def stop(self, count: int) -> Spent:
-        """What so many pieces of work have taken."""
+        """The cost of ``count`` pieces of work until now."""
         seconds = time.perf_counter() - self._began
         worker_s, client_s, server_s = (now - then for now, then in zip(self._now_s(), self._used_s, strict=True))
         return Spent.of(count, seconds, worker_s=worker_s, client_s=client_s, server_s=server_s)

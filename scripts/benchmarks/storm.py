@@ -1,8 +1,8 @@
-"""Many timers due at once: how fast one worker drains them, and what everybody else feels meanwhile.
+"""Many timers due at once: how fast one worker fires them, and how long other clients wait meanwhile.
 
-The store's own calls put all to sleep until one instant (``filling.put_to_sleep``); when it has passed, a worker
-starts. From the first that is gone, another connection sends a PING every few milliseconds; slow script calls are in
-the server's SLOWLOG.
+The store's own calls put all executions to sleep until one instant (``filling.put_to_sleep``). When it has passed, a
+worker starts. Once the first timer is fired, another connection sends a PING every few milliseconds. Slow script calls
+are in the server's SLOWLOG.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from scripts.benchmarks.report import Report, percentile
 from scripts.benchmarks.stopwatch import Budget, Stopwatch
 
 PING_EVERY_S = 0.002
-SLOW_US = 500  # what the SLOWLOG keeps
+SLOW_US = 500  # entries that the SLOWLOG keeps
 SLOW_MAX = 100_000
-SAMPLE = 1_000  # executions whose end is looked at
+SAMPLE = 1_000  # executions whose end is checked
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -38,7 +38,7 @@ async def measure(options: Namespace) -> Report:
     count: int = options.count
     slowlog = ("--slowlog-log-slower-than", str(SLOW_US), "--slowlog-max-len", str(SLOW_MAX))
     async with bench_on(options.server, extra_args=slowlog) as bench:
-        report = Report("storm", bench.name, f"{count} sleepers all due at once, met by one worker")
+        report = Report("storm", bench.name, f"{count} sleepers all due at once, and one worker")
         due_ms = time.time_ns() // 1_000_000
         await filling.put_to_sleep(bench, count, lambda _: due_ms)
         await bench.redis.slowlog_reset()
@@ -64,7 +64,7 @@ async def measure(options: Namespace) -> Report:
 
 @contextmanager
 def pinging(url: str) -> Generator[list[float]]:
-    """A thread with a connection of its own sends a PING every few milliseconds; what each took, in ms."""
+    """Send a PING every few milliseconds, from a thread with its own connection; the duration of each in ms."""
     took_ms: list[float] = []
     stopping = threading.Event()
 
@@ -87,7 +87,7 @@ def pinging(url: str) -> Generator[list[float]]:
 
 
 async def _longest_script(bench: Bench) -> tuple[int, str]:
-    """The longest call of a script in microseconds, and its name, as the server's SLOWLOG has it."""
+    """The longest script call in microseconds, and the name of the script, by the server's SLOWLOG."""
     names = {script.load(name).sha: name for name in script.NAMES}
     calls = await bench.redis.slowlog_get(SLOW_MAX)
     words = [(int(call["duration"]), call["command"].split(b" ", 2)) for call in calls]
@@ -98,7 +98,7 @@ async def _longest_script(bench: Bench) -> tuple[int, str]:
 
 
 async def _finished(bench: Bench, count: int) -> int:
-    """How many of a sample, spread over all, have a result."""
+    """How many executions of a sample, spread over all, have a result."""
     store = await store_of(bench.client)
     ids = [PromiseId(f"s{number}") for number in range(0, count, max(1, count // SAMPLE))][:SAMPLE]
     records = await asyncio.gather(*(store.call(journal.read_record(store.keys(id), id)) for id in ids))

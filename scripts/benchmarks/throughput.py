@@ -1,8 +1,8 @@
 """Sleeping workflows a second: each sleeps once, and the client waits for every result.
 
-From the first start to the last result, with one worker process and this process as the only client. CPU is what the
-three processes used meanwhile. Each workflow is four transitions: created, asleep, awake, finished. Beside others
-(``--vs``) it also runs as many tasks that are delayed by as long, which is the very work that those do.
+Time counts from the first start to the last result, with one worker process and this process as the only client. CPU
+is the processor time of the three processes meanwhile. Each workflow has four transitions: created, asleep, awake,
+finished. With ``--vs`` it also runs as many delayed tasks, with the same delay: peers do exactly this work.
 """
 
 from __future__ import annotations

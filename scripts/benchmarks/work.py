@@ -1,7 +1,7 @@
 """The kinds of work whose CPU is counted: a function that the client starts many times, all at once.
 
-One worker process and this process as the only client; from the first start to the last result. Each function answers
-with its argument, by which the client counts what has finished.
+There is one worker process, and this process is the only client. Time counts from the first start to the last result.
+Each function answers with its argument, and so the client counts the finished ones.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ SLEEP_S = 1.0
 
 @dataclass(frozen=True)
 class Work:
-    """One kind."""
+    """One kind of work."""
 
     what: str
-    """Many of them, in words."""
+    """Its name in the plural."""
     function: Callable[..., Any]
     argument: int | None = None
-    """The same for all; None for the number of each."""
+    """The argument of all; None if each gets its own number."""
     delay_s: float | None = None
 
 
@@ -57,7 +57,7 @@ def add_concurrency(parser: ArgumentParser) -> None:
 
 
 async def run(bench: Bench, work: Work, *, count: int, concurrency: int) -> tuple[int, Spent]:
-    """So many of a kind on a worker of their own: how many finished as they should, and what all of them took."""
+    """Run ``count`` of a kind on a worker of their own: how many finished correctly, and the cost of all of them."""
     client = bench.client
     async with bench.worker("--concurrency", str(concurrency)) as worker:
         await client.gather(await client.rpc_many(work.function, [(f"w{n}", n) for n in range(WARM_UP)]))

@@ -1,4 +1,4 @@
-"""What the workers of the benchmarks serve."""
+"""The functions that the workers of the benchmarks serve."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def sleeper(ctx: Context, ms: int) -> int:
 
 @app.workflow
 async def waking(ctx: Context, due_ms: int) -> int:
-    """Answers by how many microseconds its own code woke late: a clock is read, for nothing follows from it."""
+    """Answers its own lateness in microseconds. It may read a clock, because no durable call depends on it."""
     await ctx.sleep_until(datetime.fromtimestamp(due_ms / 1000, UTC))
     return time.time_ns() // 1000 - due_ms * 1000
 
@@ -61,7 +61,7 @@ def sync_task(value: int) -> int:
 
 
 async def clocks() -> tuple[float, float]:
-    """Seconds of the wall and of this process's CPU."""
+    """Seconds of the wall clock and of this process's processor time."""
     return time.time(), time.process_time()
 
 

@@ -1,8 +1,8 @@
-"""The same work done by others, each in an environment of its own, for ``--vs``.
+"""The same work done by peers, each in an environment of its own, for ``--vs``.
 
-A module a peer says what it takes to run it; what runs there is in ``work/``, for that environment alone. A worker
-process and a client process on a fresh server of the same kind, jobs delayed by as long as our workflows sleep. Their
-jobs answer nothing: the worker says when all have run.
+Each peer has a module with what is needed to run it. The code in ``work/`` runs in the peer's environment only. A peer
+has a worker process and a client process on a fresh server of the same kind. Its jobs are delayed by as long as our
+workflows sleep. They answer nothing: the worker reports when all have run.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def _names(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     for name in names:
         if name not in PEERS:
-            raise ArgumentTypeError(f"{name!r} is none of {', '.join(PEERS)}")
+            raise ArgumentTypeError(f"{name!r} is not one of {', '.join(PEERS)}")
     return names
 
 
 async def add_lateness(report: Report, options: Namespace, work: PeerWork) -> dict[str, list[float]]:
-    """The lateness of the peers that were asked for; answers all of their delays in ms."""
+    """Measure the lateness of the chosen peers; answers all of their delays in ms."""
     samples: dict[str, list[float]] = {}
     for name in options.vs:
         found = await _measure(report, name, options.server, work)
@@ -58,7 +58,7 @@ async def add_lateness(report: Report, options: Namespace, work: PeerWork) -> di
 async def add_throughput(
     report: Report, options: Namespace, work: PeerWork, *, workflows_per_s: float, tasks_per_s: float
 ) -> None:
-    """The throughput of the peers that were asked for, and how many times as much ours is, of each kind."""
+    """Measure the throughput of the chosen peers, and the ratio of ours to theirs, of each kind."""
     for name in options.vs:
         found = await _measure(report, name, options.server, work)
         if found is not None:
@@ -71,7 +71,7 @@ async def add_throughput(
 
 
 async def _measure(report: Report, name: str, kind: str, work: PeerWork) -> Measured | None:
-    """What a peer does; None, with a note, if it cannot be run here."""
+    """Run a peer; None, with a note, if it cannot be run here."""
     peer = PEERS[name]
     try:
         found = await run(peer, kind, work)

@@ -18,7 +18,7 @@ def prepare() -> tuple[list[str], str]:
     if not package.exists() or not client.exists():
         folder.mkdir(parents=True, exist_ok=True)
         install([npm, "install", "--silent", "--no-fund", "--no-audit", "--prefix", str(folder), "bullmq", "ioredis"])
-    script = folder / "bullmq_work.cjs"  # beside its packages: there node looks for them
+    script = folder / "bullmq_work.cjs"  # beside its packages, where node finds them
     shutil.copyfile(WORK / script.name, script)
     return [node, str(script)], json.loads(package.read_text())["version"]
 

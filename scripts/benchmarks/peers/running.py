@@ -1,7 +1,7 @@
-"""Runs a peer: its environment, made once and kept, then a worker and a client of it on a fresh server.
+"""Runs a peer: its environment, which is made once and kept, then its worker and its client on a fresh server.
 
-The processes speak through two lists on that server: ``bench:ready`` from the worker when it serves, ``bench:done``
-when all jobs have run, with how late each was. The client prints what it took as JSON.
+The processes communicate through two lists on that server. The worker writes ``bench:ready`` when it is ready, and
+``bench:done`` with the lateness of each job when all have run. The client prints the time and the cost as JSON.
 """
 
 from __future__ import annotations
@@ -25,47 +25,47 @@ from scripts.benchmarks.stopwatch import Spent
 WORK = Path(__file__).parent / "work"
 ENVIRONMENTS = Path(tempfile.gettempdir()) / "durasleep-bench-peers"
 READY_S = 30
-JOBS_PER_S_MIN = 50  # slower is given up
+JOBS_PER_S_MIN = 50  # a slower client stops with an error
 
 
 @dataclass(frozen=True)
 class Peer:
-    """How to run one."""
+    """How to run a peer."""
 
     name: str
     what: str
-    """What its client and its worker do, to be said beside the figures."""
+    """The work of its client and its worker, shown beside the figures."""
     prepare: Callable[[], tuple[list[str], str]]
     """Makes its environment; answers the command that takes the role and its arguments, and the version."""
     workflows_times_min: float | None = None
-    """How many times its throughput that of our sleeping workflows should be."""
+    """Our sleeping workflows should have at least so many times its throughput."""
     tasks_times_min: float | None = None
-    """How many times its throughput that of our delayed tasks should be."""
+    """Our delayed tasks should have at least so many times its throughput."""
 
 
 @dataclass(frozen=True)
 class PeerWork:
-    """What one does: so many jobs, the first due after ``delay_ms``, each next one ``every_ms`` later."""
+    """The work of a peer: ``count`` jobs, the first due after ``delay_ms``, each next one ``every_ms`` later."""
 
     count: int
     delay_ms: int
     every_ms: float
     concurrency: int
-    """How many its worker runs at a time."""
+    """Jobs that its worker runs at a time."""
 
     @property
     def given_s(self) -> int:
-        """After which the client gives up."""
+        """The time after which the client gives up."""
         return round((self.delay_ms + self.every_ms * self.count) / 1000 + READY_S + self.count / JOBS_PER_S_MIN)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a peer has done."""
+    """The result of a peer."""
 
     version: str
     spent: Spent
-    """From the first job sent to the last one run."""
+    """Measured from sending the first job until the last one has run."""
     late_ms: list[float]
 
 
@@ -127,7 +127,7 @@ def version_in(python: Path, package: str) -> str:
 
 
 def install(command: list[str], folder: Path | None = None) -> None:
-    """Run an installer; DurasleepError with what it says if it fails."""
+    """Run an installer; DurasleepError with its output if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     if done.returncode != 0:
         raise DurasleepError(f"it cannot be installed: {(done.stderr or done.stdout).strip()[-500:]}")

@@ -1,4 +1,4 @@
-"""What the Python peers share: the clocks, and the two lists they speak through. It runs in their environments."""
+"""Code of all Python peers: the clocks, and the two lists between the processes. It runs in their environments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IN_FLIGHT = 100
 
 
 class Tally:
-    """Counts the jobs a worker has run, and how late; tells when that was all."""
+    """Counts the jobs that a worker has run, with their lateness; reports when all have run."""
 
     def __init__(self, url: str, count: int) -> None:
         self._redis = redis.asyncio.Redis.from_url(url, socket_timeout=None)
@@ -33,7 +33,7 @@ class Tally:
 async def send_all(
     send: Callable[[int], Awaitable[object]], url: str, count: int, delay_ms: int, every_ms: float, given_s: int
 ) -> None:
-    """Send so many jobs, each with its due time in ms, some at a time; wait for all, and print what it took."""
+    """Send ``count`` jobs, each with its due time in ms, some at a time; wait for all, and print time and cost."""
     listener = redis.asyncio.Redis.from_url(url, socket_timeout=None)
     began, used_s, base_ms = time.perf_counter(), time.process_time(), time.time_ns() // 1_000_000
     for first in range(0, count, IN_FLIGHT):
@@ -49,7 +49,7 @@ async def send_all(
 
 
 def arguments() -> tuple[str, str, int, int, int, float, int]:
-    """The role, the URL, how many jobs, how many at a time, and for a client: first delay, distance in ms, seconds."""
+    """The role, URL, number of jobs and concurrency; for a client also first delay and distance in ms, and seconds."""
     role, url, count, concurrency, *rest = sys.argv[1:]
     delay_ms, every_ms, given_s = rest or ("0", "0", "0")
     return role, url, int(count), int(concurrency), int(delay_ms), float(every_ms), int(given_s)
