@@ -54,7 +54,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/mutate",
         description="Makes one small change at a time to the worker and to the Lua, runs the tests that could notice, "
-        "and names the changes that none did. Explained ones, see explained.toml, are not run.",
+        "and names the changes that none noticed. Explained ones, see explained.toml, are not run.",
     )
     parser.add_argument(
         "--only", action="append", default=[], metavar="PATH", help="only this file or folder; may be repeated"
@@ -92,7 +92,7 @@ def _is_under(path: str, only: Sequence[str]) -> bool:
 
 
 def _changed_since(revision: str) -> dict[str, set[int]]:
-    """The lines that are new or other ones, by file."""
+    """The new or changed lines, by file."""
     changed: dict[str, set[int]] = {}
     for path in _paths():
         diff = subprocess.run(
@@ -135,7 +135,7 @@ def _run(mutants: Sequence[Mutant], options: argparse.Namespace) -> list[tuple[M
 def _report(
     verdicts: Sequence[tuple[Mutant, Verdict]], known: Sequence[Mutant], stale: Sequence[tuple[str, str, str]]
 ) -> int:
-    """What is left, by file; 1 if that is too much, is not explained, or if an explanation is of nothing."""
+    """Print the mutants left, by file; 1 if they are too many or not explained, or if an explanation has no mutant."""
     counts = Counter(verdict for _, verdict in verdicts)
     total, survivors = (
         len(verdicts) + len(known),

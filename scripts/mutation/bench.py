@@ -1,7 +1,7 @@
 """Runs the tests of mutants of Python side by side, each process in a copy of the tree of its own.
 
-A run is a fork of this process, which has imported all that is not ours already: half of a second is won by that. What
-goes on for too long is killed, with all it has started; a mutant that nobody can wait for is noticed, too.
+A run is a fork of this process, which has already imported everything that is not ours: that saves half a second. A run
+that takes too long is killed, with all processes it has started. Such a mutant counts as noticed.
 """
 
 from __future__ import annotations
@@ -47,21 +47,23 @@ _IMPORTED = (
     ),
 )
 _LOOK_S = 0.02
-_TEST_S = 15  # of one test, and one that waits in vain: nearly all take less than one; where it is known how long
-_WAIT_S, _WAIT_TIMES = 3.0, 4.0  # they take, so many times that and so much for the server: waiting is most of a run
-_SERVICE_TEST_S = 45  # of one that starts processes and kills them, on a machine that is busy with other mutants
-_SLACK = 3.0  # times what the tests take undisturbed, and
-_START_S = 10.0  # so much for the server
-_LINES = "lines.json"  # in a copy, what a recorder has written
+# Limits for a test. Most of the time of a run is waiting, so they are as short as possible.
+_TEST_S = 15  # for a test of unknown duration: nearly all take less than a second
+_WAIT_S, _WAIT_TIMES = 3.0, 4.0  # for a test of known duration: a time for the server, and so many times the duration
+_SERVICE_TEST_S = 45  # for a test that starts and kills processes, on a machine that is busy with other mutants
+# Limits for all tests of a mutant.
+_SLACK = 3.0  # times their duration without a mutant
+_START_S = 10.0  # and in addition this, for the server
+_LINES = "lines.json"  # the file of a recorder, in a copy
 _FOREIGN = 70  # the exit code of a run that has tested another tree than its copy
 
 
 class UndisturbedFailure(Exception):
-    """Tests fail that nobody has broken: nothing can be learnt from them."""
+    """Tests fail without any mutant, so they show nothing."""
 
 
 class Verdict(StrEnum):
-    """What became of a mutant."""
+    """The result for a mutant."""
 
     KILLED = "killed"
     TIMEOUT = "timeout"
@@ -70,7 +72,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Undisturbed:
-    """What is known of some tests."""
+    """What is known about some tests from a run without any mutant."""
 
     took_s: float
     files: tuple[str, ...]
@@ -115,7 +117,7 @@ class Bench:
         self._undisturbed: dict[tuple[str, tuple[str, ...]], _Undisturbed] = {}
 
     def prepare(self) -> None:
-        """Make the copies, and import what is not ours."""
+        """Make the copies, and import the modules that are not ours."""
         for name in _IMPORTED:
             with suppress(ImportError):
                 import_module(name)
@@ -130,7 +132,7 @@ class Bench:
                     shutil.copy2(source, copy)
 
     def run(self, mutants: Sequence[Mutant]) -> Iterator[tuple[Mutant, Verdict]]:
-        """Each with its verdict, as it comes."""
+        """Each mutant with its verdict, as soon as there is one."""
         left, free, running = list(reversed(mutants)), list(self._copies), list[_Run]()
         while left or running:
             while left and free:
@@ -153,7 +155,7 @@ class Bench:
                     yield run.mutant, verdict
 
     def _go_on(self, run: _Run, stage: int) -> Verdict | None:
-        """With this stage, or the first after it that has tests for the mutant."""
+        """Go on with this stage, or with the first one after it that has tests for the mutant."""
         for number in range(stage, len(run.stages)):
             run.stage = number
             if self._begin(run):
@@ -191,7 +193,7 @@ class Bench:
             os.killpg(run.pid, signal.SIGKILL)
             os.waitpid(run.pid, 0)
             return Verdict.TIMEOUT
-        with suppress(ProcessLookupError):  # what its tests have left
+        with suppress(ProcessLookupError):  # processes that its tests have left
             os.killpg(run.pid, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(status)
         if code == _FOREIGN:
@@ -204,7 +206,7 @@ class Bench:
         (run.copy / run.mutant.path).write_text(run.mutant.text, encoding="utf-8")
 
     def _restore(self, run: _Run) -> None:
-        """As it was, and as old as it was: what was compiled of it holds again."""
+        """Restore the file with its old time stamp, so that its compiled form is valid again."""
         shutil.copy2(self._root / run.mutant.path, run.copy / run.mutant.path)
 
     def _fork(self, copy: Path, tests: Sequence[str], *, longest_s: float, traced: str = "") -> int:
@@ -221,7 +223,7 @@ class Bench:
 
 
 def _test(copy: Path, tests: Sequence[str], servers: str, longest_s: float, traced: str) -> int:
-    """In the fork: run these tests in the copy, as a process there would; note who comes by in a file to be traced."""
+    """In the fork: run these tests in the copy, as a process there would; record which tests run the traced file."""
     os.setsid()
     os.chdir(copy)
     log = os.open(copy / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)

@@ -10,7 +10,7 @@ from scripts.mutation.mutant import Name
 
 
 def read(file: Path) -> dict[Name, str]:
-    """The reason of each, by its name."""
+    """The reason for each mutant, by its name."""
     tables: dict[str, list[dict[str, Any]]] = tomllib.loads(file.read_text(encoding="utf-8"))
     found: dict[Name, str] = {}
     for path, entries in tables.items():

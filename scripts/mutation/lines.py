@@ -1,4 +1,4 @@
-"""Which tests run through which lines of one file, and for how long: a mutant is shown to those alone that come by."""
+"""Which tests run which lines of one file, and for how long: a mutant is tested only by those that run its line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 
 class Recorder:
-    """A plugin of pytest: notes for each test that it runs in this process what it comes by in ``file``."""
+    """A plugin of pytest: records for each test which lines of ``file`` it runs in this process."""
 
     def __init__(self, file: Path) -> None:
         self._file = str(file)
@@ -33,7 +33,7 @@ class Recorder:
             return (yield)
         finally:
             sys.settrace(None)
-            threading.settrace(None)  # type: ignore[arg-type] - its stub knows of no end
+            threading.settrace(None)  # type: ignore[arg-type] - its stub does not allow None
             self._of_test[item.nodeid] = sorted(self._lines)
             self._took_s[item.nodeid] = time.monotonic() - began
 
@@ -49,17 +49,17 @@ class Recorder:
 
 
 class Passing:
-    """What a recorder has written."""
+    """Reads the file of a recorder."""
 
     def __init__(self, written: Path) -> None:
         found: tuple[dict[str, list[int]], dict[str, float]] = json.loads(written.read_text(encoding="utf-8"))
         self._of_test, self._took_s = found
 
     def tests(self, line: int) -> list[str]:
-        """Those that come by a line, who comes by the fewest others first."""
+        """The tests that run a line; first the one that runs the fewest lines."""
         found = [name for name, lines in self._of_test.items() if line in lines]
         return sorted(found, key=lambda name: len(self._of_test[name]))
 
     def took_s(self, tests: Sequence[str]) -> list[float]:
-        """How long each of them took."""
+        """The duration of each of these tests."""
         return [self._took_s[name] for name in tests]

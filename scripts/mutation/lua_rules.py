@@ -1,7 +1,7 @@
 """Mutants of Lua: one word of one line changed, or a line that is a statement of its own left out.
 
-Each rule looks at one line, with what is text or a remark blotted out. That goes well because StyLua writes one
-statement a line, and begins a line that goes on with its operator.
+Each rule reads one line, with strings and comments blanked out. This works because StyLua writes one statement a line,
+and puts the operator at the beginning of a continued line.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _FIXED = ("unpack(ARGV", "unpack(KEYS", "-- @include")  # a signature is read fr
 
 
 def mutants(path: str, source: str) -> list[Mutant]:
-    """All of one script, from its beginning to its end."""
+    """All mutants of one script, in the order of its lines."""
     lines, where = source.splitlines(), ""
     made: list[Mutant] = []
     for at, line in enumerate(lines):

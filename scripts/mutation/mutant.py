@@ -11,12 +11,12 @@ Name = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """Where it is, what was there and what is there now."""
+    """Its place, the old text and the new text."""
 
     path: str
     line: int
     where: str
-    """The function it is in, with its class; of Lua the nearest one above."""
+    """The function it is in, with its class; in Lua the nearest function above."""
     change: str
     """``before -> after``, in one line."""
     text: str
@@ -29,7 +29,7 @@ class Mutant:
 
 
 def numbered(made: Sequence[Mutant]) -> list[Mutant]:
-    """With a name of its own for each: the second of one name says so."""
+    """The same mutants, each with a name of its own: a repeated name gets a number."""
     seen = Counter[Name]()
     named: list[Mutant] = []
     for mutant in made:

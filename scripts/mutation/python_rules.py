@@ -1,8 +1,8 @@
 """Mutants of Python: statements dropped, conditions fixed, bounds moved by one, guards taken away.
 
-Not changed are docstrings and other text, annotations, and what is written to the log; of whole log lines only those
-for warnings and errors are dropped. An assignment is dropped only outside ``__init__`` and only if it is to an
-attribute or an item: without the others nothing would run.
+Docstrings and other text, annotations and the words of log lines are not changed. Whole log lines are dropped only if
+they are warnings or errors. An assignment is dropped only outside ``__init__``, and only if its target is an attribute
+or an item: without the others nothing would run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _COMPARED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.NotIn: ast.In,
 }
 _REVERSED = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot, ast.In, ast.NotIn)
-"""What is negated by another operator: no bound is moved."""
+"""Operators whose change negates the condition and moves no bound."""
 _RECKONED: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
@@ -36,11 +36,11 @@ _RECKONED: dict[type[ast.operator], type[ast.operator]] = {
 }
 _NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 _SAID = ("warning", "error", "exception")
-_SMALL = 10  # below it a number is a count, and off by one; above it a size, and ten times as much
+_SMALL = 10  # a smaller number is a count and gets one more; a larger one is a size and gets ten times as large
 
 
 def mutants(path: str, source: str) -> list[Mutant]:
-    """All of one module, from its beginning to its end."""
+    """All mutants of one module, in the order of its lines."""
     found = _Finder()
     found.visit(ast.parse(source))
     lines = source.encode().splitlines(keepends=True)
@@ -62,14 +62,14 @@ def mutants(path: str, source: str) -> list[Mutant]:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """What stands ``after`` in the place of ``first`` to ``last``."""
+    """The code ``after`` replaces the nodes from ``first`` to ``last``."""
 
     first: ast.stmt | ast.expr
     last: ast.stmt | ast.expr
     where: str
     after: str
     before: str
-    """What is said of it; as it is written, if empty."""
+    """The old code as it is shown; if empty, as it is written."""
 
 
 class _Finder(ast.NodeVisitor):
@@ -221,7 +221,7 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_keyword(self, node: ast.keyword) -> None:
-        if node.arg != "strict":  # of a zip, which states what cannot be otherwise
+        if node.arg != "strict":  # of a zip: it states a fact that always holds
             self.visit(node.value)
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
@@ -230,7 +230,7 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
-        """Text; and before Python 3.12 nothing in it knows where it stands."""
+        """It is text, and before Python 3.12 the nodes in it have no positions."""
 
     def visit_Constant(self, node: ast.Constant) -> None:
         match node.value:
@@ -246,7 +246,7 @@ class _Finder(ast.NodeVisitor):
     # -- changes
 
     def _fix(self, condition: ast.expr) -> None:
-        """Always so, and never."""
+        """Make the condition always true, and always false."""
         self._conditions.add(condition)
         for word in ("True", "False"):
             self._replace(condition, word)
@@ -262,7 +262,7 @@ def _spelled(node: ast.expr) -> str:
 
 
 def _logged(node: ast.expr) -> str | None:
-    """The level of what is written to the log, if anything is."""
+    """The level of a call that writes to the log; None for other code."""
     match node:
         case ast.Call(func=ast.Attribute(value=ast.Name(id="logger"), attr=level)) if level != "isEnabledFor":
             return level
