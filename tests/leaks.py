@@ -74,7 +74,7 @@ def leaks(partition: Partition) -> list[str]:
 
 def _promise(all: Partition, name: str, key: Key) -> str:
     if F["incarnation"] not in key.fields:
-        return "no birth, so not a promise"
+        return "no incarnation, so not a promise"
     if all.is_pending(name):
         return "" if key.ttl_ms is None else "pending, but expires"
     if key.ttl_ms is not None or all.is_pending(root_of(name)) or all.is_closing(name) or all.is_kept_for_ever(name):

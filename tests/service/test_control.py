@@ -85,7 +85,7 @@ async def test_a_tree_is_bounded_and_ends_where_executions_wait_for_one_another(
             await app.cancel(id, force=True)
 
 
-# -- steering
+# -- control
 
 
 async def test_a_wake_repeated_after_its_answers_were_lost_ends_one_sleep_only(

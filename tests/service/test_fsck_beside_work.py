@@ -74,7 +74,7 @@ async def test_beside_busy_workers_it_reports_nothing(new_app: NewApp, real_serv
         id = f"busy-{number}"
         delay = 0.1 * chance.random() if chance.random() < 0.3 else None
         handle = await app.rpc(id, busy, key, 2, delay=delay, timeout=60)
-        with suppress(DurasleepError):  # canceled, or steered when there was nothing to steer
+        with suppress(DurasleepError):  # canceled, or controlled when there was nothing to control
             await _control(app, id, chance)
             await handle
 

@@ -69,7 +69,7 @@ async def waits_for_a_child(ctx: Context) -> str:
 
 
 async def test_an_execution_in_an_unknown_place_is_left_there(app: Durasleep, real_server: Server) -> None:
-    """Its deadline, those who steer it and the end of its parent wait for whoever knows the place."""
+    """Its deadline, its control and the end of its parent wait for a worker that knows the place."""
     app.workflow(waits_for_a_child)
     client: Any = real_server.sync_client()
     keys = (await store_of(app)).keys()

@@ -1,4 +1,4 @@
-"""Executions that cannot go on are set aside by name: changed code, unknown functions, groups without workers."""
+"""Executions that cannot go on are halted or wait: changed code, unknown functions, groups without workers."""
 
 from __future__ import annotations
 
