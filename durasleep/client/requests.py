@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import secrets
 import time
@@ -49,6 +50,7 @@ CLOSED = "the client was closed during this wait; the execution goes on"
 # A generator of its own, not the one that the whole program shares. Two programs that seed the shared one alike, or a
 # child and its parent, would make the same keys, and each would take the other's calls for its own.
 _chance = random.Random()
+os.register_at_fork(after_in_child=_chance.seed)
 
 
 class IdSource:
