@@ -34,13 +34,14 @@ logger = logging.getLogger("durasleep")
 class Subscription:
     """Waits for the inbox to notify of the end of one promise. The end may be unknown: then the promise is read."""
 
-    __slots__ = ("_future", "_is_notified", "before", "ending", "id", "inbox", "is_missed")
+    __slots__ = ("_error", "_future", "_is_notified", "before", "ending", "id", "inbox", "is_missed")
 
     def __init__(self, inbox: Inbox, id: PromiseId) -> None:
         self.inbox = inbox
         """The inbox that notifies it, in the event loop of the inbox."""
         self._future: asyncio.Future[PromiseStatus | None] | None = None
         self._is_notified = False
+        self._error: Exception | None = None
         self.before: Subscription | None = None
         """Another one for the same id, if there is one: the inbox keeps the latest."""
         self.id = id
@@ -56,6 +57,8 @@ class Subscription:
             self._future = asyncio.get_running_loop().create_future()
             if self._is_notified:
                 self._future.set_result(self.ending)
+            elif self._error is not None:
+                self._future.set_exception(self._error)
         return self._future
 
     def notify(self, ending: PromiseStatus | None) -> None:
@@ -75,7 +78,8 @@ class Subscription:
             self.notify(ending)
 
     def fail(self, error: Exception) -> None:
-        """No notification will come: raise ``error`` where it is awaited."""
+        """No notification will come: raise ``error`` where it is awaited, now or later."""
+        self._error = error
         if self._future is not None and not self._future.done():
             self._future.set_exception(error)
 
@@ -124,6 +128,9 @@ class Inbox:
         self._waiting: dict[str, Subscription] = {}
         self.hurry = Hurry()
         self._task: asyncio.Task[None] | None = None
+        self._error: Exception | None = None
+        self.closed = asyncio.Event()
+        """Set once nothing is told any more."""
         self._fresh_until = 0.0
         self._look_at = 0.0
 
@@ -131,6 +138,11 @@ class Inbox:
     def is_listening(self) -> bool:
         """Whether it is being read, so that every notification from now on arrives."""
         return self._link.connected and self._task is not None and not self._task.done()
+
+    def check_open(self) -> None:
+        """Raises what it was closed with, if it was."""
+        if self._error is not None:
+            raise self._error
 
     def is_subscribed(self, id: PromiseId) -> bool:
         """Whether anybody here waits for the ending of this promise."""
@@ -143,6 +155,7 @@ class Inbox:
 
     def subscribe_all(self, ids: Iterable[PromiseId]) -> list[Subscription]:
         """Subscribe to the ends of some promises; the subscriptions are in their order."""
+        self.check_open()  # a waiter that was to look again as the inbox closed would wait for ever
         waiting = self._waiting
         made: list[Subscription] = []
         for id in ids:
@@ -168,7 +181,9 @@ class Inbox:
             del self._waiting[subscription.id]
 
     async def close(self, error: Exception) -> None:
-        """Stop reading; ``error`` is raised where somebody still waits."""
+        """Stop reading; ``error`` is raised where somebody waits, or subscribes later."""
+        self._error = error
+        self.closed.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

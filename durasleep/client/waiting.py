@@ -148,7 +148,7 @@ class Waiter:
                 ending = await self._attach(store, id, subscription)
                 if ending is None or ending.is_final:
                     subscription.forget()
-                    return ending or await self._poll(id)
+                    return ending or await self._poll(inbox, id)
             try:
                 told = await subscription.future
             except BaseException:
@@ -180,9 +180,13 @@ class Waiter:
             raise
         return requests.status_of_created(id, created)
 
-    async def _poll(self, id: PromiseId) -> PromiseStatus:
-        ending = await self.status(id)
-        while not ending.is_final:
-            await asyncio.sleep(POLL_S)
+    async def _poll(self, inbox: Inbox, id: PromiseId) -> PromiseStatus:
+        """How an entry of a journal ends, which tells no inbox."""
+        while True:
+            inbox.check_open()  # to look again would connect again
             ending = await self.status(id)
-        return ending
+            if ending.is_final:
+                return ending
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await inbox.closed.wait()

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,7 +18,9 @@ import pytest
 
 from durasleep import ClientClosed, Durasleep, Settings, WaitTimeout
 from durasleep.client.client import inbox_of, store_of
+from durasleep.model import PromiseId
 from durasleep.protocol.keys import W
+from durasleep.query.status import PromiseStatus
 from durasleep.sync import Client as SyncClient
 from harness.servers import Server
 from tests.service.fixtures import NewApp
@@ -274,6 +277,60 @@ async def test_who_waits_when_the_client_is_closed_hears_that_it_was(new_app: Ne
             await waiter
     assert (await other.describe("wait-0")).status == "queued"
     assert (await app.describe("wait-0")).status == "queued"  # another call connects again
+
+
+async def connecting(_: Durasleep) -> None:
+    """It has begun to."""
+    await asyncio.sleep(0)
+
+
+async def asking(app: Durasleep) -> None:
+    """How the execution stands; the answer comes when the inbox is closed already."""
+    await store_of(app)
+    while not inbox_of(app).is_expected(PromiseId("wait")):  # noqa: ASYNC110 - turn by turn: no answer comes meanwhile
+        await asyncio.sleep(0)
+
+
+async def told_to_look(app: Durasleep) -> None:
+    """It waits, and will ask again."""
+    inbox: Any = inbox_of(app)
+    await eventually(lambda: inbox.is_expected("wait") and inbox._waiting["wait"]._future is not None, "it to wait")
+    inbox._notify_to_look()
+
+
+async def polling(app: Durasleep) -> None:
+    """An entry of a journal, which tells no inbox."""
+    looks = Counter[str]()
+    waiter = app._waiter  # pyright: ignore[reportPrivateUsage]
+    status = waiter.status
+
+    async def look(id: PromiseId) -> PromiseStatus:
+        try:
+            return await status(id)
+        finally:
+            looks[id] += 1
+
+    waiter.status = look
+    await eventually(lambda: looks["wait~1"], "it to have looked")
+
+
+@pytest.mark.parametrize(
+    ("id", "moment"),
+    [("wait", connecting), ("wait", asking), ("wait", told_to_look), ("wait~1", connecting), ("wait~1", polling)],
+)
+async def test_who_waits_hears_of_a_close_at_whichever_moment_it_comes(
+    app: Durasleep, new_app: NewApp, id: str, moment: Callable[[Durasleep], Coroutine[Any, Any, None]]
+) -> None:
+    async with serving(app):
+        await app.rpc("wait", waiting, 3600)
+        await until(app, "wait", "suspended")
+        closed = new_app()
+        waiter = asyncio.create_task(closed.get(id).result())
+        await moment(closed)
+        await closed.aclose()
+        with pytest.raises(ClientClosed, match="goes on"):
+            await asyncio.wait_for(waiter, 10)
+        await app.cancel("wait", force=True)
 
 
 @pytest.mark.parametrize("id", ["wait", "gate", "journal~1"])
