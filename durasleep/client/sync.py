@@ -590,6 +590,7 @@ class Client(_Starts):
 
         It is cheaper than waiting for each handle, because all of them are requested together.
         """
+        check_open = self._waiter.open_check()
         self._opened()
         attach(handles)
         results: list[Any] = []
@@ -597,6 +598,7 @@ class Client(_Starts):
             try:
                 ending = handle._known()
                 if ending is None:
+                    check_open()  # a close ends the wait for all of them
                     if handle._is_missed:  # then those after it are, too: attach them again together, not one by one
                         attach(handles[at:])
                     ending = handle._settled()

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Self
 from weakref import WeakValueDictionary
 
@@ -152,6 +153,10 @@ class Waiter:
         self.store.open()
         return self.store
 
+    def open_check(self) -> Callable[[], None]:
+        """What raises ClientClosed if the client was closed after this: to ask it again would connect again."""
+        return partial(_check_open, self._closed)
+
     def close(self) -> None:
         """Close all connections; the waits of all threads raise ClientClosed."""
         closed, self._closed = self._closed, threading.Event()
@@ -275,6 +280,11 @@ class Waiter:
         return first is not None and instant_of(first) > instant_of(last)
 
 
+def _check_open(closed: threading.Event) -> None:
+    if closed.is_set():
+        raise ClientClosed(requests.CLOSED)
+
+
 class _Patience:
     """How long one wait may take."""
 
@@ -288,8 +298,7 @@ class _Patience:
 
     def check_open(self) -> None:
         """ClientClosed if the client was closed meanwhile."""
-        if self.closed.is_set():
-            raise ClientClosed(requests.CLOSED)
+        _check_open(self.closed)
 
     def left_s(self, most_s: float) -> float:
         """The time left, at most ``most_s``; ClientClosed or WaitTimeout if the wait is over."""

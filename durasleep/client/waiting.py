@@ -77,6 +77,10 @@ class Waiter:
             await store.open()
         return store
 
+    def open_check(self) -> Callable[[], None]:
+        """What raises ClientClosed if the client was closed after this: to ask it again would connect again."""
+        return self.inbox.check_open
+
     async def aclose(self) -> None:
         """Close the connections of this event loop; its waits raise ClientClosed."""
         await self._of_loop.close()

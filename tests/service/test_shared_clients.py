@@ -263,6 +263,7 @@ async def test_who_waits_when_the_client_is_closed_hears_that_it_was(new_app: Ne
         asyncio.create_task(app.gather(handles)),
         asyncio.create_task(app.get("wait-2").result()),
     ]
+    gathering = asyncio.create_task(app.gather(handles, return_exceptions=True))
 
     def waiters_of(id: str) -> int:
         latest, count = inbox_of(app)._waiting.get(id), 0  # pyright: ignore[reportPrivateUsage]
@@ -270,11 +271,12 @@ async def test_who_waits_when_the_client_is_closed_hears_that_it_was(new_app: Ne
             latest, count = latest.before, count + 1
         return count
 
-    await eventually(lambda: (waiters_of("wait-0"), waiters_of("wait-2")) == (3, 1), "all four to wait")
+    await eventually(lambda: waiters_of("wait-0") == 4 and waiters_of("wait-2"), "all five to wait")
     await app.aclose()
     for waiter in waiters:
         with pytest.raises(ClientClosed, match="goes on"):
             await waiter
+    assert [type(found) for found in await gathering] == [ClientClosed] * 3
     assert (await other.describe("wait-0")).status == "queued"
     assert (await app.describe("wait-0")).status == "queued"  # another call connects again
 

@@ -242,6 +242,11 @@ def test_who_gathers_when_the_client_is_closed_hears_that_it_was(
     client.close()
     with pytest.raises(ClientClosed, match="goes on"):
         gathering.result(SOON_S)
+    gathering = in_thread(
+        pool, lambda: client.gather([client.get(name) for name in names], return_exceptions=True), real_server
+    )
+    client.close()
+    assert [type(found) for found in gathering.result(SOON_S)] == [ClientClosed] * 3
     for name in names:
         other.promises.cancel(name)
 
