@@ -289,14 +289,14 @@ async def connecting(_: Durasleep) -> None:
 async def asking(app: Durasleep) -> None:
     """How the execution stands; the answer comes when the inbox is closed already."""
     await store_of(app)
-    while not inbox_of(app).is_expected(PromiseId("wait")):  # noqa: ASYNC110 - turn by turn: no answer comes meanwhile
+    while not inbox_of(app).is_subscribed(PromiseId("wait")):  # noqa: ASYNC110 - turn by turn: no answer comes meanwhile
         await asyncio.sleep(0)
 
 
 async def told_to_look(app: Durasleep) -> None:
     """It waits, and will ask again."""
     inbox: Any = inbox_of(app)
-    await eventually(lambda: inbox.is_expected("wait") and inbox._waiting["wait"]._future is not None, "it to wait")
+    await eventually(lambda: inbox.is_subscribed("wait") and inbox._waiting["wait"]._future is not None, "it to wait")
     inbox._notify_to_look()
 
 
