@@ -62,8 +62,14 @@ def mutants(path: str, source: str) -> list[Mutant]:
         following = lines[at + 1] if at + 1 < len(lines) else ""
         for before, after, changed in _changes(line, bare, following):
             text = "\n".join([*lines[:at], changed, *lines[at + 1 :], ""])
-            made.append(Mutant(path, at + 1, where, f"{in_one_line(line)}: {before} -> {after}", text))
+            code = in_one_line(line[: _end_of_code(line)])
+            made.append(Mutant(path, at + 1, where, f"{code}: {before} -> {after}", text))
     return numbered(made)
+
+
+def _end_of_code(line: str) -> int:
+    """Where its comment begins: a mutant keeps its name when a comment is reworded."""
+    return next((text.start() for text in _TEXT.finditer(line) if text[0].startswith("--")), len(line))
 
 
 def _changes(line: str, bare: str, following: str) -> Iterator[tuple[str, str, str]]:
