@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import secrets
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -57,6 +58,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell: so would what tests start
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     found = found_kinds()
     named = [kind.strip() for kind in str(config.getoption("--servers")).split(",") if kind.strip()]
     for kind in named:
