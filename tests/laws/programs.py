@@ -14,6 +14,7 @@ from durasleep.runtime.context import Context
 from tests.laws.shapes import Shape, add, canceled_at, fail_slowly, slowly
 from tests.unit.runtime_world import Line
 
+STEP_S = 0.25  # steps end between the seconds: which of a step and a timer comes first at one instant is no law
 Node = list[Any]
 """A word and its parts, such as ``["gather", ["sleep", 1], ["step", 2]]``."""
 
@@ -75,9 +76,9 @@ async def program(ctx: Context, node: Node) -> Any:
             case ["step", n]:
                 return await ctx.run(add, n, 1)
             case ["slow", seconds]:
-                return await ctx.run(slowly, seconds, "slow")
+                return await ctx.run(slowly, seconds + STEP_S, "slow")
             case ["fail", seconds]:
-                return await ctx.run(fail_slowly, seconds, "failed")
+                return await ctx.run(fail_slowly, seconds + STEP_S, "failed")
             case ["promise", seconds]:
                 return await ctx.promise(timeout=seconds or None)
             case ["child", seconds]:
