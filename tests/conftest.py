@@ -39,6 +39,9 @@ _NOT_QUICK = (
     "tests/service/test_doctor.py",  # from here on: what rarely happens, and takes long to bring about
     "tests/service/test_forgotten_awaits.py",
     "tests/service/test_garbage.py",
+    "tests/service/test_in_hand.py",
+    "tests/service/test_two_versions.py",
+    "tests/service/test_waiting_inside.py",
     "tests/service/test_threads.py",
     "tests/service/test_leaving_workers.py",  # test_killed_workers.py tests the same in a harder way
     "tests/service/test_fsck_beside_work.py",
@@ -54,7 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help=f"servers to test on, separated by commas, of: {', '.join(KINDS)} (default: all that are found)",
     )
 
-    parser.addoption("--quick", action="store_true", help="what shows most, in some 90 s: one server, nothing long")
+    parser.addoption("--quick", action="store_true", help="what shows most, in about a minute: one server, nothing long")
 
 
 def pytest_configure(config: pytest.Config) -> None:
