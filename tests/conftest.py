@@ -57,7 +57,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help=f"servers to test on, separated by commas, of: {', '.join(KINDS)} (default: all that are found)",
     )
 
-    parser.addoption("--quick", action="store_true", help="what shows most, in about a minute: one server, nothing long")
+    parser.addoption(
+        "--quick", action="store_true", help="what shows most, in about a minute: one server, nothing long"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

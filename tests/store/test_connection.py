@@ -67,7 +67,7 @@ async def test_an_existing_client_is_taken_as_it_is_and_bytes_survive(
 
 
 async def test_an_applications_own_connections_are_not_used(real_server: Server, namespace: str) -> None:
-    client: Any = real_server.client(max_connections=1, socket_timeout=0.01, health_check_interval=1)
+    client: Any = real_server.client(max_connections=1, socket_timeout=0.5, health_check_interval=1)
     async with client.client() as taken:  # the only one its pool has
         await taken.ping()
         await exercise(client, namespace)
