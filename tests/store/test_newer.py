@@ -64,6 +64,7 @@ async def test_the_timer_of_an_unknown_entry_stays(driver: Driver) -> None:
     ("due", "field", "code"),
     [
         ({"start": PAST}, "place", UNKNOWN_PLACE),
+        ({"start": PAST}, "kind", UNKNOWN_KIND),
         ({"deadline": PAST}, "place", UNKNOWN_PLACE),
         ({"deadline": PAST}, "kind", UNKNOWN_KIND),
     ],

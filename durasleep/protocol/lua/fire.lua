@@ -72,6 +72,7 @@ local function load_waiting(id, number)
     and known[F.func]
     and known[F.args]
     and known[F.incarnation]
+    and not known[F.kind] -- only an execution has none
   if not (is_common and epoch and order) then return load(id, { number }) end
   local unseen = known[F.unseen] or ''
   return {
