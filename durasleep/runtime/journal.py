@@ -372,7 +372,7 @@ class Journal:
     def check_all_asked(self) -> None:
         """Halt if the loaded journal has an entry that the code has not asked for, or waits for one it canceled."""
         if self._matched < len(self._entries):
-            for entry in sorted(self._entries.values(), key=_sort_key):
+            for entry in sorted(self._entries.values(), key=lambda entry: sort_key(entry.number)):
                 if not (entry.number in self._asked or entry.number == CANCEL or _is_tombstone(entry)):
                     self.loop.halt(self._unasked(entry))
                     return
@@ -586,8 +586,9 @@ def _order(entry: Entry) -> tuple[int, Number]:
     return entry.stamp, entry.number
 
 
-def _sort_key(entry: Entry) -> list[int]:
-    return [int(part) for part in entry.number.split(".")]
+def sort_key(number: Number) -> list[int]:
+    """Sorts numbers in the order of the calls: ``1.10`` comes after ``1.9``."""
+    return [int(part) for part in number.split(".")]
 
 
 def _is_tombstone(entry: Entry) -> bool:

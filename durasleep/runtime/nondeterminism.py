@@ -20,9 +20,8 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, cast
 
-from durasleep.model import Number
 from durasleep.runtime.activation import Activation, Halted, Progress, Rejected, Resolved
-from durasleep.runtime.journal import Asked, Forgotten, StepCall
+from durasleep.runtime.journal import Asked, Forgotten, StepCall, sort_key
 
 _log = logging.getLogger("durasleep.runtime")
 
@@ -177,7 +176,7 @@ def checked(activation: Activation, progress: Progress) -> Progress:
 
 def _difference(first: Activation, again: Activation, progress: Progress, repeated: Progress) -> list[str] | None:
     asked, asked_again = first.asked, again.asked
-    for number in sorted(asked.keys() | asked_again.keys(), key=_sort_key):
+    for number in sorted(asked.keys() | asked_again.keys(), key=sort_key):
         one, other = asked.get(number), asked_again.get(number)
         if one is None or other is None or not _same(first, one, other):
             return [f"  - {number:<6} {_shown(one)}", f"  + {number:<6} {_shown(other)}"]
@@ -224,7 +223,3 @@ def _plain(activation: Activation, progress: Progress) -> str:
             return f"resolved: {activation.codec.decode(payload)!r}"
         case other:
             return "not yet" if other is None else repr(other)
-
-
-def _sort_key(number: Number) -> list[int]:
-    return [int(part) for part in number.split(".")]
