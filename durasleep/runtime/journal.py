@@ -372,8 +372,9 @@ class Journal:
     def check_all_asked(self) -> None:
         """Halt if the loaded journal has an entry that the code has not asked for, or waits for one it canceled."""
         if self._matched < len(self._entries):
-            for entry in sorted(self._entries.values(), key=lambda entry: sort_key(entry.number)):
-                if not (entry.number in self._asked or entry.number == CANCEL or _is_tombstone(entry)):
+            for number in sorted(self._entries, key=sort_key):
+                entry = self._entries[number]
+                if not (number in self._asked or number == CANCEL or _is_tombstone(entry)):
                     self.loop.halt(self._unasked(entry))
                     return
         for number in self._buried:

@@ -69,6 +69,21 @@ def test_a_compiled_class_has_the_attributes_of_its_slots(pxd: Path) -> None:
 
 
 @pytest.mark.parametrize("pxd", PXD, ids=lambda pxd: pxd.name)
+def test_a_method_that_a_pxd_declares_has_no_closure(pxd: Path) -> None:
+    """Cython refuses them, and only the last stage of the CI compiles."""
+    classes = {node.name: node for node in ast.parse(pxd.with_suffix(".py").read_text()).body if isinstance(node, ast.ClassDef)}
+    closures = [
+        f"{name}.{method.name}, line {node.lineno}"
+        for name, (_, methods) in declared(pxd).items()
+        for method in classes[name].body
+        if isinstance(method, ast.FunctionDef) and method.name in methods
+        for node in ast.walk(method)
+        if node is not method and isinstance(node, (ast.Lambda, ast.GeneratorExp, ast.FunctionDef))
+    ]
+    assert not closures
+
+
+@pytest.mark.parametrize("pxd", PXD, ids=lambda pxd: pxd.name)
 def test_all_that_may_be_compiled_is_compiled_or_nothing_is(pxd: Path) -> None:
     module: Any = importlib.import_module("durasleep." + ".".join(pxd.relative_to(PACKAGE).with_suffix("").parts))
     assert module.__file__.endswith(".py") is not IS_COMPILED
