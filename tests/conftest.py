@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from durasleep.devserver import DevServer
 from durasleep.query import fsck
@@ -30,6 +31,9 @@ pytest_plugins = (
     "pytester",  # runs a pytest of its own, for the fixtures we give to others
     "tests.durations",
 )
+
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")  # nothing that hypothesis runs is judged by how long it took
 
 _NOT_QUICK = (
     "tests/cli/",  # every command is a Python that starts

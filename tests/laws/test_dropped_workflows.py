@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from durasleep.runtime.context import Context
@@ -546,7 +546,7 @@ def compare(make: Callable[[], World], events: int) -> bool:
     return dropped[0]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(
     layers=st.lists(st.sampled_from(LAYERS), max_size=LAYERS_MAX).map(tuple),
     leaf=st.sampled_from(LEAVES),

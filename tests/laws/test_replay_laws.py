@@ -9,7 +9,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from durasleep.model import MARKS, Kind, Number, State
@@ -24,7 +24,7 @@ each_shape = pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
 
 def some(examples: int) -> Any:
     """The number of programs: each of them runs many times, and all tests of this file take less than a minute."""
-    return settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    return settings(max_examples=examples)
 
 
 def test_the_corpus_has_many_shapes() -> None:

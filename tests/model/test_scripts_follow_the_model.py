@@ -361,7 +361,7 @@ def test_the_scripts_do_what_the_model_says(
 
     OnServer.server, OnServer.namespace = server, namespace
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-    profile = settings(PROFILE, deadline=None, database=None, report_multiple_bugs=False, suppress_health_check=checks)
+    profile = settings(PROFILE, database=None, report_multiple_bugs=False, suppress_health_check=checks)
     if not EXAMPLES:
         profile = settings(profile, max_examples=min(OF_ONE_KIND_MAX, len(share(range(IN_ALL)))))
         seed(server.kind)(OnServer)
