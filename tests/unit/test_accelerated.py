@@ -71,7 +71,9 @@ def test_a_compiled_class_has_the_attributes_of_its_slots(pxd: Path) -> None:
 @pytest.mark.parametrize("pxd", PXD, ids=lambda pxd: pxd.name)
 def test_a_method_that_a_pxd_declares_has_no_closure(pxd: Path) -> None:
     """Cython refuses them, and only the last stage of the CI compiles."""
-    classes = {node.name: node for node in ast.parse(pxd.with_suffix(".py").read_text()).body if isinstance(node, ast.ClassDef)}
+    classes = {
+        node.name: node for node in ast.parse(pxd.with_suffix(".py").read_text()).body if isinstance(node, ast.ClassDef)
+    }
     closures = [
         f"{name}.{method.name}, line {node.lineno}"
         for name, (_, methods) in declared(pxd).items()
