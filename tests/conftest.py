@@ -1,7 +1,7 @@
 """Fixtures for every test: servers, a namespace of its own, and the check that it leaks no keys.
 
 ``--servers=redis7,valkey8`` (or ``DURASLEEP_TEST_SERVERS``) chooses the servers; a named server must exist. ``--quick``
-runs on the embedded server, unless others are named, and leaves out the slowest tests: see ``_NOT_QUICK``.
+runs on the embedded server, unless others are named, and leaves out the slowest tests: see ``_is_quick``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -50,7 +51,7 @@ _NOT_QUICK = (
     "tests/service/test_leaving_workers.py",  # test_killed_workers.py tests the same in a harder way
     "tests/service/test_fsck_beside_work.py",
 )
-"""Tests that ``--quick`` leaves out, beside those marked ``long``."""
+_QUICK_S = 3.0
 _KINDS = pytest.StashKey[list[str]]()
 
 
@@ -82,12 +83,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("quick"):
-        config.hook.pytest_deselected(items=[item for item in items if not _is_quick(item)])
-        items[:] = [item for item in items if _is_quick(item)]
+        from tests import durations  # a plugin, which pytest itself must import first
+
+        seconds = partial(durations.seconds_of, table=durations.read_table())
+        config.hook.pytest_deselected(items=[item for item in items if not _is_quick(item, seconds)])
+        items[:] = [item for item in items if _is_quick(item, seconds)]
 
 
-def _is_quick(item: pytest.Item) -> bool:
-    return not item.get_closest_marker("long") and not item.nodeid.startswith(_NOT_QUICK)
+def _is_quick(item: pytest.Item, seconds: Callable[[str], float]) -> bool:
+    """Whether ``--quick`` runs it: not if it is ``long``, in a slow file, or longer than most by the last measurement."""
+    is_slow = item.get_closest_marker("long") or item.nodeid.startswith(_NOT_QUICK)
+    return not is_slow and seconds(item.nodeid) < _QUICK_S
 
 
 def pytest_collection_finish() -> None:
