@@ -28,6 +28,7 @@ from functools import cache, partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, TypeVar, cast, overload
 
+import durasleep
 from durasleep import address
 from durasleep.address import Address
 from durasleep.client.client import Client
@@ -35,7 +36,7 @@ from durasleep.codec import Codec
 from durasleep.deprecation import warn_renamed
 from durasleep.errors import DefinitionError, ThreadsLost, UsageError
 from durasleep.model import Duration, check_name, duration_ms
-from durasleep.runtime.definition import Registry
+from durasleep.runtime.definition import Overrides, Registry
 from durasleep.runtime.retry import Retry
 from durasleep.settings import DEFAULTS, Settings, fitting
 from durasleep.transport.connector import AnyClient, Connector
@@ -43,7 +44,6 @@ from durasleep.transport.store import Store, confirming
 
 if TYPE_CHECKING:  # a program that only calls needs no worker, and none of the code that runs workflows
     from durasleep.runtime.context import Context
-    from durasleep.worker.execution.function_runner import Overrides
     from durasleep.worker.worker import Worker
 
 AnyWorkflow = TypeVar("AnyWorkflow", bound="Callable[Concatenate[Context, ...], Coroutine[Any, Any, Any]]")
@@ -269,7 +269,7 @@ class Durasleep(Client):
         fsync: bool | None = None,
         overrides: Overrides | None = None,
         stand_ins: Overrides | None = None,
-    ) -> Worker:
+    ) -> durasleep.Worker:  # as an annotation, it imports the worker only if it is read
         """A worker for the functions registered here, for a process of your own::
 
             worker = app.worker(concurrency=100)
@@ -316,7 +316,7 @@ class Durasleep(Client):
         overrides: Overrides | None = None,
         stand_ins: Overrides | None = None,
         start_timeout: Duration | None = 10,
-    ) -> AsyncGenerator[Worker]:
+    ) -> AsyncGenerator[durasleep.Worker]:
         """Run a worker in this event loop during the block; the options are those of ``worker``.
 
         If the worker cannot start, the error is raised before the block begins. StoreUnavailable is raised if Redis

@@ -31,7 +31,7 @@ Due = NewType("Due", str)
 
 _ID_BYTES_MAX = 512  # of an id that a caller gives; ids below it, made by workflows, may be longer
 PAYLOAD_BYTES_MAX = 1 << 20  # by default: a field of megabytes blocks Redis for everyone
-INBOX_TTL_MS = 90_000  # by default: after this time without its reader, an inbox is gone
+INBOX_TTL_MS = 90_000  # after this time without its reader, an inbox is gone
 DUE_MS_MAX = 253_402_300_799_000  # the end of year 9999, the last instant datetime can show
 _LABEL_MAX = 255  # characters of a name that is only shown
 SHOWN_MAX = 100  # characters of a value in a message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -42,7 +43,7 @@ class Settings:
     read_own_max: int = 1000
     """Entries that are already ours, and are read again after a reconnect; more than any worker holds."""
     inbox_ttl_s: float = INBOX_TTL_MS / 1000
-    """An inbox lives this long after its reader was last active."""
+    """Has no effect, and goes with the next release: the scripts decide how long an inbox lives."""
     client_check_s: float = 30.0
     """How often a waiting client reads the state itself, because inbox entries are only hints."""
 
@@ -112,6 +113,10 @@ class Settings:
     """Evicts a workflow at every await and replays it from its journal; for tests."""
     movable_clock: bool = False
     """The scripts use a clock that a test can move, see ``durasleep.testing``; all users of a namespace must agree."""
+
+    def __post_init__(self) -> None:
+        if self.inbox_ttl_s != INBOX_TTL_MS / 1000:
+            warnings.warn("inbox_ttl_s has no effect; it goes with the next release", DeprecationWarning, 3)
 
 
 def fitting(settings: Settings, payload_bytes_max: int) -> Settings:

@@ -91,7 +91,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_quick(item: pytest.Item, seconds: Callable[[str], float]) -> bool:
-    """Whether ``--quick`` runs it: not if it is ``long``, in a slow file, or longer than most by the last measurement."""
+    """Whether ``--quick`` runs it: nothing ``long``, no slow file, and nothing that took longer than most."""
     is_slow = item.get_closest_marker("long") or item.nodeid.startswith(_NOT_QUICK)
     return not is_slow and seconds(item.nodeid) < _QUICK_S
 

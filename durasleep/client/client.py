@@ -11,6 +11,7 @@ from functools import cache
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
+from durasleep import query
 from durasleep.client import requests
 from durasleep.client.inbox import Inbox, Subscription
 from durasleep.client.requests import CallOptions, Options, Pipeline
@@ -41,11 +42,7 @@ from durasleep.runtime.definition import Registry, called_by, name_of, returns_o
 from durasleep.settings import Settings
 from durasleep.transport.store import Store
 
-if TYPE_CHECKING:  # imported by the few methods that need them: most programs call none of these
-    from durasleep.query.call_tree import Tree
-    from durasleep.query.doctor import Diagnosis
-    from durasleep.query.fsck import Report
-    from durasleep.query.search import SearchPage, Timers
+if TYPE_CHECKING:
     from durasleep.runtime.context import AsyncTask, Workflow
 
 T = TypeVar("T")
@@ -721,7 +718,7 @@ class Client(_Starts):
         group: str | None = None,
         function: str | None = None,
         limit: int = 1_000,
-    ) -> SearchPage:
+    ) -> query.search.SearchPage:
         """Executions by their status, group and function::
 
             for one in await app.search(status="failed", function="checkout", limit=50):
@@ -745,7 +742,7 @@ class Client(_Starts):
         status: str | Collection[str] | None = None,
         group: str | None = None,
         function: str | None = None,
-    ) -> AsyncGenerator[SearchPage]:
+    ) -> AsyncGenerator[query.search.SearchPage]:
         """As ``search``, page by page to the end. Executions on a page may be controlled before the next is read."""
         from durasleep.query import search
 
@@ -754,14 +751,14 @@ class Client(_Starts):
         while not looking.is_over or looking.again():
             yield await store.run(looking.part(store.keys()))
 
-    async def timers(self, limit: int = 20) -> Timers:
+    async def timers(self, limit: int = 20) -> query.search.Timers:
         """The timers that fall due next, soonest first: at most ``limit``, which is 1 to 1,000, else UsageError."""
         from durasleep.query import search
 
         store = await self._opened()
         return await store.run(search.timers(store.keys(), limit))
 
-    async def tree(self, id: str) -> Tree:
+    async def tree(self, id: str) -> query.call_tree.Tree:
         """An execution and everything it has called, as one tree; raises NotFound if there is none."""
         from durasleep.query import call_tree
 
@@ -807,7 +804,7 @@ class Client(_Starts):
         """
         return await self._control("reschedule", id, due=due)
 
-    async def fsck(self, *, repair: bool = False) -> Report:
+    async def fsck(self, *, repair: bool = False) -> query.fsck.Report:
         """Check everything that is kept, while workers go on; with ``repair``, fix what needs no guess."""
         from durasleep.query import fsck
 
@@ -830,7 +827,7 @@ class Client(_Starts):
         warn_renamed("forget", "discard_quarantined")
         return await self.discard_quarantined(name)
 
-    async def diagnose(self) -> list[Diagnosis]:
+    async def diagnose(self) -> list[query.doctor.Diagnosis]:
         """Data that the server's configuration may lose, and work that waits for a person or a worker; worst first.
 
         It only reads.

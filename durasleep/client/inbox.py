@@ -269,7 +269,7 @@ class Inbox:
         behind the entry read last or, if the server's clock was set back meanwhile, ends before it.
         """
         is_new = not self._link.connected
-        keep = streams.keep_inbox(self._key, ttl_s=self._settings.inbox_ttl_s)
+        keep = streams.keep_inbox(self._key)
         read_first, read_last = streams.read_first(self._key), streams.read_last(self._key)
         look = [keep.args, read_first.args, read_last.args]
         kept, *ends = await self._link.exchange(look)

@@ -7,7 +7,7 @@ from typing import Any
 
 from durasleep.model import PromiseId
 from durasleep.protocol.command import BatchItem, Command, pairs, route, to_text
-from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.keys import LIMIT, Keyspace
 
 _INBOX_CLOSES_MS = 1_000  # from a farewell to the end of an inbox: enough for a reader that is about to read it
 BEGINNING = b"0-0"
@@ -111,9 +111,9 @@ def open_inbox(inbox: bytes) -> Command[object]:
     return Command([b"XADD", inbox, b"*", b"o", b""], bool)
 
 
-def keep_inbox(inbox: bytes, *, ttl_s: float) -> Command[bool]:
+def keep_inbox(inbox: bytes) -> Command[bool]:
     """Renew the expiry of an inbox; returns whether it exists."""
-    return Command([b"PEXPIRE", inbox, b"%d" % (ttl_s * 1000)], bool)
+    return Command([b"PEXPIRE", inbox, b"%d" % LIMIT["inbox_ttl_ms"]], bool)
 
 
 def unwait(keys: Keyspace, id: PromiseId, inbox: str) -> BatchItem[object]:

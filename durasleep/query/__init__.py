@@ -1,0 +1,19 @@
+"""Bounded plans that answer a person's question.
+
+These modules are imported when their names are first used. So annotations can name their classes, and programs that
+never ask such a question do not import them.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from durasleep.query import call_tree, doctor, fsck, search
+
+    __all__ = ["call_tree", "doctor", "fsck", "search"]
+else:
+    from importlib import import_module
+
+    def __getattr__(name: str) -> object:
+        if name in ("call_tree", "doctor", "fsck", "search"):
+            return import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import inspect
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -18,6 +18,8 @@ from durasleep.model import Duration, duration_ms
 from durasleep.runtime.retry import Retry
 
 AnyFunction = Callable[..., Any]
+Overrides = Mapping[AnyFunction, AnyFunction]
+"""Functions that a test has replaced, with those to call instead."""
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,255}")
 _MARK = "__durasleep__"

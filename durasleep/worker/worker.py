@@ -29,7 +29,7 @@ from durasleep.protocol.commit import Lease
 from durasleep.protocol.membership import Beat
 from durasleep.protocol.timers import Fired
 from durasleep.query import doctor
-from durasleep.runtime.definition import Registry
+from durasleep.runtime.definition import Overrides, Registry
 from durasleep.runtime.waits import Wait
 from durasleep.settings import Settings
 from durasleep.transport.batching import RETRY_FIRST_S, RETRY_MAX_S
@@ -37,7 +37,6 @@ from durasleep.transport.connector import Connector
 from durasleep.transport.outage import Outage
 from durasleep.transport.store import Store
 from durasleep.worker.execution.executor import Executor
-from durasleep.worker.execution.function_runner import Overrides
 from durasleep.worker.execution.jam import Jam
 from durasleep.worker.loops.heartbeat import Heartbeat
 from durasleep.worker.loops.hint_listener import HintListener

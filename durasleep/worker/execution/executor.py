@@ -27,13 +27,13 @@ from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.journal import Loaded, Page
 from durasleep.protocol.membership import Beat
 from durasleep.runtime.activation import version_of
-from durasleep.runtime.definition import Definition, Registry, TaskDefinition, WorkflowDefinition
+from durasleep.runtime.definition import Definition, Overrides, Registry, TaskDefinition, WorkflowDefinition
 from durasleep.runtime.waits import Wait
 from durasleep.settings import Settings
 from durasleep.transport.outage import Outage
 from durasleep.transport.store import Store
 from durasleep.worker.execution.commits import TURN_S, Commits
-from durasleep.worker.execution.function_runner import FunctionRunner, Overrides
+from durasleep.worker.execution.function_runner import FunctionRunner
 from durasleep.worker.execution.held import HeldExecution
 from durasleep.worker.execution.log_sampler import LogSampler
 from durasleep.worker.execution.tasks import Tasks

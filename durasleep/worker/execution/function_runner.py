@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from types import FunctionType
 from typing import Any
@@ -17,16 +17,12 @@ from durasleep.model import State, StepResult
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.runtime import current
 from durasleep.runtime.current import Current
-from durasleep.runtime.definition import step_name_of
+from durasleep.runtime.definition import Overrides, step_name_of
 from durasleep.runtime.journal import StepCall
 from durasleep.runtime.waits import CALLER_PREFIX, Inside, Waits, enter
 from durasleep.worker.execution.threads import NotBegun, Threads
 
 logger = logging.getLogger("durasleep")
-
-
-Overrides = Mapping[Callable[..., Any], Callable[..., Any]]
-"""Functions that a test has replaced, with those to call instead."""
 
 
 class FunctionRunner:
