@@ -2,12 +2,13 @@
 
 Docstrings and other text, annotations and the words of log lines are not changed. Whole log lines are dropped only if
 they are warnings or errors. An assignment is dropped only outside ``__init__``, and only if its target is an attribute
-or an item: without the others nothing would run.
+or an item: without the others nothing would run. A ``return`` or ``continue`` stays where nothing follows it anyway.
 """
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -77,6 +78,8 @@ class _Finder(ast.NodeVisitor):
         self.changes: list[_Change] = []
         self._inside: list[str] = []
         self._conditions = set[ast.expr]()
+        self._last = set[ast.stmt]()
+        """Statements after which a function, or one pass of a loop, is over: to leave it there changes nothing."""
 
     # -- what has names
 
@@ -105,6 +108,7 @@ class _Finder(ast.NodeVisitor):
             for default in (*node.args.defaults, *node.args.kw_defaults):
                 if default is not None:
                     self.visit(default)
+            self._last.update(_last_of(node.body, ast.Return))
         for statement in node.body:
             self.visit(statement)
         self._inside.pop()
@@ -144,11 +148,13 @@ class _Finder(ast.NodeVisitor):
         self._replace(node, "pass")
 
     def visit_Continue(self, node: ast.Continue) -> None:
-        self._replace(node, "pass")
+        if node not in self._last:
+            self._replace(node, "pass")
 
     def visit_Return(self, node: ast.Return) -> None:
         if node.value is None:
-            self._replace(node, "pass")
+            if node not in self._last:
+                self._replace(node, "pass")
             return
         if not isinstance(node.value, ast.Constant):
             self._replace(node.value, "None")
@@ -162,8 +168,13 @@ class _Finder(ast.NodeVisitor):
         if not isinstance(node.test, ast.Constant):
             self._replace(node.test, "False")
             self.visit(node.test)
+        self._last.update(_last_of(node.body, ast.Continue))
         for statement in node.body:
             self.visit(statement)
+
+    def visit_For(self, node: ast.For) -> None:
+        self._last.update(_last_of(node.body, ast.Continue))
+        self.generic_visit(node)
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
         if not isinstance(node.body[0], ast.Raise):
@@ -255,6 +266,24 @@ class _Finder(ast.NodeVisitor):
         self, node: ast.stmt | ast.expr, after: str, *, until: ast.stmt | ast.expr | None = None, before: str = ""
     ) -> None:
         self.changes.append(_Change(node, until or node, ".".join(self._inside), after, before))
+
+
+def _last_of(body: list[ast.stmt], kind: type[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of this kind after which the body is over, whichever branch was taken."""
+    match body[-1]:
+        case ast.If(body=first, orelse=second):
+            bodies = [first, second]
+        case ast.With(body=inner) | ast.AsyncWith(body=inner):
+            bodies = [inner]
+        case ast.Try(body=tried, handlers=handlers, orelse=second):
+            bodies = [second or tried, *(handler.body for handler in handlers)]
+        case last:
+            bodies = []
+            if isinstance(last, kind):
+                yield last
+    for inner in bodies:
+        if inner:
+            yield from _last_of(inner, kind)
 
 
 def _spelled(node: ast.expr) -> str:
