@@ -11,7 +11,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
 from types import MappingProxyType
-from typing import Any, TypeVarTuple
+from typing import Any
 
 from durasleep import humanize
 from durasleep.codec import Codec
@@ -38,14 +38,13 @@ from durasleep.transport.outage import Outage
 from durasleep.transport.store import Store
 from durasleep.worker.execution.executor import Executor
 from durasleep.worker.execution.jam import Jam
+from durasleep.worker.execution.threads import post
 from durasleep.worker.loops.heartbeat import Heartbeat
 from durasleep.worker.loops.hint_listener import HintListener
 from durasleep.worker.loops.reaper import Reaper
 from durasleep.worker.loops.schedules import Schedules
 from durasleep.worker.loops.task_reader import TaskReader
 from durasleep.worker.loops.timer_firer import TimerFirer
-
-Args = TypeVarTuple("Args")
 
 logger = logging.getLogger("durasleep")
 
@@ -258,8 +257,8 @@ class Worker:
             held=self._executor.held,
             functions=lambda: "" if self._stop_asked.is_set() else self._registry.fingerprint,
             lost_threads=lambda: self._executor.lost_threads,
-            on_beat=lambda beat, sent_us, received_us: _post(loop, self._take_beat, beat, sent_us, received_us),
-            on_unfit=lambda error: _post(loop, self._end_unfit, error),
+            on_beat=lambda beat, sent_us, received_us: post(loop, self._take_beat, beat, sent_us, received_us),
+            on_unfit=lambda error: post(loop, self._end_unfit, error),
             loop_thread=threading.get_ident(),
             outage=self._store.outage,
         )
@@ -456,10 +455,3 @@ async def _keep_going(name: str, run: Callable[[], Awaitable[None]], outage: Out
         except Exception:
             logger.exception("the %s loop failed and begins again", name)
         await asyncio.sleep(LOOP_RETRY_S)
-
-
-def _post(loop: asyncio.AbstractEventLoop, call: Callable[[*Args], None], *args: *Args) -> None:
-    try:
-        loop.call_soon_threadsafe(call, *args)
-    except RuntimeError:
-        return  # the loop is closed: the worker has left

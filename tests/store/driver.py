@@ -233,6 +233,11 @@ class Driver:
         assert loaded is not None, f"there is no {id}"
         return loaded
 
+    async def calls(self, command: str = "evalsha") -> int:
+        """How often the server was asked so."""
+        found = await self.redis.info("commandstats")
+        return found.get(f"cmdstat_{command}", {}).get("calls", 0)
+
     async def record(self, id: str) -> PromiseRecord:
         return (await self.load(id)).record
 

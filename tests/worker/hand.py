@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from types import MappingProxyType
+from typing import Any
 
 from durasleep import Context
 from durasleep.codec import Codec
 from durasleep.protocol.commit import Lease
+from durasleep.protocol.membership import Beat
 from durasleep.runtime.definition import Registry
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.worker.execution.executor import Executor
 from durasleep.worker.execution.function_runner import Overrides
 from tests.service.workers import eventually
 from tests.store.driver import WORKER, Driver
+
+BEAT = Beat(0, 0, b"", b"", [], {}, [], [], [])
+"""The answer to a heartbeat that tells nothing."""
 
 
 class Hand:
@@ -103,6 +108,19 @@ class Hand:
     async def status(self, id: str) -> str:
         record = await self.driver.record(id)
         return str(record.place or record.state)
+
+    async def becomes(self, status: str) -> None:
+        """Wait until ``a`` has this status, and nothing is held any more."""
+
+        async def is_so() -> bool:
+            return await self.status("a") == status
+
+        await eventually(is_so, f"a to be {status}")
+        await eventually(lambda: not self.executor.held(), "it to be let go of")
+
+    async def value(self) -> Any:
+        """The result of ``a``."""
+        return self.codec.decode((await self.driver.record("a")).value)
 
     async def end(self) -> None:
         await self.executor.abort()

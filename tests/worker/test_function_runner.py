@@ -22,6 +22,7 @@ from durasleep.runtime.journal import StepCall
 from durasleep.runtime.waits import inside
 from durasleep.worker.execution.function_runner import FunctionRunner, as_exception, note_stopped
 from durasleep.worker.execution.threads import NotBegun, Threads
+from tests.worker.standing import Standing
 
 CODEC = Codec()
 
@@ -197,12 +198,14 @@ async def test_one_that_is_in_time_has_its_result_and_its_own_timeouts(runner: R
 
 
 async def test_its_time_begins_with_its_thread(runner: Runner) -> None:
-    await runner.threads.take()
+    standing = Standing()
+    before = runner.start(standing)
+    await standing.begun()
     task = runner.start(lambda: "in time", timeout_s=0.05)
     done, _ = await asyncio.wait([task], timeout=0.1)
     assert not done
-    runner.threads._give()  # pyright: ignore[reportPrivateUsage]
-    assert await task == "in time"
+    standing.let_go()
+    assert await asyncio.gather(before, task) == ["standing", "in time"]
 
 
 @pytest.mark.parametrize("timeout_s", [None, 60.0])

@@ -29,6 +29,7 @@ from harness.servers import MakeServer, Server
 from tests.service.workers import ended, eventually
 from tests.store.driver import OTHER, WORKER, Driver
 from tests.worker.clock import HeldClock
+from tests.worker.standing import Standing
 
 HoldClock = Callable[[ModuleType], HeldClock]
 OnBeat = Callable[[Beat, int, int], None]
@@ -135,13 +136,13 @@ async def test_it_names_its_connection(hearts: Hearts, driver: Driver) -> None:
     """Others judge by it. It asks for its id once."""
     heart = hearts.make()
     assert heart.client_id == 0
-    asked = (await driver.redis.info("commandstats")).get("cmdstat_client|id", {}).get("calls", 0)
+    asked = await driver.calls("client|id")
     for _ in range(2):
         assert heart.once()
         [peer] = [peer for peer in (await driver.beat(consumer=OTHER)).peers if peer.consumer == WORKER]
         assert peer.client_id == str(heart.client_id)
         assert f" name=durasleep/{driver.namespace}/w1 " in await listed(driver, heart.client_id)
-    assert (await driver.redis.info("commandstats"))["cmdstat_client|id"]["calls"] == asked + 1
+    assert await driver.calls("client|id") == asked + 1
 
 
 @pytest.mark.parametrize(("every_s", "ttl_s"), [(1.0, 90), (9.0, 90), (20.0, 200)])
@@ -279,19 +280,14 @@ async def test_it_beats_on_until_it_is_told_to_stop(hearts: Hearts, driver: Driv
 
 async def test_to_wait_for_its_end_leaves_the_loop_free(hearts: Hearts, driver: Driver) -> None:
     """And needs no thread."""
-    in_beat, may_end = threading.Event(), threading.Event()
-
-    def hold_up(beat: Beat, sent_us: int, received_us: int) -> None:
-        in_beat.set()
-        may_end.wait(10)
-
-    heart = hearts.make(replace(DEFAULTS, heartbeat_s=120.0), on_beat=hold_up)
+    beat = Standing("a beat")
+    heart = hearts.make(replace(DEFAULTS, heartbeat_s=120.0), on_beat=beat)
     first = heart.start()
-    await eventually(in_beat.is_set, "a beat")
+    await beat.begun()
     leaving = asyncio.create_task(heart.leave())
     await asyncio.sleep(0)
     assert not leaving.done()
-    may_end.set()
+    beat.let_go()
     await leaving
     await asyncio.wrap_future(first)
     assert ended(threads())
@@ -317,15 +313,10 @@ async def _is_gone(driver: Driver, client_id: int) -> bool:
 
 @pytest.mark.parametrize("how", ["stop", "leave"])
 async def test_one_that_hangs_is_waited_for_no_longer_than_a_beat(hearts: Hearts, how: str) -> None:
-    in_beat, may_end = threading.Event(), threading.Event()
-
-    def hang(beat: Beat, sent_us: int, received_us: int) -> None:
-        in_beat.set()
-        may_end.wait(30)
-
-    heart = hearts.make(OFTEN, on_beat=hang)
+    beat = Standing("a beat")
+    heart = hearts.make(OFTEN, on_beat=beat)
     first = heart.start()
-    await eventually(in_beat.is_set, "a beat")
+    await beat.begun()
     began_s = time.monotonic()
     if how == "stop":
         heart.stop()
@@ -333,7 +324,7 @@ async def test_one_that_hangs_is_waited_for_no_longer_than_a_beat(hearts: Hearts
         await heart.leave()
     assert OFTEN.heartbeat_s <= time.monotonic() - began_s < 10
     assert not first.done()
-    may_end.set()
+    beat.let_go()
     await asyncio.wrap_future(first)
 
 

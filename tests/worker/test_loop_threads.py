@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from durasleep.worker.execution.loop_threads import LoopCall, LoopThreads
 from tests.service.workers import ended
+from tests.worker.standing import Standing
 
 LONG_S = 20.0
 
@@ -25,29 +27,31 @@ class Stands:
         self.back: list[LoopCall] = []
         self.order: list[str] = []
         self.threads = LoopThreads(calls_max, lost_max, on_lost=self.lost.append, on_back=self.back.append)
-        self._gates: list[threading.Event] = []
+        self._standing: list[Standing] = []
 
-    def stand(self, name: str = "standing") -> tuple[LoopCall, threading.Event]:
+    def stand(self, name: str = "standing") -> tuple[LoopCall, Standing]:
         """A call that has begun, and what lets it go."""
-        call, gate, has_begun = self.submit(name)
-        assert has_begun.wait(LONG_S), f"{name} has not begun"
-        return call, gate
+        call, standing = self.submit(name)
+        assert standing.has_begun.wait(LONG_S), f"{name} has not begun"
+        return call, standing
 
-    def submit(self, name: str) -> tuple[LoopCall, threading.Event, threading.Event]:
-        gate, has_begun = threading.Event(), threading.Event()
-        self._gates.append(gate)
+    def submit(self, name: str) -> tuple[LoopCall, Standing]:
+        standing = Standing(name)
+        self._standing.append(standing)
 
-        def standing() -> str:
+        def stand() -> str:
             self.order.append(name)
-            has_begun.set()
-            gate.wait(LONG_S)
-            return name
+            return standing()
 
-        return self.threads.submit(standing), gate, has_begun
+        return self.threads.submit(stand), standing
+
+    def waiting(self) -> list[LoopCall]:
+        """Those whose turn it is not; who has one may not have begun yet."""
+        return list(self.threads._turns)  # pyright: ignore[reportPrivateUsage]
 
     def end(self) -> None:
-        for gate in self._gates:
-            gate.set()
+        for standing in self._standing:
+            standing.let_go()
         self.threads.shutdown()
 
 
@@ -71,6 +75,8 @@ def test_a_call_has_its_result_or_its_error(make: Make) -> None:
     stands = make(1, 1)
     threads = stands.threads
     assert threads.submit(int, "11", base=2).result(LONG_S) == 3
+    assert threads.submit(int, "3").result(LONG_S) == 3
+    assert threads.submit(dict, three=3).result(LONG_S) == {"three": 3}
     with pytest.raises(ValueError, match="invalid literal"):
         threads.submit(int, "x").result(LONG_S)
     assert threads.submit(lambda: threading.current_thread().name).result(LONG_S).startswith("durasleep-loop")
@@ -79,56 +85,69 @@ def test_a_call_has_its_result_or_its_error(make: Make) -> None:
 
 def test_beyond_so_many_they_wait_their_turn_the_oldest_first(make: Make) -> None:
     stands = make(2, 0)
-    (first, open_first), (second, open_second) = stands.stand("a"), stands.stand("b")
-    later = [stands.submit(name) for name in ("c", "d")]
-    assert not any(begun.is_set() for _, _, begun in later)
-    open_first.set()
-    assert later[0][2].wait(LONG_S)
+    (first, first_stands), (second, second_stands) = stands.stand("a"), stands.stand("b")
+    (third, third_stands), (fourth, fourth_stands) = stands.submit("c"), stands.submit("d")
+    assert stands.waiting() == [third, fourth]
+    first_stands.let_go()
+    assert third_stands.has_begun.wait(LONG_S)
     assert first.result(LONG_S) == "a"
-    assert not later[1][2].is_set()
-    open_second.set()
-    assert later[1][2].wait(LONG_S)
+    assert stands.waiting() == [fourth]
+    second_stands.let_go()
+    assert fourth_stands.has_begun.wait(LONG_S)
     assert stands.order == ["a", "b", "c", "d"]
     assert second.result(LONG_S) == "b"
 
 
 def test_one_that_is_given_up_is_lost_and_another_thread_does_its_work(make: Make) -> None:
     stands = make(1, 1)
-    call, gate = stands.stand()
-    waiting = stands.submit("waiting")
+    call, standing = stands.stand()
+    _, next_stands = stands.submit("next")
     assert not call.cancel(), "it has begun"
     assert not call.cancel()
     assert (stands.lost, stands.back, call.is_lost) == ([call], [], True)
-    assert waiting[2].wait(LONG_S)
-    last = stands.submit("last")
-    gate.set()
+    assert next_stands.has_begun.wait(LONG_S)
+    last, last_stands = stands.submit("last")
+    standing.let_go()
     assert call.result(LONG_S) == "standing"
     assert stands.back == [call]
-    assert not last[2].wait(0.05), "there is one place, which is taken"
-    waiting[1].set()
-    assert last[2].wait(LONG_S)
+    assert stands.waiting() == [last], "there is one place, which is taken"
+    next_stands.let_go()
+    assert last_stands.has_begun.wait(LONG_S)
 
 
 def test_beyond_so_many_lost_ones_each_takes_a_place(make: Make) -> None:
     stands = make(1, 1)
-    lost = [stands.stand("one")]
-    lost[0][0].cancel()
-    lost.append(stands.stand("two"))
-    lost[1][0].cancel()
-    assert len(stands.lost) == 2
-    waiting = stands.submit("waiting")
-    lost[0][1].set()
-    assert lost[0][0].result(LONG_S) == "one"
-    assert not waiting[2].wait(0.05), "it had no place to give on"
-    lost[1][1].set()
-    assert waiting[2].wait(LONG_S)
-    assert stands.back == [lost[0][0], lost[1][0]]
+    first, first_stands = stands.stand("one")
+    first.cancel()
+    second, second_stands = stands.stand("two")
+    second.cancel()
+    assert stands.lost == [first, second]
+    last, last_stands = stands.submit("last")
+    first_stands.let_go()
+    assert first.result(LONG_S) == "one"
+    assert stands.waiting() == [last], "it had no place to give on"
+    second_stands.let_go()
+    assert last_stands.has_begun.wait(LONG_S)
+    assert stands.back == [first, second]
+
+
+def test_one_that_has_returned_leaves_room_for_another_lost_one(make: Make) -> None:
+    stands = make(1, 1)
+    for name in ("one", "two"):
+        call, standing = stands.stand(name)
+        call.cancel()
+        standing.let_go()
+        assert call.result(LONG_S) == name
+    call, _ = stands.stand("three")
+    call.cancel()
+    stands.stand("four")
+    assert len(stands.lost) == 3
 
 
 def test_one_that_has_returned_cannot_be_lost(make: Make) -> None:
     stands = make(1, 1)
-    call, gate = stands.stand()
-    gate.set()
+    call, standing = stands.stand()
+    standing.let_go()
     call.result(LONG_S)
     call.cancel()
     assert (stands.lost, call.is_lost) == ([], False)
@@ -136,11 +155,11 @@ def test_one_that_has_returned_cannot_be_lost(make: Make) -> None:
 
 def test_one_that_is_given_up_before_its_turn_holds_up_nobody(make: Make) -> None:
     stands = make(1, 1)
-    _, gate = stands.stand()
-    given_up, last = stands.submit("given up"), stands.submit("last")
-    assert given_up[0].cancel()
-    gate.set()
-    assert last[2].wait(LONG_S)
+    _, standing = stands.stand()
+    (given_up, _), (_, last_stands) = stands.submit("given up"), stands.submit("last")
+    assert given_up.cancel()
+    standing.let_go()
+    assert last_stands.has_begun.wait(LONG_S)
     assert stands.order == ["standing", "last"]
     assert stands.lost == []
 
@@ -158,30 +177,38 @@ def test_what_is_given_up_as_the_worker_leaves_is_not_lost(make: Make) -> None:
 
 def test_at_the_end_what_runs_or_waits_is_waited_for_but_not_what_is_lost(make: Make) -> None:
     stands = make(1, 1)
-    lost, open_lost = stands.stand("lost")
+    lost, lost_stands = stands.stand("lost")
     lost.cancel()
-    call, gate = stands.stand("call")
-    waiting = stands.submit("waiting")
-    waiting[1].set()
-    timer = threading.Timer(0.05, gate.set)
+    call, standing = stands.stand("call")
+    waiting, waiting_stands = stands.submit("waiting")
+    waiting_stands.let_go()
+    timer = threading.Timer(0.05, standing.let_go)
     timer.start()
     stands.threads.shutdown()
-    assert (call.done(), waiting[0].done(), lost.done()) == (True, True, False)
+    assert (call.done(), waiting.done(), lost.done()) == (True, True, False)
     with pytest.raises(RuntimeError, match="after shutdown"):
         stands.threads.submit(int)
     timer.join()
-    open_lost.set()
+    lost_stands.let_go()
     assert ended([thread for thread in threading.enumerate() if thread.name.startswith("durasleep-loop")])
+
+
+def test_at_the_end_a_lost_one_that_takes_a_place_is_not_waited_for_either(make: Make) -> None:
+    stands = make(1, 0)
+    lost, _ = stands.stand("lost")
+    lost.cancel()
+    stands.threads.shutdown()
+    assert not lost.done()
 
 
 def test_it_may_end_without_waiting_and_without_those_whose_turn_it_is_not(make: Make) -> None:
     stands = make(1, 1)
     call, _ = stands.stand()
-    waiting = stands.submit("waiting")
+    waiting, _ = stands.submit("waiting")
     stands.threads.shutdown(wait=False)
-    assert not waiting[0].cancelled()
+    assert not waiting.cancelled()
     stands.threads.shutdown(wait=False, cancel_futures=True)
-    assert waiting[0].cancelled()
+    assert waiting.cancelled()
     assert not call.done()
 
 
@@ -203,9 +230,28 @@ def test_where_no_thread_can_be_started_the_call_has_the_error(
     assert caplog.text == ""
 
 
+def test_what_another_thread_has_begun_runs_there(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool that can start no thread has put it where an older thread of it finds it."""
+    stands, starts = make(1, 1), ThreadPoolExecutor.submit
+
+    def find_it_before_that(pool: ThreadPoolExecutor, work: Callable[[LoopCall], None], call: LoopCall) -> None:
+        starts(pool, work, call)
+        [standing] = stands._standing  # pyright: ignore[reportPrivateUsage]
+        assert standing.has_begun.wait(LONG_S)
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ThreadPoolExecutor, "submit", find_it_before_that)
+        call, standing = stands.stand()
+    last, _ = stands.submit("last")
+    assert stands.waiting() == [last], "it has its place"
+    standing.let_go()
+    assert call.result(LONG_S) == "standing"
+
+
 def test_those_behind_it_have_it_too_or_their_turn(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     stands = make(1, 1)
-    call, gate = stands.stand()
+    call, standing = stands.stand()
     waiting: list[Future[Any]] = [stands.threads.submit(int, str(number)) for number in range(2)]
 
     def refuse(*_: Any) -> None:
@@ -213,7 +259,7 @@ def test_those_behind_it_have_it_too_or_their_turn(make: Make, monkeypatch: pyte
 
     with monkeypatch.context() as patch:
         patch.setattr(ThreadPoolExecutor, "submit", refuse)
-        gate.set()
+        standing.let_go()
         for one in waiting:
             with pytest.raises(RuntimeError, match="can't start new thread"):
                 one.result(LONG_S)
@@ -240,6 +286,7 @@ async def test_a_call_has_the_name_of_its_function(make: Make) -> None:
     assert named == {"work"}
     assert threads.submit(Called()).name == "Called"
     assert threads.submit(functools.partial(int, "1")).name == "int"
+    assert threads.submit(functools.partial(contextvars.copy_context().run)).name == "Context.run"
     seen: list[str] = []
 
     class Noting(LoopThreads):

@@ -18,7 +18,6 @@ from durasleep.errors import UsageError
 from durasleep.model import CANCEL, CommitAction, Due, Entry, Kind, Number, Place, State, StepResult
 from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.keys import F
-from durasleep.protocol.membership import Beat
 from durasleep.runtime.definition import TaskDefinition
 from durasleep.settings import DEFAULTS
 from durasleep.worker.execution.executor import call_outside_task
@@ -26,9 +25,7 @@ from durasleep.worker.execution.held import HeldExecution
 from durasleep.worker.execution.tasks import ATTEMPT, Task
 from tests.service.workers import eventually
 from tests.store.driver import Driver, child
-from tests.worker.hand import Hand
-
-BEAT = Beat(0, 0, b"", b"", [], {}, [], [], [])
+from tests.worker.hand import BEAT, Hand
 
 
 async def run(hand: Hand, fn: Callable[..., Any], *args: Any, **options: Any) -> None:
@@ -36,18 +33,6 @@ async def run(hand: Hand, fn: Callable[..., Any], *args: Any, **options: Any) ->
     hand.registry.task(fn, name="fn", **options)
     await hand.driver.create("a", "fn", args=hand.codec.encode_args(args, {}, "fn"))
     await hand.executor.submit(await hand.driver.read(1))
-
-
-async def becomes(hand: Hand, status: str) -> None:
-    async def is_so() -> bool:
-        return await hand.status("a") == status
-
-    await eventually(is_so, f"a to be {status}")
-    await eventually(lambda: not hand.executor.held(), "it to be let go of")
-
-
-async def unwrap(hand: Hand) -> Any:
-    return hand.codec.decode((await hand.driver.record("a")).value)
 
 
 async def error_of(hand: Hand) -> BaseException:
@@ -65,8 +50,8 @@ async def test_its_result_is_that_of_the_execution(hand: Hand, is_sync: bool, ca
         return 2 * number
 
     await run(hand, double_in_thread if is_sync else double, 21)
-    await becomes(hand, State.RESOLVED)
-    assert await unwrap(hand) == 42
+    await hand.becomes(State.RESOLVED)
+    assert await hand.value() == 42
     assert [line for line in caplog.messages if re.match(r"a resolved after \d", line)]
 
 
@@ -75,7 +60,7 @@ async def test_its_error_is_that_of_the_execution(hand: Hand, caplog: pytest.Log
         raise ValueError("no luck")
 
     await run(hand, failing)
-    await becomes(hand, State.REJECTED)
+    await hand.becomes(State.REJECTED)
     assert repr(await error_of(hand)) == "ValueError('no luck')"
     [line] = caplog.messages
     assert line.startswith("a rejected after ")
@@ -87,7 +72,7 @@ async def test_a_result_that_cannot_be_kept_is_an_error(hand: Hand) -> None:
         return object()
 
     await run(hand, strange)
-    await becomes(hand, State.REJECTED)
+    await hand.becomes(State.REJECTED)
     assert "the result of fn" in str(await error_of(hand))
 
 
@@ -101,7 +86,7 @@ async def test_it_can_ask_what_it_is(hand: Hand) -> None:
             raise ConnectionError
 
     await run(hand, asking, retry=Retry(attempts=2, delay=0))
-    await becomes(hand, State.RESOLVED)
+    await hand.becomes(State.RESOLVED)
     assert seen == [("a", "fn", 1), ("a", "fn", 2)]
 
 
@@ -118,7 +103,7 @@ async def test_it_knows_until_when_it_has_time(hand: Hand, driver: Driver, timeo
         "a", "fn", args=hand.codec.encode_args((), {}, "fn"), queue="workers/w1", deadline=Due("+86400000")
     )
     await hand.executor.submit(await driver.read(1, queue="workers/w1"))
-    await becomes(hand, State.RESOLVED)
+    await hand.becomes(State.RESOLVED)
     [now] = seen
     record = await driver.record("a")
     assert (now.step, now.group, now.idempotency_key) == (None, "workers", f"a:{record.incarnation}")
@@ -132,7 +117,7 @@ async def test_of_many_that_go_well_few_are_logged(driver: Driver, caplog: pytes
     caplog.set_level(logging.INFO, "durasleep")
     hand = Hand(driver, settings=replace(DEFAULTS, log_lines_max=0))
     await run(hand, lambda: 42)
-    await becomes(hand, State.RESOLVED)
+    await hand.becomes(State.RESOLVED)
     assert caplog.messages == []
     await hand.end()
 
@@ -151,7 +136,7 @@ async def test_when_an_attempt_began_is_kept(hand: Hand, driver: Driver) -> None
     leases = await driver.read(1)
     await driver.redis.hset(driver.keys.promise("a"), F["incarnation"], record.incarnation - 3_600_000)
     await hand.executor.submit(leases)
-    await becomes(hand, State.REJECTED)
+    await hand.becomes(State.REJECTED)
     entries = (await driver.load("a")).entries
     first, second = entries[Number("1")].begun_ms, entries[Number("2")].begun_ms
     assert 3_600_000 <= first < 3_610_000
@@ -166,7 +151,7 @@ async def test_what_began_while_it_was_a_workflow_ends_with_it(hand: Hand, drive
     hand.registry.task(lambda: None, name="fn")
     found = await driver.read(10)
     await hand.executor.submit([one for one in found if one.id == "a"])
-    await becomes(hand, State.RESOLVED)
+    await hand.becomes(State.RESOLVED)
     await driver.fire_all()
     assert (await driver.record("a~2")).state is State.CANCELED
 
@@ -184,7 +169,7 @@ async def test_each_attempt_that_failed_is_kept_and_the_last_is_the_end(
         return sorted((await driver.load("a")).entries.values(), key=lambda entry: entry.number)
 
     await run(hand, failing, retry=Retry(attempts=3, delay=0))
-    await becomes(hand, State.REJECTED)
+    await hand.becomes(State.REJECTED)
     assert attempts == [0, 1, 2], "it begins once the one before it is kept"
     kept = await entries()
     assert [(entry.number, entry.name, entry.state) for entry in kept] == [
@@ -206,7 +191,7 @@ async def test_a_short_wait_is_waited_here_and_a_long_one_in_redis(
     await run(hand, failing, retry=Retry(attempts=9, delay=delay_s, backoff=1, jitter=0))
     await eventually(lambda: "; next in" in caplog.text, "it to fail")
     if status == Place.DELAYED:
-        await becomes(hand, status)
+        await hand.becomes(status)
         now_ms = (await driver.beat()).server_us // 1000
         assert 0 <= now_ms + 1000 - (await driver.timers())["a~retry"] < 900
         assert (await driver.redis.hget(driver.keys.promise("a"), F["reason"])).decode() == (
@@ -229,10 +214,10 @@ async def test_it_goes_on_counting_where_it_was_tried_before(hand: Hand, driver:
 
     await run(hand, failing, retry=Retry(attempts=3, delay=3600, jitter=0))
     for _ in range(2):
-        await becomes(hand, Place.DELAYED)
+        await hand.becomes(Place.DELAYED)
         await driver.control("wake", "a")
         await hand.executor.submit(await driver.read(1))
-    await becomes(hand, State.REJECTED)
+    await hand.becomes(State.REJECTED)
     assert attempts == [1, 2, 3]
 
 
@@ -241,7 +226,7 @@ async def test_what_is_not_to_be_tried_again_is_not(hand: Hand) -> None:
         raise ValueError("for good")
 
     await run(hand, failing, retry=Retry(attempts=9, delay=0, give_up_on=(ValueError,)))
-    await becomes(hand, State.REJECTED)
+    await hand.becomes(State.REJECTED)
 
 
 async def test_an_attempt_has_its_own_time(hand: Hand) -> None:
@@ -254,7 +239,7 @@ async def test_an_attempt_has_its_own_time(hand: Hand) -> None:
         return "in time"
 
     await run(hand, slow, timeout=0.05, retry=Retry(attempts=2, delay=0))
-    await becomes(hand, State.RESOLVED)
+    await hand.becomes(State.RESOLVED)
     assert len(attempts) == 2
 
 
@@ -266,7 +251,7 @@ async def test_arguments_that_never_fitted_end_it(hand: Hand, caplog: pytest.Log
         hand.ran.append("a")
 
     await run(hand, one, 1, 2)
-    await becomes(hand, State.REJECTED)
+    await hand.becomes(State.REJECTED)
     assert isinstance(await error_of(hand), UsageError)
     assert "a rejected: " in caplog.text
     assert hand.ran == []
@@ -277,7 +262,7 @@ async def test_arguments_that_no_longer_fit_wait_for_the_mend(hand: Hand, driver
         raise ConnectionError
 
     await run(hand, failing, 1, retry=Retry(attempts=9, delay=3600))
-    await becomes(hand, Place.DELAYED)
+    await hand.becomes(Place.DELAYED)
     changed = Hand(driver)
 
     def changed_fn(number: int, word: str) -> None: ...
@@ -285,7 +270,7 @@ async def test_arguments_that_no_longer_fit_wait_for_the_mend(hand: Hand, driver
     changed.registry.task(changed_fn, name="fn")
     await driver.control("wake", "a")
     await changed.executor.submit(await driver.read(1))
-    await becomes(changed, Place.HALTED)
+    await changed.becomes(Place.HALTED)
     reason = (await driver.record("a")).reason.splitlines()
     assert reason[0] == "the arguments with which a has begun no longer fit its code:"
     assert [line[:4] for line in reason[1:3]] == ["  - ", "  + "]
@@ -317,8 +302,8 @@ async def test_a_cancel_is_told_once_where_it_awaits(hand: Hand, driver: Driver)
         hand.executor.nudge("a")
         await eventually(lambda: told, "it to be told")
     may_end.set()
-    await becomes(hand, State.RESOLVED)
-    assert await unwrap(hand) == "after all"
+    await hand.becomes(State.RESOLVED)
+    assert await hand.value() == "after all"
     assert told == [1]
 
 
@@ -334,7 +319,7 @@ async def test_one_that_ends_by_its_cancel_is_canceled(hand: Hand, driver: Drive
     await has_begun.wait()
     await driver.control("cancel", "a")
     hand.executor.nudge("a")
-    await becomes(hand, State.CANCELED)
+    await hand.becomes(State.CANCELED)
 
 
 async def test_one_that_fails_as_it_is_canceled_is_not_tried_again(hand: Hand, driver: Driver) -> None:
@@ -351,7 +336,7 @@ async def test_one_that_fails_as_it_is_canceled_is_not_tried_again(hand: Hand, d
     await has_begun.wait()
     await driver.control("cancel", "a")
     hand.executor.nudge("a")
-    await becomes(hand, State.REJECTED)
+    await hand.becomes(State.REJECTED)
     assert "the cleanup failed" in str(await error_of(hand))
 
 
@@ -366,7 +351,7 @@ async def test_one_that_is_canceled_between_two_attempts_makes_no_more(
         raise ConnectionError
 
     await run(hand, failing, retry=Retry(attempts=9, delay=0.9, jitter=0))
-    await becomes(hand, State.CANCELED)
+    await hand.becomes(State.CANCELED)
     assert attempts == [1]
 
 
@@ -378,7 +363,7 @@ async def test_a_cancel_of_its_own_is_an_error_like_any_other(hand: Hand) -> Non
         raise asyncio.CancelledError("by itself")
 
     await run(hand, canceling, retry=Retry(attempts=2, delay=0, retry_on=(BaseException,)))
-    await becomes(hand, State.REJECTED)
+    await hand.becomes(State.REJECTED)
     assert "CancelledError in fn: by itself" in str(await error_of(hand))
 
 
@@ -389,7 +374,7 @@ async def test_what_was_canceled_before_is_not_called(
     [lease] = await hand.read("a")
     await driver.control("cancel", "a")
     await hand.executor.submit([Lease(lease.id, lease.queue, lease.entry, lease.epoch)])
-    await becomes(hand, State.CANCELED)
+    await hand.becomes(State.CANCELED)
     assert hand.ran == []
     assert [line for line in caplog.messages if line.startswith("a canceled after ")]
 
@@ -400,7 +385,7 @@ async def test_news_are_heard_before_it_is_called(hand: Hand, driver: Driver) ->
     await driver.control("cancel", "a")
     await hand.executor.submit([lease])
     hand.executor.nudge("a")
-    await becomes(hand, State.CANCELED)
+    await hand.becomes(State.CANCELED)
     assert hand.ran == []
 
 
@@ -528,7 +513,7 @@ async def test_what_ends_while_an_answer_is_on_its_way_is_written_after_it(hand:
     running.is_committing = False
     assert running.work is not None
     await call_outside_task(running.work.take, answer())
-    await becomes(hand, State.RESOLVED)
+    await hand.becomes(State.RESOLVED)
     assert len(hand.ran) == (1 if how == "returns" else 2)
 
 
@@ -588,7 +573,7 @@ async def test_only_between_two_attempts_is_there_a_wait(
     [lease] = await driver.read(1)
     await hand.executor.submit([await hand.with_snapshot(lease)])
     hand.executor.nudge("a")
-    await becomes(hand, State.REJECTED)
+    await hand.becomes(State.REJECTED)
     assert delays == [0.0, 0.02, 0.04]
 
 
@@ -605,7 +590,7 @@ async def test_what_it_has_heard_of_is_no_news(hand: Hand, driver: Driver) -> No
             raise ConnectionError
 
     await run(hand, failing, retry=Retry(attempts=9, delay=3600, retry_on=(Exception,)))
-    await becomes(hand, Place.DELAYED)
+    await hand.becomes(Place.DELAYED)
     await driver.control("wake", "a")
     await hand.executor.submit(await driver.read(1))
     [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
@@ -626,7 +611,7 @@ async def test_what_its_journal_has_is_no_news(hand: Hand, driver: Driver) -> No
         await hand.gate("a").wait()
 
     await run(hand, failing, retry=Retry(attempts=9, delay=3600))
-    await becomes(hand, Place.DELAYED)
+    await hand.becomes(Place.DELAYED)
     await driver.control("wake", "a")
     await hand.executor.submit(await driver.read(1))
     await hand.begun("attempt 1")
@@ -659,7 +644,7 @@ async def test_what_is_loaded_as_the_worker_leaves_is_left_to_others(
     leases = await hand.read("a")
     hand.executor.leave()
     await hand.executor.submit(leases)
-    await becomes(hand, Place.DELAYED)
+    await hand.becomes(Place.DELAYED)
     assert (hand.ran, caplog.messages) == ([], [])
     assert (await driver.record("a")).reason == "its worker has left"
     await driver.control("force", "a")
@@ -676,7 +661,7 @@ async def test_who_leaves_makes_no_other_attempt(hand: Hand, driver: Driver, del
     await run(hand, failing, retry=Retry(attempts=9, delay=delay_s, jitter=0))
     await hand.begun("a")
     hand.executor.leave()
-    await becomes(hand, Place.DELAYED)
+    await hand.becomes(Place.DELAYED)
     assert hand.ran == ["a"]
     assert len((await driver.load("a")).entries) == 1
     await driver.control("force", "a")
@@ -684,12 +669,13 @@ async def test_who_leaves_makes_no_other_attempt(hand: Hand, driver: Driver, del
 
 async def test_one_that_waits_for_a_thread_as_the_worker_leaves_is_left_to_others(driver: Driver) -> None:
     hand = Hand(driver, concurrency=1, settings=replace(DEFAULTS, threads_lost_s=60.0))
-    pool = hand.executor._threads  # pyright: ignore[reportPrivateUsage]
-    await pool.take()  # somebody has the only one
+    await hand.executor._threads.take()  # pyright: ignore[reportPrivateUsage] - somebody has the only one
     await run(hand, lambda: hand.ran.append("a"))
-    await eventually(lambda: pool._turns, "it to wait")  # pyright: ignore[reportPrivateUsage]
+    [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
+    await eventually(lambda: running.steps, "its attempt to begin")
+    await asyncio.sleep(0)  # it waits for a thread
     hand.executor.leave()
-    await becomes(hand, Place.DELAYED)
+    await hand.becomes(Place.DELAYED)
     assert hand.ran == []
     assert (await driver.record("a")).reason == "its worker has left"
     await hand.end()

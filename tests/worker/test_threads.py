@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -14,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from durasleep.worker.execution import threads
+from durasleep.worker.execution import loop_threads, threads
 from durasleep.worker.execution.threads import NotBegun, Threads
 from tests.service.workers import LOOK_S, eventually
 from tests.worker.clock import HeldClock
+from tests.worker.standing import Standing
 
 NAME = contextvars.ContextVar("NAME", default="nobody")
 
@@ -27,7 +29,7 @@ class Pool:
 
     def __init__(self, threads_max: int, lost_max_s: float = 60.0) -> None:
         self.told: list[str] = []
-        self.gates: dict[str, threading.Event] = {}
+        self.standing: dict[str, Standing] = {}
         self.threads = Threads(
             threads_max,
             lost_max_s=lost_max_s,
@@ -41,15 +43,9 @@ class Pool:
 
     async def stand(self, name: str) -> asyncio.Task[Any]:
         """A call that stands in its thread."""
-        gate, has_begun = self.gates.setdefault(name, threading.Event()), threading.Event()
-
-        def standing() -> str:
-            has_begun.set()
-            gate.wait(20)
-            return name
-
+        standing = self.standing[name] = Standing(name)
         task = asyncio.create_task(self.call(standing, name=name))
-        await eventually(has_begun.is_set, f"{name} to begin")
+        await standing.begun()
         return task
 
     async def lose(self, name: str) -> None:
@@ -64,7 +60,7 @@ class Pool:
     async def let_go(self, name: str) -> None:
         """It returns, and its loop has heard of it."""
         running = self.threads.running
-        self.gates[name].set()
+        self.standing[name].let_go()
         await eventually(lambda: self.threads.running < running, f"{name} to return")
 
 
@@ -77,8 +73,8 @@ async def pool() -> AsyncGenerator[Pool]:
 
 
 async def end(pool: Pool) -> None:
-    for gate in pool.gates.values():
-        gate.set()
+    for standing in pool.standing.values():
+        standing.let_go()
     await eventually(lambda: pool.threads.running == 0, "all to return")
     pool.threads.close()
 
@@ -156,7 +152,7 @@ async def test_one_that_gives_up_waiting_takes_no_thread(when: str) -> None:
 def hold_up_until_returned(pool: Pool, name: str) -> None:
     """It returns while its loop does nothing."""
     running = pool.threads.running
-    pool.gates[name].set()
+    pool.standing[name].let_go()
     while pool.threads.running == running:
         time.sleep(LOOK_S)
 
@@ -192,6 +188,17 @@ async def test_who_waits_as_the_worker_leaves_is_not_begun(pool: Pool) -> None:
     assert await asyncio.gather(*held) == ["one", "two"], "what has begun ends"
     with pytest.raises(NotBegun):
         await pool.threads.take()
+
+
+def test_what_is_told_to_a_loop_that_is_closed_is_dropped() -> None:
+    loop = asyncio.new_event_loop()
+    told: list[int] = []
+    threads.post(loop, told.append, 1)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    threads.post(loop, told.append, 2)
+    assert told == [1]
 
 
 async def test_what_returns_after_the_loop_has_ended_harms_nobody(pool: Pool) -> None:
@@ -277,17 +284,24 @@ async def test_one_that_is_soon_back_is_not_worth_a_line(
     assert caplog.messages == []
 
 
+@pytest.mark.parametrize(("count", "rest"), [(10, ""), (12, ", 2 more")])
 async def test_of_many_ten_are_named_those_that_run_longest(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    hold_clock: Callable[[ModuleType], HeldClock],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    count: int,
+    rest: str,
 ) -> None:
     monkeypatch.setattr(threads, "LOOK_S", 0.05)
-    pool = Pool(12)
-    for number in range(12):
+    clock, pool = hold_clock(threads), Pool(count)
+    for number in range(count):
+        clock.move(1)
         await pool.lose(f"x{number}")
-    await eventually(lambda: "12 of 12" in caplog.text, "a line about all")
-    [line] = [line for line in caplog.messages if line.startswith("12 of 12")]
-    assert [word for word in line.replace(",", "").split() if word[0] == "x"] == [f"x{number}" for number in range(10)]
-    assert line.endswith(", 2 more")
+    await eventually(lambda: f"{count} of {count}" in caplog.text, "a line about all")
+    [line] = [line for line in caplog.messages if line.startswith(f"{count} of {count}")]
+    assert line.partition(" cannot be stopped: ")[2] == (
+        ", ".join(f"x{number} for {count - 1 - number} s" for number in range(10)) + rest
+    )
     await end(pool)
 
 
@@ -324,9 +338,8 @@ async def test_a_short_time_is_looked_at_in_time() -> None:
 
 
 @pytest.mark.parametrize("is_first", [False, True])
-async def test_after_it_was_closed_nobody_looks(monkeypatch: pytest.MonkeyPatch, is_first: bool) -> None:
-    monkeypatch.setattr(threads, "LOOK_S", 0.01)
-    pool = Pool(1 if is_first else 2, lost_max_s=0.01)
+async def test_after_it_was_closed_nobody_looks(is_first: bool) -> None:
+    pool = Pool(1 if is_first else 2)
     standing = await pool.stand("two")
     if not is_first:
         await pool.lose("one")
@@ -334,8 +347,8 @@ async def test_after_it_was_closed_nobody_looks(monkeypatch: pytest.MonkeyPatch,
     standing.cancel()
     await asyncio.gather(standing, return_exceptions=True)
     assert pool.threads.lost == (1 if is_first else 2)
-    await asyncio.sleep(0.05)
-    assert pool.told == []
+    timer = pool.threads._timer  # pyright: ignore[reportPrivateUsage]
+    assert timer is None if is_first else timer is not None and timer.cancelled()
     with pytest.raises(RuntimeError):
         await pool.threads.call(lambda: None, (), {}, "fn")
     await end(pool)
@@ -344,46 +357,70 @@ async def test_after_it_was_closed_nobody_looks(monkeypatch: pytest.MonkeyPatch,
 # -- those of its own loop
 
 
-async def stand_in_loop(gate: threading.Event) -> asyncio.Task[Any]:
+async def stand_in_loop() -> tuple[asyncio.Task[Any], Standing]:
     """What user code calls by ``asyncio.to_thread``; it has begun."""
-    has_begun = threading.Event()
-
-    def standing() -> None:
-        has_begun.set()
-        gate.wait(20)
-
+    standing = Standing()
     task = asyncio.create_task(asyncio.to_thread(standing))
-    await eventually(has_begun.is_set, "it to begin")
-    return task
+    await standing.begun()
+    return task, standing
 
 
-async def test_its_own_loop_has_as_many_threads_as_asyncio_gives_others() -> None:
-    asyncios = ThreadPoolExecutor()
-    assert asyncios._max_workers == threads.LOOP_CALLS_MIN  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownMemberType]
-    asyncios.shutdown()
+@pytest.mark.parametrize(
+    ("cores", "threads_max", "calls"), [(None, 2, 5), (3, 2, 7), (28, 2, 32), (100, 2, 32), (3, 40, 40)]
+)
+async def test_its_own_loop_has_as_many_threads_as_asyncio_gives_others(
+    monkeypatch: pytest.MonkeyPatch, cores: int | None, threads_max: int, calls: int
+) -> None:
+    """And one for each execution, if these are more."""
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    pool = Pool(threads_max)
+    pool.threads.own_loop()
+    of_loop = pool.threads._of_loop  # pyright: ignore[reportPrivateUsage]
+    assert of_loop is not None
+    assert of_loop._calls_max == calls  # pyright: ignore[reportPrivateUsage] - to stand in all of them would take long
+    await end(pool)
 
 
 async def test_what_is_lost_of_its_own_loop_counts_as_well(pool: Pool) -> None:
     pool.threads.own_loop()
-    gate = threading.Event()
-    task = await stand_in_loop(gate)
+    task, standing = await stand_in_loop()
     task.cancel()
     await eventually(lambda: pool.threads.lost, "it to be lost")
     assert (pool.threads.lost, pool.threads.running, pool.told) == (1, 1, [])
-    gate.set()
+    standing.let_go()
     await eventually(lambda: pool.told, "it to be back")
     assert (pool.threads.lost, pool.threads.running, pool.told) == (0, 0, ["back"])
     assert not pool.threads._calls, "nothing is kept of it"  # pyright: ignore[reportPrivateUsage]
 
 
+async def test_what_is_lost_of_its_own_loop_is_said_as_well(
+    pool: Pool,
+    hold_clock: Callable[[ModuleType], HeldClock],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "durasleep")
+    monkeypatch.setattr(threads, "LOOK_S", 0.01)
+    clock = hold_clock(threads)
+    monkeypatch.setattr(loop_threads, "time", clock)
+    pool.threads.own_loop()
+    task, standing = await stand_in_loop()
+    clock.move(5)
+    task.cancel()
+    await eventually(lambda: caplog.messages, "a line")
+    assert caplog.messages[0].endswith(": Standing for 5 s")
+    standing.let_go()
+    await eventually(lambda: pool.told, "it to be back")
+    assert caplog.messages[1:] == ["the thread of Standing is back after 5 s: 0 of 2 threads are lost"]
+
+
 async def test_what_is_given_up_of_its_own_loop_as_it_leaves_is_not_lost(pool: Pool) -> None:
     pool.threads.own_loop()
-    gate = threading.Event()
-    task = await stand_in_loop(gate)
+    task, standing = await stand_in_loop()
     pool.threads.close()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    gate.set()
+    standing.let_go()
     await asyncio.get_running_loop().run_in_executor(None, int)  # what was posted before has been heard
     assert (pool.threads.lost, pool.told) == (0, [])
 
@@ -397,11 +434,10 @@ async def test_more_that_are_lost_or_come_back_change_nothing_while_all_are_lost
     pool.threads.own_loop()
     await pool.lose("one")
     clock.move(30)
-    gate = threading.Event()
-    task = await stand_in_loop(gate)
+    task, standing = await stand_in_loop()
     task.cancel()
     await eventually(lambda: pool.threads.lost == 2, "it to be lost")
-    gate.set()
+    standing.let_go()
     await eventually(lambda: pool.threads.lost == 1, "it to be back")
     clock.move(30)
     await eventually(lambda: pool.told == ["back", "used up"], "it to be told")

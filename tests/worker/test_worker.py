@@ -39,11 +39,11 @@ from durasleep.worker.worker import Worker, default_name
 from harness.servers import Server
 from tests.service.workers import eventually
 from tests.store.driver import FAR, OTHER, PAST, Driver
+from tests.worker.hand import BEAT
 
 # pyright: reportPrivateUsage=false
 
 QUICK = replace(DEFAULTS, heartbeat_s=0.05, grace_s=20.0)
-BEAT = Beat(0, 0, b"", b"", [], {}, [], [], [])
 
 
 class Served:
@@ -758,17 +758,6 @@ async def test_a_loop_that_fails_begins_again_after_a_while(
     assert waited == [module.LOOP_RETRY_S] * 2
     assert said in caplog.messages
     assert bool(caplog.records[0].exc_info) is (type(error) is ZeroDivisionError)
-
-
-def test_what_is_told_to_a_loop_that_is_closed_is_dropped() -> None:
-    loop = asyncio.new_event_loop()
-    told: list[int] = []
-    module._post(loop, told.append, 1)
-    loop.call_soon(loop.stop)
-    loop.run_forever()
-    loop.close()
-    module._post(loop, told.append, 2)
-    assert told == [1]
 
 
 # -- giving back

@@ -15,14 +15,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVarTuple
 
 from durasleep.worker.execution.loop_threads import LoopCall, LoopThreads
+
+Args = TypeVarTuple("Args")
 
 LOOK_S = 1.0  # a function that returns sooner after it was given up is not worth a line
 SAID_AGAIN_S = 60.0
 NAMED_MAX = 10  # functions in one line
-LOOP_CALLS_MIN = min(32, (os.cpu_count() or 1) + 4)  # calls of a loop in threads at a time: the same as asyncio
 
 logger = logging.getLogger("durasleep")
 
@@ -57,9 +58,7 @@ class Threads:
         self._on_back = on_back
         self._on_used_up = on_used_up
         self._pool = ThreadPoolExecutor(threads_max, thread_name_prefix="durasleep-step")
-        self._free = threads_max
-        self._turns: dict[asyncio.Future[None], None] = {}
-        """Calls that wait for a thread."""
+        self._free = asyncio.Semaphore(threads_max)
         self._calls: set[_Call | LoopCall] = set()
         """The lost calls of the loop's own threads."""
         self._of_loop: LoopThreads | None = None
@@ -82,29 +81,15 @@ class Threads:
 
     async def take(self) -> None:
         """Wait for a thread, which ``call`` then uses; NotBegun if ``refuse`` comes first."""
+        await self._free.acquire()
         if self._is_refusing:
+            self._free.release()  # it wakes up the next one, which is refused in turn
             raise NotBegun
-        if self._free:
-            self._free -= 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._turns[turn] = None
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn in self._turns:
-                del self._turns[turn]
-            elif not turn.cancelled() and turn.exception() is None:  # it had just got a thread
-                self._give()
-            raise
 
     def refuse(self) -> None:
         """Calls that wait for a thread get none, and later calls get none, either."""
         self._is_refusing = True
-        turns, self._turns = self._turns, {}
-        for turn in turns:
-            if not turn.done():
-                turn.set_exception(NotBegun())
+        self._free.release()
 
     async def call(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], name: str) -> Any:
         """Call ``fn`` in the thread that was taken, in a copy of this context."""
@@ -123,16 +108,13 @@ class Threads:
             except BaseException as raised:  # noqa: BLE001 - awaiting the call raises it
                 error = raised
             call.has_returned = True
-            try:
-                loop.call_soon_threadsafe(self._end, call, result, error)
-            except RuntimeError:
-                return  # the loop is closed: the worker has left
+            post(loop, self._end, call, result, error)
 
         try:
             self._pool.submit(work)
         except BaseException:  # no thread can be started
             self._calls.discard(call)
-            self._give()
+            self._free.release()
             raise
         try:
             return await call.future
@@ -147,16 +129,12 @@ class Threads:
         Each running execution can have a thread there, as it can as a sync function.
         """
         loop = asyncio.get_running_loop()
-
-        def post(what: Callable[[LoopCall], None], call: LoopCall) -> None:
-            with suppress(RuntimeError):  # the loop is closed: the worker has left
-                loop.call_soon_threadsafe(what, call)
-
+        of_asyncio = min(32, (os.cpu_count() or 1) + 4)  # as many calls at a time as any other loop has
         self._of_loop = LoopThreads(
-            max(self._threads_max, LOOP_CALLS_MIN),
+            max(self._threads_max, of_asyncio),
             self._threads_max,
-            on_lost=partial(post, self._lose_of_loop),
-            on_back=partial(post, self._end_of_loop),
+            on_lost=partial(post, loop, self._lose_of_loop),
+            on_back=partial(post, loop, self._end_of_loop),
         )
         loop.set_default_executor(self._of_loop)
 
@@ -173,23 +151,13 @@ class Threads:
         self._calls.discard(call)
         if call.is_lost:
             self._come_back(call)
-        self._give()
+        self._free.release()
         if call.future.done():
             return
         if error is None:
             call.future.set_result(result)
         else:
             call.future.set_exception(error)
-
-    def _give(self) -> None:
-        """A thread is free, for the call that has waited longest."""
-        while self._turns:
-            turn = next(iter(self._turns))
-            del self._turns[turn]
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
 
     # -- lost threads
 
@@ -251,3 +219,9 @@ class Threads:
 
     def _count(self) -> str:
         return f"{min(self._lost, self._threads_max)} of {self._threads_max} threads are lost"
+
+
+def post(loop: asyncio.AbstractEventLoop, call: Callable[[*Args], None], *args: *Args) -> None:
+    """Call it in the loop, from another thread; nothing if the loop is closed, because the worker has left."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(call, *args)
