@@ -13,6 +13,7 @@ _OF_WORKER: dict[str, tuple[str, ...]] = {
     "executor": ("worker/test_tasks", "worker/test_workflows"),
     "tasks": ("worker/test_executor",),
     "workflows": ("worker/test_executor",),
+    "loop_threads": ("worker/test_threads",),
     "function_runner": ("worker/test_tasks", "worker/test_workflows"),
     "held": ("worker/test_workflows", "worker/test_tasks"),
     "worker": ("service/test_serving", "service/test_in_hand", "service/test_bad_input"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,19 +20,18 @@ from durasleep.protocol import journal
 from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.journal import Page
 from durasleep.protocol.keys import F
-from durasleep.protocol.membership import Beat
 from durasleep.settings import DEFAULTS
 from durasleep.worker.execution import executor
 from durasleep.worker.execution.held import HeldExecution
 from tests.service.workers import eventually
 from tests.store.driver import OTHER, Driver
 from tests.worker.clock import HeldClock
-from tests.worker.hand import Hand
+from tests.worker.hand import BEAT, Hand
+from tests.worker.standing import Standing
 
 HoldClock = Callable[[ModuleType], HeldClock]
 KEEPING = replace(DEFAULTS, kept_entries_min=1, always_suspend=False, debug=False)
 LEASE = Lease(PromiseId("x"), "workers", "1-1", 1)
-BEAT = Beat(0, 0, b"", b"", [], {}, [], [], [])
 
 
 # -- slots
@@ -74,25 +72,25 @@ async def test_who_waits_for_a_free_slot_is_told_how_many_there_are(hand: Hand) 
 
 
 async def test_who_is_in_a_thread_or_waits_is_known(hand: Hand) -> None:
-    pool = hand.executor._threads  # pyright: ignore[reportPrivateUsage]
     assert (hand.executor.in_threads, hand.executor.lost_threads, hand.executor.waits()) == (0, 0, [])
-    may_end, has_begun = threading.Event(), threading.Event()
-
-    def standing() -> None:
-        has_begun.set()
-        may_end.wait(20)
-
-    await pool.take()
-    task = asyncio.create_task(pool.call(standing, (), {}, "standing"))
-    await eventually(has_begun.is_set, "it to begin")
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    lost = await lose_a_thread(hand)
     assert (hand.executor.in_threads, hand.executor.lost_threads, hand.executor.free) == (1, 1, 1)
     waiting = asyncio.create_task(hand.executor.wait_until_free())
     await hand.standing("a")
-    may_end.set()
+    lost.let_go()
     await eventually(lambda: hand.executor.free == 1, "it to be back")
     assert await waiting == 1
+
+
+async def lose_a_thread(hand: Hand) -> Standing:
+    """What nobody waits for any more stands in a thread of it."""
+    pool, standing = hand.executor._threads, Standing()  # pyright: ignore[reportPrivateUsage]
+    await pool.take()
+    task = asyncio.create_task(pool.call(standing, (), {}, "standing"))
+    await standing.begun()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return standing
 
 
 async def test_what_has_no_slot_waits_here_for_one_and_is_held(hand: Hand) -> None:
@@ -129,40 +127,21 @@ async def test_beyond_what_may_wait_here_it_is_given_back(
 
 async def test_what_is_called_in_threads_of_the_loop_counts_where_it_is_ours(hand: Hand) -> None:
     hand.executor.own_loop()
-    may_end, has_begun = threading.Event(), threading.Event()
-
-    def standing() -> None:
-        has_begun.set()
-        may_end.wait(20)
-
-    async def calling() -> None:
-        await asyncio.to_thread(standing)
-
-    task = asyncio.create_task(calling())
-    await eventually(has_begun.is_set, "it to begin")
+    standing = Standing()
+    task = asyncio.create_task(asyncio.to_thread(standing))
+    await standing.begun()
     task.cancel()
     await eventually(lambda: hand.executor.lost_threads == 1, "it to be lost")
-    may_end.set()
+    standing.let_go()
     await eventually(lambda: hand.executor.lost_threads == 0, "it to be back")
 
 
 async def test_with_fewer_threads_than_executions_there_is_no_slot(hand: Hand) -> None:
     """It must not read less than nothing."""
-    pool = hand.executor._threads  # pyright: ignore[reportPrivateUsage]
     await hand.standing("a", "b")
-    may_end, has_begun = threading.Event(), threading.Event()
-
-    def standing() -> None:
-        has_begun.set()
-        may_end.wait(20)
-
-    await pool.take()
-    task = asyncio.create_task(pool.call(standing, (), {}, "standing"))
-    await eventually(has_begun.is_set, "it to begin")
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    lost = await lose_a_thread(hand)
     assert hand.executor.free == 0
-    may_end.set()
+    lost.let_go()
     await eventually(lambda: hand.executor.lost_threads == 0, "it to be back")
 
 
@@ -210,7 +189,9 @@ async def test_so_many_begin_in_one_turn_of_the_loop(
     monkeypatch.setattr(executor, "TOGETHER_MAX", 4)
     hold_clock(executor).tick_s = tick_s
     begun: list[int] = []
-    many: list[tuple[Any, int]] = [(HeldExecution(LEASE, LEASE.entry_key), number) for number in range(9)]
+    many: list[tuple[Any, int]] = [
+        (HeldExecution(LEASE, LEASE.entry_key, is_kept=False), number) for number in range(9)
+    ]
     many[-1][0].is_gone = True
     hand.executor._begin_each(lambda _, number: begun.append(number), many)  # pyright: ignore[reportPrivateUsage]
     for at in range(len(parts)):
@@ -221,10 +202,10 @@ async def test_so_many_begin_in_one_turn_of_the_loop(
 
 async def test_what_its_entry_tells_is_not_asked_for(hand: Hand, driver: Driver) -> None:
     lease = await hand.read_with_snapshot("a")
-    before = await calls(driver)
+    before = await driver.calls()
     await hand.executor.submit([lease])
     await hand.begun("a")
-    assert await calls(driver) == before
+    assert await driver.calls() == before
     await hand.let_go("a")
     assert await hand.status("a") == State.RESOLVED
 
@@ -475,11 +456,6 @@ async def test_news_that_was_heard_is_no_news(hand: Hand) -> None:
     hand.executor.nudge("unknown")
     held = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
     assert not any(running.has_unseen or running.is_due for running in held)
-
-
-async def calls(driver: Driver) -> int:
-    found = await driver.redis.info("commandstats")
-    return found["cmdstat_evalsha"]["calls"]
 
 
 # -- leaving

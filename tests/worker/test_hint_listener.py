@@ -152,17 +152,11 @@ async def test_it_waits_for_what_comes(driver: Driver) -> None:
     """Not for long, and not in a circle."""
     heard = Heard(driver, replace(DEFAULTS, read_block_s=0.5))
     assert await heard.once() == ["gap"]
-    before, began_s = await calls(driver, "xread"), time.monotonic()
+    before, began_s = await driver.calls("xread"), time.monotonic()
     assert await heard.once() == []
     assert 0.5 <= time.monotonic() - began_s < 4
-    assert await calls(driver, "xread") == before + 1
+    assert await driver.calls("xread") == before + 1
     await heard.listener.close()
-
-
-async def calls(driver: Driver, command: str) -> int:
-    """How often the server was asked so."""
-    found = await driver.redis.info("commandstats")
-    return found.get(f"cmdstat_{command}", {}).get("calls", 0)
 
 
 async def test_a_stream_that_was_made_anew_with_lower_ids_is_a_gap(

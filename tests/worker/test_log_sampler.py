@@ -30,6 +30,16 @@ async def test_so_many_lines_a_second_and_one_for_the_others(
     assert caplog.messages == ["and in the same second: 2 resolved, 1 suspended"]
 
 
+def test_the_first_line_is_written_whatever_the_clock_shows(
+    hold_clock: Callable[[ModuleType], HeldClock], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a machine that was started in this second."""
+    caplog.set_level(logging.INFO, "durasleep")
+    clock = hold_clock(log_sampler)
+    clock.now_s = 0.0
+    assert LogSampler(1).allow("resolved")
+
+
 async def test_the_others_are_counted_when_the_second_is_over(
     hold_clock: Callable[[ModuleType], HeldClock], caplog: pytest.LogCaptureFixture
 ) -> None:

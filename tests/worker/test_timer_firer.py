@@ -361,7 +361,7 @@ async def test_it_does_not_wait_while_families_are_left_to_close(driver: Driver)
 
 
 async def test_it_wakes_when_the_next_one_is_due(driver: Driver) -> None:
-    await promised(driver, "soon", Due("+80"))
+    await promised(driver, "soon", Due("+500"))
     async with running(Firing(driver)) as firer:
         assert (await driver.record("soon")).state == "pending"
         await eventually(lambda: _is_resolved(driver, "soon"), "it to be settled")

@@ -21,7 +21,6 @@ from durasleep.model import CommitAction, Kind, Number, Place, PromiseId, StartP
 from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.keys import F
-from durasleep.protocol.membership import Beat
 from durasleep.runtime import nondeterminism
 from durasleep.runtime.activation import CanceledOutcome, Progress
 from durasleep.runtime.journal import StepCall
@@ -32,9 +31,8 @@ from durasleep.worker.execution.held import HeldExecution
 from durasleep.worker.execution.workflows import ActiveWorkflow, Workflows
 from tests.service.workers import eventually
 from tests.store.driver import Driver
-from tests.worker.hand import Hand
+from tests.worker.hand import BEAT, Hand
 
-BEAT = Beat(0, 0, b"", b"", [], {}, [], [], [])
 ONCE = replace(DEFAULTS, debug=False, always_suspend=False)
 """Its code runs once, whatever the environment asks of the other tests."""
 
@@ -60,14 +58,6 @@ async def run(hand: Hand, fn: Callable[..., Any], *args: Any, queue: str = "work
     await hand.executor.submit(await hand.driver.read(1, queue=queue))
 
 
-async def becomes(hand: Hand, status: str) -> None:
-    async def is_so() -> bool:
-        return await hand.status("a") == status
-
-    await eventually(is_so, f"a to be {status}")
-    await eventually(lambda: not hand.executor.held(), "it to be let go of")
-
-
 async def goes_on(hand: Hand) -> None:
     """What was suspended and is queued again is taken on."""
     await hand.executor.submit(await hand.driver.read(1))
@@ -75,10 +65,6 @@ async def goes_on(hand: Hand) -> None:
 
 async def answer(hand: Hand, id: str, value: Any = "yes") -> None:
     await hand.driver.settle(id, value=hand.codec.encode(value, "the value", None))
-
-
-async def unwrap(hand: Hand) -> Any:
-    return hand.codec.decode((await hand.driver.record("a")).value)
 
 
 def all_of(hand: Hand) -> Workflows:
@@ -107,8 +93,8 @@ async def test_its_result_is_that_of_the_execution(once: Hand, caplog: pytest.Lo
         return 2 * number
 
     await run(once, double, 21)
-    await becomes(once, State.RESOLVED)
-    assert await unwrap(once) == 42
+    await once.becomes(State.RESOLVED)
+    assert await once.value() == 42
     [line] = caplog.records
     assert (line.levelno, line.getMessage()[:17]) == (logging.INFO, "a resolved after ")
 
@@ -121,10 +107,10 @@ async def test_of_many_that_go_well_few_are_logged(driver: Driver, caplog: pytes
         await ctx.promise()
 
     await run(hand, asking)
-    await becomes(hand, Place.SUSPENDED)
+    await hand.becomes(Place.SUSPENDED)
     await answer(hand, "a~1")
     await goes_on(hand)
-    await becomes(hand, State.RESOLVED)
+    await hand.becomes(State.RESOLVED)
     assert caplog.messages == []
     await hand.end()
 
@@ -137,7 +123,7 @@ async def test_its_error_is_that_of_the_execution(driver: Driver, caplog: pytest
         raise ValueError("no luck")
 
     await run(hand, failing)
-    await becomes(hand, State.REJECTED)
+    await hand.becomes(State.REJECTED)
     assert repr(hand.codec.decode_error((await driver.record("a")).value)) == "ValueError('no luck')"
     [line] = caplog.records
     assert line.levelno == logging.WARNING
@@ -162,10 +148,10 @@ async def test_a_cancel_ends_it_where_it_waits(once: Hand, driver: Driver, how: 
         await driver.control("cancel", "a")
         once.executor.nudge("a")
     else:
-        await becomes(once, Place.SUSPENDED)
+        await once.becomes(Place.SUSPENDED)
         await driver.control("cancel", "a")
         await goes_on(once)
-    await becomes(once, State.CANCELED)
+    await once.becomes(State.CANCELED)
 
 
 async def test_it_goes_on_as_a_new_run(once: Hand, driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
@@ -180,12 +166,12 @@ async def test_it_goes_on_as_a_new_run(once: Hand, driver: Driver, caplog: pytes
         return number
 
     await run(once, counting, 2)
-    await becomes(once, Place.QUEUED)
+    await once.becomes(Place.QUEUED)
     assert "a goes on as a new run after " in caplog.text
     assert (await driver.load("a")).record.base == 1, "its numbers go on"
     await goes_on(once)
-    await becomes(once, State.RESOLVED)
-    assert await unwrap(once) == 3
+    await once.becomes(State.RESOLVED)
+    assert await once.value() == 3
     assert seen == [(2, False), (3, True)]
 
 
@@ -194,7 +180,7 @@ async def test_one_that_cannot_go_on_is_halted(once: Hand, driver: Driver, caplo
         await asyncio.get_running_loop().create_future()
 
     await run(once, stuck)
-    await becomes(once, Place.HALTED)
+    await once.becomes(Place.HALTED)
     reason = (await driver.record("a")).reason
     assert reason.startswith("a cannot go on: it waits for something that only its own code")
     assert f"a halted: {reason}" in caplog.text
@@ -208,7 +194,7 @@ async def test_what_it_still_has_open_ends_with_it(once: Hand, driver: Driver) -
         del child
 
     await run(once, leaving)
-    await becomes(once, State.RESOLVED)
+    await once.becomes(State.RESOLVED)
     await driver.fire_all()
     assert (await driver.record("a~1")).state is State.CANCELED
 
@@ -222,7 +208,7 @@ async def test_it_knows_which_execution_it_is(once: Hand, driver: Driver) -> Non
             await ctx.rpc("fn", "")
 
     await run(once, asking, "child", queue="workers/w1")
-    await becomes(once, Place.SUSPENDED)
+    await once.becomes(Place.SUSPENDED)
     await once.executor.submit(await driver.read(1, queue="workers/w1"))
     await eventually(lambda: len(infos) == 2, "the child")
     record = await driver.record("a")
@@ -251,8 +237,8 @@ async def test_a_step_asked_for_alone_begins_at_once(once: Hand, monkeypatch: py
         return await ctx.run(step)
 
     await run(once, stepping)
-    await becomes(once, State.RESOLVED)
-    assert await unwrap(once) == "a 1 step 1"
+    await once.becomes(State.RESOLVED)
+    assert await once.value() == "a 1 step 1"
     assert (written, len(asked)) == ([0], 2)
 
 
@@ -282,11 +268,11 @@ async def test_a_step_asked_for_with_something_else_may_speak_of_it(once: Hand, 
         await asked
 
     await run(once, stepping)
-    await becomes(once, Place.SUSPENDED)
+    await once.becomes(Place.SUSPENDED)
     assert found == [State.PENDING]
     await answer(once, "a~1")
     await goes_on(once)
-    await becomes(once, State.RESOLVED)
+    await once.becomes(State.RESOLVED)
     assert len(found) == 1
 
 
@@ -308,8 +294,8 @@ async def test_steps_run_side_by_side_and_it_is_held_until_the_last(once: Hand, 
     assert once.executor.running == 1
     assert await once.status("a") == Place.QUEUED
     first.set()
-    await becomes(once, State.RESOLVED)
-    assert await unwrap(once) == ["first", "second"]
+    await once.becomes(State.RESOLVED)
+    assert await once.value() == ["first", "second"]
 
 
 async def _has(driver: Driver, number: str, id: str = "a") -> bool:
@@ -325,7 +311,7 @@ async def test_when_a_step_began_is_kept(once: Hand, driver: Driver) -> None:
         await ctx.run(len, "abc")
 
     await run(once, stepping)
-    await becomes(once, Place.SUSPENDED)
+    await once.becomes(Place.SUSPENDED)
     # a promise knows nothing of an hour: as if it had been made so long ago
     key = driver.keys.promise("a")
     record = await driver.record("a")
@@ -338,7 +324,7 @@ async def test_when_a_step_began_is_kept(once: Hand, driver: Driver) -> None:
     assert entries[Number("1")].begun_ms == 0
     took_ms = entries[Number("3")].begun_ms - 3_600_000 - (began_ms - record.incarnation)
     assert -1000 < took_ms < 5000
-    await becomes(once, State.RESOLVED)
+    await once.becomes(State.RESOLVED)
 
 
 async def test_a_step_that_fails_is_told_as_what_it_is(once: Hand, caplog: pytest.LogCaptureFixture) -> None:
@@ -353,8 +339,8 @@ async def test_a_step_that_fails_is_told_as_what_it_is(once: Hand, caplog: pytes
         return "nothing"
 
     await run(once, stepping)
-    await becomes(once, State.RESOLVED)
-    assert await unwrap(once) == "no"
+    await once.becomes(State.RESOLVED)
+    assert await once.value() == "no"
     assert "failing) of a failed: ConnectionError: no" in caplog.text
 
 
@@ -370,8 +356,8 @@ async def test_a_cancel_of_its_own_is_an_error_like_any_other(once: Hand) -> Non
         return "nothing"
 
     await run(once, stepping)
-    await becomes(once, State.RESOLVED)
-    assert (await unwrap(once)).endswith(": by itself")
+    await once.becomes(State.RESOLVED)
+    assert (await once.value()).endswith(": by itself")
 
 
 async def test_what_goes_wrong_as_a_step_ends_that_was_lost_is_told(
@@ -427,7 +413,7 @@ async def test_a_step_that_is_taken_back_is_stopped_and_brings_nothing(
     assert line.startswith("step 1 (")
     assert line.endswith("stubborn) of a was stopped, and failed as it ended: OSError: as it ended")
     once.gate("other").set()
-    await becomes(once, State.RESOLVED)
+    await once.becomes(State.RESOLVED)
     assert (await driver.entry("a", "1")).state is State.CANCELED
 
 
@@ -456,8 +442,8 @@ async def test_a_result_that_comes_as_its_step_is_taken_back_is_dropped(
     await eventually(lambda: len(running.ops) == 2, "both to end")
     assert running.is_committing
     may_answer.set()
-    await becomes(once, State.RESOLVED)
-    assert await unwrap(once) == "two"
+    await once.becomes(State.RESOLVED)
+    assert await once.value() == "two"
     assert (await driver.entry("a", "1")).state is State.CANCELED
 
 
@@ -626,12 +612,12 @@ async def test_a_step_that_ends_between_two_parts_comes_with_the_next(
         hand.gate("step").set()
         await eventually(lambda: running.ops, "the step to end")
         may_answer.set()
-        await becomes(hand, Place.SUSPENDED)
+        await hand.becomes(Place.SUSPENDED)
     assert (await driver.entry("a", "1")).state is State.RESOLVED
     for number in (3, 4, 5):
         await answer(hand, f"a~{number}")
     await goes_on(hand)
-    await becomes(hand, State.RESOLVED)
+    await hand.becomes(State.RESOLVED)
     await hand.end()
 
 
@@ -650,12 +636,12 @@ async def test_what_is_too_much_for_one_commit_goes_in_parts(driver: Driver) -> 
         await asyncio.gather(*asked)
 
     await run(hand, stepping)
-    await becomes(hand, Place.SUSPENDED)
+    await hand.becomes(Place.SUSPENDED)
     assert found == [5]
     for number in range(1, 6):
         await answer(hand, f"a~{number}")
     await goes_on(hand)
-    await becomes(hand, State.RESOLVED)
+    await hand.becomes(State.RESOLVED)
     await hand.end()
 
 
@@ -667,7 +653,7 @@ async def test_with_its_end_goes_what_outlives_it_in_parts(driver: Driver) -> No
             ctx.detached("fn2")
 
     await run(hand, begetting)
-    await becomes(hand, State.RESOLVED)
+    await hand.becomes(State.RESOLVED)
     left = await driver.read(10)
     assert len(left) == 5
     for lease in left:
@@ -691,7 +677,7 @@ async def test_without_anything_to_say_nothing_is_said(once: Hand, monkeypatch: 
     assert len(asked) == 1
     assert not running.has_unseen, "it was asked for once"
     once.gate("step").set()
-    await becomes(once, State.RESOLVED)
+    await once.becomes(State.RESOLVED)
 
 
 async def test_what_one_answer_does_not_hold_is_asked_for(once: Hand, driver: Driver) -> None:
@@ -713,8 +699,8 @@ async def test_what_one_answer_does_not_hold_is_asked_for(once: Hand, driver: Dr
     assert running.steps
     assert running.order == work._activation.seen  # pyright: ignore[reportPrivateUsage]
     once.gate("step").set()
-    await becomes(once, State.RESOLVED)
-    assert await unwrap(once) == 2_100_000
+    await once.becomes(State.RESOLVED)
+    assert await once.value() == 2_100_000
 
 
 async def test_what_was_refused_is_said_again_if_steps_would_run_again(
@@ -731,10 +717,10 @@ async def test_what_was_refused_is_said_again_if_steps_would_run_again(
 
     refuse = refusing(once, monkeypatch, 2)
     await run(once, stepping)
-    await becomes(once, State.RESOLVED)
+    await once.becomes(State.RESOLVED)
     assert refuse == [StepResult, StepResult]
     assert once.ran == ["a"]
-    assert await unwrap(once) == "kept"
+    assert await once.value() == "kept"
 
 
 async def test_what_was_refused_is_left_for_later_if_none_would(
@@ -745,7 +731,7 @@ async def test_what_was_refused_is_left_for_later_if_none_would(
 
     refusing(once, monkeypatch, 1)
     await run(once, asking)
-    await becomes(once, Place.DELAYED)
+    await once.becomes(Place.DELAYED)
     await driver.control("force", "a")
 
 
@@ -830,7 +816,7 @@ async def test_who_leaves_suspends_what_waits_for_no_step(once: Hand, driver: Dr
     await in_hand(once, steps=1)
     once.executor.leave()
     once.gate("step").set()
-    await becomes(once, Place.SUSPENDED)
+    await once.becomes(Place.SUSPENDED)
     await driver.control("force", "a")
 
 
@@ -894,12 +880,12 @@ async def test_it_is_suspended_until_what_it_waits_for_comes(once: Hand, caplog:
             once.stopped.append("a")
 
     await run(once, sleeping)
-    await becomes(once, Place.SUSPENDED)
+    await once.becomes(Place.SUSPENDED)
     assert once.stopped == ["a"], "it is put away"
     assert caplog.messages == ["a suspended until something it waits for settles"]
     await answer(once, "a~1")
     await goes_on(once)
-    await becomes(once, Place.SUSPENDED)
+    await once.becomes(Place.SUSPENDED)
     assert re.match(r"a suspended until \d", caplog.messages[1])
     await once.driver.control("force", "a")
 
@@ -927,7 +913,7 @@ async def test_what_it_has_heard_of_it_waits_for_no_more(
     await run(hand, sleeping)
     timer = f"a~{len(gates)}"
     if how == "kept":
-        await becomes(hand, Place.SUSPENDED)
+        await hand.becomes(Place.SUSPENDED)
         assert re.match(r"a suspended until \d", caplog.messages[-1])
     await eventually(lambda: _has(driver, str(len(gates))), "the timer")
     await answer(hand, timer)
@@ -944,7 +930,7 @@ async def test_what_it_has_heard_of_it_waits_for_no_more(
     assert not running.has_unseen
     for name in gates:
         hand.gate(name).set()
-    await becomes(hand, Place.SUSPENDED)
+    await hand.becomes(Place.SUSPENDED)
     assert caplog.messages[-1] == "a suspended until something it waits for settles"
     await driver.control("force", "a")
     await hand.end()
@@ -956,14 +942,14 @@ async def test_what_its_journal_has_is_no_news(once: Hand, driver: Driver) -> No
         await ctx.run(once.gate("step").wait)
 
     await run(once, stepping)
-    await becomes(once, Place.SUSPENDED)
+    await once.becomes(Place.SUSPENDED)
     await answer(once, "a~1")
     await goes_on(once)
     running, _ = await in_hand(once, steps=1)
     once.executor.on_beat(replace(BEAT, orders={"a": (await driver.record("a")).order}))
     assert not running.has_unseen
     once.gate("step").set()
-    await becomes(once, State.RESOLVED)
+    await once.becomes(State.RESOLVED)
 
 
 @pytest.mark.parametrize(("entry", "epoch", "is_so"), [("1-1", 2, True), ("1-1", 3, False), ("1-2", 2, False)])
@@ -992,7 +978,7 @@ class Cache:
                 self.ended += 1
 
         await run(self.hand, asking)
-        await becomes(self.hand, Place.SUSPENDED)
+        await self.hand.becomes(Place.SUSPENDED)
         assert PromiseId("a") in all_of(self.hand).kept
 
 
@@ -1002,11 +988,11 @@ async def test_one_that_is_kept_goes_on_where_it_was(driver: Driver, caplog: pyt
     await kept.suspend()
     await answer(kept.hand, "a~1", "x")
     await goes_on(kept.hand)
-    await becomes(kept.hand, Place.SUSPENDED)
+    await kept.hand.becomes(Place.SUSPENDED)
     await answer(kept.hand, "a~2", "y")
     await goes_on(kept.hand)
-    await becomes(kept.hand, State.RESOLVED)
-    assert await unwrap(kept.hand) == "xy"
+    await kept.hand.becomes(State.RESOLVED)
+    assert await kept.hand.value() == "xy"
     assert kept.begun == 1
     await kept.hand.end()
 
@@ -1032,7 +1018,7 @@ async def test_one_that_is_kept_is_replayed_where_it_may_differ(driver: Driver, 
         case "put away meanwhile":
             pass
         case _:
-            held = HeldExecution(lease, lease.entry_key)
+            held = HeldExecution(lease, lease.entry_key, is_kept=False)
             assert not await call_outside_task(all_of(kept.hand).wake, held, None)
             assert kept.ended == 1
     await kept.hand.executor.submit([lease])
@@ -1043,7 +1029,7 @@ async def test_one_that_is_kept_is_replayed_where_it_may_differ(driver: Driver, 
         assert PromiseId("a") not in all_of(kept.hand).kept
         [lease] = await driver.read(1)
         await kept.hand.executor.submit([lease])
-    await becomes(kept.hand, Place.SUSPENDED)
+    await kept.hand.becomes(Place.SUSPENDED)
     assert (kept.begun, kept.heard, kept.ended) == (2, 1, 1)
     await kept.hand.executor.abort()
     await driver.control("force", "a")
@@ -1058,7 +1044,7 @@ async def test_one_whose_worker_has_died_once_is_no_suspect(driver: Driver) -> N
     [lease] = await driver.read(1)
     await driver.redis.hset(driver.keys.promise("a"), F["crash_count"], 1)
     await kept.hand.executor.submit([lease])
-    await becomes(kept.hand, Place.SUSPENDED)
+    await kept.hand.becomes(Place.SUSPENDED)
     assert kept.begun == 1
     await kept.hand.executor.abort()
     await driver.control("force", "a")
@@ -1094,8 +1080,8 @@ async def test_where_every_await_suspends_it_is_replayed_and_its_steps_go_on(dri
     assert list(running.steps) == ["1"]
     await eventually(lambda: not running.is_committing, "it to be over")
     hand.gate("step").set()
-    await becomes(hand, State.RESOLVED)
-    assert await unwrap(hand) == "told step"
+    await hand.becomes(State.RESOLVED)
+    assert await hand.value() == "told step"
     assert hand.ran == ["step"]
     await hand.end()
 
@@ -1137,7 +1123,7 @@ async def test_until_its_journal_is_there_nothing_is_written(
         assert "a dropped: a is not ours any more" in caplog.messages
         await driver.control("force", "a")
     else:
-        await becomes(hand, State.RESOLVED)
+        await hand.becomes(State.RESOLVED)
     await hand.end()
 
 
@@ -1156,7 +1142,7 @@ async def test_code_that_holds_up_its_worker_is_named(
             pass
 
     await run(hand, slow)
-    await becomes(hand, State.RESOLVED)
+    await hand.becomes(State.RESOLVED)
     assert ("the code of a (fn) blocked this worker for 0." in caplog.text) is (how_long == "too long")
     await hand.end()
 
@@ -1171,7 +1157,7 @@ async def test_what_differs_from_run_to_run_is_found_in_debug_mode(driver: Drive
         await ctx.promise(name=f"number {len(runs)}")
 
     await run(hand, differing)
-    await becomes(hand, Place.HALTED if debug else Place.SUSPENDED)
+    await hand.becomes(Place.HALTED if debug else Place.SUSPENDED)
     if debug:
         assert "a is not deterministic" in (await driver.record("a")).reason
     assert len(runs) == (2 if debug else 1)
@@ -1190,7 +1176,7 @@ async def test_a_call_without_await_is_told_and_halts_in_debug_mode(
         await ctx.run(len, "ab")
 
     await run(hand, forgetting)
-    await becomes(hand, Place.HALTED if debug else State.RESOLVED)
+    await hand.becomes(Place.HALTED if debug else State.RESOLVED)
     if debug:
         assert "a does not await what it has begun" in (await driver.record("a")).reason
         await driver.control("force", "a")
@@ -1207,7 +1193,7 @@ async def test_a_journal_that_is_half_full_is_told(driver: Driver, caplog: pytes
             await ctx.run(len, "ab")
 
     await run(hand, stepping)
-    await becomes(hand, State.RESOLVED)
+    await hand.becomes(State.RESOLVED)
     assert caplog.text.count("a has 2 journal entries of at most 4") == 1
     await hand.end()
 
@@ -1250,7 +1236,7 @@ async def test_what_will_not_end_as_it_is_put_away_is_named(
                 await ctx.promise()
 
     await run(once, stubborn)
-    await becomes(once, Place.SUSPENDED)
+    await once.becomes(Place.SUSPENDED)
     told = [line for line in caplog.messages if "was evicted, but its code did not end at " in line]
     assert len(told) == 1
     assert told[0].startswith("a was evicted")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -90,13 +90,13 @@ class Commits:
         if asked.cancelled():
             return  # the worker is leaving
         error = asked.exception()
-        self._take_each(many, asked.result() if error is None else [error] * len(many), 0)
+        answers = asked.result() if error is None else [error] * len(many)
+        self._take_each(zip(many, answers, strict=True))
 
-    def _take_each(self, many: Sequence[HeldExecution], answers: Sequence[Any], first: int) -> None:
-        """Go on with each; as many as one turn of the loop has time for."""
+    def _take_each(self, answered: Iterator[tuple[HeldExecution, Any]]) -> None:
+        """Go on with each that is left; as many as one turn of the loop has time for."""
         until = time.monotonic() + TURN_S
-        for index in range(first, len(many)):
-            running, answer = many[index], answers[index]
+        for running, answer in answered:
             running.is_committing = False
             if running.is_gone or running.work is None:
                 continue
@@ -107,8 +107,8 @@ class Commits:
                     running.work.take(answer)
                 except Exception as failed:  # noqa: BLE001 - only this one fails
                     self._on_error(running, failed)
-            if time.monotonic() > until and index + 1 < len(many):
-                asyncio.get_running_loop().call_soon(self._take_each, many, answers, index + 1)
+            if time.monotonic() > until:
+                asyncio.get_running_loop().call_soon(self._take_each, answered)
                 return
 
     def item(
@@ -194,8 +194,11 @@ class Commits:
     def _next_delay_s(self, id: PromiseId) -> float:
         """Twice its last delay; back to the first one if it did not come again when it was offered."""
         now, longest = time.monotonic(), self._settings.defer_s_max
-        last_s, at = self._deferred.pop(id, (0.0, 0.0))
-        delay_s = min(max(DEFER_FIRST_S, 2 * last_s), longest) if now - at < 2 * last_s + longest else DEFER_FIRST_S
+        delay_s = DEFER_FIRST_S
+        if last := self._deferred.pop(id, None):
+            last_s, at = last
+            if now - at < 2 * last_s + longest:
+                delay_s = min(2 * last_s, longest)
         self._deferred[id] = delay_s, now
         if len(self._deferred) > DEFERRED_MAX:
             del self._deferred[next(iter(self._deferred))]

@@ -42,6 +42,8 @@ class HeldExecution(msgspec.Struct, eq=False):
     lease: Lease
     entry_key: tuple[str, str]
     """The id of the lease."""
+    is_kept: bool
+    """Whether its work may go on here without a replay."""
     work: Work | None = None
     """None until it has been loaded."""
     task: asyncio.Task[None] | None = None
@@ -61,8 +63,6 @@ class HeldExecution(msgspec.Struct, eq=False):
     is_gone: bool = False
     """Whether its lease was given up: what arrives for it later is dropped."""
     is_suspect: bool = False
-    is_kept: bool = False
-    """Whether its work may go on here without a replay."""
 
     def note_order(self, entries: Sequence[Entry]) -> None:
         """These settlements have been delivered, the latest last."""

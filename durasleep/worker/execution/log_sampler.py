@@ -13,9 +13,11 @@ logger = logging.getLogger("durasleep")
 class LogSampler:
     """At most ``each_second`` lines; the others are summed up in one line when the second is over."""
 
+    _left: int
+    """Lines of this second that may still be written."""
+
     def __init__(self, each_second: int) -> None:
         self._each_second = each_second
-        self._left = 0
         self._until = 0.0
         self._more: Counter[str] = Counter()
 
