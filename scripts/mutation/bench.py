@@ -169,7 +169,8 @@ class Bench:
             self._undisturbed[path, files] = self._run_undisturbed(path, files)
         known = self._undisturbed[path, files]
         tests = known.passing.tests(run.mutant.line)
-        if not tests and run.stage == 0:  # what runs as the file is imported, nobody comes by
+        first = self._undisturbed[path, run.stages[0]]
+        if not tests and not first.passing.tests(run.mutant.line):  # what runs as the file is imported, nobody comes by
             tests = list(files)
         run.kill_at = time.monotonic() + known.all_s(tests)
         run.pid = self._fork(run.copy, tests, longest_s=known.longest_s(tests)) if tests else 0

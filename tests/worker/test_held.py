@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from durasleep.model import Entry, Kind, Number, PromiseId, State
 from durasleep.protocol.commit import Lease
+from durasleep.protocol.keys import F
 from durasleep.worker.execution.held import HeldExecution
 from tests.worker.hand import BEAT, Hand
 
@@ -17,6 +18,14 @@ async def test_whatever_has_settled_while_it_is_loaded_is_looked_at(hand: Hand) 
     assert (first.work, first.has_unseen) == (None, True)
     assert (second.work, second.has_unseen) == (None, False)
     await hand.begun("a", "b")
+
+
+async def test_one_that_has_killed_nobody_is_in_the_way_of_no_suspect(hand: Hand) -> None:
+    await hand.standing("a")
+    [suspect] = await hand.read("b")
+    await hand.driver.redis.hset(hand.driver.keys.promise("b"), F["crash_count"], 2)
+    await hand.executor.submit([suspect])
+    await hand.begun("b")
 
 
 def test_the_newest_stamp_that_was_delivered_counts() -> None:

@@ -404,14 +404,23 @@ async def test_what_is_lost_of_its_own_loop_is_said_as_well(
     clock = hold_clock(threads)
     monkeypatch.setattr(loop_threads, "time", clock)
     pool.threads.own_loop()
-    task, standing = await stand_in_loop()
+    first, first_stands = await stand_in_loop()
     clock.move(5)
-    task.cancel()
+    second, second_stands = await stand_in_loop()
+    first.cancel()
     await eventually(lambda: caplog.messages, "a line")
     assert caplog.messages[0].endswith(": Standing for 5 s")
-    standing.let_go()
-    await eventually(lambda: pool.told, "it to be back")
-    assert caplog.messages[1:] == ["the thread of Standing is back after 5 s: 0 of 2 threads are lost"]
+    second.cancel()
+    await eventually(lambda: len(caplog.messages) == 2, "a line about the new one")
+    assert caplog.messages[1].endswith(": Standing for 5 s, Standing for 0 s")
+    first_stands.let_go()
+    await eventually(lambda: pool.told == ["back"], "the first to be back")
+    second_stands.let_go()
+    await eventually(lambda: pool.told == ["back", "back"], "the second to be back")
+    assert caplog.messages[2:] == [
+        "the thread of Standing is back after 5 s: 1 of 2 threads are lost",
+        "the thread of Standing is back after 0 s: 0 of 2 threads are lost",
+    ]
 
 
 async def test_what_is_given_up_of_its_own_loop_as_it_leaves_is_not_lost(pool: Pool) -> None:
