@@ -624,6 +624,29 @@ async def test_what_its_journal_has_is_no_news(hand: Hand, driver: Driver) -> No
     await hand.let_go("a")
 
 
+async def test_a_journal_that_has_lost_what_was_read_of_it_takes_no_more(
+    hand: Hand, driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As it is after a failover to a replica that has not had it."""
+    caplog.set_level(logging.INFO, "durasleep")
+
+    async def failing() -> None:
+        hand.ran.append(f"attempt {len(hand.ran)}")
+        if len(hand.ran) == 1:
+            raise ConnectionError
+        await hand.gate("a").wait()
+
+    await run(hand, failing, retry=Retry(attempts=9, delay=3600))
+    await hand.becomes(Place.DELAYED)
+    await driver.control("wake", "a")
+    await hand.executor.submit(await driver.read(1))
+    await hand.begun("attempt 1")
+    assert await driver.redis.hdel(driver.keys.promise("a"), "1") == 1
+    await hand.let_go("a")
+    assert re.search(r"^a dropped: .* has no stamp \d", caplog.messages[-1])
+    assert (await driver.record("a")).state == State.PENDING
+
+
 async def test_what_was_refused_comes_before_what_was_to_follow_it(hand: Hand) -> None:
     running, work = await standing(hand)
     first, second = (StepResult(Number(n), "fn", State.REJECTED, b"", 0) for n in "12")
