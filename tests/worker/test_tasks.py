@@ -674,8 +674,12 @@ async def test_what_is_loaded_as_the_worker_leaves_is_left_to_others(
     await driver.control("force", "a")
 
 
-@pytest.mark.parametrize("delay_s", [0, 0.9])
-async def test_who_leaves_makes_no_other_attempt(hand: Hand, driver: Driver, delay_s: float) -> None:
+@pytest.mark.parametrize(
+    ("delay_s", "reason"), [(0, "attempt 1 of 9 failed: ConnectionError: no"), (0.9, "its worker has left")]
+)
+async def test_who_leaves_makes_no_other_attempt(hand: Hand, driver: Driver, delay_s: float, reason: str) -> None:
+    """Whether it fails then, or waits for the next."""
+
     async def failing() -> None:
         hand.ran.append("a")
         if delay_s == 0:
@@ -687,6 +691,7 @@ async def test_who_leaves_makes_no_other_attempt(hand: Hand, driver: Driver, del
     hand.executor.leave()
     await hand.becomes(Place.DELAYED)
     assert hand.ran == ["a"]
+    assert (await driver.record("a")).reason == reason
     assert len((await driver.load("a")).entries) == 1
     await driver.control("force", "a")
 
