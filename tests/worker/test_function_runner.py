@@ -161,7 +161,7 @@ async def test_it_knows_whose_call_it_is(runner: Runner, kind: str) -> None:
 
 @pytest.mark.parametrize("is_sync", [False, True])
 async def test_one_that_takes_longer_than_it_may_is_told_so(runner: Runner, is_sync: bool) -> None:
-    may_end = threading.Event()
+    standing = Standing()
 
     async def slow_on_loop() -> None:
         current()
@@ -169,7 +169,7 @@ async def test_one_that_takes_longer_than_it_may_is_told_so(runner: Runner, is_s
 
     def slow() -> None:
         current()
-        may_end.wait(20)
+        standing()
 
     before = time.time()
     with pytest.raises(TimeoutError, match=r"\.slow\w* took longer than 0\.03 s$") as caught:
@@ -178,7 +178,7 @@ async def test_one_that_takes_longer_than_it_may_is_told_so(runner: Runner, is_s
     [ends_at] = runner.about
     assert ends_at is not None
     assert before + 0.03 <= ends_at <= time.time() + 0.03
-    may_end.set()
+    standing.let_go()
 
 
 @pytest.mark.parametrize("is_sync", [False, True])
