@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from types import ModuleType
@@ -287,17 +287,6 @@ async def test_each_of_its_parts_has_ended_before_the_next_step(
     """The reader before it waits for what is in hand, the other loops before it gives back, and then all is closed."""
     worker, told = served.worker, list[str]()
 
-    def looping(name: str) -> Callable[[], Awaitable[None]]:
-        async def loop() -> None:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                for _ in range(9):
-                    await asyncio.sleep(0)
-                told.append(name)
-
-        return loop
-
     def noting(name: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def note(*args: Any) -> Any:
             told.append(name)
@@ -305,8 +294,8 @@ async def test_each_of_its_parts_has_ended_before_the_next_step(
 
         return note
 
-    monkeypatch.setattr(worker, "_read", looping("reader"))
-    monkeypatch.setattr(worker._firer, "run", looping("firer"))
+    monkeypatch.setattr(worker, "_read", slow_to_end(told, "reader"))
+    monkeypatch.setattr(worker._firer, "run", slow_to_end(told, "firer"))
     monkeypatch.setattr(worker, "_drain", noting("drain", worker._drain))
     monkeypatch.setattr(worker._executor, "abort", noting("abort", worker._executor.abort))
     for name in ("_store", "_incoming"):
@@ -321,6 +310,33 @@ async def test_each_of_its_parts_has_ended_before_the_next_step(
     assert served.running is not None
     await served.running
     assert told == ["reader", "drain", "firer", "abort", "_store", "_incoming", "_reader", "_listener"]
+
+
+async def test_what_it_waits_for_no_longer_has_ended_before_it_goes_on(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, told = served.worker, list[str]()
+    monkeypatch.setattr(worker._executor, "drain", slow_to_end(told, "drain"))
+    worker.abort()
+    assert not await worker._unless_stopped(slow_to_end(told, "join")())
+    assert told == ["join"]
+    await worker._drain()
+    assert told == ["join", "drain"]
+    await worker._close()
+
+
+def slow_to_end(told: list[str], name: str) -> Callable[..., Coroutine[Any, Any, None]]:
+    """It runs until it is canceled, and then takes some turns of the loop to end."""
+
+    async def run(*_: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _turn in range(9):
+                await asyncio.sleep(0)
+            told.append(name)
+
+    return run
 
 
 async def test_what_is_due_can_be_settled_at_once(
