@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -81,6 +83,22 @@ def test_a_call_has_its_result_or_its_error(make: Make) -> None:
         threads.submit(int, "x").result(LONG_S)
     assert threads.submit(lambda: threading.current_thread().name).result(LONG_S).startswith("durasleep-loop")
     assert (stands.lost, stands.back) == ([], [])
+
+
+def test_one_that_has_failed_is_gone_with_its_last_reference(make: Make) -> None:
+    """The traceback of its error does not hold it until the garbage is collected."""
+    threads = make(1, 1).threads
+    gc.disable()
+    try:
+        call = threads.submit(int, "x")
+        assert isinstance(call.exception(LONG_S), ValueError)
+        threads.shutdown()
+        assert ended([thread for thread in threading.enumerate() if thread.name.startswith("durasleep-loop")])
+        left = weakref.ref(call)
+        del call
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_beyond_so_many_they_wait_their_turn_the_oldest_first(make: Make) -> None:
@@ -234,8 +252,8 @@ def test_what_another_thread_has_begun_runs_there(make: Make, monkeypatch: pytes
     """A pool that can start no thread has put it where an older thread of it finds it."""
     stands, starts = make(1, 1), ThreadPoolExecutor.submit
 
-    def find_it_before_that(pool: ThreadPoolExecutor, work: Callable[[LoopCall], None], call: LoopCall) -> None:
-        starts(pool, work, call)
+    def find_it_before_that(pool: ThreadPoolExecutor, work: Callable[..., None], *args: Any) -> None:
+        starts(pool, work, *args)
         [standing] = stands._standing  # pyright: ignore[reportPrivateUsage]
         assert standing.has_begun.wait(LONG_S)
         raise RuntimeError("can't start new thread")

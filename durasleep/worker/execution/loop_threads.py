@@ -102,7 +102,7 @@ class LoopThreads(ThreadPoolExecutor):
     def _begin(self, call: LoopCall | None) -> None:
         while call is not None:
             try:
-                super().submit(self._work, call)
+                super().submit(self._work, [call])
             except RuntimeError as error:  # no thread can be started
                 if not self._claim(call):
                     return
@@ -120,7 +120,8 @@ class LoopThreads(ThreadPoolExecutor):
             call.is_claimed = True
             return is_ours
 
-    def _work(self, call: LoopCall) -> None:
+    def _work(self, only: list[LoopCall]) -> None:
+        call = only.pop()  # the pool's frame, which a traceback holds as well, keeps the list
         if not self._claim(call):
             return
         if not call.set_running_or_notify_cancel():
@@ -132,7 +133,7 @@ class LoopThreads(ThreadPoolExecutor):
         except BaseException as error:  # noqa: BLE001 - awaiting the call raises it
             self._begin(self._end(call))
             call.set_exception(error)
-            del call  # the traceback holds this frame
+            del call  # the traceback holds this frame, and the call holds the traceback
         else:
             self._begin(self._end(call))
             call.set_result(result)
