@@ -358,7 +358,7 @@ async def test_what_a_newer_version_wrote_is_left_to_one(
 
 
 @pytest.mark.leaves_keys("a broken hash")
-@pytest.mark.parametrize("what", ["defer_newer", "halt", "halt and drop"])
+@pytest.mark.parametrize("what", ["defer_newer", "halt"])
 async def test_of_a_broken_one_it_is_said_that_nothing_could_be_done(
     world: World, driver: Driver, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
@@ -368,16 +368,27 @@ async def test_of_a_broken_one_it_is_said_that_nothing_could_be_done(
         await world.commits.defer_newer(lease, "newer")
         assert "a could not be deferred (" in caplog.text
         return
-    if what == "halt and drop":
-        await driver.redis.delete(driver.keys.halted)
-        await driver.redis.set(driver.keys.halted, "garbage")
     await world.commits.halt(lease, "broken")
-    assert "a could not be halted (" in caplog.text
-    assert "its entry is quarantined" in caplog.text
-    if what == "halt":
-        assert await driver.queued() == []
-        [line] = await driver.halted()
-        assert line.startswith(f"queue:workers:{lease.entry}: ")
+    [said] = caplog.messages
+    assert said.startswith("a could not be halted (")
+    assert said.endswith("): its entry is quarantined")
+    assert await driver.queued() == []
+    [line] = await driver.halted()
+    assert line.startswith(f"queue:workers:{lease.entry}: ")
+
+
+async def test_where_the_list_of_the_halted_is_broken_it_is_offered_again(
+    world: World, driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    lease = await driver.start("a")
+    await driver.redis.set(driver.keys.halted, "garbage")
+    await world.commits.halt(lease, "look at it")
+    [said] = caplog.messages
+    assert said.startswith("a could not be halted (")
+    assert said.endswith("): it is offered again")
+    assert (await driver.record("a")).entry == lease.entry
+    await driver.redis.delete(driver.keys.halted)
+    await driver.control("force", "a")
 
 
 @pytest.mark.parametrize("what", ["halted", "deferred"])

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -207,23 +208,22 @@ class Commits:
     async def drop(self, lease: Lease) -> None:
         """The execution of the entry is gone, has ended or was dispatched again; garbage is quarantined by name."""
         reason = b"" if lease.id else b"not an entry of ours"
-        try:
+        with suppress(Fenced):  # it was dispatched here meanwhile: the next read brings it
             await self.one(lease, CommitAction.DROP, payload=reason)
-        except Fenced:
-            return  # it was dispatched here meanwhile: the next read brings it
-        if reason:
-            logger.error("entry %s of queue %s is not one of ours: quarantined", lease.entry, lease.queue)
+            if reason:
+                logger.error("entry %s of queue %s is not one of ours: quarantined", lease.entry, lease.queue)
 
     async def halt(self, lease: Lease, reason: str) -> None:
         """A person must look at it. If it cannot be halted, it is not a record of ours: its entry is quarantined."""
         try:
             await self.one(lease, CommitAction.HALT, payload=reason.encode())
         except CorruptData as error:
-            logger.error("%s could not be halted (%s): its entry is quarantined", lease.id, error)
+            end = "its entry is quarantined"
             try:
                 await self.one(lease, CommitAction.DROP, payload=reason.encode())
-            except StoreError:
-                return
+            except StoreError:  # it may be a record of ours, and only what lists the halted is broken
+                end = "it is offered again"
+            logger.error("%s could not be halted (%s): %s", lease.id, error, end)
         except Fenced:
             return
         except StoreError as error:
