@@ -7,7 +7,7 @@ and puts the operator at the beginning of a continued line.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from scripts.mutation.mutant import Mutant, in_one_line, numbered
@@ -40,9 +40,18 @@ _NUMBER = re.compile(r"(?<![\w.])\d+(?![\w.])")
 _CONDITION = re.compile(r"\b(?:else)?if (.+?) then\b")
 _CALL = re.compile(r"\s*[\w.:]+\(.*\)\s*")
 _SET = re.compile(r"\s*[\w]+[\w.\[\] #+\"']*[.\]][\w.\[\]]* = .*[^,({=]\s*|\s*[\w]+ = .*[^,({=]\s*")
-_LEVEL = re.compile(r"\berror\(.*, (0)\)")
-_BOUND = re.compile(r" (?:[<>]=?) (?:2 \* )?LIMIT\.")
-_SPENT = re.compile(r"\bspend\((?:0, 1|[^()]*, [01])\)")
+_KEPT = (
+    re.compile(r"\berror\(.*, (0)\)"),  # the level of an error, which our callers cut off
+    re.compile(r"( [<>]=?) (?:2 \* )?LIMIT\."),  # a limit by one
+    re.compile(r"\b0, LIMIT\.\w+( - 1)"),  # the same, as the end of a range
+    re.compile(r"\bspend\((0)?[^()]*, ([01])?"),  # a budget by one
+    re.compile(r"\b(?:bytes_left|members_left|room)( [<>]=? 0)|( [<>]=?) (?:members_left|room)\b"),
+    re.compile(r"\bbytes = .*, (0)(?: --|$)"),
+    re.compile(r"^local [A-Z_]+ = (\d)(?: --|$)"),  # a small number with a name is a choice: one more is as good
+    re.compile(r"\bstring\.find\(.*, '[^'^$()%.\[*+?-]*', 1, (true)\)"),  # `plain`, of a text without magic
+    re.compile(r"\bwhile (?:at|op)( <= )(?:last|stop) do"),  # what it walks over never ends with a single value
+)
+"""Parts that stay as they are: no test could call another one wrong."""
 _GOES_ON = re.compile(r"\s*(?:and|or|\.\.|[-+*/]|[)}\]])")
 _TEXT = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|--.*")
 _FUNCTION = re.compile(r"(?:local )?function ([\w.]+)")
@@ -74,6 +83,7 @@ def _end_of_code(line: str) -> int:
 
 def _changes(line: str, bare: str, following: str) -> Iterator[tuple[str, str, str]]:
     """What was there, what is there now, and the line with it."""
+    kept = [found.span(at) for part in _KEPT for found in part.finditer(line) for at in range(1, part.groups + 1)]
     reversals = set[int]()
     for found in _CONDITION.finditer(bare):
         start, end = found.span(1)
@@ -84,14 +94,13 @@ def _changes(line: str, bare: str, following: str) -> Iterator[tuple[str, str, s
             reversals.add(words[0].start())
     for found in _WORD.finditer(bare):
         start, end = found.span()
-        if start in reversals or _BOUND.match(bare, start):
+        if start in reversals or _is_in(kept, start):
             continue
         after = _WORDS[found[0]]
         yield found[0].strip(), after.strip() or "nothing", line[:start] + after + line[end:]
-    fixed = [level.span(1) for level in _LEVEL.finditer(bare)] + [spent.span() for spent in _SPENT.finditer(bare)]
     for found in _NUMBER.finditer(bare):
         start, end = found.span()
-        if any(first <= start < last for first, last in fixed):
+        if _is_in(kept, start):
             continue
         value = int(found[0])
         after = str(value + 1 if value < _SMALL else value * 10)
@@ -99,3 +108,7 @@ def _changes(line: str, bare: str, following: str) -> Iterator[tuple[str, str, s
     is_whole = bare.count("(") == bare.count(")") and bare.count("{") == bare.count("}")
     if is_whole and not _GOES_ON.match(following) and (_CALL.fullmatch(bare) or _SET.fullmatch(bare)):
         yield "all of it", "nothing", ""
+
+
+def _is_in(spans: Sequence[tuple[int, int]], at: int) -> bool:
+    return any(first <= at < last for first, last in spans)
