@@ -122,6 +122,18 @@ async def test_a_family_with_large_results_is_closed_in_parts(driver: Driver, ho
         await driver.control("force", "a")
 
 
+async def test_no_call_ends_very_many_children(driver: Driver) -> None:
+    """To end another one takes several commands, so that they are fewer than what a call otherwise looks at."""
+    lease, numbers = await driver.start("a"), [str(number) for number in range(1, 201)]
+    large = StepResult(Number("201"), "step", State.RESOLVED, b"x" * 100)  # a small hash is looked at in one go
+    await driver.commit(lease, CommitAction.CONTINUE, *map(child, numbers), large)
+    await driver.commit(lease, CommitAction.RESOLVE)
+    states = [(await driver.record(f"a~{number}")).state for number in numbers]
+    assert 0 < states.count(State.CANCELED) < LIMIT["family_max"] / 4
+    await driver.fire_all()
+    assert {(await driver.record(f"a~{number}")).state for number in numbers} == {State.CANCELED}
+
+
 async def test_answers_that_are_large_together_come_one_call_after_the_other(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from durasleep.model import CommitAction, Due, Kind, Number, Op, StartTimer, Sta
 from durasleep.protocol import commit
 from durasleep.protocol.commit import Lease
 from harness.servers import Server
-from tests.store.driver import OTHER, WORKER, Driver, child
+from tests.store.driver import FAR, OTHER, WORKER, Driver, child
 
 COUNT = 10
 STEP = StepResult(Number("1"), "", State.RESOLVED, b"")
@@ -231,3 +231,54 @@ async def test_promises_that_settle(driver: Driver) -> None:
         "hlen": COUNT,
         "hgetall": COUNT,
     }
+
+
+async def test_families_that_end(driver: Driver) -> None:
+    """Of what has settled before, only a child is read again; and whoever ends with its owner asks for no root."""
+    await driver.commit(await driver.start("own"), CommitAction.RESOLVE)
+    parents = await started(driver)
+    for lease in parents:
+        asked = child("1"), child("2", id="own", function="f"), child("3")
+        await driver.commit(lease, CommitAction.CONTINUE, *asked)
+        await driver.commit(await driver.take_of(f"{lease.id}~3"), CommitAction.RESOLVE)
+    closed = {"hset": 2 * COUNT, "hdel": 2 * COUNT, "hlen": 2 * COUNT, "hscan": 2 * COUNT, "pexpire": 3 * COUNT}
+    found = await cost_of_commits(driver, parents, CommitAction.RESOLVE)
+    assert found == {**COMMITS, **LEAVE, **closed, "hmget": 4 * COUNT, "type": 3, "xadd": 4, "xdel": 1}
+
+
+async def test_children_that_end_and_leave_nothing_open(driver: Driver) -> None:
+    for lease in await started(driver):
+        await driver.commit(lease, CommitAction.SUSPEND, child("1"))
+    calls = [
+        lambda lease=lease: driver.store.call(
+            commit.commit(driver.keys, WORKER, lease, CommitAction.RESOLVE, open=False)
+        )
+        for lease in await driver.read(COUNT)
+    ]
+    told = {"hmget": 6 * COUNT, "hset": 2 * COUNT, "hdel": COUNT, "xadd": COUNT + 1}
+    assert await cost(driver, *calls) == {**COMMITS, **LEAVE, **told, "type": 2}
+    await ended(driver, await driver.read(COUNT))
+
+
+async def test_children_whose_own_children_have_ended(driver: Driver) -> None:
+    """These are not asked for, as long as their root is pending."""
+    for lease in await started(driver):
+        await driver.commit(lease, CommitAction.SUSPEND, child("1"))
+    middle = await driver.read(COUNT)
+    for lease in middle:
+        await driver.commit(lease, CommitAction.CONTINUE, child("1"))
+        await driver.commit(await driver.take(), CommitAction.RESOLVE)
+    found = await cost_of_commits(driver, middle, CommitAction.RESOLVE)
+    closed = {"hset": 2 * COUNT, "hdel": COUNT, "hlen": COUNT, "hscan": COUNT, "xadd": COUNT + 1}
+    assert found == {**COMMITS, **LEAVE, **closed, "hmget": 6 * COUNT, "type": 2}
+    await ended(driver, await driver.read(COUNT))
+
+
+async def test_a_family_that_is_closed_later(driver: Driver) -> None:
+    """Its root is read once, and once more for how long it is kept."""
+    lease = await driver.start("a")
+    await driver.commit(lease, CommitAction.CONTINUE, *[StartTimer(Number(str(n)), "", FAR) for n in range(1, 301)])
+    await driver.commit(lease, CommitAction.RESOLVE)
+    found = await cost(driver, driver.fire)
+    assert (found["hmget"], found.get("pttl", 0)) == (2, 0)
+    await driver.fire_all()

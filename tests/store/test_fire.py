@@ -136,6 +136,14 @@ async def test_a_score_that_was_tampered_with_neither_fires_early_nor_loses_the_
     assert await driver.place("d") is Place.DELAYED
 
 
+async def test_a_due_time_that_is_written_in_another_way_is_the_same(driver: Driver) -> None:
+    await driver.create("a", start=PAST)
+    await driver.redis.hset(driver.keys.promise("a"), F["due"], "01")
+    fired = await driver.fire()
+    assert (fired.due, fired.stale) == (1, 0)
+    assert await driver.place("a") is Place.QUEUED
+
+
 @pytest.mark.leaves_keys("garbage that was quarantined, and broken hashes")
 async def test_garbage_in_the_timers_is_put_aside_by_name_and_the_rest_fires(driver: Driver) -> None:
     await driver.suspended("a", timer("1"))

@@ -108,6 +108,16 @@ async def test_who_waits_in_an_unknown_way_is_kept_until_somebody_knows_it(drive
     assert await driver.halted() == []
 
 
+async def test_of_very_many_who_wait_in_an_unknown_way_no_call_looks_at_all(driver: Driver) -> None:
+    lease, waiters = await driver.start("a"), driver.keys.waiters("a")
+    await driver.redis.hset(driver.keys.promise("a"), F["waiters"], "+")
+    await driver.redis.sadd(waiters, *[f"znightly{number}" for number in range(9000)])
+    await driver.commit(lease, CommitAction.RESOLVE)
+    assert (await driver.record("a")).state is State.RESOLVED
+    assert await driver.redis.scard(waiters) == 9000
+    await driver.redis.delete(driver.keys.closing, waiters)
+
+
 async def test_what_it_has_asked_for_in_an_unknown_way_is_left_open(driver: Driver) -> None:
     lease = await driver.start("a")
     incarnation = (await driver.record("a")).incarnation

@@ -9,8 +9,8 @@ import pytest
 
 from durasleep.errors import CorruptData
 from durasleep.model import CommitAction, Number, PromiseId, StartPromise, StartTimer, State, StepResult
-from durasleep.protocol.journal import Page, read_page
-from durasleep.protocol.keys import LIMIT
+from durasleep.protocol.journal import Page, read_outcome, read_page
+from durasleep.protocol.keys import LIMIT, F
 from durasleep.protocol.script import Value
 from durasleep.transport.connection import Link
 from durasleep.transport.reply_errors import Reply
@@ -89,6 +89,62 @@ async def test_several_that_are_loaded_together_share_the_bound_and_all_arrive(
     assert 500_000 < max(answers) <= LIMIT["answer_bytes_max"] + ROOM_BYTES
 
 
+async def together(driver: Driver, *ids: str) -> list[Page]:
+    """The first page of each, in one call."""
+    return await driver.store.ask([read_page(driver.keys, PromiseId(id)) for id in ids])
+
+
+@pytest.mark.parametrize("count", [4, 40])
+async def test_what_finds_no_room_beside_another_comes_with_the_next_call(driver: Driver, count: int) -> None:
+    await fill(driver, "large", 10, b"x" * 101_000)
+    await fill(driver, "other", count, b"x" * 26_000)
+    large, other = await together(driver, "large", "other")
+    assert (len(large.entries), large.cursor) == (10, b"")
+    assert (other.record, other.entries, other.cursor) == (None, [], b"0")
+    assert len((await driver.load("other")).entries) == count
+
+
+async def test_what_is_larger_than_an_answer_fills_each_of_its_pages(driver: Driver) -> None:
+    await fill(driver, "a", 20, b"x" * 60_000)
+    first, last = await pages(driver, "a")
+    assert size_of(first) > LIMIT["answer_bytes_max"] / 2
+    assert len(first.entries) + len(last.entries) == 20
+
+
+async def test_arguments_in_parts_come_whole_with_the_first_of_several_pages(driver: Driver) -> None:
+    args = bytes(range(256)) * 4
+    assert len(args) == LIMIT["args_parts_max"] * LIMIT["args_part_bytes"]
+    lease = await driver.start("a", args=args)
+    await driver.commit(lease, CommitAction.CONTINUE, *[StartTimer(Number(str(n)), "", FAR) for n in range(1, 601)])
+    [page, *_] = await pages(driver, "a")
+    assert page.cursor
+    assert page.record is not None
+    assert page.record.args == args
+
+
+async def test_a_record_is_read_without_its_journal(driver: Driver) -> None:
+    lease = await driver.start("a", args=b"args")
+    await driver.commit(lease, CommitAction.RESOLVE, payload=b"value")
+    outcomes = await driver.store.ask([read_outcome(driver.keys, PromiseId(id)) for id in ("a", "nobody")])
+    assert outcomes == [await driver.record("a"), None]
+    record = outcomes[0]
+    assert record is not None
+    assert (record.args, record.value) == (b"args", b"value")
+
+
+@pytest.mark.parametrize("count", [4, 40])
+async def test_a_value_that_nobody_of_ours_has_written_takes_no_reader_down(driver: Driver, count: int) -> None:
+    await fill(driver, "a", count, b"")
+    large = b"x" * (LIMIT["value_bytes_max"] + 1)
+    await driver.redis.hset(driver.keys.promise("a"), "3", large)
+    with pytest.raises(CorruptData, match=f"3 of .*a has {len(large)} bytes, more than a value of ours"):
+        await driver.load("a")
+    await driver.redis.hdel(driver.keys.promise("a"), "3")
+    await driver.redis.hset(driver.keys.promise("a"), F["waiters"], large)  # which no reader is given
+    assert len((await driver.load("a")).entries) == count - 1
+    await driver.redis.hdel(driver.keys.promise("a"), F["waiters"])
+
+
 async def test_a_key_that_is_no_promise_is_said_to_be_none(driver: Driver) -> None:
     await driver.redis.set(driver.keys.promise("odd"), "text")
     await driver.redis.hset(driver.keys.promise("torn"), mapping={"s": "p", "k": "e", "b": "x"})
@@ -107,6 +163,32 @@ async def test_news_are_the_head_and_what_has_settled_since_the_last_commit(driv
     assert news.record == await driver.record("a")
     assert news.entries == {Number("1"): await driver.entry("a", "1")}
     assert await driver.store.load_unseen(PromiseId("nobody")) is None
+
+
+async def test_news_of_which_there_is_no_entry_are_passed_over(driver: Driver) -> None:
+    await driver.suspended("a", StartTimer(Number("1"), "", PAST))
+    await driver.fire()
+    await driver.redis.hset(driver.keys.promise("a"), F["unseen"], "7 1 ")
+    news = await driver.store.load_unseen(PromiseId("a"))
+    assert news is not None
+    assert list(news.entries) == ["1"]
+
+
+async def test_large_news_are_not_told(driver: Driver) -> None:
+    numbers = [Number(str(n)) for n in range(1, 4)]
+    await driver.suspended("a", *(StartPromise(number, "", None) for number in numbers))
+    for number in numbers:
+        await driver.settle(f"a~{number}", value=b"x" * (LIMIT["answer_bytes_max"] // 2))
+    assert await driver.store.load_unseen(PromiseId("a")) is None
+
+
+async def test_news_that_come_together_share_the_bound_with_their_records(driver: Driver) -> None:
+    ids = [f"e-{n}" for n in range(4)]
+    for id in ids:
+        await driver.suspended(id, StartTimer(Number("1"), "", PAST), args=b"x" * 400_000)
+    await driver.fire()
+    news = [read_page(driver.keys, PromiseId(id), unseen_only=True) for id in ids]
+    assert [page.cursor for page in await driver.store.ask(news)] == [b"", b"", b"0", b"0"]
 
 
 async def test_more_news_than_one_answer_may_carry_are_not_told(driver: Driver) -> None:

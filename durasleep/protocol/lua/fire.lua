@@ -176,7 +176,6 @@ local function close_part(id)
     return true
   end
   local keep_ms, left = time_to_keep(record), record.waiters or ''
-  if not keep_ms then return true end
   if left ~= '' then
     local value = redis.call('HGET', record.key, F.value) or ''
     spend(#value, 0)

@@ -71,7 +71,7 @@ end
 
 local function load_record(key)
   local answer = {}
-  if redis.call('EXISTS', key) == 1 then add_record(answer, key) end
+  add_record(answer, key)
   answer[#answer + 1] = ''
   return answer
 end
