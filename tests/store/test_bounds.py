@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import chain
 
 import pytest
 
@@ -20,7 +21,7 @@ from durasleep.model import (
     StepResult,
     Transaction,
 )
-from durasleep.protocol import promises
+from durasleep.protocol import promises, streams
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT, F
 from durasleep.protocol.script import Value
@@ -28,7 +29,7 @@ from durasleep.runtime.context import TRANSACTION_COMMANDS_MAX, _check_transacti
 from durasleep.runtime.journal import read_reply
 from durasleep.transport.connection import Link
 from durasleep.transport.reply_errors import Reply
-from tests.store.driver import FAR, Driver, bytes_of, child
+from tests.store.driver import FAR, WORKER, Driver, bytes_of, child
 
 MEGABYTE = b"x" * (1 << 20)
 BYTES_MAX = LIMIT["call_bytes_max"] + 2 * len(MEGABYTE)
@@ -191,6 +192,41 @@ async def test_executions_with_much_in_them_fire_together(driver: Driver) -> Non
     await asyncio.gather(*[driver.control("reschedule", f"a{n}~2", due=Due("=1")) for n in range(12)])
     assert (await driver.fire()).due == 12
     assert len(await driver.queued()) == 12
+
+
+async def test_thousands_of_timers_are_set_at_once_and_fire_at_once(driver: Driver) -> None:
+    """No command takes as many values as these have."""
+    await driver.beat()
+    lease, count = await driver.start("a"), 4501
+    due = Due("=1")
+    await driver.commit(
+        lease, CommitAction.CONTINUE, *[StartTimer(Number(str(number)), "", due) for number in range(1, count + 1)]
+    )
+    assert (await driver.fire(limit=5000)).due == count
+    told = await driver.store.send(streams.list_entries(driver.keys.inbox(WORKER).encode(), count=100))
+    assert [len(fields) for _, fields in told[1:]] == [1000] * 9 + [2]
+    await driver.control("force", "a")
+    await driver.fire_all()
+
+
+async def test_endings_are_noted_together_in_entries_of_sixteen(driver: Driver) -> None:
+    """Those that failed are noted once more, but not promises, which no code has failed."""
+    leases = await driver.start_all([f"a{number}" for number in range(40)])
+    await driver.create("p", kind=Kind.PROMISE)
+    outcomes = [CommitAction.REJECT if number % 2 else CommitAction.RESOLVE for number in range(40)]
+    calls = [driver.commit(lease, outcome) for lease, outcome in zip(leases, outcomes, strict=True)]
+    await asyncio.gather(*calls)
+    await driver.control("force", "p")
+
+    async def noted(stream: str) -> list[list[bytes]]:
+        rows = await driver.store.send(streams.list_entries(stream.encode(), count=100))
+        return [fields[3::8] for _, fields in rows]
+
+    recent = await noted(driver.keys.recent)
+    assert [len(ids) for ids in recent] == [16, 16, 8, 1]
+    assert sorted(chain(*recent)) == sorted([*(lease.id.encode() for lease in leases), b"p"])
+    failed = await noted(driver.keys.failed)
+    assert sorted(chain(*failed)) == sorted(lease.id.encode() for lease in leases[1::2])
 
 
 # -- transactions

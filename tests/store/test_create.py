@@ -29,6 +29,15 @@ async def test_a_new_execution_is_queued_under_its_first_epoch(driver: Driver) -
     assert (record.epoch, record.args, record.function, record.incarnation) == (1, EVERY_BYTE, "f", created.incarnation)
 
 
+async def test_a_new_execution_takes_no_more_room_than_it_needs(driver: Driver) -> None:
+    """What is as nearly always is not written."""
+    await driver.create("a")
+    needed = {"func", "args", "incarnation", "idempotency_key", "place", "epoch", "entry"}
+    assert {name.decode() for name in await driver.redis.hkeys(driver.keys.promise("a"))} == {
+        F[name] for name in needed
+    }
+
+
 async def test_a_repeated_create_changes_nothing_and_answers_the_same(driver: Driver) -> None:
     first = await driver.create("a", idempotency_key="mine", inbox="client-1", deadline=FAR, start=FAR)
     before = await driver.snapshot()

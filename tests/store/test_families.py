@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from durasleep.model import CommitAction, Number, Place, StartTimer, State
+from durasleep.model import CommitAction, Number, Place, StartPromise, StartTimer, State
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import F
 from harness.servers import Server
@@ -114,6 +114,16 @@ async def test_what_is_gone_of_a_family_or_of_another_life_keeps_it_from_nothing
     assert await driver.halted() == []
     assert set(await driver.redis.hkeys(driver.keys.promise("a~2"))) == {field.encode() for field in other}
     await driver.redis.delete(driver.keys.promise("a~2"), driver.keys.queue("workers"))
+
+
+async def test_what_waits_for_no_other_part_is_closed_at_once(driver: Driver) -> None:
+    await driver.create("own")
+    await driver.take()
+    lease = await driver.start("a")
+    asked = [StartTimer(Number("1"), "", FAR), StartPromise(Number("2"), "", None), child("3"), child("4", id="own")]
+    await driver.commit(lease, CommitAction.CONTINUE, *asked)
+    await driver.commit(lease, CommitAction.RESOLVE)
+    assert await driver.redis.exists(driver.keys.closing) == 0
 
 
 @pytest.mark.leaves_keys("a journal with garbage, and keys of a wrong type")

@@ -72,6 +72,23 @@ async def test_a_sleep_counts_from_the_first_instant_after_the_call(driver: Driv
     await driver.redis.delete(driver.keys.clock)
 
 
+async def test_the_clock_of_tests_is_moved_to_the_microsecond_or_stands_still(driver: Driver) -> None:
+    moved = replace(driver.keys, movable_clock=True)
+
+    async def now_us(clock: str) -> int:
+        await driver.redis.set(driver.keys.clock, clock)
+        return (await driver.store.call(timers.fire(moved, limit=1))).server_us
+
+    for moved_ms in (999, 86_400_123, -1500):
+        before_us = await now_us("0")
+        found_us = await now_us(str(moved_ms))
+        assert before_us <= found_us - moved_ms * 1000 <= await now_us("0")
+    assert await now_us("=1800000000123") == 1_800_000_000_123_000
+    await driver.store.call(promises.create(moved, PromiseId("t"), kind=Kind.TIMER, deadline=Due("+5")))
+    assert (await driver.timers())["t~timeout"] == 1_800_000_000_128
+    await driver.redis.delete(driver.keys.clock)
+
+
 async def test_a_batch_is_bounded_oldest_first_and_says_what_is_next(driver: Driver) -> None:
     await driver.suspended("a", *(timer(str(n), Due(f"={n}")) for n in range(1, 8)))
     fired = await driver.fire(limit=3)

@@ -7,11 +7,15 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from durasleep.model import CommitAction, Due, Kind, Number, Place, StartPromise, StartTimer, State, StepResult
-from durasleep.protocol.keys import F
+from durasleep.errors import UsageError
+from durasleep.model import CommitAction, Due, Kind, Mark, Number, Place, StartPromise, StartTimer, State, StepResult
+from durasleep.protocol import command
+from durasleep.protocol.command import BatchItem
+from durasleep.protocol.keys import F, S
 from durasleep.query import fsck
 from durasleep.query.fsck import Report
-from tests.store.driver import FAR, PAST, Driver, child
+from harness.servers import Server
+from tests.store.driver import FAR, PAST, WORKER, Driver, child
 
 TIMER = StartTimer(Number("1"), "", FAR)
 
@@ -32,6 +36,9 @@ async def healthy(driver: Driver) -> None:
     await driver.commit(lease, CommitAction.RESOLVE, StepResult(Number("1"), "step", State.RESOLVED, b"x"))
     await driver.start("stopped")
     await driver.control("halt", "stopped", reason="why")
+    await driver.commit(await driver.start("again"), CommitAction.RETRY, due="+3600000", payload=b"why")
+    await driver.redis.hset(driver.keys.schedule("nightly"), S["due"], "4000000000000")
+    await driver.redis.zadd(driver.keys.timers, {"nightly~cron": 4e12})
     await driver.create("queued", args=b"the arguments")
     await driver.beat()
 
@@ -41,8 +48,8 @@ async def test_what_the_scripts_write_is_clean(driver: Driver) -> None:
     report = await check(driver)
     assert report.findings == []
     assert report.is_clean
-    assert report.checked["promise"] == 9
-    assert report.checked["timer"] == 6
+    assert report.checked["promise"] == 10
+    assert report.checked["timer"] == 8
     assert report.checked["entry"] == 1
     assert report.checked["member"] == 1
 
@@ -94,6 +101,7 @@ BREAKS: dict[str, tuple[str, str, Break]] = {
     "an entry with other arguments": ("misquoted", "queued", lambda d: misquote(d, b"arguments", b"augments ")),
     "an entry with another function": ("misquoted", "queued", lambda d: misquote(d, b"argumentsf", b"argumentsg")),
     "an entry that breaks off": ("misquoted", "queued", lambda d: misquote(d, b"\t13\n", b"\t")),
+    "an entry without an end of line": ("misquoted", "queued", lambda d: misquote(d, b"\n", b" ")),
     "another epoch": ("unqueued", "queued", lambda d: d.redis.hset(d.keys.promise("queued"), F["epoch"], 7)),
     "a lost timer": ("untimed", "sleeper~1", lambda d: d.redis.zrem(d.keys.timers, "sleeper~1")),
     "a moved timer": ("mistimed", "sleeper~1", lambda d: d.redis.zadd(d.keys.timers, {"sleeper~1": 4e12})),
@@ -102,6 +110,13 @@ BREAKS: dict[str, tuple[str, str, Break]] = {
     "a lost timeout": ("untimed", "p~timeout", lambda d: d.redis.zrem(d.keys.timers, "p~timeout")),
     "a stray timer": ("timer", "nobody~1", lambda d: d.redis.zadd(d.keys.timers, {"nobody~1": 4e12})),
     "a stray timer of what has ended": ("timer", "done~5", lambda d: d.redis.zadd(d.keys.timers, {"done~5": 4e12})),
+    "a delay without an end": ("unqueued", "later", lambda d: d.redis.hdel(d.keys.promise("later"), F["due"])),
+    "a lost schedule": ("untimed", "nightly~cron", lambda d: d.redis.zrem(d.keys.timers, "nightly~cron")),
+    "an entry of something else": (
+        "unqueued",
+        "stopped",
+        lambda d: d.redis.hset(d.keys.promise("stopped"), mapping={F["place"]: "q", F["entry"]: "1-1"}),
+    ),
     "an unnamed halt": ("unnamed", "stopped", lambda d: d.redis.zrem(d.keys.halted, "stopped")),
     "a name without a halt": ("halted", "sleeper", lambda d: d.redis.zadd(d.keys.halted, {"sleeper": 1})),
     "no place": ("nowhere", "sleeper", lambda d: d.redis.hdel(d.keys.promise("sleeper"), F["place"])),
@@ -155,6 +170,246 @@ async def test_what_is_queued_anew_runs_once_and_its_old_holder_is_fenced(driver
     assert (await check(driver)).is_clean
 
 
+async def test_what_is_queued_anew_leaves_its_old_place(driver: Driver) -> None:
+    await healthy(driver)
+    await driver.redis.hdel(driver.keys.promise("later"), F["due"])
+    await driver.redis.hset(driver.keys.promise("sleeper"), F["unseen"], "1 ")
+    await driver.redis.xgroup_setid(driver.keys.queue("workers"), "workers", "$")
+    await check(driver, repair=True)
+    for id in ("later", "sleeper", "queued"):
+        assert await driver.place(id) is Place.QUEUED
+
+
+async def test_timers_that_are_lost_and_those_that_were_moved_are_told_apart(driver: Driver) -> None:
+    await driver.suspended("a", TIMER, StartTimer(Number("2"), "", FAR))
+    await driver.redis.zrem(driver.keys.timers, "a~1")
+    await driver.redis.zadd(driver.keys.timers, {"a~2": 4e12})
+    found = {finding.id: finding.text for finding in (await check(driver, repair=True)).findings}
+    assert found == {
+        "a~1": "is due some time, but has no timer",
+        "a~2": "its timer has another time than its due time",
+    }
+
+
+async def test_entries_of_one_instant_are_delivered_in_their_order(driver: Driver) -> None:
+    """And what another group has read is not delivered to ours."""
+    ids = [f"a{number}" for number in range(10)]
+    await asyncio.gather(*[driver.create(id) for id in ids])
+    await driver.read(4)
+    await driver.redis.xgroup_create(driver.keys.queue("workers"), "others", "$")
+    await driver.redis.xgroup_create(driver.keys.queue("workers"), "all others", "$")
+    assert (await check(driver)).findings == []
+    for id in ids:
+        await driver.control("force", id)
+
+
+async def check_while(driver: Driver, change: Callable[[int], Awaitable[object]]) -> Report:
+    """A check during which something changes before a script looks: for the first time, the second time, and so on."""
+    plan, looks = fsck.fsck(driver.keys), 0
+    try:
+        calls = next(plan)
+        while True:
+            if calls and isinstance(calls[0], BatchItem):
+                looks += 1
+                await change(looks)
+            calls = plan.send(await driver.store.ask(calls))
+    except StopIteration as end:
+        return end.value
+
+
+@pytest.mark.parametrize("look", [10, 20, 30, 35])
+async def test_what_changes_while_it_is_looked_at_is_left_alone(driver: Driver, look: int) -> None:
+    """What it begins to wait for may be where nobody looks any more."""
+    lease = await driver.start("a")
+    marks = [Mark(Number(str(number)), Kind.PATCH, "x") for number in range(1, 601)]
+    await driver.commit(lease, CommitAction.CONTINUE, *marks)
+
+    async def suspend(at: int) -> None:
+        if at == look:
+            await driver.commit(lease, CommitAction.SUSPEND, StartPromise(Number("601"), "", None))
+
+    assert (await check_while(driver, suspend)).findings == []
+    assert await driver.place("a") is Place.SUSPENDED
+
+
+_LISTED = [
+    "a stray timer",
+    "a name without a halt",
+    "a worker of long ago",
+    "a family gone",
+    "a list of those who wait for nobody",
+    "a run that nobody closes",
+]
+GOING: dict[str, Break] = {name: BREAKS[name][2] for name in _LISTED} | {
+    "a promise": lambda d: d.create("p", kind=Kind.PROMISE),
+    "an entry": lambda d: d.redis.xadd(d.keys.queue("workers"), {"i": "nobody", "e": 1}),
+    "a schedule": lambda d: d.redis.hset(d.keys.schedule("nightly"), S["due"], "1"),
+    "an inbox": lambda d: d.redis.xadd(d.keys.inbox("one"), {"o": ""}),
+}
+
+
+@pytest.mark.parametrize("name", GOING)
+async def test_what_is_gone_when_it_is_looked_at_is_no_finding(driver: Driver, name: str) -> None:
+    await GOING[name](driver)
+    looks = list[int]()
+
+    async def empty(look: int) -> None:
+        looks.append(look)
+        for key in await driver.redis.keys(f"{driver.keys.tag}*"):
+            await driver.redis.delete(key)
+
+    assert (await check_while(driver, empty)).findings == []
+    assert looks
+
+
+async def test_a_look_changes_nothing_and_needs_no_more_than_to_read(one_server: Server, namespace: str) -> None:
+    driver = Driver(one_server.client(), namespace)
+    async with driver.store.opened():
+        await healthy(driver)
+        await driver.redis.xgroup_setid(driver.keys.queue("workers"), "workers", "$")
+        rules = ["+@all", "-@write", "-xinfo"]  # without the last it does not know what is delivered
+        await driver.redis.acl_setuser("reader", enabled=True, nopass=True, keys=["*"], commands=rules, reset=True)
+        reader = Driver(one_server.client(username="reader", password=""), namespace)
+        async with reader.store.opened():
+            assert (await check(reader)).findings == []
+        await driver.redis.acl_deluser("reader")
+        assert [finding.kind for finding in (await check(driver, repair=True)).findings] == ["undelivered"]
+
+
+async def test_timers_that_nobody_waits_for_are_removed(driver: Driver) -> None:
+    await healthy(driver)
+    before = await driver.timers()
+    strays = ["garbage", "x~", "~5", "gone~cron", "gone~timeout", "gone~1", "done~1", "later~retry~1"]
+    strays += ["sleeper~timeout", "sleeper~start", "sleeper~retry", "sleeper~2", "sleeper~9"]
+    await driver.redis.zadd(driver.keys.timers, dict.fromkeys(strays, 4e12))
+    found = (await check(driver, repair=True)).findings
+    assert sorted((finding.kind, finding.id) for finding in found) == sorted(("timer", stray) for stray in strays)
+    assert await driver.timers() == before
+
+
+@pytest.mark.leaves_keys("what only a newer version knows")
+async def test_what_only_a_newer_version_knows_is_named_and_left(driver: Driver) -> None:
+    await driver.suspended("sleeper", TIMER)
+    await driver.redis.hset(driver.keys.promise("sleeper"), "2", "zp\t\t\tx\t\n")
+    await driver.suspended("other", TIMER)
+    await driver.redis.hset(driver.keys.promise("other"), F["place"], "k")
+    await driver.redis.zadd(driver.keys.timers, {"x~gate": 4e12})
+    before = await driver.snapshot()
+    report = await check(driver, repair=True)
+    assert {(finding.kind, finding.id): finding.text for finding in report.findings} == {
+        ("newer", "sleeper~2"): "is of kind z, which only a newer version knows",
+        ("newer", "other"): "is in place k: only a newer version knows it",
+        ("newer", "x~gate"): "is a timer of kind gate, which only a newer version knows",
+    }
+    assert not any(finding.repairable for finding in report.findings)
+    assert await driver.snapshot() == before
+
+
+async def test_entries_that_belong_to_no_queued_execution_leave_the_stream_and_its_group(driver: Driver) -> None:
+    await healthy(driver)
+    await driver.redis.set(driver.keys.promise("broken"), "garbage")
+    for id, epoch in (("nobody", 1), ("queued", 1), ("queued", 7), ("done", 1), ("broken", 1)):
+        await driver.redis.xadd(driver.keys.queue("workers"), {"i": id, "e": epoch})
+    leases = await driver.read(10)
+    await driver.redis.delete(driver.keys.promise("broken"))
+    found = (await check(driver, repair=True)).findings
+    assert [finding.kind for finding in found] == ["entry"] * 5
+    [held] = [lease for lease in leases if lease.entry == (await driver.record("queued")).entry]
+    assert await driver.pending(WORKER, but=held) == []
+    assert await driver.queued() == ["queued"]
+
+
+@pytest.mark.leaves_keys("what was quarantined")
+async def test_of_what_is_listed_as_halted_each_is_told_what_it_is(driver: Driver) -> None:
+    await driver.redis.set(driver.keys.promise("broken"), "garbage")
+    await driver.redis.hset(driver.keys.schedule("odd"), S["aside"], "why")
+    names = ["schedule:odd: why", "schedule:even: why", "timers:x: CORRUPT x", "broken", "nobody"]
+    await driver.redis.zadd(driver.keys.halted, dict.fromkeys(names, 1))
+    found = [finding for finding in (await check(driver, repair=True)).findings if finding.kind != "corrupt"]
+    by_hand = "was quarantined: look at it, then `durasleep namespace discard` it"
+    assert {finding.id: finding.text for finding in found} == {
+        "schedule:odd: why": "cannot be read by its workers: use app.schedule() again, or app.unschedule()",
+        "schedule:even: why": "is listed as quarantined, but is not",
+        "timers:x: CORRUPT x": by_hand,
+        "broken": by_hand,
+        "nobody": "is listed as halted, but is not",
+    }
+    assert await driver.halted() == ["broken", "schedule:odd: why", "timers:x: CORRUPT x"]
+
+
+async def test_what_should_expire_expires_again(driver: Driver) -> None:
+    inbox = driver.keys.inbox("one")
+    await driver.redis.xadd(inbox, {"o": ""})
+    assert [(finding.kind, finding.id) for finding in (await check(driver, repair=True)).findings] == [("kept", inbox)]
+    assert 0 < await driver.redis.pttl(inbox) <= 90_000
+
+
+async def test_who_waits_for_what_is_gone_is_left_to_a_person(driver: Driver) -> None:
+    await driver.suspended("parent", child("1", id="named"))
+    await driver.redis.delete(driver.keys.promise("named"), driver.keys.queue("workers"))
+    [finding] = (await check(driver, repair=True)).findings
+    assert (finding.kind, finding.id, finding.repairable) == ("gone", "parent~1", False)
+    await driver.control("force", "parent")
+
+
+async def test_who_has_missed_the_ending_of_another_hears_of_it(driver: Driver) -> None:
+    """Unless the firer is about to tell it."""
+    await driver.suspended("parent", child("1", id="named"))
+    lease = await driver.take()
+    before = await driver.redis.hgetall(driver.keys.promise("parent"))
+    await driver.commit(lease, CommitAction.RESOLVE, payload=b"result")
+    await driver.redis.delete(driver.keys.promise("parent"), driver.keys.queue("workers"))
+    await driver.redis.hset(driver.keys.promise("parent"), mapping=before)
+    await driver.redis.zadd(driver.keys.closing, {"named": 1})
+    assert (await check(driver)).findings == []
+    await driver.redis.zrem(driver.keys.closing, "named")
+    found = (await check(driver, repair=True)).findings
+    assert [(finding.kind, finding.id) for finding in found] == [("untold", "parent~1")]
+    assert (await driver.entry("parent", "1")).payload == b"result"
+
+
+@pytest.mark.leaves_keys("a broken journal")
+async def test_who_waits_for_something_broken_is_not_called_stuck(driver: Driver) -> None:
+    for id, entry in (("a", "nonsense"), ("b", "tp\t\t\t\t\n")):
+        await driver.suspended(id, TIMER)
+        await driver.redis.hset(driver.keys.promise(id), "1", entry)
+        await driver.redis.zrem(driver.keys.timers, f"{id}~1")
+    found = (await check(driver, repair=True)).findings
+    assert {(finding.kind, finding.id): finding.text for finding in found} == {
+        ("corrupt", "a~1"): "is not a journal entry of ours",
+        ("corrupt", "b~1"): "is a timer without a due time",
+    }
+
+
+async def test_a_long_sleeper_is_looked_at_to_its_end(driver: Driver) -> None:
+    await driver.suspended("a", *[StartTimer(Number(str(number)), "", FAR) for number in range(1, 601)])
+    assert (await check(driver)).findings == []
+    await driver.redis.zrem(driver.keys.timers, "a~300")
+    assert [finding.id for finding in (await check(driver, repair=True)).findings] == ["a~300"]
+    await driver.control("force", "a")
+    await driver.fire_all()
+
+
+async def test_of_those_in_a_list_who_are_gone_executions_and_clients_are_told_apart(driver: Driver) -> None:
+    await driver.suspended("parent", child("1", id="named"))
+    promise, waiters = driver.keys.promise("named"), driver.keys.waiters("named")
+    living = (await driver.redis.hget(promise, F["waiters"])).strip()
+    await driver.redis.hset(promise, F["waiters"], "+")
+    await driver.redis.sadd(waiters, living, "p1 gone~7", "idead")
+    found = (await check(driver, repair=True)).findings
+    assert {finding.kind: finding.text for finding in found} == {
+        "waiter": "lists the waiter gone, which does not wait",
+        "client": "lists 1 waiting clients that are gone",
+    }
+    assert await driver.redis.smembers(waiters) == {living}
+
+
+async def test_a_kind_of_check_that_nobody_knows_is_refused(driver: Driver) -> None:
+    to = command.route("fsck", driver.keys, ("",))
+    with pytest.raises(UsageError, match="check nonsense"):
+        await driver.store.send(BatchItem(to, to.script.item(what="nonsense", name="a", at=""), lambda answer: answer))
+
+
 async def test_a_parent_hears_of_a_child_whose_ending_it_missed(driver: Driver) -> None:
     await driver.suspended("parent", child("1"))
     lease = await driver.take()
@@ -179,7 +434,7 @@ async def test_a_child_without_its_parent_is_ended(driver: Driver) -> None:
 
 
 async def test_a_sleeper_that_waits_for_nothing_is_given_to_a_worker(driver: Driver) -> None:
-    await driver.suspended("a", TIMER)
+    await driver.suspended("a", TIMER, Mark(Number("2"), Kind.PATCH, "x"))
     await driver.redis.hdel(driver.keys.promise("a"), "1")
     await driver.redis.zrem(driver.keys.timers, "a~1")
     assert [finding.kind for finding in (await check(driver, repair=True)).findings] == ["stuck"]

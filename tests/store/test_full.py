@@ -15,6 +15,7 @@ from durasleep.model import (
     Kind,
     Number,
     Op,
+    Place,
     PromiseId,
     State,
     StepResult,
@@ -23,6 +24,7 @@ from durasleep.model import (
 from durasleep.protocol import membership, promises
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT, F
+from durasleep.query import fsck
 from harness.servers import Server
 from tests.store.driver import FAR, OTHER, Driver, child
 
@@ -149,3 +151,13 @@ async def test_a_person_steers_and_a_worker_joins(driver: Driver) -> None:
     assert (await driver.control("wake", "a")).word == "woken"
     assert await driver.store.call(membership.join(driver.keys, OTHER, "others", ["others"])) == "joined"
     assert (await driver.control("halt", "a")).word == "halted"
+
+
+async def test_what_is_broken_is_repaired(driver: Driver) -> None:
+    await driver.create("a")
+    await driver.redis.xtrim(driver.keys.queue("workers"), maxlen=0)
+    await fill(driver)
+    [finding] = (await driver.store.run(fsck.fsck(driver.keys, repair=True))).findings
+    assert (finding.kind, finding.repaired) == ("unqueued", True)
+    await driver.redis.config_set("maxmemory", 0)
+    assert await driver.place("a") is Place.QUEUED
