@@ -46,7 +46,7 @@ _KEPT = (
     re.compile(r"\b0, LIMIT\.\w+( - 1)"),  # the same, as the end of a range
     re.compile(r"\bspend\((0)?[^()]*, ([01])?"),  # a budget by one
     re.compile(r"\b(?:bytes_left|members_left|room)( [<>]=? 0)|( [<>]=?) (?:members_left|room)\b"),
-    re.compile(r"\bbytes = .*, (0)(?: --|$)"),
+    re.compile(r"\bbytes = .*, (0)(?: --|$)|\broom = (0)\b"),
     re.compile(r"^local [A-Z_]+ = (\d)(?: --|$)"),  # a small number with a name is a choice: one more is as good
     re.compile(r"\bstring\.find\(.*, '[^'^$()%.\[*+?-]*', 1, (true)\)"),  # `plain`, of a text without magic
     re.compile(r"\bwhile (?:at|op)( <= )(?:last|stop) do"),  # what it walks over never ends with a single value

@@ -956,7 +956,7 @@ async def test_a_transaction_cannot_touch_what_is_ours_nor_leave_the_database(dr
         (),
     ]
     for command in refused:
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError, match=command[0] if len(command) == 1 else None):
             await driver.commit(lease, CommitAction.CONTINUE, step("1"), transaction("2", ("SET", key, "v"), command))
     assert await driver.snapshot() == before
     assert not await driver.redis.exists(key)

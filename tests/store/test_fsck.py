@@ -240,7 +240,8 @@ _LISTED = [
     "a list of those who wait for nobody",
     "a run that nobody closes",
 ]
-GOING: dict[str, Break] = {name: BREAKS[name][2] for name in _LISTED} | {
+GOING: dict[str, Break] = {
+    **{name: BREAKS[name][2] for name in _LISTED},
     "a promise": lambda d: d.create("p", kind=Kind.PROMISE),
     "an entry": lambda d: d.redis.xadd(d.keys.queue("workers"), {"i": "nobody", "e": 1}),
     "a schedule": lambda d: d.redis.hset(d.keys.schedule("nightly"), S["due"], "1"),
@@ -293,7 +294,7 @@ async def test_what_only_a_newer_version_knows_is_named_and_left(driver: Driver)
     await driver.redis.hset(driver.keys.promise("sleeper"), "2", "zp\t\t\tx\t\n")
     await driver.suspended("other", TIMER)
     await driver.redis.hset(driver.keys.promise("other"), F["place"], "k")
-    await driver.redis.zadd(driver.keys.timers, {"x~gate": 4e12})
+    await driver.redis.zadd(driver.keys.timers, {"x~gate": 4e12, "other~start": 4e12})
     before = await driver.snapshot()
     report = await check(driver, repair=True)
     assert {(finding.kind, finding.id): finding.text for finding in report.findings} == {
@@ -395,7 +396,7 @@ async def test_of_those_in_a_list_who_are_gone_executions_and_clients_are_told_a
     promise, waiters = driver.keys.promise("named"), driver.keys.waiters("named")
     living = (await driver.redis.hget(promise, F["waiters"])).strip()
     await driver.redis.hset(promise, F["waiters"], "+")
-    await driver.redis.sadd(waiters, living, "p1 gone~7", "idead")
+    await driver.redis.sadd(waiters, living, "p1 gone~7", "i0")
     found = (await check(driver, repair=True)).findings
     assert {finding.kind: finding.text for finding in found} == {
         "waiter": "lists the waiter gone, which does not wait",
@@ -407,7 +408,7 @@ async def test_of_those_in_a_list_who_are_gone_executions_and_clients_are_told_a
 async def test_a_kind_of_check_that_nobody_knows_is_refused(driver: Driver) -> None:
     to = command.route("fsck", driver.keys, ("",))
     with pytest.raises(UsageError, match="check nonsense"):
-        await driver.store.send(BatchItem(to, to.script.item(what="nonsense", name="a", at=""), lambda answer: answer))
+        await driver.store.send(BatchItem(to, to.script.item(what="nonsense", name="a", at=""), str))
 
 
 async def test_a_parent_hears_of_a_child_whose_ending_it_missed(driver: Driver) -> None:
