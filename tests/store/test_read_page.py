@@ -101,14 +101,23 @@ async def together(driver: Driver, *ids: str) -> list[Page]:
     return await driver.store.ask([read_page(driver.keys, PromiseId(id)) for id in ids])
 
 
-@pytest.mark.parametrize("count", [4, 40])
-async def test_what_finds_no_room_beside_another_comes_with_the_next_call(driver: Driver, count: int) -> None:
+@pytest.mark.parametrize(("count", "payload_bytes"), [(4, 26_000), (40, 26_000), (20, 3_000)])
+async def test_what_finds_no_room_beside_another_comes_with_the_next_call(
+    driver: Driver, count: int, payload_bytes: int
+) -> None:
     await fill(driver, "large", 10, b"x" * 101_000)
-    await fill(driver, "other", count, b"x" * 26_000)
+    await fill(driver, "other", count, b"x" * payload_bytes)
     large, other = await together(driver, "large", "other")
     assert (len(large.entries), large.cursor) == (10, b"")
     assert (other.record, other.entries, other.cursor) == (None, [], b"0")
     assert len((await driver.load("other")).entries) == count
+
+
+async def test_what_finds_room_beside_another_comes_along(driver: Driver) -> None:
+    await fill(driver, "small", 4, b"")
+    await fill(driver, "long", 40, b"")
+    small, long = await together(driver, "small", "long")
+    assert (len(small.entries), len(long.entries), long.cursor) == (4, 40, b"")
 
 
 async def test_what_is_larger_than_an_answer_fills_each_of_its_pages(driver: Driver) -> None:
@@ -118,11 +127,14 @@ async def test_what_is_larger_than_an_answer_fills_each_of_its_pages(driver: Dri
     assert len(first.entries) + len(last.entries) == 20
 
 
-async def test_a_record_is_read_without_its_journal(driver: Driver) -> None:
+async def test_a_record_is_read_without_its_journal(driver: Driver, answers: list[int]) -> None:
     args = bytes(range(256)) * 4
     assert len(args) == LIMIT["args_parts_max"] * LIMIT["args_part_bytes"]  # as many parts as there may be
-    await driver.commit(await driver.start("a", args=args), CommitAction.RESOLVE, payload=b"value")
+    step = StepResult(Number("1"), "step", State.RESOLVED, b"x" * 10_000)
+    await driver.commit(await driver.start("a", args=args), CommitAction.RESOLVE, step, payload=b"value")
+    answers.clear()
     outcomes = await driver.store.ask([read_outcome(driver.keys, PromiseId(id)) for id in ("a", "nobody")])
+    assert max(answers) < 10_000
     assert outcomes == [await driver.record("a"), None]
     record = outcomes[0]
     assert record is not None
