@@ -9,7 +9,7 @@ from datetime import timedelta
 from durasleep.codec.exceptions import error_line
 from durasleep.codec.marks import class_name, loaded_class
 from durasleep.errors import Canceled, DurasleepError, NotSerializable, PayloadTooLarge, RemoteError, UsageError
-from durasleep.model import duration_ms
+from durasleep.model import Duration, duration_ms
 
 _ATTEMPTS_MAX = 1_000  # each takes entries of the journal, which has a cap
 
@@ -18,14 +18,15 @@ ErrorKind = type[BaseException] | str
 
 
 class RetryAfter(DurasleepError):
-    """Raise it in a task or step to ask for another attempt after ``delay``, in seconds or as a timedelta.
+    """Raise it in a task or step to ask for another attempt after ``delay``.
 
+    ``delay`` is seconds, a timedelta, or text such as ``"30s"``; InvalidDuration if it cannot be waited for.
     The attempt counts as one of its ``Retry``; the ``Retry``'s own delays, ``retry_on`` and ``give_up_on`` do not
     apply. If no attempt is left, or there is no ``Retry``, the call fails with the error this was raised from, ``raise
     RetryAfter(30) from error``, or with this one.
     """
 
-    def __init__(self, delay: float | timedelta) -> None:
+    def __init__(self, delay: Duration) -> None:
         super().__init__(duration_ms(delay, "delay") / 1000)
 
     @property
@@ -58,18 +59,19 @@ def failure_of(error: BaseException) -> BaseException:
 class Retry:
     """Try up to ``attempts`` times, waiting ``delay`` after the first failure and ``backoff`` times longer each time.
 
-    ``delay`` and ``delay_max`` are seconds or timedeltas. No wait is longer than ``delay_max``, except the first.
-    Each wait is longer by a random part of itself, at most ``jitter`` (0 to 1), so that many do not come back at once.
-    A wait of a second or more is a timer, which occupies no worker. ``retry_on`` names the errors that get another
-    attempt, ``give_up_on`` those that do not, and wins over ``retry_on``; ``Exception`` stands for any error. The
-    worker that ran the attempt decides, and its decision is stored: a later deployment does not change it. An error
-    that is a ``RetryAfter`` decides itself when the next attempt comes.
+    ``delay`` and ``delay_max`` are seconds, timedeltas, or text such as ``"30s"``. No wait is longer than
+    ``delay_max``, except the first. Each wait is longer by a random part of itself, at most ``jitter`` (0 to 1), so
+    that many do not come back at once. A wait of a second or more is a timer, which occupies no worker. ``retry_on``
+    names the errors that get another attempt, ``give_up_on`` those that do not, and wins over ``retry_on``;
+    ``Exception`` stands for any error. The worker that ran the attempt decides, and its decision is stored: a later
+    deployment does not change it. An error that is a ``RetryAfter`` decides itself when the next attempt comes. Raises
+    UsageError for a number of attempts that is not 1 to 1,000, and for other values that cannot be used.
     """
 
     attempts: int = 5
-    delay: float | timedelta = 1.0
+    delay: Duration = 1.0
     backoff: float = 2.0
-    delay_max: float | timedelta = timedelta(hours=1)
+    delay_max: Duration = timedelta(hours=1)
     jitter: float = 0.2
     """Each wait is longer by a random part of itself, at most this one, so that calls which failed together spread
     out."""
