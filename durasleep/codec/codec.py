@@ -19,6 +19,7 @@ from durasleep.codec.packing import PLAIN_WRITER, name_arguments, pack, writer_f
 from durasleep.codec.shapes import shape
 from durasleep.codec.type_hints import function_name
 from durasleep.codec.values import unpack
+from durasleep.deprecation import warn_renamed
 from durasleep.errors import CorruptData, PayloadTooLarge
 from durasleep.model import PAYLOAD_BYTES_MAX
 
@@ -58,7 +59,8 @@ class Codec:
 
     A payload has at most ``payload_bytes_max`` bytes, by default 1 MiB. ``outer`` encrypts or compresses payloads, and
     may decide what is stored of errors: see ``PayloadHook`` and ``ErrorHook``. By default payloads are plain
-    MessagePack.
+    MessagePack. ``show_args``, ``show_misfit``, ``read_error`` and ``was_retried`` serve durasleep itself, and may
+    change.
     """
 
     def __init__(
@@ -84,10 +86,17 @@ class Codec:
             raise PayloadTooLarge(f"{what}: {len(payload)} bytes are over the cap of {self._payload_bytes_max}")
         return payload
 
-    def decode(self, payload: bytes, hint: Any = Any) -> Any:
-        """The value, shaped by a type hint; CorruptData if it is no payload, UsageError if the value does not fit."""
+    def decode(self, payload: bytes, type_hint: Any = Any, *, hint: Any = None) -> Any:
+        """The value in ``payload``, shaped by ``type_hint``; by default it is plain data.
+
+        CorruptData if it is no payload, UsageError if the value does not fit. ``hint`` is the old name of
+        ``type_hint``.
+        """
+        if hint is not None:
+            warn_renamed("hint", "type_hint")
+            type_hint = hint
         value = unpack(self._unwrap(payload)) if payload else None
-        return value if hint is Any else shape(value, hint, "the value")
+        return value if type_hint is Any else shape(value, type_hint, "the value")
 
     def encode_args(
         self,
@@ -96,7 +105,7 @@ class Codec:
         what: str,
         fn: Callable[..., Any] | None = None,
     ) -> bytes:
-        """The payload for the arguments of ``what``; errors as ``encode``, naming the argument.
+        """The payload for the arguments of ``what``; NotSerializable or PayloadTooLarge name the argument.
 
         ``fn`` is their function, if it is known here.
         """
@@ -133,7 +142,7 @@ class Codec:
         return shape_args(fn, args, kwargs, skip_first)
 
     def show_args(self, payload: bytes) -> str:
-        """Which arguments are in ``payload``, without their values: ``2 arguments, and 'days'``."""
+        """Which arguments are in ``payload``, without their values: ``2 arguments, and 'days'``; else CorruptData."""
         found: Any = unpack(self._unwrap(payload))
         args, kwargs = found if type(found) in _LIST and len(found) == 2 else _NEITHER
         if (type(args), type(kwargs)) != _ARGUMENTS:

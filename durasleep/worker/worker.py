@@ -61,7 +61,11 @@ def default_name() -> str:
 
 
 class Worker:
-    """Serves one group of one namespace until it is told to stop."""
+    """Serves one group of one namespace until it is told to stop.
+
+    ``held``, ``waits``, ``in_threads``, ``own_loop``, ``crash``, ``fire`` and ``consumer`` serve other parts of
+    durasleep, and may change.
+    """
 
     _heartbeat: Heartbeat | None = None
     _reaper: Reaper | None = None

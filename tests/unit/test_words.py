@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import durasleep
-from durasleep import Context, Description, Durasleep, errors, testing
+from durasleep import Codec, Context, Description, Durasleep, errors, testing
 from durasleep.client import Client
 from durasleep.model import PromiseId
 from durasleep.runtime.context import ExecutionInfo
@@ -216,5 +216,8 @@ def test_an_old_name_of_an_option_works_and_warns() -> None:
     app = Durasleep("redis://localhost:1")
     with pytest.warns(DeprecationWarning, match="hint is called type_hint"):
         assert app.get("a", hint=int)._type_hint is int
+    codec = Codec()
+    with pytest.warns(DeprecationWarning, match="hint is called type_hint"):
+        assert codec.decode(codec.encode((1, 2), "a pair"), hint=tuple[int, int]) == (1, 2)
     with pytest.warns(DeprecationWarning, match="stand_ins is called overrides"):
         app.worker(stand_ins={})
