@@ -77,6 +77,10 @@ class Durasleep(Client):
     this application starts, and that it serves. ``codec`` encrypts or compresses payloads, see ``Codec``; by default
     they are plain MessagePack. ``settings`` are the limits, see ``Settings``. Raises InvalidId for a ``namespace`` or
     ``group`` that is no name, and UsageError for a URL that cannot be read.
+
+    Every call that asks Redis may raise a StoreError: StoreUnavailable if Redis gives no answer for ten seconds, or
+    StoreRefused if it rejects our password or permissions. An id or name that cannot be used raises InvalidId, which is
+    a UsageError.
     """
 
     def __init__(
@@ -167,6 +171,7 @@ class Durasleep(Client):
 
         Several workflows may share a name, each with its own ``version``, a whole number from 1. New executions begin
         with the newest version. An execution that began with another one stays on it, while a worker has that version.
+        Raises DefinitionError for a function that cannot be a workflow, and for a name that is taken.
         """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -205,7 +210,8 @@ class Durasleep(Client):
 
         It has one attempt unless ``retry`` says otherwise. ``timeout`` (seconds, a timedelta, or text such as
         ``"30s"``) is for each attempt. Both also hold when the function is a step. A sync function runs in a thread,
-        which a timeout cannot stop.
+        which a timeout cannot stop. Raises DefinitionError for a function that cannot be a task, and for a name that is
+        taken.
         """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -223,7 +229,8 @@ class Durasleep(Client):
                     yield pool
 
         It is an ``async def`` that yields once, or a function that makes an async context manager. Each worker opens it
-        when it starts, and closes it when it ends. In tasks and steps, the yielded value is ``app.resources``.
+        when it starts, and closes it when it ends. In tasks and steps, the yielded value is ``app.resources``. Raises
+        DefinitionError if the function is neither, or if the application has a lifespan already.
         """
         if self._lifespan is not None:
             raise DefinitionError(f"this application has a lifespan already, {self._lifespan!r}")
@@ -278,7 +285,8 @@ class Durasleep(Client):
         It serves ``group`` (by default that of the application) under ``name`` (by default made of host and process
         id), and runs at most ``concurrency`` executions at a time; sleepers do not count. ``debug``,
         ``accept_eviction``, ``min_replicas`` and ``fsync`` are those of ``Settings``, but only for this worker.
-        ``overrides`` maps functions to those that are called instead; ``stand_ins`` is its old name.
+        ``overrides`` maps functions to those that are called instead; ``stand_ins`` is its old name. Raises UsageError
+        for a ``min_replicas`` below 0, and InvalidId for a group or name that cannot be used.
         """
         from durasleep.worker.worker import Worker
 

@@ -25,6 +25,7 @@ DurasleepError
 │   ├── Canceled                         it was canceled
 │   └── TimedOut (also a TimeoutError)   its deadline passed
 ├── WaitTimeout (also a TimeoutError)    we stopped waiting; the execution goes on
+├── ThreadsLost                          a worker has no free thread left, and its process must start again
 ├── ClientClosed                         the client was closed during a wait; the execution goes on
 ├── Mismatch                             code and journal disagree; the execution is halted
 ├── NotDurable (also a RuntimeError)     a workflow asked its event loop for I/O

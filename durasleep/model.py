@@ -116,8 +116,11 @@ class Entry(msgspec.Struct, frozen=True):
 
     number: Number
     kind: Kind
+    """What was called."""
     state: State
+    """``pending``, or how it settled."""
     name: str = ""
+    """The name of the function, or the name that the workflow gave the call."""
     stamp: int = 0
     """Order stamp of its settlement, in ms; 0 while pending, and if the workflow itself canceled it."""
     due_ms: int = 0
@@ -125,6 +128,7 @@ class Entry(msgspec.Struct, frozen=True):
     child_id: str = ""
     """For a child with an id of its own: that id."""
     payload: bytes = b""
+    """Its result or error; empty while pending."""
     begun_ms: int = 0
     """When the call was made, in ms since the creation of its execution; 0 for the first second, or if not known."""
 
@@ -134,17 +138,29 @@ class Recording:
     """An execution with its journal, as it was when it was read."""
 
     id: PromiseId
+    """Its id."""
     function: str
+    """The name of its function."""
     group: str
+    """The group whose workers run it."""
     state: State
+    """Its state."""
     incarnation: int
+    """The stamp of its creation, which tells it from others under the same id."""
     created_ms: int
+    """When it was created, in ms since 1970."""
     begun_ms: int
+    """When its present run began, in ms since 1970."""
     base: int
+    """The last entry number of its earlier runs; 0 in the first run."""
     args: bytes
+    """The payload of its arguments."""
     value: bytes
+    """The payload of its result or error; empty if there is none."""
     unseen: frozenset[str]
+    """The numbers of the entries that have settled since its last commit."""
     entries: tuple[Entry, ...]
+    """Its journal."""
 
 
 class StartTimer(msgspec.Struct, frozen=True):
@@ -222,7 +238,9 @@ class Target:
     """Where an execution runs: any worker of a group, or one of them."""
 
     group: str
+    """The name of the group."""
     worker: str | None = None
+    """The name of the only worker that may run it; None for any worker of the group."""
 
     @property
     def queue(self) -> str:

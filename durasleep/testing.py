@@ -32,7 +32,7 @@ from durasleep.app import Durasleep, pointed_at
 from durasleep.client.client import Handle, store_of, watch_waits
 from durasleep.deprecation import warn_renamed
 from durasleep.errors import Mismatch, Stalled, UsageError
-from durasleep.model import Kind, Place, PromiseId, State, check_id, duration_ms
+from durasleep.model import Duration, Kind, Place, PromiseId, State, check_id, duration_ms
 from durasleep.protocol import journal, membership, server, streams
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.timers import Fired
@@ -60,11 +60,15 @@ class DueItem:
     """A timer, deadline or start, with its due time."""
 
     id: str
+    """The id for ``wake``, ``reschedule`` and ``cancel``; for a schedule its name."""
     kind: str
     """``timer`` or ``promise``; the ``deadline`` of an execution, its delayed ``start`` or ``retry``; or ``cron``."""
     name: str
+    """The name that the workflow gave the timer; else empty."""
     function: str | None
+    """The function that waits for it, or that it starts."""
     due_at: datetime
+    """When it is due, in UTC."""
 
 
 class Mocked:
@@ -200,7 +204,10 @@ class Env:
         return [wait for worker, _ in self._workers.values() for wait in worker.waits()]
 
     async def run_until_idle(self) -> datetime | None:
-        """Let everything run that can run now; returns when the next timer is due."""
+        """Let everything run that can run now; returns when the next timer is due, or None if there is none.
+
+        Raises Stalled if it does not end.
+        """
         fired = await self._settle()
         return None if fired.next_due_ms is None else _instant(fired.next_due_ms)
 
@@ -238,7 +245,7 @@ class Env:
 
     async def skip(
         self,
-        duration: float | timedelta = 0,
+        duration: Duration = 0,
         *,
         days: float = 0,
         hours: float = 0,
@@ -247,8 +254,9 @@ class Env:
     ) -> None:
         """Move the clock ahead. It stops at each due time on the way, and lets everything run that is due then.
 
-        The distance is the sum of ``duration`` (seconds or a timedelta), ``days``, ``hours``, ``minutes`` and
-        ``seconds``: ``await env.skip(days=3, hours=1)``. Stalled if the executions on the way do not come to rest.
+        The distance is the sum of ``duration`` (seconds, a timedelta, or text such as ``"2d"``), ``days``, ``hours``,
+        ``minutes`` and ``seconds``: ``await env.skip(days=3, hours=1)``. Stalled if the executions on the way do not
+        come to rest.
         """
         total = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
         deadline = self._deadline()
@@ -275,7 +283,10 @@ class Env:
         return [DueItem(one.id, one.kind, one.name, one.func, _instant(one.due_at_ms)) for one in found]
 
     async def replay(self, id: str) -> Verdict:
-        """Run today's code over the journal of an execution; Mismatch, with the difference, if it goes another way."""
+        """Run today's code over the journal of an execution; Mismatch, with the difference, if it goes another way.
+
+        Raises NotFound if there is no such execution, and InvalidId for an ``id`` that cannot be used.
+        """
         await self.run_until_idle()
         verdict = check(await self.app.export(check_id(id)), self.app.registry, self.app.codec, self.app.settings)
         if not verdict.ok:
@@ -288,7 +299,7 @@ class Env:
         """Call ``stand_in`` instead of a step, task or workflow, which is given itself or by its name.
 
         It takes the arguments without the context; a Mock or AsyncMock works. It stays until the end of the env or, as
-        a context manager, until the end of its block.
+        a context manager, until the end of its block. UsageError for a name that the application does not have.
         """
         return Mocked(self._overrides, self._function(fn), stand_in)
 
@@ -393,19 +404,20 @@ class SyncHandle:
         self._env = env
         self._handle = handle
 
-    def result(self, timeout: float | timedelta | None = None) -> Any:
+    def result(self, timeout: Duration | None = None) -> Any:
         """The value. Raises the error of the execution, or Stalled if it cannot come while the clock stands still.
 
-        WaitTimeout after ``timeout`` (seconds or a timedelta) of real time; by default there is no limit of its own.
+        WaitTimeout after ``timeout`` of real time: seconds, a timedelta, or text such as ``"30s"``. By default there is
+        no limit.
         """
         return self._env.call(self._handle.result, timeout)
 
     def done(self) -> bool:
-        """Whether it has settled."""
+        """Whether it has settled; raises NotFound if it is not kept any more."""
         return self._env.call(self._handle.done)
 
     def cancel(self, *, force: bool = False) -> str:
-        """Ask it to end, or end it by ``force``; returns what happened, in words."""
+        """As ``Handle.cancel``; with ``force`` it ends without running its code again."""
         return self._env.call(self._handle.cancel, force=force)
 
 
@@ -440,7 +452,7 @@ class SyncEnv:
 
     def skip(
         self,
-        duration: float | timedelta = 0,
+        duration: Duration = 0,
         *,
         days: float = 0,
         hours: float = 0,
@@ -511,7 +523,7 @@ async def env(
     Without it, the test runs on fakeredis. In ``debug`` every activation is run twice and compared. ``always_suspend``
     evicts every workflow at each of its awaits, so that no test passes only because a workflow stayed in memory. Each
     worker runs at most ``concurrency`` executions at a time. A call that takes longer than ``patience_s`` of real time
-    raises Stalled, and says what it waits for.
+    raises Stalled, and says what it waits for. Raises UsageError if fakeredis is needed and not installed.
     """
     settings = replace(
         app.settings,

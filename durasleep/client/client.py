@@ -84,7 +84,9 @@ class Handle(Generic[T_co]):
         """Wait for the value; raises what the execution raised, or Canceled or TimedOut.
 
         ``timeout`` is seconds, a timedelta, or text such as ``"30s"``. After it WaitTimeout is raised, and the
-        execution goes on. By default the wait has no end. Raises ClientClosed if the client is closed meanwhile.
+        execution goes on. By default the wait has no end. Raises ClientClosed if the client is closed meanwhile,
+        NotFound if there is no such execution or promise, RemoteError if the class of the error is not known here, and
+        UsageError if the value does not fit the type hint.
         """
         ending = self._known()
         if ending is None:
@@ -122,7 +124,12 @@ class Handle(Generic[T_co]):
         return self._ending.is_final
 
     async def cancel(self, *, force: bool = False) -> str:
-        """Ask it to end; with ``force`` it ends without running its code again. Answers in a word what happened."""
+        """Ask it to end; with ``force`` it ends without running its code again.
+
+        Answers what happened: ``canceling``, ``canceled``, ``canceled while delayed``, ``canceled while halted`` or
+        ``already``, as ``cancel`` of the client does. Raises NotFound if it is not kept any more, and NotAllowed for a
+        step.
+        """
         return (await self._client.cancel(self.id, force=force)).word
 
     def _begin(self, created: Created) -> None:
@@ -173,6 +180,8 @@ class Promises:
         """Make a promise; after ``timeout`` it is ``timedout``, or, if it is a ``timer``, resolved.
 
         ``timeout`` is seconds, a timedelta, text such as ``"1h30m"``, or an aware datetime; by default there is none.
+        If there is a promise under this id already, its handle is the answer. Raises OtherFunction if the id belongs to
+        an execution, and UsageError for an id or timeout that cannot be used, or a timer without a timeout.
         """
         store = await self._client._opened()
         created = await store.call(
@@ -200,17 +209,21 @@ class Promises:
     async def resolve(self, id: str, value: object = None) -> bool:
         """Resolve it with ``value``; false if it had already settled in another way, which is not changed.
 
-        It may be repeated: the same call with the same value answers true again.
+        It may be repeated: the same call with the same value answers true again. Raises NotFound if there is no such
+        promise, NotAllowed for an execution, which only settles itself, and UsageError for a value that cannot be sent.
         """
         return await self._settle(id, State.RESOLVED, self._client.codec.encode(value, f"the value of {id}"))
 
     async def reject(self, id: str, error: BaseException | str) -> bool:
-        """Reject it with ``error``, which is raised where it is awaited; false if it had settled in another way."""
+        """Reject it with ``error``, which is raised where it is awaited; false if it had settled in another way.
+
+        A text becomes a RuntimeError. Raises NotFound and NotAllowed as ``resolve`` does.
+        """
         failure = RuntimeError(error) if isinstance(error, str) else error
         return await self._settle(id, State.REJECTED, self._client.codec.encode_error(failure))
 
     async def cancel(self, id: str) -> bool:
-        """Cancel it; false if it had settled before."""
+        """Cancel it; false if it had settled in another way. Raises NotFound and NotAllowed as ``resolve`` does."""
         return await self._settle(id, State.CANCELED, b"")
 
     async def _settle(self, id: str, state: State, payload: bytes) -> bool:
@@ -329,6 +342,10 @@ class Client(_Starts):
     """Starts, awaits and controls executions in one namespace. It connects at the first call.
 
     One client serves all event loops, in any thread: each has a connection of its own, made at its first call.
+
+    Every call that asks Redis may raise a StoreError: StoreUnavailable if Redis gives no answer for ten seconds, or
+    StoreRefused if it rejects our password or permissions. An id or name that cannot be used raises InvalidId, which is
+    a UsageError.
     """
 
     def __init__(
@@ -595,7 +612,8 @@ class Client(_Starts):
         """The results of many ``handles``, in order. By default the first error is raised. With ``return_exceptions``
         each error stands in the list, in the place of the result.
 
-        It is cheaper than waiting for each handle, because all of them are requested together.
+        It is cheaper than waiting for each handle, because all of them are requested together. The errors are those of
+        ``Handle.result``. Raises ClientClosed if the client is closed meanwhile.
         """
         check_open = self._waiter.open_check()
         await self._opened()
@@ -707,7 +725,7 @@ class Client(_Starts):
         return await store.run(describe.describe(store.keys(id), check_id(id), self.codec))
 
     async def export(self, id: str) -> Recording:
-        """An execution with its journal, see ``durasleep.runtime.recording``; raises NotFound if there is none."""
+        """An execution with its journal, for a file or a replay; raises NotFound if there is none."""
         store = await self._opened()
         return await store.run(describe.export(store.keys(id), check_id(id)))
 
@@ -728,7 +746,7 @@ class Client(_Starts):
         ``running``, ``suspended``, ``delayed`` and ``halted``. Those that have ended are ``done``: ``resolved``,
         ``failed`` (``rejected`` or ``timedout``) or ``canceled``; the latest thousands of them are found. ``group``
         and ``function`` are names, by default any. At most ``limit`` are found, and ``SearchPage.is_all`` is false if
-        there are more. Raises UsageError for an unknown status.
+        there are more. Raises UsageError for an unknown status, and for a ``limit`` that is not 1 to 10,000.
         """
         from durasleep.query import search
 
@@ -766,23 +784,36 @@ class Client(_Starts):
         return await store.run(call_tree.tree(store.keys, id))
 
     async def cancel(self, id: str, *, force: bool = False) -> Controlled:
-        """Ask an execution to end: its code is canceled. With ``force`` it ends without running its code again."""
+        """Ask an execution to end: its code is canceled. With ``force`` it ends without running its code again.
+
+        The id may also be that of a timer or promise. The word of the answer is ``canceling`` if code has to run first,
+        and ``canceled`` if it has ended; ``canceled while delayed`` and ``canceled while halted`` say where it was. It
+        is ``already`` if it had settled before. Raises NotFound if there is no such id, and NotAllowed for a step.
+        """
         return await self._control("force" if force else "cancel", id)
 
     async def halt(self, id: str, reason: str = "halted by hand") -> Controlled:
-        """Stop an execution where it is until ``resume``; its timers go on. ``reason`` is shown to people."""
+        """Stop an execution where it is until ``resume``; its timers go on. ``reason`` is shown to people.
+
+        The word of the answer is ``halted``, or ``already`` if the execution has settled. Raises NotFound if there is
+        no such id, and NotAllowed if it is no execution.
+        """
         return await self._control("halt", id, reason=reason)
 
     async def resume(self, id: str) -> Controlled:
-        """Let a halted execution go on."""
+        """Let a halted execution go on.
+
+        The word of the answer is ``resumed``. It is ``running`` if the execution is not halted, and ``already`` if it
+        has settled. Raises NotFound if there is no such id, and NotAllowed if it is no execution.
+        """
         return await self._control("resume", id)
 
     async def retry(self, id: str) -> Controlled:
         """Run an execution again that was rejected, timed out or canceled: with its id, arguments and timeout.
 
         Its journal is dropped, so its steps run again, with other idempotency keys. Executions that it had started
-        under ids of their own stay: if one of them has failed, retry that one first. The answer's word is
-        ``retrying``. It is ``running`` if the execution has not ended, and ``halted`` if it needs ``resume`` instead.
+        under ids of their own stay: if one of them has failed, retry that one first. The word of the answer
+        is ``retrying``. It is ``running`` if the execution has not ended, and ``halted`` if it needs ``resume``.
 
         Raises NotFound if it is not kept any more. Raises NotAllowed if it has resolved, if it is no execution, and if
         it is a part of another one. An old handle keeps its result: ``get`` gives a new one.
@@ -792,7 +823,10 @@ class Client(_Starts):
     async def wake(self, id: str) -> Controlled:
         """End a sleep now, or start a delayed execution now.
 
-        The id is that of a timer, or of an execution that waits for exactly one timer.
+        The id is that of a timer, or of an execution that waits for exactly one timer. The word of the answer is
+        ``woken``, or ``already`` if it had been woken or had settled before. Raises NotFound if there is no such id,
+        and NotAllowed if there is no timer to end: for a promise, for a halted execution, and for one that waits for no
+        timer or for several.
         """
         return await self._control("wake", id)
 
@@ -800,12 +834,18 @@ class Client(_Starts):
         """Move a delayed start, a deadline, a timeout, or a timer. A timer is named by its own id, or by the id of an
         execution that waits for this timer only.
 
-        ``due`` is seconds, a timedelta, or text such as ``"1h30m"``, from now; or an aware datetime.
+        ``due`` is seconds, a timedelta, or text such as ``"1h30m"``, from now; or an aware datetime. The word of the
+        answer is ``rescheduled``, or ``already`` if it had settled before. Raises NotFound if there is no such id,
+        NotAllowed if there is nothing to move, or if several timers could be meant, and InvalidDuration for a ``due``
+        that cannot be waited for.
         """
         return await self._control("reschedule", id, due=due)
 
     async def fsck(self, *, repair: bool = False) -> query.fsck.Report:
-        """Check everything that is kept, while workers go on; with ``repair``, fix what needs no guess."""
+        """Check everything that is kept, while workers go on; with ``repair``, fix what needs no guess.
+
+        The time it takes grows with what is kept. Each kind of finding is explained in ``docs/troubleshooting.md``.
+        """
         from durasleep.query import fsck
 
         store = await self._opened()
@@ -850,7 +890,7 @@ class Client(_Starts):
         return datetime.fromtimestamp(now_ms / 1000, UTC)
 
     async def workers(self, group: str | None = None) -> list[str]:
-        """Names of the workers of a ``group`` whose heartbeats are recent."""
+        """Names of the workers of a ``group`` that are alive; by default of the application's own group."""
         from durasleep.protocol import membership
 
         store = await self._opened()

@@ -113,10 +113,19 @@ def settle(keys: Keyspace, id: PromiseId, state: State, value: bytes) -> BatchIt
 
 @dataclass(frozen=True, slots=True)
 class Controlled:
-    """What happened, in a word or two, and the state after it."""
+    """What was done to an execution, timer or promise."""
 
     word: str
+    """What happened. ``woken``, ``rescheduled``, ``resumed``, ``retrying`` and ``canceled``: this was done.
+
+    ``canceled while delayed``, ``canceled while halted``: it was canceled there, and no code of it ran.
+    ``canceling``: its code is told at its next ``await``, and may clean up before it ends.
+    ``halted``: it is halted now. After ``retry``: it has not failed, and needs ``resume``.
+    ``running``: it is not halted (after ``resume``), or has not ended (after ``retry``). Nothing was changed.
+    ``already``: it had settled, or had been woken, before. Nothing was changed.
+    """
     state: State
+    """Its state after that."""
 
 
 def control(

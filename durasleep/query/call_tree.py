@@ -26,24 +26,37 @@ class Node:
     """An execution in its call tree, or an entry of a journal; instants in ms since 1970, None for unknown or never."""
 
     id: str
+    """Its id."""
     kind: str
+    """``execution``, or the kind of the entry, such as ``timer`` or ``step``."""
     name: str
+    """The name of its function, or the name that the workflow gave the entry."""
     state: str
+    """``pending``, ``resolved``, ``rejected``, ``canceled`` or ``timedout``."""
     status: str
+    """``queued``, ``running``, ``suspended``, ``delayed``, ``halted`` or ``done``."""
     created_at_ms: int | None
+    """When it was created, or when the call was made."""
     due_at_ms: int | None
+    """When it is due, or when its deadline passes."""
     settled_at_ms: int | None
+    """When it settled."""
     reason: str | None
+    """Why it is where it is, for example halted."""
     worker: str | None
+    """The name of the worker that runs it."""
     children: list[Node] = field(default_factory=list["Node"])
+    """What it has called, in the order of its journal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The call tree of an execution; ``is_all`` is false if only a part of it is shown."""
+    """The call tree of an execution."""
 
     root: Node
+    """The execution itself."""
     is_all: bool
+    """False if the tree is too large, and only a part of it is here."""
 
 
 def tree(keys_of: Callable[[str], Keyspace], id: str) -> Plan[Tree]:

@@ -36,12 +36,16 @@ _SHOWN_ATTEMPTS_MAX = 20  # of the failed ones: the last ones show what is wrong
 
 @dataclass(frozen=True, slots=True)
 class FailedAttempt:
-    """A call of a step or task that raised; ``at_ms`` is when that was journaled."""
+    """A call of a step or task that raised."""
 
     id: str
+    """The id of the call: that of the execution, with its number."""
     name: str
+    """The name of the function."""
     error: str
+    """The error, with its type, in a line or more."""
     at_ms: int
+    """When it was journaled, in ms since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +53,37 @@ class Description:
     """One promise as people and programs see it; instants in ms since 1970, None for never."""
 
     id: str
+    """Its id."""
     kind: str
+    """``execution``, ``promise`` or ``timer``; or another kind of journal entry, such as ``step``."""
     state: str
+    """``pending``, ``resolved``, ``rejected``, ``canceled`` or ``timedout``."""
     status: str
+    """``queued``, ``running``, ``suspended``, ``delayed``, ``halted`` or ``done``."""
     func: str | None
+    """The name of its function; of a journal entry, its own name. None for a promise on its own."""
     group: str | None
+    """The group whose workers run it; None if it is no execution."""
     created_at_ms: int
+    """When it was created; of a journal entry, when its execution was."""
     timeout_at_ms: int | None
+    """When its deadline passes; when a timer is due."""
     settled_at_ms: int | None
+    """When it settled."""
     value: Any
+    """Its result, as plain data, if it has resolved; else None."""
     error: str | None
+    """Why it was rejected, timed out or canceled: a word or a sentence."""
     reason: str | None
+    """Why it is where it is, for example halted; None if there is nothing to say."""
     worker: str | None
+    """The name of the worker that runs it."""
     crash_count: int
     """Workers in a row that died while they ran it. A commit of it, and ``resume``, set this back to 0."""
     waiting_on: list[Pending]
+    """What it waits for, soonest due first."""
     failed_attempts: list[FailedAttempt]
-    """The latest, at most ``_SHOWN_ATTEMPTS_MAX``, oldest first."""
+    """Its latest failed attempts, at most 20, oldest first."""
     since_ms: int
     """Since when it is in its present place."""
     traceback: str | None
@@ -73,6 +91,7 @@ class Description:
     args: list[Any] | None
     """Its arguments, as they were sent; None if it is no execution, and if they cannot be read."""
     kwargs: dict[str, Any] | None
+    """Its keyword arguments, in the same way."""
 
     @property
     def deaths(self) -> int:

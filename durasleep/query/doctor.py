@@ -42,6 +42,7 @@ class Diagnosis:
     """One finding about the server."""
 
     level: Level
+    """How bad it is: ``good``, ``warning`` or ``danger``."""
     subject: str
     """Its subject: ``eviction``, ``persistence``, ``memory``, ..."""
     text: str

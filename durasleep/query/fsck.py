@@ -28,13 +28,15 @@ class Finding:
     """Something that violates a law."""
 
     kind: str
-    """The kind of the problem in a word: ``unqueued``, ``untimed``, ``untold``, ``orphan``, ``corrupt``, ..."""
+    """The kind of the problem in a word, for programs: ``unqueued``, ``untimed``, ``untold``, ``orphan``, ..."""
     id: str
     """The name of the promise, timer, stream entry or key."""
     text: str
     """The rest of a sentence that begins with the id."""
     repaired: bool
+    """Whether it has been repaired."""
     repairable: bool
+    """Whether a check with ``repair`` repairs it."""
 
 
 @dataclass(slots=True)
@@ -42,8 +44,9 @@ class Report:
     """The findings in a namespace."""
 
     findings: list[Finding] = field(default_factory=list[Finding])
+    """What violates a law, at most 1,000 findings."""
     checked: Counter[str] = field(default_factory=Counter[str])
-    """How many promises, timers, stream entries and others were checked."""
+    """How many of each kind of thing were checked: ``promise``, ``timer``, ``entry``, ..."""
     left_out: int = 0
     """Findings beyond those listed."""
 

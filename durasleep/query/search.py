@@ -49,17 +49,27 @@ class Summary:
     """One execution in a list; instants in ms since 1970, None for never."""
 
     id: str
+    """Its id."""
     func: str
+    """The name of its function."""
     group: str
+    """The group whose workers run it."""
     state: str
+    """``pending``, ``resolved``, ``rejected``, ``canceled`` or ``timedout``."""
     status: str
+    """``queued``, ``running``, ``suspended``, ``delayed``, ``halted`` or ``done``."""
     created_at_ms: int
+    """When it was created."""
     due_at_ms: int | None
     """When its earliest timer ends, if the search has found one."""
     timeout_at_ms: int | None
+    """When its deadline passes."""
     settled_at_ms: int | None
+    """When it ended."""
     reason: str | None
+    """Why it is where it is, for example halted."""
     worker: str | None
+    """The name of the worker that runs it."""
     error: str | None = None
     """Why an execution was rejected, timed out or canceled: a word or a sentence."""
     target_worker: str | None = None
@@ -86,9 +96,11 @@ class DueItem:
     kind: str
     """``timer`` or ``promise``; the ``deadline`` of an execution, its delayed ``start`` or ``retry``; or ``cron``."""
     name: str
+    """The name that the workflow gave the timer; else empty."""
     func: str | None
     """The function that waits for it, or that it starts."""
     due_at_ms: int
+    """When it is due, in ms since 1970."""
 
 
 class Timers(list[DueItem]):

@@ -17,11 +17,15 @@ class Pending:
     """Something an execution waits for."""
 
     id: str
+    """The id by which it can be controlled."""
     kind: str
+    """``timer``, ``promise``, ``step`` or ``child``."""
     name: str
+    """The name that the workflow gave it, or that of its function; else empty."""
     due_ms: int | None
+    """When it is due or times out, in ms since 1970; None for never."""
     since_ms: int
-    """Since when the execution waits for it."""
+    """Since when the execution waits for it, in ms since 1970."""
 
 
 def began_ms(entry: Entry, owner: PromiseRecord) -> int:

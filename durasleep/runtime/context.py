@@ -75,15 +75,19 @@ class ExecutionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The facts about an execution."""
 
     id: PromiseId
+    """Its id."""
     root_id: PromiseId
-    """The execution at the root of its family."""
+    """The id of the execution at the root of its family."""
     function: str
+    """The name of its workflow."""
     group: str
+    """The group whose workers run it."""
     incarnation: int
     """The stamp of its family's creation: another incarnation under the same id has another one."""
     created_ms: int
+    """When it was created, by the server's clock, in ms since 1970."""
     begun_ms: int = 0
-    """When its present run began, if ``continue_as_new`` started it."""
+    """When its present run began, in ms since 1970, if ``continue_as_new`` started it; else 0."""
     version: int = 1
     """The version of its workflow, see ``@app.workflow(version=...)``."""
     crash_count: int = 0
@@ -109,7 +113,11 @@ class ExecutionInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Context:
-    """The first argument of every workflow. Use it in the workflow only, never in steps or threads."""
+    """The first argument of every workflow. Use it in the workflow only: its durable calls raise NotDurable elsewhere.
+
+    An id or name that cannot be used raises InvalidId, and a duration that cannot be used raises InvalidDuration. Both
+    are UsageErrors: nothing was started.
+    """
 
     __slots__ = ("_cleanups", "_codec", "_definition", "_journal", "_loop", "info")
 
@@ -186,7 +194,7 @@ class Context:
             winner = await ctx.race(ctx.promise(name="approval"), ctx.sleep("3d"))
             approved = winner.index == 0
 
-        Raises the error of the first, if it has one.
+        Raises the error of the first, if it has one, and UsageError if there is nothing to wait for.
         """
         if not awaitables:
             raise UsageError("a race needs something to wait for")
@@ -246,7 +254,8 @@ class Context:
             receipt = await ctx.run(charge, card, 20, retry=Retry(attempts=5), timeout="30s")
 
         ``timeout`` (seconds, a timedelta, or text such as ``"30s"``) is for each attempt. Without it, a task's own
-        timeout applies; without ``retry``, the task's own.
+        timeout applies; without ``retry``, the task's own. Awaiting it raises the error of the last attempt, or
+        TimeoutError. Raises DefinitionError if ``fn`` is a workflow, or no function.
         """
         definition = _step_of(fn)
         if definition is not None:
@@ -589,6 +598,7 @@ class Winner(Generic[T]):
     index: int
     """Its index among the arguments."""
     value: T
+    """Its result."""
 
 
 class _ChildOptions(msgspec.Struct, frozen=True):

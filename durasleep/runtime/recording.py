@@ -34,8 +34,11 @@ class Verdict:
     """The result of replaying one execution."""
 
     id: str
+    """The id of the execution."""
     function: str
+    """The name of its function."""
     ok: bool
+    """Whether today's code fits its journal."""
     text: str
     """Its state, or the difference."""
 
