@@ -274,8 +274,9 @@ def test_data_is_checked_and_mended(here: Terminal, quick: Quick) -> None:
     redis.delete("{durasleep:0}:timers")
     broken = quick(here, "fsck")
     assert broken.code == 1
-    assert re.search(r"^a~1 +repairable +untimed +is due some time, but has no timer$", broken.out, re.MULTILINE)
+    assert re.search(r"^a~1 +repairable +no timer +is due some time, but has no timer$", broken.out, re.MULTILINE)
     assert "durasleep fsck --repair" in broken.err
+    assert broken.err.startswith("Checked 2 executions and promises, ")
     mended = json.loads(quick(here, "fsck", "--repair", "--json").out)
     assert [(one["id"], one["repaired"]) for one in sorted(mended["findings"], key=lambda one: one["id"])] == [
         ("a~1", True),

@@ -14,6 +14,10 @@ import pytest
 
 import durasleep
 from durasleep import errors
+from durasleep.cli.output.fsck_words import CHECKED, FINDINGS, counted
+from durasleep.model import Place, State
+from durasleep.protocol.keys import Keyspace, meta_key
+from durasleep.query.statuses import STATUSES
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(durasleep.__file__).resolve().parent  # which need not be that of the repository
@@ -153,6 +157,56 @@ def test_every_law_has_its_test() -> None:
     text = (ROOT / "tests" / "laws" / "test_laws.py").read_text()
     tested = [int(number) for number in re.findall(r"def test_law_(\d+)_", text)]
     assert sorted(tested) == laws()
+
+
+# -- keys, words and findings
+
+
+def test_every_key_is_in_the_table_of_keys() -> None:
+    keys = Keyspace("n")
+    names: set[str] = set()
+    for name, value in vars(Keyspace).items():
+        if isinstance(value, property) and name != "tag":
+            names.add(getattr(keys, name))
+        elif inspect.isfunction(value) and len(inspect.signature(value).parameters) == 2 and not name.startswith("_"):
+            names.add(value(keys, "<>"))
+    assert {"promise:<>", "timers"} <= {name.removeprefix(keys.tag) for name in names}
+    section = ARCHITECTURE.partition("\n## What is in Redis\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    told = {alike(name) for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert told == {name.removeprefix(keys.tag) for name in names}
+    assert f"`{meta_key('namespace')}`" in section
+
+
+def glossary() -> set[str]:
+    """The words that the page explains."""
+    section = ARCHITECTURE.partition("\n## Glossary\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE)
+    return {word for row in rows for word in row.split(", ")}
+
+
+def test_the_glossary_has_the_statuses_that_are_not_states_or_places() -> None:
+    places = {place.value for place in Place}
+    states = {state.value for state in State}
+    assert set(STATUSES) - states - places <= glossary()
+    assert {"slot", "deferred", "offered", "promise"} <= glossary()
+
+
+def test_every_finding_of_fsck_has_its_words_and_is_explained() -> None:
+    script = (PACKAGE / "protocol" / "lua" / "fsck.lua").read_text()
+    kinds = set(re.findall(r"found\('(\w+)'", script))
+    kinds |= {kind for pair in re.findall(r"found\(score and '(\w+)' or '(\w+)'", script) for kind in pair}
+    kinds |= set(re.findall(r'_by_hand\("(\w+)"', (PACKAGE / "query" / "fsck.py").read_text()))
+    assert len(re.findall(r"\bfound\((?!kind)", script)) == len(re.findall(r"\bfound\((?:'|score and ')", script))
+    assert FINDINGS.keys() == kinds
+    section = TROUBLESHOOTING.partition("\n## Findings of fsck\n")[2].partition("\n## ")[0]
+    assert dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \| \S", section, re.MULTILINE)) == FINDINGS
+
+
+def test_everything_that_fsck_checks_has_words() -> None:
+    script = (PACKAGE / "protocol" / "lua" / "fsck.lua").read_text()
+    assert CHECKED.keys() == set(re.findall(r"^function checks\.(\w+)", script, re.MULTILINE))
+    assert counted({"entry": 1, "promise": 2_000}) == "2,000 executions and promises, 1 queue entry"
 
 
 def test_every_folder_of_the_package_is_on_the_map() -> None:

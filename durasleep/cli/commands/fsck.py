@@ -9,21 +9,22 @@ import typer
 
 from durasleep.cli import address
 from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
-from durasleep.cli.output import console, json_values
+from durasleep.cli.output import console, fsck_words, json_values
 
 _EXIT_BROKEN = 1
 
 
 @address.explained
 def fsck(
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Repair everything that needs no guess, each repair in one step.")
-    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair everything that needs no guess.")] = False,
     as_json: JsonOption = False,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
-    """Check all data of a namespace. It may run beside workers. Exit code 1 if something is wrong and not repaired."""
+    """Check all data of a namespace. Workers may go on meanwhile.
+
+    Exit code 1 if something is wrong and was not repaired. docs/troubleshooting.md explains each finding.
+    """
     import asyncio
 
     from durasleep.cli.output import tables
@@ -39,10 +40,9 @@ def fsck(
         tables.findings(report.findings)
         if report.left_out:
             console.note(f"and {report.left_out:,} more")
-        counts = ", ".join(f"{count:,} of kind {kind}" for kind, count in sorted(report.checked.items()))
-        console.note(f"Looked at {counts or 'nothing: this namespace is empty'}.")
+        console.note(f"Checked {fsck_words.counted(report.checked) or 'nothing: this namespace is empty'}.")
         if report.is_clean:
-            console.note("All is repaired." if report.findings else "All is well.")
+            console.note("Everything is repaired." if report.findings else "Everything is well.")
         elif not repair and any(finding.repairable for finding in report.findings):
             console.note("`durasleep fsck --repair` repairs everything that needs no guess.")
         return 0 if report.is_clean else _EXIT_BROKEN

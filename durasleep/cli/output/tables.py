@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from durasleep import humanize
 from durasleep.cli.output import console
+from durasleep.cli.output.fsck_words import FINDINGS
 from durasleep.query.call_tree import Node, Tree
 from durasleep.query.fsck import Finding
 from durasleep.query.search import DueItem, Summary
@@ -73,8 +74,8 @@ def findings(found: Sequence[Finding]) -> None:
             if one.repairable
             else ("by hand", "red")
         )
-        rows.append([(one.id, "bold"), done, (one.kind, ""), (one.text, "")])
-    _print(["ID", "", "KIND", "DETAILS"], rows, spare=("KIND",))
+        rows.append([(one.id, "bold"), done, (FINDINGS.get(one.kind, one.kind), ""), (one.text, "")])
+    _print(["ID", "", "FINDING", "DETAILS"], rows, spare=("FINDING",))
 
 
 def verdicts(found: Sequence[Verdict]) -> None:

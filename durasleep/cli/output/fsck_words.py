@@ -1,0 +1,56 @@
+"""The words of ``durasleep fsck`` for kinds of findings, and for what it checks. Programs get the kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+FINDINGS = {
+    "aside": "quarantined",
+    "client": "waiting client is gone",
+    "closing": "nothing to close",
+    "corrupt": "broken data",
+    "entry": "stray queue entry",
+    "expiring": "expires too early",
+    "gone": "waits for what is gone",
+    "halted": "listed, but not halted",
+    "kept": "never expires",
+    "misquoted": "wrong queue entry",
+    "mistimed": "wrong timer",
+    "newer": "of a newer version",
+    "nowhere": "in no place",
+    "orphan": "caller is gone",
+    "run": "old run is left",
+    "stale": "worker is gone",
+    "stuck": "waits for nothing",
+    "timer": "stray timer",
+    "undelivered": "lost by its worker",
+    "unknown": "unknown key",
+    "unnamed": "halted, but not listed",
+    "unqueued": "not queued",
+    "untimed": "no timer",
+    "untold": "misses a result",
+    "unwoken": "not woken",
+    "waiter": "waiter does not wait",
+    "waiters": "stray set of waiters",
+}
+"""The words for each kind of finding; docs/troubleshooting.md explains them."""
+
+CHECKED = {
+    "promise": ("execution or promise", "executions and promises"),
+    "timer": ("timer", "timers"),
+    "entry": ("queue entry", "queue entries"),
+    "schedule": ("schedule", "schedules"),
+    "halted": ("halted or quarantined name", "halted or quarantined names"),
+    "closing": ("family to close", "families to close"),
+    "run": ("old run", "old runs"),
+    "waiters": ("set of waiters", "sets of waiters"),
+    "member": ("listed worker", "listed workers"),
+    "expiring": ("key that expires", "keys that expire"),
+}
+"""What is checked: one, and several, in the order in which they are shown."""
+
+
+def counted(checked: Mapping[str, int]) -> str:
+    """How many of each kind of thing were checked: ``3 executions and promises, 1 timer``."""
+    shown = ((checked.get(kind, 0), *names) for kind, names in CHECKED.items())
+    return ", ".join(f"{count:,} {one if count == 1 else many}" for count, one, many in shown if count)
