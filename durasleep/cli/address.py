@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -159,7 +160,7 @@ ExplainOption = Annotated[
         "--explain-address",
         callback=_begin_explaining,
         is_eager=True,
-        help="Show which Redis would be used, and why, and do nothing else.",
+        help="Only show which Redis would be used, and why.",
     ),
 ]
 
@@ -182,6 +183,7 @@ def explained(command: Callable[..., Any]) -> Callable[..., Any]:
         return 0
 
     described = cast("Any", run)
+    described.__doc__ = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command) or "")  # the help breaks lines itself
     described.__signature__ = signature.replace(parameters=[*signature.parameters.values(), explain])
     described.__annotations__ = {name: one.annotation for name, one in described.__signature__.parameters.items()}
     return run

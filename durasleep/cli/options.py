@@ -8,21 +8,32 @@ import typer
 
 from durasleep.query.statuses import STATUSES
 
+_FILTER = "Filter"
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 UrlOption = Annotated[
     str | None,
-    typer.Option("--url", metavar="URL", help="The Redis to use; by default DURASLEEP_REDIS_URL, and so on."),
+    typer.Option("--url", metavar="URL", help="The Redis to use; --explain-address shows the default."),
 ]
 NamespaceOption = Annotated[
     str | None,
-    typer.Option("--namespace", metavar="NAME", help="The namespace to use; by default DURASLEEP_NAMESPACE."),
+    typer.Option("--namespace", metavar="NAME", help="The namespace to use; by default that of DURASLEEP_NAMESPACE."),
 ]
 StatusOption = Annotated[
     list[str] | None,
-    typer.Option("--status", metavar="STATUS", help=f"One of {', '.join(STATUSES)}; may be repeated."),
+    typer.Option(
+        "--status",
+        metavar="STATUS",
+        help=f"Only those with this status: {', '.join(STATUSES)}. May be repeated.",
+        rich_help_panel=_FILTER,
+    ),
 ]
-GroupFilter = Annotated[str | None, typer.Option("--group", metavar="NAME", help="Only those of this group.")]
-FunctionOption = Annotated[str | None, typer.Option("--func", metavar="NAME", help="Only those of this function.")]
+GroupFilter = Annotated[
+    str | None, typer.Option("--group", metavar="NAME", help="Only those of this group.", rich_help_panel=_FILTER)
+]
+FunctionOption = Annotated[
+    str | None, typer.Option("--func", metavar="NAME", help="Only those of this function.", rich_help_panel=_FILTER)
+]
 ReplicasOption = Annotated[
     int | None, typer.Option("--min-replicas", metavar="N", min=0, help="Confirm a write only when N replicas have it.")
 ]

@@ -27,7 +27,10 @@ _LATE_MAX_MS = 1_000  # if it is later, the demo has failed
 
 
 def demo() -> int:
-    """Show a sleep that outlives its worker. Exits 0 only if everything went as it says."""
+    """Kill a worker while its workflow sleeps, and show that the workflow finishes all the same.
+
+    Exit code 0 only if it does.
+    """
     import asyncio
 
     from durasleep.devserver import DevServer

@@ -19,7 +19,7 @@ _STYLE = {"good": "green", "warning": "yellow", "danger": "bold red"}
 
 @address.explained
 def doctor(as_json: JsonOption = False, url: UrlOption = None, namespace: NamespaceOption = None) -> int:
-    """Say what this server can lose, what waits for you or for a worker, and what to do about it.
+    """Say which data this server can lose, what waits for you or for a worker, and what to do about it.
 
     Exit code 1 if something is dangerous.
     """

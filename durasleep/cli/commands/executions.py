@@ -29,7 +29,6 @@ _PREVIEW_MAX = 20  # of the executions that a filter found: one screen
 
 _ASLEEP = ("suspended", "delayed")
 
-IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Executions or timers.")]
 YesOption = Annotated[
     bool, typer.Option("--yes", "-y", help="Do it to everything that the filter finds, without asking.")
 ]
@@ -67,7 +66,10 @@ class _Chosen:
 
 @address.explained
 def wake(
-    ids: IdsArgument = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID", help="The timers or sleeping executions to wake, unless a filter finds them."),
+    ] = None,
     status: StatusOption = None,
     group: GroupFilter = None,
     function: FunctionOption = None,
@@ -77,7 +79,7 @@ def wake(
 ) -> int:
     """End a sleep now, or start a delayed execution now.
 
-    An ID is that of a timer, or of an execution that waits for exactly one timer.
+    An ID is that of a timer, of a delayed execution, or of an execution that waits for exactly one timer.
     """
     verb = _Verb("wake", _ASLEEP, lambda client, which: client.wake(which))
     return _control(verb, _Chosen(ids, status, group, function, yes), url, namespace)
@@ -85,9 +87,16 @@ def wake(
 
 @address.explained
 def reschedule(
-    ids: IdsArgument = None,
-    at: Annotated[str | None, typer.Option("--at", metavar="TIME", help="As 2026-12-24T18:00+01:00.")] = None,
-    within: Annotated[str | None, typer.Option("--in", metavar="2h", help="So long from now.")] = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID", help="The timers, promises or executions to move, unless a filter finds them."),
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="TIME", help="A time with its zone, such as 2026-12-24T18:00+01:00.")
+    ] = None,
+    within: Annotated[
+        str | None, typer.Option("--in", metavar="2h", help="A duration from now, such as 1h30m.")
+    ] = None,
     status: StatusOption = None,
     group: GroupFilter = None,
     function: FunctionOption = None,
@@ -95,7 +104,11 @@ def reschedule(
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
-    """Move a sleep, a delayed start, a timeout or a deadline."""
+    """Move a sleep, a delayed start, a timeout or a deadline.
+
+    An ID is that of a timer, of a promise or execution with a timeout, of a delayed execution, or of an execution that
+    waits for exactly one timer.
+    """
     if (at is None) == (within is None):
         raise UsageError("until when? Give either --at with a time or --in with a duration")
     due = parse_duration(within or "") if at is None else parse_instant(at)
@@ -105,7 +118,10 @@ def reschedule(
 
 @address.explained
 def cancel(
-    ids: IdsArgument = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID", help="The executions, timers or promises to cancel, unless a filter finds them."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="End it at once; its code cannot react.")] = False,
     status: StatusOption = None,
     group: GroupFilter = None,
@@ -114,15 +130,19 @@ def cancel(
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
-    """Ask an execution to end: its code is told at its next await, and may clean up."""
+    """Ask an execution to end. Its code gets the cancel at its next await, and may clean up."""
     verb = _Verb("cancel", PENDING_STATUSES, lambda client, which: client.cancel(which, force=force))
     return _control(verb, _Chosen(ids, status, group, function, yes), url, namespace)
 
 
 @address.explained
 def halt(
-    ids: IdsArgument = None,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Shown with it.")] = "halted by hand",
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID", help="The executions to halt, unless a filter finds them.")
+    ] = None,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why it is halted; lists show it.")
+    ] = "halted by hand",
     status: StatusOption = None,
     group: GroupFilter = None,
     function: FunctionOption = None,
@@ -130,7 +150,7 @@ def halt(
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
-    """Stop an execution where it is until it is resumed; its timers go on."""
+    """Stop an execution where it is, until it is resumed. Its timers go on."""
     statuses = [status for status in PENDING_STATUSES if status != "halted"]
     verb = _Verb("halt", statuses, lambda client, which: client.halt(which, reason))
     return _control(verb, _Chosen(ids, status, group, function, yes), url, namespace)
@@ -138,7 +158,10 @@ def halt(
 
 @address.explained
 def resume(
-    ids: IdsArgument = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID", help="The halted executions to resume, unless a filter finds them."),
+    ] = None,
     status: StatusOption = None,
     group: GroupFilter = None,
     function: FunctionOption = None,
@@ -153,7 +176,12 @@ def resume(
 
 @address.explained
 def retry(
-    ids: IdsArgument = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ID", help="The failed or canceled executions to run again, unless a filter finds them."
+        ),
+    ] = None,
     status: StatusOption = None,
     group: GroupFilter = None,
     function: FunctionOption = None,
@@ -161,10 +189,10 @@ def retry(
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
-    """Run failed executions again: under the same id, with the same arguments.
+    """Run failed executions again, with the same ids and arguments.
 
-    A filter without a status finds executions that were rejected or have timed out; `--status canceled` finds canceled
-    ones. Children run again, too, except those with an id of their own: if one of these has failed, retry it first.
+    A filter without a status finds executions that were rejected or have timed out. `--status canceled` finds canceled
+    ones. Children run again, too. A child with an id of its own does not: if it has failed, retry it first.
     """
     verb = _Verb("retry", ["failed"], lambda client, which: client.retry(which), only_roots=True)
     return _control(verb, _Chosen(ids, status, group, function, yes), url, namespace)

@@ -24,12 +24,14 @@ def ls(
     status: StatusOption = None,
     group: GroupFilter = None,
     function: FunctionOption = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=FOUND_MAX, help="Show no more.")] = 100,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, max=FOUND_MAX, help="Show at most this many.")
+    ] = 100,
     as_json: JsonOption = False,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """List executions, first those that need a person. By default these are the pending ones."""
+    """List pending executions, or those that a filter finds. Those that need a person come first."""
     import asyncio
 
     from durasleep.cli.output import tables
@@ -76,7 +78,7 @@ def tree(
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Show an execution and all it has called: states, due times and durations."""
+    """Show an execution and everything that it has called, with states, due times and durations."""
     import asyncio
 
     from durasleep.cli.output import tables
@@ -98,7 +100,9 @@ def tree(
 
 @address.explained
 def timers(
-    count: Annotated[int, typer.Option("--next", metavar="N", min=1, max=TIMERS_MAX, help="Show this many.")] = 20,
+    count: Annotated[
+        int, typer.Option("--next", metavar="N", min=1, max=TIMERS_MAX, help="Show at most this many.")
+    ] = 20,
     as_json: JsonOption = False,
     url: UrlOption = None,
     namespace: NamespaceOption = None,

@@ -32,14 +32,14 @@ def _control() -> None:
 @address.explained
 def discard(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME", help="The name that `durasleep fsck` shows, or its part before ': '.")
+        list[str], typer.Argument(metavar="NAME", help="A name that `durasleep fsck` shows, or its part before ': '.")
     ],
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
-    """Delete quarantined names, after somebody has looked at the data they name.
+    """Delete quarantined names. Look at the data that they name first.
 
-    A quarantined name stands for something that could not be served and is not an execution: an entry or timer that
+    A quarantined name is no execution. It stands for something that could not be served: an entry or timer that
     durasleep did not write, or a key of another type.
     """
     import asyncio
@@ -71,7 +71,8 @@ def discard(
 def release_clock(url: UrlOption = None, namespace: NamespaceOption = None) -> None:
     """Let timers fire by the clock of Redis, although it is far ahead of the workers' clocks.
 
-    Use it when the clock is right. After a jump of the clock, workers fire no timers until this is confirmed.
+    Use it if the clock of Redis is right. When that clock jumps ahead, workers fire no timers until somebody confirms
+    it.
     """
     import asyncio
 

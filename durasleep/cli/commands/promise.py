@@ -21,7 +21,7 @@ _EXIT_OTHERWISE = 1
 app = typer.Typer(help="Create, resolve, reject or cancel a promise.", no_args_is_help=True)
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The promise.")]
-ValueOption = Annotated[str | None, typer.Option("--value", metavar="JSON", help="Its value: JSON, otherwise text.")]
+ValueOption = Annotated[str | None, typer.Option("--value", metavar="JSON", help="The value: JSON, or else text.")]
 
 
 @app.command("create")
@@ -31,7 +31,7 @@ def create(
     timeout: Annotated[
         str | None, typer.Option("--timeout", metavar="1h", help="It times out after this time.")
     ] = None,
-    timer: Annotated[bool, typer.Option("--timer", help="The timeout resolves it.")] = False,
+    timer: Annotated[bool, typer.Option("--timer", help="After the timeout it is resolved, not timed out.")] = False,
     as_json: JsonOption = False,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
@@ -79,7 +79,7 @@ def reject(
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> int:
-    """Reject a promise; the value is the text of the error that its waiters get."""
+    """Reject a promise with an error. The value is the text of the error."""
     import asyncio
 
     from durasleep.model import State

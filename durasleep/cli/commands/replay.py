@@ -24,13 +24,13 @@ _EXIT_DIFFERS = 1
 
 @address.explained
 def export(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Executions.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The executions to write.")],
     url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
     """Write executions with their journals to stdout, one line of JSON each: `durasleep export ID > file`.
 
-    Payloads are written as Redis holds them.
+    Arguments and results are written as they are in Redis: if a codec encrypts them, they stay encrypted.
     """
     import asyncio
 
@@ -49,15 +49,18 @@ def export(
 @address.explained
 def replay(
     source: Annotated[
-        str, typer.Argument(metavar="ID|FILE", help="The id of an execution, or a file from `export`; - is stdin.")
+        str,
+        typer.Argument(
+            metavar="ID|FILE", help="The id of an execution, or a file that `export` has written; - is stdin."
+        ),
     ],
     module: ModuleArgument = None,
     as_json: JsonOption = False,
     url: UrlOption = None,
 ) -> int:
-    """Run today's code over recorded journals; no step is run and nothing is written.
+    """Run today's code over recorded journals. No step is run, and nothing is written.
 
-    Exit 0: every execution would go on as before. 1: one would be halted, or would end differently.
+    Exit code 0 if every execution would go on as before, 1 if one would be halted or would end differently.
     """
     import asyncio
 

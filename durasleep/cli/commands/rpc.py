@@ -40,10 +40,16 @@ def rpc(
     function: Annotated[str, typer.Argument(metavar="FUNC", help="The name of a workflow or task.")],
     args: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ARG", help="JSON, otherwise text; put -- before it if it begins with a dash."),
+        typer.Argument(
+            metavar="ARG", help="An argument of FUNC: JSON, or else text. After -- it may begin with a dash."
+        ),
     ] = None,
-    target: Annotated[str, typer.Option("--target", metavar="TARGET", help="Who runs it.")] = "poll://any@workers",
-    timeout: Annotated[str | None, typer.Option("--timeout", metavar="30s", help="Wait no longer than this.")] = None,
+    target: Annotated[
+        str, typer.Option("--target", metavar="TARGET", help="The group or the worker that runs it.")
+    ] = "poll://any@workers",
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", metavar="30s", help="Wait at most this long; the execution goes on.")
+    ] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the id and do not wait.")] = False,
     as_json: JsonOption = False,
     min_replicas: ReplicasOption = None,
@@ -53,7 +59,7 @@ def rpc(
 ) -> int:
     """Start FUNC under ID, or attach to the execution that has this ID, and print the result.
 
-    Exit 0: resolved. 1: it failed. 2: wrong usage. 3: waited longer than --timeout. 4: no Redis.
+    Exit codes: 0 it has resolved, 1 it has failed, 2 wrong usage, 3 --timeout has passed, 4 no Redis.
     """
     import asyncio
 

@@ -34,16 +34,19 @@ ModuleArgument = Annotated[
 ]
 GroupOption = Annotated[str | None, typer.Option("--group", metavar="NAME", help="The group to serve.")]
 ConcurrencyOption = Annotated[
-    int, typer.Option("--concurrency", metavar="N", min=1, max=10_000, help="How many executions run at a time.")
+    int, typer.Option("--concurrency", metavar="N", min=1, max=10_000, help="How many executions may run at a time.")
 ]
 NameOption = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="The worker's name; by default host and pid.")
 ]
 ProcessesOption = Annotated[
-    int, typer.Option("--processes", metavar="N", min=1, max=256, help="Worker processes, for tasks that compute.")
+    int,
+    typer.Option(
+        "--processes", metavar="N", min=1, max=256, help="How many worker processes to run, for tasks that compute."
+    ),
 ]
 DebugOption = Annotated[
-    bool, typer.Option("--debug", help="Run every activation twice and compare; log calls that do not replay.")
+    bool, typer.Option("--debug", help="Run the code of workflows twice, and log calls that differ.")
 ]
 EvictionOption = Annotated[
     bool,
@@ -69,7 +72,7 @@ def worker(
 ) -> None:
     """Serve a group: run its workflows and tasks until SIGTERM or Ctrl-C.
 
-    An application that names its own Redis keeps it, unless --url is given.
+    If the application names its own Redis, that one is used, unless --url names another.
     """
     from durasleep import humanize
     from durasleep.app import run_worker
@@ -120,7 +123,10 @@ def dev(
     reload: ReloadOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Run a Redis of this directory, in ./.durasleep/, and a worker; programs and commands here and below find it."""
+    """Run a Redis and a worker for this directory, until Ctrl-C.
+
+    The Redis keeps its data in ./.durasleep/. Programs and commands in this directory and below use it.
+    """
     from durasleep import devserver
     from durasleep.app import run_worker
     from durasleep.cli import reload as reloading
