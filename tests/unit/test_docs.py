@@ -94,6 +94,8 @@ def bullets() -> Iterator[tuple[str, str]]:
         yield alike(quoted[2]), quoted[3]
 
 
+WIDTH_MAX = 120
+
 COMMAND = re.compile(r"durasleep (doctor|get|ls|fsck)\b")
 """The entries at the beginning of the page, the only ones that are not messages."""
 
@@ -223,6 +225,15 @@ def test_contributors_are_told_of_every_script_and_every_folder_of_tests() -> No
     assert folders
     for path in (*scripts, *folders):
         assert f"`{path.relative_to(ROOT).as_posix()}`" in page, path
+
+
+# -- lines
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_line_is_too_wide_to_be_read(page: Path) -> None:
+    wide = [line for line in page.read_text().splitlines() if len(line) > WIDTH_MAX and not line.startswith("|")]
+    assert [line for line in wide if "](" not in line] == []  # a link cannot be broken
 
 
 # -- links
