@@ -44,7 +44,7 @@ _NOT_QUICK = (
     "tests/service/test_doctor.py",  # from here on: what rarely happens, and takes long to bring about
     "tests/service/test_forgotten_awaits.py",
     "tests/service/test_garbage.py",
-    "tests/service/test_in_hand.py",
+    "tests/service/test_between_commits.py",
     "tests/service/test_two_versions.py",
     "tests/service/test_waiting_inside.py",
     "tests/service/test_threads.py",
@@ -63,7 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
     parser.addoption(
-        "--quick", action="store_true", help="what shows most, in about a minute: one server, nothing long"
+        "--quick", action="store_true", help="only the most important tests, in about a minute, on the embedded server"
     )
 
 
@@ -91,7 +91,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_quick(item: pytest.Item, seconds: Callable[[str], float]) -> bool:
-    """Whether ``--quick`` runs it: nothing ``long``, no slow file, and nothing that took longer than most."""
+    """Whether ``--quick`` runs it: not if it is ``long``, in a slow file, or longer than most when last measured."""
     is_slow = item.get_closest_marker("long") or item.nodeid.startswith(_NOT_QUICK)
     return not is_slow and seconds(item.nodeid) < _QUICK_S
 

@@ -16,7 +16,7 @@ _OF_WORKER: dict[str, tuple[str, ...]] = {
     "loop_threads": ("worker/test_threads",),
     "function_runner": ("worker/test_tasks", "worker/test_workflows"),
     "held": ("worker/test_workflows", "worker/test_tasks"),
-    "worker": ("service/test_serving", "service/test_in_hand", "service/test_bad_input"),
+    "worker": ("service/test_serving", "service/test_between_commits", "service/test_bad_input"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Attempts and steps that a worker does not begin any more: they were canceled, or the worker was told to leave."""
+"""Attempts and steps that a worker does not begin: they were canceled, or the worker was told to leave."""
 
 from __future__ import annotations
 

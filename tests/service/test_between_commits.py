@@ -1,4 +1,4 @@
-"""Executions in hand: what ends, fails or is told at an awkward moment, between one commit and the next."""
+"""A worker that runs executions, between one commit and the next: what ends, fails or arrives at an awkward moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workflows that stay in memory between two wake-ups: it only saves time, whoever else runs the execution meanwhile."""
+"""Workflows that stay in memory between two wake-ups: this only saves time, whoever else runs the execution."""
 
 from __future__ import annotations
 

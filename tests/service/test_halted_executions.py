@@ -1,4 +1,4 @@
-"""Executions that cannot go on are halted or wait: changed code, unknown functions, groups without workers."""
+"""Executions that cannot go on are halted, or wait: changed code, unknown functions, groups without workers."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ async def test_a_workflow_only_itself_could_wake_is_halted_and_says_where_it_sta
         await app.rpc("stuck", stuck)
         reason = (await until(app, "stuck", "halted")).reason or ""
         assert "only its own code or a thread could set" in reason
-        assert "test_set_aside.py" in reason
+        assert "test_halted_executions.py" in reason
         assert (await app.cancel("stuck")).word == "canceled while halted"
 
 
