@@ -169,9 +169,9 @@ class Durasleep(Client):
                 await ctx.sleep("1d")
                 return await ctx.run(greet, name)
 
-        Several workflows may share a name, each with its own ``version``, a whole number from 1. New executions begin
-        with the newest version. An execution that began with another one stays on it, while a worker has that version.
-        Raises DefinitionError for a function that cannot be a workflow, and for a name that is taken.
+        Several workflows may share a name, each with its own ``version``, a whole number from 1, by default 1. New
+        executions begin with the newest version. An execution that began with another one stays on it, while a worker
+        has that version. Raises DefinitionError for a function that cannot be a workflow, and for a name that is taken.
         """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -209,9 +209,9 @@ class Durasleep(Client):
             async def send_mail(to: str) -> None: ...
 
         It has one attempt unless ``retry`` says otherwise. ``timeout`` (seconds, a timedelta, or text such as
-        ``"30s"``) is for each attempt. Both also hold when the function is a step. A sync function runs in a thread,
-        which a timeout cannot stop. Raises DefinitionError for a function that cannot be a task, and for a name that is
-        taken.
+        ``"30s"``; by default none) is for each attempt. Both also hold when the function is a step. A sync function
+        runs in a thread, which a timeout cannot stop. Raises DefinitionError for a function that cannot be a task, and
+        for a name that is taken.
         """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:

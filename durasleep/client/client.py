@@ -647,7 +647,7 @@ class Client(_Starts):
         target: str | None = None,
         **kwargs: Any,
     ) -> datetime:
-        """Start ``fn`` at every time of a cron ``line`` in a time ``zone``; answers the next time::
+        """Start ``fn`` at every time of a cron ``line`` in a time ``zone``, by default UTC; answers the next time::
 
             await app.schedule("nightly-report", "0 3 * * *", report, zone="Europe/Berlin")
 
@@ -770,7 +770,10 @@ class Client(_Starts):
             yield await store.run(looking.part(store.keys()))
 
     async def timers(self, limit: int = 20) -> query.search.Timers:
-        """The timers that fall due next, soonest first: at most ``limit``, which is 1 to 1,000, else UsageError."""
+        """The timers that fall due next, soonest first.
+
+        At most ``limit``, which is 1 to 1,000 and by default 20; else UsageError.
+        """
         from durasleep.query import search
 
         store = await self._opened()
@@ -793,8 +796,9 @@ class Client(_Starts):
         return await self._control("force" if force else "cancel", id)
 
     async def halt(self, id: str, reason: str = "halted by hand") -> Controlled:
-        """Stop an execution where it is until ``resume``; its timers go on. ``reason`` is shown to people.
+        """Stop an execution where it is until ``resume``; its timers go on.
 
+        ``reason`` is shown to people, by default "halted by hand".
         The word of the answer is ``halted``, or ``already`` if the execution has settled. Raises NotFound if there is
         no such id, and NotAllowed if it is no execution.
         """
