@@ -23,7 +23,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from typing import Any, Self, TypeVar
@@ -37,6 +37,7 @@ from durasleep.protocol import journal, membership, server, streams
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.timers import Fired
 from durasleep.query import status
+from durasleep.query.search import DueItem as DueItem  # noqa: PLC0414 - users import it from here
 from durasleep.query.status import PromiseStatus
 from durasleep.runtime.definition import definition_of
 from durasleep.runtime.recording import Verdict, check
@@ -53,22 +54,6 @@ TIMERS_MAX = 1_000
 
 T = TypeVar("T")
 Function = Callable[..., Any]
-
-
-@dataclass(frozen=True, slots=True)
-class DueItem:
-    """A timer, deadline or start, with its due time."""
-
-    id: str
-    """The id for ``wake``, ``reschedule`` and ``cancel``; for a schedule its name."""
-    kind: str
-    """``timer`` or ``promise``; the ``deadline`` of an execution, its delayed ``start`` or ``retry``; or ``cron``."""
-    name: str
-    """The name that the workflow gave the timer; else empty."""
-    function: str | None
-    """The function that waits for it, or that it starts."""
-    due_at: datetime
-    """When it is due, in UTC."""
 
 
 class Mocked:
@@ -279,8 +264,7 @@ class Env:
     async def timers(self, limit: int = TIMERS_MAX) -> list[DueItem]:
         """The next due items, soonest first; at most ``limit``."""
         await self.run_until_idle()
-        found = await self.app.timers(limit)
-        return [DueItem(one.id, one.kind, one.name, one.func, _instant(one.due_at_ms)) for one in found]
+        return await self.app.timers(limit)
 
     async def replay(self, id: str) -> Verdict:
         """Run today's code over the journal of an execution; Mismatch, with the difference, if it goes another way.

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from durasleep.codec import Codec
+from durasleep.deprecation import warn_renamed
 from durasleep.errors import DurasleepError, NotAllowed, UsageError
 from durasleep.model import Entry, Kind, PromiseId, State, owner_of
 from durasleep.protocol import journal, promises, schedules, server, sorted_sets, streams
@@ -31,7 +33,7 @@ STEPS_MAX = 500  # pages for one answer: half a million timers, or two million k
 SHOWN_MAX = 10  # names in a sentence
 _VALUES_TOGETHER = 100  # errors read in one round trip: most have some kilobytes
 
-_ASIDE = ("timers:", "closing:", "promise:", "queue:", "schedule:")
+_QUARANTINED = ("timers:", "closing:", "promise:", "queue:", "schedule:")
 """How names in the halted set begin that stand for broken data and not for an execution; and what they stand for."""
 
 _TIMERS = ("cron", "timeout", "start", "retry")
@@ -101,6 +103,17 @@ class DueItem:
     """The function that waits for it, or that it starts."""
     due_at_ms: int
     """When it is due, in ms since 1970."""
+
+    @property
+    def due_at(self) -> datetime:
+        """When it is due, by the server's clock."""
+        return datetime.fromtimestamp(self.due_at_ms / 1000, UTC)
+
+    @property
+    def function(self) -> str | None:
+        """The old name of ``func`` in ``durasleep.testing``."""
+        warn_renamed("function", "func")
+        return self.func
 
 
 class Timers(list[DueItem]):
@@ -293,7 +306,7 @@ def _read_summaries(
 
 def is_quarantined(name: str) -> bool:
     """Whether a name in the halted set stands for broken data, and not for an execution."""
-    return name.startswith(_ASIDE) and ": " in name
+    return name.startswith(_QUARANTINED) and ": " in name
 
 
 def _summary(record: PromiseRecord, worker: str | None) -> Summary:

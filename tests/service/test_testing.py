@@ -337,7 +337,7 @@ async def test_other_groups_are_served_when_named(kit: Kit, app: Durasleep) -> N
         assert await env.run(parent) == "billing"
 
 
-async def test_timers_are_listed_and_can_be_steered(kit: Kit, app: Durasleep) -> None:
+async def test_timers_are_listed_and_can_be_controlled(kit: Kit, app: Durasleep) -> None:
     @app.workflow
     async def sleeping(ctx: Context) -> str:
         await ctx.sleep(timedelta(days=2), name="nap")
@@ -347,7 +347,7 @@ async def test_timers_are_listed_and_can_be_steered(kit: Kit, app: Durasleep) ->
         began = await env.now()
         handle = await env.start(sleeping)
         [timer] = await env.timers()
-        assert (timer.id, timer.kind, timer.name, timer.function) == (f"{handle.id}~1", "timer", "nap", "sleeping")
+        assert (timer.id, timer.kind, timer.name, timer.func) == (f"{handle.id}~1", "timer", "nap", "sleeping")
         assert timer.due_at - began == timedelta(days=2)
         await app.reschedule(timer.id, timedelta(days=20))
         await env.skip(timedelta(days=19))
