@@ -344,7 +344,7 @@ class Durasleep(Client):
             overrides=overrides,
             stand_ins=stand_ins,
         )
-        async with _Beside(
+        async with _Serving(
             worker, None if start_timeout is None else duration_ms(start_timeout, "start_timeout") / 1000
         ):
             yield worker
@@ -380,7 +380,7 @@ def _opened(lifespan: Lifespan) -> AbstractAsyncContextManager[Any]:
     raise DefinitionError(f"a lifespan is an `async def` that yields once, and {lifespan!r} made {made!r}")
 
 
-class _Beside:
+class _Serving:
     """A block that runs beside a worker in one event loop."""
 
     def __init__(self, worker: Worker, start_timeout_s: float | None) -> None:

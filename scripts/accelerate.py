@@ -58,8 +58,8 @@ class AcceleratorHook(BuildHookInterface[Any]):
             check=True,
         )
         for module in MODULES:
-            beside = (root / module).parent.glob(f"{Path(module).stem}.*")
-            [built] = [found for found in beside if found.suffix in (".so", ".pyd")]
+            files = (root / module).parent.glob(f"{Path(module).stem}.*")
+            [built] = [found for found in files if found.suffix in (".so", ".pyd")]
             build_data["force_include"][str(built)] = str(Path(module).with_name(built.name))
         build_data["pure_python"] = False
         build_data["infer_tag"] = True

@@ -87,8 +87,8 @@ def _run() -> int:
         console.error(str(error))
         return _EXIT_USAGE
     except StoreUnavailable as error:
-        hint = ". Start one with `durasleep dev`, or say where it is with --url." if error.is_unreachable else ""
-        console.error(f"{error}{hint}")
+        advice = ". Start one with `durasleep dev`, or say where it is with --url." if error.is_unreachable else ""
+        console.error(f"{error}{advice}")
         return _EXIT_NO_REDIS
     except StoreError as error:
         console.error(str(error))

@@ -15,7 +15,7 @@ from durasleep import query
 from durasleep.client import requests
 from durasleep.client.inbox import Inbox, Subscription
 from durasleep.client.requests import CallOptions, Options, Pipeline
-from durasleep.client.waiting import BesideWaits, Waiter
+from durasleep.client.waiting import Waiter, WaitWrapper
 from durasleep.codec import Codec
 from durasleep.deprecation import warn_renamed
 from durasleep.errors import NotFound, UsageError
@@ -90,7 +90,7 @@ class Handle(Generic[T_co]):
         """
         ending = self._known()
         if ending is None:
-            with self._client._waiter.inbox.hurry:
+            with self._client._waiter.inbox.urgent:
                 ending = await self._settled(timeout)
         return self._result_of(ending)
 
@@ -328,9 +328,9 @@ def inbox_of(client: Client) -> Inbox:
     return client._waiter.inbox
 
 
-def watch_waits(client: Client, beside_waits: BesideWaits) -> None:  # asyncio only
-    """For tests: ``beside_waits`` wraps each wait outside of tasks and steps, and may end it."""
-    client._waiter.beside_waits = beside_waits
+def watch_waits(client: Client, wrap_wait: WaitWrapper) -> None:  # asyncio only
+    """For tests: ``wrap_wait`` wraps each wait outside of tasks and steps, and may end it."""
+    client._waiter.wrap_wait = wrap_wait
 
 
 async def ending_of(client: Client, id: PromiseId, timeout: Duration | None = None) -> PromiseStatus:
@@ -584,8 +584,8 @@ class Client(_Starts):
     def _maker(
         self, keys: Keyspace, name: str, options: CallOptions, inbox: Inbox | None
     ) -> Callable[[str, bytes, str], BatchItem[Created]]:
-        told = "" if inbox is None else inbox.name
-        return requests.rpc_maker(keys, name, options, group=self._group, inbox=told, settings=self.settings)
+        inbox_name = "" if inbox is None else inbox.name
+        return requests.rpc_maker(keys, name, options, group=self._group, inbox=inbox_name, settings=self.settings)
 
     def _listening(self) -> Inbox | None:
         """The inbox, if it is being read now. New executions attach to it at once, so that no early result is missed.

@@ -95,7 +95,7 @@ def on_answers(subscriptions: Sequence[Subscription], asked: asyncio.Future[list
         one.on_created(answer if isinstance(answer, Created) else None)
 
 
-class Hurry:
+class UrgentWaits:
     """Counts the waits for single results: while there are any, the inbox is read at once."""
 
     __slots__ = ("count",)
@@ -126,7 +126,7 @@ class Inbox:
         self._last = BEGINNING
         self._portion = Portion(READ_MAX)
         self._waiting: dict[str, Subscription] = {}
-        self.hurry = Hurry()
+        self.urgent = UrgentWaits()
         self._task: asyncio.Task[None] | None = None
         self._error: Exception | None = None
         self.closed = asyncio.Event()
@@ -215,7 +215,7 @@ class Inbox:
         while self._waiting or heard:  # after a result the caller often waits for the next: stay ready
             try:
                 heard = await self._once()
-                if heard and not self.hurry.count and len(self._waiting) >= MANY:
+                if heard and not self.urgent.count and len(self._waiting) >= MANY:
                     await asyncio.sleep(LEISURE_S)
             except DurasleepError as error:
                 heard = False
@@ -305,9 +305,9 @@ class Inbox:
 
 def statuses_in(fields: list[bytes]) -> Iterator[tuple[str, PromiseStatus | None]]:
     """The endings in one entry of an inbox, by id; None for one that has to be read from its promise."""
-    for told in _split(fields):
-        id = told.get(b"i", b"").decode(errors="replace")
-        state, value = command.STATE_OF.get(told.get(b"s", b"")), told.get(b"v")
+    for message in _split(fields):
+        id = message.get(b"i", b"").decode(errors="replace")
+        state, value = command.STATE_OF.get(message.get(b"s", b"")), message.get(b"v")
         if value is not None and len(value) > _VALUE_BYTES_MAX:
             value = None
         if id:
@@ -316,10 +316,10 @@ def statuses_in(fields: list[bytes]) -> Iterator[tuple[str, PromiseStatus | None
 
 def _split(fields: list[bytes]) -> Iterator[dict[bytes, bytes]]:
     """The fields of each ending in an entry; each begins with its id."""
-    told: dict[bytes, bytes] = {}
+    message: dict[bytes, bytes] = {}
     for name, value in zip(fields[::2], fields[1::2], strict=False):
-        if name == b"i" and told:
-            yield told
-            told = {}
-        told[name] = value
-    yield told
+        if name == b"i" and message:
+            yield message
+            message = {}
+        message[name] = value
+    yield message

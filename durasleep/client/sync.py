@@ -87,7 +87,7 @@ class Handle(Generic[T_co]):
         """
         ending = self._known()
         if ending is None:
-            with self._client._waiter.inbox.hurry:
+            with self._client._waiter.inbox.urgent:
                 ending = self._settled(timeout)
         return self._result_of(ending)
 
@@ -574,8 +574,8 @@ class Client(_Starts):
     def _maker(
         self, keys: Keyspace, name: str, options: CallOptions, inbox: Inbox | None
     ) -> Callable[[str, bytes, str], BatchItem[Created]]:
-        told = "" if inbox is None else inbox.name
-        return requests.rpc_maker(keys, name, options, group=self._group, inbox=told, settings=self.settings)
+        inbox_name = "" if inbox is None else inbox.name
+        return requests.rpc_maker(keys, name, options, group=self._group, inbox=inbox_name, settings=self.settings)
 
     def _listening(self) -> Inbox | None:
         """The inbox, if it is being read now. New executions attach to it at once, so that no early result is missed.

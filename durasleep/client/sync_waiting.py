@@ -72,7 +72,7 @@ class Inbox:
     """
 
     is_listening = False  # a thread that starts something does not read
-    hurry = nullcontext()  # and when it reads, it waits for what comes
+    urgent = nullcontext()  # and when it reads, it waits for what comes
 
     def __init__(self, check_s: float) -> None:
         self.name = requests.IdSource().inbox

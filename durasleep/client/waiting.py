@@ -23,7 +23,7 @@ from durasleep.settings import Settings
 from durasleep.transport.local import PerLoop
 from durasleep.transport.store import Store
 
-BesideWaits = Callable[[PromiseId, Coroutine[Any, Any, PromiseStatus]], Coroutine[Any, Any, PromiseStatus]]
+WaitWrapper = Callable[[PromiseId, Coroutine[Any, Any, PromiseStatus]], Coroutine[Any, Any, PromiseStatus]]
 
 POLL_S = 1.0  # a promise that notifies no inbox is read this often
 _LAST_LOOK_S = 1.0
@@ -57,7 +57,7 @@ class Waiter:
 
     def __init__(self, store: Callable[[], Store], settings: Settings) -> None:
         self._of_loop = PerLoop(lambda: _Connected(store().second_connection(), settings), _Connected.close)
-        self.beside_waits: BesideWaits | None = None
+        self.wrap_wait: WaitWrapper | None = None
         """For tests: it wraps each wait outside of tasks and steps, and may end it."""
 
     @property
@@ -110,7 +110,7 @@ class Waiter:
         if inside() is not None:
             return self._settle_inside(id, subscription)
         hearing = self._settled(id, subscription)
-        return hearing if self.beside_waits is None else self.beside_waits(id, hearing)
+        return hearing if self.wrap_wait is None else self.wrap_wait(id, hearing)
 
     async def _ending_within(
         self, id: PromiseId, timeout: Duration, subscription: Subscription | None
@@ -154,14 +154,14 @@ class Waiter:
                     subscription.forget()
                     return ending or await self._poll(inbox, id)
             try:
-                told = await subscription.future
+                status = await subscription.future
             except BaseException:
                 subscription.forget()
                 self._stop_waiting(store, inbox, id)
                 raise
             subscription.forget()
-            if told is not None:
-                return told
+            if status is not None:
+                return status
             subscription = None  # something may have been missed
 
     def _stop_waiting(self, store: Store, inbox: Inbox, id: PromiseId) -> None:

@@ -112,7 +112,7 @@ class _Parameter(msgspec.Struct, frozen=True):
     type_hint: Any
     fitting: frozenset[Any]
     """Classes that certainly fit."""
-    told: frozenset[Any]
+    checked: frozenset[Any]
     """Classes whose values are shaped here as they will be at the receiver."""
 
 
@@ -159,7 +159,7 @@ def check_call(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, An
     doubtful = [
         (value, parameter)
         for value, parameter in (*zip(args, check.by_position, strict=False), *by_name)
-        if type(value) not in parameter.fitting and type(value) in parameter.told
+        if type(value) not in parameter.fitting and type(value) in parameter.checked
     ]
     for value, parameter in doubtful:
         shape(value, parameter.type_hint, f"argument {parameter.name!r} of {function_name(fn)}")
@@ -201,11 +201,11 @@ def _parameter(name: str, type_hint: Any) -> _Parameter:
         return _Parameter(name, type_hint, frozenset(), frozenset())
     if classes <= PLAIN_TYPES:
         return _Parameter(name, type_hint, frozenset(classes | {int} if float in classes else classes), ARRIVE)
-    is_told = all(
+    is_checked = all(
         kind in PLAIN_TYPES
         or kind in _HOLDING
         or dataclasses.is_dataclass(kind)
         or issubclass(kind, Enum | msgspec.Struct)
         for kind in classes
     )
-    return _Parameter(name, type_hint, frozenset(), SCALARS if is_told else frozenset())
+    return _Parameter(name, type_hint, frozenset(), SCALARS if is_checked else frozenset())

@@ -456,5 +456,7 @@ def _with_message(kind: type[Exception]) -> type[Exception]:
 def _loaded_error(name: str) -> type[Exception] | None:
     """The class of errors with this name in payloads; None if it is not loaded, or controls Python itself."""
     kind = loaded_class(name)
-    steers = kind is None or not issubclass(kind, Exception) or issubclass(kind, StopIteration | StopAsyncIteration)
-    return None if steers else cast("type[Exception]", kind)
+    is_control_flow = (
+        kind is None or not issubclass(kind, Exception) or issubclass(kind, StopIteration | StopAsyncIteration)
+    )
+    return None if is_control_flow else cast("type[Exception]", kind)

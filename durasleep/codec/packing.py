@@ -93,8 +93,8 @@ class _MarkingWriter(ProvenWriter):
         parts: Any = [*value] if isinstance(value, tuple) else extend(depth, value)
         if isinstance(parts, dict):
             found = cast("dict[Any, object]", parts)
-            beside = {KEPT_KEY: found.pop(KEPT_KEY)} if KEPT_KEY in found else {}
-            return {**beside, msgpack.ExtType(EXT_MARK, mark.encode()): None, **found}
+            extra = {KEPT_KEY: found.pop(KEPT_KEY)} if KEPT_KEY in found else {}
+            return {**extra, msgpack.ExtType(EXT_MARK, mark.encode()): None, **found}
         if type(parts) not in MARKED_AS and not isinstance(parts, msgpack.ExtType):
             return parts
         return msgpack.ExtType(EXT_MARKED, self.pack_items(depth, [mark, parts]))

@@ -235,8 +235,8 @@ def read_snapshot(lease: commit.Lease) -> Loaded | None:
     line, _, body = snapshot.partition(b"\n")
     try:
         incarnation, created, begun, base, order, unseen, args_size, *sizes = line.split(b"\t")
-        birth_ms = int(incarnation)
-        created_ms = int(created) if created else birth_ms
+        incarnation_ms = int(incarnation)
+        created_ms = int(created) if created else incarnation_ms
         deadline_ms = int(sizes.pop()) if len(sizes) % 2 else 0
         end = int(args_size)
         args = body[:end]
@@ -248,7 +248,7 @@ def read_snapshot(lease: commit.Lease) -> Loaded | None:
         record = PromiseRecord(
             id=lease.id,
             kind=Kind.EXECUTION,
-            incarnation=birth_ms,
+            incarnation=incarnation_ms,
             created_ms=created_ms,
             begun_ms=int(begun) if begun else created_ms,
             function=body[end:].decode(),

@@ -31,7 +31,7 @@ class Beat:
     rank: int
     last_wake: bytes
     """Empty if another value has taken the key of that stream."""
-    last_told: bytes
+    last_notified: bytes
     lost: list[tuple[str, str]]
     """Queues and entries of leases that it named and does not hold."""
     orders: dict[str, int]
@@ -41,12 +41,12 @@ class Beat:
 
 
 def _parse_beat(answer: list[Any]) -> Beat:
-    seconds, micros, rank, last_wake, last_told, lost, orders, unnamed, peers, consumers = answer
+    seconds, micros, rank, last_wake, last_notified, lost, orders, unnamed, peers, consumers = answer
     return Beat(
         server_us=int(seconds) * 1_000_000 + int(micros),
         rank=int(rank),
         last_wake=last_wake,
-        last_told=last_told,
+        last_notified=last_notified,
         lost=[(to_text(queue), to_text(entry)) for queue, entry in pairs(lost)],
         orders={to_text(id): int(order) for id, order in pairs(orders)},
         unnamed=[(to_text(queue), to_text(entry)) for queue, entry in pairs(unnamed)],

@@ -27,7 +27,7 @@ class Fired:
 
 
 def _parse_fired(answer: list[Any]) -> Fired:
-    seconds, micros, due, next_due, last_wake, stale, crons, aside, closing, newer = answer
+    seconds, micros, due, next_due, last_wake, stale, crons, quarantined, closing, newer = answer
     return Fired(
         server_us=int(seconds) * 1_000_000 + int(micros),
         due=int(due),
@@ -35,7 +35,7 @@ def _parse_fired(answer: list[Any]) -> Fired:
         last_wake=last_wake,
         stale=int(stale),
         schedules=[to_text(name) for name in crons],
-        quarantined=[to_text(name) for name in aside],
+        quarantined=[to_text(name) for name in quarantined],
         closing=int(closing),
         newer=int(newer),
     )

@@ -74,8 +74,8 @@ def failed(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     [rows] = yield [streams.list_latest(keys.failed.encode(), since=since, count=_ENDINGS_MAX)]
     ids: dict[str, None] = {}
     for _, fields in unwrap(rows):
-        told = [(name, to_text(value)) for name, value in pairs(fields)]
-        ids.update((value, None) for name, value in reversed(told) if name == b"i")
+        named = [(name, to_text(value)) for name, value in pairs(fields)]
+        ids.update((value, None) for name, value in reversed(named) if name == b"i")
     latest = [PromiseId(id) for id in list(ids)[:_ENDINGS_MAX]]
     records: list[Any] = (yield [journal.read_record(keys, id, outline=True) for id in latest]) if latest else []
     left = [one for one in records if isinstance(one, PromiseRecord) and one.state in (State.REJECTED, State.TIMEDOUT)]

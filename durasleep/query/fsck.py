@@ -141,8 +141,8 @@ def _parse(answer: list[bytes]) -> _Checked:
     at, *found = answer
     rows = zip(found[::4], found[1::4], found[2::4], found[3::4], strict=True)
     findings = [
-        Finding(to_text(kind), to_text(id), to_text(text), repaired=mended == b"1", repairable=mended != b"")
-        for kind, id, text, mended in rows
+        Finding(to_text(kind), to_text(id), to_text(text), repaired=repaired == b"1", repairable=repaired != b"")
+        for kind, id, text, repaired in rows
     ]
     return _Checked(at, findings)
 

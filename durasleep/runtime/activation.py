@@ -13,7 +13,7 @@ from durasleep.codec.exceptions import error_line
 from durasleep.errors import CorruptData, NotDurable, UsageError
 from durasleep.model import CANCEL, Entry, Kind, Mark, Number, Op, PromiseId, StartChild, StartPromise, StartTimer
 from durasleep.runtime import asyncio_patches
-from durasleep.runtime.context import Context, ExecutionInfo, to_its_end
+from durasleep.runtime.context import Context, ExecutionInfo, run_with_cleanup
 from durasleep.runtime.definition import WorkflowDefinition
 from durasleep.runtime.event_loop import DRAIN_CALLBACKS_MAX, Watch, WorkflowLoop, leak_coroutine, position_of
 from durasleep.runtime.journal import Asked, Forgotten, Journal, StepCall
@@ -81,7 +81,7 @@ class Progress(msgspec.Struct, frozen=True):
 class CloseReport(msgspec.Struct, frozen=True):
     """The result of an eviction."""
 
-    stubborn: tuple[str, ...]
+    leaked: tuple[str, ...]
     """Positions of the tasks that did not end. They stay in memory until the process ends."""
 
 
@@ -139,7 +139,7 @@ class Activation:
         self._base = base
         loop = self._loop = WorkflowLoop(info.begun_ms or info.created_ms)
         if base:
-            loop.root_lineage.taken = base
+            loop.root_numbers.taken = base
         if watch is not None:
             loop.watch = watch
         self._journal = loop.timers = Journal(info.id, codec, loop)
@@ -236,10 +236,10 @@ class Activation:
     def close(self) -> CloseReport:
         """Evict the workflow: cancel its tasks, within bounds, while durable calls raise WorkflowEvicted."""
         loop = self._loop
-        if not loop.drop() and (stubborn := loop.evict(self._journal.size)):
-            for task in stubborn:
+        if not loop.drop() and (leaked := loop.evict(self._journal.size)):
+            for task in leaked:
                 leak_coroutine(task)
-            return CloseReport(tuple(map(position_of, stubborn)))
+            return CloseReport(tuple(map(position_of, leaked)))
         loop.forget()
         self._journal.forget()
         return _CLEAN
@@ -283,7 +283,7 @@ class Activation:
         definition = self._definition
         args, kwargs = self.codec.decode_args(self._args, definition.fn, skip_first=True)
         context = Context(self._info, self.codec, self._loop, self._journal, definition)
-        return to_its_end(context, definition.fn(context, *args, **kwargs))
+        return run_with_cleanup(context, definition.fn(context, *args, **kwargs))
 
     def _feed(self, settled: list[Entry]) -> None:
         loop = self._loop
@@ -329,7 +329,7 @@ class Activation:
         if loop.fatal is not None:
             return self._ended(self._rejected(loop.fatal))
         if loop.continued is not None:
-            return self._ended(Continued(loop.continued, loop.root_lineage.taken))
+            return self._ended(Continued(loop.continued, loop.root_numbers.taken))
         root = loop.root
         if root is None or root.done():
             return self._ended(self._result())

@@ -475,7 +475,7 @@ class Context:
         not fit the workflow, NotSerializable or PayloadTooLarge for those that cannot be sent: then this run goes on.
         """
         loop = self._loop
-        loop.lineage()
+        loop.call_numbers()
         if self._journal.has_undelivered_cancel:
             loop.on_cancel_asked()
             raise asyncio.CancelledError
@@ -521,7 +521,7 @@ class Context:
 
         ``change`` is the name of the change. Keep both ways until no execution takes the old one.
         """
-        self._loop.lineage()
+        self._loop.call_numbers()
         return self._journal.patched(check_label(change))
 
     # -- knowing
@@ -563,18 +563,18 @@ class Context:
     def _free_id(self) -> PromiseId:
         """An id that only this call makes; the same in every replay."""
         name = hashlib.blake2b(
-            f"{self.info.id}\n{self.info.incarnation}\n{self._loop.lineage().upcoming}".encode(), digest_size=8
+            f"{self.info.id}\n{self.info.incarnation}\n{self._loop.call_numbers().upcoming}".encode(), digest_size=8
         ).hexdigest()
         return PromiseId(f"{self.info.root_id[:100]}-{name}")
 
     def _digest(self, what: str) -> bytes:
-        number = self._loop.lineage().next()
+        number = self._loop.call_numbers().next()
         return hashlib.blake2b(
             f"{what}\n{self.info.id}\n{self.info.incarnation}\n{number}".encode(), digest_size=32
         ).digest()
 
 
-async def to_its_end(context: Context, coro: Coroutine[Any, Any, Any]) -> Any:
+async def run_with_cleanup(context: Context, coro: Coroutine[Any, Any, Any]) -> Any:
     """Run the workflow and, if a cancel has ended it, its ``on_cancel`` steps.
 
     It is in this module, not beside its caller: the loop looks into this coroutine, and compiled modules have none that

@@ -5,7 +5,7 @@ cdef class CallNumbers:
     cdef public str prefix
     cdef public long long taken
     cdef public long long made
-    cdef public bint detached
+    cdef public bint evicted
 
     cpdef next(self)
     cpdef long long next_serial(self)

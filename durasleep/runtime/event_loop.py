@@ -55,13 +55,13 @@ Watch = Callable[[FrameType, str, Any], None]
 class CallNumbers:
     """Numbers the calls of one asyncio task, so that other tasks do not change the numbers."""
 
-    __slots__ = ("detached", "made", "prefix", "taken")
+    __slots__ = ("evicted", "made", "prefix", "taken")
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.taken = 0
         self.made = 0
-        self.detached = False
+        self.evicted = False
 
     @property
     def upcoming(self) -> Number:
@@ -79,7 +79,9 @@ class CallNumbers:
         return self.made
 
 
-_LINEAGE: contextvars.ContextVar[CallNumbers | None] = contextvars.ContextVar("durasleep_lineage", default=None)
+_CALL_NUMBERS: contextvars.ContextVar[CallNumbers | None] = contextvars.ContextVar(
+    "durasleep_call_numbers", default=None
+)
 
 
 class WorkflowFuture(asyncio.Future[T]):
@@ -95,9 +97,9 @@ class WorkflowFuture(asyncio.Future[T]):
 class WorkflowTask(asyncio.Task[T]):
     """A task whose hash is its creation number, and that counts its own durable calls."""
 
-    __slots__ = ("lineage", "serial")
+    __slots__ = ("numbers", "serial")
     serial: int
-    lineage: CallNumbers
+    numbers: CallNumbers
 
     @property
     def _loop(self) -> Any:
@@ -186,7 +188,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.now_ms = now_ms
         """The stamp of the settlement that was delivered last."""
         self.ready: deque[WorkflowHandle | WorkflowTimer] = deque()
-        self.root_lineage = CallNumbers("")
+        self.root_numbers = CallNumbers("")
         self._tasks: list[WorkflowTask[Any]] = []
 
     # -- driving
@@ -206,7 +208,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def begin(self, coro: Coroutine[Any, Any, Any]) -> None:
         """Make the root task, in a fresh context."""
-        self.root = self._task(coro, self.root_lineage, self.root_lineage.next_serial(), "root", contextvars.Context())
+        self.root = self._task(coro, self.root_numbers, self.root_numbers.next_serial(), "root", contextvars.Context())
 
     def drain(self, callbacks_max: int = DRAIN_CALLBACKS_MAX) -> int:
         """Run callbacks until blocked, finished or halted; returns the rest of ``callbacks_max``, 0 if the code runs in
@@ -341,24 +343,24 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     # -- numbers
 
-    def lineage(self) -> CallNumbers:
+    def call_numbers(self) -> CallNumbers:
         """The numbers of the running task, or in a plain callback those of the task that registered it."""
         if _get_running_loop() is not self:
             raise NotDurable(
                 "a context was used outside its workflow (in a step, a thread or another workflow); nothing was "
                 "started: pass values to steps, and call ctx only in the workflow itself"
             )
-        return self._current_lineage()
+        return self._current_numbers()
 
     def next_serial(self) -> int:
         """A creation number to use as hash."""
-        return self._current_lineage().next_serial()
+        return self._current_numbers().next_serial()
 
-    def _current_lineage(self) -> CallNumbers:
+    def _current_numbers(self) -> CallNumbers:
         task = _current_task(self)
         if isinstance(task, WorkflowTask):
-            return task.lineage
-        return _LINEAGE.get() or self.root_lineage
+            return task.numbers
+        return _CALL_NUMBERS.get() or self.root_numbers
 
     # -- what asyncio asks of a loop
 
@@ -375,7 +377,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
         **_: Any,  # eager_start, from 3.14 on: only the order of a FIFO queue replays
     ) -> WorkflowTask[T]:
-        maker = self.lineage()
+        maker = self.call_numbers()
         number = maker.next()
         return self._task(coro, CallNumbers(f"{number}."), maker.next_serial(), name or number, context)
 
@@ -395,10 +397,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             timer.fire()
             return timer
         delay_ms = DUE_MS_MAX if delay == math.inf else duration_ms(delay, "delay")
-        lineage = self.lineage()
-        if self.detached(lineage) or self.timers is None:
+        numbers = self.call_numbers()
+        if self.is_call_refused(numbers) or self.timers is None:
             return timer
-        timer.number = lineage.next()
+        timer.number = numbers.next()
         self.timers.start_timer(timer, Due(f"+{delay_ms}"))
         return timer
 
@@ -496,12 +498,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """There is none to wait for."""
 
-    def detached(self, lineage: CallNumbers) -> bool:
+    def is_call_refused(self, numbers: CallNumbers) -> bool:
         """Whether a durable call must not be made; the first one of each task raises WorkflowEvicted."""
         if not self.evicting:
             return False
-        if not lineage.detached:
-            lineage.detached = True
+        if not numbers.evicted:
+            numbers.evicted = True
             raise WorkflowEvicted("this workflow is being evicted until it is woken; nothing was started")
         return True
 
@@ -515,16 +517,16 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def _task(
         self,
         coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
-        lineage: CallNumbers,
+        numbers: CallNumbers,
         serial: int,
         name: str,
         context: contextvars.Context | None,
     ) -> WorkflowTask[T]:
         if context is None:
             context = contextvars.copy_context()
-            context.run(_LINEAGE.set, lineage)
+            context.run(_CALL_NUMBERS.set, numbers)
         task = WorkflowTask(coro, loop=self, name=name, context=context)
-        task.lineage = lineage
+        task.numbers = numbers
         task.serial = serial
         self._tasks.append(task)
         if len(self._tasks) >= self._prune_at:
@@ -538,26 +540,26 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def _first_iteration(self, generator: AsyncGenerator[Any, Any]) -> None:
         # Its number is taken now, in the order of the program, because the garbage collector may end it at any time.
-        lineage = CallNumbers(f"{self.lineage().next()}.")
+        numbers = CallNumbers(f"{self.call_numbers().next()}.")
         if self._generators is None:
             self._generators = {}
-        self._generators[id(generator)] = (weakref.ref(generator), lineage)
+        self._generators[id(generator)] = (weakref.ref(generator), numbers)
 
     def _finalize(self, generator: AsyncGenerator[Any, Any]) -> None:
         known = self._generators.pop(id(generator), None) if self._generators else None
         if known is not None:
             self.call_soon(self._close_generator, generator, known[1])
 
-    def _close_generator(self, generator: AsyncGenerator[Any, Any], lineage: CallNumbers) -> None:
-        self._task(generator.aclose(), lineage, lineage.next_serial(), "aclose", None)
+    def _close_generator(self, generator: AsyncGenerator[Any, Any], numbers: CallNumbers) -> None:
+        self._task(generator.aclose(), numbers, numbers.next_serial(), "aclose", None)
 
     def _close_generators(self) -> bool:
         if not self._generators:
             return False
         known, self._generators = self._generators, None
-        opened = [(generator, lineage) for ref, lineage in known.values() if (generator := ref()) is not None]
-        for generator, lineage in opened:
-            self._close_generator(generator, lineage)
+        opened = [(generator, numbers) for ref, numbers in known.values() if (generator := ref()) is not None]
+        for generator, numbers in opened:
+            self._close_generator(generator, numbers)
         return bool(opened)
 
 

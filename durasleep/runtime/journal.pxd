@@ -15,7 +15,7 @@ cdef class Journal:
     cpdef load(self, entries)
     cpdef feed(self, entry)
     cpdef check_all_asked(self)
-    @cython.locals(lineage=CallNumbers)
+    @cython.locals(numbers=CallNumbers)
     cpdef enter(self, future, kind, name, type_hint, make, given_id=*)
     cpdef ask(self, number, kind, name, asked, make)
     cpdef _want(self, number, make)

@@ -154,12 +154,12 @@ class DurableFuture(WorkflowFuture[T]):
 class RetriedStep(DurableFuture[T]):
     """A step with further attempts. The first is entry n; the waits and attempts after it are n.1, n.2, and so on."""
 
-    __slots__ = ("_attempt", "_call", "_current", "_lineage", "_retry")
+    __slots__ = ("_attempt", "_call", "_current", "_numbers", "_retry")
     _attempt: int
     _call: StepCall
     _current: tuple[Number, Kind, str]
     """The entry it waits for now."""
-    _lineage: CallNumbers
+    _numbers: CallNumbers
     _retry: Retry
 
     @classmethod
@@ -173,7 +173,7 @@ class RetriedStep(DurableFuture[T]):
             future, Kind.STEP, call.name, type_hint, lambda number: msgspec.structs.replace(call, number=number)
         )
         future._current = (number, Kind.STEP, call.name)
-        future._lineage = CallNumbers(f"{number}.")
+        future._numbers = CallNumbers(f"{number}.")
         future._attempt = 1
         return future
 
@@ -220,7 +220,7 @@ class RetriedStep(DurableFuture[T]):
         )
 
     def _ask(self, journal: Journal, kind: Kind, name: str, make: Callable[[Number], Op | StepCall]) -> None:
-        number = self._lineage.next()
+        number = self._numbers.next()
         self._current = (number, kind, name)
         journal.ask(number, kind, name, self, make)
 
@@ -421,18 +421,18 @@ class Journal:
         4. Only then the future knows its journal. From here on, to cancel it cancels the call.
         """
         loop = self.loop
-        lineage = loop.lineage()
-        lineage.made += 1
-        future.serial = lineage.made  # the same as `next_serial`, which would be one more call
+        numbers = loop.call_numbers()
+        numbers.made += 1
+        future.serial = numbers.made  # the same as `next_serial`, which would be one more call
         future._given_id = given_id
         future._kind = kind
         future._name = name
         future._type_hint = type_hint
         future._journal = None
-        if loop.evicting and loop.detached(lineage):
+        if loop.evicting and loop.is_call_refused(numbers):
             future.number = Number("")
             return future.number
-        number = future.number = lineage.next()
+        number = future.number = numbers.next()
         self.ask(number, kind, name, future, make)
         future._journal = self
         return number

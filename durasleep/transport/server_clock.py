@@ -63,24 +63,24 @@ class Clock:
     def observe(self, server_us: int, sent_us: int, received_us: int) -> None:
         """Take the time in an answer, received at monotonic ``received_us``, to a call that was sent at ``sent_us``."""
         wall_us = wall_us_now() - received_us
-        told = _Bounds(server_us - received_us, server_us - sent_us, received_us, _slept_us(), wall_us)
+        bounds = _Bounds(server_us - received_us, server_us - sent_us, received_us, _slept_us(), wall_us)
         if (known := self._known) is not None:
-            slept_us = told.slept_us - known.slept_us
-            ahead_us = told.low_us - known.high_us - known.drift_until(received_us) - slept_us
-            if ahead_us > self._ahead_us_max and not self._is_put_right(known, told):
+            slept_us = bounds.slept_us - known.slept_us
+            ahead_us = bounds.low_us - known.high_us - known.drift_until(received_us) - slept_us
+            if ahead_us > self._ahead_us_max and not self._is_put_right(known, bounds):
                 self.ahead_s = ahead_us / 1e6
                 return
-            told = told.narrowed_by(known)
-        self._believe(told)
+            bounds = bounds.narrowed_by(known)
+        self._accept(bounds)
         self.ahead_s = 0.0
 
-    def _is_put_right(self, known: _Bounds, told: _Bounds) -> bool:
+    def _is_put_right(self, known: _Bounds, bounds: _Bounds) -> bool:
         """Whether the server agrees with our wall clock, and nobody has changed that one."""
-        slept_us = told.slept_us - known.slept_us
-        is_steady = abs(told.wall_us - known.wall_us - slept_us) <= _STEADY_US
-        return is_steady and abs(told.low_us - told.wall_us) <= self._ahead_us_max
+        slept_us = bounds.slept_us - known.slept_us
+        is_steady = abs(bounds.wall_us - known.wall_us - slept_us) <= _STEADY_US
+        return is_steady and abs(bounds.low_us - bounds.wall_us) <= self._ahead_us_max
 
-    def _believe(self, bounds: _Bounds) -> None:
+    def _accept(self, bounds: _Bounds) -> None:
         self._known = bounds
         self._offset_ms = (bounds.low_us + bounds.high_us) / 2000
 
@@ -93,7 +93,7 @@ class Clock:
         """Accept the time that others accept, before the first answer of the server."""
         at_us = monotonic_us()
         offset_us = server_ms * 1000 - at_us
-        self._believe(_Bounds(offset_us, offset_us, at_us, _slept_us(), wall_us_now() - at_us))
+        self._accept(_Bounds(offset_us, offset_us, at_us, _slept_us(), wall_us_now() - at_us))
 
     @property
     def latest_ms(self) -> int | None:

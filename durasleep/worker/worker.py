@@ -121,7 +121,7 @@ class Worker:
             settings=settings,
             on_wake=self._firer.on_wake,
             on_schedule=self._schedules.note_refused,
-            on_nudge=self._executor.nudge,
+            on_settlement=self._executor.notify,
             on_offer=self._executor.take_offer,
             on_gap=self._on_gap,
         )
@@ -323,9 +323,11 @@ class Worker:
     async def _join(self, heartbeat: Heartbeat) -> None:
         await self._store.open(moves=True)
         keys = self._store.keys()
-        info, believed = await self._store.ask_once([server.read_info("memory"), server.read_number(keys.clock_held)])
+        info, accepted_ms = await self._store.ask_once(
+            [server.read_info("memory"), server.read_number(keys.clock_held)]
+        )
         self._check_eviction(info)
-        self._firer.join(command.unwrap(believed))
+        self._firer.join(command.unwrap(accepted_ms))
         await self._reader.join()
         await asyncio.wrap_future(heartbeat.start())
 
@@ -444,7 +446,7 @@ class Worker:
 
     def _on_gap(self) -> None:
         self._firer.hint()
-        self._executor.nudge_all()
+        self._executor.notify_all()
 
 
 async def _keep_going(name: str, run: Callable[[], Awaitable[None]], outage: Outage) -> None:

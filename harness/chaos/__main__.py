@@ -99,7 +99,7 @@ async def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
                 await site.do(fault)
             await asyncio.sleep(max(0.0, began + seconds - time.monotonic()))
             going[0].cancel()
-            await site.mend()
+            await site.repair()
             if around:
                 await around.stop()
             quiet = time.monotonic()

@@ -79,7 +79,7 @@ class Site:
         for server in self._servers:
             await asyncio.to_thread(server.stop)
 
-    async def mend(self) -> None:
+    async def repair(self) -> None:
         """Repair everything: lasting faults have ended, and every worker runs."""
         await asyncio.gather(*self._lasting)  # if a fault could not be done, that is an error of this program
         for n, worker in enumerate(self._workers):

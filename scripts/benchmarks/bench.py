@@ -139,13 +139,13 @@ async def bench_on(kind: str, *, extra_args: Sequence[str] = ()) -> AsyncGenerat
         DevServer(Path(directory), persist=False, binary=binary, extra_args=extra_args) as server,
     ):
         async with (
-            redis.asyncio.Redis.from_url(server.url, socket_timeout=None) as beside,
+            redis.asyncio.Redis.from_url(server.url, socket_timeout=None) as extra,
             Durasleep(server.url) as client,
         ):
             yield Bench(
                 server=server,
                 name=f"{binary.kind} {'.'.join(map(str, version))}",
-                redis=beside,
+                redis=extra,
                 client=client,
                 client_process=psutil.Process(),
                 server_process=psutil.Process(server.pid),

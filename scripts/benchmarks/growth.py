@@ -37,10 +37,10 @@ async def measure(options: Namespace) -> Report:
     async with bench_on(options.server) as bench:
         what = f"{options.wake_ups} wake-ups, {EVERY_MS} ms apart, beside so many timers"
         report = Report("growth", bench.name, what)
-        beside = 0
+        made = 0
         for timers in _numbers(options.base, options.timers, between=options.plot is not None):
-            await filling.delay(bench, timers - beside, prefix=f"d{timers}-")
-            beside = timers
+            await filling.delay(bench, timers - made, prefix=f"d{timers}-")
+            made = timers
             redis_us, p50_ms = await _wake(bench, options.wake_ups, options.lead, prefix=f"s{timers}-")
             report.add(f"redis_us_at_{timers}", redis_us)
             report.add(f"p50_ms_at_{timers}", p50_ms)

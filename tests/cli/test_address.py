@@ -118,7 +118,7 @@ def test_all_is_found_from_a_directory_below(
     assert find().url == server.url
 
 
-def test_nothing_is_believed_that_anybody_may_have_put_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_accepted_that_anybody_may_have_put_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     below = here / "below"
     below.mkdir()
     (here / "pyproject.toml").write_text('[tool.durasleep]\nurl = "redis://elsewhere"\n')

@@ -166,7 +166,7 @@ def test_a_tree_is_drawn_whole_where_there_is_no_screen(here: Terminal, quick: Q
     assert quick(here, "tree", "nobody").code == 1
 
 
-def test_ids_are_steered_each_and_a_failure_stops_none(here: Terminal, quick: Quick) -> None:
+def test_ids_are_controlled_each_and_a_failure_stops_none(here: Terminal, quick: Quick) -> None:
     start(here, quick, "a", "b", "c", "d")
     start(here, quick, "o", function="order", args=())
     done = quick(here, "wake", "a", "nobody", "o", "b~1")
@@ -277,8 +277,8 @@ def test_data_is_checked_and_mended(here: Terminal, quick: Quick) -> None:
     assert re.search(r"^a~1 +repairable +no timer +is due some time, but has no timer$", broken.out, re.MULTILINE)
     assert "durasleep fsck --repair" in broken.err
     assert broken.err.startswith("Checked 2 executions and promises, ")
-    mended = json.loads(quick(here, "fsck", "--repair", "--json").out)
-    assert [(one["id"], one["repaired"]) for one in sorted(mended["findings"], key=lambda one: one["id"])] == [
+    repaired = json.loads(quick(here, "fsck", "--repair", "--json").out)
+    assert [(one["id"], one["repaired"]) for one in sorted(repaired["findings"], key=lambda one: one["id"])] == [
         ("a~1", True),
         ("b~1", True),
     ]
@@ -297,8 +297,8 @@ def test_the_part_before_the_problem_is_enough_to_strike_a_name(here: Terminal, 
     client = Redis.from_url(here.environment["DURASLEEP_REDIS_URL"])
     names = ["schedule:bad: 'x' is (not) a line", "timers:x~1: CORRUPT a", "timers:x~1: CORRUPT b: c", "timers:x~12: d"]
     client.zadd("{durasleep:0}:halted", dict.fromkeys(names, 1))
-    struck = quick(here, "namespace", "discard", "schedule:bad")
-    assert (struck.code, struck.out) == (0, "schedule:bad: discarded\n")
+    discarded = quick(here, "namespace", "discard", "schedule:bad")
+    assert (discarded.code, discarded.out) == (0, "schedule:bad: discarded\n")
     several = quick(here, "namespace", "discard", "timers:x~1")
     assert several.code == 1
     assert "timers:x~1: CORRUPT a; timers:x~1: CORRUPT b: c" in several.err
@@ -316,8 +316,8 @@ def test_what_was_put_aside_is_struck_by_name(here: Terminal, quick: Quick) -> N
     Redis.from_url(here.environment["DURASLEEP_REDIS_URL"]).zadd("{durasleep:0}:halted", {name: 1})
     assert f"quarantined: {name}" in quick(here, "ls").err
     assert "durasleep namespace discard" in quick(here, "fsck").out
-    struck = quick(here, "namespace", "discard", name)
-    assert (struck.code, struck.out) == (0, f"{name}: discarded\n")
+    discarded = quick(here, "namespace", "discard", name)
+    assert (discarded.code, discarded.out) == (0, f"{name}: discarded\n")
     assert quick(here, "fsck").code == 0
     again = quick(here, "namespace", "discard", name, "a")
     assert again.code == 1

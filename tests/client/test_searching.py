@@ -116,7 +116,7 @@ async def test_any_number_is_halted_resumed_and_canceled_in_one_go(
     assert await client.search() == []
 
 
-async def test_timers_are_shown_soonest_first_by_what_steers_them(
+async def test_timers_are_shown_soonest_first_by_what_controls_them(
     client: Client, serving: Serving, effects: Effects, real_server: Server
 ) -> None:
     with serving():

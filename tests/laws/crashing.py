@@ -290,7 +290,7 @@ async def changed(ctx: Context) -> list[bool]:
 
 
 @app.workflow
-async def steered(ctx: Context) -> str:
+async def controlled(ctx: Context) -> str:
     woken, moved = ctx.sleep(timedelta(days=9)), ctx.sleep(timedelta(hours=1))
     await ctx.run(wake, woken.id)
     await ctx.run(put_off, moved.id)
@@ -305,7 +305,7 @@ async def many_timers(ctx: Context) -> int:
     return MANY
 
 
-STORIES: dict[Callable[..., Any], str] = {
+PROGRAMS: dict[Callable[..., Any], str] = {
     sequence: "['first', 'second']",
     together: "['a', 'b', 'c', 'd', 'e']",
     children: "[1, 2, 3, 4, 5]",
@@ -323,7 +323,7 @@ STORIES: dict[Callable[..., Any], str] = {
     failing_in_a_group: "no",
     failing: "ValueError: it fails",
     changed: "[True, True, True]",
-    steered: "both",
+    controlled: "both",
     many_timers: "300",
 }
 """Each workflow, and how it ends."""

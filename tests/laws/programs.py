@@ -157,10 +157,10 @@ async def program(ctx: Context, node: Node) -> Any:
         return found
 
     async def limited(parts: list[Node]) -> list[Any]:
-        places = asyncio.Semaphore(1)
+        slots = asyncio.Semaphore(1)
 
         async def visit(part: Node) -> Any:
-            async with places:
+            async with slots:
                 return await run(part)
 
         return await asyncio.gather(*map(visit, parts))

@@ -606,13 +606,13 @@ async def locking(ctx: Context) -> list[int]:
 
 async def limiting(ctx: Context) -> list[Any]:
     """Two at a time, and never more."""
-    places = asyncio.BoundedSemaphore(2)
+    slots = asyncio.BoundedSemaphore(2)
     inside: list[int] = []
     most = 0
 
     async def visit(n: int) -> int:
         nonlocal most
-        async with places:
+        async with slots:
             inside.append(n)
             most = max(most, len(inside))
             await ctx.run(slowly, 1 + n % 2, n)
@@ -654,8 +654,8 @@ async def meeting(ctx: Context) -> list[Any]:
     async def arrive(n: int) -> None:
         for round_ in range(2):
             await ctx.sleep(n + 1)
-            place = await barrier.wait()
-            log.append([round_, n, place])
+            index = await barrier.wait()
+            log.append([round_, n, index])
 
     await asyncio.gather(*map(arrive, range(3)))
     return log

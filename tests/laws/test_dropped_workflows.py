@@ -220,8 +220,8 @@ async def gathered(ctx: Context, inner: Inner) -> Any:
 
 
 async def beside_a_task(ctx: Context, inner: Inner) -> Any:
-    beside = asyncio.create_task(try_finally(ctx, partial(_nap, ctx)))
-    return await inner(), beside
+    other = asyncio.create_task(try_finally(ctx, partial(_nap, ctx)))
+    return await inner(), other
 
 
 async def after_a_task(ctx: Context, inner: Inner) -> Any:
@@ -474,7 +474,7 @@ class Seen:
     """Everything else that could be noticed, after garbage collection."""
 
 
-def put_away(world: World, events: int) -> Seen:
+def close(world: World, events: int) -> Seen:
     """Run it until it waits after this many events, evict it, and run it once more."""
     global noticed  # noqa: PLW0603 - its code reports here, wherever it is
     mine = noticed = Noticed()
@@ -484,7 +484,7 @@ def put_away(world: World, events: int) -> Seen:
         progress = world.feed(entry) if entry else progress
     mine.log.append("-- put away")
     assert world.activation
-    stubborn = world.activation.close().stubborn
+    leaked = world.activation.close().leaked
     world.activation = world.progress = None
     del progress
     left_at_once = mine.left()
@@ -496,7 +496,7 @@ def put_away(world: World, events: int) -> Seen:
     following.close()
     following.activation = None
     gc.collect()
-    told = (stubborn, mine.left(), _as_told(mine.log), progress, again.left(), _as_told(again.log))
+    told = (leaked, mine.left(), _as_told(mine.log), progress, again.left(), _as_told(again.log))
     return Seen(set(left_at_once), told)
 
 
@@ -535,7 +535,7 @@ def compare(make: Callable[[], World], events: int) -> bool:
             patch.setattr(sys, "unraisablehook", partial(_complain, complaints))
             patch.setattr(WorkflowLoop, "drop", way)
             try:
-                seen.append((put_away(make(), events), complaints))
+                seen.append((close(make(), events), complaints))
             finally:
                 gc.enable()
             complaints += [str(one.message) for one in warned]

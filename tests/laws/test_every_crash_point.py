@@ -16,17 +16,17 @@ from durasleep.model import PromiseId
 from durasleep.protocol.command import Command
 from harness.servers import Server
 from tests.laws import crashing
-from tests.laws.crashing import STORIES, Crash, effects
+from tests.laws.crashing import PROGRAMS, Crash, effects
 
 pytestmark = pytest.mark.long
 
 POINTS_MAX = int(os.environ.get("DURASLEEP_CRASH_POINTS", "12"))
-"""Points of a story that are tried, evenly spread, each on one kind of server; 0 for all of them on each."""
+"""Points of a program that are tried, evenly spread, each on one kind of server; 0 for all of them on each."""
 
 
-async def ending(env: testing.Env, story: Callable[..., Any], id: str) -> str:
+async def ending(env: testing.Env, program: Callable[..., Any], id: str) -> str:
     try:
-        return f"{await env.run(story, id=id)}"
+        return f"{await env.run(program, id=id)}"
     except testing.Stalled:
         raise
     except BaseException as error:
@@ -35,9 +35,9 @@ async def ending(env: testing.Env, story: Callable[..., Any], id: str) -> str:
         return f"{type(error).__name__}: {error}".replace(id, "ID")
 
 
-async def ending_with(crash: Crash, env: testing.Env, story: Callable[..., Any], id: str) -> str:
+async def ending_with(crash: Crash, env: testing.Env, program: Callable[..., Any], id: str) -> str:
     """How it ends, with the crash if its point is reached."""
-    running = asyncio.create_task(ending(env, story, id))
+    running = asyncio.create_task(ending(env, program, id))
     dying = asyncio.create_task(crash.happened.wait())
     await asyncio.wait((running, dying), return_when=asyncio.FIRST_COMPLETED)
     dying.cancel()
@@ -46,7 +46,7 @@ async def ending_with(crash: Crash, env: testing.Env, story: Callable[..., Any],
     running.cancel()
     await asyncio.gather(running, dying, return_exceptions=True)
     await env.crash_worker()
-    return await ending(env, story, id)
+    return await ending(env, program, id)
 
 
 def chosen(points: int) -> list[int]:
@@ -56,11 +56,11 @@ def chosen(points: int) -> list[int]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("story", "end"), STORIES.items(), ids=[story.__name__ for story in STORIES])
+@pytest.mark.parametrize(("program", "end"), PROGRAMS.items(), ids=[program.__name__ for program in PROGRAMS])
 async def test_wherever_the_worker_dies_a_workflow_ends_as_if_it_had_not(
     real_server: Server,
     share: Callable[[Sequence[int]], Sequence[int]],
-    story: Callable[..., Any],
+    program: Callable[..., Any],
     end: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -69,14 +69,14 @@ async def test_wherever_the_worker_dies_a_workflow_ends_as_if_it_had_not(
         crash.install(monkeypatch, next(iter(env._workers.values()))[0].name)  # pyright: ignore[reportPrivateUsage]
         effects.clear()
         crash.arm(None)
-        assert await ending_with(crash, env, story, "undisturbed") == end
+        assert await ending_with(crash, env, program, "undisturbed") == end
         plan, usual = crash.passed[:], Counter(effects)
         points, died = share(chosen(len(plan))), 0
         for point in points:
             id = f"dies-at-{point}"
             effects.clear()
             crash.arm(point)
-            assert await ending_with(crash, env, story, id) == end, f"{id}, {plan[point]}"
+            assert await ending_with(crash, env, program, id) == end, f"{id}, {plan[point]}"
             died += crash.happened.is_set()
             assert effects.keys() == usual.keys(), id
             for label, times in effects.items():

@@ -339,9 +339,9 @@ async def test_law_10_nothing_is_dropped_in_silence(
         assert "no_such_function" in ((await until(app, "unknown", "delayed")).reason or "")
         assert (await until(app, "bad-payload", "halted")).reason
         await eventually(lambda: client.zcard(keys.halted) == 3, "three to be quarantined")
-    aside = b"\n".join(client.zrange(keys.halted, 0, -1)).decode()
+    quarantined = b"\n".join(client.zrange(keys.halted, 0, -1)).decode()
     for name in ("bad-payload", "queue:workers:", "timers:not ours"):
-        assert name in aside
+        assert name in quarantined
     for line in (
         "entry .* of queue workers is not one of ours",
         "timer was quarantined: not ours",

@@ -142,7 +142,7 @@ class Both:
 
         def in_model() -> tuple[Redis, list[Any]]:
             model, answers = Scripts(self.model).commit(consumer, items)
-            return model, [answer if isinstance(answer, Refused) else _news(answer) for answer in answers]
+            return model, [answer if isinstance(answer, Refused) else _unseen(answer) for answer in answers]
 
         self._batch(in_model, calls, _committed)
 
@@ -426,7 +426,7 @@ def _committed(told: commit.Committed) -> tuple[bool, list[Any]]:
     return told.redrive, [(entry.number, _entry(entry)) for entry in told.entries]
 
 
-def _news(answer: moves.Committed) -> tuple[bool, list[Any]]:
+def _unseen(answer: moves.Committed) -> tuple[bool, list[Any]]:
     return answer.word == "redrive", list(answer.entries)
 
 
@@ -453,7 +453,7 @@ def _shown(model: Redis, real_entries: dict[int, tuple[str, str]]) -> dict[str, 
         "stream": streams,
         "beats": dict(model.beats),
         "presence": dict(model.presence),
-        "halted": {_aside(name, real_entries) for name in model.halted},
+        "halted": {_quarantined(name, real_entries) for name in model.halted},
         "closing": list(model.closing),
         "schedules": dict(model.schedules),
         "inboxes": {who: _hints(told, real_entries) for who, told in model.inboxes},
@@ -472,7 +472,7 @@ def _hints(told: tuple[tuple[str, ...], ...], real_entries: dict[int, tuple[str,
     )
 
 
-def _aside(name: str, real_entries: dict[int, tuple[str, str]]) -> str:
+def _quarantined(name: str, real_entries: dict[int, tuple[str, str]]) -> str:
     """A stream entry that was quarantined, by its real name."""
     match = re.fullmatch(r"queue:([^:]+):(\d+)", name)
     return f"queue:{match[1]}:{real_entries[int(match[2])][1]}" if match else name

@@ -36,7 +36,7 @@ class Report:
     def __str__(self) -> str:
         if not self.law:
             return f"{self.states} states, all laws hold"
-        steps = [f"{place:3}  {label}" for place, label in enumerate(self.trace, 1)]
+        steps = [f"{index:3}  {label}" for index, label in enumerate(self.trace, 1)]
         return "\n".join([f"{self.law}: {self.wrong}", *steps])
 
 
@@ -46,7 +46,7 @@ class _Search:
         self._transitions = Transitions(scripts, scenario.roots, is_batched=scenario.is_batched)
         first = self._key(self._transitions.begin(scenario.hands, scenario.budget))
         self._states = [first]
-        self._places = {first: 0}
+        self._indexes = {first: 0}
         self._came_from: list[tuple[int, str]] = [(-1, "")]
         self._fair_before: list[list[int]] = [[]]
         """For each state, those from which a fair step leads to it."""
@@ -59,46 +59,46 @@ class _Search:
             if len(self._states) > states_max:
                 self.report.is_whole = False
                 break
-            place = waiting.popleft()
-            waiting.extend(self._expand(place))
+            index = waiting.popleft()
+            waiting.extend(self._expand(index))
         self.report.states = len(self._states)
         if self.report.is_whole and not self.report.law:
             self._look_for_dead_ends()
         return self.report
 
-    def _expand(self, place: int) -> list[int]:
-        at, fresh = self._states[place], list[int]()
+    def _expand(self, index: int) -> list[int]:
+        at, fresh = self._states[index], list[int]()
         is_end = True
         for step in self._transitions.steps(at):
             is_end = is_end and not step.is_fair
             after = self._key(step.after)
-            found = self._places.get(after)
-            if self._breaks_a_law(place, at, step, is_new=found is None):
+            found = self._indexes.get(after)
+            if self._breaks_a_law(index, at, step, is_new=found is None):
                 return []
             if found is None:
-                found = self._places[after] = len(self._states)
+                found = self._indexes[after] = len(self._states)
                 self._states.append(after)
-                self._came_from.append((place, step.label))
+                self._came_from.append((index, step.label))
                 self._fair_before.append([])
                 fresh.append(found)
             if step.is_fair:
-                self._fair_before[found].append(place)
+                self._fair_before[found].append(index)
         if laws.is_over(at.redis):
-            self._over.append(place)
+            self._over.append(index)
             wrong = laws.NOTHING_LEFT(at.redis) if is_end else ""
             if wrong:
-                self._notify(laws.NOTHING_LEFT.__name__, wrong, place)
+                self._notify(laws.NOTHING_LEFT.__name__, wrong, index)
         return fresh
 
-    def _breaks_a_law(self, place: int, at: Service, step: Step, *, is_new: bool) -> bool:
+    def _breaks_a_law(self, index: int, at: Service, step: Step, *, is_new: bool) -> bool:
         """A state that is the same but for when it was reached keeps the laws of states as the first one did."""
         for law in laws.OF_STATES if is_new else ():
             if wrong := law(step.after.redis):
-                self._notify(law.__name__, wrong, place, step.label)
+                self._notify(law.__name__, wrong, index, step.label)
                 return True
         for law in laws.OF_STEPS:
             if wrong := law(at, step):
-                self._notify(law.__name__, wrong, place, step.label)
+                self._notify(law.__name__, wrong, index, step.label)
                 return True
         return False
 
@@ -111,15 +111,15 @@ class _Search:
                 if before not in can_finish:
                     can_finish.add(before)
                     waiting.append(before)
-        for place in range(len(self._states)):
-            if place not in can_finish:
-                self._notify(laws.NO_DEAD_END, "it cannot", place)
+        for index in range(len(self._states)):
+            if index not in can_finish:
+                self._notify(laws.NO_DEAD_END, "it cannot", index)
                 return
 
-    def _notify(self, law: str, wrong: str, place: int, *last: str) -> None:
+    def _notify(self, law: str, wrong: str, index: int, *last: str) -> None:
         trace = list(reversed(last))
-        while place > 0:
-            place, label = self._came_from[place]
+        while index > 0:
+            index, label = self._came_from[index]
             trace.append(label)
         self.report.law, self.report.wrong, self.report.trace = law, wrong, tuple(reversed(trace))
 

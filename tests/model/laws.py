@@ -112,7 +112,7 @@ def law_07_a_child_is_of_the_execution_that_asked_for_it(redis: Redis) -> str:
                 and is_delivered
                 and (child.incarnation, child.state) != (promise.incarnation, entry.state)
             ):
-                return f"{id}~{number} is {entry.state}, its child is {child.state} (birth {child.incarnation})"
+                return f"{id}~{number} is {entry.state}, its child is {child.state} (incarnation {child.incarnation})"
     return ""
 
 

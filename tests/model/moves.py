@@ -218,11 +218,11 @@ class Scripts:
         due = sorted([(due, member) for member, due in self.timers.items() if due <= self.now])[:limit]
         stale: list[str] = []
         crons: list[str] = []
-        aside: list[str] = []
+        quarantined: list[str] = []
         newer = [member for _, member in due if self.is_newer(member)]
         for score, member in due:
             if member not in newer:
-                self._fire_one(member, score, stale, crons, aside)
+                self._fire_one(member, score, stale, crons, quarantined)
         for member in newer[limit // 2 :]:
             self.set_timer(member, self.now + 10_000)
         self._drain_closing()
@@ -230,7 +230,7 @@ class Scripts:
         self._write_gathered()
         staying = newer[: limit // 2]
         next_due = min([due for member, due in self.timers.items() if member not in staying], default=None)
-        fired = Fired(len(due), next_due, len(stale), tuple(crons), tuple(aside), len(self.closing), len(newer))
+        fired = Fired(len(due), next_due, len(stale), tuple(crons), tuple(quarantined), len(self.closing), len(newer))
         return self.redis(), fired
 
     def heartbeat(self, consumer: str, group: str, held: Sequence[Lease], functions: str = "") -> tuple[Redis, Beat]:
@@ -253,7 +253,7 @@ class Scripts:
                 lost.append(lease.entry)
             orders.append((lease.id, promise.order if promise else 0))
             unnamed.discard((lease.queue, lease.entry))
-        self.strike_the_gone()
+        self.remove_the_gone()
         rank = sum(name < consumer and self.has_beaten(name) for name in self.beats)
         return self.redis(), Beat(rank, tuple(lost), tuple(orders), frozenset(unnamed))
 
@@ -329,7 +329,7 @@ class Scripts:
 
     # -- rules; a test breaks each of them
 
-    def strike_the_gone(self) -> None:
+    def remove_the_gone(self) -> None:
         """Every heartbeat removes workers that are gone, of any group."""
         for name in self.beats.keys() - self.presence.keys():
             del self.beats[name]
@@ -398,11 +398,11 @@ class Scripts:
         """Whether a reference to an execution means this incarnation, and not another one under the same id."""
         return owner.incarnation == incarnation
 
-    def next_birth(self, promise: Promise) -> int:
+    def next_incarnation(self, promise: Promise) -> int:
         """The incarnation of an execution that begins again under its id: nothing of the old is taken for its own."""
         return max(self.now, promise.incarnation + 1)
 
-    def strike(self, child_id: str, waiter: Waiter) -> None:
+    def remove_waiter(self, child_id: str, waiter: Waiter) -> None:
         """One that does not wait any more is removed from the waiters."""
         child = self.promises.get(child_id)
         if child:
@@ -681,7 +681,7 @@ class Scripts:
             if entry.due is not None and entry.state is State.PENDING:
                 self.unset_timer(member)
             if entry.kind is Kind.CHILD and entry.child_id and entry.state is State.PENDING:
-                self.strike(entry.child_id, Waiter(member, promise.incarnation))
+                self.remove_waiter(entry.child_id, Waiter(member, promise.incarnation))
             child = self.promises.get(member)
             if (
                 entry.kind is not Kind.CHILD
@@ -820,9 +820,9 @@ class Scripts:
             case CommitAction.RESOLVE | CommitAction.REJECT | CommitAction.CANCEL:
                 self.finish(id, ENDING[item.outcome], item.payload, is_quiet=not item.is_open)
             case CommitAction.CONTINUE:
-                return Committed("ok", self._news(id))
+                return Committed("ok", self._unseen(id))
             case CommitAction.SUSPEND if self.wants_redrive(self.promises[id]):
-                return Committed("redrive", self._news(id))
+                return Committed("redrive", self._unseen(id))
             case CommitAction.SUSPEND:
                 self.leave(id)
                 self.put(id, place=Place.SUSPENDED)
@@ -846,7 +846,7 @@ class Scripts:
                 raise AssertionError("dropped before")
         return Committed("ok")
 
-    def _news(self, id: str) -> tuple[tuple[str, Entry], ...]:
+    def _unseen(self, id: str) -> tuple[tuple[str, Entry], ...]:
         promise = self.promises[id]
         journal = dict(promise.journal)
         return tuple([(number, journal[number]) for number in promise.unseen])
@@ -898,7 +898,7 @@ class Scripts:
             self.unset_timer(member)
         self.put_entry(id, op.number, entry._replace(state=State.CANCELED, stamp=0, due=None))
         if entry.child_id:
-            self.strike(entry.child_id, Waiter(member, self.promises[id].incarnation))
+            self.remove_waiter(entry.child_id, Waiter(member, self.promises[id].incarnation))
         child = self.promises.get(member)
         is_ours = child is not None and child.is_pending and self.is_of(child, self.promises[id].incarnation)
         if is_ours and entry.kind is Kind.CHILD and not entry.child_id:
@@ -942,10 +942,10 @@ class Scripts:
 
     # -- fire
 
-    def _fire_one(self, member: str, score: int, stale: list[str], crons: list[str], aside: list[str]) -> None:
+    def _fire_one(self, member: str, score: int, stale: list[str], crons: list[str], quarantined: list[str]) -> None:
         named = owner_of(member)
         if named is None or named[0] == "" or not (named[1] in TIMERS or is_number(named[1])):
-            aside.append(member)
+            quarantined.append(member)
             self.unset_timer(member)
             self.halted.add(f"timers:{member}")
             return
@@ -1141,7 +1141,7 @@ class Scripts:
         for number, entry in promise.journal:
             if entry.kind is Kind.CHILD and not entry.child_id:
                 self._close_later(f"{id}~{number}")
-        incarnation = self.next_birth(promise)
+        incarnation = self.next_incarnation(promise)
         deadline = (
             None if promise.deadline is None else min(incarnation + promise.deadline - promise.incarnation, DUE_MS_MAX)
         )
@@ -1178,7 +1178,7 @@ class Scripts:
 
     def _schedule(self, action: str, name: str, due: str, seen_due: int, id: str, is_changed: bool) -> str:
         if action == "aside":
-            return self._put_schedule_aside(name, seen_due, is_offered=not is_changed)
+            return self._quarantine_schedule(name, seen_due, is_offered=not is_changed)
         if action == "remove":
             self.halted.discard(f"schedule:{name}")
             self.unset_timer(f"{name}~cron")
@@ -1196,7 +1196,7 @@ class Scripts:
         self.set_timer(f"{name}~cron", self.schedules[name])
         return str(self.schedules[name]) if action == "put" else "advanced"
 
-    def _put_schedule_aside(self, name: str, seen_due: int, *, is_offered: bool) -> str:
+    def _quarantine_schedule(self, name: str, seen_due: int, *, is_offered: bool) -> str:
         if name not in self.schedules:
             return "missing"
         if self.schedules[name] != seen_due:

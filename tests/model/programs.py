@@ -120,11 +120,11 @@ def impatient(view: View) -> Wish:
 
 
 def rounds(view: View) -> Wish:
-    """A timer beside a child that is not waited for; then a new run, with a timer of its own."""
+    """A timer more a child that is not waited for; then a new run, with a timer of its own."""
     first = view.base + 1
     if not view.first(first):
-        beside = () if view.base else (child(first + 1),)
-        return Wish(CommitAction.SUSPEND, view.missing(timer(first), *beside))
+        more = () if view.base else (child(first + 1),)
+        return Wish(CommitAction.SUSPEND, view.missing(timer(first), *more))
     return Wish(CommitAction.RESOLVE, payload=b"0") if view.base else Wish(CommitAction.CONTINUE_AS_NEW, due="2")
 
 

@@ -96,7 +96,7 @@ class WithoutBirths(Scripts):
 class WithoutANewBirth(Scripts):
     """An execution that begins again is taken for its old incarnation, and so are its children."""
 
-    def next_birth(self, promise: Promise) -> int:
+    def next_incarnation(self, promise: Promise) -> int:
         return promise.incarnation
 
 
@@ -165,7 +165,7 @@ class WithDeadlinesThatStay(Scripts):
 class WithWaitersThatStay(Scripts):
     """An execution that gives up stays among the waiters."""
 
-    def strike(self, child_id: str, waiter: Waiter) -> None:
+    def remove_waiter(self, child_id: str, waiter: Waiter) -> None:
         return
 
 
@@ -225,7 +225,7 @@ class WithOffersOfCopies(Scripts):
 class WithMembersForGood(Scripts):
     """A worker is never removed."""
 
-    def strike_the_gone(self) -> None:
+    def remove_the_gone(self) -> None:
         return
 
 

@@ -83,12 +83,12 @@ class Transitions:
     def steps(self, at: Service) -> Iterator[Step]:
         """Everything that may happen next."""
         ready = at._replace(redis=at.redis._replace(now=at.redis.now + 1))  # no two scripts in one millisecond
-        for place, hand in enumerate(at.hands):
+        for index, hand in enumerate(at.hands):
             if hand.is_alive:
-                yield from self._works(ready, place, hand)
-                yield from self._fails(ready, place, hand)
+                yield from self._works(ready, index, hand)
+                yield from self._fails(ready, index, hand)
             elif hand.is_paused:
-                yield Step(f"{hand.consumer} goes on", _with(ready, place, hand._replace(is_paused=False)))
+                yield Step(f"{hand.consumer} goes on", _with(ready, index, hand._replace(is_paused=False)))
         yield from self._batch(ready)
         yield from self._recovers(ready)
         yield from self._time(ready)
@@ -98,7 +98,7 @@ class Transitions:
 
     # -- a worker
 
-    def _works(self, at: Service, place: int, hand: Hand) -> Iterator[Step]:
+    def _works(self, at: Service, index: int, hand: Hand) -> Iterator[Step]:
         match hand.doing:
             case Doing.NOTHING:
                 free = next((entry for entry in at.redis.stream if entry.holder is None), None)
@@ -106,32 +106,32 @@ class Transitions:
                     redis, lease = self._scripts(at.redis).read(hand.consumer, free.entry)
                     taken = Hand(hand.consumer, Doing.LOADING, lease)
                     label = f"{hand.consumer} reads {lease.id} of epoch {lease.epoch}"
-                    yield Step(label, _with(at._replace(redis=redis), place, taken))
+                    yield Step(label, _with(at._replace(redis=redis), index, taken))
                     if told := free.snapshot:
                         begun = _asking(taken._replace(function=told.function, base=told.base), told.journal)
-                        yield Step(f"{label}, and begins", _with(at._replace(redis=redis), place, begun))
+                        yield Step(f"{label}, and begins", _with(at._replace(redis=redis), index, begun))
             case Doing.LOADING:
-                yield self._load(at, place, hand)
+                yield self._load(at, index, hand)
             case Doing.SENDING:
-                yield from self._send(at, place, hand)
+                yield from self._send(at, index, hand)
             case Doing.DEAD:
                 return
 
-    def _load(self, at: Service, place: int, hand: Hand) -> Step:
+    def _load(self, at: Service, index: int, hand: Hand) -> Step:
         lease = _lease(hand)
         promise = at.redis.promise(lease.id)
         if promise is None or (promise.entry, promise.epoch) != (lease.entry, lease.epoch):
             redis, _ = self._scripts(at.redis).commit(hand.consumer, [Commit(lease, CommitAction.DROP)])
-            dropped = _with(at._replace(redis=redis), place, Hand(hand.consumer))
+            dropped = _with(at._replace(redis=redis), index, Hand(hand.consumer))
             return Step(f"{hand.consumer} drops {lease.id} of epoch {lease.epoch}", dropped)
         loaded = hand._replace(function=promise.function, base=promise.base)
         label = f"{hand.consumer} loads {lease.id} of epoch {lease.epoch}"
-        return Step(label, _with(at, place, _asking(loaded, promise.journal)))
+        return Step(label, _with(at, index, _asking(loaded, promise.journal)))
 
-    def _send(self, at: Service, place: int, hand: Hand) -> Iterator[Step]:
+    def _send(self, at: Service, index: int, hand: Hand) -> Iterator[Step]:
         call = _call(hand)
         after, answer = self._deliver(at, hand.consumer, call)
-        heard = _with(after, place, _take_answer(hand, answer))
+        heard = _with(after, index, _take_answer(hand, answer))
         label = f"{hand.consumer} commits {_told(call)}: {_said(answer)}"
         commits = ((hand.consumer, call, answer),)
         yield Step(label, heard, commits=commits)
@@ -160,7 +160,7 @@ class Transitions:
                     commits = tuple([(one.consumer, call, answer) for call, answer in zip(calls, answers, strict=True)])
                     yield Step(f"{one.consumer} commits together {said}", after, commits=commits)
 
-    def _fails(self, at: Service, place: int, hand: Hand) -> Iterator[Step]:
+    def _fails(self, at: Service, index: int, hand: Hand) -> Iterator[Step]:
         if hand.doing is Doing.NOTHING:
             free = next((entry for entry in at.redis.stream if entry.holder is None), None)
             if free and (spent := _spend(at, "lost read")) is not None:
@@ -168,7 +168,7 @@ class Transitions:
                 yield Step(f"{hand.consumer} reads {lease.id}, ANSWER LOST", spent._replace(redis=redis), is_fair=False)
             return
         if (spent := _spend(at, "pause")) is not None:
-            paused = _with(spent, place, hand._replace(is_paused=True))
+            paused = _with(spent, index, hand._replace(is_paused=True))
             yield Step(f"{hand.consumer} IS PAUSED", paused, is_fair=False)
         if (spent := _spend(at, "crash")) is not None:
             dead = tuple([Hand(one.consumer, Doing.DEAD) if one.consumer == hand.consumer else one for one in at.hands])
@@ -176,7 +176,7 @@ class Transitions:
         if (spent := _spend(at, "give back")) is not None:
             lease = _lease(hand)
             redis, _ = self._scripts(at.redis).reclaim(hand.consumer, release="some", entries=[lease.entry])
-            given = _with(spent._replace(redis=redis), place, Hand(hand.consumer))
+            given = _with(spent._replace(redis=redis), index, Hand(hand.consumer))
             yield Step(f"{hand.consumer} gives {lease.id} back", given, is_fair=False)
         ways = (("defer", ""), ("offer", hand.consumer), ("offer", KEEP)) if hand.doing is Doing.LOADING else ()
         for what, functions in ways:
@@ -187,7 +187,7 @@ class Transitions:
             why = "has no room for" if functions == KEEP else "does not know"
             label = f"{hand.consumer} {why} {call.lease.id}, and defers it: {_said(answer)}"
             is_kept = isinstance(answer, Committed) and answer.word == "kept"
-            deferred = after if is_kept else _with(after, place, Hand(hand.consumer))
+            deferred = after if is_kept else _with(after, index, Hand(hand.consumer))
             yield Step(label, deferred, is_fair=False, commits=((hand.consumer, call, answer),))
 
     def _recovers(self, at: Service) -> Iterator[Step]:
@@ -210,10 +210,10 @@ class Transitions:
 
     def _hears(self, at: Service, consumer: str, lease: Lease) -> Iterator[Step]:
         """A worker learns of a lease that another one has passed to it."""
-        for place, hand in enumerate(at.hands) if "offer" in dict(at.left) else ():
+        for index, hand in enumerate(at.hands) if "offer" in dict(at.left) else ():
             if hand.consumer == consumer and hand.doing is Doing.NOTHING:
                 taken = Hand(consumer, Doing.LOADING, lease)
-                yield Step(f"{consumer} hears that {lease.id} is its own now", _with(at, place, taken))
+                yield Step(f"{consumer} hears that {lease.id} is its own now", _with(at, index, taken))
 
     # -- time
 
@@ -264,13 +264,13 @@ class Transitions:
             asked = [number for number, entry in promise.journal if _is_asked(entry)]
             for number in asked:
                 yield self._settle(at, f"{id}~{number}")
-        yield from self._steers(at)
+        yield from self._controls(at)
         for create in self._roots:
             if (spent := _spend(at, "create again")) is not None and at.redis.promise(create.id) is None:
                 redis, _ = self._scripts(at.redis).create([create])
                 yield Step(f"create {create.id} again", spent._replace(redis=redis), is_fair=False)
 
-    def _steers(self, at: Service) -> Iterator[Step]:
+    def _controls(self, at: Service) -> Iterator[Step]:
         """Timers and delays, woken and moved while they run."""
         for member, _ in at.redis.timers:
             id = member.removesuffix("~start").removesuffix("~retry").removesuffix("~timeout")
@@ -373,8 +373,8 @@ def _entry_of(op: Op) -> Entry | None:
             return None
 
 
-def _with(at: Service, place: int, hand: Hand) -> Service:
-    return at._replace(hands=(*at.hands[:place], hand, *at.hands[place + 1 :]))
+def _with(at: Service, index: int, hand: Hand) -> Service:
+    return at._replace(hands=(*at.hands[:index], hand, *at.hands[index + 1 :]))
 
 
 def _spend(at: Service, what: str) -> Service | None:

@@ -225,7 +225,7 @@ async def test_what_changed_since_a_task_was_read_is_known_before_it_is_called(
     else:
         executor.leave()
     await executor.submit([lease])
-    executor.nudge("t")
+    executor.notify("t")
     if what == "canceled":
         with pytest.raises(Canceled):
             await handle.result(timeout=20)

@@ -185,7 +185,7 @@ async def test_whatever_a_step_or_a_task_raises_is_its_result(new_app: NewApp, e
         await eventually(lambda: not worker.running, "both to be let go of")
 
 
-async def test_what_is_given_back_is_put_away_outside_any_task(new_app: NewApp) -> None:
+async def test_what_is_given_back_is_closed_outside_any_task(new_app: NewApp) -> None:
     """The private loop has tasks of its own, and one thread has one current task from Python 3.14 on."""
     app = new_app()
     outer = asyncio.get_running_loop()
@@ -218,17 +218,17 @@ async def test_what_is_given_back_is_put_away_outside_any_task(new_app: NewApp) 
 
 
 async def test_an_attempt_begins_once_the_failed_one_before_it_is_kept(new_app: NewApp, real_server: Server) -> None:
-    """However many nudges come meanwhile: each of them is a commit of its own."""
+    """However many hints come meanwhile: each of them is a commit of its own."""
     app = new_app()
     client: Any = real_server.sync_client()
     keys = (await store_of(app)).keys()
     kept: list[int] = []
-    nudge: list[Callable[[], None]] = []
+    notify: list[Callable[[], None]] = []
 
     @app.task(retry=Retry(attempts=4, delay=0.001, backoff=1))
     async def flaky() -> int:
         kept.append(entries_of(client, keys, "flaky"))
-        nudge[0]()
+        notify[0]()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         if len(kept) < 4:
@@ -236,7 +236,7 @@ async def test_an_attempt_begins_once_the_failed_one_before_it_is_kept(new_app: 
         return len(kept)
 
     async with serving(app) as worker:
-        nudge.append(worker._executor.nudge_all)  # pyright: ignore[reportPrivateUsage]
+        notify.append(worker._executor.notify_all)  # pyright: ignore[reportPrivateUsage]
         assert await (await app.rpc("flaky", flaky)).result(timeout=20) == 4
     assert kept == [0, 1, 2, 3]
 

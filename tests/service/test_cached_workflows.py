@@ -129,7 +129,7 @@ def test_what_is_kept_is_bounded_and_the_oldest_goes_first(settings: Settings, k
     assert len(closed) == (5 - len(kept) if any(stayed) else 0)
 
 
-def test_one_that_somebody_else_has_had_since_is_put_away() -> None:
+def test_one_that_somebody_else_has_had_since_is_closed() -> None:
     closed: list[Suspended] = []
     workflows = WorkflowCache(SETTINGS, closed.append)  # type: ignore[arg-type]
     put: Callable[..., bool] = workflows.put

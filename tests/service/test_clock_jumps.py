@@ -134,7 +134,7 @@ def test_a_long_silence_is_no_jump(clocks: Clocks) -> None:
     assert clocks.clock.latest_ms - clocks.server_us / 1000 == pytest.approx(60_000, abs=5000)
 
 
-def test_a_machine_that_has_slept_believes_the_server(clocks: Clocks) -> None:
+def test_a_machine_that_has_slept_accepts_the_server(clocks: Clocks) -> None:
     clocks.pass_s(8 * HOUR_S, slept=True)
     assert clocks.clock.latest_ms is not None
     assert clocks.clock.latest_ms > clocks.server_us // 1000
@@ -143,7 +143,7 @@ def test_a_machine_that_has_slept_believes_the_server(clocks: Clocks) -> None:
     assert abs(clocks.clock.now_ms() - clocks.server_us // 1000) <= 1
 
 
-def test_a_server_set_ahead_is_not_believed_and_one_that_was_put_right_is(clocks: Clocks) -> None:
+def test_a_server_set_ahead_is_not_accepted_and_one_that_was_put_right_is(clocks: Clocks) -> None:
     clocks.server_us += 2 * HOUR_S * 1_000_000
     clocks.observe()
     assert clocks.clock.ahead_s == pytest.approx(2 * HOUR_S, abs=1)
@@ -160,7 +160,7 @@ def test_a_server_set_ahead_is_not_believed_and_one_that_was_put_right_is(clocks
     assert clocks.clock.ahead_s == 0
 
 
-def test_others_are_believed_before_the_server(clocks: Clocks) -> None:
+def test_others_are_accepted_before_the_server(clocks: Clocks) -> None:
     clock = Clock(60)
     clock.seed(clocks.server_us // 1000 - int(timedelta(hours=2).total_seconds() * 1000))
     clocks.wall_us -= 2 * HOUR_S * 1_000_000
@@ -169,7 +169,7 @@ def test_others_are_believed_before_the_server(clocks: Clocks) -> None:
     assert clock.ahead_s == pytest.approx(2 * HOUR_S, abs=1)
 
 
-def test_without_a_bound_everything_is_believed() -> None:
+def test_without_a_bound_everything_is_accepted() -> None:
     clock = Clock()
     clock.observe(10**15, 0, 0)
     clock.observe(2 * 10**15, 1, 1)

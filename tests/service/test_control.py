@@ -157,7 +157,7 @@ def _endings(client: Any, recent: str) -> Counter[str]:
 
 
 @pytest.mark.timeout(120)
-async def test_what_is_steered_at_the_moment_it_fires_ends_in_exactly_one_way(
+async def test_what_is_controlled_at_the_moment_it_fires_ends_in_exactly_one_way(
     app: Durasleep, workers: Workers, effects: Effects, real_server: Server
 ) -> None:
     """A thousand races between a control call and the firing of a timer, in three processes, around its due time."""
@@ -189,7 +189,7 @@ async def test_what_is_steered_at_the_moment_it_fires_ends_in_exactly_one_way(
     assert set(done.values()) == {1}
     assert len(done) == 2 * RACES * 2 // 3  # two steps of each that was not to be canceled
     for verb, aim in aims.items():
-        assert min(aim.outcomes["fired"], aim.outcomes["steered"]) >= 10, (verb, aim)  # both win often
+        assert min(aim.outcomes["fired"], aim.outcomes["controlled"]) >= 10, (verb, aim)  # both win often
 
 
 async def _race(app: Durasleep, id: str, verb: str, due_ms: int, aim: Aim) -> None:
@@ -197,7 +197,7 @@ async def _race(app: Durasleep, id: str, verb: str, due_ms: int, aim: Aim) -> No
     instant_s = (due_ms + aim.offset_ms + random.uniform(-1, 1)) / 1000
     await asyncio.sleep(instant_s - time.time())
     said = await _act(app, id, verb)
-    outcome = "fired" if said == "already" else "steered"
+    outcome = "fired" if said == "already" else "controlled"
     if verb != "cancel":
         aim.learn(outcome)
     ending = await ending_of(app, PromiseId(id), 30)
@@ -209,7 +209,7 @@ async def _race(app: Durasleep, id: str, verb: str, due_ms: int, aim: Aim) -> No
         was_told = told is not None and (timer.state is not State.RESOLVED or told.stamp < timer.stamp)
         assert said == ("canceling" if told else "already"), id
         assert ending.state is (State.CANCELED if was_told else State.RESOLVED), id
-        outcome = "steered" if was_told else "fired"
+        outcome = "controlled" if was_told else "fired"
         aim.learn(outcome)
     else:
         timer = loaded.entries[Number("2")]

@@ -145,7 +145,7 @@ async def test_whatever_is_lost_while_workers_run_they_finish_when_it_is_repaire
     assert len(repaired) >= 3, repaired
 
 
-async def test_the_sync_client_checks_and_forgets_what_was_put_aside(app: Durasleep, real_server: Server) -> None:
+async def test_the_sync_client_checks_and_forgets_what_was_quarantined(app: Durasleep, real_server: Server) -> None:
     client: Any = real_server.sync_client()
     keys = (await store_of(app)).keys()
     client.xadd(keys.queue("workers"), {"what": "ever"})

@@ -32,7 +32,7 @@ async def _goes_on(app: Durasleep, effects: Effects, id: str = "healthy") -> Non
     assert await (await app.rpc(id, nap, effects.path, 0.05)).result(timeout=30) == f"{id} slept for 0.05 seconds"
 
 
-async def test_garbage_in_a_stream_is_put_aside(
+async def test_garbage_in_a_stream_is_quarantined(
     app: Durasleep, real_server: Server, effects: Effects, caplog: pytest.LogCaptureFixture
 ) -> None:
     client: Any = real_server.sync_client()
@@ -177,7 +177,7 @@ def _bytes_of(reply: Any) -> int:
     return len(reply) if isinstance(reply, bytes) else 0
 
 
-async def test_garbage_among_the_timers_is_put_aside(app: Durasleep, real_server: Server, effects: Effects) -> None:
+async def test_garbage_among_the_timers_is_quarantined(app: Durasleep, real_server: Server, effects: Effects) -> None:
     client: Any = real_server.sync_client()
     keys = (await store_of(app)).keys()
     client.zadd(keys.timers, {b"no tilde": 1, b"~\xffwhat": 2, b"gone~1": 3, b"gone~timeout": 4, b"far~never": 9e15})
@@ -186,9 +186,9 @@ async def test_garbage_among_the_timers_is_put_aside(app: Durasleep, real_server
     async with serving(app):
         await _goes_on(app, effects)
         await eventually(lambda: client.zcount(keys.timers, 0, 10) == 0, "due garbage to be gone")
-    aside = _halted(client, keys)
-    assert all(f"timers:{name}" in aside for name in ("no tilde", "odd~1"))
-    assert "what: INVALID" in aside
+    quarantined = _halted(client, keys)
+    assert all(f"timers:{name}" in quarantined for name in ("no tilde", "odd~1"))
+    assert "what: INVALID" in quarantined
 
 
 async def test_keys_of_another_type_are_named_and_others_are_served(

@@ -107,11 +107,11 @@ async def test_what_no_longer_fits_its_code_halts_and_resumes_once_it_is_mended(
         return f"{order} for {cents}"
 
     retry = Retry(attempts=9, delay=1)
-    old, changed, mended = new_app(), new_app(), new_app()
+    old, changed, repaired = new_app(), new_app(), new_app()
     deployed: list[tuple[Durasleep, Callable[..., str], Workflow]] = [
         (old, take, ship),
         (changed, take_with, ship_with),
-        (mended, take_again, ship),
+        (repaired, take_again, ship),
     ]
     for app, task, workflow in deployed:
         app.task(name="take", retry=retry)(task)
@@ -130,7 +130,7 @@ async def test_what_no_longer_fits_its_code_halts_and_resumes_once_it_is_mended(
         never = await new_app().rpc("never", "ship", "tea")  # by an application that does not know the function
         with pytest.raises(UsageError, match="'cents'"):  # nothing of it has begun: it is its caller's mistake
             await never.result(timeout=30)
-    async with serving(mended, "mended"):
+    async with serving(repaired, "repaired"):
         for name in ("take", "ship"):
             assert (await old.resume(name)).word == "resumed"
         assert [await handle.result(timeout=30) for handle in handles] == ["tea taken", "tea shipped"]

@@ -131,7 +131,7 @@ async def woken(app: Durasleep) -> AsyncIterator[list[int]]:
         settings=replace(DEFAULTS, read_block_s=0.2),
         on_wake=lambda _entry, due_ms: heard.append(due_ms),
         on_schedule=lambda _name: None,
-        on_nudge=lambda _id: None,
+        on_settlement=lambda _id: None,
         on_offer=lambda _lease: None,
         on_gap=lambda: heard.append(0),
     )

@@ -91,7 +91,7 @@ async def test_attempts_survive_the_worker_that_made_them(app: Durasleep, effect
     assert effects.count("attempt") == 4
 
 
-async def test_the_wait_of_a_step_is_a_timer_that_can_be_steered(app: Durasleep, effects: Effects) -> None:
+async def test_the_wait_of_a_step_is_a_timer_that_can_be_controlled(app: Durasleep, effects: Effects) -> None:
     @app.workflow
     async def paying(ctx: Context, path: str) -> int:
         return await ctx.run(fail_until, path, 2, retry=Retry(delay=3600))

@@ -248,7 +248,7 @@ class Driver:
         return await self.redis.pttl(self.keys.promise(id))
 
     async def another_life(self) -> None:
-        """Until the server's clock shows another millisecond: what is made now has another birth stamp."""
+        """Until the server's clock shows another millisecond: what is made now has another incarnation."""
         before_ms = (await self.fire()).server_us // 1000
         while (await self.fire()).server_us // 1000 == before_ms:
             pass

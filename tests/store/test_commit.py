@@ -877,8 +877,8 @@ async def test_a_child_id_left_over_from_another_life_is_made_room_for(driver: D
     await driver.commit(lease, CommitAction.SUSPEND, child("1"), child("2"), timer("3"))
     assert [(await driver.record(f"a~{n}")).state for n in (1, 2)] == [State.PENDING] * 2
     assert (await driver.entry("a", "1")).state is State.PENDING
-    births = {(await driver.record(id)).incarnation for id in ("a", "a~1", "a~2")}
-    assert len(births) == 1
+    incarnations = {(await driver.record(id)).incarnation for id in ("a", "a~1", "a~2")}
+    assert len(incarnations) == 1
     # The old life's timer and grandchild are nobody's.
     await driver.fire_all()
     assert "a~2~1" not in await driver.timers()
@@ -1044,7 +1044,7 @@ async def test_too_many_executions_that_wait_for_one_are_refused_before_they_are
 # -- hints
 
 
-async def test_a_running_execution_is_nudged_through_the_inbox_of_its_holder(driver: Driver) -> None:
+async def test_a_running_execution_is_notified_through_the_inbox_of_its_holder(driver: Driver) -> None:
     lease = await driver.start("a", consumer=OTHER)
     await driver.beat(lease, consumer=OTHER)
     await driver.commit(lease, CommitAction.CONTINUE, StartPromise(Number("1"), "p", None), consumer=OTHER)

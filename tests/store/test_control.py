@@ -61,7 +61,7 @@ async def test_cancel_ends_at_once_what_has_no_code_to_tell(driver: Driver, plac
     assert (await driver.control("cancel", "a")).word == "already"
 
 
-async def test_cancel_nudges_the_worker_that_runs_it(driver: Driver) -> None:
+async def test_cancel_notifies_the_worker_that_runs_it(driver: Driver) -> None:
     lease = await put(driver, "running")
     await driver.control("cancel", "a")
     [told] = await driver.inbox("w1/aaaaaaaa")
@@ -299,7 +299,7 @@ async def test_of_a_journal_promises_and_timers_are_canceled_by_themselves(drive
     assert states == {"1": State.CANCELED, "2": State.CANCELED, "3": State.PENDING}
 
 
-async def test_a_member_of_a_family_whose_head_is_gone_is_still_steered(driver: Driver) -> None:
+async def test_a_member_of_a_family_whose_head_is_gone_is_still_controlled(driver: Driver) -> None:
     await driver.suspended("a", child("1"))
     await driver.redis.delete(driver.keys.promise("a"))
     assert (await driver.control("halt", "a~1")).word == "halted"
@@ -330,7 +330,7 @@ async def test_an_execution_may_be_canceled_by_its_own_child(driver: Driver) -> 
 
 
 async def test_an_execution_that_sleeps_is_left_alone_and_said_to_be_asleep(driver: Driver) -> None:
-    """Its timers are steered under their own ids, so that a repeated call never ends the next sleep."""
+    """Its timers are controlled under their own ids, so that a repeated call never ends the next sleep."""
     await put(driver, "suspended")
     before = await driver.snapshot()
     for action in ("wake", "reschedule"):
@@ -353,7 +353,7 @@ async def test_what_is_not_asleep_has_no_sleep_to_move(driver: Driver, place: st
     assert await driver.snapshot() == before
 
 
-async def test_the_only_timer_of_a_sleeper_is_steered_by_a_plan(driver: Driver) -> None:
+async def test_the_only_timer_of_a_sleeper_is_controlled_by_a_plan(driver: Driver) -> None:
     await put(driver, "suspended")
     moved = await driver.store.run(control.apply(driver.keys, "reschedule", "a", due=7200))
     assert moved.word == "rescheduled"

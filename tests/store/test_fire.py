@@ -179,7 +179,7 @@ async def test_garbage_in_the_timers_is_put_aside_by_name_and_the_rest_fires(dri
 
 
 @pytest.mark.leaves_keys("broken hashes")
-async def test_what_is_broken_of_a_sleeper_puts_its_timer_aside(driver: Driver) -> None:
+async def test_what_is_broken_of_a_sleeper_quarantines_its_timer(driver: Driver) -> None:
     broken = {F["func"]: "", F["incarnation"]: "", F["epoch"]: "x", F["order"]: "x"}
     for field, value in broken.items():
         await driver.suspended(field, timer("1"))
@@ -241,7 +241,7 @@ async def test_an_endless_due_time_is_shown_as_the_end_of_the_calendar(driver: D
     await driver.redis.delete(driver.keys.timers)
 
 
-async def test_nothing_is_due_by_a_clock_that_nobody_believes(driver: Driver) -> None:
+async def test_nothing_is_due_by_a_clock_that_nobody_accepts(driver: Driver) -> None:
     now_ms = 1_800_000_000_000
     keys = replace(driver.keys, movable_clock=True)
     await driver.redis.set(driver.keys.clock, f"={now_ms}")
@@ -310,7 +310,7 @@ async def test_what_the_server_refuses_is_no_fault_of_the_data(
 
 
 @pytest.mark.leaves_keys("names that were quarantined")
-async def test_what_is_left_to_close_and_cannot_be_is_put_aside(driver: Driver) -> None:
+async def test_what_is_left_to_close_and_cannot_be_is_quarantined(driver: Driver) -> None:
     await driver.redis.set(driver.keys.promise("broken"), "garbage")
     await driver.redis.zadd(driver.keys.closing, {"broken": 1, "nobody": 2})
     assert (await driver.fire()).closing == 0

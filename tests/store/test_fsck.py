@@ -71,7 +71,7 @@ async def misquote(driver: Driver, old: bytes, new: bytes) -> None:
     await driver.redis.hset(promise, F["entry"], other)
 
 
-async def another_birth(driver: Driver) -> None:
+async def another_incarnation(driver: Driver) -> None:
     incarnation = str((await driver.record("queued")).incarnation).encode()
     await misquote(driver, incarnation, b"1" * len(incarnation))
 
@@ -97,7 +97,7 @@ BREAKS: dict[str, tuple[str, str, Break]] = {
         "queued",
         lambda d: d.redis.xgroup_setid(d.keys.queue("workers"), "workers", "$"),
     ),
-    "an entry with another birth": ("misquoted", "queued", another_birth),
+    "an entry with another incarnation": ("misquoted", "queued", another_incarnation),
     "an entry with other arguments": ("misquoted", "queued", lambda d: misquote(d, b"arguments", b"augments ")),
     "an entry with another function": ("misquoted", "queued", lambda d: misquote(d, b"argumentsf", b"argumentsg")),
     "an entry that breaks off": ("misquoted", "queued", lambda d: misquote(d, b"\t13\n", b"\t")),

@@ -145,7 +145,7 @@ async def test_who_only_attaches_is_answered_and_told(driver: Driver) -> None:
     assert [(await driver.inbox(inbox))[0][b"v"] for inbox in ("one", "two")] == [b"v", b"v"]
 
 
-async def test_a_person_steers_and_a_worker_joins(driver: Driver) -> None:
+async def test_a_person_controls_and_a_worker_joins(driver: Driver) -> None:
     await driver.create("a", start=FAR)
     await fill(driver)
     assert (await driver.control("wake", "a")).word == "woken"

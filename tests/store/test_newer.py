@@ -172,7 +172,7 @@ async def test_nobody_attaches_to_what_is_of_an_unknown_kind(driver: Driver) -> 
         await driver.create("a")
 
 
-async def test_nobody_steers_what_is_in_an_unknown_place(driver: Driver) -> None:
+async def test_nobody_controls_what_is_in_an_unknown_place(driver: Driver) -> None:
     await driver.create("a")
     await driver.redis.hset(driver.keys.promise("a"), F["place"], UNKNOWN_PLACE)
     before = await driver.snapshot()

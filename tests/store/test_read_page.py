@@ -170,10 +170,10 @@ async def test_news_are_the_head_and_what_has_settled_since_the_last_commit(driv
     timers = [StartTimer(Number("1"), "", PAST), StartTimer(Number("2"), "", FAR)]
     await driver.suspended("a", *timers)
     await driver.fire()
-    news = await driver.store.load_unseen(PromiseId("a"))
-    assert news is not None
-    assert news.record == await driver.record("a")
-    assert news.entries == {Number("1"): await driver.entry("a", "1")}
+    loaded = await driver.store.load_unseen(PromiseId("a"))
+    assert loaded is not None
+    assert loaded.record == await driver.record("a")
+    assert loaded.entries == {Number("1"): await driver.entry("a", "1")}
     assert await driver.store.load_unseen(PromiseId("nobody")) is None
 
 

@@ -80,7 +80,7 @@ async def test_a_search_gives_up_where_too_much_was_looked_at(driver: Driver, mo
     assert not (await find(driver, "queued")).is_all
 
 
-async def test_a_search_goes_on_part_by_part_while_what_it_shows_is_steered(
+async def test_a_search_goes_on_part_by_part_while_what_it_shows_is_controlled(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "PAGE", 3)
@@ -116,7 +116,7 @@ async def test_what_is_in_a_stream_and_the_hash_disagree_is_shown_where_the_hash
         await driver.commit(stale, CommitAction.DROP)
 
 
-async def test_timers_of_every_kind_are_named_by_what_steers_them(driver: Driver) -> None:
+async def test_timers_of_every_kind_are_named_by_what_controls_them(driver: Driver) -> None:
     lease = await driver.start("a", function="order", deadline=Due("+9000000"))
     ops = [StartTimer(Number("1"), "nap", Due("+1000")), StartPromise(Number("2"), "yes", Due("+2000"))]
     await driver.commit(lease, CommitAction.RETRY, *ops, payload=b"why", due="+3000")

@@ -286,7 +286,7 @@ class World:
     def close(self) -> None:
         assert self.activation is not None
         report = self.activation.close()
-        assert report.stubborn == ()
+        assert report.leaked == ()
 
     def copied(self) -> World:
         other = copy.copy(self)

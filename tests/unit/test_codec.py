@@ -219,7 +219,7 @@ def test_an_aware_datetime_keeps_its_zone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "hint"),
+    ("value", "type_hint"),
     [
         (Color.RED, Color),
         (Level.HIGH, Level),
@@ -280,8 +280,8 @@ def test_an_aware_datetime_keeps_its_zone() -> None:
         ([Size.LARGE], list[Size]),
     ],
 )
-def test_a_hint_gives_a_value_its_shape_back(value: Any, hint: Any) -> None:
-    back = codec.decode(codec.encode(value, "it"), hint)
+def test_a_hint_gives_a_value_its_shape_back(value: Any, type_hint: Any) -> None:
+    back = codec.decode(codec.encode(value, "it"), type_hint)
     assert back == value
     assert type(back) is type(value)
 
@@ -444,16 +444,16 @@ MODELS: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "hint"), MODELS)
-def test_a_model_is_read_as_it_was_whatever_its_class_does_with_what_it_is_given(value: Any, hint: Any) -> None:
+@pytest.mark.parametrize(("value", "type_hint"), MODELS)
+def test_a_model_is_read_as_it_was_whatever_its_class_does_with_what_it_is_given(value: Any, type_hint: Any) -> None:
     def f(given: Any) -> Any: ...
 
-    f.__annotations__ = {"given": hint, "return": hint}
+    f.__annotations__ = {"given": type_hint, "return": type_hint}
     read = codec.decode_args(codec.encode_args([value], {}, "f", f), f, skip_first=False)[0][0]
-    for back in (read, codec.decode(codec.encode(value, "it", f), hint)):
+    for back in (read, codec.decode(codec.encode(value, "it", f), type_hint)):
         assert back == value
         assert type(back) is type(value)
-        passed_on = codec.decode(codec.encode(codec.decode(codec.encode(value, "it", f)), "it"), hint)
+        passed_on = codec.decode(codec.encode(codec.decode(codec.encode(value, "it", f)), "it"), type_hint)
         assert passed_on == value
 
 
@@ -494,13 +494,13 @@ def test_a_model_taken_as_it_is_fits_what_its_class_has_become_or_is_refused() -
     longer: Any = pydantic.create_model("Longer", number=(int, ...), note=(str, "none"), time=(list[int], []))
     assert codec.decode(payload, shorter) == shorter(number=2)
     assert codec.decode(payload, longer) == longer(number=2)
-    for hint, said in (
+    for type_hint, said in (
         (pydantic.create_model("Missing", number=(int, ...), needed=(int, ...)), "field 'needed' is missing"),
         (pydantic.create_model("Other", number=(date, ...)), "field 'number' does not fit date"),
         (pydantic.create_model("Forbids", number=(int, ...), __config__=config), "it has no field 'words'"),
     ):
         with pytest.raises(UsageError, match=said):
-            codec.decode(payload, hint)
+            codec.decode(payload, type_hint)
 
 
 def test_models_written_before_are_read() -> None:
@@ -525,7 +525,7 @@ def test_models_dataclasses_and_their_unions_travel_in_one_another() -> None:
     outer = pydantic.create_model("Outer", inner=(cast("Any", list)[model], ...))
     holder = make_dataclass("Holder", [("model", model), ("data", bytes)])
     one = model(id=UUID(int=1), line=LINE, raw=b"\xff", tags={Color.RED})
-    for value, hint in (
+    for value, type_hint in (
         (outer(inner=[one]), outer),
         ([one, None], list[model | None]),
         (holder(one, b"\xff"), holder),
@@ -533,7 +533,7 @@ def test_models_dataclasses_and_their_unions_travel_in_one_another() -> None:
         (LINE, model | Line),
         ({"a": one}, dict[str, model]),
     ):
-        back = codec.decode(codec.encode(value, "it"), hint)
+        back = codec.decode(codec.encode(value, "it"), type_hint)
         assert back == value
         assert type(back) is type(value)
 
@@ -1459,13 +1459,13 @@ HINTS: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "hint"), HINTS)
-def test_what_a_function_gives_or_takes_comes_back_as_its_hint_says(value: Any, hint: Any) -> None:
+@pytest.mark.parametrize(("value", "type_hint"), HINTS)
+def test_what_a_function_gives_or_takes_comes_back_as_its_hint_says(value: Any, type_hint: Any) -> None:
     def function(what: Any) -> Any: ...
 
-    function.__annotations__ = {"what": hint, "return": hint}
+    function.__annotations__ = {"what": type_hint, "return": type_hint}
     payload = codec.encode(value, "it", function)
-    back = codec.decode(payload, hint)
+    back = codec.decode(payload, type_hint)
     [argument], _ = codec.decode_args(codec.encode_args((value,), {}, "f", function), function, skip_first=False)
     for one in (back, argument):
         assert one == value
@@ -1476,14 +1476,14 @@ def test_what_a_function_gives_or_takes_comes_back_as_its_hint_says(value: Any, 
 def test_only_what_could_be_taken_for_something_else_is_sent_with_its_name() -> None:
     def function() -> Any: ...
 
-    for value, hint in (
+    for value, type_hint in (
         (LINE, Line | Order),
         (Frozen(1), Frozen | None),
         ([Frozen(1)], list[Frozen]),
         (Color.RED, Color | int),
         (Cat(9), Cat | Dog),
     ):
-        function.__annotations__ = {"return": hint}
+        function.__annotations__ = {"return": type_hint}
         call_of.cache_clear()
         assert codec.encode(value, "it", function) == codec.encode(value, "it")
     before = pack({"a": 1})
@@ -1502,15 +1502,20 @@ BARE: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize(("name", "value"), BARE)
 def test_a_hint_of_typing_without_parameters_says_no_more_than_its_class(name: str, value: Any) -> None:
-    hint = getattr(typing, name)
+    type_hint = getattr(typing, name)
 
     def function(what: Any) -> None: ...
 
-    wrapped: list[tuple[Any, Any]] = [(hint, value)]
+    wrapped: list[tuple[Any, Any]] = [(type_hint, value)]
     if name not in ("Optional", "Final", "ClassVar"):
-        made = make_dataclass("Made", [("d", hint)])
-        wrapped += [(hint | None, value), (list[hint], [value]), (dict[str, hint], {"a": value}), (made, made(value))]
-        wrapped += [(tuple[hint, int], (value, 1)), (hint | int, value), (hint | Frozen, value)]
+        made = make_dataclass("Made", [("d", type_hint)])
+        wrapped += [
+            (type_hint | None, value),
+            (list[type_hint], [value]),
+            (dict[str, type_hint], {"a": value}),
+            (made, made(value)),
+        ]
+        wrapped += [(tuple[type_hint, int], (value, 1)), (type_hint | int, value), (type_hint | Frozen, value)]
     for one, sent in wrapped:
         function.__annotations__ = {"what": one}
         call_of.cache_clear()
@@ -1524,7 +1529,7 @@ def test_a_hint_of_typing_without_parameters_says_no_more_than_its_class(name: s
 
 def test_what_was_sent_without_names_is_read_as_before() -> None:
     """The names are newer than the payload: then the data decides, or else the order in the type hint."""
-    for sent, hint, meant in [
+    for sent, type_hint, meant in [
         ({"a": 1}, Frozen | dict[str, int], Frozen(1)),
         ({"a": 1}, dict[str, int] | Frozen, Frozen(1)),
         ({"b": 1}, Frozen | dict[str, int], {"b": 1}),
@@ -1535,7 +1540,7 @@ def test_what_was_sent_without_names_is_read_as_before() -> None:
         (date(2026, 1, 1), date | Odd, date(2026, 1, 1)),
         ("red", Literal[Color.RED], Color.RED),
     ]:
-        back = codec.decode(pack(sent) if type(sent) in (dict, list, str) else codec.encode(sent, "it"), hint)
+        back = codec.decode(pack(sent) if type(sent) in (dict, list, str) else codec.encode(sent, "it"), type_hint)
         assert (back, type(back)) == (meant, type(meant))
 
 
@@ -1613,26 +1618,26 @@ def test_what_came_without_a_hint_is_sent_on_as_what_it_was(inner: type) -> None
     items = (Frozen(1), Twin(1))
     item: Any = tuple[Frozen | Twin | dict[str, int], ...]
     value: Any = {items: 1} if inner is dict else inner([items])
-    hint: Any = {list: list[item], set: set[item], dict: dict[item, int]}[inner]
+    type_hint: Any = {list: list[item], set: set[item], dict: dict[item, int]}[inner]
 
     def function() -> Any: ...
 
-    function.__annotations__ = {"return": hint}
+    function.__annotations__ = {"return": type_hint}
     unread = codec.decode(codec.encode(value, "it", function))
-    assert codec.decode(codec.encode(unread, "it", function), hint) == value
+    assert codec.decode(codec.encode(unread, "it", function), type_hint) == value
 
 
 @given(st.data())
 def test_what_is_sent_with_a_hint_comes_back_by_it(data: st.DataObject) -> None:
-    values, hint = data.draw(HINTED)
+    values, type_hint = data.draw(HINTED)
     value = data.draw(values)
     if _is_hashable(value):
-        value, hint = ({value: {value}}, dict[hint, set[hint]])
+        value, type_hint = ({value: {value}}, dict[type_hint, set[type_hint]])
 
     def function() -> Any: ...
 
-    function.__annotations__ = {"return": hint}
-    back = codec.decode(codec.encode(value, "it", function), hint)
+    function.__annotations__ = {"return": type_hint}
+    back = codec.decode(codec.encode(value, "it", function), type_hint)
     assert back == value
 
 

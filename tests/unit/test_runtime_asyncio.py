@@ -348,7 +348,7 @@ def test_sets_of_tasks_futures_and_gathers_are_iterated_in_the_order_of_the_prog
 def test_queue_event_lock_semaphore_and_condition_work() -> None:
     async def building(ctx: Context) -> list[Any]:
         queue: asyncio.Queue[int] = asyncio.Queue(maxsize=1)
-        event, lock, places = asyncio.Event(), asyncio.Lock(), asyncio.Semaphore(2)
+        event, lock, slots = asyncio.Event(), asyncio.Lock(), asyncio.Semaphore(2)
         condition = asyncio.Condition()
         log: list[Any] = []
 
@@ -361,7 +361,7 @@ def test_queue_event_lock_semaphore_and_condition_work() -> None:
                 condition.notify_all()
 
         async def holder(n: int) -> None:
-            async with places, lock:
+            async with slots, lock:
                 await ctx.sleep(1)
                 log.append(f"held {n}")
 
@@ -460,10 +460,10 @@ def test_a_barrier_opens_when_all_have_come() -> None:
 
 def test_a_semaphore_lets_in_as_many_as_it_has_places() -> None:
     async def limiting(ctx: Context) -> list[int]:
-        places, inside, seen = asyncio.BoundedSemaphore(2), list[int](), list[int]()
+        slots, inside, seen = asyncio.BoundedSemaphore(2), list[int](), list[int]()
 
         async def visit(n: int) -> None:
-            async with places:
+            async with slots:
                 inside.append(n)
                 seen.append(len(inside))
                 await ctx.sleep(1 + n % 2)
@@ -471,7 +471,7 @@ def test_a_semaphore_lets_in_as_many_as_it_has_places() -> None:
 
         await asyncio.gather(*map(visit, range(6)))
         with pytest.raises(ValueError, match="released too many times"):
-            places.release()
+            slots.release()
         return seen
 
     assert max(play(limiting)) == 2

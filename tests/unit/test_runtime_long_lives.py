@@ -286,7 +286,7 @@ def test_what_could_not_run_after_a_cancel_is_refused_as_it_is_registered(
     assert named in text
 
 
-def test_being_put_away_is_no_cancel() -> None:
+def test_being_closed_is_no_cancel() -> None:
     async def ordering(ctx: Context) -> None:
         ctx.on_cancel(noted.append, "refund")
         await ctx.sleep(60)

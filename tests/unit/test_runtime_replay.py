@@ -318,7 +318,7 @@ def test_the_exit_of_a_child_is_an_error_here_not_our_own_exit(error: BaseExcept
         asyncio.CancelledError("no"),
     ],
 )
-def test_a_rejection_that_steers_python_is_an_error_that_names_it(error: BaseException) -> None:
+def test_a_rejection_that_controls_python_is_an_error_that_names_it(error: BaseException) -> None:
     async def waiting(ctx: Context) -> list[str]:
         try:
             await ctx.promise()
@@ -501,13 +501,13 @@ def test_several_settlements_in_one_wake_up_lose_no_log_line(caplog: pytest.LogC
     assert said == ["order-1: woken at 2", "order-1: woken at 3"]
 
 
-def test_a_fan_out_of_thousands_is_put_away_in_order() -> None:
+def test_a_fan_out_of_thousands_is_closed_in_order() -> None:
     async def fan(ctx: Context) -> None:
         await asyncio.gather(*(ctx.rpc("child") for _ in range(5_000)))
 
     activation = World(fan).new_activation()
     assert len(activation.start([]).ops) == 5_000
-    assert activation.close().stubborn == ()
+    assert activation.close().leaked == ()
 
 
 def test_info_says_who_it_is() -> None:
@@ -790,8 +790,8 @@ def test_stubborn_code_is_given_up_in_bounded_work_and_named() -> None:
     started = time.perf_counter()
     report = world.activation.close()
     assert time.perf_counter() - started < 1
-    assert len(report.stubborn) == 1
-    assert "stubborn" in report.stubborn[0]
+    assert len(report.leaked) == 1
+    assert "stubborn" in report.leaked[0]
 
 
 def test_code_that_spins_when_canceled_is_given_up_too() -> None:
@@ -808,7 +808,7 @@ def test_code_that_spins_when_canceled_is_given_up_too() -> None:
     world = World(spinning)
     world.activate()
     assert world.activation is not None
-    assert len(world.activation.close().stubborn) == 1
+    assert len(world.activation.close().leaked) == 1
 
 
 def test_closing_after_an_end_cancels_what_was_left_running() -> None:

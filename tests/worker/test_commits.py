@@ -55,7 +55,7 @@ class Work:
     def take_back(self) -> bool:
         return False
 
-    def put_away(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class World:
@@ -239,7 +239,7 @@ class Slow:
 
     def __init__(self, inner: Work, spend: Callable[[], object]) -> None:
         self._inner, self._spend = inner, spend
-        self.commit, self.take_back, self.put_away = inner.commit, inner.take_back, inner.put_away
+        self.commit, self.take_back, self.close = inner.commit, inner.take_back, inner.close
 
     def take(self, answer: Committed) -> None:
         self._spend()
@@ -281,7 +281,7 @@ async def reason_of(driver: Driver, id: str) -> str:
 
 def delay_ms(world: World, id: str) -> int:
     """How long it would be deferred now."""
-    item: Any = world.commits.turn_away(Lease(PromiseId(id), "workers", "1-1", 1), unless_alone=False)
+    item: Any = world.commits.offer_again(Lease(PromiseId(id), "workers", "1-1", 1), unless_alone=False)
     due: str = item.args[3].split("\t")[5]
     return int(due.removeprefix("+"))
 
@@ -308,7 +308,7 @@ def test_it_remembers_of_so_many_how_long_they_were_deferred(world: World, monke
 
 
 def test_what_may_wait_here_is_offered_unless_this_worker_is_alone(world: World) -> None:
-    item: Any = world.commits.turn_away(Lease(PromiseId("a"), "workers", "1-1", 1), unless_alone=True)
+    item: Any = world.commits.offer_again(Lease(PromiseId("a"), "workers", "1-1", 1), unless_alone=True)
     assert item.args[3].split("\t")[5] == "+1000 ="
     assert delay_ms(world, "a") == 1000, "that was no delay"
 

@@ -43,33 +43,33 @@ def until(line: str) -> str:
 def test_it_names_the_earliest_of_what_it_waits_for(clock: HeldClock) -> None:
     entries = [entry("1", NOW_MS + 3 * HOUR_MS), entry("2", NOW_MS + HOUR_MS), entry("3", 0)]
     assert "(1 h)" in until(ExecutionLog("a", entries).suspended(NOW_MS))
-    story = ExecutionLog("a", [*entries, entry("4", NOW_MS + 1000, State.RESOLVED)])
-    assert "(1 h)" in until(story.suspended(NOW_MS)), "that one has settled"
-    story.wake([Number("2")])
-    assert "(3 h)" in until(story.suspended(NOW_MS))
-    story.wake([Number("1")])
-    assert story.suspended(NOW_MS) == "a suspended until something it waits for settles"
+    log = ExecutionLog("a", [*entries, entry("4", NOW_MS + 1000, State.RESOLVED)])
+    assert "(1 h)" in until(log.suspended(NOW_MS)), "that one has settled"
+    log.wake([Number("2")])
+    assert "(3 h)" in until(log.suspended(NOW_MS))
+    log.wake([Number("1")])
+    assert log.suspended(NOW_MS) == "a suspended until something it waits for settles"
 
 
 def test_what_it_has_asked_for_since_counts_from_when_it_asked(clock: HeldClock) -> None:
     """Redis computes the real instant; an instant it names is that."""
-    story = ExecutionLog("a", ())
+    log = ExecutionLog("a", ())
     ops: list[Op] = [StartPromise(Number("1"), "p", None), StartTimer(Number("2"), "", Due(f"+{2 * HOUR_MS}"))]
-    story.asked.append((ops, clock.now_s))
-    assert "(2 h)" in until(story.suspended(NOW_MS))
+    log.asked.append((ops, clock.now_s))
+    assert "(2 h)" in until(log.suspended(NOW_MS))
     clock.move(3600)
-    assert "(1 h)" in until(story.suspended(NOW_MS))
-    story.asked.append(([StartTimer(Number("3"), "", Due(f"={NOW_MS + HOUR_MS // 2}"))], clock.now_s))
-    assert ".000 (30 min)" in until(story.suspended(NOW_MS)), "to the millisecond"
-    story.settled.append(Number("3"))
-    assert "(1 h)" in until(story.suspended(NOW_MS))
+    assert "(1 h)" in until(log.suspended(NOW_MS))
+    log.asked.append(([StartTimer(Number("3"), "", Due(f"={NOW_MS + HOUR_MS // 2}"))], clock.now_s))
+    assert ".000 (30 min)" in until(log.suspended(NOW_MS)), "to the millisecond"
+    log.settled.append(Number("3"))
+    assert "(1 h)" in until(log.suspended(NOW_MS))
 
 
 def test_a_time_beyond_all_calendars_is_the_last_there_is(clock: HeldClock) -> None:
-    story = ExecutionLog("a", ())
-    story.asked.append(([StartTimer(Number("1"), "", Due(f"+{DUE_MS_MAX}"))], clock.now_s))
+    log = ExecutionLog("a", ())
+    log.asked.append(([StartTimer(Number("1"), "", Due(f"+{DUE_MS_MAX}"))], clock.now_s))
     last = ExecutionLog("a", [entry("1", DUE_MS_MAX)])
-    assert story.suspended(NOW_MS) == last.suspended(NOW_MS)
+    assert log.suspended(NOW_MS) == last.suspended(NOW_MS)
 
 
 HEAD = PromiseRecord(

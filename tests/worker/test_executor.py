@@ -258,7 +258,7 @@ class Turning:
 
         monkeypatch.setattr(hand.driver.store, "ask", ask)
 
-    async def turn_away(self, *leases: Lease) -> None:
+    async def release(self, *leases: Lease) -> None:
         await self.executor.submit(leases)
         for _ in range(2):
             self.executor.on_beat(BEAT)
@@ -277,7 +277,7 @@ async def test_only_what_nobody_else_may_know_waits_here_again(hand: Hand, monke
     leases = await hand.read("c", "d", "e", "f")
     with monkeypatch.context() as patched:
         turning = Turning(hand, patched)
-        await turning.turn_away(*leases)
+        await turning.release(*leases)
         hand.executor._returning.add(leases[3].entry_key)  # pyright: ignore[reportPrivateUsage]
         kept, offered = answered(kept=True), answered(offered=True)
         await turning.answer([Fenced("lost"), kept, offered, kept])
@@ -290,13 +290,13 @@ async def test_if_there_is_a_slot_by_then_it_begins(hand: Hand, monkeypatch: pyt
     [lease] = await hand.read("c")
     with monkeypatch.context() as patched:
         turning = Turning(hand, patched)
-        await turning.turn_away(lease)
+        await turning.release(lease)
         hand.executor.let_go(next(iter(hand.executor._running.values())))  # pyright: ignore[reportPrivateUsage]
         await turning.answer([answered(kept=True)])
     await hand.begun("c")
 
 
-async def test_what_cannot_be_turned_away_is_told(
+async def test_what_cannot_be_released_is_told(
     hand: Hand, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nobody names it in a beat any more, so that it is given back."""
@@ -305,7 +305,7 @@ async def test_what_cannot_be_turned_away_is_told(
     [lease] = await hand.read("c")
     with monkeypatch.context() as patched:
         turning = Turning(hand, patched)
-        await turning.turn_away(lease)
+        await turning.release(lease)
         await turning.answer(StoreUnavailable("gone"))
     assert caplog.messages == ["gone: the executions that wait for a slot here are released after the next heartbeats"]
     assert lease not in hand.executor.held()
@@ -318,7 +318,7 @@ async def test_who_ends_as_it_turns_away_waits_for_no_answer(
     [lease] = await hand.read("c")
     with monkeypatch.context() as patched:
         turning = Turning(hand, patched)
-        await turning.turn_away(lease)
+        await turning.release(lease)
         for running in tuple(hand.executor._running.values()):  # pyright: ignore[reportPrivateUsage]
             hand.executor.let_go(running)
         await hand.executor.abort()
@@ -431,17 +431,17 @@ async def test_of_what_was_lost_as_it_is_committed_the_answer_tells(hand: Hand, 
     setattr(running, what, False)
 
 
-@pytest.mark.parametrize("how", ["nudge", "nudge_all", "beat"])
+@pytest.mark.parametrize("how", ["notify", "notify_all", "beat"])
 async def test_it_hears_of_a_cancel(hand: Hand, driver: Driver, how: str) -> None:
     """By whatever hint comes."""
     await hand.standing("a", "b")
     await driver.control("cancel", "a")
     match how:
-        case "nudge":
-            hand.executor.nudge("b")
-            hand.executor.nudge("a")
-        case "nudge_all":
-            hand.executor.nudge_all()
+        case "notify":
+            hand.executor.notify("b")
+            hand.executor.notify("a")
+        case "notify_all":
+            hand.executor.notify_all()
         case _:
             hand.executor.on_beat(replace(BEAT, orders={"a": (await driver.record("a")).order, "b": 0}))
     await eventually(lambda: hand.stopped, "it to be told")
@@ -453,7 +453,7 @@ async def test_news_that_was_heard_is_no_news(hand: Hand) -> None:
     """Neither is what a beat does not speak of."""
     await hand.standing("a", "b")
     hand.executor.on_beat(replace(BEAT, orders={"a": 0, "unknown": 7}))
-    hand.executor.nudge("unknown")
+    hand.executor.notify("unknown")
     held = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
     assert not any(running.has_unseen or running.is_due for running in held)
 
@@ -819,7 +819,7 @@ async def test_while_redis_is_full_what_would_run_again_is_said_again(
 
 
 @pytest.mark.leaves_keys("a broken hash")
-async def test_what_is_broken_is_put_aside(hand: Hand, driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_is_broken_is_quarantined(hand: Hand, driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
     [lease] = await hand.read("a")
     await driver.redis.hset(driver.keys.promise("a"), "1", "garbage")
     await hand.executor.submit([lease])
@@ -1005,7 +1005,7 @@ async def test_one_page_of_several_is_not_taken_for_all(hand: Hand, driver: Driv
 
 
 @pytest.mark.parametrize("how", ["a beat", "the end"])
-async def test_what_is_kept_is_put_away(driver: Driver, how: str) -> None:
+async def test_what_is_kept_is_closed(driver: Driver, how: str) -> None:
     """Once it is old, or no worker is left for it."""
     hand = Hand(driver, settings=replace(KEEPING, kept_s=0.0 if how == "a beat" else 60.0))
 

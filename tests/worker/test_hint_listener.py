@@ -37,7 +37,7 @@ class Heard:
             settings=settings,
             on_wake=lambda entry, due_ms: self.what.append((entry, due_ms)),
             on_schedule=lambda name: self.what.append(f"schedule {name}"),
-            on_nudge=lambda name: self.what.append(f"nudge {name}"),
+            on_settlement=lambda name: self.what.append(f"settled {name}"),
             on_offer=self.what.append,
             on_gap=lambda: self.what.append("gap"),
         )
@@ -107,9 +107,9 @@ async def test_a_schedule_that_another_worker_cannot_read_is_passed_on(heard: He
     assert await heard.once() == ["schedule nightly\ufffd"]
 
 
-async def test_a_nudge_is_passed_on(heard: Heard) -> None:
+async def test_a_settlement_is_passed_on(heard: Heard) -> None:
     await heard.add(heard.inbox, {"n": b"order-\xff"})
-    assert await heard.once() == ["nudge order-\ufffd"]
+    assert await heard.once() == ["settled order-\ufffd"]
 
 
 async def test_what_is_offered_is_passed_on_as_ours(heard: Heard) -> None:
@@ -120,12 +120,12 @@ async def test_what_is_offered_is_passed_on_as_ours(heard: Heard) -> None:
 @pytest.mark.parametrize("value", [b"", b"workers\t5-1\t3", b"workers\t5-1\tthree\tid", b"workers\t5-1\t3\t\xff"])
 async def test_an_offer_that_cannot_be_read_is_none(heard: Heard, value: bytes) -> None:
     await heard.add(heard.inbox, {"t": value, "n": "after"})
-    assert await heard.once() == ["nudge after"]
+    assert await heard.once() == ["settled after"]
 
 
 async def test_what_only_a_newer_version_says_is_passed_over(heard: Heard) -> None:
     await heard.add(heard.inbox, {"o": "", "z": "workers\t5-1\t3\ta", "c": "no schedule", "n": "after"})
-    assert await heard.once() == ["nudge after"]
+    assert await heard.once() == ["settled after"]
 
 
 async def test_several_things_in_one_entry_are_all_heard(heard: Heard) -> None:
@@ -134,7 +134,7 @@ async def test_several_things_in_one_entry_are_all_heard(heard: Heard) -> None:
     assert await heard.once() == [
         "schedule nightly",
         (entry, 7),
-        "nudge a",
+        "settled a",
         Lease(PromiseId("b"), "workers", "5-1", 3),
     ]
 
@@ -144,7 +144,7 @@ async def test_each_is_heard_once_and_many_in_parts(heard: Heard) -> None:
         await heard.add(heard.inbox, {"n": f"x{number}"})
     assert await heard.listener.once() == 256
     assert await heard.listener.once() == 44
-    assert heard.what == ["gap", *[f"nudge x{number}" for number in range(300)]]
+    assert heard.what == ["gap", *[f"settled x{number}" for number in range(300)]]
     assert await heard.once() == []
 
 
@@ -177,10 +177,10 @@ async def test_a_stream_that_was_made_anew_with_lower_ids_is_a_gap(
     clock.move(0.001)
     assert await heard.once() == ["gap"]
     await heard.add(heard.inbox, {"n": "next"}, id="5-2")
-    assert await heard.once() == ["nudge next"]
+    assert await heard.once() == ["settled next"]
     clock.move(SHORT.read_block_s + 0.001)
     await heard.add(heard.inbox, {"n": "as always"}, id="5-3")
-    assert await heard.once() == ["nudge as always"]
+    assert await heard.once() == ["settled as always"]
     await heard.listener.close()
     await driver.redis.delete(heard.wake, heard.inbox)
 
@@ -208,6 +208,6 @@ async def test_it_goes_on_listening(heard: Heard) -> None:
     task: asyncio.Task[None] = asyncio.create_task(heard.listener.run())
     for name in ("one", "two"):
         await heard.add(heard.inbox, {"n": name})
-        await eventually(partial(heard.has_heard, f"nudge {name}"), name)
+        await eventually(partial(heard.has_heard, f"settled {name}"), name)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

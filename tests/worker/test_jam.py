@@ -1,4 +1,4 @@
-"""A worker all of whose places are held by calls that wait for others says so."""
+"""A worker all of whose slots are held by calls that wait for others says so."""
 
 from __future__ import annotations
 

@@ -300,7 +300,7 @@ async def test_a_cancel_is_told_once_where_it_awaits(hand: Hand, driver: Driver)
     await has_begun.wait()
     for _ in range(3):
         await driver.control("cancel", "a")
-        hand.executor.nudge("a")
+        hand.executor.notify("a")
         await eventually(lambda: told, "it to be told")
     may_end.set()
     await hand.becomes(State.RESOLVED)
@@ -319,7 +319,7 @@ async def test_one_that_ends_by_its_cancel_is_canceled(hand: Hand, driver: Drive
     await run(hand, endless, retry=retry)
     await has_begun.wait()
     await driver.control("cancel", "a")
-    hand.executor.nudge("a")
+    hand.executor.notify("a")
     await hand.becomes(State.CANCELED)
 
 
@@ -336,7 +336,7 @@ async def test_one_that_fails_as_it_is_canceled_is_not_tried_again(hand: Hand, d
     await run(hand, failing, retry=Retry(attempts=9, delay=0))
     await has_begun.wait()
     await driver.control("cancel", "a")
-    hand.executor.nudge("a")
+    hand.executor.notify("a")
     await hand.becomes(State.REJECTED)
     assert "the cleanup failed" in str(await error_of(hand))
 
@@ -385,7 +385,7 @@ async def test_news_are_heard_before_it_is_called(hand: Hand, driver: Driver) ->
     lease = await hand.read_with_snapshot("a")
     await driver.control("cancel", "a")
     await hand.executor.submit([lease])
-    hand.executor.nudge("a")
+    hand.executor.notify("a")
     await hand.becomes(State.CANCELED)
     assert hand.ran == []
 
@@ -518,18 +518,18 @@ async def test_what_ends_while_an_answer_is_on_its_way_is_written_after_it(hand:
     assert len(hand.ran) == (1 if how == "returns" else 2)
 
 
-@pytest.mark.parametrize("news", ["has_unseen", "ops"])
+@pytest.mark.parametrize("what", ["has_unseen", "ops"])
 async def test_the_next_attempt_waits_for_all_that_is_to_be_said_or_heard(
-    hand: Hand, monkeypatch: pytest.MonkeyPatch, news: str
+    hand: Hand, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     delays = delays_of(hand, monkeypatch)
     running, work = await standing(hand)
     result = StepResult(Number("1"), "fn", State.REJECTED, b"", 0)
     work._wait_s = 0.5  # pyright: ignore[reportPrivateUsage]
-    setattr(running, news, True if news == "has_unseen" else (result,))
+    setattr(running, what, True if what == "has_unseen" else (result,))
     work.take(answer())
     assert (delays, running.is_due) == ([0.0], True)
-    setattr(running, news, False if news == "has_unseen" else ())
+    setattr(running, what, False if what == "has_unseen" else ())
     running.is_due = False
     work.take(answer())
     assert (delays, running.is_due) == ([0.0, 0.5], False)
@@ -573,7 +573,7 @@ async def test_only_between_two_attempts_is_there_a_wait(
     await driver.create("a", "fn", args=hand.codec.encode_args((), {}, "fn"))
     [lease] = await driver.read(1)
     await hand.executor.submit([await hand.with_snapshot(lease)])
-    hand.executor.nudge("a")
+    hand.executor.notify("a")
     await hand.becomes(State.REJECTED)
     assert delays == [0.0, 0.02, 0.04]
 

@@ -252,7 +252,7 @@ async def test_by_a_clock_that_is_far_ahead_nothing_fires(
     own_clock.now_s = MINUTE_S / 2  # a machine that has just been started
     firer = Firing(moved, MOVED)
     await firer.once()
-    believed_ms = moved.store.clock.now_ms()
+    accepted_ms = moved.store.clock.now_ms()
     await promised(moved, "s", Due("+60000"))
     await set_clock(moved, 2 * HOUR_MS)
     said: list[int] = []
@@ -263,7 +263,7 @@ async def test_by_a_clock_that_is_far_ahead_nothing_fires(
     assert said == [1, 1, 2, 2]
     assert firer.seconds_left() == 1.0
     held_ms = int(await moved.redis.get(moved.keys.clock_held))
-    assert held_ms == moved.store.clock.now_ms() < believed_ms + HOUR_MS
+    assert held_ms == moved.store.clock.now_ms() < accepted_ms + HOUR_MS
     assert 0 < await moved.redis.pttl(moved.keys.clock_held) <= 10_000
     await set_clock(moved, 0)
     assert (await firer.once()).due == 0
@@ -312,7 +312,7 @@ async def test_a_clock_that_came_back_and_runs_ahead_again_is_not_released_by_wh
     assert "was released by hand" not in caplog.text
 
 
-async def test_a_new_worker_believes_what_the_others_do(moved: Driver) -> None:
+async def test_a_new_worker_accepts_what_the_others_do(moved: Driver) -> None:
     firer = Firing(moved, MOVED)
     await promised(moved, "past", PAST)
     now_ms = (await moved.beat()).server_us // 1000
@@ -323,7 +323,7 @@ async def test_a_new_worker_believes_what_the_others_do(moved: Driver) -> None:
 
 
 @pytest.mark.parametrize("what", ["nobody tells anything", "everything is believed"])
-async def test_else_it_believes_the_server(moved: Driver, what: str) -> None:
+async def test_else_it_accepts_the_server(moved: Driver, what: str) -> None:
     ahead_max_s = math.inf if what == "everything is believed" else DEFAULTS.clock_ahead_max_s
     firer = Firing(moved, replace(MOVED, clock_ahead_max_s=ahead_max_s))
     await promised(moved, "past", PAST)

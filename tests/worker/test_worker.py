@@ -491,13 +491,13 @@ async def test_it_joins_in_order(served: Served, monkeypatch: pytest.MonkeyPatch
         told.append("reader")
         await join_reader()
 
-    def believed(number: Any) -> None:
+    def accepted(number: Any) -> None:
         told.append(("firer", number))
         join_firer(number)
 
     monkeypatch.setattr(worker._store, "open", opened)
     monkeypatch.setattr(worker._reader, "join", joined)
-    monkeypatch.setattr(worker._firer, "join", believed)
+    monkeypatch.setattr(worker._firer, "join", accepted)
     heartbeat = worker._make_heartbeat()
     assert not beats(heartbeat)
     await worker._join(heartbeat)
@@ -707,7 +707,7 @@ async def test_what_is_given_back_as_it_never_arrived_is_told(
 async def test_after_a_gap_everything_is_looked_at(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(served.worker._firer, "hint", lambda: told.append("firer"))
-    monkeypatch.setattr(served.worker._executor, "nudge_all", lambda: told.append("executor"))
+    monkeypatch.setattr(served.worker._executor, "notify_all", lambda: told.append("executor"))
     served.worker._on_gap()
     assert told == ["firer", "executor"]
     await served.worker._close()

@@ -18,7 +18,7 @@ from tests.worker.clock import HeldClock
 
 KEEPING = replace(DEFAULTS, always_suspend=False)
 A, B, C = PromiseId("a"), PromiseId("b"), PromiseId("c")
-STORY = ExecutionLog("a", ())
+LOG = ExecutionLog("a", ())
 
 
 @dataclass(eq=False)
@@ -38,7 +38,7 @@ class Cache:
 
     def put(self, id: PromiseId, activation: Asleep, *, epoch: int = 1) -> bool:
         sleeper: Any = activation
-        return self.kept.put(id, sleeper, STORY, epoch=epoch, incarnation=7)
+        return self.kept.put(id, sleeper, LOG, epoch=epoch, incarnation=7)
 
 
 @pytest.fixture
@@ -54,14 +54,14 @@ def test_one_is_taken_once_under_the_next_dispatch(cache: Cache) -> None:
     assert cache.kept.take(B, 4) is None
     kept = cache.kept.take(A, 4)
     assert kept
-    assert (kept.activation, kept.story, kept.incarnation) == (asleep, STORY, 7)
+    assert (kept.activation, kept.log, kept.incarnation) == (asleep, LOG, 7)
     assert A not in cache.kept
     assert cache.kept.take(A, 4) is None
     assert cache.closed == []
 
 
 @pytest.mark.parametrize("epoch", [2, 3, 5])
-def test_one_that_somebody_else_has_had_since_is_put_away(cache: Cache, epoch: int) -> None:
+def test_one_that_somebody_else_has_had_since_is_closed(cache: Cache, epoch: int) -> None:
     asleep = Asleep()
     cache.put(A, asleep, epoch=3)
     assert cache.kept.take(A, epoch) is None
@@ -147,7 +147,7 @@ def test_it_is_kept_for_so_long(hold_clock: Callable[[ModuleType], HeldClock]) -
         assert cache.closed == closed
 
 
-def test_all_of_them_are_put_away(cache: Cache) -> None:
+def test_all_of_them_are_closed(cache: Cache) -> None:
     asleep = [Asleep(), Asleep()]
     for id, one in zip((A, B), asleep, strict=True):
         cache.put(id, one)

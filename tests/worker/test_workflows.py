@@ -146,7 +146,7 @@ async def test_a_cancel_ends_it_where_it_waits(once: Hand, driver: Driver, how: 
     if how == "it listens":
         await has_begun.wait()
         await driver.control("cancel", "a")
-        once.executor.nudge("a")
+        once.executor.notify("a")
     else:
         await once.becomes(Place.SUSPENDED)
         await driver.control("cancel", "a")
@@ -405,7 +405,7 @@ async def test_a_step_that_is_taken_back_is_stopped_and_brings_nothing(
     await run(once, stepping)
     await once.begun("stubborn")
     await answer(once, "a~2")
-    once.executor.nudge("a")
+    once.executor.notify("a")
     await eventually(lambda: once.stopped, "it to be stopped")
     may_end.set()
     await eventually(lambda: "as it ended" in caplog.text, "it to end")
@@ -436,7 +436,7 @@ async def test_a_result_that_comes_as_its_step_is_taken_back_is_dropped(
     running, _ = await in_hand(once, steps=2)
     await answer(once, "a~3")
     may_answer = holding(once, monkeypatch)
-    once.executor.nudge("a")
+    once.executor.notify("a")
     for name in ("one", "two"):
         once.gate(name).set()
     await eventually(lambda: len(running.ops) == 2, "both to end")
@@ -672,7 +672,7 @@ async def test_without_anything_to_say_nothing_is_said(once: Hand, monkeypatch: 
     all_of(once).commits.due(running)
     await eventually(lambda: not running.is_due, "it to be asked")
     assert asked == []
-    once.executor.nudge("a")
+    once.executor.notify("a")
     await eventually(lambda: not (running.is_due or running.is_committing), "the question to be answered")
     assert len(asked) == 1
     assert not running.has_unseen, "it was asked for once"
@@ -693,9 +693,9 @@ async def test_what_one_answer_does_not_hold_is_asked_for(once: Hand, driver: Dr
     await eventually(lambda: _has(driver, "4"), "the promises")
     for number in (2, 3, 4):
         await answer(once, f"a~{number}", "x" * 700_000)
-    once.executor.nudge("a")
+    once.executor.notify("a")
     running, work = await in_hand(once)
-    await eventually(lambda: len(work.story.settled) == 3, "all to be heard")
+    await eventually(lambda: len(work.log.settled) == 3, "all to be heard")
     assert running.steps
     assert running.order == work._activation.seen  # pyright: ignore[reportPrivateUsage]
     once.gate("step").set()
@@ -834,7 +834,7 @@ async def test_who_leaves_waits_for_the_answer_that_is_on_its_way(
     await run(hand, stepping)
     running, _ = await in_hand(hand, steps=1)
     may_answer = holding(hand, monkeypatch)
-    hand.executor.nudge("a")
+    hand.executor.notify("a")
     await eventually(lambda: running.is_committing, "the question")
     hand.executor.leave()
     await eventually(lambda: not running.steps, "the step to end")
@@ -920,7 +920,7 @@ async def test_what_it_has_heard_of_it_waits_for_no_more(
     if how == "kept":
         await goes_on(hand)
     else:
-        hand.executor.nudge("a")
+        hand.executor.notify("a")
     await hand.begun("second")
     running, _ = await in_hand(hand)
     await eventually(lambda: not (running.is_due or running.is_committing), "it to be answered")
@@ -1073,7 +1073,7 @@ async def test_where_every_await_suspends_it_is_replayed_and_its_steps_go_on(dri
     await hand.begun("step")
     await eventually(lambda: _has(driver, "2"), "the promise")
     await answer(hand, "a~2", "told ")
-    hand.executor.nudge("a")
+    hand.executor.notify("a")
     await eventually(lambda: len(begun) == 2, "the replay")
     assert hand.stopped == ["code"]
     running, _ = await in_hand(hand)
@@ -1110,7 +1110,7 @@ async def test_until_its_journal_is_there_nothing_is_written(
     await eventually(lambda: _has(driver, "2"), "the promise")
     monkeypatch.setattr(driver.store, "load", hold)
     await answer(hand, "a~2")
-    hand.executor.nudge("a")
+    hand.executor.notify("a")
     await is_loading.wait()
     hand.gate("step").set()
     await eventually(lambda: running.ops, "the step to end")
@@ -1223,12 +1223,12 @@ async def test_only_the_first_runs_of_each_function_are_watched(driver: Driver, 
     await hand.end()
 
 
-async def test_what_will_not_end_as_it_is_put_away_is_named(
+async def test_what_will_not_end_as_it_is_closed_is_named(
     once: Hand, driver: Driver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Beyond so many the process needs a new start."""
-    assert workflows.STUBBORN_MAX == 100
-    monkeypatch.setattr(workflows, "STUBBORN_MAX", 1)
+    assert workflows.LEAKED_MAX == 100
+    monkeypatch.setattr(workflows, "LEAKED_MAX", 1)
 
     async def stubborn(ctx: Context) -> None:
         while True:

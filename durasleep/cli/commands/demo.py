@@ -37,7 +37,7 @@ def demo() -> int:
 
     console.log_to_stderr(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="durasleep-demo-") as directory, DevServer(Path(directory)) as server:
-        console.story(f"a {server.binary.kind} server of its own is up at {server.url}")
+        console.event(f"a {server.binary.kind} server of its own is up at {server.url}")
         try:
             return asyncio.run(_notify(server.url))
         except asyncio.CancelledError:
@@ -94,23 +94,23 @@ async def _notify_of(client: Durasleep, workers: _Workers) -> int:
     from durasleep.humanize import describe_ms, describe_until
 
     first = workers.start()
-    console.story(f"worker {first.pid} starts")
+    console.event(f"worker {first.pid} starts")
     handle = await client.rpc(ID, sleeping_workflow, SLEEP_S)
-    console.story(f'rpc("{ID}", sleeping_workflow, {SLEEP_S})')
+    console.event(f'rpc("{ID}", sleeping_workflow, {SLEEP_S})')
     due_ms = await _until_asleep(client)
-    console.story(
+    console.event(
         f"{ID} sleeps {describe_until(due_ms, due_ms - SLEEP_S * 1000)}: "
         f"a timer in Redis, and nothing at all in worker {first.pid}"
     )
     await asyncio.sleep(_KILL_AFTER_S)
     first.kill()
     first.wait()
-    console.story(f"kill -9 {first.pid}: no worker is left, in the middle of the sleep")
+    console.event(f"kill -9 {first.pid}: no worker is left, in the middle of the sleep")
     second = workers.start()
-    console.story(f"worker {second.pid} starts, and knows nothing of the first")
+    console.event(f"worker {second.pid} starts, and knows nothing of the first")
     result = await handle.result(_RESULT_LIMIT_S)
     late_ms = ((await client.describe(ID)).settled_at_ms or 0) - due_ms
-    console.story(f"{ID} resolved: {result!r}, {describe_ms(late_ms)} after its timer was due")
+    console.event(f"{ID} resolved: {result!r}, {describe_ms(late_ms)} after its timer was due")
     return 0 if _went_so(result, late_ms, first, second) else 1
 
 

@@ -206,7 +206,7 @@ def _control(verb: _Verb, chosen: _Chosen, url: str | None, namespace: str | Non
 
     chosen.check(verb)
     if chosen.ids:
-        return asyncio.run(_steer_these(address.open_client(url, namespace), verb, chosen.ids))
+        return asyncio.run(_control_these(address.open_client(url, namespace), verb, chosen.ids))
     statuses = chosen.status or verb.statuses
     search = Search(status=statuses, group=chosen.group, function=chosen.function, only_roots=verb.only_roots)
     first = asyncio.run(_first_part(address.open_client(url, namespace), search))
@@ -245,14 +245,14 @@ async def _control_found(client: Durasleep, verb: _Verb, found: SearchPage, sear
     code = 0
     async with client:
         while found:
-            code = max(code, await _steer_all(client, verb, [one.id for one in found]))
+            code = max(code, await _control_all(client, verb, [one.id for one in found]))
             found = await _next_part(client, search)
     return code
 
 
-async def _steer_these(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> int:
+async def _control_these(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> int:
     async with client:
-        return await _steer_all(client, verb, ids)
+        return await _control_all(client, verb, ids)
 
 
 def _is_meant(verb: _Verb, found: SearchPage, search: Search, yes: bool) -> bool:
@@ -272,13 +272,13 @@ def _is_meant(verb: _Verb, found: SearchPage, search: Search, yes: bool) -> bool
     return console.ask(what.capitalize() + "?")
 
 
-async def _steer_all(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> int:
+async def _control_all(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> int:
     import asyncio
 
     code = 0
     for start in range(0, len(ids), AT_ONCE):
         part = ids[start : start + AT_ONCE]
-        answers = await asyncio.gather(*(_steer_one(client, verb, id) for id in part))
+        answers = await asyncio.gather(*(_control_one(client, verb, id) for id in part))
         for id, answer in zip(part, answers, strict=True):
             if isinstance(answer, DurasleepError):
                 console.error(str(answer))
@@ -291,7 +291,7 @@ async def _steer_all(client: Durasleep, verb: _Verb, ids: Sequence[str]) -> int:
     return code
 
 
-async def _steer_one(client: Durasleep, verb: _Verb, id: str) -> Controlled | DurasleepError:
+async def _control_one(client: Durasleep, verb: _Verb, id: str) -> Controlled | DurasleepError:
     try:
         return await verb.act(client, id)
     except StoreUnavailable:

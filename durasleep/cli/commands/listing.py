@@ -48,8 +48,8 @@ def ls(
 
     found, hidden = asyncio.run(fetch())
     if as_json:
-        told = {"executions": list(found), "is_all": found.is_all, "notes": found.notes, "not_shown": len(hidden)}
-        json_values.data(json_values.as_json(told))
+        shown = {"executions": list(found), "is_all": found.is_all, "notes": found.notes, "not_shown": len(hidden)}
+        json_values.data(json_values.as_json(shown))
         return
     if found:
         tables.executions(found, _now_ms())

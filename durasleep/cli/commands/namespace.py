@@ -46,7 +46,7 @@ def discard(
 
     client = address.open_client(url, namespace)
 
-    async def strike(name: str) -> bool:
+    async def discard_one(name: str) -> bool:
         try:
             is_known = await client.discard_quarantined(name)
         except NotAllowed as error:
@@ -58,11 +58,11 @@ def discard(
             console.error(f"{name!r} was not quarantined")
         return is_known
 
-    async def strike_all() -> bool:
+    async def discard_all() -> bool:
         async with client:
-            return all([await strike(name) for name in names])
+            return all([await discard_one(name) for name in names])
 
-    return 0 if asyncio.run(strike_all()) else EXIT_FAILED
+    return 0 if asyncio.run(discard_all()) else EXIT_FAILED
 
 
 @app.command("release-clock")

@@ -99,7 +99,7 @@ def line(*parts: tuple[str, str]) -> None:
     _out().print(Text.assemble(*parts))
 
 
-def story(text: str) -> None:
+def event(text: str) -> None:
     """One line of the demo, with the time."""
     from rich.text import Text
 

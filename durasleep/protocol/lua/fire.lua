@@ -14,7 +14,7 @@ local limit, latest = unpack(ARGV, 1, 2)
 redis.call('ZREM', timers, '')
 
 local NAME_BYTES_MAX = 1000 -- of a member that durasleep has not made
-local stale, crons, aside = 0, {}, {}
+local stale, crons, quarantined = 0, {}, {}
 local NEWER_LATER_MS = 10000
 local newer, newer_count = {}, 0 -- timers that stay as they are, for a newer version; how many it knows in all
 
@@ -239,7 +239,7 @@ for i = 1, #due, 2 do
   elseif not ok then
     raise_refusal(problem)
     local line = string.sub(member, 1, NAME_BYTES_MAX) .. ': ' .. text_of(problem)
-    aside[#aside + 1] = line
+    quarantined[#quarantined + 1] = line
     unset_timer(member)
     quarantine('timers:' .. line)
   end
@@ -265,7 +265,7 @@ return {
   last_id(wake),
   stale,
   crons,
-  aside,
+  quarantined,
   count_closing(),
   newer_count,
 }

@@ -14,7 +14,7 @@ local function aside_name(name, reason)
 end
 
 -- It can be read, or is gone: nobody needs to look at it any more.
-local function end_aside(key, name)
+local function end_quarantine(key, name)
   local reason = redis.call('HGET', key, S.aside)
   if not reason then return end
   redis.call('HDEL', key, S.aside)
@@ -34,7 +34,7 @@ function actions.put(name, at)
   else
     redis.call('HDEL', key, S.retention)
   end
-  end_aside(key, name)
+  end_quarantine(key, name)
   set_timer(name .. '~cron', instant)
   return { 'kept', int(instant) }
 end
@@ -55,7 +55,7 @@ function actions.advance(name, at)
   if redis.call('EXISTS', promise_prefix .. id) == 0 then
     make(id, now_text, { kind = KIND.execution, func = func, queue = queue, args = args, retention = retention })
   end
-  end_aside(key, name)
+  end_quarantine(key, name)
   set_timer(name .. '~cron', instant)
   return { 'advanced' }
 end
@@ -69,7 +69,7 @@ function actions.aside(name, at)
   if not due_now then return { 'missing' } end
   if seen_due ~= '' and due_now ~= seen_due then return { 'stale' } end
   if was_offered == '' then return { 'aside' } end
-  end_aside(key, name)
+  end_quarantine(key, name)
   redis.call('HSET', key, S.aside, reason)
   quarantine(aside_name(name, reason))
   set_timer(name .. '~cron', now + ASIDE_MS)
@@ -79,7 +79,7 @@ function actions.aside(name, at)
 end
 
 function actions.remove(name)
-  end_aside(schedule_prefix .. name, name)
+  end_quarantine(schedule_prefix .. name, name)
   local removed = redis.call('DEL', schedule_prefix .. name)
   unset_timer(name .. '~cron')
   return { removed == 1 and 'removed' or 'missing' }

@@ -142,17 +142,17 @@ class Commits:
         """The ops, as many in each part as one script call may do; at least one part."""
         return batching.split_ops(ops, self._settings) if len(ops) > 1 else (ops,)
 
-    async def one(self, lease: Lease, outcome: CommitAction, *, payload: bytes = b"", due: str = "") -> Committed:
+    async def commit(self, lease: Lease, outcome: CommitAction, *, payload: bytes = b"", due: str = "") -> Committed:
         """A single commit, without a word about any code."""
         return await self._store.call(self.item(lease, outcome, payload=payload, due=due))
 
     async def cancel(self, lease: Lease) -> None:
         """It was canceled before any of its code has run."""
-        await self.one(lease, CommitAction.CANCEL)
+        await self.commit(lease, CommitAction.CANCEL)
 
     async def defer(self, lease: Lease, reason: str, delay_s: float) -> None:
         """Offer it again after this delay."""
-        await self.one(lease, CommitAction.DEFER, payload=reason.encode(), due=f"+{round(delay_s * 1000)}")
+        await self.commit(lease, CommitAction.DEFER, payload=reason.encode(), due=f"+{round(delay_s * 1000)}")
 
     async def defer_unknown(self, lease: Lease, what: str) -> None:
         """Another worker may know it. It goes at once to a worker with other functions than the workers that have had
@@ -172,14 +172,14 @@ class Commits:
     async def _defer_to_others(self, lease: Lease, reason: str) -> None:
         delay_s = self._next_delay_s(lease.id)
         due = f"+{round(delay_s * 1000)} {self._functions()}"
-        answer = await self.one(lease, CommitAction.DEFER, payload=reason.encode(), due=due)
+        answer = await self.commit(lease, CommitAction.DEFER, payload=reason.encode(), due=due)
         if answer.offered:
             self._deferred.pop(lease.id, None)
             logger.debug("%s offered to another worker: %s", lease.id, reason)
         else:
             logger.warning("%s deferred: %s; next try in %.0f s", lease.id, reason, delay_s)
 
-    def turn_away(self, lease: Lease, *, unless_alone: bool) -> BatchItem[Committed]:
+    def offer_again(self, lease: Lease, *, unless_alone: bool) -> BatchItem[Committed]:
         """There is no slot for it: offered again like an unknown one. With ``unless_alone``, it goes at once to another
         worker that may know its function; if there is none, it waits here.
         """
@@ -209,18 +209,18 @@ class Commits:
         """The execution of the entry is gone, has ended or was dispatched again; garbage is quarantined by name."""
         reason = b"" if lease.id else b"not an entry of ours"
         with suppress(Fenced):  # it was dispatched here meanwhile: the next read brings it
-            await self.one(lease, CommitAction.DROP, payload=reason)
+            await self.commit(lease, CommitAction.DROP, payload=reason)
             if reason:
                 logger.error("entry %s of queue %s is not one of ours: quarantined", lease.entry, lease.queue)
 
     async def halt(self, lease: Lease, reason: str) -> None:
         """A person must look at it. If it cannot be halted, it is not a record of ours: its entry is quarantined."""
         try:
-            await self.one(lease, CommitAction.HALT, payload=reason.encode())
+            await self.commit(lease, CommitAction.HALT, payload=reason.encode())
         except CorruptData as error:
             end = "its entry is quarantined"
             try:
-                await self.one(lease, CommitAction.DROP, payload=reason.encode())
+                await self.commit(lease, CommitAction.DROP, payload=reason.encode())
             except StoreError:  # it may be a record of ours, and only what lists the halted is broken
                 end = "it is offered again"
             logger.error("%s could not be halted (%s): %s", lease.id, error, end)

@@ -73,7 +73,7 @@ class Executor:
         self._registry = registry
         self._consumer = consumer
         self._concurrency = concurrency
-        self._stand_ins = overrides
+        self._overrides = overrides
         self._settings = settings
         self._freed = asyncio.Event()
         self._threads = Threads(
@@ -181,18 +181,18 @@ class Executor:
         if self._is_known(lease.entry_key):
             return
         if self._code.is_leaving or len(self._waiting) >= WAITING_MAX:
-            self._turn_away([lease], unless_alone=False)
+            self._release_waiting([lease], unless_alone=False)
             return
         self._waiting[lease.entry_key] = lease
         self._begin_waiting()
 
-    def _turn_away(self, leases: Sequence[Lease], *, unless_alone: bool) -> None:
+    def _release_waiting(self, leases: Sequence[Lease], *, unless_alone: bool) -> None:
         """Release leases that would have to wait for a slot here. Leases that are lost meanwhile need nothing."""
-        asked = self._store.ask([self._commits.turn_away(lease, unless_alone=unless_alone) for lease in leases])
+        asked = self._store.ask([self._commits.offer_again(lease, unless_alone=unless_alone) for lease in leases])
         self._loading.add(asked)
-        asked.add_done_callback(partial(self._end_turning_away, leases))
+        asked.add_done_callback(partial(self._end_release, leases))
 
-    def _end_turning_away(self, leases: Sequence[Lease], asked: asyncio.Future[list[Any]]) -> None:
+    def _end_release(self, leases: Sequence[Lease], asked: asyncio.Future[list[Any]]) -> None:
         self._loading.discard(asked)
         if asked.cancelled():
             return
@@ -207,14 +207,14 @@ class Executor:
     def _is_known(self, entry_key: tuple[str, str]) -> bool:
         return entry_key in self._running or entry_key in self._waiting or entry_key in self._returning
 
-    def _turn_away_waiting(self) -> None:
+    def _release_late(self) -> None:
         """If other workers may run it, a lease waits for a slot no longer than from one heartbeat to the next."""
         late = {entry_key: lease for entry_key, lease in self._waiting.items() if "/" not in entry_key[0]}
         too_long = [lease for entry_key, lease in late.items() if entry_key in self._late]
         for lease in too_long:
             del self._waiting[lease.entry_key]
         if too_long:
-            self._turn_away(too_long, unless_alone=True)
+            self._release_waiting(too_long, unless_alone=True)
         self._late = set(late)
 
     def _begin_waiting(self) -> None:
@@ -237,13 +237,13 @@ class Executor:
             self._returning.discard(entry_key)
         return True
 
-    def nudge(self, id: str) -> None:
+    def notify(self, id: str) -> None:
         """An entry of this execution may have settled."""
         for running in self._running.values():
             if running.lease.id == id:
                 self._notify(running)
 
-    def nudge_all(self) -> None:
+    def notify_all(self) -> None:
         """Hints may have been missed."""
         for running in self._running.values():
             self._notify(running)
@@ -254,7 +254,7 @@ class Executor:
         lost = set(beat.lost)
         for entry_key in lost & self._waiting.keys():
             del self._waiting[entry_key]
-        self._turn_away_waiting()
+        self._release_late()
         for running in tuple(self._running.values()):
             if running.entry_key in lost:
                 # A commit on its way may just have given up the lease: its answer will tell.
@@ -413,8 +413,8 @@ class Executor:
         definition = self._registry.get(function)
         if not isinstance(definition, WorkflowDefinition):
             return definition
-        if definition.fn in self._stand_ins:
-            return TaskDefinition(definition.name, self._stand_ins[definition.fn])
+        if definition.fn in self._overrides:
+            return TaskDefinition(definition.name, self._overrides[definition.fn])
         version = version_of(loaded.entries.values())
         return definition if version is None else self._registry.get_version(function, version)
 
@@ -533,7 +533,7 @@ class Executor:
             step.cancel()
         work, running.work = running.work, None  # so that no cycle is left for the garbage collector
         if work is not None:
-            work.put_away()
+            work.close()
         del self._running[running.entry_key]
         self._note_freed()
 

@@ -30,7 +30,7 @@ class FunctionRunner:
 
     def __init__(self, threads: Threads, codec: Codec, overrides: Overrides) -> None:
         self._codec = codec
-        self._stand_ins = overrides
+        self._overrides = overrides
         self._threads = threads
         self.waits = Waits()
         self.is_leaving = False
@@ -96,7 +96,7 @@ class FunctionRunner:
 
     def _stand_in(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         try:
-            return self._stand_ins.get(fn, fn)
+            return self._overrides.get(fn, fn)
         except TypeError:  # a callable object without a hash
             return fn
 

@@ -31,7 +31,7 @@ class Work(Protocol):
         """The last commit was refused. Whether to repeat it, because else user code would run again."""
         ...
 
-    def put_away(self) -> None:
+    def close(self) -> None:
         """The execution is not held any more."""
         ...
 

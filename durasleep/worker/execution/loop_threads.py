@@ -65,7 +65,7 @@ class LoopThreads(ThreadPoolExecutor):
         self._on_back = on_back
         self._lock = Lock()
         self._running: set[LoopCall] = set()
-        self._beside: set[LoopCall] = set()
+        self._lost: set[LoopCall] = set()
         """Lost calls that take no slot."""
         self._turns: deque[LoopCall] = deque()
         self._is_leaving = False
@@ -144,8 +144,8 @@ class LoopThreads(ThreadPoolExecutor):
             call.has_returned = True
             if call.is_lost:
                 self._on_back(call)
-            if call in self._beside:
-                self._beside.discard(call)
+            if call in self._lost:
+                self._lost.discard(call)
                 return None
             return self._pass_on(call)
 
@@ -156,9 +156,9 @@ class LoopThreads(ThreadPoolExecutor):
                 return
             call.is_lost = True
             self._on_lost(call)
-            if len(self._beside) >= self._lost_max:
+            if len(self._lost) >= self._lost_max:
                 return
-            self._beside.add(call)
+            self._lost.add(call)
             following = self._pass_on(call)
         self._begin(following)
 

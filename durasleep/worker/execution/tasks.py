@@ -309,5 +309,5 @@ class Task:
         self._running.ops = (*self._sent, *self._running.ops)
         return True
 
-    def put_away(self) -> None:
+    def close(self) -> None:
         """Nothing of it is left in memory."""

@@ -23,7 +23,7 @@ class CachedWorkflow:
     """A workflow in the state in which it was suspended."""
 
     activation: Activation
-    story: ExecutionLog
+    log: ExecutionLog
     epoch: int
     """The epoch at its suspension. The next epoch is one more, unless another worker has had it since."""
     incarnation: int
@@ -40,7 +40,7 @@ class WorkflowCache:
         self._kept: dict[PromiseId, CachedWorkflow] = {}  # the oldest first
         self._bytes = 0
 
-    def put(self, id: PromiseId, activation: Activation, story: ExecutionLog, *, epoch: int, incarnation: int) -> bool:
+    def put(self, id: PromiseId, activation: Activation, log: ExecutionLog, *, epoch: int, incarnation: int) -> bool:
         """Keep a workflow that was just suspended; false if that does not pay."""
         settings, size = self._settings, activation.size
         if settings.always_suspend or size < settings.kept_entries_min:
@@ -51,7 +51,7 @@ class WorkflowCache:
         if id in self._kept:  # it was woken before its commit was answered, and begun again
             self.drop(id)
         now = time.monotonic()
-        self._kept[id] = CachedWorkflow(activation, story, epoch, incarnation, size_bytes, now + settings.kept_s)
+        self._kept[id] = CachedWorkflow(activation, log, epoch, incarnation, size_bytes, now + settings.kept_s)
         self._bytes += size_bytes
         while len(self._kept) > settings.kept_max or self._bytes > settings.kept_bytes_max:
             self.drop(next(iter(self._kept)))

@@ -43,7 +43,7 @@ from durasleep.worker.execution.log_sampler import LogSampler
 from durasleep.worker.execution.threads import NotBegun
 from durasleep.worker.execution.workflow_cache import WorkflowCache
 
-STUBBORN_MAX = 100  # tasks that did not end and are never freed; with more, the process must be restarted
+LEAKED_MAX = 100  # tasks that did not end and are never freed; with more, the process must be restarted
 WATCHED_FIRST = 10  # activations of each function: most calls that do not replay show early, and watching costs time
 SUSPECT_DEATHS = 2  # with this many crashes, an execution may be the one that kills its workers
 
@@ -91,7 +91,7 @@ class Workflows:
         self.settings = settings
         self.in_hand = in_hand
         self.kept = WorkflowCache(settings, self._close_soon)
-        self._stubborn = 0
+        self._leaked = 0
         self._watched: Counter[str] = Counter()
 
     def begin(self, running: HeldExecution, loaded: Loaded, definition: WorkflowDefinition) -> None:
@@ -118,8 +118,8 @@ class Workflows:
             self.close(kept.activation)
             return False
         began = time.monotonic()
-        kept.story.wake(loaded.entries)
-        work = running.work = ActiveWorkflow(self, running, loaded.record, kept.story, kept.activation)
+        kept.log.wake(loaded.entries)
+        work = running.work = ActiveWorkflow(self, running, loaded.record, kept.log, kept.activation)
         running.order = loaded.record.order
         work.drive(began, kept.activation.feed, loaded.entries.values())
         return True
@@ -127,8 +127,8 @@ class Workflows:
     def close(self, activation: Activation) -> None:
         """Evict a workflow; call it from a plain callback."""
         report = activation.close()
-        if report.stubborn:
-            self._log_stubborn(activation.id, report.stubborn)
+        if report.leaked:
+            self._log_leaked(activation.id, report.leaked)
 
     def activation(self, definition: WorkflowDefinition, info: ExecutionInfo, record: PromiseRecord) -> Activation:
         watched = self._watched
@@ -143,12 +143,12 @@ class Workflows:
     def _close_soon(self, activation: Activation) -> None:
         asyncio.get_running_loop().call_soon(self.close, activation)
 
-    def _log_stubborn(self, id: str, positions: Sequence[str]) -> None:
+    def _log_leaked(self, id: str, positions: Sequence[str]) -> None:
         """Code that swallows its own cancellation stays in memory for ever: it is logged and counted."""
-        self._stubborn += len(positions)
+        self._leaked += len(positions)
         logger.warning("%s was evicted, but its code did not end at %s", id, ", ".join(positions))
-        if self._stubborn > STUBBORN_MAX:
-            logger.error("%d tasks of workflows did not end: restart this worker", self._stubborn)
+        if self._leaked > LEAKED_MAX:
+            logger.error("%d tasks of workflows did not end: restart this worker", self._leaked)
 
 
 _NOTHING = Progress((), (), (), waiting=False, outcome=None)
@@ -170,10 +170,10 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
     held back. There is one commit at a time: results that come meanwhile go into the next one.
     """
 
-    all: Workflows
+    workflows: Workflows
     running: HeldExecution
     record: PromiseRecord
-    story: ExecutionLog
+    log: ExecutionLog
     activation: Activation | None
     """None once it was evicted, or is kept."""
     progress: Progress = _NOTHING
@@ -193,7 +193,7 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         """Let the code run until it waits, and carry out its requests."""
         progress = go_on(*with_what)
         ended = time.monotonic()
-        settings = self.all.settings
+        settings = self.workflows.settings
         if ended - began > settings.slow_drain_s:
             activation = self._activation
             logger.warning(
@@ -210,7 +210,7 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         if progress.warning:
             logger.warning(progress.warning)
         if progress.ops:
-            self.story.asked.append((progress.ops, ended))
+            self.log.asked.append((progress.ops, ended))
         self.progress = progress
         self._act(progress)
 
@@ -243,22 +243,22 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         running = self.running
         is_written = not (running.ops or self.rest)
         if self.is_released and is_written and not running.steps:
-            self.all.in_hand.release(running)
+            self.workflows.in_hand.release(running)
             return
         has_ended = self.progress.outcome is not None
         if running.ops or running.has_unseen or has_ended or not running.steps:
-            self.all.commits.due(running)
+            self.workflows.commits.due(running)
 
     def _start_steps(self, calls: Sequence[StepCall]) -> None:
         if not calls:
             return
         running = self.running
-        if self.all.code.is_leaving:
+        if self.workflows.code.is_leaving:
             self.is_released = True
             return
-        begun_ms = self.all.clock.now_ms() - self.record.incarnation
+        begun_ms = self.workflows.clock.now_ms() - self.record.incarnation
         for call in calls:
-            task = running.steps[call.number] = self.all.code.start_step(call, self.record)
+            task = running.steps[call.number] = self.workflows.code.start_step(call, self.record)
             task.add_done_callback(partial(self._end_step, call, begun_ms))
 
     def _end_step(self, call: StepCall, begun_ms: int, task: asyncio.Task[Any]) -> None:
@@ -272,8 +272,8 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
             if not running.is_committing:  # otherwise it goes on with the answer
                 self._go_on()
             return
-        running.ops += (self.all.code.result_of(call, task, running.lease.id, begun_ms),)
-        self.all.commits.due(running)
+        running.ops += (self.workflows.code.result_of(call, task, running.lease.id, begun_ms),)
+        self.workflows.commits.due(running)
 
     def _stop(self, numbers: Collection[Number]) -> None:
         """The code does not want these steps any more: a late result is dropped.
@@ -289,7 +289,7 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
     # -- its commits
 
     def commit(self) -> BatchItem[Committed] | None:
-        running, activation, commits = self.running, self._activation, self.all.commits
+        running, activation, commits = self.running, self._activation, self.workflows.commits
         ops = self._next_part()
         is_last = not self.rest
         outcome, payload, due = self._outcome() if is_last else (CommitAction.CONTINUE, b"", "")
@@ -317,7 +317,7 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         if self.rest:
             return self.rest.pop(0)
         ops, self.running.ops = self.running.ops, ()
-        first, *self.rest = self.all.commits.parts(ops)
+        first, *self.rest = self.workflows.commits.parts(ops)
         return first
 
     def _outcome(self) -> tuple[CommitAction, bytes, str]:
@@ -332,13 +332,13 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         running, activation = self.running, self._activation
         activation.note_committed(self.sent)
         if self.rest:
-            self.all.commits.due(running)
+            self.workflows.commits.due(running)
             return
         calls, self.held_back = self.held_back, ()
         self._start_steps(calls)
         if self.progress.outcome is not None:
             self._log_ended()
-            self.all.in_hand.let_go(running)
+            self.workflows.in_hand.let_go(running)
         elif answer.entries:
             running.note_order(answer.entries)
             running.has_unseen = running.has_unseen or answer.more
@@ -350,10 +350,10 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
 
     def _feed(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            self.story.settled.append(entry.number)
-        if self.all.settings.always_suspend:
+            self.log.settled.append(entry.number)
+        if self.workflows.settings.always_suspend:
             self.running.is_committing = True  # until its journal has been loaded again
-            self.all.in_hand.load_again(self.running, self._replay)
+            self.workflows.in_hand.load_again(self.running, self._replay)
         else:
             self.drive(time.monotonic(), self._activation.feed, entries)
 
@@ -364,8 +364,8 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         old = self._activation
         if not is_ours(running.lease, loaded.record):
             raise Fenced(f"{running.lease.id} is not ours any more")
-        self.all.close(old)
-        self.activation = self.all.activation(old.definition, old.info, self.record)
+        self.workflows.close(old)
+        self.activation = self.workflows.activation(old.definition, old.info, self.record)
         handed_out = (*running.steps, *(op.number for op in running.ops))
         self.drive(time.monotonic(), self.activation.start, loaded.entries.values(), loaded.record.unseen, handed_out)
 
@@ -379,23 +379,23 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
 
     def _suspend(self) -> None:
         record, lease = self.record, self.running.lease
-        all = self.all
-        if all.kept.put(record.id, self._activation, self.story, epoch=lease.epoch, incarnation=record.incarnation):
+        workflows = self.workflows
+        if workflows.kept.put(record.id, self._activation, self.log, epoch=lease.epoch, incarnation=record.incarnation):
             self.activation = None
-        if all.sampler.allow("suspended"):
-            logger.info(self.story.suspended(all.clock.now_ms()))
-        all.in_hand.let_go(self.running)
+        if workflows.sampler.allow("suspended"):
+            logger.info(self.log.suspended(workflows.clock.now_ms()))
+        workflows.in_hand.let_go(self.running)
 
     def _log_ended(self) -> None:
         outcome = self.progress.outcome
-        if not isinstance(outcome, Resolved) or self.all.sampler.allow("resolved"):
+        if not isinstance(outcome, Resolved) or self.workflows.sampler.allow("resolved"):
             level = logging.WARNING if isinstance(outcome, Rejected) else logging.INFO
-            logger.log(level, self.story.ended(self.progress, self.record, self.all.clock.now_ms()))
+            logger.log(level, self.log.ended(self.progress, self.record, self.workflows.clock.now_ms()))
 
-    def put_away(self) -> None:
+    def close(self) -> None:
         activation, self.activation = self.activation, None
         if activation is not None:
-            self.all.close(activation)
+            self.workflows.close(activation)
 
 
 def is_ours(lease: Lease, record: PromiseRecord) -> bool:

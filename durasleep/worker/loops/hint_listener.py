@@ -34,7 +34,7 @@ class HintListener:
         settings: Settings,
         on_wake: Callable[[bytes, int], None],
         on_schedule: Callable[[str], None],
-        on_nudge: Callable[[str], None],
+        on_settlement: Callable[[str], None],
         on_offer: Callable[[Lease], None],
         on_gap: Callable[[], None],
     ) -> None:
@@ -47,7 +47,7 @@ class HintListener:
         self._settings = settings
         self._on_wake = on_wake
         self._on_schedule = on_schedule
-        self._on_nudge = on_nudge
+        self._on_settlement = on_settlement
         self._on_offer = on_offer
         self._on_gap = on_gap
         self._last = {self._wake: BEGINNING, self._inbox: BEGINNING}
@@ -104,7 +104,7 @@ class HintListener:
             elif stream == self._wake:
                 self._on_wake(entry, int(value) if value.isdigit() else 0)
             elif name == b"n":
-                self._on_nudge(value.decode(errors="replace"))
+                self._on_settlement(value.decode(errors="replace"))
             elif name == b"t" and (lease := _offered(value)):
                 self._on_offer(lease)
 

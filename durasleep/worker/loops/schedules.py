@@ -65,26 +65,26 @@ class Schedules:
         keys = self._store.keys()
         kept = await self._store.ask([schedules.read_schedule(keys, name) for name in names])
         items: list[BatchItem[str]] = []
-        told: list[tuple[str, PromiseId, int] | None] = []
+        planned: list[tuple[str, PromiseId, int] | None] = []
         for name, schedule in zip(names, kept, strict=True):
             if isinstance(schedule, DurasleepError):
-                items.append(self._aside(name, None, schedule))
-                told.append(None)
+                items.append(self._quarantine(name, None, schedule))
+                planned.append(None)
             elif schedule is None:
                 items.append(schedules.remove_schedule(keys, name))
-                told.append(None)
+                planned.append(None)
             elif schedule.due_ms > self._store.clock.now_ms():
                 continue  # another worker has started it
             else:
                 try:
                     id, next_due_ms = self._moved(schedule)
                 except (UsageError, ArithmeticError, LookupError, OSError, ValueError) as error:
-                    items.append(self._aside(name, schedule.due_ms, error))
-                    told.append(None)
+                    items.append(self._quarantine(name, schedule.due_ms, error))
+                    planned.append(None)
                 else:
                     items.append(schedules.advance_schedule(keys, schedule, next_due_ms=next_due_ms, id=id))
-                    told.append((name, id, next_due_ms))
-        for one, answer in zip(told, await self._store.ask(items), strict=True):
+                    planned.append((name, id, next_due_ms))
+        for one, answer in zip(planned, await self._store.ask(items), strict=True):
             if one is None:
                 continue
             name, id, next_due_ms = one
@@ -101,7 +101,7 @@ class Schedules:
         next_due_ms = cron.next_due_ms(schedule.cron, schedule.zone, max(due, now))
         return PromiseId(f"{schedule.name}@{due.isoformat()}"), next_due_ms
 
-    def _aside(self, name: str, due_ms: int | None, error: Exception) -> BatchItem[str]:
+    def _quarantine(self, name: str, due_ms: int | None, error: Exception) -> BatchItem[str]:
         """It is quarantined by name, and offered again in a minute."""
         self._log(name, error)
         reason = " ".join((str(error) if isinstance(error, DurasleepError) else repr(error)).split())[:REASON_MAX]

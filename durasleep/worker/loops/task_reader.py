@@ -155,8 +155,8 @@ def _lease(queue: str, entry: bytes, fields: list[Any] | None, is_new: bool) -> 
             snapshot = fields[5] if is_new and len(fields) > 4 and fields[4] == b"x" else b""
             return Lease(fields[1].decode(), queue, entry.decode(), int(fields[3]), snapshot)
         if fields:  # as a newer version may write it
-            told = dict(zip(fields[::2], fields[1::2], strict=True))
-            return Lease(PromiseId(told[b"i"].decode()), queue, entry.decode(), int(told[b"e"]))
+            named = dict(zip(fields[::2], fields[1::2], strict=True))
+            return Lease(PromiseId(named[b"i"].decode()), queue, entry.decode(), int(named[b"e"]))
     except (KeyError, ValueError, IndexError):
         pass  # it only looked like one
     return Lease(PromiseId(""), queue, entry.decode(), BROKEN_EPOCH)

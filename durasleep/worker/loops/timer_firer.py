@@ -63,10 +63,10 @@ class TimerFirer:
             self._last_wake = last_wake
             self.hint(due_ms)
 
-    def join(self, believed: int | None) -> None:
+    def join(self, accepted_ms: int | None) -> None:
         """Start with the time that the others accept, if they do not accept the server's."""
-        if believed is not None and self._settings.clock_ahead_max_s != math.inf:
-            self._store.clock.seed(believed)
+        if accepted_ms is not None and self._settings.clock_ahead_max_s != math.inf:
+            self._store.clock.seed(accepted_ms)
 
     async def once(self, batches: int = 1) -> Fired:
         """Settle at most this many batches of due timers, after a running call; returns the last result."""

@@ -115,7 +115,7 @@ def test_any_number_is_halted_resumed_and_canceled_in_one_go(client: Client, mon
     assert client.search() == []
 
 
-def test_timers_are_shown_soonest_first_by_what_steers_them(
+def test_timers_are_shown_soonest_first_by_what_controls_them(
     client: Client, serving: Serving, effects: Effects, real_server: Server
 ) -> None:
     with serving():
