@@ -6,145 +6,237 @@ import inspect
 import io
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import durasleep
-from durasleep import Codec, Context, Description, Durasleep, errors, testing
+from durasleep import Context, Description, Durasleep, errors, testing
 from durasleep.client import Client
 from durasleep.model import PromiseId
+from durasleep.query.search import DueItem
 from durasleep.runtime.context import ExecutionInfo
 from durasleep.sync import Client as SyncClient
 from durasleep.testing import Env, SyncEnv
 
-PACKAGE = Path(durasleep.__file__).parent
 ROOT = Path(__file__).parents[2]
+CHANGELOG = "docs/changelog.md"
 THIS = str(Path(__file__).relative_to(ROOT))
 
-GIVEN_UP = {
-    "Detached": "WorkflowEvicted",
-    "detach": "evict",
-    "put_aside": "quarantine",
-    "give_back": "release",
-    "Expected": "Subscription",
-    "Ending": "PromiseStatus or WorkflowOutcome",
-    "Outcome": "CommitAction",
-    "Head": "PromiseRecord",
-    "Item": "BatchItem",
-    "value_of": "unwrap",
-    "talk": "exchange_plan",
-    "Names": "IdSource",
-    "Running": "HeldExecution",
-    "Kept": "CachedWorkflow",
-    "KeptWorkflows": "WorkflowCache",
-    "plainly": "call_outside_task",
-    "UserCode": "FunctionRunner",
-    "Lines": "LogSampler",
-    "Story": "ExecutionLog",
-    "load_news": "load_unseen",
-    "asked_number": "last_op_number",
-    "Lineage": "CallNumbers",
-    "keep_for_ever": "leak_coroutine",
-    "birth": "incarnation",
-    "Found": "SearchPage",
-    "Reader": "TaskReader",
-    "Listener": "HintListener",
-    "Firer": "TimerFirer",
-    "deaths": "crash_count",
-    "steer": "control",
-    "is_off": "is_abandoned",
-    "GiveBack": "ReleaseLease",
-    "expect": "subscribe",
-}
-"""Old names, and the names that replace them."""
+# -- the table
 
-VERBS = re.compile(r"_*(tell|hear|say)(_\w+)?")
-"""Names of functions that notify, observe or log, by their old verbs."""
 
-MEANINGS: dict[str, tuple[str, str]] = {
-    "place": (
-        r"runtime/|transport/|client/|cli/|app",
-        "a place is where a pending execution is: no index, and no call site",
-    ),
-    "head": (r"protocol/script|protocol/membership", "arguments that all items share are no head"),
-    "hint": (r"codec/(?!codec\.py)|runtime/|query/", "a hint is a wake-up; of a type it is a type_hint"),
-    "hints": (r"codec/|runtime/", "hints are wake-ups; of types they are type_hints"),
-}
-"""Words with one meaning: the modules in which an identifier of this name would mean something else, and why."""
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Words that were given up; each of the first three is a regular expression."""
 
+    new: str
+    """The names that say it now; each of them is a name in the package."""
+    names: str = ""
+    """Identifiers in Python, Cython and Lua, without underscores in front."""
+    code: str = ""
+    """Pieces of code, anywhere, also in prose about it."""
+    words: str = ""
+    """Words in anything: docs, docstrings, comments and messages, too."""
+    where: str = ""
+    """The files in which the row holds, by the beginning of their paths; all of them by default."""
+    is_variable: bool = False
+    """Whether ``names`` are those of variables only, and not of attributes."""
+
+
+ROWS = (
+    Row("WorkflowEvicted evict evicting", "[Dd]etach|detaching|Detached", words=r"\bdetach(?:es)?\b"),
+    Row("quarantine", r"\w*aside", words=r"\b(?:put|puts|putting) (?:\w+ )?aside\b"),
+    Row("discard_quarantined", code=r"\b(?:client|app)\.forget\b"),
+    Row("on_settlement notify_all log_sampler", "(?:tell|hear|say)(?:_[a-z]\\w*)?", where=r".*\.(?:py|pxd|lua)$"),
+    Row("report recovered", code=r"\boutage\.(?:say|end)\b"),
+    Row("observe accept_next seed", r"\w*believe[sd]?(?:_\w+)?", r"\bclock\.(?:hear|begin)\("),
+    Row("Subscription subscribe", "Expected|expect"),
+    Row("PromiseStatus WorkflowOutcome", "Ending"),
+    Row("CommitAction", "Outcome"),
+    Row("PromiseRecord", "Head"),
+    Row("shared_args", "heads?", where=r"durasleep/protocol/(?:script|membership|command)"),
+    Row("BatchItem", "Item"),
+    Row("unwrap exchange_plan", "value_of|talk", where=r".*\.py$"),
+    Row("_Asked open_positions", "Waiting|Several|OneOfSeveral|is_off", where="durasleep/transport/"),
+    Row("idempotency_key", code=r"\bcall=", where="durasleep/(?:protocol|client)/"),
+    Row("IdSource", "Names"),
+    Row("HeldExecution ActiveWorkflow", "Running|Driven"),
+    Row("CachedWorkflow WorkflowCache", "Kept|KeptWorkflows"),
+    Row("release", "GiveBack|gives?_back"),
+    Row("release", words=r"\bgiv(?:e|es|ing|en) (?:it|them|leases|entries|a lease|the lease) back\b"),
+    Row("call_outside_task", "plainly"),
+    Row("FunctionRunner overrides", "UserCode|stand_ins", words=r"\bstand-ins?\b"),
+    Row("LogSampler allow", "Lines"),
+    Row("allow", "has_room", where="durasleep/worker/"),
+    Row("ExecutionLog", "[Ss]tory|[Ss]tories|STORY|STORIES"),
+    Row("commit", code=r"\bcommits\.(?:one|of)\("),
+    Row("load_unseen has_unseen", "load_news|has_news|news|NEWS"),
+    Row("last_op_number", "asked_number"),
+    Row("CallNumbers", r"\w*lineages?", words=r"\blineages?\b"),
+    Row("replaying is_shadow has_history", "quiet|silent|passed|speaks?", where="durasleep/runtime/"),
+    Row("replaying is_shadow has_history end_replay", code=r"\bloop\.(?:quiet|silent|passed|speak)\b"),
+    Row("_fill_before", "halves", where="durasleep/"),
+    Row("run_with_cleanup leak_coroutine", "to_its_end|keep_for_ever"),
+    Row("incarnation", r"(?:\w+_)?births?(?:_\w+)?"),
+    Row("crash_count", "deaths"),
+    Row("control", r"\w*steer\w*", words=r"\bsteer\w*"),
+    Row("DueItem", "Timer", where="durasleep/(?:query|testing)"),
+    Row("SearchPage", "Found"),
+    Row("status", "look", r"\b(?:client|app)\.look\(", where="durasleep/(?:client/(?:client|sync)|app)\\.py"),
+    Row("collect_facts", "look", r"\bdoctor\.look\(", where="durasleep/query/"),
+    Row("run_until_idle", code=r"\benv\.settle\("),
+    Row("second_connection", "[Bb]eside"),
+    Row("fsck", words=r"\bcheck\.lua\b"),
+    Row("TaskReader HintListener TimerFirer", "Reader|Listener|Firer"),
+    # verbs that only we understood
+    Row("discard_one", "strike|struck", where=r".*\.py$"),
+    Row("offer_again", r"\w*(?:turn|turned|turning)_away(?:_waiting)?", where="durasleep/"),
+    Row("notify on_settlement", r"(?:\w+_)?nudge[sd]?(?:_all)?", words=r"\bnudg(?:e|es|ed|ing)\b"),
+    Row("close", "put_away"),
+    Row("urgent UrgentWaits", "[Hh]urry|hurries"),
+    Row("leaked", "[Ss]tubborn|STUBBORN", where="durasleep/"),
+    Row("repaired", "mend(?:s|ed)?", where=r".*\.py$"),
+    # words with one meaning
+    Row("index", "places?", where="durasleep/(?!model|testing|protocol|query)", is_variable=True),
+    Row("index", "places?", where="tests/(?:model/(?:explore|workers)|worker|unit)|harness/", is_variable=True),
+    Row("type_hint", "hints?", where="durasleep/(?:codec|runtime|query)/|tests/unit/test_codec"),
+)
+"""The glossary's other side. A place is where a pending execution is; a hint is a wake-up; a head is no prefix."""
+
+PATHS = ("durasleep/cli/steering.py", "durasleep/cli/control.py", "protocol/lua/check.lua", "protocol/lua/load.lua")
+"""Files that have other names now."""
 
 STILL = {
-    ("runtime/context.py", "birth"),
-    ("runtime/context.py", "deaths"),
-    ("query/describe.py", "deaths"),
-    ("codec/values.py", "tell"),
+    ("durasleep/runtime/context.py", "birth"),
+    ("durasleep/runtime/context.py", "deaths"),
+    ("durasleep/runtime/context.py", "detaching"),
+    ("durasleep/query/describe.py", "deaths"),
+    ("durasleep/app.py", "stand_ins"),
+    ("durasleep/codec/codec.py", "hint"),
 }
-"""Old names that users may still use, until the next release; and where msgpack says which byte it has come to."""
+"""Old names that users may still use, until the next release."""
+
+OF_OTHERS = {
+    ("durasleep/codec/values.py", "tell"),  # where msgpack says which byte it has come to
+    ("durasleep/protocol/lua/schedule.lua", "aside"),  # the name of a field in Redis
+    ("durasleep/protocol/lua/fsck.lua", "aside"),
+}
+"""Names that are not ours to choose."""
+
+# -- the check
 
 
-def identifiers(text: str) -> Iterator[tuple[str, int]]:
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.NAME:
-            yield token.string, token.start[0]
+def texts() -> Iterator[tuple[str, str]]:
+    """Everything that people read: paths from the root, and texts."""
+    for folder in ("durasleep", "tests", "harness", "scripts", "examples", "docs"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix in (".py", ".pxd", ".lua", ".md", ".toml", "") and path.is_file():
+                yield str(path.relative_to(ROOT)), path.read_text()
+    yield "README.md", (ROOT / "README.md").read_text()
+
+
+def identifiers(path: str, text: str) -> Iterator[tuple[str, int]]:
+    """The names in the code of a file, with their lines; an attribute has its dot in front."""
+    if path.endswith(".py"):
+        before = ""
+        for token in tokenize.generate_tokens(io.StringIO(text.replace("pytest.Item", "pytest.item")).readline):
+            if token.type == tokenize.NAME:
+                yield "." * (before == ".") + token.string, token.start[0]
+            before = token.string
+    elif path.endswith((".lua", ".pxd", ".md")):
+        for number, line in enumerate(text.splitlines(), 1):
+            code = re.sub(r"--.*|#\s.*|'[^']*'", "", line)
+            for part in re.findall(r"`([^`]+)`", line) if path.endswith(".md") else [code]:
+                yield from ((name, number) for name in re.findall(r"\.?[A-Za-z_]\w*", part))
 
 
 def strays(path: str, text: str) -> list[str]:
-    """Identifiers of a module that are old names, or words of the glossary with another meaning."""
+    """Where a file uses a word that was given up, with the names that say it now."""
+    rows = [row for row in ROWS if re.match(row.where, path)]
+    named = [
+        (re.compile(rf"_*(?:{row.names})" if row.is_variable else rf"[._]*(?:{row.names})"), row)
+        for row in rows
+        if row.names
+    ]
     found: list[str] = []
-    for name, line in identifiers(text):
-        word = name.lstrip("_")
-        if (path, word) in STILL:
-            continue
-        if word in GIVEN_UP:
-            found.append(f"{path}:{line}: {name} is called {GIVEN_UP[word]}")
-        elif VERBS.fullmatch(name):
-            found.append(f"{path}:{line}: {name}: say notify, observe or log")
-        elif word in MEANINGS and re.match(MEANINGS[word][0], path):
-            found.append(f"{path}:{line}: {name}: {MEANINGS[word][1]}")
+    for name, lines in _by_name(identifiers(path, text)).items():
+        if (path, name.lstrip("._")) not in STILL | OF_OTHERS:
+            found += [
+                f"{path}:{lines[0]}: {name} is called {row.new}" for pattern, row in named if pattern.fullmatch(name)
+            ]
+    for row in rows:
+        for pattern, flags in ((row.code, re.NOFLAG), (row.words, re.IGNORECASE)):
+            for match in re.finditer(pattern, text, flags) if pattern else ():
+                line = text.count("\n", 0, match.start()) + 1
+                found.append(f"{path}:{line}: {match[0]} is called {row.new}")
     return found
 
 
-def test_the_package_says_each_thing_by_its_one_name() -> None:
-    modules = {str(one.relative_to(PACKAGE)): one.read_text() for one in PACKAGE.rglob("*.py")}
-    found = [stray for path, text in sorted(modules.items()) for stray in strays(path, text)]
+def _by_name(names: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for name, line in names:
+        found.setdefault(name, []).append(line)
+    return found
+
+
+def test_everything_is_said_by_its_one_name() -> None:
+    found: list[str] = []
+    for path, text in texts():
+        if path == CHANGELOG:  # its tables show the old names, too
+            found += strays(path, re.sub(r"(?m)^\|.*", "", text))
+        elif path != THIS:
+            found += strays(path, text)
     assert found == []
 
 
-OF_OTHERS = {"Item"}
-"""An item of pytest."""
+def test_every_name_that_is_recommended_exists() -> None:
+    modules = [(path, text) for path, text in texts() if re.match(r"durasleep/.*\.py$", path)]
+    known = {name.lstrip(".") for path, text in modules for name, _ in identifiers(path, text)}
+    known |= {path.stem for path in (ROOT / "durasleep").rglob("*.lua")}
+    assert [name for row in ROWS for name in row.new.split() if name not in known] == []
 
 
-@pytest.mark.parametrize("folder", ["tests", "harness", "scripts", "examples"])
-def test_what_surrounds_the_package_says_it_by_the_same_name(folder: str) -> None:
-    modules = {f"{one.relative_to(ROOT)}": one.read_text() for one in (ROOT / folder).rglob("*.py")}
-    found = [stray for path, text in sorted(modules.items()) for stray in strays(path, text) if path != THIS]
-    assert [one for one in found if one.split()[1] not in OF_OTHERS] == []
-
-
-def test_the_scripts_say_it_by_the_same_name() -> None:
-    given_up = re.compile(r"\b(birth|deaths|put_aside|give_back|load_news|news|(?:tell|hear|say)(?:_\w+)?)\b")
-    code = {script.name: re.sub(r"--.*", "", script.read_text()) for script in PACKAGE.rglob("*.lua")}
-    assert {name: found for name, text in code.items() if (found := given_up.findall(text))} == {}
+def test_no_file_has_its_old_name() -> None:
+    assert [path for path in PATHS if (ROOT / path).exists() or (ROOT / "durasleep" / path).exists()] == []
 
 
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("worker/x.py", "ending = Ending()"),
-        ("runtime/journal.py", "place = 3"),
-        ("codec/shapes.py", "def shape(value, hint): ..."),
-        ("protocol/membership.py", "head = lua.shared_args()"),
+        ("durasleep/worker/x.py", "ending = Ending()"),
+        ("durasleep/runtime/journal.py", "place = 3"),
+        ("tests/model/explore.py", "for place in places: ..."),
+        ("durasleep/codec/shapes.py", "def shape(value, hint): ..."),
+        ("durasleep/protocol/membership.py", "head = lua.shared_args()"),
+        ("durasleep/transport/server_clock.py", "self._believe(bounds)"),
+        ("durasleep/runtime/event_loop.py", "root_lineage = 1"),
+        ("durasleep/runtime/event_loop.pxd", "    cdef public object lineage  # detached"),
+        ("durasleep/protocol/lua/x.lua", "local birth = ARGV[1] -- deaths"),
+        ("durasleep/worker/x.py", '"""A worker nudges another one."""'),
+        ("docs/x.md", "The worker puts it aside."),
+        ("docs/x.md", "A test calls `env.settle()`."),
+        ("README.md", "Its `lineages`."),
+        ("durasleep/client/x.py", 'raise UsageError("a stand-in for it")'),
     ],
 )
 def test_a_stray_is_found(path: str, text: str) -> None:
-    assert len(strays(path, text)) == 1
+    assert strays(path, text)
 
 
-def test_a_word_may_stand_in_prose_and_where_it_has_its_meaning() -> None:
-    assert strays("worker/x.py", '"""The place, the head, a hint."""\nplace = hint = 1  # birth') == []
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("durasleep/worker/x.py", '"""The place, the head, a story of two deaths."""\nhead = hint = 1  # birth'),
+        ("durasleep/query/x.py", "place = record.place"),
+        ("durasleep/protocol/lua/x.lua", "head = 'birth' -- news"),
+        ("docs/x.md", "A detached execution settles beside it; look at the place."),
+    ],
+)
+def test_a_word_may_stand_in_prose_and_where_it_has_its_meaning(path: str, text: str) -> None:
+    assert strays(path, text) == []
 
 
 # -- old names
@@ -170,6 +262,7 @@ def test_an_old_name_of_a_module_works_and_warns(module: object, name: str, new:
         (SyncClient, "forget", "discard_quarantined"),
         (Context, "detaching", "evicting"),
         (Description, "deaths", "crash_count"),
+        (DueItem, "function", "func"),
     ],
 )
 async def test_an_old_name_of_a_class_does_what_the_new_one_does_and_warns(
@@ -216,8 +309,7 @@ def test_an_old_name_of_an_option_works_and_warns() -> None:
     app = Durasleep("redis://localhost:1")
     with pytest.warns(DeprecationWarning, match="hint is called type_hint"):
         assert app.get("a", hint=int)._type_hint is int
-    codec = Codec()
     with pytest.warns(DeprecationWarning, match="hint is called type_hint"):
-        assert codec.decode(codec.encode((1, 2), "a pair"), hint=tuple[int, int]) == (1, 2)
+        assert app.codec.decode(app.codec.encode([1], "it"), hint=tuple[int]) == (1,)
     with pytest.warns(DeprecationWarning, match="stand_ins is called overrides"):
         app.worker(stand_ins={})
