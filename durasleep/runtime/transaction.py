@@ -1,0 +1,781 @@
+"""``ctx``: the durable calls of a workflow. Each call takes its number at once and returns a future."""
+
+# The classes of this module share private parts, which are not for users.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import logging
+import random
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import FrameType, UnionType
+from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar, overload
+from uuid import UUID
+
+import msgspec
+
+from durasleep.codec import Codec
+from durasleep.deprecation import warn_renamed
+from durasleep.errors import DefinitionError, NotSerializable, PayloadTooLarge, Stuck, UsageError, WorkflowEvicted
+from durasleep.model import (
+    Due,
+    Duration,
+    Kind,
+    Number,
+    PromiseId,
+    StartChild,
+    StartPromise,
+    StartTimer,
+    Transaction,
+    check_label,
+    check_new_id,
+    check_time_left,
+    due_at,
+    due_in,
+    duration_ms,
+    parse_target,
+    plain_number,
+    retention_ms,
+)
+from durasleep.runtime.definition import (
+    Definition,
+    TaskDefinition,
+    WorkflowDefinition,
+    called_by,
+    check_arguments,
+    definition_of,
+    name_of,
+    returns_of,
+    step_name_of,
+)
+from durasleep.runtime.event_loop import WorkflowLoop
+from durasleep.runtime.journal import DurableFuture, Journal, RetriedStep, StepCall
+from durasleep.runtime.retry import Retry
+from durasleep.runtime.waits import is_in_line
+
+P = ParamSpec("P")
+T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+
+TRANSACTION_COMMANDS_MAX = 1_000  # one or two milliseconds of Redis
+
+_log = logging.getLogger("durasleep.workflow")
+
+
+class ExecutionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts about an execution."""
+
+    id: PromiseId
+    root_id: PromiseId
+    """The execution at the root of its family."""
+    function: str
+    group: str
+    incarnation: int
+    """The stamp of its family's creation: another incarnation under the same id has another one."""
+    created_ms: int
+    begun_ms: int = 0
+    """When its present run began, if ``continue_as_new`` started it."""
+    version: int = 1
+    """The version of its workflow, see ``@app.workflow(version=...)``."""
+    crash_count: int = 0
+    """Workers that have died during it since its last commit. It differs between replays: show it, never branch on
+    it."""
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was created, by the server's clock."""
+        return _instant(self.created_ms)
+
+    @property
+    def deaths(self) -> int:
+        """The old name of ``crash_count``."""
+        warn_renamed("ctx.info.deaths", "ctx.info.crash_count")
+        return self.crash_count
+
+    @property
+    def birth(self) -> int:
+        """The old name of ``incarnation``."""
+        warn_renamed("ctx.info.birth", "ctx.info.incarnation")
+        return self.incarnation
+
+
+class Context:
+    """The first argument of every workflow. Use it in the workflow only, never in steps or threads."""
+
+    __slots__ = ("_cleanups", "_codec", "_definition", "_journal", "_loop", "info")
+
+    def __init__(
+        self, info: ExecutionInfo, codec: Codec, loop: WorkflowLoop, journal: Journal, definition: WorkflowDefinition
+    ) -> None:
+        self.info = info
+        self._definition = definition
+        self._codec = codec
+        self._loop = loop
+        self._journal = journal
+        self._cleanups: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
+
+    # -- waiting
+
+    def sleep(self, duration: Duration, *, name: str = "") -> DurableFuture[None]:
+        """Pause, across restarts of workers and Redis, and never for less than ``duration``::
+
+            await ctx.sleep("3d", name="trial")
+
+        ``duration`` is seconds, a timedelta, or text such as ``"1h30m"``. ``name`` is for people: lists and
+        ``durasleep get`` show it.
+        """
+        due = due_in(duration, "sleep")
+        if name:
+            check_label(name)
+        return self._journal.call(Kind.TIMER, name, None, lambda number: StartTimer(number, name, due))
+
+    def sleep_until(self, instant: datetime, *, name: str = "") -> DurableFuture[None]:
+        """Pause until ``instant``, an aware datetime; InvalidDuration for a naive one.
+
+        An instant in the past is due at once. ``name`` is for people: lists and ``durasleep get`` show it.
+        """
+        due = due_at(instant)
+        return self._journal.call(Kind.TIMER, check_label(name), None, lambda number: StartTimer(number, name, due))
+
+    @overload
+    def promise(self, /, *, timeout: Duration | None = None, name: str = "") -> DurableFuture[Any]: ...
+    @overload
+    def promise(
+        self, type_hint: type[T], /, *, timeout: Duration | None = None, name: str = ""
+    ) -> DurableFuture[T]: ...
+    @overload
+    def promise(
+        self, type_hint: UnionType, /, *, timeout: Duration | None = None, name: str = ""
+    ) -> DurableFuture[Any]: ...
+    def promise(
+        self, type_hint: Any = Any, /, *, timeout: Duration | None = None, name: str = ""
+    ) -> DurableFuture[Any]:
+        """A promise that others settle from outside, by its ``.id``, with a value that ``type_hint`` shapes::
+
+            approval = ctx.promise(bool, timeout="3d", name="approval")
+            await ctx.run(mail_link, approval.id)
+            if await approval:
+                await ctx.run(pay)
+
+        Raises TimedOut when ``timeout`` (seconds, a timedelta, or text such as ``"3d"``) has passed. By default it has
+        no timeout.
+        """
+        due = None if timeout is None else due_in(timeout, "timeout")
+        return self._journal.call(
+            Kind.PROMISE, check_label(name), type_hint, lambda number: StartPromise(number, name, due)
+        )
+
+    @overload
+    async def race(self, first: Awaitable[A], second: Awaitable[B], /) -> Winner[A | B]: ...
+    @overload
+    async def race(self, first: Awaitable[A], second: Awaitable[B], third: Awaitable[C], /) -> Winner[A | B | C]: ...
+    @overload
+    async def race(self, *awaitables: Awaitable[T]) -> Winner[T]: ...
+    async def race(self, *awaitables: Awaitable[Any]) -> Winner[Any]:
+        """Wait for the first of ``awaitables`` and cancel the others in the same commit::
+
+            winner = await ctx.race(ctx.promise(name="approval"), ctx.sleep("3d"))
+            approved = winner.index == 0
+
+        Raises the error of the first, if it has one.
+        """
+        if not awaitables:
+            raise UsageError("a race needs something to wait for")
+        futures = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+        try:
+            await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+            first = next(index for index, future in enumerate(futures) if future.done())
+        finally:
+            losers = [future for future in futures if future.cancel()]
+        if losers:
+            await asyncio.wait(losers)  # a task may have to clean up first
+        return Winner(first, futures[first].result())
+
+    # -- calling
+
+    @overload
+    def run(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[T]: ...
+    @overload
+    def run(
+        self, fn: Callable[..., Awaitable[T]], /, *args: Any, retry: Retry | None, **kwargs: Any
+    ) -> DurableFuture[T]: ...
+    @overload
+    def run(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        timeout: Duration,
+        retry: Retry | None = None,
+        **kwargs: Any,
+    ) -> DurableFuture[T]: ...
+    @overload
+    def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[T]: ...
+    @overload
+    def run(self, fn: Callable[..., T], /, *args: Any, retry: Retry | None, **kwargs: Any) -> DurableFuture[T]: ...
+    @overload
+    def run(
+        self,
+        fn: Callable[..., T],
+        /,
+        *args: Any,
+        timeout: Duration,
+        retry: Retry | None = None,
+        **kwargs: Any,
+    ) -> DurableFuture[T]: ...
+    def run(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        timeout: Duration | None = None,
+        retry: Retry | None = None,
+        **kwargs: Any,
+    ) -> DurableFuture[Any]:
+        """Run a plain function or a task as a step in this worker: at least once, and its result counts once::
+
+            receipt = await ctx.run(charge, card, 20, retry=Retry(attempts=5), timeout="30s")
+
+        ``timeout`` (seconds, a timedelta, or text such as ``"30s"``) is for each attempt. Without it, a task's own
+        timeout applies; without ``retry``, the task's own.
+        """
+        definition = _step_of(fn)
+        if definition is not None:
+            timeout = definition.timeout if timeout is None else timeout
+            retry = retry or definition.retry
+        name = step_name_of(fn) if definition is None else definition.name
+        timeout_s = None if timeout is None else duration_ms(timeout, "timeout") / 1000
+        if retry is not None and retry.attempts > 1:
+            call = StepCall(Number(""), name, fn, args, kwargs, timeout_s, retry=retry)
+            return RetriedStep.begin(self._journal, call, returns_of(fn), retry)
+        return self._journal.call(
+            Kind.STEP, name, returns_of(fn), lambda number: StepCall(number, name, fn, args, kwargs, timeout_s)
+        )
+
+    def on_cancel(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        """Run ``fn`` as a step after the workflow was canceled and its code has ended; the last registered first::
+
+            seat = await ctx.run(book_seat)
+            ctx.on_cancel(free_seat, seat)
+
+        It runs whatever the code raises then: CancelledError, or another error. It does not run if the code catches the
+        cancel and returns a value, or goes on as a new run. If such a step raises, the execution ends with that error.
+        ``cancel(force=True)`` and a deadline run no code. UsageError, at once, for arguments that do not fit ``fn``.
+        """
+        _step_of(fn)
+        check_arguments(fn, args, kwargs)
+        self._cleanups.append((fn, args, kwargs))
+
+    def _check_result(self, value: object) -> None:
+        """If the workflow was canceled and has something to undo, a result that cannot be sent does not count."""
+        if self._loop.canceled and self._cleanups:
+            self._codec.encode(value, f"result of {self.info.function}", self._definition.fn)
+
+    async def _clean_up(self) -> None:
+        """Run the ``on_cancel`` steps, if the workflow was canceled and does not go on."""
+        errors: list[Exception] = []
+        is_undone = self._loop.canceled and self._loop.continued is None
+        if is_undone and self._cleanups:
+            # A cancel may remain for the next await: since Python 3.13, a TaskGroup that fails while it is canceled
+            # leaves one behind.
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        while is_undone and self._cleanups:
+            fn, args, kwargs = self._cleanups.pop()
+            try:
+                await self.run(fn, *args, **kwargs)
+            except Exception as error:  # noqa: BLE001 - the other steps run all the same
+                errors.append(error)
+        if len(errors) > 1:
+            raise ExceptionGroup("several errors after a cancel", errors)
+        if errors:
+            raise errors[0]
+
+    @overload
+    def rpc(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        id: str | None = None,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        **kwargs: Any,
+    ) -> DurableFuture[T]: ...
+    @overload
+    def rpc(
+        self,
+        fn: str | Definition,
+        /,
+        *args: Any,
+        id: str | None = None,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        **kwargs: Any,
+    ) -> DurableFuture[Any]: ...
+    @overload
+    def rpc(
+        self,
+        fn: Callable[..., T],
+        /,
+        *args: Any,
+        id: str | None = None,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        **kwargs: Any,
+    ) -> DurableFuture[T]: ...
+    def rpc(
+        self,
+        fn: Callable[..., Any] | Definition | str,
+        /,
+        *args: Any,
+        id: str | None = None,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        **kwargs: Any,
+    ) -> DurableFuture[Any]:
+        """Start a workflow or task as an execution of its own, and await its result::
+
+            first, second = await asyncio.gather(ctx.rpc(render, 1), ctx.rpc(render, 2, target="gpu"))
+
+        With an ``id``, the call attaches to the execution with this id, which outlives this workflow. Stuck if that is
+        this workflow itself, or the root of its family: they would wait for each other. ``target`` says who runs it, a
+        group or ``"poll://uni@group/worker"``; by default it is the queue of this workflow. Raises the error of the
+        execution, Canceled, or TimedOut when ``timeout`` (seconds, a timedelta, or text such as ``"1h30m"``) has
+        passed. UsageError for arguments that do not fit ``fn``. If its parameters have these names, or for more
+        options, use ``options``.
+        """
+        return self._rpc(fn, args, kwargs, _ChildOptions.of(id, target, timeout))
+
+    def detached(
+        self,
+        fn: Callable[..., Any] | Definition | str,
+        /,
+        *args: Any,
+        id: str | None = None,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        **kwargs: Any,
+    ) -> DurableFuture[str]:
+        """Start an execution that is independent: this workflow does not await it, and a cancel does not reach it::
+
+            await ctx.detached(send_newsletter, user, id=f"newsletter-{user}")
+
+        Awaiting it gives its id when it has been started; if one exists under ``id``, it is left as it is. ``target``
+        and ``timeout`` are as for ``rpc``.
+        """
+        return self._detached(fn, args, kwargs, _ChildOptions.of(id, target, timeout))
+
+    def options(
+        self,
+        *,
+        id: str | None = None,
+        target: str | None = None,
+        timeout: Duration | None = None,
+        delay: Duration | datetime | None = None,
+        retention: Duration | None = None,
+    ) -> ContextCaller:
+        """``rpc`` and ``detached`` with options, so that all their arguments go to the function::
+
+            await ctx.options(delay="1h", timeout="2h").rpc(remind, user)
+
+        ``id``, ``target`` and ``timeout`` are as for ``rpc``. ``delay`` postpones the start: seconds, a timedelta, or
+        text such as ``"1h30m"``, from now, or an aware datetime. The timeout counts from now, too; UsageError if it is
+        not longer than the delay. ``retention`` is how long the execution is kept after its end: seconds, a timedelta,
+        text such as ``"30d"``, or ``"forever"``; by default as long as this workflow's family. It needs an id of its
+        own: other children are kept with their family.
+        """
+        return ContextCaller(self, _ChildOptions.of(id, target, timeout, delay, retention))
+
+    def _rpc(
+        self,
+        fn: Callable[..., Any] | Definition | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: _ChildOptions,
+    ) -> DurableFuture[Any]:
+        if options.id is not None:
+            self._check_other(options.id)
+        if options.id is None and options.retention_ms is not None:
+            raise UsageError("a child without an id of its own is kept with its family: give it an id, or no retention")
+        start = self._child_maker(fn, args, kwargs, options, options.id)
+        return self._journal.call(Kind.CHILD, name_of(fn), _result_hint(fn), start, options.id)
+
+    def _detached(
+        self,
+        fn: Callable[..., Any] | Definition | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: _ChildOptions,
+    ) -> DurableFuture[str]:
+        if self._loop.evicting:
+            return self._journal.call(Kind.DETACHED, name_of(fn), str, _never)
+        child_id = self._free_id() if options.id is None else options.id
+        start = self._child_maker(fn, args, kwargs, options, child_id, detached=True)
+        return self._journal.call(Kind.DETACHED, name_of(fn), str, start, child_id)
+
+    def _child_maker(
+        self,
+        fn: Callable[..., Any] | Definition | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: _ChildOptions,
+        child_id: PromiseId | None,
+        *,
+        detached: bool = False,
+    ) -> Callable[[Number], StartChild]:
+        """The function that makes the op of a child. It runs only if the journal lacks it, and checks the arguments."""
+        function = name_of(fn)
+
+        def start(number: Number) -> StartChild:
+            definition = fn if isinstance(fn, Definition) else self._called(fn)
+            payload = self._codec.encode_args(args, kwargs, f"arguments of {function}", called_by(definition or fn))
+            if definition is not None:
+                definition.check(args, kwargs)
+            return StartChild(
+                number,
+                function,
+                payload,
+                options.queue,
+                options.due,
+                child_id,
+                detached,
+                options.retention_ms,
+                options.start,
+            )
+
+        return start
+
+    def continue_as_new(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Go on as a new run of the same execution: other arguments, an empty journal, the newest version::
+
+            await ctx.sleep("1d")
+            ctx.continue_as_new(day + 1)
+
+        The id, the waiters and the deadline stay; pending entries end. This call does not return. If the code has not
+        been told of a cancel yet, it ends here instead, as it would at an ``await``. UsageError for arguments that do
+        not fit the workflow, NotSerializable or PayloadTooLarge for those that cannot be sent: then this run goes on.
+        """
+        loop = self._loop
+        loop.call_numbers()
+        if self._journal.has_undelivered_cancel:
+            loop.on_cancel_asked()
+            raise asyncio.CancelledError
+        function = self.info.function
+        definition = self._called(function) or self._definition
+        payload = self._codec.encode_args(args, kwargs, function, definition.fn)
+        definition.check(args, kwargs)
+        loop.continued = payload
+        raise WorkflowEvicted("this workflow goes on as a new run")
+
+    def transaction(self) -> TransactionBuilder:
+        """Queue Redis commands; awaiting it runs them together with their journal entry, exactly once::
+
+            [balance] = await ctx.transaction().incrby("balance:ada", 20)
+
+        At most 1,000 commands, which together have at most the bytes of one payload. Otherwise PayloadTooLarge or
+        UsageError is raised, and nothing was sent. Their answers may have a megabyte. If they have more, the commands
+        were carried out all the same, and a RemoteError says so.
+        """
+        return TransactionBuilder(self._journal, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
+
+    # -- what would differ between replays
+
+    def now(self) -> datetime:
+        """The time of the last event of this workflow, by the server's clock."""
+        return _instant(self._loop.now_ms)
+
+    def random(self) -> float:
+        """A number in [0, 1), the same in every replay."""
+        return random.Random(self._digest("random")).random()
+
+    def uuid(self) -> UUID:
+        """A version 4 UUID, the same in every replay."""
+        return UUID(bytes=self._digest("uuid")[:16], version=4)
+
+    def patched(self, change: str) -> bool:
+        """Whether this execution takes the new way; false if it reached this line before the change was deployed::
+
+            if ctx.patched("two-reminders"):
+                await ctx.run(remind_twice, user)
+            else:
+                await ctx.run(remind, user)
+
+        ``change`` is the name of the change. Keep both ways until no execution takes the old one.
+        """
+        self._loop.call_numbers()
+        return self._journal.patched(check_label(change))
+
+    # -- knowing
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """Logs each line once, with the id in front; it is silent during a replay.
+
+        It is the logger ``durasleep.workflow``; its records have the attributes ``execution`` and ``function``.
+        """
+        return _WorkflowLogger(self)
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the code is being replayed. Never branch on it."""
+        return self._loop.replaying
+
+    @property
+    def evicting(self) -> bool:
+        """Whether this workflow is being evicted: then ``finally`` blocks run, but the workflow has not ended."""
+        return self._loop.evicting
+
+    @property
+    def detaching(self) -> bool:
+        """The old name of ``evicting``."""
+        warn_renamed("ctx.detaching", "ctx.evicting")
+        return self.evicting
+
+    def _called(self, fn_or_name: Callable[..., Any] | str) -> Definition | None:
+        """The definition that a call begins, if it is known here."""
+        registry = self._definition.registry
+        return None if registry is None else registry.called(fn_or_name)
+
+    def _check_other(self, id: PromiseId) -> None:
+        """Stuck for the id of an execution that waits for this one: neither would go on."""
+        if is_in_line(self.info.id, id):
+            raise Stuck(f"{self.info.id} would wait for {id}, and {id} waits for it: nothing was started")
+
+    def _free_id(self) -> PromiseId:
+        """An id that only this call makes; the same in every replay."""
+        name = hashlib.blake2b(
+            f"{self.info.id}\n{self.info.incarnation}\n{self._loop.call_numbers().upcoming}".encode(), digest_size=8
+        ).hexdigest()
+        return PromiseId(f"{self.info.root_id[:100]}-{name}")
+
+    def _digest(self, what: str) -> bytes:
+        number = self._loop.call_numbers().next()
+        return hashlib.blake2b(
+            f"{what}\n{self.info.id}\n{self.info.incarnation}\n{number}".encode(), digest_size=32
+        ).digest()
+
+
+async def run_with_cleanup(context: Context, coro: Coroutine[Any, Any, Any]) -> Any:
+    """Run the workflow and, if a cancel has ended it, its ``on_cancel`` steps.
+
+    It is in this module, not beside its caller: the loop looks into this coroutine, and compiled modules have none that
+    it could look into.
+    """
+    try:
+        value = await coro
+        context._check_result(value)
+    except BaseException:  # any error: it matters only that the workflow was canceled and has no result
+        if not context.evicting:
+            await context._clean_up()
+        raise
+    else:
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Winner(Generic[T]):
+    """The first awaitable of a race that has settled."""
+
+    index: int
+    """Its index among the arguments."""
+    value: T
+
+
+class _ChildOptions(msgspec.Struct, frozen=True):
+    """The options of a child."""
+
+    id: PromiseId | None
+    queue: str | None
+    due: Due | None
+    start: Due | None
+    retention_ms: int | None
+
+    @classmethod
+    def of(
+        cls,
+        id: str | None,
+        target: str | None,
+        timeout: Duration | None,
+        delay: Duration | datetime | None = None,
+        retention: Duration | None = None,
+    ) -> _ChildOptions:
+        """Options as the caller gave them; UsageError for those that cannot be used."""
+        deadline = None if timeout is None else due_in(timeout, "timeout")
+        start = None if delay is None else due_at(delay) if isinstance(delay, datetime) else due_in(delay, "delay")
+        check_time_left(start, deadline)
+        return cls(
+            None if id is None else check_new_id(id),
+            None if target is None else parse_target(target).queue,
+            deadline,
+            start,
+            None if retention is None else retention_ms(retention),
+        )
+
+
+class ContextCaller:
+    """Calls with options, made by ``ctx.options(...)``; it may be kept and used again.
+
+    All arguments after the function go to the function, whatever their names.
+    """
+
+    __slots__ = ("_ctx", "_options")
+
+    def __init__(self, ctx: Context, options: _ChildOptions) -> None:
+        self._ctx = ctx
+        self._options = options
+
+    @overload
+    def rpc(self, fn: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[T]: ...
+    @overload
+    def rpc(self, fn: AsyncTask[P, T], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[T]: ...
+    @overload
+    def rpc(self, fn: str | Definition, /, *args: Any, **kwargs: Any) -> DurableFuture[Any]: ...
+    @overload
+    def rpc(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[T]: ...
+    def rpc(self, fn: Callable[..., Any] | Definition | str, /, *args: Any, **kwargs: Any) -> DurableFuture[Any]:
+        """Start a workflow or task as an execution of its own, and await its result: see ``ctx.rpc``."""
+        return self._ctx._rpc(fn, args, kwargs, self._options)
+
+    @overload
+    def detached(self, fn: Workflow[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[str]: ...
+    @overload
+    def detached(self, fn: str | Definition, /, *args: Any, **kwargs: Any) -> DurableFuture[str]: ...
+    @overload
+    def detached(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[str]: ...
+    def detached(self, fn: Callable[..., Any] | Definition | str, /, *args: Any, **kwargs: Any) -> DurableFuture[str]:
+        """Start an independent execution, and await its id: see ``ctx.detached``."""
+        return self._ctx._detached(fn, args, kwargs, self._options)
+
+
+Workflow = Callable[Concatenate[Context, P], Awaitable[T]]
+AsyncTask = Callable[P, Awaitable[T]]
+
+
+class TransactionBuilder:
+    """Redis commands to run together: ``tx.incr("k")``, ``tx.execute("SET", "k", 1)``, then ``results = await tx``.
+
+    A method is the command in lower case (``tx.del_("k")`` for a Python keyword). The answer has one item for each
+    command.
+    """
+
+    __slots__ = ("_call_site", "_commands", "_future", "_journal")
+
+    def __init__(self, journal: Journal, frame: FrameType) -> None:
+        self._journal = journal
+        self._call_site = frame.f_code, frame.f_lineno
+        self._commands: list[tuple[bytes, ...]] = []
+        self._future: asyncio.Future[list[Any]] | None = None
+
+    def execute(self, command: str, *args: str | bytes | float) -> TransactionBuilder:
+        """Queue one command, as redis-cli would take it."""
+        if self._future is not None:
+            raise UsageError(
+                f"this transaction has been sent, {command} was not added: begin another, ctx.transaction()"
+            )
+        self._commands.append((command.encode(), *(_argument(arg, command) for arg in args)))
+        return self
+
+    def __getattr__(self, command: str) -> Callable[..., TransactionBuilder]:
+        if command.startswith("_"):
+            raise AttributeError(command)
+        return functools.partial(self.execute, command.rstrip("_").upper())
+
+    def __del__(self) -> None:
+        if self._commands and self._future is None:
+            code, line = self._call_site
+            self._journal.note_unsent(f"{code.co_filename}:{line} in {code.co_qualname}")
+
+    def __await__(self) -> Generator[Any, None, list[Any]]:
+        if self._future is None:
+            commands = tuple(self._commands)
+            if not commands:
+                raise UsageError("this transaction has no commands: nothing was sent")
+            bytes_max = self._journal.codec.payload_bytes_max
+
+            def make(number: Number) -> Transaction:  # the journal's one was sent, even if it is not allowed now
+                _check_transaction(commands, bytes_max)
+                return Transaction(number, commands)
+
+            self._future = self._journal.call(Kind.TRANSACTION, "", Any, make)
+        return self._future.__await__()
+
+
+def _name_execution(record: logging.LogRecord) -> bool:
+    """A line begins with the id, whichever handlers show it."""
+    if id := getattr(record, "execution", ""):
+        record.msg = f"{id.replace('%', '%%') if record.args else id}: {record.msg}"
+    return True
+
+
+_log.addFilter(_name_execution)
+
+
+class _WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
+    def __init__(self, ctx: Context) -> None:
+        super().__init__(_log, {"execution": ctx.info.id, "function": ctx.info.function})
+        self._ctx = ctx
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
+        return not (self._ctx.replaying or self._ctx.evicting) and super().isEnabledFor(level)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
+        return msg, kwargs
+
+
+def _check_transaction(commands: Sequence[tuple[bytes, ...]], bytes_max: int) -> None:
+    """One script call carries all of it, and Redis does nothing else during that time."""
+    if len(commands) > TRANSACTION_COMMANDS_MAX:
+        raise UsageError(
+            f"this transaction has {len(commands):,} commands, more than {TRANSACTION_COMMANDS_MAX:,}: nothing was sent"
+        )
+    size = sum([len(word) for command in commands for word in command])
+    if size > bytes_max:
+        raise PayloadTooLarge(
+            f"the commands of this transaction have {size} bytes, over the cap of {bytes_max}: nothing was sent"
+        )
+
+
+def _argument(value: object, command: str) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    number = plain_number(value)
+    if isinstance(number, int | float):
+        return repr(number).encode()
+    raise NotSerializable(f"an argument of {command} is a {type(value).__name__}: Redis takes str, bytes, int or float")
+
+
+def _step_of(fn: Callable[..., Any]) -> TaskDefinition | None:
+    """The task that a step is, if it is one; DefinitionError if it cannot be a step."""
+    definition = definition_of(fn)
+    if isinstance(definition, WorkflowDefinition):
+        raise DefinitionError(f"{definition.name!r} is a workflow, not a step: `await ctx.rpc({definition.name}, ...)`")
+    if not callable(fn):
+        raise DefinitionError(f"{fn!r} is not a function, and cannot be a step")
+    return definition
+
+
+def _never(number: Number) -> StepCall:
+    raise AssertionError(f"entry {number} of a workflow that is being evicted")
+
+
+def _result_hint(fn: Callable[..., Any] | Definition | str) -> Any:
+    if isinstance(fn, str):
+        return Any
+    return returns_of(fn.fn if isinstance(fn, Definition) else fn)
+
+
+def _instant(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms // 1000, UTC) + timedelta(milliseconds=ms % 1000)
