@@ -32,11 +32,11 @@ from durasleep.model import (
 )
 from durasleep.runtime.event_loop import CallNumbers, WorkflowFuture, WorkflowLoop, WorkflowTimer, find_call_site
 from durasleep.runtime.retry import Retry, failure_of
+from durasleep.runtime.transaction_reply import read_reply
 
 T = TypeVar("T")
 
 TIMER_MS_MIN = 1_000  # a shorter wait between two attempts is cheaper in the worker than in Redis
-_REPLY_DEPTH_MAX = 100  # Redis itself answers lists in lists in lists
 _AWAITED = (Kind.TIMER, Kind.STEP, Kind.CHILD)  # a promise is for others, and a detached execution needs no waiter
 _NO_NUMBERS: frozenset[Number] = frozenset()
 _SHOWN_BEFORE = 3  # matching entries that are shown before a mismatch, to help find the position
@@ -627,45 +627,3 @@ def _rejection(entry: Entry, codec: Codec, id: PromiseId) -> Exception:
     error = codec.read_error(entry.payload)
     failure = failure_of(error)
     return failure if isinstance(failure, Exception) else error
-
-
-def read_reply(payload: bytes) -> Any:
-    """The value of a transaction as Lua wrote it: bytes, int, str, None, a list of them, or a RemoteError."""
-    try:
-        value, end = _read_item(payload, 0, 0)
-    except ValueError as error:
-        raise CorruptData(f"a transaction's reply has no number where one belongs: {error}") from None
-    if end != len(payload):
-        raise CorruptData(f"a transaction's reply has {len(payload) - end} bytes too many")
-    return value
-
-
-def _read_item(payload: bytes, start: int, depth: int) -> tuple[Any, int]:
-    if depth > _REPLY_DEPTH_MAX:
-        raise CorruptData(f"a transaction's reply is nested more than {_REPLY_DEPTH_MAX} deep")
-    line_end = payload.find(b"\n", start)
-    if line_end < 0:
-        raise CorruptData("a transaction's reply is cut short")
-    kind, text, end = payload[start : start + 1], payload[start + 1 : line_end], line_end + 1
-    match kind:
-        case b"$":
-            size = int(text)
-            if size < 0 or end + size > len(payload):
-                raise CorruptData("a transaction's reply is cut short")
-            return payload[end : end + size], end + size
-        case b":":
-            return int(text), end
-        case b"+":
-            return text.decode(errors="replace"), end
-        case b"_":
-            return None, end
-        case b"-":
-            return RemoteError("ResponseError", text.decode(errors="replace")), end
-        case b"*":
-            items: list[Any] = []
-            for _ in range(int(text)):
-                item, end = _read_item(payload, end, depth + 1)
-                items.append(item)
-            return items, end
-        case _:
-            raise CorruptData(f"a transaction's reply holds {kind!r}, which nobody writes")

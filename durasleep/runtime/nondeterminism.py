@@ -20,8 +20,9 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, cast
 
-from durasleep.runtime.activation import Activation, Halted, Progress, Rejected, Resolved
+from durasleep.runtime.activation import Activation
 from durasleep.runtime.journal import Asked, Forgotten, StepCall, sort_key
+from durasleep.runtime.outcome import Halted, Progress, Rejected, Resolved
 
 _log = logging.getLogger("durasleep.runtime")
 

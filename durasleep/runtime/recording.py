@@ -12,18 +12,10 @@ from durasleep.codec import Codec
 from durasleep.codec.exceptions import error_line
 from durasleep.errors import UsageError
 from durasleep.model import Entry, Kind, Number, PromiseId, Recording, State, root_of
-from durasleep.runtime.activation import (
-    Activation,
-    CanceledOutcome,
-    Continued,
-    Halted,
-    Rejected,
-    Resolved,
-    WorkflowOutcome,
-    version_of,
-)
+from durasleep.runtime.activation import Activation, version_of
 from durasleep.runtime.context import ExecutionInfo
 from durasleep.runtime.definition import Registry, TaskDefinition, WorkflowDefinition
+from durasleep.runtime.outcome import CanceledOutcome, Continued, Halted, Rejected, Resolved, WorkflowOutcome
 from durasleep.settings import Settings
 
 _FORMAT = 1

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from durasleep.model import MARKS, Kind, Number, State
-from durasleep.runtime.activation import Halted, Resolved
 from durasleep.runtime.context import Context
+from durasleep.runtime.outcome import Halted, Resolved
 from tests.laws.programs import BRANCHES, LEAVES, Node, answer, program, programs
 from tests.laws.shapes import SHAPE_IDS, SHAPES, Shape
 from tests.unit.runtime_world import DebugWorld, World, unwrap

@@ -25,8 +25,8 @@ from durasleep.protocol import promises, streams
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT, F
 from durasleep.protocol.script import Value
-from durasleep.runtime.context import TRANSACTION_COMMANDS_MAX, _check_transaction  # pyright: ignore[reportPrivateUsage]
-from durasleep.runtime.journal import read_reply
+from durasleep.runtime.transaction import TRANSACTION_COMMANDS_MAX, check_transaction
+from durasleep.runtime.transaction_reply import read_reply
 from durasleep.transport.connection import Link
 from durasleep.transport.reply_errors import Reply
 from tests.store.driver import FAR, WORKER, Driver, bytes_of, child
@@ -271,8 +271,8 @@ async def test_a_transaction_that_answers_as_much_as_it_may_is_kept(driver: Driv
 
 
 def test_a_transaction_is_bounded_before_it_is_sent() -> None:
-    _check_transaction([(b"SET", b"key", b"x" * 900)], 1000)
+    check_transaction([(b"SET", b"key", b"x" * 900)], 1000)
     with pytest.raises(PayloadTooLarge, match="1017 bytes, over the cap of 1000: nothing was sent"):
-        _check_transaction([(b"SET", b"key", b"x" * 1000), (b"GET", b"key12345")], 1000)
+        check_transaction([(b"SET", b"key", b"x" * 1000), (b"GET", b"key12345")], 1000)
     with pytest.raises(UsageError, match="1,001 commands"):
-        _check_transaction([(b"GET", b"key")] * (TRANSACTION_COMMANDS_MAX + 1), 1 << 20)
+        check_transaction([(b"GET", b"key")] * (TRANSACTION_COMMANDS_MAX + 1), 1 << 20)

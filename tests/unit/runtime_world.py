@@ -30,10 +30,11 @@ from durasleep.model import (
     Transaction,
 )
 from durasleep.runtime import nondeterminism
-from durasleep.runtime.activation import Activation, CanceledOutcome, Continued, Halted, Progress, Rejected, Resolved
+from durasleep.runtime.activation import Activation
 from durasleep.runtime.context import ExecutionInfo
 from durasleep.runtime.definition import Registry, WorkflowDefinition
 from durasleep.runtime.journal import StepCall
+from durasleep.runtime.outcome import CanceledOutcome, Continued, Halted, Progress, Rejected, Resolved
 from durasleep.settings import Settings
 
 CODEC = Codec()

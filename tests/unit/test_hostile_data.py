@@ -16,7 +16,7 @@ from durasleep.protocol.command import BatchItem, Call
 from durasleep.protocol.entry import parse_entry
 from durasleep.protocol.keys import F, Keyspace
 from durasleep.query import doctor
-from durasleep.runtime.journal import read_reply
+from durasleep.runtime.transaction_reply import read_reply
 from durasleep.settings import DEFAULTS
 from durasleep.transport import batching
 

@@ -11,9 +11,9 @@ import pytest
 from durasleep.errors import UsageError
 from durasleep.model import CANCEL, Entry, Kind, Number, Recording, State
 from durasleep.runtime import recording
-from durasleep.runtime.activation import Rejected, Resolved
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry
+from durasleep.runtime.outcome import Rejected, Resolved
 from durasleep.runtime.recording import Verdict
 from durasleep.settings import Settings
 from tests.unit.runtime_world import CODEC, WorkflowFn, World

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from durasleep.model import Kind, Number, State
-from durasleep.runtime.activation import Halted, Rejected
 from durasleep.runtime.context import Context
+from durasleep.runtime.outcome import Halted, Rejected
 from tests.unit.runtime_world import World, play, unwrap
 
 

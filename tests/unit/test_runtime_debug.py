@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from durasleep.runtime.activation import Halted
 from durasleep.runtime.context import Context
+from durasleep.runtime.outcome import Halted
 from tests.unit.runtime_world import DebugWorld, WorkflowFn, World, unwrap
 
 

@@ -14,9 +14,10 @@ from msgspec.structs import replace
 
 from durasleep.errors import DefinitionError, UsageError
 from durasleep.model import Entry, Kind, Number, StartChild, State
-from durasleep.runtime.activation import Continued, Halted, Progress, Rejected, version_of
+from durasleep.runtime.activation import version_of
 from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry
+from durasleep.runtime.outcome import Continued, Halted, Progress, Rejected
 from durasleep.settings import Settings
 from tests.unit.runtime_world import CODEC, CREATED_MS, World, play, unwrap
 

@@ -33,10 +33,11 @@ from durasleep.model import (
     State,
     Transaction,
 )
-from durasleep.runtime.activation import Halted, Rejected, Resolved
-from durasleep.runtime.context import TRANSACTION_COMMANDS_MAX, Context
+from durasleep.runtime.context import Context
 from durasleep.runtime.definition import Registry
-from durasleep.runtime.journal import read_reply
+from durasleep.runtime.outcome import Halted, Rejected, Resolved
+from durasleep.runtime.transaction import TRANSACTION_COMMANDS_MAX
+from durasleep.runtime.transaction_reply import read_reply
 from durasleep.settings import Settings
 from tests.unit.runtime_world import CODEC, CREATED_MS, World, play, unwrap
 

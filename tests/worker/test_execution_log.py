@@ -10,15 +10,7 @@ import pytest
 from durasleep import humanize
 from durasleep.model import DUE_MS_MAX, Due, Entry, Kind, Number, Op, PromiseId, StartPromise, StartTimer, State
 from durasleep.protocol.journal import PromiseRecord
-from durasleep.runtime.activation import (
-    CanceledOutcome,
-    Continued,
-    Halted,
-    Progress,
-    Rejected,
-    Resolved,
-    WorkflowOutcome,
-)
+from durasleep.runtime.outcome import CanceledOutcome, Continued, Halted, Progress, Rejected, Resolved, WorkflowOutcome
 from durasleep.worker.execution import execution_log
 from durasleep.worker.execution.execution_log import ExecutionLog, describe_since
 from tests.worker.clock import HeldClock

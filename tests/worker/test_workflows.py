@@ -22,8 +22,8 @@ from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.keys import F
 from durasleep.runtime import nondeterminism
-from durasleep.runtime.activation import CanceledOutcome, Progress
 from durasleep.runtime.journal import StepCall
+from durasleep.runtime.outcome import CanceledOutcome, Progress
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.worker.execution import workflows
 from durasleep.worker.execution.executor import call_outside_task

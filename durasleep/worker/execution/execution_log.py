@@ -10,7 +10,7 @@ import msgspec
 from durasleep import humanize
 from durasleep.model import DUE_MS_MAX, Entry, Number, Op, StartTimer, State
 from durasleep.protocol.journal import PromiseRecord
-from durasleep.runtime.activation import CanceledOutcome, Continued, Halted, Progress, Rejected
+from durasleep.runtime.outcome import CanceledOutcome, Continued, Halted, Progress, Rejected
 
 
 class ExecutionLog(msgspec.Struct, eq=False):

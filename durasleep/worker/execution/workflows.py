@@ -20,19 +20,11 @@ from durasleep.protocol.command import BatchItem
 from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.journal import Loaded, PromiseRecord
 from durasleep.runtime import nondeterminism
-from durasleep.runtime.activation import (
-    Activation,
-    CanceledOutcome,
-    Continued,
-    Halted,
-    Progress,
-    Rejected,
-    Resolved,
-    WorkflowOutcome,
-)
+from durasleep.runtime.activation import Activation
 from durasleep.runtime.context import ExecutionInfo
 from durasleep.runtime.definition import WorkflowDefinition
 from durasleep.runtime.journal import StepCall
+from durasleep.runtime.outcome import CanceledOutcome, Continued, Halted, Progress, Rejected, Resolved, WorkflowOutcome
 from durasleep.settings import Settings
 from durasleep.transport.store import Store
 from durasleep.worker.execution.commits import Commits
