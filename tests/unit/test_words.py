@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import durasleep
 from durasleep import Context, Description, Durasleep, errors, testing
 from durasleep.client import Client
 from durasleep.model import PromiseId
@@ -21,6 +22,7 @@ from durasleep.runtime.context import ExecutionInfo
 from durasleep.sync import Client as SyncClient
 from durasleep.testing import Env, SyncEnv
 
+PACKAGE = Path(durasleep.__file__).parent
 ROOT = Path(__file__).parents[2]
 CHANGELOG = "docs/changelog.md"
 THIS = str(Path(__file__).relative_to(ROOT))
@@ -106,8 +108,8 @@ ROWS = (
 )
 """The glossary's other side. A place is where a pending execution is; a hint is a wake-up; a head is no prefix."""
 
-PATHS = ("durasleep/cli/steering.py", "durasleep/cli/control.py", "protocol/lua/check.lua", "protocol/lua/load.lua")
-"""Files that have other names now."""
+PATHS = ("cli/steering.py", "cli/control.py", "protocol/lua/check.lua", "protocol/lua/load.lua")
+"""Files of the package that have other names now."""
 
 STILL = {
     ("durasleep/runtime/context.py", "birth"),
@@ -130,11 +132,11 @@ OF_OTHERS = {
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """Everything that people read: paths from the root, and texts."""
-    for folder in ("durasleep", "tests", "harness", "scripts", "examples", "docs"):
-        for path in sorted((ROOT / folder).rglob("*")):
+    """Everything that people read: paths from the root, and texts. The package may be installed elsewhere."""
+    for folder in (PACKAGE, *[ROOT / name for name in ("tests", "harness", "scripts", "examples", "docs")]):
+        for path in sorted(folder.rglob("*")):
             if path.suffix in (".py", ".pxd", ".lua", ".md", ".toml", "") and path.is_file():
-                yield str(path.relative_to(ROOT)), path.read_text()
+                yield f"{folder.name}/{path.relative_to(folder).as_posix()}", path.read_text()
     yield "README.md", (ROOT / "README.md").read_text()
 
 
@@ -147,9 +149,12 @@ def identifiers(path: str, text: str) -> Iterator[tuple[str, int]]:
                 yield "." * (before == ".") + token.string, token.start[0]
             before = token.string
     elif path.endswith((".lua", ".pxd", ".md")):
+        is_code = not path.endswith(".md")
         for number, line in enumerate(text.splitlines(), 1):
+            if line.startswith("```"):
+                is_code = not is_code
             code = re.sub(r"--.*|#\s.*|'[^']*'", "", line)
-            for part in re.findall(r"`([^`]+)`", line) if path.endswith(".md") else [code]:
+            for part in [code] if is_code else re.findall(r"`([^`]+)`", line):
                 yield from ((name, number) for name in re.findall(r"\.?[A-Za-z_]\w*", part))
 
 
@@ -195,12 +200,12 @@ def test_everything_is_said_by_its_one_name() -> None:
 def test_every_name_that_is_recommended_exists() -> None:
     modules = [(path, text) for path, text in texts() if re.match(r"durasleep/.*\.py$", path)]
     known = {name.lstrip(".") for path, text in modules for name, _ in identifiers(path, text)}
-    known |= {path.stem for path in (ROOT / "durasleep").rglob("*.lua")}
+    known |= {path.stem for path in PACKAGE.rglob("*.lua")}
     assert [name for row in ROWS for name in row.new.split() if name not in known] == []
 
 
 def test_no_file_has_its_old_name() -> None:
-    assert [path for path in PATHS if (ROOT / path).exists() or (ROOT / "durasleep" / path).exists()] == []
+    assert [path for path in PATHS if (PACKAGE / path).exists()] == []
 
 
 @pytest.mark.parametrize(
@@ -219,6 +224,7 @@ def test_no_file_has_its_old_name() -> None:
         ("docs/x.md", "The worker puts it aside."),
         ("docs/x.md", "A test calls `env.settle()`."),
         ("README.md", "Its `lineages`."),
+        ("README.md", "```python\nfrom durasleep.errors import Detached\n```"),
         ("durasleep/client/x.py", 'raise UsageError("a stand-in for it")'),
     ],
 )
