@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec.structs import replace
 
-from durasleep.errors import StoreFull
+from durasleep.errors import StoreFull, StoreRefused
 from durasleep.model import (
     CancelEntry,
     CommitAction,
@@ -161,3 +161,19 @@ async def test_what_is_broken_is_repaired(driver: Driver) -> None:
     assert (finding.kind, finding.repaired) == ("unqueued", True)
     await driver.redis.config_set("maxmemory", 0)
     assert await driver.place("a") is Place.QUEUED
+
+
+async def test_who_may_not_set_timers_is_told_so_before_anything_is_written(one_server: Server, namespace: str) -> None:
+    """By the same write that shows whether Redis is full."""
+    driver = Driver(one_server.client(), namespace)
+    async with driver.store.opened():
+        lease = await driver.start("a")
+        before = await driver.snapshot()
+        rules = ["+@all", "-zadd"]
+        await driver.redis.acl_setuser("refused", enabled=True, nopass=True, keys=["*"], commands=rules, reset=True)
+        refused = Driver(one_server.client(username="refused", password=""), namespace)
+        async with refused.store.opened():
+            with pytest.raises(StoreRefused):
+                await refused.commit(lease, CommitAction.RESOLVE)
+        await driver.redis.acl_deluser("refused")
+        assert await driver.snapshot() == before
