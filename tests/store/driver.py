@@ -32,7 +32,7 @@ def child(number: str, id: str | None = None, *, function: str = "g", due: Due |
 
 
 def bytes_of(reply: Reply) -> int:
-    """What a reply carries, its structure aside."""
+    """What a reply carries, without its structure."""
     if isinstance(reply, list):
         return sum(map(bytes_of, cast("list[Reply]", reply)))
     return len(reply) if isinstance(reply, bytes) else 0
@@ -263,7 +263,7 @@ class Driver:
         return {member.decode(errors="replace"): int(score) for member, score in found}
 
     async def inbox(self, who: str) -> list[dict[bytes, bytes]]:
-        """What an inbox was told, its opening aside."""
+        """What an inbox was told, without its opening."""
         told = await self.redis.xrange(self.keys.inbox(who))
         return [fields for _, fields in told if b"o" not in fields]
 

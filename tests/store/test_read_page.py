@@ -177,16 +177,16 @@ async def test_news_are_the_head_and_what_has_settled_since_the_last_commit(driv
     assert await driver.store.load_unseen(PromiseId("nobody")) is None
 
 
-async def test_news_of_which_there_is_no_entry_are_passed_over(driver: Driver) -> None:
+async def test_unseen_numbers_without_an_entry_are_passed_over(driver: Driver) -> None:
     await driver.suspended("a", StartTimer(Number("1"), "", PAST))
     await driver.fire()
     await driver.redis.hset(driver.keys.promise("a"), F["unseen"], "7 1 ")
-    news = await driver.store.load_unseen(PromiseId("a"))
-    assert news is not None
-    assert list(news.entries) == ["1"]
+    unseen = await driver.store.load_unseen(PromiseId("a"))
+    assert unseen is not None
+    assert list(unseen.entries) == ["1"]
 
 
-async def test_large_news_are_not_told(driver: Driver) -> None:
+async def test_large_settlements_are_not_answered_at_once(driver: Driver) -> None:
     numbers = [Number(str(n)) for n in range(1, 4)]
     await driver.suspended("a", *(StartPromise(number, "", None) for number in numbers))
     for number in numbers:
@@ -194,13 +194,13 @@ async def test_large_news_are_not_told(driver: Driver) -> None:
     assert await driver.store.load_unseen(PromiseId("a")) is None
 
 
-async def test_news_that_come_together_share_the_bound_with_their_records(driver: Driver) -> None:
+async def test_settlements_that_come_together_share_the_bound_with_their_records(driver: Driver) -> None:
     ids = [f"e-{n}" for n in range(4)]
     for id in ids:
         await driver.suspended(id, StartTimer(Number("1"), "", PAST), args=b"x" * 400_000)
     await driver.fire()
-    news = [read_page(driver.keys, PromiseId(id), unseen_only=True) for id in ids]
-    assert [page.cursor for page in await driver.store.ask(news)] == [b"", b"", b"0", b"0"]
+    pages = [read_page(driver.keys, PromiseId(id), unseen_only=True) for id in ids]
+    assert [page.cursor for page in await driver.store.ask(pages)] == [b"", b"", b"0", b"0"]
 
 
 async def test_more_news_than_one_answer_may_carry_are_not_told(driver: Driver) -> None:
