@@ -25,6 +25,7 @@ from durasleep.protocol import promises, streams
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT, F
 from durasleep.protocol.script import Value
+from durasleep.query import fsck
 from durasleep.runtime.transaction import TRANSACTION_COMMANDS_MAX, check_transaction
 from durasleep.runtime.transaction_reply import read_reply
 from durasleep.transport.connection import Link
@@ -69,6 +70,15 @@ async def test_a_long_run_that_begins_anew_is_closed_in_parts(driver: Driver) ->
     await driver.assert_kept_together("a~1001", "a~1002")
     await driver.control("cancel", "single")
     assert list((await driver.load("a")).entries) == ["1004"]
+
+
+async def test_timers_of_a_run_that_is_being_closed_are_no_findings(driver: Driver) -> None:
+    lease = await long_run(driver)
+    await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, due="1003")
+    assert len(await driver.timers()) > 500
+    assert (await driver.store.run(fsck.fsck(driver.keys))).findings == []
+    await driver.fire_all()
+    await driver.control("force", "a")
 
 
 async def test_who_begins_anew_before_the_last_run_is_closed_loses_nothing(driver: Driver) -> None:

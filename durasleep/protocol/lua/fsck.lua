@@ -334,7 +334,7 @@ local function is_awaited(member)
   if what == 'timeout' then return record.deadline and true or false end
   if what == 'start' or what == 'retry' then return record.place == PLACE.delayed end
   local entry = read_entry(raw_of(record, what))
-  return entry and entry.state == STATE.pending and entry.due ~= ''
+  return entry and entry.state == STATE.pending and entry.due ~= '' or is_closing(id) -- it may be of an ended run
 end
 
 function checks.timer(member)
