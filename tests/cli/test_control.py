@@ -309,7 +309,7 @@ def test_the_part_before_the_problem_is_enough_to_strike_a_name(here: Terminal, 
     assert client.zcard("{durasleep:0}:halted") == 0
 
 
-def test_what_was_put_aside_is_struck_by_name(here: Terminal, quick: Quick) -> None:
+def test_what_was_quarantined_is_discarded_by_name(here: Terminal, quick: Quick) -> None:
     name = "timers:x~1: CORRUPT x is not a promise"
     start(here, quick, "a")
     assert quick(here, "halt", "a").code == 0

@@ -549,11 +549,11 @@ function seldom()
     local found = {}
     local members = redis.call('ZRANGE', workers, 0, LIMIT.offers_max - 1, 'REV', 'WITHSCORES')
     for i = 1, #members, 2 do
-      local told = redis.pcall('HMGET', worker_prefix .. members[i], W.group, W.functions, W.beat_ms)
-      local functions, beat_ms = told[2] or '', tonumber(told[3] or '')
-      local is_fit = not told.err
+      local worker = redis.pcall('HMGET', worker_prefix .. members[i], W.group, W.functions, W.beat_ms)
+      local functions, beat_ms = worker[2] or '', tonumber(worker[3] or '')
+      local is_fit = not worker.err
         and members[i] ~= consumer
-        and told[1] == record.queue
+        and worker[1] == record.queue
         and functions ~= ''
         and not string.find(' ' .. lacking, ' ' .. functions .. ' ', 1, true)
       if is_fit and beat_ms and math.abs(now - tonumber(members[i + 1])) < LIMIT.beats_missed * beat_ms then

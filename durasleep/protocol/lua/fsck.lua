@@ -109,18 +109,18 @@ local function is_true_of(record, snapshot)
 end
 
 local function as_table(fields)
-  local told = {}
+  local by_name = {}
   for i = 1, #fields, 2 do
-    told[fields[i]] = fields[i + 1]
+    by_name[fields[i]] = fields[i + 1]
   end
-  return told
+  return by_name
 end
 
 local function check_queued(record)
   local row = record.entry and redis.call('XRANGE', queue_prefix .. record.queue, record.entry, record.entry)[1]
   local fields = row and row[2] or {}
-  local told = as_table(fields)
-  if told.i ~= record.id or tonumber(told.e) ~= record.epoch then
+  local entry = as_table(fields)
+  if entry.i ~= record.id or tonumber(entry.e) ~= record.epoch then
     return found('unqueued', record.id, 'is queued, but its stream has no entry for it', again(record))
   end
   if fields[5] == 'x' and not is_true_of(record, fields[6]) then
@@ -349,8 +349,8 @@ end
 function checks.entry(queue, at)
   local row = redis.call('XRANGE', queue_prefix .. queue, at, at)[1]
   if not row then return '' end
-  local told = as_table(row[2])
-  local id, epoch = told.i or '', told.e
+  local entry = as_table(row[2])
+  local id, epoch = entry.i or '', entry.e
   local ok, record = pcall(load, id)
   if ok and record and record.state == STATE.pending and record.entry == at and record.epoch == tonumber(epoch) then
     return ''
