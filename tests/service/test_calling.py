@@ -57,7 +57,7 @@ async def test_a_client_that_stops_waiting_or_closes_is_not_waited_for(
         for _ in range(3):
             with pytest.raises(WaitTimeout):
                 await other.get("passage").result(timeout=0.2)
-        await eventually(lambda: waiters() == before, "who gave up to be struck")
+        await eventually(lambda: waiters() == before, "who gave up to be removed")
         for hurried in [new_app() for _ in range(3)]:  # they give up while their connection is being made
             await store_of(hurried)
             giving_up = asyncio.create_task(hurried.get("passage").result())

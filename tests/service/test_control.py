@@ -33,7 +33,7 @@ def ids(found: SearchPage) -> list[str]:
 
 
 @pytest.mark.leaves_keys("what nobody but a person can put right")
-async def test_what_was_put_aside_by_name_is_noted_beside_the_list(app: Durasleep, real_server: Server) -> None:
+async def test_what_was_quarantined_by_name_is_noted_beside_the_list(app: Durasleep, real_server: Server) -> None:
     keys = (await store_of(app)).keys()
     client: Any = real_server.sync_client()
     client.zadd(keys.halted, {"timers:broken~1: CORRUPT due time": 1})

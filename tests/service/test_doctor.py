@@ -114,7 +114,7 @@ async def test_nothing_is_said_of_work_that_is_done(app: Durasleep) -> None:
         assert (await said_of(app)).keys() == {"work"}
 
 
-async def test_what_is_halted_or_put_aside_is_said(app: Durasleep, raw: tuple[Any, Keyspace]) -> None:
+async def test_what_is_halted_or_quarantined_is_said(app: Durasleep, raw: tuple[Any, Keyspace]) -> None:
     client, keys = raw
     async with serving(app):
         handles = [await app.rpc(id, waiting) for id in ("h1", "h2", "h3")]

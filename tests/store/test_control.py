@@ -260,7 +260,7 @@ async def test_what_could_not_be_carried_out_is_refused_before_the_first_write(d
 
 
 @pytest.mark.leaves_keys("a key of a wrong type")
-async def test_what_is_halted_ends_even_where_its_name_cannot_be_struck(driver: Driver) -> None:
+async def test_what_is_halted_ends_even_where_its_name_cannot_be_removed(driver: Driver) -> None:
     await put(driver, "halted")
     await driver.redis.delete(driver.keys.halted)
     await driver.redis.set(driver.keys.halted, "garbage")

@@ -162,7 +162,7 @@ async def test_a_due_time_that_is_written_in_another_way_is_the_same(driver: Dri
 
 
 @pytest.mark.leaves_keys("garbage that was quarantined, and broken hashes")
-async def test_garbage_in_the_timers_is_put_aside_by_name_and_the_rest_fires(driver: Driver) -> None:
+async def test_garbage_in_the_timers_is_quarantined_by_name_and_the_rest_fires(driver: Driver) -> None:
     await driver.suspended("a", timer("1"))
     await driver.suspended("odd", timer("1", FAR))
     await driver.redis.hset(driver.keys.promise("odd"), "1", "no entry")
@@ -347,7 +347,7 @@ async def test_timers_of_what_is_gone_are_forgotten(driver: Driver) -> None:
     assert await driver.timers() == {}
 
 
-async def test_a_due_time_that_is_no_number_is_put_aside_by_name(driver: Driver) -> None:
+async def test_a_due_time_that_is_no_number_is_quarantined_by_name(driver: Driver) -> None:
     await driver.create("a", start=PAST)
     await driver.redis.hset(driver.keys.promise("a"), F["due"], "soon")
     [line] = (await driver.fire()).quarantined

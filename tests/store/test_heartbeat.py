@@ -63,7 +63,7 @@ async def test_thousands_of_them_hide_nobody_and_go_in_parts(driver: Driver) -> 
         await driver.redis.delete(driver.keys.queue("workers"))
 
 
-async def test_where_very_many_live_the_oldest_are_struck_and_nobody_judged_is_hidden(
+async def test_where_very_many_live_the_oldest_are_removed_and_nobody_judged_is_hidden(
     one_server: Server, namespace: str
 ) -> None:
     """More than one answer looks at have beaten later than the one that is to be judged."""

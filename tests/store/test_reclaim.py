@@ -88,7 +88,7 @@ async def test_what_has_ended_or_moved_on_is_only_removed(driver: Driver) -> Non
 
 
 @pytest.mark.leaves_keys("names that were quarantined")
-async def test_garbage_in_the_stream_is_put_aside_by_name_and_the_rest_goes_on(driver: Driver) -> None:
+async def test_garbage_in_the_stream_is_quarantined_by_name_and_the_rest_goes_on(driver: Driver) -> None:
     stream = driver.keys.queue("workers")
     await driver.redis.xadd(stream, {"garbage": b"\xff"})
     await driver.create("broken")

@@ -134,7 +134,7 @@ async def quarantined(
     )
 
 
-async def test_one_that_cannot_be_read_is_put_aside_by_name_until_somebody_reads_it(driver: Driver) -> None:
+async def test_one_that_cannot_be_read_is_quarantined_by_name_until_somebody_reads_it(driver: Driver) -> None:
     await keep(driver)
     fired = await driver.fire()
     assert await quarantined(driver) == "aside"

@@ -126,7 +126,7 @@ async def test_the_promise_of_this_life_is_settled_not_the_child_left_over_from_
 
 
 @pytest.mark.leaves_keys("an owner that is gone and its name")
-async def test_a_broken_owner_is_put_aside_by_name_and_the_child_ends(driver: Driver) -> None:
+async def test_a_broken_owner_is_quarantined_by_name_and_the_child_ends(driver: Driver) -> None:
     await driver.suspended("a", child("1", "own"))
     lease = await driver.take()
     await driver.redis.set(driver.keys.promise("a"), "garbage")

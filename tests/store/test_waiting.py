@@ -63,7 +63,7 @@ async def give_up(driver: Driver, id: str, outcome: CommitAction, due: str = "")
     ("outcome", "due"), [(CommitAction.SUSPEND, ""), (CommitAction.RESOLVE, ""), (CommitAction.CONTINUE_AS_NEW, "4")]
 )
 @pytest.mark.parametrize("others", [0, 100])
-async def test_who_waits_no_longer_is_struck(driver: Driver, outcome: CommitAction, due: str, others: int) -> None:
+async def test_who_waits_no_longer_is_removed(driver: Driver, outcome: CommitAction, due: str, others: int) -> None:
     lease = await single(driver)
     if others:
         await wait_as_many(driver, [f"other-{number}" for number in range(others)])
@@ -193,7 +193,7 @@ async def test_what_one_inbox_is_told_is_one_entry_unless_it_is_much(
     assert len(await driver.inbox("reader")) == entries
 
 
-async def test_a_client_that_gives_up_is_struck_and_others_are_not(driver: Driver) -> None:
+async def test_a_client_that_gives_up_is_removed_and_others_are_not(driver: Driver) -> None:
     await single(driver)
     for number in range(80):
         await driver.create(SINGLE, "g", inbox=f"inbox{number:05}")

@@ -50,7 +50,7 @@ class Row:
 
 ROWS = (
     Row("WorkflowEvicted evict evicting", "[Dd]etach|detaching|Detached", words=r"\bdetach(?:es)?\b"),
-    Row("quarantine", r"\w*aside", words=r"\b(?:put|puts|putting) (?:\w+ )?aside\b"),
+    Row("quarantine", r"\w*aside\w*", words=r"\b(?:put|puts|putting) (?:\w+ )?aside\b"),
     Row("discard_quarantined", code=r"\b(?:client|app)\.forget\b"),
     Row("on_settlement notify_all log_sampler", "(?:tell|hear|say)(?:_[a-z]\\w*)?", where=r".*\.(?:py|pxd|lua)$"),
     Row("report recovered", code=r"\boutage\.(?:say|end)\b"),

@@ -421,7 +421,7 @@ async def test_one_that_is_gone_is_dropped_quietly(
     await world.commits.cancel(again)
 
 
-async def test_what_is_not_one_of_ours_is_put_aside_by_name(
+async def test_what_is_not_one_of_ours_is_quarantined_by_name(
     world: World, driver: Driver, caplog: pytest.LogCaptureFixture
 ) -> None:
     await driver.join()

@@ -135,7 +135,7 @@ async def test_one_that_is_forgotten_loses_its_timer(cron: Cron, driver: Driver)
         ("due", "-" + "9" * 18, ""),
     ],
 )
-async def test_one_that_cannot_be_read_is_put_aside_and_offered_again_in_a_minute(
+async def test_one_that_cannot_be_read_is_quarantined_and_offered_again_in_a_minute(
     cron: Cron, driver: Driver, caplog: pytest.LogCaptureFixture, field: str, value: str, reason: str
 ) -> None:
     await cron.put("bad", broken={field: value})

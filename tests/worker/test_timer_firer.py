@@ -121,7 +121,7 @@ async def test_several_batches_are_asked_for_at_once_and_the_last_one_is_answere
     assert await driver.timers() == {}
 
 
-async def test_what_was_put_aside_is_said(driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_was_quarantined_is_said(driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
     await driver.redis.zadd(driver.keys.timers, {"garbage": 1})
     await Firing(driver).once()
     assert "a timer was quarantined: garbage: INVALID member" in caplog.text

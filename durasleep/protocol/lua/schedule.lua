@@ -9,7 +9,7 @@
 local ASIDE_MS = 60000 -- until it is offered again
 local actions = {}
 
-local function aside_name(name, reason)
+local function quarantined_name(name, reason)
   return 'schedule:' .. name .. ': ' .. reason
 end
 
@@ -18,7 +18,7 @@ local function end_quarantine(key, name)
   local reason = redis.call('HGET', key, S.aside)
   if not reason then return end
   redis.call('HDEL', key, S.aside)
-  if is_a(halted, 'zset') then redis.call('ZREM', halted, aside_name(name, reason)) end
+  if is_a(halted, 'zset') then redis.call('ZREM', halted, quarantined_name(name, reason)) end
 end
 
 function actions.put(name, at)
@@ -71,7 +71,7 @@ function actions.aside(name, at)
   if was_offered == '' then return { 'aside' } end
   end_quarantine(key, name)
   redis.call('HSET', key, S.aside, reason)
-  quarantine(aside_name(name, reason))
+  quarantine(quarantined_name(name, reason))
   set_timer(name .. '~cron', now + ASIDE_MS)
   for_all[#for_all + 1] = 'c'
   for_all[#for_all + 1] = name
