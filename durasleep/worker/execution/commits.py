@@ -218,12 +218,12 @@ class Commits:
         try:
             await self.commit(lease, CommitAction.HALT, payload=reason.encode())
         except CorruptData as error:
-            end = "its entry is quarantined"
             try:
                 await self.commit(lease, CommitAction.DROP, payload=reason.encode())
             except StoreError:  # it may be a record of ours, and only what lists the halted is broken
-                end = "it is offered again"
-            logger.error("%s could not be halted (%s): %s", lease.id, error, end)
+                logger.error("%s could not be halted (%s): it is offered again", lease.id, error)
+            else:
+                logger.error("%s could not be halted (%s): its entry is quarantined", lease.id, error)
         except Fenced:
             return
         except StoreError as error:
