@@ -221,7 +221,7 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
             running.ops += progress.ops
             if progress.ops:
                 self.held_back = progress.steps
-            else:
+            elif progress.steps:
                 self._start_steps(progress.steps)
         self._go_on()
 
@@ -242,8 +242,6 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
             self.workflows.commits.due(running)
 
     def _start_steps(self, calls: Sequence[StepCall]) -> None:
-        if not calls:
-            return
         running = self.running
         if self.workflows.code.is_leaving:
             self.is_released = True
@@ -282,7 +280,10 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
 
     def commit(self) -> BatchItem[Committed] | None:
         running, activation, commits = self.running, self._activation, self.workflows.commits
-        ops = self._next_part()
+        if self.rest or len(running.ops) > 1:
+            ops = self._next_part()
+        else:  # nearly always: a call less for each commit
+            ops, running.ops = running.ops, ()
         is_last = not self.rest
         outcome, payload, due = self._outcome() if is_last else (CommitAction.CONTINUE, b"", "")
         if outcome is CommitAction.CONTINUE and not (ops or running.has_unseen):
@@ -326,8 +327,9 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         if self.rest:
             self.workflows.commits.due(running)
             return
-        calls, self.held_back = self.held_back, ()
-        self._start_steps(calls)
+        if self.held_back:
+            calls, self.held_back = self.held_back, ()
+            self._start_steps(calls)
         if self.progress.outcome is not None:
             self._log_ended()
             self.workflows.in_hand.let_go(running)
