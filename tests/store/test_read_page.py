@@ -101,7 +101,7 @@ async def together(driver: Driver, *ids: str) -> list[Page]:
     return await driver.store.ask([read_page(driver.keys, PromiseId(id)) for id in ids])
 
 
-@pytest.mark.parametrize(("count", "payload_bytes"), [(4, 26_000), (40, 26_000), (20, 3_000)])
+@pytest.mark.parametrize(("count", "payload_bytes"), [(4, 26_000), (40, 40_000), (20, 3_000)])
 async def test_what_finds_no_room_beside_another_comes_with_the_next_call(
     driver: Driver, count: int, payload_bytes: int
 ) -> None:
