@@ -6,6 +6,7 @@ import pytest
 
 from durasleep.errors import CorruptData, Fenced, NotAllowed, NotFound, UsageError
 from durasleep.model import CANCEL, CommitAction, Due, Kind, Number, Place, PromiseId, StartPromise, StartTimer, State
+from durasleep.protocol import promises
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import LIMIT, F
 from durasleep.query import control
@@ -482,6 +483,23 @@ async def test_only_an_execution_of_its_own_that_has_failed_is_tried_again(drive
         with pytest.raises(error, match=text):
             await driver.control("retry", id)
     assert (await driver.control("retry", "a")).word == "running"
+    await driver.control("force", "a")
+
+
+async def test_what_ends_and_begins_again_in_one_call_is_kept(driver: Driver) -> None:
+    lease = await driver.start("a")
+    await driver.commit(lease, CommitAction.SUSPEND, child("1"), StartTimer(Number("2"), "", FAR))
+    actions = [promises.control(driver.keys, action, PromiseId("a")) for action in ("force", "retry")]
+    assert [answer.word for answer in await driver.store.ask(actions)] == ["canceled", "retrying"]
+    await driver.fire_all()
+    assert await driver.ttl_ms("a") == -1
+    assert (await driver.record("a")).place is Place.QUEUED
+
+    async def child_is_gone() -> bool:
+        return not await driver.redis.exists(driver.keys.promise("a~1"))
+
+    await eventually(child_is_gone, "its child to be gone")
+    assert await driver.timers() == {}
     await driver.control("force", "a")
 
 

@@ -176,6 +176,7 @@ local ENDED = {
 -- worker that still holds the old one is fenced. One call closes a part of a long journal ("closing"), and the next
 -- call goes on.
 function actions.retry(id)
+  close_families() -- it may have ended in this very script
   local record = find(id)
   check_execution(record, id)
   if owner_of(id) then
