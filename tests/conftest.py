@@ -10,6 +10,7 @@ import gc
 import os
 import secrets
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from hypothesis import HealthCheck, settings
 
 from durasleep.devserver import DevServer
 from durasleep.query import fsck
+from durasleep.runtime import nondeterminism
 from durasleep.settings import DEFAULTS
 from durasleep.transport.connector import Connector
 from durasleep.transport.sync_store import SyncStore
@@ -206,6 +208,13 @@ def _kind_of(request: pytest.FixtureRequest) -> str:
     if not real:
         pytest.skip("no real server is installed")
     return real[0]
+
+
+@pytest.fixture
+def nothing_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No function was warned of before: what differs between replays is said once for each."""
+    monkeypatch.setattr(nondeterminism, "_said", set[Any]())
+    monkeypatch.setattr(nondeterminism, "_reminded", Counter[str]())
 
 
 @pytest.fixture

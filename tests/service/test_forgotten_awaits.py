@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,13 @@ import pytest
 
 from durasleep import Context, Durasleep, Retry, testing
 from durasleep.errors import Stalled
-from durasleep.runtime import nondeterminism
 
 # pyright: reportUnusedCoroutine=false, reportUnusedCallResult=false
 
 Workflow = Callable[[Context], Coroutine[Any, Any, Any]]
 
 
-@pytest.fixture(autouse=True)
-def nothing_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nondeterminism, "_said", set[Any]())
-    monkeypatch.setattr(nondeterminism, "_reminded", Counter[str]())
+pytestmark = pytest.mark.usefixtures("nothing_was_said")
 
 
 async def sleeping(ctx: Context) -> None:

@@ -31,7 +31,7 @@ HoldClock = Callable[[ModuleType], HeldClock]
 class Work:
     """What is done with one execution: it commits what it is given, and notes what it is answered."""
 
-    def __init__(self, all: World, running: HeldExecution, *says: BatchItem[Committed] | Exception | None) -> None:
+    def __init__(self, all: Committing, running: HeldExecution, *says: BatchItem[Committed] | Exception | None) -> None:
         self.running = running
         self.answers: list[Committed] = []
         self.fails_with: Exception | None = None
@@ -58,7 +58,7 @@ class Work:
     def close(self) -> None: ...
 
 
-class World:
+class Committing:
     """Commits of one worker, and what became of them in order."""
 
     def __init__(self, driver: Driver, settings: Settings = DEFAULTS) -> None:
@@ -84,23 +84,23 @@ class World:
 
 
 @pytest.fixture
-def world(driver: Driver) -> World:
-    return World(driver)
+def committing(driver: Driver) -> Committing:
+    return Committing(driver)
 
 
 # -- at the end of a turn
 
 
-async def test_all_that_is_due_in_one_turn_is_committed_together(world: World, driver: Driver) -> None:
+async def test_all_that_is_due_in_one_turn_is_committed_together(committing: Committing, driver: Driver) -> None:
     """In the order of the stream, each once, however often it is asked for."""
-    works = [await world.work(id, CommitAction.RESOLVE) for id in "abc"]
+    works = [await committing.work(id, CommitAction.RESOLVE) for id in "abc"]
     before = await driver.calls()
     for work in (*reversed(works), works[0]):
-        world.commits.due(work.running)
+        committing.commits.due(work.running)
         assert work.running.is_due
-    assert world.order == []
-    await world.answered(*works)
-    assert world.order == ["commit a", "commit b", "commit c", "take a", "take b", "take c"]
+    assert committing.order == []
+    await committing.answered(*works)
+    assert committing.order == ["commit a", "commit b", "commit c", "take a", "take b", "take c"]
     assert await driver.calls() == before + 1
     for work in works:
         assert not work.running.is_due
@@ -109,42 +109,42 @@ async def test_all_that_is_due_in_one_turn_is_committed_together(world: World, d
 
 
 async def test_of_many_each_call_has_so_many(driver: Driver) -> None:
-    world = World(driver, replace(DEFAULTS, batch_items_max=2))
-    works = [await world.work(id, CommitAction.RESOLVE) for id in "abcde"]
+    committing = Committing(driver, replace(DEFAULTS, batch_items_max=2))
+    works = [await committing.work(id, CommitAction.RESOLVE) for id in "abcde"]
     for work in works:
-        world.commits.due(work.running)
-    await world.answered(*works)
-    assert world.order[:5] == [f"commit {id}" for id in "abcde"]
-    assert sorted(world.order[5:]) == [f"take {id}" for id in "abcde"]
+        committing.commits.due(work.running)
+    await committing.answered(*works)
+    assert committing.order[:5] == [f"commit {id}" for id in "abcde"]
+    assert sorted(committing.order[5:]) == [f"take {id}" for id in "abcde"]
 
 
-async def test_until_a_commit_is_answered_there_is_no_other(world: World) -> None:
-    work = await world.work("a", CommitAction.CONTINUE, CommitAction.RESOLVE)
-    world.commits.due(work.running)
+async def test_until_a_commit_is_answered_there_is_no_other(committing: Committing) -> None:
+    work = await committing.work("a", CommitAction.CONTINUE, CommitAction.RESOLVE)
+    committing.commits.due(work.running)
     await asyncio.sleep(0)
     assert work.running.is_committing
-    world.commits.due(work.running)
+    committing.commits.due(work.running)
     assert not work.running.is_due
-    await world.answered(work)
-    world.commits.due(work.running)
+    await committing.answered(work)
+    committing.commits.due(work.running)
     await eventually(lambda: len(work.answers) == 2, "the second")
-    assert world.order == ["commit a", "take a"] * 2
+    assert committing.order == ["commit a", "take a"] * 2
 
 
-async def test_one_that_has_nothing_to_say_may_have_later(world: World) -> None:
-    running = await world.running("a")
-    Work(world, running, None, None)
+async def test_one_that_has_nothing_to_say_may_have_later(committing: Committing) -> None:
+    running = await committing.running("a")
+    Work(committing, running, None, None)
     for count in (1, 2):
-        world.commits.due(running)
+        committing.commits.due(running)
         await asyncio.sleep(0)
-        assert world.order == ["commit a"] * count
+        assert committing.order == ["commit a"] * count
         assert not running.is_committing
 
 
 @pytest.mark.parametrize("when", ["before it is asked", "before its turn", "before the answer"])
 @pytest.mark.parametrize("what", ["gone", "without work"])
-async def test_one_that_is_not_in_hand_any_more_is_passed_over(world: World, when: str, what: str) -> None:
-    work, other = await world.work("a", CommitAction.RESOLVE), await world.work("b", CommitAction.RESOLVE)
+async def test_one_that_is_not_in_hand_any_more_is_passed_over(committing: Committing, when: str, what: str) -> None:
+    work, other = await committing.work("a", CommitAction.RESOLVE), await committing.work("b", CommitAction.RESOLVE)
 
     def let_go() -> None:
         if what == "gone":
@@ -154,68 +154,74 @@ async def test_one_that_is_not_in_hand_any_more_is_passed_over(world: World, whe
 
     if when == "before it is asked":
         let_go()
-    world.commits.due(work.running)
-    world.commits.due(other.running)
+    committing.commits.due(work.running)
+    committing.commits.due(other.running)
     assert work.running.is_due is (what != "gone" or when != "before it is asked")
     if when == "before its turn":
         let_go()
     await asyncio.sleep(0)
     if when == "before the answer":
         let_go()
-    await world.answered(other)
-    assert world.failed == []
+    await committing.answered(other)
+    assert committing.failed == []
     said = ["commit a"] if when == "before the answer" else []
-    assert world.order == [*said, "commit b", "take b"]
+    assert committing.order == [*said, "commit b", "take b"]
     assert not work.running.is_committing
-    await world.driver.control("force", "a")
+    await committing.driver.control("force", "a")
 
 
-async def test_what_fails_fails_alone(world: World) -> None:
-    wrong, late = await world.running("wrong"), await world.running("late")
-    Work(world, wrong, ValueError("wrong"))
+async def test_what_fails_fails_alone(committing: Committing) -> None:
+    wrong, late = await committing.running("wrong"), await committing.running("late")
+    Work(committing, wrong, ValueError("wrong"))
     stale = Lease(late.lease.id, late.lease.queue, late.lease.entry, 99)
-    Work(world, late, world.commits.item(stale, CommitAction.RESOLVE))
-    failing, well = await world.work("failing", CommitAction.CONTINUE), await world.work("well", CommitAction.RESOLVE)
+    Work(committing, late, committing.commits.item(stale, CommitAction.RESOLVE))
+    failing, well = (
+        await committing.work("failing", CommitAction.CONTINUE),
+        await committing.work("well", CommitAction.RESOLVE),
+    )
     failing.fails_with = ValueError("failing")
     for running in (wrong, late, failing.running, well.running):
-        world.commits.due(running)
-    await world.answered(well)
-    assert [(running.lease.id, type(error)) for running, error in world.failed] == [
+        committing.commits.due(running)
+    await committing.answered(well)
+    assert [(running.lease.id, type(error)) for running, error in committing.failed] == [
         ("wrong", ValueError),
         ("late", Fenced),
         ("failing", ValueError),
     ]
-    assert not any(running.is_committing for running, _ in world.failed)
+    assert not any(running.is_committing for running, _ in committing.failed)
 
 
-async def test_what_cannot_be_sent_fails_for_all_it_was_sent_with(world: World, driver: Driver) -> None:
-    works = [await world.work(id, CommitAction.RESOLVE) for id in "ab"]
+async def test_what_cannot_be_sent_fails_for_all_it_was_sent_with(committing: Committing, driver: Driver) -> None:
+    works = [await committing.work(id, CommitAction.RESOLVE) for id in "ab"]
     for work in works:
-        world.commits.due(work.running)
+        committing.commits.due(work.running)
     await asyncio.sleep(0)
     await driver.store.aclose(StoreFull("closed"))
-    await eventually(lambda: len(world.failed) == 2, "both to fail")
-    assert [(running.lease.id, str(error)) for running, error in world.failed] == [("a", "closed"), ("b", "closed")]
+    await eventually(lambda: len(committing.failed) == 2, "both to fail")
+    assert [(running.lease.id, str(error)) for running, error in committing.failed] == [
+        ("a", "closed"),
+        ("b", "closed"),
+    ]
 
 
 async def test_what_a_worker_that_leaves_has_asked_for_is_heard_by_nobody(
-    world: World, driver: Driver, caplog: pytest.LogCaptureFixture
+    committing: Committing, driver: Driver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    work = await world.work("a", CommitAction.RESOLVE)
-    world.commits.due(work.running)
+    work = await committing.work("a", CommitAction.RESOLVE)
+    committing.commits.due(work.running)
     await asyncio.sleep(0)
     await driver.store.aclose()
     await asyncio.sleep(0)
-    assert (work.answers, world.failed, caplog.text) == ([], [], "")
+    assert (work.answers, committing.failed, caplog.text) == ([], [], "")
 
 
 @pytest.mark.parametrize("ids", ["ab", "abc", "abcd"])
 async def test_code_that_takes_long_lets_the_loop_go_on_between_two_answers(
-    world: World, hold_clock: HoldClock, ids: str
+    committing: Committing, hold_clock: HoldClock, ids: str
 ) -> None:
     """Five milliseconds in one turn; a last one needs no other."""
     clock = hold_clock(commits)
-    works = [await world.work(id, CommitAction.RESOLVE) for id in ids]
+    works = [await committing.work(id, CommitAction.RESOLVE) for id in ids]
     loop = asyncio.get_running_loop()
     turns: list[int] = []
     count = 0
@@ -227,10 +233,10 @@ async def test_code_that_takes_long_lets_the_loop_go_on_between_two_answers(
 
     for work in works:
         work.running.work = Slow(work, lambda: (turns.append(count), clock.move(0.003))[0])
-        world.commits.due(work.running)
+        committing.commits.due(work.running)
     await asyncio.sleep(0)
     turn()
-    await world.answered(*works)
+    await committing.answered(*works)
     assert [number - turns[0] for number in turns] == [0, 0, 1, 1][: len(ids)]
 
 
@@ -250,24 +256,24 @@ class Slow:
 def test_what_is_asked_for_is_split_as_one_call_may_do(
     driver: Driver, ops_max: int, count: int, sizes: list[int]
 ) -> None:
-    world = World(driver, replace(DEFAULTS, commit_ops_max=ops_max))
+    committing = Committing(driver, replace(DEFAULTS, commit_ops_max=ops_max))
     ops: list[Op] = [StartTimer(Number(str(number)), "", FAR) for number in range(count)]
-    assert [len(part) for part in world.commits.parts(ops)] == sizes
-    assert world.commits.parts(ops[:1]) == (ops[:1],)
-    assert world.commits.parts([]) == ([],)
+    assert [len(part) for part in committing.commits.parts(ops)] == sizes
+    assert committing.commits.parts(ops[:1]) == (ops[:1],)
+    assert committing.commits.parts([]) == ([],)
 
 
 # -- by itself
 
 
-async def test_one_that_was_canceled_ends_so(world: World, driver: Driver) -> None:
+async def test_one_that_was_canceled_ends_so(committing: Committing, driver: Driver) -> None:
     lease = await driver.start("a")
-    await world.commits.cancel(lease)
+    await committing.commits.cancel(lease)
     assert (await driver.record("a")).state == "canceled"
 
 
-async def test_what_is_deferred_is_offered_again_after_a_while(world: World, driver: Driver) -> None:
-    await world.commits.defer(await driver.start("a"), "not now", 2.5)
+async def test_what_is_deferred_is_offered_again_after_a_while(committing: Committing, driver: Driver) -> None:
+    await committing.commits.defer(await driver.start("a"), "not now", 2.5)
     assert await driver.place("a") is Place.DELAYED
     assert await reason_of(driver, "a") == "not now"
     now_ms = (await driver.beat()).server_us // 1000
@@ -279,80 +285,82 @@ async def reason_of(driver: Driver, id: str) -> str:
     return (await driver.redis.hget(driver.keys.promise(id), F["reason"])).decode()
 
 
-def delay_ms(world: World, id: str) -> int:
+def delay_ms(committing: Committing, id: str) -> int:
     """How long it would be deferred now."""
-    item: Any = world.commits.offer_again(Lease(PromiseId(id), "workers", "1-1", 1), unless_alone=False)
+    item: Any = committing.commits.offer_again(Lease(PromiseId(id), "workers", "1-1", 1), unless_alone=False)
     due: str = item.args[3].split("\t")[5]
     return int(due.removeprefix("+"))
 
 
-def test_each_time_it_is_deferred_for_twice_as_long(world: World, hold_clock: HoldClock) -> None:
+def test_each_time_it_is_deferred_for_twice_as_long(committing: Committing, hold_clock: HoldClock) -> None:
     """For a minute at most; each execution by itself. What has not come again when it was offered begins anew."""
     clock = hold_clock(commits)
-    assert [delay_ms(world, "a") for _ in range(8)] == [1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]
-    assert delay_ms(world, "b") == 1000
+    assert [delay_ms(committing, "a") for _ in range(8)] == [1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]
+    assert delay_ms(committing, "b") == 1000
     clock.move(2 * 60 + 60 - 0.001)
-    assert delay_ms(world, "a") == 60000
+    assert delay_ms(committing, "a") == 60000
     clock.move(2 * 60 + 60)
-    assert delay_ms(world, "a") == 1000
-    assert delay_ms(world, "b") == 1000
+    assert delay_ms(committing, "a") == 1000
+    assert delay_ms(committing, "b") == 1000
     clock.move(2 * 1 + 60 - 0.001)
-    assert delay_ms(world, "b") == 2000
+    assert delay_ms(committing, "b") == 2000
 
 
-def test_it_remembers_of_so_many_how_long_they_were_deferred(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_remembers_of_so_many_how_long_they_were_deferred(
+    committing: Committing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert commits.DEFERRED_MAX == 10_000
     monkeypatch.setattr(commits, "DEFERRED_MAX", 2)
-    assert [delay_ms(world, id) for id in "aabc"] == [1000, 2000, 1000, 1000]
-    assert [delay_ms(world, id) for id in "cba"] == [2000, 2000, 1000]
+    assert [delay_ms(committing, id) for id in "aabc"] == [1000, 2000, 1000, 1000]
+    assert [delay_ms(committing, id) for id in "cba"] == [2000, 2000, 1000]
 
 
-def test_what_may_wait_here_is_offered_unless_this_worker_is_alone(world: World) -> None:
-    item: Any = world.commits.offer_again(Lease(PromiseId("a"), "workers", "1-1", 1), unless_alone=True)
+def test_what_may_wait_here_is_offered_unless_this_worker_is_alone(committing: Committing) -> None:
+    item: Any = committing.commits.offer_again(Lease(PromiseId("a"), "workers", "1-1", 1), unless_alone=True)
     assert item.args[3].split("\t")[5] == "+1000 ="
-    assert delay_ms(world, "a") == 1000, "that was no delay"
+    assert delay_ms(committing, "a") == 1000, "that was no delay"
 
 
-async def test_where_redis_is_full_it_comes_again_later(world: World, driver: Driver) -> None:
-    await world.commits.defer_full(await driver.start("a"))
+async def test_where_redis_is_full_it_comes_again_later(committing: Committing, driver: Driver) -> None:
+    await committing.commits.defer_full(await driver.start("a"))
     assert await driver.place("a") is Place.DELAYED
     assert await reason_of(driver, "a") == "Redis has reached its maxmemory"
     await driver.control("force", "a")
 
 
 async def test_what_nobody_knows_is_offered_again_and_said(
-    world: World, driver: Driver, caplog: pytest.LogCaptureFixture
+    committing: Committing, driver: Driver, caplog: pytest.LogCaptureFixture
 ) -> None:
     await driver.beat(functions="some")
-    await world.commits.defer_unknown(await driver.start("a"), "the function 'f'")
+    await committing.commits.defer_unknown(await driver.start("a"), "the function 'f'")
     assert await driver.place("a") is Place.DELAYED
     assert "a deferred: no worker here knows the function 'f'; next try in 1 s" in caplog.text
-    assert delay_ms(world, "a") == 2000
+    assert delay_ms(committing, "a") == 2000
     await driver.control("force", "a")
 
 
 async def test_what_another_may_know_is_offered_straight_to_it(
-    world: World, driver: Driver, caplog: pytest.LogCaptureFixture
+    committing: Committing, driver: Driver, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And whoever knows it is not asked to wait for longer and longer."""
     await driver.beat(functions="some")
     await driver.start("other", consumer=OTHER)
     await driver.beat(consumer=OTHER, functions="others")
-    await world.commits.defer_unknown(await driver.start("a"), "the function 'f'")
+    await committing.commits.defer_unknown(await driver.start("a"), "the function 'f'")
     assert await driver.place("a") is Place.QUEUED
     assert caplog.text == ""
-    assert delay_ms(world, "a") == 1000
+    assert delay_ms(committing, "a") == 1000
     await driver.reclaim(consumer=OTHER, release="all")
 
 
 async def test_what_a_newer_version_wrote_is_left_to_one(
-    world: World, driver: Driver, caplog: pytest.LogCaptureFixture
+    committing: Committing, driver: Driver, caplog: pytest.LogCaptureFixture
 ) -> None:
     lease = await driver.start("a")
-    await world.commits.defer_newer(lease, "only a newer version knows it")
+    await committing.commits.defer_newer(lease, "only a newer version knows it")
     assert "a deferred: only a newer version knows it; next try in 1 s" in caplog.text
     caplog.clear()
-    await world.commits.defer_newer(lease, "only a newer version knows it")
+    await committing.commits.defer_newer(lease, "only a newer version knows it")
     assert caplog.text == "", "it is not ours any more"
     await driver.control("force", "a")
 
@@ -360,15 +368,15 @@ async def test_what_a_newer_version_wrote_is_left_to_one(
 @pytest.mark.leaves_keys("a broken hash")
 @pytest.mark.parametrize("what", ["defer_newer", "halt"])
 async def test_of_a_broken_one_it_is_said_that_nothing_could_be_done(
-    world: World, driver: Driver, caplog: pytest.LogCaptureFixture, what: str
+    committing: Committing, driver: Driver, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
     lease = await driver.start("a")
     await driver.redis.set(driver.keys.promise("a"), "garbage")
     if what == "defer_newer":
-        await world.commits.defer_newer(lease, "newer")
+        await committing.commits.defer_newer(lease, "newer")
         assert "a could not be deferred (" in caplog.text
         return
-    await world.commits.halt(lease, "broken")
+    await committing.commits.halt(lease, "broken")
     [said] = caplog.messages
     assert said.startswith("a could not be halted (")
     assert said.endswith("): its entry is quarantined")
@@ -378,11 +386,11 @@ async def test_of_a_broken_one_it_is_said_that_nothing_could_be_done(
 
 
 async def test_where_the_list_of_the_halted_is_broken_it_is_offered_again(
-    world: World, driver: Driver, caplog: pytest.LogCaptureFixture
+    committing: Committing, driver: Driver, caplog: pytest.LogCaptureFixture
 ) -> None:
     lease = await driver.start("a")
     await driver.redis.set(driver.keys.halted, "garbage")
-    await world.commits.halt(lease, "look at it")
+    await committing.commits.halt(lease, "look at it")
     [said] = caplog.messages
     assert said.startswith("a could not be halted (")
     assert said.endswith("): it is offered again")
@@ -407,39 +415,39 @@ async def test_where_redis_does_not_answer_it_is_offered_again(caplog: pytest.Lo
 
 
 async def test_one_that_is_gone_is_dropped_quietly(
-    world: World, driver: Driver, caplog: pytest.LogCaptureFixture
+    committing: Committing, driver: Driver, caplog: pytest.LogCaptureFixture
 ) -> None:
     lease = await driver.start("a")
     await driver.control("force", "a")
-    await world.commits.drop(lease)
+    await committing.commits.drop(lease)
     assert await driver.queued() == []
     assert await driver.halted() == []
     again = await driver.start("b")
-    await world.commits.drop(again)
+    await committing.commits.drop(again)
     assert (await driver.record("b")).entry == again.entry, "it was dispatched while we looked"
     assert caplog.text == ""
-    await world.commits.cancel(again)
+    await committing.commits.cancel(again)
 
 
 async def test_what_is_not_one_of_ours_is_quarantined_by_name(
-    world: World, driver: Driver, caplog: pytest.LogCaptureFixture
+    committing: Committing, driver: Driver, caplog: pytest.LogCaptureFixture
 ) -> None:
     await driver.join()
     entry = (await driver.redis.xadd(driver.keys.queue("workers"), {"foo": "bar"})).decode()
     await driver.redis.xreadgroup("workers", WORKER, {driver.keys.queue("workers"): ">"})
-    await world.commits.drop(Lease(PromiseId(""), "workers", entry, -1))
+    await committing.commits.drop(Lease(PromiseId(""), "workers", entry, -1))
     assert f"entry {entry} of queue workers is not one of ours: quarantined" in caplog.text
     assert await driver.halted() == [f"queue:workers:{entry}: not an entry of ours"]
     await driver.redis.delete(driver.keys.halted)
 
 
 async def test_a_person_must_look_at_one_that_is_halted(
-    world: World, driver: Driver, caplog: pytest.LogCaptureFixture
+    committing: Committing, driver: Driver, caplog: pytest.LogCaptureFixture
 ) -> None:
     lease = await driver.start("a")
-    await world.commits.halt(lease, "look at it")
+    await committing.commits.halt(lease, "look at it")
     assert await driver.place("a") is Place.HALTED
     assert await reason_of(driver, "a") == "look at it"
-    await world.commits.halt(lease, "again")
+    await committing.commits.halt(lease, "again")
     assert caplog.text == ""
     await driver.control("force", "a")

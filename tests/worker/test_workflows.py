@@ -6,7 +6,6 @@ import asyncio
 import logging
 import re
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -37,10 +36,7 @@ ONCE = replace(DEFAULTS, debug=False, always_suspend=False)
 """Its code runs once, whatever the environment asks of the other tests."""
 
 
-@pytest.fixture(autouse=True)
-def nothing_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nondeterminism, "_said", set[Any]())
-    monkeypatch.setattr(nondeterminism, "_reminded", Counter[str]())
+pytestmark = pytest.mark.usefixtures("nothing_was_said")
 
 
 @pytest.fixture
