@@ -182,3 +182,15 @@ async def test_a_member_whose_root_cannot_be_read_is_named(driver: Driver) -> No
     assert (await driver.fire()).quarantined == []
     assert (await driver.record("a~1")).state is State.TIMEDOUT
     assert sorted(name.partition(": ")[0] for name in await driver.halted()) == ["closing:a~1", "promise:a"]
+
+
+async def test_what_another_incarnation_has_ended_makes_room_without_ending_again(driver: Driver) -> None:
+    await driver.commit(await driver.start("a"), CommitAction.SUSPEND, child("1"))
+    await driver.commit(await driver.take(), CommitAction.RESOLVE, payload=b"first")
+    await driver.control("force", "a")
+    await driver.redis.delete(driver.keys.promise("a"))
+    await driver.another_life()
+    await driver.commit(await driver.start("a"), CommitAction.SUSPEND, child("1"))
+    assert (await driver.record("a~1")).place is Place.QUEUED
+    assert [fields[b"i"] for _, fields in await driver.redis.xrange(driver.keys.failed)] == [b"a"]
+    await driver.control("force", "a")

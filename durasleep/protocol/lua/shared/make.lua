@@ -30,5 +30,5 @@ local function make(id, incarnation, what, start, deadline)
   local keep_ms = tonumber(what.retention or '')
   if keep_ms and keep_ms ~= LIMIT.retention_ms then put(record, F.retention, what.retention) end
   save(record)
-  if what.args then add_parts(record, what.args) end
+  add_parts(record, what.args)
 end
