@@ -604,7 +604,9 @@ async def test_what_it_has_heard_of_is_no_news(hand: Hand, driver: Driver) -> No
     await hand.let_go("a")
 
 
-async def test_what_its_journal_has_is_no_news(hand: Hand, driver: Driver) -> None:
+async def stand_in_second_attempt(hand: Hand, driver: Driver) -> None:
+    """The task "a" has failed once, was woken and read again, and stands at its gate."""
+
     async def failing() -> None:
         hand.ran.append(f"attempt {len(hand.ran)}")
         if len(hand.ran) == 1:
@@ -616,6 +618,10 @@ async def test_what_its_journal_has_is_no_news(hand: Hand, driver: Driver) -> No
     await driver.control("wake", "a")
     await hand.executor.submit(await driver.read(1))
     await hand.begun("attempt 1")
+
+
+async def test_what_its_journal_has_is_no_news(hand: Hand, driver: Driver) -> None:
+    await stand_in_second_attempt(hand, driver)
     [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
     order = (await driver.record("a")).order
     hand.executor.on_beat(replace(BEAT, orders={"a": order}))
@@ -629,18 +635,7 @@ async def test_a_journal_that_has_lost_what_was_read_of_it_takes_no_more(
 ) -> None:
     """As it is after a failover to a replica that has not had it."""
     caplog.set_level(logging.INFO, "durasleep")
-
-    async def failing() -> None:
-        hand.ran.append(f"attempt {len(hand.ran)}")
-        if len(hand.ran) == 1:
-            raise ConnectionError
-        await hand.gate("a").wait()
-
-    await run(hand, failing, retry=Retry(attempts=9, delay=3600))
-    await hand.becomes(Place.DELAYED)
-    await driver.control("wake", "a")
-    await hand.executor.submit(await driver.read(1))
-    await hand.begun("attempt 1")
+    await stand_in_second_attempt(hand, driver)
     assert await driver.redis.hdel(driver.keys.promise("a"), "1") == 1
     await hand.let_go("a")
     assert re.search(r"^a dropped: .* has no stamp \d", caplog.messages[-1])
