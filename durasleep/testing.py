@@ -294,14 +294,16 @@ class Env:
             await self._begin(group)
         store = await store_of(self.app)
         for worker in dead:
-            beat = await store.call(membership.read_beat(store.keys(), worker.consumer))
-            await take_over(
-                store,
-                worker.consumer,
-                worker.group,
-                beat="" if beat is None else str(beat),
-                max_attempts=self.app.settings.max_attempts,
-            )
+            for keys in store.keyspaces:
+                beat = await store.call(membership.read_beat(keys, worker.consumer))
+                await take_over(
+                    store,
+                    keys,
+                    worker.consumer,
+                    worker.group,
+                    beat="" if beat is None else str(beat),
+                    max_attempts=self.app.settings.max_attempts,
+                )
 
     # -- its parts
 
@@ -328,10 +330,10 @@ class Env:
             await self._stop(group)
         await self.app.aclose()  # first, because its inbox would come back while the rest is removed
         store = await store_of(self.app)
-        for pattern in (f"{store.keys().tag}*", f"{{{self.app.namespace}}}:*"):
+        for tag in (*[keys.tag for keys in store.keyspaces], f"{{{self.app.namespace}}}:"):
             cursor = b"0"
             while True:
-                cursor, keys = await store.call(server.scan(pattern, cursor, count=1000))
+                cursor, keys = await store.call(server.scan(f"{tag}*", cursor, count=1000))
                 if keys:
                     await store.call(server.delete(keys))
                 if cursor == b"0":
@@ -355,7 +357,7 @@ class Env:
             queue for worker, _ in self._workers.values() for queue in (worker.group, f"{worker.group}/{worker.name}")
         ]
         lengths = await asyncio.gather(
-            *(store.call(streams.count_entries(store.keys().queue(queue))) for queue in queues)
+            *(store.call(streams.count_entries(keys.queue(queue))) for keys in store.keyspaces for queue in queues)
         )
         left = sum(lengths) - len(held)
         return f"{left} of {', '.join(queues)} that no worker holds" if left > 0 else ""
@@ -367,7 +369,8 @@ class Env:
     async def _stand_at(self, instant_ms: int) -> None:
         """Set the clock to an instant, in ms since 1970."""
         store = await store_of(self.app)
-        await store.call(server.stop_clock(store.keys(), instant_ms))
+        for keys in store.keyspaces:
+            await store.call(server.stop_clock(keys, instant_ms))
 
     def _function(self, fn: Function | str) -> Function:
         if not isinstance(fn, str):
@@ -524,7 +527,7 @@ async def env(
         made = Env(app, groups or (app.group,), concurrency=concurrency, patience_s=patience_s)
         store = await store_of(app)
         stack.push_async_callback(made._close)
-        await made._stand_at(await store.run(server.now_ms(store.keys())))
+        await made._stand_at(await store.run(server.now_ms(store.keyspaces[0])))
         watch_waits(app, made._watch)
         for group in made.groups:
             await made._begin(group)

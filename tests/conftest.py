@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from durasleep.devserver import DevServer
+from durasleep.protocol.keys import SCHEMA_VERSION, meta_key
 from durasleep.query import fsck
 from durasleep.runtime import nondeterminism
 from durasleep.settings import DEFAULTS
@@ -37,6 +38,9 @@ pytest_plugins = (
 
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")  # nothing that hypothesis runs is judged by how long it took
+
+_PARTITIONS = int(os.environ.get("DURASLEEP_TEST_PARTITIONS", "1"))
+"""How many partitions each namespace has."""
 
 _NOT_QUICK = (
     "tests/cli/",  # every command is a Python that starts
@@ -227,7 +231,8 @@ def _broken(client: Any, namespace: str) -> list[str]:
     """The findings of ``fsck``, one line each."""
     store = SyncStore(Connector.of(client), namespace=namespace, settings=DEFAULTS, name="fsck")
     try:
-        findings = store.run(fsck.fsck(store.keys())).findings
+        store.open()
+        findings = store.run(fsck.fsck(store.keyspaces)).findings
     finally:
         store.close()
     # A killed client may be among the waiters of an execution until it has ended.
@@ -246,6 +251,9 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     server = cast("Server", request.getfixturevalue(name))
     namespace = cast("str", request.getfixturevalue("namespace"))
+    client = server.sync_client()
+    if _PARTITIONS > 1:
+        client.hset(meta_key(namespace), mapping={"schema": SCHEMA_VERSION, "partitions": _PARTITIONS})
     yield
     client = server.sync_client()
     keys, partitions = leaks.read(client, namespace)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVa
 
 from durasleep import query
 from durasleep.client import requests
-from durasleep.client.inbox import Inbox, Subscription
+from durasleep.client.inbox import Inbox, InboxStream, Subscription
 from durasleep.client.requests import CallOptions, Options, Pipeline
 from durasleep.client.waiting import Waiter, WaitWrapper
 from durasleep.codec import Codec
@@ -51,6 +51,11 @@ P = ParamSpec("P")
 
 
 _NO_OPTIONS = CallOptions()
+
+
+def _deaf(_keys: Keyspace) -> None:
+    """The inbox is told nothing: the call is made later, by somebody else."""
+
 
 RELEASE_S = 60.0  # how long a release is kept: every worker accepts it within a second or two
 
@@ -147,11 +152,13 @@ class Handle(Generic[T_co]):
         is_known = self._ending is not None and self._ending.is_final
         subscription = self._subscription
         is_subscribed = (
-            subscription is not None and subscription.inbox is self._client._waiter.inbox and not subscription.is_missed
+            subscription is not None
+            and subscription.stream is self._client._waiter.inbox.stream(self.id)
+            and not subscription.is_missed
         )
         if is_known or is_subscribed or owner_of(self.id) is not None:
             return None
-        self._subscription = self._client._waiter.inbox.subscribe(self.id)
+        self._subscription = self._client._waiter.inbox.stream(self.id).subscribe(self.id)
         return self._subscription
 
     def __del__(self) -> None:
@@ -546,14 +553,14 @@ class Client(_Starts):
             definition.check(args, kwargs)
         store = self._waiter.store.confirming(options.min_replicas, options.fsync)
         await store.open()
-        inbox = None if options.pipeline is not None else self._listening()
-        call = self._maker(store.keys(id), name, options, inbox)(id, payload, self._new_key())
+        listening = self._listening(store) if options.pipeline is None else _deaf
+        call = self._maker(store, name, options, listening)(id, payload, self._new_key())
         type_hint = Any if isinstance(fn, str) else returns_of(fn)
         if options.pipeline is not None:
             requests.check_unconfirmed(options.min_replicas, options.fsync)
             requests.enqueue(options.pipeline, call, self.settings)
             return Handle(self, PromiseId(id), type_hint, None, None)
-        [handle] = self._handles([PromiseId(id)], type_hint, inbox)
+        [handle] = self._handles([PromiseId(id)], type_hint, store, listening)
         handle._begin(await store.call(call))
         return handle
 
@@ -566,8 +573,8 @@ class Client(_Starts):
         store = self._waiter.store.confirming(options.min_replicas, options.fsync)
         await store.open()
         type_hint = Any if isinstance(fn, str) else returns_of(fn)
-        inbox = self._listening()
-        make = self._maker(store.keys(), name, options, inbox)
+        listening = self._listening(store)
+        make = self._maker(store, name, options, listening)
         encode = requests.encoder(
             self.codec, name, called_by(definition or fn), definition.check if definition is not None else None
         )
@@ -575,32 +582,48 @@ class Client(_Starts):
         handles: list[Handle[Any]] = []
         for part in requests.in_parts(many):
             made = [make(id, encode(args), new_key()) for id, *args in part]
-            begun = self._handles([id for id, *_ in part], type_hint, inbox)
+            begun = self._handles([id for id, *_ in part], type_hint, store, listening)
             for handle, created in zip(begun, await store.run(requests.all_of(made)), strict=True):
                 handle._begin(created)
             handles += begun
         return handles
 
     def _maker(
-        self, keys: Keyspace, name: str, options: CallOptions, inbox: Inbox | None
+        self, store: Store, name: str, options: CallOptions, listening: Callable[[Keyspace], InboxStream | None]
     ) -> Callable[[str, bytes, str], BatchItem[Created]]:
-        inbox_name = "" if inbox is None else inbox.name
-        return requests.rpc_maker(keys, name, options, group=self._group, inbox=inbox_name, settings=self.settings)
+        def inbox_name(keys: Keyspace) -> str:
+            return self._waiter.inbox.name if listening(keys) else ""
 
-    def _listening(self) -> Inbox | None:
-        """The inbox, if it is being read now. New executions attach to it at once, so that no early result is missed.
+        return requests.rpc_maker(
+            store.keys, name, options, group=self._group, inbox=inbox_name, settings=self.settings
+        )
+
+    def _listening(self, store: Store) -> Callable[[Keyspace], InboxStream | None]:
+        """For each partition our inbox there, if it is being read now. New executions attach to it at once, so that no
+        early result is missed.
 
         None while nobody waits. A later wait attaches to the inbox itself.
         """
         inbox = self._waiter.inbox
-        return inbox if inbox.is_listening else None
+        heard = [
+            stream if stream is not None and stream.is_listening else None
+            for stream in inbox.streams(len(store.keyspaces))
+        ]
+        return lambda keys: heard[keys.partition]
 
-    def _handles(self, ids: Sequence[PromiseId], type_hint: Any, inbox: Inbox | None) -> list[Handle[Any]]:
-        """Handles of executions about to be created, subscribed to this inbox if there is one."""
-        if inbox is None:
-            return [Handle(self, id, type_hint, None, None) for id in ids]
-        subscriptions = inbox.subscribe_all(ids)
-        return [Handle(self, id, type_hint, None, None, one) for id, one in zip(ids, subscriptions, strict=True)]
+    def _handles(
+        self,
+        ids: Sequence[PromiseId],
+        type_hint: Any,
+        store: Store,
+        listening: Callable[[Keyspace], InboxStream | None],
+    ) -> list[Handle[Any]]:
+        """Handles of executions about to be created, subscribed to our inbox where it is being read."""
+        streams = [listening(store.keys(id)) for id in ids]
+        return [
+            Handle(self, id, type_hint, None, None, None if stream is None else stream.subscribe(id))
+            for id, stream in zip(ids, streams, strict=True)
+        ]
 
     @overload
     async def gather(self, handles: Sequence[Handle[T]], *, return_exceptions: Literal[False] = False) -> list[T]: ...
@@ -674,19 +697,19 @@ class Client(_Starts):
         from durasleep import cron
         from durasleep.protocol import schedules
 
+        name = check_name(name, "schedule")
         definition = self.registry.called(fn)
         function = name_of(fn) if definition is None else definition.name
         payload = self.codec.encode_args(args, kwargs, function, called_by(definition or fn))
         if definition is not None:
             definition.check(args, kwargs)
         store = await self._opened()
-        now_ms = await store.run(server.now_ms(store.keys()))
+        now_ms = await store.run(server.now_ms(store.keys(name)))
         due_ms = cron.next_due_ms(line, zone, datetime.fromtimestamp(now_ms / 1000, UTC))
         queue = parse_target(options.target or self._group).queue
         keep_ms = retention_ms(self.settings.retention if options.retention is None else options.retention)
-        name = check_name(name, "schedule")
         schedule = schedules.Schedule(name, line, zone, function, queue, payload, due_ms, keep_ms)
-        kept_due_ms = await store.call(schedules.put_schedule(store.keys(), schedule))
+        kept_due_ms = await store.call(schedules.put_schedule(store.keys(name), schedule))
         return datetime.fromtimestamp(kept_due_ms / 1000, UTC)
 
     async def unschedule(self, name: str) -> bool:
@@ -694,7 +717,7 @@ class Client(_Starts):
         from durasleep.protocol import schedules
 
         store = await self._opened()
-        return await store.call(schedules.remove_schedule(store.keys(), check_name(name, "schedule"))) == "removed"
+        return await store.call(schedules.remove_schedule(store.keys(check_name(name, "schedule")), name)) == "removed"
 
     @overload
     def get(self, id: str) -> Handle[Any]: ...
@@ -722,7 +745,7 @@ class Client(_Starts):
     async def describe(self, id: str) -> Description:
         """Everything there is to see of a promise; raises NotFound if there is none."""
         store = await self._opened()
-        return await store.run(describe.describe(store.keys(id), check_id(id), self.codec))
+        return await store.run(describe.describe(store.keys, check_id(id), self.codec))
 
     async def export(self, id: str) -> Recording:
         """An execution with its journal, for a file or a replay; raises NotFound if there is none."""
@@ -752,7 +775,7 @@ class Client(_Starts):
 
         store = await self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
-        return await store.run(looking.part(store.keys(), limit))
+        return await store.run(looking.part(store.keyspaces, limit))
 
     async def search_all(
         self,
@@ -767,7 +790,7 @@ class Client(_Starts):
         store = await self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         while not looking.is_over or looking.again():
-            yield await store.run(looking.part(store.keys()))
+            yield await store.run(looking.part(store.keyspaces))
 
     async def timers(self, limit: int = 20) -> query.search.Timers:
         """The timers that fall due next, soonest first.
@@ -777,7 +800,7 @@ class Client(_Starts):
         from durasleep.query import search
 
         store = await self._opened()
-        return await store.run(search.timers(store.keys(), limit))
+        return await store.run(search.timers(store.keyspaces, limit))
 
     async def tree(self, id: str) -> query.call_tree.Tree:
         """An execution and everything it has called, as one tree; raises NotFound if there is none."""
@@ -853,7 +876,7 @@ class Client(_Starts):
         from durasleep.query import fsck
 
         store = await self._opened()
-        return await store.run(fsck.fsck(store.keys(), repair=repair))
+        return await store.run(fsck.fsck(store.keyspaces, repair=repair))
 
     async def discard_quarantined(self, name: str) -> bool:
         """Forget a ``name`` that was quarantined, as ``fsck`` and ``search`` show it; false if there is no such name.
@@ -864,7 +887,7 @@ class Client(_Starts):
         from durasleep.query import search
 
         store = await self._opened()
-        return await store.run(search.discard_quarantined(store.keys(), name))
+        return await store.run(search.discard_quarantined(store.keyspaces, name))
 
     async def forget(self, name: str) -> bool:
         """The old name of ``discard_quarantined``."""
@@ -879,8 +902,8 @@ class Client(_Starts):
         from durasleep.query import attention, doctor
 
         store = await self._opened()
-        found = doctor.diagnose(await store.run(doctor.collect_facts(store.keys())))
-        return doctor.worst_first([*found, *await store.run(attention.collect(store.keys()))])
+        found = doctor.diagnose(await store.run(doctor.collect_facts(store.keyspaces[0])))
+        return doctor.worst_first([*found, *await store.run(attention.collect(store.keyspaces))])
 
     async def release_clock(self) -> datetime:
         """Confirm the server's clock after it jumped so far ahead that workers hold back timers; answers its time.
@@ -888,9 +911,10 @@ class Client(_Starts):
         Workers fire by it within some seconds. If no worker holds back timers, nothing changes.
         """
         store = await self._opened()
-        keys = store.keys()
-        now_ms = await store.run(server.now_ms(keys))
-        await store.call(server.keep_number(keys.clock_released, now_ms, ttl_s=RELEASE_S))
+        now_ms = 0
+        for keys in store.keyspaces:
+            now_ms = await store.run(server.now_ms(keys))
+            await store.call(server.keep_number(keys.clock_released, now_ms, ttl_s=RELEASE_S))
         return datetime.fromtimestamp(now_ms / 1000, UTC)
 
     async def workers(self, group: str | None = None) -> list[str]:
@@ -898,13 +922,15 @@ class Client(_Starts):
         from durasleep.protocol import membership
 
         store = await self._opened()
-        keys = store.keys()
-        try:
-            consumers = await store.call(streams.read_consumers(keys, group or self._group))
-        except NotFound:
-            return []
-        beats = await store.run(requests.all_of([membership.read_beat(keys, consumer) for consumer in consumers]))
-        return [name.partition("/")[0] for name, beat in zip(consumers, beats, strict=True) if beat is not None]
+        names = set[str]()
+        for keys in store.keyspaces:
+            try:
+                consumers = await store.call(streams.read_consumers(keys, group or self._group))
+            except NotFound:
+                continue
+            beats = await store.run(requests.all_of([membership.read_beat(keys, consumer) for consumer in consumers]))
+            names |= {name for name, beat in zip(consumers, beats, strict=True) if beat is not None}
+        return [name.partition("/")[0] for name in sorted(names)]
 
     async def _control(
         self, action: str, id: str, *, due: Duration | datetime | None = None, reason: str = ""

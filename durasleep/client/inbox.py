@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from durasleep.client.requests import status_of_created
 from durasleep.errors import DurasleepError, StoreError, StoreUnavailable
 from durasleep.model import PromiseId
 from durasleep.protocol import command, streams
-from durasleep.protocol.keys import LIMIT
+from durasleep.protocol.command import Command
+from durasleep.protocol.keys import LIMIT, Keyspace
 from durasleep.protocol.promises import Created
 from durasleep.protocol.streams import BEGINNING, instant_of
 from durasleep.query.status import PromiseStatus
@@ -21,6 +23,8 @@ from durasleep.transport.store import Store
 
 LOOK_S = 5.0  # between two checks that the inbox exists: well within its life, and a new stream is soon noticed
 READ_MAX = 256  # entries of it in one answer
+BLOCKING_MAX = 32  # partitions in which an inbox is read by a connection that blocks
+POLL_S = 0.1  # between two reads of an inbox in another partition
 MANY = 500  # with so many awaited, and no wait for a single one, there is a pause after each read
 LEISURE_S = 0.01  # that pause: a read costs a client as much time as a hundred endings in it
 
@@ -34,11 +38,11 @@ logger = logging.getLogger("durasleep")
 class Subscription:
     """Waits for the inbox to notify of the end of one promise. The end may be unknown: then the promise is read."""
 
-    __slots__ = ("_error", "_future", "_is_notified", "before", "ending", "id", "inbox", "is_missed")
+    __slots__ = ("_error", "_future", "_is_notified", "before", "ending", "id", "is_missed", "stream")
 
-    def __init__(self, inbox: Inbox, id: PromiseId) -> None:
-        self.inbox = inbox
-        """The inbox that notifies it, in the event loop of the inbox."""
+    def __init__(self, stream: InboxStream, id: PromiseId) -> None:
+        self.stream = stream
+        """What notifies it, in the event loop of its inbox."""
         self._future: asyncio.Future[PromiseStatus | None] | None = None
         self._is_notified = False
         self._error: Exception | None = None
@@ -85,7 +89,7 @@ class Subscription:
 
     def forget(self) -> None:
         """Nobody waits for it any more."""
-        self.inbox.forget(self)
+        self.stream.forget(self)
 
 
 def on_answers(subscriptions: Sequence[Subscription], asked: asyncio.Future[list[Created | DurasleepError]]) -> None:
@@ -111,38 +115,88 @@ class UrgentWaits:
 
 
 class Inbox:
-    """Reads what settles for this client from one stream, in the background, while anybody waits.
+    """Notifies of what settles for this client. It has a stream in each partition in which anybody has waited.
 
-    It reads each entry at once. Where only ``gather`` waits, and for hundreds or more, it pauses after each read. The
-    last hundreds of results are read at once again, so that ``gather`` ends no later.
+    A stream is read while anybody waits for something of its partition. One blocking read takes a connection of its
+    own, so only the first ``BLOCKING_MAX`` streams have one; the others are looked at every ``POLL_S``.
     """
 
     def __init__(self, store: Store, name: str, settings: Settings) -> None:
         self.name = name
         self._store = store
         self._settings = settings
-        self._key = store.keys().inbox(name).encode()
-        self._link: Link = store.link()
-        self._last = BEGINNING
-        self._portion = Portion(READ_MAX)
-        self._waiting: dict[str, Subscription] = {}
-        self.urgent = UrgentWaits()
-        self._task: asyncio.Task[None] | None = None
+        self._streams: dict[int, InboxStream] = {}
         self._error: Exception | None = None
+        self.urgent = UrgentWaits()
         self.closed = asyncio.Event()
         """Set once nothing is told any more."""
+
+    def stream(self, id: str) -> InboxStream:
+        """The stream that notifies of this promise."""
+        keys = self._store.keys(id)
+        stream = self._streams.get(keys.partition)
+        if stream is None:
+            self.check_open()
+            link = self._store.link() if len(self._streams) < BLOCKING_MAX else None
+            stream = self._streams[keys.partition] = InboxStream(self, self._store, keys, link, self._settings)
+        return stream
+
+    def streams(self, partitions: int) -> list[InboxStream | None]:
+        """Its streams in this many partitions; None where nobody has waited yet."""
+        return [self._streams.get(partition) for partition in range(partitions)]
+
+    def check_open(self) -> None:
+        """Raises what it was closed with, if it was."""
+        if self._error is not None:
+            raise self._error
+
+    def subscribe(self, id: PromiseId) -> Subscription:
+        """Subscribe to the end of a promise."""
+        return self.stream(id).subscribe(id)
+
+    async def close(self, error: Exception) -> None:
+        """Stop reading; ``error`` is raised where somebody waits, or subscribes later."""
+        self._error = error
+        self.closed.set()
+        for stream in self._streams.values():
+            await stream.close(error)
+
+    async def drop(self) -> None:
+        """Remove its streams: nobody reads them any more."""
+        for partition in self._streams:
+            await self._store.call(streams.drop_inbox(self._store.keyspaces[partition], self.name))
+
+
+class InboxStream:
+    """The inbox in one partition: a stream that is read in the background while anybody waits.
+
+    It reads each entry at once. Where only ``gather`` waits, and for hundreds or more, it pauses after each read. The
+    last hundreds of results are read at once again, so that ``gather`` ends no later.
+    """
+
+    def __init__(self, inbox: Inbox, store: Store, keys: Keyspace, link: Link | None, settings: Settings) -> None:
+        """Without a ``link`` its reads do not block."""
+        self.inbox = inbox
+        self._store = store
+        self._settings = settings
+        self._key = keys.inbox(inbox.name).encode()
+        self._link = link
+        self._last: bytes | None = None
+        self._portion = Portion(READ_MAX)
+        self._waiting: dict[str, Subscription] = {}
+        self._task: asyncio.Task[None] | None = None
         self._fresh_until = 0.0
         self._look_at = 0.0
 
     @property
     def is_listening(self) -> bool:
         """Whether it is being read, so that every notification from now on arrives."""
-        return self._link.connected and self._task is not None and not self._task.done()
+        return self._is_read and self._task is not None and not self._task.done()
 
-    def check_open(self) -> None:
-        """Raises what it was closed with, if it was."""
-        if self._error is not None:
-            raise self._error
+    @property
+    def _is_read(self) -> bool:
+        """Whether its end is known, and no connection was lost since."""
+        return self._last is not None and (self._link is None or self._link.connected)
 
     def is_subscribed(self, id: PromiseId) -> bool:
         """Whether anybody here waits for the ending of this promise."""
@@ -150,22 +204,13 @@ class Inbox:
 
     def subscribe(self, id: PromiseId) -> Subscription:
         """Subscribe to the end of a promise."""
-        [subscription] = self.subscribe_all([id])
-        return subscription
-
-    def subscribe_all(self, ids: Iterable[PromiseId]) -> list[Subscription]:
-        """Subscribe to the ends of some promises; the subscriptions are in their order."""
-        self.check_open()  # a waiter that was to look again as the inbox closed would wait for ever
-        waiting = self._waiting
-        made: list[Subscription] = []
-        for id in ids:
-            subscription = Subscription(self, id)
-            subscription.before = waiting.get(id)
-            waiting[id] = subscription
-            made.append(subscription)
-        if made and (self._task is None or self._task.done()):
+        self.inbox.check_open()  # a waiter that was to look again as the inbox closed would wait for ever
+        subscription = Subscription(self, id)
+        subscription.before = self._waiting.get(id)
+        self._waiting[id] = subscription
+        if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run(), name="durasleep-inbox")
-        return made
+        return subscription
 
     def forget(self, subscription: Subscription) -> None:
         """Drop this subscription: nobody waits for it any more."""
@@ -181,9 +226,7 @@ class Inbox:
             del self._waiting[subscription.id]
 
     async def close(self, error: Exception) -> None:
-        """Stop reading; ``error`` is raised where somebody waits, or subscribes later."""
-        self._error = error
-        self.closed.set()
+        """Stop reading; ``error`` is raised where somebody waits."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -193,7 +236,8 @@ class Inbox:
                 subscription.fail(error)
                 subscription = subscription.before
         self._waiting.clear()
-        await self._link.close()
+        if self._link is not None:
+            await self._link.close()
 
     def _notify(self, id: str, ending: PromiseStatus | None) -> None:
         subscription = self._waiting.pop(id, None)
@@ -215,7 +259,7 @@ class Inbox:
         while self._waiting or heard:  # after a result the caller often waits for the next: stay ready
             try:
                 heard = await self._once()
-                if heard and not self.urgent.count and len(self._waiting) >= MANY:
+                if heard and not self.inbox.urgent.count and len(self._waiting) >= MANY:
                     await asyncio.sleep(LEISURE_S)
             except DurasleepError as error:
                 heard = False
@@ -226,7 +270,7 @@ class Inbox:
     async def _once(self) -> bool:
         """Read once, waiting a limited time for new entries; whether there were any."""
         now = asyncio.get_running_loop().time()
-        if not self._link.connected or now > self._fresh_until:
+        if not self._is_read or now > self._fresh_until:
             if await self._freshen():
                 self._look_at = now + self._settings.client_check_s
             self._fresh_until = now + LOOK_S
@@ -234,32 +278,30 @@ class Inbox:
             self._notify_to_look()
             self._look_at = now + self._settings.client_check_s
             return False
-        block_s, most = self._settings.read_block_s, self._portion.now
-        read = streams.read_after({self._key: self._last}, count=most, block_s=block_s)
+        block_s, most = self._settings.read_block_s if self._link else 0.0, self._portion.now
+        last = self._last or BEGINNING
         try:
-            [found] = await self._link.exchange([read.args], block_s=block_s)
+            [found] = await self._ask(
+                streams.read_after({self._key: last}, count=most, block_s=block_s), block_s=block_s
+            )
         except StoreUnavailable:
             self._portion.halve(most)
             raise
-        if isinstance(found, Exception):
-            raise StoreError(f"{found}")
         self._portion.grow()
-        for _, rows in read.parse(found):
-            before = self._last
+        for _, rows in found:
             for entry, fields in rows:
                 self._last = entry
                 self._on_entry(fields)
             if len(rows) == most:
-                await self._check_gap(before)
+                await self._check_gap(last)
+        if not found and self._link is None:
+            await asyncio.sleep(POLL_S)
         return bool(found)
 
     async def _check_gap(self, last: bytes) -> None:
         """Check that nothing was missed: the cap of the stream may have cut entries before a slow reader reads them."""
-        read = streams.read_first(self._key)
-        [reply] = await self._link.exchange([read.args])
-        if isinstance(reply, Exception):
-            raise StoreError(f"{reply}")
-        if (first := read.parse(reply)) and instant_of(first) > instant_of(last):
+        [first] = await self._ask(streams.read_first(self._key))
+        if first and instant_of(first) > instant_of(last):
             self._notify_to_look()
 
     async def _freshen(self) -> bool:
@@ -268,23 +310,27 @@ class Inbox:
         Reading begins anew on a new connection, and where the stream is not the one that was read. Such a stream begins
         behind the entry read last or, if the server's clock was set back meanwhile, ends before it.
         """
-        is_new = not self._link.connected
-        keep = streams.keep_inbox(self._key)
-        read_first, read_last = streams.read_first(self._key), streams.read_last(self._key)
-        look = [keep.args, read_first.args, read_last.args]
-        kept, *ends = await self._link.exchange(look)
-        if kept == 0:
-            _, kept, *ends = await self._link.exchange([streams.open_inbox(self._key).args, *look])
-            is_new = True
-        for reply in (kept, *ends):
-            if isinstance(reply, Exception):
-                raise StoreError(f"{reply}")
-        first, last = read_first.parse(ends[0]), read_last.parse(ends[1])
-        if first and last and not is_new and instant_of(first) <= instant_of(self._last) <= instant_of(last):
+        before = self._last if self._is_read else None
+        look = streams.keep_inbox(self._key), streams.read_first(self._key), streams.read_last(self._key)
+        is_kept, first, last = await self._ask(*look)
+        if not is_kept:
+            _, _, first, last = await self._ask(streams.open_inbox(self._key), *look)
+            before = None
+        if first and last and before and instant_of(first) <= instant_of(before) <= instant_of(last):
             return False
         self._last = last or BEGINNING
         self._notify_to_look()
         return True
+
+    async def _ask(self, *commands: Command[Any], block_s: float = 0.0) -> list[Any]:
+        """The answers, over the connection of this stream, if it has one."""
+        if self._link is None:
+            return [command.unwrap(answer) for answer in await self._store.ask(commands)]
+        replies = await self._link.exchange([one.args for one in commands], block_s=block_s)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise StoreError(f"{reply}")
+        return [one.parse(reply) for one, reply in zip(commands, replies, strict=True)]
 
     def _on_entry(self, fields: list[bytes]) -> None:
         """Notify of the endings in an entry. The common form is read by columns, in a third of the time."""

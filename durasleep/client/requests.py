@@ -148,29 +148,46 @@ class CallOptions(msgspec.Struct, frozen=True):
 
 
 def rpc_maker(
-    keys: Keyspace, function: str, options: CallOptions, *, group: str, inbox: str, settings: Settings
+    keys_of: Callable[[str], Keyspace],
+    function: str,
+    options: CallOptions,
+    *,
+    group: str,
+    inbox: Callable[[Keyspace], str],
+    settings: Settings,
 ) -> Callable[[str, bytes, str], BatchItem[Created]]:
     """A function that makes calls of ``function``, each from an id, arguments and an idempotency key.
 
-    A call starts an execution, or attaches to the one that has this id. What all calls share is computed once.
+    A call starts an execution, or attaches to the one that has this id. ``inbox`` is the name of the inbox to notify in
+    a partition, or empty. What all calls of one partition share is computed once.
     """
     start, deadline = options.start(), options.deadline()
     check_time_left(start, deadline)
-    common = promises.create(
-        keys,
-        PromiseId(""),
-        kind=Kind.EXECUTION,
-        function=function,
-        queue=parse_target(options.target or group).queue,
-        start=start,
-        deadline=deadline,
-        inbox=inbox,
-        retention_ms=retention_ms(settings.retention if options.retention is None else options.retention),
-    )
-    make = promises.create_like(common)
+    queue = parse_target(options.target or group).queue
+    keep_ms = retention_ms(settings.retention if options.retention is None else options.retention)
+
+    def maker(keys: Keyspace) -> Callable[[PromiseId, bytes, str], BatchItem[Created]]:
+        common = promises.create(
+            keys,
+            PromiseId(""),
+            kind=Kind.EXECUTION,
+            function=function,
+            queue=queue,
+            start=start,
+            deadline=deadline,
+            inbox=inbox(keys),
+            retention_ms=keep_ms,
+        )
+        return promises.create_like(common)
+
+    makers: dict[Keyspace, Callable[[PromiseId, bytes, str], BatchItem[Created]]] = {}
 
     def rpc(id: str, args: bytes, idempotency_key: str) -> BatchItem[Created]:
-        return make(check_new_id(id), args, idempotency_key)
+        keys = keys_of(check_new_id(id))
+        make = makers.get(keys)
+        if make is None:
+            make = makers[keys] = maker(keys)
+        return make(PromiseId(id), args, idempotency_key)
 
     return rpc
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Self
@@ -20,6 +20,7 @@ from durasleep.client.requests import status_of_created
 from durasleep.errors import ClientClosed, DurasleepError, StoreError, StoreUnavailable, WaitTimeout
 from durasleep.model import Duration, PromiseId, owner_of, seconds_of
 from durasleep.protocol import command, journal, streams
+from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Created
 from durasleep.protocol.streams import instant_of
 from durasleep.query import status
@@ -37,11 +38,11 @@ POLL_S = 1.0  # a promise that notifies no inbox is read this often
 class Subscription:
     """The ending of one promise, once the inbox was notified of it. Without an ending, the promise is asked again."""
 
-    __slots__ = ("__weakref__", "ending", "id", "inbox", "is_missed", "is_notified")
+    __slots__ = ("__weakref__", "ending", "id", "is_missed", "is_notified", "stream")
 
-    def __init__(self, inbox: Inbox, id: PromiseId) -> None:
-        self.inbox = inbox
-        """The inbox that notifies it, in the thread of the inbox."""
+    def __init__(self, stream: InboxStream, id: PromiseId) -> None:
+        self.stream = stream
+        """What notifies it, in the thread of its inbox."""
         self.id = id
         self.ending: PromiseStatus | None = None
         self.is_notified = False
@@ -57,7 +58,7 @@ class Subscription:
         """Take the answer to attaching: the promise may have ended already."""
         ending = status_of_created(self.id, answer)
         if ending.is_final:
-            self.inbox.notify(self.id, ending)
+            self.stream.notify(self.id, ending)
             self.notify(ending)  # a signal handler may have taken it out of the inbox
 
     def forget(self) -> None:
@@ -65,26 +66,17 @@ class Subscription:
 
 
 class Inbox:
-    """The inbox of one thread: the stream by which the scripts notify it of settlements.
+    """The inbox of one thread. It has a stream in each partition in which the thread has waited."""
 
-    It is read entry by entry. If entries may have been missed, all awaited promises are asked again, and reading
-    continues behind the last entry.
-    """
+    urgent = nullcontext()  # a thread that reads waits for what comes
 
-    is_listening = False  # a thread that starts something does not read
-    urgent = nullcontext()  # and when it reads, it waits for what comes
-
-    def __init__(self, check_s: float) -> None:
+    def __init__(self, keys_of: Callable[[str], Keyspace], check_s: float) -> None:
         self.name = requests.IdSource().inbox
-        self.is_open = False
-        """Whether this inbox exists on the server, or has existed."""
         self.waits = 0
         """How many waits there are in this thread: its own, and those of its signal handlers."""
-        self.last: bytes | None = None
-        """The entry that was read last; None before the first read, and after ``lose``."""
+        self._keys_of = keys_of
         self._check_s = check_s
-        self._check_at = 0.0
-        self._subscriptions: WeakValueDictionary[str, Subscription] = WeakValueDictionary()
+        self._streams: dict[Keyspace, InboxStream] = {}
 
     def __enter__(self) -> Self:
         self.waits += 1
@@ -93,6 +85,43 @@ class Inbox:
     def __exit__(self, *_: object) -> None:
         self.waits -= 1
 
+    def stream(self, id: str) -> InboxStream:
+        """The stream that notifies of this promise."""
+        keys = self._keys_of(id)
+        stream = self._streams.get(keys)
+        if stream is None:  # a signal handler may make it at the same time: the first one counts
+            stream = self._streams.setdefault(keys, InboxStream(self.name, keys, self._check_s))
+        return stream
+
+    def streams(self, partitions: int) -> list[InboxStream | None]:
+        """A thread that starts something does not read: no stream is listening."""
+        return [None] * partitions
+
+    def all(self) -> list[InboxStream]:
+        """Its streams so far."""
+        return list(self._streams.values())
+
+
+class InboxStream:
+    """The inbox of one thread in one partition: the stream by which the scripts notify it of settlements.
+
+    It is read entry by entry. If entries may have been missed, all awaited promises are asked again, and reading
+    continues behind the last entry.
+    """
+
+    is_listening = False  # a thread that starts something does not read
+
+    def __init__(self, name: str, keys: Keyspace, check_s: float) -> None:
+        self.name = name
+        self.keys = keys
+        self.is_open = False
+        """Whether this inbox exists on the server, or has existed."""
+        self.last: bytes | None = None
+        """The entry that was read last; None before the first read, and after ``lose``."""
+        self._check_s = check_s
+        self._check_at = 0.0
+        self._subscriptions: WeakValueDictionary[str, Subscription] = WeakValueDictionary()
+
     def subscribe(self, id: PromiseId) -> Subscription:
         """Subscribe to the end of a promise."""
         self.check()
@@ -100,10 +129,6 @@ class Inbox:
         if subscription is None:
             subscription = self._subscriptions[id] = Subscription(self, id)
         return subscription
-
-    def subscribe_all(self, ids: Iterable[PromiseId]) -> list[Subscription]:
-        """Subscribe to the ends of some promises; the subscriptions are in their order."""
-        return [self.subscribe(id) for id in ids]
 
     def check(self) -> None:
         """Now and then have all promises asked again, because notifications are hints."""
@@ -137,7 +162,7 @@ class Waiter:
 
     def __init__(self, store: Callable[[], SyncStore], settings: Settings) -> None:
         self.store = store()
-        self.inboxes = PerThread(lambda: Inbox(settings.client_check_s))
+        self.inboxes = PerThread(lambda: Inbox(self.store.keys, settings.client_check_s))
         self._block_s = settings.read_block_s
         self._reader: SyncLink = self.store.link(settings.read_block_s + _READ_MARGIN_S)
         self._closed = threading.Event()
@@ -161,14 +186,14 @@ class Waiter:
         """Close all connections; the waits of all threads raise ClientClosed."""
         closed, self._closed = self._closed, threading.Event()
         closed.set()
-        keys = self.store.keys()
         farewell: list[command.Call] = []
         for inbox in self.inboxes.all():
-            if inbox.waits:
-                farewell += streams.wake_inbox(keys, inbox.name)
-            elif inbox.is_open:
-                farewell.append(streams.drop_inbox(keys, inbox.name))
-            inbox.is_open = False
+            for stream in inbox.all():
+                if inbox.waits:
+                    farewell += streams.wake_inbox(stream.keys, inbox.name)
+                elif stream.is_open:
+                    farewell.append(streams.drop_inbox(stream.keys, inbox.name))
+                stream.is_open = False
         if farewell:
             with suppress(StoreError):
                 self.store.call_once(farewell)
@@ -177,14 +202,17 @@ class Waiter:
 
     def attach(self, subscriptions: Sequence[Subscription]) -> None:
         """Have the inbox notified of several endings; those that have settled already are known afterwards."""
-        inbox = self.inbox
-        for part in requests.in_parts(subscriptions):
-            answers = self._attach(inbox, [one.id for one in part])
-            for one, answer in zip(part, answers, strict=True):
-                if isinstance(answer, Created):
-                    one.on_created(answer)
-                else:
-                    inbox.notify(one.id, None)
+        of_stream: dict[InboxStream, list[Subscription]] = {}
+        for one in subscriptions:
+            of_stream.setdefault(one.stream, []).append(one)
+        for stream, some in of_stream.items():
+            for part in requests.in_parts(some):
+                answers = self._attach(stream, [one.id for one in part])
+                for one, answer in zip(part, answers, strict=True):
+                    if isinstance(answer, Created):
+                        one.on_created(answer)
+                    else:
+                        stream.notify(one.id, None)
 
     def status(self, id: PromiseId) -> PromiseStatus:
         """The status of a promise; NotFound if there is none."""
@@ -205,8 +233,9 @@ class Waiter:
             keys = store.keys(id)
             if owner_of(id) is not None and store.call(journal.read_record(keys, id, outline=True)) is None:
                 return self._poll(patience)
+            stream = inbox.stream(id)
             return self._settled(
-                patience, inbox, None if subscription is None or subscription.inbox is not inbox else subscription
+                patience, stream, None if subscription is None or subscription.stream is not stream else subscription
             )
 
     def _poll(self, patience: _Patience) -> PromiseStatus:
@@ -218,38 +247,38 @@ class Waiter:
                 return ending
             patience.closed.wait(patience.left_s(POLL_S))
 
-    def _settled(self, patience: _Patience, inbox: Inbox, subscription: Subscription | None) -> PromiseStatus:
+    def _settled(self, patience: _Patience, stream: InboxStream, subscription: Subscription | None) -> PromiseStatus:
         id = patience.id
         while True:
-            inbox.check()
+            stream.check()
             if subscription is None or (subscription.is_notified and subscription.ending is None):
                 patience.check_open()
-                subscription = inbox.subscribe(id)
-                [answer] = self._attach(inbox, [id])
+                subscription = stream.subscribe(id)
+                [answer] = self._attach(stream, [id])
                 subscription.on_created(command.unwrap(answer))
             if subscription.ending is not None:
                 return subscription.ending
             try:
                 block_s = patience.left_s(self._block_s)
             except WaitTimeout:
-                inbox.notify(id, None)
+                stream.notify(id, None)
                 with suppress(StoreError):
-                    self.store.call_once([streams.unwait(self.store.keys(id), id, inbox.name)])
+                    self.store.call_once([streams.unwait(stream.keys, id, stream.name)])
                 raise
-            if not self._read(inbox, block_s, patience.closed):
-                inbox.lose()
+            if not self._read(stream, block_s, patience.closed):
+                stream.lose()
 
-    def _attach(self, inbox: Inbox, ids: Sequence[PromiseId]) -> list[Created | DurasleepError]:
+    def _attach(self, stream: InboxStream, ids: Sequence[PromiseId]) -> list[Created | DurasleepError]:
         """The status of some promises, and from now on the inbox is notified of them. This also keeps it alive."""
         store = self.opened()
-        inbox.is_open = True
-        last, answers = store.run(requests.attach_from(store.keys(), ids, inbox.name))
-        inbox.begin(last)
+        stream.is_open = True
+        last, answers = store.run(requests.attach_from(stream.keys, ids, stream.name))
+        stream.begin(last)
         return answers
 
-    def _read(self, inbox: Inbox, block_s: float, closed: threading.Event) -> bool:
+    def _read(self, stream: InboxStream, block_s: float, closed: threading.Event) -> bool:
         """Read the inbox, waiting so long at most; true if there were entries and none can have been missed before."""
-        key, last = self.store.keys().inbox(inbox.name).encode(), inbox.last
+        key, last = stream.keys.inbox(stream.name).encode(), stream.last
         if last is None:  # a signal handler has waited, or raised, in between
             return False
         read = streams.read_after({key: last}, count=READ_MAX, block_s=block_s)
@@ -262,9 +291,9 @@ class Waiter:
             return False
         rows = [row for _, rows in read.parse(found) for row in rows]
         for entry, fields in rows:
-            inbox.last = entry
+            stream.last = entry
             for id, ending in statuses_in(fields):
-                inbox.notify(id, ending)
+                stream.notify(id, ending)
         return bool(rows) and not (len(rows) == READ_MAX and self._is_cut(key, last))
 
     def _is_cut(self, key: bytes, last: bytes) -> bool:

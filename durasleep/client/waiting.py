@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from durasleep.client import requests
-from durasleep.client.inbox import Inbox, Subscription, on_answers
+from durasleep.client.inbox import Inbox, InboxStream, Subscription, on_answers
 from durasleep.errors import ClientClosed, DurasleepError, WaitTimeout
 from durasleep.model import Duration, PromiseId, owner_of, seconds_of
 from durasleep.protocol import journal, promises, streams
@@ -48,7 +48,7 @@ class _Connected:
         if self.store.connected:
             with suppress(DurasleepError, TimeoutError):
                 async with asyncio.timeout(_FAREWELL_S):
-                    await self.store.call(streams.drop_inbox(self.store.keys(), self.inbox.name))
+                    await self.inbox.drop()
         await self.store.aclose(error)
 
 
@@ -144,11 +144,12 @@ class Waiter:
         store, inbox = here.store, here.inbox
         if not store.is_checked:
             await store.open()
-        if subscription is not None and subscription.inbox is not inbox:
+        stream = inbox.stream(id)
+        if subscription is not None and subscription.stream is not stream:
             subscription = None  # it belongs to another event loop
         while True:
             if subscription is None:
-                subscription = inbox.subscribe(id)
+                subscription = stream.subscribe(id)
                 ending = await self._attach(store, id, subscription)
                 if ending is None or ending.is_final:
                     subscription.forget()
@@ -157,17 +158,17 @@ class Waiter:
                 status = await subscription.future
             except BaseException:
                 subscription.forget()
-                self._stop_waiting(store, inbox, id)
+                self._stop_waiting(store, stream, id)
                 raise
             subscription.forget()
             if status is not None:
                 return status
             subscription = None  # something may have been missed
 
-    def _stop_waiting(self, store: Store, inbox: Inbox, id: PromiseId) -> None:
+    def _stop_waiting(self, store: Store, stream: InboxStream, id: PromiseId) -> None:
         """Tell the server that nobody here waits for it any more: a hint, whose answer is not awaited."""
-        if store.connected and not inbox.is_subscribed(id):
-            store.send(streams.unwait(store.keys(id), id, inbox.name)).add_done_callback(_ignore)
+        if store.connected and not stream.is_subscribed(id):
+            store.send(streams.unwait(store.keys(id), id, stream.inbox.name)).add_done_callback(_ignore)
 
     async def _attach(self, store: Store, id: PromiseId, subscription: Subscription) -> PromiseStatus | None:
         """Its status; our inbox is notified from now on. None for an entry of a journal, which notifies no inbox."""
@@ -177,10 +178,10 @@ class Waiter:
                 and await store.call(journal.read_record(store.keys(id), id, outline=True)) is None
             ):
                 return None
-            created = await store.call(promises.attach(store.keys(id), id, inbox=subscription.inbox.name))
+            created = await store.call(promises.attach(store.keys(id), id, inbox=subscription.stream.inbox.name))
         except BaseException:
             subscription.forget()
-            self._stop_waiting(store, subscription.inbox, id)
+            self._stop_waiting(store, subscription.stream, id)
             raise
         return requests.status_of_created(id, created)
 

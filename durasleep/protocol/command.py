@@ -19,6 +19,7 @@ from durasleep.errors import DurasleepError
 from durasleep.model import Disposition, State
 from durasleep.protocol import script
 from durasleep.protocol.keys import KIND, PLACE, STATE, Keyspace
+from durasleep.protocol.partitions import PARTITIONS_MAX
 from durasleep.protocol.script import Script, Value
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     """The EVALSHA that runs it, up to the items."""
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16 * PARTITIONS_MAX)
 def route(name: str, keys: Keyspace, shared_args: tuple[Value, ...] = ()) -> Route:
     """The route of a script that takes a batch; the same object for the same arguments."""
     lua = script.load(name, keys.movable_clock, keys.value_bytes_max)
@@ -97,7 +98,7 @@ def error_of(text: bytes | str) -> errors.DurasleepError:
     return errors.from_code(match[1], match[2]) if match else errors.StoreError(message)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4 * PARTITIONS_MAX)
 def key_list(keys: Keyspace) -> tuple[bytes, ...]:
     """The KEYS of every script."""
     return tuple(key.encode() for key in keys.named().values())

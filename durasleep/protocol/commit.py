@@ -24,9 +24,14 @@ from durasleep.model import (
 from durasleep.protocol.command import BatchItem, Route, route
 from durasleep.protocol.entry import parse_entry
 from durasleep.protocol.keys import KIND, LIMIT, STATE, Keyspace
+from durasleep.protocol.partitions import PARTITIONS_MAX
 from durasleep.protocol.script import Value
 
 _BEGIN_MS_MIN = LIMIT["begin_ms_min"]
+
+
+EntryKey = tuple[int, str, str]
+"""A partition, a queue, and an entry of its stream."""
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -38,11 +43,12 @@ class Lease(msgspec.Struct, frozen=True):
     epoch: int
     snapshot: bytes = b""
     """The fields of the stream entry, see ``journal.read_snapshot``; none if the entry is read again."""
+    partition: int = 0
 
     @property
-    def entry_key(self) -> tuple[str, str]:
-        """Its queue and its entry: entries of two queues may have the same id, if one script made them."""
-        return self.queue, self.entry
+    def entry_key(self) -> EntryKey:
+        """What distinguishes it from all others: entries of two queues or partitions may have the same id."""
+        return self.partition, self.queue, self.entry
 
 
 NOT_KNOWN = "no worker here knows"
@@ -125,7 +131,7 @@ name."""
 _COMMIT_SIZE = str(len(_COMMIT))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4 * PARTITIONS_MAX)
 def _commit_route(keys: Keyspace, consumer: str) -> Route:
     to = route("commit", keys, (consumer,))
     if to.script.item_names != _COMMIT:

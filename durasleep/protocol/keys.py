@@ -6,9 +6,10 @@ replaces them by the literals, so the tables below exist once and cost nothing a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from durasleep.model import DUE_MS_MAX, INBOX_TTL_MS, PAYLOAD_BYTES_MAX, Kind, Place, State, check_name
+from durasleep.protocol.partitions import tag_of
 
 SCHEMA_VERSION = 2
 
@@ -155,16 +156,20 @@ class Keyspace:
 
     namespace: str
     partition: int = 0
+    """Its number, from 0."""
+    partitions: int = 1
+    """How many the namespace has."""
     movable_clock: bool = False
     """For tests: the scripts use a clock that ``clock`` moves."""
     value_bytes_max: int = LIMIT["value_bytes_max"]
     """A longer value was not written by durasleep: it is not even returned."""
     journal_bytes_max: int = 32 << 20
     """The largest journal that can be loaded: twice the limit at which an execution is halted."""
+    tag: str = field(init=False)
+    """The beginning of each of its keys."""
 
-    @property
-    def tag(self) -> str:
-        return f"{{{self.namespace}:{self.partition}}}:"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tag", f"{{{tag_of(self.namespace, self.partition, self.partitions)}}}:")
 
     def named(self) -> dict[str, str]:
         """The keys of the scripts, by the names they have there."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from durasleep.protocol import script
 from durasleep.protocol.command import Command, key_list, pairs, to_number, to_text
-from durasleep.protocol.commit import Lease
+from durasleep.protocol.commit import EntryKey, Lease
 from durasleep.protocol.keys import Keyspace, W
 
 
@@ -32,29 +33,32 @@ class Beat:
     last_wake: bytes
     """Empty if another value has taken the key of that stream."""
     last_notified: bytes
-    lost: list[tuple[str, str]]
-    """Queues and entries of leases that it named and does not hold."""
+    lost: list[EntryKey]
+    """Those of the leases that it named and does not hold."""
     orders: dict[str, int]
-    unnamed: list[tuple[str, str]]
+    unnamed: list[EntryKey]
     peers: list[Peer]
     consumers: list[str]
+    partition: int = 0
+    """In which it was sent."""
 
 
-def _parse_beat(answer: list[Any]) -> Beat:
+def _parse_beat(partition: int, answer: list[Any]) -> Beat:
     seconds, micros, rank, last_wake, last_notified, lost, orders, unnamed, peers, consumers = answer
     return Beat(
         server_us=int(seconds) * 1_000_000 + int(micros),
         rank=int(rank),
         last_wake=last_wake,
         last_notified=last_notified,
-        lost=[(to_text(queue), to_text(entry)) for queue, entry in pairs(lost)],
+        lost=[(partition, to_text(queue), to_text(entry)) for queue, entry in pairs(lost)],
         orders={to_text(id): int(order) for id, order in pairs(orders)},
-        unnamed=[(to_text(queue), to_text(entry)) for queue, entry in pairs(unnamed)],
+        unnamed=[(partition, to_text(queue), to_text(entry)) for queue, entry in pairs(unnamed)],
         peers=[
             Peer(to_text(name), to_text(beat), to_text(client), int(beat_ms) if beat_ms else None)
             for name, beat, client, beat_ms in zip(peers[::4], peers[1::4], peers[2::4], peers[3::4], strict=True)
         ],
         consumers=[to_text(name) for name in consumers],
+        partition=partition,
     )
 
 
@@ -90,7 +94,7 @@ def heartbeat(
         lost_threads=str(lost_threads),
     )
     named = [value for lease in held for value in (lease.queue, lease.entry, lease.id)]
-    return Command(script.evalsha(lua, key_list(keys), [*shared, *named]), _parse_beat, lua)
+    return Command(script.evalsha(lua, key_list(keys), [*shared, *named]), partial(_parse_beat, keys.partition), lua)
 
 
 def join(keys: Keyspace, consumer: str, group: str, queues: Iterable[str]) -> Command[str]:

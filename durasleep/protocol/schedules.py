@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from durasleep.model import PromiseId
+from durasleep.model import Kind, PromiseId
+from durasleep.protocol import promises
 from durasleep.protocol.command import BatchItem, Command, route, to_text
 from durasleep.protocol.keys import Keyspace, S
-from durasleep.protocol.promises import retention_word
+from durasleep.protocol.promises import Created, retention_word
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,25 @@ def put_schedule(keys: Keyspace, schedule: Schedule) -> BatchItem[int]:
     return BatchItem(to, item, lambda answer: int(answer[1]))
 
 
-def advance_schedule(keys: Keyspace, schedule: Schedule, *, next_due_ms: int, id: PromiseId) -> BatchItem[str]:
-    """Start the due execution, under ``id``, and set the next due time; ``stale`` if another worker has done it."""
+def start_scheduled(keys: Keyspace, schedule: Schedule, id: PromiseId) -> BatchItem[Created]:
+    """Start a due execution in another partition than that of its schedule; if it exists, nothing happens."""
+    return promises.create(
+        keys,
+        id,
+        kind=Kind.EXECUTION,
+        function=schedule.function,
+        queue=schedule.queue,
+        args=schedule.args,
+        retention_ms=schedule.retention_ms,
+    )
+
+
+def advance_schedule(keys: Keyspace, schedule: Schedule, *, next_due_ms: int, id: PromiseId | None) -> BatchItem[str]:
+    """Start the due execution under ``id``, if it is given, and set the next due time; ``stale`` if another worker has
+    done it.
+    """
     to = route("schedule", keys)
-    item = to.script.item(f"={next_due_ms}", str(schedule.due_ms), id, action="advance", name=schedule.name)
+    item = to.script.item(f"={next_due_ms}", str(schedule.due_ms), id or "", action="advance", name=schedule.name)
     return BatchItem(to, item, _word)
 
 

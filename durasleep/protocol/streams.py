@@ -37,9 +37,11 @@ def read_for_group(
 
 
 def read_after(positions: Mapping[bytes, bytes], *, count: int, block_s: float) -> Command[Read]:
-    """At most ``count`` entries of each stream after a position; waits ``block_s``, at least a millisecond."""
-    block = b"%d" % max(1, round(block_s * 1000))
-    words = [b"XREAD", b"BLOCK", block, b"COUNT", b"%d" % count]
+    """At most ``count`` entries of each stream after a position. If there are none, it waits ``block_s``, at least a
+    millisecond, for the first one; with 0 it returns at once.
+    """
+    block = [b"BLOCK", b"%d" % max(1, round(block_s * 1000))] if block_s else []
+    words = [b"XREAD", *block, b"COUNT", b"%d" % count]
     return Command([*words, b"STREAMS", *positions.keys(), *positions.values()], _read)
 
 

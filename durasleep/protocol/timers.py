@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from durasleep.protocol import script
@@ -24,6 +25,20 @@ class Fired:
     closing: int
     newer: int
     """Due timers that only a newer version knows: they stay for that version."""
+
+
+def sum_of(many: Sequence[Fired]) -> Fired:
+    """What was fired in several partitions: the sums of what is counted, and the earliest next due time."""
+    return replace(
+        many[0],
+        due=sum([one.due for one in many]),
+        next_due_ms=min([one.next_due_ms for one in many if one.next_due_ms is not None], default=None),
+        stale=sum([one.stale for one in many]),
+        schedules=[name for one in many for name in one.schedules],
+        quarantined=[name for one in many for name in one.quarantined],
+        closing=sum([one.closing for one in many]),
+        newer=sum([one.newer for one in many]),
+    )
 
 
 def _parse_fired(answer: list[Any]) -> Fired:

@@ -16,12 +16,12 @@ def read_meta(namespace: str) -> Command[list[bytes | None]]:
     return Command([b"HMGET", meta_key(namespace).encode(), b"schema", b"partitions", b"features"], list[Any])
 
 
-def make_meta(namespace: str) -> list[Command[object]]:
-    """Mark a new namespace as one of this version."""
+def make_meta(namespace: str, partitions: int = 1) -> list[Command[object]]:
+    """Mark a new namespace as one of this version; what it has already stays."""
     meta = meta_key(namespace).encode()
     return [
         Command([b"HSETNX", meta, b"schema", b"%d" % SCHEMA_VERSION], bool),
-        Command([b"HSETNX", meta, b"partitions", b"1"], bool),
+        Command([b"HSETNX", meta, b"partitions", b"%d" % partitions], bool),
     ]
 
 

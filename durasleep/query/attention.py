@@ -7,17 +7,20 @@ the names of the queues are found by a scan.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from durasleep import humanize
 from durasleep.errors import DurasleepError
 from durasleep.model import PromiseId, State
 from durasleep.protocol import journal, membership, server, sorted_sets, streams
-from durasleep.protocol.command import Command, Plan, pairs, to_text, unwrap
+from durasleep.protocol.command import Call, Command, Plan, pairs, to_text, unwrap
 from durasleep.protocol.commit import NOT_KNOWN
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.keys import DEFAULT, Keyspace
+from durasleep.protocol.keyspaces import Keyspaces
 from durasleep.query import search
 from durasleep.query.doctor import Diagnosis, Level
 from durasleep.query.search import SearchPage
@@ -31,28 +34,28 @@ _DEFERRED_MS = 60_000  # an execution without a worker is offered again within `
 _OVERDUE_MS = 10_000  # a due timer settles within a second, or within three if its firer has just died
 _GONE_MS = 10_000  # the work of a dead worker has been taken over by then
 
-Fact = Callable[[Keyspace, int], Plan[list[Diagnosis]]]
+Fact = Callable[[Keyspaces, int], Plan[list[Diagnosis]]]
 """The findings of one check, given the server's time in ms."""
 
 
-def collect(keys: Keyspace) -> Plan[list[Diagnosis]]:
+def collect(keyspaces: Keyspaces) -> Plan[list[Diagnosis]]:
     """All findings, in the order in which to fix them; a check that fails is a finding itself."""
-    now_ms = yield from server.now_ms(keys)
+    now_ms = yield from server.now_ms(keyspaces[0])
     found: list[Diagnosis] = []
     for fact in _FACTS:
         try:
-            found += yield from fact(keys, now_ms)
+            found += yield from fact(keyspaces, now_ms)
         except DurasleepError as error:
             found.append(Diagnosis(Level.WARNING, "work", f"some of this cannot be read: {error}"))
     return found or [Diagnosis(Level.GOOD, "work", "nothing waits for a person, or for a worker that is not there")]
 
 
-def halted(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
+def halted(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     """Halted executions, which wait for a person."""
-    [total, rows] = yield [sorted_sets.count_members(keys.halted), _members(keys.halted)]
-    names: list[tuple[str, int]] = unwrap(rows)
+    names = yield from _members([keys.halted for keys in keyspaces])
+    totals = yield [sorted_sets.count_members(keys.halted) for keys in keyspaces]
     executions = [(name, at_ms) for name, at_ms in names if not search.is_quarantined(name)]
-    count = unwrap(total) - len(names) + len(executions)
+    count = sum([unwrap(total) for total in totals]) - len(names) + len(executions)
     if not executions:
         return []
     oldest, at_ms = executions[0]
@@ -68,16 +71,17 @@ def halted(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     ]
 
 
-def failed(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
+def failed(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     """Executions that have failed within a day, and have not been retried."""
     since = b"%d" % (now_ms - _FAILED_MS)
-    [rows] = yield [streams.list_latest(keys.failed.encode(), since=since, count=_ENDINGS_MAX)]
+    pages = yield [streams.list_latest(keys.failed.encode(), since=since, count=_ENDINGS_MAX) for keys in keyspaces]
+    rows = sorted((row for page in pages for row in unwrap(page)), key=lambda row: streams.instant_of(row[0]))
     ids: dict[str, None] = {}
-    for _, fields in unwrap(rows):
+    for _, fields in reversed(rows):
         named = [(name, to_text(value)) for name, value in pairs(fields)]
         ids.update((value, None) for name, value in reversed(named) if name == b"i")
     latest = [PromiseId(id) for id in list(ids)[:_ENDINGS_MAX]]
-    records: list[Any] = (yield [journal.read_record(keys, id, outline=True) for id in latest]) if latest else []
+    records: list[Any] = (yield [_outline(keyspaces, id) for id in latest]) if latest else []
     left = [one for one in records if isinstance(one, PromiseRecord) and one.state in (State.REJECTED, State.TIMEDOUT)]
     if not left:
         return []
@@ -95,10 +99,10 @@ def failed(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     ]
 
 
-def quarantined(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
+def quarantined(keyspaces: Keyspaces, _now_ms: int) -> Plan[list[Diagnosis]]:
     """Quarantined names; for schedules also what to do."""
-    [rows] = yield [_members(keys.halted)]
-    names = [name for name, _ in unwrap(rows) if search.is_quarantined(name)]
+    members = yield from _members([keys.halted for keys in keyspaces])
+    names = [name for name, _ in members if search.is_quarantined(name)]
     schedules = [name.removeprefix(_SCHEDULE) for name in names if name.startswith(_SCHEDULE)]
     said: list[Diagnosis] = []
     for one in schedules[:NAMED_MAX]:
@@ -116,12 +120,11 @@ def quarantined(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
     return said
 
 
-def lost_threads(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
+def lost_threads(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     """Workers with threads that run functions nobody waits for any more."""
-    [rows] = yield [_members(keys.workers)]
-    beats: list[tuple[str, int]] = unwrap(rows)
-    alive = [name for name, at_ms in beats if now_ms - at_ms <= _GONE_MS]
-    ask = [membership.read_lost_threads(keys, name) for name in alive]
+    beats = yield from _beats(keyspaces)
+    alive = {name: keys for name, at_ms, keys in beats if now_ms - at_ms <= _GONE_MS}
+    ask = [membership.read_lost_threads(keys, name) for name, keys in alive.items()]
     counts: list[Any] = (yield ask) if ask else []
     return [
         Diagnosis(
@@ -136,10 +139,10 @@ def lost_threads(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     ]
 
 
-def newer(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
+def newer(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     """Timers that only a newer version knows."""
-    [rows] = yield [_members(keys.timers, b"%d" % (now_ms - _OVERDUE_MS))]
-    names = [name for name, _ in unwrap(rows) if _is_newer(name)]
+    due = yield from _members([keys.timers for keys in keyspaces], now_ms - _OVERDUE_MS)
+    names = [name for name, _ in due if _is_newer(name)]
     if not names:
         return []
     text = f"{_count(len(names), 'timer is', 'timers are')} due that only a newer version knows, such as {names[0]}"
@@ -147,13 +150,16 @@ def newer(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     return [Diagnosis(Level.WARNING, "timers", text, advice)]
 
 
-def _unserved(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
+def _unserved(keyspaces: Keyspaces, _now_ms: int) -> Plan[list[Diagnosis]]:
     """Queues with work and without a living worker."""
     found = SearchPage()
-    queues = (yield from search.queues(keys, None, found))[:LOOKED_MAX]
-    lengths = (yield [streams.count_entries(keys.queue(queue)) for queue in queues]) if queues else []
-    waiting = {queue: length for queue, length in zip(queues, lengths, strict=True) if length and _is_known(length)}
-    alive = yield from _alive(keys, {queue.partition("/")[0] for queue in waiting})
+    queues = (yield from search.queues(keyspaces, None, found))[:LOOKED_MAX]
+    lengths = (yield [streams.count_entries(keys.queue(queue)) for keys, queue in queues]) if queues else []
+    waiting = Counter[str]()
+    for (_, queue), length in zip(queues, lengths, strict=True):
+        waiting[queue] += length if _is_known(length) else 0
+    waiting = {queue: length for queue, length in waiting.items() if length}
+    alive = yield from _alive(keyspaces, {queue.partition("/")[0] for queue in waiting})
     said: list[Diagnosis] = []
     for queue, count in waiting.items():
         group, _, name = queue.partition("/")
@@ -167,12 +173,12 @@ def _unserved(keys: Keyspace, _now_ms: int) -> Plan[list[Diagnosis]]:
     return said
 
 
-def unknown(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
+def unknown(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     """Executions whose function no worker of their group has: they are tried again at least each minute."""
-    [rows] = yield [_members(keys.timers, b"%d" % (now_ms + _DEFERRED_MS))]
-    deferred = [name.removesuffix("~retry") for name, _ in unwrap(rows) if name.endswith("~retry")]
+    due = yield from _members([keys.timers for keys in keyspaces], now_ms + _DEFERRED_MS)
+    deferred = [name.removesuffix("~retry") for name, _ in due if name.endswith("~retry")]
     ids = [PromiseId(id) for id in deferred[:_ENDINGS_MAX]]
-    records: list[Any] = (yield [journal.read_record(keys, id, outline=True) for id in ids]) if ids else []
+    records: list[Any] = (yield [_outline(keyspaces, id) for id in ids]) if ids else []
     found: dict[tuple[str, str], int] = {}
     for record in records:
         if isinstance(record, PromiseRecord) and (record.reason or "").startswith(NOT_KNOWN):
@@ -191,19 +197,18 @@ def unknown(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     ]
 
 
-def gone(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
+def gone(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     """Workers that have died, and whose work nobody has taken over."""
-    [rows] = yield [_members(keys.workers)]
-    beats: list[tuple[str, int]] = unwrap(rows)
-    old = [(name, at_ms) for name, at_ms in beats if now_ms - at_ms > _GONE_MS]
+    old = {name: (at_ms, keys) for name, at_ms, keys in (yield from _beats(keyspaces)) if now_ms - at_ms > _GONE_MS}
     if not old:
         return []
-    signs = yield [_is_there(keys, name) for name, _ in old]
-    dead = [one for one, is_there in zip(old, signs, strict=True) if is_there == 0]
+    signs = yield [_is_there(keys, name) for name, (_, keys) in old.items()]
+    dead = [name for name, is_there in zip(old, signs, strict=True) if is_there == 0]
     if not dead:
         return []
-    groups = yield from _groups_of(keys, {name for name, _ in dead})
-    oldest, at_ms = dead[0]
+    groups = yield from _groups_of(keyspaces, set(dead))
+    oldest = dead[0]
+    at_ms, _ = old[oldest]
     text = (
         f"{_count(len(dead), 'worker has', 'workers have')} died and no other worker has taken over; the first "
         f"was {oldest.partition('/')[0]}, {_duration(now_ms - at_ms)} ago: timers may be late by a second"
@@ -212,15 +217,13 @@ def gone(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
     return [Diagnosis(Level.WARNING, "workers", text, f"a worker of the same group takes over: {start}")]
 
 
-def overdue(keys: Keyspace, now_ms: int) -> Plan[list[Diagnosis]]:
+def overdue(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     """Schedules and timers that are overdue."""
-    until = b"%d" % (now_ms - _OVERDUE_MS)
-    [rows, beats] = yield [_members(keys.timers, until), _members(keys.workers)]
-    due: list[tuple[str, int]] = [(name, due_ms) for name, due_ms in unwrap(rows) if name and not _is_newer(name)]
+    rows = yield from _members([keys.timers for keys in keyspaces], now_ms - _OVERDUE_MS)
+    due = [(name, due_ms) for name, due_ms in rows if name and not _is_newer(name)]
     if not due:
         return []
-    workers: list[tuple[str, int]] = unwrap(beats)
-    is_served = any(now_ms - at_ms <= _GONE_MS for _, at_ms in workers)
+    is_served = any(now_ms - at_ms <= _GONE_MS for _, at_ms, _ in (yield from _beats(keyspaces)))
     advice = "the log of a worker says why" if is_served else f"no worker is alive: {_start(DEFAULT['queue'])}"
     schedules = [(name.removesuffix("~cron"), due_ms) for name, due_ms in due if name.endswith("~cron")]
     others = [one for one in due if not one[0].endswith("~cron")]
@@ -241,9 +244,22 @@ _FACTS: tuple[Fact, ...] = (halted, failed, quarantined, _unserved, unknown, gon
 # -- reading
 
 
-def _members(key: str, until: bytes = b"+inf") -> Command[list[tuple[str, int]]]:
-    """The first members of a sorted set, lowest scores first; the scores are times in ms."""
-    return sorted_sets.list_members(key, until=until, count=LOOKED_MAX)
+def _members(sets: Sequence[str], until_ms: int | None = None) -> Plan[list[tuple[str, int]]]:
+    """The first members of some sorted sets, lowest scores first; the scores are times in ms."""
+    until = b"+inf" if until_ms is None else b"%d" % until_ms
+    pages = yield [sorted_sets.list_members(key, until=until, count=LOOKED_MAX) for key in sets]
+    return sorted((one for page in pages for one in unwrap(page)), key=itemgetter(1))[:LOOKED_MAX]
+
+
+def _beats(keyspaces: Keyspaces) -> Plan[list[tuple[str, int, Keyspace]]]:
+    """The last heartbeats of all workers, in each partition that they serve, the oldest first."""
+    pages = yield [sorted_sets.list_members(keys.workers, count=LOOKED_MAX) for keys in keyspaces]
+    found = [(name, at_ms, keys) for keys, page in zip(keyspaces, pages, strict=True) for name, at_ms in unwrap(page)]
+    return sorted(found, key=itemgetter(1))
+
+
+def _outline(keyspaces: Keyspaces, id: PromiseId) -> Call:
+    return journal.read_record(keyspaces.of(id), id, outline=True)
 
 
 def _is_newer(timer: str) -> bool:
@@ -260,27 +276,31 @@ def _is_known(answer: object) -> bool:
     return not isinstance(answer, DurasleepError)
 
 
-def _alive(keys: Keyspace, groups: set[str]) -> Plan[dict[str, set[str]]]:
+def _alive(keyspaces: Keyspaces, groups: set[str]) -> Plan[dict[str, set[str]]]:
     """The names of the living workers of each group."""
-    alive: dict[str, set[str]] = {}
-    for group, consumers in (yield from _consumers(keys, groups)).items():
-        signs: list[Any] = (yield [_is_there(keys, name) for name in consumers]) if consumers else []
+    alive = {group: set[str]() for group in groups}
+    for group, consumers in (yield from _consumers(keyspaces, groups)).items():
+        signs: list[Any] = (yield [_is_there(keys, name) for name, keys in consumers.items()]) if consumers else []
         alive[group] = {name.partition("/")[0] for name, sign in zip(consumers, signs, strict=True) if sign is True}
     return alive
 
 
-def _groups_of(keys: Keyspace, consumers: set[str]) -> Plan[list[str]]:
+def _groups_of(keyspaces: Keyspaces, consumers: set[str]) -> Plan[list[str]]:
     """The groups of some consumers, if their names are still found."""
-    queues = yield from search.queues(keys, None, SearchPage())
-    found = yield from _consumers(keys, {queue.partition("/")[0] for queue in queues[:LOOKED_MAX]})
+    queues = yield from search.queues(keyspaces, None, SearchPage())
+    found = yield from _consumers(keyspaces, {queue.partition("/")[0] for _, queue in queues[:LOOKED_MAX]})
     return [group for group, names in found.items() if consumers & set(names)]
 
 
-def _consumers(keys: Keyspace, groups: set[str]) -> Plan[dict[str, list[str]]]:
-    names = sorted(groups)
-    answers = (yield [streams.read_consumers(keys, group) for group in names]) if names else []
-    found = zip(names, answers, strict=True)  # a stream that nobody has ever read has no answer
-    return {group: [] if isinstance(answer, DurasleepError) else answer[:LOOKED_MAX] for group, answer in found}
+def _consumers(keyspaces: Keyspaces, groups: set[str]) -> Plan[dict[str, dict[str, Keyspace]]]:
+    """The consumers of each group, and a partition in which each is one."""
+    found: dict[str, dict[str, Keyspace]] = {group: {} for group in sorted(groups)}
+    for group, consumers in found.items():
+        answers = yield [streams.read_consumers(keys, group) for keys in keyspaces]
+        for keys, answer in zip(keyspaces, answers, strict=True):
+            if not isinstance(answer, DurasleepError):  # a stream that nobody has ever read has no answer
+                consumers.update(dict.fromkeys(answer[:LOOKED_MAX], keys))
+    return found
 
 
 # -- saying

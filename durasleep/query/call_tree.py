@@ -65,7 +65,7 @@ def tree(keys_of: Callable[[str], Keyspace], id: str) -> Plan[Tree]:
     [record] = yield [journal.read_record(keys_of(top), top, outline=True)]
     if unwrap(record) is None:
         raise NotFound(f"there is no execution {id}")
-    [worker] = yield from holders(keys_of(top), [record])
+    [worker] = yield from holders(keys_of, [record])
     root = _node(record, worker)
     is_all, count, shown = True, 1, {top}
     below = deque([(root, record, 1)])
@@ -121,7 +121,7 @@ def _records(
         answers = yield [journal.read_record(keys_of(id), id, outline=True) for id in part]
         records = [record for record in answers if isinstance(record, PromiseRecord)]
         for record in records:
-            [worker] = yield from holders(keys_of(record.id), [record])
+            [worker] = yield from holders(keys_of, [record])
             found[record.id] = (record, worker)
     return found
 

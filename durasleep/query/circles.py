@@ -5,7 +5,7 @@ It runs when a person asks why an execution does not move. A check at the start 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from durasleep.model import Kind, PromiseId, State
 from durasleep.protocol import journal
@@ -17,7 +17,7 @@ _LINKS_MAX = 16  # from the first execution to the last of a circle
 _LOOKED_AT_MAX = 32  # executions read in all: a parent may wait for thousands of children
 
 
-def find_circle(keys: Keyspace, start: Loaded) -> Plan[list[PromiseId]]:
+def find_circle(keys_of: Callable[[str], Keyspace], start: Loaded) -> Plan[list[PromiseId]]:
     """The executions of a circle that contains the given one, each waiting for the next; empty if none is found.
 
     It reads at most ``_LOOKED_AT_MAX`` executions, so an empty answer does not prove that there is no circle.
@@ -32,7 +32,7 @@ def find_circle(keys: Keyspace, start: Loaded) -> Plan[list[PromiseId]]:
         if path[-1] in seen or len(path) > _LINKS_MAX:
             continue
         seen.add(path[-1])
-        loaded = yield from journal.load(keys, path[-1])
+        loaded = yield from journal.load(keys_of(path[-1]), path[-1])
         if loaded is not None:
             paths += [[*path, awaited] for awaited in _awaited(loaded)]
     return []

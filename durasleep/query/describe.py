@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,19 +101,20 @@ class Description:
         return self.crash_count
 
 
-def describe(keys: Keyspace, id: PromiseId, codec: Codec) -> Plan[Description]:
+def describe(keys_of: Callable[[str], Keyspace], id: PromiseId, codec: Codec) -> Plan[Description]:
     """Everything there is to see of a promise; NotFound if there is none."""
+    keys = keys_of(id)
     loaded = yield from journal.load(keys, id)
     if loaded is None:
         owner, entry = yield from find_entry(keys, id)
         return _describe_entry(id, entry, owner, codec)
-    [worker] = yield from holders(keys, [loaded.record])
+    [worker] = yield from holders(keys_of, [loaded.record])
     halted_ms = 0
     if loaded.record.place is Place.HALTED:
         [answer] = yield [journal.read_halted_at(keys, id)]
         halted_ms = command.unwrap(answer) or 0
     found = _describe(loaded, worker, halted_ms, codec)
-    if loaded.record.place is Place.SUSPENDED and (circle := (yield from find_circle(keys, loaded))):
+    if loaded.record.place is Place.SUSPENDED and (circle := (yield from find_circle(keys_of, loaded))):
         found = dataclasses.replace(found, reason=describe_circle(circle))
     return found
 

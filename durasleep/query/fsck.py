@@ -14,6 +14,7 @@ from durasleep.errors import DurasleepError
 from durasleep.protocol import command, server, sorted_sets, streams
 from durasleep.protocol.command import BatchItem, Call, Plan, to_text, unwrap
 from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.keyspaces import Keyspaces
 
 _FINDINGS_MAX = 1_000  # in one report; more are only counted
 PAGE = 500  # keys, members or entries in one read: a millisecond of Redis
@@ -71,55 +72,60 @@ class _Checked:
     findings: list[Finding]
 
 
-_Thing = tuple[str, bytes, bytes]
-"""A thing to check: its kind, its name, and the position in it."""
+_Thing = tuple[Keyspace, str, bytes, bytes]
+"""A thing to check: its partition, its kind, its name, and the position in it."""
 
 
-def fsck(keys: Keyspace, *, repair: bool = False) -> Plan[Report]:
-    """Check everything in a partition, in time proportional to it; safe on a live system."""
+def fsck(keyspaces: Keyspaces, *, repair: bool = False) -> Plan[Report]:
+    """Check everything in a namespace, in time proportional to it; safe on a live system."""
     report = Report()
-    queues: list[bytes] = []
+    queues: dict[tuple[Keyspace, bytes], None] = {}
     cursor = b"0"
     while True:
-        [page] = yield [server.scan(f"{keys.tag}*", cursor, count=PAGE)]
+        [page] = yield [server.scan(keyspaces.pattern("*"), cursor, count=PAGE)]
         cursor, names = unwrap(page)
-        yield from _check(keys, _things(keys, names, queues, report), report, repair)
+        yield from _check(_things(keyspaces, names, queues, report), report, repair)
         if cursor == b"0":
             break
-    sets = (("timer", keys.timers), ("halted", keys.halted), ("closing", keys.closing), ("member", keys.workers))
-    for kind, key in sets:
-        yield from _check_members(keys, kind, key.encode(), report, repair)
-    for queue in queues:
+    for keys in keyspaces:
+        sets = (("timer", keys.timers), ("halted", keys.halted), ("closing", keys.closing), ("member", keys.workers))
+        for kind, key in sets:
+            yield from _check_members(keys, kind, key.encode(), report, repair)
+    for keys, queue in queues:
         yield from _check_queue(keys, queue, report, repair)
     return report
 
 
-def _things(keys: Keyspace, names: Iterable[bytes], queues: list[bytes], report: Report) -> Iterator[_Thing]:
+def _things(
+    keyspaces: Keyspaces, names: Iterable[bytes], queues: dict[tuple[Keyspace, bytes], None], report: Report
+) -> Iterator[_Thing]:
     """The things behind some keys. Queues are collected for later; unknown keys are reported."""
     for name in names:
-        kind, _, subject = name[len(keys.tag.encode()) :].partition(b":")
+        if (ours := keyspaces.parse(name)) is None:
+            continue  # of another namespace
+        keys, rest = ours
+        kind, _, subject = rest.partition(b":")
         match to_text(kind):
             case ("promise" | "schedule" | "waiters" | "run") as known if subject:
-                yield known, subject, b""
+                yield keys, known, subject, b""
             case "queue" if subject:
-                if subject not in queues:
-                    queues.append(subject)
+                queues[keys, subject] = None
             case known if known in _EXPIRING:
-                yield "expiring", name, b""
+                yield keys, "expiring", name, b""
             case known if known not in _WHOLE or subject:
                 report.add(_by_hand("unknown", to_text(name), "is not a key of durasleep: find out who wrote it"))
             case _:
                 pass
 
 
-def _check(keys: Keyspace, things: Iterable[_Thing], report: Report, repair: bool) -> Plan[None]:
+def _check(things: Iterable[_Thing], report: Report, repair: bool) -> Plan[None]:
     """Check some things; those with several pages until their end."""
     left = list(things)
-    report.checked.update(kind for kind, _, _ in left)
+    report.checked.update(kind for _, kind, _, _ in left)
     while left:
-        answers = yield [_item(keys, thing, repair) for thing in left]
+        answers = yield [_item(thing, repair) for thing in left]
         again: list[_Thing] = []
-        for (kind, name, _), answer in zip(left, answers, strict=True):
+        for (keys, kind, name, _), answer in zip(left, answers, strict=True):
             if isinstance(answer, DurasleepError):
                 report.add(_by_hand("corrupt", to_text(name), f"cannot be read: {answer}"))
                 continue
@@ -127,13 +133,13 @@ def _check(keys: Keyspace, things: Iterable[_Thing], report: Report, repair: boo
             for finding in checked.findings:
                 report.add(finding)
             if checked.at:
-                again.append((kind, name, checked.at))
+                again.append((keys, kind, name, checked.at))
         left = again
 
 
-def _item(keys: Keyspace, thing: _Thing, repair: bool) -> Call:
+def _item(thing: _Thing, repair: bool) -> Call:
+    keys, kind, name, at = thing
     to = command.route("fsck", keys, ("1" if repair else "",))
-    kind, name, at = thing
     return BatchItem(to, to.script.item(what=kind, name=name, at=at), _parse)
 
 
@@ -155,7 +161,7 @@ def _check_members(keys: Keyspace, kind: str, key: bytes, report: Report, repair
             report.add(_by_hand("corrupt", to_text(key), f"cannot be read: {page}"))
             return
         cursor, members = page
-        yield from _check(keys, [(kind, member, b"") for member in members], report, repair)
+        yield from _check([(keys, kind, member, b"") for member in members], report, repair)
         if cursor == b"0":
             return
 
@@ -168,7 +174,7 @@ def _check_queue(keys: Keyspace, queue: bytes, report: Report, repair: bool) -> 
             report.add(_by_hand("corrupt", to_text(stream), f"cannot be read: {rows}"))
             return
         entries = [entry for entry, _ in rows]
-        yield from _check(keys, [("entry", queue, entry) for entry in entries], report, repair)
+        yield from _check([(keys, "entry", queue, entry) for entry in entries], report, repair)
         if len(rows) < PAGE:
             return
         after = entries[-1]

@@ -21,6 +21,7 @@ from durasleep.protocol import journal, promises, schedules, server, sorted_sets
 from durasleep.protocol.command import Call, Command, Plan, to_text, unwrap
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.keys import LIMIT, Keyspace
+from durasleep.protocol.keyspaces import Keyspaces
 from durasleep.protocol.script import to_bytes
 from durasleep.query.result import error_text
 from durasleep.query.status import holders, status_of
@@ -171,35 +172,35 @@ class Search:
         self._sources, self._cursor, self._dues = None, b"", {}
         return True
 
-    def part(self, keys: Keyspace, limit: int = FOUND_MAX) -> Plan[SearchPage]:
+    def part(self, keyspaces: Keyspaces, limit: int = FOUND_MAX) -> Plan[SearchPage]:
         """The next executions. It may be empty although there are more: a part ends after a few seconds."""
         if not 1 <= limit <= FOUND_MAX:
             raise UsageError(f"limit {limit}: a search finds 1 to {FOUND_MAX} executions")
         found = SearchPage()
         found += self._ahead
-        yield from self._fill(keys, limit, found)
+        yield from self._fill(keyspaces, limit, found)
         self._ahead = found[limit:]
         found[:] = [_with_due(one, self._dues[one.id]) for one in found[:limit]]
         if self._codec is not None:
-            yield from _add_errors(keys, found, self._codec)
+            yield from _add_errors(keyspaces, found, self._codec)
         self._shown.update(one.id for one in found)
         found.is_all = found.is_all and self.is_over
         return found
 
-    def _fill(self, keys: Keyspace, limit: int, found: SearchPage) -> Plan[None]:
+    def _fill(self, keyspaces: Keyspaces, limit: int, found: SearchPage) -> Plan[None]:
         """Search source by source, until more than ``limit`` are found, or all or enough was searched."""
         if self._sources is None:
-            self._sources = yield from _sources(keys, self._statuses, self._states, self._group, found)
+            self._sources = yield from _sources(keyspaces, self._statuses, self._states, self._group, found)
         looked_max = len(self._dues) + LOOKED_MAX
         for _ in range(STEPS_MAX):
             if not self._sources or len(found) > limit or len(self._dues) > looked_max:
                 return
-            cursor = yield from self._read_page(keys, self._sources[0], found)
+            cursor = yield from self._read_page(keyspaces, self._sources[0], found)
             self._cursor = cursor or b""
             if cursor is None:
                 del self._sources[0]
 
-    def _read_page(self, keys: Keyspace, source: _Source, found: SearchPage) -> Plan[_Cursor]:
+    def _read_page(self, keyspaces: Keyspaces, source: _Source, found: SearchPage) -> Plan[_Cursor]:
         """Find matching executions in the next page of a source; returns the next cursor, None after the last page."""
         read = source(self._cursor)
         [page] = yield [read]
@@ -207,7 +208,7 @@ class Search:
             found.notes.append(f"{to_bytes(read.args[1]).decode()} cannot be read: {page}")
             return None
         ids, cursor = page
-        yield from _read_summaries(keys, _fresh(ids, self._dues), self._is_wanted, found)
+        yield from _read_summaries(keyspaces, _fresh(ids, self._dues), self._is_wanted, found)
         return cursor
 
     def _is_wanted(self, one: Summary) -> bool:
@@ -232,39 +233,39 @@ def _statuses(status: str | Collection[str] | None) -> set[str]:
     return asked
 
 
-def _add_errors(keys: Keyspace, found: SearchPage, codec: Codec) -> Plan[None]:
+def _add_errors(keyspaces: Keyspaces, found: SearchPage, codec: Codec) -> Plan[None]:
     """Add the errors of those that failed."""
     failed = [at for at, one in enumerate(found) if one.status == "done" and one.state != State.RESOLVED]
     for start in range(0, len(failed), _VALUES_TOGETHER):
         part = failed[start : start + _VALUES_TOGETHER]
-        values = yield [journal.read_value(keys, PromiseId(found[at].id)) for at in part]
+        values = yield [journal.read_value(keyspaces.of(found[at].id), PromiseId(found[at].id)) for at in part]
         for at, value in zip(part, values, strict=True):
             if isinstance(value, bytes):  # otherwise it is no longer stored
                 found[at] = replace(found[at], error=error_text(State(found[at].state), value, codec))
 
 
 def _sources(
-    keys: Keyspace, statuses: set[str], states: set[str], group: str | None, found: SearchPage
+    keyspaces: Keyspaces, statuses: set[str], states: set[str], group: str | None, found: SearchPage
 ) -> Plan[list[_Source]]:
     """Where to search, in the order to show it. The keys come last: they also have what has moved meanwhile."""
     sources: list[_Source] = []
     if "halted" in statuses:
-        sources.append(partial(_read_halted, keys))
+        sources += (partial(_read_halted, keys) for keys in keyspaces)
     if statuses & {"queued", "running"}:
-        names = yield from queues(keys, group, found)
-        sources += (partial(_read_queue, keys, queue) for queue in names)
+        names = yield from queues(keyspaces, group, found)
+        sources += (partial(_read_queue, keys, queue) for keys, queue in names)
     if statuses & {"delayed", "suspended"}:
-        sources.append(partial(_read_timers, keys, statuses))
+        sources += (partial(_read_timers, keys, statuses) for keys in keyspaces)
     if "suspended" in statuses:
-        sources.append(partial(_read_promises, keys))
+        sources.append(partial(_read_promises, keyspaces))
     if states - {"resolved"}:
-        sources.append(partial(_read_endings, keys.failed))
-        [length] = yield [streams.count_entries(keys.failed)]
-        if isinstance(length, int) and length >= LIMIT["recent_max"]:
+        sources += (partial(_read_endings, keys.failed) for keys in keyspaces)
+        lengths = yield [streams.count_entries(keys.failed) for keys in keyspaces]
+        if any(isinstance(length, int) and length >= LIMIT["recent_max"] for length in lengths):
             found.notes.append("Only the latest failures can be listed: find earlier ones by their ids.")
             found.is_all = False
     if states:  # schema 1 had only this one
-        sources.append(partial(_read_endings, keys.recent))
+        sources += (partial(_read_endings, keys.recent) for keys in keyspaces)
     return sources
 
 
@@ -284,12 +285,12 @@ def _fresh(ids: _Ids, dues: dict[str, int | None]) -> list[str]:
 
 
 def _read_summaries(
-    keys: Keyspace, ids: list[str], is_wanted: Callable[[Summary], bool], found: SearchPage
+    keyspaces: Keyspaces, ids: list[str], is_wanted: Callable[[Summary], bool], found: SearchPage
 ) -> Plan[None]:
     """Read these, and keep those that match."""
     for start in range(0, len(ids), PAGE):
         part = ids[start : start + PAGE]
-        answers = yield [journal.read_record(keys, PromiseId(id), outline=True) for id in part]
+        answers = yield [journal.read_record(keyspaces.of(id), PromiseId(id), outline=True) for id in part]
         records: list[PromiseRecord] = []
         for id, record in zip(part, answers, strict=True):
             if isinstance(record, PromiseRecord):
@@ -299,7 +300,7 @@ def _read_summaries(
                 found.notes.append(str(record))
             elif is_quarantined(id):
                 found.notes.append(f"quarantined: {id}")
-        workers = yield from holders(keys, records)
+        workers = yield from holders(keyspaces.of, records)
         summaries = [_summary(record, worker) for record, worker in zip(records, workers, strict=True)]
         found += (one for one in summaries if is_wanted(one))
 
@@ -328,49 +329,50 @@ def _summary(record: PromiseRecord, worker: str | None) -> Summary:
     )
 
 
-def queues(keys: Keyspace, group: str | None, found: SearchPage) -> Plan[list[str]]:
-    """The streams of a group, or of all, that exist."""
-    prefix = keys.queue("")
-    names: set[str] = set()
+def queues(keyspaces: Keyspaces, group: str | None, found: SearchPage) -> Plan[list[tuple[Keyspace, str]]]:
+    """The streams of a group, or of all, that exist: the partition and the name of each, sorted by name."""
+    names: dict[tuple[str, int], Keyspace] = {}
     cursor: _Cursor = b""
     for _ in range(STEPS_MAX):
-        [page] = yield [_scan(prefix, cursor)]
+        [page] = yield [_scan(keyspaces, "queue:", cursor)]
         scanned, cursor = unwrap(page)
-        names.update(queue for queue, _ in scanned if group in (None, queue.partition("/")[0]))
+        for keys, queue in scanned:
+            if group in (None, queue.partition("/")[0]):
+                names[queue, keys.partition] = keys
         if cursor is None:
-            return sorted(names)
-    found.is_all = False
-    return sorted(names)
+            break
+    else:
+        found.is_all = False
+    return [(names[one], one[0]) for one in sorted(names)]
 
 
-def discard_quarantined(keys: Keyspace, name: str) -> Plan[bool]:
+def discard_quarantined(keyspaces: Keyspaces, name: str) -> Plan[bool]:
     """Delete a quarantined name, or the only one that begins with this name and ``": "``; returns whether there was
     one.
 
     NotAllowed for a halted execution, and if several names have this beginning.
     """
-    [answer] = yield [promises.discard_quarantined(keys, name)]
-    if unwrap(answer):
+    answers = yield [promises.discard_quarantined(keys, name) for keys in keyspaces]
+    if any(unwrap(answer) for answer in answers):
         return True
-    begun = yield from _begun_so(keys, f"{name}: ")
+    begun: list[tuple[Keyspace, str]] = []
+    for keys in keyspaces:
+        begun += yield from _begun_so(keys, f"{name}: ")
     if len(begun) > 1:
-        raise NotAllowed(
-            f"{len(begun)} names begin with {name!r}, so give more of the name: {'; '.join(begun[:SHOWN_MAX])}"
-        )
-    if not begun:
-        return False
-    [answer] = yield [promises.discard_quarantined(keys, begun[0])]
-    return unwrap(answer)
+        shown = "; ".join([one for _, one in begun[:SHOWN_MAX]])
+        raise NotAllowed(f"{len(begun)} names begin with {name!r}, so give more of the name: {shown}")
+    answers = (yield [promises.discard_quarantined(keys, one) for keys, one in begun]) if begun else []
+    return any(unwrap(answer) for answer in answers)
 
 
-def _begun_so(keys: Keyspace, beginning: str) -> Plan[list[str]]:
-    """The quarantined names that begin so."""
-    found: list[str] = []
+def _begun_so(keys: Keyspace, beginning: str) -> Plan[list[tuple[Keyspace, str]]]:
+    """The quarantined names that begin so, and the partition of each."""
+    found: list[tuple[Keyspace, str]] = []
     cursor: _Cursor = b""
     for _ in range(STEPS_MAX):
         [page] = yield [_read_halted(keys, cursor)]
         names, cursor = unwrap(page)
-        found += [name for name, _ in names if name.startswith(beginning) and is_quarantined(name)]
+        found += [(keys, name) for name, _ in names if name.startswith(beginning) and is_quarantined(name)]
         if cursor is None:
             break
     return found
@@ -379,16 +381,23 @@ def _begun_so(keys: Keyspace, beginning: str) -> Plan[list[str]]:
 # -- sources -----------------------------------------------------------------
 
 
-def _scan(prefix: str, cursor: bytes) -> Command[_Page]:
-    def page_of(reply: tuple[bytes, list[bytes]]) -> _Page:
+def _scan(keyspaces: Keyspaces, beginning: str, cursor: bytes) -> Command[tuple[list[tuple[Keyspace, str]], _Cursor]]:
+    """A page of the keys that begin so in their partitions: of each its partition, and the rest of its name."""
+
+    def page_of(reply: tuple[bytes, list[bytes]]) -> tuple[list[tuple[Keyspace, str]], _Cursor]:
         after, names = reply
-        return [(to_text(name).removeprefix(prefix), None) for name in names], after if after != b"0" else None
+        found = [one for one in map(keyspaces.parse, names) if one is not None]
+        ours = [(keys, to_text(rest).removeprefix(beginning)) for keys, rest in found]
+        return ours, after if after != b"0" else None
 
-    return server.scan(f"{prefix}*", cursor or b"0", count=SCAN_COUNT).map(page_of)
+    return server.scan(keyspaces.pattern(f"{beginning}*"), cursor or b"0", count=SCAN_COUNT).map(page_of)
 
 
-def _read_promises(keys: Keyspace, cursor: bytes) -> Command[_Page]:
-    return _scan(keys.promise(""), cursor)
+def _read_promises(keyspaces: Keyspaces, cursor: bytes) -> Command[_Page]:
+    def page_of(found: tuple[list[tuple[Keyspace, str]], _Cursor]) -> _Page:
+        return [(id, None) for _, id in found[0]], found[1]
+
+    return _scan(keyspaces, "promise:", cursor).map(page_of)
 
 
 def _read_halted(keys: Keyspace, cursor: bytes) -> Command[_Page]:
@@ -453,22 +462,23 @@ def _ids_in(rows: streams.Rows, *, name_at: int = 0) -> _Page:
 # -- timers ------------------------------------------------------------------
 
 
-def timers(keys: Keyspace, limit: int = 20) -> Plan[Timers]:
+def timers(keyspaces: Keyspaces, limit: int = 20) -> Plan[Timers]:
     """The next due items, soonest first."""
     if not 1 <= limit <= TIMERS_MAX:
         raise UsageError(f"limit {limit}: 1 to {TIMERS_MAX} timers can be shown")
 
-    [answer, total] = yield [
-        sorted_sets.list_members(keys.timers, count=limit),
-        sorted_sets.count_members(keys.timers),
-    ]
-    members: list[tuple[str, int]] = unwrap(answer)
+    pages = yield [sorted_sets.list_members(keys.timers, count=limit) for keys in keyspaces]
+    totals = yield [sorted_sets.count_members(keys.timers) for keys in keyspaces]
+    first: list[tuple[int, str, Keyspace]] = []
+    for keys, page in zip(keyspaces, pages, strict=True):
+        first += [(due_ms, member, keys) for member, due_ms in unwrap(page)]
+    first = sorted(first, key=lambda one: one[:2])[:limit]
     wanted: list[Call] = []
-    for member, _ in members:
+    for _, member, keys in first:
         wanted += _about(keys, member)
     answers = iter((yield wanted) if wanted else ())
-    found = Timers(_timer(member, due_ms, next(answers), next(answers)) for member, due_ms in members)
-    found.total = max(len(found), unwrap(total))
+    found = Timers(_timer(member, due_ms, next(answers), next(answers)) for due_ms, member, _ in first)
+    found.total = max(len(found), sum([unwrap(total) for total in totals]))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -59,10 +59,14 @@ def state_of(entry: Entry, owner: Loaded) -> State:
     return State.CANCELED if is_left else entry.state
 
 
-def holders(keys: Keyspace, records: Sequence[PromiseRecord]) -> Plan[list[str | None]]:
+def holders(keys_of: Callable[[str], Keyspace], records: Sequence[PromiseRecord]) -> Plan[list[str | None]]:
     """The worker that runs each; None for one that no worker runs."""
     queued = [record for record in records if record.place is Place.QUEUED and record.entry]
-    answers = (yield [streams.read_holder(keys, record.queue, record.entry) for record in queued]) if queued else []
+    answers = (
+        (yield [streams.read_holder(keys_of(record.id), record.queue, record.entry) for record in queued])
+        if queued
+        else []
+    )
     found = {
         record.id: holder.partition("/")[0]
         for record, holder in zip(queued, answers, strict=True)

@@ -7,14 +7,17 @@ timer needs neither: older workers leave it to newer ones.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from durasleep.errors import SchemaMismatch, StoreError, StoreUnavailable
 from durasleep.protocol import server, sorted_sets, versions
 from durasleep.protocol.command import Reply, to_text
 from durasleep.protocol.keys import SCHEMA_VERSION, Keyspace
+from durasleep.protocol.partitions import PARTITIONS_MAX
 from durasleep.protocol.script import Value
 from durasleep.transport.reply_errors import refusal
+
+T = TypeVar("T")
 
 _FEATURES: frozenset[str] = frozenset()
 """The features that this version knows. A namespace that needs another one is not served. ``features`` in its meta hash
@@ -26,13 +29,13 @@ KNOWS = " ".join((str(SCHEMA_VERSION), *sorted(_FEATURES)))
 _BEATS_MS = 10_000  # a worker with a heartbeat since then is alive
 NAMED_MAX = 5  # workers in one sentence
 
-Asking = Generator[Sequence[Sequence[Value]], list[Reply], None]
+Asking = Generator[Sequence[Sequence[Value]], list[Reply], T]
 """A plan of commands that are sent together, step by step; each step gets their replies."""
 
 
-def greet(keys: Keyspace, *, moves: bool = False) -> Asking:
-    """Make the namespace ours if it is new. A worker ``moves`` it from the previous schema, if no worker of that is
-    left.
+def greet(keys: Keyspace, *, moves: bool = False, partitions: int = 1) -> Asking[int]:
+    """Make the namespace ours if it is new, with this many ``partitions``, and return how many it has. A worker
+    ``moves`` it from the previous schema, if no worker of that is left.
 
     SchemaMismatch if this version cannot use it, StoreUnavailable while it has the previous schema, StoreError if we
     have no right to use it.
@@ -40,7 +43,7 @@ def greet(keys: Keyspace, *, moves: bool = False) -> Asking:
     look = versions.read_meta(keys.namespace).args
     [found] = yield [look]
     if isinstance(found, list) and None in found[:2]:  # else nothing is written: it may be full, or read only
-        *made, found = yield [*(one.args for one in versions.make_meta(keys.namespace)), look]
+        *made, found = yield [*(one.args for one in versions.make_meta(keys.namespace, partitions)), look]
         for reply in made:
             _check_reply(reply)
     _check_reply(found)
@@ -55,7 +58,7 @@ def greet(keys: Keyspace, *, moves: bool = False) -> Asking:
             )
         yield from _move(keys)
         values[0] = b"%d" % SCHEMA_VERSION
-    check(keys.namespace, values)
+    return check(keys.namespace, values) or 1
 
 
 def _check_reply(reply: Reply) -> None:
@@ -63,25 +66,32 @@ def _check_reply(reply: Reply) -> None:
         raise refusal(reply) or StoreError(f"Redis refuses us: {reply}")
 
 
-def check(namespace: str, values: list[Any]) -> None:
-    """SchemaMismatch if these fields of the meta hash do not fit us. If all are missing, somebody has emptied the
+def check(namespace: str, values: list[Any], known: int = 0) -> int:
+    """The number of partitions in these fields of the meta hash; 0 if all are missing, because somebody has emptied the
     server.
+
+    SchemaMismatch if they do not fit us, or if it is another number than the one we ``know``.
     """
     if not any(values):
-        return
+        return 0
     schema, partitions = (int(value) if value and value.isdigit() else 0 for value in values[:2])
     if schema != SCHEMA_VERSION:
         raise SchemaMismatch(
             f"namespace {namespace!r} has schema {schema}, this version of durasleep reads schema {SCHEMA_VERSION}"
         )
-    if partitions != 1:
-        raise SchemaMismatch(f"namespace {namespace!r} has {partitions} partitions, this version serves one")
+    if not 1 <= partitions <= PARTITIONS_MAX:
+        raise SchemaMismatch(
+            f"namespace {namespace!r} has {partitions} partitions, this version serves 1 to {PARTITIONS_MAX}"
+        )
+    if known and partitions != known:
+        raise SchemaMismatch(f"namespace {namespace!r} has {partitions} partitions now, and had {known}")
     if unknown := set(to_text(values[2]).split()) - _FEATURES:
         names = ", ".join(sorted(unknown))
         raise SchemaMismatch(f"namespace {namespace!r} needs {names}, which this version of durasleep does not know")
+    return partitions
 
 
-def _move(keys: Keyspace) -> Asking:
+def _move(keys: Keyspace) -> Asking[None]:
     """From schema 1. Its promises, entries and timers can be read unchanged; only its workers must have ended."""
     old = yield from _old_workers(keys)
     if old:

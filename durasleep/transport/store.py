@@ -7,7 +7,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -17,12 +17,15 @@ from durasleep.protocol import journal, server, versions
 from durasleep.protocol.command import BatchItem, Call, Command, Plan
 from durasleep.protocol.journal import Loaded
 from durasleep.protocol.keys import Keyspace
-from durasleep.settings import DEFAULTS, Settings
+from durasleep.protocol.keyspaces import Keyspaces
+from durasleep.protocol.partitions import PARTITIONS_MAX
+from durasleep.settings import Settings
 from durasleep.transport import batcher, batching, handshake
 from durasleep.transport.batcher import Batcher
 from durasleep.transport.connection import Link
 from durasleep.transport.connector import Connector
 from durasleep.transport.outage import Outage
+from durasleep.transport.partitions import Partitions
 from durasleep.transport.reply_errors import refusal
 from durasleep.transport.server_clock import Clock
 
@@ -51,17 +54,6 @@ def check_confirms(replies: list[Any]) -> None:
             raise refusal(reply) or UnsupportedServer(f"this server cannot confirm writes as the settings ask: {reply}")
 
 
-def keyspace(namespace: str, settings: Settings) -> Keyspace:
-    """The only partition. Values of others may be as large as the defaults allow, whatever our own limits are."""
-    return Keyspace(
-        namespace,
-        0,
-        settings.movable_clock,
-        value_bytes_max=2 * max(settings.payload_bytes_max, DEFAULTS.payload_bytes_max),
-        journal_bytes_max=2 * max(settings.journal_bytes_max, DEFAULTS.journal_bytes_max),
-    )
-
-
 def confirming(settings: Settings, min_replicas: int | None, fsync: bool | None) -> Settings:
     """Settings with these confirmations of writes; None leaves a setting as it is. UsageError below 0."""
     if min_replicas is not None and min_replicas < 0:
@@ -85,6 +77,7 @@ class Store:
         name: str = "client",
         patience_s: float | None = None,
         outage: Outage | None = None,
+        partitions: Partitions | None = None,
     ) -> None:
         self.connector = connector
         self.namespace = namespace
@@ -98,25 +91,23 @@ class Store:
         self._batcher = Batcher(self._link, settings, patience_s, self.outage)
         self._check_at = 0.0
         """When the namespace is checked again, by the monotonic clock; 0 before the first time."""
-        self._keys = keyspace(namespace, settings)
-        self.clock = Clock(settings.clock_ahead_max_s)
+        self.partitions = partitions or Partitions(namespace, settings)
 
     def link(self, timeout_s: float | None = None) -> Link:
         """A connection of its own, for blocking commands."""
         return Link(self.connector, self.name, timeout_s or self.settings.command_timeout_s)
 
     def second_connection(self, settings: Settings | None = None) -> Store:
-        """The same store and clock over a second connection: its calls and ours do not wait for one another."""
-        other = Store(
+        """The same store over a second connection: its calls and ours do not wait for one another."""
+        return Store(
             self.connector,
             namespace=self.namespace,
             settings=settings or self.settings,
             name=self._short_name,
             patience_s=self._patience_s,
             outage=self.outage,
+            partitions=self.partitions,
         )
-        other.clock = self.clock
-        return other
 
     def confirming(self, min_replicas: int | None, fsync: bool | None) -> Store:
         """A store whose writes count when this many replicas, or the disk, have them; None is as in the settings."""
@@ -134,38 +125,58 @@ class Store:
         """Whether there is a connection, or one is being made; whether it works shows when it is used."""
         return self._link.connected or self._batcher.is_asking
 
-    def keys(self, _id: str = "") -> Keyspace:
-        """The partition of an id: there is only one so far."""
-        return self._keys
+    @property
+    def keyspaces(self) -> Keyspaces:
+        """The keys of each partition; of the only one, before ``open``."""
+        return self.partitions.keyspaces
+
+    def keys(self, id: str) -> Keyspace:
+        """The partition of an id, see ``Keyspaces.of``."""
+        return self.partitions.keyspaces.of(id)
+
+    def clock(self, keys: Keyspace) -> Clock:
+        """The clock of the server that this partition is on."""
+        return self.partitions.clocks[keys.partition]
 
     @property
     def is_checked(self) -> bool:
         """Whether server and schema were checked lately."""
         return time.monotonic() < self._check_at
 
-    async def open(self, *, moves: bool = False) -> None:
+    async def open(self, *, moves: bool = False, partitions: int = 1) -> None:
         """Connect, and check server and schema, which is repeated now and then. StoreUnavailable at once if there is no
-        answer. A worker ``moves`` a namespace from the previous schema.
+        answer. A worker ``moves`` a namespace from the previous schema. A new namespace gets this many ``partitions``.
         """
         if self.is_checked:
             return
         if self._check_at:
             self._check_at = time.monotonic() + CHECK_S
-            handshake.check(self.namespace, await self.call(versions.read_meta(self.namespace)))
+            meta = await self.call(versions.read_meta(self.namespace))
+            handshake.check(self.namespace, meta, len(self.keyspaces))
             return
         link = self.link()
         try:
             check_server(*await link.exchange([ASK_INFO]))
-            greeting = handshake.greet(self._keys, moves=moves)
-            with suppress(StopIteration):
+            greeting = handshake.greet(self.keyspaces[0], moves=moves, partitions=partitions)
+            try:
                 commands = next(greeting)
                 while True:
                     commands = greeting.send(await link.exchange(commands))
+            except StopIteration as end:
+                self.partitions.set_count(end.value)
             if confirmation := batching.confirmation(self.settings):
                 check_confirms(await link.exchange(confirmation))
         finally:
             await link.close()
         self._check_at = time.monotonic() + CHECK_S
+
+    async def init(self, partitions: int) -> None:
+        """Make the namespace, with this many partitions; UsageError if it has another number."""
+        if not 1 <= partitions <= PARTITIONS_MAX:
+            raise UsageError(f"a namespace has 1 to {PARTITIONS_MAX} partitions, not {partitions}")
+        await self.open(partitions=partitions)
+        if (found := len(self.keyspaces)) != partitions:
+            raise UsageError(f"namespace {self.namespace!r} has {found} partition{'s' * (found > 1)} already")
 
     async def call(self, call: BatchItem[T] | Command[T]) -> T:
         """Run a command or batched item; raises the script's DurasleepError, or StoreUnavailable in the end."""

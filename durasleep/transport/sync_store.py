@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from durasleep.errors import NotReplicated, StoreError, StoreUnavailable
@@ -13,12 +12,14 @@ from durasleep.protocol import command, journal, versions
 from durasleep.protocol.command import BatchItem, Call, Command, Plan, Reply
 from durasleep.protocol.journal import Loaded
 from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.keyspaces import Keyspaces
 from durasleep.settings import Settings
 from durasleep.transport import batching, handshake
 from durasleep.transport.connection import SyncLink
 from durasleep.transport.connector import Connector
+from durasleep.transport.partitions import Partitions
 from durasleep.transport.portion import Portion
-from durasleep.transport.store import ASK_INFO, CHECK_S, T, check_confirms, check_server, confirming, keyspace
+from durasleep.transport.store import ASK_INFO, CHECK_S, T, check_confirms, check_server, confirming
 
 
 class SyncStore:
@@ -32,6 +33,7 @@ class SyncStore:
         settings: Settings,
         name: str = "client",
         patience_s: float = 10.0,
+        partitions: Partitions | None = None,
     ) -> None:
         self.connector = connector
         self.namespace = namespace
@@ -40,7 +42,7 @@ class SyncStore:
         self._patience_s = patience_s
         self._link = self.link(settings.command_timeout_s)
         self._confirmation = batching.confirmation(settings)
-        self._keys = keyspace(namespace, settings)
+        self.partitions = partitions or Partitions(namespace, settings)
         self._check_at = 0.0
         """When the namespace is checked again, by the monotonic clock; 0 before the first time."""
         self._short_name = name
@@ -60,6 +62,7 @@ class SyncStore:
                 settings=settings,
                 name=self._short_name,
                 patience_s=self._patience_s,
+                partitions=self.partitions,
             )
         return self._confirming[settings]
 
@@ -67,9 +70,14 @@ class SyncStore:
         """A connection of its own, for blocking commands."""
         return SyncLink(self.connector, self.name, timeout_s)
 
-    def keys(self, _id: str = "") -> Keyspace:
+    def keys(self, id: str) -> Keyspace:
         """See ``Store.keys``."""
-        return self._keys
+        return self.partitions.keyspaces.of(id)
+
+    @property
+    def keyspaces(self) -> Keyspaces:
+        """See ``Store.keyspaces``."""
+        return self.partitions.keyspaces
 
     def open(self) -> None:
         """See ``Store.open``."""
@@ -77,14 +85,16 @@ class SyncStore:
             return
         if self._check_at:
             self._check_at = time.monotonic() + CHECK_S
-            handshake.check(self.namespace, self.call(versions.read_meta(self.namespace)))
+            handshake.check(self.namespace, self.call(versions.read_meta(self.namespace)), len(self.keyspaces))
             return
         check_server(*self._link.exchange([ASK_INFO]))
-        greeting = handshake.greet(self._keys)
-        with suppress(StopIteration):
+        greeting = handshake.greet(self.keyspaces[0])
+        try:
             commands = next(greeting)
             while True:
                 commands = greeting.send(self._link.exchange(commands))
+        except StopIteration as end:
+            self.partitions.set_count(end.value)
         if self._confirmation:
             check_confirms(self._link.exchange(self._confirmation))
         self._check_at = time.monotonic() + CHECK_S

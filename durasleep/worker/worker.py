@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -24,7 +25,7 @@ from durasleep.errors import (
     UnsupportedServer,
 )
 from durasleep.model import check_name
-from durasleep.protocol import command, membership, server
+from durasleep.protocol import server, timers
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.membership import Beat
 from durasleep.protocol.timers import Fired
@@ -40,15 +41,12 @@ from durasleep.worker.execution.executor import Executor
 from durasleep.worker.execution.jam import Jam
 from durasleep.worker.execution.threads import post
 from durasleep.worker.loops.heartbeat import Heartbeat
-from durasleep.worker.loops.hint_listener import HintListener
-from durasleep.worker.loops.reaper import Reaper
-from durasleep.worker.loops.schedules import Schedules
-from durasleep.worker.loops.task_reader import TaskReader
-from durasleep.worker.loops.timer_firer import TimerFirer
+from durasleep.worker.serving import Serving
 
 logger = logging.getLogger("durasleep")
 
 PULSE_S = 0.5  # how often the event loop shows the heartbeat that it is not blocked
+BEATS_MAX = 16  # of each partition, that the event loop has not looked at yet
 LOOP_RETRY_S = 1.0  # after a loop failed; a broken Redis must not be asked in a tight loop
 
 
@@ -68,7 +66,6 @@ class Worker:
     """
 
     _heartbeat: Heartbeat | None = None
-    _reaper: Reaper | None = None
     _crashed = False
     _unfit: SchemaMismatch | None = None
     _is_used_up = False
@@ -97,7 +94,6 @@ class Worker:
         self._store = Store(connector, namespace=namespace, settings=settings, name=self.name)
         # Firing and reading go on while commits are answered: a quarter more workflows a second.
         self._incoming = self._store.second_connection()
-        keys = self._store.keys()
         self._executor = Executor(
             self._store,
             self._incoming,
@@ -109,24 +105,10 @@ class Worker:
             overrides=overrides,
             on_used_up=self._leave_used_up,
         )
-        self._schedules = Schedules(self._store)
-        self._firer = TimerFirer(self._incoming, settings, self._schedules.note_due)
-        self._reader = TaskReader(
-            self._store.link(), keys, group=self.group, consumer=self._consumer, settings=settings
-        )
-        self._listener = HintListener(
-            self._store.link(),
-            keys,
-            consumer=self._consumer,
-            settings=settings,
-            on_wake=self._firer.on_wake,
-            on_schedule=self._schedules.note_refused,
-            on_settlement=self._executor.notify,
-            on_offer=self._executor.take_offer,
-            on_gap=self._on_gap,
-        )
+        self._servings = self._serve_each()
+        """One for each partition; made again if there are several, which is known as soon as it has asked Redis."""
         self._jam = Jam()
-        self._beats: asyncio.Queue[tuple[Beat, int, int]] = asyncio.Queue(maxsize=16)
+        self._beats: asyncio.Queue[tuple[Beat, int, int]] = asyncio.Queue()
         self._stop_asked = asyncio.Event()
         self._abort_asked = asyncio.Event()
         self.ready = asyncio.Event()
@@ -176,11 +158,11 @@ class Worker:
         self.abort()
 
     async def fire(self) -> Fired:
-        """Settle one batch of timers that are due now; the firer also does this by itself."""
-        fired = await self._firer.once()
-        if fired.next_due_ms is not None:
-            self._firer.hint(fired.next_due_ms)  # its wait began with an older clock
-        return fired
+        """Settle one batch of the timers that are due now in each partition; the firers also do this by themselves.
+
+        Returns the sums of what the answers count, and the earliest next due time.
+        """
+        return timers.sum_of([await serving.fire() for serving in self._servings])
 
     @property
     def consumer(self) -> str:
@@ -218,13 +200,6 @@ class Worker:
 
     async def _serve(self, start_timeout_s: float | None) -> None:
         heartbeat = self._heartbeat = self._make_heartbeat()
-        self._reaper = Reaper(
-            self._store,
-            consumer=self._consumer,
-            group=self.group,
-            settings=self._settings,
-            client_id=lambda: heartbeat.client_id,
-        )
         try:
             has_joined = await self._unless_stopped(self._join_in_time(heartbeat, start_timeout_s))
         except BaseException:
@@ -236,17 +211,17 @@ class Worker:
             await self._close()
             logger.info("worker %s has left before it was ready", self.name)
             return
-        loops = self._begin_loops()
+        readers, others = self._begin_loops()
         functions = ", ".join(self._registry.names()) or "no functions"
         logger.info("worker %s of group %s is ready: %s", self.name, self.group, functions)
         self.ready.set()
         try:
             await self._stop_asked.wait()
-            await self._finish(reader=loops[0])
+            await self._finish(readers)
         finally:
-            for task in loops:
+            for task in (*readers, *others):
                 task.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
+            await asyncio.gather(*readers, *others, return_exceptions=True)
             await self._leave(heartbeat)
 
     def _make_heartbeat(self) -> Heartbeat:
@@ -254,6 +229,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         return Heartbeat(
             self._store.connector,
+            self._store.partitions,
             namespace=self._store.namespace,
             consumer=self._consumer,
             group=self.group,
@@ -261,32 +237,30 @@ class Worker:
             held=self._executor.held,
             functions=lambda: "" if self._stop_asked.is_set() else self._registry.fingerprint,
             lost_threads=lambda: self._executor.lost_threads,
-            on_beat=lambda beat, sent_us, received_us: post(loop, self._take_beat, beat, sent_us, received_us),
+            on_beat=partial(post, loop, self._take_beat),
             on_unfit=lambda error: post(loop, self._end_unfit, error),
             loop_thread=threading.get_ident(),
             outage=self._store.outage,
         )
 
-    def _begin_loops(self) -> list[asyncio.Task[None]]:
-        """The tasks that run for as long as it serves, the reader first."""
+    def _begin_loops(self) -> tuple[list[asyncio.Task[None]], list[asyncio.Task[None]]]:
+        """The tasks that run for as long as it serves: those that read executions, and the others."""
         loop = asyncio.get_running_loop()
-        return [
-            loop.create_task(_keep_going(name, run, self._store.outage), name=f"durasleep-{name}")
-            for name, run in (
-                ("reader", self._read),
-                ("listener", self._listener.run),
-                ("firer", self._firer.run),
-                ("schedules", self._schedules.run),
-                ("beats", self._follow_beats),
-                ("pulse", self._show_pulse),
-            )
-        ]
 
-    async def _finish(self, *, reader: asyncio.Task[None]) -> None:
+        def begin(name: str, run: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+            return loop.create_task(_keep_going(name, run, self._store.outage), name=f"durasleep-{name}")
+
+        readers = [begin("reader", serving.read) for serving in self._servings]
+        loops = [one for serving in self._servings for one in serving.loops()]
+        loops += [("beats", self._follow_beats), ("pulse", self._show_pulse)]
+        return readers, [begin(name, run) for name, run in loops]
+
+    async def _finish(self, readers: list[asyncio.Task[None]]) -> None:
         """Begin nothing new and read no more; then, unless this is a crash, let the running executions finish."""
-        self._executor.leave()  # before the reader has closed its connection: threads come free meanwhile
-        reader.cancel()
-        await asyncio.gather(reader, return_exceptions=True)
+        self._executor.leave()  # before the readers have closed their connections: threads come free meanwhile
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
         if self._crashed:
             return
         if self._executor.running:
@@ -322,14 +296,28 @@ class Worker:
 
     async def _join(self, heartbeat: Heartbeat) -> None:
         await self._store.open(moves=True)
-        keys = self._store.keys()
-        info, accepted_ms = await self._store.ask_once(
-            [server.read_info("memory"), server.read_number(keys.clock_held)]
-        )
+        [info] = await self._store.ask_once([server.read_info("memory")])
         self._check_eviction(info)
-        self._firer.join(command.unwrap(accepted_ms))
-        await self._reader.join()
+        if len(self._servings) != len(self._store.keyspaces):
+            self._servings = self._serve_each()
+        for serving in self._servings:
+            await serving.join()
         await asyncio.wrap_future(heartbeat.start())
+
+    def _serve_each(self) -> list[Serving]:
+        return [
+            Serving(
+                self._store,
+                self._incoming,
+                keys,
+                self._executor,
+                consumer=self._consumer,
+                group=self.group,
+                settings=self._settings,
+                client_id=lambda: 0 if self._heartbeat is None else self._heartbeat.client_id,
+            )
+            for keys in self._store.keyspaces
+        ]
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Whether it came to its end; when told to stop, it no longer waits for a Redis that does not serve us."""
@@ -378,21 +366,8 @@ class Worker:
         given = 0
         try:
             async with asyncio.timeout(self._settings.dead_after_s):
-                for queue in (f"{self.group}/{self.name}", self.group):
-                    more = True
-                    while more:
-                        answer = await self._store.call(
-                            membership.reclaim(
-                                self._store.keys(),
-                                self._consumer,
-                                queue,
-                                beat="",
-                                release="all",
-                                max_attempts=self._settings.max_attempts,
-                            )
-                        )
-                        given += answer.given
-                        more = answer.more
+                for serving in self._servings:
+                    given += await serving.leave()
         except (TimeoutError, DurasleepError) as error:
             logger.warning(
                 "the leases could not be released (%s): other workers will take them over", error or "no answer"
@@ -403,16 +378,10 @@ class Worker:
     async def _close(self) -> None:
         await self._store.aclose()
         await self._incoming.aclose()
-        await self._reader.close()
-        await self._listener.close()
+        for serving in self._servings:
+            await serving.close()
 
     # -- loops
-
-    async def _read(self) -> None:
-        while True:
-            free = await self._executor.wait_until_free()
-            leases = await self._reader.once(free)
-            await self._executor.submit(leases)
 
     async def _show_pulse(self) -> None:
         while True:
@@ -427,26 +396,14 @@ class Worker:
         self.crash()
 
     def _take_beat(self, beat: Beat, sent_us: int, received_us: int) -> None:
-        if not self._beats.full():  # a loop this far behind declares no worker dead
+        if self._beats.qsize() < BEATS_MAX * len(self._store.keyspaces):  # else it is too far behind to judge others
             self._beats.put_nowait((beat, sent_us, received_us))
 
     async def _follow_beats(self) -> None:
         while True:
             beat, sent_us, received_us = await self._beats.get()
-            self._store.clock.observe(beat.server_us, sent_us, received_us)
-            self._firer.set_rank(beat.rank)
-            self._firer.on_wake(beat.last_wake)
-            self._executor.on_beat(beat)
+            await self._servings[beat.partition].take_beat(beat, sent_us, received_us)
             self._jam.look([] if self._executor.free else self._executor.held(), self._executor.waits())
-            for entry_key in self._reader.never_arrived(beat.unnamed, sent_us, received_us):
-                if await self._executor.return_unheard(entry_key):
-                    logger.info("entry %s was delivered here but never arrived: released", entry_key[1])
-            if self._reaper is not None:
-                await self._reaper.once(beat, received_us / 1e6)
-
-    def _on_gap(self) -> None:
-        self._firer.hint()
-        self._executor.notify_all()
 
 
 async def _keep_going(name: str, run: Callable[[], Awaitable[None]], outage: Outage) -> None:

@@ -34,7 +34,7 @@ async def put_to_sleep(
 ) -> None:
     """Make ``count`` ``waking`` workflows that sleep until the instants of ``due_ms_of``; ``args`` replaces theirs."""
     store = await store_of(bench.client)
-    keys, names = store.keys(), requests.IdSource()
+    keys, names = store.keyspaces[0], requests.IdSource()
     reader = TaskReader(store.link(), keys, group=GROUP, consumer=CONSUMER, settings=DEFAULTS)
     await reader.join()
     for numbers in _batches(count):
@@ -60,7 +60,9 @@ def _rpc(
     store: Store, id: str, function: str, payload: bytes, names: requests.IdSource, delay: timedelta | None = None
 ) -> command.BatchItem[Any]:
     options = requests.CallOptions(delay=delay)
-    make = requests.rpc_maker(store.keys(), function, options, group=GROUP, inbox=names.inbox, settings=DEFAULTS)
+    make = requests.rpc_maker(
+        store.keys, function, options, group=GROUP, inbox=lambda _: names.inbox, settings=DEFAULTS
+    )
     return make(id, payload, names.idempotency_key())
 
 
@@ -72,7 +74,7 @@ async def _suspend(store: Store, reader: TaskReader, dues: dict[str, int]) -> No
         commits: list[command.BatchItem[Any]] = []
         for lease in leases:
             timer = StartTimer(Number("1"), "", Due(f"={dues[lease.id]}"))
-            commits.append(commit.commit(store.keys(), CONSUMER, lease, CommitAction.SUSPEND, ops=[timer]))
+            commits.append(commit.commit(store.keyspaces[0], CONSUMER, lease, CommitAction.SUSPEND, ops=[timer]))
         await _gather(store, commits)
         left -= len(leases)
 

@@ -139,7 +139,7 @@ async def test_a_clock_that_is_released_is_kept_and_answered(client: Client, rea
     redis: Any = real_server.sync_client()
     shown = await client.release_clock()
     assert abs(shown - datetime.now(UTC)) < timedelta(seconds=30)
-    kept_ms = int(redis.get((await store_of(client)).keys().clock_released))
+    kept_ms = int(redis.get((await store_of(client)).keyspaces[0].clock_released))
     assert shown == datetime.fromtimestamp(kept_ms / 1000, UTC)
 
 

@@ -153,7 +153,7 @@ async def test_options_say_how_long_a_call_is_kept(
     client: Client, new_client: NewClient, serving: Serving, real_server: Server
 ) -> None:
     redis: Any = real_server.sync_client()
-    keys = (await store_of(client)).keys()
+    keys = (await store_of(client)).keyspaces[0]
     with serving():
         for id, retention, kept_ms in (("s", 7200, 2 * HOUR_MS), ("t", "2h", 2 * HOUR_MS), ("e", "forever", -1)):
             await (await client.options(retention=retention).rpc(id, double, 1)).result(30)

@@ -66,7 +66,7 @@ class Both:
         self.client = client
         self.store = SyncStore(Connector.of(client), namespace=namespace, settings=SETTINGS)
         self.store.open()
-        self.keys = self.store.keys()
+        self.keys = self.store.keyspaces[0]
         self.model = Redis(now=NOON_MS)
         self.real_entries: dict[int, tuple[str, str]] = {}
         self.replica: tuple[Redis, list[tuple[str, bytes, int]]] | None = None

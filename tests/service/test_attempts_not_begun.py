@@ -39,7 +39,7 @@ def failing_task(app: Durasleep, retry: Retry) -> Any:
 
 async def beats(app: Durasleep, client: Any, count: int) -> None:
     """Wait until the worker has sent this many heartbeats, and has got their answers."""
-    key, seen = (await store_of(app)).keys().workers, set[float]()
+    key, seen = (await store_of(app)).keyspaces[0].workers, set[float]()
 
     def look() -> bool:
         seen.update(score for _, score in client.zrange(key, 0, -1, withscores=True))
@@ -50,7 +50,7 @@ async def beats(app: Durasleep, client: Any, count: int) -> None:
 
 async def read_and_die(app: Durasleep, client: Any) -> None:
     """Another worker takes the execution next, and is never heard of again."""
-    queue = (await store_of(app)).keys().queue("workers")
+    queue = (await store_of(app)).keyspaces[0].queue("workers")
     if not client.exists(queue) or not client.xinfo_groups(queue):
         client.xgroup_create(queue, "workers", "0", mkstream=True)
     assert client.xreadgroup("workers", "dead/00000000", {queue: ">"}, count=1)
@@ -92,12 +92,12 @@ async def test_a_task_canceled_while_it_is_queued_again_is_not_run(
     store = await store_of(app)
 
     async def is_queued() -> bool:
-        await store.call(timers.fire(store.keys(), limit=64))
+        await store.call(timers.fire(store.keyspaces[0], limit=64))
         return (await app.describe("t")).status == "queued"
 
     await eventually(is_queued, "it to be offered again")
     client: Any = real_server.sync_client()
-    [(_, fields)] = client.xrange(store.keys().queue("workers"))
+    [(_, fields)] = client.xrange(store.keyspaces[0].queue("workers"))
     assert b"x" in fields
     assert await handle.cancel() == "canceling"
     async with serving(app, "w2"):
@@ -149,7 +149,7 @@ async def test_a_task_is_told_of_its_cancel_once_however_long_it_takes(
         await effects.standing("cleaning")
         for _ in range(3):
             assert await handle.cancel() == "canceling"
-            client.xadd((await store_of(app)).keys().inbox(worker.consumer), {"n": "t"})
+            client.xadd((await store_of(app)).keyspaces[0].inbox(worker.consumer), {"n": "t"})
         await beats(app, client, BEATS)
         effects.open("cleaning")
         assert await handle == "told 1 times"
@@ -215,7 +215,7 @@ async def test_what_changed_since_a_task_was_read_is_known_before_it_is_called(
 ) -> None:
     """Its stream entry had all data of it, and nothing about the cancel."""
     worker = app.worker(name="w1")
-    reader, executor = worker._reader, worker._executor  # pyright: ignore[reportPrivateUsage]
+    reader, executor = worker._servings[0]._reader, worker._executor  # pyright: ignore[reportPrivateUsage]
     handle = await app.rpc("t", note, effects.path, "has run")
     await reader.join()
     [lease] = await reader.once(1)

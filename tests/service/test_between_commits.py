@@ -38,7 +38,7 @@ def entries_of(client: Any, keys: Keyspace, id: str) -> int:
 async def test_a_step_that_ends_between_two_parts_of_a_commit_is_not_lost(new_app: NewApp, real_server: Server) -> None:
     app = new_app(settings=replace(DEFAULTS, commit_ops_max=1))
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
 
     async def until_some_are_there() -> str:
         while entries_of(client, keys, "wide") < PARTS // 2:  # noqa: ASYNC110 - what it waits for is in Redis
@@ -90,7 +90,7 @@ async def test_what_a_blocked_loop_has_not_heard_of_yet_is_not_called_lost(
         await effects.standing(gate)
         calls = [f"{round}-{number}" for number in range(60)]
         await app.rpc_many(note, [(name, effects.path, f"<{name}>") for name in calls])
-        for consumer in await store.call(streams.read_consumers(store.keys(), "workers")):
+        for consumer in await store.call(streams.read_consumers(store.keyspaces[0], "workers")):
             await beats_of(app, consumer, 4)
         effects.open(gate)
         assert await blocked == f"through {gate}"
@@ -130,7 +130,7 @@ async def test_what_is_for_one_worker_does_not_wait_behind_what_is_for_all(app: 
 @pytest.mark.parametrize("free", [1, 2, 5, 100])
 async def test_a_reader_takes_as_many_as_there_is_room_for_and_no_more(app: Durasleep, free: int) -> None:
     store = await store_of(app)
-    keys, link = store.keys(), store.link()
+    keys, link = store.keyspaces[0], store.link()
     reader = TaskReader(link, keys, group="workers", consumer="w1/00000000", settings=DEFAULTS)
     await in_line(app, [], many=3 * free, own=3 * free)
     taken: list[Lease] = []
@@ -221,7 +221,7 @@ async def test_an_attempt_begins_once_the_failed_one_before_it_is_kept(new_app: 
     """However many hints come meanwhile: each of them is a commit of its own."""
     app = new_app()
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     kept: list[int] = []
     notify: list[Callable[[], None]] = []
 

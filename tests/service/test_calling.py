@@ -44,7 +44,7 @@ async def test_a_client_that_stops_waiting_or_closes_is_not_waited_for(
     app: Durasleep, new_app: NewApp, real_server: Server, effects: Effects
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
 
     def waiters() -> bytes:
         return client.hget(keys.promise("passage"), F["waiters"]) or b""
@@ -92,10 +92,10 @@ async def test_a_client_hears_at_once_however_many_others_have_come_and_gone(
         await app.rpc("passage", passage, effects.path)
         await effects.standing("gate")
         for number in range(300):
-            await store.call(promises.attach(store.keys(), PromiseId("passage"), inbox=f"killed-{number}"))
+            await store.call(promises.attach(store.keyspaces[0], PromiseId("passage"), inbox=f"killed-{number}"))
         waiting = asyncio.create_task(app.get("passage").result())
         mine = f"i{inbox_of(app).name}"
-        members = store.keys().waiters("passage")
+        members = store.keyspaces[0].waiters("passage")
         await eventually(lambda: client.sismember(members, mine), "the last one to wait")
         effects.open("gate")
         async with asyncio.timeout(DEFAULTS.client_check_s / 2):

@@ -34,7 +34,7 @@ def ids(found: SearchPage) -> list[str]:
 
 @pytest.mark.leaves_keys("what nobody but a person can put right")
 async def test_what_was_quarantined_by_name_is_noted_beside_the_list(app: Durasleep, real_server: Server) -> None:
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     client: Any = real_server.sync_client()
     client.zadd(keys.halted, {"timers:broken~1: CORRUPT due time": 1})
     client.hset(keys.promise("odd"), "s", "?")
@@ -163,7 +163,7 @@ async def test_what_is_controlled_at_the_moment_it_fires_ends_in_exactly_one_way
     """A thousand races between a control call and the firing of a timer, in three processes, around its due time."""
     await workers.start("w1", "w2")
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     aims = {verb: Aim() for verb in VERBS}
     ended: Counter[str] = Counter()
     for start in range(0, RACES, WAVE):

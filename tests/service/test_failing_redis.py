@@ -109,7 +109,7 @@ async def test_a_worker_whose_connections_were_cut_is_not_taken_for_dead(
 
 
 async def _beat_of(store: Store, name: str) -> str:
-    keys = store.keys()
+    keys = store.keyspaces[0]
     consumers = await store.call(streams.read_consumers(keys, "workers"))
     [consumer] = [one for one in consumers if one.startswith(f"{name}/")]
     return str(await store.call(membership.read_beat(keys, consumer)))

@@ -115,7 +115,7 @@ async def test_whatever_is_lost_while_workers_run_they_finish_when_it_is_repaire
 ) -> None:
     app.workflow(patient)
     chance, client = random.Random(7), cast("Any", real_server.client())
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     repaired = Counter[str]()
 
     async def lose_something(first: int) -> None:
@@ -151,7 +151,7 @@ async def test_whatever_is_lost_while_workers_run_they_finish_when_it_is_repaire
 
 async def test_the_sync_client_checks_and_forgets_what_was_quarantined(app: Durasleep, real_server: Server) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     client.xadd(keys.queue("workers"), {"what": "ever"})
     async with serving(app):
         await eventually(lambda: client.zcard(keys.halted) == 1, "it to be quarantined")

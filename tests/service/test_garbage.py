@@ -36,7 +36,7 @@ async def test_garbage_in_a_stream_is_quarantined(
     app: Durasleep, real_server: Server, effects: Effects, caplog: pytest.LogCaptureFixture
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     stream = keys.queue("workers")
     client.xadd(stream, {b"\xff": b"\x00"})
     client.xadd(stream, {"i": b"\xff\xfe", "e": "1"})
@@ -55,7 +55,7 @@ async def test_a_broken_hash_is_halted_or_refused_by_name(
     app: Durasleep, real_server: Server, effects: Effects
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     await app.rpc("bad-args", double, 1)
     client.hset(keys.promise("bad-args"), F["args"], b"\xc1 never MessagePack")
     await app.rpc("bad-journal", nap, effects.path, 1)
@@ -90,7 +90,7 @@ async def test_what_is_far_too_large_never_reaches_a_worker(
     app: Durasleep, real_server: Server, effects: Effects, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     await app.rpc("huge", nap, effects.path, 1)
     client.hset(keys.promise("huge"), F.get(where, where), HUGE_ENTRY if where == "1" else HUGE)
     load_from_hash(client, keys, "huge")
@@ -109,7 +109,7 @@ async def test_a_result_that_is_far_too_large_never_reaches_a_client(
     app: Durasleep, real_server: Server, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     async with serving(app):
         assert await (await app.rpc("huge", double, 1)) == 2
     client.hset(keys.promise("huge"), F["value"], HUGE)
@@ -125,13 +125,13 @@ async def test_a_hint_that_is_far_too_large_is_not_taken_for_a_result(
     app: Durasleep, real_server: Server, effects: Effects
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     async with serving(app):
         handle = await app.rpc("passage", passage, effects.path)
         await effects.standing("gate")
         waiting = asyncio.create_task(handle.result())
         inbox = keys.inbox(inbox_of(app).name)
-        await eventually(lambda: inbox_of(app).is_listening and client.exists(inbox), "it to listen")
+        await eventually(lambda: inbox_of(app).stream("any").is_listening and client.exists(inbox), "it to listen")
         client.xadd(inbox, {"i": "passage", "b": "1", "s": "r", "v": HUGE})
         await _goes_on(app, effects)  # told by the same inbox, later
         assert not waiting.done()
@@ -143,7 +143,7 @@ async def test_a_journal_that_is_far_too_large_is_not_loaded_to_its_end(
     app: Durasleep, real_server: Server, effects: Effects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     await app.rpc("huge", nap, effects.path, 1)
     client.hset(keys.promise("huge"), F["order"], 10**6)
     for number in range(60):
@@ -179,7 +179,7 @@ def _bytes_of(reply: Any) -> int:
 
 async def test_garbage_among_the_timers_is_quarantined(app: Durasleep, real_server: Server, effects: Effects) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     client.zadd(keys.timers, {b"no tilde": 1, b"~\xffwhat": 2, b"gone~1": 3, b"gone~timeout": 4, b"far~never": 9e15})
     client.set(keys.promise("odd"), "a string")
     client.zadd(keys.timers, {b"odd~1": 5})
@@ -195,7 +195,7 @@ async def test_keys_of_another_type_are_named_and_others_are_served(
     app: Durasleep, new_app: NewApp, real_server: Server, effects: Effects
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     client.set(keys.queue("broken"), "a string")
     with pytest.raises(CorruptData, match="queue:broken holds a string"):
         await app.rpc("x", double, 1, target="broken")

@@ -39,13 +39,13 @@ async def test_no_inbox_is_made_for_who_never_waits(new_app: NewApp, real_server
     assert [key async for key in client.scan_iter(f"{{{namespace}:0}}:inbox:*")] == []
     async with serving(starter):
         assert await waiter.get("c").result() == 2
-        assert not await client.exists((await store_of(starter)).keys().inbox(inbox_of(starter).name))
+        assert not await client.exists((await store_of(starter)).keyspaces[0].inbox(inbox_of(starter).name))
 
 
 async def test_an_inbox_that_nobody_reads_is_bounded_in_bytes(app: Durasleep, real_server: Server) -> None:
     """For any results: many small ones in one call, some large ones, and ones too large for an inbox."""
     store = await store_of(app)
-    keys = store.keys()
+    keys = store.keyspaces[0]
     sizes = {"small": 1_000, "large": 15_000, "larger": LIMIT["inbox_value_bytes_max"], "huge": 60_000}
     for name, size in sizes.items():
         value = os.urandom(size)
@@ -62,7 +62,7 @@ async def test_a_result_too_large_to_be_told_is_read(app: Durasleep) -> None:
     sizes = (1_000, LIMIT["inbox_value_bytes_max"], 60_000, 500_000)
     handles = [await app.promises.create(f"p-{size}") for size in sizes]
     gathering = asyncio.create_task(app.gather(handles))
-    await eventually(lambda: inbox_of(app).is_listening, "the inbox to be read")
+    await eventually(lambda: inbox_of(app).stream("any").is_listening, "the inbox to be read")
     for size in sizes:
         await app.promises.resolve(f"p-{size}", "x" * size)
     async with asyncio.timeout(DEFAULTS.client_check_s / 2):
@@ -74,10 +74,10 @@ async def test_an_inbox_that_begins_anew_while_the_clock_is_set_back_is_heard(
 ) -> None:
     monkeypatch.setattr(inbox_module, "LOOK_S", 0.1)
     app = new_app(settings=replace(DEFAULTS, read_block_s=0.5))
-    client, key = real_server.client(), (await store_of(app)).keys().inbox(inbox_of(app).name)
+    client, key = real_server.client(), (await store_of(app)).keyspaces[0].inbox(inbox_of(app).name)
     pending = await app.promises.create("pending")
     waiting = asyncio.create_task(pending.result())
-    inbox: Any = inbox_of(app)
+    inbox: Any = inbox_of(app).stream("any")
     await eventually(lambda: inbox.is_listening and inbox._last != b"0-0", "the inbox to be read")
     await client.xadd(key, {"o": ""}, id=FAR_AHEAD)
     await eventually(lambda: inbox._last == FAR_AHEAD.encode(), "the client to have read that")
@@ -100,7 +100,7 @@ async def test_a_sync_client_hears_at_once_of_what_an_inbox_that_began_anew_tell
             """In a thread; once the inbox is told."""
             await app.promises.create(id)
             waiting = asyncio.create_task(asyncio.to_thread(lambda: sync.get(id).result(timeout=30)))
-            keys = (await store_of(app)).keys()
+            keys = (await store_of(app)).keyspaces[0]
             await eventually(lambda: client.hget(keys.promise(id), "w"), "the inbox to be told")
             await eventually(blocked, "the thread to listen")
             return waiting
@@ -126,7 +126,7 @@ async def woken(app: Durasleep) -> AsyncIterator[list[int]]:
     heard: list[int] = []
     listener = HintListener(
         store.link(),
-        store.keys(),
+        store.keyspaces[0],
         consumer="w1/aaaaaaaa",
         settings=replace(DEFAULTS, read_block_s=0.2),
         on_wake=lambda _entry, due_ms: heard.append(due_ms),
@@ -146,7 +146,7 @@ async def woken(app: Durasleep) -> AsyncIterator[list[int]]:
 async def test_a_worker_hears_hints_of_a_stream_that_began_anew(
     app: Durasleep, woken: list[int], real_server: Server
 ) -> None:
-    client, keys = real_server.client(), (await store_of(app)).keys()
+    client, keys = real_server.client(), (await store_of(app)).keyspaces[0]
     await eventually(lambda: woken == [0], "the first look")
     await client.xadd(keys.wake, {"d": 1}, id=FAR_AHEAD)
     await eventually(lambda: woken == [0, 1], "a hint")

@@ -62,7 +62,7 @@ async def test_of_three_workers_one_dies_in_a_step_and_another_finishes(
     handle = await app.rpc("passage", passage, effects.path)
     [(pid, _)] = await effects.standing("gate")
     store = await store_of(app)
-    keys = store.keys()
+    keys = store.keyspaces[0]
     record = await store.call(journal.read_record(keys, PromiseId("passage")))
     assert record
     holder = await store.call(streams.read_holder(keys, record.queue, record.entry))
@@ -136,7 +136,7 @@ async def test_a_suspect_waits_for_another_one_a_while_and_no_longer(
     """However long the steps take that occupy every worker."""
     app = new_app(settings=replace(QUICK, suspect_wait_s=1.0))
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     names = ("long-1", "long-2", *[f"quick-{number}" for number in range(4)])
     for name in names:
         await (app.rpc(name, passage, effects.path, name) if name[0] == "l" else app.rpc(name, double, 21))
@@ -159,7 +159,7 @@ async def test_names_of_workers_of_long_ago_do_not_keep_a_dead_one_from_being_fo
     """For example, workers of a group that was retired while no other worker was there."""
     app, other = new_app(settings=QUICK), new_app(settings=QUICK, group="others")
     client: Any = real_server.sync_client()
-    members = (await store_of(app)).keys().workers
+    members = (await store_of(app)).keyspaces[0].workers
     handle = await app.rpc("passage", passage, effects.path)
     async with serving(app, "w1") as first:
         await effects.standing("gate")

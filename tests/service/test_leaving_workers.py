@@ -146,7 +146,7 @@ async def test_a_blocked_event_loop_keeps_its_lease(
 ) -> None:
     """Longer than a worker may be silent: the heartbeat has a thread of its own."""
     client: Any = real_server.sync_client()
-    beats = (await store_of(app)).keys().workers
+    beats = (await store_of(app)).keyspaces[0].workers
     await workers.start("one", "two")
     handle = await app.rpc("passage", loop_passage, effects.path)
     [(pid, _)] = await effects.standing("gate")

@@ -36,7 +36,7 @@ async def test_a_reader_that_fell_behind_the_cap_of_its_inbox_looks_for_itself(
     exchange = Link.exchange
 
     async def held(self: Link, commands: Any, *, block_s: float = 0.0) -> Any:
-        if self is inbox_of(app)._link and commands[0][0] == b"XREAD":  # pyright: ignore[reportPrivateUsage]
+        if self is inbox_of(app).stream("any")._link and commands[0][0] == b"XREAD":  # pyright: ignore[reportPrivateUsage]
             await may_read.wait()
         return await exchange(self, commands, block_s=block_s)
 
@@ -45,7 +45,7 @@ async def test_a_reader_that_fell_behind_the_cap_of_its_inbox_looks_for_itself(
     attach(handles)
     async with serving(new_app(settings=replace(DEFAULTS, batch_items_max=1))):
         assert await starter.gather([starter.get(handle.id) for handle in handles]) == [2 * n for n in range(count)]
-        key = inbox_of(app)._key  # pyright: ignore[reportPrivateUsage]
+        key = inbox_of(app).stream("any")._key  # pyright: ignore[reportPrivateUsage]
         assert await real_server.client().xlen(key) < count
         may_read.set()
         async with asyncio.timeout(DEFAULTS.client_check_s / 2):
@@ -53,7 +53,7 @@ async def test_a_reader_that_fell_behind_the_cap_of_its_inbox_looks_for_itself(
 
 
 async def test_handles_that_nobody_keeps_are_forgotten(app: Durasleep) -> None:
-    inbox = inbox_of(app)
+    inbox = inbox_of(app).stream("any")
     async with serving(app):
         await (await app.rpc("warm", double, 1))
         await eventually(
@@ -88,7 +88,7 @@ async def test_what_goes_well_is_told_line_by_line_up_to_a_bound_and_counted_bey
 @asynccontextmanager
 async def _listening(app: Durasleep) -> AsyncGenerator[bytes]:
     """The inbox of an application is read from where it stands, as long as this lasts; gives its key."""
-    inbox = inbox_of(app)
+    inbox = inbox_of(app).stream("any")
     awaited = await app.promises.create("awaited")
     attach([awaited])
     await eventually(
@@ -149,7 +149,7 @@ async def test_a_gather_that_is_cancelled_half_way_leaves_its_handles_as_they_ar
 
 
 async def test_of_several_handles_of_one_id_each_is_told_and_any_may_go(app: Durasleep) -> None:
-    inbox = inbox_of(app)
+    inbox = inbox_of(app).stream("any")
     await app.promises.create("one")
     handles = [app.get("one") for _ in range(5)]
     async with _listening(app):
@@ -192,7 +192,7 @@ async def test_what_the_inbox_may_have_missed_is_asked_for_together(
         gathering = asyncio.create_task(app.gather(handles))
         await asyncio.sleep(0)  # it waits for the first
         monkeypatch.setattr(Link, "exchange", counted)
-        inbox_of(app)._notify_to_look()  # pyright: ignore[reportPrivateUsage]
+        inbox_of(app).stream("any")._notify_to_look()  # pyright: ignore[reportPrivateUsage]
         async with serving(new_app()):
             assert await gathering == [2 * n for n in range(MANY)]
         assert len(exchanges) < MANY / 10

@@ -27,7 +27,7 @@ async def test_a_timer_of_an_unknown_kind_stays_due_and_the_others_fire(
     app: Durasleep, real_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     odd = ("a~future:2", "a~rate.x", "a~a b", "a~7b", "\u00fc~\u00fc")
     due = {f"customers/{n}~gate": n for n in range(300)} | dict.fromkeys(odd, 5)
     client.zadd(keys.timers, due | {"customers/late~gate": 4e12})
@@ -48,7 +48,7 @@ async def test_a_journal_with_an_unknown_code_waits_for_a_worker_that_knows_it(
     app: Durasleep, real_server: Server, effects: Effects, entry: str
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     handle = await app.rpc("later", nap, effects.path, 3600)
     async with serving(app):
         await until(app, "later", "suspended")
@@ -72,7 +72,7 @@ async def test_an_execution_in_an_unknown_place_is_left_there(app: Durasleep, re
     """Its deadline, its control and the end of its parent wait for a worker that knows the place."""
     app.workflow(waits_for_a_child)
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     await app.rpc("parked", sleeping_workflow, 3600, timeout=1)
     parent = await app.rpc("family", waits_for_a_child)
     async with serving(app):
@@ -103,7 +103,7 @@ async def test_who_waits_in_an_unknown_way_is_left_to_a_newer_version(
     """The others hear of the ending, and nobody is forgotten."""
     client: Any = real_server.sync_client()
     store = await store_of(app)
-    keys = store.keys()
+    keys = store.keyspaces[0]
     handle = await app.rpc("nightly-1", sleeping_workflow, 3600)
     async with serving(app):
         await until(app, "nightly-1", "suspended")
@@ -134,7 +134,7 @@ def _waiters(client: Any, keys: Keyspace) -> set[bytes]:
 
 async def test_an_ending_of_an_unknown_state_stays_as_it_is(app: Durasleep, real_server: Server) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     async with serving(app):
         assert await (await app.rpc("dropped", double, 1)) == 2
         client.hset(keys.promise("dropped"), F["state"], "z")
@@ -159,7 +159,7 @@ async def test_a_namespace_is_moved_from_the_schema_before_once_no_worker_of_tha
     handle = await app.rpc("sleeper", sleeping_workflow, 3600)
     async with serving(app):
         await until(app, "sleeper", "suspended")
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     client.hset(meta_key(namespace), "schema", "1")
     client.hset(keys.worker("old-1/ab"), W["group"], "workers")
     client.zadd(keys.workers, {"old-1/ab": time.time() * 1000, "dead-1/cd": 1})

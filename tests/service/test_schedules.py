@@ -26,7 +26,7 @@ async def test_a_schedule_due_in_the_past_starts_once_with_two_workers(
 ) -> None:
     client: Any = real_server.sync_client()
     store = await store_of(app)
-    keys = store.keys()
+    keys = store.keyspaces[0]
     due = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(hours=1)
     due_ms = round(due.timestamp() * 1000)
     payload = app.codec.encode_args((effects.path, "hourly"), {}, "note")
@@ -52,7 +52,7 @@ async def test_one_that_cannot_be_read_here_stops_neither_other_schedules_nor_sl
 ) -> None:
     """A time zone that this machine lacks, a line that a newer version understands, a broken hash."""
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     broken = {"no-zone": ("zone", "Mars/Base"), "no-line": ("cron", "@sometimes"), "no-time": ("due", "soon")}
     for name in (*broken, "good"):
         await app.schedule(name, "0 0 1 1 *", note, effects.path, name)
@@ -84,14 +84,14 @@ async def test_a_worker_that_can_read_what_another_cannot_starts_it_at_once(
 ) -> None:
     """The firing worker's machine lacks the zone; the others are told, and the first that can starts it."""
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     await app.schedule("paris", "0 0 1 1 *", note, effects.path, "paris", zone="Europe/Paris")
     lacking = app.worker(name="a-lacking")
 
     def lacks_the_zone(schedule: Schedule) -> tuple[PromiseId, int]:
         raise ZoneInfoNotFoundError(schedule.zone)
 
-    monkeypatch.setattr(lacking._schedules, "_moved", lacks_the_zone)  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(lacking._servings[0].schedules, "_moved", lacks_the_zone)  # pyright: ignore[reportPrivateUsage]
     running = asyncio.create_task(lacking.run())
     await lacking.ready.wait()
     async with serving(new_app(), "b-complete"):
@@ -108,7 +108,7 @@ async def test_a_worker_that_can_read_what_another_cannot_starts_it_at_once(
 async def test_hundreds_that_are_due_at_once_do_not_hold_up_a_sleep(app: Durasleep, real_server: Server) -> None:
     client: Any = real_server.sync_client()
     store = await store_of(app)
-    keys = store.keys()
+    keys = store.keyspaces[0]
     payload = app.codec.encode_args((1,), {}, "double")
     many = [Schedule(f"s-{n}", "0 0 1 1 *", "UTC", "double", "workers", payload, 1000) for n in range(1_500)]
     for first in range(0, len(many), 500):
@@ -126,7 +126,7 @@ async def test_a_schedule_forgotten_while_due_starts_nothing(
 ) -> None:
     """Its timer may still be there: it is quarantined, and removed from the timers."""
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     client.zadd(keys.timers, {"forgotten~cron": 1})
     async with serving(app):
         await eventually(lambda: client.zcard(keys.timers) == 0, "the timer to go")

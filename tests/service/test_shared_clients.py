@@ -266,7 +266,7 @@ async def test_who_waits_when_the_client_is_closed_hears_that_it_was(new_app: Ne
     gathering = asyncio.create_task(app.gather(handles, return_exceptions=True))
 
     def waiters_of(id: str) -> int:
-        latest, count = inbox_of(app)._waiting.get(id), 0  # pyright: ignore[reportPrivateUsage]
+        latest, count = inbox_of(app).stream("any")._waiting.get(id), 0  # pyright: ignore[reportPrivateUsage]
         while latest:
             latest, count = latest.before, count + 1
         return count
@@ -289,13 +289,13 @@ async def connecting(_: Durasleep) -> None:
 async def asking(app: Durasleep) -> None:
     """How the execution stands; the answer comes when the inbox is closed already."""
     await store_of(app)
-    while not inbox_of(app).is_subscribed(PromiseId("wait")):  # noqa: ASYNC110 - turn by turn: no answer comes meanwhile
+    while not inbox_of(app).stream("any").is_subscribed(PromiseId("wait")):  # noqa: ASYNC110 - turn by turn: no answer comes meanwhile
         await asyncio.sleep(0)
 
 
 async def told_to_look(app: Durasleep) -> None:
     """It waits, and will ask again."""
-    inbox: Any = inbox_of(app)
+    inbox: Any = inbox_of(app).stream("any")
     await eventually(lambda: inbox.is_subscribed("wait") and inbox._waiting["wait"]._future is not None, "it to wait")
     inbox._notify_to_look()
 
@@ -388,7 +388,7 @@ async def test_all_beats_of_a_worker_come_over_the_one_connection_it_names(
     """If its connection is gone, others declare a worker dead after one missed heartbeat."""
     client: Any = real_server.sync_client()
     app = new_app(settings=Settings(heartbeat_s=0.05))
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     async with serving(app) as worker:
 
         def beats() -> tuple[bytes, bytes]:

@@ -50,7 +50,7 @@ async def test_workers_of_two_versions_take_over_from_one_another(
 ) -> None:
     client: Any = real_server.sync_client()
     later = a_later_version(tmp_path / "later")
-    keys = (await store_of(app)).keys()
+    keys = (await store_of(app)).keyspaces[0]
     for round, (first, second) in enumerate(((None, later), (later, None))):
         names = [f"{round}-{number}" for number in range(EACH)]
         gate = f"gate-{round}"
@@ -116,7 +116,7 @@ async def test_what_only_a_busy_worker_knows_waits_there_and_others_that_come_an
     for app in (knowing, coming):
         app.task(stand_at)
     client: Any = real_server.sync_client()
-    keys = (await store_of(knowing)).keys()
+    keys = (await store_of(knowing)).keyspaces[0]
 
     def held() -> dict[str, int]:
         pending = client.xpending(keys.queue("workers"), "workers")["consumers"]

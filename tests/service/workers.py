@@ -67,7 +67,7 @@ async def beats_of(app: Durasleep, consumer: str, count: int) -> None:
     store, seen = await store_of(app), set[int | None]()
 
     async def look() -> bool:
-        seen.add(await store.call(membership.read_beat(store.keys(), consumer)))
+        seen.add(await store.call(membership.read_beat(store.keyspaces[0], consumer)))
         return len(seen) > count
 
     await eventually(look, f"{count} beats of {consumer}")

@@ -45,7 +45,7 @@ class Driver:
         self.redis: Any = client
         self.namespace = namespace
         self.store = Store(Connector.of(client), namespace=namespace, settings=settings, patience_s=patience_s)
-        self.keys = self.store.keys()
+        self.keys = self.store.keyspaces[0]
         self._calls = 0
         self._taken: dict[PromiseId, Lease] = {}
 

@@ -76,7 +76,7 @@ async def test_timers_of_a_run_that_is_being_closed_are_no_findings(driver: Driv
     lease = await long_run(driver)
     await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, due="1003")
     assert len(await driver.timers()) > 500
-    assert (await driver.store.run(fsck.fsck(driver.keys))).findings == []
+    assert (await driver.store.run(fsck.fsck(driver.store.keyspaces))).findings == []
     await driver.fire_all()
     await driver.control("force", "a")
 

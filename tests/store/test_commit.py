@@ -831,7 +831,7 @@ async def test_a_family_kept_for_ever_expires_in_none_of_its_parts(driver: Drive
     await driver.commit(leases["named"], CommitAction.RESOLVE)
     await driver.fire_all()
     assert [await driver.ttl_ms(id) for id in ("a", "a~1", "a~2", "named")] == [-1] * 4
-    assert (await driver.store.run(fsck.fsck(driver.keys))).is_clean
+    assert (await driver.store.run(fsck.fsck(driver.store.keyspaces))).is_clean
 
 
 async def test_a_family_kept_for_no_time_at_all_goes_whole(driver: Driver) -> None:

@@ -21,7 +21,7 @@ TIMER = StartTimer(Number("1"), "", FAR)
 
 
 async def check(driver: Driver, *, repair: bool = False) -> Report:
-    return await driver.store.run(fsck.fsck(driver.keys, repair=repair))
+    return await driver.store.run(fsck.fsck(driver.store.keyspaces, repair=repair))
 
 
 async def healthy(driver: Driver) -> None:
@@ -205,7 +205,7 @@ async def test_entries_of_one_instant_are_delivered_in_their_order(driver: Drive
 
 async def check_while(driver: Driver, change: Callable[[int], Awaitable[object]]) -> Report:
     """A check during which something changes before a script looks: for the first time, the second time, and so on."""
-    plan, looks = fsck.fsck(driver.keys), 0
+    plan, looks = fsck.fsck(driver.store.keyspaces), 0
     try:
         calls = next(plan)
         while True:

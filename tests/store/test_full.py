@@ -157,7 +157,7 @@ async def test_what_is_broken_is_repaired(driver: Driver) -> None:
     await driver.create("a")
     await driver.redis.xtrim(driver.keys.queue("workers"), maxlen=0)
     await fill(driver)
-    [finding] = (await driver.store.run(fsck.fsck(driver.keys, repair=True))).findings
+    [finding] = (await driver.store.run(fsck.fsck(driver.store.keyspaces, repair=True))).findings
     assert (finding.kind, finding.repaired) == ("unqueued", True)
     await driver.redis.config_set("maxmemory", 0)
     assert await driver.place("a") is Place.QUEUED

@@ -150,7 +150,7 @@ async def test_one_that_cannot_be_read_is_quarantined_by_name_until_somebody_rea
     await quarantined(driver, "still no such zone")
     assert await driver.halted() == ["schedule:nightly: still no such zone"]
     assert await quarantined(driver, seen=replace(NIGHTLY, due_ms=5)) == "stale"
-    report = await driver.store.run(fsck.fsck(driver.keys))
+    report = await driver.store.run(fsck.fsck(driver.store.keyspaces))
     assert [(one.kind, one.id) for one in report.findings] == [("aside", "schedule:nightly: still no such zone")]
     assert await advance(driver) == "advanced"
     assert await driver.halted() == []
@@ -163,7 +163,7 @@ async def test_one_that_cannot_be_read_is_quarantined_by_name_until_somebody_rea
         assert await driver.halted() == []
     assert await quarantined(driver) == "missing"
     await driver.redis.zadd(driver.keys.halted, {"schedule:nightly: of old": 1})
-    report = await driver.store.run(fsck.fsck(driver.keys, repair=True))
+    report = await driver.store.run(fsck.fsck(driver.store.keyspaces, repair=True))
     assert [(one.kind, one.repaired) for one in report.findings] == [("halted", True)]
     assert await driver.halted() == []
 

@@ -15,7 +15,7 @@ from tests.store.driver import FAR, PAST, Driver, child
 
 
 async def find(driver: Driver, *statuses: str, limit: int = 1_000) -> SearchPage:
-    return await driver.store.run(search.Search(status=statuses or None).part(driver.keys, limit))
+    return await driver.store.run(search.Search(status=statuses or None).part(driver.store.keyspaces, limit))
 
 
 @pytest.mark.parametrize("page", [1, 3, 256])
@@ -74,7 +74,7 @@ async def test_a_search_gives_up_where_too_much_was_looked_at(driver: Driver, mo
     monkeypatch.setattr(search, "LOOKED_MAX", 5)
     for number in range(20):
         await driver.create(f"a{number}", start=FAR)
-    found = await driver.store.run(search.Search(function="nobody").part(driver.keys))
+    found = await driver.store.run(search.Search(function="nobody").part(driver.store.keyspaces))
     assert (len(found), found.is_all) == (0, False)
     monkeypatch.setattr(search, "STEPS_MAX", 0)
     assert not (await find(driver, "queued")).is_all
@@ -92,7 +92,7 @@ async def test_a_search_goes_on_part_by_part_while_what_it_shows_is_controlled(
     looking = search.Search(function="odd")
     shown: list[str] = []
     while not looking.is_over:
-        part = await driver.store.run(looking.part(driver.keys, 4))
+        part = await driver.store.run(looking.part(driver.store.keyspaces, 4))
         assert len(part) <= 4
         assert part.is_all == looking.is_over
         for one in part:
@@ -123,7 +123,7 @@ async def test_timers_of_every_kind_are_named_by_what_controls_them(driver: Driv
     await driver.create("b", start=Due("+4000"))
     await driver.create("p", kind=Kind.PROMISE, deadline=Due("+5000"))
     await driver.create("t", kind=Kind.TIMER, deadline=Due("+6000"))
-    found = await driver.store.run(search.timers(driver.keys))
+    found = await driver.store.run(search.timers(driver.store.keyspaces))
     assert [(one.id, one.kind, one.name, one.func) for one in found] == [
         ("a~1", "timer", "nap", "order"),
         ("a~2", "promise", "yes", "order"),
@@ -134,7 +134,7 @@ async def test_timers_of_every_kind_are_named_by_what_controls_them(driver: Driv
         ("a", "deadline", "", "order"),
     ]
     assert [one.due_at_ms for one in found] == list((await driver.timers()).values())
-    assert await driver.store.run(search.timers(driver.keys, 1)) == found[:1]
+    assert await driver.store.run(search.timers(driver.store.keyspaces, 1)) == found[:1]
 
 
 async def test_what_has_failed_is_found_behind_any_number_of_successes_with_its_error(driver: Driver) -> None:
@@ -155,19 +155,19 @@ async def test_what_has_failed_is_found_behind_any_number_of_successes_with_its_
         ("canceled", ["canceled"]),
         (("failed", "canceled"), ["timedout", "canceled", "rejected"]),
     ):
-        found = await driver.store.run(search.Search(status=status, codec=codec).part(driver.keys))
+        found = await driver.store.run(search.Search(status=status, codec=codec).part(driver.store.keyspaces))
         assert [one.id for one in found] == ids
         assert {one.id: one.error for one in found}.items() <= {
             "rejected": "ValueError: no such customer",
             "timedout": "timed out",
             "canceled": "canceled",
         }.items()
-    done = await driver.store.run(search.Search(status="done").part(driver.keys))
+    done = await driver.store.run(search.Search(status="done").part(driver.store.keyspaces))
     assert {"timedout", "canceled", "rejected"} < {one.id for one in done}
-    resolved = await driver.store.run(search.Search(status="resolved", function="f").part(driver.keys))
+    resolved = await driver.store.run(search.Search(status="resolved", function="f").part(driver.store.keyspaces))
     assert len(resolved) >= LIMIT["recent_max"]
     assert {one.state for one in resolved} == {"resolved"}
     await driver.control("retry", "rejected")
-    failed = await driver.store.run(search.Search(status="failed").part(driver.keys))
+    failed = await driver.store.run(search.Search(status="failed").part(driver.store.keyspaces))
     assert [one.id for one in failed] == ["timedout"]
     await driver.control("force", "rejected")

@@ -23,6 +23,7 @@ from durasleep.settings import DEFAULTS, Settings
 from durasleep.transport import handshake, server_clock
 from durasleep.transport.connector import Connector
 from durasleep.transport.outage import Outage
+from durasleep.transport.partitions import Partitions
 from durasleep.worker.loops import heartbeat
 from durasleep.worker.loops.heartbeat import Heartbeat
 from harness.servers import MakeServer, Server
@@ -58,6 +59,7 @@ class Hearts:
     ) -> Heartbeat:
         made = Heartbeat(
             Connector.of(url or self._url),
+            Partitions(self._namespace, settings),
             namespace=self._namespace,
             consumer=WORKER,
             group="workers",
@@ -111,8 +113,9 @@ async def test_a_beat_says_who_the_worker_is_and_what_it_holds(hearts: Hearts, d
     await driver.commit(lost, CommitAction.RESOLVE)
     hearts.held = [lost, await driver.start("b")]
     began_us = server_clock.monotonic_us()
-    beat = hearts.make(replace(DEFAULTS, heartbeat_s=0.5)).once()
-    assert beat
+    beats = hearts.make(replace(DEFAULTS, heartbeat_s=0.5)).once()
+    assert beats
+    [beat] = beats
     assert beat.lost == [lost.entry_key]
     assert beat.unnamed == []
     [(passed_on, sent_us, received_us)] = hearts.beats

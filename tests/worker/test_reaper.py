@@ -28,7 +28,7 @@ def reaper(driver: Driver) -> Reaper:
 
 
 def reaper_of(store: Store, *, client_id: Callable[[], int] = lambda: 0, settings: Settings = DEFAULTS) -> Reaper:
-    return Reaper(store, consumer=WORKER, group="workers", settings=settings, client_id=client_id)
+    return Reaper(store, store.keyspaces[0], consumer=WORKER, group="workers", settings=settings, client_id=client_id)
 
 
 async def found_dead(reaper: Reaper, beat: Beat, ats: Iterable[float]) -> dict[float, list[str]]:
@@ -283,6 +283,7 @@ async def test_what_it_held_is_given_on_from_both_its_queues(driver: Driver) -> 
     beat = await seen(driver)
     given = await take_over(
         driver.store,
+        driver.keys,
         OTHER,
         "workers",
         beat=next(peer.beat for peer in beat.peers if peer.consumer == OTHER),
@@ -297,12 +298,12 @@ async def test_however_much_it_held(driver: Driver) -> None:
     for number in range(300):
         await driver.create(f"x{number}")
     assert len(await driver.read(300, consumer=OTHER)) == 300
-    assert await take_over(driver.store, OTHER, "workers", beat="", max_attempts=5) == 300
+    assert await take_over(driver.store, driver.keys, OTHER, "workers", beat="", max_attempts=5) == 300
 
 
 async def test_one_that_has_beaten_since_keeps_what_it_holds(driver: Driver) -> None:
     await seen(driver)
-    assert await take_over(driver.store, OTHER, "workers", beat="1", max_attempts=5) is None
+    assert await take_over(driver.store, driver.keys, OTHER, "workers", beat="1", max_attempts=5) is None
     assert (await driver.beat(consumer=OTHER)).unnamed != []
 
 
@@ -314,6 +315,6 @@ async def test_what_was_halted_as_a_killer_is_said(
             await driver.take(consumer=OTHER)
         else:
             await driver.start("a", consumer=OTHER)
-        assert await take_over(driver.store, OTHER, "workers", beat="", max_attempts=4) == int(at < 3)
+        assert await take_over(driver.store, driver.keys, OTHER, "workers", beat="", max_attempts=4) == int(at < 3)
     assert "a halted: 4 workers in a row died while running it" in caplog.text
     assert await driver.halted() == ["a"]

@@ -36,7 +36,7 @@ class Cron:
 
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
-        self.loop = Schedules(driver.store)
+        self.loop = Schedules(driver.store, driver.keys)
         self.names: list[str] = []
 
     async def put(self, name: str = "nightly", *, due_ms: int = DUE_MS, broken: dict[str, str] | None = None) -> None:
@@ -93,7 +93,7 @@ async def test_of_two_that_see_it_due_one_starts_it(
     await cron.put()
     async with driver.store.second_connection().opened() as store:
         await store.call(schedules.read_schedule(driver.keys, "any"))  # it is connected
-        other = Schedules(store)
+        other = Schedules(store, driver.keys)
         for loop in (cron.loop, other):
             loop.note_due(["nightly"])
         await asyncio.gather(cron.loop.once(), other.once())  # both have asked before either is answered
@@ -252,7 +252,7 @@ async def test_one_that_the_script_refuses_to_start_is_said_and_stays_due(
 async def test_where_redis_does_not_answer_they_are_left_to_the_next_firing() -> None:
     """They are still due."""
     store = Store(Connector.of("redis://127.0.0.1:1"), namespace="t", settings=DEFAULTS, patience_s=0.0)
-    loop = Schedules(store)
+    loop = Schedules(store, store.keyspaces[0])
     loop.note_due(["nightly"])
     with pytest.raises(StoreUnavailable):
         await loop.once()

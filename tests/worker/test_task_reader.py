@@ -218,7 +218,7 @@ async def blocked(driver: Driver, reader: TaskReader, free: int = 2) -> tuple[as
     return asking, await eventually(find, "it to wait")
 
 
-KEY = ("workers", "1-1")
+KEY = (0, "workers", "1-1")
 """What beats say is pending to it, and do not name."""
 
 

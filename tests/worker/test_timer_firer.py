@@ -36,7 +36,7 @@ class Firing(TimerFirer):
         self.schedules: list[list[str]] = []
         self.asked: list[int] = []
         self.answered = 0
-        super().__init__(driver.store, settings, self.schedules.append)
+        super().__init__(driver.store, driver.keys, settings, self.schedules.append)
 
     async def once(self, batches: int = 1) -> Fired:
         self.asked.append(batches)
@@ -89,9 +89,9 @@ async def promised(driver: Driver, id: str, due: Due) -> int:
 
 def assert_waits_until(driver: Driver, firer: TimerFirer, instant_ms: int) -> None:
     """By what is known of the server's clock."""
-    before_s = driver.store.clock.seconds_until(instant_ms) - EARLY_S
+    before_s = driver.store.clock(driver.keys).seconds_until(instant_ms) - EARLY_S
     left_s = firer.seconds_left()
-    assert before_s >= left_s >= driver.store.clock.seconds_until(instant_ms) - EARLY_S
+    assert before_s >= left_s >= driver.store.clock(driver.keys).seconds_until(instant_ms) - EARLY_S
 
 
 # -- what is due
@@ -111,7 +111,7 @@ async def test_what_is_due_is_settled_and_the_next_due_time_known(driver: Driver
 
 
 async def test_several_batches_are_asked_for_at_once_and_the_last_one_is_answered(driver: Driver) -> None:
-    firer = TimerFirer(driver.store, FEW, lambda _: None)
+    firer = TimerFirer(driver.store, driver.keys, FEW, lambda _: None)
     for number in range(7):
         await promised(driver, f"t{number}", PAST)
     assert (await firer.once()).due == 2
@@ -219,7 +219,7 @@ async def test_a_new_wake_up_is_a_hint(driver: Driver) -> None:
     await firer.once()
     firer.on_wake(b"9999999999999-1")
     await firer.once()
-    soon_ms = driver.store.clock.now_ms() + 5000
+    soon_ms = driver.store.clock(driver.keys).now_ms() + 5000
     firer.on_wake(b"9999999999999-2", soon_ms)
     firer.on_wake(b"9999999999999-2")  # as a beat tells of it, too
     assert_waits_until(driver, firer, soon_ms)
@@ -252,7 +252,7 @@ async def test_by_a_clock_that_is_far_ahead_nothing_fires(
     own_clock.now_s = MINUTE_S / 2  # a machine that has just been started
     firer = Firing(moved, MOVED)
     await firer.once()
-    accepted_ms = moved.store.clock.now_ms()
+    accepted_ms = moved.store.clock(moved.keys).now_ms()
     await promised(moved, "s", Due("+60000"))
     await set_clock(moved, 2 * HOUR_MS)
     said: list[int] = []
@@ -263,7 +263,7 @@ async def test_by_a_clock_that_is_far_ahead_nothing_fires(
     assert said == [1, 1, 2, 2]
     assert firer.seconds_left() == 1.0
     held_ms = int(await moved.redis.get(moved.keys.clock_held))
-    assert held_ms == moved.store.clock.now_ms() < accepted_ms + HOUR_MS
+    assert held_ms == moved.store.clock(moved.keys).now_ms() < accepted_ms + HOUR_MS
     assert 0 < await moved.redis.pttl(moved.keys.clock_held) <= 10_000
     await set_clock(moved, 0)
     assert (await firer.once()).due == 0
@@ -400,7 +400,7 @@ async def test_where_the_clock_was_set_it_reckons_anew_within_a_second(driver: D
     """A beat has told so; what was due in half a minute is due now."""
     await promised(driver, "soon", Due("+30000"))
     async with running(Firing(driver)) as firer:
-        clock = driver.store.clock
+        clock = driver.store.clock(driver.keys)
         server_us = clock.now_ms() * 1000 + 3_600_000_000
         clock.accept_next()
         clock.observe(server_us, server_clock.monotonic_us(), server_clock.monotonic_us())

@@ -26,6 +26,7 @@ from durasleep.errors import (
     UnsupportedServer,
 )
 from durasleep.model import Place, PromiseId, State
+from durasleep.protocol.commit import EntryKey
 from durasleep.protocol.keys import meta_key
 from durasleep.protocol.membership import Beat, Reclaimed
 from durasleep.runtime.definition import Registry
@@ -267,7 +268,6 @@ async def test_without_functions_it_says_so(
     worker = make_worker(real_server, namespace, name="idle")
     running = asyncio.create_task(worker.run())
     await worker.ready.wait()
-    assert worker._reaper is not None
     worker.stop()
     await running
     assert caplog.messages == ["worker idle of group workers is ready: no functions", "worker idle has left"]
@@ -294,15 +294,16 @@ async def test_each_of_its_parts_has_ended_before_the_next_step(
 
         return note
 
-    monkeypatch.setattr(worker, "_read", slow_to_end(told, "reader"))
-    monkeypatch.setattr(worker._firer, "run", slow_to_end(told, "firer"))
+    [serving] = worker._servings
+    monkeypatch.setattr(serving, "read", slow_to_end(told, "reader"))
+    monkeypatch.setattr(serving.firer, "run", slow_to_end(told, "firer"))
     monkeypatch.setattr(worker, "_drain", noting("drain", worker._drain))
     monkeypatch.setattr(worker._executor, "abort", noting("abort", worker._executor.abort))
     for name in ("_store", "_incoming"):
         store = getattr(worker, name)
         monkeypatch.setattr(store, "aclose", noting(name, store.aclose))
     for name in ("_reader", "_listener"):
-        part = getattr(worker, name)
+        part = getattr(serving, name)
         monkeypatch.setattr(part, "close", noting(name, part.close))
     await served.begin()
     await asyncio.sleep(0)
@@ -344,7 +345,7 @@ async def test_what_is_due_can_be_settled_at_once(
 ) -> None:
     """And its own firer hears when the next is due."""
     hints: list[int] = []
-    monkeypatch.setattr(served.worker._firer, "hint", hints.append)
+    monkeypatch.setattr(served.worker._servings[0].firer, "hint", hints.append)
     await driver.create("past", "stand", start=PAST)
     fired = await served.worker.fire()
     assert (fired.due, hints) == (1, [])
@@ -481,7 +482,11 @@ async def test_who_does_not_become_ready_beats_no_more(
 async def test_it_joins_in_order(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may bring the namespace to its own version; it fires by the clock that was believed last; it beats at last."""
     worker, told = served.worker, list[Any]()
-    open_store, join_reader, join_firer = worker._store.open, worker._reader.join, worker._firer.join
+    open_store, join_reader, join_firer = (
+        worker._store.open,
+        worker._servings[0]._reader.join,
+        worker._servings[0].firer.join,
+    )
 
     async def opened(*, moves: bool) -> Any:
         told.append(("store", moves))
@@ -496,8 +501,8 @@ async def test_it_joins_in_order(served: Served, monkeypatch: pytest.MonkeyPatch
         join_firer(number)
 
     monkeypatch.setattr(worker._store, "open", opened)
-    monkeypatch.setattr(worker._reader, "join", joined)
-    monkeypatch.setattr(worker._firer, "join", accepted)
+    monkeypatch.setattr(worker._servings[0]._reader, "join", joined)
+    monkeypatch.setattr(worker._servings[0].firer, "join", accepted)
     heartbeat = worker._make_heartbeat()
     assert not beats(heartbeat)
     await worker._join(heartbeat)
@@ -602,22 +607,22 @@ async def test_a_beat_is_passed_on_to_whom_it_concerns(served: Served, monkeypat
     def note(what: str) -> Callable[..., Any]:
         return lambda *args: told.append((what, *args))
 
-    async def unheard(entry_key: tuple[str, str]) -> bool:
+    async def unheard(entry_key: EntryKey) -> bool:
         told.append(("unheard", entry_key))
-        return entry_key[1] == "1-1"
+        return entry_key[2] == "1-1"
 
     async def once(beat: Beat, at: float) -> None:
         told.append(("reaper", beat, at))
 
-    monkeypatch.setattr(worker._store.clock, "observe", note("clock"))
-    monkeypatch.setattr(worker._firer, "set_rank", note("rank"))
-    monkeypatch.setattr(worker._firer, "on_wake", note("wake"))
+    monkeypatch.setattr(worker._store.clock(worker._store.keyspaces[0]), "observe", note("clock"))
+    monkeypatch.setattr(worker._servings[0].firer, "set_rank", note("rank"))
+    monkeypatch.setattr(worker._servings[0].firer, "on_wake", note("wake"))
     monkeypatch.setattr(worker._executor, "on_beat", note("executor"))
     monkeypatch.setattr(worker._executor, "return_unheard", unheard)
     monkeypatch.setattr(worker._executor, "held", lambda: ["held"])
     monkeypatch.setattr(worker._jam, "look", note("jam"))
-    monkeypatch.setattr(worker._reader, "never_arrived", never_arrived)
-    monkeypatch.setattr(worker, "_reaper", type("", (), {"once": staticmethod(once)}))
+    monkeypatch.setattr(worker._servings[0]._reader, "never_arrived", never_arrived)
+    monkeypatch.setattr(worker._servings[0], "_reaper", type("", (), {"once": staticmethod(once)}))
     beat = replace(BEAT, rank=3, server_us=5, last_wake=b"w")
     worker._take_beat(beat, 6, 7_000_000)
     following = asyncio.create_task(worker._follow_beats())
@@ -628,17 +633,17 @@ async def test_a_beat_is_passed_on_to_whom_it_concerns(served: Served, monkeypat
         ("rank", 3),
         ("wake", b"w"),
         ("executor", beat),
-        ("jam", [], []),
-        ("unheard", ("q", "1-1")),
-        ("unheard", ("q", "1-2")),
+        ("unheard", (0, "q", "1-1")),
+        ("unheard", (0, "q", "1-2")),
         ("reaper", beat, 7.0),
+        ("jam", [], []),
     ]
     await worker._close()
 
 
-def never_arrived(*_: Any) -> list[tuple[str, str]]:
+def never_arrived(*_: Any) -> list[EntryKey]:
     """Two entries, of which only the first really has not."""
-    return [("q", "1-1"), ("q", "1-2")]
+    return [(0, "q", "1-1"), (0, "q", "1-2")]
 
 
 async def test_only_without_a_free_slot_is_there_a_jam(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -690,11 +695,11 @@ async def test_what_is_given_back_as_it_never_arrived_is_told(
 ) -> None:
     caplog.set_level(logging.INFO, "durasleep")
 
-    async def unheard(entry_key: tuple[str, str]) -> bool:
-        return entry_key[1] == "1-1"
+    async def unheard(entry_key: EntryKey) -> bool:
+        return entry_key[2] == "1-1"
 
     monkeypatch.setattr(served.worker._executor, "return_unheard", unheard)
-    monkeypatch.setattr(served.worker._reader, "never_arrived", never_arrived)
+    monkeypatch.setattr(served.worker._servings[0]._reader, "never_arrived", never_arrived)
     served.worker._take_beat(BEAT, 1, 2)
     following = asyncio.create_task(served.worker._follow_beats())
     await eventually(lambda: caplog.messages, "it to be told")
@@ -706,9 +711,9 @@ async def test_what_is_given_back_as_it_never_arrived_is_told(
 
 async def test_after_a_gap_everything_is_looked_at(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(served.worker._firer, "hint", lambda: told.append("firer"))
+    monkeypatch.setattr(served.worker._servings[0].firer, "hint", lambda: told.append("firer"))
     monkeypatch.setattr(served.worker._executor, "notify_all", lambda: told.append("executor"))
-    served.worker._on_gap()
+    served.worker._servings[0]._on_gap()
     assert told == ["firer", "executor"]
     await served.worker._close()
 
@@ -734,9 +739,9 @@ async def test_it_reads_as_much_as_is_free(served: Served, monkeypatch: pytest.M
     async def submit(leases: Any) -> None:
         submitted.append(leases)
 
-    monkeypatch.setattr(served.worker._reader, "once", once)
+    monkeypatch.setattr(served.worker._servings[0]._reader, "once", once)
     monkeypatch.setattr(served.worker._executor, "submit", submit)
-    reading = asyncio.create_task(served.worker._read())
+    reading = asyncio.create_task(served.worker._servings[0].read())
     await eventually(lambda: len(asked) == 2, "it to read again")
     reading.cancel()
     assert (asked, submitted) == ([2, 2], [["leases"]])

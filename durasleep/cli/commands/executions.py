@@ -235,7 +235,7 @@ async def _next_part(client: Durasleep, search: Search) -> SearchPage:
 
     store = await store_of(client)
     while not search.is_over or search.again():
-        if found := await store.run(search.part(store.keys())):
+        if found := await store.run(search.part(store.keyspaces)):
             return found
     return SearchPage()
 

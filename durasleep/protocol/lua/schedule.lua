@@ -52,7 +52,7 @@ function actions.advance(name, at)
   local instant = due_at(due)
   check_queue(queue)
   redis.call('HSET', key, S.due, int(instant))
-  if redis.call('EXISTS', promise_prefix .. id) == 0 then
+  if id ~= '' and redis.call('EXISTS', promise_prefix .. id) == 0 then -- empty: it was started in its own partition
     make(id, now_text, { kind = KIND.execution, func = func, queue = queue, args = args, retention = retention })
   end
   end_quarantine(key, name)

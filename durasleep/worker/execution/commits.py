@@ -16,12 +16,13 @@ from durasleep.model import CommitAction, Op, PromiseId
 from durasleep.protocol import commit
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.commit import Committed, Lease
+from durasleep.protocol.keys import Keyspace
 from durasleep.settings import Settings
 from durasleep.transport import batching
 from durasleep.transport.store import Store
 from durasleep.worker.execution.held import HeldExecution
 
-_place_of = attrgetter("lease.queue", "lease.entry")
+_place_of = attrgetter("entry_key")
 
 DEFER_FIRST_S = 1.0
 DEFERRED_MAX = 10_000  # executions whose last delay is remembered
@@ -45,8 +46,6 @@ class Commits:
         ones this worker has.
         """
         self._store = store
-        self.keys = store.keys
-        self.clock = store.clock
         self.consumer = consumer
         self._settings = settings
         self._on_error = on_error
@@ -54,6 +53,14 @@ class Commits:
         self._due: list[HeldExecution] = []
         self._deferred: dict[PromiseId, tuple[float, float]] = {}
         """The last delay of each execution and its time, by the monotonic clock; the latest last."""
+
+    def keys(self, lease: Lease) -> Keyspace:
+        """The partition of a lease."""
+        return self._store.keyspaces[lease.partition]
+
+    def now_ms(self, lease: Lease) -> int:
+        """The time of the server that has this lease."""
+        return self._store.clock(self.keys(lease)).now_ms()
 
     def due(self, running: HeldExecution) -> None:
         """It may have something to commit. It is asked at the end of this turn, or when its last commit is answered."""
@@ -126,7 +133,7 @@ class Commits:
     ) -> BatchItem[Committed]:
         """A commit of an execution that is not a workflow, or without a word about its code."""
         return commit.commit(
-            self.keys(lease.id),
+            self.keys(lease),
             self.consumer,
             lease,
             outcome,

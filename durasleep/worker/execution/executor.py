@@ -23,7 +23,7 @@ from durasleep.codec import Codec
 from durasleep.errors import CorruptData, DurasleepError, Fenced, NewerVersion, StoreFull
 from durasleep.model import CANCEL, PromiseId
 from durasleep.protocol import journal, membership
-from durasleep.protocol.commit import Committed, Lease
+from durasleep.protocol.commit import Committed, EntryKey, Lease
 from durasleep.protocol.journal import Loaded, Page
 from durasleep.protocol.membership import Beat
 from durasleep.runtime.activation import version_of
@@ -83,13 +83,13 @@ class Executor:
         self._commits = Commits(store, consumer, settings, self._fail, lambda: registry.fingerprint)
         sampler = LogSampler(settings.log_lines_max)
         self._tasks = Tasks(codec, self._commits, self._code, sampler, self.let_go)
-        self._workflows = Workflows(store, codec, self._commits, self._code, sampler, settings, self)
-        self._running: dict[tuple[str, str], HeldExecution] = {}
-        self._waiting: dict[tuple[str, str], Lease] = {}
+        self._workflows = Workflows(codec, self._commits, self._code, sampler, settings, self)
+        self._running: dict[EntryKey, HeldExecution] = {}
+        self._waiting: dict[EntryKey, Lease] = {}
         """Leases that have no slot yet, the oldest first."""
-        self._late: set[tuple[str, str]] = set()
+        self._late: set[EntryKey] = set()
         """Those of them that were already waiting at the last heartbeat, and that other workers may run, too."""
-        self._returning: set[tuple[str, str]] = set()
+        self._returning: set[EntryKey] = set()
         """Entries that are released because they never arrived: if one arrives now, it is too late."""
         self._apart: dict[PromiseId, tuple[float, float]] = {}
         """Suspects that have to wait: since when, and when they came last, by the monotonic clock."""
@@ -168,7 +168,7 @@ class Executor:
             asyncio.get_running_loop().call_soon(self._begin_each, self._begin_loaded, loaded)
         self._load(to_load)
         for lease in too_many:
-            await self.release_entries(lease.queue, [lease.entry])
+            await self.release_entry(lease.entry_key)
 
     def _hold(self, lease: Lease) -> HeldExecution:
         """From here on it has a slot."""
@@ -204,18 +204,22 @@ class Executor:
                 self._waiting[lease.entry_key] = lease
         self._begin_waiting()
 
-    def _is_known(self, entry_key: tuple[str, str]) -> bool:
+    def _is_known(self, entry_key: EntryKey) -> bool:
         return entry_key in self._running or entry_key in self._waiting or entry_key in self._returning
 
-    def _release_late(self) -> None:
+    def _release_late(self, partition: int) -> None:
         """If other workers may run it, a lease waits for a slot no longer than from one heartbeat to the next."""
-        late = {entry_key: lease for entry_key, lease in self._waiting.items() if "/" not in entry_key[0]}
+        late = {
+            entry_key: lease
+            for entry_key, lease in self._waiting.items()
+            if entry_key[0] == partition and "/" not in lease.queue
+        }
         too_long = [lease for entry_key, lease in late.items() if entry_key in self._late]
         for lease in too_long:
             del self._waiting[lease.entry_key]
         if too_long:
             self._release_waiting(too_long, unless_alone=True)
-        self._late = set(late)
+        self._late = {entry_key for entry_key in self._late if entry_key[0] != partition}.union(late)
 
     def _begin_waiting(self) -> None:
         """There is a slot for a waiting lease."""
@@ -226,13 +230,13 @@ class Executor:
             del self._waiting[entry_key]
         self._load(to_load)
 
-    async def return_unheard(self, entry_key: tuple[str, str]) -> bool:
+    async def return_unheard(self, entry_key: EntryKey) -> bool:
         """Release an entry that is pending to us and has never arrived; false if it has arrived."""
         if self._is_known(entry_key):
             return False
         self._returning.add(entry_key)
         try:
-            await self.release_entries(entry_key[0], [entry_key[1]])
+            await self.release_entry(entry_key)
         finally:
             self._returning.discard(entry_key)
         return True
@@ -254,7 +258,7 @@ class Executor:
         lost = set(beat.lost)
         for entry_key in lost & self._waiting.keys():
             del self._waiting[entry_key]
-        self._release_late()
+        self._release_late(beat.partition)
         for running in tuple(self._running.values()):
             if running.entry_key in lost:
                 # A commit on its way may just have given up the lease: its answer will tell.
@@ -306,8 +310,10 @@ class Executor:
             self._load_together(many[start : start + TOGETHER_MAX])
 
     def _load_together(self, many: list[HeldExecution]) -> None:
-        keys = self._store.keys()
-        pages = [journal.read_page(keys, running.lease.id, unseen_only=running.is_kept) for running in many]
+        pages = [
+            journal.read_page(self._commits.keys(running.lease), running.lease.id, unseen_only=running.is_kept)
+            for running in many
+        ]
         asked = self._incoming.ask(pages)
         self._loading.add(asked)
         asked.add_done_callback(partial(self._take_pages, many))
@@ -443,19 +449,20 @@ class Executor:
 
     def release(self, running: HeldExecution) -> None:
         """Let other workers go on with a held execution."""
-        self._end_alone(running, self.release_entries(running.lease.queue, [running.lease.entry]))
+        self._end_alone(running, self.release_entry(running.entry_key))
 
-    async def release_entries(self, queue: str, entries: Sequence[str]) -> None:
-        """Let other workers have entries that were read here; no attempt is counted."""
+    async def release_entry(self, entry_key: EntryKey) -> None:
+        """Let other workers have an entry that was read here; no attempt is counted."""
+        partition, queue, entry = entry_key
         await self._store.call(
             membership.reclaim(
-                self._store.keys(),
+                self._store.keyspaces[partition],
                 self._consumer,
                 queue,
                 beat="",
                 release="some",
                 max_attempts=self._settings.max_attempts,
-                entries=entries,
+                entries=[entry],
             )
         )
 

@@ -10,7 +10,7 @@ import msgspec
 
 from durasleep.model import Entry, Number, Op
 from durasleep.protocol.command import BatchItem
-from durasleep.protocol.commit import Committed, Lease
+from durasleep.protocol.commit import Committed, EntryKey, Lease
 
 
 class Work(Protocol):
@@ -40,8 +40,8 @@ class HeldExecution(msgspec.Struct, eq=False):
     """What a worker knows about an execution that it holds."""
 
     lease: Lease
-    entry_key: tuple[str, str]
-    """The id of the lease."""
+    entry_key: EntryKey
+    """Of the lease."""
     is_kept: bool
     """Whether its work may go on here without a replay."""
     work: Work | None = None

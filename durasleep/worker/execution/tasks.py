@@ -156,7 +156,7 @@ class Task:
     def attempt(self, args: Sequence[Any], kwargs: dict[str, Any], delay_s: float = 0.0) -> None:
         """Call it, after a delay if it has failed before."""
         self._args, self._kwargs = args, kwargs
-        self._begun_ms = self._all.commits.clock.now_ms() + round(1000 * delay_s) - self._head.incarnation
+        self._begun_ms = self._all.commits.now_ms(self._running.lease) + round(1000 * delay_s) - self._head.incarnation
         definition, running = self._definition, self._running
         timeout_s = None if definition.timeout is None else duration_ms(definition.timeout) / 1000
         name = f"{CALLER_PREFIX}{running.lease.id}"
@@ -292,7 +292,7 @@ class Task:
             logger.info("%s %s after %s", self._running.lease.id, word, self._lifetime())
 
     def _lifetime(self) -> str:
-        return describe_since(self._head.created_ms, self._all.commits.clock.now_ms())
+        return describe_since(self._head.created_ms, self._all.commits.now_ms(self._running.lease))
 
     def _cancel(self) -> None:
         """It is told once, at its await; between two attempts it ends at once."""

@@ -26,7 +26,6 @@ from durasleep.runtime.definition import WorkflowDefinition
 from durasleep.runtime.journal import StepCall
 from durasleep.runtime.outcome import CanceledOutcome, Continued, Halted, Progress, Rejected, Resolved, WorkflowOutcome
 from durasleep.settings import Settings
-from durasleep.transport.store import Store
 from durasleep.worker.execution.commits import Commits
 from durasleep.worker.execution.execution_log import ExecutionLog
 from durasleep.worker.execution.function_runner import FunctionRunner, note_stopped
@@ -67,7 +66,6 @@ class Workflows:
 
     def __init__(
         self,
-        store: Store,
         codec: Codec,
         commits: Commits,
         code: FunctionRunner,
@@ -75,7 +73,6 @@ class Workflows:
         settings: Settings,
         in_hand: InHand,
     ) -> None:
-        self.clock = store.clock
         self.codec = codec
         self.commits = commits
         self.code = code
@@ -246,7 +243,7 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         if self.workflows.code.is_leaving:
             self.is_released = True
             return
-        begun_ms = self.workflows.clock.now_ms() - self.record.incarnation
+        begun_ms = self.workflows.commits.now_ms(running.lease) - self.record.incarnation
         for call in calls:
             task = running.steps[call.number] = self.workflows.code.start_step(call, self.record)
             task.add_done_callback(partial(self._end_step, call, begun_ms))
@@ -292,7 +289,7 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         running.has_unseen = False
         lease = running.lease
         return commit.commit(
-            commits.keys(lease.id),
+            commits.keys(lease),
             commits.consumer,
             lease,
             outcome,
@@ -377,14 +374,15 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         if workflows.kept.put(record.id, self._activation, self.log, epoch=lease.epoch, incarnation=record.incarnation):
             self.activation = None
         if workflows.sampler.allow("suspended"):
-            logger.info(self.log.suspended(workflows.clock.now_ms()))
+            logger.info(self.log.suspended(workflows.commits.now_ms(lease)))
         workflows.in_hand.let_go(self.running)
 
     def _log_ended(self) -> None:
         outcome = self.progress.outcome
         if not isinstance(outcome, Resolved) or self.workflows.sampler.allow("resolved"):
             level = logging.WARNING if isinstance(outcome, Rejected) else logging.INFO
-            logger.log(level, self.log.ended(self.progress, self.record, self.workflows.clock.now_ms()))
+            now_ms = self.workflows.commits.now_ms(self.running.lease)
+            logger.log(level, self.log.ended(self.progress, self.record, now_ms))
 
     def close(self) -> None:
         activation, self.activation = self.activation, None

@@ -21,13 +21,15 @@ from typing import Any
 
 from durasleep.errors import DurasleepError, SchemaMismatch, StoreRefused, StoreUnavailable
 from durasleep.protocol import membership, server, versions
-from durasleep.protocol.command import Plan, unwrap
+from durasleep.protocol.command import Command, Plan, unwrap
 from durasleep.protocol.commit import Lease
+from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.membership import Beat
 from durasleep.settings import Settings
 from durasleep.transport import handshake
 from durasleep.transport.connector import Connector
 from durasleep.transport.outage import Outage
+from durasleep.transport.partitions import Partitions
 from durasleep.transport.server_clock import monotonic_us
 from durasleep.transport.sync_store import SyncStore
 
@@ -43,6 +45,7 @@ class Heartbeat:
     def __init__(
         self,
         connector: Connector,
+        partitions: Partitions,
         *,
         namespace: str,
         consumer: str,
@@ -57,8 +60,9 @@ class Heartbeat:
         outage: Outage,
     ) -> None:
         """``held``, ``functions`` (a short hash of the functions it has), ``lost_threads``, ``on_beat`` (with the
-        monotonic times at which it was sent and received, in us) and ``on_unfit`` (another version has taken over the
-        namespace; there are no more beats) are called in the heartbeat's thread. ``loop_thread`` is watched for stalls.
+        monotonic times at which it was sent and received, in us) and ``on_unfit`` (another version
+        has taken over the namespace; there are no more beats) are called in the heartbeat's thread. ``loop_thread`` is
+        watched for stalls.
         """
         self._store = SyncStore(
             connector,
@@ -66,6 +70,7 @@ class Heartbeat:
             settings=replace(settings, min_replicas=0, fsync=False),  # the next beat replaces a lost one
             name=consumer.partition("/")[0],
             patience_s=0.0,
+            partitions=partitions,
         )
         self._outage = outage
         self._consumer = consumer
@@ -96,8 +101,8 @@ class Heartbeat:
         """The id of the heartbeat's connection, 0 before the first beat."""
         return self._client_id
 
-    def once(self) -> Beat | None:
-        """One beat; None if the loop has been blocked for so long that the worker must not count as alive."""
+    def once(self) -> list[Beat] | None:
+        """A beat in each partition; None if the loop was blocked so long that the worker must not count as alive."""
         stalled_s = time.monotonic() - self._pulse
         if stalled_s > self._settings.stall_warn_s and time.monotonic() - self._warned_at > self._settings.stall_warn_s:
             self._warned_at = time.monotonic()
@@ -110,31 +115,40 @@ class Heartbeat:
             if self._client_id == 0:
                 self._client_id = self._store.call(server.read_client_id())
             sent_us = monotonic_us()
-            beat, meta = self._store.run(self._ask())
+            beats, meta = self._store.run(self._ask())
         except DurasleepError:
             self._client_id = 0  # the next connection has another one
             raise
-        self._on_beat(beat, sent_us, monotonic_us())
-        handshake.check(self._store.namespace, meta)
-        return beat
+        received_us = monotonic_us()
+        for beat in beats:
+            self._on_beat(beat, sent_us, received_us)
+        handshake.check(self._store.namespace, meta, len(self._store.keyspaces))
+        return beats
 
-    def _ask(self) -> Plan[tuple[Beat, list[Any]]]:
-        """The beat, and a check of the namespace's version."""
-        beat = membership.heartbeat(
-            self._store.keys(),
+    def _ask(self) -> Plan[tuple[list[Beat], list[Any]]]:
+        """The beats, and a check of the namespace's version, in one write."""
+        held = self._held()
+        asks = [
+            self._beat_in(keys, [lease for lease in held if lease.partition == keys.partition])
+            for keys in self._store.keyspaces
+        ]
+        *beats, meta = yield [*asks, versions.read_meta(self._store.namespace)]
+        return [unwrap(beat) for beat in beats], unwrap(meta)
+
+    def _beat_in(self, keys: Keyspace, held: list[Lease]) -> Command[Beat]:
+        return membership.heartbeat(
+            keys,
             self._consumer,
             self._group,
             client_id=self._client_id,
             info=self._info,
             knows=handshake.KNOWS,
             ttl_ms=max(TTL_MS, TTL_BEATS * self._beat_ms),
-            held=self._held(),
+            held=held,
             beat_ms=self._beat_ms,
             functions=self._functions(),
             lost_threads=self._lost_threads(),
         )
-        answers = yield [beat, versions.read_meta(self._store.namespace)]
-        return unwrap(answers[0]), unwrap(answers[1])
 
     def start(self) -> Future[None]:
         """Beat in a thread from now on. The result is that of the first beat: if it fails, there are no more.

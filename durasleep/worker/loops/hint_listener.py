@@ -42,6 +42,7 @@ class HintListener:
         passed to us; ``on_gap`` is called when hints may have been missed.
         """
         self._link = link
+        self._partition = keys.partition
         self._wake = keys.wake.encode()
         self._inbox = keys.inbox(consumer).encode()
         self._settings = settings
@@ -105,14 +106,14 @@ class HintListener:
                 self._on_wake(entry, int(value) if value.isdigit() else 0)
             elif name == b"n":
                 self._on_settlement(value.decode(errors="replace"))
-            elif name == b"t" and (lease := _offered(value)):
+            elif name == b"t" and (lease := _offered(self._partition, value)):
                 self._on_offer(lease)
 
 
-def _offered(value: bytes) -> Lease | None:
+def _offered(partition: int, value: bytes) -> Lease | None:
     """The lease that was passed to us; None if it cannot be read."""
     try:
         queue, entry, epoch, id = value.decode().split("\t")
-        return Lease(PromiseId(id), queue, entry, int(epoch))
+        return Lease(PromiseId(id), queue, entry, int(epoch), partition=partition)
     except ValueError:
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from durasleep.errors import StoreError
 from durasleep.protocol import membership, server
-from durasleep.protocol.keys import LIMIT
+from durasleep.protocol.keys import LIMIT, Keyspace
 from durasleep.protocol.membership import Beat
 from durasleep.settings import Settings
 from durasleep.transport.store import Store
@@ -34,9 +34,17 @@ class Reaper:
     """
 
     def __init__(
-        self, store: Store, *, consumer: str, group: str, settings: Settings, client_id: Callable[[], int]
+        self,
+        store: Store,
+        keys: Keyspace,
+        *,
+        consumer: str,
+        group: str,
+        settings: Settings,
+        client_id: Callable[[], int],
     ) -> None:
         self._store = store
+        self._keys = keys
         self._consumer = consumer
         self._group = group
         self._settings = settings
@@ -100,7 +108,7 @@ class Reaper:
     async def _reap(self, consumer: str, seen: _Seen) -> bool:
         """Give the executions of a dead worker to others; false if it is alive after all."""
         given = await take_over(
-            self._store, consumer, self._group, beat=seen.beat, max_attempts=self._settings.max_attempts
+            self._store, self._keys, consumer, self._group, beat=seen.beat, max_attempts=self._settings.max_attempts
         )
         if given is None:
             return False
@@ -108,15 +116,15 @@ class Reaper:
         return True
 
 
-async def take_over(store: Store, consumer: str, group: str, *, beat: str, max_attempts: int) -> int | None:
+async def take_over(
+    store: Store, keys: Keyspace, consumer: str, group: str, *, beat: str, max_attempts: int
+) -> int | None:
     """Give a dead worker's executions to others. Returns how many, or None if it has sent a beat since ``beat``."""
     given = 0
     for queue in (f"{group}/{consumer.partition('/')[0]}", group):
         more = True
         while more:
-            answer = await store.call(
-                membership.reclaim(store.keys(), consumer, queue, beat=beat, max_attempts=max_attempts)
-            )
+            answer = await store.call(membership.reclaim(keys, consumer, queue, beat=beat, max_attempts=max_attempts))
             if answer.alive:
                 return None
             given += answer.given

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from durasleep import cron, humanize
-from durasleep.errors import DurasleepError, UsageError
+from durasleep.errors import DurasleepError, OtherFunction, UsageError
 from durasleep.model import PromiseId
 from durasleep.protocol import schedules
 from durasleep.protocol.command import BatchItem
+from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.schedules import Schedule
 from durasleep.transport.store import Store
 
@@ -27,8 +28,10 @@ logger = logging.getLogger("durasleep")
 class Schedules:
     """Takes the names that a firing found due. If several workers see a schedule due, the script lets one start it."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, keys: Keyspace) -> None:
         self._store = store
+        self._keys = keys
+        self._clock = store.clock(keys)
         self._due: dict[str, bool] = {}
         """By name; true if a firing found it due, false if another worker could not read it."""
         self._is_any_due = asyncio.Event()
@@ -62,42 +65,56 @@ class Schedules:
             await self._is_any_due.wait()
 
     async def _start(self, names: list[str]) -> None:
-        keys = self._store.keys()
+        keys = self._keys
         kept = await self._store.ask([schedules.read_schedule(keys, name) for name in names])
         items: list[BatchItem[str]] = []
-        planned: list[tuple[str, PromiseId, int] | None] = []
+        due: list[tuple[Schedule, PromiseId, int]] = []
         for name, schedule in zip(names, kept, strict=True):
             if isinstance(schedule, DurasleepError):
                 items.append(self._quarantine(name, None, schedule))
-                planned.append(None)
             elif schedule is None:
                 items.append(schedules.remove_schedule(keys, name))
-                planned.append(None)
-            elif schedule.due_ms > self._store.clock.now_ms():
-                continue  # another worker has started it
-            else:
+            elif schedule.due_ms <= self._clock.now_ms():  # else another worker has started it
                 try:
-                    id, next_due_ms = self._moved(schedule)
+                    due.append((schedule, *self._moved(schedule)))
                 except (UsageError, ArithmeticError, LookupError, OSError, ValueError) as error:
                     items.append(self._quarantine(name, schedule.due_ms, error))
-                    planned.append(None)
-                else:
-                    items.append(schedules.advance_schedule(keys, schedule, next_due_ms=next_due_ms, id=id))
-                    planned.append((name, id, next_due_ms))
-        for one, answer in zip(planned, await self._store.ask(items), strict=True):
-            if one is None:
-                continue
-            name, id, next_due_ms = one
+        due = await self._start_elsewhere(due)
+        items += [
+            schedules.advance_schedule(keys, schedule, next_due_ms=next_due_ms, id=id if self._is_here(id) else None)
+            for schedule, id, next_due_ms in due
+        ]
+        answers = await self._store.ask(items)
+        for (schedule, id, next_due_ms), answer in zip(due, answers[len(items) - len(due) :], strict=True):
             if isinstance(answer, DurasleepError):
-                self._log(name, answer)
+                self._log(schedule.name, answer)
             elif answer == "advanced":
-                until = humanize.describe_until(next_due_ms, self._store.clock.now_ms())
-                logger.info("schedule %s started %s, next %s", name, id, until)
+                until = humanize.describe_until(next_due_ms, self._clock.now_ms())
+                logger.info("schedule %s started %s, next %s", schedule.name, id, until)
+
+    def _is_here(self, id: PromiseId) -> bool:
+        return self._store.keys(id) is self._keys
+
+    async def _start_elsewhere(
+        self, due: list[tuple[Schedule, PromiseId, int]]
+    ) -> list[tuple[Schedule, PromiseId, int]]:
+        """Start the executions that belong to other partitions than their schedules; returns all that may go on.
+
+        It is done before the next due time is set: a worker that dies in between leaves both to another worker.
+        """
+        others = [one for one in due if not self._is_here(one[1])]
+        starts = [schedules.start_scheduled(self._store.keys(id), schedule, id) for schedule, id, _ in others]
+        failed: list[Schedule] = []
+        for (schedule, _, _), answer in zip(others, await self._store.ask(starts), strict=True):
+            if isinstance(answer, DurasleepError) and not isinstance(answer, OtherFunction):  # then the id is in use
+                self._log(schedule.name, answer)
+                failed.append(schedule)
+        return [one for one in due if one[0] not in failed]
 
     def _moved(self, schedule: Schedule) -> tuple[PromiseId, int]:
         """The execution to start now, and the next due time in ms; an error if the schedule cannot be read here."""
         due = datetime.fromtimestamp(schedule.due_ms / 1000, ZoneInfo(schedule.zone))
-        now = datetime.fromtimestamp(self._store.clock.now_ms() / 1000, UTC)
+        now = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
         next_due_ms = cron.next_due_ms(schedule.cron, schedule.zone, max(due, now))
         return PromiseId(f"{schedule.name}@{due.isoformat()}"), next_due_ms
 
@@ -105,7 +122,7 @@ class Schedules:
         """It is quarantined by name, and offered again in a minute."""
         self._log(name, error)
         reason = " ".join((str(error) if isinstance(error, DurasleepError) else repr(error)).split())[:REASON_MAX]
-        return schedules.quarantine_schedule(self._store.keys(), name, due_ms, reason, is_offered=self._due[name])
+        return schedules.quarantine_schedule(self._keys, name, due_ms, reason, is_offered=self._due[name])
 
     def _log(self, name: str, error: Exception) -> None:
         """It stays due, and is offered again to this worker or another one; logged once a minute."""

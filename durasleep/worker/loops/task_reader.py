@@ -12,7 +12,7 @@ from durasleep.errors import StoreError, StoreUnavailable
 from durasleep.model import PromiseId
 from durasleep.protocol import membership, streams
 from durasleep.protocol.command import unwrap
-from durasleep.protocol.commit import Lease
+from durasleep.protocol.commit import EntryKey, Lease
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.streams import BEGINNING, UNREAD
 from durasleep.settings import Settings
@@ -51,7 +51,7 @@ class TaskReader:
         self._heard_us = 0
         """When we last asked, or got the answer, by our own clock."""
         self._is_asking = False
-        self._unnamed: dict[tuple[str, str], int] = {}
+        self._unnamed: dict[EntryKey, int] = {}
         """Entries that are pending to us and not held, and when a beat first said so, by our own clock."""
 
     async def join(self) -> None:
@@ -63,15 +63,13 @@ class TaskReader:
     async def close(self) -> None:
         await self._link.close()
 
-    def never_arrived(
-        self, unnamed: Iterable[tuple[str, str]], sent_us: int, received_us: int
-    ) -> list[tuple[str, str]]:
-        """Entries that were delivered to us in an answer that we never got: queues and entries, to be released.
+    def never_arrived(self, unnamed: Iterable[EntryKey], sent_us: int, received_us: int) -> list[EntryKey]:
+        """Entries that were delivered to us in an answer that we never got, to be released.
 
-        ``unnamed`` are the entries that are pending to us, but were not named in a beat that was sent and received at
-        these times of our own clock. Beats come from another thread. Our loop may have been blocked while that answer
-        waited to be read, and by now it may have finished those entries. So it takes two beats: when the second was
-        sent, the loop had read every answer that was on its way when the first was answered.
+        ``unnamed`` are the entries that are pending to us, but were not named in a beat that was sent and
+        received at these times of our own clock. Beats come from another thread. Our loop may have been blocked while
+        that answer waited to be read, and by now it may have finished those entries. So it takes two beats: when the
+        second was sent, the loop had read every answer that was on its way when the first was answered.
         """
         before, self._unnamed = self._unnamed, {key: self._unnamed.get(key, received_us) for key in unnamed}
         return [key for key in self._unnamed if key in before and self._had_heard(before[key], by_us=sent_us)]
@@ -141,11 +139,11 @@ class TaskReader:
             for stream, entries in read.parse(answer):
                 queue = self._queues[stream]
                 self._has_own = self._has_own or (stream == self._own and bool(entries))
-                leases += [_lease(queue, entry, fields, is_new) for entry, fields in entries]
+                leases += [_lease(self._keys.partition, queue, entry, fields, is_new) for entry, fields in entries]
         return leases
 
 
-def _lease(queue: str, entry: bytes, fields: list[Any] | None, is_new: bool) -> Lease:
+def _lease(partition: int, queue: str, entry: bytes, fields: list[Any] | None, is_new: bool) -> Lease:
     """The lease in an entry. A deleted entry, or one that is not ours, gets an epoch that no lease has, and is dropped.
 
     Only a new entry counts as a snapshot: an entry that is read again may be out of date.
@@ -153,10 +151,10 @@ def _lease(queue: str, entry: bytes, fields: list[Any] | None, is_new: bool) -> 
     try:
         if fields and fields[0] == b"i" and fields[2] == b"e":  # as the scripts write it: a snapshot, if any, is next
             snapshot = fields[5] if is_new and len(fields) > 4 and fields[4] == b"x" else b""
-            return Lease(fields[1].decode(), queue, entry.decode(), int(fields[3]), snapshot)
+            return Lease(fields[1].decode(), queue, entry.decode(), int(fields[3]), snapshot, partition)
         if fields:  # as a newer version may write it
             named = dict(zip(fields[::2], fields[1::2], strict=True))
-            return Lease(PromiseId(named[b"i"].decode()), queue, entry.decode(), int(named[b"e"]))
+            return Lease(PromiseId(named[b"i"].decode()), queue, entry.decode(), int(named[b"e"]), partition=partition)
     except (KeyError, ValueError, IndexError):
         pass  # it only looked like one
-    return Lease(PromiseId(""), queue, entry.decode(), BROKEN_EPOCH)
+    return Lease(PromiseId(""), queue, entry.decode(), BROKEN_EPOCH, partition=partition)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from durasleep import humanize
 from durasleep.protocol import command, server, timers
+from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.timers import Fired
 from durasleep.settings import Settings
 from durasleep.transport.server_clock import monotonic_us
@@ -31,8 +32,12 @@ class TimerFirer:
     A better rank fires first: rank r waits r times ``rank_delay_ms`` longer, so a dead rank 0 costs 50 ms.
     """
 
-    def __init__(self, store: Store, settings: Settings, on_schedules: Callable[[list[str]], None]) -> None:
+    def __init__(
+        self, store: Store, keys: Keyspace, settings: Settings, on_schedules: Callable[[list[str]], None]
+    ) -> None:
         self._store = store
+        self._keys = keys
+        self._clock = store.clock(keys)
         self._settings = settings
         self._on_schedules = on_schedules
         self._rank = 0
@@ -66,14 +71,14 @@ class TimerFirer:
     def join(self, accepted_ms: int | None) -> None:
         """Start with the time that the others accept, if they do not accept the server's."""
         if accepted_ms is not None and self._settings.clock_ahead_max_s != math.inf:
-            self._store.clock.seed(accepted_ms)
+            self._clock.seed(accepted_ms)
 
     async def once(self, batches: int = 1) -> Fired:
         """Settle at most this many batches of due timers, after a running call; returns the last result."""
         async with self._firing:
             self._hinted_ms = None  # a hint that comes while we ask may be newer than the answer
-            clock, sent_us = self._store.clock, monotonic_us()
-            fire = timers.fire(self._store.keys(), limit=self._settings.fire_items_max, latest_ms=clock.latest_ms)
+            clock, sent_us = self._clock, monotonic_us()
+            fire = timers.fire(self._keys, limit=self._settings.fire_items_max, latest_ms=clock.latest_ms)
             answers = await self._store.ask([fire] * batches)
             received_us = monotonic_us()
             for answer in answers:
@@ -81,7 +86,7 @@ class TimerFirer:
             return answers[-1]
 
     async def _take(self, fired: Fired, sent_us: int, received_us: int) -> None:
-        clock = self._store.clock
+        clock = self._clock
         clock.observe(fired.server_us, sent_us, received_us)
         if clock.ahead_s or self._held_from_ms is not None:
             await self._hold(fired.server_us // 1000)
@@ -96,7 +101,7 @@ class TimerFirer:
 
     async def _hold(self, server_ms: int) -> None:
         """Wait until the clock is accepted or a person has released it; logged at times, and told to new workers."""
-        clock, keys = self._store.clock, self._store.keys()
+        clock, keys = self._clock, self._keys
         if not clock.ahead_s:
             self._held_from_ms = None
             logger.warning("the clock of Redis is accepted again: timers fire")
@@ -143,10 +148,10 @@ class TimerFirer:
 
     def seconds_left(self) -> float:
         """The time to the next due time of our rank, by our own clock; 0 or less: it is due."""
-        if self._store.clock.ahead_s:  # as the last beat or firing has shown
+        if self._clock.ahead_s:  # as the last beat or firing has shown
             return HELD_LOOK_S
         known = [due for due in (self._next_due_ms, self._hinted_ms) if due is not None]
         if not known:
             return self._look_again_s
         delay_ms = min(self._rank, self._settings.rank_max) * self._settings.rank_delay_ms
-        return min(self._store.clock.seconds_until(min(known) + delay_ms) - AIM_EARLY_S, self._look_again_s)
+        return min(self._clock.seconds_until(min(known) + delay_ms) - AIM_EARLY_S, self._look_again_s)

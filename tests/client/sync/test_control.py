@@ -92,7 +92,7 @@ def test_what_has_failed_is_tried_again(client: Client, serving: Serving) -> Non
 
 @pytest.mark.leaves_keys("what nobody but a person can put right")
 def test_what_was_quarantined_is_noted_until_it_is_removed(client: Client, real_server: Server) -> None:
-    keys = store_of(client).keys()
+    keys = store_of(client).keyspaces[0]
     redis: Any = real_server.sync_client()
     redis.zadd(keys.halted, {"timers:broken~1: CORRUPT due time": 1})
     client.rpc("fine", double, 1)

@@ -22,7 +22,7 @@ def test_a_schedule_is_replaced_by_name_and_refused_if_it_makes_no_sense(
     client: Client, effects: Effects, real_server: Server
 ) -> None:
     redis: Any = real_server.sync_client()
-    keys = store_of(client).keys()
+    keys = store_of(client).keyspaces[0]
     first = client.schedule("nightly", "0 3 * * *", note, effects.path, "night", zone="Europe/Berlin")
     assert first > datetime.now(UTC)
     second = client.schedule("nightly", "0 4 * * *", note, effects.path, "night", zone="Europe/Berlin")
@@ -41,7 +41,7 @@ def test_a_deploy_that_says_the_same_schedule_again_loses_no_overdue_time(
 ) -> None:
     """No worker ran when it was due; the application starts, sends its schedules, and only then serves."""
     store = store_of(client)
-    keys = store.keys()
+    keys = store.keyspaces[0]
     due = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=30)
     line = f"{due.minute} * * * *"
     payload = client.codec.encode_args((effects.path, "before"), {}, "note")
@@ -67,7 +67,7 @@ def test_a_schedule_has_the_target_and_the_retention_it_is_given(client: Client,
         ("target", "gpu", "UTC", None),
         ("options", "gpu", "Europe/Berlin", 7_200_000),
     ):
-        schedule = store.call(schedules.read_schedule(store.keys(), name))
+        schedule = store.call(schedules.read_schedule(store.keyspaces[0], name))
         assert schedule
         assert (schedule.queue, schedule.zone, schedule.retention_ms) == (queue, zone, retention_ms)
     with pytest.raises(UsageError, match="target and retention"):

@@ -1,0 +1,34 @@
+"""What all stores of one worker or client know together: how many partitions the namespace has, and their clocks."""
+
+from __future__ import annotations
+
+from durasleep.protocol.keyspaces import Keyspaces
+from durasleep.settings import DEFAULTS, Settings
+from durasleep.transport.server_clock import Clock
+
+
+class Partitions:
+    """The partitions of a namespace. Until it was asked how many it has, it is taken for one that has one."""
+
+    def __init__(self, namespace: str, settings: Settings) -> None:
+        self._namespace = namespace
+        self._settings = settings
+        self._take(1)
+
+    def set_count(self, count: int) -> None:
+        """So many has the namespace."""
+        if count != len(self.keyspaces):
+            self._take(count)
+
+    def _take(self, count: int) -> None:
+        settings = self._settings
+        self.keyspaces = Keyspaces(
+            self._namespace,
+            count,
+            movable_clock=settings.movable_clock,
+            # Values of others may be as large as the defaults allow, whatever our own limits are.
+            value_bytes_max=2 * max(settings.payload_bytes_max, DEFAULTS.payload_bytes_max),
+            journal_bytes_max=2 * max(settings.journal_bytes_max, DEFAULTS.journal_bytes_max),
+        )
+        self.clocks = tuple(Clock(settings.clock_ahead_max_s) for _ in self.keyspaces)
+        """The clock of the node that each partition is on."""
