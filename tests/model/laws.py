@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from durasleep.model import CommitAction, Kind, Place, State
 from tests.model.moves import BEAT_MS, CANCEL, Committed
-from tests.model.state import Entry, Promise, Redis, owner_of
+from tests.model.state import Entry, Promise, Redis, owner_of, partition_of
 from tests.model.workers import Service, Step
 
 StateLaw = Callable[[Redis], str]
@@ -53,6 +53,8 @@ def _nothing_brings(redis: Redis, id: str, promise: Promise, number: str, entry:
     member = f"{id}~{number}"
     if entry.due is not None and member not in dict(redis.timers):
         return f"{member} is due some time, and no timer says so"
+    if entry.child_id and partition_of(entry.child_id) != partition_of(id):
+        return "" if f"{member}~ask" in dict(redis.timers) else f"{member} is asked for by nobody"
     if entry.kind is not Kind.CHILD:
         return ""
     child = redis.promise(entry.child_id or member)
@@ -134,7 +136,7 @@ def law_10_who_waits_is_still_there(redis: Redis) -> str:
         for waiter in promise.waiters if promise.is_pending else ():
             owner_id, number = owner_of(waiter.who) or (waiter.who, "")
             owner = redis.promise(owner_id)
-            if not waiter.incarnation or _is_closing(redis, owner_id):
+            if not waiter.incarnation or waiter.is_foreign or _is_closing(redis, owner_id):
                 continue
             entry = dict(owner.journal).get(number) if owner and owner.incarnation == waiter.incarnation else None
             if owner is None or not owner.is_pending or entry is None or entry.state is not State.PENDING:
@@ -149,6 +151,10 @@ def _is_closing(redis: Redis, id: str) -> bool:
 
 def law_09_a_transaction_is_carried_out_once(redis: Redis) -> str:
     return ", ".join(f"{member} was carried out {count} times" for (member, _), count in redis.effects if count > 1)
+
+
+def law_07_what_another_partition_asks_for_begins_once(redis: Redis) -> str:
+    return ", ".join(f"{id} was begun {count} times" for id, count in redis.begun if count > 1)
 
 
 # -- of every step
@@ -335,6 +341,7 @@ OF_STATES: tuple[StateLaw, ...] = (
     law_02_a_suspended_execution_waits_for_something_that_can_come,
     law_03_a_sleeper_is_owned_by_nobody,
     law_07_a_child_is_of_the_execution_that_asked_for_it,
+    law_07_what_another_partition_asks_for_begins_once,
     law_10_a_timer_belongs_to_something_pending,
     law_10_who_waits_is_still_there,
 )

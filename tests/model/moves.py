@@ -26,13 +26,15 @@ from durasleep.model import (
     Transaction,
 )
 from durasleep.protocol.keys import LIMIT, STATE
-from tests.model.state import Entry, Promise, Redis, Snapshot, StreamEntry, Waiter, owner_of, root_of
+from tests.model.state import Entry, Promise, Redis, Snapshot, StreamEntry, Waiter, owner_of, partition_of, root_of
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 CANCEL = "0"
-TIMERS = ("cron", "timeout", "start", "retry")
+TIMERS = ("cron", "timeout", "start", "retry", "ask", "tell")
+ASK_AGAIN_MS = 1_000  # a call to another partition is asked again, and an ending told again, until it has been heard
+HEARD_MS = 60_000  # the next question, if what was asked for goes on
 GROUP = "workers"  # the group of the workers
 BEAT_MS = 1_000  # between two beats of every worker
 KEEP = "="  # the word of a worker without a slot: it keeps an execution that nobody else may know
@@ -41,6 +43,11 @@ ENDING = {
     CommitAction.REJECT: State.REJECTED,
     CommitAction.CANCEL: State.CANCELED,
 }
+
+
+def is_asking(entry: Entry) -> bool:
+    """Whether it may wait for an execution in another partition."""
+    return entry.state is State.PENDING and entry.kind in (Kind.CHILD, Kind.DETACHED) and entry.child_id != ""
 
 
 def is_number(text: str) -> bool:
@@ -104,6 +111,37 @@ class Create(NamedTuple):
     idempotency_key: str = ""
     inbox: str = ""
     retention_ms: int | None = None
+    waiter: Waiter | None = None
+    """An entry of an execution in another partition."""
+
+
+class Ask(NamedTuple):
+    """What a firing finds: an entry of an execution asks for one that belongs to another partition."""
+
+    entry: str
+    incarnation: int
+    child_id: str
+    function: str
+    is_detached: bool
+
+
+class Hear(NamedTuple):
+    """What an entry hears of what it has asked for: the answer to an ``Ask``, or the end of what it waits for."""
+
+    entry: str
+    incarnation: int
+    child_id: str
+    state: State
+    value: bytes = b""
+    is_told: bool = False
+    """Whether the one that has ended keeps a waiter until this was heard."""
+
+
+class Told(NamedTuple):
+    """The waiter of another partition has heard of the end of ``id``."""
+
+    id: str
+    waiter: Waiter
 
 
 class Created(NamedTuple):
@@ -123,6 +161,8 @@ class Fired(NamedTuple):
     quarantined: tuple[str, ...]
     closing: int
     newer: int
+    asks: tuple[Ask, ...] = ()
+    tells: tuple[Hear, ...] = ()
 
 
 class Beat(NamedTuple):
@@ -157,6 +197,7 @@ class Scripts:
         self.inboxes = dict(redis.inboxes)
         self.wake = redis.wake
         self.effects = dict(redis.effects)
+        self.begun = dict(redis.begun)
         self._timers_before = redis.timers
         self._made: set[str] = set()
         self._gone: set[str] = set()
@@ -164,6 +205,8 @@ class Scripts:
         self._tells_all = False
         self._families: list[tuple[str, Promise, bool]] = []
         self._hints: dict[str, tuple[str, ...]] = {}
+        self._asks: list[Ask] = []
+        self._tells: list[Hear] = []
 
     def redis(self) -> Redis:
         """The state as it is now."""
@@ -181,6 +224,7 @@ class Scripts:
             inboxes=tuple(sorted(self.inboxes.items())),
             wake=self.wake,
             effects=tuple(sorted(self.effects.items())),
+            begun=tuple(sorted(self.begun.items())),
         )
 
     # -- the scripts
@@ -230,8 +274,20 @@ class Scripts:
         self._write_gathered()
         staying = newer[: limit // 2]
         next_due = min([due for member, due in self.timers.items() if member not in staying], default=None)
-        fired = Fired(len(due), next_due, len(stale), tuple(crons), tuple(quarantined), len(self.closing), len(newer))
-        return self.redis(), fired
+        counts = len(due), next_due, len(stale), tuple(crons), tuple(quarantined), len(self.closing), len(newer)
+        return self.redis(), Fired(*counts, tuple(self._asks), tuple(self._tells))
+
+    def hear(self, items: Iterable[Hear]) -> tuple[Redis, list[str]]:
+        """Each answers "heard", or "stale" if nobody waits for it any more."""
+        answers = [self._hear(item) for item in items]
+        self._write_gathered()
+        self._notify_firers()
+        return self.redis(), answers
+
+    def told(self, items: Iterable[Told]) -> Redis:
+        for item in items:
+            self._note_told(item)
+        return self.redis()
 
     def heartbeat(self, consumer: str, group: str, held: Sequence[Lease], functions: str = "") -> tuple[Redis, Beat]:
         self.beats[consumer] = self.now
@@ -421,6 +477,22 @@ class Scripts:
         """If it was canceled while its attempt failed, it ends with that."""
         return CANCEL in dict(promise.journal)
 
+    def asks_again(self) -> bool:
+        """Whether what was asked of another partition is asked again, until it has settled."""
+        return True
+
+    def goes_on_asking(self, owner: Promise, item: Hear) -> bool:  # noqa: ARG002 - for a test that breaks it
+        """Whether an entry goes on that hears what an earlier one under its number has asked for."""
+        return True
+
+    def kept_waiters(self, foreign: tuple[Waiter, ...]) -> tuple[Waiter, ...]:
+        """The waiters that an ending leaves: those of other partitions, until they have heard of it."""
+        return foreign
+
+    def is_kept_to_tell(self, promise: Promise) -> bool:
+        """Whether it must not expire yet: a waiter of another partition may not have heard of its end."""
+        return any(waiter.is_foreign for waiter in promise.waiters)
+
     def carries_over(self, promise: Promise) -> tuple[str, ...]:
         """The unseen settlements that a new run takes over: a cancel that nobody has seen."""
         return (CANCEL,) if CANCEL in promise.unseen else ()
@@ -593,9 +665,12 @@ class Scripts:
         start = self.due_at(item.start) if item.start else None
         deadline = self.due_at(item.deadline) if item.deadline else None
         waiters = (Waiter(item.inbox),) if item.inbox else ()
+        waiters += (item.waiter,) if item.waiter else ()
         made = Promise(0, item.kind, item.function, item.queue, idempotency_key=item.idempotency_key, waiters=waiters)
         made = made._replace(retention_ms=item.retention_ms)
         promise = self._make(item.id, self.now, made, start, deadline)
+        if item.waiter:
+            self.begun[item.id] = self.begun.get(item.id, 0) + 1
         if item.inbox:
             self.inboxes.setdefault(item.inbox, ())
         return _created("created", promise)
@@ -603,6 +678,8 @@ class Scripts:
     def _attach(self, item: Create, found: Promise) -> Created:
         if item.kind is not None and (found.kind, found.function) != (item.kind, item.function):
             raise Refused("OTHER_FUNCTION")
+        if found.is_pending and item.waiter:
+            self._wait_for(item.id, item.waiter)
         if found.is_pending and item.inbox:
             self._wait_for(item.id, Waiter(item.inbox))
             self.inboxes.setdefault(item.inbox, ())
@@ -617,10 +694,14 @@ class Scripts:
         before = self.promises[id]
         self.leave(id)
         self.forget_timers(id, before)
-        fresh = {"unseen": (), "crash_count": 0, "lone_crash_count": 0, "waiters": ()}
+        foreign = tuple([waiter for waiter in before.waiters if waiter.is_foreign])
+        fresh = {"unseen": (), "crash_count": 0, "lone_crash_count": 0, "waiters": self.kept_waiters(foreign)}
         promise = self.put(id, state=state, value=payload, place=None, **fresh)
         for waiter in before.waiters:
-            self._notify_waiter(id, promise, waiter)
+            if not waiter.is_foreign:
+                self._notify_waiter(id, promise, waiter)
+        if foreign:
+            self.set_timer(f"{id}~tell", self.now)
         owner = owner_of(id)
         if owner:
             self._notify_owner(*owner, promise.incarnation, state, payload)
@@ -669,7 +750,7 @@ class Scripts:
         return "for ever" if self._retention_ms(root_id) == KEPT_FOR_EVER else "kept"
 
     def _keep(self, id: str, how: str | None) -> None:
-        if how in ("kept", "gone"):
+        if how in ("kept", "gone") and not self.is_kept_to_tell(self.promises[id]):
             self.put(id, expires=True)
         if how == "gone":
             self._gone.add(id)
@@ -680,8 +761,8 @@ class Scripts:
             member = f"{id}~{number}"
             if entry.due is not None and entry.state is State.PENDING:
                 self.unset_timer(member)
-            if entry.kind is Kind.CHILD and entry.child_id and entry.state is State.PENDING:
-                self.remove_waiter(entry.child_id, Waiter(member, promise.incarnation))
+            if entry.child_id and entry.state is State.PENDING:
+                self._wait_no_more(id, number, entry, promise.incarnation)
             child = self.promises.get(member)
             if (
                 entry.kind is not Kind.CHILD
@@ -898,7 +979,7 @@ class Scripts:
             self.unset_timer(member)
         self.put_entry(id, op.number, entry._replace(state=State.CANCELED, stamp=0, due=None))
         if entry.child_id:
-            self.remove_waiter(entry.child_id, Waiter(member, self.promises[id].incarnation))
+            self._wait_no_more(id, op.number, entry, self.promises[id].incarnation)
         child = self.promises.get(member)
         is_ours = child is not None and child.is_pending and self.is_of(child, self.promises[id].incarnation)
         if is_ours and entry.kind is Kind.CHILD and not entry.child_id:
@@ -909,6 +990,10 @@ class Scripts:
         kind = Kind.DETACHED if op.detached else Kind.CHILD
         entry = Entry(kind, name=op.function, child_id=op.child_id or "")
         child_id = op.child_id or f"{id}~{op.number}"
+        if partition_of(child_id) != partition_of(id):
+            self.put_entry(id, op.number, entry)
+            self.set_timer(f"{id}~{op.number}~ask", self.now)
+            return
         child = self.promises.get(child_id)
         if child and not op.child_id and not self.is_of(child, owner.incarnation):
             self._make_room(child_id)
@@ -940,6 +1025,68 @@ class Scripts:
         incarnation = self.now if op.child_id else owner.incarnation
         self._make(child_id, incarnation, made._replace(waiters=waiters), start, deadline)
 
+    # -- calls to another partition
+
+    def _fire_ask(self, id: str, member: str, stale: list[str]) -> None:
+        """The entry is asked for again and again until it has settled: the question, or its answer, may be lost."""
+        owner_id, number = owner_of(id) or (id, "")
+        owner, entry = self.promises.get(owner_id), self.entry(owner_id, number)
+        if owner is None or not owner.is_pending or entry is None or not is_asking(entry):
+            self.unset_timer(member)
+            stale.append(member)
+            return
+        if self.asks_again():
+            self.set_timer(member, self.now + ASK_AGAIN_MS)
+        else:
+            self.unset_timer(member)
+        self._asks.append(Ask(id, owner.incarnation, entry.child_id, entry.name, entry.kind is Kind.DETACHED))
+
+    def _fire_tell(self, id: str, member: str, stale: list[str]) -> None:
+        promise = self.promises.get(id)
+        foreign = [one for one in promise.waiters if one.is_foreign] if promise and not promise.is_pending else []
+        if promise is None or not foreign:
+            self.unset_timer(member)
+            stale.append(member)
+            return
+        self.set_timer(member, self.now + ASK_AGAIN_MS)
+        for waiter in foreign:
+            self._tells.append(Hear(waiter.who, waiter.incarnation, id, promise.state, promise.value, is_told=True))
+
+    def _hear(self, item: Hear) -> str:
+        owner_id, number = owner_of(item.entry) or (item.entry, "")
+        owner, entry = self.promises.get(owner_id), self.entry(owner_id, number)
+        member = f"{item.entry}~ask"
+        if owner is None or not owner.is_pending or entry is None or not is_asking(entry):
+            self.unset_timer(member)
+            return "stale"
+        if not self.is_of(owner, item.incarnation) or entry.child_id != item.child_id:
+            if not self.goes_on_asking(owner, item):
+                self.unset_timer(member)
+            return "stale"
+        if item.state is State.PENDING and entry.kind is Kind.CHILD:
+            self.set_timer(member, self.now + HEARD_MS)
+            return "heard"
+        self.unset_timer(member)
+        is_started = entry.kind is Kind.DETACHED and item.state is not State.REJECTED
+        state, value = (State.RESOLVED, b"") if is_started else (item.state, item.value)
+        self.settle_entry(owner_id, number, entry, state, value)
+        return "heard"
+
+    def _note_told(self, item: Told) -> None:
+        self.remove_waiter(item.id, item.waiter)
+        promise = self.promises.get(item.id)
+        if promise is None or promise.is_pending or self.is_kept_to_tell(promise):
+            return
+        self.unset_timer(f"{item.id}~tell")
+        self._keep(item.id, self._time_to_keep(item.id, promise))
+
+    def _wait_no_more(self, id: str, number: str, entry: Entry, incarnation: int) -> None:
+        """For something with an id of its own: it goes on, and nobody here waits for it."""
+        if partition_of(entry.child_id) != partition_of(id):
+            self.unset_timer(f"{id}~{number}~ask")
+        elif entry.kind is Kind.CHILD:
+            self.remove_waiter(entry.child_id, Waiter(f"{id}~{number}", incarnation))
+
     # -- fire
 
     def _fire_one(self, member: str, score: int, stale: list[str], crons: list[str], quarantined: list[str]) -> None:
@@ -950,6 +1097,10 @@ class Scripts:
             self.halted.add(f"timers:{member}")
             return
         id, what = named
+        if what == "ask":
+            return self._fire_ask(id, member, stale)
+        if what == "tell":
+            return self._fire_tell(id, member, stale)
         if what == "cron" and id in self.schedules:
             self.set_timer(member, self.now + 1000)
             crons.append(id)

@@ -151,6 +151,32 @@ def parent(view: View) -> Wish:
     return Wish(CommitAction.SUSPEND, view.missing(child(1), child(2, own_id="c")))
 
 
+def away(view: View) -> Wish:
+    """A child in the other partition."""
+    if view.first(1):
+        return Wish(CommitAction.RESOLVE, payload=b"1")
+    return Wish(CommitAction.SUSPEND, view.missing(child(1, own_id="q")))
+
+
+def sends_away(view: View) -> Wish:
+    """It starts something in the other partition, and does not wait for its end."""
+    if view.first(1):
+        return Wish(CommitAction.RESOLVE, payload=b"1")
+    there = StartChild(Number("1"), "nap", b"", None, None, PromiseId("q"), detached=True)
+    return Wish(CommitAction.SUSPEND, view.missing(there))
+
+
+def impatient_away(view: View) -> Wish:
+    """A timer against a child in the other partition, which goes on if it loses."""
+    winner = view.first(1, 2)
+    if not winner:
+        return Wish(CommitAction.SUSPEND, view.missing(timer(1), child(2, own_id="q")))
+    is_open = view.entries["2"].state is State.PENDING
+    return Wish(
+        CommitAction.RESOLVE, (CancelEntry(Number("2"), Kind.CHILD, "nap"),) if is_open else (), payload=winner.encode()
+    )
+
+
 def attempts(view: View) -> Wish:
     """A task that fails once, waits, and does it."""
     if "1" in view.entries:
@@ -166,5 +192,18 @@ def drive(program: Program, known: tuple[tuple[str, Entry], ...], base: int) -> 
 
 
 PROGRAMS: dict[str, Program] = {
-    program.__name__: program for program in (nap, two_naps, race, impatient, rounds, approval, votes, parent, attempts)
+    program.__name__: program for program in (
+        nap,
+        two_naps,
+        race,
+        impatient,
+        rounds,
+        approval,
+        votes,
+        parent,
+        away,
+        sends_away,
+        impatient_away,
+        attempts,
+    )
 }

@@ -1,4 +1,4 @@
-"""The data in Redis, as immutable records: one partition of a namespace, as the scripts see it.
+"""The data in Redis, as immutable records, as the scripts see it: a script sees one partition of it.
 
 Instants are whole milliseconds; ids of stream entries are whole numbers that grow. Data that only people read (reasons,
 arguments, the times of creation and ending) is left out.
@@ -28,6 +28,8 @@ class Waiter(NamedTuple):
 
     who: str
     incarnation: int = 0
+    is_foreign: bool = False
+    """Of another partition: it stays until that has heard of the ending."""
 
 
 class Promise(NamedTuple):
@@ -90,7 +92,7 @@ class StreamEntry(NamedTuple):
 
 
 class Redis(NamedTuple):
-    """Everything in one partition, and the server's clock."""
+    """Everything in a namespace, and the clock of its servers. ``partition_of`` says where an id belongs."""
 
     now: int = 0
     last_entry: int = 0
@@ -110,9 +112,16 @@ class Redis(NamedTuple):
     wake: int | None = None
     effects: tuple[tuple[tuple[str, int], int], ...] = ()
     """How often each transaction was carried out, by its id and the incarnation of its execution."""
+    begun: tuple[tuple[str, int], ...] = ()
+    """How often what another partition has asked for was begun there."""
 
     def promise(self, id: str) -> Promise | None:
         return next((promise for name, promise in self.promises if name == id), None)
+
+
+def partition_of(id: str) -> int:
+    """There are two partitions: an id, or a timer of it, that begins with ``q`` belongs to the second one."""
+    return int(id.startswith("q"))
 
 
 def owner_of(id: str) -> tuple[str, str] | None:
@@ -177,11 +186,12 @@ class Ranks:
             due=self.instant(promise.due),
             deadline=self.instant(promise.deadline),
             order=self.instants[promise.order],
-            waiters=tuple(
-                [waiter._replace(incarnation=self.instants[waiter.incarnation]) for waiter in promise.waiters]
-            ),
+            waiters=tuple([self.waiter(waiter) for waiter in promise.waiters]),
             journal=self.journal(promise.journal),
         )
+
+    def waiter(self, waiter: Waiter) -> Waiter:
+        return waiter._replace(incarnation=self.instants[waiter.incarnation])
 
     def stream_entry(self, entry: StreamEntry) -> StreamEntry:
         told = entry.snapshot

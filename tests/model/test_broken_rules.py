@@ -9,8 +9,8 @@ import pytest
 from durasleep.model import Kind, Place, State
 from tests.model import laws
 from tests.model.explore import explore
-from tests.model.moves import CANCEL, Lease, Scripts
-from tests.model.scenarios import SCENARIOS
+from tests.model.moves import CANCEL, Hear, Lease, Scripts
+from tests.model.scenarios import LARGER, SCENARIOS
 from tests.model.state import Entry, Promise, Snapshot, Waiter
 
 pytestmark = pytest.mark.long
@@ -229,6 +229,34 @@ class WithMembersForGood(Scripts):
         return
 
 
+class WithQuestionsAskedOnce(Scripts):
+    """A call to another partition is forgotten as soon as it was sent."""
+
+    def asks_again(self) -> bool:
+        return False
+
+
+class WithAnswersForEverybody(Scripts):
+    """An answer to an earlier entry under the same number stops the later one from asking."""
+
+    def goes_on_asking(self, owner: Promise, item: Hear) -> bool:
+        return False
+
+
+class WithEndingsThatExpireUntold(Scripts):
+    """What has ended expires, whoever in another partition still waits for it."""
+
+    def is_kept_to_tell(self, promise: Promise) -> bool:
+        return False
+
+
+class WithWaitersToldOnce(Scripts):
+    """A waiter in another partition is forgotten at the end of what it waits for, whether it has heard of it or not."""
+
+    def kept_waiters(self, foreign: tuple[Waiter, ...]) -> tuple[Waiter, ...]:
+        return ()
+
+
 class Broken(NamedTuple):
     rule: type[Scripts]
     scenario: str
@@ -283,6 +311,26 @@ BROKEN = (
     Broken(WithoutTurningAway, "an offer", laws.law_10_what_is_kept_is_for_nobody_else.__name__),
     Broken(WithOffersOfCopies, "an offer", laws.law_02_a_pending_execution_is_in_exactly_one_place.__name__),
     Broken(
+        WithQuestionsAskedOnce,
+        "a child in another partition",
+        laws.law_02_a_suspended_execution_waits_for_something_that_can_come.__name__,
+    ),
+    Broken(
+        WithAnswersForEverybody,
+        "a child in another partition, and a retry",
+        laws.law_02_a_suspended_execution_waits_for_something_that_can_come.__name__,
+    ),
+    Broken(
+        WithEndingsThatExpireUntold,
+        "a child in another partition that expires",
+        laws.law_07_what_another_partition_asks_for_begins_once.__name__,
+    ),
+    Broken(
+        WithWaitersToldOnce,
+        "a child in another partition that expires",
+        laws.law_07_what_another_partition_asks_for_begins_once.__name__,
+    ),
+    Broken(
         WithMembersForGood,
         "a worker that is not heard of any more",
         laws.law_11_only_who_was_heard_of_stays_a_worker.__name__,
@@ -292,6 +340,6 @@ BROKEN = (
 
 @pytest.mark.parametrize("broken", BROKEN, ids=[broken.rule.__name__ for broken in BROKEN])
 def test_without_its_rule_the_law_falls(broken: Broken) -> None:
-    report = explore(SCENARIOS[broken.scenario], broken.rule, is_timed=broken.is_timed)
+    report = explore((SCENARIOS | LARGER)[broken.scenario], broken.rule, is_timed=broken.is_timed)
     assert report.law == broken.law, str(report)
     assert report.trace

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from durasleep.model import CancelEntry, CommitAction, Kind, Op, Place, StartChild, StartPromise, StartTimer, State
 from tests.model import state
-from tests.model.moves import KEEP, Commit, Committed, Create, Lease, Refused, Scripts
+from tests.model.moves import KEEP, Ask, Commit, Committed, Create, Hear, Lease, Refused, Scripts, Told
 from tests.model.programs import PROGRAMS, drive, fed
-from tests.model.state import Entry, Ranks, Redis
+from tests.model.state import Entry, Ranks, Redis, Waiter, partition_of
 
 
 class Doing(StrEnum):
@@ -39,6 +39,9 @@ class Hand(NamedTuple):
         return self.doing is not Doing.DEAD and not self.is_paused
 
 
+Mail = Ask | Hear | Told
+
+
 class Service(NamedTuple):
     """``late`` are calls that arrive a second time; ``replica`` is what a failover would leave."""
 
@@ -48,6 +51,10 @@ class Service(NamedTuple):
     """How many faults, and actions of people, of each kind may still happen."""
     late: tuple[tuple[str, Commit], ...] = ()
     replica: Redis | None = None
+    replicated: int = 0
+    """The partition that the replica has."""
+    mail: tuple[Mail, ...] = ()
+    """What relays carry from one partition to the other; it may come at any time, and in any order."""
 
 
 class Step(NamedTuple):
@@ -92,6 +99,7 @@ class Transitions:
         yield from self._batch(ready)
         yield from self._recovers(ready)
         yield from self._time(ready)
+        yield from self._relay(ready)
         yield from self._people(ready)
         yield from self._beats(ready)
         yield from self._faults(ready)
@@ -230,8 +238,40 @@ class Transitions:
 
     def _fire(self, at: Service, redis: Redis, limit: int) -> Step:
         due = sorted([(due, member) for member, due in redis.timers if due <= redis.now])[:limit]
-        after, _ = self._scripts(redis).fire(limit)
-        return Step(f"fire {[member for _, member in due]}", at._replace(redis=after), is_firing=True)
+        after, fired = self._scripts(redis).fire(limit)
+        sent = _send_mail(at._replace(redis=after), *fired.asks, *fired.tells)
+        return Step(f"fire {[member for _, member in due]}", sent, is_firing=True)
+
+    # -- the other partition
+
+    def _relay(self, at: Service) -> Iterator[Step]:
+        """Whoever fires carries what it finds to the other partition, and the answers back."""
+        for mail in at.mail:
+            without = at._replace(mail=tuple([other for other in at.mail if other is not mail]))
+            label = f"{mail} comes"
+            yield Step(label, self._take_mail(without, mail))
+            if (spent := _spend(at, "mail twice")) is not None:
+                yield Step(f"{label}, AND WILL COME AGAIN", self._take_mail(spent, mail), is_fair=False)
+            if (spent := _spend(without, "lost mail")) is not None:
+                yield Step(f"{mail} IS LOST", spent, is_fair=False)
+
+    def _take_mail(self, at: Service, mail: Mail) -> Service:
+        scripts = self._scripts(at.redis)
+        match mail:
+            case Ask(entry, incarnation, child_id, function, is_detached):
+                waiter = None if is_detached else Waiter(entry, incarnation, is_foreign=True)
+                key = f"{incarnation} {entry}"
+                asked = Create(child_id, function=function, idempotency_key=key, waiter=waiter)
+                redis, [answer] = scripts.create([asked])
+                is_other = isinstance(answer, Refused)
+                state, value = (State.REJECTED, b"") if is_other else (answer.state, answer.value)
+                return _send_mail(at._replace(redis=redis), Hear(entry, incarnation, child_id, state, value))
+            case Hear(entry, incarnation, child_id):
+                redis, _ = scripts.hear([mail])
+                told = (Told(child_id, Waiter(entry, incarnation, is_foreign=True)),) if mail.is_told else ()
+                return _send_mail(at._replace(redis=redis), *told)
+            case Told():
+                return at._replace(redis=scripts.told([mail]))
 
     # -- membership
 
@@ -300,7 +340,9 @@ class Transitions:
             label = f"THE SECOND COPY of {consumer}'s commit {_told(call)} arrives: {_said(answer)}"
             yield Step(label, after._replace(late=late), is_fair=False, commits=((consumer, call, answer),))
         for id, promise in at.redis.promises:
-            if promise.expires and (spent := _spend(at, "expiry")) is not None:
+            is_asked = any(isinstance(mail, Ask) and mail.child_id == id for mail in at.mail)
+            # Something is kept ten minutes at least, and nobody delivers a question that is older than half a minute.
+            if promise.expires and not is_asked and (spent := _spend(at, "expiry")) is not None:
                 redis = self._scripts(at.redis).expire(id)
                 yield Step(f"{id} EXPIRES", spent._replace(redis=redis), is_fair=False, is_outside=True)
         for member in [*[member for member, _ in at.redis.timers], "p~9", "nobody~timeout"]:
@@ -312,12 +354,47 @@ class Transitions:
             redis = at.redis._replace(now=state.SPACE // 2)
             yield Step("THE CLOCK IS SET BACK", spent._replace(redis=redis), is_fair=False, is_outside=True)
         if at.replica is None and _spend(at, "failover") is not None:
-            behind = at._replace(replica=at.redis)
-            yield Step("(the replica falls behind)", behind, is_fair=False, is_outside=True)
+            for partition in sorted({partition_of(id) for id, _ in at.redis.promises}):
+                behind = at._replace(replica=at.redis, replicated=partition)
+                yield Step(f"(the replica of {partition} falls behind)", behind, is_fair=False, is_outside=True)
         if at.replica is not None and (spent := _spend(at, "failover")) is not None:
-            redis = at.replica._replace(now=at.redis.now, last_entry=at.redis.last_entry)
-            failed = spent._replace(redis=redis, replica=None)
+            failed = spent._replace(redis=_failed_over(at.redis, at.replica, at.replicated), replica=None)
             yield Step("FAILOVER: what happened since is gone", failed, is_fair=False, is_outside=True)
+
+
+def _send_mail(at: Service, *mail: Mail) -> Service:
+    """One that is under way already is sent once."""
+    return at._replace(mail=tuple(sorted({*at.mail, *mail}, key=repr)))
+
+
+def _failed_over(now: Redis, then: Redis, partition: int) -> Redis:
+    """One partition is as it was then; what only one server has, as the workers that it knows, is that of the first."""
+
+    def back(new: tuple[tuple[str, Any], ...], old: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
+        kept = [one for one in new if partition_of(one[0]) != partition]
+        return tuple(sorted([*kept, *[one for one in old if partition_of(one[0]) == partition]]))
+
+    stream = [entry for entry in now.stream if partition_of(entry.id) != partition]
+    stream += [entry for entry in then.stream if partition_of(entry.id) == partition]
+    first = then if partition == 0 else now
+    return first._replace(
+        now=now.now,
+        last_entry=now.last_entry,
+        promises=back(now.promises, then.promises),
+        timers=back(now.timers, then.timers),
+        stream=tuple(sorted(stream)),
+        halted=frozenset(name for name, _ in back(*[tuple((one, 0) for one in of.halted) for of in (now, then)])),
+        closing=tuple(name for name, _ in back(*[tuple((one, 0) for one in of.closing) for of in (now, then)])),
+        begun=back(now.begun, then.begun),
+        effects=tuple(
+            sorted(
+                [
+                    *[one for one in now.effects if partition_of(one[0][0]) != partition],
+                    *[one for one in then.effects if partition_of(one[0][0]) == partition],
+                ]
+            )
+        ),
+    )
 
 
 # -- slots
@@ -412,6 +489,7 @@ def by_order(service: Service) -> Service:
     calls = [hand.call for hand in service.hands if hand.call] + [call for _, call in service.late]
     known = [entry for hand in service.hands for _, entry in hand.known]
     instants = {call.seen for call in calls} | {entry.stamp for entry in known}
+    instants |= {mail.waiter.incarnation if isinstance(mail, Told) else mail.incarnation for mail in service.mail}
     instants |= {entry.due for entry in known if entry.due is not None}
     instants = instants.union(*[state.instants(redis) for redis in kept])
     entries = {lease.entry for lease in leases}.union(*[state.entries(redis) for redis in kept])
@@ -430,7 +508,13 @@ def by_order(service: Service) -> Service:
             call=call_of(hand.call) if hand.call else None,
         )
 
+    def mail_of(mail: Mail) -> Mail:
+        if isinstance(mail, Told):
+            return mail._replace(waiter=ranks.waiter(mail.waiter))
+        return mail._replace(incarnation=ranks.instants[mail.incarnation])
+
     return service._replace(
+        mail=tuple(sorted(map(mail_of, service.mail), key=repr)),
         redis=ranks.redis(service.redis),
         hands=tuple([hand_of(hand) if hand.lease else hand for hand in service.hands]),
         late=tuple([(consumer, call_of(call)) for consumer, call in service.late]),
