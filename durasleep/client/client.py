@@ -719,6 +719,13 @@ class Client(_Starts):
         store = await self._opened()
         return await store.call(schedules.remove_schedule(store.keys(check_name(name, "schedule")), name)) == "removed"
 
+    async def init(self, *, partitions: int = 1) -> None:
+        """Make the namespace, with a number of ``partitions`` from 1 to 256, by default one; see ``durasleep init``.
+
+        It cannot be changed later without workers being stopped. UsageError if the namespace has another number.
+        """
+        await self._waiter.store.init(partitions)
+
     @overload
     def get(self, id: str) -> Handle[Any]: ...
 

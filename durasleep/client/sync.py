@@ -709,6 +709,13 @@ class Client(_Starts):
         store = self._opened()
         return store.call(schedules.remove_schedule(store.keys(check_name(name, "schedule")), name)) == "removed"
 
+    def init(self, *, partitions: int = 1) -> None:
+        """Make the namespace, with a number of ``partitions`` from 1 to 256, by default one; see ``durasleep init``.
+
+        It cannot be changed later without workers being stopped. UsageError if the namespace has another number.
+        """
+        self._waiter.store.init(partitions)
+
     @overload
     def get(self, id: str) -> Handle[Any]: ...
 

@@ -84,7 +84,7 @@ _ANSWERED = {
 }
 
 
-def _op_values(op: Op) -> list[Value]:
+def _op_values(op: Op, keys: Keyspace) -> list[Value]:
     # The most frequent ops are not matched by pattern: that takes five times as long.
     if isinstance(op, StartTimer):
         return ["4", "timer", op.number, op.name, op.due]
@@ -98,7 +98,10 @@ def _op_values(op: Op) -> list[Value]:
             op_name = "detached" if detached else "child"
             retention = "" if retention_ms is None else str(retention_ms)
             words: list[Value] = [op_name, number, function, queue or "", args, due or ""]
-            return ["9", *words, child_id or "", retention, start or ""]
+            words += [child_id or "", retention, start or ""]
+            if child_id and (there := keys.elsewhere(child_id)) is not None:
+                words.append(str(there))
+            return [str(len(words)), *words]
         case CancelEntry(number, kind, name):
             return ["4", "cancel", number, KIND[kind], name]
         case Mark(number, kind, name):
@@ -165,7 +168,7 @@ def commit(
     size = len(payload)
     if ops:
         for op in ops:
-            args += _op_values(op)
+            args += _op_values(op, keys)
             size += op_bytes(op)
         args[0] = str(len(args) - 1)
     return BatchItem(_commit_route(keys, consumer), args, _parse_committed, size)

@@ -26,6 +26,7 @@ def parse_entry(number: bytes, raw: bytes) -> Entry:
         due_ms = begun_ms = 0
         if what in _PENDING:
             due_ms, stamp_ms, begun_ms = int(due) if due else 0, 0, stamp_ms
+            payload = b""  # if there is one, it says what is asked of another partition
         elif due and (told_ms := int(due)) < _BEGUN_MS_MAX:
             begun_ms = told_ms
         return Entry(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from durasleep.model import DUE_MS_MAX, INBOX_TTL_MS, PAYLOAD_BYTES_MAX, Kind, Place, State, check_name
-from durasleep.protocol.partitions import tag_of
+from durasleep.protocol.partitions import partition_of, tag_of
 
 SCHEMA_VERSION = 2
 
@@ -170,6 +170,12 @@ class Keyspace:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tag", f"{{{tag_of(self.namespace, self.partition, self.partitions)}}}:")
+
+    def elsewhere(self, id: str) -> int | None:
+        """The partition of an id, if it is another one."""
+        if self.partitions == 1 or (there := partition_of(id, self.partitions)) == self.partition:
+            return None
+        return there
 
     def named(self) -> dict[str, str]:
         """The keys of the scripts, by the names they have there."""

@@ -58,11 +58,14 @@ def create(
     idempotency_key: str = "",
     inbox: str = "",
     retention_ms: int | None = None,
+    waiter: str = "",
 ) -> BatchItem[Created]:
-    """Make an execution or a bare promise, or attach to the one with this id."""
+    """Make an execution or a bare promise, or attach to the one with this id. ``waiter`` is that of another partition,
+    see ``foreign``.
+    """
     to = route("create", keys, ("",))
     retention = retention_word(retention_ms)
-    words = "\t".join((KIND[kind], queue, start or "", deadline or "", inbox, retention, function))
+    words = "\t".join((KIND[kind], queue, start or "", deadline or "", inbox, retention, waiter, function))
     item = to.script.item(id=id, words=words, args=args, idempotency_key=idempotency_key)
     place = None if kind is not Kind.EXECUTION else Place.DELAYED if start else Place.QUEUED
     return BatchItem(to, item, partial(_parse_created, function, place))
@@ -91,7 +94,7 @@ def create_like(common: BatchItem[Created]) -> Callable[[PromiseId, bytes, str],
 def attach(keys: Keyspace, id: PromiseId, *, inbox: str = "") -> BatchItem[Created]:
     """Wait for the promise with this id, of any kind; NotFound if there is none."""
     to = route("create", keys, ("1",))
-    item = to.script.item(id=id, words=f"\t\t\t\t{inbox}\t\t", args="", idempotency_key="")
+    item = to.script.item(id=id, words=f"\t\t\t\t{inbox}\t\t\t", args="", idempotency_key="")
     return BatchItem(to, item, partial(_parse_created, "", None))
 
 

@@ -21,7 +21,7 @@ from durasleep.protocol.keys import DEFAULT, KEY_NAMES, KIND, LIMIT, PLACE, STAT
 
 NAMES = (
     *("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule", "read_page", "fsck"),
-    "join",
+    *("join", "hear", "told"),
 )
 
 _INCLUDE = re.compile(r"^ *-- @include (\w+)\n", re.MULTILINE)

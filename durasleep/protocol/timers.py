@@ -8,6 +8,7 @@ from typing import Any
 
 from durasleep.protocol import script
 from durasleep.protocol.command import Command, key_list, to_text
+from durasleep.protocol.foreign import Ask, Tell, parse_ask, parse_tell
 from durasleep.protocol.keys import Keyspace
 
 
@@ -25,6 +26,10 @@ class Fired:
     closing: int
     newer: int
     """Due timers that only a newer version knows: they stay for that version."""
+    asks: list[Ask]
+    """To be asked of other partitions."""
+    tells: list[Tell]
+    """To be told to other partitions."""
 
 
 def sum_of(many: Sequence[Fired]) -> Fired:
@@ -42,7 +47,7 @@ def sum_of(many: Sequence[Fired]) -> Fired:
 
 
 def _parse_fired(answer: list[Any]) -> Fired:
-    seconds, micros, due, next_due, last_wake, stale, crons, quarantined, closing, newer = answer
+    seconds, micros, due, next_due, last_wake, stale, crons, quarantined, closing, newer, asks, tells = answer
     return Fired(
         server_us=int(seconds) * 1_000_000 + int(micros),
         due=int(due),
@@ -53,16 +58,18 @@ def _parse_fired(answer: list[Any]) -> Fired:
         quarantined=[to_text(name) for name in quarantined],
         closing=int(closing),
         newer=int(newer),
+        asks=[parse_ask(ask) for ask in asks],
+        tells=[parse_tell(tell) for tell in tells],
     )
 
 
-def fire(keys: Keyspace, *, limit: int, latest_ms: int | None = None) -> Command[Fired]:
-    """Settle at most ``limit`` timers that are due; none if the server's clock shows more than ``latest_ms``."""
+def fire(keys: Keyspace, *, limit: int, latest_ms: int | None = None, resend_ms: int = 1000) -> Command[Fired]:
+    """Settle at most ``limit`` timers that are due; none if the server's clock shows more than ``latest_ms``.
+
+    What is to be asked of other partitions, or told to them, is due again after ``resend_ms``.
+    """
     lua = script.load("fire", keys.movable_clock)
-    return Command(
-        script.evalsha(
-            lua, key_list(keys), lua.shared_args(limit=str(limit), latest="" if latest_ms is None else str(latest_ms))
-        ),
-        _parse_fired,
-        lua,
+    shared = lua.shared_args(
+        limit=str(limit), latest="" if latest_ms is None else str(latest_ms), resend_ms=str(resend_ms)
     )
+    return Command(script.evalsha(lua, key_list(keys), shared), _parse_fired, lua)

@@ -39,6 +39,10 @@ _QUARANTINED = ("timers:", "closing:", "promise:", "queue:", "schedule:")
 
 _TIMERS = ("cron", "timeout", "start", "retry")
 """The part after the ``~`` of a timer that is not an entry of a journal."""
+_MESSAGES = ("ask", "tell")
+"""The same of a timer that only brings a message to another partition."""
+
+_ENDINGS = tuple(f"~{what}" for what in _MESSAGES)
 
 _Cursor = bytes | None
 _Ids = list[tuple[str, int | None]]
@@ -409,7 +413,7 @@ def _read_timers(keys: Keyspace, statuses: Collection[str], cursor: bytes) -> Co
         for member, due_ms in members:
             id, _, what = member.rpartition("~")
             status = "delayed" if what in ("start", "retry") else "suspended"
-            if id and is_known_timer(what) and what != "cron" and status in statuses:
+            if id and is_known_timer(what) and what not in ("cron", *_MESSAGES) and status in statuses:
                 yield id, None if what == "timeout" else due_ms
 
     return _by_score(keys.timers, cursor, owners)
@@ -417,7 +421,7 @@ def _read_timers(keys: Keyspace, statuses: Collection[str], cursor: bytes) -> Co
 
 def is_known_timer(what: str) -> bool:
     """Whether this version knows the part after the ``~`` of a timer; if not, the timer waits for a newer version."""
-    return what in _TIMERS or re.fullmatch(r"\d[\d.]*", what) is not None
+    return what in (*_TIMERS, *_MESSAGES) or re.fullmatch(r"\d[\d.]*", what) is not None
 
 
 def _by_score(
@@ -471,7 +475,7 @@ def timers(keyspaces: Keyspaces, limit: int = 20) -> Plan[Timers]:
     totals = yield [sorted_sets.count_members(keys.timers) for keys in keyspaces]
     first: list[tuple[int, str, Keyspace]] = []
     for keys, page in zip(keyspaces, pages, strict=True):
-        first += [(due_ms, member, keys) for member, due_ms in unwrap(page)]
+        first += [(due_ms, member, keys) for member, due_ms in unwrap(page) if not member.endswith(_ENDINGS)]
     first = sorted(first, key=lambda one: one[:2])[:limit]
     wanted: list[Call] = []
     for _, member, keys in first:

@@ -54,6 +54,19 @@ def check_confirms(replies: list[Any]) -> None:
             raise refusal(reply) or UnsupportedServer(f"this server cannot confirm writes as the settings ask: {reply}")
 
 
+def check_partitions(partitions: int) -> int:
+    """The number of partitions of a new namespace, or UsageError."""
+    if not 1 <= partitions <= PARTITIONS_MAX:
+        raise UsageError(f"a namespace has 1 to {PARTITIONS_MAX} partitions, not {partitions}")
+    return partitions
+
+
+def check_found(namespace: str, found: int, partitions: int) -> None:
+    """UsageError if a namespace has not this number."""
+    if found != partitions:
+        raise UsageError(f"namespace {namespace!r} has {found} partition{'s' * (found > 1)} already")
+
+
 def confirming(settings: Settings, min_replicas: int | None, fsync: bool | None) -> Settings:
     """Settings with these confirmations of writes; None leaves a setting as it is. UsageError below 0."""
     if min_replicas is not None and min_replicas < 0:
@@ -172,11 +185,8 @@ class Store:
 
     async def init(self, partitions: int) -> None:
         """Make the namespace, with this many partitions; UsageError if it has another number."""
-        if not 1 <= partitions <= PARTITIONS_MAX:
-            raise UsageError(f"a namespace has 1 to {PARTITIONS_MAX} partitions, not {partitions}")
-        await self.open(partitions=partitions)
-        if (found := len(self.keyspaces)) != partitions:
-            raise UsageError(f"namespace {self.namespace!r} has {found} partition{'s' * (found > 1)} already")
+        await self.open(partitions=check_partitions(partitions))
+        check_found(self.namespace, len(self.keyspaces), partitions)
 
     async def call(self, call: BatchItem[T] | Command[T]) -> T:
         """Run a command or batched item; raises the script's DurasleepError, or StoreUnavailable in the end."""

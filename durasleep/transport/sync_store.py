@@ -19,7 +19,16 @@ from durasleep.transport.connection import SyncLink
 from durasleep.transport.connector import Connector
 from durasleep.transport.partitions import Partitions
 from durasleep.transport.portion import Portion
-from durasleep.transport.store import ASK_INFO, CHECK_S, T, check_confirms, check_server, confirming
+from durasleep.transport.store import (
+    ASK_INFO,
+    CHECK_S,
+    T,
+    check_confirms,
+    check_found,
+    check_partitions,
+    check_server,
+    confirming,
+)
 
 
 class SyncStore:
@@ -79,7 +88,7 @@ class SyncStore:
         """See ``Store.keyspaces``."""
         return self.partitions.keyspaces
 
-    def open(self) -> None:
+    def open(self, *, partitions: int = 1) -> None:
         """See ``Store.open``."""
         if time.monotonic() < self._check_at:
             return
@@ -88,7 +97,7 @@ class SyncStore:
             handshake.check(self.namespace, self.call(versions.read_meta(self.namespace)), len(self.keyspaces))
             return
         check_server(*self._link.exchange([ASK_INFO]))
-        greeting = handshake.greet(self.keyspaces[0])
+        greeting = handshake.greet(self.keyspaces[0], partitions=partitions)
         try:
             commands = next(greeting)
             while True:
@@ -98,6 +107,11 @@ class SyncStore:
         if self._confirmation:
             check_confirms(self._link.exchange(self._confirmation))
         self._check_at = time.monotonic() + CHECK_S
+
+    def init(self, partitions: int) -> None:
+        """See ``Store.init``."""
+        self.open(partitions=check_partitions(partitions))
+        check_found(self.namespace, len(self.keyspaces), partitions)
 
     def call(self, call: BatchItem[T] | Command[T]) -> T:
         """See ``Store.call``."""

@@ -14,6 +14,7 @@ from durasleep.transport.store import Store
 from durasleep.worker.execution.executor import Executor
 from durasleep.worker.loops.hint_listener import HintListener
 from durasleep.worker.loops.reaper import Reaper
+from durasleep.worker.loops.relay import Relay
 from durasleep.worker.loops.schedules import Schedules
 from durasleep.worker.loops.task_reader import TaskReader
 from durasleep.worker.loops.timer_firer import TimerFirer
@@ -35,8 +36,11 @@ class Serving:
         group: str,
         settings: Settings,
         client_id: Callable[[], int],
+        encode_error: Callable[[BaseException], bytes],
     ) -> None:
-        """``client_id`` is that of the connection on which this worker sends its heartbeats."""
+        """``client_id`` is that of the connection on which this worker sends its heartbeats; ``encode_error`` makes the
+        payload of a call to another partition that was refused there.
+        """
         self.keys = keys
         self._store = store
         self._executor = executor
@@ -45,7 +49,8 @@ class Serving:
         self._settings = settings
         self._clock = store.clock(keys)
         self.schedules = Schedules(store, keys)
-        self.firer = TimerFirer(incoming, keys, settings, self.schedules.note_due)
+        self._relay = Relay(incoming, keys, encode_error)
+        self.firer = TimerFirer(incoming, keys, settings, self.schedules.note_due, self._relay.take)
         self._reader = TaskReader(store.link(), keys, group=group, consumer=consumer, settings=settings)
         self._listener = HintListener(
             store.link(),
@@ -123,5 +128,6 @@ class Serving:
         return given
 
     async def close(self) -> None:
+        await self._relay.close()
         await self._reader.close()
         await self._listener.close()

@@ -91,6 +91,7 @@ class Worker:
         self._settings = settings
         self._lifespan = lifespan
         self._registry = registry
+        self._codec = codec
         self._store = Store(connector, namespace=namespace, settings=settings, name=self.name)
         # Firing and reading go on while commits are answered: a quarter more workflows a second.
         self._incoming = self._store.second_connection()
@@ -315,6 +316,7 @@ class Worker:
                 group=self.group,
                 settings=self._settings,
                 client_id=lambda: 0 if self._heartbeat is None else self._heartbeat.client_id,
+                encode_error=self._codec.encode_error,
             )
             for keys in self._store.keyspaces
         ]

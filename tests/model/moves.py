@@ -1095,16 +1095,16 @@ class Scripts:
             quarantined.append(member)
             self.unset_timer(member)
             self.halted.add(f"timers:{member}")
-            return
+            return None
         id, what = named
-        if what == "ask":
-            return self._fire_ask(id, member, stale)
-        if what == "tell":
-            return self._fire_tell(id, member, stale)
+        if what in ("ask", "tell"):
+            fire = self._fire_ask if what == "ask" else self._fire_tell
+            fire(id, member, stale)
+            return
         if what == "cron" and id in self.schedules:
             self.set_timer(member, self.now + 1000)
             crons.append(id)
-            return
+            return None
         due = self._due_of(id, what)
         if due is None:
             self.unset_timer(member)

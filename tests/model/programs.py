@@ -192,7 +192,8 @@ def drive(program: Program, known: tuple[tuple[str, Entry], ...], base: int) -> 
 
 
 PROGRAMS: dict[str, Program] = {
-    program.__name__: program for program in (
+    program.__name__: program
+    for program in (
         nap,
         two_naps,
         race,

@@ -369,14 +369,17 @@ function seldom()
   -- An entry that the workflow has canceled: a tombstone, never delivered. A step had no entry yet.
   function apply.cancel(record, op)
     local number, kind, name = unpack(ARGV, op + 2, op + 4)
-    local entry = read_entry(raw_of(record, number))
+    local raw = raw_of(record, number)
+    local entry = read_entry(raw)
     if entry and entry.state ~= STATE.pending then return end
+    local is_elsewhere = entry and is_foreign(raw, entry)
+    if is_elsewhere then unset_timer(record.id .. '~' .. number .. '~ask') end
     entry = entry or { kind = kind, name = name }
     if entry.due and entry.due ~= '' then unset_timer(record.id .. '~' .. number) end
     entry.state, entry.stamp, entry.due = STATE.canceled, '', entry.stamp or ''
     put_entry(record, number, write_entry(entry, ''))
     save(record)
-    if entry.kind ~= KIND.child then return end
+    if entry.kind ~= KIND.child or is_elsewhere then return end
     if (entry.child_id or '') ~= '' then
       strike(entry.child_id, 'p' .. record.incarnation .. ' ' .. record.id .. '~' .. number)
     else
@@ -387,6 +390,11 @@ function seldom()
     end
   end
 
+  -- The tenth value of an op names the partition of a child, if it is another one.
+  local function partition_of(op)
+    return ARGV[op] == '10' and ARGV[op + 10] or nil
+  end
+
   function checks.child(record, op)
     local number, func, queue, _, deadline, child_id, retention, start = unpack(ARGV, op + 2, op + 9)
     check_text(func .. child_id)
@@ -394,6 +402,7 @@ function seldom()
     check_queue(queue ~= '' and queue or record.queue)
     if deadline ~= '' then due_at(deadline) end
     if start ~= '' then due_at(start) end
+    if partition_of(op) then return end
     local child = load(child_id ~= '' and child_id or record.id .. '~' .. number)
     if child and child_id ~= '' and ARGV[op + 1] == 'child' and has_no_room(child) then
       error('NOT_ALLOWED ' .. LIMIT.promise_waiters_max .. ' executions wait for ' .. child_id .. ' already', 0)
@@ -409,11 +418,31 @@ function seldom()
     return redis.call('HGET', promise_prefix .. string.match(record.id, '^[^~]*'), F.retention)
   end
 
+  local function instant_word(due)
+    return due ~= '' and '=' .. int(due_at(due)) or ''
+  end
+
+  -- The firer finds the entry by its timer, and asks the other partition until the entry has settled (see fire.lua).
+  local function ask_elsewhere(record, op, kind)
+    local number, func, queue, args, deadline, child_id, retention, start = unpack(ARGV, op + 2, op + 9)
+    local entry = { kind = kind, state = STATE.pending, stamp = begin_of(record), name = func, child_id = child_id }
+    local what = {
+      partition_of(op),
+      queue ~= '' and queue or record.queue,
+      instant_word(deadline),
+      instant_word(start),
+      retention ~= '' and retention or family_retention(record) or '',
+    }
+    put_entry(record, number, write_entry(entry, table.concat(what, '\t') .. '\n' .. args))
+    set_timer(record.id .. '~' .. number .. '~ask', now)
+  end
+
   -- A child of the family, or an execution with an id of its own; if that exists, the call attaches to it. It is kept
   -- as long as the family, unless `retention` says otherwise.
   function apply.child(record, op)
     local number, func, queue, args, deadline, child_id, retention, start = unpack(ARGV, op + 2, op + 9)
     if raw_of(record, number) then return end
+    if partition_of(op) then return ask_elsewhere(record, op, KIND.child) end
     local entry =
       { kind = KIND.child, state = STATE.pending, stamp = begin_of(record), name = func, child_id = child_id }
     local id = child_id ~= '' and child_id or record.id .. '~' .. number
@@ -467,6 +496,7 @@ function seldom()
   function apply.detached(record, op)
     local number, func, queue, args, deadline, id, retention, start = unpack(ARGV, op + 2, op + 9)
     if raw_of(record, number) then return end
+    if partition_of(op) then return ask_elsewhere(record, op, KIND.detached) end
     local entry = { kind = KIND.detached, name = func, child_id = id }
     local child = load(id)
     if child and child.func ~= func then

@@ -16,7 +16,7 @@ local function answer(disposition, record)
   return { disposition, record.state, record.place or '', record.incarnation, record.func or '', value }
 end
 
-local function attach(record, kind, func, idempotency_key, inbox)
+local function attach(record, kind, func, idempotency_key, inbox, waiter)
   if kind ~= '' and (record.kind ~= kind or record.func ~= func) then
     check_known(record)
     local held = record.kind == KIND.execution and 'function ' .. record.func or 'a promise'
@@ -31,26 +31,28 @@ local function attach(record, kind, func, idempotency_key, inbox)
     wait_for(record, 'i' .. inbox)
     open_inbox(inbox)
   end
+  if record.state == STATE.pending and waiter ~= '' then wait_for(record, 'x' .. waiter) end
   if record.idempotency_key and record.idempotency_key == idempotency_key then return answer('created', record) end
   return answer(record.state == STATE.pending and 'attached' or 'finished', record)
 end
 
--- kind, queue, start, deadline, inbox, retention, func
-local read_words = reader_of('^(%a?)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t(-?%d*)\t(.*)$')
+-- kind, queue, start, deadline, inbox, retention, waiter, func
+local read_words = reader_of('^(%a?)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t(-?%d*)\t([^\t]*)\t(.*)$')
 
--- `kind` is empty to attach only.
+-- `kind` is empty to attach only. `waiter` is an entry of an execution in another partition.
 local function create(at)
   local id, words, args, idempotency_key = unpack(ARGV, at + 1, at + 4)
-  local kind, queue, start, deadline, inbox, retention, func = read_words(words)
+  local kind, queue, start, deadline, inbox, retention, waiter, func = read_words(words)
   if redis.call('EXISTS', promise_prefix .. id) == 1 then
     local found = load(id)
-    if found then return attach(found, kind, func, idempotency_key, inbox) end
+    if found then return attach(found, kind, func, idempotency_key, inbox, waiter) end
     error('CORRUPT ' .. promise_prefix .. id .. ' is not a promise', 0)
   end
   if kind == '' then error('NOT_FOUND there is no promise ' .. id, 0) end
   local what =
     { kind = kind, func = func, queue = queue, args = args, idempotency_key = idempotency_key, retention = retention }
   if inbox ~= '' then what.waiters = 'i' .. inbox .. '\n' end
+  if waiter ~= '' then what.waiters = (what.waiters or '') .. 'x' .. waiter .. '\n' end
   local start_at = start ~= '' and due_at(start) or nil
   local deadline_at = deadline ~= '' and due_at(deadline) or nil
   if kind == KIND.execution then check_queue(queue) end

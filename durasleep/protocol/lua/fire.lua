@@ -1,14 +1,15 @@
 -- Settles at most `limit` due timers, oldest first, and closes a part of the families that are still to be closed.
 -- Answers: seconds and microseconds of the server's clock, how many timers were due, when the next is due, the last id
 -- of `wake`, how many were dropped as stale, the due schedules, the quarantined names, how many families are still to
--- be closed, and how many due timers only a newer version knows.
+-- be closed, how many due timers only a newer version knows, what is to be asked of other partitions, and what is to
+-- be told to them.
 -- @include keys
 -- @include kin
 -- @include run
 -- @include last_id
 -- @include refusal
 -- @include snapshot
-local limit, latest = unpack(ARGV, 1, 2)
+local limit, latest, resend_ms = unpack(ARGV, 1, 3)
 
 -- Firing goes on while Redis is full: a first write that frees memory lets the others pass.
 redis.call('ZREM', timers, '')
@@ -16,6 +17,9 @@ redis.call('ZREM', timers, '')
 local NAME_BYTES_MAX = 1000 -- of a member that durasleep has not made
 local stale, crons, quarantined = 0, {}, {}
 local NEWER_LATER_MS = 10000
+local asks, tells = {}, {}
+local TELLS_MAX = 64 -- waiters of one ending that are told at a time
+local TOLD_BYTES_MAX = 65536 -- a larger value is read by whoever tells it
 local newer, newer_count = {}, 0 -- timers that stay as they are, for a newer version; how many it knows in all
 
 -- Settled, gone, or of another incarnation: nobody waits for it.
@@ -136,6 +140,54 @@ local function fire_entry(owner_id, number, score, member)
   settle_entry(record, number, entry, state, '', snapshot_of)
 end
 
+local function due_again(member)
+  set_timer(member, now + tonumber(resend_ms))
+end
+
+-- A call to another partition is asked again and again until its entry has settled: the question may be lost, and so may
+-- the answer.
+local function fire_ask(entry_id, member)
+  local owner_id, number = owner_of(entry_id)
+  local found = redis.pcall('HMGET', promise_prefix .. (owner_id or ''), F.state, F.incarnation, number or '')
+  if found.err then error('CORRUPT ' .. promise_prefix .. owner_id .. ' is not a promise', 0) end
+  local entry = read_entry(found[3] or nil)
+  if found[1] or not (entry and is_foreign(found[3], entry)) then return forget(member) end
+  if not ENTRIES[entry.kind] then raise_newer(entry_id .. ' is an entry of kind ' .. entry.kind) end
+  due_again(member)
+  if is_spent() then return end
+  local body = string.sub(found[3], entry.body)
+  spend(#body, 1)
+  asks[#asks + 1] = { entry_id, found[2], entry.child_id, entry.kind, entry.name, body }
+end
+
+-- The waiters of other partitions, as many as are told at a time.
+local function foreign_waiters(record)
+  local found, waiters = {}, record.waiters or ''
+  if waiters == MANY and is_a(waiters_prefix .. record.id, 'set') then
+    waiters = table.concat(redis.call('SSCAN', waiters_prefix .. record.id, '0', 'MATCH', 'x*', 'COUNT', 1000)[2], '\n')
+      .. '\n'
+  end
+  for who in string.gmatch(waiters, '%f[^%z\n]x([^\n]+)\n') do
+    if #found < TELLS_MAX then found[#found + 1] = who end
+  end
+  return found
+end
+
+-- An ending is told to other partitions again and again until they have heard of it.
+local function fire_tell(id, member)
+  local record = load(id)
+  if not record or record.state == STATE.pending or (record.waiters or '') == '' then return forget(member) end
+  local waiters = foreign_waiters(record)
+  if #waiters == 0 and record.waiters ~= MANY then return forget(member) end
+  due_again(member)
+  if is_spent() then return end
+  local value = redis.call('HGET', record.key, F.value) or ''
+  local is_small = #value <= TOLD_BYTES_MAX
+  spend(is_small and #value or 0, 1)
+  tells[#tells + 1] =
+    { id, record.incarnation, record.state, is_small and '1' or '', is_small and value or '', waiters }
+end
+
 local function fire_one(member, score)
   local id, what = string.match(member, '^(.+)~([^~]+)$')
   if not id then error('INVALID member', 0) end
@@ -148,6 +200,10 @@ local function fire_one(member, score)
     fire_deadline(id, score, member)
   elseif what == 'start' or what == 'retry' then
     fire_delayed(id, score, member)
+  elseif what == 'ask' then
+    fire_ask(id, member)
+  elseif what == 'tell' then
+    fire_tell(id, member)
   elseif string.find(what, '^%d[%d.]*$') then
     fire_entry(id, what, score, member)
   else
@@ -179,8 +235,9 @@ local function close_part(id)
   if left ~= '' then
     local value = redis.call('HGET', record.key, F.value) or ''
     spend(#value, 0)
-    left = notify_waiters(record, left, record.state, value)
-    put(record, F.waiters, left)
+    local foreign
+    left, foreign = notify_waiters(record, left, record.state, value)
+    keep_waiters(record, left, foreign)
     save(record)
     if left ~= '' and is_spent() then return false end
   end
@@ -190,9 +247,9 @@ local function close_part(id)
     return false
   end
   redis.call('HDEL', record.key, F.cursor)
-  keep_for(record.key, keep_ms)
+  if not record.is_untold then keep_for(record.key, keep_ms) end
   if left ~= '' then raise_newer(id .. ' is waited for in another way') end
-  redis.call('HDEL', record.key, F.waiters)
+  if not record.is_untold then redis.call('HDEL', record.key, F.waiters) end
   return true
 end
 
@@ -268,4 +325,6 @@ return {
   quarantined,
   count_closing(),
   newer_count,
+  asks,
+  tells,
 }

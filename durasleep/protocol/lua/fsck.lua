@@ -139,6 +139,14 @@ local function check_delayed(record)
   check_timer(record.id .. member, record.due)
 end
 
+-- An entry that waits for another partition asks until it has settled.
+local function check_foreign(member)
+  if redis.call('ZSCORE', timers, member .. '~ask') then return end
+  found('untimed', member, 'waits for another partition, but asks for nothing', function()
+    set_timer(member .. '~ask', now)
+  end)
+end
+
 -- Whether it waits for an execution with an id of its own.
 local function check_attached(record, number, entry)
   local target = load(entry.child_id)
@@ -181,6 +189,10 @@ local function check_entry(record, number, raw)
     return false
   end
   if entry.state ~= STATE.pending then return false end
+  if is_foreign(raw, entry) and (entry.kind == KIND.child or entry.kind == KIND.detached) then
+    check_foreign(record.id .. '~' .. number)
+    return true
+  end
   if entry.kind ~= KIND.child and entry.kind ~= KIND.timer and entry.kind ~= KIND.promise then
     found('newer', record.id .. '~' .. number, 'is of kind ' .. entry.kind .. ', which only a newer version knows')
   elseif entry.kind == KIND.child then
@@ -235,7 +247,20 @@ local function check_journal(record, at)
   return ''
 end
 
+-- Whether a waiter of another partition has not heard of an ending yet.
+local function is_untold(record)
+  local waiters = record.waiters or ''
+  if waiters == MANY then return is_a(waiters_prefix .. record.id, 'set') end
+  return string.find('\n' .. waiters, '\nx') ~= nil
+end
+
 local function check_settled(record)
+  if is_untold(record) and not is_closing(record.id) and not redis.call('ZSCORE', timers, record.id .. '~tell') then
+    return found('untold', record.id, 'has ended, but nobody tells it to another partition', function()
+      set_timer(record.id .. '~tell', now)
+    end)
+  end
+  if is_untold(record) then return end
   if redis.call('PTTL', record.key) ~= -1 or is_closing(record.id) then return end
   local keep_ms = time_to_keep(record)
   if not keep_ms or keep_ms == 0 then return end
@@ -317,7 +342,7 @@ function checks.promise(id, at)
   return #findings == 0 and check_journal(record, at) or ''
 end
 
-local timer_kinds = { cron = true, timeout = true, start = true, retry = true }
+local timer_kinds = { cron = true, timeout = true, start = true, retry = true, ask = true, tell = true }
 
 -- Whether something pending is due by this timer.
 local function is_awaited(member)
@@ -328,7 +353,15 @@ local function is_awaited(member)
     return true
   end
   if what == 'cron' then return redis.call('EXISTS', schedule_prefix .. id) == 1 end
+  if what == 'ask' then
+    local owner_id, number = owner_of(id)
+    local owner = owner_id and load(owner_id, { number })
+    local raw = owner and owner.state == STATE.pending and raw_of(owner, number)
+    local asked = raw and read_entry(raw)
+    return asked and is_foreign(raw, asked) or is_closing(id)
+  end
   local record = load(id, { what })
+  if what == 'tell' then return record and record.state ~= STATE.pending and is_untold(record) or is_closing(id) end
   if not record or record.state ~= STATE.pending then return is_closing(id) end
   if not pcall(check_known, record) then return true end
   if what == 'timeout' then return record.deadline and true or false end

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from durasleep import humanize
 from durasleep.protocol import command, server, timers
+from durasleep.protocol.foreign import Ask, Tell
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.timers import Fired
 from durasleep.settings import Settings
@@ -26,6 +27,10 @@ DEAF_LOOK_S = 0.25  # while there can be no wake-ups, because the key of their s
 SAID_S = 60.0  # between two lines about a lasting problem
 
 
+def _nowhere(_asks: Sequence[Ask], _tells: Sequence[Tell]) -> None:
+    """There is only one partition."""
+
+
 class TimerFirer:
     """Waits for the next due time by its own timer, corrected by the offset to the server's clock.
 
@@ -33,13 +38,20 @@ class TimerFirer:
     """
 
     def __init__(
-        self, store: Store, keys: Keyspace, settings: Settings, on_schedules: Callable[[list[str]], None]
+        self,
+        store: Store,
+        keys: Keyspace,
+        settings: Settings,
+        on_schedules: Callable[[list[str]], None],
+        on_foreign: Callable[[Sequence[Ask], Sequence[Tell]], None] = _nowhere,
     ) -> None:
+        """``on_foreign`` gets what is to be carried to other partitions."""
         self._store = store
         self._keys = keys
         self._clock = store.clock(keys)
         self._settings = settings
         self._on_schedules = on_schedules
+        self._on_foreign = on_foreign
         self._rank = 0
         self._next_due_ms: int | None = None
         self._hinted_ms: int | None = None
@@ -98,6 +110,8 @@ class TimerFirer:
             self._newer_said_at = monotonic_us() / 1e6
             logger.warning("%d timers wait for a worker of a newer version, the only one that knows them", fired.newer)
         self._on_schedules(fired.schedules)
+        if fired.asks or fired.tells:
+            self._on_foreign(fired.asks, fired.tells)
 
     async def _hold(self, server_ms: int) -> None:
         """Wait until the clock is accepted or a person has released it; logged at times, and told to new workers."""

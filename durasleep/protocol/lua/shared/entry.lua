@@ -12,6 +12,11 @@ local function read_entry(raw)
   return { kind = kind, state = state, stamp = stamp, due = due, name = name, child_id = child_id, body = body }
 end
 
+-- Whether it asks another partition for something: only such an entry has a body while it is pending, which says what.
+local function is_foreign(raw, entry)
+  return entry.child_id ~= '' and entry.state == STATE.pending and entry.body <= #raw
+end
+
 -- Whether an entry has settled, and with this stamp.
 local function has_stamp(raw, stamp)
   return string.sub(raw, 3, 4 + #stamp) == '\t' .. stamp .. '\t'

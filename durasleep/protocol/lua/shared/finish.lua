@@ -36,25 +36,39 @@ local function notify_waiter(record, kind, who, state, payload)
   end
 end
 
--- Notifies the waiters, as many as there is room for; answers the field for the others. Waiters that only a newer
--- version knows are left to that version.
+-- Notifies the waiters, as many as there is room for. Answers those that are left for later, and those of other
+-- partitions, which stay until they have heard of the ending (`told`). Waiters that only a newer version knows are left
+-- to that version.
 local function notify_waiters(record, waiters, state, payload)
   if waiters == MANY then return kin().notify_many(record, state, payload) end
   local inbox = string.match(waiters, '^i([^\n]+)\n$') -- mostly there is one waiter
   if inbox and not is_spent() then
     notify_waiter(record, 'i', inbox, state, payload)
-    return ''
+    return '', ''
   end
-  local newer = ''
+  local newer, foreign = '', ''
   for at, kind, who in string.gmatch(waiters, '()(%a)([^\n]+)\n') do
-    if is_spent() then return newer .. string.sub(waiters, at) end
+    if is_spent() then return newer .. string.sub(waiters, at), foreign end
     if kind == 'i' or kind == 'p' then
       notify_waiter(record, kind, who, state, payload)
+    elseif kind == 'x' then
+      foreign = foreign .. 'x' .. who .. '\n'
     else
       newer = newer .. kind .. who .. '\n'
     end
   end
-  return newer
+  return newer, foreign
+end
+
+-- Keeps the waiters that an ending leaves. Those of other partitions are told by whoever fires its timer, again and
+-- again; until then it does not expire.
+local function keep_waiters(record, left, foreign)
+  local is_set = left == MANY or foreign == MANY
+  put(record, F.waiters, is_set and MANY or left .. foreign)
+  if foreign ~= '' then
+    record.is_untold = true
+    set_timer(record.id .. '~tell', now)
+  end
 end
 
 -- Ends a pending promise: it leaves its place, settles, its waiters are notified, and its family is to be closed.
@@ -74,15 +88,19 @@ local function finish(record, state, payload, is_quiet)
   local waiters = record.waiters or ''
   if waiters ~= '' then drop(record, F.waiters) end
   save(record)
-  record.waiters = waiters ~= '' and notify_waiters(record, waiters, state, payload) or ''
-  if record.waiters ~= '' then
-    put(record, F.waiters, record.waiters)
-    save(record)
+  record.waiters = ''
+  if waiters ~= '' then
+    local left, foreign = notify_waiters(record, waiters, state, payload)
+    record.waiters = left
+    if left ~= '' or foreign ~= '' then
+      keep_waiters(record, left, foreign)
+      save(record)
+    end
   end
   note_ending(record, state)
   local has_owner = string.find(record.id, '~', 1, true)
   if has_owner then kin().notify_owner(record, state, payload) end
-  is_quiet = is_quiet and not record.family and record.waiters == ''
+  is_quiet = is_quiet and not record.family and record.waiters == '' and not record.is_untold
   if is_quiet and not has_owner then
     keep_for(record.key, retention_of(record.retention)) -- nothing of it is left to close
   else

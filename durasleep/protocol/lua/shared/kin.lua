@@ -54,16 +54,19 @@ local function settle_waiter(who, state, payload)
   if owner_id then settle_for(owner_id, number, incarnation, state, payload) end
 end
 
--- Notifies the waiters in a set, as many as there is room for; answers the field for the others.
+-- Notifies the waiters in a set, as many as there is room for; answers as `notify_waiters`.
 local function notify_many(record, state, payload)
   local key = waiters_prefix .. record.id
-  if not is_a(key, 'set') then return '' end
-  local newer, is_all = {}, false
+  if not is_a(key, 'set') then return '', '' end
+  local newer, foreign, is_all = {}, {}, false
   while not (is_all or is_spent()) do
     local waiter = redis.call('SPOP', key)
     local kind, who = string.match(waiter or '', '^(%a)(.+)$')
     if kind == 'i' or kind == 'p' then
       notify_waiter(record, kind, who, state, payload)
+    elseif kind == 'x' then
+      foreign[#foreign + 1] = waiter
+      spend(#waiter, 1)
     elseif kind then -- only a newer version knows how to notify it
       newer[#newer + 1] = waiter
       spend(#waiter, 1)
@@ -71,7 +74,8 @@ local function notify_many(record, state, payload)
     is_all = not waiter
   end
   if #newer > 0 then redis.call('SADD', key, unpack(newer)) end
-  return is_all and #newer == 0 and '' or MANY
+  if #foreign > 0 then redis.call('SADD', key, unpack(foreign)) end
+  return is_all and #newer == 0 and '' or MANY, #foreign > 0 and MANY or ''
 end
 
 local function notify_owner(record, state, payload)
@@ -133,6 +137,7 @@ local function close_member(record, number, raw, keep_ms)
   local is_pending = entry.state == STATE.pending
   if is_pending and entry.due ~= '' then unset_timer(record.id .. '~' .. number) end
   if is_pending and not ENTRIES[entry.kind] then return close_later(record.id .. '~' .. number) end -- if it is a hash
+  if is_foreign(raw, entry) then return unset_timer(record.id .. '~' .. number .. '~ask') end
   if entry.kind ~= KIND.child or not (is_pending or keep_ms > 0) then return end
   if entry.child_id ~= '' then
     if is_pending then strike(entry.child_id, 'p' .. record.incarnation .. ' ' .. record.id .. '~' .. number) end
@@ -185,6 +190,7 @@ local function close_family(record)
   local is_large = is_spent() or redis.call('HLEN', record.key) > members_left
   if not (is_large or (record.waiters or '') ~= '') then
     local cursor = close_from(record, record.key, '0', keep_ms)
+    if cursor == '0' and record.is_untold then return end
     if cursor == '0' then return keep_for(record.key, keep_ms) end
   end
   -- From its beginning, even if it was being closed: members closed while the root was pending have no expiry yet.

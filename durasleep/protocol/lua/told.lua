@@ -1,0 +1,26 @@
+-- Waiters of other partitions have heard of an ending: they are removed. With the last one its retention begins.
+-- Answers per item: "told".
+-- @include keys
+-- @include each_item
+-- @include kin
+local KEPT_MS_MIN = 600000 -- longer than a relay holds a question: a late one must find the ending
+
+local function told(at)
+  local id, waiter = unpack(ARGV, at + 1, at + 2)
+  strike(id, 'x' .. waiter)
+  local record = load(id)
+  if not record or record.state == STATE.pending then return 'told' end
+  local waiters = record.waiters or ''
+  if waiters == MANY and redis.call('EXISTS', waiters_prefix .. id) == 1 then return 'told' end
+  if waiters ~= MANY and string.find('\n' .. waiters, '\nx') then return 'told' end
+  unset_timer(id .. '~tell')
+  local keep_ms = time_to_keep(record)
+  if keep_ms and keep_ms > 0 and not (is_a(closing, 'zset') and redis.call('ZSCORE', closing, id)) then
+    keep_for(record.key, math.max(keep_ms, KEPT_MS_MIN))
+  end
+  return 'told'
+end
+
+local answers = each_item(1, told)
+at_end()
+return answers

@@ -1,0 +1,126 @@
+"""The relay: carries what a firing finds from its partition to others, and the answers back.
+
+It tries each once. What is lost comes again with the next firing of its timer, here or on another worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from durasleep.errors import DurasleepError, OtherFunction, StoreError
+from durasleep.model import PromiseId, State
+from durasleep.protocol import foreign, journal
+from durasleep.protocol.command import Call
+from durasleep.protocol.foreign import Ask, Tell
+from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.promises import Created
+from durasleep.transport.store import Store
+
+HELD_S = 30.0  # what waits longer here is dropped, and comes again
+
+logger = logging.getLogger("durasleep")
+
+
+class Relay:
+    """Carries what is found in one partition. One batch is under way to each other partition; what is found meanwhile
+    follows it.
+    """
+
+    def __init__(self, store: Store, keys: Keyspace, encode_error: Callable[[BaseException], bytes]) -> None:
+        """``encode_error`` makes the payload of a call that was refused."""
+        self._store = store
+        self._keys = keys
+        self._encode_error = encode_error
+        self._to_ask: dict[int, dict[str, tuple[Ask, float]]] = {}
+        """For each partition what is to be asked there, by the entry that asks, and since when it waits here."""
+        self._to_tell: dict[int, dict[tuple[str, str], Tell]] = {}
+        """For each partition what is to be told there, by its id and waiter."""
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    def take(self, asks: Sequence[Ask], tells: Sequence[Tell]) -> None:
+        """Carry these, without waiting for it."""
+        now = time.monotonic()
+        for ask in asks:
+            there = self._store.keys(ask.child_id).partition
+            self._to_ask.setdefault(there, {})[ask.entry_id] = ask, now
+        for tell in tells:
+            for waiter in tell.waiters:
+                there = int(waiter.partition(" ")[0])
+                self._to_tell.setdefault(there, {})[tell.id, waiter] = tell
+        self._begin()
+
+    def _begin(self) -> None:
+        for there in {*self._to_ask, *self._to_tell} - self._tasks.keys():
+            self._tasks[there] = task = asyncio.get_running_loop().create_task(
+                self._carry(self._store.keyspaces[there]), name="durasleep-relay"
+            )
+            task.add_done_callback(partial(self._end, there))
+
+    def _end(self, there: int, task: asyncio.Task[None]) -> None:
+        del self._tasks[there]
+        if task.cancelled():
+            return
+        if error := task.exception():
+            logger.warning("what is asked of another partition is asked again: %s", error)
+        self._begin()  # something may have come as it ended
+
+    async def close(self) -> None:
+        """Stop; what was under way comes again."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _carry(self, there: Keyspace) -> None:
+        """Ask and tell until nothing is left. Nothing old is asked: it may have ended and expired meanwhile."""
+        while True:
+            asks = self._to_ask.pop(there.partition, {})
+            told = self._to_tell.pop(there.partition, {})
+            oldest = time.monotonic() - HELD_S
+            if fresh := [ask for ask, since in asks.values() if since > oldest]:
+                await self._ask(there, fresh)
+            if told:
+                await self._tell(there, [(tell, waiter) for (_, waiter), tell in told.items()])
+            if there.partition not in self._to_ask and there.partition not in self._to_tell:
+                return
+
+    async def _ask(self, there: Keyspace, asks: list[Ask]) -> None:
+        answers = await self._store.ask([foreign.begin(there, ask, self._keys) for ask in asks])
+        heard = [self._heard(ask, answer) for ask, answer in zip(asks, answers, strict=True)]
+        await self._store.ask([one for one in heard if one is not None])
+
+    def _heard(self, ask: Ask, answer: Created | DurasleepError) -> Call | None:
+        """What the caller's entry hears; None if it is asked again."""
+        entry, child_id = (ask.entry_id, ask.incarnation), ask.child_id
+        if isinstance(answer, Created):
+            return foreign.hear(self._keys, *entry, child_id, answer.state, answer.value)
+        if isinstance(answer, StoreError):
+            return None
+        value = b"" if isinstance(answer, OtherFunction) else self._encode_error(answer)
+        return foreign.hear(self._keys, *entry, child_id, State.REJECTED, value, is_refused=True)
+
+    async def _tell(self, there: Keyspace, told: list[tuple[Tell, str]]) -> None:
+        large = {tell.id for tell, _ in told if tell.value is None}
+        values = dict(
+            zip(large, await self._store.ask([journal.read_value(self._keys, id) for id in large]), strict=True)
+        )
+        calls: list[Call] = []
+        heard: list[tuple[PromiseId, str]] = []
+        for tell, waiter in told:
+            value = values[tell.id] if tell.value is None else tell.value
+            if isinstance(value, bytes):
+                _, incarnation, entry_id = waiter.split(" ", 2)
+                calls.append(foreign.hear(there, entry_id, incarnation, tell.id, tell.state, value))
+                heard.append((tell.id, waiter))
+        answers = await self._store.ask(calls)
+        await self._store.ask(
+            [
+                foreign.told(self._keys, id, waiter)
+                for (id, waiter), answer in zip(heard, answers, strict=True)
+                if not isinstance(answer, DurasleepError)
+            ]
+        )
