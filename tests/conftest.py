@@ -26,6 +26,7 @@ from durasleep.runtime import nondeterminism
 from durasleep.settings import DEFAULTS
 from durasleep.transport.connector import Connector
 from durasleep.transport.sync_store import SyncStore
+from harness.cluster import Cluster, Clusters
 from harness.servers import EMBEDDED, FAKE, KINDS, REAL, MakeServer, Server, Servers, debug, find, found_kinds
 from tests import leaks
 
@@ -117,6 +118,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name, choose in _SERVER_FIXTURES.items():
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, choose(kinds), indirect=True)
+    if "cluster" in metafunc.fixturenames:
+        nothing = pytest.param("", marks=pytest.mark.skip("no server is chosen that can be a node of a cluster"))
+        metafunc.parametrize("cluster", _real(kinds) or [nothing], indirect=True)
 
 
 def _all(kinds: list[str]) -> list[str]:
@@ -163,6 +167,22 @@ kit_server = server
 """Those and fakeredis: for the test kit, which runs on them."""
 one_server = server
 """The first real one: for tests that need a server of any kind."""
+
+
+@pytest.fixture(scope="session")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clusters]:
+    """The clusters of this session, by kind, started when first asked for."""
+    clusters = Clusters(tmp_path_factory.mktemp("clusters"))
+    yield clusters
+    clusters.stop()
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest, clusters: Clusters) -> Iterator[Cluster]:
+    """A cluster of each kind of ``real_server``; what a test breaks in it is healed after the test."""
+    cluster = clusters.get(request.param)
+    yield cluster
+    cluster.heal()
 
 
 @pytest.fixture

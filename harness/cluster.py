@@ -1,0 +1,342 @@
+"""Real clusters on loopback for tests and chaos, made and changed by commands to their nodes, without redis-cli."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from durasleep.devserver import DevServer
+from durasleep.errors import DurasleepError
+from harness.servers import debug, find
+
+HOST = "127.0.0.1"
+SLOTS = 16_384
+KEYS_A_STEP = 10
+"""How many keys a MIGRATE moves: as many as redis-cli moves."""
+
+_BUS = 10_000  # the nodes talk to one another on ports that are higher by this
+_PORTS = range(11_000, 22_000)  # with their bus ports below those that Linux gives to outgoing connections
+_PORT_ATTEMPTS = 10  # another program may take a port before the server does
+_ANSWER_S = 5.0
+_PATIENCE_S = 30.0
+_LOOK_S = 0.02
+
+
+class Node:
+    """One server of a cluster, running or not."""
+
+    def __init__(self, server: DevServer) -> None:
+        self.server = server
+        self.id = ""
+        self.is_paused = False
+        self._client: Any = redis.Redis(
+            port=server.port,
+            protocol=2,
+            decode_responses=True,
+            socket_timeout=_ANSWER_S,
+            socket_connect_timeout=_ANSWER_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._client.response_callbacks.clear()
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    @property
+    def answers(self) -> bool:
+        """Whether it runs, and is not paused."""
+        return self.server.running and not self.is_paused
+
+    def __str__(self) -> str:
+        return f"{HOST}:{self.port}"
+
+    def ask(self, *words: str | int) -> Any:
+        """The raw answer to one command of an administrator; an error of redis-py if there is none."""
+        return self._client.execute_command(*words)
+
+    def kill(self) -> None:
+        """As kill -9 does."""
+        self.server.kill()
+        self._client.close()
+        self.is_paused = False
+
+
+View = frozenset[tuple[int, int, int]]
+"""First slot, last slot, port of the master: what one node believes."""
+
+
+class Cluster:
+    """Masters with equal shares of the slots, each with ``replicas`` replicas; every method blocks until it is done."""
+
+    def __init__(
+        self,
+        kind: str,
+        directory: Path,
+        *,
+        masters: int = 3,
+        replicas: int = 0,
+        node_timeout_ms: int = 1000,
+        extra_args: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
+        found = find(kind)
+        assert found, f"{kind} is not installed"
+        self.kind = kind
+        self.nodes: list[Node] = []
+        self._masters = masters
+        self._replicas = replicas
+        self._directory = directory
+        self._moves: dict[int, tuple[Node, Node]] = {}
+        own_args = (
+            *("--cluster-enabled", "yes"),
+            *("--cluster-config-file", "nodes.conf"),
+            *("--cluster-node-timeout", str(node_timeout_ms)),
+            *("--cluster-migration-barrier", "100"),  # a replica stays with its master
+            *("--repl-diskless-sync-delay", "0"),  # a replica is in step at once
+            *debug(kind),
+            *extra_args,
+        )
+        self._server: Callable[..., DevServer] = partial(DevServer, binary=found[0], extra_args=own_args, **options)
+
+    @property
+    def urls(self) -> list[str]:
+        """Of each node, a plain one."""
+        return [node.url for node in self.nodes]
+
+    @property
+    def url(self) -> str:
+        """That of the whole cluster, which names every node."""
+        return f"redis+cluster://{','.join(map(str, self.nodes))}"
+
+    def start(self) -> Cluster:
+        """Start the nodes, and wait until all of them say that the cluster is whole."""
+        self.nodes = [self._new_node(number) for number in range(self._masters * (1 + self._replicas))]
+        masters, replicas = self.nodes[: self._masters], self.nodes[self._masters :]
+        for number, node in enumerate(self.nodes):
+            node.id = node.ask("CLUSTER", "MYID")
+            node.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for number, master in enumerate(masters):
+            first, end = (SLOTS * at // self._masters for at in (number, number + 1))
+            master.ask("CLUSTER", "ADDSLOTS", *range(first, end))
+        for number, node in enumerate(self.nodes):
+            for other in self.nodes[number + 1 :]:
+                node.ask("CLUSTER", "MEET", HOST, other.port)
+        for number, replica in enumerate(replicas):
+            master = masters[number % self._masters]
+            _until(lambda of=master, by=replica: of.id in by.ask("CLUSTER", "NODES"), "a replica to know its master")
+            replica.ask("CLUSTER", "REPLICATE", master.id)
+        self.await_health()
+        return self
+
+    def stop(self) -> None:
+        """End all nodes. Nothing is kept, so nobody waits for a replica to be in step."""
+        for node in self.nodes:
+            node.kill()
+
+    # -- who has what
+
+    def node_of(self, slot: int) -> Node:
+        """The master that serves a slot, as the first node that answers believes."""
+        for first, last, port in self._view():
+            if first <= slot <= last:
+                return self._at(port)
+        raise LookupError(f"no node serves slot {slot}")
+
+    def masters(self) -> list[Node]:
+        """The nodes that serve slots, in the order of their slots."""
+        ports = [port for _, _, port in sorted(self._view())]
+        return [self._at(port) for port in dict.fromkeys(ports)]
+
+    def replicas_of(self, master: Node) -> list[Node]:
+        """Those that answer and follow this master."""
+        roles = [(node, node.ask("ROLE")) for node in self.nodes if node.answers]
+        return [node for node, role in roles if role[0] == "slave" and int(role[2]) == master.port]
+
+    # -- faults
+
+    def kill(self, node: Node) -> None:
+        """As kill -9 does."""
+        node.kill()
+
+    def revive(self, node: Node) -> None:
+        """Start a killed node again, on its old port and with its old place in the cluster."""
+        node.server.start()
+
+    def pause(self, node: Node) -> None:
+        """It stands still, as a machine does that swaps: its connections stay open, and nothing is answered."""
+        os.kill(node.server.pid, signal.SIGSTOP)
+        node.is_paused = True
+
+    def resume(self, node: Node) -> None:
+        """See ``pause``."""
+        os.kill(node.server.pid, signal.SIGCONT)
+        node.is_paused = False
+
+    def heal(self) -> None:
+        """Undo all faults, finish the moves that were begun, wait until the cluster is whole, and make it empty."""
+        for node in self.nodes:
+            if node.is_paused:
+                self.resume(node)
+            if not node.server.running:
+                self.revive(node)
+        self.await_health()
+        if self._moves:
+            for slot in tuple(self._moves):
+                self.finish_move(slot)
+            self.await_health()
+        for master in self.masters():
+            master.ask("FLUSHALL")
+
+    # -- changes that an operator makes
+
+    def failover(self, replica: Node, mode: Literal["", "FORCE", "TAKEOVER"] = "") -> None:
+        """The replica takes over from its master, which follows it if it lives."""
+        replica.ask("CLUSTER", "FAILOVER", *([mode] if mode else []))
+        _until(
+            lambda: all(replica.port in _ports(_view_of(node)) for node in self.nodes if node.answers),
+            f"{replica} to be a master for all",
+        )
+
+    def move_slot(self, slot: int, to: Node) -> None:
+        """Move a slot with its keys to another master."""
+        self.begin_move(slot, to)
+        self.finish_move(slot)
+
+    def begin_move(self, slot: int, to: Node) -> None:
+        """From now on the slot is moving: its master knows only keys that are still there."""
+        source = self.node_of(slot)
+        assert to is not source, f"{to} has slot {slot} already"
+        to.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
+        source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", to.id)
+        self._moves[slot] = source, to
+
+    def move_some_keys(self, slot: int, count: int = KEYS_A_STEP) -> int:
+        """One step of a move; returns how many keys it has moved, 0 if none are left."""
+        source, to = self._moves[slot]
+        keys = source.ask("CLUSTER", "GETKEYSINSLOT", slot, count)
+        if keys:
+            source.ask("MIGRATE", HOST, to.port, "", 0, round(_ANSWER_S * 1000), "KEYS", *keys)
+        return len(keys)
+
+    def finish_move(self, slot: int) -> None:
+        """Move the keys that are left, and tell the masters who has the slot now: the new one first."""
+        while self.move_some_keys(slot):
+            pass
+        source, to = self._moves[slot]
+        others = [node for node in self.masters() if node not in (source, to)]
+        for node in (to, source, *others):
+            node.ask("CLUSTER", "SETSLOT", slot, "NODE", to.id)
+        del self._moves[slot]
+
+    # -- waiting
+
+    def await_health(self) -> None:
+        """Until every node that answers says that all slots are served, by whom, and that it is in step."""
+        _until(self._is_healthy, "the cluster to be whole")
+
+    def _is_healthy(self) -> bool:
+        answering = [node for node in self.nodes if node.answers]
+        views = {_view_of(node) for node in answering}
+        if len(views) != 1 or not all(self._is_content(node) for node in answering):
+            return False
+        masters = _ports(next(iter(views)))
+        roles = {node.port: node.ask("ROLE") for node in answering}
+        followers = [role for role in roles.values() if role[0] == "slave"]
+        leaders = {port: role for port, role in roles.items() if role[0] == "master"}
+        return (
+            leaders.keys() == masters
+            and all(role[3] == "connected" and int(role[2]) in masters for role in followers)
+            and sum(len(role[2]) for role in leaders.values()) == len(followers)
+        )
+
+    def _is_content(self, node: Node) -> bool:
+        lines = node.ask("CLUSTER", "INFO").split()
+        return "cluster_state:ok" in lines and f"cluster_known_nodes:{len(self.nodes)}" in lines
+
+    def _view(self) -> View:
+        return _view_of(next(node for node in self.nodes if node.answers))
+
+    def _at(self, port: int) -> Node:
+        return next(node for node in self.nodes if node.port == port)
+
+    def _new_node(self, number: int) -> Node:
+        directory = self._directory / f"node-{number}"
+        for attempt in range(_PORT_ATTEMPTS):
+            try:
+                return Node(self._server(directory, port=_free_port()).start())
+            except DurasleepError:
+                if attempt == _PORT_ATTEMPTS - 1:
+                    raise
+        raise AssertionError
+
+
+class Clusters:
+    """The clusters of one test session: three masters, each with a replica."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._clusters: dict[str, Cluster] = {}
+
+    def get(self, kind: str) -> Cluster:
+        """The cluster of a kind, started if it is not running yet."""
+        if kind not in self._clusters:
+            cluster = self._clusters[kind] = Cluster(kind, self._directory / kind, replicas=1, persist=False)
+            cluster.start()
+        return self._clusters[kind]
+
+    def stop(self) -> None:
+        for cluster in self._clusters.values():
+            cluster.stop()
+
+
+def _view_of(node: Node) -> View:
+    return frozenset((first, last, master[1]) for first, last, master, *_ in node.ask("CLUSTER", "SLOTS"))
+
+
+def _ports(view: View) -> set[int]:
+    return {port for _, _, port in view}
+
+
+def _free_port() -> int:
+    """A port that is free together with its bus port."""
+    while True:
+        port = random.choice(_PORTS)
+        try:
+            for one in (port, port + _BUS):
+                with socket.socket() as taken:
+                    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    taken.bind((HOST, one))
+        except OSError:
+            continue
+        return port
+
+
+def _until(look: Callable[[], bool], what: str) -> None:
+    """Until it is so; a node that does not answer yet has not said it. AssertionError after half a minute."""
+    give_up_at = time.monotonic() + _PATIENCE_S
+    problem: Exception | None = None
+    while True:
+        try:
+            if look():
+                return
+        except redis.RedisError as error:
+            problem = error
+        if time.monotonic() > give_up_at:
+            raise AssertionError(f"waited in vain for {what}") from problem
+        time.sleep(_LOOK_S)
