@@ -279,7 +279,7 @@ class Cluster:
         directory = self._directory / f"node-{number}"
         for attempt in range(_PORT_ATTEMPTS):
             try:
-                return Node(self._server(directory, port=_free_port()).start())
+                return Node(self._server(directory, port=free_port()).start())
             except DurasleepError:
                 if attempt == _PORT_ATTEMPTS - 1:
                     raise
@@ -313,8 +313,8 @@ def _ports(view: View) -> set[int]:
     return {port for _, _, port in view}
 
 
-def _free_port() -> int:
-    """A port that is free together with its bus port."""
+def free_port() -> int:
+    """A port for a node, that is free together with its bus port."""
     while True:
         port = random.choice(_PORTS)
         try:

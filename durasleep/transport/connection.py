@@ -13,7 +13,7 @@ from durasleep.protocol.script import Value
 from durasleep.transport.connector import Connector, RawConnection, RawSyncConnection, is_fake
 from durasleep.transport.deadline import Deadline
 from durasleep.transport.local import PerThread
-from durasleep.transport.reply_errors import CONNECTION_FAILED, is_of_replica, is_reply, unavailable
+from durasleep.transport.reply_errors import CONNECTION_FAILED, is_of_wrong_node, is_reply, unavailable
 
 _pack_one = cast("Callable[[tuple[Value, ...]], bytes]", hiredis.pack_command)  # its stub says a tuple of one
 
@@ -63,7 +63,7 @@ class Link:
             raise
         finally:
             self._deadline.end()
-        if any(is_of_replica(reply) for reply in replies):
+        if any(is_of_wrong_node(reply) for reply in replies):
             await self.close()
         return replies
 
@@ -127,7 +127,7 @@ class SyncLink:
             _disconnect(connection)  # a late answer must not be taken for the answer of the next call
             raise
         is_kept = slot.connection is None and closings == self._closings
-        if is_kept and not any(is_of_replica(reply) for reply in replies):
+        if is_kept and not any(is_of_wrong_node(reply) for reply in replies):
             slot.connection = connection
         else:
             _disconnect(connection)

@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import ssl
+from enum import StrEnum
 
 import redis.exceptions as redis_errors
 
@@ -36,9 +37,61 @@ _REFUSED_AT_CONNECTING = ("DENIED", "DB index is out of range", "invalid DB inde
 _PLACE = re.compile(r"(?:ERR )?Error running script .*?(?:@user_script: ?\d+: -?)+(?=[A-Z]{2})", re.DOTALL)
 
 
-def is_of_replica(reply: Reply) -> bool:
-    """Whether the server says that it takes no writes: another connection may find the primary."""
-    return isinstance(reply, Exception) and (isinstance(reply, redis_errors.ReadOnlyError) or "READONLY" in str(reply))
+class Routing(StrEnum):
+    """Answers about the node and not about the call: it is not served here, or not now, and nothing was applied."""
+
+    MOVED = "MOVED"
+    """Another node has the slot."""
+    ASK = "ASK"
+    """The slot is moving, and the keys are not here."""
+    TRYAGAIN = "TRYAGAIN"
+    """The slot is moving, and only some of the keys are here."""
+    CLUSTERDOWN = "CLUSTERDOWN"
+    """The node serves nothing: slots are served by nobody, or it sees too few of the other nodes."""
+    MASTERDOWN = "MASTERDOWN"
+    """This is a replica that has lost its master."""
+    READONLY = "READONLY"
+    """This is a replica."""
+    LOADING = "LOADING"
+    """It has just started."""
+    UNBLOCKED = "UNBLOCKED"
+    """A blocked read has ended because the node has become a replica."""
+    CROSSSLOT = "CROSSSLOT"
+    """The keys of a call are in several slots: our own mistake."""
+
+
+# Since some release redis-py has a class for each, and removes the code from the text; a class stands before its base.
+_ROUTING_ERRORS: tuple[tuple[type[Exception], Routing], ...] = (
+    (redis_errors.MovedError, Routing.MOVED),
+    (redis_errors.AskError, Routing.ASK),
+    (redis_errors.TryAgainError, Routing.TRYAGAIN),
+    (redis_errors.MasterDownError, Routing.MASTERDOWN),
+    (redis_errors.ClusterDownError, Routing.CLUSTERDOWN),
+    (redis_errors.ReadOnlyError, Routing.READONLY),
+    (redis_errors.BusyLoadingError, Routing.LOADING),
+    (redis_errors.ClusterCrossSlotError, Routing.CROSSSLOT),
+)
+_WRONG_NODE = {Routing.MOVED, Routing.CLUSTERDOWN, Routing.MASTERDOWN, Routing.READONLY, Routing.UNBLOCKED}
+_FOREIGN_KEY = "non local key"  # a script has named a key that it did not declare
+
+
+def routing(reply: Reply) -> Routing | None:
+    """Why the node does not serve a call; None for any other answer."""
+    if not isinstance(reply, Exception):
+        return None
+    for error_class, found in _ROUTING_ERRORS:
+        if isinstance(reply, error_class):
+            return found
+    text = error_text(reply)
+    if _FOREIGN_KEY in text:
+        return Routing.CROSSSLOT
+    code = text.partition(" ")[0]
+    return Routing(code) if code in Routing.__members__ else None
+
+
+def is_of_wrong_node(reply: Reply) -> bool:
+    """Whether another connection may find a node that serves the call."""
+    return isinstance(reply, Exception) and (routing(reply) in _WRONG_NODE or "READONLY" in str(reply))
 
 
 def is_reply(error: Exception) -> bool:
