@@ -10,7 +10,7 @@ import inspect
 import re
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import redis
@@ -29,11 +29,14 @@ from redis.retry import Retry
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
 from durasleep.errors import UsageError
-from durasleep.protocol.command import Reply
+from durasleep.protocol.slots import Address
 from durasleep.transport import foreign
+from durasleep.transport.raw import Finder, FoundConnection, FoundSyncConnection, RawConnection, RawSyncConnection
 
-if TYPE_CHECKING:  # imported only for the few who use Sentinel
+if TYPE_CHECKING:  # imported only for the few who use Sentinel or a cluster
+    from durasleep.transport.cluster import AnyClusterClient
     from durasleep.transport.sentinel import Sentinels
+    from durasleep.transport.topology import Remap, Topology
 
 AnyClient = redis.Redis | redis.asyncio.Redis  # type: ignore[type-arg]
 # From the connection class of a client to ours. The classes of redis-py's Sentinel ask for the address through their
@@ -56,7 +59,7 @@ _TO_SYNC: dict[type, type] = {
     AsyncSentinelConnection: Connection,
     AsyncSentinelSSLConnection: SSLConnection,
 }
-_FOUND = ("host", "port", "connection_pool")  # the sentinels' answer, and redis-py's own way to ask them
+_FOUND = ("host", "port", "connection_pool")  # the answer of sentinels and nodes, and redis-py's own way to ask
 _CONNECT_TIMEOUT_S = 5.0  # if the client has no timeout: a host that drops packets must not block a start
 # Arguments that belong to the client's pool, or would repeat, decode or time out without our knowledge.
 _NOT_OURS = {
@@ -72,7 +75,7 @@ _NOT_OURS = {
     "cache",
     "cache_config",
 }
-_VALKEY = re.compile(r"^valkey(s?)(?=://|\+sentinel://)")  # another name for the same
+_VALKEY = re.compile(r"^valkey(s?)(?=://|\+sentinel://|\+cluster://)")  # another name for the same
 _HIDDEN = "***"
 _PORT_MAX = 65_535
 _PARTS = re.compile(r"([A-Za-z+]*://|)(.*@|)([^/?#]*)([^?#]*)(\?[^#]*|)(#.*|)", re.DOTALL)
@@ -82,24 +85,6 @@ _AS_WRITTEN = (
     "it is redis://USER:PASSWORD@HOST:PORT/DB, and in a user name or password '/' is written as %2F, '#' as %23, "
     "'?' as %3F, '@' as %40, ':' as %3A and '[' as %5B"
 )
-
-
-class RawConnection(Protocol):
-    """The methods that we use of a redis-py asyncio connection."""
-
-    async def connect(self) -> None: ...
-    async def disconnect(self, nowait: bool = False) -> None: ...
-    async def send_packed_command(self, command: list[bytes], check_health: bool = True) -> None: ...
-    async def read_response(self, disable_decoding: bool = False) -> Reply: ...
-
-
-class RawSyncConnection(Protocol):
-    """The methods that we use of a redis-py connection."""
-
-    def connect(self) -> None: ...
-    def disconnect(self) -> None: ...
-    def send_packed_command(self, command: list[bytes], check_health: bool = True) -> None: ...
-    def read_response(self, disable_decoding: bool = False) -> Reply: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,55 +97,119 @@ class Connector:
     sentinels: Sentinels | None = field(default=None, repr=False)
     """The sentinels that know the host and the port, if these are not given."""
 
+    topology: Topology | None = field(default=None, repr=False)
+    """The nodes of a cluster, if it is one: then a connection is made to the node of a slot."""
+
     @classmethod
     def of(cls, source: str | AnyClient) -> Connector:
         """From a URL or an existing client; UsageError for anything else."""
-        sentinels = None
-        if isinstance(source, str):
-            source = _VALKEY.sub(r"redis\1", source)
-            _check_url(source)
-            if _is_sentinel(source):
-                from durasleep.transport import sentinel
+        connector = cls.of_any(source)
+        if connector.topology is not None:  # until calls are sent to the node of their slot
+            raise UsageError(
+                "durasleep does not run on a Redis Cluster yet: give a single server, or one with Sentinel"
+            )
+        return connector
 
-                sentinels, source = sentinel.parse(source)
-            try:
-                pool = AsyncPool.from_url(source)
-            except ValueError as error:  # in its scheme or an option: the other parts were checked
-                raise UsageError(f"{without_secret(source)!r} is not a Redis URL: {error}") from None
-        elif isinstance(source, redis.Redis | redis.asyncio.Redis):  # pyright: ignore[reportUnnecessaryIsInstance]
+    @classmethod
+    def of_any(cls, source: str | AnyClient | AnyClusterClient) -> Connector:
+        """See ``of``; clusters too."""
+        if isinstance(source, str):
+            return cls._of_url(_VALKEY.sub(r"redis\1", source))
+        if isinstance(source, redis.Redis | redis.asyncio.Redis):
+            return cls._of_client(source)
+        if isinstance(source, redis.RedisCluster | redis.asyncio.RedisCluster):  # pyright: ignore[reportUnnecessaryIsInstance]
+            from durasleep.transport import cluster
+
+            named = cluster.of_client(source)
+            return cls._of_cluster(named.connection_class, named.arguments, named.seeds, named.remap)
+        raise UsageError(f"a Redis URL or a redis-py client is needed, not {type(source).__name__}")
+
+    @classmethod
+    def _of_url(cls, url: str) -> Connector:
+        _check_url(url)
+        sentinels, seeds = None, None
+        if _is_sentinel(url):
             from durasleep.transport import sentinel
 
-            pool = source.connection_pool
-            if isinstance(pool, sentinel.AnySentinelPool):
-                sentinels = sentinel.of_pool(pool)
-                if pool.connection_class not in _TO_ASYNC | _TO_SYNC:
-                    raise UsageError(
-                        f"a client of Sentinel with connections of its own class, {pool.connection_class.__name__}, "
-                        "cannot be used: name the sentinels in a URL, redis+sentinel://..."
-                    )
-        else:
-            raise UsageError(f"a Redis URL or a redis-py client is needed, not {type(source).__name__}")
-        arguments = {
-            name: value
-            for name, value in pool.connection_kwargs.items()
-            if name not in _NOT_OURS and not name.startswith(("maint_", "orig_", "oss_", "_"))
-        }
+            sentinels, url = sentinel.parse(url)
+        elif _is_cluster(url):
+            from durasleep.transport import cluster
+
+            seeds, url = cluster.parse(url)
+        try:
+            pool = AsyncPool.from_url(url)
+        except ValueError as error:  # in its scheme or an option: the other parts were checked
+            raise UsageError(f"{without_secret(url)!r} is not a Redis URL: {error}") from None
+        if seeds is not None:
+            return cls._of_cluster(pool.connection_class, pool.connection_kwargs, seeds, None)
+        return cls._of_server(pool.connection_class, pool.connection_kwargs, sentinels)
+
+    @classmethod
+    def _of_client(cls, client: AnyClient) -> Connector:
+        from durasleep.transport import sentinel
+
+        pool, sentinels = client.connection_pool, None
+        if isinstance(pool, sentinel.AnySentinelPool):
+            sentinels = sentinel.of_pool(pool)
+            if pool.connection_class not in _TO_ASYNC | _TO_SYNC:
+                raise UsageError(
+                    f"a client of Sentinel with connections of its own class, {pool.connection_class.__name__}, "
+                    "cannot be used: name the sentinels in a URL, redis+sentinel://..."
+                )
+        return cls._of_server(pool.connection_class, pool.connection_kwargs, sentinels)
+
+    @classmethod
+    def _of_server(cls, connection_class: type, given: dict[str, Any], sentinels: Sentinels | None) -> Connector:
+        arguments = _ours(given)
         if sentinels is not None:
-            arguments = {name: value for name, value in arguments.items() if name not in _FOUND}
-        address = str(sentinels) if sentinels else _address(arguments)
-        return cls(pool.connection_class, arguments, address, sentinels)
+            arguments = _without_address(arguments)
+        return cls(connection_class, arguments, str(sentinels) if sentinels else _address(arguments), sentinels)
 
-    def open_async(self, name: str) -> RawConnection:
-        """A connection for asyncio, not yet connected."""
+    @classmethod
+    def _of_cluster(
+        cls, connection_class: type, given: dict[str, Any], seeds: tuple[Address, ...], remap: Remap | None
+    ) -> Connector:
+        from durasleep.transport import cluster
+        from durasleep.transport.topology import ANSWER_S, Topology
+
+        cluster.check_database(given)
+        taken = _taken(connection_class)  # a client of a cluster has some for its nodes, not for their connections
+        arguments = _without_address({name: value for name, value in _ours(given).items() if name in taken})
+        connect_s = min(arguments.get("socket_connect_timeout") or ANSWER_S, ANSWER_S)
+        asking = cls(connection_class, arguments | {"socket_connect_timeout": connect_s}, "")
+        topology = Topology(seeds, lambda node: asking.at(node).open_sync("durasleep", ANSWER_S), remap)
+        return cls(connection_class, arguments, str(topology), topology=topology)
+
+    def at(self, node: Address) -> Connector:
+        """The same for one node of the cluster."""
+        host, port = node
+        return Connector(self.connection_class, self.arguments | {"host": host, "port": port}, f"{host}:{port}")
+
+    def distrust(self, slot: int | None) -> None:
+        """See ``Topology.distrust``; nothing happens if it is no cluster."""
+        if self.topology is not None and slot is not None:
+            self.topology.distrust(slot)
+
+    def open_async(self, name: str, slot: int | None = None) -> RawConnection:
+        """A connection for asyncio, not yet connected; in a cluster to the node of this slot."""
         if self._is_foreign(is_async=True):
-            return foreign.InThread(self._open_sync(name, None))
-        return self._open_async(name)
+            return foreign.InThread(self._open_sync(name, None, slot))
+        return self._open_async(name, slot)
 
-    def open_sync(self, name: str, timeout_s: float) -> RawSyncConnection:
-        """A blocking connection, not yet connected, whose reads end after ``timeout_s``."""
+    def open_sync(self, name: str, timeout_s: float, slot: int | None = None) -> RawSyncConnection:
+        """A blocking connection, not yet connected, whose reads end after ``timeout_s``; see ``open_async``."""
         if self._is_foreign(is_async=False):
-            return foreign.InLoop(self._open_async(name), timeout_s)
-        return self._open_sync(name, timeout_s)
+            return foreign.InLoop(self._open_async(name, slot), timeout_s)
+        return self._open_sync(name, timeout_s, slot)
+
+    def _finder(self, slot: int | None) -> Finder | None:
+        """Who says where the server is; None if its address is known."""
+        if self.topology is None:
+            return self.sentinels
+        from durasleep.transport.topology import SlotFinder
+
+        assert slot is not None, "in a cluster a connection is one to the node of a slot, or to a node: see ``at``"
+        return SlotFinder(self.topology, slot)
 
     def _is_foreign(self, *, is_async: bool) -> bool:
         """Whether only connections of the other kind can be used, because of their class or an argument of the
@@ -175,30 +224,24 @@ class Connector:
         cannot_say = asked is None or getattr(asked, "__func__", None) is CredentialProvider.get_credentials
         return (provider is not None and cannot_say) or self.arguments.get("redis_connect_func") is not None
 
-    def _open_async(self, name: str) -> RawConnection:
+    def _open_async(self, name: str, slot: int | None) -> RawConnection:
         connection_class = _translate(self.connection_class, _TO_ASYNC, is_async=True)
 
         def open(**address: Any) -> RawConnection:
             # The link keeps its own deadlines: redis-py 8 would end a blocking read after 5 s.
             return self._make(connection_class, name, None, AsyncRetry(NoBackoff(), 0), address)
 
-        if self.sentinels is None:
-            return open()
-        from durasleep.transport import sentinel
+        finder = self._finder(slot)
+        return FoundConnection(finder, lambda node: open(host=node[0], port=node[1])) if finder else open()
 
-        return sentinel.FoundConnection(self.sentinels, lambda host, port: open(host=host, port=port))
-
-    def _open_sync(self, name: str, timeout_s: float | None) -> RawSyncConnection:
+    def _open_sync(self, name: str, timeout_s: float | None, slot: int | None) -> RawSyncConnection:
         connection_class = _translate(self.connection_class, _TO_SYNC, is_async=False)
 
         def open(**address: Any) -> RawSyncConnection:
             return self._make(connection_class, name, timeout_s, Retry(NoBackoff(), 0), address)
 
-        if self.sentinels is None:
-            return open()
-        from durasleep.transport import sentinel
-
-        return sentinel.FoundSyncConnection(self.sentinels, lambda host, port: open(host=host, port=port))
+        finder = self._finder(slot)
+        return FoundSyncConnection(finder, lambda node: open(host=node[0], port=node[1])) if finder else open()
 
     def _make(
         self, connection_class: type, name: str, timeout_s: float | None, retry: object, address: dict[str, Any]
@@ -219,6 +262,19 @@ class Connector:
             **({} if "path" in arguments else {"socket_keepalive": arguments.get("socket_keepalive", True)}),
         }
         return connection_class(**{**arguments, **address, **{key: ours[key] for key in ours if key in taken}})
+
+
+def _ours(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a client that its connections and ours share."""
+    return {
+        name: value
+        for name, value in given.items()
+        if name not in _NOT_OURS and not name.startswith(("maint_", "orig_", "oss_", "_"))
+    }
+
+
+def _without_address(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if name not in _FOUND}
 
 
 @cache
@@ -265,7 +321,7 @@ def _check_url(url: str) -> None:
     is_cut = "@" in split.fragment or any("@" in part and not _is_option(part) for part in split.query.split("&"))
     if is_cut or ("@" in split.path and split.scheme != "unix"):
         raise UsageError(f"{without_secret(url)!r} is not a Redis URL: {_AS_WRITTEN}")
-    if not _is_sentinel(url) and not _is_host(split.netloc.rpartition("@")[2]):
+    if not _is_sentinel(url) and not _is_cluster(url) and not _is_host(split.netloc.rpartition("@")[2]):
         raise UsageError(
             f"{without_secret(url)!r} is not a Redis URL: the port is not a number up to 65535, or there is no host "
             f"behind a password; {_AS_WRITTEN}"
@@ -275,6 +331,11 @@ def _check_url(url: str) -> None:
 def _is_sentinel(url: str) -> bool:
     """Whether a URL names sentinels."""
     return url.startswith(("redis+sentinel://", "rediss+sentinel://"))
+
+
+def _is_cluster(url: str) -> bool:
+    """Whether a URL names nodes of a cluster."""
+    return url.startswith(("redis+cluster://", "rediss+cluster://"))
 
 
 def without_secret(url: str) -> str:

@@ -19,13 +19,20 @@ from durasleep.errors import NotDurable
 T = TypeVar("T")
 
 
-class _Inherited(Protocol):
+class Inherited(Protocol):
+    """What a forked child must not share with its parent."""
+
     def begin_anew(self) -> None:
         """In a forked child: drop everything, without a message to the other end."""
         ...
 
 
-_everything: weakref.WeakSet[_Inherited] = weakref.WeakSet()
+_everything: weakref.WeakSet[Inherited] = weakref.WeakSet()
+
+
+def renew_in_children(one: Inherited) -> None:
+    """Let it begin anew in every child that is forked from now on."""
+    _everything.add(one)
 
 
 def _begin_anew() -> None:
@@ -42,10 +49,10 @@ class PerThread(Generic[T]):
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
         self.begin_anew()
-        _everything.add(self)
+        renew_in_children(self)
 
     def begin_anew(self) -> None:
-        """See ``_Inherited``."""
+        """See ``Inherited``."""
         self._of_thread = threading.local()
         self._all: weakref.WeakSet[T] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -77,10 +84,10 @@ class PerLoop(Generic[T]):
         self._make = make
         self._close = close
         self.begin_anew()
-        _everything.add(self)
+        renew_in_children(self)
 
     def begin_anew(self) -> None:
-        """See ``_Inherited``."""
+        """See ``Inherited``."""
         self._of_loop: dict[asyncio.AbstractEventLoop, tuple[T, AsyncGenerator[None]]] = {}
         self._latest: tuple[asyncio.AbstractEventLoop, T] | None = None
         self._lock = threading.Lock()

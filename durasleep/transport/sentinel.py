@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
@@ -15,6 +14,8 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from durasleep.errors import UsageError
+from durasleep.protocol.slots import Address
+from durasleep.transport import addresses
 
 PORT = 26379
 _ASKED_S = 2.0  # for the answer of one sentinel, by default; then the next one is asked
@@ -26,15 +27,11 @@ _OWN = "sentinel_"  # the prefix of URL options that are for the sentinels
 AnySentinelPool = SentinelConnectionPool | AsyncSentinelPool
 
 
-Open = Callable[[str, int], Any]
-"""Makes a connection to a host and a port, not yet connected."""
-
-
 @dataclass(frozen=True, slots=True)
 class Sentinels:
     """Which sentinels to ask, and for which service."""
 
-    addresses: tuple[tuple[str, int], ...]
+    addresses: tuple[Address, ...]
     service: str
     options: dict[str, Any]
     """How to connect to them; redis-py calls it ``sentinel_kwargs``."""
@@ -43,7 +40,7 @@ class Sentinels:
         asked = ",".join(f"{host}:{port}" for host, port in self.addresses)
         return f"{self.service} of {asked}"
 
-    async def find(self) -> tuple[str, int]:
+    async def find(self) -> Address:
         """The primary, from the first sentinel that knows it; ConnectionError if none does."""
         asked: Any = AsyncSentinel(self.addresses, sentinel_kwargs={"retry": AsyncRetry(NoBackoff(), 0)} | self.options)
         try:
@@ -53,7 +50,7 @@ class Sentinels:
                 await client.aclose()
         return host, int(port)
 
-    def find_sync(self) -> tuple[str, int]:
+    def find_sync(self) -> Address:
         """See ``find``."""
         asked: Any = Sentinel(self.addresses, sentinel_kwargs={"retry": Retry(NoBackoff(), 0)} | self.options)
         try:
@@ -83,7 +80,11 @@ def parse(url: str) -> tuple[Sentinels, str]:
         own |= {"ssl": True} | {name: value for name, value in options if name.startswith("ssl_")}
     query = urlencode([(name, value) for name, value in options if not name.startswith(_OWN)])
     primary = urlunsplit((scheme, f"{user}@localhost" if user else "localhost", f"/{database}", query, ""))
-    return Sentinels(tuple(_address(host) for host in hosts.split(",")), unquote(service), _in_time(own)), primary
+    try:
+        asked = addresses.read(hosts, PORT)
+    except ValueError:
+        raise UsageError(f"the address of a sentinel is not valid, or may be a password: {_AS_WRITTEN}") from None
+    return Sentinels(asked, unquote(service), _in_time(own)), primary
 
 
 def of_pool(pool: AnySentinelPool) -> Sentinels:
@@ -93,66 +94,10 @@ def of_pool(pool: AnySentinelPool) -> Sentinels:
     given = cast("Any", pool)
     manager = given.sentinel_manager
     asked = [client.connection_pool.connection_kwargs for client in manager.sentinels]
-    addresses = tuple((one["host"], int(one["port"])) for one in asked)
-    return Sentinels(addresses, str(given.service_name), _in_time(dict(manager.sentinel_kwargs)))
+    found = tuple((one["host"], int(one["port"])) for one in asked)
+    return Sentinels(found, str(given.service_name), _in_time(dict(manager.sentinel_kwargs)))
 
 
 def _in_time(options: dict[str, Any]) -> dict[str, Any]:
     """Options with a timeout: a sentinel that is gone must not block the others."""
     return {"socket_timeout": _ASKED_S, "socket_connect_timeout": _ASKED_S} | options
-
-
-def _address(text: str) -> tuple[str, int]:
-    """``host``, ``host:port`` or ``[v6]:port``."""
-    host, colon, port = text.rpartition(":")
-    if not colon or port.endswith("]"):
-        host, port = text, str(PORT)
-    if not host or not port.isdigit():
-        raise UsageError(f"the address of a sentinel is not valid, or may be a password: {_AS_WRITTEN}")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-class FoundConnection:
-    """A connection for asyncio to the server that is the primary when it connects."""
-
-    def __init__(self, sentinels: Sentinels, open: Open) -> None:
-        self._sentinels = sentinels
-        self._open = open
-        self._connection: Any = None
-
-    async def connect(self) -> None:
-        self._connection = self._open(*await self._sentinels.find())
-        await self._connection.connect()
-
-    async def disconnect(self, nowait: bool = False) -> None:
-        if self._connection is not None:
-            await self._connection.disconnect(nowait=nowait)
-
-    async def send_packed_command(self, command: list[bytes], check_health: bool = True) -> None:
-        await self._connection.send_packed_command(command, check_health=check_health)
-
-    async def read_response(self, disable_decoding: bool = False) -> Any:
-        return await self._connection.read_response(disable_decoding=disable_decoding)
-
-
-class FoundSyncConnection:
-    """The same without asyncio."""
-
-    def __init__(self, sentinels: Sentinels, open: Open) -> None:
-        self._sentinels = sentinels
-        self._open = open
-        self._connection: Any = None
-
-    def connect(self) -> None:
-        self._connection = self._open(*self._sentinels.find_sync())
-        self._connection.connect()
-
-    def disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.disconnect()
-
-    def send_packed_command(self, command: list[bytes], check_health: bool = True) -> None:
-        self._connection.send_packed_command(command, check_health=check_health)
-
-    def read_response(self, disable_decoding: bool = False) -> Any:
-        return self._connection.read_response(disable_decoding=disable_decoding)

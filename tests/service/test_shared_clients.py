@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 import threading
@@ -23,13 +22,13 @@ from durasleep.protocol.keys import W
 from durasleep.query.status import PromiseStatus
 from durasleep.sync import Client as SyncClient
 from harness.servers import Server
+from tests.beside import THREADS, in_forked_child, in_threads
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, make_app, sleeping_workflow, waiting
 from tests.service.workers import Workers, eventually, serving, until
 
 T = TypeVar("T")
 
-THREADS = 8
 CALLS_EACH = 25
 
 
@@ -43,31 +42,6 @@ def client(real_server: Server, namespace: str) -> Iterator[SyncClient]:
 def shared(real_server: Server, namespace: str) -> Durasleep:
     """Made outside any loop, as in the module of an application."""
     return make_app(real_server.url, namespace)
-
-
-def in_threads(work: Callable[[int], T]) -> list[T]:
-    """The answers of ``work`` in several threads that run at the same time."""
-    begin = threading.Barrier(THREADS)
-
-    def run(number: int) -> T:
-        begin.wait(10)
-        return work(number)
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(run, range(THREADS)))
-
-
-def in_forked_child(work: Callable[[], Any]) -> Callable[[], int]:
-    """Runs ``work`` in a child that is forked here; returns its exit code, 0 if nothing was raised."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def expected_of(numbers: range) -> list[int]:

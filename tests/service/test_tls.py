@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+import redis
+import redis.asyncio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -15,6 +18,9 @@ from cryptography.x509.oid import NameOID
 
 from durasleep import StoreUnavailable
 from durasleep.sync import Client as SyncClient
+from durasleep.transport.connection import Link, SyncLink
+from durasleep.transport.connector import Connector
+from harness import cluster as clusters
 from harness.servers import MakeServer, Server, free_port
 from tests.service.fixtures import NewApp
 from tests.service.functions import sleeping_workflow
@@ -111,3 +117,37 @@ async def test_a_service_runs_over_tls_and_only_with_the_right_certificate(
         await new_app(url(*theirs.issue("stranger"))).rpc("c", sleeping_workflow, 1)
     with pytest.raises(StoreUnavailable, match="certificate verify failed"):
         await new_app(url(*ours.issue("client"), theirs)).rpc("d", sleeping_workflow, 1)
+
+
+async def test_the_nodes_of_a_cluster_are_reached_over_tls(make_server: MakeServer, tmp_path: Path) -> None:
+    authority, port = Authority(tmp_path, "ours"), clusters.free_port()
+    certificate, key = authority.issue("node")
+    node = make_server(
+        "redis7",
+        persist=False,
+        port=clusters.free_port(),
+        extra_args=(
+            *("--cluster-enabled", "yes", "--cluster-preferred-endpoint-type", "hostname"),
+            *("--cluster-announce-hostname", "localhost", "--tls-cluster", "yes", "--tls-port", f"{port}"),
+            *("--tls-cert-file", f"{certificate}", "--tls-key-file", f"{key}"),
+            *("--tls-ca-cert-file", f"{authority.certificate}", "--tls-auth-clients", "yes"),
+        ),
+    )
+    with redis.Redis(port=node.port) as admin:
+        admin.execute_command("CLUSTER", "ADDSLOTS", 1)
+    certificate, key = authority.issue("client")
+    options = {"ssl_ca_certs": authority.certificate, "ssl_certfile": certificate, "ssl_keyfile": key}
+    # redis-py makes an IP address of this host name, which no certificate has.
+    given: dict[str, Any] = {name: str(path) for name, path in options.items()}
+    client = redis.asyncio.RedisCluster("localhost", port, ssl=True, ssl_check_hostname=False, **given)
+    for source in (f"rediss+cluster://localhost:{port}?{urlencode(options)}", client):
+        connector = Connector.of_any(source)
+        link, sync_link = Link(connector, "test", 5.0, 1), SyncLink(connector, "test", 5.0, 1)
+        assert await link.exchange([[b"PING"]]) == sync_link.exchange([[b"PING"]]) == [b"PONG"]
+        assert connector.topology is not None
+        assert connector.topology.masters == (("localhost", port),)
+        await link.close()
+        sync_link.close()
+    stranger = Link(Connector.of_any(f"rediss+cluster://localhost:{port}"), "test", 5.0, 1)
+    with pytest.raises(StoreUnavailable, match="certificate verify failed"):
+        await stranger.exchange([[b"PING"]])

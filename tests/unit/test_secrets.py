@@ -10,7 +10,7 @@ from durasleep.address import Address
 from durasleep.sync import Client
 from durasleep.transport.connector import Connector
 
-SCHEMES = ("redis", "rediss", "redis+sentinel")
+SCHEMES = ("redis", "rediss", "redis+sentinel", "redis+cluster")
 CUT = ("one/two", "one#two", "one?two", "12/two", "one/12#two", "#two", "one@two/three")
 
 

@@ -1,0 +1,50 @@
+"""The slots of a cluster: which of its nodes serves each.
+
+Source: CLUSTER SLOTS, in the documentations of Redis and Valkey.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from durasleep.protocol.command import Command, pairs, to_text
+
+SLOTS = 16_384
+
+Address = tuple[str, int]
+"""Host and port."""
+
+_UNKNOWN_HOST = "?"
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRange:
+    """Slots that one master serves. A node has no host if that is the host at which we asked."""
+
+    first: int
+    last: int
+    master: Address
+    replicas: tuple[Address, ...] = ()
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+
+def read_slots() -> Command[list[SlotRange]]:
+    """All slots that are served, as one node of the cluster knows it."""
+    return Command([b"CLUSTER", b"SLOTS"], lambda reply: [_range(*entry) for entry in reply])
+
+
+def _range(first: int, last: int, master: list[Any], *replicas: list[Any]) -> SlotRange:
+    if not 0 <= first <= last < SLOTS:
+        raise ValueError(f"slots {first} to {last}")
+    return SlotRange(first, last, _address(*master), tuple(_address(*replica) for replica in replicas))
+
+
+def _address(host: bytes | None, port: int, _id: bytes = b"", others: Any = (), *_: object) -> Address:
+    """A node that is set to announce a host name and has none gives ``?``, and its IP address among the others."""
+    name = to_text(host)
+    if name == _UNKNOWN_HOST:
+        name = to_text(dict(pairs(others)).get(b"ip"))
+    return name, port
