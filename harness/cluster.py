@@ -91,7 +91,7 @@ class Cluster:
         *,
         masters: int = 3,
         replicas: int = 0,
-        node_timeout_ms: int = 1000,
+        node_timeout_ms: int = 2000,
         extra_args: Sequence[str] = (),
         **options: Any,
     ) -> None:
@@ -247,7 +247,7 @@ class Cluster:
     # -- waiting
 
     def await_health(self) -> None:
-        """Until every node that answers says that all slots are served, by whom, and that it is in step."""
+        """Until the nodes that answer say the same: all slots are served, by whom, all are in step, and none fails."""
         _until(self._is_healthy, "the cluster to be whole")
 
     def _is_healthy(self) -> bool:
@@ -267,7 +267,17 @@ class Cluster:
 
     def _is_content(self, node: Node) -> bool:
         lines = node.ask("CLUSTER", "INFO").split()
-        return "cluster_state:ok" in lines and f"cluster_known_nodes:{len(self.nodes)}" in lines
+        return (
+            "cluster_state:ok" in lines
+            and f"cluster_known_nodes:{len(self.nodes)}" in lines
+            and not any("fail" in flags for flags in self._flags(node))
+        )
+
+    def _flags(self, node: Node) -> list[str]:
+        """What a node believes of each that answers."""
+        answering = {one.id for one in self.nodes if one.answers}
+        fields = [line.split() for line in node.ask("CLUSTER", "NODES").splitlines()]
+        return [flags for id, _, flags, *_ in fields if id in answering]
 
     def _view(self) -> View:
         return _view_of(next(node for node in self.nodes if node.answers))

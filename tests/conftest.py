@@ -57,6 +57,9 @@ _NOT_QUICK = (
     "tests/service/test_threads.py",
     "tests/service/test_leaving_workers.py",  # test_killed_workers.py tests the same in a harder way
     "tests/service/test_fsck_beside_work.py",
+    "tests/store/test_cluster_clients.py",  # every process would start a cluster
+    "tests/store/test_reply_errors.py",
+    "tests/store/test_topology.py",
 )
 _QUICK_S = 3.0
 _KINDS = pytest.StashKey[list[str]]()

@@ -59,13 +59,14 @@ class Topology:
         self._silent: set[Address] = set()
         """Nodes that did not answer when they were last asked: they are asked after all others."""
         self._began_at = -_PAUSE_S
+        self._doubts: dict[int, float] = {}
+        """Slots that were found to be elsewhere, and when."""
         self.begin_anew()
         renew_in_children(self)
 
     def begin_anew(self) -> None:
         """In a forked child: what is known stays, and the thread that asks has stayed with the parent."""
-        self._lock = threading.Lock()
-        self._doubts: dict[int, float] = {}
+        self._lock = threading.RLock()  # a signal handler may make a call while its thread has it
         self._asking: Future[None] | None = None
 
     def __str__(self) -> str:
@@ -234,7 +235,9 @@ class Topology:
         if final is not None:
             return final
         error = StoreUnavailable(f"no node of {self} says where its slots are: {problems[0]}")
-        error.is_unreachable = True
+        error.is_unreachable = all(
+            isinstance(problem, StoreUnavailable) and problem.is_unreachable for problem in problems
+        )
         return error
 
 

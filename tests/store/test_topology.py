@@ -24,7 +24,6 @@ from harness import cluster as clusters
 from harness.cluster import Cluster, Node
 from harness.servers import MakeServer, Server, free_port
 from tests.beside import in_forked_child, in_threads
-from tests.service.workers import eventually
 
 SLOT = 7
 ALONE = ("--cluster-enabled", "yes")
@@ -45,10 +44,10 @@ def url_of(*nodes: Node) -> str:
     return f"redis+cluster://{','.join(map(str, nodes))}"
 
 
-def questions(cluster: Cluster) -> int:
-    """How often the nodes were asked for their slots, beside what we ask here."""
+def questions(*nodes: Node) -> int:
+    """How often nodes were asked for their slots, by us and by the cluster's own methods."""
     found = 0
-    for node in cluster.nodes:
+    for node in nodes:
         for line in node.ask("INFO", "commandstats").splitlines():
             if line.startswith(("cmdstat_cluster|slots:", "cmdstat_cluster:")):  # the latter before Redis 7
                 found += int(line.partition("calls=")[2].partition(",")[0])
@@ -70,16 +69,16 @@ async def test_a_moved_slot_is_found_anew_when_it_is_distrusted(cluster: Cluster
     [to] = [node for node in cluster.masters()[1:] if node is not source][:1]
     cluster.move_slot(SLOT, to)
     cluster.await_health()
-    asked = questions(cluster)
+    asked = questions(*cluster.nodes)
     assert await topology.find(SLOT) == address_of(source), "nobody has told it"
     topology.distrust(SLOT, address_of(to))
     assert await topology.find(SLOT) == address_of(source), "that another node does not serve it is no news"
-    assert questions(cluster) == asked
+    assert questions(*cluster.nodes) == asked
     topology.distrust(SLOT, address_of(source))
     assert topology.find_sync(SLOT) == address_of(to)
     topology.distrust(SLOT, address_of(source))
     assert await topology.find(SLOT) == address_of(to)
-    assert questions(cluster) == asked + 1
+    assert questions(*cluster.nodes) == asked + 1
     cluster.move_slot(SLOT, source)
     cluster.await_health()
     await topology.refresh()
@@ -101,19 +100,19 @@ async def test_whoever_asks_at_the_same_time_shares_one_question(cluster: Cluste
 
         return asyncio.run(find_many()) if number % 2 else {topology.find_sync(SLOT)}
 
-    asked = questions(cluster)
+    asked = questions(*cluster.nodes)
     assert await asyncio.to_thread(in_threads, find) == [{expected}] * 8
-    assert questions(cluster) == asked + 1
+    assert questions(*cluster.nodes) == asked + 1
 
 
 async def test_questions_keep_a_distance(cluster: Cluster) -> None:
     topology = topology_of(cluster.url)
     await topology.find(SLOT)
-    asked, began = questions(cluster), time.monotonic()
+    asked, began = questions(*cluster.nodes), time.monotonic()
     for _ in range(3):
         topology.distrust(SLOT)
         await topology.find(SLOT)
-    assert questions(cluster) == asked + 3
+    assert questions(*cluster.nodes) == asked + 3
     assert time.monotonic() - began > 0.2
 
 
@@ -129,7 +128,7 @@ async def test_a_waiter_that_is_cancelled_leaves_the_question_to_the_others(clus
 def test_a_forked_child_knows_what_its_parent_knew_and_asks_for_itself(cluster: Cluster) -> None:
     topology = topology_of(cluster.url)
     expected = topology.find_sync(SLOT)
-    asked = questions(cluster)
+    asked = questions(*cluster.nodes)
 
     def ask() -> None:
         assert topology.find_sync(SLOT) == expected
@@ -137,7 +136,7 @@ def test_a_forked_child_knows_what_its_parent_knew_and_asks_for_itself(cluster: 
         assert topology.find_sync(SLOT) == expected
 
     assert in_forked_child(ask)() == 0
-    assert questions(cluster) == asked + 1
+    assert questions(*cluster.nodes) == asked + 1
     assert topology.find_sync(SLOT) == expected
 
 
@@ -147,12 +146,19 @@ async def test_a_failover_is_followed_although_the_only_node_that_was_named_is_g
     topology = topology_of(url_of(master))
     assert await topology.find(SLOT) == address_of(master)
     cluster.kill(master)
+    cluster.failover(replica, "TAKEOVER")
+    topology.distrust(SLOT, address_of(master))
+    assert await topology.find(SLOT) == address_of(replica)
 
-    async def is_followed() -> bool:
-        topology.distrust(SLOT, address_of(master))
-        return await topology.find(SLOT) == address_of(replica)
 
-    await eventually(is_followed, "the replica to be found")
+async def test_each_master_is_asked_in_its_turn(cluster: Cluster) -> None:
+    """One alone may be cut off from the others, and not know it."""
+    topology, masters = topology_of(url_of(cluster.nodes[0])), cluster.masters()
+    await topology.refresh()
+    asked = [questions(master) for master in masters]
+    for _ in cluster.nodes:
+        await topology.refresh()
+    assert all(questions(master) > before for master, before in zip(masters, asked, strict=True))
 
 
 async def test_a_node_that_stands_still_delays_only_the_first_who_ask(cluster: Cluster) -> None:
@@ -305,6 +311,24 @@ async def test_a_connection_that_is_lost_is_made_anew_to_the_node_that_took_over
     with pytest.raises(StoreUnavailable):
         await link.exchange(ask)
     with pytest.raises(StoreUnavailable):
+        sync_link.exchange(ask)
+    ask = [[b"CLUSTER", b"MYID"]]
+    assert await link.exchange(ask) == sync_link.exchange(ask) == [replica.id.encode()]
+    await link.close()
+    sync_link.close()
+
+
+async def test_a_node_that_stands_still_is_left_for_the_one_that_took_over(cluster: Cluster) -> None:
+    connector = Connector.of_any(cluster.url)
+    link, sync_link, ask = Link(connector, "test", 0.5, SLOT), SyncLink(connector, "test", 0.5, SLOT), [[b"PING"]]
+    master = cluster.node_of(SLOT)
+    [replica] = cluster.replicas_of(master)
+    assert await link.exchange(ask) == sync_link.exchange(ask) == [b"PONG"]
+    cluster.pause(master)
+    cluster.failover(replica, "TAKEOVER")
+    with pytest.raises(StoreUnavailable, match="does not answer"):
+        await link.exchange(ask)
+    with pytest.raises(StoreUnavailable, match="does not answer"):
         sync_link.exchange(ask)
     ask = [[b"CLUSTER", b"MYID"]]
     assert await link.exchange(ask) == sync_link.exchange(ask) == [replica.id.encode()]
