@@ -29,6 +29,7 @@ _BUS = 10_000  # the nodes talk to one another on ports that are higher by this
 _PORTS = range(11_000, 22_000)  # with their bus ports below those that Linux gives to outgoing connections
 _PORT_ATTEMPTS = 10  # another program may take a port before the server does
 _ANSWER_S = 5.0
+_FAILOVER_S = 5.0  # then the server has given it up
 _PATIENCE_S = 30.0
 _LOOK_S = 0.02
 
@@ -206,12 +207,23 @@ class Cluster:
     # -- changes that an operator makes
 
     def failover(self, replica: Node, mode: Literal["", "FORCE", "TAKEOVER"] = "") -> None:
-        """The replica takes over from its master, which follows it if it lives."""
-        replica.ask("CLUSTER", "FAILOVER", *([mode] if mode else []))
-        _until(
-            lambda: all(replica.port in _ports(_view_of(node)) for node in self.nodes if node.answers),
-            f"{replica} to be a master for all",
-        )
+        """The replica takes over from its master, which follows it if it lives.
+
+        Masters do not vote twice in a short time for the replica of one master. The server then gives up without a
+        word, so it is asked again.
+        """
+        asked_at = -_FAILOVER_S
+
+        def has_taken_over() -> bool:
+            nonlocal asked_at
+            if all(replica.port in _ports(_view_of(node)) for node in self.nodes if node.answers):
+                return True
+            if time.monotonic() > asked_at + _FAILOVER_S and replica.ask("ROLE")[0] == "slave":
+                replica.ask("CLUSTER", "FAILOVER", *([mode] if mode else []))
+                asked_at = time.monotonic()
+            return False
+
+        _until(has_taken_over, f"{replica} to be a master for all")
 
     def move_slot(self, slot: int, to: Node) -> None:
         """Move a slot with its keys to another master."""

@@ -68,16 +68,16 @@ def test_a_move_can_stand_still_in_the_middle_and_is_finished_by_healing(cluster
 
 
 def test_a_replica_that_takes_over_has_the_slots_of_its_master(cluster: Cluster) -> None:
-    master = cluster.node_of(SLOT)
+    master = cluster.masters()[0]
     [replica] = cluster.replicas_of(master)
     cluster.failover(replica)
-    assert cluster.node_of(SLOT) is replica
+    assert cluster.masters()[0] is replica
     cluster.await_health()
     assert cluster.replicas_of(replica) == [master]
 
 
 async def test_a_killed_master_is_replaced_and_follows_when_it_is_revived(cluster: Cluster) -> None:
-    master = cluster.node_of(SLOT)
+    master = cluster.masters()[1]  # the others do not vote twice in a row for a replica of the first
     [replica] = cluster.replicas_of(master)
     cluster.kill(master)
     with pytest.raises(redis.ConnectionError):

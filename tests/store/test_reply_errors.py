@@ -78,7 +78,7 @@ async def test_a_blocked_read_ends_as_its_node_becomes_a_replica(cluster: Cluste
     [replica] = cluster.replicas_of(node)
     read = asyncio.ensure_future(answers(node, [b"XREAD", b"BLOCK", b"0", b"STREAMS", KEY, b"$"]))
     await eventually(lambda: "blocked_clients:1" in node.ask("INFO", "clients"), "the read to block")
-    await asyncio.to_thread(cluster.failover, replica)
+    await asyncio.to_thread(cluster.failover, replica, "TAKEOVER")
     [ending] = await read
     assert ending in {Routing.UNBLOCKED, Routing.MOVED}
 

@@ -306,7 +306,7 @@ async def test_a_connection_that_is_lost_is_made_anew_to_the_node_that_took_over
     master = cluster.node_of(SLOT)
     [replica] = cluster.replicas_of(master)
     assert await link.exchange(ask) == sync_link.exchange(ask) == [b"PONG"]
-    cluster.failover(replica)
+    cluster.failover(replica, "TAKEOVER")
     cluster.kill(master)
     with pytest.raises(StoreUnavailable):
         await link.exchange(ask)
