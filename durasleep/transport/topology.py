@@ -189,17 +189,18 @@ class Topology:
         return _map(began_at, best)
 
     def _in_order(self) -> list[Address]:
-        """Known nodes first, then the seeds; who did not answer last. The one asked longest ago is the first of its
-        kind: one alone may be cut off from the others, and not know it.
+        """Known nodes first, then the seeds; last those that did not answer, or have not served as expected. The one
+        asked longest ago is the first of its kind: one alone may be cut off from the others, and not know it.
         """
         known = self._map.all_nodes
         nodes = {*known, *self.seeds}
         self._silent &= nodes
         self._asked_in_turn = {node: turn for node, turn in self._asked_in_turn.items() if node in nodes}
+        with self._lock:
+            late = self._silent | {self._map.nodes[slot] for slot in self._doubts}
         order = {node: number for number, node in enumerate((*self.seeds, *known))}
         return sorted(
-            nodes,
-            key=lambda node: (node in self._silent, node not in known, self._asked_in_turn.get(node, 0), order[node]),
+            nodes, key=lambda node: (node in late, node not in known, self._asked_in_turn.get(node, 0), order[node])
         )
 
     def _ask_node(self, node: Address) -> list[SlotRange]:

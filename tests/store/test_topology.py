@@ -174,6 +174,17 @@ async def test_a_node_that_stands_still_delays_only_the_first_who_ask(cluster: C
         assert time.monotonic() - began < ANSWER_S
 
 
+async def test_a_node_that_has_not_served_is_asked_last(cluster: Cluster) -> None:
+    topology, master = topology_of(cluster.url), cluster.node_of(SLOT)
+    await topology.find(SLOT)
+    cluster.pause(master)
+    for _ in cluster.nodes:
+        topology.distrust(SLOT)
+        began = time.monotonic()
+        await topology.find(SLOT)
+        assert time.monotonic() - began < ANSWER_S
+
+
 # -- answers of all kinds
 
 
