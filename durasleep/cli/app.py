@@ -8,7 +8,19 @@ from typing import Any, cast
 import typer
 
 from durasleep import __version__
-from durasleep.cli.commands import demo, doctor, executions, fsck, listing, namespace, promise, replay, rpc, worker
+from durasleep.cli.commands import (
+    demo,
+    doctor,
+    executions,
+    fsck,
+    listing,
+    namespace,
+    partitions,
+    promise,
+    replay,
+    rpc,
+    worker,
+)
 from durasleep.cli.output import console, json_values, streams
 from durasleep.errors import DurasleepError, StoreError, StoreUnavailable, UsageError
 
@@ -49,6 +61,8 @@ app.command("doctor")(doctor.doctor)
 app.command("fsck")(fsck.fsck)
 app.add_typer(namespace.app, name="namespace")
 app.add_typer(namespace.old_app, name="control", hidden=True)
+app.command("init")(partitions.init)
+app.command("partitions")(partitions.partitions)
 app.command("demo")(demo.demo)
 
 

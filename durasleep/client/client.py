@@ -719,6 +719,13 @@ class Client(_Starts):
         store = await self._opened()
         return await store.call(schedules.remove_schedule(store.keys(check_name(name, "schedule")), name)) == "removed"
 
+    async def partitions(self) -> list[query.partitions.PartitionSummary]:
+        """What is in each partition of the namespace, in their order."""
+        from durasleep.query import partitions
+
+        store = await self._opened()
+        return await store.run(partitions.summarize(store.keyspaces))
+
     async def init(self, *, partitions: int = 1) -> None:
         """Make the namespace, with a number of ``partitions`` from 1 to 256, by default one; see ``durasleep init``.
 

@@ -709,6 +709,13 @@ class Client(_Starts):
         store = self._opened()
         return store.call(schedules.remove_schedule(store.keys(check_name(name, "schedule")), name)) == "removed"
 
+    def partitions(self) -> list[query.partitions.PartitionSummary]:
+        """What is in each partition of the namespace, in their order."""
+        from durasleep.query import partitions
+
+        store = self._opened()
+        return store.run(partitions.summarize(store.keyspaces))
+
     def init(self, *, partitions: int = 1) -> None:
         """Make the namespace, with a number of ``partitions`` from 1 to 256, by default one; see ``durasleep init``.
 

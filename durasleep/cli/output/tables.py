@@ -9,6 +9,7 @@ from durasleep.cli.output import console
 from durasleep.cli.output.fsck_words import FINDINGS
 from durasleep.query.call_tree import Node, Tree
 from durasleep.query.fsck import Finding
+from durasleep.query.partitions import PartitionSummary
 from durasleep.query.search import DueItem, Summary
 from durasleep.runtime.recording import Verdict
 
@@ -59,6 +60,17 @@ def _details(one: Summary, now_ms: int) -> str:
             return f"{_age(now_ms - one.settled_at_ms)} ago{error}"
         case _:
             return ": ".join(part for part in (due, reason) if part)
+
+
+def partitions(found: Sequence[PartitionSummary]) -> None:
+    """The partitions of a namespace, one a line."""
+    rows: list[list[Cell]] = []
+    for one in found:
+        counts = [one.timers, one.queued, one.halted, one.workers]
+        rows.append(
+            [(str(one.number), "bold"), (one.tag, ""), (str(one.slot), "dim"), *[(f"{n:,}", "") for n in counts]]
+        )
+    _print(["", "TAG", "SLOT", "TIMERS", "QUEUED", "HALTED", "WORKERS"], rows, spare=("SLOT",))
 
 
 def findings(found: Sequence[Finding]) -> None:

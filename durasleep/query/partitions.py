@@ -1,0 +1,65 @@
+"""What is in each partition of a namespace, with no I/O: a plan of bounded reads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from durasleep.errors import DurasleepError
+from durasleep.protocol import server, sorted_sets, streams
+from durasleep.protocol.command import Plan, unwrap
+from durasleep.protocol.keyspaces import Keyspaces
+from durasleep.protocol.partitions import slot_of
+from durasleep.query import search
+from durasleep.query.search import SearchPage
+
+_GONE_MS = 10_000  # without a heartbeat for so long, a worker is dead
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionSummary:
+    """What one partition has."""
+
+    number: int
+    """From 0."""
+    tag: str
+    """The hash tag of its keys."""
+    slot: int
+    """The hash slot of that tag, which decides its node in a Redis Cluster."""
+    timers: int
+    """How many timers and deadlines it has, and so nearly how many sleepers."""
+    queued: int
+    """Executions that wait for a worker, or run."""
+    halted: int
+    """Executions that wait for a person, and quarantined names."""
+    workers: int
+    """Workers that have sent a heartbeat there lately."""
+
+
+def summarize(keyspaces: Keyspaces) -> Plan[list[PartitionSummary]]:
+    """A summary of each partition, in their order."""
+    queues = yield from search.queues(keyspaces, None, SearchPage())
+    lengths = (yield [streams.count_entries(keys.queue(queue)) for keys, queue in queues]) if queues else []
+    queued = Counter[int]()
+    for (keys, _), length in zip(queues, lengths, strict=True):
+        queued[keys.partition] += 0 if isinstance(length, DurasleepError) else length
+    timers = yield [sorted_sets.count_members(keys.timers) for keys in keyspaces]
+    halted = yield [sorted_sets.count_members(keys.halted) for keys in keyspaces]
+    found: list[PartitionSummary] = []
+    for keys, timer_count, halted_count in zip(keyspaces, timers, halted, strict=True):
+        now_ms = yield from server.now_ms(keys)
+        [beats] = yield [sorted_sets.list_members(keys.workers, count=1000)]
+        alive = sum(now_ms - at_ms <= _GONE_MS for _, at_ms in unwrap(beats))
+        tag = keys.tag[1:-2]
+        found.append(
+            PartitionSummary(
+                keys.partition,
+                tag,
+                slot_of(tag),
+                unwrap(timer_count),
+                queued[keys.partition],
+                unwrap(halted_count),
+                alive,
+            )
+        )
+    return found
