@@ -719,6 +719,11 @@ class Client(_Starts):
         store = await self._opened()
         return await store.call(schedules.remove_schedule(store.keys(check_name(name, "schedule")), name)) == "removed"
 
+    async def key(self, id: str, name: str) -> str:
+        """The key that ``ctx.key(name)`` gives in the execution with this ``id``, whether that exists or not."""
+        store = await self._opened()
+        return f"{store.keys(check_id(id)).own}{name}"
+
     async def partitions(self) -> list[query.partitions.PartitionSummary]:
         """What is in each partition of the namespace, in their order."""
         from durasleep.query import partitions

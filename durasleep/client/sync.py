@@ -709,6 +709,11 @@ class Client(_Starts):
         store = self._opened()
         return store.call(schedules.remove_schedule(store.keys(check_name(name, "schedule")), name)) == "removed"
 
+    def key(self, id: str, name: str) -> str:
+        """The key that ``ctx.key(name)`` gives in the execution with this ``id``, whether that exists or not."""
+        store = self._opened()
+        return f"{store.keys(check_id(id)).own}{name}"
+
     def partitions(self) -> list[query.partitions.PartitionSummary]:
         """What is in each partition of the namespace, in their order."""
         from durasleep.query import partitions

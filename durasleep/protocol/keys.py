@@ -200,6 +200,11 @@ class Keyspace:
     def schedule(self, name: str) -> str:
         return f"{self.tag}schedule:{name}"
 
+    @property
+    def own(self) -> str:
+        """The beginning of the keys of users that are on the same node as this partition."""
+        return f"{self.tag}own:"
+
     def waiters(self, id: str) -> str:
         """The set of the waiters of a promise, if there are many."""
         return f"{self.tag}waiters:{id}"

@@ -20,6 +20,7 @@ _FINDINGS_MAX = 1_000  # in one report; more are only counted
 PAGE = 500  # keys, members or entries in one read: a millisecond of Redis
 
 _EXPIRING = ("inbox", "worker", "clock-held", "clock-released")
+_OF_USERS = "own"
 _WHOLE = ("timers", "wake", "workers", "closing", "halted", "recent", "failed", "clock")
 """Keys that exist once; their content is checked separately."""
 
@@ -110,6 +111,8 @@ def _things(
                 yield keys, known, subject, b""
             case "queue" if subject:
                 queues[keys, subject] = None
+            case known if known == _OF_USERS and subject:
+                pass
             case known if known in _EXPIRING:
                 yield keys, "expiring", name, b""
             case known if known not in _WHOLE or subject:

@@ -86,6 +86,8 @@ class ExecutionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """When its present run began, in ms since 1970, if ``continue_as_new`` started it; else 0."""
     version: int = 1
     """The version of its workflow, see ``@app.workflow(version=...)``."""
+    own_keys: str = "own:"
+    """The beginning of the keys that its transactions may always use, see ``Context.key``."""
     crash_count: int = 0
     """Workers that have died during it since its last commit. It differs between replays: show it, never branch on
     it."""
@@ -492,6 +494,16 @@ class Context:
         were carried out all the same, and a RemoteError says so.
         """
         return TransactionBuilder(self._journal, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
+
+    def key(self, name: str) -> str:
+        """The key of this ``name`` that stands beside this execution in Redis::
+
+            await ctx.transaction().incr(ctx.key("counter"))
+
+        In a namespace with several partitions a transaction may use only such keys: they are on the same node of a
+        cluster. All executions of one partition share them. ``app.key`` gives the same key outside of workflows.
+        """
+        return f"{self.info.own_keys}{name}"
 
     # -- what would differ between replays
 

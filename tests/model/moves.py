@@ -1095,7 +1095,7 @@ class Scripts:
             quarantined.append(member)
             self.unset_timer(member)
             self.halted.add(f"timers:{member}")
-            return None
+            return
         id, what = named
         if what in ("ask", "tell"):
             fire = self._fire_ask if what == "ask" else self._fire_tell
@@ -1104,7 +1104,7 @@ class Scripts:
         if what == "cron" and id in self.schedules:
             self.set_timer(member, self.now + 1000)
             crons.append(id)
-            return None
+            return
         due = self._due_of(id, what)
         if due is None:
             self.unset_timer(member)

@@ -218,6 +218,28 @@ async def test_a_schedule_starts_what_belongs_to_another_partition(wide: Durasle
     assert await elsewhere(wide, *ids) != await elsewhere(wide, *[id.partition("@")[0] for id in ids])
 
 
+async def test_a_transaction_uses_keys_beside_its_execution(wide: Durasleep, real_server: Server) -> None:
+    async def counts(ctx: Context) -> list[int]:
+        return [*await ctx.transaction().incr(ctx.key("counter")).incrby(ctx.key("counter"), 2)]
+
+    async def strays(ctx: Context) -> None:
+        await ctx.transaction().incr("counter")
+
+    wide.workflow(counts)
+    wide.workflow(strays)
+    async with serving(wide):
+        assert await (await wide.rpc("counts", counts)) == [1, 3]
+        await wide.rpc("strays", strays)
+        await eventually(lambda: _is(wide, "strays", "halted"), "it to be halted")
+        reason = (await wide.describe("strays")).reason or ""
+        assert "the key counter of a transaction may be on another node than strays: name it by ctx.key" in reason
+        await wide.cancel("strays")
+    client: Any = real_server.client()
+    assert await client.get(await wide.key("counts", "counter")) == b"3"
+    assert (await wide.fsck()).is_clean
+    await client.delete(await wide.key("counts", "counter"))
+
+
 async def test_a_version_that_knows_another_number_is_refused(wide: Durasleep, real_server: Server) -> None:
     client: Any = real_server.client()
     await client.hset(f"{{{wide.namespace}}}:meta", "partitions", 300)

@@ -527,8 +527,8 @@ function seldom()
     put_entry(record, number, write_entry({ kind = kind, state = STATE.resolved, name = name }, ''))
   end
 
-  function checks.transaction(_, op)
-    check_transaction(op + 3, op + ARGV[op])
+  function checks.transaction(record, op)
+    check_transaction(record.id, op + 3, op + ARGV[op])
   end
 
   function apply.transaction(record, op)

@@ -87,7 +87,9 @@ class Workflows:
         """Replay the loaded journal, let the code run until it waits, and commit its calls."""
         record, entries = loaded.record, loaded.entries.values()
         began = time.monotonic()
-        activation = self.activation(definition, _info(record, definition), record)
+        activation = self.activation(
+            definition, _info(record, definition, self.commits.keys(running.lease).own), record
+        )
         work = running.work = ActiveWorkflow(self, running, record, ExecutionLog(record.id, entries), activation)
         running.order = record.order
         work.drive(began, activation.start, entries, record.unseen)
@@ -395,7 +397,7 @@ def is_ours(lease: Lease, record: PromiseRecord) -> bool:
     return record.entry == lease.entry and record.epoch == lease.epoch
 
 
-def _info(record: PromiseRecord, definition: WorkflowDefinition) -> ExecutionInfo:
+def _info(record: PromiseRecord, definition: WorkflowDefinition, own_keys: str) -> ExecutionInfo:
     return ExecutionInfo(
         id=record.id,
         root_id=root_of(record.id),
@@ -406,6 +408,7 @@ def _info(record: PromiseRecord, definition: WorkflowDefinition) -> ExecutionInf
         begun_ms=record.begun_ms,
         version=definition.version,
         incarnation=record.incarnation,
+        own_keys=own_keys,
     )
 
 

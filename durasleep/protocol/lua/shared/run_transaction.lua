@@ -4,6 +4,10 @@
 local FORBIDDEN = { SELECT = true, SWAPDB = true, FLUSHALL = true, FLUSHDB = true }
 local WORDS_MAX = 7000 -- unpack fails near 8,000 values
 local namespace = string.match(timers, '^{([^:}]*)')
+local tag = string.match(timers, '^{[^}]*}:')
+local own = tag .. 'own:' -- the beginning of the keys of users that are on this node
+local is_one_of_many = string.find(tag, ':%d+%.%d+}:$') ~= nil
+local KEYLESS = { PING = true, ECHO = true, TIME = true, PUBLISH = true }
 
 -- Adds a reply of Redis to `parts`, as text that needs no library: `$<bytes>\n...`, `:<int>\n`, `+<status>\n`, `_\n`,
 -- `*<n>\n...`. Answers how many bytes of `room` are left; below 0 nothing more is added.
@@ -33,19 +37,36 @@ local function write_reply(parts, reply, room)
   return room - 16
 end
 
+-- In a namespace with several partitions all keys of a command must be on the node of this one.
+local function check_keys(id, words)
+  local keys = redis.pcall('COMMAND', 'GETKEYS', unpack(words))
+  if keys.err then
+    if KEYLESS[string.upper(words[1])] then return end
+    error('NOT_ALLOWED a transaction may not use ' .. words[1] .. ' here: its keys are not known', 0)
+  end
+  for _, key in ipairs(keys) do
+    if string.sub(key, 1, #own) ~= own then
+      local why = 'may be on another node than ' .. id .. ': name it by ctx.key(...)'
+      error('NOT_ALLOWED the key ' .. key .. ' of a transaction ' .. why, 0)
+    end
+  end
+end
+
 -- A user's command may not touch durasleep's keys. The commands are in ARGV from `at` to `stop`, each as the number of
 -- its words and the words.
-local function check_transaction(at, stop)
+local function check_transaction(id, at, stop)
   while at <= stop do
     local size = tonumber(ARGV[at])
     if size < 1 or size > WORDS_MAX then error('INVALID a command has 1 to ' .. WORDS_MAX .. ' words', 0) end
     if FORBIDDEN[string.upper(ARGV[at + 1])] then error('INVALID a transaction may not use ' .. ARGV[at + 1], 0) end
     for i = at + 2, at + size do
       local owner = string.match(ARGV[i], '^{([^}]*)}:')
-      if owner and (owner == namespace or string.match(owner, '^(.*):%d+$') == namespace) then
+      local is_ours = owner and (owner == namespace or string.match(owner, '^(.*):[%d.]+$') == namespace)
+      if is_ours and not string.find(ARGV[i], '^{[^}]*}:own:') then
         error('INVALID a transaction may not touch ' .. ARGV[i], 0)
       end
     end
+    if is_one_of_many then check_keys(id, { unpack(ARGV, at + 1, at + size) }) end
     at = at + size + 1
   end
 end
