@@ -17,10 +17,10 @@ import msgspec
 
 from durasleep import errors
 from durasleep.model import Due, Entry, Number, PromiseId, State, Transaction
-from durasleep.protocol import command, commit, journal, membership, promises, schedules, script, timers
+from durasleep.protocol import command, commit, foreign, journal, membership, promises, schedules, script, timers
 from durasleep.protocol.command import KIND_OF, PLACE_OF, STATE_OF, BatchItem, Call, Command, Plan
 from durasleep.protocol.entry import parse_entry
-from durasleep.protocol.keys import F, S, W
+from durasleep.protocol.keys import F, Keyspace, S, W
 from durasleep.settings import DEFAULTS
 from durasleep.transport import batching
 from durasleep.transport.connector import Connector
@@ -67,6 +67,7 @@ class Both:
         self.store = SyncStore(Connector.of(client), namespace=namespace, settings=SETTINGS)
         self.store.open()
         self.keys = self.store.keyspaces[0]
+        self._partitions = [self._partition(number) for number in range(2)]
         self.model = Redis(now=NOON_MS)
         self.real_entries: dict[int, tuple[str, str]] = {}
         self.replica: tuple[Redis, list[tuple[str, bytes, int]]] | None = None
@@ -76,6 +77,12 @@ class Both:
         self.told: dict[int, Snapshot] = {}
         """The data of the entries that were read."""
         self.effects_prefix = f"effects-{namespace}:"
+
+    def _partition(self, number: int) -> Keyspace:
+        """One of two partitions, with the keys of the only one: what is in them is compared together."""
+        keys = Keyspace(self.keys.namespace, number, 2, movable_clock=True)
+        object.__setattr__(keys, "tag", self.keys.tag)
+        return keys
 
     def effect(self, member: str, incarnation: int) -> Transaction:
         """A transaction that counts how often it is carried out."""
@@ -120,12 +127,13 @@ class Both:
             idempotency_key=item.idempotency_key,
             inbox=item.inbox,
             retention_ms=item.retention_ms,
+            waiter=_line(item.waiter) if item.waiter else "",
         )
 
     def commit(self, consumer: str, items: Sequence[Commit]) -> None:
         calls = [
             commit.commit(
-                self.keys,
+                self._partitions[state.partition_of(item.lease.id)],
                 consumer,
                 self.lease(item.lease),
                 item.outcome,
@@ -139,6 +147,7 @@ class Both:
             )
             for item in items
         ]
+        calls = [msgspec.structs.replace(call, route=calls[0].route) for call in calls]
 
         def in_model() -> tuple[Redis, list[Any]]:
             model, answers = Scripts(self.model).commit(consumer, items)
@@ -197,8 +206,40 @@ class Both:
                 tuple([line.partition(": ")[0] for line in told.quarantined]),
                 told.closing,
                 told.newer,
+                tuple([_asked(ask) for ask in told.asks]),
+                tuple([heard for tell in told.tells for heard in _told(tell)]),
             ),
         )
+
+    def hear(self, items: Sequence[moves.Hear]) -> None:
+        """A question that is answered as going on comes again after as long as it has taken so far."""
+        items = [item._replace(again_ms=self._again_ms(item.entry)) for item in items]
+        calls = [
+            foreign.hear(
+                self.keys,
+                item.entry,
+                str(item.incarnation),
+                PromiseId(item.child_id),
+                item.state,
+                item.value,
+                is_refused=item.is_refused,
+            )
+            for item in items
+        ]
+        self._batch(lambda: Scripts(self.model).hear(items), calls, lambda is_heard: "heard" if is_heard else "stale")
+
+    def _again_ms(self, member: str) -> int:
+        owner, _, number = member.rpartition("~")
+        raw = self.client.hget(self.keys.promise(owner), number)
+        promise = self.model.promise(owner)
+        if raw is None or promise is None:
+            return moves.HEARD_MS
+        age_ms = self.model.now - promise.incarnation - int(raw.split(b"\t")[1] or 0)
+        return min(max(age_ms, moves.HEARD_MS), 60 * moves.HEARD_MS)
+
+    def told_of(self, items: Sequence[moves.Told]) -> None:
+        calls = [foreign.told(self.keys, PromiseId(item.id), _line(item.waiter)) for item in items]
+        self._batch(lambda: (Scripts(self.model).told(items), [True] * len(items)), calls, lambda told: told)
 
     def heartbeat(self, consumer: str, group: str, held: Sequence[moves.Lease], functions: str = "") -> None:
         def beat() -> membership.Beat:
@@ -219,8 +260,8 @@ class Both:
 
         def told(beat: membership.Beat) -> moves.Beat:
             names = {real: name for name, real in self.real_entries.items()}
-            lost = tuple([lease.entry for lease in held if self.real_entries[lease.entry] in beat.lost])
-            unnamed = frozenset({(queue, names[queue, entry]) for queue, entry in beat.unnamed})
+            lost = tuple([lease.entry for lease in held if (0, *self.real_entries[lease.entry]) in beat.lost])
+            unnamed = frozenset({(queue, names[queue, entry]) for _, queue, entry in beat.unnamed})
             orders = tuple([(lease.id, beat.orders[lease.id]) for lease in held])
             return moves.Beat(beat.rank, lost, orders, unnamed)
 
@@ -418,6 +459,20 @@ class Both:
             assert getattr(record, name) == getattr(now.record, name), f"the entry of {record.id} tells another {name}"
 
 
+def _line(waiter: Waiter) -> str:
+    return f"{state.partition_of(waiter.who)} {waiter.incarnation} {waiter.who}"
+
+
+def _asked(ask: foreign.Ask) -> moves.Ask:
+    return moves.Ask(ask.entry_id, int(ask.incarnation), ask.child_id, ask.function, ask.is_detached)
+
+
+def _told(tell: foreign.Tell) -> Iterable[moves.Hear]:
+    for waiter in tell.waiters:
+        _, incarnation, who = waiter.split(" ", 2)
+        yield moves.Hear(who, int(incarnation), tell.id, tell.state, tell.value or b"", is_told=True)
+
+
 def _created(told: promises.Created) -> moves.Created:
     return moves.Created(told.disposition, told.state, told.place, told.incarnation, told.function, told.value)
 
@@ -562,6 +617,9 @@ def _waiting(both: Both, id: str, text: str) -> list[str]:
 def _waiter(line: str) -> Waiter:
     if line[0] == "i":
         return Waiter(line[1:])
+    if line[0] == "x":
+        _, incarnation, who = line[1:].split(" ", 2)
+        return Waiter(who, int(incarnation), is_foreign=True)
     incarnation, _, who = line[1:].partition(" ")
     return Waiter(who, int(incarnation))
 

@@ -135,6 +135,10 @@ class Hear(NamedTuple):
     value: bytes = b""
     is_told: bool = False
     """Whether the one that has ended keeps a waiter until this was heard."""
+    is_refused: bool = False
+    """Whether nothing was begun, because the id belongs to another function."""
+    again_ms: int = HEARD_MS
+    """Until the next question, if it goes on."""
 
 
 class Told(NamedTuple):
@@ -1064,10 +1068,10 @@ class Scripts:
                 self.unset_timer(member)
             return "stale"
         if item.state is State.PENDING and entry.kind is Kind.CHILD:
-            self.set_timer(member, self.now + HEARD_MS)
+            self.set_timer(member, self.now + item.again_ms)
             return "heard"
         self.unset_timer(member)
-        is_started = entry.kind is Kind.DETACHED and item.state is not State.REJECTED
+        is_started = entry.kind is Kind.DETACHED and not item.is_refused
         state, value = (State.RESOLVED, b"") if is_started else (item.state, item.value)
         self.settle_entry(owner_id, number, entry, state, value)
         return "heard"

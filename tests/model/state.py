@@ -6,9 +6,11 @@ arguments, the times of creation and ending) is left out.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 from durasleep.model import Kind, Place, State
+from durasleep.protocol import partitions
 
 
 class Entry(NamedTuple):
@@ -119,9 +121,10 @@ class Redis(NamedTuple):
         return next((promise for name, promise in self.promises if name == id), None)
 
 
+@cache
 def partition_of(id: str) -> int:
-    """There are two partitions: an id, or a timer of it, that begins with ``q`` belongs to the second one."""
-    return int(id.startswith("q"))
+    """There are two partitions; a timer belongs to that of its id."""
+    return partitions.partition_of(id, 2)
 
 
 def owner_of(id: str) -> tuple[str, str] | None:

@@ -36,7 +36,8 @@ from durasleep.model import (
 from durasleep.protocol import script
 from harness.servers import Server
 from tests.model.both import Both, load_standing
-from tests.model.moves import KEEP, Commit, Create, Lease
+from tests.model.moves import KEEP, Commit, Create, Hear, Lease, Told
+from tests.model.state import Waiter
 
 pytestmark = pytest.mark.long
 
@@ -71,6 +72,7 @@ creations = st.builds(
     idempotency_key=st.sampled_from(("call-1", "call-2")),
     inbox=st.sampled_from(("", "reader")),
     retention_ms=st.sampled_from(RETENTIONS),
+    waiter=st.none(),
 )
 
 
@@ -274,6 +276,33 @@ class Machine(RuleBasedStateMachine):
             entries=data.draw(st.lists(st.sampled_from(entries), max_size=3, unique=True)) if entries else [],
         )
 
+    # -- other partitions
+
+    @rule(data=st.data(), what=st.sampled_from(("begin", "hear", "told")))
+    def relay(self, data: st.DataObject, what: str) -> None:
+        """Some of what could be under way: of the present, and with other incarnations and states."""
+        waiting = [
+            (f"{id}~{number}", promise.incarnation, entry)
+            for id, promise in self.both.model.promises
+            for number, entry in promise.journal
+            if entry.child_id
+        ]
+        if not waiting:
+            return
+        entry_id, incarnation, entry = data.draw(st.sampled_from(waiting))
+        incarnation += data.draw(st.sampled_from((0, 0, 0, 1)))
+        waiter = Waiter(entry_id, incarnation, is_foreign=True)
+        function = data.draw(st.sampled_from((entry.name, entry.name, "g")))
+        if what == "begin":
+            self.both.create([Create(entry.child_id, function=function, idempotency_key="x", waiter=waiter)])
+        elif what == "hear":
+            told = data.draw(st.sampled_from((State.PENDING, *SETTLED)))
+            is_refused = told is State.REJECTED and data.draw(st.booleans())
+            value = b"" if told is State.PENDING else data.draw(payloads)
+            self.both.hear([Hear(entry_id, incarnation, entry.child_id, told, value, is_refused=is_refused)])
+        else:
+            self.both.told_of([Told(entry.child_id, waiter)])
+
     # -- time
 
     @rule(limit=st.integers(1, 4))
@@ -322,7 +351,9 @@ class Machine(RuleBasedStateMachine):
     @rule(
         member=st.one_of(
             st.sampled_from(("nonsense", "nobody~1", "nobody~timeout", "nobody~cron", "a~x", "~", "daily~cron")),
-            st.builds("{}~{}".format, members, st.sampled_from((*NUMBERS, "start", "retry", "timeout"))),
+            st.builds(
+                "{}~{}".format, members, st.sampled_from((*NUMBERS, "start", "retry", "timeout", "tell", "1~ask"))
+            ),
         ),
         due=st.sampled_from((1, 1_800_000_000_001)),
     )

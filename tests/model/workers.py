@@ -265,7 +265,8 @@ class Transitions:
                 redis, [answer] = scripts.create([asked])
                 is_other = isinstance(answer, Refused)
                 state, value = (State.REJECTED, b"") if is_other else (answer.state, answer.value)
-                return _send_mail(at._replace(redis=redis), Hear(entry, incarnation, child_id, state, value))
+                heard = Hear(entry, incarnation, child_id, state, value, is_refused=is_other)
+                return _send_mail(at._replace(redis=redis), heard)
             case Hear(entry, incarnation, child_id):
                 redis, _ = scripts.hear([mail])
                 told = (Told(child_id, Waiter(entry, incarnation, is_foreign=True)),) if mail.is_told else ()
