@@ -45,6 +45,7 @@ RIGHTS: tuple[tuple[str, ...], ...] = (
     ("SCARD", "{key}"),
     ("SISMEMBER", "{key}", "m"),
     ("SRANDMEMBER", "{key}", "2"),
+    ("SSCAN", "{key}", "0"),
     ("ZADD", "{key}", "1", "m"),
     ("ZREM", "{key}", "m"),
     ("ZSCORE", "{key}", "m"),
@@ -69,6 +70,8 @@ RIGHTS: tuple[tuple[str, ...], ...] = (
     ("CLIENT", "ID"),
     ("CLIENT", "LIST"),
     ("CLIENT", "SETNAME", "n"),
+    ("COMMAND", "GETKEYS", "GET", "k"),
+    ("CLUSTER", "SLOTS"),
 )
 """Every command that is sent, or used in a script, with valid arguments."""
 

@@ -238,7 +238,7 @@ async def test_a_namespace_of_another_version_or_with_partitions_is_refused(serv
     client: Any = server.client()
     for fields, message in (
         ({"schema": "3", "partitions": "1"}, "has schema 3"),
-        ({"schema": "2", "partitions": "4"}, "has 4 partitions"),
+        ({"schema": "2", "partitions": "257"}, "has 257 partitions"),
         ({"schema": "2", "partitions": "1", "features": "limits"}, "needs limits, which this version"),
         ({"schema": "garbage", "partitions": "1"}, "schema"),
     ):

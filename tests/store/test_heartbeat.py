@@ -158,7 +158,7 @@ async def test_entries_the_worker_does_not_name_are_told_it_from_both_its_queues
     own = await driver.take(queue="workers/w1")
     await driver.beat(consumer=OTHER)
     beat = await driver.beat(own)
-    assert beat.unnamed == [("workers", shared.entry)]
+    assert beat.unnamed == [shared.entry_key]
     assert set(beat.consumers) == {WORKER}
     assert (await driver.beat(shared, own)).unnamed == []
     assert (await driver.beat(consumer=OTHER)).unnamed == []

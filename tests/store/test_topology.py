@@ -23,7 +23,7 @@ from durasleep.transport.topology import ANSWER_S, Remap, Topology
 from harness import cluster as clusters
 from harness.cluster import Cluster, Node
 from harness.servers import MakeServer, Server, free_port
-from tests.beside import in_forked_child, in_threads
+from tests.side_by_side import in_forked_child, in_threads
 
 SLOT = 7
 ALONE = ("--cluster-enabled", "yes")

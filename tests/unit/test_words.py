@@ -121,13 +121,26 @@ STILL = {
 }
 """Old names that users may still use, until the next release."""
 
+ACROSS_PARTITIONS = (
+    "durasleep/protocol/foreign.py",
+    "durasleep/protocol/timers.py",
+    "durasleep/protocol/lua/fsck.lua",
+    "durasleep/protocol/lua/hear.lua",
+    "durasleep/worker/loops/relay.py",
+    "tests/model/both.py",
+    "tests/model/moves.py",
+    "tests/model/workers.py",
+    "tests/model/test_scripts_follow_the_model.py",
+)
+"""Where an execution asks another partition, and is told its answer."""
 OF_OTHERS = {
     ("durasleep/codec/values.py", "tell"),  # where msgpack says which byte it has come to
     ("durasleep/protocol/lua/schedule.lua", "aside"),  # the name of a field in Redis
     ("durasleep/protocol/lua/fsck.lua", "aside"),
     ("docs/troubleshooting.md", "aside"),  # a kind of finding, in ``fsck --json``
+    *((file, word) for file in ACROSS_PARTITIONS for word in ("tell", "hear")),
 }
-"""Names that are not ours to choose."""
+"""Names that are not ours to choose, or that mean something else there."""
 
 # -- the check
 

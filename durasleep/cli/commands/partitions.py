@@ -10,14 +10,13 @@ import typer
 from durasleep.cli import address
 from durasleep.cli.options import JsonOption, NamespaceOption, UrlOption
 from durasleep.cli.output import console, json_values
-from durasleep.protocol.partitions import PARTITIONS_MAX
 
 
 @address.explained
 def init(
     partitions: Annotated[
         int,
-        typer.Option("--partitions", metavar="N", min=1, max=PARTITIONS_MAX, help="How many partitions it gets."),
+        typer.Option("--partitions", metavar="N", min=1, help="How many partitions it gets, 1 to 256."),
     ] = 1,
     url: UrlOption = None,
     namespace: NamespaceOption = None,

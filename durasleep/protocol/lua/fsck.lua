@@ -250,7 +250,10 @@ end
 -- Whether a waiter of another partition has not heard of an ending yet.
 local function is_untold(record)
   local waiters = record.waiters or ''
-  if waiters == MANY then return is_a(waiters_prefix .. record.id, 'set') end
+  if waiters == MANY then
+    local set = waiters_prefix .. record.id -- of a settled one, it has only waiters of other partitions and newer kinds
+    return is_a(set, 'set') and #redis.call('SSCAN', set, '0', 'MATCH', 'x*', 'COUNT', STEP)[2] > 0
+  end
   return string.find('\n' .. waiters, '\nx') ~= nil
 end
 
