@@ -219,13 +219,14 @@ def test_a_signal_handler_may_wait_while_its_thread_gathers(client: Client, othe
     seen: list[int] = []
 
     def settle_and_wait(*_: object) -> None:
+        name = names[len(seen)]
+        other.promises.resolve(name, len(seen))
+        seen.append(client.get(name, int).result(timeout=10))
         if len(seen) < len(names):
-            name = names[len(seen)]
-            other.promises.resolve(name, len(seen))
-            seen.append(client.get(name, int).result(timeout=10))
+            signal.setitimer(signal.ITIMER_REAL, 0.05)  # not before this handler has ended its wait
 
     before = signal.signal(signal.SIGALRM, settle_and_wait)
-    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
     try:
         assert client.gather([client.get(name) for name in names]) == list(range(20))
     finally:
