@@ -91,6 +91,8 @@ class StoreUnavailable(StoreError):
 
     is_unreachable = False
     """Whether no Redis was found at the address. False if there is one that cannot serve us now."""
+    reason = ""
+    """The code of its answer, such as ``LOADING``; empty if there was none."""
 
 
 class NotReplicated(StoreUnavailable):

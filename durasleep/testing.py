@@ -330,10 +330,11 @@ class Env:
             await self._stop(group)
         await self.app.aclose()  # first, because its inbox would come back while the rest is removed
         store = await store_of(self.app)
-        for tag in (*[keys.tag for keys in store.keyspaces], f"{{{self.app.namespace}}}:"):
+        tags = [(keys.tag, keys.slot) for keys in store.keyspaces]
+        for tag, slot in (*tags, (f"{{{self.app.namespace}}}:", store.partitions.meta_slot)):
             cursor = b"0"
             while True:
-                cursor, keys = await store.call(server.scan(f"{tag}*", cursor, count=1000))
+                cursor, keys = await store.call(server.scan(f"{tag}*", cursor, count=1000).at(slot))
                 if keys:
                     await store.call(server.delete(keys))
                 if cursor == b"0":

@@ -137,7 +137,7 @@ class Inbox:
         stream = self._streams.get(keys.partition)
         if stream is None:
             self.check_open()
-            link = self._store.link() if len(self._streams) < BLOCKING_MAX else None
+            link = self._store.link(keys) if len(self._streams) < BLOCKING_MAX else None
             stream = self._streams[keys.partition] = InboxStream(self, self._store, keys, link, self._settings)
         return stream
 

@@ -164,7 +164,7 @@ class Waiter:
         self.store = store()
         self.inboxes = PerThread(lambda: Inbox(self.store.keys, settings.client_check_s))
         self._block_s = settings.read_block_s
-        self._reader: SyncLink = self.store.link(settings.read_block_s + _READ_MARGIN_S)
+        self._readers: dict[Keyspace, SyncLink] = {}
         self._closed = threading.Event()
         """The event of all current waits. It is set when the client is closed; later waits have a new one."""
 
@@ -197,7 +197,8 @@ class Waiter:
         if farewell:
             with suppress(StoreError):
                 self.store.call_once(farewell)
-        self._reader.close()
+        for reader in tuple(self._readers.values()):
+            reader.close()
         self.store.close()
 
     def attach(self, subscriptions: Sequence[Subscription]) -> None:
@@ -283,7 +284,7 @@ class Waiter:
             return False
         read = streams.read_after({key: last}, count=READ_MAX, block_s=block_s)
         try:
-            [found] = self._reader.exchange([read.args])
+            [found] = self._reader(stream.keys).exchange([read.args])
         except StoreUnavailable as error:
             found = error
         if isinstance(found, Exception):
@@ -294,13 +295,19 @@ class Waiter:
             stream.last = entry
             for id, ending in statuses_in(fields):
                 stream.notify(id, ending)
-        return bool(rows) and not (len(rows) == READ_MAX and self._is_cut(key, last))
+        return bool(rows) and not (len(rows) == READ_MAX and self._is_cut(stream.keys, key, last))
 
-    def _is_cut(self, key: bytes, last: bytes) -> bool:
+    def _reader(self, keys: Keyspace) -> SyncLink:
+        reader = self._readers.get(keys)
+        if reader is None:  # two threads may make it at the same time: the first one counts
+            reader = self._readers.setdefault(keys, self.store.link(keys, self._block_s + _READ_MARGIN_S))
+        return reader
+
+    def _is_cut(self, keys: Keyspace, key: bytes, last: bytes) -> bool:
         """Whether the cap of the stream may have cut entries behind ``last`` before this slow reader read them."""
         read = streams.read_first(key)
         try:
-            [reply] = self._reader.exchange([read.args])
+            [reply] = self._reader(keys).exchange([read.args])
         except StoreUnavailable:
             return True
         if isinstance(reply, Exception):

@@ -19,7 +19,7 @@ from durasleep.errors import DurasleepError
 from durasleep.model import Disposition, State
 from durasleep.protocol import script
 from durasleep.protocol.keys import KIND, PLACE, STATE, Keyspace
-from durasleep.protocol.partitions import PARTITIONS_MAX
+from durasleep.protocol.partitions import PARTITIONS_MAX, slot_of
 from durasleep.protocol.script import Script, Value
 
 T = TypeVar("T")
@@ -33,6 +33,7 @@ KIND_OF = {code.encode(): kind for kind, code in KIND.items()}
 _FUTURE_CODE = re.compile(rb"[a-z]")
 """Codes that a newer version may write and that we do not know; any other text is not ours."""
 DISPOSITION_OF = {word.value.encode(): word for word in Disposition}
+_WORDS_BEFORE_KEY = 4  # EVALSHA digest count KEY
 _CODE = re.compile(r"(?:ERR )?(?:user_script:\d+: )?([A-Z][A-Z_]+) ?(.*)", re.DOTALL)
 
 
@@ -42,13 +43,15 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     script: Script
     command: tuple[Value, ...]
     """The EVALSHA that runs it, up to the items."""
+    slot: int
+    """The hash slot of its keys."""
 
 
 @lru_cache(maxsize=16 * PARTITIONS_MAX)
 def route(name: str, keys: Keyspace, shared_args: tuple[Value, ...] = ()) -> Route:
     """The route of a script that takes a batch; the same object for the same arguments."""
     lua = script.load(name, keys.movable_clock, keys.value_bytes_max)
-    return Route(lua, tuple(script.evalsha(lua, key_list(keys), shared_args)))
+    return Route(lua, tuple(script.evalsha(lua, key_list(keys), shared_args)), keys.slot)
 
 
 class BatchItem(msgspec.Struct, Generic[T], frozen=True):
@@ -79,14 +82,33 @@ class Command(msgspec.Struct, Generic[T], frozen=True):
     args: Sequence[Value]
     parse: Callable[[Any], T]
     script: Script | None = None
+    slot: int | None = None
+    """On whose node it runs; None if its first key says it. Outside a cluster this means nothing."""
+
+    def at(self, slot: int) -> Command[T]:
+        """The same command, which names no key, on the node of a slot."""
+        return Command(self.args, self.parse, self.script, slot)
 
     def map(self, change: Callable[[T], S]) -> Command[S]:
         """The same command with a changed answer."""
         parse = self.parse
-        return Command(self.args, lambda reply: change(parse(reply)), self.script)
+        return Command(self.args, lambda reply: change(parse(reply)), self.script, self.slot)
 
 
 Call = BatchItem[Any] | Command[Any]
+
+
+def slot_of_call(call: Call) -> int:
+    """The hash slot of the keys of a call, or the one it was given. StoreError if it has neither: our own mistake."""
+    if isinstance(call, BatchItem):
+        return call.route.slot
+    if call.slot is not None:
+        return call.slot
+    for word in call.args[1:_WORDS_BEFORE_KEY]:
+        key = word.encode() if isinstance(word, str) else word
+        if key.startswith(b"{"):  # as each of our keys
+            return slot_of(key[1 : key.index(b"}")])
+    raise errors.StoreError(f"{call.args[0]!r} names neither a key nor the node on which it runs")
 
 
 def error_of(text: bytes | str) -> errors.DurasleepError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from durasleep.model import DUE_MS_MAX, INBOX_TTL_MS, PAYLOAD_BYTES_MAX, Kind, Place, State, check_name
-from durasleep.protocol.partitions import partition_of, tag_of
+from durasleep.protocol.partitions import partition_of, slot_of, tag_of
 
 SCHEMA_VERSION = 2
 
@@ -167,9 +167,13 @@ class Keyspace:
     """The largest journal that can be loaded: twice the limit at which an execution is halted."""
     tag: str = field(init=False)
     """The beginning of each of its keys."""
+    slot: int = field(init=False)
+    """The hash slot of all its keys in a cluster."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tag", f"{{{tag_of(self.namespace, self.partition, self.partitions)}}}:")
+        tag = tag_of(self.namespace, self.partition, self.partitions)
+        object.__setattr__(self, "tag", f"{{{tag}}}:")
+        object.__setattr__(self, "slot", slot_of(tag))
 
     def elsewhere(self, id: str) -> int | None:
         """The partition of an id, if it is another one."""

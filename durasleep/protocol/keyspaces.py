@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from durasleep.protocol.keys import Keyspace
@@ -12,8 +12,11 @@ from durasleep.protocol.partitions import partition_of
 class Keyspaces:
     """One ``Keyspace`` for each partition, in their order."""
 
-    def __init__(self, namespace: str, count: int = 1, **limits: Any) -> None:
-        """``limits`` are the other fields of each ``Keyspace``."""
+    def __init__(
+        self, namespace: str, count: int = 1, *, node_of: Callable[[int], object] = lambda _slot: None, **limits: Any
+    ) -> None:
+        """``node_of`` says which node of a cluster serves a slot; ``limits`` are other fields of each ``Keyspace``."""
+        self._node_of = node_of
         self._all = tuple(Keyspace(namespace, partition, count, **limits) for partition in range(count))
         self._only = self._all[0] if count == 1 else None
         self._by_tag = {keys.tag.encode(): keys for keys in self._all}
@@ -34,6 +37,13 @@ class Keyspaces:
         tag, mark, name = key.partition(b"}:")
         keys = self._by_tag.get(tag + mark)
         return None if keys is None else (keys, name)
+
+    def by_node(self) -> list[list[Keyspace]]:
+        """The partitions that are on the same node now, for each node that has any."""
+        found: dict[object, list[Keyspace]] = {}
+        for keys in self._all:
+            found.setdefault(self._node_of(keys.slot), []).append(keys)
+        return list(found.values())
 
     def __getitem__(self, partition: int) -> Keyspace:
         return self._all[partition]

@@ -13,12 +13,12 @@ SLOTS = 16_384
 """Hash slots of a Redis Cluster; each belongs to one node."""
 
 
-def slot_of(tag: str) -> int:
-    """The hash slot of a key whose hash tag this is.
+def slot_of(tag: str | bytes) -> int:
+    """The hash slot of a key whose hash tag this is, without its braces.
 
     It is CRC16 of the tag (polynomial 0x1021), modulo 16384: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
     """
-    return crc_hqx(tag.encode(), 0) % SLOTS
+    return crc_hqx(tag.encode() if isinstance(tag, str) else tag, 0) % SLOTS
 
 
 def part_of(id: str) -> str:

@@ -44,7 +44,7 @@ def read_time() -> Command[int]:
 
 def now_ms(keys: Keyspace) -> Plan[int]:
     """The server's clock, as the scripts see it."""
-    ask: list[Call] = [read_time()]
+    ask: list[Call] = [read_time().at(keys.slot)]
     if keys.movable_clock:
         ask.append(Command([b"GET", keys.clock.encode()], lambda kept: kept or b"0"))
     us, *moved = map(unwrap, (yield ask))

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from durasleep.protocol.command import Command, pairs, to_text
-
-SLOTS = 16_384
+from durasleep.protocol.partitions import SLOTS
 
 Address = tuple[str, int]
 """Host and port."""

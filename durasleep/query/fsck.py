@@ -81,13 +81,14 @@ def fsck(keyspaces: Keyspaces, *, repair: bool = False) -> Plan[Report]:
     """Check everything in a namespace, in time proportional to it; safe on a live system."""
     report = Report()
     queues: dict[tuple[Keyspace, bytes], None] = {}
-    cursor = b"0"
-    while True:
-        [page] = yield [server.scan(keyspaces.pattern("*"), cursor, count=PAGE)]
-        cursor, names = unwrap(page)
-        yield from _check(_things(keyspaces, names, queues, report), report, repair)
-        if cursor == b"0":
-            break
+    for keys, *_ in keyspaces.by_node():
+        cursor = b"0"
+        while True:
+            [page] = yield [server.scan(keyspaces.pattern("*"), cursor, count=PAGE).at(keys.slot)]
+            cursor, names = unwrap(page)
+            yield from _check(_things(keyspaces, names, queues, report), report, repair)
+            if cursor == b"0":
+                break
     for keys in keyspaces:
         sets = (("timer", keys.timers), ("halted", keys.halted), ("closing", keys.closing), ("member", keys.workers))
         for kind, key in sets:

@@ -261,7 +261,7 @@ def _sources(
     if statuses & {"delayed", "suspended"}:
         sources += (partial(_read_timers, keys, statuses) for keys in keyspaces)
     if "suspended" in statuses:
-        sources.append(partial(_read_promises, keyspaces))
+        sources += (partial(_read_promises, keyspaces, keys) for keys, *_ in keyspaces.by_node())
     if states - {"resolved"}:
         sources += (partial(_read_endings, keys.failed) for keys in keyspaces)
         lengths = yield [streams.count_entries(keys.failed) for keys in keyspaces]
@@ -336,17 +336,18 @@ def _summary(record: PromiseRecord, worker: str | None) -> Summary:
 def queues(keyspaces: Keyspaces, group: str | None, found: SearchPage) -> Plan[list[tuple[Keyspace, str]]]:
     """The streams of a group, or of all, that exist: the partition and the name of each, sorted by name."""
     names: dict[tuple[str, int], Keyspace] = {}
-    cursor: _Cursor = b""
-    for _ in range(STEPS_MAX):
-        [page] = yield [_scan(keyspaces, "queue:", cursor)]
-        scanned, cursor = unwrap(page)
-        for keys, queue in scanned:
-            if group in (None, queue.partition("/")[0]):
-                names[queue, keys.partition] = keys
-        if cursor is None:
-            break
-    else:
-        found.is_all = False
+    for at, *_ in keyspaces.by_node():
+        cursor: _Cursor = b""
+        for _ in range(STEPS_MAX):
+            [page] = yield [_scan(keyspaces, at, "queue:", cursor)]
+            scanned, cursor = unwrap(page)
+            for keys, queue in scanned:
+                if group in (None, queue.partition("/")[0]):
+                    names[queue, keys.partition] = keys
+            if cursor is None:
+                break
+        else:
+            found.is_all = False
     return [(names[one], one[0]) for one in sorted(names)]
 
 
@@ -385,8 +386,12 @@ def _begun_so(keys: Keyspace, beginning: str) -> Plan[list[tuple[Keyspace, str]]
 # -- sources -----------------------------------------------------------------
 
 
-def _scan(keyspaces: Keyspaces, beginning: str, cursor: bytes) -> Command[tuple[list[tuple[Keyspace, str]], _Cursor]]:
-    """A page of the keys that begin so in their partitions: of each its partition, and the rest of its name."""
+def _scan(
+    keyspaces: Keyspaces, at: Keyspace, beginning: str, cursor: bytes
+) -> Command[tuple[list[tuple[Keyspace, str]], _Cursor]]:
+    """A page of the keys that begin so in their partitions, on the node of one: of each its partition, and the rest of
+    its name.
+    """
 
     def page_of(reply: tuple[bytes, list[bytes]]) -> tuple[list[tuple[Keyspace, str]], _Cursor]:
         after, names = reply
@@ -394,14 +399,14 @@ def _scan(keyspaces: Keyspaces, beginning: str, cursor: bytes) -> Command[tuple[
         ours = [(keys, to_text(rest).removeprefix(beginning)) for keys, rest in found]
         return ours, after if after != b"0" else None
 
-    return server.scan(keyspaces.pattern(f"{beginning}*"), cursor or b"0", count=SCAN_COUNT).map(page_of)
+    return server.scan(keyspaces.pattern(f"{beginning}*"), cursor or b"0", count=SCAN_COUNT).at(at.slot).map(page_of)
 
 
-def _read_promises(keyspaces: Keyspaces, cursor: bytes) -> Command[_Page]:
+def _read_promises(keyspaces: Keyspaces, at: Keyspace, cursor: bytes) -> Command[_Page]:
     def page_of(found: tuple[list[tuple[Keyspace, str]], _Cursor]) -> _Page:
         return [(id, None) for _, id in found[0]], found[1]
 
-    return _scan(keyspaces, "promise:", cursor).map(page_of)
+    return _scan(keyspaces, at, "promise:", cursor).map(page_of)
 
 
 def _read_halted(keys: Keyspace, cursor: bytes) -> Command[_Page]:

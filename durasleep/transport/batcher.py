@@ -6,18 +6,15 @@ While an exchange runs, new calls gather for the next one: the higher the load, 
 from __future__ import annotations
 
 import asyncio
-import math
 import random
-from collections import deque
 from collections.abc import Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
-import msgspec
-
-from durasleep.errors import DurasleepError, StoreError, StoreRefused, StoreUnavailable
+from durasleep.errors import StoreError, StoreRefused, StoreUnavailable
 from durasleep.protocol import server
 from durasleep.protocol.command import BatchItem, Call, Command, Reply
 from durasleep.settings import Settings
+from durasleep.transport.asked import Asked, Part, WaitingCalls, open_parts, part_of
 from durasleep.transport.batching import (
     AGAIN,
     RETRY_FIRST_S,
@@ -39,56 +36,20 @@ _EXCHANGE_MAX = (
 _ALONE_TRIES = 5  # of a call that loses the connection each time, although Redis answers other calls
 
 
-class _Asked(msgspec.Struct, eq=False):
-    """Calls that were made together, and their answers so far. The error of a script is an answer, too."""
-
-    calls: Sequence[Call]
-    future: asyncio.Future[Any]
-    is_single: bool
-    answers: list[Any]
-    left: int
-    """How many have no answer yet."""
-    left_in_vain: int = -1
-    """How many had no answer after the last attempt."""
-    give_up_at: float = math.inf
-    """When the patience for these ends, by the clock of the loop."""
-
-    @classmethod
-    def of(cls, calls: Sequence[Call], *, is_single: bool = False) -> _Asked:
-        return cls(calls, asyncio.get_running_loop().create_future(), is_single, [_OPEN] * len(calls), len(calls))
-
-    def open_positions(self) -> list[int]:
-        """The calls to send, again or for the first time; none if nobody waits any more."""
-        if self.future.done():
-            return []
-        if self.left == len(self.calls):
-            return list(range(self.left))
-        return [position for position, answer in enumerate(self.answers) if answer is _OPEN]
-
-    def note_in_vain(self, give_up_at: float) -> None:
-        """They were sent without an answer. The patience begins now, or again if some were answered since."""
-        if self.left != self.left_in_vain:
-            self.left_in_vain, self.give_up_at = self.left, give_up_at
-
-    def finish(self) -> None:
-        """Return the answers to the waiter, if all are there."""
-        if self.left or self.future.done():
-            return
-        if not self.is_single:
-            self.future.set_result(self.answers)
-        elif isinstance(self.answers[0], DurasleepError):
-            self.future.set_exception(self.answers[0])
-        else:
-            self.future.set_result(self.answers[0])
-
-    def fail(self, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
+Refused = tuple[Part, StoreError]
+"""Calls that the server has not served, and why."""
 
 
-_OPEN = object()
-_Part = tuple[_Asked, list[int]]
-"""Calls of one exchange: their group, and their positions in it."""
+class Router(Protocol):
+    """Decides where calls of a cluster go, whose slots may move to other nodes."""
+
+    def take_back(self, refused: Sequence[Refused]) -> None:
+        """These were not served: send them again, here or elsewhere."""
+        ...
+
+    def note_served(self, parts: Sequence[Part]) -> None:
+        """These were served."""
+        ...
 
 
 async def ask_once(link: Link, calls: Sequence[Call], settings: Settings) -> list[Any]:
@@ -109,14 +70,23 @@ class Batcher:
     StoreUnavailable; with None it is repeated until it is cancelled.
     """
 
-    def __init__(self, link: Link, settings: Settings, patience_s: float | None, outage: Outage | None = None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        settings: Settings,
+        patience_s: float | None,
+        outage: Outage | None = None,
+        router: Router | None = None,
+    ) -> None:
+        """``router`` gets the calls that were not served. Without one they wait here, and are repeated."""
         self._link = link
         self._settings = settings
         self._patience_s = patience_s
-        self._waiting: deque[_Asked] = deque()
-        self._under_way: list[_Part] = []
+        self._waiting = WaitingCalls(settings.batch_items_max)
+        self._under_way: list[Part] = []
         self._pump: asyncio.Task[None] | None = None
         self._outage = outage or Outage()
+        self._router = router
         self._confirmation = confirmation(settings)
         self._portion = Portion(_EXCHANGE_MAX)
 
@@ -126,97 +96,82 @@ class Batcher:
 
     def send(self, call: BatchItem[T] | Command[T]) -> asyncio.Future[T]:
         """The same as a future; the call is sent at the end of this turn of the loop."""
-        return self._take(_Asked.of((call,), is_single=True))
+        return self._take(Asked.of((call,), is_single=True))
 
     def ask(self, calls: Sequence[Call]) -> asyncio.Future[list[Any]]:
         """The answers to several calls, in order; an error of a call takes the place of its answer."""
-        asked = _Asked.of(calls)
+        asked = Asked.of(calls)
         if calls:
             return self._take(asked)
         asked.finish()
         return asked.future
 
-    def _take(self, asked: _Asked) -> asyncio.Future[Any]:
-        self._waiting.append(asked)
-        if self._pump is None or self._pump.done():
-            self._pump = asyncio.get_running_loop().create_task(self._run(), name="durasleep-batcher")
+    def _take(self, asked: Asked) -> asyncio.Future[Any]:
+        self.take(part_of(asked))
         return asked.future
 
+    def take(self, part: Part) -> None:
+        """Send some calls of a group."""
+        self._waiting.add(part)
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.get_running_loop().create_task(self._run(), name="durasleep-batcher")
+
     @property
-    def is_asking(self) -> bool:
-        """Whether a call waits for its answer."""
-        return self._pump is not None and not self._pump.done()
+    def connected(self) -> bool:
+        """Whether there is a connection, or one is being made; whether it works shows when it is used."""
+        return self._link.connected or (self._pump is not None and not self._pump.done())
 
     async def close(self, error: Exception | None = None) -> None:
         """Stop; waiters get ``error``, or are cancelled without one."""
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.gather(self._pump, return_exceptions=True)
-        for asked in (*[asked for asked, _ in self._under_way], *self._waiting):
+        for asked, _ in (*self._under_way, *self._waiting):
             if error is None:
                 asked.future.cancel()
             else:
                 asked.fail(error)
         self._under_way = []
-        self._waiting.clear()
+        self._waiting.drop_done()
         await self._link.close()
 
     async def _run(self) -> None:
         while parts := self._next_parts():
             await self._exchange(parts)
 
-    def _next_parts(self) -> list[_Part]:
-        """The calls that wait longest, as many as one exchange carries; the rest of a long group stays in front."""
-        parts: list[_Part] = []
-        room = self._portion.now
-        while self._waiting and room:
-            asked = self._waiting[0]
-            positions = asked.open_positions()
-            if len(positions) <= room:
-                self._waiting.popleft()
-            if positions:
-                parts.append((asked, positions[:room]))
-                room -= len(parts[-1][1])
-        self._under_way = parts
-        return parts
+    def _next_parts(self) -> list[Part]:
+        self._under_way = self._waiting.take(self._portion.now)
+        return self._under_way
 
-    def _put_back(self, parts: list[_Part]) -> None:
-        """They wait again, in front of all others."""
-        for asked, _ in reversed(parts):
-            if not self._waiting or self._waiting[0] is not asked:
-                self._waiting.appendleft(asked)
-
-    async def _exchange(self, parts: list[_Part]) -> None:
+    async def _exchange(self, parts: list[Part]) -> None:
         """Run some calls. Calls without an answer or refused ones are repeated; new ones join, and smaller parts are
         tried.
         """
         loop = asyncio.get_running_loop()
         delay_s = RETRY_FIRST_S
         while parts:
-            began, is_lost = loop.time(), False
-            try:
-                problem = await self._once(parts)
-            except StoreUnavailable as error:
-                problem, is_lost = error, not self._link.connected
-            except Exception as error:  # noqa: BLE001 - the waiters must get it, and the others go on
-                if not isinstance(error, StoreRefused) or self._patience_s is not None:
-                    _fail(parts, error)
-                    return
-                problem = error
-            if problem is None:
+            began = loop.time()
+            refused = await self._attempt(parts)
+            if refused is None:
+                return
+            if not refused:
                 self._portion.grow()
-                if delay_s > RETRY_FIRST_S:
+                if self._router is not None:
+                    self._router.note_served(parts)
+                elif delay_s > RETRY_FIRST_S:
                     self._outage.recovered()
-                parts = _open_parts(parts)  # calls that were not looked at are sent again at once
+                parts = open_parts(parts)  # calls that were not looked at are sent again at once
                 continue
+            if self._patience_s is not None:
+                for (asked, _), _ in refused:
+                    asked.note_in_vain(began + self._patience_s)
+            if self._router is not None:
+                parts = self._pass_on(refused, parts)
+                continue
+            problem = refused[-1][1]
             if self._patience_s is None:
                 self._outage.report(problem)
-            else:
-                for asked, _ in parts:
-                    asked.note_in_vain(began + self._patience_s)
-            if is_lost:
-                await self._lessen(parts)
-            self._put_back(parts)
+            self._waiting.put_back(open_parts(parts))
             self._give_up(loop.time() + delay_s, problem)
             if not self._waiting:
                 return
@@ -224,28 +179,57 @@ class Batcher:
             delay_s = min(delay_s * 2, RETRY_MAX_S)
             parts = self._next_parts()
 
+    def _pass_on(self, refused: list[Refused], parts: list[Part]) -> list[Part]:
+        """Refused calls leave this lane; returns those that were not looked at."""
+        assert self._router is not None
+        gone = {(id(asked), position) for (asked, positions), _ in refused for position in positions}
+        self._router.take_back(refused)
+        return [
+            (asked, left)
+            for asked, positions in open_parts(parts)
+            if (left := [position for position in positions if (id(asked), position) not in gone])
+        ]
+
+    async def _attempt(self, parts: list[Part]) -> list[Refused] | None:
+        """One exchange; returns the calls that were not served, and why. None if they will never be served: then the
+        waiters have got the error.
+        """
+        try:
+            return await self._once(parts)
+        except StoreUnavailable as error:
+            if not self._link.connected:
+                await self._lessen(parts)
+            problem: StoreError = error
+        except Exception as error:  # noqa: BLE001 - the waiters must get it, and the others go on
+            if not isinstance(error, StoreRefused) or self._patience_s is not None:
+                for asked, _ in parts:
+                    asked.fail(error)
+                return None
+            problem = error
+        return [(part, problem) for part in open_parts(parts)]
+
     def _give_up(self, now_s: float, problem: StoreError) -> None:
         """Waiters whose patience has ended get the error, and calls that nobody waits for are dropped."""
-        for asked in self._waiting:
+        for asked, _ in self._waiting:
             if asked.give_up_at < now_s:
                 asked.fail(problem)
-        self._waiting = deque(asked for asked in self._waiting if not asked.future.done())
+        self._waiting.drop_done()
 
-    async def _lessen(self, parts: list[_Part]) -> None:
+    async def _lessen(self, parts: list[Part]) -> None:
         """Calls lost the connection: send fewer at a time. A single call that loses it each time gets the error."""
         count = sum(len(positions) for _, positions in parts)
         self._portion.halve(count)
         if count > 1 or not await self._is_lost_over(parts):
             return
         [(asked, [position])] = parts
-        asked.answers[position] = StoreError(
+        error = StoreError(
             "Redis closes the connection each time it gets this call, but answers other calls: this call may be larger "
             "than the server allows (client-output-buffer-limit, client-query-buffer-limit)"
         )
-        asked.left -= 1
+        asked.answer(position, error)
         asked.finish()
 
-    async def _is_lost_over(self, parts: list[_Part]) -> bool:
+    async def _is_lost_over(self, parts: list[Part]) -> bool:
         """Whether Redis answers other calls, but never this one."""
         loop = asyncio.get_running_loop()
         delay_s = RETRY_FIRST_S
@@ -261,7 +245,7 @@ class Batcher:
             except StoreError:
                 return False
             try:
-                if await self._once(parts) is None:
+                if not await self._once(parts):
                     self._outage.recovered()
                 return False
             except StoreUnavailable:
@@ -271,8 +255,8 @@ class Batcher:
                 return False
         return True
 
-    async def _once(self, parts: list[_Part]) -> StoreError | None:
-        """One exchange; returns why some of it must be repeated, or None."""
+    async def _once(self, parts: list[Part]) -> list[Refused]:
+        """One exchange; returns the calls that must be repeated, and why."""
         calls = [asked.calls[position] for asked, positions in parts for position in positions]
         plan = exchange_plan(calls, self._settings)
         confirmed: list[Reply] = []  # by the last exchange, which also confirms those before it
@@ -286,7 +270,7 @@ class Batcher:
             raws = iter(cast("list[Reply]", end.value))
         if confirmed:
             check_confirmed(confirmed, self._settings)
-        problem: StoreError | None = None
+        refused: list[Refused] = []
         for asked, positions in parts:
             calls, answers = asked.calls, asked.answers
             for position in positions:
@@ -294,23 +278,9 @@ class Batcher:
                 if answer is AGAIN:
                     continue
                 if isinstance(answer, StoreError) and is_unserved(answer, waits_for_rights=self._patience_s is None):
-                    problem = answer
+                    refused.append(((asked, (position,)), answer))
                     continue
                 answers[position] = answer
                 asked.left -= 1
             asked.finish()
-        return problem
-
-
-def _open_parts(parts: list[_Part]) -> list[_Part]:
-    """The calls of some parts that have no answer yet."""
-    return [
-        (asked, left)
-        for asked, positions in parts
-        if asked.left and (left := [position for position in positions if asked.answers[position] is _OPEN])
-    ]
-
-
-def _fail(parts: list[_Part], error: Exception) -> None:
-    for asked, _ in parts:
-        asked.fail(error)
+        return refused

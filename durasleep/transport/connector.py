@@ -34,11 +34,11 @@ from durasleep.transport import foreign
 from durasleep.transport.raw import Finder, FoundConnection, FoundSyncConnection, RawConnection, RawSyncConnection
 
 if TYPE_CHECKING:  # imported only for the few who use Sentinel or a cluster
-    from durasleep.transport.cluster import AnyClusterClient
     from durasleep.transport.sentinel import Sentinels
     from durasleep.transport.topology import Remap, Topology
 
-AnyClient = redis.Redis | redis.asyncio.Redis  # type: ignore[type-arg]
+_ServerClient = redis.Redis | redis.asyncio.Redis  # type: ignore[type-arg]
+AnyClient = _ServerClient | redis.RedisCluster | redis.asyncio.RedisCluster
 # From the connection class of a client to ours. The classes of redis-py's Sentinel ask for the address through their
 # pool; ours ask for it before they connect.
 _TO_ASYNC: dict[type, type] = {
@@ -103,16 +103,6 @@ class Connector:
     @classmethod
     def of(cls, source: str | AnyClient) -> Connector:
         """From a URL or an existing client; UsageError for anything else."""
-        connector = cls.of_any(source)
-        if connector.topology is not None:  # until calls are sent to the node of their slot
-            raise UsageError(
-                "durasleep does not run on a Redis Cluster yet: give a single server, or one with Sentinel"
-            )
-        return connector
-
-    @classmethod
-    def of_any(cls, source: str | AnyClient | AnyClusterClient) -> Connector:
-        """See ``of``; clusters too."""
         if isinstance(source, str):
             return cls._of_url(_VALKEY.sub(r"redis\1", source))
         if isinstance(source, redis.Redis | redis.asyncio.Redis):
@@ -145,7 +135,7 @@ class Connector:
         return cls._of_server(pool.connection_class, pool.connection_kwargs, sentinels)
 
     @classmethod
-    def _of_client(cls, client: AnyClient) -> Connector:
+    def _of_client(cls, client: _ServerClient) -> Connector:
         from durasleep.transport import sentinel
 
         pool, sentinels = client.connection_pool, None

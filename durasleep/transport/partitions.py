@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from durasleep.protocol.keyspaces import Keyspaces
+from durasleep.protocol.partitions import slot_of
+from durasleep.protocol.slots import Address
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.transport.server_clock import Clock
+
+if TYPE_CHECKING:  # imported only for the few who use a cluster
+    from durasleep.transport.topology import Topology
 
 
 class Partitions:
     """The partitions of a namespace. Until it was asked how many it has, it is taken for one that has one."""
 
-    def __init__(self, namespace: str, settings: Settings) -> None:
+    def __init__(self, namespace: str, settings: Settings, topology: Topology | None) -> None:
         self._namespace = namespace
         self._settings = settings
+        self._topology = topology
+        self.meta_slot = slot_of(namespace)
+        """The hash slot of what is known of the namespace as a whole."""
         self._take(1)
 
     def set_count(self, count: int) -> None:
@@ -20,11 +30,16 @@ class Partitions:
         if count != len(self.keyspaces):
             self._take(count)
 
+    def node_of(self, slot: int) -> Address | None:
+        """The node that serves a slot, as far as it is known; None outside a cluster."""
+        return None if self._topology is None else self._topology.known(slot)
+
     def _take(self, count: int) -> None:
         settings = self._settings
         self.keyspaces = Keyspaces(
             self._namespace,
             count,
+            node_of=self.node_of,
             movable_clock=settings.movable_clock,
             # Values of others may be as large as the defaults allow, whatever our own limits are.
             value_bytes_max=2 * max(settings.payload_bytes_max, DEFAULTS.payload_bytes_max),

@@ -77,12 +77,13 @@ _FOREIGN_KEY = "non local key"  # a script has named a key that it did not decla
 
 def routing(reply: Reply) -> Routing | None:
     """Why the node does not serve a call; None for any other answer."""
-    if not isinstance(reply, Exception):
-        return None
+    return _routing_of(reply, error_text(reply)) if isinstance(reply, Exception) else None
+
+
+def _routing_of(error: BaseException | str, text: str) -> Routing | None:
     for error_class, found in _ROUTING_ERRORS:
-        if isinstance(reply, error_class):
+        if isinstance(error, error_class):
             return found
-    text = error_text(reply)
     if _FOREIGN_KEY in text:
         return Routing.CROSSSLOT
     code = text.partition(" ")[0]
@@ -112,8 +113,14 @@ def is_unknown_script(reply: Reply) -> bool:
 def refusal(error: BaseException | str) -> StoreError | None:
     """The error if a reply, or its text, is about the server and not about the call: not now, or no permission."""
     text = error_text(error)
-    if isinstance(error, _PASSING_ERRORS) or text.startswith(_PASSING):
-        return StoreUnavailable(f"Redis cannot serve us now: {text}")
+    reason = _routing_of(error, text)
+    if reason is Routing.CROSSSLOT:
+        return StoreError(f"durasleep has named keys of two slots in one call: {text}")
+    if reason or isinstance(error, _PASSING_ERRORS) or text.startswith(_PASSING):
+        code = "" if reason is None or text.startswith(reason) else f"{reason} "
+        unavailable = StoreUnavailable(f"Redis cannot serve us now: {code}{text}")
+        unavailable.reason = reason or text.partition(" ")[0]
+        return unavailable
     if (
         isinstance(error, redis_errors.NoPermissionError)
         or text.startswith(_REFUSED)

@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from durasleep.errors import StoreUnavailable, UnsupportedServer, UsageError
+from durasleep.errors import DurasleepError, StoreUnavailable, UnsupportedServer, UsageError
 from durasleep.model import PromiseId
 from durasleep.protocol import journal, server, versions
-from durasleep.protocol.command import BatchItem, Call, Command, Plan
+from durasleep.protocol.command import BatchItem, Call, Command, Plan, slot_of_call
 from durasleep.protocol.journal import Loaded
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.keyspaces import Keyspaces
@@ -24,20 +24,27 @@ from durasleep.transport import batcher, batching, handshake
 from durasleep.transport.batcher import Batcher
 from durasleep.transport.connection import Link
 from durasleep.transport.connector import Connector
+from durasleep.transport.lanes import Lanes
 from durasleep.transport.outage import Outage
 from durasleep.transport.partitions import Partitions
 from durasleep.transport.reply_errors import refusal
 from durasleep.transport.server_clock import Clock
+from durasleep.transport.topology import Topology
 
 T = TypeVar("T")
 _SERVER_MIN = (6, 2)
 CHECK_S = 60.0  # between two checks of the namespace's schema: clients live long, and send no heartbeats
-ASK_INFO = server.read_info("server").args
+ASK_INFO = server.read_info("server")
 logger = logging.getLogger("durasleep")
 
 
-def check_server(info: Any) -> None:
-    """UnsupportedServer if we cannot use this Redis; checked before anything is written."""
+def check_server(info: Any, connector: Connector) -> None:
+    """UnsupportedServer or UsageError if we cannot use this Redis; checked before anything is written."""
+    if isinstance(info, bytes) and connector.topology is None and b"redis_mode:cluster" in info:
+        raise UsageError(
+            f"the server at {connector.address} is a node of a Redis Cluster, and the others serve most of its keys: "
+            "give the cluster, as redis+cluster://HOST:PORT or as a redis.RedisCluster"
+        )
     if isinstance(info, bytes):  # fakeredis has no INFO, an ACL may forbid it: then the scripts will show it
         match = re.search(rb"redis_version:(\d+)\.(\d+)", info)
         if match and (int(match[1]), int(match[2])) < _SERVER_MIN:
@@ -100,15 +107,27 @@ class Store:
         self._short_name = name
         self._patience_s = patience_s
         self._confirming: dict[Settings, Store] = {}
-        self._link = self.link()
-        self._batcher = Batcher(self._link, settings, patience_s, self.outage)
+        self.partitions = partitions or Partitions(namespace, settings, connector.topology)
+        self._calls = self._calls_to_nodes()
         self._check_at = 0.0
         """When the namespace is checked again, by the monotonic clock; 0 before the first time."""
-        self.partitions = partitions or Partitions(namespace, settings)
 
-    def link(self, timeout_s: float | None = None) -> Link:
-        """A connection of its own, for blocking commands."""
-        return Link(self.connector, self.name, timeout_s or self.settings.command_timeout_s)
+    def _calls_to_nodes(self) -> Batcher | Lanes:
+        topology, patience_s, outage = self.connector.topology, self._patience_s, self.outage
+        if topology is None:
+            return Batcher(self._open_link(self.connector), self.settings, patience_s, outage)
+        return Lanes(topology, lambda node: self._open_link(self.connector.at(node)), self.settings, patience_s, outage)
+
+    def _open_link(self, connector: Connector) -> Link:
+        return Link(connector, self.name, self.settings.command_timeout_s)
+
+    def link(self, keys: Keyspace, timeout_s: float | None = None) -> Link:
+        """A connection of its own to the node of a partition, for blocking commands."""
+        return self.link_to(keys.slot, timeout_s)
+
+    def link_to(self, slot: int, timeout_s: float | None = None) -> Link:
+        """The same to the node of a slot."""
+        return Link(self.connector, self.name, timeout_s or self.settings.command_timeout_s, slot)
 
     def second_connection(self, settings: Settings | None = None) -> Store:
         """The same store over a second connection: its calls and ours do not wait for one another."""
@@ -135,8 +154,8 @@ class Store:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection, or one is being made; whether it works shows when it is used."""
-        return self._link.connected or self._batcher.is_asking
+        """See ``Batcher.connected``."""
+        return self._calls.connected
 
     @property
     def keyspaces(self) -> Keyspaces:
@@ -167,9 +186,12 @@ class Store:
             meta = await self.call(versions.read_meta(self.namespace))
             handshake.check(self.namespace, meta, len(self.keyspaces))
             return
-        link = self.link()
+        if self.connector.topology is not None:
+            await self._check_nodes(self.connector.topology)
+        link = self.link_to(self.partitions.meta_slot)
         try:
-            check_server(*await link.exchange([ASK_INFO]))
+            [info] = await link.exchange([ASK_INFO.args])
+            check_server(info, self.connector)
             greeting = handshake.greet(self.keyspaces[0], moves=moves, partitions=partitions)
             try:
                 commands = next(greeting)
@@ -183,6 +205,13 @@ class Store:
             await link.close()
         self._check_at = time.monotonic() + CHECK_S
 
+    async def _check_nodes(self, topology: Topology) -> None:
+        """See ``check_server``; StoreUnavailable if the nodes do not serve all slots."""
+        await topology.refresh()
+        topology.check_coverage()
+        for info in await self.ask_nodes(ASK_INFO):
+            check_server(info, self.connector)
+
     async def init(self, partitions: int) -> None:
         """Make the namespace, with this many partitions; UsageError if it has another number."""
         await self.open(partitions=check_partitions(partitions))
@@ -190,28 +219,30 @@ class Store:
 
     async def call(self, call: BatchItem[T] | Command[T]) -> T:
         """Run a command or batched item; raises the script's DurasleepError, or StoreUnavailable in the end."""
-        return await self._batcher.send(call)
+        return await self._calls.send(call)
 
     def send(self, call: BatchItem[T] | Command[T]) -> asyncio.Future[T]:
         """The same as a future; calls of one turn of the loop are sent together."""
-        return self._batcher.send(call)
+        return self._calls.send(call)
 
     async def run(self, plan: Plan[T]) -> T:
         """Carry out a plan of calls, those of each step in one round trip."""
         try:
             calls = next(plan)
             while True:
-                calls = plan.send(await self._batcher.ask(calls))
+                calls = plan.send(await self._calls.ask(calls))
         except StopIteration as end:
             return end.value
 
     def ask(self, calls: Sequence[Call]) -> asyncio.Future[list[Any]]:
         """The answers to several calls, in order; see ``Batcher.ask``."""
-        return self._batcher.ask(calls)
+        return self._calls.ask(calls)
 
     async def ask_once(self, calls: Sequence[Call]) -> list[Any]:
-        """The answers to several calls over a connection of its own, without repeats, confirmed as the settings say."""
-        link = self.link()
+        """The answers to several calls in one partition, over a connection of its own, without repeats, confirmed as
+        the settings say.
+        """
+        link = self.link_to(slot_of_call(calls[0]))
         try:
             answers = await batcher.ask_once(link, calls, self.settings)
             if confirmation := batching.confirmation(self.settings):
@@ -219,6 +250,18 @@ class Store:
             return answers
         finally:
             await link.close()
+
+    async def ask_nodes(self, command: Command[T]) -> list[T | DurasleepError]:
+        """The answer of each node that serves slots to a command that names no key, without repeats."""
+        answers: list[T | DurasleepError] = []
+        topology = self.connector.topology
+        for connector in [self.connector] if topology is None else map(self.connector.at, topology.masters):
+            link = self._open_link(connector)
+            try:
+                answers += await batcher.ask_once(link, [command], self.settings)
+            finally:
+                await link.close()
+        return answers
 
     async def load(self, id: PromiseId) -> Loaded | None:
         """See ``journal.load``."""
@@ -235,7 +278,7 @@ class Store:
         """Close; waiters get ``error``, or are cancelled without one."""
         for other in self._confirming.values():
             await other.aclose(error)
-        await self._batcher.close(error)
+        await self._calls.close(error)
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[Store]:

@@ -6,19 +6,22 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from durasleep.errors import NotReplicated, StoreError, StoreUnavailable
+from durasleep.errors import NotReplicated, StoreUnavailable
 from durasleep.model import PromiseId
 from durasleep.protocol import command, journal, versions
-from durasleep.protocol.command import BatchItem, Call, Command, Plan, Reply
+from durasleep.protocol.command import BatchItem, Call, Command, Plan, Reply, slot_of_call
 from durasleep.protocol.journal import Loaded
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.keyspaces import Keyspaces
+from durasleep.protocol.slots import Address
 from durasleep.settings import Settings
 from durasleep.transport import batching, handshake
 from durasleep.transport.connection import SyncLink
 from durasleep.transport.connector import Connector
+from durasleep.transport.lanes import MOVING
 from durasleep.transport.partitions import Partitions
 from durasleep.transport.portion import Portion
+from durasleep.transport.reply_errors import Routing
 from durasleep.transport.store import (
     ASK_INFO,
     CHECK_S,
@@ -49,9 +52,10 @@ class SyncStore:
         self.settings = settings
         self.name = f"durasleep/{namespace}/{name}"
         self._patience_s = patience_s
-        self._link = self.link(settings.command_timeout_s)
+        self._links: dict[Address | None, SyncLink] = {}
+        """The connections of calls to each node of a cluster; to a single server under None."""
         self._confirmation = batching.confirmation(settings)
-        self.partitions = partitions or Partitions(namespace, settings)
+        self.partitions = partitions or Partitions(namespace, settings, connector.topology)
         self._check_at = 0.0
         """When the namespace is checked again, by the monotonic clock; 0 before the first time."""
         self._short_name = name
@@ -75,9 +79,16 @@ class SyncStore:
             )
         return self._confirming[settings]
 
-    def link(self, timeout_s: float) -> SyncLink:
-        """A connection of its own, for blocking commands."""
-        return SyncLink(self.connector, self.name, timeout_s)
+    def link(self, keys: Keyspace, timeout_s: float) -> SyncLink:
+        """A connection of its own to the node of a partition, for blocking commands."""
+        return SyncLink(self.connector, self.name, timeout_s, keys.slot)
+
+    def _link(self, node: Address | None) -> SyncLink:
+        link = self._links.get(node)
+        if link is None:  # two threads may make it at the same time: the first one counts
+            connector = self.connector if node is None else self.connector.at(node)
+            link = self._links.setdefault(node, SyncLink(connector, self.name, self.settings.command_timeout_s))
+        return link
 
     def keys(self, id: str) -> Keyspace:
         """See ``Store.keys``."""
@@ -96,17 +107,31 @@ class SyncStore:
             self._check_at = time.monotonic() + CHECK_S
             handshake.check(self.namespace, self.call(versions.read_meta(self.namespace)), len(self.keyspaces))
             return
-        check_server(*self._link.exchange([ASK_INFO]))
+        link = self._link(self._check_nodes())
         greeting = handshake.greet(self.keyspaces[0], partitions=partitions)
         try:
             commands = next(greeting)
             while True:
-                commands = greeting.send(self._link.exchange(commands))
+                commands = greeting.send(link.exchange(commands))
         except StopIteration as end:
             self.partitions.set_count(end.value)
         if self._confirmation:
-            check_confirms(self._link.exchange(self._confirmation))
+            check_confirms(link.exchange(self._confirmation))
         self._check_at = time.monotonic() + CHECK_S
+
+    def _check_nodes(self) -> Address | None:
+        """See ``check_server``, of each node; returns the one that knows the namespace as a whole."""
+        topology = self.connector.topology
+        if topology is None:
+            [info] = self._link(None).exchange([ASK_INFO.args])
+            check_server(info, self.connector)
+            return None
+        topology.refresh_sync()
+        topology.check_coverage()
+        for node in topology.masters:
+            [info] = self._link(node).exchange([ASK_INFO.args])
+            check_server(info, self.connector)
+        return topology.find_sync(self.partitions.meta_slot)
 
     def init(self, partitions: int) -> None:
         """See ``Store.init``."""
@@ -120,7 +145,9 @@ class SyncStore:
 
     def call_once(self, calls: Sequence[Call]) -> None:
         """Send hints, once; StoreUnavailable at once if that fails."""
-        self._once(calls, list(range(len(calls))), [None] * len(calls))
+        _, problem = self._once(calls, list(range(len(calls))), [None] * len(calls))
+        if problem is not None:
+            raise problem
 
     def run(self, plan: Plan[T]) -> T:
         """See ``Store.run``."""
@@ -141,42 +168,80 @@ class SyncStore:
         answers: list[Any] = [None] * len(calls)
         left = list(range(len(calls)))
         portion = Portion(len(calls))
+        has_moved = False
         while True:
             now, later = left[: portion.now], left[portion.now :]
-            try:
-                again, problem = self._once(calls, now, answers)
-                left = again + later
-                if not left:
-                    return answers
-                if problem is None:  # only a part had no answer, and the patience counts for each
-                    portion.grow()
-                    give_up_at, delay_s = time.monotonic() + self._patience_s, batching.RETRY_FIRST_S
-                    continue
-            except NotReplicated as error:
-                problem = error
-            except StoreUnavailable as error:
-                problem = error
+            again, problem = self._once(calls, now, answers)
+            left = again + later
+            if not left:
+                return answers
+            if problem is None:  # only a part had no answer, and the patience counts for each
+                portion.grow()
+                give_up_at, delay_s = time.monotonic() + self._patience_s, batching.RETRY_FIRST_S
+                continue
+            if problem.reason == Routing.MOVED and not has_moved:
+                has_moved = True
+                continue
+            if not problem.reason and not isinstance(problem, NotReplicated):
                 portion.halve(len(now))
             if time.monotonic() + delay_s > give_up_at:
                 raise problem
             time.sleep(delay_s)
             delay_s = min(delay_s * 2, batching.RETRY_MAX_S)
 
-    def _once(self, calls: Sequence[Call], left: list[int], answers: list[Any]) -> tuple[list[int], StoreError | None]:
-        """One exchange; returns the positions to repeat, and why."""
+    def _once(
+        self, calls: Sequence[Call], left: list[int], answers: list[Any]
+    ) -> tuple[list[int], StoreUnavailable | None]:
+        """One exchange with each node; returns the positions to repeat, and why."""
+        topology = self.connector.topology
+        if topology is None:
+            return self._exchange(None, calls, left, answers)
+        again: list[int] = []
+        by_node: dict[Address, list[int]] = {}
+        problem: StoreUnavailable | None = None
+        for position in left:
+            try:
+                node = topology.find_sync(slot_of_call(calls[position]))
+            except StoreUnavailable as error:
+                problem = error
+                again.append(position)
+            else:
+                by_node.setdefault(node, []).append(position)
+        for node, positions in by_node.items():
+            unserved, why = self._exchange(node, calls, positions, answers)
+            again += unserved
+            if why is not None:
+                problem = why
+                if why.reason not in MOVING:
+                    for position in unserved:
+                        topology.distrust(slot_of_call(calls[position]), node)
+        return again, problem
+
+    def _exchange(
+        self, node: Address | None, calls: Sequence[Call], left: list[int], answers: list[Any]
+    ) -> tuple[list[int], StoreUnavailable | None]:
+        """One exchange with a node; see ``_once``."""
+        try:
+            return self._answers_of(self._link(node), calls, left, answers)
+        except StoreUnavailable as error:
+            return left, error
+
+    def _answers_of(
+        self, link: SyncLink, calls: Sequence[Call], left: list[int], answers: list[Any]
+    ) -> tuple[list[int], StoreUnavailable | None]:
         exchange_plan = batching.exchange_plan([calls[position] for position in left], self.settings)
         confirmed: list[Reply] = []  # by the last exchange, which also confirms those before it
         try:
             commands = next(exchange_plan)
             while True:
-                replies = self._link.exchange([*commands, *self._confirmation])
+                replies = link.exchange([*commands, *self._confirmation])
                 confirmed = replies[len(commands) :]
                 commands = exchange_plan.send(replies[: len(commands)])
         except StopIteration as end:
             raws: list[Reply] = end.value
         batching.check_confirmed(confirmed, self.settings)
         again: list[int] = []
-        problem: StoreError | None = None
+        problem: StoreUnavailable | None = None
         for position, raw in zip(left, raws, strict=True):
             answer = batching.answer_of(calls[position], raw)
             if answer is batching.AGAIN:
@@ -191,4 +256,5 @@ class SyncStore:
     def close(self) -> None:
         for other in self._confirming.values():
             other.close()
-        self._link.close()
+        for link in tuple(self._links.values()):
+            link.close()

@@ -14,7 +14,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from durasleep.errors import StoreError, StoreUnavailable
-from durasleep.protocol.slots import SLOTS, Address, SlotRange, read_slots
+from durasleep.protocol.partitions import SLOTS
+from durasleep.protocol.slots import Address, SlotRange, read_slots
 from durasleep.transport.local import renew_in_children
 from durasleep.transport.raw import RawSyncConnection, disconnect_sync, pack, read_reply_sync
 from durasleep.transport.reply_errors import CONNECTION_FAILED, refusal, unavailable
@@ -78,6 +79,11 @@ class Topology:
         """The nodes that serve slots, in the order of their slots, as the last answer has it; none before the first."""
         return tuple(node for node in dict.fromkeys(self._map.nodes) if node is not None)
 
+    def known(self, slot: int) -> Address | None:
+        """The node that serves a slot, if nobody has to be asked."""
+        known = self._map
+        return None if self._doubts.get(slot, 0.0) > known.asked_at else known.nodes[slot]
+
     async def find(self, slot: int) -> Address:
         """The node that serves a slot. It is asked for if it is not known, or if ``distrust`` was called since.
 
@@ -112,6 +118,11 @@ class Topology:
         with self._lock:
             if node is None or self._map.nodes[slot] == node:
                 self._doubts[slot] = time.monotonic()
+
+    def check_coverage(self) -> None:
+        """StoreUnavailable if a slot is served by no node, as the last answer has it."""
+        if None in self._map.nodes:
+            self._node_of(self._map.nodes.index(None))
 
     def _node_of(self, slot: int) -> Address:
         nodes = self._map.nodes

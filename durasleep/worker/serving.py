@@ -51,9 +51,9 @@ class Serving:
         self.schedules = Schedules(store, keys)
         self._relay = Relay(incoming, keys, encode_error)
         self.firer = TimerFirer(incoming, keys, settings, self.schedules.note_due, self._relay.take)
-        self._reader = TaskReader(store.link(), keys, group=group, consumer=consumer, settings=settings)
+        self._reader = TaskReader(store.link(keys), keys, group=group, consumer=consumer, settings=settings)
         self._listener = HintListener(
-            store.link(),
+            store.link(keys),
             keys,
             consumer=consumer,
             settings=settings,

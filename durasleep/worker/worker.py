@@ -297,8 +297,8 @@ class Worker:
 
     async def _join(self, heartbeat: Heartbeat) -> None:
         await self._store.open(moves=True)
-        [info] = await self._store.ask_once([server.read_info("memory")])
-        self._check_eviction(info)
+        for info in await self._store.ask_nodes(server.read_info("memory")):
+            self._check_eviction(info)
         if len(self._servings) != len(self._store.keyspaces):
             self._servings = self._serve_each()
         for serving in self._servings:

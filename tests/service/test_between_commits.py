@@ -130,7 +130,7 @@ async def test_what_is_for_one_worker_does_not_wait_behind_what_is_for_all(app: 
 @pytest.mark.parametrize("free", [1, 2, 5, 100])
 async def test_a_reader_takes_as_many_as_there_is_room_for_and_no_more(app: Durasleep, free: int) -> None:
     store = await store_of(app)
-    keys, link = store.keyspaces[0], store.link()
+    keys, link = store.keyspaces[0], store.link(store.keyspaces[0])
     reader = TaskReader(link, keys, group="workers", consumer="w1/00000000", settings=DEFAULTS)
     await in_line(app, [], many=3 * free, own=3 * free)
     taken: list[Lease] = []

@@ -125,7 +125,7 @@ async def woken(app: Durasleep) -> AsyncIterator[list[int]]:
     store = await store_of(app)
     heard: list[int] = []
     listener = HintListener(
-        store.link(),
+        store.link(store.keyspaces[0]),
         store.keyspaces[0],
         consumer="w1/aaaaaaaa",
         settings=replace(DEFAULTS, read_block_s=0.2),

@@ -22,10 +22,10 @@ from durasleep.protocol.keys import W
 from durasleep.query.status import PromiseStatus
 from durasleep.sync import Client as SyncClient
 from harness.servers import Server
-from tests.side_by_side import THREADS, in_forked_child, in_threads
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, make_app, sleeping_workflow, waiting
 from tests.service.workers import Workers, eventually, serving, until
+from tests.side_by_side import THREADS, in_forked_child, in_threads
 
 T = TypeVar("T")
 

@@ -141,13 +141,13 @@ async def test_the_nodes_of_a_cluster_are_reached_over_tls(make_server: MakeServ
     given: dict[str, Any] = {name: str(path) for name, path in options.items()}
     client = redis.asyncio.RedisCluster("localhost", port, ssl=True, ssl_check_hostname=False, **given)
     for source in (f"rediss+cluster://localhost:{port}?{urlencode(options)}", client):
-        connector = Connector.of_any(source)
+        connector = Connector.of(source)
         link, sync_link = Link(connector, "test", 5.0, 1), SyncLink(connector, "test", 5.0, 1)
         assert await link.exchange([[b"PING"]]) == sync_link.exchange([[b"PING"]]) == [b"PONG"]
         assert connector.topology is not None
         assert connector.topology.masters == (("localhost", port),)
         await link.close()
         sync_link.close()
-    stranger = Link(Connector.of_any(f"rediss+cluster://localhost:{port}"), "test", 5.0, 1)
+    stranger = Link(Connector.of(f"rediss+cluster://localhost:{port}"), "test", 5.0, 1)
     with pytest.raises(StoreUnavailable, match="certificate verify failed"):
         await stranger.exchange([[b"PING"]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import hiredis
@@ -14,8 +14,6 @@ import redis.asyncio
 from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
 from redis.cluster import ClusterNode
 
-from durasleep import Durasleep, UsageError
-from durasleep.sync import Client as SyncClient
 from durasleep.transport.cluster import AnyClusterClient
 from durasleep.transport.connection import Link, SyncLink
 from durasleep.transport.connector import Connector
@@ -23,7 +21,6 @@ from harness.cluster import Cluster
 from harness.servers import LIMITED, limit
 
 SLOTS = (0, 9000, 16_383)
-NOT_YET = "durasleep does not run on a Redis Cluster yet: give a single server, or one with Sentinel"
 
 # A client of redis-py with hiredis 2 crashes by itself as it reads the commands of a server by protocol 3.
 OPTIONS: dict[str, Any] = {
@@ -73,20 +70,20 @@ def user(cluster: Cluster) -> str:
 @pytest.mark.parametrize("scheme", ["redis", "valkey"])
 async def test_a_url_with_some_of_the_nodes_is_enough(cluster: Cluster, scheme: str) -> None:
     url = cluster.url.replace("redis+", f"{scheme}+")
-    await exercise(Connector.of_any(f"{url}/0?socket_timeout=1&health_check_interval=3"), cluster)
-    await exercise(Connector.of_any(f"{scheme}+cluster://{cluster.nodes[0]}"), cluster)
+    await exercise(Connector.of(f"{url}/0?socket_timeout=1&health_check_interval=3"), cluster)
+    await exercise(Connector.of(f"{scheme}+cluster://{cluster.nodes[0]}"), cluster)
 
 
 async def test_a_url_may_name_nodes_that_are_gone(cluster: Cluster) -> None:
-    await exercise(Connector.of_any(f"redis+cluster://127.0.0.1:1,{cluster.nodes[0]}"), cluster)
+    await exercise(Connector.of(f"redis+cluster://127.0.0.1:1,{cluster.nodes[0]}"), cluster)
 
 
 async def test_a_user_with_the_least_rights_is_enough(cluster: Cluster, user: str) -> None:
     url = cluster.url.replace("://", f"://{user}:change-me@")
-    await exercise(Connector.of_any(url), cluster, user)
+    await exercise(Connector.of(url), cluster, user)
     port, access = cluster.nodes[0].port, {"username": user, "password": "change-me"}
     async with async_client(host="127.0.0.1", port=port, **access) as client:
-        await exercise(Connector.of_any(client), cluster, user)
+        await exercise(Connector.of(client), cluster, user)
 
 
 @READ_FROM_REPLICAS
@@ -96,13 +93,13 @@ async def test_a_client_for_asyncio_is_taken_before_its_first_call_and_after_it(
 ) -> None:
     nodes = [AsyncClusterNode("127.0.0.1", node.port) for node in cluster.nodes[:2]]
     async with async_client(startup_nodes=nodes, **options) as client:
-        await exercise(Connector.of_any(client), cluster)
+        await exercise(Connector.of(client), cluster)
         await client.initialize()
-        await exercise(Connector.of_any(client), cluster)
+        await exercise(Connector.of(client), cluster)
     async with async_client(host="127.0.0.1", port=cluster.nodes[0].port, read_from_replicas=True) as client:
-        await exercise(Connector.of_any(client), cluster)
+        await exercise(Connector.of(client), cluster)
     client = redis.asyncio.RedisCluster.from_url(cluster.nodes[0].url, **options)
-    await exercise(Connector.of_any(client), cluster)
+    await exercise(Connector.of(client), cluster)
     await client.aclose()
 
 
@@ -117,7 +114,7 @@ async def test_a_client_without_asyncio_is_taken(cluster: Cluster, options: dict
     ]
     for make in makers:
         client = make()
-        await exercise(Connector.of_any(client), cluster)
+        await exercise(Connector.of(client), cluster)
         client.close()
 
 
@@ -127,7 +124,7 @@ async def test_what_an_application_does_as_it_connects_is_done_for_our_connectio
         connection.read_response()
 
     client = redis.RedisCluster(host="127.0.0.1", port=cluster.nodes[0].port, redis_connect_func=greet)
-    await exercise(Connector.of_any(client), cluster, user)
+    await exercise(Connector.of(client), cluster, user)
     client.close()
 
 
@@ -138,7 +135,7 @@ async def test_the_addresses_of_nodes_are_changed_as_the_client_says(cluster: Cl
 
     options: Any = {"host": "127.0.0.1", "port": cluster.nodes[0].port, "address_remap": remap}
     client: AnyClusterClient = redis.asyncio.RedisCluster(**options) if is_async else redis.RedisCluster(**options)
-    connector = Connector.of_any(client)
+    connector = Connector.of(client)
     await exercise(connector, cluster)
     assert connector.topology is not None
     assert {host for host, _ in connector.topology.masters} == {"localhost"}
@@ -146,17 +143,3 @@ async def test_the_addresses_of_nodes_are_changed_as_the_client_says(cluster: Cl
         client.close()
     else:
         await client.aclose()
-
-
-async def test_clients_of_clusters_are_refused_until_they_are_served(cluster: Cluster) -> None:
-    sync_client = redis.RedisCluster(host="127.0.0.1", port=cluster.nodes[0].port)
-    async with async_client(host="127.0.0.1", port=cluster.nodes[0].port) as client:
-        sources: tuple[Any, ...] = (client, sync_client, cluster.url)
-        for source in sources:
-            for make in (Durasleep, SyncClient):
-                with pytest.raises(UsageError) as refused:
-                    make(source)
-                assert str(refused.value) == NOT_YET
-    sync_client.close()
-    with suppress(redis.RedisError):
-        assert cluster.nodes[0].ask("DBSIZE") == 0

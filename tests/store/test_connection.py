@@ -210,6 +210,11 @@ class ToldLink(Link):
         self.answers = answers
         self.asked: list[bytes] = []
 
+    def of_slot(self, slot: int) -> ToldLink:
+        """Any slot."""
+        del slot
+        return self
+
     async def exchange(self, commands: Sequence[Sequence[Value]], *, block_s: float = 0.0) -> list[Reply]:
         del block_s
         self.asked += [to_bytes(command[0]) for command in commands]
@@ -223,7 +228,7 @@ async def test_a_server_older_than_6_2_is_refused_before_anything_is_written(
     store = store_of("redis://127.0.0.1:1", "n")
     info = f"# Server\r\nredis_version:{version}\r\nredis_mode:standalone\r\n".encode()
     link = ToldLink(store.connector, [[info], [[None, None, None]], [1, 1, [b"2", b"1", None]]])
-    monkeypatch.setattr(store, "link", lambda: link)
+    monkeypatch.setattr(store, "link_to", link.of_slot)
     if ok:
         await store.open()
         assert b"HSETNX" in link.asked

@@ -129,7 +129,7 @@ async def test_only_what_is_new_or_was_waked_by_its_timer_is_told(driver: Driver
 
 async def test_an_entry_that_is_read_again_tells_nothing(driver: Driver) -> None:
     """After a reconnect it may have been worked on for long: it is loaded."""
-    link = driver.store.link()
+    link = driver.store.link(driver.keys)
     reader = TaskReader(link, driver.keys, group="workers", consumer=WORKER, settings=DEFAULTS)
     await driver.create("a")
     [first] = await reader.once(1)

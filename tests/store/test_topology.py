@@ -15,7 +15,8 @@ import redis.asyncio
 from redis.crc import key_slot
 
 from durasleep.errors import StoreError, StoreRefused, StoreUnavailable
-from durasleep.protocol.slots import SLOTS, Address
+from durasleep.protocol.partitions import SLOTS
+from durasleep.protocol.slots import Address
 from durasleep.transport.cluster import AnyClusterClient
 from durasleep.transport.connection import Link, SyncLink
 from durasleep.transport.connector import Connector
@@ -35,7 +36,7 @@ def address_of(node: Node) -> Address:
 
 
 def topology_of(source: str | AnyClusterClient) -> Topology:
-    topology = Connector.of_any(source).topology
+    topology = Connector.of(source).topology
     assert topology is not None
     return topology
 
@@ -294,7 +295,7 @@ def alone(make_server: MakeServer, *more: str) -> Generator[tuple[redis.Redis, s
 
 
 async def test_a_connection_to_a_slot_goes_with_it(cluster: Cluster) -> None:
-    connector = Connector.of_any(cluster.url)
+    connector = Connector.of(cluster.url)
     link, sync_link = Link(connector, "test", 5.0, SLOT), SyncLink(connector, "test", 5.0, SLOT)
     source, ask, read = cluster.node_of(SLOT), [[b"CLUSTER", b"MYID"]], [[b"GET", key_in(SLOT)]]
     assert await link.exchange(ask) == sync_link.exchange(ask) == [source.id.encode()]
@@ -312,7 +313,7 @@ async def test_a_connection_to_a_slot_goes_with_it(cluster: Cluster) -> None:
 
 
 async def test_a_connection_that_is_lost_is_made_anew_to_the_node_that_took_over(cluster: Cluster) -> None:
-    connector = Connector.of_any(cluster.url)
+    connector = Connector.of(cluster.url)
     link, sync_link, ask = Link(connector, "test", 5.0, SLOT), SyncLink(connector, "test", 5.0, SLOT), [[b"PING"]]
     master = cluster.node_of(SLOT)
     [replica] = cluster.replicas_of(master)
@@ -330,7 +331,7 @@ async def test_a_connection_that_is_lost_is_made_anew_to_the_node_that_took_over
 
 
 async def test_a_node_that_stands_still_is_left_for_the_one_that_took_over(cluster: Cluster) -> None:
-    connector = Connector.of_any(cluster.url)
+    connector = Connector.of(cluster.url)
     link, sync_link, ask = Link(connector, "test", 0.5, SLOT), SyncLink(connector, "test", 0.5, SLOT), [[b"PING"]]
     master = cluster.node_of(SLOT)
     [replica] = cluster.replicas_of(master)

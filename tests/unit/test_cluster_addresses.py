@@ -8,14 +8,15 @@ import pytest
 import redis.asyncio
 
 from durasleep import UsageError
-from durasleep.protocol.slots import SLOTS, SlotRange, read_slots
+from durasleep.protocol.partitions import SLOTS
+from durasleep.protocol.slots import SlotRange, read_slots
 from durasleep.transport.connector import Connector
 
 ID = b"a" * 40
 
 
 def test_a_url_names_nodes_and_how_to_connect_to_each() -> None:
-    found = Connector.of_any(
+    found = Connector.of(
         "rediss+cluster://me:secret@one,[::1]:8000,two:7000,one,three?ssl_ca_certs=ca.pem&health_check_interval=3"
     )
     assert found.topology is not None
@@ -25,7 +26,7 @@ def test_a_url_names_nodes_and_how_to_connect_to_each() -> None:
     assert found.arguments["ssl_ca_certs"] == "ca.pem"
     assert not {"host", "port", "health_check_interval"} & found.arguments.keys()
     assert found.address == "the cluster of one:6379,::1:8000,two:7000,..."
-    assert Connector.of_any("redis+cluster://one").address == "the cluster of one:6379"
+    assert Connector.of("redis+cluster://one").address == "the cluster of one:6379"
     node = found.at(("two", 7001))
     assert (node.arguments["host"], node.arguments["port"], node.address) == ("two", 7001, "two:7001")
     assert node.topology is None
@@ -33,7 +34,7 @@ def test_a_url_names_nodes_and_how_to_connect_to_each() -> None:
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "valkeys"])
 def test_each_scheme_has_its_own(scheme: str) -> None:
-    found = Connector.of_any(f"{scheme}+cluster://one,two/0")
+    found = Connector.of(f"{scheme}+cluster://one,two/0")
     assert found.topology is not None
     assert found.connection_class is (
         redis.asyncio.SSLConnection if scheme.endswith(("ss", "ys")) else redis.asyncio.Connection
@@ -43,7 +44,7 @@ def test_each_scheme_has_its_own(scheme: str) -> None:
 @pytest.mark.parametrize("url", ["redis+cluster://one/3", "redis+cluster://one?db=3", "valkeys+cluster://one,two/3"])
 def test_another_database_is_refused(url: str) -> None:
     with pytest.raises(UsageError) as raised:
-        Connector.of_any(url)
+        Connector.of(url)
     assert str(raised.value) == "a cluster has database 0 only, not 3: leave the number out"
 
 
@@ -59,12 +60,12 @@ def test_another_database_is_refused(url: str) -> None:
 )
 def test_a_url_that_is_wrong_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match=r"the URL of a cluster is redis\+cluster://"):
-        Connector.of_any(url)
+        Connector.of(url)
 
 
 def test_a_connection_needs_a_slot() -> None:
     with pytest.raises(AssertionError, match="node of a slot"):
-        Connector.of_any("redis+cluster://one").open_async("test")
+        Connector.of("redis+cluster://one").open_async("test")
 
 
 def parsed(*entries: list[Any]) -> list[SlotRange]:

@@ -62,7 +62,7 @@ ROWS = (
     Row("shared_args", "heads?", where=r"durasleep/protocol/(?:script|membership|command)"),
     Row("BatchItem", "Item"),
     Row("unwrap exchange_plan", "value_of|talk", where=r".*\.py$"),
-    Row("_Asked open_positions", "Waiting|Several|OneOfSeveral|is_off", where="durasleep/transport/"),
+    Row("Asked open_parts", "Waiting|Several|OneOfSeveral|is_off", where="durasleep/transport/"),
     Row("idempotency_key", code=r"\bcall=", where="durasleep/(?:protocol|client)/"),
     Row("IdSource", "Names"),
     Row("HeldExecution ActiveWorkflow", "Running|Driven"),

@@ -59,7 +59,7 @@ class Hearts:
     ) -> Heartbeat:
         made = Heartbeat(
             Connector.of(url or self._url),
-            Partitions(self._namespace, settings),
+            Partitions(self._namespace, settings, None),
             namespace=self._namespace,
             consumer=WORKER,
             group="workers",

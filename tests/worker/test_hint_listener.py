@@ -31,7 +31,7 @@ class Heard:
     def __init__(self, driver: Driver, settings: Settings = SHORT) -> None:
         self.what: list[Any] = []
         self.listener = HintListener(
-            driver.store.link(),
+            driver.store.link(driver.keys),
             driver.keys,
             consumer=WORKER,
             settings=settings,

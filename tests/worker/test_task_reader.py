@@ -30,7 +30,7 @@ OWN = "workers/w1"
 
 
 def reader_of(driver: Driver, settings: Settings = SHORT, store: Store | None = None) -> TaskReader:
-    link = (store or driver.store).link()
+    link = (store or driver.store).link(driver.keys)
     return TaskReader(link, driver.keys, group="workers", consumer=WORKER, settings=settings)
 
 

@@ -113,7 +113,7 @@ class Heartbeat:
             return None
         try:
             if self._client_id == 0:
-                self._client_id = self._store.call(server.read_client_id())
+                self._client_id = self._store.call(server.read_client_id().at(self._store.keyspaces[0].slot))
             sent_us = monotonic_us()
             beats, meta = self._store.run(self._ask())
         except DurasleepError:
