@@ -255,6 +255,7 @@ class Cluster:
         for node in (to, source, *others):
             node.ask("CLUSTER", "SETSLOT", slot, "NODE", to.id)
         del self._moves[slot]
+        _until(lambda: all(_has(node, slot, to) for node in self.nodes if node.answers), f"{to} to have slot {slot}")
 
     # -- waiting
 
@@ -329,6 +330,11 @@ class Clusters:
 
 def _view_of(node: Node) -> View:
     return frozenset((first, last, master[1]) for first, last, master, *_ in node.ask("CLUSTER", "SLOTS"))
+
+
+def _has(node: Node, slot: int, master: Node) -> bool:
+    """Whether a node believes that a master has a slot."""
+    return any(first <= slot <= last and port == master.port for first, last, port in _view_of(node))
 
 
 def _ports(view: View) -> set[int]:

@@ -17,13 +17,16 @@ from durasleep.protocol.promises import Created
 from durasleep.protocol.streams import BEGINNING, instant_of
 from durasleep.query.status import PromiseStatus
 from durasleep.settings import Settings
+from durasleep.transport.batching import RETRY_FIRST_S
 from durasleep.transport.connection import Link
 from durasleep.transport.portion import Portion
+from durasleep.transport.reply_errors import is_of_moving_slot
 from durasleep.transport.store import Store
 
 LOOK_S = 5.0  # between two checks that the inbox exists: well within its life, and a new stream is soon noticed
 READ_MAX = 256  # entries of it in one answer
 BLOCKING_MAX = 32  # partitions in which an inbox is read by a connection that blocks
+FAILED_S = 1.0  # until it is read again after it could not be read
 POLL_S = 0.1  # between two reads of an inbox in another partition
 MANY = 500  # with so many awaited, and no wait for a single one, there is a pause after each read
 LEISURE_S = 0.01  # that pause: a read costs a client as much time as a hundred endings in it
@@ -262,10 +265,12 @@ class InboxStream:
                 if heard and not self.inbox.urgent.count and len(self._waiting) >= MANY:
                     await asyncio.sleep(LEISURE_S)
             except DurasleepError as error:
-                heard = False
-                logger.warning("results are looked up one by one: the inbox cannot be read (%s)", error)
+                heard, delay_s = False, RETRY_FIRST_S
+                if not is_of_moving_slot(error):
+                    delay_s = FAILED_S
+                    logger.warning("results are looked up one by one: the inbox cannot be read (%s)", error)
                 self._notify_to_look()
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(delay_s)
 
     async def _once(self) -> bool:
         """Read once, waiting a limited time for new entries; whether there were any."""

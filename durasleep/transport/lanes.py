@@ -22,14 +22,11 @@ from durasleep.transport.batcher import Batcher, Refused
 from durasleep.transport.batching import RETRY_FIRST_S, RETRY_MAX_S
 from durasleep.transport.connection import Link
 from durasleep.transport.outage import Outage
-from durasleep.transport.reply_errors import Routing
+from durasleep.transport.reply_errors import MOVING, Routing
 from durasleep.transport.topology import Topology
 
 T = TypeVar("T")
 
-MOVING = (Routing.ASK, Routing.TRYAGAIN)
-"""The slot is moving, and nothing was applied. Its keys come over one by one, and a script needs them all: so the same
-node is asked again, until it says MOVED. ASKING would find only the keys that are there already."""
 MOVING_MAX_S = 0.5  # from one question to the next while a slot moves
 
 

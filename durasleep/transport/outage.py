@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
+from durasleep.transport.reply_errors import is_of_moving_slot
+
 SAID_S = 60.0  # between two lines
 
 logger = logging.getLogger("durasleep")
@@ -22,7 +24,9 @@ class Outage:
         self._said_s: dict[type[Exception], float] = {}
 
     def report(self, problem: Exception) -> None:
-        """Redis does not serve us."""
+        """Redis does not serve us. A slot that an operator moves is no outage."""
+        if is_of_moving_slot(problem):
+            return
         now_s = time.monotonic()
         if self._began_s is None:
             self._began_s = now_s

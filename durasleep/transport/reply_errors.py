@@ -90,6 +90,16 @@ def _routing_of(error: BaseException | str, text: str) -> Routing | None:
     return Routing(code) if code in Routing.__members__ else None
 
 
+MOVING = (Routing.ASK, Routing.TRYAGAIN)
+"""The slot is moving, and nothing was applied. Its keys come over one by one, and a script needs them all: so the same
+node is asked again, until it says MOVED. ASKING would find only the keys that are there already."""
+
+
+def is_of_moving_slot(error: Exception) -> bool:
+    """Whether an operator moves the slot to another node, or has moved it: soon it is served again."""
+    return isinstance(error, StoreUnavailable) and error.reason in (*MOVING, Routing.MOVED, Routing.UNBLOCKED)
+
+
 def is_of_wrong_node(reply: Reply) -> bool:
     """Whether another connection may find a node that serves the call."""
     return isinstance(reply, Exception) and (routing(reply) in _WRONG_NODE or "READONLY" in str(reply))

@@ -18,10 +18,9 @@ from durasleep.settings import Settings
 from durasleep.transport import batching, handshake
 from durasleep.transport.connection import SyncLink
 from durasleep.transport.connector import Connector
-from durasleep.transport.lanes import MOVING
 from durasleep.transport.partitions import Partitions
 from durasleep.transport.portion import Portion
-from durasleep.transport.reply_errors import Routing
+from durasleep.transport.reply_errors import MOVING, Routing
 from durasleep.transport.store import (
     ASK_INFO,
     CHECK_S,

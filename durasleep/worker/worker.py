@@ -36,6 +36,7 @@ from durasleep.settings import Settings
 from durasleep.transport.batching import RETRY_FIRST_S, RETRY_MAX_S
 from durasleep.transport.connector import Connector
 from durasleep.transport.outage import Outage
+from durasleep.transport.reply_errors import is_of_moving_slot
 from durasleep.transport.store import Store
 from durasleep.worker.execution.executor import Executor
 from durasleep.worker.execution.jam import Jam
@@ -411,12 +412,15 @@ class Worker:
 async def _keep_going(name: str, run: Callable[[], Awaitable[None]], outage: Outage) -> None:
     """Run a loop for ever: an error is logged, and the loop begins again."""
     while True:
+        delay_s = LOOP_RETRY_S
         try:
             await run()
         except (StoreUnavailable, StoreRefused) as error:
             outage.report(error)
+            if is_of_moving_slot(error):
+                delay_s = RETRY_FIRST_S
         except DurasleepError as error:
             logger.error("%s: %s", name, error)
         except Exception:
             logger.exception("the %s loop failed and begins again", name)
-        await asyncio.sleep(LOOP_RETRY_S)
+        await asyncio.sleep(delay_s)

@@ -112,8 +112,10 @@ class Heartbeat:
         if stalled_s > self._settings.stall_max_s:
             return None
         try:
-            if self._client_id == 0:
-                self._client_id = self._store.call(server.read_client_id().at(self._store.keyspaces[0].slot))
+            if (
+                self._client_id == 0 and self._store.connector.topology is None
+            ):  # each node of a cluster has its own ids
+                self._client_id = self._store.call(server.read_client_id())
             sent_us = monotonic_us()
             beats, meta = self._store.run(self._ask())
         except DurasleepError:

@@ -1,0 +1,186 @@
+"""Workflows, workers and clients on a real Redis Cluster, while its masters die and its slots move."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+
+from durasleep import Durasleep
+from durasleep.client.client import store_of
+from durasleep.errors import StoreUnavailable, UsageError
+from durasleep.sync import Client as SyncClient
+from durasleep.transport.connector import AnyClient
+from harness.cluster import Cluster, Node, free_port
+from harness.servers import MakeServer
+from tests.service.functions import QUICK, double, gathering, make_app, nap, passage, sleeping_workflow
+from tests.service.workers import Effects, Workers, eventually, serving, until
+
+PARTITIONS = 8
+Source = Callable[[Cluster], AnyClient | str]
+
+
+@pytest.fixture
+async def wide(cluster: Cluster, namespace: str) -> AsyncIterator[Durasleep]:
+    """An application whose namespace has partitions on all masters."""
+    app = make_app(cluster.url, namespace, settings=QUICK)
+    await app.init(partitions=PARTITIONS)
+    yield app
+    await eventually(lambda: _is_sound(app), "nothing for fsck to find")
+    await app.aclose()
+
+
+async def _is_sound(app: Durasleep) -> bool:
+    return not (await app.fsck()).findings
+
+
+@pytest.fixture
+def effects(tmp_path: Path) -> Effects:
+    return Effects(tmp_path / "effects")
+
+
+@pytest.fixture
+def workers(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Workers]:
+    """Starts worker processes on the cluster."""
+    workers = Workers(cluster.url, namespace, tmp_path)
+    yield workers
+    workers.clean_up()
+
+
+SOURCES: dict[str, Source] = {
+    "url": lambda cluster: cluster.url,
+    "sync client": lambda cluster: redis.RedisCluster(host="127.0.0.1", port=cluster.nodes[0].port),
+    "async client": lambda cluster: redis.asyncio.RedisCluster(host="127.0.0.1", port=cluster.nodes[0].port),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+async def test_a_namespace_of_a_cluster_serves_all_kinds_of_calls(
+    cluster: Cluster, namespace: str, source: str
+) -> None:
+    app = make_app(SOURCES[source](cluster), namespace)
+    await app.init(partitions=PARTITIONS)
+    store = await store_of(app)
+    assert {cluster.node_of(keys.slot) for keys in store.keyspaces} == set(cluster.masters())
+    async with serving(app):
+        handles = [await app.rpc(f"s-{n}", sleeping_workflow, 0.1) for n in range(20)]
+        assert await app.gather(handles) == ["Slept for 0.1 seconds"] * 20
+        assert await app.gather(await app.rpc_many(double, [(f"d-{n}", n) for n in range(100)])) == [
+            2 * n for n in range(100)
+        ]
+        sync_client = SyncClient(cluster.url, namespace=namespace)
+        handle = await asyncio.to_thread(sync_client.rpc, "from-a-thread", gathering, 4)
+        assert await asyncio.to_thread(handle.result) == [0, 2, 4, 6]
+        assert await asyncio.to_thread(sync_client.gather, [sync_client.get(f"d-{n}") for n in range(20)]) == [
+            2 * n for n in range(20)
+        ]
+        sync_client.close()
+        assert {one.id for one in await app.search(status="done")} >= {f"s-{n}" for n in range(20)}
+        await app.rpc("later", sleeping_workflow, 3600)
+        await until(app, "later", "suspended")
+        assert [timer.id for timer in await app.timers()] == ["later~1"]
+        await app.cancel("later")
+    assert (await app.fsck()).findings == []
+    await app.aclose()
+
+
+async def test_a_master_that_dies_is_replaced_and_all_finish_once(
+    cluster: Cluster, wide: Durasleep, effects: Effects, workers: Workers
+) -> None:
+    await workers.start("w1", "w2", app="quick_app")
+    handles = [await wide.rpc(f"nap-{n}", nap, effects.path, 1.0) for n in range(2 * PARTITIONS)]
+    for n in range(2 * PARTITIONS):
+        await until(wide, f"nap-{n}", "suspended")
+    await eventually(lambda: all(_in_step(cluster, node) for node in cluster.masters()), "replicas in step")
+    cluster.kill(cluster.masters()[0])
+    assert await wide.gather(handles) == [f"nap-{n} slept for 1 seconds" for n in range(2 * PARTITIONS)]
+    for n in range(2 * PARTITIONS):
+        assert effects.count(f"nap-{n} lies down") == 1
+
+
+def _in_step(cluster: Cluster, master: Node) -> bool:
+    """Whether its replicas have every write of a master."""
+    offset = master.ask("ROLE")[1]
+    return all(replica.ask("ROLE")[4] >= offset for replica in cluster.replicas_of(master))
+
+
+async def test_slots_that_move_under_load_lose_nothing_and_double_nothing(cluster: Cluster, wide: Durasleep) -> None:
+    store = await store_of(wide)
+    ended = asyncio.Event()
+
+    async def move_about() -> int:
+        for count, keys in enumerate(itertools.cycle(store.keyspaces)):
+            home = cluster.node_of(keys.slot)
+            other = next(node for node in cluster.masters() if node is not home)
+            await asyncio.to_thread(cluster.move_slot, keys.slot, other)
+            if ended.is_set():
+                return count
+        raise AssertionError
+
+    async with serving(wide, "w1"), serving(wide, "w2"):
+        moving = asyncio.create_task(move_about())
+        for part in range(5):
+            done = await wide.gather(await wide.rpc_many(double, [(f"d-{part}-{n}", n) for n in range(200)]))
+            assert done == [2 * n for n in range(200)]
+        sums = [await wide.rpc(f"sum-{n}", gathering, 10) for n in range(10)]
+        assert await wide.gather(sums) == [[2 * n for n in range(10)]] * 10
+        ended.set()
+        assert await moving >= PARTITIONS, "every partition has moved under load"
+
+
+async def test_a_lease_lasts_while_its_slot_moves(cluster: Cluster, wide: Durasleep, effects: Effects) -> None:
+    store = await store_of(wide)
+    async with serving(wide, "w1"), serving(wide, "w2"):
+        handle = await wide.rpc("standing", passage, effects.path)
+        await effects.standing("gate")
+        keys = store.keys("standing")
+        for _ in range(4):
+            home = cluster.node_of(keys.slot)
+            other = next(node for node in cluster.masters() if node is not home)
+            await asyncio.to_thread(cluster.move_slot, keys.slot, other)
+        effects.open("gate")
+        assert await handle == "through gate"
+    assert effects.count("gate") == 1
+
+
+async def test_a_node_given_as_a_single_server_is_refused_and_nothing_is_written(
+    cluster: Cluster, namespace: str
+) -> None:
+    for node in cluster.masters():
+        app = make_app(node.url, namespace)
+        with pytest.raises(UsageError, match=r"is a node of a Redis Cluster.*redis\+cluster://"):
+            await app.rpc("a", double, 1)
+        with pytest.raises(UsageError, match="is a node of a Redis Cluster"):
+            await asyncio.to_thread(SyncClient(node.url, namespace=namespace).rpc, "a", double, 1)
+        with pytest.raises(UsageError, match="is a node of a Redis Cluster"):
+            await app.worker().run()
+        await app.aclose()
+    assert sum(node.ask("DBSIZE") for node in cluster.masters()) == 0
+
+
+async def test_a_cluster_that_does_not_serve_all_slots_is_refused_and_nothing_is_written(
+    make_server: MakeServer, namespace: str
+) -> None:
+    args = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no")
+    node = make_server(port=free_port(), extra_args=args)
+    client: Any = redis.Redis(port=node.port)
+    client.execute_command("CLUSTER", "ADDSLOTS", *range(10_000))
+    app = make_app(f"redis+cluster://127.0.0.1:{node.port}", namespace)
+    with pytest.raises(StoreUnavailable, match=r"serves slot 10000: 6384 of its 16384 slots are served by none"):
+        await app.rpc("a", double, 1)
+    with pytest.raises(StoreUnavailable, match="6384 of its 16384 slots"):
+        await app.worker().run(start_timeout_s=0.2)
+    assert client.dbsize() == 0
+    client.close()
+    await app.aclose()
+
+
+async def test_another_number_of_partitions_is_refused(wide: Durasleep) -> None:
+    with pytest.raises(UsageError, match=f"has {PARTITIONS} partitions already"):
+        await wide.init(partitions=2 * PARTITIONS)
