@@ -32,6 +32,7 @@ _ANSWER_S = 5.0
 _FAILOVER_S = 5.0  # then the server has given it up
 _PATIENCE_S = 30.0
 _LOOK_S = 0.02
+_EPOCH = "cluster_current_epoch:"
 
 
 class Node:
@@ -255,7 +256,7 @@ class Cluster:
         for node in (to, source, *others):
             node.ask("CLUSTER", "SETSLOT", slot, "NODE", to.id)
         del self._moves[slot]
-        _until(lambda: all(_has(node, slot, to) for node in self.nodes if node.answers), f"{to} to have slot {slot}")
+        _until(lambda: self._know(slot, to), f"all to know that {to} has slot {slot}")
 
     # -- waiting
 
@@ -277,6 +278,14 @@ class Cluster:
             and all(role[3] == "connected" and int(role[2]) in masters for role in followers)
             and sum(len(role[2]) for role in leaders.values()) == len(followers)
         )
+
+    def _know(self, slot: int, master: Node) -> bool:
+        """Whether all believe that a master has a slot, and know how new that is: else it may be believed no more after
+        the next move.
+        """
+        answering = [node for node in self.nodes if node.answers]
+        epochs = {line for node in answering for line in node.ask("CLUSTER", "INFO").split() if _EPOCH in line}
+        return len(epochs) == 1 and all(_has(node, slot, master) for node in answering)
 
     def _is_content(self, node: Node) -> bool:
         lines = node.ask("CLUSTER", "INFO").split()

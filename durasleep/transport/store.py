@@ -40,7 +40,7 @@ logger = logging.getLogger("durasleep")
 
 def check_server(info: Any, connector: Connector) -> None:
     """UnsupportedServer or UsageError if we cannot use this Redis; checked before anything is written."""
-    if isinstance(info, bytes) and connector.topology is None and b"redis_mode:cluster" in info:
+    if isinstance(info, bytes) and connector.topology is None and b"_mode:cluster" in info:
         raise UsageError(
             f"the server at {connector.address} is a node of a Redis Cluster, and the others serve most of its keys: "
             "give the cluster, as redis+cluster://HOST:PORT or as a redis.RedisCluster"
