@@ -35,7 +35,7 @@ async def put_to_sleep(
     """Make ``count`` ``waking`` workflows that sleep until the instants of ``due_ms_of``; ``args`` replaces theirs."""
     store = await store_of(bench.client)
     keys, names = store.keyspaces[0], requests.IdSource()
-    reader = TaskReader(store.link(), keys, group=GROUP, consumer=CONSUMER, settings=DEFAULTS)
+    reader = TaskReader(store.link(keys), keys, group=GROUP, consumer=CONSUMER, settings=DEFAULTS)
     await reader.join()
     for numbers in _batches(count):
         dues = {f"{prefix}{number}": due_ms_of(number) for number in numbers}

@@ -19,7 +19,7 @@ from durasleep.sync import Client as SyncClient
 from harness.servers import MakeServer, Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, passage
-from tests.service.workers import Effects, eventually, serving
+from tests.service.workers import Effects, batcher_of, eventually, serving
 
 pytestmark = pytest.mark.long
 
@@ -58,7 +58,7 @@ async def test_a_replica_that_is_cut_off_holds_up_what_is_to_be_kept(
         try:
             effects.open("gate")
             await eventually(lambda: "received by 0 replicas of 1" in caplog.text, "the worker to say why it waits")
-            monkeypatch.setattr((await store_of(app))._batcher, "_patience_s", 0.3)  # pyright: ignore[reportPrivateUsage]
+            monkeypatch.setattr(await batcher_of(app), "_patience_s", 0.3)
             with pytest.raises(StoreUnavailable, match="received by 0 replicas of 1"):
                 await app.rpc("b", double, 2)
         finally:

@@ -22,7 +22,7 @@ from durasleep.query.search import SearchPage
 from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, nap, sleeping_workflow
-from tests.service.workers import Effects, Workers, eventually, serving, until
+from tests.service.workers import Effects, Workers, eventually, link_of, serving, until
 
 
 def ids(found: SearchPage) -> list[str]:
@@ -103,7 +103,7 @@ async def test_a_wake_repeated_after_its_answers_were_lost_ends_one_sleep_only(
         return [one.id for one in (await observer.describe("twice")).waiting_on] == ["twice~2"]
 
     app.workflow(two_sleeps)
-    link = (await store_of(app))._link  # pyright: ignore[reportPrivateUsage]
+    link = await link_of(app)
     exchange = link.exchange
     sent: Counter[Value] = Counter()
 

@@ -14,14 +14,14 @@ import pytest
 
 from durasleep import Durasleep, NotFound
 from durasleep.client import inbox as inbox_module
-from durasleep.client.client import attach, inbox_of, store_of
+from durasleep.client.client import attach, inbox_of
 from durasleep.protocol.keys import LIMIT
 from durasleep.settings import DEFAULTS
 from durasleep.transport.connection import Link
 from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, sleeping_workflow
-from tests.service.workers import eventually, serving
+from tests.service.workers import eventually, link_of, serving
 
 MANY = 1_500  # more than one part
 
@@ -180,7 +180,7 @@ async def test_what_the_inbox_may_have_missed_is_asked_for_together(
 ) -> None:
     exchanges: list[int] = []
     exchange = Link.exchange
-    ours = (await store_of(app))._link  # pyright: ignore[reportPrivateUsage]
+    ours = await link_of(app)
 
     async def counted(self: Link, commands: Any, *, block_s: float = 0.0) -> Any:
         if self is ours:

@@ -19,7 +19,7 @@ from durasleep.model import CommitAction, Number, Op, PromiseId, StartChild, Sta
 from harness.proxy import Proxy
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, nap, note, passage, stand_at
-from tests.service.workers import Effects, eventually, serving, until
+from tests.service.workers import Effects, batcher_of, eventually, serving, until
 from tests.store.driver import FAR, Driver, child
 
 pytestmark = pytest.mark.long
@@ -65,7 +65,7 @@ async def test_a_full_redis_takes_nothing_new_and_lets_what_it_has_finish(
         await admin.config_set("maxmemory", 1)
         effects.open("gate")
         await asyncio.gather(*(app.get(handle.id).result() for handle in (*sleepers, *steps)))
-        monkeypatch.setattr((await store_of(app))._batcher, "_patience_s", 0.2)  # pyright: ignore[reportPrivateUsage]
+        monkeypatch.setattr(await batcher_of(app), "_patience_s", 0.2)
         with pytest.raises(StoreUnavailable, match="maxmemory"):
             await app.rpc("one-more", double, 1)
         await admin.config_set("maxmemory", 0)

@@ -130,7 +130,7 @@ def exchanges_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Client], int]:
     counted: dict[int, int] = {}
 
     def count(client: Client) -> int:
-        link: Any = client._waiter.store._link  # pyright: ignore[reportPrivateUsage]
+        link: Any = client._waiter.store._link(None)  # pyright: ignore[reportPrivateUsage]
         if id(link) not in counted:
             counted[id(link)] = 0
             exchange = link.exchange

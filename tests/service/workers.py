@@ -25,6 +25,8 @@ from durasleep.client.client import store_of
 from durasleep.protocol import membership
 from durasleep.protocol.keys import F, Keyspace
 from durasleep.query.describe import Description
+from durasleep.transport.batcher import Batcher
+from durasleep.transport.connection import Link
 from harness import versions
 from tests.service.functions import NAMESPACE_VARIABLE, gate_of
 
@@ -87,6 +89,18 @@ async def until(app: Durasleep, id: str, status: str) -> Description:
     except AssertionError as error:
         raise AssertionError(f"{error}; it is {last}") from None
     return last
+
+
+async def batcher_of(app: Durasleep) -> Batcher:
+    """What sends the calls of a client of a single server."""
+    calls = (await store_of(app))._calls  # pyright: ignore[reportPrivateUsage]
+    assert isinstance(calls, Batcher)
+    return calls
+
+
+async def link_of(app: Durasleep) -> Link:
+    """The connection over which it sends them."""
+    return (await batcher_of(app))._link  # pyright: ignore[reportPrivateUsage]
 
 
 class Effects:
