@@ -70,6 +70,7 @@ RIGHTS: tuple[tuple[str, ...], ...] = (
     ("CLIENT", "ID"),
     ("CLIENT", "LIST"),
     ("CLIENT", "SETNAME", "n"),
+    ("CLIENT", "UNBLOCK", "1"),
     ("COMMAND", "GETKEYS", "GET", "k"),
     ("CLUSTER", "SLOTS"),
 )

@@ -64,6 +64,11 @@ def read_client_id() -> Command[int]:
     return Command([b"CLIENT", b"ID"], int)
 
 
+def unblock(client_id: int) -> Command[int]:
+    """End the blocking read of a connection, as if its time were over."""
+    return Command([b"CLIENT", b"UNBLOCK", b"%d" % client_id], int)
+
+
 def has_client(id: str) -> Command[bool]:
     """Whether the server lists a connection with this id, among those it shows."""
 

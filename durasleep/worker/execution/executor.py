@@ -42,6 +42,7 @@ from durasleep.worker.execution.workflows import SUSPECT_DEATHS, Workflows, is_o
 
 T = TypeVar("T")
 
+FULL_S = 0.02  # without a free slot, until reads that block are ended: the slots may be free again at once
 FULL_RETRY_S = 1.0  # while Redis is full, a commit that is refused is repeated this often
 TOGETHER_MAX = 48  # executions loaded in one exchange, or begun in one turn of the loop
 WAITING_MAX = 500  # executions held without a slot: no more than one heartbeat can well name
@@ -66,8 +67,11 @@ class Executor:
         settings: Settings,
         overrides: Overrides,
         on_used_up: Callable[[], None],
+        on_full: Callable[[], None] | None = None,
     ) -> None:
-        """``on_used_up`` is called when no thread is left for sync functions, see ``Threads``."""
+        """``on_used_up`` is called when no thread is left for sync functions, see ``Threads``; ``on_full`` when no slot
+        has been free for a while.
+        """
         self._store = store
         self._incoming = incoming
         self._registry = registry
@@ -76,6 +80,9 @@ class Executor:
         self._overrides = overrides
         self._settings = settings
         self._freed = asyncio.Event()
+        self._reading = 0
+        self._on_full = on_full
+        self._full_check: asyncio.TimerHandle | None = None
         self._threads = Threads(
             concurrency, lost_max_s=settings.threads_lost_s, on_back=self._note_freed, on_used_up=on_used_up
         )
@@ -104,8 +111,17 @@ class Executor:
 
     @property
     def free(self) -> int:
-        """Slots that are not in use, and that no lease waits for."""
-        return max(0, self._slots - len(self._running) - len(self._waiting))
+        """Slots that are not in use, and that no lease waits for, or may wait for soon."""
+        return max(0, self._slots - len(self._running) - len(self._waiting) - self._reading)
+
+    def begin_reading(self, count: int) -> None:
+        """See ``Slots.begin_reading``."""
+        self._reading += count
+
+    def end_reading(self, count: int) -> None:
+        """See ``Slots.end_reading``."""
+        self._reading -= count
+        self._freed.set()
 
     @property
     def _slots(self) -> int:
@@ -167,8 +183,22 @@ class Executor:
         if loaded:
             asyncio.get_running_loop().call_soon(self._begin_each, self._begin_loaded, loaded)
         self._load(to_load)
+        self._check_full()
         for lease in too_many:
             await self.release_entry(lease.entry_key)
+
+    def _check_full(self) -> None:
+        if self._on_full is not None and self._full_check is None and self._is_full:
+            self._full_check = asyncio.get_running_loop().call_later(FULL_S, self._end_full_check)
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._running) + len(self._waiting) >= self._slots
+
+    def _end_full_check(self) -> None:
+        self._full_check = None
+        if self._on_full is not None and self._is_full:
+            self._on_full()
 
     def _hold(self, lease: Lease) -> HeldExecution:
         """From here on it has a slot."""

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from durasleep.errors import StoreError, StoreUnavailable
 from durasleep.model import PromiseId
-from durasleep.protocol import membership, streams
-from durasleep.protocol.command import unwrap
+from durasleep.protocol import membership, server, streams
+from durasleep.protocol.command import Command, unwrap
 from durasleep.protocol.commit import EntryKey, Lease
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.streams import BEGINNING, UNREAD
@@ -21,11 +21,29 @@ from durasleep.transport.connection import Link
 from durasleep.transport.portion import Portion
 from durasleep.transport.reply_errors import refusal
 from durasleep.transport.server_clock import monotonic_us
+from durasleep.worker.turns import Turns
 
 logger = logging.getLogger("durasleep")
 
 UNBLOCKED_PAUSE_S = 0.002  # if a read is answered at once, as by fakeredis, it must not be repeated in a tight loop
 BROKEN_EPOCH = -1  # of an entry that is not one of ours: no lease has this epoch
+
+
+class Slots(Protocol):
+    """The free slots of a worker, which the readers of all its partitions share."""
+
+    @property
+    def free(self) -> int:
+        """How many executions may be read now."""
+        ...
+
+    def begin_reading(self, count: int) -> None:
+        """So many may be read from now on: these slots are not free."""
+        ...
+
+    def end_reading(self, count: int) -> None:
+        """They have been read, or are free again."""
+        ...
 
 
 class TaskReader:
@@ -35,8 +53,16 @@ class TaskReader:
     share of the free slots.
     """
 
-    def __init__(self, link: Link, keys: Keyspace, *, group: str, consumer: str, settings: Settings) -> None:
+    def __init__(
+        self, link: Link, keys: Keyspace, *, group: str, consumer: str, settings: Settings, turns: Turns | None = None
+    ) -> None:
+        """``turns`` are those of the readers of all partitions, if there are several."""
         self._link = link
+        self._turns = turns
+        self._client_id = 0
+        self._is_blocked = False
+        self._has_more = True
+        """Whether the last read that did not block has got all it asked for."""
         self._keys = keys
         self._group = group
         self._consumer = consumer
@@ -57,8 +83,11 @@ class TaskReader:
     async def join(self) -> None:
         """Become a consumer of the group."""
         join = membership.join(self._keys, self._consumer, self._group, self._queues.values())
-        [answer] = await ask_once(self._link, [join], self._settings)
+        asked = [join] if self._turns is None else [join, server.read_client_id()]
+        answer, *ids = await ask_once(self._link, asked, self._settings)
         unwrap(answer)
+        self._client_id = next((id for id in ids if isinstance(id, int)), 0)
+        self._has_more = True
 
     async def close(self) -> None:
         await self._link.close()
@@ -85,11 +114,8 @@ class TaskReader:
         It may return more if the worker's own stream was empty before and is not any more. An execution for this worker
         only can as well wait here.
         """
-        if not self._link.connected:
-            await self.join()
-            leases = await self._read(self._settings.read_own_max, after=BEGINNING)
-            if leases:
-                return leases
+        if leases := await self._read_pending():
+            return leases
         if self._has_own:
             leases = await self._take(free)
             if leases:
@@ -99,6 +125,59 @@ class TaskReader:
         if not leases and time.monotonic() - began < UNBLOCKED_PAUSE_S:
             await asyncio.sleep(UNBLOCKED_PAUSE_S)
         return leases
+
+    async def _read_pending(self) -> list[Lease]:
+        """On a new connection, the entries that are ours already."""
+        if self._link.connected:
+            return []
+        await self.join()
+        return await self._read(self._settings.read_own_max, after=BEGINNING)
+
+    async def once_of_several(self, slots: Slots) -> list[Lease]:
+        """The same where other partitions are read for the same slots.
+
+        A read that blocks takes one entry only, because each of the others may bring one, too. What has come meanwhile
+        is read in turn, for as many slots as are free then.
+        """
+        if leases := await self._read_pending():
+            return leases
+        if self._has_more or not self._link.may_block:
+            leases = await self._read_in_turn(slots, 0)
+            if leases or self._has_more or not self._link.may_block:
+                if not leases:
+                    await asyncio.sleep(UNBLOCKED_PAUSE_S)
+                return leases
+        self._is_blocked = True
+        try:
+            leases = await self._read(1, block_s=self._settings.read_block_s)
+        finally:
+            self._is_blocked = False
+        return leases + await self._read_in_turn(slots, len(leases)) if leases else leases
+
+    async def _read_in_turn(self, slots: Slots, had: int) -> list[Lease]:
+        """Read as many entries as there are free slots, beside those that we ``had`` already."""
+        assert self._turns is not None
+
+        async def read() -> list[Lease]:
+            count = slots.free - had
+            self._has_more = count <= 0
+            if count <= 0:
+                return []
+            slots.begin_reading(count)
+            try:
+                leases = await self._take(count)
+            finally:
+                slots.end_reading(count)
+            self._has_more = len(leases) >= min(count, self._portion.now)
+            return leases
+
+        return await self._turns.run(self._keys, read)
+
+    def unblock(self) -> Command[int] | None:
+        """What ends a read that blocks, because no slot is free any more; None if none blocks."""
+        if not self._is_blocked or not self._client_id:
+            return None
+        return server.unblock(self._client_id).at(self._keys.slot)
 
     async def _take(self, free: int) -> list[Lease]:
         """The entries that are there now: at most half of them for this worker only, or every second one."""

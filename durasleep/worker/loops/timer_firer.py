@@ -15,6 +15,7 @@ from durasleep.protocol.timers import Fired
 from durasleep.settings import Settings
 from durasleep.transport.server_clock import monotonic_us
 from durasleep.transport.store import Store
+from durasleep.worker.turns import Turns
 
 logger = logging.getLogger("durasleep")
 
@@ -44,14 +45,16 @@ class TimerFirer:
         settings: Settings,
         on_schedules: Callable[[list[str]], None],
         on_foreign: Callable[[Sequence[Ask], Sequence[Tell]], None] = _nowhere,
+        turns: Turns | None = None,
     ) -> None:
-        """``on_foreign`` gets what is to be carried to other partitions."""
+        """``on_foreign`` gets what is to be carried to other partitions; ``turns`` are those of all firers."""
         self._store = store
         self._keys = keys
         self._clock = store.clock(keys)
         self._settings = settings
         self._on_schedules = on_schedules
         self._on_foreign = on_foreign
+        self._turns = turns or Turns(store.partitions.node_of)
         self._rank = 0
         self._next_due_ms: int | None = None
         self._hinted_ms: int | None = None
@@ -91,7 +94,7 @@ class TimerFirer:
             self._hinted_ms = None  # a hint that comes while we ask may be newer than the answer
             clock, sent_us = self._clock, monotonic_us()
             fire = timers.fire(self._keys, limit=self._settings.fire_items_max, latest_ms=clock.latest_ms)
-            answers = await self._store.ask([fire] * batches)
+            answers = await self._turns.run(self._keys, lambda: self._store.ask([fire] * batches))
             received_us = monotonic_us()
             for answer in answers:
                 await self._take(command.unwrap(answer), sent_us, received_us)
