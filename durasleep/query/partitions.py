@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from durasleep.errors import DurasleepError
@@ -28,28 +27,29 @@ class PartitionSummary:
     """The hash slot of that tag, which decides its node in a Redis Cluster."""
     timers: int
     """How many timers and deadlines it has, and so nearly how many sleepers."""
-    queued: int
-    """Executions that wait for a worker, or run."""
+    queues: dict[str, int]
+    """For each queue that is not empty, how many executions wait there for a worker, or run."""
     halted: int
     """Executions that wait for a person, and quarantined names."""
-    workers: int
-    """Workers that have sent a heartbeat there lately."""
+    workers: list[str]
+    """Names of the workers that have sent a heartbeat there lately."""
 
 
 def summarize(keyspaces: Keyspaces) -> Plan[list[PartitionSummary]]:
     """A summary of each partition, in their order."""
     queues = yield from search.queues(keyspaces, None, SearchPage())
     lengths = (yield [streams.count_entries(keys.queue(queue)) for keys, queue in queues]) if queues else []
-    queued = Counter[int]()
-    for (keys, _), length in zip(queues, lengths, strict=True):
-        queued[keys.partition] += 0 if isinstance(length, DurasleepError) else length
+    queued: list[dict[str, int]] = [{} for _ in keyspaces]
+    for (keys, queue), length in zip(queues, lengths, strict=True):
+        if not isinstance(length, DurasleepError) and length:
+            queued[keys.partition][queue] = length
     timers = yield [sorted_sets.count_members(keys.timers) for keys in keyspaces]
     halted = yield [sorted_sets.count_members(keys.halted) for keys in keyspaces]
     found: list[PartitionSummary] = []
     for keys, timer_count, halted_count in zip(keyspaces, timers, halted, strict=True):
         now_ms = yield from server.now_ms(keys)
         [beats] = yield [sorted_sets.list_members(keys.workers, count=1000)]
-        alive = sum(now_ms - at_ms <= _GONE_MS for _, at_ms in unwrap(beats))
+        alive = {name.partition("/")[0] for name, at_ms in unwrap(beats) if now_ms - at_ms <= _GONE_MS}
         tag = keys.tag[1:-2]
         found.append(
             PartitionSummary(
@@ -59,7 +59,7 @@ def summarize(keyspaces: Keyspaces) -> Plan[list[PartitionSummary]]:
                 unwrap(timer_count),
                 queued[keys.partition],
                 unwrap(halted_count),
-                alive,
+                sorted(alive),
             )
         )
     return found

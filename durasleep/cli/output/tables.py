@@ -66,11 +66,21 @@ def partitions(found: Sequence[PartitionSummary]) -> None:
     """The partitions of a namespace, one a line."""
     rows: list[list[Cell]] = []
     for one in found:
-        counts = [one.timers, one.queued, one.halted, one.workers]
+        queued = f"{sum(one.queues.values()):,}"
+        if len(one.queues) > 1:
+            queued += f" ({', '.join(f'{name} {length:,}' for name, length in one.queues.items())})"
         rows.append(
-            [(str(one.number), "bold"), (one.tag, ""), (str(one.slot), "dim"), *[(f"{n:,}", "") for n in counts]]
+            [
+                (str(one.number), "bold"),
+                (one.tag, ""),
+                (str(one.slot), "dim"),
+                (f"{one.timers:,}", ""),
+                (queued, ""),
+                (f"{one.halted:,}", ""),
+                (", ".join(one.workers) or "none", "" if one.workers else "yellow"),
+            ]
         )
-    _print(["", "TAG", "SLOT", "TIMERS", "QUEUED", "HALTED", "WORKERS"], rows, spare=("SLOT",))
+    _print(["", "TAG", "SLOT", "TIMERS", "QUEUED", "HALTED", "WORKERS"], rows, spare=("SLOT", "TAG"))
 
 
 def findings(found: Sequence[Finding]) -> None:
