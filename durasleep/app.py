@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Generator, Iterable
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -270,6 +270,7 @@ class Durasleep(Client):
         group: str | None = None,
         name: str | None = None,
         concurrency: int = 100,
+        partitions: Collection[int] | None = None,
         debug: bool = False,
         accept_eviction: bool = False,
         min_replicas: int | None = None,
@@ -283,10 +284,12 @@ class Durasleep(Client):
             await worker.run()  # until worker.stop()
 
         It serves ``group`` (by default that of the application) under ``name`` (by default made of host and process
-        id), and runs at most ``concurrency`` executions at a time; sleepers do not count. ``debug``,
+        id), and runs at most ``concurrency`` executions at a time; sleepers do not count. ``partitions`` are the
+        numbers of those that it serves; by default the workers of the group share all of them. ``debug``,
         ``accept_eviction``, ``min_replicas`` and ``fsync`` are those of ``Settings``, but only for this worker.
         ``overrides`` maps functions to those that are called instead; ``stand_ins`` is its old name. Raises UsageError
-        for a ``min_replicas`` below 0, and InvalidId for a group or name that cannot be used.
+        for a ``min_replicas`` below 0 and for ``partitions`` that no namespace has, and InvalidId for a group or name
+        that cannot be used.
         """
         from durasleep.worker.worker import Worker
 
@@ -306,6 +309,7 @@ class Durasleep(Client):
                 accept_eviction=accept_eviction or self.settings.accept_eviction,
             ),
             name=name,
+            partitions=partitions,
             lifespan=self._alive,
             overrides={} if overrides is None else overrides,
         )
@@ -317,6 +321,7 @@ class Durasleep(Client):
         group: str | None = None,
         name: str | None = None,
         concurrency: int = 100,
+        partitions: Collection[int] | None = None,
         debug: bool = False,
         accept_eviction: bool = False,
         min_replicas: int | None = None,
@@ -337,6 +342,7 @@ class Durasleep(Client):
             group=group,
             name=name,
             concurrency=concurrency,
+            partitions=partitions,
             debug=debug,
             accept_eviction=accept_eviction,
             min_replicas=min_replicas,

@@ -89,6 +89,12 @@ class Settings:
     """Above this rank, all ranks wait for the same second."""
     defer_s_max: float = 60.0
     """A function that no living worker knows is offered again after 1, 2, 4, ... seconds, at most this many."""
+    partition_workers_min: int = 16
+    """Up to this many workers of a group serve all partitions of a namespace. More share them, so that each partition
+    has about this many: the children of one workflow are all in its partition."""
+    share_shrink_s: float = 30.0
+    """When there are more workers, a worker serves fewer partitions only after this long: during a deployment workers
+    come and go."""
     log_lines_max: int = 100
     """Log lines a second about executions that go well. More are only counted: writing them would cost as much as
     running the executions."""

@@ -118,6 +118,10 @@ def _run(all: Partition, name: str, key: Key) -> str:
     return "" if f"{name}~run" in all.items("closing") else "a run that nobody closes"
 
 
+def _lasting(all: Partition, name: str, key: Key) -> str:
+    return ""  # as long as its namespace
+
+
 def _at_most(items_max: int) -> Callable[[Partition, str, Key], str]:
     def rule(all: Partition, name: str, key: Key) -> str:
         return f"{len(key.items)} items, more than {items_max}" if len(key.items) > items_max else ""
@@ -146,11 +150,13 @@ _RULES: dict[str, Callable[[Partition, str, Key], str]] = {
     "clock-released": _expiring,
     "recent": _at_most(2 * LIMIT["recent_max"]),  # trimmed by whole nodes
     "failed": _at_most(2 * LIMIT["recent_max"]),
+    "meta": _lasting,
+    "members": _expiring,
 }
 
 
 def read(client: redis.Redis, namespace: str) -> tuple[list[bytes], dict[str, Partition]]:
-    """Every key of a namespace, and its partitions by number."""
+    """Every key of a namespace, and its partitions by number; what belongs to none is under an empty one."""
     scan = cast("Any", client.scan_iter)
     names: list[bytes] = [
         *scan(match=f"{{{namespace}:*", count=_SCAN_COUNT),
@@ -160,8 +166,6 @@ def read(client: redis.Redis, namespace: str) -> tuple[list[bytes], dict[str, Pa
     for name, key in _read_keys(client, names):
         tag, _, rest = name.decode(errors="replace").partition("}:")
         _, _, partition = tag.partition(":")
-        if not partition:
-            continue  # the meta key lives as long as its namespace
         kind, _, subject = rest.partition(":")
         partitions.setdefault(partition, {})[kind, subject] = key
     return names, {number: Partition(keys) for number, keys in partitions.items()}

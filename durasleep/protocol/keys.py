@@ -129,6 +129,8 @@ LIMIT = {
     "offers_max": 256,  # workers that one offer looks at, the youngest
     "pending_max": 1000,  # entries of one worker that one answer looks at
     "consumers_max": 1000,
+    "members_max": 4096,  # of one group, the latest: with more, each would serve one partition of 256
+    "members_ttl_ms": 90_000,  # after the last muster of the group
 }
 
 KEY_NAMES = (
@@ -148,6 +150,8 @@ KEY_NAMES = (
     "run_prefix",
 )
 """KEYS of every script, in the order of ``lua/shared/keys.lua`` (which a test compares with this)."""
+OWN_KEY_NAMES = {"muster": ("members",)}
+"""KEYS of a script that works on no partition. Nothing else of it could be on another node."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -266,3 +270,8 @@ class Keyspace:
 def meta_key(namespace: str) -> str:
     """The hash with the schema version and number of partitions of a namespace."""
     return f"{{{check_name(namespace, 'namespace')}}}:meta"
+
+
+def members_key(namespace: str, group: str) -> str:
+    """The sorted set of the workers of a group that share the partitions, each with the time of its last muster."""
+    return f"{{{namespace}}}:members:{group}"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from durasleep.protocol import script
 from durasleep.protocol.command import Command, key_list, pairs, to_number, to_text
 from durasleep.protocol.commit import EntryKey, Lease
-from durasleep.protocol.keys import Keyspace, W
+from durasleep.protocol.keys import LIMIT, Keyspace, W
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,18 @@ class Beat:
     consumers: list[str]
     partition: int = 0
     """In which it was sent."""
+
+    def fresh(self, beat_ms: int) -> list[str]:
+        """The workers with a recent heartbeat; one that does not say how often it sends them does so every ``beat_ms``.
+
+        In both directions, as in ``heartbeat.lua``: the server's clock may have been set back.
+        """
+        now_ms = self.server_us // 1000
+        return [
+            peer.consumer
+            for peer in self.peers
+            if abs(now_ms - int(peer.beat)) < LIMIT["beats_missed"] * (peer.beat_ms or beat_ms)
+        ]
 
 
 def _parse_beat(partition: int, answer: list[Any]) -> Beat:
@@ -158,3 +170,8 @@ def read_beat(keys: Keyspace, consumer: str) -> Command[int | None]:
 def read_lost_threads(keys: Keyspace, consumer: str) -> Command[int]:
     """How many threads a worker has lost, by its own report."""
     return Command([b"HGET", keys.worker(consumer).encode(), W["lost"].encode()], to_number)
+
+
+def read_functions(keys: Keyspace, consumer: str) -> Command[str]:
+    """Which functions a worker has, as it reported with its last heartbeat here; empty if it leaves, or is gone."""
+    return Command([b"HGET", keys.worker(consumer).encode(), W["functions"].encode()], to_text)

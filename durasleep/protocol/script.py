@@ -17,11 +17,11 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from durasleep.protocol.keys import DEFAULT, KEY_NAMES, KIND, LIMIT, PLACE, STATE, F, S, W
+from durasleep.protocol.keys import DEFAULT, KEY_NAMES, KIND, LIMIT, OWN_KEY_NAMES, PLACE, STATE, F, S, W
 
 NAMES = (
     *("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule", "read_page", "fsck"),
-    *("join", "hear", "told"),
+    *("join", "hear", "told", "muster"),
 )
 
 _INCLUDE = re.compile(r"^ *-- @include (\w+)\n", re.MULTILINE)
@@ -121,7 +121,7 @@ def load(name: str, movable_clock: bool = False, value_bytes_max: int = LIMIT["v
     more than ``value_bytes_max``.
     """
     text = _fill_in(_join(_read(name), set(), {"now": "movable_now"} if movable_clock else {}), value_bytes_max)
-    if _names(r"KEYS\)", text) != KEY_NAMES:
+    if _names(r"KEYS\)", text) != OWN_KEY_NAMES.get(name, KEY_NAMES):
         raise TypeError(f"{name}.lua: its KEYS are not those of keys.KEY_NAMES")
     source = text.encode()
     item_names = _names(r"ARGV, (?:at|item) \+ 1, (?:at|item) \+ \d+\)", text)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
 from durasleep.protocol import command, membership, server
+from durasleep.protocol.commit import EntryKey
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.membership import Beat
 from durasleep.protocol.timers import Fired
 from durasleep.settings import Settings
+from durasleep.transport.server_clock import monotonic_us
 from durasleep.transport.store import Store
 from durasleep.worker.execution.executor import Executor
 from durasleep.worker.loops.hint_listener import HintListener
@@ -21,9 +24,19 @@ from durasleep.worker.loops.timer_firer import TimerFirer
 
 logger = logging.getLogger("durasleep")
 
+BEATS_MAX = 16  # that the event loop has not looked at yet
+LOOKED_AT_MAX = 100  # other workers, before this one leaves a partition to them
+
+Begin = Callable[[str, Callable[[], Awaitable[None]]], asyncio.Task[None]]
+"""Begins a loop with this name, which goes on until it is cancelled."""
+
 
 class Serving:
-    """The loops of one partition, around the executor that all partitions of a worker share."""
+    """The loops of one partition, around the executor that all partitions of a worker share.
+
+    A worker may leave a partition to others while it runs. From then on its heartbeats there say that it has no
+    functions, as those of a worker that stops: it is offered nothing, and counts for nobody as one that stays.
+    """
 
     def __init__(
         self,
@@ -37,6 +50,7 @@ class Serving:
         settings: Settings,
         client_id: Callable[[], int],
         encode_error: Callable[[BaseException], bytes],
+        begin: Begin,
     ) -> None:
         """``client_id`` is that of the connection on which this worker sends its heartbeats; ``encode_error`` makes the
         payload of a call to another partition that was refused there.
@@ -47,6 +61,18 @@ class Serving:
         self._consumer = consumer
         self._group = group
         self._settings = settings
+        self._begin = begin
+        self._beat_ms = round(settings.heartbeat_s * 1000)
+        self._beats: asyncio.Queue[tuple[Beat, int, int]] = asyncio.Queue()
+        self._reading: asyncio.Task[None] | None = None
+        self._looping: list[asyncio.Task[None]] = []
+        self._stopped_us: int | None = None
+        """When it stopped to read, by our own clock; None while it reads, and before."""
+        self._unwanted_us: int | None = None
+        """Since when it is to be left to others."""
+        self.beats = True
+        """Whether heartbeats are sent there."""
+        self.has_joined = False
         self._clock = store.clock(keys)
         self.schedules = Schedules(store, keys)
         self._relay = Relay(incoming, keys, encode_error)
@@ -65,19 +91,90 @@ class Serving:
         )
         self._reaper = Reaper(store, keys, consumer=consumer, group=group, settings=settings, client_id=client_id)
 
-    async def join(self) -> None:
-        """Begin with the time that the other workers accept, and become a consumer of the group."""
+    # -- its life
+
+    async def learn_clock(self) -> None:
+        """Begin with the time that the other workers accept."""
         [accepted_ms] = await self._store.ask_once([server.read_number(self.keys.clock_held)])
         self.firer.join(command.unwrap(accepted_ms))
-        await self._reader.join()
 
-    def loops(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
-        """What runs for as long as the worker serves this partition, beside ``read``."""
-        return [
-            ("listener", self._listener.run),
-            ("firer", self.firer.run),
-            ("schedules", self.schedules.run),
-        ]
+    async def join(self) -> None:
+        """Become a consumer of the group."""
+        await self._reader.join()
+        self.has_joined = True
+
+    def begin(self) -> None:
+        """Read, and run the other loops, for as long as the worker serves this partition."""
+        self.begin_reading()
+        loops = (("listener", self._listener.run), ("firer", self.firer.run), ("schedules", self.schedules.run))
+        self._looping = [self._begin(name, run) for name, run in loops]
+
+    @property
+    def is_reading(self) -> bool:
+        return self._reading is not None
+
+    def begin_reading(self) -> None:
+        """Take executions, if it does not do so already."""
+        if self._reading is None:
+            self._stopped_us = None
+            self._reading = self._begin("reader", self.read)
+
+    async def stop_reading(self) -> None:
+        """Take no more executions."""
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            await cancel(reading)
+            self._stopped_us = monotonic_us()
+
+    async def end(self) -> None:
+        """End all loops."""
+        await self.stop_reading()
+        looping, self._looping = self._looping, []
+        await cancel(*looping)
+
+    async def close(self) -> None:
+        await self._relay.close()
+        await self._reader.close()
+        await self._listener.close()
+
+    # -- leaving it to others
+
+    @property
+    def is_wanted(self) -> bool:
+        return self._unwanted_us is None
+
+    def want(self, is_wanted: bool) -> None:
+        """Serve it, or leave it to others as soon as that is possible."""
+        if is_wanted:
+            self._unwanted_us = None
+        elif self._unwanted_us is None:
+            self._unwanted_us = monotonic_us()
+
+    @property
+    def stays(self) -> bool:
+        """Whether others may rely on it here, and offer it executions."""
+        return self.has_joined and self.is_wanted
+
+    async def is_in_other_hands(self, beat: Beat, sent_us: int) -> bool:
+        """Whether another worker of the group stays here, as found after a heartbeat of ours that said that we do not.
+
+        If two workers leave at the same time, one of them says so first, and the other one finds that; so they never
+        leave a partition to one another.
+        """
+        since_us = self._unwanted_us
+        if since_us is None or sent_us < since_us:
+            return False
+        consumers = {*beat.consumers} - {self._consumer}
+        fresh = [name for name in beat.fresh(self._beat_ms) if name in consumers][:LOOKED_AT_MAX]
+        functions = await self._store.ask([membership.read_functions(self.keys, name) for name in fresh])
+        return any(isinstance(one, str) and one for one in functions) and self._unwanted_us == since_us
+
+    def is_idle(self, beat: Beat, sent_us: int) -> bool:
+        """Whether it has stopped to read, and nothing of it is in hand."""
+        has_stopped = self._stopped_us is not None and self._stopped_us < sent_us
+        return has_stopped and not beat.unnamed and not self._executor.holds(self.keys.partition)
+
+    # -- what it does
 
     async def fire(self) -> Fired:
         """Settle one batch of timers that are due now; the firer also does this by itself."""
@@ -92,16 +189,40 @@ class Serving:
             free = await self._executor.wait_until_free()
             await self._executor.submit(await self._reader.once(free))
 
+    def note_beat(self, beat: Beat, sent_us: int, received_us: int) -> None:
+        """The answer to a heartbeat, which was sent and received at these times of our own clock."""
+        if self._beats.qsize() < BEATS_MAX:  # else the event loop is too far behind to judge others
+            self._beats.put_nowait((beat, sent_us, received_us))
+
+    async def next_beat(self) -> tuple[Beat, int]:
+        """Follow the next answer to a heartbeat; returns it, and when it was sent."""
+        beat, sent_us, received_us = await self._beats.get()
+        await self.take_beat(beat, sent_us, received_us)
+        return beat, sent_us
+
     async def take_beat(self, beat: Beat, sent_us: int, received_us: int) -> None:
-        """Follow the answer to a heartbeat, which was sent and received at these times of our own clock."""
+        """Follow the answer to one heartbeat."""
         self._clock.observe(beat.server_us, sent_us, received_us)
-        self.firer.set_rank(beat.rank)
+        self.firer.set_rank(self._rank(beat))
         self.firer.on_wake(beat.last_wake)
         self._executor.on_beat(beat)
-        for entry_key in self._reader.never_arrived(beat.unnamed, sent_us, received_us):
+        for entry_key in self._never_arrived(beat, sent_us, received_us):
             if await self._executor.return_unheard(entry_key):
                 logger.info("entry %s was delivered here but never arrived: released", entry_key[-1])
         await self._reaper.once(beat, received_us / 1e6)
+
+    def _rank(self, beat: Beat) -> int:
+        """The rank by name, turned by one for each partition: otherwise one worker would fire everywhere first."""
+        workers = max(len(beat.fresh(self._beat_ms)), beat.rank + 1)
+        return (beat.rank + self.keys.partition) % workers
+
+    def _never_arrived(self, beat: Beat, sent_us: int, received_us: int) -> list[EntryKey]:
+        """Entries to be released: they are pending to us, and we never got them. Nothing arrives when the reading has
+        stopped.
+        """
+        if self._stopped_us is not None and self._stopped_us < sent_us:
+            return beat.unnamed
+        return self._reader.never_arrived(beat.unnamed, sent_us, received_us)
 
     def _on_gap(self) -> None:
         self.firer.hint()
@@ -109,6 +230,8 @@ class Serving:
 
     async def leave(self) -> int:
         """Release all leases, and stop being a consumer; returns how many executions others get."""
+        self.has_joined = False
+        self._executor.leave_partition(self.keys)
         given = 0
         for queue in (f"{self._group}/{self._consumer.partition('/')[0]}", self._group):
             more = True
@@ -127,7 +250,9 @@ class Serving:
                 more = answer.more
         return given
 
-    async def close(self) -> None:
-        await self._relay.close()
-        await self._reader.close()
-        await self._listener.close()
+
+async def cancel(*tasks: asyncio.Task[None]) -> None:
+    """Cancel tasks, and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from types import MappingProxyType
@@ -23,11 +23,14 @@ from durasleep.errors import (
     StoreUnavailable,
     ThreadsLost,
     UnsupportedServer,
+    UsageError,
 )
 from durasleep.model import check_name
 from durasleep.protocol import server, timers
 from durasleep.protocol.commit import Lease
+from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.membership import Beat
+from durasleep.protocol.partitions import PARTITIONS_MAX
 from durasleep.protocol.timers import Fired
 from durasleep.query import doctor
 from durasleep.runtime.definition import Overrides, Registry
@@ -42,12 +45,13 @@ from durasleep.worker.execution.executor import Executor
 from durasleep.worker.execution.jam import Jam
 from durasleep.worker.execution.threads import post
 from durasleep.worker.loops.heartbeat import Heartbeat
-from durasleep.worker.serving import Serving
+from durasleep.worker.serving import Serving, cancel
+from durasleep.worker.servings import Servings
+from durasleep.worker.sharing import Sharing
 
 logger = logging.getLogger("durasleep")
 
 PULSE_S = 0.5  # how often the event loop shows the heartbeat that it is not blocked
-BEATS_MAX = 16  # of each partition, that the event loop has not looked at yet
 LOOP_RETRY_S = 1.0  # after a loop failed; a broken Redis must not be asked in a tight loop
 
 
@@ -57,6 +61,15 @@ def default_name() -> str:
     spelled = host if host.isascii() else host.encode("punycode").decode()
     plain = "".join(char if char.isalnum() or char in "_.-" else "-" for char in spelled)
     return f"{plain[:50] or 'worker'}-{os.getpid()}"
+
+
+def check_partitions(partitions: Collection[int]) -> frozenset[int]:
+    """Numbers of partitions; UsageError if they cannot be."""
+    wrong = [number for number in partitions if not 0 <= number < PARTITIONS_MAX]
+    if wrong or not partitions:
+        which = wrong[0] if wrong else "none"
+        raise UsageError(f"a worker serves partitions from 0 to {PARTITIONS_MAX - 1}, not {which}")
+    return frozenset(partitions)
 
 
 class Worker:
@@ -70,6 +83,7 @@ class Worker:
     _crashed = False
     _unfit: SchemaMismatch | None = None
     _is_used_up = False
+    _sharing: Sharing | None = None
 
     def __init__(
         self,
@@ -82,13 +96,16 @@ class Worker:
         concurrency: int,
         settings: Settings,
         name: str | None = None,
+        partitions: Collection[int] | None = None,
         lifespan: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
         overrides: Overrides = MappingProxyType({}),
     ) -> None:
+        """It serves these ``partitions`` only, or else its share of all of them."""
         self.name = check_name(name or default_name(), "worker")
         self.group = check_name(group, "group")
         # Two processes with one name never share a consumer.
         self._consumer = f"{self.name}/{secrets.token_hex(4)}"
+        self._partitions = None if partitions is None else check_partitions(partitions)
         self._settings = settings
         self._lifespan = lifespan
         self._registry = registry
@@ -107,10 +124,9 @@ class Worker:
             overrides=overrides,
             on_used_up=self._leave_used_up,
         )
-        self._servings = self._serve_each()
-        """One for each partition; made again if there are several, which is known as soon as it has asked Redis."""
+        self._servings = Servings(self._store, self._make_serving, self._begin_loop, self._beat_settled)
+        self._servings.prepare((0,))  # there may be others, as soon as it has asked Redis
         self._jam = Jam()
-        self._beats: asyncio.Queue[tuple[Beat, int, int]] = asyncio.Queue()
         self._stop_asked = asyncio.Event()
         self._abort_asked = asyncio.Event()
         self.ready = asyncio.Event()
@@ -187,7 +203,8 @@ class Worker:
 
         StoreUnavailable if it could not start within ``start_timeout_s``, if that is given; the time of the lifespan
         does not count. StoreRefused, UnsupportedServer or SchemaMismatch if this Redis cannot serve it at all, or not
-        any more; ThreadsLost if it has left by itself, because functions that nobody waits for hold all its threads.
+        any more; UsageError if the namespace lacks a partition that it is to serve; ThreadsLost if it has left by
+        itself, because functions that nobody waits for hold all its threads.
         """
         async with self._lifespan():
             humanize.be_heard()
@@ -213,17 +230,21 @@ class Worker:
             await self._close()
             logger.info("worker %s has left before it was ready", self.name)
             return
-        readers, others = self._begin_loops()
+        self._servings.begin()
+        if self._sharing is not None:
+            self._sharing.begin(self._begin_loop)
+        pulse = self._begin_loop("pulse", self._show_pulse)
         functions = ", ".join(self._registry.names()) or "no functions"
         logger.info("worker %s of group %s is ready: %s", self.name, self.group, functions)
         self.ready.set()
         try:
             await self._stop_asked.wait()
-            await self._finish(readers)
+            await self._finish()
         finally:
-            for task in (*readers, *others):
-                task.cancel()
-            await asyncio.gather(*readers, *others, return_exceptions=True)
+            if self._sharing is not None:
+                await self._sharing.end()
+            await self._servings.end()
+            await cancel(pulse)
             await self._leave(heartbeat)
 
     def _make_heartbeat(self) -> Heartbeat:
@@ -237,7 +258,8 @@ class Worker:
             group=self.group,
             settings=self._settings,
             held=self._executor.held,
-            functions=lambda: "" if self._stop_asked.is_set() else self._registry.fingerprint,
+            served=self._servings.beating,
+            functions=self._functions_at,
             lost_threads=lambda: self._executor.lost_threads,
             on_beat=partial(post, loop, self._take_beat),
             on_unfit=lambda error: post(loop, self._end_unfit, error),
@@ -245,29 +267,30 @@ class Worker:
             outage=self._store.outage,
         )
 
-    def _begin_loops(self) -> tuple[list[asyncio.Task[None]], list[asyncio.Task[None]]]:
-        """The tasks that run for as long as it serves: those that read executions, and the others."""
-        loop = asyncio.get_running_loop()
+    def _functions_at(self, keys: Keyspace) -> str:
+        """Which functions it has, for the others in this partition; empty where it does not stay."""
+        stays = not self._stop_asked.is_set() and self._servings.stays(keys)
+        return self._registry.fingerprint if stays else ""
 
-        def begin(name: str, run: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-            return loop.create_task(_keep_going(name, run, self._store.outage), name=f"durasleep-{name}")
+    async def _beat_settled(self) -> None:
+        if self._heartbeat is not None:
+            await self._heartbeat.settled()
 
-        readers = [begin("reader", serving.read) for serving in self._servings]
-        loops = [one for serving in self._servings for one in serving.loops()]
-        loops += [("beats", self._follow_beats), ("pulse", self._show_pulse)]
-        return readers, [begin(name, run) for name, run in loops]
+    def _begin_loop(self, name: str, run: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        keeping = _keep_going(name, run, self._store.outage)
+        return asyncio.get_running_loop().create_task(keeping, name=f"durasleep-{name}")
 
-    async def _finish(self, readers: list[asyncio.Task[None]]) -> None:
+    async def _finish(self) -> None:
         """Begin nothing new and read no more; then, unless this is a crash, let the running executions finish."""
         self._executor.leave()  # before the readers have closed their connections: threads come free meanwhile
-        for reader in readers:
-            reader.cancel()
-        await asyncio.gather(*readers, return_exceptions=True)
+        if self._sharing is not None:
+            await self._sharing.end()
+        await self._servings.stop_reading()
         if self._crashed:
             return
         if self._executor.running:
             logger.info("worker %s is leaving: %d still running", self.name, self._executor.running)
-        await self._drain()
+        await asyncio.gather(self._drain(), *([] if self._sharing is None else [self._sharing.leave()]))
 
     async def _join_in_time(self, heartbeat: Heartbeat, timeout_s: float | None) -> None:
         """Join; wait this long for a Redis that cannot serve us now. A lasting problem is an error at once."""
@@ -300,27 +323,42 @@ class Worker:
         await self._store.open(moves=True)
         for info in await self._store.ask_nodes(server.read_info("memory")):
             self._check_eviction(info)
-        if len(self._servings) != len(self._store.keyspaces):
-            self._servings = self._serve_each()
-        for serving in self._servings:
-            await serving.join()
+        await self._servings.join(await self._choose_partitions())
         await asyncio.wrap_future(heartbeat.start())
 
-    def _serve_each(self) -> list[Serving]:
-        return [
-            Serving(
-                self._store,
-                self._incoming,
-                keys,
-                self._executor,
-                consumer=self._consumer,
-                group=self.group,
-                settings=self._settings,
-                client_id=lambda: 0 if self._heartbeat is None else self._heartbeat.client_id,
-                encode_error=self._codec.encode_error,
-            )
-            for keys in self._store.keyspaces
-        ]
+    async def _choose_partitions(self) -> frozenset[int]:
+        """Those it was told to serve, the only one, or its share as a member of its group."""
+        count = len(self._store.keyspaces)
+        if self._partitions is not None:
+            self._check_partitions(self._partitions, count)
+            return self._partitions
+        if count == 1:
+            return frozenset((0,))
+        if self._sharing is not None:  # it has not come to serve at the first try
+            await self._sharing.close()
+        self._sharing = Sharing(
+            self._store, self._servings, group=self.group, consumer=self._consumer, settings=self._settings
+        )
+        return await self._sharing.choose()
+
+    def _check_partitions(self, wanted: frozenset[int], count: int) -> None:
+        if (last := max(wanted)) >= count:
+            has = f"partitions 0 to {count - 1}" if count > 1 else "only partition 0"
+            raise UsageError(f"namespace {self._store.namespace!r} has {has}: there is no partition {last}")
+
+    def _make_serving(self, keys: Keyspace) -> Serving:
+        return Serving(
+            self._store,
+            self._incoming,
+            keys,
+            self._executor,
+            consumer=self._consumer,
+            group=self.group,
+            settings=self._settings,
+            client_id=lambda: 0 if self._heartbeat is None else self._heartbeat.client_id,
+            encode_error=self._codec.encode_error,
+            begin=self._begin_loop,
+        )
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Whether it came to its end; when told to stop, it no longer waits for a Redis that does not serve us."""
@@ -369,8 +407,11 @@ class Worker:
         given = 0
         try:
             async with asyncio.timeout(self._settings.dead_after_s):
-                for serving in self._servings:
-                    given += await serving.leave()
+                leaving = [serving.leave() for serving in self._servings]
+                for answer in await asyncio.gather(*leaving, return_exceptions=True):
+                    if isinstance(answer, BaseException):
+                        raise answer
+                    given += answer
         except (TimeoutError, DurasleepError) as error:
             logger.warning(
                 "the leases could not be released (%s): other workers will take them over", error or "no answer"
@@ -381,6 +422,8 @@ class Worker:
     async def _close(self) -> None:
         await self._store.aclose()
         await self._incoming.aclose()
+        if self._sharing is not None:
+            await self._sharing.close()
         for serving in self._servings:
             await serving.close()
 
@@ -399,22 +442,18 @@ class Worker:
         self.crash()
 
     def _take_beat(self, beat: Beat, sent_us: int, received_us: int) -> None:
-        if self._beats.qsize() < BEATS_MAX * len(self._store.keyspaces):  # else it is too far behind to judge others
-            self._beats.put_nowait((beat, sent_us, received_us))
-
-    async def _follow_beats(self) -> None:
-        while True:
-            beat, sent_us, received_us = await self._beats.get()
-            await self._servings[beat.partition].take_beat(beat, sent_us, received_us)
-            self._jam.look([] if self._executor.free else self._executor.held(), self._executor.waits())
+        self._jam.look([] if self._executor.free else self._executor.held(), self._executor.waits())
+        serving = self._servings.get(beat.partition)
+        if serving is not None:
+            serving.note_beat(beat, sent_us, received_us)
 
 
 async def _keep_going(name: str, run: Callable[[], Awaitable[None]], outage: Outage) -> None:
-    """Run a loop for ever: an error is logged, and the loop begins again."""
+    """Run a loop until it returns: an error is logged, and the loop begins again."""
     while True:
         delay_s = LOOP_RETRY_S
         try:
-            await run()
+            return await run()
         except (StoreUnavailable, StoreRefused) as error:
             outage.report(error)
             if is_of_moving_slot(error):

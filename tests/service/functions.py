@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ NAMESPACE_VARIABLE = "DURASLEEP_NAMESPACE"
 
 QUICK = Settings(heartbeat_s=0.25, dead_after_s=0.75, max_attempts=3)
 """Deaths are noticed in a fraction of a second; for tests in which a wrong death does no harm."""
+
+SHARING = replace(QUICK, partition_workers_min=1, share_shrink_s=0.5)
+"""The same, and a few workers share the partitions already."""
 
 
 # -- steps
@@ -237,6 +241,7 @@ sturdy_app = make_app(
     os.environ.get(NAMESPACE_VARIABLE, "durasleep"),
     settings=Settings(heartbeat_s=0.25, dead_after_s=0.75, max_attempts=1000),
 )
+sharing_app = make_app(None, os.environ.get(NAMESPACE_VARIABLE, "durasleep"), settings=SHARING)
 quick_app = make_app(None, os.environ.get(NAMESPACE_VARIABLE, "durasleep"), settings=QUICK)
 leaving_app = make_app(
     None, os.environ.get(NAMESPACE_VARIABLE, "durasleep"), settings=Settings(grace_s=4.0, threads_lost_s=2.0)

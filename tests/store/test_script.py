@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from durasleep.protocol import script, server, timers
-from durasleep.protocol.keys import KEY_NAMES
+from durasleep.protocol.keys import KEY_NAMES, OWN_KEY_NAMES
 from durasleep.protocol.script import NAMES, load
 from tests.store.driver import Driver
 
@@ -106,7 +106,7 @@ def test_a_script_with_keys_of_its_own_order_is_refused(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("name", NAMES)
 def test_every_script_is_assembled_whole(name: str) -> None:
     text = text_of(name)
-    assert f"local {', '.join(KEY_NAMES)} = unpack(KEYS)" in " ".join(text.split())
+    assert f"local {', '.join(OWN_KEY_NAMES.get(name, KEY_NAMES))} = unpack(KEYS)" in " ".join(text.split())
     assert not re.search(r"\b(F|S|W|STATE|PLACE|KIND|LIMIT)\.\w", text)
     assert load(name).sha == hashlib.sha1(load(name).source, usedforsecurity=False).hexdigest().encode()
     functions = re.findall(r"^local function (\w+)", text, re.MULTILINE)

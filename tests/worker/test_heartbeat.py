@@ -47,6 +47,7 @@ class Hearts:
         self.outage = Outage()
         self._namespace = driver.namespace
         self._url = server.url
+        self.served = [driver.keys]
         self._made: list[Heartbeat] = []
 
     def make(
@@ -65,7 +66,8 @@ class Hearts:
             group="workers",
             settings=settings,
             held=lambda: self.held,
-            functions=lambda: "some",
+            served=lambda: self.served,
+            functions=lambda _: "some",
             lost_threads=lambda: 3,
             on_beat=on_beat or self._note,
             on_unfit=self.unfit.append,

@@ -591,10 +591,14 @@ def closings(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 async def test_the_first_beat_tells_what_it_knows_and_the_last_that_it_leaves(served: Served, driver: Driver) -> None:
     """Who leaves is offered nothing any more."""
     heartbeat = served.worker._make_heartbeat()
-    assert heartbeat._functions() == served.registry.fingerprint
+    [keys] = heartbeat._served()
+    assert heartbeat._functions(keys) == "", "it has not joined yet"
+    await served.worker._join(heartbeat)
+    assert heartbeat._functions(keys) == served.registry.fingerprint
     served.worker.stop()
-    assert heartbeat._functions() == ""
+    assert heartbeat._functions(keys) == ""
     assert heartbeat._lost_threads() == 0
+    await heartbeat.leave()
     await served.worker._close()
 
 
@@ -625,10 +629,9 @@ async def test_a_beat_is_passed_on_to_whom_it_concerns(served: Served, monkeypat
     monkeypatch.setattr(worker._servings[0], "_reaper", type("", (), {"once": staticmethod(once)}))
     beat = replace(BEAT, rank=3, server_us=5, last_wake=b"w")
     worker._take_beat(beat, 6, 7_000_000)
-    following = asyncio.create_task(worker._follow_beats())
-    await eventually(lambda: len(told) == 8, "all to be told")
-    following.cancel()
+    assert await worker._servings[0].next_beat() == (beat, 6)
     assert told == [
+        ("jam", [], []),
         ("clock", 5, 6, 7_000_000),
         ("rank", 3),
         ("wake", b"w"),
@@ -636,7 +639,6 @@ async def test_a_beat_is_passed_on_to_whom_it_concerns(served: Served, monkeypat
         ("unheard", (0, "q", "1-1")),
         ("unheard", (0, "q", "1-2")),
         ("reaper", beat, 7.0),
-        ("jam", [], []),
     ]
     await worker._close()
 
@@ -656,9 +658,6 @@ async def test_only_without_a_free_slot_is_there_a_jam(served: Served, monkeypat
 
     monkeypatch.setattr(served.worker._jam, "look", look)
     served.worker._take_beat(BEAT, 1, 2)
-    following = asyncio.create_task(served.worker._follow_beats())
-    await eventually(lambda: looked, "it to be looked at")
-    following.cancel()
     assert looked == [(held, waits)]
     await served.worker._close()
 
@@ -684,7 +683,7 @@ async def test_a_loop_that_is_far_behind_judges_nobody(served: Served) -> None:
     """What it has not looked at by now is old."""
     for number in range(17):
         served.worker._take_beat(replace(BEAT, rank=number), 1, 2)
-    beats = served.worker._beats
+    beats = served.worker._servings[0]._beats
     assert beats.qsize() == 16
     assert [beats.get_nowait()[0].rank for _ in range(16)] == list(range(16))
     await served.worker._close()
@@ -701,10 +700,7 @@ async def test_what_is_given_back_as_it_never_arrived_is_told(
     monkeypatch.setattr(served.worker._executor, "return_unheard", unheard)
     monkeypatch.setattr(served.worker._servings[0]._reader, "never_arrived", never_arrived)
     served.worker._take_beat(BEAT, 1, 2)
-    following = asyncio.create_task(served.worker._follow_beats())
-    await eventually(lambda: caplog.messages, "it to be told")
-    await asyncio.sleep(0)
-    following.cancel()
+    await served.worker._servings[0].next_beat()
     assert caplog.messages == ["entry 1-1 was delivered here but never arrived: released"]
     await served.worker._close()
 

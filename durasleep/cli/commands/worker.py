@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -17,7 +18,8 @@ from durasleep.address import project_directory
 from durasleep.cli import address
 from durasleep.cli.options import FsyncOption, ReplicasOption, UrlOption
 from durasleep.cli.output import console
-from durasleep.errors import StoreError
+from durasleep.errors import StoreError, UsageError
+from durasleep.protocol.partitions import PARTITIONS_MAX
 
 if TYPE_CHECKING:
     from durasleep import devserver
@@ -45,6 +47,14 @@ ProcessesOption = Annotated[
         "--processes", metavar="N", min=1, max=256, help="How many worker processes to run, for tasks that compute."
     ),
 ]
+PartitionsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--partitions",
+        metavar="NUMBERS",
+        help="Serve only these partitions, such as 0-3,8; by default the workers of a group share all of them.",
+    ),
+]
 DebugOption = Annotated[
     bool, typer.Option("--debug", help="Run the code of workflows twice, and log calls that differ.")
 ]
@@ -63,6 +73,7 @@ def worker(
     concurrency: ConcurrencyOption = 100,
     name: NameOption = None,
     processes: ProcessesOption = 1,
+    partitions: PartitionsOption = None,
     url: UrlOption = None,
     debug: DebugOption = False,
     accept_eviction: EvictionOption = False,
@@ -79,6 +90,7 @@ def worker(
     from durasleep.cli import processes as several
 
     _prepare_output(verbose)
+    numbers = None if partitions is None else _parse_numbers(partitions)
     app = address.load_app(address.find_app(module))
     humanize.be_heard()
     url = url or os.environ.get(_GIVEN_URL)
@@ -87,7 +99,8 @@ def worker(
         logger.info("this worker uses %s", where)
     if processes > 1:
         given = [*([module] if module else []), "--concurrency", str(concurrency)]
-        for option, value in (("--group", group), ("--min-replicas", min_replicas)):
+        options = (("--group", group), ("--partitions", partitions), ("--min-replicas", min_replicas))
+        for option, value in options:
             given += [] if value is None else [option, str(value)]
         flags = (
             ("--debug", debug),
@@ -107,6 +120,7 @@ def worker(
             group=group,
             name=name,
             concurrency=concurrency,
+            partitions=numbers,
             debug=debug,
             accept_eviction=accept_eviction,
             min_replicas=min_replicas,
@@ -155,6 +169,20 @@ def dev(
         else:
             app.connect(server.url)
             run_worker(app.worker(group=group, concurrency=concurrency, debug=debug))
+
+
+def _parse_numbers(text: str) -> list[int]:
+    """The numbers in a text such as ``0-3,8``; UsageError if it cannot be read, or no partition has such a number."""
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,3})\s*(?:-\s*(\d{1,3})\s*)?", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last < PARTITIONS_MAX:
+            raise UsageError(
+                f"--partitions {text!r}: write numbers and ranges from 0 to {PARTITIONS_MAX - 1}, such as 0-3,8"
+            )
+        found += range(first, last + 1)
+    return found
 
 
 def _prepare_output(verbose: bool) -> None:

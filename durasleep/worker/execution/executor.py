@@ -25,6 +25,7 @@ from durasleep.model import CANCEL, PromiseId
 from durasleep.protocol import journal, membership
 from durasleep.protocol.commit import Committed, EntryKey, Lease
 from durasleep.protocol.journal import Loaded, Page
+from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.membership import Beat
 from durasleep.runtime.activation import version_of
 from durasleep.runtime.definition import Definition, Overrides, Registry, TaskDefinition, WorkflowDefinition
@@ -297,6 +298,14 @@ class Executor:
                     asyncio.get_running_loop().call_soon(self.let_go, running)
             elif beat.orders.get(running.lease.id, 0) > running.order:
                 self._notify(running)
+
+    def holds(self, partition: int) -> bool:
+        """Whether it holds leases of this partition."""
+        return any(lease.partition == partition for lease in self.held())
+
+    def leave_partition(self, keys: Keyspace) -> None:
+        """Other workers serve this partition now: the workflows that are kept of it are dropped."""
+        self._workflows.kept.drop_where(lambda one: self._store.keys(one) is keys)
 
     def leave(self) -> None:
         """Start nothing new from here on."""

@@ -85,6 +85,12 @@ class WorkflowCache:
                 return
             self.drop(id)
 
+    def drop_where(self, is_left: Callable[[PromiseId], bool]) -> None:
+        """Evict those with such an id."""
+        for id in tuple(self._kept):
+            if is_left(id):
+                self.drop(id)
+
     def drop_all(self) -> None:
         """Evict all of them."""
         for id in tuple(self._kept):

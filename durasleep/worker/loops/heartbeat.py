@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
@@ -52,17 +52,18 @@ class Heartbeat:
         group: str,
         settings: Settings,
         held: Callable[[], list[Lease]],
-        functions: Callable[[], str],
+        served: Callable[[], Iterable[Keyspace]],
+        functions: Callable[[Keyspace], str],
         lost_threads: Callable[[], int],
         on_beat: Callable[[Beat, int, int], None],
         on_unfit: Callable[[SchemaMismatch], None],
         loop_thread: int,
         outage: Outage,
     ) -> None:
-        """``held``, ``functions`` (a short hash of the functions it has), ``lost_threads``, ``on_beat`` (with the
-        monotonic times at which it was sent and received, in us) and ``on_unfit`` (another version
-        has taken over the namespace; there are no more beats) are called in the heartbeat's thread. ``loop_thread`` is
-        watched for stalls.
+        """``held``, ``served`` (the partitions to beat in), ``functions`` (a short hash of the functions it has, empty
+        where it leaves), ``lost_threads``, ``on_beat`` (with the monotonic times at which it was sent and received, in
+        us) and ``on_unfit`` (another version has taken over the namespace; there are no more beats) are called in the
+        heartbeat's thread. ``loop_thread`` is watched for stalls.
         """
         self._store = SyncStore(
             connector,
@@ -77,6 +78,7 @@ class Heartbeat:
         self._group = group
         self._settings = settings
         self._held = held
+        self._served = served
         self._functions = functions
         self._lost_threads = lost_threads
         self._on_beat = on_beat
@@ -90,6 +92,8 @@ class Heartbeat:
         self._warned_at = 0.0
         self._stop = threading.Event()
         self._ended: Future[None] = Future()
+        self._under_way: Future[None] | None = None
+        """The beat that is being sent now."""
         self._thread: threading.Thread | None = None
 
     def pulse(self) -> None:
@@ -102,7 +106,9 @@ class Heartbeat:
         return self._client_id
 
     def once(self) -> list[Beat] | None:
-        """A beat in each partition; None if the loop was blocked so long that the worker must not count as alive."""
+        """A beat in each partition that it serves; None if the loop was blocked so long that the worker must not count
+        as alive.
+        """
         stalled_s = time.monotonic() - self._pulse
         if stalled_s > self._settings.stall_warn_s and time.monotonic() - self._warned_at > self._settings.stall_warn_s:
             self._warned_at = time.monotonic()
@@ -132,7 +138,7 @@ class Heartbeat:
         held = self._held()
         asks = [
             self._beat_in(keys, [lease for lease in held if lease.partition == keys.partition])
-            for keys in self._store.keyspaces
+            for keys in self._served()
         ]
         *beats, meta = yield [*asks, versions.read_meta(self._store.namespace)]
         return [unwrap(beat) for beat in beats], unwrap(meta)
@@ -148,7 +154,7 @@ class Heartbeat:
             ttl_ms=max(TTL_MS, TTL_BEATS * self._beat_ms),
             held=held,
             beat_ms=self._beat_ms,
-            functions=self._functions(),
+            functions=self._functions(keys),
             lost_threads=self._lost_threads(),
         )
 
@@ -177,12 +183,22 @@ class Heartbeat:
             await asyncio.wait((asyncio.wrap_future(self._ended),), timeout=self._settings.heartbeat_s)
         self._store.close()
 
+    async def settled(self) -> None:
+        """Wait for the beat under way, which may not know yet what ``served`` returns now."""
+        if (under_way := self._under_way) is not None:
+            await asyncio.wrap_future(under_way)
+
     def _beat(self) -> None:
         """One beat, on a new connection if the old one was cut: a missed beat would look like a death."""
+        under_way = self._under_way = Future[None]()
+        under_way.set_running_or_notify_cancel()  # a waiter that is cancelled must not cancel it
         try:
             self.once()
         except StoreUnavailable:
             self.once()
+        finally:
+            self._under_way = None
+            under_way.set_result(None)
 
     def _live(self, first: Future[None], ended: Future[None]) -> None:
         try:
