@@ -21,8 +21,8 @@ from durasleep.protocol import sorted_sets, streams
 from durasleep.protocol.keys import members_key
 from durasleep.worker.shares import WORKERS_MIN, shares_of, size_of
 from tests.service.fixtures import NewApp
-from tests.service.functions import SHARING, nap, passage
-from tests.service.workers import Effects, Workers, eventually, serving
+from tests.service.functions import SHARING, loop_passage, nap, passage
+from tests.service.workers import Effects, Workers, beats_of, eventually, serving
 
 PARTITIONS = 8
 LATE_S = 5.0  # no execution waits longer for its worker while partitions are handed over
@@ -302,3 +302,69 @@ async def _settled(app: Durasleep, names: Sequence[str]) -> list[str] | None:
     consumers = sorted({name for consumers in served for name in consumers})
     is_so = [name.partition("/")[0] for name in consumers] == list(names) and served == _by_partition(consumers)
     return consumers if is_so else None
+
+
+async def left_alone(worker: Worker, partitions: frozenset[int]) -> None:
+    """From now on it is to serve these, whatever its group says."""
+    assert worker._sharing  # pyright: ignore[reportPrivateUsage]
+    await worker._sharing.end()  # pyright: ignore[reportPrivateUsage]
+    worker._servings.want(partitions)  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_two_workers_never_leave_a_partition_to_one_another(wide: Durasleep, effects: Effects) -> None:
+    async with serving(wide, "w1") as w1, serving(wide, "w2") as w2:
+        await shared(wide, w1, w2)
+        everything = frozenset(range(PARTITIONS))
+        await asyncio.gather(*[left_alone(worker, everything - {1}) for worker in (w1, w2)])
+        for consumer in (w1.consumer, w2.consumer):
+            await beats_of(wide, consumer, 4)
+        assert _reads(w1, 1) or _reads(w2, 1)
+        async with serving(wide, "w3") as w3:
+            await eventually(lambda: not _reads(w1, 1) and not _reads(w2, 1), "both to leave it to w3")
+            await left_alone(w1, everything)
+            await left_alone(w3, everything - {1})
+            [id] = await ids_in(wide, 1, "later")
+            await (await wide.rpc(id, nap, effects.path, 0.01))
+            await eventually(lambda: _reads(w1, 1) and not _reads(w3, 1), "w1 to serve it again")
+
+
+async def test_a_partition_that_comes_back_before_it_is_left_is_read_again(wide: Durasleep, effects: Effects) -> None:
+    """What is in hand meanwhile goes on undisturbed."""
+    async with serving(wide, "w1") as w1, serving(wide, "w2") as w2:
+        await shared(wide, w1, w2)
+        [held, later] = await ids_in(wide, 0, "held", count=2)
+        target = "poll://uni@workers/w1"
+        handle = await wide.options(target=target).rpc(held, passage, effects.path, "gate")
+        await effects.standing("gate")
+        await left_alone(w1, frozenset(range(1, PARTITIONS)))
+        await eventually(lambda: not _reads(w1, 0), "w1 to read no more there")
+        waiting = await wide.options(target=target).rpc(later, nap, effects.path, 0.01)
+        await left_alone(w1, frozenset(range(PARTITIONS)))
+        await waiting
+        effects.open("gate")
+        assert await handle == "through gate"
+        assert effects.count("gate") == 1
+
+
+async def test_a_worker_whose_event_loop_is_blocked_is_no_member(
+    wide: Durasleep, workers: Workers, effects: Effects
+) -> None:
+    """It keeps what it holds, and begins nothing new: others serve its share meanwhile."""
+    [blocked] = await workers.start("blocked", app="sharing_app")
+    async with serving(wide, "w1") as w1, serving(wide, "w2") as w2:
+        names = ["blocked", "w1", "w2"]
+        await eventually(lambda: _settled(wide, names), "the workers to share the partitions")
+        handle = await wide.options(target="poll://uni@workers/blocked").rpc("a", loop_passage, effects.path)
+        await effects.standing("gate")
+
+        async def is_made_good() -> bool:
+            return all({w1.consumer, w2.consumer} <= consumers for consumers in await consumers_of(wide))
+
+        await eventually(is_made_good, "the others to serve everything")
+        assert "blocked" in await wide.workers()
+        effects.open("gate")
+        assert await handle == "through gate"
+        assert effects.count("gate") == 1
+        await eventually(lambda: _settled(wide, names), "the workers to share the partitions again")
+        blocked.signal(signal.SIGTERM)
+        await blocked.exited()
