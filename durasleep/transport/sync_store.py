@@ -142,6 +142,14 @@ class SyncStore:
         [answer] = self._answers([call])
         return command.unwrap(answer)
 
+    def ask_once(self, calls: Sequence[Call]) -> list[Any]:
+        """The answers, without repeats; an error of a call takes the place of its answer."""
+        answers: list[Any] = [None] * len(calls)
+        unserved, problem = self._once(calls, list(range(len(calls))), answers)
+        for position in unserved:
+            answers[position] = problem
+        return answers
+
     def call_once(self, calls: Sequence[Call]) -> None:
         """Send hints, once; StoreUnavailable at once if that fails."""
         _, problem = self._once(calls, list(range(len(calls))), [None] * len(calls))

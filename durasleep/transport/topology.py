@@ -109,6 +109,10 @@ class Topology:
         for question in self._questions(time.monotonic()):
             question.result()
 
+    def ask_soon(self) -> None:
+        """Begin to ask, and do not wait for the answer."""
+        self._question()
+
     def distrust(self, slot: int, node: Address | None = None) -> None:
         """The node of a slot has not served it, so the next ``find`` of this slot asks first.
 

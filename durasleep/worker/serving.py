@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from durasleep.protocol import command, membership, server
+from durasleep.protocol.command import Command
 from durasleep.protocol.commit import EntryKey
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.membership import Beat
@@ -21,6 +22,7 @@ from durasleep.worker.loops.relay import Relay
 from durasleep.worker.loops.schedules import Schedules
 from durasleep.worker.loops.task_reader import TaskReader
 from durasleep.worker.loops.timer_firer import TimerFirer
+from durasleep.worker.turns import Turns
 
 logger = logging.getLogger("durasleep")
 
@@ -51,6 +53,8 @@ class Serving:
         client_id: Callable[[], int],
         encode_error: Callable[[BaseException], bytes],
         begin: Begin,
+        reading_turns: Turns,
+        firing_turns: Turns,
     ) -> None:
         """``client_id`` is that of the connection on which this worker sends its heartbeats; ``encode_error`` makes the
         payload of a call to another partition that was refused there.
@@ -76,8 +80,15 @@ class Serving:
         self._clock = store.clock(keys)
         self.schedules = Schedules(store, keys)
         self._relay = Relay(incoming, keys, encode_error)
-        self.firer = TimerFirer(incoming, keys, settings, self.schedules.note_due, self._relay.take)
-        self._reader = TaskReader(store.link(keys), keys, group=group, consumer=consumer, settings=settings)
+        self.firer = TimerFirer(incoming, keys, settings, self.schedules.note_due, self._relay.take, firing_turns)
+        self._reader = TaskReader(
+            store.link(keys),
+            keys,
+            group=group,
+            consumer=consumer,
+            settings=settings,
+            turns=None if keys.partitions == 1 else reading_turns,
+        )
         self._listener = HintListener(
             store.link(keys),
             keys,
@@ -185,9 +196,15 @@ class Serving:
 
     async def read(self) -> None:
         """Take executions for ever, as many as there are free slots."""
+        executor, reader = self._executor, self._reader
         while True:
-            free = await self._executor.wait_until_free()
-            await self._executor.submit(await self._reader.once(free))
+            free = await executor.wait_until_free()
+            is_alone = self.keys.partitions == 1
+            await executor.submit(await (reader.once(free) if is_alone else reader.once_of_several(executor)))
+
+    def unblock(self) -> Command[int] | None:
+        """See ``TaskReader.unblock``."""
+        return self._reader.unblock()
 
     def note_beat(self, beat: Beat, sent_us: int, received_us: int) -> None:
         """The answer to a heartbeat, which was sent and received at these times of our own clock."""

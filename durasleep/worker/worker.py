@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from types import MappingProxyType
@@ -31,6 +31,7 @@ from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.membership import Beat
 from durasleep.protocol.partitions import PARTITIONS_MAX
+from durasleep.protocol.slots import Address
 from durasleep.protocol.timers import Fired
 from durasleep.query import doctor
 from durasleep.runtime.definition import Overrides, Registry
@@ -45,9 +46,12 @@ from durasleep.worker.execution.executor import Executor
 from durasleep.worker.execution.jam import Jam
 from durasleep.worker.execution.threads import post
 from durasleep.worker.loops.heartbeat import Heartbeat
+from durasleep.worker.loops.heartbeats import Heartbeats
+from durasleep.worker.loops.loop_watch import LoopWatch
 from durasleep.worker.serving import Serving, cancel
 from durasleep.worker.servings import Servings
 from durasleep.worker.sharing import Sharing
+from durasleep.worker.turns import Turns
 
 logger = logging.getLogger("durasleep")
 
@@ -79,7 +83,7 @@ class Worker:
     durasleep, and may change.
     """
 
-    _heartbeat: Heartbeat | None = None
+    _heartbeats: Heartbeats | None = None
     _crashed = False
     _unfit: SchemaMismatch | None = None
     _is_used_up = False
@@ -123,7 +127,11 @@ class Worker:
             settings=settings,
             overrides=overrides,
             on_used_up=self._leave_used_up,
+            on_full=self._unblock_readers,
         )
+        self._reading_turns = Turns(self._store.partitions.node_of)
+        self._firing_turns = Turns(self._store.partitions.node_of)
+        self._unblocking: asyncio.Future[list[Any]] | None = None
         self._servings = Servings(self._store, self._make_serving, self._begin_loop, self._beat_settled)
         self._servings.prepare((0,))  # there may be others, as soon as it has asked Redis
         self._jam = Jam()
@@ -218,15 +226,15 @@ class Worker:
             )
 
     async def _serve(self, start_timeout_s: float | None) -> None:
-        heartbeat = self._heartbeat = self._make_heartbeat()
+        heartbeats = self._heartbeats = self._make_heartbeats()
         try:
-            has_joined = await self._unless_stopped(self._join_in_time(heartbeat, start_timeout_s))
+            has_joined = await self._unless_stopped(self._join_in_time(heartbeats, start_timeout_s))
         except BaseException:
-            heartbeat.stop()
+            heartbeats.stop()
             await self._close()
             raise
         if not has_joined:
-            await heartbeat.leave()
+            await heartbeats.leave()
             await self._close()
             logger.info("worker %s has left before it was ready", self.name)
             return
@@ -245,27 +253,37 @@ class Worker:
                 await self._sharing.end()
             await self._servings.end()
             await cancel(pulse)
-            await self._leave(heartbeat)
+            await self._leave(heartbeats)
 
-    def _make_heartbeat(self) -> Heartbeat:
-        """It sends beats in a thread of its own; its answers are passed to this loop."""
-        loop = asyncio.get_running_loop()
-        return Heartbeat(
-            self._store.connector,
-            self._store.partitions,
-            namespace=self._store.namespace,
-            consumer=self._consumer,
-            group=self.group,
-            settings=self._settings,
-            held=self._executor.held,
-            served=self._servings.beating,
-            functions=self._functions_at,
-            lost_threads=lambda: self._executor.lost_threads,
-            on_beat=partial(post, loop, self._take_beat),
-            on_unfit=lambda error: post(loop, self._end_unfit, error),
-            loop_thread=threading.get_ident(),
-            outage=self._store.outage,
+    def _make_heartbeats(self) -> Heartbeats:
+        """They are sent in threads of their own; the answers are passed to this loop."""
+        loop, store = asyncio.get_running_loop(), self._store
+        watch = self._loop_watch = LoopWatch(self._settings, threading.get_ident())
+
+        def make(node: Address | None, served: Callable[[], Iterable[Keyspace]]) -> Heartbeat:
+            return Heartbeat(
+                store.connector if node is None else store.connector.at(node),
+                store.partitions,
+                namespace=store.namespace,
+                consumer=self._consumer,
+                group=self.group,
+                settings=self._settings,
+                held=self._executor.held,
+                served=served,
+                functions=self._functions_at,
+                lost_threads=lambda: self._executor.lost_threads,
+                on_beat=partial(post, loop, self._take_beat),
+                on_unfit=lambda error: post(loop, self._end_unfit, error),
+                on_unserved=partial(heartbeats.note_unserved, node),
+                knows_namespace=partial(heartbeats.knows_namespace, node),
+                is_stalled=watch.is_stalled,
+                outage=store.outage,
+            )
+
+        heartbeats = Heartbeats(
+            store.connector.topology, make, self._servings.beating, meta_slot=store.partitions.meta_slot
         )
+        return heartbeats
 
     def _functions_at(self, keys: Keyspace) -> str:
         """Which functions it has, for the others in this partition; empty where it does not stay."""
@@ -273,8 +291,8 @@ class Worker:
         return self._registry.fingerprint if stays else ""
 
     async def _beat_settled(self) -> None:
-        if self._heartbeat is not None:
-            await self._heartbeat.settled()
+        if self._heartbeats is not None:
+            await self._heartbeats.settled()
 
     def _begin_loop(self, name: str, run: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         keeping = _keep_going(name, run, self._store.outage)
@@ -292,24 +310,24 @@ class Worker:
             logger.info("worker %s is leaving: %d still running", self.name, self._executor.running)
         await asyncio.gather(self._drain(), *([] if self._sharing is None else [self._sharing.leave()]))
 
-    async def _join_in_time(self, heartbeat: Heartbeat, timeout_s: float | None) -> None:
+    async def _join_in_time(self, heartbeats: Heartbeats, timeout_s: float | None) -> None:
         """Join; wait this long for a Redis that cannot serve us now. A lasting problem is an error at once."""
         problems: list[StoreUnavailable] = []
         deadline = asyncio.timeout(timeout_s)
         try:
             async with deadline:
-                await self._join_once_served(heartbeat, problems)
+                await self._join_once_served(heartbeats, problems)
         except TimeoutError:
             if not deadline.expired():
                 raise
             address = self._store.connector.address
             raise (problems or [StoreUnavailable(f"Redis at {address} does not answer")])[-1] from None
 
-    async def _join_once_served(self, heartbeat: Heartbeat, problems: list[StoreUnavailable]) -> None:
+    async def _join_once_served(self, heartbeats: Heartbeats, problems: list[StoreUnavailable]) -> None:
         outage, delay_s = self._store.outage, RETRY_FIRST_S
         while True:
             try:
-                await self._join(heartbeat)
+                await self._join(heartbeats)
             except StoreUnavailable as error:
                 problems[:] = [error]
                 outage.report(error)
@@ -319,12 +337,12 @@ class Worker:
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, RETRY_MAX_S)
 
-    async def _join(self, heartbeat: Heartbeat) -> None:
+    async def _join(self, heartbeats: Heartbeats) -> None:
         await self._store.open(moves=True)
         for info in await self._store.ask_nodes(server.read_info("memory")):
             self._check_eviction(info)
         await self._servings.join(await self._choose_partitions())
-        await asyncio.wrap_future(heartbeat.start())
+        await heartbeats.start()
 
     async def _choose_partitions(self) -> frozenset[int]:
         """Those it was told to serve, the only one, or its share as a member of its group."""
@@ -355,10 +373,18 @@ class Worker:
             consumer=self._consumer,
             group=self.group,
             settings=self._settings,
-            client_id=lambda: 0 if self._heartbeat is None else self._heartbeat.client_id,
+            client_id=lambda: 0 if self._heartbeats is None else self._heartbeats.client_id(keys),
             encode_error=self._codec.encode_error,
             begin=self._begin_loop,
+            reading_turns=self._reading_turns,
+            firing_turns=self._firing_turns,
         )
+
+    def _unblock_readers(self) -> None:
+        """No slot is free: what a read that blocks would bring is better taken by another worker."""
+        if self._unblocking is None or self._unblocking.done():
+            calls = [call for serving in self._servings if (call := serving.unblock()) is not None]
+            self._unblocking = self._incoming.ask(calls)
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Whether it came to its end; when told to stop, it no longer waits for a Redis that does not serve us."""
@@ -397,10 +423,10 @@ class Worker:
             waiting.cancel()
         await asyncio.gather(drained, aborted, return_exceptions=True)
 
-    async def _leave(self, heartbeat: Heartbeat) -> None:
+    async def _leave(self, heartbeats: Heartbeats) -> None:
         """Cancel what still runs, release all leases, and stop being a consumer."""
         await self._executor.abort()
-        await heartbeat.leave()
+        await heartbeats.leave()
         if self._crashed:
             await self._close()
             return
@@ -431,8 +457,7 @@ class Worker:
 
     async def _show_pulse(self) -> None:
         while True:
-            if self._heartbeat is not None:
-                self._heartbeat.pulse()
+            self._loop_watch.pulse()
             await asyncio.sleep(PULSE_S)
 
     def _end_unfit(self, error: SchemaMismatch) -> None:

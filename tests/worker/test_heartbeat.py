@@ -17,15 +17,16 @@ import pytest
 from durasleep.errors import SchemaMismatch, StoreUnavailable
 from durasleep.model import CommitAction
 from durasleep.protocol.commit import Lease
-from durasleep.protocol.keys import W, meta_key
+from durasleep.protocol.keys import Keyspace, W, meta_key
 from durasleep.protocol.membership import Beat
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.transport import handshake, server_clock
 from durasleep.transport.connector import Connector
 from durasleep.transport.outage import Outage
 from durasleep.transport.partitions import Partitions
-from durasleep.worker.loops import heartbeat
+from durasleep.worker.loops import loop_watch
 from durasleep.worker.loops.heartbeat import Heartbeat
+from durasleep.worker.loops.loop_watch import LoopWatch
 from harness.servers import MakeServer, Server
 from tests.service.workers import ended, eventually
 from tests.store.driver import OTHER, WORKER, Driver
@@ -44,6 +45,7 @@ class Hearts:
         self.held: list[Lease] = []
         self.beats: list[tuple[Beat, int, int]] = []
         self.unfit: list[SchemaMismatch] = []
+        self.unserved: list[Keyspace] = []
         self.outage = Outage()
         self._namespace = driver.namespace
         self._url = server.url
@@ -58,6 +60,7 @@ class Hearts:
         url: str = "",
         loop_thread: int | None = None,
     ) -> Heartbeat:
+        watch = self.watch = LoopWatch(settings, threading.get_ident() if loop_thread is None else loop_thread)
         made = Heartbeat(
             Connector.of(url or self._url),
             Partitions(self._namespace, settings, None),
@@ -71,7 +74,9 @@ class Hearts:
             lost_threads=lambda: 3,
             on_beat=on_beat or self._note,
             on_unfit=self.unfit.append,
-            loop_thread=threading.get_ident() if loop_thread is None else loop_thread,
+            on_unserved=self.unserved.append,
+            knows_namespace=lambda: True,
+            is_stalled=watch.is_stalled,
             outage=self.outage,
         )
         self._made.append(made)
@@ -206,7 +211,7 @@ async def test_a_loop_blocked_for_too_long_stops_the_beat(
     hearts: Hearts, driver: Driver, hold_clock: HoldClock
 ) -> None:
     """What the worker holds is given to others; once the loop goes on, it is a worker as before."""
-    clock = hold_clock(heartbeat)
+    clock = hold_clock(loop_watch)
     heart = hearts.make()
     clock.move(DEFAULTS.stall_max_s)
     assert heart.once(), "so long it is alive"
@@ -216,7 +221,7 @@ async def test_a_loop_blocked_for_too_long_stops_the_beat(
     assert heart.once() is None
     assert await shown(driver) == last
     assert len(hearts.beats) == 1
-    heart.pulse()
+    hearts.watch.pulse()
     assert heart.once()
     assert await shown(driver) != last
 
@@ -224,7 +229,7 @@ async def test_a_loop_blocked_for_too_long_stops_the_beat(
 async def test_a_blocked_loop_is_reported_with_its_stack_now_and_again(
     hearts: Hearts, hold_clock: HoldClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock = hold_clock(heartbeat)
+    clock = hold_clock(loop_watch)
     heart = hearts.make()
 
     def reports(after_s: float) -> list[str]:
@@ -240,14 +245,14 @@ async def test_a_blocked_loop_is_reported_with_its_stack_now_and_again(
     assert "in test_a_blocked_loop_is_reported_with_its_stack_now_and_again" in report
     assert reports(every_s) == []
     assert len(reports(0.5)) == 1
-    heart.pulse()
+    hearts.watch.pulse()
     assert reports(every_s) == []
 
 
 def test_a_loop_that_is_gone_is_reported_without_a_stack(
     hearts: Hearts, hold_clock: HoldClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock = hold_clock(heartbeat)
+    clock = hold_clock(loop_watch)
     heart = hearts.make(loop_thread=0)
     clock.move(DEFAULTS.stall_warn_s + 1)
     assert heart.once()

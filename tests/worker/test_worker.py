@@ -35,7 +35,7 @@ from durasleep.settings import DEFAULTS, Settings
 from durasleep.transport.connector import Connector
 from durasleep.transport.outage import Outage
 from durasleep.worker import worker as module
-from durasleep.worker.loops.heartbeat import Heartbeat
+from durasleep.worker.loops.heartbeats import Heartbeats
 from durasleep.worker.worker import Worker, default_name
 from harness.servers import Server
 from tests.service.workers import eventually
@@ -185,14 +185,15 @@ async def test_it_serves_until_it_is_told_to_stop(
     assert await consumers(driver) == {}
     assert caplog.messages[-1] == "worker w1 has left"
     assert await driver.redis.zrange(driver.keys.workers, 0, -1) == []
-    assert worker._heartbeat is not None
-    assert not beats(worker._heartbeat)
+    assert worker._heartbeats is not None
+    assert not beats(worker._heartbeats)
     await driver.control("force", left)
 
 
-def beats(heartbeat: Heartbeat) -> bool:
-    """Whether its thread runs, and was not told to end."""
-    return heartbeat._thread is not None and heartbeat._thread.is_alive() and not heartbeat._stop.is_set()
+def beats(heartbeats: Heartbeats) -> bool:
+    """Whether the thread of the only one runs, and was not told to end."""
+    one = heartbeats._all.get(None)
+    return one is not None and one._thread is not None and one._thread.is_alive() and not one._stop.is_set()
 
 
 @pytest.mark.parametrize("how", ["stop twice", "abort", "the grace time ends"])
@@ -401,10 +402,10 @@ async def test_a_redis_that_is_not_there_is_waited_for(
     served, waited = Served(real_server, namespace), list[float]()
     join, failures = served.worker._join, 9 if begins else 1000
 
-    async def fail(heartbeat: Any) -> None:
+    async def fail(heartbeats: Any) -> None:
         if len(waited) < failures:
             raise StoreUnavailable(f"down {len(waited)}")
-        await join(heartbeat)
+        await join(heartbeats)
 
     async def wait(delay_s: float) -> None:
         waited.append(delay_s)
@@ -459,13 +460,13 @@ async def test_who_does_not_become_ready_beats_no_more(
     served: Served, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """Even if its first beat has been."""
-    heartbeats: list[Heartbeat] = []
+    made: list[Heartbeats] = []
 
-    async def join(heartbeat: Heartbeat) -> None:
-        heartbeats.append(heartbeat)
+    async def join(begun: Heartbeats) -> None:
+        made.append(begun)
         await served.worker._store.open(moves=True)
-        await asyncio.wrap_future(heartbeat.start())
-        assert beats(heartbeat)
+        await begun.start()
+        assert beats(begun)
         if how == "it fails":
             raise UnsupportedServer("not this one")
         served.worker.stop()
@@ -474,8 +475,8 @@ async def test_who_does_not_become_ready_beats_no_more(
     monkeypatch.setattr(served.worker, "_join", join)
     closed = closings(served.worker, monkeypatch)
     await asyncio.gather(served.worker.run(), return_exceptions=True)
-    [heartbeat] = heartbeats
-    assert not beats(heartbeat)
+    [heartbeats] = made
+    assert not beats(heartbeats)
     assert closed == [1]
 
 
@@ -503,12 +504,12 @@ async def test_it_joins_in_order(served: Served, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(worker._store, "open", opened)
     monkeypatch.setattr(worker._servings[0]._reader, "join", joined)
     monkeypatch.setattr(worker._servings[0].firer, "join", accepted)
-    heartbeat = worker._make_heartbeat()
-    assert not beats(heartbeat)
-    await worker._join(heartbeat)
-    assert beats(heartbeat)
+    heartbeats = worker._make_heartbeats()
+    assert not beats(heartbeats)
+    await worker._join(heartbeats)
+    assert beats(heartbeats)
     assert told == [("store", True), ("firer", None), "reader"]
-    await heartbeat.leave()
+    await heartbeats.leave()
     await worker._close()
 
 
@@ -590,15 +591,16 @@ def closings(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 async def test_the_first_beat_tells_what_it_knows_and_the_last_that_it_leaves(served: Served, driver: Driver) -> None:
     """Who leaves is offered nothing any more."""
-    heartbeat = served.worker._make_heartbeat()
-    [keys] = heartbeat._served()
-    assert heartbeat._functions(keys) == "", "it has not joined yet"
-    await served.worker._join(heartbeat)
+    heartbeats = served.worker._make_heartbeats()
+    [keys] = served.worker._servings.beating()
+    assert served.worker._functions_at(keys) == "", "it has not joined yet"
+    await served.worker._join(heartbeats)
+    heartbeat = heartbeats._all[None]
     assert heartbeat._functions(keys) == served.registry.fingerprint
     served.worker.stop()
     assert heartbeat._functions(keys) == ""
     assert heartbeat._lost_threads() == 0
-    await heartbeat.leave()
+    await heartbeats.leave()
     await served.worker._close()
 
 
@@ -716,10 +718,10 @@ async def test_after_a_gap_everything_is_looked_at(served: Served, monkeypatch: 
 
 async def test_its_loop_shows_that_it_is_alive(served: Served, driver: Driver) -> None:
     await served.begin()
-    heartbeat = served.worker._heartbeat
-    assert heartbeat is not None
-    first = heartbeat._pulse
-    await eventually(lambda: heartbeat._pulse > first, "the next pulse")
+    watch = served.worker._loop_watch
+    assert watch is not None
+    first = watch._pulse
+    await eventually(lambda: watch._pulse > first, "the next pulse")
 
 
 async def test_it_reads_as_much_as_is_free(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

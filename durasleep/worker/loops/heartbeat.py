@@ -10,18 +10,15 @@ import asyncio
 import logging
 import os
 import socket
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any
 
 from durasleep.errors import DurasleepError, SchemaMismatch, StoreRefused, StoreUnavailable
 from durasleep.protocol import membership, server, versions
-from durasleep.protocol.command import Command, Plan, unwrap
+from durasleep.protocol.command import Call, Command, unwrap
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.membership import Beat
@@ -30,6 +27,7 @@ from durasleep.transport import handshake
 from durasleep.transport.connector import Connector
 from durasleep.transport.outage import Outage
 from durasleep.transport.partitions import Partitions
+from durasleep.transport.reply_errors import is_of_moving_slot
 from durasleep.transport.server_clock import monotonic_us
 from durasleep.transport.sync_store import SyncStore
 
@@ -57,13 +55,16 @@ class Heartbeat:
         lost_threads: Callable[[], int],
         on_beat: Callable[[Beat, int, int], None],
         on_unfit: Callable[[SchemaMismatch], None],
-        loop_thread: int,
+        on_unserved: Callable[[Keyspace], None],
+        knows_namespace: Callable[[], bool],
+        is_stalled: Callable[[], bool],
         outage: Outage,
     ) -> None:
         """``held``, ``served`` (the partitions to beat in), ``functions`` (a short hash of the functions it has, empty
         where it leaves), ``lost_threads``, ``on_beat`` (with the monotonic times at which it was sent and received, in
-        us) and ``on_unfit`` (another version has taken over the namespace; there are no more beats) are called in the
-        heartbeat's thread. ``loop_thread`` is watched for stalls.
+        us), ``on_unfit`` (another version has taken over the namespace; there are no more beats), ``on_unserved`` (this
+        node does not serve a partition now), ``knows_namespace`` (whether this node knows if the namespace still fits)
+        and ``is_stalled`` (no beat is to be sent) are called in the heartbeat's thread.
         """
         self._store = SyncStore(
             connector,
@@ -83,22 +84,18 @@ class Heartbeat:
         self._lost_threads = lost_threads
         self._on_beat = on_beat
         self._on_unfit = on_unfit
-        self._loop_thread = loop_thread
+        self._on_unserved = on_unserved
+        self._knows_namespace = knows_namespace
+        self._is_stalled = is_stalled
         host = socket.gethostname().encode(errors="backslashreplace").decode()  # its bytes may not be valid text
         self._info = f"{host}:{os.getpid()}"
         self._beat_ms = round(settings.heartbeat_s * 1000)
         self._client_id = 0
-        self._pulse = time.monotonic()
-        self._warned_at = 0.0
         self._stop = threading.Event()
         self._ended: Future[None] = Future()
         self._under_way: Future[None] | None = None
         """The beat that is being sent now."""
         self._thread: threading.Thread | None = None
-
-    def pulse(self) -> None:
-        """The event loop calls this to show that it is not blocked."""
-        self._pulse = time.monotonic()
 
     @property
     def client_id(self) -> int:
@@ -109,39 +106,46 @@ class Heartbeat:
         """A beat in each partition that it serves; None if the loop was blocked so long that the worker must not count
         as alive.
         """
-        stalled_s = time.monotonic() - self._pulse
-        if stalled_s > self._settings.stall_warn_s and time.monotonic() - self._warned_at > self._settings.stall_warn_s:
-            self._warned_at = time.monotonic()
-            frame = sys._current_frames().get(self._loop_thread)  # pyright: ignore[reportPrivateUsage] - no other way
-            stack = "".join(traceback.format_stack(frame)) if frame else ""
-            logger.warning("the event loop has been blocked for %.0f s, here:\n%s", stalled_s, stack)
-        if stalled_s > self._settings.stall_max_s:
+        if self._is_stalled():
             return None
+        spaces, checks = list(self._served()), self._knows_namespace()
+        if not spaces and not checks:
+            return []
         try:
-            if (
-                self._client_id == 0 and self._store.connector.topology is None
-            ):  # each node of a cluster has its own ids
+            if self._client_id == 0:
                 self._client_id = self._store.call(server.read_client_id())
+            calls = self._calls(spaces, checks)
             sent_us = monotonic_us()
-            beats, meta = self._store.run(self._ask())
+            answers = self._store.ask_once(calls)
+            received_us = monotonic_us()
+            problems = [answer for answer in answers if isinstance(answer, DurasleepError)]
+            if len(problems) == len(answers):
+                raise problems[0]
         except DurasleepError:
             self._client_id = 0  # the next connection has another one
+            for keys in spaces:
+                self._on_unserved(keys)
             raise
-        received_us = monotonic_us()
-        for beat in beats:
-            self._on_beat(beat, sent_us, received_us)
-        handshake.check(self._store.namespace, meta, len(self._store.keyspaces))
+        beats: list[Beat] = []
+        for keys, answer in zip(spaces, answers, strict=False):
+            if isinstance(answer, Beat):
+                beats.append(answer)
+                self._on_beat(answer, sent_us, received_us)
+            else:
+                self._on_unserved(keys)
+        if lasting := [problem for problem in problems if not is_of_moving_slot(problem)]:
+            raise lasting[0]
+        if checks:
+            handshake.check(self._store.namespace, unwrap(answers[-1]), len(self._store.keyspaces))
         return beats
 
-    def _ask(self) -> Plan[tuple[list[Beat], list[Any]]]:
-        """The beats, and a check of the namespace's version, in one write."""
+    def _calls(self, spaces: list[Keyspace], checks: bool) -> list[Call]:
+        """The beats, and a check of the namespace's version, to be sent in one write."""
         held = self._held()
-        asks = [
-            self._beat_in(keys, [lease for lease in held if lease.partition == keys.partition])
-            for keys in self._served()
+        calls: list[Call] = [
+            self._beat_in(keys, [lease for lease in held if lease.partition == keys.partition]) for keys in spaces
         ]
-        *beats, meta = yield [*asks, versions.read_meta(self._store.namespace)]
-        return [unwrap(beat) for beat in beats], unwrap(meta)
+        return [*calls, versions.read_meta(self._store.namespace)] if checks else calls
 
     def _beat_in(self, keys: Keyspace, held: list[Lease]) -> Command[Beat]:
         return membership.heartbeat(

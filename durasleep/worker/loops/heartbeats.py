@@ -1,0 +1,100 @@
+"""The heartbeats of a worker to the nodes of a cluster, each in a thread of its own: a node that does not answer must
+not hold up the leases of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable
+
+from durasleep.protocol.keys import Keyspace
+from durasleep.protocol.slots import Address
+from durasleep.transport.topology import Topology
+from durasleep.worker.loops.heartbeat import Heartbeat
+
+Make = Callable[[Address | None, Callable[[], Iterable[Keyspace]]], Heartbeat]
+"""Makes the heartbeat to a node, or to the only server, in the partitions that are served and that it has."""
+
+
+class Heartbeats:
+    """One ``Heartbeat`` for each node that has a partition which is served. Outside a cluster there is one."""
+
+    def __init__(
+        self,
+        topology: Topology | None,
+        make: Make,
+        served: Callable[[], Iterable[Keyspace]],
+        meta_slot: int,
+    ) -> None:
+        """``served`` are the partitions to beat in. The node of ``meta_slot`` also says if the namespace still fits."""
+        self._topology = topology
+        self._make = make
+        self._served = served
+        self._meta_slot = meta_slot
+        self._lock = threading.Lock()
+        self._all: dict[Address | None, Heartbeat] = {}
+        self._has_ended = False
+
+    def client_id(self, keys: Keyspace) -> int:
+        """The id of the connection over which the heartbeats in a partition come; 0 if there was none yet."""
+        heartbeat = self._all.get(self._node_of(keys.slot))
+        return 0 if heartbeat is None else heartbeat.client_id
+
+    def _node_of(self, slot: int) -> Address | None:
+        return None if self._topology is None else self._topology.known(slot)
+
+    async def start(self) -> None:
+        """Beat from now on. Raises what the first beat to any node raises."""
+        await asyncio.gather(*[asyncio.wrap_future(one.start()) for one in self._make_missing()])
+
+    def _make_missing(self) -> list[Heartbeat]:
+        """Those to nodes to which there is none yet."""
+        slots = [keys.slot for keys in self._served()]
+        nodes = dict.fromkeys(map(self._node_of, (*slots, self._meta_slot)))
+        with self._lock:
+            if self._has_ended:
+                return []
+            missing = [node for node in nodes if node not in self._all and (node is not None or self._topology is None)]
+            made = [self._make(node, lambda node=node: self._served_by(node)) for node in missing]
+            self._all.update(zip(missing, made, strict=True))
+        return made
+
+    def _served_by(self, node: Address | None) -> list[Keyspace]:
+        """The partitions to beat in on this node. New nodes get a heartbeat of their own."""
+        if self._topology is None:
+            return list(self._served())
+        for one in self._make_missing():
+            one.start()
+        nodes = [(keys, self._topology.known(keys.slot)) for keys in self._served()]
+        if any(found is None for _, found in nodes):
+            self._topology.ask_soon()
+        return [keys for keys, found in nodes if found == node]
+
+    def stop(self) -> None:
+        """End after the current beats."""
+        for one in self._end():
+            one.stop()
+
+    async def leave(self) -> None:
+        """The same, waiting in the event loop."""
+        await asyncio.gather(*[one.leave() for one in self._end()])
+
+    def _end(self) -> list[Heartbeat]:
+        with self._lock:
+            self._has_ended = True
+            return list(self._all.values())
+
+    async def settled(self) -> None:
+        """Wait for the beats under way, which may not know yet what is served now."""
+        await asyncio.gather(*[one.settled() for one in tuple(self._all.values())])
+
+    def knows_namespace(self, node: Address | None) -> bool:
+        """Whether this is the node that knows the namespace as a whole."""
+        return self._node_of(self._meta_slot) == node
+
+    def note_unserved(self, node: Address | None, keys: Keyspace) -> None:
+        """A beat was not served there. As soon as it is known which node has the partition now, its beats go there."""
+        if self._topology is not None:
+            self._topology.distrust(keys.slot, node)
+            self._topology.ask_soon()
