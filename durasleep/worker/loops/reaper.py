@@ -52,6 +52,9 @@ class Reaper:
         self._seen: dict[str, _Seen] = {}
         self._last_at = 0.0
         self._sees_connections: bool | None = None
+        self._node: object = None
+        self._listed: dict[str, bool] = {}
+        """Whether this node of a cluster has listed a connection, as far as it was asked."""
 
     async def once(self, beat: Beat, at: float) -> list[str]:
         """Judge by one beat of our own, received at monotonic time ``at``; returns the workers found dead."""
@@ -59,6 +62,7 @@ class Reaper:
             self._seen.clear()
         self._last_at = at
         self._note(beat, at)
+        await self._look_at_connections()
         dead = [name for name, seen in self._seen.items() if at - seen.since >= self._patience_s(seen)]
         missed = [
             (name, seen)
@@ -90,8 +94,23 @@ class Reaper:
         for name in self._seen.keys() - known:
             del self._seen[name]
 
+    async def _look_at_connections(self) -> None:
+        """In a cluster each node has ids of its own, and the partition may have moved to another one since a worker has
+        told its id. So only an id that this node has listed tells anything when it is listed no more.
+        """
+        if self._store.connector.topology is None:
+            return
+        if (node := self._store.partitions.node_of(self._keys.slot)) != self._node:
+            self._node, self._listed = node, {}
+        ids = {seen.client_id for seen in self._seen.values() if seen.client_id}
+        self._listed = {id: is_listed for id, is_listed in self._listed.items() if id in ids}
+        for id in ids - self._listed.keys():
+            self._listed[id] = await self._lists(id)
+
     async def _is_disconnected(self, client_id: str) -> bool:
         """Whether the server has no connection with this id. It is asked only if it has once listed our own."""
+        if self._store.connector.topology is not None and not self._listed.get(client_id):
+            return False
         if self._sees_connections is None:
             own = self._client_id()
             self._sees_connections = own != 0 and await self._lists(str(own))
