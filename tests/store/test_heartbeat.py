@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from msgspec.structs import replace
 
@@ -29,6 +31,16 @@ async def test_ranks_are_stable_and_different_for_everyone(driver: Driver) -> No
         for name in reversed(names):
             await driver.beat(consumer=name)
     assert [(await driver.beat(consumer=name)).rank for name in names] == [0, 1, 2, 3, 4]
+
+
+async def test_who_has_been_heard_of_lately_is_fresh(driver: Driver) -> None:
+    await driver.beat(consumer=OTHER, beat_ms=1000)
+    beat = await driver.beat(beat_ms=None)
+    assert sorted(beat.fresh(1000)) == [WORKER, OTHER]
+    later = dataclasses.replace(beat, server_us=beat.server_us + 3_000_000)
+    assert later.fresh(2000) == [WORKER], "it does not say how often it beats"
+    earlier = dataclasses.replace(beat, server_us=beat.server_us - 4_000_000)
+    assert earlier.fresh(2000) == [WORKER]
 
 
 async def retired(driver: Driver, count: int, *, score: int = 1) -> None:

@@ -204,6 +204,36 @@ async def test_a_namespace_for_other_versions_is_told_after_its_beat(
     await driver.redis.hset(meta, mapping=before)
 
 
+async def test_it_beats_only_where_the_worker_serves(hearts: Hearts, driver: Driver) -> None:
+    hearts.served = []
+    assert hearts.make().once() == []
+    assert await shown(driver) is None
+
+
+async def test_the_beat_under_way_can_be_waited_for(hearts: Hearts) -> None:
+    """Who gives that up does not disturb it."""
+    second, count = Standing("the second beat"), 0
+
+    def on_beat(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count == 2:
+            second()
+
+    heart = hearts.make(OFTEN, on_beat=on_beat)
+    await heart.settled()
+    await asyncio.wrap_future(heart.start())
+    await second.begun()
+    given_up, waiting = (asyncio.create_task(heart.settled()) for _ in range(2))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    second.let_go()
+    await waiting
+    await eventually(lambda: count > 3, "it to go on")
+
+
 # -- a loop that is blocked
 
 

@@ -27,8 +27,8 @@ from durasleep.errors import (
 )
 from durasleep.model import Place, PromiseId, State
 from durasleep.protocol.commit import EntryKey
-from durasleep.protocol.keys import meta_key
-from durasleep.protocol.membership import Beat, Reclaimed
+from durasleep.protocol.keys import Keyspace, meta_key
+from durasleep.protocol.membership import Beat, Peer, Reclaimed
 from durasleep.runtime.definition import Registry
 from durasleep.runtime.waits import Wait
 from durasleep.settings import DEFAULTS, Settings
@@ -643,6 +643,41 @@ async def test_a_beat_is_passed_on_to_whom_it_concerns(served: Served, monkeypat
         ("reaper", beat, 7.0),
     ]
     await worker._close()
+
+
+async def test_in_each_partition_another_worker_is_the_first_to_fire(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranks: list[int] = []
+    [serving] = served.worker._servings
+    monkeypatch.setattr(serving.firer, "set_rank", ranks.append)
+    peers = [Peer(f"w{number}/1", "1", "1", 1000) for number in range(3)]
+    for partition in range(4):
+        monkeypatch.setattr(serving, "keys", Keyspace("n", partition, 4))
+        for rank in range(3):
+            await serving.take_beat(replace(BEAT, rank=rank, peers=peers), 1, 2)
+    assert ranks == [0, 1, 2, 1, 2, 0, 2, 0, 1, 0, 1, 2]
+    await served.worker._close()
+
+
+async def test_once_it_has_stopped_to_read_all_that_it_does_not_know_is_given_back(
+    served: Served, driver: Driver
+) -> None:
+    """It was in an answer that nobody waited for any more."""
+    await served.begin()
+    [serving] = served.worker._servings
+    await serving.stop_reading()
+    await served.call(driver, "a")
+    [lease] = await driver.read(1, consumer=served.worker.consumer)
+    await eventually(lambda: _is_given_back(driver, "a", lease.entry), "it to be given back")
+    assert served.ran == []
+    serving.begin_reading()
+    await eventually(lambda: served.ran, "it to be read")
+
+
+async def _is_given_back(driver: Driver, id: str, entry: str) -> bool:
+    record = await driver.record(id)
+    return record.entry != entry and record.crash_count == 0
 
 
 def never_arrived(*_: Any) -> list[EntryKey]:

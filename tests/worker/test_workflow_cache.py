@@ -147,6 +147,15 @@ def test_it_is_kept_for_so_long(hold_clock: Callable[[ModuleType], HeldClock]) -
         assert cache.closed == closed
 
 
+def test_those_of_a_partition_that_is_left_are_closed(cache: Cache) -> None:
+    asleep = [Asleep(), Asleep(), Asleep()]
+    for id, one in zip((A, B, C), asleep, strict=True):
+        cache.put(id, one)
+    cache.kept.drop_where(lambda one: one in (A, C))
+    assert cache.closed == [asleep[0], asleep[2]]
+    assert B in cache.kept
+
+
 def test_all_of_them_are_closed(cache: Cache) -> None:
     asleep = [Asleep(), Asleep()]
     for id, one in zip((A, B), asleep, strict=True):
