@@ -129,6 +129,10 @@ def _at_most(items_max: int) -> Callable[[Partition, str, Key], str]:
     return rule
 
 
+def _of_users(all: Partition, name: str, key: Key) -> str:
+    return ""  # they decide how long it lives
+
+
 def _schedule(all: Partition, name: str, key: Key) -> str:
     return "" if f"{name}~cron" in all.items("timers") else "no timer will ever start it"
 
@@ -152,6 +156,7 @@ _RULES: dict[str, Callable[[Partition, str, Key], str]] = {
     "failed": _at_most(2 * LIMIT["recent_max"]),
     "meta": _lasting,
     "members": _expiring,
+    "own": _of_users,
 }
 
 

@@ -17,11 +17,12 @@ from tests.service.functions import double, note
 from tests.service.workers import Effects
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_schedule_is_replaced_by_name_and_refused_if_it_makes_no_sense(
     client: Client, effects: Effects, real_server: Server
 ) -> None:
     redis: Any = real_server.sync_client()
-    keys = (await store_of(client)).keyspaces[0]
+    keys = (await store_of(client)).keyspaces[-1]
     first = await client.schedule("nightly", "0 3 * * *", note, effects.path, "night", zone="Europe/Berlin")
     assert first > datetime.now(UTC)
     second = await client.schedule("nightly", "0 4 * * *", note, effects.path, "night", zone="Europe/Berlin")
@@ -35,12 +36,13 @@ async def test_a_schedule_is_replaced_by_name_and_refused_if_it_makes_no_sense(
     assert redis.zcard(keys.timers) == 0
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_deploy_that_says_the_same_schedule_again_loses_no_overdue_time(
     client: Client, serving: Serving, effects: Effects
 ) -> None:
     """No worker ran when it was due; the application starts, sends its schedules, and only then serves."""
     store = await store_of(client)
-    keys = store.keyspaces[0]
+    keys = store.keyspaces[-1]
     due = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=30)
     line = f"{due.minute} * * * *"
     payload = client.codec.encode_args((effects.path, "before"), {}, "note")
@@ -55,6 +57,7 @@ async def test_a_deploy_that_says_the_same_schedule_again_loses_no_overdue_time(
         assert await client.schedule("hourly", changed, note, effects.path, "after", zone=zone) > datetime.now(UTC)
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_schedule_has_the_target_and_the_retention_it_is_given(client: Client, new_client: NewClient) -> None:
     line = "0 0 1 1 *"
     await new_client(group="others").schedule("group", line, double, 1)
@@ -66,7 +69,7 @@ async def test_a_schedule_has_the_target_and_the_retention_it_is_given(client: C
         ("target", "gpu", "UTC", None),
         ("options", "gpu", "Europe/Berlin", 7_200_000),
     ):
-        schedule = await store.call(schedules.read_schedule(store.keyspaces[0], name))
+        schedule = await store.call(schedules.read_schedule(store.keyspaces[-1], name))
         assert schedule
         assert (schedule.queue, schedule.zone, schedule.retention_ms) == (queue, zone, retention_ms)
     with pytest.raises(UsageError, match="target and retention"):

@@ -38,13 +38,13 @@ CONSUMER = "by-hand/00000000"
 async def taken(server: Server, store: Store, id: str) -> Lease:
     """An execution that the test reads from its stream, as a worker would."""
     client: Any = server.sync_client()
-    stream = store.keyspaces[0].queue("workers")
+    stream = store.keyspaces[-1].queue("workers")
     if not client.exists(stream) or not client.xinfo_groups(stream):
         client.xgroup_create(stream, "workers", "0", mkstream=True)
     [[_, rows]] = client.xreadgroup("workers", CONSUMER, {stream: ">"}, count=1)
     [(entry, fields)] = rows
     assert fields[b"i"] == id.encode()
-    return Lease(PromiseId(id), "workers", entry.decode(), int(fields[b"e"]))
+    return Lease(PromiseId(id), "workers", entry.decode(), int(fields[b"e"]), partition=store.keys(id).partition)
 
 
 # -- 1
@@ -103,11 +103,12 @@ def _replay(port: int, log: bytes) -> None:
 # -- 2
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_law_02_a_pending_execution_is_in_exactly_one_place(
     app: Durasleep, real_server: Server, effects: Effects
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
 
     async def places(id: str) -> list[str]:
         """Its places by the data of Redis, whatever its hash says."""
@@ -143,9 +144,10 @@ async def test_law_02_a_pending_execution_is_in_exactly_one_place(
 # -- 3
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_law_03_a_sleeper_is_owned_by_nobody(app: Durasleep, real_server: Server) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     async with serving(app) as worker:
         await (await app.rpc("first", sleeping_workflow, 0))
         threads = set(threading.enumerate())
@@ -163,9 +165,10 @@ async def test_law_03_a_sleeper_is_owned_by_nobody(app: Durasleep, real_server: 
 # -- 4
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_law_04_a_stale_fence_writes_nothing(app: Durasleep, real_server: Server) -> None:
     store = await store_of(app)
-    keys = store.keyspaces[0]
+    keys = store.keyspaces[-1]
     await app.rpc("order", nap, "", 1)
     lease = await taken(real_server, store, "order")
     stale = {
@@ -187,10 +190,11 @@ async def test_law_04_a_stale_fence_writes_nothing(app: Durasleep, real_server: 
 # -- 5
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_law_05_a_wake_up_cannot_be_lost(app: Durasleep, real_server: Server) -> None:
     """A promise settles while its workflow is about to be suspended: the worker is told to go on."""
     store = await store_of(app)
-    keys = store.keyspaces[0]
+    keys = store.keyspaces[-1]
     await app.rpc("waits", waiting)
     lease = await taken(real_server, store, "waits")
     ask = [StartPromise(Number("1"), "", None)]
@@ -245,6 +249,7 @@ async def _outcome(awaitable: Any) -> Any:
 # -- 7
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_law_07_the_same_id_is_the_same_execution(app: Durasleep, effects: Effects, real_server: Server) -> None:
     client: Any = real_server.sync_client()
     week_ms = DEFAULTS.retention / timedelta(milliseconds=1)
@@ -258,7 +263,7 @@ async def test_law_07_the_same_id_is_the_same_execution(app: Durasleep, effects:
             await app.rpc("once", double, 1)
     assert effects.count("passage comes") == 0
     assert effects.count("once comes") == 1
-    left_ms = client.pttl((await store_of(app)).keyspaces[0].promise("once"))
+    left_ms = client.pttl((await store_of(app)).keyspaces[-1].promise("once"))
     assert week_ms - 60_000 < left_ms <= week_ms
 
 
@@ -293,6 +298,7 @@ async def test_law_08_redis_owns_the_clock(
 # -- 9
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_law_09_a_step_counts_once(app: Durasleep, real_server: Server, effects: Effects) -> None:
     """Done twice, with two results, in any order of commits: one result is journaled and stays."""
 
@@ -305,7 +311,7 @@ async def test_law_09_a_step_counts_once(app: Durasleep, real_server: Server, ef
 
     app.workflow(lottery)
     store = await store_of(app)
-    keys = store.keyspaces[0]
+    keys = store.keyspaces[-1]
     handle = await app.rpc("lottery", lottery)
     lease = await taken(real_server, store, "lottery")
     name = step_name_of(draw)
@@ -323,11 +329,12 @@ async def test_law_09_a_step_counts_once(app: Durasleep, real_server: Server, ef
 # -- 10
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_law_10_nothing_is_dropped_in_silence(
     app: Durasleep, real_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     client.xadd(keys.queue("workers"), {"not": "ours"})
     client.zadd(keys.timers, {"not ours": 1})
     await app.rpc("bad-payload", double, 1)
@@ -355,6 +362,7 @@ async def test_law_10_nothing_is_dropped_in_silence(
 # -- 11
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_law_11_everything_has_a_bound(new_app: NewApp, real_server: Server, effects: Effects) -> None:
     client: Any = real_server.sync_client()
     for name, value in [*dataclasses.asdict(DEFAULTS).items(), *LIMIT.items()]:
@@ -364,7 +372,7 @@ async def test_law_11_everything_has_a_bound(new_app: NewApp, real_server: Serve
         assert math.isfinite(number), name
         assert number > 0 or name == "min_replicas", name  # most want none
     app = new_app(settings=Settings(payload_bytes_max=1000))
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     concurrency = 3
     peak = 0
     async with serving(app, concurrency=concurrency) as worker:

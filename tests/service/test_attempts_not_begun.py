@@ -50,7 +50,7 @@ async def beats(app: Durasleep, client: Any, count: int) -> None:
 
 async def read_and_die(app: Durasleep, client: Any) -> None:
     """Another worker takes the execution next, and is never heard of again."""
-    queue = (await store_of(app)).keyspaces[0].queue("workers")
+    queue = (await store_of(app)).keyspaces[-1].queue("workers")
     if not client.exists(queue) or not client.xinfo_groups(queue):
         client.xgroup_create(queue, "workers", "0", mkstream=True)
     assert client.xreadgroup("workers", "dead/00000000", {queue: ">"}, count=1)
@@ -76,6 +76,7 @@ async def test_a_task_canceled_between_two_attempts_makes_no_more(
     assert effects.count("gate") == 1
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_task_canceled_while_it_is_queued_again_is_not_run(
     new_app: NewApp, effects: Effects, real_server: Server
 ) -> None:
@@ -92,12 +93,12 @@ async def test_a_task_canceled_while_it_is_queued_again_is_not_run(
     store = await store_of(app)
 
     async def is_queued() -> bool:
-        await store.call(timers.fire(store.keyspaces[0], limit=64))
+        await store.call(timers.fire(store.keyspaces[-1], limit=64))
         return (await app.describe("t")).status == "queued"
 
     await eventually(is_queued, "it to be offered again")
     client: Any = real_server.sync_client()
-    [(_, fields)] = client.xrange(store.keyspaces[0].queue("workers"))
+    [(_, fields)] = client.xrange(store.keyspaces[-1].queue("workers"))
     assert b"x" in fields
     assert await handle.cancel() == "canceling"
     async with serving(app, "w2"):
@@ -106,6 +107,7 @@ async def test_a_task_canceled_while_it_is_queued_again_is_not_run(
     assert effects.lines() == []
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_what_was_canceled_before_its_worker_died_is_not_run_by_the_next(
     new_app: NewApp, effects: Effects, real_server: Server
 ) -> None:
@@ -120,6 +122,7 @@ async def test_what_was_canceled_before_its_worker_died_is_not_run_by_the_next(
     assert effects.lines() == []
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_task_is_told_of_its_cancel_once_however_long_it_takes(
     new_app: NewApp, effects: Effects, real_server: Server
 ) -> None:
@@ -149,7 +152,7 @@ async def test_a_task_is_told_of_its_cancel_once_however_long_it_takes(
         await effects.standing("cleaning")
         for _ in range(3):
             assert await handle.cancel() == "canceling"
-            client.xadd((await store_of(app)).keyspaces[0].inbox(worker.consumer), {"n": "t"})
+            client.xadd((await store_of(app)).keyspaces[-1].inbox(worker.consumer), {"n": "t"})
         await beats(app, client, BEATS)
         effects.open("cleaning")
         assert await handle == "told 1 times"
@@ -196,6 +199,7 @@ async def test_a_cancel_is_heard_however_often_a_task_has_failed_before(app: Dur
     assert attempts == list(range(1, len(attempts) + 1))
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_what_nobody_knows_and_nobody_has_begun_ends_with_its_cancel(
     new_app: NewApp, real_server: Server
 ) -> None:

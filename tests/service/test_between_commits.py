@@ -35,10 +35,11 @@ def entries_of(client: Any, keys: Keyspace, id: str) -> int:
     return sum(name[:1].isdigit() for name in client.hkeys(keys.promise(id)))
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_step_that_ends_between_two_parts_of_a_commit_is_not_lost(new_app: NewApp, real_server: Server) -> None:
     app = new_app(settings=replace(DEFAULTS, commit_ops_max=1))
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
 
     async def until_some_are_there() -> str:
         while entries_of(client, keys, "wide") < PARTS // 2:  # noqa: ASYNC110 - what it waits for is in Redis
@@ -128,9 +129,11 @@ async def test_what_is_for_one_worker_does_not_wait_behind_what_is_for_all(app: 
 
 
 @pytest.mark.parametrize("free", [1, 2, 5, 100])
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_reader_takes_as_many_as_there_is_room_for_and_no_more(app: Durasleep, free: int) -> None:
     store = await store_of(app)
-    keys, link = store.keyspaces[0], store.link(store.keyspaces[0])
+    keys = store.keyspaces[-1]
+    link = store.link(keys)
     reader = TaskReader(link, keys, group="workers", consumer="w1/00000000", settings=DEFAULTS)
     await in_line(app, [], many=3 * free, own=3 * free)
     taken: list[Lease] = []
@@ -217,11 +220,12 @@ async def test_what_is_given_back_is_closed_outside_any_task(new_app: NewApp) ->
     assert (await app.describe("two")).status == "queued"
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_an_attempt_begins_once_the_failed_one_before_it_is_kept(new_app: NewApp, real_server: Server) -> None:
     """However many hints come meanwhile: each of them is a commit of its own."""
     app = new_app()
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     kept: list[int] = []
     notify: list[Callable[[], None]] = []
 

@@ -40,11 +40,12 @@ async def test_many_waiters_in_many_places_all_hear_of_the_end(
         assert set(await asyncio.gather(*waiters)) == {"through gate"}
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_client_that_stops_waiting_or_closes_is_not_waited_for(
     app: Durasleep, new_app: NewApp, real_server: Server, effects: Effects
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
 
     def waiters() -> bytes:
         return client.hget(keys.promise("passage"), F["waiters"]) or b""
@@ -82,6 +83,7 @@ async def test_a_client_that_stops_waiting_or_closes_is_not_waited_for(
         assert await app.get("passage").result(timeout=30) == "through gate"
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_client_hears_at_once_however_many_others_have_come_and_gone(
     app: Durasleep, real_server: Server, effects: Effects
 ) -> None:
@@ -92,10 +94,10 @@ async def test_a_client_hears_at_once_however_many_others_have_come_and_gone(
         await app.rpc("passage", passage, effects.path)
         await effects.standing("gate")
         for number in range(300):
-            await store.call(promises.attach(store.keyspaces[0], PromiseId("passage"), inbox=f"killed-{number}"))
+            await store.call(promises.attach(store.keyspaces[-1], PromiseId("passage"), inbox=f"killed-{number}"))
         waiting = asyncio.create_task(app.get("passage").result())
         mine = f"i{inbox_of(app).name}"
-        members = store.keyspaces[0].waiters("passage")
+        members = store.keyspaces[-1].waiters("passage")
         await eventually(lambda: client.sismember(members, mine), "the last one to wait")
         effects.open("gate")
         async with asyncio.timeout(DEFAULTS.client_check_s / 2):

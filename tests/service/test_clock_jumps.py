@@ -30,13 +30,14 @@ async def moved_app(new_app: NewApp, real_server: Server) -> AsyncIterator[Duras
     app = new_app(settings=MOVED)
     yield app
     store = await store_of(app)
-    await real_server.client().delete(store.keyspaces[0].clock)
+    await real_server.client().delete(*(keys.clock for keys in store.keyspaces))
 
 
 async def set_clock(app: Durasleep, server: Server, by_s: float) -> None:
     """Set the server's clock forward, or back."""
     store = await store_of(app)
-    await server.client().incrby(store.keyspaces[0].clock, round(by_s * 1000))
+    for keys in store.keyspaces:
+        await server.client().incrby(keys.clock, round(by_s * 1000))
 
 
 async def test_a_clock_set_back_delays_and_neither_loses_nor_repeats(moved_app: Durasleep, real_server: Server) -> None:

@@ -33,8 +33,9 @@ def ids(found: SearchPage) -> list[str]:
 
 
 @pytest.mark.leaves_keys("what nobody but a person can put right")
+@pytest.mark.usefixtures("in_one_partition")
 async def test_what_was_quarantined_by_name_is_noted_beside_the_list(app: Durasleep, real_server: Server) -> None:
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     client: Any = real_server.sync_client()
     client.zadd(keys.halted, {"timers:broken~1: CORRUPT due time": 1})
     client.hset(keys.promise("odd"), "s", "?")
@@ -163,7 +164,7 @@ async def test_what_is_controlled_at_the_moment_it_fires_ends_in_exactly_one_way
     """A thousand races between a control call and the firing of a timer, in three processes, around its due time."""
     await workers.start("w1", "w2")
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keyspaces = (await store_of(app)).keyspaces
     aims = {verb: Aim() for verb in VERBS}
     ended: Counter[str] = Counter()
     for start in range(0, RACES, WAVE):
@@ -171,8 +172,9 @@ async def test_what_is_controlled_at_the_moment_it_fires_ends_in_exactly_one_way
         dues: dict[str, int] = {}
 
         def are_asleep(dues: dict[str, int] = dues) -> bool:
-            for member, due in client.zrange(keys.timers, 0, -1, withscores=True):
-                dues.setdefault(member.decode().partition("~")[0], int(due))
+            for keys in keyspaces:
+                for member, due in client.zrange(keys.timers, 0, -1, withscores=True):
+                    dues.setdefault(member.decode().partition("~")[0], int(due))
             return len(dues) == WAVE
 
         await asyncio.gather(
@@ -181,7 +183,7 @@ async def test_what_is_controlled_at_the_moment_it_fires_ends_in_exactly_one_way
         )
         await eventually(are_asleep, "all of the wave to sleep")
         await asyncio.gather(*(_race(app, id, verb, dues[id], aims[verb]) for id, verb in races.items()))
-        ends = _endings(client, keys.recent)
+        ends = sum((_endings(client, keys.recent) for keys in keyspaces), Counter[str]())
         ended.update({id: ends[id] for id in races})
     assert set(ended.values()) == {1}
     assert len(ended) == RACES

@@ -9,6 +9,8 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, cast
 
+import pytest
+
 from durasleep import Context, Durasleep, Settings
 from durasleep.client.client import store_of
 from durasleep.errors import DurasleepError
@@ -110,12 +112,13 @@ async def patient(ctx: Context, number: int) -> int:
     return number
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_whatever_is_lost_while_workers_run_they_finish_when_it_is_repaired(
     app: Durasleep, real_server: Server
 ) -> None:
     app.workflow(patient)
     chance, client = random.Random(7), cast("Any", real_server.client())
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     repaired = Counter[str]()
 
     async def lose_something(first: int) -> None:
@@ -149,9 +152,10 @@ async def test_whatever_is_lost_while_workers_run_they_finish_when_it_is_repaire
             first += PATIENT
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_the_sync_client_checks_and_forgets_what_was_quarantined(app: Durasleep, real_server: Server) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     client.xadd(keys.queue("workers"), {"what": "ever"})
     async with serving(app):
         await eventually(lambda: client.zcard(keys.halted) == 1, "it to be quarantined")

@@ -32,11 +32,12 @@ async def _goes_on(app: Durasleep, effects: Effects, id: str = "healthy") -> Non
     assert await (await app.rpc(id, nap, effects.path, 0.05)).result(timeout=30) == f"{id} slept for 0.05 seconds"
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_garbage_in_a_stream_is_quarantined(
     app: Durasleep, real_server: Server, effects: Effects, caplog: pytest.LogCaptureFixture
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     stream = keys.queue("workers")
     client.xadd(stream, {b"\xff": b"\x00"})
     client.xadd(stream, {"i": b"\xff\xfe", "e": "1"})
@@ -51,11 +52,12 @@ async def test_garbage_in_a_stream_is_quarantined(
     assert caplog.text.count("quarantined") == 3
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_broken_hash_is_halted_or_refused_by_name(
     app: Durasleep, real_server: Server, effects: Effects
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     await app.rpc("bad-args", double, 1)
     client.hset(keys.promise("bad-args"), F["args"], b"\xc1 never MessagePack")
     await app.rpc("bad-journal", nap, effects.path, 1)
@@ -86,11 +88,12 @@ HUGE_ENTRY = b"ss\t1\t\tstep\t\n" + HUGE
 
 
 @pytest.mark.parametrize("where", ["args", "more_args", "1", "func", "reason"])
+@pytest.mark.usefixtures("in_one_partition")
 async def test_what_is_far_too_large_never_reaches_a_worker(
     app: Durasleep, real_server: Server, effects: Effects, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     await app.rpc("huge", nap, effects.path, 1)
     client.hset(keys.promise("huge"), F.get(where, where), HUGE_ENTRY if where == "1" else HUGE)
     load_from_hash(client, keys, "huge")
@@ -105,11 +108,12 @@ async def test_what_is_far_too_large_never_reaches_a_worker(
 
 
 @pytest.mark.parametrize("by", ["its id", "calling again"])
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_result_that_is_far_too_large_never_reaches_a_client(
     app: Durasleep, real_server: Server, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     async with serving(app):
         assert await (await app.rpc("huge", double, 1)) == 2
     client.hset(keys.promise("huge"), F["value"], HUGE)
@@ -121,11 +125,12 @@ async def test_a_result_that_is_far_too_large_never_reaches_a_client(
     assert max(largest) < 1_000_000
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_hint_that_is_far_too_large_is_not_taken_for_a_result(
     app: Durasleep, real_server: Server, effects: Effects
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     async with serving(app):
         handle = await app.rpc("passage", passage, effects.path)
         await effects.standing("gate")
@@ -139,11 +144,12 @@ async def test_a_hint_that_is_far_too_large_is_not_taken_for_a_result(
         assert await waiting == "through gate"
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_journal_that_is_far_too_large_is_not_loaded_to_its_end(
     app: Durasleep, real_server: Server, effects: Effects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     await app.rpc("huge", nap, effects.path, 1)
     client.hset(keys.promise("huge"), F["order"], 10**6)
     for number in range(60):
@@ -177,9 +183,10 @@ def _bytes_of(reply: Any) -> int:
     return len(reply) if isinstance(reply, bytes) else 0
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_garbage_among_the_timers_is_quarantined(app: Durasleep, real_server: Server, effects: Effects) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     client.zadd(keys.timers, {b"no tilde": 1, b"~\xffwhat": 2, b"gone~1": 3, b"gone~timeout": 4, b"far~never": 9e15})
     client.set(keys.promise("odd"), "a string")
     client.zadd(keys.timers, {b"odd~1": 5})
@@ -191,11 +198,12 @@ async def test_garbage_among_the_timers_is_quarantined(app: Durasleep, real_serv
     assert "what: INVALID" in quarantined
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_keys_of_another_type_are_named_and_others_are_served(
     app: Durasleep, new_app: NewApp, real_server: Server, effects: Effects
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     client.set(keys.queue("broken"), "a string")
     with pytest.raises(CorruptData, match="queue:broken holds a string"):
         await app.rpc("x", double, 1, target="broken")

@@ -53,6 +53,7 @@ def _versions(effects: Effects) -> tuple[Workflow, Workflow, Workflow]:
     return old(), broken(), fixed()
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_code_that_left_its_journal_halts_with_a_diff_and_resumes_when_fixed(
     new_app: NewApp, effects: Effects, real_server: Server
 ) -> None:
@@ -77,13 +78,13 @@ async def test_code_that_left_its_journal_halts_with_a_diff_and_resumes_when_fix
             "Deploy the code this execution began with and resume it, or cancel it.",
         ):
             assert line in reason
-        assert client.zrange((await store_of(old)).keyspaces[0].halted, 0, -1) == [b"order-1"]
+        assert client.zrange((await store_of(old)).keyspaces[-1].halted, 0, -1) == [b"order-1"]
         assert not await handle.done()
     async with serving(fixed, "fixed"):
         assert (await old.resume("order-1")).word == "resumed"
         assert await handle == "shipped and noted"
     assert effects.lines() == ["charged", "shipped"]
-    assert client.zcard((await store_of(old)).keyspaces[0].halted) == 0
+    assert client.zcard((await store_of(old)).keyspaces[-1].halted) == 0
 
 
 async def test_what_no_longer_fits_its_code_halts_and_resumes_once_it_is_mended(new_app: NewApp) -> None:
@@ -264,12 +265,13 @@ async def test_a_journal_over_its_limit_is_halted(app: Durasleep, new_app: NewAp
         await app.cancel("endless")
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_an_unknown_function_is_offered_again_after_1_2_4_seconds_however_old_the_execution_is(
     app: Durasleep, real_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The delay does not grow with the time that it has slept or waited to start: a newer worker may come any time."""
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     await app.rpc("old", "brand_new")
     client.hset(keys.promise("old"), F["created"], "1000")
     load_from_hash(client, keys, "old")

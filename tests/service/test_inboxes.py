@@ -28,6 +28,7 @@ FAR_AHEAD = "9999999999999-0"
 """The id of an entry that was written while the server's clock stood far ahead."""
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_no_inbox_is_made_for_who_never_waits(new_app: NewApp, real_server: Server, namespace: str) -> None:
     starter, waiter = new_app(), new_app()
     client: Any = real_server.client()
@@ -36,16 +37,17 @@ async def test_no_inbox_is_made_for_who_never_waits(new_app: NewApp, real_server
     await starter.rpc_many(double, [(f"b-{n}", n) for n in range(10)])
     await starter.rpc("c", double, 1, pipeline=pipeline)
     await pipeline.execute()
-    assert [key async for key in client.scan_iter(f"{{{namespace}:0}}:inbox:*")] == []
+    assert [key async for key in client.scan_iter(f"{{{namespace}:*}}:inbox:*")] == []
     async with serving(starter):
         assert await waiter.get("c").result() == 2
-        assert not await client.exists((await store_of(starter)).keyspaces[0].inbox(inbox_of(starter).name))
+        assert not await client.exists((await store_of(starter)).keyspaces[-1].inbox(inbox_of(starter).name))
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_an_inbox_that_nobody_reads_is_bounded_in_bytes(app: Durasleep, real_server: Server) -> None:
     """For any results: many small ones in one call, some large ones, and ones too large for an inbox."""
     store = await store_of(app)
-    keys = store.keyspaces[0]
+    keys = store.keyspaces[-1]
     sizes = {"small": 1_000, "large": 15_000, "larger": LIMIT["inbox_value_bytes_max"], "huge": 60_000}
     for name, size in sizes.items():
         value = os.urandom(size)
@@ -69,12 +71,13 @@ async def test_a_result_too_large_to_be_told_is_read(app: Durasleep) -> None:
         assert await gathering == ["x" * size for size in sizes]
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_an_inbox_that_begins_anew_while_the_clock_is_set_back_is_heard(
     new_app: NewApp, real_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inbox_module, "LOOK_S", 0.1)
     app = new_app(settings=replace(DEFAULTS, read_block_s=0.5))
-    client, key = real_server.client(), (await store_of(app)).keyspaces[0].inbox(inbox_of(app).name)
+    client, key = real_server.client(), (await store_of(app)).keyspaces[-1].inbox(inbox_of(app).name)
     pending = await app.promises.create("pending")
     waiting = asyncio.create_task(pending.result())
     inbox: Any = inbox_of(app).stream("any")
@@ -90,6 +93,7 @@ async def test_an_inbox_that_begins_anew_while_the_clock_is_set_back_is_heard(
         assert await waiting == 7
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_sync_client_hears_at_once_of_what_an_inbox_that_began_anew_tells(
     app: Durasleep, real_server: Server, namespace: str
 ) -> None:
@@ -100,7 +104,7 @@ async def test_a_sync_client_hears_at_once_of_what_an_inbox_that_began_anew_tell
             """In a thread; once the inbox is told."""
             await app.promises.create(id)
             waiting = asyncio.create_task(asyncio.to_thread(lambda: sync.get(id).result(timeout=30)))
-            keys = (await store_of(app)).keyspaces[0]
+            keys = (await store_of(app)).keyspaces[-1]
             await eventually(lambda: client.hget(keys.promise(id), "w"), "the inbox to be told")
             await eventually(blocked, "the thread to listen")
             return waiting
@@ -109,7 +113,7 @@ async def test_a_sync_client_hears_at_once_of_what_an_inbox_that_began_anew_tell
             return any(one["cmd"] == "xread" and "b" in one["flags"] for one in await client.client_list())
 
         waiting = await wait_for("a")
-        [key] = [key async for key in client.scan_iter(f"{{{namespace}:0}}:inbox:*")]
+        [key] = [key async for key in client.scan_iter(f"{{{namespace}:*}}:inbox:*")]
         await client.xadd(key, {"o": ""}, id=FAR_AHEAD)
         await app.promises.resolve("a", 1)
         assert await waiting == 1
@@ -125,8 +129,8 @@ async def woken(app: Durasleep) -> AsyncIterator[list[int]]:
     store = await store_of(app)
     heard: list[int] = []
     listener = HintListener(
-        store.link(store.keyspaces[0]),
-        store.keyspaces[0],
+        store.link(store.keyspaces[-1]),
+        store.keyspaces[-1],
         consumer="w1/aaaaaaaa",
         settings=replace(DEFAULTS, read_block_s=0.2),
         on_wake=lambda _entry, due_ms: heard.append(due_ms),
@@ -143,10 +147,11 @@ async def woken(app: Durasleep) -> AsyncIterator[list[int]]:
 
 
 @pytest.mark.leaves_keys("hints of ours")
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_worker_hears_hints_of_a_stream_that_began_anew(
     app: Durasleep, woken: list[int], real_server: Server
 ) -> None:
-    client, keys = real_server.client(), (await store_of(app)).keyspaces[0]
+    client, keys = real_server.client(), (await store_of(app)).keyspaces[-1]
     await eventually(lambda: woken == [0], "the first look")
     await client.xadd(keys.wake, {"d": 1}, id=FAR_AHEAD)
     await eventually(lambda: woken == [0, 1], "a hint")

@@ -62,7 +62,7 @@ async def test_of_three_workers_one_dies_in_a_step_and_another_finishes(
     handle = await app.rpc("passage", passage, effects.path)
     [(pid, _)] = await effects.standing("gate")
     store = await store_of(app)
-    keys = store.keyspaces[0]
+    keys = store.keys("passage")
     record = await store.call(journal.read_record(keys, PromiseId("passage")))
     assert record
     holder = await store.call(streams.read_holder(keys, record.queue, record.entry))
@@ -72,7 +72,7 @@ async def test_of_three_workers_one_dies_in_a_step_and_another_finishes(
     (_, _), (other, _) = await effects.standing("gate", times=2)
     assert other != pid
     # The next calls are those that the dead worker would make if it had only been slow.
-    lease = Lease(record.id, record.queue, record.entry, record.epoch)
+    lease = Lease(record.id, record.queue, record.entry, record.epoch, partition=keys.partition)
     before = await store.load(record.id)
     late = commit.commit(keys, holder, lease, CommitAction.RESOLVE, payload=app.codec.encode("late", "a result"))
     with pytest.raises(Fenced, match="passage"):
@@ -130,13 +130,14 @@ async def _largest_lag() -> float:
         return worst
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_suspect_waits_for_another_one_a_while_and_no_longer(
     new_app: NewApp, effects: Effects, real_server: Server
 ) -> None:
     """However long the steps take that occupy every worker."""
     app = new_app(settings=replace(QUICK, suspect_wait_s=1.0))
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     names = ("long-1", "long-2", *[f"quick-{number}" for number in range(4)])
     for name in names:
         await (app.rpc(name, passage, effects.path, name) if name[0] == "l" else app.rpc(name, double, 21))

@@ -231,7 +231,7 @@ async def test_an_approval_or_three_days(app: Durasleep, real_server: Server) ->
         await app.promises.resolve("a-1~1", "yes")
         await eventually(lambda: _waits_for(app, "a-1", "after"), "the race to be over")
         client: Any = real_server.sync_client()
-        keys: Keyspace = (await store_of(app)).keyspaces[0]
+        keys: Keyspace = (await store_of(app)).keys("a-1")
         assert client.zrange(keys.timers, 0, -1) == []  # the loser was canceled in the same commit
         await app.promises.resolve("a-1~3")
         assert await handle.result(timeout=30) == [0, "yes"]

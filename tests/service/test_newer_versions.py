@@ -23,11 +23,12 @@ PARKED = "k"
 """A place of which we know nothing."""
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_timer_of_an_unknown_kind_stays_due_and_the_others_fire(
     app: Durasleep, real_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     odd = ("a~future:2", "a~rate.x", "a~a b", "a~7b", "\u00fc~\u00fc")
     due = {f"customers/{n}~gate": n for n in range(300)} | dict.fromkeys(odd, 5)
     client.zadd(keys.timers, due | {"customers/late~gate": 4e12})
@@ -44,11 +45,12 @@ async def test_a_timer_of_an_unknown_kind_stays_due_and_the_others_fire(
 
 
 @pytest.mark.parametrize("entry", ["zp\t\t\tx\t\n", "sz\t1\t\tx\t\n"])
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_journal_with_an_unknown_code_waits_for_a_worker_that_knows_it(
     app: Durasleep, real_server: Server, effects: Effects, entry: str
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     handle = await app.rpc("later", nap, effects.path, 3600)
     async with serving(app):
         await until(app, "later", "suspended")
@@ -68,11 +70,12 @@ async def waits_for_a_child(ctx: Context) -> str:
     return await ctx.rpc(sleeping_workflow, 3600)
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_an_execution_in_an_unknown_place_is_left_there(app: Durasleep, real_server: Server) -> None:
     """Its deadline, its control and the end of its parent wait for a worker that knows the place."""
     app.workflow(waits_for_a_child)
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     await app.rpc("parked", sleeping_workflow, 3600, timeout=1)
     parent = await app.rpc("family", waits_for_a_child)
     async with serving(app):
@@ -97,13 +100,14 @@ async def test_an_execution_in_an_unknown_place_is_left_there(app: Durasleep, re
 
 
 @pytest.mark.parametrize("others", [0, 300])
+@pytest.mark.usefixtures("in_one_partition")
 async def test_who_waits_in_an_unknown_way_is_left_to_a_newer_version(
     app: Durasleep, real_server: Server, others: int
 ) -> None:
     """The others hear of the ending, and nobody is forgotten."""
     client: Any = real_server.sync_client()
     store = await store_of(app)
-    keys = store.keyspaces[0]
+    keys = store.keyspaces[-1]
     handle = await app.rpc("nightly-1", sleeping_workflow, 3600)
     async with serving(app):
         await until(app, "nightly-1", "suspended")
@@ -132,9 +136,10 @@ def _waiters(client: Any, keys: Keyspace) -> set[bytes]:
     return client.smembers(keys.waiters("nightly-1")) if field == b"+" else set(field.split())
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_an_ending_of_an_unknown_state_stays_as_it_is(app: Durasleep, real_server: Server) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     async with serving(app):
         assert await (await app.rpc("dropped", double, 1)) == 2
         client.hset(keys.promise("dropped"), F["state"], "z")
@@ -152,6 +157,7 @@ async def test_an_ending_of_an_unknown_state_stays_as_it_is(app: Durasleep, real
     client.hdel(keys.promise("dropped"), F["kind"])
 
 
+@pytest.mark.one_partition("the schema before knows one")
 async def test_a_namespace_is_moved_from_the_schema_before_once_no_worker_of_that_is_left(
     app: Durasleep, new_app: NewApp, real_server: Server, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:

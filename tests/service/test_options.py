@@ -57,7 +57,7 @@ async def ttl_ms(app: Durasleep, server: Server, id: str) -> int:
     """Once it has ended."""
     client: Any = server.sync_client()
     assert await app.get(id).done() or await app.get(id).result(30) is not None
-    key = (await store_of(app)).keyspaces[0].promise(id)
+    key = (await store_of(app)).keys(id).promise(id)
     await eventually(lambda: client.pttl(key) != -1 or _says_for_ever(client, key), f"{id} to be closed")
     return int(client.pttl(key))
 
@@ -184,7 +184,7 @@ async def test_what_is_awake_is_not_judged_by_a_signature_that_came_later(new_ap
 
 async def _state(app: Durasleep, id: str) -> bool:
     store = await store_of(app)
-    record = await store.call(journal.read_record(store.keyspaces[0], PromiseId(id)))
+    record = await store.call(journal.read_record(store.keys(id), PromiseId(id)))
     return record is not None and record.state is State.RESOLVED
 
 
@@ -262,6 +262,7 @@ async def test_options_say_how_long_a_call_and_what_it_starts_are_kept(
 
 
 @FOR_EVER
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_schedule_keeps_what_it_starts_as_long_as_whoever_put_it_says(
     app: Durasleep, new_app: NewApp, real_server: Server
 ) -> None:
@@ -275,7 +276,7 @@ async def test_a_schedule_keeps_what_it_starts_as_long_as_whoever_put_it_says(
         await app.options(timeout=5).schedule("x", line, double, 1)
     client: Any = real_server.sync_client()
     store = await store_of(app)
-    keys = store.keyspaces[0]
+    keys = store.keyspaces[-1]
     for name in ("week", "hour", "two", "ever"):
         schedule = await store.call(schedules.read_schedule(keys, name))
         assert schedule

@@ -21,12 +21,13 @@ from tests.service.functions import note, sleeping_workflow
 from tests.service.workers import Effects, eventually, serving
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_schedule_due_in_the_past_starts_once_with_two_workers(
     app: Durasleep, new_app: NewApp, effects: Effects, real_server: Server
 ) -> None:
     client: Any = real_server.sync_client()
     store = await store_of(app)
-    keys = store.keyspaces[0]
+    keys = store.keyspaces[-1]
     due = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(hours=1)
     due_ms = round(due.timestamp() * 1000)
     payload = app.codec.encode_args((effects.path, "hourly"), {}, "note")
@@ -47,12 +48,13 @@ async def test_a_schedule_due_in_the_past_starts_once_with_two_workers(
     assert not await app.unschedule("hourly")
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_one_that_cannot_be_read_here_stops_neither_other_schedules_nor_sleeps(
     app: Durasleep, effects: Effects, real_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A time zone that this machine lacks, a line that a newer version understands, a broken hash."""
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     broken = {"no-zone": ("zone", "Mars/Base"), "no-line": ("cron", "@sometimes"), "no-time": ("due", "soon")}
     for name in (*broken, "good"):
         await app.schedule(name, "0 0 1 1 *", note, effects.path, name)
@@ -79,12 +81,13 @@ async def test_one_that_cannot_be_read_here_stops_neither_other_schedules_nor_sl
     assert client.zcard(keys.halted) == 0
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_worker_that_can_read_what_another_cannot_starts_it_at_once(
     app: Durasleep, new_app: NewApp, effects: Effects, real_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The firing worker's machine lacks the zone; the others are told, and the first that can starts it."""
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     await app.schedule("paris", "0 0 1 1 *", note, effects.path, "paris", zone="Europe/Paris")
     lacking = app.worker(name="a-lacking")
 
@@ -105,10 +108,11 @@ async def test_a_worker_that_can_read_what_another_cannot_starts_it_at_once(
     await app.unschedule("paris")
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_hundreds_that_are_due_at_once_do_not_hold_up_a_sleep(app: Durasleep, real_server: Server) -> None:
     client: Any = real_server.sync_client()
     store = await store_of(app)
-    keys = store.keyspaces[0]
+    keys = store.keyspaces[-1]
     payload = app.codec.encode_args((1,), {}, "double")
     many = [Schedule(f"s-{n}", "0 0 1 1 *", "UTC", "double", "workers", payload, 1000) for n in range(1_500)]
     for first in range(0, len(many), 500):
@@ -121,12 +125,13 @@ async def test_hundreds_that_are_due_at_once_do_not_hold_up_a_sleep(app: Durasle
     assert left
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_schedule_forgotten_while_due_starts_nothing(
     app: Durasleep, effects: Effects, real_server: Server
 ) -> None:
     """Its timer may still be there: it is quarantined, and removed from the timers."""
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     client.zadd(keys.timers, {"forgotten~cron": 1})
     async with serving(app):
         await eventually(lambda: client.zcard(keys.timers) == 0, "the timer to go")

@@ -25,11 +25,12 @@ STOP_S = 1.0  # a worker whose workflows all sleep must end in this time
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.usefixtures("in_one_partition")
 async def test_ten_thousand_sleepers_hold_nothing_in_the_worker(
     app: Durasleep, real_server: Server, namespace: str
 ) -> None:
     client: Any = real_server.sync_client()
-    keys = (await store_of(app)).keyspaces[0]
+    keys = (await store_of(app)).keyspaces[-1]
     gc.collect()
     of_others = {id(found) for found in gc.get_objects() if isinstance(found, Activation)}
     async with serving(app) as worker:
@@ -94,10 +95,11 @@ async def test_a_timer_made_by_another_client_moves_the_firer_forward(app: Duras
         assert await app.get("far") is None
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_sleeps_end_where_no_worker_can_be_woken(app: Durasleep, real_server: Server) -> None:
     """The key of the wake-ups holds another type: workers look by themselves, and often."""
     client: Any = real_server.sync_client()
-    wake = (await store_of(app)).keyspaces[0].wake
+    wake = (await store_of(app)).keyspaces[-1].wake
     client.set(wake, "not a stream")
     async with serving(app):
         for number in range(3):
@@ -120,5 +122,5 @@ async def test_a_running_sleep_can_be_seen_moved_and_woken(app: Durasleep) -> No
         await app.wake("sleep~1")
         assert await handle == "Slept for 3600 seconds"
         assert (
-            await (await store_of(app)).call(timers.fire((await store_of(app)).keyspaces[0], limit=10))
+            await (await store_of(app)).call(timers.fire((await store_of(app)).keys("sleep"), limit=10))
         ).next_due_ms is None

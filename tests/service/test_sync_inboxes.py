@@ -151,13 +151,14 @@ def test_an_inbox_that_is_lost_while_it_is_read_loses_no_result(
     redis: Any = real_server.sync_client()
     names = promises(client, 10)
     gathering = in_thread(pool, lambda: other.gather([other.get(name) for name in names]), real_server)
-    [key] = redis.scan_iter(f"{{{namespace}:0}}:inbox:*")
+    [key] = redis.scan_iter(f"{{{namespace}:*}}:inbox:*")
     for n, name in enumerate(names):
         redis.delete(key)
         client.promises.resolve(name, n)
     assert gathering.result(SOON_S) == list(range(10))
 
 
+@pytest.mark.usefixtures("in_one_partition")
 def test_who_waits_again_after_its_inbox_was_lost_hears_at_once(
     client: Client, other: Client, pool: ThreadPoolExecutor, real_server: Server
 ) -> None:
@@ -166,7 +167,7 @@ def test_who_waits_again_after_its_inbox_was_lost_hears_at_once(
     [first, second] = promises(client, 2)
     handles = [client.get(first), client.get(second)]
     attach(handles)
-    key = store_of(client).keyspaces[0].inbox(inbox_of(client).name)
+    key = store_of(client).keyspaces[-1].inbox(inbox_of(client).name)
     redis.xadd(key, {"o": ""}, id=f"{time.time_ns() // 1_000_000 + 3_600_000}-0")
     other.promises.resolve(first, 1)
     assert soon(handles[0].result) == 1
@@ -194,6 +195,7 @@ def test_a_reader_that_fell_behind_the_cap_of_its_inbox_asks_for_all_again(clien
     assert soon(lambda: client.gather(handles)) == list(range(len(handles)))
 
 
+@pytest.mark.usefixtures("in_one_partition")
 def test_an_entry_told_in_another_way_is_heard_and_one_without_a_value_is_looked_up(
     client: Client, other: Client, real_server: Server
 ) -> None:
@@ -205,7 +207,7 @@ def test_an_entry_told_in_another_way_is_heard_and_one_without_a_value_is_looked
     one, two = client.codec.encode(1, "one"), client.codec.encode(2, "two")
     fields = [b"i", b"p-0", b"b", b"5", b"s", b"r", b"v", one, b"i", b"p-1", b"s", b"r", b"v", two]
     odd = [b"i", b"p-2", b"s", b"r", b"i", b"\xff", b"s", b"r", b"v", one, b"i", b"p-3", b"s", b"?", b"v", one]
-    redis.execute_command("XADD", store_of(client).keyspaces[0].inbox(inbox_of(client).name), "*", *fields, *odd)
+    redis.execute_command("XADD", store_of(client).keyspaces[-1].inbox(inbox_of(client).name), "*", *fields, *odd)
     other.promises.resolve("p-2", 3)
     other.promises.resolve("p-3", 4)
     # The first two have not settled: the values are those of the hints.

@@ -45,6 +45,7 @@ def a_later_version(directory: Path) -> Path:
     return directory
 
 
+@pytest.mark.one_partition("it counts the timers of both versions in one key")
 async def test_workers_of_two_versions_take_over_from_one_another(
     app: Durasleep, real_server: Server, workers: Workers, effects: Effects, tmp_path: Path
 ) -> None:
@@ -109,6 +110,7 @@ async def test_what_one_of_three_workers_knows_goes_straight_to_it(
     assert loaded.record.epoch <= 3, "it was dispatched only where it had something to go on with"
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_what_only_a_busy_worker_knows_waits_there_and_others_that_come_and_know_it_have_it(
     new_app: NewApp, real_server: Server, effects: Effects
 ) -> None:
@@ -116,7 +118,7 @@ async def test_what_only_a_busy_worker_knows_waits_there_and_others_that_come_an
     for app in (knowing, coming):
         app.task(stand_at)
     client: Any = real_server.sync_client()
-    keys = (await store_of(knowing)).keyspaces[0]
+    keys = (await store_of(knowing)).keyspaces[-1]
 
     def held() -> dict[str, int]:
         pending = client.xpending(keys.queue("workers"), "workers")["consumers"]

@@ -10,6 +10,11 @@ from harness.servers import Server
 from tests.store.driver import Driver
 
 
+@pytest.fixture(autouse=True)
+def one_partition(in_one_partition: None) -> None:
+    """A driver drives one."""
+
+
 @pytest.fixture
 async def driver(server: Server, namespace: str) -> AsyncIterator[Driver]:
     driver = Driver(server.client(), namespace)

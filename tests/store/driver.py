@@ -10,7 +10,7 @@ from durasleep.model import CommitAction, Due, Entry, Kind, Number, Op, Place, P
 from durasleep.protocol import commit, membership, promises, timers
 from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.journal import Loaded, PromiseRecord
-from durasleep.protocol.keys import LIMIT
+from durasleep.protocol.keys import LIMIT, Keyspace
 from durasleep.protocol.membership import Beat, Reclaimed
 from durasleep.protocol.promises import Controlled, Created, Settled
 from durasleep.protocol.timers import Fired
@@ -45,9 +45,17 @@ class Driver:
         self.redis: Any = client
         self.namespace = namespace
         self.store = Store(Connector.of(client), namespace=namespace, settings=settings, patience_s=patience_s)
-        self.keys = self.store.keyspaces[0]
         self._calls = 0
         self._taken: dict[PromiseId, Lease] = {}
+
+    @property
+    def keys(self) -> Keyspace:
+        """The partition to which all ids of a test with a driver belong: the last one, see ``in_one_partition``."""
+        return self.store.keyspaces[-1]
+
+    def own_key(self, name: str) -> str:
+        """A key of the user for transactions: any, or with several partitions one beside the execution."""
+        return f"{self.keys.own if len(self.store.keyspaces) > 1 else self.namespace + '-'}{name}"
 
     # -- what clients do
 
@@ -103,8 +111,11 @@ class Driver:
         found = await self.redis.xreadgroup(group, consumer, {stream: ">"}, count=count)
         rows = [row for _, rows in found for row in rows]
         return [
-            Lease(PromiseId(fields[b"i"].decode()), queue, entry.decode(), int(fields[b"e"])) for entry, fields in rows
+            self.lease(fields[b"i"].decode(), entry.decode(), int(fields[b"e"]), queue=queue) for entry, fields in rows
         ]
+
+    def lease(self, id: str, entry: str, epoch: int, *, queue: str = "workers", snapshot: bytes = b"") -> Lease:
+        return Lease(PromiseId(id), queue, entry, epoch, snapshot, self.keys.partition)
 
     async def take(self, *, consumer: str = WORKER, queue: str = "workers") -> Lease:
         """The next execution; there must be one."""

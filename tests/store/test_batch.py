@@ -75,9 +75,10 @@ async def batching(
 keyspace = functools.cache(Keyspace)
 
 
-def create(namespace: str, id: str, function: str = "f", args: bytes = b"") -> BatchItem[Created]:
+def create(where: str | Keyspace, id: str, function: str = "f", args: bytes = b"") -> BatchItem[Created]:
+    """In this partition, or in the only one of this namespace."""
     return promises.create(
-        keyspace(namespace),
+        keyspace(where) if isinstance(where, str) else where,
         PromiseId(id),
         kind=Kind.EXECUTION,
         function=function,
@@ -146,7 +147,7 @@ async def test_one_bad_item_does_not_harm_its_neighbours(server: Server, namespa
 async def test_a_repeat_after_a_lost_answer_answers_as_the_first_would_have(server: Server, driver: Driver) -> None:
     async with batching(server) as (batcher, link):
         link.lose = 2
-        created = await batcher.call(create(driver.namespace, "a"))
+        created = await batcher.call(create(driver.keys, "a"))
         assert created.disposition is Disposition.CREATED
         lease = await driver.take()
         link.lose = 1
@@ -273,10 +274,10 @@ async def test_the_sync_store_answers_like_the_async_one(server: Server, driver:
     store = SyncStore(Connector.of(server.sync_client()), namespace=driver.namespace, settings=DEFAULTS)
     store.open()
     await server.client().script_flush()
-    created = store.call(create(driver.namespace, "a", args=bytes(range(256))))
+    created = store.call(create(driver.keys, "a", args=bytes(range(256))))
     assert created.disposition is Disposition.CREATED
     with pytest.raises(OtherFunction):
-        store.call(create(driver.namespace, "a", "g"))
+        store.call(create(driver.keys, "a", "g"))
     lease = await driver.take()
     await driver.commit(lease, CommitAction.CONTINUE, *(_step(n) for n in range(1, 251)))
     await driver.commit(lease, CommitAction.CONTINUE, *(_step(n) for n in range(251, 501)))

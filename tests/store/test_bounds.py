@@ -249,7 +249,7 @@ async def carried_out(driver: Driver, *asked: tuple[bytes, ...]) -> tuple[State,
 
 
 async def test_a_transaction_that_answers_too_much_says_so_and_keeps_none_of_it(driver: Driver) -> None:
-    key = f"{driver.namespace}-large".encode()
+    key = driver.own_key("large").encode()
     await driver.redis.set(key, b"x" * 5_000_000)
     state, payload = await carried_out(driver, (b"INCR", key + b"-n"), (b"GET", key), (b"INCR", key + b"-n"))
     assert state is State.REJECTED
@@ -262,7 +262,7 @@ async def test_a_transaction_that_answers_too_much_says_so_and_keeps_none_of_it(
 
 @pytest.mark.parametrize("each", [b"", b"x" * 100])
 async def test_lists_count_by_all_that_is_in_them(driver: Driver, each: bytes) -> None:
-    key = f"{driver.namespace}-list".encode()
+    key = driver.own_key("list").encode()
     for _ in range(40):
         await driver.redis.rpush(key, *[each] * 2000)
     state, payload = await carried_out(driver, (b"LRANGE", key, b"0", b"-1"))
@@ -271,7 +271,7 @@ async def test_lists_count_by_all_that_is_in_them(driver: Driver, each: bytes) -
 
 
 async def test_a_transaction_that_answers_as_much_as_it_may_is_kept(driver: Driver) -> None:
-    key = f"{driver.namespace}-large".encode()
+    key = driver.own_key("large").encode()
     await driver.redis.set(key, b"x" * 1_000_000)
     asked = (b"GET", key), (b"HGETALL", key + b"-none"), (b"GET", key + b"-none"), (b"PING",)
     state, payload = await carried_out(driver, *asked)

@@ -99,7 +99,7 @@ async def test_an_entry_nobody_has_read_yet_is_no_lease(driver: Driver) -> None:
     record = await driver.record("a")
     await driver.join()
     with pytest.raises(Fenced, match="not held by"):
-        await driver.commit(Lease(PromiseId("a"), "workers", record.entry, 1), CommitAction.RESOLVE)
+        await driver.commit(driver.lease("a", record.entry, 1), CommitAction.RESOLVE)
 
 
 async def test_after_a_rollback_a_worker_whose_started_timers_are_gone_is_fenced(driver: Driver) -> None:
@@ -150,7 +150,7 @@ async def test_a_repeated_commit_changes_nothing_and_answers_the_same(driver: Dr
         child("5", "own"),
         child("6", "free"),
         step("7", EVERY_BYTE),
-        transaction("8", ("INCR", "counter-a")),
+        transaction("8", ("INCR", driver.own_key("counter"))),
         drop_kind(Kind.TIMER, "1"),
     ]
     first = await driver.commit(lease, CommitAction.CONTINUE, *ops)
@@ -169,8 +169,8 @@ async def test_a_repeated_commit_changes_nothing_and_answers_the_same(driver: Dr
     before = await driver.snapshot()
     assert (await driver.commit(lease, CommitAction.CONTINUE, *ops)).entries == later.entries
     assert await driver.snapshot() == before
-    assert await driver.redis.get("counter-a") == b"1"
-    await driver.redis.delete("counter-a")
+    assert await driver.redis.get(driver.own_key("counter")) == b"1"
+    await driver.redis.delete(driver.own_key("counter"))
 
 
 async def test_a_tombstone_keeps_a_late_duplicate_from_starting_what_was_canceled(driver: Driver) -> None:
@@ -904,7 +904,7 @@ async def test_an_outcome_of_another_life_reaches_nobody(driver: Driver) -> None
 
 async def test_a_transaction_happens_with_its_journal_entry_and_its_replies_keep_every_byte(driver: Driver) -> None:
     lease = await driver.start("a")
-    key = f"user-{driver.namespace}"
+    key = driver.own_key("key")
     answer = await driver.commit(
         lease,
         CommitAction.CONTINUE,
@@ -927,7 +927,7 @@ async def test_a_transaction_happens_with_its_journal_entry_and_its_replies_keep
 
 async def test_a_failing_command_ends_its_transaction_and_says_how_far_it_came(driver: Driver) -> None:
     lease = await driver.start("a")
-    key = f"user-{driver.namespace}"
+    key = driver.own_key("key")
     answer = await driver.commit(
         lease, CommitAction.SUSPEND, transaction("1", ("SET", key, "v"), ("INCR", key), ("SET", key, "w")), timer("2")
     )
@@ -942,7 +942,7 @@ async def test_a_failing_command_ends_its_transaction_and_says_how_far_it_came(d
 async def test_a_transaction_cannot_touch_what_is_ours_nor_leave_the_database(driver: Driver) -> None:
     lease = await driver.start("a")
     before = await driver.snapshot()
-    key = f"user-{driver.namespace}"
+    key = driver.own_key("key")
     refused: list[tuple[str, ...]] = [
         ("DEL", driver.keys.promise("a")),
         ("RENAME", key, driver.keys.timers),

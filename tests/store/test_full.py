@@ -95,7 +95,7 @@ async def test_the_steps_of_one_commit_count_together(driver: Driver) -> None:
 
 async def test_what_makes_more_waits_unless_it_was_made_before(driver: Driver) -> None:
     lease = await driver.start("a")
-    counts = Transaction(Number("1"), ((b"INCR", driver.namespace.encode() + b"-n"),))
+    counts = Transaction(Number("1"), ((b"INCR", driver.own_key("n").encode()),))
     makes = (counts, child("2"), replace(child("3", "own"), detached=True))
     await driver.commit(lease, CommitAction.CONTINUE, *makes)
     await fill(driver)
@@ -106,7 +106,7 @@ async def test_what_makes_more_waits_unless_it_was_made_before(driver: Driver) -
     await driver.redis.config_set("maxmemory", 0)
     await driver.control("force", "own")
     await driver.commit(lease, CommitAction.RESOLVE)
-    await driver.redis.delete(driver.namespace + "-n")
+    await driver.redis.delete(driver.own_key("n"))
 
 
 async def test_a_value_may_end_it_that_is_too_large_to_go_on_with(driver: Driver) -> None:

@@ -25,7 +25,7 @@ async def told(driver: Driver, id: str) -> bytes:
     [(_, fields)] = await driver.redis.xrange(driver.keys.queue(record.queue), record.entry, record.entry)
     snapshot = fields.get(b"x", b"")
     if snapshot:
-        lease = Lease(PromiseId(id), record.queue, record.entry, record.epoch, snapshot)
+        lease = driver.lease(id, record.entry, record.epoch, queue=record.queue, snapshot=snapshot)
         assert journal.read_snapshot(lease) == await driver.load(id)
     return snapshot
 

@@ -27,6 +27,11 @@ def only_own_log() -> Iterator[None]:
     logger.removeFilter(is_own)
 
 
+@pytest.fixture(autouse=True)
+def one_partition(in_one_partition: None) -> None:
+    """A driver drives one."""
+
+
 @pytest.fixture
 async def driver(real_server: Server, namespace: str) -> AsyncIterator[Driver]:
     """The other workers, the clients and the people."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import structs
 
 from durasleep import Context
 from durasleep.codec import Codec
@@ -70,6 +73,10 @@ class Hand:
     def gate(self, name: str) -> asyncio.Event:
         return self._gates.setdefault(name, asyncio.Event())
 
+    def beat(self, **told: Any) -> Beat:
+        """The answer to a heartbeat in the partition of the driver, which tells this."""
+        return replace(BEAT, partition=self.driver.keys.partition, **told)
+
     async def create(self, *ids: str, function: str = "stand", queue: str = "workers") -> None:
         for id in ids:
             args = self.codec.encode_args((id,), {}, function)
@@ -88,7 +95,7 @@ class Hand:
     async def with_snapshot(self, lease: Lease) -> Lease:
         """As the reader would have it, with what its entry tells."""
         [(_, fields)] = await self.driver.redis.xrange(self.driver.keys.queue(lease.queue), lease.entry, lease.entry)
-        return Lease(lease.id, lease.queue, lease.entry, lease.epoch, fields[b"x"])
+        return structs.replace(lease, snapshot=fields[b"x"])
 
     async def standing(self, *ids: str, function: str = "stand", queue: str = "workers") -> list[Lease]:
         """New executions in hand, that run."""

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from durasleep.errors import Fenced, StoreFull
 from durasleep.model import CommitAction, Number, Op, Place, PromiseId, StartTimer
@@ -173,7 +174,7 @@ async def test_one_that_is_not_in_hand_any_more_is_passed_over(committing: Commi
 async def test_what_fails_fails_alone(committing: Committing) -> None:
     wrong, late = await committing.running("wrong"), await committing.running("late")
     Work(committing, wrong, ValueError("wrong"))
-    stale = Lease(late.lease.id, late.lease.queue, late.lease.entry, 99)
+    stale = structs.replace(late.lease, epoch=99)
     Work(committing, late, committing.commits.item(stale, CommitAction.RESOLVE))
     failing, well = (
         await committing.work("failing", CommitAction.CONTINUE),
@@ -287,7 +288,7 @@ async def reason_of(driver: Driver, id: str) -> str:
 
 def delay_ms(committing: Committing, id: str) -> int:
     """How long it would be deferred now."""
-    item: Any = committing.commits.offer_again(Lease(PromiseId(id), "workers", "1-1", 1), unless_alone=False)
+    item: Any = committing.commits.offer_again(committing.driver.lease(id, "1-1", 1), unless_alone=False)
     due: str = item.args[3].split("\t")[5]
     return int(due.removeprefix("+"))
 
@@ -316,7 +317,7 @@ def test_it_remembers_of_so_many_how_long_they_were_deferred(
 
 
 def test_what_may_wait_here_is_offered_unless_this_worker_is_alone(committing: Committing) -> None:
-    item: Any = committing.commits.offer_again(Lease(PromiseId("a"), "workers", "1-1", 1), unless_alone=True)
+    item: Any = committing.commits.offer_again(committing.driver.lease("a", "1-1", 1), unless_alone=True)
     assert item.args[3].split("\t")[5] == "+1000 ="
     assert delay_ms(committing, "a") == 1000, "that was no delay"
 
@@ -435,7 +436,7 @@ async def test_what_is_not_one_of_ours_is_quarantined_by_name(
     await driver.join()
     entry = (await driver.redis.xadd(driver.keys.queue("workers"), {"foo": "bar"})).decode()
     await driver.redis.xreadgroup("workers", WORKER, {driver.keys.queue("workers"): ">"})
-    await committing.commits.drop(Lease(PromiseId(""), "workers", entry, -1))
+    await committing.commits.drop(driver.lease("", entry, -1))
     assert f"entry {entry} of queue workers is not one of ours: quarantined" in caplog.text
     assert await driver.halted() == [f"queue:workers:{entry}: not an entry of ours"]
     await driver.redis.delete(driver.keys.halted)

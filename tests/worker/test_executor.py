@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from durasleep import Context
 from durasleep.errors import CorruptData, Fenced, NewerVersion, StoreFull, StoreUnavailable, UsageError
@@ -26,7 +27,7 @@ from durasleep.worker.execution.held import HeldExecution
 from tests.service.workers import eventually
 from tests.store.driver import OTHER, Driver
 from tests.worker.clock import HeldClock
-from tests.worker.hand import BEAT, Hand
+from tests.worker.hand import Hand
 from tests.worker.standing import Standing
 
 HoldClock = Callable[[ModuleType], HeldClock]
@@ -251,6 +252,7 @@ class Turning:
 
     def __init__(self, hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
         self.executor = hand.executor
+        self.beat = hand.beat()
         self.asked: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
         def ask(_: Any) -> asyncio.Future[list[Any]]:
@@ -261,7 +263,7 @@ class Turning:
     async def release(self, *leases: Lease) -> None:
         await self.executor.submit(leases)
         for _ in range(2):
-            self.executor.on_beat(BEAT)
+            self.executor.on_beat(self.beat)
         assert not set(leases) & set(self.executor.held())
 
     async def answer(self, answers: list[Any] | Exception) -> None:
@@ -343,9 +345,9 @@ async def test_what_waits_for_longer_than_a_beat_is_offered_to_others(hand: Hand
     [lease] = await hand.read("c")
     [own] = await hand.read("d", queue="workers/w1")
     await hand.executor.submit([lease, own])
-    hand.executor.on_beat(BEAT)
+    hand.executor.on_beat(hand.beat())
     assert lease in hand.executor.held()
-    hand.executor.on_beat(BEAT)
+    hand.executor.on_beat(hand.beat())
     assert lease not in hand.executor.held()
     assert own in hand.executor.held()
     await eventually(lambda: _holds(driver, OTHER, lease), "it to be another's")
@@ -362,7 +364,7 @@ async def test_where_nobody_else_may_know_it_it_waits_on(hand: Hand, driver: Dri
     [lease] = await hand.read("c")
     await hand.executor.submit([lease])
     for _ in range(2):
-        hand.executor.on_beat(BEAT)
+        hand.executor.on_beat(hand.beat())
     assert lease not in hand.executor.held()
     await eventually(lambda: lease in hand.executor.held(), "it to be kept")
     await hand.let_go("a")
@@ -403,7 +405,7 @@ async def test_what_was_lost_is_let_go_of(hand: Hand, caplog: pytest.LogCaptureF
     lost, kept = await hand.standing("a", "b")
     [waiting] = await hand.read("c")
     await hand.executor.submit([waiting])
-    hand.executor.on_beat(replace(BEAT, lost=[lost.entry_key, waiting.entry_key]))
+    hand.executor.on_beat(hand.beat(lost=[lost.entry_key, waiting.entry_key]))
     await eventually(lambda: hand.stopped, "its code to be stopped")
     assert hand.stopped == ["a"]
     assert hand.executor.held() == [kept]
@@ -425,7 +427,7 @@ async def test_of_what_was_lost_as_it_is_committed_the_answer_tells(hand: Hand, 
     [lease] = await hand.standing("a")
     [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
     setattr(running, what, True)
-    hand.executor.on_beat(replace(BEAT, lost=[lease.entry_key]))
+    hand.executor.on_beat(hand.beat(lost=[lease.entry_key]))
     await asyncio.sleep(0)
     assert hand.executor.held() == [lease]
     setattr(running, what, False)
@@ -443,7 +445,7 @@ async def test_it_hears_of_a_cancel(hand: Hand, driver: Driver, how: str) -> Non
         case "notify_all":
             hand.executor.notify_all()
         case _:
-            hand.executor.on_beat(replace(BEAT, orders={"a": (await driver.record("a")).order, "b": 0}))
+            hand.executor.on_beat(hand.beat(orders={"a": (await driver.record("a")).order, "b": 0}))
     await eventually(lambda: hand.stopped, "it to be told")
     await eventually(lambda: _is(hand, "a", State.CANCELED), "it to end")
     assert hand.stopped == ["a"]
@@ -452,7 +454,7 @@ async def test_it_hears_of_a_cancel(hand: Hand, driver: Driver, how: str) -> Non
 async def test_news_that_was_heard_is_no_news(hand: Hand) -> None:
     """Neither is what a beat does not speak of."""
     await hand.standing("a", "b")
-    hand.executor.on_beat(replace(BEAT, orders={"a": 0, "unknown": 7}))
+    hand.executor.on_beat(hand.beat(orders={"a": 0, "unknown": 7}))
     hand.executor.notify("unknown")
     held = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
     assert not any(running.has_unseen or running.is_due for running in held)
@@ -666,8 +668,8 @@ async def test_an_entry_without_its_execution_is_dropped(hand: Hand, driver: Dri
         case "dispatched anew":
             await driver.reclaim(lease.entry, release="some")
         case _:
-            lease = Lease(PromiseId(""), "workers", lease.entry, -1)
-    await hand.executor.submit([Lease(lease.id, lease.queue, lease.entry, lease.epoch)])
+            lease = structs.replace(lease, id=PromiseId(""), epoch=-1)
+    await hand.executor.submit([structs.replace(lease, snapshot=b"")])
     await eventually(lambda: not hand.executor.held(), "it to be dropped")
     assert hand.ran == []
     if what == "not ours":
@@ -872,7 +874,7 @@ async def test_a_suspect_that_is_canceled_need_not_wait_to_end(hand: Hand, drive
     await hand.executor.submit([first])
     await hand.begun("a")
     await driver.control("cancel", "b")
-    await hand.executor.submit([Lease(second.id, second.queue, second.entry, second.epoch)])
+    await hand.executor.submit([structs.replace(second, snapshot=b"")])
     await eventually(lambda: _is(hand, "b", State.CANCELED), "it to end")
     assert hand.ran == ["a"]
     await hand.let_go("a")
@@ -1021,7 +1023,7 @@ async def test_what_is_kept_is_closed(driver: Driver, how: str) -> None:
     await eventually(lambda: not hand.executor.held(), "it to be let go of")
     assert hand.stopped == []
     if how == "a beat":
-        hand.executor.on_beat(BEAT)
+        hand.executor.on_beat(hand.beat())
         await eventually(lambda: hand.stopped, "it to be put away")
     else:
         await hand.executor.abort()

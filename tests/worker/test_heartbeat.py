@@ -23,7 +23,6 @@ from durasleep.settings import DEFAULTS, Settings
 from durasleep.transport import handshake, server_clock
 from durasleep.transport.connector import Connector
 from durasleep.transport.outage import Outage
-from durasleep.transport.partitions import Partitions
 from durasleep.worker.loops import loop_watch
 from durasleep.worker.loops.heartbeat import Heartbeat
 from durasleep.worker.loops.loop_watch import LoopWatch
@@ -39,7 +38,7 @@ OFTEN = replace(DEFAULTS, heartbeat_s=0.02)
 
 
 class Hearts:
-    """Makes heartbeats, and keeps what they pass on."""
+    """Makes heartbeats, and keeps what they pass on of the driver's partition."""
 
     def __init__(self, server: Server, driver: Driver) -> None:
         self.held: list[Lease] = []
@@ -48,6 +47,8 @@ class Hearts:
         self.unserved: list[Keyspace] = []
         self.outage = Outage()
         self._namespace = driver.namespace
+        self._partitions = driver.store.partitions
+        self._partition = driver.keys.partition
         self._url = server.url
         self.served = [driver.keys]
         self._made: list[Heartbeat] = []
@@ -63,7 +64,7 @@ class Hearts:
         watch = self.watch = LoopWatch(settings, threading.get_ident() if loop_thread is None else loop_thread)
         made = Heartbeat(
             Connector.of(url or self._url),
-            Partitions(self._namespace, settings, None),
+            self._partitions,
             namespace=self._namespace,
             consumer=WORKER,
             group="workers",
@@ -83,7 +84,8 @@ class Hearts:
         return made
 
     def _note(self, beat: Beat, sent_us: int, received_us: int) -> None:
-        self.beats.append((beat, sent_us, received_us))
+        if beat.partition == self._partition:
+            self.beats.append((beat, sent_us, received_us))
 
     async def beaten(self, count: int) -> None:
         """So many beats have been passed on."""
@@ -122,7 +124,8 @@ async def test_a_beat_says_who_the_worker_is_and_what_it_holds(hearts: Hearts, d
     began_us = server_clock.monotonic_us()
     beats = hearts.make(replace(DEFAULTS, heartbeat_s=0.5)).once()
     assert beats
-    [beat] = beats
+    assert [beat.partition for beat in beats] == [keys.partition for keys in driver.store.keyspaces]
+    beat = beats[driver.keys.partition]
     assert beat.lost == [lost.entry_key]
     assert beat.unnamed == []
     [(passed_on, sent_us, received_us)] = hearts.beats
@@ -447,14 +450,13 @@ async def test_it_ends_once_the_namespace_is_for_other_versions(hearts: Hearts, 
 async def test_a_fault_of_ours_is_said_and_the_next_beat_comes(
     hearts: Hearts, caplog: pytest.LogCaptureFixture
 ) -> None:
-    count = 0
+    is_to_fail = False
 
     def fail(beat: Beat, sent_us: int, received_us: int) -> None:
-        nonlocal count
-        count += 1
-        if count > 1:
+        if is_to_fail:
             raise ZeroDivisionError
 
     await asyncio.wrap_future(hearts.make(OFTEN, on_beat=fail).start())
+    is_to_fail = True
     await eventually(lambda: caplog.text.count("a heartbeat failed") > 1, "two lines")
     assert hearts.unfit == []

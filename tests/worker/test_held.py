@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from durasleep.model import Entry, Kind, Number, PromiseId, State
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import F
 from durasleep.worker.execution.held import HeldExecution
-from tests.worker.hand import BEAT, Hand
+from tests.worker.hand import Hand
 
 
 async def test_whatever_has_settled_while_it_is_loaded_is_looked_at(hand: Hand) -> None:
     await hand.executor.submit(await hand.read("a", "b"))
     first, second = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
-    hand.executor.on_beat(replace(BEAT, orders={"a": 1, "b": 0}))
+    hand.executor.on_beat(hand.beat(orders={"a": 1, "b": 0}))
     assert (first.work, first.has_unseen) == (None, True)
     assert (second.work, second.has_unseen) == (None, False)
     await hand.begun("a", "b")

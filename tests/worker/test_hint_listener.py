@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from durasleep.errors import StoreError
-from durasleep.model import Due, Kind, PromiseId
-from durasleep.protocol.commit import Lease
+from durasleep.model import Due, Kind
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.worker.loops import hint_listener
 from durasleep.worker.loops.hint_listener import HintListener
@@ -112,9 +111,9 @@ async def test_a_settlement_is_passed_on(heard: Heard) -> None:
     assert await heard.once() == ["settled order-\ufffd"]
 
 
-async def test_what_is_offered_is_passed_on_as_ours(heard: Heard) -> None:
+async def test_what_is_offered_is_passed_on_as_ours(heard: Heard, driver: Driver) -> None:
     await heard.add(heard.inbox, {"t": "workers\t5-1\t3\torder-42"})
-    assert await heard.once() == [Lease(PromiseId("order-42"), "workers", "5-1", 3)]
+    assert await heard.once() == [driver.lease("order-42", "5-1", 3)]
 
 
 @pytest.mark.parametrize("value", [b"", b"workers\t5-1\t3", b"workers\t5-1\tthree\tid", b"workers\t5-1\t3\t\xff"])
@@ -128,14 +127,14 @@ async def test_what_only_a_newer_version_says_is_passed_over(heard: Heard) -> No
     assert await heard.once() == ["settled after"]
 
 
-async def test_several_things_in_one_entry_are_all_heard(heard: Heard) -> None:
+async def test_several_things_in_one_entry_are_all_heard(heard: Heard, driver: Driver) -> None:
     await heard.add(heard.inbox, {"n": "a", "t": "workers\t5-1\t3\tb"})
     entry = await heard.add(heard.wake, {"c": "nightly", "d": "7"})
     assert await heard.once() == [
         "schedule nightly",
         (entry, 7),
         "settled a",
-        Lease(PromiseId("b"), "workers", "5-1", 3),
+        driver.lease("b", "5-1", 3),
     ]
 
 

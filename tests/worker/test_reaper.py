@@ -28,7 +28,7 @@ def reaper(driver: Driver) -> Reaper:
 
 
 def reaper_of(store: Store, *, client_id: Callable[[], int] = lambda: 0, settings: Settings = DEFAULTS) -> Reaper:
-    return Reaper(store, store.keyspaces[0], consumer=WORKER, group="workers", settings=settings, client_id=client_id)
+    return Reaper(store, store.keyspaces[-1], consumer=WORKER, group="workers", settings=settings, client_id=client_id)
 
 
 async def found_dead(reaper: Reaper, beat: Beat, ats: Iterable[float]) -> dict[float, list[str]]:
@@ -232,6 +232,7 @@ async def limited(driver: Driver, real_server: Server) -> AsyncGenerator[Store]:
     await driver.redis.execute_command("ACL", "SETUSER", user, "on", ">secret", "~*", "+@all")
     url = real_server.admin_url.replace("redis://", f"redis://{user}:secret@")
     store = Store(Connector.of(url), namespace=driver.namespace, settings=DEFAULTS, patience_s=5.0)
+    await store.open()
     yield store
     await store.aclose()
     await driver.redis.execute_command("ACL", "DELUSER", user)

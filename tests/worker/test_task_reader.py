@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from durasleep.errors import CorruptData, StoreError, StoreRefused, StoreUnavailable
-from durasleep.model import PromiseId
 from durasleep.protocol.commit import Lease
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.transport.connector import Connector
@@ -106,7 +105,7 @@ async def test_an_entry_that_is_not_one_of_ours_has_an_epoch_that_nothing_has(
     driver: Driver, reader: TaskReader, fields: dict[str, Any]
 ) -> None:
     entry = await driver.redis.xadd(driver.keys.queue("workers"), fields)
-    assert await reader.once(10) == [Lease(PromiseId(""), "workers", entry.decode(), BROKEN_EPOCH)]
+    assert await reader.once(10) == [driver.lease("", entry.decode(), BROKEN_EPOCH)]
     assert BROKEN_EPOCH < 0
     await driver.redis.delete(driver.keys.queue("workers"))
 
@@ -115,7 +114,7 @@ async def test_an_entry_of_its_own_that_is_deleted_is_dropped_likewise(driver: D
     await put(driver, group=1)
     [lease] = await driver.read(1)
     await driver.redis.xdel(driver.keys.queue("workers"), lease.entry)
-    assert await reader.once(10) == [Lease(PromiseId(""), "workers", lease.entry, BROKEN_EPOCH)]
+    assert await reader.once(10) == [driver.lease("", lease.entry, BROKEN_EPOCH)]
     await driver.redis.delete(driver.keys.queue("workers"))
     await driver.control("force", "any-0")
 
@@ -137,7 +136,7 @@ async def test_an_entry_may_say_more_than_we_know(
     driver: Driver, reader: TaskReader, fields: dict[str, str], snapshot: bytes
 ) -> None:
     entry = await driver.redis.xadd(driver.keys.queue("workers"), fields)
-    assert await reader.once(10) == [Lease(PromiseId("a"), "workers", entry.decode(), 3, snapshot)]
+    assert await reader.once(10) == [driver.lease("a", entry.decode(), 3, snapshot=snapshot)]
     await driver.redis.delete(driver.keys.queue("workers"))
 
 

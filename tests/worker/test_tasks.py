@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from durasleep import Retry, RetryAfter, current
 from durasleep.errors import UsageError
 from durasleep.model import CANCEL, CommitAction, Due, Entry, Kind, Number, Place, State, StepResult
-from durasleep.protocol.commit import Committed, Lease
+from durasleep.protocol.commit import Committed
 from durasleep.protocol.keys import F
 from durasleep.runtime.definition import TaskDefinition
 from durasleep.settings import DEFAULTS
@@ -25,7 +26,7 @@ from durasleep.worker.execution.held import HeldExecution
 from durasleep.worker.execution.tasks import ATTEMPT, Task
 from tests.service.workers import eventually
 from tests.store.driver import Driver, child
-from tests.worker.hand import BEAT, Hand
+from tests.worker.hand import Hand
 
 
 async def run(hand: Hand, fn: Callable[..., Any], *args: Any, **options: Any) -> None:
@@ -374,7 +375,7 @@ async def test_what_was_canceled_before_is_not_called(
     caplog.set_level(logging.INFO, "durasleep")
     [lease] = await hand.read("a")
     await driver.control("cancel", "a")
-    await hand.executor.submit([Lease(lease.id, lease.queue, lease.entry, lease.epoch)])
+    await hand.executor.submit([structs.replace(lease, snapshot=b"")])
     await hand.becomes(State.CANCELED)
     assert hand.ran == []
     assert [line for line in caplog.messages if line.startswith("a canceled after ")]
@@ -599,7 +600,7 @@ async def test_what_it_has_heard_of_is_no_news(hand: Hand, driver: Driver) -> No
     await hand.begun("attempt 2")
     assert orders[0] > 0
     orders.append((await driver.record("a")).order)
-    hand.executor.on_beat(replace(BEAT, orders={"a": orders[-1]}))
+    hand.executor.on_beat(hand.beat(orders={"a": orders[-1]}))
     assert not running.has_unseen
     await hand.let_go("a")
 
@@ -624,7 +625,7 @@ async def test_what_its_journal_has_is_no_news(hand: Hand, driver: Driver) -> No
     await stand_in_second_attempt(hand, driver)
     [running] = hand.executor._running.values()  # pyright: ignore[reportPrivateUsage]
     order = (await driver.record("a")).order
-    hand.executor.on_beat(replace(BEAT, orders={"a": order}))
+    hand.executor.on_beat(hand.beat(orders={"a": order}))
     assert order > 0
     assert not running.has_unseen
     await hand.let_go("a")

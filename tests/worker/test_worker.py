@@ -282,6 +282,7 @@ async def test_it_counts_what_is_lost_of_a_loop_of_its_own(served: Served, monke
     await served.worker._close()
 
 
+@pytest.mark.one_partition("each has these parts of its own")
 async def test_each_of_its_parts_has_ended_before_the_next_step(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,6 +342,7 @@ def slow_to_end(told: list[str], name: str) -> Callable[..., Coroutine[Any, Any,
     return run
 
 
+@pytest.mark.one_partition("each has these parts of its own")
 async def test_what_is_due_can_be_settled_at_once(
     served: Served, driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -480,6 +482,7 @@ async def test_who_does_not_become_ready_beats_no_more(
     assert closed == [1]
 
 
+@pytest.mark.one_partition("each has these parts of its own")
 async def test_it_joins_in_order(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may bring the namespace to its own version; it fires by the clock that was believed last; it beats at last."""
     worker, told = served.worker, list[Any]()
@@ -849,6 +852,7 @@ async def test_it_gives_back_what_is_for_it_alone_too(served: Served, driver: Dr
     await driver.control("force", "own")
 
 
+@pytest.mark.one_partition("each has these parts of its own")
 async def test_what_one_answer_does_not_give_back_the_next_does(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

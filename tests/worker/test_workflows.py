@@ -30,7 +30,7 @@ from durasleep.worker.execution.held import HeldExecution
 from durasleep.worker.execution.workflows import ActiveWorkflow, Workflows
 from tests.service.workers import eventually
 from tests.store.driver import Driver
-from tests.worker.hand import BEAT, Hand
+from tests.worker.hand import Hand
 
 ONCE = replace(DEFAULTS, debug=False, always_suspend=False)
 """Its code runs once, whatever the environment asks of the other tests."""
@@ -921,7 +921,7 @@ async def test_what_it_has_heard_of_it_waits_for_no_more(
     running, _ = await in_hand(hand)
     await eventually(lambda: not (running.is_due or running.is_committing), "it to be answered")
     order = (await driver.record("a")).order
-    hand.executor.on_beat(replace(BEAT, orders={"a": order}))
+    hand.executor.on_beat(hand.beat(orders={"a": order}))
     assert order > 0
     assert not running.has_unseen
     for name in gates:
@@ -942,7 +942,7 @@ async def test_what_its_journal_has_is_no_news(once: Hand, driver: Driver) -> No
     await answer(once, "a~1")
     await goes_on(once)
     running, _ = await in_hand(once, steps=1)
-    once.executor.on_beat(replace(BEAT, orders={"a": (await driver.record("a")).order}))
+    once.executor.on_beat(once.beat(orders={"a": (await driver.record("a")).order}))
     assert not running.has_unseen
     once.gate("step").set()
     await once.becomes(State.RESOLVED)

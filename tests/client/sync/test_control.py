@@ -91,8 +91,9 @@ def test_what_has_failed_is_tried_again(client: Client, serving: Serving) -> Non
 
 
 @pytest.mark.leaves_keys("what nobody but a person can put right")
+@pytest.mark.usefixtures("in_one_partition")
 def test_what_was_quarantined_is_noted_until_it_is_removed(client: Client, real_server: Server) -> None:
-    keys = store_of(client).keyspaces[0]
+    keys = store_of(client).keyspaces[-1]
     redis: Any = real_server.sync_client()
     redis.zadd(keys.halted, {"timers:broken~1: CORRUPT due time": 1})
     client.rpc("fine", double, 1)

@@ -134,7 +134,7 @@ def test_a_call_the_function_would_not_take_is_refused_and_its_id_stays_free(
                 VERBS[verb](client, fn, args, kwargs)
         assert client.search(status=("queued", "running", "suspended", "done")) == []
     redis: Any = real_server.sync_client()
-    assert not list(redis.scan_iter(match=f"{{{namespace}:0}}:schedule*"))
+    assert not list(redis.scan_iter(match=f"{{{namespace}:*}}:schedule*"))
 
 
 def test_of_many_calls_those_that_travel_with_a_misfit_are_not_made(client: Client, real_server: Server) -> None:
@@ -148,11 +148,12 @@ def test_of_many_calls_those_that_travel_with_a_misfit_are_not_made(client: Clie
 
 
 @FOR_EVER
+@pytest.mark.usefixtures("in_one_partition")
 def test_options_say_how_long_a_call_is_kept(
     client: Client, new_client: NewClient, serving: Serving, real_server: Server
 ) -> None:
     redis: Any = real_server.sync_client()
-    keys = store_of(client).keyspaces[0]
+    keys = store_of(client).keyspaces[-1]
     with serving():
         for id, retention, kept_ms in (("s", 7200, 2 * HOUR_MS), ("t", "2h", 2 * HOUR_MS), ("e", "forever", -1)):
             client.options(retention=retention).rpc(id, double, 1).result(30)
