@@ -207,11 +207,14 @@ class Env:
     async def _settle(self) -> Fired:
         deadline = self._deadline()
         while True:
+            relays = self._relays()
             busy = await self._busy_with()
             if not busy:
                 fired = await self._any_worker().fire()
                 busy = f"what the firing of {fired.due} timers brings" if fired.due or fired.closing else ""
                 busy = busy or await self._busy_with()
+                if not busy and self._relays() != relays:  # something was brought to a partition after it was fired
+                    busy = "a call from one partition to another"
                 if not busy:
                     return fired
             if time.monotonic() > deadline:
@@ -343,6 +346,9 @@ class Env:
     def _any_worker(self) -> Worker:
         return next(iter(self._workers.values()))[0]
 
+    def _relays(self) -> int:
+        return sum(worker.relays for worker, _ in self._workers.values())
+
     async def _busy_with(self) -> str:
         """The calls that run, except those that wait for another result or for a worker; empty if there are none."""
         held = [lease.id for worker, _ in self._workers.values() for lease in worker.held()]
@@ -350,6 +356,8 @@ class Env:
         waiting = {wait.caller for wait in waits} | {wait.caller.rpartition("~")[0] for wait in waits}
         if running := sorted({*held} - waiting):
             return ", ".join(running)
+        if any(worker.is_relaying for worker, _ in self._workers.values()):
+            return "a call from one partition to another"
         for wait in waits:
             if await self._has_settled(wait.awaited):
                 return wait.caller  # it will get the result in a moment
@@ -504,6 +512,7 @@ async def env(
     always_suspend: bool = False,
     concurrency: int = 100,
     patience_s: float = PATIENCE_S,
+    partitions: int = 1,
 ) -> AsyncGenerator[Env]:
     """A worker of ``app`` for each of its ``groups`` (by default its own), and a clock to move.
 
@@ -511,7 +520,8 @@ async def env(
     Without it, the test runs on fakeredis. In ``debug`` every activation is run twice and compared. ``always_suspend``
     evicts every workflow at each of its awaits, so that no test passes only because a workflow stayed in memory. Each
     worker runs at most ``concurrency`` executions at a time. A call that takes longer than ``patience_s`` of real time
-    raises Stalled, and says what it waits for. Raises UsageError if fakeredis is needed and not installed.
+    raises Stalled, and says what it waits for. The namespace has as many ``partitions`` as yours has in production; by
+    default one. Raises UsageError if fakeredis is needed and not installed.
     """
     settings = replace(
         app.settings,
@@ -525,6 +535,7 @@ async def env(
     async with AsyncExitStack() as stack:
         stack.enter_context(pointed_at(app, source, namespace=f"test-{secrets.token_hex(6)}", settings=settings))
         stack.push_async_callback(app.aclose)
+        await app.init(partitions=partitions)
         made = Env(app, groups or (app.group,), concurrency=concurrency, patience_s=patience_s)
         store = await store_of(app)
         stack.push_async_callback(made._close)

@@ -46,6 +46,18 @@ class Partition:
         key = self.keys.get(("promise", id))
         return key is not None and F["incarnation"] in key.fields and F["state"] not in key.fields
 
+    def is_untold(self, id: str) -> bool:
+        """Whether it has ended, waiters of other partitions have not heard of it, and a timer tells them."""
+        promise = self.keys.get(("promise", id))
+        waiters = promise.fields.get(F["waiters"], "") if promise and not self.is_pending(id) else ""
+        listed = self.keys[("waiters", id)].items if ("waiters", id) in self.keys else tuple(waiters.split("\n"))
+        return any(line.startswith("x") for line in listed) and f"{id}~tell" in self.items("timers")
+
+    def asks(self, entry_id: str) -> bool:
+        """Whether an entry waits for another partition."""
+        owner = owner_of(entry_id)
+        return bool(owner and self.is_pending(owner[0]) and self.exists(entry_id))
+
     def is_kept_for_ever(self, id: str) -> bool:
         """Whether that is the retention of members of its family that have ended."""
         root = self.keys.get(("promise", root_of(id)))
@@ -80,6 +92,8 @@ def _promise(all: Partition, name: str, key: Key) -> str:
         return "" if key.ttl_ms is None else "pending, but expires"
     if key.ttl_ms is not None or all.is_pending(root_of(name)) or all.is_closing(name) or all.is_kept_for_ever(name):
         return ""
+    if all.is_untold(root_of(name)):
+        return ""
     return "settled, its root is not pending, and it has no TTL"
 
 
@@ -91,6 +105,10 @@ def _timer(all: Partition, member: str) -> str:
     owner, _, what = member.rpartition("~")
     if what == "cron":
         return "" if ("schedule", owner) in all.keys else f"{member} has no schedule"
+    if what == "ask":
+        return "" if all.asks(owner) or all.is_closing(owner) else f"{member} has no entry that waits"
+    if what == "tell":
+        return "" if all.is_untold(owner) or all.is_closing(owner) else f"{member} has nobody to tell"
     return "" if all.is_pending(owner) or all.is_closing(owner) else f"{member} has no pending owner"
 
 
@@ -204,6 +222,8 @@ def _read_keys(client: Any, names: Sequence[bytes]) -> Iterator[tuple[bytes, Key
                 pipe.zrange(name, 0, -1)
             case b"stream":
                 pipe.xrange(name)
+            case b"set":
+                pipe.smembers(name)
             case _:
                 pipe.ping()  # what else there may be is not read
     for (name, ttl_ms, type), held in zip(found, pipe.execute(), strict=True):
@@ -214,8 +234,8 @@ def _read_keys(client: Any, names: Sequence[bytes]) -> Iterator[tuple[bytes, Key
                 fields = {_text(field): _text(value) for field, value in held.items()}
                 if not fields:  # there are no empty hashes: since it was asked for its type
                     continue
-            case b"zset":
-                items = held
+            case b"zset" | b"set":
+                items = list(held)
             case b"stream":
                 items = [entry.get(b"i", b"") for _, entry in held]
             case other:

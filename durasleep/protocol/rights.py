@@ -70,21 +70,24 @@ RIGHTS: tuple[tuple[str, ...], ...] = (
     ("CLIENT", "ID"),
     ("CLIENT", "LIST"),
     ("CLIENT", "SETNAME", "n"),
-    ("CLIENT", "UNBLOCK", "1"),
-    ("COMMAND", "GETKEYS", "GET", "k"),
-    ("CLUSTER", "SLOTS"),
 )
 """Every command that is sent, or used in a script, with valid arguments."""
 
+OF_SEVERAL_PARTITIONS = (("COMMAND", "GETKEYS", "GET", "{key}"), ("CLIENT", "UNBLOCK", "1"))
+"""What a namespace with several partitions needs besides: its transactions, and workers without a free slot."""
+OF_CLUSTERS = (("CLUSTER", "SLOTS"),)
+"""What a cluster needs besides."""
 
-def missing_rights(keys: Keyspace, user: str) -> Plan[tuple[str, ...] | None]:
+
+def missing_rights(keys: Keyspace, user: str, *, is_cluster: bool = False) -> Plan[tuple[str, ...] | None]:
     """Commands that ``user`` may not run; None if the server cannot tell: it is older than 7, or we may not ask."""
+    needed = RIGHTS + (OF_SEVERAL_PARTITIONS if keys.partitions > 1 else ()) + (OF_CLUSTERS if is_cluster else ())
     key, meta = keys.promise("doctor"), f"{{{keys.namespace}}}:meta"
     calls: list[Call] = []
-    for right in RIGHTS:
+    for right in needed:
         words = [word.replace("{key}", key).replace("{meta}", meta) for word in right]
         calls.append(server.may_run(user, words))
     answers = yield calls
     if any(isinstance(answer, DurasleepError) for answer in answers):
         return None
-    return tuple(right[0] for right, answer in zip(RIGHTS, answers, strict=True) if not answer)
+    return tuple(right[0] for right, answer in zip(needed, answers, strict=True) if not answer)

@@ -79,8 +79,8 @@ class Serving:
         self.has_joined = False
         self._clock = store.clock(keys)
         self.schedules = Schedules(store, keys)
-        self._relay = Relay(incoming, keys, encode_error)
-        self.firer = TimerFirer(incoming, keys, settings, self.schedules.note_due, self._relay.take, firing_turns)
+        self.relay = Relay(incoming, keys, encode_error)
+        self.firer = TimerFirer(incoming, keys, settings, self.schedules.note_due, self.relay.take, firing_turns)
         self._reader = TaskReader(
             store.link(keys),
             keys,
@@ -144,7 +144,7 @@ class Serving:
         await cancel(*looping)
 
     async def close(self) -> None:
-        await self._relay.close()
+        await self.relay.close()
         await self._reader.close()
         await self._listener.close()
 

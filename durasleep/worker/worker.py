@@ -79,8 +79,8 @@ def check_partitions(partitions: Collection[int]) -> frozenset[int]:
 class Worker:
     """Serves one group of one namespace until it is told to stop.
 
-    ``held``, ``waits``, ``in_threads``, ``own_loop``, ``crash``, ``fire`` and ``consumer`` serve other parts of
-    durasleep, and may change.
+    ``held``, ``waits``, ``in_threads``, ``is_relaying``, ``relays``, ``own_loop``, ``crash``, ``fire`` and ``consumer``
+    serve other parts of durasleep, and may change.
     """
 
     _heartbeats: Heartbeats | None = None
@@ -182,6 +182,16 @@ class Worker:
         """End as by kill -9: nothing is finished, committed or released. For tests."""
         self._crashed = True
         self.abort()
+
+    @property
+    def is_relaying(self) -> bool:
+        """Whether anything is under way from one partition to another."""
+        return any(serving.relay.is_carrying for serving in self._servings)
+
+    @property
+    def relays(self) -> int:
+        """How often anything was sent on its way from one partition to others."""
+        return sum(serving.relay.begun for serving in self._servings)
 
     async def fire(self) -> Fired:
         """Settle one batch of the timers that are due now in each partition; the firers also do this by themselves.

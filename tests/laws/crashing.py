@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from durasleep import Canceled, Context, Durasleep, Retry, TimedOut
+from durasleep import Canceled, Context, Durasleep, NotFound, OtherFunction, Retry, TimedOut
 from durasleep.protocol import script
+from durasleep.protocol.partitions import partition_of
 from durasleep.protocol.script import Value
 from durasleep.transport.connection import Link
 
@@ -19,6 +20,9 @@ app = Durasleep(group="crashing")
 effects: Counter[str] = Counter()
 """How often each step has run, by its label: the effects outside Redis."""
 
+WRITES = {"commit": "a commit", "create": "what is asked", "hear": "what is heard", "told": "what is told"}
+"""Scripts before and after which a worker dies. Only its relays create, in another partition."""
+PARTITIONS = 4
 MANY = 300  # timers: more than one script call may start
 
 
@@ -26,7 +30,8 @@ class Crash:
     """Counts the points of a run and, with ``point``, lets the worker die there.
 
     A point is an exchange that changes something: just before a commit is sent, or just after it, when its answer is
-    lost; and after a read that brought entries, or a firing that settled timers.
+    lost; and after a read that brought entries, or a firing that settled timers. What goes from one partition to
+    another has its points before and after, too: it is asked, heard and told.
     """
 
     def __init__(self) -> None:
@@ -34,7 +39,8 @@ class Crash:
         self.passed: list[str] = []
         """The points passed so far."""
         self.at: int | None = None
-        self._commit, self._fire = script.load("commit", True).sha, script.load("fire", True).sha
+        self._fire = script.load("fire", True).sha
+        self._writes = {script.load(name, True).sha: what for name, what in WRITES.items()}
         self._seen: set[Link] = set()
         self._dead: set[Link] = set()
 
@@ -52,15 +58,15 @@ class Crash:
             if not link._name.endswith(f"/{worker_name}"):  # pyright: ignore[reportPrivateUsage]
                 return await exchange(link, commands, block_s=block_s)
             self._seen.add(link)
-            if any(self._commit in command[:2] for command in commands):
-                await self._pass("before a commit", link)
+            writes = [self._writes[word] for command in commands for word in command[:2] if word in self._writes]
+            for what in writes[:1]:
+                await self._pass(f"before {what}", link)
             await self._wait_if_dead(link)
             replies = await exchange(link, commands, block_s=block_s)
             await self._wait_if_dead(link)
+            for what in writes[-1:]:
+                await self._pass(f"after {what}", link)
             for command, reply in zip(commands, replies, strict=True):
-                if self._commit in command[:2]:
-                    await self._pass("after a commit", link)
-                    break
                 if self._fire in command[:2] and isinstance(reply, list) and reply[2]:
                     await self._pass("after a firing", link)
                 if command[0] == b"XREADGROUP" and reply:
@@ -304,6 +310,113 @@ async def many_timers(ctx: Context) -> int:
     await asyncio.gather(*(ctx.sleep(n % 3 + 1) for n in range(MANY)))
     return MANY
 
+
+# -- in several partitions
+
+TAGS = [next(f"t{n}" for n in range(100) if partition_of(f"t{n}", PARTITIONS) == there) for there in range(PARTITIONS)]
+
+
+def abroad(id: str, name: str, away: int = 1) -> str:
+    """An id that belongs to another partition than this one."""
+    return f"{{{TAGS[(partition_of(id, PARTITIONS) + away) % PARTITIONS]}}}:{id}-{name}"
+
+
+@app.workflow
+async def calling_abroad(ctx: Context) -> list[Any]:
+    id = ctx.info.id
+    calls = [ctx.rpc(child, away, id=abroad(id, f"child-{away}", away)) for away in range(PARTITIONS)]
+    return [*await asyncio.gather(*calls), await ctx.rpc(child, 1, id=abroad(id, "child-1"))]
+
+
+@app.workflow
+async def sending_abroad(ctx: Context) -> list[Any]:
+    there = abroad(ctx.info.id, "sent")
+    started = await ctx.detached(child, 7, id=there)
+    return [started == there, await ctx.rpc(child, 7, id=there)]
+
+
+@app.workflow
+async def refused_abroad(ctx: Context) -> str:
+    there = abroad(ctx.info.id, "taken")
+    await ctx.detached(child, 2, id=there)
+    try:
+        await ctx.rpc(beginning_anew, id=there)
+    except OtherFunction:
+        await ctx.sleep(5)
+        return await ctx.run(note, "was refused")
+    return "never"
+
+
+@app.workflow
+async def canceling_abroad(ctx: Context) -> str:
+    running = ctx.rpc(waiting_long, id=abroad(ctx.info.id, "long"))
+    await ctx.sleep(1)
+    await ctx.run(cancel_if_begun, abroad(ctx.info.id, "long"))
+    try:
+        return await running
+    except Canceled:
+        return await ctx.run(note, "was canceled")
+
+
+async def cancel_if_begun(id: str) -> None:
+    while True:  # it begins a moment after it was asked for
+        try:
+            await app.cancel(id)
+        except NotFound:
+            await asyncio.sleep(0.01)
+        else:
+            return
+
+
+@app.workflow
+async def taking_back_abroad(ctx: Context) -> str:
+    running = ctx.rpc(child, 3, id=abroad(ctx.info.id, "left"))
+    await ctx.sleep(1)
+    running.cancel()
+    await ctx.sleep(10)
+    return "taken back"
+
+
+@app.workflow
+async def timing_out_abroad(ctx: Context) -> str:
+    try:
+        await ctx.rpc(waiting_long, id=abroad(ctx.info.id, "late"), timeout=3)
+    except TimedOut:
+        return "deadline"
+    return "never"
+
+
+@app.workflow
+async def failing_abroad(ctx: Context) -> str:
+    try:
+        await ctx.rpc(failing, id=abroad(ctx.info.id, "fails"))
+    except ValueError as error:
+        return f"{error}"
+    return "never"
+
+
+@app.workflow
+async def beginning_anew_abroad(ctx: Context, run: int = 1) -> list[str]:
+    """Each run leaves a call behind that it does not wait for; what it waits for begins anew, too."""
+    ctx.rpc(child, 1, id=abroad(ctx.info.id, f"left-{run}", 2))
+    found = await ctx.rpc(beginning_anew, id=abroad(ctx.info.id, f"run-{run}"))
+    if run < 2:
+        ctx.continue_as_new(run + 1)
+    await ctx.sleep(10)
+    return [found]
+
+
+ABROAD: dict[Callable[..., Any], str] = {
+    calling_abroad: "[0, 1, 2, 3, 1]",
+    sending_abroad: "[True, 7]",
+    refused_abroad: "was refused",
+    canceling_abroad: "was canceled",
+    taking_back_abroad: "taken back",
+    timing_out_abroad: "deadline",
+    failing_abroad: "it fails",
+    beginning_anew_abroad: "['run 3']",
+}
+"""Each workflow that calls other partitions, and how it ends."""
 
 PROGRAMS: dict[Callable[..., Any], str] = {
     sequence: "['first', 'second']",

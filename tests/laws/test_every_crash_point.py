@@ -13,10 +13,11 @@ import pytest
 from durasleep import testing
 from durasleep.client.client import store_of
 from durasleep.model import PromiseId
+from durasleep.protocol import sorted_sets
 from durasleep.protocol.command import Command
 from harness.servers import Server
 from tests.laws import crashing
-from tests.laws.crashing import PROGRAMS, Crash, effects
+from tests.laws.crashing import ABROAD, PARTITIONS, PROGRAMS, WRITES, Crash, effects, refused_abroad
 
 pytestmark = pytest.mark.long
 
@@ -25,6 +26,13 @@ POINTS_MAX = int(os.environ.get("DURASLEEP_CRASH_POINTS", "12"))
 
 
 async def ending(env: testing.Env, program: Callable[..., Any], id: str) -> str:
+    """How it ends; by then other partitions have heard of all that has ended."""
+    end = await own_ending(env, program, id)
+    await env.skip(seconds=10)
+    return end
+
+
+async def own_ending(env: testing.Env, program: Callable[..., Any], id: str) -> str:
     try:
         return f"{await env.run(program, id=id)}"
     except testing.Stalled:
@@ -55,22 +63,30 @@ def chosen(points: int) -> list[int]:
     return sorted({round(n * (points - 1) / (POINTS_MAX - 1)) for n in range(POINTS_MAX)})
 
 
+CASES = [(program, end, 1) for program, end in PROGRAMS.items()]
+CASES += [(program, end, PARTITIONS) for program, end in ABROAD.items()]
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("program", "end"), PROGRAMS.items(), ids=[program.__name__ for program in PROGRAMS])
+@pytest.mark.parametrize(("program", "end", "partitions"), CASES, ids=[program.__name__ for program, _, _ in CASES])
 async def test_wherever_the_worker_dies_a_workflow_ends_as_if_it_had_not(
     real_server: Server,
     share: Callable[[Sequence[int]], Sequence[int]],
     program: Callable[..., Any],
     end: str,
+    partitions: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     crash = Crash()
-    async with testing.env(crashing.app, redis=real_server.client(), debug=False) as env:
+    async with testing.env(crashing.app, redis=real_server.client(), debug=False, partitions=partitions) as env:
         crash.install(monkeypatch, next(iter(env._workers.values()))[0].name)  # pyright: ignore[reportPrivateUsage]
         effects.clear()
         crash.arm(None)
         assert await ending_with(crash, env, program, "undisturbed") == end
         plan, usual = crash.passed[:], Counter(effects)
+        if partitions > 1:
+            crossed = {*WRITES.values()} - ({WRITES["told"]} if program is refused_abroad else {*()})
+            assert {f"{when} {what}" for when in ("before", "after") for what in crossed} <= {*plan}
         points, died = share(chosen(len(plan))), 0
         for point in points:
             id = f"dies-at-{point}"
@@ -81,10 +97,22 @@ async def test_wherever_the_worker_dies_a_workflow_ends_as_if_it_had_not(
             assert effects.keys() == usual.keys(), id
             for label, times in effects.items():
                 assert usual[label] <= times <= usual[label] + 1, f"{id}: {label} ran {times} times"
-            assert await env.timers() == [], id
+            store = await store_of(env.app)
+            timers = [sorted_sets.list_members(keys.timers) for keys in store.keyspaces]
+            assert not any(await store.ask(timers)), id
             assert (await env.app.fsck()).findings == [], id
             await check_counter(env, PromiseId(id))
         assert died >= min(0.8 * len(points), len(points) - 1)  # no two runs pass quite the same
+
+
+@pytest.mark.parametrize(("program", "end"), ABROAD.items(), ids=[program.__name__ for program in ABROAD])
+async def test_evicted_at_each_await_what_calls_other_partitions_ends_as_if_it_had_not_been(
+    kit_server: Server, program: Callable[..., Any], end: str
+) -> None:
+    effects.clear()
+    async with testing.env(crashing.app, redis=kit_server.client(), always_suspend=True, partitions=PARTITIONS) as env:
+        assert await ending(env, program, "evicted") == end
+        assert (await env.app.fsck()).findings == []
 
 
 async def check_counter(env: testing.Env, id: PromiseId) -> None:

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
 import durasleep
-from durasleep import Durasleep
+from durasleep import Context, Durasleep
 from durasleep.client.client import store_of
 from durasleep.devserver import DevServer
 from durasleep.errors import NotReplicated, StoreRefused, UnsupportedServer
@@ -103,8 +103,9 @@ async def said_of(app: Durasleep) -> dict[str, tuple[str, str]]:
 
 
 @pytest.fixture
-def raw(app: Durasleep, real_server: Server) -> tuple[Any, Keyspace]:
-    return real_server.client(), Keyspace(app.namespace)
+async def raw(app: Durasleep, real_server: Server, in_one_partition: None) -> tuple[Any, Keyspace]:
+    """A client, and the partition to which all ids of the test belong."""
+    return real_server.client(), (await store_of(app)).keyspaces[-1]
 
 
 async def test_nothing_is_said_of_work_that_is_done(app: Durasleep) -> None:
@@ -336,6 +337,7 @@ async def test_a_right_that_is_missing_is_named(
 
 BY_REDIS_PY = {"select", "client|setname"}  # as it connects
 BY_PIPELINES = {"script|load", "multi", "exec"}
+BY_CLUSTERS = {"cluster|slots"}
 SENT_IN_VAIN = {"client|setinfo"}  # by redis-py, who goes on without
 ASKED_IF_ALLOWED = {"acl|whoami", "acl|dryrun", "config|get"}  # by the doctor, who goes on without
 FOR_TESTS = {"testing.py"}  # these modules flush a namespace of their own, or move its clock
@@ -378,17 +380,28 @@ async def test_the_example_grants_what_is_sent_or_used_in_a_script_and_nothing_e
     used = words_of_package() & known - ASKED_IF_ALLOWED | BY_REDIS_PY | BY_PIPELINES
     assert granted & known == used
     assert granted - known <= {"waitaof"}
-    named = {word for right in rights.RIGHTS for word in _joined(list(right[:2]))}
-    assert granted - {"wait", "waitaof"} - BY_PIPELINES - BY_REDIS_PY <= named
+    named = {word for right in rights.RIGHTS + rights.OF_SEVERAL_PARTITIONS for word in _joined(list(right[:2]))}
+    assert granted - {"wait", "waitaof"} - BY_PIPELINES - BY_CLUSTERS - BY_REDIS_PY <= named
 
 
+async def calling_and_counting(ctx: Context) -> list[Any]:
+    """Four executions, which belong to any partition, and a transaction."""
+    found = [await ctx.rpc("double", n, id=f"{ctx.info.id}-{n}") for n in range(4)]
+    counter = ctx.key("counter")
+    return [*found, *await ctx.transaction().set(counter, "1").get(counter)]
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
 async def test_with_the_rights_of_the_example_nothing_that_is_sent_is_refused(
-    new_app: NewApp, own_server: DevServer, admin: Any, namespace: str
+    new_app: NewApp, own_server: DevServer, admin: Any, namespace: str, partitions: int
 ) -> None:
     """Every verb there is, by both clients; a call in a pipeline, and confirmed writes."""
     waits_for_disk = "waitaof" in await commands_of(admin)
     url = limit(own_server.url, namespace, *(["+waitaof"] if waits_for_disk else []))
-    app, keys = new_app(url), Keyspace(namespace)
+    app = new_app(url)
+    app.workflow(calling_and_counting)
+    await app.init(partitions=partitions)
+    keys = (await store_of(app)).keys("piped")
     hasty = replace(DEFAULTS, min_replicas=1, confirm_timeout_s=0.01)
     async with serving(app), Redis.from_url(url) as own:
         pipeline = own.pipeline(transaction=True)
@@ -400,6 +413,8 @@ async def test_with_the_rights_of_the_example_nothing_that_is_sent_is_refused(
             2 * n for n in range(50)
         ]
         assert await (await app.rpc("family", gathering, 20)) == [2 * n for n in range(20)]
+        assert await (await app.rpc("abroad", calling_and_counting)) == [0, 2, 4, 6, "OK", b"1"]
+        await app.partitions()
         pending = await app.promises.create("pending", timeout=3600)
         await app.reschedule("pending", 7200)
         held = await app.rpc("held", sleeping_workflow, 3600)

@@ -40,6 +40,8 @@ class Relay:
         self._to_tell: dict[int, dict[tuple[str, str], Tell]] = {}
         """For each partition what is to be told there, by its id and waiter."""
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self.begun = 0
+        """How often it has begun to carry something."""
 
     def take(self, asks: Sequence[Ask], tells: Sequence[Tell]) -> None:
         """Carry these, without waiting for it."""
@@ -55,6 +57,7 @@ class Relay:
 
     def _begin(self) -> None:
         for there in {*self._to_ask, *self._to_tell} - self._tasks.keys():
+            self.begun += 1
             self._tasks[there] = task = asyncio.get_running_loop().create_task(
                 self._carry(self._store.keyspaces[there]), name="durasleep-relay"
             )
@@ -67,6 +70,11 @@ class Relay:
         if error := task.exception():
             logger.warning("what is asked of another partition is asked again: %s", error)
         self._begin()  # something may have come as it ended
+
+    @property
+    def is_carrying(self) -> bool:
+        """Whether anything is under way."""
+        return bool(self._tasks)
 
     async def close(self) -> None:
         """Stop; what was under way comes again."""
