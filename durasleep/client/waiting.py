@@ -149,6 +149,8 @@ class Waiter:
             subscription = None  # it belongs to another event loop
         while True:
             if subscription is None:
+                if not store.is_checked:
+                    await store.open()
                 subscription = stream.subscribe(id)
                 ending = await self._attach(store, id, subscription)
                 if ending is None or ending.is_final:

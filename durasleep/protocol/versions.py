@@ -7,13 +7,17 @@ from typing import Any
 from durasleep.protocol.command import Command, to_text
 from durasleep.protocol.keys import SCHEMA_VERSION, Keyspace, W, meta_key
 
+MOVED, FILLING = "moved", "arriving"
+"""Features in the meta hash of a namespace that was moved, or that a move fills: no version serves it then."""
+
 _MOVE = b"""if redis.call('HGET', KEYS[1], 'schema') == ARGV[1] then redis.call('HSET', KEYS[1], 'schema', ARGV[2]) end
 return 0"""
 
 
 def read_meta(namespace: str) -> Command[list[bytes | None]]:
-    """Its schema, its number of partitions, and the features it needs."""
-    return Command([b"HMGET", meta_key(namespace).encode(), b"schema", b"partitions", b"features"], list[Any])
+    """Its schema, its number of partitions, the features it needs, and where it was moved to."""
+    names = (b"schema", b"partitions", b"features", b"moved")
+    return Command([b"HMGET", meta_key(namespace).encode(), *names], list[Any])
 
 
 def make_meta(namespace: str, partitions: int = 1) -> list[Command[object]]:

@@ -70,10 +70,14 @@ def check(namespace: str, values: list[Any], known: int = 0) -> int:
     """The number of partitions in these fields of the meta hash; 0 if all are missing, because somebody has emptied the
     server.
 
-    SchemaMismatch if they do not fit us, or if it is another number than the one we ``know``.
+    SchemaMismatch if they do not fit us, if it is another number than the one we ``know``, or during and after a move.
     """
     if not any(values):
         return 0
+    if where := to_text(values[3]):
+        raise SchemaMismatch(f"namespace {namespace!r} was moved: use {where}")
+    if versions.FILLING in to_text(values[2]).split():
+        raise SchemaMismatch(f"`durasleep move` is filling namespace {namespace!r}: it can be used when that has ended")
     schema, partitions = (int(value) if value and value.isdigit() else 0 for value in values[:2])
     if schema != SCHEMA_VERSION:
         raise SchemaMismatch(

@@ -11,7 +11,14 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from durasleep.errors import DurasleepError, StoreUnavailable, UnsupportedServer, UsageError
+from durasleep.errors import (
+    DurasleepError,
+    NotFound,
+    SchemaMismatch,
+    StoreUnavailable,
+    UnsupportedServer,
+    UsageError,
+)
 from durasleep.model import PromiseId
 from durasleep.protocol import journal, server, versions
 from durasleep.protocol.command import BatchItem, Call, Command, Plan, slot_of_call
@@ -29,7 +36,6 @@ from durasleep.transport.outage import Outage
 from durasleep.transport.partitions import Partitions
 from durasleep.transport.reply_errors import refusal
 from durasleep.transport.server_clock import Clock
-from durasleep.transport.topology import Topology
 
 T = TypeVar("T")
 _SERVER_MIN = (6, 2)
@@ -182,12 +188,10 @@ class Store:
         if self.is_checked:
             return
         if self._check_at:
-            self._check_at = time.monotonic() + CHECK_S
-            meta = await self.call(versions.read_meta(self.namespace))
-            handshake.check(self.namespace, meta, len(self.keyspaces))
+            await self._check_again()
             return
         if self.connector.topology is not None:
-            await self._check_nodes(self.connector.topology)
+            await self.check_servers()
         link = self.link_to(self.partitions.meta_slot)
         try:
             [info] = await link.exchange([ASK_INFO.args])
@@ -205,10 +209,21 @@ class Store:
             await link.close()
         self._check_at = time.monotonic() + CHECK_S
 
-    async def _check_nodes(self, topology: Topology) -> None:
-        """See ``check_server``; StoreUnavailable if the nodes do not serve all slots."""
-        await topology.refresh()
-        topology.check_coverage()
+    async def _check_again(self) -> None:
+        """Check the namespace once more; if it cannot be used any more, the next call checks it, too."""
+        self._check_at = time.monotonic() + CHECK_S
+        try:
+            meta = await self._calls.send(versions.read_meta(self.namespace))
+            handshake.check(self.namespace, meta, len(self.keyspaces))
+        except SchemaMismatch:
+            self._check_at = time.monotonic()
+            raise
+
+    async def check_servers(self) -> None:
+        """See ``check_server``, of each node; StoreUnavailable if the nodes do not serve all slots."""
+        if self.connector.topology is not None:
+            await self.connector.topology.refresh()
+            self.connector.topology.check_coverage()
         for info in await self.ask_nodes(ASK_INFO):
             check_server(info, self.connector)
 
@@ -219,7 +234,12 @@ class Store:
 
     async def call(self, call: BatchItem[T] | Command[T]) -> T:
         """Run a command or batched item; raises the script's DurasleepError, or StoreUnavailable in the end."""
-        return await self._calls.send(call)
+        try:
+            return await self._calls.send(call)
+        except NotFound:
+            if self._check_at:
+                await self._check_again()  # it may have been moved
+            raise
 
     def send(self, call: BatchItem[T] | Command[T]) -> asyncio.Future[T]:
         """The same as a future; calls of one turn of the loop are sent together."""
@@ -233,6 +253,10 @@ class Store:
                 calls = plan.send(await self._calls.ask(calls))
         except StopIteration as end:
             return end.value
+        except NotFound:
+            if self._check_at:
+                await self._check_again()  # as above
+            raise
 
     def ask(self, calls: Sequence[Call]) -> asyncio.Future[list[Any]]:
         """The answers to several calls, in order; see ``Batcher.ask``."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from durasleep.errors import NotReplicated, StoreUnavailable
+from durasleep.errors import NotFound, NotReplicated, SchemaMismatch, StoreUnavailable
 from durasleep.model import PromiseId
 from durasleep.protocol import command, journal, versions
 from durasleep.protocol.command import BatchItem, Call, Command, Plan, Reply, slot_of_call
@@ -103,8 +103,7 @@ class SyncStore:
         if time.monotonic() < self._check_at:
             return
         if self._check_at:
-            self._check_at = time.monotonic() + CHECK_S
-            handshake.check(self.namespace, self.call(versions.read_meta(self.namespace)), len(self.keyspaces))
+            self._check_again()
             return
         link = self._link(self._check_nodes())
         greeting = handshake.greet(self.keyspaces[0], partitions=partitions)
@@ -117,6 +116,16 @@ class SyncStore:
         if self._confirmation:
             check_confirms(link.exchange(self._confirmation))
         self._check_at = time.monotonic() + CHECK_S
+
+    def _check_again(self) -> None:
+        """See ``Store._check_again``."""
+        self._check_at = time.monotonic() + CHECK_S
+        try:
+            [meta] = self._answers([versions.read_meta(self.namespace)])
+            handshake.check(self.namespace, command.unwrap(meta), len(self.keyspaces))
+        except SchemaMismatch:
+            self._check_at = time.monotonic()
+            raise
 
     def _check_nodes(self) -> Address | None:
         """See ``check_server``, of each node; returns the one that knows the namespace as a whole."""
@@ -140,6 +149,8 @@ class SyncStore:
     def call(self, call: BatchItem[T] | Command[T]) -> T:
         """See ``Store.call``."""
         [answer] = self._answers([call])
+        if isinstance(answer, NotFound) and self._check_at:
+            self._check_again()  # it may have been moved
         return command.unwrap(answer)
 
     def ask_once(self, calls: Sequence[Call]) -> list[Any]:
@@ -164,6 +175,10 @@ class SyncStore:
                 calls = plan.send(self._answers(calls))
         except StopIteration as end:
             return end.value
+        except NotFound:
+            if self._check_at:
+                self._check_again()  # as above
+            raise
 
     def load(self, id: PromiseId) -> Loaded | None:
         """See ``journal.load``."""
