@@ -221,6 +221,14 @@ class Keyspace:
         """The journal of a run that has ended with continue_as_new, until it is closed."""
         return f"{self.tag}run:{id}"
 
+    def leaving(self, name: str) -> str:
+        """A promise or schedule, by the name of its key, that a move has taken out."""
+        return f"{self.tag}leaving:{name}"
+
+    def arriving(self, name: str) -> str:
+        """One that a move has written only in part."""
+        return f"{self.tag}arriving:{name}"
+
     @property
     def timers(self) -> str:
         return f"{self.tag}timers"

@@ -167,6 +167,11 @@ def read_beat(keys: Keyspace, consumer: str) -> Command[int | None]:
     )
 
 
+def read_beat_ms(keys: Keyspace, consumer: str) -> Command[int]:
+    """The time between two heartbeats of a worker, by its own report."""
+    return Command([b"HGET", keys.worker(consumer).encode(), W["beat_ms"].encode()], to_number)
+
+
 def read_lost_threads(keys: Keyspace, consumer: str) -> Command[int]:
     """How many threads a worker has lost, by its own report."""
     return Command([b"HGET", keys.worker(consumer).encode(), W["lost"].encode()], to_number)

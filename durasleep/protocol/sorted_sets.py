@@ -20,6 +20,14 @@ def read_page(key: str, since: bytes, offset: int, *, count: int) -> Command[lis
     return Command([b"ZRANGEBYSCORE", key.encode(), since, b"+inf", *_part(offset, count)], pairs)
 
 
+def add_member(key: str, name: str, at_ms: int) -> Command[object]:
+    return Command([b"ZADD", key.encode(), str(at_ms), name.encode()], bool)
+
+
+def remove_member(key: str, name: str) -> Command[object]:
+    return Command([b"ZREM", key.encode(), name.encode()], bool)
+
+
 def count_members(key: str) -> Command[int]:
     return Command([b"ZCARD", key.encode()], int)
 

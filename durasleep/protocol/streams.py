@@ -76,6 +76,11 @@ def list_latest(stream: bytes, *, before: bytes = b"", since: bytes = b"-", coun
     return Command([b"XREVRANGE", stream, start, since, b"COUNT", b"%d" % count], list[Any])
 
 
+def add_entry(stream: bytes, entry: bytes, fields: Sequence[bytes]) -> Command[object]:
+    """Add an entry with an id of its own; an error if there is a later one."""
+    return Command([b"XADD", stream, entry, *fields], bool)
+
+
 def count_entries(stream: str) -> Command[int]:
     return Command([b"XLEN", stream.encode()], int)
 

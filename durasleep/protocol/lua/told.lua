@@ -13,6 +13,7 @@ local function told(at)
   local waiters = record.waiters or ''
   if waiters == MANY and redis.call('EXISTS', waiters_prefix .. id) == 1 then return 'told' end
   if waiters ~= MANY and string.find('\n' .. waiters, '\nx') then return 'told' end
+  if waiters == MANY then redis.call('HDEL', record.key, F.waiters) end
   unset_timer(id .. '~tell')
   local keep_ms = time_to_keep(record)
   if keep_ms and keep_ms > 0 and not (is_a(closing, 'zset') and redis.call('ZSCORE', closing, id)) then

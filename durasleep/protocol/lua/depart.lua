@@ -1,0 +1,70 @@
+-- A namespace is moved: what leaves it is taken out of everybody's reach under its name, read as it is, page by page, and
+-- deleted when the other namespace has it. Nobody else changes it meanwhile, so that nothing of it can be lost.
+-- `name` is that of a promise or schedule, with its kind: `promise:order-42`.
+-- Answers per item: of "take" a word ("taken", or "gone" if there is none), its remaining ms as PTTL says them, when it
+-- was halted, whether its family is still to be closed, the cursor of the next page ("0" at the end), then names and
+-- values in turn; of "waiters" the next cursor and members; of "drop" "dropped".
+-- @include keys
+-- @include each_item
+-- @include check_size
+-- @include check_type
+local FIELDS_MAX = 500 -- of a page
+local STEP = 16 -- fields read at a time: each may have a megabyte
+local tag = string.match(timers, '^{[^}]*}:')
+local leaving_prefix = tag .. 'leaving:'
+local actions = {}
+
+local function id_of(name)
+  return string.match(name, '^promise:(.*)$') or ''
+end
+
+function actions.take(name, cursor)
+  local key = leaving_prefix .. name
+  if redis.call('EXISTS', key) == 0 then
+    if cursor ~= '0' or redis.call('EXISTS', tag .. name) == 0 then return { 'gone' } end -- it may have expired
+    check_type(tag .. name, 'hash')
+    redis.call('RENAME', tag .. name, key)
+  end
+  local id, fields, bytes = id_of(name), {}, 0
+  repeat
+    local page = redis.call('HSCAN', key, cursor, 'COUNT', STEP)
+    cursor = page[1]
+    for i = 1, #page[2], 2 do
+      local field, value = page[2][i], page[2][i + 1]
+      if field ~= F.waiters then check_size(field .. ' of ' .. name, value) end
+      bytes = bytes + #field + #value
+      fields[#fields + 1], fields[#fields + 2] = field, value
+    end
+  until cursor == '0' or bytes >= LIMIT.answer_bytes_max or #fields >= 2 * FIELDS_MAX
+  spend(bytes, 0)
+  local halted_at = is_a(halted, 'zset') and redis.call('ZSCORE', halted, id) or ''
+  local is_closing = is_a(closing, 'zset') and redis.call('ZSCORE', closing, id) and '1' or ''
+  local answer = { 'taken', redis.call('PTTL', key), halted_at, is_closing, cursor }
+  for i = 1, #fields do
+    answer[5 + i] = fields[i]
+  end
+  return answer
+end
+
+-- Of a promise that has many.
+function actions.waiters(name, cursor)
+  local page = redis.call('SSCAN', waiters_prefix .. id_of(name), cursor, 'COUNT', FIELDS_MAX)
+  return { page[1], page[2] }
+end
+
+function actions.drop(name)
+  redis.call('UNLINK', leaving_prefix .. name)
+  if redis.call('EXISTS', tag .. name) == 0 then -- else somebody has made another one meanwhile
+    redis.call('UNLINK', waiters_prefix .. id_of(name))
+    redis.call('ZREM', halted, id_of(name))
+  end
+  return 'dropped'
+end
+
+local function depart(at)
+  local action, name, cursor = unpack(ARGV, at + 1, at + 3)
+  if not actions[action] then error('INVALID action ' .. action, 0) end
+  return actions[action](name, cursor)
+end
+
+return each_item(1, depart)

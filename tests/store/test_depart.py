@@ -1,0 +1,105 @@
+"""What leaves a namespace: taken out of everybody's reach, read as it is, and deleted."""
+
+from __future__ import annotations
+
+import pytest
+
+from durasleep.errors import CorruptData, NotFound
+from durasleep.model import CommitAction, Kind, Number, State, StepResult
+from durasleep.protocol import moving
+from durasleep.protocol.keys import F
+from durasleep.protocol.moving import Page
+from tests.store.driver import FAR, Driver
+
+
+async def take(driver: Driver, name: str, cursor: bytes = b"0") -> Page | None:
+    return await driver.store.call(moving.take(driver.keys, name, cursor))
+
+
+async def take_all(driver: Driver, name: str) -> tuple[dict[bytes, bytes], int]:
+    """All its fields, and on how many pages they were."""
+    fields: dict[bytes, bytes] = {}
+    cursor, pages = b"0", 0
+    while True:
+        page = await take(driver, name, cursor)
+        assert page is not None
+        fields |= dict(page.fields)
+        cursor, pages = page.cursor, pages + 1
+        if cursor == b"0":
+            return fields, pages
+
+
+async def test_nobody_can_change_what_is_taken_out(driver: Driver) -> None:
+    await driver.create("a", kind=Kind.PROMISE, deadline=FAR)
+    kept = await driver.redis.hgetall(driver.keys.promise("a"))
+    page = await take(driver, "promise:a")
+    assert page is not None
+    assert (dict(page.fields), page.cursor, page.ttl_ms, page.halted_ms) == (kept, b"0", -1, b"")
+    with pytest.raises(NotFound):
+        await driver.settle("a")
+    assert await take(driver, "promise:a") == page
+    await driver.store.call(moving.drop(driver.keys, "promise:a"))
+    assert await take(driver, "promise:a") is None
+    await driver.redis.delete(driver.keys.timers)
+
+
+async def test_a_new_one_under_its_id_comes_after_it(driver: Driver) -> None:
+    await driver.create("a", kind=Kind.PROMISE, idempotency_key="first")
+    await take(driver, "promise:a")
+    await driver.create("a", kind=Kind.PROMISE, idempotency_key="second")
+    key = F["idempotency_key"].encode()
+    for expected in (b"first", b"second"):
+        page = await take(driver, "promise:a")
+        assert page is not None
+        assert dict(page.fields)[key] == expected
+        await driver.store.call(moving.drop(driver.keys, "promise:a"))
+    assert await take(driver, "promise:a") is None
+
+
+async def test_when_it_was_halted_and_how_long_it_is_kept_is_known(driver: Driver) -> None:
+    await driver.create("a")
+    await driver.control("halt", "a", reason="look")
+    [at] = await driver.redis.zmscore(driver.keys.halted, ["a"])
+    await driver.create("b", kind=Kind.PROMISE, retention_ms=100_000)
+    await driver.settle("b")
+    halted, ended = await take(driver, "promise:a"), await take(driver, "promise:b")
+    assert halted is not None
+    assert ended is not None
+    assert (float(halted.halted_ms), halted.ttl_ms) == (at, -1)
+    assert (ended.halted_ms, ended.is_closing) == (b"", False)
+    assert 90_000 < ended.ttl_ms <= 100_000
+    await driver.store.call(moving.drop(driver.keys, "promise:a"))
+    assert await driver.halted() == []
+    await driver.redis.delete(driver.keys.leaving("promise:b"), driver.keys.queue("workers"))
+
+
+async def test_a_large_one_is_read_in_pages(driver: Driver) -> None:
+    steps = [
+        StepResult(Number(str(n)), "s", State.RESOLVED, b"x" * 300_000 if n % 100 == 0 else b"x")
+        for n in range(1, 1200)
+    ]
+    lease = await driver.start("a")
+    for start in range(0, len(steps), 100):
+        await driver.commit(lease, CommitAction.CONTINUE, *steps[start : start + 100])
+    kept = await driver.redis.hgetall(driver.keys.promise("a"))
+    fields, pages = await take_all(driver, "promise:a")
+    assert fields == kept
+    assert pages > 2
+    await driver.redis.delete(driver.keys.leaving("promise:a"), driver.keys.queue("workers"))
+
+
+async def test_what_is_no_promise_stays_where_it_is(driver: Driver) -> None:
+    await driver.redis.set(driver.keys.promise("a"), "nonsense")
+    with pytest.raises(CorruptData, match="holds a string"):
+        await take(driver, "promise:a")
+    assert await driver.redis.getdel(driver.keys.promise("a")) == b"nonsense"
+    assert await take(driver, "promise:nothing") is None
+
+
+async def test_a_schedule_leaves_in_the_same_way(driver: Driver) -> None:
+    await driver.redis.hset(driver.keys.schedule("s"), mapping={"x": "* * * * *", "d": "5"})
+    page = await take(driver, "schedule:s")
+    assert page is not None
+    assert dict(page.fields) == {b"x": b"* * * * *", b"d": b"5"}
+    await driver.store.call(moving.drop(driver.keys, "schedule:s"))
+    assert await take(driver, "schedule:s") is None
