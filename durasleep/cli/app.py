@@ -14,6 +14,7 @@ from durasleep.cli.commands import (
     executions,
     fsck,
     listing,
+    move,
     namespace,
     partitions,
     promise,
@@ -63,6 +64,7 @@ app.add_typer(namespace.app, name="namespace")
 app.add_typer(namespace.old_app, name="control", hidden=True)
 app.command("init")(partitions.init)
 app.command("partitions")(partitions.partitions)
+app.command("move")(move.move)
 app.command("demo")(demo.demo)
 
 
