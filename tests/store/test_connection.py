@@ -227,7 +227,7 @@ async def test_a_server_older_than_6_2_is_refused_before_anything_is_written(
 ) -> None:
     store = store_of("redis://127.0.0.1:1", "n")
     info = f"# Server\r\nredis_version:{version}\r\nredis_mode:standalone\r\n".encode()
-    link = ToldLink(store.connector, [[info], [[None, None, None]], [1, 1, [b"2", b"1", None]]])
+    link = ToldLink(store.connector, [[info], [[None] * 4], [1, 1, [b"2", b"1", None, None]]])
     monkeypatch.setattr(store, "link_to", link.of_slot)
     if ok:
         await store.open()
@@ -244,6 +244,8 @@ async def test_a_namespace_of_another_version_is_refused(server: Server, namespa
         ({"schema": "3", "partitions": "1"}, "has schema 3"),
         ({"schema": "2", "partitions": "257"}, "has 257 partitions"),
         ({"schema": "2", "partitions": "1", "features": "limits"}, "needs limits, which this version"),
+        ({"schema": "2", "partitions": "1", "features": "moved", "moved": "that one"}, "was moved: use that one"),
+        ({"schema": "2", "partitions": "1", "features": "arriving"}, "`durasleep move` is filling namespace"),
         ({"schema": "garbage", "partitions": "1"}, "schema"),
     ):
         await client.delete(meta_key(namespace))
