@@ -380,7 +380,11 @@ async def test_the_example_grants_what_is_sent_or_used_in_a_script_and_nothing_e
     used = words_of_package() & known - ASKED_IF_ALLOWED | BY_REDIS_PY | BY_PIPELINES
     assert granted & known == used
     assert granted - known <= {"waitaof"}
-    named = {word for right in rights.RIGHTS + rights.OF_SEVERAL_PARTITIONS + rights.OF_CLUSTERS for word in _joined(list(right[:2]))}
+    named = {
+        word
+        for right in rights.RIGHTS + rights.OF_SEVERAL_PARTITIONS + rights.OF_CLUSTERS
+        for word in _joined(list(right[:2]))
+    }
     assert granted - {"wait", "waitaof"} - BY_PIPELINES - BY_CLUSTERS - BY_REDIS_PY <= named
 
 
