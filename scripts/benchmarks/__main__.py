@@ -23,6 +23,7 @@ from scripts.benchmarks import (
     month,
     recover,
     rpc,
+    scale,
     startup,
     steps,
     storm,
@@ -61,6 +62,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "growth": growth,
     "month": month,
     "startup": startup,
+    "scale": scale,
 }
 
 

@@ -53,46 +53,18 @@ def cpu_s(process: psutil.Process) -> float:
     return times.user + times.system
 
 
-@dataclass(frozen=True)
-class Bench:
-    """The server, client and processes of one measurement."""
+@dataclass(frozen=True, kw_only=True)
+class WorkerBench:
+    """A client and worker processes, on one server or on a cluster."""
 
-    server: DevServer
+    url: str
+    directory: Path
+    """For files of this measurement; removed with it."""
     name: str
     """The server's kind and version, to show."""
-    redis: redis.asyncio.Redis
-    """A second connection beside the client's, to inspect the server."""
     client: Durasleep
     client_process: psutil.Process
-    server_process: psutil.Process
-
-    @property
-    def url(self) -> str:
-        return self.server.url
-
-    @property
-    def directory(self) -> Path:
-        """For files of this measurement; removed with it."""
-        return self.server.directory
-
-    @property
-    def keys(self) -> Keyspace:
-        return Keyspace(self.client.namespace)
-
-    async def info(self, section: str) -> dict[str, Any]:
-        return await self.redis.info(section)
-
-    async def script_us(self) -> int:
-        """Microseconds the server has spent in scripts so far."""
-        stats = await self.info("commandstats")
-        return sum(int(stats[name]["usec"]) for name in ("cmdstat_evalsha", "cmdstat_eval") if name in stats)
-
-    async def in_queue(self) -> int:
-        """Executions that wait for a worker, or that a worker holds."""
-        return int(await self.redis.xlen(self.keys.queue(GROUP)))
-
-    async def in_timers(self) -> int:
-        return int(await self.redis.zcard(self.keys.timers))
+    server_processes: tuple[psutil.Process, ...]
 
     @asynccontextmanager
     async def worker(self, *arguments: str, wait: bool = True) -> AsyncGenerator[psutil.Process]:
@@ -127,6 +99,38 @@ class Bench:
         raise DurasleepError(f"the worker did not start; its log ends with:\n{tail}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bench(WorkerBench):
+    """The same on one server, which can be looked into."""
+
+    redis: redis.asyncio.Redis
+    """A second connection beside the client's, to inspect the server."""
+
+    @property
+    def server_process(self) -> psutil.Process:
+        [process] = self.server_processes
+        return process
+
+    @property
+    def keys(self) -> Keyspace:
+        return Keyspace(self.client.namespace)
+
+    async def info(self, section: str) -> dict[str, Any]:
+        return await self.redis.info(section)
+
+    async def script_us(self) -> int:
+        """Microseconds the server has spent in scripts so far."""
+        stats = await self.info("commandstats")
+        return sum(int(stats[name]["usec"]) for name in ("cmdstat_evalsha", "cmdstat_eval") if name in stats)
+
+    async def in_queue(self) -> int:
+        """Executions that wait for a worker, or that a worker holds."""
+        return int(await self.redis.xlen(self.keys.queue(GROUP)))
+
+    async def in_timers(self) -> int:
+        return int(await self.redis.zcard(self.keys.timers))
+
+
 @asynccontextmanager
 async def bench_on(kind: str, *, extra_args: Sequence[str] = ()) -> AsyncGenerator[Bench]:
     """A server of this kind without persistence, and a client on it."""
@@ -143,10 +147,11 @@ async def bench_on(kind: str, *, extra_args: Sequence[str] = ()) -> AsyncGenerat
             Durasleep(server.url) as client,
         ):
             yield Bench(
-                server=server,
+                url=server.url,
+                directory=server.directory,
                 name=f"{binary.kind} {'.'.join(map(str, version))}",
                 redis=extra,
                 client=client,
                 client_process=psutil.Process(),
-                server_process=psutil.Process(server.pid),
+                server_processes=(psutil.Process(server.pid),),
             )

@@ -1,4 +1,4 @@
-"""The time that passes, and the processor time of worker, client and server meanwhile."""
+"""The time that passes, and the processor time of worker, client and servers meanwhile."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from scripts.benchmarks.bench import Bench, cpu_s
+from scripts.benchmarks.bench import WorkerBench, cpu_s
 from scripts.benchmarks.report import Report
 
 
@@ -68,8 +68,8 @@ class Spent:
 class Stopwatch:
     """Runs from its creation until ``stop``."""
 
-    def __init__(self, bench: Bench, worker: psutil.Process) -> None:
-        self._processes = worker, bench.client_process, bench.server_process
+    def __init__(self, bench: WorkerBench, worker: psutil.Process) -> None:
+        self._processes = (worker,), (bench.client_process,), bench.server_processes
         self._used_s = self._now_s()
         self._began = time.perf_counter()
 
@@ -80,4 +80,4 @@ class Stopwatch:
         return Spent.of(count, seconds, worker_s=worker_s, client_s=client_s, server_s=server_s)
 
     def _now_s(self) -> list[float]:
-        return [cpu_s(process) for process in self._processes]
+        return [sum(map(cpu_s, processes)) for processes in self._processes]

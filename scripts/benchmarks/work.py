@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.benchmarks import workflows
-from scripts.benchmarks.bench import Bench
+from scripts.benchmarks.bench import WorkerBench
 from scripts.benchmarks.stopwatch import Spent, Stopwatch
 
 CONCURRENCY = 1_000  # most of them wait, for a timer or for the server
@@ -56,7 +56,7 @@ def add_concurrency(parser: ArgumentParser) -> None:
     )
 
 
-async def run(bench: Bench, work: Work, *, count: int, concurrency: int) -> tuple[int, Spent]:
+async def run(bench: WorkerBench, work: Work, *, count: int, concurrency: int) -> tuple[int, Spent]:
     """Run ``count`` of a kind on a worker of their own: how many finished correctly, and the cost of all of them."""
     client = bench.client
     async with bench.worker("--concurrency", str(concurrency)) as worker:
