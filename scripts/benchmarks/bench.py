@@ -131,9 +131,17 @@ class Bench(WorkerBench):
         return int(await self.redis.zcard(self.keys.timers))
 
 
+async def initialized(url: str, partitions: int) -> Durasleep:
+    """A client of a new namespace."""
+    client = Durasleep(url)
+    if partitions > 1:  # another checkout may not know partitions
+        await client.init(partitions=partitions)
+    return client
+
+
 @asynccontextmanager
-async def bench_on(kind: str, *, extra_args: Sequence[str] = ()) -> AsyncGenerator[Bench]:
-    """A server of this kind without persistence, and a client on it."""
+async def bench_on(kind: str, *, extra_args: Sequence[str] = (), partitions: int = 1) -> AsyncGenerator[Bench]:
+    """A server of this kind without persistence, and a client on it, whose namespace has so many partitions."""
     found = servers.find(kind)
     if found is None:
         raise DurasleepError(f"there is no {kind} on this machine, only {', '.join(found_kinds()) or 'none at all'}")
@@ -144,7 +152,7 @@ async def bench_on(kind: str, *, extra_args: Sequence[str] = ()) -> AsyncGenerat
     ):
         async with (
             redis.asyncio.Redis.from_url(server.url, socket_timeout=None) as extra,
-            Durasleep(server.url) as client,
+            await initialized(server.url, partitions) as client,
         ):
             yield Bench(
                 url=server.url,

@@ -16,12 +16,11 @@ from pathlib import Path
 
 import psutil
 
-from durasleep import Durasleep
 from durasleep.errors import DurasleepError
 from harness import servers
 from harness.cluster import Cluster
 from scripts.benchmarks import work
-from scripts.benchmarks.bench import WorkerBench, bench_on, cpu_s
+from scripts.benchmarks.bench import WorkerBench, bench_on, cpu_s, initialized
 from scripts.benchmarks.report import Report
 from scripts.benchmarks.stopwatch import Spent
 
@@ -72,19 +71,17 @@ def _name(partitions: int) -> str:
 
 
 async def _on_one_server(partitions: int, options: Namespace) -> Run:
-    async with bench_on(options.server) as bench:
-        await bench.client.init(partitions=partitions)
+    async with bench_on(options.server, partitions=partitions) as bench:
         return await _run(bench, options)
 
 
 async def _on_cluster(partitions: int, options: Namespace) -> Run:
-    async with _cluster_bench(options.server) as bench:
-        await bench.client.init(partitions=partitions)
+    async with _cluster_bench(options.server, partitions) as bench:
         return await _run(bench, options)
 
 
 @asynccontextmanager
-async def _cluster_bench(kind: str) -> AsyncGenerator[WorkerBench]:
+async def _cluster_bench(kind: str, partitions: int) -> AsyncGenerator[WorkerBench]:
     found = servers.find(kind)
     if found is None:
         raise DurasleepError(f"there is no {kind} on this machine")
@@ -92,7 +89,7 @@ async def _cluster_bench(kind: str) -> AsyncGenerator[WorkerBench]:
     with tempfile.TemporaryDirectory(prefix="durasleep-bench-") as directory:
         cluster = Cluster(kind, Path(directory), masters=MASTERS, persist=False).start()
         try:
-            async with Durasleep(cluster.url) as client:
+            async with await initialized(cluster.url, partitions) as client:
                 yield WorkerBench(
                     url=cluster.url,
                     directory=Path(directory),
