@@ -729,7 +729,8 @@ class Client(_Starts):
         from durasleep.query import partitions
 
         store = await self._opened()
-        return await store.run(partitions.summarize(store.keyspaces))
+        where = [(one.node, one.moving_to) for one in await store.locate()]
+        return await store.run(partitions.summarize(store.keyspaces, where))
 
     async def init(self, *, partitions: int = 1) -> None:
         """Make the namespace, with a number of ``partitions`` from 1 to 256, by default one; see ``durasleep init``.
@@ -794,7 +795,11 @@ class Client(_Starts):
 
         store = await self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
-        return await store.run(looking.part(store.keyspaces, limit))
+        before = await store.locate()
+        found = await store.run(looking.part(store.keyspaces, limit))
+        if await store.locate() != before:
+            found.note_moved()
+        return found
 
     async def search_all(
         self,
@@ -809,7 +814,11 @@ class Client(_Starts):
         store = await self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         while not looking.is_over or looking.again():
-            yield await store.run(looking.part(store.keyspaces))
+            before = await store.locate()
+            found = await store.run(looking.part(store.keyspaces))
+            if await store.locate() != before:
+                found.note_moved()
+            yield found
 
     async def timers(self, limit: int = 20) -> query.search.Timers:
         """The timers that fall due next, soonest first.
@@ -895,7 +904,10 @@ class Client(_Starts):
         from durasleep.query import fsck
 
         store = await self._opened()
-        return await store.run(fsck.fsck(store.keyspaces, repair=repair))
+        before = await store.locate()
+        report = await store.run(fsck.fsck(store.keyspaces, repair=repair))
+        report.is_whole = await store.locate() == before
+        return report
 
     async def discard_quarantined(self, name: str) -> bool:
         """Forget a ``name`` that was quarantined, as ``fsck`` and ``search`` show it; false if there is no such name.

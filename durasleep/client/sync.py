@@ -719,7 +719,8 @@ class Client(_Starts):
         from durasleep.query import partitions
 
         store = self._opened()
-        return store.run(partitions.summarize(store.keyspaces))
+        where = [(one.node, one.moving_to) for one in store.locate()]
+        return store.run(partitions.summarize(store.keyspaces, where))
 
     def init(self, *, partitions: int = 1) -> None:
         """Make the namespace, with a number of ``partitions`` from 1 to 256, by default one; see ``durasleep init``.
@@ -784,7 +785,11 @@ class Client(_Starts):
 
         store = self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
-        return store.run(looking.part(store.keyspaces, limit))
+        before = store.locate()
+        found = store.run(looking.part(store.keyspaces, limit))
+        if store.locate() != before:
+            found.note_moved()
+        return found
 
     def search_all(
         self,
@@ -799,7 +804,11 @@ class Client(_Starts):
         store = self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         while not looking.is_over or looking.again():
-            yield store.run(looking.part(store.keyspaces))
+            before = store.locate()
+            found = store.run(looking.part(store.keyspaces))
+            if store.locate() != before:
+                found.note_moved()
+            yield found
 
     def timers(self, limit: int = 20) -> query.search.Timers:
         """The timers that fall due next, soonest first.
@@ -885,7 +894,10 @@ class Client(_Starts):
         from durasleep.query import fsck
 
         store = self._opened()
-        return store.run(fsck.fsck(store.keyspaces, repair=repair))
+        before = store.locate()
+        report = store.run(fsck.fsck(store.keyspaces, repair=repair))
+        report.is_whole = store.locate() == before
+        return report
 
     def discard_quarantined(self, name: str) -> bool:
         """Forget a ``name`` that was quarantined, as ``fsck`` and ``search`` show it; false if there is no such name.

@@ -75,8 +75,8 @@ RIGHTS: tuple[tuple[str, ...], ...] = (
 
 OF_SEVERAL_PARTITIONS = (("COMMAND", "GETKEYS", "GET", "{key}"), ("CLIENT", "UNBLOCK", "1"))
 """What a namespace with several partitions needs besides: its transactions, and workers without a free slot."""
-OF_CLUSTERS = (("CLUSTER", "SLOTS"),)
-"""What a cluster needs besides."""
+OF_CLUSTERS = (("CLUSTER", "SLOTS"), ("CLUSTER", "NODES"))
+"""What a cluster needs besides; without the last one it cannot be seen which slots are moving."""
 
 
 def missing_rights(keys: Keyspace, user: str, *, is_cluster: bool = False) -> Plan[tuple[str, ...] | None]:

@@ -1,10 +1,11 @@
-"""The slots of a cluster: which of its nodes serves each.
+"""The slots of a cluster: which of its nodes serves each, and which are moving.
 
-Source: CLUSTER SLOTS, in the documentations of Redis and Valkey.
+Sources: CLUSTER SLOTS and CLUSTER NODES, in the documentations of Redis and Valkey.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ Address = tuple[str, int]
 """Host and port."""
 
 _UNKNOWN_HOST = "?"
+_MOVING = re.compile(r"\[(\d+)->-(\w+)\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,19 @@ class SlotRange:
 def read_slots() -> Command[list[SlotRange]]:
     """All slots that are served, as one node of the cluster knows it."""
     return Command([b"CLUSTER", b"SLOTS"], lambda reply: [_range(*entry) for entry in reply])
+
+
+def read_moving() -> Command[dict[int, str]]:
+    """The slots that the asked node is moving to others, and the address of the other one, as text."""
+    return Command([b"CLUSTER", b"NODES"], lambda reply: _moving(to_text(reply)))
+
+
+def _moving(text: str) -> dict[int, str]:
+    lines = [line.split() for line in text.splitlines()]
+    addresses = {id: address.partition("@")[0] for id, address, *_ in lines}
+    [mine] = [line for line in lines if "myself" in line[2]]
+    found = [_MOVING.fullmatch(word) for word in mine[8:]]
+    return {int(one[1]): addresses.get(one[2], "?") for one in found if one}
 
 
 def _range(first: int, last: int, master: list[Any], *replicas: list[Any]) -> SlotRange:

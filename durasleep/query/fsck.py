@@ -51,6 +51,8 @@ class Report:
     """How many of each kind of thing were checked: ``promise``, ``timer``, ``entry``, ..."""
     left_out: int = 0
     """Findings beyond those listed."""
+    is_whole: bool = True
+    """Whether everything was checked. If not, slots of a cluster were moved meanwhile: check again."""
 
     @property
     def is_clean(self) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from durasleep.errors import DurasleepError
 from durasleep.protocol import server, sorted_sets, streams
 from durasleep.protocol.command import Plan, unwrap
 from durasleep.protocol.keyspaces import Keyspaces
-from durasleep.protocol.partitions import slot_of
 from durasleep.query import search
 from durasleep.query.search import SearchPage
 
@@ -25,6 +25,10 @@ class PartitionSummary:
     """The hash tag of its keys."""
     slot: int
     """The hash slot of that tag, which decides its node in a Redis Cluster."""
+    node: str
+    """The node that serves it, as host and port; empty outside a cluster."""
+    moving_to: str
+    """The node to which its slot is moving now, so that its calls wait; else empty."""
     timers: int
     """How many timers and deadlines it has, and so nearly how many sleepers."""
     queues: dict[str, int]
@@ -35,8 +39,8 @@ class PartitionSummary:
     """Names of the workers that have sent a heartbeat there lately."""
 
 
-def summarize(keyspaces: Keyspaces) -> Plan[list[PartitionSummary]]:
-    """A summary of each partition, in their order."""
+def summarize(keyspaces: Keyspaces, where: Sequence[tuple[str, str]]) -> Plan[list[PartitionSummary]]:
+    """A summary of each partition, in their order; ``where`` has the node of each, and that to which it is moving."""
     queues = yield from search.queues(keyspaces, None, SearchPage())
     lengths = (yield [streams.count_entries(keys.queue(queue)) for keys, queue in queues]) if queues else []
     queued: list[dict[str, int]] = [{} for _ in keyspaces]
@@ -50,12 +54,12 @@ def summarize(keyspaces: Keyspaces) -> Plan[list[PartitionSummary]]:
         now_ms = yield from server.now_ms(keys)
         [beats] = yield [sorted_sets.list_members(keys.workers, count=1000)]
         alive = {name.partition("/")[0] for name, at_ms in unwrap(beats) if now_ms - at_ms <= _GONE_MS}
-        tag = keys.tag[1:-2]
         found.append(
             PartitionSummary(
                 keys.partition,
-                tag,
-                slot_of(tag),
+                keys.tag[1:-2],
+                keys.slot,
+                *where[keys.partition],
                 unwrap(timer_count),
                 queued[keys.partition],
                 unwrap(halted_count),

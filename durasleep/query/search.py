@@ -93,6 +93,11 @@ class SearchPage(list[Summary]):
         self.notes: list[str] = []
         """Notes for people: quarantined names, and data that could not be read."""
 
+    def note_moved(self) -> None:
+        """Slots of a cluster were moved meanwhile, so something may have been missed."""
+        self.is_all = False
+        self.notes.append("Slots of the cluster were moved meanwhile: some executions may be missing. Search again.")
+
 
 @dataclass(frozen=True, slots=True)
 class DueItem:

@@ -20,7 +20,7 @@ from durasleep.errors import (
     UsageError,
 )
 from durasleep.model import PromiseId
-from durasleep.protocol import journal, server, versions
+from durasleep.protocol import journal, server, slots, versions
 from durasleep.protocol.command import BatchItem, Call, Command, Plan, slot_of_call
 from durasleep.protocol.journal import Loaded
 from durasleep.protocol.keys import Keyspace
@@ -33,7 +33,7 @@ from durasleep.transport.connection import Link
 from durasleep.transport.connector import Connector
 from durasleep.transport.lanes import Lanes
 from durasleep.transport.outage import Outage
-from durasleep.transport.partitions import Partitions
+from durasleep.transport.partitions import Location, Partitions
 from durasleep.transport.reply_errors import refusal
 from durasleep.transport.server_clock import Clock
 
@@ -286,6 +286,14 @@ class Store:
             finally:
                 await link.close()
         return answers
+
+    async def locate(self) -> list[Location]:
+        """Where each partition is in a cluster, asked anew."""
+        topology = self.connector.topology
+        if topology is None:
+            return self.partitions.locate(())
+        await topology.refresh()
+        return self.partitions.locate(await self.ask_nodes(slots.read_moving()))
 
     async def load(self, id: PromiseId) -> Loaded | None:
         """See ``journal.load``."""

@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from durasleep.errors import NotFound, NotReplicated, SchemaMismatch, StoreUnavailable
+from durasleep.errors import DurasleepError, NotFound, NotReplicated, SchemaMismatch, StoreUnavailable
 from durasleep.model import PromiseId
-from durasleep.protocol import command, journal, versions
+from durasleep.protocol import command, journal, slots, versions
 from durasleep.protocol.command import BatchItem, Call, Command, Plan, Reply, slot_of_call
 from durasleep.protocol.journal import Loaded
 from durasleep.protocol.keys import Keyspace
@@ -18,7 +18,7 @@ from durasleep.settings import Settings
 from durasleep.transport import batching, handshake
 from durasleep.transport.connection import SyncLink
 from durasleep.transport.connector import Connector
-from durasleep.transport.partitions import Partitions
+from durasleep.transport.partitions import Location, Partitions
 from durasleep.transport.portion import Portion
 from durasleep.transport.reply_errors import MOVING, Routing
 from durasleep.transport.store import (
@@ -145,6 +145,24 @@ class SyncStore:
         """See ``Store.init``."""
         self.open(partitions=check_partitions(partitions))
         check_found(self.namespace, len(self.keyspaces), partitions)
+
+    def ask_nodes(self, command: Command[T]) -> list[T | DurasleepError]:
+        """See ``Store.ask_nodes``."""
+        topology = self.connector.topology
+        answers: list[Any] = []
+        for node in [None] if topology is None else topology.masters:
+            answer: list[Any] = [None]
+            _, problem = self._exchange(node, [command], [0], answer)
+            answers += [problem] if problem else answer
+        return answers
+
+    def locate(self) -> list[Location]:
+        """See ``Store.locate``."""
+        topology = self.connector.topology
+        if topology is None:
+            return self.partitions.locate(())
+        topology.refresh_sync()
+        return self.partitions.locate(self.ask_nodes(slots.read_moving()))
 
     def call(self, call: BatchItem[T] | Command[T]) -> T:
         """See ``Store.call``."""

@@ -41,6 +41,8 @@ def fsck(
         if report.left_out:
             console.note(f"and {report.left_out:,} more")
         console.note(f"Checked {fsck_words.counted(report.checked) or 'nothing: this namespace is empty'}.")
+        if not report.is_whole:
+            console.note("Slots of the cluster were moved meanwhile: run it again, to check what was on its way.")
         if report.is_clean:
             console.note("Everything is repaired." if report.findings else "Everything is well.")
         elif not repair and any(finding.repairable for finding in report.findings):

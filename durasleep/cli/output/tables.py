@@ -64,6 +64,7 @@ def _details(one: Summary, now_ms: int) -> str:
 
 def partitions(found: Sequence[PartitionSummary]) -> None:
     """The partitions of a namespace, one a line."""
+    has_nodes = any(one.node for one in found)
     rows: list[list[Cell]] = []
     for one in found:
         queued = f"{sum(one.queues.values()):,}"
@@ -74,13 +75,19 @@ def partitions(found: Sequence[PartitionSummary]) -> None:
                 (str(one.number), "bold"),
                 (one.tag, ""),
                 (str(one.slot), "dim"),
+                *([(_node_of(one), "yellow" if one.moving_to else "")] if has_nodes else []),
                 (f"{one.timers:,}", ""),
                 (queued, ""),
                 (f"{one.halted:,}", ""),
                 (", ".join(one.workers) or "none", "" if one.workers else "yellow"),
             ]
         )
-    _print(["", "TAG", "SLOT", "TIMERS", "QUEUED", "HALTED", "WORKERS"], rows, spare=("SLOT", "TAG"))
+    nodes = ["NODE"] if has_nodes else []
+    _print(["", "TAG", "SLOT", *nodes, "TIMERS", "QUEUED", "HALTED", "WORKERS"], rows, spare=("SLOT", "TAG"))
+
+
+def _node_of(one: PartitionSummary) -> str:
+    return f"{one.node}, moving to {one.moving_to}" if one.moving_to else one.node
 
 
 def findings(found: Sequence[Finding]) -> None:
