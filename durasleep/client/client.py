@@ -325,6 +325,11 @@ class Caller(_Starts):
         return await self._client._rpc(requests.new_id(), fn, args, kwargs, self._options)
 
 
+def _moving(where: Sequence[tuple[str, str]]) -> set[int]:
+    """The partitions that are moving to another node: they would answer only when they have arrived."""
+    return {number for number, (_, moving_to) in enumerate(where) if moving_to}
+
+
 async def store_of(client: Client) -> Store:
     """The store of a client here, connected and checked: for code that is built on clients."""
     return await client._opened()
@@ -729,8 +734,11 @@ class Client(_Starts):
         from durasleep.query import partitions
 
         store = await self._opened()
-        where = [(one.node, one.moving_to) for one in await store.locate()]
-        return await store.run(partitions.summarize(store.keyspaces, where))
+        return await store.run(partitions.summarize(store.keyspaces, await self._where(store)))
+
+    async def _where(self, store: Store) -> list[tuple[str, str]]:
+        """For each partition its node in a cluster, and the node to which it is moving."""
+        return [(one.node, one.moving_to) for one in await store.locate()]
 
     async def init(self, *, partitions: int = 1) -> None:
         """Make the namespace, with a number of ``partitions`` from 1 to 256, by default one; see ``durasleep init``.
@@ -795,9 +803,10 @@ class Client(_Starts):
 
         store = await self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
-        before = await store.locate()
-        found = await store.run(looking.part(store.keyspaces, limit))
-        if await store.locate() != before:
+        before = await self._where(store)
+        moving = _moving(before)
+        found = await store.run(looking.part(store.keyspaces.without(moving), limit))
+        if moving or await self._where(store) != before:
             found.note_moved()
         return found
 
@@ -814,9 +823,10 @@ class Client(_Starts):
         store = await self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         while not looking.is_over or looking.again():
-            before = await store.locate()
-            found = await store.run(looking.part(store.keyspaces))
-            if await store.locate() != before:
+            before = await self._where(store)
+            moving = _moving(before)
+            found = await store.run(looking.part(store.keyspaces.without(moving)))
+            if moving or await self._where(store) != before:
                 found.note_moved()
             yield found
 
@@ -828,7 +838,10 @@ class Client(_Starts):
         from durasleep.query import search
 
         store = await self._opened()
-        return await store.run(search.timers(store.keyspaces, limit))
+        moving = _moving(await self._where(store))
+        found = await store.run(search.timers(store.keyspaces.without(moving), limit))
+        found.is_all = not moving
+        return found
 
     async def tree(self, id: str) -> query.call_tree.Tree:
         """An execution and everything it has called, as one tree; raises NotFound if there is none."""
@@ -904,9 +917,10 @@ class Client(_Starts):
         from durasleep.query import fsck
 
         store = await self._opened()
-        before = await store.locate()
-        report = await store.run(fsck.fsck(store.keyspaces, repair=repair))
-        report.is_whole = await store.locate() == before
+        before = await self._where(store)
+        moving = _moving(before)
+        report = await store.run(fsck.fsck(store.keyspaces.without(moving), repair=repair))
+        report.is_whole = not moving and await self._where(store) == before
         return report
 
     async def discard_quarantined(self, name: str) -> bool:
@@ -933,8 +947,17 @@ class Client(_Starts):
         from durasleep.query import attention, doctor
 
         store = await self._opened()
-        found = doctor.diagnose(await store.run(doctor.collect_facts(store.keyspaces[0])))
-        return doctor.worst_first([*found, *await store.run(attention.collect(store.keyspaces))])
+        where = await self._where(store)
+        nodes = store.slots_of_nodes()
+        if nodes:
+            from durasleep.query import doctor_cluster
+
+            facts = {node: await store.run(doctor.collect_facts(store.keyspaces[0], slot)) for node, slot in nodes}
+            found = doctor_cluster.diagnose_cluster(facts, where)
+        else:
+            found = doctor.diagnose(await store.run(doctor.collect_facts(store.keyspaces[0])))
+        resting = store.keyspaces.without(_moving(where))
+        return doctor.worst_first([*found, *await store.run(attention.collect(resting))])
 
     async def release_clock(self) -> datetime:
         """Confirm the server's clock after it jumped so far ahead that workers hold back timers; answers its time.

@@ -320,6 +320,11 @@ class Caller(_Starts):
         return self._client._rpc(requests.new_id(), fn, args, kwargs, self._options)
 
 
+def _moving(where: Sequence[tuple[str, str]]) -> set[int]:
+    """The partitions that are moving to another node: they would answer only when they have arrived."""
+    return {number for number, (_, moving_to) in enumerate(where) if moving_to}
+
+
 def store_of(client: Client) -> SyncStore:
     """The store of a client here, connected and checked: for code that is built on clients."""
     return client._opened()
@@ -719,8 +724,11 @@ class Client(_Starts):
         from durasleep.query import partitions
 
         store = self._opened()
-        where = [(one.node, one.moving_to) for one in store.locate()]
-        return store.run(partitions.summarize(store.keyspaces, where))
+        return store.run(partitions.summarize(store.keyspaces, self._where(store)))
+
+    def _where(self, store: SyncStore) -> list[tuple[str, str]]:
+        """For each partition its node in a cluster, and the node to which it is moving."""
+        return [(one.node, one.moving_to) for one in store.locate()]
 
     def init(self, *, partitions: int = 1) -> None:
         """Make the namespace, with a number of ``partitions`` from 1 to 256, by default one; see ``durasleep init``.
@@ -785,9 +793,10 @@ class Client(_Starts):
 
         store = self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
-        before = store.locate()
-        found = store.run(looking.part(store.keyspaces, limit))
-        if store.locate() != before:
+        before = self._where(store)
+        moving = _moving(before)
+        found = store.run(looking.part(store.keyspaces.without(moving), limit))
+        if moving or self._where(store) != before:
             found.note_moved()
         return found
 
@@ -804,9 +813,10 @@ class Client(_Starts):
         store = self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         while not looking.is_over or looking.again():
-            before = store.locate()
-            found = store.run(looking.part(store.keyspaces))
-            if store.locate() != before:
+            before = self._where(store)
+            moving = _moving(before)
+            found = store.run(looking.part(store.keyspaces.without(moving)))
+            if moving or self._where(store) != before:
                 found.note_moved()
             yield found
 
@@ -818,7 +828,10 @@ class Client(_Starts):
         from durasleep.query import search
 
         store = self._opened()
-        return store.run(search.timers(store.keyspaces, limit))
+        moving = _moving(self._where(store))
+        found = store.run(search.timers(store.keyspaces.without(moving), limit))
+        found.is_all = not moving
+        return found
 
     def tree(self, id: str) -> query.call_tree.Tree:
         """An execution and everything it has called, as one tree; raises NotFound if there is none."""
@@ -894,9 +907,10 @@ class Client(_Starts):
         from durasleep.query import fsck
 
         store = self._opened()
-        before = store.locate()
-        report = store.run(fsck.fsck(store.keyspaces, repair=repair))
-        report.is_whole = store.locate() == before
+        before = self._where(store)
+        moving = _moving(before)
+        report = store.run(fsck.fsck(store.keyspaces.without(moving), repair=repair))
+        report.is_whole = not moving and self._where(store) == before
         return report
 
     def discard_quarantined(self, name: str) -> bool:
@@ -923,8 +937,17 @@ class Client(_Starts):
         from durasleep.query import attention, doctor
 
         store = self._opened()
-        found = doctor.diagnose(store.run(doctor.collect_facts(store.keyspaces[0])))
-        return doctor.worst_first([*found, *store.run(attention.collect(store.keyspaces))])
+        where = self._where(store)
+        nodes = store.slots_of_nodes()
+        if nodes:
+            from durasleep.query import doctor_cluster
+
+            facts = {node: store.run(doctor.collect_facts(store.keyspaces[0], slot)) for node, slot in nodes}
+            found = doctor_cluster.diagnose_cluster(facts, where)
+        else:
+            found = doctor.diagnose(store.run(doctor.collect_facts(store.keyspaces[0])))
+        resting = store.keyspaces.without(_moving(where))
+        return doctor.worst_first([*found, *store.run(attention.collect(resting))])
 
     def release_clock(self) -> datetime:
         """Confirm the server's clock after it jumped so far ahead that workers hold back timers; answers its time.

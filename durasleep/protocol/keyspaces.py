@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from copy import copy
 from typing import Any
 
 from durasleep.protocol.keys import Keyspace
@@ -18,6 +19,7 @@ class Keyspaces:
         """``node_of`` says which node of a cluster serves a slot; ``limits`` are other fields of each ``Keyspace``."""
         self._node_of = node_of
         self._all = tuple(Keyspace(namespace, partition, count, **limits) for partition in range(count))
+        self._chosen = self._all
         self._only = self._all[0] if count == 1 else None
         self._by_tag = {keys.tag.encode(): keys for keys in self._all}
         self._tags = self._all[0].tag if count == 1 else f"{{{namespace}:*}}:"
@@ -38,10 +40,19 @@ class Keyspaces:
         keys = self._by_tag.get(tag + mark)
         return None if keys is None else (keys, name)
 
+    def without(self, partitions: Collection[int]) -> Keyspaces:
+        """The same, but these partitions are left out of what goes over all of them, and of what ``parse`` finds."""
+        if not partitions:
+            return self
+        others = copy(self)
+        others._chosen = tuple(keys for keys in self._chosen if keys.partition not in partitions)
+        others._by_tag = {keys.tag.encode(): keys for keys in others._chosen}
+        return others
+
     def by_node(self) -> list[list[Keyspace]]:
         """The partitions that are on the same node now, for each node that has any."""
         found: dict[object, list[Keyspace]] = {}
-        for keys in self._all:
+        for keys in self._chosen:
             found.setdefault(self._node_of(keys.slot), []).append(keys)
         return list(found.values())
 
@@ -52,4 +63,4 @@ class Keyspaces:
         return len(self._all)
 
     def __iter__(self) -> Iterator[Keyspace]:
-        return iter(self._all)
+        return iter(self._chosen)

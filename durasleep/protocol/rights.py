@@ -79,14 +79,16 @@ OF_CLUSTERS = (("CLUSTER", "SLOTS"), ("CLUSTER", "NODES"))
 """What a cluster needs besides; without the last one it cannot be seen which slots are moving."""
 
 
-def missing_rights(keys: Keyspace, user: str, *, is_cluster: bool = False) -> Plan[tuple[str, ...] | None]:
-    """Commands that ``user`` may not run; None if the server cannot tell: it is older than 7, or we may not ask."""
+def missing_rights(keys: Keyspace, user: str, *, at: int, is_cluster: bool) -> Plan[tuple[str, ...] | None]:
+    """Commands that ``user`` may not run on the node of the slot ``at``; None if the server cannot tell: it is older
+    than 7, or we may not ask.
+    """
     needed = RIGHTS + (OF_SEVERAL_PARTITIONS if keys.partitions > 1 else ()) + (OF_CLUSTERS if is_cluster else ())
     key, meta = keys.promise("doctor"), f"{{{keys.namespace}}}:meta"
     calls: list[Call] = []
     for right in needed:
         words = [word.replace("{key}", key).replace("{meta}", meta) for word in right]
-        calls.append(server.may_run(user, words))
+        calls.append(server.may_run(user, words).at(at))
     answers = yield calls
     if any(isinstance(answer, DurasleepError) for answer in answers):
         return None

@@ -65,14 +65,15 @@ class Facts:
     pings_ms: tuple[float, ...]
 
 
-def collect_facts(keys: Keyspace) -> Plan[Facts]:
-    """Ask the server; takes some tens of round trips."""
+def collect_facts(keys: Keyspace, slot: int | None = None) -> Plan[Facts]:
+    """Ask the server, in a cluster the node of a ``slot``; takes some tens of round trips."""
+    is_cluster, at = slot is not None, keys.slot if slot is None else slot
     asked_at = time.time()
     [info, config, whoami, server_time] = yield [
-        server.read_info(),
-        server.read_config(),
-        server.read_user(),
-        server.read_time().map(lambda us: us / 1e6),
+        server.read_info().at(at),
+        server.read_config().at(at),
+        server.read_user().at(at),
+        server.read_time().map(lambda us: us / 1e6).at(at),
     ]
     answered_at = time.time()
     off = 0.0
@@ -81,9 +82,11 @@ def collect_facts(keys: Keyspace) -> Plan[Facts]:
     pings: list[float] = []
     for _ in range(_PINGS):
         began = time.perf_counter()
-        yield [server.ping()]
+        yield [server.ping().at(at)]
         pings.append((time.perf_counter() - began) * 1000)
-    missing = None if isinstance(whoami, DurasleepError) else (yield from rights.missing_rights(keys, whoami))
+    missing = None
+    if not isinstance(whoami, DurasleepError):
+        missing = yield from rights.missing_rights(keys, whoami, at=at, is_cluster=is_cluster)
     return Facts(
         info={} if isinstance(info, DurasleepError) else _info_of(to_text(info)),
         config={} if isinstance(config, DurasleepError) else config,
@@ -146,10 +149,6 @@ def _server(facts: Facts) -> Iterator[Diagnosis]:
         )
     name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info.get('redis_version', '?')}"
     yield Diagnosis(Level.GOOD, "server", f"{name}, up for {int(info.get('uptime_in_seconds', 0)) // 3600} h")
-    if info.get("cluster_enabled") == "1":
-        yield Diagnosis(
-            Level.DANGER, "server", "this is a cluster, which is not served yet", "use a single server, or Sentinel"
-        )
     if info.get("loading") == "1":
         yield Diagnosis(Level.WARNING, "server", "it is still loading its data: calls wait until that is done")
 

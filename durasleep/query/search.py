@@ -131,6 +131,8 @@ class Timers(list[DueItem]):
 
     total = 0
     """How many there are, also those that are not listed."""
+    is_all = True
+    """Whether all partitions were asked; those that a cluster is moving to another node are not."""
 
 
 # -- search ------------------------------------------------------------------

@@ -287,6 +287,11 @@ class Store:
                 await link.close()
         return answers
 
+    def slots_of_nodes(self) -> list[tuple[str, int]]:
+        """Each node of a cluster that serves slots, and one of its slots; empty outside a cluster."""
+        topology = self.connector.topology
+        return [] if topology is None else topology.slots_of_masters()
+
     async def locate(self) -> list[Location]:
         """Where each partition is in a cluster, asked anew."""
         topology = self.connector.topology

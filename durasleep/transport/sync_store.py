@@ -156,6 +156,11 @@ class SyncStore:
             answers += [problem] if problem else answer
         return answers
 
+    def slots_of_nodes(self) -> list[tuple[str, int]]:
+        """See ``Store.slots_of_nodes``."""
+        topology = self.connector.topology
+        return [] if topology is None else topology.slots_of_masters()
+
     def locate(self) -> list[Location]:
         """See ``Store.locate``."""
         topology = self.connector.topology

@@ -79,6 +79,11 @@ class Topology:
         """The nodes that serve slots, in the order of their slots, as the last answer has it; none before the first."""
         return tuple(node for node in dict.fromkeys(self._map.nodes) if node is not None)
 
+    def slots_of_masters(self) -> list[tuple[str, int]]:
+        """Each of the ``masters``, as host and port, and the first slot it serves."""
+        nodes = self._map.nodes
+        return [(f"{host}:{port}", nodes.index((host, port))) for host, port in self.masters]
+
     def known(self, slot: int) -> Address | None:
         """The node that serves a slot, if nobody has to be asked."""
         known = self._map

@@ -67,7 +67,7 @@ def partitions(found: Sequence[PartitionSummary]) -> None:
     has_nodes = any(one.node for one in found)
     rows: list[list[Cell]] = []
     for one in found:
-        queued = f"{sum(one.queues.values()):,}"
+        queued = "?" if one.timers is None else f"{sum(one.queues.values()):,}"
         if len(one.queues) > 1:
             queued += f" ({', '.join(f'{name} {length:,}' for name, length in one.queues.items())})"
         rows.append(
@@ -76,10 +76,10 @@ def partitions(found: Sequence[PartitionSummary]) -> None:
                 (one.tag, ""),
                 (str(one.slot), "dim"),
                 *([(_node_of(one), "yellow" if one.moving_to else "")] if has_nodes else []),
-                (f"{one.timers:,}", ""),
+                ("?" if one.timers is None else f"{one.timers:,}", ""),
                 (queued, ""),
-                (f"{one.halted:,}", ""),
-                (", ".join(one.workers) or "none", "" if one.workers else "yellow"),
+                ("?" if one.halted is None else f"{one.halted:,}", ""),
+                ("?" if one.workers is None else ", ".join(one.workers) or "none", "" if one.workers else "yellow"),
             ]
         )
     nodes = ["NODE"] if has_nodes else []
