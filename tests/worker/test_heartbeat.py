@@ -14,10 +14,11 @@ from types import ModuleType
 
 import pytest
 
-from durasleep.errors import SchemaMismatch, StoreUnavailable
+from durasleep.errors import SchemaMismatch, StoreError, StoreUnavailable
 from durasleep.model import CommitAction
 from durasleep.protocol.commit import Lease
 from durasleep.protocol.keys import Keyspace, W, meta_key
+from durasleep.protocol.keyspaces import Keyspaces
 from durasleep.protocol.membership import Beat
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.transport import handshake, server_clock
@@ -211,6 +212,17 @@ async def test_it_beats_only_where_the_worker_serves(hearts: Hearts, driver: Dri
     hearts.served = []
     assert hearts.make().once() == []
     assert await shown(driver) is None
+
+
+async def test_what_is_wrong_in_one_partition_concerns_no_other_one(hearts: Hearts, driver: Driver) -> None:
+    spaces = Keyspaces(driver.namespace, 3)
+    hearts.served = list(spaces)
+    await driver.redis.set(spaces[1].workers, "not a sorted set")
+    with pytest.raises(StoreError, match="wrong kind of value"):
+        hearts.make().once()
+    assert [beat.partition for beat, _, _ in hearts.beats] == [0, 2]
+    await driver.redis.delete(spaces[1].workers)
+    assert len(hearts.make().once() or ()) == 3
 
 
 async def test_the_beat_under_way_can_be_waited_for(hearts: Hearts) -> None:

@@ -133,10 +133,10 @@ class Heartbeat:
                 self._on_beat(answer, sent_us, received_us)
             else:
                 self._on_unserved(keys)
-        if lasting := [problem for problem in problems if not is_of_moving_slot(problem)]:
-            raise lasting[0]
         if checks:
             handshake.check(self._store.namespace, unwrap(answers[-1]), len(self._store.keyspaces))
+        if lasting := [problem for problem in problems if not is_of_moving_slot(problem)]:
+            raise lasting[0]
         return beats
 
     def _calls(self, spaces: list[Keyspace], checks: bool) -> list[Call]:
