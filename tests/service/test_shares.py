@@ -280,12 +280,13 @@ async def test_the_share_of_a_killed_worker_is_made_good(wide: Durasleep, worker
     its = next(name for name in consumers if name.startswith("w1/"))
     number = next(number for number, who in enumerate(_by_partition(consumers)) if its in who)
     handles = [await wide.rpc(id, passage, effects.path, "gate") for id in await ids_in(wide, number, "held", count=10)]
-    await effects.standing("gate", 10)
+    begun = [pid for pid, _ in await effects.standing("gate", 10)]
     await killed.kill()
-    left = await eventually(lambda: _settled(wide, names[1:]), "the others to share the partitions")
-    assert its not in left
+    await effects.standing("gate", 10 + begun.count(killed.pid))
     effects.open("gate")
     assert await asyncio.gather(*handles) == ["through gate"] * 10
+    left = await eventually(lambda: _settled(wide, names[1:]), "the others to share the partitions")
+    assert its not in left
     assert effects.count("held") == 20
     for number in range(PARTITIONS):
         [id] = await ids_in(wide, number, "later")

@@ -668,14 +668,19 @@ async def test_once_it_has_stopped_to_read_all_that_it_does_not_know_is_given_ba
 ) -> None:
     """It was in an answer that nobody waited for any more."""
     await served.begin()
+    await served.call(driver, "held")
+    await eventually(lambda: served.ran, "it to begin")
     [serving] = served.worker._servings
+    serving.want(False)
     await serving.stop_reading()
     await served.call(driver, "a")
     [lease] = await driver.read(1, consumer=served.worker.consumer)
     await eventually(lambda: _is_given_back(driver, "a", lease.entry), "it to be given back")
-    assert served.ran == []
-    serving.begin_reading()
-    await eventually(lambda: served.ran, "it to be read")
+    assert served.ran == ["held"]
+    serving.want(True)
+    await eventually(lambda: served.ran == ["held", "a"], "it to be read")
+    for id in served.ran:
+        await driver.control("force", id)
 
 
 async def _is_given_back(driver: Driver, id: str, entry: str) -> bool:
