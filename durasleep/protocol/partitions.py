@@ -36,7 +36,8 @@ def part_of(id: str) -> str:
 
 def partition_of(id: str, partitions: int) -> int:
     """The number of the partition of an id, from 0."""
-    return crc_hqx(part_of(id).encode(), 0) % partitions
+    # What no id may have is refused where it is used: half a pair of surrogates is in no partition.
+    return crc_hqx(part_of(id).encode(errors="surrogatepass"), 0) % partitions
 
 
 @lru_cache(maxsize=4 * PARTITIONS_MAX)

@@ -41,7 +41,6 @@ RIGHTS: tuple[tuple[str, ...], ...] = (
     ("HDEL", "{key}", "f"),
     ("SADD", "{key}", "m"),
     ("SREM", "{key}", "m"),
-    ("SPOP", "{key}"),
     ("SCARD", "{key}"),
     ("SISMEMBER", "{key}", "m"),
     ("SRANDMEMBER", "{key}", "2"),

@@ -30,6 +30,7 @@ from durasleep.query.statuses import ENDED, FOUND_MAX, PENDING_STATUSES, STATUSE
 LOOKED_MAX = 50_000  # promises looked at for one answer, so that a search ends after a few seconds
 PAGE = 1_000  # ids in one read, heads in one round trip
 SCAN_COUNT = 5_000  # keys in one step of a scan: a millisecond of Redis
+MESSAGES_PASSED_MAX = 100_000  # among the timers of a partition, to find those that people ask for
 STEPS_MAX = 500  # pages for one answer: half a million timers, or two million keys of any owner
 SHOWN_MAX = 10  # names in a sentence
 _VALUES_TOGETHER = 100  # errors read in one round trip: most have some kilobytes
@@ -483,12 +484,8 @@ def timers(keyspaces: Keyspaces, limit: int = 20) -> Plan[Timers]:
     if not 1 <= limit <= TIMERS_MAX:
         raise UsageError(f"limit {limit}: 1 to {TIMERS_MAX} timers can be shown")
 
-    pages = yield [sorted_sets.list_members(keys.timers, count=limit) for keys in keyspaces]
+    first = yield from _first_due(keyspaces, limit)
     totals = yield [sorted_sets.count_members(keys.timers) for keys in keyspaces]
-    first: list[tuple[int, str, Keyspace]] = []
-    for keys, page in zip(keyspaces, pages, strict=True):
-        first += [(due_ms, member, keys) for member, due_ms in unwrap(page) if not member.endswith(_ENDINGS)]
-    first = sorted(first, key=lambda one: one[:2])[:limit]
     wanted: list[Call] = []
     for _, member, keys in first:
         wanted += _about(keys, member)
@@ -496,6 +493,25 @@ def timers(keyspaces: Keyspaces, limit: int = 20) -> Plan[Timers]:
     found = Timers(_timer(member, due_ms, next(answers), next(answers)) for due_ms, member, _ in first)
     found.total = max(len(found), sum([unwrap(total) for total in totals]))
     return found
+
+
+def _first_due(keyspaces: Keyspaces, limit: int) -> Plan[list[tuple[int, str, Keyspace]]]:
+    """Each due item with its partition, soonest first. What is sent between partitions is no item, but stands among
+    them: a partition is read further while it hides others.
+    """
+    found: list[tuple[int, str, Keyspace]] = []
+    left, count = list(keyspaces), limit
+    while left:
+        pages = yield [sorted_sets.list_members(keys.timers, count=count) for keys in left]
+        again: list[Keyspace] = []
+        for keys, page in zip(left, pages, strict=True):
+            items = [(due_ms, member, keys) for member, due_ms in unwrap(page) if not member.endswith(_ENDINGS)]
+            if len(items) < limit and len(page) == count < MESSAGES_PASSED_MAX:
+                again.append(keys)
+            else:
+                found += items
+        left, count = again, 4 * count
+    return sorted(found, key=lambda one: one[:2])[:limit]
 
 
 def _about(keys: Keyspace, member: str) -> tuple[Call, Call]:

@@ -477,7 +477,7 @@ class Worker:
         self.crash()
 
     def _take_beat(self, beat: Beat, sent_us: int, received_us: int) -> None:
-        self._jam.look([] if self._executor.free else self._executor.held(), self._executor.waits())
+        self._jam.look([] if self._executor.free else self._executor.in_slots(), self._executor.waits())
         serving = self._servings.get(beat.partition)
         if serving is not None:
             serving.note_beat(beat, sent_us, received_us)

@@ -79,6 +79,7 @@ async def test_each_execution_is_listed_once_with_where_it_is(
     real_server.flush()
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_pages_of_timers_miss_none_and_show_none_twice(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many are due at the same instant, and pages end among them."""
     monkeypatch.setattr("durasleep.query.search.PAGE", 7)

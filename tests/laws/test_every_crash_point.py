@@ -63,8 +63,9 @@ def chosen(points: int) -> list[int]:
     return sorted({round(n * (points - 1) / (POINTS_MAX - 1)) for n in range(POINTS_MAX)})
 
 
-CASES = [(program, end, 1) for program, end in PROGRAMS.items()] + [
-    (program, end, PARTITIONS) for program, end in ABROAD.items()
+CASES = [
+    *((program, end, 1) for program, end in PROGRAMS.items()),
+    *((program, end, PARTITIONS) for program, end in ABROAD.items()),
 ]
 
 

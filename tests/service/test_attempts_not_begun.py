@@ -213,6 +213,7 @@ async def test_what_nobody_knows_and_nobody_has_begun_ends_with_its_cancel(
             await handle.result(timeout=20)
 
 
+@pytest.mark.one_partition("it drives a worker that has not begun, and does not know of more")
 @pytest.mark.parametrize("what", ["canceled", "left"])
 async def test_what_changed_since_a_task_was_read_is_known_before_it_is_called(
     app: Durasleep, effects: Effects, what: str

@@ -33,10 +33,10 @@ async def family(ctx: Context) -> int:
     return sum(await asyncio.gather(*(ctx.rpc(double, number) for number in range(3))))
 
 
-async def busy(ctx: Context, key: str, runs: int) -> None:
+async def busy(ctx: Context, runs: int) -> None:
     """A little of everything, then all of it again."""
     chance = int(ctx.random() * 1000)
-    await ctx.transaction().incr(key)
+    await ctx.transaction().incr(ctx.key("counter"))
     doing: list[Any] = [ctx.sleep(0.05 * ctx.random()) for _ in range(3)]
     doing += [ctx.rpc(family), ctx.rpc(sleeping_workflow, 0.01), ctx.run(double, 4)]
     doing.append(ctx.rpc(sleeping_workflow, 0.2, id=f"shared-{chance % SHARED}"))
@@ -46,7 +46,7 @@ async def busy(ctx: Context, key: str, runs: int) -> None:
     for wait in waits:
         wait.cancel()
     if runs > 1:
-        ctx.continue_as_new(key, runs - 1)
+        ctx.continue_as_new(runs - 1)
 
 
 async def _control(app: Durasleep, id: str, chance: random.Random) -> None:
@@ -65,18 +65,18 @@ async def _control(app: Durasleep, id: str, chance: random.Random) -> None:
             pass
 
 
-async def test_beside_busy_workers_it_reports_nothing(new_app: NewApp, real_server: Server, namespace: str) -> None:
+async def test_beside_busy_workers_it_reports_nothing(new_app: NewApp) -> None:
     app = new_app(settings=Settings(retention=timedelta(seconds=1)))
     app.workflow(busy)
     app.workflow(family)
-    chance, client, key = random.Random(7), real_server.client(), f"{namespace}-counter"
+    chance = random.Random(7)
     looked_at = Counter[str]()
     looks = 0
 
     async def start(number: int) -> None:
         id = f"busy-{number}"
         delay = 0.1 * chance.random() if chance.random() < 0.3 else None
-        handle = await app.rpc(id, busy, key, 2, delay=delay, timeout=60)
+        handle = await app.rpc(id, busy, 2, delay=delay, timeout=60)
         with suppress(DurasleepError):  # canceled, or controlled when there was nothing to control
             await _control(app, id, chance)
             await handle
@@ -98,7 +98,6 @@ async def test_beside_busy_workers_it_reports_nothing(new_app: NewApp, real_serv
         finally:
             looking.cancel()
             [ended] = await asyncio.gather(looking, return_exceptions=True)
-            await client.delete(key)
     assert isinstance(ended, asyncio.CancelledError), ended
     assert min(looked_at[kind] for kind in ("promise", "timer", "entry")) > 100, looked_at
 

@@ -60,6 +60,7 @@ async def test_an_inbox_that_nobody_reads_is_bounded_in_bytes(app: Durasleep, re
     assert 0 < used < 1.5 * LIMIT["inbox_entries_max"] * LIMIT["inbox_entry_bytes_max"]
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_result_too_large_to_be_told_is_read(app: Durasleep) -> None:
     sizes = (1_000, LIMIT["inbox_value_bytes_max"], 60_000, 500_000)
     handles = [await app.promises.create(f"p-{size}") for size in sizes]

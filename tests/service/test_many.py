@@ -26,6 +26,7 @@ from tests.service.workers import eventually, link_of, serving
 MANY = 1_500  # more than one part
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_a_reader_that_fell_behind_the_cap_of_its_inbox_looks_for_itself(
     new_app: NewApp, real_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,7 +53,9 @@ async def test_a_reader_that_fell_behind_the_cap_of_its_inbox_looks_for_itself(
             assert await app.gather(handles) == [2 * n for n in range(count)]
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_handles_that_nobody_keeps_are_forgotten(app: Durasleep) -> None:
+    await store_of(app)
     inbox = inbox_of(app).stream("any")
     async with serving(app):
         await (await app.rpc("warm", double, 1))
@@ -100,6 +103,7 @@ async def _listening(app: Durasleep) -> AsyncGenerator[bytes]:
     await app.promises.cancel("awaited")
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_an_entry_told_in_another_way_is_heard_and_one_without_a_value_is_looked_up(
     app: Durasleep, real_server: Server
 ) -> None:
@@ -148,9 +152,10 @@ async def test_a_gather_that_is_cancelled_half_way_leaves_its_handles_as_they_ar
     assert await again == [1, 2]
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_of_several_handles_of_one_id_each_is_told_and_any_may_go(app: Durasleep) -> None:
-    inbox = inbox_of(app).stream("any")
     await app.promises.create("one")
+    inbox = inbox_of(app).stream("any")
     handles = [app.get("one") for _ in range(5)]
     async with _listening(app):
         attach(handles)
@@ -175,6 +180,7 @@ async def test_handles_of_another_client_are_gathered_by_that_client(app: Durasl
     assert (ours, theirs, type(missing)) == (1, 2, NotFound)
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_what_the_inbox_may_have_missed_is_asked_for_together(
     app: Durasleep, new_app: NewApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +204,7 @@ async def test_what_the_inbox_may_have_missed_is_asked_for_together(
         assert len(exchanges) < MANY / 10
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_who_waits_for_one_is_not_kept_waiting_by_a_gather_of_many(
     app: Durasleep, monkeypatch: pytest.MonkeyPatch
 ) -> None:

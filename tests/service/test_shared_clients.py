@@ -227,6 +227,7 @@ async def test_a_close_in_one_loop_leaves_the_others_as_they_are(new_app: NewApp
             asyncio.run_coroutine_threadsafe(app.aclose(), loop).result(10)
 
 
+@pytest.mark.usefixtures("in_one_partition")
 async def test_who_waits_when_the_client_is_closed_hears_that_it_was(new_app: NewApp) -> None:
     """Not a cancel: that would end a TaskGroup as if all were well."""
     app, other = new_app(), new_app()
@@ -269,6 +270,7 @@ async def asking(app: Durasleep) -> None:
 
 async def told_to_look(app: Durasleep) -> None:
     """It waits, and will ask again."""
+    await store_of(app)
     inbox: Any = inbox_of(app).stream("any")
     await eventually(lambda: inbox.is_subscribed("wait") and inbox._waiting["wait"]._future is not None, "it to wait")
     inbox._notify_to_look()
@@ -290,6 +292,7 @@ async def polling(app: Durasleep) -> None:
     await eventually(lambda: looks["wait~1"], "it to have looked")
 
 
+@pytest.mark.usefixtures("in_one_partition")
 @pytest.mark.parametrize(
     ("id", "moment"),
     [("wait", connecting), ("wait", asking), ("wait", told_to_look), ("wait~1", connecting), ("wait~1", polling)],

@@ -145,6 +145,7 @@ def exchanges_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Client], int]:
     return count
 
 
+@pytest.mark.usefixtures("in_one_partition")
 def test_an_inbox_that_is_lost_while_it_is_read_loses_no_result(
     client: Client, other: Client, pool: ThreadPoolExecutor, real_server: Server, namespace: str
 ) -> None:

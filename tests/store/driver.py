@@ -45,13 +45,14 @@ class Driver:
         self.redis: Any = client
         self.namespace = namespace
         self.store = Store(Connector.of(client), namespace=namespace, settings=settings, patience_s=patience_s)
+        self.partition = -1
+        """Which one it drives. By default the last, to which all ids of a test belong, see ``in_one_partition``."""
         self._calls = 0
         self._taken: dict[PromiseId, Lease] = {}
 
     @property
     def keys(self) -> Keyspace:
-        """The partition to which all ids of a test with a driver belong: the last one, see ``in_one_partition``."""
-        return self.store.keyspaces[-1]
+        return self.store.keyspaces[self.partition]
 
     def own_key(self, name: str) -> str:
         """A key of the user for transactions: any, or with several partitions one beside the execution."""

@@ -44,7 +44,7 @@ READS = {
     "ZSCORE",
 }
 WRITES = {
-    *("DEL", "HDEL", "HSET", "PERSIST", "PEXPIRE", "RENAME", "SADD", "SPOP", "SREM", "UNLINK"),
+    *("DEL", "HDEL", "HSET", "PERSIST", "PEXPIRE", "RENAME", "SADD", "SREM", "UNLINK"),
     *("XACK", "XADD", "XCLAIM", "XDEL", "XGROUP", "XTRIM", "ZADD", "ZREM"),
 }
 """All of Redis 6.2 that the scripts use; each is older than it, with the options they give."""

@@ -715,7 +715,7 @@ class Busy:
     def __init__(self, held: list[Any], waits: list[Wait]) -> None:
         self._held, self._waits = held, waits
 
-    def held(self) -> list[Any]:
+    def in_slots(self) -> list[Any]:
         return self._held
 
     def waits(self) -> list[Wait]:

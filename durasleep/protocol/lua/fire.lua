@@ -5,6 +5,7 @@
 -- be told to them.
 -- @include keys
 -- @include kin
+-- @include foreign_waiters
 -- @include run
 -- @include last_id
 -- @include refusal
@@ -160,25 +161,12 @@ local function fire_ask(entry_id, member)
   asks[#asks + 1] = { entry_id, found[2], entry.child_id, entry.kind, entry.name, body }
 end
 
--- The waiters of other partitions, as many as are told at a time.
-local function foreign_waiters(record)
-  local found, waiters = {}, record.waiters or ''
-  if waiters == MANY and is_a(waiters_prefix .. record.id, 'set') then
-    waiters = table.concat(redis.call('SSCAN', waiters_prefix .. record.id, '0', 'MATCH', 'x*', 'COUNT', 1000)[2], '\n')
-      .. '\n'
-  end
-  for who in string.gmatch(waiters, '%f[^%z\n]x([^\n]+)\n') do
-    if #found < TELLS_MAX then found[#found + 1] = who end
-  end
-  return found
-end
-
 -- An ending is told to other partitions again and again until they have heard of it.
 local function fire_tell(id, member)
   local record = load(id)
-  if not record or record.state == STATE.pending or (record.waiters or '') == '' then return forget(member) end
-  local waiters = foreign_waiters(record)
-  if #waiters == 0 and record.waiters ~= MANY then return forget(member) end
+  if not record or record.state == STATE.pending then return forget(member) end
+  local waiters = foreign_waiters(record, TELLS_MAX)
+  if #waiters == 0 then return forget(member) end
   due_again(member)
   if is_spent() then return end
   local value = redis.call('HGET', record.key, F.value) or ''

@@ -8,7 +8,7 @@
 -- @include keys
 -- @include each_item
 -- @include find
--- @include wait_for
+-- @include foreign_waiters
 -- @include last_id
 local repair = unpack(ARGV, 1, 1)
 
@@ -249,12 +249,7 @@ end
 
 -- Whether a waiter of another partition has not heard of an ending yet.
 local function is_untold(record)
-  local waiters = record.waiters or ''
-  if waiters == MANY then
-    local set = waiters_prefix .. record.id -- of a settled one, it has only waiters of other partitions and newer kinds
-    return is_a(set, 'set') and #redis.call('SSCAN', set, '0', 'MATCH', 'x*', 'COUNT', STEP)[2] > 0
-  end
-  return string.find('\n' .. waiters, '\nx') ~= nil
+  return #foreign_waiters(record, 1) > 0
 end
 
 local function check_settled(record)

@@ -3,6 +3,7 @@
 -- @include keys
 -- @include each_item
 -- @include kin
+-- @include foreign_waiters
 local KEPT_MS_MIN = 600000 -- longer than a relay holds a question: a late one must find the ending
 
 local function told(at)
@@ -10,10 +11,10 @@ local function told(at)
   strike(id, 'x' .. waiter)
   local record = load(id)
   if not record or record.state == STATE.pending then return 'told' end
-  local waiters = record.waiters or ''
-  if waiters == MANY and redis.call('EXISTS', waiters_prefix .. id) == 1 then return 'told' end
-  if waiters ~= MANY and string.find('\n' .. waiters, '\nx') then return 'told' end
-  if waiters == MANY then redis.call('HDEL', record.key, F.waiters) end
+  if #foreign_waiters(record, 1) > 0 then return 'told' end
+  if record.waiters == MANY and redis.call('EXISTS', waiters_prefix .. id) == 0 then
+    redis.call('HDEL', record.key, F.waiters)
+  end
   unset_timer(id .. '~tell')
   local keep_ms = time_to_keep(record)
   if keep_ms and keep_ms > 0 and not (is_a(closing, 'zset') and redis.call('ZSCORE', closing, id)) then

@@ -159,6 +159,10 @@ class Executor:
         waiting = tuple(self._waiting.values())  # first: a lease that begins meanwhile is among the running ones
         return [*waiting, *[running.lease for running in tuple(self._running.values())]]
 
+    def in_slots(self) -> list[Lease]:
+        """Those of them that have a slot."""
+        return [running.lease for running in self._running.values()]
+
     async def submit(self, leases: Iterable[Lease]) -> None:
         """Take executions. One that is held already is left alone. One without a free slot waits for a slot, or is
         released if too many are waiting.

@@ -24,7 +24,7 @@ class Jam:
         self._said_at = float("-inf")
 
     def look(self, held: Sequence[Lease], waits: Sequence[Wait]) -> None:
-        """``held`` are all leases if no slot is free; ``waits`` says which of them wait for what."""
+        """``held`` are the leases that have the slots if none is free; ``waits`` says which of them wait for what."""
         if not (held and waits and _all_wait(held, waits)):
             self._since = None
             return

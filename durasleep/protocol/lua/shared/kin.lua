@@ -54,28 +54,31 @@ local function settle_waiter(who, state, payload)
   if owner_id then settle_for(owner_id, number, incarnation, state, payload) end
 end
 
--- Notifies the waiters in a set, as many as there is room for; answers as `notify_waiters`.
+local function has_waiter(key, pattern)
+  local cursor = '0'
+  repeat
+    local page = redis.call('SSCAN', key, cursor, 'MATCH', pattern, 'COUNT', 1000)
+    cursor = page[1]
+    if #page[2] > 0 then return true end
+  until cursor == '0'
+  return false
+end
+
+-- Notifies the waiters in a set, as many as there is room for; answers as `notify_waiters`. Those of other partitions,
+-- and those that only a newer version knows, stay in it: they must not use up the room again and again.
 local function notify_many(record, state, payload)
-  local key = waiters_prefix .. record.id
+  local key, cursor = waiters_prefix .. record.id, '0'
   if not is_a(key, 'set') then return '', '' end
-  local newer, foreign, is_all = {}, {}, false
-  while not (is_all or is_spent()) do
-    local waiter = redis.call('SPOP', key)
-    local kind, who = string.match(waiter or '', '^(%a)(.+)$')
-    if kind == 'i' or kind == 'p' then
-      notify_waiter(record, kind, who, state, payload)
-    elseif kind == 'x' then
-      foreign[#foreign + 1] = waiter
-      spend(#waiter, 1)
-    elseif kind then -- only a newer version knows how to notify it
-      newer[#newer + 1] = waiter
-      spend(#waiter, 1)
+  repeat
+    local page = redis.call('SSCAN', key, cursor, 'MATCH', '[ip]?*', 'COUNT', 1000)
+    cursor = page[1]
+    for _, waiter in ipairs(page[2]) do
+      if is_spent() then return MANY, '' end
+      local is_there = redis.call('SREM', key, waiter) == 1 -- a scan may show it twice
+      if is_there then notify_waiter(record, string.sub(waiter, 1, 1), string.sub(waiter, 2), state, payload) end
     end
-    is_all = not waiter
-  end
-  if #newer > 0 then redis.call('SADD', key, unpack(newer)) end
-  if #foreign > 0 then redis.call('SADD', key, unpack(foreign)) end
-  return is_all and #newer == 0 and '' or MANY, #foreign > 0 and MANY or ''
+  until cursor == '0'
+  return has_waiter(key, '[^x]*') and MANY or '', has_waiter(key, 'x*') and MANY or ''
 end
 
 local function notify_owner(record, state, payload)

@@ -1,0 +1,245 @@
+"""Calls from one partition to another, message by message: each may be lost, come twice or late."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from durasleep.model import CancelEntry, CommitAction, Kind, Number, Place, PromiseId, State
+from durasleep.protocol import foreign, promises
+from durasleep.protocol.foreign import Ask, Tell
+from durasleep.protocol.keys import LIMIT
+from durasleep.protocol.partitions import partition_of
+from durasleep.query import fsck
+from durasleep.query.fsck import Finding
+from harness.servers import Server
+from tests.store.driver import PAST, Driver, child
+
+PARTITIONS = 4
+
+
+def id_in(partition: int, name: str) -> str:
+    return next(id for n in range(1000) if partition_of(id := f"{name}-{n}", PARTITIONS) == partition)
+
+
+CALLER, CALLED = id_in(3, "caller"), id_in(1, "called")
+ENTRY = f"{CALLER}~1"
+ASK, TELL = f"{ENTRY}~ask", f"{CALLED}~tell"
+
+
+@pytest.fixture(autouse=True)
+def one_partition() -> None:
+    """Here are two."""
+
+
+@pytest.fixture
+async def here(server: Server, namespace: str) -> AsyncIterator[Driver]:
+    """Where the caller is."""
+    here = Driver(server.client(), namespace)
+    await here.store.init(PARTITIONS)
+    yield here
+    await here.store.aclose()
+
+
+@pytest.fixture
+async def there(here: Driver, server: Server, namespace: str) -> AsyncIterator[Driver]:
+    """Where the execution is that is called."""
+    there = Driver(server.client(), namespace)
+    there.partition = 1
+    async with there.store.opened():
+        yield there
+
+
+async def asked(here: Driver) -> Ask:
+    """A call that a firing finds."""
+    await here.suspended(CALLER, child("1", CALLED))
+    [ask] = (await here.fire()).asks
+    return ask
+
+
+async def begin(here: Driver, there: Driver, ask: Ask) -> State:
+    return (await here.store.call(foreign.begin(there.keys, ask, here.keys))).state
+
+
+async def hear(here: Driver, ask: Ask, state: State, value: bytes = b"") -> bool:
+    return await here.store.call(foreign.hear(here.keys, ask.entry_id, ask.incarnation, ask.child_id, state, value))
+
+
+async def ended(here: Driver, there: Driver) -> tuple[Ask, Tell]:
+    """A call that was heard, whose execution has ended; and what a firing finds to tell."""
+    ask = await asked(here)
+    await begin(here, there, ask)
+    assert await hear(here, ask, State.PENDING)
+    await there.commit(await there.take(), CommitAction.RESOLVE, payload=b"result")
+    [tell] = (await there.fire()).tells
+    return ask, tell
+
+
+async def tell_all(here: Driver, there: Driver, ask: Ask, tell: Tell) -> None:
+    assert tell.value is not None
+    await hear(here, ask, tell.state, tell.value)
+    for waiter in tell.waiters:
+        await there.store.call(foreign.told(there.keys, tell.id, waiter))
+
+
+async def end(here: Driver) -> None:
+    await here.commit(await here.take(), CommitAction.RESOLVE)
+
+
+async def found(driver: Driver, *, repair: bool = False) -> list[Finding]:
+    return (await driver.store.run(fsck.fsck(driver.store.keyspaces, repair=repair))).findings
+
+
+async def test_a_call_is_asked_for_again_until_it_was_heard(here: Driver, there: Driver) -> None:
+    ask = await asked(here)
+    assert (ask.entry_id, ask.child_id, ask.function, ask.args) == (ENTRY, CALLED, "g", b"args")
+    await here.redis.zadd(here.keys.timers, {ASK: 1})
+    assert (await here.fire()).asks == [ask], "its answer was lost"
+    for _ in range(2):
+        assert await begin(here, there, ask) is State.PENDING
+    assert await there.queued() == [CALLED]
+    assert await hear(here, ask, State.PENDING)
+    now_ms = (await here.fire()).server_us // 1000
+    assert 59_000 < (await here.timers())[ASK] - now_ms <= 60_000
+    await here.control("force", CALLER)
+    assert await here.timers() == {}
+    await there.control("force", CALLED)
+    [tell] = (await there.fire()).tells
+    await tell_all(here, there, ask, tell)
+
+
+async def test_an_ending_is_told_again_until_it_was_heard(here: Driver, there: Driver) -> None:
+    ask, tell = await ended(here, there)
+    assert (tell.id, tell.state, tell.value) == (CALLED, State.RESOLVED, b"result")
+    assert tell.waiters == [foreign.waiter_of(ask, here.keys)]
+    assert await there.ttl_ms(CALLED) == -1, "it waits to be told"
+    await there.redis.zadd(there.keys.timers, {TELL: 1})
+    assert (await there.fire()).tells == [tell]
+    for is_first in (True, False):
+        assert await hear(here, ask, tell.state, b"result") is is_first
+        await there.store.call(foreign.told(there.keys, tell.id, tell.waiters[0]))
+    assert (await here.entry(CALLER, "1")).payload == b"result"
+    assert await here.place(CALLER) is Place.QUEUED
+    assert await here.timers() == await there.timers() == {}
+    await there.assert_kept_together(CALLED)
+    await end(here)
+
+
+async def test_what_is_kept_shortly_is_there_for_a_late_question(here: Driver, there: Driver) -> None:
+    ask = await asked(here)
+    await there.create(CALLED, "g", retention_ms=1)
+    await begin(here, there, ask)
+    await there.commit(await there.take(), CommitAction.RESOLVE, payload=b"result")
+    [tell] = (await there.fire()).tells
+    await tell_all(here, there, ask, tell)
+    assert 590_000 < await there.ttl_ms(CALLED) <= 600_000
+    assert await begin(here, there, ask) is State.RESOLVED, "it does not begin again"
+    await end(here)
+
+
+@pytest.mark.parametrize("how", ["canceled", "ended", "begun anew", "forced"])
+async def test_who_waits_no_longer_asks_for_nothing_and_hears_nothing(here: Driver, there: Driver, how: str) -> None:
+    lease = await here.start(CALLER)
+    await here.commit(lease, CommitAction.CONTINUE, child("1", CALLED))
+    [ask] = (await here.fire()).asks
+    await begin(here, there, ask)
+    match how:
+        case "canceled":
+            await here.commit(lease, CommitAction.CONTINUE, CancelEntry(Number("1"), Kind.CHILD, "g"))
+        case "ended":
+            await here.commit(lease, CommitAction.RESOLVE)
+        case "begun anew":
+            await here.commit(lease, CommitAction.CONTINUE_AS_NEW, due="2")
+            await here.fire_all()
+        case _:
+            await here.control("force", CALLER)
+    assert ASK not in await here.timers()
+    before = await here.load(CALLER)
+    for state in (State.PENDING, State.RESOLVED):
+        assert not await hear(here, ask, state, b"late")
+    assert await here.load(CALLER) == before
+    assert ASK not in await here.timers()
+    await there.control("force", CALLED)
+    [tell] = (await there.fire()).tells
+    await tell_all(here, there, ask, tell)
+    await here.control("force", CALLER)
+
+
+async def test_hundreds_in_other_partitions_hear_of_one_ending(here: Driver, there: Driver) -> None:
+    """Their waiters are in a set, among those of this partition; as many are told at a time as one answer carries."""
+    waiters = [f"3 {number} caller~{number}" for number in range(300)]
+    called = PromiseId(CALLED)
+    await there.create(CALLED, "g", inbox="client")
+    for waiter in waiters:
+        await there.store.call(promises.create(there.keys, called, kind=Kind.EXECUTION, function="g", waiter=waiter))
+    await there.commit(await there.take(), CommitAction.RESOLVE, payload=b"x" * 100_000)
+    await there.fire_all()
+    told: list[str] = []
+    while TELL in await there.timers():
+        await there.redis.zadd(there.keys.timers, {TELL: 1})
+        for tell in (await there.fire()).tells:
+            assert tell.value is None, "it is too large, and read by whoever tells it"
+            assert 0 < len(tell.waiters) <= 64
+            for waiter in tell.waiters:
+                await there.store.call(foreign.told(there.keys, tell.id, waiter))
+            told += tell.waiters
+    assert sorted(told) == sorted(waiters)
+    await there.assert_kept_together(CALLED)
+    await there.redis.delete(there.keys.inbox("client"))
+
+
+# -- what is broken
+
+
+async def test_a_call_that_asks_for_nothing_is_found_and_asks_again(here: Driver, there: Driver) -> None:
+    ask = await asked(here)
+    assert await found(here) == []
+    await here.redis.zrem(here.keys.timers, ASK)
+    [finding] = await found(here)
+    assert (finding.kind, finding.id, finding.repairable) == ("untimed", ENTRY, True)
+    await found(here, repair=True)
+    assert (await here.fire()).asks == [ask]
+    assert await found(here) == []
+    await here.control("force", CALLER)
+
+
+async def test_an_ending_that_nobody_tells_is_found_and_told(here: Driver, there: Driver) -> None:
+    ask, tell = await ended(here, there)
+    assert await found(here) == []
+    await there.redis.zrem(there.keys.timers, TELL)
+    [finding] = await found(here)
+    assert (finding.kind, finding.id, finding.repairable) == ("untold", CALLED, True)
+    await found(here, repair=True)
+    assert (await there.fire()).tells == [tell]
+    assert await found(here) == []
+    await tell_all(here, there, ask, tell)
+    await end(here)
+
+
+async def test_messages_for_nobody_are_found_and_removed(here: Driver) -> None:
+    await here.suspended(CALLER, child("1", CALLED))
+    members = [f"{CALLER}~2~ask", "nobody~1~ask", f"{CALLER}~tell", "nobody~tell"]
+    await here.redis.zadd(here.keys.timers, dict.fromkeys(members, 4e12))
+    findings = await found(here, repair=True)
+    assert sorted((one.kind, one.id) for one in findings) == [("timer", member) for member in sorted(members)]
+    assert (await here.timers()).keys() == {ASK}
+    await here.control("force", CALLER)
+
+
+async def test_a_firing_forgets_messages_for_nobody(here: Driver) -> None:
+    await here.create("bare", kind=Kind.PROMISE, deadline=PAST)
+    await here.fire_all()
+    members = ["nobody~1~ask", "bare~1~ask", "nobody~tell", "bare~tell"]
+    await here.redis.zadd(here.keys.timers, dict.fromkeys(members, 1))
+    fired = await here.fire()
+    assert (fired.stale, fired.asks, fired.tells, fired.quarantined) == (4, [], [], [])
+    assert await here.timers() == {}
+
+
+async def test_keys_of_users_are_left_alone(here: Driver) -> None:
+    key = f"{here.keys.own}counter"
+    await here.redis.set(key, 1)
+    assert await found(here, repair=True) == []
+    assert await here.redis.get(key) == b"1"
+    assert LIMIT["waiters_bytes_max"] < 300 * len("x3 1 caller~1"), "so the hundreds above are a set"
