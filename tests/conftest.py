@@ -43,6 +43,21 @@ settings.load_profile("busy machine")  # nothing that hypothesis runs is judged 
 
 _PARTITIONS = int(os.environ.get("DURASLEEP_TEST_PARTITIONS", "1"))
 """How many partitions each namespace has."""
+_OFTEN_SEVERAL = 4
+_ALSO_IN_SEVERAL = (
+    "tests/client/test_searching.py",
+    "tests/service/test_fan_out.py",
+    "tests/service/test_fsck_beside_work.py",
+    "tests/service/test_many.py",
+    "tests/service/test_schedules.py",
+    "tests/service/test_workflows.py",
+    "tests/store/test_commit.py",
+    "tests/store/test_families.py",
+    "tests/store/test_fsck.py",
+    "tests/store/test_waiting.py",
+    "tests/worker/test_workflows.py",
+)
+"""These run in a namespace with one partition and, on one server, in one with several."""
 
 _NOT_QUICK = (
     "tests/cli/",  # every command is a Python that starts
@@ -93,6 +108,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    first = _one(config.stash[_KINDS])[0]
+    twice = [item for item in items if _is_one_too_many(item, first)]
+    if twice:
+        config.hook.pytest_deselected(items=twice)
+        items[:] = [item for item in items if item not in twice]
     if config.getoption("quick"):
         from tests import durations  # a plugin, which pytest itself must import first
 
@@ -105,6 +125,14 @@ def _is_quick(item: pytest.Item, seconds: Callable[[str], float]) -> bool:
     """Whether ``--quick`` runs it: not if it is ``long``, in a slow file, or longer than most when last measured."""
     is_slow = item.get_closest_marker("long") or item.nodeid.startswith(_NOT_QUICK)
     return not is_slow and seconds(item.nodeid) < _QUICK_S
+
+
+def _is_one_too_many(item: pytest.Item, first: str) -> bool:
+    """Whether it has several partitions, and is not on the server that is chosen for that."""
+    params: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}  # type: ignore[attr-defined]
+    if "partition_count" not in params or params["partition_count"] == 1:
+        return False
+    return any(params.get(name, first) != first for name in _SERVER_FIXTURES)
 
 
 def pytest_collection_finish() -> None:
@@ -122,9 +150,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name, choose in _SERVER_FIXTURES.items():
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, choose(kinds), indirect=True)
+    if "partition_count" in metafunc.fixturenames and _runs_twice(metafunc.definition):
+        metafunc.parametrize("partition_count", [1, _OFTEN_SEVERAL], indirect=True, ids="{}-partitions".format)
     if "cluster" in metafunc.fixturenames:
         nothing = pytest.param("", marks=pytest.mark.skip("no server is chosen that can be a node of a cluster"))
         metafunc.parametrize("cluster", _real(kinds) or [nothing], indirect=True)
+
+
+def _runs_twice(item: pytest.Item) -> bool:
+    is_chosen = item.nodeid.startswith(_ALSO_IN_SEVERAL) and not item.get_closest_marker("one_partition")
+    return is_chosen and _PARTITIONS == 1
 
 
 def _all(kinds: list[str]) -> list[str]:
@@ -257,7 +292,14 @@ def in_one_partition(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def namespace() -> str:
+def partition_count(request: pytest.FixtureRequest) -> int:
+    """How many partitions the namespace has."""
+    node = cast("pytest.Function", request.node)
+    return 1 if node.get_closest_marker("one_partition") else getattr(request, "param", _PARTITIONS)
+
+
+@pytest.fixture
+def namespace(partition_count: int) -> str:
     """A namespace of its own; keys that are left in it are checked, see ``no_leaks``."""
     return f"t{secrets.token_hex(6)}"
 
@@ -288,12 +330,13 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     namespace = cast("str", request.getfixturevalue("namespace"))
     client = server.sync_client()
     node = cast("pytest.Function", request.node)
-    if _PARTITIONS > 1 and not node.get_closest_marker("one_partition"):
-        client.hset(meta_key(namespace), mapping={"schema": SCHEMA_VERSION, "partitions": _PARTITIONS})
+    partitions = cast("int", request.getfixturevalue("partition_count"))
+    if partitions > 1:
+        client.hset(meta_key(namespace), mapping={"schema": SCHEMA_VERSION, "partitions": partitions})
     yield
     client = server.sync_client()
-    names, partitions = leaks.read(client, namespace)
-    found = [f"partition {number}: {leak}" for number, part in partitions.items() for leak in leaks.leaks(part)]
+    names, parts = leaks.read(client, namespace)
+    found = [f"partition {number}: {leak}" for number, part in parts.items() for leak in leaks.leaks(part)]
     may_leave_keys = node.get_closest_marker("leaves_keys")
     if names and not may_leave_keys:
         found += _broken(client, namespace, leaks.count(client, namespace))
