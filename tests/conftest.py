@@ -108,7 +108,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    first = _one(config.stash[_KINDS])[0]
+    first = (_one(config.stash[_KINDS]) or [""])[0]
     twice = [item for item in items if _is_one_too_many(item, first)]
     if twice:
         config.hook.pytest_deselected(items=twice)
@@ -129,7 +129,7 @@ def _is_quick(item: pytest.Item, seconds: Callable[[str], float]) -> bool:
 
 def _is_one_too_many(item: pytest.Item, first: str) -> bool:
     """Whether it has several partitions, and is not on the server that is chosen for that."""
-    params: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}  # type: ignore[attr-defined]
+    params: dict[str, Any] = cast("Any", item).callspec.params if hasattr(item, "callspec") else {}
     if "partition_count" not in params or params["partition_count"] == 1:
         return False
     return any(params.get(name, first) != first for name in _SERVER_FIXTURES)

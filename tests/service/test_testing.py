@@ -644,3 +644,28 @@ def test_pytest_finds_the_fixtures_by_itself(pytester: pytest.Pytester, kit_serv
     done = pytester.runpytest_subprocess("-s", *options)
     done.assert_outcomes(passed=2)
     done.stdout.fnmatch_lines([f"*on {None if kit_server.kind == FAKE else kit_server.url} True*"])
+
+
+async def test_a_namespace_of_a_test_may_have_several_partitions(kit: Kit, app: Durasleep) -> None:
+    """Calls go from one to another without real time, and transactions are checked as they will be."""
+
+    @app.workflow
+    async def there(ctx: Context, days: int) -> int:
+        await ctx.sleep(timedelta(days=days))
+        return days
+
+    @app.workflow
+    async def here(ctx: Context) -> list[Any]:
+        found = await asyncio.gather(*(ctx.rpc(there, days, id=f"there-{days}") for days in range(4)))
+        return [*found, *await ctx.transaction().incr(ctx.key("counter"))]
+
+    @app.workflow
+    async def strays(ctx: Context) -> None:
+        await ctx.transaction().incr("counter")
+
+    async with kit(app, partitions=4) as env:
+        began = await env.now()
+        assert await env.run(here) == [0, 1, 2, 3, 1]
+        assert timedelta(days=3) <= await env.now() - began < timedelta(days=3, minutes=1)
+        with pytest.raises(Stalled, match=r"name it by ctx\.key"):
+            await env.run(strays)

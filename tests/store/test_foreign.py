@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 import pytest
 
-from durasleep.model import CancelEntry, CommitAction, Kind, Number, Place, PromiseId, State
+from durasleep.errors import NotAllowed
+from durasleep.model import CancelEntry, CommitAction, Kind, Number, Place, PromiseId, State, Transaction
 from durasleep.protocol import foreign, promises
 from durasleep.protocol.foreign import Ask, Tell
 from durasleep.protocol.keys import LIMIT
 from durasleep.protocol.partitions import partition_of
+from durasleep.protocol.script import load
 from durasleep.query import fsck
 from durasleep.query.fsck import Finding
 from harness.servers import Server
@@ -243,3 +246,56 @@ async def test_keys_of_users_are_left_alone(here: Driver) -> None:
     assert await found(here, repair=True) == []
     assert await here.redis.get(key) == b"1"
     assert LIMIT["waiters_bytes_max"] < 300 * len("x3 1 caller~1"), "so the hundreds above are a set"
+
+
+# -- transactions
+
+
+KEYS_OF: list[tuple[tuple[str, ...], bool]] = [
+    (("SET", "own:a", "other"), True),
+    (("SET", "other", "own:a"), False),
+    (("MSET", "own:a", "1", "own:b", "2"), True),
+    (("MSET", "own:a", "1", "other", "2"), False),
+    (("DEL", "own:a", "own:b"), True),
+    (("DEL", "own:a", "other"), False),
+    (("HSET", "own:h", "field", "value"), True),
+    (("RENAME", "own:a", "other"), False),
+    (("SADD", "own:s", "other", "another"), True),
+    (("PING",), True),
+    (("KEYS", "*"), False),
+    (("RANDOMKEY",), False),
+    (("NOSUCH", "own:a"), False),
+]
+"""Commands, and whether all their keys stand beside the execution."""
+
+
+@pytest.mark.parametrize(("command", "is_allowed"), KEYS_OF, ids=[" ".join(command) for command, _ in KEYS_OF])
+async def test_a_transaction_uses_the_keys_beside_its_execution_and_no_others(
+    here: Driver, command: tuple[str, ...], is_allowed: bool
+) -> None:
+    lease = await here.start(CALLER)
+    words = [word.replace("own:", here.keys.own).encode() for word in command]
+    making = (b"MSET", *[f"{here.keys.own}{name}".encode() for name in "aabb"])
+    committing = here.commit(lease, CommitAction.CONTINUE, Transaction(Number("1"), (making, tuple(words))))
+    if is_allowed:
+        [entry] = (await committing).entries
+        assert entry.state is State.RESOLVED
+    else:
+        with pytest.raises(NotAllowed, match=r"ctx\.key|its keys are not known"):
+            await committing
+        assert not await here.redis.exists(f"{here.keys.own}a")
+    await here.redis.delete(*[f"{here.keys.own}{name}" for name in "abhs"])
+    await here.control("force", CALLER)
+
+
+async def test_the_commands_with_any_number_of_keys_are_those_of_the_server(one_server: Server) -> None:
+    """For fakeredis, which does not know them."""
+    text = load("commit").source.decode()
+    [names] = re.findall(r"'(BITOP [A-Z ]+)'", text)
+    known = await one_server.client().command()
+    to_the_end = {
+        name.upper()
+        for name, told in known.items()
+        if told["last_key_pos"] == -1 and not {"movablekeys", "noscript"} & {str(flag) for flag in told["flags"]}
+    }
+    assert set(names.split()) == to_the_end
