@@ -80,8 +80,8 @@ class Carrier:
             return None
         return unwrap(answer)
 
-    async def _drop(self, names: Sequence[Name]) -> None:
-        for answer in await self._source.ask([moving.drop(keys, name) for keys, name in names]):
+    async def _drop(self, gone: Sequence[tuple[Name, bytes]]) -> None:
+        for answer in await self._source.ask([moving.drop(keys, name, origin) for (keys, name), origin in gone]):
             unwrap(answer)
 
     # -- schedules
@@ -90,11 +90,11 @@ class Carrier:
         calls: list[Call] = []
         for (_, name), page in taken:
             calls.append(moving.adopt_schedule(self._target.keys(id_of(name)), id_of(name), page.fields))
-        gone: list[Name] = []
+        gone: list[tuple[Name, bytes]] = []
         for (one, _), answer in zip(taken, await self._target.ask(calls), strict=True):
             if self._checked(one, answer) is not None:
                 self.report.schedules += 1
-                gone.append(one)
+                gone.append((one, moving.origin_of(None, None)))
         await self._drop(gone)
 
     # -- promises
@@ -102,17 +102,19 @@ class Carrier:
     async def _carry_promises(self, taken: Sequence[tuple[Name, Page]]) -> None:
         leaving = [(one, read) for one, page in taken if (read := await self._read(one, page)) is not None]
         missing = await self._missing([read for _, read in leaving])
-        gone: list[Name] = []
+        gone: list[tuple[Name, bytes]] = []
         small: list[tuple[Name, Leaving, BatchItem[Adopted]]] = []
         for one, read in leaving:
             arriving = adoption.arrive(read, self._target.keyspaces, missing)
             if _is_small(arriving):
                 small.append((one, read, self._adopt(read, arriving, arriving.fields)))
             elif self._is_there(one, read, await self._write_in_parts(read, arriving)):
-                gone.append(one)
+                gone.append((one, read.origin))
         answers = await self._target.ask([call for _, _, call in small])
         gone += [
-            one for (one, read, _), answer in zip(small, answers, strict=True) if self._is_there(one, read, answer)
+            (one, read.origin)
+            for (one, read, _), answer in zip(small, answers, strict=True)
+            if self._is_there(one, read, answer)
         ]
         await self._drop(gone)
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from durasleep.client.carrier import Carrier, Report
-from durasleep.errors import SchemaMismatch, StoreUnavailable, UsageError
+from durasleep.errors import SchemaMismatch, StoreRefused, StoreUnavailable, UsageError
 from durasleep.model import check_name
 from durasleep.protocol import moving, sorted_sets, streams
 from durasleep.protocol.command import to_text, unwrap
@@ -211,7 +211,11 @@ class Move:
             await source.call(sorted_sets.remove_member(keys.halted, name))
         for which in ("recent", "failed"):
             endings = await source.run(reading.endings(source.keyspaces, target.keyspaces, which))
-            await target.ask([reading.add_ending(one, which) for one in endings])
+            for answer in await target.ask([reading.add_ending(one, which) for one in endings]):
+                if isinstance(
+                    answer, StoreRefused
+                ):  # other errors say that it is there, or are about a hint for people
+                    raise answer
 
 
 def where_is(store: Store) -> str:

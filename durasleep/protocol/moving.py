@@ -84,9 +84,9 @@ Timers = Sequence[tuple[str, int]]
 # -- the old namespace
 
 
-def _depart(keys: Keyspace, action: str, name: str, cursor: bytes, parse: Any) -> BatchItem[Any]:
+def _depart(keys: Keyspace, action: str, name: str, mark: bytes, parse: Any) -> BatchItem[Any]:
     to = route("depart", keys)
-    return BatchItem(to, to.script.item(action=action, name=name, cursor=cursor), parse)
+    return BatchItem(to, to.script.item(action=action, name=name, mark=mark), parse)
 
 
 def take(keys: Keyspace, name: str, cursor: bytes = b"0") -> BatchItem[Page | None]:
@@ -111,9 +111,9 @@ def read_waiters(keys: Keyspace, name: str, cursor: bytes) -> BatchItem[tuple[by
     return _depart(keys, "waiters", name, cursor, parse)
 
 
-def drop(keys: Keyspace, name: str) -> BatchItem[object]:
-    """Delete what was taken out."""
-    return _depart(keys, "drop", name, b"0", bool)
+def drop(keys: Keyspace, name: str, origin: bytes) -> BatchItem[object]:
+    """Delete what was taken out, if it is this one, see ``origin_of``."""
+    return _depart(keys, "drop", name, origin, bool)
 
 
 def exists_leaving(keys: Keyspace, id: str) -> Command[bool]:

@@ -11,6 +11,7 @@ from durasleep.model import CommitAction, Place, State
 from durasleep.protocol import moving
 from durasleep.protocol.keys import PLACE, STATE, F
 from durasleep.protocol.moving import Adopted, Fields, Word
+from harness.servers import Server
 from tests.store.driver import Driver
 
 FIELDS: dict[str, str] = {"func": "f", "args": "", "incarnation": "1000", "epoch": "3", "idempotency_key": "call"}
@@ -120,6 +121,18 @@ async def test_the_same_one_is_known_and_another_one_is_not(driver: Driver) -> N
         assert await adopt(driver, "a", one, origin=origin) == Adopted(Word.OTHER, "f")
     assert await driver.snapshot() == before
     await driver.control("force", "a")
+
+
+async def test_who_waits_for_replicas_waits_for_a_known_one_too(real_server: Server, namespace: str) -> None:
+    """A call that writes nothing is confirmed at once, even if the promise was never replicated."""
+    driver = Driver(real_server.client(), namespace)
+    async with driver.store.opened():
+        one = suspended(n1="pp\t\t\t\t\n")
+        await adopt(driver, "a", one)
+        changes = (await driver.redis.info("persistence"))["rdb_changes_since_last_save"]
+        await adopt(driver, "a", one)
+        assert (await driver.redis.info("persistence"))["rdb_changes_since_last_save"] == changes + 1
+        await driver.control("force", "a")
 
 
 async def test_many_waiters_arrive_before_it(driver: Driver) -> None:

@@ -16,6 +16,13 @@ async def take(driver: Driver, name: str, cursor: bytes = b"0") -> Page | None:
     return await driver.store.call(moving.take(driver.keys, name, cursor))
 
 
+async def drop(driver: Driver, name: str, page: Page | None) -> None:
+    assert page is not None
+    fields = dict(page.fields)
+    origin = moving.origin_of(fields.get(F["incarnation"].encode()), fields.get(F["idempotency_key"].encode()))
+    await driver.store.call(moving.drop(driver.keys, name, origin))
+
+
 async def take_all(driver: Driver, name: str) -> tuple[dict[bytes, bytes], int]:
     """All its fields, and on how many pages they were."""
     fields: dict[bytes, bytes] = {}
@@ -38,7 +45,7 @@ async def test_nobody_can_change_what_is_taken_out(driver: Driver) -> None:
     with pytest.raises(NotFound):
         await driver.settle("a")
     assert await take(driver, "promise:a") == page
-    await driver.store.call(moving.drop(driver.keys, "promise:a"))
+    await drop(driver, "promise:a", page)
     assert await take(driver, "promise:a") is None
     await driver.redis.delete(driver.keys.timers)
 
@@ -52,8 +59,20 @@ async def test_a_new_one_under_its_id_comes_after_it(driver: Driver) -> None:
         page = await take(driver, "promise:a")
         assert page is not None
         assert dict(page.fields)[key] == expected
-        await driver.store.call(moving.drop(driver.keys, "promise:a"))
+        await drop(driver, "promise:a", page)
     assert await take(driver, "promise:a") is None
+
+
+async def test_only_what_is_meant_is_deleted(driver: Driver) -> None:
+    """Somebody else may have deleted it, and have taken out the next one under its id."""
+    await driver.create("a", kind=Kind.PROMISE, idempotency_key="first")
+    first = await take(driver, "promise:a")
+    await drop(driver, "promise:a", first)
+    await driver.create("a", kind=Kind.PROMISE, idempotency_key="second")
+    second = await take(driver, "promise:a")
+    await drop(driver, "promise:a", first)
+    assert await take(driver, "promise:a") == second
+    await drop(driver, "promise:a", second)
 
 
 async def test_when_it_was_halted_and_how_long_it_is_kept_is_known(driver: Driver) -> None:
@@ -68,7 +87,7 @@ async def test_when_it_was_halted_and_how_long_it_is_kept_is_known(driver: Drive
     assert (float(halted.halted_ms), halted.ttl_ms) == (at, -1)
     assert (ended.halted_ms, ended.is_closing) == (b"", False)
     assert 90_000 < ended.ttl_ms <= 100_000
-    await driver.store.call(moving.drop(driver.keys, "promise:a"))
+    await drop(driver, "promise:a", halted)
     assert await driver.halted() == []
     await driver.redis.delete(driver.keys.leaving("promise:b"), driver.keys.queue("workers"))
 
@@ -101,5 +120,5 @@ async def test_a_schedule_leaves_in_the_same_way(driver: Driver) -> None:
     page = await take(driver, "schedule:s")
     assert page is not None
     assert dict(page.fields) == {b"x": b"* * * * *", b"d": b"5"}
-    await driver.store.call(moving.drop(driver.keys, "schedule:s"))
+    await drop(driver, "schedule:s", page)
     assert await take(driver, "schedule:s") is None

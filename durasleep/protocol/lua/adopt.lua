@@ -65,6 +65,8 @@ function actions.adopt(id, at, last)
   local found = load(id)
   if found then
     redis.call('UNLINK', key)
+    -- Written again, so that whoever waits until replicas have this call knows that they have the promise, too.
+    redis.call('HSET', found.key, F.incarnation, found.incarnation)
     return { origin_of(found) == origin and 'known' or 'other', found.func }
   end
   check_type(timers, 'zset')

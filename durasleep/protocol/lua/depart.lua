@@ -1,9 +1,11 @@
 -- A namespace is moved: what leaves it is taken out of everybody's reach under its name, read as it is, page by page, and
 -- deleted when the other namespace has it. Nobody else changes it meanwhile, so that nothing of it can be lost.
--- `name` is that of a promise or schedule, with its kind: `promise:order-42`.
+-- `name` is that of a promise or schedule, with its kind: `promise:order-42`. `mark` is the cursor of a page; to "drop"
+-- one, it says which one: when it began, and by which call.
 -- Answers per item: of "take" a word ("taken", or "gone" if there is none), its remaining ms as PTTL says them, when it
 -- was halted, whether its family is still to be closed, the cursor of the next page ("0" at the end), then names and
--- values in turn; of "waiters" the next cursor and members; of "drop" "dropped".
+-- values in turn; of "waiters" the next cursor and members; of "drop" "dropped", or
+-- "gone" if it is another one.
 -- @include keys
 -- @include each_item
 -- @include check_size
@@ -52,7 +54,9 @@ function actions.waiters(name, cursor)
   return { page[1], page[2] }
 end
 
-function actions.drop(name)
+function actions.drop(name, origin)
+  local found = redis.call('HMGET', leaving_prefix .. name, F.incarnation, F.idempotency_key)
+  if (found[1] or '') .. ' ' .. (found[2] or '') ~= origin then return 'gone' end
   redis.call('UNLINK', leaving_prefix .. name)
   if redis.call('EXISTS', tag .. name) == 0 then -- else somebody has made another one meanwhile
     redis.call('UNLINK', waiters_prefix .. id_of(name))
@@ -62,9 +66,9 @@ function actions.drop(name)
 end
 
 local function depart(at)
-  local action, name, cursor = unpack(ARGV, at + 1, at + 3)
+  local action, name, mark = unpack(ARGV, at + 1, at + 3)
   if not actions[action] then error('INVALID action ' .. action, 0) end
-  return actions[action](name, cursor)
+  return actions[action](name, mark)
 end
 
 return each_item(1, depart)
