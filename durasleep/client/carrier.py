@@ -40,6 +40,8 @@ class Report:
     """Executions that had not begun, and whose id and function the new namespace has: they are the same call."""
     left: dict[str, str] = field(default_factory=dict[str, str])
     """What is still in the old namespace, by its name, and why."""
+    is_all: bool = False
+    """Whether nothing has come to the old namespace while the rest was moved."""
 
     @property
     def done(self) -> int:

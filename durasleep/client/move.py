@@ -26,6 +26,7 @@ from durasleep.transport.connector import AnyClient, Connector
 from durasleep.transport.store import Store, check_partitions, confirming
 
 GONE_S, GONE_BEATS = 3.0, 2  # a worker whose heartbeat has not changed for so long, and for so many beats, is gone
+PASSES_MAX = 4  # the second one moves what clients wrote during the first, and so on; they may write for a minute
 PATIENCE_S = 30.0  # with a server that does not answer; then the move ends, and can be repeated
 _NAMED_MAX = 5  # in one sentence
 
@@ -144,12 +145,13 @@ class Move:
         source, report = self._source, self._carrier.report
         await source.run(reading.close_families(source.keyspaces))
         await self._move_queued(found)
-        is_all = False
-        while not is_all:  # clients may write for a while
+        for _ in range(PASSES_MAX):
             before = report.done
             await self._move_all(lambda name: "~" not in name)
             await self._move_all(lambda name: "~" in name)  # behind their roots: they are left if these are
-            is_all = report.done == before
+            report.is_all = report.done == before
+            if report.is_all:
+                break
         await self._move_lists()
         await source.run(reading.clear(source.keyspaces, found, is_empty=not report.left))
         await self._target.call(moving.end(self._target.namespace, self._name))

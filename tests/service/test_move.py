@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -241,6 +242,47 @@ async def test_what_clients_still_wrote_goes_with_the_next_move(removal: Removal
         assert (report.moved, len(report.left)) == (0, 1)
         await new.cancel("other", force=True)
     removal.forget_old(real_server.sync_client())
+
+
+async def test_nothing_is_lost_that_clients_write_meanwhile(removal: Removal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they were told to be done is done in the new namespace."""
+    monkeypatch.setattr(carrier, "TOGETHER_MAX", 5)
+    late, other = removal.old(), removal.old()
+    promises = [f"promise-{n}" for n in range(300)]
+    for id in promises:
+        await other.promises.create(id)
+    await late.search()
+    begun: list[str] = []
+    settled: list[str] = []
+    has_moved = asyncio.Event()
+
+    async def begin() -> None:
+        while not has_moved.is_set():
+            id = f"late-{len(begun)}"
+            await late.rpc(id, quick, id)
+            begun.append(id)
+
+    async def settle() -> None:
+        for id in reversed(promises):
+            with contextlib.suppress(SchemaMismatch):
+                assert await other.promises.resolve(id, id)
+                settled.append(id)
+            await asyncio.sleep(0)
+
+    async def move() -> None:
+        await removal.move(PARTITIONS)
+        has_moved.set()
+
+    await asyncio.gather(begin(), settle(), move())
+    assert 0 < len(settled) < len(promises)
+    assert (await removal.move(PARTITIONS)).is_all
+    new = removal.new()
+    async with serving(new):
+        for id in begun:
+            assert await new.get(id).result() == f"{id} was quick"
+        for id in promises:
+            assert (await new.get(id).done()) == (id in settled), id
+    assert (await new.fsck()).findings == []
 
 
 async def test_ids_that_the_new_namespace_cannot_take_are_named_before(removal: Removal) -> None:

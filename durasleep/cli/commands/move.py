@@ -114,4 +114,6 @@ def _report(report: Report) -> int:
     more = len(report.left) - _SHOWN_MAX
     if more > 0:
         console.note(f"and {more:,} more")
-    return _EXIT_LEFT if report.left else 0
+    if not report.is_all:
+        console.note("Clients still write to the old namespace. Run it again when they have stopped.")
+    return 0 if report.is_all and not report.left else _EXIT_LEFT
