@@ -14,7 +14,7 @@ from durasleep.protocol.moving import Adopted, Fields, Word
 from harness.servers import Server
 from tests.store.driver import Driver
 
-FIELDS: dict[str, str] = {"func": "f", "args": "", "incarnation": "1000", "epoch": "3", "idempotency_key": "call"}
+FIELDS: dict[str, str] = {"incarnation": "1000", "func": "f", "args": "", "epoch": "3", "idempotency_key": "call"}
 FAR_MS = 4_000_000_000_000
 
 
@@ -77,7 +77,9 @@ async def test_what_has_ended_is_kept_as_long_as_it_had_left(driver: Driver) -> 
     await adopt(driver, "a", ended, ttl_ms=100_000)
     await adopt(driver, "b", ended)
     assert 90_000 < await driver.ttl_ms("a") <= 100_000
+    await adopt(driver, "c", ended, ttl_ms=0)
     assert await driver.ttl_ms("b") == -1
+    assert await driver.ttl_ms("c") in (-2, 0, 1)  # as long as that, which is nearly nothing
     assert (await driver.record("a")).value == b"v"
     await driver.redis.delete(driver.keys.promise("b"))
 
@@ -101,6 +103,14 @@ async def test_parts_are_seen_by_nobody_before_the_last(driver: Driver) -> None:
     assert await driver.ttl_ms("a") == -1
     await driver.store.call(moving.add_timers(driver.keys, "a", [("a~2", FAR_MS)]))
     assert await driver.timers() == {"a~2": FAR_MS}
+    await driver.control("force", "a")
+
+
+async def test_nothing_is_left_of_an_earlier_try(driver: Driver) -> None:
+    await driver.store.call(moving.fill(driver.keys, "a", [(b"5", b"of an earlier try")], is_first=True))
+    whole = suspended(n1="pp\t\t\t\t\n")
+    await adopt(driver, "a", whole)
+    assert dict(await driver.redis.hgetall(driver.keys.promise("a"))) == dict(whole)
     await driver.control("force", "a")
 
 
@@ -150,7 +160,7 @@ async def test_a_schedule_that_is_there_stays(driver: Driver) -> None:
     assert await driver.timers() == {"s~cron": FAR_MS}
     other: Fields = [(b"x", b"1 * * * *"), (b"d", b"5")]
     assert (await driver.store.call(moving.adopt_schedule(driver.keys, "s", other))).word is Word.KNOWN
-    assert await driver.redis.hget(driver.keys.schedule("s"), "x") == b"* * * * *"
+    assert await driver.redis.hgetall(driver.keys.schedule("s")) == dict(one)
     await driver.redis.delete(driver.keys.schedule("s"), driver.keys.timers)
 
 
@@ -160,5 +170,8 @@ async def test_nothing_is_written_beside_a_key_of_another_type(driver: Driver, b
     await driver.redis.set(key, "nonsense")
     with pytest.raises(CorruptData, match="holds a string"):
         await adopt(driver, "a", suspended(n1="pp\t\t\t\t\n"))
+    if broken == "timers":
+        with pytest.raises(CorruptData, match="holds a string"):
+            await driver.store.call(moving.adopt_schedule(driver.keys, "s", [(b"x", b"* * * * *")]))
     assert await driver.redis.getdel(key) == b"nonsense"
     assert await driver.snapshot() == {}

@@ -7,7 +7,7 @@ import pytest
 from durasleep.errors import CorruptData, NotFound
 from durasleep.model import CommitAction, Kind, Number, State, StepResult
 from durasleep.protocol import moving
-from durasleep.protocol.keys import F
+from durasleep.protocol.keys import LIMIT, F
 from durasleep.protocol.moving import Page
 from tests.store.driver import FAR, Driver
 
@@ -92,19 +92,26 @@ async def test_when_it_was_halted_and_how_long_it_is_kept_is_known(driver: Drive
     await driver.redis.delete(driver.keys.leaving("promise:b"), driver.keys.queue("workers"))
 
 
-async def test_a_large_one_is_read_in_pages(driver: Driver) -> None:
-    steps = [
-        StepResult(Number(str(n)), "s", State.RESOLVED, b"x" * 300_000 if n % 100 == 0 else b"x")
-        for n in range(1, 1200)
-    ]
+@pytest.mark.parametrize(("count", "size", "pages"), [(1_200, 1, (3, 4)), (60, 100_000, (3, 6))])
+async def test_a_large_one_is_read_in_pages(driver: Driver, count: int, size: int, pages: tuple[int, int]) -> None:
+    """Of so many fields, or of so many bytes."""
+    steps = [StepResult(Number(str(n)), "s", State.RESOLVED, b"x" * size) for n in range(1, count)]
     lease = await driver.start("a")
     for start in range(0, len(steps), 100):
         await driver.commit(lease, CommitAction.CONTINUE, *steps[start : start + 100])
     kept = await driver.redis.hgetall(driver.keys.promise("a"))
-    fields, pages = await take_all(driver, "promise:a")
+    fields, read = await take_all(driver, "promise:a")
     assert fields == kept
-    assert pages > 2
+    assert pages[0] <= read <= pages[1]
     await driver.redis.delete(driver.keys.leaving("promise:a"), driver.keys.queue("workers"))
+
+
+async def test_a_value_that_is_too_large_to_be_ours_is_not_answered(driver: Driver) -> None:
+    await driver.create("a", kind=Kind.PROMISE)
+    await driver.redis.hset(driver.keys.promise("a"), F["value"], b"x" * (LIMIT["value_bytes_max"] + 1))
+    with pytest.raises(CorruptData, match="more than a value of ours"):
+        await take(driver, "promise:a")
+    await driver.redis.delete(driver.keys.leaving("promise:a"))
 
 
 async def test_what_is_no_promise_stays_where_it_is(driver: Driver) -> None:

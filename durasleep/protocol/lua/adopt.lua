@@ -42,7 +42,7 @@ function actions.waiters(id, at, last)
   return 'awaited'
 end
 
--- Where it was; an execution that was queued, or run by a worker, is queued anew.
+-- Where it was; an execution that was queued, or run by a worker, is queued anew. What has ended is in no place.
 local function put_in_place(record, halted_at)
   if record.place == PLACE.queued then
     dispatch(record)
@@ -81,7 +81,7 @@ function actions.adopt(id, at, last)
   end
   redis.call('RENAME', key, promise_prefix .. id)
   local record = load(id)
-  if record.state == STATE.pending then put_in_place(record, halted_at) end
+  put_in_place(record, halted_at)
   if is_closing ~= '' then redis.call('ZADD', closing, now_text, id) end
   set_timers(first, first + timer_words - 1)
   redis.call('PERSIST', record.key)
