@@ -14,7 +14,7 @@ import pytest
 
 from durasleep import Durasleep, NotFound
 from durasleep.client import inbox as inbox_module
-from durasleep.client.client import attach, inbox_of
+from durasleep.client.client import attach, inbox_of, store_of
 from durasleep.protocol.keys import LIMIT
 from durasleep.settings import DEFAULTS
 from durasleep.transport.connection import Link
