@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from durasleep.errors import (
     DurasleepError,
@@ -31,11 +31,13 @@ from durasleep.transport import batcher, batching, handshake
 from durasleep.transport.batcher import Batcher
 from durasleep.transport.connection import Link
 from durasleep.transport.connector import Connector
-from durasleep.transport.lanes import Lanes
 from durasleep.transport.outage import Outage
 from durasleep.transport.partitions import Location, Partitions
 from durasleep.transport.reply_errors import refusal
 from durasleep.transport.server_clock import Clock
+
+if TYPE_CHECKING:  # imported only for the few who use a cluster
+    from durasleep.transport.lanes import Lanes
 
 T = TypeVar("T")
 _SERVER_MIN = (6, 2)
@@ -122,6 +124,8 @@ class Store:
         topology, patience_s, outage = self.connector.topology, self._patience_s, self.outage
         if topology is None:
             return Batcher(self._open_link(self.connector), self.settings, patience_s, outage)
+        from durasleep.transport.lanes import Lanes
+
         return Lanes(topology, lambda node: self._open_link(self.connector.at(node)), self.settings, patience_s, outage)
 
     def _open_link(self, connector: Connector) -> Link:

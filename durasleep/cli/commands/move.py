@@ -29,7 +29,7 @@ def move(
     ],
     url: Annotated[
         str | None,
-        typer.Option("--from", metavar="URL", help="The Redis that has it now; --explain-address shows the default."),
+        typer.Option("--from", "--url", metavar="URL", help="The Redis that has it now, see --explain-address."),
     ] = None,
     namespace: NamespaceOption = None,
     to_namespace: Annotated[

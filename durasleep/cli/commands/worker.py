@@ -19,7 +19,6 @@ from durasleep.cli import address
 from durasleep.cli.options import FsyncOption, ReplicasOption, UrlOption
 from durasleep.cli.output import console
 from durasleep.errors import StoreError, UsageError
-from durasleep.protocol.partitions import PARTITIONS_MAX
 
 if TYPE_CHECKING:
     from durasleep import devserver
@@ -173,6 +172,8 @@ def dev(
 
 def _parse_numbers(text: str) -> list[int]:
     """The numbers in a text such as ``0-3,8``; UsageError if it cannot be read, or no partition has such a number."""
+    from durasleep.protocol.partitions import PARTITIONS_MAX
+
     found: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,3})\s*(?:-\s*(\d{1,3})\s*)?", part)
