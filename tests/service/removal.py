@@ -243,12 +243,17 @@ class Population:
         """Everything waits for something that is far away."""
         waiting = ("family~2~2~2", "promised", "timers", "renewed", "canceled", "popular", "halted", "has-time")
         for id in (*waiting, *(f"{name}-{n}" for n in range(8) for name in ("sleeper", "waits", "child", "detached"))):
-            await until(app, id, "suspended")
+            await self._until(app, id, "suspended")
         for n in range(MANY):
             await until(app, f"one-of-{n}", "suspended")
         for n in range(8):
             await until(app, f"starter-{n}", "done")
         await until(app, "tries-again", "delayed")
+
+    async def _until(self, app: Durasleep, id: str, status: str) -> None:
+        """Wait until it has this status; it may not exist yet."""
+        await eventually(lambda: self._exists(app, id), f"{id} to be called")
+        await until(app, id, status)
 
     async def _begin_unasked(self, app: Durasleep) -> None:
         """What is asked of other partitions has not arrived there."""
@@ -281,8 +286,7 @@ class Population:
                 for n in range(8):
                     await app.rpc(f"untold-{n}", calls, f"secret-{n}")
                     self.ends[f"untold-{n}"] = self.ends[f"secret-{n}"] = f"secret-{n} was quick"
-                    await eventually(lambda n=n: self._exists(app, f"secret-{n}"), "it to be called")
-                    await until(app, f"secret-{n}", "done")
+                    await self._until(app, f"secret-{n}", "done")
                     await eventually(lambda n=n: self._is_idle(app, f"untold-{n}"), "it to wait")
 
     async def _is_idle(self, app: Durasleep, id: str) -> bool:
