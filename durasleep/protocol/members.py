@@ -14,11 +14,11 @@ Scores = dict[str, int]
 
 
 def muster(namespace: str, group: str, consumer: str, *, gone: Mapping[str, int]) -> Command[Scores]:
-    """Be a member from now on, and answer who is. Those that are ``gone`` are struck, if they still have this score."""
+    """Be a member from now on, and answer who is. Those that are ``gone`` are removed, if they still have this score."""
     lua = script.load("muster")
-    struck = [text for name, score in gone.items() for text in (name, str(score))]
+    removed = [text for name, score in gone.items() for text in (name, str(score))]
     key = members_key(namespace, group).encode()
-    return Command(script.evalsha(lua, [key], [*lua.shared_args(consumer=consumer), *struck]), _parse, lua)
+    return Command(script.evalsha(lua, [key], [*lua.shared_args(consumer=consumer), *removed]), _parse, lua)
 
 
 def leave(namespace: str, group: str, consumer: str) -> Command[int]:

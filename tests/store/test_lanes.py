@@ -77,7 +77,7 @@ async def test_moved_the_new_node_is_asked_at_once(call: Call, store: Store, clu
 async def test_ask_and_tryagain_the_call_waits_until_all_keys_are_there(
     call: Call, store: Store, cluster: Cluster
 ) -> None:
-    keys, beside = store.keyspaces[0], store.keyspaces[1]
+    keys, neighbour = store.keyspaces[0], store.keyspaces[1]
     for n in range(30):
         await call(create(keys, f"p-{n}"))
     source, other = at_home(keys, cluster)
@@ -85,7 +85,7 @@ async def test_ask_and_tryagain_the_call_waits_until_all_keys_are_there(
     cluster.move_some_keys(keys.slot)
     waiting = asyncio.ensure_future(call(create(keys, "new")))
     # A call of another slot, on whatever node, does not wait for it.
-    assert isinstance(await call(create(beside, "beside")), Created)
+    assert isinstance(await call(create(neighbour, "beside")), Created)
     assert not waiting.done()
     cluster.finish_move(keys.slot)
     assert (await waiting).disposition == "created"
@@ -144,12 +144,12 @@ async def test_a_command_that_names_no_key_says_where_it_runs(store: Store) -> N
 async def test_a_node_that_is_gone_holds_up_no_call_to_another(store: Store, cluster: Cluster) -> None:
     keys = store.keyspaces[0]
     home, other = at_home(keys, cluster)
-    beside = next(one for one in store.keyspaces if cluster.node_of(one.slot) is other)
-    await store.ask([create(keys, "a"), create(beside, "a")])
+    neighbour = next(one for one in store.keyspaces if cluster.node_of(one.slot) is other)
+    await store.ask([create(keys, "a"), create(neighbour, "a")])
     cluster.pause(home)
     waiting = asyncio.ensure_future(store.call(create(keys, "b")))
     for n in range(20):
-        await store.call(create(beside, f"b-{n}"))
+        await store.call(create(neighbour, f"b-{n}"))
     assert not waiting.done()
     cluster.resume(home)
     assert (await waiting).disposition == "created"
