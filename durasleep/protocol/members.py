@@ -14,7 +14,7 @@ Scores = dict[str, int]
 
 
 def muster(namespace: str, group: str, consumer: str, *, gone: Mapping[str, int]) -> Command[Scores]:
-    """Be a member from now on, and answer who is. Those that are ``gone`` are removed, if they still have this score."""
+    """Be a member from now on, and answer who is. Those ``gone`` are removed, if they still have this score."""
     lua = script.load("muster")
     removed = [text for name, score in gone.items() for text in (name, str(score))]
     key = members_key(namespace, group).encode()
