@@ -20,7 +20,7 @@ from durasleep.settings import Settings
 from durasleep.transport.batching import RETRY_FIRST_S
 from durasleep.transport.connection import Link
 from durasleep.transport.portion import Portion
-from durasleep.transport.reply_errors import is_of_moving_slot
+from durasleep.transport.reply_errors import is_of_moving_slot, refusal
 from durasleep.transport.store import Store
 
 LOOK_S = 5.0  # between two checks that the inbox exists: well within its life, and a new stream is soon noticed
@@ -334,7 +334,7 @@ class InboxStream:
         replies = await self._link.exchange([one.args for one in commands], block_s=block_s)
         for reply in replies:
             if isinstance(reply, Exception):
-                raise StoreError(f"{reply}")
+                raise refusal(reply) or StoreError(f"{reply}")
         return [one.parse(reply) for one, reply in zip(commands, replies, strict=True)]
 
     def _on_entry(self, fields: list[bytes]) -> None:

@@ -15,7 +15,7 @@ from typing import Self
 from weakref import WeakValueDictionary
 
 from durasleep.client import requests
-from durasleep.client.inbox import READ_MAX, statuses_in
+from durasleep.client.inbox import FAILED_S, READ_MAX, statuses_in
 from durasleep.client.requests import status_of_created
 from durasleep.errors import ClientClosed, DurasleepError, StoreError, StoreUnavailable, WaitTimeout
 from durasleep.model import Duration, PromiseId, owner_of, seconds_of
@@ -27,8 +27,10 @@ from durasleep.query import status
 from durasleep.query.status import PromiseStatus
 from durasleep.runtime.waits import Waiting
 from durasleep.settings import Settings
+from durasleep.transport.batching import RETRY_FIRST_S
 from durasleep.transport.connection import SyncLink
 from durasleep.transport.local import PerThread
+from durasleep.transport.reply_errors import is_of_moving_slot, refusal
 from durasleep.transport.sync_store import SyncStore
 
 _READ_MARGIN_S = 2.0  # the connection of a blocking read is closed this long after the read should have ended
@@ -288,7 +290,8 @@ class Waiter:
         except StoreUnavailable as error:
             found = error
         if isinstance(found, Exception):
-            closed.wait(min(block_s, 1.0))
+            is_moving = is_of_moving_slot(refusal(found) or found)
+            closed.wait(min(block_s, RETRY_FIRST_S if is_moving else FAILED_S))
             return False
         rows = [row for _, rows in read.parse(found) for row in rows]
         for entry, fields in rows:
