@@ -18,11 +18,12 @@ from durasleep.errors import StoreUnavailable, UsageError
 from durasleep.sync import Client as SyncClient
 from durasleep.transport.connector import AnyClient
 from harness.cluster import Cluster, Node, free_port
-from harness.servers import MakeServer
+from harness.servers import MakeServer, limit
 from tests.service.functions import QUICK, double, gathering, make_app, nap, passage, sleeping_workflow
 from tests.service.workers import Effects, Workers, eventually, serving, until
 
 PARTITIONS = 8
+USER = "durasleep:change-me"
 Source = Callable[[Cluster], AnyClient | str]
 
 
@@ -179,6 +180,55 @@ async def test_a_cluster_that_does_not_serve_all_slots_is_refused_and_nothing_is
     assert client.dbsize() == 0
     client.close()
     await app.aclose()
+
+
+async def test_a_user_with_the_rights_of_the_example_can_do_all_of_it(cluster: Cluster, namespace: str) -> None:
+    for node in cluster.nodes:
+        limit(node.url, namespace)
+    app = make_app(cluster.url.replace("://", f"://{USER}@"), namespace)
+    await app.init(partitions=PARTITIONS)
+    async with serving(app, concurrency=1):
+        assert await app.gather(await app.rpc_many(double, [(f"d-{n}", n) for n in range(20)])) == [
+            2 * n for n in range(20)
+        ]
+        assert await (await app.rpc("parent", gathering, 4)) == [0, 2, 4, 6]
+        assert [one.moving_to for one in await app.partitions()] == [""] * PARTITIONS
+        assert not [one for one in await app.diagnose() if one.subject == "rights" and one.level != "good"]
+    assert (await app.fsck()).findings == []
+    await app.aclose()
+    for node in cluster.nodes:
+        node.ask("ACL", "DELUSER", USER.partition(":")[0])
+
+
+async def test_while_a_slot_moves_lists_leave_its_partition_out_and_say_so(cluster: Cluster, wide: Durasleep) -> None:
+    store = await store_of(wide)
+    async with serving(wide):
+        ids = {f"s-{n}": store.keys(f"s-{n}").partition for n in range(30)}
+        await wide.rpc_many(sleeping_workflow, [(id, 3600) for id in ids])
+        for id in ids:
+            await until(wide, id, "suspended")
+        home = cluster.node_of(store.keyspaces[0].slot)
+        other = next(node for node in cluster.masters() if node is not home)
+        cluster.begin_move(store.keyspaces[0].slot, other)
+        moving = {id for id, partition in ids.items() if partition == 0}
+        found = await wide.search()
+        assert {one.id for one in found} == ids.keys() - moving
+        assert not found.is_all
+        timers = await wide.timers(100)
+        assert {timer.id.partition("~")[0] for timer in timers} == ids.keys() - moving
+        assert not timers.is_all
+        assert not (await wide.fsck()).is_whole
+        first, *others = await wide.partitions()
+        assert (first.node, first.moving_to, first.timers) == (str(home), str(other), None)
+        assert sum(one.timers or 0 for one in others) == len(ids) - len(moving)
+        said = [one.text for one in await wide.diagnose() if one.subject == "partitions"]
+        assert any(f"partition 0 is moving to {other}" in text for text in said)
+        await asyncio.to_thread(cluster.finish_move, store.keyspaces[0].slot)
+        assert {one.id for one in await wide.search()} == ids.keys()
+        assert (await wide.fsck()).is_whole
+        for id in ids:
+            await wide.cancel(id)
+            await until(wide, id, "done")
 
 
 async def test_another_number_of_partitions_is_refused(wide: Durasleep) -> None:
