@@ -20,10 +20,10 @@ from durasleep.transport.batching import (
     RETRY_FIRST_S,
     RETRY_MAX_S,
     answer_of,
-    check_confirmed,
     confirmation,
     exchange_plan,
     is_unserved,
+    why_unconfirmed,
 )
 from durasleep.transport.connection import Link
 from durasleep.transport.outage import Outage
@@ -268,8 +268,7 @@ class Batcher:
                 commands = plan.send(replies[: len(commands)])
         except StopIteration as end:
             raws = iter(cast("list[Reply]", end.value))
-        if confirmed:
-            check_confirmed(confirmed, self._settings)
+        unconfirmed = why_unconfirmed(confirmed, self._settings) if confirmed else None
         refused: list[Refused] = []
         for asked, positions in parts:
             calls, answers = asked.calls, asked.answers
@@ -279,6 +278,9 @@ class Batcher:
                     continue
                 if isinstance(answer, StoreError) and is_unserved(answer, waits_for_rights=self._patience_s is None):
                     refused.append(((asked, (position,)), answer))
+                    continue
+                if unconfirmed is not None:
+                    refused.append(((asked, (position,)), unconfirmed))
                     continue
                 answers[position] = answer
                 asked.left -= 1

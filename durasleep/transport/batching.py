@@ -147,13 +147,23 @@ def confirmation(settings: Settings) -> list[Sequence[Value]]:
     return []
 
 
-def check_confirmed(replies: Sequence[Reply], settings: Settings) -> None:
-    """NotReplicated if too few replicas have it. The writes are made all the same, and it is safe to repeat them."""
+def why_unconfirmed(replies: Sequence[Reply], settings: Settings) -> StoreUnavailable | None:
+    """Why the writes of the calls that were served do not count yet; None if they do. They are made all the same, and
+    it is safe to repeat them. A server that serves no call may not be able to confirm anything either.
+    """
     for reply in replies:
         if isinstance(reply, Exception):
-            raise StoreUnavailable(f"the server cannot confirm what is written: {error_text(reply)}")
+            return StoreUnavailable(f"the server cannot confirm what is written: {error_text(reply)}")
         local, replicas = cast("tuple[int, int]", reply if isinstance(reply, list) else (1, reply))
         if settings.fsync and local < 1:
-            raise NotReplicated("written, but not known to be on disk")
+            return NotReplicated("written, but not known to be on disk")
         if replicas < settings.min_replicas:
-            raise NotReplicated(f"written, but received by {replicas} replicas of {settings.min_replicas}")
+            return NotReplicated(f"written, but received by {replicas} replicas of {settings.min_replicas}")
+    return None
+
+
+def check_confirmed(replies: Sequence[Reply], settings: Settings) -> None:
+    """Raises what ``why_unconfirmed`` says."""
+    problem = why_unconfirmed(replies, settings)
+    if problem is not None:
+        raise problem

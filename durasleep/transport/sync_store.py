@@ -284,7 +284,7 @@ class SyncStore:
                 commands = exchange_plan.send(replies[: len(commands)])
         except StopIteration as end:
             raws: list[Reply] = end.value
-        batching.check_confirmed(confirmed, self.settings)
+        unconfirmed = batching.why_unconfirmed(confirmed, self.settings)
         again: list[int] = []
         problem: StoreUnavailable | None = None
         for position, raw in zip(left, raws, strict=True):
@@ -293,6 +293,9 @@ class SyncStore:
                 again.append(position)
             elif batching.is_unserved(answer, waits_for_rights=False):
                 problem = answer
+                again.append(position)
+            elif unconfirmed is not None:
+                problem = unconfirmed
                 again.append(position)
             else:
                 answers[position] = answer

@@ -108,6 +108,21 @@ async def test_readonly_masterdown_and_lost_the_replica_that_took_over_serves(
     assert home.ask("EXISTS", keys.promise("before"), keys.promise("readonly"), keys.promise("lost")) == 3
 
 
+async def test_moved_by_a_replica_that_cannot_confirm_either_the_new_master_is_asked(
+    store: Store, cluster: Cluster
+) -> None:
+    """A replica answers WAIT with an error, too, and a PING as a master does."""
+    keys = store.keyspaces[0]
+    confirmed = store.confirming(1, None)
+    await confirmed.call(create(keys, "before"))
+    home, _ = at_home(keys, cluster)
+    [replica] = cluster.replicas_of(home)
+    cluster.failover(replica)
+    cluster.await_health()
+    assert (await confirmed.call(create(keys, "after"))).disposition == "created"
+    assert replica.ask("EXISTS", keys.promise("before"), keys.promise("after")) == 2
+
+
 async def test_clusterdown_it_waits_until_the_cluster_is_whole(call: Call, store: Store, cluster: Cluster) -> None:
     """Without a node for each slot, no node serves any."""
     keys = store.keyspaces[0]
