@@ -264,6 +264,19 @@ class Cluster:
         """Until the nodes that answer say the same: all slots are served, by whom, all are in step, and none fails."""
         _until(self._is_healthy, "the cluster to be whole")
 
+    def await_in_step(self) -> None:
+        """Until the replicas have every write that their masters have now."""
+        offsets = {master: int(master.ask("ROLE")[1]) for master in self.masters()}
+
+        def have_all() -> bool:
+            return all(
+                int(replica.ask("ROLE")[4]) >= offset
+                for master, offset in offsets.items()
+                for replica in self.replicas_of(master)
+            )
+
+        _until(have_all, "the replicas to be in step")
+
     def _is_healthy(self) -> bool:
         answering = [node for node in self.nodes if node.answers]
         views = {_view_of(node) for node in answering}

@@ -1,4 +1,13 @@
-"""Runs the chaos: starts work, breaks things by the plan, repairs everything, waits, and checks."""
+"""Runs the chaos: starts work, breaks things by the plan, repairs everything, waits, and checks.
+
+Every execution must end, once, with its own result. No step is lost or done more often than the faults allow, no sleep
+is too short, transactions count once, and fsck finds nothing.
+
+With --cluster Redis is a cluster of three masters, each with a replica, under eight partitions. Masters are killed and
+paused under load, change places with their replicas, and hand over slots; clients lose their way to single nodes. A
+cluster replicates later than it confirms, so every write waits for a replica: then nothing that was confirmed may be
+lost. With --min-replicas 0 a failover may lose it; what is called again must then end as if it had not been lost.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +15,37 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import random
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import redis.asyncio
-
 from durasleep import DurasleepError, StoreUnavailable
 from durasleep.query.fsck import Report
-from harness.chaos import check
+from harness.chaos import check, reach
 from harness.chaos.around import Around
-from harness.chaos.faults import Site
-from harness.chaos.plan import AROUND, FAULTS, plan
-from harness.chaos.work import SHAPES, WORKFLOWS, app
+from harness.chaos.cluster import NODES, ClusterSite
+from harness.chaos.faults import ServerSite
+from harness.chaos.plan import AROUND, CLUSTER, FAULTS, plan
+from harness.chaos.site import Site
+from harness.chaos.work import WORKFLOWS, app, child, counter_of, sent_away
+from harness.servers import EMBEDDED, FAKE, KINDS
 
 WORKERS = 3
 STARTS_A_S = 8.0
 QUIET_S = 120.0  # for all executions to end
-REPEATING = ("kill-worker", "pause-worker", "kill-redis", "failover", "black-hole", "stall", "block-redis", "cut")
+COUNTING, SENDING_AWAY = 2, 7
+REPEATING = (
+    *("kill-worker", "pause-worker", "kill-redis", "failover", "black-hole", "stall", "block-redis", "cut"),
+    *("kill-master", "pause-node", "hand-over", "move-slot", "cut-off"),
+)
 """Faults after which a step may run again."""
-ROLLS_BACK = ("failover",)
-"""Faults after which Redis may not know a confirmed write any more."""
 
 logger = logging.getLogger("durasleep")
 
@@ -50,7 +64,7 @@ class Work:
     async def go_on(self) -> None:
         """Start one execution after the other, and settle promises that wait for a person, until cancelled."""
         while True:
-            shape = self._chance.randrange(SHAPES)
+            shape = self._chance.randrange(len(WORKFLOWS))
             id = f"{WORKFLOWS[shape].__name__}-{self._seed}-{len(self.shapes)}"
             with suppress(DurasleepError):
                 await app.rpc(id, WORKFLOWS[shape])
@@ -73,24 +87,54 @@ class Work:
             with suppress(DurasleepError, asyncio.TimeoutError):
                 told = [await handle.result(timeout=QUIET_S), await app.get(id, str)]
                 self.results[id] = told  # not before: its promises are settled until it has a result
+            for away in sent_away(id) if shape == SENDING_AWAY else ():
+                with suppress(DurasleepError, asyncio.TimeoutError):
+                    handle = await app.rpc(away, child, 1) if restart else app.get(away, int)
+                    await handle.result(timeout=QUIET_S)
+
+
+def make_site(options: argparse.Namespace, directory: Path, names: Sequence[str]) -> Site:
+    if options.cluster:
+        return ClusterSite(
+            directory,
+            kind=options.cluster,
+            workers=WORKERS,
+            fsync=options.fsync,
+            min_replicas=options.min_replicas,
+            seed=options.seed,
+        )
+    return ServerSite(
+        directory, workers=WORKERS, fsync=options.fsync, with_replica="failover" in names, other=options.other
+    )
+
+
+def fault_names(options: argparse.Namespace) -> list[str]:
+    """Those that were asked for, else all but the ones that lose writes or change what can be served."""
+    if options.faults:
+        return options.faults.split(",")
+    if options.cluster:
+        return list(CLUSTER)
+    return [name for name in FAULTS if name != "failover"] + list(AROUND if options.around else ())
 
 
 async def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     """One run; returns its results. ``violations`` are the promises it has broken."""
-    names = options.faults.split(",") if options.faults else [name for name in FAULTS if name != "failover"]
-    if options.around and not options.faults:
-        names += AROUND
+    names = fault_names(options)
     seconds = options.minutes * 60
-    faults = plan(options.seed, seconds, names, WORKERS)
-    site = Site(directory, workers=WORKERS, fsync=options.fsync, with_replica="failover" in names, other=options.other)
+    faults = plan(options.seed, seconds, names, NODES if options.cluster else WORKERS)
+    site = make_site(options, directory, names)
     work = Work(options.seed)
     around: Around | None = None
     try:
         await site.start()
-        app.connect(site.url)
+        os.environ.update(site.environment)
+        app.settings = reach.settings()
+        app.connect(reach.source())
+        await app.init(partitions=site.partitions)
         async with app:
+            site.start_workers()
             if options.around:
-                around = Around(site.url, directory, options.seed)
+                around = Around(directory, options.seed)
                 await around.start()
             going = [asyncio.create_task(work.go_on()), asyncio.create_task(work.answer())]
             began = time.monotonic()
@@ -103,7 +147,7 @@ async def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
             if around:
                 await around.stop()
             quiet = time.monotonic()
-            await work.collect(restart=any(site.done[name] for name in ROLLS_BACK))
+            await work.collect(restart=any(site.done[name] for name in site.rolls_back))
             going[1].cancel()
             await asyncio.gather(*going, return_exceptions=True)
             took_s = time.monotonic() - quiet
@@ -120,7 +164,7 @@ async def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     found += [f"fsck: {one.kind}: {one.id} {one.text}" for one in report.findings if one.kind != "client"]
     log = site.log.read_text(errors="replace")
     found += [f"a fault of ours: {line}" for line in log.splitlines() if "fault in durasleep" in line][:5]
-    if around and site.deserted:
+    if (around or options.cluster) and site.deserted:
         found.append(f"{site.deserted} workers have left though nobody told them to")
     repeated = sum(len(times) - 1 for label, times in effects.items() if "tries" not in label)
     return {
@@ -149,11 +193,9 @@ async def _fsck() -> Report:
 
 
 async def _counters(site: Site, work: Work) -> dict[str, int]:
-    client: Any = redis.asyncio.Redis.from_url(site.primary_url)
-    ids = [id for id, shape in work.shapes.items() if shape == 2]
-    values: list[bytes | None] = await client.mget([f"chaos-counter-{id}" for id in ids]) if ids else []
-    await client.aclose()
-    return {id: int(value or 0) for id, value in zip(ids, values, strict=True)}
+    ids = [id for id, shape in work.shapes.items() if shape == COUNTING]
+    names = [await app.key(id, counter_of(id)) if reach.is_cluster() else counter_of(id) for id in ids]
+    return {id: int(value or 0) for id, value in zip(ids, await site.read(names), strict=True)}
 
 
 def main() -> int:
@@ -162,11 +204,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--fsync", choices=("always", "everysec", "no"), default="always")
     parser.add_argument("--faults", default="", help=f"of {', '.join(FAULTS)}; all but failover by default")
+    kinds = [kind for kind in KINDS if kind != FAKE]
+    parser.add_argument("--cluster", nargs="?", const=EMBEDDED, choices=kinds, help=f"of {EMBEDDED} by default")
+    parser.add_argument("--min-replicas", type=int, default=1, help="in a cluster, for every write; by default 1")
     parser.add_argument("--other", type=Path, metavar="DIRECTORY", help="half of the workers are of the version there")
     parser.add_argument("--around", action="store_true", help="beside it: threads, forks, loops, bad schedules, ...")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    if unknown := {name for name in options.faults.split(",") if name} - {*FAULTS, *AROUND}:
+    if options.cluster and options.other:
+        parser.error("workers of another version are not for a cluster")
+    known = CLUSTER if options.cluster else (*FAULTS, *AROUND)
+    if unknown := {name for name in options.faults.split(",") if name} - {*known}:
         parser.error(f"there is no fault {', '.join(sorted(unknown))}")
     logging.getLogger("durasleep").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="durasleep-chaos-") as name:

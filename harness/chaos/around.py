@@ -18,11 +18,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import redis.asyncio
 import redis.exceptions as redis_errors
 
 from durasleep import Durasleep, DurasleepError
-from durasleep.protocol.keys import F, Keyspace, S
+from durasleep.client.client import store_of
+from durasleep.protocol.keys import F, S
+from durasleep.protocol.keyspaces import Keyspaces
+from harness.chaos import reach
 from harness.chaos.work import EFFECTS, app, asks_briefly, echo, sought_after, tick
 
 ROOT = Path(__file__).parents[2]
@@ -37,10 +39,7 @@ QUIET_S = 120.0
 class Around:
     """All of them, beside the work whose results are checked."""
 
-    def __init__(self, url: str, directory: Path, seed: int) -> None:
-        self._url = url
-        self._keys = Keyspace("durasleep")
-        self._redis: Any = redis.asyncio.Redis.from_url(url)
+    def __init__(self, directory: Path, seed: int) -> None:
         self._lines = directory / "clients"
         self._log = directory / "around.log"
         self._directory = directory
@@ -54,7 +53,7 @@ class Around:
     async def start(self) -> None:
         with self._lines.open("wb") as lines, self._log.open("ab") as log:
             self._clients = subprocess.Popen(
-                [sys.executable, "-m", "harness.chaos.clients", self._url], cwd=ROOT, stdout=lines, stderr=log
+                [sys.executable, "-m", "harness.chaos.clients"], cwd=ROOT, stdout=lines, stderr=log
             )
         for once, pause_s in (
             (self._give_up, 0.05),
@@ -82,7 +81,7 @@ class Around:
 
     async def _give_up(self) -> None:
         """A client that lives for a moment, and waits even less."""
-        async with Durasleep(self._url) as client:
+        async with Durasleep(reach.source()) as client:
             handle = await client.rpc(SOUGHT, sought_after)
             with suppress(TimeoutError):
                 await handle.result(timeout=self._chance.uniform(0.01, 0.2))
@@ -97,15 +96,17 @@ class Around:
         """Every second schedule has a time zone that does not exist; both kinds are due again and again."""
         for name in (GOOD, BAD):
             await app.schedule(name, "0 0 1 1 *", tick)
-        await self._redis.hset(self._keys.schedule(BAD), S["zone"], "Mars/Base")
-        for name in (GOOD, BAD):
-            due = int(time.time() * 1000)
-            await self._redis.hset(self._keys.schedule(name), S["due"], due)
-            await self._redis.zadd(self._keys.timers, {f"{name}~cron": due})
+        spaces = (await store_of(app)).keyspaces
+        async with reach.client() as client:
+            await client.hset(spaces.of(BAD).schedule(BAD), S["zone"], "Mars/Base")
+            for name in (GOOD, BAD):
+                due, keys = int(time.time() * 1000), spaces.of(name)
+                await client.hset(keys.schedule(name), S["due"], due)
+                await client.zadd(keys.timers, {f"{name}~cron": due})
 
     async def _retire(self) -> None:
         """A worker of a group that is not used afterwards, killed while it serves."""
-        command = [sys.executable, "-m", "durasleep", "worker", "harness.chaos.work:app", "--url", self._url]
+        command = [sys.executable, "-m", "durasleep", "worker", "harness.chaos.work:app"]
         with self._log.open("ab") as log:
             worker = subprocess.Popen(
                 [*command, "--group", f"retired-{self.retired}"],
@@ -125,11 +126,14 @@ class Around:
 
     async def violations(self) -> list[str]:
         """When everything works again and the clients have ended."""
-        await self._redis.connection_pool.disconnect()  # connections that were cut meanwhile
+        async with reach.client() as client:
+            return await self._violations(client, (await store_of(app)).keyspaces)
+
+    async def _violations(self, client: Any, spaces: Keyspaces) -> list[str]:
         found = [line for line in self._lines.read_text().splitlines() if line.startswith("wrong: ")]
         if not self._told():
             found.append("the clients in threads, forks and loops did not come to their end")
-        waiters = await self._redis.hget(self._keys.promise(SOUGHT), F["waiters"]) or b""
+        waiters = await client.hget(spaces.of(SOUGHT).promise(SOUGHT), F["waiters"]) or b""
         if len(waiters) > WAITERS_BYTES_MAX:
             found.append(f"{len(waiters)} bytes of waiters are left of those that gave up")
         await app.rpc(SOUGHT, sought_after)  # a failover may have lost it
@@ -139,19 +143,20 @@ class Around:
             found.append(f"who waits for {SOUGHT} did not hear of it")
         ended = [await _result_of(f"around-race-{n}") for n in range(self.races)]
         found += [f"around-race-{n} ended with {one}" for n, one in enumerate(ended) if one != "gave up"]
-        if not [key async for key in self._redis.scan_iter(match=f"{self._keys.promise(GOOD)}@*", count=1000)]:
+        if not [key async for key in client.scan_iter(match=spaces.pattern(f"promise:{GOOD}@*"), count=1000)]:
             found.append("a schedule never ran beside one that cannot be read")
         for name in (GOOD, BAD):
             await app.unschedule(name)
-        found += await self._stale_workers()
+        found += await self._stale_workers(client, spaces)
         answer = await (await app.rpc("around-last", echo, "last")).result(timeout=QUIET_S)
         if answer != "last":
             found.append(f"the last call was told {answer!r}")
-        await self._redis.aclose()
         return found
 
-    async def _stale_workers(self) -> list[str]:
-        beats: list[tuple[bytes, float]] = await self._redis.zrange(self._keys.workers, 0, -1, withscores=True)
+    async def _stale_workers(self, client: Any, spaces: Keyspaces) -> list[str]:
+        beats: list[tuple[bytes, float]] = []
+        for keys in spaces:
+            beats += await client.zrange(keys.workers, 0, -1, withscores=True)
         now_s = time.time()
         return [
             f"{name.decode()} is still called a worker, {now_s - beat / 1000:.0f} s after its last beat"

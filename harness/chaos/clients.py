@@ -1,6 +1,6 @@
 """Clients as applications have them, in a process of their own: one sync client for threads and forked children, one
 application for several event loops. Each call must get its own result. Prints each mistake on a line and, at the end,
-on SIGTERM, the number of right answers: ``python -m harness.chaos.clients URL``.
+on SIGTERM, the number of right answers: ``python -m harness.chaos.clients``.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
 
 from durasleep import Durasleep, DurasleepError, sync
+from harness.chaos import reach
 from harness.chaos.work import echo
 
 THREADS = 4
@@ -30,9 +30,9 @@ RIGHT, WRONG = 0, 1
 class Clients:
     """All of them, until they are stopped."""
 
-    def __init__(self, url: str) -> None:
-        self._sync = sync.Client(url)
-        self._app = Durasleep(url)
+    def __init__(self) -> None:
+        self._sync = sync.Client(reach.source())
+        self._app = Durasleep(reach.source())
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self.right = 0
@@ -109,7 +109,7 @@ def log(line: str) -> None:
 
 
 def main() -> None:
-    clients = Clients(sys.argv[1])
+    clients = Clients()
     signal.signal(signal.SIGTERM, clients.stop)
     clients.run()
     print(json.dumps({"right": clients.right, "gave_up": clients.gave_up}), flush=True)

@@ -1,12 +1,9 @@
-"""The servers, the workers and the network between them, and the faults that break them."""
+"""One server, or one with a replica, and the network before it, and the faults that break them."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,115 +11,52 @@ import redis.asyncio
 import redis.exceptions as redis_errors
 
 from durasleep.devserver import DevServer, Fsync
-from harness import versions
+from harness.chaos import reach
 from harness.chaos.plan import Fault
-from harness.chaos.work import EFFECTS
+from harness.chaos.site import Site
 from harness.proxy import HOST, Proxy
 
 DOWN_S = 0.5  # how long a killed server stays down
 SYNCED_S = 10.0
-ROOT = Path(__file__).parents[2]
 
 
-class Site:
-    """Everything that can break."""
+class ServerSite(Site):
+    """A server that clients and workers reach through a proxy."""
+
+    partitions = 1
+    rolls_back = ("failover",)
 
     def __init__(
         self, directory: Path, *, workers: int, fsync: Fsync, with_replica: bool, other: Path | None = None
     ) -> None:
-        """Every second start of a worker uses the version in ``other``, if that is given."""
+        super().__init__(directory, workers=workers, other=other)
         self.proxy = Proxy()
-        self.effects = directory / "effects"
-        self.log = directory / "workers.log"
-        self.done: Counter[str] = Counter()
-        """How often each fault happened."""
-        self.deserted = 0
-        """Workers that ended although nobody had killed them."""
         self._servers = [
             DevServer(directory / f"server-{n}", fsync=fsync, extra_args=("--enable-debug-command", "local"))
             for n in range(2 if with_replica else 1)
         ]
-        self._other = other
-        self._starts = 0
-        self._workers: list[subprocess.Popen[bytes] | None] = [None] * workers
-        self._lasting: set[asyncio.Task[None]] = set()
-        self._server_lock = asyncio.Lock()  # one fault of the servers' processes at a time
 
     @property
-    def url(self) -> str:
-        """Where clients and workers connect: through the proxy."""
-        return f"redis://{HOST}:{self.proxy.port}"
-
-    @property
-    def primary_url(self) -> str:
-        """The server itself, without the proxy."""
-        return self._servers[0].url
+    def environment(self) -> dict[str, str]:
+        return reach.by_url(f"redis://{HOST}:{self.proxy.port}")
 
     async def start(self) -> None:
-        self.effects.touch()
         for server in self._servers:
             await asyncio.to_thread(server.start)
         await self.proxy.start(self._servers[0].port)
         await self._follow()
-        for n in range(len(self._workers)):
-            self._start_worker(n)
 
-    async def stop(self) -> None:
-        for task in tuple(self._lasting):
-            task.cancel()
-        for worker in self._workers:
-            if worker is not None:
-                worker.send_signal(signal.SIGCONT)
-                worker.kill()
-                worker.wait()
+    async def stop_servers(self) -> None:
         await self.proxy.close()
         for server in self._servers:
             await asyncio.to_thread(server.stop)
 
-    async def repair(self) -> None:
-        """Repair everything: lasting faults have ended, and every worker runs."""
-        await asyncio.gather(*self._lasting)  # if a fault could not be done, that is an error of this program
-        for n, worker in enumerate(self._workers):
-            if worker is None or worker.poll() is not None:
-                self.deserted += worker is not None
-                self._start_worker(n)
-
-    async def do(self, fault: Fault) -> None:
-        """Break something; a lasting fault goes on by itself."""
-        act = getattr(self, fault.name.replace("-", "_"))
-        task = asyncio.get_running_loop().create_task(act(fault))
-        self._lasting.add(task)
-        task.add_done_callback(self._lasting.discard)
-        self.done[fault.name] += 1
-
-    # -- workers
-
-    def _start_worker(self, n: int) -> None:
-        self._starts += 1
-        durasleep = versions.command(self._other if self._starts % 2 else None)
-        with self.log.open("ab") as log:
-            self._workers[n] = subprocess.Popen(
-                [*durasleep, "worker", "harness.chaos.work:app", "--url", self.url],
-                cwd=ROOT,
-                env=os.environ | {EFFECTS: str(self.effects)},
-                stdout=log,
-                stderr=log,
-            )
-
-    async def kill_worker(self, fault: Fault) -> None:
-        """Kill -9; another worker takes its place."""
-        if worker := self._workers[fault.which]:
-            worker.kill()
-            await asyncio.to_thread(worker.wait)
-        self._start_worker(fault.which)
-
-    async def pause_worker(self, fault: Fault) -> None:
-        """SIGSTOP, for longer or shorter than it takes until others count the worker as dead."""
-        worker = self._workers[fault.which]
-        if worker is not None:
-            worker.send_signal(signal.SIGSTOP)
-            await asyncio.sleep(fault.lasts_s)
-            worker.send_signal(signal.SIGCONT)
+    async def read(self, keys: Sequence[str]) -> list[bytes | None]:
+        client = cast("Any", redis.asyncio.Redis.from_url(self._servers[0].url))
+        try:
+            return [await client.get(key) for key in keys]
+        finally:
+            await client.aclose()
 
     # -- the server
 

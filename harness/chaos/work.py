@@ -8,14 +8,17 @@ import time
 from pathlib import Path
 
 from durasleep import Canceled, Context, Durasleep, Retry
+from harness.chaos import reach
 
 EFFECTS = "DURASLEEP_CHAOS_EFFECTS"
 """The environment variable with the path of that file."""
 
-SHAPES = 6
 NAP_S = 0.5
+PARTS = 8
+"""How many executions with ids of their own a workflow calls: they live in other partitions, if there are any."""
+AWAY = 3
 
-app = Durasleep()
+app = Durasleep(reach.source(), settings=reach.settings())
 
 
 async def effect(label: str) -> str:
@@ -67,11 +70,21 @@ async def family(ctx: Context) -> str:
 @app.workflow
 async def counting(ctx: Context, run: int = 1) -> str:
     for _ in range(5):
-        await ctx.transaction().incr(f"chaos-counter-{ctx.info.id}")
+        await ctx.transaction().incr(_counter(ctx))
         await ctx.sleep(0.05)
     if run < 3:
         ctx.continue_as_new(run + 1)
     return f"{run} runs"
+
+
+def counter_of(id: str) -> str:
+    """The name of its counter: with several partitions a key of the application is beside its execution."""
+    return f"chaos-counter-{id}"
+
+
+def _counter(ctx: Context) -> str:
+    name = counter_of(ctx.info.id)
+    return ctx.key(name) if reach.is_cluster() else name
 
 
 @app.workflow
@@ -114,6 +127,25 @@ async def cancel(id: str) -> None:
     await app.cancel(id)
 
 
+@app.workflow
+async def calling_others(ctx: Context) -> str:
+    ages = await asyncio.gather(*(ctx.rpc(child, n, id=f"{ctx.info.id}-part-{n}") for n in range(PARTS)))
+    await ctx.run(effect, f"{ctx.info.id} adds up")
+    return f"{sum(ages)}"
+
+
+@app.workflow
+async def sending_away(ctx: Context) -> str:
+    for id in sent_away(ctx.info.id):
+        await ctx.detached(child, 1, id=id)
+    return "sent"
+
+
+def sent_away(id: str) -> list[str]:
+    """The executions that it started detached."""
+    return [f"{id}-away-{n}" for n in range(AWAY)]
+
+
 # -- other work, see ``around.py``
 
 
@@ -138,12 +170,12 @@ async def asks_briefly(ctx: Context, sought: str) -> str:
     return "gave up"
 
 
-WORKFLOWS = (napping, family, counting, trying, waiting, changing_its_mind)
+WORKFLOWS = (napping, family, counting, trying, waiting, changing_its_mind, calling_others, sending_away)
 
 
 def result_of(shape: int, id: str) -> str:
     """The result that a workflow must have."""
-    return ("rested", "190", "3 runs", "done", "an answer", f"{id} gives up")[shape]
+    return ("rested", "190", "3 runs", "done", "an answer", f"{id} gives up", "28", "sent")[shape]
 
 
 def effects_of(shape: int, id: str) -> dict[str, int]:
@@ -159,6 +191,10 @@ def effects_of(shape: int, id: str) -> dict[str, int]:
             return {f"{id} hears": 1}
         case 5:
             return {f"{id} gives up": 1}
+        case 6:
+            return {f"{id} adds up": 1} | {f"{id}-part-{n} grows up": 1 for n in range(PARTS)}
+        case 7:
+            return {f"{away} grows up": 1 for away in sent_away(id)}
         case _:
             return {}
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("minutes", "fsync", "options"),
     [
@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
         (0.15, "everysec", "--faults kill-redis,black-hole,kill-worker,delay"),
         (0.15, "always", "--faults failover,kill-worker,cut"),
         (0.25, "always", "--faults kill-worker,full-redis,begin-while-full,begin-while-read-only --around"),
+        (0.5, "everysec", "--cluster"),
     ],
 )
 def test_whatever_breaks_nothing_is_lost_early_or_done_twice_in_redis(minutes: float, fsync: str, options: str) -> None:

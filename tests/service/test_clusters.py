@@ -17,7 +17,7 @@ from durasleep.client.client import store_of
 from durasleep.errors import StoreUnavailable, UsageError
 from durasleep.sync import Client as SyncClient
 from durasleep.transport.connector import AnyClient
-from harness.cluster import Cluster, Node, free_port
+from harness.cluster import Cluster, free_port
 from harness.servers import MakeServer, limit
 from tests.service.functions import QUICK, double, gathering, make_app, nap, passage, sleeping_workflow
 from tests.service.workers import Effects, Workers, eventually, serving, until
@@ -98,17 +98,11 @@ async def test_a_master_that_dies_is_replaced_and_all_finish_once(
     handles = [await wide.rpc(f"nap-{n}", nap, effects.path, 1.0) for n in range(2 * PARTITIONS)]
     for n in range(2 * PARTITIONS):
         await until(wide, f"nap-{n}", "suspended")
-    await eventually(lambda: all(_in_step(cluster, node) for node in cluster.masters()), "replicas in step")
+    await asyncio.to_thread(cluster.await_in_step)
     cluster.kill(cluster.masters()[0])
     assert await wide.gather(handles) == [f"nap-{n} slept for 1 seconds" for n in range(2 * PARTITIONS)]
     for n in range(2 * PARTITIONS):
         assert effects.count(f"nap-{n} lies down") == 1
-
-
-def _in_step(cluster: Cluster, master: Node) -> bool:
-    """Whether its replicas have every write of a master."""
-    offset = master.ask("ROLE")[1]
-    return all(replica.ask("ROLE")[4] >= offset for replica in cluster.replicas_of(master))
 
 
 async def test_slots_that_move_under_load_lose_nothing_and_double_nothing(cluster: Cluster, wide: Durasleep) -> None:
