@@ -180,6 +180,10 @@ class Heartbeat:
             self._thread.join(self._settings.heartbeat_s)
         self._store.close()
 
+    def close(self) -> None:
+        """Close the connection; there are no more beats."""
+        self._store.close()
+
     async def leave(self) -> None:
         """The same, waiting in the event loop: user code may have left no thread to wait in."""
         self._stop.set()

@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from functools import partial
 
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.slots import Address
@@ -45,27 +47,42 @@ class Heartbeats:
         return None if self._topology is None else self._topology.known(slot)
 
     async def start(self) -> None:
-        """Beat from now on. Raises what the first beat to any node raises."""
-        await asyncio.gather(*[asyncio.wrap_future(one.start()) for one in self._make_missing()])
+        """Beat from now on. Raises what the first beat to any node raises; then it may be called again."""
+        await asyncio.gather(*[asyncio.wrap_future(first) for first in self._start_missing()])
 
-    def _make_missing(self) -> list[Heartbeat]:
-        """Those to nodes to which there is none yet."""
+    def _start_missing(self) -> list[Future[None]]:
+        """Begin to beat to nodes to which there are no beats yet; the results are those of the first beats."""
+        firsts: list[Future[None]] = []
+        for node, one in self._make_missing():
+            first = one.start()
+            first.add_done_callback(partial(self._drop_failed, node, one))
+            firsts.append(first)
+        return firsts
+
+    def _drop_failed(self, node: Address | None, one: Heartbeat, first: Future[None]) -> None:
+        """If a first beat fails, there are no more: the next one to this node comes from another heartbeat."""
+        if first.cancelled() or first.exception() is not None:
+            with self._lock:
+                if self._all.get(node) is one:
+                    del self._all[node]
+            one.close()
+
+    def _make_missing(self) -> list[tuple[Address | None, Heartbeat]]:
         slots = [keys.slot for keys in self._served()]
         nodes = dict.fromkeys(map(self._node_of, (*slots, self._meta_slot)))
         with self._lock:
             if self._has_ended:
                 return []
             missing = [node for node in nodes if node not in self._all and (node is not None or self._topology is None)]
-            made = [self._make(node, lambda node=node: self._served_by(node)) for node in missing]
-            self._all.update(zip(missing, made, strict=True))
-        return made
+            made = {node: self._make(node, lambda node=node: self._served_by(node)) for node in missing}
+            self._all.update(made)
+        return list(made.items())
 
     def _served_by(self, node: Address | None) -> list[Keyspace]:
         """The partitions to beat in on this node. New nodes get a heartbeat of their own."""
         if self._topology is None:
             return list(self._served())
-        for one in self._make_missing():
-            one.start()
+        self._start_missing()
         nodes = [(keys, self._topology.known(keys.slot)) for keys in self._served()]
         if any(found is None for _, found in nodes):
             self._topology.ask_soon()
