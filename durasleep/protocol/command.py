@@ -84,15 +84,21 @@ class Command(msgspec.Struct, Generic[T], frozen=True):
     script: Script | None = None
     slot: int | None = None
     """On whose node it runs; None if its first key says it. Outside a cluster this means nothing."""
+    is_optional: bool = False
+    """If we have no right to it, its answer is that error: nobody waits until the right is given."""
 
     def at(self, slot: int) -> Command[T]:
         """The same command, which names no key, on the node of a slot."""
-        return Command(self.args, self.parse, self.script, slot)
+        return Command(self.args, self.parse, self.script, slot, self.is_optional)
+
+    def optional(self) -> Command[T]:
+        """The same command, see ``is_optional``."""
+        return Command(self.args, self.parse, self.script, self.slot, is_optional=True)
 
     def map(self, change: Callable[[T], S]) -> Command[S]:
         """The same command with a changed answer."""
         parse = self.parse
-        return Command(self.args, lambda reply: change(parse(reply)), self.script, self.slot)
+        return Command(self.args, lambda reply: change(parse(reply)), self.script, self.slot, self.is_optional)
 
 
 Call = BatchItem[Any] | Command[Any]

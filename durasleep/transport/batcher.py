@@ -255,6 +255,10 @@ class Batcher:
                 return False
         return True
 
+    def _is_unserved(self, call: Call, answer: StoreError) -> bool:
+        is_optional = isinstance(call, Command) and call.is_optional
+        return is_unserved(answer, waits_for_rights=self._patience_s is None and not is_optional)
+
     async def _once(self, parts: list[Part]) -> list[Refused]:
         """One exchange; returns the calls that must be repeated, and why."""
         calls = [asked.calls[position] for asked, positions in parts for position in positions]
@@ -276,7 +280,7 @@ class Batcher:
                 answer = answer_of(calls[position], next(raws))
                 if answer is AGAIN:
                     continue
-                if isinstance(answer, StoreError) and is_unserved(answer, waits_for_rights=self._patience_s is None):
+                if isinstance(answer, StoreError) and self._is_unserved(calls[position], answer):
                     refused.append(((asked, (position,)), answer))
                     continue
                 if unconfirmed is not None:

@@ -15,9 +15,10 @@ import pytest
 import redis.exceptions as redis_errors
 from redis.asyncio import Redis
 
-from durasleep.errors import NotFound, OtherFunction, StoreError, StoreUnavailable
+from durasleep.errors import NotFound, OtherFunction, StoreError, StoreRefused, StoreUnavailable
 from durasleep.model import CommitAction, Disposition, Kind, Number, PromiseId, State, StepResult, Transaction
 from durasleep.protocol import commit, journal, promises
+from durasleep.protocol import server as questions
 from durasleep.protocol.command import BatchItem, Command, Plan
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Created
@@ -30,7 +31,7 @@ from durasleep.transport.connector import Connector
 from durasleep.transport.reply_errors import Reply
 from durasleep.transport.store import Store
 from durasleep.transport.sync_store import SyncStore
-from harness.servers import FAKE, MakeServer, Server
+from harness.servers import FAKE, MakeServer, Server, limit
 from tests.store.driver import Driver
 
 
@@ -385,3 +386,18 @@ async def test_patience_begins_anew_where_some_of_many_were_answered(
         monkeypatch.setattr(link, "exchange", slowly)
         assert len(await batcher.ask(calls)) == len(calls)
         assert exchanges > 7
+
+
+async def test_a_worker_does_not_wait_for_a_right_it_can_do_without(make_server: MakeServer) -> None:
+    """For any other right it waits until somebody gives it."""
+    one = make_server()
+    batcher = Batcher(Link(Connector.of(limit(one.url, "n", "-client|list")), "test", 5.0), DEFAULTS, None)
+    for _ in range(2):
+        with pytest.raises(StoreRefused, match="client"):
+            await batcher.call(questions.has_client("1").optional())
+    waiting = batcher.send(questions.has_client("1"))
+    assert await batcher.call(questions.ping()) == b"PONG"
+    assert not waiting.done()
+    limit(one.url, "n")
+    assert await waiting is False
+    await batcher.close()

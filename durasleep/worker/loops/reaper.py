@@ -118,7 +118,7 @@ class Reaper:
 
     async def _lists(self, client_id: str) -> bool:
         try:
-            return await self._store.call(server.has_client(client_id).at(self._keys.slot))
+            return await self._store.call(server.has_client(client_id).at(self._keys.slot).optional())
         except StoreError as error:
             logger.info("CLIENT LIST is not available (%s): only missed heartbeats show that a worker is dead", error)
             self._sees_connections = False

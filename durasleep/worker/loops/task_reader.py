@@ -177,7 +177,7 @@ class TaskReader:
         """What ends a read that blocks, because no slot is free any more; None if none blocks."""
         if not self._is_blocked or not self._client_id:
             return None
-        return server.unblock(self._client_id).at(self._keys.slot)
+        return server.unblock(self._client_id).at(self._keys.slot).optional()
 
     async def _take(self, free: int) -> list[Lease]:
         """The entries that are there now: at most half of them for this worker only, or every second one."""
