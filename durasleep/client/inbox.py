@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from durasleep.transport.store import Store
 LOOK_S = 5.0  # between two checks that the inbox exists: well within its life, and a new stream is soon noticed
 READ_MAX = 256  # entries of it in one answer
 BLOCKING_MAX = 32  # partitions in which an inbox is read by a connection that blocks
+REPORT_S = 60.0  # between two lines about an inbox that cannot be read
 FAILED_S = 1.0  # until it is read again after it could not be read
 POLL_S = 0.1  # between two reads of an inbox in another partition
 MANY = 500  # with so many awaited, and no wait for a single one, there is a pause after each read
@@ -130,6 +132,7 @@ class Inbox:
         self._settings = settings
         self._streams: dict[int, InboxStream] = {}
         self._error: Exception | None = None
+        self._reported_at = -REPORT_S
         self.urgent = UrgentWaits()
         self.closed = asyncio.Event()
         """Set once nothing is told any more."""
@@ -147,6 +150,13 @@ class Inbox:
     def streams(self, partitions: int) -> list[InboxStream | None]:
         """Its streams in this many partitions; None where nobody has waited yet."""
         return [self._streams.get(partition) for partition in range(partitions)]
+
+    def report(self, problem: DurasleepError) -> None:
+        """A stream of it cannot be read: one line a minute, for all of them."""
+        now_s = time.monotonic()
+        if now_s - self._reported_at >= REPORT_S:
+            self._reported_at = now_s
+            logger.warning("results are looked up one by one: the inbox cannot be read (%s)", problem)
 
     def check_open(self) -> None:
         """Raises what it was closed with, if it was."""
@@ -268,7 +278,7 @@ class InboxStream:
                 heard, delay_s = False, RETRY_FIRST_S
                 if not is_of_moving_slot(error):
                     delay_s = FAILED_S
-                    logger.warning("results are looked up one by one: the inbox cannot be read (%s)", error)
+                    self.inbox.report(error)
                 self._notify_to_look()
                 await asyncio.sleep(delay_s)
 

@@ -121,12 +121,12 @@ class ClusterSite(Site):
 
     async def kill_clients(self, _fault: Fault) -> None:
         async with self._server_lock:  # it would end a MIGRATE, too
-            await self._tell_all("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await self._ask_all("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
     async def flush_scripts(self, _fault: Fault) -> None:
-        await self._tell_all("SCRIPT", "FLUSH")
+        await self._ask_all("SCRIPT", "FLUSH")
 
-    async def _tell_all(self, *command: str) -> None:
+    async def _ask_all(self, *command: str) -> None:
         for node in self._cluster.nodes:
             with suppress(redis.RedisError):  # it may be down just now
                 await self._do(node.ask, *command)
