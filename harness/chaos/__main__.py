@@ -203,7 +203,11 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--fsync", choices=("always", "everysec", "no"), default="always")
-    parser.add_argument("--faults", default="", help=f"of {', '.join(FAULTS)}; all but failover by default")
+    parser.add_argument(
+        "--faults",
+        default="",
+        help=f"of {', '.join(FAULTS)}; all but failover by default. In a cluster all of {', '.join(CLUSTER)}",
+    )
     kinds = [kind for kind in KINDS if kind != FAKE]
     parser.add_argument("--cluster", nargs="?", const=EMBEDDED, choices=kinds, help=f"of {EMBEDDED} by default")
     parser.add_argument("--min-replicas", type=int, default=1, help="in a cluster, for every write; by default 1")

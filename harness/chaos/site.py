@@ -77,8 +77,7 @@ class Site(ABC):
     async def repair(self) -> None:
         """Repair everything: lasting faults have ended, and every worker runs."""
         await asyncio.gather(*self._lasting, return_exceptions=True)
-        if self._problems:
-            raise self._problems[0]  # a fault could not be done: that is an error of this program
+        self._check()
         for n, worker in enumerate(self._workers):
             if worker is None or worker.poll() is not None:
                 self.deserted += worker is not None
@@ -90,6 +89,7 @@ class Site(ABC):
 
     async def do(self, fault: Fault) -> None:
         """Break something; a lasting fault goes on by itself."""
+        self._check()
         if not self.can(fault):
             return
         act = getattr(self, fault.name.replace("-", "_"))
@@ -97,6 +97,11 @@ class Site(ABC):
         self._lasting.add(task)
         task.add_done_callback(self._note_end)
         self.done[fault.name] += 1
+
+    def _check(self) -> None:
+        """Raises if a fault could not be done: that is an error of this program."""
+        if self._problems:
+            raise self._problems[0]
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
         self._lasting.discard(task)
