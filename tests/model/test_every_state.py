@@ -26,7 +26,7 @@ class InParts(Scripts):
     family_max = 0
 
 
-@pytest.mark.timeout(0 if ASKED else 60)
+@pytest.mark.timeout(0 if ASKED else 300)
 @pytest.mark.parametrize("scenario", CHOSEN.values(), ids=CHOSEN.keys())
 def test_every_law_holds_in_every_state_and_all_can_finish(scenario: Scenario) -> None:
     report = explore(scenario, states_max=STATES_MAX)

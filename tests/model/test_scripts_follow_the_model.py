@@ -378,7 +378,7 @@ PROFILE = (
 IN_ALL, OF_ONE_KIND_MAX = 120, 60
 
 
-@pytest.mark.timeout(60 if not EXAMPLES else 0)
+@pytest.mark.timeout(300 if not EXAMPLES else 0)
 def test_the_scripts_do_what_the_model_says(
     server: Server,
     namespace: str,

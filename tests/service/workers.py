@@ -22,6 +22,7 @@ from typing import Any
 
 from durasleep import Durasleep, Worker
 from durasleep.client.client import store_of
+from durasleep.errors import NotFound
 from durasleep.protocol import membership
 from durasleep.protocol.keys import F, Keyspace
 from durasleep.query.describe import Description
@@ -76,18 +77,22 @@ async def beats_of(app: Durasleep, consumer: str, count: int) -> None:
 
 
 async def until(app: Durasleep, id: str, status: str) -> Description:
-    """The description of an execution, once it has this status."""
-    last = await app.describe(id)
+    """The description of an execution, once it has this status. It may not be there yet: a call to another partition
+    takes a moment.
+    """
+    last: Description | None = None
 
     async def is_so() -> bool:
         nonlocal last
-        last = await app.describe(id)
-        return last.status == status
+        with contextlib.suppress(NotFound):
+            last = await app.describe(id)
+        return last is not None and last.status == status
 
     try:
         await eventually(is_so, f"{id} to be {status}")
     except AssertionError as error:
         raise AssertionError(f"{error}; it is {last}") from None
+    assert last is not None
     return last
 
 

@@ -39,7 +39,7 @@ OFTEN = replace(DEFAULTS, heartbeat_s=0.02)
 
 
 class Hearts:
-    """Makes heartbeats, and keeps what they pass on of the driver's partition."""
+    """Makes heartbeats, in the partition of the driver, and keeps what they pass on."""
 
     def __init__(self, server: Server, driver: Driver) -> None:
         self.held: list[Lease] = []
@@ -49,7 +49,6 @@ class Hearts:
         self.outage = Outage()
         self._namespace = driver.namespace
         self._partitions = driver.store.partitions
-        self._partition = driver.keys.partition
         self._url = server.url
         self.served = [driver.keys]
         self._made: list[Heartbeat] = []
@@ -85,8 +84,7 @@ class Hearts:
         return made
 
     def _note(self, beat: Beat, sent_us: int, received_us: int) -> None:
-        if beat.partition == self._partition:
-            self.beats.append((beat, sent_us, received_us))
+        self.beats.append((beat, sent_us, received_us))
 
     async def beaten(self, count: int) -> None:
         """So many beats have been passed on."""
