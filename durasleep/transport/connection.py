@@ -41,6 +41,11 @@ class Link:
         return self._connection is not None
 
     @property
+    def is_of_cluster(self) -> bool:
+        """Whether it may have to go to another node."""
+        return self._slot is not None and self._connector.topology is not None
+
+    @property
     def may_block(self) -> bool:
         """Whether a blocking read ends with its connection. In fakeredis it goes on, and takes others' entries."""
         return not is_fake(self._connector.connection_class)

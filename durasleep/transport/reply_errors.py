@@ -34,7 +34,7 @@ _REFUSED_IN_SCRIPT = ("can't run this command", "ACL failure in script")
 # Errors for a connection with wrong settings: they do not pass by themselves.
 _REFUSED_AT_CONNECTING = ("DENIED", "DB index is out of range", "invalid DB index")
 # Redis 6.2 puts the position in front of the error of a script.
-_PLACE = re.compile(r"(?:ERR )?Error running script .*?(?:@user_script: ?\d+: -?)+(?=[A-Z]{2})", re.DOTALL)
+_PLACE = re.compile(r"(?:ERR )?Error running script .*?(?:@user_script: ?[\d?]+: -?)+(?=[A-Z]{2})", re.DOTALL)
 
 
 class Routing(StrEnum):
@@ -98,6 +98,15 @@ node is asked again, until it says MOVED. ASKING would find only the keys that a
 def is_of_moving_slot(error: Exception) -> bool:
     """Whether an operator moves the slot to another node, or has moved it: soon it is served again."""
     return isinstance(error, StoreUnavailable) and error.reason in (*MOVING, Routing.MOVED, Routing.UNBLOCKED)
+
+
+def gone_elsewhere(reply: Reply) -> StoreUnavailable | None:
+    """The error of a blocked read in a cluster whose stream has gone with its slot to another node."""
+    if not (isinstance(reply, Exception) and error_text(reply).startswith("NOGROUP")):
+        return None
+    error = StoreUnavailable(f"the stream has moved to another node: {reply}")
+    error.reason = Routing.UNBLOCKED
+    return error
 
 
 def is_of_wrong_node(reply: Reply) -> bool:

@@ -19,7 +19,7 @@ from durasleep.settings import Settings
 from durasleep.transport.batcher import ask_once
 from durasleep.transport.connection import Link
 from durasleep.transport.portion import Portion
-from durasleep.transport.reply_errors import refusal
+from durasleep.transport.reply_errors import gone_elsewhere, refusal
 from durasleep.transport.server_clock import monotonic_us
 from durasleep.worker.turns import Turns
 
@@ -208,6 +208,8 @@ class TaskReader:
         for answer in answers:
             if isinstance(answer, Exception):
                 await self._link.close()  # the next read joins again: most likely the stream or the group is gone
+                if self._link.is_of_cluster and (moved := gone_elsewhere(answer)):
+                    raise moved
                 raise refusal(answer) or StoreError(f"the stream is gone or not served now: {answer}")
         self._portion.grow()
         self._heard_us, self._is_asking = monotonic_us(), False  # a read that fails is repeated before anything else
