@@ -184,3 +184,14 @@ async def test_patience_ends_with_the_reason(cluster: Cluster) -> None:
     assert (await hasty.call(create(keys, "new"))).disposition == "created"
     assert home.ask("CLUSTER", "COUNTKEYSINSLOT", keys.slot) == 0
     await hasty.aclose()
+
+
+async def test_where_a_partition_is_does_not_change_because_a_call_was_refused(store: Store, cluster: Cluster) -> None:
+    """The node is asked anew before the next call; what is shown is what the nodes say."""
+    keys = store.keyspaces[0]
+    before = await store.locate()
+    assert [one.node for one in before] == [str(cluster.node_of(keys.slot)) for keys in store.keyspaces]
+    store.connector.distrust(keys.slot)
+    assert store.partitions.locate(()) == before
+    assert sum(map(len, store.keyspaces.by_node())) == PARTITIONS
+    assert len(store.keyspaces.by_node()) == 3
