@@ -803,12 +803,7 @@ class Client(_Starts):
 
         store = await self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
-        before = await self._where(store)
-        moving = _moving(before)
-        found = await store.run(looking.part(store.keyspaces.without(moving), limit))
-        if moving or await self._where(store) != before:
-            found.note_moved()
-        return found
+        return await self._look(store, looking, limit)
 
     async def search_all(
         self,
@@ -823,12 +818,16 @@ class Client(_Starts):
         store = await self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         while not looking.is_over or looking.again():
-            before = await self._where(store)
-            moving = _moving(before)
-            found = await store.run(looking.part(store.keyspaces.without(moving)))
-            if moving or await self._where(store) != before:
-                found.note_moved()
-            yield found
+            yield await self._look(store, looking, search.FOUND_MAX)
+
+    async def _look(self, store: Store, looking: query.search.Search, limit: int) -> query.search.SearchPage:
+        """The next page of a search, without what a cluster is moving to another node."""
+        before = await self._where(store)
+        moving = _moving(before)
+        found = await store.run(looking.part(store.keyspaces.without(moving), limit))
+        if moving or await self._where(store) != before:
+            found.note_moved()
+        return found
 
     async def timers(self, limit: int = 20) -> query.search.Timers:
         """The timers that fall due next, soonest first.

@@ -214,9 +214,7 @@ class Move:
         for which in ("recent", "failed"):
             endings = await source.run(reading.endings(source.keyspaces, target.keyspaces, which))
             for answer in await target.ask([reading.add_ending(one, which) for one in endings]):
-                if isinstance(
-                    answer, StoreRefused
-                ):  # other errors say that it is there, or are about a hint for people
+                if isinstance(answer, StoreRefused):  # others say that it is there, or are about a hint for people
                     raise answer
 
 

@@ -793,12 +793,7 @@ class Client(_Starts):
 
         store = self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
-        before = self._where(store)
-        moving = _moving(before)
-        found = store.run(looking.part(store.keyspaces.without(moving), limit))
-        if moving or self._where(store) != before:
-            found.note_moved()
-        return found
+        return self._look(store, looking, limit)
 
     def search_all(
         self,
@@ -813,12 +808,16 @@ class Client(_Starts):
         store = self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         while not looking.is_over or looking.again():
-            before = self._where(store)
-            moving = _moving(before)
-            found = store.run(looking.part(store.keyspaces.without(moving)))
-            if moving or self._where(store) != before:
-                found.note_moved()
-            yield found
+            yield self._look(store, looking, search.FOUND_MAX)
+
+    def _look(self, store: SyncStore, looking: query.search.Search, limit: int) -> query.search.SearchPage:
+        """The next page of a search, without what a cluster is moving to another node."""
+        before = self._where(store)
+        moving = _moving(before)
+        found = store.run(looking.part(store.keyspaces.without(moving), limit))
+        if moving or self._where(store) != before:
+            found.note_moved()
+        return found
 
     def timers(self, limit: int = 20) -> query.search.Timers:
         """The timers that fall due next, soonest first.

@@ -84,6 +84,9 @@ class Summary:
     """The only worker that may run it, if it was started for one."""
 
 
+MOVED_MEANWHILE = "Slots of the cluster were moved meanwhile"
+
+
 class SearchPage(list[Summary]):
     """Executions that a search has found, each once."""
 
@@ -97,7 +100,7 @@ class SearchPage(list[Summary]):
     def note_moved(self) -> None:
         """Slots of a cluster were moved meanwhile, so something may have been missed."""
         self.is_all = False
-        self.notes.append("Slots of the cluster were moved meanwhile: some executions may be missing. Search again.")
+        self.notes.append(f"{MOVED_MEANWHILE}: some executions may be missing. Search again.")
 
 
 @dataclass(frozen=True, slots=True)

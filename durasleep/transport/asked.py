@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from durasleep.errors import DurasleepError
-from durasleep.protocol.command import BatchItem, Call, Route
+from durasleep.protocol.command import BatchItem, Call, Command, Route
+
+T = TypeVar("T")
 
 OPEN = object()
 """Stands for an answer that is not there yet."""
@@ -80,6 +83,34 @@ def open_parts(parts: Iterable[Part]) -> list[Part]:
         and not asked.future.done()
         and (left := [position for position in positions if asked.answers[position] is OPEN])
     ]
+
+
+class Calls(ABC):
+    """The ways to make calls; where they go is the business of those who ``take`` them."""
+
+    @abstractmethod
+    def take(self, part: Part) -> None:
+        """Send some calls of a group."""
+
+    async def call(self, call: BatchItem[T] | Command[T]) -> T:
+        """The answer to one call; raises its error."""
+        return await self.send(call)
+
+    def send(self, call: BatchItem[T] | Command[T]) -> asyncio.Future[T]:
+        """The same as a future; the call is sent at the end of this turn of the loop."""
+        return self._take(Asked.of((call,), is_single=True))
+
+    def ask(self, calls: Sequence[Call]) -> asyncio.Future[list[Any]]:
+        """The answers to several calls, in order; an error of a call takes the place of its answer."""
+        asked = Asked.of(calls)
+        if calls:
+            return self._take(asked)
+        asked.finish()
+        return asked.future
+
+    def _take(self, asked: Asked) -> asyncio.Future[Any]:
+        self.take(part_of(asked))
+        return asked.future
 
 
 class WaitingCalls:

@@ -12,9 +12,9 @@ from typing import Any, Protocol, TypeVar, cast
 
 from durasleep.errors import StoreError, StoreRefused, StoreUnavailable
 from durasleep.protocol import server
-from durasleep.protocol.command import BatchItem, Call, Command, Reply
+from durasleep.protocol.command import Call, Command, Reply
 from durasleep.settings import Settings
-from durasleep.transport.asked import Asked, Part, WaitingCalls, open_parts, part_of
+from durasleep.transport.asked import Calls, Part, WaitingCalls, open_parts
 from durasleep.transport.batching import (
     AGAIN,
     RETRY_FIRST_S,
@@ -63,7 +63,7 @@ async def ask_once(link: Link, calls: Sequence[Call], settings: Settings) -> lis
         return [answer_of(call, raw) for call, raw in zip(calls, end.value, strict=True)]
 
 
-class Batcher:
+class Batcher(Calls):
     """Gathers calls and runs them over one link; repeats them if the answer was lost.
 
     Every call is safe to repeat (see the scripts). After ``patience_s`` without an answer a call raises
@@ -89,26 +89,6 @@ class Batcher:
         self._router = router
         self._confirmation = confirmation(settings)
         self._portion = Portion(_EXCHANGE_MAX)
-
-    async def call(self, call: BatchItem[T] | Command[T]) -> T:
-        """The answer to one call; raises its error."""
-        return await self.send(call)
-
-    def send(self, call: BatchItem[T] | Command[T]) -> asyncio.Future[T]:
-        """The same as a future; the call is sent at the end of this turn of the loop."""
-        return self._take(Asked.of((call,), is_single=True))
-
-    def ask(self, calls: Sequence[Call]) -> asyncio.Future[list[Any]]:
-        """The answers to several calls, in order; an error of a call takes the place of its answer."""
-        asked = Asked.of(calls)
-        if calls:
-            return self._take(asked)
-        asked.finish()
-        return asked.future
-
-    def _take(self, asked: Asked) -> asyncio.Future[Any]:
-        self.take(part_of(asked))
-        return asked.future
 
     def take(self, part: Part) -> None:
         """Send some calls of a group."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from durasleep.errors import StoreError, StoreUnavailable
-from durasleep.protocol.command import BatchItem, Call, Command, slot_of_call
+from durasleep.protocol.command import slot_of_call
 from durasleep.protocol.slots import Address
 from durasleep.settings import Settings
-from durasleep.transport.asked import Asked, Part, open_parts, part_of
+from durasleep.transport.asked import Calls, Part, open_parts
 from durasleep.transport.batcher import Batcher, Refused
 from durasleep.transport.batching import RETRY_FIRST_S, RETRY_MAX_S
 from durasleep.transport.connection import Link
@@ -45,8 +45,8 @@ def next_delay_s(last: Refusal | None, reason: str) -> float:
     return min(max(2 * last[1], RETRY_FIRST_S), MOVING_MAX_S if reason in MOVING else RETRY_MAX_S)
 
 
-class Lanes:
-    """Has the methods of a ``Batcher``, and a batcher for each node."""
+class Lanes(Calls):
+    """A batcher for each node."""
 
     def __init__(
         self,
@@ -67,26 +67,10 @@ class Lanes:
         """Slots that were refused and have not been served since."""
         self._is_reported = False
 
-    async def call(self, call: BatchItem[T] | Command[T]) -> T:
-        """See ``Batcher.call``."""
-        return await self.send(call)
-
-    def send(self, call: BatchItem[T] | Command[T]) -> asyncio.Future[T]:
-        """See ``Batcher.send``."""
-        return self._take(Asked.of((call,), is_single=True))
-
-    def ask(self, calls: Sequence[Call]) -> asyncio.Future[list[Any]]:
-        """See ``Batcher.ask``."""
-        asked = Asked.of(calls)
-        if calls:
-            return self._take(asked)
-        asked.finish()
-        return asked.future
-
-    def _take(self, asked: Asked) -> asyncio.Future[Any]:
-        for slot, parts in _by_slot([part_of(asked)]).items():
+    def take(self, part: Part) -> None:
+        """Send some calls of a group, each to its node."""
+        for slot, parts in _by_slot([part]).items():
             self._send(slot, parts)
-        return asked.future
 
     @property
     def connected(self) -> bool:

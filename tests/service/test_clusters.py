@@ -42,11 +42,6 @@ async def _is_sound(app: Durasleep) -> bool:
 
 
 @pytest.fixture
-def effects(tmp_path: Path) -> Effects:
-    return Effects(tmp_path / "effects")
-
-
-@pytest.fixture
 def workers(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Workers]:
     """Starts worker processes on the cluster."""
     workers = Workers(cluster.url, namespace, tmp_path)

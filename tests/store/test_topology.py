@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -320,35 +320,24 @@ async def test_a_connection_to_a_slot_goes_with_it(cluster: Cluster) -> None:
     sync_link.close()
 
 
-async def test_a_connection_that_is_lost_is_made_anew_to_the_node_that_took_over(cluster: Cluster) -> None:
-    connector = Connector.of(cluster.url)
-    link, sync_link, ask = Link(connector, "test", 5.0, SLOT), SyncLink(connector, "test", 5.0, SLOT), [[b"PING"]]
-    master = cluster.node_of(SLOT)
-    [replica] = cluster.replicas_of(master)
-    assert await link.exchange(ask) == sync_link.exchange(ask) == [b"PONG"]
-    cluster.failover(replica, "TAKEOVER")
-    cluster.kill(master)
-    with pytest.raises(StoreUnavailable):
-        await link.exchange(ask)
-    with pytest.raises(StoreUnavailable):
-        sync_link.exchange(ask)
-    ask = [[b"CLUSTER", b"MYID"]]
-    assert await link.exchange(ask) == sync_link.exchange(ask) == [replica.id.encode()]
-    await link.close()
-    sync_link.close()
-
-
-async def test_a_node_that_stands_still_is_left_for_the_one_that_took_over(cluster: Cluster) -> None:
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [(Cluster.kill, "cannot be reached|closed|does not answer"), (Cluster.pause, "does not answer")],
+    ids=["it dies", "it stands still"],
+)
+async def test_a_node_that_is_lost_is_left_for_the_one_that_took_over(
+    cluster: Cluster, fault: Callable[[Cluster, Node], None], says: str
+) -> None:
     connector = Connector.of(cluster.url)
     link, sync_link, ask = Link(connector, "test", 0.5, SLOT), SyncLink(connector, "test", 0.5, SLOT), [[b"PING"]]
     master = cluster.node_of(SLOT)
     [replica] = cluster.replicas_of(master)
     assert await link.exchange(ask) == sync_link.exchange(ask) == [b"PONG"]
-    cluster.pause(master)
+    fault(cluster, master)
     cluster.failover(replica, "TAKEOVER")
-    with pytest.raises(StoreUnavailable, match="does not answer"):
+    with pytest.raises(StoreUnavailable, match=says):
         await link.exchange(ask)
-    with pytest.raises(StoreUnavailable, match="does not answer"):
+    with pytest.raises(StoreUnavailable, match=says):
         sync_link.exchange(ask)
     ask = [[b"CLUSTER", b"MYID"]]
     assert await link.exchange(ask) == sync_link.exchange(ask) == [replica.id.encode()]

@@ -111,6 +111,7 @@ def timers(
     import asyncio
 
     from durasleep.cli.output import tables
+    from durasleep.query.search import MOVED_MEANWHILE
 
     client = address.open_client(url, namespace)
 
@@ -124,6 +125,8 @@ def timers(
             tables.timers(found, _now_ms())
         else:
             console.note("There is none.")
+        if not found.is_all:
+            console.warning(f"{MOVED_MEANWHILE}: some timers may be missing. Ask again.")
         if more := found.total - len(found):
             console.note(f"{more:,} more {'falls' if more == 1 else 'fall'} due later: --next shows more.")
 
