@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,13 +15,11 @@ from durasleep.model import PromiseId
 from durasleep.protocol import sorted_sets
 from durasleep.protocol.command import Command
 from harness.servers import Server
+from tests.crash_points import chosen
 from tests.laws import crashing
 from tests.laws.crashing import ABROAD, PARTITIONS, PROGRAMS, WRITES, Crash, effects, refused_abroad
 
 pytestmark = pytest.mark.long
-
-POINTS_MAX = int(os.environ.get("DURASLEEP_CRASH_POINTS", "12"))
-"""Points of a program that are tried, evenly spread, each on one kind of server; 0 for all of them on each."""
 
 
 async def ending(env: testing.Env, program: Callable[..., Any], id: str) -> str:
@@ -55,12 +52,6 @@ async def ending_with(crash: Crash, env: testing.Env, program: Callable[..., Any
     await asyncio.gather(running, dying, return_exceptions=True)
     await env.crash_worker()
     return await ending(env, program, id)
-
-
-def chosen(points: int) -> list[int]:
-    if not POINTS_MAX or points <= POINTS_MAX:
-        return list(range(points))
-    return sorted({round(n * (points - 1) / (POINTS_MAX - 1)) for n in range(POINTS_MAX)})
 
 
 CASES = [

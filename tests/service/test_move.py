@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from durasleep.sync import Client as SyncClient
 from harness.cluster import Cluster
 from harness.servers import MakeServer, Server
 from tests import leaks
+from tests.crash_points import chosen
 from tests.service.functions import QUICK
 from tests.service.removal import (
     Interrupted,
@@ -95,7 +96,12 @@ async def test_everything_goes_on_where_it_was(removal: Removal, before: int, af
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("before", "after"), [(1, 16), (4, 8), (16, 1)])
 async def test_wherever_it_is_interrupted_it_goes_on(
-    removal: Removal, real_server: Server, monkeypatch: pytest.MonkeyPatch, before: int, after: int
+    removal: Removal,
+    real_server: Server,
+    share: Callable[[Sequence[int]], Sequence[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    before: int,
+    after: int,
 ) -> None:
     population, interruption, client = Population(), Interruption(), real_server.sync_client()
     await population.fill(removal.old(), before)
@@ -108,7 +114,7 @@ async def test_wherever_it_is_interrupted_it_goes_on(
     interruption.arm(None)
     undisturbed = await removal.move(after)
     points, wanted = interruption.passed, contents(client, removal.new_namespace)
-    for point in range(points):
+    for point in share(chosen(points, times=3)):
         put_back(client, old, *both)
         interruption.arm(point)
         with pytest.raises(Interrupted):
