@@ -803,7 +803,7 @@ class Client(_Starts):
 
         store = await self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
-        return await self._look(store, looking, limit)
+        return await self._next_page(store, looking, limit)
 
     async def search_all(
         self,
@@ -818,9 +818,9 @@ class Client(_Starts):
         store = await self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         while not looking.is_over or looking.again():
-            yield await self._look(store, looking, search.FOUND_MAX)
+            yield await self._next_page(store, looking, search.FOUND_MAX)
 
-    async def _look(self, store: Store, looking: query.search.Search, limit: int) -> query.search.SearchPage:
+    async def _next_page(self, store: Store, looking: query.search.Search, limit: int) -> query.search.SearchPage:
         """The next page of a search, without what a cluster is moving to another node."""
         before = await self._where(store)
         moving = _moving(before)

@@ -793,7 +793,7 @@ class Client(_Starts):
 
         store = self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
-        return self._look(store, looking, limit)
+        return self._next_page(store, looking, limit)
 
     def search_all(
         self,
@@ -808,9 +808,9 @@ class Client(_Starts):
         store = self._opened()
         looking = search.Search(status=status, group=group, function=function, codec=self.codec)
         while not looking.is_over or looking.again():
-            yield self._look(store, looking, search.FOUND_MAX)
+            yield self._next_page(store, looking, search.FOUND_MAX)
 
-    def _look(self, store: SyncStore, looking: query.search.Search, limit: int) -> query.search.SearchPage:
+    def _next_page(self, store: SyncStore, looking: query.search.Search, limit: int) -> query.search.SearchPage:
         """The next page of a search, without what a cluster is moving to another node."""
         before = self._where(store)
         moving = _moving(before)

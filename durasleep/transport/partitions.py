@@ -44,8 +44,8 @@ class Partitions:
             self._take(count)
 
     def node_of(self, slot: int) -> Address | None:
-        """See ``Topology.believed``; None outside a cluster."""
-        return None if self._topology is None else self._topology.believed(slot)
+        """See ``Topology.last_known``; None outside a cluster."""
+        return None if self._topology is None else self._topology.last_known(slot)
 
     def locate(self, moving: Iterable[dict[int, str] | DurasleepError]) -> list[Location]:
         """Where each partition is; ``moving`` are the slots that the nodes are moving, as far as they say."""

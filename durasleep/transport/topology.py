@@ -84,7 +84,7 @@ class Topology:
         nodes = self._map.nodes
         return [(f"{host}:{port}", nodes.index((host, port))) for host, port in self.masters]
 
-    def believed(self, slot: int) -> Address | None:
+    def last_known(self, slot: int) -> Address | None:
         """The node that serves a slot as the last answer has it, even if it was found otherwise since."""
         return self._map.nodes[slot]
 
