@@ -82,6 +82,8 @@ def survey(keyspaces: Keyspaces, there: Keyspaces) -> Plan[Survey]:
                 _note_key(found, keyspaces, key)
             for _, name in names(keyspaces, keys):
                 _count(found, name, there)
+    # A scan may show a key twice, and in any order; a move that is repeated must not change the order of what waits.
+    found.queues = sorted(set(found.queues), key=lambda one: (one[0].partition, one[1]))
     if found.queues:
         found.queued = _sum((yield [streams.count_entries(to_text(queue)) for _, queue in found.queues]))
     found.timers = _sum((yield [sorted_sets.count_members(keys.timers) for keys in keyspaces]))
