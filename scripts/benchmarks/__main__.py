@@ -21,6 +21,7 @@ from scripts.benchmarks import (
     loop,
     memory,
     month,
+    nodes,
     recover,
     rpc,
     scale,
@@ -63,6 +64,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "month": month,
     "startup": startup,
     "scale": scale,
+    "nodes": nodes,
 }
 
 

@@ -22,6 +22,7 @@ from durasleep.devserver import DevServer
 from durasleep.errors import DurasleepError
 from durasleep.protocol.keys import Keyspace
 from harness import servers
+from harness.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 APP = "scripts.benchmarks.workflows:app"
@@ -163,3 +164,31 @@ async def bench_on(kind: str, *, extra_args: Sequence[str] = (), partitions: int
                 client_process=psutil.Process(),
                 server_processes=(psutil.Process(server.pid),),
             )
+
+
+@asynccontextmanager
+async def cluster_bench(
+    kind: str, partitions: int, *, replicas: int = 0, node_timeout_ms: int = 2000
+) -> AsyncGenerator[tuple[Cluster, WorkerBench]]:
+    """The same on a cluster of three masters, each with so many replicas."""
+    if servers.find(kind) is None:
+        raise DurasleepError(f"there is no {kind} on this machine")
+    with tempfile.TemporaryDirectory(prefix="durasleep-bench-") as directory:
+        cluster = Cluster(
+            kind, Path(directory), masters=3, replicas=replicas, node_timeout_ms=node_timeout_ms, persist=False
+        ).start()
+        try:
+            async with await initialized(cluster.url, partitions) as client:
+                yield (
+                    cluster,
+                    WorkerBench(
+                        url=cluster.url,
+                        directory=Path(directory),
+                        name=f"a cluster of {kind}",
+                        client=client,
+                        client_process=psutil.Process(),
+                        server_processes=tuple(psutil.Process(node.server.pid) for node in cluster.nodes),
+                    ),
+                )
+        finally:
+            cluster.stop()

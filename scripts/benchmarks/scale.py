@@ -7,25 +7,16 @@ ratio is that of a case to the single partition of the same round, and the media
 from __future__ import annotations
 
 import statistics
-import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
-
-import psutil
 
 from durasleep.errors import DurasleepError
-from harness import servers
-from harness.cluster import Cluster
 from scripts.benchmarks import work
-from scripts.benchmarks.bench import WorkerBench, bench_on, cpu_s, initialized
+from scripts.benchmarks.bench import WorkerBench, bench_on, cluster_bench, cpu_s
 from scripts.benchmarks.report import Report
 from scripts.benchmarks.stopwatch import Spent
 
 PARTITIONS = (1, 2, 4, 8, 16)
-MASTERS = 3
 ONE_SERVER_MAX = 1.1
 CLUSTER_MAX = 1.5
 NODE_MAX = 0.6
@@ -76,30 +67,8 @@ async def _on_one_server(partitions: int, options: Namespace) -> Run:
 
 
 async def _on_cluster(partitions: int, options: Namespace) -> Run:
-    async with _cluster_bench(options.server, partitions) as bench:
+    async with cluster_bench(options.server, partitions) as (_, bench):
         return await _run(bench, options)
-
-
-@asynccontextmanager
-async def _cluster_bench(kind: str, partitions: int) -> AsyncGenerator[WorkerBench]:
-    found = servers.find(kind)
-    if found is None:
-        raise DurasleepError(f"there is no {kind} on this machine")
-    binary, version = found
-    with tempfile.TemporaryDirectory(prefix="durasleep-bench-") as directory:
-        cluster = Cluster(kind, Path(directory), masters=MASTERS, persist=False).start()
-        try:
-            async with await initialized(cluster.url, partitions) as client:
-                yield WorkerBench(
-                    url=cluster.url,
-                    directory=Path(directory),
-                    name=f"{binary.kind} {'.'.join(map(str, version))}",
-                    client=client,
-                    client_process=psutil.Process(),
-                    server_processes=tuple(psutil.Process(node.server.pid) for node in cluster.nodes),
-                )
-        finally:
-            cluster.stop()
 
 
 async def _run(bench: WorkerBench, options: Namespace) -> Run:

@@ -50,6 +50,11 @@ async def leaf(ctx: Context, number: int) -> int:
     return number
 
 
+@app.workflow
+async def calling(ctx: Context, child: str) -> int:
+    return await ctx.rpc(leaf, 1, id=child)
+
+
 @app.task
 async def task(value: int) -> int:
     return value
