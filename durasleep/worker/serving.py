@@ -94,6 +94,7 @@ class Serving:
             keys,
             consumer=consumer,
             settings=settings,
+            clock=store.clock(keys),
             on_wake=self.firer.on_wake,
             on_schedule=self.schedules.note_refused,
             on_settlement=executor.notify,

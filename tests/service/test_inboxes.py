@@ -18,6 +18,7 @@ from durasleep.protocol import promises
 from durasleep.protocol.keys import LIMIT
 from durasleep.settings import DEFAULTS
 from durasleep.sync import Client as SyncClient
+from durasleep.transport.server_clock import Clock
 from durasleep.worker.loops.hint_listener import HintListener
 from harness.servers import Server
 from tests.service.fixtures import NewApp
@@ -134,6 +135,7 @@ async def woken(app: Durasleep) -> AsyncIterator[list[int]]:
         store.keyspaces[-1],
         consumer="w1/aaaaaaaa",
         settings=replace(DEFAULTS, read_block_s=0.2),
+        clock=Clock(),
         on_wake=lambda _entry, due_ms: heard.append(due_ms),
         on_schedule=lambda _name: None,
         on_settlement=lambda _id: None,

@@ -15,6 +15,7 @@ import pytest
 from durasleep.errors import StoreError
 from durasleep.model import Due, Kind
 from durasleep.settings import DEFAULTS, Settings
+from durasleep.transport.server_clock import Clock
 from durasleep.worker.loops import hint_listener
 from durasleep.worker.loops.hint_listener import HintListener
 from tests.service.workers import eventually
@@ -34,6 +35,7 @@ class Heard:
             driver.keys,
             consumer=WORKER,
             settings=settings,
+            clock=Clock(),
             on_wake=lambda entry, due_ms: self.what.append((entry, due_ms)),
             on_schedule=lambda name: self.what.append(f"schedule {name}"),
             on_settlement=lambda name: self.what.append(f"settled {name}"),
@@ -158,6 +160,23 @@ async def test_it_waits_for_what_comes(driver: Driver) -> None:
     await heard.listener.close()
 
 
+async def test_while_no_clock_was_set_back_it_only_blocks(
+    driver: Driver, hold_clock: Callable[[ModuleType], HeldClock]
+) -> None:
+    clock = hold_clock(hint_listener)
+    heard = Heard(driver)
+    await heard.once()
+    await heard.add(heard.inbox, {"n": "one"})
+    await heard.once()
+    before = await driver.calls("xrevrange")
+    for _ in range(3):
+        clock.move(SHORT.read_block_s + 0.001)
+        assert await heard.once() == []
+    assert await driver.calls("xrevrange") == before
+    await heard.listener.close()
+    await driver.redis.delete(heard.inbox)
+
+
 async def test_a_stream_that_was_made_anew_with_lower_ids_is_a_gap(
     driver: Driver, hold_clock: Callable[[ModuleType], HeldClock]
 ) -> None:
@@ -165,7 +184,7 @@ async def test_a_stream_that_was_made_anew_with_lower_ids_is_a_gap(
     clock = hold_clock(hint_listener)
     heard = Heard(driver)
     await heard.once()
-    await heard.add(heard.inbox, {"n": "high"})
+    await heard.add(heard.inbox, {"n": "high"}, id=f"{(time.time_ns() // 1_000_000) + 3_600_000}-1")
     await heard.add(heard.wake, {"d": "1"})
     assert len(await heard.once()) == 2
     await driver.redis.delete(heard.inbox)

@@ -18,6 +18,7 @@ from durasleep.protocol.streams import BEGINNING, instant_of
 from durasleep.settings import Settings
 from durasleep.transport.connection import Link
 from durasleep.transport.reply_errors import refusal
+from durasleep.transport.server_clock import Clock
 
 HINTS_MAX = 256  # of each stream, in one read
 
@@ -32,20 +33,22 @@ class HintListener:
         *,
         consumer: str,
         settings: Settings,
+        clock: Clock,
         on_wake: Callable[[bytes, int], None],
         on_schedule: Callable[[str], None],
         on_settlement: Callable[[str], None],
         on_offer: Callable[[Lease], None],
         on_gap: Callable[[], None],
     ) -> None:
-        """``on_schedule`` gets a schedule that another worker cannot read, ``on_offer`` a lease that another worker has
-        passed to us; ``on_gap`` is called when hints may have been missed.
+        """``clock`` is that of the server. ``on_schedule`` gets a schedule that another worker cannot read, and
+        ``on_offer`` a lease that another worker has passed to us; ``on_gap`` is called when hints may have been missed.
         """
         self._link = link
         self._partition = keys.partition
         self._wake = keys.wake.encode()
         self._inbox = keys.inbox(consumer).encode()
         self._settings = settings
+        self._clock = clock
         self._on_wake = on_wake
         self._on_schedule = on_schedule
         self._on_settlement = on_settlement
@@ -60,7 +63,7 @@ class HintListener:
     async def once(self) -> int:
         """One blocking read; returns the number of hints."""
         block_s = self._settings.read_block_s
-        if not self._link.connected or time.monotonic() > self._look_at:
+        if not self._link.connected or (time.monotonic() > self._look_at and self._is_ahead()):
             await self._look()
             self._look_at = time.monotonic() + block_s
         read = streams.read_after(self._last, count=HINTS_MAX, block_s=block_s)
@@ -79,11 +82,17 @@ class HintListener:
         while True:
             await self.once()
 
+    def _is_ahead(self) -> bool:
+        """Whether we stand at an entry of a time that is still to come, because the server's clock was set back. A
+        stream that is made again then begins before it, and its reader would get nothing.
+        """
+        latest_ms, _ = max(map(instant_of, self._last.values()))
+        return latest_ms > self._clock.now_ms()
+
     async def _look(self) -> None:
         """On a new connection: hints before it are lost, and the next ones are read from the streams' own ends.
 
-        The same is done if a stream ends before the position of its reader: then it was made again after the server's
-        clock was set back, and its reader would get nothing.
+        The same is done if a stream ends before the position of its reader.
         """
         is_new = not self._link.connected
         reads = {stream: streams.read_end(stream) for stream in self._last}
