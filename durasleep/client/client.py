@@ -153,7 +153,7 @@ class Handle(Generic[T_co]):
         subscription = self._subscription
         is_subscribed = (
             subscription is not None
-            and subscription.stream is self._client._waiter.inbox.stream(self.id)
+            and subscription.stream.inbox is self._client._waiter.inbox
             and not subscription.is_missed
         )
         if is_known or is_subscribed or owner_of(self.id) is not None:
@@ -171,10 +171,10 @@ class Handle(Generic[T_co]):
         return f"<Handle {self.id} {self.disposition or 'of get'}, {state}>"
 
 
-def attach(handles: Sequence[Handle[Any]]) -> None:
+async def attach(handles: Sequence[Handle[Any]]) -> None:
     """Subscribe to the endings of some handles, each through its own client."""
     for client in {handle._client for handle in handles}:
-        client._notify_of([handle for handle in handles if handle._client is client])
+        await client._notify_of([handle for handle in handles if handle._client is client])
 
 
 class Promises:
@@ -578,14 +578,15 @@ class Client(_Starts):
         store = self._waiter.store.confirming(options.min_replicas, options.fsync)
         await store.open()
         type_hint = Any if isinstance(fn, str) else returns_of(fn)
-        listening = self._listening(store)
-        make = self._maker(store, name, options, listening)
         encode = requests.encoder(
             self.codec, name, called_by(definition or fn), definition.check if definition is not None else None
         )
         new_key = self._ids.idempotency_key
         handles: list[Handle[Any]] = []
         for part in requests.in_parts(many):
+            await self._waiter.inbox.listen(id for id, *_ in part)
+            listening = self._listening(store)
+            make = self._maker(store, name, options, listening)
             made = [make(id, encode(args), new_key()) for id, *args in part]
             begun = self._handles([id for id, *_ in part], type_hint, store, listening)
             for handle, created in zip(begun, await store.run(requests.all_of(made)), strict=True):
@@ -645,7 +646,7 @@ class Client(_Starts):
         """
         check_open = self._waiter.open_check()
         await self._opened()
-        attach(handles)
+        await attach(handles)
         results: list[Any] = []
         for at, handle in enumerate(handles):
             try:
@@ -653,7 +654,7 @@ class Client(_Starts):
                 if ending is None:
                     check_open()  # a close ends the wait for all of them
                     if handle._is_missed:  # then those after it are, too: attach them again together, not one by one
-                        attach(handles[at:])
+                        await attach(handles[at:])
                     ending = await handle._settled()
                 results.append(handle._result_of(ending))
             except Exception as error:
@@ -662,8 +663,8 @@ class Client(_Starts):
                 results.append(error)
         return results
 
-    def _notify_of(self, handles: Iterable[Handle[Any]]) -> None:
-        self._waiter.attach([one for handle in handles if (one := handle._subscribe()) is not None])
+    async def _notify_of(self, handles: Iterable[Handle[Any]]) -> None:
+        await self._waiter.attach([one for handle in handles if (one := handle._subscribe()) is not None])
 
     async def schedule(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from durasleep.client.requests import status_of_created
@@ -31,7 +31,8 @@ REPORT_S = 60.0  # between two lines about an inbox that cannot be read
 FAILED_S = 1.0  # until it is read again after it could not be read
 POLL_S = 0.1  # between two reads of an inbox in another partition
 MANY = 500  # with so many awaited, and no wait for a single one, there is a pause after each read
-LEISURE_S = 0.01  # that pause: a read costs a client as much time as a hundred endings in it
+LEISURE_S = 0.01  # that pause for each stream: a read costs a client as much time as a hundred endings in it
+LEISURE_MAX_S = 0.1
 
 _VALUE_BYTES_MAX = LIMIT["inbox_value_bytes_max"]  # a larger value is read from its promise
 
@@ -151,6 +152,23 @@ class Inbox:
         """Its streams in this many partitions; None where nobody has waited yet."""
         return [self._streams.get(partition) for partition in range(partitions)]
 
+    async def listen(self, ids: Iterable[str]) -> None:
+        """If it is read in some partitions, read it in those of these promises, too: whoever waits in one will in all.
+
+        So each execution attaches to it as it is created, for which nothing need be asked later.
+        """
+        listening = sum(stream.is_listening for stream in self._streams.values())
+        if 0 < listening < len(self._store.keyspaces):
+            silent = {stream for stream in map(self.stream, ids) if not stream.is_listening}
+            await asyncio.gather(*[stream.listen() for stream in silent])
+
+    @property
+    def leisure_s(self) -> float:
+        """The pause after a read. There is none while anybody waits for a single result, or only for some hundreds."""
+        if self.urgent.count or sum(stream.waiting_count for stream in self._streams.values()) < MANY:
+            return 0.0
+        return min(LEISURE_S * len(self._streams), LEISURE_MAX_S)
+
     def report(self, problem: DurasleepError) -> None:
         """A stream of it cannot be read: one line a minute, for all of them."""
         now_s = time.monotonic()
@@ -185,6 +203,9 @@ class InboxStream:
 
     It reads each entry at once. Where only ``gather`` waits, and for hundreds or more, it pauses after each read. The
     last hundreds of results are read at once again, so that ``gather`` ends no later.
+
+    To wait for an ending: ``subscribe`` to it, wait until the stream is ``opened``, and have the server told. What
+    settles from then on arrives here.
     """
 
     def __init__(self, inbox: Inbox, store: Store, keys: Keyspace, link: Link | None, settings: Settings) -> None:
@@ -198,6 +219,9 @@ class InboxStream:
         self._portion = Portion(READ_MAX)
         self._waiting: dict[str, Subscription] = {}
         self._task: asyncio.Task[None] | None = None
+        self._opened = asyncio.Event()
+        self._may_have_missed = False
+        """Whether somebody may wait since before its end was known."""
         self._fresh_until = 0.0
         self._look_at = 0.0
 
@@ -205,6 +229,20 @@ class InboxStream:
     def is_listening(self) -> bool:
         """Whether it is being read, so that every notification from now on arrives."""
         return self._is_read and self._task is not None and not self._task.done()
+
+    @property
+    def waiting_count(self) -> int:
+        """For how many promises anybody waits."""
+        return len(self._waiting)
+
+    async def opened(self) -> None:
+        """Wait until its end is known, or cannot be found out."""
+        await self._opened.wait()
+
+    async def listen(self) -> None:
+        """Read it from now on, although nobody waits yet; returns once its end is known, or cannot be found out."""
+        self._begin(stays=True)
+        await self.opened()
 
     @property
     def _is_read(self) -> bool:
@@ -221,9 +259,12 @@ class InboxStream:
         subscription = Subscription(self, id)
         subscription.before = self._waiting.get(id)
         self._waiting[id] = subscription
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="durasleep-inbox")
+        self._begin()
         return subscription
+
+    def _begin(self, *, stays: bool = False) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run(stays), name="durasleep-inbox")
 
     def forget(self, subscription: Subscription) -> None:
         """Drop this subscription: nobody waits for it any more."""
@@ -243,6 +284,7 @@ class InboxStream:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self._opened.set()
         for latest in tuple(self._waiting.values()):
             subscription: Subscription | None = latest
             while subscription is not None:
@@ -267,14 +309,15 @@ class InboxStream:
                 subscription = subscription.before
             self._notify(latest.id, None)
 
-    async def _run(self) -> None:
-        heard = False
+    async def _run(self, heard: bool) -> None:
         while self._waiting or heard:  # after a result the caller often waits for the next: stay ready
             try:
                 heard = await self._once()
-                if heard and not self.inbox.urgent.count and len(self._waiting) >= MANY:
-                    await asyncio.sleep(LEISURE_S)
+                if heard and (pause_s := self.inbox.leisure_s):
+                    await asyncio.sleep(pause_s)
             except DurasleepError as error:
+                self._may_have_missed = True
+                self._opened.set()
                 heard, delay_s = False, RETRY_FIRST_S
                 if not is_of_moving_slot(error):
                     delay_s = FAILED_S
@@ -320,7 +363,7 @@ class InboxStream:
             self._notify_to_look()
 
     async def _freshen(self) -> bool:
-        """Keep the inbox alive; true if reading begins anew, and then all were notified to read their promises.
+        """Keep the inbox alive; true if reading begins, and whoever may have missed anything was notified to look.
 
         Reading begins anew on a new connection, and where the stream is not the one that was read. Such a stream begins
         behind the entry read last or, if the server's clock was set back meanwhile, ends before it.
@@ -333,8 +376,11 @@ class InboxStream:
             before = None
         if first and last and before and instant_of(first) <= instant_of(before) <= instant_of(last):
             return False
-        self._last = last or BEGINNING
-        self._notify_to_look()
+        is_new, self._last = self._last is None, last or BEGINNING
+        self._opened.set()
+        if self._may_have_missed or not is_new:
+            self._notify_to_look()
+            self._may_have_missed = False
         return True
 
     async def _ask(self, *commands: Command[Any], block_s: float = 0.0) -> list[Any]:

@@ -150,7 +150,7 @@ class Handle(Generic[T_co]):
         subscription = self._subscription
         is_subscribed = (
             subscription is not None
-            and subscription.stream is self._client._waiter.inbox.stream(self.id)
+            and subscription.stream.inbox is self._client._waiter.inbox
             and not subscription.is_missed
         )
         if is_known or is_subscribed or owner_of(self.id) is not None:
@@ -568,14 +568,15 @@ class Client(_Starts):
         store = self._waiter.store.confirming(options.min_replicas, options.fsync)
         store.open()
         type_hint = Any if isinstance(fn, str) else returns_of(fn)
-        listening = self._listening(store)
-        make = self._maker(store, name, options, listening)
         encode = requests.encoder(
             self.codec, name, called_by(definition or fn), definition.check if definition is not None else None
         )
         new_key = self._ids.idempotency_key
         handles: list[Handle[Any]] = []
         for part in requests.in_parts(many):
+            self._waiter.inbox.listen(id for id, *_ in part)
+            listening = self._listening(store)
+            make = self._maker(store, name, options, listening)
             made = [make(id, encode(args), new_key()) for id, *args in part]
             begun = self._handles([id for id, *_ in part], type_hint, store, listening)
             for handle, created in zip(begun, store.run(requests.all_of(made)), strict=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Self
@@ -92,12 +92,15 @@ class Inbox:
         keys = self._keys_of(id)
         stream = self._streams.get(keys)
         if stream is None:  # a signal handler may make it at the same time: the first one counts
-            stream = self._streams.setdefault(keys, InboxStream(self.name, keys, self._check_s))
+            stream = self._streams.setdefault(keys, InboxStream(self, keys, self._check_s))
         return stream
 
     def streams(self, partitions: int) -> list[InboxStream | None]:
         """A thread that starts something does not read: no stream is listening."""
         return [None] * partitions
+
+    def listen(self, _ids: Iterable[str]) -> None:
+        """As above: there is nothing to do."""
 
     def all(self) -> list[InboxStream]:
         """Its streams so far."""
@@ -113,8 +116,9 @@ class InboxStream:
 
     is_listening = False  # a thread that starts something does not read
 
-    def __init__(self, name: str, keys: Keyspace, check_s: float) -> None:
-        self.name = name
+    def __init__(self, inbox: Inbox, keys: Keyspace, check_s: float) -> None:
+        self.inbox = inbox
+        self.name = inbox.name
         self.keys = keys
         self.is_open = False
         """Whether this inbox exists on the server, or has existed."""

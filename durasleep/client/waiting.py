@@ -85,9 +85,11 @@ class Waiter:
         """Close the connections of this event loop; its waits raise ClientClosed."""
         await self._of_loop.close()
 
-    def attach(self, subscriptions: Sequence[Subscription]) -> None:
+    async def attach(self, subscriptions: Sequence[Subscription]) -> None:
         """Have the inbox notified of several endings, without waiting for the server's answer."""
         here = self._of_loop.here()
+        for stream in {one.stream for one in subscriptions}:
+            await stream.opened()
         for part in requests.in_parts(subscriptions):
             made = [promises.attach(here.store.keys(one.id), one.id, inbox=here.inbox.name) for one in part]
             here.store.ask(made).add_done_callback(partial(on_answers, part))
@@ -175,6 +177,7 @@ class Waiter:
     async def _attach(self, store: Store, id: PromiseId, subscription: Subscription) -> PromiseStatus | None:
         """Its status; our inbox is notified from now on. None for an entry of a journal, which notifies no inbox."""
         try:
+            await subscription.stream.opened()
             if (
                 owner_of(id) is not None
                 and await store.call(journal.read_record(store.keys(id), id, outline=True)) is None

@@ -20,13 +20,14 @@ class Keyspaces:
         self._node_of = node_of
         self._all = tuple(Keyspace(namespace, partition, count, **limits) for partition in range(count))
         self._chosen = self._all
+        self._count = count
         self._only = self._all[0] if count == 1 else None
         self._by_tag = {keys.tag.encode(): keys for keys in self._all}
         self._tags = self._all[0].tag if count == 1 else f"{{{namespace}:*}}:"
 
     def of(self, id: str) -> Keyspace:
         """The partition of an id; InvalidId if there are several, and the braces of the id do not match."""
-        return self._only or self._all[partition_of(id, len(self._all))]
+        return self._only or self._all[partition_of(id, self._count)]
 
     def pattern(self, name: str) -> str:
         """What SCAN matches for the keys with this name in any partition. Use ``parse`` on what is found: a namespace

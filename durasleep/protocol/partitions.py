@@ -36,8 +36,9 @@ def part_of(id: str) -> str:
 
 def partition_of(id: str, partitions: int) -> int:
     """The number of the partition of an id, from 0."""
+    part = part_of(id) if "~" in id or "{" in id or "}" in id else id  # it is asked for in each call
     # What no id may have is refused where it is used: half a pair of surrogates is in no partition.
-    return crc_hqx(part_of(id).encode(errors="surrogatepass"), 0) % partitions
+    return crc_hqx(part.encode("utf-8", "surrogatepass"), 0) % partitions
 
 
 @lru_cache(maxsize=4 * PARTITIONS_MAX)

@@ -80,7 +80,7 @@ async def test_what_has_failed_is_tried_again(client: Client, serving: Serving) 
             await client.get("fails").result(30)
         slept = await client.rpc("sleeps", sleeping_workflow, 0.1, delay=3600)
         assert await slept.cancel(force=True) == "canceled"
-        attach([slept])  # it gets the cancel
+        await attach([slept])  # it gets the cancel
         with pytest.raises(Canceled):
             await client.get("sleeps").result(30)
         assert (await client.retry("sleeps")).word == "retrying"

@@ -43,7 +43,7 @@ async def test_a_reader_that_fell_behind_the_cap_of_its_inbox_looks_for_itself(
 
     monkeypatch.setattr(Link, "exchange", held)
     handles = await app.rpc_many(double, [(f"d-{n}", n) for n in range(count)])
-    attach(handles)
+    await attach(handles)
     async with serving(new_app(settings=replace(DEFAULTS, batch_items_max=1))):
         assert await starter.gather([starter.get(handle.id) for handle in handles]) == [2 * n for n in range(count)]
         key = inbox_of(app).stream("any")._key  # pyright: ignore[reportPrivateUsage]
@@ -93,12 +93,12 @@ async def _listening(app: Durasleep) -> AsyncGenerator[bytes]:
     """The inbox of an application is read from where it stands, as long as this lasts; gives its key."""
     inbox = inbox_of(app).stream("any")
     awaited = await app.promises.create("awaited")
-    attach([awaited])
+    await attach([awaited])
     await eventually(
         lambda: inbox.is_listening and inbox._last != b"0-0",  # pyright: ignore[reportPrivateUsage]
         "the inbox to listen from where it stands",
     )
-    attach([awaited])  # who attached before that was told to look for himself
+    await attach([awaited])  # who attached before that was told to look for himself
     yield inbox._key  # pyright: ignore[reportPrivateUsage]
     await app.promises.cancel("awaited")
 
@@ -124,7 +124,7 @@ async def test_an_entry_told_in_another_way_is_heard_and_one_without_a_value_is_
         [*common(b"strange", one, b"?"), *common(b"\xff", one), *common(b"nobody's", one), *common(b"after", two)],
     ]
     async with _listening(app) as key:
-        attach(handles)
+        await attach(handles)
         for fields in told:
             await real_server.client().execute_command("XADD", key, "*", *fields)
         # None of them has settled: the values are those they were told.
@@ -158,7 +158,7 @@ async def test_of_several_handles_of_one_id_each_is_told_and_any_may_go(app: Dur
     inbox = inbox_of(app).stream("any")
     handles = [app.get("one") for _ in range(5)]
     async with _listening(app):
-        attach(handles)
+        await attach(handles)
         for gone in (2, 0, -1):  # from the middle and from both ends
             del handles[gone]
         gc.collect()
@@ -212,7 +212,7 @@ async def test_who_waits_for_one_is_not_kept_waiting_by_a_gather_of_many(
     monkeypatch.setattr(inbox_module, "LEISURE_S", 3600.0)
     handles = [await app.promises.create(id) for id in ("first", "last", "alone")]
     async with _listening(app):
-        attach(handles)
+        await attach(handles)
         gathering = asyncio.create_task(app.gather(handles[:2]))
         alone = asyncio.create_task(handles[2].result())
         await app.promises.resolve("first", 1)
