@@ -30,6 +30,7 @@ from scripts.benchmarks import (
     storm,
     tasks,
     throughput,
+    wakeups,
 )
 from scripts.benchmarks.bench import KINDS, found_kinds
 from scripts.benchmarks.report import Report
@@ -65,6 +66,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "startup": startup,
     "scale": scale,
     "nodes": nodes,
+    "wakeups": wakeups,
 }
 
 
