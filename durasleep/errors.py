@@ -50,6 +50,10 @@ class UsageError(DurasleepError, ValueError):
     """The call was wrong; nothing was written."""
 
 
+class NamespaceMissing(UsageError):
+    """There is no such namespace in this cluster; nothing was written."""
+
+
 class InvalidId(UsageError):
     """An id, name or target that cannot be used; nothing was written."""
 

@@ -286,6 +286,13 @@ def check_new_id(id: str) -> PromiseId:
     return check_id(id)
 
 
+def check_key_name(name: str) -> str:
+    """Return the name of a key beside an execution, or raise UsageError: the empty one names none."""
+    if not name:
+        raise UsageError("a key has a name: ctx.key('counter')")
+    return name
+
+
 def check_id(id: str) -> PromiseId:
     """Return an id of something that may exist, or raise InvalidId."""
     try:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from types import UnionType
@@ -18,7 +19,7 @@ from durasleep.client.requests import CallOptions, Options, Pipeline
 from durasleep.client.waiting import Waiter, WaitWrapper
 from durasleep.codec import Codec
 from durasleep.deprecation import warn_renamed
-from durasleep.errors import NotFound, UsageError
+from durasleep.errors import NamespaceMissing, NotFound, UsageError
 from durasleep.model import (
     Disposition,
     Duration,
@@ -26,6 +27,7 @@ from durasleep.model import (
     Recording,
     State,
     check_id,
+    check_key_name,
     check_name,
     owner_of,
     parse_target,
@@ -35,6 +37,7 @@ from durasleep.protocol import server, streams
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Controlled, Created
+from durasleep.protocol.slots import Location
 from durasleep.query import control, describe, result
 from durasleep.query.describe import Description
 from durasleep.query.status import PromiseStatus
@@ -325,9 +328,9 @@ class Caller(_Starts):
         return await self._client._rpc(requests.new_id(), fn, args, kwargs, self._options)
 
 
-def _moving(where: Sequence[tuple[str, str]]) -> set[int]:
-    """The partitions that are moving to another node: they would answer only when they have arrived."""
-    return {number for number, (_, moving_to) in enumerate(where) if moving_to}
+def _absent(where: Sequence[Location]) -> set[int]:
+    """The partitions that cannot be asked now."""
+    return {number for number, location in enumerate(where) if not location.rests}
 
 
 async def store_of(client: Client) -> Store:
@@ -385,7 +388,8 @@ class Client(_Starts):
         await self._waiter.aclose()
 
     async def __aenter__(self) -> Self:
-        await self._opened()
+        with suppress(NamespaceMissing):  # its first call may be ``init``
+            await self._opened()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -563,7 +567,8 @@ class Client(_Starts):
         type_hint = Any if isinstance(fn, str) else returns_of(fn)
         if options.pipeline is not None:
             requests.check_unconfirmed(options.min_replicas, options.fsync)
-            requests.enqueue(options.pipeline, call, self.settings)
+            of_cluster = store.connector.topology is not None
+            requests.enqueue(options.pipeline, call, self.settings, of_cluster=of_cluster)
             return Handle(self, PromiseId(id), type_hint, None, None)
         [handle] = self._handles([PromiseId(id)], type_hint, store, listening)
         handle._begin(await store.call(call))
@@ -728,23 +733,20 @@ class Client(_Starts):
     async def key(self, id: str, name: str) -> str:
         """The key that ``ctx.key(name)`` gives in the execution with this ``id``, whether that exists or not."""
         store = await self._opened()
-        return f"{store.keys(check_id(id)).own}{name}"
+        return f"{store.keys(check_id(id)).own}{check_key_name(name)}"
 
     async def partitions(self) -> list[query.partitions.PartitionSummary]:
         """What is in each partition of the namespace, in their order."""
         from durasleep.query import partitions
 
         store = await self._opened()
-        return await store.run(partitions.summarize(store.keyspaces, await self._where(store)))
-
-    async def _where(self, store: Store) -> list[tuple[str, str]]:
-        """For each partition its node in a cluster, and the node to which it is moving."""
-        return [(one.node, one.moving_to) for one in await store.locate()]
+        return await store.run(partitions.summarize(store.keyspaces, await store.locate()))
 
     async def init(self, *, partitions: int = 1) -> None:
         """Make the namespace, with a number of ``partitions`` from 1 to 256, by default one; see ``durasleep init``.
 
-        It cannot be changed later without workers being stopped. UsageError if the namespace has another number.
+        UsageError if the namespace has another number. Outside a cluster, a first use without ``init`` makes it with
+        one; ``init`` may change that as long as nothing is in it. Everything else takes `durasleep move`.
         """
         await self._waiter.store.init(partitions)
 
@@ -822,12 +824,12 @@ class Client(_Starts):
             yield await self._next_page(store, looking, search.FOUND_MAX)
 
     async def _next_page(self, store: Store, looking: query.search.Search, limit: int) -> query.search.SearchPage:
-        """The next page of a search, without what a cluster is moving to another node."""
-        before = await self._where(store)
-        moving = _moving(before)
-        found = await store.run(looking.part(store.keyspaces.without(moving), limit))
-        if moving or await self._where(store) != before:
-            found.note_moved()
+        """The next page of a search, without what cannot be asked now, see ``Location``."""
+        before = await store.locate()
+        absent = _absent(before)
+        found = await store.run(looking.part(store.keyspaces.without(absent), limit))
+        if absent or await store.locate() != before:
+            found.note_missed()
         return found
 
     async def timers(self, limit: int = 20) -> query.search.Timers:
@@ -838,9 +840,9 @@ class Client(_Starts):
         from durasleep.query import search
 
         store = await self._opened()
-        moving = _moving(await self._where(store))
-        found = await store.run(search.timers(store.keyspaces.without(moving), limit))
-        found.is_all = not moving
+        absent = _absent(await store.locate())
+        found = await store.run(search.timers(store.keyspaces.without(absent), limit))
+        found.is_all = not absent
         return found
 
     async def tree(self, id: str) -> query.call_tree.Tree:
@@ -917,10 +919,10 @@ class Client(_Starts):
         from durasleep.query import fsck
 
         store = await self._opened()
-        before = await self._where(store)
-        moving = _moving(before)
-        report = await store.run(fsck.fsck(store.keyspaces.without(moving), repair=repair))
-        report.is_whole = not moving and await self._where(store) == before
+        before = await store.locate()
+        absent = _absent(before)
+        report = await store.run(fsck.fsck(store.keyspaces.without(absent), repair=repair))
+        report.is_whole = not absent and await store.locate() == before
         return report
 
     async def discard_quarantined(self, name: str) -> bool:
@@ -947,16 +949,17 @@ class Client(_Starts):
         from durasleep.query import attention, doctor
 
         store = await self._opened()
-        where = await self._where(store)
-        nodes = store.slots_of_nodes()
-        if nodes:
+        where = await store.locate()
+        silent = {location.node for location in where if not location.answers}
+        nodes = [(node, slot) for node, slot in store.slots_of_nodes() if node not in silent]
+        if store.connector.topology is not None:
             from durasleep.query import doctor_cluster
 
             facts = {node: await store.run(doctor.collect_facts(store.keyspaces[0], slot)) for node, slot in nodes}
             found = doctor_cluster.diagnose_cluster(facts, where)
         else:
             found = doctor.diagnose(await store.run(doctor.collect_facts(store.keyspaces[0])))
-        resting = store.keyspaces.without(_moving(where))
+        resting = store.keyspaces.without(_absent(where))
         return doctor.worst_first([*found, *await store.run(attention.collect(resting))])
 
     async def release_clock(self) -> datetime:
@@ -977,7 +980,7 @@ class Client(_Starts):
 
         store = await self._opened()
         names = set[str]()
-        for keys in store.keyspaces:
+        for keys in store.keyspaces.without(_absent(await store.locate())):
             try:
                 consumers = await store.call(streams.read_consumers(keys, group or self._group))
             except NotFound:

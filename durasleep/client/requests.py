@@ -234,10 +234,10 @@ def check_unconfirmed(min_replicas: int | None, fsync: bool | None) -> None:
         raise UsageError("min_replicas and fsync cannot be used with pipeline: WAIT must follow the caller's own EXEC")
 
 
-def enqueue(pipeline: Pipeline, call: BatchItem[Any], settings: Settings) -> None:
+def enqueue(pipeline: Pipeline, call: BatchItem[Any], settings: Settings, *, of_cluster: bool) -> None:
     """Add a call to a caller's own MULTI."""
     [joined] = batching.join([call], settings)
-    for words in script.in_multi(call.script, joined.command):
+    for words in script.in_multi(call.script, joined.command, of_cluster=of_cluster):
         pipeline.execute_command(*words)
 
 

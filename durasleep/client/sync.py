@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from types import UnionType
@@ -18,7 +19,7 @@ from durasleep.client.requests import CallOptions, Options, Pipeline
 from durasleep.client.sync_waiting import Inbox, InboxStream, Subscription, Waiter
 from durasleep.codec import Codec
 from durasleep.deprecation import warn_renamed
-from durasleep.errors import NotFound, UsageError
+from durasleep.errors import NamespaceMissing, NotFound, UsageError
 from durasleep.model import (
     Disposition,
     Duration,
@@ -26,6 +27,7 @@ from durasleep.model import (
     Recording,
     State,
     check_id,
+    check_key_name,
     check_name,
     owner_of,
     parse_target,
@@ -35,6 +37,7 @@ from durasleep.protocol import server, streams
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Controlled, Created
+from durasleep.protocol.slots import Location
 from durasleep.query import control, describe, result
 from durasleep.query.describe import Description
 from durasleep.query.status import PromiseStatus
@@ -320,9 +323,9 @@ class Caller(_Starts):
         return self._client._rpc(requests.new_id(), fn, args, kwargs, self._options)
 
 
-def _moving(where: Sequence[tuple[str, str]]) -> set[int]:
-    """The partitions that are moving to another node: they would answer only when they have arrived."""
-    return {number for number, (_, moving_to) in enumerate(where) if moving_to}
+def _absent(where: Sequence[Location]) -> set[int]:
+    """The partitions that cannot be asked now."""
+    return {number for number, location in enumerate(where) if not location.rests}
 
 
 def store_of(client: Client) -> SyncStore:
@@ -375,7 +378,8 @@ class Client(_Starts):
         self._waiter.close()
 
     def __enter__(self) -> Self:
-        self._opened()
+        with suppress(NamespaceMissing):  # its first call may be ``init``
+            self._opened()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -553,7 +557,8 @@ class Client(_Starts):
         type_hint = Any if isinstance(fn, str) else returns_of(fn)
         if options.pipeline is not None:
             requests.check_unconfirmed(options.min_replicas, options.fsync)
-            requests.enqueue(options.pipeline, call, self.settings)
+            of_cluster = store.connector.topology is not None
+            requests.enqueue(options.pipeline, call, self.settings, of_cluster=of_cluster)
             return Handle(self, PromiseId(id), type_hint, None, None)
         [handle] = self._handles([PromiseId(id)], type_hint, store, listening)
         handle._begin(store.call(call))
@@ -718,23 +723,20 @@ class Client(_Starts):
     def key(self, id: str, name: str) -> str:
         """The key that ``ctx.key(name)`` gives in the execution with this ``id``, whether that exists or not."""
         store = self._opened()
-        return f"{store.keys(check_id(id)).own}{name}"
+        return f"{store.keys(check_id(id)).own}{check_key_name(name)}"
 
     def partitions(self) -> list[query.partitions.PartitionSummary]:
         """What is in each partition of the namespace, in their order."""
         from durasleep.query import partitions
 
         store = self._opened()
-        return store.run(partitions.summarize(store.keyspaces, self._where(store)))
-
-    def _where(self, store: SyncStore) -> list[tuple[str, str]]:
-        """For each partition its node in a cluster, and the node to which it is moving."""
-        return [(one.node, one.moving_to) for one in store.locate()]
+        return store.run(partitions.summarize(store.keyspaces, store.locate()))
 
     def init(self, *, partitions: int = 1) -> None:
         """Make the namespace, with a number of ``partitions`` from 1 to 256, by default one; see ``durasleep init``.
 
-        It cannot be changed later without workers being stopped. UsageError if the namespace has another number.
+        UsageError if the namespace has another number. Outside a cluster, a first use without ``init`` makes it with
+        one; ``init`` may change that as long as nothing is in it. Everything else takes `durasleep move`.
         """
         self._waiter.store.init(partitions)
 
@@ -812,12 +814,12 @@ class Client(_Starts):
             yield self._next_page(store, looking, search.FOUND_MAX)
 
     def _next_page(self, store: SyncStore, looking: query.search.Search, limit: int) -> query.search.SearchPage:
-        """The next page of a search, without what a cluster is moving to another node."""
-        before = self._where(store)
-        moving = _moving(before)
-        found = store.run(looking.part(store.keyspaces.without(moving), limit))
-        if moving or self._where(store) != before:
-            found.note_moved()
+        """The next page of a search, without what cannot be asked now, see ``Location``."""
+        before = store.locate()
+        absent = _absent(before)
+        found = store.run(looking.part(store.keyspaces.without(absent), limit))
+        if absent or store.locate() != before:
+            found.note_missed()
         return found
 
     def timers(self, limit: int = 20) -> query.search.Timers:
@@ -828,9 +830,9 @@ class Client(_Starts):
         from durasleep.query import search
 
         store = self._opened()
-        moving = _moving(self._where(store))
-        found = store.run(search.timers(store.keyspaces.without(moving), limit))
-        found.is_all = not moving
+        absent = _absent(store.locate())
+        found = store.run(search.timers(store.keyspaces.without(absent), limit))
+        found.is_all = not absent
         return found
 
     def tree(self, id: str) -> query.call_tree.Tree:
@@ -907,10 +909,10 @@ class Client(_Starts):
         from durasleep.query import fsck
 
         store = self._opened()
-        before = self._where(store)
-        moving = _moving(before)
-        report = store.run(fsck.fsck(store.keyspaces.without(moving), repair=repair))
-        report.is_whole = not moving and self._where(store) == before
+        before = store.locate()
+        absent = _absent(before)
+        report = store.run(fsck.fsck(store.keyspaces.without(absent), repair=repair))
+        report.is_whole = not absent and store.locate() == before
         return report
 
     def discard_quarantined(self, name: str) -> bool:
@@ -937,16 +939,17 @@ class Client(_Starts):
         from durasleep.query import attention, doctor
 
         store = self._opened()
-        where = self._where(store)
-        nodes = store.slots_of_nodes()
-        if nodes:
+        where = store.locate()
+        silent = {location.node for location in where if not location.answers}
+        nodes = [(node, slot) for node, slot in store.slots_of_nodes() if node not in silent]
+        if store.connector.topology is not None:
             from durasleep.query import doctor_cluster
 
             facts = {node: store.run(doctor.collect_facts(store.keyspaces[0], slot)) for node, slot in nodes}
             found = doctor_cluster.diagnose_cluster(facts, where)
         else:
             found = doctor.diagnose(store.run(doctor.collect_facts(store.keyspaces[0])))
-        resting = store.keyspaces.without(_moving(where))
+        resting = store.keyspaces.without(_absent(where))
         return doctor.worst_first([*found, *store.run(attention.collect(resting))])
 
     def release_clock(self) -> datetime:
@@ -967,7 +970,7 @@ class Client(_Starts):
 
         store = self._opened()
         names = set[str]()
-        for keys in store.keyspaces:
+        for keys in store.keyspaces.without(_absent(store.locate())):
             try:
                 consumers = store.call(streams.read_consumers(keys, group or self._group))
             except NotFound:

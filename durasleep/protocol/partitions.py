@@ -69,6 +69,6 @@ def _check_braces(id: str) -> None:
         if not is_open:
             return
     raise InvalidId(
-        f"id {id!r}: in a namespace with several partitions each '{{' has its own '}}', because the text between the "
-        "first two chooses the partition"
+        f"id {id!r}: in a namespace with several partitions each '{{' has its own '}}', and neither is inside another "
+        "pair, because the text between the first two chooses the partition"
     )

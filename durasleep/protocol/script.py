@@ -147,12 +147,15 @@ def as_eval(script: Script, command: list[Value]) -> list[Value]:
     return [b"EVAL", script.source, *command[2:]]
 
 
-def in_multi(script: Script, command: list[Value]) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
-    """Two commands for the MULTI of a redis-py pipeline: the server learns the script, and runs it.
+def in_multi(script: Script, command: list[Value], *, of_cluster: bool) -> list[tuple[Value, ...]]:
+    """The commands for the MULTI of a redis-py pipeline: the server learns the script, and runs it.
 
-    Without the first, a NOSCRIPT would leave out this call alone, and the rest of the MULTI would be done.
+    A NOSCRIPT would leave out this call alone, and the rest of the MULTI would be done. In a cluster it is one command,
+    because one that names no key can be sent to no node.
     """
-    return ("SCRIPT LOAD", script.source), ("EVALSHA", *map(to_bytes, command[1:]))
+    if of_cluster:
+        return [("EVAL", script.source, *map(to_bytes, command[2:]))]
+    return [("SCRIPT LOAD", script.source), ("EVALSHA", *map(to_bytes, command[1:]))]
 
 
 def write_assembled(directory: Path) -> None:

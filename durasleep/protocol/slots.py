@@ -32,6 +32,23 @@ class SlotRange:
         return self.last - self.first + 1
 
 
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a partition is in a cluster; without a node outside one."""
+
+    node: str = ""
+    """The node that serves it, as host and port."""
+    moving_to: str = ""
+    """The node to which its slot is moving."""
+    answers: bool = True
+    """Whether its node answers us."""
+
+    @property
+    def rests(self) -> bool:
+        """Whether it can be asked now: one that is moving would answer only when it has arrived."""
+        return self.answers and not self.moving_to
+
+
 def read_slots() -> Command[list[SlotRange]]:
     """All slots that are served, as one node of the cluster knows it."""
     return Command([b"CLUSTER", b"SLOTS"], lambda reply: [_range(*entry) for entry in reply])

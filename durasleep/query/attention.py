@@ -7,8 +7,7 @@ the names of the queues are found by a scan.
 from __future__ import annotations
 
 import shlex
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -40,7 +39,10 @@ Fact = Callable[[Keyspaces, int], Plan[list[Diagnosis]]]
 
 def collect(keyspaces: Keyspaces) -> Plan[list[Diagnosis]]:
     """All findings, in the order in which to fix them; a check that fails is a finding itself."""
-    now_ms = yield from server.now_ms(keyspaces[0])
+    now_ms = 0
+    for keys in keyspaces:  # any of those that can be asked; with none of them there is nothing to find
+        now_ms = yield from server.now_ms(keys)
+        break
     found: list[Diagnosis] = []
     for fact in _FACTS:
         try:
@@ -155,18 +157,24 @@ def _unserved(keyspaces: Keyspaces, _now_ms: int) -> Plan[list[Diagnosis]]:
     found = SearchPage()
     queues = (yield from search.queues(keyspaces, None, found))[:LOOKED_MAX]
     lengths = (yield [streams.count_entries(keys.queue(queue)) for keys, queue in queues]) if queues else []
-    waiting = Counter[str]()
-    for (_, queue), length in zip(queues, lengths, strict=True):
-        waiting[queue] += length if _is_known(length) else 0
-    waiting = {queue: length for queue, length in waiting.items() if length}
-    alive = yield from _alive(keyspaces, {queue.partition("/")[0] for queue in waiting})
-    said: list[Diagnosis] = []
-    for queue, count in waiting.items():
+    waiting = {
+        (keys, queue): length
+        for (keys, queue), length in zip(queues, lengths, strict=True)
+        if _is_known(length) and length
+    }
+    alive = yield from _alive({(keys, queue.partition("/")[0]) for keys, queue in waiting})
+    unserved: dict[str, dict[int, int]] = {}
+    for (keys, queue), length in waiting.items():
         group, _, name = queue.partition("/")
-        if any(not name or worker == name for worker in alive[group]):
-            continue
+        if not any(not name or worker == name for worker in alive[keys, group]):
+            unserved.setdefault(queue, {})[keys.partition] = length
+    said: list[Diagnosis] = []
+    for queue, lengths_in in unserved.items():
+        group, _, name = queue.partition("/")
+        where = "" if len(keyspaces) == 1 else f" in {_partitions(lengths_in)}"
         who = f"worker {name!r} of group {group!r}, which is not alive" if name else f"group {group!r}: no worker of it"
-        text = f"{_count(count, 'execution waits', 'executions wait')} for {who}{'' if name else ' is alive'}"
+        count = _count(sum(lengths_in.values()), "execution waits", "executions wait")
+        text = f"{count}{where} for {who}{'' if name else ' serves them' if where else ' is alive'}"
         said.append(Diagnosis(Level.WARNING, "workers", text, _start(group, name)))
     if not found.is_all:
         said.append(Diagnosis(Level.WARNING, "workers", "there are too many keys to see whether all queues are served"))
@@ -276,12 +284,21 @@ def _is_known(answer: object) -> bool:
     return not isinstance(answer, DurasleepError)
 
 
-def _alive(keyspaces: Keyspaces, groups: set[str]) -> Plan[dict[str, set[str]]]:
-    """The names of the living workers of each group."""
-    alive = {group: set[str]() for group in groups}
-    for group, consumers in (yield from _consumers(keyspaces, groups)).items():
-        signs: list[Any] = (yield [_is_there(keys, name) for name, keys in consumers.items()]) if consumers else []
-        alive[group] = {name.partition("/")[0] for name, sign in zip(consumers, signs, strict=True) if sign is True}
+def _alive(places: set[tuple[Keyspace, str]]) -> Plan[dict[tuple[Keyspace, str], set[str]]]:
+    """The names of the living workers of a group in a partition, for several of both."""
+    alive: dict[tuple[Keyspace, str], set[str]] = {place: set() for place in places}
+    asked = list(places)
+    answers: list[Any] = (yield [streams.read_consumers(keys, group) for keys, group in asked]) if asked else []
+    consumers = [
+        (place, name)
+        for place, answer in zip(asked, answers, strict=True)
+        if _is_known(answer)  # a stream that nobody has ever read has no answer
+        for name in answer[:LOOKED_MAX]
+    ]
+    signs: list[Any] = (yield [_is_there(place[0], name) for place, name in consumers]) if consumers else []
+    for (place, name), sign in zip(consumers, signs, strict=True):
+        if sign is True:
+            alive[place].add(name.partition("/")[0])
     return alive
 
 
@@ -310,6 +327,11 @@ def _start(group: str, name: str = "") -> str:
     options = [] if group == DEFAULT["queue"] else ["--group", group]
     options += ["--name", name] if name else []
     return shlex.join(["durasleep", "worker", *options])
+
+
+def _partitions(numbers: Iterable[int]) -> str:
+    named = sorted(numbers)
+    return f"partition{'s' * (len(named) > 1)} {', '.join(map(str, named))}"
 
 
 def _duration(ms: int) -> str:

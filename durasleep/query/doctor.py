@@ -226,6 +226,14 @@ def _persistence(facts: Facts) -> Iterator[Diagnosis]:
         yield Diagnosis(Level.WARNING, "persistence", text, "look at the disk and the server's log")
 
 
+NO_REPLICA = Diagnosis(
+    Level.GOOD,
+    "replicas",
+    "no replica: if this machine is lost, its data is lost, too",
+    "add a replica; min-replicas-to-write 1 refuses writes without it",
+)
+
+
 def _replicas(facts: Facts) -> Iterator[Diagnosis]:
     info = facts.info
     if info.get("role") == "slave":
@@ -235,12 +243,7 @@ def _replicas(facts: Facts) -> Iterator[Diagnosis]:
         return
     count = int(info.get("connected_slaves", "0") or 0)
     if info and count == 0:
-        yield Diagnosis(
-            Level.GOOD,
-            "replicas",
-            "no replica: if this machine is lost, its data is lost, too",
-            "add a replica; min-replicas-to-write 1 refuses writes without it",
-        )
+        yield NO_REPLICA
     for number in range(count):
         parts = [part.partition("=") for part in info.get(f"slave{number}", "").split(",")]
         fields = {name: value for name, _, value in parts}

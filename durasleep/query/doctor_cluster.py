@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from durasleep.query.doctor import Diagnosis, Facts, Level, diagnose, worst_first
+from durasleep.protocol.slots import Location
+from durasleep.query.doctor import NO_REPLICA, Diagnosis, Facts, Level, diagnose, worst_first
 
-Locations = Sequence[tuple[str, str]]
-"""For each partition its node, and the node to which its slot is moving."""
 _MANY_MORE = 2  # partitions on one node than on another: a third of the nodes would do half the work
 
 
-def diagnose_cluster(nodes: Mapping[str, Facts], locations: Locations) -> list[Diagnosis]:
+def diagnose_cluster(nodes: Mapping[str, Facts], locations: Sequence[Location]) -> list[Diagnosis]:
     """What the facts of all masters mean, the worst first; what all of them say is said once."""
-    each = {node: diagnose(facts) for node, facts in nodes.items()}
+    each = {node: [one for one in diagnose(facts) if one != NO_REPLICA] for node, facts in nodes.items()}
     counts = Counter(found for node in each.values() for found in node)
     common = [found for found, count in counts.items() if count == len(nodes)]
     single = [
@@ -45,18 +44,29 @@ def _cluster(nodes: Mapping[str, Facts]) -> Iterator[Diagnosis]:
         )
 
 
-def _partitions(locations: Locations) -> Iterator[Diagnosis]:
-    for number, (_, moving_to) in enumerate(locations):
-        if moving_to:
-            text = f"the slot of partition {number} is moving to {moving_to}: its calls wait until it has arrived"
+def _partitions(locations: Sequence[Location]) -> Iterator[Diagnosis]:
+    for number, place in enumerate(locations):
+        if place.moving_to:
+            text = f"the slot of partition {number} is moving to {place.moving_to}: its calls wait until it has arrived"
             yield Diagnosis(Level.WARNING, "partitions", text, "let the move come to its end")
-    on = Counter(node for node, _ in locations)
+    silent: dict[str, list[str]] = {}
+    for number, place in enumerate(locations):
+        if not place.answers:
+            silent.setdefault(place.node, []).append(str(number))
+    for node, numbers in silent.items():
+        yield Diagnosis(
+            Level.DANGER,
+            "cluster",
+            f"{node} does not answer: what is in partition{'s' * (len(numbers) > 1)} {', '.join(numbers)} waits",
+            "start it again, or let a replica take over",
+        )
+    on = Counter(place.node for place in locations)
     counts = ", ".join(f"{count} on {node}" for node, count in sorted(on.items()))
     if len(locations) == 1:
         yield Diagnosis(
             Level.WARNING,
             "partitions",
-            f"the namespace has one partition: all of it is on {locations[0][0]}",
+            f"the namespace has one partition: all of it is on {locations[0].node}",
             "`durasleep move` gives it more, so that the nodes share it",
         )
     elif max(on.values()) - min(on.values()) >= _MANY_MORE:

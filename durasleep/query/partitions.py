@@ -10,6 +10,7 @@ from durasleep.protocol import server, sorted_sets, streams
 from durasleep.protocol.command import Plan, unwrap
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.keyspaces import Keyspaces
+from durasleep.protocol.slots import Location
 from durasleep.query import search
 from durasleep.query.search import SearchPage
 
@@ -31,24 +32,23 @@ class PartitionSummary:
     """The node that serves it, as host and port; empty outside a cluster."""
     moving_to: str
     """The node to which its slot is moving now, so that its calls wait; else empty."""
-    queues: dict[str, int]
-    """For each queue that is not empty, how many executions wait there for a worker, or run."""
-    timers: int | None = None
-    """How many timers and deadlines it has, and so nearly how many sleepers. None while its slot is moving, and the
-    same holds for what follows.
+    answers: bool
+    """Whether its node answers; without one, its executions wait until the node is back, or a replica takes over."""
+    queues: dict[str, int] | None = None
+    """For each queue that is not empty, how many executions wait there for a worker, or run. None while its slot is
+    moving or its node does not answer, and the same holds for what follows.
     """
+    timers: int | None = None
+    """How many timers and deadlines it has, and so nearly how many sleepers."""
     halted: int | None = None
     """Executions that wait for a person, and quarantined names."""
     workers: list[str] | None = None
     """Names of the workers that have sent a heartbeat there lately."""
 
 
-def summarize(keyspaces: Keyspaces, where: Sequence[tuple[str, str]]) -> Plan[list[PartitionSummary]]:
-    """A summary of each partition, in their order; ``where`` has the node of each, and that to which it is moving.
-
-    One that is moving is not asked: it would answer only when it has arrived.
-    """
-    resting = keyspaces.without({number for number, (_, moving_to) in enumerate(where) if moving_to})
+def summarize(keyspaces: Keyspaces, where: Sequence[Location]) -> Plan[list[PartitionSummary]]:
+    """A summary of each partition, in their order. Those that do not rest ``where`` they are, are not asked."""
+    resting = keyspaces.without({number for number, place in enumerate(where) if not place.rests})
     queues = yield from search.queues(resting, None, SearchPage())
     lengths = (yield [streams.count_entries(keys.queue(queue)) for keys, queue in queues]) if queues else []
     queued: list[dict[str, int]] = [{} for _ in where]
@@ -57,9 +57,18 @@ def summarize(keyspaces: Keyspaces, where: Sequence[tuple[str, str]]) -> Plan[li
             queued[keys.partition][queue] = length
     found: list[PartitionSummary] = []
     for keys in keyspaces:
-        node, moving_to = where[keys.partition]
-        summary = PartitionSummary(keys.partition, keys.tag[1:-2], keys.slot, node, moving_to, queued[keys.partition])
-        found.append(summary if moving_to else (yield from _counted(summary, keys)))
+        place = where[keys.partition]
+        summary = PartitionSummary(
+            keys.partition,
+            keys.tag[1:-2],
+            keys.slot,
+            place.node,
+            place.moving_to,
+            place.answers,
+        )
+        if place.rests:
+            summary = replace((yield from _counted(summary, keys)), queues=queued[keys.partition])
+        found.append(summary)
     return found
 
 

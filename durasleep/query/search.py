@@ -84,7 +84,7 @@ class Summary:
     """The only worker that may run it, if it was started for one."""
 
 
-MOVED_MEANWHILE = "Slots of the cluster were moved meanwhile"
+PARTLY_ASKED = "A part of the cluster was moving to another node, or did not answer"
 
 
 class SearchPage(list[Summary]):
@@ -97,10 +97,10 @@ class SearchPage(list[Summary]):
         self.notes: list[str] = []
         """Notes for people: quarantined names, and data that could not be read."""
 
-    def note_moved(self) -> None:
-        """Slots of a cluster were moved meanwhile, so something may have been missed."""
+    def note_missed(self) -> None:
+        """A part of the cluster could not be asked, so something may have been missed."""
         self.is_all = False
-        self.notes.append(f"{MOVED_MEANWHILE}: some executions may be missing. Search again.")
+        self.notes.append(f"{PARTLY_ASKED}: some executions may be missing. Search again.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class Timers(list[DueItem]):
     total = 0
     """How many there are, also those that are not listed."""
     is_all = True
-    """Whether all partitions were asked; those that a cluster is moving to another node are not."""
+    """Whether all partitions were asked: not those that were moving to another node, or whose node did not answer."""
 
 
 # -- search ------------------------------------------------------------------

@@ -32,6 +32,7 @@ from durasleep.model import (
     StartChild,
     StartPromise,
     StartTimer,
+    check_key_name,
     check_label,
     check_new_id,
     check_time_left,
@@ -445,7 +446,7 @@ class Context:
 
         def start(number: Number) -> StartChild:
             definition = fn if isinstance(fn, Definition) else self._called(fn)
-            payload = self._codec.encode_args(args, kwargs, f"arguments of {function}", called_by(definition or fn))
+            payload = self._codec.encode_args(args, kwargs, function, called_by(definition or fn))
             if definition is not None:
                 definition.check(args, kwargs)
             return StartChild(
@@ -503,7 +504,7 @@ class Context:
         In a namespace with several partitions a transaction may use only such keys: they are on the same node of a
         cluster. All executions of one partition share them. ``app.key`` gives the same key outside of workflows.
         """
-        return f"{self.info.own_keys}{name}"
+        return f"{self.info.own_keys}{check_key_name(name)}"
 
     # -- what would differ between replays
 

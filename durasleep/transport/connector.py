@@ -130,6 +130,8 @@ class Connector:
             pool = AsyncPool.from_url(url)
         except ValueError as error:  # in its scheme or an option: the other parts were checked
             raise UsageError(f"{without_secret(url)!r} is not a Redis URL: {error}") from None
+        if unknown := pool.connection_kwargs.keys() - _taken(pool.connection_class):
+            raise UsageError(f"{without_secret(url)!r} has an option that is not known: {min(unknown)}")
         if seeds is not None:
             return cls._of_cluster(pool.connection_class, pool.connection_kwargs, seeds, None)
         return cls._of_server(pool.connection_class, pool.connection_kwargs, sentinels)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any, TypeVar, cast
 
-from durasleep.errors import SchemaMismatch, StoreError, StoreUnavailable
+from durasleep.errors import NamespaceMissing, SchemaMismatch, StoreError, StoreUnavailable
 from durasleep.protocol import server, sorted_sets, versions
 from durasleep.protocol.command import Reply, to_text
 from durasleep.protocol.keys import SCHEMA_VERSION, Keyspace
@@ -33,15 +33,26 @@ Asking = Generator[Sequence[Sequence[Value]], list[Reply], T]
 """A plan of commands that are sent together, step by step; each step gets their replies."""
 
 
-def greet(keys: Keyspace, *, moves: bool = False, partitions: int = 1) -> Asking[int]:
+def greet(
+    keys: Keyspace, *, moves: bool = False, partitions: int | None = None, is_cluster: bool = False
+) -> Asking[int]:
     """Make the namespace ours if it is new, with this many ``partitions``, and return how many it has. A worker
     ``moves`` it from the previous schema, if no worker of that is left.
+
+    Without a number it gets one, but in a cluster it is not made, and that is NamespaceMissing. There, one node keeps
+    how many partitions a namespace has. If that node was lost, the others still have the executions of the rest.
 
     SchemaMismatch if this version cannot use it, StoreUnavailable while it has the previous schema, StoreError if we
     have no right to use it.
     """
     look = versions.read_meta(keys.namespace).args
     [found] = yield [look]
+    if is_cluster and partitions is None and isinstance(found, list) and not any(cast("list[Reply]", found)):
+        advice = (
+            "make it with `durasleep init --partitions N`. If it was there, the node that knew its number of partitions"
+            " has lost it: then N is the number it had"
+        )
+        raise NamespaceMissing(f"there is no namespace {keys.namespace!r} in this cluster: {advice}")
     if isinstance(found, list) and None in found[:2]:  # else nothing is written: it may be full, or read only
         *made, found = yield [*(one.args for one in versions.make_meta(keys.namespace, partitions)), look]
         for reply in made:
@@ -88,11 +99,16 @@ def check(namespace: str, values: list[Any], known: int = 0) -> int:
             f"namespace {namespace!r} has {partitions} partitions, this version serves 1 to {PARTITIONS_MAX}"
         )
     if known and partitions != known:
-        raise SchemaMismatch(f"namespace {namespace!r} has {partitions} partitions now, and had {known}")
+        raise SchemaMismatch(f"namespace {namespace!r} has {counted(partitions)} now, and had {known}")
     if unknown := set(to_text(values[2]).split()) - _FEATURES:
         names = ", ".join(sorted(unknown))
         raise SchemaMismatch(f"namespace {namespace!r} needs {names}, which this version of durasleep does not know")
     return partitions
+
+
+def counted(partitions: int) -> str:
+    """So many partitions, in words."""
+    return f"{partitions} partition{'s' * (partitions > 1)}"
 
 
 def _move(keys: Keyspace) -> Asking[None]:

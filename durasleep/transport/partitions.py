@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from durasleep.errors import DurasleepError
+from durasleep.errors import DurasleepError, StoreUnavailable
 from durasleep.protocol.keyspaces import Keyspaces
 from durasleep.protocol.partitions import slot_of
-from durasleep.protocol.slots import Address
+from durasleep.protocol.slots import Address, Location
 from durasleep.settings import DEFAULTS, Settings
 from durasleep.transport.server_clock import Clock
 
 if TYPE_CHECKING:  # imported only for the few who use a cluster
     from durasleep.transport.topology import Topology
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """Where a partition is in a cluster; empty outside one."""
-
-    node: str = ""
-    """The node that serves it, as host and port."""
-    moving_to: str = ""
-    """The node to which its slot is moving."""
 
 
 class Partitions:
@@ -47,11 +36,20 @@ class Partitions:
         """See ``Topology.last_known``; None outside a cluster."""
         return None if self._topology is None else self._topology.last_known(slot)
 
-    def locate(self, moving: Iterable[dict[int, str] | DurasleepError]) -> list[Location]:
-        """Where each partition is; ``moving`` are the slots that the nodes are moving, as far as they say."""
-        going = {slot: to for one in moving if not isinstance(one, DurasleepError) for slot, to in one.items()}
+    def locate(self, moving: Mapping[Address, dict[int, str] | DurasleepError]) -> list[Location]:
+        """Where each partition is; ``moving`` are the slots that each node is moving, as far as it says."""
+        going: dict[int, str] = {}
+        silent = set[Address]()
+        for node, answer in moving.items():
+            if not isinstance(answer, DurasleepError):
+                going |= answer
+            elif isinstance(answer, StoreUnavailable):
+                silent.add(node)
         found = [(keys.slot, self.node_of(keys.slot)) for keys in self.keyspaces]
-        return [Location(f"{node[0]}:{node[1]}" if node else "", going.get(slot, "")) for slot, node in found]
+        return [
+            Location(f"{node[0]}:{node[1]}" if node else "", going.get(slot, ""), node not in silent)
+            for slot, node in found
+        ]
 
     def _take(self, count: int) -> None:
         settings = self._settings

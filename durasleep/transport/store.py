@@ -26,13 +26,14 @@ from durasleep.protocol.journal import Loaded
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.keyspaces import Keyspaces
 from durasleep.protocol.partitions import PARTITIONS_MAX
+from durasleep.protocol.slots import Address, Location
 from durasleep.settings import Settings
 from durasleep.transport import batcher, batching, handshake
 from durasleep.transport.batcher import Batcher
 from durasleep.transport.connection import Link
 from durasleep.transport.connector import Connector
 from durasleep.transport.outage import Outage
-from durasleep.transport.partitions import Location, Partitions
+from durasleep.transport.partitions import Partitions
 from durasleep.transport.reply_errors import refusal
 from durasleep.transport.server_clock import Clock
 
@@ -71,15 +72,18 @@ def check_confirms(replies: list[Any]) -> None:
 
 def check_partitions(partitions: int) -> int:
     """The number of partitions of a new namespace, or UsageError."""
-    if not 1 <= partitions <= PARTITIONS_MAX:
-        raise UsageError(f"a namespace has 1 to {PARTITIONS_MAX} partitions, not {partitions}")
+    if not isinstance(partitions, int) or not 1 <= partitions <= PARTITIONS_MAX:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UsageError(f"a namespace has 1 to {PARTITIONS_MAX} partitions, not {partitions!r}")
     return partitions
 
 
 def check_found(namespace: str, found: int, partitions: int) -> None:
     """UsageError if a namespace has not this number."""
     if found != partitions:
-        raise UsageError(f"namespace {namespace!r} has {found} partition{'s' * (found > 1)} already")
+        raise UsageError(
+            f"namespace {namespace!r} has {handshake.counted(found)} already: `durasleep move` takes what is in it to "
+            "another one"
+        )
 
 
 def confirming(settings: Settings, min_replicas: int | None, fsync: bool | None) -> Settings:
@@ -185,9 +189,12 @@ class Store:
         """Whether server and schema were checked lately."""
         return time.monotonic() < self._check_at
 
-    async def open(self, *, moves: bool = False, partitions: int = 1) -> None:
+    async def open(self, *, moves: bool = False, partitions: int | None = None) -> None:
         """Connect, and check server and schema, which is repeated now and then. StoreUnavailable at once if there is no
-        answer. A worker ``moves`` a namespace from the previous schema. A new namespace gets this many ``partitions``.
+        answer. A worker ``moves`` a namespace from the previous schema.
+
+        A new namespace is made with this many ``partitions``. By default it gets one, but in a cluster it is not made:
+        see ``handshake.greet``.
         """
         if self.is_checked:
             return
@@ -200,7 +207,8 @@ class Store:
         try:
             [info] = await link.exchange([ASK_INFO.args])
             check_server(info, self.connector)
-            greeting = handshake.greet(self.keyspaces[0], moves=moves, partitions=partitions)
+            is_cluster = self.connector.topology is not None
+            greeting = handshake.greet(self.keyspaces[0], moves=moves, partitions=partitions, is_cluster=is_cluster)
             try:
                 commands = next(greeting)
                 while True:
@@ -224,16 +232,23 @@ class Store:
             raise
 
     async def check_servers(self) -> None:
-        """See ``check_server``, of each node; StoreUnavailable if the nodes do not serve all slots."""
+        """See ``check_server``, of each node that can be reached; StoreUnavailable if the nodes do not serve all slots.
+
+        One that cannot be reached may be lost, and its replica about to take over: the others serve meanwhile.
+        """
         if self.connector.topology is not None:
             await self.connector.topology.refresh()
             self.connector.topology.check_coverage()
-        for info in await self.ask_nodes(ASK_INFO):
+        for info in (await self.ask_nodes(ASK_INFO)).values():
             check_server(info, self.connector)
 
     async def init(self, partitions: int) -> None:
-        """Make the namespace, with this many partitions; UsageError if it has another number."""
+        """Make the namespace, with this many partitions; UsageError if it has another number, and is in use."""
         await self.open(partitions=check_partitions(partitions))
+        if partitions != len(self.keyspaces) and await self.run(versions.is_unused(self.keyspaces)):
+            await self.call(versions.choose_partitions(self.namespace, partitions))
+            self._check_at = 0.0
+            await self.open()
         check_found(self.namespace, len(self.keyspaces), partitions)
 
     async def call(self, call: BatchItem[T] | Command[T]) -> T:
@@ -279,17 +294,26 @@ class Store:
         finally:
             await link.close()
 
-    async def ask_nodes(self, command: Command[T]) -> list[T | DurasleepError]:
-        """The answer of each node that serves slots to a command that names no key, without repeats."""
-        answers: list[T | DurasleepError] = []
+    async def ask_nodes(self, command: Command[T]) -> dict[Address | None, T | DurasleepError]:
+        """The answer of each node that serves slots to a command that names no key, without repeats.
+
+        Outside a cluster it is that of the server, under None. That of a node which cannot be reached is
+        StoreUnavailable.
+        """
         topology = self.connector.topology
-        for connector in [self.connector] if topology is None else map(self.connector.at, topology.masters):
-            link = self._open_link(connector)
-            try:
-                answers += await batcher.ask_once(link, [command], self.settings)
-            finally:
-                await link.close()
-        return answers
+        nodes: Sequence[Address | None] = [None] if topology is None else topology.masters
+        answers = await asyncio.gather(*[self._ask_node(node, command) for node in nodes])
+        return dict(zip(nodes, answers, strict=True))
+
+    async def _ask_node(self, node: Address | None, command: Command[T]) -> T | DurasleepError:
+        link = self._open_link(self.connector if node is None else self.connector.at(node))
+        try:
+            [answer] = await batcher.ask_once(link, [command], self.settings)
+        except StoreUnavailable as problem:
+            return problem
+        finally:
+            await link.close()
+        return answer
 
     def slots_of_nodes(self) -> list[tuple[str, int]]:
         """Each node of a cluster that serves slots, and one of its slots; empty outside a cluster."""
@@ -300,9 +324,10 @@ class Store:
         """Where each partition is in a cluster, asked anew."""
         topology = self.connector.topology
         if topology is None:
-            return self.partitions.locate(())
+            return self.partitions.locate({})
         await topology.refresh()
-        return self.partitions.locate(await self.ask_nodes(slots.read_moving()))
+        answers = await self.ask_nodes(slots.read_moving())
+        return self.partitions.locate({node: answer for node, answer in answers.items() if node is not None})
 
     async def load(self, id: PromiseId) -> Loaded | None:
         """See ``journal.load``."""

@@ -13,12 +13,12 @@ from durasleep.protocol.command import BatchItem, Call, Command, Plan, Reply, sl
 from durasleep.protocol.journal import Loaded
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.keyspaces import Keyspaces
-from durasleep.protocol.slots import Address
+from durasleep.protocol.slots import Address, Location
 from durasleep.settings import Settings
 from durasleep.transport import batching, handshake
 from durasleep.transport.connection import SyncLink
 from durasleep.transport.connector import Connector
-from durasleep.transport.partitions import Location, Partitions
+from durasleep.transport.partitions import Partitions
 from durasleep.transport.portion import Portion
 from durasleep.transport.reply_errors import MOVING, Routing
 from durasleep.transport.store import (
@@ -98,7 +98,7 @@ class SyncStore:
         """See ``Store.keyspaces``."""
         return self.partitions.keyspaces
 
-    def open(self, *, partitions: int = 1) -> None:
+    def open(self, *, partitions: int | None = None) -> None:
         """See ``Store.open``."""
         if time.monotonic() < self._check_at:
             return
@@ -106,7 +106,8 @@ class SyncStore:
             self._check_again()
             return
         link = self._link(self._check_nodes())
-        greeting = handshake.greet(self.keyspaces[0], partitions=partitions)
+        is_cluster = self.connector.topology is not None
+        greeting = handshake.greet(self.keyspaces[0], partitions=partitions, is_cluster=is_cluster)
         try:
             commands = next(greeting)
             while True:
@@ -136,24 +137,27 @@ class SyncStore:
             return None
         topology.refresh_sync()
         topology.check_coverage()
-        for node in topology.masters:
-            [info] = self._link(node).exchange([ASK_INFO.args])
+        for info in self.ask_nodes(ASK_INFO).values():
             check_server(info, self.connector)
         return topology.find_sync(self.partitions.meta_slot)
 
     def init(self, partitions: int) -> None:
         """See ``Store.init``."""
         self.open(partitions=check_partitions(partitions))
+        if partitions != len(self.keyspaces) and self.run(versions.is_unused(self.keyspaces)):
+            self.call(versions.choose_partitions(self.namespace, partitions))
+            self._check_at = 0.0
+            self.open()
         check_found(self.namespace, len(self.keyspaces), partitions)
 
-    def ask_nodes(self, command: Command[T]) -> list[T | DurasleepError]:
+    def ask_nodes(self, command: Command[T]) -> dict[Address | None, T | DurasleepError]:
         """See ``Store.ask_nodes``."""
         topology = self.connector.topology
-        answers: list[Any] = []
+        answers: dict[Address | None, Any] = {}
         for node in [None] if topology is None else topology.masters:
             answer: list[Any] = [None]
             _, problem = self._exchange(node, [command], [0], answer)
-            answers += [problem] if problem else answer
+            answers[node] = problem or answer[0]
         return answers
 
     def slots_of_nodes(self) -> list[tuple[str, int]]:
@@ -165,9 +169,10 @@ class SyncStore:
         """See ``Store.locate``."""
         topology = self.connector.topology
         if topology is None:
-            return self.partitions.locate(())
+            return self.partitions.locate({})
         topology.refresh_sync()
-        return self.partitions.locate(self.ask_nodes(slots.read_moving()))
+        answers = self.ask_nodes(slots.read_moving())
+        return self.partitions.locate({node: answer for node, answer in answers.items() if node is not None})
 
     def call(self, call: BatchItem[T] | Command[T]) -> T:
         """See ``Store.call``."""

@@ -259,11 +259,7 @@ class Topology:
         final = next((problem for problem in problems if not isinstance(problem, StoreUnavailable)), None)
         if final is not None:
             return final
-        error = StoreUnavailable(f"no node of {self} says where its slots are: {problems[0]}")
-        error.is_unreachable = all(
-            isinstance(problem, StoreUnavailable) and problem.is_unreachable for problem in problems
-        )
-        return error
+        return StoreUnavailable(f"no node of {self} says where its slots are: {problems[0]}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 
+from durasleep.errors import StoreUnavailable
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.membership import Beat
 from durasleep.transport.store import Store
@@ -73,17 +74,34 @@ class Servings:
         self._all = {keys.partition: known.get(keys) or self._make(keys) for keys in (*spaces, *joined)}
 
     async def join(self, partitions: frozenset[int]) -> None:
-        """Become a consumer in each of these; may be repeated if that fails, and then with others."""
+        """Become a consumer in each of these; may be repeated if that fails, and then with others.
+
+        Those whose node does not answer are joined later. StoreUnavailable if that is true of all.
+        """
         self.prepare(partitions)
-        for serving in self:
+        found = await asyncio.gather(*map(self._join_at_first, self), return_exceptions=True)
+        problems = [problem for problem in found if problem is not None]
+        if final := [problem for problem in problems if not isinstance(problem, StoreUnavailable)]:
+            raise final[0]
+        if problems and not any(serving.has_joined for serving in self):
+            raise problems[0]
+        self._wanted = partitions
+
+    async def _join_at_first(self, serving: Serving) -> StoreUnavailable | None:
+        try:
             await serving.learn_clock()
             await serving.join()
-        self._wanted = partitions
+        except StoreUnavailable as problem:
+            serving.beats = False
+            return problem
+        serving.beats = True
+        return None
 
     def begin(self) -> None:
         """Serve these partitions."""
         for serving in self:
-            serving.begin()
+            if serving.has_joined:
+                serving.begin()
             self._begin_life(serving)
 
     async def stop_reading(self) -> None:

@@ -349,8 +349,9 @@ class Worker:
 
     async def _join(self, heartbeats: Heartbeats) -> None:
         await self._store.open(moves=True)
-        for info in await self._store.ask_nodes(server.read_info("memory")):
-            self._check_eviction(info)
+        for node, info in (await self._store.ask_nodes(server.read_info("memory"))).items():
+            if node is None or not isinstance(info, StoreUnavailable):  # else the others of the cluster are served
+                self._check_eviction(info)
         await self._servings.join(await self._choose_partitions())
         await heartbeats.start()
 

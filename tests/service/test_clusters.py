@@ -15,7 +15,10 @@ import redis.asyncio
 from durasleep import Durasleep
 from durasleep.client.client import store_of
 from durasleep.errors import StoreUnavailable, UsageError
+from durasleep.protocol.keys import meta_key
+from durasleep.protocol.partitions import slot_of
 from durasleep.sync import Client as SyncClient
+from durasleep.transport import topology
 from durasleep.transport.connector import AnyClient
 from harness.cluster import Cluster, free_port
 from harness.servers import MakeServer, limit
@@ -223,3 +226,97 @@ async def test_while_a_slot_moves_lists_leave_its_partition_out_and_say_so(clust
 async def test_another_number_of_partitions_is_refused(wide: Durasleep) -> None:
     with pytest.raises(UsageError, match=f"has {PARTITIONS} partitions already"):
         await wide.init(partitions=2 * PARTITIONS)
+
+
+async def test_a_namespace_of_a_cluster_is_made_by_init_alone(cluster: Cluster, namespace: str) -> None:
+    """Not by the first who looks; and there is no trace of him."""
+    app = make_app(cluster.url, namespace)
+    with (
+        SyncClient(cluster.url, namespace=namespace) as sync_client,
+        pytest.raises(UsageError, match=f"no namespace '{namespace}' in this cluster: make it with `durasleep init"),
+    ):
+        await asyncio.to_thread(sync_client.rpc, "a", double, 1)
+    with pytest.raises(UsageError, match="there is no namespace"):
+        await app.partitions()
+    with pytest.raises(UsageError, match="there is no namespace"):
+        async with serving(app):
+            pass
+    assert [node.ask("DBSIZE") for node in cluster.masters()] == [0, 0, 0]
+    await app.init(partitions=PARTITIONS)
+    assert len(await app.partitions()) == PARTITIONS
+    await app.aclose()
+
+
+async def test_a_worker_restores_the_number_of_partitions_that_a_node_has_lost(
+    cluster: Cluster, wide: Durasleep, namespace: str
+) -> None:
+    meta = meta_key(namespace)
+    home = cluster.node_of(slot_of(namespace))
+    async with serving(wide):
+        before = home.ask("HGET", meta, "partitions")
+        home.ask("DEL", meta)
+        await eventually(lambda: home.ask("HGET", meta, "partitions") == before, "the worker to restore the number")
+        newcomer = make_app(cluster.url, namespace)
+        assert await (await newcomer.rpc("d", double, 2)) == 4
+        await newcomer.aclose()
+
+
+async def test_where_one_node_does_not_answer_all_others_are_used_and_shown(
+    cluster: Cluster, wide: Durasleep, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By those who come meanwhile, too. What is in its partitions waits, and goes on when the node is back."""
+    monkeypatch.setattr(topology, "ANSWER_S", 0.3)
+    for node in cluster.masters():
+        node.ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
+    spaces = (await store_of(wide)).keyspaces
+    meta_home = cluster.node_of(slot_of(namespace))
+    home = next(node for node in cluster.masters() if node is not meta_home)
+    [replica] = cluster.replicas_of(home)
+    lost = {keys.partition for keys in spaces if cluster.node_of(keys.slot) is home}
+    ids = {f"s-{n}": spaces.of(f"s-{n}").partition for n in range(30)}
+    await wide.rpc_many(sleeping_workflow, [(id, 3600) for id in ids])
+    async with serving(wide):
+        for id in ids:
+            await until(wide, id, "suspended")
+    living = [id for id, partition in ids.items() if partition not in lost]
+    await asyncio.to_thread(cluster.await_in_step)
+    cluster.kill(replica)
+    cluster.kill(home)
+    newcomer = make_app(cluster.url, namespace, settings=QUICK)
+    found = await newcomer.search(status="suspended")
+    assert ({one.id for one in found}, found.is_all) == (set(living), False)
+    assert not (await newcomer.fsck()).is_whole
+    assert {one.number for one in await newcomer.partitions() if not one.answers} == lost
+    said = [one.text for one in await newcomer.diagnose() if one.subject == "cluster"]
+    assert any(f"{home} does not answer" in text for text in said)
+    async with serving(newcomer, "w2"):
+        for id in living:
+            await newcomer.wake(id)
+            assert await newcomer.get(id).result(30) == "Slept for 3600 seconds"
+        cluster.revive(home)
+        cluster.revive(replica)
+        await asyncio.to_thread(cluster.await_health)
+        for id in ids.keys() - set(living):  # without a disk, its data is lost: they are called again
+            await newcomer.rpc(id, sleeping_workflow, 0)
+            assert await newcomer.get(id).result(30) == "Slept for 0 seconds"
+    await newcomer.aclose()
+
+
+@pytest.mark.parametrize("transaction", [False, True])
+async def test_a_call_in_a_pipeline_of_a_cluster_client_starts_with_it(
+    cluster: Cluster, wide: Durasleep, namespace: str, transaction: bool
+) -> None:
+    port = cluster.nodes[0].port
+    async with serving(wide), redis.asyncio.RedisCluster(host="127.0.0.1", port=port) as client:
+        pipeline = client.pipeline(transaction=transaction)
+        handle = await wide.rpc("piped", double, 2, pipeline=pipeline)
+        pipeline.incr(await wide.key("piped", "counter"))
+        await pipeline.execute()
+        assert await handle == 4
+        assert await client.delete(await wide.key("piped", "counter")) == 1
+        sync_client = redis.RedisCluster(host="127.0.0.1", port=port)
+        with SyncClient(sync_client, namespace=namespace) as starter:
+            sync_pipeline = sync_client.pipeline(transaction=transaction)
+            await asyncio.to_thread(starter.rpc, "piped too", double, 3, pipeline=sync_pipeline)
+            await asyncio.to_thread(sync_pipeline.execute)
+            assert await wide.get("piped too") == 6

@@ -47,8 +47,53 @@ async def test_its_number_is_chosen_once(app: Durasleep) -> None:
     await app.init(partitions=PARTITIONS)
     with pytest.raises(UsageError, match=f"has {PARTITIONS} partitions already"):
         await app.init(partitions=PARTITIONS + 1)
-    with pytest.raises(UsageError, match="1 to 256"):
-        await app.init(partitions=257)
+
+
+async def test_who_only_looks_does_not_choose_its_number(app: Durasleep) -> None:
+    """A first use makes it with one partition. As long as nothing is in it, another number may be chosen, once."""
+    assert [one.number for one in await app.partitions()] == [0]
+    assert await app.search() == []
+    await app.init(partitions=PARTITIONS)
+    assert len(await app.partitions()) == PARTITIONS
+    with pytest.raises(UsageError, match=f"has {PARTITIONS} partitions already"):
+        await app.init(partitions=1)
+
+
+async def test_what_is_in_use_keeps_its_only_partition(app: Durasleep) -> None:
+    promise = await app.promises.create("p")
+    with pytest.raises(UsageError, match="has 1 partition already: `durasleep move`"):
+        await app.init(partitions=PARTITIONS)
+    await promise.cancel()
+
+
+@pytest.mark.parametrize("partitions", [0, 257, "4", None])
+async def test_a_number_that_none_can_have_is_refused(app: Durasleep, partitions: Any) -> None:
+    with pytest.raises(UsageError, match="has 1 to 256 partitions"):
+        await app.init(partitions=partitions)
+
+
+async def test_a_key_beside_an_execution_has_a_name(app: Durasleep) -> None:
+    with pytest.raises(UsageError, match="a key has a name"):
+        await app.key("a", "")
+
+
+async def test_work_in_partitions_that_no_worker_serves_is_told(wide: Durasleep) -> None:
+    store = await store_of(wide)
+    ids = {f"n-{n}": store.keys(f"n-{n}").partition for n in range(20)}
+    wide.workflow(rest)
+    async with serving(wide, "w1", partitions={0, 1}):
+        await wide.rpc_many(rest, [(id, 0) for id in ids])
+        waiting = sum(partition > 1 for partition in ids.values())
+
+        unserved = f"{waiting} executions wait in partitions 2, 3 for group 'workers': no worker of it serves them"
+
+        async def told() -> bool:
+            return unserved in [one.text for one in await wide.diagnose()]
+
+        await eventually(told, "the doctor to tell of it")
+        async with serving(wide, "w2"):
+            assert len(await wide.gather([wide.get(id) for id in ids])) == 20
+        assert not await told()
 
 
 async def test_many_sleep_and_are_found_in_all_of_them(wide: Durasleep) -> None:

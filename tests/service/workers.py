@@ -243,9 +243,11 @@ class Workers:
 
 
 @asynccontextmanager
-async def serving(app: Durasleep, name: str = "w1", *, concurrency: int = 100) -> AsyncGenerator[Worker]:
+async def serving(
+    app: Durasleep, name: str = "w1", *, concurrency: int = 100, **options: Any
+) -> AsyncGenerator[Worker]:
     """A worker in this loop; it leaves at once at the end."""
-    worker = app.worker(name=name, concurrency=concurrency)
+    worker = app.worker(name=name, concurrency=concurrency, **options)
     running = asyncio.create_task(worker.run())
     ready = asyncio.create_task(worker.ready.wait())
     try:

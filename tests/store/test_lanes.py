@@ -192,6 +192,6 @@ async def test_where_a_partition_is_does_not_change_because_a_call_was_refused(s
     before = await store.locate()
     assert [one.node for one in before] == [str(cluster.node_of(keys.slot)) for keys in store.keyspaces]
     store.connector.distrust(keys.slot)
-    assert store.partitions.locate(()) == before
+    assert store.partitions.locate({}) == before
     assert sum(map(len, store.keyspaces.by_node())) == PARTITIONS
     assert len(store.keyspaces.by_node()) == 3

@@ -233,7 +233,7 @@ def test_a_workflow_is_no_step_and_says_so() -> None:
 
 def test_an_argument_that_cannot_be_encoded_fails_at_the_call() -> None:
     async def calling(ctx: Context) -> str:
-        with pytest.raises(NotSerializable, match="arguments of child"):
+        with pytest.raises(NotSerializable, match="argument 1 of child"):
             ctx.rpc("child", object())
         await ctx.sleep(1)
         return "went on"

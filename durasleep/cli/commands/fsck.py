@@ -28,6 +28,7 @@ def fsck(
     import asyncio
 
     from durasleep.cli.output import tables
+    from durasleep.query.search import PARTLY_ASKED
 
     client = address.open_client(url, namespace)
 
@@ -42,7 +43,7 @@ def fsck(
             console.note(f"and {report.left_out:,} more")
         console.note(f"Checked {fsck_words.counted(report.checked) or 'nothing: this namespace is empty'}.")
         if not report.is_whole:
-            console.note("Slots of the cluster were moved meanwhile: run it again, to check what was on its way.")
+            console.note(f"{PARTLY_ASKED}: run it again, to check that, too.")
         if report.is_clean:
             console.note("Everything is repaired." if report.findings else "Everything is well.")
         elif not repair and any(finding.repairable for finding in report.findings):

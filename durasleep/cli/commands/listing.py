@@ -111,7 +111,7 @@ def timers(
     import asyncio
 
     from durasleep.cli.output import tables
-    from durasleep.query.search import MOVED_MEANWHILE
+    from durasleep.query.search import PARTLY_ASKED
 
     client = address.open_client(url, namespace)
 
@@ -126,7 +126,7 @@ def timers(
         else:
             console.note("There is none.")
         if not found.is_all:
-            console.warning(f"{MOVED_MEANWHILE}: some timers may be missing. Ask again.")
+            console.warning(f"{PARTLY_ASKED}: some timers may be missing. Ask again.")
         if more := found.total - len(found):
             console.note(f"{more:,} more {'falls' if more == 1 else 'fall'} due later: --next shows more.")
 

@@ -94,7 +94,9 @@ def _preview(found: Survey) -> None:
     for count, what in counts:
         console.note(f"{count:>12,} {what}")
     if found.own:
-        console.note(f"{len(found.own):,} keys of ctx.key stay behind.")
+        console.note(
+            f"{len(found.own):,} key{'s' * (len(found.own) > 1)} of ctx.key stay{'s' * (len(found.own) == 1)} behind."
+        )
 
 
 def _is_meant(yes: bool) -> bool:

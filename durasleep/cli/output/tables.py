@@ -67,15 +67,15 @@ def partitions(found: Sequence[PartitionSummary]) -> None:
     has_nodes = any(one.node for one in found)
     rows: list[list[Cell]] = []
     for one in found:
-        queued = "?" if one.timers is None else f"{sum(one.queues.values()):,}"
-        if len(one.queues) > 1:
+        queued = "?" if one.queues is None else f"{sum(one.queues.values()):,}"
+        if one.queues and len(one.queues) > 1:
             queued += f" ({', '.join(f'{name} {length:,}' for name, length in one.queues.items())})"
         rows.append(
             [
                 (str(one.number), "bold"),
                 (one.tag, ""),
                 (str(one.slot), "dim"),
-                *([(_node_of(one), "yellow" if one.moving_to else "")] if has_nodes else []),
+                *([(_node_of(one), "yellow" if one.moving_to or not one.answers else "")] if has_nodes else []),
                 ("?" if one.timers is None else f"{one.timers:,}", ""),
                 (queued, ""),
                 ("?" if one.halted is None else f"{one.halted:,}", ""),
@@ -87,6 +87,8 @@ def partitions(found: Sequence[PartitionSummary]) -> None:
 
 
 def _node_of(one: PartitionSummary) -> str:
+    if not one.answers:
+        return f"{one.node}, does not answer"
     return f"{one.node}, moving to {one.moving_to}" if one.moving_to else one.node
 
 

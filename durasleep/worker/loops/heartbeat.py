@@ -134,10 +134,24 @@ class Heartbeat:
             else:
                 self._on_unserved(keys)
         if checks:
-            handshake.check(self._store.namespace, unwrap(answers[-1]), len(self._store.keyspaces))
+            self._check_namespace(unwrap(answers[-1]))
         if lasting := [problem for problem in problems if not is_of_moving_slot(problem)]:
             raise lasting[0]
         return beats
+
+    def _check_namespace(self, meta: list[bytes | None]) -> None:
+        """Check that it is still the one that we serve. If nothing is known of it any more, it gets the number of
+        partitions that it had: the node that knew it may have lost its data, and others not theirs.
+        """
+        partitions = len(self._store.keyspaces)
+        if not handshake.check(self._store.namespace, meta, partitions) and partitions > 1:
+            answers = self._store.ask_once(versions.make_meta(self._store.namespace, partitions))
+            if not any(isinstance(answer, DurasleepError) for answer in answers):
+                logger.warning(
+                    "Redis had lost what it knew of namespace %r: it has its %d partitions again",
+                    self._store.namespace,
+                    partitions,
+                )
 
     def _calls(self, spaces: list[Keyspace], checks: bool) -> list[Call]:
         """The beats, and a check of the namespace's version, to be sent in one write."""

@@ -131,7 +131,8 @@ class Reaper:
         )
         if given is None:
             return False
-        logger.warning("worker %s is dead: %d executions given to others", consumer.partition("/")[0], given)
+        where = "" if self._keys.partitions == 1 else f" in partition {self._keys.partition}"
+        logger.warning("worker %s is dead: %d executions%s given to others", consumer.partition("/")[0], given, where)
         return True
 
 
