@@ -2,6 +2,7 @@
 
 DurasleepError
 ├── UsageError (also a ValueError)       the call was wrong; nothing was written
+│   ├── NamespaceMissing                 no such namespace in this cluster; `durasleep init` makes it
 │   ├── InvalidId                        an id, name or target that cannot be used
 │   ├── InvalidDuration                  negative, NaN, infinite, or a naive datetime
 │   ├── NotSerializable                  a value MessagePack cannot carry; says which

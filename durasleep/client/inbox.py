@@ -236,8 +236,9 @@ class InboxStream:
         return len(self._waiting)
 
     async def opened(self) -> None:
-        """Wait until its end is known, or cannot be found out."""
+        """Wait until its end is known, or cannot be found out; raises what the inbox was closed with meanwhile."""
         await self._opened.wait()
+        self.inbox.check_open()
 
     async def listen(self) -> None:
         """Read it from now on, although nobody waits yet; returns once its end is known, or cannot be found out."""
