@@ -243,7 +243,7 @@ class Store:
             check_server(info, self.connector)
 
     async def init(self, partitions: int) -> None:
-        """Make the namespace, with this many partitions; UsageError if it has another number, and is in use."""
+        """Make the namespace, with this many partitions; UsageError if another number was chosen, or is in use."""
         await self.open(partitions=check_partitions(partitions))
         if partitions != len(self.keyspaces) and await self.run(versions.is_unused(self.keyspaces)):
             await self.call(versions.choose_partitions(self.namespace, partitions))
