@@ -33,6 +33,11 @@ _ID_BYTES_MAX = 512  # of an id that a caller gives; ids below it, made by workf
 PAYLOAD_BYTES_MAX = 1 << 20  # by default: a field of megabytes blocks Redis for everyone
 INBOX_TTL_MS = 90_000  # after this time without its reader, an inbox is gone
 DUE_MS_MAX = 253_402_300_799_000  # the end of year 9999, the last instant datetime can show
+PRIORITIES = (1, 2, 3, 4, 5)
+"""1 is the first."""
+PRIORITY = 3
+"""The one that most have."""
+_NOT_OF_GROUP = re.compile("[/!]")  # what follows the group in the name of a queue
 _LABEL_MAX = 255  # characters of a name that is only shown
 SHOWN_MAX = 100  # characters of a value in a message
 _NAME_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # braces would break hash tags
@@ -192,6 +197,8 @@ class StartChild(msgspec.Struct, frozen=True):
     child without an id of its own has none, because it is kept with that family."""
     start: Due | None = None
     """When it starts, if not at once."""
+    traits: str = ""
+    """See ``durasleep.traits``: ``Traits.words``."""
 
 
 class StepResult(msgspec.Struct, frozen=True):
@@ -250,6 +257,26 @@ class Target:
     def __str__(self) -> str:
         kind = "any" if self.worker is None else "uni"
         return f"poll://{kind}@{self.queue}"
+
+
+def group_of(queue: str) -> str:
+    """The group whose workers read a queue."""
+    return _NOT_OF_GROUP.split(queue, maxsplit=1)[0]
+
+
+def worker_of(queue: str) -> str | None:
+    """The name of the only worker that reads a queue; None if any worker of its group does."""
+    return queue.partition("/")[2] or None
+
+
+def priority_of(queue: str) -> int:
+    """The priority of what waits in a queue."""
+    return int(queue.rpartition("!")[2]) if "!" in queue else PRIORITY
+
+
+def levels_of(group: str) -> tuple[str, ...]:
+    """The queues of a group, one for each priority, the first first."""
+    return tuple(group if level == PRIORITY else f"{group}!{level}" for level in PRIORITIES)
 
 
 def parse_target(text: str) -> Target:

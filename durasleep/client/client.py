@@ -538,8 +538,10 @@ class Client(_Starts):
 
         ``target`` says who runs it, as for ``rpc``. ``timeout`` is its deadline, ``delay`` the time until it starts,
         and ``retention`` how long it is kept after its end. They are seconds, a timedelta, or text such as
-        ``"1h30m"``; a ``delay`` may also be an aware datetime, and a ``retention`` ``"forever"``. ``pipeline``,
-        ``min_replicas`` and ``fsync`` are as for ``rpc``. ``schedule`` may be called with options, too. Raises
+        ``"1h30m"``; a ``delay`` may also be an aware datetime, and a ``retention`` ``"forever"``. ``priority`` is from
+        1, which comes first, to 5; by default that of its function, or 3. ``labels`` are names and values by which
+        people find it, such as ``{"customer": "7"}``. Its children have both, too. ``pipeline``, ``min_replicas`` and
+        ``fsync`` are as for ``rpc``. ``schedule`` may be called with options, too. Raises
         TypeError for an unknown option and UsageError for a value that cannot be used: here, not at the call.
         """
         return Caller(self, CallOptions(**options).checked())

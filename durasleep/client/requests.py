@@ -7,7 +7,7 @@ import os
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol, Self, TypedDict, TypeVar
 from uuid import UUID
@@ -40,6 +40,7 @@ from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Created, Settled
 from durasleep.query.status import PromiseStatus
 from durasleep.settings import Settings
+from durasleep.traits import Traits, check_labels, check_priority
 from durasleep.transport import batching
 
 T = TypeVar("T")
@@ -99,6 +100,11 @@ class Options(TypedDict, total=False):
     """How long it is kept after its end, so that a repeated call finds its result: written as for ``timeout``, or
     ``"forever"``. All of its family is kept as long. So is an execution that it starts under an id of its own, unless
     that one is given another retention. By default as in the settings."""
+    priority: int | None
+    """From 1, which comes first, to 5; by default that of its function, or 3. Its children have the same, if nothing
+    else is said for them. Only work that any worker of a group may run has a priority."""
+    labels: Mapping[str, str] | None
+    """Names and values by which people find it, at most 8: ``{"customer": "7"}``. Its children have them, too."""
     pipeline: Pipeline | None
     """The call becomes part of the caller's own MULTI. It exists once the MULTI was executed, and the pipeline has the
     answer."""
@@ -120,6 +126,8 @@ class CallOptions(msgspec.Struct, frozen=True):
     pipeline: Pipeline | None = None
     min_replicas: int | None = None
     fsync: bool | None = None
+    priority: int | None = None
+    labels: Mapping[str, str] | None = None
 
     def checked(self) -> Self:
         """Itself; UsageError for a value that cannot be used."""
@@ -130,11 +138,22 @@ class CallOptions(msgspec.Struct, frozen=True):
         check_time_left(self.start(), self.deadline())
         if self.retention is not None:
             retention_ms(self.retention)
+        if self.priority is not None:
+            check_priority(self.priority)
+            check_target_has_levels(self.target)
+        if self.labels is not None:
+            check_labels(self.labels)
         if self.min_replicas is not None and type(self.min_replicas) is not int:
             raise UsageError(f"min_replicas {self.min_replicas!r}: give a whole number")
         if self.fsync is not None and type(self.fsync) is not bool:
             raise UsageError(f"fsync {self.fsync!r}: say True or False")
         return self
+
+    def traits(self) -> str:
+        """See ``Traits.words``."""
+        if self.priority is None and not self.labels:
+            return ""
+        return Traits(self.priority, labels=self.labels or {}).words()
 
     def start(self) -> Due | None:
         """Its start, if it is delayed."""
@@ -145,6 +164,14 @@ class CallOptions(msgspec.Struct, frozen=True):
     def deadline(self) -> Due | None:
         """Its deadline, if it has a timeout."""
         return None if self.timeout is None else due_in(self.timeout, "timeout")
+
+
+def check_target_has_levels(target: str | None) -> None:
+    """UsageError for a priority among what is for one worker only."""
+    if target is not None and parse_target(target).worker is not None:
+        raise UsageError(
+            f"target {target!r}: what only one worker may run has no priority; name a group, or leave it out"
+        )
 
 
 def rpc_maker(
@@ -164,7 +191,11 @@ def rpc_maker(
     start, deadline = options.start(), options.deadline()
     check_time_left(start, deadline)
     queue = parse_target(options.target or group).queue
-    keep_ms = retention_ms(settings.retention if options.retention is None else options.retention)
+    traits = options.traits()
+    if options.retention is None:
+        retention = promises.retention_of_settings(retention_ms(settings.retention))
+    else:
+        retention = str(retention_ms(options.retention))
 
     def maker(keys: Keyspace) -> Callable[[PromiseId, bytes, str], BatchItem[Created]]:
         common = promises.create(
@@ -176,7 +207,8 @@ def rpc_maker(
             start=start,
             deadline=deadline,
             inbox=inbox(keys),
-            retention_ms=keep_ms,
+            retention=retention,
+            traits=traits,
         )
         return promises.create_like(common)
 
@@ -262,7 +294,7 @@ def create_promise(
         kind=Kind.TIMER if timer else Kind.PROMISE,
         deadline=deadline,
         idempotency_key=idempotency_key,
-        retention_ms=retention_ms(settings.retention),
+        retention=promises.retention_word(retention_ms(settings.retention)),
     )
 
 

@@ -44,6 +44,8 @@ class Lease(msgspec.Struct, frozen=True):
     snapshot: bytes = b""
     """The fields of the stream entry, see ``journal.read_snapshot``; none if the entry is read again."""
     partition: int = 0
+    labels: str = ""
+    """Its labels, if it has a snapshot."""
 
     @property
     def entry_key(self) -> EntryKey:
@@ -94,11 +96,11 @@ def _op_values(op: Op, keys: Keyspace) -> list[Value]:
     match op:
         case StartPromise(number, name, due):
             return ["4", "promise", number, name, due or ""]
-        case StartChild(number, function, args, queue, due, child_id, detached, retention_ms, start):
+        case StartChild(number, function, args, queue, due, child_id, detached, retention_ms, start, traits):
             op_name = "detached" if detached else "child"
             retention = "" if retention_ms is None else str(retention_ms)
             words: list[Value] = [op_name, number, function, queue or "", args, due or ""]
-            words += [child_id or "", retention, start or ""]
+            words += [child_id or "", retention, start or "", traits]
             if child_id and (there := keys.elsewhere(child_id)) is not None:
                 words.append(str(there))
             return [str(len(words)), *words]

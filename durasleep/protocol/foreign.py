@@ -31,6 +31,7 @@ class Ask:
     deadline: Due | None
     start: Due | None
     retention_ms: int | None
+    traits: str
     args: bytes
 
 
@@ -49,7 +50,7 @@ class Tell:
 def parse_ask(raw: list[bytes]) -> Ask:
     entry_id, incarnation, child_id, kind, function, body = raw
     what, args = body.split(b"\n", 1)
-    _, queue, deadline, start, retention = to_text(what).split("\t")
+    _, queue, deadline, start, retention, *traits = to_text(what).split("\t", 5)
     return Ask(
         entry_id=to_text(entry_id),
         incarnation=to_text(incarnation),
@@ -60,6 +61,7 @@ def parse_ask(raw: list[bytes]) -> Ask:
         deadline=Due(deadline) if deadline else None,
         start=Due(start) if start else None,
         retention_ms=int(retention) if retention else None,
+        traits="".join(traits),
         args=args,
     )
 
@@ -88,7 +90,8 @@ def begin(there: Keyspace, ask: Ask, here: Keyspace) -> BatchItem[Created]:
         start=ask.start,
         deadline=ask.deadline,
         idempotency_key=f"{ask.incarnation} {ask.entry_id}",
-        retention_ms=ask.retention_ms,
+        retention="" if ask.retention_ms is None else str(ask.retention_ms),
+        traits=ask.traits,
         waiter="" if ask.is_detached else waiter_of(ask, here),
     )
 

@@ -56,6 +56,8 @@ class PromiseRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Numbers of the entries that have settled since the last commit."""
     value: bytes = b""
     settled_ms: int = 0
+    labels: str = ""
+    """See ``traits.write_labels``."""
 
 
 _NO_NUMBERS: frozenset[str] = frozenset()
@@ -86,6 +88,7 @@ _FIELDS: tuple[tuple[str, str, Callable[[bytes], Any]], ...] = (
     ("unseen", "unseen", _numbers),
     ("value", "value", bytes),
     ("settled", "settled_ms", int),
+    ("labels", "labels", to_text),
 )
 _READ: dict[bytes, tuple[str, Callable[[bytes], Any]]] = {
     F[name].encode(): (attribute, read) for name, attribute, read in _FIELDS
@@ -261,6 +264,7 @@ def read_snapshot(lease: commit.Lease) -> Loaded | None:
             order=int(order) if order else 0,
             base=int(base) if base else 0,
             unseen=_numbers(unseen) if unseen else _NO_NUMBERS,
+            labels=lease.labels,
         )
     except (ValueError, IndexError, CorruptData):
         return None

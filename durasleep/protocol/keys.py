@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from durasleep.model import DUE_MS_MAX, INBOX_TTL_MS, PAYLOAD_BYTES_MAX, Kind, Place, State, check_name
+from durasleep.model import (
+    DUE_MS_MAX,
+    INBOX_TTL_MS,
+    PAYLOAD_BYTES_MAX,
+    PRIORITIES,
+    PRIORITY,
+    Kind,
+    Place,
+    State,
+    check_name,
+)
 from durasleep.protocol.partitions import partition_of, slot_of, tag_of
 
 SCHEMA_VERSION = 2
@@ -43,6 +53,7 @@ F = {
     "begun": "mb",  # ms; when the current run began, if it is not the first
     "family": "h",  # it has started children
     "waiters": "w",
+    "labels": "l",  # each as name=value, see ``model.Traits``
     "value": "v",
     "settled": "z",
     "cursor": "cc",  # how far the closing of a large family has come
@@ -92,8 +103,13 @@ W = {
 }
 """Fields of a ``worker`` hash."""
 
-DEFAULT = {"queue": "workers"}
+DEFAULT = {"queue": "workers", "priority": str(PRIORITY)}
 """Values that are not written, because they are nearly always the same."""
+
+NEAR = {
+    "functions": "functions",
+}
+"""Keys of a partition that few calls need. A script builds them with ``near``: each of KEYS costs every call."""
 
 LIMIT = {
     "due_ms_max": DUE_MS_MAX,
@@ -122,6 +138,7 @@ LIMIT = {
     "snapshots_queued_max": 10_000,  # in one stream; entries behind them have no snapshot
     "args_part_bytes": 64,  # the default of hash-max-listpack-value
     "args_parts_max": 16,
+    "levels": max(PRIORITIES),
     "workers_max": 1000,  # the youngest of them
     "struck_max": 100,  # of the oldest workers, if there are more: those that are gone for good are removed
     "beats_missed": 3,  # a worker that has missed this many may be dead, and nobody waits for it to fire first
@@ -207,6 +224,11 @@ class Keyspace:
 
     def schedule(self, name: str) -> str:
         return f"{self.tag}schedule:{name}"
+
+    @property
+    def functions(self) -> str:
+        """What workers have declared of their functions, see ``protocol.functions``."""
+        return f"{self.tag}{NEAR['functions']}"
 
     @property
     def own(self) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from durasleep.model import levels_of
 from durasleep.protocol import script
 from durasleep.protocol.command import Command, key_list, pairs, to_number, to_text
 from durasleep.protocol.commit import EntryKey, Lease
 from durasleep.protocol.keys import LIMIT, Keyspace, W
+from durasleep.protocol.streams import Read
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Beat:
     unnamed: list[EntryKey]
     peers: list[Peer]
     consumers: list[str]
+    levels: list[str]
+    """The queues of the group with entries, apart from that of the usual priority."""
     partition: int = 0
     """In which it was sent."""
 
@@ -56,7 +60,7 @@ class Beat:
 
 
 def _parse_beat(partition: int, answer: list[Any]) -> Beat:
-    seconds, micros, rank, last_wake, last_notified, lost, orders, unnamed, peers, consumers = answer
+    seconds, micros, rank, last_wake, last_notified, lost, orders, unnamed, peers, consumers, levels = answer
     return Beat(
         server_us=int(seconds) * 1_000_000 + int(micros),
         rank=int(rank),
@@ -70,6 +74,7 @@ def _parse_beat(partition: int, answer: list[Any]) -> Beat:
             for name, beat, client, beat_ms in zip(peers[::4], peers[1::4], peers[2::4], peers[3::4], strict=True)
         ],
         consumers=[to_text(name) for name in consumers],
+        levels=[to_text(queue) for queue in levels],
         partition=partition,
     )
 
@@ -114,6 +119,31 @@ def join(keys: Keyspace, consumer: str, group: str, queues: Iterable[str]) -> Co
     lua = script.load("join", keys.movable_clock)
     shared = lua.shared_args(consumer=consumer, group=group)
     return Command(script.evalsha(lua, key_list(keys), [*shared, *queues]), to_text, lua)
+
+
+def queues_of(group: str, consumer: str) -> tuple[str, ...]:
+    """The queues that a worker reads: its own, then those of its group, the first priority first."""
+    return (f"{group}/{consumer.partition('/')[0]}", *levels_of(group))
+
+
+def queues_to_reclaim(group: str, consumer: str) -> list[str]:
+    """The same, in the order in which they are left: with the queue named like the group, the worker is gone."""
+    return sorted(queues_of(group, consumer), key=lambda queue: queue == group)
+
+
+def take(keys: Keyspace, consumer: str, group: str, *, free: int, shares: Sequence[tuple[str, int]]) -> Command[Read]:
+    """At most ``free`` entries of some queues, in the order given, and of each at most its share. Returns the stream of
+    each queue that had any, and its entries.
+    """
+    lua = script.load("take", keys.movable_clock)
+    shared = lua.shared_args(consumer=consumer, group=group, free=str(free))
+    words = [word for queue, share in shares for word in (queue, str(share))]
+    taken = [keys.queue(queue).encode() for queue, _ in shares]
+    return Command(
+        script.evalsha(lua, key_list(keys), [*shared, *words]),
+        lambda answer: [(taken[at], rows) for at, rows in answer],
+        lua,
+    )
 
 
 @dataclass(frozen=True, slots=True)

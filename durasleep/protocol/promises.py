@@ -40,9 +40,17 @@ def _parse_created(function: str, place: Place | None, answer: list[Any] | bytes
     )
 
 
+_NO_TRAITS = "\t\t\t"
+
+
 def retention_word(retention_ms: int | None) -> str:
     """How long something is kept; empty for the default."""
     return "" if retention_ms in (None, LIMIT["retention_ms"]) else str(retention_ms)
+
+
+def retention_of_settings(retention_ms: int) -> str:
+    """The same for a call that says nothing about it: what is declared of its function comes first."""
+    return f"~{word}" if (word := retention_word(retention_ms)) else ""
 
 
 def create(
@@ -57,15 +65,19 @@ def create(
     deadline: Due | None = None,
     idempotency_key: str = "",
     inbox: str = "",
-    retention_ms: int | None = None,
+    retention: str = "",
     waiter: str = "",
+    traits: str = "",
 ) -> BatchItem[Created]:
-    """Make an execution or a bare promise, or attach to the one with this id. ``waiter`` is that of another partition,
-    see ``foreign``.
+    """Make an execution or a bare promise, or attach to the one with this id.
+
+    ``retention`` is how long it is kept, in ms (see ``retention_of_settings``). ``waiter`` is one in another partition,
+    see ``foreign``. ``traits`` are ``Traits.words``.
     """
     to = route("create", keys, ("",))
-    retention = retention_word(retention_ms)
-    words = "\t".join((KIND[kind], queue, start or "", deadline or "", inbox, retention, waiter, function))
+    words = "\t".join(
+        (KIND[kind], queue, start or "", deadline or "", inbox, retention, waiter, traits or _NO_TRAITS, function)
+    )
     item = to.script.item(id=id, words=words, args=args, idempotency_key=idempotency_key)
     place = None if kind is not Kind.EXECUTION else Place.DELAYED if start else Place.QUEUED
     return BatchItem(to, item, partial(_parse_created, function, place))
@@ -94,7 +106,7 @@ def create_like(common: BatchItem[Created]) -> Callable[[PromiseId, bytes, str],
 def attach(keys: Keyspace, id: PromiseId, *, inbox: str = "") -> BatchItem[Created]:
     """Wait for the promise with this id, of any kind; NotFound if there is none."""
     to = route("create", keys, ("1",))
-    item = to.script.item(id=id, words=f"\t\t\t\t{inbox}\t\t\t", args="", idempotency_key="")
+    item = to.script.item(id=id, words=f"\t\t\t\t{inbox}\t\t\t{_NO_TRAITS}\t", args="", idempotency_key="")
     return BatchItem(to, item, partial(_parse_created, "", None))
 
 

@@ -52,7 +52,7 @@ def start_scheduled(keys: Keyspace, schedule: Schedule, id: PromiseId) -> BatchI
         function=schedule.function,
         queue=schedule.queue,
         args=schedule.args,
-        retention_ms=schedule.retention_ms,
+        retention=retention_word(schedule.retention_ms),
     )
 
 

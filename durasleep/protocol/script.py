@@ -17,15 +17,15 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from durasleep.protocol.keys import DEFAULT, KEY_NAMES, KIND, LIMIT, OWN_KEY_NAMES, PLACE, STATE, F, S, W
+from durasleep.protocol.keys import DEFAULT, KEY_NAMES, KIND, LIMIT, NEAR, OWN_KEY_NAMES, PLACE, STATE, F, S, W
 
 NAMES = (
     *("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule", "read_page", "fsck"),
-    *("join", "hear", "told", "muster", "depart", "adopt"),
+    *("join", "take", "hear", "told", "muster", "depart", "adopt"),
 )
 
 _INCLUDE = re.compile(r"^ *-- @include (\w+)\n", re.MULTILINE)
-_LITERAL = re.compile(r"\b(F|S|W|STATE|PLACE|KIND|LIMIT|DEFAULT)\.(\w+)")
+_LITERAL = re.compile(r"\b(F|S|W|STATE|PLACE|KIND|LIMIT|DEFAULT|NEAR)\.(\w+)")
 _TABLES: dict[str, dict[str, str] | dict[str, int]] = {
     "F": F,
     "S": S,
@@ -35,6 +35,7 @@ _TABLES: dict[str, dict[str, str] | dict[str, int]] = {
     "KIND": {kind.value: code for kind, code in KIND.items()},
     "LIMIT": LIMIT,
     "DEFAULT": DEFAULT,
+    "NEAR": NEAR,
 }
 
 Value = bytes | str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from durasleep.model import PromiseId
+from durasleep.model import PromiseId, group_of
 from durasleep.protocol.command import BatchItem, Command, pairs, route, to_text
 from durasleep.protocol.keys import LIMIT, Keyspace
 
@@ -87,7 +87,7 @@ def count_entries(stream: str) -> Command[int]:
 
 def read_holder(keys: Keyspace, queue: str, entry: str) -> Command[str | None]:
     """The consumer to which a stream entry is pending, or None."""
-    group = queue.partition("/")[0].encode()
+    group = group_of(queue).encode()
     where = entry.encode()
     return Command(
         [b"XPENDING", keys.queue(queue).encode(), group, where, where, b"1"],

@@ -13,7 +13,7 @@ from typing import Any
 
 from durasleep import humanize
 from durasleep.errors import DurasleepError
-from durasleep.model import PromiseId, State
+from durasleep.model import PromiseId, State, group_of, worker_of
 from durasleep.protocol import journal, membership, server, sorted_sets, streams
 from durasleep.protocol.command import Call, Command, Plan, pairs, to_text, unwrap
 from durasleep.protocol.commit import NOT_KNOWN
@@ -162,15 +162,15 @@ def _unserved(keyspaces: Keyspaces, _now_ms: int) -> Plan[list[Diagnosis]]:
         for (keys, queue), length in zip(queues, lengths, strict=True)
         if _is_known(length) and length
     }
-    alive = yield from _alive({(keys, queue.partition("/")[0]) for keys, queue in waiting})
-    unserved: dict[str, dict[int, int]] = {}
+    alive = yield from _alive({(keys, group_of(queue)) for keys, queue in waiting})
+    unserved: dict[tuple[str, str], dict[int, int]] = {}
     for (keys, queue), length in waiting.items():
-        group, _, name = queue.partition("/")
+        group, name = group_of(queue), worker_of(queue) or ""
         if not any(not name or worker == name for worker in alive[keys, group]):
-            unserved.setdefault(queue, {})[keys.partition] = length
+            counts = unserved.setdefault((group, name), {})
+            counts[keys.partition] = counts.get(keys.partition, 0) + length
     said: list[Diagnosis] = []
-    for queue, lengths_in in unserved.items():
-        group, _, name = queue.partition("/")
+    for (group, name), lengths_in in unserved.items():
         where = "" if len(keyspaces) == 1 else f" in {_partitions(lengths_in)}"
         who = f"worker {name!r} of group {group!r}, which is not alive" if name else f"group {group!r}: no worker of it"
         count = _count(sum(lengths_in.values()), "execution waits", "executions wait")
@@ -190,7 +190,7 @@ def unknown(keyspaces: Keyspaces, now_ms: int) -> Plan[list[Diagnosis]]:
     found: dict[tuple[str, str], int] = {}
     for record in records:
         if isinstance(record, PromiseRecord) and (record.reason or "").startswith(NOT_KNOWN):
-            what = (record.function, record.queue.partition("/")[0])
+            what = (record.function, group_of(record.queue))
             found[what] = found.get(what, 0) + 1
     least = "at least " if len(deferred) > _ENDINGS_MAX else ""
     return [
@@ -305,7 +305,7 @@ def _alive(places: set[tuple[Keyspace, str]]) -> Plan[dict[tuple[Keyspace, str],
 def _groups_of(keyspaces: Keyspaces, consumers: set[str]) -> Plan[list[str]]:
     """The groups of some consumers, if their names are still found."""
     queues = yield from search.queues(keyspaces, None, SearchPage())
-    found = yield from _consumers(keyspaces, {queue.partition("/")[0] for _, queue in queues[:LOOKED_MAX]})
+    found = yield from _consumers(keyspaces, {group_of(queue) for _, queue in queues[:LOOKED_MAX]})
     return [group for group, names in found.items() if consumers & set(names)]
 
 

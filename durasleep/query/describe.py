@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from durasleep.codec import Codec
@@ -15,14 +15,7 @@ from durasleep.errors import (
     NotFound,
     RemoteError,
 )
-from durasleep.model import (
-    Entry,
-    Kind,
-    Place,
-    PromiseId,
-    Recording,
-    State,
-)
+from durasleep.model import Entry, Kind, Place, PromiseId, Recording, State, group_of, priority_of
 from durasleep.protocol import command, journal
 from durasleep.protocol.command import Plan
 from durasleep.protocol.journal import Loaded, PromiseRecord
@@ -31,6 +24,7 @@ from durasleep.query.circles import describe_circle, find_circle
 from durasleep.query.result import error_text
 from durasleep.query.status import find_entry, holders, state_of, status_of
 from durasleep.query.waiting_on import Pending, began_ms, pending_of
+from durasleep.traits import read_labels
 
 _SHOWN_ATTEMPTS_MAX = 20  # of the failed ones: the last ones show what is wrong
 
@@ -93,6 +87,10 @@ class Description:
     """Its arguments, as they were sent; None if it is no execution, and if they cannot be read."""
     kwargs: dict[str, Any] | None
     """Its keyword arguments, in the same way."""
+    priority: int | None = None
+    """From 1, which comes first, to 5; None if it is no execution."""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Names and values by which people find it."""
 
     @property
     def deaths(self) -> int:
@@ -128,7 +126,7 @@ def export(keys: Keyspace, id: PromiseId) -> Plan[Recording]:
     return Recording(
         id=record.id,
         function=record.function,
-        group=record.queue.partition("/")[0],
+        group=group_of(record.queue),
         state=record.state,
         incarnation=record.incarnation,
         created_ms=record.created_ms,
@@ -153,7 +151,7 @@ def _describe(loaded: Loaded, worker: str | None, halted_ms: int, codec: Codec) 
         state=record.state.value,
         status=status_of(record, worker),
         func=record.function if is_execution else None,
-        group=record.queue.partition("/")[0] if is_execution else None,
+        group=group_of(record.queue) if is_execution else None,
         created_at_ms=record.created_ms,
         timeout_at_ms=record.deadline_ms or None,
         settled_at_ms=record.settled_ms or None,
@@ -168,6 +166,8 @@ def _describe(loaded: Loaded, worker: str | None, halted_ms: int, codec: Codec) 
         traceback=_traceback(codec.decode_error(record.value)) if record.state is State.REJECTED else None,
         args=args,
         kwargs=kwargs,
+        priority=priority_of(record.queue) if is_execution else None,
+        labels=read_labels(record.labels),
     )
 
 

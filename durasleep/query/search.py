@@ -7,8 +7,8 @@ only for a promise without a timeout is in none of these. It is found last, amon
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from durasleep.codec import Codec
 from durasleep.deprecation import warn_renamed
 from durasleep.errors import DurasleepError, NotAllowed, UsageError
-from durasleep.model import Entry, Kind, PromiseId, State, owner_of
+from durasleep.model import PRIORITY, Entry, Kind, PromiseId, State, group_of, owner_of, priority_of, worker_of
 from durasleep.protocol import journal, promises, schedules, server, sorted_sets, streams
 from durasleep.protocol.command import Call, Command, Plan, to_text, unwrap
 from durasleep.protocol.journal import PromiseRecord
@@ -26,6 +26,7 @@ from durasleep.protocol.script import to_bytes
 from durasleep.query.result import error_text
 from durasleep.query.status import holders, status_of
 from durasleep.query.statuses import ENDED, FOUND_MAX, PENDING_STATUSES, STATUSES, TIMERS_MAX
+from durasleep.traits import read_labels
 
 LOOKED_MAX = 50_000  # promises looked at for one answer, so that a search ends after a few seconds
 PAGE = 1_000  # ids in one read, heads in one round trip
@@ -82,6 +83,10 @@ class Summary:
     """Why an execution was rejected, timed out or canceled: a word or a sentence."""
     target_worker: str | None = None
     """The only worker that may run it, if it was started for one."""
+    priority: int = PRIORITY
+    """From 1, which comes first, to 5."""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Names and values by which people find it."""
 
 
 PARTLY_ASKED = "A part of the cluster was moving to another node, or did not answer"
@@ -327,11 +332,10 @@ def is_quarantined(name: str) -> bool:
 
 def _summary(record: PromiseRecord, worker: str | None) -> Summary:
     status = status_of(record, worker)
-    group, _, target_worker = record.queue.partition("/")
     return Summary(
         id=record.id,
         func=record.function,
-        group=group,
+        group=group_of(record.queue),
         state=record.state.value,
         status=status,
         created_at_ms=record.created_ms,
@@ -340,7 +344,9 @@ def _summary(record: PromiseRecord, worker: str | None) -> Summary:
         settled_at_ms=record.settled_ms or None,
         reason=record.reason or None,
         worker=worker,
-        target_worker=target_worker or None,
+        target_worker=worker_of(record.queue),
+        priority=priority_of(record.queue),
+        labels=read_labels(record.labels),
     )
 
 
@@ -353,7 +359,7 @@ def queues(keyspaces: Keyspaces, group: str | None, found: SearchPage) -> Plan[l
             [page] = yield [_scan(keyspaces, at, "queue:", cursor)]
             scanned, cursor = unwrap(page)
             for keys, queue in scanned:
-                if group in (None, queue.partition("/")[0]):
+                if group in (None, group_of(queue)):
                     names[queue, keys.partition] = keys
             if cursor is None:
                 break

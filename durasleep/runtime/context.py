@@ -10,7 +10,7 @@ import hashlib
 import logging
 import random
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,6 +24,7 @@ from durasleep.codec import Codec
 from durasleep.deprecation import warn_renamed
 from durasleep.errors import DefinitionError, Stuck, UsageError, WorkflowEvicted
 from durasleep.model import (
+    PRIORITY,
     Due,
     Duration,
     Kind,
@@ -58,6 +59,7 @@ from durasleep.runtime.journal import DurableFuture, Journal, RetriedStep, StepC
 from durasleep.runtime.retry import Retry
 from durasleep.runtime.transaction import TransactionBuilder
 from durasleep.runtime.waits import is_in_line
+from durasleep.traits import Traits, check_labels, check_priority
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -87,6 +89,10 @@ class ExecutionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """When its present run began, in ms since 1970, if ``continue_as_new`` started it; else 0."""
     version: int = 1
     """The version of its workflow, see ``@app.workflow(version=...)``."""
+    priority: int = PRIORITY
+    """From 1, which comes first, to 5."""
+    labels: Mapping[str, str] = {}
+    """Names and values by which people find it. All that it starts has them, too."""
     own_keys: str = "own:"
     """The beginning of the keys that its transactions may always use, see ``Context.key``."""
     crash_count: int = 0
@@ -391,6 +397,8 @@ class Context:
         timeout: Duration | None = None,
         delay: Duration | datetime | None = None,
         retention: Duration | None = None,
+        priority: int | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> ContextCaller:
         """``rpc`` and ``detached`` with options, so that all their arguments go to the function::
 
@@ -401,8 +409,12 @@ class Context:
         not longer than the delay. ``retention`` is how long the execution is kept after its end: seconds, a timedelta,
         text such as ``"30d"``, or ``"forever"``; by default as long as this workflow's family. It needs an id of its
         own: other children are kept with their family.
+
+        ``priority`` is from 1, which comes first, to 5. By default it is that of the function, or else that of this
+        workflow. Work for one worker only has none. ``labels`` are names and values by which people find the execution;
+        it has those of this workflow, too.
         """
-        return ContextCaller(self, _ChildOptions.of(id, target, timeout, delay, retention))
+        return ContextCaller(self, _ChildOptions.of(id, target, timeout, delay, retention, priority, labels))
 
     def _rpc(
         self,
@@ -459,6 +471,7 @@ class Context:
                 detached,
                 options.retention_ms,
                 options.start,
+                options.traits(self.info.labels),
             )
 
         return start
@@ -618,6 +631,8 @@ class _ChildOptions(msgspec.Struct, frozen=True):
     due: Due | None
     start: Due | None
     retention_ms: int | None
+    priority: int | None = None
+    labels: Mapping[str, str] | None = None
 
     @classmethod
     def of(
@@ -627,18 +642,32 @@ class _ChildOptions(msgspec.Struct, frozen=True):
         timeout: Duration | None,
         delay: Duration | datetime | None = None,
         retention: Duration | None = None,
+        priority: int | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> _ChildOptions:
         """Options as the caller gave them; UsageError for those that cannot be used."""
         deadline = None if timeout is None else due_in(timeout, "timeout")
         start = None if delay is None else due_at(delay) if isinstance(delay, datetime) else due_in(delay, "delay")
         check_time_left(start, deadline)
+        where = None if target is None else parse_target(target)
+        if priority is not None and where is not None and where.worker is not None:
+            raise UsageError(f"target {target!r}: what only one worker may run has no priority; name a group")
         return cls(
             None if id is None else check_new_id(id),
-            None if target is None else parse_target(target).queue,
+            None if where is None else where.queue,
             deadline,
             start,
             None if retention is None else retention_ms(retention),
+            None if priority is None else check_priority(priority),
+            None if labels is None else check_labels(labels),
         )
+
+    def traits(self, inherited: Mapping[str, str]) -> str:
+        """See ``Traits.words``; the labels of the parent are ``inherited``."""
+        if self.priority is None and not self.labels and not inherited:
+            return ""
+        labels = check_labels({**inherited, **self.labels}) if self.labels else inherited
+        return Traits(self.priority, labels=labels).words()
 
 
 class ContextCaller:

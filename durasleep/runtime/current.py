@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from durasleep.errors import UsageError
+from durasleep.model import group_of
 from durasleep.runtime.waits import inside
 
 
@@ -75,7 +76,7 @@ def describe(
         id=id,
         step=step,
         function=function,
-        group=queue.partition("/")[0],
+        group=group_of(queue),
         attempt=attempt,
         deadline=datetime.fromtimestamp(min(ends), UTC) if ends else None,
         idempotency_key=f"{id}:{incarnation}" if step is None else f"{id}:{incarnation}:{step}",

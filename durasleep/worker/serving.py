@@ -224,6 +224,7 @@ class Serving:
         self.firer.set_rank(self._rank(beat))
         self.firer.on_wake(beat.last_wake)
         self._executor.on_beat(beat)
+        self._reader.on_beat(beat)
         for entry_key in self._never_arrived(beat, sent_us, received_us):
             if await self._executor.return_unheard(entry_key):
                 logger.info("entry %s was delivered here but never arrived: released", entry_key[-1])
@@ -251,7 +252,7 @@ class Serving:
         self.has_joined = False
         self._executor.leave_partition(self.keys)
         given = 0
-        for queue in (f"{self._group}/{self._consumer.partition('/')[0]}", self._group):
+        for queue in membership.queues_to_reclaim(self._group, self._consumer):
             more = True
             while more:
                 answer = await self._store.call(

@@ -73,6 +73,7 @@ class Driver:
         idempotency_key: str = "",
         inbox: str = "",
         retention_ms: int | None = None,
+        traits: str = "",
     ) -> Created:
         self._calls += 1
         execution = kind is Kind.EXECUTION
@@ -88,7 +89,8 @@ class Driver:
                 deadline=deadline,
                 idempotency_key=idempotency_key or f"call-{self._calls}",
                 inbox=inbox,
-                retention_ms=retention_ms,
+                retention="" if retention_ms is None else str(retention_ms),
+                traits=traits,
             )
         )
 

@@ -45,7 +45,7 @@ READS = {
 }
 WRITES = {
     *("DEL", "HDEL", "HSET", "PERSIST", "PEXPIRE", "RENAME", "SADD", "SREM", "UNLINK"),
-    *("XACK", "XADD", "XCLAIM", "XDEL", "XGROUP", "XTRIM", "ZADD", "ZREM"),
+    *("XACK", "XADD", "XCLAIM", "XDEL", "XGROUP", "XREADGROUP", "XTRIM", "ZADD", "ZREM"),
 }
 """All of Redis 6.2 that the scripts use; each is older than it, with the options they give."""
 

@@ -20,7 +20,7 @@ from durasleep.worker.execution.function_runner import Overrides
 from tests.service.workers import eventually
 from tests.store.driver import WORKER, Driver
 
-BEAT = Beat(0, 0, b"", b"", [], {}, [], [], [])
+BEAT = Beat(0, 0, b"", b"", [], {}, [], [], [], [])
 """The answer to a heartbeat that tells nothing."""
 
 

@@ -174,12 +174,14 @@ async def test_its_own_stream_alone_is_read_one_at_a_time_too(driver: Driver, re
     assert [counts(await reader.once(1)) for _ in range(4)] == [(0, 1)] * 4
 
 
-async def test_what_is_for_this_worker_alone_may_come_beside_as_many_others(driver: Driver, reader: TaskReader) -> None:
-    """Its stream was empty lately; what comes in it may as well wait here. From then on they share."""
-    assert await reader.once(3) == []
-    await put(driver, group=9, own=9)
-    assert counts(await reader.once(3)) == (3, 3)
-    assert counts(await reader.once(3)) == (2, 1)
+async def test_what_comes_in_both_while_it_waits_is_no_more_than_there_is_room_for(
+    driver: Driver, reader: TaskReader
+) -> None:
+    """A read that waits asks each stream for its part. From then on they share."""
+    assert await reader.once(12) == []
+    await put(driver, group=30, own=30)
+    assert counts(await reader.once(12)) == (2, 2)
+    assert counts(await reader.once(12)) == (6, 6)
 
 
 async def test_all_that_is_its_own_already_is_read_again_in_parts(driver: Driver) -> None:
@@ -298,7 +300,7 @@ async def test_after_a_lost_connection_it_asks_for_half_and_soon_for_more(driver
         await asking
     await put(driver, group=90)
     taken = [len(await reader.once(8)) for _ in range(12)]
-    assert taken == [4] * 7 + [8] * 5
+    assert taken == [1] + [3] * 5 + [2] + [6] * 5, "one of them looks for its own, too"
     await reader.close()
 
 

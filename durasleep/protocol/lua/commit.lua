@@ -390,19 +390,47 @@ function seldom()
     end
   end
 
-  -- The tenth value of an op names the partition of a child, if it is another one.
+  -- The eleventh value of an op names the partition of a child, if it is another one.
   local function partition_of(op)
-    return ARGV[op] == '10' and ARGV[op + 10] or nil
+    return ARGV[op] == '11' and ARGV[op + 11] or nil
+  end
+
+  -- How long its family is kept, by the retention of its root.
+  local function family_retention(record)
+    return redis.call('HGET', promise_prefix .. string.match(record.id, '^[^~]*'), F.retention)
+  end
+
+  local read_traits = reader_of('^(%d?)\t([^\t]*)\t([%d.]*)\t([^\t]*)$') -- priority, key, weight, labels
+  local planned = {} -- op -> what it would make
+
+  -- What a child would be. It waits in the queue of its parent, unless the op or its function says otherwise.
+  local function plan_child(record, op)
+    local _, func, queue, args, _, child_id, retention, _, traits = unpack(ARGV, op + 2, op + 10)
+    if retention == '' and child_id ~= '' then retention = family_retention(record) or '' end
+    local what = {
+      kind = KIND.execution,
+      func = func,
+      queue = queue ~= '' and queue or record.queue,
+      args = args,
+      retention = retention,
+    }
+    if traits ~= '' then
+      what.priority, what.key, what.weight, what.labels = read_traits(traits)
+    end
+    complete(what)
+    if child_id == '' then what.retention = nil end -- it is kept with the family
+    planned[op] = what
+    return what
   end
 
   function checks.child(record, op)
-    local number, func, queue, _, deadline, child_id, retention, start = unpack(ARGV, op + 2, op + 9)
+    local number, func, _, _, deadline, child_id, retention, start = unpack(ARGV, op + 2, op + 9)
     check_text(func .. child_id)
     if not string.find(retention, '^-?%d*$') then error('INVALID retention ' .. retention, 0) end
-    check_queue(queue ~= '' and queue or record.queue)
     if deadline ~= '' then due_at(deadline) end
     if start ~= '' then due_at(start) end
     if partition_of(op) then return end
+    check_queue(plan_child(record, op).queue)
     local child = load(child_id ~= '' and child_id or record.id .. '~' .. number)
     if child and child_id ~= '' and ARGV[op + 1] == 'child' and has_no_room(child) then
       error('NOT_ALLOWED ' .. LIMIT.promise_waiters_max .. ' executions wait for ' .. child_id .. ' already', 0)
@@ -413,18 +441,13 @@ function seldom()
     return due ~= '' and due_at(due) or nil
   end
 
-  -- How long its family is kept, by the retention of its root.
-  local function family_retention(record)
-    return redis.call('HGET', promise_prefix .. string.match(record.id, '^[^~]*'), F.retention)
-  end
-
   local function instant_word(due)
     return due ~= '' and '=' .. int(due_at(due)) or ''
   end
 
   -- The firer finds the entry by its timer, and asks the other partition until the entry has settled (see fire.lua).
   local function ask_elsewhere(record, op, kind)
-    local number, func, queue, args, deadline, child_id, retention, start = unpack(ARGV, op + 2, op + 9)
+    local number, func, queue, args, deadline, child_id, retention, start, traits = unpack(ARGV, op + 2, op + 10)
     local entry = { kind = kind, state = STATE.pending, stamp = begin_of(record), name = func, child_id = child_id }
     local what = {
       partition_of(op),
@@ -433,6 +456,7 @@ function seldom()
       instant_word(start),
       retention ~= '' and retention or family_retention(record) or '',
     }
+    if traits ~= '' then what[#what + 1] = traits end
     put_entry(record, number, write_entry(entry, table.concat(what, '\t') .. '\n' .. args))
     set_timer(record.id .. '~' .. number .. '~ask', now)
   end
@@ -440,7 +464,7 @@ function seldom()
   -- A child of the family, or an execution with an id of its own; if that exists, the call attaches to it. It is kept
   -- as long as the family, unless `retention` says otherwise.
   function apply.child(record, op)
-    local number, func, queue, args, deadline, child_id, retention, start = unpack(ARGV, op + 2, op + 9)
+    local number, func, _, _, deadline, child_id, _, start = unpack(ARGV, op + 2, op + 9)
     if raw_of(record, number) then return end
     if partition_of(op) then return ask_elsewhere(record, op, KIND.child) end
     local entry =
@@ -476,14 +500,8 @@ function seldom()
       record.family = '1'
       put(record, F.family, record.family)
     end
-    local what = {
-      kind = KIND.execution,
-      func = func,
-      queue = queue ~= '' and queue or record.queue,
-      args = args,
-      waiters = waiter and waiter .. '\n' or waiting ~= '' and waiting or nil,
-      retention = waiter and (retention ~= '' and retention or family_retention(record)),
-    }
+    local what = planned[op]
+    what.waiters = waiter and waiter .. '\n' or waiting ~= '' and waiting or nil
     make(id, waiter and now_text or record.incarnation, what, instant_of(start), instant_of(deadline))
   end
 
@@ -494,7 +512,7 @@ function seldom()
 
   -- A detached execution: nobody waits for it. Its entry settles as soon as it has been started, or exists already.
   function apply.detached(record, op)
-    local number, func, queue, args, deadline, id, retention, start = unpack(ARGV, op + 2, op + 9)
+    local number, func, _, _, deadline, id, _, start = unpack(ARGV, op + 2, op + 9)
     if raw_of(record, number) then return end
     if partition_of(op) then return ask_elsewhere(record, op, KIND.detached) end
     local entry = { kind = KIND.detached, name = func, child_id = id }
@@ -504,13 +522,7 @@ function seldom()
       return
     end
     if not child then
-      local what = {
-        kind = KIND.execution,
-        func = func,
-        queue = queue ~= '' and queue or record.queue,
-        args = args,
-        retention = retention ~= '' and retention or family_retention(record),
-      }
+      local what = planned[op]
       make(id, now_text, what, instant_of(start), instant_of(deadline))
     end
     journal(record, number, entry, STATE.resolved, '')
@@ -583,7 +595,7 @@ function seldom()
       local functions, beat_ms = worker[2] or '', tonumber(worker[3] or '')
       local is_fit = not worker.err
         and members[i] ~= consumer
-        and worker[1] == record.queue
+        and worker[1] == group_of(record.queue)
         and functions ~= ''
         and not string.find(' ' .. lacking, ' ' .. functions .. ' ', 1, true)
       if is_fit and beat_ms and math.abs(now - tonumber(members[i + 1])) < LIMIT.beats_missed * beat_ms then
@@ -597,7 +609,7 @@ function seldom()
   -- changes. A hint tells that worker; if the hint is lost, its next heartbeats do.
   local function hand_over(record, other)
     local stream = queue_prefix .. record.queue
-    local is_done = pcall(redis.call, 'XCLAIM', stream, record.queue, other, 0, record.entry, 'JUSTID')
+    local is_done = pcall(redis.call, 'XCLAIM', stream, group_of(record.queue), other, 0, record.entry, 'JUSTID')
     if not is_done then return false end -- by an ACL of an older version, without the command: nothing is written yet
     known_of[record.queue].held[record.entry] = nil
     local fields = hints_for(other, #record.id)
@@ -611,7 +623,7 @@ function seldom()
   -- there, if no other worker may know it.
   function outcomes.defer(record, payload, due)
     local delay_until, functions = string.match(due, '^(%S+) ?(%S*)$')
-    local is_for_one = group_of(record.queue) ~= record.queue
+    local is_for_one = string.find(record.queue, '/', 1, true)
     if functions == '=' then
       local other = not is_for_one and find_other(record, redis.call('HGET', record.key, F.lacking) or '')
       if not other then return 'kept' end

@@ -36,26 +36,39 @@ local function attach(record, kind, func, idempotency_key, inbox, waiter)
   return answer(record.state == STATE.pending and 'attached' or 'finished', record)
 end
 
--- kind, queue, start, deadline, inbox, retention, waiter, func
-local read_words = reader_of('^(%a?)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t(-?%d*)\t([^\t]*)\t(.*)$')
+-- kind, queue, start, deadline, inbox, retention, waiter, priority, key, weight, labels, func
+local read_words = reader_of(
+  '^(%a?)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([%d~-]*)\t([^\t]*)\t(%d?)\t([^\t]*)\t([%d.]*)\t([^\t]*)\t(.*)$'
+)
 
 -- `kind` is empty to attach only. `waiter` is an entry of an execution in another partition.
 local function create(at)
   local id, words, args, idempotency_key = unpack(ARGV, at + 1, at + 4)
-  local kind, queue, start, deadline, inbox, retention, waiter, func = read_words(words)
+  local kind, queue, start, deadline, inbox, retention, waiter, priority, key, weight, labels, func = read_words(words)
   if redis.call('EXISTS', promise_prefix .. id) == 1 then
     local found = load(id)
     if found then return attach(found, kind, func, idempotency_key, inbox, waiter) end
     error('CORRUPT ' .. promise_prefix .. id .. ' is not a promise', 0)
   end
   if kind == '' then error('NOT_FOUND there is no promise ' .. id, 0) end
-  local what =
-    { kind = kind, func = func, queue = queue, args = args, idempotency_key = idempotency_key, retention = retention }
+  local what = {
+    kind = kind,
+    func = func,
+    queue = queue,
+    args = args,
+    idempotency_key = idempotency_key,
+    retention = retention,
+    priority = priority,
+    key = key,
+    weight = weight,
+    labels = labels,
+  }
+  if kind == KIND.execution then complete(what) end
   if inbox ~= '' then what.waiters = 'i' .. inbox .. '\n' end
   if waiter ~= '' then what.waiters = (what.waiters or '') .. 'x' .. waiter .. '\n' end
   local start_at = start ~= '' and due_at(start) or nil
   local deadline_at = deadline ~= '' and due_at(deadline) or nil
-  if kind == KIND.execution then check_queue(queue) end
+  if kind == KIND.execution then check_queue(what.queue) end
   if start_at or deadline_at then check_type(timers, 'zset') end
   make(id, now_text, what, start_at, deadline_at)
   if inbox ~= '' then open_inbox(inbox) end

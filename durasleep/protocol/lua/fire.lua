@@ -91,6 +91,7 @@ local function load_waiting(id, number)
     incarnation = known[F.incarnation],
     epoch = epoch,
     due = known[F.due],
+    labels = known[F.labels],
     order = order,
     unseen = unseen,
     saved_unseen = unseen,

@@ -3,7 +3,7 @@
 -- `held` follows as triples of queue, entry and id. Answers: seconds and microseconds of the server's clock, rank, last
 -- ids of `wake` and of the worker's inbox, lost leases (queue and entry), the order of its executions (id and stamp),
 -- entries that are pending to it but not named (queue and entry), the workers (name, beat, connection, ms between two
--- beats), the group's consumers.
+-- beats), the group's consumers, the queues of other levels with entries.
 -- @include keys
 -- @include record
 -- @include holder
@@ -40,7 +40,22 @@ if redis.call('EXISTS', inbox) == 0 then redis.call('XADD', inbox, '*', 'o', '')
 redis.call('PEXPIRE', inbox, ttl_ms)
 
 local pending = {}
-for _, queue in ipairs({ group, group .. '/' .. string.match(consumer, '^[^/]+') }) do
+local queues, levels = { group, group .. '/' .. string.match(consumer, '^[^/]+') }, {}
+local others, streams = {}, {}
+for level = 1, LIMIT.levels do
+  if int(level) ~= DEFAULT.priority then
+    others[#others + 1] = group .. '!' .. int(level)
+    streams[#streams + 1] = queue_prefix .. others[#others]
+  end
+end
+if redis.call('EXISTS', unpack(streams)) > 0 then
+  for _, queue in ipairs(others) do
+    queues[#queues + 1] = queue
+    local length = redis.pcall('XLEN', queue_prefix .. queue)
+    if type(length) == 'number' and length > 0 then levels[#levels + 1] = queue end
+  end
+end
+for _, queue in ipairs(queues) do
   local found = redis.pcall('XPENDING', queue_prefix .. queue, group, '-', '+', LIMIT.pending_max, consumer)
   if not found.err then
     for _, one in ipairs(found) do
@@ -122,4 +137,5 @@ return {
   unnamed,
   peers,
   consumers,
+  levels,
 }

@@ -50,10 +50,12 @@ function actions.advance(name, at)
   end
   if due_now ~= seen_due then return { 'stale' } end
   local instant = due_at(due)
-  check_queue(queue)
+  local what = { kind = KIND.execution, func = func, queue = queue, args = args, retention = retention or '' }
+  complete(what)
+  check_queue(what.queue)
   redis.call('HSET', key, S.due, int(instant))
   if id ~= '' and redis.call('EXISTS', promise_prefix .. id) == 0 then -- empty: it was started in its own partition
-    make(id, now_text, { kind = KIND.execution, func = func, queue = queue, args = args, retention = retention })
+    make(id, now_text, what)
   end
   end_quarantine(key, name)
   set_timer(name .. '~cron', instant)

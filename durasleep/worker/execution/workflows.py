@@ -14,7 +14,7 @@ import msgspec
 
 from durasleep.codec import Codec
 from durasleep.errors import Fenced
-from durasleep.model import CommitAction, Entry, Number, Op, StepResult, root_of
+from durasleep.model import CommitAction, Entry, Number, Op, StepResult, group_of, priority_of, root_of
 from durasleep.protocol import commit
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.commit import Committed, Lease
@@ -26,6 +26,7 @@ from durasleep.runtime.definition import WorkflowDefinition
 from durasleep.runtime.journal import StepCall
 from durasleep.runtime.outcome import CanceledOutcome, Continued, Halted, Progress, Rejected, Resolved, WorkflowOutcome
 from durasleep.settings import Settings
+from durasleep.traits import read_labels
 from durasleep.worker.execution.commits import Commits
 from durasleep.worker.execution.execution_log import ExecutionLog
 from durasleep.worker.execution.function_runner import FunctionRunner, note_stopped
@@ -402,12 +403,14 @@ def _info(record: PromiseRecord, definition: WorkflowDefinition, own_keys: str) 
         id=record.id,
         root_id=root_of(record.id),
         function=record.function,
-        group=record.queue.partition("/")[0],
+        group=group_of(record.queue),
         crash_count=record.crash_count,
         created_ms=record.created_ms,
         begun_ms=record.begun_ms,
         version=definition.version,
         incarnation=record.incarnation,
+        priority=priority_of(record.queue),
+        labels=read_labels(record.labels),
         own_keys=own_keys,
     )
 

@@ -141,7 +141,7 @@ async def take_over(
 ) -> int | None:
     """Give a dead worker's executions to others. Returns how many, or None if it has sent a beat since ``beat``."""
     given = 0
-    for queue in (f"{group}/{consumer.partition('/')[0]}", group):
+    for queue in membership.queues_to_reclaim(group, consumer):
         more = True
         while more:
             answer = await store.call(membership.reclaim(keys, consumer, queue, beat=beat, max_attempts=max_attempts))

@@ -1,12 +1,24 @@
-"""The reader: takes as many executions of the group as there are free slots, and those for this worker only."""
+"""The reader: takes as many executions of the group as there are free slots, and those for this worker only.
+
+A group has a stream for each priority. COUNT of XREADGROUP holds for each stream, and mostly only one of them is used.
+So there are two ways to take what is there:
+
+- **Plain**: a share of the slots for the worker's own stream, and the rest for the usual one.
+- **By levels**, for a minute after an entry of another priority was seen: a script reads one stream after the other,
+  each for as many slots as are left. In every sixth turn the later ones come first, for half of the slots, each in its
+  turn: so none of them starves, however full the others are.
+
+If nothing is there, one read waits for all streams.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 from durasleep.errors import StoreError, StoreUnavailable
 from durasleep.model import PromiseId
@@ -14,18 +26,22 @@ from durasleep.protocol import membership, server, streams
 from durasleep.protocol.command import Command, unwrap
 from durasleep.protocol.commit import EntryKey, Lease
 from durasleep.protocol.keys import Keyspace
-from durasleep.protocol.streams import BEGINNING, UNREAD
+from durasleep.protocol.membership import Beat
+from durasleep.protocol.streams import BEGINNING, UNREAD, Read
 from durasleep.settings import Settings
 from durasleep.transport.batcher import ask_once
+from durasleep.transport.batching import exchange_plan
 from durasleep.transport.connection import Link
 from durasleep.transport.portion import Portion
-from durasleep.transport.reply_errors import gone_elsewhere, refusal
+from durasleep.transport.reply_errors import Reply, gone_elsewhere, refusal
 from durasleep.transport.server_clock import monotonic_us
 from durasleep.worker.turns import Turns
 
 logger = logging.getLogger("durasleep")
 
 UNBLOCKED_PAUSE_S = 0.002  # if a read is answered at once, as by fakeredis, it must not be repeated in a tight loop
+LEVELS_S = 60.0  # after an entry of another priority the streams are read one by one
+LATER_FIRST = 6  # every so many turns by levels, the later priorities come first
 BROKEN_EPOCH = -1  # of an entry that is not one of ours: no lease has this epoch
 
 
@@ -46,12 +62,23 @@ class Slots(Protocol):
         ...
 
 
-class TaskReader:
-    """Reads as one consumer of the group, from the group's stream and from the worker's own.
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A command that reads at most ``count`` entries of each of some streams, or of all together."""
 
-    COUNT of XREADGROUP holds for each stream. So while both streams have entries, each read asks each of them for a
-    share of the free slots.
-    """
+    count: int
+    command: Command[Read]
+    streams: int = 1
+    asks_own: bool = False
+
+    @property
+    def most(self) -> int:
+        """The most that it may bring."""
+        return self.count * self.streams
+
+
+class TaskReader:
+    """Reads as one consumer of the group, from the group's streams and from the worker's own."""
 
     def __init__(
         self, link: Link, keys: Keyspace, *, group: str, consumer: str, settings: Settings, turns: Turns | None = None
@@ -62,14 +89,18 @@ class TaskReader:
         self._client_id = 0
         self._is_blocked = False
         self._has_more = True
-        """Whether the last read that did not block has got all it asked for."""
+        """Whether the last read has got all it asked for of some stream: then more may be there."""
         self._keys = keys
         self._group = group
         self._consumer = consumer
         self._settings = settings
-        own = f"{group}/{consumer.partition('/')[0]}"
-        self._queues = {keys.queue(queue).encode(): queue for queue in (group, own)}
-        self._own = keys.queue(own).encode()
+        own, *levels = membership.queues_of(group, consumer)
+        self._queues = {keys.queue(queue).encode(): queue for queue in (own, *levels)}
+        self._levels = tuple(levels)
+        self._usual, self._own = keys.queue(group).encode(), keys.queue(own).encode()
+        self._by_levels_until = 0.0
+        """Until then the streams are read one by one, by the monotonic clock."""
+        self._turn = 0
         self._portion = Portion(settings.read_own_max)
         self._has_own = True
         """Whether the worker's own stream had entries at the last look."""
@@ -108,20 +139,19 @@ class TaskReader:
         return self._heard_us < by_us and (until_us < self._heard_us or not self._is_asking)
 
     async def once(self, free: int) -> list[Lease]:
-        """About ``free`` executions; none after ``read_block_s``. On a new connection, first those that are ours
+        """At most ``free`` executions; none after ``read_block_s``. On a new connection, first those that are ours
         already.
 
-        It may return more if the worker's own stream was empty before and is not any more. An execution for this worker
-        only can as well wait here.
+        There may be a few more if some come in several streams at the same time, while the worker waits with fewer free
+        slots than it has streams.
         """
         if leases := await self._read_pending():
             return leases
-        if self._has_own:
-            leases = await self._take(free)
-            if leases:
-                return leases
+        if self._has_more and (leases := await self._take(free)):
+            return leases
         began = time.monotonic()
-        leases = await self._read(free, block_s=self._settings.read_block_s if self._link.may_block else 0.0)
+        share = max(1, free // len(self._queues))
+        leases = await self._read(share, block_s=self._settings.read_block_s if self._link.may_block else 0.0)
         if not leases and time.monotonic() - began < UNBLOCKED_PAUSE_S:
             await asyncio.sleep(UNBLOCKED_PAUSE_S)
         return leases
@@ -165,11 +195,9 @@ class TaskReader:
                 return []
             slots.begin_reading(count)
             try:
-                leases = await self._take(count)
+                return await self._take(count)
             finally:
                 slots.end_reading(count)
-            self._has_more = len(leases) >= min(count, self._portion.now)
-            return leases
 
         return await self._turns.run(self._keys, read)
 
@@ -179,31 +207,60 @@ class TaskReader:
             return None
         return server.unblock(self._client_id).at(self._keys.slot).optional()
 
+    def on_beat(self, beat: Beat) -> None:
+        """The answer to a heartbeat says whether other priorities wait."""
+        if beat.levels:
+            self._by_levels_until = time.monotonic() + LEVELS_S
+
     async def _take(self, free: int) -> list[Lease]:
-        """The entries that are there now: at most half of them for this worker only, or every second one."""
+        """The entries that are there now, at most ``free``."""
         free = min(free, self._portion.now)
-        self._is_own_turn = not self._is_own_turn
-        own = free // 2 or int(self._is_own_turn)
-        shares = zip((free - own, own), self._queues, strict=True)
-        return await self._ask(*[(count, (stream,)) for count, stream in shares if count])
+        self._turn += 1
+        if time.monotonic() < self._by_levels_until:
+            return await self._take_by_levels(free)
+        return await self._take_plain(free)
+
+    async def _take_plain(self, free: int) -> list[Lease]:
+        """At most half of them for this worker only, or every second one, if there were any at the last look."""
+        own = self._own_share(free) if self._has_own else int(self._turn % LATER_FIRST == 0)
+        shares = ((own, self._own), (free - own, self._usual))
+        return await self._ask([self._reading(count, stream) for count, stream in shares if count])
+
+    def _own_share(self, free: int) -> int:
+        return free // 2 or self._turn % 2
+
+    async def _take_by_levels(self, free: int) -> list[Lease]:
+        """First half of them for this worker only, then by their priority."""
+        own, levels = self._queues[self._own], self._levels
+        shares = [(own, self._own_share(free)), *[(queue, free) for queue in levels], (own, free)]
+        rounds, rest = divmod(self._turn, LATER_FIRST)
+        if rest == 0:
+            later = levels[:0:-1]  # the last first
+            at = rounds % len(later)
+            shares = [(queue, max(1, free // 2)) for queue in (*later[at:], *later[:at])] + shares
+        take = membership.take(self._keys, self._consumer, self._group, free=free, shares=shares)
+        return await self._ask([_Read(free, take)])
 
     async def _read(self, count: int, *, after: bytes = UNREAD, block_s: float = 0.0) -> list[Lease]:
         """Read this many entries of each stream."""
-        return await self._ask((min(count, self._portion.now), tuple(self._queues)), after=after, block_s=block_s)
+        read = self._reading(min(count, self._portion.now), *self._queues, after=after, block_s=block_s)
+        return await self._ask([read], after=after, block_s=block_s)
 
-    async def _ask(
-        self, *shares: tuple[int, tuple[bytes, ...]], after: bytes = UNREAD, block_s: float = 0.0
-    ) -> list[Lease]:
-        """Ask some streams for this many entries each; for fewer next time, if the connection was lost."""
-        reads = [
-            streams.read_for_group(self._group, self._consumer, some, count=count, after=after, block_s=block_s)
-            for count, some in shares
-        ]
+    def _reading(self, count: int, *some: bytes, after: bytes = UNREAD, block_s: float = 0.0) -> _Read:
+        return _Read(
+            count,
+            streams.read_for_group(self._group, self._consumer, some, count=count, after=after, block_s=block_s),
+            streams=len(some),
+            asks_own=self._own in some,
+        )
+
+    async def _ask(self, reads: Sequence[_Read], *, after: bytes = UNREAD, block_s: float = 0.0) -> list[Lease]:
+        """Ask some streams; for fewer entries next time, if the connection was lost."""
         self._heard_us, self._is_asking = monotonic_us(), True
         try:
-            answers = await self._link.exchange([read.args for read in reads], block_s=block_s)
+            answers = await self._exchange([read.command for read in reads], block_s)
         except StoreUnavailable:
-            self._portion.halve(sum([count for count, _ in shares]))
+            self._portion.halve(sum([read.most for read in reads]))
             raise
         for answer in answers:
             if isinstance(answer, Exception):
@@ -214,14 +271,36 @@ class TaskReader:
         self._portion.grow()
         self._heard_us, self._is_asking = monotonic_us(), False  # a read that fails is repeated before anything else
         is_new, leases = after == UNREAD, list[Lease]()
-        if any(self._own in some for _, some in shares):
+        self._has_more = False
+        if any(read.asks_own for read in reads):
             self._has_own = False
         for read, answer in zip(reads, answers, strict=True):
-            for stream, entries in read.parse(answer):
+            before = len(leases)
+            for stream, entries in read.command.parse(answer):
                 queue = self._queues[stream]
-                self._has_own = self._has_own or (stream == self._own and bool(entries))
                 leases += [_lease(self._keys.partition, queue, entry, fields, is_new) for entry, fields in entries]
+                if entries:
+                    self._note_stream(stream)
+            self._has_more = self._has_more or len(leases) - before >= read.count
         return leases
+
+    async def _exchange(self, commands: Sequence[Command[Read]], block_s: float) -> list[Reply]:
+        if commands[0].script is None:
+            return await self._link.exchange([command.args for command in commands], block_s=block_s)
+        plan = exchange_plan(commands, self._settings)
+        try:
+            sent = next(plan)
+            while True:
+                sent = plan.send(await self._link.exchange(sent))
+        except StopIteration as end:
+            return cast("list[Reply]", end.value)
+
+    def _note_stream(self, stream: bytes) -> None:
+        """It had entries."""
+        if stream == self._own:
+            self._has_own = True
+        elif stream != self._usual:
+            self._by_levels_until = time.monotonic() + LEVELS_S
 
 
 def _lease(partition: int, queue: str, entry: bytes, fields: list[Any] | None, is_new: bool) -> Lease:
@@ -232,7 +311,8 @@ def _lease(partition: int, queue: str, entry: bytes, fields: list[Any] | None, i
     try:
         if fields and fields[0] == b"i" and fields[2] == b"e":  # as the scripts write it: a snapshot, if any, is next
             snapshot = fields[5] if is_new and len(fields) > 4 and fields[4] == b"x" else b""
-            return Lease(fields[1].decode(), queue, entry.decode(), int(fields[3]), snapshot, partition)
+            labels = fields[7].decode() if snapshot and len(fields) > 6 and fields[6] == b"l" else ""
+            return Lease(fields[1].decode(), queue, entry.decode(), int(fields[3]), snapshot, partition, labels)
         if fields:  # as a newer version may write it
             named = dict(zip(fields[::2], fields[1::2], strict=True))
             return Lease(PromiseId(named[b"i"].decode()), queue, entry.decode(), int(named[b"e"]), partition=partition)

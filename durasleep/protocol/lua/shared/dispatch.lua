@@ -25,7 +25,7 @@ end
 -- Puts an execution into its stream, with a new epoch. The caller saves. It never fails: a settlement must reach its
 -- owner. So an execution whose queue is not a stream is halted, to be resumed when somebody has repaired that.
 -- `snapshot` is the content of its hash, see `write_snapshot`: the reader of the entry need not load the hash. Only a
--- hint.
+-- hint. Its labels come along.
 local function dispatch(record, snapshot)
   local queue = queue_prefix .. record.queue
   local fits, found = is_a(queue, 'stream')
@@ -33,7 +33,11 @@ local function dispatch(record, snapshot)
   record.epoch = record.epoch + 1
   local epoch = int(record.epoch)
   if snapshot and may_carry(queue) then
-    record.entry = redis.call('XADD', queue, '*', 'i', record.id, 'e', epoch, 'x', snapshot)
+    if record.labels then
+      record.entry = redis.call('XADD', queue, '*', 'i', record.id, 'e', epoch, 'x', snapshot, 'l', record.labels)
+    else
+      record.entry = redis.call('XADD', queue, '*', 'i', record.id, 'e', epoch, 'x', snapshot)
+    end
   else
     record.entry = redis.call('XADD', queue, '*', 'i', record.id, 'e', epoch)
   end

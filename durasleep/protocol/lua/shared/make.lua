@@ -3,10 +3,12 @@
 -- @include dispatch
 -- @include args
 -- @include snapshot
+-- @include functions
 
--- A new execution or promise. `start` and `deadline` are instants or nil.
+-- A new execution, which is complete, or a new promise. `start` and `deadline` are instants or nil.
 local function make(id, incarnation, what, start, deadline)
   local record = { id = id, key = promise_prefix .. id, queue = what.queue, epoch = 0, unseen = '', saved_unseen = '' }
+  if what.labels and what.labels ~= '' then record.labels = what.labels end
   if what.kind == KIND.execution then
     record.sets = { F.func, what.func, F.args, first_part(what.args), F.incarnation, incarnation }
     if start then
@@ -27,6 +29,7 @@ local function make(id, incarnation, what, start, deadline)
   end
   if what.idempotency_key then put(record, F.idempotency_key, what.idempotency_key) end
   if what.waiters then put(record, F.waiters, what.waiters) end
+  if record.labels then put(record, F.labels, record.labels) end
   local keep_ms = tonumber(what.retention or '')
   if keep_ms and keep_ms ~= LIMIT.retention_ms then put(record, F.retention, what.retention) end
   save(record)

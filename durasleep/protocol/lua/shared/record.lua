@@ -59,7 +59,7 @@ local function save(record)
 end
 
 local function group_of(queue)
-  return string.match(queue, '^[^/]+')
+  return string.match(queue, '^[^/!]+')
 end
 
 -- The part before the last '~', and the number after it; nil for a root.

@@ -1,0 +1,44 @@
+-- @include near
+-- @include text_of
+
+-- What workers have declared of functions: once in a script for each function.
+local declared = {}
+
+local function read_declared(func)
+  local text = redis.pcall('HGET', near(NEAR.functions), func)
+  if type(text) == 'table' then error('CORRUPT ' .. near(NEAR.functions) .. ' is not ours: ' .. text_of(text), 0) end
+  if not text then return false end
+  local limit, priority, retention, needs_key = string.match(text, '^([^\t]*)\t(%d?)\t(-?%d*)\t(1?)')
+  if not limit then error('CORRUPT ' .. near(NEAR.functions) .. ' is not ours: ' .. func, 0) end
+  return { limit = limit, priority = priority, retention = retention, needs_key = needs_key ~= '' }
+end
+
+local function declared_of(func)
+  local found = declared[func]
+  if found == nil then
+    found = read_declared(func)
+    declared[func] = found
+  end
+  return found
+end
+
+-- The queue of a group in which work of this priority waits. A worker's own queue has no levels.
+local function queue_at(queue, priority)
+  if priority == '' or string.find(queue, '/', 1, true) then return queue end
+  local group = group_of(queue)
+  return priority == DEFAULT.priority and group or group .. '!' .. priority
+end
+
+-- Completes what is to be made by what is declared of its function. What the call says comes first; a retention after
+-- "~" is only that of its settings. Nothing is written yet.
+local function complete(what)
+  local found = declared_of(what.func)
+  local given, default = string.match(what.retention or '', '^(-?%d*)~?(-?%d*)$')
+  local priority = what.priority or ''
+  if found then
+    if priority == '' then priority = found.priority end
+    if given == '' then given = found.retention end
+  end
+  what.retention = given ~= '' and given or default
+  what.queue = queue_at(what.queue, priority)
+end
