@@ -11,6 +11,7 @@ DurasleepError
 │   └── OtherFunction                    the id is in use by another function
 ├── NotFound                             no promise under this id
 ├── NotAllowed                           the state of the promise does not permit this
+├── LimitFull                            the limit of its function has no room for another one to wait
 ├── StoreError                           a problem between durasleep and Redis
 │   ├── StoreUnavailable                 Redis cannot be reached, does not answer, or is full
 │   │   └── NotReplicated                written, but too few replicas or disks have confirmed it
@@ -85,6 +86,10 @@ class NotFound(DurasleepError):
 
 class NotAllowed(DurasleepError):
     """The state of the promise does not permit this; nothing was written."""
+
+
+class LimitFull(DurasleepError):
+    """The limit of its function has no room for another execution to wait; nothing was started."""
 
 
 class StoreError(DurasleepError):
@@ -199,6 +204,7 @@ _BY_CODE: dict[str, type[DurasleepError]] = {
     "NOT_FOUND": NotFound,
     "NOGROUP": NotFound,  # of Redis: nobody has ever served this group
     "NOT_ALLOWED": NotAllowed,
+    "LIMIT_FULL": LimitFull,
     "OTHER_FUNCTION": OtherFunction,
     "FULL": StoreFull,
     "NOAUTH": StoreRefused,

@@ -72,6 +72,7 @@ class Place(StrEnum):
     SUSPENDED = "suspended"
     DELAYED = "delayed"
     HALTED = "halted"
+    PARKED = "parked"
 
 
 class Kind(StrEnum):
@@ -99,6 +100,7 @@ class Disposition(StrEnum):
     CREATED = "created"
     ATTACHED = "attached"
     FINISHED = "finished"
+    DROPPED = "dropped"
 
 
 class CommitAction(StrEnum):

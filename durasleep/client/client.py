@@ -799,7 +799,7 @@ class Client(_Starts):
                 print(one.id, one.error)
 
         ``status`` is one word or several. By default all executions are found that have not ended: ``queued``,
-        ``running``, ``suspended``, ``delayed`` and ``halted``. Those that have ended are ``done``: ``resolved``,
+        ``running``, ``suspended``, ``delayed``, ``parked`` and ``halted``. Those that have ended are ``done``: ``resolved``,
         ``failed`` (``rejected`` or ``timedout``) or ``canceled``; the latest thousands of them are found. ``group``
         and ``function`` are names, by default any. At most ``limit`` are found, and ``SearchPage.is_all`` is false if
         there are more. Raises UsageError for an unknown status, and for a ``limit`` that is not 1 to 10,000.

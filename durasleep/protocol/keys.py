@@ -53,6 +53,7 @@ F = {
     "begun": "mb",  # ms; when the current run began, if it is not the first
     "family": "h",  # it has started children
     "waiters": "w",
+    "limit": "lm",  # "+" if it holds a slot, else "-"; then the name of its limit, "/" and its key
     "labels": "l",  # each as name=value, see ``model.Traits``
     "value": "v",
     "settled": "z",
@@ -67,7 +68,7 @@ STATE = {
     State.CANCELED: "c",
     State.TIMEDOUT: "t",
 }
-PLACE = {Place.QUEUED: "q", Place.SUSPENDED: "s", Place.DELAYED: "d", Place.HALTED: "h"}
+PLACE = {Place.QUEUED: "q", Place.SUSPENDED: "s", Place.DELAYED: "d", Place.HALTED: "h", Place.PARKED: "k"}
 KIND = {
     Kind.EXECUTION: "e",
     Kind.PROMISE: "p",
@@ -103,11 +104,30 @@ W = {
 }
 """Fields of a ``worker`` hash."""
 
+G = {
+    "per_key": "k",
+    "total": "t",
+    "rate": "n",
+    "window": "w",  # ms
+    "burst": "b",
+    "hold": "h",  # "l" for life
+    "parked_max": "x",
+    "overflow": "o",
+    "paused": "p",  # since when, ms
+    "by_hand": "m",  # its numbers are those of a person, not of the code
+    "code": "c",  # those of the code, between tabs
+}
+"""Fields of a ``limit`` hash; after ``w:`` the weight of a key by hand."""
+
+V = {"turn": "v", "sequence": "q", "cursor": "c", "parked": "n"}
+"""Fields of the ``gate`` hash of a limit, beside those of its keys."""
+
 DEFAULT = {"queue": "workers", "priority": str(PRIORITY)}
 """Values that are not written, because they are nearly always the same."""
 
 NEAR = {
     "functions": "functions",
+    "limits": "limit:",
 }
 """Keys of a partition that few calls need. A script builds them with ``near``: each of KEYS costs every call."""
 
@@ -139,6 +159,8 @@ LIMIT = {
     "args_part_bytes": 64,  # the default of hash-max-listpack-value
     "args_parts_max": 16,
     "levels": max(PRIORITIES),
+    "parked_max": 100_000,  # of one key; each takes some 130 bytes
+    "functions_max": 1000,  # that have something declared
     "workers_max": 1000,  # the youngest of them
     "struck_max": 100,  # of the oldest workers, if there are more: those that are gone for good are removed
     "beats_missed": 3,  # a worker that has missed this many may be dead, and nobody waits for it to fire first
@@ -224,6 +246,10 @@ class Keyspace:
 
     def schedule(self, name: str) -> str:
         return f"{self.tag}schedule:{name}"
+
+    def limit(self, name: str) -> str:
+        """The numbers of a limit; the beginning of its other keys, too."""
+        return f"{self.tag}{NEAR['limits']}{name}"
 
     @property
     def functions(self) -> str:

@@ -34,7 +34,7 @@ class Node:
     state: str
     """``pending``, ``resolved``, ``rejected``, ``canceled`` or ``timedout``."""
     status: str
-    """``queued``, ``running``, ``suspended``, ``delayed``, ``halted`` or ``done``."""
+    """``queued``, ``running``, ``suspended``, ``delayed``, ``parked``, ``halted`` or ``done``."""
     created_at_ms: int | None
     """When it was created, or when the call was made."""
     due_at_ms: int | None

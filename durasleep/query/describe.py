@@ -54,7 +54,7 @@ class Description:
     state: str
     """``pending``, ``resolved``, ``rejected``, ``canceled`` or ``timedout``."""
     status: str
-    """``queued``, ``running``, ``suspended``, ``delayed``, ``halted`` or ``done``."""
+    """``queued``, ``running``, ``suspended``, ``delayed``, ``parked``, ``halted`` or ``done``."""
     func: str | None
     """The name of its function; of a journal entry, its own name. None for a promise on its own."""
     group: str | None

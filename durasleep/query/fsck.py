@@ -21,7 +21,7 @@ PAGE = 500  # keys, members or entries in one read: a millisecond of Redis
 
 _EXPIRING = ("inbox", "worker", "clock-held", "clock-released", "arriving")
 _OF_USERS = "own"
-_WHOLE = ("timers", "wake", "workers", "closing", "halted", "recent", "failed", "clock")
+_WHOLE = ("functions", "timers", "wake", "workers", "closing", "halted", "recent", "failed", "clock")
 """Keys that exist once; their content is checked separately."""
 
 
@@ -83,27 +83,33 @@ def fsck(keyspaces: Keyspaces, *, repair: bool = False) -> Plan[Report]:
     """Check everything in a namespace, in time proportional to it; safe on a live system."""
     report = Report()
     queues: dict[tuple[Keyspace, bytes], None] = {}
+    limits: dict[tuple[Keyspace, bytes], None] = {}
     for keys, *_ in keyspaces.by_node():
         cursor = b"0"
         while True:
             [page] = yield [server.scan(keyspaces.pattern("*"), cursor, count=PAGE).at(keys.slot)]
             cursor, names = unwrap(page)
-            yield from _check(_things(keyspaces, names, queues, report), report, repair)
+            yield from _check(_things(keyspaces, names, queues, limits, report), report, repair)
             if cursor == b"0":
                 break
     for keys in keyspaces:
         sets = (("timer", keys.timers), ("halted", keys.halted), ("closing", keys.closing), ("member", keys.workers))
         for kind, key in sets:
             yield from _check_members(keys, kind, key.encode(), report, repair)
+    yield from _check([(keys, "limit", name, b"") for keys, name in limits], report, repair)
     for keys, queue in queues:
         yield from _check_queue(keys, queue, report, repair)
     return report
 
 
 def _things(
-    keyspaces: Keyspaces, names: Iterable[bytes], queues: dict[tuple[Keyspace, bytes], None], report: Report
+    keyspaces: Keyspaces,
+    names: Iterable[bytes],
+    queues: dict[tuple[Keyspace, bytes], None],
+    limits: dict[tuple[Keyspace, bytes], None],
+    report: Report,
 ) -> Iterator[_Thing]:
-    """The things behind some keys. Queues are collected for later; unknown keys are reported."""
+    """The things behind some keys. Queues and limits are collected for later; unknown keys are reported."""
     for name in names:
         if (ours := keyspaces.parse(name)) is None:
             continue  # of another namespace
@@ -114,6 +120,11 @@ def _things(
                 yield keys, known, subject, b""
             case "queue" if subject:
                 queues[keys, subject] = None
+            case "limit" if subject:
+                limit, _, part = subject.partition(b":")
+                limits[keys, limit] = None
+                if part.startswith(b"rate:"):
+                    yield keys, "expiring", name, b""
             case known if known == _OF_USERS and subject:
                 pass
             case known if known in _EXPIRING:

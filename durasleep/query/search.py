@@ -20,7 +20,7 @@ from durasleep.model import PRIORITY, Entry, Kind, PromiseId, State, group_of, o
 from durasleep.protocol import journal, promises, schedules, server, sorted_sets, streams
 from durasleep.protocol.command import Call, Command, Plan, to_text, unwrap
 from durasleep.protocol.journal import PromiseRecord
-from durasleep.protocol.keys import LIMIT, Keyspace
+from durasleep.protocol.keys import LIMIT, NEAR, Keyspace
 from durasleep.protocol.keyspaces import Keyspaces
 from durasleep.protocol.script import to_bytes
 from durasleep.query.result import error_text
@@ -41,7 +41,7 @@ _QUARANTINED = ("timers:", "closing:", "promise:", "queue:", "schedule:")
 
 _TIMERS = ("cron", "timeout", "start", "retry")
 """The part after the ``~`` of a timer that is not an entry of a journal."""
-_MESSAGES = ("ask", "tell")
+_MESSAGES = ("ask", "tell", "gate", "gates", "replaced")
 """The same of a timer that only brings a message to another partition."""
 
 _ENDINGS = tuple(f"~{what}" for what in _MESSAGES)
@@ -66,7 +66,7 @@ class Summary:
     state: str
     """``pending``, ``resolved``, ``rejected``, ``canceled`` or ``timedout``."""
     status: str
-    """``queued``, ``running``, ``suspended``, ``delayed``, ``halted`` or ``done``."""
+    """``queued``, ``running``, ``suspended``, ``delayed``, ``parked``, ``halted`` or ``done``."""
     created_at_ms: int
     """When it was created."""
     due_at_ms: int | None
@@ -274,6 +274,8 @@ def _sources(
     if statuses & {"queued", "running"}:
         names = yield from queues(keyspaces, group, found)
         sources += (partial(_read_queue, keys, queue) for keys, queue in names)
+    if "parked" in statuses:
+        sources += (partial(_read_parked, keys, name) for keys, name in (yield from _parked(keyspaces, found)))
     if statuses & {"delayed", "suspended"}:
         sources += (partial(_read_timers, keys, statuses) for keys in keyspaces)
     if "suspended" in statuses:
@@ -368,6 +370,22 @@ def queues(keyspaces: Keyspaces, group: str | None, found: SearchPage) -> Plan[l
     return [(names[one], one[0]) for one in sorted(names)]
 
 
+def _parked(keyspaces: Keyspaces, found: SearchPage) -> Plan[list[tuple[Keyspace, str]]]:
+    """The sorted sets of parked executions: the partition and the name of each, behind the tag."""
+    names: list[tuple[Keyspace, str]] = []
+    for at, *_ in keyspaces.by_node():
+        cursor: _Cursor = b""
+        for _ in range(STEPS_MAX):
+            [page] = yield [_scan(keyspaces, at, NEAR["limits"], cursor)]
+            scanned, cursor = unwrap(page)
+            names += [(keys, name) for keys, name in scanned if name.split(":", 2)[1:2] == ["parked"]]
+            if cursor is None:
+                break
+        else:
+            found.is_all = False
+    return names
+
+
 def discard_quarantined(keyspaces: Keyspaces, name: str) -> Plan[bool]:
     """Delete a quarantined name, or the only one that begins with this name and ``": "``; returns whether there was
     one.
@@ -428,6 +446,10 @@ def _read_promises(keyspaces: Keyspaces, at: Keyspace, cursor: bytes) -> Command
 
 def _read_halted(keys: Keyspace, cursor: bytes) -> Command[_Page]:
     return _by_score(keys.halted, cursor, lambda members: [(member, None) for member, _ in members])
+
+
+def _read_parked(keys: Keyspace, name: str, cursor: bytes) -> Command[_Page]:
+    return _by_score(keys.limit(name), cursor, lambda members: [(member, None) for member, _ in members])
 
 
 def _read_timers(keys: Keyspace, statuses: Collection[str], cursor: bytes) -> Command[_Page]:

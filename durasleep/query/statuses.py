@@ -1,6 +1,6 @@
 """The statuses a search accepts, and how much it answers. The help of the command line shows them: no imports."""
 
-PENDING_STATUSES = ("halted", "running", "queued", "delayed", "suspended")
+PENDING_STATUSES = ("halted", "running", "queued", "parked", "delayed", "suspended")
 ENDED: dict[str, tuple[str, ...]] = {
     "done": ("resolved", "rejected", "timedout", "canceled"),
     "failed": ("rejected", "timedout"),

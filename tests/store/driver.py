@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
-from durasleep.model import CommitAction, Due, Entry, Kind, Number, Op, Place, PromiseId, StartChild, State
+from durasleep.model import CommitAction, Due, Entry, Kind, Number, Op, Place, PromiseId, StartChild, State, group_of
 from durasleep.protocol import commit, membership, promises, timers
 from durasleep.protocol.commit import Committed, Lease
 from durasleep.protocol.journal import Loaded, PromiseRecord
@@ -103,12 +103,12 @@ class Driver:
     # -- what workers do
 
     async def join(self, queue: str = "workers") -> None:
-        group = queue.partition("/")[0]
+        group = group_of(queue)
         await self.redis.execute_command("XGROUP", "CREATE", self.keys.queue(queue), group, "0", "MKSTREAM")
 
     async def read(self, count: int = 1, *, consumer: str = WORKER, queue: str = "workers") -> list[Lease]:
         """What XREADGROUP gives a worker, as leases."""
-        stream, group = self.keys.queue(queue), queue.partition("/")[0]
+        stream, group = self.keys.queue(queue), group_of(queue)
         if not await self.redis.exists(stream) or not await self.redis.xinfo_groups(stream):
             await self.join(queue)
         found = await self.redis.xreadgroup(group, consumer, {stream: ">"}, count=count)

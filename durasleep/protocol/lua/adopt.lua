@@ -6,6 +6,7 @@
 -- @include each_item
 -- @include load
 -- @include dispatch
+-- @include gates
 -- @include at_end
 local ARRIVING_MS = 3600000 -- how long a part is kept whose other parts do not come
 local arriving_prefix = string.match(timers, '^{[^}]*}:') .. 'arriving:promise:'
@@ -44,7 +45,9 @@ end
 
 -- Where it was; an execution that was queued, or run by a worker, is queued anew. What has ended is in no place.
 local function put_in_place(record, halted_at)
-  if record.place == PLACE.queued then
+  local is_parked = record.place == PLACE.parked
+  if record.limit then gates().arrive(record, is_parked or record.place == PLACE.queued) end
+  if record.place == PLACE.queued or is_parked then
     dispatch(record)
     save(record)
   elseif record.place == PLACE.halted then

@@ -99,13 +99,13 @@ end
 -- The execution of an item: the fields that every commit needs; the order, if it may write to the journal; and for an
 -- ending its waiters and its retention. The first `count` of `named` are read along. A promise that has ended has no
 -- entry.
-local query = { 'HMGET', '', F.entry, F.epoch, F.incarnation, F.unseen, F.crash_count } -- for all items, too
+local query = { 'HMGET', '', F.entry, F.epoch, F.incarnation, F.unseen, F.crash_count, F.limit } -- for all items, too
 
 local function load_held(id, queue, may_journal, is_ending, count)
-  local key, n = promise_prefix .. id, 7
+  local key, n = promise_prefix .. id, 8
   query[2] = key
   if may_journal then
-    query[8], n = F.order, 8
+    query[9], n = F.order, 9
   end
   if is_ending then
     query[n + 1], query[n + 2], query[n + 3], query[n + 4] = F.waiters, F.deadline, F.family, F.retention
@@ -119,7 +119,7 @@ local function load_held(id, queue, may_journal, is_ending, count)
   if v.err then seldom().raise_unreadable(key) end
   if not v[3] then return nil end
   n = n - 2
-  local known, epoch, order = {}, tonumber(v[2] or '0'), may_journal and tonumber(v[6] or '0') or 0
+  local known, epoch, order = {}, tonumber(v[2] or '0'), may_journal and tonumber(v[7] or '0') or 0
   if not (epoch and order) then error('CORRUPT ' .. key .. ' is not a promise of ours', 0) end
   for i = 1, count do
     known[named[i]] = v[n + i]
@@ -164,6 +164,7 @@ local function load_held(id, queue, may_journal, is_ending, count)
     end
   end
   if v[5] then record.crash_count = tonumber(v[5]) end
+  if v[6] then record.limit = v[6] end
   return record, epoch
 end
 
@@ -227,6 +228,7 @@ local ending = { resolve = STATE.resolved, reject = STATE.rejected, cancel = STA
 -- Puts an execution where it waits to go on later.
 local function suspend(record)
   leave(record)
+  free_slot(record)
   put(record, F.place, PLACE.suspended)
 end
 
@@ -461,6 +463,14 @@ function seldom()
     set_timer(record.id .. '~' .. number .. '~ask', now)
   end
 
+  local REFUSED_AS = { keyless = 'K', elsewhere = 'T', refuse = 'F', drop = 'D' }
+
+  -- Why a child cannot be made, as the payload of its entry: one letter, which no error is (see `runtime/journal.py`).
+  local function refused_child(id, op, is_delayed)
+    local what = planned[op]
+    return what.limit and REFUSED_AS[(refusal_of(id, what, is_delayed))]
+  end
+
   -- A child of the family, or an execution with an id of its own; if that exists, the call attaches to it. It is kept
   -- as long as the family, unless `retention` says otherwise.
   function apply.child(record, op)
@@ -483,6 +493,11 @@ function seldom()
       local value = redis.call('HGET', child.key, F.value) or ''
       spend(#value, 0)
       journal(record, number, entry, child.state, value)
+      return
+    end
+    local refused = not child and refused_child(id, op, start ~= '')
+    if refused then
+      journal(record, number, entry, STATE.rejected, refused)
       return
     end
     put_entry(record, number, write_entry(entry, ''))
@@ -519,6 +534,11 @@ function seldom()
     local child = load(id)
     if child and child.func ~= func then
       journal(record, number, entry, STATE.rejected, '') -- empty: the id belongs to another function
+      return
+    end
+    local refused = not child and refused_child(id, op, start ~= '')
+    if refused then
+      journal(record, number, entry, STATE.rejected, refused)
       return
     end
     if not child then
@@ -560,6 +580,7 @@ function seldom()
   -- Delayed: a task between two attempts, or a function that no worker knows yet.
   local function delay(record, due, reason)
     leave(record)
+    free_slot(record)
     put(record, F.place, PLACE.delayed)
     local instant = due_at(due)
     put(record, F.due, int(instant))
@@ -733,6 +754,11 @@ end
 function kin()
   seldom() -- this replaces the current function
   return kin()
+end
+
+function gates()
+  seldom()
+  return gates()
 end
 
 items_left = count_items(2)

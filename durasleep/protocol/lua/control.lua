@@ -24,7 +24,8 @@ function actions.wake(id)
     return { 'woken', STATE.resolved }
   elseif record then
     -- Queued: it was woken before, maybe by this very call, if its answer was lost.
-    if record.state ~= STATE.pending or record.place == PLACE.queued then return { 'already', record.state } end
+    local is_awake = record.place == PLACE.queued or record.place == PLACE.parked
+    if record.state ~= STATE.pending or is_awake then return { 'already', record.state } end
     if record.place == PLACE.suspended then return { 'asleep', record.state } end
     error('NOT_ALLOWED ' .. id .. ' is not asleep', 0)
   end
@@ -75,7 +76,8 @@ function actions.cancel(id)
     return { 'canceled', STATE.canceled }
   end
   if record.state ~= STATE.pending then return { 'already', record.state } end
-  local never_ran = record.place == PLACE.queued and record.epoch == 1 and not holder(record)
+  local never_ran = (record.place == PLACE.queued and record.epoch == 1 and not holder(record))
+    or (record.place == PLACE.parked and record.epoch == 0)
   if record.kind ~= KIND.execution or never_ran or record.place == PLACE.delayed or record.place == PLACE.halted then
     local word = record.place == PLACE.halted and 'canceled while halted'
       or record.place == PLACE.delayed and 'canceled while delayed'
@@ -204,6 +206,7 @@ function actions.retry(id)
     put(record, F.deadline, int(deadline))
     set_timer(id .. '~timeout', deadline)
   end
+  record.begins = true
   dispatch(record)
   save(record)
   redis.call('PERSIST', record.key)

@@ -1,7 +1,8 @@
 -- Makes executions and bare promises, or attaches to those that exist.
 -- An item that only attaches makes nothing: it is answered on a full Redis, too. `may_free` says that all items are
 -- like this.
--- Answers per item: for a new promise its incarnation; else disposition, state, place, incarnation, function, value.
+-- Answers per item: for a new promise its incarnation, if it was not parked; else disposition, state, place,
+-- incarnation, function, value. Where the limit of its function drops it, nothing is made: "dropped".
 -- @include keys
 -- @include each_item
 -- @include shared_words
@@ -64,15 +65,22 @@ local function create(at)
     labels = labels,
   }
   if kind == KIND.execution then complete(what) end
+  if what.limit then
+    local refused, why = refusal_of(id, what, start ~= '')
+    if refused == 'drop' then return { 'dropped', STATE.pending, '', '0', func, '' } end
+    if refused then
+      error((refused == 'refuse' and 'LIMIT_FULL ' or 'INVALID ') .. why .. ': ' .. id .. ' was not started', 0)
+    end
+  end
   if inbox ~= '' then what.waiters = 'i' .. inbox .. '\n' end
   if waiter ~= '' then what.waiters = (what.waiters or '') .. 'x' .. waiter .. '\n' end
   local start_at = start ~= '' and due_at(start) or nil
   local deadline_at = deadline ~= '' and due_at(deadline) or nil
   if kind == KIND.execution then check_queue(what.queue) end
   if start_at or deadline_at then check_type(timers, 'zset') end
-  make(id, now_text, what, start_at, deadline_at)
+  local made = make(id, now_text, what, start_at, deadline_at)
   if inbox ~= '' then open_inbox(inbox) end
-  return now_text
+  return made.place == PLACE.parked and answer('created', made) or now_text
 end
 
 local answers = each_item(2, create)

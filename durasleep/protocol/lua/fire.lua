@@ -92,6 +92,7 @@ local function load_waiting(id, number)
     epoch = epoch,
     due = known[F.due],
     labels = known[F.labels],
+    limit = known[F.limit],
     order = order,
     unseen = unseen,
     saved_unseen = unseen,
@@ -111,12 +112,13 @@ local function fire_deadline(id, score, member)
 end
 
 -- A delayed start or the next attempt.
-local function fire_delayed(id, score, member)
+local function fire_delayed(id, score, member, is_start)
   local record = load_waiting(id)
   if not record or record.state ~= STATE.pending then return forget(member) end
   check_known(record)
   if record.place ~= PLACE.delayed or not record.due then return forget(member) end
   if is_moved(member, score, record.due) then return end
+  record.begins = is_start
   leave(record)
   dispatch(record, snapshot_of(record))
   save(record)
@@ -177,6 +179,23 @@ local function fire_tell(id, member)
     { id, record.incarnation, record.state, is_small and '1' or '', is_small and value or '', waiters }
 end
 
+-- What a limit has left to do: for a key, for all keys, or for an execution that has made room for a newer one.
+local function fire_gate(id, what, member)
+  unset_timer(member)
+  if what == 'replaced' then
+    local record = load(id)
+    if record and record.place == PLACE.parked then finish(record, STATE.canceled, '') end
+    return
+  end
+  local name, key = string.match(id, '^([^/]+)/(.*)$')
+  if not name then error('INVALID member', 0) end
+  if what == 'gate' then
+    gates().open_key(name, key)
+  else
+    gates().open_all(name)
+  end
+end
+
 local function fire_one(member, score)
   local id, what = string.match(member, '^(.+)~([^~]+)$')
   if not id then error('INVALID member', 0) end
@@ -188,7 +207,9 @@ local function fire_one(member, score)
   elseif what == 'timeout' then
     fire_deadline(id, score, member)
   elseif what == 'start' or what == 'retry' then
-    fire_delayed(id, score, member)
+    fire_delayed(id, score, member, what == 'start')
+  elseif what == 'gate' or what == 'gates' or what == 'replaced' then
+    fire_gate(id, what, member)
   elseif what == 'ask' then
     fire_ask(id, member)
   elseif what == 'tell' then

@@ -1,6 +1,6 @@
 -- Checks one thing at this instant by the laws that broken data would violate; with `repair` it repairs everything that
 -- needs no guess. The thing cannot change between the check and the repair.
--- `what` is promise, timer, entry (of queue `name`, with id `at`), halted, closing, member (of `workers`), schedule or
+-- `what` is promise, limit, timer, entry (of queue `name`, with id `at`), halted, closing, member (of `workers`), schedule or
 -- expiring (a key).
 -- A promise is checked in pages: `at` is "" at first, then the answer of the page before.
 -- Answers per item: where to go on, "" at the end; then for each finding its kind, id, a sentence, and whether it was
@@ -137,6 +137,33 @@ local function check_delayed(record)
   end
   local member = redis.call('ZSCORE', timers, record.id .. '~retry') and '~retry' or '~start'
   check_timer(record.id .. member, record.due)
+end
+
+-- At the gate of its limit, or with a slot of it.
+local function check_limit_of(record)
+  local sign, name, key = gates().parts_of(record.limit or '')
+  if not sign then
+    if record.place ~= PLACE.parked then return end
+    return found('nowhere', record.id, 'is parked, but has no limit', again(record))
+  end
+  local gate = gates().gate_of(name)
+  local is_held = redis.call('HEXISTS', gate.key .. ':held', record.id) == 1
+  if record.place == PLACE.parked then
+    local is_known = redis.call('ZSCORE', gates().parked_of(gate, key), record.id)
+      or redis.call('ZSCORE', timers, record.id .. '~replaced')
+    if not is_known then found('unparked', record.id, 'is parked, but its limit does not know it', again(record)) end
+  elseif sign == '+' and not is_held then
+    found('unheld', record.id, 'has a slot of limit ' .. name .. ', which does not count it', function()
+      gates().hold_slot(gate, record.id, key)
+    end)
+  elseif sign == '+' and record.place ~= PLACE.queued and not gate.is_for_life then
+    found('unfreed', record.id, 'has a slot of limit ' .. name .. ', but does not run', function()
+      free_slot(record)
+      save(record)
+    end)
+  elseif record.place == PLACE.queued and sign == '-' then
+    found('unheld', record.id, 'is queued, but has not passed the gate of limit ' .. name, again(record))
+  end
 end
 
 -- An entry that waits for another partition asks until it has settled.
@@ -322,6 +349,8 @@ function checks.promise(id, at)
   if record.deadline then check_timer(id .. '~timeout', record.deadline) end
   if record.waiters then check_waiters(record) end
   if record.kind ~= KIND.execution then return '' end
+  if record.limit or record.place == PLACE.parked then check_limit_of(record) end
+  if record.place == PLACE.parked then return '' end
   if record.place == PLACE.queued then
     check_queued(record)
   elseif record.place == PLACE.delayed then
@@ -340,7 +369,17 @@ function checks.promise(id, at)
   return #findings == 0 and check_journal(record, at) or ''
 end
 
-local timer_kinds = { cron = true, timeout = true, start = true, retry = true, ask = true, tell = true }
+local timer_kinds = {
+  cron = true,
+  timeout = true,
+  start = true,
+  retry = true,
+  ask = true,
+  tell = true,
+  gate = true,
+  gates = true,
+  replaced = true,
+}
 
 -- Whether something pending is due by this timer.
 local function is_awaited(member)
@@ -349,6 +388,10 @@ local function is_awaited(member)
   if not timer_kinds[what] and what ~= '' and id ~= '' and not string.find(what, '^%d[%d.]*$') then
     found('newer', member, 'is a timer of kind ' .. what .. ', which only a newer version knows')
     return true
+  end
+  if what == 'gate' or what == 'gates' then
+    local name = string.match(id, '^([^/]+)/')
+    return name and redis.call('EXISTS', near(NEAR.limits .. name)) == 1
   end
   if what == 'cron' then return redis.call('EXISTS', schedule_prefix .. id) == 1 end
   if what == 'ask' then
@@ -363,6 +406,7 @@ local function is_awaited(member)
   if not record or record.state ~= STATE.pending then return is_closing(id) end
   if not pcall(check_known, record) then return true end
   if what == 'timeout' then return record.deadline and true or false end
+  if what == 'replaced' then return record.place == PLACE.parked end
   if what == 'start' or what == 'retry' then return record.place == PLACE.delayed end
   local entry = read_entry(raw_of(record, what))
   return entry and entry.state == STATE.pending and entry.due ~= '' or is_closing(id) -- it may be of an ended run
@@ -456,6 +500,82 @@ function checks.run(id)
     end)
   end
   return ''
+end
+
+local COUNTED_MAX = 5000 -- slots that are counted at once
+
+local function correct_count(gate, key, count)
+  local text = 'has ' .. count .. ' slots in use, but its limit counts others'
+  found('miscounted', gate.name .. '/' .. key, text, function()
+    gates().set_counter(gate, '=' .. key, count)
+    gates().look_again(gate.name)
+  end)
+end
+
+-- The slots in use by key are those that are held.
+local function check_counts(gate)
+  if gate.used > COUNTED_MAX then return end
+  local held, counted, fields = {}, {}, redis.call('HGETALL', gate.key .. ':gate')
+  for _, key in ipairs(redis.call('HVALS', gate.key .. ':held')) do
+    held[key] = (held[key] or 0) + 1
+  end
+  for i = 1, #fields, 2 do
+    local key = string.match(fields[i], '^=(.*)$')
+    if key then counted[key] = tonumber(fields[i + 1]) or 0 end
+  end
+  for key, count in pairs(held) do
+    if counted[key] ~= count then correct_count(gate, key, count) end
+    counted[key] = nil
+  end
+  for key in pairs(counted) do
+    correct_count(gate, key, 0)
+  end
+end
+
+local function check_held(gate, id, key)
+  local ok, record = pcall(load, id)
+  if not ok then return end
+  local is_ours = record and record.state == STATE.pending and record.limit == '+' .. gate.name .. '/' .. key
+  if is_ours then return end
+  found('leaked', id, 'has ended or waits, but a slot of limit ' .. gate.name .. ' is held for it', function()
+    redis.call('HDEL', gate.key .. ':held', id)
+    gates().set_counter(gate, '=' .. key, gates().counter(gate, '=' .. key) - 1)
+    gates().look_again(gate.name)
+  end)
+end
+
+-- A key with parked executions has no room, or a timer.
+local function check_waiting(gate, key)
+  local first = redis.call('ZRANGE', gates().parked_of(gate, key), 0, 0)[1]
+  local is_late = redis.call('ZSCORE', timers, gate.name .. '/~gates')
+  local may_go = gates().is_open(gate) and gates().has_room_for_key(gate, key) and not gates().is_timed(gate, key)
+  if first and (is_late or not may_go) then return end
+  local text = first and 'has room, but what is parked there does not begin'
+    or 'is to have parked executions, but has none'
+  found('stuck', gate.name .. '/' .. key, text, function()
+    gates().look_again(gate.name)
+  end)
+end
+
+-- A limit: first its slots, then its keys, page by page.
+function checks.limit(name, at)
+  local gate = gates().gate_of(name)
+  local what, cursor = string.match(at, '^(%a+) (%d+)$')
+  if not what then
+    what, cursor = 'held', '0'
+    check_counts(gate)
+  end
+  local page = what == 'held' and redis.call('HSCAN', gate.key .. ':held', cursor, 'COUNT', STEP)
+    or redis.call('ZSCAN', gate.key .. ':waiting', cursor, 'COUNT', STEP)
+  for i = 1, #page[2], 2 do
+    if what == 'held' then
+      check_held(gate, page[2][i], page[2][i + 1])
+    else
+      check_waiting(gate, page[2][i])
+    end
+  end
+  if page[1] ~= '0' then return what .. ' ' .. page[1] end
+  return what == 'held' and 'waiting 0' or ''
 end
 
 function checks.schedule(name)

@@ -8,6 +8,8 @@
 -- @include dispatch
 -- @include holder
 -- @include text_of
+-- @include gates
+-- @include at_end
 local consumer, queue, beat, release, max_attempts, limit = unpack(ARGV, 1, 6)
 
 redis.call('ZREM', timers, '') -- recovery goes on while Redis is full
@@ -94,6 +96,7 @@ for _, entry in ipairs(entries) do
   end
 end
 
+at_end()
 if release ~= 'some' and #entries >= tonumber(limit) then return { 'more', given, poison } end
 if release ~= 'some' then
   if has_group then redis.call('XGROUP', 'DELCONSUMER', stream, group, consumer) end

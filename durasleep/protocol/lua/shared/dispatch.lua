@@ -9,6 +9,7 @@ end
 
 -- Halts it, until a person looks at it. The caller saves.
 local function halt(record, reason)
+  free_slot(record)
   record.place = PLACE.halted
   put(record, F.place, record.place)
   put(record, F.reason, reason)
@@ -26,7 +27,7 @@ end
 -- owner. So an execution whose queue is not a stream is halted, to be resumed when somebody has repaired that.
 -- `snapshot` is the content of its hash, see `write_snapshot`: the reader of the entry need not load the hash. Only a
 -- hint. Its labels come along.
-local function dispatch(record, snapshot)
+local function enqueue(record, snapshot)
   local queue = queue_prefix .. record.queue
   local fits, found = is_a(queue, 'stream')
   if not fits then return halt(record, queue .. ' holds a ' .. found .. ', not a stream') end
@@ -45,4 +46,9 @@ local function dispatch(record, snapshot)
   put(record, F.place, record.place)
   put(record, F.epoch, epoch)
   put(record, F.entry, record.entry)
+end
+
+-- The same for one that may have to wait at the gate of its limit.
+local function dispatch(record, snapshot)
+  if not record.limit or gates().pass(record) then enqueue(record, snapshot) end
 end

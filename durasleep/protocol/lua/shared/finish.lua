@@ -75,6 +75,7 @@ end
 -- `is_quiet` if none of its entries is pending.
 local function finish(record, state, payload, is_quiet)
   leave(record)
+  free_slot(record, true)
   if record.deadline then unset_timer(record.id .. '~timeout') end
   put(record, F.state, state)
   put(record, F.settled, now_text)

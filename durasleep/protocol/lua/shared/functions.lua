@@ -1,5 +1,6 @@
 -- @include near
 -- @include text_of
+-- @include gates
 
 -- What workers have declared of functions: once in a script for each function.
 local declared = {}
@@ -41,4 +42,31 @@ local function complete(what)
   end
   what.retention = given ~= '' and given or default
   what.queue = queue_at(what.queue, priority)
+  what.key = what.key or ''
+  if what.weight == '' then what.weight = nil end
+  if found and found.limit ~= '' then
+    what.limit, what.needs_key = found.limit, found.needs_key
+  end
+end
+
+-- Why an execution with a limit cannot be made: a word, and a sentence. It may be made now, and not later.
+local function refusal_of(id, what, start)
+  if what.needs_key and what.key == '' then
+    return 'keyless', 'function ' .. what.func .. ' has limit ' .. what.limit .. ', which counts by key: give a key'
+  end
+  if what.needs_key and has_partitions() and string.match(id, '{([^}]+)}') ~= what.key then
+    return 'elsewhere',
+      'limit '
+        .. what.limit
+        .. ' counts by key in each partition, so the id of its executions has the key in braces: {'
+        .. what.key
+        .. '}, not '
+        .. id
+  end
+  local overflow = not start and gates().overflow_of(what.limit, what.key)
+  if overflow == 'replace' then
+    what.replaces = true
+  elseif overflow then
+    return overflow, 'limit ' .. what.limit .. ' has no room for another one to wait'
+  end
 end

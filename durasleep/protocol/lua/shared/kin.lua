@@ -1,4 +1,5 @@
 -- @include load
+-- @include gates
 -- @include settle_entry
 -- @include finish
 -- @include at_end

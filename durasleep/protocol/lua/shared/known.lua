@@ -1,7 +1,13 @@
 -- @include text_of
 
 -- An unknown code of one small letter belongs to a newer version: a promise that has it is left to that version.
-local PLACES = { [PLACE.queued] = true, [PLACE.suspended] = true, [PLACE.delayed] = true, [PLACE.halted] = true }
+local PLACES = {
+  [PLACE.queued] = true,
+  [PLACE.suspended] = true,
+  [PLACE.delayed] = true,
+  [PLACE.halted] = true,
+  [PLACE.parked] = true,
+}
 local ENTRIES = {
   [KIND.timer] = true,
   [KIND.promise] = true,

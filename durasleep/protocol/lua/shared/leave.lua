@@ -1,6 +1,8 @@
 -- @include record
 -- @include timer
 -- @include known
+-- The gates of limits: a function that answers the table of gates.lua. A script that seldom needs it makes it late.
+local gates
 local CUT_MIN = 4 -- fewer are deleted one by one
 local runs = {} -- queue -> first entry -> the pending entries from it on, in order and without gaps, if it was asked
 local cleared = {} -- queue -> the entries that leave it, acknowledged at the end in one command
@@ -27,7 +29,14 @@ local function leave(record)
   elseif record.place == PLACE.halted then
     if is_a(halted, 'zset') then redis.call('ZREM', halted, record.id) end
     drop(record, F.reason)
+  elseif record.place == PLACE.parked then
+    gates().unpark(record)
   end
+end
+
+-- An execution that does not run any more lets others run, if its limit says so. The caller saves.
+local function free_slot(record, has_ended)
+  if record.limit then gates().free(record, has_ended) end
 end
 
 -- For scripts that have asked for the pending entries of a queue.

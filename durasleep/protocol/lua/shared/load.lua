@@ -34,6 +34,7 @@ local function record_of(id, key, v, known)
     lone_crash_count = tonumber(v[17] or '0') or 0,
     retention = v[18],
     created = v[19] or nil,
+    limit = v[20],
   }
 end
 
@@ -57,6 +58,7 @@ local HEAD = {
   F.lone_crash_count,
   F.retention,
   F.created,
+  F.limit,
 }
 
 -- Raises the error of a key from which a promise cannot be read. It asks once more for the text: redis.pcall does not
