@@ -11,8 +11,10 @@ The layers; each imports only those below it:
                             bounded plans that answer a person's question; user code made durable; how a server is
                             reached
     protocol                the commands for Redis, and the meaning of the answers; the Lua scripts
-    codec | settings | devserver | humanize | cron
-                            values as bytes; every limit and its reason; an embedded server; what people read
+    declared                what is declared of a function for all its executions
+    codec | settings | devserver | humanize | cron | traits | limit
+                            values as bytes; every bound and its reason; an embedded server; what people read;
+                            what a call says of itself; how many run at a time
     tracebacks | model      the place in user code of an error; the words of the design as types
     errors                  one tree
     deprecation             names that have changed
@@ -35,6 +37,8 @@ __all__ = [
     "ExecutionError",
     "Handle",
     "InvalidId",
+    "Limit",
+    "LimitFull",
     "Mismatch",
     "NotAllowed",
     "NotFound",
@@ -70,6 +74,7 @@ if TYPE_CHECKING:
         DurasleepError,
         ExecutionError,
         InvalidId,
+        LimitFull,
         Mismatch,
         NotAllowed,
         NotFound,
@@ -83,6 +88,7 @@ if TYPE_CHECKING:
         UsageError,
         WaitTimeout,
     )
+    from durasleep.limit import Limit
     from durasleep.model import Disposition, State, Target
     from durasleep.query.describe import Description
     from durasleep.runtime.context import Context, Winner
@@ -103,6 +109,7 @@ else:
             "DurasleepError",
             "ExecutionError",
             "InvalidId",
+            "LimitFull",
             "Mismatch",
             "NotAllowed",
             "NotFound",
@@ -116,6 +123,7 @@ else:
             "UsageError",
             "WaitTimeout",
         ),
+        "durasleep.limit": ("Limit",),
         "durasleep.model": ("Disposition", "State", "Target"),
         "durasleep.query.describe": ("Description",),
         "durasleep.runtime.context": ("Context", "Winner"),

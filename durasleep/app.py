@@ -35,6 +35,7 @@ from durasleep.client.client import Client
 from durasleep.codec import Codec
 from durasleep.deprecation import warn_renamed
 from durasleep.errors import DefinitionError, ThreadsLost, UsageError
+from durasleep.limit import Limit
 from durasleep.model import Duration, check_name, duration_ms
 from durasleep.runtime.definition import Overrides, Registry
 from durasleep.runtime.retry import Retry
@@ -158,10 +159,30 @@ class Durasleep(Client):
 
     @overload
     def workflow(
-        self, fn: None = None, /, *, name: str | None = None, version: int = 1
+        self,
+        fn: None = None,
+        /,
+        *,
+        name: str | None = None,
+        version: int = 1,
+        limit: Limit | None = None,
+        by: Callable[..., str] | None = None,
+        priority: int | None = None,
+        retention: Duration | None = None,
     ) -> Callable[[AnyWorkflow], AnyWorkflow]: ...
 
-    def workflow(self, fn: Callable[..., Any] | None = None, /, *, name: str | None = None, version: int = 1) -> Any:
+    def workflow(
+        self,
+        fn: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        version: int = 1,
+        limit: Limit | None = None,
+        by: Callable[..., str] | None = None,
+        priority: int | None = None,
+        retention: Duration | None = None,
+    ) -> Any:
         """Register ``async def f(ctx, ...)`` as a workflow, under its own name or ``name``::
 
             @app.workflow
@@ -171,11 +192,12 @@ class Durasleep(Client):
 
         Several workflows may share a name, each with its own ``version``, a whole number from 1, by default 1. New
         executions begin with the newest version. An execution that began with another one stays on it, while a worker
-        has that version. Raises DefinitionError for a function that cannot be a workflow, and for a name that is taken.
+        has that version. ``limit``, ``by``, ``priority`` and ``retention`` are as for ``task``. Raises DefinitionError
+        for a function that cannot be a workflow, and for a name that is taken.
         """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            self.registry.workflow(function, name, version)
+            self.registry.workflow(function, name, version, limit=limit, by=by, priority=priority, retention=retention)
             return function
 
         return register if fn is None else register(fn)
@@ -192,6 +214,10 @@ class Durasleep(Client):
         name: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        limit: Limit | None = None,
+        by: Callable[..., str] | None = None,
+        priority: int | None = None,
+        retention: Duration | None = None,
     ) -> Callable[[AnyFunction], AnyFunction]: ...
 
     def task(
@@ -202,6 +228,10 @@ class Durasleep(Client):
         name: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        limit: Limit | None = None,
+        by: Callable[..., str] | None = None,
+        priority: int | None = None,
+        retention: Duration | None = None,
     ) -> Any:
         """Register a plain function, sync or async, as a task under its own name or ``name``. It may do any I/O::
 
@@ -210,12 +240,26 @@ class Durasleep(Client):
 
         It has one attempt unless ``retry`` says otherwise. ``timeout`` (seconds, a timedelta, or text such as
         ``"30s"``; by default none) is for each attempt. Both also hold when the function is a step. A sync function
-        runs in a thread, which a timeout cannot stop. Raises DefinitionError for a function that cannot be a task, and
-        for a name that is taken.
+        runs in a thread, which a timeout cannot stop.
+
+        ``limit`` says how many executions run at a time, or begin in a time, see ``Limit``; then it cannot be a step.
+        ``by`` makes the key for the limit from the arguments of a call: ``by=lambda order: order.customer``.
+        ``priority`` is from 1, which comes first, to 5; by default 3. ``retention`` is how long an execution is kept
+        after its end. Calls may say otherwise, see ``options``. Raises DefinitionError for a function that cannot be a
+        task, and for a name that is taken.
         """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            self.registry.task(function, name, retry=retry, timeout=timeout)
+            self.registry.task(
+                function,
+                name,
+                retry=retry,
+                timeout=timeout,
+                limit=limit,
+                by=by,
+                priority=priority,
+                retention=retention,
+            )
             return function
 
         return register if fn is None else register(fn)

@@ -107,6 +107,10 @@ def _timer(all: Partition, member: str) -> str:
         return "" if ("schedule", owner) in all.keys else f"{member} has no schedule"
     if what == "ask":
         return "" if all.asks(owner) or all.is_closing(owner) else f"{member} has no entry that waits"
+    if what in ("gate", "gates"):
+        limit, _, limit_key = owner.partition("/")
+        is_needed = what == "gates" or ("limit", f"{limit}:parked:{limit_key}") in all.keys
+        return "" if is_needed and ("limit", limit) in all.keys else f"{member} opens no gate"
     if what == "tell":
         return "" if all.is_untold(owner) or all.is_closing(owner) else f"{member} has nobody to tell"
     return "" if all.is_pending(owner) or all.is_closing(owner) else f"{member} has no pending owner"
@@ -155,6 +159,16 @@ def _schedule(all: Partition, name: str, key: Key) -> str:
     return "" if f"{name}~cron" in all.items("timers") else "no timer will ever start it"
 
 
+def _limit(all: Partition, name: str, key: Key) -> str:
+    _, _, part = name.partition(":")
+    kind, _, _ = part.partition(":")
+    if kind == "rate":
+        return _expiring(all, name, key)
+    ids = key.items if kind == "parked" else key.fields if kind == "held" else ()
+    lost = [id for id in ids if not all.is_pending(id)]
+    return f"{', '.join(lost)} are not pending" if lost else ""
+
+
 _RULES: dict[str, Callable[[Partition, str, Key], str]] = {
     "promise": _promise,
     "waiters": _waiters,
@@ -164,6 +178,8 @@ _RULES: dict[str, Callable[[Partition, str, Key], str]] = {
     "inbox": _expiring,
     "worker": _expiring,
     "schedule": _schedule,
+    "limit": _limit,
+    "functions": _lasting,
     "closing": _known_promises,
     "halted": _known_promises,
     "wake": _at_most(1),

@@ -20,6 +20,7 @@ from durasleep.errors import (
     InvalidId,
     UsageError,
 )
+from durasleep.limit import Limit
 from durasleep.model import (
     Due,
     Duration,
@@ -40,7 +41,7 @@ from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Created, Settled
 from durasleep.query.status import PromiseStatus
 from durasleep.settings import Settings
-from durasleep.traits import Traits, check_labels, check_priority
+from durasleep.traits import Traits, check_labels, check_limit_key, check_priority
 from durasleep.transport import batching
 
 T = TypeVar("T")
@@ -103,6 +104,9 @@ class Options(TypedDict, total=False):
     priority: int | None
     """From 1, which comes first, to 5; by default that of its function, or 3. Its children have the same, if nothing
     else is said for them. Only work that any worker of a group may run has a priority."""
+    key: str | None
+    """For whom it is, where the limit of its function counts by key; by default what the function makes of its
+    arguments."""
     labels: Mapping[str, str] | None
     """Names and values by which people find it, at most 8: ``{"customer": "7"}``. Its children have them, too."""
     pipeline: Pipeline | None
@@ -128,6 +132,7 @@ class CallOptions(msgspec.Struct, frozen=True):
     fsync: bool | None = None
     priority: int | None = None
     labels: Mapping[str, str] | None = None
+    key: str | None = None
 
     def checked(self) -> Self:
         """Itself; UsageError for a value that cannot be used."""
@@ -141,6 +146,8 @@ class CallOptions(msgspec.Struct, frozen=True):
         if self.priority is not None:
             check_priority(self.priority)
             check_target_has_levels(self.target)
+        if self.key is not None:
+            check_limit_key(self.key)
         if self.labels is not None:
             check_labels(self.labels)
         if self.min_replicas is not None and type(self.min_replicas) is not int:
@@ -149,11 +156,16 @@ class CallOptions(msgspec.Struct, frozen=True):
             raise UsageError(f"fsync {self.fsync!r}: say True or False")
         return self
 
-    def traits(self) -> str:
-        """See ``Traits.words``."""
-        if self.priority is None and not self.labels:
+    @property
+    def has_traits(self) -> bool:
+        """Whether it has any, which older versions do not know."""
+        return self.priority is not None or bool(self.labels) or self.key is not None
+
+    def traits(self, key: str = "", weight: str = "") -> str:
+        """See ``Traits.words``; ``key`` is that of the arguments."""
+        if not (self.has_traits or key):
             return ""
-        return Traits(self.priority, labels=self.labels or {}).words()
+        return Traits(self.priority, self.key or key, weight, self.labels or {}).words()
 
     def start(self) -> Due | None:
         """Its start, if it is delayed."""
@@ -182,8 +194,10 @@ def rpc_maker(
     group: str,
     inbox: Callable[[Keyspace], str],
     settings: Settings,
-) -> Callable[[str, bytes, str], BatchItem[Created]]:
-    """A function that makes calls of ``function``, each from an id, arguments and an idempotency key.
+    limit: Limit | None = None,
+) -> Callable[[str, bytes, str, str], BatchItem[Created]]:
+    """A function that makes calls of ``function``, each from an id, arguments, an idempotency key, and the key for its
+    limit.
 
     A call starts an execution, or attaches to the one that has this id. ``inbox`` is the name of the inbox to notify in
     a partition, or empty. What all calls of one partition share is computed once.
@@ -197,7 +211,7 @@ def rpc_maker(
     else:
         retention = str(retention_ms(options.retention))
 
-    def maker(keys: Keyspace) -> Callable[[PromiseId, bytes, str], BatchItem[Created]]:
+    def maker(keys: Keyspace) -> Callable[[PromiseId, bytes, str, str | None], BatchItem[Created]]:
         common = promises.create(
             keys,
             PromiseId(""),
@@ -212,14 +226,17 @@ def rpc_maker(
         )
         return promises.create_like(common)
 
-    makers: dict[Keyspace, Callable[[PromiseId, bytes, str], BatchItem[Created]]] = {}
+    makers: dict[Keyspace, Callable[[PromiseId, bytes, str, str | None], BatchItem[Created]]] = {}
 
-    def rpc(id: str, args: bytes, idempotency_key: str) -> BatchItem[Created]:
+    def rpc(id: str, args: bytes, idempotency_key: str, key: str = "") -> BatchItem[Created]:
         keys = keys_of(check_new_id(id))
         make = makers.get(keys)
         if make is None:
             make = makers[keys] = maker(keys)
-        return make(PromiseId(id), args, idempotency_key)
+        if limit is None:
+            return make(PromiseId(id), args, idempotency_key, None)
+        key = options.key or key
+        return make(PromiseId(id), args, idempotency_key, options.traits(key, limit.weight_of(key)))
 
     return rpc
 

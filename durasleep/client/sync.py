@@ -18,8 +18,9 @@ from durasleep.client import requests
 from durasleep.client.requests import CallOptions, Options, Pipeline
 from durasleep.client.sync_waiting import Inbox, InboxStream, Subscription, Waiter
 from durasleep.codec import Codec
+from durasleep.declared import NOTHING_DECLARED, Declared
 from durasleep.deprecation import warn_renamed
-from durasleep.errors import NamespaceMissing, NotFound, UsageError
+from durasleep.errors import LimitFull, NamespaceMissing, NotFound, UsageError
 from durasleep.model import (
     Disposition,
     Duration,
@@ -38,7 +39,7 @@ from durasleep.protocol.command import BatchItem
 from durasleep.protocol.keys import Keyspace
 from durasleep.protocol.promises import Controlled, Created
 from durasleep.protocol.slots import Location
-from durasleep.query import control, describe, result
+from durasleep.query import control, declaring, describe, result
 from durasleep.query.describe import Description
 from durasleep.query.status import PromiseStatus
 from durasleep.runtime.definition import Registry, called_by, name_of, returns_of
@@ -79,7 +80,9 @@ class Handle(Generic[T_co]):
     ) -> None:
         self.id = id
         self.disposition = disposition
-        """What ``rpc`` found: ``created``, ``attached`` or ``finished``; None from ``get`` or in a pipeline."""
+        """What ``rpc`` found: ``created``, ``attached`` or ``finished``; ``dropped`` if the limit of the function had
+        no room, so that nothing was made; None from ``get`` or in a pipeline.
+        """
         self._client = client
         self._type_hint = type_hint
         self._ending = ending
@@ -118,12 +121,18 @@ class Handle(Generic[T_co]):
 
     def _known(self) -> PromiseStatus | None:
         """Its end, if that is known already: then the server need not be asked."""
+        self._check_made()
         if self._subscription is not None and self._subscription.ending is not None:
             self._ending, self._subscription = self._subscription.ending, None
         return self._ending if self._ending is not None and self._ending.is_final else None
 
+    def _check_made(self) -> None:
+        if self.disposition is Disposition.DROPPED:
+            raise LimitFull(f"{self.id} was not started: the limit of its function had no room for another one to wait")
+
     def done(self) -> bool:
         """Whether it has settled; raises NotFound if it is not kept any more."""
+        self._check_made()
         if self._ending is None or not self._ending.is_final:
             self._ending = self._client._waiter.status(self.id)
         return self._ending.is_final
@@ -140,6 +149,9 @@ class Handle(Generic[T_co]):
     def _begin(self, created: Created) -> None:
         """Keep what the call has found: the disposition, and the end if there is one already."""
         self.disposition = created.disposition
+        if created.disposition is Disposition.DROPPED and self._subscription is not None:
+            self._subscription.forget()
+            self._subscription = None
         if created.state is State.PENDING:
             return
         self._ending = requests.status_of_created(self.id, created)
@@ -364,6 +376,8 @@ class Client(_Starts):
         self._waiter = Waiter(self._store, settings)
         self._group = group
         self._ids = requests.IdSource()
+        self._declared: dict[str, Declared] = {}
+        """What this program has declared of functions."""
 
     def _new_key(self) -> str:
         """The idempotency key of one call, under which it may be repeated."""
@@ -460,9 +474,11 @@ class Client(_Starts):
         With ``min_replicas`` the call is confirmed once so many replicas have received it, with ``fsync`` once the
         server's disk has it. By default both are as in the settings.
 
-        Raises UsageError for arguments that cannot be sent or that do not fit ``fn``: nothing is written then.
-        Raises OtherFunction if the id is used by another function. Raises NotReplicated if the call could not be
-        confirmed in time: the execution has started and goes on, and it is safe to call again.
+        Raises UsageError for arguments that cannot be sent or that do not fit ``fn``: nothing is written then. Raises
+        LimitFull if the limit of ``fn`` has no room for another one to wait, and NotAllowed for a priority, label or
+        limit while workers of an older version are left. Raises OtherFunction if the id is used by another function.
+        Raises NotReplicated if the call could not be confirmed in time: the execution has started and goes on, and it
+        is safe to call again.
         """
         options = CallOptions(target, timeout, delay, None, pipeline, min_replicas, fsync)
         return self._rpc(id, fn, args, kwargs, options)
@@ -527,12 +543,13 @@ class Client(_Starts):
             handle = late.rpc("reminder-7", remind, user)
 
         ``target`` says who runs it, as for ``rpc``. ``timeout`` is its deadline, ``delay`` the time until it starts,
-        and ``retention`` how long it is kept after its end. They are seconds, a timedelta, or text such as
-        ``"1h30m"``; a ``delay`` may also be an aware datetime, and a ``retention`` ``"forever"``. ``priority`` is from
-        1, which comes first, to 5; by default that of its function, or 3. ``labels`` are names and values by which
-        people find it, such as ``{"customer": "7"}``. Its children have both, too. ``pipeline``, ``min_replicas`` and
-        ``fsync`` are as for ``rpc``. ``schedule`` may be called with options, too. Raises
-        TypeError for an unknown option and UsageError for a value that cannot be used: here, not at the call.
+        and ``retention`` how long it is kept after its end. They are seconds, a timedelta, or text such as ``"1h30m"``;
+        a ``delay`` may also be an aware datetime, and a ``retention`` ``"forever"``. ``priority`` is from 1, which
+        comes first, to 5; by default that of its function, or 3. ``key`` is for the limit of its function, if the
+        function does not make it from its arguments. ``labels`` are names and values by which people find it, such as
+        ``{"customer": "7"}``. Its children have both, too. ``pipeline``, ``min_replicas`` and ``fsync`` are as for
+        ``rpc``. ``schedule`` may be called with options, too. Raises TypeError for an unknown option and UsageError for
+        a value that cannot be used: here, not at the call.
         """
         return Caller(self, CallOptions(**options).checked())
 
@@ -552,10 +569,13 @@ class Client(_Starts):
         payload = self.codec.encode_args(args, kwargs, name, called_by(definition or fn))
         if definition is not None:
             definition.check(args, kwargs)
+        declared = NOTHING_DECLARED if definition is None else definition.declared
+        key = "" if options.key else declared.key_of(name, args, kwargs)
         store = self._waiter.store.confirming(options.min_replicas, options.fsync)
         store.open()
+        self._prepare(store, name, declared, options)
         listening = self._listening(store) if options.pipeline is None else _deaf
-        call = self._maker(store, name, options, listening)(id, payload, self._new_key())
+        call = self._maker(store, name, options, listening, declared)(id, payload, self._new_key(), key)
         type_hint = Any if isinstance(fn, str) else returns_of(fn)
         if options.pipeline is not None:
             requests.check_unconfirmed(options.min_replicas, options.fsync)
@@ -574,6 +594,8 @@ class Client(_Starts):
         name = name_of(fn) if definition is None else definition.name
         store = self._waiter.store.confirming(options.min_replicas, options.fsync)
         store.open()
+        declared = NOTHING_DECLARED if definition is None else definition.declared
+        self._prepare(store, name, declared, options)
         type_hint = Any if isinstance(fn, str) else returns_of(fn)
         encode = requests.encoder(
             self.codec, name, called_by(definition or fn), definition.check if definition is not None else None
@@ -583,22 +605,47 @@ class Client(_Starts):
         for part in requests.in_parts(many):
             self._waiter.inbox.listen(id for id, *_ in part)
             listening = self._listening(store)
-            make = self._maker(store, name, options, listening)
-            made = [make(id, encode(args), new_key()) for id, *args in part]
+            make = self._maker(store, name, options, listening, declared)
+            if declared.by is None:
+                made = [make(id, encode(args), new_key(), "") for id, *args in part]
+            else:
+                made = [make(id, encode(args), new_key(), declared.key_of(name, args, {})) for id, *args in part]
             begun = self._handles([id for id, *_ in part], type_hint, store, listening)
             for handle, created in zip(begun, store.run(requests.all_of(made)), strict=True):
                 handle._begin(created)
             handles += begun
         return handles
 
+    def _prepare(self, store: SyncStore, name: str, declared: Declared, options: CallOptions) -> None:
+        """Before the first call that older versions would not understand: they must be gone, and what is declared of
+        this function is kept.
+        """
+        if (options.has_traits or declared is not NOTHING_DECLARED) and not store.partitions.has_flow:
+            store.run(declaring.require_flow(store.keyspaces))
+            store.partitions.has_flow = True
+        if declared is not NOTHING_DECLARED and self._declared.get(name) is not declared:
+            store.run(declaring.declare(store.keyspaces, {name: declared}))
+            self._declared[name] = declared
+
     def _maker(
-        self, store: SyncStore, name: str, options: CallOptions, listening: Callable[[Keyspace], InboxStream | None]
-    ) -> Callable[[str, bytes, str], BatchItem[Created]]:
+        self,
+        store: SyncStore,
+        name: str,
+        options: CallOptions,
+        listening: Callable[[Keyspace], InboxStream | None],
+        declared: Declared,
+    ) -> Callable[[str, bytes, str, str], BatchItem[Created]]:
         def inbox_name(keys: Keyspace) -> str:
             return self._waiter.inbox.name if listening(keys) else ""
 
         return requests.rpc_maker(
-            store.keys, name, options, group=self._group, inbox=inbox_name, settings=self.settings
+            store.keys,
+            name,
+            options,
+            group=self._group,
+            inbox=inbox_name,
+            settings=self.settings,
+            limit=declared.limit,
         )
 
     def _listening(self, store: SyncStore) -> Callable[[Keyspace], InboxStream | None]:
@@ -789,10 +836,10 @@ class Client(_Starts):
                 print(one.id, one.error)
 
         ``status`` is one word or several. By default all executions are found that have not ended: ``queued``,
-        ``running``, ``suspended``, ``delayed`` and ``halted``. Those that have ended are ``done``: ``resolved``,
-        ``failed`` (``rejected`` or ``timedout``) or ``canceled``; the latest thousands of them are found. ``group``
-        and ``function`` are names, by default any. At most ``limit`` are found, and ``SearchPage.is_all`` is false if
-        there are more. Raises UsageError for an unknown status, and for a ``limit`` that is not 1 to 10,000.
+        ``running``, ``suspended``, ``delayed``, ``parked`` and ``halted``. Those that have ended are ``done``:
+        ``resolved``, ``failed`` (``rejected`` or ``timedout``) or ``canceled``; the latest thousands of them are found.
+        ``group`` and ``function`` are names, by default any. At most ``limit`` are found, and ``SearchPage.is_all`` is
+        false if there are more. Raises UsageError for an unknown status, and for a ``limit`` that is not 1 to 10,000.
         """
         from durasleep.query import search
 

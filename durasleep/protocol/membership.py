@@ -12,7 +12,7 @@ from durasleep.protocol import script
 from durasleep.protocol.command import Command, key_list, pairs, to_number, to_text
 from durasleep.protocol.commit import EntryKey, Lease
 from durasleep.protocol.keys import LIMIT, Keyspace, W
-from durasleep.protocol.streams import Read
+from durasleep.protocol.streams import Read, Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +139,11 @@ def take(keys: Keyspace, consumer: str, group: str, *, free: int, shares: Sequen
     shared = lua.shared_args(consumer=consumer, group=group, free=str(free))
     words = [word for queue, share in shares for word in (queue, str(share))]
     taken = [keys.queue(queue).encode() for queue, _ in shares]
-    return Command(
-        script.evalsha(lua, key_list(keys), [*shared, *words]),
-        lambda answer: [(taken[at], rows) for at, rows in answer],
-        lua,
-    )
+
+    def parse(answer: list[tuple[int, Rows]]) -> Read:
+        return [(taken[at], rows) for at, rows in answer]
+
+    return Command(script.evalsha(lua, key_list(keys), [*shared, *words]), parse, lua)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import msgspec
 from durasleep.model import Disposition, Due, Kind, Place, PromiseId, State
 from durasleep.protocol.command import DISPOSITION_OF, PLACE_OF, BatchItem, route, state_of, to_text
 from durasleep.protocol.keys import KIND, LIMIT, STATE, Keyspace
+from durasleep.protocol.script import Value
 
 
 class Created(msgspec.Struct, frozen=True, gc=False):
@@ -83,8 +84,9 @@ def create(
     return BatchItem(to, item, partial(_parse_created, function, place))
 
 
-def create_like(common: BatchItem[Created]) -> Callable[[PromiseId, bytes, str], BatchItem[Created]]:
-    """A function that makes one ``create`` after another, each from an id, its arguments and its idempotency key.
+def create_like(common: BatchItem[Created]) -> Callable[[PromiseId, bytes, str, str | None], BatchItem[Created]]:
+    """A function that makes one ``create`` after another, each from an id, its arguments, its idempotency key, and its
+    traits if they are not those of ``common``.
 
     Everything else is as in ``common``: to build that again for each of thousands of calls took twice as long.
     """
@@ -93,14 +95,25 @@ def create_like(common: BatchItem[Created]) -> Callable[[PromiseId, bytes, str],
         1 + names.index(name) for name in ("id", "args", "idempotency_key")
     )  # their number comes first
 
-    def make(id: PromiseId, args: bytes, idempotency_key: str) -> BatchItem[Created]:
+    words_at = 1 + names.index("words")
+    before, _, function = _around_traits(common.args[words_at])
+
+    def make(id: PromiseId, args: bytes, idempotency_key: str, traits: str | None) -> BatchItem[Created]:
         values = common.args.copy()
+        if traits is not None:
+            values[words_at] = "\t".join((*before, traits or _NO_TRAITS, function))
         values[id_at] = id
         values[args_at] = args
         values[key_at] = idempotency_key
         return BatchItem(common.route, values, common.parse, len(args))
 
     return make
+
+
+def _around_traits(words: Value) -> tuple[list[str], list[str], str]:
+    """The words of a ``create`` before its traits, these, and its function."""
+    *parts, function = (words.decode() if isinstance(words, bytes) else words).split("\t")
+    return parts[:-4], parts[-4:], function
 
 
 def attach(keys: Keyspace, id: PromiseId, *, inbox: str = "") -> BatchItem[Created]:

@@ -12,11 +12,19 @@ from durasleep.protocol.keyspaces import Keyspaces
 MOVED, FILLING = "moved", "arriving"
 """Features in the meta hash of a namespace that was moved, or that a move fills: no version serves it then."""
 
+FLOW = "flow"
+"""The feature of a namespace that has priorities, labels or limits: older versions would break them."""
+
 _MOVE = b"""if redis.call('HGET', KEYS[1], 'schema') == ARGV[1] then redis.call('HSET', KEYS[1], 'schema', ARGV[2]) end
 return 0"""
 _UNCHOSEN = b"unchosen"  # a field of the meta hash: its first use made the namespace, with one partition
 _CHOOSE = b"""if redis.call('HDEL', KEYS[1], 'unchosen') == 1 then
   redis.call('HSET', KEYS[1], 'partitions', ARGV[1])
+end
+return 0"""
+_ADD = b"""local features = redis.call('HGET', KEYS[1], 'features') or ''
+if not string.find(' ' .. features .. ' ', ' ' .. ARGV[1] .. ' ', 1, true) then
+  redis.call('HSET', KEYS[1], 'features', features == '' and ARGV[1] or features .. ' ' .. ARGV[1])
 end
 return 0"""
 _SCAN_COUNT = 1_000  # keys that one step looks at
@@ -55,6 +63,16 @@ def is_unused(keyspaces: Keyspaces) -> Plan[bool]:
 def choose_partitions(namespace: str, partitions: int) -> Command[object]:
     """Give a namespace this number of partitions, if it has one that nobody chose. It must be unused."""
     return Command([b"EVAL", _CHOOSE, b"1", meta_key(namespace).encode(), b"%d" % partitions], bool)
+
+
+def needs(meta: list[bytes | None], feature: str) -> bool:
+    """Whether a namespace needs a feature, by the answer of ``read_meta``."""
+    return feature in to_text(meta[2]).split()
+
+
+def add_feature(namespace: str, feature: str) -> Command[object]:
+    """From now on the namespace needs this feature."""
+    return Command([b"EVAL", _ADD, b"1", meta_key(namespace).encode(), feature.encode()], bool)
 
 
 def move(namespace: str) -> Command[object]:

@@ -21,8 +21,10 @@ from uuid import UUID
 import msgspec
 
 from durasleep.codec import Codec
+from durasleep.declared import NOTHING_DECLARED
 from durasleep.deprecation import warn_renamed
 from durasleep.errors import DefinitionError, Stuck, UsageError, WorkflowEvicted
+from durasleep.limit import Limit
 from durasleep.model import (
     PRIORITY,
     Due,
@@ -59,7 +61,7 @@ from durasleep.runtime.journal import DurableFuture, Journal, RetriedStep, StepC
 from durasleep.runtime.retry import Retry
 from durasleep.runtime.transaction import TransactionBuilder
 from durasleep.runtime.waits import is_in_line
-from durasleep.traits import Traits, check_labels, check_priority
+from durasleep.traits import Traits, check_labels, check_limit_key, check_priority
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -398,6 +400,7 @@ class Context:
         delay: Duration | datetime | None = None,
         retention: Duration | None = None,
         priority: int | None = None,
+        key: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> ContextCaller:
         """``rpc`` and ``detached`` with options, so that all their arguments go to the function::
@@ -411,10 +414,11 @@ class Context:
         own: other children are kept with their family.
 
         ``priority`` is from 1, which comes first, to 5. By default it is that of the function, or else that of this
-        workflow. Work for one worker only has none. ``labels`` are names and values by which people find the execution;
-        it has those of this workflow, too.
+        workflow. Work for one worker only has none. ``key`` is the one for which the limit of the function counts it,
+        if the function itself does not make it from its arguments. ``labels`` are names and values by which people find
+        the execution; it has those of this workflow, too.
         """
-        return ContextCaller(self, _ChildOptions.of(id, target, timeout, delay, retention, priority, labels))
+        return ContextCaller(self, _ChildOptions.of(id, target, timeout, delay, retention, priority, key, labels))
 
     def _rpc(
         self,
@@ -461,6 +465,8 @@ class Context:
             payload = self._codec.encode_args(args, kwargs, function, called_by(definition or fn))
             if definition is not None:
                 definition.check(args, kwargs)
+            declared = NOTHING_DECLARED if definition is None else definition.declared
+            key = "" if options.key else declared.key_of(function, args, kwargs)
             return StartChild(
                 number,
                 function,
@@ -471,7 +477,7 @@ class Context:
                 detached,
                 options.retention_ms,
                 options.start,
-                options.traits(self.info.labels),
+                options.traits(self.info.labels, key, declared.limit),
             )
 
         return start
@@ -632,6 +638,7 @@ class _ChildOptions(msgspec.Struct, frozen=True):
     start: Due | None
     retention_ms: int | None
     priority: int | None = None
+    key: str = ""
     labels: Mapping[str, str] | None = None
 
     @classmethod
@@ -643,6 +650,7 @@ class _ChildOptions(msgspec.Struct, frozen=True):
         delay: Duration | datetime | None = None,
         retention: Duration | None = None,
         priority: int | None = None,
+        key: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> _ChildOptions:
         """Options as the caller gave them; UsageError for those that cannot be used."""
@@ -659,15 +667,17 @@ class _ChildOptions(msgspec.Struct, frozen=True):
             start,
             None if retention is None else retention_ms(retention),
             None if priority is None else check_priority(priority),
+            "" if key is None else check_limit_key(key),
             None if labels is None else check_labels(labels),
         )
 
-    def traits(self, inherited: Mapping[str, str]) -> str:
-        """See ``Traits.words``; the labels of the parent are ``inherited``."""
-        if self.priority is None and not self.labels and not inherited:
+    def traits(self, inherited: Mapping[str, str], key: str, limit: Limit | None) -> str:
+        """See ``Traits.words``; the labels of the parent are ``inherited``, and ``key`` is that of the arguments."""
+        key = self.key or key
+        if self.priority is None and not (self.labels or inherited or key):
             return ""
         labels = check_labels({**inherited, **self.labels}) if self.labels else inherited
-        return Traits(self.priority, labels=labels).words()
+        return Traits(self.priority, key, limit.weight_of(key) if limit else "", labels).words()
 
 
 class ContextCaller:
@@ -739,6 +749,11 @@ def _step_of(fn: Callable[..., Any]) -> TaskDefinition | None:
         raise DefinitionError(f"{definition.name!r} is a workflow, not a step: `await ctx.rpc({definition.name}, ...)`")
     if not callable(fn):
         raise DefinitionError(f"{fn!r} is not a function, and cannot be a step")
+    if definition is not None and (limit := definition.declared.limit) is not None:
+        raise DefinitionError(
+            f"{definition.name!r} has limit {limit.name!r}, which counts executions, and a step is none: "
+            f"`await ctx.rpc({definition.name}, ...)`"
+        )
     return definition
 
 

@@ -13,7 +13,9 @@ from typing import Any, cast
 
 from durasleep.codec.calls import check_call
 from durasleep.codec.type_hints import type_hints_of
+from durasleep.declared import NOTHING_DECLARED, Declared, declare
 from durasleep.errors import DefinitionError, UsageError
+from durasleep.limit import Limit
 from durasleep.model import Duration, duration_ms
 from durasleep.runtime.retry import Retry
 
@@ -26,6 +28,7 @@ _MARK = "__durasleep__"
 
 _VERSION_MAX = 1_000_000
 _FITTING_MAX = 64  # for each function: most are called in one or two ways
+
 
 Fitting = set[tuple[type, ...]]
 """The argument types of the positional calls seen so far that always fit, whatever the values are."""
@@ -40,6 +43,7 @@ class WorkflowDefinition:
     version: int = 1
     registry: Registry | None = field(default=None, repr=False, compare=False)
     """The registry it belongs to, with the functions that it can call by name."""
+    declared: Declared = NOTHING_DECLARED
     fitting: Fitting = field(default_factory=set[tuple[type, ...]], init=False, repr=False, compare=False)
 
     @property
@@ -62,6 +66,7 @@ class TaskDefinition:
     retry: Retry | None = None
     timeout: Duration | None = None
     """For each attempt."""
+    declared: Declared = NOTHING_DECLARED
     fitting: Fitting = field(default_factory=set[tuple[type, ...]], init=False, repr=False, compare=False)
 
     @property
@@ -95,7 +100,15 @@ class Registry:
         self._versions: dict[tuple[str, int], WorkflowDefinition] = {}
 
     def workflow(
-        self, fn: Callable[..., Coroutine[Any, Any, Any]], name: str | None = None, version: int = 1
+        self,
+        fn: Callable[..., Coroutine[Any, Any, Any]],
+        name: str | None = None,
+        version: int = 1,
+        *,
+        limit: Limit | None = None,
+        by: AnyFunction | None = None,
+        priority: int | None = None,
+        retention: Duration | None = None,
     ) -> WorkflowDefinition:
         """Register a workflow under ``name`` or its own; DefinitionError if it cannot run as one.
 
@@ -103,7 +116,9 @@ class Registry:
         """
         if not 1 <= version <= _VERSION_MAX:
             raise DefinitionError(f"version {version} of {fn!r}: use 1 to {_VERSION_MAX:,}")
-        definition = WorkflowDefinition(_usable_name(fn, name), fn, version, self)
+        usable = _usable_name(fn, name)
+        declared = declare(limit, by, priority, retention, f"workflow {usable!r}")
+        definition = WorkflowDefinition(usable, fn, version, self, declared)
         if not inspect.iscoroutinefunction(fn):
             raise DefinitionError(
                 f"workflow {definition.name!r} is a sync function, and a sync function cannot be suspended: "
@@ -120,11 +135,17 @@ class Registry:
         *,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        limit: Limit | None = None,
+        by: AnyFunction | None = None,
+        priority: int | None = None,
+        retention: Duration | None = None,
     ) -> TaskDefinition:
         """Register a task under ``name`` or its own; DefinitionError if it cannot be called by name."""
         if timeout is not None:
             duration_ms(timeout, "timeout")
-        definition = TaskDefinition(_usable_name(fn, name), fn, retry, timeout)
+        usable = _usable_name(fn, name)
+        declared = declare(limit, by, priority, retention, f"task {usable!r}")
+        definition = TaskDefinition(usable, fn, retry, timeout, declared)
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
             raise DefinitionError(f"task {definition.name!r} is a generator: a task returns one value")
         self._add(definition)
@@ -158,6 +179,10 @@ class Registry:
             digest = hashlib.blake2s("\n\n".join(sorted(names)).encode(), digest_size=6).digest()
             self._fingerprint = base64.urlsafe_b64encode(digest).decode()
         return self._fingerprint
+
+    def declared(self) -> dict[str, Declared]:
+        """What is declared of each function: of several versions that of the newest."""
+        return {name: definition.declared for name, definition in self._definitions.items()}
 
     def names(self) -> tuple[str, ...]:
         """All names, in the order of their registration."""

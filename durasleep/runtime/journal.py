@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from durasleep.codec import Codec
-from durasleep.errors import Canceled, CorruptData, OtherFunction, RemoteError, TimedOut, UsageError
+from durasleep.errors import Canceled, CorruptData, LimitFull, OtherFunction, RemoteError, TimedOut, UsageError
 from durasleep.model import (
     CANCEL,
     MARKS,
@@ -619,9 +619,24 @@ def _error_of(entry: Entry, codec: Codec, id: PromiseId) -> Exception:
             raise CorruptData(f"{entry.kind} {id} has an order stamp, but is pending")
 
 
+def _refusal(entry: Entry, id: PromiseId) -> Exception:
+    """Why a script has not started a child. It cannot write payloads, so it writes a letter; no error is so short."""
+    match entry.payload:
+        case b"":
+            return OtherFunction(f"id {id} belongs to another function than {entry.name}; nothing was started")
+        case b"F" | b"D":
+            return LimitFull(f"the limit of {entry.name} has no room for another one to wait: {id} was not started")
+        case b"K":
+            return UsageError(f"the limit of {entry.name} counts by key, and {id} has none: it was not started")
+        case b"T":
+            return UsageError(f"the limit of {entry.name} counts by key, and {id} has no key in braces: not started")
+        case _:
+            return CorruptData(f"{entry.kind} {id} was rejected without an error")
+
+
 def _rejection(entry: Entry, codec: Codec, id: PromiseId) -> Exception:
-    if not entry.payload and entry.kind in (Kind.CHILD, Kind.DETACHED):
-        return OtherFunction(f"id {id} belongs to another function than {entry.name}; nothing was started")
+    if len(entry.payload) <= 1 and entry.kind in (Kind.CHILD, Kind.DETACHED):
+        return _refusal(entry, id)
     if entry.kind is Kind.TRANSACTION:
         return RemoteError("ResponseError", entry.payload[1:].decode(errors="replace").strip())
     error = codec.read_error(entry.payload)

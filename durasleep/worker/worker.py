@@ -45,6 +45,7 @@ from durasleep.transport.store import Store
 from durasleep.worker.execution.executor import Executor
 from durasleep.worker.execution.jam import Jam
 from durasleep.worker.execution.threads import post
+from durasleep.worker.loops.declaring import Declaring
 from durasleep.worker.loops.heartbeat import Heartbeat
 from durasleep.worker.loops.heartbeats import Heartbeats
 from durasleep.worker.loops.loop_watch import LoopWatch
@@ -128,7 +129,9 @@ class Worker:
             overrides=overrides,
             on_used_up=self._leave_used_up,
             on_full=self._unblock_readers,
+            on_flow_needed=self._want_flow,
         )
+        self._declaring = Declaring(self._store, registry)
         self._reading_turns = Turns(self._store.partitions.node_of)
         self._firing_turns = Turns(self._store.partitions.node_of)
         self._unblocking: asyncio.Future[list[Any]] | None = None
@@ -252,6 +255,7 @@ class Worker:
         if self._sharing is not None:
             self._sharing.begin(self._begin_loop)
         pulse = self._begin_loop("pulse", self._show_pulse)
+        declaring = self._begin_loop("declaring", self._declaring.run)
         functions = ", ".join(self._registry.names()) or "no functions"
         logger.info("worker %s of group %s is ready: %s", self.name, self.group, functions)
         self.ready.set()
@@ -262,8 +266,11 @@ class Worker:
             if self._sharing is not None:
                 await self._sharing.end()
             await self._servings.end()
-            await cancel(pulse)
+            await cancel(pulse, declaring)
             await self._leave(heartbeats)
+
+    def _want_flow(self) -> None:
+        self._declaring.want()
 
     def _make_heartbeats(self) -> Heartbeats:
         """They are sent in threads of their own; the answers are passed to this loop."""
@@ -352,6 +359,7 @@ class Worker:
         for node, info in (await self._store.ask_nodes(server.read_info("memory"))).items():
             if node is None or not isinstance(info, StoreUnavailable):  # else the others of the cluster are served
                 self._check_eviction(info)
+        await self._declaring.begin()
         await self._servings.join(await self._choose_partitions())
         await heartbeats.start()
 

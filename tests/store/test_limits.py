@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from durasleep.model import PRIORITY, CommitAction, Due, Number, PromiseId, Star
 from durasleep.protocol import limits, membership
 from durasleep.protocol.keys import G
 from durasleep.protocol.limits import declared_text
+from durasleep.query import fsck
 from durasleep.settings import DEFAULTS
 from durasleep.traits import Traits
 from harness.servers import Server
@@ -22,6 +24,7 @@ from tests.store.driver import OTHER, WORKER, Driver
 
 pytestmark = pytest.mark.one_partition("the limits are declared in one partition")
 
+RUNS = int(os.environ.get("DURASLEEP_LIMIT_RUNS", "12"))
 NOW_MS = 1_700_000_000_000
 
 
@@ -91,6 +94,7 @@ async def limited(server: Server, namespace: str) -> AsyncIterator[Limited]:
     async with driver.store.opened():
         await driver.move(0)
         yield driver
+        await driver.redis.delete(driver.keys.clock)
 
 
 async def test_of_a_key_no_more_run_than_its_limit_says(limited: Limited) -> None:
@@ -432,6 +436,8 @@ class Run:
         if G["paused"] in numbers:
             return
         gate, used = await limited.redis.hgetall(f"{name}:gate"), await limited.redis.hlen(f"{name}:held")
+        report = await limited.store.run(fsck.fsck(limited.store.keyspaces))
+        assert report.is_clean, report.findings
         timers = await limited.timers()
         for key in [one.decode() for one in await limited.redis.zrange(f"{name}:waiting", 0, -1)]:
             has_room = int(gate.get(b"=" + key.encode(), 0)) < int(numbers.get(G["per_key"], 10**9))
@@ -457,7 +463,7 @@ class Run:
         assert await limited.timers() == {}
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(RUNS))
 async def test_on_any_way_no_limit_is_broken_nothing_is_stuck_and_nothing_is_left(limited: Limited, seed: int) -> None:
     run = Run(limited, random.Random(seed))
     await run.begin()

@@ -11,8 +11,8 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from durasleep.errors import CorruptData, Fenced, StoreError
-from durasleep.model import CommitAction, Op, PromiseId
+from durasleep.errors import CorruptData, Fenced, NewerVersion, StoreError
+from durasleep.model import CommitAction, Op, PromiseId, StartChild
 from durasleep.protocol import commit
 from durasleep.protocol.command import BatchItem
 from durasleep.protocol.commit import Committed, Lease
@@ -41,15 +41,17 @@ class Commits:
         settings: Settings,
         on_error: Callable[[HeldExecution, Exception], None],
         functions: Callable[[], str],
+        on_flow_needed: Callable[[], None] | None = None,
     ) -> None:
         """``on_error`` is called for an execution that cannot go on, from a plain callback; ``functions`` says which
-        ones this worker has.
+        ones this worker has; ``on_flow_needed`` is called when a commit has something that older versions do not know.
         """
         self._store = store
         self.consumer = consumer
         self._settings = settings
         self._on_error = on_error
         self._functions = functions
+        self._on_flow_needed = on_flow_needed
         self._due: list[HeldExecution] = []
         self._deferred: dict[PromiseId, tuple[float, float]] = {}
         """The last delay of each execution and its time, by the monotonic clock; the latest last."""
@@ -61,6 +63,20 @@ class Commits:
     def now_ms(self, lease: Lease) -> int:
         """The time of the server that has this lease."""
         return self._store.clock(self.keys(lease)).now_ms()
+
+    def check_flow(self, lease: Lease, ops: Sequence[Op]) -> None:
+        """NewerVersion if some of these ops have priorities, labels or keys, which no worker of an older version may
+        see while there is one. The worker tries to end that.
+        """
+        partitions = self._store.partitions
+        if partitions.has_flow or not any(isinstance(op, StartChild) and op.traits for op in ops):
+            return
+        if lease.labels or "!" in lease.queue:  # whoever began it has made sure of it
+            partitions.has_flow = True
+            return
+        if self._on_flow_needed is not None:
+            self._on_flow_needed()
+        raise NewerVersion("its priorities, labels and keys have to wait until no worker of an older version is left")
 
     def due(self, running: HeldExecution) -> None:
         """It may have something to commit. It is asked at the end of this turn, or when its last commit is answered."""

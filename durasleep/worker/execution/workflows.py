@@ -291,6 +291,8 @@ class ActiveWorkflow(msgspec.Struct, eq=False):
         self.sent = ops
         running.has_unseen = False
         lease = running.lease
+        if ops:
+            commits.check_flow(lease, ops)
         return commit.commit(
             commits.keys(lease),
             commits.consumer,

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from durasleep.errors import DurasleepError, OtherFunction, StoreError
-from durasleep.model import PromiseId, State
+from durasleep.errors import DurasleepError, LimitFull, OtherFunction, StoreError
+from durasleep.model import Disposition, PromiseId, State
 from durasleep.protocol import foreign, journal
 from durasleep.protocol.command import Call
 from durasleep.protocol.foreign import Ask, Tell
@@ -104,6 +104,8 @@ class Relay:
     def _heard(self, ask: Ask, answer: Created | DurasleepError) -> Call | None:
         """What the caller's entry hears; None if it is asked again."""
         entry, child_id = (ask.entry_id, ask.incarnation), ask.child_id
+        if isinstance(answer, Created) and answer.disposition is Disposition.DROPPED:
+            answer = LimitFull(f"the limit of {ask.function} has no room for another one: {child_id} was not started")
         if isinstance(answer, Created):
             return foreign.hear(self._keys, *entry, child_id, answer.state, answer.value)
         if isinstance(answer, StoreError):

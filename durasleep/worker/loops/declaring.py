@@ -1,0 +1,70 @@
+"""Keeps what this worker declares of its functions, as soon as no worker of an older version is left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from durasleep.errors import NotAllowed
+from durasleep.protocol import versions
+from durasleep.query import declaring
+from durasleep.runtime.definition import Registry
+from durasleep.transport.store import Store
+
+TRY_AGAIN_S = 1.0  # a deployment replaces the older workers
+SAID_S = 60.0  # between two lines
+
+logger = logging.getLogger("durasleep")
+
+
+class Declaring:
+    """Declares once; and then whenever something turns out to be needed that older versions do not know."""
+
+    def __init__(self, store: Store, registry: Registry) -> None:
+        self._store = store
+        self._registry = registry
+        self._is_wanted = asyncio.Event()
+        self._said_at = -SAID_S
+
+    def want(self) -> None:
+        """Something needs a namespace without older versions."""
+        self._is_wanted.set()
+
+    async def begin(self) -> None:
+        """At the start: what cannot be declared yet is tried again while the worker runs."""
+        declared = self._registry.declared()
+        meta = await self._store.call(versions.read_meta(self._store.namespace))
+        self._store.partitions.has_flow = versions.needs(meta, versions.FLOW)
+        try:
+            await self._declare(is_needed=declaring.is_declaring(declared))
+        except NotAllowed as error:
+            self._log(error)
+            self.want()
+
+    async def once(self) -> None:
+        """NotAllowed while workers of an older version are left."""
+        await self._declare(is_needed=True)
+
+    async def _declare(self, *, is_needed: bool) -> None:
+        store = self._store
+        if is_needed and not store.partitions.has_flow:
+            await store.run(declaring.require_flow(store.keyspaces))
+            store.partitions.has_flow = True
+        if store.partitions.has_flow:
+            await store.run(declaring.declare(store.keyspaces, self._registry.declared()))
+
+    async def run(self) -> None:
+        while True:
+            await self._is_wanted.wait()
+            try:
+                await self.once()
+                self._is_wanted.clear()
+            except NotAllowed as error:
+                self._log(error)
+                await asyncio.sleep(TRY_AGAIN_S)
+
+    def _log(self, error: NotAllowed) -> None:
+        if time.monotonic() - self._said_at >= SAID_S:
+            self._said_at = time.monotonic()
+            logger.warning("what this worker declares of its functions has to wait: %s", error)
