@@ -76,14 +76,23 @@ class Limit:
     """
 
     name: str
+    """Its name."""
     per_key: int | None
+    """So many of one key run at a time; None for any number."""
     total: int | None
+    """So many of all run at a time; None for any number."""
     rate: str | None
+    """So many begin in a time; None for any number."""
     burst: int
+    """So many begin at once after a pause, if there is a rate."""
     weight: Callable[[str], float] | None
+    """The share of a key; None if all have the same."""
     hold: Hold
+    """How long an execution counts: for an activation, or for its life."""
     parked_max: int
+    """So many of a key may wait."""
     overflow: Overflow
+    """What happens to one more."""
 
     def __init__(
         self,
@@ -131,15 +140,17 @@ class Limit:
             object.__setattr__(self, field, value)
 
     def weight_of(self, key: str) -> str:
-        """The weight of a key as a text; empty for 1."""
+        """The weight of a ``key`` as a text, empty for 1; UsageError for one that cannot be."""
         if self.weight is None:
             return ""
         weight = check_weight(self.weight(key), key)
         return "" if weight == 1 else f"{weight:g}"
 
     def numbers(self, partition: int, partitions: int, *, is_keyed: bool) -> Mapping[str, str]:
-        """Its part in one of so many partitions, by the names of ``protocol.keys.G``. UsageError if that is nothing."""
-        return split_numbers(
+        """Its part in one ``partition`` of so many ``partitions``, by the names of ``protocol.keys.G``. Its rate is for
+        each key if it ``is_keyed``. UsageError for a number that is less than the partitions.
+        """
+        split = split_numbers(
             self.name,
             {
                 "per_key": self.per_key,
@@ -154,6 +165,7 @@ class Limit:
             partitions,
             is_keyed=is_keyed,
         )
+        return split | {"keyed": "1" if is_keyed else ""}
 
 
 def split_numbers(

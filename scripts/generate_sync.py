@@ -42,7 +42,7 @@ MODULES = {
 """Modules that are written by hand for both, and the sync twin of each."""
 
 PROSE = {
-    r"\bapp\.(?=\w+\()": "client.",
+    r"\bapp\.(?=[\w.]+\()": "client.",
     r"\bawait ": "",
     r"all event loops, in any thread:": "all threads and forked children:",
     r"Close the connections of this event loop; its waits": "Close all connections; the waits of all threads",

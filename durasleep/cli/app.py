@@ -13,6 +13,7 @@ from durasleep.cli.commands import (
     doctor,
     executions,
     fsck,
+    limits,
     listing,
     move,
     namespace,
@@ -58,6 +59,7 @@ app.command("halt")(executions.halt)
 app.command("resume")(executions.resume)
 app.command("retry")(executions.retry)
 app.add_typer(promise.app, name="promise")
+app.add_typer(limits.app, name="limit")
 app.command("doctor")(doctor.doctor)
 app.command("fsck")(fsck.fsck)
 app.add_typer(namespace.app, name="namespace")

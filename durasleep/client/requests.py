@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol, Self, TypedDict, TypeVar
+from typing import Any, Protocol, Self, TypedDict, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -20,7 +20,7 @@ from durasleep.errors import (
     InvalidId,
     UsageError,
 )
-from durasleep.limit import Limit
+from durasleep.limit import PARKED_MAX, Limit, check_count, check_weight, parse_rate
 from durasleep.model import (
     Due,
     Duration,
@@ -256,6 +256,24 @@ def encoder(
         return payload
 
     return encode
+
+
+def check_numbers(name: str, numbers: Mapping[str, object], weights: Mapping[str, float | None]) -> None:
+    """UsageError for numbers of a limit that cannot be, and for unknown ones."""
+    for what, value in numbers.items():
+        if what not in ("per_key", "total", "rate", "burst", "parked_max"):
+            raise UsageError(
+                f"limit {name!r} has no number {what!r}: there are per_key, total, rate, burst, parked_max"
+            )
+        if what == "rate" and value is not None:
+            parse_rate(cast("str", value))
+        elif what == "parked_max":
+            check_count(f"limit {name!r}: parked_max", cast("int", value), least=0, most=PARKED_MAX)
+        elif what == "burst" or (what != "rate" and value is not None):
+            check_count(f"limit {name!r}: {what}", cast("int", value))
+    for key, weight in weights.items():
+        if weight is not None:
+            check_weight(weight, check_limit_key(key))
 
 
 def check_unpipelined(options: CallOptions) -> None:

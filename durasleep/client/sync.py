@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -131,7 +131,7 @@ class Handle(Generic[T_co]):
             raise LimitFull(f"{self.id} was not started: the limit of its function had no room for another one to wait")
 
     def done(self) -> bool:
-        """Whether it has settled; raises NotFound if it is not kept any more."""
+        """Whether it has settled; raises NotFound if it is not kept any more, and LimitFull if it was dropped."""
         self._check_made()
         if self._ending is None or not self._ending.is_final:
             self._ending = self._client._waiter.status(self.id)
@@ -248,6 +248,60 @@ class Promises:
     def _settle(self, id: str, state: State, payload: bytes) -> bool:
         store = self._client._opened()
         return store.call(requests.settle(store.keys(id), id, state, payload)).by_us
+
+
+class Limits:
+    """Limits as they are kept: what waits, and their numbers, which a person may change."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def ls(self) -> list[query.limits.LimitSummary]:
+        """All limits of the namespace, by name."""
+        from durasleep.query import limits
+
+        store = self._client._opened()
+        return store.run(limits.list_limits(store.keyspaces))
+
+    def get(self, name: str) -> query.limits.LimitSummary:
+        """One limit; NotFound if there is none of this ``name``."""
+        from durasleep.query import limits
+
+        store = self._client._opened()
+        return store.run(limits.read_limit(store.keyspaces, check_name(name, "limit")))
+
+    def set(self, name: str, *, weights: Mapping[str, float | None] | None = None, **numbers: Any) -> None:
+        """Change numbers of a limit, until ``reset``: the code does not change them back::
+
+            client.limits.set("per-customer", per_key=4, rate=None, weights={"7": 2})
+
+        They are ``per_key``, ``total``, ``rate``, ``burst`` and ``parked_max``, as for ``Limit``; None is no such
+        limit. ``weights`` are those of single keys, None for the one of the code. What waits begins at once if it may;
+        what runs goes on. Raises NotFound if there is no such limit, UsageError for a number that cannot be.
+        """
+        from durasleep.query import limits
+
+        requests.check_numbers(name, numbers, weights or {})
+        store = self._client._opened()
+        store.run(limits.set_limit(store.keyspaces, check_name(name, "limit"), numbers, weights or {}))
+
+    def pause(self, name: str) -> bool:
+        """Let nothing more begin; what runs goes on. False if it was paused already; NotFound if there is none."""
+        return self._change(name, "pause")
+
+    def resume(self, name: str) -> bool:
+        """End a pause; false if there was none. NotFound if there is no such limit."""
+        return self._change(name, "resume")
+
+    def reset(self, name: str) -> None:
+        """Go back to the numbers and weights of the code. NotFound if there is no such limit."""
+        self._change(name, "reset")
+
+    def _change(self, name: str, change: Literal["pause", "resume", "reset"]) -> bool:
+        from durasleep.query import limits
+
+        store = self._client._opened()
+        return store.run(limits.change_limit(store.keyspaces, check_name(name, "limit"), change))
 
 
 class _Starts:
@@ -372,6 +426,7 @@ class Client(_Starts):
         self.codec = codec
         self.settings = settings
         self.promises = Promises(self)
+        self.limits = Limits(self)
         self._store = cache(store)  # made when it is first needed
         self._waiter = Waiter(self._store, settings)
         self._group = group

@@ -113,6 +113,7 @@ G = {
     "hold": "h",  # "l" for life
     "parked_max": "x",
     "overflow": "o",
+    "keyed": "y",  # its rate is one for each key
     "paused": "p",  # since when, ms
     "by_hand": "m",  # its numbers are those of a person, not of the code
     "code": "c",  # those of the code, between tabs

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from durasleep.protocol.command import BatchItem, Command, pairs, route, to_text
-from durasleep.protocol.keys import NEAR, G, Keyspace, V
+from durasleep.protocol.command import BatchItem, Call, Command, pairs, route, to_text
+from durasleep.protocol.keys import G, Keyspace, V
 
 Change = Literal["pause", "resume", "reset"]
 
@@ -61,7 +61,9 @@ def _item(keys: Keyspace, action: str, name: str, fields: str, *rest: str) -> Ba
     return BatchItem(to, item, lambda word: word == b"kept")
 
 
-CODE = tuple(G[name] for name in ("per_key", "total", "rate", "window", "burst", "hold", "parked_max", "overflow"))
+CODE = tuple(
+    G[name] for name in ("per_key", "total", "rate", "window", "burst", "hold", "parked_max", "overflow", "keyed")
+)
 """The numbers of a limit, in the order in which the script reads them."""
 
 
@@ -69,8 +71,8 @@ CODE = tuple(G[name] for name in ("per_key", "total", "rate", "window", "burst",
 class Gate:
     """A limit in one partition."""
 
-    numbers: dict[str, str]
-    """The fields of ``G``, by their letters."""
+    fields: dict[str, str]
+    """Its hash: the fields of ``G`` by their letters, and the weights of keys."""
     in_use: int
     """Slots."""
     parked: int
@@ -79,21 +81,23 @@ class Gate:
     """For how many keys some wait."""
 
 
-def read_gate(keys: Keyspace, name: str) -> tuple[Command[dict[str, str]], Command[int], Command[int], Command[int]]:
-    """The numbers of a limit, how many slots are in use, how many executions wait, and for how many keys."""
+def list_limits(keys: Keyspace) -> Command[list[str]]:
+    """The names of all limits that were ever declared."""
+    return Command(
+        [b"HKEYS", keys.functions.encode()],
+        lambda names: [to_text(name[1:]) for name in names if name.startswith(b"\t")],
+    )
+
+
+def read_gate(keys: Keyspace, name: str) -> list[Call]:
+    """The fields of a ``Gate``."""
     key = keys.limit(name)
-    return (
+    return [
         Command([b"HGETALL", key.encode()], lambda flat: {to_text(n): to_text(v) for n, v in pairs(flat)}),
         Command([b"HLEN", f"{key}:held".encode()], int),
         Command([b"HGET", f"{key}:gate".encode(), V["parked"].encode()], lambda value: int(value or 0)),
         Command([b"ZCARD", f"{key}:waiting".encode()], int),
-    )
-
-
-def name_of_key(rest: str) -> str | None:
-    """The name of a limit from the name of its key behind the tag; None for the keys beside it."""
-    name = rest.removeprefix(NEAR["limits"])
-    return name if rest.startswith(NEAR["limits"]) and ":" not in name else None
+    ]
 
 
 def parts_of(limit: str) -> tuple[bool, str, str]:

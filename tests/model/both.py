@@ -126,7 +126,7 @@ class Both:
             deadline=Due(item.deadline) if item.deadline else None,
             idempotency_key=item.idempotency_key,
             inbox=item.inbox,
-            retention_ms=item.retention_ms,
+            retention="" if item.retention_ms is None else str(item.retention_ms),
             waiter=_line(item.waiter) if item.waiter else "",
         )
 

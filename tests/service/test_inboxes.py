@@ -54,7 +54,7 @@ async def test_an_inbox_that_nobody_reads_is_bounded_in_bytes(app: Durasleep, re
         value = os.urandom(size)
         for part in range(3):
             ids = [PromiseId(f"{name}-{part}-{n}") for n in range(500)]
-            await store.ask([promises.create(keys, id, kind=Kind.PROMISE, inbox="idle", retention_ms=1) for id in ids])
+            await store.ask([promises.create(keys, id, kind=Kind.PROMISE, inbox="idle", retention="1") for id in ids])
             answers = await store.ask([promises.settle(keys, id, State.RESOLVED, value) for id in ids])
             assert all(answer.by_us for answer in answers)
     used: int = await real_server.client().memory_usage(keys.inbox("idle"), samples=0) or 0

@@ -19,7 +19,7 @@ from tests.service.fixtures import NewApp
 from tests.service.functions import double, nap, passage, sleeping_workflow
 from tests.service.workers import Effects, eventually, serving, until
 
-PARKED = "k"
+PARKED = "n"
 """A place of which we know nothing."""
 
 
@@ -30,13 +30,13 @@ async def test_a_timer_of_an_unknown_kind_stays_due_and_the_others_fire(
     client: Any = real_server.sync_client()
     keys = (await store_of(app)).keyspaces[-1]
     odd = ("a~future:2", "a~rate.x", "a~a b", "a~7b", "\u00fc~\u00fc")
-    due = {f"customers/{n}~gate": n for n in range(300)} | dict.fromkeys(odd, 5)
-    client.zadd(keys.timers, due | {"customers/late~gate": 4e12})
+    due = {f"customers/{n}~later": n for n in range(300)} | dict.fromkeys(odd, 5)
+    client.zadd(keys.timers, due | {"customers/late~later": 4e12})
     async with serving(app):
         for n in range(3):
             assert await (await app.rpc(f"sleep-{n}", sleeping_workflow, 0.05)).result(timeout=30)
         await eventually(lambda: "newer version" in caplog.text, "a line about them")
-    assert set(client.zrange(keys.timers, 0, -1)) == {name.encode() for name in (*due, "customers/late~gate")}
+    assert set(client.zrange(keys.timers, 0, -1)) == {name.encode() for name in (*due, "customers/late~later")}
     assert client.zcard(keys.halted) == 0
     report = await app.fsck(repair=True)
     assert {finding.kind for finding in report.findings} == {"newer"}
@@ -84,7 +84,7 @@ async def test_an_execution_in_an_unknown_place_is_left_there(app: Durasleep, re
             client.hset(keys.promise(id), F["place"], PARKED)
         await eventually(lambda: client.zscore(keys.timers, "parked~timeout") < time.time() * 1000, "its deadline")
         assert (await (await app.rpc("other", sleeping_workflow, 0.05)).result(timeout=30)).startswith("Slept")
-        with pytest.raises(NewerVersion, match="place k"):
+        with pytest.raises(NewerVersion, match="place n"):
             await app.cancel("parked", force=True)
         await parent.cancel(force=True)
         await eventually(lambda: client.zscore(keys.closing, "family~1"), "its child to be left open")

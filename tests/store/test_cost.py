@@ -66,6 +66,7 @@ async def test_executions_that_are_made_together(driver: Driver) -> None:
     calls = [lambda n=n: driver.create(f"a{n}", inbox="reader") for n in range(COUNT)]
     assert await cost(driver, *calls) == {
         **CALL,
+        "hget": 1,
         "exists": COUNT + 1,
         "type": 1,
         "xlen": 1,
@@ -143,7 +144,7 @@ async def test_executions_that_go_on(driver: Driver) -> None:
         "zadd": 1,
         "hset": 1,
         "hmget": COUNT + 1,
-        "exists": 1,
+        "exists": 2,
         "pexpire": 2,
         "type": 1,
         "xadd": 1,

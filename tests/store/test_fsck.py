@@ -300,14 +300,14 @@ async def test_what_only_a_newer_version_knows_is_named_and_left(driver: Driver)
     await driver.suspended("sleeper", TIMER)
     await driver.redis.hset(driver.keys.promise("sleeper"), "2", "zp\t\t\tx\t\n")
     await driver.suspended("other", TIMER)
-    await driver.redis.hset(driver.keys.promise("other"), F["place"], "k")
-    await driver.redis.zadd(driver.keys.timers, {"x~gate": 4e12, "other~start": 4e12})
+    await driver.redis.hset(driver.keys.promise("other"), F["place"], "n")
+    await driver.redis.zadd(driver.keys.timers, {"x~later": 4e12, "other~start": 4e12})
     before = await driver.snapshot()
     report = await check(driver, repair=True)
     assert {(finding.kind, finding.id): finding.text for finding in report.findings} == {
         ("newer", "sleeper~2"): "is of kind z, which only a newer version knows",
-        ("newer", "other"): "is in place k: only a newer version knows it",
-        ("newer", "x~gate"): "is a timer of kind gate, which only a newer version knows",
+        ("newer", "other"): "is in place n: only a newer version knows it",
+        ("newer", "x~later"): "is a timer of kind later, which only a newer version knows",
     }
     assert not any(finding.repairable for finding in report.findings)
     assert await driver.snapshot() == before

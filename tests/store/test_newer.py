@@ -12,7 +12,7 @@ from tests.store.driver import FAR, PAST, Driver, child
 UNKNOWN_ENTRY = "zp\t\t1\tx\t\n"
 """Of a kind of which we know nothing, and due."""
 UNKNOWN_KIND = "m"
-UNKNOWN_PLACE = "k"
+UNKNOWN_PLACE = "n"
 
 pytestmark = pytest.mark.leaves_keys("what fsck says is of a newer version")
 
@@ -39,16 +39,16 @@ async def assert_fire_leaves(driver: Driver, *members: str) -> None:
 
 async def test_timers_of_an_unknown_kind_stay_and_are_no_reason_to_come_again(driver: Driver) -> None:
     await driver.create("a", start=FAR)
-    await driver.redis.zadd(driver.keys.timers, {"x~gate": 1, "y~gate": 2, "a~7b": 3})
-    await assert_fire_leaves(driver, "x~gate", "y~gate", "a~7b")
+    await driver.redis.zadd(driver.keys.timers, {"x~later": 1, "y~later": 2, "a~7b": 3})
+    await assert_fire_leaves(driver, "x~later", "y~later", "a~7b")
     assert (await driver.fire()).next_due_ms == (await driver.timers())["a~start"]
 
 
 async def test_where_they_are_many_they_make_room_for_others(driver: Driver) -> None:
-    await driver.redis.zadd(driver.keys.timers, {"w~gate": 1, "x~gate": 2, "y~gate": 3, "z~gate": 4})
+    await driver.redis.zadd(driver.keys.timers, {"w~later": 1, "x~later": 2, "y~later": 3, "z~later": 4})
     fired = await driver.fire(limit=4)
     again_ms = fired.server_us // 1000 + 10_000
-    assert await driver.timers() == {"w~gate": 1, "x~gate": 2, "y~gate": again_ms, "z~gate": again_ms}
+    assert await driver.timers() == {"w~later": 1, "x~later": 2, "y~later": again_ms, "z~later": again_ms}
     assert (fired.newer, fired.next_due_ms) == (4, again_ms)
 
 
@@ -80,10 +80,10 @@ async def test_an_execution_of_an_unknown_kind_or_in_an_unknown_place_stays_ther
 
 
 async def test_what_is_to_be_closed_in_an_unknown_way_waits_behind_all_others(driver: Driver) -> None:
-    await driver.redis.zadd(driver.keys.closing, {"x~gate": 1, "x~1": 2, "nobody": 3})
+    await driver.redis.zadd(driver.keys.closing, {"x~later": 1, "x~1": 2, "nobody": 3})
     for _ in range(2):
         assert (await driver.fire()).closing == 0
-        assert await left_open(driver) == ["x~gate"]
+        assert await left_open(driver) == ["x~later"]
         assert await driver.redis.zcard(driver.keys.closing) == 1
 
 
@@ -177,7 +177,7 @@ async def test_nobody_controls_what_is_in_an_unknown_place(driver: Driver) -> No
     await driver.redis.hset(driver.keys.promise("a"), F["place"], UNKNOWN_PLACE)
     before = await driver.snapshot()
     for action in ("force", "halt", "resume", "retry"):
-        with pytest.raises(NewerVersion, match="is in place k"):
+        with pytest.raises(NewerVersion, match="is in place n"):
             await driver.control(action, "a")
     assert await driver.snapshot() == before
 

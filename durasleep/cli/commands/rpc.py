@@ -12,6 +12,7 @@ import typer
 
 from durasleep.cli import address
 from durasleep.cli.durations import parse_duration
+from durasleep.cli.labels import read_labels
 from durasleep.cli.options import FsyncOption, JsonOption, NamespaceOption, ReplicasOption, UrlOption
 from durasleep.cli.output import console, json_values
 from durasleep.cli.output.watch import Watch
@@ -50,6 +51,21 @@ def rpc(
     timeout: Annotated[
         str | None, typer.Option("--timeout", metavar="30s", help="Wait at most this long; the execution goes on.")
     ] = None,
+    delay: Annotated[str | None, typer.Option("--delay", metavar="1h30m", help="Start it after this time.")] = None,
+    priority: Annotated[
+        int | None,
+        typer.Option("--priority", metavar="N", min=1, max=5, help="1 comes first, 5 last; by default 3."),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="KEY", help="The key by which the limit of FUNC counts it.")
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="NAME=VALUE", help="A label by which people find it. May be repeated."),
+    ] = None,
+    retention: Annotated[
+        str | None, typer.Option("--retention", metavar="30d", help="Keep it so long after its end, or `forever`.")
+    ] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the id and do not wait.")] = False,
     as_json: JsonOption = False,
     min_replicas: ReplicasOption = None,
@@ -70,9 +86,19 @@ def rpc(
     arguments = [json_values.read_argument(arg) for arg in args or ()]
     client = address.open_client(url, namespace)
     to = parse_target(target)
+    options: dict[str, Any] = {
+        "delay": None if delay is None else parse_duration(delay),
+        "priority": priority,
+        "key": key,
+        "labels": read_labels(label or ()),
+        "retention": retention if retention in (None, "forever") else parse_duration(retention),
+        "min_replicas": min_replicas,
+        "fsync": fsync,
+    }
+    caller = client.options(target=str(to), **{name: value for name, value in options.items() if value is not None})
 
     async def start() -> Handle[Any]:
-        return await client.rpc(id, function, *arguments, target=str(to), min_replicas=min_replicas, fsync=fsync)
+        return await caller.rpc(id, function, *arguments)
 
     return asyncio.run(_rpc(client, start, to, limit, no_wait, as_json))
 

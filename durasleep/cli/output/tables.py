@@ -9,6 +9,7 @@ from durasleep.cli.output import console
 from durasleep.cli.output.fsck_words import FINDINGS
 from durasleep.query.call_tree import Node, Tree
 from durasleep.query.fsck import Finding
+from durasleep.query.limits import LimitSummary
 from durasleep.query.partitions import PartitionSummary
 from durasleep.query.search import DueItem, Summary
 from durasleep.runtime.recording import Verdict
@@ -53,6 +54,8 @@ def _details(one: Summary, now_ms: int) -> str:
         case "queued":
             who = f"worker {one.target_worker}" if one.target_worker else "a worker"
             return f"for {who} of group {one.group}"
+        case "parked":
+            return "until its limit lets it begin"
         case "suspended":
             return due or "until what it waits for settles"
         case "done" if one.settled_at_ms:
@@ -60,6 +63,32 @@ def _details(one: Summary, now_ms: int) -> str:
             return f"{_age(now_ms - one.settled_at_ms)} ago{error}"
         case _:
             return ": ".join(part for part in (due, reason) if part)
+
+
+def limits(found: Sequence[LimitSummary], now_ms: int) -> None:
+    """Limits, one a line: their numbers, and what waits."""
+    rows: list[list[Cell]] = []
+    for one in found:
+        numbers = [
+            f"{one.per_key:,} a key" if one.per_key is not None else "",
+            f"{one.total:,} in all" if one.total is not None else "",
+            f"{one.rate}{' a key' if one.is_keyed else ''}" if one.rate else "",
+            f"burst {one.burst:,}" if one.rate and one.burst > 1 else "",
+            "for life" if one.hold == "life" else "",
+            "by hand" if one.is_by_hand else "",
+        ]
+        waits = f"{one.parked:,}" + (f" for {one.keys:,} {'key' if one.keys == 1 else 'keys'}" if one.is_keyed else "")
+        paused = f"paused for {_age(now_ms - one.paused_at_ms)}" if one.paused_at_ms is not None else ""
+        rows.append(
+            [
+                (one.name, "bold"),
+                (", ".join(filter(None, numbers)) or "none", ""),
+                (f"{one.in_use:,}", ""),
+                (waits if one.parked else "0", "yellow" if one.parked else ""),
+                (paused, "red"),
+            ]
+        )
+    _print(["LIMIT", "NUMBERS", "RUN", "WAIT", ""], rows, spare=())
 
 
 def partitions(found: Sequence[PartitionSummary]) -> None:

@@ -7,7 +7,7 @@
 -- @include each_item
 -- @include functions
 -- @include at_end
-local CODE = { G.per_key, G.total, G.rate, G.window, G.burst, G.hold, G.parked_max, G.overflow }
+local CODE = { G.per_key, G.total, G.rate, G.window, G.burst, G.hold, G.parked_max, G.overflow, G.keyed }
 local actions = {}
 
 actions['function'] = function(name, fields)
@@ -29,6 +29,7 @@ end
 local function check_limit(name)
   local key = near(NEAR.limits .. name)
   check_type(key, 'hash')
+  check_type(near(NEAR.functions), 'hash')
   check_type(timers, 'zset')
   return key
 end
@@ -65,6 +66,7 @@ function actions.limit(name, fields)
   local key = check_limit(name)
   local code, by_hand = unpack(redis.call('HMGET', key, G.code, G.by_hand))
   if code == fields then return 'same' end
+  redis.call('HSET', near(NEAR.functions), '\t' .. name, '') -- its name is found there
   redis.call('HSET', key, G.code, fields)
   if by_hand then return 'kept' end
   write_fields(key, code_of(fields))
