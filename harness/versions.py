@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import subprocess
 import sys
+import tarfile
 from pathlib import Path
+
+_ROOT = Path(__file__).parents[1]
 
 _RUN = """
 import runpy, sys
@@ -21,3 +26,13 @@ def command(package: Path | None) -> list[str]:
     if not (package / "durasleep" / "__init__.py").is_file():
         raise FileNotFoundError(f"there is no package durasleep in {package}")
     return [sys.executable, "-c", _RUN, str(package.absolute())]
+
+
+def of_commit(commit: str, directory: Path) -> Path | None:
+    """The package as it was at a commit, in a directory; None where the history of the repository is not at hand."""
+    archive = subprocess.run(["git", "archive", commit, "durasleep"], cwd=_ROOT, capture_output=True, check=False)
+    if archive.returncode:
+        return None
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(directory, filter="data")
+    return directory

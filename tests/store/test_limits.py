@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from durasleep.errors import LimitFull, NotFound, UsageError
-from durasleep.model import PRIORITY, CommitAction, Due, Number, PromiseId, StartChild, StartTimer, State, levels_of
+from durasleep.model import CommitAction, Due, Number, PromiseId, StartChild, StartTimer, State, levels_of
 from durasleep.protocol import limits, membership
 from durasleep.protocol.keys import G
 from durasleep.protocol.limits import declared_text
@@ -208,7 +208,7 @@ async def test_a_dead_worker_leaks_no_slot(limited: Limited) -> None:
     await limited.ask("first")
     await limited.ask("second")
     await limited.beat()
-    [lease] = await limited.take_any()
+    [_lease] = await limited.take_any()
     await limited.reclaim()
     assert await limited.begun() == ["first"]
     [again] = await limited.take_any(consumer=OTHER)
@@ -344,7 +344,7 @@ class Run:
                     self.made += 1
                     start = Due("+300") if chance.random() < 0.1 else None
                     try:
-                        place = await limited.ask(id, key, priority=chance.choice([1, 3, 3, 5]), start=start)
+                        await limited.ask(id, key, priority=chance.choice([1, 3, 3, 5]), start=start)
                     except LimitFull:
                         continue
                     if await limited.redis.exists(limited.keys.promise(id)):

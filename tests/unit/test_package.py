@@ -32,6 +32,8 @@ def test_the_public_names_are_these_and_no_others() -> None:
         "ExecutionError",
         "Handle",
         "InvalidId",
+        "Limit",
+        "LimitFull",
         "Mismatch",
         "NotAllowed",
         "NotFound",

@@ -14,6 +14,8 @@ FINDINGS = {
     "gone": "waits for what is gone",
     "halted": "listed, but not halted",
     "kept": "never expires",
+    "leaked": "slot of nobody",
+    "miscounted": "wrong count of slots",
     "misquoted": "wrong queue entry",
     "mistimed": "wrong timer",
     "newer": "of a newer version",
@@ -24,8 +26,11 @@ FINDINGS = {
     "stuck": "waits for nothing",
     "timer": "stray timer",
     "undelivered": "lost by its worker",
+    "unfreed": "slot not freed",
+    "unheld": "slot not counted",
     "unknown": "unknown key",
     "unnamed": "halted, but not listed",
+    "unparked": "parked nowhere",
     "unqueued": "not queued",
     "untimed": "no timer",
     "untold": "misses a result",
@@ -45,6 +50,7 @@ CHECKED = {
     "run": ("old run", "old runs"),
     "waiters": ("set of waiters", "sets of waiters"),
     "member": ("listed worker", "listed workers"),
+    "limit": ("limit", "limits"),
     "expiring": ("key that expires", "keys that expire"),
 }
 """What is checked: one, and several, in the order in which they are shown."""

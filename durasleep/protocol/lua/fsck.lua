@@ -516,8 +516,9 @@ end
 local function check_counts(gate)
   if gate.used > COUNTED_MAX then return end
   local held, counted, fields = {}, {}, redis.call('HGETALL', gate.key .. ':gate')
-  for _, key in ipairs(redis.call('HVALS', gate.key .. ':held')) do
-    held[key] = (held[key] or 0) + 1
+  local ids = redis.call('HGETALL', gate.key .. ':held')
+  for i = 2, #ids, 2 do
+    held[ids[i]] = (held[ids[i]] or 0) + 1
   end
   for i = 1, #fields, 2 do
     local key = string.match(fields[i], '^=(.*)$')
