@@ -101,6 +101,7 @@ class Disposition(StrEnum):
     ATTACHED = "attached"
     FINISHED = "finished"
     DROPPED = "dropped"
+    DEBOUNCED = "debounced"
 
 
 class CommitAction(StrEnum):

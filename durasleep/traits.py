@@ -30,13 +30,22 @@ class Traits(msgspec.Struct, frozen=True):
     """The share of its key, as a number; empty for 1."""
     labels: Mapping[str, str] = _NO_LABELS
     """Names and values by which people find it."""
+    mode: str = ""
+    """What happens to one that is there: ``s`` to begin anew if it has ended, ``d`` and a number to debounce it for so
+    many ms at most; see ``create.lua``."""
 
     def words(self) -> str:
         """As the scripts read them; empty if there is nothing to say."""
         if self == _NO_TRAITS:
             return ""
         return "\t".join(
-            ("" if self.priority is None else str(self.priority), self.key, self.weight, write_labels(self.labels))
+            (
+                "" if self.priority is None else str(self.priority),
+                self.key,
+                self.weight,
+                write_labels(self.labels),
+                self.mode,
+            )
         )
 
 

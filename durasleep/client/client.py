@@ -80,8 +80,8 @@ class Handle(Generic[T_co]):
     ) -> None:
         self.id = id
         self.disposition = disposition
-        """What ``rpc`` found: ``created``, ``attached`` or ``finished``; ``dropped`` if the limit of the function had
-        no room, so that nothing was made; None from ``get`` or in a pipeline.
+        """What ``rpc`` found: ``created``, ``attached``, ``finished`` or ``debounced``; ``dropped`` if the limit of the
+        function had no room, so that nothing was made; None from ``get`` or in a pipeline.
         """
         self._client = client
         self._type_hint = type_hint
@@ -612,9 +612,12 @@ class Client(_Starts):
         a ``delay`` may also be an aware datetime, and a ``retention`` ``"forever"``. ``priority`` is from 1, which
         comes first, to 5; by default that of its function, or 3. ``key`` is for the limit of its function, if the
         function does not make it from its arguments. ``labels`` are names and values by which people find it, such as
-        ``{"customer": "7"}``. Its children have both, too. ``pipeline``, ``min_replicas`` and ``fsync`` are as for
-        ``rpc``. ``schedule`` may be called with options, too. Raises TypeError for an unknown option and UsageError for
-        a value that cannot be used: here, not at the call.
+        ``{"customer": "7"}``. Its children have both, too. ``if_finished="start"`` starts it anew if the execution of
+        this id has ended; by default the call answers its result. ``debounce="5s"`` starts it 5 seconds after the last
+        of several calls under its id, with the arguments of that one; ``debounce=("5s", "1m")`` no later than a minute
+        after the first. ``pipeline``, ``min_replicas`` and ``fsync`` are as for ``rpc``. ``schedule`` may be called
+        with options, too. Raises TypeError for an unknown option and UsageError for a value that cannot be used: here,
+        not at the call.
         """
         return Caller(self, CallOptions(**options).checked())
 

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol, Self, TypedDict, TypeVar, cast
+from typing import Any, Literal, Protocol, Self, TypedDict, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -32,6 +32,7 @@ from durasleep.model import (
     check_time_left,
     due_at,
     due_in,
+    duration_ms,
     parse_target,
     retention_ms,
 )
@@ -46,6 +47,7 @@ from durasleep.transport import batching
 
 T = TypeVar("T")
 
+DEBOUNCED_TIMES = 10  # of its duration, a call is put off by later ones, if nothing else is said
 _MANY_MAX = 1_024  # calls in flight at a time
 CLOSED = "the client was closed during this wait; the execution goes on"
 
@@ -109,6 +111,12 @@ class Options(TypedDict, total=False):
     arguments."""
     labels: Mapping[str, str] | None
     """Names and values by which people find it, at most 8: ``{"customer": "7"}``. Its children have them, too."""
+    if_finished: Literal["attach", "start"] | None
+    """If the execution of this id has ended: ``"attach"``, the default, answers its result, ``"start"`` starts it anew.
+    """
+    debounce: Duration | tuple[Duration, Duration] | None
+    """It starts so long after the last of several calls under its id, with the arguments of that one; and no later than
+    the second duration after the first of them, by default ten times the first duration."""
     pipeline: Pipeline | None
     """The call becomes part of the caller's own MULTI. It exists once the MULTI was executed, and the pipeline has the
     answer."""
@@ -133,6 +141,8 @@ class CallOptions(msgspec.Struct, frozen=True):
     priority: int | None = None
     labels: Mapping[str, str] | None = None
     key: str | None = None
+    if_finished: Literal["attach", "start"] | None = None
+    debounce: Duration | tuple[Duration, Duration] | None = None
 
     def checked(self) -> Self:
         """Itself; UsageError for a value that cannot be used."""
@@ -146,6 +156,9 @@ class CallOptions(msgspec.Struct, frozen=True):
         if self.priority is not None:
             check_priority(self.priority)
             check_target_has_levels(self.target)
+        if self.if_finished not in (None, "attach", "start"):
+            raise UsageError(f"if_finished {self.if_finished!r}: use 'attach' or 'start'")
+        self.mode()
         if self.key is not None:
             check_limit_key(self.key)
         if self.labels is not None:
@@ -161,14 +174,37 @@ class CallOptions(msgspec.Struct, frozen=True):
         """Whether it has any, which older versions do not know."""
         return self.priority is not None or bool(self.labels) or self.key is not None
 
+    def mode(self) -> str:
+        """See ``Traits.mode``; UsageError for durations that cannot be."""
+        if self.debounce is None:
+            return "s" if self.if_finished == "start" else ""
+        if self.delay is not None:
+            raise UsageError("debounce says when it starts: leave delay out")
+        delay_ms, longest_ms = self._debounce_ms()
+        if not 1 <= delay_ms <= longest_ms:
+            raise UsageError(f"debounce {self.debounce!r}: give a duration, and a second one that is not shorter")
+        return f"{'' if self.if_finished == 'attach' else 's'}d{longest_ms}"
+
+    def _debounce_ms(self) -> tuple[int, int]:
+        if isinstance(self.debounce, tuple):
+            if len(self.debounce) != 2:  # pyright: ignore[reportUnnecessaryComparison] - callers may be untyped
+                raise UsageError(f"debounce {self.debounce!r}: give a duration, or two: how long, and at most how long")
+            return duration_ms(self.debounce[0], "debounce"), duration_ms(self.debounce[1], "debounce")
+        assert self.debounce is not None
+        delay_ms = duration_ms(self.debounce, "debounce")
+        return delay_ms, DEBOUNCED_TIMES * delay_ms
+
     def traits(self, key: str = "", weight: str = "") -> str:
         """See ``Traits.words``; ``key`` is that of the arguments."""
-        if not (self.has_traits or key):
+        mode = self.mode()
+        if not (self.has_traits or key or mode):
             return ""
-        return Traits(self.priority, self.key or key, weight, self.labels or {}).words()
+        return Traits(self.priority, self.key or key, weight, self.labels or {}, mode).words()
 
     def start(self) -> Due | None:
         """Its start, if it is delayed."""
+        if self.debounce is not None:
+            return Due(f"+{self._debounce_ms()[0]}")
         if self.delay is None:
             return None
         return due_at(self.delay) if isinstance(self.delay, datetime) else due_in(self.delay, "delay")

@@ -41,7 +41,7 @@ def _parse_created(function: str, place: Place | None, answer: list[Any] | bytes
     )
 
 
-_NO_TRAITS = "\t\t\t"
+_NO_TRAITS = "\t\t\t\t"
 
 
 def retention_word(retention_ms: int | None) -> str:
@@ -113,7 +113,7 @@ def create_like(common: BatchItem[Created]) -> Callable[[PromiseId, bytes, str, 
 def _around_traits(words: Value) -> tuple[list[str], list[str], str]:
     """The words of a ``create`` before its traits, these, and its function."""
     *parts, function = (words.decode() if isinstance(words, bytes) else words).split("\t")
-    return parts[:-4], parts[-4:], function
+    return parts[:-5], parts[-5:], function
 
 
 def attach(keys: Keyspace, id: PromiseId, *, inbox: str = "") -> BatchItem[Created]:

@@ -11,8 +11,9 @@ from durasleep.errors import CorruptData, NotFound, OtherFunction, StoreError, U
 from durasleep.model import DUE_MS_MAX, CommitAction, Disposition, Due, Kind, Place, PromiseId, State
 from durasleep.protocol import promises
 from durasleep.protocol.keys import F
+from durasleep.traits import Traits
 from harness.servers import FAKE, MakeServer, Server
-from tests.store.driver import FAR, PAST, Driver
+from tests.store.driver import FAR, PAST, Driver, child
 
 EVERY_BYTE = bytes(range(256))
 
@@ -235,3 +236,44 @@ async def test_the_next_run_has_only_its_own_arguments(driver: Driver) -> None:
         await driver.commit(lease, CommitAction.CONTINUE_AS_NEW, payload=args, due="7")
         assert (await driver.record("a")).args == args
         lease = await driver.take()
+
+
+async def test_a_debounced_one_starts_no_later_than_its_longest(driver: Driver) -> None:
+    late, longest = Due("+60000"), Traits(mode="sd90000").words()
+    for number in range(3):
+        made = await driver.create("a", args=b"%d" % number, start=late, traits=longest)
+    assert made.disposition is Disposition.DEBOUNCED
+    record = await driver.record("a")
+    assert record.args == b"2"
+    assert record.due_ms <= record.created_ms + 90_000
+    assert (await driver.timers())["a~start"] == record.due_ms
+    await driver.create("a", args=b"3" * 300, start=Due("+3600000"), traits=longest)
+    record = await driver.record("a")
+    assert (record.due_ms, record.args) == (record.created_ms + 90_000, b"3" * 300)
+    await driver.create("a", args=b"4", start=late, traits=longest)
+    assert (await driver.record("a")).args == b"4", "nothing of longer arguments is left"
+
+
+async def test_a_repeated_call_begins_nothing_anew(driver: Driver) -> None:
+    """The answer to the first one was lost, and what it began has ended meanwhile."""
+    again = Traits(mode="s").words()
+    await driver.create("a", idempotency_key="first", traits=again)
+    await driver.commit(await driver.take(), CommitAction.RESOLVE, payload=b"v")
+    repeated = await driver.create("a", idempotency_key="first", traits=again)
+    assert (repeated.disposition, repeated.state, repeated.value) == (Disposition.CREATED, State.RESOLVED, b"v")
+    other = await driver.create("a", idempotency_key="other", traits=again)
+    assert (other.disposition, other.state) == (Disposition.CREATED, State.PENDING)
+    assert other.incarnation > repeated.incarnation
+    assert await driver.ttl_ms("a") == -1
+
+
+async def test_what_begins_anew_leaves_nothing_of_its_family(driver: Driver) -> None:
+    again = Traits(mode="s").words()
+    await driver.create("a", traits=again)
+    await driver.commit(await driver.take(), CommitAction.SUSPEND, child("1"))
+    await driver.commit(await driver.take(), CommitAction.RESOLVE)
+    await driver.commit(await driver.take(), CommitAction.RESOLVE)
+    await driver.fire_all()
+    await driver.create("a", traits=again)
+    assert 0 < await driver.ttl_ms("a~1") <= 1 or not await driver.redis.exists(driver.keys.promise("a~1"))
+    await driver.control("force", "a")

@@ -402,7 +402,7 @@ function seldom()
     return redis.call('HGET', promise_prefix .. string.match(record.id, '^[^~]*'), F.retention)
   end
 
-  local read_traits = reader_of('^(%d?)\t([^\t]*)\t([%d.]*)\t([^\t]*)$') -- priority, key, weight, labels
+  local read_traits = reader_of('^(%d?)\t([^\t]*)\t([%d.]*)\t([^\t]*)\t$') -- priority, key, weight, labels
   local planned = {} -- op -> what it would make
 
   -- What a child would be. It waits in the queue of its parent, unless the op or its function says otherwise.

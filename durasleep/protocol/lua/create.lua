@@ -37,19 +37,68 @@ local function attach(record, kind, func, idempotency_key, inbox, waiter)
   return answer(record.state == STATE.pending and 'attached' or 'finished', record)
 end
 
--- kind, queue, start, deadline, inbox, retention, waiter, priority, key, weight, labels, func
+-- kind, queue, start, deadline, inbox, retention, waiter, priority, key, weight, labels, mode, func
 local read_words = reader_of(
-  '^(%a?)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([%d~-]*)\t([^\t]*)\t(%d?)\t([^\t]*)\t([%d.]*)\t([^\t]*)\t(.*)$'
+  '^(%a?)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([%d~-]*)\t([^\t]*)\t(%d?)\t([^\t]*)\t([%d.]*)\t([^\t]*)\t(s?d?%d*)\t(.*)$'
 )
+
+-- Whether it waits for its start, and has never run.
+local function is_debounced(record)
+  return record.state == STATE.pending and record.place == PLACE.delayed and record.epoch == 0
+end
+
+-- A later call replaces the arguments of one that waits for its start, and moves that, at most by so many ms as the mode
+-- says since it was made.
+local function debounce(record, args, start, mode, idempotency_key)
+  local made_at = tonumber(record.created or record.incarnation)
+  local instant = math.min(due_at(start), made_at + tonumber(string.match(mode, 'd(%d+)$')))
+  check_type(timers, 'zset')
+  put(record, F.due, int(instant))
+  put(record, F.idempotency_key, idempotency_key)
+  record.due, record.idempotency_key = int(instant), idempotency_key
+  for i = 1, LIMIT.args_parts_max - 1 do
+    drop(record, F.args .. i)
+  end
+  put(record, F.args, first_part(args))
+  save(record)
+  add_parts(record, args)
+  set_timer(record.id .. '~start', instant)
+end
+
+local clear_ended
+
+-- What has ended makes room for a new execution under its id. Few calls ask for this, and it takes many functions.
+local function clear(ended)
+  if not clear_ended then
+    -- @include make_room
+    clear_ended = function(promise)
+      make_room(promise)
+      close_families()
+    end
+  end
+  clear_ended(ended)
+end
 
 -- `kind` is empty to attach only. `waiter` is an entry of an execution in another partition.
 local function create(at)
   local id, words, args, idempotency_key = unpack(ARGV, at + 1, at + 4)
-  local kind, queue, start, deadline, inbox, retention, waiter, priority, key, weight, labels, func = read_words(words)
+  local incarnation, ended = now_text, nil
+  local kind, queue, start, deadline, inbox, retention, waiter, priority, key, weight, labels, mode, func =
+    read_words(words)
   if redis.call('EXISTS', promise_prefix .. id) == 1 then
     local found = load(id)
-    if found then return attach(found, kind, func, idempotency_key, inbox, waiter) end
-    error('CORRUPT ' .. promise_prefix .. id .. ' is not a promise', 0)
+    if not found then error('CORRUPT ' .. promise_prefix .. id .. ' is not a promise', 0) end
+    local is_again = mode ~= '' and found.func == func and found.idempotency_key ~= idempotency_key
+    local may_restart = is_again and string.sub(mode, 1, 1) == 's' and found.state ~= STATE.pending
+    if is_again and string.find(mode, 'd', 1, true) and is_debounced(found) then
+      debounce(found, args, start, mode, idempotency_key)
+      attach(found, kind, func, '', inbox, waiter)
+      return answer('debounced', found)
+    elseif not may_restart or (found.waiters or '') ~= '' then
+      return attach(found, kind, func, idempotency_key, inbox, waiter)
+    end
+    incarnation = int(math.max(now, tonumber(found.incarnation) + 1))
+    ended = found
   end
   if kind == '' then error('NOT_FOUND there is no promise ' .. id, 0) end
   local what = {
@@ -78,9 +127,10 @@ local function create(at)
   local deadline_at = deadline ~= '' and due_at(deadline) or nil
   if kind == KIND.execution then check_queue(what.queue) end
   if start_at or deadline_at then check_type(timers, 'zset') end
-  local made = make(id, now_text, what, start_at, deadline_at)
+  if ended then clear(ended) end
+  local made = make(id, incarnation, what, start_at, deadline_at)
   if inbox ~= '' then open_inbox(inbox) end
-  return made.place == PLACE.parked and answer('created', made) or now_text
+  return made.place == PLACE.parked and answer('created', made) or incarnation
 end
 
 local answers = each_item(2, create)

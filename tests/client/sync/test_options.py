@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from durasleep import UsageError
+from durasleep import OtherFunction, UsageError
 from durasleep.errors import InvalidDuration, InvalidId
 from harness.servers import Server
 from tests.client.functions import Serving, odd, self_named
@@ -161,3 +161,64 @@ def test_options_say_how_long_a_call_is_kept(
             eventually(lambda key=key: redis.pttl(key) != -1 or redis.hget(key, "r") == b"-1", "it to be closed")
             left_ms = int(redis.pttl(key))
             assert is_about(left_ms, kept_ms) if kept_ms > 0 else left_ms == -1
+
+
+def test_a_call_may_begin_anew_what_has_ended(client: Client, serving: Serving) -> None:
+    with serving():
+        again = client.options(if_finished="start")
+        first = again.rpc("a", double, 1)
+        assert (first.disposition, first.result(30)) == ("created", 2)
+        second = again.rpc("a", double, 2)
+        assert (second.disposition, second.result(30)) == ("created", 4)
+        third = client.rpc("a", double, 3)
+        assert (third.disposition, third.result(30)) == ("finished", 4)
+        with pytest.raises(OtherFunction):
+            again.rpc("a", odd, "a", 1)
+
+
+def test_while_it_goes_on_a_call_that_may_begin_anew_attaches(client: Client) -> None:
+    again = client.options(if_finished="start")
+    assert again.rpc("a", double, 1).disposition == "created"
+    assert again.rpc("a", double, 2).disposition == "attached"
+    client.get("a").cancel(force=True)
+
+
+def test_of_calls_that_are_debounced_the_last_one_counts(client: Client, serving: Serving) -> None:
+    late = client.options(debounce="1h")
+    handles = [late.rpc("a", double, number) for number in range(3)]
+    assert [one.disposition for one in handles] == ["created", "debounced", "debounced"]
+    described = client.describe("a")
+    assert described.args == [2]
+    soon = client.options(debounce=("1h", "1h"))
+    assert soon.rpc("a", double, 7).disposition == "debounced"
+    moved = client.describe("a").waiting_on or [described]
+    assert moved
+    with serving():
+        client.wake("a")
+        assert handles[0].result(30) == 14
+        assert late.rpc("a", double, 8).disposition == "created"
+    client.get("a").cancel(force=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"priority": 0}, "priority 0: use 1"),
+        ({"priority": 6}, "priority 6: use 1"),
+        ({"priority": True}, "priority True: use 1"),
+        ({"priority": 1, "target": "poll://uni@workers/w1"}, "what only one worker may run has no priority"),
+        ({"key": "a\n"}, "none of them a control character"),
+        ({"key": "x" * 129}, "use at most 128 bytes"),
+        ({"key": "{a}"}, "braces cannot be used"),
+        ({"labels": {"A": "1"}}, "label 'A': a name has"),
+        ({"labels": {"a": 1}}, "label a 1: it is a text"),
+        ({"labels": {f"n{n}": "" for n in range(9)}}, "give at most 8 names"),
+        ({"if_finished": "no"}, "use 'attach' or 'start'"),
+        ({"debounce": "0s"}, "give a duration, and a second one"),
+        ({"debounce": ("2s", "1s")}, "give a duration, and a second one"),
+        ({"debounce": "1s", "delay": "1s"}, "leave delay out"),
+    ],
+)
+def test_each_option_has_its_bounds(client: Client, options: dict[str, Any], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        client.options(**options)
