@@ -40,6 +40,7 @@ from durasleep.model import Duration, check_name, duration_ms
 from durasleep.runtime.definition import Overrides, Registry
 from durasleep.runtime.retry import Retry
 from durasleep.settings import DEFAULTS, Settings, fitting
+from durasleep.traits import check_index
 from durasleep.transport.connector import AnyClient, Connector
 from durasleep.transport.store import Store, confirming
 
@@ -76,8 +77,10 @@ class Durasleep(Client):
 
     ``namespace`` keeps what several applications store in one Redis apart. ``group`` names the workers that run what
     this application starts, and that it serves. ``codec`` encrypts or compresses payloads, see ``Codec``; by default
-    they are plain MessagePack. ``settings`` are the limits, see ``Settings``. Raises InvalidId for a ``namespace`` or
-    ``group`` that is no name, and UsageError for a URL that cannot be read.
+    they are plain MessagePack. ``settings`` are the limits, see ``Settings``. ``index`` are names of labels, or
+    ``"func"`` for the functions, by which executions are found at once, see ``search``; each takes about a hundred
+    bytes of Redis for an execution. The workers of the application make the indexes when they start. Raises InvalidId
+    for a ``namespace`` or ``group`` that is no name, and UsageError for a URL that cannot be read.
 
     Every call that asks Redis may raise a StoreError: StoreUnavailable if Redis gives no answer for ten seconds, or
     StoreRefused if it rejects our password or permissions. An id or name that cannot be used raises InvalidId, which is
@@ -92,6 +95,7 @@ class Durasleep(Client):
         group: str = "workers",
         codec: Codec | None = None,
         settings: Settings = DEFAULTS,
+        index: Collection[str] = (),
     ) -> None:
         self.namespace = check_name(namespace, "namespace")
         self.group = check_name(group, "group")
@@ -101,7 +105,9 @@ class Durasleep(Client):
         codec = codec or Codec(payload_bytes_max=settings.payload_bytes_max)
         settings = fitting(settings, codec.payload_bytes_max)
         store = self._store_maker(url_or_client, settings)
-        super().__init__(store, codec, settings, registry=Registry(), group=group)
+        registry = Registry()
+        registry.index = tuple(check_index(label) for label in index)
+        super().__init__(store, codec, settings, registry=registry, group=group)
 
     def _store_maker(self, source: str | AnyClient | None, settings: Settings) -> Callable[[], Store]:
         """Makes the store: at once if a source is given, so that a mistake shows at once; else at the first call."""

@@ -57,10 +57,10 @@ def write_labels(labels: Mapping[str, str]) -> str:
     return LABEL_END.join([f"{name}={labels[name]}" for name in sorted(labels)]) if labels else ""
 
 
-def read_labels(text: str) -> Mapping[str, str]:
+def read_labels(text: str) -> dict[str, str]:
     """The labels in what ``write_labels`` has written."""
     if not text:
-        return _NO_LABELS
+        return {}
     return dict(label.split("=", 1) for label in text.split(LABEL_END) if "=" in label)
 
 
@@ -69,6 +69,13 @@ def check_priority(priority: int) -> int:
     if type(priority) is not int or priority not in PRIORITIES:
         raise UsageError(f"priority {shown(priority)}: use 1 (first) to 5 (last); 3 is the default")
     return priority
+
+
+def check_index(label: str) -> str:
+    """Return the name of an index, or raise UsageError."""
+    if not isinstance(label, str) or not _LABEL_NAME.fullmatch(label):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UsageError(f"index {shown(label)}: give the name of a label, or func for the functions")
+    return label
 
 
 def check_labels(labels: Mapping[str, str]) -> Mapping[str, str]:

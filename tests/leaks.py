@@ -180,6 +180,7 @@ _RULES: dict[str, Callable[[Partition, str, Key], str]] = {
     "schedule": _schedule,
     "limit": _limit,
     "functions": _lasting,
+    "index": _lasting,
     "closing": _known_promises,
     "halted": _known_promises,
     "wake": _at_most(1),

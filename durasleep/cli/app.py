@@ -13,6 +13,7 @@ from durasleep.cli.commands import (
     doctor,
     executions,
     fsck,
+    indexes,
     limits,
     listing,
     move,
@@ -60,6 +61,7 @@ app.command("resume")(executions.resume)
 app.command("retry")(executions.retry)
 app.add_typer(promise.app, name="promise")
 app.add_typer(limits.app, name="limit")
+app.add_typer(indexes.app, name="index")
 app.command("doctor")(doctor.doctor)
 app.command("fsck")(fsck.fsck)
 app.add_typer(namespace.app, name="namespace")

@@ -34,6 +34,15 @@ GroupFilter = Annotated[
 FunctionOption = Annotated[
     str | None, typer.Option("--func", metavar="NAME", help="Only those of this function.", rich_help_panel=_FILTER)
 ]
+LabelFilter = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label", metavar="NAME=VALUE", help="Only those with this label. May be repeated.", rich_help_panel=_FILTER
+    ),
+]
+SinceFilter = Annotated[
+    str | None, typer.Option("--since", metavar="1h", help="Only those made in this time.", rich_help_panel=_FILTER)
+]
 ReplicasOption = Annotated[
     int | None, typer.Option("--min-replicas", metavar="N", min=0, help="Confirm a write only when N replicas have it.")
 ]

@@ -44,6 +44,7 @@ from durasleep.query.describe import Description
 from durasleep.query.status import PromiseStatus
 from durasleep.runtime.definition import Registry, called_by, name_of, returns_of
 from durasleep.settings import Settings
+from durasleep.traits import check_index
 from durasleep.transport.store import Store
 
 if TYPE_CHECKING:
@@ -307,6 +308,38 @@ class Limits:
         return await store.run(limits.change_limit(store.keyspaces, check_name(name, "limit"), change))
 
 
+class Indexes:
+    """Indexes by label, with which ``search`` finds executions at once."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def ls(self) -> list[str]:
+        """The labels that have one, ``func`` for the functions."""
+        from durasleep.query import indexes
+
+        store = await self._client._opened()
+        return await store.run(indexes.read_indexed(store.keyspaces))
+
+    async def build(self, label: str) -> int:
+        """Make one for a ``label``, or for ``func``, and add all executions that are there; answers how many promises
+        were looked at. It may be repeated. UsageError for a name that no label has, NotAllowed while workers of an
+        older version are left.
+        """
+        from durasleep.query import indexes
+
+        store = await self._client._opened()
+        await self._client._require_flow(store)
+        return await store.run(indexes.build(store.keyspaces, check_index(label)))
+
+    async def drop(self, label: str) -> bool:
+        """Remove the one of a ``label``; false if there is none. An application that names it makes it again."""
+        from durasleep.query import indexes
+
+        store = await self._client._opened()
+        return await store.run(indexes.drop(store.keyspaces, check_index(label)))
+
+
 class _Starts:
     """``start``, which is the same with options and without."""
 
@@ -437,6 +470,7 @@ class Client(_Starts):
         self.settings = settings
         self.promises = Promises(self)
         self.limits = Limits(self)
+        self.indexes = Indexes(self)
         self._store = cache(store)  # made when it is first needed
         self._waiter = Waiter(self._store, settings)
         self._group = group
@@ -684,13 +718,18 @@ class Client(_Starts):
             handles += begun
         return handles
 
+    async def _require_flow(self, store: Store) -> None:
+        """From now on the namespace has what older versions do not know; NotAllowed while a worker of one is alive."""
+        if not store.partitions.has_flow:
+            await store.run(declaring.require_flow(store.keyspaces))
+            store.partitions.has_flow = True
+
     async def _prepare(self, store: Store, name: str, declared: Declared, options: CallOptions) -> None:
         """Before the first call that older versions would not understand: they must be gone, and what is declared of
         this function is kept.
         """
-        if (options.has_traits or declared is not NOTHING_DECLARED) and not store.partitions.has_flow:
-            await store.run(declaring.require_flow(store.keyspaces))
-            store.partitions.has_flow = True
+        if options.has_traits or declared is not NOTHING_DECLARED:
+            await self._require_flow(store)
         if declared is not NOTHING_DECLARED and self._declared.get(name) is not declared:
             await store.run(declaring.declare(store.keyspaces, {name: declared}))
             self._declared[name] = declared
@@ -896,6 +935,8 @@ class Client(_Starts):
         status: str | Collection[str] | None = None,
         group: str | None = None,
         function: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        since: Duration | datetime | None = None,
         limit: int = 1_000,
     ) -> query.search.SearchPage:
         """Executions by their status, group and function::
@@ -906,13 +947,23 @@ class Client(_Starts):
         ``status`` is one word or several. By default all executions are found that have not ended: ``queued``,
         ``running``, ``suspended``, ``delayed``, ``parked`` and ``halted``. Those that have ended are ``done``:
         ``resolved``, ``failed`` (``rejected`` or ``timedout``) or ``canceled``; the latest thousands of them are found.
-        ``group`` and ``function`` are names, by default any. At most ``limit`` are found, and ``SearchPage.is_all`` is
-        false if there are more. Raises UsageError for an unknown status, and for a ``limit`` that is not 1 to 10,000.
+        ``group`` and ``function`` are names, by default any. ``labels`` are some that they have; ``since`` finds those
+        that were made in this time (seconds, a timedelta, or text such as ``"1h"``) or since an aware datetime. Where
+        the function or a label has an index (see ``Durasleep``), they are found at once; else at most tens of thousands
+        of executions are looked at. At most ``limit`` are found, and ``SearchPage.is_all`` is false if there are more.
+        Raises UsageError for an unknown status, and for a ``limit`` that is not 1 to 10,000.
         """
         from durasleep.query import search
 
         store = await self._opened()
-        looking = search.Search(status=status, group=group, function=function, codec=self.codec)
+        looking = search.Search(
+            status=status,
+            group=group,
+            function=function,
+            labels=labels,
+            since_ms=requests.since_ms(since),
+            codec=self.codec,
+        )
         return await self._next_page(store, looking, limit)
 
     async def search_all(
@@ -921,12 +972,21 @@ class Client(_Starts):
         status: str | Collection[str] | None = None,
         group: str | None = None,
         function: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        since: Duration | datetime | None = None,
     ) -> AsyncGenerator[query.search.SearchPage]:
         """As ``search``, page by page to the end. Executions on a page may be controlled before the next is read."""
         from durasleep.query import search
 
         store = await self._opened()
-        looking = search.Search(status=status, group=group, function=function, codec=self.codec)
+        looking = search.Search(
+            status=status,
+            group=group,
+            function=function,
+            labels=labels,
+            since_ms=requests.since_ms(since),
+            codec=self.codec,
+        )
         while not looking.is_over or looking.again():
             yield await self._next_page(store, looking, search.FOUND_MAX)
 

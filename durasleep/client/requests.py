@@ -318,6 +318,15 @@ def check_unpipelined(options: CallOptions) -> None:
         raise UsageError("rpc_many takes no pipeline: call rpc for each")
 
 
+def since_ms(since: Duration | datetime | None) -> int | None:
+    """An instant in ms since 1970, from a time until now by our own clock; None for none."""
+    if since is None:
+        return None
+    if isinstance(since, datetime):
+        return int(due_at(since)[1:])
+    return max(0, time.time_ns() // 1_000_000 - duration_ms(since, "since"))
+
+
 def in_parts(many: Iterable[T]) -> Iterator[list[T]]:
     """Split ``many`` into parts that are small enough to be sent together."""
     rest = iter(many)

@@ -129,6 +129,8 @@ DEFAULT = {"queue": "workers", "priority": str(PRIORITY)}
 NEAR = {
     "functions": "functions",
     "limits": "limit:",
+    "index": "index:",
+    "indexed": "\\n",  # a field of ``functions``: the labels that have an index, each followed by a space
 }
 """Keys of a partition that few calls need. A script builds them with ``near``: each of KEYS costs every call."""
 
@@ -251,6 +253,10 @@ class Keyspace:
     def limit(self, name: str) -> str:
         """The numbers of a limit; the beginning of its other keys, too."""
         return f"{self.tag}{NEAR['limits']}{name}"
+
+    def index(self, label: str) -> str:
+        """The executions with a label, or by their function, in the order of its values."""
+        return f"{self.tag}{NEAR['index']}{label}"
 
     @property
     def functions(self) -> str:

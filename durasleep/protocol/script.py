@@ -21,7 +21,7 @@ from durasleep.protocol.keys import DEFAULT, KEY_NAMES, KIND, LIMIT, NEAR, OWN_K
 
 NAMES = (
     *("create", "commit", "fire", "settle", "heartbeat", "reclaim", "control", "schedule", "read_page", "fsck"),
-    *("join", "take", "limits", "hear", "told", "muster", "depart", "adopt"),
+    *("join", "take", "limits", "index", "hear", "told", "muster", "depart", "adopt"),
 )
 
 _INCLUDE = re.compile(r"^ *-- @include (\w+)\n", re.MULTILINE)

@@ -120,6 +120,8 @@ def _things(
                 yield keys, known, subject, b""
             case "queue" if subject:
                 queues[keys, subject] = None
+            case "index" if subject:
+                pass  # its members are hints: the janitor removes those that are out of date
             case "limit" if subject:
                 limit, _, part = subject.partition(b":")
                 limits[keys, limit] = None

@@ -15,9 +15,9 @@ from typing import Any
 
 from durasleep.codec import Codec
 from durasleep.deprecation import warn_renamed
-from durasleep.errors import DurasleepError, NotAllowed, UsageError
+from durasleep.errors import CorruptData, DurasleepError, NotAllowed, NotFound, UsageError
 from durasleep.model import PRIORITY, Entry, Kind, PromiseId, State, group_of, owner_of, priority_of, worker_of
-from durasleep.protocol import journal, promises, schedules, server, sorted_sets, streams
+from durasleep.protocol import indexes, journal, promises, schedules, server, sorted_sets, streams
 from durasleep.protocol.command import Call, Command, Plan, to_text, unwrap
 from durasleep.protocol.journal import PromiseRecord
 from durasleep.protocol.keys import LIMIT, NEAR, Keyspace
@@ -26,7 +26,7 @@ from durasleep.protocol.script import to_bytes
 from durasleep.query.result import error_text
 from durasleep.query.status import holders, status_of
 from durasleep.query.statuses import ENDED, FOUND_MAX, PENDING_STATUSES, STATUSES, TIMERS_MAX
-from durasleep.traits import read_labels
+from durasleep.traits import check_labels, read_labels
 
 LOOKED_MAX = 50_000  # promises looked at for one answer, so that a search ends after a few seconds
 PAGE = 1_000  # ids in one read, heads in one round trip
@@ -101,6 +101,8 @@ class SearchPage(list[Summary]):
         """Whether no limit has left anything out."""
         self.notes: list[str] = []
         """Notes for people: quarantined names, and data that could not be read."""
+        self.looked_at = 0
+        """How many executions a search by function or label has looked at so far, if no index has helped; else 0."""
 
     def note_missed(self) -> None:
         """A part of the cluster could not be asked, so something may have been missed."""
@@ -148,7 +150,9 @@ class Timers(list[DueItem]):
 
 
 class Search:
-    """Executions in one of these statuses (by default any pending one), of a group, of a function, part by part.
+    """Executions in one of these statuses (by default any pending one), of a group, of a function, with some labels,
+    made since an instant, part by part. Where the function or a label has an index, it is read; else they are searched
+    for.
 
     Of executions that have ended, it finds the latest thousands; of those that have failed, as many more. With a
     ``codec`` it reads their errors. With ``only_roots`` it leaves out executions that others have called.
@@ -163,9 +167,13 @@ class Search:
         status: str | Collection[str] | None = None,
         group: str | None = None,
         function: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        since_ms: int | None = None,
         codec: Codec | None = None,
         only_roots: bool = False,
     ) -> None:
+        self._labels = check_labels(labels or {})
+        self._since_ms = since_ms
         self._statuses = _statuses(status)
         self._states = {state for status in self._statuses for state in ENDED.get(status, ())}
         self._codec = codec
@@ -178,6 +186,8 @@ class Search:
         self._ahead: list[Summary] = []  # found, but beyond the limit of the last part
         self._shown: set[str] = set()
         self._shown_before = 0
+        self._is_searched = False
+        """Whether no index helps to find the function or the labels."""
 
     @property
     def is_over(self) -> bool:
@@ -205,12 +215,14 @@ class Search:
             yield from _add_errors(keyspaces, found, self._codec)
         self._shown.update(one.id for one in found)
         found.is_all = found.is_all and self.is_over
+        if self._is_searched:
+            found.looked_at = len(self._dues)
         return found
 
     def _fill(self, keyspaces: Keyspaces, limit: int, found: SearchPage) -> Plan[None]:
         """Search source by source, until more than ``limit`` are found, or all or enough was searched."""
         if self._sources is None:
-            self._sources = yield from _sources(keyspaces, self._statuses, self._states, self._group, found)
+            self._sources = yield from self._find_sources(keyspaces, found)
         looked_max = len(self._dues) + LOOKED_MAX
         for _ in range(STEPS_MAX):
             if not self._sources or len(found) > limit or len(self._dues) > looked_max:
@@ -219,6 +231,37 @@ class Search:
             self._cursor = cursor or b""
             if cursor is None:
                 del self._sources[0]
+
+    def _find_sources(self, keyspaces: Keyspaces, found: SearchPage) -> Plan[list[_Source]]:
+        """Of the indexes that fit, the one with the fewest members; else all places where executions may be."""
+        wanted = dict(self._labels)
+        if self._function is not None:
+            wanted[indexes.FUNC] = self._function
+        if wanted:
+            [answer] = yield [indexes.read_indexed(keyspaces[0])]
+            known = [] if isinstance(answer, DurasleepError) else [label for label in answer if label in wanted]
+            if known:
+                return (yield from self._choose_index(keyspaces, {label: wanted[label] for label in known}))
+        self._is_searched = bool(wanted)
+        return (yield from _sources(keyspaces, self._statuses, self._states, self._group, found))
+
+    def _choose_index(self, keyspaces: Keyspaces, wanted: Mapping[str, str]) -> Plan[list[_Source]]:
+        counts: dict[str, int] = {}
+        if len(wanted) > 1:
+            for label, value in wanted.items():
+                pages = yield [self._read_index(keys, label, value, b"") for keys in keyspaces]
+                counts[label] = sum(PAGE if isinstance(page, DurasleepError) else len(page[0]) for page in pages)
+        label = min(wanted, key=lambda label: counts.get(label, 0))
+        return [partial(self._read_index, keys, label, wanted[label]) for keys in keyspaces]
+
+    def _read_index(self, keys: Keyspace, label: str, value: str, cursor: bytes) -> Command[_Page]:
+        def page_of(members: list[bytes]) -> _Page:
+            return [(indexes.id_of(member), None) for member in members], (
+                members[-1] if len(members) == PAGE else None
+            )
+
+        read = indexes.read_page(keys, label, value, cursor, since_ms=self._since_ms, count=PAGE)
+        return read.map(page_of)
 
     def _read_page(self, keyspaces: Keyspaces, source: _Source, found: SearchPage) -> Plan[_Cursor]:
         """Find matching executions in the next page of a source; returns the next cursor, None after the last page."""
@@ -236,6 +279,8 @@ class Search:
             (one.state in self._states if one.status == "done" else one.status in self._statuses)
             and self._group in (None, one.group)
             and self._function in (None, one.func)
+            and all(one.labels.get(name) == value for name, value in self._labels.items())
+            and (self._since_ms is None or one.created_at_ms >= self._since_ms)
             and not (self._only_roots and "~" in one.id)
             and one.id not in self._shown
         )
@@ -419,6 +464,18 @@ def _begun_so(keys: Keyspace, beginning: str) -> Plan[list[tuple[Keyspace, str]]
 
 
 # -- sources -----------------------------------------------------------------
+
+
+def scan_promises(
+    keyspaces: Keyspaces, at: Keyspace, cursor: bytes
+) -> Command[tuple[list[tuple[Keyspace, str]], _Cursor]]:
+    """A page of all promises on the node of a partition: the partition and the id of each."""
+    return _scan(keyspaces, at, "promise:", cursor)
+
+
+def is_of_data(error: DurasleepError) -> bool:
+    """Whether it is about one key, and not about the server."""
+    return isinstance(error, CorruptData | NotFound)
 
 
 def _scan(

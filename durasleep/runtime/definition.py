@@ -92,10 +92,12 @@ def _check(definition: Definition, args: Sequence[Any], kwargs: dict[str, Any], 
 class Registry:
     """The functions of one application, by name."""
 
-    __slots__ = ("_definitions", "_fingerprint", "_versions")
+    __slots__ = ("_definitions", "_fingerprint", "_versions", "index")
 
     def __init__(self) -> None:
         self._fingerprint = ""
+        self.index: tuple[str, ...] = ()
+        """The labels by which executions are to be found, ``func`` for the function."""
         self._definitions: dict[str, Definition] = {}
         self._versions: dict[tuple[str, int], WorkflowDefinition] = {}
 

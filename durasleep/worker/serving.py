@@ -17,6 +17,7 @@ from durasleep.transport.server_clock import monotonic_us
 from durasleep.transport.store import Store
 from durasleep.worker.execution.executor import Executor
 from durasleep.worker.loops.hint_listener import HintListener
+from durasleep.worker.loops.janitor import Janitor
 from durasleep.worker.loops.reaper import Reaper
 from durasleep.worker.loops.relay import Relay
 from durasleep.worker.loops.schedules import Schedules
@@ -101,6 +102,7 @@ class Serving:
             on_offer=executor.take_offer,
             on_gap=self._on_gap,
         )
+        self._janitor = Janitor(store, keys, lambda: self.firer.rank == 0)
         self._reaper = Reaper(store, keys, consumer=consumer, group=group, settings=settings, client_id=client_id)
 
     # -- its life
@@ -118,7 +120,12 @@ class Serving:
     def begin(self) -> None:
         """Read, and run the other loops, for as long as the worker serves this partition."""
         self.begin_reading()
-        loops = (("listener", self._listener.run), ("firer", self.firer.run), ("schedules", self.schedules.run))
+        loops = (
+            ("listener", self._listener.run),
+            ("firer", self.firer.run),
+            ("schedules", self.schedules.run),
+            ("janitor", self._janitor.run),
+        )
         self._looping = [self._begin(name, run) for name, run in loops]
 
     @property

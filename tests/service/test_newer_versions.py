@@ -14,6 +14,7 @@ from durasleep.errors import NewerVersion, SchemaMismatch
 from durasleep.model import Place, PromiseId
 from durasleep.protocol import promises
 from durasleep.protocol.keys import PLACE, F, Keyspace, W, meta_key
+from durasleep.transport import handshake
 from harness.servers import Server
 from tests.service.fixtures import NewApp
 from tests.service.functions import double, nap, passage, sleeping_workflow
@@ -203,7 +204,7 @@ async def test_a_worker_ends_when_its_namespace_has_become_that_of_a_newer_versi
     worker = app.worker(name="older")
     running = asyncio.create_task(worker.run())
     await worker.ready.wait()
-    assert client.hget(worker_key(client), W["knows"]) == b"2"
+    assert client.hget(worker_key(client), W["knows"]) == handshake.KNOWS.encode()
     await app.rpc("held", passage, effects.path)
     await effects.standing("gate")
     client.hset(meta_key(namespace), mapping=change)

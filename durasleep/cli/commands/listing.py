@@ -9,13 +9,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from durasleep.cli import address
-from durasleep.cli.options import FunctionOption, GroupFilter, JsonOption, NamespaceOption, StatusOption, UrlOption
+from durasleep.cli.durations import parse_duration
+from durasleep.cli.labels import read_labels
+from durasleep.cli.options import (
+    FunctionOption,
+    GroupFilter,
+    JsonOption,
+    LabelFilter,
+    NamespaceOption,
+    SinceFilter,
+    StatusOption,
+    UrlOption,
+)
 from durasleep.cli.output import console, json_values
 from durasleep.query.statuses import FOUND_MAX, TIMERS_MAX
 
 if TYPE_CHECKING:
     from durasleep.query.search import SearchPage
 
+_LOOKED_MIN = 1_000  # executions that a search may look at without a word
 _HIDDEN_MAX = 1_000  # finished executions that are counted, but not listed: a page or two
 
 
@@ -24,6 +36,8 @@ def ls(
     status: StatusOption = None,
     group: GroupFilter = None,
     function: FunctionOption = None,
+    label: LabelFilter = None,
+    since: SinceFilter = None,
     limit: Annotated[
         int, typer.Option("--limit", metavar="N", min=1, max=FOUND_MAX, help="Show at most this many.")
     ] = 100,
@@ -37,18 +51,24 @@ def ls(
     from durasleep.cli.output import tables
     from durasleep.query.search import SearchPage
 
+    labels, until_now = read_labels(label or ()), None if since is None else parse_duration(since)
     client = address.open_client(url, namespace)
 
     async def fetch() -> tuple[SearchPage, SearchPage]:
         async with client:
-            found = await client.search(status=status or None, group=group, function=function, limit=limit)
+            found = await client.search(
+                status=status or None, group=group, function=function, labels=labels, since=until_now, limit=limit
+            )
             if status:
                 return found, SearchPage()
-            return found, await client.search(status="done", group=group, function=function, limit=_HIDDEN_MAX)
+            return found, await client.search(
+                status="done", group=group, function=function, labels=labels, since=until_now, limit=_HIDDEN_MAX
+            )
 
     found, hidden = asyncio.run(fetch())
     if as_json:
         shown = {"executions": list(found), "is_all": found.is_all, "notes": found.notes, "not_shown": len(hidden)}
+        shown["looked_at"] = found.looked_at
         json_values.data(json_values.as_json(shown))
         return
     if found:
@@ -58,7 +78,9 @@ def ls(
     if hidden:
         console.note(_hidden(hidden))
     if not found.is_all:
-        console.note("Not all are shown: --limit shows more, --status, --group and --func fewer.")
+        console.note("Not all are shown: --limit shows more, --status, --group, --func and --label fewer.")
+    if found.looked_at >= _LOOKED_MIN:
+        console.note(f"Searched {found.looked_at:,} executions: with `durasleep index build` they are found at once.")
     for note in found.notes:
         console.warning(note)
 

@@ -7,6 +7,7 @@
 -- @include load
 -- @include dispatch
 -- @include gates
+-- @include functions
 -- @include at_end
 local ARRIVING_MS = 3600000 -- how long a part is kept whose other parts do not come
 local arriving_prefix = string.match(timers, '^{[^}]*}:') .. 'arriving:promise:'
@@ -87,6 +88,13 @@ function actions.adopt(id, at, last)
   put_in_place(record, halted_at)
   if is_closing ~= '' then redis.call('ZADD', closing, now_text, id) end
   set_timers(first, first + timer_words - 1)
+  if record.kind == KIND.execution then
+    declared_of(record.func)
+    if indexed then
+      local labels = redis.call('HGET', record.key, F.labels)
+      add_to_index(indexed, id, record.func, labels, record.created or record.incarnation)
+    end
+  end
   redis.call('PERSIST', record.key)
   if tonumber(ttl_ms) >= 0 then redis.call('PEXPIRE', record.key, math.max(tonumber(ttl_ms), 1)) end
   return { 'adopted', record.func }

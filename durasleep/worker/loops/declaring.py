@@ -8,7 +8,7 @@ import time
 
 from durasleep.errors import NotAllowed
 from durasleep.protocol import versions
-from durasleep.query import declaring
+from durasleep.query import declaring, indexes
 from durasleep.runtime.definition import Registry
 from durasleep.transport.store import Store
 
@@ -37,7 +37,7 @@ class Declaring:
         meta = await self._store.call(versions.read_meta(self._store.namespace))
         self._store.partitions.has_flow = versions.needs(meta, versions.FLOW)
         try:
-            await self._declare(is_needed=declaring.is_declaring(declared))
+            await self._declare(is_needed=declaring.is_declaring(declared) or bool(self._registry.index))
         except NotAllowed as error:
             self._log(error)
             self.want()
@@ -53,6 +53,8 @@ class Declaring:
             store.partitions.has_flow = True
         if store.partitions.has_flow:
             await store.run(declaring.declare(store.keyspaces, self._registry.declared()))
+            if self._registry.index:
+                await store.run(indexes.add_indexes(store.keyspaces, self._registry.index))
 
     async def run(self) -> None:
         while True:

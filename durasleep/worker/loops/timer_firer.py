@@ -69,6 +69,11 @@ class TimerFirer:
     def set_rank(self, rank: int) -> None:
         self._rank = rank
 
+    @property
+    def rank(self) -> int:
+        """0 fires first."""
+        return self._rank
+
     def hint(self, due_ms: int = 0) -> None:
         """A timer may be due earlier than the one we wait for; 0: look now."""
         self._hinted_ms = due_ms if self._hinted_ms is None else min(due_ms, self._hinted_ms)

@@ -1,13 +1,17 @@
 -- @include near
 -- @include text_of
 -- @include gates
+-- @include index
 
 -- What workers have declared of functions: once in a script for each function.
 local declared = {}
+local indexed -- the labels that have an index; false for none
 
 local function read_declared(func)
-  local text = redis.pcall('HGET', near(NEAR.functions), func)
-  if type(text) == 'table' then error('CORRUPT ' .. near(NEAR.functions) .. ' is not ours: ' .. text_of(text), 0) end
+  local found = redis.pcall('HMGET', near(NEAR.functions), func, NEAR.indexed)
+  if found.err then error('CORRUPT ' .. near(NEAR.functions) .. ' is not ours: ' .. text_of(found), 0) end
+  indexed = found[2]
+  local text = found[1]
   if not text then return false end
   local limit, priority, retention, needs_key = string.match(text, '^([^\t]*)\t(%d?)\t(-?%d*)\t(1?)')
   if not limit then error('CORRUPT ' .. near(NEAR.functions) .. ' is not ours: ' .. func, 0) end

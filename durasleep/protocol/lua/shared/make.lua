@@ -51,5 +51,6 @@ local function make(id, incarnation, what, start, deadline)
   if keep_ms and keep_ms ~= LIMIT.retention_ms then put(record, F.retention, what.retention) end
   save(record)
   add_parts(record, what.args)
+  if indexed and what.func ~= '' then add_to_index(indexed, id, what.func, what.labels, now_text) end
   return record
 end
